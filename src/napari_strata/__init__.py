@@ -1,0 +1,69 @@
+"""Strata: unsupervised tissue regions in 3D MRI and CT scans, refined in seconds, exported on the scan's own grid.
+
+Names are resolved when first used, so that importing the package loads no torch, napari or Qt.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from napari_strata.encoder.embed import embed
+    from napari_strata.errors import StrataError
+    from napari_strata.io.files import list_series, read, read_labels, write
+    from napari_strata.pipeline import propose
+    from napari_strata.proposal.proposal import Proposal
+    from napari_strata.refine.refinement import Refinement
+    from napari_strata.settings import ProposeSettings
+    from napari_strata.volume import Geometry, Region, Segmentation, Volume
+
+_HOMES = {
+    "Geometry": "volume",
+    "Proposal": "proposal.proposal",
+    "ProposeSettings": "settings",
+    "Refinement": "refine.refinement",
+    "Region": "volume",
+    "Segmentation": "volume",
+    "StrataError": "errors",
+    "Volume": "volume",
+    "embed": "encoder.embed",
+    "list_series": "io.files",
+    "propose": "pipeline",
+    "read": "io.files",
+    "read_labels": "io.files",
+    "write": "io.files",
+}
+
+__all__ = [
+    "Geometry",
+    "Proposal",
+    "ProposeSettings",
+    "Refinement",
+    "Region",
+    "Segmentation",
+    "StrataError",
+    "Volume",
+    "embed",
+    "list_series",
+    "propose",
+    "read",
+    "read_labels",
+    "write",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'napari_strata' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"napari_strata.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names without importing them."""
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,45 @@
+"""Typed exceptions: each says what happened, with which input, and what to do.
+
+The command line's top and the GUI worker's error slot turn a `StrataError` into one line for the user. Anything else
+is a bug and keeps its traceback.
+"""
+
+
+class StrataError(Exception):
+    """Base of every error that a user can mend."""
+
+
+class ReadError(StrataError):
+    """A file or folder could not be read as a scan or as labels."""
+
+
+class ChoiceError(ReadError):
+    """The input holds several scans (4D volumes, DICOM series) and one has to be chosen."""
+
+
+class GeometryError(StrataError):
+    """The affine, shape or spacing of a scan cannot be used, or two grids do not match."""
+
+
+class WriteError(StrataError):
+    """An output could not be written; nothing stands under its final name."""
+
+
+class SettingsError(StrataError):
+    """A setting is outside its limits or not known."""
+
+
+class WeightsError(StrataError):
+    """Encoder weights are missing, damaged or made for another network."""
+
+
+class EditError(StrataError):
+    """An edit cannot be carried out on the current regions; nothing was changed."""
+
+
+class CaseError(StrataError):
+    """A case file cannot be read, or belongs to another scan."""
+
+
+class Cancelled(StrataError):
+    """Raised by a progress callable to stop the work in hand."""

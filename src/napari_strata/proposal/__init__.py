@@ -1,0 +1,1 @@
+"""From features to a proposal: supervoxels, their descriptors, two merge trees, and the codebook of a cohort."""

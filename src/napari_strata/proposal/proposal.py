@@ -1,0 +1,83 @@
+"""Everything the machine says before a person speaks."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_strata.errors import GeometryError
+from napari_strata.proposal.hierarchy import Hierarchy
+from napari_strata.volume import Segmentation, Volume, default_regions, smallest_label_dtype
+
+logger = logging.getLogger(__name__)
+
+TreeName = Literal["regions", "tissues"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proposal:
+    """Supervoxels, two trees over them, and how sure the machine is.
+
+    Parameters
+    ----------
+    volume : Volume
+        The scan.
+    supervoxels : (z, y, x) int32 array
+        Supervoxel id 0 .. n - 1 of every voxel of the scan, every id in use.
+    descriptors : (n, d) float32 array
+        What is known of each supervoxel, columns named by `descriptor_names`, standardised over the body.
+    descriptor_names : tuple of str
+        For example "feature 3", "intensity mean", "position z".
+    region_tree, tissue_tree : Hierarchy
+        Merges of touching supervoxels, and of alike supervoxels anywhere in the scan.
+    confidence : (n,) float32 array
+        In [0, 1], per supervoxel.
+    edges : (e, 2) int32 array
+        Pairs of touching supervoxels, first id smaller.
+    provenance : dict
+        Settings, seed, versions, weights hash, timings: plain values, for the sidecar.
+    """
+
+    volume: Volume
+    supervoxels: NDArray[np.int32]
+    descriptors: NDArray[np.float32]
+    descriptor_names: tuple[str, ...]
+    region_tree: Hierarchy
+    tissue_tree: Hierarchy
+    confidence: NDArray[np.float32]
+    edges: NDArray[np.int32]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.supervoxels.shape != self.volume.data.shape:
+            raise GeometryError(f"Supervoxels are {self.supervoxels.shape} but the volume is {self.volume.data.shape}.")
+
+    @property
+    def n_supervoxels(self) -> int:
+        """Number of supervoxels, background included."""
+        return len(self.descriptors)
+
+    def tree(self, name: TreeName) -> Hierarchy:
+        """Give the tree called "regions" or "tissues"."""
+        return self.region_tree if name == "regions" else self.tissue_tree
+
+    def tissues(self, n: int) -> Segmentation:
+        """Cut the tissue tree: n groups of alike supervoxels, anywhere in the scan, besides region 0."""
+        return self._segmentation("tissues", n)
+
+    def regions(self, n: int) -> Segmentation:
+        """Cut the region tree: n connected regions besides region 0."""
+        return self._segmentation("regions", n)
+
+    def _segmentation(self, name: TreeName, n: int) -> Segmentation:
+        tree = self.tree(name)
+        if n > tree.max_regions:
+            logger.warning("Asked for %d %s; the scan has only %d supervoxels in the body, so it gets that many.", n, name, tree.max_regions)
+        table = tree.cut(n)
+        dtype = smallest_label_dtype(int(table.max(initial=0)))
+        labels = table.astype(dtype)[self.supervoxels]
+        return Segmentation(labels, default_regions(np.unique(table), name.removesuffix("s")), self.volume.geometry)

@@ -1,0 +1,114 @@
+"""Every knob once: default, unit, limits and help.
+
+The command line's flags, the TOML file and napari's form are made from these dataclasses, so a default lives in one
+place only. The metadata keys are the ones that magicgui reads.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+
+from napari_strata.errors import SettingsError
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def _knob(
+    default: Any,
+    description: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    unit: str = "",
+) -> Any:
+    metadata: dict[str, Any] = {"description": description, "unit": unit}
+    if minimum is not None:
+        metadata["minimum"] = minimum
+    if maximum is not None:
+        metadata["maximum"] = maximum
+    return field(default=default, metadata=metadata)
+
+
+class _Checked:
+    """Adds limit checks and TOML to a settings dataclass."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for knob in fields(self):  # type: ignore[arg-type]
+            _check(knob.name, getattr(self, knob.name), hints[knob.name], dict(knob.metadata))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the settings as plain values, for sidecars and TOML."""
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Make settings from plain values.
+
+        Raises
+        ------
+        SettingsError
+            If a name is not known or a value is outside its limits.
+        """
+        known = {knob.name for knob in fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise SettingsError(f"Unknown setting {', '.join(unknown)}. Known: {', '.join(sorted(known))}.")
+        return cls(**values)
+
+    @classmethod
+    def from_toml(cls, path: str | Path, table: str) -> Self:
+        """Read settings from one table of a TOML file; a missing table gives the defaults.
+
+        Raises
+        ------
+        SettingsError
+            If the file cannot be read or holds an unknown or bad value.
+        """
+        try:
+            document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+            raise SettingsError(f"Cannot read settings from {path}: {err}. Check the path and the TOML syntax.") from err
+        return cls.from_dict(document.get(table, {}))
+
+
+def _check(name: str, value: Any, hint: Any, limits: dict[str, Any]) -> None:
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise SettingsError(f"{name} is {value!r}; choose one of {', '.join(map(repr, get_args(hint)))}.")
+        return
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise SettingsError(f"{name} is {value!r}; it must be of type {hint.__name__}.")
+    low, high = limits.get("minimum"), limits.get("maximum")
+    if hint in (int, float) and not ((low is None or value >= low) and (high is None or value <= high)):
+        raise SettingsError(f"{name} is {value}; it must lie between {low} and {high} {limits.get('unit', '')}".rstrip() + ".")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings(_Checked):
+    """Where and how work runs; changes speed, not meaning."""
+
+    device: Device = _knob("auto", "Where the encoder runs; auto takes a CUDA GPU when there is one")
+    threads: int = _knob(0, "CPU threads; 0 takes every core", minimum=0, maximum=256)
+    seed: int = _knob(0, "Seed of every random choice", minimum=0, maximum=2**31 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ProposeSettings(_Checked):
+    """What a proposal is made of."""
+
+    working_spacing_mm: float = _knob(
+        1.0, "Finest voxel size that the encoder sees; finer scans are averaged down to it", minimum=0.3, maximum=10.0, unit="mm"
+    )
+    memory_gb: float = _knob(2.0, "Memory that the encoder may take; larger scans run in tiles", minimum=0.5, maximum=512.0, unit="GB")
+    supervoxels: int = _knob(30000, "Supervoxels to aim for in the body", minimum=100, maximum=200000)
+    intensity_codes: int = _knob(10, "Intensity and feature codes that split supervoxels along true edges", minimum=1, maximum=64)
+    feature_weight: float = _knob(1.0, "Weight of learned features against intensity", minimum=0.0, maximum=10.0)
+    position_weight: float = _knob(0.3, "Weight of position in the tree of connected regions", minimum=0.0, maximum=10.0)

@@ -1,0 +1,238 @@
+"""Volumes, their geometry, and labels with a region table (numpy only).
+
+In memory every array is (z, y, x) with axis 0 toward Inferior, axis 1 toward Posterior and axis 2 toward Left, so that
+napari's defaults show all three planes upright in the radiological convention.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_strata.errors import GeometryError
+
+Modality = Literal["ct", "mr"]
+Progress = Callable[[int, int, str], None]
+"""Called as `on_progress(done, total, stage)`; it may raise `Cancelled` to stop the work."""
+
+BACKGROUND = 0
+"""The id of region 0: air, table, everything that nobody asked for."""
+
+
+def no_progress(done: int, total: int, stage: str) -> None:
+    """Report progress to nobody."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FileGrid:
+    """The grid as the file states it, kept so that labels go back exactly where the scan came from.
+
+    Parameters
+    ----------
+    kind : {"nifti", "mgh", "itk"}
+        The family of the file; "itk" covers DICOM, NRRD and MetaImage.
+    shape : tuple of 3 int
+        Voxels along the file's own axes, in index order (i, j, k).
+    affine : (4, 4) float64 array
+        File index (i, j, k) -> RAS+ mm, bit for bit as the file gives it.
+    to_memory : (3, 2) float64 array
+        nibabel orientation transform that takes the file's axes to memory order (z, y, x).
+    header : bytes or None
+        The raw NIfTI header, for codes and units; None for other kinds.
+    suffix : str
+        The file's suffix, for example ".nii.gz", or "" for a DICOM folder.
+    """
+
+    kind: Literal["nifti", "mgh", "itk"]
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+    to_memory: NDArray[np.float64]
+    header: bytes | None = None
+    suffix: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Geometry:
+    """Where an array lies in the patient.
+
+    Parameters
+    ----------
+    shape_zyx : tuple of 3 int
+        Voxels along memory axes.
+    affine : (4, 4) float64 array
+        Array index (z, y, x) -> RAS+ mm (voxel centres).
+    file : FileGrid or None
+        The grid of the file it came from; None for an array made in memory.
+
+    Raises
+    ------
+    GeometryError
+        If the shape is not three positive numbers, or the affine is not finite or not invertible.
+    """
+
+    shape_zyx: tuple[int, int, int]
+    affine: NDArray[np.float64]
+    file: FileGrid | None = None
+
+    def __post_init__(self) -> None:
+        shape = tuple(int(n) for n in self.shape_zyx)
+        affine = np.array(self.affine, dtype=np.float64)
+        if len(shape) != 3 or min(shape) < 1:
+            raise GeometryError(f"A volume needs three axes with at least one voxel each, got shape {shape}.")
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise GeometryError("The affine is not a finite 4x4 matrix. Repair the scan's header and try again.")
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        if (lengths <= 0).any() or abs(np.linalg.det(affine[:3, :3] / np.where(lengths > 0, lengths, 1))) < 1e-6:
+            raise GeometryError("The affine is singular: two axes point the same way. Repair the scan's header and try again.")
+        affine.setflags(write=False)
+        object.__setattr__(self, "shape_zyx", shape)
+        object.__setattr__(self, "affine", affine)
+
+    @classmethod
+    def from_spacing(cls, shape_zyx: tuple[int, int, int], spacing_zyx_mm: ArrayLike) -> Geometry:
+        """Make an axis-aligned geometry in memory order, centred on the world origin."""
+        spacing = np.asarray(spacing_zyx_mm, dtype=np.float64)
+        affine = np.zeros((4, 4))
+        affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = -spacing[0], -spacing[1], -spacing[2], 1.0
+        affine[:3, 3] = -affine[:3, :3] @ ((np.asarray(shape_zyx) - 1) / 2)
+        return cls(shape_zyx, affine)
+
+    @property
+    def spacing_zyx_mm(self) -> NDArray[np.float64]:
+        """Voxel size along z, y, x in mm, shape (3,)."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        """Volume of one voxel in mm3 (right for sheared grids too)."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    @property
+    def is_oblique(self) -> bool:
+        """Whether any axis leaves the patient's axes by more than about half a degree."""
+        cosines = np.abs(self.affine[:3, :3] / self.spacing_zyx_mm)
+        return bool((cosines.max(axis=0) < np.cos(np.radians(0.5))).any())
+
+    def world_from_voxel(self, voxels_zyx: ArrayLike) -> NDArray[np.float64]:
+        """Map array indices (..., 3) to RAS+ mm (..., 3)."""
+        return np.asarray(voxels_zyx, dtype=np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def voxel_from_world(self, points_ras_mm: ArrayLike) -> NDArray[np.float64]:
+        """Map RAS+ mm (..., 3) to fractional array indices (..., 3)."""
+        inverse = np.linalg.inv(self.affine)
+        return np.asarray(points_ras_mm, dtype=np.float64) @ inverse[:3, :3].T + inverse[:3, 3]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Volume:
+    """A scan.
+
+    Parameters
+    ----------
+    data : (z, y, x) real array
+        Intensities, finite everywhere; HU for CT.
+    geometry : Geometry
+        Same shape as `data`.
+    modality : {"ct", "mr"}
+        What the intensities mean.
+    name : str
+        For people: usually the file's name.
+    path : str
+        Where it was read from; "" for an array made in memory.
+    notes : tuple of str
+        What the reader had to do to the scan, one sentence each (replaced NaN, missing slices ...).
+    """
+
+    data: NDArray[np.generic]
+    geometry: Geometry
+    modality: Modality = "mr"
+    name: str = "scan"
+    path: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.data.shape != self.geometry.shape_zyx:
+            raise GeometryError(f"Image data are {self.data.shape} but the geometry says {self.geometry.shape_zyx}.")
+
+    @property
+    def spacing_zyx_mm(self) -> NDArray[np.float64]:
+        """Voxel size along z, y, x in mm, shape (3,)."""
+        return self.geometry.spacing_zyx_mm
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One row of the region table: what a person sees of a region.
+
+    Parameters
+    ----------
+    id : int
+        Positive, never reused within a case.
+    name : str
+        A person's word for it, or "region 7" / "tissue 3".
+    color : tuple of 3 int
+        RGB, 0-255.
+    locked : bool
+        Locked regions are never changed, by machine or by brush.
+    """
+
+    id: int
+    name: str
+    color: tuple[int, int, int]
+    locked: bool = False
+
+
+def region_color(region_id: int) -> tuple[int, int, int]:
+    """Give the default RGB colour (0-255) of a region id: far apart for neighbouring ids, the same everywhere."""
+    hue = (region_id * 0.61803398875) % 1.0
+    saturation = (0.85, 0.6, 0.95)[region_id % 3]
+    value = (0.95, 0.9, 0.75)[(region_id // 3) % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def default_regions(ids: Iterable[int], kind: str = "region") -> tuple[Region, ...]:
+    """Make table rows with default names ("region 3") and colours for `ids`, region 0 left out."""
+    return tuple(Region(int(i), f"{kind} {int(i)}", region_color(int(i))) for i in ids if int(i) != BACKGROUND)
+
+
+def smallest_label_dtype(max_id: int) -> type[np.unsignedinteger]:
+    """Give the smallest unsigned integer type that holds `max_id` (napari is far faster on uint8 and uint16)."""
+    return np.uint8 if max_id < 2**8 else np.uint16 if max_id < 2**16 else np.uint32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segmentation:
+    """Labels on a grid, with the table that says what they mean.
+
+    Parameters
+    ----------
+    labels : (z, y, x) unsigned integer array
+        0 is background.
+    regions : tuple of Region
+        Rows for the ids in `labels` (region 0 has none).
+    geometry : Geometry
+        Same shape as `labels`.
+    """
+
+    labels: NDArray[np.unsignedinteger]
+    regions: tuple[Region, ...]
+    geometry: Geometry
+
+    def __post_init__(self) -> None:
+        if self.labels.shape != self.geometry.shape_zyx:
+            raise GeometryError(
+                f"Labels are {self.labels.shape} but the volume is {self.geometry.shape_zyx}. "
+                "Load the scan that the labels were drawn on."
+            )
+        if self.labels.dtype.kind != "u":
+            raise GeometryError(f"Labels must be unsigned integers, got {self.labels.dtype}.")
+
+    def with_regions(self, regions: tuple[Region, ...]) -> Segmentation:
+        """Give the same labels with another table."""
+        return replace(self, regions=regions)
