@@ -44,7 +44,7 @@ class _Checked:
 
     def to_dict(self) -> dict[str, Any]:
         """Give the settings as plain values, for sidecars and TOML."""
-        return asdict(self)  # type: ignore[call-overload, no-any-return]
+        return asdict(self)  # type: ignore[call-overload]
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -107,8 +107,27 @@ class ProposeSettings(_Checked):
     working_spacing_mm: float = _knob(
         1.0, "Finest voxel size that the encoder sees; finer scans are averaged down to it", minimum=0.3, maximum=10.0, unit="mm"
     )
+    working_mvox: float = _knob(
+        6.0, "Most voxels (in millions) of the body's box that the encoder sees; larger boxes are made coarser", minimum=0.1, maximum=1000.0
+    )
     memory_gb: float = _knob(2.0, "Memory that the encoder may take; larger scans run in tiles", minimum=0.5, maximum=512.0, unit="GB")
     supervoxels: int = _knob(30000, "Supervoxels to aim for in the body", minimum=100, maximum=200000)
     intensity_codes: int = _knob(10, "Intensity and feature codes that split supervoxels along true edges", minimum=1, maximum=64)
     feature_weight: float = _knob(1.0, "Weight of learned features against intensity", minimum=0.0, maximum=10.0)
     position_weight: float = _knob(0.3, "Weight of position in the tree of connected regions", minimum=0.0, maximum=10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainSettings(_Checked):
+    """The recipe of the encoder."""
+
+    steps: int = _knob(4000, "Optimiser steps", minimum=1, maximum=10_000_000)
+    batch: int = _knob(2, "Synthetic patches per step", minimum=1, maximum=256)
+    patch_vox: int = _knob(64, "Side of a patch, a multiple of 16", minimum=16, maximum=256, unit="voxels")
+    voxels_per_patch: int = _knob(512, "Voxels contrasted per patch and label set", minimum=32, maximum=8192)
+    temperature: float = _knob(0.15, "Temperature of the contrast", minimum=0.01, maximum=2.0)
+    masked_share: float = _knob(0.15, "Share of 8-voxel blocks that are hidden and painted back in", minimum=0.0, maximum=0.9)
+    inpaint_weight: float = _knob(0.5, "Weight of painting back in against contrast", minimum=0.0, maximum=10.0)
+    learning_rate: float = _knob(2e-3, "Peak learning rate of AdamW", minimum=1e-6, maximum=1.0)
+    checkpoint_minutes: float = _knob(2.0, "Save this often", minimum=0.1, maximum=1440.0, unit="min")
+    seed: int = _knob(0, "Seed of weights and scans", minimum=0, maximum=2**31 - 1)

@@ -1,0 +1,317 @@
+"""The `strata` command. Heavy packages are imported by the commands that need them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+from napari_strata import __version__
+from napari_strata.errors import SettingsError, StrataError, WriteError
+from napari_strata.settings import PretrainSettings, ProposeSettings, RunSettings
+
+if TYPE_CHECKING:
+    from napari_strata.volume import Segmentation, Volume
+
+USER_ERROR = 2
+"""Exit code for anything the user can mend."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; give the exit code: 0 done, 2 for an error that the user can mend, 130 when interrupted."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.DEBUG if arguments.verbose else logging.ERROR, format="%(message)s", stream=sys.stderr)
+    try:
+        run: Callable[[argparse.Namespace], None] = arguments.run
+        run(arguments)
+    except StrataError as err:
+        print(f"strata: {' '.join(str(err).split())}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("strata: stopped; nothing was written.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="strata",
+        description="Propose tissue regions in 3D MRI and CT scans, refine them, and export them on the scan's own grid.",
+        epilog="Research software: it proposes, a person decides. Nothing leaves your machine.",
+    )
+    parser.add_argument("--version", action="version", version=f"strata {__version__}")
+    parser.add_argument("--verbose", action="store_true", help="show what happens inside")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_propose(commands)
+    _add_view(commands)
+    _add_info(commands)
+    _add_evaluate(commands)
+    _add_pretrain(commands)
+    _add_samples(commands)
+    return parser
+
+
+def _add_scan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("scan", help="NIfTI, NRRD, MHA/MHD, MGH/MGZ, or a DICOM folder")
+    parser.add_argument("--index", type=int, help="which volume of a 4D file, from 0")
+    parser.add_argument("--series", help="which series of a DICOM folder (its UID)")
+    parser.add_argument("--modality", choices=("ct", "mr"), help="how to read intensities, if the scan does not say")
+
+
+def _add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
+    """Make one flag per knob."""
+    group = parser.add_argument_group("settings")
+    hints = get_type_hints(settings)
+    for knob in fields(settings):
+        kind: Any = hints[knob.name]
+        unit = f" {knob.metadata['unit']}" if knob.metadata["unit"] else ""
+        text = f"{knob.metadata['description']} (default: {knob.default}{unit})".replace("%", "%%")
+        flag = "--" + knob.name.replace("_", "-")
+        if get_origin(kind) is Literal:
+            group.add_argument(flag, choices=get_args(kind), help=text)
+        else:
+            group.add_argument(flag, type=kind, metavar=kind.__name__.upper(), help=text)
+
+
+def _given(arguments: argparse.Namespace, settings: type) -> dict[str, Any]:
+    """Collect the knobs that were given as flags."""
+    values = {knob.name: getattr(arguments, knob.name) for knob in fields(settings)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _settings_of(arguments: argparse.Namespace, settings: Any, table: str) -> Any:
+    """Make settings: flags over the TOML file over the defaults."""
+    base = settings.from_toml(arguments.settings, table) if arguments.settings else settings()
+    return settings.from_dict({**base.to_dict(), **_given(arguments, settings)})
+
+
+def _read(arguments: argparse.Namespace) -> Volume:
+    from napari_strata.io.files import read
+
+    volume = read(arguments.scan, index=arguments.index, series=arguments.series, modality=arguments.modality)
+    for note in volume.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return volume
+
+
+def _progress(quiet: bool) -> Callable[[int, int, str], None]:
+    """Show progress on stderr: one line that changes on a terminal, plain lines elsewhere."""
+    if quiet:
+        return lambda done, total, stage: None
+    begun, live = time.monotonic(), sys.stderr.isatty()
+    last = [""]
+
+    def show(done: int, total: int, stage: str) -> None:
+        line = f"[{time.monotonic() - begun:5.1f} s] {stage}" + (f" {done}/{total}" if total > 1 else "")
+        if live:
+            print(f"\r\033[K{line}", end="\n" if stage == "done" else "", file=sys.stderr, flush=True)
+        elif stage != last[0]:
+            print(line, file=sys.stderr, flush=True)
+        last[0] = stage
+
+    return show
+
+
+def _check_outputs(*paths: Path | None) -> None:
+    """Say early that an output cannot be written, before the work is done."""
+    for path in paths:
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise WriteError(f"Cannot write {path}: there is no folder {path.parent}. Create it first.")
+        if not os.access(path.parent, os.W_OK) or path.is_dir():
+            raise WriteError(f"Cannot write {path}. Choose a file name in a folder that you may write to.")
+
+
+def _add_propose(commands: Any) -> None:
+    parser = commands.add_parser("propose", help="propose regions for one scan and write them")
+    _add_scan(parser)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="label file to write, for example labels.nii.gz")
+    cut = parser.add_mutually_exclusive_group(required=True)
+    cut.add_argument("--tissues", type=int, metavar="N", help="N groups of alike tissue, anywhere in the scan")
+    cut.add_argument("--regions", type=int, metavar="N", help="N connected regions")
+    parser.add_argument("--montage", type=Path, metavar="PNG", help="also write a picture of the labels over the scan")
+    parser.add_argument("--case", type=Path, metavar="CASE", help="also write a case (.strata) to refine later")
+    parser.add_argument("--weights", type=Path, help="other encoder weights (safetensors) than the shipped ones")
+    parser.add_argument("--settings", type=Path, metavar="TOML", help="settings from the file's [propose] and [run] tables; flags win")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    _add_settings(parser, RunSettings)
+    _add_settings(parser, ProposeSettings)
+    parser.set_defaults(run=_propose)
+
+
+def _propose(arguments: argparse.Namespace) -> None:
+    settings = _settings_of(arguments, ProposeSettings, "propose")
+    run = _settings_of(arguments, RunSettings, "run")
+    wanted = arguments.tissues if arguments.tissues is not None else arguments.regions
+    if wanted < 1:
+        raise SettingsError(f"Asked for {wanted} regions. Ask for at least 1.")
+    from napari_strata.io.files import check_label_path
+
+    check_label_path(arguments.output)
+    _check_outputs(arguments.output, arguments.montage, arguments.case)
+    begun = time.perf_counter()
+    volume = _read(arguments)
+    read_seconds = time.perf_counter() - begun
+    from napari_strata.pipeline import propose
+
+    proposal = propose(
+        volume,
+        settings=settings,
+        seed=run.seed,
+        device=run.device,
+        threads=run.threads,
+        weights=arguments.weights,
+        on_progress=_progress(arguments.quiet),
+    )
+    kind = "tissues" if arguments.tissues is not None else "regions"
+    segmentation = proposal.tissues(wanted) if kind == "tissues" else proposal.regions(wanted)
+    if len(segmentation.regions) < wanted:
+        print(f"note: the scan has only {len(segmentation.regions)} supervoxels in the body; it got that many.", file=sys.stderr)
+    provenance = {**proposal.provenance, "cut": {kind: wanted}}
+    provenance["seconds"] = {"read": round(read_seconds, 2), **proposal.provenance["seconds"]}
+    _write_results(arguments, segmentation, volume, provenance)
+    if arguments.case:
+        from napari_strata.refine.refinement import Refinement
+
+        work = Refinement(proposal, tissues=wanted) if kind == "tissues" else Refinement(proposal, regions=wanted)
+        work.save(arguments.case)
+    print(f"{arguments.output}: {len(segmentation.regions)} {kind} in {time.perf_counter() - begun:.1f} s")
+
+
+def _write_results(arguments: argparse.Namespace, segmentation: Segmentation, volume: Volume, provenance: dict[str, Any]) -> None:
+    from napari_strata.export.outputs import write_outputs
+
+    write_outputs(segmentation, volume, arguments.output, provenance)
+    if arguments.montage:
+        from napari_strata.report import montage
+
+        montage(volume, segmentation, arguments.montage)
+
+
+def _add_view(commands: Any) -> None:
+    parser = commands.add_parser("view", help="open a scan in napari with Strata docked")
+    _add_scan(parser)
+    parser.set_defaults(run=_view)
+
+
+def _view(arguments: argparse.Namespace) -> None:
+    from napari_strata.gui.contributions import view_scan
+
+    view_scan(arguments.scan, index=arguments.index, series=arguments.series, modality=arguments.modality)
+
+
+def _add_info(commands: Any) -> None:
+    parser = commands.add_parser("info", help="say what a scan is, as JSON")
+    _add_scan(parser)
+    parser.set_defaults(run=_info)
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    volume = _read(arguments)
+    from napari_strata.export.outputs import scan_record
+
+    geometry = volume.geometry
+    record = scan_record(volume)
+    record["dtype"] = str(volume.data.dtype)
+    record["range"] = [float(volume.data.min()), float(volume.data.max())]
+    record["size_mm_zyx"] = [round(float(n * s), 3) for n, s in zip(geometry.shape_zyx, geometry.spacing_zyx_mm, strict=True)]
+    if geometry.file is not None:
+        record["file_shape"] = list(geometry.file.shape)
+        record["file_affine"] = geometry.file.affine.tolist()
+    print(json.dumps(record, indent=1, ensure_ascii=False))
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = commands.add_parser("evaluate", help="score labels against a reference, as JSON")
+    parser.add_argument("labels", type=Path)
+    parser.add_argument("reference", type=Path)
+    parser.add_argument("--ignore", type=int, nargs="*", default=[], metavar="VALUE", help="reference values that are not scored")
+    parser.add_argument(
+        "--other",
+        type=int,
+        nargs="*",
+        default=[0],
+        metavar="VALUE",
+        help="reference values that take part, so that leaks cost, but are no class of the means (default: 0)",
+    )
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from napari_strata.io.files import read_labels
+    from napari_strata.measure import compare
+
+    scores = compare(read_labels(arguments.labels), read_labels(arguments.reference), ignore=arguments.ignore, other=arguments.other)
+    print(json.dumps(scores.to_dict(), indent=1))
+
+
+def _add_pretrain(commands: Any) -> None:
+    parser = commands.add_parser("pretrain", help="pretrain the encoder on synthetic scans; goes on where it stopped")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="weights to write (.safetensors); .state beside it resumes")
+    parser.add_argument("--minutes", type=float, help="stop after this long, having saved")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 takes every core")
+    parser.add_argument("--settings", type=Path, metavar="TOML", help="recipe from the file's [pretrain] table; flags win")
+    _add_settings(parser, PretrainSettings)
+    parser.set_defaults(run=_pretrain)
+
+
+def _pretrain(arguments: argparse.Namespace) -> None:
+    recipe = _settings_of(arguments, PretrainSettings, "pretrain")
+    _check_outputs(arguments.output)
+    from napari_strata.encoder.pretrain import pretrain
+
+    show = _progress_of_steps()
+    pretrain(
+        arguments.output, recipe, device=arguments.device, threads=arguments.threads, minutes=arguments.minutes, on_progress=show
+    )
+    print(f"{arguments.output}: done")
+
+
+def _progress_of_steps() -> Callable[[int, int, str], None]:
+    begun, live = time.monotonic(), sys.stderr.isatty()
+    first: list[int] = []
+
+    def show(done: int, total: int, stage: str) -> None:
+        first.append(done) if not first else None
+        passed = time.monotonic() - begun
+        left = passed / max(done - first[0], 1) * (total - done) if done > first[0] else float("nan")
+        line = f"step {done}/{total}, {stage}, {passed / 60:.1f} min, about {left / 60:.0f} min left"
+        print(f"\r\033[K{line}" if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
+
+    return show
+
+
+def _add_samples(commands: Any) -> None:
+    parser = commands.add_parser("samples", help="make the three sample scans, with their ground truth")
+    parser.add_argument("folder", type=Path)
+    parser.set_defaults(run=_samples)
+
+
+def _samples(arguments: argparse.Namespace) -> None:
+    from napari_strata.io.files import write, write_scan
+    from napari_strata.synthesis.samples import SAMPLES, make_sample
+
+    try:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise WriteError(f"Cannot make the folder {arguments.folder}: {err.strerror}. Choose another one.") from err
+    for name in SAMPLES:
+        volume, truth = make_sample(name)
+        write_scan(volume, arguments.folder / f"{name}.nii.gz")
+        write(truth, arguments.folder / f"{name}_truth.nii.gz")
+        print(arguments.folder / f"{name}.nii.gz")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""Run the frozen encoder over a scan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_strata.encoder.network import LEVEL_CHANNELS, STRIDE, StrataEncoder, pick_device
+from napari_strata.encoder.weights import load_encoder
+from napari_strata.preprocess import WorkingGrid, body_mask, brightness, resample, working_grid
+from napari_strata.settings import ProposeSettings
+from napari_strata.volume import Progress, Volume, no_progress
+
+_CHANNELS_AT_ONCE = 88
+"""Full-resolution float32 channels that live at the same time in a forward pass, measured generously."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureMap:
+    """The encoder's features over the body's box of a scan, one map per decoder level.
+
+    Parameters
+    ----------
+    levels : tuple of (z', y', x', channel) float32 tensors
+        Unit-length features, finest first; each level has half the resolution of the one before, over the padded grid.
+    grid : WorkingGrid
+        The box of the scan that is covered, and the finest level's grid (without padding).
+    shape_zyx : tuple of 3 int
+        The scan's own shape.
+    """
+
+    levels: tuple[Tensor, ...]
+    grid: WorkingGrid
+    shape_zyx: tuple[int, int, int]
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of all levels together."""
+        return sum(level.shape[-1] for level in self.levels)
+
+    def at_level(self, number: int) -> NDArray[np.float32]:
+        """Give one level interpolated to the working grid: (z, y, x, channel)."""
+        level = self.levels[number]
+        z, y, x = self.grid.shape_zyx
+        if number:
+            moved = level.permute(3, 0, 1, 2)[None]
+            level = F.interpolate(moved, scale_factor=float(2**number), mode="trilinear", align_corners=False)[0].permute(1, 2, 3, 0)
+        return level[:z, :y, :x].contiguous().numpy()
+
+    @property
+    def data(self) -> NDArray[np.float32]:
+        """All levels on the working grid, (channel, z, y, x)."""
+        return np.concatenate([np.moveaxis(self.at_level(i), -1, 0) for i in range(len(self.levels))])
+
+    def on(self, volume: Volume, box: tuple[slice, slice, slice] | None = None) -> NDArray[np.float32]:
+        """Give the features on the scan's own grid, or on a box of it only: (channel, z, y, x), 0 outside the body's box.
+
+        Raises
+        ------
+        ValueError
+            If `volume` is not of the shape that was embedded.
+        """
+        if volume.data.shape != self.shape_zyx:
+            raise ValueError(f"The features belong to a scan of shape {self.shape_zyx}, not {volume.data.shape}.")
+        wanted = box or (slice(None), slice(None), slice(None))
+        bounds = [s.indices(n)[:2] for s, n in zip(wanted, self.shape_zyx, strict=True)]
+        axes = []
+        for (start, stop), cover in zip(bounds, self.grid.box, strict=True):
+            place = (np.arange(start, stop) + 0.5 - cover.start) / (cover.stop - cover.start)
+            axes.append(torch.from_numpy(np.where((place > 0) & (place < 1), 2 * place - 1, -9.0).astype(np.float32)))
+        z, y, x = torch.meshgrid(*axes, indexing="ij")
+        where = torch.stack([x, y, z], dim=-1)[None]
+        parts = []
+        for number in range(len(self.levels)):
+            level = torch.from_numpy(self.at_level(number)).permute(3, 0, 1, 2)[None]
+            found = F.grid_sample(level, where, mode="bilinear", padding_mode="border", align_corners=False)[0]
+            parts.append(torch.where((where[0] > -5).all(-1), found, torch.zeros(())).numpy())
+        return np.concatenate(parts)
+
+
+def embed(
+    volume: Volume,
+    *,
+    settings: ProposeSettings | None = None,
+    device: str = "auto",
+    weights: Path | None = None,
+    on_progress: Progress = no_progress,
+) -> FeatureMap:
+    """Turn every voxel of a scan's body into a learned feature.
+
+    Parameters
+    ----------
+    volume : Volume
+        The scan.
+    settings : ProposeSettings, optional
+        `working_spacing_mm` and `memory_gb` are used.
+    device : {"auto", "cpu", "cuda"}
+        Where the encoder runs.
+    weights : Path, optional
+        Other encoder weights than the shipped ones.
+    on_progress : callable
+        Called as (done, total, stage); it may raise `Cancelled`.
+
+    Returns
+    -------
+    FeatureMap
+        48 channels on the working grid, in four levels of 12.
+    """
+    chosen = settings or ProposeSettings()
+    inside = body_mask(volume)
+    grid = choose_grid(inside, volume, chosen)
+    light = brightness(volume.data, volume.modality, inside=inside)
+    return embed_brightness(light, grid, load_encoder(weights), settings=chosen, device=device, on_progress=on_progress)
+
+
+def choose_grid(inside: NDArray[np.bool_], volume: Volume, settings: ProposeSettings) -> WorkingGrid:
+    """Choose the working grid of a scan: fine enough for the anatomy, small enough for `working_mvox`."""
+    most = int(settings.working_mvox * 1e6)
+    return working_grid(inside, volume.spacing_zyx_mm, finest_mm=settings.working_spacing_mm, most_voxels=most)
+
+
+def embed_brightness(
+    light: NDArray[np.float32],
+    grid: WorkingGrid,
+    encoder: StrataEncoder,
+    *,
+    settings: ProposeSettings,
+    device: str = "auto",
+    on_progress: Progress = no_progress,
+) -> FeatureMap:
+    """Embed a scan that is already mapped to [0, 1]; see `embed`.
+
+    Parameters
+    ----------
+    light : (z, y, x) float32 array
+        Brightness on the scan's own grid.
+    grid : WorkingGrid
+        What part to embed, and at which voxel size.
+    encoder : StrataEncoder
+        Frozen.
+    """
+    image = resample(np.ascontiguousarray(light[grid.box]), grid.shape_zyx)
+    padded = [-n % STRIDE for n in image.shape]
+    image = np.pad(image, [(0, p) for p in padded], mode="edge")
+    target = pick_device(device)
+    encoder = encoder.to(target)
+    z, y, x = image.shape
+    sizes = [(z >> k, y >> k, x >> k, channels) for k, channels in enumerate(LEVEL_CHANNELS)]
+    levels = tuple(torch.empty(size, dtype=torch.float32) for size in sizes)
+    slabs = list(_slabs(image.shape, settings.memory_gb))
+    with torch.inference_mode():
+        for number, (outer, inner) in enumerate(slabs):
+            on_progress(number, len(slabs), "encoding")
+            tile = torch.from_numpy(image[outer[0] : outer[1]])[None, None].to(target, memory_format=torch.channels_last_3d)
+            for k, part in enumerate(encoder(tile)):
+                start, stop = (inner[0] - outer[0]) >> k, (inner[1] - outer[0]) >> k
+                levels[k][inner[0] >> k : inner[1] >> k] = part[0, :, start:stop].permute(1, 2, 3, 0).cpu()
+    on_progress(len(slabs), len(slabs), "encoding")
+    return FeatureMap(levels, grid, (light.shape[0], light.shape[1], light.shape[2]))
+
+
+def _slabs(shape: tuple[int, ...], memory_gb: float) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Cut z into slabs that fit the memory, each with a halo of 48 voxels: ((outer start, stop), (inner start, stop))."""
+    halo = 3 * STRIDE
+    plane = shape[1] * shape[2] * 4 * _CHANNELS_AT_ONCE
+    room = int(memory_gb * 1e9 / plane) // STRIDE * STRIDE
+    if room >= shape[0]:
+        yield (0, shape[0]), (0, shape[0])
+        return
+    step = max(STRIDE, room - 2 * halo)
+    for start in range(0, shape[0], step):
+        stop = min(start + step, shape[0])
+        yield (max(0, start - halo), min(shape[0], stop + halo)), (start, stop)

@@ -1,0 +1,66 @@
+"""Encoder weights on disk: safetensors with a recipe in the header; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from napari_strata.encoder.network import StrataEncoder
+from napari_strata.errors import WeightsError
+from napari_strata.io.atomic import atomic_path
+
+SHIPPED = Path(__file__).parent / "shipped" / "strata-encoder.safetensors"
+"""The weights that come with the package; see the model card beside them."""
+
+
+def write_weights(encoder: StrataEncoder, path: Path, recipe: dict[str, Any]) -> None:
+    """Write an encoder as float16 safetensors with its recipe in the header."""
+    tensors = {}
+    for name, value in encoder.state_dict().items():
+        stored = value.detach().cpu()
+        tensors[name] = (stored.half() if stored.is_floating_point() and "running" not in name else stored).contiguous()
+    with atomic_path(path) as temporary:
+        save_file(tensors, str(temporary), metadata={"format": "strata-encoder-1", "recipe": json.dumps(recipe)})
+
+
+def load_encoder(path: Path | None = None) -> StrataEncoder:
+    """Load an encoder, frozen and ready to run on the CPU in float32.
+
+    Parameters
+    ----------
+    path : Path, optional
+        A safetensors file; the shipped weights if not given.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged or made for another network.
+    """
+    source = path or SHIPPED
+    try:
+        with safe_open(str(source), framework="pt") as store:
+            tensors = {name: store.get_tensor(name) for name in store.keys()}  # noqa: SIM118
+    except FileNotFoundError as err:
+        raise WeightsError(f"Encoder weights not found at {source}. Reinstall napari-strata, or make them with `strata pretrain`.") from err
+    except (SafetensorError, OSError) as err:
+        raise WeightsError(f"Encoder weights in {source} cannot be read ({err}). Copy the file again.") from err
+    encoder = StrataEncoder()
+    try:
+        encoder.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    except RuntimeError as err:
+        raise WeightsError(f"The weights in {source} do not fit this network. Use weights made by this version's `strata pretrain`.") from err
+    encoder.requires_grad_(False)
+    return encoder.eval().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+
+
+@lru_cache(maxsize=8)
+def weights_hash(path: Path | None = None) -> str:
+    """Give the SHA-256 of a weights file (the shipped one if not given), for sidecars and cases."""
+    return hashlib.sha256((path or SHIPPED).read_bytes()).hexdigest()

@@ -1,0 +1,100 @@
+"""Labels with everything that belongs beside them: the JSON sidecar and the region table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_strata.errors import WriteError
+from napari_strata.export.tables import table_rows, write_table
+from napari_strata.io.atomic import atomic_path, file_suffix
+from napari_strata.io.files import hash_file, write
+from napari_strata.measure import measure_regions
+from napari_strata.volume import Segmentation, Volume
+
+SIDECAR_FORMAT = "strata-labels-1"
+NOTICE = "Research software: it proposes, a person decides. Not for diagnosis."
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """The files that were written together.
+
+    Parameters
+    ----------
+    labels, sidecar, table : Path
+        Label volume, JSON sidecar, CSV region table.
+    """
+
+    labels: Path
+    sidecar: Path
+    table: Path
+
+
+def outputs_beside(labels: str | Path) -> Outputs:
+    """Name the files that go with a label file: labels.json and labels.csv beside labels.nii.gz."""
+    path = Path(labels)
+    stem = path.name[: len(path.name) - len(file_suffix(path))]
+    return Outputs(path, path.with_name(f"{stem}.json"), path.with_name(f"{stem}.csv"))
+
+
+def write_outputs(segmentation: Segmentation, volume: Volume, labels: str | Path, provenance: dict[str, Any]) -> Outputs:
+    """Write labels on the scan's own grid, with their sidecar and table; all of them or none.
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+        What to write.
+    volume : Volume
+        The scan, for intensity statistics and its file's hash.
+    labels : str or Path
+        The label file, for example labels.nii.gz.
+    provenance : dict
+        Plain values to keep in the sidecar: settings, seed, versions, timings.
+
+    Raises
+    ------
+    WriteError
+        If anything cannot be written, or the labels would replace the scan; nothing stands under the final names then.
+    """
+    named = outputs_beside(labels)
+    if volume.path and named.labels.resolve() == Path(volume.path).resolve():
+        raise WriteError(f"{named.labels} is the scan itself. Choose another name for the labels.")
+    measures = measure_regions(segmentation, volume)
+    looks = {region.id: {"color": list(region.color), "locked": region.locked} for region in segmentation.regions}
+    rows = [{**row, **looks[measure.id]} for row, measure in zip(table_rows(measures, volume.modality), measures, strict=True)]
+    document = {
+        "format": SIDECAR_FORMAT,
+        "notice": NOTICE,
+        "labels": named.labels.name,
+        "scan": scan_record(volume),
+        **provenance,
+        "regions": rows,
+    }
+    with atomic_path(named.sidecar) as sidecar, atomic_path(named.table) as table:
+        sidecar.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_table(measures, table, modality=volume.modality)
+        write(segmentation, named.labels)
+    return named
+
+
+def scan_record(volume: Volume) -> dict[str, Any]:
+    """Describe a scan for sidecars: file, hash, shape, voxel size, modality and what the reader had to mend."""
+    geometry = volume.geometry
+    return {
+        "name": volume.name,
+        "path": volume.path,
+        "sha256": hash_file(volume.path) if volume.path and Path(volume.path).exists() else None,
+        "modality": volume.modality,
+        "shape_zyx": list(geometry.shape_zyx),
+        "spacing_zyx_mm": [round(float(s), 6) for s in geometry.spacing_zyx_mm],
+        "oblique": geometry.is_oblique,
+        "notes": list(volume.notes),
+    }
+
+
+def outputs_as_text(outputs: Outputs) -> dict[str, str]:
+    """Give the paths as plain text."""
+    return {name: str(path) for name, path in asdict(outputs).items()}

@@ -1,0 +1,105 @@
+"""The scribble layer: strokes that teach, painted with napari's own brush."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_strata.gui.layers import matching_grid_kwargs, region_colormap
+from napari_strata.volume import BACKGROUND, Geometry, Region
+
+if TYPE_CHECKING:
+    import napari.layers
+    import napari.viewer
+
+STROKES_NAME = "Strata strokes"
+_SHIFT = 1
+"""A stroke for region r is stored as r + 1, so that strokes for background can be seen."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Strokes:
+    """The voxels stroked for one region.
+
+    Parameters
+    ----------
+    region : int or None
+        Region id, 0 for background, None for a region that does not exist yet.
+    voxels : (n, 3) int64 array
+        Indices (z, y, x).
+    """
+
+    region: int | None
+    voxels: NDArray[np.int64]
+
+
+class Brush:
+    """A labels layer over the scan that collects strokes until they are taken.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Where the layer goes.
+    reference : napari layer
+        The layer it lies over.
+    geometry : Geometry
+        Of the scan.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, reference: napari.layers.Layer, geometry: Geometry) -> None:
+        self._viewer = viewer
+        self._new_id = 0
+        self.layer = viewer.add_labels(
+            np.zeros(geometry.shape_zyx, np.uint16),
+            name=STROKES_NAME,
+            opacity=0.9,
+            **matching_grid_kwargs(reference, geometry),
+        )
+
+    @property
+    def is_present(self) -> bool:
+        """Whether the layer is still in the viewer."""
+        return self.layer in self._viewer.layers
+
+    def pick_up(self, region: int | None, regions: tuple[Region, ...], *, new_id: int, size: int) -> None:
+        """Make the layer active with a brush of `size` voxels for `region`, or for the new one that gets `new_id`."""
+        self._new_id = new_id
+        wanted = self._new_id if region is None else region
+        shown = {row.id + _SHIFT: row for row in regions}
+        rows = [Region(value, row.name, row.color) for value, row in shown.items()]
+        rows += [Region(BACKGROUND + _SHIFT, "background", (255, 255, 255)), Region(self._new_id + _SHIFT, "new region", (255, 255, 0))]
+        if self._new_id + _SHIFT >= 2**16 and self.layer.data.dtype.itemsize == 2:
+            self.layer.data = np.asarray(self.layer.data).astype(np.uint32)
+        self.layer.colormap = region_colormap(rows)
+        self.layer.selected_label = wanted + _SHIFT
+        self.layer.brush_size = size
+        self.layer.mode = "paint"
+        self._viewer.layers.selection.active = self.layer
+
+    def put_down(self) -> None:
+        """Stop painting."""
+        self.layer.mode = "pan_zoom"
+
+    def take(self) -> tuple[Strokes, ...]:
+        """Give the strokes, one entry per region, and clear the layer."""
+        data = self.layer.data
+        flat = np.flatnonzero(data)
+        if len(flat) == 0:
+            return ()
+        values = data.reshape(-1)[flat]
+        voxels = np.stack(np.unravel_index(flat, data.shape), axis=1)
+        taken = []
+        for value in np.unique(values).tolist():
+            region = value - _SHIFT
+            taken.append(Strokes(None if region == self._new_id else region, voxels[values == value]))
+        data.reshape(-1)[flat] = 0
+        self.layer.refresh(extent=False)
+        return tuple(taken)
+
+    def remove(self) -> None:
+        """Take the layer away."""
+        if self.is_present:
+            self._viewer.layers.remove(self.layer)

@@ -1,0 +1,126 @@
+"""One scan being worked on: its layers, its refinement, and what brushes do to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from qtpy.QtCore import QObject
+
+from napari_strata.errors import EditError
+from napari_strata.gui.brush import Brush
+from napari_strata.gui.painter import LabelsPainter
+from napari_strata.refine.refinement import Refinement
+
+if TYPE_CHECKING:
+    import napari.layers
+    import napari.viewer
+
+
+class ScanCase:
+    """Ties an image layer to a refinement and to the layers that show it.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Where the layers are.
+    image : napari.layers.Image
+        The scan.
+    work : Refinement
+        What is edited.
+    parent : QObject
+        Ends the painting with it.
+    labels : napari.layers.Labels or None
+        A layer that shows the refinement already; None adds one.
+    """
+
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        image: napari.layers.Image,
+        work: Refinement,
+        parent: QObject,
+        labels: napari.layers.Labels | None = None,
+    ) -> None:
+        self._viewer = viewer
+        self.image = image
+        self.work = work
+        self.painter = LabelsPainter(viewer, image, work, parent, labels)
+        self.brush: Brush | None = None
+
+    @property
+    def labels(self) -> napari.layers.Labels:
+        """The layer that shows the regions."""
+        return self.painter.layer
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the labels layer is still in the viewer."""
+        return self.labels in self._viewer.layers
+
+    def close(self) -> None:
+        """Stop following the refinement and take the stroke layer away; the labels stay as a plain layer."""
+        self.painter.close()
+        if self.brush is not None:
+            self.brush.remove()
+
+    def pick_up_brush(self, region: int | None, *, size: int) -> Brush:
+        """Put the scribble brush in hand for a region, None for a new one; makes the stroke layer when it is missing."""
+        if self.brush is None or not self.brush.is_present:
+            self.brush = Brush(self._viewer, self.labels, self.work.volume.geometry)
+        self.brush.pick_up(region, self.work.regions, new_id=self.work.next_id, size=size)
+        return self.brush
+
+    def pick_up_paint(self, region: int | None, *, size: int) -> None:
+        """Put napari's own paint brush in hand on the labels layer: 0 erases, None starts a new region."""
+        layer = self.labels
+        layer.brush_size = size
+        layer.selected_label = self.work.next_id if region is None else region
+        layer.mode = "paint"
+        self._viewer.layers.selection.active = layer
+
+    def put_down(self) -> None:
+        """Put brushes down, so that the mouse moves the view and clicks select."""
+        self.labels.mode = "pan_zoom"
+        if self.brush is not None and self.brush.is_present:
+            self.brush.put_down()
+            self._viewer.layers.selection.active = self.labels
+
+    def apply_strokes(self, scope: str) -> tuple[int, ...]:
+        """Teach the refinement what was stroked; gives the regions that learned.
+
+        Raises
+        ------
+        EditError
+            If nothing was stroked, or a region is locked.
+        """
+        taken = self.brush.take() if self.brush is not None and self.brush.is_present else ()
+        if not taken:
+            raise EditError("There are no strokes yet. Choose Scribble, stroke over a region on the scan, then Update.")
+        return tuple(self.work.scribble(strokes.voxels, region=strokes.region, scope=scope) for strokes in taken)  # type: ignore[arg-type]
+
+    def take_hand_paint(self) -> None:
+        """Hand what was painted into the labels layer over to the refinement.
+
+        Raises
+        ------
+        EditError
+            If a locked region was painted on; the layer shows the refinement's labels again.
+        """
+        voxels, values = self.painter.changed_by_hand()
+        try:
+            for value in np.unique(values).tolist():
+                self.work.paint(voxels[values == value], value)
+        finally:
+            self.painter.repaint()
+
+    def region_under(self, world_point: np.ndarray, view_direction: np.ndarray | None, displayed: list[int]) -> int | None:
+        """Give the region under the mouse, in 2D or 3D; None outside the scan."""
+        value = self.labels.get_value(world_point, view_direction=view_direction, dims_displayed=displayed, world=True)
+        return None if value is None else int(value)
+
+    def volumes_ml(self) -> Mapping[int, float]:
+        """Give the volume of each region in millilitres."""
+        voxel_ml = self.work.volume.geometry.voxel_volume_mm3 / 1000
+        return {region: size * voxel_ml for region, size in self.work.sizes_vox.items()}

@@ -1,0 +1,201 @@
+"""What the manifest names: reader, writer, sample data and commands (Qt only where a command needs it)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_strata.errors import StrataError
+from napari_strata.gui.layers import METADATA_KEY, LayerTuple, image_tuple, labels_tuple, segmentation_from_parts
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+    from napari_strata.gui.panel import StrataPanel
+
+PLUGIN = "napari-strata"
+WIDGET = "Strata"
+
+SCAN_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz")
+CASE_SUFFIX = ".strata"
+
+
+def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerTuple]] | None:
+    """Give a reader for scans and label files, None for what is neither.
+
+    A folder is taken when it holds DICOM files. Several paths are read one by one.
+    """
+    paths = [path] if isinstance(path, str) else list(path)
+    return read_layers if paths and all(_is_known(Path(one)) for one in paths) else None
+
+
+def read_layers(path: str | Sequence[str]) -> list[LayerTuple]:
+    """Read scans as image layers, exported labels as labels layers, and cases as both; the panel goes on with a case."""
+    from napari_strata.io.files import read, read_labels
+
+    layers = []
+    for one in [path] if isinstance(path, str) else path:
+        source = Path(one)
+        if source.suffix == CASE_SUFFIX:
+            layers += _read_case(source)
+        elif _has_region_table(source):
+            layers.append(labels_tuple(read_labels(source), name=_stem(source)))
+        else:
+            layers.append(image_tuple(read(source)))
+    return layers
+
+
+def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Write one labels layer on the grid of the scan it lies on, with its region table beside it."""
+    from napari_strata.gui.worker import export_labels
+
+    return [str(written) for written in export_labels(segmentation_from_parts(data, attributes), Path(path))]
+
+
+def sample_head_t1() -> list[LayerTuple]:
+    """Make the sample head, T1-weighted MR."""
+    return _sample("head_t1")
+
+
+def sample_chest_ct() -> list[LayerTuple]:
+    """Make the sample chest and abdomen CT."""
+    return _sample("chest_ct")
+
+
+def sample_thick_t2() -> list[LayerTuple]:
+    """Make the sample head, T2-weighted MR in thick slices."""
+    return _sample("thick_t2")
+
+
+def propose(viewer: napari.viewer.Viewer) -> None:
+    """Open the panel and propose regions for the scan in hand."""
+    panel(viewer).start_proposal()
+
+
+def merge(viewer: napari.viewer.Viewer) -> None:
+    """Merge the selected regions."""
+    panel(viewer).edit("merge")
+
+
+def split(viewer: napari.viewer.Viewer) -> None:
+    """Split the selected regions."""
+    panel(viewer).edit("split")
+
+
+def update(viewer: napari.viewer.Viewer) -> None:
+    """Apply the strokes."""
+    panel(viewer).edit("update")
+
+
+def undo(viewer: napari.viewer.Viewer) -> None:
+    """Undo the last edit."""
+    panel(viewer).edit("undo")
+
+
+def redo(viewer: napari.viewer.Viewer) -> None:
+    """Redo the last edit that was undone."""
+    panel(viewer).edit("redo")
+
+
+def panel(viewer: napari.viewer.Viewer) -> StrataPanel:
+    """Give the panel docked in a viewer; docks it first where it is not."""
+    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
+    docked: StrataPanel = widget
+    return docked
+
+
+def open_viewer(path: str | Path | None = None, **read_options: Any) -> napari.viewer.Viewer:
+    """Open napari with the panel docked and, where a path is given, that scan.
+
+    The caller starts the event loop with `napari.run()`.
+
+    Parameters
+    ----------
+    path : str, Path or None
+        A scan file or a DICOM folder.
+    **read_options
+        Passed to `napari_strata.read`: index, series, modality.
+
+    Raises
+    ------
+    StrataError
+        If no Qt binding is installed.
+    ReadError
+        If the scan cannot be read; no window is opened then.
+    """
+    from napari_strata.io.files import read
+
+    require_qt()
+    import napari
+
+    scan = None if path is None else image_tuple(read(path, **read_options))
+    viewer = napari.Viewer(title="Strata" if path is None else f"Strata: {Path(path).name}", show_welcome_screen=scan is None)
+    docked = panel(viewer)
+    if scan is not None:
+        data, kwargs, _ = scan
+        viewer.add_image(data, **kwargs)
+        docked.orientation.show_plane("axial")
+    return viewer
+
+
+def view_scan(path: str | Path | None = None, **read_options: Any) -> None:
+    """Open a scan in napari with the panel docked, and return when the window is closed; see `open_viewer`."""
+    open_viewer(path, **read_options)
+    import napari
+
+    napari.run()
+
+
+def require_qt() -> None:
+    """Check that a window can be opened.
+
+    Raises
+    ------
+    StrataError
+        If no Qt binding is installed.
+    """
+    try:
+        import qtpy.QtWidgets  # noqa: F401
+    except ImportError as err:
+        raise StrataError('Opening a window needs a Qt binding, and none is installed. Run: pip install "napari-strata[gui]"') from err
+
+
+def _read_case(path: Path) -> list[LayerTuple]:
+    from napari_strata.gui.painter import case_labels_tuple
+    from napari_strata.refine.refinement import Refinement
+
+    work = Refinement.load(path)
+    layers = [image_tuple(work.volume), case_labels_tuple(work, name=f"{_stem(path)} regions")]
+    for _, kwargs, _ in layers:
+        kwargs["metadata"][METADATA_KEY]["work"] = work
+    return layers
+
+
+def _sample(name: str) -> list[LayerTuple]:
+    from napari_strata.synthesis.samples import make_sample
+
+    volume, truth = make_sample(name)
+    data, kwargs, kind = labels_tuple(truth, name=f"{volume.name} truth")
+    return [image_tuple(volume), (data, {**kwargs, "visible": False}, kind)]
+
+
+def _is_known(path: Path) -> bool:
+    if path.is_dir():
+        from napari_strata.io.dicom import is_dicom
+
+        return any(is_dicom(file) for file in islice((file for file in path.rglob("*") if file.is_file()), 200))
+    return path.name.lower().endswith((*SCAN_SUFFIXES, CASE_SUFFIX))
+
+
+def _has_region_table(path: Path) -> bool:
+    """Say whether a file holds labels that we exported: their region table stands beside it."""
+    from napari_strata.gui.worker import table_path
+
+    table = table_path(path)
+    return path.is_file() and table.is_file() and '"regions"' in table.read_text(encoding="utf-8", errors="replace")
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0]

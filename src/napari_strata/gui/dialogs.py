@@ -1,0 +1,45 @@
+"""File dialogs of the panel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qtpy.QtWidgets import QFileDialog, QWidget
+
+from napari_strata.volume import Volume
+
+EXPORT_FILTER = "NIfTI (*.nii.gz *.nii);;NRRD (*.nrrd);;MetaImage (*.mha);;MGH (*.mgz)"
+CASE_FILTER = "Strata case (*.strata)"
+
+
+def ask_export_path(parent: QWidget, volume: Volume | None) -> Path | None:
+    """Ask where labels go; None when the dialog is left."""
+    suggested = str(_beside(volume, "_labels.nii.gz"))
+    chosen, _ = QFileDialog.getSaveFileName(parent, "Export labels", suggested, EXPORT_FILTER)
+    return _with_suffix(chosen, ".nii.gz")
+
+
+def ask_case_path(parent: QWidget, volume: Volume | None) -> Path | None:
+    """Ask where a case is saved; None when the dialog is left."""
+    chosen, _ = QFileDialog.getSaveFileName(parent, "Save case", str(_beside(volume, ".strata")), CASE_FILTER)
+    return _with_suffix(chosen, ".strata")
+
+
+def ask_open_path(parent: QWidget) -> Path | None:
+    """Ask which case to open; None when the dialog is left."""
+    chosen, _ = QFileDialog.getOpenFileName(parent, "Open case", "", CASE_FILTER)
+    return Path(chosen) if chosen else None
+
+
+def _beside(volume: Volume | None, ending: str) -> Path:
+    if volume is None or not volume.path:
+        return Path(f"scan{ending}")
+    scan = Path(volume.path)
+    return scan.parent / f"{scan.name.split('.')[0] or 'scan'}{ending}"
+
+
+def _with_suffix(chosen: str, suffix: str) -> Path | None:
+    if not chosen:
+        return None
+    path = Path(chosen)
+    return path if path.suffix else path.with_name(path.name + suffix)

@@ -1,0 +1,113 @@
+"""The edit section of the panel."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QButtonGroup, QGridLayout, QLabel, QSpinBox, QWidget
+
+from napari_strata.gui.sections import Section, narrow_combo, push_button, row_of
+
+
+class EditSection(Section):
+    """The tools that change regions."""
+
+    asked = Signal(str)
+    """"merge", "split", "update", "undo" or "redo"."""
+    tool_chosen = Signal(str)
+    """"select", "scribble" or "paint"."""
+    brush_changed = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__("Edit", parent)
+        self.merge = self._command("merge", "Merge", "Make the selected regions one; the first selected keeps its name (Shift+M)")
+        self.split = self._command("split", "Split into", "Part each selected region along its strongest boundary (Shift+D)")
+        self.parts = QSpinBox()
+        self.parts.setRange(2, 50)
+        self.parts.setToolTip("Number of parts")
+        self.undo = self._command("undo", "Undo", "Nothing to undo (Ctrl+Z)")
+        self.redo = self._command("redo", "Redo", "Nothing to redo (Ctrl+Shift+Z)")
+        self.apply = self._command("update", "Update", "Apply the strokes (Shift+U)")
+        self.tools = {
+            "select": push_button("Select", "Click a region on the scan to select it; Ctrl or Shift for several", checkable=True),
+            "scribble": push_button("Scribble", "Stroke over what belongs to a region; alike places follow (Shift+S)", checkable=True),
+            "paint": push_button("Paint", "Paint single voxels of the selected region; they always win", checkable=True),
+        }
+        self._group = QButtonGroup(self)
+        for name, button in self.tools.items():
+            self._group.addButton(button)
+            button.clicked.connect(lambda _checked=False, name=name: self.tool_chosen.emit(name))
+        self.tools["select"].setChecked(True)
+        self._add_brush_options()
+        self._lay_out()
+
+    @property
+    def scope(self) -> str:
+        """How far scribbles reach: "here" or "everywhere"."""
+        return str(self._scope.currentData())
+
+    @property
+    def target(self) -> str:
+        """What strokes are for: "selected", "new" or "background"."""
+        return str(self._target.currentData())
+
+    @property
+    def brush_size(self) -> int:
+        """Brush diameter in screen voxels."""
+        return int(self._size.value())
+
+    @property
+    def tool(self) -> str:
+        """The tool that is chosen."""
+        return next((name for name, button in self.tools.items() if button.isChecked()), "select")
+
+    def show_target(self, target: str) -> None:
+        """Show what strokes are for."""
+        self._target.setCurrentIndex(self._target.findData(target))
+
+    def show_scope(self, scope: str) -> None:
+        """Show how far scribbles reach."""
+        self._scope.setCurrentIndex(self._scope.findData(scope))
+
+    def show_tool(self, tool: str) -> None:
+        """Show which tool is in hand."""
+        self.tools[tool].setChecked(True)
+
+    def show_history(self, undo: str, redo: str) -> None:
+        """Show what undo and redo would do, "" for nothing."""
+        for button, what, key in ((self.undo, undo, "Ctrl+Z"), (self.redo, redo, "Ctrl+Shift+Z")):
+            button.setEnabled(bool(what))
+            name = button.text()
+            button.setToolTip(f"{name}: {what} ({key})" if what else f"Nothing to {name.lower()} ({key})")
+
+    def _command(self, name: str, text: str, tooltip: str) -> QPushButton:
+        button = push_button(text, tooltip)
+        button.clicked.connect(lambda _checked=False: self.asked.emit(name))
+        return button
+
+    def _add_brush_options(self) -> None:
+        self._target, self._scope, self._size = narrow_combo(), narrow_combo(), QSpinBox()
+        for text, value in (("the selected region", "selected"), ("a new region", "new"), ("background", "background")):
+            self._target.addItem(text, value)
+        for text, value in (("here", "here"), ("everywhere", "everywhere")):
+            self._scope.addItem(text, value)
+        self._target.setToolTip("Which region the strokes belong to")
+        self._scope.setToolTip("here: this neighbourhood follows the strokes; everywhere: every unlocked region of the scan does")
+        self._size.setRange(1, 60)
+        self._size.setValue(3)
+        self._size.setToolTip("Brush size in voxels; [ and ] change it on the canvas")
+        self._target.activated.connect(self.brush_changed)
+        self._scope.activated.connect(self.brush_changed)
+        self._size.valueChanged.connect(self.brush_changed)
+
+    def _lay_out(self) -> None:
+        self.body.addLayout(row_of(self.merge, self.split, self.parts))
+        self.body.addLayout(row_of(*self.tools.values()))
+        options = QGridLayout()
+        options.setSpacing(4)
+        widgets: list[tuple[QWidget, int, int, int]] = [(QLabel("Strokes for"), 0, 0, 1), (self._target, 0, 1, 3)]
+        widgets += [(QLabel("Reach"), 1, 0, 1), (self._scope, 1, 1, 1), (QLabel("Brush"), 1, 2, 1), (self._size, 1, 3, 1)]
+        for widget, row, column, columns in widgets:
+            options.addWidget(widget, row, column, 1, columns)
+        options.setColumnStretch(1, 1)
+        self.body.addLayout(options)
+        self.body.addLayout(row_of(self.apply, self.undo, self.redo))

@@ -1,0 +1,218 @@
+"""Volumes and segmentations as napari layers, and back (no Qt).
+
+Layers are shown with a diagonal scale in mm and a translation that puts the middle of the grid where it lies in the
+patient, along (inferior, posterior, left). Layers of one scan therefore coincide, two scans of one examination lie over
+each other, and an oblique scan is shown along its own axes. The true affine travels in the metadata, under the keys
+that other medical readers of napari use, and is what an export is written with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_strata.errors import GeometryError
+from napari_strata.io.modality import guess_modality
+from napari_strata.volume import Geometry, Modality, Region, Segmentation, Volume, default_regions, region_color, smallest_label_dtype
+
+if TYPE_CHECKING:
+    import napari.layers
+    from napari.utils.colormaps import DirectLabelColormap
+
+LayerTuple = tuple[Any, dict[str, Any], str]
+"""(data, keyword arguments of the layer, "image" or "labels")."""
+
+METADATA_KEY = "strata"
+"""Where our own facts about a layer stand in its metadata."""
+
+AXIS_LABELS = ("z", "y", "x")
+UNITS = ("mm", "mm", "mm")
+_TO_DISPLAY = -np.eye(3)[::-1]
+"""RAS+ -> napari's world axes (inferior, posterior, left)."""
+
+
+def image_tuple(volume: Volume) -> LayerTuple:
+    """Give a scan as an image layer tuple, grey, with a window that suits its modality."""
+    from napari_strata.gui.windows import contrast_limits, default_preset
+
+    facts = {"modality": volume.modality, "name": volume.name, "path": volume.path, "notes": volume.notes}
+    limits = contrast_limits(volume.data, volume.modality, default_preset(volume.modality))
+    kwargs = {"name": volume.name, "colormap": "gray", "contrast_limits": limits, "interpolation2d": "linear", "rendering": "attenuated_mip"}
+    return np.asarray(volume.data), {**kwargs, **grid_kwargs(volume.geometry, facts)}, "image"
+
+
+def labels_tuple(segmentation: Segmentation, *, name: str, opacity: float = 0.45) -> LayerTuple:
+    """Give labels as a labels layer tuple with the colours and names of its region table."""
+    facts = {"regions": segmentation.regions}
+    kwargs = {
+        "name": name,
+        "opacity": opacity,
+        "colormap": region_colormap(segmentation.regions),
+        "features": region_features(segmentation.regions),
+    }
+    return segmentation.labels, {**kwargs, **grid_kwargs(segmentation.geometry, facts)}, "labels"
+
+
+def grid_kwargs(geometry: Geometry, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Give the keyword arguments that place a layer on `geometry`: scale, translate, units, axis labels, metadata."""
+    spacing = geometry.spacing_zyx_mm
+    middle = (np.asarray(geometry.shape_zyx) - 1) / 2
+    translate = _TO_DISPLAY @ geometry.world_from_voxel(middle) - spacing * middle
+    metadata = {
+        "affine": np.array(geometry.affine),
+        "spacing": spacing,
+        "origin": np.array(geometry.affine[:3, 3]),
+        "direction": geometry.affine[:3, :3] / spacing,
+        "header": {} if geometry.file is None else {"format": geometry.file.kind, "suffix": geometry.file.suffix},
+        METADATA_KEY: {"geometry": geometry, **(facts or {})},
+    }
+    return {"scale": spacing, "translate": translate, "units": UNITS, "axis_labels": AXIS_LABELS, "metadata": metadata}
+
+
+def matching_grid_kwargs(layer: napari.layers.Layer, geometry: Geometry, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Give the keyword arguments that lay a new layer exactly over `layer`, whoever made it.
+
+    The layer's own scale, translation, units and axis labels are copied, so that napari's scale bar and linked views
+    keep working; the metadata are ours.
+    """
+    placed = {"scale": layer.scale, "translate": layer.translate, "units": layer.units, "axis_labels": layer.axis_labels}
+    return {**grid_kwargs(geometry, facts), **placed}
+
+
+def region_colormap(regions: Iterable[Region], *, capacity: int = 0) -> DirectLabelColormap:
+    """Give a napari colormap with the table's colours; background is clear.
+
+    Parameters
+    ----------
+    regions : iterable of Region
+        The table.
+    capacity : int
+        Ids up to here get their default colour too, so that the map need not change with every step of a slider.
+    """
+    from napari.utils.colormaps import DirectLabelColormap
+
+    clear = np.zeros(4, np.float32)
+    colors: dict[int | None, NDArray[np.float32]] = {None: clear, 0: clear}
+    rgb = {number: region_color(number) for number in range(1, capacity + 1)}
+    rgb.update({region.id: region.color for region in regions})
+    colors.update({number: np.array([*color, 255], np.float32) / 255 for number, color in rgb.items()})
+    return DirectLabelColormap(color_dict=colors)
+
+
+def region_features(regions: Iterable[Region]) -> dict[str, list[Any]]:
+    """Give the features table that makes napari show a region's name under the cursor."""
+    rows = [(0, "background"), *((region.id, region.name) for region in regions)]
+    return {"index": [row[0] for row in rows], "region": [row[1] for row in rows]}
+
+
+def layer_facts(layer: napari.layers.Layer) -> dict[str, Any]:
+    """Give what we know of a layer that we made, else an empty dict."""
+    facts = layer.metadata.get(METADATA_KEY, {})
+    return facts if isinstance(facts, dict) else {}
+
+
+def is_scan(layer: napari.layers.Layer) -> bool:
+    """Say whether a layer can be worked on: a single-resolution 3D grey image."""
+    from napari.layers import Image
+
+    return isinstance(layer, Image) and layer.ndim == 3 and not layer.rgb and not layer.multiscale
+
+
+def volume_from_layer(layer: napari.layers.Layer, modality: Modality | None = None) -> Volume:
+    """Make a Volume from any 3D image layer; see `volume_from_parts`."""
+    if not is_scan(layer):
+        raise GeometryError(f"Layer '{layer.name}' is not a 3D grey image. Choose one scan, or open one volume of the series.")
+    attributes = {"scale": layer.scale, "units": layer.units, "metadata": layer.metadata, "name": layer.name}
+    volume = volume_from_parts(layer.data, attributes)
+    return volume if modality is None else Volume(volume.data, volume.geometry, modality, volume.name, volume.path, volume.notes)
+
+
+def volume_from_parts(data: ArrayLike, attributes: Mapping[str, Any]) -> Volume:
+    """Make a Volume from the data and the attributes of an image layer.
+
+    Parameters
+    ----------
+    data : (z, y, x) array
+        The layer's data.
+    attributes : mapping
+        `scale`, and where there are any `metadata`, `units`, `name`.
+
+    Returns
+    -------
+    Volume
+        With the geometry we stored; else the affine that another reader left in the metadata; else the layer's scale.
+
+    Raises
+    ------
+    GeometryError
+        If the data are not 3D or the geometry cannot be used.
+    """
+    array = np.asarray(data)
+    if array.ndim != 3:
+        raise GeometryError(f"A scan has three axes, this layer has {array.ndim}. Choose one volume of the series.")
+    facts = attributes.get("metadata", {}).get(METADATA_KEY) or {}
+    if not np.isfinite(array).all():
+        array = np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0)
+    return Volume(
+        data=array,
+        geometry=geometry_from_parts(array.shape, attributes),
+        modality=facts.get("modality") or guess_modality(array),
+        name=str(facts.get("name") or attributes.get("name") or "scan"),
+        path=str(facts.get("path", "")),
+        notes=tuple(facts.get("notes", ())),
+    )
+
+
+def segmentation_from_parts(data: ArrayLike, attributes: Mapping[str, Any]) -> Segmentation:
+    """Make a Segmentation from the data and the attributes of a labels layer; unknown labels get default rows."""
+    array = np.asarray(data)
+    if array.ndim != 3:
+        raise GeometryError(f"Labels of a scan have three axes, this layer has {array.ndim}. Choose one volume of the series.")
+    if array.size and int(array.min()) < 0:
+        raise GeometryError("Labels below 0 cannot be written. Renumber them from 1, with 0 for background.")
+    labels = array.astype(smallest_label_dtype(int(array.max(initial=0))))
+    known = {region.id: region for region in (attributes.get("metadata", {}).get(METADATA_KEY) or {}).get("regions", ())}
+    present = np.flatnonzero(np.bincount(labels.ravel()))
+    table = tuple(known.get(row.id, row) for row in default_regions(present))
+    return Segmentation(labels, table, geometry_from_parts(labels.shape, attributes))
+
+
+def geometry_from_parts(shape: Sequence[int], attributes: Mapping[str, Any]) -> Geometry:
+    """Find the geometry of a layer: ours, or another reader's affine where it fits the scale, or the scale alone."""
+    shape_zyx = (int(shape[0]), int(shape[1]), int(shape[2]))
+    metadata = attributes.get("metadata", {})
+    stored = (metadata.get(METADATA_KEY) or {}).get("geometry")
+    if isinstance(stored, Geometry) and stored.shape_zyx == shape_zyx:
+        return stored
+    spacing = np.abs(np.asarray(attributes.get("scale", (1.0, 1.0, 1.0)), dtype=np.float64)) * _mm_per_unit(attributes.get("units"))
+    affine = _foreign_affine(metadata, spacing)
+    return Geometry.from_spacing(shape_zyx, spacing) if affine is None else Geometry(shape_zyx, affine)
+
+
+def has_known_orientation(layer: napari.layers.Layer) -> bool:
+    """Say whether a layer tells where the patient's left is; a bare array does not."""
+    geometry = layer_facts(layer).get("geometry")
+    return isinstance(geometry, Geometry) or _foreign_affine(layer.metadata, np.abs(layer.scale) * _mm_per_unit(layer.units)) is not None
+
+
+def _mm_per_unit(units: Sequence[Any] | None) -> NDArray[np.float64]:
+    """Give mm per unit of each axis; pixels, and units that are no length, count as mm."""
+    known = {"millimeter": 1.0, "mm": 1.0, "micrometer": 1e-3, "um": 1e-3, "nanometer": 1e-6, "centimeter": 10.0, "meter": 1e3}
+    return np.array([known.get(str(unit), 1.0) for unit in (units or UNITS)])
+
+
+def _foreign_affine(metadata: Mapping[str, Any], spacing: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Take another reader's affine where its voxel sizes agree with the layer's scale, in this or in the reverse axis order."""
+    given = metadata.get("affine")
+    affine = np.zeros(0) if given is None else np.asarray(given, dtype=np.float64)
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        return None
+    if "LPS" in str(metadata.get("coordinate_system", "")).upper():
+        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    for order in ([0, 1, 2, 3], [2, 1, 0, 3]):
+        if np.allclose(np.linalg.norm(affine[:3, order[:3]], axis=0), spacing, rtol=0.01):
+            return affine[:, order]
+    return None

@@ -1,0 +1,53 @@
+"""How the sections of the panel stand below each other."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+
+from napari_strata.gui.edit_section import EditSection
+from napari_strata.gui.region_table import RegionTable
+from napari_strata.gui.sections import ExportSection, GranularitySection, ProposeSection, ScanSection, Section, push_button
+
+
+class PanelLayout(QScrollArea):
+    """The sections: scan, propose, granularity, region table, edit, export. It scrolls where the window is too low."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._inner = QWidget()
+        column = QVBoxLayout(self._inner)
+        column.setContentsMargins(6, 2, 6, 6)
+        column.setSpacing(2)
+        self.scan, self.proposing, self.granularity = ScanSection(), ProposeSection(), GranularitySection()
+        self.regions, self.edits, self.export = Section("Regions"), EditSection(), ExportSection()
+        self.table = RegionTable()
+        self.table.setMinimumHeight(150)
+        self.show_again = push_button("Show the labels layer again", "The layer was deleted; the work behind it is kept")
+        self.regions.body.addWidget(self.table)
+        for part in (self.scan, self.proposing, self.granularity, self.show_again, self.regions, self.edits, self.export):
+            if part is not self.scan and isinstance(part, Section):
+                column.addWidget(_line())
+            column.addWidget(part, 1 if part is self.regions else 0)
+        self.setWidget(self._inner)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 (Qt's name)
+        """Keep the panel as wide as its rows need, whatever font and theme napari gives them."""
+        if watched is self._inner and event is not None and event.type() == QEvent.Type.LayoutRequest:
+            self.setMinimumWidth(self.sizeHint().width())
+        return bool(super().eventFilter(watched, event))
+
+    def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
+        """Ask for a width at which nothing is clipped."""
+        return QSize(self._inner.minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width() + 8, 900)
+
+
+def _line() -> QFrame:
+    line = QFrame()
+    line.setFrameShape(QFrame.Shape.HLine)
+    line.setFrameShadow(QFrame.Shadow.Plain)
+    line.setFixedHeight(1)
+    return line

@@ -1,0 +1,58 @@
+"""Grey-value windows: CT presets in HU, MR presets in percentiles (no Qt)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_strata.volume import Modality
+
+CT_WINDOWS_HU: dict[str, tuple[float, float]] = {
+    "Soft tissue": (40.0, 400.0),
+    "Brain": (40.0, 80.0),
+    "Lung": (-600.0, 1500.0),
+    "Bone": (400.0, 1800.0),
+    "Liver": (60.0, 160.0),
+}
+"""Name -> (centre, width) in Hounsfield units, as radiology departments commonly set them."""
+
+MR_WINDOWS_PERCENT: dict[str, tuple[float, float]] = {
+    "Standard (1-99.5 %)": (1.0, 99.5),
+    "High contrast (5-95 %)": (5.0, 95.0),
+    "Bright structures (50-99.9 %)": (50.0, 99.9),
+    "Full range": (0.0, 100.0),
+}
+"""Name -> (low, high) percentile of the voxels that are not the most common value (air, or a mask's fill)."""
+
+
+def preset_names(modality: Modality) -> tuple[str, ...]:
+    """List the presets of a modality, the default first."""
+    return tuple(CT_WINDOWS_HU if modality == "ct" else MR_WINDOWS_PERCENT)
+
+
+def default_preset(modality: Modality) -> str:
+    """Give the preset that a scan opens with."""
+    return preset_names(modality)[0]
+
+
+def contrast_limits(data: NDArray[np.generic], modality: Modality, preset: str) -> tuple[float, float]:
+    """Give the (low, high) grey values of a preset.
+
+    Parameters
+    ----------
+    data : (z, y, x) array
+        The scan; only MR presets look at it, at about a million voxels of it.
+    modality : {"ct", "mr"}
+        Whose presets to look in.
+    preset : str
+        A name from `preset_names`.
+    """
+    if modality == "ct":
+        center, width = CT_WINDOWS_HU[preset]
+        return center - width / 2, center + width / 2
+    step = max(1, round((data.size / 1e6) ** (1 / 3)))
+    sample = data[::step, ::step, ::step].ravel().astype(np.float32)
+    values, counts = np.unique(sample, return_counts=True)
+    inside = sample[sample != values[counts.argmax()]] if len(values) > 1 and counts.max() > 0.05 * sample.size else sample
+    low, high = (float(limit) for limit in np.percentile(inside, MR_WINDOWS_PERCENT[preset]))
+    return (low, high) if high > low else (low, low + 1.0)

@@ -1,0 +1,137 @@
+"""What runs outside the GUI thread, as plain functions, and the progress report they share with it (no Qt, no layers)."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_strata.errors import Cancelled
+from napari_strata.io.atomic import atomic_path, file_suffix
+from napari_strata.io.files import write
+from napari_strata.proposal.proposal import Proposal, TreeName
+from napari_strata.refine.refinement import Refinement
+from napari_strata.settings import ProposeSettings, RunSettings
+from napari_strata.volume import Progress, Segmentation, Volume
+
+Propose = Callable[..., Proposal]
+"""Anything that is called like `napari_strata.pipeline.propose`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How far a job has come."""
+
+    done: int = 0
+    total: int = 0
+    stage: str = ""
+
+
+class JobProgress:
+    """A progress callable that a worker thread writes, and a GUI thread reads and cancels."""
+
+    def __init__(self) -> None:
+        self._cancelled = threading.Event()
+        self._step = Step()
+
+    def __call__(self, done: int, total: int, stage: str) -> None:
+        """Note the progress; raise `Cancelled` if the job is no longer wanted."""
+        self._step = Step(done, total, stage)
+        if self._cancelled.is_set():
+            raise Cancelled("Cancelled; nothing was changed.")
+
+    @property
+    def step(self) -> Step:
+        """The last progress noted."""
+        return self._step
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the job was told to stop."""
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """Stop the job at its next report of progress; may be called from any thread, more than once."""
+        self._cancelled.set()
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalRequest:
+    """What a person asked for with the Propose button."""
+
+    volume: Volume
+    settings: ProposeSettings
+    run: RunSettings
+    tree: TreeName = "tissues"
+    n: int = 8
+
+
+def propose_body(request: ProposalRequest, on_progress: Progress, *, propose: Propose | None = None) -> Refinement:
+    """Make a proposal and start refining it at the granularity asked for.
+
+    Parameters
+    ----------
+    request : ProposalRequest
+        Scan and settings.
+    on_progress : callable
+        Raises `Cancelled` to stop.
+    propose : callable or None
+        Stands in for `napari_strata.pipeline.propose`.
+    """
+    if propose is None:
+        from napari_strata.pipeline import propose as run_pipeline
+
+        propose = run_pipeline
+    run = request.run
+    proposal = propose(
+        request.volume, settings=request.settings, seed=run.seed, device=run.device, threads=run.threads, on_progress=on_progress
+    )
+    on_progress(1, 1, "Cutting the tree")
+    return Refinement(proposal, regions=request.n) if request.tree == "regions" else Refinement(proposal, tissues=request.n)
+
+
+def export_body(segmentation: Segmentation, path: Path, on_progress: Progress, *, provenance: Mapping[str, Any] | None = None) -> Path:
+    """Write labels and their region table, and give the labels' path back."""
+    on_progress(0, 1, f"Writing {path.name}")
+    return export_labels(segmentation, path, provenance=provenance)[0]
+
+
+def export_labels(segmentation: Segmentation, path: Path, *, provenance: Mapping[str, Any] | None = None) -> tuple[Path, Path]:
+    """Write labels on the scan's own grid, and beside them the region table as JSON, where `read_labels` looks for it.
+
+    Returns
+    -------
+    tuple of 2 Path
+        The labels and the table.
+
+    Raises
+    ------
+    WriteError
+        If either cannot be written.
+    """
+    labels = write(segmentation, path)
+    rows = [{"id": row.id, "name": row.name, "color": list(row.color), "locked": row.locked} for row in segmentation.regions]
+    with atomic_path(table_path(labels)) as unfinished:
+        unfinished.write_text(json.dumps({"regions": rows, **(provenance or {})}, indent=2), encoding="utf-8")
+    return labels, table_path(labels)
+
+
+def table_path(labels: Path) -> Path:
+    """Give the name of the region table that belongs to a label file."""
+    return labels.with_name(f"{labels.name[: len(labels.name) - len(file_suffix(labels))]}.json")
+
+
+def save_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
+    """Save a case and give its path back."""
+    on_progress(0, 1, f"Saving {path.name}")
+    work.save(path)
+    return path
+
+
+def load_body(path: Path, volume: Volume, on_progress: Progress) -> Refinement:
+    """Open a case for the scan it was made on."""
+    on_progress(0, 1, f"Opening {path.name}")
+    return Refinement.load(path, volume=volume)

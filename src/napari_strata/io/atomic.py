@@ -1,0 +1,101 @@
+"""Write to a temporary name, then rename: nothing half-written ever stands under a final name."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from napari_strata.errors import WriteError
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full. Free some space or choose another folder",
+    errno.EDQUOT: "the disk quota is used up. Free some space or choose another folder",
+    errno.EFBIG: "the file would be larger than allowed there. Choose another folder",
+    errno.EROFS: "the disk is read-only. Choose another folder",
+    errno.EACCES: "permission was denied. Choose a folder that you may write to",
+    errno.EPERM: "permission was denied. Choose a folder that you may write to",
+    errno.ENAMETOOLONG: "the name is too long. Choose a shorter one",
+}
+
+
+def file_suffix(path: str | Path) -> str:
+    """Give the suffix in lower case, with what stands before ".gz": "a.b.NII.GZ" gives ".nii.gz"."""
+    suffixes = [part.lower() for part in Path(path).suffixes]
+    if suffixes[-1:] == [".gz"]:
+        return "".join(suffixes[-2:])
+    return suffixes[-1] if suffixes else ""
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Lend a temporary path beside `path`, and rename it to `path` when the block succeeds.
+
+    Keep the block to writing that one file: any OSError inside it is taken for trouble with the output.
+
+    Parameters
+    ----------
+    path : str or Path
+        The final name. An existing file is replaced, in one step, only when the block has succeeded.
+
+    Yields
+    ------
+    Path
+        A name in the same folder, with the same suffix, that does not exist yet.
+
+    Raises
+    ------
+    WriteError
+        If the folder does not exist, the output cannot be written, or the disk is full. The temporary file is gone.
+    """
+    target = Path(path)
+    try:
+        _check_target(target)
+    except OSError as err:
+        raise WriteError(f"Cannot write {target}: {_reason(err)}.") from err
+    suffix = target.name[len(target.name) - len(file_suffix(target)) :] if file_suffix(target) else ""
+    temporary = target.with_name(f".strata-{secrets.token_hex(6)}{suffix}")
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, target)
+    except OSError as err:
+        raise WriteError(f"Cannot write {target}: {_reason(err)}.") from err
+    finally:
+        _discard(temporary)
+
+
+def _check_target(target: Path) -> None:
+    folder = target.parent
+    if not folder.exists():
+        raise WriteError(f"Cannot write {target}: the folder {folder} does not exist. Create it first.")
+    if not folder.is_dir():
+        raise WriteError(f"Cannot write {target}: {folder} is a file, not a folder. Choose another place.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise WriteError(f"Cannot write {target}: no permission to write in {folder}. Choose another folder.")
+    if target.is_dir():
+        raise WriteError(f"Cannot write {target}: a folder has this name. Choose another name.")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise WriteError(f"Cannot write {target}: the file is there and is read-only. Choose another name.")
+
+
+def _flush(temporary: Path) -> None:
+    # A full network disk may only say so when the data are forced out, which has to be before the rename.
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _reason(err: OSError) -> str:
+    if err.errno in _REASONS:
+        return _REASONS[err.errno]
+    return f"{err.strerror or err}. Check the space on the disk and the name"
+
+
+def _discard(temporary: Path) -> None:
+    try:
+        temporary.unlink(missing_ok=True)
+    except OSError as err:
+        raise WriteError(f"Cannot remove the unfinished file {temporary}: {_reason(err)}.") from err

@@ -1,0 +1,256 @@
+"""Read a scan or labels from any known file, and write labels on the scan's own grid."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_strata.errors import ReadError, WriteError
+from napari_strata.io.atomic import atomic_path, file_suffix
+from napari_strata.io.dicom import SeriesInfo, is_dicom, list_series, read_dicom
+from napari_strata.io.grid import FileImage, memory_geometry, plain_grid, to_file_order, to_memory_order
+from napari_strata.io.itk import read_itk, write_itk
+from napari_strata.io.mgh import read_mgh, write_mgh
+from napari_strata.io.modality import guess_modality
+from napari_strata.io.nifti import read_nifti, write_nifti
+from napari_strata.volume import BACKGROUND, Modality, Region, Segmentation, Volume, default_regions, smallest_label_dtype
+
+__all__ = ["SeriesInfo", "atomic_path", "hash_file", "list_series", "read", "read_labels", "write"]
+
+logger = logging.getLogger(__name__)
+
+_READERS = {
+    **dict.fromkeys((".nii", ".nii.gz", ".hdr", ".img"), read_nifti),
+    **dict.fromkeys((".mgh", ".mgz"), read_mgh),
+    **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), read_itk),
+}
+_WRITERS = {
+    **dict.fromkeys((".nii", ".nii.gz"), write_nifti),
+    **dict.fromkeys((".mgh", ".mgz"), write_mgh),
+    **dict.fromkeys((".nrrd", ".mha"), write_itk),
+}
+
+
+def read(path: str | Path, *, index: int | None = None, series: str | None = None, modality: Modality | None = None) -> Volume:
+    """Read a scan: NIfTI, a DICOM folder, NRRD, MetaImage, MGH or MGZ.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file, or the folder of a DICOM series (or one file in it).
+    index : int or None
+        Which volume of a 4D file, from 0.
+    series : str or None
+        SeriesInstanceUID, where a DICOM folder holds several.
+    modality : {"ct", "mr"} or None
+        Overrides what the file or the histogram says.
+
+    Returns
+    -------
+    Volume
+        Data (z, y, x) toward Inferior, Posterior, Left; the native type, or float32 where the file scales intensities.
+        NaN and infinite voxels are replaced by the lowest value, which `notes` tells.
+
+    Raises
+    ------
+    ReadError
+        If there is no such scan, it is damaged, not 3D, or says nothing (all voxels equal).
+    ChoiceError
+        If the input holds several scans and none was chosen; the message lists them.
+    GeometryError
+        If the affine or a voxel size cannot be used.
+    """
+    source = Path(path)
+    image = _load(source, index, series)
+    data, notes = _finite(to_memory_order(image.data, image.grid), source)
+    lowest, highest = data.min(), data.max()
+    if lowest == highest:
+        raise ReadError(f"{source} is empty: every voxel is {lowest:g}. Check that it is the right scan.")
+    for note in (*image.notes, *notes):
+        logger.warning("%s: %s", source, note)
+    kind = modality or image.modality or guess_modality(data)
+    return Volume(data, memory_geometry(image.grid), kind, _stem(source), str(source), (*image.notes, *notes))
+
+
+def read_labels(path: str | Path) -> Segmentation:
+    """Read labels in the memory order of `read`, with names, colours and locks from the JSON file beside them.
+
+    Parameters
+    ----------
+    path : str or Path
+        A label file, for example labels.nii.gz; its table is looked for in labels.json, under "regions".
+
+    Returns
+    -------
+    Segmentation
+        The smallest unsigned type that holds the ids; default names where the table has none.
+
+    Raises
+    ------
+    ReadError
+        If the file cannot be read, its voxels are not whole numbers from 0 up, or the table is damaged.
+    GeometryError
+        If the affine or a voxel size cannot be used.
+    """
+    source = Path(path)
+    image = _load(source, None, None)
+    values: NDArray[Any] = image.data
+    lowest, highest = values.min(), values.max()
+    whole = values.dtype.kind in "iu" or bool((values == np.round(values)).all())
+    if not (whole and lowest >= 0 and highest < 2**32):
+        raise ReadError(f"{source} is not a label file: labels are whole numbers from 0 up. Choose the label file.")
+    labels = to_memory_order(values.astype(smallest_label_dtype(int(highest))), image.grid)
+    table = {region.id: region for region in default_regions(np.unique(labels))}
+    table.update((region.id, region) for region in _read_table(source.with_name(f"{_stem(source)}.json")))
+    return Segmentation(labels, tuple(table[key] for key in sorted(table)), memory_geometry(image.grid))  # type: ignore[arg-type]
+
+
+def write(segmentation: Segmentation, path: str | Path) -> Path:
+    """Write labels on the grid of the file that the scan came from.
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+        Labels; `geometry.file` says on which grid they are written. Without it they are written with axes toward
+        Right, Anterior and Superior.
+    path : str or Path
+        Ends in .nii, .nii.gz, .nrrd, .mha, .mgh or .mgz.
+
+    Returns
+    -------
+    Path
+        Where the labels are now.
+
+    Raises
+    ------
+    WriteError
+        If the suffix is not known or the file cannot be written; nothing stands under its name then.
+    GeometryError
+        If the labels are not on the grid of their file.
+    """
+    target = Path(path)
+    writer = _WRITERS.get(file_suffix(target))
+    if writer is None:
+        raise WriteError(f"Cannot write labels to {target}: the name must end in {_listed(_WRITERS)}.")
+    highest = int(segmentation.labels.max(initial=0))
+    if highest >= 2**32:
+        raise WriteError(f"Cannot write {target}: region id {highest} does not fit into 32 bits. Renumber the regions.")
+    grid = segmentation.geometry.file or plain_grid(segmentation.geometry)
+    labels = to_file_order(segmentation.labels.astype(smallest_label_dtype(highest), copy=False), grid)
+    with atomic_path(target) as temporary:
+        writer(temporary, labels, grid)
+    return target
+
+
+def hash_file(path: str | Path) -> str:
+    """Give the SHA-256 of a scan's bytes, to know it again.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file, with its second half for .hdr/.img, .mhd and .nhdr; or a folder, whose files count in any order and
+        under any name.
+
+    Raises
+    ------
+    ReadError
+        If it cannot be read.
+    """
+    source = Path(path)
+    try:
+        if not source.is_dir():
+            files = [source, *_companions(source)]
+            return _digest(files[0]) if len(files) == 1 else _joined([_digest(file) for file in files])
+        return _joined(sorted(_digest(file) for file in source.rglob("*") if file.is_file()))
+    except OSError as err:
+        raise ReadError(f"Cannot read {source}: {err.strerror}. Check the path.") from err
+
+
+def _load(source: Path, index: int | None, series: str | None) -> FileImage:
+    try:
+        if not source.exists():
+            raise ReadError(f"There is no file or folder {source}. Check the path.")
+        if source.is_dir():
+            next(source.iterdir(), None)
+            return read_dicom(source, series)
+        with source.open("rb") as file:
+            if not file.read(1):
+                raise ReadError(f"{source} is an empty file. Copy or download it again.")
+    except OSError as err:
+        raise ReadError(f"Cannot read {source}: {err.strerror}. Check that you may read it.") from err
+    suffix = file_suffix(source)
+    reader = _READERS.get(suffix)
+    if reader is not None:
+        return reader(source, index, suffix=suffix)
+    if suffix in (".dcm", ".ima") or is_dicom(source):
+        return read_dicom(source, series)
+    raise ReadError(f"{source} is of an unknown kind. Strata reads {_listed(_READERS)} and DICOM folders.")
+
+
+def _finite(data: NDArray[np.generic], source: Path) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Replace NaN and infinite voxels by the lowest finite value, and say so."""
+    if data.dtype.kind != "f":
+        return data, ()
+    bad = ~np.isfinite(data)
+    count = int(bad.sum())
+    if not count:
+        return data, ()
+    if count == data.size:
+        raise ReadError(f"{source} holds no number: every voxel is NaN or infinite. Export the scan again.")
+    lowest = data[~bad].min()
+    noun = "1 NaN or infinite voxel was" if count == 1 else f"{count} NaN or infinite voxels were"
+    return np.where(bad, lowest, data), (f"{noun} set to the lowest value ({lowest:g}).",)
+
+
+def _read_table(path: Path) -> tuple[Region, ...]:
+    if not path.is_file():
+        return ()
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8")).get("regions", [])
+        regions = [Region(int(row["id"]), str(row["name"]), _color(row["color"]), bool(row.get("locked", False))) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+        raise ReadError(f"The region table {path} is damaged. Repair it, or move it away to read the labels without names.") from err
+    return tuple(region for region in regions if region.id > BACKGROUND)
+
+
+def _color(values: list[int]) -> tuple[int, int, int]:
+    red, green, blue = (int(value) for value in values)
+    return red, green, blue
+
+
+def _stem(path: Path) -> str:
+    return path.name[: len(path.name) - len(file_suffix(path))] if not path.is_dir() else path.resolve().name
+
+
+def _listed(table: dict[str, Any]) -> str:
+    *most, last = table
+    return f"{', '.join(most)} or {last}"
+
+
+def _companions(path: Path) -> Iterator[Path]:
+    """Give the file that holds the voxels of a header file, or the other half of a pair."""
+    suffix = file_suffix(path)
+    if suffix in (".hdr", ".img"):
+        yield path.with_suffix(".img" if suffix == ".hdr" else ".hdr")
+    elif suffix in (".mhd", ".nhdr"):
+        for line in path.read_text(encoding="latin-1").splitlines():
+            key, _, value = line.replace(":", "=", 1).partition("=")
+            other = path.parent / value.strip()
+            if key.strip().lower() in ("elementdatafile", "data file", "datafile") and other.is_file():
+                yield other
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _joined(digests: list[str]) -> str:
+    return hashlib.sha256("\n".join(digests).encode("ascii")).hexdigest()

@@ -1,0 +1,163 @@
+"""File order and memory order: the one place where axes are permuted.
+
+Memory order is (z, y, x) toward Inferior, Posterior, Left. A scan is brought there by flips and swaps of axes only, so
+no intensity is ever interpolated and every label can go back to the voxel it came from.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from numpy.typing import NDArray
+
+from napari_strata.errors import ChoiceError, GeometryError, ReadError
+from napari_strata.volume import FileGrid, Geometry, Modality
+
+MAX_VOXELS = 2**31
+"""Largest scan that is opened, in voxels (a 512 x 512 x 1000 CT has 2**28); a larger count means a damaged header."""
+
+_MEMORY_AXES = axcodes2ornt(("I", "P", "L"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FileImage:
+    """What a format's reader gives: voxels in the file's own order.
+
+    Parameters
+    ----------
+    data : (i, j, k) real array
+        Intensities, scaled as the file says.
+    grid : FileGrid
+        Same shape as `data`.
+    modality : {"ct", "mr"} or None
+        What the file says; None when it does not.
+    notes : tuple of str
+        What a person should know about how the file was read.
+    """
+
+    data: NDArray[np.generic]
+    grid: FileGrid
+    modality: Modality | None = None
+    notes: tuple[str, ...] = ()
+
+
+def check_shape(source: str, shape: tuple[int, ...]) -> None:
+    """Raise unless `shape` is that of a 3D scan of a size that can be opened.
+
+    Raises
+    ------
+    ReadError
+        For a 2D image, a single slice, or more than `MAX_VOXELS` voxels; `source` names the file.
+    """
+    size = " x ".join(map(str, shape))
+    if min(shape, default=0) < 1:
+        raise ReadError(f"{source} says that it has {size} voxels: its header is damaged. Export the scan again.")
+    if math.prod(shape) > MAX_VOXELS:
+        raise ReadError(f"{source} says that it has {size} voxels, more than can be opened: its header is damaged, or crop the scan first.")
+    if len(shape) < 3:
+        raise ReadError(f"{source} is a 2D image ({size}). Strata needs a 3D scan: give the whole volume or a DICOM folder.")
+    if min(shape) < 2:
+        raise ReadError(f"{source} has one slice only ({size}). Strata needs a 3D scan: give the whole volume or a DICOM folder.")
+
+
+def pick_volume(source: str, count: int, index: int | None) -> int:
+    """Give the volume to read out of `count`, as a person chose it.
+
+    Raises
+    ------
+    ChoiceError
+        If there are several and none was chosen, or the choice is not there; the message says how to choose.
+    """
+    if count == 1 and index in (None, 0):
+        return 0
+    if index is None:
+        raise ChoiceError(f"{source} holds {count} volumes; choose one with --index 0..{count - 1}.")
+    if not 0 <= index < count:
+        raise ChoiceError(f"{source} has no volume {index}: it holds {count}; choose one with --index 0..{count - 1}.")
+    return index
+
+
+def check_voxel_size(source: str, sizes_mm: NDArray[np.floating]) -> None:
+    """Raise unless the three voxel sizes of the raw header are positive numbers.
+
+    Raises
+    ------
+    GeometryError
+        If one is zero, negative or not a number.
+    """
+    if not (np.isfinite(sizes_mm).all() and (sizes_mm > 0).all()):
+        shown = " x ".join(f"{size:g}" for size in sizes_mm)
+        raise GeometryError(f"{source} gives a voxel size of {shown} mm; each must be above zero. Repair its header.")
+
+
+def make_grid(
+    source: str,
+    kind: Literal["nifti", "mgh", "itk"],
+    shape: tuple[int, int, int],
+    affine: NDArray[np.float64],
+    *,
+    header: bytes | None = None,
+    suffix: str = "",
+) -> FileGrid:
+    """Describe a file's grid and how its axes are brought to memory order.
+
+    Parameters
+    ----------
+    source : str
+        Names the file in messages.
+    kind, shape, affine, header, suffix
+        See `FileGrid`.
+
+    Raises
+    ------
+    GeometryError
+        If the affine is not finite or is singular.
+    """
+    try:
+        Geometry(shape, affine)
+    except GeometryError as err:
+        raise GeometryError(f"{source}: {err}") from err
+    to_memory = ornt_transform(io_orientation(affine), _MEMORY_AXES)
+    return FileGrid(kind, shape, affine, to_memory, header, suffix)
+
+
+def plain_grid(geometry: Geometry) -> FileGrid:
+    """Make a grid with axes toward Right, Anterior, Superior for an array that came from no file."""
+    to_ras = io_orientation(geometry.affine)
+    affine = geometry.affine @ inv_ornt_aff(to_ras, geometry.shape_zyx)
+    i, j, k = (geometry.shape_zyx[int(axis)] for axis in np.argsort(to_ras[:, 0]))
+    return FileGrid("itk", (i, j, k), affine, ornt_transform(io_orientation(affine), to_ras), None, ".nii.gz")
+
+
+def memory_geometry(grid: FileGrid) -> Geometry:
+    """Give the geometry that an array has once it is in memory order."""
+    affine = grid.affine @ inv_ornt_aff(grid.to_memory, grid.shape)
+    z, y, x = (grid.shape[int(axis)] for axis in np.argsort(grid.to_memory[:, 0]))
+    return Geometry((z, y, x), affine + 0.0, grid)
+
+
+def to_memory_order(data: NDArray[np.generic], grid: FileGrid) -> NDArray[np.generic]:
+    """Bring a file-order array to memory order: C-contiguous, native byte order, same values."""
+    native = data.dtype.newbyteorder("=")
+    return np.ascontiguousarray(apply_orientation(data, grid.to_memory), dtype=native)
+
+
+def to_file_order(labels: NDArray[np.generic], grid: FileGrid) -> NDArray[np.generic]:
+    """Bring a memory-order array back to the file's own axes (a view).
+
+    Raises
+    ------
+    GeometryError
+        If the array is not on this grid.
+    """
+    to_file = np.empty((3, 2))
+    for file_axis, (memory_axis, flip) in enumerate(grid.to_memory):
+        to_file[int(memory_axis)] = file_axis, flip
+    data = apply_orientation(labels, to_file)
+    if data.shape != grid.shape:
+        raise GeometryError(f"Labels in file order are {data.shape} but the scan's file is {grid.shape}. Use their own scan.")
+    return data

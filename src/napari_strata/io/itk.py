@@ -1,0 +1,160 @@
+"""NRRD and MetaImage through SimpleITK, and what DICOM shares with them."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from napari_strata.errors import ReadError
+from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid, pick_volume
+from napari_strata.volume import FileGrid
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
+_T = TypeVar("_T")
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_one_at_a_time = threading.Lock()
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Keep ITK's C++ libraries from writing to standard error; what they say is in the exception too."""
+    with _one_at_a_time, open(os.devnull, "wb") as nowhere:
+        try:
+            kept = os.dup(2)
+        except OSError:  # a windowed program without standard error
+            yield
+            return
+        try:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def read_itk(path: Path, index: int | None, *, suffix: str) -> FileImage:
+    """Read one 3D volume of an NRRD or MetaImage file.
+
+    Parameters
+    ----------
+    path : Path
+        The file; the header file where there are two.
+    index : int or None
+        Which volume of a 4D file, or which value of a file with several per voxel.
+    suffix : str
+        The file's suffix in lower case.
+
+    Raises
+    ------
+    ReadError
+        If the file is damaged, of another format, or not a 3D scan of real numbers.
+    ChoiceError
+        If it holds several volumes and `index` does not choose one.
+    GeometryError
+        If the directions or a voxel size cannot be used.
+    """
+    source = str(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(source)
+    _run(reader.ReadImageInformation, source)
+    size, values = reader.GetSize(), reader.GetNumberOfComponents()
+    kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    _check_values(source, kind, values)
+    check_shape(source, size[:3])
+    volume = pick_volume(source, math.prod(size[3:]) * values, index)
+    spacing = np.array(reader.GetSpacing()[:3])
+    check_voxel_size(source, spacing)
+    direction = np.array(reader.GetDirection()).reshape(len(size), len(size))[:3, :3]
+    i, j, k = size[:3]
+    grid = make_grid(source, "itk", (i, j, k), affine_ras(np.array(reader.GetOrigin()[:3]), spacing, direction), suffix=suffix)
+    if len(size) > 3:
+        reader.SetExtractSize([i, j, k] + [0] * (len(size) - 3))
+        reader.SetExtractIndex([0, 0, 0, *(int(n) for n in np.unravel_index(volume // values, size[3:], order="F"))])
+    image = _run(reader.Execute, source)
+    if values > 1:
+        image = sitk.VectorIndexSelectionCast(image, volume % values)
+    return FileImage(voxels(image), grid, None, _notes(reader, suffix))
+
+
+def write_itk(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:
+    """Write labels as NRRD or MetaImage, compressed.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in .nrrd or .mha.
+    labels : (i, j, k) unsigned integer array
+        In the file's own order.
+    grid : FileGrid
+        Its affine is stored as spacing, direction and origin in LPS.
+
+    Raises
+    ------
+    OSError
+        If ITK cannot write the file; `atomic_path` tells the user.
+    """
+    image = sitk.GetImageFromArray(np.ascontiguousarray(labels.transpose(2, 1, 0)))
+    lps = _LPS_TO_RAS @ grid.affine + 0.0
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    try:
+        with quiet_stderr():
+            sitk.WriteImage(image, str(path), useCompression=True)
+    except RuntimeError as err:
+        raise OSError(f"ITK could not write it ({last_line(err)})") from err
+
+
+def affine_ras(
+    origin_lps_mm: NDArray[np.float64], spacing_mm: NDArray[np.float64], direction_lps: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Make the affine (i, j, k) -> RAS+ mm of an ITK image; only signs change between LPS and RAS, so it is exact."""
+    affine = np.eye(4)
+    affine[:3, :3] = direction_lps * spacing_mm
+    affine[:3, 3] = origin_lps_mm
+    return _LPS_TO_RAS @ affine + 0.0
+
+
+def voxels(image: sitk.Image) -> NDArray[np.generic]:
+    """Give an ITK image's voxels as (i, j, k)."""
+    return sitk.GetArrayFromImage(image).transpose(2, 1, 0)
+
+
+def last_line(err: BaseException) -> str:
+    """Give the last line of ITK's message, which says most."""
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    return lines[-1].removeprefix("Reason: ").rstrip(".") if lines else "unknown reason"
+
+
+def _run(action: Callable[[], _T], source: str) -> _T:
+    try:
+        with quiet_stderr():
+            return action()
+    except RuntimeError as err:
+        raise ReadError(
+            f"{source} cannot be read: it is damaged, cut short or of another format. Copy it again, or check its name."
+        ) from err
+
+
+def _check_values(source: str, kind: str, values: int) -> None:
+    if "complex" in kind:
+        raise ReadError(f"{source} has complex voxels. Strata needs real intensities: export the magnitude image.")
+    if values in (3, 4) and "8-bit unsigned" in kind:
+        raise ReadError(f"{source} is a colour (RGB) image. Strata needs one intensity per voxel: export the scan in grey values.")
+
+
+def _notes(reader: sitk.ImageFileReader, suffix: str) -> tuple[str, ...]:
+    if suffix in (".nrrd", ".nhdr") and not reader.HasMetaDataKey("NRRD_space"):
+        return ("The header does not say how the patient lies (no NRRD space): left and right are a guess.",)
+    return ()

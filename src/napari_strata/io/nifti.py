@@ -1,0 +1,278 @@
+"""NIfTI-1 and NIfTI-2 (.nii, .nii.gz, .hdr/.img) through nibabel.
+
+The raw header is checked before nibabel sees the file, because nibabel repairs bad voxel sizes in silence; and it is
+kept, so that labels carry the scan's own sform, qform, codes and units bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import nibabel as nib
+import numpy as np
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.openers import ImageOpener
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from napari_strata.errors import GeometryError, ReadError
+from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid, pick_volume
+from napari_strata.volume import FileGrid
+
+UNREADABLE = (OSError, EOFError, zlib.error)
+"""What nibabel raises on files that are cut short or wrongly compressed."""
+
+_GZIP = b"\x1f\x8b"
+_HIGHEST_GZIP_RATIO = 1100
+_MM_PER_UNIT = {1: 1000.0, 3: 0.001}
+_LABEL_INTENT = 1002
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where the voxels lie in the file, all counts checked."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    offset: int
+
+
+def read_nifti(path: Path, index: int | None, *, suffix: str) -> FileImage:
+    """Read one 3D volume of a NIfTI file.
+
+    Parameters
+    ----------
+    path : Path
+        The file; either one of a .hdr/.img pair.
+    index : int or None
+        Which volume of a 4D file.
+    suffix : str
+        The file's suffix in lower case.
+
+    Returns
+    -------
+    FileImage
+        Voxels in the file's own order: the native type, or float32 where scl_slope or scl_inter are set.
+
+    Raises
+    ------
+    ReadError
+        If the file is damaged, not NIfTI, or not a 3D scan of real numbers.
+    ChoiceError
+        If it holds several volumes and `index` does not choose one.
+    GeometryError
+        If the affine or a voxel size cannot be used.
+    """
+    source = str(path)
+    header = _read_header(path.with_suffix(".hdr") if suffix == ".img" else path)
+    layout = _layout(header, path.with_suffix(".img") if suffix == ".hdr" else path)
+    volume = pick_volume(source, math.prod(layout.shape[3:]), index)
+    check_voxel_size(source, header["pixdim"][1:4].astype(np.float64))
+    affine, notes = _affine(header, layout.shape, source)
+    i, j, k = layout.shape[:3]
+    grid = make_grid(source, "nifti", (i, j, k), affine, header=bytes(header.binaryblock), suffix=suffix)
+    return FileImage(_scaled(_read_voxels(layout, volume), header, source), grid, None, notes)
+
+
+def write_nifti(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:
+    """Write labels on the grid of the scan.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in .nii or .nii.gz.
+    labels : (i, j, k) unsigned integer array
+        In the file's own order.
+    grid : FileGrid
+        From a NIfTI scan: its header is kept but for what describes intensities. From another kind: its affine is
+        stored as sform, and as qform where it has no shear.
+    """
+    header = nib.Nifti1Header(endianness="<") if grid.header is None else _parse_header(grid.header)
+    if header is None:
+        raise GeometryError("The grid holds bytes that are no NIfTI header. Read the scan again.")
+    header = header.as_byteswapped("<")
+    if grid.header is None:
+        has_qform = _is_shearless(grid.affine)
+        header.set_data_shape(labels.shape)
+        header.set_zooms(np.linalg.norm(grid.affine[:3, :3], axis=0))
+        header.set_qform(grid.affine if has_qform else None, int(has_qform))
+        header.set_sform(grid.affine, 1)
+        header.set_xyzt_units("mm")
+    _describe_labels(header, labels)
+    # Header and voxels are written one after the other, because nibabel's image classes would repair the header.
+    with ImageOpener(str(path), "wb") as file:
+        file.write(header.binaryblock)
+        file.write(bytes(4))
+        file.write(labels.astype(labels.dtype.newbyteorder("<"), copy=False).tobytes(order="F"))
+
+
+def damaged(source: str) -> ReadError:
+    """Make the error for a file that ends too early or cannot be decompressed."""
+    return ReadError(f"{source} is damaged or cut short. Copy or download it again.")
+
+
+def check_compression(path: Path) -> None:
+    """Raise unless the file is gzip-compressed exactly when its name says so.
+
+    Raises
+    ------
+    ReadError
+        If name and content differ; the message says how to rename it.
+    """
+    with path.open("rb") as file:
+        packed = file.read(2) == _GZIP
+    by_name = path.suffix.lower() in (".gz", ".mgz")
+    if packed and not by_name:
+        raise ReadError(f"{path} is gzip-compressed, which its name does not say. Rename it to {path.name}.gz.")
+    if by_name and not packed:
+        raise ReadError(f"{path} is not gzip-compressed, which its name promises. Download it again, or rename it to what it is.")
+
+
+def _describe_labels(header: nib.Nifti1Header, labels: NDArray[np.generic]) -> None:
+    """Change what the header says of intensities; leave all that says where the voxels lie."""
+    header["magic"] = header.single_magic
+    header["vox_offset"] = header["sizeof_hdr"] + 4
+    header["cal_max"] = header["cal_min"] = 0
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    header["intent_code"], header["intent_name"] = _LABEL_INTENT, b""
+    header["intent_p1"] = header["intent_p2"] = header["intent_p3"] = 0
+    if isinstance(header, nib.Nifti2Header):
+        header["eol_check"] = (13, 10, 26, 10)
+    else:
+        header["glmax"] = header["glmin"] = 0
+    if not bytes(header["descrip"]).strip(b"\0 "):
+        header["descrip"] = b"Labels made with Strata"
+    pixdim = header["pixdim"].copy()
+    header.set_data_dtype(labels.dtype)
+    header.set_data_shape(labels.shape)
+    header["pixdim"] = pixdim  # nibabel resets the axes that labels do not have
+
+
+def _is_shearless(affine: NDArray[np.float64]) -> bool:
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.allclose(axes.T @ axes, np.eye(3), atol=1e-5))
+
+
+def _read_header(path: Path) -> nib.Nifti1Header:
+    if not path.exists():
+        raise ReadError(f"{path} is missing: a .hdr/.img scan needs both files. Put them in one folder.")
+    check_compression(path)
+    try:
+        with ImageOpener(str(path), "rb") as file:
+            raw = file.read(540)
+    except UNREADABLE as err:
+        raise damaged(str(path)) from err
+    header = _parse_header(raw)
+    if header is None:
+        if path.suffix.lower() == ".hdr" and 348 in (int.from_bytes(raw[:4], "little"), int.from_bytes(raw[:4], "big")):
+            raise ReadError(f"{path} is an Analyze 7.5 file, which does not tell left from right. Convert its source to NIfTI.")
+        raise ReadError(f"{path} is not a NIfTI file, whatever its name says. Check that it is the right file, or export the scan again.")
+    return header
+
+
+def _parse_header(raw: bytes) -> nib.Nifti1Header | None:
+    orders: tuple[Literal["<", ">"], ...] = ("<", ">")
+    for order in orders:
+        size = int(np.frombuffer(raw[:4].ljust(4, b"\0"), f"{order}i4")[0])
+        if size == 348 and len(raw) >= 348 and raw[344:347] in (b"n+1", b"ni1"):
+            return nib.Nifti1Header(raw[:348], order, check=False)
+        if size == 540 and len(raw) >= 540 and raw[4:7] in (b"n+2", b"ni2"):
+            return nib.Nifti2Header(raw[:540], order, check=False)
+    return None
+
+
+def _layout(header: nib.Nifti1Header, path: Path) -> _Layout:
+    source, dim = str(path), header["dim"]
+    if not path.exists():
+        raise ReadError(f"{path} is missing: a .hdr/.img scan needs both files. Put them in one folder.")
+    if not 1 <= dim[0] <= 7:
+        raise ReadError(f"{path} says that it has {dim[0]} dimensions: its header is damaged. Export the scan again.")
+    shape = tuple(int(n) for n in dim[1 : dim[0] + 1])
+    check_shape(source, shape[:3])
+    if min(shape) < 1:
+        raise ReadError(f"{path} says that it has {shape} voxels: its header is damaged. Export the scan again.")
+    dtype = _real_dtype(header, source)
+    starts = float(header["vox_offset"])
+    if not 0 <= starts < 2**40:
+        raise ReadError(f"{path} says that its voxels start at byte {starts:g}: its header is damaged. Export the scan again.")
+    single = bytes(header["magic"])[1:2] == b"+"
+    offset = int(starts) or (int(header["sizeof_hdr"]) + 4 if single else 0)
+    needed, size = offset + math.prod(shape) * dtype.itemsize, path.stat().st_size
+    most = size * _HIGHEST_GZIP_RATIO if path.suffix.lower() == ".gz" else size
+    if needed > most:
+        raise ReadError(f"{path} is cut short: its header speaks of {needed:,} bytes, the file has {size:,}. Copy or download it again.")
+    return _Layout(path, shape + (1,) * (4 - len(shape)), dtype, offset)
+
+
+def _real_dtype(header: nib.Nifti1Header, source: str) -> np.dtype[np.generic]:
+    try:
+        dtype = header.get_data_dtype()
+    except (HeaderDataError, KeyError) as err:
+        raise ReadError(f"{source} has voxels of unknown type {int(header['datatype'])}. Export it again as integers or floats.") from err
+    if dtype.names:
+        raise ReadError(f"{source} is a colour (RGB) image. Strata needs one intensity per voxel: export the scan in grey values.")
+    if dtype.kind not in "iuf":
+        raise ReadError(f"{source} has {dtype} voxels. Strata needs real intensities: export the magnitude image.")
+    return dtype
+
+
+def _affine(header: nib.Nifti1Header, shape: tuple[int, ...], source: str) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    header = header.copy()
+    if header["pixdim"][0] not in (-1, 1):
+        header["pixdim"][0] = 1  # what the standard says of any other value
+    header.set_data_shape(shape[:3])
+    try:
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        notes = _orientation_notes(header, shape)
+    except (HeaderDataError, ValueError) as err:
+        raise GeometryError(f"{source} has an orientation (qform) that is no rotation. Repair its header.") from err
+    mm = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7)
+    if mm is None:
+        return affine, notes
+    scale = np.diag([mm, mm, mm, 1.0])
+    return scale @ affine, (*notes, f"The header gives lengths in units of {mm:g} mm; they were turned into mm.")
+
+
+def _orientation_notes(header: nib.Nifti1Header, shape: tuple[int, ...]) -> tuple[str, ...]:
+    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    if sform is None and qform is None:
+        return ("The header does not say how the patient lies (sform and qform codes are 0): left and right are a guess.",)
+    if sform is None or qform is None or not np.isfinite(sform).all():
+        return ()
+    corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in shape[:3]))])
+    apart = np.linalg.norm(corners @ (sform - qform).T, axis=1).max()
+    if apart < min(header.get_zooms()[:3]):
+        return ()
+    return (f"The header's sform and qform disagree by up to {apart:.1f} mm; the sform is used.",)
+
+
+def _read_voxels(layout: _Layout, volume: int) -> NDArray[Any]:
+    """Read one volume as it is stored, without scaling."""
+    proxy = ArrayProxy(str(layout.path), (layout.shape, layout.dtype, layout.offset, 1.0, 0.0), mmap=False)
+    which = (slice(None),) * 3 + tuple(int(i) for i in np.unravel_index(volume, layout.shape[3:], order="F"))
+    try:
+        return np.asarray(proxy[which])
+    except (*UNREADABLE, ValueError) as err:
+        raise damaged(str(layout.path)) from err
+    except MemoryError as err:
+        raise ReadError(f"{layout.path} does not fit into memory. Crop or downsample it, or use a machine with more memory.") from err
+
+
+def _scaled(raw: NDArray[Any], header: nib.Nifti1Header, source: str) -> NDArray[np.generic]:
+    try:
+        slope, inter = header.get_slope_inter()
+    except HeaderDataError as err:
+        raise ReadError(f"{source} has an intensity scale (scl_slope, scl_inter) that is no number. Repair the header.") from err
+    if slope is None or (slope == 1 and inter == 0):
+        return raw.astype(np.float64) if raw.dtype.itemsize > 8 else raw
+    scaled = np.empty(raw.shape, np.float32, order="F")
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite voxels are dealt with, and reported, after reading
+        for k in range(raw.shape[2]):
+            scaled[..., k] = raw[..., k] * np.float64(slope) + np.float64(inter)
+    return scaled

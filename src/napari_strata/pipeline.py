@@ -1,0 +1,134 @@
+"""One scan, from file to proposal: the data flow as code."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_strata.errors import SettingsError
+from napari_strata.settings import Device, ProposeSettings
+from napari_strata.volume import Progress, Volume, no_progress
+
+if TYPE_CHECKING:
+    from napari_strata.proposal.proposal import Proposal
+
+logger = logging.getLogger(__name__)
+
+_REPORTED = ("napari-strata", "torch", "monai", "numpy", "scipy", "SimpleITK", "nibabel", "higra", "scikit-learn", "napari")
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Seconds per stage, in order."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a block."""
+        begun = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - begun, 2)
+
+
+def propose(
+    volume: Volume,
+    *,
+    settings: ProposeSettings | None = None,
+    seed: int = 0,
+    device: Device = "auto",
+    threads: int = 0,
+    weights: Path | None = None,
+    on_progress: Progress = no_progress,
+) -> Proposal:
+    """Propose regions for a scan, with no labels, prompts or training.
+
+    Parameters
+    ----------
+    volume : Volume
+        The scan, from `read`.
+    settings : ProposeSettings, optional
+        Knobs; the defaults suit any scan.
+    seed : int
+        The same scan, settings, seed, kind of device and number of threads give the same labels.
+    device : {"auto", "cpu", "cuda"}
+        Where the encoder runs.
+    threads : int
+        CPU threads; 0 takes every core.
+    weights : Path, optional
+        Other encoder weights (safetensors) than the shipped ones.
+    on_progress : callable
+        Called as (done, total, stage); raise `Cancelled` in it to stop.
+
+    Returns
+    -------
+    Proposal
+        Supervoxels, both trees and confidence.
+
+    Raises
+    ------
+    GeometryError
+        If the scan holds nothing but air.
+    WeightsError
+        If the weights cannot be used.
+    SettingsError
+        If a CUDA device is asked for and there is none.
+    """
+    from napari_strata.encoder.embed import choose_grid, embed_brightness
+    from napari_strata.encoder.weights import load_encoder, weights_hash
+    from napari_strata.preprocess import body_mask, brightness
+    from napari_strata.proposal.build import Evidence, build_proposal
+
+    chosen = settings or ProposeSettings()
+    watch = Stopwatch()
+    used = _use_threads(threads, device)
+    on_progress(0, 1, "finding the body")
+    with watch.stage("prepare"):
+        inside = body_mask(volume)
+        grid = choose_grid(inside, volume, chosen)
+        light = brightness(volume.data, volume.modality, inside=inside)
+    with watch.stage("encode"):
+        features = embed_brightness(light, grid, load_encoder(weights), settings=chosen, device=device, on_progress=on_progress)
+    with watch.stage("build"):
+        proposal = build_proposal(Evidence(volume, inside, light, features), chosen, seed=seed, on_progress=on_progress)
+    provenance = {
+        "settings": chosen.to_dict(),
+        "run": {"seed": seed, "device": used["device"], "threads": used["threads"]},
+        "working_spacing_zyx_mm": [round(s, 4) for s in grid.spacing_zyx_mm],
+        "weights_sha256": weights_hash(weights),
+        "versions": versions(),
+        "seconds": watch.seconds,
+    }
+    return replace(proposal, provenance=provenance)
+
+
+def versions() -> dict[str, str]:
+    """Give the versions that can change a result."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in _REPORTED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _use_threads(threads: int, device: str) -> dict[str, Any]:
+    """Tell torch and ITK how many threads to take; give what was chosen."""
+    import torch
+    import SimpleITK as sitk
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("No CUDA GPU was found. Use --device auto or cpu, or install a CUDA build of torch (see the README).")
+    if threads:
+        torch.set_num_threads(threads)
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+    kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    return {"device": kind, "threads": torch.get_num_threads()}

@@ -1,0 +1,212 @@
+"""From a scan to what the encoder sees: brightness in [0, 1], the body, and the working grid (pure functions)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_strata.errors import GeometryError
+from napari_strata.volume import Modality, Volume
+
+CT_KNOTS_HU = (-1000.0, -200.0, 300.0, 2000.0)
+CT_KNOTS_BRIGHTNESS = (0.0, 0.15, 0.85, 1.0)
+"""CT is mapped by straight lines between these: soft tissue gets most of the range, air and bone stay apart."""
+
+_PERCENTILES = (0.5, 99.5)
+_PADDING_SHARE = 0.15
+"""A single value on at least this share of the voxels of an MR is padding, not tissue."""
+
+
+def brightness(data: NDArray[np.generic], modality: Modality, *, inside: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+    """Map intensities to [0, 1]: CT by fixed HU knots, MR by percentiles of what is inside the body.
+
+    Parameters
+    ----------
+    data : (z, y, x) real array
+        HU for CT, anything for MR.
+    modality : {"ct", "mr"}
+        How to read them.
+    inside : (z, y, x) bool array, optional
+        Where the body is; MR percentiles are taken there (everywhere if not given).
+
+    Returns
+    -------
+    (z, y, x) float32 array
+        In [0, 1].
+    """
+    values = np.asarray(data, dtype=np.float32)
+    if modality == "ct":
+        return np.interp(values, CT_KNOTS_HU, CT_KNOTS_BRIGHTNESS).astype(np.float32)
+    sample = values[inside] if inside is not None and inside.any() else values.ravel()
+    low, high = np.percentile(sample[:: max(1, sample.size // 500_000)], _PERCENTILES)
+    if inside is not None:
+        low = min(low, float(np.percentile(values.ravel()[:: max(1, values.size // 500_000)], _PERCENTILES[0])))
+    return np.clip((values - low) / max(float(high - low), 1e-6), 0.0, 1.0, dtype=np.float32)
+
+
+def body_mask(volume: Volume) -> NDArray[np.bool_]:
+    """Find the body: everything that is not air, table or padding around it; holes such as lungs are filled.
+
+    CT: what is denser than -400 HU, opened by a few mm so that the table drops off. MR with padding (one value on many
+    voxels, as after skull stripping): what is not padding. Other MR: Otsu's threshold on a smoothed scan, lowered to
+    just above the noise of the air. Only parts of at least a twentieth of the largest one are kept.
+
+    Parameters
+    ----------
+    volume : Volume
+        The scan, (z, y, x).
+
+    Returns
+    -------
+    (z, y, x) bool array
+        True inside; all True if no background can be told apart.
+    """
+    spacing = volume.spacing_zyx_mm
+    step = [max(1, round(2.0 / s)) for s in spacing]
+    small = np.ascontiguousarray(volume.data[:: step[0], :: step[1], :: step[2]], dtype=np.float32)
+    small_mm = spacing * step
+    if volume.modality == "ct":
+        mask = small > -400
+        mask = _round_off(mask, small_mm, open_mm=5.0)
+    else:
+        padding = _padding_value(volume.data)
+        mask = small != padding if padding is not None else _above_noise(small, small_mm)
+        mask = _round_off(mask, small_mm, open_mm=0.0 if padding is not None else 3.0)
+    if not mask.any() or mask.all():
+        return np.ones(volume.data.shape, bool)
+    full = np.repeat(np.repeat(np.repeat(mask, step[0], 0), step[1], 1), step[2], 2)
+    z, y, x = volume.data.shape
+    full = full[:z, :y, :x]
+    if volume.modality == "mr" and padding is not None:
+        full &= ndimage.binary_fill_holes(volume.data != padding) if full.size < 3e7 else volume.data != padding
+    return full
+
+
+def _padding_value(data: NDArray[np.generic]) -> float | None:
+    """Give the value that fills the outside of a stripped or masked MR, if there is one."""
+    edge = np.concatenate([np.take(data, i, axis=a).ravel() for a in range(3) for i in (0, -1)])
+    values, counts = np.unique(edge[:: max(1, edge.size // 200_000)], return_counts=True)
+    value = values[counts.argmax()]
+    share = float(np.mean(data == value))
+    return float(value) if share >= _PADDING_SHARE and counts.max() > 0.5 * counts.sum() else None
+
+
+def _above_noise(small: NDArray[np.float32], spacing_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
+    smooth = ndimage.gaussian_filter(small, 2.0 / np.maximum(spacing_mm, 0.5))
+    low, high = np.percentile(smooth, (0.1, 99.0))
+    clipped = np.clip(smooth, low, high)
+    image = sitk.GetImageFromArray(clipped)
+    threshold = sitk.OtsuThresholdImageFilter()
+    threshold.SetNumberOfHistogramBins(256)
+    threshold.Execute(image)
+    otsu = threshold.GetThreshold()
+    air = clipped[clipped < otsu]
+    center = float(np.median(air))
+    spread = 1.4826 * float(np.median(np.abs(air - center)))
+    return clipped > min(otsu, max(center + 6.0 * spread, low + 0.12 * (otsu - low)))
+
+
+def _round_off(mask: NDArray[np.bool_], spacing_mm: NDArray[np.float64], *, open_mm: float) -> NDArray[np.bool_]:
+    """Drop thin and small parts, fill holes: in 3D, and in each axial slice so that cut-off lungs count as body."""
+    if open_mm:
+        radius = [max(0, round(open_mm / 2 / s)) for s in spacing_mm]
+        ball = np.ones([2 * r + 1 for r in radius], bool)
+        opened = ndimage.binary_opening(mask, ball)
+        if opened.any():
+            mask = opened
+    parts, n = ndimage.label(mask)
+    if n > 1:
+        sizes = np.bincount(parts.ravel())
+        sizes[0] = 0
+        mask = (sizes >= 0.05 * sizes.max())[parts]
+    mask = ndimage.binary_fill_holes(mask)
+    return np.stack([ndimage.binary_fill_holes(plane) for plane in mask]) if mask.shape[0] > 1 else mask
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WorkingGrid:
+    """The part of a scan that the encoder sees, and its voxel size there.
+
+    Parameters
+    ----------
+    box : tuple of 3 slices
+        The part of the scan, in scan voxels (z, y, x).
+    shape_zyx : tuple of 3 int
+        Voxels of the working grid over that box.
+    spacing_zyx_mm : tuple of 3 float
+        Voxel size of the working grid.
+    """
+
+    box: tuple[slice, slice, slice]
+    shape_zyx: tuple[int, int, int]
+    spacing_zyx_mm: tuple[float, float, float]
+
+    @property
+    def box_shape(self) -> tuple[int, int, int]:
+        """Scan voxels in the box."""
+        z, y, x = (s.stop - s.start for s in self.box)
+        return z, y, x
+
+
+def working_grid(
+    inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64], *, finest_mm: float, most_voxels: int, margin_mm: float = 6.0
+) -> WorkingGrid:
+    """Choose the box around the body and the encoder's voxel size.
+
+    Axes finer than `finest_mm` are averaged down to it; axes coarser than three times the finest axis are interpolated
+    up to that; and all axes are made coarser together until the box holds at most `most_voxels`.
+
+    Raises
+    ------
+    GeometryError
+        If `inside` is empty.
+    """
+    if not inside.any():
+        raise GeometryError("The scan holds no body: every voxel looks like air. Check the file, or give --modality.")
+    spacing = np.asarray(spacing_zyx_mm, dtype=np.float64)
+    box = []
+    for axis in range(3):
+        other = tuple(a for a in range(3) if a != axis)
+        used = np.flatnonzero(inside.any(axis=other))
+        margin = int(np.ceil(margin_mm / spacing[axis]))
+        box.append(slice(max(0, int(used[0]) - margin), min(inside.shape[axis], int(used[-1]) + 1 + margin)))
+    size_mm = np.array([s.stop - s.start for s in box]) * spacing
+    step = np.maximum(spacing, finest_mm)
+    step = np.minimum(step, 3.0 * step.min())
+    step = step * max(1.0, float(np.prod(size_mm / step) / most_voxels) ** (1 / 3))
+    shape = np.maximum(np.round(size_mm / step), 1).astype(int)
+    same = np.array([s.stop - s.start for s in box])
+    shape = np.where(np.abs(shape - same) <= 0.06 * same, same, shape)
+    return WorkingGrid((box[0], box[1], box[2]), tuple(shape.tolist()), tuple((size_mm / shape).tolist()))
+
+
+def resample(data: NDArray[np.float32], shape_zyx: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Bring an array to another shape over the same extent: averaged where it gets coarser, linear elsewhere.
+
+    Parameters
+    ----------
+    data : (z, y, x) float32 array
+        Voxel centres lie at (i + 0.5) / n of the extent.
+    shape_zyx : tuple of 3 int
+        Voxels wanted.
+
+    Returns
+    -------
+    (z, y, x) float32 array
+        With `shape_zyx`.
+    """
+    if data.shape == tuple(shape_zyx):
+        return data
+    ratio = np.array(data.shape) / np.array(shape_zyx)
+    smooth = ndimage.uniform_filter(data, [max(1, round(r)) for r in ratio], mode="nearest") if ratio.max() > 1.5 else data
+    image = sitk.GetImageFromArray(smooth)
+    image.SetSpacing([1.0, 1.0, 1.0])
+    size = [int(n) for n in reversed(shape_zyx)]
+    step = [float(r) for r in reversed(ratio)]
+    origin = [(s - 1.0) / 2.0 for s in step]
+    out = sitk.Resample(image, size, sitk.Transform(), sitk.sitkLinear, origin, step, image.GetDirection(), 0.0, sitk.sitkFloat32, True)
+    return sitk.GetArrayFromImage(out)

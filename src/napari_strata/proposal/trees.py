@@ -1,0 +1,150 @@
+"""The two merge trees: regions (touching pieces) and tissues (alike pieces, anywhere), both by Ward's criterion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import higra
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.cluster import KMeans
+
+from napari_strata.proposal.hierarchy import Hierarchy, hierarchy_from_merges
+
+_TISSUE_CODES = 800
+"""Tissues are merged over this many k-means codes, which spares a search over all pairs of supervoxels."""
+_FAR = 1e4
+
+
+def region_tree(
+    vectors: NDArray[np.float32], sizes: NDArray[np.integer], edges: NDArray[np.integer], background: NDArray[np.bool_]
+) -> Hierarchy:
+    """Merge touching supervoxels by Ward's criterion over the contact graph.
+
+    Parameters
+    ----------
+    vectors : (n, d) float32 array
+        What makes pieces alike.
+    sizes : (n,) integer array
+        Voxels of each piece.
+    edges : (e, 2) integer array
+        Touching pairs.
+    background : (n,) bool array
+        Pieces that stay in region 0; they get a tree of their own.
+
+    Returns
+    -------
+    Hierarchy
+    """
+    return _two_trees(background, sizes, lambda members: _ward_on_graph(vectors[members], sizes[members], _inner_edges(edges, members)))
+
+
+def tissue_tree(
+    vectors: NDArray[np.float32], sizes: NDArray[np.integer], edges: NDArray[np.integer], background: NDArray[np.bool_], *, seed: int
+) -> Hierarchy:
+    """Merge alike supervoxels wherever they lie: k-means to some hundred codes, then Ward over those, sizes counted.
+
+    Parameters are those of `region_tree`; `seed` is for k-means. The background's part of the tree is by contact.
+    """
+
+    def merge(members: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        if background[members[0]]:
+            return _ward_on_graph(vectors[members], sizes[members], _inner_edges(edges, members))
+        return _ward_over_codes(vectors[members], sizes[members], seed)
+
+    return _two_trees(background, sizes, merge)
+
+
+def _two_trees(
+    background: NDArray[np.bool_],
+    sizes: NDArray[np.integer],
+    merge: Callable[[NDArray[np.integer]], tuple[NDArray[np.int64], NDArray[np.float64]]],
+) -> Hierarchy:
+    fore, back = np.flatnonzero(~background), np.flatnonzero(background)
+    nothing = (np.empty((0, 2), np.int64), np.empty(0))
+    fore_merges, fore_heights = merge(fore) if len(fore) > 1 else nothing
+    back_merges, back_heights = merge(back) if len(back) > 1 else nothing
+    return hierarchy_from_merges(fore, fore_merges, fore_heights, back, back_merges, back_heights, sizes)
+
+
+def _inner_edges(edges: NDArray[np.integer], members: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Keep the edges between members, in the members' own numbering."""
+    number = np.full(1 + max(int(edges.max(initial=0)), int(members.max())), -1, np.int64)
+    number[members] = np.arange(len(members))
+    renamed = number[edges]
+    return renamed[(renamed >= 0).all(axis=1)]
+
+
+def _ward_on_graph(
+    vectors: NDArray[np.float32], sizes: NDArray[np.integer], edges: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Run Ward's criterion over a graph; parts that do not touch are joined last."""
+    n = len(vectors)
+    links = sparse.coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(n, n))
+    count, part = sparse.csgraph.connected_components(links, directed=False)
+    if count > 1:
+        _, first = np.unique(part, return_index=True)
+        edges = np.concatenate([edges, np.stack([np.full(count - 1, first[0]), first[1:]], axis=1)])
+        vectors = np.concatenate([vectors, part[:, None] * _FAR], axis=1)
+    graph = higra.UndirectedGraph(n)
+    graph.add_edges(edges[:, 0], edges[:, 1])
+    tree, altitudes = higra.binary_partition_tree_ward_linkage(
+        graph, np.ascontiguousarray(vectors, np.float64), np.ascontiguousarray(sizes, np.float64), altitude_correction="max"
+    )
+    return _merges_of(tree, altitudes, n)
+
+
+def _merges_of(tree: higra.Tree, altitudes: NDArray[np.float64], n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Turn a higra tree into rows of two children, in order of height."""
+    parents = tree.parents()
+    inner = np.arange(n, tree.num_vertices())
+    order = np.argsort(altitudes[inner], kind="stable")
+    number = np.arange(tree.num_vertices())
+    number[inner[order]] = np.arange(n, tree.num_vertices())
+    children = np.argsort(number[parents[:-1]], kind="stable")
+    return number[children].reshape(-1, 2), altitudes[inner][order]
+
+
+def _ward_over_codes(
+    vectors: NDArray[np.float32], sizes: NDArray[np.integer], seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Run Ward's criterion over k-means codes; inside a code, pieces are merged first, in order of closeness."""
+    n = len(vectors)
+    count = min(_TISSUE_CODES, n)
+    rng = np.random.default_rng(seed)
+    sample = rng.choice(n, min(n, 20_000), replace=False)
+    means = KMeans(count, n_init=1, init="random" if count > 400 else "k-means++", max_iter=12, random_state=seed)
+    means.fit(vectors[sample], sample_weight=sizes[sample].astype(np.float64))
+    code = means.predict(vectors)
+    used, code = np.unique(code, return_inverse=True)
+    weight = np.bincount(code, weights=sizes)
+    centers = np.stack([np.bincount(code, weights=sizes * column) for column in vectors.T.astype(np.float64)], axis=1) / weight[:, None]
+    inner_merges, tops = _pair_up(code, vectors @ (vectors.std(axis=0) ** 2))
+    first, second = np.triu_indices(len(used), 1)
+    outer, heights = (np.empty((0, 2), np.int64), np.empty(0))
+    if len(used) > 1:
+        graph = higra.UndirectedGraph(len(used))
+        graph.add_edges(first, second)
+        tree, altitudes = higra.binary_partition_tree_ward_linkage(graph, centers, weight, altitude_correction="max")
+        outer, heights = _merges_of(tree, altitudes, len(used))
+    shift = n + len(inner_merges) - len(used)
+    outer = np.where(outer < len(used), tops[np.minimum(outer, len(used) - 1)], outer + shift)
+    low = np.linspace(0.0, 1e-3, len(inner_merges)) * (heights[0] if len(heights) else 1.0)
+    return np.concatenate([inner_merges, outer]), np.concatenate([low, heights])
+
+
+def _pair_up(code: NDArray[np.integer], value: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Merge the members of each code, neighbours in `value` first: rows of two children, and the top node of each code."""
+    nodes = np.lexsort((value, code)).astype(np.int64)
+    group = code[nodes]
+    merges, n = [np.empty((0, 2), np.int64)], len(code)
+    while (group[1:] == group[:-1]).any():
+        start = np.append(0, np.flatnonzero(group[1:] != group[:-1]) + 1)
+        rank = np.arange(len(nodes)) - np.repeat(start, np.diff(np.append(start, len(nodes))))
+        left = np.flatnonzero((rank[:-1] % 2 == 0) & (group[1:] == group[:-1]))
+        merges.append(np.stack([nodes[left], nodes[left + 1]], axis=1))
+        nodes[left] = n + np.arange(len(left))
+        n += len(left)
+        nodes, group = np.delete(nodes, left + 1), np.delete(group, left + 1)
+    return np.concatenate(merges), nodes

@@ -1,0 +1,263 @@
+"""The case file: one zip archive with everything of a case but the scan itself, written in one go.
+
+It opens without the scan, the encoder or its weights. Nothing in it is pickled.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass, fields
+from io import BytesIO
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_strata.errors import CaseError, GeometryError, StrataError
+from napari_strata.io.atomic import atomic_path
+from napari_strata.proposal.hierarchy import Hierarchy
+from napari_strata.proposal.proposal import Proposal, TreeName
+from napari_strata.refine.journal import Journal, bytes_from_step, step_from_bytes
+from napari_strata.refine.owner import State, Stroke
+from napari_strata.refine.scan import ScanOnDisk
+from napari_strata.volume import FileGrid, Geometry, Region, Volume
+
+FORMAT = 1
+"""Version of the case file's layout."""
+
+_DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+_STATE_ARRAYS = ("owner", "given", "before", "painted_voxels", "painted_regions")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CaseContents:
+    """What a case file holds.
+
+    Parameters
+    ----------
+    proposal : Proposal
+        What the machine said.
+    start : tuple of str and int
+        The tree and the cut that the case began with.
+    state : State
+        The state now.
+    journal : Journal
+        Every step, done and undone.
+    """
+
+    proposal: Proposal
+    start: tuple[TreeName, int]
+    state: State
+    journal: Journal
+
+
+def write_case(path: str | Path, contents: CaseContents) -> None:
+    """Write a case file under a temporary name, then rename it.
+
+    Raises
+    ------
+    WriteError
+        If it cannot be written.
+    """
+    proposal, state, journal = contents.proposal, contents.state, contents.journal
+    arrays = _proposal_arrays(proposal) | {f"state {name}": getattr(state, name) for name in _STATE_ARRAYS}
+    arrays |= {f"state ids {tree}": ids for tree, ids in state.rank_ids.items()}
+    arrays |= {f"state stroke {i}": stroke.voxels for i, stroke in enumerate(state.strokes)}
+    manifest = {
+        "format": FORMAT,
+        "volume": _volume_record(proposal.volume),
+        "descriptor_names": proposal.descriptor_names,
+        "provenance": proposal.provenance,
+        "start": contents.start,
+        "state": _state_record(state),
+        "done": len(journal.done),
+        "undone": len(journal.undone),
+    }
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:
+        archive.writestr("case.json", json.dumps(manifest, default=str, indent=1))
+        for name, array in arrays.items():
+            archive.writestr(f"{name}.npy", _npy(array))
+        for i, step in enumerate([*journal.done, *journal.undone]):
+            archive.writestr(f"journal/{i:06d}.npz", bytes_from_step(step), compress_type=zipfile.ZIP_STORED)
+
+
+def read_case(path: str | Path, volume: Volume | None = None) -> CaseContents:
+    """Read a case file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The case file.
+    volume : Volume, optional
+        The scan; without it, it is read from where it lay when its data are first used.
+
+    Raises
+    ------
+    CaseError
+        If the file is missing, damaged, made by a newer version, or `volume` is another scan.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            manifest = json.loads(archive.read("case.json"))
+            if int(manifest["format"]) > FORMAT:
+                raise CaseError(f"{path} was made by a newer version of Strata. Update napari-strata to open it.")
+            arrays = {Path(n).stem: _from_npy(archive.read(n)) for n in archive.namelist() if n.endswith(".npy")}
+            total = manifest["done"] + manifest["undone"]
+            steps = [step_from_bytes(archive.read(f"journal/{i:06d}.npz")) for i in range(total)]
+        scan = _volume(manifest["volume"], volume)
+        proposal = _proposal(manifest, arrays, scan)
+        state = _state(manifest["state"], arrays)
+        tree, n = manifest["start"]
+    except OSError as err:
+        raise CaseError(f"Cannot open the case {path}: {err.strerror or err}. Check the path.") from err
+    except (*_DAMAGE, GeometryError) as err:
+        raise CaseError(f"{path} is not a whole Strata case: it is damaged or another kind of file. Use a backup.") from err
+    journal = Journal(steps[: manifest["done"]], steps[manifest["done"] :])
+    return CaseContents(proposal, (tree, n), state, journal)
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    buffer = BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _from_npy(data: bytes) -> NDArray[Any]:
+    return cast(NDArray[Any], np.load(BytesIO(data), allow_pickle=False))
+
+
+def _proposal_arrays(proposal: Proposal) -> dict[str, NDArray[Any]]:
+    # Neighbours mostly share a supervoxel: differences along the row are mostly 0 and pack 5 times better.
+    arrays: dict[str, NDArray[Any]] = {"supervoxels": np.diff(proposal.supervoxels.ravel(), prepend=np.int32(0)).astype(np.int32)}
+    arrays |= {name: getattr(proposal, name) for name in ("descriptors", "confidence", "edges")}
+    names: tuple[TreeName, ...] = ("regions", "tissues")
+    for tree in names:
+        hierarchy = proposal.tree(tree)
+        arrays |= {f"tree {tree} {knob.name}": np.asarray(getattr(hierarchy, knob.name)) for knob in fields(Hierarchy)}
+    return arrays
+
+
+def _proposal(manifest: dict[str, Any], arrays: dict[str, NDArray[Any]], volume: Volume) -> Proposal:
+    supervoxels = np.cumsum(arrays["supervoxels"], dtype=np.int32).reshape(volume.geometry.shape_zyx)
+    if supervoxels.min() != 0 or supervoxels.max() + 1 != len(arrays["descriptors"]):
+        raise ValueError("supervoxels and descriptors do not match")
+    return Proposal(
+        volume=volume,
+        supervoxels=supervoxels,
+        descriptors=arrays["descriptors"],
+        descriptor_names=tuple(manifest["descriptor_names"]),
+        region_tree=_tree(arrays, "regions"),
+        tissue_tree=_tree(arrays, "tissues"),
+        confidence=arrays["confidence"],
+        edges=arrays["edges"],
+        provenance=manifest["provenance"],
+    )
+
+
+def _tree(arrays: dict[str, NDArray[Any]], name: TreeName) -> Hierarchy:
+    values: dict[str, Any] = {knob.name: arrays[f"tree {name} {knob.name}"] for knob in fields(Hierarchy)}
+    return Hierarchy(**values | {"n_background": int(values["n_background"])})
+
+
+def _state_record(state: State) -> dict[str, Any]:
+    return {
+        "tree": state.tree,
+        "n": state.n,
+        "rows": [[row.id, row.name, row.color, row.locked] for row in state.rows.values()],
+        "merged": list(state.merged.items()),
+        "strokes": [[stroke.region, stroke.scope] for stroke in state.strokes],
+        "next_id": state.next_id,
+    }
+
+
+def _state(record: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> State:
+    return State(
+        **{name: arrays[f"state {name}"] for name in _STATE_ARRAYS},
+        tree=record["tree"],
+        n=record["n"],
+        rank_ids={"regions": arrays["state ids regions"], "tissues": arrays["state ids tissues"]},
+        rows={row[0]: Region(row[0], row[1], tuple(row[2]), row[3]) for row in record["rows"]},
+        merged=dict(record["merged"]),
+        strokes=tuple(Stroke(arrays[f"state stroke {i}"], region, scope) for i, (region, scope) in enumerate(record["strokes"])),
+        next_id=record["next_id"],
+    )
+
+
+def _volume_record(volume: Volume) -> dict[str, Any]:
+    data = cast(Any, volume.data)
+    known = data.scan_hash if isinstance(data, ScanOnDisk) else scan_hash(volume.data)
+    file = volume.geometry.file
+    return {
+        "shape": volume.geometry.shape_zyx,
+        "affine": volume.geometry.affine.tolist(),
+        "file": None if file is None else {knob.name: _plain(getattr(file, knob.name)) for knob in fields(FileGrid)},
+        "modality": volume.modality,
+        "name": volume.name,
+        "path": str(Path(volume.path).absolute()) if volume.path else "",
+        "notes": volume.notes,
+        "dtype": data.dtype.str,
+        "hash": known,
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return {"array": value.tolist()}
+    return {"base64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
+
+
+def _from_plain(value: Any) -> Any:
+    if isinstance(value, dict) and "array" in value:
+        return np.array(value["array"], np.float64)
+    if isinstance(value, dict) and "base64" in value:
+        return base64.b64decode(value["base64"])
+    return tuple(value) if isinstance(value, list) else value
+
+
+def scan_hash(data: NDArray[np.generic]) -> str:
+    """Give the SHA-256 of a scan's shape, type and intensities, to tell scans apart."""
+    digest = hashlib.sha256(f"{data.shape} {data.dtype.str}".encode())
+    digest.update(np.ascontiguousarray(data).tobytes())
+    return digest.hexdigest()
+
+
+def _volume(record: dict[str, Any], given: Volume | None) -> Volume:
+    file = None if record["file"] is None else FileGrid(**{key: _from_plain(value) for key, value in record["file"].items()})
+    geometry = Geometry(tuple(record["shape"]), np.array(record["affine"], np.float64), file)
+    if given is not None:
+        _check_same_scan(record, given, geometry)
+        return given
+    scan = ScanOnDisk(_reader(record), geometry.shape_zyx, np.dtype(record["dtype"]), record["hash"])
+    data = cast(NDArray[np.generic], scan)
+    return Volume(data, geometry, record["modality"], record["name"], record["path"], tuple(record["notes"]))
+
+
+def _check_same_scan(record: dict[str, Any], volume: Volume, geometry: Geometry) -> None:
+    same_grid = volume.geometry.shape_zyx == geometry.shape_zyx and np.allclose(volume.geometry.affine, geometry.affine, atol=1e-3)
+    if not same_grid or scan_hash(volume.data) != record["hash"]:
+        raise CaseError(f"{volume.name} is not the scan of this case, which was {record['name']}. Pass the scan that it was made on.")
+
+
+def _reader(record: dict[str, Any]) -> Any:
+    """Make the function that reads the case's scan from where it lay, and checks that it is the one."""
+
+    def read_scan() -> NDArray[np.generic]:
+        from napari_strata.io.files import read
+
+        advice = "Read the scan and pass it: Refinement.load(case, volume=...)."
+        if not record["path"]:
+            raise CaseError(f"The scan of this case ({record['name']}) was made in memory and is not in the case file. {advice}")
+        try:
+            volume = read(record["path"], modality=record["modality"])
+        except StrataError as err:
+            raise CaseError(f"The scan of this case cannot be read from {record['path']}. {advice}") from err
+        if volume.data.shape != tuple(record["shape"]) or scan_hash(volume.data) != record["hash"]:
+            raise CaseError(f"{record['path']} is not the scan of this case any more. {advice}")
+        return volume.data
+
+    return read_scan

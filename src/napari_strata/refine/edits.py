@@ -1,0 +1,327 @@
+"""The edits: small records of what a person did, in region ids and points in mm, each of which makes a new state.
+
+An edit that cannot be carried out raises `EditError` before anything is changed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_strata.errors import EditError
+from napari_strata.proposal.proposal import TreeName
+from napari_strata.refine.owner import (
+    NOT_GIVEN,
+    NOT_SPREAD,
+    Scope,
+    State,
+    Stroke,
+    base_owner,
+    base_table,
+    give,
+    join,
+    new_id,
+    own_region,
+    paint_voxels,
+    painted_at,
+    region_of_voxels,
+    region_table,
+    require_regions,
+    require_target,
+    require_unlocked,
+    with_ids,
+)
+from napari_strata.refine.pieces import Pieces
+from napari_strata.refine.teaching import STAY, Lesson, classify, neighbourhood
+from napari_strata.volume import BACKGROUND
+
+logger = logging.getLogger(__name__)
+
+REACH_STEPS = 3
+"""How many touching supervoxels a scribble "here" reaches from those it crosses."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What an edit did.
+
+    Parameters
+    ----------
+    state : State
+        The state after it.
+    name : str
+        The step's name in the history.
+    ids : tuple of int
+        The regions it made or kept.
+    """
+
+    state: State
+    name: str
+    ids: tuple[int, ...] = ()
+
+
+class Edit(Protocol):
+    """What every edit record offers."""
+
+    kind: ClassVar[str]
+
+    def apply(self, state: State, pieces: Pieces) -> Outcome:
+        """Make the state after the edit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Move the slider or change the tree, through every stop of one drag in turn: ids are handed out at each."""
+
+    stops: tuple[tuple[TreeName, int], ...]
+    kind: ClassVar[str] = "cut"
+
+    def apply(self, state: State, pieces: Pieces) -> Outcome:
+        """Fill what nobody owns from another cut."""
+        for tree, n in self.stops:
+            state = with_ids(replace(state, tree=tree, n=n), pieces)
+        return Outcome(state, f"Cut: {state.n} {state.tree}")
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Make regions one, under the first id."""
+
+    ids: tuple[int, ...]
+    kind: ClassVar[str] = "merge"
+
+    def apply(self, state: State, pieces: Pieces) -> Outcome:
+        """Join the regions; the first keeps id, name and colour."""
+        ids = list(dict.fromkeys(self.ids))
+        if len(ids) < 2:
+            raise EditError("Merging needs at least two different regions.")
+        require_regions(state, pieces, ids)
+        require_unlocked(state, ids)
+        if BACKGROUND in ids[1:]:
+            raise EditError("Region 0 is background and cannot be merged into a region. Name 0 first to make regions background.")
+        name = "Merge: " + " + ".join(state.name(i) for i in ids)
+        return Outcome(join(state, pieces, ids), name, (ids[0],))
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Part a region along the highest merges of the tree in use."""
+
+    region: int
+    into: int
+    kind: ClassVar[str] = "split"
+
+    def apply(self, state: State, pieces: Pieces) -> Outcome:
+        """Give every part but the largest (in voxels) a new id."""
+        require_regions(state, pieces, [self.region])
+        require_unlocked(state, [self.region])
+        if self.into < 2:
+            raise EditError(f"A region is split into 2 parts or more, not {self.into}.")
+        members = np.flatnonzero(region_table(state, pieces) == self.region)
+        if len(members) < 2:
+            raise EditError(f"{state.name(self.region)} has {len(members)} supervoxels and cannot be split. Paint the parts instead.")
+        name = f"Split: {state.name(self.region)} into {min(self.into, len(members))}"
+        parts = pieces.proposal.tree(state.tree).split(members, self.into)
+        sizes = np.bincount(parts, weights=pieces.sizes_vox[members])
+        state, made = own_region(state, pieces, self.region), []
+        for part in np.argsort(-sizes, kind="stable")[1:]:
+            region, state = new_id(state)
+            state = give(state, members[parts == part], region, pointed=False)
+            made.append(region)
+        return Outcome(state, name, tuple(made))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assign:
+    """Give the supervoxels that hold some points to a region."""
+
+    points_ras_mm: NDArray[np.float64]
+    region: int
+    kind: ClassVar[str] = "assign"
+
+    def apply(self, state: State, pieces: Pieces) -> Outcome:
+        """Move the supervoxels; scribbles elsewhere will not move them again."""
+        ids = np.unique(pieces.supervoxels_at(pieces.flat_from_ras(self.points_ras_mm)))
+        require_unlocked(state, region_table(state, pieces)[ids].tolist())
+        state = require_target(state, pieces, self.region)
+        state = give(state, ids, self.region, pointed=True)
+        return Outcome(state, f"Assign: {state.name(self.region)}, {len(ids)} supervoxels", (self.region,))
+
+
+@dataclass(frozen=True, slots=True)
+class SetRow:
+    """Give a region another name, colour or lock; None leaves as it is."""
+
+    region: int
+    name: str | None = None
+    color: tuple[int, int, int] | None = None
+    locked: bool | None = None
+    kind: ClassVar[str] = "row"
+
+    def apply(self, state: State, pieces: Pieces) -> Outcome:
+        """Take ownership of the region and change its row."""
+        if self.region == BACKGROUND:
+            raise EditError("Region 0 is background: it has no name, colour or lock of its own.")
+        require_regions(state, pieces, [self.region])
+        old = state.name(self.region)
+        state = own_region(state, pieces, self.region)
+        wanted = {"name": self.name, "color": self.color, "locked": self.locked}
+        row = replace(state.rows[self.region], **{key: value for key, value in wanted.items() if value is not None})  # type: ignore[arg-type]
+        state = replace(state, rows={**state.rows, self.region: row})
+        if self.name is not None:
+            return Outcome(state, f"Rename: {old} to {self.name}")
+        if self.locked is not None:
+            return Outcome(state, f"{'Lock' if self.locked else 'Unlock'}: {old}")
+        return Outcome(state, f"Recolor: {old}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Paint:
+    """Give voxels to a region by hand; they always win over supervoxels."""
+
+    points_ras_mm: NDArray[np.float64]
+    region: int
+    kind: ClassVar[str] = "paint"
+
+    def apply(self, state: State, pieces: Pieces) -> Outcome:
+        """Paint the voxels that no locked region shows."""
+        voxels = pieces.flat_from_ras(self.points_ras_mm)
+        free = voxels[_unlocked(state, pieces, voxels)]
+        if len(free) == 0:
+            raise EditError("All of these voxels lie in locked regions. Unlock them to paint there.")
+        state = paint_voxels(require_target(state, pieces, self.region), free, self.region)
+        skipped = f" ({len(voxels) - len(free)} skipped in locked regions)" if len(free) < len(voxels) else ""
+        return Outcome(state, f"Paint: {state.name(self.region)}, {len(free)} voxels{skipped}", (self.region,))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scribble:
+    """Show some voxels of a region, and let what is like them follow."""
+
+    points_ras_mm: NDArray[np.float64]
+    region: int
+    scope: Scope
+    kind: ClassVar[str] = "scribble"
+
+    def apply(self, state: State, pieces: Pieces) -> Outcome:
+        """Give what the stroke crosses to the region, then let the rest follow within the scope."""
+        voxels = pieces.flat_from_ras(self.points_ras_mm)
+        free = voxels[_unlocked(state, pieces, voxels)]
+        if len(free) == 0:
+            raise EditError("All of the stroke lies in locked regions. Unlock them to scribble there.")
+        state = require_target(state, pieces, self.region)
+        state = _take_stroke(state, pieces, Stroke(free, self.region, self.scope))
+        state = _spread(state, pieces, np.unique(pieces.supervoxels_at(free)), self)
+        skipped = f" ({len(voxels) - len(free)} skipped in locked regions)" if len(free) < len(voxels) else ""
+        name = f"Scribble: {state.name(self.region)}, {len(free)} voxels{skipped}"
+        return Outcome(with_ids(state, pieces), name, (self.region,))
+
+
+def _unlocked(state: State, pieces: Pieces, flat_voxels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    free: NDArray[np.bool_] = ~np.isin(region_of_voxels(state, pieces, flat_voxels), state.locked_ids())
+    return free
+
+
+def _evidence(state: State) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Give every voxel that a stroke crossed and its region; where strokes cross, the latest holds."""
+    if not state.strokes:
+        return np.empty(0, np.int64), np.empty(0, np.int32)
+    voxels = np.concatenate([s.voxels for s in reversed(state.strokes)])
+    lengths = [len(s.voxels) for s in reversed(state.strokes)]
+    regions = np.repeat([state.current_id(s.region) for s in reversed(state.strokes)], lengths)
+    found, first = np.unique(voxels, return_index=True)
+    return found, regions[first].astype(np.int32)
+
+
+def _take_stroke(state: State, pieces: Pieces, stroke: Stroke) -> State:
+    """Give each supervoxel that a stroke crosses to the region with most stroke voxels in it; paint the other's voxels."""
+    earlier, earlier_regions = _evidence(state)
+    state = replace(state, strokes=(*state.strokes, stroke))
+    seen, regions = _evidence(state)
+    holders = pieces.supervoxels_at(seen)
+    crossed = np.unique(pieces.supervoxels_at(stroke.voxels))
+    locked = np.isin(region_table(state, pieces)[crossed], state.locked_ids())
+    rival = state.given[holders] == regions
+    mine = regions == stroke.region
+    count = pieces.proposal.n_supervoxels
+    ours = np.bincount(holders[mine], minlength=count)[crossed]
+    theirs = np.bincount(holders[rival & ~mine], minlength=count)[crossed]
+    won = ~locked & (ours >= theirs)
+    state = give(state, crossed[won], stroke.region, pointed=True)
+    lost = np.isin(pieces.supervoxels_at(stroke.voxels), crossed[~won])
+    beaten = rival & ~mine & np.isin(holders, crossed[won])
+    by_stroke = _painted_by(state, stroke.voxels, earlier, earlier_regions)
+    state = paint_voxels(state, stroke.voxels[by_stroke | (lost & (painted_at(state, stroke.voxels) < 0))], stroke.region)
+    for region in np.unique(regions[beaten]).tolist():
+        voxels = seen[beaten & (regions == region)]
+        state = paint_voxels(state, voxels[painted_at(state, voxels) < 0], region)
+    return state
+
+
+def _painted_by(
+    state: State, voxels: NDArray[np.int64], earlier: NDArray[np.int64], earlier_regions: NDArray[np.int32]
+) -> NDArray[np.bool_]:
+    """Tell which voxels were painted by an earlier stroke, not by the brush: a later stroke may take those."""
+    if len(earlier) == 0:
+        return np.zeros(len(voxels), np.bool_)
+    place = np.minimum(np.searchsorted(earlier, voxels), len(earlier) - 1)
+    same: NDArray[np.bool_] = (earlier[place] == voxels) & (painted_at(state, voxels) == earlier_regions[place])
+    return same
+
+
+def _spread(state: State, pieces: Pieces, crossed: NDArray[np.integer], scribble: Scribble) -> State:
+    """Let unlocked supervoxels that nobody pointed at follow all strokes so far (everywhere) or this one (here)."""
+    table, base, locked = region_table(state, pieces), base_owner(state), state.locked_ids()
+    here = scribble.scope == "here"
+    own = table if here else base_table(state, pieces)
+    free = (state.given == NOT_GIVEN) & ~np.isin(table, locked)
+    if here:
+        free &= neighbourhood(pieces.teaching, crossed, REACH_STEPS)
+    taught = sorted({state.current_id(s.region) for s in state.strokes})
+    examples = np.where(np.isin(state.given, taught), state.given, NOT_GIVEN)
+    said = classify(pieces.teaching, Lesson(examples=examples, own=own, free=free))
+    said[np.isin(said, locked) | (said == own)] = STAY
+    owner, before = state.owner.copy(), state.before.copy()
+    if here:
+        moved = free & (said == scribble.region)
+    else:
+        moved = free & (said != STAY)
+        back = free & (said == STAY) & (state.before != NOT_SPREAD) & ~np.isin(own, locked)
+        owner[back] = base[back]
+        before[back] = NOT_SPREAD
+    before[moved] = base[moved]
+    owner[moved] = said[moved]
+    return replace(state, owner=owner, before=before)
+
+
+_KINDS: dict[str, Callable[..., Edit]] = {edit.kind: edit for edit in (Cut, Merge, Split, Assign, SetRow, Paint, Scribble)}
+
+
+def record_from_edit(edit: Edit) -> tuple[dict[str, Any], NDArray[np.float64] | None]:
+    """Turn an edit into plain values and its points (n, 3) in mm, if it has any."""
+    values = {knob.name: getattr(edit, knob.name) for knob in fields(edit)}  # type: ignore[arg-type]
+    points = values.pop("points_ras_mm", None)
+    return {"kind": edit.kind, **values}, points
+
+
+def edit_from_record(record: dict[str, Any], points_ras_mm: NDArray[np.float64] | None) -> Edit:
+    """Turn plain values and points back into an edit; the inverse of `record_from_edit`.
+
+    Raises
+    ------
+    KeyError, TypeError
+        If the record is not one of ours.
+    """
+    values = {key: _as_tuples(value) for key, value in record.items() if key != "kind"}
+    if points_ras_mm is not None:
+        values["points_ras_mm"] = points_ras_mm
+    return _KINDS[record["kind"]](**values)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(part) for part in value) if isinstance(value, list) else value

@@ -1,0 +1,107 @@
+"""What edits look up in a proposal: sizes, boxes and voxels of supervoxels. Never changes while a person works."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage as ndi
+
+from napari_strata.errors import EditError
+from napari_strata.proposal.proposal import Proposal, TreeName
+from napari_strata.refine.teaching import TeachingSpace, teaching_space
+
+Box = tuple[slice, slice, slice]
+
+
+class Pieces:
+    """A proposal with the lookups that edits need, each made once, when first used.
+
+    Parameters
+    ----------
+    proposal : Proposal
+        The proposal that is being refined.
+    """
+
+    def __init__(self, proposal: Proposal) -> None:
+        self.proposal = proposal
+        self._last_cut: tuple[TreeName, int, NDArray[np.int32]] | None = None
+
+    def ranks(self, tree: TreeName, n: int) -> NDArray[np.int32]:
+        """Give the cut of a tree at n, (n_supervoxels,) ranks 0 .. n; the last one asked for is kept."""
+        if self._last_cut is None or self._last_cut[:2] != (tree, n):
+            self._last_cut = (tree, n, self.proposal.tree(tree).cut(n))
+        return self._last_cut[2]
+
+    @cached_property
+    def sizes_vox(self) -> NDArray[np.int64]:
+        """Voxels of each supervoxel, (n_supervoxels,)."""
+        return np.bincount(self.proposal.supervoxels.ravel(), minlength=self.proposal.n_supervoxels)
+
+    @cached_property
+    def first_voxels(self) -> NDArray[np.int64]:
+        """Flat index of the first voxel of each supervoxel, (n_supervoxels,): a point that lies in it for certain."""
+        flat = self.proposal.supervoxels.ravel()
+        first = np.empty(self.proposal.n_supervoxels, np.int64)
+        first[flat[::-1]] = np.arange(flat.size - 1, -1, -1)
+        return first
+
+    @cached_property
+    def boxes(self) -> NDArray[np.int32]:
+        """Bounding box of each supervoxel, (n_supervoxels, 6): starts z, y, x, then stops z, y, x."""
+        found = ndi.find_objects(self.proposal.supervoxels + 1)
+        return np.array([[s.start for s in box] + [s.stop for s in box] for box in found], np.int32)
+
+    @cached_property
+    def teaching(self) -> TeachingSpace:
+        """The space in which strokes teach."""
+        return teaching_space(self.proposal)
+
+    def box_of(self, supervoxel_ids: NDArray[np.integer], flat_voxels: NDArray[np.integer]) -> Box | None:
+        """Give the box that holds these supervoxels and voxels, None where there are neither."""
+        starts, stops = [], []
+        if len(supervoxel_ids):
+            boxes = self.boxes[supervoxel_ids]
+            starts.append(boxes[:, :3].min(axis=0))
+            stops.append(boxes[:, 3:].max(axis=0))
+        if len(flat_voxels):
+            zyx = np.stack(np.unravel_index(flat_voxels, self.proposal.supervoxels.shape), axis=1)
+            starts.append(zyx.min(axis=0))
+            stops.append(zyx.max(axis=0) + 1)
+        if not starts:
+            return None
+        low, high = np.min(starts, axis=0), np.max(stops, axis=0)
+        return slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1])), slice(int(low[2]), int(high[2]))
+
+    def flat_voxels(self, voxels_zyx: ArrayLike) -> NDArray[np.int64]:
+        """Turn (n, 3) integer indices into sorted flat indices, each once.
+
+        Raises
+        ------
+        EditError
+            If they are not (n, 3) whole numbers inside the scan.
+        """
+        voxels = np.atleast_2d(np.asarray(voxels_zyx))
+        shape = self.proposal.supervoxels.shape
+        if voxels.ndim != 2 or voxels.shape[1] != 3 or len(voxels) == 0:
+            raise EditError(f"Voxels must be an (n, 3) list of z, y, x indices, got shape {voxels.shape}.")
+        if voxels.dtype.kind not in "iu":
+            raise EditError(f"Voxels must be whole numbers, got {voxels.dtype}. Round them to voxel indices first.")
+        if (voxels < 0).any() or (voxels >= np.array(shape)).any():
+            raise EditError(f"Some voxels lie outside the scan, which has shape {shape}. Give indices as z, y, x.")
+        return np.unique(np.ravel_multi_index(tuple(voxels.T), shape)).astype(np.int64)
+
+    def ras_mm(self, flat_voxels: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Give the world points (n, 3) of flat voxel indices."""
+        zyx = np.stack(np.unravel_index(flat_voxels, self.proposal.supervoxels.shape), axis=1)
+        return self.proposal.volume.geometry.world_from_voxel(zyx)
+
+    def flat_from_ras(self, points_ras_mm: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Give the sorted flat indices of the voxels that hold world points (n, 3); the inverse of `ras_mm`."""
+        return self.flat_voxels(np.rint(self.proposal.volume.geometry.voxel_from_world(points_ras_mm)).astype(np.int64))
+
+    def supervoxels_at(self, flat_voxels: NDArray[np.integer]) -> NDArray[np.int32]:
+        """Give the supervoxel of each flat voxel index."""
+        ids: NDArray[np.int32] = self.proposal.supervoxels.ravel()[flat_voxels]
+        return ids

@@ -1,0 +1,129 @@
+"""The read side of a refinement: table, labels, rows and what is exported, as they stand."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_strata.proposal.proposal import Proposal, TreeName
+from napari_strata.refine.owner import State, present_ids, region_of_voxels, region_table
+from napari_strata.refine.pieces import Box, Pieces
+from napari_strata.refine.suggestions import Suggestion, suggest
+from napari_strata.volume import Region, Segmentation, Volume, region_color, smallest_label_dtype
+
+
+class Shown:
+    """What a state over a proposal looks like.
+
+    Parameters
+    ----------
+    pieces : Pieces
+        Lookups of the proposal.
+    state : State
+        The state that is shown.
+    """
+
+    def __init__(self, pieces: Pieces, state: State) -> None:
+        self._pieces = pieces
+        self._state = state
+
+    @property
+    def proposal(self) -> Proposal:
+        """The proposal that is being refined."""
+        return self._pieces.proposal
+
+    @property
+    def volume(self) -> Volume:
+        """The scan. In a case that was opened without it, its data are read when first used."""
+        return self.proposal.volume
+
+    @property
+    def tree(self) -> TreeName:
+        """The tree that fills what nobody owns: "regions" or "tissues"."""
+        return self._state.tree
+
+    @property
+    def granularity(self) -> int:
+        """The number of regions or tissues that the slider asks for."""
+        return self._state.n
+
+    @property
+    def next_id(self) -> int:
+        """The id that the next new region gets."""
+        return self._state.next_id
+
+    @property
+    def table(self) -> NDArray[np.int32]:
+        """The region of each supervoxel, (n_supervoxels,); hand-painted voxels are not in it."""
+        return region_table(self._state, self._pieces)
+
+    @property
+    def label_dtype(self) -> type[np.unsignedinteger]:
+        """The type of `labels`: the smallest that holds every id in use."""
+        return smallest_label_dtype(int(max(present_ids(self._state, self._pieces), default=0)))
+
+    @property
+    def labels(self) -> NDArray[np.unsignedinteger]:
+        """The region id of every voxel (z, y, x), a new array each time."""
+        shape = self.proposal.supervoxels.shape
+        return self.labels_in((slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2])))
+
+    def labels_in(self, box: Box) -> NDArray[np.unsignedinteger]:
+        """Give the region ids in a box of the scan, a new array.
+
+        Parameters
+        ----------
+        box : tuple of 3 slices
+            Part of the scan along z, y, x, in steps of one; `Change.box` fits.
+        """
+        shape = self.proposal.supervoxels.shape
+        labels = self.table.astype(self.label_dtype)[self.proposal.supervoxels[box]]
+        if len(self._state.painted_voxels):
+            zyx = np.stack(np.unravel_index(self._state.painted_voxels, shape), axis=1)
+            bounds = np.array([part.indices(size)[:2] for part, size in zip(box, shape, strict=True)])
+            inside = ((zyx >= bounds[:, 0]) & (zyx < bounds[:, 1])).all(axis=1)
+            labels[tuple((zyx[inside] - bounds[:, 0]).T)] = self._state.painted_regions[inside]
+        return labels
+
+    def region_at(self, voxel_zyx: ArrayLike) -> int:
+        """Give the region id of one voxel (z, y, x).
+
+        Raises
+        ------
+        EditError
+            If it lies outside the scan.
+        """
+        return int(region_of_voxels(self._state, self._pieces, self._pieces.flat_voxels(voxel_zyx))[0])
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Rows of the regions that are in use or that a person named, coloured or locked, by id."""
+        ids = set(present_ids(self._state, self._pieces).tolist())
+        ids |= {i for i, row in self._state.rows.items() if row.locked or _is_personal(row)}
+        return tuple(self._state.row(i) for i in sorted(ids))
+
+    @property
+    def segmentation(self) -> Segmentation:
+        """What is exported: labels, the rows of the ids in them, and the geometry."""
+        labels = self.labels
+        used = np.flatnonzero(np.bincount(labels.ravel()))
+        rows = tuple(self._state.row(i) for i in used.tolist() if i > 0)
+        return Segmentation(labels, rows, self.volume.geometry)
+
+    @property
+    def sizes_vox(self) -> dict[int, int]:
+        """The number of voxels of each region in use, background too, counted from the table and not from the scan."""
+        state, table = self._state, self.table
+        bins = self.next_id
+        counts = np.bincount(table, weights=self._pieces.sizes_vox, minlength=bins).astype(np.int64)
+        counts -= np.bincount(table[self._pieces.supervoxels_at(state.painted_voxels)], minlength=len(counts))
+        counts += np.bincount(state.painted_regions, minlength=len(counts))
+        return {region: int(counts[region]) for region in np.flatnonzero(counts).tolist()}
+
+    def suggestions(self, n: int = 10) -> list[Suggestion]:
+        """Give up to n places worth a look, the most worthwhile first."""
+        return suggest(self._state, self._pieces, n)
+
+
+def _is_personal(row: Region) -> bool:
+    return row.name not in (f"region {row.id}", f"tissue {row.id}") or row.color != region_color(row.id)

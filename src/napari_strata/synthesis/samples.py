@@ -1,0 +1,96 @@
+"""The three sample scans, made the same way every time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from napari_strata.errors import SettingsError
+from napari_strata.synthesis.appearance import Contrast
+from napari_strata.synthesis.synthesiser import Family, Synthesiser
+from napari_strata.volume import Geometry, Region, Segmentation, Volume, region_color
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How a sample scan is made.
+
+    Parameters
+    ----------
+    title : str
+        For people.
+    family, contrast : str
+        What is drawn, and how it looks.
+    shape, spacing_mm : tuples of 3
+        Along z, y, x.
+    center_mm : tuple of 3 float
+        Middle of the scan as (left, front, up) from the family's origin.
+    seed : int
+        Makes it this one.
+    thick : int
+        Thin slices averaged into each slice of the scan.
+    """
+
+    title: str
+    family: Family
+    contrast: Contrast
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    center_mm: tuple[float, float, float]
+    seed: int
+    thick: int = 1
+
+
+SAMPLES = {
+    "head_t1": Sample("Head T1", "head", "t1", (124, 136, 110), (1.6, 1.6, 1.6), (0.0, 2.0, -16.0), 11),
+    "chest_ct": Sample("Chest and abdomen CT", "torso", "ct", (128, 92, 128), (3.0, 2.8, 2.8), (0.0, -2.0, -20.0), 3),
+    "thick_t2": Sample("Thick-slice head T2", "head", "t2", (150, 210, 176), (1.0, 0.95, 0.95), (0.0, 2.0, -2.0), 21, thick=6),
+}
+
+
+def make_sample(name: str) -> tuple[Volume, Segmentation]:
+    """Make a sample scan and its ground truth.
+
+    Parameters
+    ----------
+    name : str
+        "head_t1", "chest_ct" or "thick_t2".
+
+    Returns
+    -------
+    Volume, Segmentation
+        int16 data; the truth's labels are tissues.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such sample.
+    """
+    if name not in SAMPLES:
+        raise SettingsError(f"There is no sample {name!r}. Choose one of {', '.join(SAMPLES)}.")
+    sample = SAMPLES[name]
+    made = Synthesiser(shape=sample.shape).make_whole(
+        sample.seed, family=sample.family, contrast=sample.contrast, spacing_mm=sample.spacing_mm, center_mm=sample.center_mm
+    )
+    image, labels = made.image, made.anatomy.tissues
+    spacing = sample.spacing_mm
+    if sample.thick > 1:
+        slices = image.shape[0] // sample.thick
+        blocks = image[: slices * sample.thick].reshape(slices, sample.thick, *image.shape[1:])
+        image, labels = blocks.mean(1), labels[sample.thick // 2 :: sample.thick][:slices]
+        spacing = (spacing[0] * sample.thick, spacing[1], spacing[2])
+    scale = 1.0 if made.is_ct else 1000.0
+    data = torch.round(image * scale / 6).mul(6).clamp(-1024, 3000).to(torch.int16).numpy()
+    geometry = Geometry.from_spacing((data.shape[0], data.shape[1], data.shape[2]), spacing)
+    volume = Volume(np.ascontiguousarray(data), geometry, "ct" if made.is_ct else "mr", name)
+    return volume, _truth(labels.numpy(), geometry)
+
+
+def _truth(labels: np.ndarray, geometry: Geometry) -> Segmentation:
+    from napari_strata.synthesis.anatomy import TISSUES
+
+    present = [int(i) for i in np.unique(labels) if i]
+    rows = tuple(Region(i, TISSUES[i], region_color(i)) for i in present)
+    return Segmentation(np.ascontiguousarray(labels), rows, geometry)

@@ -1,0 +1,119 @@
+"""What the canvas really shows: planes and 3D, with marks whose place in the patient is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_strata.gui.layers import image_tuple, labels_tuple
+from napari_strata.gui.view import PLANES, CanvasOrientation
+from napari_strata.volume import Geometry, Region, Segmentation, Volume
+
+pytestmark = pytest.mark.gui
+
+SHAPE = (30, 32, 34)
+MARKS = {
+    "left": ((15, 16, 29), (255, 0, 0)),
+    "head": ((3, 16, 17), (0, 255, 0)),
+    "front": ((15, 3, 17), (0, 0, 255)),
+    "back": ((15, 29, 17), (255, 255, 0)),
+}
+"""Voxel (z, y, x) and colour: x runs toward the patient's left, z toward the feet, y toward the back."""
+
+
+def marked_segmentation() -> Segmentation:
+    labels = np.zeros(SHAPE, np.uint8)
+    for number, (center, _) in enumerate(MARKS.values(), start=1):
+        labels[tuple(slice(c - 2, c + 3) for c in center)] = number
+    regions = tuple(Region(number, name, rgb) for number, (name, (_, rgb)) in enumerate(MARKS.items(), start=1))
+    return Segmentation(labels, regions, Geometry.from_spacing(SHAPE, (2, 1.5, 1.5)))
+
+
+def marked_viewer(make_napari_viewer_proxy):
+    viewer = make_napari_viewer_proxy(show=True)
+    segmentation = marked_segmentation()
+    data, kwargs, _ = image_tuple(Volume(np.zeros(SHAPE, np.float32), segmentation.geometry, name="marks"))
+    image = viewer.add_image(data, **kwargs)
+    labels, kwargs, _ = labels_tuple(segmentation, name="marks", opacity=1)
+    viewer.add_labels(labels, **kwargs)
+    orientation = CanvasOrientation(viewer)
+    orientation.set_scan(image)
+    return viewer, orientation
+
+
+def seen(viewer, name: str) -> np.ndarray | None:
+    """Give where a mark is on the canvas, as (down, across) from the middle in half canvases, None if it is not seen."""
+    picture = viewer.screenshot(canvas_only=True, flash=False)[..., :3].astype(int)
+    wanted = np.array(MARKS[name][1])
+    bright = picture.max(axis=-1) > 60
+    hue = (picture > 0.5 * picture.max(axis=-1, keepdims=True)) == (wanted > 127)
+    places = np.argwhere(bright & hue.all(axis=-1))
+    if len(places) < 20:
+        return None
+    half = np.array(picture.shape[:2]) / 2
+    return (places.mean(axis=0) - half) / half
+
+
+def hide_overlays(viewer) -> None:
+    for edge in ("left", "right", "top", "bottom"):
+        viewer.canvas.overlays[f"strata_{edge}"].visible = False
+
+
+def go_to(viewer, name: str) -> None:
+    viewer.dims.set_point(range(3), viewer.layers[0].data_to_world(MARKS[name][0]))
+
+
+def test_planes_are_upright_with_the_patients_left_on_the_right(make_napari_viewer_proxy):
+    viewer, orientation = marked_viewer(make_napari_viewer_proxy)
+    places = {"axial": ("left", "front"), "coronal": ("left", "head"), "sagittal": ("front", "head")}
+    for plane in PLANES:
+        orientation.show_plane(plane)
+        across, up = places[plane]
+        go_to(viewer, across)
+        assert seen(viewer, across)[1] * (1 if across == "left" else -1) > 0.2
+        go_to(viewer, up)
+        assert seen(viewer, up)[0] < -0.2
+
+
+def test_letters_stand_at_the_edges_in_2d_and_go_in_3d(make_napari_viewer_proxy):
+    viewer, orientation = marked_viewer(make_napari_viewer_proxy)
+    overlays = viewer.canvas.overlays
+
+    def letters() -> str:
+        return "".join(overlays[f"strata_{edge}"].text for edge in ("left", "right", "top", "bottom"))
+
+    orientation.show_plane("axial")
+    assert letters() == "RLAP"
+    viewer.dims.roll()
+    assert letters() == "APSI"
+    viewer.dims.transpose()
+    assert letters() == "SIAP"
+    assert all(overlays[f"strata_{edge}"].visible for edge in ("left", "right", "top", "bottom"))
+    viewer.dims.ndisplay = 3
+    assert not any(overlays[f"strata_{edge}"].visible for edge in ("left", "right", "top", "bottom"))
+    orientation.close()
+    assert "strata_left" not in overlays
+
+
+@pytest.mark.parametrize("before", PLANES)
+def test_3d_is_seen_from_the_front_and_is_no_mirror_image(make_napari_viewer_proxy, before):
+    viewer, orientation = marked_viewer(make_napari_viewer_proxy)
+    orientation.show_plane(before)
+    orientation.show_3d()
+    hide_overlays(viewer)
+    assert seen(viewer, "left")[1] > 0.2
+    assert seen(viewer, "head")[0] < -0.2
+    # The mark in front hides the one behind it: were depth turned round, left and head alone would prove nothing.
+    assert seen(viewer, "front") is not None
+    assert seen(viewer, "back") is None
+
+
+def test_napari_own_3d_button_gives_the_same_view(make_napari_viewer_proxy):
+    viewer, _ = marked_viewer(make_napari_viewer_proxy)
+    viewer.dims.order = (1, 0, 2)
+    viewer.dims.ndisplay = 3
+    viewer.fit_to_view()
+    assert seen(viewer, "left")[1] > 0.2
+    assert seen(viewer, "head")[0] < -0.2
+    assert seen(viewer, "front") is not None
+    assert seen(viewer, "back") is None

@@ -1,0 +1,180 @@
+"""Case files: what was saved comes back, also without the scan, and damage is said in one line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from phantoms import phantom_proposal, phantom_volume
+
+from napari_strata.errors import CaseError, EditError, WriteError
+from napari_strata.io.files import read, write
+from napari_strata.refine.refinement import Refinement
+from napari_strata.volume import FileGrid, Geometry, Volume
+
+
+@pytest.fixture
+def work() -> Refinement:
+    work = Refinement(phantom_proposal(), regions=20)
+    work.cut(regions=30)
+    work.cut(tissues=6)
+    work.rename(31, "Leber äöü")
+    work.merge([32, 33])
+    work.split(34, into=2)
+    work.scribble([[12, 13, 8], [12, 13, 9]], region=60)
+    work.paint([[1, 1, 1], [20, 20, 20]], 31)
+    work.lock(31)
+    work.recolor(60, (1, 2, 3))
+    work.undo()
+    return work
+
+
+def test_everything_comes_back(work: Refinement, tmp_path: Path) -> None:
+    work.save(tmp_path / "case.strata")
+    again = Refinement.load(tmp_path / "case.strata")
+    assert np.array_equal(again.labels, work.labels)
+    assert again.labels.dtype == work.labels.dtype
+    assert again.regions == work.regions
+    assert (again.history, again.undone, again.next_id) == (work.history, work.undone, work.next_id)
+    assert (again.tree, again.granularity) == (work.tree, work.granularity)
+    for name in ("supervoxels", "descriptors", "confidence", "edges"):
+        assert np.array_equal(getattr(again.proposal, name), getattr(work.proposal, name))
+    assert again.proposal.descriptor_names == work.proposal.descriptor_names
+    assert again.proposal.provenance == work.proposal.provenance
+    assert again.proposal.regions(17).regions == work.proposal.regions(17).regions
+
+
+def test_work_goes_on_after_loading_as_if_never_closed(work: Refinement, tmp_path: Path) -> None:
+    work.save(tmp_path / "case.strata")
+    again = Refinement.load(tmp_path / "case.strata")
+    steps = len(work.history)
+    for one in (work, again):
+        one.redo()
+        one.scribble([[12, 20, 16]], region=61)
+    assert np.array_equal(again.labels, work.labels)
+    for step in range(steps, -1, -1):
+        work.jump(step)
+        again.jump(step)
+        assert np.array_equal(again.labels, work.labels)
+        assert again.regions == work.regions
+    again.jump(steps)
+    assert np.array_equal(again.replay(phantom_proposal()).labels, again.labels)
+
+
+def test_export_equals_the_screen_before_and_after(work: Refinement, tmp_path: Path) -> None:
+    assert np.array_equal(work.segmentation.labels, work.labels)
+    assert {row.id for row in work.segmentation.regions} == set(np.unique(work.labels).tolist()) - {0}
+    work.save(tmp_path / "case.strata")
+    again = Refinement.load(tmp_path / "case.strata").segmentation
+    assert np.array_equal(again.labels, work.labels)
+    assert again.regions == work.segmentation.regions
+
+
+def test_geometry_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    volume = phantom_volume()
+    affine = volume.geometry.affine + np.random.default_rng(0).normal(0, 1e-3, (4, 4)) * [[1], [1], [1], [0]]
+    to_memory = np.array([[2, -1], [1, -1], [0, 1]], float)
+    grid = FileGrid("nifti", (32, 28, 24), affine[:, [2, 1, 0, 3]] / 3, to_memory, header=bytes(range(256)), suffix=".nii.gz")
+    moved = Volume(volume.data, Geometry(volume.data.shape, affine, grid), "ct", "a name", notes=("Said.",))
+    Refinement(phantom_proposal(moved)).save(tmp_path / "case.strata")
+    found = Refinement.load(tmp_path / "case.strata").volume
+    assert found.geometry.affine.tobytes() == affine.tobytes()
+    assert found.geometry.file is not None
+    assert found.geometry.file.affine.tobytes() == grid.affine.tobytes()
+    assert found.geometry.file.header == grid.header
+    assert (found.geometry.file.kind, found.geometry.file.shape, found.geometry.file.suffix) == ("nifti", (32, 28, 24), ".nii.gz")
+    assert np.array_equal(found.geometry.file.to_memory, to_memory)
+    assert (found.modality, found.name, found.notes) == ("ct", "a name", ("Said.",))
+
+
+def test_the_scan_is_read_from_its_place_when_first_used(tmp_path: Path) -> None:
+    import nibabel
+
+    data = np.random.default_rng(0).integers(0, 900, (12, 14, 16)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(data, np.diag([1.0, 1, 2, 1])), tmp_path / "scan.nii.gz")
+    volume = read(tmp_path / "scan.nii.gz")
+    Refinement(phantom_proposal(volume), regions=5).save(tmp_path / "case.strata")
+    work = Refinement.load(tmp_path / "case.strata")
+    write(work.segmentation, tmp_path / "labels.nii.gz")
+    assert np.array_equal(np.asarray(work.volume.data), volume.data)
+    assert np.allclose(work.volume.data * 2 - volume.data, volume.data)
+    work.save(tmp_path / "again.strata")
+
+    (tmp_path / "scan.nii.gz").rename(tmp_path / "moved.nii.gz")
+    work = Refinement.load(tmp_path / "again.strata")
+    assert work.segmentation.labels.shape == volume.data.shape
+    with pytest.raises(CaseError, match=r"volume="):
+        np.asarray(work.volume.data)
+    found = Refinement.load(tmp_path / "again.strata", volume=read(tmp_path / "moved.nii.gz"))
+    assert np.array_equal(found.volume.data, volume.data)
+
+
+def test_another_scan_is_refused(work: Refinement, tmp_path: Path) -> None:
+    work.save(tmp_path / "case.strata")
+    Refinement.load(tmp_path / "case.strata", volume=phantom_volume())
+    other = phantom_volume(seed=1)
+    for volume in (other, phantom_volume((10, 12, 14)), replace(phantom_volume(), data=other.data)):
+        with pytest.raises(CaseError, match="not the scan of this case"):
+            Refinement.load(tmp_path / "case.strata", volume=volume)
+
+
+def test_a_scan_made_in_memory_has_to_be_passed(work: Refinement, tmp_path: Path) -> None:
+    work.save(tmp_path / "case.strata")
+    volume = Refinement.load(tmp_path / "case.strata").volume
+    assert volume.data.shape == (24, 28, 32)
+    with pytest.raises(CaseError, match="made in memory"):
+        volume.data.min()
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.99])
+def test_a_cut_off_case_is_one_line(work: Refinement, tmp_path: Path, keep: float) -> None:
+    path = tmp_path / "case.strata"
+    work.save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * keep)])
+    with pytest.raises(CaseError, match="damaged") as caught:
+        Refinement.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_flipped_bytes_are_found(work: Refinement, tmp_path: Path) -> None:
+    path = tmp_path / "case.strata"
+    work.save(path)
+    whole = bytearray(path.read_bytes())
+    for place in np.linspace(100, len(whole) - 100, 25).astype(int):
+        broken = whole.copy()
+        broken[place : place + 8] = bytes(255 - b for b in broken[place : place + 8])
+        path.write_bytes(bytes(broken))
+        try:
+            assert np.array_equal(Refinement.load(path).labels, work.labels)  # a byte that nobody reads
+        except CaseError:
+            continue
+
+
+def test_missing_file_and_missing_folder_say_so(work: Refinement, tmp_path: Path) -> None:
+    with pytest.raises(CaseError, match="No such file"):
+        Refinement.load(tmp_path / "none.strata")
+    with pytest.raises(WriteError, match="folder"):
+        work.save(tmp_path / "none" / "case.strata")
+
+
+def test_a_failed_save_keeps_the_old_case(work: Refinement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "case.strata"
+    work.save(path)
+    before = path.read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("zipfile.ZipFile.writestr", full)
+    with pytest.raises(WriteError, match="disk is full"):
+        work.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_both_numbers_are_refused() -> None:
+    with pytest.raises(EditError, match="not both"):
+        Refinement(phantom_proposal(), regions=3, tissues=4)

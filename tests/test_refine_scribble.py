@@ -1,0 +1,170 @@
+"""Scribbles teach: what follows a stroke, what stays, and how far a few clicks go."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from phantoms import phantom_proposal, phantom_truth
+from scipy import ndimage as ndi
+
+from napari_strata.errors import EditError
+from napari_strata.proposal.proposal import Proposal
+from napari_strata.refine.refinement import Refinement
+
+TRUTH = phantom_truth()
+
+
+@pytest.fixture(scope="module")
+def proposal() -> Proposal:
+    return phantom_proposal()
+
+
+def click(mask: np.ndarray, radius: int = 1) -> np.ndarray:
+    """Give a small stroke around the deepest voxel of a mask."""
+    deep = np.unravel_index(ndi.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1].argmax(), mask.shape)
+    ball = np.argwhere(((np.indices(mask.shape).T - np.array(deep)[::1]) ** 2).sum(axis=-1).T <= radius**2)
+    return ball[mask[tuple(ball.T)]]
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * (a & b).sum() / max(1, a.sum() + b.sum()))
+
+
+def test_one_stroke_everywhere_finds_the_same_tissue_elsewhere(proposal: Proposal) -> None:
+    work = Refinement(proposal)
+    left = TRUTH.copy()
+    left[:, :, 16:] = 0
+    region = work.scribble(click(left == 2), scope="everywhere")
+    assert dice(work.labels == region, TRUTH == 2) > 0.75
+
+
+def test_one_stroke_here_stays_near(proposal: Proposal) -> None:
+    work = Refinement(proposal)
+    left = TRUTH.copy()
+    left[:, :, 16:] = 0
+    region = work.scribble(click(left == 2), scope="here")
+    got = work.labels == region
+    assert got.any()
+    assert not (got & (TRUTH == 2))[:, :, 16:].any()
+
+
+def test_region_0_is_taught_like_any_other(proposal: Proposal) -> None:
+    work = Refinement(proposal, tissues=5)
+    work.scribble(click(TRUTH == 4), region=20)
+    work.scribble(click(TRUTH == 1), region=0)
+    assert dice(work.labels == 0, TRUTH <= 1) > 0.9
+    assert dice(work.labels == 20, TRUTH == 4) > 0.7
+
+
+def test_what_a_stroke_crosses_is_given_and_stays_given(proposal: Proposal) -> None:
+    work = Refinement(proposal)
+    stroke = click(TRUTH == 3)
+    work.scribble(stroke, region=7)
+    work.scribble(click(TRUTH == 1), region=8)
+    work.cut(regions=40)
+    assert (work.labels[tuple(stroke.T)] == 7).all()
+
+
+def test_assigned_supervoxels_are_not_moved_by_scribbles_elsewhere(proposal: Proposal) -> None:
+    work = Refinement(proposal)
+    body = np.unique(proposal.supervoxels[TRUTH == 1])[:30]
+    work.assign(body, 4)
+    work.scribble(click(TRUTH == 2), region=5)
+    work.scribble(click((TRUTH == 1) & ~np.isin(proposal.supervoxels, body)), region=6)
+    assert (work.table[body] == 4).all()
+
+
+def test_a_later_stroke_calls_back_what_an_earlier_one_took(proposal: Proposal) -> None:
+    work = Refinement(proposal)
+    work.scribble(click(TRUTH == 1), region=1)
+    flooded = int((work.labels[TRUTH > 1] == 1).sum())
+    for organ in (2, 3, 4, 5):
+        work.scribble(click(TRUTH == organ), region=organ)
+    assert int((work.labels[TRUTH > 1] == 1).sum()) <= flooded
+    assert dice(work.labels == 3, TRUTH == 3) > 0.75
+
+
+def test_two_strokes_in_one_supervoxel_part_its_voxels(proposal: Proposal) -> None:
+    work = Refinement(proposal)
+    biggest = np.argwhere(proposal.supervoxels == np.bincount(proposal.supervoxels.ravel()).argmax())
+    work.scribble(biggest[:12], region=1)
+    work.scribble(biggest[-5:], region=2)
+    labels = work.labels
+    assert (labels[tuple(biggest[:-5].T)] == 1).all()
+    assert (labels[tuple(biggest[-5:].T)] == 2).all()
+    work.scribble(biggest[12:-5], region=2)
+    labels = work.labels
+    assert (labels[tuple(biggest[:12].T)] == 1).all()
+    assert (labels[tuple(biggest[12:].T)] == 2).all()
+
+
+def test_a_stroke_over_an_earlier_strokes_voxels_wins(proposal: Proposal) -> None:
+    work = Refinement(proposal)
+    biggest = np.argwhere(proposal.supervoxels == np.bincount(proposal.supervoxels.ravel()).argmax())
+    work.scribble(biggest[:12], region=1)
+    work.scribble(biggest[-5:], region=2)
+    work.scribble(biggest[-5:], region=3)
+    assert (work.labels[tuple(biggest[-5:].T)] == 3).all()
+
+
+def test_locked_regions_ignore_strokes_and_do_not_grow(proposal: Proposal) -> None:
+    work = Refinement(proposal, tissues=5)
+    work.scribble(click(TRUTH == 2), region=30)
+    work.lock(30)
+    kept = work.labels == 30
+    mixed = np.concatenate([np.argwhere(kept)[:4], click(TRUTH == 4)])
+    work.scribble(mixed, region=31)
+    work.scribble(click(TRUTH == 1), region=0)
+    assert np.array_equal(work.labels == 30, kept)
+    assert "4 skipped" in work.history[-2]
+    with pytest.raises(EditError, match="locked"):
+        work.scribble(np.argwhere(kept)[:4], region=31)
+
+
+def test_strokes_follow_merges(proposal: Proposal) -> None:
+    work = Refinement(proposal)
+    work.scribble(click(TRUTH == 2), region=1)
+    work.scribble(click(TRUTH == 3), region=2)
+    work.merge([1, 2])
+    work.scribble(click(TRUTH == 1), region=0)
+    assert set(np.unique(work.labels)) == {0, 1}
+    assert dice(work.labels == 1, np.isin(TRUTH, (2, 3, 4, 5))) > 0.6
+
+
+def test_the_order_of_voxels_in_a_stroke_does_not_matter(proposal: Proposal) -> None:
+    stroke = click(TRUTH == 2, radius=2)
+    one, two = Refinement(proposal, regions=20), Refinement(proposal, regions=20)
+    one.scribble(stroke, region=30)
+    two.scribble(stroke[::-1], region=30)
+    assert np.array_equal(one.labels, two.labels)
+
+
+def test_a_user_who_clicks_on_errors_gets_there_in_a_few_clicks(proposal: Proposal) -> None:
+    work = Refinement(proposal)
+    for organ in range(6):
+        work.scribble(click(TRUTH == organ), region=organ)
+    for _ in range(12):
+        wrong = work.labels != TRUTH
+        parts, _ = ndi.label(wrong)
+        worst = parts == np.bincount(parts.ravel())[1:].argmax() + 1
+        organ = int(np.bincount(TRUTH[worst]).argmax())
+        work.scribble(click(worst & (TRUTH == organ)), region=organ)
+    reachable = [dice(_best_labels(proposal) == i, TRUTH == i) for i in range(6)]
+    assert min(dice(work.labels == i, TRUTH == i) / reachable[i] for i in range(6)) > 0.9
+
+
+def _best_labels(proposal: Proposal) -> np.ndarray:
+    votes = np.zeros((proposal.n_supervoxels, 6), np.int64)
+    np.add.at(votes, (proposal.supervoxels.ravel(), TRUTH.ravel()), 1)
+    return votes.argmax(axis=1)[proposal.supervoxels]
+
+
+def test_suggestions_are_uncertain_places_inside_their_region(proposal: Proposal) -> None:
+    work = Refinement(proposal, regions=8)
+    work.lock(1)
+    found = work.suggestions(6)
+    assert len(found) == 6
+    for place in found:
+        assert work.region_at(place.voxel_zyx) == place.region != 1
+        assert np.allclose(proposal.volume.geometry.world_from_voxel(place.voxel_zyx), place.ras_mm)
+    assert Refinement(proposal).suggestions(0) == []

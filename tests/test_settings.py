@@ -1,0 +1,50 @@
+"""Settings: limits, TOML and unknown names."""
+
+import pytest
+
+from napari_strata.errors import SettingsError
+from napari_strata.settings import PretrainSettings, ProposeSettings, RunSettings
+
+
+def test_defaults_are_valid_and_survive_a_round_trip():
+    for settings in (ProposeSettings, RunSettings, PretrainSettings):
+        assert settings.from_dict(settings().to_dict()) == settings()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"memory_gb": -1.0}, "must lie between"),
+        ({"supervoxels": 3}, "must lie between"),
+        ({"supervoxels": "many"}, "must be of type int"),
+        ({"no_such_knob": 1}, "Unknown setting no_such_knob"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_limits(values, message):
+    with pytest.raises(SettingsError, match=message):
+        ProposeSettings.from_dict(values)
+
+
+def test_a_bad_choice_lists_the_choices():
+    with pytest.raises(SettingsError, match="'auto', 'cpu', 'cuda'"):
+        RunSettings(device="tpu")
+
+
+def test_toml_gives_a_table_and_leaves_the_rest_at_defaults(tmp_path):
+    path = tmp_path / "strata.toml"
+    path.write_text("[propose]\nsupervoxels = 5000\nfeature_weight = 2\n")
+    settings = ProposeSettings.from_toml(path, "propose")
+    assert settings.supervoxels == 5000
+    assert settings.feature_weight == 2
+    assert settings.memory_gb == ProposeSettings().memory_gb
+    assert RunSettings.from_toml(path, "run") == RunSettings()
+
+
+@pytest.mark.parametrize("text", ["[propose\n", "[propose]\nmemory_gb = 'much'\n"])
+def test_a_damaged_toml_is_a_clear_error(tmp_path, text):
+    path = tmp_path / "strata.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError):
+        ProposeSettings.from_toml(path, "propose")
+    with pytest.raises(SettingsError, match="Check the path"):
+        ProposeSettings.from_toml(tmp_path / "missing.toml", "propose")
