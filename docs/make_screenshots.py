@@ -58,7 +58,7 @@ class Tour:
 
     def shoot(self, name: str) -> None:
         """Save the whole window."""
-        settle(0.4)
+        settle(1.0)
         self.viewer.screenshot(str(self.out / f"{name}.png"), canvas_only=False, flash=False)
         print(f"{name}.png")
 
@@ -114,7 +114,7 @@ class Tour:
 
     def slice_index(self) -> int:
         """Give the axial slice on screen."""
-        return int(round(self.case.labels.world_to_data(self.viewer.dims.point)[0]))
+        return round(float(self.case.labels.world_to_data(self.viewer.dims.point)[0]))
 
     def stroke(self, region: int) -> None:
         """Make a new region from a stroke of napari's brush across part of a region."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from napari.layers import Image, Labels
-from phantoms import phantom_volume
 
 from napari_strata.errors import GeometryError
 from napari_strata.gui.layers import (
@@ -17,6 +16,7 @@ from napari_strata.gui.layers import (
     volume_from_layer,
 )
 from napari_strata.volume import Geometry, Region, Segmentation, Volume
+from phantoms import phantom_volume
 
 OBLIQUE = np.array([[0.3, 0.1, -1.9, 40], [0.2, -1.4, -0.1, 20], [-2.9, 0.2, 0.3, -7], [0, 0, 0, 1.0]])
 

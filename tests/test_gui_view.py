@@ -7,12 +7,12 @@ import itertools
 import numpy as np
 import pytest
 from napari.layers import Image
-from phantoms import phantom_volume
 
 from napari_strata.gui.layers import image_tuple
 from napari_strata.gui.view import describe_position, edge_letters, plane_order, upright_orientation, world_directions
 from napari_strata.gui.windows import contrast_limits, preset_names
 from napari_strata.volume import Geometry
+from phantoms import phantom_volume
 
 MEMORY = -np.eye(3)[::-1]
 """Directions of our own layers: inferior, posterior, left."""

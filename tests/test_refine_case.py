@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from phantoms import phantom_proposal, phantom_volume
 
 from napari_strata.errors import CaseError, EditError, WriteError
 from napari_strata.io.files import read, write
 from napari_strata.refine.refinement import Refinement
 from napari_strata.volume import FileGrid, Geometry, Volume
+from phantoms import phantom_proposal, phantom_volume
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from phantoms import phantom_proposal
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.refine.refinement import Change, Refinement
+from phantoms import phantom_proposal
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +191,17 @@ def test_consecutive_cuts_are_one_step(proposal: Proposal) -> None:
     work.cut(tissues=4)
     assert len(work.history) == 1
     assert work.undo() == "Cut: 4 tissues"
+    assert np.array_equal(work.labels, start)
+
+
+def test_a_drag_that_ends_where_it_began_leaves_no_step_and_no_stale_redo(proposal: Proposal) -> None:
+    work = Refinement(proposal, regions=20)
+    start = work.labels
+    work.cut(regions=10)
+    work.merge([1, 2])
+    work.undo()
+    work.cut(regions=20)
+    assert (work.history, work.undone) == ((), ())
     assert np.array_equal(work.labels, start)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from phantoms import phantom_proposal, phantom_truth
 from scipy import ndimage as ndi
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.refine.refinement import Refinement
+from phantoms import phantom_proposal, phantom_truth
 
 TRUTH = phantom_truth()
 
@@ -22,7 +22,7 @@ def proposal() -> Proposal:
 def click(mask: np.ndarray, radius: int = 1) -> np.ndarray:
     """Give a small stroke around the deepest voxel of a mask."""
     deep = np.unravel_index(ndi.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1].argmax(), mask.shape)
-    ball = np.argwhere(((np.indices(mask.shape).T - np.array(deep)[::1]) ** 2).sum(axis=-1).T <= radius**2)
+    ball = np.argwhere(radius**2 >= ((np.indices(mask.shape).T - np.array(deep)[::1]) ** 2).sum(axis=-1).T)
     return ball[mask[tuple(ball.T)]]
 
 
@@ -75,13 +75,14 @@ def test_assigned_supervoxels_are_not_moved_by_scribbles_elsewhere(proposal: Pro
 
 
 def test_a_later_stroke_calls_back_what_an_earlier_one_took(proposal: Proposal) -> None:
+    left, right = TRUTH.copy(), TRUTH.copy()
+    left[:, :, 16:] = right[:, :, :16] = 0
     work = Refinement(proposal)
-    work.scribble(click(TRUTH == 1), region=1)
-    flooded = int((work.labels[TRUTH > 1] == 1).sum())
-    for organ in (2, 3, 4, 5):
-        work.scribble(click(TRUTH == organ), region=organ)
-    assert int((work.labels[TRUTH > 1] == 1).sum()) <= flooded
-    assert dice(work.labels == 3, TRUTH == 3) > 0.75
+    one = work.scribble(click(left == 2))
+    assert (work.labels[right == 2] == one).mean() > 0.5
+    two = work.scribble(click(right == 2))
+    assert (work.labels[right == 2] == two).mean() > 0.6
+    assert (work.labels[left == 2] == one).mean() > 0.6
 
 
 def test_two_strokes_in_one_supervoxel_part_its_voxels(proposal: Proposal) -> None:
@@ -142,15 +143,22 @@ def test_the_order_of_voxels_in_a_stroke_does_not_matter(proposal: Proposal) -> 
 def test_a_user_who_clicks_on_errors_gets_there_in_a_few_clicks(proposal: Proposal) -> None:
     work = Refinement(proposal)
     for organ in range(6):
-        work.scribble(click(TRUTH == organ), region=organ)
-    for _ in range(12):
-        wrong = work.labels != TRUTH
-        parts, _ = ndi.label(wrong)
-        worst = parts == np.bincount(parts.ravel())[1:].argmax() + 1
+        work.scribble(click(organ == TRUTH), region=organ)
+    clicks = 0
+    while (worst := _largest_part(work.labels != TRUTH)).sum() > 20 and clicks < 10:
         organ = int(np.bincount(TRUTH[worst]).argmax())
-        work.scribble(click(worst & (TRUTH == organ)), region=organ)
-    reachable = [dice(_best_labels(proposal) == i, TRUTH == i) for i in range(6)]
-    assert min(dice(work.labels == i, TRUTH == i) / reachable[i] for i in range(6)) > 0.9
+        work.scribble(click(worst & (organ == TRUTH)), region=organ)
+        clicks += 1
+    reachable = _best_labels(proposal)
+    for organ in range(6):
+        assert dice(work.labels == organ, organ == TRUTH) > 0.95 * dice(reachable == organ, organ == TRUTH)
+
+
+def _largest_part(mask: np.ndarray) -> np.ndarray:
+    parts, _ = ndi.label(mask)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return (parts == sizes.argmax()) & mask
 
 
 def _best_labels(proposal: Proposal) -> np.ndarray:

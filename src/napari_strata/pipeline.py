@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from napari_strata.errors import SettingsError
 from napari_strata.settings import Device, ProposeSettings
 from napari_strata.volume import Progress, Volume, no_progress
 
@@ -82,13 +81,16 @@ def propose(
         If a CUDA device is asked for and there is none.
     """
     from napari_strata.encoder.embed import choose_grid, embed_brightness
+    from napari_strata.encoder.network import pick_device, use_threads
     from napari_strata.encoder.weights import load_encoder, weights_hash
-    from napari_strata.preprocess import body_mask, brightness
+    from napari_strata.preprocess import body_mask, brightness, use_filter_threads
     from napari_strata.proposal.build import Evidence, build_proposal
 
     chosen = settings or ProposeSettings()
     watch = Stopwatch()
-    used = _use_threads(threads, device)
+    kind = pick_device(device).type
+    use_filter_threads(threads)
+    torch_threads = use_threads(threads)
     on_progress(0, 1, "finding the body")
     with watch.stage("prepare"):
         inside = body_mask(volume)
@@ -100,7 +102,7 @@ def propose(
         proposal = build_proposal(Evidence(volume, inside, light, features), chosen, seed=seed, on_progress=on_progress)
     provenance = {
         "settings": chosen.to_dict(),
-        "run": {"seed": seed, "device": used["device"], "threads": used["threads"]},
+        "run": {"seed": seed, "device": kind, "threads": torch_threads},
         "working_spacing_zyx_mm": [round(s, 4) for s in grid.spacing_zyx_mm],
         "weights_sha256": weights_hash(weights),
         "versions": versions(),
@@ -118,17 +120,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def _use_threads(threads: int, device: str) -> dict[str, Any]:
-    """Tell torch and ITK how many threads to take; give what was chosen."""
-    import torch
-    import SimpleITK as sitk
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("No CUDA GPU was found. Use --device auto or cpu, or install a CUDA build of torch (see the README).")
-    if threads:
-        torch.set_num_threads(threads)
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-    kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    return {"device": kind, "threads": torch.get_num_threads()}

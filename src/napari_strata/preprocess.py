@@ -21,6 +21,12 @@ _PADDING_SHARE = 0.15
 """A single value on at least this share of the voxels of an MR is padding, not tissue."""
 
 
+def use_filter_threads(threads: int) -> None:
+    """Let ITK's filters take this many threads; 0 leaves the choice to ITK."""
+    if threads:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+
+
 def brightness(data: NDArray[np.generic], modality: Modality, *, inside: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
     """Map intensities to [0, 1]: CT by fixed HU knots, MR by percentiles of what is inside the body.
 
@@ -78,9 +84,8 @@ def body_mask(volume: Volume) -> NDArray[np.bool_]:
         mask = _round_off(mask, small_mm, open_mm=0.0 if padding is not None else 3.0)
     if not mask.any() or mask.all():
         return np.ones(volume.data.shape, bool)
-    full = np.repeat(np.repeat(np.repeat(mask, step[0], 0), step[1], 1), step[2], 2)
-    z, y, x = volume.data.shape
-    full = full[:z, :y, :x]
+    nearest = [np.minimum((np.arange(n) + k // 2) // k, m - 1) for n, k, m in zip(volume.data.shape, step, mask.shape, strict=True)]
+    full = mask[np.ix_(*nearest)]
     if volume.modality == "mr" and padding is not None:
         full &= ndimage.binary_fill_holes(volume.data != padding) if full.size < 3e7 else volume.data != padding
     return full
@@ -96,7 +101,7 @@ def _padding_value(data: NDArray[np.generic]) -> float | None:
 
 
 def _above_noise(small: NDArray[np.float32], spacing_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
-    smooth = ndimage.gaussian_filter(small, 2.0 / np.maximum(spacing_mm, 0.5))
+    smooth = ndimage.gaussian_filter(small, 1.2 / np.maximum(spacing_mm, 0.5))
     low, high = np.percentile(smooth, (0.1, 99.0))
     clipped = np.clip(smooth, low, high)
     image = sitk.GetImageFromArray(clipped)
@@ -104,10 +109,11 @@ def _above_noise(small: NDArray[np.float32], spacing_mm: NDArray[np.float64]) ->
     threshold.SetNumberOfHistogramBins(256)
     threshold.Execute(image)
     otsu = threshold.GetThreshold()
-    air = clipped[clipped < otsu]
-    center = float(np.median(air))
-    spread = 1.4826 * float(np.median(np.abs(air - center)))
-    return clipped > min(otsu, max(center + 6.0 * spread, low + 0.12 * (otsu - low)))
+    edge = np.concatenate([np.take(clipped, i, axis=a).ravel() for a in range(3) for i in (0, -1)])
+    center = float(np.percentile(edge, 25))
+    below = clipped[clipped <= center]
+    spread = 1.4826 * float(np.median(center - below))
+    return clipped > min(otsu, max(center + 6.0 * spread, center + 0.25 * (otsu - center)))
 
 
 def _round_off(mask: NDArray[np.bool_], spacing_mm: NDArray[np.float64], *, open_mm: float) -> NDArray[np.bool_]:
@@ -202,7 +208,7 @@ def resample(data: NDArray[np.float32], shape_zyx: tuple[int, int, int]) -> NDAr
     if data.shape == tuple(shape_zyx):
         return data
     ratio = np.array(data.shape) / np.array(shape_zyx)
-    smooth = ndimage.uniform_filter(data, [max(1, round(r)) for r in ratio], mode="nearest") if ratio.max() > 1.5 else data
+    smooth = ndimage.gaussian_filter(data, 0.4 * np.where(ratio > 1.2, ratio, 0.0), mode="nearest", truncate=2.5)
     image = sitk.GetImageFromArray(smooth)
     image.SetSpacing([1.0, 1.0, 1.0])
     size = [int(n) for n in reversed(shape_zyx)]

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from monai.networks.nets.basic_unet import BasicUNet
 from torch import Tensor, nn
 
+from napari_strata.errors import SettingsError
+
 FEATURES = (16, 16, 32, 64, 128, 16)
 LEVEL_CHANNELS = (12, 12, 12, 12)
 """Channels read out at full, half, quarter and eighth resolution."""
@@ -54,7 +56,22 @@ class StrataEncoder(nn.Module):
 
 
 def pick_device(name: str) -> torch.device:
-    """Turn "auto", "cpu" or "cuda" into a device; auto takes a GPU when there is one."""
+    """Turn "auto", "cpu" or "cuda" into a device; auto takes a GPU when there is one.
+
+    Raises
+    ------
+    SettingsError
+        If a CUDA device is asked for and there is none.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("No CUDA GPU was found. Use --device auto or cpu, or install a CUDA build of torch (see the README).")
     return torch.device(name)
+
+
+def use_threads(threads: int) -> int:
+    """Let torch take this many CPU threads (0: its own choice); give how many it takes now."""
+    if threads:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()

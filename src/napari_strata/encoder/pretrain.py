@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from napari_strata.encoder.network import StrataEncoder, pick_device
+from napari_strata.encoder.network import StrataEncoder, pick_device, use_threads
 from napari_strata.encoder.weights import write_weights
 from napari_strata.errors import WeightsError
 from napari_strata.preprocess import brightness
@@ -152,7 +152,13 @@ def pretext_loss(encoder: StrataEncoder, batch: Batch, settings: PretrainSetting
 
 
 def pretrain(
-    output: Path, settings: PretrainSettings, *, device: str = "auto", minutes: float | None = None, on_progress: Progress = no_progress
+    output: Path,
+    settings: PretrainSettings,
+    *,
+    device: str = "auto",
+    threads: int = 0,
+    minutes: float | None = None,
+    on_progress: Progress = no_progress,
 ) -> Path:
     """Pretrain an encoder, or go on where an earlier run stopped.
 
@@ -164,6 +170,8 @@ def pretrain(
         The recipe.
     device : {"auto", "cpu", "cuda"}
         Where to train.
+    threads : int
+        CPU threads; 0 takes every core.
     minutes : float, optional
         Stop after this long, having saved; otherwise after `settings.steps`.
     on_progress : callable
@@ -174,6 +182,7 @@ def pretrain(
     Path
         `output`.
     """
+    use_threads(threads)
     run = _Run.start(output, settings, pick_device(device))
     started = saved = time.monotonic()
     while run.step < settings.steps:

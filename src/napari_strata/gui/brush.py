@@ -83,8 +83,8 @@ class Brush:
         """Stop painting."""
         self.layer.mode = "pan_zoom"
 
-    def take(self) -> tuple[Strokes, ...]:
-        """Give the strokes, one entry per region, and clear the layer."""
+    def strokes(self) -> tuple[Strokes, ...]:
+        """Give the strokes, one entry per region."""
         data = self.layer.data
         flat = np.flatnonzero(data)
         if len(flat) == 0:
@@ -95,9 +95,12 @@ class Brush:
         for value in np.unique(values).tolist():
             region = value - _SHIFT
             taken.append(Strokes(None if region == self._new_id else region, voxels[values == value]))
-        data.reshape(-1)[flat] = 0
-        self.layer.refresh(extent=False)
         return tuple(taken)
+
+    def clear(self) -> None:
+        """Take the strokes off the layer."""
+        self.layer.data[...] = 0
+        self.layer.refresh(extent=False)
 
     def remove(self) -> None:
         """Take the layer away."""

@@ -11,6 +11,7 @@ from qtpy.QtCore import QObject
 from napari_strata.errors import EditError
 from napari_strata.gui.brush import Brush
 from napari_strata.gui.painter import LabelsPainter
+from napari_strata.refine.owner import Scope
 from napari_strata.refine.refinement import Refinement
 
 if TYPE_CHECKING:
@@ -87,18 +88,20 @@ class ScanCase:
             self.brush.put_down()
             self._viewer.layers.selection.active = self.labels
 
-    def apply_strokes(self, scope: str) -> tuple[int, ...]:
+    def apply_strokes(self, scope: Scope) -> tuple[int, ...]:
         """Teach the refinement what was stroked; gives the regions that learned.
 
         Raises
         ------
         EditError
-            If nothing was stroked, or a region is locked.
+            If nothing was stroked, or a region is locked; the strokes stay on the canvas then.
         """
-        taken = self.brush.take() if self.brush is not None and self.brush.is_present else ()
-        if not taken:
+        taken = self.brush.strokes() if self.brush is not None and self.brush.is_present else ()
+        if self.brush is None or not taken:
             raise EditError("There are no strokes yet. Choose Scribble, stroke over a region on the scan, then Update.")
-        return tuple(self.work.scribble(strokes.voxels, region=strokes.region, scope=scope) for strokes in taken)  # type: ignore[arg-type]
+        taught = [self.work.scribble(strokes.voxels, region=strokes.region, scope=scope) for strokes in taken]
+        self.brush.clear()
+        return tuple(taught)
 
     def take_hand_paint(self) -> None:
         """Hand what was painted into the labels layer over to the refinement.
@@ -113,7 +116,7 @@ class ScanCase:
             for value in np.unique(values).tolist():
                 self.work.paint(voxels[values == value], value)
         finally:
-            self.painter.repaint()
+            self.painter.repaint(voxels)
 
     def region_under(self, world_point: np.ndarray, view_direction: np.ndarray | None, displayed: list[int]) -> int | None:
         """Give the region under the mouse, in 2D or 3D; None outside the scan."""

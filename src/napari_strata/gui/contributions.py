@@ -49,9 +49,9 @@ def read_layers(path: str | Sequence[str]) -> list[LayerTuple]:
 
 def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """Write one labels layer on the grid of the scan it lies on, with its region table beside it."""
-    from napari_strata.gui.worker import export_labels
+    from napari_strata.gui.worker import write_labels_and_regions
 
-    return [str(written) for written in export_labels(segmentation_from_parts(data, attributes), Path(path))]
+    return [str(written) for written in write_labels_and_regions(segmentation_from_parts(data, attributes), Path(path))]
 
 
 def sample_head_t1() -> list[LayerTuple]:
@@ -191,9 +191,9 @@ def _is_known(path: Path) -> bool:
 
 def _has_region_table(path: Path) -> bool:
     """Say whether a file holds labels that we exported: their region table stands beside it."""
-    from napari_strata.gui.worker import table_path
+    from napari_strata.export.outputs import outputs_beside
 
-    table = table_path(path)
+    table = outputs_beside(path).sidecar
     return path.is_file() and table.is_file() and '"regions"' in table.read_text(encoding="utf-8", errors="replace")
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QButtonGroup, QGridLayout, QLabel, QSpinBox, QWidget
+from qtpy.QtWidgets import QButtonGroup, QGridLayout, QLabel, QPushButton, QSpinBox, QWidget
 
 from napari_strata.gui.sections import Section, narrow_combo, push_button, row_of
+from napari_strata.refine.owner import Scope
 
 
 class EditSection(Section):
@@ -41,9 +42,9 @@ class EditSection(Section):
         self._lay_out()
 
     @property
-    def scope(self) -> str:
-        """How far scribbles reach: "here" or "everywhere"."""
-        return str(self._scope.currentData())
+    def scope(self) -> Scope:
+        """How far scribbles reach."""
+        return "everywhere" if self._scope.currentData() == "everywhere" else "here"
 
     @property
     def target(self) -> str:

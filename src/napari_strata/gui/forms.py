@@ -34,7 +34,7 @@ def settings_form(settings: object) -> Container[Any]:
                 annotation=hints[knob.name],
                 name=knob.name,
                 label=f"{label} ({unit})" if unit else label,
-                options=options,  # type: ignore[arg-type]
+                options=options,
             )
         )
     return Container(widgets=rows, labels=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class ViewerHooks:
         """Bind keys on the viewer or on a layer; bindings of napari itself come back with `remove`."""
         for key, action in keys:
             provider.bind_key(key, _without_argument(action), overwrite=True)
-            self._undo.append(lambda key=key: provider.bind_key(key, None, overwrite=True))
+            self._undo.append(partial(provider.bind_key, key, None, overwrite=True))
 
     def on_remove(self, callback: Callable[[], object]) -> None:
         """Call back when the hooks are removed."""

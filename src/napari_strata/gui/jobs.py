@@ -55,13 +55,10 @@ class JobRunner(QObject):
         self._progress, self._on_done = progress, on_done
         if isinstance(parent := self.parent(), QObject):
             parent.destroyed.connect(progress.cancel)
-        worker = create_worker(body, progress)
-        worker.returned.connect(self._finish)
-        worker.errored.connect(self._fail)
         self._poll.start()
         self.running_changed.emit(True)
         self.progressed.emit(Step(0, 0, "Starting"))
-        worker.start()
+        create_worker(body, progress, _connect={"returned": self._finish, "errored": self._fail})
 
     def cancel(self) -> None:
         """Ask the job that runs, if any, to stop."""

@@ -40,7 +40,13 @@ def image_tuple(volume: Volume) -> LayerTuple:
 
     facts = {"modality": volume.modality, "name": volume.name, "path": volume.path, "notes": volume.notes}
     limits = contrast_limits(volume.data, volume.modality, default_preset(volume.modality))
-    kwargs = {"name": volume.name, "colormap": "gray", "contrast_limits": limits, "interpolation2d": "linear", "rendering": "attenuated_mip"}
+    kwargs = {
+        "name": volume.name,
+        "colormap": "gray",
+        "contrast_limits": limits,
+        "interpolation2d": "linear",
+        "rendering": "attenuated_mip",
+    }
     return np.asarray(volume.data), {**kwargs, **grid_kwargs(volume.geometry, facts)}, "image"
 
 
@@ -98,7 +104,7 @@ def region_colormap(regions: Iterable[Region], *, capacity: int = 0) -> DirectLa
     colors: dict[int | None, NDArray[np.float32]] = {None: clear, 0: clear}
     rgb = {number: region_color(number) for number in range(1, capacity + 1)}
     rgb.update({region.id: region.color for region in regions})
-    colors.update({number: np.array([*color, 255], np.float32) / 255 for number, color in rgb.items()})
+    colors.update({number: np.array([*color, 255], np.float32) / np.float32(255) for number, color in rgb.items()})
     return DirectLabelColormap(color_dict=colors)
 
 

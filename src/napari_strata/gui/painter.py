@@ -78,11 +78,12 @@ class LabelsPainter(QObject):
         if self.layer not in self._viewer.layers:
             self.layer = self._add_layer()
 
-    def repaint(self, box: Box | None = None) -> None:
-        """Write the refinement's labels over whatever stands in the layer."""
-        shape = self.layer.data.shape
-        self._write(box or (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2])))
-        self.layer.refresh(extent=False)
+    def repaint(self, voxels: NDArray[np.int64]) -> None:
+        """Write the refinement's labels over whatever stands in the layer, in the box around some voxels (n, 3)."""
+        if len(voxels):
+            low, high = voxels.min(axis=0), voxels.max(axis=0) + 1
+            self._write((slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])))
+            self.layer.refresh(extent=False)
 
     def changed_by_hand(self) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
         """Find voxels that were changed in the layer itself, with napari's own brush, fill or polygon.
@@ -93,9 +94,27 @@ class LabelsPainter(QObject):
             Voxels (z, y, x) and the labels they hold now.
         """
         self.finish()
-        data = np.asarray(self.layer.data)
-        voxels = np.argwhere(data != self.work.labels)
-        return voxels, data[tuple(voxels.T)].astype(np.uint32)
+        shape = self.layer.data.shape
+        everywhere = (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
+        voxels = np.zeros((0, 3), np.int64)
+        if self._viewer.dims.ndisplay == 2 and self._viewer.dims.ndim == 3 and self.layer.n_edit_dimensions == 2:
+            voxels = self._differences(self._on_screen(everywhere))
+        if not len(voxels):
+            voxels = self._differences(everywhere)
+        return voxels, np.asarray(self.layer.data)[tuple(voxels.T)].astype(np.uint32)
+
+    def _differences(self, box: Box) -> NDArray[np.int64]:
+        found = np.argwhere(np.asarray(self.layer.data[box]) != self.work.labels_in(box))
+        return found + [part.start for part in box]
+
+    def _on_screen(self, box: Box) -> Box:
+        """Give the part of a box that lies in the slice on screen; it may be empty."""
+        through = self._viewer.dims.order[0]
+        index = round(float(self.layer.world_to_data(self._viewer.dims.point)[through]))
+        start = min(max(index, box[through].start), box[through].stop)
+        visible = list(box)
+        visible[through] = slice(start, start + 1 if box[through].start <= index < box[through].stop else start)
+        return visible[0], visible[1], visible[2]
 
     def _add_layer(self) -> napari.layers.Labels:
         data, kwargs, _ = case_labels_tuple(self.work, name=f"{self._image.name} regions")
@@ -130,12 +149,7 @@ class LabelsPainter(QObject):
         if np.prod(area) <= SLAB_VOXELS or dims.ndisplay == 3 or dims.ndim != 3:
             self._write(box)
             return
-        through = dims.order[0]
-        index = round(float(self.layer.world_to_data(dims.point)[through]))
-        visible = list(box)
-        if box[through].start <= index < box[through].stop:
-            visible[through] = slice(index, index + 1)
-            self._write((visible[0], visible[1], visible[2]))
+        self._write(self._on_screen(box))
         thickness = max(1, SLAB_VOXELS // (area[1] * area[2]))
         starts = range(box[0].start, box[0].stop, thickness)
         self._pending += [(slice(start, min(start + thickness, box[0].stop)), box[1], box[2]) for start in starts]
@@ -157,7 +171,8 @@ class LabelsPainter(QObject):
 
 def case_labels_tuple(work: Refinement, *, name: str) -> LayerTuple:
     """Give a refinement as a labels layer tuple whose type leaves room for regions to come."""
-    labels = work.labels.astype(np.uint16 if work.next_id < 2**15 else np.uint32)
+    roomy: type[np.unsignedinteger] = np.uint16 if work.next_id < 2**15 else np.uint32
+    labels: NDArray[np.unsignedinteger] = work.labels.astype(roomy)
     data, kwargs, kind = labels_tuple(Segmentation(labels, work.regions, work.volume.geometry), name=name)
     kwargs["colormap"] = region_colormap(work.regions, capacity=color_capacity(work.next_id))
     return data, kwargs, kind

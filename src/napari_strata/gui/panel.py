@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari.utils.notifications import show_error, show_info
+from napari.utils.notifications import show_info
 from qtpy.QtCore import QTimer
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.case import ScanCase
 from napari_strata.gui.dialogs import ask_case_path, ask_export_path, ask_open_path
+from napari_strata.gui.editing import Editor, reported
 from napari_strata.gui.hooks import ViewerHooks
 from napari_strata.gui.jobs import JobRunner
 from napari_strata.gui.layers import METADATA_KEY, is_scan, layer_facts, volume_from_layer
@@ -21,10 +21,19 @@ from napari_strata.gui.layout import PanelLayout
 from napari_strata.gui.pointer import Pointer
 from napari_strata.gui.view import CanvasOrientation
 from napari_strata.gui.windows import contrast_limits, default_preset
-from napari_strata.gui.worker import Propose, ProposalRequest, export_body, load_body, propose_body, save_body
+from napari_strata.gui.worker import (
+    ExportRequest,
+    ProposalRequest,
+    Propose,
+    export_body,
+    export_provenance,
+    load_body,
+    propose_body,
+    save_body,
+)
 from napari_strata.proposal.proposal import TreeName
 from napari_strata.refine.refinement import Change, Refinement
-from napari_strata.volume import BACKGROUND, Modality, Volume
+from napari_strata.volume import Modality, Volume
 
 if TYPE_CHECKING:
     import napari.layers
@@ -32,15 +41,6 @@ if TYPE_CHECKING:
 
 _REFRESH_MS = 120
 _SLIDER_MS = 15
-
-
-@contextmanager
-def reported() -> Generator[None]:
-    """Turn our own errors into a napari notification; anything else is a bug and goes on."""
-    try:
-        yield
-    except StrataError as err:
-        show_error(str(err))
 
 
 class StrataPanel(PanelLayout):
@@ -63,17 +63,21 @@ class StrataPanel(PanelLayout):
         self._volume: Volume | None = None
         self._job_image: napari.layers.Image | None = None
         self._cut_wanted: tuple[str, int] | None = None
+        self._saving = False
         self.jobs = JobRunner(self)
         self.orientation = CanvasOrientation(viewer)
         self._refresh_timer = self._make_timer(_REFRESH_MS, self.refresh)
         self._cut_timer = self._make_timer(_SLIDER_MS, self.cut_now)
+        # napari tells of paint just before it writes the voxels, so they are looked for a moment later
+        self._paint_timer = self._make_timer(0, self._take_hand_paint)
+        self.editor = Editor(self.edits, self.table, require_case=self._require_case, show=self.refresh, bind_keys=self._bind_edit_keys)
         self.pointer = Pointer(lambda text: self.scan.readout.setText(text or " "), self.click_region)
         self._connect_sections()
         self._hooks = self._hang_on_viewer()
         self._list_scans()
         self._adopt_opened_cases()
 
-    # ---- what other code may ask of the panel -------------------------------------------------------------------
+    # What other code may ask of the panel
 
     @property
     def case(self) -> ScanCase | None:
@@ -91,8 +95,8 @@ class StrataPanel(PanelLayout):
 
     def choose_scan(self, image: napari.layers.Image | None) -> None:
         """Take another scan in hand."""
-        if image is not self._image:
-            self._drop_tools()
+        if image != self._image:
+            self.editor.drop_tools(self.case)
         self._image = image
         self._volume = None
         with reported():
@@ -121,7 +125,7 @@ class StrataPanel(PanelLayout):
         """
         if image not in self._viewer.layers:
             return
-        self._drop_tools()
+        self.editor.drop_tools(self.case)
         before = self._cases.pop(image, None)
         if before is not None:
             before.close()
@@ -136,29 +140,25 @@ class StrataPanel(PanelLayout):
 
     def edit(self, what: str) -> None:
         """Carry out "merge", "split", "update", "undo" or "redo" on the case in hand."""
-        with reported():
-            case = self._require_case()
-            self.cut_now()
-            {"merge": self._merge, "split": self._split, "update": self._update, "undo": self._undo, "redo": self._redo}[what](case)
+        self.settle()
+        self.editor.edit(what)
 
     def use_tool(self, tool: str) -> None:
         """Take "select", "scribble" or "paint" in hand."""
-        self.edits.show_tool(tool)
-        with reported():
-            try:
-                case = self._require_case()
-                case.put_down()
-                if tool == "scribble":
-                    brush = case.pick_up_brush(self._brush_target(), size=self.edits.brush_size)
-                    self._bind_edit_keys(brush.layer)
-                elif tool == "paint":
-                    case.pick_up_paint(self._brush_target(), size=self.edits.brush_size)
-            except StrataError:
-                self.edits.show_tool("select")
-                raise
+        self.editor.use_tool(tool)
+
+    def settle(self) -> None:
+        """Carry out what is still under way: voxels painted by hand, then the slider's last wish."""
+        if self._paint_timer.isActive():
+            self._paint_timer.stop()
+            self._take_hand_paint()
+        self.cut_now()
 
     def cut_now(self) -> None:
-        """Carry out the slider's last wish."""
+        """Carry out the slider's last wish, unless a case is being saved: then it waits."""
+        if self._saving:
+            self._cut_timer.start()
+            return
         wanted, self._cut_wanted = self._cut_wanted, None
         case = self.case
         if wanted is not None and case is not None:
@@ -170,15 +170,17 @@ class StrataPanel(PanelLayout):
         """Write the labels in hand, in a thread."""
         with reported():
             case = self._require_case()
-            self.cut_now()
-            self.jobs.start(partial(export_body, case.work.segmentation, path), lambda written: show_info(f"Wrote {written}"))
+            self.settle()
+            request = ExportRequest(case.work.segmentation, case.work.volume, path, export_provenance(case.work))
+            self.jobs.start(partial(export_body, request), lambda written: show_info(f"Wrote {written}"))
 
     def save_to(self, path: Path) -> None:
         """Save the case in hand, in a thread."""
         with reported():
             case = self._require_case()
-            self.cut_now()
+            self.settle()
             self.jobs.start(partial(save_body, case.work, path), lambda written: show_info(f"Saved {written}"))
+            self._saving = True
 
     def open_from(self, path: Path) -> None:
         """Open a case of the scan in hand, in a thread."""
@@ -194,13 +196,20 @@ class StrataPanel(PanelLayout):
         chosen = [one for one in self.table.selected if one != region] if add else []
         self.table.select(chosen if add and region in self.table.selected else [*chosen, region])
 
+    def close_down(self) -> None:
+        """Cancel what runs and take everything off the viewer but the layers; the panel is not used after that."""
+        self.jobs.cancel()
+        self._hooks.remove()
+        for case in self._cases.values():
+            case.close()
+        self._cases.clear()
+
     def refresh(self) -> None:
         """Bring every section up to date with the case in hand."""
         case = self.case
         self.pointer.follow(self._image, self._volume, case)
-        for section in (self.regions, self.edits, self.export):
-            section.setEnabled(case is not None and case.is_shown)
-        self.granularity.setEnabled(case is not None and case.is_shown)
+        for part in (self.granularity, self.regions, self.edits, self.export.export, self.export.save):
+            part.setEnabled(case is not None and case.is_shown)
         self.export.open.setEnabled(self._volume is not None)
         self.show_again.setVisible(case is not None and not case.is_shown)
         if case is None:
@@ -215,7 +224,7 @@ class StrataPanel(PanelLayout):
         if self._cut_wanted is None:
             self.granularity.show_cut(work.tree, work.granularity)
 
-    # ---- building ------------------------------------------------------------------------------------------------
+    # Building
 
     def _make_timer(self, interval_ms: int, slot: Callable[[], None]) -> QTimer:
         timer = QTimer(self)
@@ -233,6 +242,7 @@ class StrataPanel(PanelLayout):
         self.proposing.propose_asked.connect(self.start_proposal)
         self.proposing.cancel_asked.connect(self.jobs.cancel)
         self.jobs.running_changed.connect(self.proposing.show_running)
+        self.jobs.running_changed.connect(self._on_running)
         self.jobs.progressed.connect(self.proposing.show_step)
         self.granularity.cut_asked.connect(self._on_cut_asked)
         self.show_again.clicked.connect(self._on_show_again)
@@ -242,7 +252,7 @@ class StrataPanel(PanelLayout):
         self.table.selected_changed.connect(self._on_selected)
         self.edits.asked.connect(self.edit)
         self.edits.tool_chosen.connect(self.use_tool)
-        self.edits.brush_changed.connect(self._on_brush_changed)
+        self.edits.brush_changed.connect(self.editor.brush_changed)
         self.export.export_asked.connect(self._ask_export)
         self.export.save_asked.connect(self._ask_save)
         self.export.open_asked.connect(self._ask_open)
@@ -271,7 +281,7 @@ class StrataPanel(PanelLayout):
         for key, what in (("Control-Z", "undo"), ("Control-Shift-Z", "redo")):
             layer.bind_key(key, lambda _layer, what=what: self.edit(what), overwrite=True)
 
-    # ---- what happens in the viewer -------------------------------------------------------------------------------
+    # What happens in the viewer
 
     def _scans(self) -> list[napari.layers.Image]:
         return [layer for layer in self._viewer.layers if is_scan(layer)]
@@ -300,7 +310,7 @@ class StrataPanel(PanelLayout):
             work = layer_facts(layer).get("work")
             if not isinstance(work, Refinement) or work in owned or is_scan(layer):
                 continue
-            image = next((scan for scan in self._scans() if layer_facts(scan).get("work") is work), None)
+            image = next((scan for scan in self._scans() if layer_facts(scan).get("work") == work), None)
             if image is not None:
                 self.adopt(image, work, layer)
 
@@ -308,11 +318,17 @@ class StrataPanel(PanelLayout):
         self._refresh_timer.start()
 
     def _on_hand_paint(self, event: object = None) -> None:
-        with reported():
-            if (case := self.case) is not None:
-                case.take_hand_paint()
+        self._paint_timer.start()
 
-    # ---- what a person does in the panel --------------------------------------------------------------------------
+    def _take_hand_paint(self) -> None:
+        if self._saving:
+            self._paint_timer.start(_REFRESH_MS)
+            return
+        with reported():
+            if self.case is not None and self.case.is_shown:
+                self.case.take_hand_paint()
+
+    # What a person does in the panel
 
     def _on_scan_chosen(self, row: int) -> None:
         scans = self._scans()
@@ -336,6 +352,10 @@ class StrataPanel(PanelLayout):
             if not self._cut_timer.isActive():
                 self._cut_timer.start()
 
+    def _on_running(self, running: bool) -> None:
+        if not running:
+            self._saving = False
+
     def _on_show_again(self) -> None:
         if (case := self.case) is not None:
             case.painter.restore()
@@ -352,65 +372,17 @@ class StrataPanel(PanelLayout):
         self.edits.split.setEnabled(bool(ids))
         if ids and self.case is not None and self.case.is_shown:
             self.case.labels.selected_label = ids[-1]
-        if ids and self.edits.tool != "select" and self.edits.target == "selected":
-            self.use_tool(self.edits.tool)
-
-    def _on_brush_changed(self) -> None:
-        if self.edits.tool != "select":
-            self.use_tool(self.edits.tool)
-
-    # ---- edits ----------------------------------------------------------------------------------------------------
+        self.editor.selection_changed()
 
     def _require_case(self) -> ScanCase:
         case = self.case
         if case is None or not case.is_shown:
             raise StrataError("There are no regions to edit yet. Press Propose regions first.")
+        if self._saving:
+            raise StrataError("The case is being saved. Try again in a moment.")
         return case
 
-    def _selected(self, least: int, verb: str) -> list[int]:
-        ids = list(self.table.selected)
-        if len(ids) < least:
-            raise StrataError(f"Select {'a region' if least == 1 else 'two or more regions'} to {verb}: click the scan, or the table.")
-        return ids
-
-    def _brush_target(self) -> int | None:
-        target = self.edits.target
-        if target == "selected":
-            return self._selected(1, "stroke for")[-1]
-        return None if target == "new" else BACKGROUND
-
-    def _merge(self, case: ScanCase) -> None:
-        kept = case.work.merge(self._selected(2, "merge"))
-        self.refresh()
-        self.table.select([kept])
-
-    def _split(self, case: ScanCase) -> None:
-        parts = [part for region in self._selected(1, "split") for part in (region, *case.work.split(region, into=self.edits.parts.value()))]
-        self.refresh()
-        self.table.select(parts)
-
-    def _update(self, case: ScanCase) -> None:
-        taught = case.apply_strokes(self.edits.scope)
-        self.refresh()
-        self.table.select(list(taught))
-        if self.edits.target == "new":
-            self.edits.show_target("selected")
-        self.use_tool(self.edits.tool)
-
-    def _undo(self, case: ScanCase) -> None:
-        case.work.undo()
-        self.refresh()
-
-    def _redo(self, case: ScanCase) -> None:
-        case.work.redo()
-        self.refresh()
-
-    def _drop_tools(self) -> None:
-        self.edits.show_tool("select")
-        if (case := self.case) is not None and case.is_shown:
-            case.put_down()
-
-    # ---- files ----------------------------------------------------------------------------------------------------
+    # Files
 
     def _ask_export(self) -> None:
         path = ask_export_path(self, self._volume)

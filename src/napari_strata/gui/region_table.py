@@ -65,7 +65,9 @@ class RegionModel(QAbstractTableModel):
         """Give a column's title or help."""
         if orientation != Qt.Orientation.Horizontal:
             return None
-        return {Qt.ItemDataRole.DisplayRole: _HEADERS[section], Qt.ItemDataRole.ToolTipRole: _TIPS[section]}.get(role)
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return _TIPS[section]
+        return _HEADERS[section] if role == Qt.ItemDataRole.DisplayRole else None
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         """Give what a cell shows in a role."""
@@ -73,7 +75,9 @@ class RegionModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.ToolTipRole:
             return f"Region id {region.id}. {_TIPS[column]}"
         if column == COLOR:
-            return {Qt.ItemDataRole.DecorationRole: QColor(*region.color), Qt.ItemDataRole.UserRole: region.id}.get(role)
+            if role == Qt.ItemDataRole.DecorationRole:
+                return QColor(*region.color)
+            return region.id if role == Qt.ItemDataRole.UserRole else None
         if column == NAME:
             shown = (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.EditRole)
             return region.name if role in shown else region.id if role == Qt.ItemDataRole.UserRole else None

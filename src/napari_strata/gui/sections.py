@@ -83,17 +83,17 @@ class ScanSection(Section):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Scan", parent)
-        self.scans, self.modality, self.window = narrow_combo(), narrow_combo(), narrow_combo()
+        self.scans, self.modality, self.preset = narrow_combo(), narrow_combo(), narrow_combo()
         self.scans.setToolTip("The 3D image layer to work on")
         self.modality.setToolTip("What the grey values mean: MR (no unit) or CT in Hounsfield units")
-        self.window.setToolTip("Grey-value window; napari's contrast limits stay free to be dragged")
+        self.preset.setToolTip("Grey-value window; napari's contrast limits stay free to be dragged")
         for text, value in MODALITIES:
             self.modality.addItem(text, value)
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("Scan", self.scans)
         form.addRow("Modality", self.modality)
-        form.addRow("Window", self.window)
+        form.addRow("Window", self.preset)
         self.body.addLayout(form)
         buttons = [push_button(plane.capitalize(), f"Show the {plane} plane, upright, patient's left on the right") for plane in PLANES[:2]]
         buttons.append(push_button("Sagittal", "Show the sagittal plane, upright, front on the left"))
@@ -109,7 +109,7 @@ class ScanSection(Section):
         self.body.addWidget(self.readout)
         self.scans.activated.connect(self.scan_chosen)
         self.modality.activated.connect(lambda row: self.modality_chosen.emit(MODALITIES[row][1]))
-        self.window.activated.connect(lambda _row: self.window_chosen.emit(self.window.currentText()))
+        self.preset.activated.connect(lambda _row: self.window_chosen.emit(self.preset.currentText()))
 
     def show_scans(self, names: Sequence[str], current: int) -> None:
         """List the scans; `current` is -1 for none."""
@@ -121,8 +121,8 @@ class ScanSection(Section):
     def show_modality(self, modality: Modality) -> None:
         """Show a modality and its window presets."""
         self.modality.setCurrentIndex([value for _, value in MODALITIES].index(modality))
-        self.window.clear()
-        self.window.addItems(preset_names(modality))
+        self.preset.clear()
+        self.preset.addItems(preset_names(modality))
 
 
 class ProposeSection(Section):

@@ -210,15 +210,15 @@ class CanvasOrientation:
 
     def _write_letters(self) -> None:
         order, overlays = self._order(), self._viewer.canvas.overlays
-        shown = self._viewer.dims.ndisplay == 2 and self._directions is not None and order is not None
-        if shown:
+        letters: EdgeLetters | None = None
+        if self._viewer.dims.ndisplay == 2 and self._directions is not None and order is not None:
             down, across = (str(way) for way in self._viewer.scene.camera.orientation2d)
             letters = edge_letters(self._directions, (order[1], order[2]), (down, across))
         for edge in _OVERLAYS:
             overlay = overlays[f"strata_{edge}"]
-            if shown:
+            if letters is not None:
                 overlay.text = getattr(letters, edge)
-            overlay.visible = shown
+            overlay.visible = letters is not None
 
 
 def _both_ways(direction: NDArray[np.float64]) -> tuple[str, str]:

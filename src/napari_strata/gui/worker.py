@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from napari_strata.errors import Cancelled
-from napari_strata.io.atomic import atomic_path, file_suffix
+from napari_strata.export.outputs import outputs_beside, write_outputs
+from napari_strata.io.atomic import atomic_path
 from napari_strata.io.files import write
 from napari_strata.proposal.proposal import Proposal, TreeName
 from napari_strata.refine.refinement import Refinement
@@ -93,19 +94,29 @@ def propose_body(request: ProposalRequest, on_progress: Progress, *, propose: Pr
     return Refinement(proposal, regions=request.n) if request.tree == "regions" else Refinement(proposal, tissues=request.n)
 
 
-def export_body(segmentation: Segmentation, path: Path, on_progress: Progress, *, provenance: Mapping[str, Any] | None = None) -> Path:
-    """Write labels and their region table, and give the labels' path back."""
-    on_progress(0, 1, f"Writing {path.name}")
-    return export_labels(segmentation, path, provenance=provenance)[0]
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """Labels to write, the scan they lie on, where, and what to say of how they were made."""
+
+    segmentation: Segmentation
+    volume: Volume
+    path: Path
+    provenance: dict[str, Any]
 
 
-def export_labels(segmentation: Segmentation, path: Path, *, provenance: Mapping[str, Any] | None = None) -> tuple[Path, Path]:
-    """Write labels on the scan's own grid, and beside them the region table as JSON, where `read_labels` looks for it.
+def export_body(request: ExportRequest, on_progress: Progress) -> Path:
+    """Write labels with their sidecar and table, and give the labels' path back."""
+    on_progress(0, 1, f"Writing {request.path.name}")
+    return write_outputs(request.segmentation, request.volume, request.path, request.provenance).labels
 
-    Returns
-    -------
-    tuple of 2 Path
-        The labels and the table.
+
+def export_provenance(work: Refinement) -> dict[str, Any]:
+    """Say how labels were made: the proposal's own account, the cut, and the steps a person took."""
+    return {**work.proposal.provenance, "tree": work.tree, "granularity": work.granularity, "edits": list(work.history)}
+
+
+def write_labels_and_regions(segmentation: Segmentation, path: Path) -> tuple[Path, Path]:
+    """Write labels whose scan is not at hand: the labels, and their region table where `read_labels` looks for it.
 
     Raises
     ------
@@ -114,14 +125,9 @@ def export_labels(segmentation: Segmentation, path: Path, *, provenance: Mapping
     """
     labels = write(segmentation, path)
     rows = [{"id": row.id, "name": row.name, "color": list(row.color), "locked": row.locked} for row in segmentation.regions]
-    with atomic_path(table_path(labels)) as unfinished:
-        unfinished.write_text(json.dumps({"regions": rows, **(provenance or {})}, indent=2), encoding="utf-8")
-    return labels, table_path(labels)
-
-
-def table_path(labels: Path) -> Path:
-    """Give the name of the region table that belongs to a label file."""
-    return labels.with_name(f"{labels.name[: len(labels.name) - len(file_suffix(labels))]}.json")
+    with atomic_path(outputs_beside(labels).sidecar) as unfinished:
+        unfinished.write_text(json.dumps({"regions": rows}, indent=2), encoding="utf-8")
+    return labels, outputs_beside(labels).sidecar
 
 
 def save_body(work: Refinement, path: Path, on_progress: Progress) -> Path:

@@ -19,10 +19,10 @@ from napari_strata.io.grid import FileImage, memory_geometry, plain_grid, to_fil
 from napari_strata.io.itk import read_itk, write_itk
 from napari_strata.io.mgh import read_mgh, write_mgh
 from napari_strata.io.modality import guess_modality
-from napari_strata.io.nifti import read_nifti, write_nifti
+from napari_strata.io.nifti import read_nifti, write_nifti, write_nifti_scan
 from napari_strata.volume import BACKGROUND, Modality, Region, Segmentation, Volume, default_regions, smallest_label_dtype
 
-__all__ = ["SeriesInfo", "atomic_path", "hash_file", "list_series", "read", "read_labels", "write"]
+__all__ = ["SeriesInfo", "atomic_path", "check_label_path", "hash_file", "list_series", "read", "read_labels", "write", "write_scan"]
 
 logger = logging.getLogger(__name__)
 
@@ -136,9 +136,8 @@ def write(segmentation: Segmentation, path: str | Path) -> Path:
         If the labels are not on the grid of their file.
     """
     target = Path(path)
-    writer = _WRITERS.get(file_suffix(target))
-    if writer is None:
-        raise WriteError(f"Cannot write labels to {target}: the name must end in {_listed(_WRITERS)}.")
+    check_label_path(target)
+    writer = _WRITERS[file_suffix(target)]
     highest = int(segmentation.labels.max(initial=0))
     if highest >= 2**32:
         raise WriteError(f"Cannot write {target}: region id {highest} does not fit into 32 bits. Renumber the regions.")
@@ -146,6 +145,42 @@ def write(segmentation: Segmentation, path: str | Path) -> Path:
     labels = to_file_order(segmentation.labels.astype(smallest_label_dtype(highest), copy=False), grid)
     with atomic_path(target) as temporary:
         writer(temporary, labels, grid)
+    return target
+
+
+def check_label_path(path: str | Path) -> None:
+    """Say early that labels cannot be written under a name.
+
+    Raises
+    ------
+    WriteError
+        If the name's ending is not known.
+    """
+    if file_suffix(path) not in _WRITERS:
+        raise WriteError(f"Cannot write labels to {path}: the name must end in {_listed(_WRITERS)}.")
+
+
+def write_scan(volume: Volume, path: str | Path) -> Path:
+    """Write a scan that was made in memory, with axes toward Right, Anterior and Superior.
+
+    Parameters
+    ----------
+    volume : Volume
+        Integer or float32 data.
+    path : str or Path
+        Ends in .nii or .nii.gz.
+
+    Raises
+    ------
+    WriteError
+        If the ending is not one of these or the file cannot be written.
+    """
+    target = Path(path)
+    if file_suffix(target) not in (".nii", ".nii.gz"):
+        raise WriteError(f"Cannot write a scan to {target}: the name must end in .nii or .nii.gz.")
+    grid = plain_grid(volume.geometry)
+    with atomic_path(target) as temporary:
+        write_nifti_scan(temporary, to_file_order(volume.data, grid), grid.affine)
     return target
 
 

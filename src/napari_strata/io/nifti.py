@@ -112,6 +112,25 @@ def write_nifti(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None
         file.write(labels.astype(labels.dtype.newbyteorder("<"), copy=False).tobytes(order="F"))
 
 
+def write_nifti_scan(path: Path, data: NDArray[np.generic], affine: NDArray[np.float64]) -> None:
+    """Write a scan that was made in memory as NIfTI-1, in mm.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in .nii or .nii.gz.
+    data : (i, j, k) array
+        Integers or float32.
+    affine : (4, 4) float64 array
+        Index (i, j, k) -> RAS+ mm.
+    """
+    image = nib.Nifti1Image(data, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(affine, 1)
+    image.set_sform(affine, 1)
+    nib.save(image, str(path))
+
+
 def damaged(source: str) -> ReadError:
     """Make the error for a file that ends too early or cannot be decompressed."""
     return ReadError(f"{source} is damaged or cut short. Copy or download it again.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass, fields
@@ -18,6 +19,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_strata import __version__
 from napari_strata.errors import CaseError, GeometryError, StrataError
 from napari_strata.io.atomic import atomic_path
 from napari_strata.proposal.hierarchy import Hierarchy
@@ -30,7 +32,8 @@ from napari_strata.volume import FileGrid, Geometry, Region, Volume
 FORMAT = 1
 """Version of the case file's layout."""
 
-_DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+_DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, EOFError, OverflowError, RuntimeError)
+_ARCHIVE_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error)
 _STATE_ARRAYS = ("owner", "given", "before", "painted_voxels", "painted_regions")
 
 
@@ -70,6 +73,7 @@ def write_case(path: str | Path, contents: CaseContents) -> None:
     arrays |= {f"state stroke {i}": stroke.voxels for i, stroke in enumerate(state.strokes)}
     manifest = {
         "format": FORMAT,
+        "napari_strata": __version__,
         "volume": _volume_record(proposal.volume),
         "descriptor_names": proposal.descriptor_names,
         "provenance": proposal.provenance,
@@ -115,7 +119,7 @@ def read_case(path: str | Path, volume: Volume | None = None) -> CaseContents:
         tree, n = manifest["start"]
     except OSError as err:
         raise CaseError(f"Cannot open the case {path}: {err.strerror or err}. Check the path.") from err
-    except (*_DAMAGE, GeometryError) as err:
+    except (*_DAMAGE, *_ARCHIVE_DAMAGE, GeometryError) as err:
         raise CaseError(f"{path} is not a whole Strata case: it is damaged or another kind of file. Use a backup.") from err
     journal = Journal(steps[: manifest["done"]], steps[manifest["done"] :])
     return CaseContents(proposal, (tree, n), state, journal)

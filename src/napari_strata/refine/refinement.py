@@ -91,6 +91,7 @@ class Refinement(Shown):
         before = stepped(self._state, last.delta, back=True)
         step = Step(outcome.name, Cut((*last.edit.stops, stop)), last.first_id, difference(before, outcome.state))
         self._journal.done.pop()
+        self._journal.undone.clear()
         if not step.delta.is_empty:
             self._journal.add(step)
         self._show(outcome.state, outcome.name)

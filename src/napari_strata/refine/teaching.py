@@ -22,15 +22,16 @@ STAY = -1
 """Said of a supervoxel that is more like its own region than like any stroke."""
 
 _TISSUES = 64
-_OWN_TISSUES = 24
+_OWN_TISSUES = 16
 _AXIS_STRENGTH = 0.005
 _SHRINKAGE = 0.1
 _DESCRIPTOR_WEIGHT = 0.5
-_MAX_AXES = 32
+_PLACE_WEIGHT = 0.5
+_MAX_AXES = 28
 _SOFTNESS = 2.0
 _SMOOTHING = 0.65
 _ROUNDS = 4
-_MAX_EXAMPLES = 160
+_MAX_EXAMPLES = 96
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +41,10 @@ class TeachingSpace:
     Parameters
     ----------
     points : (n, k) float32 array
-        Supervoxels; one unit is about the usual scatter inside a tissue.
+        Supervoxels; one unit is about the usual scatter inside a tissue. The first `n_kind` columns say what a supervoxel is
+        like, the rest where it lies.
+    n_kind : int
+        How many columns say what it is like.
     tissues : (n,) int32 array
         The proposal's own coarse tissues, 0 for its background.
     neighbours : (n, n) sparse array
@@ -48,6 +52,7 @@ class TeachingSpace:
     """
 
     points: NDArray[np.float32]
+    n_kind: int
     tissues: NDArray[np.int32]
     neighbours: csr_array
 
@@ -73,14 +78,15 @@ class Lesson:
 
 def teaching_space(proposal: Proposal) -> TeachingSpace:
     """Make the space from a proposal, once per case."""
-    values = np.nan_to_num(proposal.descriptors).astype(np.float64)
-    axes = _discriminant_axes(values, proposal.tissue_tree.cut(_TISSUES))
-    points = np.hstack([values @ axes, _DESCRIPTOR_WEIGHT * values])
-    if points.shape[1] > _MAX_AXES:
-        _, turn = linalg.eigh(np.cov(points, rowvar=False))
-        points = points @ turn[:, -_MAX_AXES:]
-    single = points.astype(np.float32)
-    return TeachingSpace(single, proposal.tissue_tree.cut(_OWN_TISSUES), _neighbours(single, proposal.edges))
+    is_place = np.array([name.startswith("position") for name in proposal.descriptor_names], np.bool_)
+    descriptors = np.nan_to_num(proposal.descriptors).astype(np.float64)
+    values = descriptors[:, ~is_place]
+    kind = np.hstack([values @ _discriminant_axes(values, proposal.tissue_tree.cut(_TISSUES)), _DESCRIPTOR_WEIGHT * values])
+    if kind.shape[1] > _MAX_AXES:
+        _, turn = linalg.eigh(np.cov(kind, rowvar=False))
+        kind = kind @ turn[:, -_MAX_AXES:]
+    points = np.hstack([kind, _PLACE_WEIGHT * descriptors[:, is_place]]).astype(np.float32)
+    return TeachingSpace(points, kind.shape[1], proposal.tissue_tree.cut(_OWN_TISSUES), _neighbours(points, proposal.edges))
 
 
 def _discriminant_axes(values: NDArray[np.float64], groups: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -140,9 +146,10 @@ def classify(space: TeachingSpace, lesson: Lesson) -> NDArray[np.int32]:
     if len(shown) == 0 or not lesson.free.any():
         return said
     taught = np.unique(lesson.examples[shown])
-    distance = np.stack(
-        [*(_nearest(space.points, space.points[lesson.examples == region]) for region in taught), _own_distance(space, lesson)], axis=1
-    )
+    near = [_nearest(space, np.flatnonzero(lesson.examples == region)) for region in taught]
+    distance = np.stack([there for there, _ in near], axis=1)
+    own = _own_distance(space, lesson) - np.min([alike for _, alike in near], axis=0)
+    distance = np.column_stack([distance, distance.min(axis=1) + own])
     choices = np.append(taught, STAY).astype(np.int32)
     likeness = np.exp(-(distance - distance.min(axis=1, keepdims=True)) / _SOFTNESS)
     likeness /= likeness.sum(axis=1, keepdims=True)
@@ -151,23 +158,36 @@ def classify(space: TeachingSpace, lesson: Lesson) -> NDArray[np.int32]:
     return said
 
 
-def _nearest(points: NDArray[np.float32], examples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give half the squared distance to the nearest example: as far as its mean would be, were scatter alike."""
-    examples = examples[:: -(-len(examples) // _MAX_EXAMPLES)]
-    squared = (points**2).sum(axis=1)[:, None] + (examples**2).sum(axis=1) - 2 * (points @ examples.T)
-    half: NDArray[np.float32] = np.maximum(squared.min(axis=1), 0).astype(np.float32) / 2
-    return half
+def _nearest(space: TeachingSpace, at: NDArray[np.integer]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Give half the squared distance to the nearest example, in kind and place, and in kind alone.
+
+    Half, because a single example scatters as much as the supervoxel itself, and a region's mean hardly at all.
+    """
+    examples = space.points[at[:: -(-len(at) // _MAX_EXAMPLES)]]
+    kind, place = space.points[:, : space.n_kind], space.points[:, space.n_kind :]
+    kind_shown, place_shown = examples[:, : space.n_kind], examples[:, space.n_kind :]
+    squared = (-2 * kind_shown) @ kind.T
+    squared += (kind_shown**2).sum(axis=1)[:, None]
+    alike = squared.min(axis=0) + (kind**2).sum(axis=1)
+    squared += (-2 * place_shown) @ place.T
+    squared += (place_shown**2).sum(axis=1)[:, None]
+    both = squared.min(axis=0) + (space.points**2).sum(axis=1)
+    return np.maximum(both, 0) / 2, np.maximum(alike, 0) / 2
 
 
 def _own_distance(space: TeachingSpace, lesson: Lesson) -> NDArray[np.float32]:
-    """Give the squared distance to the mean of a supervoxel's own region, infinite where that has no say."""
+    """Give the squared distance of each supervoxel to the mean of its own region; infinite where that has no say.
+
+    Only what a supervoxel is like counts here, not where it lies: a tissue is to be found again on the other side.
+    """
     background = lesson.own == BACKGROUND
-    _, kind = np.unique(np.where(background, -1 - space.tissues, lesson.own), return_inverse=True)
-    distance = ((space.points - _means(space.points, kind)[kind]) ** 2).sum(axis=1).astype(np.float32)
-    touched = np.zeros(int(kind.max()) + 1, np.bool_)
-    touched[kind[lesson.examples > BACKGROUND]] = True
-    silent = background & (touched[kind] | bool((lesson.examples == BACKGROUND).any()))
-    return np.where(silent, np.float32(np.inf), distance)
+    _, group = np.unique(np.where(background, -1 - space.tissues, lesson.own), return_inverse=True)
+    touched = np.zeros(int(group.max()) + 1, np.bool_)
+    touched[group[lesson.examples > BACKGROUND]] = True
+    silent = background & (touched[group] | bool((lesson.examples == BACKGROUND).any()))
+    kind = space.points[:, : space.n_kind]
+    distance = ((kind - _means(kind, group)[group]) ** 2).sum(axis=1)
+    return np.where(silent, np.inf, distance).astype(np.float32)
 
 
 def _smoothed(

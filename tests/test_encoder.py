@@ -1,0 +1,144 @@
+"""The encoder: what ships runs, tiles agree with the whole, pretraining learns, stops and goes on."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from phantoms import phantom_volume
+from safetensors import safe_open
+
+from napari_strata.encoder.embed import embed
+from napari_strata.encoder.network import StrataEncoder
+from napari_strata.encoder.pretrain import make_batch, pretrain, read_at, sample_voxels, voxel_contrast
+from napari_strata.encoder.weights import SHIPPED, load_encoder, weights_hash, write_weights
+from napari_strata.errors import Cancelled, WeightsError
+from napari_strata.settings import PretrainSettings, ProposeSettings
+from napari_strata.synthesis.synthesiser import Synthesiser
+
+TINY = PretrainSettings(steps=4, batch=2, patch_vox=16, voxels_per_patch=64)
+
+
+@pytest.fixture(scope="module")
+def volume():
+    return phantom_volume((40, 44, 48), (2.0, 2.0, 2.0))
+
+
+def test_shipped_weights_are_small_and_say_how_they_were_made():
+    assert SHIPPED.stat().st_size < 20e6
+    with safe_open(str(SHIPPED), framework="pt") as store:
+        recipe = json.loads(store.metadata()["recipe"])
+    assert recipe["step"] >= 1
+    assert (SHIPPED.parent / "MODEL_CARD.md").is_file()
+
+
+def test_features_lie_on_the_scan_and_are_of_unit_length(volume):
+    features = embed(volume)
+    on_scan = features.on(volume)
+    assert on_scan.shape == (features.n_channels, *volume.data.shape) == (48, 40, 44, 48)
+    body = features.grid.box
+    assert np.linalg.norm(features.at_level(0), axis=-1) == pytest.approx(1.0, abs=1e-3)
+    outside = np.ones(volume.data.shape, bool)
+    outside[body] = False
+    assert not on_scan[:, outside].any()
+
+
+def test_features_of_a_box_equal_the_whole_there(volume):
+    features = embed(volume)
+    box = (slice(10, 20), slice(12, 30), slice(5, 9))
+    assert features.on(volume, box) == pytest.approx(features.on(volume)[(slice(None), *box)], abs=1e-5)
+
+
+def test_tiles_agree_with_the_whole():
+    volume = phantom_volume((176, 40, 40), (2.0, 2.0, 2.0))
+    whole = embed(volume, settings=ProposeSettings(memory_gb=8.0))
+    tiled = embed(volume, settings=ProposeSettings(memory_gb=0.5, working_mvox=6.0))
+    from napari_strata.encoder import embed as module
+
+    slabs = list(module._slabs((176, 48, 48), 0.1))
+    assert len(slabs) > 1
+    assert slabs[0][1][0] == 0 and slabs[-1][1][1] == 176
+    for a, b in zip(whole.levels, tiled.levels, strict=True):
+        assert float((a * b).sum(-1).mean()) > 0.99
+
+
+def test_embedding_the_same_scan_twice_gives_the_same_features(volume):
+    first, again = embed(volume, device="cpu"), embed(volume, device="cpu")
+    assert all(torch.equal(a, b) for a, b in zip(first.levels, again.levels, strict=True))
+
+
+def test_embedding_stops_when_told_to(volume):
+    def stop(done, total, stage):
+        raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        embed(volume, on_progress=stop)
+
+
+def test_contrast_is_low_when_labels_agree_with_features():
+    features = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]), dim=1)
+    right, wrong = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+    assert voxel_contrast(features, right, 0.15) < voxel_contrast(features, wrong, 0.15)
+
+
+def test_voxels_are_sampled_evenly_over_labels():
+    labels = torch.zeros(20, 20, 20, dtype=torch.long)
+    labels[:3], labels[3, :5] = 1, 2
+    index = sample_voxels(labels, torch.ones_like(labels, dtype=torch.bool), 90, torch.Generator().manual_seed(0))
+    assert torch.bincount(labels.flatten()[index]).tolist() == [30, 30, 30]
+
+
+def test_features_are_read_where_they_lie():
+    level = torch.zeros(2, 4, 4, 4)
+    level[0], level[1, 3, 2, 1] = 0.1, 5.0
+    index = torch.tensor([(7 * 8 + 5) * 8 + 3, 0])
+    found = read_at(level, index, (8, 8, 8))
+    assert found[0, 1] > 0.9
+    assert found[1, 1] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_batch_is_bright_in_range_and_labelled():
+    batch = make_batch(Synthesiser(shape=(16, 16, 16)), [1, 2])
+    assert batch.image.shape == (2, 1, 16, 16, 16)
+    assert 0 <= float(batch.image.min()) and float(batch.image.max()) <= 1
+    assert batch.tissues.shape == batch.structures.shape == (2, 16, 16, 16)
+
+
+def test_pretraining_stopped_and_taken_up_again_ends_where_one_run_ends(tmp_path):
+    seen = []
+    pretrain(tmp_path / "one.safetensors", TINY, device="cpu", on_progress=lambda *p: seen.append(p))
+    broken = tmp_path / "two.safetensors"
+    pretrain(broken, TINY, device="cpu", minutes=0.0)
+    pretrain(broken, TINY, device="cpu")
+    one, two = load_encoder(tmp_path / "one.safetensors"), load_encoder(broken)
+    for (name, a), (_, b) in zip(one.state_dict().items(), two.state_dict().items(), strict=True):
+        assert torch.allclose(a.float(), b.float(), atol=2e-3), name
+
+
+def test_weights_survive_a_round_trip_and_have_a_hash(tmp_path):
+    torch.manual_seed(0)
+    encoder = StrataEncoder().eval()
+    write_weights(encoder, tmp_path / "w.safetensors", {"step": 0})
+    again = load_encoder(tmp_path / "w.safetensors")
+    image = torch.rand(1, 1, 16, 16, 16)
+    with torch.inference_mode():
+        for a, b in zip(encoder(image), again(image), strict=True):
+            assert torch.allclose(a, b, atol=2e-2)
+    assert len(weights_hash(tmp_path / "w.safetensors")) == 64
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "not found"), (b"not weights at all", "cannot be read")])
+def test_missing_or_damaged_weights_are_a_clear_error(tmp_path, content, message):
+    path = tmp_path / "w.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(WeightsError, match=message):
+        load_encoder(path)
+
+
+def test_weights_of_another_network_are_a_clear_error(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"layer": torch.zeros(3)}, str(tmp_path / "w.safetensors"))
+    with pytest.raises(WeightsError, match="do not fit"):
+        load_encoder(tmp_path / "w.safetensors")

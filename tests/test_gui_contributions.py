@@ -1,0 +1,144 @@
+"""What the manifest offers: reading, writing, samples, commands, and opening a window on a scan."""
+
+from __future__ import annotations
+
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+from napari.layers import Image, Labels
+
+from napari_strata.errors import ReadError, StrataError
+from napari_strata.gui import contributions
+from napari_strata.io.files import read
+from napari_strata.refine.refinement import Refinement
+from phantoms import phantom_proposal, phantom_volume
+
+OBLIQUE = np.array([[1.9, 0.2, 0.1, -20], [-0.2, 1.4, 0.3, -30], [-0.1, -0.3, 2.9, 10], [0, 0, 0, 1.0]])
+
+
+@pytest.fixture
+def scan(tmp_path):
+    path = tmp_path / "scan.nii.gz"
+    data = phantom_volume().data.transpose(2, 1, 0)
+    nib.save(nib.Nifti1Image(data, OBLIQUE), path)
+    return path
+
+
+def only_layer(path):
+    reader = contributions.get_reader(str(path))
+    assert reader is not None
+    ((data, kwargs, kind),) = reader(str(path))
+    return {"image": Image, "labels": Labels}[kind](data, **kwargs)
+
+
+def test_a_scan_is_read_and_its_labels_go_back_on_its_grid(scan, tmp_path):
+    image = only_layer(scan)
+    labels = Labels((image.data > 50).astype(np.uint8), scale=image.scale, metadata=image.metadata)
+    data, attributes, _ = labels.as_layer_data_tuple()
+    written = contributions.write_labels(str(tmp_path / "labels.nii.gz"), data, attributes)
+    assert written[0] == str(tmp_path / "labels.nii.gz")
+    back, source = nib.load(written[0]), nib.load(scan)
+    np.testing.assert_array_equal(back.affine, source.affine)
+    np.testing.assert_array_equal(np.asarray(back.dataobj), np.asarray(source.dataobj) > 50)
+
+
+def test_exported_labels_open_as_a_labels_layer_with_their_names(scan, tmp_path):
+    work = Refinement(phantom_proposal(read(scan)), tissues=4)
+    region = work.regions[0].id
+    work.rename(region, "liver")
+    work.recolor(region, (10, 200, 30))
+    image = only_layer(scan)
+    layer = Labels(work.labels, metadata={"strata": {"geometry": work.volume.geometry, "regions": work.regions}})
+    data, attributes, _ = layer.as_layer_data_tuple()
+    contributions.write_labels(str(tmp_path / "labels.nii.gz"), data, attributes)
+    labels = only_layer(tmp_path / "labels.nii.gz")
+    np.testing.assert_array_equal(labels.data, work.labels)
+    np.testing.assert_allclose(labels.get_color(region)[:3] * 255, (10, 200, 30), atol=1)
+    assert "liver" in list(labels.features["region"])
+    np.testing.assert_allclose(labels.data_to_world((3, 4, 5)), image.data_to_world((3, 4, 5)))
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "picture.png", "empty_folder"])
+def test_what_is_no_scan_is_left_to_other_readers(tmp_path, name):
+    path = tmp_path / name
+    if "." in name:
+        path.write_text("nothing")
+    else:
+        path.mkdir()
+    assert contributions.get_reader(str(path)) is None
+
+
+def test_a_case_opens_as_scan_and_labels_that_share_the_work(scan, tmp_path):
+    work = Refinement(phantom_proposal(read(scan)), tissues=4)
+    work.merge([row.id for row in work.regions][:2])
+    work.save(tmp_path / "case.strata")
+    (data, kwargs, kind), (labels, more, other) = contributions.read_layers(str(tmp_path / "case.strata"))
+    assert (kind, other) == ("image", "labels")
+    np.testing.assert_array_equal(data, read(scan).data)
+    np.testing.assert_array_equal(labels, work.labels)
+    assert kwargs["metadata"]["strata"]["work"] is more["metadata"]["strata"]["work"]
+
+
+@pytest.mark.parametrize("make", [contributions.sample_head_t1, contributions.sample_chest_ct, contributions.sample_thick_t2])
+def test_samples_come_with_their_truth(make):
+    (data, kwargs, _), (truth, more, _) = make()
+    assert data.shape == truth.shape
+    assert truth.max() > 0
+    assert not more["visible"]
+    np.testing.assert_allclose(kwargs["scale"], more["scale"])
+
+
+def test_without_qt_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "qtpy.QtWidgets", None)
+    with pytest.raises(StrataError, match=r"napari-strata\[gui\]"):
+        contributions.open_viewer("scan.nii.gz")
+
+
+@pytest.mark.gui
+class TestWindow:
+    @pytest.fixture
+    def window(self, make_napari_viewer, npe2pm, monkeypatch):
+        """Give a viewer in which napari knows the plugin, and let `open_viewer` use it."""
+        from importlib.resources import files
+
+        import napari
+        from npe2 import PluginManifest
+
+        npe2pm.register(PluginManifest.from_file(str(files("napari_strata") / "napari.yaml")))
+        viewer = make_napari_viewer()
+        monkeypatch.setattr(napari, "Viewer", lambda **_: viewer)
+        return viewer
+
+    def test_a_scan_opens_with_the_panel_docked(self, window, scan):
+        viewer = contributions.open_viewer(scan)
+        panel = contributions.panel(viewer)
+        assert [layer.name for layer in viewer.layers] == ["scan"] or len(viewer.layers) == 1
+        assert panel.image == viewer.layers[0]
+        assert viewer.dims.order == (0, 1, 2)
+        assert contributions.panel(viewer) is panel
+
+    def test_a_scan_that_cannot_be_read_opens_no_window(self, monkeypatch, tmp_path):
+        monkeypatch.setattr("napari.Viewer", lambda **_: pytest.fail("a window was opened"))
+        with pytest.raises(ReadError, match=r"nowhere\.nii"):
+            contributions.open_viewer(tmp_path / "nowhere.nii")
+
+    def test_the_panel_goes_on_with_an_opened_case(self, window, scan, tmp_path):
+        work = Refinement(phantom_proposal(read(scan)), tissues=4)
+        work.merge([row.id for row in work.regions][:2])
+        work.save(tmp_path / "case.strata")
+        panel = contributions.panel(window)
+        window.open(str(tmp_path / "case.strata"), plugin="napari-strata")
+        assert panel.case is not None
+        assert len(window.layers) == 2
+        contributions.undo(window)
+        assert len(panel.case.work.regions) == 4
+        np.testing.assert_array_equal(np.asarray(panel.case.labels.data), panel.case.work.labels)
+
+    def test_commands_run_from_the_palette(self, window, scan):
+        from napari._app_model import get_app_model
+
+        window.open(str(scan), plugin="napari-strata")
+        get_app_model().commands.execute_command("napari-strata.merge").result()
+        assert contributions.panel(window).case is None

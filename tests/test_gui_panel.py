@@ -1,0 +1,393 @@
+"""The dock widget in a napari window: propose, cut, select, merge, split, scribble, paint, undo, export."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from napari.utils.notifications import notification_manager
+
+from napari_strata.errors import ReadError
+from napari_strata.gui.layers import image_tuple
+from napari_strata.gui.panel import StrataPanel
+from napari_strata.io.files import read_labels
+from phantoms import phantom_proposal, phantom_volume
+
+pytestmark = pytest.mark.gui
+
+
+def propose_phantom(volume, *, settings=None, seed=0, device="auto", threads=0, on_progress=None):
+    on_progress(1, 2, "Looking at the phantom")
+    return phantom_proposal(volume)
+
+
+def add_scan(viewer, volume=None):
+    data, kwargs, _ = image_tuple(volume or phantom_volume())
+    return viewer.add_image(data, **kwargs)
+
+
+@pytest.fixture
+def docked(make_napari_viewer_proxy, qtbot):
+    viewer = make_napari_viewer_proxy()
+    panel = StrataPanel(viewer, propose=propose_phantom)
+    viewer.window.add_dock_widget(panel, name="Strata")
+    notification_manager.records.clear()
+    yield viewer, panel
+    panel.jobs.cancel()
+    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
+
+
+@pytest.fixture
+def proposed(docked, qtbot):
+    viewer, panel = docked
+    add_scan(viewer)
+    panel.proposing.propose.click()
+    qtbot.waitUntil(lambda: panel.case is not None, timeout=20000)
+    return viewer, panel
+
+
+def shown(panel) -> np.ndarray:
+    panel.settle()
+    panel.case.painter.finish()
+    return np.asarray(panel.case.labels.data)
+
+
+def messages() -> str:
+    return " ".join(str(record.message) for record in notification_manager.records)
+
+
+def two_regions(panel) -> list[int]:
+    return [row.id for row in panel.case.work.regions][:2]
+
+
+def test_a_proposal_shows_as_a_labels_layer_over_the_scan(proposed):
+    viewer, panel = proposed
+    labels, image = panel.case.labels, panel.image
+    assert labels in viewer.layers
+    np.testing.assert_array_equal(shown(panel), panel.case.work.labels)
+    np.testing.assert_allclose(labels.scale, image.scale)
+    assert labels.units == image.units
+    assert len(panel.table.regions.rows) == len(panel.case.work.regions) == 8
+
+
+def test_the_slider_cuts_and_the_table_and_colours_follow(proposed, qtbot):
+    _, panel = proposed
+    panel.granularity.regions.click()
+    panel.granularity.count.setValue(15)
+    np.testing.assert_array_equal(np.unique(shown(panel)[shown(panel) > 0]), [row.id for row in panel.case.work.regions])
+    assert (panel.case.work.tree, panel.case.work.granularity) == ("regions", 15)
+    qtbot.waitUntil(lambda: len(panel.table.regions.rows) == 15, timeout=5000)
+    for row in panel.case.work.regions:
+        np.testing.assert_allclose(panel.case.labels.get_color(row.id)[:3] * 255, row.color, atol=1)
+    panel.granularity.slider.setValue(0)
+    panel.cut_now()
+    assert panel.case.work.granularity == 1
+
+
+def test_volumes_in_the_table_add_up_to_the_scan(proposed):
+    _, panel = proposed
+    volumes = panel.case.volumes_ml()
+    labels = shown(panel)
+    for region, volume_ml in volumes.items():
+        assert volume_ml == pytest.approx((labels == region).sum() * 2 / 1000)
+
+
+def test_merge_keeps_the_first_selected_and_undo_gives_everything_back(proposed):
+    _, panel = proposed
+    before = shown(panel).copy()
+    second, first = two_regions(panel)
+    panel.table.select([first, second])
+    panel.edits.merge.click()
+    assert (shown(panel)[np.isin(before, [first, second])] == first).all()
+    assert panel.table.selected == (first,)
+    assert "Merge" in panel.edits.undo.toolTip()
+    panel.edits.undo.click()
+    np.testing.assert_array_equal(shown(panel), before)
+    panel.edits.redo.click()
+    assert not (shown(panel) == second).any()
+
+
+def test_split_parts_a_region_and_selects_the_parts(proposed):
+    _, panel = proposed
+    region = two_regions(panel)[0]
+    before = shown(panel).copy()
+    panel.table.select([region])
+    panel.edits.parts.setValue(3)
+    panel.edits.split.click()
+    parts = np.unique(shown(panel)[before == region])
+    assert len(parts) == 3
+    assert set(panel.table.selected) == set(parts.tolist())
+
+
+def test_scribbles_make_a_new_region_that_the_table_selects(proposed):
+    viewer, panel = proposed
+    panel.edits.show_target("new")
+    panel.edits.tools["scribble"].click()
+    strokes = viewer.layers.selection.active
+    assert strokes == panel.case.brush.layer
+    strokes.paint((12, 12, 9), strokes.selected_label)
+    panel.edits.apply.click()
+    new = int(shown(panel)[12, 12, 9])
+    assert panel.table.selected == (new,)
+    assert not np.asarray(strokes.data).any()
+    assert "strokes" not in messages()
+
+
+def test_scribbles_for_the_selected_region_and_the_background(proposed):
+    _, panel = proposed
+    region = two_regions(panel)[1]
+    panel.table.select([region])
+    panel.edits.show_scope("everywhere")
+    panel.use_tool("scribble")
+    panel.case.brush.layer.paint((12, 12, 9), panel.case.brush.layer.selected_label)
+    panel.edits.show_target("background")
+    panel.use_tool("scribble")
+    panel.case.brush.layer.paint((12, 14, 16), panel.case.brush.layer.selected_label)
+    panel.edit("update")
+    assert shown(panel)[12, 12, 9] == region
+    assert shown(panel)[12, 14, 16] == 0
+
+
+def test_update_without_strokes_says_what_to_do(proposed):
+    _, panel = proposed
+    panel.edit("update")
+    assert "no strokes" in messages()
+
+
+def test_naparis_own_brush_is_part_of_the_history(proposed):
+    _, panel = proposed
+    region = two_regions(panel)[0]
+    before = shown(panel).copy()
+    panel.table.select([region])
+    panel.use_tool("paint")
+    panel.case.labels.brush_size = 1
+    z, y, x = np.argwhere(before == 0)[0]
+    panel.case.labels.paint((z, y, x), region)
+    panel.settle()
+    assert panel.case.work.region_at((z, y, x)) == region
+    panel.edit("undo")
+    np.testing.assert_array_equal(shown(panel), before)
+
+
+def test_painting_on_a_locked_region_is_refused_and_taken_off_the_screen(proposed):
+    _, panel = proposed
+    locked, other = two_regions(panel)
+    panel.case.work.lock(locked)
+    before = shown(panel).copy()
+    panel.case.labels.brush_size = 1
+    panel.case.labels.paint(tuple(np.argwhere(before == locked)[0]), other)
+    np.testing.assert_array_equal(shown(panel), before)
+    assert "lock" in messages()
+
+
+def test_names_colours_and_locks_are_edited_in_the_table(proposed):
+    _, panel = proposed
+    region = two_regions(panel)[0]
+    panel.table.rename_asked.emit(region, "liver")
+    panel.table.recolor_asked.emit(region, (1, 2, 3))
+    panel.table.lock_asked.emit(region, True)
+    row = next(row for row in panel.case.work.regions if row.id == region)
+    assert (row.name, row.color, row.locked) == ("liver", (1, 2, 3), True)
+    np.testing.assert_allclose(panel.case.labels.get_color(region)[:3] * 255, (1, 2, 3), atol=1)
+    panel.table.select([region])
+    panel.edit("split")
+    assert "locked" in messages()
+
+
+def test_clicking_a_region_selects_it_and_ctrl_adds(proposed):
+    _, panel = proposed
+    first, second = two_regions(panel)
+    panel.click_region(first)
+    assert panel.table.selected == (first,)
+    panel.click_region(second, add=True)
+    assert panel.table.selected == (first, second)
+    panel.click_region(first, add=True)
+    assert panel.table.selected == (second,)
+
+
+def test_the_region_under_the_mouse_is_found_in_2d_and_3d(proposed):
+    viewer, panel = proposed
+    labels = shown(panel)
+    world = panel.case.labels.data_to_world((12, 14, 16))
+    viewer.dims.set_point(range(3), world)
+    assert panel.case.region_under(world, None, [1, 2]) == labels[12, 14, 16]
+    viewer.dims.ndisplay = 3
+    seen = panel.case.region_under(world, np.array([1.0, 0, 0]), [0, 1, 2])
+    assert seen == labels[np.flatnonzero(labels[:, 14, 16])[0], 14, 16]
+
+
+def test_export_writes_what_is_on_the_screen(proposed, tmp_path, qtbot):
+    _, panel = proposed
+    region = two_regions(panel)[0]
+    panel.case.work.rename(region, "liver")
+    panel.granularity.count.setValue(5)
+    panel.export_to(tmp_path / "labels.nii.gz")
+    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
+    back = read_labels(tmp_path / "labels.nii.gz")
+    np.testing.assert_array_equal(back.labels, shown(panel))
+    assert "liver" in [row.name for row in back.regions]
+
+
+def test_an_export_that_fails_says_why(proposed, tmp_path, qtbot):
+    _, panel = proposed
+    panel.export_to(tmp_path / "nowhere" / "labels.nii.gz")
+    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
+    assert "nowhere" in messages()
+
+
+def test_proposing_again_keeps_the_earlier_labels(proposed, qtbot):
+    viewer, panel = proposed
+    earlier = panel.case.labels
+    panel.start_proposal()
+    qtbot.waitUntil(lambda: panel.case is not None and panel.case.labels != earlier, timeout=20000)
+    assert earlier in viewer.layers
+    assert not earlier.visible
+
+
+def test_a_deleted_labels_layer_can_be_brought_back_with_its_work(proposed):
+    viewer, panel = proposed
+    panel.table.select(two_regions(panel))
+    panel.edit("merge")
+    expected = shown(panel).copy()
+    viewer.layers.remove(panel.case.labels)
+    panel.refresh()
+    assert not panel.edits.isEnabled()
+    panel.show_again.click()
+    np.testing.assert_array_equal(shown(panel), expected)
+    assert panel.edits.isEnabled()
+
+
+def test_the_panel_lives_without_a_scan_and_with_several(docked, qtbot):
+    viewer, panel = docked
+    panel.start_proposal()
+    assert "Open a scan first" in messages()
+    panel.edit("merge")
+    first, second = add_scan(viewer), add_scan(viewer)
+    panel.choose_scan(first)
+    panel.start_proposal()
+    qtbot.waitUntil(lambda: panel.case is not None, timeout=20000)
+    panel.choose_scan(second)
+    assert panel.case is None
+    assert panel.table.regions.rows == ()
+    panel.choose_scan(first)
+    assert len(panel.table.regions.rows) == 8
+    viewer.layers.clear()
+    assert panel.image is None
+
+
+def test_a_bare_array_can_be_worked_on(docked, qtbot):
+    viewer, panel = docked
+    image = viewer.add_image(phantom_volume().data, scale=(2, 1, 1), translate=(5, 6, 7), name="array")
+    panel.start_proposal()
+    qtbot.waitUntil(lambda: panel.case is not None, timeout=20000)
+    np.testing.assert_allclose(panel.case.labels.translate, image.translate)
+    assert not viewer.canvas.overlays["strata_left"].visible
+
+
+class Held:
+    """An engine that waits until it is told to go on, reporting progress all the while."""
+
+    def __init__(self) -> None:
+        self.started, self.stopped, self.go = threading.Event(), threading.Event(), threading.Event()
+
+    def __call__(self, volume, *, on_progress, **_):
+        self.started.set()
+        try:
+            while not self.go.wait(0.01):
+                on_progress(1, 4, "Waiting")
+        finally:
+            self.stopped.set()
+        return phantom_proposal(volume)
+
+
+def start_held(viewer, panel, qtbot) -> Held:
+    held = Held()
+    panel.propose_with(held)
+    panel.start_proposal()
+    qtbot.waitUntil(held.started.is_set, timeout=10000)
+    return held
+
+
+def test_cancel_stops_the_work_and_changes_nothing(docked, qtbot):
+    viewer, panel = docked
+    add_scan(viewer)
+    held = start_held(viewer, panel, qtbot)
+    assert panel.proposing.cancel.isEnabled()
+    panel.proposing.cancel.click()
+    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=10000)
+    assert held.stopped.is_set()
+    assert len(viewer.layers) == 1
+    assert "Cancelled" in messages()
+
+
+def test_deleting_the_scan_ends_its_job(docked, qtbot):
+    viewer, panel = docked
+    image = add_scan(viewer)
+    held = start_held(viewer, panel, qtbot)
+    viewer.layers.remove(image)
+    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=10000)
+    assert held.stopped.is_set()
+    assert len(viewer.layers) == 0
+
+
+def test_a_second_job_waits_its_turn(docked, qtbot):
+    viewer, panel = docked
+    add_scan(viewer)
+    start_held(viewer, panel, qtbot)
+    panel.start_proposal()
+    assert "still running" in messages()
+
+
+def test_closing_the_window_ends_the_job(make_napari_viewer_proxy, qtbot):
+    viewer = make_napari_viewer_proxy()
+    panel = StrataPanel(viewer)
+    viewer.window.add_dock_widget(panel, name="Strata")
+    add_scan(viewer)
+    held = start_held(viewer, panel, qtbot)
+    del panel
+    viewer.close()
+    qtbot.waitUntil(held.stopped.is_set, timeout=10000)
+
+
+def test_an_error_of_ours_is_one_line_and_the_panel_goes_on(docked, qtbot):
+    viewer, panel = docked
+    add_scan(viewer)
+
+    def broken(volume, **_):
+        raise ReadError("The scan is gone. Open it again.")
+
+    panel.propose_with(broken)
+    panel.start_proposal()
+    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=10000)
+    assert "The scan is gone. Open it again." in messages()
+    assert panel.proposing.propose.isEnabled()
+
+
+def test_closing_the_panel_leaves_the_viewer_as_it_was(make_napari_viewer_proxy):
+    viewer = make_napari_viewer_proxy()
+    keys = set(viewer.keymap)
+    panel = StrataPanel(viewer, propose=propose_phantom)
+    dock = viewer.window.add_dock_widget(panel, name="Strata")
+    assert set(viewer.keymap) > keys
+    viewer.window.remove_dock_widget(dock)
+    panel.close_down()
+    assert set(viewer.keymap) == keys
+    assert "strata_left" not in viewer.canvas.overlays
+    add_scan(viewer)
+
+
+def test_windows_change_the_contrast_of_the_scan(docked):
+    viewer, panel = docked
+    image = add_scan(viewer)
+    panel.scan.modality_chosen.emit("ct")
+    panel.scan.window_chosen.emit("Lung")
+    assert tuple(image.contrast_limits) == (-1350, 150)
+
+
+def test_keys_undo_on_the_labels_layer(proposed):
+    _, panel = proposed
+    before = shown(panel).copy()
+    panel.case.work.merge(two_regions(panel))
+    panel.case.labels.keymap[next(key for key in panel.case.labels.keymap if str(key) == "Ctrl+Z")](panel.case.labels)
+    np.testing.assert_array_equal(shown(panel), before)

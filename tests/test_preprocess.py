@@ -1,0 +1,100 @@
+"""Brightness, the body and the working grid."""
+
+import numpy as np
+import pytest
+
+from napari_strata.errors import GeometryError
+from napari_strata.preprocess import body_mask, brightness, resample, working_grid
+from napari_strata.volume import Geometry, Volume
+
+
+def ball(shape, center, radius):
+    grid = np.indices(shape).transpose(1, 2, 3, 0)
+    return ((grid - np.array(center)) ** 2).sum(-1) <= radius**2
+
+
+def volume_of(data, modality="mr", spacing=(2.0, 2.0, 2.0)):
+    return Volume(data, Geometry.from_spacing(data.shape, spacing), modality)
+
+
+def overlap(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+BODY = ball((40, 44, 48), (20, 22, 24), 16)
+
+
+def test_ct_keeps_its_scale_whatever_else_is_in_the_scan():
+    hu = np.array([[[-1000.0, -200.0, 50.0, 300.0, 3000.0]]], np.float32)
+    assert brightness(hu, "ct").ravel().tolist() == pytest.approx([0.0, 0.15, 0.5, 0.85, 1.0])
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1e-4, 0.0), (3000.0, -500.0), (1.0, -4.0)])
+def test_mr_brightness_does_not_depend_on_scale_or_zero_point(scale, shift):
+    data = np.where(BODY, np.linspace(0.3, 1, BODY.size).reshape(BODY.shape), 0).astype(np.float32)
+    base = brightness(data, "mr", inside=BODY)
+    moved = brightness(data * np.float32(scale) + np.float32(shift), "mr", inside=BODY)
+    assert moved == pytest.approx(base, abs=2e-3)
+    assert 0 <= base.min() and base.max() <= 1
+
+
+def test_the_body_is_found_in_noisy_mr():
+    rng = np.random.default_rng(0)
+    data = np.abs(np.where(BODY, 300, 0) + rng.normal(0, 15, BODY.shape)).astype(np.float32)
+    assert overlap(body_mask(volume_of(data)), BODY) > 0.9
+
+
+def test_the_body_is_found_in_skull_stripped_z_scored_mr_where_zero_is_padding():
+    rng = np.random.default_rng(0)
+    data = np.where(BODY, rng.normal(0, 1, BODY.shape), 0).astype(np.float32)
+    assert overlap(body_mask(volume_of(data)), BODY) > 0.98
+
+
+def test_lungs_count_as_body_and_the_table_does_not():
+    hu = np.full(BODY.shape, -1000, np.int16)
+    hu[BODY] = 40
+    hu[ball(BODY.shape, (20, 22, 24), 8)] = -850
+    hu[:, 41:42, 5:43] = 200
+    mask = body_mask(volume_of(hu, "ct"))
+    assert mask[20, 22, 24]
+    assert not mask[:, 41].any()
+    assert overlap(mask, BODY) > 0.93
+
+
+def test_a_scan_without_background_is_all_body():
+    data = np.random.default_rng(0).normal(500, 20, (16, 16, 16)).astype(np.float32)
+    assert body_mask(volume_of(data)).mean() > 0.5
+
+
+def test_the_working_grid_covers_the_body_and_keeps_its_voxel_size():
+    grid = working_grid(BODY, np.array([2.0, 2.0, 2.0]), finest_mm=1.0, most_voxels=10**6)
+    assert all(s.start <= lo and s.stop > hi for s, lo, hi in zip(grid.box, (4, 6, 8), (36, 38, 40), strict=True))
+    assert grid.shape_zyx == grid.box_shape
+
+
+@pytest.mark.parametrize("most", [2_000, 10_000])
+def test_the_working_grid_keeps_to_its_number_of_voxels(most):
+    grid = working_grid(BODY, np.array([2.0, 2.0, 2.0]), finest_mm=1.0, most_voxels=most)
+    assert np.prod(grid.shape_zyx) < 1.2 * most
+
+
+def test_fine_scans_are_averaged_down_and_thick_slices_interpolated():
+    grid = working_grid(BODY, np.array([6.0, 0.5, 0.5]), finest_mm=1.0, most_voxels=10**7, margin_mm=0)
+    assert grid.spacing_zyx_mm[1] == pytest.approx(1.0, rel=0.1)
+    assert grid.spacing_zyx_mm[0] == pytest.approx(3.0, rel=0.1)
+
+
+def test_nothing_but_air_is_a_clear_error():
+    with pytest.raises(GeometryError, match="looks like air"):
+        working_grid(np.zeros((4, 4, 4), bool), np.ones(3), finest_mm=1.0, most_voxels=100)
+
+
+@pytest.mark.parametrize("shape", [(10, 12, 14), (40, 36, 28), (20, 9, 28)])
+def test_resampling_keeps_a_ramp_in_its_place(shape):
+    z, y, x = np.meshgrid(*[(np.arange(n) + 0.5) / n for n in (20, 18, 28)], indexing="ij")
+    ramp = (z + 2 * y + 3 * x).astype(np.float32)
+    z, y, x = np.meshgrid(*[(np.arange(n) + 0.5) / n for n in shape], indexing="ij")
+    out = resample(ramp, shape)
+    assert out.shape == shape
+    inner = (slice(2, -2),) * 3
+    assert out[inner] == pytest.approx((z + 2 * y + 3 * x)[inner], abs=0.02)

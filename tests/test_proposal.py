@@ -1,0 +1,128 @@
+"""A whole proposal with the shipped encoder, from a small scan."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from phantoms import phantom_truth, phantom_volume
+
+import napari_strata as strata
+from napari_strata.errors import Cancelled
+from napari_strata.measure import compare
+from napari_strata.proposal.build import confidence
+from napari_strata.proposal.trees import tissue_tree
+from napari_strata.volume import Segmentation, Volume, default_regions
+
+SETTINGS = strata.ProposeSettings(supervoxels=1500)
+SAMPLES = Path(__file__).parents[1] / "sample_scans"
+
+
+@pytest.fixture(scope="module")
+def volume():
+    return phantom_volume((32, 40, 48), (3.0, 2.0, 2.0))
+
+
+@pytest.fixture(scope="module")
+def proposal(volume):
+    return strata.propose(volume, settings=SETTINGS, seed=1, threads=1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 8, 16, 60])
+def test_a_cut_gives_exactly_as_many_regions_as_asked(proposal, n):
+    for segmentation in (proposal.tissues(n), proposal.regions(n)):
+        assert set(np.unique(segmentation.labels)) == set(range(n + 1))
+        assert len(segmentation.regions) == n
+        assert segmentation.labels.shape == proposal.volume.data.shape
+
+
+def test_finer_cuts_lie_inside_coarser_ones(proposal):
+    for tree in (proposal.region_tree, proposal.tissue_tree):
+        for coarse, fine in ((4, 9), (9, 40)):
+            pairs = np.unique(np.stack([tree.cut(fine), tree.cut(coarse)]), axis=1)
+            assert len(np.unique(pairs[0])) == pairs.shape[1]
+
+
+def test_asking_for_too_many_gives_fewer_and_says_so(proposal, caplog):
+    segmentation = proposal.regions(10**6)
+    assert len(segmentation.regions) == proposal.region_tree.max_regions
+    assert "it gets that many" in caplog.text
+
+
+def test_the_same_inputs_give_the_same_labels(volume, proposal):
+    again = strata.propose(volume, settings=SETTINGS, seed=1, threads=1)
+    assert np.array_equal(proposal.tissues(12).labels, again.tissues(12).labels)
+    assert np.array_equal(proposal.regions(40).labels, again.regions(40).labels)
+
+
+def test_tissues_of_a_phantom_follow_its_organs(proposal, volume):
+    truth = phantom_truth(volume.data.shape)
+    reference = Segmentation(truth, default_regions(range(1, 6)), volume.geometry)
+    assert compare(proposal.tissues(10), reference).many_to_one_mean > 0.85
+
+
+def test_air_is_region_0(proposal, volume):
+    truth = phantom_truth(volume.data.shape)
+    assert (proposal.tissues(8).labels[truth == 0] == 0).mean() > 0.85
+
+
+def test_confidence_is_a_share_and_higher_where_tissues_lie_far_apart(proposal):
+    assert proposal.confidence.shape == (proposal.n_supervoxels,)
+    assert 0 <= proposal.confidence.min() <= proposal.confidence.max() <= 1
+    rng = np.random.default_rng(0)
+    sizes, nobody, groups = np.ones(320, int), np.zeros(320, bool), np.repeat(np.arange(32), 10)
+
+    def mean_confidence(spread):
+        points = np.stack([groups % 8, groups // 8], axis=1) + rng.normal(0, spread, (320, 2))
+        points = points.astype(np.float32)
+        return confidence(points, sizes, tissue_tree(points, sizes, np.empty((0, 2), np.int32), nobody, seed=0)).mean()
+
+    assert mean_confidence(0.02) > mean_confidence(0.3)
+
+
+def test_provenance_says_how_it_was_made(proposal):
+    record = proposal.provenance
+    assert record["run"] == {"seed": 1, "device": record["run"]["device"], "threads": 1}
+    assert record["settings"]["supervoxels"] == 1500
+    assert len(record["weights_sha256"]) == 64
+    assert record["versions"]["torch"] != "not installed"
+
+
+def test_a_proposal_can_be_cancelled_at_every_stage(volume):
+    stages = []
+
+    def listen(done, total, stage):
+        stages.append(stage)
+
+    strata.propose(volume, settings=SETTINGS, on_progress=listen)
+    for wanted in set(stages) - {"done"}:
+
+        def stop(done, total, stage, wanted=wanted):
+            if stage == wanted:
+                raise Cancelled("stopped")
+
+        with pytest.raises(Cancelled):
+            strata.propose(volume, settings=SETTINGS, on_progress=stop)
+
+
+@pytest.mark.parametrize("kind", ["int16", "uint8", "float64"])
+def test_the_type_of_the_data_does_not_matter(volume, kind):
+    data = np.clip(volume.data / 4, 0, 255).astype(kind)
+    proposal = strata.propose(Volume(data, volume.geometry, "mr"), settings=SETTINGS)
+    assert len(proposal.tissues(5).regions) == 5
+
+
+@pytest.mark.parametrize("shape", [(2, 40, 40), (40, 3, 40), (17, 16, 5)])
+def test_slabs_and_slivers_work(shape):
+    data = np.random.default_rng(0).integers(1, 1000, shape).astype(np.int16)
+    geometry = strata.Geometry.from_spacing(shape, (1.0, 1.0, 1.0))
+    assert strata.propose(Volume(data, geometry, "mr"), settings=SETTINGS).tissues(3).labels.shape == shape
+
+
+def test_sample_head_and_chest_get_their_tissues():
+    for name, floor in (("head_t1", 0.5), ("chest_ct", 0.5)):
+        scan = strata.read(SAMPLES / f"{name}.nii.gz")
+        truth = strata.read_labels(SAMPLES / f"{name}_truth.nii.gz")
+        kept = [i for i in np.unique(truth.labels) if i and (truth.labels == i).mean() > 0.01]
+        reference = Segmentation(np.where(np.isin(truth.labels, kept), truth.labels, 0), truth.regions, truth.geometry)
+        scores = compare(strata.propose(scan).tissues(16), reference)
+        assert scores.many_to_one_mean > floor, (name, scores)

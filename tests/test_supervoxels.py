@@ -1,0 +1,117 @@
+"""Supervoxels, their descriptors and the two trees."""
+
+import numpy as np
+import pytest
+from phantoms import phantom_truth, phantom_volume
+from scipy import ndimage
+
+from napari_strata.proposal.descriptors import Pooler, boundary_step, centers_mm
+from napari_strata.proposal.supervoxels import SupervoxelPlan, find_contacts, join_crumbs, make_supervoxels
+from napari_strata.proposal.trees import region_tree, tissue_tree
+
+SPACING = np.array([2.0, 1.0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def light():
+    data = phantom_volume((24, 40, 40)).data
+    return np.clip(data / 1000, 0, 1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return phantom_truth((24, 40, 40))
+
+
+@pytest.fixture(scope="module")
+def labels(light, truth):
+    return make_supervoxels(light[..., None], truth > 0, SPACING, SupervoxelPlan(target=400, codes=6))
+
+
+def test_every_id_is_in_use_and_every_piece_is_connected(labels):
+    n = int(labels.max()) + 1
+    assert len(np.unique(labels)) == n
+    for number, box in enumerate(ndimage.find_objects(labels + 1)):
+        assert ndimage.label(labels[box] == number)[1] == 1
+
+
+def test_no_piece_crosses_the_edge_of_the_body(labels, truth):
+    inside = np.bincount(labels.ravel(), weights=(truth > 0).ravel()) / np.bincount(labels.ravel())
+    assert set(np.unique(inside)) <= {0.0, 1.0}
+
+
+def test_edges_lie_where_tissues_meet(labels, truth):
+    table = np.zeros((labels.max() + 1, truth.max() + 1))
+    np.add.at(table, (labels.ravel(), truth.ravel()), 1)
+    assert table.max(axis=1).sum() / labels.size > 0.97
+
+
+def test_a_thin_plate_survives():
+    light = np.full((24, 24, 24), 0.4, np.float32)
+    light[:, 11:13] = 0.9
+    labels = make_supervoxels(light[..., None], np.ones(light.shape, bool), np.ones(3), SupervoxelPlan(target=100, codes=3))
+    plate = np.bincount(labels.ravel(), weights=(light == np.float32(0.9)).ravel()) / np.bincount(labels.ravel())
+    assert ((plate < 0.05) | (plate > 0.95)).mean() > 0.9
+
+
+def test_the_same_seed_gives_the_same_pieces(light, truth, labels):
+    again = make_supervoxels(light[..., None], truth > 0, SPACING, SupervoxelPlan(target=400, codes=6))
+    assert np.array_equal(labels, again)
+
+
+def test_crumbs_join_the_neighbour_most_like_them():
+    labels = np.zeros((1, 1, 9), np.int32)
+    labels[..., 4:], labels[..., 4:5] = 2, 1
+    light = np.array([[[0.1, 0.1, 0.1, 0.1, 0.8, 0.9, 0.9, 0.9, 0.9]]], np.float32)
+    joined = join_crumbs(labels, light, np.ones(labels.shape, bool), 2)
+    assert joined[0, 0, 4] == joined[0, 0, 5] != joined[0, 0, 3]
+
+
+def test_contacts_count_shared_faces_and_the_step_across_them():
+    labels = np.zeros((2, 2, 4), np.int32)
+    labels[..., 2:] = 1
+    light = np.where(labels == 1, 0.7, 0.2).astype(np.float32)
+    contacts = find_contacts(labels, light, 2)
+    assert contacts.edges.tolist() == [[0, 1]]
+    assert contacts.faces.tolist() == [4]
+    assert contacts.step.tolist() == pytest.approx([0.5])
+    assert boundary_step(contacts, 2) == pytest.approx([0.5, 0.5])
+
+
+def test_pooling_agrees_with_a_plain_mean(labels):
+    values = np.random.default_rng(0).normal(size=(*labels.shape, 3)).astype(np.float32)
+    n = int(labels.max()) + 1
+    pooled = Pooler(labels, n).mean(values)
+    for channel in range(3):
+        assert pooled[:, channel] == pytest.approx(ndimage.mean(values[..., channel], labels, np.arange(n)), abs=1e-4)
+
+
+def test_centres_are_in_mm(labels):
+    n = int(labels.max()) + 1
+    plain = np.array(ndimage.center_of_mass(np.ones(labels.shape), labels, np.arange(n))) * SPACING
+    assert centers_mm(labels, n, SPACING) == pytest.approx(plain, abs=1e-3)
+
+
+def test_regions_are_connected_and_tissues_recur(labels, light, truth):
+    n = int(labels.max()) + 1
+    contacts = find_contacts(labels, light, n)
+    pooler = Pooler(labels, n)
+    background = np.bincount(labels.ravel(), weights=(truth == 0).ravel(), minlength=n) > 0
+    vectors = pooler.mean(light[..., None]) * 4
+    regions = region_tree(vectors, pooler.counts, contacts.edges, background)
+    for number in range(1, 13):
+        assert ndimage.label((regions.cut(12) == number)[labels])[1] == 1
+    tissues = tissue_tree(vectors, pooler.counts, contacts.edges, background, seed=0)
+    table = tissues.cut(5)[labels]
+    for organ in (2, 3):
+        assert len(np.unique(np.median(table[truth == organ]))) == 1
+        parts = ndimage.label(truth == organ)[0]
+        assert np.median(table[parts == 1]) == np.median(table[parts == 2])
+
+
+def test_regions_that_do_not_touch_are_joined_last():
+    vectors = np.array([[0.0], [0.5], [0.0], [0.5]], np.float32)
+    edges = np.array([[0, 1], [2, 3]], np.int32)
+    tree = region_tree(vectors, np.ones(4, int), edges, np.zeros(4, bool))
+    first, second, third, fourth = tree.cut(2)
+    assert first == second != third == fourth
