@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from napari.settings import get_settings
 from qtpy.QtCore import QCoreApplication, QElapsedTimer
+from scipy import ndimage as ndi
 
 from napari_strata.gui.case import ScanCase
 from napari_strata.gui.contributions import open_viewer, panel
@@ -96,7 +97,7 @@ class Tour:
         self.shoot("before_merge")
         self.panel.edits.merge.click()
         self.shoot("after_merge")
-        self.stroke(middle[-1])
+        self.stroke(middle[2])
         self.shoot("strokes")
         self.panel.edits.apply.click()
         self.panel.edits.tools["select"].click()
@@ -122,10 +123,13 @@ class Tour:
         self.panel.edits.tools["scribble"].click()
         layer = self.viewer.layers.selection.active
         index = self.slice_index()
-        found = np.argwhere(np.asarray(self.case.labels.data)[index] == region)
-        centre = found[np.abs(found - np.median(found, axis=0)).sum(axis=1).argmin()]
-        for step in range(-6, 7):
-            layer.paint((index, int(centre[0]), int(centre[1]) + step), layer.selected_label)
+        inside = np.asarray(self.case.labels.data)[index] == region
+        # the place deepest inside the region
+        depth = ndi.distance_transform_edt(inside)
+        down, across = np.unravel_index(int(depth.argmax()), depth.shape)
+        reach = int(depth.max())
+        for step in range(-reach, reach + 1):
+            layer.paint((index, int(down), int(across) + step), layer.selected_label)
 
     def export(self) -> None:
         """Export and open the file again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -215,6 +216,59 @@ def test_the_region_under_the_mouse_is_found_in_2d_and_3d(proposed):
     viewer.dims.ndisplay = 3
     seen = panel.case.region_under(world, np.array([1.0, 0, 0]), [0, 1, 2])
     assert seen == labels[np.flatnonzero(labels[:, 14, 16])[0], 14, 16]
+
+
+def mouse(panel, voxel, **more):
+    event = SimpleNamespace(type="mouse_press", pos=np.zeros(2), button=1, modifiers=(), view_direction=None, dims_displayed=[1, 2])
+    event.position = panel.image.data_to_world(voxel)
+    for name, value in more.items():
+        setattr(event, name, value)
+    return event
+
+
+def test_the_readout_says_where_the_cursor_is_and_what_is_there(proposed):
+    viewer, panel = proposed
+    viewer.dims.set_point(range(3), panel.image.data_to_world((12, 14, 9)))
+    panel.case.work.rename(int(shown(panel)[12, 14, 9]), "liver")
+    panel.pointer.on_move(viewer, mouse(panel, (12, 14, 9)))
+    text = panel.scan.readout.text()
+    assert text.startswith("R 6.5  P 0.5  I 1.0 mm")
+    assert "liver" in text
+    panel.pointer.on_move(viewer, mouse(panel, (12, 14, 900)))
+    assert not panel.scan.readout.text().strip()
+
+
+def test_a_click_on_the_scan_selects_and_a_drag_does_not(proposed):
+    viewer, panel = proposed
+    viewer.dims.set_point(range(3), panel.image.data_to_world((12, 14, 16)))
+    event = mouse(panel, (12, 14, 16))
+    dragging = panel.pointer.on_drag(viewer, event)
+    next(dragging)
+    event.type, event.pos = "mouse_move", np.array([30, 0])
+    next(dragging)
+    event.type = "mouse_release"
+    assert next(dragging, None) is None
+    assert panel.table.selected == ()
+    clicking = panel.pointer.on_drag(viewer, mouse(panel, (12, 14, 16)))
+    next(clicking)
+    assert next(clicking, None) is None
+    assert panel.table.selected == (int(shown(panel)[12, 14, 16]),)
+
+
+def test_a_saved_case_is_opened_with_its_history(proposed, tmp_path, qtbot):
+    _, panel = proposed
+    panel.case.work.merge(two_regions(panel))
+    expected, first = shown(panel).copy(), panel.case
+    panel.save_to(tmp_path / "case.strata")
+    panel.edit("undo")
+    assert "being saved" in messages()
+    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
+    panel.edit("undo")
+    panel.open_from(tmp_path / "case.strata")
+    qtbot.waitUntil(lambda: panel.case is not first, timeout=20000)
+    np.testing.assert_array_equal(shown(panel), expected)
+    panel.edit("undo")
+    assert len(panel.case.work.regions) == 8
 
 
 def test_export_writes_what_is_on_the_screen(proposed, tmp_path, qtbot):
