@@ -45,7 +45,7 @@ def image_tuple(volume: Volume) -> LayerTuple:
         "colormap": "gray",
         "contrast_limits": limits,
         "interpolation2d": "linear",
-        "rendering": "attenuated_mip",
+        "rendering": "mip" if volume.modality == "ct" else "attenuated_mip",
     }
     return np.asarray(volume.data), {**kwargs, **grid_kwargs(volume.geometry, facts)}, "image"
 
