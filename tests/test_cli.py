@@ -11,12 +11,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from phantoms import phantom_truth, phantom_volume
 
 import napari_strata as strata
 from napari_strata.cli import main
 from napari_strata.io.files import write_scan
 from napari_strata.volume import Segmentation, Volume, default_regions
+from phantoms import phantom_truth, phantom_volume
 
 FEW = ["--supervoxels", "800", "--quiet"]
 
@@ -195,7 +195,16 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(scan, tmp_path):
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
-    command = [str(Path(sys.executable).with_name("strata")), "propose", str(scan), "-o", str(tmp_path / "l.nii.gz"), "--tissues", "4", *FEW]
+    command = [
+        str(Path(sys.executable).with_name("strata")),
+        "propose",
+        str(scan),
+        "-o",
+        str(tmp_path / "l.nii.gz"),
+        "--tissues",
+        "4",
+        *FEW,
+    ]
     run = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files_only, timeout=300)
     assert run.returncode == 2, run.stderr
     assert run.stderr.strip().count("\n") == 0

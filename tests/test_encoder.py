@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from phantoms import phantom_volume
 from safetensors import safe_open
 
 from napari_strata.encoder.embed import embed
@@ -15,6 +14,7 @@ from napari_strata.encoder.weights import SHIPPED, load_encoder, weights_hash, w
 from napari_strata.errors import Cancelled, WeightsError
 from napari_strata.settings import PretrainSettings, ProposeSettings
 from napari_strata.synthesis.synthesiser import Synthesiser
+from phantoms import phantom_volume
 
 TINY = PretrainSettings(steps=4, batch=2, patch_vox=16, voxels_per_patch=64)
 
@@ -57,7 +57,8 @@ def test_tiles_agree_with_the_whole():
 
     slabs = list(module._slabs((176, 48, 48), 0.1))
     assert len(slabs) > 1
-    assert slabs[0][1][0] == 0 and slabs[-1][1][1] == 176
+    assert slabs[0][1][0] == 0
+    assert slabs[-1][1][1] == 176
     for a, b in zip(whole.levels, tiled.levels, strict=True):
         assert float((a * b).sum(-1).mean()) > 0.99
 
@@ -100,7 +101,8 @@ def test_features_are_read_where_they_lie():
 def test_a_batch_is_bright_in_range_and_labelled():
     batch = make_batch(Synthesiser(shape=(16, 16, 16)), [1, 2])
     assert batch.image.shape == (2, 1, 16, 16, 16)
-    assert 0 <= float(batch.image.min()) and float(batch.image.max()) <= 1
+    assert float(batch.image.min()) >= 0
+    assert float(batch.image.max()) <= 1
     assert batch.tissues.shape == batch.structures.shape == (2, 16, 16, 16)
 
 

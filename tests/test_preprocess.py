@@ -35,7 +35,8 @@ def test_mr_brightness_does_not_depend_on_scale_or_zero_point(scale, shift):
     base = brightness(data, "mr", inside=BODY)
     moved = brightness(data * np.float32(scale) + np.float32(shift), "mr", inside=BODY)
     assert moved == pytest.approx(base, abs=2e-3)
-    assert 0 <= base.min() and base.max() <= 1
+    assert base.min() >= 0
+    assert base.max() <= 1
 
 
 def test_the_body_is_found_in_noisy_mr():

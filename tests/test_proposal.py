@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from phantoms import phantom_truth, phantom_volume
 
 import napari_strata as strata
 from napari_strata.errors import Cancelled
@@ -12,6 +11,7 @@ from napari_strata.measure import compare
 from napari_strata.proposal.build import confidence
 from napari_strata.proposal.trees import tissue_tree
 from napari_strata.volume import Segmentation, Volume, default_regions
+from phantoms import phantom_truth, phantom_volume
 
 SETTINGS = strata.ProposeSettings(supervoxels=1500)
 SAMPLES = Path(__file__).parents[1] / "sample_scans"

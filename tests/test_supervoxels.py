@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from phantoms import phantom_truth, phantom_volume
 from scipy import ndimage
 
 from napari_strata.proposal.descriptors import Pooler, boundary_step, centers_mm
 from napari_strata.proposal.supervoxels import SupervoxelPlan, find_contacts, join_crumbs, make_supervoxels
 from napari_strata.proposal.trees import region_tree, tissue_tree
+from phantoms import phantom_truth, phantom_volume
 
 SPACING = np.array([2.0, 1.0, 1.0])
 

@@ -44,7 +44,10 @@ def test_a_head_has_its_tissues_in_t1_order(head):
 
 def test_a_head_stands_upright_in_memory_order(head):
     names = head.anatomy.names
-    where = {name: torch.nonzero(head.anatomy.structures == names.index(name)).float().mean(0) for name in ("eyes", "cerebellum cortex", "cortex")}
+    where = {
+        name: torch.nonzero(head.anatomy.structures == names.index(name)).float().mean(0)
+        for name in ("eyes", "cerebellum cortex", "cortex")
+    }
     assert where["eyes"][1] < where["cerebellum cortex"][1]
     assert where["cerebellum cortex"][0] > where["cortex"][0]
 

@@ -272,9 +272,7 @@ def _pretrain(arguments: argparse.Namespace) -> None:
     from napari_strata.encoder.pretrain import pretrain
 
     show = _progress_of_steps()
-    pretrain(
-        arguments.output, recipe, device=arguments.device, threads=arguments.threads, minutes=arguments.minutes, on_progress=show
-    )
+    pretrain(arguments.output, recipe, device=arguments.device, threads=arguments.threads, minutes=arguments.minutes, on_progress=show)
     print(f"{arguments.output}: done")
 
 

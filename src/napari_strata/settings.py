@@ -112,7 +112,7 @@ class ProposeSettings(_Checked):
     )
     memory_gb: float = _knob(2.0, "Memory that the encoder may take; larger scans run in tiles", minimum=0.5, maximum=512.0, unit="GB")
     supervoxels: int = _knob(30000, "Supervoxels to aim for in the body", minimum=100, maximum=200000)
-    intensity_codes: int = _knob(10, "Intensity and feature codes that split supervoxels along true edges", minimum=1, maximum=64)
+    intensity_codes: int = _knob(16, "Intensity and feature codes that split supervoxels along true edges", minimum=1, maximum=64)
     feature_weight: float = _knob(1.0, "Weight of learned features against intensity", minimum=0.0, maximum=10.0)
     position_weight: float = _knob(0.3, "Weight of position in the tree of connected regions", minimum=0.0, maximum=10.0)
 

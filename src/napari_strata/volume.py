@@ -227,8 +227,7 @@ class Segmentation:
     def __post_init__(self) -> None:
         if self.labels.shape != self.geometry.shape_zyx:
             raise GeometryError(
-                f"Labels are {self.labels.shape} but the volume is {self.geometry.shape_zyx}. "
-                "Load the scan that the labels were drawn on."
+                f"Labels are {self.labels.shape} but the volume is {self.geometry.shape_zyx}. Load the scan that the labels were drawn on."
             )
         if self.labels.dtype.kind != "u":
             raise GeometryError(f"Labels must be unsigned integers, got {self.labels.dtype}.")

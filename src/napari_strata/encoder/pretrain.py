@@ -137,14 +137,14 @@ def pretext_loss(encoder: StrataEncoder, batch: Batch, settings: PretrainSetting
     levels = encoder.levels(maps)
     terms = []
     for patch in range(len(batch.image)):
-        shape = tuple(batch.tissues.shape[1:])
+        z, y, x = batch.tissues.shape[1:]
         allowed = ~hidden[patch, 0]
         for truth, chosen in ((batch.tissues[patch], levels[:2]), (batch.structures[patch], levels[2:])):
             index = sample_voxels(truth, allowed, settings.voxels_per_patch, generator)
             if len(index) < 16:
                 continue
             labels = truth.flatten()[index]
-            terms += [voxel_contrast(read_at(level[patch], index, shape), labels, settings.temperature) for level in chosen]
+            terms += [voxel_contrast(read_at(level[patch], index, (z, y, x)), labels, settings.temperature) for level in chosen]
     contrast = torch.stack(terms).mean() if terms else maps[0].sum() * 0
     painted = encoder.paint(maps[0])
     inpaint = (painted - batch.image).abs()[hidden].mean() if hidden.any() else maps[0].sum() * 0
@@ -216,7 +216,8 @@ class _Run:
     @classmethod
     def start(cls, output: Path, settings: PretrainSettings, device: torch.device) -> _Run:
         torch.manual_seed(settings.seed)
-        encoder = StrataEncoder().to(device, memory_format=torch.channels_last_3d)
+        encoder = StrataEncoder().to(device)
+        encoder.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         optimiser = torch.optim.AdamW(encoder.parameters(), lr=settings.learning_rate, weight_decay=1e-5)
         side = settings.patch_vox
         run = cls(output, settings, device, encoder, optimiser, Synthesiser((side, side, side), device=device.type), 0, [])

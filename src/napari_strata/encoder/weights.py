@@ -55,9 +55,11 @@ def load_encoder(path: Path | None = None) -> StrataEncoder:
     try:
         encoder.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     except RuntimeError as err:
-        raise WeightsError(f"The weights in {source} do not fit this network. Use weights made by this version's `strata pretrain`.") from err
+        raise WeightsError(
+            f"The weights in {source} do not fit this network. Use weights made by this version's `strata pretrain`."
+        ) from err
     encoder.requires_grad_(False)
-    return encoder.eval().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+    return encoder.eval().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
 @lru_cache(maxsize=8)

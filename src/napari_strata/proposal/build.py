@@ -99,7 +99,7 @@ def _components(evidence: Evidence, settings: ProposeSettings, seed: int) -> NDA
     center = sample.mean(axis=0)
     axes = np.linalg.svd(sample - center, full_matrices=False)[2][:2]
     axes *= np.sign(axes[np.arange(2), np.abs(axes).argmax(axis=1)])[:, None]
-    maps = ((flat - center) @ axes.T).reshape(*finest.shape[:-1], 2) * np.float32(0.15 * settings.feature_weight)
+    maps = ((flat - center) @ axes.T).reshape(*finest.shape[:-1], 2) * np.float32(0.06 * settings.feature_weight)
     shape = evidence.features.grid.box_shape
     return np.stack([resample(np.ascontiguousarray(maps[..., k]), shape) for k in range(2)], axis=-1)
 

@@ -73,9 +73,7 @@ class Pooler:
         return (self._membership @ columns / np.maximum(self.counts, 1)[:, None]).astype(np.float32)
 
 
-def describe_brightness(
-    pooler: Pooler, light: NDArray[np.float32], spacing_zyx_mm: NDArray[np.float64]
-) -> NDArray[np.float32]:
+def describe_brightness(pooler: Pooler, light: NDArray[np.float32], spacing_zyx_mm: NDArray[np.float64]) -> NDArray[np.float32]:
     """Give mean, standard deviation, and mean at 2 mm and 4 mm around, per supervoxel: (n, 4) float32."""
     near = ndimage.gaussian_filter(light, 2.0 / spacing_zyx_mm, truncate=2.5)
     far = ndimage.gaussian_filter(light, 4.0 / spacing_zyx_mm, truncate=2.0)

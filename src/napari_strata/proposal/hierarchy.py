@@ -94,7 +94,7 @@ class Hierarchy:
         position = np.empty(self.n_supervoxels, np.int64)
         position[self.leaf_order] = np.arange(self.n_supervoxels)
         row = np.sort(position[members])
-        candidates, heights = self._all_breaks()
+        candidates = self._all_breaks()
         gap = np.searchsorted(row, candidates)
         usable = (gap > 0) & (gap < len(row))
         _, first = np.unique(gap[usable], return_index=True)
@@ -106,11 +106,11 @@ class Hierarchy:
         rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
         return rank[part]
 
-    def _all_breaks(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _all_breaks(self) -> NDArray[np.int64]:
+        """Give the break between background and body, then all others, highest first."""
         positions = np.concatenate([[self.n_background], self.breaks, self.background_breaks]).astype(np.int64)
         heights = np.concatenate([[np.inf], self.heights, self.background_heights]).astype(np.float32)
-        order = np.argsort(-heights, kind="stable")
-        return positions[order], heights[order]
+        return positions[np.argsort(-heights, kind="stable")]
 
 
 def hierarchy_from_merges(

@@ -76,7 +76,9 @@ class Proposal:
     def _segmentation(self, name: TreeName, n: int) -> Segmentation:
         tree = self.tree(name)
         if n > tree.max_regions:
-            logger.warning("Asked for %d %s; the scan has only %d supervoxels in the body, so it gets that many.", n, name, tree.max_regions)
+            logger.warning(
+                "Asked for %d %s; the scan has only %d supervoxels in the body, so it gets that many.", n, name, tree.max_regions
+            )
         table = tree.cut(n)
         dtype = smallest_label_dtype(int(table.max(initial=0)))
         labels = table.astype(dtype)[self.supervoxels]

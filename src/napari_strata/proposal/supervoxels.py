@@ -18,6 +18,11 @@ from sklearn.cluster import KMeans
 
 _CODE_SAMPLE = 60_000
 _SMOOTHING_ROUNDS = 2
+_STANDS_OUT = 0.2
+"""Brightness difference times root of size above which a small piece is kept."""
+_SNAP_ROUNDS, _SNAP_INERTIA = 2, 0.01
+"""Passes of edge voxels to the piece they are most like, and the gain in brightness that a move needs."""
+_FACES = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
 _BLOCK_MM = 30.0
 """Side of the blocks outside the body."""
 
@@ -43,7 +48,7 @@ class SupervoxelPlan:
     target: int
     codes: int
     crumb_vox: int = 6
-    smoothness: float = 1.0
+    smoothness: float = 0.5
     seed: int = 0
 
 
@@ -73,18 +78,22 @@ def make_supervoxels(
     pieces = label_parts(cells.astype(np.int64) * plan.codes + codes, connectivity=1, background=-1).astype(np.int32)
     blocks = block_cells(inside.shape, spacing_zyx_mm, _BLOCK_MM)
     pieces = np.where(inside, pieces, blocks + pieces.max() + 1)
-    pieces = label_parts(pieces, connectivity=1, background=-1).astype(np.int32) - 1
-    return join_crumbs(pieces, channels[..., 0], inside, plan.crumb_vox)
+    light = channels[..., 0]
+    pieces = join_crumbs(_connected(pieces), light, inside, plan.crumb_vox)
+    return join_crumbs(_connected(snap_edges(pieces, light, inside)), light, inside, plan.crumb_vox)
+
+
+def _connected(pieces: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Give every part that is connected by faces a number of its own, from 0."""
+    return label_parts(pieces, connectivity=1, background=-1).astype(np.int32) - 1
 
 
 def _cell_count(plan: SupervoxelPlan) -> int:
-    """Cells are cut into about three pieces each by the codes."""
-    return max(8, plan.target // 3)
+    """Cells are cut into about four pieces each by the codes."""
+    return max(8, plan.target // 4)
 
 
-def slic_cells(
-    light: NDArray[np.float32], inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64], count: int
-) -> NDArray[np.int32]:
+def slic_cells(light: NDArray[np.float32], inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64], count: int) -> NDArray[np.int32]:
     """Make about `count` compact cells inside the body with ITK's SLIC (Achanta et al. 2012), (z, y, x) int32.
 
     Brightness is given as whole numbers, so that the sums over threads do not depend on their order.
@@ -173,25 +182,59 @@ def find_contacts(labels: NDArray[np.int32], light: NDArray[np.float32], n: int)
     return Contacts(np.stack([unique // n, unique % n], axis=1).astype(np.int32), faces.astype(np.int32), step.astype(np.float32))
 
 
-def join_crumbs(
-    labels: NDArray[np.int32], light: NDArray[np.float32], inside: NDArray[np.bool_], smallest_vox: int
-) -> NDArray[np.int32]:
-    """Join pieces under `smallest_vox` voxels to the touching piece of most like brightness, on the same side of the body's edge."""
+def snap_edges(labels: NDArray[np.int32], light: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Give each voxel at a piece's edge to the touching piece whose mean brightness it is closest to, a few times over.
+
+    Pieces may fall apart by it; voxels never cross the body's edge.
+    """
+    labels = labels.copy()
+    for _ in range(_SNAP_ROUNDS):
+        n = int(labels.max()) + 1
+        mean = (
+            np.bincount(labels.ravel(), weights=light.ravel(), minlength=n) / np.maximum(np.bincount(labels.ravel(), minlength=n), 1)
+        ).astype(np.float32)
+        body = np.bincount(labels.ravel(), weights=inside.ravel(), minlength=n) > 0
+        padded = np.pad(labels, 1, mode="edge")
+        beside = [
+            padded[1 + dz : padded.shape[0] - 1 + dz, 1 + dy : padded.shape[1] - 1 + dy, 1 + dx : padded.shape[2] - 1 + dx]
+            for dz, dy, dx in _FACES
+        ]
+        edge = np.zeros(labels.shape, bool)
+        for other in beside:
+            edge |= other != labels
+        edge &= inside
+        best, value = labels[edge], light[edge]
+        gap = np.abs(value - mean[best]) - _SNAP_INERTIA
+        for other in beside:
+            candidate = other[edge]
+            distance = np.abs(value - mean[candidate])
+            better = (distance < gap) & body[candidate]
+            best[better], gap[better] = candidate[better], distance[better]
+        labels[edge] = best
+    return labels
+
+
+def join_crumbs(labels: NDArray[np.int32], light: NDArray[np.float32], inside: NDArray[np.bool_], smallest_vox: int) -> NDArray[np.int32]:
+    """Join small pieces to the touching piece of most like brightness, on the same side of the body's edge.
+
+    Joined are single voxels, and pieces under `smallest_vox` voxels that do not stand out: the smaller a piece, the more
+    it has to differ from every neighbour to be kept, so that noise goes and thin bright or dark strands stay.
+    """
     for _ in range(3):
         n = int(labels.max()) + 1
         sizes = np.bincount(labels.ravel(), minlength=n)
-        small = sizes < smallest_vox
-        if not small.any():
+        if sizes.min() >= smallest_vox:
             break
         mean = np.bincount(labels.ravel(), weights=light.ravel(), minlength=n) / sizes
         body = np.bincount(labels.ravel(), weights=inside.ravel(), minlength=n) > 0
         edges = find_contacts(labels, light, n).edges
         both = np.concatenate([edges, edges[:, ::-1]])
-        both = both[small[both[:, 0]] & (body[both[:, 0]] == body[both[:, 1]])]
-        gap = np.abs(mean[both[:, 0]] - mean[both[:, 1]]) - 1e-6 * np.minimum(sizes[both[:, 1]], 1000)
-        order = np.lexsort((gap, both[:, 0]))
+        both = both[(sizes[both[:, 0]] < smallest_vox) & (body[both[:, 0]] == body[both[:, 1]])]
+        gap = np.abs(mean[both[:, 0]] - mean[both[:, 1]])
+        order = np.lexsort((-sizes[both[:, 1]], gap, both[:, 0]))
         source, first = np.unique(both[order, 0], return_index=True)
-        chosen = both[order[first], 1]
-        graph = sparse.coo_matrix((np.ones(len(source)), (source, chosen)), shape=(n, n))
+        chosen, gap = both[order[first], 1], gap[order[first]]
+        plain = (sizes[source] < 2) | (gap * np.sqrt(sizes[source]) < _STANDS_OUT)
+        graph = sparse.coo_matrix((np.ones(plain.sum()), (source[plain], chosen[plain])), shape=(n, n))
         labels = sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int32)[labels]
     return labels

@@ -106,14 +106,12 @@ def _merges_of(tree: higra.Tree, altitudes: NDArray[np.float64], n: int) -> tupl
     return number[children].reshape(-1, 2), altitudes[inner][order]
 
 
-def _ward_over_codes(
-    vectors: NDArray[np.float32], sizes: NDArray[np.integer], seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _ward_over_codes(vectors: NDArray[np.float32], sizes: NDArray[np.integer], seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Run Ward's criterion over k-means codes; inside a code, pieces are merged first, in order of closeness."""
     n = len(vectors)
-    count = min(_TISSUE_CODES, n)
     rng = np.random.default_rng(seed)
     sample = rng.choice(n, min(n, 20_000), replace=False)
+    count = min(_TISSUE_CODES, len(np.unique(vectors[sample], axis=0)))
     means = KMeans(count, n_init=1, init="random" if count > 400 else "k-means++", max_iter=12, random_state=seed)
     means.fit(vectors[sample], sample_weight=sizes[sample].astype(np.float64))
     code = means.predict(vectors)

@@ -29,7 +29,9 @@ def draw_shapes(grid: Grid) -> Anatomy:
     _draw_blobs(canvas, bent, inside, tissues)
     if grid.uniform() < 0.5:
         depth = (bent.ellipsoid((0, 0, 0), (40, 40, 40)) - 1) * 40
-        grey, white = folded_shell(bent, depth, length_mm=grid.uniform(8, 18), sulcus_mm=grid.uniform(5, 15), thickness_mm=grid.uniform(2, 5))
+        grey, white = folded_shell(
+            bent, depth, length_mm=grid.uniform(8, 18), sulcus_mm=grid.uniform(5, 15), thickness_mm=grid.uniform(2, 5)
+        )
         canvas.draw("folded shell", tissues[-1], grey & inside)
         canvas.draw("folded core", tissues[-2], white & inside)
     for number in range(grid.integer(0, 3)):

@@ -128,4 +128,4 @@ def _choose(chances: dict[Key, float], generator: torch.Generator) -> Key:
     return list(chances)[number]
 
 
-__all__ = ["CONTRASTS", "Family", "SyntheticScan", "Synthesiser"]
+__all__ = ["CONTRASTS", "Family", "Synthesiser", "SyntheticScan"]

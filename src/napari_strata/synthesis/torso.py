@@ -36,8 +36,8 @@ def _draw_body_wall(canvas: Canvas, grid: Grid, body: Tensor) -> Tensor:
     fat, muscle = grid.uniform(6, 30), grid.uniform(9, 18)
     arms = (torch.hypot((grid.left.abs() - 215) / 38, (grid.front + 5) / 40) - 1.0) * 38
     if grid.uniform() < 0.4:
-        for name, tissue, inner in (("skin", "skin", 0.0), ("fat", "fat", 2.0), ("muscle", "muscle", 9.0), ("arm bone", "bone", 27.0)):
-            canvas.draw(name, tissue, arms < -inner)
+        for name, tissue, depth in (("skin", "skin", 0.0), ("fat", "fat", 2.0), ("muscle", "muscle", 9.0), ("arm bone", "bone", 27.0)):
+            canvas.draw(name, tissue, arms < -depth)
     canvas.draw("skin", "skin", body < 0)
     canvas.draw("fat", "fat", body < -2.2)
     streaks = grid.noise(16.0)
