@@ -37,6 +37,10 @@ class EditError(StrataError):
     """An edit cannot be carried out on the current regions; nothing was changed."""
 
 
+class RegionError(StrataError):
+    """A region that is asked about is not there, or the table of regions belongs to another proposal."""
+
+
 class CaseError(StrataError):
     """A case file cannot be read, or belongs to another scan."""
 

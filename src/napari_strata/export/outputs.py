@@ -80,6 +80,15 @@ def write_outputs(segmentation: Segmentation, volume: Volume, labels: str | Path
     return named
 
 
+def read_sidecar(path: str | Path) -> dict[str, Any] | None:
+    """Read the JSON beside labels; None where there is no readable file that `write_outputs` wrote."""
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) and document.get("format") == SIDECAR_FORMAT else None
+
+
 def scan_record(volume: Volume) -> dict[str, Any]:
     """Describe a scan for sidecars: file, hash, shape, voxel size, modality and what the reader had to mend."""
     geometry = volume.geometry

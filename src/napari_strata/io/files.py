@@ -22,7 +22,18 @@ from napari_strata.io.modality import guess_modality
 from napari_strata.io.nifti import read_nifti, write_nifti, write_nifti_scan
 from napari_strata.volume import BACKGROUND, Modality, Region, Segmentation, Volume, default_regions, smallest_label_dtype
 
-__all__ = ["SeriesInfo", "atomic_path", "check_label_path", "hash_file", "list_series", "read", "read_labels", "write", "write_scan"]
+__all__ = [
+    "SCAN_SUFFIXES",
+    "SeriesInfo",
+    "atomic_path",
+    "check_label_path",
+    "hash_file",
+    "list_series",
+    "read",
+    "read_labels",
+    "write",
+    "write_scan",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +42,8 @@ _READERS = {
     **dict.fromkeys((".mgh", ".mgz"), read_mgh),
     **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), read_itk),
 }
+SCAN_SUFFIXES = tuple(_READERS)
+"""Endings of scan files, in lower case; DICOM files are known by their mark instead."""
 _WRITERS = {
     **dict.fromkeys((".nii", ".nii.gz"), write_nifti),
     **dict.fromkeys((".mgh", ".mgz"), write_mgh),
