@@ -25,17 +25,24 @@ USER_ERROR = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; give the exit code: 0 done, 2 for an error that the user can mend, 130 when interrupted."""
+    """Run the command line.
+
+    Returns
+    -------
+    int
+        0 done, 1 when scans of a batch failed, 2 for an error that the user can mend, 130 when interrupted.
+    """
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.DEBUG if arguments.verbose else logging.ERROR, format="%(message)s", stream=sys.stderr)
     try:
-        run: Callable[[argparse.Namespace], None] = arguments.run
-        run(arguments)
+        run: Callable[[argparse.Namespace], int | None] = arguments.run
+        return run(arguments) or 0
     except StrataError as err:
         print(f"strata: {' '.join(str(err).split())}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print("strata: stopped; nothing was written.", file=sys.stderr)
+        left = "what is done stays, run it again to go on" if arguments.run is _batch else "nothing was written"
+        print(f"strata: stopped; {left}.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -52,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="show what happens inside")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_propose(commands)
+    _add_batch(commands)
     _add_view(commands)
     _add_info(commands)
     _add_evaluate(commands)
@@ -136,17 +144,22 @@ def _add_propose(commands: Any) -> None:
     parser = commands.add_parser("propose", help="propose regions for one scan and write them")
     _add_scan(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, help="label file to write, for example labels.nii.gz")
+    parser.add_argument("--montage", type=Path, metavar="PNG", help="also write a picture of the labels over the scan")
+    parser.add_argument("--case", type=Path, metavar="CASE", help="also write a case (.strata) to refine later")
+    _add_recipe(parser)
+    parser.set_defaults(run=_propose)
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Add what decides the labels besides the scan."""
     cut = parser.add_mutually_exclusive_group(required=True)
     cut.add_argument("--tissues", type=int, metavar="N", help="N groups of alike tissue, anywhere in the scan")
     cut.add_argument("--regions", type=int, metavar="N", help="N connected regions")
-    parser.add_argument("--montage", type=Path, metavar="PNG", help="also write a picture of the labels over the scan")
-    parser.add_argument("--case", type=Path, metavar="CASE", help="also write a case (.strata) to refine later")
     parser.add_argument("--weights", type=Path, help="other encoder weights (safetensors) than the shipped ones")
     parser.add_argument("--settings", type=Path, metavar="TOML", help="settings from the file's [propose] and [run] tables; flags win")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     _add_settings(parser, RunSettings)
     _add_settings(parser, ProposeSettings)
-    parser.set_defaults(run=_propose)
 
 
 def _propose(arguments: argparse.Namespace) -> None:
@@ -196,6 +209,36 @@ def _write_results(arguments: argparse.Namespace, segmentation: Segmentation, vo
         from napari_strata.report import montage
 
         montage(volume, segmentation, arguments.montage)
+
+
+def _add_batch(commands: Any) -> None:
+    parser = commands.add_parser("batch", help="propose regions for many scans, one after another; goes on where it stopped")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="scan files, folders to search (DICOM: one scan per series), or globs")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for labels, volumes.tsv and failures.tsv")
+    parser.add_argument("--modality", choices=("ct", "mr"), help="how to read intensities, if the scans do not say")
+    _add_recipe(parser)
+    parser.set_defaults(run=_batch)
+
+
+def _batch(arguments: argparse.Namespace) -> int:
+    settings = _settings_of(arguments, ProposeSettings, "propose")
+    run = _settings_of(arguments, RunSettings, "run")
+    begun = time.perf_counter()
+    from napari_strata.batch.collect import collect
+    from napari_strata.batch.plan import plan_scans
+    from napari_strata.batch.run import Recipe, run_batch
+
+    tree: Literal["tissues", "regions"] = "tissues" if arguments.tissues is not None else "regions"
+    recipe = Recipe(tree, getattr(arguments, tree), settings, run, arguments.modality, arguments.weights)
+    scans = plan_scans(arguments.inputs, leave_out=arguments.output)
+    results = run_batch(scans, arguments.output, recipe, on_progress=_progress(arguments.quiet))
+    tables = collect(results, arguments.output)
+    for one in results:
+        if one.status == "failed":
+            print(f"{one.scan.id}: {one.reason}", file=sys.stderr)
+    done, kept, failed = (sum(one.status == status for one in results) for status in ("done", "kept", "failed"))
+    print(f"{tables.volumes}: {done} done, {kept} kept, {failed} failed in {time.perf_counter() - begun:.1f} s")
+    return int(failed > 0)
 
 
 def _add_view(commands: Any) -> None:

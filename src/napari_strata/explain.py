@@ -142,7 +142,8 @@ def explain_region(proposal: Proposal, table: NDArray[np.integer], region: int) 
     sizes = _sizes_vox(proposal)
     alike = _similarity(proposal, sizes, members)
     neighbor, neighbor_alike = _most_alike_neighbor(proposal, table, region, alike, sizes)
-    evidence, telling = EvidenceSplit(0.0, 0.0, 0.0), ()
+    evidence = EvidenceSplit(0.0, 0.0, 0.0)
+    telling: tuple[TellingColumn, ...] = ()
     if neighbor is not None:
         sides = _crowd(proposal, sizes, members), _crowd(proposal, sizes, np.flatnonzero(table == neighbor))
         evidence, telling = _evidence(proposal, *sides), _telling(proposal, *sides)
@@ -255,7 +256,7 @@ def _separation(one: _Crowd, other: _Crowd, columns: NDArray[np.intp]) -> float:
 
 def _variance(*crowds: _Crowd) -> NDArray[np.float64]:
     """Give the pooled variance inside some crowds, per column."""
-    squares = sum(crowd.spread for crowd in crowds)
+    squares = np.sum([crowd.spread for crowd in crowds], axis=0)
     return (squares + _PRIOR_SUPERVOXELS) / (sum(len(crowd.rows) for crowd in crowds) + _PRIOR_SUPERVOXELS)
 
 
