@@ -68,7 +68,7 @@ manifest: $(INSTALLED) ## The napari manifest (npe2)
 	$(BIN)/npe2 validate src/napari_strata/napari.yaml
 
 samples: $(INSTALLED) ## Make sample_scans/ anew with our synthesiser
-	$(BIN)/python -m napari_strata.synthesis.samples sample_scans
+	$(BIN)/strata samples sample_scans
 
 clean: ## Remove .venv, out/ and caches
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

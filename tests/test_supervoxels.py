@@ -10,6 +10,8 @@ from napari_strata.proposal.trees import region_tree, tissue_tree
 from phantoms import phantom_truth, phantom_volume
 
 SPACING = np.array([2.0, 1.0, 1.0])
+TOUCHING = np.ones((3, 3, 3), bool)
+"""Voxels touch by faces, edges or corners."""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def test_every_id_is_in_use_and_every_piece_is_connected(labels):
     n = int(labels.max()) + 1
     assert len(np.unique(labels)) == n
     for number, box in enumerate(ndimage.find_objects(labels + 1)):
-        assert ndimage.label(labels[box] == number)[1] == 1
+        assert ndimage.label(labels[box] == number, TOUCHING)[1] == 1
 
 
 def test_no_piece_crosses_the_edge_of_the_body(labels, truth):
@@ -100,7 +102,7 @@ def test_regions_are_connected_and_tissues_recur(labels, light, truth):
     vectors = pooler.mean(light[..., None]) * 4
     regions = region_tree(vectors, pooler.counts, contacts.edges, background)
     for number in range(1, 13):
-        assert ndimage.label((regions.cut(12) == number)[labels])[1] == 1
+        assert ndimage.label((regions.cut(12) == number)[labels], TOUCHING)[1] == 1
     tissues = tissue_tree(vectors, pooler.counts, contacts.edges, background, seed=0)
     table = tissues.cut(5)[labels]
     for organ in (2, 3):

@@ -80,10 +80,10 @@ def propose(
     SettingsError
         If a CUDA device is asked for and there is none.
     """
-    from napari_strata.encoder.embed import choose_grid, embed_brightness
+    from napari_strata.encoder.embed import choose_grid, embed_brightness, prepare_brightness
     from napari_strata.encoder.network import pick_device, use_threads
     from napari_strata.encoder.weights import load_encoder, weights_hash
-    from napari_strata.preprocess import body_mask, brightness, use_filter_threads
+    from napari_strata.preprocess import body_mask, use_filter_threads
     from napari_strata.proposal.build import Evidence, build_proposal
 
     chosen = settings or ProposeSettings()
@@ -95,7 +95,7 @@ def propose(
     with watch.stage("prepare"):
         inside = body_mask(volume)
         grid = choose_grid(inside, volume, chosen)
-        light = brightness(volume.data, volume.modality, inside=inside)
+        light = prepare_brightness(volume, inside, chosen)
     with watch.stage("encode"):
         features = embed_brightness(light, grid, load_encoder(weights), settings=chosen, device=device, on_progress=on_progress)
     with watch.stage("build"):

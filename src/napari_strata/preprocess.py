@@ -17,6 +17,7 @@ CT_KNOTS_BRIGHTNESS = (0.0, 0.15, 0.85, 1.0)
 """CT is mapped by straight lines between these: soft tissue gets most of the range, air and bone stay apart."""
 
 _PERCENTILES = (0.5, 99.5)
+_BIAS_GRID_MM = 5.0
 _PADDING_SHARE = 0.15
 """A single value on at least this share of the voxels of an MR is padding, not tissue."""
 
@@ -131,6 +132,51 @@ def _round_off(mask: NDArray[np.bool_], spacing_mm: NDArray[np.float64], *, open
         mask = (sizes >= 0.05 * sizes.max())[parts]
     mask = ndimage.binary_fill_holes(mask)
     return np.stack([ndimage.binary_fill_holes(plane) for plane in mask]) if mask.shape[0] > 1 else mask
+
+
+def flatten_bias(light: NDArray[np.float32], inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Divide out the slow change of brightness over an MR that the coils make, with N4 on a coarse copy.
+
+    Parameters
+    ----------
+    light : (z, y, x) float32 array
+        Brightness in [0, 1].
+    inside : (z, y, x) bool array
+        The body.
+    spacing_zyx_mm : (3,) array
+        Voxel size in mm.
+
+    Returns
+    -------
+    (z, y, x) float32 array
+        Brightness in [0, 1], flattened inside the body; unchanged where the body is too small to tell.
+
+    Notes
+    -----
+    Tustison et al., N4ITK: Improved N3 Bias Correction, IEEE TMI 2010, as in SimpleITK.
+    """
+    step = [max(1, round(_BIAS_GRID_MM / s)) for s in spacing_zyx_mm]
+    coarse = tuple(max(1, n // k) for n, k in zip(light.shape, step, strict=True))
+    small = resample(light + np.float32(0.05), (coarse[0], coarse[1], coarse[2]))
+    mask = resample(inside.astype(np.float32), (coarse[0], coarse[1], coarse[2])) > 0.9
+    mask &= small > 0.1
+    if min(coarse) < 4 or mask.sum() < 500:
+        return light
+    n4 = sitk.N4BiasFieldCorrectionImageFilter()
+    n4.SetMaximumNumberOfIterations([25, 15])
+    n4.SetNumberOfControlPoints([4, 4, 4])
+    n4.SetNumberOfThreads(1)
+    image = sitk.GetImageFromArray(small)
+    image.SetSpacing([float(s * n / c) for s, n, c in zip(spacing_zyx_mm, light.shape, coarse, strict=True)][::-1])
+    label = sitk.GetImageFromArray(mask.astype(np.uint8))
+    label.CopyInformation(image)
+    n4.Execute(image, label)
+    field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).astype(np.float32)
+    field -= np.median(field[mask])
+    full = resample(np.clip(field, -1.2, 1.2), (light.shape[0], light.shape[1], light.shape[2]))
+    flat = light * np.exp(-full)
+    high = float(np.percentile(flat[inside][:: max(1, int(inside.sum()) // 500_000)], _PERCENTILES[1]))
+    return np.clip(flat / max(high, 1e-3), 0.0, 1.0, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

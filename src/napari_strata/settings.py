@@ -111,6 +111,9 @@ class ProposeSettings(_Checked):
         6.0, "Most voxels (in millions) of the body's box that the encoder sees; larger boxes are made coarser", minimum=0.1, maximum=1000.0
     )
     memory_gb: float = _knob(2.0, "Memory that the encoder may take; larger scans run in tiles", minimum=0.5, maximum=512.0, unit="GB")
+    flatten_bias: Literal["on", "off"] = _knob(
+        "on", "Divide the coils' slow change of brightness out of MR scans (N4) before anything else"
+    )
     supervoxels: int = _knob(30000, "Supervoxels to aim for in the body", minimum=100, maximum=200000)
     intensity_codes: int = _knob(16, "Intensity and feature codes that split supervoxels along true edges", minimum=1, maximum=64)
     feature_weight: float = _knob(1.0, "Weight of learned features against intensity", minimum=0.0, maximum=10.0)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from napari_strata.encoder.network import LEVEL_CHANNELS, STRIDE, StrataEncoder, pick_device
 from napari_strata.encoder.weights import load_encoder
-from napari_strata.preprocess import WorkingGrid, body_mask, brightness, resample, working_grid
+from napari_strata.preprocess import WorkingGrid, body_mask, brightness, flatten_bias, resample, working_grid
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Progress, Volume, no_progress
 
@@ -116,8 +116,16 @@ def embed(
     chosen = settings or ProposeSettings()
     inside = body_mask(volume)
     grid = choose_grid(inside, volume, chosen)
-    light = brightness(volume.data, volume.modality, inside=inside)
+    light = prepare_brightness(volume, inside, chosen)
     return embed_brightness(light, grid, load_encoder(weights), settings=chosen, device=device, on_progress=on_progress)
+
+
+def prepare_brightness(volume: Volume, inside: NDArray[np.bool_], settings: ProposeSettings) -> NDArray[np.float32]:
+    """Map a scan to brightness in [0, 1], (z, y, x) float32, and flatten an MR's bias if the settings say so."""
+    light = brightness(volume.data, volume.modality, inside=inside)
+    if volume.modality == "mr" and settings.flatten_bias == "on":
+        light = flatten_bias(light, inside, volume.spacing_zyx_mm)
+    return light
 
 
 def choose_grid(inside: NDArray[np.bool_], volume: Volume, settings: ProposeSettings) -> WorkingGrid:

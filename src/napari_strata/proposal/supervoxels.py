@@ -18,7 +18,7 @@ from sklearn.cluster import KMeans
 
 _CODE_SAMPLE = 60_000
 _SMOOTHING_ROUNDS = 2
-_STANDS_OUT = 0.2
+_STANDS_OUT = 0.1
 """Brightness difference times root of size above which a small piece is kept."""
 _SNAP_ROUNDS, _SNAP_INERTIA = 2, 0.01
 """Passes of edge voxels to the piece they are most like, and the gain in brightness that a move needs."""
@@ -47,7 +47,7 @@ class SupervoxelPlan:
 
     target: int
     codes: int
-    crumb_vox: int = 6
+    crumb_vox: int = 4
     smoothness: float = 0.5
     seed: int = 0
 
@@ -71,11 +71,12 @@ def make_supervoxels(
     Returns
     -------
     (z, y, x) int32 array
-        Ids 0 .. n - 1, every id in use, each piece connected by faces, none across the body's edge.
+        Ids 0 .. n - 1, every id in use, each piece connected (by faces, edges or corners, so that layers one voxel thin
+        stay whole), none across the body's edge.
     """
     cells = slic_cells(channels[..., 0], inside, spacing_zyx_mm, _cell_count(plan))
     codes = tissue_codes(channels, inside, spacing_zyx_mm, plan)
-    pieces = label_parts(cells.astype(np.int64) * plan.codes + codes, connectivity=1, background=-1).astype(np.int32)
+    pieces = label_parts(cells.astype(np.int64) * plan.codes + codes, connectivity=3, background=-1).astype(np.int32)
     blocks = block_cells(inside.shape, spacing_zyx_mm, _BLOCK_MM)
     pieces = np.where(inside, pieces, blocks + pieces.max() + 1)
     light = channels[..., 0]
@@ -84,8 +85,8 @@ def make_supervoxels(
 
 
 def _connected(pieces: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Give every part that is connected by faces a number of its own, from 0."""
-    return label_parts(pieces, connectivity=1, background=-1).astype(np.int32) - 1
+    """Give every part that is connected by faces, edges or corners a number of its own, from 0."""
+    return label_parts(pieces, connectivity=3, background=-1).astype(np.int32) - 1
 
 
 def _cell_count(plan: SupervoxelPlan) -> int:

@@ -111,7 +111,7 @@ def _ward_over_codes(vectors: NDArray[np.float32], sizes: NDArray[np.integer], s
     n = len(vectors)
     rng = np.random.default_rng(seed)
     sample = rng.choice(n, min(n, 20_000), replace=False)
-    count = min(_TISSUE_CODES, len(np.unique(vectors[sample], axis=0)))
+    count = min(_TISSUE_CODES, 1 + len(np.unique(vectors[sample], axis=0)) // 2)
     means = KMeans(count, n_init=1, init="random" if count > 400 else "k-means++", max_iter=12, random_state=seed)
     means.fit(vectors[sample], sample_weight=sizes[sample].astype(np.float64))
     code = means.predict(vectors)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import TreeName
 from napari_strata.refine.owner import (
+    FOLLOW,
     NOT_GIVEN,
     NOT_SPREAD,
     Scope,
@@ -34,16 +35,17 @@ from napari_strata.refine.owner import (
     require_regions,
     require_target,
     require_unlocked,
+    slider_table,
     with_ids,
 )
 from napari_strata.refine.pieces import Pieces
-from napari_strata.refine.teaching import STAY, Lesson, classify, neighbourhood
+from napari_strata.refine.teaching import STAY, Lesson, classify, connected, within_mm
 from napari_strata.volume import BACKGROUND
 
 logger = logging.getLogger(__name__)
 
-REACH_STEPS = 3
-"""How many touching supervoxels a scribble "here" reaches from those it crosses."""
+REACH_MM = 30.0
+"""How far a scribble "here" reaches from the supervoxels that it crosses, centre to centre."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -251,7 +253,7 @@ def _take_stroke(state: State, pieces: Pieces, stroke: Stroke) -> State:
     count = pieces.proposal.n_supervoxels
     ours = np.bincount(holders[mine], minlength=count)[crossed]
     theirs = np.bincount(holders[rival & ~mine], minlength=count)[crossed]
-    won = ~locked & (ours >= theirs)
+    won = ~locked & (ours >= theirs) & ~_strayed(pieces, stroke, crossed)
     state = give(state, crossed[won], stroke.region, pointed=True)
     lost = np.isin(pieces.supervoxels_at(stroke.voxels), crossed[~won])
     beaten = rival & ~mine & np.isin(holders, crossed[won])
@@ -261,6 +263,16 @@ def _take_stroke(state: State, pieces: Pieces, stroke: Stroke) -> State:
         voxels = seen[beaten & (regions == region)]
         state = paint_voxels(state, voxels[painted_at(state, voxels) < 0], region)
     return state
+
+
+def _strayed(pieces: Pieces, stroke: Stroke, crossed: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Tell which supervoxels are large blocks of background that a stroke on the body only strays into: those are painted."""
+    background = pieces.teaching.background
+    outside = background[pieces.supervoxels_at(stroke.voxels)]
+    if stroke.region == BACKGROUND or 2 * outside.sum() > len(outside):
+        return np.zeros(len(crossed), np.bool_)
+    strayed: NDArray[np.bool_] = background[crossed]
+    return strayed
 
 
 def _painted_by(
@@ -277,18 +289,19 @@ def _painted_by(
 def _spread(state: State, pieces: Pieces, crossed: NDArray[np.integer], scribble: Scribble) -> State:
     """Let unlocked supervoxels that nobody pointed at follow all strokes so far (everywhere) or this one (here)."""
     table, base, locked = region_table(state, pieces), base_owner(state), state.locked_ids()
-    here = scribble.scope == "here"
-    own = table if here else base_table(state, pieces)
-    free = (state.given == NOT_GIVEN) & ~np.isin(table, locked)
+    here, pointed = scribble.scope == "here", state.given != NOT_GIVEN
+    own = np.where(pointed, slider_table(state, pieces), table if here else base_table(state, pieces))
+    unnamed = pointed | (own == BACKGROUND) | ((state.owner if here else base) == FOLLOW)
+    free = ~pointed & ~np.isin(table, locked)
     if here:
-        free &= neighbourhood(pieces.teaching, crossed, REACH_STEPS)
+        free &= within_mm(pieces.teaching, crossed, REACH_MM)
     taught = sorted({state.current_id(s.region) for s in state.strokes})
     examples = np.where(np.isin(state.given, taught), state.given, NOT_GIVEN)
-    said = classify(pieces.teaching, Lesson(examples=examples, own=own, free=free))
+    said = classify(pieces.teaching, Lesson(examples, own, unnamed, free, is_near=here))
     said[np.isin(said, locked) | (said == own)] = STAY
     owner, before = state.owner.copy(), state.before.copy()
     if here:
-        moved = free & (said == scribble.region)
+        moved = free & connected(pieces.teaching, crossed, free & (said == scribble.region))
     else:
         moved = free & (said != STAY)
         back = free & (said == STAY) & (state.before != NOT_SPREAD) & ~np.isin(own, locked)

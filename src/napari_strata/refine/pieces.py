@@ -30,9 +30,10 @@ class Pieces:
 
     def ranks(self, tree: TreeName, n: int) -> NDArray[np.int32]:
         """Give the cut of a tree at n, (n_supervoxels,) ranks 0 .. n; the last one asked for is kept."""
-        if self._last_cut is None or self._last_cut[:2] != (tree, n):
-            self._last_cut = (tree, n, self.proposal.tree(tree).cut(n))
-        return self._last_cut[2]
+        last = self._last_cut
+        if last is None or last[:2] != (tree, n):
+            last = self._last_cut = (tree, n, self.proposal.tree(tree).cut(n))
+        return last[2]
 
     @cached_property
     def sizes_vox(self) -> NDArray[np.int64]:
@@ -56,7 +57,8 @@ class Pieces:
     @cached_property
     def teaching(self) -> TeachingSpace:
         """The space in which strokes teach."""
-        return teaching_space(self.proposal)
+        middle = (self.boxes[:, :3] + self.boxes[:, 3:] - 1) / 2
+        return teaching_space(self.proposal, middle * self.proposal.volume.spacing_zyx_mm)
 
     def box_of(self, supervoxel_ids: NDArray[np.integer], flat_voxels: NDArray[np.integer]) -> Box | None:
         """Give the box that holds these supervoxels and voxels, None where there are neither."""

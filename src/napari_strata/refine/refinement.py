@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,6 +68,7 @@ class Refinement(Shown):
         super().__init__(pieces, start_state(pieces, *self._start))
         self._journal = Journal()
         self._listeners: list[Callable[[Change], None]] = []
+        self._changing = threading.RLock()
 
     # Edits
 
@@ -80,16 +82,25 @@ class Refinement(Shown):
         EditError
             If both are given, or one is negative.
         """
-        stop = _stop(self.proposal, self.tree, regions=regions, tissues=tissues)
+        with self._changing:
+            self._cut(_stop(self.proposal, self.tree, regions=regions, tissues=tissues))
+
+    def _cut(self, stop: tuple[TreeName, int]) -> None:
         last = self._journal.done[-1] if self._journal.done else None
         if stop == (self._state.tree, self._state.n):
             return
         if last is None or not isinstance(last.edit, Cut):
             self._do(Cut((stop,)))
             return
-        outcome = Cut((stop,)).apply(self._state, self._pieces)
         before = stepped(self._state, last.delta, back=True)
-        step = Step(outcome.name, Cut((*last.edit.stops, stop)), last.first_id, difference(before, outcome.state))
+        if self.next_id == last.delta.values["next_id"] and last.edit.stops[-1][0] == stop[0]:
+            # nothing was given an id since this drag began: what it only passed needs none, and ranks get the same ids again
+            before, edit = replace(before, next_id=last.first_id), Cut((*last.edit.stops[:-1], stop))
+            outcome = edit.apply(before, self._pieces)
+        else:
+            edit = Cut((*last.edit.stops, stop))
+            outcome = Cut((stop,)).apply(self._state, self._pieces)
+        step = Step(outcome.name, edit, last.first_id, difference(before, outcome.state))
         self._journal.done.pop()
         self._journal.undone.clear()
         if not step.delta.is_empty:
@@ -265,6 +276,10 @@ class Refinement(Shown):
         EditError
             If the history has no such step.
         """
+        with self._changing:
+            self._jump(step)
+
+    def _jump(self, step: int) -> None:
         last = len(self._journal.done) + len(self._journal.undone)
         if not 0 <= step <= last:
             raise EditError(f"The history has steps 0 to {last}, not {step}.")
@@ -309,12 +324,17 @@ class Refinement(Shown):
     def save(self, path: str | Path) -> None:
         """Save the whole case (proposal, edits, history) as one file; the scan itself is not in it.
 
+        What is saved is the case as it stands at the call: edits that arrive while the file is written are not in it.
+
         Raises
         ------
         WriteError
             If the file cannot be written; nothing stands under its name then that was not there before.
         """
-        write_case(path, CaseContents(self.proposal, self._start, self._state, self._journal))
+        with self._changing:
+            journal = Journal(list(self._journal.done), list(self._journal.undone))
+            contents = CaseContents(self.proposal, self._start, self._state, journal)
+        write_case(path, contents)
 
     @classmethod
     def load(cls, path: str | Path, *, volume: Volume | None = None) -> Self:
@@ -343,13 +363,14 @@ class Refinement(Shown):
         return self._state.next_id if region is None else int(region)
 
     def _do(self, edit: Edit) -> Outcome:
-        before = self._state
-        outcome = edit.apply(before, self._pieces)
-        delta = difference(before, outcome.state)
-        if not delta.is_empty:
-            self._journal.add(Step(outcome.name, edit, before.next_id, delta))
-            self._show(outcome.state, outcome.name)
-        return outcome
+        with self._changing:
+            before = self._state
+            outcome = edit.apply(before, self._pieces)
+            delta = difference(before, outcome.state)
+            if not delta.is_empty:
+                self._journal.add(Step(outcome.name, edit, before.next_id, delta))
+                self._show(outcome.state, outcome.name)
+            return outcome
 
     def _show(self, state: State, name: str) -> None:
         before, rows = self._state, self.regions if self._listeners else ()

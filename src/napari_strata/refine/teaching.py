@@ -2,8 +2,8 @@
 
 Descriptors are first brought into a space in which distance means "unlike, as tissues go": the discriminant axes (Fisher,
 1936) of the proposal's own tissue tree, found without any label, beside the descriptors themselves. There a supervoxel
-goes with its nearest stroke (Cover and Hart, 1967), evened out over touching supervoxels with the strokes held fast
-(as in label propagation; Zhou et al., 2003).
+goes with the region whose nearest stroke (Cover and Hart, 1967) and whose strokes' scatter (a normal law with few degrees of
+freedom) it fits best, evened out over touching supervoxels with the strokes held fast (as in label propagation; Zhou et al., 2003).
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
+from napari_strata.proposal.hierarchy import Hierarchy
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.volume import BACKGROUND
 
@@ -22,16 +25,27 @@ STAY = -1
 """Said of a supervoxel that is more like its own region than like any stroke."""
 
 _TISSUES = 64
-_OWN_TISSUES = 16
 _AXIS_STRENGTH = 0.005
 _SHRINKAGE = 0.1
 _DESCRIPTOR_WEIGHT = 0.5
 _PLACE_WEIGHT = 0.5
 _MAX_AXES = 28
-_SOFTNESS = 2.0
-_SMOOTHING = 0.65
-_ROUNDS = 4
-_MAX_EXAMPLES = 96
+_SOFTNESS = 6.0
+_SMOOTHING = 0.8
+_ROUNDS = 8
+_EDGE_SHARPNESS = 3.0
+_MAX_EXAMPLES = 32
+_BLOCK = 2048
+_SCATTER_WEIGHT = 0.5
+_SCATTER_PRIOR = 16.0
+_NEAR_MM = 20.0
+_FAR_PER_MM = 0.1
+_UNNAMED_WEIGHT = 0.5
+_TOUCHED_SHARE = 0.2
+_FEWEST_TISSUES = 3
+_MOST_TISSUES = 96
+_EXPLAINED = 0.95
+_FINELY_EXPLAINED = 0.97
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +60,13 @@ class TeachingSpace:
     n_kind : int
         How many columns say what it is like.
     tissues : (n,) int32 array
-        The proposal's own coarse tissues, 0 for its background.
+        The proposal's own tissues, as many as it tells apart clearly, 0 for its background.
+    fine_tissues : (n,) int32 array
+        The same, some more of them, for the neighbourhood of a stroke.
+    centers_mm : (n, 3) float32 array
+        Where supervoxels lie, mm along the array's axes.
+    background : (n,) bool array
+        The proposal's background, large blocks of air.
     neighbours : (n, n) sparse array
         Weights of touching supervoxels, more for more alike; rows sum to one.
     """
@@ -54,6 +74,9 @@ class TeachingSpace:
     points: NDArray[np.float32]
     n_kind: int
     tissues: NDArray[np.int32]
+    fine_tissues: NDArray[np.int32]
+    centers_mm: NDArray[np.float32]
+    background: NDArray[np.bool_]
     neighbours: csr_array
 
 
@@ -66,18 +89,25 @@ class Lesson:
     examples : (n,) int32 array
         Region that strokes showed for a supervoxel, -1 for none.
     own : (n,) int32 array
-        Region of each supervoxel without this lesson.
+        Region of each supervoxel without this lesson's strokes.
+    unnamed : (n,) bool array
+        Where that region is background or filled by the slider: nobody said that it is one thing.
     free : (n,) bool array
         The supervoxels to decide on.
+    is_near : bool
+        Whether only a stroke's neighbourhood is decided on: tissues are finer then, and those of region 0 that no region's
+        strokes touched keep their say although region 0 was taught.
     """
 
     examples: NDArray[np.int32]
     own: NDArray[np.int32]
+    unnamed: NDArray[np.bool_]
     free: NDArray[np.bool_]
+    is_near: bool = False
 
 
-def teaching_space(proposal: Proposal) -> TeachingSpace:
-    """Make the space from a proposal, once per case."""
+def teaching_space(proposal: Proposal, centers_mm: NDArray[np.floating]) -> TeachingSpace:
+    """Make the space from a proposal and the centres (n, 3) of its supervoxels in mm along the array's axes, once per case."""
     is_place = np.array([name.startswith("position") for name in proposal.descriptor_names], np.bool_)
     descriptors = np.nan_to_num(proposal.descriptors).astype(np.float64)
     values = descriptors[:, ~is_place]
@@ -86,7 +116,28 @@ def teaching_space(proposal: Proposal) -> TeachingSpace:
         _, turn = linalg.eigh(np.cov(kind, rowvar=False))
         kind = kind @ turn[:, -_MAX_AXES:]
     points = np.hstack([kind, _PLACE_WEIGHT * descriptors[:, is_place]]).astype(np.float32)
-    return TeachingSpace(points, kind.shape[1], proposal.tissue_tree.cut(_OWN_TISSUES), _neighbours(points, proposal.edges))
+    background = np.zeros(len(points), np.bool_)
+    background[proposal.region_tree.leaf_order[: proposal.region_tree.n_background]] = True
+    return TeachingSpace(
+        points=points,
+        n_kind=kind.shape[1],
+        tissues=proposal.tissue_tree.cut(clear_tissues(proposal.tissue_tree, _EXPLAINED)),
+        fine_tissues=proposal.tissue_tree.cut(clear_tissues(proposal.tissue_tree, _FINELY_EXPLAINED)),
+        centers_mm=centers_mm.astype(np.float32),
+        background=background,
+        neighbours=_neighbours(points[:, : kind.shape[1]], proposal.edges),
+    )
+
+
+def clear_tissues(tree: Hierarchy, share: float) -> int:
+    """Give how many tissues a scan has: the fewest that explain a share of the tissue tree's scatter, at most 96.
+
+    Heights of a Ward tree are the scatter that each merge adds. A skull-stripped head has a handful of tissues, a trunk some dozens.
+    """
+    explained = np.cumsum(tree.heights.astype(np.float64))
+    if len(explained) == 0:
+        return 1
+    return int(np.clip(2 + np.searchsorted(explained, share * explained[-1]), _FEWEST_TISSUES, _MOST_TISSUES))
 
 
 def _discriminant_axes(values: NDArray[np.float64], groups: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -110,7 +161,7 @@ def _neighbours(points: NDArray[np.float32], edges: NDArray[np.int32]) -> csr_ar
     a, b = edges.reshape(-1, 2).astype(np.int64).T
     distance = ((points[a] - points[b]) ** 2).sum(axis=1)
     usual = float(np.median(distance)) if len(distance) else 1.0
-    weight = np.maximum(np.exp(-distance / max(usual, 1e-6)), 1e-6)
+    weight = np.maximum(np.exp(-_EDGE_SHARPNESS * distance / max(usual, 1e-6)), 1e-6).astype(np.float32)
     half = csr_array((weight, (a, b)), shape=(len(points), len(points)))
     both = csr_array(half + half.T)
     total = np.maximum(both.sum(axis=1), 1e-12)
@@ -118,23 +169,36 @@ def _neighbours(points: NDArray[np.float32], edges: NDArray[np.int32]) -> csr_ar
     return both
 
 
-def neighbourhood(space: TeachingSpace, seeds: NDArray[np.integer], steps: int) -> NDArray[np.bool_]:
-    """Tell which supervoxels, (n,) bool, lie at most `steps` touching supervoxels from the seeds."""
-    reached = np.zeros(len(space.points), np.bool_)
+def within_mm(space: TeachingSpace, seeds: NDArray[np.integer], reach_mm: float) -> NDArray[np.bool_]:
+    """Tell which supervoxels, (n,) bool, have their centre at most `reach_mm` from that of a seed."""
+    distance, _ = cKDTree(space.centers_mm[seeds]).query(space.centers_mm, distance_upper_bound=reach_mm)
+    reached: NDArray[np.bool_] = np.isfinite(distance)
     reached[seeds] = True
-    for _ in range(steps):
-        reached |= (space.neighbours @ reached.astype(np.float32)) > 0
+    return reached
+
+
+def connected(space: TeachingSpace, seeds: NDArray[np.integer], allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell which allowed supervoxels, (n,) bool, touch a seed, or another that does, and so on."""
+    inside = allowed.copy()
+    inside[seeds] = True
+    members = np.flatnonzero(inside)
+    _, part = connected_components(space.neighbours[members][:, members], directed=False)
+    reached = np.zeros(len(inside), np.bool_)
+    reached[members] = np.isin(part, part[np.searchsorted(members, seeds)])
     return reached
 
 
 def classify(space: TeachingSpace, lesson: Lesson) -> NDArray[np.int32]:
     """Say which taught region each free supervoxel is most like, or that it stays.
 
-    A supervoxel is as far from a taught region as from the nearest stroke on it, and as far from its own region as from that
-    region's mean; it goes with the nearer, evened out over touching supervoxels. Region 0 holds whatever nobody named,
-    so there the mean is that of its coarse tissue, and it has no say in tissues that a stroke touched, nor anywhere
-    once a stroke taught region 0 itself. A single first stroke therefore takes the tissue it touches and what is
-    nearer to it than to its own kind; once every region is taught, all supervoxels are told apart by strokes alone.
+    How far a supervoxel is from a taught region is half its squared distance to the nearest stroke on it, and half what the
+    scatter of that region's strokes says; a named region gets farther with every mm beyond 20 mm from its strokes. How far it
+    is from its own region is half its squared distance to that region's mean. It goes with the nearer, evened out over
+    touching supervoxels. Region 0 holds whatever nobody named, so there the mean is that of its tissue, and it has no say
+    in tissues that hold a good part of a region's strokes, nor, unless `is_near`, anywhere once a stroke taught region 0
+    itself. A single first stroke therefore takes the tissue it lies in and what is nearer to it than to its own kind; once
+    every region is taught, all supervoxels are told apart by strokes alone. The proposal's background is taken only by
+    region 0 and by a region that has a stroke in it.
 
     Returns
     -------
@@ -146,48 +210,83 @@ def classify(space: TeachingSpace, lesson: Lesson) -> NDArray[np.int32]:
     if len(shown) == 0 or not lesson.free.any():
         return said
     taught = np.unique(lesson.examples[shown])
-    near = [_nearest(space, np.flatnonzero(lesson.examples == region)) for region in taught]
-    distance = np.stack([there for there, _ in near], axis=1)
-    own = _own_distance(space, lesson) - np.min([alike for _, alike in near], axis=0)
+    examples = [shown[lesson.examples[shown] == region] for region in taught]
+    alike = np.stack([_nearest(space.points[:, : space.n_kind], at) for at in examples], axis=1)
+    distance = (1 - _SCATTER_WEIGHT) * alike + _SCATTER_WEIGHT * _scatter_distance(space.points, examples)
+    distance += np.stack([_farness(space, at, region) for at, region in zip(examples, taught.tolist(), strict=True)], axis=1)
+    own = _own_distance(space, lesson) - alike.min(axis=1)
     distance = np.column_stack([distance, distance.min(axis=1) + own])
     choices = np.append(taught, STAY).astype(np.int32)
     likeness = np.exp(-(distance - distance.min(axis=1, keepdims=True)) / _SOFTNESS)
     likeness /= likeness.sum(axis=1, keepdims=True)
-    best = _smoothed(space, likeness, shown, np.searchsorted(taught, lesson.examples[shown])).argmax(axis=1)
-    said[lesson.free] = choices[best[lesson.free]]
+    best = choices[_smoothed(space, likeness, shown, np.searchsorted(taught, lesson.examples[shown])).argmax(axis=1)]
+    in_air = np.unique(lesson.examples[shown[space.background[shown]]])
+    best[space.background & ~np.isin(best, np.append(in_air, BACKGROUND))] = STAY
+    said[lesson.free] = best[lesson.free]
     return said
 
 
-def _nearest(space: TeachingSpace, at: NDArray[np.integer]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Give half the squared distance to the nearest example, in kind and place, and in kind alone.
+def _nearest(points: NDArray[np.float32], at: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Give half the squared distance of points (n, k) to the nearest of those at `at`.
 
     Half, because a single example scatters as much as the supervoxel itself, and a region's mean hardly at all.
     """
-    examples = space.points[at[:: -(-len(at) // _MAX_EXAMPLES)]]
-    kind, place = space.points[:, : space.n_kind], space.points[:, space.n_kind :]
-    kind_shown, place_shown = examples[:, : space.n_kind], examples[:, space.n_kind :]
-    squared = (-2 * kind_shown) @ kind.T
-    squared += (kind_shown**2).sum(axis=1)[:, None]
-    alike = squared.min(axis=0) + (kind**2).sum(axis=1)
-    squared += (-2 * place_shown) @ place.T
-    squared += (place_shown**2).sum(axis=1)[:, None]
-    both = squared.min(axis=0) + (space.points**2).sum(axis=1)
-    return np.maximum(both, 0) / 2, np.maximum(alike, 0) / 2
+    shown = points[at[:: -(-len(at) // _MAX_EXAMPLES)]]
+    offset = (shown**2).sum(axis=1)[:, None]
+    found = np.einsum("ij,ij->i", points, points)
+    for start in range(0, len(points), _BLOCK):
+        # block by block: the table of all distances would not fit into the processor's cache
+        squared = (-2 * shown) @ points[start : start + _BLOCK].T
+        squared += offset
+        found[start : start + _BLOCK] += squared.min(axis=0)
+    half: NDArray[np.float32] = np.maximum(found, 0) / 2
+    return half
+
+
+def _scatter_distance(points: NDArray[np.float32], examples: list[NDArray[np.intp]]) -> NDArray[np.float32]:
+    """Give minus the logarithm of each region's likelihood, (n, regions), a normal law whose variance is drawn towards 1."""
+    mean = np.stack([points[at].mean(axis=0) for at in examples])
+    count = np.array([len(at) for at in examples], np.float32)[:, None]
+    spread = np.stack([((points[at] - points[at].mean(axis=0)) ** 2).sum(axis=0) for at in examples])
+    variance = (_SCATTER_PRIOR + spread) / (_SCATTER_PRIOR + count)
+    precision = count / (1 + count) / variance
+    squared = points**2 @ precision.T - 2 * points @ (mean * precision).T + (mean**2 * precision).sum(axis=1)
+    minus_log: NDArray[np.float32] = (np.maximum(squared, 0) + np.log(variance).sum(axis=1)) / 2
+    return minus_log
+
+
+def _farness(space: TeachingSpace, at: NDArray[np.integer], region: int) -> NDArray[np.float32]:
+    if region == BACKGROUND:
+        return np.zeros(len(space.points), np.float32)
+    away_mm = np.sqrt(2 * _nearest(space.centers_mm, at))
+    far: NDArray[np.float32] = _FAR_PER_MM * np.maximum(away_mm - np.float32(_NEAR_MM), 0)
+    return far
 
 
 def _own_distance(space: TeachingSpace, lesson: Lesson) -> NDArray[np.float32]:
-    """Give the squared distance of each supervoxel to the mean of its own region; infinite where that has no say.
+    """Give how far each supervoxel is from the mean of its own region (for region 0, its tissue); infinite where that has no say.
 
     Only what a supervoxel is like counts here, not where it lies: a tissue is to be found again on the other side.
     """
-    background = lesson.own == BACKGROUND
-    _, group = np.unique(np.where(background, -1 - space.tissues, lesson.own), return_inverse=True)
-    touched = np.zeros(int(group.max()) + 1, np.bool_)
-    touched[group[lesson.examples > BACKGROUND]] = True
-    silent = background & (touched[group] | bool((lesson.examples == BACKGROUND).any()))
+    tissues = space.fine_tissues if lesson.is_near else space.tissues
+    key = np.where(lesson.unnamed, lesson.own.astype(np.int64) * (int(tissues.max()) + 1) + tissues, -1 - lesson.own.astype(np.int64))
+    _, group = np.unique(key, return_inverse=True)
+    silent = lesson.unnamed & _touched(group, lesson)[group]
+    if (lesson.examples == BACKGROUND).any() and not lesson.is_near:
+        silent |= lesson.own == BACKGROUND
     kind = space.points[:, : space.n_kind]
-    distance = ((kind - _means(kind, group)[group]) ** 2).sum(axis=1)
+    distance = np.where(lesson.unnamed, _UNNAMED_WEIGHT, 1.0) * ((kind - _means(kind, group)[group]) ** 2).sum(axis=1)
     return np.where(silent, np.inf, distance).astype(np.float32)
+
+
+def _touched(group: NDArray[np.integer], lesson: Lesson) -> NDArray[np.bool_]:
+    """Tell which groups hold a good part of the examples of some region besides 0."""
+    touched = np.zeros(int(group.max()) + 1, np.bool_)
+    shown = np.flatnonzero(lesson.examples > BACKGROUND)
+    for region in np.unique(lesson.examples[shown]):
+        held = np.bincount(group[shown[lesson.examples[shown] == region]], minlength=len(touched))
+        touched |= held >= max(1.0, _TOUCHED_SHARE * held.sum())
+    return touched
 
 
 def _smoothed(
