@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_strata.errors import GeometryError
-from napari_strata.preprocess import body_mask, brightness, resample, working_grid
+from napari_strata.preprocess import body_mask, brightness, flatten_bias, resample, working_grid
 from napari_strata.volume import Geometry, Volume
 
 
@@ -99,3 +99,23 @@ def test_resampling_keeps_a_ramp_in_its_place(shape):
     assert out.shape == shape
     inner = (slice(2, -2),) * 3
     assert out[inner] == pytest.approx((z + 2 * y + 3 * x)[inner], abs=0.02)
+
+
+def test_a_slow_change_over_the_coils_is_flattened():
+    z = np.linspace(0.6, 1.5, 40)[:, None, None]
+    tissue = np.where(ball(BODY.shape, (20, 22, 24), 9), 0.65, 0.45)
+    light = np.where(BODY, tissue * z / 1.5, 0).astype(np.float32)
+    spacing = np.array([5.0, 5.0, 5.0])
+    flat = flatten_bias(light, BODY, spacing)
+    rim = BODY & (tissue < 0.5)
+
+    def spread(image):
+        return image[rim].std() / image[rim].mean()
+
+    assert spread(flat) < 0.6 * spread(light)
+    assert 0 <= flat.min() <= flat.max() <= 1
+
+
+def test_a_body_too_small_to_tell_keeps_its_brightness():
+    light = np.random.default_rng(0).uniform(0, 1, (6, 6, 6)).astype(np.float32)
+    assert np.array_equal(flatten_bias(light, np.ones(light.shape, bool), np.ones(3)), light)

@@ -14,12 +14,32 @@ from torch import Tensor
 
 from napari_strata.encoder.network import LEVEL_CHANNELS, STRIDE, StrataEncoder, pick_device
 from napari_strata.encoder.weights import load_encoder
+from napari_strata.errors import GeometryError
 from napari_strata.preprocess import WorkingGrid, body_mask, brightness, flatten_bias, resample, working_grid
 from napari_strata.settings import ProposeSettings
-from napari_strata.volume import Progress, Volume, no_progress
+from napari_strata.volume import Geometry, Progress, Volume, no_progress
 
 _CHANNELS_AT_ONCE = 88
 """Full-resolution float32 channels that live at the same time in a forward pass, measured generously."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScanFeatures:
+    """Features on a scan's own grid, or on a box of it.
+
+    Parameters
+    ----------
+    data : (channel, z, y, x) float32 array
+        All levels, finest first.
+    box : tuple of 3 slices
+        The part of the scan that `data` covers.
+    geometry : Geometry
+        The whole scan's.
+    """
+
+    data: NDArray[np.float32]
+    box: tuple[slice, slice, slice]
+    geometry: Geometry
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,16 +79,23 @@ class FeatureMap:
         """All levels on the working grid, (channel, z, y, x)."""
         return np.concatenate([np.moveaxis(self.at_level(i), -1, 0) for i in range(len(self.levels))])
 
-    def on(self, volume: Volume, box: tuple[slice, slice, slice] | None = None) -> NDArray[np.float32]:
-        """Give the features on the scan's own grid, or on a box of it only: (channel, z, y, x), 0 outside the body's box.
+    def on(self, volume: Volume, box: tuple[slice, slice, slice] | None = None) -> ScanFeatures:
+        """Bring the features to the scan's own grid, or to a box of it only; 0 outside the body's box.
+
+        Parameters
+        ----------
+        volume : Volume
+            The scan that was embedded.
+        box : tuple of 3 slices, optional
+            Part of the scan, in its voxels (z, y, x).
 
         Raises
         ------
-        ValueError
+        GeometryError
             If `volume` is not of the shape that was embedded.
         """
         if volume.data.shape != self.shape_zyx:
-            raise ValueError(f"The features belong to a scan of shape {self.shape_zyx}, not {volume.data.shape}.")
+            raise GeometryError(f"The features belong to a scan of shape {self.shape_zyx}, not {volume.data.shape}. Embed this scan first.")
         wanted = box or (slice(None), slice(None), slice(None))
         bounds = [s.indices(n)[:2] for s, n in zip(wanted, self.shape_zyx, strict=True)]
         axes = []
@@ -82,7 +109,7 @@ class FeatureMap:
             level = torch.from_numpy(self.at_level(number)).permute(3, 0, 1, 2)[None]
             found = F.grid_sample(level, where, mode="bilinear", padding_mode="border", align_corners=False)[0]
             parts.append(torch.where((where[0] > -5).all(-1), found, torch.zeros(())).numpy())
-        return np.concatenate(parts)
+        return ScanFeatures(np.concatenate(parts), tuple(slice(start, stop) for start, stop in bounds), volume.geometry)  # type: ignore[arg-type]
 
 
 def embed(

@@ -280,9 +280,9 @@ def _own_distance(space: TeachingSpace, lesson: Lesson) -> NDArray[np.float32]:
 
 
 def _touched(group: NDArray[np.integer], lesson: Lesson) -> NDArray[np.bool_]:
-    """Tell which groups hold a good part of the examples of some region besides 0."""
+    """Tell which groups hold a good part of the examples of some region that is not their own."""
     touched = np.zeros(int(group.max()) + 1, np.bool_)
-    shown = np.flatnonzero(lesson.examples > BACKGROUND)
+    shown = np.flatnonzero((lesson.examples >= BACKGROUND) & (lesson.examples != lesson.own))
     for region in np.unique(lesson.examples[shown]):
         held = np.bincount(group[shown[lesson.examples[shown] == region]], minlength=len(touched))
         touched |= held >= max(1.0, _TOUCHED_SHARE * held.sum())
