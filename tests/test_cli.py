@@ -168,6 +168,10 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(case, scan, tmp_path, c
         (["-o", "{folder}/absent/labels.nii.gz", "--tissues", "4"], "no folder"),
         (["-o", "{folder}/labels.jpg", "--tissues", "4"], "must end in"),
         (["-o", "{scan}", "--tissues", "4"], "the scan itself"),
+        (["-o", "{folder}/l.nii.gz", "--tissues", "4", "--case", "{scan}"], "the scan itself"),
+        (["-o", "{folder}/l.nii.gz", "--tissues", "4", "--case", "{folder}/l.zip"], "must end in .strata"),
+        (["-o", "{folder}/l.nii.gz", "--tissues", "4", "--montage", "{folder}/l.jpg"], "must end in .png"),
+        (["-o", "{folder}/l.nii.gz", "--tissues", "4", "--montage", "{folder}/l.nii.gz"], "Two outputs"),
         (["-o", "{folder}/l.nii.gz", "--tissues", "0"], "at least 1"),
         (["-o", "{folder}/l.nii.gz", "--tissues", "4", "--memory-gb", "0"], "must lie between"),
         (["-o", "{folder}/l.nii.gz", "--tissues", "4", "--weights", "{folder}/no.safetensors"], "weights"),
@@ -209,6 +213,21 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(scan, tmp_path):
     assert run.returncode == 2, run.stderr
     assert run.stderr.strip().count("\n") == 0
     assert not list(tmp_path.iterdir())
+
+
+def test_a_json_that_is_not_ours_is_not_replaced(scan, tmp_path, capfd):
+    (tmp_path / "T1.json").write_text('{"EchoTime": 0.003}')
+    assert main(["propose", str(scan), "-o", str(tmp_path / "T1.nii.gz"), "--tissues", "4", *FEW]) == 2
+    assert "not Strata's" in capfd.readouterr().err
+    assert (tmp_path / "T1.json").read_text() == '{"EchoTime": 0.003}'
+    assert not (tmp_path / "T1.nii.gz").exists()
+
+
+def test_a_voxel_size_in_metres_is_a_clear_error(scan, tmp_path, capfd):
+    image = nib.load(scan)
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), np.diag([0.001, 0.001, 0.001, 1])), tmp_path / "tiny.nii.gz")
+    assert main(["propose", str(tmp_path / "tiny.nii.gz"), "-o", str(tmp_path / "l.nii.gz"), "--tissues", "4", *FEW]) == 2
+    assert "voxel size" in capfd.readouterr().err
 
 
 def test_scattered_nan_is_mended_and_said(scan, tmp_path, capsys):

@@ -49,18 +49,16 @@ def test_features_of_a_box_equal_the_whole_there(volume):
     assert features.on(volume, box).data == pytest.approx(features.on(volume).data[(slice(None), *box)], abs=1e-5)
 
 
-def test_tiles_agree_with_the_whole():
-    volume = phantom_volume((176, 40, 40), (2.0, 2.0, 2.0))
-    whole = embed(volume, settings=ProposeSettings(memory_gb=8.0))
-    tiled = embed(volume, settings=ProposeSettings(memory_gb=0.5, working_mvox=6.0))
-    from napari_strata.encoder import embed as module
-
-    slabs = list(module._slabs((176, 48, 48), 0.1))
-    assert len(slabs) > 1
-    assert slabs[0][1][0] == 0
-    assert slabs[-1][1][1] == 176
+def test_tiles_agree_with_the_whole(monkeypatch):
+    volume = phantom_volume((240, 40, 40), (2.0, 2.0, 2.0))
+    whole = embed(volume)
+    monkeypatch.setattr("napari_strata.encoder.embed._CHANNELS_AT_ONCE", 300)
+    stages = []
+    tiled = embed(volume, settings=ProposeSettings(memory_gb=0.5), on_progress=lambda done, total, stage: stages.append(total))
+    assert stages[-1] > 1
     for a, b in zip(whole.levels, tiled.levels, strict=True):
-        assert float((a * b).sum(-1).mean()) > 0.99
+        assert float((a * b).sum(-1).min()) > 0.9
+        assert float((a * b).sum(-1).mean()) > 0.999
 
 
 def test_embedding_the_same_scan_twice_gives_the_same_features(volume):

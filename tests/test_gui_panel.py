@@ -425,7 +425,6 @@ def test_closing_the_panel_leaves_the_viewer_as_it_was(make_napari_viewer_proxy)
     dock = viewer.window.add_dock_widget(panel, name="Strata")
     assert set(viewer.keymap) > keys
     viewer.window.remove_dock_widget(dock)
-    panel.close_down()
     assert set(viewer.keymap) == keys
     assert "strata_left" not in viewer.canvas.overlays
     add_scan(viewer)

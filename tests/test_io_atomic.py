@@ -100,6 +100,15 @@ def test_running_out_of_space_leaves_nothing(tmp_path: Path, capfd: pytest.Captu
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_table_that_cannot_be_written_keeps_the_old_labels(tmp_path: Path) -> None:
+    (tmp_path / "labels.nii").write_text("old")
+    (tmp_path / "labels.json").mkdir()
+    with pytest.raises(WriteError, match=r"labels\.json: a folder has this name"):
+        strata.write(noisy_labels(), tmp_path / "labels.nii")
+    assert (tmp_path / "labels.nii").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.json", "labels.nii"]
+
+
 def test_a_hash_knows_both_halves_of_a_scan(tmp_path: Path) -> None:
     for first, second, header in [("a.hdr", "a.img", b"x"), ("b.mhd", "b.raw", b"NDims = 3\nElementDataFile = b.raw\n")]:
         (tmp_path / first).write_bytes(header)

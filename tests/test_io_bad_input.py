@@ -254,6 +254,8 @@ def test_an_index_beyond_the_end_lists_the_choices(tmp_path: Path) -> None:
         strata.read(four_d(tmp_path), index=5)
     with pytest.raises(ChoiceError, match="has no volume 1"):
         strata.read(save(tmp_path / "scan.nii"), index=1)
+    with pytest.raises(ChoiceError, match=r"no DICOM series, so --series cannot choose"):
+        strata.read(tmp_path / "scan.nii", series="1.2")
 
 
 def test_a_scan_is_no_label_file(tmp_path: Path) -> None:

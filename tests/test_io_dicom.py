@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import napari_strata as strata
 from napari_strata.errors import ChoiceError, ReadError
+from napari_strata.export.outputs import scan_record
 from napari_strata.io.files import hash_file
 from napari_strata.volume import Segmentation, default_regions
 
@@ -127,6 +128,8 @@ def test_several_series_are_listed_and_one_is_chosen(tmp_path: Path) -> None:
     assert strata.read(folder / "CT0.dcm").data.shape == (5, 8, 6)
     with pytest.raises(ChoiceError, match=r"has no series 1\.2;"):
         strata.read(folder, series="1.2")
+    with pytest.raises(ChoiceError, match="DICOM, where --index cannot choose"):
+        strata.read(folder, index=0, series=UID)
 
 
 def test_other_files_and_subfolders_do_not_matter(tmp_path: Path) -> None:
@@ -135,6 +138,20 @@ def test_other_files_and_subfolders_do_not_matter(tmp_path: Path) -> None:
     (tmp_path / "study" / "notes.txt").write_text("seen on Monday")
     (tmp_path / "study" / "ct" / "README").write_text("hello")
     assert strata.read(tmp_path / "study").data.shape == (5, 8, 6)
+
+
+def test_a_table_of_contents_does_not_hide_the_images_below_it(tmp_path: Path) -> None:
+    save_series(tmp_path / "ct")
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(40))
+    assert strata.read(tmp_path).data.shape == (5, 8, 6)
+
+
+def test_the_chosen_series_is_remembered(tmp_path: Path) -> None:
+    folder = save_series(tmp_path / "study")
+    save_series(folder, uid=f"{UID}.2", modality="MR")
+    volume = strata.read(folder, series=f"{UID}.2")
+    assert (volume.series, volume.index) == (f"{UID}.2", None)
+    assert scan_record(volume)["series"] == f"{UID}.2"
 
 
 def test_varying_rescale_slopes_are_each_applied(tmp_path: Path) -> None:
@@ -185,6 +202,18 @@ def cut_a_slice(folder: Path) -> None:
     last.write_bytes(last.read_bytes()[:-40])
 
 
+def stretch_a_slice(folder: Path) -> None:
+    image = sitk.ReadImage(str(folder / "CT2.dcm"))
+    tags = {tag: image.GetMetaData(tag) for tag in image.GetMetaDataKeys() if not tag.startswith("0028|")}
+    image.SetSpacing((0.8, 0.9, 2.5))
+    for tag, value in (tags | {"0028|1052": "-1024", "0028|1053": "1"}).items():
+        image.SetMetaData(tag, value)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    writer.SetFileName(str(folder / "CT2.dcm"))
+    writer.Execute(image)
+
+
 def move_a_slice(folder: Path) -> None:
     for file in folder.iterdir():
         file.unlink()
@@ -202,6 +231,7 @@ def move_a_slice(folder: Path) -> None:
         (cut_a_slice, "damaged"),
         (cut_a_slice_short, "damaged"),
         (move_a_slice, "uneven"),
+        (stretch_a_slice, "different pixel spacings"),
     ],
 )
 def test_broken_series_give_one_clear_line_and_nothing_else(

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 import napari_strata as strata
+from napari_strata.export.outputs import read_sidecar
 from napari_strata.volume import Geometry, Region, Segmentation, default_regions
 
 ORDERS = [(order, signs) for order in permutations(range(3)) for signs in product((1, -1), repeat=3)]
@@ -224,8 +225,40 @@ def test_scattered_nan_and_infinite_voxels_are_replaced_and_reported(tmp_path: P
     assert volume.notes == (f"3 NaN or infinite voxels were set to the lowest value ({lowest:g}).",)
 
 
+def test_values_that_float32_cannot_hold_are_replaced_and_reported(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).normal(size=SHAPE)
+    data[0, 0, 0], data[MARK], data[1, 1, 1] = 1e300, -1e39, np.nan
+    nib.Nifti1Image(data, affine_of()).to_filename(tmp_path / "scan.nii")
+    volume = strata.read(tmp_path / "scan.nii")
+    assert np.abs(volume.data).max() < 10
+    assert "3 NaN, infinite or too large (beyond float32) voxels were set" in volume.notes[0]
+
+
+def test_written_labels_bring_their_own_table_over_an_older_one(tmp_path: Path) -> None:
+    first = mark_as_labels(strata.read(save_scan(tmp_path / "scan.nii")))
+    older = first.with_regions((Region(3, "old", (1, 1, 1), True),))
+    newer = first.with_regions((Region(3, "Léber", (10, 20, 30)),))
+    for segmentation in (older, newer):
+        path = strata.write(segmentation, tmp_path / "labels.nii.gz")
+        assert strata.read_labels(path).regions == segmentation.regions
+    assert read_sidecar(tmp_path / "labels.json") is not None
+    strata.write(newer, tmp_path / "plain.nii.gz", sidecar=False)
+    assert not (tmp_path / "plain.json").exists()
+
+
+@pytest.mark.parametrize("content", ['{"EchoTime": 0.03}', '{"format": "other"}', "[1]", "{"])
+def test_a_json_of_somebody_else_is_never_replaced(tmp_path: Path, content: str) -> None:
+    labels = mark_as_labels(strata.read(save_scan(tmp_path / "scan.nii")))
+    (tmp_path / "labels.json").write_text(content)
+    with pytest.raises(strata.StrataError, match="not Strata's"):
+        strata.write(labels, tmp_path / "labels.nii.gz")
+    assert (tmp_path / "labels.json").read_text() == content
+    assert not (tmp_path / "labels.nii.gz").exists()
+
+
 def test_names_colours_and_locks_come_back_from_the_table(tmp_path: Path) -> None:
     labels = exported(save_scan(tmp_path / "scan.nii"))
+    (tmp_path / "labels.json").unlink()
     assert strata.read_labels(labels).regions == default_regions([3])
     rows = [{"id": 3, "name": "Léber", "color": [10, 20, 30], "locked": True}, {"id": 9, "name": "left out", "color": [1, 2, 3]}]
     (tmp_path / "labels.json").write_text(json.dumps({"regions": rows, "seed": 0}), encoding="utf-8")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
+import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from napari_strata.errors import CaseError, EditError, WriteError
+from napari_strata.export.outputs import scan_record
 from napari_strata.io.files import read, write
+from napari_strata.refine.case import scan_hash
 from napari_strata.refine.refinement import Refinement
 from napari_strata.volume import FileGrid, Geometry, Volume
 from phantoms import phantom_proposal, phantom_volume
@@ -111,6 +117,26 @@ def test_the_scan_is_read_from_its_place_when_first_used(tmp_path: Path) -> None
     assert np.array_equal(found.volume.data, volume.data)
 
 
+def test_a_case_of_one_volume_of_a_4d_file_reads_that_volume_again(tmp_path: Path) -> None:
+    import nibabel
+
+    data = np.random.default_rng(0).integers(0, 900, (12, 14, 16, 3)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(data, np.diag([1.0, 1, 2, 1])), tmp_path / "scan.nii.gz")
+    volume = read(tmp_path / "scan.nii.gz", index=1)
+    Refinement(phantom_proposal(volume), regions=5).save(tmp_path / "case.strata")
+    again = Refinement.load(tmp_path / "case.strata").volume
+    assert (again.index, again.series) == (1, None)
+    assert np.array_equal(np.asarray(again.data), volume.data)
+    assert scan_record(again)["index"] == 1
+
+
+@pytest.mark.parametrize("dtype", [">i2", "<f2", "?", "f8"])
+def test_a_scan_hash_is_that_of_the_plain_bytes(dtype: str) -> None:
+    data = np.asfortranarray(np.random.default_rng(0).integers(0, 2, (3, 4, 5)).astype(dtype))
+    plain = hashlib.sha256(f"{data.shape} {data.dtype.str}".encode() + data.tobytes())
+    assert scan_hash(data) == plain.hexdigest()
+
+
 def test_another_scan_is_refused(work: Refinement, tmp_path: Path) -> None:
     work.save(tmp_path / "case.strata")
     Refinement.load(tmp_path / "case.strata", volume=phantom_volume())
@@ -173,6 +199,27 @@ def test_a_failed_save_keeps_the_old_case(work: Refinement, tmp_path: Path, monk
         work.save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_edit_that_arrives_during_a_save_is_not_in_the_file(work: Refinement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, history, undone, rows = work.labels, work.history, work.undone, work.regions
+    write_entry = zipfile.ZipFile.writestr
+
+    def edit_and_write(archive: zipfile.ZipFile, *args: Any, **knobs: Any) -> None:
+        editing = threading.Thread(target=lambda: work.rename(60, f"name {len(work.history)}"))
+        editing.start()
+        editing.join(timeout=60)
+        write_entry(archive, *args, **knobs)
+
+    monkeypatch.setattr("zipfile.ZipFile.writestr", edit_and_write)
+    work.save(tmp_path / "case.strata")
+    monkeypatch.undo()
+    assert len(work.history) > len(history)
+    again = Refinement.load(tmp_path / "case.strata")
+    assert np.array_equal(again.labels, labels)
+    assert (again.history, again.undone, again.regions) == (history, undone, rows)
+    again.jump(0)
+    assert np.array_equal(again.labels, phantom_proposal().regions(20).labels)
 
 
 def test_both_numbers_are_refused() -> None:

@@ -205,6 +205,28 @@ def test_a_drag_that_ends_where_it_began_leaves_no_step_and_no_stale_redo(propos
     assert np.array_equal(work.labels, start)
 
 
+def test_a_long_drag_uses_up_no_ids_for_what_it_only_passed(proposal: Proposal) -> None:
+    work = Refinement(proposal, regions=10)
+    for n in (60, 200, 90, 12):
+        work.cut(regions=n)
+        assert np.array_equal(work.labels, proposal.regions(n).labels)
+    assert work.next_id == 13
+    assert work.split(1) == [13]
+    again = work.replay(phantom_proposal())
+    assert np.array_equal(again.labels, work.labels)
+    assert again.next_id == work.next_id
+
+
+def test_a_drag_that_goes_on_after_an_undo_uses_no_id_twice(proposal: Proposal) -> None:
+    work = Refinement(proposal, regions=10)
+    work.cut(regions=12)
+    first = work.split(1)
+    work.undo()
+    work.cut(regions=15)
+    assert first[0] not in work.labels
+    assert work.split(2)[0] > max(first)
+
+
 def test_undo_redo_and_jump_are_exact(proposal: Proposal) -> None:
     work = Refinement(proposal, regions=10)
     seen = [(work.labels, work.regions)]

@@ -48,6 +48,42 @@ def test_one_stroke_here_stays_near(proposal: Proposal) -> None:
     assert not (got & (TRUTH == 2))[:, :, 16:].any()
 
 
+def test_one_stroke_here_at_the_edge_of_the_body_takes_no_air(proposal: Proposal) -> None:
+    edge = np.argwhere((TRUTH == 1) & ndi.binary_dilation(TRUTH == 0))
+    center = edge[len(edge) // 2]
+    near = np.argwhere(((np.indices(TRUTH.shape).T - center[::1]) ** 2).sum(axis=-1).T <= 4)
+    body, air = near[TRUTH[tuple(near.T)] == 1], near[TRUTH[tuple(near.T)] == 0]
+    for stroke in (body, np.concatenate([body, air[:3]])):
+        work = Refinement(proposal)
+        region = work.scribble(stroke, scope="here")
+        taken = work.labels == region
+        assert taken[tuple(stroke.T)].all()
+        assert (taken & (TRUTH == 0)).sum() <= len(stroke)
+
+
+def test_a_stroke_in_air_still_takes_air(proposal: Proposal) -> None:
+    work = Refinement(proposal)
+    region = work.scribble([[0, 0, 0], [0, 1, 1]], scope="here")
+    assert (work.labels == region).sum() >= 64
+    assert not (work.labels == region)[TRUTH > 1].any()
+
+
+@pytest.mark.parametrize("organ", [2, 3, 4, 5])
+def test_one_stroke_here_does_not_cross_an_edge_into_another_organ(proposal: Proposal, organ: int) -> None:
+    work = Refinement(proposal)
+    region = work.scribble(click(organ == TRUTH), scope="here")
+    taken = work.labels == region
+    assert (taken & (organ == TRUTH)).sum() > 0.9 * taken.sum()
+
+
+@pytest.mark.parametrize("organ", [1, 2, 3])
+def test_one_stroke_everywhere_from_nothing_takes_about_as_much_as_there_is(proposal: Proposal, organ: int) -> None:
+    work = Refinement(proposal)
+    region = work.scribble(click(organ == TRUTH))
+    taken = int((work.labels == region).sum())
+    assert 0.5 < taken / (organ == TRUTH).sum() < 2
+
+
 def test_region_0_is_taught_like_any_other(proposal: Proposal) -> None:
     work = Refinement(proposal, tissues=5)
     work.scribble(click(TRUTH == 4), region=20)

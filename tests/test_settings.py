@@ -40,7 +40,7 @@ def test_toml_gives_a_table_and_leaves_the_rest_at_defaults(tmp_path):
     assert RunSettings.from_toml(path, "run") == RunSettings()
 
 
-@pytest.mark.parametrize("text", ["[propose\n", "[propose]\nmemory_gb = 'much'\n"])
+@pytest.mark.parametrize("text", ["[propose\n", "[propose]\nmemory_gb = 'much'\n", "propose = 3\n"])
 def test_a_damaged_toml_is_a_clear_error(tmp_path, text):
     path = tmp_path / "strata.toml"
     path.write_text(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ from napari_strata.errors import SettingsError, StrataError, WriteError
 from napari_strata.settings import PretrainSettings, ProposeSettings, RunSettings
 
 if TYPE_CHECKING:
+    from napari_strata.proposal.proposal import Proposal
     from napari_strata.volume import Segmentation, Volume
 
 USER_ERROR = 2
@@ -39,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(arguments) or 0
     except StrataError as err:
         print(f"strata: {' '.join(str(err).split())}", file=sys.stderr)
+        return USER_ERROR
+    except MemoryError:
+        print("strata: not enough memory. Close other programs, or give a coarser scan.", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         left = "what is done stays, run it again to go on" if arguments.run is _batch else "nothing was written"
@@ -129,11 +134,14 @@ def _progress(quiet: bool) -> Callable[[int, int, str], None]:
     return show
 
 
-def _check_outputs(*paths: Path | None) -> None:
-    """Say early that an output cannot be written, before the work is done."""
-    for path in paths:
-        if path is None:
-            continue
+def _check_outputs(*paths: Path | None, scan: str = "") -> None:
+    """Say early that an output cannot be written or would replace the scan, before the work is done."""
+    given = [path for path in paths if path is not None]
+    for path in given:
+        if scan and path.exists() and Path(scan).exists() and path.samefile(scan):
+            raise WriteError(f"{path} is the scan itself. Choose another name.")
+        if sum(path.resolve() == other.resolve() for other in given) > 1:
+            raise WriteError(f"Two outputs would be written to {path}. Give each its own name.")
         if not path.parent.is_dir():
             raise WriteError(f"Cannot write {path}: there is no folder {path.parent}. Create it first.")
         if not os.access(path.parent, os.W_OK) or path.is_dir():
@@ -168,10 +176,7 @@ def _propose(arguments: argparse.Namespace) -> None:
     wanted = arguments.tissues if arguments.tissues is not None else arguments.regions
     if wanted < 1:
         raise SettingsError(f"Asked for {wanted} regions. Ask for at least 1.")
-    from napari_strata.io.files import check_label_path
-
-    check_label_path(arguments.output)
-    _check_outputs(arguments.output, arguments.montage, arguments.case)
+    _check_proposal_outputs(arguments)
     begun = time.perf_counter()
     volume = _read(arguments)
     read_seconds = time.perf_counter() - begun
@@ -192,23 +197,38 @@ def _propose(arguments: argparse.Namespace) -> None:
         print(f"note: the scan has only {len(segmentation.regions)} supervoxels in the body; it got that many.", file=sys.stderr)
     provenance = {**proposal.provenance, "cut": {kind: wanted}}
     provenance["seconds"] = {"read": round(read_seconds, 2), **proposal.provenance["seconds"]}
-    _write_results(arguments, segmentation, volume, provenance)
-    if arguments.case:
-        from napari_strata.refine.refinement import Refinement
-
-        work = Refinement(proposal, tissues=wanted) if kind == "tissues" else Refinement(proposal, regions=wanted)
-        work.save(arguments.case)
+    _write_results(arguments, proposal, segmentation, provenance)
     print(f"{arguments.output}: {len(segmentation.regions)} {kind} in {time.perf_counter() - begun:.1f} s")
 
 
-def _write_results(arguments: argparse.Namespace, segmentation: Segmentation, volume: Volume, provenance: dict[str, Any]) -> None:
+def _check_proposal_outputs(arguments: argparse.Namespace) -> None:
+    """Check every name that `propose` would write to."""
+    from napari_strata.export.outputs import check_outputs, outputs_beside
+
+    named = outputs_beside(arguments.output)
+    _check_outputs(named.labels, named.sidecar, named.table, arguments.montage, arguments.case, scan=arguments.scan)
+    check_outputs(arguments.output)
+    for path, suffix in ((arguments.montage, ".png"), (arguments.case, ".strata")):
+        if path is not None and path.suffix.lower() != suffix:
+            raise WriteError(f"Cannot write {path}: the name must end in {suffix}.")
+
+
+def _write_results(arguments: argparse.Namespace, proposal: Proposal, segmentation: Segmentation, provenance: dict[str, Any]) -> None:
+    """Write labels, sidecar, table, picture and case; all of them or none."""
     from napari_strata.export.outputs import write_outputs
+    from napari_strata.io.atomic import atomic_path
 
-    write_outputs(segmentation, volume, arguments.output, provenance)
-    if arguments.montage:
-        from napari_strata.report import montage
+    with contextlib.ExitStack() as together:
+        if arguments.montage:
+            from napari_strata.report import montage
 
-        montage(volume, segmentation, arguments.montage)
+            montage(proposal.volume, segmentation, together.enter_context(atomic_path(arguments.montage)))
+        if arguments.case:
+            from napari_strata.refine.refinement import Refinement
+
+            work = Refinement(proposal, **provenance["cut"])
+            work.save(together.enter_context(atomic_path(arguments.case)))
+        write_outputs(segmentation, proposal.volume, arguments.output, provenance)
 
 
 def _add_batch(commands: Any) -> None:

@@ -81,28 +81,27 @@ def propose(
         If a CUDA device is asked for and there is none.
     """
     from napari_strata.encoder.embed import choose_grid, embed_brightness, prepare_brightness
-    from napari_strata.encoder.network import pick_device, use_threads
+    from napari_strata.encoder.network import pick_device, torch_threads
     from napari_strata.encoder.weights import load_encoder, weights_hash
-    from napari_strata.preprocess import body_mask, use_filter_threads
+    from napari_strata.preprocess import body_mask, filter_threads
     from napari_strata.proposal.build import Evidence, build_proposal
 
     chosen = settings or ProposeSettings()
     watch = Stopwatch()
     kind = pick_device(device).type
-    use_filter_threads(threads)
-    torch_threads = use_threads(threads)
-    on_progress(0, 1, "finding the body")
-    with watch.stage("prepare"):
-        inside = body_mask(volume)
-        grid = choose_grid(inside, volume, chosen)
-        light = prepare_brightness(volume, inside, chosen)
-    with watch.stage("encode"):
-        features = embed_brightness(light, grid, load_encoder(weights), settings=chosen, device=device, on_progress=on_progress)
-    with watch.stage("build"):
-        proposal = build_proposal(Evidence(volume, inside, light, features), chosen, seed=seed, on_progress=on_progress)
+    with torch_threads(threads) as used_threads, filter_threads(threads):
+        on_progress(0, 1, "finding the body")
+        with watch.stage("prepare"):
+            inside = body_mask(volume)
+            grid = choose_grid(inside, volume, chosen)
+            light = prepare_brightness(volume, inside, chosen)
+        with watch.stage("encode"):
+            features = embed_brightness(light, grid, load_encoder(weights), settings=chosen, device=device, on_progress=on_progress)
+        with watch.stage("build"):
+            proposal = build_proposal(Evidence(volume, inside, light, features), chosen, seed=seed, on_progress=on_progress)
     provenance = {
         "settings": chosen.to_dict(),
-        "run": {"seed": seed, "device": kind, "threads": torch_threads},
+        "run": {"seed": seed, "device": kind, "threads": used_threads},
         "working_spacing_zyx_mm": [round(s, 4) for s in grid.spacing_zyx_mm],
         "weights_sha256": weights_hash(weights),
         "versions": versions(),

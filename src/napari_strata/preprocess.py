@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,14 +20,20 @@ CT_KNOTS_BRIGHTNESS = (0.0, 0.15, 0.85, 1.0)
 
 _PERCENTILES = (0.5, 99.5)
 _BIAS_GRID_MM = 5.0
+_SMALLEST_BODY_MM = 4.0
 _PADDING_SHARE = 0.15
 """A single value on at least this share of the voxels of an MR is padding, not tissue."""
 
 
-def use_filter_threads(threads: int) -> None:
-    """Let ITK's filters take this many threads; 0 leaves the choice to ITK."""
-    if threads:
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+@contextmanager
+def filter_threads(threads: int) -> Iterator[None]:
+    """Let ITK's filters take this many threads inside the block; 0 leaves the choice as it is."""
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads or before)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
 def brightness(data: NDArray[np.generic], modality: Modality, *, inside: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
@@ -215,7 +223,7 @@ def working_grid(
     Raises
     ------
     GeometryError
-        If `inside` is empty.
+        If `inside` is empty, or smaller than anything that is scanned (a voxel size in other units than mm).
     """
     if not inside.any():
         raise GeometryError("The scan holds no body: every voxel looks like air. Check the file, or give --modality.")
@@ -227,6 +235,8 @@ def working_grid(
         margin = int(np.ceil(margin_mm / spacing[axis]))
         box.append(slice(max(0, int(used[0]) - margin), min(inside.shape[axis], int(used[-1]) + 1 + margin)))
     size_mm = np.array([s.stop - s.start for s in box]) * spacing
+    if size_mm.max() < _SMALLEST_BODY_MM:
+        raise GeometryError(f"The body is only {size_mm.max():.3g} mm across. Check the voxel size in the scan's header.")
     step = np.maximum(spacing, finest_mm)
     step = np.minimum(step, 3.0 * step.min())
     step = step * max(1.0, float(np.prod(size_mm / step) / most_voxels) ** (1 / 3))

@@ -74,7 +74,10 @@ class _Checked:
             document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
             raise SettingsError(f"Cannot read settings from {path}: {err}. Check the path and the TOML syntax.") from err
-        return cls.from_dict(document.get(table, {}))
+        values = document.get(table, {})
+        if not isinstance(values, dict):
+            raise SettingsError(f"In {path}, {table} is not a table. Write [{table}] with one setting per line under it.")
+        return cls.from_dict(values)
 
 
 def _check(name: str, value: Any, hint: Any, limits: dict[str, Any]) -> None:

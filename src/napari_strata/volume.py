@@ -146,6 +146,10 @@ class Volume:
         Where it was read from; "" for an array made in memory.
     notes : tuple of str
         What the reader had to do to the scan, one sentence each (replaced NaN, missing slices ...).
+    index : int or None
+        Which volume of a 4D file was chosen, from 0; None where nobody chose.
+    series : str or None
+        SeriesInstanceUID that was chosen in a DICOM folder; None where nobody chose.
     """
 
     data: NDArray[np.generic]
@@ -154,6 +158,8 @@ class Volume:
     name: str = "scan"
     path: str = ""
     notes: tuple[str, ...] = ()
+    index: int | None = None
+    series: str | None = None
 
     def __post_init__(self) -> None:
         if self.data.shape != self.geometry.shape_zyx:
@@ -231,6 +237,11 @@ class Segmentation:
             )
         if self.labels.dtype.kind != "u":
             raise GeometryError(f"Labels must be unsigned integers, got {self.labels.dtype}.")
+
+    @property
+    def table(self) -> tuple[Region, ...]:
+        """The region table; another name for `regions`."""
+        return self.regions
 
     def with_regions(self, regions: tuple[Region, ...]) -> Segmentation:
         """Give the same labels with another table."""

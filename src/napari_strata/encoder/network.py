@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from monai.networks.nets.basic_unet import BasicUNet
@@ -70,8 +73,12 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def use_threads(threads: int) -> int:
-    """Let torch take this many CPU threads (0: its own choice); give how many it takes now."""
-    if threads:
-        torch.set_num_threads(threads)
-    return torch.get_num_threads()
+@contextmanager
+def torch_threads(threads: int) -> Iterator[int]:
+    """Let torch take this many CPU threads inside the block (0: as many as before); gives how many it takes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
-from napari_strata.encoder.network import StrataEncoder, pick_device, use_threads
-from napari_strata.encoder.weights import write_weights
+from napari_strata.encoder.network import StrataEncoder, pick_device, torch_threads
+from napari_strata.encoder.weights import write_tensors, write_weights
 from napari_strata.errors import WeightsError
 from napari_strata.preprocess import brightness
 from napari_strata.settings import PretrainSettings
@@ -182,8 +183,13 @@ def pretrain(
     Path
         `output`.
     """
-    use_threads(threads)
-    run = _Run.start(output, settings, pick_device(device))
+    with torch_threads(threads):
+        _train(_Run.start(output, settings, pick_device(device)), minutes, on_progress)
+    return output
+
+
+def _train(run: _Run, minutes: float | None, on_progress: Progress) -> None:
+    settings = run.settings
     started = saved = time.monotonic()
     while run.step < settings.steps:
         if minutes is not None and time.monotonic() - started > 60 * minutes:
@@ -196,7 +202,6 @@ def pretrain(
             run.save()
             saved = time.monotonic()
     run.save()
-    return output
 
 
 @dataclass(slots=True)
@@ -261,15 +266,13 @@ class _Run:
         for number, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{k}": torch.as_tensor(v).contiguous().cpu() for k, v in state.items()}
         tensors["curve"] = torch.tensor(self.curve, dtype=torch.float32).reshape(-1, 2)
-        temporary = self.state_path.with_name(self.state_path.name + ".part")
-        save_file(tensors, str(temporary), metadata={"step": str(self.step), "recipe": json.dumps(recipe)})
-        temporary.replace(self.state_path)
+        write_tensors(tensors, self.state_path, {"step": str(self.step), "recipe": json.dumps(recipe)})
 
     def _resume(self) -> None:
         try:
             tensors = load_file(str(self.state_path))
             self.encoder.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-        except (OSError, RuntimeError, ValueError) as err:
+        except (OSError, RuntimeError, SafetensorError, ValueError) as err:
             raise WeightsError(f"Cannot go on from {self.state_path}: {err}. Move it away to start afresh.") from err
         packed = self.optimiser.state_dict()
         for key, value in tensors.items():

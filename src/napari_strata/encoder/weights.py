@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from napari_strata.encoder.network import StrataEncoder
-from napari_strata.errors import WeightsError
+from napari_strata.errors import WeightsError, WriteError
 from napari_strata.io.atomic import atomic_path
 
 SHIPPED = Path(__file__).parent / "shipped" / "strata-encoder.safetensors"
@@ -26,8 +27,22 @@ def write_weights(encoder: StrataEncoder, path: Path, recipe: dict[str, Any]) ->
     for name, value in encoder.state_dict().items():
         stored = value.detach().cpu()
         tensors[name] = (stored.half() if stored.is_floating_point() and "running" not in name else stored).contiguous()
+    write_tensors(tensors, path, {"format": "strata-encoder-1", "recipe": json.dumps(recipe)})
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file under a temporary name, then rename it.
+
+    Raises
+    ------
+    WriteError
+        If it cannot be written; nothing stands under its name then.
+    """
     with atomic_path(path) as temporary:
-        save_file(tensors, str(temporary), metadata={"format": "strata-encoder-1", "recipe": json.dumps(recipe)})
+        try:
+            save_file(tensors, str(temporary), metadata=metadata)
+        except SafetensorError as err:
+            raise WriteError(f"Cannot write {path} ({err}). Check the disk's space and your rights there.") from err
 
 
 def load_encoder(path: Path | None = None) -> StrataEncoder:

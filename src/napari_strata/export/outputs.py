@@ -10,7 +10,7 @@ from typing import Any
 from napari_strata.errors import WriteError
 from napari_strata.export.tables import table_rows, write_table
 from napari_strata.io.atomic import atomic_path, file_suffix
-from napari_strata.io.files import hash_file, write
+from napari_strata.io.files import check_label_path, hash_file, write
 from napari_strata.measure import measure_regions
 from napari_strata.volume import Segmentation, Volume
 
@@ -40,6 +40,22 @@ def outputs_beside(labels: str | Path) -> Outputs:
     return Outputs(path, path.with_name(f"{stem}.json"), path.with_name(f"{stem}.csv"))
 
 
+def check_outputs(labels: str | Path) -> None:
+    """Say early that labels and what goes beside them cannot be written under a name.
+
+    Raises
+    ------
+    WriteError
+        If the ending is not known, or a JSON or CSV file that Strata did not write stands where ours would go.
+    """
+    check_label_path(labels)
+    named = outputs_beside(labels)
+    if named.sidecar.exists() and read_sidecar(named.sidecar) is None:
+        raise WriteError(f"{named.sidecar} is not Strata's and would be replaced. Choose another name for the labels.")
+    if named.table.exists() and not named.sidecar.exists():
+        raise WriteError(f"{named.table} is not Strata's and would be replaced. Choose another name for the labels.")
+
+
 def write_outputs(segmentation: Segmentation, volume: Volume, labels: str | Path, provenance: dict[str, Any]) -> Outputs:
     """Write labels on the scan's own grid, with their sidecar and table; all of them or none.
 
@@ -59,6 +75,7 @@ def write_outputs(segmentation: Segmentation, volume: Volume, labels: str | Path
     WriteError
         If anything cannot be written, or the labels would replace the scan; nothing stands under the final names then.
     """
+    check_outputs(labels)
     named = outputs_beside(labels)
     if volume.path and named.labels.resolve() == Path(volume.path).resolve():
         raise WriteError(f"{named.labels} is the scan itself. Choose another name for the labels.")
@@ -76,7 +93,7 @@ def write_outputs(segmentation: Segmentation, volume: Volume, labels: str | Path
     with atomic_path(named.sidecar) as sidecar, atomic_path(named.table) as table:
         sidecar.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         write_table(measures, table, modality=volume.modality)
-        write(segmentation, named.labels)
+        write(segmentation, named.labels, sidecar=False)
     return named
 
 
@@ -90,11 +107,13 @@ def read_sidecar(path: str | Path) -> dict[str, Any] | None:
 
 
 def scan_record(volume: Volume) -> dict[str, Any]:
-    """Describe a scan for sidecars: file, hash, shape, voxel size, modality and what the reader had to mend."""
+    """Describe a scan for sidecars: file, choice of a volume or series in it, hash, grid, modality and what the reader mended."""
     geometry = volume.geometry
     return {
         "name": volume.name,
         "path": volume.path,
+        "index": volume.index,
+        "series": volume.series,
         "sha256": hash_file(volume.path) if volume.path and Path(volume.path).exists() else None,
         "modality": volume.modality,
         "shape_zyx": list(geometry.shape_zyx),

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     import napari.viewer
 
 STROKES_NAME = "Strata strokes"
-_SHIFT = 1
-"""A stroke for region r is stored as r + 1, so that strokes for background can be seen."""
+_NEW = 1
+"""Strokes for a region that does not exist yet are stored as this: its id is only known once they are taken."""
+_SHIFT = 2
+"""A stroke for region r is stored as r + 2, so that strokes for background can be seen and `_NEW` is nobody's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +53,6 @@ class Brush:
 
     def __init__(self, viewer: napari.viewer.Viewer, reference: napari.layers.Layer, geometry: Geometry) -> None:
         self._viewer = viewer
-        self._new_id = 0
         self.layer = viewer.add_labels(
             np.zeros(geometry.shape_zyx, np.uint16),
             name=STROKES_NAME,
@@ -64,17 +65,15 @@ class Brush:
         """Whether the layer is still in the viewer."""
         return self.layer in self._viewer.layers
 
-    def pick_up(self, region: int | None, regions: tuple[Region, ...], *, new_id: int, size: int) -> None:
-        """Make the layer active with a brush of `size` voxels for `region`, or for the new one that gets `new_id`."""
-        self._new_id = new_id
-        wanted = self._new_id if region is None else region
+    def pick_up(self, region: int | None, regions: tuple[Region, ...], *, size: int) -> None:
+        """Make the layer active with a brush of `size` voxels for `region`, None for a new one."""
         shown = {row.id + _SHIFT: row for row in regions}
         rows = [Region(value, row.name, row.color) for value, row in shown.items()]
-        rows += [Region(BACKGROUND + _SHIFT, "background", (255, 255, 255)), Region(self._new_id + _SHIFT, "new region", (255, 255, 0))]
-        if self._new_id + _SHIFT >= 2**16 and self.layer.data.dtype.itemsize == 2:
+        rows += [Region(BACKGROUND + _SHIFT, "background", (255, 255, 255)), Region(_NEW, "new region", (255, 255, 0))]
+        if max(shown, default=0) >= 2**16 and self.layer.data.dtype.itemsize == 2:
             self.layer.data = np.asarray(self.layer.data).astype(np.uint32)
         self.layer.colormap = region_colormap(rows)
-        self.layer.selected_label = wanted + _SHIFT
+        self.layer.selected_label = _NEW if region is None else region + _SHIFT
         self.layer.brush_size = size
         self.layer.mode = "paint"
         self._viewer.layers.selection.active = self.layer
@@ -84,22 +83,19 @@ class Brush:
         self.layer.mode = "pan_zoom"
 
     def strokes(self) -> tuple[Strokes, ...]:
-        """Give the strokes, one entry per region."""
+        """Give the strokes, one entry per region; those for a new region come last."""
         data = self.layer.data
         flat = np.flatnonzero(data)
         if len(flat) == 0:
             return ()
         values = data.reshape(-1)[flat]
         voxels = np.stack(np.unravel_index(flat, data.shape), axis=1)
-        taken = []
-        for value in np.unique(values).tolist():
-            region = value - _SHIFT
-            taken.append(Strokes(None if region == self._new_id else region, voxels[values == value]))
-        return tuple(taken)
+        stored = sorted(np.unique(values).tolist(), key=lambda value: (value == _NEW, value))
+        return tuple(Strokes(None if value == _NEW else value - _SHIFT, voxels[values == value]) for value in stored)
 
-    def clear(self) -> None:
-        """Take the strokes off the layer."""
-        self.layer.data[...] = 0
+    def erase(self, strokes: Strokes) -> None:
+        """Take strokes off the layer."""
+        self.layer.data[tuple(strokes.voxels.T)] = 0
         self.layer.refresh(extent=False)
 
     def remove(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,8 @@ from qtpy.QtCore import QObject
 
 from napari_strata.errors import EditError
 from napari_strata.gui.brush import Brush
+from napari_strata.gui.hooks import ViewerHooks
+from napari_strata.gui.layers import METADATA_KEY, is_scan, layer_facts
 from napari_strata.gui.painter import LabelsPainter
 from napari_strata.refine.owner import Scope
 from napari_strata.refine.refinement import Refinement
@@ -49,6 +51,8 @@ class ScanCase:
         self.work = work
         self.painter = LabelsPainter(viewer, image, work, parent, labels)
         self.brush: Brush | None = None
+        self.hooks = ViewerHooks(viewer)
+        self.mark_layers()
 
     @property
     def labels(self) -> napari.layers.Labels:
@@ -60,8 +64,27 @@ class ScanCase:
         """Whether the labels layer is still in the viewer."""
         return self.labels in self._viewer.layers
 
+    @property
+    def has_unsaved_edits(self) -> bool:
+        """Whether something was done that no case file holds."""
+        return bool(self.work.history) and self.work.history != layer_facts(self.image).get("saved")
+
+    def note_saved(self, history: tuple[str, ...]) -> None:
+        """Remember the history that a case file holds."""
+        self.image.metadata[METADATA_KEY] = {**layer_facts(self.image), "saved": history}
+
+    def mark_layers(self) -> None:
+        """Note the refinement on the layers, so that a panel opened later goes on with it."""
+        self.labels.metadata[METADATA_KEY] = {**layer_facts(self.labels), "work": self.work}
+
+    def unmark_layers(self) -> None:
+        """Forget the refinement: another one takes its place."""
+        for layer in (self.labels, self.image):
+            layer.metadata[METADATA_KEY] = {key: fact for key, fact in layer_facts(layer).items() if key not in ("work", "saved")}
+
     def close(self) -> None:
         """Stop following the refinement and take the stroke layer away; the labels stay as a plain layer."""
+        self.hooks.remove()
         self.painter.close()
         if self.brush is not None:
             self.brush.remove()
@@ -70,7 +93,7 @@ class ScanCase:
         """Put the scribble brush in hand for a region, None for a new one; makes the stroke layer when it is missing."""
         if self.brush is None or not self.brush.is_present:
             self.brush = Brush(self._viewer, self.labels, self.work.volume.geometry)
-        self.brush.pick_up(region, self.work.regions, new_id=self.work.next_id, size=size)
+        self.brush.pick_up(region, self.work.regions, size=size)
         return self.brush
 
     def pick_up_paint(self, region: int | None, *, size: int) -> None:
@@ -94,13 +117,15 @@ class ScanCase:
         Raises
         ------
         EditError
-            If nothing was stroked, or a region is locked; the strokes stay on the canvas then.
+            If nothing was stroked, or a region is locked; the strokes that taught nothing stay on the canvas then.
         """
         taken = self.brush.strokes() if self.brush is not None and self.brush.is_present else ()
         if self.brush is None or not taken:
             raise EditError("There are no strokes yet. Choose Scribble, stroke over a region on the scan, then Update.")
-        taught = [self.work.scribble(strokes.voxels, region=strokes.region, scope=scope) for strokes in taken]
-        self.brush.clear()
+        taught = []
+        for strokes in taken:
+            taught.append(self.work.scribble(strokes.voxels, region=strokes.region, scope=scope))
+            self.brush.erase(strokes)
         return tuple(taught)
 
     def take_hand_paint(self) -> None:
@@ -127,3 +152,14 @@ class ScanCase:
         """Give the volume of each region in millilitres."""
         voxel_ml = self.work.volume.geometry.voxel_volume_mm3 / 1000
         return {region: size * voxel_ml for region, size in self.work.sizes_vox.items()}
+
+
+def marked_work(layers: Iterable[napari.layers.Layer]) -> Iterator[tuple[napari.layers.Image, Refinement, napari.layers.Labels]]:
+    """Find every scan and labels layer that share a refinement, as a case file or an earlier panel left them."""
+    here = list(layers)
+    for labels in here:
+        work = layer_facts(labels).get("work")
+        if isinstance(work, Refinement) and not is_scan(labels):
+            image = next((scan for scan in here if is_scan(scan) and layer_facts(scan).get("work") is work), None)
+            if image is not None:
+                yield image, work, labels

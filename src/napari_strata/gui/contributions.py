@@ -169,7 +169,7 @@ def _read_case(path: Path) -> list[LayerTuple]:
     work = Refinement.load(path)
     layers = [image_tuple(work.volume), case_labels_tuple(work, name=f"{_stem(path)} regions")]
     for _, kwargs, _ in layers:
-        kwargs["metadata"][METADATA_KEY]["work"] = work
+        kwargs["metadata"][METADATA_KEY] |= {"work": work, "saved": work.history}
     return layers
 
 

@@ -1,10 +1,10 @@
-"""File dialogs of the panel."""
+"""Dialogs of the panel: files, and whether work may be replaced."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from qtpy.QtWidgets import QFileDialog, QWidget
+from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from napari_strata.volume import Volume
 
@@ -29,6 +29,15 @@ def ask_open_path(parent: QWidget) -> Path | None:
     """Ask which case to open; None when the dialog is left."""
     chosen, _ = QFileDialog.getOpenFileName(parent, "Open case", "", CASE_FILTER)
     return Path(chosen) if chosen else None
+
+
+def ask_replace(parent: QWidget) -> bool:
+    """Ask whether edits that were not saved may be replaced; the answer at hand is No."""
+    yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
+    text = (
+        "Edits of this scan are not saved as a case. A new proposal starts over without them, and they cannot be undone then. Replace them?"
+    )
+    return bool(QMessageBox.question(parent, "Propose regions", text, yes | no, no) == yes)
 
 
 def _beside(volume: Volume | None, ending: str) -> Path:

@@ -29,6 +29,7 @@ class JobRunner(QObject):
         super().__init__(parent)
         self._progress: JobProgress | None = None
         self._on_done: Callable[[Any], None] | None = None
+        self._writes = False
         self._poll = QTimer(self)
         self._poll.setInterval(POLL_MS)
         self._poll.timeout.connect(self._report)
@@ -41,8 +42,10 @@ class JobRunner(QObject):
         """Whether a job is under way."""
         return self._progress is not None
 
-    def start(self, body: Callable[[JobProgress], Any], on_done: Callable[[Any], None]) -> None:
+    def start(self, body: Callable[[JobProgress], Any], on_done: Callable[[Any], None], *, writes: bool = False) -> None:
         """Run `body(on_progress)` in a thread, then `on_done(result)` in the GUI thread.
+
+        With `writes` the job leaves a file: when it ends well, `on_done` says so even if it was cancelled too late.
 
         Raises
         ------
@@ -52,7 +55,7 @@ class JobRunner(QObject):
         if self._progress is not None:
             raise StrataError("Another job is still running. Wait for it, or cancel it first.")
         progress = JobProgress()
-        self._progress, self._on_done = progress, on_done
+        self._progress, self._on_done, self._writes = progress, on_done, writes
         if isinstance(parent := self.parent(), QObject):
             parent.destroyed.connect(progress.cancel)
         self._poll.start()
@@ -80,7 +83,7 @@ class JobRunner(QObject):
         progress, on_done = self._stop()
         if progress is None or on_done is None:
             return
-        if progress.is_cancelled:
+        if progress.is_cancelled and not self._writes:
             show_info("Cancelled; nothing was changed.")
         else:
             on_done(result)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, Signal
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_strata.gui.edit_section import EditSection
@@ -12,6 +12,9 @@ from napari_strata.gui.sections import ExportSection, GranularitySection, Propos
 
 class PanelLayout(QScrollArea):
     """The sections: scan, propose, granularity, region table, edit, export. It scrolls where the window is too low."""
+
+    undocked = Signal()
+    """Emitted when the panel is taken out of its dock, which is all that napari does when the dock is closed."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -39,6 +42,12 @@ class PanelLayout(QScrollArea):
         if watched is self._inner and event is not None and event.type() == QEvent.Type.LayoutRequest:
             self.setMinimumWidth(self.sizeHint().width())
         return bool(super().eventFilter(watched, event))
+
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 (Qt's name)
+        """Tell when the panel is left without a parent."""
+        super().changeEvent(event)
+        if event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.undocked.emit()
 
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
         """Ask for a width at which nothing is clipped."""

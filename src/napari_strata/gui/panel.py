@@ -11,8 +11,8 @@ from napari.utils.notifications import show_info
 from qtpy.QtCore import QTimer
 
 from napari_strata.errors import StrataError
-from napari_strata.gui.case import ScanCase
-from napari_strata.gui.dialogs import ask_case_path, ask_export_path, ask_open_path
+from napari_strata.gui.case import ScanCase, marked_work
+from napari_strata.gui.dialogs import ask_case_path, ask_export_path, ask_open_path, ask_replace
 from napari_strata.gui.editing import Editor, reported
 from napari_strata.gui.hooks import ViewerHooks
 from napari_strata.gui.jobs import JobRunner
@@ -112,6 +112,8 @@ class StrataPanel(PanelLayout):
         with reported():
             if self._volume is None or self._image is None:
                 raise StrataError("Open a scan first: File > Open, File > Open Sample > Strata, or drop a file on the canvas.")
+            if not self.jobs.is_running and self.case is not None and self.case.has_unsaved_edits and not ask_replace(self):
+                return
             settings, run = self.proposing.settings()
             request = ProposalRequest(self._volume, settings, run, self.granularity.tree, self.granularity.n)
             image = self._image
@@ -129,9 +131,12 @@ class StrataPanel(PanelLayout):
         before = self._cases.pop(image, None)
         if before is not None:
             before.close()
+            if before.work is not work:
+                before.unmark_layers()
             if before.is_shown:
                 before.labels.name = f"{before.labels.name} (before)"
                 before.labels.visible = False
+        image.metadata[METADATA_KEY] = {**layer_facts(image), "work": work}
         case = ScanCase(self._viewer, image, work, self, labels)
         self._cases[image] = case
         self._watch(case)
@@ -172,14 +177,14 @@ class StrataPanel(PanelLayout):
             case = self._require_case()
             self.settle()
             request = ExportRequest(case.work.segmentation, case.work.volume, path, export_provenance(case.work))
-            self.jobs.start(partial(export_body, request), lambda written: show_info(f"Wrote {written}"))
+            self.jobs.start(partial(export_body, request), lambda written: show_info(f"Wrote {written}"), writes=True)
 
     def save_to(self, path: Path) -> None:
         """Save the case in hand, in a thread."""
         with reported():
             case = self._require_case()
             self.settle()
-            self.jobs.start(partial(save_body, case.work, path), lambda written: show_info(f"Saved {written}"))
+            self.jobs.start(partial(save_body, case.work, path), partial(self._on_saved, case, case.work.history), writes=True)
             self._saving = True
 
     def open_from(self, path: Path) -> None:
@@ -188,7 +193,7 @@ class StrataPanel(PanelLayout):
             if self._volume is None or self._image is None:
                 raise StrataError("Open the scan that the case belongs to first.")
             image = self._image
-            self.jobs.start(partial(load_body, path, self._volume), lambda work: self.adopt(image, work))
+            self.jobs.start(partial(load_body, path, self._volume), partial(self._on_opened, image))
             self._job_image = image
 
     def click_region(self, region: int, add: bool = False) -> None:
@@ -198,7 +203,10 @@ class StrataPanel(PanelLayout):
 
     def close_down(self) -> None:
         """Cancel what runs and take everything off the viewer but the layers; the panel is not used after that."""
+        self.settle()
         self.jobs.cancel()
+        for timer in (self._refresh_timer, self._cut_timer, self._paint_timer):
+            timer.stop()
         self._hooks.remove()
         for case in self._cases.values():
             case.close()
@@ -250,12 +258,13 @@ class StrataPanel(PanelLayout):
         self.table.recolor_asked.connect(lambda region, rgb: self._on_row("recolor", region, rgb))
         self.table.lock_asked.connect(lambda region, locked: self._on_row("lock" if locked else "unlock", region))
         self.table.selected_changed.connect(self._on_selected)
+        self.undocked.connect(self.close_down)
         self.edits.asked.connect(self.edit)
         self.edits.tool_chosen.connect(self.use_tool)
         self.edits.brush_changed.connect(self.editor.brush_changed)
-        self.export.export_asked.connect(self._ask_export)
-        self.export.save_asked.connect(self._ask_save)
-        self.export.open_asked.connect(self._ask_open)
+        self.export.export_asked.connect(lambda: self._with_file(self.export_to, ask_export_path(self, self._volume)))
+        self.export.save_asked.connect(lambda: self._with_file(self.save_to, ask_case_path(self, self._volume)))
+        self.export.open_asked.connect(lambda: self._with_file(self.open_from, ask_open_path(self)))
 
     def _hang_on_viewer(self) -> ViewerHooks:
         viewer = self._viewer
@@ -272,14 +281,14 @@ class StrataPanel(PanelLayout):
         return hooks
 
     def _watch(self, case: ScanCase) -> None:
-        case.work.on_change(self._on_change)
-        case.labels.events.paint.connect(self._on_hand_paint)
+        case.hooks.on_remove(case.work.on_change(self._on_change))
+        case.hooks.on_event(case.labels.events.paint, self._on_hand_paint)
         for layer in (case.labels, case.image):
-            self._bind_edit_keys(layer)
+            self._bind_edit_keys(layer, case)
 
-    def _bind_edit_keys(self, layer: napari.layers.Layer) -> None:
-        for key, what in (("Control-Z", "undo"), ("Control-Shift-Z", "redo")):
-            layer.bind_key(key, lambda _layer, what=what: self.edit(what), overwrite=True)
+    def _bind_edit_keys(self, layer: napari.layers.Layer, case: ScanCase | None = None) -> None:
+        keys = (("Control-Z", "undo"), ("Control-Shift-Z", "redo"))
+        (case or self._require_case()).hooks.on_keys(layer, [(key, partial(self.edit, what)) for key, what in keys])
 
     # What happens in the viewer
 
@@ -304,15 +313,12 @@ class StrataPanel(PanelLayout):
         self._refresh_timer.start()
 
     def _adopt_opened_cases(self) -> None:
-        """Take up what the reader of case files added: an image and a labels layer that share a refinement."""
+        """Take up what the reader of case files added, or an earlier panel left: a scan and labels that share a refinement."""
         owned = {case.work for case in self._cases.values()}
-        for layer in list(self._viewer.layers):
-            work = layer_facts(layer).get("work")
-            if not isinstance(work, Refinement) or work in owned or is_scan(layer):
-                continue
-            image = next((scan for scan in self._scans() if layer_facts(scan).get("work") == work), None)
-            if image is not None:
-                self.adopt(image, work, layer)
+        for image, work, labels in marked_work(self._viewer.layers):
+            if work not in owned:
+                owned.add(work)
+                self.adopt(image, work, labels)
 
     def _on_change(self, change: Change) -> None:
         self._refresh_timer.start()
@@ -359,7 +365,8 @@ class StrataPanel(PanelLayout):
     def _on_show_again(self) -> None:
         if (case := self.case) is not None:
             case.painter.restore()
-            case.labels.events.paint.connect(self._on_hand_paint)
+            case.mark_layers()
+            case.hooks.on_event(case.labels.events.paint, self._on_hand_paint)
             self._bind_edit_keys(case.labels)
             self.refresh()
 
@@ -384,17 +391,15 @@ class StrataPanel(PanelLayout):
 
     # Files
 
-    def _ask_export(self) -> None:
-        path = ask_export_path(self, self._volume)
+    def _with_file(self, use: Callable[[Path], None], path: Path | None) -> None:
         if path is not None:
-            self.export_to(path)
+            use(path)
 
-    def _ask_save(self) -> None:
-        path = ask_case_path(self, self._volume)
-        if path is not None:
-            self.save_to(path)
+    def _on_saved(self, case: ScanCase, history: tuple[str, ...], written: Path) -> None:
+        case.note_saved(history)
+        show_info(f"Saved {written}")
 
-    def _ask_open(self) -> None:
-        path = ask_open_path(self)
-        if path is not None:
-            self.open_from(path)
+    def _on_opened(self, image: napari.layers.Image, work: Refinement) -> None:
+        self.adopt(image, work)
+        if image in self._cases:
+            self._cases[image].note_saved(work.history)

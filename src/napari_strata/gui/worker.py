@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_strata.errors import Cancelled
-from napari_strata.export.outputs import outputs_beside, write_outputs
+from napari_strata.export.outputs import SIDECAR_FORMAT, outputs_beside, write_outputs
 from napari_strata.io.atomic import atomic_path
 from napari_strata.io.files import write
 from napari_strata.proposal.proposal import Proposal, TreeName
@@ -126,7 +126,7 @@ def write_labels_and_regions(segmentation: Segmentation, path: Path) -> tuple[Pa
     labels = write(segmentation, path)
     rows = [{"id": row.id, "name": row.name, "color": list(row.color), "locked": row.locked} for row in segmentation.regions]
     with atomic_path(outputs_beside(labels).sidecar) as unfinished:
-        unfinished.write_text(json.dumps({"regions": rows}, indent=2), encoding="utf-8")
+        unfinished.write_text(json.dumps({"format": SIDECAR_FORMAT, "regions": rows}, indent=2), encoding="utf-8")
     return labels, outputs_beside(labels).sidecar
 
 

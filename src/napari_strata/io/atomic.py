@@ -60,7 +60,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = target.with_name(f".strata-{secrets.token_hex(6)}{suffix}")
     try:
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         os.replace(temporary, target)
     except OSError as err:
         raise WriteError(f"Cannot write {target}: {_reason(err)}.") from err
@@ -82,8 +82,14 @@ def _check_target(target: Path) -> None:
         raise WriteError(f"Cannot write {target}: the file is there and is read-only. Choose another name.")
 
 
-def _flush(temporary: Path) -> None:
-    # A full network disk may only say so when the data are forced out, which has to be before the rename.
+def flush(temporary: Path) -> None:
+    """Force a file out to the disk: a full network disk may only say so then, which has to be before the rename.
+
+    Raises
+    ------
+    OSError
+        If the disk does not take it.
+    """
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
 

@@ -26,6 +26,7 @@ _SUFFIXES = (".dcm", ".ima", "")
 _STORAGE_CLASS = b"\x02\x00\x02\x00UI"
 _SLICE_CLASSES = tuple(b"1.2.840.10008.5.1.4.1.1." + part for part in (b"2", b"2.1", b"4", b"4.1", b"20", b"128", b"130"))
 _SAME_PLACE_MM = 1e-3
+_SAME_SPACING = 1e-3
 _GAP = 1.5
 _UNEVEN = 0.25
 _TILTED = 0.1
@@ -151,9 +152,9 @@ def _group(folder: Path) -> dict[str, list[_Slice]]:
     if not folder.is_dir():
         raise ReadError(f"{folder} is not a folder. Give the folder that holds the DICOM series.")
     try:
-        files = sorted(entry for entry in folder.iterdir() if entry.is_file())
+        files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not _is_directory(entry))
         if not any(map(is_dicom, files)):
-            files = sorted(entry for entry in folder.rglob("*") if entry.is_file() and is_dicom(entry))
+            files = sorted(entry for entry in folder.rglob("*") if entry.is_file() and is_dicom(entry) and not _is_directory(entry))
     except OSError as err:
         raise ReadError(f"Cannot list {folder}: {err.strerror}. Check that you may read it.") from err
     groups: dict[str, list[_Slice]] = {}
@@ -164,6 +165,11 @@ def _group(folder: Path) -> dict[str, list[_Slice]]:
     if not groups:
         raise ReadError(f"{folder} holds no DICOM images. Give the folder of a series, or the path of a scan file.")
     return dict(sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])))
+
+
+def _is_directory(path: Path) -> bool:
+    """Say whether a file is the table of contents of a DICOM disc, which carries the mark but holds no image."""
+    return path.name.upper() == "DICOMDIR"
 
 
 def _info(slices: list[_Slice]) -> SeriesInfo:
@@ -274,6 +280,8 @@ def _check_alike(folder: Path, slices: list[_Slice]) -> None:
     if any(one.spacing.size != 2 for one in slices):
         raise GeometryError(f"{folder} has images without a pixel spacing. Choose a CT or MR series.")
     check_voxel_size(str(folder), first.spacing)
+    if any(not np.allclose(one.spacing, first.spacing, rtol=_SAME_SPACING, atol=0) for one in slices):
+        raise ReadError(f"{folder} has slices of different pixel spacings. Export the series again, or choose another one.")
     if any(np.abs(one.orientation - first.orientation).max() > 1e-3 for one in slices):
         raise ReadError(f"{folder} has slices that are not parallel, like a localizer. Choose a series with one stack of slices.")
     check_shape(str(folder), (*first.size[:2], len(slices)))

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_strata.errors import ReadError, WriteError
-from napari_strata.io.atomic import atomic_path, file_suffix
+from napari_strata.errors import ChoiceError, ReadError, WriteError
+from napari_strata.io.atomic import atomic_path, file_suffix, flush
 from napari_strata.io.dicom import SeriesInfo, is_dicom, list_series, read_dicom
 from napari_strata.io.grid import FileImage, memory_geometry, plain_grid, to_file_order, to_memory_order
 from napari_strata.io.itk import read_itk, write_itk
@@ -49,6 +49,7 @@ _WRITERS = {
     **dict.fromkeys((".mgh", ".mgz"), write_mgh),
     **dict.fromkeys((".nrrd", ".mha"), write_itk),
 }
+_SIDECAR_FORMAT = "strata-labels-1"
 
 
 def read(path: str | Path, *, index: int | None = None, series: str | None = None, modality: Modality | None = None) -> Volume:
@@ -69,14 +70,15 @@ def read(path: str | Path, *, index: int | None = None, series: str | None = Non
     -------
     Volume
         Data (z, y, x) toward Inferior, Posterior, Left; the native type, or float32 where the file scales intensities.
-        NaN and infinite voxels are replaced by the lowest value, which `notes` tells.
+        NaN, infinite voxels and those beyond float32 are replaced by the lowest value, which `notes` tells.
 
     Raises
     ------
     ReadError
         If there is no such scan, it is damaged, not 3D, or says nothing (all voxels equal).
     ChoiceError
-        If the input holds several scans and none was chosen; the message lists them.
+        If the input holds several scans and none was chosen (the message lists them), or `index` is given for DICOM or
+        `series` for another file.
     GeometryError
         If the affine or a voxel size cannot be used.
     """
@@ -89,7 +91,8 @@ def read(path: str | Path, *, index: int | None = None, series: str | None = Non
     for note in (*image.notes, *notes):
         logger.warning("%s: %s", source, note)
     kind = modality or image.modality or guess_modality(data)
-    return Volume(data, memory_geometry(image.grid), kind, _stem(source), str(source), (*image.notes, *notes))
+    geometry = memory_geometry(image.grid)
+    return Volume(data, geometry, kind, _stem(source), str(source), (*image.notes, *notes), index, series)
 
 
 def read_labels(path: str | Path) -> Segmentation:
@@ -125,8 +128,8 @@ def read_labels(path: str | Path) -> Segmentation:
     return Segmentation(labels, tuple(table[key] for key in sorted(table)), memory_geometry(image.grid))  # type: ignore[arg-type]
 
 
-def write(segmentation: Segmentation, path: str | Path) -> Path:
-    """Write labels on the grid of the file that the scan came from.
+def write(segmentation: Segmentation, path: str | Path, *, sidecar: bool = True) -> Path:
+    """Write labels on the grid of the file that the scan came from, and their region table beside them; both or neither.
 
     Parameters
     ----------
@@ -135,6 +138,8 @@ def write(segmentation: Segmentation, path: str | Path) -> Path:
         Right, Anterior and Superior.
     path : str or Path
         Ends in .nii, .nii.gz, .nrrd, .mha, .mgh or .mgz.
+    sidecar : bool
+        Whether to write names, colours and locks to labels.json beside labels.nii.gz, where `read_labels` finds them.
 
     Returns
     -------
@@ -144,12 +149,16 @@ def write(segmentation: Segmentation, path: str | Path) -> Path:
     Raises
     ------
     WriteError
-        If the suffix is not known or the file cannot be written; nothing stands under its name then.
+        If the suffix is not known, a JSON file that Strata did not write stands where ours would go, or a file cannot
+        be written; nothing new stands under either name then.
     GeometryError
         If the labels are not on the grid of their file.
     """
     target = Path(path)
     check_label_path(target)
+    table = target.with_name(f"{_stem(target)}.json")
+    if sidecar:
+        _check_table(table)
     writer = _WRITERS[file_suffix(target)]
     highest = int(segmentation.labels.max(initial=0))
     if highest >= 2**32:
@@ -158,6 +167,10 @@ def write(segmentation: Segmentation, path: str | Path) -> Path:
     labels = to_file_order(segmentation.labels.astype(smallest_label_dtype(highest), copy=False), grid)
     with atomic_path(target) as temporary:
         writer(temporary, labels, grid)
+        if sidecar:
+            flush(temporary)  # so that, once the table stands, only the labels' rename is left to do
+            with atomic_path(table) as unfinished:
+                unfinished.write_text(_table_text(segmentation.regions), encoding="utf-8")
     return target
 
 
@@ -227,7 +240,7 @@ def _load(source: Path, index: int | None, series: str | None) -> FileImage:
             raise ReadError(f"There is no file or folder {source}. Check the path.")
         if source.is_dir():
             next(source.iterdir(), None)
-            return read_dicom(source, series)
+            return _load_dicom(source, index, series)
         with source.open("rb") as file:
             if not file.read(1):
                 raise ReadError(f"{source} is an empty file. Copy or download it again.")
@@ -236,25 +249,55 @@ def _load(source: Path, index: int | None, series: str | None) -> FileImage:
     suffix = file_suffix(source)
     reader = _READERS.get(suffix)
     if reader is not None:
+        if series is not None:
+            raise ChoiceError(f"{source} is no DICOM series, so --series cannot choose in it. Leave it out.")
         return reader(source, index, suffix=suffix)
     if suffix in (".dcm", ".ima") or is_dicom(source):
-        return read_dicom(source, series)
+        return _load_dicom(source, index, series)
     raise ReadError(f"{source} is of an unknown kind. Strata reads {_listed(_READERS)} and DICOM folders.")
 
 
-def _finite(data: NDArray[np.generic], source: Path) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Replace NaN and infinite voxels by the lowest finite value, and say so."""
+def _load_dicom(source: Path, index: int | None, series: str | None) -> FileImage:
+    if index is not None:
+        raise ChoiceError(f"{source} is DICOM, where --index cannot choose. Leave it out, or choose a series with --series UID.")
+    return read_dicom(source, series)
+
+
+def _finite(data: NDArray[Any], source: Path) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Replace NaN and infinite voxels, and those that float32 cannot hold, by the lowest other value, and say so."""
     if data.dtype.kind != "f":
         return data, ()
-    bad = ~np.isfinite(data)
+    bad, what = ~np.isfinite(data), "NaN or infinite"
+    if data.dtype.itemsize > 4:
+        limit = float(np.finfo(np.float32).max)
+        beyond = ((data > limit) | (data < -limit)) & ~bad
+        if beyond.any():
+            bad, what = bad | beyond, "NaN, infinite or too large (beyond float32)"
     count = int(bad.sum())
     if not count:
         return data, ()
     if count == data.size:
-        raise ReadError(f"{source} holds no number: every voxel is NaN or infinite. Export the scan again.")
+        raise ReadError(f"{source} holds no number: every voxel is {what}. Export the scan again.")
     lowest = data[~bad].min()
-    noun = "1 NaN or infinite voxel was" if count == 1 else f"{count} NaN or infinite voxels were"
+    noun = f"1 {what} voxel was" if count == 1 else f"{count} {what} voxels were"
     return np.where(bad, lowest, data), (f"{noun} set to the lowest value ({lowest:g}).",)
+
+
+def _check_table(path: Path) -> None:
+    """Raise where a JSON file would be replaced that Strata did not write."""
+    if not path.is_file():
+        return
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        document = None
+    if not isinstance(document, dict) or not str(document.get("format", "")).startswith("strata-labels"):
+        raise WriteError(f"{path} is not Strata's and would be replaced. Choose another name for the labels.")
+
+
+def _table_text(regions: tuple[Region, ...]) -> str:
+    rows = [{"id": row.id, "name": row.name, "color": list(row.color), "locked": row.locked} for row in regions]
+    return json.dumps({"format": _SIDECAR_FORMAT, "regions": rows}, indent=1, ensure_ascii=False) + "\n"
 
 
 def _read_table(path: Path) -> tuple[Region, ...]:

@@ -19,10 +19,10 @@ from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Progress, Volume, no_progress
 
 _AIR_BLOCK_MM = 40.0
-_TISSUE_LEVELS = (0.5, 0.5, 0.15, 0.0)
+_TISSUE_LEVELS = (0.5, 0.5, 0.1, 0.0)
 _REGION_LEVELS = (0.7, 0.8, 1.0, 1.0)
 """How much each encoder level says about tissue, and about what belongs together."""
-_TISSUE_BRIGHTNESS, _REGION_BRIGHTNESS = 6.0, 4.0
+_TISSUE_BRIGHTNESS, _REGION_BRIGHTNESS = 8.0, 4.0
 """Weight of brightness, which spans 1, against features of unit length; chosen with `_TISSUE_LEVELS` on MNI152 and
 synthetic heads: the coarse levels differ within one tissue nearly as much as between tissues."""
 _SURE_CUTS = (8, 16, 32)
@@ -98,7 +98,7 @@ def _components(evidence: Evidence, settings: ProposeSettings, seed: int) -> NDA
     rng = np.random.default_rng(seed)
     sample = flat[rng.choice(len(flat), min(len(flat), 50_000), replace=False)]
     center = sample.mean(axis=0)
-    axes = np.linalg.svd(sample - center, full_matrices=False)[2][:2]
+    axes = np.linalg.svd(np.concatenate([sample, sample]) - center, full_matrices=False)[2][:2]
     axes *= np.sign(axes[np.arange(2), np.abs(axes).argmax(axis=1)])[:, None]
     maps = ((flat - center) @ axes.T).reshape(*finest.shape[:-1], 2) * np.float32(0.06 * settings.feature_weight)
     shape = evidence.features.grid.box_shape

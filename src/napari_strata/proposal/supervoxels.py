@@ -7,6 +7,7 @@ like. Outside the body the pieces are large blocks.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from skimage.measure import label as label_parts
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 _CODE_SAMPLE = 60_000
 _SMOOTHING_ROUNDS = 2
@@ -94,6 +96,11 @@ def _cell_count(plan: SupervoxelPlan) -> int:
     return max(8, plan.target // 4)
 
 
+def one_openmp_thread() -> AbstractContextManager[object]:
+    """Keep scikit-learn's k-means to one thread: with several, its sums depend on which thread ends first."""
+    return threadpool_limits(1, user_api="openmp")
+
+
 def slic_cells(light: NDArray[np.float32], inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64], count: int) -> NDArray[np.int32]:
     """Make about `count` compact cells inside the body with ITK's SLIC (Achanta et al. 2012), (z, y, x) int32.
 
@@ -123,7 +130,8 @@ def tissue_codes(
     rng = np.random.default_rng(plan.seed)
     sample = values[rng.choice(len(values), min(len(values), _CODE_SAMPLE), replace=False)]
     count = min(plan.codes, len(np.unique(sample[:, 0])))
-    means = KMeans(count, n_init=2, random_state=plan.seed).fit(sample)
+    with one_openmp_thread():
+        means = KMeans(count, n_init=2, random_state=plan.seed).fit(sample)
     centers = means.cluster_centers_.astype(np.float32)
     scale = 2.0 * noise_level(channels[..., 0], inside) ** 2 + 1e-5
     squares = (centers**2).sum(1)

@@ -11,6 +11,7 @@ from scipy import sparse
 from sklearn.cluster import KMeans
 
 from napari_strata.proposal.hierarchy import Hierarchy, hierarchy_from_merges
+from napari_strata.proposal.supervoxels import one_openmp_thread
 
 _TISSUE_CODES = 800
 """Tissues are merged over this many k-means codes, which spares a search over all pairs of supervoxels."""
@@ -113,8 +114,9 @@ def _ward_over_codes(vectors: NDArray[np.float32], sizes: NDArray[np.integer], s
     sample = rng.choice(n, min(n, 20_000), replace=False)
     count = min(_TISSUE_CODES, 1 + len(np.unique(vectors[sample], axis=0)) // 2)
     means = KMeans(count, n_init=1, init="random" if count > 400 else "k-means++", max_iter=12, random_state=seed)
-    means.fit(vectors[sample], sample_weight=sizes[sample].astype(np.float64))
-    code = means.predict(vectors)
+    with one_openmp_thread():
+        means.fit(vectors[sample], sample_weight=sizes[sample].astype(np.float64))
+        code = means.predict(vectors)
     used, code = np.unique(code, return_inverse=True)
     weight = np.bincount(code, weights=sizes)
     centers = np.stack([np.bincount(code, weights=sizes * column) for column in vectors.T.astype(np.float64)], axis=1) / weight[:, None]

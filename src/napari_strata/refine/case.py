@@ -204,6 +204,8 @@ def _volume_record(volume: Volume) -> dict[str, Any]:
         "name": volume.name,
         "path": str(Path(volume.path).absolute()) if volume.path else "",
         "notes": volume.notes,
+        "index": volume.index,
+        "series": volume.series,
         "dtype": data.dtype.str,
         "hash": known,
     }
@@ -226,7 +228,7 @@ def _from_plain(value: Any) -> Any:
 def scan_hash(data: NDArray[np.generic]) -> str:
     """Give the SHA-256 of a scan's shape, type and intensities, to tell scans apart."""
     digest = hashlib.sha256(f"{data.shape} {data.dtype.str}".encode())
-    digest.update(np.ascontiguousarray(data).tobytes())
+    digest.update(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -237,8 +239,16 @@ def _volume(record: dict[str, Any], given: Volume | None) -> Volume:
         _check_same_scan(record, given, geometry)
         return given
     scan = ScanOnDisk(_reader(record), geometry.shape_zyx, np.dtype(record["dtype"]), record["hash"])
-    data = cast(NDArray[np.generic], scan)
-    return Volume(data, geometry, record["modality"], record["name"], record["path"], tuple(record["notes"]))
+    return Volume(
+        data=cast(NDArray[np.generic], scan),
+        geometry=geometry,
+        modality=record["modality"],
+        name=record["name"],
+        path=record["path"],
+        notes=tuple(record["notes"]),
+        index=record.get("index"),
+        series=record.get("series"),
+    )
 
 
 def _check_same_scan(record: dict[str, Any], volume: Volume, geometry: Geometry) -> None:
@@ -257,7 +267,7 @@ def _reader(record: dict[str, Any]) -> Any:
         if not record["path"]:
             raise CaseError(f"The scan of this case ({record['name']}) was made in memory and is not in the case file. {advice}")
         try:
-            volume = read(record["path"], modality=record["modality"])
+            volume = read(record["path"], index=record.get("index"), series=record.get("series"), modality=record["modality"])
         except StrataError as err:
             raise CaseError(f"The scan of this case cannot be read from {record['path']}. {advice}") from err
         if volume.data.shape != tuple(record["shape"]) or scan_hash(volume.data) != record["hash"]:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import TreeName
 from napari_strata.refine.owner import (
-    FOLLOW,
     NOT_GIVEN,
     NOT_SPREAD,
     Scope,
@@ -35,7 +34,6 @@ from napari_strata.refine.owner import (
     require_regions,
     require_target,
     require_unlocked,
-    slider_table,
     with_ids,
 )
 from napari_strata.refine.pieces import Pieces
@@ -289,15 +287,14 @@ def _painted_by(
 def _spread(state: State, pieces: Pieces, crossed: NDArray[np.integer], scribble: Scribble) -> State:
     """Let unlocked supervoxels that nobody pointed at follow all strokes so far (everywhere) or this one (here)."""
     table, base, locked = region_table(state, pieces), base_owner(state), state.locked_ids()
-    here, pointed = scribble.scope == "here", state.given != NOT_GIVEN
-    own = np.where(pointed, slider_table(state, pieces), table if here else base_table(state, pieces))
-    unnamed = pointed | (own == BACKGROUND) | ((state.owner if here else base) == FOLLOW)
-    free = ~pointed & ~np.isin(table, locked)
+    here = scribble.scope == "here"
+    own = table if here else base_table(state, pieces)
+    free = (state.given == NOT_GIVEN) & ~np.isin(table, locked)
     if here:
         free &= within_mm(pieces.teaching, crossed, REACH_MM)
     taught = sorted({state.current_id(s.region) for s in state.strokes})
     examples = np.where(np.isin(state.given, taught), state.given, NOT_GIVEN)
-    said = classify(pieces.teaching, Lesson(examples, own, unnamed, free, is_near=here))
+    said = classify(pieces.teaching, Lesson(examples, own, free, is_near=here))
     said[np.isin(said, locked) | (said == own)] = STAY
     owner, before = state.owner.copy(), state.before.copy()
     if here:

@@ -113,6 +113,12 @@ def difference(old: State, new: State) -> Delta:
     return Delta(arrays, values, new.strokes[len(old.strokes) :])
 
 
+def painted_changes(old: State, new: State) -> NDArray[np.int64]:
+    """Give the flat voxels whose hand-painted region came, went or changed."""
+    delta = difference(old, new).arrays
+    return np.union1d(delta.get("painted old voxels", np.empty(0, np.int64)), delta.get("painted new voxels", np.empty(0, np.int64)))
+
+
 def _only_in(state: State, other: State) -> NDArray[np.bool_]:
     """Tell which painted voxels of a state the other does not have with the same region."""
     keys = state.painted_voxels * 2**21 + state.painted_regions

@@ -137,11 +137,6 @@ def region_table(state: State, pieces: Pieces) -> NDArray[np.int32]:
     return _filled(state.owner, state, pieces)
 
 
-def slider_table(state: State, pieces: Pieces) -> NDArray[np.int32]:
-    """Give the table as the slider alone would fill it; 0 too where a person owns the slider's region."""
-    return _filled(np.full_like(state.owner, FOLLOW), state, pieces)
-
-
 def base_owner(state: State) -> NDArray[np.int32]:
     """Give the owners as they would be had no scribble spread."""
     return np.where(state.before == NOT_SPREAD, state.owner, state.before)

@@ -16,7 +16,7 @@ from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal, TreeName
 from napari_strata.refine.case import CaseContents, read_case, write_case
 from napari_strata.refine.edits import Assign, Cut, Edit, Merge, Outcome, Paint, Scribble, SetRow, Split
-from napari_strata.refine.journal import Journal, Step, difference, stepped
+from napari_strata.refine.journal import Journal, Step, difference, painted_changes, stepped
 from napari_strata.refine.owner import Scope, State, start_state
 from napari_strata.refine.pieces import Box, Pieces
 from napari_strata.refine.shown import Shown
@@ -379,7 +379,7 @@ class Refinement(Shown):
         if not self._listeners:
             return
         changed = np.flatnonzero(old_table != self.table)
-        voxels = _painted_changes(before, state)
+        voxels = painted_changes(before, state)
         change = Change(self._pieces.box_of(changed, voxels), rows != self.regions, name)
         for callback in tuple(self._listeners):
             callback(change)
@@ -397,9 +397,3 @@ def _stop(proposal: Proposal, tree: TreeName, *, regions: int | None, tissues: i
     if wanted > most:
         logger.warning("Asked for %d %s; the scan has only %d supervoxels in the body, so it gets that many.", wanted, name, most)
     return name, min(int(wanted), most)
-
-
-def _painted_changes(old: State, new: State) -> NDArray[np.int64]:
-    """Give the flat voxels whose hand-painted region came, went or changed."""
-    delta = difference(old, new).arrays
-    return np.union1d(delta.get("painted old voxels", np.empty(0, np.int64)), delta.get("painted new voxels", np.empty(0, np.int64)))

@@ -40,7 +40,7 @@ _SCATTER_WEIGHT = 0.5
 _SCATTER_PRIOR = 16.0
 _NEAR_MM = 20.0
 _FAR_PER_MM = 0.1
-_UNNAMED_WEIGHT = 0.5
+_OWN_WEIGHT = 0.5
 _TOUCHED_SHARE = 0.2
 _FEWEST_TISSUES = 3
 _MOST_TISSUES = 96
@@ -89,9 +89,7 @@ class Lesson:
     examples : (n,) int32 array
         Region that strokes showed for a supervoxel, -1 for none.
     own : (n,) int32 array
-        Region of each supervoxel without this lesson's strokes.
-    unnamed : (n,) bool array
-        Where that region is background or filled by the slider: nobody said that it is one thing.
+        Region of each supervoxel before strokes spread.
     free : (n,) bool array
         The supervoxels to decide on.
     is_near : bool
@@ -101,7 +99,6 @@ class Lesson:
 
     examples: NDArray[np.int32]
     own: NDArray[np.int32]
-    unnamed: NDArray[np.bool_]
     free: NDArray[np.bool_]
     is_near: bool = False
 
@@ -248,10 +245,10 @@ def _scatter_distance(points: NDArray[np.float32], examples: list[NDArray[np.int
     mean = np.stack([points[at].mean(axis=0) for at in examples])
     count = np.array([len(at) for at in examples], np.float32)[:, None]
     spread = np.stack([((points[at] - points[at].mean(axis=0)) ** 2).sum(axis=0) for at in examples])
-    variance = (_SCATTER_PRIOR + spread) / (_SCATTER_PRIOR + count)
-    precision = count / (1 + count) / variance
+    variance = ((_SCATTER_PRIOR + spread) / (_SCATTER_PRIOR + count)).astype(np.float32)
+    precision = (count / (1 + count) / variance).astype(np.float32)
     squared = points**2 @ precision.T - 2 * points @ (mean * precision).T + (mean**2 * precision).sum(axis=1)
-    minus_log: NDArray[np.float32] = (np.maximum(squared, 0) + np.log(variance).sum(axis=1)) / 2
+    minus_log: NDArray[np.float32] = ((np.maximum(squared, 0) + np.log(variance).sum(axis=1)) / 2).astype(np.float32)
     return minus_log
 
 
@@ -259,8 +256,7 @@ def _farness(space: TeachingSpace, at: NDArray[np.integer], region: int) -> NDAr
     if region == BACKGROUND:
         return np.zeros(len(space.points), np.float32)
     away_mm = np.sqrt(2 * _nearest(space.centers_mm, at))
-    far: NDArray[np.float32] = _FAR_PER_MM * np.maximum(away_mm - np.float32(_NEAR_MM), 0)
-    return far
+    return (_FAR_PER_MM * np.maximum(away_mm - _NEAR_MM, 0)).astype(np.float32)
 
 
 def _own_distance(space: TeachingSpace, lesson: Lesson) -> NDArray[np.float32]:
@@ -268,23 +264,26 @@ def _own_distance(space: TeachingSpace, lesson: Lesson) -> NDArray[np.float32]:
 
     Only what a supervoxel is like counts here, not where it lies: a tissue is to be found again on the other side.
     """
+    background = lesson.own == BACKGROUND
     tissues = space.fine_tissues if lesson.is_near else space.tissues
-    key = np.where(lesson.unnamed, lesson.own.astype(np.int64) * (int(tissues.max()) + 1) + tissues, -1 - lesson.own.astype(np.int64))
-    _, group = np.unique(key, return_inverse=True)
-    silent = lesson.unnamed & _touched(group, lesson)[group]
+    _, group = np.unique(np.where(background, -1 - tissues, lesson.own), return_inverse=True)
+    silent = background & _touched(tissues, lesson.examples)[tissues]
     if (lesson.examples == BACKGROUND).any() and not lesson.is_near:
-        silent |= lesson.own == BACKGROUND
+        silent |= background
     kind = space.points[:, : space.n_kind]
-    distance = np.where(lesson.unnamed, _UNNAMED_WEIGHT, 1.0) * ((kind - _means(kind, group)[group]) ** 2).sum(axis=1)
+    distance = np.where(background, _OWN_WEIGHT, 1.0) * ((kind - _means(kind, group)[group]) ** 2).sum(axis=1)
     return np.where(silent, np.inf, distance).astype(np.float32)
 
 
-def _touched(group: NDArray[np.integer], lesson: Lesson) -> NDArray[np.bool_]:
-    """Tell which groups hold a good part of the examples of some region that is not their own."""
+def _touched(group: NDArray[np.integer], examples: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Tell which groups hold a good part of the examples of some region besides 0.
+
+    By the proposal's tissues, not by region: a stroke has already made what it crosses its own region.
+    """
     touched = np.zeros(int(group.max()) + 1, np.bool_)
-    shown = np.flatnonzero((lesson.examples >= BACKGROUND) & (lesson.examples != lesson.own))
-    for region in np.unique(lesson.examples[shown]):
-        held = np.bincount(group[shown[lesson.examples[shown] == region]], minlength=len(touched))
+    shown = np.flatnonzero(examples > BACKGROUND)
+    for region in np.unique(examples[shown]):
+        held = np.bincount(group[shown[examples[shown] == region]], minlength=len(touched))
         touched |= held >= max(1.0, _TOUCHED_SHARE * held.sum())
     return touched
 
