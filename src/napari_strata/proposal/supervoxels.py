@@ -7,7 +7,9 @@ like. Outside the body the pieces are large blocks.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +21,7 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 _CODE_SAMPLE = 60_000
+_JOBLIB_CORES = "LOKY_MAX_CPU_COUNT"
 _SMOOTHING_ROUNDS = 2
 _STANDS_OUT = 0.1
 """Brightness difference times root of size above which a small piece is kept."""
@@ -96,9 +99,22 @@ def _cell_count(plan: SupervoxelPlan) -> int:
     return max(8, plan.target // 4)
 
 
-def one_openmp_thread() -> AbstractContextManager[object]:
-    """Keep scikit-learn's k-means to one thread: with several, its sums depend on which thread ends first."""
-    return threadpool_limits(1, user_api="openmp")
+@contextmanager
+def one_openmp_thread() -> Iterator[None]:
+    """Keep scikit-learn's k-means to one thread: with several, its sums depend on which thread ends first.
+
+    joblib is told the same, or it would look for physical cores and complain where a container hides them.
+    """
+    before = os.environ.get(_JOBLIB_CORES)
+    os.environ[_JOBLIB_CORES] = "1"
+    try:
+        with threadpool_limits(1, user_api="openmp"):
+            yield
+    finally:
+        if before is None:
+            del os.environ[_JOBLIB_CORES]
+        else:
+            os.environ[_JOBLIB_CORES] = before
 
 
 def slic_cells(light: NDArray[np.float32], inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64], count: int) -> NDArray[np.int32]:
