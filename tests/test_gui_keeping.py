@@ -10,6 +10,7 @@ from napari_strata.errors import EditError
 from napari_strata.gui import panel as panel_module
 from napari_strata.gui.jobs import JobRunner
 from napari_strata.gui.panel import StrataPanel
+from napari_strata.io.files import read_labels
 from test_gui_panel import add_scan, messages, propose_phantom, shown, two_regions
 
 pytestmark = pytest.mark.gui
@@ -47,8 +48,6 @@ def test_a_panel_opened_again_goes_on_with_the_case(proposed):
     assert (again.case.work, again.case.labels) == (work, labels)
     assert len(viewer.layers) == 2
     np.testing.assert_array_equal(shown(again), expected)
-    heard = []
-    first.refresh = again.refresh = lambda: heard.append(1)
     again.edit("undo")
     assert len(again.case.work.regions) == 8
     assert not first._refresh_timer.isActive()
@@ -66,13 +65,15 @@ def test_strokes_for_a_new_region_stay_new_when_the_slider_hands_out_ids(propose
     assert int(shown(panel)[12, 12, 9]) not in before
 
 
-def test_an_update_that_fails_half_way_does_not_teach_twice(proposed, monkeypatch):
+def test_an_update_that_fails_half_way_does_not_teach_twice(proposed):
     _, panel = proposed
-    first, second = two_regions(panel)
-    for region, voxel in ((first, (12, 12, 9)), (second, (12, 14, 16))):
+    (first, second), labels = two_regions(panel), shown(panel).copy()
+    panel.edits.show_scope("here")
+    for region in (first, second):
         panel.table.select([region])
         panel.use_tool("scribble")
-        panel.case.brush.layer.paint(voxel, panel.case.brush.layer.selected_label)
+        panel.case.brush.layer.brush_size = 1
+        panel.case.brush.layer.paint(tuple(np.argwhere(labels == region)[0]), panel.case.brush.layer.selected_label)
     panel.case.work.lock(second)
     panel.edit("update")
     assert [strokes.region for strokes in panel.case.brush.strokes()] == [second]
@@ -117,3 +118,50 @@ def test_a_cancel_that_comes_too_late_for_a_file_says_that_it_was_written(qtbot)
     qtbot.waitUntil(lambda: not jobs.is_running, timeout=20000)
     assert done == ["written"]
     assert "nothing was changed" not in messages()
+
+
+def test_a_saved_case_is_opened_with_its_history(proposed, tmp_path, qtbot):
+    _, panel = proposed
+    panel.case.work.merge(two_regions(panel))
+    expected, first = shown(panel).copy(), panel.case
+    panel.save_to(tmp_path / "case.strata")
+    panel.edit("undo")
+    assert "being saved" in messages()
+    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
+    panel.edit("undo")
+    panel.open_from(tmp_path / "case.strata")
+    qtbot.waitUntil(lambda: panel.case is not first, timeout=20000)
+    np.testing.assert_array_equal(shown(panel), expected)
+    panel.edit("undo")
+    assert len(panel.case.work.regions) == 8
+
+
+def test_export_writes_what_is_on_the_screen(proposed, tmp_path, qtbot):
+    _, panel = proposed
+    region = two_regions(panel)[0]
+    panel.case.work.rename(region, "liver")
+    panel.granularity.count.setValue(5)
+    panel.export_to(tmp_path / "labels.nii.gz")
+    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
+    back = read_labels(tmp_path / "labels.nii.gz")
+    np.testing.assert_array_equal(back.labels, shown(panel))
+    assert "liver" in [row.name for row in back.regions]
+
+
+def test_an_export_that_fails_says_why(proposed, tmp_path, qtbot):
+    _, panel = proposed
+    panel.export_to(tmp_path / "nowhere" / "labels.nii.gz")
+    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
+    assert "nowhere" in messages()
+
+
+def test_closing_the_panel_leaves_the_viewer_as_it_was(make_napari_viewer_proxy):
+    viewer = make_napari_viewer_proxy()
+    keys = set(viewer.keymap)
+    panel = StrataPanel(viewer, propose=propose_phantom)
+    dock = viewer.window.add_dock_widget(panel, name="Strata")
+    assert set(viewer.keymap) > keys
+    viewer.window.remove_dock_widget(dock)
+    assert set(viewer.keymap) == keys
+    assert "strata_left" not in viewer.canvas.overlays
+    add_scan(viewer)

@@ -12,7 +12,6 @@ from napari.utils.notifications import notification_manager
 from napari_strata.errors import ReadError
 from napari_strata.gui.layers import image_tuple
 from napari_strata.gui.panel import StrataPanel
-from napari_strata.io.files import read_labels
 from phantoms import phantom_proposal, phantom_volume
 
 pytestmark = pytest.mark.gui
@@ -255,41 +254,6 @@ def test_a_click_on_the_scan_selects_and_a_drag_does_not(proposed):
     assert panel.table.selected == (int(shown(panel)[12, 14, 16]),)
 
 
-def test_a_saved_case_is_opened_with_its_history(proposed, tmp_path, qtbot):
-    _, panel = proposed
-    panel.case.work.merge(two_regions(panel))
-    expected, first = shown(panel).copy(), panel.case
-    panel.save_to(tmp_path / "case.strata")
-    panel.edit("undo")
-    assert "being saved" in messages()
-    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
-    panel.edit("undo")
-    panel.open_from(tmp_path / "case.strata")
-    qtbot.waitUntil(lambda: panel.case is not first, timeout=20000)
-    np.testing.assert_array_equal(shown(panel), expected)
-    panel.edit("undo")
-    assert len(panel.case.work.regions) == 8
-
-
-def test_export_writes_what_is_on_the_screen(proposed, tmp_path, qtbot):
-    _, panel = proposed
-    region = two_regions(panel)[0]
-    panel.case.work.rename(region, "liver")
-    panel.granularity.count.setValue(5)
-    panel.export_to(tmp_path / "labels.nii.gz")
-    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
-    back = read_labels(tmp_path / "labels.nii.gz")
-    np.testing.assert_array_equal(back.labels, shown(panel))
-    assert "liver" in [row.name for row in back.regions]
-
-
-def test_an_export_that_fails_says_why(proposed, tmp_path, qtbot):
-    _, panel = proposed
-    panel.export_to(tmp_path / "nowhere" / "labels.nii.gz")
-    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
-    assert "nowhere" in messages()
-
-
 def test_proposing_again_keeps_the_earlier_labels(proposed, qtbot):
     viewer, panel = proposed
     earlier = panel.case.labels
@@ -416,18 +380,6 @@ def test_an_error_of_ours_is_one_line_and_the_panel_goes_on(docked, qtbot):
     qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=10000)
     assert "The scan is gone. Open it again." in messages()
     assert panel.proposing.propose.isEnabled()
-
-
-def test_closing_the_panel_leaves_the_viewer_as_it_was(make_napari_viewer_proxy):
-    viewer = make_napari_viewer_proxy()
-    keys = set(viewer.keymap)
-    panel = StrataPanel(viewer, propose=propose_phantom)
-    dock = viewer.window.add_dock_widget(panel, name="Strata")
-    assert set(viewer.keymap) > keys
-    viewer.window.remove_dock_widget(dock)
-    assert set(viewer.keymap) == keys
-    assert "strata_left" not in viewer.canvas.overlays
-    add_scan(viewer)
 
 
 def test_windows_change_the_contrast_of_the_scan(docked):

@@ -77,6 +77,11 @@ class ScanCase:
         """Note the refinement on the layers, so that a panel opened later goes on with it."""
         self.labels.metadata[METADATA_KEY] = {**layer_facts(self.labels), "work": self.work}
 
+    def show_again(self) -> None:
+        """Bring a deleted labels layer back."""
+        self.painter.restore()
+        self.mark_layers()
+
     def unmark_layers(self) -> None:
         """Forget the refinement: another one takes its place."""
         for layer in (self.labels, self.image):

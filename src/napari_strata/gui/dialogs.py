@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
@@ -29,6 +30,12 @@ def ask_open_path(parent: QWidget) -> Path | None:
     """Ask which case to open; None when the dialog is left."""
     chosen, _ = QFileDialog.getOpenFileName(parent, "Open case", "", CASE_FILTER)
     return Path(chosen) if chosen else None
+
+
+def with_path(path: Path | None, use: Callable[[Path], None]) -> None:
+    """Use the path that a dialog gave, if it gave one."""
+    if path is not None:
+        use(path)
 
 
 def ask_replace(parent: QWidget) -> bool:

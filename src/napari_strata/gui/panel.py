@@ -12,7 +12,7 @@ from qtpy.QtCore import QTimer
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.case import ScanCase, marked_work
-from napari_strata.gui.dialogs import ask_case_path, ask_export_path, ask_open_path, ask_replace
+from napari_strata.gui.dialogs import ask_case_path, ask_export_path, ask_open_path, ask_replace, with_path
 from napari_strata.gui.editing import Editor, reported
 from napari_strata.gui.hooks import ViewerHooks
 from napari_strata.gui.jobs import JobRunner
@@ -205,12 +205,12 @@ class StrataPanel(PanelLayout):
         """Cancel what runs and take everything off the viewer but the layers; the panel is not used after that."""
         self.settle()
         self.jobs.cancel()
-        for timer in (self._refresh_timer, self._cut_timer, self._paint_timer):
-            timer.stop()
         self._hooks.remove()
         for case in self._cases.values():
             case.close()
         self._cases.clear()
+        for timer in (self._refresh_timer, self._cut_timer, self._paint_timer):
+            timer.stop()
 
     def refresh(self) -> None:
         """Bring every section up to date with the case in hand."""
@@ -262,9 +262,9 @@ class StrataPanel(PanelLayout):
         self.edits.asked.connect(self.edit)
         self.edits.tool_chosen.connect(self.use_tool)
         self.edits.brush_changed.connect(self.editor.brush_changed)
-        self.export.export_asked.connect(lambda: self._with_file(self.export_to, ask_export_path(self, self._volume)))
-        self.export.save_asked.connect(lambda: self._with_file(self.save_to, ask_case_path(self, self._volume)))
-        self.export.open_asked.connect(lambda: self._with_file(self.open_from, ask_open_path(self)))
+        self.export.export_asked.connect(lambda: with_path(ask_export_path(self, self._volume), self.export_to))
+        self.export.save_asked.connect(lambda: with_path(ask_case_path(self, self._volume), self.save_to))
+        self.export.open_asked.connect(lambda: with_path(ask_open_path(self), self.open_from))
 
     def _hang_on_viewer(self) -> ViewerHooks:
         viewer = self._viewer
@@ -364,8 +364,7 @@ class StrataPanel(PanelLayout):
 
     def _on_show_again(self) -> None:
         if (case := self.case) is not None:
-            case.painter.restore()
-            case.mark_layers()
+            case.show_again()
             case.hooks.on_event(case.labels.events.paint, self._on_hand_paint)
             self._bind_edit_keys(case.labels)
             self.refresh()
@@ -391,15 +390,11 @@ class StrataPanel(PanelLayout):
 
     # Files
 
-    def _with_file(self, use: Callable[[Path], None], path: Path | None) -> None:
-        if path is not None:
-            use(path)
-
     def _on_saved(self, case: ScanCase, history: tuple[str, ...], written: Path) -> None:
         case.note_saved(history)
         show_info(f"Saved {written}")
 
     def _on_opened(self, image: napari.layers.Image, work: Refinement) -> None:
         self.adopt(image, work)
-        if image in self._cases:
-            self._cases[image].note_saved(work.history)
+        if (case := self._cases.get(image)) is not None:
+            case.note_saved(work.history)
