@@ -223,6 +223,13 @@ def test_a_json_that_is_not_ours_is_not_replaced(scan, tmp_path, capfd):
     assert not (tmp_path / "T1.nii.gz").exists()
 
 
+def test_a_csv_that_is_not_ours_is_not_replaced(scan, tmp_path, capfd):
+    (tmp_path / "T1.csv").write_text("patient,age\n1,40\n")
+    assert main(["propose", str(scan), "-o", str(tmp_path / "T1.nii.gz"), "--tissues", "4", *FEW]) == 2
+    assert "not Strata's" in capfd.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["T1.csv"]
+
+
 def test_a_voxel_size_in_metres_is_a_clear_error(scan, tmp_path, capfd):
     image = nib.load(scan)
     nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), np.diag([0.001, 0.001, 0.001, 1])), tmp_path / "tiny.nii.gz")

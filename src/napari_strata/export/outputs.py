@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_strata.errors import WriteError
-from napari_strata.export.tables import table_rows, write_table
+from napari_strata.export.tables import is_table, table_rows, write_table
 from napari_strata.io.atomic import atomic_path, file_suffix
 from napari_strata.io.files import check_label_path, hash_file, write
 from napari_strata.measure import measure_regions
@@ -52,7 +52,7 @@ def check_outputs(labels: str | Path) -> None:
     named = outputs_beside(labels)
     if named.sidecar.exists() and read_sidecar(named.sidecar) is None:
         raise WriteError(f"{named.sidecar} is not Strata's and would be replaced. Choose another name for the labels.")
-    if named.table.exists() and not named.sidecar.exists():
+    if named.table.exists() and not is_table(named.table):
         raise WriteError(f"{named.table} is not Strata's and would be replaced. Choose another name for the labels.")
 
 

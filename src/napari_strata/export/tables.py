@@ -71,3 +71,13 @@ def write_table(measures: Sequence[RegionMeasure], path: str | Path, *, modality
         writer = csv.DictWriter(file, table_columns(modality), lineterminator="\n")
         writer.writeheader()
         writer.writerows(table_rows(measures, modality))
+
+
+def is_table(path: str | Path) -> bool:
+    """Say whether a CSV file is a region table, by its first line."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            header = next(csv.reader(file), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+    return tuple(header) in {table_columns("ct"), table_columns("mr")}
