@@ -63,6 +63,12 @@ def brightness(data: NDArray[np.generic], modality: Modality, *, inside: NDArray
     return np.clip((values - low) / max(float(high - low), 1e-6), 0.0, 1.0, dtype=np.float32)
 
 
+def gamma_to_middle(values: NDArray[np.float32]) -> float:
+    """Give the exponent, 0.5 to 2, that brings the median of brightness values in [0, 1] to one half."""
+    middle = float(np.median(values[:: max(1, values.size // 500_000)]))
+    return float(np.clip(np.log(0.5) / np.log(np.clip(middle, 0.01, 0.99)), 0.5, 2.0))
+
+
 def body_mask(volume: Volume) -> NDArray[np.bool_]:
     """Find the body: everything that is not air, table or padding around it; holes such as lungs are filled.
 

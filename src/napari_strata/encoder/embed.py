@@ -10,17 +10,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from napari_strata.encoder.network import LEVEL_CHANNELS, STRIDE, StrataEncoder, pick_device
+from napari_strata.encoder.network import Encoder, pick_device
 from napari_strata.encoder.weights import load_encoder
 from napari_strata.errors import GeometryError
-from napari_strata.preprocess import WorkingGrid, body_mask, brightness, flatten_bias, resample, working_grid
+from napari_strata.preprocess import WorkingGrid, body_mask, brightness, flatten_bias, gamma_to_middle, resample, working_grid
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Geometry, Progress, Volume, no_progress
 
-_CHANNELS_AT_ONCE = 88
+_CHANNELS_AT_ONCE = 72
 """Full-resolution float32 channels that live at the same time in a forward pass, measured generously."""
+CODES = 8
+"""Channels that hold a scan's own brightness, as soft codes: each is 1 where the brightness equals its centre."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +32,7 @@ class ScanFeatures:
     Parameters
     ----------
     data : (channel, z, y, x) float32 array
-        All levels, finest first.
+        Brightness codes, then all levels, finest first.
     box : tuple of 3 slices
         The part of the scan that `data` covers.
     geometry : Geometry
@@ -44,12 +46,16 @@ class ScanFeatures:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureMap:
-    """The encoder's features over the body's box of a scan, one map per decoder level.
+    """The encoder's features over the body's box of a scan, one map per decoder level, and its brightness.
 
     Parameters
     ----------
     levels : tuple of (z', y', x', channel) float32 tensors
-        Unit-length features, finest first; each level has half the resolution of the one before, over the padded grid.
+        Features, finest first, over the padded grid.
+    strides : tuple of int
+        Voxels of the working grid per voxel of each level.
+    light : (z, y, x) float32 array
+        Brightness in [0, 1] on the working grid, bias flattened.
     grid : WorkingGrid
         The box of the scan that is covered, and the finest level's grid (without padding).
     shape_zyx : tuple of 3 int
@@ -57,27 +63,30 @@ class FeatureMap:
     """
 
     levels: tuple[Tensor, ...]
+    strides: tuple[int, ...]
+    light: NDArray[np.float32]
     grid: WorkingGrid
     shape_zyx: tuple[int, int, int]
 
     @property
     def n_channels(self) -> int:
-        """Channels of all levels together."""
-        return sum(level.shape[-1] for level in self.levels)
+        """Channels of the brightness codes and all levels together."""
+        return CODES + sum(level.shape[-1] for level in self.levels)
 
     def at_level(self, number: int) -> NDArray[np.float32]:
         """Give one level interpolated to the working grid: (z, y, x, channel)."""
         level = self.levels[number]
         z, y, x = self.grid.shape_zyx
-        if number:
+        if self.strides[number] > 1:
             moved = level.permute(3, 0, 1, 2)[None]
-            level = F.interpolate(moved, scale_factor=float(2**number), mode="trilinear", align_corners=False)[0].permute(1, 2, 3, 0)
+            factor = float(self.strides[number])
+            level = F.interpolate(moved, scale_factor=factor, mode="trilinear", align_corners=False)[0].permute(1, 2, 3, 0)
         return level[:z, :y, :x].contiguous().numpy()
 
     @property
     def data(self) -> NDArray[np.float32]:
-        """All levels on the working grid, (channel, z, y, x)."""
-        return np.concatenate([np.moveaxis(self.at_level(i), -1, 0) for i in range(len(self.levels))])
+        """Brightness codes and all levels on the working grid, (channel, z, y, x)."""
+        return np.concatenate([brightness_codes(self.light), *(np.moveaxis(self.at_level(i), -1, 0) for i in range(len(self.levels)))])
 
     def on(self, volume: Volume, box: tuple[slice, slice, slice] | None = None) -> ScanFeatures:
         """Bring the features to the scan's own grid, or to a box of it only; 0 outside the body's box.
@@ -104,12 +113,33 @@ class FeatureMap:
             axes.append(torch.from_numpy(np.where((place > 0) & (place < 1), 2 * place - 1, -9.0).astype(np.float32)))
         z, y, x = torch.meshgrid(*axes, indexing="ij")
         where = torch.stack([x, y, z], dim=-1)[None]
-        parts = []
-        for number in range(len(self.levels)):
-            level = torch.from_numpy(self.at_level(number)).permute(3, 0, 1, 2)[None]
-            found = F.grid_sample(level, where, mode="bilinear", padding_mode="border", align_corners=False)[0]
-            parts.append(torch.where((where[0] > -5).all(-1), found, torch.zeros(())).numpy())
-        return ScanFeatures(np.concatenate(parts), tuple(slice(start, stop) for start, stop in bounds), volume.geometry)  # type: ignore[arg-type]
+        known = (where[0] > -5).all(-1)
+
+        def bring(maps: Tensor) -> Tensor:
+            return F.grid_sample(maps[None], where, mode="bilinear", padding_mode="border", align_corners=False)[0]
+
+        data = np.zeros((self.n_channels, *known.shape), np.float32)
+        light = bring(torch.from_numpy(self.light)[None])[0].numpy()
+        data[:CODES] = brightness_codes(light) * known.numpy()
+        first = CODES
+        for number, level in enumerate(self.levels):
+            found = bring(torch.from_numpy(self.at_level(number)).permute(3, 0, 1, 2))
+            data[first : first + level.shape[-1]] = torch.where(known, found, torch.zeros(())).numpy()
+            first += level.shape[-1]
+        return ScanFeatures(data, tuple(slice(start, stop) for start, stop in bounds), volume.geometry)  # type: ignore[arg-type]
+
+
+def brightness_codes(light: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Turn brightness (z, y, x) in [0, 1] into soft codes of unit length, (code, z, y, x) float32.
+
+    A linear classifier can pick a range of brightness from them, and they weigh as much as one level of features.
+    """
+    centers = np.linspace(0.0, 1.0, CODES, dtype=np.float32)
+    codes = np.empty((CODES, *light.shape), np.float32)
+    for code, center in zip(codes, centers, strict=True):
+        np.exp(-0.5 * ((light - center) / np.float32(0.12)) ** 2, out=code)
+    codes /= np.sqrt(np.einsum("czyx,czyx->zyx", codes, codes))
+    return codes
 
 
 def embed(
@@ -138,7 +168,7 @@ def embed(
     Returns
     -------
     FeatureMap
-        48 channels on the working grid, in four levels of 12.
+        8 brightness codes and four levels of 12 channels on the working grid (other weights may have others).
     """
     chosen = settings or ProposeSettings()
     inside = body_mask(volume)
@@ -148,10 +178,12 @@ def embed(
 
 
 def prepare_brightness(volume: Volume, inside: NDArray[np.bool_], settings: ProposeSettings) -> NDArray[np.float32]:
-    """Map a scan to brightness in [0, 1], (z, y, x) float32, and flatten an MR's bias if the settings say so."""
+    """Map a scan to brightness in [0, 1], (z, y, x) float32; an MR's bias is flattened if the settings say so, its median made 0.5."""
     light = brightness(volume.data, volume.modality, inside=inside)
     if volume.modality == "mr" and settings.flatten_bias == "on":
         light = flatten_bias(light, inside, volume.spacing_zyx_mm)
+    if volume.modality == "mr":
+        np.power(light, np.float32(gamma_to_middle(light[inside])), out=light)
     return light
 
 
@@ -164,7 +196,7 @@ def choose_grid(inside: NDArray[np.bool_], volume: Volume, settings: ProposeSett
 def embed_brightness(
     light: NDArray[np.float32],
     grid: WorkingGrid,
-    encoder: StrataEncoder,
+    encoder: Encoder,
     *,
     settings: ProposeSettings,
     device: str = "auto",
@@ -178,38 +210,38 @@ def embed_brightness(
         Brightness on the scan's own grid.
     grid : WorkingGrid
         What part to embed, and at which voxel size.
-    encoder : StrataEncoder
+    encoder : Encoder
         Frozen.
     """
     image = resample(np.ascontiguousarray(light[grid.box]), grid.shape_zyx)
-    padded = [-n % STRIDE for n in image.shape]
-    image = np.pad(image, [(0, p) for p in padded], mode="edge")
+    padded = np.pad(image, [(0, -n % encoder.multiple_of) for n in image.shape], mode="edge")
     target = pick_device(device)
-    encoder = encoder.to(target)
-    z, y, x = image.shape
-    sizes = [(z >> k, y >> k, x >> k, channels) for k, channels in enumerate(LEVEL_CHANNELS)]
+    if isinstance(encoder, nn.Module):
+        encoder.to(target)
+    sizes = [(*(n // k for n in padded.shape), channels) for k, channels in zip(encoder.strides, encoder.channels, strict=True)]
     levels = tuple(torch.empty(size, dtype=torch.float32) for size in sizes)
-    slabs = list(_slabs(image.shape, settings.memory_gb))
+    slabs = list(_slabs(padded.shape, encoder, settings.memory_gb))
     with torch.inference_mode():
         for number, (outer, inner) in enumerate(slabs):
             on_progress(number, len(slabs), "encoding")
-            tile = torch.from_numpy(image[outer[0] : outer[1]])[None, None].to(target, memory_format=torch.channels_last_3d)
-            for k, part in enumerate(encoder(tile)):
-                start, stop = (inner[0] - outer[0]) >> k, (inner[1] - outer[0]) >> k
-                levels[k][inner[0] >> k : inner[1] >> k] = part[0, :, start:stop].permute(1, 2, 3, 0).cpu()
+            tile = torch.from_numpy(padded[outer[0] : outer[1]])[None, None].to(target, memory_format=torch.channels_last_3d)
+            for k, level, part in zip(encoder.strides, levels, encoder(tile), strict=True):
+                start, stop = (inner[0] - outer[0]) // k, (inner[1] - outer[0]) // k
+                level[inner[0] // k : inner[1] // k] = part[0, :, start:stop].permute(1, 2, 3, 0).cpu()
     on_progress(len(slabs), len(slabs), "encoding")
-    return FeatureMap(levels, grid, (light.shape[0], light.shape[1], light.shape[2]))
+    return FeatureMap(levels, encoder.strides, image, grid, (light.shape[0], light.shape[1], light.shape[2]))
 
 
-def _slabs(shape: tuple[int, ...], memory_gb: float) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Cut z into slabs that fit the memory, each with a halo of 48 voxels: ((outer start, stop), (inner start, stop))."""
-    halo = 3 * STRIDE
+def _slabs(shape: tuple[int, ...], encoder: Encoder, memory_gb: float) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Cut z into slabs that fit the memory, each with a halo: ((outer start, stop), (inner start, stop))."""
+    step = encoder.multiple_of
+    halo = -(-encoder.halo_vox // step) * step
     plane = shape[1] * shape[2] * 4 * _CHANNELS_AT_ONCE
-    room = int(memory_gb * 1e9 / plane) // STRIDE * STRIDE
+    room = int(memory_gb * 1e9 / plane) // step * step
     if room >= shape[0]:
         yield (0, shape[0]), (0, shape[0])
         return
-    step = max(STRIDE, room - 2 * halo)
+    step = max(step, room - 2 * halo)
     for start in range(0, shape[0], step):
         stop = min(start + step, shape[0])
         yield (max(0, start - halo), min(shape[0], stop + halo)), (start, stop)

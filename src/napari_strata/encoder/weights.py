@@ -13,12 +13,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from napari_strata.encoder.network import StrataEncoder
+from napari_strata.encoder.network import NetworkShape, StrataEncoder, fold_norms
 from napari_strata.errors import WeightsError, WriteError
 from napari_strata.io.atomic import atomic_path
 
 SHIPPED = Path(__file__).parent / "shipped" / "strata-encoder.safetensors"
 """The weights that come with the package; see the model card beside them."""
+FORMAT = "strata-encoder-2"
+"""Said in the header of every weights file that this version writes."""
 
 
 def write_weights(encoder: StrataEncoder, path: Path, recipe: dict[str, Any]) -> None:
@@ -27,7 +29,8 @@ def write_weights(encoder: StrataEncoder, path: Path, recipe: dict[str, Any]) ->
     for name, value in encoder.state_dict().items():
         stored = value.detach().cpu()
         tensors[name] = (stored.half() if stored.is_floating_point() and "running" not in name else stored).contiguous()
-    write_tensors(tensors, path, {"format": "strata-encoder-1", "recipe": json.dumps(recipe)})
+    header = {"format": FORMAT, "network": json.dumps(encoder.shape.to_dict()), "recipe": json.dumps(recipe)}
+    write_tensors(tensors, path, header)
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
@@ -45,13 +48,15 @@ def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, st
             raise WriteError(f"Cannot write {path} ({err}). Check the disk's space and your rights there.") from err
 
 
-def load_encoder(path: Path | None = None) -> StrataEncoder:
+def load_encoder(path: Path | None = None, *, fold: bool = True) -> StrataEncoder:
     """Load an encoder, frozen and ready to run on the CPU in float32.
 
     Parameters
     ----------
     path : Path, optional
         A safetensors file; the shipped weights if not given.
+    fold : bool
+        Fold the batch norms into the convolutions: faster, but no longer trainable.
 
     Raises
     ------
@@ -61,20 +66,24 @@ def load_encoder(path: Path | None = None) -> StrataEncoder:
     source = path or SHIPPED
     try:
         with safe_open(str(source), framework="pt") as store:
+            header = store.metadata() or {}
             tensors = {name: store.get_tensor(name) for name in store.keys()}  # noqa: SIM118
     except FileNotFoundError as err:
         raise WeightsError(f"Encoder weights not found at {source}. Reinstall napari-strata, or make them with `strata pretrain`.") from err
     except (SafetensorError, OSError) as err:
         raise WeightsError(f"Encoder weights in {source} cannot be read ({err}). Copy the file again.") from err
-    encoder = StrataEncoder()
     try:
+        encoder = StrataEncoder(NetworkShape(**json.loads(header["network"])))
         encoder.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-    except RuntimeError as err:
+    except (RuntimeError, KeyError, TypeError, ValueError) as err:
         raise WeightsError(
             f"The weights in {source} do not fit this network. Use weights made by this version's `strata pretrain`."
         ) from err
     encoder.requires_grad_(False)
-    return encoder.eval().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    encoder.eval()
+    if fold:
+        fold_norms(encoder)
+    return encoder.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
 @lru_cache(maxsize=8)

@@ -11,8 +11,12 @@ from torch import Tensor
 from napari_strata.synthesis.appearance import Rendering
 from napari_strata.synthesis.fields import Grid, blur
 
+FAULTS = ("soft", "thick", "jumps", "gamma", "bias", "ringing", "motion", "noise", "metal", "window", "crop", "strip")
+"""The faults that can be left out. "crop" and "strip" (a scan's edge in the block, a skull-stripped head) empty a part
+of the block in image and labels; the others change the image only."""
 
-def degrade(rendering: Rendering, grid: Grid, *, thick_slices: bool = True) -> Tensor:
+
+def degrade(rendering: Rendering, grid: Grid, *, without: frozenset[str] = frozenset()) -> Tensor:
     """Give a rendering a random set of a scanner's faults.
 
     Parameters
@@ -21,37 +25,65 @@ def degrade(rendering: Rendering, grid: Grid, *, thick_slices: bool = True) -> T
         A clean image, (z, y, x).
     grid : Grid
         The grid it was rendered on; its generator makes the choices.
-    thick_slices : bool
-        Whether slices may be thickened in place (up to 1:8).
+    without : frozenset of str
+        Faults of `FAULTS` to leave out.
 
     Returns
     -------
     (z, y, x) float32 tensor
-        HU for CT, else a non-negative brightness.
+        HU for CT, else a brightness of about 0 to 1, which ringing and counting noise can leave slightly negative.
     """
-    soft = grid.uniform(0.35, 0.75)
-    image = blur(rendering.image, (soft, soft, soft))
-    if thick_slices and grid.uniform() < 0.25:
+    image = rendering.image
+
+    def happens(fault: str, chance: float) -> bool:
+        return grid.uniform() < chance and fault not in without
+
+    soft = grid.uniform(0.3, 0.75)
+    if happens("soft", 1.0):
+        image = blur(image, (soft, soft, soft))
+    if happens("thick", 0.25):
         image = thicken(image, axis=grid.integer(0, 3), factor=grid.integer(2, 9))
     if rendering.is_ct:
-        return _degrade_ct(image, rendering, grid)
-    if grid.uniform() < 0.85:
+        if happens("metal", 0.08):
+            image = image + metal_streaks(rendering.image, grid)
+        if happens("noise", 1.0):
+            image = ct_noise(image, grid, sigma_hu=grid.uniform(4.0, 40.0))
+        if happens("window", 0.2):
+            image = soft_window(image, grid)
+        return image
+    if happens("gamma", 0.5):
+        image = gamma(image, math.exp(grid.uniform(-0.45, 0.45)))
+    if happens("bias", 0.85):
         image = image * bias_field(grid, strength=grid.uniform(0.0, 0.6))
-    if grid.uniform() < 0.15:
+    if happens("jumps", 0.08):
+        image = slice_jumps(image, grid, axis=grid.integer(0, 3), strength=grid.uniform(0.02, 0.12))
+    if happens("ringing", 0.12):
         image = ringing(image, keep=grid.uniform(0.55, 0.9))
-    if grid.uniform() < 0.1:
-        image = ghost(image, grid)
-    return rician(image, grid, sigma=grid.uniform(0.002, 0.06) if grid.uniform() < 0.8 else grid.uniform(0.06, 0.12))
+    if happens("motion", 0.12):
+        image = motion(image, grid)
+    if happens("noise", 1.0):
+        sigma = grid.uniform(0.002, 0.05) if grid.uniform() < 0.8 else grid.uniform(0.05, 0.11)
+        image = rician(image, grid, sigma=sigma) if grid.uniform() < 0.75 else counting_noise(image, grid, sigma=sigma)
+    return image
 
 
-def _degrade_ct(image: Tensor, rendering: Rendering, grid: Grid) -> Tensor:
-    if grid.uniform() < 0.1:
-        image = image + metal_streaks(rendering.image, grid)
-    sigma = grid.uniform(3.0, 35.0)
+def ct_noise(image: Tensor, grid: Grid, *, sigma_hu: float) -> Tensor:
+    """Add noise of a given standard deviation in HU, more or less grainy as reconstruction filters make it."""
     grain = torch.randn(image.shape, generator=grid.generator, device=grid.device)
     softness = grid.uniform(0.0, 0.9)
     grain = blur(grain, (softness, softness, softness))
-    return image + sigma * grain / grain.std().clamp_min(1e-3)
+    return image + grain * (sigma_hu / grain.std().clamp_min(1e-3))
+
+
+def soft_window(image: Tensor, grid: Grid) -> Tensor:
+    """Clip HU to a random soft-tissue window, as in scans that were exported for viewing."""
+    middle, width = grid.uniform(20, 80), grid.uniform(250, 500)
+    return image.clamp(middle - width / 2, middle + width / 2)
+
+
+def gamma(image: Tensor, exponent: float) -> Tensor:
+    """Bend the brightness scale: image ** exponent, with values of about 0 to 1."""
+    return image.clamp_min(0) ** exponent
 
 
 def thicken(image: Tensor, *, axis: int, factor: int) -> Tensor:
@@ -65,18 +97,32 @@ def thicken(image: Tensor, *, axis: int, factor: int) -> Tensor:
     return F.interpolate(thick, size=image.shape, mode="trilinear", align_corners=False)[0, 0]
 
 
+def slice_jumps(image: Tensor, grid: Grid, *, axis: int, strength: float) -> Tensor:
+    """Scale every slice along an axis by its own factor of about 1 +- strength, as interleaved slices come out."""
+    size = [1, 1, 1]
+    size[axis] = image.shape[axis]
+    return image * torch.exp(strength * torch.randn(size, generator=grid.generator, device=grid.device))
+
+
 def bias_field(grid: Grid, *, strength: float) -> Tensor:
     """Draw a smooth multiplicative field, (z, y, x), with values in about 1 - strength .. 1 + strength."""
     extent = max(n * s for n, s in zip(grid.shape, grid.spacing_mm, strict=True))
-    field = grid.noise(max(0.6 * extent, 60.0)) + 0.3 * grid.noise(max(0.25 * extent, 30.0))
-    return torch.exp(strength * torch.tanh(0.7 * field))
+    field = grid.noise(max(0.5 * extent, 50.0)) + 0.3 * grid.noise(max(0.25 * extent, 30.0))
+    field = field - field.mean()
+    return 1.0 + strength * torch.tanh(1.2 * field / field.std().clamp_min(0.3))
 
 
 def rician(image: Tensor, grid: Grid, *, sigma: float) -> Tensor:
     """Add noise to both channels of a complex signal and take the magnitude."""
-    real = image + sigma * torch.randn(image.shape, generator=grid.generator, device=grid.device)
-    other = sigma * torch.randn(image.shape, generator=grid.generator, device=grid.device)
+    real = torch.randn(image.shape, generator=grid.generator, device=grid.device).mul_(sigma).add_(image)
+    other = torch.randn(image.shape, generator=grid.generator, device=grid.device).mul_(sigma)
     return torch.hypot(real, other)
+
+
+def counting_noise(image: Tensor, grid: Grid, *, sigma: float) -> Tensor:
+    """Add Poisson-like noise: its variance grows with the signal, and is sigma squared where the image is 0.5."""
+    grain = torch.randn(image.shape, generator=grid.generator, device=grid.device)
+    return image + sigma * grain * (2.0 * image.clamp_min(0.002)).sqrt_()
 
 
 def ringing(image: Tensor, *, keep: float) -> Tensor:
@@ -91,11 +137,14 @@ def ringing(image: Tensor, *, keep: float) -> Tensor:
     return torch.fft.ifftn(torch.fft.ifftshift(spectrum, dim=(1, 2)), dim=(1, 2)).real
 
 
-def ghost(image: Tensor, grid: Grid) -> Tensor:
-    """Add a faint copy shifted along one axis, as breathing and pulsation do."""
+def motion(image: Tensor, grid: Grid) -> Tensor:
+    """Smear along one in-plane axis and add faint shifted copies, as movement, breathing and pulsation do."""
     axis = 1 + grid.integer(0, 2)
-    shift = int(image.shape[axis] / grid.integer(2, 5))
-    return image + grid.uniform(0.03, 0.12) * image.roll(shift, dims=axis)
+    smear = [0.0, 0.0, 0.0]
+    smear[axis] = grid.uniform(0.0, 1.4)
+    out = blur(image, (smear[0], smear[1], smear[2]))
+    shift, strength = int(image.shape[axis] / grid.uniform(2, 6)), grid.uniform(0.02, 0.12)
+    return out + strength * (image.roll(shift, dims=axis) + 0.6 * image.roll(-shift, dims=axis) - image)
 
 
 def metal_streaks(clean_hu: Tensor, grid: Grid) -> Tensor:
@@ -110,4 +159,16 @@ def metal_streaks(clean_hu: Tensor, grid: Grid) -> Tensor:
     distance = torch.hypot(back.float(), side.float())
     rays = torch.sin(grid.integer(6, 24) * angle + grid.uniform(0, 2 * math.pi)) * torch.exp(-distance / grid.uniform(20, 80))
     slab = torch.exp(-(((torch.arange(clean_hu.shape[0], device=grid.device) - z).float() / 3.0) ** 2))
-    return grid.uniform(100, 400) * slab.view(-1, 1, 1) * rays
+    metal = 2500.0 * torch.exp(-((distance / grid.uniform(1.0, 3.0)) ** 2))
+    return slab.view(-1, 1, 1) * (grid.uniform(100, 400) * rays + metal)
+
+
+def edge_of_scan(grid: Grid) -> Tensor:
+    """Draw where a scan that ends inside the block still is, (z, y, x) bool: up to half is cut off one or two sides."""
+    inside = torch.ones(grid.shape, dtype=torch.bool, device=grid.device)
+    for _ in range(1 + grid.integer(0, 2)):
+        axis = grid.integer(0, 3)
+        cut = int(grid.uniform(0.05, 0.45) * grid.shape[axis])
+        start = 0 if grid.uniform() < 0.5 else grid.shape[axis] - cut
+        inside.narrow(axis, start, cut).fill_(False)
+    return inside

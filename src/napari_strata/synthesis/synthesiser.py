@@ -7,29 +7,33 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from napari_strata.errors import SettingsError
 from napari_strata.synthesis.anatomy import Anatomy
-from napari_strata.synthesis.appearance import CONTRASTS, Appearance, Contrast, TableAppearance
-from napari_strata.synthesis.artefacts import degrade
+from napari_strata.synthesis.appearance import CONTRASTS, Appearance, Contrast, Rendering, TableAppearance
+from napari_strata.synthesis.artefacts import FAULTS, degrade, edge_of_scan
 from napari_strata.synthesis.fields import Grid, make_grid
-from napari_strata.synthesis.head import HEAD_EXTENT_MM, draw_head
+from napari_strata.synthesis.head import HEAD_EXTENT_MM, INSIDE_SKULL, draw_head
 from napari_strata.synthesis.shapes import SHAPES_EXTENT_MM, draw_shapes
 from napari_strata.synthesis.torso import TORSO_EXTENT_MM, draw_torso
 
 Key = TypeVar("Key")
 Family = Literal["head", "torso", "shapes"]
 
-_FAMILIES: dict[Family, tuple[Callable[[Grid], Anatomy], tuple[float, float, float]]] = {
+_FAMILIES: dict[Family, tuple[Callable[..., Anatomy], tuple[float, float, float]]] = {
     "head": (draw_head, HEAD_EXTENT_MM),
     "torso": (draw_torso, TORSO_EXTENT_MM),
     "shapes": (draw_shapes, SHAPES_EXTENT_MM),
 }
 _PLACES_TRIED, _STRUCTURES_WANTED = 4, 5
 """A field of view that holds almost nothing is drawn again, a few times."""
+_HALVED_ONE, _HALVED_ALL = 0.15, 0.02
+"""How often a block is drawn at half the voxel size along its thickest axis, and along all axes."""
 _CHANCES: dict[Family, dict[Contrast, float]] = {
-    "head": {"t1": 0.3, "t2": 0.15, "flair": 0.15, "pd": 0.05, "ct": 0.1, "random": 0.2, "inverted": 0.05},
-    "torso": {"t1": 0.12, "t2": 0.1, "flair": 0.0, "pd": 0.05, "ct": 0.55, "random": 0.15, "inverted": 0.03},
+    "head": {"t1": 0.34, "t2": 0.14, "flair": 0.17, "pd": 0.05, "ct": 0.08, "random": 0.17, "inverted": 0.05},
+    "torso": {"t1": 0.09, "t2": 0.1, "pd": 0.03, "ct": 0.6, "random": 0.14, "inverted": 0.04},
     "shapes": {"t1": 0.05, "t2": 0.05, "flair": 0.05, "pd": 0.05, "ct": 0.2, "random": 0.5, "inverted": 0.1},
 }
 
@@ -48,12 +52,15 @@ class SyntheticScan:
         What it was rendered as.
     spacing_mm : tuple of 3 float
         Along z, y, x.
+    look : int
+        Views of one anatomy with the same number share their clean image.
     """
 
     image: Tensor
     anatomy: Anatomy
     contrast: Contrast
     spacing_mm: tuple[float, float, float]
+    look: int = 0
 
     @property
     def is_ct(self) -> bool:
@@ -75,51 +82,153 @@ class Synthesiser:
         Turns tissues into brightness.
     device : str
         "cpu" or "cuda".
+    without : tuple of str
+        Families, contrasts, faults (`artefacts.FAULTS`) and "lesion" to leave out, as held-out tests need.
+    spacing_mm : float, optional
+        Voxel size along all axes; each scan draws its own if not given.
+
+    Raises
+    ------
+    SettingsError
+        If a name in `without` is not known, nothing is left to draw, or the voxels make no scan.
     """
 
     shape: tuple[int, int, int] = (64, 64, 64)
-    families: dict[Family, float] = field(default_factory=lambda: {"head": 0.4, "torso": 0.4, "shapes": 0.2})
+    families: dict[Family, float] = field(default_factory=lambda: {"head": 0.4, "torso": 0.45, "shapes": 0.15})
     appearance: Appearance = field(default_factory=TableAppearance)
     device: str = "cpu"
+    without: tuple[str, ...] = ()
+    spacing_mm: float | None = None
+
+    def __post_init__(self) -> None:
+        known = (*_FAMILIES, *CONTRASTS, *FAULTS, "lesion")
+        if self.spacing_mm is not None and not 0 < self.spacing_mm < 1000:
+            raise SettingsError(f"A voxel size of {self.spacing_mm} mm cannot be drawn. Give a number above 0.")
+        if min(self.shape) < 2:
+            raise SettingsError(f"A scan of {self.shape} voxels cannot be drawn. Give at least 2 along each axis.")
+        for name in (*self.without, *self.families):
+            if name not in known:
+                raise SettingsError(f"There is no {name!r} to synthesise or to leave out. Choose from {', '.join(known)}.")
+        if not any(self.families.get(name, 0) > 0 for name in _FAMILIES if name not in self.without):
+            raise SettingsError("Every family of anatomy is left out; keep one of head, torso and shapes.")
+        for family in self.families:
+            if not any(chance > 0 and name not in self.without for name, chance in _CHANCES[family].items()):
+                raise SettingsError(f"Every contrast of the family {family!r} is left out; keep one.")
 
     def make(self, seed: int) -> SyntheticScan:
-        """Make a block with random anatomy, place, voxel size, contrast and faults."""
+        """Make a block with random anatomy, place, voxel size, contrast and faults: the first of `make_views`."""
+        return self.make_views(seed, count=1)[0]
+
+    def make_views(self, seed: int, count: int = 2) -> tuple[SyntheticScan, ...]:
+        """Make several scans of one anatomy on one grid.
+
+        In half of the cases the views share the clean image (one contrast, the same tissue means and texture) and
+        differ by the scanner's faults only; otherwise each draws its own contrast, means and texture.
+
+        Parameters
+        ----------
+        seed : int
+            The same seed gives the same views; a longer series begins with the shorter one.
+        count : int
+            How many, at least 1.
+
+        Returns
+        -------
+        tuple of SyntheticScan
+            They share `anatomy`.
+        """
         generator = torch.Generator(self.device).manual_seed(seed)
-        family = _choose(self.families, generator)
-        contrast = _choose(_CHANCES[family], generator)
+        family = _choose({name: chance for name, chance in self.families.items() if name not in self.without}, generator)
         for _ in range(_PLACES_TRIED):
-            grid = self._place(family, generator)
-            anatomy = _FAMILIES[family][0](grid)
-            sizes = torch.bincount(anatomy.structures.flatten().long())
-            if int((sizes > 0.004 * anatomy.structures.numel()).sum()) >= _STRUCTURES_WANTED:
+            grid, halved = self._place(family, generator)
+            fine = _draw(family, grid, lesions="lesion" not in self.without)
+            sizes = torch.bincount(fine.structures.flatten().int(), minlength=256)
+            if int((sizes > 0.004 * fine.structures.numel()).sum()) >= _STRUCTURES_WANTED:
                 break
-        return self._render(anatomy, grid, contrast)
+        anatomy, coarse = fine.every_second(halved), grid.every_second(halved)
+        keep = self._keep(anatomy, coarse)
+        shared = coarse.uniform() < 0.5
+        first = int(torch.randint(2**40, (), generator=generator, device=self.device))
+        shown = anatomy if keep is None else anatomy.within(keep)
+        views: list[SyntheticScan] = []
+        for number in range(count):
+            own = torch.Generator(self.device).manual_seed(first + number)
+            if number == 0 or not shared:
+                contrast = self._contrast(family, own)
+                rendering = _halve(self.appearance.render(fine, grid.drawing_from(own), contrast), halved)
+            image = degrade(rendering, coarse.drawing_from(own), without=frozenset(self.without))
+            views.append(SyntheticScan(_emptied(image, keep, rendering), shown, contrast, coarse.spacing_mm, 0 if shared else number))
+        return tuple(views)
 
     def make_whole(
         self, seed: int, *, family: Family, contrast: Contrast, spacing_mm: tuple[float, float, float],
         center_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ) -> SyntheticScan:  # fmt: skip
-        """Make a scan of one family in one contrast at a given place and voxel size, in upright pose."""
+        """Make a scan of one family in one contrast at a given place and voxel size, upright, neither thick nor clipped."""
         generator = torch.Generator(self.device).manual_seed(seed)
         grid = make_grid(self.shape, spacing_mm, center_mm, generator, tilt_degrees=3.0)
-        return self._render(_FAMILIES[family][0](grid), grid, contrast, thick_slices=False)
+        anatomy = _draw(family, grid, lesions="lesion" not in self.without)
+        rendering = self.appearance.render(anatomy, grid, contrast)
+        image = degrade(rendering, grid, without=frozenset((*self.without, "thick", "window")))
+        return SyntheticScan(image, anatomy, contrast, spacing_mm)
 
-    def _place(self, family: Family, generator: torch.Generator) -> Grid:
-        """Choose a field of view: anything from a close look to most of the body."""
+    def _contrast(self, family: Family, generator: torch.Generator) -> Contrast:
+        return _choose({name: chance for name, chance in _CHANCES[family].items() if name not in self.without}, generator)
+
+    def _place(self, family: Family, generator: torch.Generator) -> tuple[Grid, tuple[int, ...]]:
+        """Choose a field of view, from a close look to most of the body, and the axes to draw at half the voxel size."""
         first = make_grid((1, 1, 1), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), generator)
         spacing = 0.8 * (3.2 / 0.8) ** first.uniform()
-        step = (spacing, spacing, spacing)
+        step = [spacing, spacing, spacing]
         if first.uniform() < 0.3:
-            stretch = [1.0, 1.0, 1.0]
-            stretch[first.integer(0, 3)] = first.uniform(1.0, 2.5)
-            step = (spacing * stretch[0], spacing * stretch[1], spacing * stretch[2])
+            step[first.integer(0, 3)] *= first.uniform(1.0, 2.5)
+        if self.spacing_mm is not None:
+            step = [self.spacing_mm] * 3
         extent = _FAMILIES[family][1]
         center = tuple(first.uniform(-0.36, 0.36) * e for e in extent)
-        return make_grid(self.shape, step, (center[0], center[1], center[2]), generator, tilt_degrees=20.0)
+        chance, axis = first.uniform(), first.integer(0, 3)
+        thickest = max(range(3), key=lambda i: (step[i], i == axis))
+        halved = (0, 1, 2) if chance < _HALVED_ALL else (thickest,) if chance < _HALVED_ALL + _HALVED_ONE else ()
+        shape = [2 * n - 1 if axis in halved else n for axis, n in enumerate(self.shape)]
+        fine = [s / 2 if axis in halved else s for axis, s in enumerate(step)]
+        grid = make_grid(
+            (shape[0], shape[1], shape[2]), (fine[0], fine[1], fine[2]), (center[0], center[1], center[2]), generator, tilt_degrees=20.0
+        )
+        return grid, halved
 
-    def _render(self, anatomy: Anatomy, grid: Grid, contrast: Contrast, *, thick_slices: bool = True) -> SyntheticScan:
-        rendering = self.appearance.render(anatomy, grid, contrast)
-        return SyntheticScan(degrade(rendering, grid, thick_slices=thick_slices), anatomy, contrast, grid.spacing_mm)
+    def _keep(self, anatomy: Anatomy, grid: Grid) -> Tensor | None:
+        """Choose what is left of the block: all (None), the inside of the skull, or up to the edge of the scan."""
+        chance = grid.uniform()
+        if anatomy.family == "head" and chance < 0.2 and "strip" not in self.without:
+            inside = anatomy.inside(INSIDE_SKULL)
+            return inside if bool(inside.float().mean() > 0.1) else None
+        if 0.2 <= chance < 0.28 and "crop" not in self.without:
+            return edge_of_scan(grid)
+        return None
+
+
+def _draw(family: Family, grid: Grid, *, lesions: bool) -> Anatomy:
+    return _FAMILIES[family][0](grid, lesions=lesions)
+
+
+def _halve(rendering: Rendering, axes: tuple[int, ...]) -> Rendering:
+    """Average a rendering that was drawn at half the voxel size down: each voxel over itself and half its neighbours."""
+    image = rendering.image[None, None]
+    for axis in axes:
+        view, pad = [1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0]
+        view[axis + 2] = 3
+        pad[2 * (2 - axis)] = pad[2 * (2 - axis) + 1] = 1
+        stride = [2 if number == axis else 1 for number in range(3)]
+        kernel = torch.tensor([0.25, 0.5, 0.25], device=image.device).view(view)
+        image = F.conv3d(F.pad(image, pad, mode="replicate"), kernel, stride=stride)
+    return Rendering(image[0, 0], rendering.contrast)
+
+
+def _emptied(image: Tensor, keep: Tensor | None, rendering: Rendering) -> Tensor:
+    """Put padding where nothing is kept: 0, or -1024 HU."""
+    if keep is None:
+        return image
+    return torch.where(keep, image, torch.full_like(image, -1024.0 if rendering.is_ct else 0.0))
 
 
 def _choose(chances: dict[Key, float], generator: torch.Generator) -> Key:
