@@ -9,14 +9,16 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from napari_strata import __version__
 from napari_strata.errors import SettingsError, StrataError, WriteError
+from napari_strata.io.atomic import atomic_path
 from napari_strata.settings import PretrainSettings, ProposeSettings, RunSettings
+from napari_strata.synthesis import flags
 
 if TYPE_CHECKING:
     from napari_strata.proposal.proposal import Proposal
@@ -70,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_pretrain(commands)
     _add_samples(commands)
+    _add_synthesise(commands)
     return parser
 
 
@@ -163,7 +166,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     cut = parser.add_mutually_exclusive_group(required=True)
     cut.add_argument("--tissues", type=int, metavar="N", help="N groups of alike tissue, anywhere in the scan")
     cut.add_argument("--regions", type=int, metavar="N", help="N connected regions")
-    parser.add_argument("--weights", type=Path, help="other encoder weights (safetensors) than the shipped ones")
+    parser.add_argument("--encoder", "--weights", dest="weights", type=Path, help="other weights, a description (.toml), a MONAI bundle")
     parser.add_argument("--settings", type=Path, metavar="TOML", help="settings from the file's [propose] and [run] tables; flags win")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     _add_settings(parser, RunSettings)
@@ -216,7 +219,6 @@ def _check_proposal_outputs(arguments: argparse.Namespace) -> None:
 def _write_results(arguments: argparse.Namespace, proposal: Proposal, segmentation: Segmentation, provenance: dict[str, Any]) -> None:
     """Write labels, sidecar, table, picture and case; all of them or none."""
     from napari_strata.export.outputs import write_outputs
-    from napari_strata.io.atomic import atomic_path
 
     with contextlib.ExitStack() as together:
         if arguments.montage:
@@ -360,18 +362,38 @@ def _add_samples(commands: Any) -> None:
 
 
 def _samples(arguments: argparse.Namespace) -> None:
-    from napari_strata.io.files import write, write_scan
     from napari_strata.synthesis.samples import SAMPLES, make_sample
 
+    _write_scans(arguments.folder, ((name, *make_sample(name)) for name in SAMPLES))
+
+
+def _add_synthesise(commands: Any) -> None:
+    parser = commands.add_parser("synthesise", help="draw what the synthesiser makes (--gallery), or write scans with their ground truth")
+    flags.add_flags(parser)
+    parser.set_defaults(run=_synthesise)
+
+
+def _synthesise(arguments: argparse.Namespace) -> None:
+    flags.check_flags(arguments)
+    _check_outputs(arguments.gallery)
+    if arguments.gallery:
+        with atomic_path(arguments.gallery) as path:
+            flags.draw_from(arguments).save(path)
+        print(arguments.gallery)
+    if arguments.output:
+        _write_scans(arguments.output, flags.scans_from(arguments))
+
+
+def _write_scans(folder: Path, scans: Iterable[tuple[str, Volume, Segmentation]]) -> None:
+    from napari_strata.io.files import write, write_scan
+
     try:
-        arguments.folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
-        raise WriteError(f"Cannot make the folder {arguments.folder}: {err.strerror}. Choose another one.") from err
-    for name in SAMPLES:
-        volume, truth = make_sample(name)
-        write_scan(volume, arguments.folder / f"{name}.nii.gz")
-        write(truth, arguments.folder / f"{name}_truth.nii.gz")
-        print(arguments.folder / f"{name}.nii.gz")
+        raise WriteError(f"Cannot make the folder {folder}: {err.strerror}. Choose another one.") from err
+    for name, volume, truth in scans:
+        print(write_scan(volume, folder / f"{name}.nii.gz"))
+        write(truth, folder / f"{name}_truth.nii.gz")
 
 
 if __name__ == "__main__":

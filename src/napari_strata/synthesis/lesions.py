@@ -38,7 +38,7 @@ def draw_lesions(canvas: Canvas, grid: Grid, hosts: tuple[str, ...], *, brain: T
 def _draw_one(canvas: Canvas, grid: Grid, center: tuple[float, float, float], size: float, where: tuple[Tensor, Tensor | None]) -> None:
     hosts, brain = where
     radii = (size * grid.uniform(0.7, 1.3), size * grid.uniform(0.7, 1.3), size * grid.uniform(0.7, 1.3))
-    shape = grid.ellipsoid(center, radii) + grid.uniform(0.08, 0.25) * grid.noise(max(3.0, 0.6 * size))
+    shape = grid.ellipsoid(center, radii, whole=True) + grid.uniform(0.08, 0.25) * grid.noise(max(3.0, 0.6 * size))
     allowed = hosts if brain is None else brain
     if brain is not None and grid.uniform() < 0.65:
         reach = (grid.uniform(10, 22) if grid.uniform() < 0.5 else grid.uniform(0.3, 1.0) * size) / size
