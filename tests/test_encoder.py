@@ -7,9 +7,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from napari_strata.encoder.embed import embed
-from napari_strata.encoder.network import StrataEncoder
-from napari_strata.encoder.pretrain import make_batch, pretrain, read_at, sample_voxels, voxel_contrast
+from napari_strata.encoder.embed import CODES, brightness_codes, embed
+from napari_strata.encoder.network import NetworkShape, StrataEncoder, fold_norms
+from napari_strata.encoder.patches import make_batch
+from napari_strata.encoder.pretrain import pretrain
+from napari_strata.encoder.tasks import Batch, hide, pretext_loss, read_at, sample_voxels, voxel_contrast
 from napari_strata.encoder.weights import SHIPPED, load_encoder, weights_hash, write_weights
 from napari_strata.errors import Cancelled, WeightsError
 from napari_strata.settings import PretrainSettings, ProposeSettings
@@ -35,9 +37,10 @@ def test_shipped_weights_are_small_and_say_how_they_were_made():
 def test_features_lie_on_the_scan_and_are_of_unit_length(volume):
     features = embed(volume)
     on_scan = features.on(volume).data
-    assert on_scan.shape == (features.n_channels, *volume.data.shape) == (48, 40, 44, 48)
+    assert on_scan.shape == (features.n_channels, *volume.data.shape) == (56, 40, 44, 48)
     body = features.grid.box
     assert np.linalg.norm(features.at_level(0), axis=-1) == pytest.approx(1.0, abs=1e-3)
+    assert features.data.shape == (56, *features.grid.shape_zyx)
     outside = np.ones(volume.data.shape, bool)
     outside[body] = False
     assert not on_scan[:, outside].any()
@@ -96,12 +99,58 @@ def test_features_are_read_where_they_lie():
     assert found[1, 1] == pytest.approx(0.0, abs=1e-6)
 
 
-def test_a_batch_is_bright_in_range_and_labelled():
-    batch = make_batch(Synthesiser(shape=(16, 16, 16)), [1, 2])
-    assert batch.image.shape == (2, 1, 16, 16, 16)
+def test_brightness_codes_tell_a_range_of_brightness_apart():
+    light = np.linspace(0, 1, 22, dtype=np.float32).reshape(1, 1, 22)
+    codes = brightness_codes(light)
+    assert codes.shape == (CODES, 1, 1, 29)
+    assert np.linalg.norm(codes, axis=0) == pytest.approx(2.0, abs=1e-5)
+    assert codes.argmax(axis=0).ravel().tolist() == np.round(light.ravel() * (CODES - 1)).astype(int).tolist()
+
+
+def test_a_batch_holds_views_of_one_anatomy_in_range_and_labelled():
+    batch = make_batch(Synthesiser(shape=(16, 16, 16)), [1, 2], views=2)
+    assert batch.image.shape == (4, 1, 16, 16, 16)
     assert float(batch.image.min()) >= 0
     assert float(batch.image.max()) <= 1
-    assert batch.tissues.shape == batch.structures.shape == (2, 16, 16, 16)
+    assert [labels.shape for labels in batch.labels] == [(2, 16, 16, 16)] * 4
+    assert [len(looks) for looks in batch.looks] == [2, 2]
+
+
+def test_every_pretext_task_can_be_switched_off_and_runs_without_labels():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(2, 1, 32, 32, 32, generator=generator)
+    unlabelled = Batch(image, (), ((0, 0),))
+    encoder = StrataEncoder(NetworkShape(width=8, channels=4)).train()
+    names = ("contrast", "agreement", "inpaint", "next_slice")
+    for name in names:
+        weights = {f"{other}_weight": float(other == name) for other in names}
+        settings = PretrainSettings(**weights, next_slice_share=1.0 if name == "next_slice" else 0.0, masked_share=0.3)
+        losses = pretext_loss(encoder, unlabelled, settings, torch.Generator().manual_seed(1))
+        assert float(losses[name].detach()) > 0
+        assert float(losses["total"].detach()) == pytest.approx(float(losses[name].detach()), rel=1e-5)
+
+
+def test_next_slice_prediction_hides_all_that_follows_and_paints_the_next_slices():
+    settings = PretrainSettings(next_slice_share=1.0)
+    hidden = hide((1, 1, 32, 32, 32), settings, torch.Generator().manual_seed(2))
+    assert not hidden.blocks.any()
+    assert (hidden.slabs <= hidden.unseen).all()
+    assert hidden.slabs.sum() == 4 * 32 * 32
+    assert hidden.unseen.float().mean() < 0.5
+
+
+@pytest.mark.parametrize("trunk", ["light", "basic", "segresnet"])
+def test_every_network_gives_four_levels_and_folding_changes_nothing(trunk):
+    torch.manual_seed(0)
+    encoder = StrataEncoder(NetworkShape(trunk=trunk, width=8, channels=4)).eval()
+    image = torch.rand(1, 1, 32, 32, 48)
+    with torch.inference_mode():
+        before = encoder(image)
+        fold_norms(encoder)
+        after = encoder(image)
+    assert [tuple(level.shape[2:]) for level in before] == [(32, 32, 48), (16, 16, 24), (8, 8, 12), (4, 4, 6)]
+    for a, b in zip(before, after, strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
 
 
 def test_pretraining_stopped_and_taken_up_again_ends_where_one_run_ends(tmp_path):

@@ -10,15 +10,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal
 
-from napari_strata import __version__
+from napari_strata import __version__, commands_encoder
 from napari_strata.errors import SettingsError, StrataError, WriteError
 from napari_strata.io.atomic import atomic_path
-from napari_strata.settings import PretrainSettings, ProposeSettings, RunSettings
+from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.synthesis import flags
+from napari_strata.terminal import add_settings, check_writable, progress, settings_of
 
 if TYPE_CHECKING:
     from napari_strata.proposal.proposal import Proposal
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_view(commands)
     _add_info(commands)
     _add_evaluate(commands)
-    _add_pretrain(commands)
+    commands_encoder.add_commands(commands)
     _add_samples(commands)
     _add_synthesise(commands)
     return parser
@@ -83,33 +83,6 @@ def _add_scan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modality", choices=("ct", "mr"), help="how to read intensities, if the scan does not say")
 
 
-def _add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
-    """Make one flag per knob."""
-    group = parser.add_argument_group("settings")
-    hints = get_type_hints(settings)
-    for knob in fields(settings):
-        kind: Any = hints[knob.name]
-        unit = f" {knob.metadata['unit']}" if knob.metadata["unit"] else ""
-        text = f"{knob.metadata['description']} (default: {knob.default}{unit})".replace("%", "%%")
-        flag = "--" + knob.name.replace("_", "-")
-        if get_origin(kind) is Literal:
-            group.add_argument(flag, choices=get_args(kind), help=text)
-        else:
-            group.add_argument(flag, type=kind, metavar=kind.__name__.upper(), help=text)
-
-
-def _given(arguments: argparse.Namespace, settings: type) -> dict[str, Any]:
-    """Collect the knobs that were given as flags."""
-    values = {knob.name: getattr(arguments, knob.name) for knob in fields(settings)}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _settings_of(arguments: argparse.Namespace, settings: Any, table: str) -> Any:
-    """Make settings: flags over the TOML file over the defaults."""
-    base = settings.from_toml(arguments.settings, table) if arguments.settings else settings()
-    return settings.from_dict({**base.to_dict(), **_given(arguments, settings)})
-
-
 def _read(arguments: argparse.Namespace) -> Volume:
     from napari_strata.io.files import read
 
@@ -117,38 +90,6 @@ def _read(arguments: argparse.Namespace) -> Volume:
     for note in volume.notes:
         print(f"note: {note}", file=sys.stderr)
     return volume
-
-
-def _progress(quiet: bool) -> Callable[[int, int, str], None]:
-    """Show progress on stderr: one line that changes on a terminal, plain lines elsewhere."""
-    if quiet:
-        return lambda done, total, stage: None
-    begun, live = time.monotonic(), sys.stderr.isatty()
-    last = [""]
-
-    def show(done: int, total: int, stage: str) -> None:
-        line = f"[{time.monotonic() - begun:5.1f} s] {stage}" + (f" {done}/{total}" if total > 1 else "")
-        if live:
-            print(f"\r\033[K{line}", end="\n" if stage == "done" else "", file=sys.stderr, flush=True)
-        elif stage != last[0]:
-            print(line, file=sys.stderr, flush=True)
-        last[0] = stage
-
-    return show
-
-
-def _check_outputs(*paths: Path | None, scan: str = "") -> None:
-    """Say early that an output cannot be written or would replace the scan, before the work is done."""
-    given = [path for path in paths if path is not None]
-    for path in given:
-        if scan and path.exists() and Path(scan).exists() and path.samefile(scan):
-            raise WriteError(f"{path} is the scan itself. Choose another name.")
-        if sum(path.resolve() == other.resolve() for other in given) > 1:
-            raise WriteError(f"Two outputs would be written to {path}. Give each its own name.")
-        if not path.parent.is_dir():
-            raise WriteError(f"Cannot write {path}: there is no folder {path.parent}. Create it first.")
-        if not os.access(path.parent, os.W_OK) or path.is_dir():
-            raise WriteError(f"Cannot write {path}. Choose a file name in a folder that you may write to.")
 
 
 def _add_propose(commands: Any) -> None:
@@ -169,13 +110,13 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoder", "--weights", dest="weights", type=Path, help="other weights, a description (.toml), a MONAI bundle")
     parser.add_argument("--settings", type=Path, metavar="TOML", help="settings from the file's [propose] and [run] tables; flags win")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
-    _add_settings(parser, RunSettings)
-    _add_settings(parser, ProposeSettings)
+    add_settings(parser, RunSettings)
+    add_settings(parser, ProposeSettings)
 
 
 def _propose(arguments: argparse.Namespace) -> None:
-    settings = _settings_of(arguments, ProposeSettings, "propose")
-    run = _settings_of(arguments, RunSettings, "run")
+    settings = settings_of(arguments, ProposeSettings, "propose")
+    run = settings_of(arguments, RunSettings, "run")
     wanted = arguments.tissues if arguments.tissues is not None else arguments.regions
     if wanted < 1:
         raise SettingsError(f"Asked for {wanted} regions. Ask for at least 1.")
@@ -192,7 +133,7 @@ def _propose(arguments: argparse.Namespace) -> None:
         device=run.device,
         threads=run.threads,
         weights=arguments.weights,
-        on_progress=_progress(arguments.quiet),
+        on_progress=progress(arguments.quiet),
     )
     kind = "tissues" if arguments.tissues is not None else "regions"
     segmentation = proposal.tissues(wanted) if kind == "tissues" else proposal.regions(wanted)
@@ -209,7 +150,7 @@ def _check_proposal_outputs(arguments: argparse.Namespace) -> None:
     from napari_strata.export.outputs import check_outputs, outputs_beside
 
     named = outputs_beside(arguments.output)
-    _check_outputs(named.labels, named.sidecar, named.table, arguments.montage, arguments.case, scan=arguments.scan)
+    check_writable(named.labels, named.sidecar, named.table, arguments.montage, arguments.case, scan=arguments.scan)
     check_outputs(arguments.output)
     for path, suffix in ((arguments.montage, ".png"), (arguments.case, ".strata")):
         if path is not None and path.suffix.lower() != suffix:
@@ -243,8 +184,8 @@ def _add_batch(commands: Any) -> None:
 
 
 def _batch(arguments: argparse.Namespace) -> int:
-    settings = _settings_of(arguments, ProposeSettings, "propose")
-    run = _settings_of(arguments, RunSettings, "run")
+    settings = settings_of(arguments, ProposeSettings, "propose")
+    run = settings_of(arguments, RunSettings, "run")
     begun = time.perf_counter()
     from napari_strata.batch.collect import collect
     from napari_strata.batch.plan import plan_scans
@@ -253,7 +194,7 @@ def _batch(arguments: argparse.Namespace) -> int:
     tree: Literal["tissues", "regions"] = "tissues" if arguments.tissues is not None else "regions"
     recipe = Recipe(tree, getattr(arguments, tree), settings, run, arguments.modality, arguments.weights)
     scans = plan_scans(arguments.inputs, leave_out=arguments.output)
-    results = run_batch(scans, arguments.output, recipe, on_progress=_progress(arguments.quiet))
+    results = run_batch(scans, arguments.output, recipe, on_progress=progress(arguments.quiet))
     tables = collect(results, arguments.output)
     for one in results:
         if one.status == "failed":
@@ -320,41 +261,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print(json.dumps(scores.to_dict(), indent=1))
 
 
-def _add_pretrain(commands: Any) -> None:
-    parser = commands.add_parser("pretrain", help="pretrain the encoder on synthetic scans; goes on where it stopped")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="weights to write (.safetensors); .state beside it resumes")
-    parser.add_argument("--minutes", type=float, help="stop after this long, having saved")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 takes every core")
-    parser.add_argument("--settings", type=Path, metavar="TOML", help="recipe from the file's [pretrain] table; flags win")
-    _add_settings(parser, PretrainSettings)
-    parser.set_defaults(run=_pretrain)
-
-
-def _pretrain(arguments: argparse.Namespace) -> None:
-    recipe = _settings_of(arguments, PretrainSettings, "pretrain")
-    _check_outputs(arguments.output)
-    from napari_strata.encoder.pretrain import pretrain
-
-    show = _progress_of_steps()
-    pretrain(arguments.output, recipe, device=arguments.device, threads=arguments.threads, minutes=arguments.minutes, on_progress=show)
-    print(f"{arguments.output}: done")
-
-
-def _progress_of_steps() -> Callable[[int, int, str], None]:
-    begun, live = time.monotonic(), sys.stderr.isatty()
-    first: list[int] = []
-
-    def show(done: int, total: int, stage: str) -> None:
-        first.append(done) if not first else None
-        passed = time.monotonic() - begun
-        left = passed / max(done - first[0], 1) * (total - done) if done > first[0] else float("nan")
-        line = f"step {done}/{total}, {stage}, {passed / 60:.1f} min, about {left / 60:.0f} min left"
-        print(f"\r\033[K{line}" if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
-
-    return show
-
-
 def _add_samples(commands: Any) -> None:
     parser = commands.add_parser("samples", help="make the three sample scans, with their ground truth")
     parser.add_argument("folder", type=Path)
@@ -375,7 +281,7 @@ def _add_synthesise(commands: Any) -> None:
 
 def _synthesise(arguments: argparse.Namespace) -> None:
     flags.check_flags(arguments)
-    _check_outputs(arguments.gallery)
+    check_writable(arguments.gallery)
     if arguments.gallery:
         with atomic_path(arguments.gallery) as path:
             flags.draw_from(arguments).save(path)

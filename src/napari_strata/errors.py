@@ -33,6 +33,22 @@ class WeightsError(StrataError):
     """Encoder weights are missing, damaged or made for another network."""
 
 
+class AdaptError(StrataError):
+    """The encoder was not adapted: there are no scans, or it would not have got better; nothing was written.
+
+    Parameters
+    ----------
+    message : str
+        What happened and what to do.
+    table : str
+        The figures that spoke against it, a row each; empty if it did not come so far.
+    """
+
+    def __init__(self, message: str, table: str = "") -> None:
+        super().__init__(message)
+        self.table = table
+
+
 class EditError(StrataError):
     """An edit cannot be carried out on the current regions; nothing was changed."""
 

@@ -62,7 +62,8 @@ def propose(
     threads : int
         CPU threads; 0 takes every core.
     weights : Path, optional
-        Other encoder weights (safetensors) than the shipped ones.
+        Another encoder than the shipped one: weights of ours (safetensors), the description of a MONAI network (.toml, .json)
+        or a MONAI bundle's folder.
     on_progress : callable
         Called as (done, total, stage); raise `Cancelled` in it to stop.
 
@@ -80,9 +81,9 @@ def propose(
     SettingsError
         If a CUDA device is asked for and there is none.
     """
-    from napari_strata.encoder.embed import choose_grid, embed_brightness, prepare_brightness
+    from napari_strata.encoder.bring import encoder_hash, encoder_record, open_encoder
+    from napari_strata.encoder.embed import choose_grid, embed_brightness, encoder_brightness, prepare_brightness
     from napari_strata.encoder.network import pick_device, torch_threads
-    from napari_strata.encoder.weights import load_encoder, weights_hash
     from napari_strata.preprocess import body_mask, filter_threads
     from napari_strata.proposal.build import Evidence, build_proposal
 
@@ -96,14 +97,17 @@ def propose(
             grid = choose_grid(inside, volume, chosen)
             light = prepare_brightness(volume, inside, chosen)
         with watch.stage("encode"):
-            features = embed_brightness(light, grid, load_encoder(weights), settings=chosen, device=device, on_progress=on_progress)
+            encoder = open_encoder(weights)
+            seen = encoder_brightness(light, inside, volume.modality)
+            features = embed_brightness(seen, grid, encoder, settings=chosen, device=device, on_progress=on_progress)
         with watch.stage("build"):
             proposal = build_proposal(Evidence(volume, inside, light, features), chosen, seed=seed, on_progress=on_progress)
     provenance = {
         "settings": chosen.to_dict(),
         "run": {"seed": seed, "device": kind, "threads": used_threads},
         "working_spacing_zyx_mm": [round(s, 4) for s in grid.spacing_zyx_mm],
-        "weights_sha256": weights_hash(weights),
+        "weights_sha256": encoder_hash(weights),
+        "encoder": encoder_record(encoder),
         "versions": versions(),
         "seconds": watch.seconds,
     }

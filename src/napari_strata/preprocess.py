@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,7 +19,10 @@ CT_KNOTS_BRIGHTNESS = (0.0, 0.15, 0.85, 1.0)
 """CT is mapped by straight lines between these: soft tissue gets most of the range, air and bone stay apart."""
 
 _PERCENTILES = (0.5, 99.5)
-_BIAS_GRID_MM = 5.0
+_BIAS_GRID_MM = 12.0
+"""Coarse, with many iterations and no early stop: on a head with a known bias this left 0.148 of a field of standard
+deviation 0.298 (log), where 5 mm, 40 iterations and the usual stop left 0.223 and took more than twice as long."""
+_BIAS_ITERATIONS = (50, 50)
 _SMALLEST_BODY_MM = 4.0
 _PADDING_SHARE = 0.15
 """A single value on at least this share of the voxels of an MR is padding, not tissue."""
@@ -53,9 +56,12 @@ def brightness(data: NDArray[np.generic], modality: Modality, *, inside: NDArray
     (z, y, x) float32 array
         In [0, 1].
     """
-    values = np.asarray(data, dtype=np.float32)
     if modality == "ct":
-        return np.interp(values, CT_KNOTS_HU, CT_KNOTS_BRIGHTNESS).astype(np.float32)
+        out = np.empty(data.shape, np.float32)
+        for plane, bright in zip(data, out, strict=True):
+            bright[...] = np.interp(plane, CT_KNOTS_HU, CT_KNOTS_BRIGHTNESS)
+        return out
+    values = np.asarray(data, dtype=np.float32)
     sample = values[inside] if inside is not None and inside.any() else values.ravel()
     low, high = np.percentile(sample[:: max(1, sample.size // 500_000)], _PERCENTILES)
     if inside is not None:
@@ -170,27 +176,36 @@ def flatten_bias(light: NDArray[np.float32], inside: NDArray[np.bool_], spacing_
     Tustison et al., N4ITK: Improved N3 Bias Correction, IEEE TMI 2010, as in SimpleITK.
     """
     step = [max(1, round(_BIAS_GRID_MM / s)) for s in spacing_zyx_mm]
-    coarse = tuple(max(1, n // k) for n, k in zip(light.shape, step, strict=True))
-    small = resample(light + np.float32(0.05), (coarse[0], coarse[1], coarse[2]))
-    mask = resample(inside.astype(np.float32), (coarse[0], coarse[1], coarse[2])) > 0.9
-    mask &= small > 0.1
-    if min(coarse) < 4 or mask.sum() < 500:
+    share = _block_mean(inside.astype(np.float32), step)
+    small = _block_mean((light + np.float32(0.05)) * inside, step) / np.maximum(share, np.float32(0.01))
+    mask = (share > 0.5) & (small > 0.1)
+    if min(mask.shape) < 4 or mask.sum() < 300:
         return light
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
-    n4.SetMaximumNumberOfIterations([25, 15])
+    n4.SetMaximumNumberOfIterations(list(_BIAS_ITERATIONS))
+    n4.SetConvergenceThreshold(0.0)
     n4.SetNumberOfControlPoints([4, 4, 4])
     n4.SetNumberOfThreads(1)
     image = sitk.GetImageFromArray(small)
-    image.SetSpacing([float(s * n / c) for s, n, c in zip(spacing_zyx_mm, light.shape, coarse, strict=True)][::-1])
+    image.SetSpacing([float(s * k) for s, k in zip(spacing_zyx_mm, step, strict=True)][::-1])
     label = sitk.GetImageFromArray(mask.astype(np.uint8))
     label.CopyInformation(image)
     n4.Execute(image, label)
     field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).astype(np.float32)
     field -= np.median(field[mask])
-    full = resample(np.clip(field, -1.2, 1.2), (light.shape[0], light.shape[1], light.shape[2]))
-    flat = light * np.exp(-full)
+    z, y, x = (n * k for n, k in zip(field.shape, step, strict=True))
+    flat = light * np.exp(-resample(np.clip(field, -1.2, 1.2), (z, y, x))[tuple(slice(n) for n in light.shape)])
     high = float(np.percentile(flat[inside][:: max(1, int(inside.sum()) // 500_000)], _PERCENTILES[1]))
     return np.clip(flat / max(high, 1e-3), 0.0, 1.0, dtype=np.float32)
+
+
+def _block_mean(data: NDArray[np.float32], step: Sequence[int]) -> NDArray[np.float32]:
+    """Average blocks of `step` voxels; the array is filled up with zeros to whole blocks."""
+    filled = np.pad(data, [(0, -n % k) for n, k in zip(data.shape, step, strict=True)])
+    for axis, k in enumerate(step):
+        starts = np.arange(0, filled.shape[axis], k)
+        filled = (np.add.reduceat(filled, starts, axis=axis) / k).astype(np.float32)
+    return filled
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -138,6 +138,9 @@ class PretrainSettings(_Checked):
     voxels_per_patch: int = _knob(512, "Voxels contrasted per patch and label set", minimum=32, maximum=8192)
     temperature: float = _knob(0.15, "Temperature of the contrast", minimum=0.01, maximum=2.0)
     contrast_levels: Literal["four", "finest"] = _knob("four", "Levels at which voxels are contrasted")
+    coarse_labels: Literal["structure", "tissue", "compartment"] = _knob(
+        "structure", "Labels that the two coarse levels contrast; the fine ones contrast tissues"
+    )
     contrast_weight: float = _knob(1.0, "Weight of the contrast between voxels", minimum=0.0, maximum=10.0)
     agreement_weight: float = _knob(0.5, "Weight of the agreement between two views of one look", minimum=0.0, maximum=10.0)
     masked_share: float = _knob(0.15, "Share of 8-voxel blocks that are hidden and painted back in", minimum=0.0, maximum=0.9)
@@ -147,3 +150,23 @@ class PretrainSettings(_Checked):
     learning_rate: float = _knob(2e-3, "Peak learning rate of AdamW", minimum=1e-6, maximum=1.0)
     checkpoint_minutes: float = _knob(2.0, "Save this often", minimum=0.1, maximum=1440.0, unit="min")
     seed: int = _knob(0, "Seed of weights and scans", minimum=0, maximum=2**31 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptSettings(_Checked):
+    """How the encoder is adapted to unlabelled scans."""
+
+    minutes: float = _knob(2.0, "Time for all of it, reading aside", minimum=0.05, maximum=1440.0, unit="min")
+    steps: int = _knob(60, "Most steps of training; the time may end them earlier", minimum=0, maximum=100_000)
+    learning_rate: float = _knob(5e-4, "Peak learning rate of AdamW", minimum=1e-6, maximum=0.1)
+    patch_vox: int = _knob(48, "Side of a patch, a multiple of 16", minimum=16, maximum=256, unit="voxels")
+    statistics_batches: int = _knob(24, "Pairs of patches that the batch norms' statistics are taken from", minimum=2, maximum=1000)
+    statistics_share: float = _knob(0.5, "Weight of the scans' statistics against those of the pretraining", minimum=0.0, maximum=1.0)
+    real_weight: float = _knob(0.5, "Weight of the tasks on the scans against those on synthetic patches", minimum=0.0, maximum=10.0)
+    most_fall: float = _knob(0.01, "Most that a probe may fall by", minimum=0.0, maximum=1.0)
+    least_gain: float = _knob(0.005, "Least gain that is worth writing", minimum=-1.0, maximum=1.0)
+    seed: int = _knob(0, "Seed of patches and synthetic scans", minimum=0, maximum=2**31 - 1)
+
+
+RECIPES = {"v1": PretrainSettings(steps=1700)}
+"""Recipes by name; "v1" is that of the shipped weights."""

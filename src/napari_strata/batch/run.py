@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from napari_strata.batch.plan import PlannedScan
+from napari_strata.encoder.bring import encoder_hash, open_encoder
 from napari_strata.encoder.network import pick_device
-from napari_strata.encoder.weights import load_encoder, weights_hash
 from napari_strata.errors import Cancelled, SettingsError, StrataError, WriteError
 from napari_strata.export.outputs import Outputs, outputs_beside, read_sidecar, write_outputs
 from napari_strata.io.files import hash_file, read
@@ -39,7 +39,7 @@ class Recipe:
     modality : {"ct", "mr"} or None
         How to read intensities, where the scans do not say.
     weights : Path or None
-        Other encoder weights than the shipped ones.
+        Another encoder than the shipped one; see `propose`.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def run_batch(
     Cancelled
         From `on_progress`.
     """
-    load_encoder(recipe.weights)
+    open_encoder(recipe.weights)
     pick_device(recipe.run.device)
     target = Path(folder)
     try:
@@ -158,7 +158,7 @@ def _asked(scan: PlannedScan, recipe: Recipe) -> dict[str, Any]:
     return {
         "settings": recipe.settings.to_dict(),
         "cut": {recipe.tree: recipe.n},
-        "weights_sha256": weights_hash(recipe.weights),
+        "weights_sha256": encoder_hash(recipe.weights),
         "batch": {"id": scan.id, "series": scan.series, "modality": recipe.modality, "seed": recipe.run.seed},
     }
 

@@ -10,19 +10,27 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor, nn
 
+from napari_strata.encoder.bring import open_encoder
+from napari_strata.encoder.memory import kept_pages
 from napari_strata.encoder.network import Encoder, pick_device
-from napari_strata.encoder.weights import load_encoder
 from napari_strata.errors import GeometryError
 from napari_strata.preprocess import WorkingGrid, body_mask, brightness, flatten_bias, gamma_to_middle, resample, working_grid
 from napari_strata.settings import ProposeSettings
-from napari_strata.volume import Geometry, Progress, Volume, no_progress
+from napari_strata.volume import Geometry, Modality, Progress, Volume, no_progress
 
-_CHANNELS_AT_ONCE = 72
+_CHANNELS_AT_ONCE = 60
 """Full-resolution float32 channels that live at the same time in a forward pass, measured generously."""
 CODES = 8
 """Channels that hold a scan's own brightness, as soft codes: each is 1 where the brightness equals its centre."""
+
+
+_CODE_LENGTH = 2.0
+"""Length of a voxel's brightness codes; each level of features has length 1."""
+_CODE_SMOOTHING = 0.7
+"""Noise is smoothed away from the codes by this many voxels or mm, whichever is less."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +63,7 @@ class FeatureMap:
     strides : tuple of int
         Voxels of the working grid per voxel of each level.
     light : (z, y, x) float32 array
-        Brightness in [0, 1] on the working grid, bias flattened.
+        Brightness in [0, 1] on the working grid, bias flattened and slightly smoothed.
     grid : WorkingGrid
         The box of the scan that is covered, and the finest level's grid (without padding).
     shape_zyx : tuple of 3 int
@@ -130,15 +138,15 @@ class FeatureMap:
 
 
 def brightness_codes(light: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Turn brightness (z, y, x) in [0, 1] into soft codes of unit length, (code, z, y, x) float32.
+    """Turn brightness (z, y, x) in [0, 1] into soft codes, (code, z, y, x) float32 of length 2 at each voxel.
 
-    A linear classifier can pick a range of brightness from them, and they weigh as much as one level of features.
+    A linear classifier can pick a range of brightness from them, and they weigh a little more than one level of features.
     """
     centers = np.linspace(0.0, 1.0, CODES, dtype=np.float32)
     codes = np.empty((CODES, *light.shape), np.float32)
     for code, center in zip(codes, centers, strict=True):
         np.exp(-0.5 * ((light - center) / np.float32(0.12)) ** 2, out=code)
-    codes /= np.sqrt(np.einsum("czyx,czyx->zyx", codes, codes))
+    codes *= np.float32(_CODE_LENGTH) / np.sqrt(np.einsum("czyx,czyx->zyx", codes, codes))
     return codes
 
 
@@ -161,7 +169,7 @@ def embed(
     device : {"auto", "cpu", "cuda"}
         Where the encoder runs.
     weights : Path, optional
-        Other encoder weights than the shipped ones.
+        Another encoder than the shipped one; see `open_encoder`.
     on_progress : callable
         Called as (done, total, stage); it may raise `Cancelled`.
 
@@ -173,18 +181,21 @@ def embed(
     chosen = settings or ProposeSettings()
     inside = body_mask(volume)
     grid = choose_grid(inside, volume, chosen)
-    light = prepare_brightness(volume, inside, chosen)
-    return embed_brightness(light, grid, load_encoder(weights), settings=chosen, device=device, on_progress=on_progress)
+    light = encoder_brightness(prepare_brightness(volume, inside, chosen), inside, volume.modality)
+    return embed_brightness(light, grid, open_encoder(weights), settings=chosen, device=device, on_progress=on_progress)
 
 
 def prepare_brightness(volume: Volume, inside: NDArray[np.bool_], settings: ProposeSettings) -> NDArray[np.float32]:
-    """Map a scan to brightness in [0, 1], (z, y, x) float32; an MR's bias is flattened if the settings say so, its median made 0.5."""
+    """Map a scan to brightness in [0, 1], (z, y, x) float32; an MR's bias is flattened if the settings say so."""
     light = brightness(volume.data, volume.modality, inside=inside)
     if volume.modality == "mr" and settings.flatten_bias == "on":
         light = flatten_bias(light, inside, volume.spacing_zyx_mm)
-    if volume.modality == "mr":
-        np.power(light, np.float32(gamma_to_middle(light[inside])), out=light)
     return light
+
+
+def encoder_brightness(light: NDArray[np.float32], inside: NDArray[np.bool_], modality: Modality) -> NDArray[np.float32]:
+    """Give what the encoder sees of brightness (z, y, x): MR raised to the power that brings the body's median to one half."""
+    return light ** np.float32(gamma_to_middle(light[inside])) if modality == "mr" else light
 
 
 def choose_grid(inside: NDArray[np.bool_], volume: Volume, settings: ProposeSettings) -> WorkingGrid:
@@ -207,7 +218,7 @@ def embed_brightness(
     Parameters
     ----------
     light : (z, y, x) float32 array
-        Brightness on the scan's own grid.
+        Brightness on the scan's own grid, from `encoder_brightness`.
     grid : WorkingGrid
         What part to embed, and at which voxel size.
     encoder : Encoder
@@ -221,7 +232,7 @@ def embed_brightness(
     sizes = [(*(n // k for n in padded.shape), channels) for k, channels in zip(encoder.strides, encoder.channels, strict=True)]
     levels = tuple(torch.empty(size, dtype=torch.float32) for size in sizes)
     slabs = list(_slabs(padded.shape, encoder, settings.memory_gb))
-    with torch.inference_mode():
+    with torch.inference_mode(), kept_pages():
         for number, (outer, inner) in enumerate(slabs):
             on_progress(number, len(slabs), "encoding")
             tile = torch.from_numpy(padded[outer[0] : outer[1]])[None, None].to(target, memory_format=torch.channels_last_3d)
@@ -229,19 +240,20 @@ def embed_brightness(
                 start, stop = (inner[0] - outer[0]) // k, (inner[1] - outer[0]) // k
                 level[inner[0] // k : inner[1] // k] = part[0, :, start:stop].permute(1, 2, 3, 0).cpu()
     on_progress(len(slabs), len(slabs), "encoding")
-    return FeatureMap(levels, encoder.strides, image, grid, (light.shape[0], light.shape[1], light.shape[2]))
+    sigma = [_CODE_SMOOTHING / max(1.0, spacing) for spacing in grid.spacing_zyx_mm]
+    smooth = ndimage.gaussian_filter(image, sigma, truncate=3.0)
+    return FeatureMap(levels, encoder.strides, smooth, grid, (light.shape[0], light.shape[1], light.shape[2]))
 
 
 def _slabs(shape: tuple[int, ...], encoder: Encoder, memory_gb: float) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Cut z into slabs that fit the memory, each with a halo: ((outer start, stop), (inner start, stop))."""
-    step = encoder.multiple_of
-    halo = -(-encoder.halo_vox // step) * step
-    plane = shape[1] * shape[2] * 4 * _CHANNELS_AT_ONCE
-    room = int(memory_gb * 1e9 / plane) // step * step
-    if room >= shape[0]:
-        yield (0, shape[0]), (0, shape[0])
-        return
-    step = max(step, room - 2 * halo)
+    """Cut z into as few equal slabs as fit the memory, each with a halo: ((outer start, stop), (inner start, stop))."""
+    unit = encoder.multiple_of
+    halo = -(-encoder.halo_vox // unit) * unit
+    plane = shape[1] * shape[2] * 4 * getattr(encoder, "live_channels", _CHANNELS_AT_ONCE)
+    room = memory_gb * 1e9 / plane
+    most = shape[0] // unit
+    count = next((n for n in range(1, most) if -(-most // n) * unit + min(n - 1, 2) * halo <= room), max(1, most))
+    step = -(-most // count) * unit
     for start in range(0, shape[0], step):
         stop = min(start + step, shape[0])
         yield (max(0, start - halo), min(shape[0], stop + halo)), (start, stop)

@@ -18,7 +18,7 @@ from napari_strata.errors import SettingsError
 
 TrunkName = Literal["light", "basic", "segresnet"]
 _ACT = ("LeakyReLU", {"negative_slope": 0.1, "inplace": True})
-_NORM = ("batch", {})
+_NORM: tuple[str, dict[str, float]] = ("batch", {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class LightTrunk(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         thin, wide = width // 2, (width, 2 * width, 4 * width, 8 * width)
-        self.widths = (width, *wide[:3])
+        self.widths: tuple[int, ...] = (width, *wide[:3])
         self.stem = _conv(1, thin)
         self.shrink = nn.Conv3d(thin, width, kernel_size=2, stride=2)
         self.at_2 = TwoConv(3, width, wide[0], _ACT, _NORM, bias=False)
@@ -108,7 +108,7 @@ class BasicTrunk(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         features = (width, width, 2 * width, 4 * width, 8 * width, width)
-        self.widths = (features[5], features[1], features[2], features[3])
+        self.widths: tuple[int, ...] = (features[5], features[1], features[2], features[3])
         self.unet = BasicUNet(3, 1, 1, features=features, norm="batch", upsample="nontrainable")
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -131,7 +131,7 @@ class SegResTrunk(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.widths = (width, 2 * width, 4 * width, 8 * width)
+        self.widths: tuple[int, ...] = (width, 2 * width, 4 * width, 8 * width)
         self.net = SegResNet(3, width, 1, 1, norm=_NORM, blocks_down=(1, 1, 1, 1), blocks_up=(1, 1, 1))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -143,7 +143,8 @@ class SegResTrunk(nn.Module):
         return tuple(reversed(maps))
 
 
-_TRUNKS = {"light": LightTrunk, "basic": BasicTrunk, "segresnet": SegResTrunk}
+Trunk = LightTrunk | BasicTrunk | SegResTrunk
+_TRUNKS: dict[TrunkName, type[Trunk]] = {"light": LightTrunk, "basic": BasicTrunk, "segresnet": SegResTrunk}
 
 
 class _UnitHead(nn.Module):
@@ -155,10 +156,9 @@ class _UnitHead(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Project (..., width) to (..., channels)."""
-        mixed = self.mix(rows)
-        square = mixed.square() @ mixed.new_ones(mixed.shape[-1], 1)
-        unit: Tensor = mixed * (square + 1e-8).rsqrt()
-        return unit
+        mixed: Tensor = self.mix(rows)
+        length = torch.linalg.vector_norm(mixed, dim=-1, keepdim=True).clamp_min(1e-4)
+        return mixed / length if torch.is_grad_enabled() else mixed.div_(length)
 
 
 class StrataEncoder(nn.Module):
@@ -173,14 +173,14 @@ class StrataEncoder(nn.Module):
         How it is built.
     """
 
-    strides = (1, 2, 4, 8)
+    strides: tuple[int, ...] = (1, 2, 4, 8)
     halo_vox = 64
 
     def __init__(self, shape: NetworkShape | None = None) -> None:
         super().__init__()
         self.shape = shape or NetworkShape()
-        self.trunk = _TRUNKS[self.shape.trunk](self.shape.width)
-        self.channels = (self.shape.channels,) * 4
+        self.trunk: Trunk = _TRUNKS[self.shape.trunk](self.shape.width)
+        self.channels: tuple[int, ...] = (self.shape.channels,) * 4
         self.multiple_of = self.trunk.multiple_of
         self.heads = nn.ModuleList(_UnitHead(width, self.shape.channels) for width in self.trunk.widths)
         self.painter = nn.Linear(self.trunk.widths[0], 1)
@@ -210,8 +210,9 @@ def fold_norms(encoder: nn.Module) -> None:
     """Fold every frozen batch norm into the convolution before it, in place: the same result in less time."""
     for module in encoder.modules():
         norm = getattr(getattr(module, "adn", None), "N", None)
-        if isinstance(norm, nn.BatchNorm3d) and isinstance(getattr(module, "conv", None), nn.Conv3d):
-            module.conv = fuse_conv_bn_eval(module.conv, norm)  # type: ignore[assignment, arg-type]
+        conv = getattr(module, "conv", None)
+        if isinstance(norm, nn.BatchNorm3d) and isinstance(conv, nn.Conv3d):
+            module.conv = fuse_conv_bn_eval(conv, norm)
             module.adn.N = nn.Identity()  # type: ignore[union-attr]
 
 

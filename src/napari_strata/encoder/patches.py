@@ -32,10 +32,11 @@ class SyntheticBatches(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         first = self.settings.seed * 10_000_000 + step * self.settings.batch
-        return make_batch(self.synthesiser, list(range(first, first + self.settings.batch)), views=self.settings.views)
+        seeds = list(range(first, first + self.settings.batch))
+        return make_batch(self.synthesiser, seeds, views=self.settings.views, coarse=self.settings.coarse_labels)
 
 
-def make_batch(synthesiser: Synthesiser, seeds: list[int], *, views: int = 2) -> Batch:
+def make_batch(synthesiser: Synthesiser, seeds: list[int], *, views: int = 2, coarse: str = "structure") -> Batch:
     """Synthesise patches in several views, map them to brightness with a little play in the range, and turn them about.
 
     Parameters
@@ -46,30 +47,34 @@ def make_batch(synthesiser: Synthesiser, seeds: list[int], *, views: int = 2) ->
         One per patch.
     views : int
         Renderings of each anatomy.
+    coarse : {"structure", "tissue", "compartment"}
+        The labels of the two coarse levels.
 
     Returns
     -------
     Batch
-        Contrasted by tissue at the two fine levels and by structure at the two coarse ones.
+        Contrasted by tissue at the two fine levels, and by `coarse` at the two others.
     """
     images: list[Tensor] = []
     tissues: list[Tensor] = []
-    structures: list[Tensor] = []
+    others: list[Tensor] = []
     looks = []
     for seed in seeds:
         scans = synthesiser.make_views(seed, views)
         play = np.random.default_rng(seed)
         foreground = (scans[0].anatomy.tissues > 0).cpu().numpy()
         light = [torch.from_numpy(patch_brightness(scan, foreground, play)) for scan in scans]
-        stack = torch.stack([*light, scans[0].anatomy.tissues.float().cpu(), scans[0].anatomy.structures.float().cpu()])
+        anatomy = scans[0].anatomy
+        other = {"structure": anatomy.structures, "tissue": anatomy.tissues, "compartment": anatomy.compartments}[coarse]
+        stack = torch.stack([*light, anatomy.tissues.float().cpu(), other.float().cpu()])
         stack = stack.permute(0, *(1 + play.permutation(3)).tolist()) if play.random() < 0.5 else stack
         stack = torch.flip(stack, [axis for axis in (1, 2, 3) if play.random() < 0.5])
         images += list(stack[: len(scans)])
         tissues.append(stack[-2].long())
-        structures.append(stack[-1].long())
+        others.append(stack[-1].long())
         looks.append(tuple(scan.look for scan in scans))
-    tissue, structure = torch.stack(tissues), torch.stack(structures)
-    return Batch(torch.stack(images)[:, None].contiguous(), (tissue, tissue, structure, structure), tuple(looks))
+    tissue, other = torch.stack(tissues), torch.stack(others)
+    return Batch(torch.stack(images)[:, None].contiguous(), (tissue, tissue, other, other), tuple(looks))
 
 
 def patch_brightness(scan: SyntheticScan, foreground: np.ndarray, play: np.random.Generator) -> np.ndarray:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from napari_strata.encoder.memory import kept_pages
 from napari_strata.encoder.network import NetworkShape, StrataEncoder, pick_device, torch_threads
 from napari_strata.encoder.patches import SyntheticBatches
 from napari_strata.encoder.tasks import Batch, pretext_loss
@@ -62,7 +63,7 @@ def pretrain(
     Path
         `output`.
     """
-    with torch_threads(threads):
+    with torch_threads(threads), kept_pages():
         _train(_Run.start(output, settings, pick_device(device)), workers, minutes, on_progress)
     return output
 

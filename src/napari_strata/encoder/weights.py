@@ -86,6 +86,13 @@ def load_encoder(path: Path | None = None, *, fold: bool = True) -> StrataEncode
     return encoder.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
+def read_recipe(path: Path | None = None) -> dict[str, Any]:
+    """Give the recipe in the header of a weights file (the shipped one if not given) that `load_encoder` can load."""
+    with safe_open(str(path or SHIPPED), framework="pt") as store:
+        recipe = json.loads((store.metadata() or {}).get("recipe", "{}"))
+    return recipe if isinstance(recipe, dict) else {}
+
+
 @lru_cache(maxsize=8)
 def weights_hash(path: Path | None = None) -> str:
     """Give the SHA-256 of a weights file (the shipped one if not given), for sidecars and cases."""

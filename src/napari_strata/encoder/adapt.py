@@ -1,0 +1,336 @@
+"""Adapting the encoder to a person's own unlabelled scans in minutes, only where that makes nothing worse."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from napari_strata.encoder.checks import CheckSet, Figures, check
+from napari_strata.encoder.memory import kept_pages
+from napari_strata.encoder.network import StrataEncoder, pick_device, torch_threads
+from napari_strata.encoder.patches import make_batch
+from napari_strata.encoder.real_patches import WorkingScan, dress, real_views
+from napari_strata.encoder.tasks import Batch, pretext_loss
+from napari_strata.encoder.weights import load_encoder, read_recipe, weights_hash, write_weights
+from napari_strata.errors import AdaptError, GeometryError, WriteError
+from napari_strata.settings import AdaptSettings, PretrainSettings
+from napari_strata.synthesis.synthesiser import Synthesiser
+from napari_strata.volume import Progress, Volume, no_progress
+
+logger = logging.getLogger(__name__)
+
+Way = Literal["statistics", "steps"]
+
+_SEED_OF_STEPS, _SEED_OF_CHECKS = 500_000_000, 600_000_000
+"""First seeds of synthetic patches, far from those of any pretraining."""
+_CHECKED_PAIRS, _CHECKED_PATCHES = 6, 10
+_FAULTS_OF_ITS_OWN = ("crop", "strip")
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptReport:
+    """What an adaptation did, in figures.
+
+    Parameters
+    ----------
+    output : Path
+        The weights that were written.
+    way : {"statistics", "steps"}
+        What they are: only the batch norms' statistics taken from the scans, or these and the steps of training.
+    before, statistics, steps : Figures
+        Of the weights as they were and of both candidates; `steps` is None if there was no time for any.
+    steps_done : int
+        Steps of self-supervised training.
+    scans : int
+        Scans that were used.
+    seconds : float
+        All together.
+    """
+
+    output: Path
+    way: Way
+    before: Figures
+    statistics: Figures
+    steps: Figures | None
+    steps_done: int
+    scans: int
+    seconds: float
+
+    @property
+    def after(self) -> Figures:
+        """The figures of what was written."""
+        return self.steps if self.way == "steps" and self.steps is not None else self.statistics
+
+    def table(self) -> str:
+        """Give the figures as text, a row each."""
+        return figures_table(self.before, self.statistics, self.steps)
+
+    def summary(self) -> str:
+        """Say in a line what was written."""
+        what = f"statistics and {self.steps_done} steps" if self.way == "steps" else "statistics only"
+        return f"{what}, from {self.scans} scan{'s' * (self.scans != 1)} in {self.seconds:.0f} s"
+
+
+_ROWS = {
+    "agreement": "agreement under re-rendering, your scans",
+    "clusters": "10 clusters agree (ARI), your scans",
+    "found_again": "voxels found again, your scans",
+    "probe_alike": "20-voxel probe, synthetic in their look",
+    "probe_known": "20-voxel probe, synthetic as before",
+}
+
+
+def figures_table(before: Figures, statistics: Figures, steps: Figures | None) -> str:
+    """Write the figures of both candidates beside those from before."""
+    columns = {"before": before, "statistics": statistics} | ({"steps": steps} if steps is not None else {})
+    lines = [" " * 42 + "".join(f"{name:>12}" for name in columns)]
+    lines += [f"{text:<42}" + "".join(f"{getattr(column, name):>12.3f}" for column in columns.values()) for name, text in _ROWS.items()]
+    return "\n".join(lines)
+
+
+def adapt(
+    scans: Sequence[Volume],
+    output: Path,
+    *,
+    settings: AdaptSettings | None = None,
+    weights: Path | None = None,
+    device: str = "auto",
+    threads: int = 0,
+    on_progress: Progress = no_progress,
+) -> AdaptReport:
+    """Adapt the encoder to a kind of scan from a few unlabelled ones, and write the new weights if they are better.
+
+    First the batch norms' running statistics are moved toward those of the scans' patches (Li et al., Revisiting Batch
+    Normalization for Practical Domain Adaptation, 2016). Then come some steps of the pretext tasks: on two
+    re-renderings of patches of the scans, and on synthetic patches of which one view is as before and one looks like
+    the scans. Both candidates are checked on patches kept aside; the better one that makes nothing worse is written.
+
+    Parameters
+    ----------
+    scans : sequence of Volume
+        At least one; labels are not asked for.
+    output : Path
+        Where the weights go (.safetensors); nothing is written if nothing got better.
+    settings : AdaptSettings, optional
+        Time, steps, and what counts as worse.
+    weights : Path, optional
+        The weights to start from; the shipped ones if not given.
+    device : {"auto", "cpu", "cuda"}
+        Where to compute.
+    threads : int
+        CPU threads; 0 takes every core.
+    on_progress : callable
+        Called as (done, total, stage); it may raise `Cancelled`.
+
+    Returns
+    -------
+    AdaptReport
+        Before and after.
+
+    Raises
+    ------
+    AdaptError
+        If there are no scans, or no candidate is better without making anything worse.
+    WriteError
+        If `output` exists.
+    WeightsError
+        If `weights` cannot be read or belong to another network.
+    """
+    if not scans:
+        raise AdaptError("There are no scans to adapt to. Give at least one scan of the kind you work with.")
+    if output.exists():
+        raise WriteError(f"{output} exists. Choose another name, or move it away.")
+    with torch_threads(threads), kept_pages():
+        return _Adaptation(settings or AdaptSettings(), weights, pick_device(device), on_progress).run(scans, output)
+
+
+class _Adaptation:
+    """One run: its clock, its synthesiser, its scans."""
+
+    def __init__(self, settings: AdaptSettings, weights: Path | None, device: torch.device, on_progress: Progress) -> None:
+        self.begun = time.monotonic()
+        self.settings, self.weights, self.device, self.on_progress = settings, weights, device, on_progress
+        self.before = load_encoder(weights, fold=False).to(device)
+        self.recipe = read_recipe(weights)
+        self.tasks = tasks_of(self.recipe, settings)
+        side = settings.patch_vox
+        self.synthesiser = Synthesiser((side, side, side), without=left_out(self.recipe))
+
+    def passed(self) -> float:
+        return (time.monotonic() - self.begun) / (60 * self.settings.minutes)
+
+    def run(self, scans: Sequence[Volume], output: Path) -> AdaptReport:
+        working = self._prepare(scans)
+        self.on_progress(0, 1, "checking the weights as they are")
+        aside = self._aside(working)
+        started = self.passed()
+        before = check(self.before, aside, self.device)
+        once = self.passed() - started
+        self.on_progress(0, 1, "taking statistics")
+        encoder = copy.deepcopy(self.before)
+        reestimate(encoder, self._patches(working), self.settings.statistics_share)
+        statistics = check(encoder, aside, self.device)
+        settled = copy.deepcopy(encoder)
+        done = self._train(encoder, working, until=1.0 - 1.3 * once)
+        self.on_progress(0, 1, "checking the weights")
+        steps = check(encoder, aside, self.device) if done else None
+        way = choose(before, statistics, steps, self.settings)
+        report = AdaptReport(output, way, before, statistics, steps, done, len(working), round(time.monotonic() - self.begun, 1))
+        write_weights(encoder if way == "steps" else settled, output, self._header(report, scans[: len(working)]))
+        return report
+
+    def _prepare(self, scans: Sequence[Volume]) -> list[WorkingScan]:
+        """Prepare as many scans as fit into a third of the time, at least one."""
+        working: list[WorkingScan] = []
+        for number, volume in enumerate(scans):
+            if working and self.passed() > 0.33:
+                logger.warning("Only %d of %d scans were used; give more minutes to use all.", len(working), len(scans))
+                break
+            self.on_progress(number, len(scans), "preparing scans")
+            try:
+                working.append(WorkingScan.prepare(volume, self.settings.patch_vox))
+            except GeometryError as err:
+                raise GeometryError(f"Cannot use {volume.path or volume.name or f'scan {number + 1}'}: {err}") from err
+        return working
+
+    def _aside(self, working: list[WorkingScan]) -> CheckSet:
+        first = _SEED_OF_CHECKS + 100_000 * self.settings.seed
+        chosen = [working[number % len(working)] for number in range(max(_CHECKED_PAIRS, _CHECKED_PATCHES))]
+        pairs = [real_views(chosen[k], self.settings.patch_vox, first + k) for k in range(_CHECKED_PAIRS)]
+        known = [dress(make_batch(self.synthesiser, [first + k]), chosen[k], first + k) for k in range(_CHECKED_PATCHES)]
+        return CheckSet(pairs, known)
+
+    def _patches(self, working: list[WorkingScan]) -> Iterable[Tensor]:
+        rng = np.random.default_rng(self.settings.seed)
+        for number in range(self.settings.statistics_batches):
+            scan = working[number % len(working)]
+            yield torch.stack([scan.patch(self.settings.patch_vox, rng)[None] for _ in range(2)]).to(self.device)
+
+    def _train(self, encoder: StrataEncoder, working: list[WorkingScan], *, until: float) -> int:
+        """Do self-supervised steps until the time is up, the batch norms' statistics frozen; gives how many."""
+        encoder.eval().requires_grad_(True)
+        optimiser = torch.optim.AdamW(encoder.parameters(), lr=self.settings.learning_rate, weight_decay=1e-5)
+        start, slowest = self.passed(), 0.0
+        for step in range(self.settings.steps):
+            begun = self.passed()
+            if begun + slowest > until:
+                return step
+            left = 1.0 - max(step / self.settings.steps, (begun - start) / max(until - start, 1e-9))
+            for group in optimiser.param_groups:
+                group["lr"] = self.settings.learning_rate * min(1.0, (step + 1) / 5, 2 * left + 0.05)
+            scan = working[step % len(working)]
+            loss = self._loss(encoder, scan, _SEED_OF_STEPS + 100_000 * self.settings.seed + step)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(encoder.parameters(), 5.0)
+            optimiser.step()
+            slowest = max(slowest, self.passed() - begun)
+            self.on_progress(step + 1, self.settings.steps, "training")
+        return self.settings.steps
+
+    def _loss(self, encoder: StrataEncoder, scan: WorkingScan, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)
+        synthetic = dress(make_batch(self.synthesiser, [seed], coarse=self.tasks.coarse_labels), scan, seed)
+        loss = pretext_loss(encoder, synthetic.to(self.device), self.tasks, generator)["total"]
+        if self.settings.real_weight:
+            views = real_views(scan, self.settings.patch_vox, seed)
+            own = Batch(views, (), ((0, 0),)).to(self.device)
+            loss = loss + self.settings.real_weight * pretext_loss(encoder, own, self.tasks, generator)["total"]
+        return loss
+
+    def _header(self, report: AdaptReport, scans: Sequence[Volume]) -> dict[str, Any]:
+        figures = {"before": report.before.to_dict(), "after": report.after.to_dict()}
+        own = {
+            "from_sha256": weights_hash(self.weights),
+            "scans": len(scans),
+            "way": report.way,
+            "steps": report.steps_done if report.way == "steps" else 0,
+            "seconds": report.seconds,
+            "settings": self.settings.to_dict(),
+            "figures": figures,
+        }
+        return {**self.recipe, "adapted": [*self.recipe.get("adapted", []), own]}
+
+
+def choose(before: Figures, statistics: Figures, steps: Figures | None, settings: AdaptSettings) -> Way:
+    """Choose the candidate that gained most among those that harm nothing.
+
+    Raises
+    ------
+    AdaptError
+        If there is none, or it gained less than `settings.least_gain`.
+    """
+    candidates: dict[Way, Figures] = {"statistics": statistics}
+    if steps is not None:
+        candidates["steps"] = steps
+    gains = {way: gain(before, found) for way, found in candidates.items() if not harms(before, found, settings)}
+    best = max(gains, key=lambda way: gains[way], default=None)
+    if best is None or gains[best] < settings.least_gain:
+        raise AdaptError(
+            "Adapting did not make the encoder better for these scans without making something worse; nothing was written. "
+            "Go on with the weights you have, or give more --minutes.",
+            figures_table(before, statistics, steps),
+        )
+    return best
+
+
+def gain(before: Figures, after: Figures) -> float:
+    """Give how much better figures are: what the probe gained in the scans' look, and half of what agreement gained."""
+    return after.probe_alike - before.probe_alike + 0.5 * (after.agreement - before.agreement)
+
+
+def harms(before: Figures, after: Figures, settings: AdaptSettings) -> bool:
+    """Say whether a probe or the finding again of voxels fell by more than is allowed, or stability by much more."""
+    fall = settings.most_fall
+    allowed = {"probe_known": fall, "probe_alike": fall, "found_again": fall, "agreement": 2 * fall, "clusters": 10 * fall}
+    return any(getattr(after, name) < getattr(before, name) - most for name, most in allowed.items())
+
+
+def reestimate(encoder: nn.Module, patches: Iterable[Tensor], share: float) -> None:
+    """Move the running statistics of every batch norm toward those of patches, in place.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        Unfolded.
+    patches : iterable of (n, 1, z, y, x) tensors
+        Brightness in [0, 1].
+    share : float
+        Weight of the new statistics, 0 to 1; the rest stays with the old ones.
+    """
+    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm3d) and module.track_running_stats]
+    old = [(norm.running_mean.clone(), norm.running_var.clone(), norm.momentum) for norm in norms]  # type: ignore[union-attr]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    with torch.no_grad():
+        for patch in patches:
+            encoder.decode(patch.contiguous(memory_format=torch.channels_last_3d))  # type: ignore[operator]
+    for norm, (mean, variance, momentum) in zip(norms, old, strict=True):
+        norm.running_mean.lerp_(mean, 1.0 - share)  # type: ignore[union-attr]
+        norm.running_var.lerp_(variance, 1.0 - share)  # type: ignore[union-attr]
+        norm.momentum = momentum
+        norm.eval()
+
+
+def tasks_of(recipe: dict[str, Any], settings: AdaptSettings) -> PretrainSettings:
+    """Give the pretext tasks of the recipe that the weights were made with, on patches of this adaptation."""
+    known = {knob.name for knob in fields(PretrainSettings)}
+    values = {name: value for name, value in recipe.items() if name in known}
+    return PretrainSettings.from_dict({**values, "patch_vox": settings.patch_vox, "batch": 1, "views": 2})
+
+
+def left_out(recipe: dict[str, Any]) -> tuple[str, ...]:
+    """Name what the synthetic patches leave out: all that the pretraining left out, and cut-off scans."""
+    return tuple(dict.fromkeys([name for name in str(recipe.get("without", "")).split(",") if name] + list(_FAULTS_OF_ITS_OWN)))

@@ -1,0 +1,89 @@
+"""What the commands share on the terminal: flags made from settings, progress on stderr, checks of outputs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from napari_strata.errors import WriteError
+
+
+def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
+    """Make one flag per knob."""
+    group = parser.add_argument_group("settings")
+    hints = get_type_hints(settings)
+    for knob in fields(settings):
+        kind: Any = hints[knob.name]
+        unit = f" {knob.metadata['unit']}" if knob.metadata["unit"] else ""
+        text = f"{knob.metadata['description']} (default: {knob.default}{unit})".replace("%", "%%")
+        flag = "--" + knob.name.replace("_", "-")
+        if get_origin(kind) is Literal:
+            group.add_argument(flag, choices=get_args(kind), help=text)
+        else:
+            group.add_argument(flag, type=kind, metavar=kind.__name__.upper(), help=text)
+
+
+def _given(arguments: argparse.Namespace, settings: type) -> dict[str, Any]:
+    """Collect the knobs that were given as flags."""
+    values = {knob.name: getattr(arguments, knob.name) for knob in fields(settings)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def settings_of(arguments: argparse.Namespace, settings: Any, table: str, base: Any = None) -> Any:
+    """Make settings: flags over `base`, or over the TOML file, or over the defaults."""
+    if base is None:
+        base = settings.from_toml(arguments.settings, table) if arguments.settings else settings()
+    return settings.from_dict({**base.to_dict(), **_given(arguments, settings)})
+
+
+def progress(quiet: bool) -> Callable[[int, int, str], None]:
+    """Show progress on stderr: one line that changes on a terminal, plain lines elsewhere."""
+    if quiet:
+        return lambda done, total, stage: None
+    begun, live = time.monotonic(), sys.stderr.isatty()
+    last = [""]
+
+    def show(done: int, total: int, stage: str) -> None:
+        line = f"[{time.monotonic() - begun:5.1f} s] {stage}" + (f" {done}/{total}" if total > 1 else "")
+        if live:
+            print(f"\r\033[K{line}", end="\n" if stage == "done" else "", file=sys.stderr, flush=True)
+        elif stage != last[0]:
+            print(line, file=sys.stderr, flush=True)
+        last[0] = stage
+
+    return show
+
+
+def progress_of_steps() -> Callable[[int, int, str], None]:
+    """Show the steps of a training on stderr, and how long the rest takes."""
+    begun, live = time.monotonic(), sys.stderr.isatty()
+    first: list[int] = []
+
+    def show(done: int, total: int, stage: str) -> None:
+        first.append(done) if not first else None
+        passed = time.monotonic() - begun
+        left = passed / max(done - first[0], 1) * (total - done) if done > first[0] else float("nan")
+        line = f"step {done}/{total}, {stage}, {passed / 60:.1f} min, about {left / 60:.0f} min left"
+        print(f"\r\033[K{line}" if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
+
+    return show
+
+
+def check_writable(*paths: Path | None, scan: str = "") -> None:
+    """Say early that an output cannot be written or would replace the scan, before the work is done."""
+    given = [path for path in paths if path is not None]
+    for path in given:
+        if scan and path.exists() and Path(scan).exists() and path.samefile(scan):
+            raise WriteError(f"{path} is the scan itself. Choose another name.")
+        if sum(path.resolve() == other.resolve() for other in given) > 1:
+            raise WriteError(f"Two outputs would be written to {path}. Give each its own name.")
+        if not path.parent.is_dir():
+            raise WriteError(f"Cannot write {path}: there is no folder {path.parent}. Create it first.")
+        if not os.access(path.parent, os.W_OK) or path.is_dir():
+            raise WriteError(f"Cannot write {path}. Choose a file name in a folder that you may write to.")
