@@ -101,11 +101,12 @@ def test_resampling_keeps_a_ramp_in_its_place(shape):
     assert out[inner] == pytest.approx((z + 2 * y + 3 * x)[inner], abs=0.02)
 
 
-def test_a_slow_change_over_the_coils_is_flattened():
+@pytest.mark.parametrize("voxel_mm", [5.0, 2.2])
+def test_a_slow_change_over_the_coils_is_flattened_in_large_and_small_bodies(voxel_mm):
     z = np.linspace(0.6, 1.5, 40)[:, None, None]
     tissue = np.where(ball(BODY.shape, (20, 22, 24), 9), 0.65, 0.45)
     light = np.where(BODY, tissue * z / 1.5, 0).astype(np.float32)
-    spacing = np.array([5.0, 5.0, 5.0])
+    spacing = np.full(3, voxel_mm)
     flat = flatten_bias(light, BODY, spacing)
     rim = BODY & (tissue < 0.5)
 

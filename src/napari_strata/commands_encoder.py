@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_strata.errors import AdaptError, WriteError
+from napari_strata.errors import AdaptError, WeightsError, WriteError
 from napari_strata.settings import RECIPES, AdaptSettings, PretrainSettings
-from napari_strata.terminal import add_settings, check_writable, progress, progress_of_steps, settings_of
+from napari_strata.terminal import add_settings, check_writable, line_ended, progress, progress_of_steps, settings_of
 
 if TYPE_CHECKING:
     from napari_strata.volume import Volume
@@ -34,7 +34,7 @@ def _add_pretrain(commands: Any) -> None:
     parser = commands.add_parser("pretrain", help="pretrain the encoder on synthetic scans; goes on where it stopped")
     parser.add_argument("-o", "--output", type=Path, required=True, help="weights to write (.safetensors); .state beside it resumes")
     parser.add_argument("--minutes", type=float, help="stop after this long, having saved")
-    parser.add_argument("--workers", type=int, default=0, help="processes that synthesise scans meanwhile; the weights are the same")
+    parser.add_argument("--workers", type=int, default=0, help="processes that synthesise scans meanwhile, on the CPU as without them; the weights are the same")
     _add_machine(parser)
     base = parser.add_mutually_exclusive_group()
     base.add_argument("--recipe", choices=tuple(RECIPES), help="a recipe by its name; v1 made the shipped weights; flags win")
@@ -45,18 +45,21 @@ def _add_pretrain(commands: Any) -> None:
 
 def _pretrain(arguments: argparse.Namespace) -> None:
     recipe = settings_of(arguments, PretrainSettings, "pretrain", RECIPES.get(arguments.recipe))
-    check_writable(arguments.output)
+    _check_weights_name(arguments.output)
+    if arguments.output.exists() and not arguments.output.with_suffix(".state").exists():
+        raise WriteError(f"{arguments.output} exists, without the .state that a run goes on from. Move it away, or choose another name.")
     from napari_strata.encoder.pretrain import pretrain
 
-    pretrain(
-        arguments.output,
-        recipe,
-        device=arguments.device,
-        threads=arguments.threads,
-        workers=arguments.workers,
-        minutes=arguments.minutes,
-        on_progress=progress_of_steps(),
-    )
+    with line_ended(progress_of_steps()) as show:
+        pretrain(
+            arguments.output,
+            recipe,
+            device=arguments.device,
+            threads=arguments.threads,
+            workers=arguments.workers,
+            minutes=arguments.minutes,
+            on_progress=show,
+        )
     print(f"{arguments.output}: done")
 
 
@@ -75,27 +78,35 @@ def _add_adapt(commands: Any) -> None:
 
 def _adapt(arguments: argparse.Namespace) -> None:
     settings = settings_of(arguments, AdaptSettings, "adapt")
-    check_writable(arguments.output)
-    if arguments.output.suffix != ".safetensors":
-        raise WriteError(f"Cannot write {arguments.output}: the name must end in .safetensors.")
+    _check_weights_name(arguments.output)
+    weights = arguments.weights
+    if weights is not None and (weights.is_dir() or weights.suffix.lower() != ".safetensors"):
+        raise WeightsError(f"Cannot start from {weights}: adapt works on Strata's own weights (.safetensors) only.")
     scans = _read_some(arguments.scans, arguments.modality)
     from napari_strata.encoder.adapt import adapt
 
     try:
-        report = adapt(
-            scans,
-            arguments.output,
-            settings=settings,
-            weights=arguments.weights,
-            device=arguments.device,
-            threads=arguments.threads,
-            on_progress=progress(arguments.quiet),
-        )
+        with line_ended(progress(arguments.quiet), quiet=arguments.quiet) as show:
+            report = adapt(
+                scans,
+                arguments.output,
+                settings=settings,
+                weights=weights,
+                device=arguments.device,
+                threads=arguments.threads,
+                on_progress=show,
+            )
     except AdaptError as err:
         print(err.table, file=sys.stderr)
         raise
     print(report.table())
     print(f"{arguments.output}: {report.summary()}")
+
+
+def _check_weights_name(output: Path) -> None:
+    check_writable(output)
+    if output.suffix != ".safetensors":
+        raise WriteError(f"Cannot write {output}: the name must end in .safetensors.")
 
 
 def _read_some(paths: Sequence[str], modality: Any) -> list[Volume]:

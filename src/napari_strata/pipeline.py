@@ -16,6 +16,8 @@ from napari_strata.settings import Device, ProposeSettings
 from napari_strata.volume import Progress, Volume, no_progress
 
 if TYPE_CHECKING:
+    from napari_strata.encoder.network import Encoder
+    from napari_strata.proposal.build import Evidence
     from napari_strata.proposal.proposal import Proposal
 
 logger = logging.getLogger(__name__)
@@ -82,36 +84,41 @@ def propose(
         If a CUDA device is asked for and there is none.
     """
     from napari_strata.encoder.bring import encoder_hash, encoder_record, open_encoder
-    from napari_strata.encoder.embed import choose_grid, embed_brightness, encoder_brightness, prepare_brightness
     from napari_strata.encoder.network import pick_device, torch_threads
-    from napari_strata.preprocess import body_mask, filter_threads
-    from napari_strata.proposal.build import Evidence, build_proposal
+    from napari_strata.preprocess import filter_threads
+    from napari_strata.proposal.build import build_proposal
 
     chosen = settings or ProposeSettings()
     watch = Stopwatch()
     kind = pick_device(device).type
     with torch_threads(threads) as used_threads, filter_threads(threads):
-        on_progress(0, 1, "finding the body")
-        with watch.stage("prepare"):
-            inside = body_mask(volume)
-            grid = choose_grid(inside, volume, chosen)
-            light = prepare_brightness(volume, inside, chosen)
-        with watch.stage("encode"):
-            encoder = open_encoder(weights)
-            seen = encoder_brightness(light, inside, volume.modality)
-            features = embed_brightness(seen, grid, encoder, settings=chosen, device=device, on_progress=on_progress)
+        encoder = open_encoder(weights)
+        evidence = _look(volume, chosen, encoder, watch, device=device, on_progress=on_progress)
         with watch.stage("build"):
-            proposal = build_proposal(Evidence(volume, inside, light, features), chosen, seed=seed, on_progress=on_progress)
-    provenance = {
-        "settings": chosen.to_dict(),
-        "run": {"seed": seed, "device": kind, "threads": used_threads},
-        "working_spacing_zyx_mm": [round(s, 4) for s in grid.spacing_zyx_mm],
-        "weights_sha256": encoder_hash(weights),
-        "encoder": encoder_record(encoder),
-        "versions": versions(),
-        "seconds": watch.seconds,
-    }
-    return replace(proposal, provenance=provenance)
+            proposal = build_proposal(evidence, chosen, seed=seed, on_progress=on_progress)
+    run = {"seed": seed, "device": kind, "threads": used_threads}
+    how = {"settings": chosen.to_dict(), "run": run, "working_spacing_zyx_mm": [round(s, 4) for s in evidence.features.grid.spacing_zyx_mm]}
+    what = {"weights_sha256": encoder_hash(weights), "encoder": encoder_record(encoder), "versions": versions()}
+    return replace(proposal, provenance={**how, **what, "seconds": watch.seconds})
+
+
+def _look(
+    volume: Volume, settings: ProposeSettings, encoder: Encoder, watch: Stopwatch, *, device: Device, on_progress: Progress
+) -> Evidence:
+    """Find the body and its brightness, and run the encoder over it."""
+    from napari_strata.encoder.embed import choose_grid, embed_brightness, encoder_brightness, prepare_brightness
+    from napari_strata.preprocess import body_mask
+    from napari_strata.proposal.build import Evidence
+
+    on_progress(0, 1, "finding the body")
+    with watch.stage("prepare"):
+        inside = body_mask(volume)
+        grid = choose_grid(inside, volume, settings)
+        light = prepare_brightness(volume, inside, settings)
+    with watch.stage("encode"):
+        seen = encoder_brightness(light, inside, volume.modality)
+        features = embed_brightness(seen, grid, encoder, settings=settings, device=device, on_progress=on_progress)
+    return Evidence(volume, inside, light, features)
 
 
 def versions() -> dict[str, str]:

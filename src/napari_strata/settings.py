@@ -22,6 +22,8 @@ def _knob(
     *,
     minimum: float | None = None,
     maximum: float | None = None,
+    multiple_of: int | None = None,
+    names: bool = False,
     unit: str = "",
 ) -> Any:
     metadata: dict[str, Any] = {"description": description, "unit": unit}
@@ -29,6 +31,10 @@ def _knob(
         metadata["minimum"] = minimum
     if maximum is not None:
         metadata["maximum"] = maximum
+    if multiple_of is not None:
+        metadata["multiple_of"] = multiple_of
+    if names:
+        metadata["names"] = True
     return field(default=default, metadata=metadata)
 
 
@@ -92,6 +98,14 @@ def _check(name: str, value: Any, hint: Any, limits: dict[str, Any]) -> None:
     low, high = limits.get("minimum"), limits.get("maximum")
     if hint in (int, float) and not ((low is None or value >= low) and (high is None or value <= high)):
         raise SettingsError(f"{name} is {value}; it must lie between {low} and {high} {limits.get('unit', '')}".rstrip() + ".")
+    multiple = limits.get("multiple_of")
+    if multiple is not None and value % multiple:
+        raise SettingsError(f"{name} is {value}; it must be a multiple of {multiple}.")
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """Give the names in a text, separated by commas or spaces."""
+    return tuple(text.replace(",", " ").split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +147,8 @@ class PretrainSettings(_Checked):
     steps: int = _knob(4000, "Optimiser steps", minimum=1, maximum=10_000_000)
     batch: int = _knob(2, "Synthetic anatomies per step", minimum=1, maximum=256)
     views: int = _knob(2, "Renderings of each anatomy", minimum=1, maximum=4)
-    patch_vox: int = _knob(64, "Side of a patch, a multiple of 16", minimum=16, maximum=256, unit="voxels")
-    without: str = _knob("", "Families, contrasts or faults to leave out, separated by commas")
+    patch_vox: int = _knob(64, "Side of a patch, a multiple of 16", minimum=16, maximum=256, multiple_of=16, unit="voxels")
+    without: str = _knob("", "Families, contrasts or faults to leave out, separated by commas or spaces", names=True)
     voxels_per_patch: int = _knob(512, "Voxels contrasted per patch and label set", minimum=32, maximum=8192)
     temperature: float = _knob(0.15, "Temperature of the contrast", minimum=0.01, maximum=2.0)
     contrast_levels: Literal["four", "finest"] = _knob("four", "Levels at which voxels are contrasted")
@@ -159,7 +173,7 @@ class AdaptSettings(_Checked):
     minutes: float = _knob(2.0, "Time for all of it, reading aside", minimum=0.05, maximum=1440.0, unit="min")
     steps: int = _knob(60, "Most steps of training; the time may end them earlier", minimum=0, maximum=100_000)
     learning_rate: float = _knob(5e-4, "Peak learning rate of AdamW", minimum=1e-6, maximum=0.1)
-    patch_vox: int = _knob(48, "Side of a patch, a multiple of 16", minimum=16, maximum=256, unit="voxels")
+    patch_vox: int = _knob(48, "Side of a patch, a multiple of 16", minimum=16, maximum=256, multiple_of=16, unit="voxels")
     statistics_batches: int = _knob(24, "Pairs of patches that the batch norms' statistics are taken from", minimum=2, maximum=1000)
     statistics_share: float = _knob(0.5, "Weight of the scans' statistics against those of the pretraining", minimum=0.0, maximum=1.0)
     real_weight: float = _knob(0.5, "Weight of the tasks on the scans against those on synthetic patches", minimum=0.0, maximum=10.0)

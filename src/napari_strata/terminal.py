@@ -6,12 +6,14 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from napari_strata.errors import WriteError
+from napari_strata.settings import names_in
 
 
 def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
@@ -25,6 +27,8 @@ def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
         flag = "--" + knob.name.replace("_", "-")
         if get_origin(kind) is Literal:
             group.add_argument(flag, choices=get_args(kind), help=text)
+        elif knob.metadata.get("names"):
+            group.add_argument(flag, nargs="+", metavar="NAME", help=text)
         else:
             group.add_argument(flag, type=kind, metavar=kind.__name__.upper(), help=text)
 
@@ -32,7 +36,7 @@ def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
 def _given(arguments: argparse.Namespace, settings: type) -> dict[str, Any]:
     """Collect the knobs that were given as flags."""
     values = {knob.name: getattr(arguments, knob.name) for knob in fields(settings)}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: ",".join(names_in(" ".join(value))) if isinstance(value, list) else value for name, value in values.items() if value is not None}
 
 
 def settings_of(arguments: argparse.Namespace, settings: Any, table: str, base: Any = None) -> Any:
@@ -73,6 +77,22 @@ def progress_of_steps() -> Callable[[int, int, str], None]:
         print(f"\r\033[K{line}" if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
 
     return show
+
+
+@contextmanager
+def line_ended(show: Callable[[int, int, str], None], *, quiet: bool = False) -> Iterator[Callable[[int, int, str], None]]:
+    """Give `show`, and end its changing line on a terminal when the work ends, however it ends."""
+    last = ["done"]
+
+    def shown(done: int, total: int, stage: str) -> None:
+        show(done, total, stage)
+        last[0] = stage
+
+    try:
+        yield shown
+    finally:
+        if not quiet and last[0] != "done" and sys.stderr.isatty():
+            print(file=sys.stderr, flush=True)
 
 
 def check_writable(*paths: Path | None, scan: str = "") -> None:

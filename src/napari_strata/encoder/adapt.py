@@ -6,7 +6,7 @@ import copy
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from napari_strata.encoder.real_patches import WorkingScan, dress, real_views
 from napari_strata.encoder.tasks import Batch, pretext_loss
 from napari_strata.encoder.weights import load_encoder, read_recipe, weights_hash, write_weights
 from napari_strata.errors import AdaptError, GeometryError, WriteError
-from napari_strata.settings import AdaptSettings, PretrainSettings
+from napari_strata.settings import AdaptSettings, PretrainSettings, names_in
 from napari_strata.synthesis.synthesiser import Synthesiser
 from napari_strata.volume import Progress, Volume, no_progress
 
@@ -162,6 +162,8 @@ class _Adaptation:
         self.before = load_encoder(weights, fold=False).to(device)
         self.recipe = read_recipe(weights)
         self.tasks = tasks_of(self.recipe, settings)
+        # Without labels a contrast could only drive voxels of one tissue apart, and measured so: the probe fell by 0.05.
+        self.own_tasks = replace(self.tasks, contrast_weight=0.0)
         side = settings.patch_vox
         self.synthesiser = Synthesiser((side, side, side), without=left_out(self.recipe))
 
@@ -245,7 +247,7 @@ class _Adaptation:
         if self.settings.real_weight:
             views = real_views(scan, self.settings.patch_vox, seed)
             own = Batch(views, (), ((0, 0),)).to(self.device)
-            loss = loss + self.settings.real_weight * pretext_loss(encoder, own, self.tasks, generator)["total"]
+            loss = loss + self.settings.real_weight * pretext_loss(encoder, own, self.own_tasks, generator)["total"]
         return loss
 
     def _header(self, report: AdaptReport, scans: Sequence[Volume]) -> dict[str, Any]:
@@ -333,4 +335,4 @@ def tasks_of(recipe: dict[str, Any], settings: AdaptSettings) -> PretrainSetting
 
 def left_out(recipe: dict[str, Any]) -> tuple[str, ...]:
     """Name what the synthetic patches leave out: all that the pretraining left out, and cut-off scans."""
-    return tuple(dict.fromkeys([name for name in str(recipe.get("without", "")).split(",") if name] + list(_FAULTS_OF_ITS_OWN)))
+    return tuple(dict.fromkeys((*names_in(str(recipe.get("without", ""))), *_FAULTS_OF_ITS_OWN)))

@@ -31,6 +31,7 @@ NETWORKS = (
 _HOME = "monai.networks.nets"
 _CONFIGS = tuple(f"configs/{stem}.{suffix}" for stem in ("inference", "evaluate", "train") for suffix in ("json", "yaml", "yml"))
 _WEIGHTS = ("models/model.safetensors", "models/model.pt", "models/model.pth")
+_TURNS = ("Orientation", "Orientationd", "OrientationD", "OrientationDict")
 _DEEPEST = 16
 """References that may point to references."""
 _WRITE_ONE = "Write a description (.toml) as shown in docs/bring_your_own.md"
@@ -124,14 +125,25 @@ def _load(path: Path) -> dict[str, Any]:
         if path.suffix.lower() == ".toml":
             return tomllib.loads(path.read_text(encoding="utf-8"))
         # MONAI reads JSON as it stands, YAML with a safe loader, and evaluates nothing at this point.
-        content = ConfigParser.load_config_file(path)
+        content = ConfigParser.load_config_file(path) if path.suffix.lower() == ".json" else _load_yaml(path)
     except FileNotFoundError as err:
         raise WeightsError(f"Encoder weights: there is no {path}. Check the name that was given to --encoder.") from err
     except (OSError, ValueError) as err:
         raise WeightsError(f"{path} cannot be read ({err}). Mend the file.") from err
+    except ImportError as err:
+        raise WeightsError(f"{path} is YAML, and PyYAML is not installed. Install it (pip install pyyaml). {_WRITE_ONE}, otherwise.") from err
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds no table of names and values. {_WRITE_ONE}.")
     return content
+
+
+def _load_yaml(path: Path) -> Any:
+    from yaml import YAMLError
+
+    try:
+        return ConfigParser.load_config_file(path)
+    except YAMLError as err:
+        raise ValueError(f"it is not valid YAML: {err}") from err
 
 
 def _read_bundle(folder: Path) -> NetworkDescription:
@@ -154,7 +166,7 @@ def _read_bundle(folder: Path) -> NetworkDescription:
     home, _, name = target.rpartition(".")
     if home and home != _HOME and not home.startswith(f"{_HOME}."):
         raise WeightsError(f"{source} asks for {target!r}. Strata only builds networks of {_HOME}; nothing was run.")
-    return NetworkDescription(name, weights[0], definition, orientation=_orientation_of(config), source=source)
+    return NetworkDescription(name, weights[0], definition, orientation=_orientation_of(config, source), source=source)
 
 
 def _plain(value: Any, config: dict[str, Any], source: Path, *, allowed_target: bool = False, depth: int = 0) -> Any:
@@ -189,16 +201,28 @@ def _follow(reference: str, config: dict[str, Any], source: Path) -> Any:
         try:
             found = found[int(step)] if isinstance(found, list) else found[step]
         except (KeyError, IndexError, TypeError, ValueError) as err:
-            raise WeightsError(f"{source}: 'network_def' refers to {reference!r}, which cannot be looked up. Write a description.") from err
+            raise WeightsError(f"{source}: it refers to {reference!r}, which cannot be looked up. Write a description.") from err
     return found
 
 
-def _orientation_of(config: dict[str, Any]) -> str:
+def _orientation_of(config: dict[str, Any], source: Path) -> str:
     """Give the orientation that a bundle brings its images to; RAS, MONAI's habit, where it does not say."""
     for part in _tables(config):
+        if str(part.get("_target_")).rpartition(".")[2] not in _TURNS or part.get("_disabled_") is True:
+            continue
+        if part.get("as_closest_canonical") is True:
+            return "RAS"
         codes = part.get("axcodes")
-        if part.get("_target_") in ("Orientationd", "Orientation") and isinstance(codes, str) and not codes.startswith(("@", "$", "%")):
-            return codes
+        if isinstance(codes, str) and codes.startswith("@"):
+            codes = _follow(codes, config, source)
+        if isinstance(codes, list) and all(isinstance(code, str) for code in codes):
+            codes = "".join(codes)
+        if not isinstance(codes, str) or codes.startswith(("@", "$", "%")):
+            raise WeightsError(
+                f"{source}: {part['_target_']} turns images to {codes!r}, which cannot be read without running it. "
+                f"{_WRITE_ONE}, with its orientation."
+            )
+        return codes
     return "RAS"
 
 

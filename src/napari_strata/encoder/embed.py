@@ -140,7 +140,7 @@ class FeatureMap:
 def brightness_codes(light: NDArray[np.float32]) -> NDArray[np.float32]:
     """Turn brightness (z, y, x) in [0, 1] into soft codes, (code, z, y, x) float32 of length 2 at each voxel.
 
-    A linear classifier can pick a range of brightness from them, and they weigh a little more than one level of features.
+    A linear classifier can pick a range of brightness from them; they weigh as much as the four levels of features together.
     """
     centers = np.linspace(0.0, 1.0, CODES, dtype=np.float32)
     codes = np.empty((CODES, *light.shape), np.float32)

@@ -17,6 +17,10 @@ def kept_pages() -> Iterator[None]:
 
     Every layer of a large scan needs blocks of hundreds of megabytes. By default glibc maps each one afresh, and
     clearing the pages took as long as the layers did.
+
+    Afterwards the thresholds are those that glibc usually grows to, but fixed: a call of mallopt switches its dynamic
+    threshold off for the rest of the process. The setting is the process's own: of overlapping uses in two threads, the
+    first to end ends the other's too. Both cost speed only.
     """
     libc = _glibc()
     if libc is None:

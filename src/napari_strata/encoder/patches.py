@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from napari_strata.encoder.tasks import Batch
 from napari_strata.preprocess import brightness, gamma_to_middle
-from napari_strata.settings import PretrainSettings
+from napari_strata.settings import PretrainSettings, names_in
 from napari_strata.synthesis.synthesiser import Synthesiser, SyntheticScan
 
 
@@ -25,7 +25,7 @@ class SyntheticBatches(Dataset[Batch]):
     def __init__(self, settings: PretrainSettings) -> None:
         self.settings = settings
         side = settings.patch_vox
-        self.synthesiser = Synthesiser((side, side, side), without=tuple(settings.without.split(",")) if settings.without else ())
+        self.synthesiser = Synthesiser((side, side, side), without=names_in(settings.without))
 
     def __len__(self) -> int:
         return self.settings.steps

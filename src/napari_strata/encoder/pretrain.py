@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +21,15 @@ from napari_strata.encoder.patches import SyntheticBatches
 from napari_strata.encoder.tasks import Batch, pretext_loss
 from napari_strata.encoder.weights import write_tensors, write_weights
 from napari_strata.errors import WeightsError
-from napari_strata.settings import PretrainSettings
+from napari_strata.settings import PretrainSettings, names_in
 from napari_strata.volume import Progress, no_progress
 
 logger = logging.getLogger(__name__)
 
 LOSSES = ("contrast", "agreement", "inpaint", "next_slice")
 """The columns of a run's curve."""
+_FREE = ("steps", "checkpoint_minutes")
+"""Knobs that may change when a run goes on."""
 
 
 def pretrain(
@@ -52,7 +55,8 @@ def pretrain(
     threads : int
         CPU threads; 0 takes every core.
     workers : int
-        Processes that synthesise the next scans meanwhile; 0 does it in this one. The result is the same.
+        Processes that synthesise the next scans meanwhile; 0 does it in this one. The result is the same: scans are
+        made on the CPU either way.
     minutes : float, optional
         Stop after this long, having saved; otherwise after `settings.steps`.
     on_progress : callable
@@ -62,6 +66,11 @@ def pretrain(
     -------
     Path
         `output`.
+
+    Raises
+    ------
+    WeightsError
+        If the state of an earlier run cannot be read, or belongs to another recipe.
     """
     with torch_threads(threads), kept_pages():
         _train(_Run.start(output, settings, pick_device(device)), workers, minutes, on_progress)
@@ -147,10 +156,22 @@ class _Run:
         tensors["curve"] = torch.tensor(self.curve, dtype=torch.float32).reshape(-1, len(LOSSES))
         write_tensors(tensors, self.state_path, {"step": str(self.step), "recipe": json.dumps(recipe)})
 
+    def _check_recipe(self, recipe: dict[str, Any]) -> None:
+        """Refuse to go on with other settings than the state's; a knob that it does not know had its default."""
+        kept = {knob.name: recipe.get(knob.name, knob.default) for knob in fields(PretrainSettings)}
+        given = self.settings.to_dict()
+        kept["without"], given["without"] = (sorted(names_in(str(one["without"]))) for one in (kept, given))
+        if other := [f"{name} ({kept[name]!r}, now {given[name]!r})" for name in given if name not in _FREE and kept[name] != given[name]]:
+            raise WeightsError(
+                f"{self.state_path} was begun with other settings: {', '.join(other)}. "
+                "Give the same ones to go on, or move it away to start afresh."
+            )
+
     def _resume(self) -> None:
         try:
             with safe_open(str(self.state_path), framework="pt") as store:
-                recipe = json.loads(store.metadata()["recipe"])
+                recipe = dict(json.loads(store.metadata()["recipe"]))
+                self._check_recipe(recipe)
                 tensors = {name: store.get_tensor(name) for name in store.keys()}  # noqa: SIM118
             self.encoder.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
             self.curve = [tuple(row) for row in tensors["curve"].reshape(-1, len(LOSSES)).tolist()]

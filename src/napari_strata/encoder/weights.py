@@ -87,13 +87,38 @@ def load_encoder(path: Path | None = None, *, fold: bool = True) -> StrataEncode
 
 
 def read_recipe(path: Path | None = None) -> dict[str, Any]:
-    """Give the recipe in the header of a weights file (the shipped one if not given) that `load_encoder` can load."""
-    with safe_open(str(path or SHIPPED), framework="pt") as store:
-        recipe = json.loads((store.metadata() or {}).get("recipe", "{}"))
+    """Give the recipe in the header of a weights file (the shipped one if not given) that `load_encoder` can load.
+
+    Raises
+    ------
+    WeightsError
+        If the header cannot be read.
+    """
+    source = path or SHIPPED
+    try:
+        with safe_open(str(source), framework="pt") as store:
+            recipe = json.loads((store.metadata() or {}).get("recipe", "{}"))
+    except (SafetensorError, OSError, ValueError) as err:
+        raise WeightsError(f"The recipe in {source} cannot be read ({err}). Use weights made by `strata pretrain`.") from err
     return recipe if isinstance(recipe, dict) else {}
 
 
-@lru_cache(maxsize=8)
 def weights_hash(path: Path | None = None) -> str:
-    """Give the SHA-256 of a weights file (the shipped one if not given), for sidecars and cases."""
-    return hashlib.sha256((path or SHIPPED).read_bytes()).hexdigest()
+    """Give the SHA-256 of a weights file (the shipped one if not given), for sidecars and cases.
+
+    Raises
+    ------
+    WeightsError
+        If it cannot be read.
+    """
+    source = path or SHIPPED
+    try:
+        now = source.stat()
+        return _hash_of(source.absolute(), now.st_size, now.st_mtime_ns)
+    except OSError as err:
+        raise WeightsError(f"Encoder weights in {source} cannot be read ({err.strerror}). Check the name.") from err
+
+
+@lru_cache(maxsize=8)
+def _hash_of(path: Path, size: int, changed_ns: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -22,7 +22,7 @@ _AIR_BLOCK_MM = 40.0
 _TISSUE_LEVELS = (0.5, 0.5, 0.1, 0.0)
 _REGION_LEVELS = (0.7, 0.8, 1.0, 1.0)
 """How much each encoder level says about tissue, and about what belongs together."""
-_TISSUE_BRIGHTNESS, _REGION_BRIGHTNESS = 8.0, 4.0
+_TISSUE_BRIGHTNESS, _REGION_BRIGHTNESS = 10.0, 4.0
 """Weight of brightness, which spans 1, against features of unit length; chosen with `_TISSUE_LEVELS` on MNI152 and
 synthetic heads: the coarse levels differ within one tissue nearly as much as between tissues."""
 _SURE_CUTS = (8, 16, 32)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_strata.errors import SettingsError
+from napari_strata.settings import names_in
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,7 +24,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=12, help="how many blocks or scans (default: 12)")
     parser.add_argument("--seed", type=int, default=0, help="of the first one; the next ones count up (default: 0)")
     parser.add_argument("--family", choices=("head", "torso", "shapes"), help="only this kind of anatomy")
-    parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help="families, contrasts or faults to leave out")
+    parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help="families, contrasts or faults to leave out, separated by spaces or commas")
     parser.add_argument("--shape", type=int, nargs=3, default=(64, 64, 64), metavar=("Z", "Y", "X"), help="voxels (default: 64 64 64)")
     parser.add_argument("--spacing", type=float, metavar="MM", help="voxel size along all axes; each draws its own if not given")
 
@@ -60,7 +61,7 @@ def _synthesiser(arguments: argparse.Namespace) -> Synthesiser:
     from napari_strata.synthesis.synthesiser import Synthesiser
 
     shape = (arguments.shape[0], arguments.shape[1], arguments.shape[2])
-    made = Synthesiser(shape=shape, without=tuple(arguments.without), spacing_mm=arguments.spacing)
+    made = Synthesiser(shape=shape, without=names_in(" ".join(arguments.without)), spacing_mm=arguments.spacing)
     if arguments.family is None:
         return made
     return Synthesiser(shape=shape, families={arguments.family: 1.0}, without=made.without, spacing_mm=made.spacing_mm)

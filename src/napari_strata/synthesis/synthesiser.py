@@ -90,7 +90,7 @@ class Synthesiser:
     Raises
     ------
     SettingsError
-        If a name in `without` is not known, nothing is left to draw, or the voxels make no scan.
+        If a name in `families` or `without` is not known, nothing is left to draw, or the voxels make no scan.
     """
 
     shape: tuple[int, int, int] = (64, 64, 64)
@@ -106,7 +106,10 @@ class Synthesiser:
             raise SettingsError(f"A voxel size of {self.spacing_mm} mm cannot be drawn. Give a number above 0.")
         if min(self.shape) < 2:
             raise SettingsError(f"A scan of {self.shape} voxels cannot be drawn. Give at least 2 along each axis.")
-        for name in (*self.without, *self.families):
+        for family in self.families:
+            if family not in _FAMILIES:
+                raise SettingsError(f"There is no family of anatomy {family!r}. Choose from {', '.join(_FAMILIES)}.")
+        for name in self.without:
             if name not in known:
                 raise SettingsError(f"There is no {name!r} to synthesise or to leave out. Choose from {', '.join(known)}.")
         if not any(self.families.get(name, 0) > 0 for name in _FAMILIES if name not in self.without):
