@@ -92,8 +92,8 @@ def main() -> None:
         try:
             report = adapt([one.volume for one in given], after, settings=settings, weights=words.weights, threads=words.threads)
         except AdaptError as err:
-            raise SystemExit(f"refused: {err}") from err
-        print(report.table(), f"\n{time.monotonic() - begun:.0f} s\n", flush=True)
+            raise SystemExit(f"{err}\n{err.table}\n(so nothing rises and nothing falls)") from err
+        print(f"{report.table()}\n{report.summary()}; {time.monotonic() - begun:.0f} s with what torch loads\n", flush=True)
         for title, scans in (("adapted to", given), ("same kind, not seen", others), ("known kinds", old)):
             changes = []
             for known in scans:

@@ -18,6 +18,7 @@ from napari_strata.errors import AdaptError, Cancelled, GeometryError, WeightsEr
 from napari_strata.io.files import write_scan
 from napari_strata.settings import AdaptSettings
 from napari_strata.synthesis.synthesiser import Synthesiser
+from napari_strata.terminal import line_ended, progress
 from napari_strata.volume import Geometry, Volume
 from phantoms import phantom_volume
 
@@ -213,3 +214,39 @@ def test_clusters_and_classes_are_found():
     assert adjusted_rand(kmeans(rows, 3, seed=0), truth) == pytest.approx(1.0)
     assert adjusted_rand(truth, torch.randint(3, (120,))) < 0.2
     assert torch.equal(logistic(rows[:30], truth[:30], rows), truth)
+
+
+@pytest.mark.parametrize("name", ["mine.toml", "bundle"])
+def test_the_command_adapts_strata_weights_only(name, tmp_path, capsys):
+    words = ["adapt", str(tmp_path / "scan.nii.gz"), "-o", str(tmp_path / "o.safetensors"), "--weights", str(tmp_path / name)]
+    assert main(words) == 2
+    assert "Strata's own weights (.safetensors) only" in capsys.readouterr().err
+
+
+def test_the_command_pretrains_into_a_new_file_of_weights_only(tmp_path, capsys):
+    assert main(["pretrain", "-o", str(tmp_path / "w.pt")]) == 2
+    assert "must end in .safetensors" in capsys.readouterr().err
+    kept = tmp_path / "w.safetensors"
+    kept.write_bytes(b"precious")
+    assert main(["pretrain", "-o", str(kept)]) == 2
+    assert "Move it away" in capsys.readouterr().err
+    assert kept.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("words", [["thick,inverted"], ["thick", "inverted"], ["thick, inverted"]])
+def test_the_command_leaves_out_names_with_commas_or_spaces(words, tmp_path):
+    output = tmp_path / "w.safetensors"
+    flags = ["--steps", "1", "--batch", "1", "--patch-vox", "16", "--width", "4", "--channels", "3", "--minutes", "0"]
+    assert main(["pretrain", "-o", str(output), "--device", "cpu", "--threads", "1", *flags, "--without", *words]) == 0
+    with safe_open(str(output), framework="pt") as store:
+        assert json.loads(store.metadata()["recipe"])["without"] == "thick,inverted"
+
+
+@pytest.mark.parametrize(("quiet", "ending"), [(False, "\n"), (True, "")])
+def test_the_line_of_progress_is_ended_on_a_terminal(quiet, ending, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with line_ended(progress(quiet), quiet=quiet) as show:
+        show(1, 2, "training")
+    said = capsys.readouterr().err
+    assert said.endswith(ending)
+    assert said.count("\n") == len(ending)

@@ -1,6 +1,7 @@
 """Networks that a user brings: MONAI's run as encoders, and files that do not fit or would run code are refused."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 import napari_strata as strata
 from napari_strata.cli import main
 from napari_strata.encoder.bring import BroughtEncoder, encoder_hash, open_encoder
+from napari_strata.encoder.description import read_description
 from napari_strata.encoder.embed import embed_brightness
 from napari_strata.encoder.network import StrataEncoder
 from napari_strata.encoder.weights import weights_hash, write_weights
@@ -325,3 +327,37 @@ def test_propose_with_an_encoder_that_does_not_fit_is_one_line(tmp_path, segresn
     assert said.count("\n") == 1
     assert "do not fit" in said
     assert not (tmp_path / "l.nii.gz").exists()
+
+
+def turned_by(bundle, **turn):
+    transforms = {"_target_": "Compose", "transforms": [{"keys": ["image"], **turn}]}
+    definition = {**SEGRESNET, "_target_": "SegResNet", "spatial_dims": 3}
+    return write_config(bundle, definition, preprocessing=transforms, codes=["L", "P", "S"])
+
+
+@pytest.mark.parametrize("target", ["Orientationd", "monai.transforms.Orientationd", "monai.transforms.spatial.array.Orientation"])
+@pytest.mark.parametrize("codes", ["LPS", ["L", "P", "S"], "@codes"])
+def test_a_bundles_orientation_is_read_however_it_is_written(bundle, target, codes):
+    assert read_description(turned_by(bundle, _target_=target, axcodes=codes)).orientation == "LPS"
+
+
+@pytest.mark.parametrize("codes", ["$'L' + 'PS'", "@nowhere", 3, None, ["L", 2]])
+def test_an_orientation_that_cannot_be_read_is_a_clear_error(bundle, codes):
+    with pytest.raises(WeightsError, match=r"inference.json.*(orientation|looked up)"):
+        read_description(turned_by(bundle, _target_="Orientationd", axcodes=codes))
+
+
+def test_damaged_yaml_is_a_clear_error(tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "model.pt").write_bytes(b"")
+    (tmp_path / "configs" / "inference.yaml").write_text("network_def: [1, 2\nother: }")
+    with pytest.raises(WeightsError, match=r"inference\.yaml cannot be read"):
+        read_description(tmp_path)
+
+
+def test_yaml_without_its_package_is_a_clear_error(tmp_path, monkeypatch):
+    test_damaged_yaml_is_a_clear_error(tmp_path)
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(WeightsError, match="pip install pyyaml"):
+        read_description(tmp_path)

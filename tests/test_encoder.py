@@ -1,6 +1,7 @@
 """The encoder: what ships runs, tiles agree with the whole, pretraining learns, stops and goes on."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from napari_strata.encoder.network import NetworkShape, StrataEncoder, fold_norm
 from napari_strata.encoder.patches import make_batch
 from napari_strata.encoder.pretrain import pretrain
 from napari_strata.encoder.tasks import Batch, hide, pretext_loss, read_at, sample_voxels, voxel_contrast
-from napari_strata.encoder.weights import SHIPPED, load_encoder, weights_hash, write_weights
+from napari_strata.encoder.weights import SHIPPED, load_encoder, read_recipe, weights_hash, write_weights
 from napari_strata.errors import Cancelled, WeightsError
 from napari_strata.settings import PretrainSettings, ProposeSettings
 from napari_strata.synthesis.synthesiser import Synthesiser
@@ -191,3 +192,27 @@ def test_weights_of_another_network_are_a_clear_error(tmp_path):
     save_file({"layer": torch.zeros(3)}, str(tmp_path / "w.safetensors"))
     with pytest.raises(WeightsError, match="do not fit"):
         load_encoder(tmp_path / "w.safetensors")
+
+
+def test_a_run_is_not_taken_up_with_other_settings(tmp_path):
+    path = tmp_path / "w.safetensors"
+    pretrain(path, TINY, device="cpu", minutes=0.0)
+    with pytest.raises(WeightsError, match=r"temperature \(0.15, now 0.3\).*move it away"):
+        pretrain(path, replace(TINY, temperature=0.3, steps=9, checkpoint_minutes=1.0), device="cpu")
+    pretrain(path, replace(TINY, steps=9, checkpoint_minutes=1.0), device="cpu", minutes=0.0)
+
+
+def test_the_hash_follows_a_file_that_is_written_over(tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"one")
+    first = weights_hash(path)
+    path.write_bytes(b"other")
+    assert weights_hash(path) != first
+
+
+def test_a_broken_recipe_is_a_clear_error(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"layer": torch.zeros(3)}, str(tmp_path / "w.safetensors"), metadata={"recipe": "{no json"})
+    with pytest.raises(WeightsError, match="recipe"):
+        read_recipe(tmp_path / "w.safetensors")

@@ -3,7 +3,7 @@
 import pytest
 
 from napari_strata.errors import SettingsError
-from napari_strata.settings import PretrainSettings, ProposeSettings, RunSettings
+from napari_strata.settings import AdaptSettings, PretrainSettings, ProposeSettings, RunSettings
 
 
 def test_defaults_are_valid_and_survive_a_round_trip():
@@ -48,3 +48,9 @@ def test_a_damaged_toml_is_a_clear_error(tmp_path, text):
         ProposeSettings.from_toml(path, "propose")
     with pytest.raises(SettingsError, match="Check the path"):
         ProposeSettings.from_toml(tmp_path / "missing.toml", "propose")
+
+
+@pytest.mark.parametrize("settings", [PretrainSettings, AdaptSettings])
+def test_a_patch_that_the_network_cannot_halve_is_a_clear_error(settings):
+    with pytest.raises(SettingsError, match="patch_vox is 40; it must be a multiple of 16"):
+        settings(patch_vox=40)

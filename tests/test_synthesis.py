@@ -291,3 +291,9 @@ def test_scans_come_as_volumes_with_their_tissues():
     assert {region.name for region in truth.regions} <= set(TISSUES)
     with pytest.raises(SettingsError, match="at least one"):
         list(synthesise_scans(maker, 0, 0))
+
+
+@pytest.mark.parametrize("families", [{"ct": 1.0}, {"head": 1.0, "ct": 1.0}])
+def test_an_unknown_family_is_a_clear_error(families):
+    with pytest.raises(SettingsError, match="no family of anatomy 'ct'"):
+        Synthesiser(families=families)

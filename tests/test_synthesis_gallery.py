@@ -43,6 +43,7 @@ def test_scans_are_written_with_their_tissues(tmp_path):
         (["--gallery", "sheet.jpg"], "end in .png"),
         (["--gallery", "sheet.png", "--count", "0"], "1 to 240"),
         (["--gallery", "sheet.png", "--without", "thik"], "thik"),
+        (["--gallery", "sheet.png", "--without", "thick, metal", "thik,ct"], "'thik'"),
         (["-o", "made", "--spacing", "0"], "cannot be drawn"),
         (["-o", "made", "--seed", "-1"], "seed"),
     ],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from napari_strata.encoder.adapt import adapt
     from napari_strata.encoder.embed import embed
     from napari_strata.errors import StrataError
     from napari_strata.io.files import list_series, read, read_labels, write
@@ -29,6 +30,7 @@ _HOMES = {
     "Segmentation": "volume",
     "StrataError": "errors",
     "Volume": "volume",
+    "adapt": "encoder.adapt",
     "embed": "encoder.embed",
     "list_series": "io.files",
     "propose": "pipeline",
@@ -46,6 +48,7 @@ __all__ = [
     "Segmentation",
     "StrataError",
     "Volume",
+    "adapt",
     "embed",
     "list_series",
     "propose",

@@ -34,7 +34,12 @@ def _add_pretrain(commands: Any) -> None:
     parser = commands.add_parser("pretrain", help="pretrain the encoder on synthetic scans; goes on where it stopped")
     parser.add_argument("-o", "--output", type=Path, required=True, help="weights to write (.safetensors); .state beside it resumes")
     parser.add_argument("--minutes", type=float, help="stop after this long, having saved")
-    parser.add_argument("--workers", type=int, default=0, help="processes that synthesise scans meanwhile, on the CPU as without them; the weights are the same")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="processes that make scans meanwhile, always on the CPU; the weights are the same",
+    )
     _add_machine(parser)
     base = parser.add_mutually_exclusive_group()
     base.add_argument("--recipe", choices=tuple(RECIPES), help="a recipe by its name; v1 made the shipped weights; flags win")

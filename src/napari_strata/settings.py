@@ -178,7 +178,7 @@ class AdaptSettings(_Checked):
     statistics_share: float = _knob(0.5, "Weight of the scans' statistics against those of the pretraining", minimum=0.0, maximum=1.0)
     real_weight: float = _knob(0.5, "Weight of the tasks on the scans against those on synthetic patches", minimum=0.0, maximum=10.0)
     most_fall: float = _knob(0.01, "Most that a probe may fall by", minimum=0.0, maximum=1.0)
-    least_gain: float = _knob(0.005, "Least gain that is worth writing", minimum=-1.0, maximum=1.0)
+    least_gain: float = _knob(0.01, "Least gain that is worth writing", minimum=-1.0, maximum=1.0)
     seed: int = _knob(0, "Seed of patches and synthetic scans", minimum=0, maximum=2**31 - 1)
 
 

@@ -36,7 +36,8 @@ def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
 def _given(arguments: argparse.Namespace, settings: type) -> dict[str, Any]:
     """Collect the knobs that were given as flags."""
     values = {knob.name: getattr(arguments, knob.name) for knob in fields(settings)}
-    return {name: ",".join(names_in(" ".join(value))) if isinstance(value, list) else value for name, value in values.items() if value is not None}
+    plain = {name: ",".join(names_in(" ".join(value))) if isinstance(value, list) else value for name, value in values.items()}
+    return {name: value for name, value in plain.items() if value is not None}
 
 
 def settings_of(arguments: argparse.Namespace, settings: Any, table: str, base: Any = None) -> Any:

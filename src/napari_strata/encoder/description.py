@@ -131,14 +131,14 @@ def _load(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as err:
         raise WeightsError(f"{path} cannot be read ({err}). Mend the file.") from err
     except ImportError as err:
-        raise WeightsError(f"{path} is YAML, and PyYAML is not installed. Install it (pip install pyyaml). {_WRITE_ONE}, otherwise.") from err
+        raise WeightsError(f"{path} is YAML, and PyYAML is not installed. Install it (pip install pyyaml), or give JSON.") from err
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds no table of names and values. {_WRITE_ONE}.")
     return content
 
 
 def _load_yaml(path: Path) -> Any:
-    from yaml import YAMLError
+    from yaml import YAMLError  # type: ignore[import-untyped]
 
     try:
         return ConfigParser.load_config_file(path)

@@ -24,7 +24,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=12, help="how many blocks or scans (default: 12)")
     parser.add_argument("--seed", type=int, default=0, help="of the first one; the next ones count up (default: 0)")
     parser.add_argument("--family", choices=("head", "torso", "shapes"), help="only this kind of anatomy")
-    parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help="families, contrasts or faults to leave out, separated by spaces or commas")
+    parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help="families, contrasts or faults to leave out")
     parser.add_argument("--shape", type=int, nargs=3, default=(64, 64, 64), metavar=("Z", "Y", "X"), help="voxels (default: 64 64 64)")
     parser.add_argument("--spacing", type=float, metavar="MM", help="voxel size along all axes; each draws its own if not given")
 
