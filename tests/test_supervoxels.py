@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_strata.proposal.descriptors import Pooler, boundary_step, centers_mm
+from napari_strata.proposal.descriptors import Pooler, boundary_step, sizes_and_centers
 from napari_strata.proposal.supervoxels import SupervoxelPlan, find_contacts, join_crumbs, make_supervoxels
 from napari_strata.proposal.trees import region_tree, tissue_tree
 from phantoms import phantom_truth, phantom_volume
@@ -27,7 +27,7 @@ def truth():
 
 @pytest.fixture(scope="module")
 def labels(light, truth):
-    return make_supervoxels(light[..., None], truth > 0, SPACING, SupervoxelPlan(target=400, codes=6))
+    return make_supervoxels(light[..., None], truth > 0, SPACING, SupervoxelPlan(target=400))
 
 
 def test_every_id_is_in_use_and_every_piece_is_connected(labels):
@@ -51,13 +51,13 @@ def test_edges_lie_where_tissues_meet(labels, truth):
 def test_a_thin_plate_survives():
     light = np.full((24, 24, 24), 0.4, np.float32)
     light[:, 11:13] = 0.9
-    labels = make_supervoxels(light[..., None], np.ones(light.shape, bool), np.ones(3), SupervoxelPlan(target=100, codes=3))
+    labels = make_supervoxels(light[..., None], np.ones(light.shape, bool), np.ones(3), SupervoxelPlan(target=100))
     plate = np.bincount(labels.ravel(), weights=(light == np.float32(0.9)).ravel()) / np.bincount(labels.ravel())
     assert ((plate < 0.05) | (plate > 0.95)).mean() > 0.9
 
 
 def test_the_same_seed_gives_the_same_pieces(light, truth, labels):
-    again = make_supervoxels(light[..., None], truth > 0, SPACING, SupervoxelPlan(target=400, codes=6))
+    again = make_supervoxels(light[..., None], truth > 0, SPACING, SupervoxelPlan(target=400))
     assert np.array_equal(labels, again)
 
 
@@ -91,7 +91,9 @@ def test_pooling_agrees_with_a_plain_mean(labels):
 def test_centres_are_in_mm(labels):
     n = int(labels.max()) + 1
     plain = np.array(ndimage.center_of_mass(np.ones(labels.shape), labels, np.arange(n))) * SPACING
-    assert centers_mm(labels, n, SPACING) == pytest.approx(plain, abs=1e-3)
+    sizes, centers = sizes_and_centers(labels, n, SPACING)
+    assert sizes.tolist() == np.bincount(labels.ravel()).tolist()
+    assert centers == pytest.approx(plain, abs=1e-3)
 
 
 def test_regions_are_connected_and_tissues_recur(labels, light, truth):

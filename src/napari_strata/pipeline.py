@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_strata.settings import Device, ProposeSettings
+from napari_strata.errors import SettingsError
+from napari_strata.settings import Device, ProposeSettings, RunSettings
 from napari_strata.volume import Progress, Volume, no_progress
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def propose(
     seed : int
         The same scan, settings, seed, kind of device and number of threads give the same labels.
     device : {"auto", "cpu", "cuda"}
-        Where the encoder runs.
+        Where the encoder runs; "gmm-mrf" runs on the CPU.
     threads : int
         CPU threads; 0 takes every core.
     weights : Path, optional
@@ -81,25 +83,68 @@ def propose(
     WeightsError
         If the weights cannot be used.
     SettingsError
-        If a CUDA device is asked for and there is none.
+        If a CUDA device is asked for and there is none, or weights are given to a method without an encoder.
     """
+    chosen = settings or ProposeSettings()
+    watch = Stopwatch()
+    if chosen.method == "gmm-mrf":
+        if weights is not None:
+            raise SettingsError(f"gmm-mrf uses no encoder, but {weights} was given. Leave --encoder out, or take --method strata.")
+        proposal = _from_classes(volume, chosen, watch, seed=seed, threads=threads, on_progress=on_progress)
+    else:
+        run = RunSettings(device=device, threads=threads, seed=seed)
+        proposal = _from_features(volume, chosen, run, watch, weights=weights, on_progress=on_progress)
+    how = {"settings": chosen.to_dict(), **proposal.provenance, "versions": versions(), "seconds": watch.seconds}
+    return replace(proposal, provenance=how)
+
+
+def _from_features(
+    volume: Volume, settings: ProposeSettings, run: RunSettings, watch: Stopwatch, *, weights: Path | None, on_progress: Progress
+) -> Proposal:
+    """Propose with the encoder; the provenance says how it ran and with which weights."""
     from napari_strata.encoder.bring import encoder_hash, encoder_record, open_encoder
     from napari_strata.encoder.network import pick_device, torch_threads
     from napari_strata.preprocess import filter_threads
     from napari_strata.proposal.build import build_proposal
 
-    chosen = settings or ProposeSettings()
-    watch = Stopwatch()
-    kind = pick_device(device).type
-    with torch_threads(threads) as used_threads, filter_threads(threads):
+    kind = pick_device(run.device).type
+    with torch_threads(run.threads) as used_threads, filter_threads(run.threads):
         encoder = open_encoder(weights)
-        evidence = _look(volume, chosen, encoder, watch, device=device, on_progress=on_progress)
+        evidence = _look(volume, settings, encoder, watch, device=run.device, on_progress=on_progress)
         with watch.stage("build"):
-            proposal = build_proposal(evidence, chosen, seed=seed, on_progress=on_progress)
-    run = {"seed": seed, "device": kind, "threads": used_threads}
-    how = {"settings": chosen.to_dict(), "run": run, "working_spacing_zyx_mm": [round(s, 4) for s in evidence.features.grid.spacing_zyx_mm]}
-    what = {"weights_sha256": encoder_hash(weights), "encoder": encoder_record(encoder), "versions": versions()}
-    return replace(proposal, provenance={**how, **what, "seconds": watch.seconds})
+            proposal = build_proposal(evidence, settings, seed=run.seed, on_progress=on_progress)
+    said = {
+        "run": {"seed": run.seed, "device": kind, "threads": used_threads},
+        "working_spacing_zyx_mm": [round(s, 4) for s in evidence.features.grid.spacing_zyx_mm],
+        "weights_sha256": encoder_hash(weights),
+        "encoder": encoder_record(encoder),
+    }
+    return replace(proposal, provenance=said)
+
+
+def _from_classes(
+    volume: Volume, settings: ProposeSettings, watch: Stopwatch, *, seed: int, threads: int, on_progress: Progress
+) -> Proposal:
+    """Propose from brightness alone, without loading torch; the weights' hash is None then."""
+    from napari_strata.preprocess import body_mask, brightness, filter_threads, flatten_bias
+    from napari_strata.proposal.classical import propose_classes
+
+    on_progress(0, 1, "finding the body")
+    with filter_threads(threads):
+        with watch.stage("prepare"):
+            inside = body_mask(volume)
+            light = brightness(volume.data, volume.modality, inside=inside)
+            if volume.modality == "mr" and settings.flatten_bias == "on":
+                light = flatten_bias(light, inside, volume.spacing_zyx_mm)
+        with watch.stage("build"):
+            proposal = propose_classes(volume, inside, light, settings, seed=seed, on_progress=on_progress)
+    said = {
+        "run": {"seed": seed, "device": "cpu", "threads": threads or os.cpu_count()},
+        "working_spacing_zyx_mm": [round(float(s), 4) for s in volume.spacing_zyx_mm],
+        "weights_sha256": None,
+        "encoder": {"network": "none"},
+    }
+    return replace(proposal, provenance={**said, **proposal.provenance})
 
 
 def _look(

@@ -179,8 +179,8 @@ def flatten_bias(light: NDArray[np.float32], inside: NDArray[np.bool_], spacing_
     """
     for cell_mm in _BIAS_GRIDS_MM:
         step = [max(1, round(cell_mm / s)) for s in spacing_zyx_mm]
-        share = _block_mean(inside.astype(np.float32), step)
-        small = _block_mean((light + np.float32(0.05)) * inside, step) / np.maximum(share, np.float32(0.01))
+        share = block_mean(inside.astype(np.float32), step)
+        small = block_mean((light + np.float32(0.05)) * inside, step) / np.maximum(share, np.float32(0.01))
         mask = (share > 0.5) & (small > 0.1)
         if min(mask.shape) >= 4 and mask.sum() >= _FEWEST_BIAS_CELLS:
             break
@@ -204,7 +204,7 @@ def flatten_bias(light: NDArray[np.float32], inside: NDArray[np.bool_], spacing_
     return np.clip(flat / max(high, 1e-3), 0.0, 1.0, dtype=np.float32)
 
 
-def _block_mean(data: NDArray[np.float32], step: Sequence[int]) -> NDArray[np.float32]:
+def block_mean(data: NDArray[np.float32], step: Sequence[int]) -> NDArray[np.float32]:
     """Average blocks of `step` voxels; the array is filled up with zeros to whole blocks."""
     filled = np.pad(data, [(0, -n % k) for n, k in zip(data.shape, step, strict=True)])
     for axis, k in enumerate(step):

@@ -121,6 +121,9 @@ class RunSettings(_Checked):
 class ProposeSettings(_Checked):
     """What a proposal is made of."""
 
+    method: Literal["strata", "gmm-mrf"] = _knob(
+        "strata", "How: with the learned encoder, or without it, by a Gaussian mixture of brightness and a Markov random field"
+    )
     working_spacing_mm: float = _knob(
         1.0, "Finest voxel size that the encoder sees; finer scans are averaged down to it", minimum=0.3, maximum=10.0, unit="mm"
     )
@@ -131,8 +134,8 @@ class ProposeSettings(_Checked):
     flatten_bias: Literal["on", "off"] = _knob(
         "on", "Divide the coils' slow change of brightness out of MR scans (N4) before anything else"
     )
-    supervoxels: int = _knob(30000, "Supervoxels to aim for in the body", minimum=100, maximum=200000)
-    intensity_codes: int = _knob(16, "Intensity and feature codes that split supervoxels along true edges", minimum=1, maximum=64)
+    supervoxels: int = _knob(40000, "Supervoxels to aim for in the body; small bodies get fewer", minimum=100, maximum=200000)
+    mixture_classes: int = _knob(16, "Most classes of the Gaussian mixture, with the method gmm-mrf", minimum=1, maximum=64)
     feature_weight: float = _knob(1.0, "Weight of learned features against intensity", minimum=0.0, maximum=10.0)
     position_weight: float = _knob(0.3, "Weight of position in the tree of connected regions", minimum=0.0, maximum=10.0)
 

@@ -91,6 +91,35 @@ class FeatureMap:
             level = F.interpolate(moved, scale_factor=factor, mode="trilinear", align_corners=False)[0].permute(1, 2, 3, 0)
         return level[:z, :y, :x].contiguous().numpy()
 
+    def inner_level(self, number: int) -> tuple[NDArray[np.float32], tuple[NDArray[np.intp], ...]]:
+        """Give one level without its padding, (z', y', x', channel), and the scan's voxel index of each row of it, per axis."""
+        stride, level = self.strides[number], self.levels[number]
+        size = [max(1, n // stride) for n in self.grid.shape_zyx]
+        places = [
+            np.minimum(part.start + ((np.arange(n) + 0.5) * stride * (part.stop - part.start) / whole).astype(int), part.stop - 1)
+            for n, part, whole in zip(size, self.grid.box, self.grid.shape_zyx, strict=True)
+        ]
+        z, y, x = size
+        return level[:z, :y, :x].contiguous().numpy(), tuple(places)
+
+    def read_at(self, number: int, places: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Read one level at places of the scan, interpolated: (n, channel) float32.
+
+        Parameters
+        ----------
+        number : int
+            The level, 0 the finest.
+        places : (n, 3) array
+            Where, in the scan's voxels (z, y, x).
+        """
+        level = self.levels[number]
+        size = np.array(level.shape[:3]) * self.strides[number] / np.array(self.grid.shape_zyx)
+        start, extent = np.array([s.start for s in self.grid.box]), np.array(self.grid.box_shape)
+        share = (np.asarray(places) + 0.5 - start) / extent / size
+        where = torch.from_numpy((2 * share - 1).astype(np.float32)[:, ::-1].copy()).view(1, -1, 1, 1, 3)
+        found = F.grid_sample(level.permute(3, 0, 1, 2)[None], where, mode="bilinear", padding_mode="border", align_corners=False)
+        return np.ascontiguousarray(found[0, :, :, 0, 0].T.numpy())
+
     @property
     def data(self) -> NDArray[np.float32]:
         """Brightness codes and all levels on the working grid, (channel, z, y, x)."""

@@ -2,29 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.cluster import KMeans
 
 from napari_strata.encoder.embed import FeatureMap
-from napari_strata.preprocess import resample
-from napari_strata.proposal.descriptors import Descriptors, Pooler, boundary_step, centers_mm, describe_brightness
+from napari_strata.preprocess import block_mean, resample
+from napari_strata.proposal.descriptors import (
+    Descriptors,
+    Pooler,
+    boundary_step,
+    brightness_rank,
+    describe_brightness,
+    sizes_and_centers,
+)
 from napari_strata.proposal.hierarchy import Hierarchy
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.proposal.supervoxels import Contacts, SupervoxelPlan, block_cells, find_contacts, make_supervoxels
+from napari_strata.proposal.supervoxels import (
+    Contacts,
+    SupervoxelPlan,
+    block_cells,
+    find_contacts,
+    make_supervoxels,
+    one_openmp_thread,
+    snap_edges,
+)
 from napari_strata.proposal.trees import region_tree, tissue_tree
 from napari_strata.settings import ProposeSettings
-from napari_strata.volume import Progress, Volume, no_progress
+from napari_strata.volume import Modality, Progress, Volume, no_progress
 
 _AIR_BLOCK_MM = 40.0
-_TISSUE_LEVELS = (0.5, 0.5, 0.1, 0.0)
-_REGION_LEVELS = (0.7, 0.8, 1.0, 1.0)
-"""How much each encoder level says about tissue, and about what belongs together."""
-_TISSUE_BRIGHTNESS, _REGION_BRIGHTNESS = 10.0, 4.0
-"""Weight of brightness, which spans 1, against features of unit length; chosen with `_TISSUE_LEVELS` on MNI152 and
-synthetic heads: the coarse levels differ within one tissue nearly as much as between tissues."""
+_MOST_GROWN_VOXELS = 17_000_000
+"""Boxes above this grow their pieces on a coarser copy; edges are snapped to the scan's own voxels all the same."""
+_MOST_DESCRIBED_VOXELS = 24_000_000
+"""Scans above this are described from every second or third voxel."""
+_COMPONENT_WEIGHT = 0.03
+"""Brightness that a feature component's unit is worth while pieces grow."""
+_FINE_LEVELS = 2
+"""Levels that are averaged over a supervoxel; coarser ones change little inside it and are read at its centre."""
+_REGION_LEVELS = (1.0, 1.0, 0.5, 0.3)
+"""How much each encoder level says about what belongs together."""
+_REGION_BRIGHTNESS, _REGION_AROUND = 6.0, 4.0
+"""Weights of brightness, which spans 1, against features of unit length: inside a piece, and 2 mm around it."""
+_REGION_PLACE = 0.04
+"""Weight of 1 mm at a position weight of 1."""
+_TISSUE_BRIGHTNESS = 6.0
+_COMPARTMENTS, _COMPARTMENT_SOFTNESS, _COMPARTMENT_WEIGHT = 5, 0.15, 0.95
+"""Groups of like surroundings, how gradually they pass into one another, and what belonging to one is worth beside
+brightness. The features as they are would part one tissue by place: they differ within it nearly as much as between
+tissues."""
+_RANK_SHARE_TISSUES, _RANK_SHARE_REGIONS = 0.3, 0.5
+"""Share of an MR's rank in its brightness."""
 _SURE_CUTS = (8, 16, 32)
 
 
@@ -60,104 +92,211 @@ def build_proposal(evidence: Evidence, settings: ProposeSettings, *, seed: int, 
     """
     steps = 4
     on_progress(0, steps, "supervoxels")
-    labels, n = _supervoxels(evidence, settings, seed)
+    rank = brightness_rank(evidence.light, evidence.inside)
+    labels, n = _supervoxels(evidence, rank, settings, seed)
     on_progress(1, steps, "descriptors")
-    contacts = find_contacts(labels, evidence.light, n)
-    described = _describe(evidence, labels, n, contacts)
-    body = _share_inside(labels, evidence.inside, n) > 0.5
+    view = _thinned(labels.shape, evidence.volume.spacing_zyx_mm)
+    contacts = find_contacts(np.ascontiguousarray(labels[view]), np.ascontiguousarray(evidence.light[view]), n)
+    described = _describe(evidence, rank, labels, n, contacts, view)
+    del rank
+    body = np.bincount(labels[evidence.inside], minlength=n) > 0.5 * described.sizes_vox
     on_progress(2, steps, "tree of regions")
-    regions = region_tree(_region_vectors(described, settings), described.sizes_vox, contacts.edges, ~body)
+    vectors = region_vectors(described, settings, evidence.volume.modality)
+    regions = region_tree(vectors, described.sizes_vox, contacts.edges, ~body, centers_mm=described.center_zyx_mm)
     on_progress(3, steps, "tree of tissues")
-    alike = tissue_vectors(described, settings)
+    alike = tissue_vectors(described, settings, evidence.volume.modality, body, seed=seed)
     tissues = tissue_tree(alike, described.sizes_vox, contacts.edges, ~body, seed=seed)
     sure = confidence(alike, described.sizes_vox, tissues)
     on_progress(steps, steps, "done")
     return Proposal(evidence.volume, labels, described.table(body), described.names, regions, tissues, sure, contacts.edges)
 
 
-def _supervoxels(evidence: Evidence, settings: ProposeSettings, seed: int) -> tuple[NDArray[np.int32], int]:
+def _supervoxels(evidence: Evidence, rank: NDArray[np.float32], settings: ProposeSettings, seed: int) -> tuple[NDArray[np.int32], int]:
     """Make supervoxels in the body's box and large blocks around it, on the scan's own grid."""
     box, spacing = evidence.features.grid.box, evidence.volume.spacing_zyx_mm
-    light = np.ascontiguousarray(evidence.light[box])
-    components = _components(evidence, settings, seed)
-    channels = np.concatenate([light[..., None], components], axis=-1)
-    plan = SupervoxelPlan(target=settings.supervoxels, codes=settings.intensity_codes, seed=seed)
-    inner = make_supervoxels(channels, np.ascontiguousarray(evidence.inside[box]), spacing, plan)
-    outer = block_cells(evidence.light.shape, spacing, _AIR_BLOCK_MM) + inner.max() + 1
+    step = _coarsening(evidence.features.grid.box_shape, spacing, _MOST_GROWN_VOXELS)
+    inner = _grown(evidence, rank, settings, seed, step)
+    if max(step) > 1:
+        for axis, (times, size) in enumerate(zip(step, evidence.features.grid.box_shape, strict=True)):
+            inner = np.take(np.repeat(inner, times, axis=axis), np.arange(size), axis=axis)
+        inner = snap_edges(inner, evidence.light[box], evidence.inside[box])
+    outer = block_cells(evidence.light.shape, spacing, _AIR_BLOCK_MM)
+    outer += inner.max() + 1
     outer[box] = inner
-    used = np.zeros(int(outer.max()) + 1, bool)
-    used[outer.ravel()] = True
+    used = np.bincount(outer.ravel()) > 0
     number = (np.cumsum(used) - 1).astype(np.int32)
     return number[outer], int(used.sum())
 
 
-def _components(evidence: Evidence, settings: ProposeSettings, seed: int) -> NDArray[np.float32]:
-    """Give the first principal components of the finest features on the box, (z, y, x, 2), scaled against brightness."""
-    finest = evidence.features.at_level(0)
+def _coarsening(shape: Sequence[int], spacing_zyx_mm: NDArray[np.float64], most: int) -> tuple[int, int, int]:
+    """Give how many voxels to join along each axis so that at most `most` are left, the finest axis first."""
+    step = [1, 1, 1]
+    while np.prod([-(-n // k) for n, k in zip(shape, step, strict=True)]) > most:
+        step[int(np.argmin(spacing_zyx_mm * step))] += 1
+    return step[0], step[1], step[2]
+
+
+def _grown(
+    evidence: Evidence, rank: NDArray[np.float32], settings: ProposeSettings, seed: int, step: tuple[int, int, int]
+) -> NDArray[np.int32]:
+    """Grow supervoxels over the body's box, on a grid made coarser by `step`."""
+    looks, inside = piece_looks(evidence, rank, settings, seed=seed, step=step)
+    return make_supervoxels(looks, inside, evidence.volume.spacing_zyx_mm * step, SupervoxelPlan(target=settings.supervoxels))
+
+
+def piece_looks(
+    evidence: Evidence, rank: NDArray[np.float32], settings: ProposeSettings, *, seed: int, step: tuple[int, int, int] = (1, 1, 1)
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Give what voxels are compared by while pieces grow, over the body's box.
+
+    In an MR that is brightness and its rank, half each, so that the range where most of the body lies counts most.
+
+    Parameters
+    ----------
+    rank : (z, y, x) float32 array
+        From `brightness_rank`, over the whole scan.
+    step : tuple of 3 int
+        Voxels to average along each axis.
+
+    Returns
+    -------
+    (z, y, x, channel) float32 array, (z, y, x) bool array
+        Brightness and two feature components on a like scale, and the body.
+    """
+    box = evidence.features.grid.box
+    light, inside = evidence.light[box], np.ascontiguousarray(evidence.inside[box])
+    if evidence.volume.modality == "mr":
+        light = np.float32(0.5) * (light + rank[box])
+    if max(step) > 1:
+        light = block_mean(light, step)
+        inside = block_mean(inside.astype(np.float32), step) > 0.5
+    weight = np.float32(_COMPONENT_WEIGHT * settings.feature_weight)
+    components = principal_maps(evidence.features, 2, seed=seed) if weight else []
+    return np.stack([light, *(resample(weight * component, light.shape) for component in components)], axis=-1), inside
+
+
+def principal_maps(features: FeatureMap, count: int, *, seed: int) -> list[NDArray[np.float32]]:
+    """Give the first principal components of the finest features, (z, y, x) float32 each, on the working grid.
+
+    Their signs are fixed (the largest loading is positive); they are centred, and not scaled.
+    """
+    finest = features.at_level(0)
     flat = finest.reshape(-1, finest.shape[-1])
     rng = np.random.default_rng(seed)
     sample = flat[rng.choice(len(flat), min(len(flat), 50_000), replace=False)]
     center = sample.mean(axis=0)
-    axes = np.linalg.svd(np.concatenate([sample, sample]) - center, full_matrices=False)[2][:2]
-    axes *= np.sign(axes[np.arange(2), np.abs(axes).argmax(axis=1)])[:, None]
-    maps = ((flat - center) @ axes.T).reshape(*finest.shape[:-1], 2) * np.float32(0.06 * settings.feature_weight)
-    shape = evidence.features.grid.box_shape
-    return np.stack([resample(np.ascontiguousarray(maps[..., k]), shape) for k in range(2)], axis=-1)
+    axes = np.linalg.svd(np.concatenate([sample, sample]) - center, full_matrices=False)[2][:count]
+    axes *= np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
+    maps = (flat @ axes.T - center @ axes.T).reshape(*finest.shape[:-1], len(axes))
+    return [np.ascontiguousarray(maps[..., k]) for k in range(len(axes))]
 
 
-def _share_inside(labels: NDArray[np.int32], inside: NDArray[np.bool_], n: int) -> NDArray[np.float64]:
-    return np.bincount(labels.ravel(), weights=inside.ravel(), minlength=n) / np.bincount(labels.ravel(), minlength=n)
+View = tuple[slice, slice, slice]
 
 
-def _describe(evidence: Evidence, labels: NDArray[np.int32], n: int, contacts: Contacts) -> Descriptors:
-    grid, spacing = evidence.features.grid, evidence.volume.spacing_zyx_mm
-    pooler = Pooler(labels, n)
-    centers = centers_mm(labels, n, spacing)
+def _thinned(shape: tuple[int, ...], spacing_zyx_mm: NDArray[np.float64]) -> View:
+    """Choose which voxels of a scan are looked at to describe it: all, or every k-th of a very large one."""
+    z, y, x = (slice(k // 2, None, k) for k in _coarsening(shape, spacing_zyx_mm, _MOST_DESCRIBED_VOXELS))
+    return z, y, x
+
+
+def _describe(
+    evidence: Evidence, rank: NDArray[np.float32], labels: NDArray[np.int32], n: int, contacts: Contacts, view: View
+) -> Descriptors:
+    spacing = evidence.volume.spacing_zyx_mm
+    sizes, centers = sizes_and_centers(labels, n, spacing)
+    seen, light = np.ascontiguousarray(labels[view]), np.ascontiguousarray(evidence.light[view])
+    step = np.array([s.step for s in view])
+    brightness = describe_brightness(Pooler(seen, n), light, np.ascontiguousarray(rank[view]), spacing * step)
+    missed = np.flatnonzero(np.bincount(seen.ravel(), minlength=n) == 0)
+    middle = tuple(np.clip(np.round(centers[missed] / spacing).astype(int), 0, np.array(labels.shape) - 1).T)
+    brightness[missed] = np.stack([evidence.light[middle]] * 5, axis=1) * np.array([1, 0, 1, 1, 0], np.float32)
+    brightness[missed, 4] = rank[middle]
     return Descriptors(
-        features=_pool_features(evidence.features, labels[grid.box], centers / spacing, n),
-        brightness=describe_brightness(pooler, evidence.light, spacing),
+        features=_pool_features(evidence.features, labels, centers / spacing, n),
+        brightness=brightness,
         boundary=boundary_step(contacts, n),
         center_zyx_mm=centers,
-        sizes_vox=pooler.counts,
+        sizes_vox=sizes,
     )
 
 
 def _pool_features(
     features: FeatureMap, labels: NDArray[np.int32], centers_vox: NDArray[np.floating], n: int
 ) -> tuple[NDArray[np.float32], ...]:
-    """Average each level over the supervoxels, at working resolution; pieces too small for it are read at their centre."""
-    grid = features.grid
-    picks = [((np.arange(m) + 0.5) * k / m).astype(int) for m, k in zip(grid.shape_zyx, labels.shape, strict=True)]
-    pooler = Pooler(labels[np.ix_(*picks)], n)
-    missing = np.flatnonzero(pooler.counts == 0)
-    place = [
-        np.clip(((centers_vox[missing, a] + 0.5 - s.start) * m / (s.stop - s.start)).astype(int), 0, m - 1)
-        for a, (s, m) in enumerate(zip(grid.box, grid.shape_zyx, strict=True))
-    ]
+    """Average the fine levels over the supervoxels, each at its own resolution; read the rest at the centre.
+
+    The rest: coarse levels, and pieces that are too small to be met by a level.
+    """
     out = []
     for number in range(len(features.levels)):
-        level = features.at_level(number)
-        means = pooler.mean(level)
-        means[missing] = level[tuple(place)]
+        if number >= _FINE_LEVELS:
+            out.append(features.read_at(number, centers_vox))
+            continue
+        values, places = features.inner_level(number)
+        pooler = Pooler(labels[np.ix_(*places)], n)
+        means = pooler.mean(values)
+        missed = np.flatnonzero(pooler.counts == 0)
+        means[missed] = features.read_at(number, centers_vox[missed])
         out.append(means)
     return tuple(out)
 
 
-def tissue_vectors(described: Descriptors, settings: ProposeSettings) -> NDArray[np.float32]:
-    """Give what makes supervoxels alike wherever they lie: brightness and weighted features, (n, d) float32."""
-    light = described.brightness[:, :1] * np.float32(_TISSUE_BRIGHTNESS)
-    levels = [
-        level * (weight * settings.feature_weight) for level, weight in zip(described.features, _TISSUE_LEVELS, strict=True) if weight
-    ]
-    return np.concatenate([light, *levels], axis=1).astype(np.float32)
+def tissue_vectors(
+    described: Descriptors, settings: ProposeSettings, modality: Modality, body: NDArray[np.bool_], *, seed: int
+) -> NDArray[np.float32]:
+    """Give what makes supervoxels alike wherever they lie: brightness, and the compartment by its features, (n, d) float32."""
+    light = _TISSUE_BRIGHTNESS * _evened_brightness(described, modality, _RANK_SHARE_TISSUES)[:, None]
+    weight = _COMPARTMENT_WEIGHT * settings.feature_weight
+    if not weight or not described.features:
+        return light.astype(np.float32)
+    looks = np.concatenate(described.features, axis=1)
+    members = compartments(looks, described.sizes_vox, body, seed=seed)
+    return np.concatenate([light, np.float32(weight) * members], axis=1).astype(np.float32)
 
 
-def _region_vectors(described: Descriptors, settings: ProposeSettings) -> NDArray[np.float32]:
-    """Give what makes touching supervoxels belong together: as for tissues, with position in units of 100 mm."""
-    light = described.brightness[:, [0, 2, 3]] * np.array([0.7, 0.5, 0.5], np.float32) * _REGION_BRIGHTNESS
-    levels = [level * (weight * settings.feature_weight) for level, weight in zip(described.features, _REGION_LEVELS, strict=True)]
-    place = described.center_zyx_mm * np.float32(settings.position_weight / 30.0)
-    return np.concatenate([light, *levels, place], axis=1).astype(np.float32)
+def compartments(looks: NDArray[np.float32], sizes: NDArray[np.integer], body: NDArray[np.bool_], *, seed: int) -> NDArray[np.float32]:
+    """Say how much each supervoxel belongs to each of a few compartments: groups of like features, (n, group) float32.
+
+    The shares of a supervoxel sum to 1; nearly all are close to 0 or 1.
+
+    Parameters
+    ----------
+    looks : (n, channel) float32 array
+        All levels of features.
+    sizes : (n,) integer array
+        Voxels.
+    body : (n,) bool array
+        Which supervoxels the groups are found among.
+    seed : int
+        Of the clustering.
+    """
+    chosen = np.flatnonzero(body) if body.any() else np.arange(len(looks))
+    sample = np.random.default_rng(seed).permutation(chosen)[:20_000]
+    count = min(_COMPARTMENTS, len(np.unique(looks[sample], axis=0)))
+    means = KMeans(count, n_init=2, random_state=seed)
+    with one_openmp_thread():
+        means.fit(looks[sample], sample_weight=sizes[sample].astype(np.float64))
+    squares = means.transform(looks).astype(np.float64) ** 2
+    nearest = squares.min(axis=1, keepdims=True)
+    scale = _COMPARTMENT_SOFTNESS * max(float(np.mean(nearest[chosen])), 1e-9)
+    shares = np.exp(-(squares - nearest) / scale)
+    return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _evened_brightness(described: Descriptors, modality: Modality, share: float) -> NDArray[np.float32]:
+    """Give each supervoxel's brightness; in an MR mixed with its rank, which spreads out the range where most tissue lies."""
+    light = described.brightness[:, 0]
+    return light if modality == "ct" else (1 - share) * light + share * described.brightness[:, 4]
+
+
+def region_vectors(described: Descriptors, settings: ProposeSettings, modality: Modality) -> NDArray[np.float32]:
+    """Give what makes touching supervoxels belong together: brightness, features and position, (n, d) float32."""
+    light = _REGION_BRIGHTNESS * _evened_brightness(described, modality, _RANK_SHARE_REGIONS)
+    around = _REGION_AROUND * described.brightness[:, 2]
+    levels = [level * (weight * settings.feature_weight) for level, weight in zip(described.features, _REGION_LEVELS, strict=False)]
+    place = described.center_zyx_mm * np.float32(settings.position_weight * _REGION_PLACE)
+    return np.concatenate([light[:, None], around[:, None], *levels, place], axis=1).astype(np.float32)
 
 
 def confidence(vectors: NDArray[np.float32], sizes: NDArray[np.integer], tree: Hierarchy) -> NDArray[np.float32]:

@@ -10,6 +10,9 @@ from scipy import ndimage, sparse
 
 from napari_strata.proposal.supervoxels import Contacts
 
+_SLAB_VOXELS = 2_000_000
+"""Voxels that are counted at a time."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Descriptors:
@@ -19,8 +22,9 @@ class Descriptors:
     ----------
     features : tuple of (n, channel) float32 arrays
         Mean feature per encoder level, finest first (not standardised, about unit length).
-    brightness : (n, 4) float32 array
-        Mean and standard deviation inside, mean at 2 mm and at 4 mm around; on the scale of brightness, [0, 1].
+    brightness : (n, 5) float32 array
+        Mean and standard deviation inside, mean at 2 mm and at 4 mm around, and rank: the share of the body that is darker;
+        all on the scale of brightness, [0, 1].
     boundary : (n,) float32 array
         Mean brightness step across its faces.
     center_zyx_mm : (n, 3) float32 array
@@ -39,7 +43,7 @@ class Descriptors:
     def names(self) -> tuple[str, ...]:
         """Column names of `table`."""
         level_names = [f"feature {k}.{c}" for k, level in enumerate(self.features) for c in range(level.shape[1])]
-        rest = ["brightness mean", "brightness sd", "brightness 2 mm", "brightness 4 mm", "boundary step"]
+        rest = ["brightness mean", "brightness sd", "brightness 2 mm", "brightness 4 mm", "brightness rank", "boundary step"]
         return (*level_names, *rest, "position z", "position y", "position x")
 
     def table(self, body: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -73,24 +77,50 @@ class Pooler:
         return (self._membership @ columns / np.maximum(self.counts, 1)[:, None]).astype(np.float32)
 
 
-def describe_brightness(pooler: Pooler, light: NDArray[np.float32], spacing_zyx_mm: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Give mean, standard deviation, and mean at 2 mm and 4 mm around, per supervoxel: (n, 4) float32."""
-    near = ndimage.gaussian_filter(light, 2.0 / spacing_zyx_mm, truncate=2.5)
-    far = ndimage.gaussian_filter(light, 4.0 / spacing_zyx_mm, truncate=2.0)
-    means = pooler.mean(np.stack([light, light * light, near, far], axis=-1))
-    deviation = np.sqrt(np.maximum(means[:, 1] - means[:, 0] ** 2, 0.0))
-    return np.stack([means[:, 0], deviation, means[:, 2], means[:, 3]], axis=1)
+def describe_brightness(
+    pooler: Pooler, light: NDArray[np.float32], rank: NDArray[np.float32], spacing_zyx_mm: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Give mean, standard deviation, mean at 2 mm and 4 mm around, and mean rank, per supervoxel: (n, 5) float32."""
+    near = ndimage.gaussian_filter(light, 2.0 / spacing_zyx_mm, truncate=2.0)
+    far = ndimage.gaussian_filter(near, np.sqrt(12.0) / spacing_zyx_mm, truncate=2.0)
+    columns = [pooler.mean(values[..., None])[:, 0] for values in (light, light * light, near, far, rank)]
+    mean, square, around, wide, above = columns
+    return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 0.0)), around, wide, above], axis=1)
 
 
-def centers_mm(labels: NDArray[np.int32], n: int, spacing_zyx_mm: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Give the centroid of each supervoxel of `labels` (z, y, x) in mm from the first voxel: (n, 3) float32."""
-    counts = np.maximum(np.bincount(labels.ravel(), minlength=n), 1)
-    out = np.empty((n, 3), np.float32)
-    for axis in range(3):
-        place = np.arange(labels.shape[axis], dtype=np.float64).reshape([-1 if a == axis else 1 for a in range(3)])
-        weights = np.broadcast_to(place, labels.shape).ravel()
-        out[:, axis] = np.bincount(labels.ravel(), weights=weights, minlength=n) / counts * spacing_zyx_mm[axis]
+def brightness_rank(light: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Give the share of the body that is darker than each voxel, (z, y, x) float32 in [0, 1]."""
+    sample = light[inside]
+    edges = np.quantile(sample[:: max(1, sample.size // 500_000)], np.linspace(0, 1, 257)) + np.arange(257) * 1e-9
+    out = np.empty_like(light)
+    for plane, above in zip(light, out, strict=True):
+        above[...] = np.interp(plane, edges, np.linspace(0, 1, 257))
     return out
+
+
+def sizes_and_centers(
+    labels: NDArray[np.int32], n: int, spacing_zyx_mm: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Count the voxels of each supervoxel of `labels` (z, y, x), and give its centroid in mm from the first voxel.
+
+    Returns
+    -------
+    (n,) int64 array, (n, 3) float32 array
+        Plane by plane, so that a large scan takes no memory of its own.
+    """
+    sizes, sums = np.zeros(n, np.int64), np.zeros((n, 3))
+    rows, columns = labels.shape[1:]
+    y = np.repeat(np.arange(rows, dtype=np.float64), columns)
+    x = np.tile(np.arange(columns, dtype=np.float64), rows)
+    deep = max(1, _SLAB_VOXELS // max(1, rows * columns))
+    for begin in range(0, len(labels), deep):
+        slab = labels[begin : begin + deep]
+        flat = slab.ravel()
+        z = np.repeat(np.arange(begin, begin + len(slab), dtype=np.float64), rows * columns)
+        sizes += np.bincount(flat, minlength=n)
+        for axis, place in enumerate((z, np.tile(y, len(slab)), np.tile(x, len(slab)))):
+            sums[:, axis] += np.bincount(flat, weights=place, minlength=n)
+    return sizes, (sums / np.maximum(sizes, 1)[:, None] * spacing_zyx_mm).astype(np.float32)
 
 
 def boundary_step(contacts: Contacts, n: int) -> NDArray[np.float32]:

@@ -1,8 +1,8 @@
 """Break a scan into small connected pieces whose edges lie where the tissue has edges.
 
-SLIC cells bound how far a piece reaches; tissue codes (clusters of brightness and features, smoothed over neighbouring
-voxels) cut the cells along true edges, so that thin structures survive; small crumbs join the neighbour they are most
-like. Outside the body the pieces are large blocks.
+Voxels grow together into pieces (see `merging`), so thin structures survive; the pieces' edges are then moved voxel by
+voxel to where brightness and smoothness want them, and crumbs join the neighbour they are most like. Outside the body
+the pieces are large blocks.
 """
 
 from __future__ import annotations
@@ -13,23 +13,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from skimage.measure import label as label_parts
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
-_CODE_SAMPLE = 60_000
+from napari_strata.proposal.merging import PieceGraph, merge_to, most_alike_neighbors, touching_pairs, unique_pairs
+
 _JOBLIB_CORES = "LOKY_MAX_CPU_COUNT"
-_SMOOTHING_ROUNDS = 2
 _STANDS_OUT = 0.1
 """Brightness difference times root of size above which a small piece is kept."""
-_SNAP_ROUNDS, _SNAP_INERTIA = 2, 0.01
-"""Passes of edge voxels to the piece they are most like, and the gain in brightness that a move needs."""
+_SNAP_ROUNDS, _SNAP_SMOOTHNESS, _SNAP_INERTIA = 2, 0.4, 0.01
+"""Passes over the pieces' edges; what each of a voxel's six neighbours in a piece is worth, and what a move must gain."""
+_NEVER_EATEN_VOX = 8
+"""Pieces of this size or less lose no voxel to a neighbour."""
+_CRUMB_ROUNDS = 3
 _FACES = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
+_SLAB = 32
+"""Planes that are worked on at a time."""
 _BLOCK_MM = 30.0
 """Side of the blocks outside the body."""
+_SMOOTHING = 0.4
+"""Voxels looked at are smoothed by this much of the finest axis' voxel before they grow together."""
+_SMALL_BODY_PIECES, _FEWEST_VOX_IN_SMALL = 1500, 8
+"""A body of few voxels gets up to this many pieces, of at least this many voxels on average."""
+_PLACE_WEIGHT = 0.004
+"""Brightness that one mm is worth: keeps pieces compact where nothing else parts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +48,16 @@ class SupervoxelPlan:
     Parameters
     ----------
     target : int
-        Pieces to aim for inside the body.
-    codes : int
-        Tissue codes that cut the cells.
+        Pieces to aim for inside the body; small bodies get fewer.
     crumb_vox : int
         Pieces smaller than this join a neighbour.
-    smoothness : float
-        How much a voxel's code follows its neighbours'.
-    seed : int
-        Of the clustering.
+    fewest_vox : int
+        Voxels that a piece has on average at least.
     """
 
     target: int
-    codes: int
-    crumb_vox: int = 4
-    smoothness: float = 0.5
-    seed: int = 0
+    crumb_vox: int = 6
+    fewest_vox: int = 40
 
 
 def make_supervoxels(
@@ -79,24 +82,48 @@ def make_supervoxels(
         Ids 0 .. n - 1, every id in use, each piece connected (by faces, edges or corners, so that layers one voxel thin
         stay whole), none across the body's edge.
     """
-    cells = slic_cells(channels[..., 0], inside, spacing_zyx_mm, _cell_count(plan))
-    codes = tissue_codes(channels, inside, spacing_zyx_mm, plan)
-    pieces = label_parts(cells.astype(np.int64) * plan.codes + codes, connectivity=3, background=-1).astype(np.int32)
+    light = np.ascontiguousarray(channels[..., 0])
+    finest = float(np.min(spacing_zyx_mm))
+    smooth = ndimage.gaussian_filter(light, _SMOOTHING * finest / spacing_zyx_mm, truncate=3.0)
+    looks = np.stack([smooth, *(channels[..., k] for k in range(1, channels.shape[-1]))])
+    voxels = int(inside.sum())
+    target = max(1, min(plan.target, max(voxels // plan.fewest_vox, min(voxels // _FEWEST_VOX_IN_SMALL, _SMALL_BODY_PIECES))))
+    pieces = grow_pieces(looks, inside, spacing_zyx_mm, target)
     blocks = block_cells(inside.shape, spacing_zyx_mm, _BLOCK_MM)
     pieces = np.where(inside, pieces, blocks + pieces.max() + 1)
-    light = channels[..., 0]
-    pieces = join_crumbs(_connected(pieces), light, inside, plan.crumb_vox)
-    return join_crumbs(_connected(snap_edges(pieces, light, inside)), light, inside, plan.crumb_vox)
+    pieces = snap_edges(pieces, light, inside)
+    return join_crumbs(_connected(pieces), light, inside, plan.crumb_vox)
+
+
+def grow_pieces(
+    looks: NDArray[np.float32], inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64], target: int
+) -> NDArray[np.int32]:
+    """Grow the voxels of the body together into `target` pieces: pieces from 0, and the last id for all outside.
+
+    Parameters
+    ----------
+    looks : (channel, z, y, x) float32 array
+        What voxels are compared by, on the scale of brightness.
+    """
+    start = most_alike_neighbors(looks, inside)
+    n = int(start.max()) + 1
+    flat = start.ravel()
+    sizes = np.maximum(np.bincount(flat, minlength=n), 1)
+    columns = [np.bincount(flat, weights=look.ravel(), minlength=n) / sizes for look in looks]
+    for axis, spacing in enumerate(spacing_zyx_mm):
+        place = np.arange(start.shape[axis], dtype=np.float64).reshape([-1 if a == axis else 1 for a in range(3)])
+        sums = np.bincount(flat, weights=np.broadcast_to(place, start.shape).ravel(), minlength=n)
+        columns.append(_PLACE_WEIGHT * spacing * sums / sizes)
+    outside = n - 1 if not inside.all() else n
+    edges = touching_pairs(start, n)[0]
+    edges = edges[(edges != outside).all(axis=1)]
+    graph = PieceGraph(sizes.astype(np.float32), np.stack(columns, axis=1).astype(np.float32), edges)
+    return merge_to(graph, target + 1)[start]
 
 
 def _connected(pieces: NDArray[np.integer]) -> NDArray[np.int32]:
     """Give every part that is connected by faces, edges or corners a number of its own, from 0."""
     return label_parts(pieces, connectivity=3, background=-1).astype(np.int32) - 1
-
-
-def _cell_count(plan: SupervoxelPlan) -> int:
-    """Cells are cut into about four pieces each by the codes."""
-    return max(8, plan.target // 4)
 
 
 @contextmanager
@@ -117,62 +144,21 @@ def one_openmp_thread() -> Iterator[None]:
             os.environ[_JOBLIB_CORES] = before
 
 
-def slic_cells(light: NDArray[np.float32], inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64], count: int) -> NDArray[np.int32]:
-    """Make about `count` compact cells inside the body with ITK's SLIC (Achanta et al. 2012), (z, y, x) int32.
-
-    Brightness is given as whole numbers, so that the sums over threads do not depend on their order.
-    """
-    volume_mm3 = float(inside.sum()) * float(np.prod(spacing_zyx_mm))
-    side_mm = (volume_mm3 / count) ** (1 / 3)
-    steps = [int(max(1, min(round(side_mm / s), n))) for s, n in zip(spacing_zyx_mm, light.shape, strict=True)]
-    image = sitk.GetImageFromArray(np.round(light * 255).astype(np.float32))
-    slic = sitk.SLICImageFilter()
-    slic.SetSuperGridSize(steps[::-1])
-    slic.SetMaximumNumberOfIterations(4)
-    slic.SetSpatialProximityWeight(10.0)
-    slic.SetEnforceConnectivity(False)
-    return sitk.GetArrayFromImage(slic.Execute(image)).astype(np.int32)
-
-
-def tissue_codes(
-    channels: NDArray[np.float32], inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64], plan: SupervoxelPlan
-) -> NDArray[np.uint8]:
-    """Cluster the voxels inside the body by k-means and smooth the codes like a Markov random field, (z, y, x) uint8.
-
-    The smoothing is a few mean-field rounds: each voxel weighs its distance to a code's centre against how common the
-    code is among its neighbours (nearer ones, in mm, count more).
-    """
-    values = channels[inside]
-    rng = np.random.default_rng(plan.seed)
-    sample = values[rng.choice(len(values), min(len(values), _CODE_SAMPLE), replace=False)]
-    count = min(plan.codes, len(np.unique(sample[:, 0])))
-    with one_openmp_thread():
-        means = KMeans(count, n_init=2, random_state=plan.seed).fit(sample)
-    centers = means.cluster_centers_.astype(np.float32)
-    scale = 2.0 * noise_level(channels[..., 0], inside) ** 2 + 1e-5
-    squares = (centers**2).sum(1)
-    cost = (squares - 2.0 * (values @ centers.T)) / scale
-    codes = np.zeros(inside.shape, np.uint8)
-    codes[inside] = cost.argmin(1)
-    reach = np.minimum(float(np.min(spacing_zyx_mm)) / spacing_zyx_mm, 1.0) * 0.8
-    for _ in range(_SMOOTHING_ROUNDS):
-        belief = np.empty((len(values), count), np.float32)
-        for code in range(count):
-            mask = ((codes == code) & inside).astype(np.float32)
-            belief[:, code] = ndimage.gaussian_filter(mask, reach, truncate=2.0)[inside]
-        codes[inside] = (cost - 2.0 * plan.smoothness * belief).argmin(1)
-    return codes
-
-
 def noise_level(light: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
     """Estimate the standard deviation of the noise from how voxels differ from the mean of their six neighbours.
 
-    The median keeps edges out of it; on noise alone the difference has a variance of 7/6.
+    The median keeps edges out of it; on noise alone the difference has a variance of 7/6. Every third axial plane counts.
     """
-    around = np.zeros_like(light)
-    for axis in range(3):
-        around += np.roll(light, 1, axis) + np.roll(light, -1, axis)
-    difference = np.abs(light - around / 6.0)[inside]
+    found = []
+    for z in range(0, light.shape[0], 3):
+        plane = light[z]
+        around = light[max(z - 1, 0)] + light[min(z + 1, light.shape[0] - 1)]
+        for axis in range(2):
+            around = around + np.roll(plane, 1, axis) + np.roll(plane, -1, axis)
+        found.append(np.abs(plane - around / 6.0)[inside[z]])
+    difference = np.concatenate(found)
+    if not difference.size:
+        return 0.0
     return float(np.median(difference[:: max(1, difference.size // 500_000)])) / 0.6745 / np.sqrt(7.0 / 6.0)
 
 
@@ -205,49 +191,101 @@ class Contacts:
 
 def find_contacts(labels: NDArray[np.int32], light: NDArray[np.float32], n: int) -> Contacts:
     """Find the pairs of touching supervoxels, ids 0 .. n - 1 in `labels` (z, y, x)."""
-    keys, steps = [], []
+    pairs, steps = [], []
     for axis in range(3):
-        front = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
-        back = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
-        touch = labels[front] != labels[back]
-        first, second = labels[front][touch].astype(np.int64), labels[back][touch].astype(np.int64)
-        keys.append(np.minimum(first, second) * n + np.maximum(first, second))
-        steps.append(np.abs(light[front][touch] - light[back][touch]))
-    unique, place = np.unique(np.concatenate(keys), return_inverse=True)
-    faces = np.bincount(place, minlength=len(unique))
-    step = np.bincount(place, weights=np.concatenate(steps), minlength=len(unique)) / np.maximum(faces, 1)
-    return Contacts(np.stack([unique // n, unique % n], axis=1).astype(np.int32), faces.astype(np.int32), step.astype(np.float32))
+        rolled, bright = np.moveaxis(labels, axis, 0), np.moveaxis(light, axis, 0)
+        touch = rolled[1:] != rolled[:-1]
+        ends = np.stack([rolled[1:][touch], rolled[:-1][touch]], axis=1)
+        ends.sort(axis=1)
+        pairs.append(ends)
+        steps.append(np.abs(bright[1:][touch] - bright[:-1][touch]))
+    low, high = np.concatenate(pairs).T
+    faces = sparse.coo_matrix((np.ones(len(low), np.int32), (low, high)), shape=(n, n)).tocsr()
+    step = sparse.coo_matrix((np.concatenate(steps).astype(np.float64), (low, high)), shape=(n, n)).tocsr()
+    faces.sum_duplicates()
+    step.sum_duplicates()
+    found = faces.tocoo()
+    edges = np.stack([found.row, found.col], axis=1).astype(np.int32)
+    return Contacts(edges, found.data.astype(np.int32), (step.tocoo().data / found.data).astype(np.float32))
 
 
 def snap_edges(labels: NDArray[np.int32], light: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Give each voxel at a piece's edge to the touching piece whose mean brightness it is closest to, a few times over.
+    """Move the pieces' edges voxel by voxel: each edge voxel goes to the touching piece that suits it best.
 
-    Pieces may fall apart by it; voxels never cross the body's edge.
+    A piece suits a voxel by how near its mean brightness is, in units of the noise, and by how many of the voxel's six
+    neighbours it has. Pieces may fall apart by it; voxels never leave the body. Slab by slab, so that it takes little
+    memory.
+
+    Parameters
+    ----------
+    labels : (z, y, x) int32 array
+        Pieces from 0, all ids in use.
+    light : (z, y, x) float32 array
+        Brightness.
+    inside : (z, y, x) bool array
+        The body.
     """
-    labels = labels.copy()
+    n = int(labels.max()) + 1
+    noise = max(noise_level(light, inside), 0.01)
+    body = np.zeros(n, bool)
+    for begin in range(0, len(labels), _SLAB):
+        part = slice(begin, begin + _SLAB)
+        body[labels[part][inside[part]]] = True
     for _ in range(_SNAP_ROUNDS):
-        n = int(labels.max()) + 1
-        mean = (
-            np.bincount(labels.ravel(), weights=light.ravel(), minlength=n) / np.maximum(np.bincount(labels.ravel(), minlength=n), 1)
-        ).astype(np.float32)
-        body = np.bincount(labels.ravel(), weights=inside.ravel(), minlength=n) > 0
-        padded = np.pad(labels, 1, mode="edge")
-        beside = [
-            padded[1 + dz : padded.shape[0] - 1 + dz, 1 + dy : padded.shape[1] - 1 + dy, 1 + dx : padded.shape[2] - 1 + dx]
-            for dz, dy, dx in _FACES
-        ]
-        edge = np.zeros(labels.shape, bool)
-        for other in beside:
-            edge |= other != labels
-        edge &= inside
-        best, value = labels[edge], light[edge]
-        gap = np.abs(value - mean[best]) - _SNAP_INERTIA
-        for other in beside:
-            candidate = other[edge]
-            distance = np.abs(value - mean[candidate])
-            better = (distance < gap) & body[candidate]
-            best[better], gap[better] = candidate[better], distance[better]
-        labels[edge] = best
+        sizes, sums = np.zeros(n, np.int64), np.zeros(n)
+        for begin in range(0, len(labels), _SLAB):
+            flat = labels[begin : begin + _SLAB].ravel()
+            sizes += np.bincount(flat, minlength=n)
+            sums += np.bincount(flat, weights=light[begin : begin + _SLAB].ravel(), minlength=n)
+        pieces = _Pieces((sums / np.maximum(sizes, 1)).astype(np.float32), sizes <= _NEVER_EATEN_VOX, body, noise)
+        moved = np.empty_like(labels)
+        for begin in range(0, len(labels), _SLAB):
+            end = min(begin + _SLAB, len(labels))
+            planes = labels[max(begin - 1, 0) : end + 1]
+            padded = np.pad(planes, [(begin == 0, end == len(labels)), (1, 1), (1, 1)], mode="edge")
+            moved[begin:end] = _snap_slab(padded, light[begin:end], inside[begin:end], pieces)
+        labels = moved
+    return labels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pieces:
+    """What is known of the pieces while their edges move."""
+
+    mean: NDArray[np.float32]
+    fixed: NDArray[np.bool_]
+    body: NDArray[np.bool_]
+    noise: float
+
+
+def _snap_slab(padded: NDArray[np.int32], light: NDArray[np.float32], inside: NDArray[np.bool_], pieces: _Pieces) -> NDArray[np.int32]:
+    """Move the edges in a slab that has one more voxel on every side."""
+    z, y, x = light.shape
+    labels = padded[1:-1, 1:-1, 1:-1].copy()
+    beside = [padded[1 + dz : z + 1 + dz, 1 + dy : y + 1 + dy, 1 + dx : x + 1 + dx] for dz, dy, dx in _FACES]
+    edge = np.zeros(light.shape, bool)
+    for other in beside:
+        edge |= other != labels
+    edge &= inside
+    value, own = light[edge], labels[edge]
+    around = [other[edge] for other in beside]
+
+    def cost(piece: NDArray[np.int32]) -> NDArray[np.float32]:
+        company = np.zeros(len(piece), np.float32)
+        for other in around:
+            company += other == piece
+        off = (value - pieces.mean[piece]) / np.float32(pieces.noise)
+        found: NDArray[np.float32] = np.float32(0.5) * off * off - np.float32(_SNAP_SMOOTHNESS) * company
+        return found
+
+    best, least = own.copy(), cost(own) - np.float32(_SNAP_INERTIA)
+    least[pieces.fixed[own]] = -np.inf
+    least[~pieces.body[own]] = np.inf
+    for other in around:
+        asked = cost(other)
+        better = (asked < least) & pieces.body[other]
+        best[better], least[better] = other[better], asked[better]
+    labels[edge] = best
     return labels
 
 
@@ -257,14 +295,15 @@ def join_crumbs(labels: NDArray[np.int32], light: NDArray[np.float32], inside: N
     Joined are single voxels, and pieces under `smallest_vox` voxels that do not stand out: the smaller a piece, the more
     it has to differ from every neighbour to be kept, so that noise goes and thin bright or dark strands stay.
     """
-    for _ in range(3):
-        n = int(labels.max()) + 1
-        sizes = np.bincount(labels.ravel(), minlength=n)
+    n = int(labels.max()) + 1
+    sizes = np.bincount(labels.ravel(), minlength=n)
+    mean = np.bincount(labels.ravel(), weights=light.ravel(), minlength=n) / sizes
+    body = np.zeros(n, bool)
+    body[labels[inside]] = True
+    edges, table = touching_pairs(labels, n)[0], np.arange(n, dtype=np.int32)
+    for _ in range(_CRUMB_ROUNDS):
         if sizes.min() >= smallest_vox:
             break
-        mean = np.bincount(labels.ravel(), weights=light.ravel(), minlength=n) / sizes
-        body = np.bincount(labels.ravel(), weights=inside.ravel(), minlength=n) > 0
-        edges = find_contacts(labels, light, n).edges
         both = np.concatenate([edges, edges[:, ::-1]])
         both = both[(sizes[both[:, 0]] < smallest_vox) & (body[both[:, 0]] == body[both[:, 1]])]
         gap = np.abs(mean[both[:, 0]] - mean[both[:, 1]])
@@ -272,6 +311,11 @@ def join_crumbs(labels: NDArray[np.int32], light: NDArray[np.float32], inside: N
         source, first = np.unique(both[order, 0], return_index=True)
         chosen, gap = both[order[first], 1], gap[order[first]]
         plain = (sizes[source] < 2) | (gap * np.sqrt(sizes[source]) < _STANDS_OUT)
-        graph = sparse.coo_matrix((np.ones(plain.sum()), (source[plain], chosen[plain])), shape=(n, n))
-        labels = sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int32)[labels]
-    return labels
+        graph = sparse.coo_matrix((np.ones(plain.sum()), (source[plain], chosen[plain])), shape=(len(sizes), len(sizes)))
+        count, joined = sparse.csgraph.connected_components(graph, directed=False)
+        weight = np.bincount(joined, weights=sizes, minlength=count)
+        mean = np.bincount(joined, weights=sizes * mean, minlength=count) / weight
+        sizes, body = weight.astype(np.int64), np.bincount(joined, weights=body, minlength=count) > 0
+        table, edges = joined.astype(np.int32)[table], joined.astype(np.int32)[edges]
+        edges = unique_pairs(edges[edges[:, 0] != edges[:, 1]], count)[0]
+    return table[labels]

@@ -8,6 +8,7 @@ import higra
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.spatial import cKDTree
 from sklearn.cluster import KMeans
 
 from napari_strata.proposal.hierarchy import Hierarchy, hierarchy_from_merges
@@ -15,13 +16,22 @@ from napari_strata.proposal.supervoxels import one_openmp_thread
 
 _TISSUE_CODES = 800
 """Tissues are merged over this many k-means codes, which spares a search over all pairs of supervoxels."""
-_FAR = 1e4
+_SPECK_SHARE = 0.01
+"""Parts of the body that touch nothing and hold less than this share of it are merged with what lies nearest."""
 
 
 def region_tree(
-    vectors: NDArray[np.float32], sizes: NDArray[np.integer], edges: NDArray[np.integer], background: NDArray[np.bool_]
+    vectors: NDArray[np.float32],
+    sizes: NDArray[np.integer],
+    edges: NDArray[np.integer],
+    background: NDArray[np.bool_],
+    *,
+    centers_mm: NDArray[np.floating] | None = None,
 ) -> Hierarchy:
     """Merge touching supervoxels by Ward's criterion over the contact graph.
+
+    Large parts that do not touch are joined last. Specks that touch nothing count as touching the nearest piece: otherwise
+    the highest cuts would part dust from dust.
 
     Parameters
     ----------
@@ -33,12 +43,21 @@ def region_tree(
         Touching pairs.
     background : (n,) bool array
         Pieces that stay in region 0; they get a tree of their own.
+    centers_mm : (n, 3) array, optional
+        Centroids, to find what lies nearest to a speck.
 
     Returns
     -------
     Hierarchy
     """
-    return _two_trees(background, sizes, lambda members: _ward_on_graph(vectors[members], sizes[members], _inner_edges(edges, members)))
+
+    def merge(members: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        inner = _inner_edges(edges, members)
+        if centers_mm is not None:
+            inner = _bridge_specks(inner, sizes[members], centers_mm[members])
+        return _ward_in_parts(vectors[members], sizes[members], inner)
+
+    return _two_trees(background, sizes, merge)
 
 
 def tissue_tree(
@@ -51,7 +70,7 @@ def tissue_tree(
 
     def merge(members: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         if background[members[0]]:
-            return _ward_on_graph(vectors[members], sizes[members], _inner_edges(edges, members))
+            return _ward_in_parts(vectors[members], sizes[members], _inner_edges(edges, members))
         return _ward_over_codes(vectors[members], sizes[members], seed)
 
     return _two_trees(background, sizes, merge)
@@ -77,23 +96,63 @@ def _inner_edges(edges: NDArray[np.integer], members: NDArray[np.integer]) -> ND
     return renamed[(renamed >= 0).all(axis=1)]
 
 
+def _bridge_specks(edges: NDArray[np.int64], sizes: NDArray[np.integer], centers_mm: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Add an edge from every small part that touches nothing to the nearest piece of a large part."""
+    part = _parts(edges, len(sizes))
+    weight = np.bincount(part, weights=sizes)
+    large = (weight >= _SPECK_SHARE * weight.sum()) | (weight == weight.max())
+    if large.all():
+        return edges
+    anchors, specks = np.flatnonzero(large[part]), np.flatnonzero(~large[part])
+    distance, nearest = cKDTree(centers_mm[anchors]).query(centers_mm[specks])
+    order = np.lexsort((distance, part[specks]))
+    pick = order[np.unique(part[specks][order], return_index=True)[1]]
+    return np.concatenate([edges, np.stack([specks[pick], anchors[nearest[pick]]], axis=1)])
+
+
+def _parts(edges: NDArray[np.int64], n: int) -> NDArray[np.int32]:
+    """Give the connected part of each of n nodes."""
+    links = sparse.coo_matrix((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(n, n))
+    found: NDArray[np.int32] = sparse.csgraph.connected_components(links, directed=False)[1]
+    return found
+
+
+def _ward_in_parts(
+    vectors: NDArray[np.float32], sizes: NDArray[np.integer], edges: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Run Ward's criterion over each connected part, and join the parts last, the largest first."""
+    n, part = len(vectors), _parts(edges, len(vectors))
+    weight = np.bincount(part, weights=sizes)
+    merges, heights, tops, made = [np.empty((0, 2), np.int64)], [np.empty(0)], [], n
+    for number in np.argsort(-weight, kind="stable"):
+        members = np.flatnonzero(part == number) if len(weight) > 1 else np.arange(n)
+        tops.append(int(members[0]))
+        if len(members) > 1:
+            own, up = _ward_on_graph(vectors[members], sizes[members], _inner_edges(edges, members))
+            merges.append(np.where(own < len(members), members[np.minimum(own, len(members) - 1)], own - len(members) + made))
+            heights.append(up)
+            made += len(own)
+            tops[-1] = made - 1
+    rows, level = np.concatenate(merges), np.concatenate(heights)
+    order = np.argsort(level, kind="stable")
+    number_of = np.arange(n + len(rows))
+    number_of[n + order] = n + np.arange(len(rows))
+    rows, level, tops_now = number_of[rows[order]], level[order], number_of[np.array(tops)]
+    last = n + len(rows) + np.arange(len(tops) - 1)
+    joins = np.stack([np.concatenate([tops_now[:1], last[:-1]])[: len(tops) - 1], tops_now[1:]], axis=1)
+    return np.concatenate([rows, joins]), np.concatenate([level, np.full(len(joins), level.max(initial=0.0))])
+
+
 def _ward_on_graph(
     vectors: NDArray[np.float32], sizes: NDArray[np.integer], edges: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Run Ward's criterion over a graph; parts that do not touch are joined last."""
-    n = len(vectors)
-    links = sparse.coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(n, n))
-    count, part = sparse.csgraph.connected_components(links, directed=False)
-    if count > 1:
-        _, first = np.unique(part, return_index=True)
-        edges = np.concatenate([edges, np.stack([np.full(count - 1, first[0]), first[1:]], axis=1)])
-        vectors = np.concatenate([vectors, part[:, None] * _FAR], axis=1)
-    graph = higra.UndirectedGraph(n)
+    """Run Ward's criterion over a connected graph."""
+    graph = higra.UndirectedGraph(len(vectors))
     graph.add_edges(edges[:, 0], edges[:, 1])
     tree, altitudes = higra.binary_partition_tree_ward_linkage(
         graph, np.ascontiguousarray(vectors, np.float64), np.ascontiguousarray(sizes, np.float64), altitude_correction="max"
     )
-    return _merges_of(tree, altitudes, n)
+    return _merges_of(tree, altitudes, len(vectors))
 
 
 def _merges_of(tree: higra.Tree, altitudes: NDArray[np.float64], n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

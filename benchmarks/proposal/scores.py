@@ -1,0 +1,47 @@
+"""The second part: how well a proposal's tissues, regions and tree nodes agree with a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks.encoder.scans import OTHER, LabelledScan
+from benchmarks.proposal.edges import achievable_accuracy, strict_accuracy
+from benchmarks.proposal.nodes import best_node_dice
+from benchmarks.proposal.overlap import Overlap
+
+from napari_strata.measure import compare
+from napari_strata.proposal.proposal import Proposal, TreeName
+from napari_strata.volume import Segmentation
+
+CUTS: tuple[tuple[TreeName, int], ...] = (
+    ("tissues", 8), ("tissues", 16), ("tissues", 32), ("regions", 50), ("regions", 100), ("regions", 200)
+)  # fmt: skip
+
+
+def proposal_figures(proposal: Proposal, scan: LabelledScan, found: Overlap) -> Iterator[tuple[str, dict[str, float]]]:
+    """Give figures by subject: each cut, the best node of each tree, and the seconds of each stage.
+
+    Dice of a cut is many-to-one: every region goes to the class that it shares most voxels with, or to "other", which
+    takes part but is not in the mean.
+    """
+    reference = Segmentation(scan.reference, (), scan.volume.geometry)
+    for tree, n in CUTS:
+        cut = proposal.tissues(n) if tree == "tissues" else proposal.regions(n)
+        scores = compare(cut, reference, ignore=(0,), other=(OTHER,))
+        yield f"{tree} {n}", _named(scores.many_to_one_mean, scores.many_to_one)
+    for tree in ("tissues", "regions"):
+        dice = best_node_dice(proposal.tree(tree), found)
+        yield f"best node of {tree}", _named(float(dice.mean()), dict(zip(found.classes, dice.tolist(), strict=True)))
+
+
+def proposal_costs(proposal: Proposal, found: Overlap) -> dict[str, float]:
+    """Give the number of supervoxels, what they could reach, and the seconds of each stage."""
+    sizes = {"supervoxels": float(proposal.n_supervoxels), "in the body": float(proposal.region_tree.max_regions)}
+    stages: dict[str, float] = proposal.provenance.get("seconds", {})
+    seconds = {f"{stage}, s": float(value) for stage, value in stages.items()}
+    best = {"ASA": achievable_accuracy(found), "ASA, strict": strict_accuracy(found)}
+    return {**sizes, **best, **seconds, "all stages, s": sum(seconds.values())}
+
+
+def _named(mean: float, dice: dict[int, float]) -> dict[str, float]:
+    return {"mean Dice": mean, **{f"class {number}": value for number, value in sorted(dice.items())}}
