@@ -8,8 +8,9 @@ import pytest
 import napari_strata as strata
 from napari_strata.errors import Cancelled
 from napari_strata.measure import compare
-from napari_strata.proposal.build import confidence
-from napari_strata.proposal.trees import tissue_tree
+from napari_strata.proposal.confidence import Grounds, confidence
+from napari_strata.proposal.supervoxels import Contacts
+from napari_strata.proposal.trees import region_tree, tissue_tree
 from napari_strata.volume import Segmentation, Volume, default_regions
 from phantoms import phantom_truth, phantom_volume
 
@@ -65,16 +66,19 @@ def test_air_is_region_0(proposal, volume):
     assert (proposal.tissues(8).labels[truth == 0] == 0).mean() > 0.85
 
 
-def test_confidence_is_a_share_and_higher_where_tissues_lie_far_apart(proposal):
+def test_confidence_is_a_share_and_higher_where_regions_lie_far_apart(proposal):
     assert proposal.confidence.shape == (proposal.n_supervoxels,)
     assert 0 <= proposal.confidence.min() <= proposal.confidence.max() <= 1
     rng = np.random.default_rng(0)
-    sizes, nobody, groups = np.ones(320, int), np.zeros(320, bool), np.repeat(np.arange(32), 10)
+    sizes, nobody, group = np.full(320, 50), np.zeros(320, bool), np.arange(320) // 10
+    edges = np.stack([np.arange(319), np.arange(1, 320)], axis=1).astype(np.int32)
+    contacts = Contacts(edges, np.ones(319, np.int32), np.ones(319, np.float32))
 
     def mean_confidence(spread):
-        points = np.stack([groups % 8, groups // 8], axis=1) + rng.normal(0, spread, (320, 2))
+        points = np.stack([group % 8, group // 8], axis=1) + rng.normal(0, spread, (320, 2))
         points = points.astype(np.float32)
-        return confidence(points, sizes, tissue_tree(points, sizes, np.empty((0, 2), np.int32), nobody, seed=0)).mean()
+        tissues, regions = tissue_tree(points, sizes, edges, nobody, seed=0), region_tree(points, sizes, edges, nobody)
+        return confidence(Grounds(points, points, tissues, regions, contacts, sizes)).mean()
 
     assert mean_confidence(0.02) > mean_confidence(0.3)
 

@@ -12,14 +12,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_strata.errors import RegionError
-from napari_strata.proposal.proposal import Proposal
+from napari_strata.errors import RegionError, SettingsError
+from napari_strata.proposal.proposal import Proposal, TreeName
 
 EvidenceGroup = Literal["features", "intensity", "position"]
 
 _PRIOR_SUPERVOXELS = 1.0
 """Descriptors have variance 1 over the body; a region's own variance counts against this many supervoxels of that."""
 _TELLING_COLUMNS = 5
+_COLOR_PERCENTILES = (1, 99)
+"""Between which shades of the body a component's colour goes from none to full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,63 @@ class RegionCard:
     neighbor_similarity: float
     evidence: EvidenceSplit
     telling: tuple[TellingColumn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MergeStep:
+    """One merge on a region's way to the whole body.
+
+    Parameters
+    ----------
+    n : int
+        The finest cut in which the two are one.
+    region : int
+        Their id in that cut.
+    joined : int
+        The id, in the cut at n + 1, of what the region joins with.
+    joined_ml, volume_ml : float
+        Volume in mL of what it joins with, and of the two together.
+    height : float
+        Merge height: how unlike the two are, in the tree's own unit.
+    """
+
+    n: int
+    region: int
+    joined: int
+    joined_ml: float
+    volume_ml: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class MergePath:
+    """Where a region comes from and goes to when the slider moves.
+
+    Parameters
+    ----------
+    tree : {"regions", "tissues"}
+        The tree that was asked.
+    region : int
+        The id that the smallest branch holding the region has in the tree's cuts.
+    volume_ml : float
+        Volume of that branch in mL.
+    share : float
+        How much of that branch's volume is the region's: 1 for a region as a cut gives it, less after edits.
+    whole_at : int
+        The finest cut in which the branch is one.
+    parts_at : int or None
+        The coarsest cut that parts it; None for a single supervoxel.
+    steps : tuple of MergeStep
+        The merges that swallow it, the finest first; the last one gives the whole body.
+    """
+
+    tree: TreeName
+    region: int
+    volume_ml: float
+    share: float
+    whole_at: int
+    parts_at: int | None
+    steps: tuple[MergeStep, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,24 +230,85 @@ def similarity_map(proposal: Proposal, table: NDArray[np.integer], region: int) 
 
     Parameters
     ----------
-    proposal : Proposal
-        What the table speaks of.
-    table : (n_supervoxels,) integer array
-        The region of each supervoxel: `Hierarchy.cut(n)` or `Refinement.table`.
-    region : int
-        An id in the table.
+    proposal, table, region
+        As for `explain_region`, which raises the same errors.
 
     Returns
     -------
     (n_supervoxels,) float32 array
         In [0, 1], 1 at the prototype; `similarity[proposal.supervoxels]` is the map over voxels. Not calibrated.
+    """
+    return _similarity(proposal, _sizes_vox(proposal), _members(proposal, table, region))
+
+
+def merge_path(proposal: Proposal, table: NDArray[np.integer], region: int, tree: TreeName) -> MergePath | None:
+    """Follow a region through a tree: the coarser regions that swallow it one after another, and the cut that parts it.
+
+    Parameters
+    ----------
+    proposal, table, region
+        As for `explain_region`, which raises the same errors.
+    tree : {"regions", "tissues"}
+        The tree to follow it through; best the one that the table was cut from.
+
+    Returns
+    -------
+    MergePath or None
+        None for background, which no cut moves.
+    """
+    members = _members(proposal, table, region)
+    hierarchy = proposal.tree(tree)
+    line = hierarchy.lineage(members)
+    if line is None:
+        return None
+    sizes = _sizes_vox(proposal)
+    before = np.append(0, np.cumsum(sizes[hierarchy.leaf_order]))
+    inside = np.intersect1d(members, hierarchy.leaf_order[line.begin : line.end])
+    voxel_ml = proposal.volume.geometry.voxel_volume_mm3 / 1000.0
+    node = grown = int(before[line.end] - before[line.begin])
+    steps = []
+    for join in line.joins:
+        joined = int(before[join.end] - before[join.begin])
+        grown += joined
+        steps.append(MergeStep(join.n, join.region, join.joined, joined * voxel_ml, grown * voxel_ml, join.height))
+    parts_at = line.whole_at + 1 if line.end - line.begin > 1 else None
+    return MergePath(tree, line.region, node * voxel_ml, float(sizes[inside].sum() / node), line.whole_at, parts_at, tuple(steps))
+
+
+def feature_colors(proposal: Proposal) -> NDArray[np.float32]:
+    """Give every supervoxel a colour by what the encoder saw: alike colours, alike features.
+
+    Red, green and blue are the first three principal components of the feature descriptors over the body, each spread
+    between its 1st and 99th percentile there; a component's largest loading is positive, so that the same proposal
+    always gives the same colours. Colours of two scans cannot be compared.
+
+    Returns
+    -------
+    (n_supervoxels, 3) float32 array
+        RGB in [0, 1]; `colors[proposal.supervoxels]` is the image (z, y, x, 3). A component that does not vary is 0.5.
 
     Raises
     ------
-    RegionError
-        If no supervoxel belongs to the region, or the table is not one of this proposal.
+    SettingsError
+        If the proposal was made without features.
     """
-    return _similarity(proposal, _sizes_vox(proposal), _members(proposal, table, region))
+    columns = _columns(proposal)["features"]
+    if not len(columns):
+        raise SettingsError('This proposal holds no features to colour by. Propose with the method "strata".')
+    rows = proposal.descriptors[:, columns].astype(np.float64)
+    tree = proposal.region_tree
+    body = tree.leaf_order[tree.n_background :] if tree.max_regions else tree.leaf_order
+    rows -= rows[body].mean(axis=0)
+    _, axes = np.linalg.eigh(rows[body].T @ rows[body])
+    axes = axes[:, ::-1][:, :3]
+    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    shades = rows @ axes
+    low, high = np.percentile(shades[body], _COLOR_PERCENTILES, axis=0)
+    varies = high - low > 1e-9
+    colors = np.full((len(rows), 3), 0.5, np.float32)
+    spread = np.clip((shades - low) / np.where(varies, high - low, 1.0), 0.0, 1.0)
+    colors[:, : axes.shape[1]] = np.where(varies, spread, 0.5)
+    return colors
 
 
 def _members(proposal: Proposal, table: NDArray[np.integer], region: int) -> NDArray[np.intp]:
@@ -199,7 +319,7 @@ def _members(proposal: Proposal, table: NDArray[np.integer], region: int) -> NDA
         )
     members = np.flatnonzero(table == region)
     if not len(members):
-        raise RegionError(f"No supervoxel belongs to region {region}. Choose a region of the table.")
+        raise RegionError(f"No supervoxel belongs to region {region}. Choose another; hand-painted voxels do not count.")
     return members
 
 

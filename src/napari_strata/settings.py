@@ -134,7 +134,7 @@ class ProposeSettings(_Checked):
     flatten_bias: Literal["on", "off"] = _knob(
         "on", "Divide the coils' slow change of brightness out of MR scans (N4) before anything else"
     )
-    supervoxels: int = _knob(40000, "Supervoxels to aim for in the body; small bodies get fewer", minimum=100, maximum=200000)
+    supervoxels: int = _knob(48000, "Supervoxels to aim for in the body; small bodies get fewer", minimum=100, maximum=200000)
     mixture_classes: int = _knob(16, "Most classes of the Gaussian mixture, with the method gmm-mrf", minimum=1, maximum=64)
     feature_weight: float = _knob(1.0, "Weight of learned features against intensity", minimum=0.0, maximum=10.0)
     position_weight: float = _knob(0.3, "Weight of position in the tree of connected regions", minimum=0.0, maximum=10.0)

@@ -27,6 +27,8 @@ LayerTuple = tuple[Any, dict[str, Any], str]
 
 METADATA_KEY = "strata"
 """Where our own facts about a layer stand in its metadata."""
+EXPLAINS = "explains"
+"""The fact by which a map that explains a proposal is known; it is no scan to work on."""
 
 AXIS_LABELS = ("z", "y", "x")
 UNITS = ("mm", "mm", "mm")
@@ -60,6 +62,42 @@ def labels_tuple(segmentation: Segmentation, *, name: str, opacity: float = 0.45
         "features": region_features(segmentation.regions),
     }
     return segmentation.labels, {**kwargs, **grid_kwargs(segmentation.geometry, facts)}, "labels"
+
+
+def similarity_tuple(similarity: NDArray[np.float32], placed: Mapping[str, Any], *, name: str) -> LayerTuple:
+    """Give a similarity map (z, y, x) as an image layer tuple.
+
+    Parameters
+    ----------
+    similarity : (z, y, x) float32 array
+        In [0, 1]: `similarity_map(...)[proposal.supervoxels]`.
+    placed : mapping
+        Where it lies: `grid_kwargs` or `matching_grid_kwargs`.
+    name : str
+        The layer's name.
+    """
+    return _map_tuple(similarity, placed, "similarity", name=name, colormap="inferno")
+
+
+def confidence_tuple(confidence: NDArray[np.float32], placed: Mapping[str, Any], *, name: str) -> LayerTuple:
+    """Give a confidence map (z, y, x) in [0, 1] as an image layer tuple; see `similarity_tuple`."""
+    return _map_tuple(confidence, placed, "confidence", name=name, colormap="viridis")
+
+
+def feature_colors_tuple(colors: NDArray[np.uint8], placed: Mapping[str, Any], *, name: str) -> LayerTuple:
+    """Give feature colours (z, y, x, 3), RGB from 0 to 255, as an image layer tuple; see `similarity_tuple`."""
+    shown = {"name": name, "rgb": True, "opacity": 0.8, "blending": "translucent"}
+    return colors, {**placed, **shown, "metadata": _explaining(placed, "features")}, "image"
+
+
+def _map_tuple(values: NDArray[np.float32], placed: Mapping[str, Any], what: str, *, name: str, colormap: str) -> LayerTuple:
+    shown = {"name": name, "colormap": colormap, "contrast_limits": (0.0, 1.0), "opacity": 0.8, "blending": "translucent"}
+    return values, {**placed, **shown, "metadata": _explaining(placed, what)}, "image"
+
+
+def _explaining(placed: Mapping[str, Any], what: str) -> dict[str, Any]:
+    metadata = dict(placed.get("metadata", {}))
+    return {**metadata, METADATA_KEY: {**metadata.get(METADATA_KEY, {}), EXPLAINS: what}}
 
 
 def grid_kwargs(geometry: Geometry, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -121,10 +159,11 @@ def layer_facts(layer: napari.layers.Layer) -> dict[str, Any]:
 
 
 def is_scan(layer: napari.layers.Layer) -> bool:
-    """Say whether a layer can be worked on: a single-resolution 3D grey image."""
+    """Say whether a layer can be worked on: a single-resolution 3D grey image, no map of ours."""
     from napari.layers import Image
 
-    return isinstance(layer, Image) and layer.ndim == 3 and not layer.rgb and not layer.multiscale
+    plain = isinstance(layer, Image) and layer.ndim == 3 and not layer.rgb and not layer.multiscale
+    return plain and EXPLAINS not in layer_facts(layer)
 
 
 def volume_from_layer(layer: napari.layers.Layer, modality: Modality | None = None) -> Volume:

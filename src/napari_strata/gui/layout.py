@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QEvent, QObject, QSize, Qt, Signal
+from collections.abc import Callable
+
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_strata.gui.edit_section import EditSection
+from napari_strata.gui.explain_section import ExplainSection
+from napari_strata.gui.granularity import GranularitySection
 from napari_strata.gui.region_table import RegionTable
-from napari_strata.gui.sections import ExportSection, GranularitySection, ProposeSection, ScanSection, Section, push_button
+from napari_strata.gui.sections import ExportSection, ProposeSection, ScanSection, Section, push_button
 
 
 class PanelLayout(QScrollArea):
-    """The sections: scan, propose, granularity, region table, edit, export. It scrolls where the window is too low."""
+    """The sections: scan, propose, granularity, region table, edit, explain, export. It scrolls where the window is too low."""
 
     undocked = Signal()
     """Emitted when the panel is taken out of its dock, which is all that napari does when the dock is closed."""
@@ -23,12 +27,13 @@ class PanelLayout(QScrollArea):
         column.setContentsMargins(6, 2, 6, 6)
         column.setSpacing(2)
         self.scan, self.proposing, self.granularity = ScanSection(), ProposeSection(), GranularitySection()
-        self.regions, self.edits, self.export = Section("Regions"), EditSection(), ExportSection()
+        self.regions, self.edits, self.explaining, self.export = Section("Regions"), EditSection(), ExplainSection(), ExportSection()
         self.table = RegionTable()
         self.table.setMinimumHeight(150)
         self.show_again = push_button("Show the labels layer again", "The layer was deleted; the work behind it is kept")
         self.regions.body.addWidget(self.table)
-        for part in (self.scan, self.proposing, self.granularity, self.show_again, self.regions, self.edits, self.export):
+        upper = self.scan, self.proposing, self.granularity, self.show_again, self.regions
+        for part in (*upper, self.edits, self.explaining, self.export):
             if part is not self.scan and isinstance(part, Section):
                 column.addWidget(_line())
             column.addWidget(part, 1 if part is self.regions else 0)
@@ -52,6 +57,15 @@ class PanelLayout(QScrollArea):
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
         """Ask for a width at which nothing is clipped."""
         return QSize(self._inner.minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width() + 8, 900)
+
+
+def single_shot(parent: QObject, interval_ms: int, slot: Callable[[], None]) -> QTimer:
+    """Make a timer that calls `slot` once, some time after each start."""
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.setInterval(interval_ms)
+    timer.timeout.connect(slot)
+    return timer
 
 
 def _line() -> QFrame:

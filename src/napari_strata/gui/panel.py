@@ -1,23 +1,24 @@
-"""The dock widget: scan, propose, granularity, region table, edit, export, from top to bottom."""
+"""The dock widget: scan, propose, granularity, region table, edit, explain, export, from top to bottom."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_info
-from qtpy.QtCore import QTimer
 
 from napari_strata.errors import StrataError
+from napari_strata.gui.answers import Question
 from napari_strata.gui.case import ScanCase, marked_work
 from napari_strata.gui.dialogs import ask_case_path, ask_export_path, ask_open_path, ask_replace, with_path
 from napari_strata.gui.editing import Editor, reported
+from napari_strata.gui.explaining import Explainer
 from napari_strata.gui.hooks import ViewerHooks
 from napari_strata.gui.jobs import JobRunner
 from napari_strata.gui.layers import METADATA_KEY, is_scan, layer_facts, volume_from_layer
-from napari_strata.gui.layout import PanelLayout
+from napari_strata.gui.layout import PanelLayout, single_shot
 from napari_strata.gui.pointer import Pointer
 from napari_strata.gui.view import CanvasOrientation
 from napari_strata.gui.windows import contrast_limits, default_preset
@@ -66,11 +67,12 @@ class StrataPanel(PanelLayout):
         self._saving = False
         self.jobs = JobRunner(self)
         self.orientation = CanvasOrientation(viewer)
-        self._refresh_timer = self._make_timer(_REFRESH_MS, self.refresh)
-        self._cut_timer = self._make_timer(_SLIDER_MS, self.cut_now)
+        self._refresh_timer = single_shot(self, _REFRESH_MS, self.refresh)
+        self._cut_timer = single_shot(self, _SLIDER_MS, self.cut_now)
         # napari tells of paint just before it writes the voxels, so they are looked for a moment later
-        self._paint_timer = self._make_timer(0, self._take_hand_paint)
+        self._paint_timer = single_shot(self, 0, self._take_hand_paint)
         self.editor = Editor(self.edits, self.table, require_case=self._require_case, show=self.refresh, bind_keys=self._bind_edit_keys)
+        self.explainer = Explainer(self.explaining, self.table, self.jobs, viewer=viewer, require_case=self._require_case)
         self.pointer = Pointer(lambda text: self.scan.readout.setText(text or " "), self.click_region)
         self._connect_sections()
         self._hooks = self._hang_on_viewer()
@@ -148,6 +150,11 @@ class StrataPanel(PanelLayout):
         self.settle()
         self.editor.edit(what)
 
+    def explain(self, question: Question) -> None:
+        """Answer "card", "similarity", "confidence" or "features" of the selected region, in a thread."""
+        self.settle()
+        self.explainer.ask(question)
+
     def use_tool(self, tool: str) -> None:
         """Take "select", "scribble" or "paint" in hand."""
         self.editor.use_tool(tool)
@@ -216,7 +223,7 @@ class StrataPanel(PanelLayout):
         """Bring every section up to date with the case in hand."""
         case = self.case
         self.pointer.follow(self._image, self._volume, case)
-        for part in (self.granularity, self.regions, self.edits, self.export.export, self.export.save):
+        for part in (self.granularity, self.regions, self.edits, self.explaining, self.export.export, self.export.save):
             part.setEnabled(case is not None and case.is_shown)
         self.export.open.setEnabled(self._volume is not None)
         self.show_again.setVisible(case is not None and not case.is_shown)
@@ -227,19 +234,11 @@ class StrataPanel(PanelLayout):
         work = case.work
         self.table.show_regions(work.regions, case.volumes_ml() if case.is_shown else {})
         self.edits.show_history(work.history[-1] if work.history else "", work.undone[0] if work.undone else "")
-        tissue_tree, region_tree = work.proposal.tissue_tree, work.proposal.region_tree
-        self.granularity.show_limits(tissue_tree.max_regions, region_tree.max_regions)
+        self.granularity.show_proposal(work.proposal)
         if self._cut_wanted is None:
             self.granularity.show_cut(work.tree, work.granularity)
 
     # Building
-
-    def _make_timer(self, interval_ms: int, slot: Callable[[], None]) -> QTimer:
-        timer = QTimer(self)
-        timer.setSingleShot(True)
-        timer.setInterval(interval_ms)
-        timer.timeout.connect(slot)
-        return timer
 
     def _connect_sections(self) -> None:
         self.scan.scan_chosen.connect(self._on_scan_chosen)
@@ -262,6 +261,7 @@ class StrataPanel(PanelLayout):
         self.edits.asked.connect(self.edit)
         self.edits.tool_chosen.connect(self.use_tool)
         self.edits.brush_changed.connect(self.editor.brush_changed)
+        self.explaining.asked.connect(self.explain)
         self.export.export_asked.connect(lambda: with_path(ask_export_path(self, self._volume), self.export_to))
         self.export.save_asked.connect(lambda: with_path(ask_case_path(self, self._volume), self.save_to))
         self.export.open_asked.connect(lambda: with_path(ask_open_path(self), self.open_from))
@@ -379,6 +379,7 @@ class StrataPanel(PanelLayout):
         if ids and self.case is not None and self.case.is_shown:
             self.case.labels.selected_label = ids[-1]
         self.editor.selection_changed()
+        self.explainer.selection_changed()
 
     def _require_case(self) -> ScanCase:
         case = self.case

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
-    QButtonGroup,
     QComboBox,
     QFormLayout,
     QHBoxLayout,
@@ -15,8 +13,6 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QSizePolicy,
-    QSlider,
-    QSpinBox,
     QVBoxLayout,
     QWidget,
 )
@@ -26,7 +22,6 @@ from napari_strata.gui.forms import form_values, settings_form
 from napari_strata.gui.view import PLANES
 from napari_strata.gui.windows import preset_names
 from napari_strata.gui.worker import Step
-from napari_strata.proposal.proposal import TreeName
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.volume import Modality
 
@@ -176,88 +171,6 @@ class ProposeSection(Section):
         self.progress.setRange(0, max(step.total, 0))
         self.progress.setValue(step.done)
         self.stage.setText(step.stage or " ")
-
-
-class GranularitySection(Section):
-    """Chooses the tree and how finely it is cut; the slider is logarithmic."""
-
-    cut_asked = Signal(str, int)
-
-    _STEPS = 400
-
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__("Granularity", parent)
-        self.tissues = push_button("Tissues", "Groups of alike places, anywhere in the scan", checkable=True)
-        self.regions = push_button("Regions", "Connected pieces", checkable=True)
-        self._trees = QButtonGroup(self)
-        for button in (self.tissues, self.regions):
-            self._trees.addButton(button)
-        self.tissues.setChecked(True)
-        self.slider = QSlider(Qt.Orientation.Horizontal)
-        self.slider.setRange(0, self._STEPS)
-        self.slider.setToolTip("Coarse to fine. Regions you named, merged, locked or scribbled keep what you gave them")
-        self.count = QSpinBox()
-        self.count.setToolTip("Number of regions besides the background")
-        self.count.setKeyboardTracking(False)
-        self.count.setMinimumWidth(80)
-        self.body.addLayout(row_of(self.tissues, self.regions))
-        self.body.addLayout(row_of(self.slider, self.count))
-        self._limits: dict[TreeName, int] = {"tissues": 2, "regions": 2}
-        self._wanted: dict[TreeName, int] = {"tissues": 8, "regions": 100}
-        self._showing = False
-        self.show_limits(2, 2)
-        self._trees.buttonClicked.connect(self._on_tree)
-        self.slider.valueChanged.connect(self._on_slider)
-        self.count.valueChanged.connect(self._on_count)
-
-    @property
-    def tree(self) -> TreeName:
-        """The tree that is chosen."""
-        return "tissues" if self.tissues.isChecked() else "regions"
-
-    @property
-    def n(self) -> int:
-        """How many regions are wanted of the chosen tree."""
-        return self._wanted[self.tree]
-
-    def show_limits(self, max_tissues: int, max_regions: int) -> None:
-        """Set how fine each tree can be cut."""
-        self._limits = {"tissues": max(max_tissues, 1), "regions": max(max_regions, 1)}
-        self._show(self.n)
-
-    def show_cut(self, tree: TreeName, n: int) -> None:
-        """Show a cut that was made elsewhere, by undo for example."""
-        (self.tissues if tree == "tissues" else self.regions).setChecked(True)
-        self._wanted[tree] = n
-        self._show(n)
-
-    def _on_tree(self) -> None:
-        self._show(self.n)
-        self._ask(min(self.n, self._limits[self.tree]))
-
-    def _on_slider(self, position: int) -> None:
-        if not self._showing:
-            n = round(self._limits[self.tree] ** (position / self._STEPS))
-            self._show(n, keep_slider=True)
-            self._ask(n)
-
-    def _on_count(self, n: int) -> None:
-        if not self._showing:
-            self._show(n)
-            self._ask(n)
-
-    def _ask(self, n: int) -> None:
-        self._wanted[self.tree] = n
-        self.cut_asked.emit(self.tree, n)
-
-    def _show(self, n: int, *, keep_slider: bool = False) -> None:
-        limit = self._limits[self.tree]
-        self._showing = True
-        self.count.setRange(1, limit)
-        self.count.setValue(n)
-        if not keep_slider:
-            self.slider.setValue(round(self._STEPS * np.log(max(min(n, limit), 1)) / np.log(limit)) if limit > 1 else 0)
-        self._showing = False
 
 
 class ExportSection(Section):

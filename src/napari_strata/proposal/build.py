@@ -12,6 +12,7 @@ from sklearn.cluster import KMeans
 
 from napari_strata.encoder.embed import FeatureMap
 from napari_strata.preprocess import block_mean, resample
+from napari_strata.proposal.confidence import Grounds, confidence
 from napari_strata.proposal.descriptors import (
     Descriptors,
     Pooler,
@@ -20,7 +21,6 @@ from napari_strata.proposal.descriptors import (
     describe_brightness,
     sizes_and_centers,
 )
-from napari_strata.proposal.hierarchy import Hierarchy
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.proposal.supervoxels import (
     Contacts,
@@ -47,7 +47,7 @@ _FINE_LEVELS = 2
 _REGION_LEVELS = (1.0, 1.0, 0.5, 0.3)
 """How much each encoder level says about what belongs together."""
 _REGION_BRIGHTNESS, _REGION_AROUND = 6.0, 4.0
-"""Weights of brightness, which spans 1, against features of unit length: inside a piece, and 2 mm around it."""
+"""Weights of brightness, which spans 1, against features of unit length: inside a piece; 2 mm and 4 mm around it."""
 _REGION_PLACE = 0.04
 """Weight of 1 mm at a position weight of 1."""
 _TISSUE_BRIGHTNESS = 6.0
@@ -57,7 +57,6 @@ brightness. The features as they are would part one tissue by place: they differ
 tissues."""
 _RANK_SHARE_TISSUES, _RANK_SHARE_REGIONS = 0.3, 0.5
 """Share of an MR's rank in its brightness."""
-_SURE_CUTS = (8, 16, 32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,7 +105,7 @@ def build_proposal(evidence: Evidence, settings: ProposeSettings, *, seed: int, 
     on_progress(3, steps, "tree of tissues")
     alike = tissue_vectors(described, settings, evidence.volume.modality, body, seed=seed)
     tissues = tissue_tree(alike, described.sizes_vox, contacts.edges, ~body, seed=seed)
-    sure = confidence(alike, described.sizes_vox, tissues)
+    sure = confidence(Grounds(alike, vectors, tissues, regions, contacts, described.sizes_vox))
     on_progress(steps, steps, "done")
     return Proposal(evidence.volume, labels, described.table(body), described.names, regions, tissues, sure, contacts.edges)
 
@@ -293,31 +292,10 @@ def _evened_brightness(described: Descriptors, modality: Modality, share: float)
 def region_vectors(described: Descriptors, settings: ProposeSettings, modality: Modality) -> NDArray[np.float32]:
     """Give what makes touching supervoxels belong together: brightness, features and position, (n, d) float32."""
     light = _REGION_BRIGHTNESS * _evened_brightness(described, modality, _RANK_SHARE_REGIONS)
-    around = _REGION_AROUND * described.brightness[:, 2]
+    around = _REGION_AROUND * described.brightness[:, 2:4]
     levels = [level * (weight * settings.feature_weight) for level, weight in zip(described.features, _REGION_LEVELS, strict=False)]
     place = described.center_zyx_mm * np.float32(settings.position_weight * _REGION_PLACE)
-    return np.concatenate([light[:, None], around[:, None], *levels, place], axis=1).astype(np.float32)
-
-
-def confidence(vectors: NDArray[np.float32], sizes: NDArray[np.integer], tree: Hierarchy) -> NDArray[np.float32]:
-    """Say how clearly each supervoxel belongs to its tissue rather than to the runner-up, (n,) float32 in [0, 1].
-
-    1 - (distance to the own tissue's mean / distance to the nearest other one), averaged over a few cuts, 0 where the
-    runner-up is nearer. Not calibrated.
-    """
-    total = np.zeros(len(vectors), np.float64)
-    for cut in _SURE_CUTS:
-        table = tree.cut(cut)
-        groups = int(table.max()) + 1
-        weight = np.maximum(np.bincount(table, weights=sizes, minlength=groups), 1)
-        means = np.stack([np.bincount(table, weights=sizes * column, minlength=groups) for column in vectors.T], axis=1) / weight[:, None]
-        squares = (vectors**2).sum(1)[:, None] + (means**2).sum(1)[None] - 2.0 * vectors @ means.T
-        distance = np.sqrt(np.maximum(squares, 0.0))
-        own = distance[np.arange(len(table)), table]
-        distance[np.arange(len(table)), table] = np.inf
-        other = distance.min(axis=1) if groups > 1 else np.ones(len(table))
-        total += np.clip(1.0 - own / np.maximum(other, 1e-9), 0.0, 1.0)
-    return (total / len(_SURE_CUTS)).astype(np.float32)
+    return np.concatenate([light[:, None], around, *levels, place], axis=1).astype(np.float32)
 
 
 def summary(proposal: Proposal) -> dict[str, Any]:

@@ -12,6 +12,62 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_LEAST_HEIGHT = 1e-6
+"""Heights below this share of the highest count as this much, so that a ratio of heights is always finite."""
+_LEAST_MARK = 0.2
+"""A range of granularity gets no mark where nothing in it stands out by this share of the best mark."""
+_MARKS_APART = 1.6
+"""Least ratio of two marks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """One merge on a node's way up.
+
+    Parameters
+    ----------
+    n : int
+        The finest cut in which the two are one.
+    region : int
+        Their id in that cut.
+    joined : int
+        The id, in the cut at n + 1, of what the node joins with.
+    begin, end : int
+        Where the leaves of what it joins with lie in the row: `leaf_order[begin:end]`.
+    height : float
+        Merge height.
+    """
+
+    n: int
+    region: int
+    joined: int
+    begin: int
+    end: int
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """The smallest node that holds some leaves, and what becomes of it in coarser cuts.
+
+    Parameters
+    ----------
+    region : int
+        The node's id in every cut in which it stands alone.
+    begin, end : int
+        Its leaves: `leaf_order[begin:end]`.
+    whole_at : int
+        The finest cut that does not part it; from `whole_at` down to one past the first join's cut it stands alone.
+    joins : tuple of Join
+        The merges that swallow it, the finest first.
+    """
+
+    region: int
+    begin: int
+    end: int
+    whole_at: int
+    joins: tuple[Join, ...]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hierarchy:
@@ -75,6 +131,82 @@ class Hierarchy:
         labels = np.empty_like(in_row)
         labels[self.leaf_order] = in_row
         return labels
+
+    def marks(self, low: int, high: int, *, count: int = 4) -> tuple[int, ...]:
+        """Suggest cuts at which the tree is stable: the most persistent one in each range of granularity.
+
+        A cut at n persists from the height of the merge that would part it to the height of the one that made it. The
+        longer that is, as a ratio, the clearer the cut; ratios shrink as 1 / n in any tree, so they count times the root
+        of n, which draws a mark neither to the coarse nor to the fine end of its range.
+
+        Parameters
+        ----------
+        low, high : int
+            Coarsest and finest cut that may be suggested; fewer leaves lower the finest.
+        count : int
+            Ranges, equally wide on a log scale, each with one mark at most.
+
+        Returns
+        -------
+        tuple of int
+            Cuts, coarse to fine, well apart; fewer than `count` where a range holds nothing that stands out, none for a
+            tree without structure (equal heights) or with hardly any leaves.
+        """
+        low, high = max(low, 2), min(high, self.max_regions - 1)
+        top = float(self.heights[np.isfinite(self.heights)].max(initial=0.0))
+        if high < low or top <= 0.0:
+            return ()
+        n = np.arange(low, high + 1)
+        heights = np.clip(self.heights[: high + 1].astype(np.float64), _LEAST_HEIGHT * top, top)
+        stands = np.log(heights[n - 2] / heights[n - 1]) * np.sqrt(n)
+        least = max(_LEAST_MARK * float(stands.max()), 1e-9)
+        span = np.searchsorted(np.geomspace(low, high + 1, count + 1)[1:-1], n, side="right")
+        chosen: dict[int, int] = {}
+        for i in np.argsort(-stands, kind="stable").tolist():
+            apart = all(max(n[i], mark) >= _MARKS_APART * min(n[i], mark) for mark in chosen.values())
+            if stands[i] >= least and apart:
+                chosen.setdefault(int(span[i]), int(n[i]))
+        return tuple(sorted(chosen.values()))
+
+    def lineage(self, members: NDArray[np.integer]) -> Lineage | None:
+        """Find the smallest node that holds some supervoxels, and the merges that swallow it on the way to the root.
+
+        Parameters
+        ----------
+        members : (k,) integer array
+            Supervoxel ids; background ones are passed over.
+
+        Returns
+        -------
+        Lineage or None
+            None where all of them are background, which no cut moves.
+        """
+        position = np.empty(self.n_supervoxels, np.int64)
+        position[self.leaf_order] = np.arange(self.n_supervoxels)
+        places = position[members]
+        places = places[places >= self.n_background]
+        if not len(places):
+            return None
+        # the break at each place of the row, 0 the highest; walls at both ends of the foreground
+        rank = np.full(self.n_supervoxels + 1, -1, np.int64)
+        rank[self.breaks] = np.arange(len(self.breaks))
+        first, last = int(places.min()), int(places.max())
+        level = int(rank[first + 1 : last + 1].min()) if last > first else len(self.breaks)
+        begin, end = self._run(rank, first, level)
+        node = begin, end
+        joins = []
+        while (level := int(max(rank[begin], rank[end]))) >= 0:
+            wider = self._run(rank, begin, level)
+            other = (end, wider[1]) if rank[end] == level else (wider[0], begin)
+            joins.append(Join(level + 1, int(rank[wider[0]]) + 2, int(rank[other[0]]) + 2, *other, float(self.heights[level])))
+            begin, end = wider
+        whole_at = int(rank[node[0] + 1 : node[1]].min(initial=len(self.breaks))) + 1
+        return Lineage(int(rank[node[0]]) + 2, *node, whole_at, tuple(joins))
+
+    def _run(self, rank: NDArray[np.int64], place: int, level: int) -> tuple[int, int]:
+        """Give begin and end of the run around a place of the row when only breaks above `level` part it."""
+        begin = self.n_background + int(np.flatnonzero(rank[self.n_background : place + 1] < level)[-1])
+        return begin, place + 1 + int(np.flatnonzero(rank[place + 1 :] < level)[0])
 
     def split(self, members: NDArray[np.integer], into: int = 2) -> NDArray[np.int32]:
         """Part any set of supervoxels along the highest merges inside it.

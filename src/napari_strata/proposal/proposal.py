@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 TreeName = Literal["regions", "tissues"]
 
+SUGGESTED_RANGE: dict[TreeName, tuple[int, int]] = {"tissues": (2, 64), "regions": (4, 400)}
+"""Between which granularities cuts are suggested."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Proposal:
@@ -64,6 +67,10 @@ class Proposal:
     def tree(self, name: TreeName) -> Hierarchy:
         """Give the tree called "regions" or "tissues"."""
         return self.region_tree if name == "regions" else self.tissue_tree
+
+    def suggested(self, name: TreeName) -> tuple[int, ...]:
+        """Give the granularities at which a tree is stable, coarse to fine: up to four, see `Hierarchy.marks`."""
+        return self.tree(name).marks(*SUGGESTED_RANGE[name])
 
     def tissues(self, n: int) -> Segmentation:
         """Cut the tissue tree: n groups of alike supervoxels, anywhere in the scan, besides region 0."""

@@ -57,7 +57,7 @@ class SupervoxelPlan:
 
     target: int
     crumb_vox: int = 6
-    fewest_vox: int = 40
+    fewest_vox: int = 36
 
 
 def make_supervoxels(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import higra
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 from napari_strata.proposal.hierarchy import Hierarchy, hierarchy_from_merges
 from napari_strata.proposal.supervoxels import one_openmp_thread
@@ -173,7 +175,8 @@ def _ward_over_codes(vectors: NDArray[np.float32], sizes: NDArray[np.integer], s
     sample = rng.choice(n, min(n, 20_000), replace=False)
     count = min(_TISSUE_CODES, 1 + len(np.unique(vectors[sample], axis=0)) // 2)
     means = KMeans(count, n_init=1, init="random" if count > 400 else "k-means++", max_iter=12, random_state=seed)
-    with one_openmp_thread():
+    with one_openmp_thread(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct vectors than codes: it finds fewer, which is right
         means.fit(vectors[sample], sample_weight=sizes[sample].astype(np.float64))
         code = means.predict(vectors)
     used, code = np.unique(code, return_inverse=True)
