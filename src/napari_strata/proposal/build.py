@@ -51,10 +51,12 @@ _REGION_BRIGHTNESS, _REGION_AROUND = 6.0, 4.0
 _REGION_PLACE = 0.04
 """Weight of 1 mm at a position weight of 1."""
 _TISSUE_BRIGHTNESS = 6.0
-_COMPARTMENTS, _COMPARTMENT_SOFTNESS, _COMPARTMENT_WEIGHT = 5, 0.15, 0.95
-"""Groups of like surroundings, how gradually they pass into one another, and what belonging to one is worth beside
-brightness. The features as they are would part one tissue by place: they differ within it nearly as much as between
-tissues."""
+_COMPARTMENTS, _COMPARTMENT_SOFTNESS = 5, 0.15
+"""Groups of like surroundings, and how gradually they pass into one another. The features as they are would part one tissue
+by place: they differ within it nearly as much as between tissues."""
+_COMPARTMENT_NOISES, _MOST_COMPARTMENT_NOISE = 3.7, 0.03
+"""What another compartment is worth: so many times the spread of brightness inside a piece, as far as that spread counts.
+Where brightness tells tissues apart finely, it decides; where noise blurs it, surroundings do."""
 _RANK_SHARE_TISSUES, _RANK_SHARE_REGIONS = 0.3, 0.5
 """Share of an MR's rank in its brightness."""
 
@@ -246,7 +248,8 @@ def tissue_vectors(
 ) -> NDArray[np.float32]:
     """Give what makes supervoxels alike wherever they lie: brightness, and the compartment by its features, (n, d) float32."""
     light = _TISSUE_BRIGHTNESS * _evened_brightness(described, modality, _RANK_SHARE_TISSUES)[:, None]
-    weight = _COMPARTMENT_WEIGHT * settings.feature_weight
+    noise = min(_usual(described.brightness[body, 1], described.sizes_vox[body]), _MOST_COMPARTMENT_NOISE)
+    weight = _TISSUE_BRIGHTNESS * _COMPARTMENT_NOISES * noise * settings.feature_weight
     if not weight or not described.features:
         return light.astype(np.float32)
     looks = np.concatenate(described.features, axis=1)
@@ -281,6 +284,13 @@ def compartments(looks: NDArray[np.float32], sizes: NDArray[np.integer], body: N
     scale = _COMPARTMENT_SOFTNESS * max(float(np.mean(nearest[chosen])), 1e-9)
     shares = np.exp(-(squares - nearest) / scale)
     return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _usual(values: NDArray[np.float32], weights: NDArray[np.integer]) -> float:
+    """Give the weighted median, 0 of nothing."""
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, total[-1] / 2)]) if len(values) else 0.0
 
 
 def _evened_brightness(described: Descriptors, modality: Modality, share: float) -> NDArray[np.float32]:
