@@ -106,6 +106,16 @@ class Tour:
             self.panel.edits.undo.click()
         self.shoot("after_undo")
 
+    def explain(self) -> None:
+        """Ask why a region is one, with each map."""
+        self.panel.table.select(self.regions_in_the_middle()[:1])
+        for question, button in self.panel.explaining.buttons.items():
+            button.click()
+            wait_for(lambda: not self.panel.jobs.is_running)
+            self.shoot(f"explain_{question}")
+            if question != "card":
+                self.viewer.layers[-1].visible = False
+
     def regions_in_the_middle(self) -> list[int]:
         """Give the regions on screen, largest first."""
         labels = np.asarray(self.case.labels.data)[self.slice_index()]
@@ -174,6 +184,7 @@ def make_screenshots(scan: Path, out: Path, *, propose: Propose | None = None) -
     tour.planes()
     tour.propose()
     tour.granularities()
+    tour.explain()
     tour.correct()
     tour.export()
     tour.light()

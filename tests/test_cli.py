@@ -49,12 +49,30 @@ def test_the_sidecar_says_what_made_the_labels(made, scan):
     sidecar = json.loads((made / "labels.json").read_text())
     assert sidecar["run"]["seed"] == 3
     assert sidecar["cut"] == {"tissues": 7}
+    assert all(2 <= n <= 64 for n in sidecar["suggested"]["tissues"])
+    assert all(4 <= n <= 400 for n in sidecar["suggested"]["regions"])
     assert sidecar["settings"]["supervoxels"] == 800
     assert len(sidecar["scan"]["sha256"]) == len(sidecar["weights_sha256"]) == 64
     assert {"read", "encode", "build"} <= set(sidecar["seconds"])
     assert sidecar["versions"]["napari-strata"] == strata.__version__
     assert len(sidecar["regions"]) == 7
     assert sum(row["voxels"] for row in sidecar["regions"]) > 1000
+
+
+def test_auto_takes_the_middle_mark(made, scan, tmp_path):
+    words = ["propose", str(scan), "-o", str(tmp_path / "l.nii.gz"), "--tissues", "auto", "--seed", "3", "--threads", "1", *FEW]
+    assert main(words) == 0
+    sidecar = json.loads((tmp_path / "l.json").read_text())
+    marks = sidecar["suggested"]["tissues"]
+    assert marks == json.loads((made / "labels.json").read_text())["suggested"]["tissues"]
+    assert sidecar["cut"] == {"tissues": marks[len(marks) // 2]}
+    assert len(sidecar["regions"]) == marks[len(marks) // 2]
+
+
+def test_a_number_that_is_none_is_refused(scan, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["propose", str(scan), "-o", str(tmp_path / "l.nii.gz"), "--tissues", "many"])
+    assert "auto" in capsys.readouterr().err
 
 
 def test_the_table_has_units_in_its_column_names(made):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from napari_strata.errors import RegionError
-from napari_strata.explain import explain_region, similarity_map
+from napari_strata.errors import RegionError, SettingsError
+from napari_strata.explain import explain_region, feature_colors, merge_path, similarity_map
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.refine.refinement import Refinement
 from phantoms import phantom_proposal, phantom_truth
@@ -130,3 +130,64 @@ def test_unknown_regions_and_foreign_tables_are_refused(proposal, organs):
         explain_region(proposal, organs, 77)
     with pytest.raises(RegionError, match="supervoxels"):
         similarity_map(proposal, organs[:-1], 1)
+
+
+@pytest.mark.parametrize("tree", ["regions", "tissues"])
+def test_the_merge_path_agrees_with_the_cuts(proposal, tree):
+    hierarchy, voxel_ml = proposal.tree(tree), 2 / 1000
+    table = hierarchy.cut(12)
+    path = merge_path(proposal, table, 5, tree)
+    assert (path.tree, path.region, path.share, path.parts_at) == (tree, 5, 1, path.whole_at + 1)
+    assert path.volume_ml == pytest.approx((table == 5)[proposal.supervoxels].sum() * voxel_ml)
+    assert [step.n for step in path.steps] == sorted((step.n for step in path.steps), reverse=True)
+    for step in path.steps:
+        joined, both = hierarchy.cut(step.n + 1) == step.joined, hierarchy.cut(step.n) == step.region
+        assert step.joined_ml == pytest.approx(joined[proposal.supervoxels].sum() * voxel_ml)
+        assert step.volume_ml == pytest.approx(both[proposal.supervoxels].sum() * voxel_ml)
+        assert both[table == 5].all()
+    assert path.steps[-1].n == 1
+    assert (np.diff([step.height for step in path.steps]) >= 0).all()
+
+
+def test_the_merge_path_of_an_edited_region_says_how_much_of_the_branch_it_is(proposal):
+    work = Refinement(proposal, regions=12)
+    kept = work.merge([2, 7])
+    path = merge_path(proposal, work.table, kept, "regions")
+    assert 0 < path.share <= 1
+    assert path.whole_at < 12
+    assert merge_path(proposal, work.table, 0, "regions") is None
+    single = merge_path(proposal, proposal.region_tree.cut(10**6), 1, "regions")
+    assert single.parts_at is None
+
+
+def with_features(proposal: Proposal, features: NDArray[np.floating]) -> Proposal:
+    names = tuple(f"feature 0.{k}" for k in range(features.shape[1]))
+    descriptors = np.concatenate([features, proposal.descriptors], axis=1).astype(np.float32)
+    return replace(proposal, descriptors=descriptors, descriptor_names=(*names, *proposal.descriptor_names))
+
+
+def test_feature_colors_tell_organs_apart_and_repeat(proposal, organs):
+    rng = np.random.default_rng(0)
+    seen = with_features(proposal, rng.normal(size=(6, 8))[organs] + rng.normal(0, 0.1, (len(organs), 8)))
+    colors = feature_colors(seen)
+    assert (colors.shape, colors.dtype) == ((proposal.n_supervoxels, 3), np.float32)
+    assert colors.min() >= 0
+    assert colors.max() <= 1
+    means = np.stack([colors[organs == organ].mean(axis=0) for organ in range(1, 6)])
+    spread = np.mean([colors[organs == organ].std(axis=0).mean() for organ in range(1, 6)])
+    apart = np.linalg.norm(means[:, None] - means[None], axis=-1)[np.triu_indices(5, 1)]
+    assert apart.min() > 4 * spread
+    np.testing.assert_array_equal(colors, feature_colors(seen))
+    # one supervoxel far off takes no colour from the others
+    far = seen.descriptors.copy()
+    far[np.flatnonzero(organs == BODY)[0], :8] *= 100
+    assert feature_colors(replace(seen, descriptors=far))[organs > 0].std(axis=0).max() > 0.1
+
+
+def test_few_or_flat_features_still_have_colors_and_none_are_refused(proposal):
+    one = feature_colors(with_features(proposal, np.arange(proposal.n_supervoxels)[:, None]))
+    assert one[:, 0].std() > 0.1
+    assert (one[:, 1:] == 0.5).all()
+    assert (feature_colors(with_features(proposal, np.ones((proposal.n_supervoxels, 4)))) == 0.5).all()
+    with pytest.raises(SettingsError, match="features"):
+        feature_colors(proposal)

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from napari_strata.errors import StrataError
     from napari_strata.io.files import list_series, read, read_labels, write
     from napari_strata.pipeline import propose
+    from napari_strata.proposal.codebook import Codebook, fit_codebook
     from napari_strata.proposal.proposal import Proposal
     from napari_strata.refine.refinement import Refinement
     from napari_strata.settings import ProposeSettings
     from napari_strata.volume import Geometry, Region, Segmentation, Volume
 
 _HOMES = {
+    "Codebook": "proposal.codebook",
     "Geometry": "volume",
     "Proposal": "proposal.proposal",
     "ProposeSettings": "settings",
@@ -32,6 +34,7 @@ _HOMES = {
     "Volume": "volume",
     "adapt": "encoder.adapt",
     "embed": "encoder.embed",
+    "fit_codebook": "proposal.codebook",
     "list_series": "io.files",
     "propose": "pipeline",
     "read": "io.files",
@@ -40,6 +43,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Codebook",
     "Geometry",
     "Proposal",
     "ProposeSettings",
@@ -50,6 +54,7 @@ __all__ = [
     "Volume",
     "adapt",
     "embed",
+    "fit_codebook",
     "list_series",
     "propose",
     "read",

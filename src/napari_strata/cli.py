@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_strata import __version__, commands_encoder
+from napari_strata import __version__, commands_codebook, commands_encoder
 from napari_strata.errors import SettingsError, StrataError, WriteError
 from napari_strata.io.atomic import atomic_path
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.synthesis import flags
-from napari_strata.terminal import add_settings, check_writable, progress, settings_of
+from napari_strata.terminal import AUTO, add_settings, check_writable, count_or_auto, progress, settings_of
 
 if TYPE_CHECKING:
     from napari_strata.proposal.proposal import Proposal
@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_info(commands)
     _add_evaluate(commands)
     commands_encoder.add_commands(commands)
+    commands_codebook.add_commands(commands)
     _add_samples(commands)
     _add_synthesise(commands)
     return parser
@@ -98,15 +99,17 @@ def _add_propose(commands: Any) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="label file to write, for example labels.nii.gz")
     parser.add_argument("--montage", type=Path, metavar="PNG", help="also write a picture of the labels over the scan")
     parser.add_argument("--case", type=Path, metavar="CASE", help="also write a case (.strata) to refine later")
-    _add_recipe(parser)
+    _add_recipe(parser, auto=True)
     parser.set_defaults(run=_propose)
 
 
-def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    """Add what decides the labels besides the scan."""
+def _add_recipe(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
+    """Add what decides the labels besides the scan; with `auto`, the scan may choose their number."""
     cut = parser.add_mutually_exclusive_group(required=True)
-    cut.add_argument("--tissues", type=int, metavar="N", help="N groups of alike tissue, anywhere in the scan")
-    cut.add_argument("--regions", type=int, metavar="N", help="N connected regions")
+    count, more = (count_or_auto, "; auto takes a number at which the tree is stable") if auto else (int, "")
+    cut.add_argument("--tissues", type=count, metavar="N", help=f"N groups of alike tissue, anywhere in the scan{more}")
+    cut.add_argument("--regions", type=count, metavar="N", help=f"N connected regions{more}")
+    cut.add_argument("--codebook", type=Path, metavar="FILE", help="the tissues of a codebook, numbered alike in every scan")
     parser.add_argument("--encoder", "--weights", dest="weights", type=Path, help="other weights, a description (.toml), a MONAI bundle")
     parser.add_argument("--settings", type=Path, metavar="TOML", help="settings from the file's [propose] and [run] tables; flags win")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -117,10 +120,12 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 def _propose(arguments: argparse.Namespace) -> None:
     settings = settings_of(arguments, ProposeSettings, "propose")
     run = settings_of(arguments, RunSettings, "run")
-    wanted = arguments.tissues if arguments.tissues is not None else arguments.regions
-    if wanted < 1:
-        raise SettingsError(f"Asked for {wanted} regions. Ask for at least 1.")
+    kind: Literal["tissues", "regions"] = "regions" if arguments.regions is not None else "tissues"
     _check_proposal_outputs(arguments)
+    codebook = commands_codebook.open_codebook(arguments.codebook, settings, arguments.weights) if arguments.codebook else None
+    wanted = getattr(arguments, kind) if codebook is None else codebook.n
+    if wanted != AUTO and wanted < 1:
+        raise SettingsError(f"Asked for {wanted} regions. Ask for at least 1.")
     begun = time.perf_counter()
     volume = _read(arguments)
     read_seconds = time.perf_counter() - begun
@@ -135,11 +140,16 @@ def _propose(arguments: argparse.Namespace) -> None:
         weights=arguments.weights,
         on_progress=progress(arguments.quiet),
     )
-    kind = "tissues" if arguments.tissues is not None else "regions"
-    segmentation = proposal.tissues(wanted) if kind == "tissues" else proposal.regions(wanted)
-    if len(segmentation.regions) < wanted:
+    if wanted == AUTO:
+        wanted = proposal.middle_suggestion(kind)
+    said = {}
+    if codebook is not None:
+        segmentation, said["codebook"] = commands_codebook.segment(codebook, proposal)
+    else:
+        segmentation = proposal.tissues(wanted) if kind == "tissues" else proposal.regions(wanted)
+    if codebook is None and len(segmentation.regions) < wanted:
         print(f"note: the scan has only {len(segmentation.regions)} supervoxels in the body; it got that many.", file=sys.stderr)
-    provenance = {**proposal.provenance, "cut": {kind: wanted}}
+    provenance = {**proposal.provenance, "cut": {kind: wanted}, **said}
     provenance["seconds"] = {"read": round(read_seconds, 2), **proposal.provenance["seconds"]}
     _write_results(arguments, proposal, segmentation, provenance)
     print(f"{arguments.output}: {len(segmentation.regions)} {kind} in {time.perf_counter() - begun:.1f} s")
@@ -152,6 +162,8 @@ def _check_proposal_outputs(arguments: argparse.Namespace) -> None:
     named = outputs_beside(arguments.output)
     check_writable(named.labels, named.sidecar, named.table, arguments.montage, arguments.case, scan=arguments.scan)
     check_outputs(arguments.output)
+    if arguments.case and arguments.codebook:
+        raise SettingsError("A case starts from a cut of the scan's own tree, not from a codebook. Leave out --case or --codebook.")
     for path, suffix in ((arguments.montage, ".png"), (arguments.case, ".strata")):
         if path is not None and path.suffix.lower() != suffix:
             raise WriteError(f"Cannot write {path}: the name must end in {suffix}.")
@@ -191,14 +203,16 @@ def _batch(arguments: argparse.Namespace) -> int:
     from napari_strata.batch.plan import plan_scans
     from napari_strata.batch.run import Recipe, run_batch
 
-    tree: Literal["tissues", "regions"] = "tissues" if arguments.tissues is not None else "regions"
-    recipe = Recipe(tree, getattr(arguments, tree), settings, run, arguments.modality, arguments.weights)
+    codebook = commands_codebook.open_codebook(arguments.codebook, settings, arguments.weights) if arguments.codebook else None
+    tree: Literal["tissues", "regions"] = "regions" if arguments.regions is not None else "tissues"
+    n = getattr(arguments, tree) if codebook is None else codebook.n
+    recipe = Recipe(tree, n, settings, run, arguments.modality, arguments.weights, codebook)
     scans = plan_scans(arguments.inputs, leave_out=arguments.output)
     results = run_batch(scans, arguments.output, recipe, on_progress=progress(arguments.quiet))
     tables = collect(results, arguments.output)
     for one in results:
-        if one.status == "failed":
-            print(f"{one.scan.id}: {one.reason}", file=sys.stderr)
+        if one.status == "failed" or one.warning:
+            print(f"{one.scan.id}: {one.reason or f'note: {one.warning}'}", file=sys.stderr)
     done, kept, failed = (sum(one.status == status for one in results) for status in ("done", "kept", "failed"))
     print(f"{tables.volumes}: {done} done, {kept} kept, {failed} failed in {time.perf_counter() - begun:.1f} s")
     return int(failed > 0)

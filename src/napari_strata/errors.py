@@ -61,5 +61,9 @@ class CaseError(StrataError):
     """A case file cannot be read, or belongs to another scan."""
 
 
+class CodebookError(StrataError):
+    """A codebook cannot be read, fitted or applied: another version, encoder or modality, or nothing to fit it to."""
+
+
 class Cancelled(StrataError):
     """Raised by a progress callable to stop the work in hand."""

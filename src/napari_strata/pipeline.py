@@ -87,15 +87,46 @@ def propose(
     """
     chosen = settings or ProposeSettings()
     watch = Stopwatch()
+    check_weights(chosen, weights)
     if chosen.method == "gmm-mrf":
-        if weights is not None:
-            raise SettingsError(f"gmm-mrf uses no encoder, but {weights} was given. Leave --encoder out, or take --method strata.")
         proposal = _from_classes(volume, chosen, watch, seed=seed, threads=threads, on_progress=on_progress)
     else:
         run = RunSettings(device=device, threads=threads, seed=seed)
         proposal = _from_features(volume, chosen, run, watch, weights=weights, on_progress=on_progress)
-    how = {"settings": chosen.to_dict(), **proposal.provenance, "versions": versions(), "seconds": watch.seconds}
+    suggested = {"tissues": list(proposal.suggested("tissues")), "regions": list(proposal.suggested("regions"))}
+    said = {**proposal.provenance, "suggested": suggested}
+    how = {"settings": chosen.to_dict(), **said, "versions": versions(), "seconds": watch.seconds}
     return replace(proposal, provenance=how)
+
+
+def check_weights(settings: ProposeSettings, weights: Path | None) -> None:
+    """Refuse weights where the method has no use for them.
+
+    Raises
+    ------
+    SettingsError
+        If weights are given to a method without an encoder.
+    """
+    if settings.method == "gmm-mrf" and weights is not None:
+        raise SettingsError(f"gmm-mrf uses no encoder, but {weights} was given. Leave --encoder out, or take --method strata.")
+
+
+def encoder_in_use(settings: ProposeSettings, weights: Path | None) -> str | None:
+    """Give the hash of the encoder that `propose` would use, as its provenance keeps it; None for a method without one.
+
+    Raises
+    ------
+    SettingsError
+        If weights are given to a method without an encoder.
+    WeightsError
+        If the weights cannot be read.
+    """
+    check_weights(settings, weights)
+    if settings.method == "gmm-mrf":
+        return None
+    from napari_strata.encoder.bring import encoder_hash
+
+    return encoder_hash(weights)
 
 
 def _from_features(

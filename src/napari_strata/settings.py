@@ -144,7 +144,7 @@ class ProposeSettings(_Checked):
 class PretrainSettings(_Checked):
     """The recipe of the encoder."""
 
-    network: Literal["light", "basic", "segresnet"] = _knob("light", "What the network is built like")
+    network: Literal["light", "basic", "segresnet"] = _knob("basic", "What the network is built like")
     width: int = _knob(16, "Channels of its finest level", minimum=4, maximum=64)
     channels: int = _knob(12, "Unit-length channels read out at each of four levels", minimum=2, maximum=64)
     steps: int = _knob(4000, "Optimiser steps", minimum=1, maximum=10_000_000)
@@ -185,5 +185,5 @@ class AdaptSettings(_Checked):
     seed: int = _knob(0, "Seed of patches and synthetic scans", minimum=0, maximum=2**31 - 1)
 
 
-RECIPES = {"v1": PretrainSettings(steps=1700)}
+RECIPES = {"v1": PretrainSettings(batch=4, views=1, agreement_weight=0.0, steps=1670)}
 """Recipes by name; "v1" is that of the shipped weights."""

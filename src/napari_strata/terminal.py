@@ -15,6 +15,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from napari_strata.errors import WriteError
 from napari_strata.settings import names_in
 
+AUTO = "auto"
+"""Given in the place of a number: let the scan choose."""
+
 
 def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
     """Make one flag per knob."""
@@ -45,6 +48,14 @@ def settings_of(arguments: argparse.Namespace, settings: Any, table: str, base: 
     if base is None:
         base = settings.from_toml(arguments.settings, table) if arguments.settings else settings()
     return settings.from_dict({**base.to_dict(), **_given(arguments, settings)})
+
+
+def count_or_auto(text: str) -> int | str:
+    """Read a whole number, or the word "auto"."""
+    try:
+        return AUTO if text == AUTO else int(text)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor {AUTO!r}") from err
 
 
 def progress(quiet: bool) -> Callable[[int, int, str], None]:

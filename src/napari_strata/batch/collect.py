@@ -14,6 +14,8 @@ from napari_strata.export.tables import table_columns
 from napari_strata.io.atomic import atomic_path
 
 _SCAN_COLUMNS = ("scan", "path", "series", "modality", "cut", "strata_version")
+_CODEBOOK_COLUMNS = ("drift", "fits")
+"""After the columns of the scan, where a codebook was used."""
 _RENAMED = {"id": "region_id", "name": "region"}
 _FAILURE_COLUMNS = ("scan", "path", "series", "reason")
 
@@ -37,7 +39,8 @@ def collect(results: Sequence[ScanResult], folder: str | Path) -> Collected:
 
     volumes.tsv has one row per scan and region, with the unit in each column's name; CT intensities (`mean_hu`) and MR
     ones (`mean`, no unit) have columns of their own. A region's number means the same thing in one scan only: tissue 3
-    of one scan is not tissue 3 of another. failures.tsv has one row per scan that failed, with the reason.
+    of one scan is not tissue 3 of another, unless a codebook was used; then `drift` and `fits` say how well each scan
+    fits it. failures.tsv has one row per scan that failed, with the reason.
 
     Parameters
     ----------
@@ -74,6 +77,8 @@ def _volume_rows(result: ScanResult, document: dict[str, Any]) -> list[dict[str,
         "cut": " ".join(f"{n} {tree}" for tree, n in document["cut"].items()),
         "strata_version": document["versions"]["napari-strata"],
     }
+    if "codebook" in document:
+        scan |= {"drift": document["codebook"]["drift"], "fits": "yes" if document["codebook"]["fits"] else "no"}
     columns = table_columns(scan["modality"])
     return [scan | {_RENAMED.get(name, name): region[name] for name in columns} for region in document["regions"]]
 
@@ -82,7 +87,8 @@ def _volume_columns(rows: list[dict[str, Any]]) -> list[str]:
     """Name the columns that the modalities among the rows need, in the order of the region table."""
     modalities = sorted({row["modality"] for row in rows}) or ["mr"]
     names = [_RENAMED.get(name, name) for modality in modalities for name in table_columns(modality)]
-    return list(dict.fromkeys((*_SCAN_COLUMNS, *names)))
+    fitted = _CODEBOOK_COLUMNS if any("drift" in row for row in rows) else ()
+    return list(dict.fromkeys((*_SCAN_COLUMNS, *fitted, *names)))
 
 
 def _write(path: Path, columns: Iterable[str], rows: list[dict[str, Any]]) -> None:

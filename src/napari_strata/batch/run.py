@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from napari_strata.batch.plan import PlannedScan
-from napari_strata.encoder.bring import encoder_hash, open_encoder
-from napari_strata.encoder.network import pick_device
 from napari_strata.errors import Cancelled, SettingsError, StrataError, WriteError
 from napari_strata.export.outputs import Outputs, outputs_beside, read_sidecar, write_outputs
 from napari_strata.io.files import hash_file, read
-from napari_strata.pipeline import propose
+from napari_strata.pipeline import check_weights, encoder_in_use, propose
+from napari_strata.proposal.codebook import Codebook, check_encoder
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.volume import Modality, Progress, no_progress
 
@@ -40,11 +39,13 @@ class Recipe:
         How to read intensities, where the scans do not say.
     weights : Path or None
         Another encoder than the shipped one; see `propose`.
+    codebook : Codebook or None
+        Gives every scan the same tissue numbers; `tree` and `n` are then "tissues" and the codebook's.
 
     Raises
     ------
     SettingsError
-        If `n` is less than 1.
+        If `n` is less than 1, `tree` and `n` are not the codebook's, or weights are given to a method without an encoder.
     """
 
     tree: Literal["tissues", "regions"]
@@ -53,10 +54,14 @@ class Recipe:
     run: RunSettings = field(default_factory=RunSettings)
     modality: Modality | None = None
     weights: Path | None = None
+    codebook: Codebook | None = None
 
     def __post_init__(self) -> None:
         if self.n < 1:
             raise SettingsError(f"Asked for {self.n} {self.tree}. Ask for at least 1.")
+        if self.codebook is not None and (self.tree, self.n) != ("tissues", self.codebook.n):
+            raise SettingsError(f"Asked for {self.n} {self.tree}, but the codebook has {self.codebook.n} tissues. Ask for those.")
+        check_weights(self.settings, self.weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +78,15 @@ class ScanResult:
         "kept": what an earlier run made still stands.
     reason : str
         Why it failed, in one line; "" otherwise.
+    warning : str
+        That it does not fit the codebook; "" otherwise.
     """
 
     scan: PlannedScan
     outputs: Outputs
     status: Literal["done", "kept", "failed"]
     reason: str = ""
+    warning: str = ""
 
 
 def run_batch(
@@ -111,13 +119,12 @@ def run_batch(
     ------
     WriteError
         If the folder cannot be made.
-    WeightsError, SettingsError
-        If the weights or the device cannot be used for any scan.
+    WeightsError, SettingsError, CodebookError
+        If the weights, the device or the codebook cannot be used for any scan.
     Cancelled
         From `on_progress`.
     """
-    open_encoder(recipe.weights)
-    pick_device(recipe.run.device)
+    _check_encoder(recipe)
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -136,11 +143,23 @@ def run_batch(
     return tuple(results)
 
 
+def _check_encoder(recipe: Recipe) -> None:
+    """Fail at once where every scan would, without loading torch for a method that has no encoder."""
+    if recipe.settings.method != "gmm-mrf":
+        from napari_strata.encoder.bring import open_encoder
+        from napari_strata.encoder.network import pick_device
+
+        open_encoder(recipe.weights)
+        pick_device(recipe.run.device)
+    if recipe.codebook is not None:
+        check_encoder(recipe.codebook, encoder_in_use(recipe.settings, recipe.weights))
+
+
 def _run_one(scan: PlannedScan, outputs: Outputs, recipe: Recipe, on_progress: Progress) -> ScanResult:
     try:
         if _stands(scan, outputs, recipe):
             return ScanResult(scan, outputs, "kept")
-        _make(scan, outputs, recipe, on_progress)
+        warning = _make(scan, outputs, recipe, on_progress)
     except Cancelled:
         raise
     except StrataError as err:
@@ -148,18 +167,21 @@ def _run_one(scan: PlannedScan, outputs: Outputs, recipe: Recipe, on_progress: P
     except MemoryError:
         reason = f"{scan.path} needs more memory than there is. Lower memory_gb or supervoxels, or run it on a larger machine."
     else:
-        return ScanResult(scan, outputs, "done")
+        return ScanResult(scan, outputs, "done", warning=warning)
     logger.warning("%s failed: %s", scan.id, reason)
     return ScanResult(scan, outputs, "failed", reason)
 
 
 def _asked(scan: PlannedScan, recipe: Recipe) -> dict[str, Any]:
     """Give what decides the labels besides the scan itself, as the sidecar keeps it."""
+    batch: dict[str, Any] = {"id": scan.id, "series": scan.series, "modality": recipe.modality, "seed": recipe.run.seed}
+    if recipe.codebook is not None:
+        batch["codebook"] = recipe.codebook.sha256
     return {
         "settings": recipe.settings.to_dict(),
         "cut": {recipe.tree: recipe.n},
-        "weights_sha256": encoder_hash(recipe.weights),
-        "batch": {"id": scan.id, "series": scan.series, "modality": recipe.modality, "seed": recipe.run.seed},
+        "weights_sha256": encoder_in_use(recipe.settings, recipe.weights),
+        "batch": batch,
     }
 
 
@@ -172,7 +194,8 @@ def _stands(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> bool:
     return same and bool(document["scan"]["sha256"] == hash_file(scan.path))
 
 
-def _make(scan: PlannedScan, outputs: Outputs, recipe: Recipe, on_progress: Progress) -> None:
+def _make(scan: PlannedScan, outputs: Outputs, recipe: Recipe, on_progress: Progress) -> str:
+    """Propose one scan and write it; give the warning that it does not fit the codebook, or ""."""
     begun = time.perf_counter()
     on_progress(0, 1, "reading")
     volume = read(scan.path, series=scan.series, modality=recipe.modality)
@@ -186,7 +209,15 @@ def _make(scan: PlannedScan, outputs: Outputs, recipe: Recipe, on_progress: Prog
         weights=recipe.weights,
         on_progress=on_progress,
     )
-    segmentation = proposal.tissues(recipe.n) if recipe.tree == "tissues" else proposal.regions(recipe.n)
+    said = {**proposal.provenance, **_asked(scan, recipe), "seconds": {"read": read_seconds, **proposal.provenance["seconds"]}}
+    warning = ""
+    if recipe.codebook is not None:
+        assigned = recipe.codebook.apply(proposal)
+        segmentation = assigned.segmentation(proposal)
+        said["codebook"] = {"sha256": recipe.codebook.sha256, **assigned.record()}
+        warning = assigned.warning()
+    else:
+        segmentation = proposal.tissues(recipe.n) if recipe.tree == "tissues" else proposal.regions(recipe.n)
     on_progress(0, 1, "writing")
-    seconds = {"read": read_seconds, **proposal.provenance["seconds"]}
-    write_outputs(segmentation, volume, outputs.labels, {**proposal.provenance, **_asked(scan, recipe), "seconds": seconds})
+    write_outputs(segmentation, volume, outputs.labels, said)
+    return warning

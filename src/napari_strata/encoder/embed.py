@@ -21,7 +21,7 @@ from napari_strata.preprocess import WorkingGrid, body_mask, brightness, flatten
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Geometry, Modality, Progress, Volume, no_progress
 
-_CHANNELS_AT_ONCE = 60
+_CHANNELS_AT_ONCE = 80
 """Full-resolution float32 channels that live at the same time in a forward pass, measured generously."""
 CODES = 8
 """Channels that hold a scan's own brightness, as soft codes: each is 1 where the brightness equals its centre."""

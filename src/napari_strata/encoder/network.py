@@ -17,6 +17,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from napari_strata.errors import SettingsError
 
 TrunkName = Literal["light", "basic", "segresnet"]
+_SLAB_PLANES, _SLAB_MARGIN = 32, 2
+"""Planes of the full-resolution layers that run at a time, and how far two convolutions of 3 voxels look; both even."""
 _ACT = ("LeakyReLU", {"negative_slope": 0.1, "inplace": True})
 _NORM: tuple[str, dict[str, float]] = ("batch", {})
 
@@ -28,15 +30,15 @@ class NetworkShape:
     Parameters
     ----------
     trunk : {"light", "basic", "segresnet"}
-        "light" is ours: a half-resolution U-Net with a thin full-resolution branch. "basic" is MONAI's BasicUNet,
-        "segresnet" its SegResNet; they are there to be compared with.
+        "basic" is MONAI's BasicUNet, which ships. "segresnet" is its SegResNet, "light" our half-resolution U-Net with a
+        thin full-resolution branch; they are there to be compared with.
     width : int
         Channels of the finest U-Net level; the coarser ones are multiples of it.
     channels : int
         Unit-length channels read out at each of the four levels.
     """
 
-    trunk: TrunkName = "light"
+    trunk: TrunkName = "basic"
     width: int = 16
     channels: int = 12
 
@@ -110,18 +112,58 @@ class BasicTrunk(nn.Module):
         features = (width, width, 2 * width, 4 * width, 8 * width, width)
         self.widths: tuple[int, ...] = (features[5], features[1], features[2], features[3])
         self.unet = BasicUNet(3, 1, 1, features=features, norm="batch", upsample="nontrainable")
+        for module in self.unet.modules():
+            if isinstance(module, nn.Upsample):
+                module.align_corners = False  # else a tile's features would depend on the tile's size
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Give the decoder maps of (batch, 1, z, y, x), finest first."""
         unet = self.unet
+        if not torch.is_grad_enabled() and not self.training:
+            return self._forward_in_slabs(image)
         skip_1 = unet.conv_0(image)
-        skip_2 = unet.down_1(skip_1)
+        map_2, map_4, map_8 = self._coarse(unet.down_1(skip_1))
+        return unet.upcat_1(map_2, skip_1), map_2, map_4, map_8
+
+    def _coarse(self, skip_2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Give the decoder maps at half, quarter and eighth resolution."""
+        unet = self.unet
         skip_4 = unet.down_2(skip_2)
         skip_8 = unet.down_3(skip_4)
         map_8 = unet.upcat_4(unet.down_4(skip_8), skip_8)
         map_4 = unet.upcat_3(map_8, skip_4)
-        map_2 = unet.upcat_2(map_4, skip_2)
-        return unet.upcat_1(map_2, skip_1), map_2, map_4, map_8
+        return unet.upcat_2(map_4, skip_2), map_4, map_8
+
+    def _forward_in_slabs(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Do the same with the full-resolution layers in slabs of planes, their first two convolutions twice.
+
+        These layers would take four fifths of the memory. They look two voxels far, so slabs that overlap by a few planes
+        give what the whole image gives.
+        """
+        unet, depth = self.unet, image.shape[2]
+        starts = range(0, depth, _SLAB_PLANES)
+        pooled = []
+        for start in starts:
+            skip, first = self._skip_1(image, start, min(start + _SLAB_PLANES, depth))
+            stop = first + min(_SLAB_PLANES, depth - start)
+            pooled.append(unet.down_1.max_pooling(skip[:, :, first:stop]))
+        map_2, map_4, map_8 = self._coarse(unet.down_1.convs(torch.cat(pooled, dim=2)))
+        finest = torch.empty((image.shape[0], self.widths[0], *image.shape[2:]), device=image.device, memory_format=torch.channels_last_3d)
+        for start in starts:
+            stop = min(start + _SLAB_PLANES, depth)
+            low, high = max(0, start - _SLAB_MARGIN), min(depth, stop + _SLAB_MARGIN)
+            skip, first = self._skip_1(image, low, high)
+            before = min(2, low // 2)
+            half = map_2[:, :, low // 2 - before : high // 2 + 2]
+            context = unet.upcat_1.upsample(half)[:, :, 2 * before : 2 * before + high - low]
+            joined = torch.cat([skip[:, :, first : first + high - low], context], dim=1)
+            finest[:, :, start:stop] = unet.upcat_1.convs(joined)[:, :, start - low : stop - low]
+        return finest, map_2, map_4, map_8
+
+    def _skip_1(self, image: Tensor, start: int, stop: int) -> tuple[Tensor, int]:
+        """Run the first layers over some planes and two more on either side; give where the wanted ones begin."""
+        low = max(0, start - 2)
+        return self.unet.conv_0(image[:, :, low : stop + 2]), start - low
 
 
 class SegResTrunk(nn.Module):
@@ -193,7 +235,7 @@ class StrataEncoder(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Give the features of each level for (batch, 1, z, y, x), every side a multiple of `multiple_of`."""
         maps = self.decode(image)
-        return tuple(head(level.permute(0, 2, 3, 4, 1)).permute(0, 4, 1, 2, 3) for head, level in zip(self.heads, maps, strict=True))
+        return tuple(_in_slabs(head, level) for head, level in zip(self.heads, maps, strict=True))
 
     def project(self, rows: Tensor, level: int) -> Tensor:
         """Project single voxels of a decoder map, (n, width), to unit-length features, (n, channels)."""
@@ -204,6 +246,15 @@ class StrataEncoder(nn.Module):
         """Paint the brightness of single voxels of the finest decoder map, (n, width) to (n,)."""
         painted: Tensor = self.painter(rows)
         return painted[:, 0]
+
+
+def _in_slabs(head: nn.Module, level: Tensor) -> Tensor:
+    """Project a map, (batch, width, z, y, x) to (batch, channels, z, y, x), some planes at a time when no gradient is asked for."""
+    rows = level.permute(0, 2, 3, 4, 1)
+    if torch.is_grad_enabled():
+        return head(rows).permute(0, 4, 1, 2, 3)  # type: ignore[no-any-return]
+    parts = [head(rows[:, start : start + _SLAB_PLANES]) for start in range(0, rows.shape[1], _SLAB_PLANES)]
+    return torch.cat(parts, dim=1).permute(0, 4, 1, 2, 3)
 
 
 def fold_norms(encoder: nn.Module) -> None:

@@ -86,12 +86,12 @@ def confidence_tuple(confidence: NDArray[np.float32], placed: Mapping[str, Any],
 
 def feature_colors_tuple(colors: NDArray[np.uint8], placed: Mapping[str, Any], *, name: str) -> LayerTuple:
     """Give feature colours (z, y, x, 3), RGB from 0 to 255, as an image layer tuple; see `similarity_tuple`."""
-    shown = {"name": name, "rgb": True, "opacity": 0.8, "blending": "translucent"}
+    shown = {"name": name, "rgb": True}
     return colors, {**placed, **shown, "metadata": _explaining(placed, "features")}, "image"
 
 
 def _map_tuple(values: NDArray[np.float32], placed: Mapping[str, Any], what: str, *, name: str, colormap: str) -> LayerTuple:
-    shown = {"name": name, "colormap": colormap, "contrast_limits": (0.0, 1.0), "opacity": 0.8, "blending": "translucent"}
+    shown = {"name": name, "colormap": colormap, "contrast_limits": (0.0, 1.0)}
     return values, {**placed, **shown, "metadata": _explaining(placed, what)}, "image"
 
 

@@ -41,6 +41,9 @@ class PanelLayout(QScrollArea):
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        # an answer may lie below the window; it has its size only once it was laid out
+        self._scroll_timer = single_shot(self, 50, lambda: self.ensureWidgetVisible(self.explaining.answer))
+        self.explaining.answered.connect(self._scroll_timer.start)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 (Qt's name)
         """Keep the panel as wide as its rows need, whatever font and theme napari gives them."""

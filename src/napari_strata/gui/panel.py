@@ -303,8 +303,7 @@ class StrataPanel(PanelLayout):
         self.scan.show_scans([layer.name for layer in scans], scans.index(self._image) if self._image in scans else -1)
 
     def _on_layers(self, event: object = None) -> None:
-        gone = [image for image in self._cases if image not in self._viewer.layers]
-        for image in gone:
+        for image in [image for image in self._cases if image not in self._viewer.layers]:
             self._cases.pop(image).close()
         if self._job_image is not None and self._job_image not in self._viewer.layers:
             self.jobs.cancel()

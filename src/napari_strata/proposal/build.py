@@ -109,7 +109,17 @@ def build_proposal(evidence: Evidence, settings: ProposeSettings, *, seed: int, 
     tissues = tissue_tree(alike, described.sizes_vox, contacts.edges, ~body, seed=seed)
     sure = confidence(Grounds(alike, vectors, tissues, regions, contacts, described.sizes_vox))
     on_progress(steps, steps, "done")
-    return Proposal(evidence.volume, labels, described.table(body), described.names, regions, tissues, sure, contacts.edges)
+    return Proposal(
+        evidence.volume,
+        labels,
+        described.table(body),
+        described.names,
+        regions,
+        tissues,
+        sure,
+        contacts.edges,
+        descriptor_scale=described.scale(body),
+    )
 
 
 def _supervoxels(evidence: Evidence, rank: NDArray[np.float32], settings: ProposeSettings, seed: int) -> tuple[NDArray[np.int32], int]:

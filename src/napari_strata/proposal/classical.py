@@ -136,7 +136,8 @@ def propose_classes(
     tissues = class_tree(belief.argmax(axis=1), described.brightness[:, 0], sizes, contacts.edges, air)
     sure, table, said = confidence(belief, tissues), described.table(~air), {"mixture": mixture.to_list()}
     on_progress(4, 4, "done")
-    return Proposal(volume, labels, table, described.names, regions, tissues, sure, contacts.edges, said)
+    edges, scale = contacts.edges, described.scale(~air)
+    return Proposal(volume, labels, table, described.names, regions, tissues, sure, edges, said, scale)
 
 
 def fit_mixture(values: NDArray[np.float32], *, most: int, seed: int) -> Mixture:

@@ -48,10 +48,18 @@ class Descriptors:
 
     def table(self, body: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Give all columns standardised over the supervoxels of the body, (n, d) float32."""
-        columns = np.concatenate([*self.features, self.brightness, self.boundary[:, None], self.center_zyx_mm], axis=1)
+        middle, spread = self.scale(body)
+        return ((self._columns() - middle) / spread).astype(np.float32)
+
+    def scale(self, body: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Give the mean and the spread that `table` standardises each column by, (2, d) float32."""
+        columns = self._columns()
         chosen = columns[body] if body.any() else columns
         spread = chosen.std(axis=0)
-        return ((columns - chosen.mean(axis=0)) / np.where(spread > 1e-6, spread, 1.0)).astype(np.float32)
+        return np.stack([chosen.mean(axis=0), np.where(spread > 1e-6, spread, 1.0)]).astype(np.float32)
+
+    def _columns(self) -> NDArray[np.float32]:
+        return np.concatenate([*self.features, self.brightness, self.boundary[:, None], self.center_zyx_mm], axis=1)
 
 
 class Pooler:

@@ -19,6 +19,7 @@ TreeName = Literal["regions", "tissues"]
 
 SUGGESTED_RANGE: dict[TreeName, tuple[int, int]] = {"tissues": (2, 64), "regions": (4, 400)}
 """Between which granularities cuts are suggested."""
+_USUAL: dict[TreeName, int] = {"tissues": 16, "regions": 100}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +44,8 @@ class Proposal:
         Pairs of touching supervoxels, first id smaller.
     provenance : dict
         Settings, seed, versions, weights hash, timings: plain values, for the sidecar.
+    descriptor_scale : (2, d) float32 array or None
+        Mean and spread that each column was standardised by, so that scans can be compared; None in cases of earlier versions.
     """
 
     volume: Volume
@@ -54,6 +57,7 @@ class Proposal:
     confidence: NDArray[np.float32]
     edges: NDArray[np.int32]
     provenance: dict[str, Any] = field(default_factory=dict)
+    descriptor_scale: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.supervoxels.shape != self.volume.data.shape:
@@ -71,6 +75,11 @@ class Proposal:
     def suggested(self, name: TreeName) -> tuple[int, ...]:
         """Give the granularities at which a tree is stable, coarse to fine: up to four, see `Hierarchy.marks`."""
         return self.tree(name).marks(*SUGGESTED_RANGE[name])
+
+    def middle_suggestion(self, name: TreeName) -> int:
+        """Give the middle one of `suggested`, the finer of two; a usual number of regions where there is none."""
+        marks = self.suggested(name)
+        return marks[len(marks) // 2] if marks else min(_USUAL[name], self.tree(name).max_regions)
 
     def tissues(self, n: int) -> Segmentation:
         """Cut the tissue tree: n groups of alike supervoxels, anywhere in the scan, besides region 0."""

@@ -139,6 +139,8 @@ def _proposal_arrays(proposal: Proposal) -> dict[str, NDArray[Any]]:
     # Neighbours mostly share a supervoxel: differences along the row are mostly 0 and pack 5 times better.
     arrays: dict[str, NDArray[Any]] = {"supervoxels": np.diff(proposal.supervoxels.ravel(), prepend=np.int32(0)).astype(np.int32)}
     arrays |= {name: getattr(proposal, name) for name in ("descriptors", "confidence", "edges")}
+    if proposal.descriptor_scale is not None:
+        arrays["descriptor_scale"] = proposal.descriptor_scale
     names: tuple[TreeName, ...] = ("regions", "tissues")
     for tree in names:
         hierarchy = proposal.tree(tree)
@@ -160,6 +162,7 @@ def _proposal(manifest: dict[str, Any], arrays: dict[str, NDArray[Any]], volume:
         confidence=arrays["confidence"],
         edges=arrays["edges"],
         provenance=manifest["provenance"],
+        descriptor_scale=arrays.get("descriptor_scale"),
     )
 
 

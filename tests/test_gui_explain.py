@@ -1,0 +1,162 @@
+"""Marks under the granularity slider, and the explain section: words, and maps as layers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from napari.utils.notifications import notification_manager
+
+from napari_strata.errors import Cancelled
+from napari_strata.explain import feature_colors, similarity_map
+from napari_strata.gui.answers import ExplainRequest, explain_body, explanation_text
+from napari_strata.gui.layers import layer_facts
+from napari_strata.gui.panel import StrataPanel
+from napari_strata.volume import no_progress
+from phantoms import phantom_proposal
+from test_gui_panel import add_scan, messages, two_regions
+
+pytestmark = pytest.mark.gui
+
+
+def propose_with_features(volume, *, settings=None, seed=0, device="auto", threads=0, on_progress=None):
+    proposal = phantom_proposal(volume)
+    seen = np.random.default_rng(0).normal(size=(proposal.n_supervoxels, 6))
+    descriptors = np.concatenate([seen, proposal.descriptors], axis=1).astype(np.float32)
+    names = (*(f"feature 0.{k}" for k in range(6)), *proposal.descriptor_names)
+    return replace(proposal, descriptors=descriptors, descriptor_names=names)
+
+
+@pytest.fixture
+def proposed(make_napari_viewer_proxy, qtbot):
+    viewer = make_napari_viewer_proxy()
+    panel = StrataPanel(viewer, propose=propose_with_features)
+    viewer.window.add_dock_widget(panel, name="Strata")
+    notification_manager.records.clear()
+    add_scan(viewer)
+    panel.start_proposal()
+    qtbot.waitUntil(lambda: panel.case is not None, timeout=20000)
+    yield viewer, panel
+    panel.jobs.cancel()
+    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
+
+
+def ask(panel, qtbot, question):
+    panel.explaining.buttons[question].click()
+    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
+
+
+def map_of(viewer, question):
+    (found,) = [layer for layer in viewer.layers if layer_facts(layer).get("explains") == question]
+    return found
+
+
+@pytest.mark.parametrize("tree", ["tissues", "regions"])
+def test_a_click_on_a_mark_moves_slider_count_and_regions_there(proposed, tree):
+    _, panel = proposed
+    section = panel.granularity
+    (section.tissues if tree == "tissues" else section.regions).click()
+    marks = panel.case.work.proposal.suggested(tree)
+    assert marks
+    assert tuple(section.marks.buttons) == marks
+    before = None
+    for mark in marks:
+        section.marks.buttons[mark].click()
+        panel.cut_now()
+        assert (panel.case.work.tree, panel.case.work.granularity, section.count.value()) == (tree, mark, mark)
+        assert before is None or section.slider.value() > before
+        before = section.slider.value()
+        assert [n for n, button in section.marks.buttons.items() if button.isChecked()] == [mark]
+        assert f"{mark} {tree}" in section.marks.buttons[mark].toolTip()
+    section.count.setValue(marks[0] + 1)
+    assert not any(button.isChecked() for n, button in section.marks.buttons.items() if n != marks[0] + 1)
+
+
+def test_mark_buttons_stand_in_order_side_by_side(proposed):
+    _, panel = proposed
+    panel.granularity.regions.click()
+    boxes = [button.geometry() for button in panel.granularity.marks.buttons.values()]
+    assert all(one.right() < other.left() for one, other in pairwise(boxes))
+    assert boxes[-1].right() <= panel.granularity.marks.width()
+
+
+def test_why_says_what_holds_a_region_together(proposed, qtbot):
+    _, panel = proposed
+    region = two_regions(panel)[0]
+    panel.table.select([region])
+    ask(panel, qtbot, "card")
+    text = panel.explaining.answer.text()
+    for word in (f"tissue {region}: ", "Alike inside", "What parts them", "Coarser", "Finer"):
+        assert word in text
+    panel.table.select([two_regions(panel)[1]])
+    assert not panel.explaining.answer.text()
+    ask(panel, qtbot, "card")
+    assert panel.explaining.answer.text()
+    panel.edit("split")
+    assert not panel.explaining.answer.text()
+
+
+def test_maps_lie_over_the_scan_and_are_no_scans(proposed, qtbot):
+    viewer, panel = proposed
+    work, image = panel.case.work, panel.image
+    region, other = two_regions(panel)
+    panel.table.select([region])
+    active = viewer.layers.selection.active
+    for question in ("similarity", "confidence", "features"):
+        ask(panel, qtbot, question)
+        layer = map_of(viewer, question)
+        np.testing.assert_allclose(layer.scale, image.scale)
+        np.testing.assert_allclose(layer.translate, image.translate)
+        np.testing.assert_allclose(layer.metadata["affine"], image.metadata["affine"])
+        assert (layer.units, layer.axis_labels) == (image.units, image.axis_labels)
+        assert viewer.layers[-1].name == layer.name
+    pieces, proposal = work.proposal.supervoxels, work.proposal
+    np.testing.assert_array_equal(map_of(viewer, "similarity").data, similarity_map(proposal, work.table, region)[pieces])
+    np.testing.assert_array_equal(map_of(viewer, "confidence").data, proposal.confidence[pieces])
+    np.testing.assert_allclose(map_of(viewer, "features").data / 255, feature_colors(proposal)[pieces], atol=0.003)
+    assert map_of(viewer, "features").rgb
+    assert panel.scan.scans.count() == 1
+    assert panel.image is image
+    assert viewer.layers.selection.active == active
+    count = len(viewer.layers)
+    panel.table.select([other])
+    ask(panel, qtbot, "similarity")
+    assert len(viewer.layers) == count
+    np.testing.assert_array_equal(map_of(viewer, "similarity").data, similarity_map(proposal, work.table, other)[pieces])
+    assert map_of(viewer, "similarity").name.endswith(f"tissue {other}")
+    assert viewer.layers[-1].name == map_of(viewer, "similarity").name
+
+
+def test_maps_of_the_whole_scan_need_no_region_and_the_others_ask_for_one(proposed, qtbot):
+    viewer, panel = proposed
+    ask(panel, qtbot, "confidence")
+    assert map_of(viewer, "confidence").visible
+    assert not panel.explaining.answer.text()
+    panel.explaining.buttons["card"].click()
+    assert "Select a region" in messages()
+
+
+def request(proposal, region, **changes):
+    table = proposal.tissue_tree.cut(6)
+    return replace(ExplainRequest(proposal, table, "tissues", region, "card", {k: f"tissue {k}" for k in range(1, 7)}), **changes)
+
+
+def test_background_and_edited_regions_have_words_too():
+    proposal = phantom_proposal()
+    assert "background" in explanation_text(request(proposal, 0)).splitlines()[0]
+    table = np.where(np.isin(proposal.tissue_tree.cut(6), (2, 5)), 2, proposal.tissue_tree.cut(6))
+    table[np.flatnonzero(table == 2)[::2]] = 9
+    assert "smallest branch" in explanation_text(request(proposal, 9, table=table))
+
+
+def test_painting_can_be_cancelled():
+    def stop(done, total, stage):
+        if stage.startswith("Painting") and done > 2:
+            raise Cancelled("stop")
+
+    asked = request(phantom_proposal(), 2, question="similarity")
+    assert explain_body(asked, no_progress).painted.shape == asked.proposal.supervoxels.shape
+    with pytest.raises(Cancelled):
+        explain_body(asked, stop)
