@@ -18,58 +18,25 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from sklearn.cluster import KMeans
 
 from napari_strata import __version__
 from napari_strata.errors import CodebookError
 from napari_strata.io.atomic import atomic_path
 from napari_strata.proposal.cohort import BrightnessMap, CohortTable, Leaves, align_brightness, cohort_table, leaves_of
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.proposal.supervoxels import one_openmp_thread
-from napari_strata.proposal.trees import region_tree
+from napari_strata.proposal.rounds import Round, fit_rounds, mean_distance, vectors_of
 from napari_strata.volume import Modality, Region, Segmentation, default_regions, smallest_label_dtype
 
 VERSION = 1
 """Of the file's layout."""
 SUFFIX = ".strata-codebook"
 MOST_TISSUES = 200
+_SHARED_ENOUGH = 0.5
+"""Less than this of two scans in the same tissues, and one scan teaches the others."""
+MOST_TEACHERS = 4
+"""Scans that the tissues of all may be learnt from alone, from the first on."""
 FITS_BELOW = 1.5
 """A scan fits up to this drift; 1 is how far the scans of the fit lie from their own codebook."""
-_ROUNDS = 5
-_LEAVES = 300
-_SAMPLED = 12_000
-"""Supervoxels of each scan that leaves are found among."""
-_BRIGHTNESS, _FEATURES, _SURROUNDINGS = 6.0, 0.5, 2.0
-"""What the parts of a supervoxel's looks weigh."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Round:
-    """One round: leaves, and the tissue of each.
-
-    Parameters
-    ----------
-    leaves : (leaf, d) float32 array
-        Brightness, features and, from the second round on, the surroundings.
-    tissue : (leaf,) int32 array
-        1 .. n.
-    """
-
-    leaves: NDArray[np.float32]
-    tissue: NDArray[np.int32]
-
-    def nearest(self, vectors: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Give the nearest leaf of each row, and its distance."""
-        found, distance = np.empty(len(vectors), np.int64), np.empty(len(vectors), np.float32)
-        length = (self.leaves**2).sum(axis=1)
-        for begin in range(0, len(vectors), 8192):
-            part = vectors[begin : begin + 8192]
-            squares = length - 2 * part @ self.leaves.T
-            best = squares.argmin(axis=1)
-            found[begin : begin + len(part)] = best
-            rest = squares[np.arange(len(part)), best] + (part**2).sum(axis=1)
-            distance[begin : begin + len(part)] = np.sqrt(np.maximum(rest, 0))
-        return found, distance
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +48,7 @@ class Assignment:
     table : (n_supervoxels,) int32 array
         Tissue of each supervoxel; 0 for background.
     drift : float
-        How far the scan's supervoxels lie from the codebook, as a multiple of the same for the scans it was fitted to.
+        How far the scan's supervoxels lie from the codebook, as a multiple of the same for the scans that taught it.
     fits : bool
         Whether the drift is small enough for the numbers to be trusted.
     brightness : BrightnessMap
@@ -129,7 +96,7 @@ class Codebook:
     reference : Leaves
         What brightness is aligned to.
     typical_distance : float
-        Of the fitted scans' supervoxels to their nearest leaf in the first round.
+        From the supervoxels of the scans that taught it to their nearest leaf in the first round.
     modality : {"ct", "mr"}
         Of the scans.
     weights_sha256 : str or None
@@ -190,10 +157,10 @@ class Codebook:
         mapped = BrightnessMap() if self.modality == "ct" else align_brightness(leaves_of(table, seed=seed), self.reference)
         tissue, distance = np.zeros(len(table.body), np.int32), 0.0
         for number, one in enumerate(self.rounds):
-            leaf, away = one.nearest(_vectors(table, mapped, tissue if number else None, self.n))
+            leaf, away = one.nearest(vectors_of(table, mapped, tissue if number else None, self.n))
             tissue = np.where(table.body, one.tissue[leaf], 0).astype(np.int32)
             if not number:
-                distance = _typical(away, table)
+                distance = mean_distance(away, table)
         drift = distance / max(self.typical_distance, 1e-9)
         there = set(np.unique(tissue).tolist())
         shown = tuple(region for region in self.regions if region.id in there)
@@ -311,6 +278,11 @@ def fit_codebook(scans: Sequence[Proposal | CohortTable], *, tissues: int = 16, 
     seed : int
         Of the clustering.
 
+    Notes
+    -----
+    Tissues are learnt from all scans together. Where some then share too little, for scans of unlike content may come out with
+    tissues of their own, they are learnt from one scan alone: the one among the first few that the others lie nearest to.
+
     Raises
     ------
     CodebookError
@@ -321,25 +293,20 @@ def fit_codebook(scans: Sequence[Proposal | CohortTable], *, tissues: int = 16, 
     leaves = [leaves_of(table, seed=seed) for table in tables]
     reference, mr = leaves[0], tables[0].modality == "mr"
     maps = [align_brightness(one, reference) if mr and number else BrightnessMap() for number, one in enumerate(leaves)]
-    rounds: list[Round] = []
-    found: list[NDArray[np.int32] | None] = [None] * len(tables)
-    distance = 1.0
-    for number in range(_ROUNDS):
-        vectors = [_vectors(table, mapped, now, tissues) for table, mapped, now in zip(tables, maps, found, strict=True)]
-        rounds.append(_fit_round(tables, vectors, tissues, seed))
-        nearest = [rounds[-1].nearest(one) for one in vectors]
-        found = [np.where(t.body, rounds[-1].tissue[leaf], 0).astype(np.int32) for t, (leaf, _) in zip(tables, nearest, strict=True)]
-        if not number:
-            distance = float(np.mean([_typical(away, table) for table, (_, away) in zip(tables, nearest, strict=True)]))
+    best = fit_rounds(tables, maps, range(len(tables)), tissues=tissues, seed=seed)
+    if best.shared < _SHARED_ENOUGH:
+        alone = [fit_rounds(tables, maps, (one,), tissues=tissues, seed=seed) for one in range(min(len(tables), MOST_TEACHERS))]
+        best = min(alone, key=lambda fit: fit.farthest)
+    about = {"seed": seed, "scans": len(tables), "shared": round(best.shared, 4), "napari_strata": __version__}
     return Codebook(
         regions=default_regions(range(1, tissues + 1), "tissue"),
-        rounds=tuple(rounds),
+        rounds=best.rounds,
         reference=reference,
-        typical_distance=distance,
+        typical_distance=best.distance,
         modality=tables[0].modality,
         weights_sha256=tables[0].weights_sha256,
         names=tables[0].names,
-        about={"seed": seed, "scans": len(tables), "napari_strata": __version__, "settings": tables[0].settings},
+        about={**about, "settings": tables[0].settings},
     )
 
 
@@ -355,42 +322,3 @@ def _check_together(tables: Sequence[CohortTable], tissues: int) -> None:
             )
         if table.body.sum() < max(8, tissues):
             raise CodebookError(f"Scan {number + 1} has {table.body.sum()} supervoxels in the body, too few for {tissues} tissues.")
-
-
-def _vectors(table: CohortTable, mapped: BrightnessMap, tissue: NDArray[np.int32] | None, n: int) -> NDArray[np.float32]:
-    """Give what supervoxels are compared by between scans, (n_supervoxels, d) float32."""
-    parts = [np.float32(_BRIGHTNESS) * mapped(table.brightness[:, :1]), np.float32(_FEATURES) * table.features]
-    if tissue is not None:
-        parts.append(np.float32(_SURROUNDINGS) * table.surroundings(tissue, n))
-    return np.concatenate(parts, axis=1).astype(np.float32)
-
-
-def _fit_round(tables: Sequence[CohortTable], vectors: Sequence[NDArray[np.float32]], tissues: int, seed: int) -> Round:
-    """Cluster the scans together, each counting the same: leaves by k-means, tissues by Ward's criterion over them."""
-    rng = np.random.default_rng(seed)
-    samples, weights = [], []
-    for table, rows in zip(tables, vectors, strict=True):
-        sample = rng.permutation(np.flatnonzero(table.body))[:_SAMPLED]
-        sizes = table.sizes_vox[sample].astype(np.float64)
-        samples.append(rows[sample])
-        weights.append(sizes / sizes.sum() * 1e6)
-    pooled, weight = np.concatenate(samples), np.concatenate(weights)
-    count = min(_LEAVES, max(tissues, len(pooled) // 20))
-    means = KMeans(count, n_init=1, init="random" if count > 100 else "k-means++", max_iter=12, random_state=seed)
-    with one_openmp_thread():
-        leaf = means.fit(pooled, sample_weight=weight).labels_
-    share = np.bincount(leaf, weights=weight, minlength=count)
-    centers, share = means.cluster_centers_[share > 0].astype(np.float32), share[share > 0]
-    pairs = np.stack(np.triu_indices(len(centers), 1), axis=1)
-    whole = np.maximum(np.round(share), 1).astype(np.int64)
-    tissue = region_tree(centers, whole, pairs, np.zeros(len(centers), bool)).cut(tissues)
-    bright = np.bincount(tissue, weights=share * centers[:, 0], minlength=tissues + 1)[1:]
-    order = np.argsort(bright / np.maximum(np.bincount(tissue, weights=share, minlength=tissues + 1)[1:], 1e-9), kind="stable")
-    number = np.empty(tissues + 1, np.int32)
-    number[order + 1] = np.arange(1, tissues + 1)
-    return Round(np.ascontiguousarray(centers), number[tissue])
-
-
-def _typical(distance: NDArray[np.float32], table: CohortTable) -> float:
-    """Give the mean distance over the body's voxels."""
-    return float(np.average(distance[table.body], weights=table.sizes_vox[table.body]))
