@@ -144,12 +144,19 @@ def test_the_command_adapts_or_refuses_with_one_line(weights, thick, tmp_path, c
 
 def test_the_command_pretrains_by_a_recipe_whose_knobs_flags_change(tmp_path):
     output = tmp_path / "w.safetensors"
-    flags = ["--steps", "1", "--batch", "1", "--patch-vox", "16", "--width", "4", "--channels", "3", "--workers", "0"]
+    flags = ["--steps", "1", "--batch", "1", "--patch-vox", "32", "--width", "4", "--channels", "3", "--workers", "0"]
     assert main(["pretrain", "-o", str(output), "--recipe", "v1", "--device", "cpu", "--threads", "1", *flags]) == 0
     with safe_open(str(output), framework="pt") as store:
         recipe = json.loads(store.metadata()["recipe"])
     assert recipe["step"] == 1
     assert recipe["learning_rate"] == 2e-3
+
+
+def test_too_little_for_a_batch_norm_is_said_at_once(tmp_path, capsys):
+    flags = ["--batch", "1", "--views", "1", "--patch-vox", "16"]
+    assert main(["pretrain", "-o", str(tmp_path / "w.safetensors"), *flags]) == 2
+    assert "too little" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_statistics_move_toward_those_of_the_patches():

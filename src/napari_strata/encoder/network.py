@@ -141,13 +141,14 @@ class BasicTrunk(nn.Module):
         give what the whole image gives.
         """
         unet, depth = self.unet, image.shape[2]
+        down: Any = unet.down_1
         starts = range(0, depth, _SLAB_PLANES)
         pooled = []
         for start in starts:
             skip, first = self._skip_1(image, start, min(start + _SLAB_PLANES, depth))
             stop = first + min(_SLAB_PLANES, depth - start)
-            pooled.append(unet.down_1.max_pooling(skip[:, :, first:stop]))
-        map_2, map_4, map_8 = self._coarse(unet.down_1.convs(torch.cat(pooled, dim=2)))
+            pooled.append(down.max_pooling(skip[:, :, first:stop]))
+        map_2, map_4, map_8 = self._coarse(down.convs(torch.cat(pooled, dim=2)))
         finest = torch.empty((image.shape[0], self.widths[0], *image.shape[2:]), device=image.device, memory_format=torch.channels_last_3d)
         for start in starts:
             stop = min(start + _SLAB_PLANES, depth)
@@ -252,7 +253,8 @@ def _in_slabs(head: nn.Module, level: Tensor) -> Tensor:
     """Project a map, (batch, width, z, y, x) to (batch, channels, z, y, x), some planes at a time when no gradient is asked for."""
     rows = level.permute(0, 2, 3, 4, 1)
     if torch.is_grad_enabled():
-        return head(rows).permute(0, 4, 1, 2, 3)  # type: ignore[no-any-return]
+        whole: Tensor = head(rows)
+        return whole.permute(0, 4, 1, 2, 3)
     parts = [head(rows[:, start : start + _SLAB_PLANES]) for start in range(0, rows.shape[1], _SLAB_PLANES)]
     return torch.cat(parts, dim=1).permute(0, 4, 1, 2, 3)
 

@@ -20,7 +20,7 @@ from napari_strata.encoder.network import NetworkShape, StrataEncoder, pick_devi
 from napari_strata.encoder.patches import SyntheticBatches
 from napari_strata.encoder.tasks import Batch, pretext_loss
 from napari_strata.encoder.weights import write_tensors, write_weights
-from napari_strata.errors import WeightsError
+from napari_strata.errors import SettingsError, WeightsError
 from napari_strata.settings import PretrainSettings, names_in
 from napari_strata.volume import Progress, no_progress
 
@@ -71,7 +71,11 @@ def pretrain(
     ------
     WeightsError
         If the state of an earlier run cannot be read, or belongs to another recipe.
+    SettingsError
+        If there is too little in a batch to normalise.
     """
+    if settings.batch * settings.views * (settings.patch_vox // 16) ** 3 < 2:
+        raise SettingsError("One patch of 16 voxels is too little for the batch norms. Give --batch 2, --views 2 or --patch-vox 32.")
     with torch_threads(threads), kept_pages():
         _train(_Run.start(output, settings, pick_device(device)), workers, minutes, on_progress)
     return output

@@ -51,7 +51,7 @@ _REGION_BRIGHTNESS, _REGION_AROUND = 6.0, 4.0
 _REGION_PLACE = 0.04
 """Weight of 1 mm at a position weight of 1."""
 _TISSUE_BRIGHTNESS = 6.0
-_COMPARTMENTS, _COMPARTMENT_SOFTNESS = 5, 0.15
+_COMPARTMENTS, _COMPARTMENT_SOFTNESS = 8, 0.05
 """Groups of like surroundings, and how gradually they pass into one another. The features as they are would part one tissue
 by place: they differ within it nearly as much as between tissues."""
 _COMPARTMENT_NOISES, _MOST_COMPARTMENT_NOISE = 3.7, 0.03
