@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 
 from napari_strata.encoder.embed import FeatureMap
 from napari_strata.preprocess import block_mean, resample
@@ -28,10 +27,10 @@ from napari_strata.proposal.supervoxels import (
     block_cells,
     find_contacts,
     make_supervoxels,
-    one_openmp_thread,
     snap_edges,
 )
-from napari_strata.proposal.trees import region_tree, tissue_tree
+from napari_strata.proposal.surroundings import Neighborhood, Tissues, tissues_in_rounds
+from napari_strata.proposal.trees import region_tree
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Modality, Progress, Volume, no_progress
 
@@ -51,12 +50,11 @@ _REGION_BRIGHTNESS, _REGION_AROUND = 6.0, 4.0
 _REGION_PLACE = 0.04
 """Weight of 1 mm at a position weight of 1."""
 _TISSUE_BRIGHTNESS = 6.0
-_COMPARTMENTS, _COMPARTMENT_SOFTNESS = 8, 0.05
-"""Groups of like surroundings, and how gradually they pass into one another. The features as they are would part one tissue
-by place: they differ within it nearly as much as between tissues."""
-_COMPARTMENT_NOISES, _MOST_COMPARTMENT_NOISE = 3.7, 0.03
-"""What another compartment is worth: so many times the spread of brightness inside a piece, as far as that spread counts.
-Where brightness tells tissues apart finely, it decides; where noise blurs it, surroundings do."""
+_BLURRED = 0.029
+"""Spread of brightness inside pieces at which features and surroundings count in full for tissues. Where brightness tells
+tissues apart more finely they count less: there it decides."""
+_REGION_SHARES = 1.5
+"""Weight of the tissues found in and beside a piece, for what belongs together."""
 _RANK_SHARE_TISSUES, _RANK_SHARE_REGIONS = 0.3, 0.5
 """Share of an MR's rank in its brightness."""
 
@@ -101,13 +99,12 @@ def build_proposal(evidence: Evidence, settings: ProposeSettings, *, seed: int, 
     described = _describe(evidence, rank, labels, n, contacts, view)
     del rank
     body = np.bincount(labels[evidence.inside], minlength=n) > 0.5 * described.sizes_vox
-    on_progress(2, steps, "tree of regions")
-    vectors = region_vectors(described, settings, evidence.volume.modality)
+    on_progress(2, steps, "tree of tissues")
+    tissues = find_tissues(described, contacts, body, evidence.volume, settings, seed=seed)
+    on_progress(3, steps, "tree of regions")
+    vectors = region_vectors(described, tissues.shares, settings, evidence.volume.modality)
     regions = region_tree(vectors, described.sizes_vox, contacts.edges, ~body, centers_mm=described.center_zyx_mm)
-    on_progress(3, steps, "tree of tissues")
-    alike = tissue_vectors(described, settings, evidence.volume.modality, body, seed=seed)
-    tissues = tissue_tree(alike, described.sizes_vox, contacts.edges, ~body, seed=seed)
-    sure = confidence(Grounds(alike, vectors, tissues, regions, contacts, described.sizes_vox))
+    sure = confidence(Grounds(tissues.vectors, vectors, tissues.tree, regions, contacts, described.sizes_vox))
     on_progress(steps, steps, "done")
     return Proposal(
         evidence.volume,
@@ -115,7 +112,7 @@ def build_proposal(evidence: Evidence, settings: ProposeSettings, *, seed: int, 
         described.table(body),
         described.names,
         regions,
-        tissues,
+        tissues.tree,
         sure,
         contacts.edges,
         descriptor_scale=described.scale(body),
@@ -253,47 +250,23 @@ def _pool_features(
     return tuple(out)
 
 
-def tissue_vectors(
-    described: Descriptors, settings: ProposeSettings, modality: Modality, body: NDArray[np.bool_], *, seed: int
-) -> NDArray[np.float32]:
-    """Give what makes supervoxels alike wherever they lie: brightness, and the compartment by its features, (n, d) float32."""
-    light = _TISSUE_BRIGHTNESS * _evened_brightness(described, modality, _RANK_SHARE_TISSUES)[:, None]
-    noise = min(_usual(described.brightness[body, 1], described.sizes_vox[body]), _MOST_COMPARTMENT_NOISE)
-    weight = _TISSUE_BRIGHTNESS * _COMPARTMENT_NOISES * noise * settings.feature_weight
-    if not weight or not described.features:
-        return light.astype(np.float32)
-    looks = np.concatenate(described.features, axis=1)
-    members = compartments(looks, described.sizes_vox, body, seed=seed)
-    return np.concatenate([light, np.float32(weight) * members], axis=1).astype(np.float32)
-
-
-def compartments(looks: NDArray[np.float32], sizes: NDArray[np.integer], body: NDArray[np.bool_], *, seed: int) -> NDArray[np.float32]:
-    """Say how much each supervoxel belongs to each of a few compartments: groups of like features, (n, group) float32.
-
-    The shares of a supervoxel sum to 1; nearly all are close to 0 or 1.
-
-    Parameters
-    ----------
-    looks : (n, channel) float32 array
-        All levels of features.
-    sizes : (n,) integer array
-        Voxels.
-    body : (n,) bool array
-        Which supervoxels the groups are found among.
-    seed : int
-        Of the clustering.
-    """
-    chosen = np.flatnonzero(body) if body.any() else np.arange(len(looks))
-    sample = np.random.default_rng(seed).permutation(chosen)[:20_000]
-    count = min(_COMPARTMENTS, len(np.unique(looks[sample], axis=0)))
-    means = KMeans(count, n_init=2, random_state=seed)
-    with one_openmp_thread():
-        means.fit(looks[sample], sample_weight=sizes[sample].astype(np.float64))
-    squares = means.transform(looks).astype(np.float64) ** 2
-    nearest = squares.min(axis=1, keepdims=True)
-    scale = _COMPARTMENT_SOFTNESS * max(float(np.mean(nearest[chosen])), 1e-9)
-    shares = np.exp(-(squares - nearest) / scale)
-    return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
+def find_tissues(
+    described: Descriptors, contacts: Contacts, body: NDArray[np.bool_], volume: Volume, settings: ProposeSettings, *, seed: int
+) -> Tissues:
+    """Find what is alike wherever it lies: by brightness, features, and the tissues around."""
+    noise = _usual(described.brightness[body, 1], described.sizes_vox[body])
+    neighborhood = Neighborhood.of(contacts.edges, described.sizes_vox, body, volume.geometry.voxel_volume_mm3)
+    nothing = np.empty((len(body), 0), np.float32)
+    return tissues_in_rounds(
+        np.float32(_TISSUE_BRIGHTNESS) * _evened_brightness(described, volume.modality, _RANK_SHARE_TISSUES),
+        np.concatenate([nothing, *described.features], axis=1),
+        described.sizes_vox,
+        contacts.edges,
+        body,
+        neighborhood,
+        weight=settings.feature_weight * min(1.0, noise / _BLURRED),
+        seed=seed,
+    )
 
 
 def _usual(values: NDArray[np.float32], weights: NDArray[np.integer]) -> float:
@@ -309,13 +282,15 @@ def _evened_brightness(described: Descriptors, modality: Modality, share: float)
     return light if modality == "ct" else (1 - share) * light + share * described.brightness[:, 4]
 
 
-def region_vectors(described: Descriptors, settings: ProposeSettings, modality: Modality) -> NDArray[np.float32]:
-    """Give what makes touching supervoxels belong together: brightness, features and position, (n, d) float32."""
+def region_vectors(
+    described: Descriptors, shares: NDArray[np.float32], settings: ProposeSettings, modality: Modality
+) -> NDArray[np.float32]:
+    """Give what makes touching supervoxels belong together: brightness, features, tissues and position, (n, d) float32."""
     light = _REGION_BRIGHTNESS * _evened_brightness(described, modality, _RANK_SHARE_REGIONS)
     around = _REGION_AROUND * described.brightness[:, 2:4]
     levels = [level * (weight * settings.feature_weight) for level, weight in zip(described.features, _REGION_LEVELS, strict=False)]
     place = described.center_zyx_mm * np.float32(settings.position_weight * _REGION_PLACE)
-    return np.concatenate([light[:, None], around, *levels, place], axis=1).astype(np.float32)
+    return np.concatenate([light[:, None], around, *levels, np.float32(_REGION_SHARES) * shares, place], axis=1).astype(np.float32)
 
 
 def summary(proposal: Proposal) -> dict[str, Any]:

@@ -7,23 +7,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 from sklearn.cluster import KMeans
 
 from napari_strata.errors import CodebookError
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.proposal.supervoxels import one_openmp_thread
+from napari_strata.proposal.surroundings import AROUND_MM, SMOOTHED_MM, Neighborhood
 from napari_strata.volume import Modality
 
 BRIGHTNESS_WEIGHT, AROUND_WEIGHT, FEATURE_WEIGHT = 6.0, 3.0, 1.0
 """While brightness is aligned: brightness inside and around a piece, which span 1, against features of unit length."""
-_SMOOTHED_MM = 4.5
-"""Features are averaged over neighbours about this far, weighted by size: single pieces are noisy."""
-_AROUND_MM = 14.0
-"""How far around a piece its surroundings reach."""
-_HOP_SHARE = 0.8
-"""How far averaging once over neighbours reaches, in widths of a piece."""
-_MOST_HOPS = 40
 _LEAVES = 200
 _SCALES = np.exp(np.linspace(-0.7, 0.7, 15))
 _OFFSETS = np.linspace(-0.8, 0.8, 33)
@@ -46,10 +39,8 @@ class CohortTable:
         Voxels.
     body : (n,) bool array
         Supervoxels outside the background.
-    averaging : (n, n) sparse array
-        Gives each supervoxel of the body the mean over itself and those it touches.
-    hops : int
-        How many times to average to look about 14 mm around.
+    neighborhood : Neighborhood
+        Who lies around whom.
     names : tuple of str
         Descriptor columns of the proposal.
     modality : {"ct", "mr"}
@@ -64,8 +55,7 @@ class CohortTable:
     brightness: NDArray[np.float32]
     sizes_vox: NDArray[np.int64]
     body: NDArray[np.bool_]
-    averaging: Any
-    hops: int
+    neighborhood: Neighborhood
     names: tuple[str, ...]
     modality: Modality
     weights_sha256: str | None
@@ -73,7 +63,7 @@ class CohortTable:
 
     def surroundings(self, tissue: NDArray[np.integer], n: int) -> NDArray[np.float32]:
         """Give the share of each of tissues 0 .. n about 14 mm around each supervoxel, (n_supervoxels, n + 1) float32."""
-        return _averaged(self.averaging, np.eye(n + 1, dtype=np.float32)[tissue], self.hops)
+        return self.neighborhood.shares(tissue, n, max(1, self.neighborhood.hops(AROUND_MM)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,43 +118,18 @@ def cohort_table(proposal: Proposal) -> CohortTable:
     tree = proposal.tissue_tree
     body = np.ones(len(sizes), bool)
     body[tree.leaf_order[: tree.n_background]] = False
-    averaging = _averaging(proposal.edges, sizes, body)
-    width_mm = (float(sizes[body].mean()) * proposal.volume.geometry.voxel_volume_mm3) ** (1 / 3) if body.any() else _AROUND_MM
+    around = Neighborhood.of(proposal.edges, sizes, body, proposal.volume.geometry.voxel_volume_mm3)
     return CohortTable(
-        features=_averaged(averaging, raw[:, channels].astype(np.float32), _hops(_SMOOTHED_MM, width_mm)),
+        features=around.averaged(raw[:, channels].astype(np.float32), around.hops(SMOOTHED_MM)),
         brightness=raw[:, [names.index(name) for name in wanted]].astype(np.float32),
         sizes_vox=sizes,
         body=body,
-        averaging=averaging,
-        hops=max(1, _hops(_AROUND_MM, width_mm)),
+        neighborhood=around,
         names=names,
         modality=proposal.volume.modality,
         weights_sha256=proposal.provenance.get("weights_sha256"),
         settings=dict(proposal.provenance.get("settings", {})),
     )
-
-
-def _hops(reach_mm: float, width_mm: float) -> int:
-    """Give how many times to average over neighbours to look so far around, for pieces of a width."""
-    return min(round((reach_mm / (_HOP_SHARE * width_mm)) ** 2), _MOST_HOPS)
-
-
-def _averaging(edges: NDArray[np.integer], sizes: NDArray[np.integer], body: NDArray[np.bool_]) -> Any:
-    """Make the matrix that averages over a supervoxel and its neighbours in the body, sizes counted."""
-    n = len(sizes)
-    inner = edges[body[edges[:, 0]] & body[edges[:, 1]]]
-    own = np.arange(n)
-    row = np.concatenate([inner[:, 0], inner[:, 1], own])
-    column = np.concatenate([inner[:, 1], inner[:, 0], own])
-    links = sparse.coo_array((sizes[column].astype(np.float32), (row, column)), shape=(n, n)).tocsr()
-    total = np.asarray(links.sum(axis=1)).ravel()
-    return sparse.dia_array(((1 / np.maximum(total, 1e-9))[None].astype(np.float32), [0]), shape=(n, n)).tocsr() @ links
-
-
-def _averaged(averaging: Any, values: NDArray[np.float32], times: int) -> NDArray[np.float32]:
-    for _ in range(times):
-        values = averaging @ values
-    return np.asarray(values, np.float32)
 
 
 def leaves_of(table: CohortTable, *, seed: int) -> Leaves:

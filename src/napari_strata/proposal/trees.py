@@ -63,17 +63,24 @@ def region_tree(
 
 
 def tissue_tree(
-    vectors: NDArray[np.float32], sizes: NDArray[np.integer], edges: NDArray[np.integer], background: NDArray[np.bool_], *, seed: int
+    vectors: NDArray[np.float32],
+    sizes: NDArray[np.integer],
+    edges: NDArray[np.integer],
+    background: NDArray[np.bool_],
+    *,
+    seed: int,
+    codes: int = _TISSUE_CODES,
 ) -> Hierarchy:
     """Merge alike supervoxels wherever they lie: k-means to some hundred codes, then Ward over those, sizes counted.
 
-    Parameters are those of `region_tree`; `seed` is for k-means. The background's part of the tree is by contact.
+    Parameters are those of `region_tree`; `seed` is for k-means, and `codes` how many codes it finds at most.
+    The background's part of the tree is by contact.
     """
 
     def merge(members: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         if background[members[0]]:
             return _ward_in_parts(vectors[members], sizes[members], _inner_edges(edges, members))
-        return _ward_over_codes(vectors[members], sizes[members], seed)
+        return _ward_over_codes(vectors[members], sizes[members], seed, codes)
 
     return _two_trees(background, sizes, merge)
 
@@ -168,12 +175,14 @@ def _merges_of(tree: higra.Tree, altitudes: NDArray[np.float64], n: int) -> tupl
     return number[children].reshape(-1, 2), altitudes[inner][order]
 
 
-def _ward_over_codes(vectors: NDArray[np.float32], sizes: NDArray[np.integer], seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _ward_over_codes(
+    vectors: NDArray[np.float32], sizes: NDArray[np.integer], seed: int, codes: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Run Ward's criterion over k-means codes; inside a code, pieces are merged first, in order of closeness."""
     n = len(vectors)
     rng = np.random.default_rng(seed)
     sample = rng.choice(n, min(n, 20_000), replace=False)
-    count = min(_TISSUE_CODES, 1 + len(np.unique(vectors[sample], axis=0)) // 2)
+    count = min(codes, 1 + len(np.unique(vectors[sample], axis=0)) // 2)
     means = KMeans(count, n_init=1, init="random" if count > 400 else "k-means++", max_iter=12, random_state=seed)
     with one_openmp_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct vectors than codes: it finds fewer, which is right
