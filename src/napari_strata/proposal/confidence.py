@@ -13,8 +13,8 @@ from napari_strata.proposal.supervoxels import Contacts
 _TISSUE_CUTS = (8, 16, 32)
 _REGION_CUTS = (50, 100, 200)
 SIGNS = ("margin, tissues", "margin, regions", "company, tissues", "company, regions", "size")
-_WEIGHTS = (-0.31, 0.95, 1.41, 0.62, 2.09)
-_OFFSET = 0.42
+_WEIGHTS = (0.73, 1.05, 0.53, 0.63, 2.62)
+_OFFSET = 0.16
 """Fitted on labelled scans, see docs/proposal.md."""
 
 
