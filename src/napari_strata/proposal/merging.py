@@ -11,11 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-_SHARE = 0.6
-"""Of the pairs that are each other's best match, this share merges in a round, the cheapest first."""
-_FAR_FROM_TARGET = 6
-"""With this many times more pieces than wanted, all of those pairs merge."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PieceGraph:
@@ -96,8 +91,8 @@ def unique_pairs(pairs: NDArray[np.int32], n: int) -> tuple[NDArray[np.int32], N
 def merge_to(graph: PieceGraph, target: int) -> NDArray[np.int32]:
     """Merge touching pieces by Ward's criterion until `target` are left, or nothing touches any more.
 
-    In every round pairs that are each other's cheapest merge are joined, cheapest pairs first: what one merge at a time
-    would give, but for the order of distant merges.
+    In every round all pairs that are each other's cheapest merge are joined, at the end only the cheapest of them: what one
+    merge at a time would give, but for the order of distant merges.
 
     Returns
     -------
@@ -111,8 +106,7 @@ def merge_to(graph: PieceGraph, target: int) -> NDArray[np.int32]:
     sizes, vectors, edges = graph.sizes, graph.vectors, graph.edges
     piece = np.arange(len(sizes), dtype=np.int32)
     while len(sizes) > target and len(edges):
-        share = 1.0 if len(sizes) > _FAR_FROM_TARGET * target else _SHARE
-        pairs = _cheapest_pairs(sizes, vectors, edges, share, len(sizes) - target)
+        pairs = _cheapest_pairs(sizes, vectors, edges, most=len(sizes) - target)
         n = len(sizes)
         links = sparse.coo_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
         count, merged = sparse.csgraph.connected_components(links, directed=False)
@@ -125,10 +119,8 @@ def merge_to(graph: PieceGraph, target: int) -> NDArray[np.int32]:
     return piece
 
 
-def _cheapest_pairs(
-    sizes: NDArray[np.float32], vectors: NDArray[np.float32], edges: NDArray[np.int32], share: float, most: int
-) -> NDArray[np.int32]:
-    """Give the edges that are the cheapest of both their ends, at most a share of them and at most `most`."""
+def _cheapest_pairs(sizes: NDArray[np.float32], vectors: NDArray[np.float32], edges: NDArray[np.int32], *, most: int) -> NDArray[np.int32]:
+    """Give the edges that are the cheapest of both their ends, the cheapest `most` of them."""
     first, second = edges[:, 0], edges[:, 1]
     step = vectors[first] - vectors[second]
     cost = np.einsum("ed,ed->e", step, step) * (sizes[first] * sizes[second] / (sizes[first] + sizes[second]))
@@ -136,7 +128,6 @@ def _cheapest_pairs(
     np.minimum.at(cheapest, first, cost)
     np.minimum.at(cheapest, second, cost)
     mutual = np.flatnonzero((cost <= cheapest[first]) & (cost <= cheapest[second]))
-    count = max(1, min(int(np.ceil(share * len(mutual))), most))
-    if count < len(mutual):
-        mutual = np.sort(mutual[np.argsort(cost[mutual], kind="stable")[:count]])
+    if most < len(mutual):
+        mutual = np.sort(mutual[np.argsort(cost[mutual], kind="stable")[:most]])
     return edges[mutual]
