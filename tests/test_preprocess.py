@@ -120,3 +120,13 @@ def test_a_slow_change_over_the_coils_is_flattened_in_large_and_small_bodies(vox
 def test_a_body_too_small_to_tell_keeps_its_brightness():
     light = np.random.default_rng(0).uniform(0, 1, (6, 6, 6)).astype(np.float32)
     assert np.array_equal(flatten_bias(light, np.ones(light.shape, bool), np.ones(3)), light)
+
+
+def test_noise_that_is_cut_off_at_zero_is_not_taken_for_padding():
+    rng = np.random.default_rng(0)
+    data = np.maximum(rng.normal(0, 8, (40, 48, 48)), 0).round()
+    data[8:32, 10:38, 10:38] += 300
+    geometry = Geometry.from_spacing(data.shape, (1.0, 1.0, 1.0))
+    inside = body_mask(Volume(data.astype(np.int16), geometry, "mr"))
+    assert inside[12:28, 14:34, 14:34].all()
+    assert not inside[:5].any()

@@ -28,6 +28,8 @@ _FEWEST_BIAS_CELLS = 500
 _SMALLEST_BODY_MM = 4.0
 _PADDING_SHARE = 0.15
 """A single value on at least this share of the voxels of an MR is padding, not tissue."""
+_LONELY_SHARE = 0.5
+"""Where more than this share of such voxels has another value beside it, it is noise that was cut off at zero, not padding."""
 
 
 @contextmanager
@@ -120,7 +122,11 @@ def _padding_value(data: NDArray[np.generic]) -> float | None:
     values, counts = np.unique(edge[:: max(1, edge.size // 200_000)], return_counts=True)
     value = values[counts.argmax()]
     share = float(np.mean(data == value))
-    return float(value) if share >= _PADDING_SHARE and counts.max() > 0.5 * counts.sum() else None
+    if share < _PADDING_SHARE or counts.max() <= 0.5 * counts.sum():
+        return None
+    same = data[:: max(1, data.shape[0] // 32)] == value
+    alone = same[:, 1:-1, 1:-1] & ~(same[:, :-2, 1:-1] & same[:, 2:, 1:-1] & same[:, 1:-1, :-2] & same[:, 1:-1, 2:])
+    return float(value) if alone.sum() <= _LONELY_SHARE * max(1, same[:, 1:-1, 1:-1].sum()) else None
 
 
 def _above_noise(small: NDArray[np.float32], spacing_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
