@@ -5,7 +5,8 @@ import pytest
 from scipy import ndimage
 
 from napari_strata.proposal.descriptors import Pooler, boundary_step, sizes_and_centers
-from napari_strata.proposal.supervoxels import SupervoxelPlan, find_contacts, join_crumbs, make_supervoxels
+from napari_strata.proposal.merging import PieceGraph, merge_to
+from napari_strata.proposal.supervoxels import SupervoxelPlan, find_contacts, join_crumbs, make_supervoxels, settle_edges
 from napari_strata.proposal.trees import region_tree, tissue_tree
 from phantoms import phantom_truth, phantom_volume
 
@@ -119,3 +120,21 @@ def test_regions_that_do_not_touch_are_joined_last():
     tree = region_tree(vectors, np.ones(4, int), edges, np.zeros(4, bool))
     first, second, third, fourth = tree.cut(2)
     assert first == second != third == fourth
+
+
+def test_pieces_from_a_coarser_grid_are_cut_at_the_body_and_whole():
+    grid = np.indices((32, 32, 32)) - 15.5
+    inside = (grid**2).sum(axis=0) < 12**2
+    light = np.where(inside, 0.5 + 0.2 * (grid[0] > 0), 0.0).astype(np.float32)
+    coarse = np.arange(8**3, dtype=np.int32).reshape(8, 8, 8)
+    pieces = settle_edges(np.kron(coarse, np.ones((4, 4, 4), np.int32)), light, inside)
+    share = np.bincount(pieces.ravel(), weights=inside.ravel()) / np.bincount(pieces.ravel())
+    assert set(np.unique(share)) == {0.0, 1.0}
+    for number, box in enumerate(ndimage.find_objects(pieces + 1)):
+        assert ndimage.label(pieces[box] == number, TOUCHING)[1] == 1
+
+
+def test_looks_that_are_no_numbers_are_refused_not_waited_for():
+    graph = PieceGraph(np.ones(3, np.float32), np.full((3, 1), np.nan, np.float32), np.array([[0, 1], [1, 2]], np.int32))
+    with pytest.raises(ValueError, match="not a number"):
+        merge_to(graph, 1)

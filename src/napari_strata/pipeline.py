@@ -13,7 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_strata.errors import SettingsError
+import numpy as np
+
+from napari_strata.errors import GeometryError, SettingsError
 from napari_strata.settings import Device, ProposeSettings, RunSettings
 from napari_strata.volume import Progress, Volume, no_progress
 
@@ -79,12 +81,14 @@ def propose(
     Raises
     ------
     GeometryError
-        If the scan holds nothing but air.
+        If the scan holds nothing but air, or values that are not finite.
     WeightsError
         If the weights cannot be used.
     SettingsError
         If a CUDA device is asked for and there is none, or weights are given to a method without an encoder.
     """
+    if not np.isfinite(volume.data).all():
+        raise GeometryError(f"{volume.name} holds NaN or infinite values. Read it with `strata.read`, or replace them (numpy.nan_to_num).")
     chosen = settings or ProposeSettings()
     watch = Stopwatch()
     check_weights(chosen, weights)

@@ -327,9 +327,14 @@ def reestimate(encoder: nn.Module, patches: Iterable[Tensor], share: float) -> N
 
 
 def tasks_of(recipe: dict[str, Any], settings: AdaptSettings) -> PretrainSettings:
-    """Give the pretext tasks of the recipe that the weights were made with, on patches of this adaptation."""
+    """Give the pretext tasks of the recipe that the weights were made with, on pairs of patches of this adaptation.
+
+    A recipe of single views could not ask for agreement; an adaptation, which is judged by it too, does.
+    """
     known = {knob.name for knob in fields(PretrainSettings)}
     values = {name: value for name, value in recipe.items() if name in known}
+    if values.get("views", 2) < 2:
+        values["agreement_weight"] = PretrainSettings().agreement_weight
     return PretrainSettings.from_dict({**values, "patch_vox": settings.patch_vox, "batch": 1, "views": 2})
 
 

@@ -27,7 +27,7 @@ from napari_strata.proposal.supervoxels import (
     block_cells,
     find_contacts,
     make_supervoxels,
-    snap_edges,
+    settle_edges,
 )
 from napari_strata.proposal.surroundings import Neighborhood, Tissues, tissues_in_rounds
 from napari_strata.proposal.trees import region_tree
@@ -127,7 +127,7 @@ def _supervoxels(evidence: Evidence, rank: NDArray[np.float32], settings: Propos
     if max(step) > 1:
         for axis, (times, size) in enumerate(zip(step, evidence.features.grid.box_shape, strict=True)):
             inner = np.take(np.repeat(inner, times, axis=axis), np.arange(size), axis=axis)
-        inner = snap_edges(inner, evidence.light[box], evidence.inside[box])
+        inner = settle_edges(inner, evidence.light[box], evidence.inside[box])
     outer = block_cells(evidence.light.shape, spacing, _AIR_BLOCK_MM)
     outer += inner.max() + 1
     outer[box] = inner
@@ -140,7 +140,8 @@ def _coarsening(shape: Sequence[int], spacing_zyx_mm: NDArray[np.float64], most:
     """Give how many voxels to join along each axis so that at most `most` are left, the finest axis first."""
     step = [1, 1, 1]
     while np.prod([-(-n // k) for n, k in zip(shape, step, strict=True)]) > most:
-        step[int(np.argmin(spacing_zyx_mm * step))] += 1
+        left = [mm * k if k < n else np.inf for mm, k, n in zip(spacing_zyx_mm, step, shape, strict=True)]
+        step[int(np.argmin(left))] += 1
     return step[0], step[1], step[2]
 
 

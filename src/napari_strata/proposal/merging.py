@@ -99,11 +99,18 @@ def merge_to(graph: PieceGraph, target: int) -> NDArray[np.int32]:
     (n,) int32 array
         The merged piece of each piece, from 0.
 
+    Raises
+    ------
+    ValueError
+        If a vector is not finite.
+
     Notes
     -----
     Ward, Hierarchical Grouping to Optimize an Objective Function, 1963; reciprocal nearest neighbours: Murtagh, 1983.
     """
     sizes, vectors, edges = graph.sizes, graph.vectors, graph.edges
+    if not np.isfinite(vectors).all():
+        raise ValueError("Pieces cannot be compared: what they look like is not a number somewhere.")
     piece = np.arange(len(sizes), dtype=np.int32)
     while len(sizes) > target and len(edges):
         pairs = _cheapest_pairs(sizes, vectors, edges, most=len(sizes) - target)

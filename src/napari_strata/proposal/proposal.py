@@ -35,7 +35,7 @@ class Proposal:
     descriptors : (n, d) float32 array
         What is known of each supervoxel, columns named by `descriptor_names`, standardised over the body.
     descriptor_names : tuple of str
-        For example "feature 3", "intensity mean", "position z".
+        For example "feature 0.3", "brightness mean", "position z".
     region_tree, tissue_tree : Hierarchy
         Merges of touching supervoxels, and of alike supervoxels anywhere in the scan.
     confidence : (n,) float32 array

@@ -27,7 +27,7 @@ _SNAP_ROUNDS, _SNAP_SMOOTHNESS, _SNAP_INERTIA = 2, 0.4, 0.01
 """Passes over the pieces' edges; what each of a voxel's six neighbours in a piece is worth, and what a move must gain."""
 _NEVER_EATEN_VOX = 8
 """Pieces of this size or less lose no voxel to a neighbour."""
-_CRUMB_ROUNDS = 3
+CRUMB_VOX, _CRUMB_ROUNDS = 6, 3
 _FACES = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
 _SLAB = 32
 """Planes that are worked on at a time."""
@@ -56,7 +56,7 @@ class SupervoxelPlan:
     """
 
     target: int
-    crumb_vox: int = 6
+    crumb_vox: int = CRUMB_VOX
     fewest_vox: int = 36
 
 
@@ -91,8 +91,32 @@ def make_supervoxels(
     pieces = grow_pieces(looks, inside, spacing_zyx_mm, target)
     blocks = block_cells(inside.shape, spacing_zyx_mm, _BLOCK_MM)
     pieces = np.where(inside, pieces, blocks + pieces.max() + 1)
-    pieces = snap_edges(pieces, light, inside)
-    return join_crumbs(_connected(pieces), light, inside, plan.crumb_vox)
+    return settle_edges(pieces, light, inside, plan.crumb_vox)
+
+
+def settle_edges(
+    pieces: NDArray[np.int32], light: NDArray[np.float32], inside: NDArray[np.bool_], crumb_vox: int = CRUMB_VOX
+) -> NDArray[np.int32]:
+    """Move the edges of pieces to where they suit brightness, make each part a piece of its own, and join crumbs.
+
+    Parameters
+    ----------
+    pieces : (z, y, x) int32 array
+        Pieces from 0; what crosses the body's edge is cut there.
+    light : (z, y, x) float32 array
+        Brightness.
+    inside : (z, y, x) bool array
+        The body.
+    crumb_vox : int
+        Pieces smaller than this join a neighbour.
+
+    Returns
+    -------
+    (z, y, x) int32 array
+        As `make_supervoxels` gives them.
+    """
+    cut = pieces * np.int32(2) + inside
+    return join_crumbs(_connected(snap_edges(cut, light, inside)), light, inside, crumb_vox)
 
 
 def grow_pieces(
@@ -219,7 +243,7 @@ def snap_edges(labels: NDArray[np.int32], light: NDArray[np.float32], inside: ND
     Parameters
     ----------
     labels : (z, y, x) int32 array
-        Pieces from 0, all ids in use.
+        Pieces from 0, none across the body's edge.
     light : (z, y, x) float32 array
         Brightness.
     inside : (z, y, x) bool array
@@ -232,12 +256,8 @@ def snap_edges(labels: NDArray[np.int32], light: NDArray[np.float32], inside: ND
         part = slice(begin, begin + _SLAB)
         body[labels[part][inside[part]]] = True
     for _ in range(_SNAP_ROUNDS):
-        sizes, sums = np.zeros(n, np.int64), np.zeros(n)
-        for begin in range(0, len(labels), _SLAB):
-            flat = labels[begin : begin + _SLAB].ravel()
-            sizes += np.bincount(flat, minlength=n)
-            sums += np.bincount(flat, weights=light[begin : begin + _SLAB].ravel(), minlength=n)
-        pieces = _Pieces((sums / np.maximum(sizes, 1)).astype(np.float32), sizes <= _NEVER_EATEN_VOX, body, noise)
+        sizes, mean = _sizes_and_means(labels, light, n)
+        pieces = _Pieces(mean.astype(np.float32), sizes <= _NEVER_EATEN_VOX, body, noise)
         moved = np.empty_like(labels)
         for begin in range(0, len(labels), _SLAB):
             end = min(begin + _SLAB, len(labels))
@@ -289,6 +309,16 @@ def _snap_slab(padded: NDArray[np.int32], light: NDArray[np.float32], inside: ND
     return labels
 
 
+def _sizes_and_means(labels: NDArray[np.int32], light: NDArray[np.float32], n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Count the voxels of each piece and average its brightness, slab by slab."""
+    sizes, sums = np.zeros(n, np.int64), np.zeros(n)
+    for begin in range(0, len(labels), _SLAB):
+        flat = labels[begin : begin + _SLAB].ravel()
+        sizes += np.bincount(flat, minlength=n)
+        sums += np.bincount(flat, weights=light[begin : begin + _SLAB].ravel(), minlength=n)
+    return sizes, sums / np.maximum(sizes, 1)
+
+
 def join_crumbs(labels: NDArray[np.int32], light: NDArray[np.float32], inside: NDArray[np.bool_], smallest_vox: int) -> NDArray[np.int32]:
     """Join small pieces to the touching piece of most like brightness, on the same side of the body's edge.
 
@@ -296,8 +326,7 @@ def join_crumbs(labels: NDArray[np.int32], light: NDArray[np.float32], inside: N
     it has to differ from every neighbour to be kept, so that noise goes and thin bright or dark strands stay.
     """
     n = int(labels.max()) + 1
-    sizes = np.bincount(labels.ravel(), minlength=n)
-    mean = np.bincount(labels.ravel(), weights=light.ravel(), minlength=n) / sizes
+    sizes, mean = _sizes_and_means(labels, light, n)
     body = np.zeros(n, bool)
     body[labels[inside]] = True
     edges, table = touching_pairs(labels, n)[0], np.arange(n, dtype=np.int32)
