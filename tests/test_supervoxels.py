@@ -106,7 +106,7 @@ def test_regions_are_connected_and_tissues_recur(labels, light, truth):
     regions = region_tree(vectors, pooler.counts, contacts.edges, background)
     for number in range(1, 13):
         assert ndimage.label((regions.cut(12) == number)[labels], TOUCHING)[1] == 1
-    tissues = tissue_tree(vectors, pooler.counts, contacts.edges, background, seed=0)
+    tissues = tissue_tree(vectors, pooler.counts, contacts.edges, background)
     table = tissues.cut(5)[labels]
     for organ in (2, 3):
         assert len(np.unique(np.median(table[truth == organ]))) == 1

@@ -100,7 +100,7 @@ def build_proposal(evidence: Evidence, settings: ProposeSettings, *, seed: int, 
     del rank
     body = np.bincount(labels[evidence.inside], minlength=n) > 0.5 * described.sizes_vox
     on_progress(2, steps, "tree of tissues")
-    tissues = find_tissues(described, contacts, body, evidence.volume, settings, seed=seed)
+    tissues = find_tissues(described, contacts, body, evidence.volume, settings)
     on_progress(3, steps, "tree of regions")
     vectors = region_vectors(described, tissues.shares, settings, evidence.volume.modality)
     regions = region_tree(vectors, described.sizes_vox, contacts.edges, ~body, centers_mm=described.center_zyx_mm)
@@ -251,9 +251,7 @@ def _pool_features(
     return tuple(out)
 
 
-def find_tissues(
-    described: Descriptors, contacts: Contacts, body: NDArray[np.bool_], volume: Volume, settings: ProposeSettings, *, seed: int
-) -> Tissues:
+def find_tissues(described: Descriptors, contacts: Contacts, body: NDArray[np.bool_], volume: Volume, settings: ProposeSettings) -> Tissues:
     """Find what is alike wherever it lies: by brightness, features, and the tissues around."""
     noise = _usual(described.brightness[body, 1], described.sizes_vox[body])
     neighborhood = Neighborhood.of(contacts.edges, described.sizes_vox, body, volume.geometry.voxel_volume_mm3)
@@ -266,7 +264,6 @@ def find_tissues(
         body,
         neighborhood,
         weight=settings.feature_weight * min(1.0, noise / _BLURRED),
-        seed=seed,
     )
 
 

@@ -22,8 +22,10 @@ AROUND_MM = 14.0
 _HOP_SHARE = 0.8
 """How far averaging once over neighbours reaches, in widths of a piece."""
 _MOST_HOPS = 40
-_ROUNDS, _TISSUES, _ROUND_CODES = 3, 16, 300
-"""Rounds before the last, tissues that each finds, and the k-means codes that they are merged from."""
+_ROUNDS, _TISSUES = 3, 24
+"""Rounds before the last, and tissues that each finds."""
+_SHARED_TISSUES = 16
+"""Tissues whose shares in and beside a supervoxel are given."""
 _FEATURES, _SURROUNDINGS = 0.5, 2.0
 """What averaged features and the shares of tissues around weigh beside brightness."""
 
@@ -99,7 +101,6 @@ def tissues_in_rounds(
     neighborhood: Neighborhood,
     *,
     weight: float,
-    seed: int,
 ) -> Tissues:
     """Find tissues by brightness and features, then again by these and by which tissues lie around, a few times.
 
@@ -115,8 +116,6 @@ def tissues_in_rounds(
         Who lies around whom.
     weight : float
         Weight of features and surroundings against brightness; 0 leaves brightness alone.
-    seed : int
-        Of the clustering.
     """
     looks = [light[:, None]]
     if weight and features.shape[1]:
@@ -124,8 +123,8 @@ def tissues_in_rounds(
     vectors = np.concatenate(looks, axis=1).astype(np.float32)
     times = max(1, neighborhood.hops(AROUND_MM))
     for _ in range(_ROUNDS if weight else 0):
-        found = tissue_tree(vectors, sizes, edges, ~body, seed=seed, codes=_ROUND_CODES).cut(_TISSUES)
+        found = tissue_tree(vectors, sizes, edges, ~body, groups=_TISSUES).cut(_TISSUES)
         around = np.float32(weight * _SURROUNDINGS) * neighborhood.shares(found, _TISSUES, times)
         vectors = np.concatenate([*looks, around], axis=1).astype(np.float32)
-    tree = tissue_tree(vectors, sizes, edges, ~body, seed=seed)
-    return Tissues(tree, vectors, neighborhood.shares(tree.cut(_TISSUES), _TISSUES, 1))
+    tree = tissue_tree(vectors, sizes, edges, ~body)
+    return Tissues(tree, vectors, neighborhood.shares(tree.cut(_SHARED_TISSUES), _SHARED_TISSUES, 1))

@@ -1,8 +1,7 @@
-"""The two merge trees: regions (touching pieces) and tissues (alike pieces, anywhere), both by Ward's criterion."""
+"""The two trees: regions, of touching pieces by Ward's criterion, and tissues, of alike pieces anywhere, from the top down."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import higra
@@ -10,14 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 
+from napari_strata.proposal.dividing import divide
 from napari_strata.proposal.hierarchy import Hierarchy, hierarchy_from_merges
-from napari_strata.proposal.supervoxels import one_openmp_thread
 
-_TISSUE_CODES = 800
-"""Tissues are merged over this many k-means codes, which spares a search over all pairs of supervoxels."""
+_TISSUE_GROUPS = 800
+"""Groups that tissues are divided into; finer cuts part what is hardly told apart."""
 _SPECK_SHARE = 0.01
 """Parts of the body that touch nothing and hold less than this share of it are merged with what lies nearest."""
 
@@ -68,19 +65,18 @@ def tissue_tree(
     edges: NDArray[np.integer],
     background: NDArray[np.bool_],
     *,
-    seed: int,
-    codes: int = _TISSUE_CODES,
+    groups: int = _TISSUE_GROUPS,
 ) -> Hierarchy:
-    """Merge alike supervoxels wherever they lie: k-means to some hundred codes, then Ward over those, sizes counted.
+    """Tell supervoxels apart by what they look like, wherever they lie: from the top down, sizes counted.
 
-    Parameters are those of `region_tree`; `seed` is for k-means, and `codes` how many codes it finds at most.
-    The background's part of the tree is by contact.
+    Parameters are those of `region_tree`; `groups` is how many groups are told apart at most, below which pieces are
+    merged by closeness. The background's part of the tree is by contact.
     """
 
     def merge(members: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         if background[members[0]]:
             return _ward_in_parts(vectors[members], sizes[members], _inner_edges(edges, members))
-        return _ward_over_codes(vectors[members], sizes[members], seed, codes)
+        return _by_division(vectors[members], sizes[members], groups)
 
     return _two_trees(background, sizes, merge)
 
@@ -175,34 +171,18 @@ def _merges_of(tree: higra.Tree, altitudes: NDArray[np.float64], n: int) -> tupl
     return number[children].reshape(-1, 2), altitudes[inner][order]
 
 
-def _ward_over_codes(
-    vectors: NDArray[np.float32], sizes: NDArray[np.integer], seed: int, codes: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Run Ward's criterion over k-means codes; inside a code, pieces are merged first, in order of closeness."""
-    n = len(vectors)
-    rng = np.random.default_rng(seed)
-    sample = rng.choice(n, min(n, 20_000), replace=False)
-    count = min(codes, 1 + len(np.unique(vectors[sample], axis=0)) // 2)
-    means = KMeans(count, n_init=1, init="random" if count > 400 else "k-means++", max_iter=12, random_state=seed)
-    with one_openmp_thread(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct vectors than codes: it finds fewer, which is right
-        means.fit(vectors[sample], sample_weight=sizes[sample].astype(np.float64))
-        code = means.predict(vectors)
-    used, code = np.unique(code, return_inverse=True)
-    weight = np.bincount(code, weights=sizes)
-    centers = np.stack([np.bincount(code, weights=sizes * column) for column in vectors.T.astype(np.float64)], axis=1) / weight[:, None]
-    inner_merges, tops = _pair_up(code, vectors @ (vectors.std(axis=0) ** 2))
-    first, second = np.triu_indices(len(used), 1)
-    outer, heights = (np.empty((0, 2), np.int64), np.empty(0))
-    if len(used) > 1:
-        graph = higra.UndirectedGraph(len(used))
-        graph.add_edges(first, second)
-        tree, altitudes = higra.binary_partition_tree_ward_linkage(graph, centers, weight, altitude_correction="max")
-        outer, heights = _merges_of(tree, altitudes, len(used))
-    shift = n + len(inner_merges) - len(used)
-    outer = np.where(outer < len(used), tops[np.minimum(outer, len(used) - 1)], outer + shift)
-    low = np.linspace(0.0, 1e-3, len(inner_merges)) * (heights[0] if len(heights) else 1.0)
-    return np.concatenate([inner_merges, outer]), np.concatenate([low, heights])
+def _by_division(vectors: NDArray[np.float32], sizes: NDArray[np.integer], groups: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Divide from the top down; inside a group, pieces are merged first, in order of closeness."""
+    found = divide(vectors, sizes, groups)
+    rows, tops = _pair_up(found.group, vectors @ (vectors.std(axis=0) ** 2))
+    n, top, upper = len(vectors) + len(rows), list(tops), []
+    for number in range(len(found.origin) - 1, -1, -1):
+        first = int(found.origin[number])
+        upper.append((top[first], top[number + 1]))
+        top[first] = n + len(upper) - 1
+    heights = np.maximum.accumulate(found.gain[::-1])
+    low = np.linspace(0.0, 1e-3, len(rows)) * (heights[0] if len(heights) else 1.0)
+    return np.concatenate([rows, np.array(upper, np.int64).reshape(-1, 2)]), np.concatenate([low, heights])
 
 
 def _pair_up(code: NDArray[np.integer], value: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
