@@ -216,3 +216,14 @@ def test_a_broken_recipe_is_a_clear_error(tmp_path):
     save_file({"layer": torch.zeros(3)}, str(tmp_path / "w.safetensors"), metadata={"recipe": "{no json"})
     with pytest.raises(WeightsError, match="recipe"):
         read_recipe(tmp_path / "w.safetensors")
+
+
+def test_places_of_a_level_lean_to_neither_side(volume):
+    features = embed(volume)
+    for number, stride in enumerate(features.strides[:2]):
+        values, places = features.inner_level(number)
+        for axis, part in enumerate(features.grid.box):
+            mean = np.mean([place[axis] for place in places], axis=0)
+            steps = part.start + (np.arange(values.shape[axis]) + 0.5) * stride - 0.5
+            assert features.grid.shape_zyx == features.grid.box_shape
+            np.testing.assert_allclose(mean, steps)

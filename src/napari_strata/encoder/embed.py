@@ -52,6 +52,9 @@ class ScanFeatures:
     geometry: Geometry
 
 
+Places = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureMap:
     """The encoder's features over the body's box of a scan, one map per decoder level, and its brightness.
@@ -91,16 +94,23 @@ class FeatureMap:
             level = F.interpolate(moved, scale_factor=factor, mode="trilinear", align_corners=False)[0].permute(1, 2, 3, 0)
         return level[:z, :y, :x].contiguous().numpy()
 
-    def inner_level(self, number: int) -> tuple[NDArray[np.float32], tuple[NDArray[np.intp], ...]]:
-        """Give one level without its padding, (z', y', x', channel), and the scan's voxel index of each row of it, per axis."""
+    def inner_level(self, number: int) -> tuple[NDArray[np.float32], tuple[Places, ...]]:
+        """Give one level without its padding, (z', y', x', channel), and where in the scan each of its voxels lies.
+
+        Places are voxel indices of the scan, one array an axis. The middle of a level's voxel may lie between two voxels of
+        the scan: then there are two places, on either side of it, so that what is read there leans to neither.
+        """
         stride, level = self.strides[number], self.levels[number]
-        size = [max(1, n // stride) for n in self.grid.shape_zyx]
-        places = [
-            np.minimum(part.start + ((np.arange(n) + 0.5) * stride * (part.stop - part.start) / whole).astype(int), part.stop - 1)
-            for n, part, whole in zip(size, self.grid.box, self.grid.shape_zyx, strict=True)
-        ]
-        z, y, x = size
-        return level[:z, :y, :x].contiguous().numpy(), tuple(places)
+        z, y, x = (max(1, n // stride) for n in self.grid.shape_zyx)
+        found = []
+        for lean in (-1e-6, 1e-6):
+            axes = []
+            for n, part, whole in zip((z, y, x), self.grid.box, self.grid.shape_zyx, strict=True):
+                middle = (np.arange(n) + 0.5) * stride * (part.stop - part.start) / whole
+                axes.append(np.clip(part.start + np.floor(middle + lean).astype(int), part.start, part.stop - 1))
+            found.append((axes[0], axes[1], axes[2]))
+        same = all(np.array_equal(one, other) for one, other in zip(*found, strict=True))
+        return level[:z, :y, :x].contiguous().numpy(), tuple(found[:1] if same else found)
 
     def read_at(self, number: int, places: NDArray[np.floating]) -> NDArray[np.float32]:
         """Read one level at places of the scan, interpolated: (n, channel) float32.

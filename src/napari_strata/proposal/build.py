@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -243,9 +242,11 @@ def _pool_features(
             out.append(features.read_at(number, centers_vox))
             continue
         values, places = features.inner_level(number)
-        pooler = Pooler(labels[np.ix_(*places)], n)
-        means = pooler.mean(values)
-        missed = np.flatnonzero(pooler.counts == 0)
+        poolers = [Pooler(labels[np.ix_(*place)], n) for place in places]
+        counts = np.sum([pooler.counts for pooler in poolers], axis=0)
+        means = np.sum([pooler.mean(values) * pooler.counts[:, None] for pooler in poolers], axis=0, dtype=np.float32)
+        means /= np.maximum(counts, 1)[:, None].astype(np.float32)
+        missed = np.flatnonzero(counts == 0)
         means[missed] = features.read_at(number, centers_vox[missed])
         out.append(means)
     return tuple(out)
@@ -289,8 +290,3 @@ def region_vectors(
     levels = [level * (weight * settings.feature_weight) for level, weight in zip(described.features, _REGION_LEVELS, strict=False)]
     place = described.center_zyx_mm * np.float32(settings.position_weight * _REGION_PLACE)
     return np.concatenate([light[:, None], around, *levels, np.float32(_REGION_SHARES) * shares, place], axis=1).astype(np.float32)
-
-
-def summary(proposal: Proposal) -> dict[str, Any]:
-    """Give a few numbers about a proposal, for logs and sidecars."""
-    return {"supervoxels": proposal.n_supervoxels, "in_body": proposal.tissue_tree.max_regions, "edges": len(proposal.edges)}
