@@ -129,6 +129,8 @@ def _propose(arguments: argparse.Namespace) -> None:
     begun = time.perf_counter()
     volume = _read(arguments)
     read_seconds = time.perf_counter() - begun
+    if codebook is not None:
+        codebook.check_modality(volume.modality)
     from napari_strata.pipeline import propose
 
     proposal = propose(

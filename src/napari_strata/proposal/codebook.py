@@ -134,10 +134,20 @@ class Codebook:
         CodebookError
             If the codebook cannot speak of such a scan.
         """
+        self.check_modality(modality, name)
+        check_encoder(self, weights_sha256)
+
+    def check_modality(self, modality: Modality, name: str = "The scan") -> None:
+        """Refuse scans of another modality.
+
+        Raises
+        ------
+        CodebookError
+            If the codebook was fitted to the other one.
+        """
         if modality != self.modality:
             kinds = {"ct": "CT", "mr": "MR"}
             raise CodebookError(f"{name} is read as {kinds[modality]}, but the codebook was fitted to {kinds[self.modality]}. Use another.")
-        check_encoder(self, weights_sha256)
 
     def apply(self, proposal: Proposal | CohortTable) -> Assignment:
         """Give every supervoxel of a scan its tissue.

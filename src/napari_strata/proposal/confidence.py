@@ -13,8 +13,8 @@ from napari_strata.proposal.supervoxels import Contacts
 _TISSUE_CUTS = (8, 16, 32)
 _REGION_CUTS = (50, 100, 200)
 SIGNS = ("margin, tissues", "margin, regions", "company, tissues", "company, regions", "size")
-_WEIGHTS = (0.73, 1.05, 0.53, 0.63, 2.62)
-_OFFSET = 0.16
+_WEIGHTS = (0.83, 1.12, 1.14, 0.67, 1.9)
+_OFFSET = 0.18
 """Fitted on labelled scans, see docs/proposal.md."""
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
+from napari_strata.errors import CodebookError
 from napari_strata.proposal.cohort import BrightnessMap, CohortTable
 from napari_strata.proposal.supervoxels import one_openmp_thread
 from napari_strata.proposal.trees import region_tree
@@ -103,7 +106,13 @@ def vectors_of(table: CohortTable, mapped: BrightnessMap, tissue: NDArray[np.int
 
 
 def _fit_round(tables: Sequence[CohortTable], vectors: Sequence[NDArray[np.float32]], tissues: int, seed: int) -> Round:
-    """Cluster the scans together, each counting the same: leaves by k-means, tissues by Ward's criterion over them."""
+    """Cluster the scans together, each counting the same: leaves by k-means, tissues by Ward's criterion over them.
+
+    Raises
+    ------
+    CodebookError
+        If they hold fewer unlike supervoxels than tissues.
+    """
     rng = np.random.default_rng(seed)
     samples, weights = [], []
     for table, rows in zip(tables, vectors, strict=True):
@@ -114,10 +123,13 @@ def _fit_round(tables: Sequence[CohortTable], vectors: Sequence[NDArray[np.float
     pooled, weight = np.concatenate(samples), np.concatenate(weights)
     count = min(_LEAVES, max(tissues, len(pooled) // 20))
     means = KMeans(count, n_init=1, init="random" if count > 100 else "k-means++", max_iter=12, random_state=seed)
-    with one_openmp_thread():
+    with one_openmp_thread(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer unlike supervoxels than leaves: fewer leaves, see below
         leaf = means.fit(pooled, sample_weight=weight).labels_
     share = np.bincount(leaf, weights=weight, minlength=count)
     centers, share = means.cluster_centers_[share > 0].astype(np.float32), share[share > 0]
+    if len(centers) < tissues:
+        raise CodebookError(f"The scans hold only {len(centers)} kinds of supervoxels, too few for {tissues} tissues. Ask for fewer.")
     pairs = np.stack(np.triu_indices(len(centers), 1), axis=1)
     whole = np.maximum(np.round(share), 1).astype(np.int64)
     tissue = region_tree(centers, whole, pairs, np.zeros(len(centers), bool)).cut(tissues)
