@@ -1,0 +1,164 @@
+"""How well each region agrees with the same region of a reference: Dice, distances between surfaces in mm, volume difference.
+
+Surfaces are the faces between voxels inside and outside, each with its true place and area, so that thick slices,
+oblique and sheared grids are measured in millimetres of the patient, not of the array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from napari_strata.errors import SettingsError
+from napari_strata.measure.regions import require_same_grid
+from napari_strata.volume import BACKGROUND, Geometry, Segmentation, default_regions
+
+_EMPTY = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class RegionAgreement:
+    """Agreement of one region with the region of the same id in the reference.
+
+    Parameters
+    ----------
+    id, name : int, str
+        As in the labels' table, else in the reference's.
+    voxels, reference_voxels : int
+        0 where the region is in one of the two only.
+    dice : float
+        Overlap in [0, 1]; NaN where neither has the region.
+    hd95_mm : float
+        The larger of the two directed 95th percentiles (over area) of the distance between the surfaces, in mm; infinite
+        where only one of the two has the region, NaN where neither has.
+    nsd : float
+        Normalised surface Dice: the share of both surfaces that lies within `tolerance_mm` of the other, in [0, 1]; NaN
+        where neither has the region.
+    tolerance_mm : float
+        The tolerance of `nsd`.
+    volume_difference_ml, volume_difference_percent : float
+        Labels minus reference; in percent of the reference, NaN where that has no volume.
+
+    Notes
+    -----
+    Normalised surface Dice: Nikolov et al., J Med Internet Res 2021.
+    """
+
+    id: int
+    name: str
+    voxels: int
+    reference_voxels: int
+    dice: float
+    hd95_mm: float
+    nsd: float
+    tolerance_mm: float
+    volume_difference_ml: float
+    volume_difference_percent: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Surface:
+    """Faces of a region: centres (n, 3) in RAS+ mm and areas (n,) in mm2."""
+
+    centers_mm: NDArray[np.float64]
+    areas_mm2: NDArray[np.float64]
+
+
+def agree(
+    labels: Segmentation, reference: Segmentation, *, ids: Collection[int] | None = None, tolerance_mm: float = 2.0
+) -> tuple[RegionAgreement, ...]:
+    """Compare every region with the region of the same id in a reference.
+
+    For labels whose numbers mean something else, see `compare`, which matches regions to classes first.
+
+    Parameters
+    ----------
+    labels, reference : Segmentation
+        On the same grid.
+    ids : collection of int, optional
+        Which regions; those of either, the background left out, by default.
+    tolerance_mm : float
+        Distance up to which surfaces count as the same in `RegionAgreement.nsd`; at least 0.
+
+    Returns
+    -------
+    tuple of RegionAgreement
+        In order of id.
+
+    Raises
+    ------
+    GeometryError
+        If the grids differ.
+    SettingsError
+        If `tolerance_mm` is negative or no number.
+    """
+    require_same_grid(labels.geometry, reference.geometry, "The labels", "the reference")
+    if not tolerance_mm >= 0:
+        raise SettingsError(f"tolerance_mm is {tolerance_mm}; give a distance of at least 0 mm.")
+    if ids is None:
+        ids = {int(i) for one in (labels, reference) for i in np.unique(one.labels)} | {row.id for row in labels.regions}
+    wanted = sorted(set(ids) - {BACKGROUND})
+    names = {row.id: row.name for row in (*default_regions(wanted), *reference.regions, *labels.regions)}
+    return tuple(_agree(i, names[i], labels, reference, tolerance_mm) for i in wanted)
+
+
+def _agree(region: int, name: str, labels: Segmentation, reference: Segmentation, tolerance_mm: float) -> RegionAgreement:
+    ours, theirs = labels.labels == region, reference.labels == region
+    n, m = int(ours.sum()), int(theirs.sum())
+    voxel_ml = labels.geometry.voxel_volume_mm3 / 1000
+    hd95_mm, nsd = _EMPTY, _EMPTY
+    if n and m:
+        hd95_mm, nsd = _surface_scores(_faces(ours, labels.geometry), _faces(theirs, labels.geometry), tolerance_mm)
+    elif n or m:
+        hd95_mm, nsd = float("inf"), 0.0
+    return RegionAgreement(
+        id=region,
+        name=name,
+        voxels=n,
+        reference_voxels=m,
+        dice=2 * int((ours & theirs).sum()) / (n + m) if n or m else _EMPTY,
+        hd95_mm=hd95_mm,
+        nsd=nsd,
+        tolerance_mm=tolerance_mm,
+        volume_difference_ml=(n - m) * voxel_ml,
+        volume_difference_percent=100 * (n - m) / m if m else _EMPTY,
+    )
+
+
+def _faces(mask: NDArray[np.bool_], geometry: Geometry) -> _Surface:
+    """Find the faces between inside and outside; the array's border counts as outside."""
+    spans = []
+    for axis in range(3):
+        filled = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        spans.append(slice(int(filled[0]), int(filled[-1]) + 1))
+    start = np.array([span.start for span in spans])
+    inside = np.pad(mask[tuple(spans)], 1)
+    centers, areas = [], []
+    for axis in range(3):
+        crossed = np.argwhere(np.diff(inside, axis=axis)).astype(np.float64)
+        crossed[:, axis] += 0.5
+        sides = np.delete(geometry.affine[:3, :3], axis, axis=1)
+        centers.append(crossed + start - 1)
+        areas.append(np.full(len(crossed), np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]))))
+    return _Surface(geometry.world_from_voxel(np.concatenate(centers)), np.concatenate(areas))
+
+
+def _surface_scores(ours: _Surface, theirs: _Surface, tolerance_mm: float) -> tuple[float, float]:
+    """Give the 95 % Hausdorff distance in mm and the normalised surface Dice."""
+    there, _ = KDTree(theirs.centers_mm).query(ours.centers_mm)
+    back, _ = KDTree(ours.centers_mm).query(theirs.centers_mm)
+    within = tolerance_mm + 1e-6  # distances are sums of rounded millimetres
+    near = ours.areas_mm2[there <= within].sum() + theirs.areas_mm2[back <= within].sum()
+    farthest = max(_percentile_95(there, ours.areas_mm2), _percentile_95(back, theirs.areas_mm2))
+    return farthest, float(near / (ours.areas_mm2.sum() + theirs.areas_mm2.sum()))
+
+
+def _percentile_95(distances_mm: NDArray[np.float64], areas_mm2: NDArray[np.float64]) -> float:
+    """Give the smallest distance within which 95 % of the area lies."""
+    order = np.argsort(distances_mm)
+    covered = np.cumsum(areas_mm2[order])
+    return float(distances_mm[order[np.searchsorted(covered, 0.95 * covered[-1])]])
