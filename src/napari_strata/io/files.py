@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,12 @@ from napari_strata.io.itk import read_itk, write_itk
 from napari_strata.io.mgh import read_mgh, write_mgh
 from napari_strata.io.modality import guess_modality
 from napari_strata.io.nifti import read_nifti, write_nifti, write_nifti_scan
+from napari_strata.io.seg_nrrd import SUFFIX as SEG_NRRD
+from napari_strata.io.seg_nrrd import read_seg_nrrd, write_seg_nrrd
 from napari_strata.volume import BACKGROUND, Modality, Region, Segmentation, Volume, default_regions, smallest_label_dtype
 
 __all__ = [
+    "LABEL_SUFFIXES",
     "SCAN_SUFFIXES",
     "SeriesInfo",
     "atomic_path",
@@ -49,6 +52,8 @@ _WRITERS = {
     **dict.fromkeys((".mgh", ".mgz"), write_mgh),
     **dict.fromkeys((".nrrd", ".mha"), write_itk),
 }
+LABEL_SUFFIXES = (*_WRITERS, SEG_NRRD)
+"""Endings of the label files that `write` makes, in lower case."""
 _SIDECAR_FORMAT = "strata-labels-1"
 
 
@@ -101,7 +106,8 @@ def read_labels(path: str | Path) -> Segmentation:
     Parameters
     ----------
     path : str or Path
-        A label file, for example labels.nii.gz; its table is looked for in labels.json, under "regions".
+        A label file, for example labels.nii.gz; its table is looked for in labels.json, under "regions". 3D Slicer's
+        .seg.nrrd holds its own.
 
     Returns
     -------
@@ -116,6 +122,12 @@ def read_labels(path: str | Path) -> Segmentation:
         If the affine or a voxel size cannot be used.
     """
     source = Path(path)
+    if file_suffix(source) == SEG_NRRD and source.is_file():
+        slicer = read_seg_nrrd(source)
+        for note in slicer.image.notes:
+            logger.warning("%s: %s", source, note)
+        inside: NDArray[Any] = to_memory_order(slicer.image.data, slicer.image.grid)
+        return Segmentation(inside, slicer.regions, memory_geometry(slicer.image.grid))
     image = _load(source, None, None)
     values: NDArray[Any] = image.data
     lowest, highest = values.min(), values.max()
@@ -137,9 +149,10 @@ def write(segmentation: Segmentation, path: str | Path, *, sidecar: bool = True)
         Labels; `geometry.file` says on which grid they are written. Without it they are written with axes toward
         Right, Anterior and Superior.
     path : str or Path
-        Ends in .nii, .nii.gz, .nrrd, .mha, .mgh or .mgz.
+        Ends in .nii, .nii.gz, .nrrd, .mha, .mgh, .mgz or .seg.nrrd.
     sidecar : bool
-        Whether to write names, colours and locks to labels.json beside labels.nii.gz, where `read_labels` finds them.
+        Whether to write names, colours and locks to labels.json beside labels.nii.gz, where `read_labels` finds them;
+        .seg.nrrd holds them itself.
 
     Returns
     -------
@@ -156,17 +169,21 @@ def write(segmentation: Segmentation, path: str | Path, *, sidecar: bool = True)
     """
     target = Path(path)
     check_label_path(target)
+    suffix = file_suffix(target)
     table = target.with_name(f"{_stem(target)}.json")
+    sidecar = sidecar and suffix != SEG_NRRD
     if sidecar:
         _check_table(table)
-    writer = _WRITERS[file_suffix(target)]
     highest = int(segmentation.labels.max(initial=0))
     if highest >= 2**32:
         raise WriteError(f"Cannot write {target}: region id {highest} does not fit into 32 bits. Renumber the regions.")
     grid = segmentation.geometry.file or plain_grid(segmentation.geometry)
     labels = to_file_order(segmentation.labels.astype(smallest_label_dtype(highest), copy=False), grid)
     with atomic_path(target) as temporary:
-        writer(temporary, labels, grid)
+        if suffix == SEG_NRRD:
+            write_seg_nrrd(temporary, labels, grid, segmentation.regions)
+        else:
+            _WRITERS[suffix](temporary, labels, grid)
         if sidecar:
             flush(temporary)  # so that, once the table stands, only the labels' rename is left to do
             with atomic_path(table) as unfinished:
@@ -182,8 +199,8 @@ def check_label_path(path: str | Path) -> None:
     WriteError
         If the name's ending is not known.
     """
-    if file_suffix(path) not in _WRITERS:
-        raise WriteError(f"Cannot write labels to {path}: the name must end in {_listed(_WRITERS)}.")
+    if file_suffix(path) not in LABEL_SUFFIXES:
+        raise WriteError(f"Cannot write labels to {path}: the name must end in {_listed(LABEL_SUFFIXES)}.")
 
 
 def write_scan(volume: Volume, path: str | Path) -> Path:
@@ -252,6 +269,8 @@ def _load(source: Path, index: int | None, series: str | None) -> FileImage:
         if series is not None:
             raise ChoiceError(f"{source} is no DICOM series, so --series cannot choose in it. Leave it out.")
         return reader(source, index, suffix=suffix)
+    if suffix == SEG_NRRD:
+        raise ReadError(f"{source} is a segmentation, not a scan. Read it with `read_labels`, or give the scan that it was drawn on.")
     if suffix in (".dcm", ".ima") or is_dicom(source):
         return _load_dicom(source, index, series)
     raise ReadError(f"{source} is of an unknown kind. Strata reads {_listed(_READERS)} and DICOM folders.")
@@ -320,7 +339,7 @@ def _stem(path: Path) -> str:
     return path.name[: len(path.name) - len(file_suffix(path))] if not path.is_dir() else path.resolve().name
 
 
-def _listed(table: dict[str, Any]) -> str:
+def _listed(table: Iterable[str]) -> str:
     *most, last = table
     return f"{', '.join(most)} or {last}"
 

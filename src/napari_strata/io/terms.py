@@ -76,10 +76,10 @@ _ROWS: tuple[tuple[Category, str, str, str], ...] = (
     ("anatomy", "44567001", "Trachea", ""),
     ("anatomy", "955009", "Bronchus", ""),
     ("anatomy", "80891009", "Heart", ""),
-    ("anatomy", "87878005", "Left ventricle", "left ventricle of heart"),
-    ("anatomy", "53085002", "Right ventricle", "right ventricle of heart"),
-    ("anatomy", "82471001", "Left atrium", "left atrium of heart"),
-    ("anatomy", "73829009", "Right atrium", "right atrium of heart"),
+    ("anatomy", "87878005", "Left ventricle", "left ventricle of heart, heart ventricle left"),
+    ("anatomy", "53085002", "Right ventricle", "right ventricle of heart, heart ventricle right"),
+    ("anatomy", "82471001", "Left atrium", "left atrium of heart, heart atrium left"),
+    ("anatomy", "73829009", "Right atrium", "right atrium of heart, heart atrium right"),
     ("anatomy", "15825003", "Aorta", ""),
     ("anatomy", "64131007", "Inferior vena cava", "ivc"),
     ("anatomy", "48345005", "Superior vena cava", "svc"),
@@ -153,10 +153,12 @@ _ROWS: tuple[tuple[Category, str, str, str], ...] = (
     ("abnormal", "60046008", "Pleural effusion", ""),
     ("object", "40388003", "Implant", ""),
 )
+_AMBIGUOUS = ("left ventricle", "right ventricle")  # of the heart or of the brain
 _TERMS = {
     name: Term(CATEGORIES[category], Code(value, meaning))
     for category, value, meaning, others in _ROWS
     for name in (meaning.lower(), *(other.strip() for other in others.split(",") if other.strip()))
+    if name not in _AMBIGUOUS
 }
 
 
