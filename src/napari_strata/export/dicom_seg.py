@@ -5,22 +5,19 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata import __version__
 from napari_strata.errors import ReadError, WriteError
-from napari_strata.io.dicom_headers import read_headers
+from napari_strata.io.dicom_headers import dicom_errors, read_headers
 from napari_strata.io.grid import make_grid, memory_geometry, to_file_order, to_memory_order
 from napari_strata.io.terms import SCHEME, term_of
 from napari_strata.measure import require_same_grid
 from napari_strata.settings import DicomSegments
 from napari_strata.volume import BACKGROUND, Region, Segmentation, Volume, default_regions, region_color, smallest_label_dtype
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -111,14 +108,15 @@ def read_dicom_seg(path: str | Path) -> Segmentation:
     """
     try:
         import highdicom as hd
-        from pydicom.errors import InvalidDicomError
+
+        damaged = dicom_errors()
     except ImportError as err:
         raise ReadError(_NO_LIBRARY) from err
     try:
         stored = hd.seg.segread(path)
         regions = _regions(stored)
         labels, affine_lps = _flatten(stored, [region.id for region in regions], str(path))
-    except (InvalidDicomError, OSError, EOFError, AttributeError, KeyError) as err:
+    except damaged as err:
         raise ReadError(f"{path} is a damaged or incomplete DICOM SEG ({err}). Copy it again.") from err
     except (ValueError, RuntimeError) as err:
         raise ReadError(f"{path} cannot be read as labels of a volume ({err}). Its frames have to be one even stack.") from err
@@ -151,7 +149,7 @@ def _flatten(stored: Any, ids: list[int], source: str) -> tuple[NDArray[np.unsig
     return new_id[volume.array], volume.affine
 
 
-def _make(headers: tuple[Dataset, ...], numbers: NDArray[np.unsignedinteger], regions: list[Region], segments: DicomSegments) -> Any:
+def _make(headers: tuple[Any, ...], numbers: NDArray[np.unsignedinteger], regions: list[Region], segments: DicomSegments) -> Any:
     """Make the SEG in memory: `numbers` are segment numbers (slice, row, column)."""
     import highdicom as hd
 

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from napari_strata.errors import WriteError
 from napari_strata.export.tables import is_table, table_rows, write_table
 from napari_strata.io.atomic import atomic_path, file_suffix
@@ -56,7 +59,14 @@ def check_outputs(labels: str | Path) -> None:
         raise WriteError(f"{named.table} is not Strata's and would be replaced. Choose another name for the labels.")
 
 
-def write_outputs(segmentation: Segmentation, volume: Volume, labels: str | Path, provenance: dict[str, Any]) -> Outputs:
+def write_outputs(
+    segmentation: Segmentation,
+    volume: Volume,
+    labels: str | Path,
+    provenance: dict[str, Any],
+    *,
+    confidence: NDArray[np.floating] | None = None,
+) -> Outputs:
     """Write labels on the scan's own grid, with their sidecar and table; all of them or none.
 
     Parameters
@@ -69,6 +79,8 @@ def write_outputs(segmentation: Segmentation, volume: Volume, labels: str | Path
         The label file, for example labels.nii.gz.
     provenance : dict
         Plain values to keep in the sidecar: settings, seed, versions, timings.
+    confidence : (z, y, x) float array, optional
+        Of every voxel, for the table: ``proposal.confidence[proposal.supervoxels]``.
 
     Raises
     ------
@@ -79,7 +91,7 @@ def write_outputs(segmentation: Segmentation, volume: Volume, labels: str | Path
     named = outputs_beside(labels)
     if volume.path and named.labels.resolve() == Path(volume.path).resolve():
         raise WriteError(f"{named.labels} is the scan itself. Choose another name for the labels.")
-    measures = measure_regions(segmentation, volume)
+    measures = measure_regions(segmentation, volume, confidence=confidence)
     looks = {region.id: {"color": list(region.color), "locked": region.locked} for region in segmentation.regions}
     rows = [{**row, **looks[measure.id]} for row, measure in zip(table_rows(measures, volume.modality), measures, strict=True)]
     document = {

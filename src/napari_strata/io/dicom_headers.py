@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,19 @@ def read_headers(path: str | Path, series: str | None = None) -> tuple[Dataset, 
     return tuple(headers)
 
 
+def dicom_errors() -> tuple[type[Exception], ...]:
+    """Give what pydicom raises on files that are cut short, damaged or incomplete.
+
+    Raises
+    ------
+    ImportError
+        If pydicom is not installed.
+    """
+    from pydicom.errors import InvalidDicomError
+
+    return (InvalidDicomError, OSError, EOFError, AttributeError, KeyError)
+
+
 def _mend_image(header: Dataset, file: Path) -> None:
     for name in _OFTEN_MISSING:
         if name not in header:
@@ -77,7 +91,7 @@ def _mend_image(header: Dataset, file: Path) -> None:
             raise ReadError(f"{file} has no {name}, so nothing can refer to it. Export the series again, or anonymise it otherwise.")
 
 
-def _mend_series(headers: list[Dataset], source: str) -> None:
+def _mend_series(headers: Sequence[Dataset], source: str) -> None:
     images = "\n".join(sorted(str(header.SOPInstanceUID) for header in headers))
     for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
         if headers[0].get(name):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from napari_strata.volume import BACKGROUND, Modality, Region, Segmentation, Vol
 
 __all__ = [
     "LABEL_SUFFIXES",
+    "SCAN_OUTPUTS",
     "SCAN_SUFFIXES",
     "SeriesInfo",
     "atomic_path",
@@ -34,6 +36,7 @@ __all__ = [
     "list_series",
     "read",
     "read_labels",
+    "stage_labels",
     "write",
     "write_scan",
 ]
@@ -52,6 +55,8 @@ _WRITERS = {
     **dict.fromkeys((".mgh", ".mgz"), write_mgh),
     **dict.fromkeys((".nrrd", ".mha"), write_itk),
 }
+SCAN_OUTPUTS = (".nii", ".nii.gz", ".nrrd", ".mha")
+"""Endings of the scan files that `write_scan` makes, in lower case."""
 LABEL_SUFFIXES = (*_WRITERS, SEG_NRRD)
 """Endings of the label files that `write` makes, in lower case."""
 _SIDECAR_FORMAT = "strata-labels-1"
@@ -167,6 +172,19 @@ def write(segmentation: Segmentation, path: str | Path, *, sidecar: bool = True)
     GeometryError
         If the labels are not on the grid of their file.
     """
+    with ExitStack() as together:
+        stage_labels(segmentation, path, together, sidecar=sidecar)
+    return Path(path)
+
+
+def stage_labels(segmentation: Segmentation, path: str | Path, together: ExitStack, *, sidecar: bool = True) -> None:
+    """Do what `write` does, but let the files get their names only when `together` closes without an error.
+
+    Raises
+    ------
+    WriteError, GeometryError
+        As `write` does; nothing new stands under any name of `together` then.
+    """
     target = Path(path)
     check_label_path(target)
     suffix = file_suffix(target)
@@ -179,16 +197,15 @@ def write(segmentation: Segmentation, path: str | Path, *, sidecar: bool = True)
         raise WriteError(f"Cannot write {target}: region id {highest} does not fit into 32 bits. Renumber the regions.")
     grid = segmentation.geometry.file or plain_grid(segmentation.geometry)
     labels = to_file_order(segmentation.labels.astype(smallest_label_dtype(highest), copy=False), grid)
-    with atomic_path(target) as temporary:
-        if suffix == SEG_NRRD:
-            write_seg_nrrd(temporary, labels, grid, segmentation.regions)
-        else:
-            _WRITERS[suffix](temporary, labels, grid)
-        if sidecar:
-            flush(temporary)  # so that, once the table stands, only the labels' rename is left to do
-            with atomic_path(table) as unfinished:
-                unfinished.write_text(_table_text(segmentation.regions), encoding="utf-8")
-    return target
+    temporary = together.enter_context(atomic_path(target))
+    if suffix == SEG_NRRD:
+        write_seg_nrrd(temporary, labels, grid, segmentation.regions)
+    else:
+        _WRITERS[suffix](temporary, labels, grid)
+    if sidecar:
+        flush(temporary)  # so that, once the table stands, only the labels' rename is left to do
+        unfinished = together.enter_context(atomic_path(table))
+        unfinished.write_text(_table_text(segmentation.regions), encoding="utf-8")
 
 
 def check_label_path(path: str | Path) -> None:
@@ -204,26 +221,33 @@ def check_label_path(path: str | Path) -> None:
 
 
 def write_scan(volume: Volume, path: str | Path) -> Path:
-    """Write a scan that was made in memory, with axes toward Right, Anterior and Superior.
+    """Write a scan: on the grid of its file, or with axes toward Right, Anterior and Superior if it was made in memory.
 
     Parameters
     ----------
     volume : Volume
-        Integer or float32 data.
+        Integer or float data.
     path : str or Path
-        Ends in .nii or .nii.gz.
+        Ends in .nii, .nii.gz, .nrrd or .mha.
 
     Raises
     ------
     WriteError
-        If the ending is not one of these or the file cannot be written.
+        If the ending is not one of these, the scan's own file would be replaced, or the file cannot be written.
     """
     target = Path(path)
-    if file_suffix(target) not in (".nii", ".nii.gz"):
-        raise WriteError(f"Cannot write a scan to {target}: the name must end in .nii or .nii.gz.")
-    grid = plain_grid(volume.geometry)
+    suffix = file_suffix(target)
+    if suffix not in SCAN_OUTPUTS:
+        raise WriteError(f"Cannot write a scan to {target}: the name must end in {_listed(SCAN_OUTPUTS)}.")
+    if volume.path and target.resolve() == Path(volume.path).resolve():
+        raise WriteError(f"{target} is the scan itself. Choose another name.")
+    grid = volume.geometry.file or plain_grid(volume.geometry)
+    data = to_file_order(volume.data, grid)
     with atomic_path(target) as temporary:
-        write_nifti_scan(temporary, to_file_order(volume.data, grid), grid.affine)
+        if suffix in (".nii", ".nii.gz"):
+            write_nifti_scan(temporary, data, grid.affine)
+        else:
+            write_itk(temporary, data, grid)
     return target
 
 

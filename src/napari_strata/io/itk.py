@@ -87,13 +87,13 @@ def read_itk(path: Path, index: int | None, *, suffix: str) -> FileImage:
 
 
 def write_itk(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:
-    """Write labels as NRRD or MetaImage, compressed.
+    """Write labels or a scan as NRRD or MetaImage, compressed.
 
     Parameters
     ----------
     path : Path
         Ends in .nrrd or .mha.
-    labels : (i, j, k) unsigned integer array
+    labels : (i, j, k) array
         In the file's own order.
     grid : FileGrid
         Its affine is stored as spacing, direction and origin in LPS.

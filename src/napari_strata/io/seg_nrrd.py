@@ -16,7 +16,7 @@ from napari_strata.errors import ReadError
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid
 from napari_strata.io.itk import affine_ras, itk_image, run_itk, write_image
 from napari_strata.io.terms import SCHEME, Code, term_of
-from napari_strata.volume import BACKGROUND, FileGrid, Region, region_color, smallest_label_dtype
+from napari_strata.volume import BACKGROUND, FileGrid, Region, default_regions, region_color, smallest_label_dtype
 
 SUFFIX = ".seg.nrrd"
 _CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
@@ -49,7 +49,7 @@ class _Segment:
     region: Region
 
 
-def write_seg_nrrd(path: Path, labels: NDArray[np.unsignedinteger], grid: FileGrid, regions: tuple[Region, ...]) -> None:
+def write_seg_nrrd(path: Path, labels: NDArray[np.generic], grid: FileGrid, regions: tuple[Region, ...]) -> None:
     """Write labels as one layer of segments.
 
     Parameters
@@ -76,7 +76,8 @@ def write_seg_nrrd(path: Path, labels: NDArray[np.unsignedinteger], grid: FileGr
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",
     }
     extents = _extents(labels)
-    for n, region in enumerate(region for region in regions if region.id != BACKGROUND):
+    table = {region.id: region for region in (*default_regions(extents), *regions) if region.id != BACKGROUND}
+    for n, region in enumerate(table[region_id] for region_id in sorted(table)):
         fields |= {
             f"Segment{n}_ID": f"Segment_{region.id}",
             f"Segment{n}_Name": " ".join(region.name.split()),
@@ -135,7 +136,7 @@ def read_seg_nrrd(path: Path) -> SegNrrd:
     return SegNrrd(FileImage(labels.transpose(2, 1, 0), grid, None, notes), tuple(segment.region for segment in segments))
 
 
-def _extents(labels: NDArray[np.unsignedinteger]) -> dict[int, str]:
+def _extents(labels: NDArray[np.generic]) -> dict[int, str]:
     """Give the box of every id in file indices, as Slicer writes it: first and last along i, j and k."""
     from scipy.ndimage import find_objects
 

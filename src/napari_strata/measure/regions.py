@@ -171,18 +171,27 @@ def _measure(
     """Measure one region from the flat indices of its voxels."""
     if voxels is None:
         nowhere = (_EMPTY, _EMPTY, _EMPTY)
-        nothing = (_EMPTY,) * 9
+        nothing = (_EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY)
         return RegionMeasure(region.id, region.name, 0, 0.0, 0.0, *nothing, nowhere, (0, 0, 0), (0, 0, 0), nowhere, nowhere)
     z, y, x = np.unravel_index(voxels, geometry.shape_zyx)
     right, anterior, superior = geometry.world_from_voxel([z.mean(), y.mean(), x.mean()]).tolist()
     low, high = _world_box(np.stack([z, y, x]), geometry)
+    mean, sd, minimum, p5, p25, median, p75, p95, maximum = _statistics(None if intensities is None else intensities[voxels])
     return RegionMeasure(
-        region.id,
-        region.name,
-        len(voxels),
-        len(voxels) * geometry.voxel_volume_mm3 / 1000,
-        surface_mm2,
-        *_statistics(None if intensities is None else intensities[voxels]),
+        id=region.id,
+        name=region.name,
+        voxels=len(voxels),
+        volume_ml=len(voxels) * geometry.voxel_volume_mm3 / 1000,
+        surface_mm2=surface_mm2,
+        mean=mean,
+        sd=sd,
+        minimum=minimum,
+        p5=p5,
+        p25=p25,
+        median=median,
+        p75=p75,
+        p95=p95,
+        maximum=maximum,
         centroid_ras_mm=(right, anterior, superior),
         box_start_zyx=(int(z.min()), int(y.min()), int(x.min())),
         box_stop_zyx=(int(z.max()) + 1, int(y.max()) + 1, int(x.max()) + 1),
