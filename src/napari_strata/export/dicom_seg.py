@@ -84,7 +84,8 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, scan: Volume, *, seg
     table = {region.id: region for region in (*default_regions(ids), *segmentation.regions)}
     numbers = np.searchsorted(ids, labels).astype(smallest_label_dtype(len(ids))) + np.uint8(1)
     numbers[labels == BACKGROUND] = 0
-    _make(read_headers(scan.path, scan.series), numbers, [table[i] for i in ids], segments).save_as(path)
+    spacing = np.linalg.norm(grid.affine[:3, :3], axis=0)
+    _make(read_headers(scan.path, scan.series), numbers, [table[i] for i in ids], spacing, segments).save_as(path)
 
 
 def read_dicom_seg(path: str | Path) -> Segmentation:
@@ -149,15 +150,26 @@ def _flatten(stored: Any, ids: list[int], source: str) -> tuple[NDArray[np.unsig
     return new_id[volume.array], volume.affine
 
 
-def _make(headers: tuple[Any, ...], numbers: NDArray[np.unsignedinteger], regions: list[Region], segments: DicomSegments) -> Any:
-    """Make the SEG in memory: `numbers` are segment numbers (slice, row, column)."""
+def _make(
+    headers: tuple[Any, ...],
+    numbers: NDArray[np.unsignedinteger],
+    regions: list[Region],
+    spacing_mm: NDArray[np.float64],
+    segments: DicomSegments,
+) -> Any:
+    """Make the SEG in memory: `numbers` are segment numbers (slice, row, column), spacings those of column, row and slice."""
     import highdicom as hd
 
+    column, row, between = (float(f"{step:.10g}") for step in spacing_mm)
+    for header in headers:
+        if not header.get("SliceThickness"):
+            header.SliceThickness = between
     return hd.seg.Segmentation(
         source_images=list(headers),
         pixel_array=numbers,
         segmentation_type=segments.upper(),
         segment_descriptions=[_describe(n, region) for n, region in enumerate(regions, 1)],
+        pixel_measures=hd.PixelMeasuresSequence((row, column), float(headers[0].SliceThickness), between),
         series_instance_uid=hd.UID(),
         series_number=int(headers[0].get("SeriesNumber") or 0) + 1000,
         sop_instance_uid=hd.UID(),

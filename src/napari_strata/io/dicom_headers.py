@@ -34,7 +34,7 @@ def read_headers(path: str | Path, series: str | None = None) -> tuple[Dataset, 
     """Read the headers of a series, slices in the order of `read`'s own grid, without the voxels.
 
     Empty UIDs, which some anonymisers leave, are mended: those of an image from its file's head, those of study, series
-    and frame of reference by new ones that depend on the images' UIDs only; a warning says so.
+    and frame of reference by new ones that depend on the images' UIDs only; a warning tells of study and series.
 
     Parameters
     ----------
@@ -100,4 +100,5 @@ def _mend_series(headers: Sequence[Dataset], source: str) -> None:
         made = f"2.25.{int.from_bytes(digest[:16], 'big')}"
         for header in headers:
             setattr(header, name, made)
-        logger.warning("%s has an empty %s (anonymised?); %s stands for it. An archive will not find the series by it.", source, name, made)
+        say = logger.debug if name == "FrameOfReferenceUID" else logger.warning
+        say("%s has an empty %s (anonymised?); %s stands for it. An archive will not find the series by it.", source, name, made)
