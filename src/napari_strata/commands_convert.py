@@ -34,7 +34,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--series", help="which series of a DICOM folder (its UID)")
     parser.add_argument("--modality", choices=("ct", "mr"), help="how to read intensities, if the scan does not say")
     parser.add_argument("--names", type=Path, metavar="FILE", help="take names and colours from an ITK-SNAP label description")
-    parser.add_argument("--reference", type=Path, metavar="LABELS", help="compare with these labels, id by id, in tables")
+    parser.add_argument("--reference", type=Path, metavar="LABELS", help="compare with these labels, in tables (see --match)")
     parser.add_argument("--settings", type=Path, metavar="TOML", help="settings from the file's [export] table; flags win")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     add_settings(parser, ExportSettings)

@@ -16,6 +16,7 @@ from napari_strata.errors import SettingsError
 Device = Literal["auto", "cpu", "cuda"]
 DicomSegments = Literal["binary", "labelmap"]
 MeshSpace = Literal["LPS", "RAS"]
+Matching = Literal["ids", "overlap"]
 
 
 def _knob(
@@ -197,6 +198,9 @@ class ExportSettings(_Checked):
     )
     dicom_segments: DicomSegments = _knob(
         "binary", "DICOM SEG as one bit mask per segment, which every viewer reads, or as a label map (2024 standard)"
+    )
+    match: Matching = _knob(
+        "ids", "With a reference, compare regions of equal number; or first join those that overlap most with one reference label"
     )
     tolerance_mm: float = _knob(
         2.0, "Distance up to which two surfaces count as the same, with a reference", minimum=0.0, maximum=100.0, unit="mm"

@@ -21,7 +21,7 @@ from napari_strata.io import files
 from napari_strata.io.atomic import atomic_path, file_suffix
 from napari_strata.io.dicom import is_segmentation
 from napari_strata.io.files import LABEL_SUFFIXES, stage_labels
-from napari_strata.measure import agree, measure_regions, require_same_grid
+from napari_strata.measure import agree, join_by_overlap, measure_regions, require_same_grid
 from napari_strata.regrid import labels_on_grid
 from napari_strata.settings import ExportSettings
 from napari_strata.volume import Geometry, Progress, Segmentation, Volume, no_progress
@@ -44,7 +44,7 @@ class Known:
     confidence : (z, y, x) float array or None
         Of every voxel, in [0, 1], for tables: ``proposal.confidence[proposal.supervoxels]``.
     reference : Segmentation or None
-        Labels to compare with, id by id, for tables.
+        Labels to compare with, for tables: id by id, or with ``ExportSettings(match="overlap")`` after regions were joined.
     """
 
     scan: Volume | None = None
@@ -208,6 +208,8 @@ def _own_path(path: Path, mesh: Mesh) -> Path:
 
 
 def _stage_table(segmentation: Segmentation, path: Path, together: ExitStack, known: Known, settings: ExportSettings) -> None:
+    if known.reference is not None and settings.match == "overlap":
+        segmentation = join_by_overlap(segmentation, known.reference)
     measures = measure_regions(segmentation, known.scan, confidence=known.confidence)
     agreements = () if known.reference is None else agree(segmentation, known.reference, tolerance_mm=settings.tolerance_mm)
     modality = None if known.scan is None else known.scan.modality

@@ -1,23 +1,27 @@
 """How well each region agrees with the same region of a reference: Dice, distances between surfaces in mm, volume difference.
 
-Surfaces are the faces between voxels inside and outside, each with its true place and area, so that thick slices,
-oblique and sheared grids are measured in millimetres of the patient, not of the array.
+Surfaces are made of the small pieces that marching cubes finds between eight neighbouring voxels, each with its area and
+place in millimetres of the patient: thick slices weigh what they should, and oblique and sheared grids are right.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
+from skimage.measure import marching_cubes
 
 from napari_strata.errors import SettingsError
 from napari_strata.measure.regions import require_same_grid
-from napari_strata.volume import BACKGROUND, Geometry, Segmentation, default_regions
+from napari_strata.volume import BACKGROUND, Geometry, Region, Segmentation, default_regions
 
 _EMPTY = float("nan")
+_CORNERS = tuple(np.ndindex(2, 2, 2))
+_ALL = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class RegionAgreement:
 
     Notes
     -----
-    Normalised surface Dice: Nikolov et al., J Med Internet Res 2021.
+    Normalised surface Dice and surface pieces: Nikolov et al., J Med Internet Res 2021.
     """
 
     id: int
@@ -62,7 +66,7 @@ class RegionAgreement:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Surface:
-    """Faces of a region: centres (n, 3) in RAS+ mm and areas (n,) in mm2."""
+    """Pieces of a region's surface: centres (n, 3) in RAS+ mm and areas (n,) in mm2."""
 
     centers_mm: NDArray[np.float64]
     areas_mm2: NDArray[np.float64]
@@ -103,21 +107,24 @@ def agree(
         ids = {int(i) for one in (labels, reference) for i in np.unique(one.labels)} | {row.id for row in labels.regions}
     wanted = sorted(set(ids) - {BACKGROUND})
     names = {row.id: row.name for row in (*default_regions(wanted), *reference.regions, *labels.regions)}
-    return tuple(_agree(i, names[i], labels, reference, tolerance_mm) for i in wanted)
+    areas = _areas_mm2(labels.geometry)
+    return tuple(_agree(Region(i, names[i], (0, 0, 0)), labels, reference, tolerance_mm, areas) for i in wanted)
 
 
-def _agree(region: int, name: str, labels: Segmentation, reference: Segmentation, tolerance_mm: float) -> RegionAgreement:
-    ours, theirs = labels.labels == region, reference.labels == region
+def _agree(
+    region: Region, labels: Segmentation, reference: Segmentation, tolerance_mm: float, areas: NDArray[np.float64]
+) -> RegionAgreement:
+    ours, theirs = labels.labels == region.id, reference.labels == region.id
     n, m = int(ours.sum()), int(theirs.sum())
     voxel_ml = labels.geometry.voxel_volume_mm3 / 1000
     hd95_mm, nsd = _EMPTY, _EMPTY
     if n and m:
-        hd95_mm, nsd = _surface_scores(_faces(ours, labels.geometry), _faces(theirs, labels.geometry), tolerance_mm)
+        hd95_mm, nsd = _surface_scores(_pieces(ours, labels.geometry, areas), _pieces(theirs, labels.geometry, areas), tolerance_mm)
     elif n or m:
         hd95_mm, nsd = float("inf"), 0.0
     return RegionAgreement(
-        id=region,
-        name=name,
+        id=region.id,
+        name=region.name,
         voxels=n,
         reference_voxels=m,
         dice=2 * int((ours & theirs).sum()) / (n + m) if n or m else _EMPTY,
@@ -129,22 +136,40 @@ def _agree(region: int, name: str, labels: Segmentation, reference: Segmentation
     )
 
 
-def _faces(mask: NDArray[np.bool_], geometry: Geometry) -> _Surface:
-    """Find the faces between inside and outside; the array's border counts as outside."""
+def _pieces(mask: NDArray[np.bool_], geometry: Geometry, areas: NDArray[np.float64]) -> _Surface:
+    """Find the surface between the voxels of a mask and the others; what lies beyond the array is outside."""
     spans = []
     for axis in range(3):
         filled = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
         spans.append(slice(int(filled[0]), int(filled[-1]) + 1))
+    inside = np.pad(mask[tuple(spans)], 1).astype(np.uint8)
+    size = np.array(inside.shape) - 1
+    code = np.zeros(size, np.uint8)
+    for bit, (z, y, x) in enumerate(_CORNERS):
+        code |= inside[z : z + size[0], y : y + size[1], x : x + size[2]] << bit
+    places = np.argwhere((code > 0) & (code < _ALL))
     start = np.array([span.start for span in spans])
-    inside = np.pad(mask[tuple(spans)], 1)
-    centers, areas = [], []
-    for axis in range(3):
-        crossed = np.argwhere(np.diff(inside, axis=axis)).astype(np.float64)
-        crossed[:, axis] += 0.5
-        sides = np.delete(geometry.affine[:3, :3], axis, axis=1)
-        centers.append(crossed + start - 1)
-        areas.append(np.full(len(crossed), np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]))))
-    return _Surface(geometry.world_from_voxel(np.concatenate(centers)), np.concatenate(areas))
+    return _Surface(geometry.world_from_voxel(places + start - 0.5), areas[code[tuple(places.T)]])
+
+
+def _areas_mm2(geometry: Geometry) -> NDArray[np.float64]:
+    """Give the area of the surface between eight neighbouring voxels, by which of them are inside (bits as in `_CORNERS`)."""
+    areas = np.zeros(_ALL + 1)
+    for code, triangles in enumerate(_triangles(), 1):
+        sides = np.diff(triangles, axis=1) @ geometry.affine[:3, :3].T
+        areas[code] = np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=1).sum() / 2
+    return areas
+
+
+@cache
+def _triangles() -> tuple[NDArray[np.float64], ...]:
+    """Give the triangles (n, 3, zyx) of marching cubes in a cube of eight voxels, for the codes 1 to 254."""
+    found = []
+    for code in range(1, _ALL):
+        cube = np.array([code >> bit & 1 for bit in range(8)], np.float32).reshape(2, 2, 2)
+        vertices, faces, _, _ = marching_cubes(cube, 0.5)
+        found.append(vertices[faces].astype(np.float64))
+    return tuple(found)
 
 
 def _surface_scores(ours: _Surface, theirs: _Surface, tolerance_mm: float) -> tuple[float, float]:

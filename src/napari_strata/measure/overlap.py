@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from napari_strata.errors import GeometryError
 from napari_strata.measure.regions import require_same_grid
-from napari_strata.volume import BACKGROUND, Segmentation
+from napari_strata.volume import BACKGROUND, Segmentation, default_regions, smallest_label_dtype
 
 _EMPTY = float("nan")
 
@@ -107,6 +107,36 @@ def compare(
         voi_split_bits=split,
         voi_merge_bits=merge,
     )
+
+
+def join_by_overlap(labels: Segmentation, reference: Segmentation) -> Segmentation:
+    """Give every region the number and name of the reference label that it overlaps most, the background included.
+
+    What an unsupervised segmentation could reach if a person named its regions: regions of one label become one region.
+    A tie goes to the smaller number.
+
+    Parameters
+    ----------
+    labels, reference : Segmentation
+        On the same grid.
+
+    Returns
+    -------
+    Segmentation
+        Labels with the reference's numbers and region table; label 0 stays background.
+
+    Raises
+    ------
+    GeometryError
+        If the grids differ.
+    """
+    require_same_grid(labels.geometry, reference.geometry, "The labels", "the reference")
+    regions, row = np.unique(labels.labels, return_inverse=True)
+    classes, table = _contingency(labels.labels, reference.labels)
+    owner = classes[table.argmax(axis=1)].astype(smallest_label_dtype(int(classes.max())))
+    owner[regions == BACKGROUND] = BACKGROUND
+    rows = {one.id: one for one in (*default_regions(classes.tolist()), *reference.regions)}
+    return Segmentation(owner[row.reshape(labels.labels.shape)], tuple(rows[i] for i in sorted(rows)), labels.geometry)
 
 
 def _contingency(labels: NDArray[np.unsignedinteger], reference: NDArray[np.unsignedinteger]) -> tuple[NDArray[Any], NDArray[np.float64]]:
