@@ -108,6 +108,17 @@ def test_labels_come_back_on_the_scans_grid(tmp_path: Path, kind: str) -> None:
     assert (own.labels == 3).sum() == (labels.labels == 3).sum()
 
 
+@pytest.mark.parametrize("kind", ["binary", "labelmap"])
+def test_a_tilted_gantry_comes_back_askew_as_it_was(tmp_path: Path, kind: str) -> None:
+    scan, labels, truth = segmented(tmp_path / "ct", step=(0.0, 0.6, 2.5))
+    path = strata.write(labels, tmp_path / "seg.dcm", scan=scan, settings=ExportSettings(dicom_segments=kind))
+    np.testing.assert_array_equal(strata.read_labels(path, like=scan).labels, labels.labels)
+    own = strata.read_labels(path)
+    center = own.geometry.world_from_voxel(np.argwhere(own.labels == 3).mean(axis=0))
+    expected = np.mean([world_of(i, j, k, (0.0, 0.6, 2.5)) for k, j, i in np.argwhere(truth == 3)], axis=0)
+    np.testing.assert_allclose(center, expected, atol=1e-3)
+
+
 def test_a_series_without_uids_is_mended_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_series(tmp_path / "ct")
     for file in (tmp_path / "ct").iterdir():

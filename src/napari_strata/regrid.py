@@ -7,7 +7,7 @@ import logging
 import numpy as np
 
 from napari_strata.errors import GeometryError
-from napari_strata.volume import BACKGROUND, Geometry, Segmentation
+from napari_strata.volume import Geometry, Segmentation, label_ids
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def labels_on_grid(segmentation: Segmentation, geometry: Geometry) -> Segmentati
         at = np.floor(plane + back[:3, 0, None, None] * z + (0.5 + 1e-6)).astype(np.int64)
         inside = ((at >= 0) & (at < size[:, None, None])).all(axis=0)
         found[z][inside] = labels[tuple(at[:, inside])]
-    lost = sorted(set(np.unique(labels).tolist()) - set(np.unique(found).tolist()) - {BACKGROUND})
+    lost = sorted(set(label_ids(labels)) - set(label_ids(found)))
     if labels.any() and not found.any():
         raise GeometryError("The labels lie wholly outside the scan. Give the scan that they were drawn on.")
     kept = np.count_nonzero(found) * geometry.voxel_volume_mm3

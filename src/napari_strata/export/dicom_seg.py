@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 from napari_strata import __version__
 from napari_strata.errors import ReadError, WriteError
 from napari_strata.io.dicom_headers import dicom_errors, read_headers
-from napari_strata.io.grid import make_grid, memory_geometry, to_file_order, to_memory_order
+from napari_strata.io.grid import make_grid, memory_geometry, plain_grid, to_file_order, to_memory_order
 from napari_strata.io.terms import SCHEME, term_of
 from napari_strata.measure import require_same_grid
 from napari_strata.settings import DicomSegments
-from napari_strata.volume import BACKGROUND, Region, Segmentation, Volume, default_regions, region_color, smallest_label_dtype
+from napari_strata.volume import Region, Segmentation, Volume, default_regions, pack_labels, region_color, smallest_label_dtype
 
 logger = logging.getLogger(__name__)
 
 _LONGEST_LABEL = 64
 _TRACKED = re.compile(r"Strata region (\d+)$")
 _AT_LEAST = 0.5
+_EVEN_MM = 0.05
 _NO_LIBRARY = "DICOM SEG needs highdicom and pydicom: install napari-strata[dicom]."
 
 
@@ -73,19 +74,18 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, scan: Volume, *, seg
         If the file cannot be written; `atomic_path` tells the user.
     """
     require_same_grid(segmentation.geometry, check_series(scan, path).geometry, "The labels", "the scan")
-    grid = scan.geometry.file
-    assert grid is not None
+    grid = scan.geometry.file or plain_grid(scan.geometry)
     labels = to_file_order(segmentation.labels, grid).transpose(2, 1, 0)
-    ids = [int(i) for i in np.unique(labels) if i != BACKGROUND]
+    ids, numbers = pack_labels(labels)
     if not ids:
         raise WriteError("There is no region with voxels, and a DICOM SEG without segments is not allowed. Choose another format.")
     if len(ids) > 65535:
         raise WriteError(f"A DICOM SEG holds at most 65535 segments, not {len(ids)}. Merge regions, or choose another format.")
     table = {region.id: region for region in (*default_regions(ids), *segmentation.regions)}
-    numbers = np.searchsorted(ids, labels).astype(smallest_label_dtype(len(ids))) + np.uint8(1)
-    numbers[labels == BACKGROUND] = 0
     spacing = np.linalg.norm(grid.affine[:3, :3], axis=0)
-    _make(read_headers(scan.path, scan.series), numbers, [table[i] for i in ids], spacing, segments).save_as(path)
+    headers = read_headers(scan.path, scan.series)
+    dataset = _make(headers, numbers.astype(smallest_label_dtype(len(ids))), [table[i] for i in ids], spacing, segments)
+    dataset.save_as(path)
 
 
 def read_dicom_seg(path: str | Path) -> Segmentation:
@@ -138,6 +138,8 @@ def _flatten(stored: Any, ids: list[int], source: str) -> tuple[NDArray[np.unsig
         for region_id, stack in zip(ids, stacks, strict=True):
             labels[stack.array[..., 0] >= _AT_LEAST] = region_id
         return labels, stacks[0].affine
+    if stored.get_volume_geometry() is None:
+        return _stack(stored, dict(zip(numbers, ids, strict=True)))
     try:
         volume = stored.get_volume(combine_segments=True)
     except RuntimeError as err:
@@ -148,6 +150,39 @@ def _flatten(stored: Any, ids: list[int], source: str) -> tuple[NDArray[np.unsig
     new_id = np.zeros(max(numbers) + 1, dtype)
     new_id[numbers] = ids
     return new_id[volume.array], volume.affine
+
+
+def _stack(stored: Any, id_of: dict[int, int]) -> tuple[NDArray[np.unsignedinteger], NDArray[np.float64]]:
+    """Stack frames that lie askew, as a tilted gantry leaves them, which highdicom does not; later frames are on top.
+
+    Raises
+    ------
+    ValueError
+        If the frames are no even stack.
+    """
+    shared = stored.SharedFunctionalGroupsSequence[0]
+    right, down = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, np.float64).reshape(2, 3)
+    between_rows, between_columns = (float(part) for part in shared.PixelMeasuresSequence[0].PixelSpacing)
+    groups = stored.PerFrameFunctionalGroupsSequence
+    positions = np.array([group.PlanePositionSequence[0].ImagePositionPatient for group in groups], np.float64)
+    along = positions @ np.cross(right, down)
+    levels = np.unique(along.round(3))
+    if len(levels) < 2:
+        raise ValueError("there is one slice only")
+    place = np.rint((along - along.min()) / np.diff(levels).min()).astype(int)
+    first, last = positions[along.argmin()], positions[along.argmax()]
+    step = (last - first) / place.max()
+    if np.abs(positions - first - place[:, None] * step).max() > _EVEN_MM:
+        raise ValueError("frames lie at uneven distances")
+    frames = stored.pixel_array.reshape(len(groups), stored.Rows, stored.Columns)
+    labels = np.zeros((int(place.max()) + 1, *frames.shape[1:]), smallest_label_dtype(max(id_of.values())))
+    for frame, group, k in zip(frames, groups, place, strict=True):
+        named = group.get("SegmentIdentificationSequence")
+        for number in [int(named[0].ReferencedSegmentNumber)] if named else id_of:
+            labels[k][frame == (1 if named else number)] = id_of[number]
+    affine = np.eye(4)
+    affine[:3] = np.column_stack([step, down * between_rows, right * between_columns, first])
+    return labels, affine
 
 
 def _make(

@@ -27,7 +27,17 @@ from napari_strata.settings import ExportSettings
 from napari_strata.volume import Geometry, Progress, Segmentation, Volume, no_progress
 
 DICOM_SUFFIX = ".dcm"
-EXPORT_SUFFIXES = (*LABEL_SUFFIXES, DICOM_SUFFIX, *MESH_SUFFIXES, *DESCRIPTION_SUFFIXES, *TABLE_SUFFIXES)
+FORMATS = {
+    "NIfTI labels": (".nii.gz", ".nii"),
+    "3D Slicer segmentation": (".seg.nrrd",),
+    "DICOM segmentation": (DICOM_SUFFIX,),
+    "NRRD, MetaImage or FreeSurfer labels": tuple(suffix for suffix in LABEL_SUFFIXES if not suffix.startswith((".nii", ".seg"))),
+    "Surfaces": MESH_SUFFIXES,
+    "ITK-SNAP label description": DESCRIPTION_SUFFIXES,
+    "Table of measures": TABLE_SUFFIXES,
+}
+"""What `write` makes, for people, with the endings of the names in lower case."""
+EXPORT_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 """Endings that `write` knows, in lower case."""
 
 _FIELD = re.compile(r"\{(id|name)\}")

@@ -11,7 +11,7 @@ from scipy import ndimage as ndi
 from skimage.measure import marching_cubes
 
 from napari_strata.settings import MeshSpace
-from napari_strata.volume import BACKGROUND, Geometry, Progress, Region, Segmentation, default_regions, no_progress
+from napari_strata.volume import Geometry, Progress, Region, Segmentation, default_regions, no_progress, pack_labels
 
 _VOLUME_ERROR = 0.005
 _TRIALS = 20
@@ -76,13 +76,11 @@ def region_meshes(
     Mesh
         In order of region id.
     """
-    ids = [int(i) for i in np.unique(segmentation.labels) if i != BACKGROUND]
+    ids, packed = pack_labels(segmentation.labels)
     table = {region.id: region for region in (*default_regions(ids), *segmentation.regions)}
-    boxes = _boxes(segmentation.labels, ids)
-    for done, region_id in enumerate(ids):
+    for done, (region_id, box) in enumerate(zip(ids, ndi.find_objects(packed), strict=True)):
         on_progress(done, len(ids), "making surfaces")
-        box = boxes[region_id]
-        surface = _surface(segmentation.labels[box] == region_id, smooth_vox)
+        surface = _surface(packed[box] == done + 1, smooth_vox)
         start = np.array([span.start for span in box])
         yield _in_space(table[region_id], surface, start, segmentation.geometry, space)
 
@@ -91,12 +89,6 @@ def enclosed(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> floa
     """Give the signed volume inside a closed surface: positive where normals point outward in a right-handed space."""
     a, b, c = (vertices[faces[:, n]] - vertices.mean(axis=0) for n in range(3))
     return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
-
-
-def _boxes(labels: NDArray[np.unsignedinteger], ids: list[int]) -> dict[int, tuple[slice, ...]]:
-    number = np.zeros(max(ids, default=0) + 1, np.int32)
-    number[ids] = np.arange(1, len(ids) + 1)
-    return dict(zip(ids, ndi.find_objects(number[labels]), strict=True))
 
 
 def _surface(mask: NDArray[np.bool_], smooth_vox: float) -> _Surface:

@@ -16,7 +16,7 @@ from napari_strata.errors import ReadError
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid
 from napari_strata.io.itk import affine_ras, itk_image, run_itk, write_image
 from napari_strata.io.terms import SCHEME, Code, term_of
-from napari_strata.volume import BACKGROUND, FileGrid, Region, default_regions, region_color, smallest_label_dtype
+from napari_strata.volume import BACKGROUND, FileGrid, Region, default_regions, pack_labels, region_color, smallest_label_dtype
 
 SUFFIX = ".seg.nrrd"
 _CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
@@ -140,13 +140,9 @@ def _extents(labels: NDArray[np.generic]) -> dict[int, str]:
     """Give the box of every id in file indices, as Slicer writes it: first and last along i, j and k."""
     from scipy.ndimage import find_objects
 
-    ids, packed = np.unique(labels, return_inverse=True)
-    boxes = find_objects((packed.reshape(labels.shape) + 1).astype(np.int32))
-    return {
-        int(region): " ".join(f"{span.start} {span.stop - 1}" for span in box)
-        for region, box in zip(ids, boxes, strict=True)
-        if box is not None
-    }
+    ids, packed = pack_labels(labels)
+    boxes = find_objects(packed)
+    return {region: " ".join(f"{span.start} {span.stop - 1}" for span in box) for region, box in zip(ids, boxes, strict=True)}
 
 
 def _tags(region: Region) -> str:

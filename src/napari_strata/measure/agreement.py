@@ -17,7 +17,7 @@ from skimage.measure import marching_cubes
 
 from napari_strata.errors import SettingsError
 from napari_strata.measure.regions import require_same_grid
-from napari_strata.volume import BACKGROUND, Geometry, Region, Segmentation, default_regions
+from napari_strata.volume import BACKGROUND, Geometry, Region, Segmentation, default_regions, label_ids
 
 _EMPTY = float("nan")
 _CORNERS = tuple(np.ndindex(2, 2, 2))
@@ -104,7 +104,7 @@ def agree(
     if not tolerance_mm >= 0:
         raise SettingsError(f"tolerance_mm is {tolerance_mm}; give a distance of at least 0 mm.")
     if ids is None:
-        ids = {int(i) for one in (labels, reference) for i in np.unique(one.labels)} | {row.id for row in labels.regions}
+        ids = {i for one in (labels, reference) for i in label_ids(one.labels)} | {row.id for row in labels.regions}
     wanted = sorted(set(ids) - {BACKGROUND})
     names = {row.id: row.name for row in (*default_regions(wanted), *reference.regions, *labels.regions)}
     areas = _areas_mm2(labels.geometry)
