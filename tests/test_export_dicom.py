@@ -119,6 +119,44 @@ def test_a_tilted_gantry_comes_back_askew_as_it_was(tmp_path: Path, kind: str) -
     np.testing.assert_allclose(center, expected, atol=1e-3)
 
 
+def foreign_seg(folder: Path, path: Path, pixels: NDArray[np.generic], kind: str) -> None:
+    """Write a SEG as another program would: stacked segments (slice, row, column, segment), no colour, no tracking."""
+    slices = sorted((pydicom.dcmread(file) for file in folder.iterdir()), key=lambda one: one.ImagePositionPatient[2])
+    for one in slices:
+        one.FrameOfReferenceUID, one.SliceThickness = "1.2.3.4", 2.5
+        one.PatientID = one.PatientName = one.PatientBirthDate = one.PatientSex = one.AccessionNumber = one.StudyID = ""
+        one.StudyDate = one.StudyTime = ""
+    segments = [
+        hd.seg.SegmentDescription(n + 1, name, pydicom.sr.codedict.codes.SCT.Tissue, pydicom.sr.codedict.codes.SCT.Tissue, "MANUAL")
+        for n, name in enumerate(("first", "second"))
+    ]
+    uids = [hd.UID(), 7, hd.UID(), 1]
+    hd.seg.Segmentation(slices, pixels, kind, segments, *uids, "maker", "model", "1", "0").save_as(path)
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL"])
+def test_overlapping_and_fractional_segs_of_others_are_read(tmp_path: Path, kind: str) -> None:
+    scan, _, _ = segmented(tmp_path / "ct")
+    pixels = np.zeros((N_SLICES, N_ROWS, N_COLUMNS, 2), np.uint8 if kind == "BINARY" else np.float32)
+    pixels[1:4, 2:6, 1:4, 0] = 1
+    pixels[2, 5:7, 3, 1] = 1 if kind == "BINARY" else 0.6
+    if kind == "FRACTIONAL":
+        pixels[0, 0, 0, 1] = 0.3
+    foreign_seg(tmp_path / "ct", tmp_path / "seg.dcm", pixels, kind)
+    found = strata.read_labels(tmp_path / "seg.dcm", like=scan)
+    expected = np.zeros((N_SLICES, N_ROWS, N_COLUMNS), np.uint8)
+    expected[pixels[..., 0] >= 0.5], expected[pixels[..., 1] >= 0.5] = 1, 2
+    np.testing.assert_array_equal(found.labels, expected[::-1])
+    assert [(region.id, region.name) for region in found.regions] == [(1, "first"), (2, "second")]
+
+
+def test_a_region_on_one_slice_is_in_its_place(tmp_path: Path) -> None:
+    scan, labels, _ = segmented(tmp_path / "ct")
+    single = np.where(labels.labels == 7, labels.labels, 0)
+    path = strata.write(Segmentation(single, REGIONS, scan.geometry), tmp_path / "seg.dcm", scan=scan)
+    np.testing.assert_array_equal(strata.read_labels(path, like=scan).labels, single)
+
+
 def test_a_series_without_uids_is_mended_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_series(tmp_path / "ct")
     for file in (tmp_path / "ct").iterdir():

@@ -146,7 +146,10 @@ def _flatten(stored: Any, ids: list[int], source: str) -> tuple[NDArray[np.unsig
         if "overlap" not in str(err):
             raise
         logger.warning("%s has segments that overlap; the last one has the voxels that they share.", source)
-        volume = stored.get_volume(combine_segments=True, skip_overlap_checks=True)
+        import highdicom as hd
+
+        anew = hd.seg.segread(source)  # the first attempt leaves highdicom's index of frames locked
+        volume = anew.get_volume(combine_segments=True, skip_overlap_checks=True)
     new_id = np.zeros(max(numbers) + 1, dtype)
     new_id[numbers] = ids
     return new_id[volume.array], volume.affine
