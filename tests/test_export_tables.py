@@ -11,6 +11,8 @@ import pyarrow.parquet as parquet
 import pytest
 
 from napari_strata.errors import WriteError
+from napari_strata.export.files import Known
+from napari_strata.export.outputs import export_labels
 from napari_strata.export.tables import is_table, table_columns, table_rows, write_table
 from napari_strata.measure import RegionMeasure, agree, measure_regions
 from napari_strata.volume import Geometry, Region, Segmentation, Volume
@@ -104,3 +106,17 @@ def test_a_reference_adds_columns_and_the_regions_that_it_alone_has():
     assert cyst["nsd_at_1.5mm"] <= 1
     assert (alone["id"], alone["name"], alone["voxels"], alone["reference_voxels"]) == (6, "region 6", 0, 1)
     assert (alone["dice"], alone["hd95_mm"], alone["surface_mm2"]) == (0, None, None)
+
+
+@pytest.mark.parametrize(("name", "files"), [("a.nii.gz", ["a.csv", "a.json", "a.nii.gz"]), ("a.tsv", ["a.tsv"]), ("a.ply", ["a.ply"])])
+def test_an_export_is_labels_with_sidecar_and_table_or_one_file(tmp_path, name, files):
+    labels = np.zeros((4, 5, 6), np.uint8)
+    labels[1:3, 1:4, 1:4] = 4
+    geometry = Geometry.from_spacing(labels.shape, (3, 1, 1))
+    scan = Volume(np.full(labels.shape, 7.5), geometry)
+    written = export_labels(Segmentation(labels, (), geometry), Known(scan, np.full(labels.shape, 0.5)), tmp_path / name, {"seed": 3})
+    assert written == tmp_path / name
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+    if name == "a.nii.gz":
+        assert json.loads((tmp_path / "a.json").read_text())["seed"] == 3
+        assert read(tmp_path / "a.csv")[0]["confidence"] == "0.5"

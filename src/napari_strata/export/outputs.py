@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import WriteError
+from napari_strata.export.files import Known
+from napari_strata.export.files import write as export
 from napari_strata.export.tables import is_table, table_rows, write_table
 from napari_strata.io.atomic import atomic_path, file_suffix
-from napari_strata.io.files import check_label_path, hash_file, write
+from napari_strata.io.files import LABEL_SUFFIXES, check_label_path, hash_file, write
 from napari_strata.measure import measure_regions
-from napari_strata.volume import Segmentation, Volume
+from napari_strata.settings import ExportSettings
+from napari_strata.volume import Progress, Segmentation, Volume, default_regions, no_progress
 
 SIDECAR_FORMAT = "strata-labels-1"
 NOTICE = "Research software: it proposes, a person decides. Not for diagnosis."
@@ -92,7 +95,8 @@ def write_outputs(
     if volume.path and named.labels.resolve() == Path(volume.path).resolve():
         raise WriteError(f"{named.labels} is the scan itself. Choose another name for the labels.")
     measures = measure_regions(segmentation, volume, confidence=confidence)
-    looks = {region.id: {"color": list(region.color), "locked": region.locked} for region in segmentation.regions}
+    table = (*default_regions(measure.id for measure in measures), *segmentation.regions)
+    looks = {region.id: {"color": list(region.color), "locked": region.locked} for region in table}
     rows = [{**row, **looks[measure.id]} for row, measure in zip(table_rows(measures, volume.modality), measures, strict=True)]
     document = {
         "format": SIDECAR_FORMAT,
@@ -102,11 +106,45 @@ def write_outputs(
         **provenance,
         "regions": rows,
     }
-    with atomic_path(named.sidecar) as sidecar, atomic_path(named.table) as table:
+    with atomic_path(named.sidecar) as sidecar, atomic_path(named.table) as beside:
         sidecar.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        write_table(measures, table, modality=volume.modality)
+        write_table(measures, beside, modality=volume.modality)
         write(segmentation, named.labels, sidecar=False)
     return named
+
+
+def export_labels(
+    segmentation: Segmentation,
+    known: Known,
+    path: str | Path,
+    provenance: dict[str, Any],
+    *,
+    settings: ExportSettings | None = None,
+    on_progress: Progress = no_progress,
+) -> Path:
+    """Do what a person means by "export": a label volume gets sidecar and table beside it, any other format is one file.
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+        What to write.
+    known : Known
+        The scan, without which there is no sidecar with provenance, and the confidence.
+    path : str or Path
+        Ends in one of `napari_strata.export.files.EXPORT_SUFFIXES`.
+    provenance : dict
+        Plain values to keep in a sidecar.
+    settings, on_progress
+        See `napari_strata.write`.
+
+    Raises
+    ------
+    WriteError
+        If anything cannot be written; nothing stands under the final names then.
+    """
+    if file_suffix(path) in LABEL_SUFFIXES and known.scan is not None:
+        return write_outputs(segmentation, known.scan, path, provenance, confidence=known.confidence).labels
+    return export(segmentation, path, known=known, settings=settings, on_progress=on_progress)
 
 
 def read_sidecar(path: str | Path) -> dict[str, Any] | None:
