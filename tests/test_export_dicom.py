@@ -188,6 +188,15 @@ def test_what_is_no_dicom_series_or_lies_elsewhere_is_refused(tmp_path: Path) ->
     assert not (tmp_path / "seg.dcm").exists()
 
 
+def test_a_seg_in_the_folder_of_its_series_is_not_taken_for_a_scan(tmp_path: Path) -> None:
+    scan, labels, _ = segmented(tmp_path / "ct")
+    path = strata.write(labels, tmp_path / "ct" / "seg.dcm", scan=scan)
+    np.testing.assert_array_equal(strata.read(tmp_path / "ct").data, scan.data)
+    assert len(strata.list_series(tmp_path / "ct")) == 1
+    with pytest.raises(ReadError, match="is a segmentation, not a scan"):
+        strata.read(path)
+
+
 def test_a_damaged_seg_is_refused(tmp_path: Path) -> None:
     scan, labels, _ = segmented(tmp_path / "ct")
     path = strata.write(labels, tmp_path / "seg.dcm", scan=scan)

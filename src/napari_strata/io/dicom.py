@@ -190,7 +190,7 @@ def _group(folder: Path) -> dict[str, list[_Slice]]:
         raise ReadError(f"Cannot list {folder}: {err.strerror}. Check that you may read it.") from err
     groups: dict[str, list[_Slice]] = {}
     for file in files:
-        one = _read_slice(file)
+        one = None if is_segmentation(file) else _read_slice(file)
         if one is not None:
             groups.setdefault(one.uid, []).append(one)
     if not groups:

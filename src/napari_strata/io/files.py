@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import ChoiceError, ReadError, WriteError
 from napari_strata.io.atomic import atomic_path, file_suffix, flush
-from napari_strata.io.dicom import SeriesInfo, is_dicom, list_series, read_dicom
+from napari_strata.io.dicom import SeriesInfo, is_dicom, is_segmentation, list_series, read_dicom
 from napari_strata.io.grid import FileImage, memory_geometry, plain_grid, to_file_order, to_memory_order
 from napari_strata.io.itk import read_itk, write_itk
 from napari_strata.io.mgh import read_mgh, write_mgh
@@ -293,8 +293,10 @@ def _load(source: Path, index: int | None, series: str | None) -> FileImage:
         if series is not None:
             raise ChoiceError(f"{source} is no DICOM series, so --series cannot choose in it. Leave it out.")
         return reader(source, index, suffix=suffix)
-    if suffix == SEG_NRRD:
-        raise ReadError(f"{source} is a segmentation, not a scan. Read it with `read_labels`, or give the scan that it was drawn on.")
+    if suffix == SEG_NRRD or is_segmentation(source):
+        raise ReadError(
+            f"{source} is a segmentation, not a scan. Read it with `strata.read_labels`, or give the scan that it was drawn on."
+        )
     if suffix in (".dcm", ".ima") or is_dicom(source):
         return _load_dicom(source, index, series)
     raise ReadError(f"{source} is of an unknown kind. Strata reads {_listed(_READERS)} and DICOM folders.")
