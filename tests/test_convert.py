@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
+import re
+import shlex
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +17,7 @@ import trimesh
 import napari_strata as strata
 from exported import REGIONS, Case, make_case
 from napari_strata.cli import main
+from napari_strata.io.files import write_scan
 from napari_strata.refine.refinement import Refinement
 from napari_strata.volume import Segmentation
 from phantoms import phantom_proposal
@@ -95,8 +99,6 @@ def test_a_case_gives_labels_and_confidence(tmp_path: Path) -> None:
     proposal = phantom_proposal()
     strata_scan = proposal.volume
     Refinement(proposal, tissues=4).save(tmp_path / "case.strata")
-    from napari_strata.io.files import write_scan
-
     write_scan(strata_scan, tmp_path / "phantom.nii.gz")
     words = ["-o", tmp_path / "labels.nii.gz", tmp_path / "t.csv", "--like", tmp_path / "phantom.nii.gz"]
     assert convert(tmp_path / "case.strata", *words) == 0
@@ -147,3 +149,26 @@ def test_what_cannot_be_is_one_line_and_nothing_is_written(
     assert says in said
     assert said.count("\n") == 1
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_examples_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "exports.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    for folder in ("study", "meshes"):
+        Path(folder).mkdir()
+    scan = strata.read(save_series(tmp_path / "study" / "ct"))
+    labels = Segmentation(np.where(scan.data > 0, 3, 7).astype(np.uint8), REGIONS[:2], scan.geometry)
+    for name in ("labels.nii.gz", "slicer.seg.nrrd"):
+        strata.write(labels, name)
+    assert convert("study/ct", "--scan", "-o", "scan.nii.gz") == 0
+    write_scan(phantom_proposal().volume, "phantom.nii.gz")
+    Refinement(phantom_proposal(strata.read("phantom.nii.gz")), tissues=3).save("case.strata")
+    known = {"labels": labels, "reference": labels, "proposal": phantom_proposal()}
+    for language, text in blocks:
+        if language == "python":
+            exec(text, known)
+        for line in text.splitlines() if not language else ():
+            assert main(shlex.split(line)[1:]) == 0, line
+    assert {"labels.seg.nrrd", "labels.dcm", "volumes.tsv", "volumes.csv", "labels.label", "back.nii.gz"} <= set(os.listdir())
+    assert "3_Left_kidney.stl" in os.listdir("meshes")
