@@ -16,6 +16,7 @@ from pydicom.sr._concepts_dict import concepts
 import napari_strata as strata
 from exported import REGIONS
 from napari_strata.errors import GeometryError, ReadError, WriteError
+from napari_strata.io.files import hash_file
 from napari_strata.io.terms import known_terms, term_of
 from napari_strata.settings import ExportSettings
 from napari_strata.volume import Geometry, Region, Segmentation
@@ -190,7 +191,9 @@ def test_what_is_no_dicom_series_or_lies_elsewhere_is_refused(tmp_path: Path) ->
 
 def test_a_seg_in_the_folder_of_its_series_is_not_taken_for_a_scan(tmp_path: Path) -> None:
     scan, labels, _ = segmented(tmp_path / "ct")
+    known = hash_file(tmp_path / "ct")
     path = strata.write(labels, tmp_path / "ct" / "seg.dcm", scan=scan)
+    assert hash_file(tmp_path / "ct") == known
     np.testing.assert_array_equal(strata.read(tmp_path / "ct").data, scan.data)
     assert len(strata.list_series(tmp_path / "ct")) == 1
     with pytest.raises(ReadError, match="is a segmentation, not a scan"):

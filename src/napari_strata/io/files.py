@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from napari_strata.errors import ChoiceError, ReadError, WriteError
 from napari_strata.io.atomic import atomic_path, file_suffix, flush
 from napari_strata.io.dicom import SeriesInfo, is_dicom, is_segmentation, list_series, read_dicom
 from napari_strata.io.grid import FileImage, memory_geometry, plain_grid, to_file_order, to_memory_order
+from napari_strata.io.hashing import hash_file
 from napari_strata.io.itk import read_itk, write_itk
 from napari_strata.io.mgh import read_mgh, write_mgh
 from napari_strata.io.modality import guess_modality
@@ -251,30 +251,6 @@ def write_scan(volume: Volume, path: str | Path) -> Path:
     return target
 
 
-def hash_file(path: str | Path) -> str:
-    """Give the SHA-256 of a scan's bytes, to know it again.
-
-    Parameters
-    ----------
-    path : str or Path
-        A file, with its second half for .hdr/.img, .mhd and .nhdr; or a folder, whose files count in any order and
-        under any name.
-
-    Raises
-    ------
-    ReadError
-        If it cannot be read.
-    """
-    source = Path(path)
-    try:
-        if not source.is_dir():
-            files = [source, *_companions(source)]
-            return _digest(files[0]) if len(files) == 1 else _joined([_digest(file) for file in files])
-        return _joined(sorted(_digest(file) for file in source.rglob("*") if file.is_file()))
-    except OSError as err:
-        raise ReadError(f"Cannot read {source}: {err.strerror}. Check the path.") from err
-
-
 def _load(source: Path, index: int | None, series: str | None) -> FileImage:
     try:
         if not source.exists():
@@ -368,25 +344,3 @@ def _stem(path: Path) -> str:
 def _listed(table: Iterable[str]) -> str:
     *most, last = table
     return f"{', '.join(most)} or {last}"
-
-
-def _companions(path: Path) -> Iterator[Path]:
-    """Give the file that holds the voxels of a header file, or the other half of a pair."""
-    suffix = file_suffix(path)
-    if suffix in (".hdr", ".img"):
-        yield path.with_suffix(".img" if suffix == ".hdr" else ".hdr")
-    elif suffix in (".mhd", ".nhdr"):
-        for line in path.read_text(encoding="latin-1").splitlines():
-            key, _, value = line.replace(":", "=", 1).partition("=")
-            other = path.parent / value.strip()
-            if key.strip().lower() in ("elementdatafile", "data file", "datafile") and other.is_file():
-                yield other
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _joined(digests: list[str]) -> str:
-    return hashlib.sha256("\n".join(digests).encode("ascii")).hexdigest()
