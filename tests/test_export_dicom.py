@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import highdicom as hd
@@ -248,3 +249,17 @@ def test_long_names_and_backslashes_survive(tmp_path: Path) -> None:
     long = Region(3, "a very long name of a region, which " * 3 + "ends here", (1, 2, 3))
     path = strata.write(labels.with_regions((long, Region(7, "a\\b", (9, 9, 9)))), tmp_path / "seg.dcm", scan=scan)
     assert [region.name for region in strata.read_labels(path).regions] == [long.name, "a/b", "region 300"]
+
+
+def test_missing_extras_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan, labels, _ = segmented(tmp_path / "ct")
+    path = strata.write(labels, tmp_path / "seg.dcm", scan=scan)
+    for name in ("highdicom", "pyarrow"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(WriteError, match=r"napari-strata\[dicom\]"):
+        strata.write(labels, tmp_path / "other.dcm", scan=scan)
+    with pytest.raises(ReadError, match=r"napari-strata\[dicom\]"):
+        strata.read_labels(path)
+    with pytest.raises(WriteError, match=r"napari-strata\[parquet\]"):
+        strata.write(labels, tmp_path / "t.parquet", scan=scan)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["ct", "seg.dcm"]
