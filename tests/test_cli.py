@@ -45,6 +45,13 @@ def test_propose_writes_labels_table_sidecar_picture_and_case(made, scan):
     assert sorted(p.name for p in made.iterdir()) == ["case.strata", "labels.csv", "labels.json", "labels.nii.gz", "page.png"]
 
 
+def test_the_table_has_surfaces_and_confidence(made):
+    with open(made / "labels.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert all(0 < float(row["confidence"]) <= 1 for row in rows)
+    assert all(float(row["surface_mm2"]) > 0 for row in rows)
+
+
 def test_the_sidecar_says_what_made_the_labels(made, scan):
     sidecar = json.loads((made / "labels.json").read_text())
     assert sidecar["run"]["seed"] == 3

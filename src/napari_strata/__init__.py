@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from napari_strata.encoder.adapt import adapt
     from napari_strata.encoder.embed import embed
     from napari_strata.errors import StrataError
-    from napari_strata.io.files import list_series, read, read_labels, write
+    from napari_strata.export.files import read_labels, write
+    from napari_strata.io.files import list_series, read
+    from napari_strata.measure import agree, compare, measure_regions
     from napari_strata.pipeline import propose
     from napari_strata.proposal.codebook import Codebook, fit_codebook
     from napari_strata.proposal.proposal import Proposal
@@ -33,13 +35,16 @@ _HOMES = {
     "StrataError": "errors",
     "Volume": "volume",
     "adapt": "encoder.adapt",
+    "agree": "measure",
+    "compare": "measure",
     "embed": "encoder.embed",
     "fit_codebook": "proposal.codebook",
     "list_series": "io.files",
+    "measure_regions": "measure",
     "propose": "pipeline",
     "read": "io.files",
-    "read_labels": "io.files",
-    "write": "io.files",
+    "read_labels": "export.files",
+    "write": "export.files",
 }
 
 __all__ = [
@@ -53,9 +58,12 @@ __all__ = [
     "StrataError",
     "Volume",
     "adapt",
+    "agree",
+    "compare",
     "embed",
     "fit_codebook",
     "list_series",
+    "measure_regions",
     "propose",
     "read",
     "read_labels",

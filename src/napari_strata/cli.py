@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_strata import __version__, commands_codebook, commands_encoder
+from napari_strata import __version__, commands_codebook, commands_convert, commands_encoder
 from napari_strata.errors import SettingsError, StrataError, WriteError
 from napari_strata.io.atomic import atomic_path
 from napari_strata.settings import ProposeSettings, RunSettings
@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     commands_encoder.add_commands(commands)
     commands_codebook.add_commands(commands)
+    commands_convert.add_commands(commands)
     _add_samples(commands)
     _add_synthesise(commands)
     return parser
@@ -185,7 +186,8 @@ def _write_results(arguments: argparse.Namespace, proposal: Proposal, segmentati
 
             work = Refinement(proposal, **provenance["cut"])
             work.save(together.enter_context(atomic_path(arguments.case)))
-        write_outputs(segmentation, proposal.volume, arguments.output, provenance)
+        sure = proposal.confidence[proposal.supervoxels]
+        write_outputs(segmentation, proposal.volume, arguments.output, provenance, confidence=sure)
 
 
 def _add_batch(commands: Any) -> None:
@@ -270,7 +272,7 @@ def _add_evaluate(commands: Any) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from napari_strata.io.files import read_labels
+    from napari_strata.export.files import read_labels
     from napari_strata.measure import compare
 
     scores = compare(read_labels(arguments.labels), read_labels(arguments.reference), ignore=arguments.ignore, other=arguments.other)

@@ -14,6 +14,9 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 from napari_strata.errors import SettingsError
 
 Device = Literal["auto", "cpu", "cuda"]
+DicomSegments = Literal["binary", "labelmap"]
+MeshSpace = Literal["LPS", "RAS"]
+Matching = Literal["ids", "overlap"]
 
 
 def _knob(
@@ -183,6 +186,25 @@ class AdaptSettings(_Checked):
     most_fall: float = _knob(0.01, "Most that a probe may fall by", minimum=0.0, maximum=1.0)
     least_gain: float = _knob(0.01, "Least gain that is worth writing", minimum=-1.0, maximum=1.0)
     seed: int = _knob(0, "Seed of patches and synthetic scans", minimum=0, maximum=2**31 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSettings(_Checked):
+    """How meshes, DICOM SEG and tables are written."""
+
+    mesh_space: MeshSpace = _knob("LPS", "Axes of mesh coordinates (mm); LPS is what DICOM, ITK and 3D Slicer take")
+    mesh_smooth_vox: float = _knob(
+        0.7, "Gaussian (sd) that rounds the voxels' steps off meshes; their volume stays", minimum=0.0, maximum=3.0, unit="voxels"
+    )
+    dicom_segments: DicomSegments = _knob(
+        "binary", "DICOM SEG as one bit mask per segment, which every viewer reads, or as a label map (2024 standard)"
+    )
+    match: Matching = _knob(
+        "ids", "With a reference, compare regions of equal number; or first join those that overlap most with one reference label"
+    )
+    tolerance_mm: float = _knob(
+        2.0, "Distance up to which two surfaces count as the same, with a reference", minimum=0.0, maximum=100.0, unit="mm"
+    )
 
 
 RECIPES = {"v1": PretrainSettings(batch=4, views=1, agreement_weight=0.0, steps=1670)}

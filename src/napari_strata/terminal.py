@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -105,6 +106,30 @@ def line_ended(show: Callable[[int, int, str], None], *, quiet: bool = False) ->
     finally:
         if not quiet and last[0] != "done" and sys.stderr.isatty():
             print(file=sys.stderr, flush=True)
+
+
+class _Note(logging.Handler):
+    """Prints what the library warns of as a note to the user."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        print(f"note: {record.getMessage()}", file=sys.stderr)
+
+
+@contextmanager
+def notes_shown() -> Iterator[None]:
+    """Show the library's warnings as notes on stderr while the block runs."""
+    ours, note = logging.getLogger("napari_strata"), _Note(logging.WARNING)
+    level, propagates = ours.level, ours.propagate
+    ours.addHandler(note)
+    ours.setLevel(min(logging.WARNING, ours.getEffectiveLevel()))
+    ours.propagate = False
+    try:
+        yield
+    finally:
+        ours.removeHandler(note)
+        ours.setLevel(level)
+        ours.propagate = propagates
 
 
 def check_writable(*paths: Path | None, scan: str = "") -> None:

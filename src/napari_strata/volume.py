@@ -22,6 +22,7 @@ Progress = Callable[[int, int, str], None]
 
 BACKGROUND = 0
 """The id of region 0: air, table, everything that nobody asked for."""
+_COUNTED_UP_TO = 2**24
 
 
 def no_progress(done: int, total: int, stage: str) -> None:
@@ -210,6 +211,24 @@ def default_regions(ids: Iterable[int], kind: str = "region") -> tuple[Region, .
 def smallest_label_dtype(max_id: int) -> type[np.unsignedinteger]:
     """Give the smallest unsigned integer type that holds `max_id` (napari is far faster on uint8 and uint16)."""
     return np.uint8 if max_id < 2**8 else np.uint16 if max_id < 2**16 else np.uint32
+
+
+def label_ids(labels: NDArray[np.generic]) -> list[int]:
+    """Give the ids that labels hold, in order, without the background; counting is far faster than sorting."""
+    many = int(labels.max(initial=0)) > _COUNTED_UP_TO
+    found = np.unique(labels) if many else np.flatnonzero(np.bincount(labels.ravel()))
+    return [int(i) for i in found if i != BACKGROUND]
+
+
+def pack_labels(labels: NDArray[np.generic]) -> tuple[list[int], NDArray[np.int32]]:
+    """Give the ids of `label_ids`, and the labels with the first id as 1, the second as 2 ..., the background as 0."""
+    ids = label_ids(labels)
+    if max(ids, default=0) > _COUNTED_UP_TO:
+        packed = np.searchsorted(ids, labels).astype(np.int32) + 1
+        return ids, np.where(labels == BACKGROUND, 0, packed).astype(np.int32)
+    number = np.zeros(max(ids, default=0) + 1, np.int32)
+    number[ids] = np.arange(1, len(ids) + 1)
+    return ids, number[labels]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -80,7 +80,7 @@ def _volume_rows(result: ScanResult, document: dict[str, Any]) -> list[dict[str,
     if "codebook" in document:
         scan |= {"drift": document["codebook"]["drift"], "fits": "yes" if document["codebook"]["fits"] else "no"}
     columns = table_columns(scan["modality"])
-    return [scan | {_RENAMED.get(name, name): region[name] for name in columns} for region in document["regions"]]
+    return [scan | {_RENAMED.get(name, name): region.get(name) for name in columns} for region in document["regions"]]
 
 
 def _volume_columns(rows: list[dict[str, Any]]) -> list[str]:

@@ -7,12 +7,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from napari_strata.errors import WriteError
+from napari_strata.export.files import Known
+from napari_strata.export.files import write as export
 from napari_strata.export.tables import is_table, table_rows, write_table
 from napari_strata.io.atomic import atomic_path, file_suffix
-from napari_strata.io.files import check_label_path, hash_file, write
+from napari_strata.io.files import LABEL_SUFFIXES, check_label_path, hash_file, write
 from napari_strata.measure import measure_regions
-from napari_strata.volume import Segmentation, Volume
+from napari_strata.settings import ExportSettings
+from napari_strata.volume import Progress, Segmentation, Volume, default_regions, no_progress
 
 SIDECAR_FORMAT = "strata-labels-1"
 NOTICE = "Research software: it proposes, a person decides. Not for diagnosis."
@@ -56,7 +62,14 @@ def check_outputs(labels: str | Path) -> None:
         raise WriteError(f"{named.table} is not Strata's and would be replaced. Choose another name for the labels.")
 
 
-def write_outputs(segmentation: Segmentation, volume: Volume, labels: str | Path, provenance: dict[str, Any]) -> Outputs:
+def write_outputs(
+    segmentation: Segmentation,
+    volume: Volume,
+    labels: str | Path,
+    provenance: dict[str, Any],
+    *,
+    confidence: NDArray[np.floating] | None = None,
+) -> Outputs:
     """Write labels on the scan's own grid, with their sidecar and table; all of them or none.
 
     Parameters
@@ -69,6 +82,8 @@ def write_outputs(segmentation: Segmentation, volume: Volume, labels: str | Path
         The label file, for example labels.nii.gz.
     provenance : dict
         Plain values to keep in the sidecar: settings, seed, versions, timings.
+    confidence : (z, y, x) float array, optional
+        Of every voxel, for the table: ``proposal.confidence[proposal.supervoxels]``.
 
     Raises
     ------
@@ -79,8 +94,9 @@ def write_outputs(segmentation: Segmentation, volume: Volume, labels: str | Path
     named = outputs_beside(labels)
     if volume.path and named.labels.resolve() == Path(volume.path).resolve():
         raise WriteError(f"{named.labels} is the scan itself. Choose another name for the labels.")
-    measures = measure_regions(segmentation, volume)
-    looks = {region.id: {"color": list(region.color), "locked": region.locked} for region in segmentation.regions}
+    measures = measure_regions(segmentation, volume, confidence=confidence)
+    table = (*default_regions(measure.id for measure in measures), *segmentation.regions)
+    looks = {region.id: {"color": list(region.color), "locked": region.locked} for region in table}
     rows = [{**row, **looks[measure.id]} for row, measure in zip(table_rows(measures, volume.modality), measures, strict=True)]
     document = {
         "format": SIDECAR_FORMAT,
@@ -90,11 +106,45 @@ def write_outputs(segmentation: Segmentation, volume: Volume, labels: str | Path
         **provenance,
         "regions": rows,
     }
-    with atomic_path(named.sidecar) as sidecar, atomic_path(named.table) as table:
+    with atomic_path(named.sidecar) as sidecar, atomic_path(named.table) as beside:
         sidecar.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        write_table(measures, table, modality=volume.modality)
+        write_table(measures, beside, modality=volume.modality)
         write(segmentation, named.labels, sidecar=False)
     return named
+
+
+def export_labels(
+    segmentation: Segmentation,
+    known: Known,
+    path: str | Path,
+    provenance: dict[str, Any],
+    *,
+    settings: ExportSettings | None = None,
+    on_progress: Progress = no_progress,
+) -> Path:
+    """Do what a person means by "export": a label volume gets sidecar and table beside it, any other format is one file.
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+        What to write.
+    known : Known
+        The scan, without which there is no sidecar with provenance, and the confidence.
+    path : str or Path
+        Ends in one of `napari_strata.export.files.EXPORT_SUFFIXES`.
+    provenance : dict
+        Plain values to keep in a sidecar.
+    settings, on_progress
+        See `napari_strata.write`.
+
+    Raises
+    ------
+    WriteError
+        If anything cannot be written; nothing stands under the final names then.
+    """
+    if file_suffix(path) in LABEL_SUFFIXES and known.scan is not None:
+        return write_outputs(segmentation, known.scan, path, provenance, confidence=known.confidence).labels
+    return export(segmentation, path, known=known, settings=settings, on_progress=on_progress)
 
 
 def read_sidecar(path: str | Path) -> dict[str, Any] | None:

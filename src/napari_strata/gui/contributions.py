@@ -190,7 +190,9 @@ def _is_known(path: Path) -> bool:
 
 
 def _has_region_table(path: Path) -> bool:
-    """Say whether a file holds labels that we exported: their region table stands beside it."""
+    """Say whether a file holds labels that we exported, with their region table beside them, or 3D Slicer's, with it inside."""
+    if path.name.lower().endswith(".seg.nrrd"):
+        return path.is_file()
     from napari_strata.export.outputs import outputs_beside
 
     table = outputs_beside(path).sidecar

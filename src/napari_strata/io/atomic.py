@@ -23,9 +23,9 @@ _REASONS = {
 
 
 def file_suffix(path: str | Path) -> str:
-    """Give the suffix in lower case, with what stands before ".gz": "a.b.NII.GZ" gives ".nii.gz"."""
+    """Give the suffix in lower case, with what belongs to it: "a.b.NII.GZ" gives ".nii.gz", "a.seg.nrrd" gives ".seg.nrrd"."""
     suffixes = [part.lower() for part in Path(path).suffixes]
-    if suffixes[-1:] == [".gz"]:
+    if suffixes[-1:] == [".gz"] or suffixes[-2:] == [".seg", ".nrrd"]:
         return "".join(suffixes[-2:])
     return suffixes[-1] if suffixes else ""
 

@@ -25,6 +25,7 @@ _MODALITIES: dict[str, Modality] = {"CT": "ct", "MR": "mr"}
 _SUFFIXES = (".dcm", ".ima", "")
 _STORAGE_CLASS = b"\x02\x00\x02\x00UI"
 _SLICE_CLASSES = tuple(b"1.2.840.10008.5.1.4.1.1." + part for part in (b"2", b"2.1", b"4", b"4.1", b"20", b"128", b"130"))
+_SEGMENTATION_CLASS = b"1.2.840.10008.5.1.4.1.1.66."
 _SAME_PLACE_MM = 1e-3
 _SAME_SPACING = 1e-3
 _GAP = 1.5
@@ -88,6 +89,32 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
+def is_segmentation(path: str | Path) -> bool:
+    """Say whether a file is a DICOM segmentation (SEG), by its head."""
+    try:
+        return Path(path).is_file() and _storage_class(Path(path)).startswith(_SEGMENTATION_CLASS)
+    except OSError:
+        return False
+
+
+def series_files(path: str | Path, series: str | None = None) -> tuple[Path, ...]:
+    """Give the files of a series in the order of the slices that `read_dicom` gives.
+
+    Parameters
+    ----------
+    path : str or Path
+        A folder, or one file of the series inside its folder.
+    series : str or None
+        SeriesInstanceUID; needed where a folder holds several.
+
+    Raises
+    ------
+    ReadError
+        As `read_dicom` does.
+    """
+    return tuple(one.path for one in _find_stack(Path(path), series).slices)
+
+
 def list_series(folder: str | Path) -> tuple[SeriesInfo, ...]:
     """List the DICOM series in a folder; if the folder itself holds none, those in its subfolders.
 
@@ -133,19 +160,23 @@ def read_dicom(path: Path, series: str | None) -> FileImage:
     GeometryError
         If the directions or a voxel size cannot be used.
     """
-    if path.is_dir():
-        folder = path
-    else:
-        one = _read_slice(path)
-        if one is None:
-            raise ReadError(f"{path} is not a readable DICOM image. Copy it again, or give the folder of the series.")
-        folder, series = path.parent, series or one.uid
-    stack = _stack(folder, _chosen(folder, _group(folder), series))
+    folder = path if path.is_dir() else path.parent
+    stack = _find_stack(path, series)
     first = stack.slices[0]
     image = _read_pixels(folder, stack)
     columns, rows, n = image.GetSize()
     grid = make_grid(str(folder), "itk", (columns, rows, n), _affine(image, stack), suffix="")
     return FileImage(_compact(voxels(image)), grid, _MODALITIES.get(first.modality), stack.notes)
+
+
+def _find_stack(path: Path, series: str | None) -> _Stack:
+    """Find the series that a folder, a file or a UID means, and put its slices in order."""
+    if path.is_dir():
+        return _stack(path, _chosen(path, _group(path), series))
+    one = _read_slice(path)
+    if one is None:
+        raise ReadError(f"{path} is not a readable DICOM image. Copy it again, or give the folder of the series.")
+    return _stack(path.parent, _chosen(path.parent, _group(path.parent), series or one.uid))
 
 
 def _group(folder: Path) -> dict[str, list[_Slice]]:
@@ -159,7 +190,7 @@ def _group(folder: Path) -> dict[str, list[_Slice]]:
         raise ReadError(f"Cannot list {folder}: {err.strerror}. Check that you may read it.") from err
     groups: dict[str, list[_Slice]] = {}
     for file in files:
-        one = _read_slice(file)
+        one = None if is_segmentation(file) else _read_slice(file)
         if one is not None:
             groups.setdefault(one.uid, []).append(one)
     if not groups:
@@ -221,13 +252,17 @@ def _read_slice(path: Path) -> _Slice | None:
 
 def _may_be_a_slice(path: Path) -> bool:
     """Say whether a file that GDCM cannot read may be a lost slice: not if its head names a class of reports, plans or the like."""
-    with path.open("rb") as file:
-        head = file.read(4096)
-    _, found, rest = head.partition(_STORAGE_CLASS)
-    if not found:
-        return head[128:132] == b"DICM" or path.suffix.lower() != ""
-    name = rest[2 : 2 + int.from_bytes(rest[:2], "little")].strip(b"\0 ")
+    name = _storage_class(path)
+    if not name:
+        return is_dicom(path) or path.suffix.lower() != ""
     return name in _SLICE_CLASSES or not name.startswith(b"1.2.840.10008.")
+
+
+def _storage_class(path: Path) -> bytes:
+    """Give the storage class that a file's head names; empty where it names none."""
+    with path.open("rb") as file:
+        _, found, rest = file.read(4096).partition(_STORAGE_CLASS)
+    return rest[2 : 2 + int.from_bytes(rest[:2], "little")].strip(b"\0 ") if found else b""
 
 
 def _text(reader: sitk.ImageFileReader, tag: str) -> str:

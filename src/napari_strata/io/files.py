@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,20 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import ChoiceError, ReadError, WriteError
 from napari_strata.io.atomic import atomic_path, file_suffix, flush
-from napari_strata.io.dicom import SeriesInfo, is_dicom, list_series, read_dicom
+from napari_strata.io.dicom import SeriesInfo, is_dicom, is_segmentation, list_series, read_dicom
 from napari_strata.io.grid import FileImage, memory_geometry, plain_grid, to_file_order, to_memory_order
+from napari_strata.io.hashing import hash_file
 from napari_strata.io.itk import read_itk, write_itk
 from napari_strata.io.mgh import read_mgh, write_mgh
 from napari_strata.io.modality import guess_modality
 from napari_strata.io.nifti import read_nifti, write_nifti, write_nifti_scan
+from napari_strata.io.seg_nrrd import SUFFIX as SEG_NRRD
+from napari_strata.io.seg_nrrd import read_seg_nrrd, write_seg_nrrd
 from napari_strata.volume import BACKGROUND, Modality, Region, Segmentation, Volume, default_regions, smallest_label_dtype
 
 __all__ = [
+    "LABEL_SUFFIXES",
+    "SCAN_OUTPUTS",
     "SCAN_SUFFIXES",
     "SeriesInfo",
     "atomic_path",
@@ -31,6 +36,7 @@ __all__ = [
     "list_series",
     "read",
     "read_labels",
+    "stage_labels",
     "write",
     "write_scan",
 ]
@@ -49,6 +55,10 @@ _WRITERS = {
     **dict.fromkeys((".mgh", ".mgz"), write_mgh),
     **dict.fromkeys((".nrrd", ".mha"), write_itk),
 }
+SCAN_OUTPUTS = (".nii", ".nii.gz", ".nrrd", ".mha")
+"""Endings of the scan files that `write_scan` makes, in lower case."""
+LABEL_SUFFIXES = (*_WRITERS, SEG_NRRD)
+"""Endings of the label files that `write` makes, in lower case."""
 _SIDECAR_FORMAT = "strata-labels-1"
 
 
@@ -101,7 +111,8 @@ def read_labels(path: str | Path) -> Segmentation:
     Parameters
     ----------
     path : str or Path
-        A label file, for example labels.nii.gz; its table is looked for in labels.json, under "regions".
+        A label file, for example labels.nii.gz; its table is looked for in labels.json, under "regions". 3D Slicer's
+        .seg.nrrd holds its own.
 
     Returns
     -------
@@ -116,6 +127,12 @@ def read_labels(path: str | Path) -> Segmentation:
         If the affine or a voxel size cannot be used.
     """
     source = Path(path)
+    if file_suffix(source) == SEG_NRRD and source.is_file():
+        slicer = read_seg_nrrd(source)
+        for note in slicer.image.notes:
+            logger.warning("%s: %s", source, note)
+        inside: NDArray[Any] = to_memory_order(slicer.image.data, slicer.image.grid)
+        return Segmentation(inside, slicer.regions, memory_geometry(slicer.image.grid))
     image = _load(source, None, None)
     values: NDArray[Any] = image.data
     lowest, highest = values.min(), values.max()
@@ -137,9 +154,10 @@ def write(segmentation: Segmentation, path: str | Path, *, sidecar: bool = True)
         Labels; `geometry.file` says on which grid they are written. Without it they are written with axes toward
         Right, Anterior and Superior.
     path : str or Path
-        Ends in .nii, .nii.gz, .nrrd, .mha, .mgh or .mgz.
+        Ends in .nii, .nii.gz, .nrrd, .mha, .mgh, .mgz or .seg.nrrd.
     sidecar : bool
-        Whether to write names, colours and locks to labels.json beside labels.nii.gz, where `read_labels` finds them.
+        Whether to write names, colours and locks to labels.json beside labels.nii.gz, where `read_labels` finds them;
+        .seg.nrrd holds them itself.
 
     Returns
     -------
@@ -154,24 +172,40 @@ def write(segmentation: Segmentation, path: str | Path, *, sidecar: bool = True)
     GeometryError
         If the labels are not on the grid of their file.
     """
+    with ExitStack() as together:
+        stage_labels(segmentation, path, together, sidecar=sidecar)
+    return Path(path)
+
+
+def stage_labels(segmentation: Segmentation, path: str | Path, together: ExitStack, *, sidecar: bool = True) -> None:
+    """Do what `write` does, but let the files get their names only when `together` closes without an error.
+
+    Raises
+    ------
+    WriteError, GeometryError
+        As `write` does; nothing new stands under any name of `together` then.
+    """
     target = Path(path)
     check_label_path(target)
+    suffix = file_suffix(target)
     table = target.with_name(f"{_stem(target)}.json")
+    sidecar = sidecar and suffix != SEG_NRRD
     if sidecar:
         _check_table(table)
-    writer = _WRITERS[file_suffix(target)]
     highest = int(segmentation.labels.max(initial=0))
     if highest >= 2**32:
         raise WriteError(f"Cannot write {target}: region id {highest} does not fit into 32 bits. Renumber the regions.")
     grid = segmentation.geometry.file or plain_grid(segmentation.geometry)
     labels = to_file_order(segmentation.labels.astype(smallest_label_dtype(highest), copy=False), grid)
-    with atomic_path(target) as temporary:
-        writer(temporary, labels, grid)
-        if sidecar:
-            flush(temporary)  # so that, once the table stands, only the labels' rename is left to do
-            with atomic_path(table) as unfinished:
-                unfinished.write_text(_table_text(segmentation.regions), encoding="utf-8")
-    return target
+    temporary = together.enter_context(atomic_path(target))
+    if suffix == SEG_NRRD:
+        write_seg_nrrd(temporary, labels, grid, segmentation.regions)
+    else:
+        _WRITERS[suffix](temporary, labels, grid)
+    if sidecar:
+        flush(temporary)  # so that, once the table stands, only the labels' rename is left to do
+        unfinished = together.enter_context(atomic_path(table))
+        unfinished.write_text(_table_text(segmentation.regions), encoding="utf-8")
 
 
 def check_label_path(path: str | Path) -> None:
@@ -182,56 +216,39 @@ def check_label_path(path: str | Path) -> None:
     WriteError
         If the name's ending is not known.
     """
-    if file_suffix(path) not in _WRITERS:
-        raise WriteError(f"Cannot write labels to {path}: the name must end in {_listed(_WRITERS)}.")
+    if file_suffix(path) not in LABEL_SUFFIXES:
+        raise WriteError(f"Cannot write labels to {path}: the name must end in {_listed(LABEL_SUFFIXES)}.")
 
 
 def write_scan(volume: Volume, path: str | Path) -> Path:
-    """Write a scan that was made in memory, with axes toward Right, Anterior and Superior.
+    """Write a scan: on the grid of its file, or with axes toward Right, Anterior and Superior if it was made in memory.
 
     Parameters
     ----------
     volume : Volume
-        Integer or float32 data.
+        Integer or float data.
     path : str or Path
-        Ends in .nii or .nii.gz.
+        Ends in .nii, .nii.gz, .nrrd or .mha.
 
     Raises
     ------
     WriteError
-        If the ending is not one of these or the file cannot be written.
+        If the ending is not one of these, the scan's own file would be replaced, or the file cannot be written.
     """
     target = Path(path)
-    if file_suffix(target) not in (".nii", ".nii.gz"):
-        raise WriteError(f"Cannot write a scan to {target}: the name must end in .nii or .nii.gz.")
-    grid = plain_grid(volume.geometry)
+    suffix = file_suffix(target)
+    if suffix not in SCAN_OUTPUTS:
+        raise WriteError(f"Cannot write a scan to {target}: the name must end in {_listed(SCAN_OUTPUTS)}.")
+    if volume.path and target.resolve() == Path(volume.path).resolve():
+        raise WriteError(f"{target} is the scan itself. Choose another name.")
+    grid = volume.geometry.file or plain_grid(volume.geometry)
+    data = to_file_order(volume.data, grid)
     with atomic_path(target) as temporary:
-        write_nifti_scan(temporary, to_file_order(volume.data, grid), grid.affine)
+        if suffix in (".nii", ".nii.gz"):
+            write_nifti_scan(temporary, data, grid.affine)
+        else:
+            write_itk(temporary, data, grid)
     return target
-
-
-def hash_file(path: str | Path) -> str:
-    """Give the SHA-256 of a scan's bytes, to know it again.
-
-    Parameters
-    ----------
-    path : str or Path
-        A file, with its second half for .hdr/.img, .mhd and .nhdr; or a folder, whose files count in any order and
-        under any name.
-
-    Raises
-    ------
-    ReadError
-        If it cannot be read.
-    """
-    source = Path(path)
-    try:
-        if not source.is_dir():
-            files = [source, *_companions(source)]
-            return _digest(files[0]) if len(files) == 1 else _joined([_digest(file) for file in files])
-        return _joined(sorted(_digest(file) for file in source.rglob("*") if file.is_file()))
-    except OSError as err:
-        raise ReadError(f"Cannot read {source}: {err.strerror}. Check the path.") from err
 
 
 def _load(source: Path, index: int | None, series: str | None) -> FileImage:
@@ -252,6 +269,10 @@ def _load(source: Path, index: int | None, series: str | None) -> FileImage:
         if series is not None:
             raise ChoiceError(f"{source} is no DICOM series, so --series cannot choose in it. Leave it out.")
         return reader(source, index, suffix=suffix)
+    if suffix == SEG_NRRD or is_segmentation(source):
+        raise ReadError(
+            f"{source} is a segmentation, not a scan. Read it with `strata.read_labels`, or give the scan that it was drawn on."
+        )
     if suffix in (".dcm", ".ima") or is_dicom(source):
         return _load_dicom(source, index, series)
     raise ReadError(f"{source} is of an unknown kind. Strata reads {_listed(_READERS)} and DICOM folders.")
@@ -320,28 +341,6 @@ def _stem(path: Path) -> str:
     return path.name[: len(path.name) - len(file_suffix(path))] if not path.is_dir() else path.resolve().name
 
 
-def _listed(table: dict[str, Any]) -> str:
+def _listed(table: Iterable[str]) -> str:
     *most, last = table
     return f"{', '.join(most)} or {last}"
-
-
-def _companions(path: Path) -> Iterator[Path]:
-    """Give the file that holds the voxels of a header file, or the other half of a pair."""
-    suffix = file_suffix(path)
-    if suffix in (".hdr", ".img"):
-        yield path.with_suffix(".img" if suffix == ".hdr" else ".hdr")
-    elif suffix in (".mhd", ".nhdr"):
-        for line in path.read_text(encoding="latin-1").splitlines():
-            key, _, value = line.replace(":", "=", 1).partition("=")
-            other = path.parent / value.strip()
-            if key.strip().lower() in ("elementdatafile", "data file", "datafile") and other.is_file():
-                yield other
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _joined(digests: list[str]) -> str:
-    return hashlib.sha256("\n".join(digests).encode("ascii")).hexdigest()

@@ -66,7 +66,7 @@ def read_itk(path: Path, index: int | None, *, suffix: str) -> FileImage:
     source = str(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(source)
-    _run(reader.ReadImageInformation, source)
+    run_itk(reader.ReadImageInformation, source)
     size, values = reader.GetSize(), reader.GetNumberOfComponents()
     kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
     _check_values(source, kind, values)
@@ -80,20 +80,20 @@ def read_itk(path: Path, index: int | None, *, suffix: str) -> FileImage:
     if len(size) > 3:
         reader.SetExtractSize([i, j, k] + [0] * (len(size) - 3))
         reader.SetExtractIndex([0, 0, 0, *(int(n) for n in np.unravel_index(volume // values, size[3:], order="F"))])
-    image = _run(reader.Execute, source)
+    image = run_itk(reader.Execute, source)
     if values > 1:
         image = sitk.VectorIndexSelectionCast(image, volume % values)
     return FileImage(voxels(image), grid, None, _notes(reader, suffix))
 
 
 def write_itk(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:
-    """Write labels as NRRD or MetaImage, compressed.
+    """Write labels or a scan as NRRD or MetaImage, compressed.
 
     Parameters
     ----------
     path : Path
         Ends in .nrrd or .mha.
-    labels : (i, j, k) unsigned integer array
+    labels : (i, j, k) array
         In the file's own order.
     grid : FileGrid
         Its affine is stored as spacing, direction and origin in LPS.
@@ -103,12 +103,28 @@ def write_itk(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:
     OSError
         If ITK cannot write the file; `atomic_path` tells the user.
     """
-    image = sitk.GetImageFromArray(np.ascontiguousarray(labels.transpose(2, 1, 0)))
+    write_image(itk_image(labels, grid), path)
+
+
+def itk_image(data: NDArray[np.generic], grid: FileGrid) -> sitk.Image:
+    """Make an ITK image, in LPS, of an array (i, j, k) in the file's own order."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(data.transpose(2, 1, 0)))
     lps = _LPS_TO_RAS @ grid.affine + 0.0
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())
     image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
     image.SetOrigin(lps[:3, 3].tolist())
+    return image
+
+
+def write_image(image: sitk.Image, path: Path) -> None:
+    """Write an ITK image, compressed.
+
+    Raises
+    ------
+    OSError
+        If ITK cannot write the file; `atomic_path` tells the user.
+    """
     try:
         with quiet_stderr():
             sitk.WriteImage(image, str(path), useCompression=True)
@@ -137,7 +153,14 @@ def last_line(err: BaseException) -> str:
     return lines[-1].removeprefix("Reason: ").rstrip(".") if lines else "unknown reason"
 
 
-def _run(action: Callable[[], _T], source: str) -> _T:
+def run_itk(action: Callable[[], _T], source: str) -> _T:
+    """Read with ITK, quietly.
+
+    Raises
+    ------
+    ReadError
+        If ITK cannot; `source` names the file.
+    """
     try:
         with quiet_stderr():
             return action()

@@ -113,7 +113,7 @@ def write_nifti(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None
 
 
 def write_nifti_scan(path: Path, data: NDArray[np.generic], affine: NDArray[np.float64]) -> None:
-    """Write a scan that was made in memory as NIfTI-1, in mm.
+    """Write a scan as NIfTI-1, in mm; a sheared grid gets an sform only.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def write_nifti_scan(path: Path, data: NDArray[np.generic], affine: NDArray[np.f
     """
     image = nib.Nifti1Image(data, affine)
     image.header.set_xyzt_units("mm")
-    image.set_qform(affine, 1)
+    image.set_qform(affine, int(_is_shearless(affine)))
     image.set_sform(affine, 1)
     nib.save(image, str(path))
 

@@ -1,4 +1,4 @@
-"""What is in the regions, and how well labels agree with a reference."""
+"""How well labels overlap a reference as a whole, whatever their numbers: matched Dice, Rand index, variation of information."""
 
 from __future__ import annotations
 
@@ -11,45 +11,10 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from napari_strata.errors import GeometryError
-from napari_strata.volume import BACKGROUND, Geometry, Region, Segmentation, Volume, default_regions
+from napari_strata.measure.regions import require_same_grid
+from napari_strata.volume import BACKGROUND, Segmentation, default_regions, smallest_label_dtype
 
 _EMPTY = float("nan")
-
-
-@dataclass(frozen=True, slots=True)
-class RegionMeasure:
-    """Size, place and intensity of one region.
-
-    Parameters
-    ----------
-    id, name : int, str
-        As in the region table.
-    voxels : int
-        0 for a region of the table that has no voxel; its statistics are then NaN.
-    volume_ml : float
-        Volume in mL.
-    mean, sd, minimum, p5, median, p95, maximum : float
-        Intensity statistics (HU for CT, the scan's own unit for MR); `sd` is the population's.
-    centroid_ras_mm : tuple of 3 float
-        Centre of mass, RAS+ mm.
-    box_start_zyx, box_stop_zyx : tuple of 3 int
-        Bounding box in array indices, half open.
-    """
-
-    id: int
-    name: str
-    voxels: int
-    volume_ml: float
-    mean: float
-    sd: float
-    minimum: float
-    p5: float
-    median: float
-    p95: float
-    maximum: float
-    centroid_ras_mm: tuple[float, float, float]
-    box_start_zyx: tuple[int, int, int]
-    box_stop_zyx: tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,102 +58,6 @@ class Agreement:
     def to_dict(self) -> dict[str, Any]:
         """Give the scores as plain values, for JSON."""
         return asdict(self)
-
-
-def measure_regions(segmentation: Segmentation, volume: Volume) -> tuple[RegionMeasure, ...]:
-    """Measure every region but the background.
-
-    Parameters
-    ----------
-    segmentation : Segmentation
-        Labels (z, y, x) and their table. Ids that the table lacks are measured under a default name.
-    volume : Volume
-        The scan, on the same grid.
-
-    Returns
-    -------
-    tuple of RegionMeasure
-        In order of id.
-
-    Raises
-    ------
-    GeometryError
-        If the two grids differ.
-    """
-    require_same_grid(segmentation.geometry, volume.geometry, "The labels", "the scan")
-    voxels = np.flatnonzero(segmentation.labels)
-    labels = segmentation.labels.ravel()[voxels]
-    order = np.argsort(labels, kind="stable")
-    labels = labels[order]
-    starts = np.flatnonzero(np.diff(labels, prepend=labels.dtype.type(0)))
-    ids = labels[starts].tolist()
-    voxels_of = dict(zip(ids, np.split(voxels[order], starts[1:]), strict=False))
-    table = {region.id: region for region in (*default_regions(ids), *segmentation.regions) if region.id != BACKGROUND}
-    intensities = volume.data.ravel()
-    return tuple(_measure(table[i], voxels_of.get(i), intensities, volume.geometry) for i in sorted(table))
-
-
-def require_same_grid(geometry: Geometry, other: Geometry, what: str, than: str) -> None:
-    """Refuse two grids that differ in shape, or by more than a tenth of a voxel anywhere.
-
-    Parameters
-    ----------
-    geometry, other : Geometry
-        The grids.
-    what, than : str
-        What lies on them, for the message: "The labels", "the scan".
-
-    Raises
-    ------
-    GeometryError
-        If they differ.
-    """
-    if geometry.shape_zyx != other.shape_zyx:
-        raise GeometryError(
-            f"{what} are {geometry.shape_zyx} but {than} is {other.shape_zyx} voxels (z, y, x). "
-            "Take the scan that they were drawn on, or resample them to its grid."
-        )
-    corners = np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(geometry.shape_zyx) - 1)
-    apart_mm = np.linalg.norm(geometry.world_from_voxel(corners) - other.world_from_voxel(corners), axis=1).max()
-    if apart_mm > 0.1 * geometry.spacing_zyx_mm.min():
-        raise GeometryError(
-            f"{what} lie up to {apart_mm:.3g} mm away from {than}: their affines differ. "
-            "Take the scan that they were drawn on, or resample them to its grid."
-        )
-
-
-def _measure(region: Region, voxels: NDArray[np.intp] | None, intensities: NDArray[np.generic], geometry: Geometry) -> RegionMeasure:
-    """Measure one region from the flat indices of its voxels."""
-    if voxels is None:
-        nothing = (_EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY)
-        return RegionMeasure(region.id, region.name, 0, 0.0, *nothing, (_EMPTY, _EMPTY, _EMPTY), (0, 0, 0), (0, 0, 0))
-    values = np.sort(intensities[voxels]).astype(np.float64)
-    z, y, x = np.unravel_index(voxels, geometry.shape_zyx)
-    right, anterior, superior = geometry.world_from_voxel([z.mean(), y.mean(), x.mean()]).tolist()
-    return RegionMeasure(
-        id=region.id,
-        name=region.name,
-        voxels=len(voxels),
-        volume_ml=len(voxels) * geometry.voxel_volume_mm3 / 1000,
-        mean=float(values.mean()),
-        sd=float(values.std()),
-        minimum=float(values[0]),
-        p5=_quantile(values, 0.05),
-        median=_quantile(values, 0.5),
-        p95=_quantile(values, 0.95),
-        maximum=float(values[-1]),
-        centroid_ras_mm=(right, anterior, superior),
-        box_start_zyx=(int(z.min()), int(y.min()), int(x.min())),
-        box_stop_zyx=(int(z.max()) + 1, int(y.max()) + 1, int(x.max()) + 1),
-    )
-
-
-def _quantile(ordered: NDArray[np.float64], fraction: float) -> float:
-    """Interpolate linearly between neighbours, as numpy does, in values that are already in order."""
-    place = fraction * (len(ordered) - 1)
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return float(ordered[below] + (place - below) * (ordered[above] - ordered[below]))
 
 
 def compare(
@@ -238,6 +107,36 @@ def compare(
         voi_split_bits=split,
         voi_merge_bits=merge,
     )
+
+
+def join_by_overlap(labels: Segmentation, reference: Segmentation) -> Segmentation:
+    """Give every region the number and name of the reference label that it overlaps most, the background included.
+
+    What an unsupervised segmentation could reach if a person named its regions: regions of one label become one region.
+    A tie goes to the smaller number.
+
+    Parameters
+    ----------
+    labels, reference : Segmentation
+        On the same grid.
+
+    Returns
+    -------
+    Segmentation
+        Labels with the reference's numbers and region table; label 0 stays background.
+
+    Raises
+    ------
+    GeometryError
+        If the grids differ.
+    """
+    require_same_grid(labels.geometry, reference.geometry, "The labels", "the reference")
+    regions, row = np.unique(labels.labels, return_inverse=True)
+    classes, table = _contingency(labels.labels, reference.labels)
+    owner = classes[table.argmax(axis=1)].astype(smallest_label_dtype(int(classes.max())))
+    owner[regions == BACKGROUND] = BACKGROUND
+    rows = {one.id: one for one in (*default_regions(classes.tolist()), *reference.regions)}
+    return Segmentation(owner[row.reshape(labels.labels.shape)], tuple(rows[i] for i in sorted(rows)), labels.geometry)
 
 
 def _contingency(labels: NDArray[np.unsignedinteger], reference: NDArray[np.unsignedinteger]) -> tuple[NDArray[Any], NDArray[np.float64]]:

@@ -1,0 +1,226 @@
+"""The one way out: a segmentation to any format, as a file's name ends; and the labels of any format back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_strata.errors import WriteError
+from napari_strata.export.dicom_seg import check_series, read_dicom_seg, write_dicom_seg
+from napari_strata.export.itksnap import DESCRIPTION_SUFFIXES, description_text
+from napari_strata.export.mesh import Mesh, region_meshes
+from napari_strata.export.mesh_files import MESH_SUFFIXES, stage_meshes
+from napari_strata.export.tables import TABLE_SUFFIXES, check_parquet, write_table
+from napari_strata.io import files
+from napari_strata.io.atomic import atomic_path, file_suffix
+from napari_strata.io.dicom import is_segmentation
+from napari_strata.io.files import LABEL_SUFFIXES, stage_labels
+from napari_strata.measure import agree, join_by_overlap, measure_regions, require_same_grid
+from napari_strata.regrid import labels_on_grid
+from napari_strata.settings import ExportSettings
+from napari_strata.volume import Geometry, Progress, Segmentation, Volume, no_progress
+
+DICOM_SUFFIX = ".dcm"
+FORMATS = {
+    "NIfTI labels": (".nii.gz", ".nii"),
+    "3D Slicer segmentation": (".seg.nrrd",),
+    "DICOM segmentation": (DICOM_SUFFIX,),
+    "NRRD, MetaImage or FreeSurfer labels": tuple(suffix for suffix in LABEL_SUFFIXES if not suffix.startswith((".nii", ".seg"))),
+    "Surfaces": MESH_SUFFIXES,
+    "ITK-SNAP label description": DESCRIPTION_SUFFIXES,
+    "Table of measures": TABLE_SUFFIXES,
+}
+"""What `write` makes, for people, with the endings of the names in lower case."""
+EXPORT_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+"""Endings that `write` knows, in lower case."""
+
+_FIELD = re.compile(r"\{(id|name)\}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What is known besides the labels; formats take what they need.
+
+    Parameters
+    ----------
+    scan : Volume or None
+        The scan that the labels lie on. DICOM SEG needs it, tables take intensities from it, label files its own grid.
+    confidence : (z, y, x) float array or None
+        Of every voxel, in [0, 1], for tables: ``proposal.confidence[proposal.supervoxels]``.
+    reference : Segmentation or None
+        Labels to compare with, for tables: id by id, or with ``ExportSettings(match="overlap")`` after regions were joined.
+    """
+
+    scan: Volume | None = None
+    confidence: NDArray[np.floating] | None = None
+    reference: Segmentation | None = None
+
+
+def write(
+    segmentation: Segmentation,
+    path: str | Path,
+    *,
+    scan: Volume | None = None,
+    known: Known | None = None,
+    settings: ExportSettings | None = None,
+    sidecar: bool = True,
+    on_progress: Progress = no_progress,
+) -> Path:
+    """Write a segmentation in the format that the name ends in.
+
+    ============================================  =========================================================
+    .nii .nii.gz .nrrd .mha .mgh .mgz              label volume on the scan's own grid, region table beside it
+    .seg.nrrd                                      the same for 3D Slicer, names and colours inside
+    .dcm                                           DICOM SEG that refers to the scan's series (extra `dicom`)
+    .stl .obj .ply                                 closed surfaces in mm
+    .label .txt                                    ITK-SNAP label description (names and colours only)
+    .csv .tsv .parquet                             one row of measures per region
+    ============================================  =========================================================
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+        Labels, region table and geometry.
+    path : str or Path
+        The file. For meshes "{id}" and "{name}" in it stand for each region's, and give a file per region.
+    scan : Volume, optional
+        The scan that the labels lie on; short for ``known=Known(scan)``.
+    known : Known, optional
+        Scan, confidence and reference.
+    settings : ExportSettings, optional
+        Space and smoothing of meshes, kind of DICOM SEG, tolerance.
+    sidecar : bool
+        Whether label volumes get labels.json beside labels.nii.gz.
+    on_progress : callable
+        Raise `Cancelled` in it to stop; nothing is written then.
+
+    Returns
+    -------
+    Path
+        The file, or the folder of the files.
+
+    Raises
+    ------
+    WriteError
+        If the ending is not known, what the format needs is missing, the scan would be replaced, or a file cannot be
+        written; nothing new stands under any final name then.
+    GeometryError
+        If labels, scan and reference do not lie on one grid; `labels_on_grid` brings labels to a scan's.
+    """
+    if known is None:
+        known = Known(scan)
+    return write_together(segmentation, [path], known=known, settings=settings, sidecar=sidecar, on_progress=on_progress)[0]
+
+
+def write_together(
+    segmentation: Segmentation,
+    paths: Sequence[str | Path],
+    *,
+    known: Known | None = None,
+    settings: ExportSettings | None = None,
+    sidecar: bool = True,
+    on_progress: Progress = no_progress,
+) -> tuple[Path, ...]:
+    """Write a segmentation in several formats; all files or none. See `write`."""
+    chosen, beside = settings or ExportSettings(), known or Known()
+    targets = [Path(path) for path in paths]
+    check_paths(targets, beside)
+    if beside.scan is not None:
+        require_same_grid(segmentation.geometry, beside.scan.geometry, "The labels", "the scan")
+        segmentation = replace(segmentation, geometry=beside.scan.geometry)
+    with ExitStack() as together:
+        for target in targets:
+            suffix = file_suffix(target)
+            if suffix in LABEL_SUFFIXES:
+                stage_labels(segmentation, target, together, sidecar=sidecar)
+            elif suffix == DICOM_SUFFIX:
+                unfinished = together.enter_context(atomic_path(target))
+                write_dicom_seg(segmentation, unfinished, check_series(beside.scan, target), segments=chosen.dicom_segments)
+            elif suffix in MESH_SUFFIXES:
+                _stage_surfaces(segmentation, target, together, chosen, on_progress)
+            elif suffix in DESCRIPTION_SUFFIXES:
+                together.enter_context(atomic_path(target)).write_text(description_text(segmentation.regions), encoding="utf-8")
+            else:
+                _stage_table(segmentation, target, together, beside, chosen)
+    return tuple(target.parent if _FIELD.search(target.name) else target for target in targets)
+
+
+def check_paths(paths: Sequence[Path], known: Known) -> None:
+    """Say early that something cannot be written.
+
+    Raises
+    ------
+    WriteError
+        See `write`.
+    """
+    for path in paths:
+        suffix = file_suffix(path)
+        if suffix not in EXPORT_SUFFIXES:
+            raise WriteError(f"Cannot write {path}: the name must end in {', '.join(EXPORT_SUFFIXES[:-1])} or {EXPORT_SUFFIXES[-1]}.")
+        if _FIELD.search(path.name) and suffix not in MESH_SUFFIXES:
+            raise WriteError(f"Cannot write {path}: only meshes ({', '.join(MESH_SUFFIXES)}) come as one file per region.")
+        if known.scan is not None and known.scan.path and path.resolve() == Path(known.scan.path).resolve():
+            raise WriteError(f"{path} is the scan itself. Choose another name.")
+        if suffix == DICOM_SUFFIX:
+            check_series(known.scan, path)
+        if suffix == ".parquet":
+            check_parquet()
+
+
+def read_labels(path: str | Path, *, like: Volume | Geometry | None = None) -> Segmentation:
+    """Read labels of any format that keeps voxels: label volumes, .seg.nrrd, DICOM SEG.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    like : Volume or Geometry, optional
+        A scan on whose grid the labels are wanted: by nearest neighbour, exact where the two share their voxels.
+
+    Raises
+    ------
+    ReadError
+        If the file cannot be read as labels.
+    GeometryError
+        If the geometry cannot be used, or no label lies on the grid of `like`.
+    """
+    found = read_dicom_seg(path) if is_segmentation(path) else files.read_labels(path)
+    if like is None:
+        return found
+    return labels_on_grid(found, like.geometry if isinstance(like, Volume) else like)
+
+
+def _stage_surfaces(segmentation: Segmentation, path: Path, together: ExitStack, settings: ExportSettings, on_progress: Progress) -> None:
+    space = settings.mesh_space
+    meshes = list(region_meshes(segmentation, smooth_vox=settings.mesh_smooth_vox, space=space, on_progress=on_progress))
+    if not meshes:
+        raise WriteError(f"Cannot write {path}: there is no region with voxels, so there is no surface.")
+    if not _FIELD.search(path.name):
+        stage_meshes(meshes, path, together, space=space)
+        return
+    targets = [_own_path(path, mesh) for mesh in meshes]
+    if len(set(targets)) < len(targets):
+        raise WriteError(f"Cannot write {path}: two regions have the same name. Put {{id}} into the file's name too.")
+    for mesh, target in zip(meshes, targets, strict=True):
+        stage_meshes([mesh], target, together, space=space)
+
+
+def _own_path(path: Path, mesh: Mesh) -> Path:
+    """Put a region's id and name where "{id}" and "{name}" stand; what file systems dislike becomes "_"."""
+    words = {"id": str(mesh.region.id), "name": re.sub(r"[^\w-]+", "_", mesh.region.name).strip("_") or "region"}
+    return path.with_name(_FIELD.sub(lambda field: words[field[1]], path.name))
+
+
+def _stage_table(segmentation: Segmentation, path: Path, together: ExitStack, known: Known, settings: ExportSettings) -> None:
+    if known.reference is not None and settings.match == "overlap":
+        segmentation = join_by_overlap(segmentation, known.reference)
+    measures = measure_regions(segmentation, known.scan, confidence=known.confidence)
+    agreements = () if known.reference is None else agree(segmentation, known.reference, tolerance_mm=settings.tolerance_mm)
+    modality = None if known.scan is None else known.scan.modality
+    write_table(measures, together.enter_context(atomic_path(path)), modality=modality, agreements=agreements)

@@ -1,0 +1,57 @@
+"""The hash of a scan's files, to know it again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from napari_strata.errors import ReadError
+from napari_strata.io.atomic import file_suffix
+from napari_strata.io.dicom import is_segmentation
+
+
+def hash_file(path: str | Path) -> str:
+    """Give the SHA-256 of a scan's bytes, to know it again.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file, with its second half for .hdr/.img, .mhd and .nhdr; or a folder, whose files count in any order and
+        under any name; segmentations that were put beside the images do not.
+
+    Raises
+    ------
+    ReadError
+        If it cannot be read.
+    """
+    source = Path(path)
+    try:
+        if not source.is_dir():
+            files = [source, *_companions(source)]
+            return _digest(files[0]) if len(files) == 1 else _joined([_digest(file) for file in files])
+        return _joined(sorted(_digest(file) for file in source.rglob("*") if file.is_file() and not is_segmentation(file)))
+    except OSError as err:
+        raise ReadError(f"Cannot read {source}: {err.strerror}. Check the path.") from err
+
+
+def _companions(path: Path) -> Iterator[Path]:
+    """Give the file that holds the voxels of a header file, or the other half of a pair."""
+    suffix = file_suffix(path)
+    if suffix in (".hdr", ".img"):
+        yield path.with_suffix(".img" if suffix == ".hdr" else ".hdr")
+    elif suffix in (".mhd", ".nhdr"):
+        for line in path.read_text(encoding="latin-1").splitlines():
+            key, _, value = line.replace(":", "=", 1).partition("=")
+            other = path.parent / value.strip()
+            if key.strip().lower() in ("elementdatafile", "data file", "datafile") and other.is_file():
+                yield other
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _joined(digests: list[str]) -> str:
+    return hashlib.sha256("\n".join(digests).encode("ascii")).hexdigest()
