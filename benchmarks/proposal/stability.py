@@ -52,7 +52,9 @@ def small_changes(volume: Volume, inside: NDArray[np.bool_], seed: int = 0) -> I
 def stability_figures(
     proposal: Proposal, inside: NDArray[np.bool_], propose: Callable[[Volume], Proposal]
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Give, for each change, the adjusted Rand index of tissues (16) and regions (100) over the body's voxels.
+    """Give, for each change, the adjusted Rand index of tissues (4 and 16) and regions (100).
+
+    Over the body's voxels, and over the whole image, where air is a region like any other.
 
     Parameters
     ----------
@@ -66,8 +68,11 @@ def stability_figures(
     before = _cuts(proposal)
     for change in small_changes(proposal.volume, inside):
         after = _cuts(propose(change.volume))
-        yield change.name, {f"ARI, {name}": adjusted_rand(before[name][inside], change.undo(after[name])[inside]) for name in before}
+        undone = {name: change.undo(labels) for name, labels in after.items()}
+        figures = {f"ARI, {name}": adjusted_rand(before[name][inside], undone[name][inside]) for name in before}
+        whole = {f"whole image, {name}": adjusted_rand(before[name].ravel(), undone[name].ravel()) for name in before}
+        yield change.name, figures | whole
 
 
 def _cuts(proposal: Proposal) -> dict[str, NDArray[np.integer]]:
-    return {"tissues 16": proposal.tissues(16).labels, "regions 100": proposal.regions(100).labels}
+    return {"tissues 4": proposal.tissues(4).labels, "tissues 16": proposal.tissues(16).labels, "regions 100": proposal.regions(100).labels}
