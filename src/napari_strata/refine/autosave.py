@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from napari_strata.errors import CaseError
 from napari_strata.io.atomic import file_suffix
-from napari_strata.refine.case import CaseContents, scan_hash, write_archive
+from napari_strata.refine.case import CaseContents, known_hash, write_archive
 from napari_strata.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -93,11 +93,14 @@ class Autosave:
         self._writer: threading.Thread | None = None
         self._turn = threading.Lock()
         self._file = journal.open("r+b", buffering=0)
-        self._file.truncate(size)
+        if os.fstat(self._file.fileno()).st_size > size:
+            self._file.truncate(size)
 
     @classmethod
-    def begin(cls, contents: CaseContents, folder: Path | None = None) -> Self:
+    def begin(cls, contents: CaseContents, folder: Path | None = None, *, is_saved: bool = True) -> Self:
         """Start a journal beside the scan, else in the user's state folder; the case file follows in a thread of its own.
+
+        `is_saved` tells whether another file holds what was done so far.
 
         Raises
         ------
@@ -105,7 +108,7 @@ class Autosave:
             If neither folder can be written to.
         """
         volume, token = contents.proposal.volume, secrets.token_hex(4)
-        header = _header(contents)
+        header = {**_header(contents), "unsaved": not is_saved}
         text = _MAGIC + json.dumps(header).encode() + b"\n"
         problems = []
         for place in [folder] if folder is not None else folders_for(volume):
@@ -278,7 +281,7 @@ def scan_key(volume: Volume) -> dict[str, Any]:
     """Give what tells a scan from others: where it lies, else a hash of its voxels."""
     if volume.path:
         return {"path": str(Path(volume.path).absolute()), "index": volume.index, "series": volume.series}
-    return {"hash": scan_hash(volume.data)}
+    return {"hash": known_hash(volume)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

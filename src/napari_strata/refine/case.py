@@ -202,7 +202,6 @@ def _tree(arrays: dict[str, NDArray[Any]], name: TreeName) -> Hierarchy:
 
 def _volume_record(volume: Volume) -> dict[str, Any]:
     data = cast(Any, volume.data)
-    known = data.scan_hash if isinstance(data, ScanOnDisk) else scan_hash(volume.data)
     file = volume.geometry.file
     return {
         "shape": volume.geometry.shape_zyx,
@@ -215,7 +214,7 @@ def _volume_record(volume: Volume) -> dict[str, Any]:
         "index": volume.index,
         "series": volume.series,
         "dtype": data.dtype.str,
-        "hash": known,
+        "hash": known_hash(volume),
     }
 
 
@@ -231,6 +230,12 @@ def _from_plain(value: Any) -> Any:
     if isinstance(value, dict) and "base64" in value:
         return base64.b64decode(value["base64"])
     return tuple(value) if isinstance(value, list) else value
+
+
+def known_hash(volume: Volume) -> str:
+    """Give a scan's hash, without reading it where it is on the disk still."""
+    data = cast(Any, volume.data)
+    return data.scan_hash if isinstance(data, ScanOnDisk) else scan_hash(volume.data)
 
 
 def scan_hash(data: NDArray[np.generic]) -> str:

@@ -141,12 +141,13 @@ def find_unfinished(scan: str | Path | Volume | None = None, *, folder: str | Pa
 def _unfinished(journal: Path, logged: autosave.Logged) -> Unfinished | None:
     since = next((i for i in range(len(logged.records) - 1, -1, -1) if logged.records[i].kind == autosave.SAVED), -1)
     edits = [record for record in logged.records[since + 1 :] if record.kind != autosave.SNAPSHOT]
-    if not edits:
+    before = int(logged.header["done"]) if logged.header.get("unsaved") and since < 0 else 0
+    if not edits and not before:
         return None
     steps = [record for record in logged.records if record.kind in (autosave.ADD, autosave.REPLACE)]
     changed = datetime.datetime.fromtimestamp(journal.stat().st_mtime)
     last = Step.from_bytes(steps[-1].payload).name if steps else ""
-    return Unfinished(journal, str(logged.header["name"]), str(logged.header["scan"].get("path", "")), changed, len(edits), last)
+    return Unfinished(journal, str(logged.header["name"]), str(logged.header["scan"].get("path", "")), changed, before + len(edits), last)
 
 
 def _followed(contents: CaseContents, records: list[autosave.Record]) -> CaseContents:

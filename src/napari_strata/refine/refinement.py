@@ -101,6 +101,7 @@ class Refinement(RegionEditing):
         self._start = start
         self._journal = Journal()
         self._autosave: saving.Autosave | None = None
+        self._is_saved = True
         self._listeners: list[Callable[[Change], None]] = []
         self._changing = threading.RLock()
 
@@ -244,8 +245,14 @@ class Refinement(RegionEditing):
         WriteError
             If the file cannot be written; nothing stands under its name then that was not there before.
         """
-        write_case(path, self._contents())
-        self._log(saving.SAVED)
+        with self._changing:
+            contents, steps = self._contents(), self.history
+        write_case(path, contents)
+        with self._changing:
+            if self.history == steps:
+                self._is_saved = True
+                if self._autosave is not None:
+                    self._autosave.append(saving.SAVED, self.next_id)
 
     @classmethod
     def load(cls, path: str | Path, *, volume: Volume | None = None) -> Self:
@@ -275,7 +282,7 @@ class Refinement(RegionEditing):
     def taken_up(cls, contents: CaseContents, saver: saving.Autosave) -> Self:
         """Go on with work that a journal on the disk holds, and with that journal."""
         work = cls._from(contents)
-        work._autosave = saver
+        work._autosave, work._is_saved = saver, False
         return work
 
     def _contents(self) -> CaseContents:
@@ -305,7 +312,8 @@ class Refinement(RegionEditing):
         """
         with self._changing:
             if self._autosave is None:
-                self._autosave = saving.Autosave.begin(self._contents(), None if folder is None else Path(folder))
+                place = None if folder is None else Path(folder)
+                self._autosave = saving.Autosave.begin(self._contents(), place, is_saved=self._is_saved)
             return self._autosave.journal
 
     @property
@@ -349,6 +357,7 @@ class Refinement(RegionEditing):
             self._log(saving.SNAPSHOT, saving.count_bytes(count) + packed)
 
     def _log(self, kind: bytes, payload: bytes = b"") -> None:
+        self._is_saved = False
         if self._autosave is not None:
             self._autosave.append(kind, self.next_id, payload)
 

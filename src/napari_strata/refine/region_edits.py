@@ -317,7 +317,7 @@ class Mirror:
         if not (np.isfinite(normal).all() and length > 1e-9 and np.isfinite(self.point_ras_mm).all()):
             raise EditError("The plane of a mirror needs a point and a direction in mm that is not zero.")
         name = state.name(self.region)
-        fresh = self.target not in state.rows and not (present_ids(state, pieces) == self.target).any()
+        fresh = self.target not in (BACKGROUND, *state.rows) and not (present_ids(state, pieces) == self.target).any()
         source = _scene(state, pieces, [self.region])
         state = require_target(state, pieces, self.target)
         if fresh:

@@ -86,8 +86,8 @@ def _labelled(state: State, pieces: Pieces, labels: NDArray[Any], rows: dict[int
         return state
     state = cut_pieces(state, pieces, other, places[labels[other]])
     held, at = np.unique(pieces_at(state, pieces, other), return_index=True)
-    owner = state.owner.copy()
-    owner[held] = np.where(labels[other[at]] == BACKGROUND, FOLLOW, labels[other[at]])
+    owner, cut = state.owner.copy(), labels[other[at]].astype(np.int32)
+    owner[held] = np.where(cut == BACKGROUND, FOLLOW, cut)
     return replace(state, owner=owner)
 
 
