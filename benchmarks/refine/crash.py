@@ -43,7 +43,7 @@ def killed(case: Path, folder: Path, seed: int, first: int, lines: int, wait_s: 
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as process:
         assert process.stdout is not None
-        said = [line for line, _ in zip(iter(process.stdout.readline, ""), range(lines), strict=False)]
+        said = list(itertools.islice(iter(process.stdout.readline, ""), lines))
         time.sleep(wait_s)
         process.kill()
         said += process.stdout.readlines()
@@ -58,12 +58,12 @@ def crash(proposal: Proposal, *, kills: int, edits: int, seed: int = 0) -> dict[
     reaching the disk and its being reported, after that one.
     """
     rng = np.random.default_rng(seed)
-    never_killed = Refinement(proposal, regions=20)
     equal, done, ahead, lost = 0, 0, 0, []
     with tempfile.TemporaryDirectory() as name:
         case, folder = Path(name) / "case.strata", Path(name) / "work"
         folder.mkdir()
-        never_killed.save(case)
+        Refinement(proposal, regions=20).save(case)
+        never_killed = Refinement.load(case)
         for kill in range(kills):
             lines = max(1, round((edits - done) / (kills - kill) + int(rng.integers(-1, 2))))
             said = killed(case, folder, seed, done, lines, float(rng.uniform(0, 0.03)))
@@ -72,7 +72,7 @@ def crash(proposal: Proposal, *, kills: int, edits: int, seed: int = 0) -> dict[
             done = said[-1][0]
             assert digest(never_killed) == said[-1][1], "the killed process went another way"
             found = find_unfinished(folder=folder)
-            work = found[0].resume(proposal=proposal) if found else Refinement(proposal, regions=20)
+            work = found[0].resume(proposal=never_killed.proposal) if found else Refinement.load(case)
             state = digest(work)
             if state != digest(never_killed):
                 random_edit(never_killed, np.random.default_rng([seed, done]))

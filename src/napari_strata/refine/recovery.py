@@ -185,4 +185,5 @@ def _carried_out(proposal: Proposal, logged: autosave.Logged) -> Refinement:
             journal.add(Step.from_bytes(record.payload))
         elif record.kind == autosave.MOVE:
             journal.move(record.count)
-    return work.with_steps([*journal.done, *reversed(journal.undone)], done=len(journal.done))
+    next_id = logged.records[-1].next_id if logged.records else work.next_id
+    return work.with_steps([*journal.done, *reversed(journal.undone)], done=len(journal.done), next_id=next_id)

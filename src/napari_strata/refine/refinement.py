@@ -206,10 +206,12 @@ class Refinement(RegionEditing):
             If it began from labels that do not fit the scan.
         """
         work = self._started(Pieces(proposal), self._start)
-        return work.with_steps(self._journal.done, done=len(self._journal.done))
+        return work.with_steps(self._journal.done, done=len(self._journal.done), next_id=self.next_id)
 
-    def with_steps(self, steps: list[Step], *, done: int) -> Self:
+    def with_steps(self, steps: list[Step], *, done: int, next_id: int) -> Self:
         """Carry out steps of another journal, all of them, then undo those past the first `done`; gives itself.
+
+        `next_id` is the id that came next there.
 
         Raises
         ------
@@ -221,6 +223,7 @@ class Refinement(RegionEditing):
                 self._state = replace(self._state, next_id=step.first_id)
                 self._do(step.edit)
             self.jump(done)
+            self._state = replace(self._state, next_id=max(next_id, self.next_id))
         return self
 
     def on_change(self, callback: Callable[[Change], None]) -> Callable[[], None]:
