@@ -15,7 +15,7 @@ from napari_strata.refine.owner import FOLLOW, MAX_REGION_ID, State, pieces_at, 
 from napari_strata.refine.packing import pack, unpack
 from napari_strata.refine.pieces import Pieces
 from napari_strata.refine.records import row_from_values, row_values
-from napari_strata.volume import BACKGROUND, Region, Segmentation, default_regions
+from napari_strata.volume import BACKGROUND, Geometry, Region, Segmentation, default_regions
 
 _MOST_PAIRS = 50_000_000
 """Above this many pairs of supervoxel and label they are counted by sorting."""
@@ -48,12 +48,7 @@ class Start:
         EditError
             If a label is too large for a region id.
         """
-        geometry, other = proposal.volume.geometry, segmentation.geometry
-        if other.shape_zyx != geometry.shape_zyx or not np.allclose(other.affine, geometry.affine, atol=1e-2):
-            raise GeometryError(
-                f"The labels' grid {other.shape_zyx} is not that of the scan {geometry.shape_zyx}, or lies elsewhere. "
-                "Resample them with `strata convert --like SCAN`, or give the scan that they were drawn on."
-            )
+        check_grid(proposal.volume.geometry, segmentation.geometry)
         highest = int(segmentation.labels.max(initial=0))
         if highest > MAX_REGION_ID:
             raise EditError(f"Label {highest} is too large for a region id. Renumber the labels to at most {MAX_REGION_ID}.")
@@ -70,6 +65,24 @@ class Start:
         arrays, values = unpack(self.labels)
         rows = {row.id: row for row in map(row_from_values, values["rows"])}
         return _labelled(state, pieces, arrays["labels"], rows)
+
+
+def check_grid(scan: Geometry, labels: Geometry) -> None:
+    """Check that labels lie on a scan's grid.
+
+    Raises
+    ------
+    GeometryError
+        If they do not: a corner lies a tenth of a voxel or more from where the scan has it.
+    """
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in scan.shape_zyx], indexing="ij")).reshape(3, -1).T
+    same = labels.shape_zyx == scan.shape_zyx
+    away_mm = np.linalg.norm(scan.world_from_voxel(corners) - labels.world_from_voxel(corners), axis=1).max() if same else np.inf
+    if away_mm > 0.1 * scan.spacing_zyx_mm.min():
+        where = f"lies up to {away_mm:.1f} mm off" if same else f"is {labels.shape_zyx}, that of the scan {scan.shape_zyx}"
+        raise GeometryError(
+            f"The labels' grid {where}. Resample them with `strata convert --like SCAN`, or give the scan that they were drawn on."
+        )
 
 
 def _labelled(state: State, pieces: Pieces, labels: NDArray[Any], rows: dict[int, Region]) -> State:
