@@ -133,12 +133,18 @@ def _agrees(work: Refinement, proposal: Proposal) -> bool:
     return start and digest(work) == before and np.array_equal(work.replay(proposal).labels, work.labels)
 
 
-def sample_proposal(supervoxels: int) -> Proposal:
-    """Propose on the sample head, coarsely: a proposal of the usual make in some seconds."""
+def sample_proposal(supervoxels: int, side: int) -> Proposal:
+    """Propose on the middle of the sample head, coarsely: a proposal of the usual make in some seconds."""
     import napari_strata as strata
 
-    settings = strata.ProposeSettings(method="gmm-mrf", working_spacing_mm=3.0, supervoxels=supervoxels, flatten_bias="off")
-    return strata.propose(strata.read(ROOT / "sample_scans" / "head_t1.nii.gz"), settings=settings, threads=1)
+    volume = strata.read(ROOT / "sample_scans" / "head_t1.nii.gz")
+    box = tuple(slice(max(0, (n - side) // 2), (n + side) // 2) for n in volume.data.shape)
+    affine = volume.geometry.affine.copy()
+    affine[:3, 3] = volume.geometry.world_from_voxel([part.start for part in box])
+    data = np.ascontiguousarray(volume.data[box])
+    middle = strata.Volume(data, strata.Geometry(data.shape, affine), volume.modality, "middle of the sample head")  # type: ignore[arg-type]
+    settings = strata.ProposeSettings(method="gmm-mrf", supervoxels=supervoxels, flatten_bias="off")
+    return strata.propose(middle, settings=settings, threads=1)
 
 
 def main() -> None:
@@ -148,14 +154,15 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=200)
     parser.add_argument("--long", type=int, default=0, metavar="EDITS")
     parser.add_argument("--case", type=Path, help="a case whose proposal is used, instead of the sample head's")
-    parser.add_argument("--supervoxels", type=int, default=3000)
+    parser.add_argument("--supervoxels", type=int, default=1500)
+    parser.add_argument("--side", type=int, default=64, help="voxels a side that are used of the sample head")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
         child(Path(asked.child[0]), Path(asked.child[1]), int(asked.child[2]), int(asked.child[3]))
         return
-    proposal = Refinement.load(asked.case).proposal if asked.case else sample_proposal(asked.supervoxels)
+    proposal = Refinement.load(asked.case).proposal if asked.case else sample_proposal(asked.supervoxels, asked.side)
     if asked.long:
         figures = long_run(proposal, edits=asked.long, seed=asked.seed)
     else:

@@ -30,9 +30,9 @@ from napari_strata.refine.owner import (
     own_region,
     paint_voxels,
     painted_at,
+    piece_table,
     pieces_at,
     region_of_voxels,
-    region_table,
     require_regions,
     require_target,
     require_unlocked,
@@ -128,7 +128,7 @@ class Split:
         require_unlocked(state, [self.region])
         if self.into < 2:
             raise EditError(f"A region is split into 2 parts or more, not {self.into}.")
-        members = np.flatnonzero(region_table(state, pieces) == self.region)
+        members = np.flatnonzero(piece_table(state, pieces) == self.region)
         leaves, leaf = np.unique(roots(state, pieces, members), return_inverse=True)
         if len(leaves) < 2:
             raise EditError(f"{state.name(self.region)} lies in one supervoxel and cannot be split so. Split it along a line, or paint.")
@@ -155,7 +155,7 @@ class Assign:
     def apply(self, state: State, pieces: Pieces) -> Outcome:
         """Move the supervoxels; scribbles elsewhere will not move them again."""
         ids = np.unique(pieces_at(state, pieces, pieces.flat_from_ras(self.points_ras_mm)))
-        require_unlocked(state, region_table(state, pieces)[ids].tolist())
+        require_unlocked(state, piece_table(state, pieces)[ids].tolist())
         state = require_target(state, pieces, self.region)
         state = give(state, ids, self.region, pointed=True)
         return Outcome(state, f"Assign: {state.name(self.region)}, {len(ids)} supervoxels", (self.region,))
@@ -260,7 +260,7 @@ def _take_stroke(state: State, pieces: Pieces, stroke: Stroke, by_brightness: bo
     seen, regions = _evidence(state)
     held, holders = pieces_at(state, pieces, stroke.voxels), pieces_at(state, pieces, seen)
     crossed = np.unique(held)
-    locked = np.isin(region_table(state, pieces)[crossed], state.locked_ids())
+    locked = np.isin(piece_table(state, pieces)[crossed], state.locked_ids())
     taken = ~locked & ~_strayed(pieces, stroke, roots(state, pieces, crossed))
     lost = np.isin(held, crossed[~taken])
     rival = (state.given[holders] == regions) & (regions != stroke.region)
@@ -304,7 +304,7 @@ def _spread(state: State, pieces: Pieces, crossed: NDArray[np.integer], scribble
 
     Whole supervoxels are told apart; what was cut from one follows with it, as far as it is free to.
     """
-    table, base, locked = region_table(state, pieces), base_owner(state), state.locked_ids()
+    table, base, locked = piece_table(state, pieces), base_owner(state), state.locked_ids()
     here = scribble.scope == "here"
     own = table if here else base_table(state, pieces)
     free = (state.given == NOT_GIVEN) & ~np.isin(table, locked)

@@ -226,7 +226,7 @@ def _changed_values(old: State, new: State) -> dict[str, Any]:
     return values
 
 
-def changed_voxels(old: State, new: State) -> NDArray[np.int64]:
+def painted_changes(old: State, new: State) -> NDArray[np.int64]:
     """Give the flat voxels (ascending) that were painted, unpainted or cut between two states."""
     found = [layer_changes(*[(getattr(state, v), getattr(state, w)) for state in (old, new)]) for v, w in _LAYERS.values()]
     return np.union1d(*found)

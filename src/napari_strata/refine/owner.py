@@ -146,9 +146,14 @@ def _filled(owner: NDArray[np.int32], state: State, pieces: Pieces) -> NDArray[n
     return np.where(owner == FOLLOW, of_pieces(ids[pieces.ranks(state.tree, state.n)], state), owner)
 
 
-def region_table(state: State, pieces: Pieces) -> NDArray[np.int32]:
+def piece_table(state: State, pieces: Pieces) -> NDArray[np.int32]:
     """Give the region of each piece, (n + k,): its owner, else what the cut says."""
     return _filled(state.owner, state, pieces)
+
+
+def region_table(state: State, pieces: Pieces) -> NDArray[np.int32]:
+    """Give the region of each supervoxel, (n,), without what was cut from it or painted on it; see `loose_voxels` for those."""
+    return piece_table(state, pieces)[: pieces.proposal.n_supervoxels]
 
 
 def base_owner(state: State) -> NDArray[np.int32]:
@@ -186,7 +191,7 @@ def own_region(state: State, pieces: Pieces, region: int) -> State:
         return state
     owner, before = state.owner.copy(), state.before.copy()
     before[(state.before != NOT_SPREAD) & (base_table(state, pieces) == region)] = region
-    owner[region_table(state, pieces) == region] = region
+    owner[piece_table(state, pieces) == region] = region
     rows = {**state.rows, region: state.row(region)}
     rank_ids = {tree: np.where(ids == region, 0, ids).astype(np.int32) for tree, ids in state.rank_ids.items()}
     return replace(state, owner=owner, before=before, rows=rows, rank_ids=rank_ids, next_id=max(state.next_id, region + 1))
@@ -222,10 +227,16 @@ def pieces_at(state: State, pieces: Pieces, flat_voxels: NDArray[np.integer]) ->
     return np.where(cut >= 0, cut, found)
 
 
+def loose_voxels(state: State, pieces: Pieces) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Give the voxels (flat, ascending) that do not follow their supervoxel, cut or painted, and the region that each is shown as."""
+    cut = state.cut_voxels, piece_table(state, pieces)[state.cut_pieces]
+    return overlaid(*cut, state.painted_voxels, state.painted_regions)
+
+
 def region_of_voxels(state: State, pieces: Pieces, flat_voxels: NDArray[np.integer]) -> NDArray[np.int32]:
     """Give the region that each voxel is shown as."""
     painted = painted_at(state, flat_voxels)
-    return np.where(painted >= 0, painted, region_table(state, pieces)[pieces_at(state, pieces, flat_voxels)])
+    return np.where(painted >= 0, painted, piece_table(state, pieces)[pieces_at(state, pieces, flat_voxels)])
 
 
 def join(state: State, pieces: Pieces, ids: list[int]) -> State:
@@ -258,7 +269,7 @@ def new_id(state: State) -> tuple[int, State]:
 
 def present_ids(state: State, pieces: Pieces) -> NDArray[np.int32]:
     """Give the ids that some piece or painted voxel has, ascending, region 0 left out."""
-    held = np.bincount(region_table(state, pieces))
+    held = np.bincount(piece_table(state, pieces))
     held[BACKGROUND] = 0
     return np.union1d(np.flatnonzero(held), state.painted_regions[state.painted_regions != BACKGROUND]).astype(np.int32)
 

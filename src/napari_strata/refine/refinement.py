@@ -17,8 +17,8 @@ from napari_strata.refine import autosave as saving
 from napari_strata.refine.case import CaseContents, read_case, write_case
 from napari_strata.refine.cutting import roots
 from napari_strata.refine.edits import Cut, Edit, Outcome
-from napari_strata.refine.journal import SNAPSHOT_EVERY, Journal, Step, changed_voxels, difference, stepped
-from napari_strata.refine.owner import State, region_table
+from napari_strata.refine.journal import SNAPSHOT_EVERY, Journal, Step, difference, painted_changes, stepped
+from napari_strata.refine.owner import State, piece_table
 from napari_strata.refine.pieces import Box, Pieces
 from napari_strata.refine.region_editing import RegionEditing
 from napari_strata.refine.snapshot import state_bytes
@@ -378,11 +378,11 @@ class Refinement(RegionEditing):
 
 def _changed_box(before: State, after: State, pieces: Pieces) -> Box | None:
     """Give a box that holds every voxel whose label differs between two states."""
-    tables = [region_table(state, pieces) for state in (before, after)]
+    tables = [piece_table(state, pieces) for state in (before, after)]
     shared = min(len(table) for table in tables)
     changed = np.flatnonzero(tables[0][:shared] != tables[1][:shared])
     longer = before if len(tables[0]) > shared else after
-    return pieces.box_of(np.unique(roots(longer, pieces, changed)), changed_voxels(before, after))
+    return pieces.box_of(np.unique(roots(longer, pieces, changed)), painted_changes(before, after))
 
 
 def _stop(proposal: Proposal, tree: TreeName, *, regions: int | None, tissues: int | None) -> tuple[TreeName, int]:

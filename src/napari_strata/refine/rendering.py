@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.refine.cutting import roots
-from napari_strata.refine.owner import State, region_table
+from napari_strata.refine.owner import State, piece_table
 from napari_strata.refine.pieces import Box, Pieces
 
 Shape = tuple[int, ...]
@@ -25,7 +25,7 @@ def labels_in_box(state: State, pieces: Pieces, box: Box, dtype: type[np.integer
         An integer type that holds every region id in use.
     """
     shape = pieces.proposal.supervoxels.shape
-    table = region_table(state, pieces).astype(dtype)
+    table = piece_table(state, pieces).astype(dtype)
     labels = table[: pieces.proposal.n_supervoxels][pieces.proposal.supervoxels[box]]
     for voxels, values in ((state.cut_voxels, table[state.cut_pieces]), (state.painted_voxels, state.painted_regions)):
         inside, place = in_box(voxels, box, shape)
@@ -65,7 +65,7 @@ def region_box(state: State, pieces: Pieces, regions: NDArray[np.integer], *, pa
     pad_mm : float
         How far around; one voxel more is added.
     """
-    held = np.unique(roots(state, pieces, np.flatnonzero(np.isin(region_table(state, pieces), regions))))
+    held = np.unique(roots(state, pieces, np.flatnonzero(np.isin(piece_table(state, pieces), regions))))
     box = pieces.box_of(held, state.painted_voxels[np.isin(state.painted_regions, regions)])
     if box is None:
         return None

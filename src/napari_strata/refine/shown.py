@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_strata.proposal.proposal import Proposal, TreeName
-from napari_strata.refine.cutting import piece_sizes, whole_supervoxels
-from napari_strata.refine.owner import State, pieces_at, present_ids, region_of_voxels, region_table
+from napari_strata.refine.cutting import whole_supervoxels
+from napari_strata.refine.owner import State, loose_voxels, present_ids, region_of_voxels, region_table
 from napari_strata.refine.pieces import Box, Pieces
 from napari_strata.refine.rendering import labels_in_box
 from napari_strata.refine.suggestions import Suggestion, suggest
@@ -57,7 +57,7 @@ class Shown:
     @property
     def table(self) -> NDArray[np.int32]:
         """The region of each supervoxel, (n_supervoxels,); voxels that were painted by hand or cut from it are not in it."""
-        return region_table(self._state, self._pieces)[: self.proposal.n_supervoxels]
+        return region_table(self._state, self._pieces)
 
     @property
     def label_dtype(self) -> type[np.unsignedinteger]:
@@ -109,10 +109,11 @@ class Shown:
     @property
     def sizes_vox(self) -> dict[int, int]:
         """The number of voxels of each region in use, background too, counted from the table and not from the scan."""
-        state, table = self._state, region_table(self._state, self._pieces)
-        counts = np.bincount(table, weights=piece_sizes(state, self._pieces), minlength=self.next_id).astype(np.int64)
-        counts -= np.bincount(table[pieces_at(state, self._pieces, state.painted_voxels)], minlength=len(counts))
-        counts += np.bincount(state.painted_regions, minlength=len(counts))
+        state, table = self._state, self.table
+        voxels, regions = loose_voxels(state, self._pieces)
+        counts = np.bincount(table, weights=self._pieces.sizes_vox, minlength=self.next_id).astype(np.int64)
+        counts -= np.bincount(table[self._pieces.supervoxels_at(voxels)], minlength=len(counts))
+        counts += np.bincount(regions, minlength=len(counts))
         return {region: int(counts[region]) for region in np.flatnonzero(counts).tolist()}
 
     def suggestions(self, n: int = 10) -> list[Suggestion]:
