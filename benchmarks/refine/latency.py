@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_strata.errors import EditError
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.refinement import Change, Refinement
 
 
 class Watch:
@@ -62,6 +62,8 @@ def measure(case: Path, strokes: int, seed: int) -> dict[str, object]:
     """Stroke, look, undo and edit regions, each with every edit on the disk before its call returns."""
     rng, watch = np.random.default_rng(seed), Watch()
     work = Refinement.load(case)
+    heard: list[Change] = []
+    work.on_change(heard.append)
     shape = work.proposal.supervoxels.shape
     body = np.argwhere(work.proposal.regions(100).labels[::4, ::4, ::4] > 0) * 4
     whole = tuple(slice(0, n) for n in shape)
@@ -81,6 +83,7 @@ def measure(case: Path, strokes: int, seed: int) -> dict[str, object]:
                     _ = work.regions, work.labels_in(slab)  # type: ignore[arg-type]
 
                 watch.time(f"stroke {scope}: table and visible slice", stroke)
+                watch.time(f"stroke {scope}: then all labels that changed", lambda: heard[-1].box and work.labels_in(heard[-1].box))
                 watch.time("labels of the whole volume", lambda: work.labels)
                 watch.time("undo", work.undo)
                 watch.time("redo", work.redo)

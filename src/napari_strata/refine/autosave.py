@@ -14,6 +14,7 @@ import os
 import secrets
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ _MAGIC = b"strata-journal 1\n"
 _HEAD = struct.Struct("<cIqI")
 """Kind, bytes that follow, next region id, checksum."""
 _COUNT = struct.Struct("<q")
+_PATIENCE_S = 20.0
+"""After this long, a case that the disk did not take is tried again with the next edit."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +94,8 @@ class Autosave:
         self._journal_problem: str | None = None
         self._case_problem: str | None = None
         self._writer: threading.Thread | None = None
+        self._unwritten: CaseContents | None = None
+        self._again_at = 0.0
         self._turn = threading.Lock()
         self._file = journal.open("r+b", buffering=0)
         if os.fstat(self._file.fileno()).st_size > size:
@@ -113,17 +118,20 @@ class Autosave:
         problems = []
         for place in [folder] if folder is not None else folders_for(volume):
             journal = place / f"{Path(volume.path).name or volume.name or 'scan'}.{token}{SUFFIX}".replace(os.sep, "_")
+            lock = None
             try:
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
+                lock = _locked(journal)
                 with journal.open("xb") as file:
                     file.write(text)
                     file.flush()
                     os.fsync(file.fileno())
-                saver = cls(journal, len(text), _locked(journal))
+                saver = cls(journal, len(text), lock)
             except OSError as err:
                 problems.append(f"{place}: {err.strerror or err}")
-                with contextlib.suppress(OSError):
-                    journal.unlink(missing_ok=True)
+                if lock is not None:
+                    lock.release()
+                remove_pair(journal)
                 continue
             saver._write_case(contents)
             return saver
@@ -140,6 +148,8 @@ class Autosave:
         with self._turn:
             self._pending.append(_HEAD.pack(kind, len(payload), next_id, check) + payload)
             self._flush()
+        if self._unwritten is not None and self._case_problem is not None and time.monotonic() > self._again_at:
+            self._write_case(self._unwritten)
 
     def _flush(self) -> None:
         data = b"".join(self._pending)
@@ -164,6 +174,8 @@ class Autosave:
         self._journal_problem = None
 
     def _write_case(self, contents: CaseContents) -> None:
+        self._unwritten, self._again_at = contents, time.monotonic() + _PATIENCE_S
+
         def write() -> None:
             part = self.case.with_name(f"{self.case.name}.part")
             try:
@@ -172,6 +184,7 @@ class Autosave:
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(part, self.case)
+                self._unwritten = self._case_problem = None
             except OSError as err:
                 with contextlib.suppress(OSError):
                     part.unlink(missing_ok=True)

@@ -88,8 +88,10 @@ def smoothed(labels: Labels, sd_vox: NDArray[np.floating], left_out: NDArray[np.
     best = np.zeros(labels.shape, np.float32)
     winner = np.full(labels.shape, -1, np.int64)
     reach = np.ceil(_TRUNCATE * sd_vox).astype(int) + 1
-    ids, inverse = np.unique(labels, return_inverse=True)
-    boxes = ndi.find_objects(inverse.reshape(labels.shape) + 1)
+    ids = np.flatnonzero(np.bincount(labels.ravel()))
+    place = np.zeros(int(ids[-1]) + 1, np.int32)
+    place[ids] = np.arange(1, len(ids) + 1)
+    boxes = ndi.find_objects(place[labels])
     for label, found in zip(ids.tolist(), boxes, strict=True):
         if label in left_out:
             continue

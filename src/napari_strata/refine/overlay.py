@@ -38,4 +38,11 @@ def layer_changes(old: Layer, new: Layer) -> NDArray[np.int64]:
         return np.empty(0, np.int64)
     gone = looked_up(*new, old[0]) != old[1]
     came = looked_up(*old, new[0]) != new[1]
-    return np.union1d(old[0][gone], new[0][came])
+    return merged(old[0][gone], new[0][came])
+
+
+def merged(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give the voxels of two rows (each ascending) as one, each once; much quicker than numpy's union, which does not know the order."""
+    both = np.concatenate([one, other])
+    both.sort(kind="stable")
+    return both[np.append(True, np.diff(both) > 0)] if len(both) else both

@@ -108,8 +108,8 @@ class Unfinished:
 def find_unfinished(scan: str | Path | Volume | None = None, *, folder: str | Path | None = None) -> list[Unfinished]:
     """Find work that a crash left behind, newest first.
 
-    Looks beside the scan and in the user's state folder. Work that still goes on in another process is left out, and so is
-    what holds no edit that a case file does not hold.
+    Looks beside the scan and in the user's state folder. Work that still goes on in another process is left out; what holds no
+    edit that a case file does not hold is taken away.
 
     Parameters
     ----------
@@ -131,10 +131,12 @@ def find_unfinished(scan: str | Path | Volume | None = None, *, folder: str | Pa
     for place in dict.fromkeys(places):
         for journal, logged in autosave.matching(place, fits):
             is_free, lock = autosave.try_lock(journal)
-            if lock is not None:
-                lock.release()
             one = _unfinished(journal, logged) if is_free else None
             found += [one] if one is not None else []
+            if lock is not None:
+                lock.release()
+                if one is None:
+                    autosave.remove_pair(journal)
     return sorted(found, key=lambda one: one.changed, reverse=True)
 
 
