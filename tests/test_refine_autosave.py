@@ -168,6 +168,28 @@ def test_a_folder_that_refuses_sends_the_work_to_the_state_folder(
     assert crash.digest(find_unfinished_after(edited(work), state_folder)) == crash.digest(work)
 
 
+def test_work_in_a_folder_that_became_read_only_goes_on_elsewhere(
+    proposal: Proposal, tmp_path: Path, state_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = edited(Refinement(proposal, regions=10))
+    work.autosave(tmp_path)
+    before = crashed(work)
+    (found,) = find_unfinished(folder=tmp_path)
+    open_file = Path.open
+
+    def refuse(path: Path, mode: str = "r", *args: int, **knobs: int) -> object:
+        if path.parent == tmp_path and "+" in mode:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return open_file(path, mode, *args, **knobs)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", refuse)
+    again = found.resume()
+    assert crash.digest(again) == before
+    again.merge([3, 60])
+    after = crashed(again)
+    assert crash.digest(find_unfinished(folder=state_folder)[0].resume()) == after
+
+
 def test_a_full_disk_is_told_and_loses_nothing(
     proposal: Proposal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -20,7 +20,7 @@ from napari_strata.refine.pieces import Box, Pieces
 
 _EDGE_COST = 8.0
 """How much farther a step is across a usual difference of brightness inside the supervoxel."""
-_DENSE_VOXELS = 2_000_000
+_DENSE_VOXELS = 200_000
 """Above this many voxels of a supervoxel, stroke voxels alone are cut out: blocks of air are not worth a search."""
 
 

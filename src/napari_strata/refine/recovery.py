@@ -79,7 +79,7 @@ class Unfinished:
                 contents = _followed(read_case(case, volume), logged.records)
             except (KeyError, IndexError, ValueError, TypeError) as err:
                 raise CaseError(f"The journal {self.journal} does not follow from its case. Open {case} itself.") from err
-            return Refinement.taken_up(contents, autosave.Autosave(self.journal, logged.size, lock))
+            return self._gone_on(contents, logged.size, lock)
         if proposal is None or logged.header["done"] or logged.header["from_labels"]:
             raise CaseError(f"The case of {self.journal} never reached the disk. Propose the scan again and pass resume(proposal=...).")
         work = _carried_out(proposal, logged)
@@ -88,6 +88,17 @@ class Unfinished:
             lock.release()
         autosave.remove_pair(self.journal)
         return work
+
+    def _gone_on(self, contents: CaseContents, size: int, lock: FileLock | None) -> Refinement:
+        """Go on in the same journal; where that cannot be written to any more, in another one."""
+        try:
+            return Refinement.taken_up(contents, autosave.Autosave(self.journal, size, lock))
+        except OSError:
+            work = Refinement.taken_up(contents, None)
+            work.autosave(autosave.state_folder())
+            if lock is not None:
+                lock.release()
+            return work
 
     def discard(self) -> None:
         """Remove it for good.

@@ -282,8 +282,8 @@ class Refinement(RegionEditing):
         return work
 
     @classmethod
-    def taken_up(cls, contents: CaseContents, saver: saving.Autosave) -> Self:
-        """Go on with work that a journal on the disk holds, and with that journal."""
+    def taken_up(cls, contents: CaseContents, saver: saving.Autosave | None) -> Self:
+        """Go on with work that a journal on the disk holds, and with that journal if it is given."""
         work = cls._from(contents)
         work._autosave, work._is_saved = saver, False
         return work

@@ -58,11 +58,19 @@ class Start:
         return cls("regions", 0, pack({"labels": segmentation.labels.reshape(-1)}, values))
 
     def state(self, pieces: Pieces) -> State:
-        """Make the state before the first edit."""
+        """Make the state before the first edit.
+
+        Raises
+        ------
+        GeometryError
+            If it began from labels of a scan of another size.
+        """
         state = start_state(pieces, self.tree, self.n)
         if self.labels is None:
             return state
         arrays, values = unpack(self.labels)
+        if arrays["labels"].size != pieces.proposal.supervoxels.size:
+            raise GeometryError("The labels that this case began from belong to a scan of another size. Replay it on its own scan.")
         rows = {row.id: row for row in map(row_from_values, values["rows"])}
         return _labelled(state, pieces, arrays["labels"], rows)
 
