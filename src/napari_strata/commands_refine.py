@@ -1,11 +1,13 @@
-"""The command `strata refine`: repeats, starts or takes up work on a scan, without a window."""
+"""The commands `strata refine` (repeats, starts or takes up work on a scan, without a window) and `strata explain`."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from napari_strata.errors import CaseError, SettingsError, WriteError
 from napari_strata.io.atomic import atomic_path
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.terminal import add_settings, check_writable, progress, settings_of
+from napari_strata.volume import BACKGROUND
 
 if TYPE_CHECKING:
     from napari_strata.proposal.proposal import Proposal
@@ -25,7 +28,8 @@ _SUFFIX = ".strata"
 
 
 def add_commands(commands: Any) -> None:
-    """Add `refine` to the command line."""
+    """Add `refine` and `explain` to the command line."""
+    _add_explain(commands)
     parser = commands.add_parser("refine", help="repeat a case's edits, start from labels, or take up work after a crash")
     parser.add_argument("scan", help="NIfTI, NRRD, MHA/MHD, MGH/MGZ, or a DICOM folder")
     parser.add_argument("--index", type=int, help="which volume of a 4D file, from 0")
@@ -44,6 +48,36 @@ def add_commands(commands: Any) -> None:
     add_settings(parser, RunSettings)
     add_settings(parser, ProposeSettings)
     parser.set_defaults(run=_refine)
+
+
+def _add_explain(commands: Any) -> None:
+    parser = commands.add_parser("explain", help="say why a voxel or a region of a case is what it is, as JSON")
+    parser.add_argument("case", type=Path, help=f"case ({_SUFFIX}); the scan is not needed")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--at", type=float, nargs=3, metavar=("R", "A", "S"), help="a place in RAS+ mm")
+    what.add_argument("--voxel", type=int, nargs=3, metavar=("Z", "Y", "X"), help="a voxel, toward Inferior, Posterior and Left")
+    what.add_argument("--region", type=int, metavar="ID", help="a region")
+    parser.set_defaults(run=_explain)
+
+
+def _explain(arguments: argparse.Namespace) -> None:
+    from napari_strata.explain import explain_region, explain_voxel
+    from napari_strata.refine.refinement import Refinement
+
+    work = Refinement.load(arguments.case)
+    if arguments.region is not None:
+        print(json.dumps(asdict(explain_region(work.proposal, work.table, arguments.region)), indent=1))
+        return
+    voxel = arguments.voxel or np.rint(work.volume.geometry.voxel_from_world(arguments.at)).astype(int).tolist()
+    region, origin = work.region_at(voxel), work.origin_at(voxel)
+    card = explain_voxel(work.proposal, work.table, voxel, region=region, strokes=work.stroked)
+    names = {row.id: row.name for row in work.regions} | {BACKGROUND: "background"}
+    said = {
+        "name": names.get(region),
+        "origin": origin,
+        "runner_up_name": names.get(card.runner_up) if card.runner_up is not None else None,
+    }
+    print(json.dumps({**asdict(card), **said}, indent=1, ensure_ascii=False))
 
 
 def _refine(arguments: argparse.Namespace) -> None:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_strata.proposal.proposal import Proposal, TreeName
-from napari_strata.refine.cutting import whole_supervoxels
-from napari_strata.refine.owner import State, loose_voxels, present_ids, region_of_voxels, region_table
+from napari_strata.refine.cutting import by_largest_piece, whole_supervoxels
+from napari_strata.refine.owner import (
+    FOLLOW,
+    NOT_GIVEN,
+    NOT_SPREAD,
+    State,
+    loose_voxels,
+    painted_at,
+    pieces_at,
+    present_ids,
+    region_of_voxels,
+    region_table,
+)
 from napari_strata.refine.pieces import Box, Pieces
 from napari_strata.refine.rendering import labels_in_box
 from napari_strata.refine.suggestions import Suggestion, suggest
 from napari_strata.volume import Region, Segmentation, Volume, region_color, smallest_label_dtype
+
+Origin = Literal["painted", "shown", "taught", "edited", "proposed"]
+"""How a voxel came to its region."""
 
 
 class Shown:
@@ -90,6 +106,36 @@ class Shown:
             If it lies outside the scan.
         """
         return int(region_of_voxels(self._state, self._pieces, self._pieces.flat_voxels(voxel_zyx))[0])
+
+    def origin_at(self, voxel_zyx: ArrayLike) -> Origin:
+        """Say how one voxel (z, y, x) came to its region.
+
+        Returns
+        -------
+        {"painted", "shown", "taught", "edited", "proposed"}
+            By the brush; by a stroke across it or by assigning it; by strokes elsewhere; by another edit; or by the slider's cut.
+
+        Raises
+        ------
+        EditError
+            If it lies outside the scan.
+        """
+        state, flat = self._state, self._pieces.flat_voxels(voxel_zyx)
+        piece = pieces_at(state, self._pieces, flat)[0]
+        if painted_at(state, flat)[0] >= 0:
+            return "painted"
+        if state.given[piece] != NOT_GIVEN:
+            return "shown"
+        if state.before[piece] != NOT_SPREAD:
+            return "taught"
+        return "edited" if state.owner[piece] != FOLLOW else "proposed"
+
+    @property
+    def stroked(self) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
+        """Supervoxels (k,) that strokes crossed or a person assigned, and their regions (k,): what was shown."""
+        given = by_largest_piece(self._state, self._pieces, self._state.given)
+        found = np.flatnonzero(given != NOT_GIVEN)
+        return found, given[found]
 
     @property
     def regions(self) -> tuple[Region, ...]:
