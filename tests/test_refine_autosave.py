@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -140,6 +141,24 @@ def test_ended_work_leaves_nothing_behind(proposal: Proposal, tmp_path: Path, st
     crashed(work)
     find_unfinished(folder=tmp_path)[0].discard()
     assert not [path for path in tmp_path.iterdir() if path.is_file()]
+
+
+def test_work_on_a_dicom_folder_lies_in_the_state_folder_and_is_found_for_it(tmp_path: Path, state_folder: Path) -> None:
+    series = tmp_path / "series"
+    series.mkdir()
+    work = Refinement(phantom_proposal(replace(phantom_volume(), path=str(series))), regions=10)
+    assert work.autosave().parent == state_folder
+    crashed(edited(work))
+    assert len(find_unfinished(series)) == len(find_unfinished()) == 1
+    assert find_unfinished(tmp_path / "other") == []
+
+
+def test_work_on_a_scan_made_in_memory_is_known_by_its_voxels(proposal: Proposal, state_folder: Path) -> None:
+    work = Refinement(proposal, regions=10)
+    work.autosave()
+    crashed(edited(work))
+    assert len(find_unfinished(phantom_volume())) == 1
+    assert find_unfinished(phantom_volume(seed=1)) == []
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="a folder that root or Windows cannot write to is hard to make")

@@ -278,6 +278,36 @@ def test_bad_region_edits_say_why_and_change_nothing(proposal: Proposal, attempt
     assert (work.history, work.next_id) == ((), next_id)
 
 
+def test_none_of_these_edits_changes_painted_voxels(proposal: Proposal) -> None:
+    work = Refinement(proposal, regions=10)
+    spots = np.argwhere(work.labels > 0)[::37]
+    work.paint(spots, 9)
+    edits: list[Callable[[], object]] = [
+        lambda: work.grow(3, 3),
+        lambda: work.shrink(9, 2),
+        lambda: work.smooth(sd_mm=2),
+        lambda: work.smooth([9], sd_mm=2),
+        lambda: work.fill_holes(3),
+        lambda: work.remove_islands(9, smaller_than_ml=1),
+        lambda: work.keep_largest(9),
+        lambda: work.mirror(3),
+        lambda: work.split(9, into=3),
+        lambda: work.split_plane(9, (0, 0, 0), (1, 0, 0)),
+        lambda: work.split_parts(9, smallest_ml=0.01),
+        lambda: work.scribble(spots[::9], region=4),
+        lambda: work.cut(tissues=5),
+    ]
+    done = 0
+    for edit in edits:
+        try:
+            edit()
+        except EditError:
+            continue
+        done += 1
+        assert (work.labels[tuple(spots.T)] == 9).all(), work.history[-1]
+    assert done >= 7
+
+
 def test_cut_pieces_are_found_by_everything_that_follows(proposal: Proposal) -> None:
     work = Refinement(proposal, regions=10)
     work.grow(3, 1.5)
