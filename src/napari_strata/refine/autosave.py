@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import secrets
 import struct
 import threading
@@ -39,6 +40,7 @@ _MAGIC = b"strata-journal 1\n"
 _HEAD = struct.Struct("<cIqI")
 """Kind, bytes that follow, next region id, checksum."""
 _COUNT = struct.Struct("<q")
+_LONGEST_NAME = 80
 _PATIENCE_S = 20.0
 """After this long, a case that the disk did not take is tried again with the next edit."""
 
@@ -116,8 +118,9 @@ class Autosave:
         header = {**_header(contents), "unsaved": not is_saved}
         text = _MAGIC + json.dumps(header).encode() + b"\n"
         problems = []
+        name = re.sub(r"[^\w.\- ]", "_", Path(volume.path).name or volume.name or "scan")[:_LONGEST_NAME]
         for place in [folder] if folder is not None else folders_for(volume):
-            journal = place / f"{Path(volume.path).name or volume.name or 'scan'}.{token}{SUFFIX}".replace(os.sep, "_")
+            journal = place / f"{name}.{token}{SUFFIX}"
             lock = None
             try:
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -14,16 +12,15 @@ import numpy as np
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal, TreeName
 from napari_strata.refine import autosave as saving
-from napari_strata.refine.case import CaseContents, read_case, write_case
 from napari_strata.refine.cutting import roots
 from napari_strata.refine.edits import Cut, Edit, Outcome
-from napari_strata.refine.journal import SNAPSHOT_EVERY, Journal, Step, difference, painted_changes, stepped
+from napari_strata.refine.journal import SNAPSHOT_EVERY, Step, difference, painted_changes, stepped
+from napari_strata.refine.keeping import Keeping
 from napari_strata.refine.owner import State, piece_table
 from napari_strata.refine.pieces import Box, Pieces
-from napari_strata.refine.region_editing import RegionEditing
 from napari_strata.refine.snapshot import state_bytes
 from napari_strata.refine.start import Start
-from napari_strata.volume import Segmentation, Volume
+from napari_strata.volume import Segmentation
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +44,7 @@ class Change:
     name: str
 
 
-class Refinement(RegionEditing):
+class Refinement(Keeping):
     """A proposal in a person's hands: edits, undo, and the labels as they stand.
 
     Every edit is a journal step that can be undone; an edit that fails raises `EditError` and changes nothing.
@@ -90,20 +87,9 @@ class Refinement(RegionEditing):
         """
         return cls._started(Pieces(proposal), Start.from_labels(proposal, segmentation))
 
-    @classmethod
-    def _started(cls, pieces: Pieces, start: Start) -> Self:
-        work = cls.__new__(cls)
-        work._begin(pieces, start)
-        return work
-
     def _begin(self, pieces: Pieces, start: Start) -> None:
-        super().__init__(pieces, start.state(pieces))
-        self._start = start
-        self._journal = Journal()
-        self._autosave: saving.Autosave | None = None
-        self._is_saved = True
         self._listeners: list[Callable[[Change], None]] = []
-        self._changing = threading.RLock()
+        super()._begin(pieces, start)
 
     # Edits
 
@@ -236,107 +222,6 @@ class Refinement(RegionEditing):
 
         return unsubscribe
 
-    # Files
-
-    def save(self, path: str | Path) -> None:
-        """Save the whole case (proposal, edits, history) as one file; the scan itself is not in it.
-
-        What is saved is the case as it stands at the call: edits that arrive while the file is written are not in it.
-
-        Raises
-        ------
-        WriteError
-            If the file cannot be written; nothing stands under its name then that was not there before.
-        """
-        with self._changing:
-            contents, steps = self._contents(), self.history
-        write_case(path, contents)
-        with self._changing:
-            if self.history == steps:
-                self._is_saved = True
-                if self._autosave is not None:
-                    self._autosave.append(saving.SAVED, self.next_id)
-
-    @classmethod
-    def load(cls, path: str | Path, *, volume: Volume | None = None) -> Self:
-        """Open a saved case; neither the scan nor the encoder's weights are needed.
-
-        Parameters
-        ----------
-        path : str or Path
-            The case file.
-        volume : Volume, optional
-            The scan; without it, it is read from where it lay when its data are first used.
-
-        Raises
-        ------
-        CaseError
-            If the file is missing or damaged, or `volume` is another scan.
-        """
-        return cls._from(read_case(path, volume))
-
-    @classmethod
-    def _from(cls, contents: CaseContents) -> Self:
-        work = cls._started(Pieces(contents.proposal), replace(contents.start, labels=None))
-        work._start, work._state, work._journal = contents.start, contents.state, contents.journal
-        return work
-
-    @classmethod
-    def taken_up(cls, contents: CaseContents, saver: saving.Autosave | None) -> Self:
-        """Go on with work that a journal on the disk holds, and with that journal if it is given."""
-        work = cls._from(contents)
-        work._autosave, work._is_saved = saver, False
-        return work
-
-    def _contents(self) -> CaseContents:
-        with self._changing:
-            return CaseContents(self.proposal, self._start, self._state, self._journal.copy())
-
-    def autosave(self, folder: str | Path | None = None) -> Path:
-        """From here on put every edit on the disk before its call returns; `find_unfinished` finds it after a crash.
-
-        The journal lies beside the scan, or in the user's state folder where the scan's folder is read-only or the scan is
-        DICOM or was made in memory. It stays until `end_autosave`; leaving without that is what a crash looks like.
-
-        Parameters
-        ----------
-        folder : str, Path or None
-            Another folder.
-
-        Returns
-        -------
-        Path
-            The journal.
-
-        Raises
-        ------
-        CaseError
-            If no journal can be begun: the disk is full, or the folder read-only.
-        """
-        with self._changing:
-            if self._autosave is None:
-                place = None if folder is None else Path(folder)
-                self._autosave = saving.Autosave.begin(self._contents(), place, is_saved=self._is_saved)
-            return self._autosave.journal
-
-    @property
-    def autosave_problem(self) -> str | None:
-        """Why the last edits are not on the disk, for people; None when they are, or nothing is being saved as it happens."""
-        return self._autosave.problem if self._autosave is not None else None
-
-    def end_autosave(self, *, keep: bool = False) -> None:
-        """Stop saving edits as they happen.
-
-        Parameters
-        ----------
-        keep : bool
-            Whether what was saved stays, to be offered again; otherwise it is removed.
-        """
-        with self._changing:
-            saver, self._autosave = self._autosave, None
-        if saver is not None:
-            saver.close() if keep else saver.discard()
-
     # Inside
 
     def _do(self, edit: Edit) -> Outcome:
@@ -359,11 +244,6 @@ class Refinement(RegionEditing):
             packed = self._journal.snapshots[count] = state_bytes(self._state)
             self._log(saving.SNAPSHOT, saving.count_bytes(count) + packed)
 
-    def _log(self, kind: bytes, payload: bytes = b"") -> None:
-        self._is_saved = False
-        if self._autosave is not None:
-            self._autosave.append(kind, self.next_id, payload)
-
     def _show(self, state: State, name: str, kind: bytes, payload: bytes = b"") -> None:
         """Let a state stand, put on the disk what led to it, and tell listeners."""
         before, rows = self._state, self.regions if self._listeners else ()
@@ -371,12 +251,12 @@ class Refinement(RegionEditing):
         self._log(kind, payload)
         if not self._listeners:
             return
-        change = Change(_changed_box(before, state, self._pieces), rows != self.regions, name)
+        change = Change(changed_box(before, state, self._pieces), rows != self.regions, name)
         for callback in tuple(self._listeners):
             callback(change)
 
 
-def _changed_box(before: State, after: State, pieces: Pieces) -> Box | None:
+def changed_box(before: State, after: State, pieces: Pieces) -> Box | None:
     """Give a box that holds every voxel whose label differs between two states."""
     tables = [piece_table(state, pieces) for state in (before, after)]
     shared = min(len(table) for table in tables)
