@@ -76,7 +76,7 @@ def measure(case: Path, strokes: int, seed: int) -> dict[str, object]:
             center = body[int(rng.integers(len(body)))]
             voxels, region = ball(center, shape), 200 + i % 8
             slab = slice(int(center[0]), int(center[0]) + 1), whole[1], whole[2]
-            for scope in ("everywhere", "here"):
+            for scope in ("here", "everywhere"):
 
                 def stroke(scope: str = scope, voxels: np.ndarray = voxels, region: int = region, slab: tuple[slice, ...] = slab) -> None:
                     work.scribble(voxels, region=region, scope=scope)  # type: ignore[arg-type]
@@ -87,6 +87,8 @@ def measure(case: Path, strokes: int, seed: int) -> dict[str, object]:
                 watch.time("labels of the whole volume", lambda: work.labels)
                 watch.time("undo", work.undo)
                 watch.time("redo", work.redo)
+                if scope == "here":
+                    work.undo()
         edits: dict[str, Callable[[], object]] = {
             "grow 2 mm": lambda: work.grow(200, 2),
             "shrink 1 mm": lambda: work.shrink(200, 1),
