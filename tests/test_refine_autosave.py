@@ -116,6 +116,17 @@ def find_unfinished_after(work: Refinement, folder: Path) -> Refinement:
     return find_unfinished(folder=folder)[0].resume()
 
 
+def test_other_files_of_that_name_are_passed_over(proposal: Proposal, tmp_path: Path) -> None:
+    for number, content in enumerate(
+        (b"", b"strata-journal 1\n", b"strata-journal 9\n{}\n", b"strata-journal 1\n[1]\n", bytes(range(256)))
+    ):
+        (tmp_path / f"{number}.strata-journal").write_bytes(content)
+    work = Refinement(proposal, regions=10)
+    work.autosave(tmp_path)
+    crashed(edited(work))
+    assert len(find_unfinished(folder=tmp_path)) == 1
+
+
 def test_saved_work_is_not_offered_again_until_it_is_edited(proposal: Proposal, tmp_path: Path) -> None:
     work = edited(Refinement(proposal, regions=10))
     work.autosave(tmp_path)

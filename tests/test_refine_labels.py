@@ -114,6 +114,15 @@ def test_a_case_is_replayed_on_its_scan(
     assert Refinement.load(tmp_path / "again.strata").history == expected.history
 
 
+def test_a_replay_alone_says_whether_the_labels_are_the_same(scan: Path, case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(scan.parent.iterdir())
+    assert main(["refine", str(scan), "--replay", str(case)]) == 0
+    said = capsys.readouterr().out
+    assert "The labels are those of" in said
+    assert "nothing written: 3 edits" in said
+    assert sorted(scan.parent.iterdir()) == before
+
+
 def test_labels_become_a_case(scan: Path, tmp_path: Path) -> None:
     labels = tmp_path / "organs.nii.gz"
     nib.save(nib.Nifti1Image((np.asarray(nib.load(scan).dataobj) > 250).astype(np.int16) * 7, nib.load(scan).affine), labels)
@@ -136,7 +145,7 @@ def test_work_is_taken_up_after_a_crash(scan: Path, case: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--replay", "{case}"], "what to write"),
+        (["--recover"], "what to write"),
         (["--replay", "{other}", "-o", "{out}"], "No such file"),
         (["--from-labels", "{scan}", "--case", "{out}"], "must end in .strata"),
         (["--from-labels", "{small}", "-o", "{out}"], "Resample"),

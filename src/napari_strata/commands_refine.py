@@ -99,12 +99,12 @@ def _refine(arguments: argparse.Namespace) -> None:
         work.end_autosave(keep=not arguments.case)
     for number, name in enumerate(work.history, start=1):
         print(f"{number}. {name}")
-    written = " and ".join(str(path) for path in (arguments.output, arguments.case) if path)
+    written = " and ".join(str(path) for path in (arguments.output, arguments.case) if path) or "nothing written"
     print(f"{written}: {len(work.history)} edits, {len(work.regions)} regions in {time.perf_counter() - begun:.1f} s")
 
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
-    if not (arguments.output or arguments.case):
+    if not (arguments.output or arguments.case or arguments.replay):
         raise SettingsError("Say what to write: labels with -o, a case with --case, or both.")
     if arguments.case and arguments.case.suffix.lower() != _SUFFIX:
         raise WriteError(f"Cannot write {arguments.case}: the name must end in {_SUFFIX}.")
@@ -153,7 +153,9 @@ def _replayed(arguments: argparse.Namespace, volume: Volume) -> Refinement:
     if differing:
         share = differing / work.labels.size
         print(f"note: {differing} voxels ({share:.2%}) differ from the labels in {arguments.replay}.", file=sys.stderr)
-    elif not np.array_equal(proposal.supervoxels, case.proposal.supervoxels):
+    else:
+        print(f"The labels are those of {arguments.replay}.")
+    if not differing and not np.array_equal(proposal.supervoxels, case.proposal.supervoxels):
         print("note: the proposal differs from the case's, the labels do not.", file=sys.stderr)
     return work
 

@@ -17,10 +17,10 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -327,16 +327,9 @@ def read_journal(journal: Path) -> Logged:
     CaseError
         If it cannot be read or is no journal.
     """
-    try:
-        data = journal.read_bytes()
-        end = data.index(b"\n", len(_MAGIC)) + 1
-        header = json.loads(data[len(_MAGIC) : end])
-        if not data.startswith(_MAGIC) or not isinstance(header, dict):
-            raise ValueError("no journal")
-    except OSError as err:
-        raise CaseError(f"Cannot read {journal}: {err.strerror or err}. Check the path.") from err
-    except ValueError as err:
-        raise CaseError(f"{journal} is not a Strata journal, or was made by a newer version.") from err
+    with _opened(journal) as file:
+        header, end = _read_header(file)
+        data = b"\n" * end + file.read()
     records = []
     while len(data) - end >= _HEAD.size:
         kind, length, next_id, check = _HEAD.unpack_from(data, end)
@@ -348,6 +341,32 @@ def read_journal(journal: Path) -> Logged:
     return Logged(header, records, end)
 
 
+@contextlib.contextmanager
+def _opened(journal: Path) -> Iterator[IO[bytes]]:
+    try:
+        with journal.open("rb") as file:
+            yield file
+    except OSError as err:
+        raise CaseError(f"Cannot read {journal}: {err.strerror or err}. Check the path.") from err
+    except ValueError as err:
+        raise CaseError(f"{journal} is not a Strata journal, or was made by a newer version.") from err
+
+
+def _read_header(file: IO[bytes]) -> tuple[dict[str, Any], int]:
+    """Read what a journal says of itself, and give where its records begin.
+
+    Raises
+    ------
+    ValueError
+        If it is no journal.
+    """
+    magic, line = file.readline(), file.readline()
+    header = json.loads(line)
+    if magic != _MAGIC or not isinstance(header, dict) or not isinstance(header.get("scan"), dict):
+        raise ValueError("no journal")
+    return header, len(magic) + len(line)
+
+
 def matching(folder: Path, fits: Callable[[dict[str, Any]], bool]) -> list[tuple[Path, Logged]]:
     """Find the journals in a folder whose header fits, newest first."""
     found = []
@@ -357,10 +376,9 @@ def matching(folder: Path, fits: Callable[[dict[str, Any]], bool]) -> list[tuple
         return []
     for journal in journals:
         try:
-            logged = read_journal(journal)
+            with _opened(journal) as file:
+                is_wanted = fits(_read_header(file)[0])
+            found += [(journal, read_journal(journal))] if is_wanted else []
         except CaseError as err:
             logger.warning("%s", err)
-            continue
-        if fits(logged.header):
-            found.append((journal, logged))
     return found
