@@ -243,6 +243,23 @@ def test_a_full_disk_is_told_and_loses_nothing(
     assert crash.digest(find_unfinished_after(work, tmp_path)) == crash.digest(work)
 
 
+def test_a_case_that_the_disk_did_not_take_is_written_when_there_is_room_again(
+    proposal: Proposal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    work = Refinement(proposal, regions=10)
+    with monkeypatch.context() as patched:
+        patched.setattr(autosave, "write_archive", full)
+        journal = work.autosave(tmp_path)
+        work._autosave.wait()
+        work.merge([1, 2])
+        assert "No space left" in (work.autosave_problem or "")
+    assert not autosave.case_of(journal).exists()
+    assert crash.digest(find_unfinished_after(work, tmp_path)) == crash.digest(work)
+
+
 def test_with_nowhere_to_write_autosave_says_so_and_work_goes_on(proposal: Proposal, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     work = Refinement(proposal, regions=10)

@@ -149,10 +149,12 @@ class Autosave:
         """Put a record on the disk; trouble is told by `problem` and as a warning, and never raised: the edit itself is done."""
         check = zlib.crc32(kind + next_id.to_bytes(8, "little", signed=True) + payload)
         with self._turn:
+            was_over = self._journal_problem is not None
             self._pending.append(_HEAD.pack(kind, len(payload), next_id, check) + payload)
             self._flush()
-        if self._unwritten is not None and self._case_problem is not None and time.monotonic() > self._again_at:
-            self._write_case(self._unwritten)
+            was_over &= self._journal_problem is None
+        if was_over or time.monotonic() > self._again_at:
+            self._write_case_again()
 
     def _flush(self) -> None:
         data = b"".join(self._pending)
@@ -197,6 +199,11 @@ class Autosave:
         self._writer = threading.Thread(target=write, name="strata-autosave")
         self._writer.start()
 
+    def _write_case_again(self) -> None:
+        """Try again what the disk did not take."""
+        if self._writer is not None and not self._writer.is_alive() and self._unwritten is not None:
+            self._write_case(self._unwritten)
+
     def wait(self) -> None:
         """Wait until the case file is written."""
         if self._writer is not None:
@@ -204,6 +211,8 @@ class Autosave:
 
     def close(self) -> None:
         """Let go of the files; they stay."""
+        self.wait()
+        self._write_case_again()
         self.wait()
         with self._turn:
             if self._pending:
@@ -214,6 +223,9 @@ class Autosave:
 
     def discard(self) -> None:
         """Let go of the files and remove them: the work is saved elsewhere, or not wanted."""
+        self.wait()
+        self._unwritten = None
+        self._pending.clear()
         self.close()
         remove_pair(self.journal)
 
