@@ -89,25 +89,7 @@ def measure(case: Path, strokes: int, seed: int) -> dict[str, object]:
                 watch.time("redo", work.redo)
                 if scope == "here":
                     work.undo()
-        edits: dict[str, Callable[[], object]] = {
-            "grow 2 mm": lambda: work.grow(200, 2),
-            "shrink 1 mm": lambda: work.shrink(200, 1),
-            "smooth one region": lambda: work.smooth([201], sd_mm=1),
-            "smooth all regions": lambda: work.smooth(sd_mm=1),
-            "keep largest": lambda: work.keep_largest(202),
-            "fill holes": lambda: work.fill_holes(203),
-            "mirror": lambda: work.mirror(204),
-            "split into parts": lambda: work.split_parts(205, smallest_ml=0.5),
-            "swap": lambda: work.swap(200, 201),
-            "merge": lambda: work.merge([206, 207]),
-            "cut": lambda: work.cut(regions=150),
-        }
-        for name, edit in edits.items():
-            steps = len(work.history)
-            watch.time(name, edit)
-            if len(work.history) > steps:
-                watch.time(f"undo {name}", work.undo)
-                work.redo()
+        _time_region_edits(work, watch)
         steps = len(work.history) - begun
         packed = [len(step.packed) for step in work._journal.done[begun:]]
         disk = os.path.getsize(journal) - before
@@ -122,6 +104,29 @@ def measure(case: Path, strokes: int, seed: int) -> dict[str, object]:
         "bytes per step in memory": {"median": int(statistics.median(packed)), "largest": max(packed)},
         "bytes per step on the disk, undo and redo included": disk // steps,
     }
+
+
+def _time_region_edits(work: Refinement, watch: Watch) -> None:
+    """Time one call of each edit of regions, and its undo."""
+    edits: dict[str, Callable[[], object]] = {
+        "grow 2 mm": lambda: work.grow(200, 2),
+        "shrink 1 mm": lambda: work.shrink(200, 1),
+        "smooth one region": lambda: work.smooth([201], sd_mm=1),
+        "smooth all regions": lambda: work.smooth(sd_mm=1),
+        "keep largest": lambda: work.keep_largest(202),
+        "fill holes": lambda: work.fill_holes(203),
+        "mirror": lambda: work.mirror(204),
+        "split into parts": lambda: work.split_parts(205, smallest_ml=0.5),
+        "swap": lambda: work.swap(200, 201),
+        "merge": lambda: work.merge([206, 207]),
+        "cut": lambda: work.cut(regions=150),
+    }
+    for name, edit in edits.items():
+        steps = len(work.history)
+        watch.time(name, edit)
+        if len(work.history) > steps:
+            watch.time(f"undo {name}", work.undo)
+            work.redo()
 
 
 def memory_per_edit(case: Path, strokes: int, seed: int) -> dict[str, float]:
