@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from napari_strata.pipeline import propose
     from napari_strata.proposal.codebook import Codebook, fit_codebook
     from napari_strata.proposal.proposal import Proposal
+    from napari_strata.refine.recovery import find_unfinished
     from napari_strata.refine.refinement import Refinement
     from napari_strata.settings import ProposeSettings
     from napari_strata.volume import Geometry, Region, Segmentation, Volume
@@ -38,6 +39,7 @@ _HOMES = {
     "agree": "measure",
     "compare": "measure",
     "embed": "encoder.embed",
+    "find_unfinished": "refine.recovery",
     "fit_codebook": "proposal.codebook",
     "list_series": "io.files",
     "measure_regions": "measure",
@@ -61,6 +63,7 @@ __all__ = [
     "agree",
     "compare",
     "embed",
+    "find_unfinished",
     "fit_codebook",
     "list_series",
     "measure_regions",

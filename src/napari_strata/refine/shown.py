@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_strata.proposal.proposal import Proposal, TreeName
-from napari_strata.refine.owner import State, present_ids, region_of_voxels, region_table
+from napari_strata.refine.cutting import by_largest_piece, whole_supervoxels
+from napari_strata.refine.owner import (
+    FOLLOW,
+    NOT_GIVEN,
+    NOT_SPREAD,
+    State,
+    loose_voxels,
+    painted_at,
+    pieces_at,
+    present_ids,
+    region_of_voxels,
+    region_table,
+)
 from napari_strata.refine.pieces import Box, Pieces
+from napari_strata.refine.rendering import labels_in_box
 from napari_strata.refine.suggestions import Suggestion, suggest
 from napari_strata.volume import Region, Segmentation, Volume, region_color, smallest_label_dtype
+
+Origin = Literal["painted", "shown", "taught", "edited", "proposed"]
+"""How a voxel came to its region."""
 
 
 class Shown:
@@ -54,7 +72,7 @@ class Shown:
 
     @property
     def table(self) -> NDArray[np.int32]:
-        """The region of each supervoxel, (n_supervoxels,); hand-painted voxels are not in it."""
+        """The region of each supervoxel, (n_supervoxels,); voxels that were painted by hand or cut from it are not in it."""
         return region_table(self._state, self._pieces)
 
     @property
@@ -76,13 +94,7 @@ class Shown:
         box : tuple of 3 slices
             Part of the scan along z, y, x, in steps of one; `Change.box` fits.
         """
-        shape = self.proposal.supervoxels.shape
-        labels = self.table.astype(self.label_dtype)[self.proposal.supervoxels[box]]
-        if len(self._state.painted_voxels):
-            zyx = np.stack(np.unravel_index(self._state.painted_voxels, shape), axis=1)
-            bounds = np.array([part.indices(size)[:2] for part, size in zip(box, shape, strict=True)])
-            inside = ((zyx >= bounds[:, 0]) & (zyx < bounds[:, 1])).all(axis=1)
-            labels[tuple((zyx[inside] - bounds[:, 0]).T)] = self._state.painted_regions[inside]
+        labels: NDArray[np.unsignedinteger] = labels_in_box(self._state, self._pieces, box, self.label_dtype)  # type: ignore[assignment]
         return labels
 
     def region_at(self, voxel_zyx: ArrayLike) -> int:
@@ -95,11 +107,41 @@ class Shown:
         """
         return int(region_of_voxels(self._state, self._pieces, self._pieces.flat_voxels(voxel_zyx))[0])
 
+    def origin_at(self, voxel_zyx: ArrayLike) -> Origin:
+        """Say how one voxel (z, y, x) came to its region.
+
+        Returns
+        -------
+        {"painted", "shown", "taught", "edited", "proposed"}
+            By the brush; by a stroke across it or by assigning it; by strokes elsewhere; by another edit; or by the slider's cut.
+
+        Raises
+        ------
+        EditError
+            If it lies outside the scan.
+        """
+        state, flat = self._state, self._pieces.flat_voxels(voxel_zyx)
+        piece = pieces_at(state, self._pieces, flat)[0]
+        if painted_at(state, flat)[0] >= 0:
+            return "painted"
+        if state.given[piece] != NOT_GIVEN:
+            return "shown"
+        if state.before[piece] != NOT_SPREAD:
+            return "taught"
+        return "edited" if state.owner[piece] != FOLLOW else "proposed"
+
+    @property
+    def stroked(self) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
+        """Supervoxels (k,) that strokes crossed or a person assigned, and their regions (k,): what was shown."""
+        given = by_largest_piece(self._state, self._pieces, self._state.given)
+        found = np.flatnonzero(given != NOT_GIVEN)
+        return found, given[found]
+
     @property
     def regions(self) -> tuple[Region, ...]:
         """Rows of the regions that are in use or that a person named, coloured or locked, by id."""
         ids = set(present_ids(self._state, self._pieces).tolist())
-        ids |= {i for i, row in self._state.rows.items() if row.locked or _is_personal(row)}
+        ids |= {i for i, row in self._state.rows.items() if row.locked or row.accepted or _is_personal(row)}
         return tuple(self._state.row(i) for i in sorted(ids))
 
     @property
@@ -114,15 +156,16 @@ class Shown:
     def sizes_vox(self) -> dict[int, int]:
         """The number of voxels of each region in use, background too, counted from the table and not from the scan."""
         state, table = self._state, self.table
-        bins = self.next_id
-        counts = np.bincount(table, weights=self._pieces.sizes_vox, minlength=bins).astype(np.int64)
-        counts -= np.bincount(table[self._pieces.supervoxels_at(state.painted_voxels)], minlength=len(counts))
-        counts += np.bincount(state.painted_regions, minlength=len(counts))
+        voxels, regions = loose_voxels(state, self._pieces)
+        counts = np.bincount(table, weights=self._pieces.sizes_vox, minlength=self.next_id).astype(np.int64)
+        counts -= np.bincount(table[self._pieces.supervoxels_at(voxels)], minlength=len(counts))
+        counts += np.bincount(regions, minlength=len(counts))
         return {region: int(counts[region]) for region in np.flatnonzero(counts).tolist()}
 
     def suggestions(self, n: int = 10) -> list[Suggestion]:
         """Give up to n places worth a look, the most worthwhile first."""
-        return suggest(self._state, self._pieces, n)
+        found = suggest(whole_supervoxels(self._state, self.proposal.n_supervoxels), self._pieces, n)
+        return [place for place in found if self.region_at(place.voxel_zyx) == place.region]
 
 
 def _is_personal(row: Region) -> bool:

@@ -292,7 +292,7 @@ def feature_colors(proposal: Proposal) -> NDArray[np.float32]:
     SettingsError
         If the proposal was made without features.
     """
-    columns = _columns(proposal)["features"]
+    columns = descriptor_groups(proposal)["features"]
     if not len(columns):
         raise SettingsError('This proposal holds no features to colour by. Propose with the method "strata".')
     rows = proposal.descriptors[:, columns].astype(np.float64)
@@ -332,7 +332,7 @@ def _crowd(proposal: Proposal, sizes: NDArray[np.int64], members: NDArray[np.int
     return _Crowd(proposal.descriptors[members].astype(np.float64), weights)
 
 
-def _columns(proposal: Proposal) -> dict[EvidenceGroup, NDArray[np.intp]]:
+def descriptor_groups(proposal: Proposal) -> dict[EvidenceGroup, NDArray[np.intp]]:
     """Give the columns of each group, by their names; what is neither a feature nor a position is intensity."""
     found: dict[EvidenceGroup, list[int]] = {"features": [], "intensity": [], "position": []}
     for column, name in enumerate(proposal.descriptor_names):
@@ -344,7 +344,7 @@ def _columns(proposal: Proposal) -> dict[EvidenceGroup, NDArray[np.intp]]:
 def _similarity(proposal: Proposal, sizes: NDArray[np.int64], members: NDArray[np.intp]) -> NDArray[np.float32]:
     crowd = _crowd(proposal, sizes, members)
     squares = (proposal.descriptors - crowd.mean.astype(np.float32)) ** 2 / _variance(crowd).astype(np.float32)
-    looks = [columns for name, columns in _columns(proposal).items() if name != "position" and len(columns)]
+    looks = [columns for name, columns in descriptor_groups(proposal).items() if name != "position" and len(columns)]
     distance = np.mean([squares[:, columns].mean(axis=1) for columns in looks], axis=0)
     return np.exp(-0.5 * distance).astype(np.float32)
 
@@ -381,7 +381,7 @@ def _variance(*crowds: _Crowd) -> NDArray[np.float64]:
 
 
 def _evidence(proposal: Proposal, one: _Crowd, other: _Crowd) -> EvidenceSplit:
-    found = {name: _separation(one, other, columns) for name, columns in _columns(proposal).items()}
+    found = {name: _separation(one, other, columns) for name, columns in descriptor_groups(proposal).items()}
     total = sum(found.values()) or 1.0
     return EvidenceSplit(**{name: value / total for name, value in found.items()})
 

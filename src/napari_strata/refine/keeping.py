@@ -1,0 +1,139 @@
+"""Where work is kept: case files, and the disk as it happens."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+from napari_strata.refine import autosave as saving
+from napari_strata.refine.case import CaseContents, read_case, write_case
+from napari_strata.refine.journal import Journal
+from napari_strata.refine.pieces import Pieces
+from napari_strata.refine.region_editing import RegionEditing
+from napari_strata.refine.start import Start
+from napari_strata.volume import Volume
+
+
+class Keeping(RegionEditing):
+    """A state with its journal, and the files that hold them."""
+
+    @classmethod
+    def _started(cls, pieces: Pieces, start: Start) -> Self:
+        """Make one that begins from a start of any kind."""
+        work = cls.__new__(cls)
+        work._begin(pieces, start)
+        return work
+
+    def _begin(self, pieces: Pieces, start: Start) -> None:
+        super().__init__(pieces, start.state(pieces))
+        self._start = start
+        self._journal = Journal()
+        self._autosave: saving.Autosave | None = None
+        self._is_saved = True
+        self._changing = threading.RLock()
+
+    def save(self, path: str | Path) -> None:
+        """Save the whole case (proposal, edits, history) as one file; the scan itself is not in it.
+
+        What is saved is the case as it stands at the call: edits that arrive while the file is written are not in it.
+
+        Raises
+        ------
+        WriteError
+            If the file cannot be written; nothing stands under its name then that was not there before.
+        """
+        with self._changing:
+            contents = self._contents()
+        write_case(path, contents)
+        with self._changing:
+            if self._journal.done == contents.journal.done:
+                self._is_saved = True
+                if self._autosave is not None:
+                    self._autosave.append(saving.SAVED, self.next_id)
+
+    @classmethod
+    def load(cls, path: str | Path, *, volume: Volume | None = None) -> Self:
+        """Open a saved case; neither the scan nor the encoder's weights are needed.
+
+        Parameters
+        ----------
+        path : str or Path
+            The case file.
+        volume : Volume, optional
+            The scan; without it, it is read from where it lay when its data are first used.
+
+        Raises
+        ------
+        CaseError
+            If the file is missing or damaged, or `volume` is another scan.
+        """
+        return cls._from(read_case(path, volume))
+
+    @classmethod
+    def _from(cls, contents: CaseContents) -> Self:
+        work = cls._started(Pieces(contents.proposal), replace(contents.start, labels=None))
+        work._start, work._state, work._journal = contents.start, contents.state, contents.journal
+        return work
+
+    @classmethod
+    def taken_up(cls, contents: CaseContents, saver: saving.Autosave | None) -> Self:
+        """Go on with work that a journal on the disk holds, and with that journal if it is given."""
+        work = cls._from(contents)
+        work._autosave, work._is_saved = saver, False
+        return work
+
+    def _contents(self) -> CaseContents:
+        with self._changing:
+            return CaseContents(self.proposal, self._start, self._state, self._journal.copy())
+
+    def autosave(self, folder: str | Path | None = None) -> Path:
+        """From here on put every edit on the disk before its call returns; `find_unfinished` finds it after a crash.
+
+        The journal lies beside the scan, or in the user's state folder where the scan's folder is read-only or the scan is
+        DICOM or was made in memory. It stays until `end_autosave`; leaving without that is what a crash looks like.
+
+        Parameters
+        ----------
+        folder : str, Path or None
+            Another folder.
+
+        Returns
+        -------
+        Path
+            The journal.
+
+        Raises
+        ------
+        CaseError
+            If no journal can be begun: the disk is full, or the folder read-only.
+        """
+        with self._changing:
+            if self._autosave is None:
+                place = None if folder is None else Path(folder)
+                self._autosave = saving.Autosave.begin(self._contents(), place, is_saved=self._is_saved)
+            return self._autosave.journal
+
+    @property
+    def autosave_problem(self) -> str | None:
+        """Why the last edits are not on the disk, for people; None when they are, or nothing is being saved as it happens."""
+        return self._autosave.problem if self._autosave is not None else None
+
+    def end_autosave(self, *, keep: bool = False) -> None:
+        """Stop saving edits as they happen.
+
+        Parameters
+        ----------
+        keep : bool
+            Whether what was saved stays, to be offered again; otherwise it is removed.
+        """
+        with self._changing:
+            saver, self._autosave = self._autosave, None
+        if saver is not None:
+            saver.close() if keep else saver.discard()
+
+    def _log(self, kind: bytes, payload: bytes = b"") -> None:
+        self._is_saved = False
+        if self._autosave is not None:
+            self._autosave.append(kind, self.next_id, payload)
