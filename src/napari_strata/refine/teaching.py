@@ -36,6 +36,7 @@ _MAX_AXES = 28
 _SOFTNESS = 6.0
 _SMOOTHING = 0.8
 _ROUNDS = 8
+_FIRST_ROUNDS = 3
 _EDGE_SHARPNESS = 3.0
 _SCATTER_WEIGHT = 0.5
 _POOLED_WEIGHT = 0.5
@@ -110,6 +111,22 @@ class Lesson:
     own: NDArray[np.int32]
     free: NDArray[np.bool_]
     is_near: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdict:
+    """What strokes say.
+
+    Parameters
+    ----------
+    choices : (k,) int32 array
+        Taught regions, ascending, and `STAY`.
+    likeness : (n, k) float32 array
+        How much speaks for each; rows sum to one.
+    """
+
+    choices: NDArray[np.int32]
+    likeness: NDArray[np.float32]
 
 
 def teaching_space(proposal: Proposal, centers_mm: NDArray[np.floating]) -> TeachingSpace:
@@ -203,7 +220,29 @@ def connected(space: TeachingSpace, seeds: NDArray[np.integer], allowed: NDArray
 
 
 def classify(space: TeachingSpace, lesson: Lesson) -> NDArray[np.int32]:
-    """Say which taught region each free supervoxel is most like, or that it stays.
+    """Say which taught region each free supervoxel is most like, or that it stays; see `weigh`.
+
+    The proposal's background is taken only by region 0 and by a region that has a stroke in it.
+
+    Returns
+    -------
+    (n,) int32 array
+        Region id, or `STAY`; `STAY` for what is not free.
+    """
+    said = np.full(len(space.points), STAY, np.int32)
+    shown = np.flatnonzero(lesson.examples >= 0)
+    if len(shown) == 0 or not lesson.free.any():
+        return said
+    verdict = weigh(space, lesson)
+    best = verdict.choices[verdict.likeness.argmax(axis=1)]
+    in_air = np.unique(lesson.examples[shown[space.background[shown]]])
+    best[space.background & ~np.isin(best, np.append(in_air, BACKGROUND))] = STAY
+    said[lesson.free] = best[lesson.free]
+    return said
+
+
+def weigh(space: TeachingSpace, lesson: Lesson) -> Verdict:
+    """Say how much speaks for each taught region, and for staying, at every supervoxel; at least one example is needed.
 
     How far a supervoxel is from a taught region is its squared distance to the nearest stroke on it and to the mean of its
     strokes, by their own scatter and by the scatter that all regions have in common, and the longer the way from there
@@ -215,39 +254,27 @@ def classify(space: TeachingSpace, lesson: Lesson) -> NDArray[np.int32]:
     How far a supervoxel is from its own region is half its squared distance to that region's mean. Region 0 holds whatever
     nobody named, so there the mean is that of its tissue, and it has no say in tissues that hold a good part of a region's
     strokes, nor, unless `is_near`, anywhere once a stroke taught region 0 itself. A single first stroke therefore takes the
-    tissue it lies in and what is nearer to it than to its own kind; once every region is taught, strokes alone decide. The
-    proposal's background is taken only by region 0 and by a region that has a stroke in it.
-
-    Returns
-    -------
-    (n,) int32 array
-        Region id, or `STAY`; `STAY` for what is not free.
+    tissue it lies in and what is nearer to it than to its own kind; once every region is taught, strokes alone decide.
     """
-    said = np.full(len(space.points), STAY, np.int32)
     shown = np.flatnonzero(lesson.examples >= 0)
-    if len(shown) == 0 or not lesson.free.any():
-        return said
-    taught = np.unique(lesson.examples[shown])
-    examples = [shown[lesson.examples[shown] == region] for region in taught]
+    taught, column = np.unique(lesson.examples[shown], return_inverse=True)
+    examples = [shown[column == k] for k in range(len(taught))]
     alike = np.stack([nearest(space.points[:, : space.n_kind], at) for at in examples], axis=1)
     distance = _distance(space, examples, alike)
     if taught[0] == BACKGROUND and not lesson.is_near and not space.background[examples[0]].all():
         limit = _UNLIKE * space.points.shape[1] + _UNLIKE_PER_EXAMPLE * len(examples[0])
         distance[:, 0] = np.minimum(distance[:, 0], limit)
     own = _own_distance(space, lesson)
-    column = np.searchsorted(taught, lesson.examples[shown])
+    softness = _SOFTNESS
     if np.isfinite(own[lesson.free]).any():
         distance = np.column_stack([distance, distance.min(axis=1) + own - alike.min(axis=1)])
-        likeness = _smoothed(space, _likeness(distance, _SOFTNESS), shown, column)
     else:
-        likeness = _smoothed(space, _likeness(distance, _SOFTNESS), shown, column)
-        distance += _SURE_WEIGHT * sure_distance(space.points, examples, likeness, space.weights)
-        likeness = _smoothed(space, _likeness(distance, (1 + _SURE_WEIGHT) * _SOFTNESS), shown, column)
-    best = np.append(taught, STAY).astype(np.int32)[likeness.argmax(axis=1)]
-    in_air = np.unique(lesson.examples[shown[space.background[shown]]])
-    best[space.background & ~np.isin(best, np.append(in_air, BACKGROUND))] = STAY
-    said[lesson.free] = best[lesson.free]
-    return said
+        first = _smoothed(space, _likeness(distance, softness), (shown, column), _FIRST_ROUNDS)
+        distance += _SURE_WEIGHT * sure_distance(space.points, examples, first, space.weights)
+        softness *= 1 + _SURE_WEIGHT
+        distance = np.column_stack([distance, np.full(len(distance), np.inf, np.float32)])
+    likeness = _smoothed(space, _likeness(distance, softness), (shown, column), _ROUNDS)
+    return Verdict(np.append(taught, STAY).astype(np.int32), likeness)
 
 
 def _distance(space: TeachingSpace, examples: list[NDArray[np.intp]], alike: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -294,11 +321,14 @@ def _touched(group: NDArray[np.integer], examples: NDArray[np.int32]) -> NDArray
 
 
 def _smoothed(
-    space: TeachingSpace, likeness: NDArray[np.float32], shown: NDArray[np.integer], column: NDArray[np.integer]
+    space: TeachingSpace, likeness: NDArray[np.float32], told: tuple[NDArray[np.integer], NDArray[np.integer]], rounds: int
 ) -> NDArray[np.float32]:
-    start = likeness
-    for _ in range(_ROUNDS):
-        likeness = (1 - _SMOOTHING) * start + _SMOOTHING * (space.neighbours @ likeness)
-        likeness[shown] = 0
-        likeness[shown, column] = 1
+    """Even out over touching supervoxels; `told` are supervoxels that are held fast, and their columns."""
+    start = (1 - _SMOOTHING) * likeness
+    for _ in range(rounds):
+        likeness = space.neighbours @ likeness
+        likeness *= _SMOOTHING
+        likeness += start
+        likeness[told[0]] = 0
+        likeness[told] = 1
     return likeness
