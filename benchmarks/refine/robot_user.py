@@ -100,20 +100,24 @@ class Robot:
         _, part, corner = largest_part(mask)
         return ball(corner + deepest(part), mask if true is None else true)
 
-    def next_click(self, labels: NDArray[np.integer]) -> tuple[NDArray[np.int64], int] | None:
-        """Where it clicks next, and for which region; None when nothing is wrong."""
+    def next_click(self, labels: NDArray[np.integer], among: Sequence[int] = ()) -> tuple[NDArray[np.int64], int, int] | None:
+        """Where it clicks next, for which region, and how many voxels are wrong there; None when nothing is wrong.
+
+        With `among`, it looks only at what is missing of these classes.
+        """
         reference, worst, found = self.scan.reference, 0, None
-        misses = [(reference == value) & (labels != region_of(value)) for value in self.scan.taught]
+        taught = [value for value in self.scan.taught if not among or value in among]
+        misses = [(reference == value) & (labels != region_of(value)) for value in taught]
         for k in np.argsort([-int(miss.sum()) for miss in misses], kind="stable"):
             if misses[k].sum() <= worst:
                 break
             size, part, corner = largest_part(misses[k])
             if size > worst:
-                worst, found = size, (part, corner, self.scan.taught[k])
+                worst, found = size, (part, corner, taught[k])
         if found is None:
             return None
         part, corner, value = found
-        return ball(corner + deepest(part), reference == value), region_of(value)
+        return ball(corner + deepest(part), reference == value), region_of(value), worst
 
     def play(self, click: Clicked, clicks: int, labels: NDArray[np.integer] | None = None, enough: float = 2.0) -> Game:
         """Click first once per class (unless labels to start from are given), then `clicks` further times, or until it is enough."""
@@ -127,7 +131,7 @@ class Robot:
             wanted = self.next_click(labels) if number < clicks and game.dice[-1] < enough else None
             if wanted is None:
                 break
-            labels = self._timed(game, click, *wanted)
+            labels = self._timed(game, click, *wanted[:2])
         return game
 
     @staticmethod

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari_strata.proposal.codebook import Codebook, fit_codebook
     from napari_strata.proposal.proposal import Proposal
     from napari_strata.refine.refinement import Refinement
+    from napari_strata.refine.taught import Teaching
     from napari_strata.settings import ProposeSettings
     from napari_strata.volume import Geometry, Region, Segmentation, Volume
 
@@ -31,6 +32,7 @@ _HOMES = {
     "Region": "volume",
     "Segmentation": "volume",
     "StrataError": "errors",
+    "Teaching": "refine.taught",
     "Volume": "volume",
     "adapt": "encoder.adapt",
     "embed": "encoder.embed",
@@ -51,6 +53,7 @@ __all__ = [
     "Region",
     "Segmentation",
     "StrataError",
+    "Teaching",
     "Volume",
     "adapt",
     "embed",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import TreeName
 from napari_strata.refine.owner import (
+    FOLLOW,
     NOT_GIVEN,
     NOT_SPREAD,
     Scope,
@@ -25,6 +26,7 @@ from napari_strata.refine.owner import (
     base_table,
     give,
     join,
+    named_regions,
     new_id,
     own_region,
     paint_voxels,
@@ -294,7 +296,7 @@ def _spread(state: State, pieces: Pieces, crossed: NDArray[np.integer], scribble
         free &= within_mm(pieces.teaching, crossed, REACH_MM)
     taught = sorted({state.current_id(s.region) for s in state.strokes})
     examples = np.where(np.isin(state.given, taught), state.given, NOT_GIVEN)
-    said = classify(pieces.teaching, Lesson(examples, own, free, is_near=here))
+    said = classify(pieces.teaching, Lesson(examples, own, free, here, named_regions(state), base == FOLLOW))
     said[np.isin(said, locked) | (said == own)] = STAY
     owner, before = state.owner.copy(), state.before.copy()
     if here:

@@ -9,6 +9,7 @@ from napari_strata.proposal.proposal import Proposal, TreeName
 from napari_strata.refine.owner import State, present_ids, region_of_voxels, region_table
 from napari_strata.refine.pieces import Box, Pieces
 from napari_strata.refine.suggestions import Suggestion, suggest
+from napari_strata.refine.taught import Teaching, teach_from_state
 from napari_strata.volume import Region, Segmentation, Volume, region_color, smallest_label_dtype
 
 
@@ -123,6 +124,16 @@ class Shown:
     def suggestions(self, n: int = 10) -> list[Suggestion]:
         """Give up to n places worth a look, the most worthwhile first."""
         return suggest(self._state, self._pieces, n)
+
+    def teach(self, *, seed: int = 0) -> Teaching:
+        """Take along what this case taught, for other scans.
+
+        Raises
+        ------
+        TeachingError
+            If nothing was scribbled or named, or the case keeps no raw descriptors.
+        """
+        return teach_from_state(self._state, self._pieces, seed=seed)
 
 
 def _is_personal(row: Region) -> bool:

@@ -24,6 +24,7 @@ from napari_strata.io.atomic import atomic_path
 from napari_strata.proposal.cohort import BrightnessMap, CohortTable, Leaves, align_brightness, cohort_table, leaves_of
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.refine.owner import State, region_table
+from napari_strata.refine.pieces import Pieces
 from napari_strata.volume import BACKGROUND, Modality, Region, Segmentation, smallest_label_dtype
 
 VERSION = 1
@@ -302,7 +303,7 @@ def taught_regions(state: State) -> tuple[Region, ...]:
     return tuple(sorted(rows, key=lambda row: row.id))
 
 
-def teach_from_state(proposal: Proposal, state: State, pieces: Any, *, seed: int = 0) -> Teaching:
+def teach_from_state(state: State, pieces: Pieces, *, seed: int = 0) -> Teaching:
     """Learn from a case as it stands.
 
     Raises
@@ -310,6 +311,7 @@ def teach_from_state(proposal: Proposal, state: State, pieces: Any, *, seed: int
     TeachingError
         If nothing was taught.
     """
+    proposal = pieces.proposal
     return teach(proposal, region_table(state, pieces)[: proposal.n_supervoxels], taught_regions(state), seed=seed)
 
 

@@ -34,6 +34,8 @@ _DESCRIPTOR_WEIGHT = 0.5
 _PLACE_WEIGHT = 0.5
 _MAX_AXES = 28
 _SOFTNESS = 6.0
+_NAMED = 10.0
+_MOST_NAMED = 24
 _SMOOTHING = 0.8
 _ROUNDS = 8
 _FIRST_ROUNDS = 3
@@ -105,12 +107,23 @@ class Lesson:
     is_near : bool
         Whether only a stroke's neighbourhood is decided on: tissues are finer then, and those of region 0 that no region's
         strokes touched keep their say although region 0 was taught.
+    named : (n,) int32 array or None
+        Region that a person gave whole regions of the proposal to, by a name or a merge, -1 for none.
+    unowned : (n,) bool array or None
+        Supervoxels that follow the slider, nobody having named or moved their region.
     """
 
     examples: NDArray[np.int32]
     own: NDArray[np.int32]
     free: NDArray[np.bool_]
     is_near: bool = False
+    named: NDArray[np.int32] | None = None
+    unowned: NDArray[np.bool_] | None = None
+
+    @property
+    def teachers(self) -> NDArray[np.int32]:
+        """Region that strokes showed or a person named, (n,), -1 for none."""
+        return self.examples if self.named is None else np.where(self.examples >= 0, self.examples, self.named)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -257,10 +270,15 @@ def weigh(space: TeachingSpace, lesson: Lesson) -> Verdict:
     tissue it lies in and what is nearer to it than to its own kind; once every region is taught, strokes alone decide.
     """
     shown = np.flatnonzero(lesson.examples >= 0)
-    taught, column = np.unique(lesson.examples[shown], return_inverse=True)
-    examples = [shown[column == k] for k in range(len(taught))]
+    teachers = lesson.teachers
+    taught = np.unique(teachers[teachers >= 0])
+    column = np.searchsorted(taught, lesson.examples[shown])
+    examples = [_some(np.flatnonzero(teachers == region), lesson.examples == region) for region in taught]
     alike = np.stack([nearest(space.points[:, : space.n_kind], at) for at in examples], axis=1)
     distance = _distance(space, examples, alike)
+    if lesson.named is not None:
+        named = np.flatnonzero(lesson.named >= 0)
+        distance[named, np.searchsorted(taught, lesson.named[named])] -= _NAMED
     if taught[0] == BACKGROUND and not lesson.is_near and not space.background[examples[0]].all():
         limit = _UNLIKE * space.points.shape[1] + _UNLIKE_PER_EXAMPLE * len(examples[0])
         distance[:, 0] = np.minimum(distance[:, 0], limit)
@@ -275,6 +293,13 @@ def weigh(space: TeachingSpace, lesson: Lesson) -> Verdict:
         distance = np.column_stack([distance, np.full(len(distance), np.inf, np.float32)])
     likeness = _smoothed(space, _likeness(distance, softness), (shown, column), _ROUNDS)
     return Verdict(np.append(taught, STAY).astype(np.int32), likeness)
+
+
+def _some(members: NDArray[np.intp], is_stroked: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Choose a region's examples: all that strokes crossed, and some, evenly, of a named region."""
+    stroked = is_stroked[members]
+    rest = members[~stroked]
+    return np.sort(np.concatenate([members[stroked], rest[:: -(-len(rest) // _MOST_NAMED) or 1]]))
 
 
 def _distance(space: TeachingSpace, examples: list[NDArray[np.intp]], alike: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -299,9 +324,12 @@ def _own_distance(space: TeachingSpace, lesson: Lesson) -> NDArray[np.float32]:
     background = lesson.own == BACKGROUND
     tissues = space.fine_tissues if lesson.is_near else space.tissues
     _, group = np.unique(np.where(background, -1 - tissues, lesson.own), return_inverse=True)
-    silent = background & _touched(tissues, lesson.examples)[tissues]
+    open_to_strokes = background if lesson.unowned is None or lesson.is_near else background | lesson.unowned
+    silent = open_to_strokes & _touched(tissues, lesson.teachers)[tissues]
     if (lesson.examples == BACKGROUND).any() and not lesson.is_near:
         silent |= background
+    if lesson.named is not None:
+        silent |= lesson.named >= 0
     kind = space.points[:, : space.n_kind]
     distance = np.where(background, _OWN_WEIGHT, 1.0) * ((kind - _means(kind, group)[group]) ** 2).sum(axis=1)
     return np.where(silent, np.inf, distance).astype(np.float32)
