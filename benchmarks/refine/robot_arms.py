@@ -14,6 +14,8 @@ from napari_strata.refine.refinement import Refinement
 
 _MOST_ACTIONS = 80
 _RANDOM_GAMES = 3
+_MOSTLY = 0.8
+"""Share of a region that has to be of a class for a person to name it whole."""
 
 
 def actions_to(robot: Robot, goal: float) -> Iterator[str]:
@@ -30,14 +32,15 @@ def actions_to(robot: Robot, goal: float) -> Iterator[str]:
     blank = None if reached is None else begun + reached
     dice = max(game.dice)
     yield f"\nFrom nothing to {goal}: {blank} actions ({begun} first clicks; best {dice:.3f})"
-    scopes: tuple[Scope, ...] = ("everywhere", "here")
-    for scope in scopes:
-        count, best = _from_proposal(robot, goal, scope)
+    ways: tuple[tuple[Scope, bool], ...] = (("everywhere", False), ("here", False), ("everywhere", True), ("here", True))
+    for scope, several in ways:
+        count, best = _from_proposal(robot, goal, scope, several=several)
         fewer = "" if count is None or blank is None else f", {100 * (1 - count / blank):.0f} % fewer"
-        yield f"From 100 regions to {goal}, clicks {scope}: {count} actions{fewer} (best {best:.3f})"
+        merges = "one merge takes all rows of a class" if several else "one region a merge"
+        yield f"From 100 regions to {goal}, clicks {scope}, {merges}: {count} actions{fewer} (best {best:.3f})"
 
 
-def _from_proposal(robot: Robot, goal: float, scope: Scope) -> tuple[int | None, float]:
+def _from_proposal(robot: Robot, goal: float, scope: Scope, *, several: bool) -> tuple[int | None, float]:
     """Correct a proposal: first one action per class, then where most is wrong.
 
     An action names or merges a whole region where that mends more than half of what is wrong at the place, else it is a click.
@@ -55,32 +58,33 @@ def _from_proposal(robot: Robot, goal: float, scope: Scope) -> tuple[int | None,
         if score >= goal or wanted is None:
             return (actions if score >= goal else None), best
         voxels, said, part = wanted
-        gain, region, value = _best_name(robot, work.table, names, waiting[:1] or robot.classes)
+        gain, chosen, value = _best_name(robot, work.table, names, waiting[:1] or robot.classes, several=several)
         if gain > (0.0 if waiting else 0.5 * part):
-            if value in region_for:
-                work.merge([region_for[value], region])
-            else:
-                work.rename(region, f"class {value}")
-                region_for[value] = region
+            ids = [region_for[value], *chosen] if value in region_for else chosen
+            region_for[value] = work.merge(ids) if len(ids) > 1 else ids[0]
+            if value not in names:
+                work.rename(region_for[value], f"class {value}")
         else:
             region_for[said] = work.scribble(voxels, region=region_for.get(said), scope=scope)
         waiting = waiting[1:]
     return None, best
 
 
-def _best_name(robot: Robot, table: NDArray[np.int32], names: NDArray[np.int32], classes: list[int]) -> tuple[float, int, int]:
-    """The region and class whose naming mends most voxels: gain, region, class."""
+def _best_name(
+    robot: Robot, table: NDArray[np.int32], names: NDArray[np.int32], classes: list[int], *, several: bool
+) -> tuple[float, list[int], int]:
+    """The class, and its region (or `several` of them), whose naming mends most voxels: gain, regions, class."""
     shares = np.stack([np.bincount(table, weights=one, minlength=len(names)) for one in robot.scan.shares.T], axis=1)
-    best, column = (0.0, 0, 0), {int(value): k for k, value in enumerate(robot.scan.taught)}
-    for region in np.flatnonzero(shares.sum(axis=1)):
-        now = int(names[region])
-        if region == 0 or now:
-            continue
-        right = shares[region, column[OTHER]] if OTHER in column else 0.0
-        for value in classes:
-            gain = float(shares[region, column[value]] - right)
-            if gain > best[0]:
-                best = (gain, int(region), value)
+    column = {int(value): k for k, value in enumerate(robot.scan.taught)}
+    right = shares[:, column[OTHER]] if OTHER in column else np.zeros(len(shares))
+    can = (names == 0) & (np.arange(len(names)) > 0)
+    best: tuple[float, list[int], int] = (0.0, [], 0)
+    for value in classes:
+        held = shares[:, column[value]]
+        gains = np.where(can & (held > 0) & (held >= _MOSTLY * shares.sum(axis=1)), held - right, 0.0)
+        chosen = np.flatnonzero(gains) if several else gains.argmax(keepdims=True)
+        if gains[chosen].sum() > best[0]:
+            best = (float(gains[chosen].sum()), chosen.tolist(), value)
     return best
 
 

@@ -34,8 +34,8 @@ _DESCRIPTOR_WEIGHT = 0.5
 _PLACE_WEIGHT = 0.5
 _MAX_AXES = 28
 _SOFTNESS = 6.0
-_NAMED = 10.0
-_MOST_NAMED = 24
+_NAMED = 4.0
+_MOST_NAMED = 8
 _SMOOTHING = 0.8
 _ROUNDS = 8
 _FIRST_ROUNDS = 3
@@ -324,8 +324,9 @@ def _own_distance(space: TeachingSpace, lesson: Lesson) -> NDArray[np.float32]:
     background = lesson.own == BACKGROUND
     tissues = space.fine_tissues if lesson.is_near else space.tissues
     _, group = np.unique(np.where(background, -1 - tissues, lesson.own), return_inverse=True)
-    open_to_strokes = background if lesson.unowned is None or lesson.is_near else background | lesson.unowned
-    silent = open_to_strokes & _touched(tissues, lesson.teachers)[tissues]
+    silent = background & _touched(tissues, lesson.teachers, _TOUCHED_SHARE)[tissues]
+    if lesson.unowned is not None and not lesson.is_near:
+        silent |= lesson.unowned & _touched(tissues, lesson.teachers, 0.0)[tissues]
     if (lesson.examples == BACKGROUND).any() and not lesson.is_near:
         silent |= background
     if lesson.named is not None:
@@ -335,7 +336,7 @@ def _own_distance(space: TeachingSpace, lesson: Lesson) -> NDArray[np.float32]:
     return np.where(silent, np.inf, distance).astype(np.float32)
 
 
-def _touched(group: NDArray[np.integer], examples: NDArray[np.int32]) -> NDArray[np.bool_]:
+def _touched(group: NDArray[np.integer], examples: NDArray[np.int32], share: float) -> NDArray[np.bool_]:
     """Tell which groups hold a good part of the examples of some region besides 0.
 
     By the proposal's tissues, not by region: a stroke has already made what it crosses its own region.
@@ -344,7 +345,7 @@ def _touched(group: NDArray[np.integer], examples: NDArray[np.int32]) -> NDArray
     shown = np.flatnonzero(examples > BACKGROUND)
     for region in np.unique(examples[shown]):
         held = np.bincount(group[shown[examples[shown] == region]], minlength=len(touched))
-        touched |= held >= max(1.0, _TOUCHED_SHARE * held.sum())
+        touched |= held >= max(1.0, share * held.sum())
     return touched
 
 
