@@ -21,7 +21,8 @@ from phantoms import INTENSITIES, phantom_proposal, phantom_truth, phantom_volum
 
 TRUTH = phantom_truth()
 LIVER, KIDNEY = 2, 3
-NAMES = ("feature 0.0", "feature 0.1", "feature 0.2", "brightness mean", "brightness 2 mm", "brightness 4 mm", "position z", "position y", "position x")
+POSITION = ("position z", "position y", "position x")
+NAMES = ("feature 0.0", "feature 0.1", "feature 0.2", "brightness mean", "brightness 2 mm", "brightness 4 mm", *POSITION)
 LOOKS = np.random.default_rng(3).normal(0, 1.0, (6, 3))
 """What an encoder would say of each class of the phantom."""
 

@@ -18,7 +18,7 @@ from napari_strata.refine.teaching import STAY, Lesson, TeachingSpace, weigh
 
 REASONS = ("strokes", "unlike", "neighbours", "confidence")
 """What the strokes leave open; far from all strokes; at odds with its neighbours; the machine itself is unsure."""
-_STANDING = np.array([4.0, 1.0, 2.0, 1.0])
+_STANDING = np.array([4.0, 2.5, 2.0, 1.0])
 """How many corrections of 5 each reason starts as having foretold; set by hand."""
 _OUT_OF = 5.0
 _NOTED = 24
@@ -126,9 +126,7 @@ def _grounds(pieces: Pieces, examples: NDArray[np.int32], table: NDArray[np.int3
         two = verdict.choices[order]
         rival = np.where(two[:, 0] == table, two[:, 1], two[:, 0]).astype(np.int32)
         rival = np.where(rival == STAY, 0, rival).astype(np.int32)
-        away = space.ways.length(shown)
-        usual = float(np.median(away[~space.background])) if (~space.background).any() else 1.0
-        grounds[:, 1] = away / (away + max(usual, 1e-6))
+        grounds[:, 1] = verdict.unlike**2 / (1 + verdict.unlike**2)
     grounds[:, 2] = 1 - _share_alike(space, table)
     grounds[:, 3] = 1 - pieces.proposal.confidence
     return grounds, rival
@@ -139,4 +137,5 @@ def _share_alike(space: TeachingSpace, table: NDArray[np.int32]) -> NDArray[np.f
     links = space.neighbours
     row = np.repeat(np.arange(len(table)), np.diff(links.indptr))
     same = table[row] == table[links.indices]
-    return np.bincount(row, weights=links.data * same, minlength=len(table))
+    share: NDArray[np.float64] = np.bincount(row, weights=links.data * same, minlength=len(table)).astype(np.float64)
+    return share

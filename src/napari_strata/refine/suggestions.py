@@ -59,23 +59,29 @@ def suggest(state: State, pieces: Pieces, n: int, *, seed: int = 0) -> list[Sugg
     worth[(state.given != NOT_GIVEN) | np.isin(table, state.locked_ids())] = 0
     ranked = np.argsort(-worth, kind="stable")
     ranked = _apart(ranked[worth[ranked] > 0][: _PLAUSIBLE * n], pieces)
-    turn = np.zeros(len(ranked), np.int64)
-    order = np.argsort(table[ranked], kind="stable")
-    starts = np.flatnonzero(np.diff(table[ranked][order], prepend=-1))
-    turn[order] = np.arange(len(ranked)) - np.repeat(starts, np.diff(np.append(starts, len(ranked))))
-    spread = ranked[np.argsort(turn // _PER_REGION > 0, kind="stable")]
+    spread = _spread(ranked, table)
     places = [_suggestion(state, pieces, found, int(i), int(table[i])) for i in spread[: 2 * n]]
     flat = np.array([np.ravel_multi_index(s.voxel_zyx, proposal.supervoxels.shape) for s in places], np.int64)
     unpainted = painted_at(state, flat) < 0
     return [s for s, keep in zip(places, unpainted, strict=True) if keep][:n]
 
 
+def _spread(ranked: NDArray[np.intp], table: NDArray[np.int32]) -> NDArray[np.intp]:
+    """Put what is more than the third of its region at the end."""
+    turn = np.zeros(len(ranked), np.int64)
+    order = np.argsort(table[ranked], kind="stable")
+    starts = np.flatnonzero(np.diff(table[ranked][order], prepend=-1))
+    turn[order] = np.arange(len(ranked)) - np.repeat(starts, np.diff(np.append(starts, len(ranked))))
+    return ranked[np.argsort(turn // _PER_REGION > 0, kind="stable")]
+
+
 def _apart(ranked: NDArray[np.intp], pieces: Pieces) -> NDArray[np.intp]:
-    """Put what lies near something better at the end: one look shows both."""
+    """Put what lies near something better at the end: one look shows both. In a small scan, near is an eighth of the body."""
     centers, later = pieces.teaching.centers_mm[ranked], np.zeros(len(ranked), np.bool_)
+    apart_mm = min(_APART_MM, float(np.ptp(pieces.teaching.centers_mm, axis=0).max()) / 8)
     for k in range(len(ranked)):
         if not later[k]:
-            near = ((centers[k + 1 :] - centers[k]) ** 2).sum(axis=1) < _APART_MM**2
+            near = ((centers[k + 1 :] - centers[k]) ** 2).sum(axis=1) < apart_mm**2
             later[k + 1 :] |= near
     return ranked[np.argsort(later, kind="stable")]
 

@@ -44,7 +44,7 @@ _SCATTER_WEIGHT = 0.5
 _POOLED_WEIGHT = 0.5
 _SURE_WEIGHT = 0.5
 _WAY = 5.0
-_UNLIKE = 1.45
+_UNLIKE = 1.1
 _UNLIKE_PER_EXAMPLE = 1.0
 _OWN_WEIGHT = 0.5
 _TOUCHED_SHARE = 0.2
@@ -136,10 +136,13 @@ class Verdict:
         Taught regions, ascending, and `STAY`.
     likeness : (n, k) float32 array
         How much speaks for each; rows sum to one.
+    unlike : (n,) float32 array
+        How far from what was taught; from 1 on, it is like nothing of it.
     """
 
     choices: NDArray[np.int32]
     likeness: NDArray[np.float32]
+    unlike: NDArray[np.float32]
 
 
 def teaching_space(proposal: Proposal, centers_mm: NDArray[np.floating]) -> TeachingSpace:
@@ -276,12 +279,15 @@ def weigh(space: TeachingSpace, lesson: Lesson) -> Verdict:
     examples = [_some(np.flatnonzero(teachers == region), lesson.examples == region) for region in taught]
     alike = np.stack([nearest(space.points[:, : space.n_kind], at) for at in examples], axis=1)
     distance = _distance(space, examples, alike)
+    unlike = distance.min(axis=1)
+    way = _WAY * np.log1p(np.stack([space.ways.length(at) for at in examples], axis=1))
+    distance += way
+    limit = _UNLIKE * space.points.shape[1]
     if lesson.named is not None:
         named = np.flatnonzero(lesson.named >= 0)
         distance[named, np.searchsorted(taught, lesson.named[named])] -= _NAMED
     if taught[0] == BACKGROUND and not lesson.is_near and not space.background[examples[0]].all():
-        limit = _UNLIKE * space.points.shape[1] + _UNLIKE_PER_EXAMPLE * len(examples[0])
-        distance[:, 0] = np.minimum(distance[:, 0], limit)
+        distance[:, 0] = np.minimum(distance[:, 0], limit + _UNLIKE_PER_EXAMPLE * len(examples[0]) + way.min(axis=1))
     own = _own_distance(space, lesson)
     softness = _SOFTNESS
     if np.isfinite(own[lesson.free]).any():
@@ -292,7 +298,7 @@ def weigh(space: TeachingSpace, lesson: Lesson) -> Verdict:
         softness *= 1 + _SURE_WEIGHT
         distance = np.column_stack([distance, np.full(len(distance), np.inf, np.float32)])
     likeness = _smoothed(space, _likeness(distance, softness), (shown, column), _ROUNDS)
-    return Verdict(np.append(taught, STAY).astype(np.int32), likeness)
+    return Verdict(np.append(taught, STAY).astype(np.int32), likeness, np.asarray(unlike / limit, np.float32))
 
 
 def _some(members: NDArray[np.intp], is_stroked: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -303,10 +309,9 @@ def _some(members: NDArray[np.intp], is_stroked: NDArray[np.bool_]) -> NDArray[n
 
 
 def _distance(space: TeachingSpace, examples: list[NDArray[np.intp]], alike: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give how far each supervoxel is from the strokes of each region, (n, regions)."""
+    """Give how unlike each supervoxel is to the strokes of each region, (n, regions)."""
     distance = (1 - _SCATTER_WEIGHT) * alike + _SCATTER_WEIGHT * scatter_distance(space.points, examples)
     distance += _POOLED_WEIGHT * pooled_distance(space.points, examples)
-    distance += _WAY * np.log1p(np.stack([space.ways.length(at) for at in examples], axis=1))
     return np.asarray(distance, np.float32)
 
 
