@@ -122,7 +122,7 @@ def test_suggestions_learn_from_what_strokes_correct_and_undo_takes_it_back(prop
 
 
 def test_what_nobody_taught_is_suggested_as_unlike_everything(proposal: Proposal) -> None:
-    found = taught(proposal, (1, 2)).suggestions(15)
+    found = taught(proposal, (1, 2)).suggestions(40)
     unlike = [place for place in found if TRUTH[place.voxel_zyx] >= 3]
     assert unlike
     assert any(place.kind == "unlike" and "Unlike everything" in place.reason for place in unlike)
