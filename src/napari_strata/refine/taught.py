@@ -1,8 +1,8 @@
 """What strokes on one scan taught, for another scan: a follow-up of the same patient, or the next of a cohort.
 
 Kept are looks that mean the same in every scan (see `proposal.cohort`): brightness brought to one scale, features, and where in
-the body a supervoxel lies, as a share of its extent. A supervoxel of the other scan goes with the region whose examples are
-nearest (k nearest neighbours; Fix and Hodges, 1951), evened out over touching supervoxels.
+the body a supervoxel lies, as a share of its extent. A supervoxel of the other scan goes with the region that has the nearest
+example (Cover and Hart, 1967), evened out over touching supervoxels. One example, not some: a small region has few.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ _PER_REGION = 600
 _BACKGROUND_EXAMPLES = 1500
 _BRIGHTNESS, _AROUND, _FEATURES, _PLACE = 6.0, 3.0, 1.0, 2.0
 """What the parts of a supervoxel's looks weigh: brightness inside and around, features, and place, 1 being the whole body."""
-_NEAREST = 5
 _SMOOTHING, _ROUNDS = 0.5, 4
 _BLOCK = 4096
 
@@ -334,14 +333,13 @@ def _looks(proposal: Proposal, table: CohortTable, mapped: BrightnessMap) -> NDA
 
 
 def _to_nearest(looks: NDArray[np.float32], examples: NDArray[np.float32], *, skip: int = 0) -> NDArray[np.float32]:
-    """Give the mean squared distance (n,) to the few nearest examples, the first `skip` of them left out."""
-    count = max(1, min(_NEAREST + skip, len(examples)))
+    """Give the squared distance (n,) to the nearest example, or to the next one after `skip` of them."""
+    place = min(skip, len(examples) - 1)
     length, found = (examples**2).sum(axis=1), np.empty(len(looks), np.float32)
     for begin in range(0, len(looks), _BLOCK):
         part = looks[begin : begin + _BLOCK]
         squares = (part**2).sum(axis=1)[:, None] + length - 2 * part @ examples.T
-        near = np.sort(np.partition(squares, count - 1, axis=1)[:, :count], axis=1)
-        found[begin : begin + len(part)] = np.maximum(near[:, min(skip, count - 1) :], 0).mean(axis=1)
+        found[begin : begin + len(part)] = np.maximum(np.partition(squares, place, axis=1)[:, place], 0)
     return found
 
 
