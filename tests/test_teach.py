@@ -27,15 +27,15 @@ LOOKS = np.random.default_rng(3).normal(0, 1.0, (6, 3))
 """What an encoder would say of each class of the phantom."""
 
 
-def scan(seed: int, *, scale: float = 1.0, offset: float = 0.0) -> Proposal:
-    """Make a proposal of the phantom with descriptors as the pipeline names them, brightness on a scale of its own."""
+def scan(seed: int, *, offset: float = 0.0) -> Proposal:
+    """Make a proposal of the phantom with descriptors as the pipeline names them, brightness shifted by `offset`."""
     made = phantom_proposal(phantom_volume(seed=seed), seed=seed)
     ids = np.arange(made.n_supervoxels)
     light = ndi.mean(made.volume.data, made.supervoxels, ids) / 1000
     centers = np.array(ndi.center_of_mass(np.ones(TRUTH.shape), made.supervoxels, ids)) * made.volume.spacing_zyx_mm
     rng = np.random.default_rng(seed)
     kind = np.abs(1000 * light[:, None] - np.array(INTENSITIES)).argmin(axis=1)
-    columns = np.column_stack([LOOKS[kind], *[scale * light + offset] * 3, centers]) + rng.normal(0, 0.03, (len(ids), len(NAMES)))
+    columns = np.column_stack([LOOKS[kind], *[light + offset] * 3, centers]) + rng.normal(0, 0.03, (len(ids), len(NAMES)))
     middle, spread = columns.mean(axis=0), columns.std(axis=0)
     return replace(
         made,
@@ -73,7 +73,7 @@ def teaching(work: Refinement) -> Teaching:
 
 
 def test_a_follow_up_gets_the_taught_regions_with_their_names(work, teaching):
-    later = scan(5, scale=0.7, offset=0.1)
+    later = scan(5, offset=0.1)
     found = teaching.apply(later)
     labels = found.segmentation(later)
     assert dice(work.labels == 1, TRUTH == LIVER) > 0.8
@@ -86,7 +86,7 @@ def test_a_follow_up_gets_the_taught_regions_with_their_names(work, teaching):
 
 
 def test_confidence_is_lower_where_it_is_wrong(teaching):
-    later = scan(9, scale=0.8)
+    later = scan(9, offset=-0.1)
     found = teaching.apply(later)
     wanted = np.array([0, 0, 1, 2, 0, 0])[TRUTH]
     wrong = found.table[later.supervoxels] != wanted
