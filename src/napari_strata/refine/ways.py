@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 
 import numpy as np
@@ -34,19 +35,21 @@ class Ways:
         usual = float(np.median(apart)) if len(apart) else 1.0
         self._graph = csr_array((apart / max(usual, 1e-6) + _STEP, (a, b)), shape=(len(points), len(points)))
         self._found: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
+        self._keeping = threading.Lock()
 
     def length(self, seeds: NDArray[np.integer]) -> NDArray[np.float32]:
         """Give the length of the way to the nearest seed, (n,), in usual differences of touching supervoxels."""
         key = hashlib.sha256(np.sort(seeds).astype(np.int64).tobytes()).digest()
-        kept = self._found.get(key)
+        with self._keeping:
+            kept = self._found.get(key)
         if kept is None:
             kept = self._search(np.unique(seeds))
             kept.flags.writeable = False
+        with self._keeping:
             self._found[key] = kept
+            self._found.move_to_end(key)
             while len(self._found) > _KEPT:
                 self._found.popitem(last=False)
-        else:
-            self._found.move_to_end(key)
         return kept
 
     def _search(self, seeds: NDArray[np.integer]) -> NDArray[np.float32]:
