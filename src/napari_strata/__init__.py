@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from napari_strata.proposal.proposal import Proposal
     from napari_strata.refine.recovery import find_unfinished
     from napari_strata.refine.refinement import Refinement
+    from napari_strata.refine.taught import Teaching
     from napari_strata.settings import ProposeSettings
     from napari_strata.volume import Geometry, Region, Segmentation, Volume
 
@@ -34,6 +35,7 @@ _HOMES = {
     "Region": "volume",
     "Segmentation": "volume",
     "StrataError": "errors",
+    "Teaching": "refine.taught",
     "Volume": "volume",
     "adapt": "encoder.adapt",
     "agree": "measure",
@@ -58,6 +60,7 @@ __all__ = [
     "Region",
     "Segmentation",
     "StrataError",
+    "Teaching",
     "Volume",
     "adapt",
     "agree",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_strata import __version__, commands_codebook, commands_convert, commands_encoder, commands_refine
+from napari_strata import __version__, commands_codebook, commands_convert, commands_encoder, commands_refine, commands_teach
 from napari_strata.errors import SettingsError, StrataError, WriteError
 from napari_strata.io.atomic import atomic_path
 from napari_strata.settings import ProposeSettings, RunSettings
@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     commands_encoder.add_commands(commands)
     commands_codebook.add_commands(commands)
     commands_convert.add_commands(commands)
+    commands_teach.add_commands(commands)
     _add_samples(commands)
     _add_synthesise(commands)
     return parser
@@ -101,12 +102,13 @@ def _add_propose(commands: Any) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="label file to write, for example labels.nii.gz")
     parser.add_argument("--montage", type=Path, metavar="PNG", help="also write a picture of the labels over the scan")
     parser.add_argument("--case", type=Path, metavar="CASE", help="also write a case (.strata) to refine later")
-    _add_recipe(parser, auto=True)
+    cut = _add_recipe(parser, auto=True)
+    cut.add_argument("--taught", type=Path, metavar="FILE", help="the regions that another scan's strokes taught (strata teach)")
     parser.set_defaults(run=_propose)
 
 
-def _add_recipe(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
-    """Add what decides the labels besides the scan; with `auto`, the scan may choose their number."""
+def _add_recipe(parser: argparse.ArgumentParser, *, auto: bool = False) -> argparse._MutuallyExclusiveGroup:
+    """Add what decides the labels besides the scan, and give the group of cuts; with `auto`, the scan may choose their number."""
     cut = parser.add_mutually_exclusive_group(required=True)
     count, more = (count_or_auto, "; auto takes a number at which the tree is stable") if auto else (int, "")
     cut.add_argument("--tissues", type=count, metavar="N", help=f"N groups of alike tissue, anywhere in the scan{more}")
@@ -117,6 +119,7 @@ def _add_recipe(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     add_settings(parser, RunSettings)
     add_settings(parser, ProposeSettings)
+    return cut
 
 
 def _propose(arguments: argparse.Namespace) -> None:
@@ -125,7 +128,8 @@ def _propose(arguments: argparse.Namespace) -> None:
     kind: Literal["tissues", "regions"] = "regions" if arguments.regions is not None else "tissues"
     _check_proposal_outputs(arguments)
     codebook = commands_codebook.open_codebook(arguments.codebook, settings, arguments.weights) if arguments.codebook else None
-    wanted = getattr(arguments, kind) if codebook is None else codebook.n
+    teaching = commands_teach.open_teaching(arguments.taught, settings, arguments.weights) if arguments.taught else None
+    wanted = codebook.n if codebook else len(teaching.regions) if teaching else getattr(arguments, kind)
     if wanted != AUTO and wanted < 1:
         raise SettingsError(f"Asked for {wanted} regions. Ask for at least 1.")
     begun = time.perf_counter()
@@ -149,9 +153,11 @@ def _propose(arguments: argparse.Namespace) -> None:
     said = {}
     if codebook is not None:
         segmentation, said["codebook"] = commands_codebook.segment(codebook, proposal)
+    elif teaching is not None:
+        segmentation, said["taught"] = commands_teach.segment(teaching, proposal)
     else:
         segmentation = proposal.tissues(wanted) if kind == "tissues" else proposal.regions(wanted)
-    if codebook is None and len(segmentation.regions) < wanted:
+    if not said and len(segmentation.regions) < wanted:
         print(f"note: the scan has only {len(segmentation.regions)} supervoxels in the body; it got that many.", file=sys.stderr)
     provenance = {**proposal.provenance, "cut": {kind: wanted}, **said}
     provenance["seconds"] = {"read": round(read_seconds, 2), **proposal.provenance["seconds"]}
@@ -166,8 +172,9 @@ def _check_proposal_outputs(arguments: argparse.Namespace) -> None:
     named = outputs_beside(arguments.output)
     check_writable(named.labels, named.sidecar, named.table, arguments.montage, arguments.case, scan=arguments.scan)
     check_outputs(arguments.output)
-    if arguments.case and arguments.codebook:
-        raise SettingsError("A case starts from a cut of the scan's own tree, not from a codebook. Leave out --case or --codebook.")
+    if arguments.case and (arguments.codebook or arguments.taught):
+        given = "--codebook" if arguments.codebook else "--taught"
+        raise SettingsError(f"A case starts from a cut of the scan's own tree. Leave out --case or {given}.")
     for path, suffix in ((arguments.montage, ".png"), (arguments.case, ".strata")):
         if path is not None and path.suffix.lower() != suffix:
             raise WriteError(f"Cannot write {path}: the name must end in {suffix}.")

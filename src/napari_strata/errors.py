@@ -65,5 +65,9 @@ class CodebookError(StrataError):
     """A codebook cannot be read, fitted or applied: another version, encoder or modality, or nothing to fit it to."""
 
 
+class TeachingError(StrataError):
+    """A teaching cannot be read, made or applied: nothing taught yet, or another version, encoder or modality."""
+
+
 class Cancelled(StrataError):
     """Raised by a progress callable to stop the work in hand."""

@@ -16,6 +16,7 @@ from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import TreeName
 from napari_strata.refine.cutting import any_piece, by_largest_piece, give_voxels, nearer, piece_sizes, roots
 from napari_strata.refine.owner import (
+    FOLLOW,
     NOT_GIVEN,
     NOT_SPREAD,
     Scope,
@@ -25,6 +26,7 @@ from napari_strata.refine.owner import (
     base_table,
     give,
     join,
+    named_regions,
     new_id,
     of_pieces,
     own_region,
@@ -314,7 +316,8 @@ def _spread(state: State, pieces: Pieces, crossed: NDArray[np.integer], scribble
     examples = np.where(np.isin(state.given, taught), state.given, NOT_GIVEN)
     count = pieces.proposal.n_supervoxels
     shown = by_largest_piece(state, pieces, examples)
-    lesson = Lesson(shown, own[:count], any_piece(state, free, count), is_near=here)
+    unnamed = (base == FOLLOW)[:count]
+    lesson = Lesson(shown, own[:count], any_piece(state, free, count), here, named_regions(state)[:count], unnamed)
     said = of_pieces(classify(pieces.teaching, lesson), state).copy()
     said[np.isin(said, locked) | (said == own)] = STAY
     owner, before = state.owner.copy(), state.before.copy()

@@ -156,6 +156,17 @@ def region_table(state: State, pieces: Pieces) -> NDArray[np.int32]:
     return piece_table(state, pieces)[: pieces.proposal.n_supervoxels]
 
 
+def named_regions(state: State) -> NDArray[np.int32]:
+    """Give the region of supervoxels that a person gave to it whole regions at a time, by a name or a merge; -1 for the rest.
+
+    Regions that bear their default name count only once strokes taught them.
+    """
+    taught = {state.current_id(stroke.region) for stroke in state.strokes}
+    named = [row.id for row in state.rows.values() if row.id in taught or row.name not in (f"region {row.id}", f"tissue {row.id}")]
+    whole = (state.given == NOT_GIVEN) & (state.before == NOT_SPREAD) & np.isin(state.owner, named)
+    return np.where(whole, state.owner, NOT_GIVEN).astype(np.int32)
+
+
 def base_owner(state: State) -> NDArray[np.int32]:
     """Give the owners as they would be had no scribble spread."""
     return np.where(state.before == NOT_SPREAD, state.owner, state.before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +28,8 @@ class Pieces:
     def __init__(self, proposal: Proposal) -> None:
         self.proposal = proposal
         self._last_cut: tuple[TreeName, int, NDArray[np.int32]] | None = None
+        self.answers: dict[Any, Any] = {}
+        """What strokes answered to suggestions, kept by `doubts`."""
 
     def ranks(self, tree: TreeName, n: int) -> NDArray[np.int32]:
         """Give the cut of a tree at n, (n_supervoxels,) ranks 0 .. n; the last one asked for is kept."""

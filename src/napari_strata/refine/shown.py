@@ -24,6 +24,7 @@ from napari_strata.refine.owner import (
 from napari_strata.refine.pieces import Box, Pieces
 from napari_strata.refine.rendering import labels_in_box
 from napari_strata.refine.suggestions import Suggestion, suggest
+from napari_strata.refine.taught import Teaching, teach_from_state
 from napari_strata.volume import Region, Segmentation, Volume, region_color, smallest_label_dtype
 
 Origin = Literal["painted", "shown", "taught", "edited", "proposed"]
@@ -166,6 +167,16 @@ class Shown:
         """Give up to n places worth a look, the most worthwhile first."""
         found = suggest(whole_supervoxels(self._state, self.proposal.n_supervoxels), self._pieces, n)
         return [place for place in found if self.region_at(place.voxel_zyx) == place.region]
+
+    def teach(self, *, seed: int = 0) -> Teaching:
+        """Take along what this case taught, for other scans.
+
+        Raises
+        ------
+        TeachingError
+            If nothing was scribbled or named, or the case keeps no raw descriptors.
+        """
+        return teach_from_state(self._state, self._pieces, seed=seed)
 
 
 def _is_personal(row: Region) -> bool:

@@ -1,4 +1,4 @@
-"""Where a person's next look is worth most: the largest places of which the machine is least sure."""
+"""Where a person's next look is worth most, and why; which reasons count is learnt from the strokes so far."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_strata.refine.doubts import REASONS, Doubts, doubts
 from napari_strata.refine.owner import NOT_GIVEN, State, painted_at, region_table
 from napari_strata.refine.pieces import Pieces
 
 _PER_REGION = 3
+_APART_MM = 12.0
+_PLAUSIBLE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,47 +30,80 @@ class Suggestion:
         The same as array indices.
     reason : str
         Why it is worth a look, one sentence.
+    kind : str
+        The main reason, one of `doubts.REASONS`.
     """
 
     region: int
     ras_mm: tuple[float, float, float]
     voxel_zyx: tuple[int, int, int]
     reason: str
+    kind: str = "confidence"
 
 
-def suggest(state: State, pieces: Pieces, n: int) -> list[Suggestion]:
-    """Rank uncertain supervoxels of the body by (1 - confidence) x voxels, at most three per region at first.
+def suggest(state: State, pieces: Pieces, n: int, *, seed: int = 0) -> list[Suggestion]:
+    """Rank places of the body by how much may be wrong there, well apart, at most three per region at first.
 
-    Supervoxels that a person pointed at, painted over or locked are left out.
+    How much may be wrong is the volume around a supervoxel, shared out by the doubts about it (see `doubts.doubts`), each doubt
+    weighed by how well it foretold this person's corrections. Supervoxels that a person pointed at, painted over or locked are
+    left out.
     """
+    if n <= 0:
+        return []
     proposal = pieces.proposal
     table = region_table(state, pieces)
-    worth = (1 - proposal.confidence) * pieces.sizes_vox
-    background = proposal.region_tree.leaf_order[: proposal.region_tree.n_background]
-    worth[background[table[background] == 0]] = 0
+    found = doubts(state, pieces, seed=seed)
+    worth = found.worth.copy()
+    background = pieces.teaching.background
+    worth[background & (table == 0)] = 0
     worth[(state.given != NOT_GIVEN) | np.isin(table, state.locked_ids())] = 0
     ranked = np.argsort(-worth, kind="stable")
-    ranked = ranked[worth[ranked] > 0]
+    ranked = _apart(ranked[worth[ranked] > 0][: _PLAUSIBLE * n], pieces)
+    spread = _spread(ranked, table)
+    places = [_suggestion(state, pieces, found, int(i), int(table[i])) for i in spread[: 2 * n]]
+    flat = np.array([np.ravel_multi_index(s.voxel_zyx, proposal.supervoxels.shape) for s in places], np.int64)
+    unpainted = painted_at(state, flat) < 0
+    return [s for s, keep in zip(places, unpainted, strict=True) if keep][:n]
+
+
+def _spread(ranked: NDArray[np.intp], table: NDArray[np.int32]) -> NDArray[np.intp]:
+    """Put what is more than the third of its region at the end."""
     turn = np.zeros(len(ranked), np.int64)
     order = np.argsort(table[ranked], kind="stable")
     starts = np.flatnonzero(np.diff(table[ranked][order], prepend=-1))
     turn[order] = np.arange(len(ranked)) - np.repeat(starts, np.diff(np.append(starts, len(ranked))))
-    spread = ranked[np.argsort(turn // _PER_REGION > 0, kind="stable")]
-    found = [_suggestion(pieces, int(i), int(table[i])) for i in spread[: 2 * n]]
-    flat = np.array([np.ravel_multi_index(s.voxel_zyx, proposal.supervoxels.shape) for s in found], np.int64)
-    unpainted = painted_at(state, flat) < 0
-    return [s for s, keep in zip(found, unpainted, strict=True) if keep][:n]
+    return ranked[np.argsort(turn // _PER_REGION > 0, kind="stable")]
 
 
-def _suggestion(pieces: Pieces, supervoxel: int, region: int) -> Suggestion:
+def _apart(ranked: NDArray[np.intp], pieces: Pieces) -> NDArray[np.intp]:
+    """Put what lies near something better at the end: one look shows both. In a small scan, near is an eighth of the body."""
+    centers, later = pieces.teaching.centers_mm[ranked], np.zeros(len(ranked), np.bool_)
+    apart_mm = min(_APART_MM, float(np.ptp(pieces.teaching.centers_mm, axis=0).max()) / 8)
+    for k in range(len(ranked)):
+        if not later[k]:
+            near = ((centers[k + 1 :] - centers[k]) ** 2).sum(axis=1) < apart_mm**2
+            later[k + 1 :] |= near
+    return ranked[np.argsort(later, kind="stable")]
+
+
+def _suggestion(state: State, pieces: Pieces, found: Doubts, supervoxel: int, region: int) -> Suggestion:
     voxel = _inner_voxel(pieces, supervoxel)
     point = pieces.proposal.volume.geometry.world_from_voxel(voxel)
-    confidence = float(pieces.proposal.confidence[supervoxel])
-    volume_ml = pieces.sizes_vox[supervoxel] * pieces.proposal.volume.geometry.voxel_volume_mm3 / 1000
-    reason = f"Confidence {confidence:.2f} over {volume_ml:.2g} mL."
+    kind = REASONS[int(found.main[supervoxel])]
     z, y, x = (int(v) for v in voxel)
     right, anterior, superior = (float(v) for v in point)
-    return Suggestion(region, (right, anterior, superior), (z, y, x), reason)
+    return Suggestion(region, (right, anterior, superior), (z, y, x), _sentence(state, pieces, found, supervoxel, kind), kind)
+
+
+def _sentence(state: State, pieces: Pieces, found: Doubts, supervoxel: int, kind: str) -> str:
+    volume_ml = pieces.sizes_vox[supervoxel] * pieces.proposal.volume.geometry.voxel_volume_mm3 / 1000
+    if kind == "strokes":
+        return f"Could as well be {state.name(int(found.rival[supervoxel]))}, by the strokes so far."
+    if kind == "unlike":
+        return "Unlike everything that strokes showed so far."
+    if kind == "neighbours":
+        return "Most of what touches it is in other regions."
+    return f"Confidence {float(pieces.proposal.confidence[supervoxel]):.2f} over {volume_ml:.2g} mL."
 
 
 def _inner_voxel(pieces: Pieces, supervoxel: int) -> NDArray[np.int64]:

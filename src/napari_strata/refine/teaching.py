@@ -2,8 +2,9 @@
 
 Descriptors are first brought into a space in which distance means "unlike, as tissues go": the discriminant axes (Fisher,
 1936) of the proposal's own tissue tree, found without any label, beside the descriptors themselves. There a supervoxel
-goes with the region whose nearest stroke (Cover and Hart, 1967) and whose strokes' scatter (a normal law with few degrees of
-freedom) it fits best, evened out over touching supervoxels with the strokes held fast (as in label propagation; Zhou et al., 2003).
+goes with the region whose nearest stroke (Cover and Hart, 1967) and whose strokes' scatter it fits best, and which it is
+reached from over like neighbours, evened out over touching supervoxels with the strokes held fast (as in label propagation;
+Zhou et al., 2003).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from scipy.spatial import cKDTree
 
 from napari_strata.proposal.hierarchy import Hierarchy
 from napari_strata.proposal.proposal import Proposal
+from napari_strata.refine.likeness import nearest, pooled_distance, scatter_distance, sure_distance
+from napari_strata.refine.ways import Ways
 from napari_strata.volume import BACKGROUND
 
 STAY = -1
@@ -31,15 +34,18 @@ _DESCRIPTOR_WEIGHT = 0.5
 _PLACE_WEIGHT = 0.5
 _MAX_AXES = 28
 _SOFTNESS = 6.0
+_NAMED = 4.0
+_MOST_NAMED = 8
 _SMOOTHING = 0.8
 _ROUNDS = 8
+_FIRST_ROUNDS = 3
 _EDGE_SHARPNESS = 3.0
-_MAX_EXAMPLES = 32
-_BLOCK = 2048
 _SCATTER_WEIGHT = 0.5
-_SCATTER_PRIOR = 16.0
-_NEAR_MM = 20.0
-_FAR_PER_MM = 0.1
+_POOLED_WEIGHT = 0.5
+_SURE_WEIGHT = 0.5
+_WAY = 5.0
+_UNLIKE = 1.1
+_UNLIKE_PER_EXAMPLE = 1.0
 _OWN_WEIGHT = 0.5
 _TOUCHED_SHARE = 0.2
 _FEWEST_TISSUES = 3
@@ -69,6 +75,10 @@ class TeachingSpace:
         The proposal's background, large blocks of air.
     neighbours : (n, n) sparse array
         Weights of touching supervoxels, more for more alike; rows sum to one.
+    ways : Ways
+        How far it is from strokes over touching supervoxels.
+    weights : (n,) float32 array
+        How much each counts as evidence: its size, 1 being usual; 0 in the proposal's background.
     """
 
     points: NDArray[np.float32]
@@ -78,6 +88,8 @@ class TeachingSpace:
     centers_mm: NDArray[np.float32]
     background: NDArray[np.bool_]
     neighbours: csr_array
+    ways: Ways
+    weights: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,12 +107,42 @@ class Lesson:
     is_near : bool
         Whether only a stroke's neighbourhood is decided on: tissues are finer then, and those of region 0 that no region's
         strokes touched keep their say although region 0 was taught.
+    named : (n,) int32 array or None
+        Region that a person gave whole regions of the proposal to, by a name or a merge, -1 for none.
+    unowned : (n,) bool array or None
+        Supervoxels that follow the slider, nobody having named or moved their region.
     """
 
     examples: NDArray[np.int32]
     own: NDArray[np.int32]
     free: NDArray[np.bool_]
     is_near: bool = False
+    named: NDArray[np.int32] | None = None
+    unowned: NDArray[np.bool_] | None = None
+
+    @property
+    def teachers(self) -> NDArray[np.int32]:
+        """Region that strokes showed or a person named, (n,), -1 for none."""
+        return self.examples if self.named is None else np.where(self.examples >= 0, self.examples, self.named)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdict:
+    """What strokes say.
+
+    Parameters
+    ----------
+    choices : (k,) int32 array
+        Taught regions, ascending, and `STAY`.
+    likeness : (n, k) float32 array
+        How much speaks for each; rows sum to one.
+    unlike : (n,) float32 array
+        How far from what was taught; from 1 on, it is like nothing of it.
+    """
+
+    choices: NDArray[np.int32]
+    likeness: NDArray[np.float32]
+    unlike: NDArray[np.float32]
 
 
 def teaching_space(proposal: Proposal, centers_mm: NDArray[np.floating]) -> TeachingSpace:
@@ -123,7 +165,15 @@ def teaching_space(proposal: Proposal, centers_mm: NDArray[np.floating]) -> Teac
         centers_mm=centers_mm.astype(np.float32),
         background=background,
         neighbours=_neighbours(points[:, : kind.shape[1]], proposal.edges),
+        ways=Ways(points[:, : kind.shape[1]], proposal.edges),
+        weights=_weights(proposal, background),
     )
+
+
+def _weights(proposal: Proposal, background: NDArray[np.bool_]) -> NDArray[np.float32]:
+    sizes = np.bincount(proposal.supervoxels.ravel(), minlength=len(background)).astype(np.float32)
+    sizes[background] = 0
+    return sizes / max(float(sizes[~background].mean()) if not background.all() else 1.0, 1e-6)
 
 
 def clear_tissues(tree: Hierarchy, share: float) -> int:
@@ -186,16 +236,9 @@ def connected(space: TeachingSpace, seeds: NDArray[np.integer], allowed: NDArray
 
 
 def classify(space: TeachingSpace, lesson: Lesson) -> NDArray[np.int32]:
-    """Say which taught region each free supervoxel is most like, or that it stays.
+    """Say which taught region each free supervoxel is most like, or that it stays; see `weigh`.
 
-    How far a supervoxel is from a taught region is half its squared distance to the nearest stroke on it, and half what the
-    scatter of that region's strokes says; a named region gets farther with every mm beyond 20 mm from its strokes. How far it
-    is from its own region is half its squared distance to that region's mean. It goes with the nearer, evened out over
-    touching supervoxels. Region 0 holds whatever nobody named, so there the mean is that of its tissue, and it has no say
-    in tissues that hold a good part of a region's strokes, nor, unless `is_near`, anywhere once a stroke taught region 0
-    itself. A single first stroke therefore takes the tissue it lies in and what is nearer to it than to its own kind; once
-    every region is taught, all supervoxels are told apart by strokes alone. The proposal's background is taken only by
-    region 0 and by a region that has a stroke in it.
+    The proposal's background is taken only by region 0 and by a region that has a stroke in it.
 
     Returns
     -------
@@ -206,57 +249,76 @@ def classify(space: TeachingSpace, lesson: Lesson) -> NDArray[np.int32]:
     shown = np.flatnonzero(lesson.examples >= 0)
     if len(shown) == 0 or not lesson.free.any():
         return said
-    taught = np.unique(lesson.examples[shown])
-    examples = [shown[lesson.examples[shown] == region] for region in taught]
-    alike = np.stack([_nearest(space.points[:, : space.n_kind], at) for at in examples], axis=1)
-    distance = (1 - _SCATTER_WEIGHT) * alike + _SCATTER_WEIGHT * _scatter_distance(space.points, examples)
-    distance += np.stack([_farness(space, at, region) for at, region in zip(examples, taught.tolist(), strict=True)], axis=1)
-    own = _own_distance(space, lesson) - alike.min(axis=1)
-    distance = np.column_stack([distance, distance.min(axis=1) + own])
-    choices = np.append(taught, STAY).astype(np.int32)
-    likeness = np.exp(-(distance - distance.min(axis=1, keepdims=True)) / _SOFTNESS)
-    likeness /= likeness.sum(axis=1, keepdims=True)
-    best = choices[_smoothed(space, likeness, shown, np.searchsorted(taught, lesson.examples[shown])).argmax(axis=1)]
+    verdict = weigh(space, lesson)
+    best = verdict.choices[verdict.likeness.argmax(axis=1)]
     in_air = np.unique(lesson.examples[shown[space.background[shown]]])
     best[space.background & ~np.isin(best, np.append(in_air, BACKGROUND))] = STAY
     said[lesson.free] = best[lesson.free]
     return said
 
 
-def _nearest(points: NDArray[np.float32], at: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Give half the squared distance of points (n, k) to the nearest of those at `at`.
+def weigh(space: TeachingSpace, lesson: Lesson) -> Verdict:
+    """Say how much speaks for each taught region, and for staying, at every supervoxel; at least one example is needed.
 
-    Half, because a single example scatters as much as the supervoxel itself, and a region's mean hardly at all.
+    How far a supervoxel is from a taught region is its squared distance to the nearest stroke on it and to the mean of its
+    strokes, by their own scatter and by the scatter that all regions have in common, and the longer the way from there
+    is over touching supervoxels, edges being long steps, the farther. It goes with the nearest, evened out over touching
+    supervoxels. Once all regions are taught, what surely belongs to a region then teaches a little, too, and all are told
+    apart again; and what is very unlike all strokes goes to region 0, if that was taught inside the body, less readily with
+    every further stroke on it.
+
+    How far a supervoxel is from its own region is half its squared distance to that region's mean. Region 0 holds whatever
+    nobody named, so there the mean is that of its tissue, and it has no say in tissues that hold a good part of a region's
+    strokes, nor, unless `is_near`, anywhere once a stroke taught region 0 itself. A single first stroke therefore takes the
+    tissue it lies in and what is nearer to it than to its own kind; once every region is taught, strokes alone decide.
     """
-    shown = points[at[:: -(-len(at) // _MAX_EXAMPLES)]]
-    offset = (shown**2).sum(axis=1)[:, None]
-    found = np.einsum("ij,ij->i", points, points)
-    for start in range(0, len(points), _BLOCK):
-        # block by block: the table of all distances would not fit into the processor's cache
-        squared = (-2 * shown) @ points[start : start + _BLOCK].T
-        squared += offset
-        found[start : start + _BLOCK] += squared.min(axis=0)
-    half: NDArray[np.float32] = np.maximum(found, 0) / 2
-    return half
+    shown = np.flatnonzero(lesson.examples >= 0)
+    teachers = lesson.teachers
+    taught = np.unique(teachers[teachers >= 0])
+    column = np.searchsorted(taught, lesson.examples[shown])
+    examples = [_some(np.flatnonzero(teachers == region), lesson.examples == region) for region in taught]
+    alike = np.stack([nearest(space.points[:, : space.n_kind], at) for at in examples], axis=1)
+    distance = _distance(space, examples, alike)
+    unlike = distance.min(axis=1)
+    way = _WAY * np.log1p(np.stack([space.ways.length(at) for at in examples], axis=1))
+    distance += way
+    limit = _UNLIKE * space.points.shape[1]
+    if lesson.named is not None:
+        named = np.flatnonzero(lesson.named >= 0)
+        distance[named, np.searchsorted(taught, lesson.named[named])] -= _NAMED
+    if taught[0] == BACKGROUND and not lesson.is_near and not space.background[examples[0]].all():
+        distance[:, 0] = np.minimum(distance[:, 0], limit + _UNLIKE_PER_EXAMPLE * len(examples[0]) + way.min(axis=1))
+    own = _own_distance(space, lesson)
+    softness = _SOFTNESS
+    if np.isfinite(own[lesson.free]).any():
+        distance = np.column_stack([distance, distance.min(axis=1) + own - alike.min(axis=1)])
+    else:
+        first = _smoothed(space, _likeness(distance, softness), (shown, column), _FIRST_ROUNDS)
+        distance += _SURE_WEIGHT * sure_distance(space.points, examples, first, space.weights)
+        softness *= 1 + _SURE_WEIGHT
+        distance = np.column_stack([distance, np.full(len(distance), np.inf, np.float32)])
+    likeness = _smoothed(space, _likeness(distance, softness), (shown, column), _ROUNDS)
+    return Verdict(np.append(taught, STAY).astype(np.int32), likeness, np.asarray(unlike / limit, np.float32))
 
 
-def _scatter_distance(points: NDArray[np.float32], examples: list[NDArray[np.intp]]) -> NDArray[np.float32]:
-    """Give minus the logarithm of each region's likelihood, (n, regions), a normal law whose variance is drawn towards 1."""
-    mean = np.stack([points[at].mean(axis=0) for at in examples])
-    count = np.array([len(at) for at in examples], np.float32)[:, None]
-    spread = np.stack([((points[at] - points[at].mean(axis=0)) ** 2).sum(axis=0) for at in examples])
-    variance = ((_SCATTER_PRIOR + spread) / (_SCATTER_PRIOR + count)).astype(np.float32)
-    precision = (count / (1 + count) / variance).astype(np.float32)
-    squared = points**2 @ precision.T - 2 * points @ (mean * precision).T + (mean**2 * precision).sum(axis=1)
-    minus_log: NDArray[np.float32] = ((np.maximum(squared, 0) + np.log(variance).sum(axis=1)) / 2).astype(np.float32)
-    return minus_log
+def _some(members: NDArray[np.intp], is_stroked: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Choose a region's examples: all that strokes crossed, and some, evenly, of a named region."""
+    stroked = is_stroked[members]
+    rest = members[~stroked]
+    return np.sort(np.concatenate([members[stroked], rest[:: -(-len(rest) // _MOST_NAMED) or 1]]))
 
 
-def _farness(space: TeachingSpace, at: NDArray[np.integer], region: int) -> NDArray[np.float32]:
-    if region == BACKGROUND:
-        return np.zeros(len(space.points), np.float32)
-    away_mm = np.sqrt(2 * _nearest(space.centers_mm, at))
-    return (_FAR_PER_MM * np.maximum(away_mm - _NEAR_MM, 0)).astype(np.float32)
+def _distance(space: TeachingSpace, examples: list[NDArray[np.intp]], alike: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give how unlike each supervoxel is to the strokes of each region, (n, regions)."""
+    distance = (1 - _SCATTER_WEIGHT) * alike + _SCATTER_WEIGHT * scatter_distance(space.points, examples)
+    distance += _POOLED_WEIGHT * pooled_distance(space.points, examples)
+    return np.asarray(distance, np.float32)
+
+
+def _likeness(distance: NDArray[np.float32], softness: float) -> NDArray[np.float32]:
+    likeness = np.exp(-(distance - distance.min(axis=1, keepdims=True)) / softness)
+    likeness /= likeness.sum(axis=1, keepdims=True)
+    return np.asarray(likeness, np.float32)
 
 
 def _own_distance(space: TeachingSpace, lesson: Lesson) -> NDArray[np.float32]:
@@ -267,15 +329,19 @@ def _own_distance(space: TeachingSpace, lesson: Lesson) -> NDArray[np.float32]:
     background = lesson.own == BACKGROUND
     tissues = space.fine_tissues if lesson.is_near else space.tissues
     _, group = np.unique(np.where(background, -1 - tissues, lesson.own), return_inverse=True)
-    silent = background & _touched(tissues, lesson.examples)[tissues]
+    silent = background & _touched(tissues, lesson.teachers, _TOUCHED_SHARE)[tissues]
+    if lesson.unowned is not None and not lesson.is_near:
+        silent |= lesson.unowned & _touched(tissues, lesson.teachers, 0.0)[tissues]
     if (lesson.examples == BACKGROUND).any() and not lesson.is_near:
         silent |= background
+    if lesson.named is not None:
+        silent |= lesson.named >= 0
     kind = space.points[:, : space.n_kind]
     distance = np.where(background, _OWN_WEIGHT, 1.0) * ((kind - _means(kind, group)[group]) ** 2).sum(axis=1)
     return np.where(silent, np.inf, distance).astype(np.float32)
 
 
-def _touched(group: NDArray[np.integer], examples: NDArray[np.int32]) -> NDArray[np.bool_]:
+def _touched(group: NDArray[np.integer], examples: NDArray[np.int32], share: float) -> NDArray[np.bool_]:
     """Tell which groups hold a good part of the examples of some region besides 0.
 
     By the proposal's tissues, not by region: a stroke has already made what it crosses its own region.
@@ -284,16 +350,19 @@ def _touched(group: NDArray[np.integer], examples: NDArray[np.int32]) -> NDArray
     shown = np.flatnonzero(examples > BACKGROUND)
     for region in np.unique(examples[shown]):
         held = np.bincount(group[shown[examples[shown] == region]], minlength=len(touched))
-        touched |= held >= max(1.0, _TOUCHED_SHARE * held.sum())
+        touched |= held >= max(1.0, share * held.sum())
     return touched
 
 
 def _smoothed(
-    space: TeachingSpace, likeness: NDArray[np.float32], shown: NDArray[np.integer], column: NDArray[np.integer]
+    space: TeachingSpace, likeness: NDArray[np.float32], told: tuple[NDArray[np.integer], NDArray[np.integer]], rounds: int
 ) -> NDArray[np.float32]:
-    start = likeness
-    for _ in range(_ROUNDS):
-        likeness = (1 - _SMOOTHING) * start + _SMOOTHING * (space.neighbours @ likeness)
-        likeness[shown] = 0
-        likeness[shown, column] = 1
+    """Even out over touching supervoxels; `told` are supervoxels that are held fast, and their columns."""
+    start = (1 - _SMOOTHING) * likeness
+    for _ in range(rounds):
+        likeness = space.neighbours @ likeness
+        likeness *= _SMOOTHING
+        likeness += start
+        likeness[told[0]] = 0
+        likeness[told] = 1
     return likeness

@@ -1,0 +1,177 @@
+"""What strokes on one scan taught is applied to another, with confidence, and refused where it cannot be."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from scipy import ndimage as ndi
+
+from napari_strata.cli import main
+from napari_strata.errors import TeachingError
+from napari_strata.io.files import read_labels, write_scan
+from napari_strata.proposal.proposal import Proposal
+from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.taught import Teaching
+from phantoms import INTENSITIES, phantom_proposal, phantom_truth, phantom_volume
+
+TRUTH = phantom_truth()
+LIVER, KIDNEY = 2, 3
+POSITION = ("position z", "position y", "position x")
+NAMES = ("feature 0.0", "feature 0.1", "feature 0.2", "brightness mean", "brightness 2 mm", "brightness 4 mm", *POSITION)
+LOOKS = np.random.default_rng(3).normal(0, 1.0, (6, 3))
+"""What an encoder would say of each class of the phantom."""
+
+
+def scan(seed: int, *, offset: float = 0.0) -> Proposal:
+    """Make a proposal of the phantom with descriptors as the pipeline names them, brightness shifted by `offset`."""
+    made = phantom_proposal(phantom_volume(seed=seed), seed=seed)
+    ids = np.arange(made.n_supervoxels)
+    light = ndi.mean(made.volume.data, made.supervoxels, ids) / 1000
+    centers = np.array(ndi.center_of_mass(np.ones(TRUTH.shape), made.supervoxels, ids)) * made.volume.spacing_zyx_mm
+    rng = np.random.default_rng(seed)
+    kind = np.abs(1000 * light[:, None] - np.array(INTENSITIES)).argmin(axis=1)
+    columns = np.column_stack([LOOKS[kind], *[light + offset] * 3, centers]) + rng.normal(0, 0.03, (len(ids), len(NAMES)))
+    middle, spread = columns.mean(axis=0), columns.std(axis=0)
+    return replace(
+        made,
+        descriptors=((columns - middle) / spread).astype(np.float32),
+        descriptor_names=NAMES,
+        descriptor_scale=np.stack([middle, spread]).astype(np.float32),
+        provenance={"weights_sha256": "a" * 64, "settings": {"supervoxels": 300}},
+    )
+
+
+def work_on(proposal: Proposal) -> Refinement:
+    """Teach two organs and the background, a few clicks each."""
+    work = Refinement(proposal)
+    rng = np.random.default_rng(0)
+    for organ, region in ((LIVER, 1), (KIDNEY, 2), (1, 0)):
+        inside = np.argwhere(ndi.binary_erosion(organ == TRUTH))
+        work.scribble(inside[rng.choice(len(inside), 12, replace=False)], region=region)
+    work.rename(1, "liver")
+    work.rename(2, "kidney")
+    return work
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * (a & b).sum() / max(1, a.sum() + b.sum()))
+
+
+@pytest.fixture(scope="module")
+def work() -> Refinement:
+    return work_on(scan(0))
+
+
+@pytest.fixture(scope="module")
+def teaching(work: Refinement) -> Teaching:
+    return work.teach()
+
+
+def test_a_follow_up_gets_the_taught_regions_with_their_names(work, teaching):
+    later = scan(5, offset=0.1)
+    found = teaching.apply(later)
+    labels = found.segmentation(later)
+    assert dice(work.labels == 1, TRUTH == LIVER) > 0.8
+    assert dice(labels.labels == 1, TRUTH == LIVER) > 0.8
+    assert dice(labels.labels == 2, TRUTH == KIDNEY) > 0.8
+    assert [region.name for region in labels.regions] == ["liver", "kidney"]
+    assert found.fits
+    assert found.warning() == ""
+    assert set(found.record(later)["confidence"]) == {"1", "2"}
+
+
+def test_confidence_is_lower_where_it_is_wrong(teaching):
+    later = scan(9, offset=-0.1)
+    found = teaching.apply(later)
+    wanted = np.array([0, 0, 1, 2, 0, 0])[TRUTH]
+    wrong = found.table[later.supervoxels] != wanted
+    sure = found.confidence[later.supervoxels]
+    body = TRUTH > 0
+    assert sure.min() >= 0
+    assert sure.max() <= 1
+    assert sure[body & ~wrong].mean() > sure[body & wrong].mean()
+
+
+def test_a_scan_of_another_kind_is_told(teaching):
+    other = scan(1)
+    other = replace(other, descriptors=np.random.default_rng(0).normal(0, 4, other.descriptors.shape).astype(np.float32))
+    found = teaching.apply(other)
+    assert not found.fits
+    assert "unlike" in found.warning()
+
+
+def test_the_same_case_and_seed_give_the_same_file_and_the_file_the_same_labels(work, teaching, tmp_path):
+    teaching.save(tmp_path / "a.strata-teaching")
+    work.teach().save(tmp_path / "b.strata-teaching")
+    assert (tmp_path / "a.strata-teaching").read_bytes() == (tmp_path / "b.strata-teaching").read_bytes()
+    again = Teaching.load(tmp_path / "a.strata-teaching")
+    assert again.sha256 == teaching.sha256
+    later = scan(5)
+    assert np.array_equal(again.apply(later).table, teaching.apply(later).table)
+
+
+def test_a_case_that_teaches_nothing_says_so():
+    with pytest.raises(TeachingError, match="scribble"):
+        Refinement(scan(0), regions=5).teach()
+
+
+def test_other_encoders_modalities_and_columns_are_refused(teaching):
+    later = scan(2)
+    with pytest.raises(TeachingError, match="encoder"):
+        teaching.apply(replace(later, provenance={"weights_sha256": "b" * 64}))
+    with pytest.raises(TeachingError, match="read as CT"):
+        teaching.apply(replace(later, volume=replace(later.volume, modality="ct")))
+    with pytest.raises(TeachingError, match="columns"):
+        teaching.apply(replace(later, descriptor_names=("feature 0.1", *NAMES[1:])))
+
+
+@pytest.mark.parametrize("damage", ["missing", "text", "cut short", "another kind", "later version", "examples"])
+def test_bad_files_are_refused_by_name(teaching, tmp_path: Path, damage: str):
+    path = tmp_path / "liver.strata-teaching"
+    teaching.save(path)
+    arrays = load_file(path)
+    if damage == "missing":
+        path.unlink()
+    elif damage == "text":
+        path.write_text("a liver")
+    elif damage == "cut short":
+        path.write_bytes(path.read_bytes()[:-200])
+    elif damage == "another kind":
+        save_file(arrays, path)
+    elif damage == "later version":
+        save_file(arrays, path, {"strata-teaching": json.dumps({"version": 99})})
+    else:
+        header = {"version": 1, "regions": [], "typical_distance": 1, "modality": "mr", "weights_sha256": None, "names": [], "about": {}}
+        save_file({**arrays, "taught": arrays["taught"][:-1]}, path, {"strata-teaching": json.dumps(header)})
+    with pytest.raises(TeachingError, match=r"liver\.strata-teaching"):
+        Teaching.load(path)
+
+
+def test_teach_and_propose_on_the_command_line(tmp_path, capsys):
+    """The brightness method takes no encoder and is quick; its proposals keep no features, only brightness."""
+    scan_file = str(write_scan(phantom_volume(seed=3), tmp_path / "scan.nii.gz"))
+    case, out = tmp_path / "case.strata", tmp_path / "labels.nii.gz"
+    few = ["--method", "gmm-mrf", "--supervoxels", "300", "--threads", "1", "--quiet"]
+    assert main(["propose", scan_file, "-o", str(tmp_path / "first.nii.gz"), "--tissues", "5", "--case", str(case), *few]) == 0
+    assert main(["teach", str(case), "-o", str(tmp_path / "a.strata-teaching")]) == 2
+    assert "scribble" in capsys.readouterr().err
+    work = Refinement.load(case)
+    inside = np.argwhere(ndi.binary_erosion(TRUTH == LIVER))
+    work.rename(work.scribble(inside[::9], scope="everywhere"), "liver")
+    taken = work.labels == work.region_at(inside[0])
+    work.save(case)
+    assert main(["teach", str(case), "-o", str(tmp_path / "a.txt")]) == 2
+    assert main(["teach", str(case), "-o", str(tmp_path / "a.strata-teaching")]) == 0
+    assert "liver" in capsys.readouterr().out
+    given = ["--taught", str(tmp_path / "a.strata-teaching")]
+    assert main(["propose", scan_file, "-o", str(out), *given, "--case", str(tmp_path / "b.strata"), *few]) == 2
+    assert main(["propose", scan_file, "-o", str(out), *given, *few]) == 0
+    assert dice(read_labels(out).labels > 0, taken) > 0.6
+    said = json.loads((tmp_path / "labels.json").read_text())["taught"]
+    assert said["fits"]
+    assert not (tmp_path / "b.strata").exists()
