@@ -67,6 +67,16 @@ def test_a_scan_without_background_is_all_body():
     assert body_mask(volume_of(data)).mean() > 0.5
 
 
+def test_a_body_of_dark_and_bright_tissue_that_fills_the_field_of_view_is_not_halved():
+    rng = np.random.default_rng(1)
+    dark = ball(BODY.shape, (20, 22, 24), 30) & ~BODY
+    data = (np.where(BODY, 600, np.where(dark, 150, 0)) + np.abs(rng.normal(0, 8, BODY.shape))).astype(np.float32)
+    inner = np.where(ball(BODY.shape, (20, 22, 24), 5), 0, data)[6:-6, 6:-6, 6:-6]  # the only air is inside
+    assert body_mask(volume_of(inner)).mean() > 0.95
+    corner = data[:24, :30]  # air at two faces only
+    assert overlap(body_mask(volume_of(corner)), (BODY | dark)[:24, :30]) > 0.95
+
+
 def test_the_working_grid_covers_the_body_and_keeps_its_voxel_size():
     grid = working_grid(BODY, np.array([2.0, 2.0, 2.0]), finest_mm=1.0, most_voxels=10**6)
     assert all(s.start <= lo and s.stop > hi for s, lo, hi in zip(grid.box, (4, 6, 8), (36, 38, 40), strict=True))

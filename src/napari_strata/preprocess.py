@@ -26,6 +26,10 @@ bias 12 mm left 0.148 of a field of standard deviation 0.298 (log), where 5 mm, 
 _BIAS_ITERATIONS = (50, 50)
 _FEWEST_BIAS_CELLS = 500
 _SMALLEST_BODY_MM = 4.0
+_AIR_BELOW = 0.25
+"""Air is darker than this share of the way from the darkest voxels to the threshold between dark and bright tissue (Otsu)."""
+_NOISE_TAIL = 4.0
+"""The 25th percentile of noise lies 1.7 times as far above its 10th as that above the 5th, if it is Gaussian."""
 _PADDING_SHARE = 0.15
 """A single value on at least this share of the voxels of an MR is padding, not tissue."""
 _LONELY_SHARE = 0.5
@@ -139,10 +143,14 @@ def _above_noise(small: NDArray[np.float32], spacing_mm: NDArray[np.float64]) ->
     threshold.Execute(image)
     otsu = threshold.GetThreshold()
     edge = np.concatenate([np.take(clipped, i, axis=a).ravel() for a in range(3) for i in (0, -1)])
-    center = float(np.percentile(edge, 25))
+    darkest, dark, quarter = np.percentile(edge, (5, 10, 25))
+    mixed = quarter - dark > _NOISE_TAIL * (dark - darkest)  # air and tissue: noise alone is not so skewed
+    center = float(dark if mixed else quarter)
+    if center > low + _AIR_BELOW * (otsu - low):  # the body fills the field of view: what lies at its faces is not air
+        return clipped > low + _AIR_BELOW * (otsu - low)
     below = clipped[clipped <= center]
     spread = 1.4826 * float(np.median(center - below))
-    return clipped > min(otsu, max(center + 6.0 * spread, center + 0.25 * (otsu - center)))
+    return clipped > min(otsu, max(center + 6.0 * spread, center + _AIR_BELOW * (otsu - center)))
 
 
 def _round_off(mask: NDArray[np.bool_], spacing_mm: NDArray[np.float64], *, open_mm: float) -> NDArray[np.bool_]:
