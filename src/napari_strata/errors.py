@@ -65,5 +65,9 @@ class CodebookError(StrataError):
     """A codebook cannot be read, fitted or applied: another version, encoder or modality, or nothing to fit it to."""
 
 
+class ClusterError(StrataError):
+    """Workers cannot be started or used: Dask is not installed, nobody answers, or a worker is not like this machine."""
+
+
 class Cancelled(StrataError):
     """Raised by a progress callable to stop the work in hand."""

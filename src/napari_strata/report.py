@@ -105,6 +105,34 @@ def montage(volume: Volume, segmentation: Segmentation, path: str | Path) -> Non
         page.save(unfinished, format="PNG")
 
 
+def thumbnail(volume: Volume, segmentation: Segmentation, *, side_px: int = 150) -> Image.Image:
+    """Draw a scan small: the middle axial, coronal and sagittal slice side by side, with the regions' outlines.
+
+    Upright, true to scale in mm and in the radiological convention, as in `montage`.
+
+    Parameters
+    ----------
+    volume, segmentation : Volume, Segmentation
+        On one grid.
+    side_px : int
+        Each slice fits a square of this side.
+
+    Raises
+    ------
+    GeometryError
+        If the two grids differ.
+    """
+    require_same_grid(segmentation.geometry, volume.geometry, "The labels", "the scan")
+    scene = _Scene.of(volume, segmentation)
+    strip = Image.new("RGB", (3 * side_px, side_px), _PAPER)
+    for number, plane in enumerate(_PLANES):
+        places = scene.slices(plane)
+        picture = scene.regions(plane, places[len(places) // 2], fill=0.0)
+        picture.thumbnail((side_px - 2, side_px - 2), Image.Resampling.LANCZOS)
+        strip.paste(picture, (number * side_px + (side_px - picture.width) // 2, (side_px - picture.height) // 2))
+    return strip
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scene:
     """What is drawn: the part of the scan that holds the body, its regions, and how intensities become grey."""
@@ -144,8 +172,8 @@ class _Scene:
         picture = Image.fromarray(grey.round().astype(np.uint8))
         return picture.resize((width * finer, height * finer), Image.Resampling.BICUBIC).convert("RGB")
 
-    def regions(self, plane: _Plane, at: int) -> Image.Image:
-        """Draw a slice of the scan with the regions tinted and outlined."""
+    def regions(self, plane: _Plane, at: int, fill: float = _FILL_OPACITY) -> Image.Image:
+        """Draw a slice of the scan with the regions outlined, and tinted with the opacity `fill`."""
         scan = np.asarray(self.grey(plane, at, _FINER), dtype=np.float64)
         labels = self._cut(self.segmentation.labels, plane, at)
         rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(scan.shape, labels.shape, strict=False))
@@ -153,7 +181,7 @@ class _Scene:
         outline = np.zeros(labels.shape, bool)
         outline[:-1] |= labels[:-1] != labels[1:]
         outline[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-        opacity = (np.where(outline, _OUTLINE_OPACITY, _FILL_OPACITY) * (labels != BACKGROUND))[..., None]
+        opacity = (np.where(outline, _OUTLINE_OPACITY, fill) * (labels != BACKGROUND))[..., None]
         mixed = scan * (1 - opacity) + self.palette.paint(labels) * opacity
         return Image.fromarray(mixed.round().astype(np.uint8)).resize(self.size_px(plane), Image.Resampling.BOX)
 
