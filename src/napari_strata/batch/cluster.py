@@ -194,7 +194,9 @@ class _Round:
 
     def step(self) -> list[Outcome]:
         """Take what came to an end, give free workers something to do, and wait a little for the next to end."""
-        known = self.workers.client.scheduler_info(n_workers=-1)["workers"]
+        client = self.workers.client
+        # asked of the scheduler itself: client.scheduler_info may give an older answer without any workers
+        known = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
         self.limits = {address: (one.get("memory_limit") or float("inf")) / 1e9 for address, one in known.items()}
         outcomes = [*self._ended(), *self._hopeless()]
         self._allot()
@@ -223,10 +225,11 @@ class _Round:
                 yield from self._lost(future, number, address)
 
     def _lost(self, future: Any, number: int, address: str) -> Iterator[Outcome]:
+        state, gone = future.status, address not in self.limits
         self.workers.client.cancel([future], force=True)
         self.deaths[number] += 1
         times = self.deaths[number]
-        self.workers.say("worker died", scan=self.scans[number].id, worker=address, times=times)
+        self.workers.say("worker died", scan=self.scans[number].id, worker=address, times=times, state="gone" if gone else state)
         if times < self.workers.attempts:
             self.waiting.insert(0, number)
             return
