@@ -149,7 +149,19 @@ def test_as_many_workers_as_cores_memory_and_scans_allow(needs, budget, cores, e
 def test_without_dask_a_batch_runs_here_and_asking_for_workers_says_what_to_install(scans, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "distributed", None)
     monkeypatch.setattr("napari_strata.batch.run.is_installed", lambda: False)
-    few = ["batch", str(scans[1].path), str(scans[2].path), "-o", str(tmp_path), "--tissues", "4", "--method", "gmm-mrf", "--supervoxels", "300"]
+    few = [
+        "batch",
+        str(scans[1].path),
+        str(scans[2].path),
+        "-o",
+        str(tmp_path),
+        "--tissues",
+        "4",
+        "--method",
+        "gmm-mrf",
+        "--supervoxels",
+        "300",
+    ]
     assert main([*few, "--quiet"]) == 0
     assert {line["kind"] for line in read_log(tmp_path) if line["event"] == "engine"} == {"this process"}
     assert main([*few, "--quiet", "--tissues", "3", "--workers", "2"]) == 2
