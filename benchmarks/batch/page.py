@@ -20,10 +20,12 @@ from napari_strata.batch.page import write_page
 from napari_strata.batch.results import ScanResult, outputs_of, thumbnail_of
 from napari_strata.batch.scans import PlannedScan
 from napari_strata.export.outputs import SIDECAR_FORMAT
+from napari_strata.io.files import read, read_labels
 from napari_strata.pipeline import versions
 from napari_strata.report import thumbnail
 from napari_strata.settings import ProposeSettings
-from napari_strata.synthesis.samples import SAMPLES, make_sample
+
+SAMPLES = Path(__file__).parents[2] / "sample_scans"
 
 
 def fake_batch(folder: Path, count: int) -> list[ScanResult]:
@@ -31,14 +33,14 @@ def fake_batch(folder: Path, count: int) -> list[ScanResult]:
     rng, results = np.random.default_rng(0), []
     (folder / "qc").mkdir(parents=True, exist_ok=True)
     pictures = []
-    for name in SAMPLES:
-        volume, truth = make_sample(name)
+    for name in ("head_t1", "chest_ct", "thick_t2"):
+        volume, truth = read(SAMPLES / f"{name}.nii.gz"), read_labels(SAMPLES / f"{name}_truth.nii.gz")
         thumbnail(volume, truth).save(folder / f"{name}.webp", quality=72)
         pictures.append((folder / f"{name}.webp").read_bytes())
     for k in range(count):
         scan = PlannedScan(f"sub-{k:04d}_T1w", folder / f"sub-{k:04d}_T1w.nii.gz", subject=f"{k:04d}", kind="T1w")
         outputs = outputs_of(scan, folder, "flat")
-        if k % (count // 10) == 7:
+        if (k + 1) % (count // 10) == 0:
             results.append(ScanResult(scan, outputs, "failed", f"{scan.path} is cut short. Copy or download it again. </script><b>"))
             continue
         thumbnail_of(scan, folder).write_bytes(pictures[k % len(pictures)])
