@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,6 @@ def test_killed_and_run_again_it_ends_as_an_undisturbed_run(scans, whole, tmp_pa
 
 
 def test_what_a_killed_run_left_unfinished_is_swept_and_its_half_line_is_no_trouble(scans, whole, tmp_path):
-    import shutil
-
     out = Path(shutil.copytree(whole, tmp_path / "out"))
     (out / ".strata-0123456789ab").mkdir()
     (out / ".strata-0123456789ab" / "s0_labels.nii.gz").write_bytes(b"half")
@@ -56,8 +55,6 @@ def test_what_a_killed_run_left_unfinished_is_swept_and_its_half_line_is_no_trou
 
 
 def test_labels_without_their_sidecar_are_made_anew_and_labels_changed_by_hand_are_left(scans, whole, tmp_path, capsys):
-    import shutil
-
     out = Path(shutil.copytree(whole, tmp_path / "out"))
     (out / "s0_labels.nii.gz").write_bytes((out / "s1_labels.nii.gz").read_bytes())
     (out / "s0_labels.json").unlink()  # as a kill between two moves leaves it
