@@ -87,7 +87,10 @@ def test_progress_tells_how_many_are_done_and_when_the_rest_will_be(capsys):
     show = BatchProgress(10, clock=lambda: now[0])
     scan = PlannedScan("a", Path("a.nii"))
     outputs = outputs_beside("a_labels.nii.gz")
+    now[0] = 30  # workers start
     for status in ("kept", "kept", "done", "failed"):
+        if status == "done":
+            show(2, 10, "a")
         now[0] += 60 if status != "kept" else 0
         show.took(ScanResult(scan, outputs, status, seconds=60.0))
     said = capsys.readouterr().err.splitlines()

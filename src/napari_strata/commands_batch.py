@@ -140,32 +140,33 @@ class BatchProgress:
         self._total, self._quiet, self._clock = total, quiet, clock
         self._begun, self._live, self._last = clock(), sys.stderr.isatty(), ""
         self._made = self._failed = self._ended = 0
-        self._waited = 0.0
+        self._work_began: float | None = None
 
     def took(self, result: ScanResult) -> None:
         """Count a result, and tell of it where lines stay."""
         self._ended += 1
         self._failed += result.status == "failed"
-        if result.status == "kept":
-            self._waited = self._clock() - self._begun if not self._made else self._waited
-        else:
-            self._made += 1
+        self._made += result.status != "kept"
         if not self._quiet and not self._live:
             what = f"{result.status} in {result.seconds:.0f} s" if result.seconds >= 1 else result.status
             print(f"{self.line()} {result.scan.id}: {what}", file=sys.stderr, flush=True)
 
     def line(self) -> str:
         """Say how many scans ended and failed, and about how long the rest takes."""
-        passed = self._clock() - self._begun
+        now = self._clock()
+        passed = now - self._begun
         failed = f", {self._failed} failed" if self._failed else ""
         left = ""
         if self._made and self._ended < self._total:
-            seconds = (passed - self._waited) / self._made * (self._total - self._ended)
+            worked = now - (self._begun if self._work_began is None else self._work_began)
+            seconds = worked / self._made * (self._total - self._ended)
             left = f", about {duration(seconds)} left"
         return f"[{self._ended}/{self._total}{failed}, {duration(passed)}{left}]"
 
     def __call__(self, done: int, total: int, stage: str) -> None:
-        """Show what is going on."""
+        """Show what is going on; the first call is when the work begins, after workers were started and what stands was found."""
+        if self._work_began is None and stage != "waiting for workers":
+            self._work_began = self._clock()
         if self._quiet:
             return
         if self._live:

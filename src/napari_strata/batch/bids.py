@@ -31,8 +31,9 @@ _IGNORED = (
     "failures.tsv",
     "changes.tsv",
     "agreement.tsv",
-    "qc/",
+    "qc",
 )
+_UNITS = {"_ml": "mL", "_mm": "mm", "_mm2": "mm^2", "_hu": "HU", "voxels": "1", "_start": "1", "_stop": "1"}
 _ENTITY = re.compile(r"([A-Za-z]+)-([A-Za-z0-9+]+)")
 
 
@@ -116,6 +117,10 @@ def write_description(folder: Path, root: Path) -> None:
     WriteError
         If it cannot be written.
     """
+    about = (
+        "# Strata: proposed tissue regions\n\nUnsupervised regions of the scans in the linked data set, proposed by Strata, each with "
+        "its label table and a JSON file\nof settings and versions. Research software: it proposes, a person decides. Not for diagnosis.\n"
+    )
     raw = os.path.relpath(root, folder).replace(os.sep, "/")
     said: dict[str, Any] = {
         "Name": "Strata: proposed tissue regions",
@@ -125,10 +130,25 @@ def write_description(folder: Path, root: Path) -> None:
         "SourceDatasets": [{"URL": raw}],
         "DatasetLinks": {"raw": raw},
     }
-    for path, text in ((folder / _DESCRIPTION, json.dumps(said, indent=1) + "\n"), (folder / ".bidsignore", "\n".join(_IGNORED) + "\n")):
-        if not path.exists():
-            with atomic_path(path) as unfinished:
+    texts = {_DESCRIPTION: json.dumps(said, indent=1) + "\n", ".bidsignore": "\n".join(_IGNORED) + "\n", "README.md": about}
+    for name, text in texts.items():
+        if not (folder / name).exists():
+            with atomic_path(folder / name) as unfinished:
                 unfinished.write_text(text, encoding="utf-8")
+
+
+def sidecar_keys(name: BidsName, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Give what BIDS wants to stand in the JSON file of labels, the meaning of each column of the label table included."""
+    columns = {}
+    for column in _measured(rows):
+        unit = next((unit for ending, unit in _UNITS.items() if column.endswith(ending)), None)
+        columns[column] = {"Description": f"{column.replace('_', ' ')} of the region"} | ({} if unit is None else {"Units": unit})
+    described = "Tissue regions proposed without supervision; a person has not checked them."
+    return {"Description": described, "Sources": [name.source], "SpatialReference": name.source, "Manual": False, **columns}
+
+
+def _measured(rows: list[dict[str, Any]]) -> list[str]:
+    return [name for name in (rows[0] if rows else {}) if name not in ("id", "name", "color", "locked")]
 
 
 def write_label_table(table: Path, rows: list[dict[str, Any]]) -> None:
@@ -141,7 +161,7 @@ def write_label_table(table: Path, rows: list[dict[str, Any]]) -> None:
     rows : list of dict
         The regions of a sidecar.
     """
-    measured = [name for name in (rows[0] if rows else {}) if name not in ("id", "name", "color", "locked")]
+    measured = _measured(rows)
     with open(table, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(["index", "name", "color", *measured])

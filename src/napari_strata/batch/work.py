@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
-from napari_strata.batch.bids import write_label_table
+from napari_strata.batch.bids import sidecar_keys, write_label_table
 from napari_strata.batch.process import peak_gb, reset_peak
 from napari_strata.batch.recipe import Recipe
 from napari_strata.batch.results import Layout, ScanResult, move_in_place, outputs_of, thumbnail_of, unfinished_folder
@@ -153,7 +153,7 @@ class Work:
             document = json.loads(made.sidecar.read_text(encoding="utf-8"))
             document["labels_sha256"] = hash_file(made.labels)
             if self.layout == "bids" and scan.bids is not None:
-                document |= {"Sources": [scan.bids.source], "Manual": False}
+                document |= sidecar_keys(scan.bids, document["regions"])
                 made = replace(made, table=made.table.with_suffix(".tsv"))
                 write_label_table(made.table, document["regions"])
             made.sidecar.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
