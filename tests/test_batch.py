@@ -20,7 +20,7 @@ from napari_strata.io.files import write_scan
 from napari_strata.settings import ProposeSettings, RunSettings
 from phantoms import phantom_volume
 
-FEW = ["--supervoxels", "300", "--threads", "1", "--quiet"]
+FEW = ["--supervoxels", "300", "--threads", "1", "--workers", "1", "--quiet"]
 SHAPE = (16, 20, 24)
 
 

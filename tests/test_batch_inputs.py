@@ -160,3 +160,13 @@ def test_where_outputs_go_has_to_be_said_but_for_bids(tmp_path, capsys):
     save(tmp_path / "a.nii.gz")
     assert main(["batch", str(tmp_path), *FEW]) == 2
     assert "-o OUT" in capsys.readouterr().err
+
+
+def test_two_scans_that_would_share_a_name_are_told_before_the_first(dataset, capsys):
+    twin = dataset / "sub-02" / "anat" / "sub-02_acq-x_T2w.nii"
+    save(twin)
+    assert main(["batch", str(dataset), *FEW]) == 2
+    said = capsys.readouterr().err
+    assert str(twin) in said
+    assert "sub-02_acq-x_desc-T2w_dseg.nii.gz" in said
+    assert not list((dataset / "derivatives" / "strata").rglob("*_dseg*"))

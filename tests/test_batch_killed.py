@@ -43,8 +43,8 @@ def test_killed_and_run_again_it_ends_as_an_undisturbed_run(scans, whole, tmp_pa
 
 def test_what_a_killed_run_left_unfinished_is_swept_and_its_half_line_is_no_trouble(scans, whole, tmp_path):
     out = Path(shutil.copytree(whole, tmp_path / "out"))
-    (out / ".strata-0123456789ab").mkdir()
-    (out / ".strata-0123456789ab" / "s0_labels.nii.gz").write_bytes(b"half")
+    (out / ".strata-batch-0123456789ab").mkdir()
+    (out / ".strata-batch-0123456789ab" / "s0_labels.nii.gz").write_bytes(b"half")
     (out / ".strata-ba9876543210.tsv").write_text("half")
     with (out / "batch.jsonl").open("a") as log:
         log.write('{"event": "don')

@@ -4,7 +4,8 @@
 
 Throughput is the seconds of the same scans one after another (each scan's own, reading and writing included), shared among the
 workers, over the seconds of the run on workers without the start of its processes. Both runs are on one machine, one after the
-other. Memory is that of the command and all processes below it, their shared pages counted once (PSS; Linux), looked at five
+other. On a machine that others use, too, seconds of the two runs cannot be compared: go by `processor_s` (what the same scans cost,
+start and scheduler included) and `workers_busy` (the share of the workers' time that a scan was in work). Memory is that of the command and all processes below it, their shared pages counted once (PSS; Linux), looked at five
 times a second.
 """
 
@@ -27,11 +28,11 @@ from napari_strata.batch.log import read_log
 
 
 class Memory(threading.Thread):
-    """Watches the memory of a process and of all below it."""
+    """Watches the memory and the processor time of a process and of all below it."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
-        self.root, self.peak_gb = psutil.Process(pid), 0.0
+        self.root, self.peak_gb, self.processor_s = psutil.Process(pid), 0.0, dict[int, float]()
 
     def run(self) -> None:
         while self.root.is_running() and self.root.status() != psutil.STATUS_ZOMBIE:
@@ -39,6 +40,8 @@ class Memory(threading.Thread):
             try:
                 for one in (self.root, *self.root.children(recursive=True)):
                     used += one.memory_full_info().pss
+                    times = one.cpu_times()
+                    self.processor_s[one.pid] = times.user + times.system
             except psutil.Error:
                 continue
             self.peak_gb = max(self.peak_gb, used / 1e9)
@@ -58,6 +61,7 @@ def batch(scans: Path, out: Path, *more: str) -> dict[str, object]:
     (engine,) = [line for line in log if line["event"] == "engine"]
     made = [line for line in log if line["event"] in ("done", "failed")]
     times = [datetime.fromisoformat(line["time"]).timestamp() for line in (engine, *made)]
+    busy = sum(line.get("seconds", 0) for line in made) / (engine["workers"] or 1 if "workers" in engine else 1)
     return {
         "exit_code": code,
         "done": sum(line["event"] == "done" for line in made),
@@ -65,6 +69,8 @@ def batch(scans: Path, out: Path, *more: str) -> dict[str, object]:
         "scan_s": round(sum(line.get("seconds", 0) for line in made), 1),
         "work_s": round(max(times) - times[0], 1),
         "wall_s": round(wall, 1),
+        "processor_s": round(sum(memory.processor_s.values()), 1),
+        "workers_busy": round(busy / (max(times) - times[0]), 3),
         "peak_gb": round(memory.peak_gb, 2),
         "largest_scan_gb": max(line.get("peak_gb", 0) for line in made),
     }

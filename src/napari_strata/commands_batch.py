@@ -48,6 +48,7 @@ def batch(arguments: argparse.Namespace) -> int:
     begun = time.perf_counter()
     settings = settings_of(arguments, BatchSettings, "batch")
     recipe = _recipe(arguments)
+    from napari_strata.batch.cluster import INSTALL, is_installed
     from napari_strata.batch.collect import collect
     from napari_strata.batch.page import write_page
     from napari_strata.batch.plan import plan_scans
@@ -57,6 +58,8 @@ def batch(arguments: argparse.Namespace) -> int:
     scans = plan_scans(arguments.inputs, leave_out=output)
     if arguments.dry_run:
         return _dry_run(scans, output, recipe, arguments)
+    if not (arguments.quiet or settings.workers or settings.scheduler or settings.cluster or len(scans) < 3 or is_installed()):
+        print(f"note: one scan at a time. To run several at once: {INSTALL}", file=sys.stderr)
     show = BatchProgress(len(scans), quiet=arguments.quiet)
     with line_ended(show, quiet=arguments.quiet) as shown:
         results = run_batch(

@@ -23,7 +23,7 @@ from napari_strata.pipeline import versions
 from napari_strata.settings import BatchSettings
 from napari_strata.volume import Progress
 
-INSTALL = 'Install it with: python -m pip install "napari-strata[cluster]"'
+INSTALL = 'python -m pip install "napari-strata[cluster]"'
 _TICK_S = 0.5
 _FIRST_WORKER_S = 60
 _SAME_EVERYWHERE = ("napari-strata", "torch", "numpy")
@@ -32,9 +32,11 @@ _QUIET = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.admin.low-level-log-length": 0,
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
     "distributed.comm.timeouts.connect": "60s",
 }
-"""On this machine: there is nothing to spill, and a paused worker would never go on."""
+"""On this machine: nothing to spill, a paused worker would never go on, and no page that tells other users what is in work."""
 
 
 def is_installed() -> bool:
@@ -68,7 +70,7 @@ def open_workers(settings: BatchSettings, *, workers: int, budget_gb: float) -> 
         import dask
         import distributed
     except ImportError as err:
-        raise ClusterError(f"Running scans on several workers needs Dask, which is not installed. {INSTALL}") from err
+        raise ClusterError(f"Running scans on several workers needs Dask, which is not installed. Install it: {INSTALL}") from err
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         if not settings.scheduler and not settings.cluster:
@@ -102,13 +104,13 @@ def _start_here(distributed: Any, workers: int, budget_gb: float) -> Any:
     try:
         security: Any = distributed.Security.temporary()
     except ImportError as err:
-        raise ClusterError(f"Workers on this machine need the package cryptography, which is not installed. {INSTALL}") from err
+        raise ClusterError(f"Workers on this machine need the package cryptography, which is not installed. Install it: {INSTALL}") from err
     return distributed.LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
         processes=True,
         memory_limit=int(budget_gb * 1e9),
-        dashboard_address=None,
+        scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
         security=security,
         silence_logs=logging.CRITICAL,
     )

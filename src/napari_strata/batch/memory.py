@@ -19,7 +19,7 @@ _PER_MVOX_GB, _PER_WORKING_MVOX_GB, _OUTPUT_PER_WORKING_MVOX_GB = 0.022, 0.3, 0.
 _CLASSICAL_IDLE_GB, _CLASSICAL_PER_MVOX_GB = 0.35, 0.08
 _MARGIN = 1.15
 _SHARE_TO_USE = 0.9
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_CGROUPS = Path("/sys/fs/cgroup")
 
 
 def estimate_gb(scan: PlannedScan, settings: ProposeSettings) -> float | None:
@@ -47,26 +47,34 @@ def estimate_gb(scan: PlannedScan, settings: ProposeSettings) -> float | None:
 
 
 def machine_gb() -> float:
-    """Give how much memory may be used here, in GB: nine tenths of the machine's, or of its container's if that has less."""
-    limits = [float(psutil.virtual_memory().total), *_container_limits()]
-    return round(_SHARE_TO_USE * min(limits) / 1e9, 2)
-
-
-def _container_limits() -> list[float]:
-    found = []
-    for name in _CGROUP_LIMITS:
-        try:
-            text = Path(name).read_text(encoding="ascii").strip()
-        except OSError:
-            continue
-        if text.isdecimal():
-            found.append(float(text))
-    return found
+    """Give how much memory may be used here, in GB: nine tenths of the machine's, or of its container's or job's if that has less."""
+    limits = [int(text) for text in (*_limits("memory.max"), *_limits("memory.limit_in_bytes")) if text.isdecimal()]
+    return round(_SHARE_TO_USE * min([psutil.virtual_memory().total, *limits]) / 1e9, 2)
 
 
 def core_count() -> int:
-    """Give how many cores this process may run on."""
+    """Give how many cores this process may use: those it may run on, or its container's share if that is less."""
     try:
-        return len(psutil.Process().cpu_affinity())
+        cores = len(psutil.Process().cpu_affinity())
     except AttributeError:  # macOS has no affinity
-        return psutil.cpu_count() or 1
+        cores = psutil.cpu_count() or 1
+    shares = [[int(part) for part in text.split()] for text in _limits("cpu.max") if not text.startswith("max")]
+    return max(1, min([cores, *(-(-quota // period) for quota, period in shares)]))
+
+
+def _limits(name: str) -> list[str]:
+    """Read a limit of the control groups that this process is in, from its own up (Linux); jobs and containers have some."""
+    try:
+        own = [line.split(":", 2)[2].strip("/") for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()]
+    except (OSError, IndexError):
+        own = []
+    folders = {
+        base / part for path in (*own, "") for base in (_CGROUPS, _CGROUPS / "memory") for part in (path, *map(str, Path(path).parents))
+    }
+    found = []
+    for folder in sorted(folders):
+        try:
+            found.append((folder / name).read_text(encoding="ascii").strip())
+        except OSError:
+            continue
+    return found

@@ -18,8 +18,9 @@ from napari_strata.export.outputs import Outputs, outputs_beside
 Layout = Literal["flat", "bids"]
 """How outputs are named: after the id, or as a BIDS derivative data set."""
 THUMBNAILS = "qc"
-UNFINISHED = ".strata-"
-"""What the names of unfinished files and folders begin with."""
+_UNFINISHED_FOLDER = ".strata-batch-"
+_UNFINISHED_FILES = (".tsv", ".html", ".webp", ".md", ".strata-codebook")
+"""Endings of what a batch, and no other command, may have left half written under a name that begins with ".strata-"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def unfinished_folder(folder: Path) -> Iterator[Path]:
     WriteError
         If it cannot be made.
     """
-    made = folder / f"{UNFINISHED}{secrets.token_hex(6)}"
+    made = folder / f"{_UNFINISHED_FOLDER}{secrets.token_hex(6)}"
     try:
         made.mkdir()
     except OSError as err:
@@ -125,9 +126,25 @@ def move_in_place(moves: Sequence[tuple[Path, Path]], *, sidecar: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed runs left unfinished. Nobody else may be writing there: see `only_writer`."""
-    for left in folder.rglob(f"{UNFINISHED}*"):
-        if left.is_dir():
+    """Remove what killed batches left unfinished. No other batch may be writing there: see `only_writer`."""
+    for left in (*folder.glob(".strata-*"), *(folder / THUMBNAILS).glob(".strata-*")):
+        if left.is_dir() and left.name.startswith(_UNFINISHED_FOLDER):
             shutil.rmtree(left, ignore_errors=True)
-        else:
+        elif left.is_file() and left.suffix in _UNFINISHED_FILES:
             left.unlink(missing_ok=True)
+
+
+def check_names(scans: Sequence[PlannedScan], folder: Path, layout: Layout) -> None:
+    """Refuse scans whose outputs would have one name.
+
+    Raises
+    ------
+    WriteError
+        If two would be written to one file.
+    """
+    taken: dict[Path, PlannedScan] = {}
+    for scan in scans:
+        labels = outputs_of(scan, folder, layout).labels
+        other = taken.setdefault(labels, scan)
+        if other is not scan:
+            raise WriteError(f"{other.path} and {scan.path} would both be written to {labels.name}. Leave one out, or run them apart.")

@@ -19,7 +19,7 @@ from napari_strata.batch.memory import IDLE_GB, core_count, estimate_gb
 from napari_strata.batch.plan import PlannedScan
 from napari_strata.batch.process import only_writer
 from napari_strata.batch.recipe import Recipe
-from napari_strata.batch.results import ScanResult, layout_of, outputs_of, sweep
+from napari_strata.batch.results import ScanResult, check_names, layout_of, outputs_of, sweep
 from napari_strata.batch.work import Found, Work, look
 from napari_strata.errors import StrataError, WriteError
 from napari_strata.pipeline import versions
@@ -94,7 +94,7 @@ def run_batch(
     Raises
     ------
     WriteError
-        If the folder cannot be made, or another batch is writing there.
+        If the folder cannot be made, another batch is writing there, or two scans would have one name.
     WeightsError, SettingsError, CodebookError
         If the weights, the device or the codebook cannot be used for any scan.
     ClusterError
@@ -142,6 +142,7 @@ class _Batch:
                     book = cohort_codebook(chosen, self.folder, recipe, engine, say=self.log.add, on_progress=on_progress)
                 recipe = recipe.with_codebook(book)
             layout = layout_of(self.scans)
+            check_names(self.scans, self.folder, layout)
             if layout == "bids" and self.scans[0].bids is not None:
                 write_description(self.folder, self.scans[0].bids.root)
             work = Work(self.folder, recipe, layout)

@@ -7,6 +7,7 @@ import logging
 import time
 import traceback
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from napari_strata.export.outputs import Outputs, check_outputs, outputs_beside,
 from napari_strata.io.atomic import atomic_path
 from napari_strata.io.files import hash_file, read, read_labels
 from napari_strata.measure import compare
-from napari_strata.pipeline import propose
+from napari_strata.pipeline import propose, versions
 from napari_strata.report import thumbnail
 from napari_strata.volume import Progress, Segmentation, Volume, no_progress
 
@@ -219,10 +220,9 @@ def look(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> Found:
     return Found("keep", "stands", document.get("codebook", {}).get("warning", ""))
 
 
+@cache
 def _version() -> str:
-    from napari_strata import __version__
-
-    return __version__
+    return versions()["napari-strata"]
 
 
 def _quality(proposal: Proposal, segmentation: Segmentation) -> dict[str, Any]:
