@@ -4,9 +4,9 @@
 
 Throughput is the seconds of the same scans one after another (each scan's own, reading and writing included), shared among the
 workers, over the seconds of the run on workers without the start of its processes. Both runs are on one machine, one after the
-other. On a machine that others use, too, seconds of the two runs cannot be compared: go by `processor_s` (what the same scans cost,
-start and scheduler included) and `workers_busy` (the share of the workers' time that a scan was in work). Memory is that of the command and all processes below it, their shared pages counted once (PSS; Linux), looked at five
-times a second.
+other. On a machine that others use, too, seconds of the two runs cannot be compared: go by `processor_s` (what the same scans
+cost, start and scheduler included) and `workers_busy` (the share of the workers' time that a scan was in work). Memory is that
+of the command and all processes below it, their shared pages counted once (PSS; Linux), looked at five times a second.
 """
 
 from __future__ import annotations
