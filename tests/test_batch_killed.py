@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ from napari_strata.batch.log import read_log
 from napari_strata.batch.process import only_writer
 from napari_strata.cli import main
 from napari_strata.errors import WriteError
-from napari_strata.io.files import write_scan
+from napari_strata.io.files import read_labels, write_scan
 from phantoms import phantom_volume
 
 
@@ -58,13 +59,18 @@ def test_labels_without_their_sidecar_are_made_anew_and_labels_changed_by_hand_a
     out = Path(shutil.copytree(whole, tmp_path / "out"))
     (out / "s0_labels.nii.gz").write_bytes((out / "s1_labels.nii.gz").read_bytes())
     (out / "s0_labels.json").unlink()  # as a kill between two moves leaves it
-    edited = (out / "s3_labels.nii.gz").read_bytes()
+    edited = (out / "s5_labels.nii.gz").read_bytes()
     (out / "s2_labels.nii.gz").write_bytes(edited)  # a person saved other labels over it
     assert main(command(scans, out, "--workers", "1")[3:]) == 1
     assert (out / "s2_labels.nii.gz").read_bytes() == edited
     assert "changed since Strata made it" in capsys.readouterr().err
     end, start = contents(out), contents(whole)
-    assert {name for name in start if end[name] != start[name]} == {"s2_labels.nii.gz", "scans.tsv", "qc.html"}
+    assert {name for name in start if end[name] != start[name]} == {"s2_labels.nii.gz", "volumes.tsv", "scans.tsv", "qc.html", "qc/s2.webp"}
+    with (out / "volumes.tsv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["scan"] == "s2"]
+    labels = read_labels(out / "s2_labels.nii.gz")
+    assert [float(row["volume_ml"]) for row in rows] == [round(int((labels.labels == k).sum()) * 0.012, 4) for k in range(1, 5)]
+    assert {row["cut"] for row in rows} == {"changed by hand"}
 
 
 def test_two_batches_do_not_write_to_one_folder_at_once(scans, tmp_path, capsys):

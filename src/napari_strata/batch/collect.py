@@ -118,10 +118,12 @@ def collect(results: Sequence[ScanResult], folder: str | Path) -> Collected:
 
 
 def _rows(results: Sequence[ScanResult]) -> tuple[Row, ...]:
-    documents = [{} if one.status == "failed" else whole_sidecar(one.outputs.sidecar) for one in results]
-    made = [document for document in documents if document]
-    odd = iter(oddness(made))
-    return tuple(Row(one, document, next(odd) if document else Oddness(None, "")) for one, document in zip(results, documents, strict=True))
+    documents = [{} if one.status == "failed" else one.measured or whole_sidecar(one.outputs.sidecar) for one in results]
+    odd = iter(oddness([document for document in documents if "quality" in document]))
+    nothing = Oddness(None, "")
+    return tuple(
+        Row(one, document, next(odd) if "quality" in document else nothing) for one, document in zip(results, documents, strict=True)
+    )
 
 
 def whole_sidecar(path: Path) -> dict[str, Any]:
@@ -144,7 +146,7 @@ def _volume_rows(row: Row) -> list[dict[str, Any]]:
     scan = {
         **_named(row.result),
         "modality": document["scan"]["modality"],
-        "cut": " ".join(f"{n} {tree}" for tree, n in document["cut"].items()),
+        "cut": " ".join(f"{n} {tree}" for tree, n in document["cut"].items()) or "changed by hand",
         "strata_version": document["versions"]["napari-strata"],
         **_fit(document),
     }

@@ -92,9 +92,9 @@ def _settings(rows: tuple[Row, ...]) -> list[dict[str, Any]]:
     """Give the different ways in which the scans were made, most used first."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
-        if not row.document:
-            continue
         document = row.document
+        if "settings" not in document:
+            continue
         one: dict[str, Any] = {
             "cut": " ".join(f"{n} {tree}" for tree, n in document["cut"].items()),
             "codebook": str(document.get("codebook", {}).get("sha256", "none"))[:12],

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from napari_strata.batch.scans import PlannedScan
 from napari_strata.errors import WriteError
@@ -47,6 +47,8 @@ class ScanResult:
         Who did it; "" for this process.
     traceback : str
         Of an error that nobody foresaw; "" otherwise.
+    measured : dict or None
+        For labels that were changed by hand: what a sidecar says, of the labels as they are now.
     """
 
     scan: PlannedScan
@@ -58,6 +60,7 @@ class ScanResult:
     peak_gb: float | None = None
     worker: str = ""
     traceback: str = ""
+    measured: dict[str, Any] | None = None
 
 
 def layout_of(scans: Sequence[PlannedScan]) -> Layout:

@@ -19,10 +19,11 @@ from napari_strata.batch.recipe import Recipe
 from napari_strata.batch.results import Layout, ScanResult, move_in_place, outputs_of, thumbnail_of, unfinished_folder
 from napari_strata.batch.scans import PlannedScan
 from napari_strata.errors import Cancelled, StrataError, WriteError
-from napari_strata.export.outputs import Outputs, check_outputs, outputs_beside, read_sidecar, write_outputs
+from napari_strata.export.outputs import Outputs, check_outputs, outputs_beside, read_sidecar, scan_record, write_outputs
+from napari_strata.export.tables import table_rows
 from napari_strata.io.atomic import atomic_path
 from napari_strata.io.files import hash_file, read, read_labels
-from napari_strata.measure import compare
+from napari_strata.measure import compare, measure_regions
 from napari_strata.pipeline import propose, versions
 from napari_strata.report import thumbnail
 from napari_strata.volume import Progress, Segmentation, Volume, no_progress
@@ -91,10 +92,26 @@ class Work:
         if not (outputs.labels.is_file() and thumbnail_of(scan, self.folder).is_file()):
             return None
         try:
-            found = look(scan, outputs, self.recipe.of(scan))
+            recipe = self.recipe.of(scan)
+            found = look(scan, outputs, recipe)
+            return None if found.action == "make" else self._kept(scan, outputs, recipe, found)
         except StrataError:
             return None  # it fails again where its reason is kept
-        return None if found.action == "make" else ScanResult(scan, outputs, "kept", warning=found.warning)
+
+    def _kept(self, scan: PlannedScan, outputs: Outputs, recipe: Recipe, found: Found) -> ScanResult:
+        """Give the result of a scan that is left as it is; draw its picture if it is gone, and measure labels changed by hand anew."""
+        target = thumbnail_of(scan, self.folder)
+        if found.action == "keep" and target.is_file():
+            return ScanResult(scan, outputs, "kept", warning=found.warning)
+        volume, labels = read(scan.path, index=scan.index, series=scan.series, modality=recipe.modality), read_labels(outputs.labels)
+        target.parent.mkdir(exist_ok=True)
+        with atomic_path(target) as unfinished:
+            _save_picture(volume, labels, unfinished)
+        measured = None
+        if found.action == "leave":
+            regions = table_rows(measure_regions(labels, volume), volume.modality)
+            measured = {"scan": scan_record(volume), "cut": {}, "versions": versions(), "regions": regions}
+        return ScanResult(scan, outputs, "kept", warning=found.warning, measured=measured)
 
     def _run(self, scan: PlannedScan, outputs: Outputs, on_progress: Progress) -> ScanResult:
         trace = ""
@@ -102,8 +119,7 @@ class Work:
             recipe = self.recipe.of(scan)
             found = look(scan, outputs, recipe)
             if found.action != "make":
-                self._picture(scan, outputs, recipe)
-                return ScanResult(scan, outputs, "kept", warning=found.warning)
+                return self._kept(scan, outputs, recipe, found)
             with threadpool_limits(recipe.threads):
                 warning = self._make(scan, outputs, recipe, on_progress)
         except Cancelled:
@@ -148,6 +164,12 @@ class Work:
         if outputs.labels.resolve() == Path(volume.path).resolve():
             raise WriteError(f"{outputs.labels} is the scan itself. Choose another folder.")
         check_outputs(outputs.labels)
+        try:
+            self._write_files(scan, outputs, segmentation, volume, said)
+        except OSError as err:
+            raise WriteError(f"Cannot write to {self.folder}: {err.strerror or err}. Check the space on the disk.") from err
+
+    def _write_files(self, scan: PlannedScan, outputs: Outputs, segmentation: Segmentation, volume: Volume, said: dict[str, Any]) -> None:
         with unfinished_folder(self.folder) as hidden:
             made = outputs_beside(hidden / outputs.labels.name)
             write_outputs(segmentation, volume, made.labels, said)
@@ -162,16 +184,6 @@ class Work:
             _save_picture(volume, segmentation, picture)
             moves = [(picture, target), (made.labels, outputs.labels), (made.table, outputs.table), (made.sidecar, outputs.sidecar)]
             move_in_place(moves, sidecar=outputs.sidecar)
-
-    def _picture(self, scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> None:
-        """Draw the picture of kept labels anew, if it is gone."""
-        target = thumbnail_of(scan, self.folder)
-        if target.is_file():
-            return
-        volume = read(scan.path, index=scan.index, series=scan.series, modality=recipe.modality)
-        target.parent.mkdir(exist_ok=True)
-        with atomic_path(target) as unfinished:
-            _save_picture(volume, read_labels(outputs.labels), unfinished)
 
 
 def _save_picture(volume: Volume, segmentation: Segmentation, path: Path) -> None:
@@ -206,7 +218,7 @@ def look(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> Found:
         return Found(
             "leave",
             "its labels were changed",
-            f"{outputs.labels.name} was changed since Strata made it, and is left as it is. Move it away to have it made anew.",
+            f"{outputs.labels.name} was changed since Strata made it; it is left and measured as it is. Move it away to have it made anew.",
         )
     if "labels_sha256" not in document or not outputs.table.is_file():
         return Found("make", "made by an earlier version" if outputs.table.is_file() else "its table is gone")
