@@ -141,6 +141,8 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "would make 2, would keep 0, would leave 0, would fail 1" in said
     assert "GB" in said
+    main([*words, "--dry-run", "--budget-gb", "0.1"])
+    assert "a: would fail" in capsys.readouterr().out
     assert not out.exists()
     main(words)
     save(tmp_path / "scans" / "b.nii.gz", 2)

@@ -57,7 +57,7 @@ def batch(arguments: argparse.Namespace) -> int:
     output = _output(arguments)
     scans = plan_scans(arguments.inputs, leave_out=output)
     if arguments.dry_run:
-        return _dry_run(scans, output, recipe, arguments)
+        return _dry_run(scans, output, recipe, settings, arguments)
     if not (arguments.quiet or settings.workers or settings.scheduler or settings.cluster or len(scans) < 3 or is_installed()):
         print(f"note: one scan at a time. To run several at once: {INSTALL}", file=sys.stderr)
     show = BatchProgress(len(scans), quiet=arguments.quiet)
@@ -108,7 +108,7 @@ def _output(arguments: argparse.Namespace) -> Path:
     raise SettingsError("Where should the outputs go? Name a folder with -o OUT; only for one BIDS data set it may be left out.")
 
 
-def _dry_run(scans: Sequence[PlannedScan], output: Path, recipe: Recipe, arguments: argparse.Namespace) -> int:
+def _dry_run(scans: Sequence[PlannedScan], output: Path, recipe: Recipe, settings: BatchSettings, arguments: argparse.Namespace) -> int:
     from napari_strata.batch.cohort import kept_codebook, sample_of
     from napari_strata.batch.run import foresee
 
@@ -117,7 +117,7 @@ def _dry_run(scans: Sequence[PlannedScan], output: Path, recipe: Recipe, argumen
         recipe = recipe if kept is None else recipe.with_codebook(kept)
         names = ", ".join(scan.id for scan in sample_of(scans, arguments.codebook_from, recipe.run.seed))
         print(f"codebook of {recipe.n} tissues, {'to be fitted to' if kept is None else 'kept, fitted to'}: {names}")
-    found = foresee(scans, output, recipe, on_progress=BatchProgress(len(scans), quiet=arguments.quiet))
+    found = foresee(scans, output, recipe, settings=settings, on_progress=BatchProgress(len(scans), quiet=arguments.quiet))
     for one in found:
         need = "" if one.need_gb is None else f" [{one.need_gb:.1f} GB]"
         print(f"{one.scan.id}: {_FORESEEN[one.action]} ({one.why}){need} {one.scan.path}")

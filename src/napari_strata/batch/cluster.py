@@ -32,11 +32,14 @@ _QUIET = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.admin.low-level-log-length": 0,
+    "distributed.worker.profile.enabled": False,
+    "distributed.scheduler.worker-ttl": "1 hour",
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
     "distributed.comm.timeouts.connect": "60s",
 }
-"""On this machine: nothing to spill, a paused worker would never go on, and no page that tells other users what is in work."""
+"""On this machine: nothing to spill, a paused worker would never go on, no sampling of calls, time for a worker that is busy in
+one long call, and no page that tells other users what is in work."""
 
 
 def is_installed() -> bool:

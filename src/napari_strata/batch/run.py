@@ -13,7 +13,7 @@ from typing import Any
 from napari_strata.batch.bids import write_description
 from napari_strata.batch.cluster import Workers, budget_here, is_installed, open_workers, workers_here
 from napari_strata.batch.cohort import cohort_codebook, kept_codebook, sample_of
-from napari_strata.batch.engine import Engine, Here, Outcome, Say
+from napari_strata.batch.engine import Engine, Here, Outcome, Say, too_large
 from napari_strata.batch.log import RunLog
 from napari_strata.batch.memory import IDLE_GB, core_count, estimate_gb
 from napari_strata.batch.plan import PlannedScan
@@ -22,6 +22,7 @@ from napari_strata.batch.recipe import Recipe
 from napari_strata.batch.results import ScanResult, check_names, layout_of, outputs_of, sweep
 from napari_strata.batch.work import Found, Work, look
 from napari_strata.errors import StrataError, WriteError
+from napari_strata.io.header import header_shape
 from napari_strata.pipeline import versions
 from napari_strata.settings import BatchSettings
 from napari_strata.volume import Progress, no_progress
@@ -222,13 +223,18 @@ def _result(outcome: Outcome, scan: PlannedScan, work: Work) -> ScanResult:
 
 
 def foresee(
-    scans: Sequence[PlannedScan], folder: str | Path, recipe: Recipe, *, on_progress: Progress = no_progress
+    scans: Sequence[PlannedScan],
+    folder: str | Path,
+    recipe: Recipe,
+    *,
+    settings: BatchSettings | None = None,
+    on_progress: Progress = no_progress,
 ) -> tuple[Foreseen, ...]:
     """Say what `run_batch` would do, and do nothing. Contents are compared, so every scan that has labels is read through.
 
     Parameters
     ----------
-    scans, folder, recipe
+    scans, folder, recipe, settings
         As `run_batch` takes them.
     on_progress : callable
         Called as (scans looked at, scans, id).
@@ -237,23 +243,25 @@ def foresee(
     ------
     WeightsError, SettingsError, CodebookError
         If nothing could start.
+    WriteError
+        If two scans would have one name.
     """
     recipe.check()
-    target, layout, budget = Path(folder).absolute(), layout_of(scans), budget_here(BatchSettings())
+    target, layout = Path(folder).absolute(), layout_of(scans)
+    check_names(scans, target, layout)
+    chosen = settings or BatchSettings()
+    budget = chosen.budget_gb or (float("inf") if chosen.scheduler or chosen.cluster else budget_here(chosen))
     found = []
     for number, scan in enumerate(scans):
         on_progress(number, len(scans), scan.id)
         need = estimate_gb(scan, recipe.settings)
         try:
-            own = recipe.of(scan)
-            seen = look(scan, outputs_of(scan, target, layout), own)
+            seen = look(scan, outputs_of(scan, target, layout), recipe.of(scan))
             if seen.action == "make" and need is None:
-                from napari_strata.io.header import header_shape
-
                 header_shape(scan.path, series=scan.series)
+            elif seen.action == "make" and need is not None and need > budget:
+                seen = Found("fail", too_large(scan, need, budget))
         except StrataError as err:
             seen = Found("fail", " ".join(str(err).split()))
-        if seen.action == "make" and need is not None and need > budget:
-            seen = Found("fail", f"needs about {need:.1f} GB of {budget:.1f}")
         found.append(Foreseen(scan, seen.action, seen.why, need))
     return tuple(found)
