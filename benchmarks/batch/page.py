@@ -100,7 +100,9 @@ def drawn(browser: str, page: Path, picture: Path) -> dict[str, object]:
 def asked(base: list[str], page: Path) -> tuple[set[str], subprocess.CompletedProcess[str]]:
     """Open a page; give the hosts that were asked for anything, the browser's own services included, and the run."""
     log = page.with_suffix(".netlog.json")
-    run = subprocess.run([*base, f"--log-net-log={log}", "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=300)
+    run = subprocess.run(
+        [*base, f"--log-net-log={log}", "--dump-dom", page.as_uri()], capture_output=True, encoding="utf-8", errors="replace", timeout=300
+    )
     urls = {part.split('"')[0] for part in log.read_text(errors="replace").split('"url":"')[1:]}
     return {urlsplit(url).netloc for url in urls if url.startswith(("http", "ws", "ftp"))}, run
 
