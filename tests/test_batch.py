@@ -20,7 +20,7 @@ from napari_strata.io.files import write_scan
 from napari_strata.settings import ProposeSettings, RunSettings
 from phantoms import phantom_volume
 
-FEW = ["--supervoxels", "300", "--threads", "1", "--quiet"]
+FEW = ["--supervoxels", "300", "--threads", "1", "--workers", "1", "--quiet"]
 SHAPE = (16, 20, 24)
 
 
@@ -52,7 +52,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 def stamps(folder: Path) -> dict[str, int]:
     """Give when each label file, sidecar and region table was written."""
-    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.suffix != ".tsv"}
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*_labels.*")}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,10 @@ def made(cohort, tmp_path_factory) -> Path:
 def test_every_scan_gets_labels_sidecar_and_table(cohort, made):
     ids = ("sub-01_T1", "sub-02_T1")
     named = {f"{scan}_labels{suffix}" for scan in ids for suffix in (".nii.gz", ".json", ".csv")}
-    assert {path.name for path in made.iterdir()} == named | {"volumes.tsv", "failures.tsv"}
+    whole = {"volumes.tsv", "scans.tsv", "failures.tsv", "qc.html", "qc", "batch.jsonl"}
+    assert {path.name for path in made.iterdir() if not path.name.startswith(".")} == named | whole
+    assert {path.name for path in (made / "qc").iterdir()} == {f"{scan}.webp" for scan in ids}
+    assert not list(made.rglob(".strata-*"))
     labels = strata.read_labels(made / "sub-01_T1_labels.nii.gz")
     assert labels.labels.shape == SHAPE
     settings = ProposeSettings(supervoxels=300)
@@ -161,7 +164,7 @@ def test_a_stopped_batch_keeps_what_is_done(cohort, tmp_path):
 
     with pytest.raises(Cancelled):
         run_batch(scans, tmp_path, recipe, on_progress=stop_at_the_second)
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.glob("*_labels.*"))) == 3
     assert [one.status for one in run_batch(scans, tmp_path, recipe)] == ["kept", "done"]
 
 

@@ -13,12 +13,20 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_strata import __version__, commands_codebook, commands_convert, commands_encoder, commands_refine, commands_teach
+from napari_strata import (
+    __version__,
+    commands_batch,
+    commands_codebook,
+    commands_convert,
+    commands_encoder,
+    commands_refine,
+    commands_teach,
+)
 from napari_strata.errors import SettingsError, StrataError, WriteError
 from napari_strata.io.atomic import atomic_path
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.synthesis import flags
-from napari_strata.terminal import AUTO, add_settings, check_writable, count_or_auto, progress, settings_of
+from napari_strata.terminal import AUTO, add_recipe, check_writable, progress, settings_of
 
 if TYPE_CHECKING:
     from napari_strata.proposal.proposal import Proposal
@@ -48,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("strata: not enough memory. Close other programs, or give a coarser scan.", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        left = "what is done stays, run it again to go on" if arguments.run is _batch else "nothing was written"
+        left = "what is done stays, run it again to go on" if arguments.run is commands_batch.batch else "nothing was written"
         print(f"strata: stopped; {left}.", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -66,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="show what happens inside")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_propose(commands)
+    commands_batch.add_commands(commands)
     commands_refine.add_commands(commands)
-    _add_batch(commands)
     _add_view(commands)
     _add_info(commands)
     _add_evaluate(commands)
@@ -102,24 +110,9 @@ def _add_propose(commands: Any) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="label file to write, for example labels.nii.gz")
     parser.add_argument("--montage", type=Path, metavar="PNG", help="also write a picture of the labels over the scan")
     parser.add_argument("--case", type=Path, metavar="CASE", help="also write a case (.strata) to refine later")
-    cut = _add_recipe(parser, auto=True)
+    cut = add_recipe(parser, auto=True)
     cut.add_argument("--taught", type=Path, metavar="FILE", help="the regions that another scan's strokes taught (strata teach)")
     parser.set_defaults(run=_propose)
-
-
-def _add_recipe(parser: argparse.ArgumentParser, *, auto: bool = False) -> argparse._MutuallyExclusiveGroup:
-    """Add what decides the labels besides the scan, and give the group of cuts; with `auto`, the scan may choose their number."""
-    cut = parser.add_mutually_exclusive_group(required=True)
-    count, more = (count_or_auto, "; auto takes a number at which the tree is stable") if auto else (int, "")
-    cut.add_argument("--tissues", type=count, metavar="N", help=f"N groups of alike tissue, anywhere in the scan{more}")
-    cut.add_argument("--regions", type=count, metavar="N", help=f"N connected regions{more}")
-    cut.add_argument("--codebook", type=Path, metavar="FILE", help="the tissues of a codebook, numbered alike in every scan")
-    parser.add_argument("--encoder", "--weights", dest="weights", type=Path, help="other weights, a description (.toml), a MONAI bundle")
-    parser.add_argument("--settings", type=Path, metavar="TOML", help="settings from the file's [propose] and [run] tables; flags win")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
-    add_settings(parser, RunSettings)
-    add_settings(parser, ProposeSettings)
-    return cut
 
 
 def _propose(arguments: argparse.Namespace) -> None:
@@ -196,38 +189,6 @@ def _write_results(arguments: argparse.Namespace, proposal: Proposal, segmentati
             work.save(together.enter_context(atomic_path(arguments.case)))
         sure = proposal.confidence[proposal.supervoxels]
         write_outputs(segmentation, proposal.volume, arguments.output, provenance, confidence=sure)
-
-
-def _add_batch(commands: Any) -> None:
-    parser = commands.add_parser("batch", help="propose regions for many scans, one after another; goes on where it stopped")
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="scan files, folders to search (DICOM: one scan per series), or globs")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for labels, volumes.tsv and failures.tsv")
-    parser.add_argument("--modality", choices=("ct", "mr"), help="how to read intensities, if the scans do not say")
-    _add_recipe(parser)
-    parser.set_defaults(run=_batch)
-
-
-def _batch(arguments: argparse.Namespace) -> int:
-    settings = settings_of(arguments, ProposeSettings, "propose")
-    run = settings_of(arguments, RunSettings, "run")
-    begun = time.perf_counter()
-    from napari_strata.batch.collect import collect
-    from napari_strata.batch.plan import plan_scans
-    from napari_strata.batch.run import Recipe, run_batch
-
-    codebook = commands_codebook.open_codebook(arguments.codebook, settings, arguments.weights) if arguments.codebook else None
-    tree: Literal["tissues", "regions"] = "regions" if arguments.regions is not None else "tissues"
-    n = getattr(arguments, tree) if codebook is None else codebook.n
-    recipe = Recipe(tree, n, settings, run, arguments.modality, arguments.weights, codebook)
-    scans = plan_scans(arguments.inputs, leave_out=arguments.output)
-    results = run_batch(scans, arguments.output, recipe, on_progress=progress(arguments.quiet))
-    tables = collect(results, arguments.output)
-    for one in results:
-        if one.status == "failed" or one.warning:
-            print(f"{one.scan.id}: {one.reason or f'note: {one.warning}'}", file=sys.stderr)
-    done, kept, failed = (sum(one.status == status for one in results) for status in ("done", "kept", "failed"))
-    print(f"{tables.volumes}: {done} done, {kept} kept, {failed} failed in {time.perf_counter() - begun:.1f} s")
-    return int(failed > 0)
 
 
 def _add_view(commands: Any) -> None:

@@ -69,5 +69,9 @@ class TeachingError(StrataError):
     """A teaching cannot be read, made or applied: nothing taught yet, or another version, encoder or modality."""
 
 
+class ClusterError(StrataError):
+    """Workers cannot be started or used: Dask is not installed, nobody answers, or a worker is not like this machine."""
+
+
 class Cancelled(StrataError):
     """Raised by a progress callable to stop the work in hand."""

@@ -26,7 +26,7 @@ _TITLE_PX = 76
 _ROW_TITLE_PX = 30
 _NOTE_PX = 34
 _PAPER, _INK, _FAINT = (16, 17, 20), (236, 237, 240), (150, 154, 162)
-_FILL_OPACITY, _OUTLINE_OPACITY = 0.45, 1.0
+_FILL_OPACITY, _OUTLINE_OPACITY, _THUMBNAIL_OPACITY = 0.45, 1.0, 0.15
 _FINER = 2  # regions are drawn this much finer and scaled down, so that outlines stay thin and smooth
 _BODY_SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 _STRAY_SHARE = 0.002
@@ -105,6 +105,33 @@ def montage(volume: Volume, segmentation: Segmentation, path: str | Path) -> Non
         page.save(unfinished, format="PNG")
 
 
+def thumbnail(volume: Volume, segmentation: Segmentation, *, side_px: int = 150) -> Image.Image:
+    """Draw a scan small: the middle axial, coronal and sagittal slice side by side, with the regions' outlines.
+
+    Upright, true to scale in mm and in the radiological convention, as in `montage`.
+
+    Parameters
+    ----------
+    volume, segmentation : Volume, Segmentation
+        On one grid.
+    side_px : int
+        Each slice fits a square of this side.
+
+    Raises
+    ------
+    GeometryError
+        If the two grids differ.
+    """
+    require_same_grid(segmentation.geometry, volume.geometry, "The labels", "the scan")
+    scene = _Scene.of(volume, segmentation)
+    strip = Image.new("RGB", (3 * side_px, side_px), _PAPER)
+    for number, plane in enumerate(_PLANES):
+        places = scene.slices(plane)
+        picture = scene.contours(plane, places[len(places) // 2], side_px - 2)
+        strip.paste(picture, (number * side_px + (side_px - picture.width) // 2, (side_px - picture.height) // 2))
+    return strip
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scene:
     """What is drawn: the part of the scan that holds the body, its regions, and how intensities become grey."""
@@ -135,27 +162,39 @@ class _Scene:
             filled = np.arange(1, len(filled) + 1)
         return [int(np.searchsorted(filled, share * filled[-1])) for share in _BODY_SHARES]
 
-    def grey(self, plane: _Plane, at: int, finer: int = 1) -> Image.Image:
-        """Draw a slice of the bare scan."""
+    def grey(self, plane: _Plane, at: int, size_px: tuple[int, int]) -> Image.Image:
+        """Draw a slice of the bare scan, so wide and high."""
         low, high = self.window
         plain = self._cut(self.volume.data, plane, at).astype(np.float64)
         grey = np.clip((plain - low) / (high - low), 0, 1) * 255
-        width, height = self.size_px(plane)
         picture = Image.fromarray(grey.round().astype(np.uint8))
-        return picture.resize((width * finer, height * finer), Image.Resampling.BICUBIC).convert("RGB")
+        return picture.resize(size_px, Image.Resampling.BICUBIC).convert("RGB")
 
     def regions(self, plane: _Plane, at: int) -> Image.Image:
         """Draw a slice of the scan with the regions tinted and outlined."""
-        scan = np.asarray(self.grey(plane, at, _FINER), dtype=np.float64)
+        return self._outlined(plane, at, self.size_px(plane), fill=_FILL_OPACITY, thick=1)
+
+    def contours(self, plane: _Plane, at: int, side_px: int) -> Image.Image:
+        """Draw a slice of the scan in a small square, with the regions' outlines a pixel thick."""
+        width, height = self.size_px(plane)
+        scale = side_px / max(width, height)
+        size = max(round(width * scale), 2), max(round(height * scale), 2)
+        return self._outlined(plane, at, size, fill=_THUMBNAIL_OPACITY, thick=_FINER)
+
+    def _outlined(self, plane: _Plane, at: int, size_px: tuple[int, int], *, fill: float, thick: int) -> Image.Image:
+        """Draw a slice, tinted with the opacity `fill`, with outlines of `thick` of the finer pixels."""
+        finer = size_px[0] * _FINER, size_px[1] * _FINER
+        scan = np.asarray(self.grey(plane, at, finer), dtype=np.float64)
         labels = self._cut(self.segmentation.labels, plane, at)
         rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(scan.shape, labels.shape, strict=False))
         labels = labels[np.ix_(rows, columns)]
         outline = np.zeros(labels.shape, bool)
-        outline[:-1] |= labels[:-1] != labels[1:]
-        outline[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-        opacity = (np.where(outline, _OUTLINE_OPACITY, _FILL_OPACITY) * (labels != BACKGROUND))[..., None]
+        for step in range(1, thick + 1):
+            outline[:-step] |= labels[:-step] != labels[step:]
+            outline[:, :-step] |= labels[:, :-step] != labels[:, step:]
+        opacity = (np.where(outline, _OUTLINE_OPACITY, fill) * (labels != BACKGROUND))[..., None]
         mixed = scan * (1 - opacity) + self.palette.paint(labels) * opacity
-        return Image.fromarray(mixed.round().astype(np.uint8)).resize(self.size_px(plane), Image.Resampling.BOX)
+        return Image.fromarray(mixed.round().astype(np.uint8)).resize(size_px, Image.Resampling.BOX)
 
     def _cut(self, array: NDArray[Any], plane: _Plane, at: int) -> NDArray[Any]:
         index = list(self.crop)
@@ -210,7 +249,7 @@ def _draw_row(page: Image.Image, scene: _Scene, plane: _Plane, top: int, column_
     _text(draw, (_MARGIN_PX, top + 6), plane.name, 15, _INK)
     places = scene.slices(plane)
     middle = places[len(places) // 2]
-    pictures = [scene.grey(plane, middle), *(scene.regions(plane, at) for at in places)]
+    pictures = [scene.grey(plane, middle, scene.size_px(plane)), *(scene.regions(plane, at) for at in places)]
     for column, (picture, at) in enumerate(zip(pictures, [middle, *places], strict=True)):
         left = _MARGIN_PX + column * column_px + (2 * _GAP_PX if column else 0) + (column_px - _GAP_PX - picture.width) // 2
         row_px = max(picture.height, _LOWEST_ROW_PX)

@@ -144,6 +144,27 @@ class ProposeSettings(_Checked):
 
 
 @dataclass(frozen=True, slots=True)
+class BatchSettings(_Checked):
+    """How many scans of a batch run at once, and where; changes speed, not results."""
+
+    workers: int = _knob(
+        0, "Scans at once; 0 takes as many as cores and memory allow, 1 needs no Dask and stays in this process", minimum=0, maximum=4096
+    )
+    budget_gb: float = _knob(
+        0.0,
+        "Memory that the scans in work may take together; 0 takes nine tenths of the machine's, or what each worker of a cluster has",
+        minimum=0.0,
+        maximum=1e6,
+        unit="GB",
+    )
+    scheduler: str = _knob("", "Address of a running Dask scheduler, such as tcp://host:8786; empty starts workers on this machine")
+    cluster: str = _knob(
+        "", "Start this kind of cluster as your Dask configuration says, such as dask_jobqueue.SLURMCluster, with so many workers"
+    )
+    attempts: int = _knob(2, "Workers that may die under one scan before it is set aside", minimum=1, maximum=100)
+
+
+@dataclass(frozen=True, slots=True)
 class PretrainSettings(_Checked):
     """The recipe of the encoder."""
 

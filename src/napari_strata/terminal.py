@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from napari_strata.errors import WriteError
-from napari_strata.settings import names_in
+from napari_strata.settings import ProposeSettings, RunSettings, names_in
 
 AUTO = "auto"
 """Given in the place of a number: let the scan choose."""
@@ -35,6 +35,21 @@ def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
             group.add_argument(flag, nargs="+", metavar="NAME", help=text)
         else:
             group.add_argument(flag, type=kind, metavar=kind.__name__.upper(), help=text)
+
+
+def add_recipe(parser: argparse.ArgumentParser, *, auto: bool = False) -> argparse._MutuallyExclusiveGroup:
+    """Add what decides the labels besides the scan, and give the group of cuts; with `auto`, the scan may choose their number."""
+    cut = parser.add_mutually_exclusive_group(required=True)
+    count, more = (count_or_auto, "; auto takes a number at which the tree is stable") if auto else (int, "")
+    cut.add_argument("--tissues", type=count, metavar="N", help=f"N groups of alike tissue, anywhere in the scan{more}")
+    cut.add_argument("--regions", type=count, metavar="N", help=f"N connected regions{more}")
+    cut.add_argument("--codebook", type=Path, metavar="FILE", help="the tissues of a codebook, numbered alike in every scan")
+    parser.add_argument("--encoder", "--weights", dest="weights", type=Path, help="other weights, a description (.toml), a MONAI bundle")
+    parser.add_argument("--settings", type=Path, metavar="TOML", help="settings from the file's [propose] and [run] tables; flags win")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    add_settings(parser, RunSettings)
+    add_settings(parser, ProposeSettings)
+    return cut
 
 
 def _given(arguments: argparse.Namespace, settings: type) -> dict[str, Any]:

@@ -7,35 +7,21 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from napari_strata.batch import bids
+from napari_strata.batch.lists import LIST_SUFFIXES, Row, read_list
+from napari_strata.batch.scans import PlannedScan, planned
 from napari_strata.errors import ReadError, WriteError
 from napari_strata.export.outputs import outputs_beside, read_sidecar
 from napari_strata.io.atomic import file_suffix
 from napari_strata.io.dicom import is_dicom
 from napari_strata.io.files import SCAN_SUFFIXES, list_series
 
+__all__ = ["PlannedScan", "plan_scans"]
+
 _DICOM_SUFFIXES = (".dcm", ".ima")
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedScan:
-    """One scan of a batch.
-
-    Parameters
-    ----------
-    id : str
-        Unique in the batch (upper and lower case apart), fit for a file name.
-    path : Path
-        A file, or a DICOM folder.
-    series : str or None
-        SeriesInstanceUID in a DICOM folder.
-    """
-
-    id: str
-    path: Path
-    series: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +32,32 @@ class _Found:
     series: str | None
     words: tuple[str, ...]
     depth: int
+    row: Row | None = None
 
     def name(self, more: int = 0) -> str:
         return re.sub(r"[^\w.+-]+", "_", "_".join(self.words[-self.depth - more :])).strip("._") or "scan"
 
     def mark(self) -> str:
         return hashlib.sha256(f"{self.path}|{self.series}".encode()).hexdigest()[:6]
+
+    def key(self) -> tuple[Path, str | None, int | None]:
+        """Say which scan it is, however it was given."""
+        return self.path.resolve(), self.series, None if self.row is None else self.row.index
+
+    def plan(self, name: str) -> PlannedScan:
+        """Make the scan of the batch: what the list says, over what the path says."""
+        scan = planned(name, self.path, self.series)
+        if self.row is None:
+            return scan
+        return replace(
+            scan,
+            index=self.row.index,
+            modality=self.row.modality,
+            reference=self.row.reference,
+            codebook=self.row.codebook,
+            subject=self.row.subject or scan.subject,
+            session=self.row.session or scan.session,
+        )
 
 
 def plan_scans(inputs: Sequence[str | Path], *, leave_out: Path | None = None) -> tuple[PlannedScan, ...]:
@@ -60,35 +66,54 @@ def plan_scans(inputs: Sequence[str | Path], *, leave_out: Path | None = None) -
     Parameters
     ----------
     inputs : sequence of str or Path
-        Files, folders and globs ("**" goes into folders). A folder, or one that a glob finds, is searched for scan files
-        and DICOM series; hidden files and labels that Strata wrote are passed over. A DICOM file stands for its folder.
+        Files, folders, globs ("**" goes into folders) and lists (CSV, see `read_list`). A folder, or one that a glob finds,
+        is searched for scan files and DICOM series; hidden files and labels that Strata wrote are passed over. Of a BIDS
+        data set the structural images are taken. A DICOM file stands for its folder.
     leave_out : Path, optional
         A folder that is not searched: the batch's own outputs.
 
     Returns
     -------
     tuple of PlannedScan
-        Each scan once, in the order of the inputs. An id is the path below the folder or glob that was given; where two
-        scans would share one, more of the path is added, or a mark made from it.
+        Each scan once, in the order of the inputs. An id is the list's, the name in a BIDS data set, or the path below the
+        folder or glob that was given; where two scans would share one, more of the path is added, or a mark made from it.
 
     Raises
     ------
     ReadError
-        If an input does not exist, or holds no scan.
+        If an input does not exist, holds no scan, or is no list that can be read.
     WriteError
         If `leave_out` lies in a DICOM folder, whose every file counts when it is known again.
     """
     outputs = None if leave_out is None else _plain(leave_out)
-    bases: dict[Path, Path] = {}
+    found: dict[tuple[Path, str | None, int | None], _Found] = {}
     for given in inputs:
-        places = list(_places(str(given), outputs))
-        if not places:
+        scans = list(_listed(_plain(given)) if _is_list(given) else _searched(str(given), outputs))
+        if not scans:
             raise ReadError(f"There is no scan in {given}. Give scan files, folders that hold some, or a glob in quotes.")
-        for place, base in places:
-            bases.setdefault(place, base)
-    found = {(one.path.resolve(), one.series): one for place, base in bases.items() for one in _scans_at(place, base, outputs)}
+        for one in scans:
+            found.setdefault(one.key(), one)
     rows = list(found.values())
-    return tuple(PlannedScan(name, row.path, row.series) for name, row in zip(_unique_names(rows), rows, strict=True))
+    return tuple(row.plan(name) for name, row in zip(_unique_names(rows), rows, strict=True))
+
+
+def _is_list(given: str | Path) -> bool:
+    return Path(given).suffix.lower() in LIST_SUFFIXES and Path(given).is_file()
+
+
+def _listed(path: Path) -> Iterator[_Found]:
+    for row in read_list(path):
+        name = row.id or row.path.name[: len(row.path.name) - len(file_suffix(row.path))]
+        words = (*row.path.parent.parts[1:], name) if not row.id else (row.id,)
+        yield _Found(row.path, row.series, words, 1, row)
+
+
+def _searched(given: str, outputs: Path | None) -> Iterator[_Found]:
+    places: dict[Path, Path] = {}
+    for place, base in _places(given, outputs):
+        places.setdefault(place, base)
+    for place, base in places.items():
+        yield from _scans_at(place, base, outputs)
 
 
 def _plain(path: str | Path) -> Path:
@@ -125,6 +150,9 @@ def _in_folder(folder: Path, outputs: Path | None) -> Iterator[Path]:
     """Search a folder and all below it, in order of name."""
     if _within(folder, outputs):
         return
+    if bids.is_dataset(folder):
+        yield from bids.scans_in(folder)
+        return
     for here, below, names in os.walk(folder):
         below[:] = sorted(name for name in below if not name.startswith(".") and Path(here, name) != outputs)
         for name in sorted(names):
@@ -142,7 +170,7 @@ def _place(file: Path) -> Path:
 
 def _scans_at(place: Path, base: Path, outputs: Path | None) -> Iterator[_Found]:
     """Give the scan of a file, or one per series of a DICOM folder; a folder that cannot be listed fails later, with its reason."""
-    depth = max(1, len(place.relative_to(base).parts))
+    depth = 1 if bids.name_of(place) else max(1, len(place.relative_to(base).parts))
     if not place.is_dir():
         stem = place.name[: len(place.name) - len(file_suffix(place))]
         yield _Found(place, None, (*place.parent.parts[1:], stem), depth)

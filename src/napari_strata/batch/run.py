@@ -1,114 +1,91 @@
-"""Propose regions for one scan after another; go on past failures, and pass over what is done."""
+"""A batch: every scan through the same work, here or on workers, past failures and what is done, into tables and a page."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from napari_strata.batch.bids import write_description
+from napari_strata.batch.cluster import Workers, budget_here, is_installed, open_workers, workers_here
+from napari_strata.batch.cohort import cohort_codebook, kept_codebook, sample_of
+from napari_strata.batch.engine import Engine, Here, Outcome, Say, too_large
+from napari_strata.batch.log import RunLog
+from napari_strata.batch.memory import IDLE_GB, core_count, estimate_gb
 from napari_strata.batch.plan import PlannedScan
-from napari_strata.errors import Cancelled, SettingsError, StrataError, WriteError
-from napari_strata.export.outputs import Outputs, outputs_beside, read_sidecar, write_outputs
-from napari_strata.io.files import hash_file, read
-from napari_strata.pipeline import check_weights, encoder_in_use, propose
-from napari_strata.proposal.codebook import Codebook, check_encoder
-from napari_strata.settings import ProposeSettings, RunSettings
-from napari_strata.volume import Modality, Progress, no_progress
+from napari_strata.batch.process import only_writer
+from napari_strata.batch.recipe import Recipe
+from napari_strata.batch.results import ScanResult, check_names, layout_of, outputs_of, sweep
+from napari_strata.batch.work import Found, Work, look
+from napari_strata.errors import StrataError, WriteError
+from napari_strata.io.header import header_shape
+from napari_strata.pipeline import versions
+from napari_strata.settings import BatchSettings
+from napari_strata.volume import Progress, no_progress
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What is done with every scan of a batch.
-
-    Parameters
-    ----------
-    tree : {"tissues", "regions"}
-        Which tree is cut.
-    n : int
-        Into how many tissues or regions; at least 1.
-    settings : ProposeSettings
-        Knobs of the proposal.
-    run : RunSettings
-        Device, threads and seed.
-    modality : {"ct", "mr"} or None
-        How to read intensities, where the scans do not say.
-    weights : Path or None
-        Another encoder than the shipped one; see `propose`.
-    codebook : Codebook or None
-        Gives every scan the same tissue numbers; `tree` and `n` are then "tissues" and the codebook's.
-
-    Raises
-    ------
-    SettingsError
-        If `n` is less than 1, `tree` and `n` are not the codebook's, or weights are given to a method without an encoder.
-    """
-
-    tree: Literal["tissues", "regions"]
-    n: int
-    settings: ProposeSettings = field(default_factory=ProposeSettings)
-    run: RunSettings = field(default_factory=RunSettings)
-    modality: Modality | None = None
-    weights: Path | None = None
-    codebook: Codebook | None = None
-
-    def __post_init__(self) -> None:
-        if self.n < 1:
-            raise SettingsError(f"Asked for {self.n} {self.tree}. Ask for at least 1.")
-        if self.codebook is not None and (self.tree, self.n) != ("tissues", self.codebook.n):
-            raise SettingsError(f"Asked for {self.n} {self.tree}, but the codebook has {self.codebook.n} tissues. Ask for those.")
-        check_weights(self.settings, self.weights)
+__all__ = ["Foreseen", "Recipe", "ScanResult", "foresee", "run_batch"]
 
 
 @dataclass(frozen=True, slots=True)
-class ScanResult:
-    """What became of one scan.
+class Foreseen:
+    """What a batch would do with a scan.
 
     Parameters
     ----------
     scan : PlannedScan
         The scan.
-    outputs : Outputs
-        Its labels, sidecar and table; where `status` is "failed" they are missing, or left from an earlier run.
-    status : {"done", "kept", "failed"}
-        "kept": what an earlier run made still stands.
-    reason : str
-        Why it failed, in one line; "" otherwise.
-    warning : str
-        That it does not fit the codebook; "" otherwise.
+    action : {"make", "keep", "leave", "fail"}
+        "leave": labels changed by hand, which stay; "fail": the scan cannot be read or is too large.
+    why : str
+        In a few words.
+    need_gb : float or None
+        Memory that it is expected to take.
     """
 
     scan: PlannedScan
-    outputs: Outputs
-    status: Literal["done", "kept", "failed"]
-    reason: str = ""
-    warning: str = ""
+    action: str
+    why: str
+    need_gb: float | None
 
 
 def run_batch(
-    scans: Sequence[PlannedScan], folder: str | Path, recipe: Recipe, *, on_progress: Progress = no_progress
+    scans: Sequence[PlannedScan],
+    folder: str | Path,
+    recipe: Recipe,
+    *,
+    settings: BatchSettings | None = None,
+    codebook_from: int = 0,
+    on_progress: Progress = no_progress,
+    on_result: Callable[[ScanResult], None] = lambda result: None,
 ) -> tuple[ScanResult, ...]:
-    """Propose regions for every scan, one after another in this process, and write them to a folder.
+    """Propose regions for every scan and write them to a folder.
 
-    Each scan gives ID_labels.nii.gz on its own grid, with ID_labels.json and ID_labels.csv. A scan is passed over where
-    all three stand and the sidecar names the same file contents, settings, seed, weights, cut, modality and series.
-    The device, the number of threads and Strata's version are not compared. Parallel and cluster runs come with a later
-    version.
+    Each scan gives ID_labels.nii.gz on its own grid, with ID_labels.json and ID_labels.csv; scans of one BIDS data set give a
+    derivative data set. A scan is passed over where these stand, and the sidecar names the same contents of scan and labels,
+    settings, seed, weights, cut, codebook, modality, series and version. The device and the number of threads are not
+    compared. What happens is told in batch.jsonl.
 
     Parameters
     ----------
     scans : sequence of PlannedScan
         From `plan_scans`.
     folder : str or Path
-        Where the outputs go; it is made if need be.
+        Where the outputs go; it is made if need be. One batch at a time may write there.
     recipe : Recipe
         The same for all.
+    settings : BatchSettings, optional
+        How many scans run at once, and where. Without it one after another in this process, which needs no Dask; with it a
+        script has to guard its main part (``if __name__ == "__main__":``), as for any worker processes.
+    codebook_from : int
+        Fit a codebook of the recipe's `n` tissues to so many of the scans first; 0 fits none.
     on_progress : callable
-        Called as (scans done, scans, "ID: stage"); raise `Cancelled` in it to stop. What is done stays.
+        Called as (scans ended, scans, what is going on); raise `Cancelled` in it to stop. What is done stays.
+    on_result : callable
+        Called with each result as it comes.
 
     Returns
     -------
@@ -118,106 +95,173 @@ def run_batch(
     Raises
     ------
     WriteError
-        If the folder cannot be made.
+        If the folder cannot be made, another batch is writing there, or two scans would have one name.
     WeightsError, SettingsError, CodebookError
         If the weights, the device or the codebook cannot be used for any scan.
+    ClusterError
+        If workers are asked for and cannot be had.
     Cancelled
         From `on_progress`.
     """
-    _check_encoder(recipe)
-    target = Path(folder)
+    recipe.check()
+    target = Path(folder).absolute()
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise WriteError(f"Cannot make the folder {target}: {err.strerror}. Choose another one.") from err
-    results = []
-    for number, scan in enumerate(scans):
-
-        def show(done: int, total: int, stage: str, number: int = number, scan: PlannedScan = scan) -> None:
-            if stage != "done":  # the proposal is, the scan is not
-                on_progress(number, len(scans), f"{scan.id}: {stage}")
-
-        show(0, 1, "looking for earlier results")
-        results.append(_run_one(scan, outputs_beside(target / f"{scan.id}_labels.nii.gz"), recipe, show))
+    with only_writer(target):
+        sweep(target)
+        log = RunLog(target)
+        log.add("run started", scans=len(scans), cut={recipe.tree: recipe.n}, settings=recipe.settings.to_dict(), versions=versions())
+        batch = _Batch(tuple(scans), target, recipe, settings or BatchSettings(workers=1), log, on_result)
+        results = batch.run(codebook_from, on_progress)
+        log.add("run ended", **{status: sum(one.status == status for one in results) for status in ("done", "kept", "failed")})
     on_progress(len(scans), len(scans), "done")
-    return tuple(results)
+    return results
 
 
-def _check_encoder(recipe: Recipe) -> None:
-    """Fail at once where every scan would, without loading torch for a method that has no encoder."""
-    if recipe.settings.method != "gmm-mrf":
-        from napari_strata.encoder.bring import open_encoder
-        from napari_strata.encoder.network import pick_device
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A batch in a folder that nobody else writes to."""
 
-        open_encoder(recipe.weights)
-        pick_device(recipe.run.device)
-    if recipe.codebook is not None:
-        check_encoder(recipe.codebook, encoder_in_use(recipe.settings, recipe.weights))
+    scans: tuple[PlannedScan, ...]
+    folder: Path
+    recipe: Recipe
+    settings: BatchSettings
+    log: RunLog
+    on_result: Callable[[ScanResult], None]
+
+    def run(self, codebook_from: int, on_progress: Progress) -> tuple[ScanResult, ...]:
+        """Fit a codebook if asked, and work on the scans; workers are started only when there is something for them to do."""
+        recipe, engine = self.recipe, None
+        with contextlib.ExitStack() as stack:
+            if codebook_from:
+                book = kept_codebook(self.folder, recipe, codebook_from)
+                if book is None:
+                    engine = stack.enter_context(_engine(self.scans, recipe, self.settings, self.log.add))
+                    chosen = sample_of(self.scans, codebook_from, recipe.run.seed)
+                    book = cohort_codebook(chosen, self.folder, recipe, engine, say=self.log.add, on_progress=on_progress)
+                recipe = recipe.with_codebook(book)
+            layout = layout_of(self.scans)
+            check_names(self.scans, self.folder, layout)
+            if layout == "bids" and self.scans[0].bids is not None:
+                write_description(self.folder, self.scans[0].bids.root)
+            work = Work(self.folder, recipe, layout)
+            results = self._standing(work)
+            rest = [number for number in range(len(self.scans)) if number not in results]
+            if rest and engine is None:
+                left = [self.scans[number] for number in rest]
+                engine = stack.enter_context(_engine(left, recipe, self.settings, self.log.add))
+            if engine is not None:
+                results |= self._made(rest, work, engine, on_progress)
+        return tuple(results[number] for number in range(len(self.scans)))
+
+    def _standing(self, work: Work) -> dict[int, ScanResult]:
+        """Find what stands, before workers are started; a cluster's workers, which may read faster, find it themselves."""
+        if self.settings.scheduler or self.settings.cluster:
+            return {}
+        with ThreadPoolExecutor(core_count()) as readers:
+            found = {number: one for number, one in enumerate(readers.map(work.standing, self.scans)) if one is not None}
+        for one in found.values():
+            self._took(one)
+        return found
+
+    def _made(self, rest: list[int], work: Work, engine: Engine, on_progress: Progress) -> dict[int, ScanResult]:
+        before, scans, results = len(self.scans) - len(rest), [self.scans[number] for number in rest], {}
+
+        def show(done: int, total: int, stage: str) -> None:
+            on_progress(before + done, before + total, stage)
+
+        with contextlib.closing(engine.run(work, scans, show)) as outcomes:
+            for outcome in outcomes:
+                result = results[rest[outcome.number]] = _result(outcome, scans[outcome.number], work)
+                self._took(result)
+        return results
+
+    def _took(self, result: ScanResult) -> None:
+        """Write a line about a scan, without what is empty; and pass it on."""
+        said: dict[str, Any] = {"path": str(result.scan.path), "series": result.scan.series}
+        for name in ("reason", "warning", "seconds", "peak_gb", "worker", "traceback"):
+            said[name] = getattr(result, name)
+        self.log.add(result.status, scan=result.scan.id, **{key: value for key, value in said.items() if value})
+        self.on_result(result)
 
 
-def _run_one(scan: PlannedScan, outputs: Outputs, recipe: Recipe, on_progress: Progress) -> ScanResult:
-    try:
-        if _stands(scan, outputs, recipe):
-            return ScanResult(scan, outputs, "kept")
-        warning = _make(scan, outputs, recipe, on_progress)
-    except Cancelled:
-        raise
-    except StrataError as err:
-        reason = " ".join(str(err).split())
-    except MemoryError:
-        reason = f"{scan.path} needs more memory than there is. Lower memory_gb or supervoxels, or run it on a larger machine."
-    else:
-        return ScanResult(scan, outputs, "done", warning=warning)
-    logger.warning("%s failed: %s", scan.id, reason)
-    return ScanResult(scan, outputs, "failed", reason)
+@contextmanager
+def _engine(scans: Sequence[PlannedScan], recipe: Recipe, settings: BatchSettings, say: Say) -> Iterator[Engine]:
+    """Choose where scans run: here, where one worker is asked for or nothing else is there; else on workers."""
+    needs = {scan: estimate_gb(scan, recipe.settings) for scan in scans}
+    away = bool(settings.scheduler or settings.cluster)
+    budget = settings.budget_gb or (None if away else budget_here(settings))
+    if not away and (settings.workers == 1 or len(scans) < 2 or (settings.workers == 0 and not _workers_pay(recipe))):
+        say("engine", kind="this process", threads=recipe.threads, budget_gb=budget)
+        yield Here(needs.__getitem__, budget or 0.0)
+        return
+    known = [need or IDLE_GB for need in needs.values()]
+    count = settings.workers if away else workers_here(settings, known, threads=recipe.threads, cores=core_count())
+    with open_workers(settings, workers=count, budget_gb=budget or 0.0) as client:
+        where = settings.scheduler or settings.cluster or "this machine"
+        say("engine", kind="dask", where=where, workers=count or None, threads=recipe.threads, budget_gb=budget)
+        yield Workers(client, needs.__getitem__, budget, settings.attempts, say)
 
 
-def _asked(scan: PlannedScan, recipe: Recipe) -> dict[str, Any]:
-    """Give what decides the labels besides the scan itself, as the sidecar keeps it."""
-    batch: dict[str, Any] = {"id": scan.id, "series": scan.series, "modality": recipe.modality, "seed": recipe.run.seed}
-    if recipe.codebook is not None:
-        batch["codebook"] = recipe.codebook.sha256
-    return {
-        "settings": recipe.settings.to_dict(),
-        "cut": {recipe.tree: recipe.n},
-        "weights_sha256": encoder_in_use(recipe.settings, recipe.weights),
-        "batch": batch,
-    }
-
-
-def _stands(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> bool:
-    """Say whether an earlier run made just this, from the same file."""
-    document = read_sidecar(outputs.sidecar)
-    if document is None or not (outputs.labels.is_file() and outputs.table.is_file()):
+def _workers_pay(recipe: Recipe) -> bool:
+    """Say whether to start workers unasked: not without Dask, and not where all would share one GPU."""
+    if not is_installed():
         return False
-    same = all(document.get(key) == value for key, value in _asked(scan, recipe).items())
-    return same and bool(document["scan"]["sha256"] == hash_file(scan.path))
+    if recipe.settings.method == "gmm-mrf" or recipe.run.device == "cpu":
+        return True
+    from napari_strata.encoder.network import pick_device
+
+    return pick_device(recipe.run.device).type == "cpu"
 
 
-def _make(scan: PlannedScan, outputs: Outputs, recipe: Recipe, on_progress: Progress) -> str:
-    """Propose one scan and write it; give the warning that it does not fit the codebook, or ""."""
-    begun = time.perf_counter()
-    on_progress(0, 1, "reading")
-    volume = read(scan.path, series=scan.series, modality=recipe.modality)
-    read_seconds = round(time.perf_counter() - begun, 2)
-    proposal = propose(
-        volume,
-        settings=recipe.settings,
-        seed=recipe.run.seed,
-        device=recipe.run.device,
-        threads=recipe.run.threads,
-        weights=recipe.weights,
-        on_progress=on_progress,
-    )
-    said = {**proposal.provenance, **_asked(scan, recipe), "seconds": {"read": read_seconds, **proposal.provenance["seconds"]}}
-    warning = ""
-    if recipe.codebook is not None:
-        assigned = recipe.codebook.apply(proposal)
-        segmentation = assigned.segmentation(proposal)
-        said["codebook"] = {"sha256": recipe.codebook.sha256, **assigned.record()}
-        warning = assigned.warning()
-    else:
-        segmentation = proposal.tissues(recipe.n) if recipe.tree == "tissues" else proposal.regions(recipe.n)
-    on_progress(0, 1, "writing")
-    write_outputs(segmentation, volume, outputs.labels, said)
-    return warning
+def _result(outcome: Outcome, scan: PlannedScan, work: Work) -> ScanResult:
+    if isinstance(outcome.value, ScanResult):
+        return replace(outcome.value, worker=outcome.worker)
+    return ScanResult(scan, outputs_of(scan, work.folder, work.layout), "failed", outcome.reason, worker=outcome.worker)
+
+
+def foresee(
+    scans: Sequence[PlannedScan],
+    folder: str | Path,
+    recipe: Recipe,
+    *,
+    settings: BatchSettings | None = None,
+    on_progress: Progress = no_progress,
+) -> tuple[Foreseen, ...]:
+    """Say what `run_batch` would do, and do nothing. Contents are compared, so every scan that has labels is read through.
+
+    Parameters
+    ----------
+    scans, folder, recipe, settings
+        As `run_batch` takes them.
+    on_progress : callable
+        Called as (scans looked at, scans, id).
+
+    Raises
+    ------
+    WeightsError, SettingsError, CodebookError
+        If nothing could start.
+    WriteError
+        If two scans would have one name.
+    """
+    recipe.check()
+    target, layout = Path(folder).absolute(), layout_of(scans)
+    check_names(scans, target, layout)
+    chosen = settings or BatchSettings()
+    budget = chosen.budget_gb or (float("inf") if chosen.scheduler or chosen.cluster else budget_here(chosen))
+    found = []
+    for number, scan in enumerate(scans):
+        on_progress(number, len(scans), scan.id)
+        need = estimate_gb(scan, recipe.settings)
+        try:
+            seen = look(scan, outputs_of(scan, target, layout), recipe.of(scan))
+            if seen.action == "make" and need is None:
+                header_shape(scan.path, series=scan.series)
+            elif seen.action == "make" and need is not None and need > budget:
+                seen = Found("fail", too_large(scan, need, budget))
+        except StrataError as err:
+            seen = Found("fail", " ".join(str(err).split()))
+        found.append(Foreseen(scan, seen.action, seen.why, need))
+    return tuple(found)

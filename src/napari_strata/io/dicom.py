@@ -136,6 +136,13 @@ def list_series(folder: str | Path) -> tuple[SeriesInfo, ...]:
     return tuple(_info(slices) for slices in _group(Path(folder)).values())
 
 
+def dicom_shape(path: Path, series: str | None) -> tuple[int, ...]:
+    """Give the columns, rows and slices of a series, from the headers of its slices; raises what `read_dicom` does for bad ones."""
+    folder = path if path.is_dir() else path.parent
+    slices = _chosen(folder, _group(folder), series)
+    return (*slices[0].size[:2], len(slices))
+
+
 def read_dicom(path: Path, series: str | None) -> FileImage:
     """Read a DICOM series.
 

@@ -86,6 +86,14 @@ def read_itk(path: Path, index: int | None, *, suffix: str) -> FileImage:
     return FileImage(voxels(image), grid, None, _notes(reader, suffix))
 
 
+def itk_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
+    """Give the voxels along i, j, k of one volume, from the header alone; raises what `read_itk` does for a bad header."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    run_itk(reader.ReadImageInformation, str(path))
+    return tuple(int(n) for n in reader.GetSize()[:3])
+
+
 def write_itk(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:
     """Write labels or a scan as NRRD or MetaImage, compressed.
 

@@ -57,6 +57,11 @@ def read_mgh(path: Path, index: int | None, *, suffix: str) -> FileImage:
     return FileImage(data, grid)
 
 
+def mgh_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
+    """Give the voxels along i, j, k of one frame, from the header alone; raises what `read_mgh` does for a bad header."""
+    return tuple(int(n) for n in _read_start(path)["dims"][:3])
+
+
 def write_mgh(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:
     """Write labels as MGH or MGZ, which know uint8, int16 and int32 only.
 

@@ -80,6 +80,12 @@ def read_nifti(path: Path, index: int | None, *, suffix: str) -> FileImage:
     return FileImage(_scaled(_read_voxels(layout, volume), header, source), grid, None, notes)
 
 
+def nifti_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
+    """Give the voxels along i, j, k of one volume, from the header alone; raises what `read_nifti` does for a bad header."""
+    header = _read_header(path.with_suffix(".hdr") if suffix == ".img" else path)
+    return _layout(header, path.with_suffix(".img") if suffix == ".hdr" else path).shape[:3]
+
+
 def write_nifti(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:
     """Write labels on the grid of the scan.
 

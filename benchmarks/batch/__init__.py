@@ -1,0 +1,1 @@
+"""Batches: throughput and memory, kills, a cluster, and the page."""

@@ -1,0 +1,159 @@
+"""Two passes over a cohort: fit a codebook to a sample of its scans, then give every scan its tissues."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from napari_strata.batch.engine import Engine, Say
+from napari_strata.batch.recipe import Recipe
+from napari_strata.batch.scans import PlannedScan
+from napari_strata.batch.work import proposal_of
+from napari_strata.errors import Cancelled, CodebookError, StrataError
+from napari_strata.io.files import read
+from napari_strata.pipeline import encoder_in_use
+from napari_strata.proposal.codebook import Codebook, fit_codebook
+from napari_strata.proposal.cohort import CohortTable, cohort_table
+from napari_strata.volume import Progress, no_progress
+
+logger = logging.getLogger(__name__)
+
+CODEBOOK_NAME = "cohort.strata-codebook"
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What the first pass gives for a scan: what a codebook is fitted to, or why there is nothing."""
+
+    table: CohortTable | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Proposes a scan and keeps what a codebook needs of it.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The settings count; the cut does not.
+    """
+
+    recipe: Recipe
+
+    def __call__(self, scan: PlannedScan, on_progress: Progress = no_progress) -> Looked:
+        """Give what a codebook needs; a scan that cannot be read is told by its reason."""
+        try:
+            volume = read(scan.path, index=scan.index, series=scan.series, modality=scan.modality or self.recipe.modality)
+            with threadpool_limits(self.recipe.threads):
+                return Looked(cohort_table(proposal_of(volume, self.recipe, on_progress)))
+        except Cancelled:
+            raise
+        except StrataError as err:
+            return Looked(None, " ".join(str(err).split()))
+
+
+def sample_of(scans: Sequence[PlannedScan], count: int, seed: int) -> tuple[PlannedScan, ...]:
+    """Choose scans at random, the same ones each time: one per subject before a second of any; in the order of the scans."""
+    shuffled = sorted(range(len(scans)), key=lambda k: hashlib.sha256(f"{seed}|{scans[k].id}".encode()).hexdigest())
+    turn: dict[str, int] = {}
+    ranks: list[tuple[int, int, int]] = []
+    for k in shuffled:
+        who = scans[k].subject or scans[k].id
+        turn[who] = turn.get(who, 0) + 1
+        ranks.append((turn[who], len(ranks), k))
+    return tuple(scans[k] for k in sorted(k for _, _, k in sorted(ranks)[:count]))
+
+
+def kept_codebook(folder: Path, recipe: Recipe, count: int) -> Codebook | None:
+    """Give the codebook that an earlier run fitted in this folder, if it was fitted as is asked now.
+
+    It stays as it is when scans are added later, so that they get the same tissues.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the outputs.
+    recipe : Recipe
+        Its `n` is the number of tissues.
+    count : int
+        How many scans it is to be fitted to.
+
+    Raises
+    ------
+    CodebookError
+        If another codebook stands where ours would go, or it is damaged.
+    """
+    path = folder / CODEBOOK_NAME
+    if not path.is_file():
+        return None
+    codebook = Codebook.load(path)
+    batch, asked = codebook.about.get("batch"), _asked(recipe, count)
+    if not isinstance(batch, dict):
+        raise CodebookError(f"{path} was not fitted by a batch, and would be replaced. Move it, or give it with --codebook.")
+    same = (
+        {key: batch.get(key) for key in asked} == asked
+        and codebook.n == recipe.n
+        and codebook.about.get("seed") == recipe.run.seed
+        and codebook.about.get("settings") == recipe.settings.to_dict()
+        and codebook.weights_sha256 == encoder_in_use(recipe.settings, recipe.weights)
+    )
+    return codebook if same else None
+
+
+def _asked(recipe: Recipe, count: int) -> dict[str, Any]:
+    return {"sample": count, "modality": recipe.modality}
+
+
+def cohort_codebook(
+    chosen: Sequence[PlannedScan], folder: Path, recipe: Recipe, engine: Engine, *, say: Say, on_progress: Progress
+) -> Codebook:
+    """Fit a codebook to a sample of the scans, and keep it in the folder.
+
+    Parameters
+    ----------
+    chosen : sequence of PlannedScan
+        The sample; see `sample_of`. Those that cannot be read are left out.
+    folder : Path
+        Of the outputs.
+    recipe : Recipe
+        Its `n` is the number of tissues.
+    engine : Engine
+        Runs the first pass.
+    say : callable
+        Takes events for the log.
+    on_progress : callable
+        Of the first pass.
+
+    Raises
+    ------
+    CodebookError
+        If none of the scans in the sample can be used, or they do not go together.
+    WriteError
+        If the codebook cannot be saved.
+    """
+    path = folder / CODEBOOK_NAME
+    tables: dict[int, CohortTable] = {}
+    for outcome in engine.run(Look(recipe), chosen, on_progress):
+        looked = outcome.value or Looked(None, outcome.reason)
+        if looked.table is None:
+            say("left out of the codebook", scan=chosen[outcome.number].id, reason=looked.reason)
+            logger.warning("%s is left out of the codebook: %s", chosen[outcome.number].id, looked.reason)
+        else:
+            tables[outcome.number] = looked.table
+    if not tables:
+        raise CodebookError(f"None of the {len(chosen)} scans chosen for the codebook can be read. Check the scans, or choose more.")
+    on_progress(len(chosen), len(chosen), "fitting the codebook")
+    order = sorted(tables)
+    with threadpool_limits(recipe.threads):
+        fitted = fit_codebook([tables[k] for k in order], tissues=recipe.n, seed=recipe.run.seed)
+    codebook = replace(fitted, about={**fitted.about, "batch": {**_asked(recipe, len(chosen)), "scans": [chosen[k].id for k in order]}})
+    codebook.save(path)
+    say("codebook fitted", path=str(path), scans=codebook.about["batch"]["scans"])
+    return codebook

@@ -1,0 +1,65 @@
+"""The log of a batch: one JSON object per line, appended to over all runs into a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from napari_strata.errors import WriteError
+
+LOG_NAME = "batch.jsonl"
+
+
+class RunLog:
+    """Appends what happens to a file, a line each, which is on the disk before the next thing happens.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the batch's outputs; the log is batch.jsonl in it.
+
+    Raises
+    ------
+    WriteError
+        If the log cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOG_NAME
+        try:
+            with open(self.path, "ab+") as file:
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":  # a run was killed in the middle of a line
+                        file.write(b"\n")
+        except OSError as err:
+            raise WriteError(f"Cannot write the log {self.path}: {err.strerror}. Choose another folder.") from err
+
+    def add(self, event: str, **said: Any) -> None:
+        """Append one line: when, what, and plain values.
+
+        Raises
+        ------
+        WriteError
+            If the log cannot be written.
+        """
+        line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **said}, ensure_ascii=False)
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as err:
+            raise WriteError(f"Cannot write the log {self.path}: {err.strerror}. Free some space.") from err
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """Read a log; lines that a killed run left half are passed over."""
+    found = []
+    for line in (folder / LOG_NAME).read_text(encoding="utf-8").splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found

@@ -1,0 +1,51 @@
+"""What the system knows of this process: its peak memory; and that no other process writes to a folder."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from napari_strata.errors import WriteError
+
+LOCK_NAME = ".batch-lock"
+
+
+def reset_peak() -> None:
+    """Forget the peak memory so far; Linux only, elsewhere the process's own peak is told."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_gb() -> float | None:
+    """Give the peak of resident memory since `reset_peak`, in GB; None where the system does not tell."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    rows = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return round(int(rows["VmHWM"].split()[0]) * 1024 / 1e9, 3) if "VmHWM" in rows else None
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Make sure that one batch at a time writes to a folder; the system lets go when the process ends, however it ends.
+
+    Raises
+    ------
+    WriteError
+        If another batch is writing there, or the folder cannot be written to.
+    """
+    lock = FileLock(folder / LOCK_NAME, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as err:
+        raise WriteError(f"Another batch is writing to {folder}. Wait for it, or choose another folder.") from err
+    except OSError as err:
+        raise WriteError(f"Cannot write to {folder}: {err.strerror}. Choose another folder.") from err
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,121 @@
+"""What is done with every scan of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from napari_strata.batch.scans import PlannedScan
+from napari_strata.errors import SettingsError
+from napari_strata.io.files import hash_file
+from napari_strata.pipeline import check_weights, encoder_in_use
+from napari_strata.proposal.codebook import Codebook, check_encoder
+from napari_strata.settings import ProposeSettings, RunSettings
+from napari_strata.volume import Modality
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is done with every scan of a batch.
+
+    Parameters
+    ----------
+    tree : {"tissues", "regions"}
+        Which tree is cut.
+    n : int
+        Into how many tissues or regions; at least 1.
+    settings : ProposeSettings
+        Knobs of the proposal.
+    run : RunSettings
+        Device, threads and seed. Threads are per scan; 0 takes one, so that labels do not depend on the machine.
+    modality : {"ct", "mr"} or None
+        How to read intensities, where the scans do not say.
+    weights : Path or None
+        Another encoder than the shipped one; see `propose`.
+    codebook : Codebook or None
+        Gives every scan the same tissue numbers; `tree` and `n` are then "tissues" and the codebook's.
+
+    Raises
+    ------
+    SettingsError
+        If `n` is less than 1, `tree` and `n` are not the codebook's, or weights are given to a method without an encoder.
+    """
+
+    tree: Literal["tissues", "regions"]
+    n: int
+    settings: ProposeSettings = field(default_factory=ProposeSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+    modality: Modality | None = None
+    weights: Path | None = None
+    codebook: Codebook | None = None
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise SettingsError(f"Asked for {self.n} {self.tree}. Ask for at least 1.")
+        if self.codebook is not None and (self.tree, self.n) != ("tissues", self.codebook.n):
+            raise SettingsError(f"Asked for {self.n} {self.tree}, but the codebook has {self.codebook.n} tissues. Ask for those.")
+        check_weights(self.settings, self.weights)
+
+    @property
+    def threads(self) -> int:
+        """CPU threads per scan."""
+        return self.run.threads or 1
+
+    def with_codebook(self, codebook: Codebook) -> Recipe:
+        """Give the same recipe with a codebook's tissues."""
+        return replace(self, codebook=codebook, tree="tissues", n=codebook.n)
+
+    def check(self) -> None:
+        """Fail at once where every scan would, without loading torch for a method that has no encoder.
+
+        Raises
+        ------
+        WeightsError, SettingsError, CodebookError
+            If the weights, the device or the codebook cannot be used for any scan.
+        """
+        if self.settings.method != "gmm-mrf":
+            from napari_strata.encoder.bring import open_encoder
+            from napari_strata.encoder.network import pick_device
+
+            open_encoder(self.weights)
+            pick_device(self.run.device)
+        if self.codebook is not None:
+            check_encoder(self.codebook, encoder_in_use(self.settings, self.weights))
+
+    def of(self, scan: PlannedScan) -> Recipe:
+        """Give the recipe for one scan: its own codebook and modality go before.
+
+        Raises
+        ------
+        CodebookError
+            If its codebook cannot be used.
+        """
+        own = replace(self, modality=scan.modality) if scan.modality else self
+        if scan.codebook is None:
+            return own
+        codebook = Codebook.load(scan.codebook)
+        check_encoder(codebook, encoder_in_use(self.settings, self.weights))
+        return own.with_codebook(codebook)
+
+    def asked(self, scan: PlannedScan) -> dict[str, Any]:
+        """Give what decides a scan's outputs besides its own contents, as the sidecar keeps it; `of` comes first.
+
+        Raises
+        ------
+        ReadError
+            If the scan's reference cannot be read.
+        """
+        batch: dict[str, Any] = {"id": scan.id, "series": scan.series, "modality": self.modality, "seed": self.run.seed}
+        if scan.index is not None:
+            batch["index"] = scan.index
+        if self.codebook is not None:
+            batch["codebook"] = self.codebook.sha256
+        if scan.reference is not None:
+            batch["reference"] = hash_file(scan.reference)
+        return {
+            "settings": self.settings.to_dict(),
+            "cut": {self.tree: self.n},
+            "weights_sha256": encoder_in_use(self.settings, self.weights),
+            "batch": batch,
+        }

@@ -1,0 +1,153 @@
+"""Where the outputs of a scan go, and what became of it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from napari_strata.batch.scans import PlannedScan
+from napari_strata.errors import WriteError
+from napari_strata.export.outputs import Outputs, outputs_beside
+
+Layout = Literal["flat", "bids"]
+"""How outputs are named: after the id, or as a BIDS derivative data set."""
+THUMBNAILS = "qc"
+_UNFINISHED_FOLDER = ".strata-batch-"
+_UNFINISHED_FILES = (".tsv", ".html", ".webp", ".md", ".strata-codebook")
+"""Endings of what a batch, and no other command, may have left half written under a name that begins with ".strata-"."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanResult:
+    """What became of one scan.
+
+    Parameters
+    ----------
+    scan : PlannedScan
+        The scan.
+    outputs : Outputs
+        Its labels, sidecar and table; where `status` is "failed" they are missing, or left from an earlier run.
+    status : {"done", "kept", "failed"}
+        "kept": what an earlier run made still stands.
+    reason : str
+        Why it failed, in one line; "" otherwise.
+    warning : str
+        What to know of it: that it does not fit the codebook, or that its labels were changed by hand; "" otherwise.
+    seconds : float
+        That the work took; 0 for what was kept.
+    peak_gb : float or None
+        Most memory that its process took meanwhile, where the system tells (Linux).
+    worker : str
+        Who did it; "" for this process.
+    traceback : str
+        Of an error that nobody foresaw; "" otherwise.
+    measured : dict or None
+        For labels that were changed by hand: what a sidecar says, of the labels as they are now.
+    """
+
+    scan: PlannedScan
+    outputs: Outputs
+    status: Literal["done", "kept", "failed"]
+    reason: str = ""
+    warning: str = ""
+    seconds: float = 0.0
+    peak_gb: float | None = None
+    worker: str = ""
+    traceback: str = ""
+    measured: dict[str, Any] | None = None
+
+
+def layout_of(scans: Sequence[PlannedScan]) -> Layout:
+    """Take the BIDS layout where all scans lie in one BIDS data set."""
+    roots = {None if scan.bids is None else scan.bids.root for scan in scans}
+    return "bids" if len(roots) == 1 and None not in roots else "flat"
+
+
+def outputs_of(scan: PlannedScan, folder: Path, layout: Layout) -> Outputs:
+    """Name the labels, sidecar and table of a scan."""
+    if layout == "flat" or scan.bids is None:
+        return outputs_beside(folder / f"{scan.id}_labels.nii.gz")
+    stem = folder / scan.bids.labels_stem
+    return Outputs(*(stem.with_name(stem.name + suffix) for suffix in (".nii.gz", ".json", ".tsv")))
+
+
+def thumbnail_of(scan: PlannedScan, folder: Path) -> Path:
+    """Name the picture of a scan for the page."""
+    return folder / THUMBNAILS / f"{scan.id}.webp"
+
+
+@contextmanager
+def unfinished_folder(folder: Path) -> Iterator[Path]:
+    """Lend a hidden folder inside the outputs, gone at the end; what is to stay is moved out of it.
+
+    Raises
+    ------
+    WriteError
+        If it cannot be made.
+    """
+    made = folder / f"{_UNFINISHED_FOLDER}{secrets.token_hex(6)}"
+    try:
+        made.mkdir()
+    except OSError as err:
+        raise WriteError(f"Cannot write to {folder}: {err.strerror}. Choose another folder.") from err
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def move_in_place(moves: Sequence[tuple[Path, Path]], *, sidecar: Path) -> None:
+    """Move finished files to their names, one step each; the sidecar, which vouches for the others, goes first and comes last.
+
+    Killed in between, there is no sidecar, and the next run makes the scan anew: labels never stand beside a sidecar of others.
+
+    Parameters
+    ----------
+    moves : sequence of (Path, Path)
+        From and to, on one disk; the last one is the sidecar.
+    sidecar : Path
+        Its final name.
+
+    Raises
+    ------
+    WriteError
+        If a file cannot be moved.
+    """
+    try:
+        sidecar.unlink(missing_ok=True)
+        for source, target in moves:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(source, target)
+    except OSError as err:
+        raise WriteError(f"Cannot write to {sidecar.parent}: {err.strerror}. Check that you may write there.") from err
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed batches left unfinished. No other batch may be writing there: see `only_writer`."""
+    for left in (*folder.glob(".strata-*"), *(folder / THUMBNAILS).glob(".strata-*")):
+        if left.is_dir() and left.name.startswith(_UNFINISHED_FOLDER):
+            shutil.rmtree(left, ignore_errors=True)
+        elif left.is_file() and left.suffix in _UNFINISHED_FILES:
+            left.unlink(missing_ok=True)
+
+
+def check_names(scans: Sequence[PlannedScan], folder: Path, layout: Layout) -> None:
+    """Refuse scans whose outputs would have one name.
+
+    Raises
+    ------
+    WriteError
+        If two would be written to one file.
+    """
+    taken: dict[Path, PlannedScan] = {}
+    for scan in scans:
+        labels = outputs_of(scan, folder, layout).labels
+        other = taken.setdefault(labels, scan)
+        if other is not scan:
+            raise WriteError(f"{other.path} and {scan.path} would both be written to {labels.name}. Leave one out, or run them apart.")

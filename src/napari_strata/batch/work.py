@@ -1,0 +1,273 @@
+"""One scan of a batch, from file to files. The same code runs in this process and on every worker."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+import traceback
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from napari_strata.batch.bids import sidecar_keys, write_label_table
+from napari_strata.batch.process import peak_gb, reset_peak
+from napari_strata.batch.recipe import Recipe
+from napari_strata.batch.results import Layout, ScanResult, move_in_place, outputs_of, thumbnail_of, unfinished_folder
+from napari_strata.batch.scans import PlannedScan
+from napari_strata.errors import Cancelled, StrataError, WriteError
+from napari_strata.export.outputs import Outputs, check_outputs, outputs_beside, read_sidecar, scan_record, write_outputs
+from napari_strata.export.tables import table_rows
+from napari_strata.io.atomic import atomic_path
+from napari_strata.io.files import hash_file, read, read_labels
+from napari_strata.measure import agree, compare, join_by_overlap, measure_regions
+from napari_strata.pipeline import propose, versions
+from napari_strata.report import thumbnail
+from napari_strata.volume import Progress, Segmentation, Volume, no_progress
+
+if TYPE_CHECKING:
+    from napari_strata.proposal.proposal import Proposal
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Result:
+    """What was made of a scan, before it is written; confidence is that of every voxel."""
+
+    segmentation: Segmentation
+    volume: Volume
+    confidence: NDArray[np.float32]
+    said: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an earlier run left of a scan.
+
+    Parameters
+    ----------
+    action : {"keep", "make", "leave"}
+        "leave": labels that were changed since Strata made them; they are a person's work.
+    why : str
+        In a few words.
+    warning : str
+        Of the codebook, where it stands.
+    """
+
+    action: str
+    why: str
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is done with a scan; small and plain, so that it can be sent to a worker.
+
+    Parameters
+    ----------
+    folder : Path
+        Where outputs go.
+    recipe : Recipe
+        The same for all scans.
+    layout : {"flat", "bids"}
+        How outputs are named.
+    """
+
+    folder: Path
+    recipe: Recipe
+    layout: Layout = "flat"
+
+    def __call__(self, scan: PlannedScan, on_progress: Progress = no_progress) -> ScanResult:
+        """Make what is missing or changed; what goes wrong is in the result.
+
+        Raises
+        ------
+        Cancelled
+            From `on_progress`.
+        """
+        begun, outputs = time.perf_counter(), outputs_of(scan, self.folder, self.layout)
+        reset_peak()
+        result = self._run(scan, outputs, on_progress)
+        if result.status == "kept":
+            return result
+        return replace(result, seconds=round(time.perf_counter() - begun, 2), peak_gb=peak_gb())
+
+    def standing(self, scan: PlannedScan) -> ScanResult | None:
+        """Give the result of a scan whose outputs stand; None for one that there is something to do for, or that cannot be told."""
+        outputs = outputs_of(scan, self.folder, self.layout)
+        if not (outputs.labels.is_file() and thumbnail_of(scan, self.folder).is_file()):
+            return None
+        try:
+            recipe = self.recipe.of(scan)
+            found = look(scan, outputs, recipe)
+            return None if found.action == "make" else self._kept(scan, outputs, recipe, found)
+        except StrataError:
+            return None  # it fails again where its reason is kept
+
+    def _kept(self, scan: PlannedScan, outputs: Outputs, recipe: Recipe, found: Found) -> ScanResult:
+        """Give the result of a scan that is left as it is; draw its picture if it is gone, and measure labels changed by hand anew."""
+        target = thumbnail_of(scan, self.folder)
+        if found.action == "keep" and target.is_file():
+            return ScanResult(scan, outputs, "kept", warning=found.warning)
+        volume, labels = read(scan.path, index=scan.index, series=scan.series, modality=recipe.modality), read_labels(outputs.labels)
+        target.parent.mkdir(exist_ok=True)
+        with atomic_path(target) as unfinished:
+            _save_picture(volume, labels, unfinished)
+        measured = None
+        if found.action == "leave":
+            regions = table_rows(measure_regions(labels, volume), volume.modality)
+            measured = {"scan": scan_record(volume), "cut": {}, "versions": versions(), "regions": regions}
+        return ScanResult(scan, outputs, "kept", warning=found.warning, measured=measured)
+
+    def _run(self, scan: PlannedScan, outputs: Outputs, on_progress: Progress) -> ScanResult:
+        trace = ""
+        try:
+            recipe = self.recipe.of(scan)
+            found = look(scan, outputs, recipe)
+            if found.action != "make":
+                return self._kept(scan, outputs, recipe, found)
+            with threadpool_limits(recipe.threads):
+                warning = self._make(scan, outputs, recipe, on_progress)
+        except Cancelled:
+            raise
+        except StrataError as err:
+            reason = " ".join(str(err).split())
+        except MemoryError:
+            reason = f"{scan.path} needs more memory than there is. Lower memory_gb or supervoxels, or run it on a larger machine."
+        except Exception as err:  # noqa: BLE001 - a fault of ours in one scan must not cost the others; its traceback is kept
+            reason = f"Unforeseen {type(err).__name__}: {' '.join(str(err).split())}. Please report it, with what batch.jsonl says."
+            trace = traceback.format_exc()
+        else:
+            return ScanResult(scan, outputs, "done", warning=warning)
+        logger.info("%s failed: %s", scan.id, reason)
+        return ScanResult(scan, outputs, "failed", reason, traceback=trace)
+
+    def _make(self, scan: PlannedScan, outputs: Outputs, recipe: Recipe, on_progress: Progress) -> str:
+        """Propose one scan and write it; give the warning that it does not fit the codebook, or ""."""
+        begun = time.perf_counter()
+        on_progress(0, 1, "reading")
+        volume = read(scan.path, index=scan.index, series=scan.series, modality=recipe.modality)
+        read_seconds = round(time.perf_counter() - begun, 2)
+        proposal = proposal_of(volume, recipe, on_progress)
+        said = {**proposal.provenance, **recipe.asked(scan), "seconds": {"read": read_seconds, **proposal.provenance["seconds"]}}
+        warning = ""
+        if recipe.codebook is not None:
+            assigned = recipe.codebook.apply(proposal)
+            segmentation, warning = assigned.segmentation(proposal), assigned.warning()
+            said["codebook"] = {"sha256": recipe.codebook.sha256, **assigned.record(), "warning": warning}
+        else:
+            segmentation = proposal.tissues(recipe.n) if recipe.tree == "tissues" else proposal.regions(recipe.n)
+        said["quality"] = _quality(proposal, segmentation)
+        if scan.reference is not None:
+            on_progress(0, 1, "comparing")
+            said["agreement"] = _agreement(segmentation, read_labels(scan.reference))
+        on_progress(0, 1, "writing")
+        self._write(scan, outputs, _Result(segmentation, volume, proposal.confidence[proposal.supervoxels], said))
+        return warning
+
+    def _write(self, scan: PlannedScan, outputs: Outputs, result: _Result) -> None:
+        """Write everything into a hidden folder, then move it to its names."""
+        if outputs.labels.resolve() == Path(result.volume.path).resolve():
+            raise WriteError(f"{outputs.labels} is the scan itself. Choose another folder.")
+        check_outputs(outputs.labels)
+        try:
+            self._write_files(scan, outputs, result)
+        except OSError as err:
+            raise WriteError(f"Cannot write to {self.folder}: {err.strerror or err}. Check the space on the disk.") from err
+
+    def _write_files(self, scan: PlannedScan, outputs: Outputs, result: _Result) -> None:
+        with unfinished_folder(self.folder) as hidden:
+            made = outputs_beside(hidden / outputs.labels.name)
+            write_outputs(result.segmentation, result.volume, made.labels, result.said, confidence=result.confidence)
+            document = json.loads(made.sidecar.read_text(encoding="utf-8"))
+            document["labels_sha256"] = hash_file(made.labels)
+            if self.layout == "bids" and scan.bids is not None:
+                document |= sidecar_keys(scan.bids, document["regions"])
+                made = replace(made, table=made.table.with_suffix(".tsv"))
+                write_label_table(made.table, document["regions"])
+            made.sidecar.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            picture, target = hidden / "picture.webp", thumbnail_of(scan, self.folder)
+            _save_picture(result.volume, result.segmentation, picture)
+            moves = [(picture, target), (made.labels, outputs.labels), (made.table, outputs.table), (made.sidecar, outputs.sidecar)]
+            move_in_place(moves, sidecar=outputs.sidecar)
+
+
+def _agreement(labels: Segmentation, reference: Segmentation) -> dict[str, Any]:
+    """Score labels against a reference: overlap, and the surfaces of regions joined into the classes that they overlap most."""
+    said = compare(labels, reference).to_dict()
+    rows = agree(join_by_overlap(labels, reference), reference)
+    for measure in ("hd95_mm", "nsd", "volume_difference_ml"):
+        values = {row.id: getattr(row, measure) for row in rows}
+        name = f"nsd_{rows[0].tolerance_mm:g}_mm" if measure == "nsd" and rows else measure
+        said[name] = {number: float(f"{value:.6g}") if math.isfinite(value) else None for number, value in values.items()}
+    return said
+
+
+def _save_picture(volume: Volume, segmentation: Segmentation, path: Path) -> None:
+    thumbnail(volume, segmentation).save(path, format="WEBP", quality=72, method=4)
+
+
+def proposal_of(volume: Volume, recipe: Recipe, on_progress: Progress = no_progress) -> Proposal:
+    """Propose as a recipe says."""
+    return propose(
+        volume,
+        settings=recipe.settings,
+        seed=recipe.run.seed,
+        device=recipe.run.device,
+        threads=recipe.threads,
+        weights=recipe.weights,
+        on_progress=on_progress,
+    )
+
+
+def look(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> Found:
+    """Say what an earlier run left of a scan, and what is to be done.
+
+    Raises
+    ------
+    ReadError
+        If the scan, its reference or its labels cannot be read.
+    """
+    document = read_sidecar(outputs.sidecar)
+    if document is None or not outputs.labels.is_file():
+        return Found("make", "not made yet" if document is None else "its labels are gone")
+    if document.get("labels_sha256") != hash_file(outputs.labels) and ("labels_sha256" in document or "scan" not in document):
+        return Found(
+            "leave",
+            "its labels were changed",
+            f"{outputs.labels.name} was changed since Strata made it; it is left and measured as it is. Move it away to have it made anew.",
+        )
+    if "labels_sha256" not in document or not outputs.table.is_file():
+        return Found("make", "made by an earlier version" if outputs.table.is_file() else "its table is gone")
+    changed = [key for key, value in recipe.asked(scan).items() if document.get(key) != value]
+    if document["versions"].get("napari-strata") != _version():
+        changed.append("version")
+    if document["scan"]["sha256"] != hash_file(scan.path):
+        changed.append("scan")
+    if changed:
+        return Found("make", f"changed: {', '.join(changed)}")
+    return Found("keep", "stands", document.get("codebook", {}).get("warning", ""))
+
+
+@cache
+def _version() -> str:
+    return versions()["napari-strata"]
+
+
+def _quality(proposal: Proposal, segmentation: Segmentation) -> dict[str, Any]:
+    """Give what a scan is compared by with others: how much is labelled, and how sure the proposal is there."""
+    inside = segmentation.labels > 0
+    sure = float(proposal.confidence[proposal.supervoxels[inside]].mean()) if inside.any() else None
+    labelled_ml = int(inside.sum()) * segmentation.geometry.voxel_volume_mm3 / 1000
+    return {
+        "labelled_ml": float(f"{labelled_ml:.6g}"),
+        "labelled_share": round(float(inside.mean()), 4),
+        "confidence": None if sure is None else round(sure, 4),
+    }

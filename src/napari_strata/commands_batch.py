@@ -1,0 +1,188 @@
+"""The command `strata batch`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_strata.commands_codebook import open_codebook
+from napari_strata.errors import SettingsError
+from napari_strata.settings import BatchSettings, ProposeSettings, RunSettings
+from napari_strata.terminal import add_recipe, add_settings, line_ended, settings_of
+
+if TYPE_CHECKING:
+    from napari_strata.batch.recipe import Recipe
+    from napari_strata.batch.run import ScanResult
+    from napari_strata.batch.scans import PlannedScan
+
+_FORESEEN = {"make": "would make", "keep": "would keep", "leave": "would leave", "fail": "would fail"}
+
+
+def add_commands(commands: Any) -> None:
+    """Add `batch` to the command line."""
+    parser = commands.add_parser("batch", help="propose regions for many scans, several at once with Dask; goes on where it stopped")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="scan files, folders to search (DICOM: one scan per series), BIDS data sets, globs, lists (CSV)",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="folder for labels, tables and page (BIDS: derivatives/strata in it)"
+    )
+    parser.add_argument("--modality", choices=("ct", "mr"), help="how to read intensities, if the scans do not say")
+    parser.add_argument("--codebook-from", type=int, default=0, metavar="N", help="fit a codebook of --tissues to N of the scans first")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    add_recipe(parser)
+    add_settings(parser, BatchSettings)
+    parser.set_defaults(run=batch)
+
+
+def batch(arguments: argparse.Namespace) -> int:
+    """Run a batch; give the exit code."""
+    begun = time.perf_counter()
+    settings = settings_of(arguments, BatchSettings, "batch")
+    recipe = _recipe(arguments)
+    from napari_strata.batch.cluster import INSTALL, is_installed
+    from napari_strata.batch.collect import collect
+    from napari_strata.batch.page import write_page
+    from napari_strata.batch.plan import plan_scans
+    from napari_strata.batch.run import run_batch
+
+    output = _output(arguments)
+    scans = plan_scans(arguments.inputs, leave_out=output)
+    if arguments.dry_run:
+        return _dry_run(scans, output, recipe, settings, arguments)
+    if not (arguments.quiet or settings.workers or settings.scheduler or settings.cluster or len(scans) < 3 or is_installed()):
+        print(f"note: one scan at a time. To run several at once: {INSTALL}", file=sys.stderr)
+    show = BatchProgress(len(scans), quiet=arguments.quiet)
+    with line_ended(show, quiet=arguments.quiet) as shown:
+        results = run_batch(
+            scans,
+            output,
+            recipe,
+            settings=settings,
+            codebook_from=arguments.codebook_from,
+            on_progress=shown,
+            on_result=show.took,
+        )
+    tables = collect(results, output)
+    page = write_page(tables, output)
+    for one in results:
+        if one.status == "failed" or one.warning:
+            print(f"{one.scan.id}: {one.reason or f'note: {one.warning}'}", file=sys.stderr)
+    done, kept, failed = (sum(one.status == status for one in results) for status in ("done", "kept", "failed"))
+    print(f"{page}: {done} done, {kept} kept, {failed} failed in {time.perf_counter() - begun:.1f} s")
+    return int(failed > 0)
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    settings = settings_of(arguments, ProposeSettings, "propose")
+    run = settings_of(arguments, RunSettings, "run")
+    if arguments.codebook_from < 0 or (arguments.codebook_from and arguments.tissues is None):
+        raise SettingsError(
+            "--codebook-from takes the number of scans to fit a codebook to, with --tissues for how many tissues. Give both."
+        )
+    from napari_strata.batch.recipe import Recipe
+
+    codebook = open_codebook(arguments.codebook, settings, arguments.weights) if arguments.codebook else None
+    tree: Literal["tissues", "regions"] = "regions" if arguments.regions is not None else "tissues"
+    n = getattr(arguments, tree) if codebook is None else codebook.n
+    weights = arguments.weights.absolute() if arguments.weights else None
+    return Recipe(tree, n, settings, run, arguments.modality, weights, codebook)
+
+
+def _output(arguments: argparse.Namespace) -> Path:
+    """Give the output folder: derivatives/strata of a BIDS data set, where none was named."""
+    if arguments.output is not None:
+        return Path(arguments.output)
+    from napari_strata.batch.bids import is_dataset
+
+    if len(arguments.inputs) == 1 and is_dataset(Path(arguments.inputs[0])):
+        return Path(arguments.inputs[0]) / "derivatives" / "strata"
+    raise SettingsError("Where should the outputs go? Name a folder with -o OUT; only for one BIDS data set it may be left out.")
+
+
+def _dry_run(scans: Sequence[PlannedScan], output: Path, recipe: Recipe, settings: BatchSettings, arguments: argparse.Namespace) -> int:
+    from napari_strata.batch.cohort import kept_codebook, sample_of
+    from napari_strata.batch.run import foresee
+
+    if arguments.codebook_from:
+        kept = kept_codebook(output, recipe, arguments.codebook_from)
+        recipe = recipe if kept is None else recipe.with_codebook(kept)
+        names = ", ".join(scan.id for scan in sample_of(scans, arguments.codebook_from, recipe.run.seed))
+        print(f"codebook of {recipe.n} tissues, {'to be fitted to' if kept is None else 'kept, fitted to'}: {names}")
+    found = foresee(scans, output, recipe, settings=settings, on_progress=BatchProgress(len(scans), quiet=arguments.quiet))
+    for one in found:
+        need = "" if one.need_gb is None else f" [{one.need_gb:.1f} GB]"
+        print(f"{one.scan.id}: {_FORESEEN[one.action]} ({one.why}){need} {one.scan.path}")
+    counts = ", ".join(f"{text} {sum(one.action == action for one in found)}" for action, text in _FORESEEN.items())
+    print(f"{len(found)} scans: {counts}")
+    return int(any(one.action == "fail" for one in found))
+
+
+class BatchProgress:
+    """Shows how far a batch is on stderr, and when it will be done: one line that changes on a terminal, plain lines elsewhere.
+
+    Parameters
+    ----------
+    total : int
+        Scans.
+    quiet : bool
+        Show nothing.
+    clock : callable
+        Seconds.
+    """
+
+    def __init__(self, total: int, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self._total, self._quiet, self._clock = total, quiet, clock
+        self._begun, self._live, self._last = clock(), sys.stderr.isatty(), ""
+        self._made = self._failed = self._ended = 0
+        self._work_began: float | None = None
+
+    def took(self, result: ScanResult) -> None:
+        """Count a result, and tell of it where lines stay."""
+        self._ended += 1
+        self._failed += result.status == "failed"
+        self._made += result.status != "kept"
+        if not self._quiet and not self._live:
+            what = f"{result.status} in {result.seconds:.0f} s" if result.seconds >= 1 else result.status
+            print(f"{self.line()} {result.scan.id}: {what}", file=sys.stderr, flush=True)
+
+    def line(self) -> str:
+        """Say how many scans ended and failed, and about how long the rest takes."""
+        now = self._clock()
+        passed = now - self._begun
+        failed = f", {self._failed} failed" if self._failed else ""
+        left = ""
+        if self._made and self._ended < self._total:
+            worked = now - (self._begun if self._work_began is None else self._work_began)
+            seconds = worked / self._made * (self._total - self._ended)
+            left = f", about {duration(seconds)} left"
+        return f"[{self._ended}/{self._total}{failed}, {duration(passed)}{left}]"
+
+    def __call__(self, done: int, total: int, stage: str) -> None:
+        """Show what is going on; the first call is when the work begins, after workers were started and what stands was found."""
+        if self._work_began is None and stage != "waiting for workers":
+            self._work_began = self._clock()
+        if self._quiet:
+            return
+        if self._live:
+            text = f"{self.line()} {stage}"[: max(20, os.get_terminal_size(sys.stderr.fileno()).columns - 1)]
+            print(f"\r\033[K{text}", end="\n" if stage == "done" else "", file=sys.stderr, flush=True)
+        elif ":" not in stage and stage != self._last and stage in ("fitting the codebook", "waiting for workers"):
+            print(f"{self.line()} {stage}", file=sys.stderr, flush=True)
+        self._last = stage
+
+
+def duration(seconds: float) -> str:
+    """Spell seconds as a person would: "40 s", "12 min", "3 h 05 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,163 @@
+"""A cohort in two passes: one codebook for all scans, warnings that stay, and what changed between two visits."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_strata.batch.cohort import CODEBOOK_NAME, sample_of
+from napari_strata.batch.collect import collect
+from napari_strata.batch.plan import plan_scans
+from napari_strata.batch.results import ScanResult
+from napari_strata.batch.scans import PlannedScan
+from napari_strata.cli import main
+from napari_strata.export.outputs import SIDECAR_FORMAT, outputs_beside
+from napari_strata.io.files import write_scan
+from napari_strata.proposal.codebook import Codebook
+from napari_strata.volume import Geometry, Volume
+from phantoms import INTENSITIES, phantom_truth
+
+FEW = ["--tissues", "6", "--method", "gmm-mrf", "--supervoxels", "300", "--threads", "1", "--workers", "1", "--quiet"]
+SHAPE = (18, 22, 26)
+
+
+def save_visit(folder: Path, subject: str, session: str, *, gain: float = 1.0, grown: bool = False, seed: int) -> None:
+    """Write a visit; `grown` takes the brightest organ over its neighbour."""
+    truth = phantom_truth(SHAPE)
+    if grown:
+        truth[truth == 4] = 5
+    data = gain * (np.array(INTENSITIES)[truth] + np.random.default_rng(seed).normal(0, 15, SHAPE))
+    path = folder / f"sub-{subject}" / f"ses-{session}" / f"sub-{subject}_ses-{session}_T1w.nii.gz"
+    path.parent.mkdir(parents=True)
+    write_scan(Volume(data.astype(np.float32), Geometry.from_spacing(SHAPE, (3, 2, 2)), "mr"), path)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cohort")
+    for k, subject in enumerate("abc"):
+        save_visit(folder, subject, "1", seed=k)
+    save_visit(folder, "a", "2", grown=True, seed=9)
+    (folder / "broken.nii.gz").write_bytes(b"no scan")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(cohort, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("out")
+    assert main(["batch", str(cohort), "-o", str(out), "--codebook-from", "3", *FEW]) == 1
+    return out
+
+
+def test_every_scan_gets_the_tissues_of_the_codebook_fitted_first(made):
+    codebook = Codebook.load(made / CODEBOOK_NAME)
+    assert codebook.n == 6
+    fitted = codebook.about["batch"]["scans"]
+    assert 2 <= len(fitted) <= 3
+    assert "broken" not in fitted
+    sidecars = [json.loads(path.read_text()) for path in made.glob("*_labels.json")]
+    assert {said["codebook"]["sha256"] for said in sidecars} == {codebook.sha256}
+    rows = [row for row in table(made / "scans.tsv") if row["status"] == "ok"]
+    assert [float(row["drift"]) for row in rows] == [said["codebook"]["drift"] for said in sorted(sidecars, key=lambda one: one["labels"])]
+    assert {row["subject"] for row in table(made / "changes.tsv")} == {"a"}
+
+
+def visit(folder: Path, subject: str, session: str, volumes_ml: dict[int, float], codebook: str = "x" * 64) -> ScanResult:
+    """Leave what a batch leaves of a scan: its sidecar."""
+    name = f"sub-{subject}_ses-{session}_T1w"
+    scan = PlannedScan(name, folder / f"{name}.nii.gz", subject=subject, session=session, kind="T1w")
+    outputs = outputs_beside(folder / f"{name}_labels.nii.gz")
+    document = {
+        "format": SIDECAR_FORMAT,
+        "scan": {"modality": "mr", "shape_zyx": [9, 9, 9], "spacing_zyx_mm": [1, 1, 1]},
+        "cut": {"tissues": 3},
+        "versions": {"napari-strata": "1"},
+        "codebook": {"sha256": codebook, "drift": 1.0, "fits": session != "3"},
+        "regions": [{"id": k, "name": f"tissue {k}", "volume_ml": ml} for k, ml in volumes_ml.items()],
+    }
+    outputs.sidecar.write_text(json.dumps(document))
+    return ScanResult(scan, outputs, "done")
+
+
+def test_follow_ups_tell_the_change_of_each_region(tmp_path):
+    visits = [
+        visit(tmp_path, "a", "2", {1: 11.0, 2: 4.0}),
+        visit(tmp_path, "a", "1", {1: 10.0}),
+        visit(tmp_path, "a", "3", {1: 5.5, 2: 3.0}),
+        visit(tmp_path, "b", "1", {1: 7.0}),
+        visit(tmp_path, "c", "1", {1: 7.0}),
+        visit(tmp_path, "c", "2", {1: 8.0}, codebook="y" * 64),
+    ]
+    changes = collect(visits, tmp_path).changes
+    assert changes is not None
+    rows = table(changes)
+    assert {row["subject"] for row in rows} == {"a"}, "one visit, or two codebooks, have nothing to compare"
+    assert [(row["session"], row["region_id"], float(row["volume_ml"])) for row in rows] == [
+        ("1", "1", 10.0),
+        ("1", "2", 0.0),
+        ("2", "1", 11.0),
+        ("2", "2", 4.0),
+        ("3", "1", 5.5),
+        ("3", "2", 3.0),
+    ]
+    last, second = rows[4], rows[3]
+    assert (float(last["change_from_first_ml"]), float(last["change_from_first_percent"])) == (-4.5, -45.0)
+    assert (float(last["change_from_previous_ml"]), float(last["change_from_previous_percent"])) == (-5.5, -50.0)
+    assert (second["change_from_first_ml"], second["change_from_first_percent"]) == ("4.0", ""), "no share of nothing"
+    assert (last["fits"], second["fits"]) == ("no", "yes")
+    assert collect(visits[:1], tmp_path).changes is None
+    assert not changes.exists(), "a table of an earlier run does not stay"
+
+
+def test_a_second_run_keeps_the_codebook_even_when_scans_are_added(cohort, made, tmp_path, capsys):
+    scans, out = Path(shutil.copytree(cohort, tmp_path / "scans")), Path(shutil.copytree(made, tmp_path / "out"))
+    before = (out / CODEBOOK_NAME).read_bytes()
+    save_visit(scans, "d", "1", seed=4)
+    assert main(["batch", str(scans), "-o", str(out), "--codebook-from", "3", *FEW]) == 1
+    assert "1 done, 4 kept, 1 failed" in capsys.readouterr().out
+    assert (out / CODEBOOK_NAME).read_bytes() == before
+
+
+def test_the_warning_of_a_scan_that_does_not_fit_stays_when_it_is_kept(cohort, made, tmp_path, capsys):
+    strict = replace(Codebook.load(made / CODEBOOK_NAME), typical_distance=1e-6)
+    strict.save(tmp_path / "strict.strata-codebook")
+    out = tmp_path / "out"
+    scan = next(cohort.glob("sub-b/**/*.nii.gz"))
+    words = ["batch", str(scan), "-o", str(out), "--codebook", str(tmp_path / "strict.strata-codebook"), *FEW[2:]]
+    for run in ("done", "kept"):
+        assert main(words) == 0
+        said = capsys.readouterr()
+        assert f"1 {run}" in said.out
+        assert said.err.startswith("sub-b_ses-1_T1w: note: the scan does not fit the codebook (drift ")
+        (row,) = table(out / "scans.tsv")
+        assert row["fits"] == "no"
+        assert "does not fit" in row["warning"]
+        data = json.loads((out / "qc.html").read_text().partition('id="data">')[2].partition("</script>")[0])
+        assert [("does not fit" in one["warning"], one["fits"]) for one in data["scans"]] == [(True, False)]
+
+
+def test_the_sample_takes_each_subject_before_any_twice_and_is_the_same_each_time():
+    scans = [PlannedScan(f"{subject}{k}", Path(f"{subject}{k}.nii"), subject=subject) for subject in "abcd" for k in range(3)]
+    chosen = sample_of(scans, 4, 0)
+    assert sorted(scan.subject for scan in chosen) == ["a", "b", "c", "d"]
+    assert sample_of(scans, 4, 0) == chosen
+    assert len(sample_of(scans, 99, 0)) == 12
+    assert list(sample_of(scans, 7, 1)) == sorted(sample_of(scans, 7, 1), key=scans.index)
+
+
+def test_codebook_from_needs_tissues(cohort, tmp_path, capsys):
+    regions = ["--regions", "6", *FEW[2:]]
+    assert main(["batch", str(cohort), "-o", str(tmp_path), "--codebook-from", "2", *regions]) == 2
+    assert "--tissues" in capsys.readouterr().err
+    assert plan_scans([cohort])

@@ -1,0 +1,174 @@
+"""What a batch may be given: lists and BIDS data sets; and what a BIDS data set gets."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import napari_strata as strata
+from napari_strata.batch.plan import plan_scans
+from napari_strata.cli import main
+from napari_strata.errors import ReadError
+from napari_strata.io.files import write, write_scan
+from napari_strata.volume import Segmentation, default_regions
+from phantoms import phantom_truth, phantom_volume
+
+SHAPE = (16, 20, 24)
+FEW = ["--tissues", "4", "--method", "gmm-mrf", "--supervoxels", "300", "--threads", "1", "--workers", "1", "--quiet"]
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def save(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_scan(phantom_volume(SHAPE, (3, 2, 2), seed), path)
+
+
+@pytest.fixture
+def dataset(tmp_path) -> Path:
+    """A BIDS data set: two subjects, one of them twice, with what is no scan of structure beside."""
+    root = tmp_path / "ds"
+    for name in ("sub-01/ses-1/anat/sub-01_ses-1_T1w", "sub-01/ses-2/anat/sub-01_ses-2_T1w", "sub-02/anat/sub-02_acq-x_T2w"):
+        save(root / f"{name}.nii.gz", len(name))
+    save(root / "sub-02" / "func" / "sub-02_task-rest_bold.nii.gz")
+    save(root / "sub-02" / "anat" / "sub-02_mod-T1w_defacemask.nii.gz")
+    save(root / "derivatives" / "other" / "sub-01" / "anat" / "sub-01_desc-x_T1w.nii.gz")
+    (root / "dataset_description.json").write_text(json.dumps({"Name": "phantoms", "BIDSVersion": "1.10.0"}))
+    return root
+
+
+def test_a_bids_data_set_gives_its_structural_scans_with_their_entities(dataset):
+    scans = plan_scans([dataset])
+    assert [scan.id for scan in scans] == ["sub-01_ses-1_T1w", "sub-01_ses-2_T1w", "sub-02_acq-x_T2w"]
+    assert [(scan.subject, scan.session, scan.kind) for scan in scans] == [("01", "1", "T1w"), ("01", "2", "T1w"), ("02", "", "acq-x_T2w")]
+    assert [scan.id for scan in plan_scans([str(dataset / "sub-*" / "**" / "*_T1w.nii.gz")])] == ["sub-01_ses-1_T1w", "sub-01_ses-2_T1w"]
+
+
+def test_a_bids_data_set_gets_a_derivative_data_set(dataset, capsys):
+    assert main(["batch", str(dataset), *FEW]) == 0
+    out = dataset / "derivatives" / "strata"
+    stem = out / "sub-02" / "anat" / "sub-02_acq-x_desc-T2w_dseg"
+    labels = strata.read_labels(stem.with_suffix(".nii.gz"))
+    assert labels.labels.shape == SHAPE
+    rows = table(stem.with_suffix(".tsv"))
+    assert list(rows[0])[:3] == ["index", "name", "color"]
+    assert [int(row["index"]) for row in rows] == np.unique(labels.labels[labels.labels > 0]).tolist()
+    said = json.loads(stem.with_suffix(".json").read_text())
+    assert said["Sources"] == ["bids:raw:sub-02/anat/sub-02_acq-x_T2w.nii.gz"]
+    about = json.loads((out / "dataset_description.json").read_text())
+    assert about["DatasetType"] == "derivative"
+    assert about["GeneratedBy"][0]["Name"] == "Strata"
+    assert (out / about["DatasetLinks"]["raw"]).resolve() == dataset.resolve()
+    ignored = (out / ".bidsignore").read_text().split()
+    covered = ("dataset_description.json", "README.md")
+    beside = {path.name for path in out.iterdir() if not path.name.startswith((".", "sub-")) and path.name not in covered}
+    assert beside <= {*ignored, "qc.html"}
+    assert main(["batch", str(dataset), *FEW]) == 0
+    assert "0 done, 3 kept" in capsys.readouterr().out
+
+
+def write_list(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_list_names_scans_and_says_more_of_them(tmp_path, capsys):
+    for k in range(3):
+        save(tmp_path / "data" / f"{k}.nii.gz", k)
+    truth = phantom_truth(SHAPE)
+    volume = strata.read(tmp_path / "data" / "0.nii.gz")
+    write(Segmentation(truth, default_regions(range(1, 6)), volume.geometry), tmp_path / "truth.nii.gz")
+    given = write_list(
+        tmp_path / "cohort.csv",
+        "\ufeffid;path;reference;age;modality;subject;session\n"
+        "first;data/0.nii.gz;truth.nii.gz;40;mr;A;1\nsecond;data/1.nii.gz;;41;ct;A;2\n;data/2.nii.gz;;;;;\ngone;data/9.nii.gz;;;;;\n",
+    )
+    scans = plan_scans([given])
+    assert [(scan.id, scan.subject, scan.session, scan.modality) for scan in scans] == [
+        ("first", "A", "1", "mr"),
+        ("second", "A", "2", "ct"),
+        ("2", "", "", None),
+        ("gone", "", "", None),
+    ]
+    out = tmp_path / "out"
+    assert main(["batch", str(given), "-o", str(out), *FEW]) == 1
+    assert "3 done, 0 kept, 1 failed" in capsys.readouterr().out
+    (failed,) = table(out / "failures.tsv")
+    assert failed["scan"] == "gone"
+    assert "9.nii.gz" in failed["reason"]
+    assert [row["modality"] for row in table(out / "scans.tsv")] == ["mr", "ct", "mr", ""]
+    scores = {(row["measure"], row["class"]): float(row["value"]) for row in table(out / "agreement.tsv")}
+    assert scores["many_to_one_mean", ""] > 0.6
+    assert {row["scan"] for row in table(out / "agreement.tsv")} == {"first"}
+    truth[:] = 1
+    write(Segmentation(truth, default_regions([1]), volume.geometry), tmp_path / "truth.nii.gz")
+    assert main(["batch", str(given), "-o", str(out), *FEW]) == 1
+    assert "1 done, 2 kept, 1 failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("id,file\na,b.nii\n", "no column `path`"),
+        ("path,refrence\na.nii,b.nii\n", "`reference`"),
+        ("id,path\na,x.nii\nA,y.nii\n", "twice"),
+        ("path,modality\na.nii,pet\n", "'pet'"),
+        ("path,index\na.nii,first\n", "'first'"),
+        ("id,path\na,\n", "no path"),
+        ("path\n", "no rows"),
+    ],
+)
+def test_a_list_that_cannot_be_meant_is_told_with_what_to_do(text, said, tmp_path):
+    with pytest.raises(ReadError, match=said):
+        plan_scans([write_list(tmp_path / "list.csv", text)])
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path, capsys):
+    save(tmp_path / "scans" / "a.nii.gz")
+    save(tmp_path / "scans" / "b.nii.gz", 1)
+    (tmp_path / "scans" / "c.nii.gz").write_bytes(b"no")
+    out = tmp_path / "out"
+    words = ["batch", str(tmp_path / "scans"), "-o", str(out), *FEW]
+    assert main([*words, "--dry-run"]) == 1
+    said = capsys.readouterr().out
+    assert "would make 2, would keep 0, would leave 0, would fail 1" in said
+    assert "GB" in said
+    main([*words, "--dry-run", "--budget-gb", "0.1"])
+    assert "a: would fail" in capsys.readouterr().out
+    assert not out.exists()
+    main(words)
+    save(tmp_path / "scans" / "b.nii.gz", 2)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    capsys.readouterr()
+    main([*words, "--dry-run"])
+    said = capsys.readouterr().out
+    assert "a: would keep (stands)" in said
+    assert "b: would make (changed: scan)" in said
+    main([*words, "--dry-run", "--seed", "3"])
+    assert "a: would make (changed: batch)" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    shutil.rmtree(out)
+
+
+def test_where_outputs_go_has_to_be_said_but_for_bids(tmp_path, capsys):
+    save(tmp_path / "a.nii.gz")
+    assert main(["batch", str(tmp_path), *FEW]) == 2
+    assert "-o OUT" in capsys.readouterr().err
+
+
+def test_two_scans_that_would_share_a_name_are_told_before_the_first(dataset, capsys):
+    twin = dataset / "sub-02" / "anat" / "sub-02_acq-x_T2w.nii"
+    save(twin)
+    assert main(["batch", str(dataset), *FEW]) == 2
+    said = capsys.readouterr().err
+    assert str(twin) in said
+    assert "sub-02_acq-x_desc-T2w_dseg.nii.gz" in said
+    assert not list((dataset / "derivatives" / "strata").rglob("*_dseg*"))
