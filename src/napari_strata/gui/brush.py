@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_strata.gui.hand_paint import paint_from_event
 from napari_strata.gui.layers import matching_grid_kwargs, region_colormap
 from napari_strata.volume import BACKGROUND, Geometry, Region
 
@@ -59,6 +60,9 @@ class Brush:
             opacity=0.9,
             **matching_grid_kwargs(reference, geometry),
         )
+        self._touched: list[NDArray[np.int64]] = []
+        self._is_fully_known = True
+        self.layer.events.paint.connect(self._on_paint)
 
     @property
     def is_present(self) -> bool:
@@ -85,10 +89,13 @@ class Brush:
     def strokes(self) -> tuple[Strokes, ...]:
         """Give the strokes, one entry per region; those for a new region come last."""
         data = self.layer.data
-        flat = np.flatnonzero(data)
+        touched = np.unique(np.concatenate(self._touched)) if self._touched else np.empty(0, np.int64)
+        flat = touched if self._is_fully_known else np.flatnonzero(data)
+        values = data.reshape(-1)[flat]
+        flat, values = flat[values > 0], values[values > 0]
+        self._touched, self._is_fully_known = [flat], True
         if len(flat) == 0:
             return ()
-        values = data.reshape(-1)[flat]
         voxels = np.stack(np.unravel_index(flat, data.shape), axis=1)
         stored = sorted(np.unique(values).tolist(), key=lambda value: (value == _NEW, value))
         return tuple(Strokes(None if value == _NEW else value - _SHIFT, voxels[values == value]) for value in stored)
@@ -97,6 +104,19 @@ class Brush:
         """Take strokes off the layer."""
         self.layer.data[tuple(strokes.voxels.T)] = 0
         self.layer.refresh(extent=False)
+
+    def clear(self) -> None:
+        """Take every stroke off the layer."""
+        for strokes in self.strokes():
+            self.erase(strokes)
+
+    def _on_paint(self, event: Any) -> None:
+        """Remember which voxels were written, so that strokes are found without a look at the whole scan."""
+        painted = paint_from_event(getattr(event, "value", None), self.layer.data.shape)
+        if painted is None:
+            self._is_fully_known = False
+        else:
+            self._touched.append(painted.flat)
 
     def remove(self) -> None:
         """Take the layer away."""

@@ -163,7 +163,7 @@ def require_qt() -> None:
 
 
 def _read_case(path: Path) -> list[LayerTuple]:
-    from napari_strata.gui.painter import case_labels_tuple
+    from napari_strata.gui.layers import case_labels_tuple
     from napari_strata.refine.refinement import Refinement
 
     work = Refinement.load(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QButtonGroup, QGridLayout, QLabel, QPushButton, QSpinBox, QWidget
+from qtpy.QtWidgets import QButtonGroup, QCheckBox, QGridLayout, QLabel, QPushButton, QSpinBox, QWidget
 
 from napari_strata.gui.sections import Section, narrow_combo, push_button, row_of
 from napari_strata.refine.owner import Scope
@@ -13,25 +13,29 @@ class EditSection(Section):
     """The tools that change regions."""
 
     asked = Signal(str)
-    """"merge", "split", "update", "undo" or "redo"."""
+    """"merge", "split", "update", "clear", "undo" or "redo"."""
     tool_chosen = Signal(str)
     """"select", "scribble" or "paint"."""
     brush_changed = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Edit", parent)
-        self.merge = self._command("merge", "Merge", "Make the selected regions one; the first selected keeps its name (Shift+M)")
-        self.split = self._command("split", "Split into", "Part each selected region along its strongest boundary (Shift+D)")
+        self.merge = self._command("merge", "Merge", "Make the selected regions one; the first selected keeps its name (M)")
+        self.split = self._command("split", "Split into", "Part each selected region along its strongest boundary (S)")
         self.parts = QSpinBox()
         self.parts.setRange(2, 50)
         self.parts.setToolTip("Number of parts")
         self.undo = self._command("undo", "Undo", "Nothing to undo (Ctrl+Z)")
         self.redo = self._command("redo", "Redo", "Nothing to redo (Ctrl+Shift+Z)")
-        self.apply = self._command("update", "Update", "Apply the strokes (Shift+U)")
+        self.apply = self._command("update", "Update", "Take the strokes: let the rest follow (Space with a preview, or Shift+U)")
+        self.clear = self._command("clear", "Clear", "Take the strokes off the canvas (Escape while a preview is shown)")
+        self.preview = QCheckBox("Preview")
+        self.preview.setChecked(True)
+        self.preview.setToolTip("Show what the strokes would change, before you take them with Update or Space")
         self.tools = {
-            "select": push_button("Select", "Click a region on the scan to select it; Ctrl or Shift for several", checkable=True),
+            "select": push_button("Select", "Click a region on the scan to select it; Ctrl or Shift for several (Shift+C)", checkable=True),
             "scribble": push_button("Scribble", "Stroke over what belongs to a region; alike places follow (Shift+S)", checkable=True),
-            "paint": push_button("Paint", "Paint single voxels of the selected region; they always win", checkable=True),
+            "paint": push_button("Paint", "Paint single voxels of the selected region; they always win (Shift+P)", checkable=True),
         }
         self._group = QButtonGroup(self)
         for name, button in self.tools.items():
@@ -73,6 +77,10 @@ class EditSection(Section):
         """Show which tool is in hand."""
         self.tools[tool].setChecked(True)
 
+    def show_preview(self, is_shown: bool) -> None:
+        """Show whether strokes wait for a yes."""
+        self.apply.setText("Accept strokes" if is_shown else "Update")
+
     def show_history(self, undo: str, redo: str) -> None:
         """Show what undo and redo would do, "" for nothing."""
         for button, what, key in ((self.undo, undo, "Ctrl+Z"), (self.redo, redo, "Ctrl+Shift+Z")):
@@ -111,4 +119,5 @@ class EditSection(Section):
             options.addWidget(widget, row, column, 1, columns)
         options.setColumnStretch(1, 1)
         self.body.addLayout(options)
-        self.body.addLayout(row_of(self.apply, self.undo, self.redo))
+        self.body.addLayout(row_of(self.apply, self.clear, self.preview))
+        self.body.addLayout(row_of(self.undo, self.redo))

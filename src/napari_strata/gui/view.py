@@ -138,6 +138,11 @@ class CanvasOrientation:
         viewer.dims.events.ndisplay.connect(self.update)
         viewer.scene.camera.events.orientation.connect(self.update)
 
+    @property
+    def directions(self) -> NDArray[np.float64] | None:
+        """Where napari's world axes point in the patient, see `world_directions`; None where that is not known."""
+        return self._directions
+
     def set_scan(self, layer: napari.layers.Layer | None) -> None:
         """Follow the orientation of another scan, or of none."""
         self._directions = None if layer is None else world_directions(layer)

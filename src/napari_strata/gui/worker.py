@@ -1,4 +1,4 @@
-"""What runs outside the GUI thread, as plain functions, and the progress report they share with it (no Qt, no layers)."""
+"""What runs outside the GUI thread, as plain functions, and the progress report they share with it (no Qt)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from napari_strata.errors import Cancelled
 from napari_strata.export.outputs import SIDECAR_FORMAT, outputs_beside, write_outputs
+from napari_strata.gui.layers import LayerTuple, case_labels_tuple, image_tuple
 from napari_strata.io.atomic import atomic_path
 from napari_strata.io.files import write
 from napari_strata.proposal.proposal import Proposal, TreeName
@@ -70,7 +71,31 @@ class ProposalRequest:
     n: int = 8
 
 
-def propose_body(request: ProposalRequest, on_progress: Progress, *, propose: Propose | None = None) -> Refinement:
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """A refinement with what the window shows of it, made outside the GUI thread.
+
+    Parameters
+    ----------
+    work : Refinement
+        What is edited; its lookups are made.
+    layer : tuple
+        Its labels as a layer tuple.
+    """
+
+    work: Refinement
+    layer: LayerTuple
+
+
+def opened(work: Refinement, on_progress: Progress) -> Opened:
+    """Make everything ready that the window needs of a refinement."""
+    on_progress(1, 1, "Preparing the edits")
+    work.prepare()
+    on_progress(1, 1, "Painting the labels")
+    return Opened(work, case_labels_tuple(work, name="regions"))
+
+
+def propose_body(request: ProposalRequest, on_progress: Progress, *, propose: Propose | None = None) -> Opened:
     """Make a proposal and start refining it at the granularity asked for.
 
     Parameters
@@ -91,23 +116,14 @@ def propose_body(request: ProposalRequest, on_progress: Progress, *, propose: Pr
         request.volume, settings=request.settings, seed=run.seed, device=run.device, threads=run.threads, on_progress=on_progress
     )
     on_progress(1, 1, "Cutting the tree")
-    return Refinement(proposal, regions=request.n) if request.tree == "regions" else Refinement(proposal, tissues=request.n)
+    work = Refinement(proposal, regions=request.n) if request.tree == "regions" else Refinement(proposal, tissues=request.n)
+    return opened(work, on_progress)
 
 
-@dataclass(frozen=True, slots=True)
-class ExportRequest:
-    """Labels to write, the scan they lie on, where, and what to say of how they were made."""
-
-    segmentation: Segmentation
-    volume: Volume
-    path: Path
-    provenance: dict[str, Any]
-
-
-def export_body(request: ExportRequest, on_progress: Progress) -> Path:
+def export_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
     """Write labels with their sidecar and table, and give the labels' path back."""
-    on_progress(0, 1, f"Writing {request.path.name}")
-    return write_outputs(request.segmentation, request.volume, request.path, request.provenance).labels
+    on_progress(0, 1, f"Writing {path.name}")
+    return write_outputs(work.segmentation, work.volume, path, export_provenance(work)).labels
 
 
 def export_provenance(work: Refinement) -> dict[str, Any]:
@@ -130,6 +146,14 @@ def write_labels_and_regions(segmentation: Segmentation, path: Path) -> tuple[Pa
     return labels, outputs_beside(labels).sidecar
 
 
+def scan_body(path: Path, on_progress: Progress) -> LayerTuple:
+    """Read a scan as an image layer tuple."""
+    from napari_strata.io.files import read
+
+    on_progress(0, 0, f"Reading {path.name}")
+    return image_tuple(read(path))
+
+
 def save_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
     """Save a case and give its path back."""
     on_progress(0, 1, f"Saving {path.name}")
@@ -137,7 +161,7 @@ def save_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
     return path
 
 
-def load_body(path: Path, volume: Volume, on_progress: Progress) -> Refinement:
+def load_body(path: Path, volume: Volume, on_progress: Progress) -> Opened:
     """Open a case for the scan it was made on."""
     on_progress(0, 1, f"Opening {path.name}")
-    return Refinement.load(path, volume=volume)
+    return opened(Refinement.load(path, volume=volume), on_progress)

@@ -8,7 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 from napari_strata.proposal.proposal import Proposal, TreeName
 from napari_strata.refine.owner import State, present_ids, region_of_voxels, region_table
 from napari_strata.refine.pieces import Box, Pieces
-from napari_strata.refine.suggestions import Suggestion, suggest
+from napari_strata.refine.statistics import RegionStatistics, region_statistics
+from napari_strata.refine.suggestions import Suggestion, place_in, suggest
 from napari_strata.volume import Region, Segmentation, Volume, region_color, smallest_label_dtype
 
 
@@ -78,12 +79,21 @@ class Shown:
         """
         shape = self.proposal.supervoxels.shape
         labels = self.table.astype(self.label_dtype)[self.proposal.supervoxels[box]]
-        if len(self._state.painted_voxels):
-            zyx = np.stack(np.unravel_index(self._state.painted_voxels, shape), axis=1)
+        state = self._state
+        if len(state.painted_voxels):
             bounds = np.array([part.indices(size)[:2] for part, size in zip(box, shape, strict=True)])
+            # painted voxels are in order, so those of the box's planes stand together
+            first, last = np.searchsorted(state.painted_voxels, bounds[0] * shape[1] * shape[2])
+            zyx = np.stack(np.unravel_index(state.painted_voxels[first:last], shape), axis=1)
             inside = ((zyx >= bounds[:, 0]) & (zyx < bounds[:, 1])).all(axis=1)
-            labels[tuple((zyx[inside] - bounds[:, 0]).T)] = self._state.painted_regions[inside]
+            labels[tuple((zyx[inside] - bounds[:, 0]).T)] = state.painted_regions[first:last][inside]
         return labels
+
+    def prepare(self) -> None:
+        """Make the lookups that edits need, ahead of the first of them: a second or so on a large scan."""
+        pieces = self._pieces
+        for made in (pieces.sizes_vox, pieces.first_voxels, pieces.boxes, pieces.teaching, pieces.intensity_sums):
+            del made
 
     def region_at(self, voxel_zyx: ArrayLike) -> int:
         """Give the region id of one voxel (z, y, x).
@@ -119,6 +129,20 @@ class Shown:
         counts -= np.bincount(table[self._pieces.supervoxels_at(state.painted_voxels)], minlength=len(counts))
         counts += np.bincount(state.painted_regions, minlength=len(counts))
         return {region: int(counts[region]) for region in np.flatnonzero(counts).tolist()}
+
+    def statistics(self) -> dict[int, RegionStatistics]:
+        """Measure every region in use, background too: volume, mean and sd of intensity, confidence."""
+        return region_statistics(self._state, self._pieces)
+
+    def place_of(self, region: int) -> tuple[int, int, int]:
+        """Give a voxel (z, y, x) of a region, near its middle.
+
+        Raises
+        ------
+        EditError
+            If no voxel shows it.
+        """
+        return place_in(self._state, self._pieces, region)
 
     def suggestions(self, n: int = 10) -> list[Suggestion]:
         """Give up to n places worth a look, the most worthwhile first."""

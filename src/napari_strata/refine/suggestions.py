@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_strata.errors import EditError
 from napari_strata.refine.owner import NOT_GIVEN, State, painted_at, region_table
 from napari_strata.refine.pieces import Pieces
 
@@ -68,6 +69,29 @@ def _suggestion(pieces: Pieces, supervoxel: int, region: int) -> Suggestion:
     z, y, x = (int(v) for v in voxel)
     right, anterior, superior = (float(v) for v in point)
     return Suggestion(region, (right, anterior, superior), (z, y, x), reason)
+
+
+def place_in(state: State, pieces: Pieces, region: int) -> tuple[int, int, int]:
+    """Give a voxel (z, y, x) of a region, near its middle.
+
+    Raises
+    ------
+    EditError
+        If no voxel shows it.
+    """
+    members = np.flatnonzero(region_table(state, pieces) == region)
+    if len(members) == 0:
+        painted = state.painted_voxels[state.painted_regions == region]
+        if len(painted) == 0:
+            raise EditError(f"{state.name(region)} (id {region}) has no voxel in the scan.")
+        voxel = np.stack(np.unravel_index(painted[len(painted) // 2], pieces.proposal.supervoxels.shape))
+    else:
+        spacing = pieces.proposal.volume.spacing_zyx_mm
+        middles = (pieces.boxes[members, :3] + pieces.boxes[members, 3:]) / 2 * spacing
+        centre = np.average(middles, axis=0, weights=pieces.sizes_vox[members])
+        voxel = _inner_voxel(pieces, int(members[((middles - centre) ** 2).sum(axis=1).argmin()]))
+    z, y, x = (int(v) for v in voxel)
+    return z, y, x
 
 
 def _inner_voxel(pieces: Pieces, supervoxel: int) -> NDArray[np.int64]:
