@@ -133,8 +133,11 @@ class ScanCase(QObject):
         dims.set_point(range(dims.ndim - 3, dims.ndim), [float(at) for at in self.labels.data_to_world(voxel_zyx)])
         if dims.ndisplay == 2:
             world = np.asarray(self.labels.data_to_world(voxel_zyx))
-            camera = self._viewer.scene.camera
-            camera.center = (camera.center[0], *(float(world[axis - (dims.ndim - 3)]) for axis in dims.displayed))
+            camera, canvas = self._viewer.scene.camera, self._viewer.canvas.size
+            middle, wanted = np.asarray(camera.center)[-2:], world[[axis - (dims.ndim - 3) for axis in dims.displayed]]
+            # the view is left where it is as long as the place can be seen
+            if (np.abs(wanted - middle) > 0.45 * np.asarray(canvas) / camera.zoom).any():
+                camera.center = (camera.center[0], float(wanted[0]), float(wanted[1]))
 
     def accept_keys(self, wanted: bool, keys: Mapping[str, Callable[[], None]] | None = None) -> None:
         """Bind keys for as long as something waits for a person's yes; after that they are napari's again."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QTimer
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.answers import Question
@@ -86,6 +88,11 @@ class StrataPanel(PanelLayout):
         """What the scan in hand holds."""
         return self._volume
 
+    @property
+    def timers(self) -> tuple[QTimer, ...]:
+        """What is put off by a moment: the slider's wish, and bringing the lists up to date."""
+        return self._refresh_timer, self._cut_timer
+
     def propose_with(self, propose: Propose | None) -> None:
         """Take another engine than `napari_strata.pipeline.propose`; None takes that one again."""
         self._propose = propose
@@ -130,8 +137,7 @@ class StrataPanel(PanelLayout):
 
     def explain(self, question: Question) -> None:
         """Answer "card", "similarity", "confidence" or "features" of the selected region, in a thread."""
-        self.settle()
-        self.explainer.ask(question)
+        self._after_edits(lambda: self.explainer.ask(question))
 
     def use_tool(self, tool: str) -> None:
         """Take "select", "scribble" or "paint" in hand."""
@@ -153,13 +159,11 @@ class StrataPanel(PanelLayout):
 
     def export_to(self, path: Path) -> None:
         """Write the labels in hand, in a thread."""
-        self.settle()
-        self.filing.export_to(path)
+        self._after_edits(lambda: self.filing.export_to(path))
 
     def save_to(self, path: Path) -> None:
         """Save the case in hand, in a thread."""
-        self.settle()
-        self.filing.save_to(path)
+        self._after_edits(lambda: self.filing.save_to(path))
 
     def open_from(self, path: Path) -> None:
         """Open a case of the scan in hand, in a thread."""
@@ -187,7 +191,7 @@ class StrataPanel(PanelLayout):
         self.viewing.close()
         self._hooks.remove()
         self.cases.close()
-        for timer in (self._refresh_timer, self._cut_timer):
+        for timer in self.timers:
             timer.stop()
 
     def refresh(self) -> None:
@@ -316,6 +320,14 @@ class StrataPanel(PanelLayout):
         wanted, self._cut_wanted = self._cut_wanted, None
         if wanted is not None and (case := self.case) is not None:
             case.submit(partial(case.work.cut, **{wanted[0]: wanted[1]}))
+
+    def _after_edits(self, act: Callable[[], None]) -> None:
+        """Do something once the edits that were asked for are done: at once where none is under way."""
+        self._send_cut()
+        if (case := self.case) is not None and case.queue.is_busy:
+            case.queue.submit(lambda: None, lambda _nothing: act())
+        else:
+            act()
 
     def _on_show_again(self) -> None:
         if (case := self.case) is not None:

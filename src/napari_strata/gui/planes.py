@@ -51,7 +51,8 @@ class PlaneView(QWidget):
         self.cross: Vectors | None = None
         self.orientation = CanvasOrientation(self.model)
         self.orientation.set_scan(self.image)
-        self.model.canvas.overlays.scale_bar.visible = True
+        for overlay in self.orientation.overlays():
+            overlay.font_size = 11
 
     def show_labels(self, labels: napari.layers.Labels | None) -> None:
         """Show the regions of a labels layer, sharing its array."""
@@ -137,6 +138,7 @@ class LinkedPlanes(QSplitter):
 
     def close_down(self) -> None:
         """Take both canvases and the crosshair down."""
+        self._moving = True
         self.follow_case(None)
         self._hooks.remove()
         if self.cross in self._viewer.layers:

@@ -67,6 +67,11 @@ class StrokePreview(QObject):
         """Whether a preview is on the canvas."""
         return self._preview is not None
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether all of the preview is painted."""
+        return not self._dirty
+
     def show(self, strokes: PreviewStrokes, scope: Scope, *, over: napari.layers.Layer) -> None:
         """Compute what strokes would do, in the thread, and show it; a later call takes the place of an earlier one."""
         self._serial += 1

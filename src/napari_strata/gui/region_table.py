@@ -29,7 +29,7 @@ _CHECK_STYLE = (
     "QTableView::indicator:checked { background: #e0a030; border-color: #e0a030; }"
 )
 """Check boxes that can be seen in napari's dark and light themes."""
-_WIDTHS = {SHOWN: 20, COLOR: 24, VOLUME: 44, MEAN: 44, SD: 38, CONFIDENCE: 40, LOCK: 38}
+_WIDTHS = {SHOWN: 20, COLOR: 24, VOLUME: 44, MEAN: 46, SD: 46, CONFIDENCE: 42, LOCK: 36}
 
 
 class NameDelegate(QStyledItemDelegate):

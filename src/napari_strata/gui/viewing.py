@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, Signal
-from qtpy.QtWidgets import QDockWidget
+from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtWidgets import QDockWidget, QMainWindow
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.case import ScanCase
@@ -125,11 +125,22 @@ class Viewing(QObject):
             self.planes.follow_case(self._case())
             self._dock = self._viewer.window.add_dock_widget(self.planes, name="Other planes", area="right")
             self._dock.visibilityChanged.connect(self._on_dock)
+            self._put_beside_panel(self._dock)
         elif not wanted and self.planes is not None:
             planes, self.planes = self.planes, None
             planes.close_down()
             self._viewer.window.remove_dock_widget(planes)
             self._dock = None
+
+    def _put_beside_panel(self, dock: QDockWidget) -> None:
+        """Give the other planes a column of their own between canvas and panel."""
+        panel_dock: QObject | None = self._section
+        while panel_dock is not None and not isinstance(panel_dock, QDockWidget):
+            panel_dock = panel_dock.parent()
+        window = dock.parentWidget()
+        if isinstance(window, QMainWindow) and isinstance(panel_dock, QDockWidget) and not panel_dock.isFloating():
+            window.splitDockWidget(dock, panel_dock, Qt.Orientation.Horizontal)
+            window.resizeDocks([dock, panel_dock], [420, panel_dock.minimumWidth()], Qt.Orientation.Horizontal)
 
     def show_surfaces(self) -> None:
         """Make surfaces of the selected regions, or of all where none is selected, and turn to 3D."""
