@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_strata.errors import EditError
 from napari_strata.gui.hand_paint import paint_from_event
 from napari_strata.gui.layers import matching_grid_kwargs, region_colormap
 from napari_strata.volume import BACKGROUND, Geometry, Region
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     import napari.viewer
 
 STROKES_NAME = "Strata strokes"
-_NEW = 1
-"""Strokes for a region that does not exist yet are stored as this: its id is only known once they are taken."""
-_SHIFT = 2
-"""A stroke for region r is stored as r + 2, so that strokes for background can be seen and `_NEW` is nobody's."""
+_NEW, _BACKGROUND, _FIRST = 1, 2, 3
+"""What strokes for a region that does not exist yet, for background and for the first region that is stroked are stored as.
+
+The layer holds a number per stroked region and not the region's id: with 256 numbers napari makes its colours in no time.
+"""
+_MOST = 255
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,11 +58,13 @@ class Brush:
     def __init__(self, viewer: napari.viewer.Viewer, reference: napari.layers.Layer, geometry: Geometry) -> None:
         self._viewer = viewer
         self.layer = viewer.add_labels(
-            np.zeros(geometry.shape_zyx, np.uint16),
+            np.zeros(geometry.shape_zyx, np.uint8),
             name=STROKES_NAME,
             opacity=0.9,
             **matching_grid_kwargs(reference, geometry),
         )
+        self._slots: dict[int | None, int] = {None: _NEW, BACKGROUND: _BACKGROUND}
+        self._colors: dict[int, tuple[int, int, int]] = {}
         self._touched: list[NDArray[np.int64]] = []
         self._is_fully_known = True
         self.layer.events.paint.connect(self._on_paint)
@@ -71,13 +76,14 @@ class Brush:
 
     def pick_up(self, region: int | None, regions: tuple[Region, ...], *, size: int) -> None:
         """Make the layer active with a brush of `size` voxels for `region`, None for a new one."""
-        shown = {row.id + _SHIFT: row for row in regions}
-        rows = [Region(value, row.name, row.color) for value, row in shown.items()]
-        rows += [Region(BACKGROUND + _SHIFT, "background", (255, 255, 255)), Region(_NEW, "new region", (255, 255, 0))]
-        if max(shown, default=0) >= 2**16 and self.layer.data.dtype.itemsize == 2:
-            self.layer.data = np.asarray(self.layer.data).astype(np.uint32)
-        self.layer.colormap = region_colormap(rows)
-        self.layer.selected_label = _NEW if region is None else region + _SHIFT
+        slot = self._slot(region)
+        rows = {row.id: row for row in regions}
+        colors = {_NEW: (255, 255, 0), _BACKGROUND: (255, 255, 255)}
+        colors |= {number: rows[one].color for one, number in self._slots.items() if one in rows and number >= _FIRST}
+        if colors != self._colors:
+            self._colors = colors
+            self.layer.colormap = region_colormap(Region(number, "", color) for number, color in colors.items())
+        self.layer.selected_label = slot
         self.layer.brush_size = size
         self.layer.mode = "paint"
         self._viewer.layers.selection.active = self.layer
@@ -97,8 +103,9 @@ class Brush:
         if len(flat) == 0:
             return ()
         voxels = np.stack(np.unravel_index(flat, data.shape), axis=1)
-        stored = sorted(np.unique(values).tolist(), key=lambda value: (value == _NEW, value))
-        return tuple(Strokes(None if value == _NEW else value - _SHIFT, voxels[values == value]) for value in stored)
+        regions = {number: one for one, number in self._slots.items()}
+        stored = sorted((value for value in np.unique(values).tolist() if value in regions), key=lambda value: (value == _NEW, value))
+        return tuple(Strokes(regions[value], voxels[values == value]) for value in stored)
 
     def erase(self, strokes: Strokes) -> None:
         """Take strokes off the layer."""
@@ -109,6 +116,17 @@ class Brush:
         """Take every stroke off the layer."""
         for strokes in self.strokes():
             self.erase(strokes)
+
+    def _slot(self, region: int | None) -> int:
+        """Give the number that strokes for a region are stored as; numbers of regions that are no longer stroked are used again."""
+        if region not in self._slots:
+            used = {self._slots[one.region] for one in self.strokes()} if len(self._slots) >= _MOST else set(self._slots.values())
+            free = next((number for number in range(_FIRST, _MOST + 1) if number not in used), None)
+            if free is None:
+                raise EditError("Strokes for so many regions wait already. Take them with Update first.")
+            self._slots = {one: number for one, number in self._slots.items() if number != free}
+            self._slots[region] = free
+        return self._slots[region]
 
     def _on_paint(self, event: Any) -> None:
         """Remember which voxels were written, so that strokes are found without a look at the whole scan."""

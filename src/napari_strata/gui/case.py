@@ -17,7 +17,7 @@ from napari_strata.gui.brush import Brush, Strokes
 from napari_strata.gui.edit_queue import EditQueue
 from napari_strata.gui.hand_paint import HandPaint, paint_from_event
 from napari_strata.gui.hooks import ViewerHooks
-from napari_strata.gui.layers import METADATA_KEY, LayerTuple, is_scan, layer_facts
+from napari_strata.gui.layers import METADATA_KEY, LayerTuple, is_scan, layer_facts, roomy_dtype
 from napari_strata.gui.painter import LabelsPainter
 from napari_strata.gui.previewing import StrokePreview
 from napari_strata.refine.owner import Scope
@@ -302,7 +302,7 @@ class ScanCase(QObject):
         """Put our labels back where a tool put an array of another shape in their place, and say so."""
         if self.labels.data.shape == self.work.volume.geometry.shape_zyx:
             return True
-        self.labels.data = self.work.labels.astype(np.uint16 if self.work.next_id < 2**15 else np.uint32)
+        self.labels.data = self.work.labels.astype(roomy_dtype(self.work.next_id))
         show_error("Another tool gave the labels layer another shape than the scan has. The labels are as they were before.")
         return False
 

@@ -177,7 +177,7 @@ class Editor(QObject):
         case.drop_strokes()
 
     def _step(self, case: ScanCase, act: Callable[[], object]) -> None:
-        case.submit(act, lambda _name: self._show())
+        case.submit(act)
 
 
 def split_all(work: Refinement, regions: Sequence[int], into: int) -> list[int]:

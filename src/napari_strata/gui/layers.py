@@ -67,16 +67,20 @@ def labels_tuple(segmentation: Segmentation, *, name: str, opacity: float = 0.45
 
 def case_labels_tuple(work: Refinement, *, name: str) -> LayerTuple:
     """Give a refinement as a labels layer tuple whose type leaves room for regions to come."""
-    roomy: type[np.unsignedinteger] = np.uint16 if work.next_id < 2**15 else np.uint32
-    labels: NDArray[np.unsignedinteger] = work.labels.astype(roomy)
+    labels: NDArray[np.unsignedinteger] = work.labels.astype(roomy_dtype(work.next_id))
     data, kwargs, kind = labels_tuple(Segmentation(labels, work.regions, work.volume.geometry), name=name)
     kwargs["colormap"] = region_colormap(work.regions, capacity=color_capacity(work.next_id))
     return data, kwargs, kind
 
 
+def roomy_dtype(next_id: int) -> type[np.unsignedinteger]:
+    """Give a label type that leaves room for as many regions again; napari colours the small ones far faster."""
+    return np.uint8 if next_id < 2**7 else np.uint16 if next_id < 2**15 else np.uint32
+
+
 def color_capacity(top: int) -> int:
-    """Give the next power of two above an id, so that colours are made anew only now and then."""
-    return int(2 ** np.ceil(np.log2(max(top, 63) + 1)))
+    """Give how many ids get a colour ahead of need, so that colours are made anew only now and then: 63, 255, 1023 ..."""
+    return int(4 ** np.ceil(np.log(max(top, 63) + 1) / np.log(4))) - 1
 
 
 def similarity_tuple(similarity: NDArray[np.float32], placed: Mapping[str, Any], *, name: str) -> LayerTuple:

@@ -18,6 +18,7 @@ from napari_strata.gui.layers import (
     matching_grid_kwargs,
     region_colormap,
     region_features,
+    roomy_dtype,
 )
 from napari_strata.refine.refinement import Change, Refinement
 
@@ -192,8 +193,8 @@ class LabelsPainter(QObject):
 
     def _follow_table(self) -> None:
         regions, layer, top = self.work.regions, self.layer, self.work.next_id - 1
-        if top >= 2**16 and layer.data.dtype.itemsize < 4:
-            layer.data = np.asarray(layer.data).astype(np.uint32)
+        if top > np.iinfo(layer.data.dtype).max:
+            layer.data = np.asarray(layer.data).astype(roomy_dtype(top + 1))
         colors = {region.id: region.color for region in regions}
         recolored = any(self._colors.get(number, color) != color for number, color in colors.items())
         if top > self._capacity or recolored:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import napari.viewer
 
 PREVIEW_NAME = "Strata preview"
-_SHIFT = 1
-"""Voxels that would become region r hold r + 1, so that those that would become background can be seen."""
+_BACKGROUND, _FIRST, _OTHERS = 1, 2, 255
+"""What voxels hold that would become background, the first region, and any past the 253rd; 0 where nothing would change."""
 
 PreviewStrokes = Sequence[tuple[NDArray[np.int64], int | None]]
 
@@ -56,6 +56,7 @@ class StrokePreview(QObject):
         self._preview: Preview | None = None
         self._painted: Box | None = None
         self._dirty: list[Box] = []
+        self._numbers = np.zeros(1, np.uint8)
         self._serial = 0
         self._screen_changed = False
         self._timer = QTimer(self)
@@ -130,10 +131,7 @@ class StrokePreview(QObject):
             return
         if self.layer is None or self.layer not in self._viewer.layers:
             self.layer = self._add_layer(over)
-        rows = [Region(row.id + _SHIFT, row.name, row.color) for row in self._work.regions]
-        known = {row.id for row in rows}
-        rows += [Region(i + _SHIFT, f"region {i}", region_color(i)) for i in preview.regions if i > 0 and i + _SHIFT not in known]
-        self.layer.colormap = region_colormap([*rows, Region(BACKGROUND + _SHIFT, "background", (255, 255, 255))])
+        self._give_numbers(preview)
         if preview.box is not None:
             self._dirty = [*self._screen_first(preview.box), *((slab, *preview.box[1:]) for slab in slabs(preview.box))]
             self._screen_changed = True
@@ -141,12 +139,25 @@ class StrokePreview(QObject):
         if not was_shown:
             self.shown_changed.emit(True)
 
+    def _give_numbers(self, preview: Preview) -> None:
+        """Hand out numbers to the regions that voxels would go to, the stroked ones first, and colour the layer so."""
+        known = {row.id: row.color for row in self._work.regions}
+        ids = list(dict.fromkeys([*(region for region in preview.regions if region != BACKGROUND), *known]))
+        # changes_in gives the region's id plus 1; the last entry stands for ids that nobody knows
+        self._numbers = np.full(max(ids, default=0) + 3, _OTHERS, np.uint8)
+        self._numbers[[0, BACKGROUND + 1]] = 0, _BACKGROUND
+        rows = [Region(_BACKGROUND, "", (255, 255, 255)), Region(_OTHERS, "", (128, 128, 128))]
+        for number, region in enumerate(ids[: _OTHERS - _FIRST], start=_FIRST):
+            self._numbers[region + 1] = number
+            rows.append(Region(number, "", known.get(region, region_color(region))))
+        if self.layer is not None:
+            self.layer.colormap = region_colormap(rows)
+
     def _add_layer(self, over: napari.layers.Layer) -> napari.layers.Labels:
         active = self._viewer.layers.selection.active
         geometry = self._work.volume.geometry
-        kind = np.uint16 if self._work.next_id < 2**15 else np.uint32
         placed = matching_grid_kwargs(over, geometry)
-        layer = self._viewer.add_labels(np.zeros(geometry.shape_zyx, kind), name=PREVIEW_NAME, opacity=0.75, **placed)
+        layer = self._viewer.add_labels(np.zeros(geometry.shape_zyx, np.uint8), name=PREVIEW_NAME, opacity=0.75, **placed)
         if active is not None:
             # a stroke is drawn over the preview
             self._viewer.layers.move(self._viewer.layers.index(layer), self._viewer.layers.index(active))
@@ -171,7 +182,8 @@ class StrokePreview(QObject):
             self._dirty = []
         if self._dirty and layer is not None and preview is not None:
             first = self._dirty.pop(0)
-            layer.data[first] = preview.changes_in(first)
+            changes = preview.changes_in(first)
+            layer.data[first] = self._numbers[np.minimum(changes, len(self._numbers) - 1)]
             if self._screen_changed or not self._dirty:
                 layer.refresh(extent=False, thumbnail=False)
             self._screen_changed = False

@@ -41,6 +41,7 @@ class RegionModel(QAbstractTableModel):
         self._rows: tuple[Region, ...] = ()
         self._facts: Mapping[int, RegionStatistics] = {}
         self._hidden: frozenset[int] = frozenset()
+        self._keys: dict[int, list[Any]] = {}
 
     @property
     def rows(self) -> tuple[Region, ...]:
@@ -53,6 +54,7 @@ class RegionModel(QAbstractTableModel):
         if not same_ids:
             self.beginResetModel()
         self._rows, self._facts, self._hidden = rows, facts, hidden
+        self._keys = {}
         if not same_ids:
             self.endResetModel()
         elif rows:
@@ -76,12 +78,16 @@ class RegionModel(QAbstractTableModel):
 
     def data(self, index: QModelIndex, role: int = _Role.DisplayRole) -> Any:
         """Give what a cell shows in a role."""
-        region, column = self._rows[index.row()], index.column()
+        row, column = index.row(), index.column()
+        if role == _Role.UserRole:
+            # asked for thousands of times while a long table is sorted
+            if column not in self._keys:
+                self._keys[column] = [self._sort_key(one, column) for one in self._rows]
+            return self._keys[column][row]
+        region = self._rows[row]
         if role == _Role.ToolTipRole:
             known = describe_name(region.name)
             return f"{region.name} (id {region.id}{f'; {known}' if known else ''}). {_TIPS[column]}"
-        if role == _Role.UserRole:
-            return self._sort_key(region, column)
         if column in (SHOWN, LOCK):
             is_on = region.locked if column == LOCK else region.id not in self._hidden
             return (_Role.CheckStateRole == role or None) and (Qt.CheckState.Checked if is_on else Qt.CheckState.Unchecked)
