@@ -9,7 +9,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels, Vectors
 from napari.qt import QtViewer
 from numpy.typing import NDArray
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtWidgets import QSplitter, QVBoxLayout, QWidget
 
 from napari_strata.gui.case import ScanCase
@@ -81,7 +81,7 @@ class PlaneView(QWidget):
         self.canvas.close()
 
     def _put_cross_on_top(self) -> None:
-        if self.cross is not None:
+        if self.cross is not None and self.cross in self.model.layers:
             self.model.layers.move(self.model.layers.index(self.cross), len(self.model.layers))
 
 
@@ -95,6 +95,9 @@ class LinkedPlanes(QSplitter):
     image : napari.layers.Image
         The scan.
     """
+
+    undocked = Signal()
+    """Emitted when it is taken out of its dock, which is all that napari does when the dock is closed."""
 
     def __init__(self, viewer: napari.viewer.Viewer, image: napari.layers.Image) -> None:
         super().__init__(Qt.Orientation.Vertical)
@@ -135,6 +138,12 @@ class LinkedPlanes(QSplitter):
             case.painter.painted.connect(self._repaint_timer.start)
         for view in self.views:
             view.show_labels(case.labels if case is not None and case.is_shown else None)
+
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 (Qt's name)
+        """Tell when it is left without a parent."""
+        super().changeEvent(event)
+        if event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.undocked.emit()
 
     def close_down(self) -> None:
         """Take both canvases and the crosshair down."""
@@ -214,7 +223,9 @@ class LinkedPlanes(QSplitter):
 
     def _repaint(self) -> None:
         case = self._case
-        if case is None or not case.is_shown:
+        if case is None:
+            return
+        if not case.is_shown:
             for view in self.views:
                 view.show_labels(None)
             return

@@ -67,7 +67,6 @@ class Viewing(QObject):
         self._volume: Volume | None = None
         self.ruler = Ruler(viewer)
         self.planes: LinkedPlanes | None = None
-        self._dock: QDockWidget | None = None
         section.modality_chosen.connect(self._on_modality)
         section.window_chosen.connect(self.show_window)
         section.plane_asked.connect(orientation.show_plane)
@@ -123,24 +122,22 @@ class Viewing(QObject):
         if wanted and self.planes is None and self._image is not None:
             self.planes = LinkedPlanes(self._viewer, self._image)
             self.planes.follow_case(self._case())
-            self._dock = self._viewer.window.add_dock_widget(self.planes, name="Other planes", area="right")
-            self._dock.visibilityChanged.connect(self._on_dock)
-            self._put_beside_panel(self._dock)
+            self._viewer.window.add_dock_widget(self.planes, name="Other planes", area="right")
+            self._put_beside_panel()
+            self.planes.undocked.connect(partial(self._section.buttons["planes"].setChecked, False))
         elif not wanted and self.planes is not None:
             planes, self.planes = self.planes, None
             planes.close_down()
-            self._viewer.window.remove_dock_widget(planes)
-            self._dock = None
+            if planes.parent() is not None:
+                self._viewer.window.remove_dock_widget(planes)
 
-    def _put_beside_panel(self, dock: QDockWidget) -> None:
+    def _put_beside_panel(self) -> None:
         """Give the other planes a column of their own between canvas and panel."""
-        panel_dock: QObject | None = self._section
-        while panel_dock is not None and not isinstance(panel_dock, QDockWidget):
-            panel_dock = panel_dock.parent()
-        window = dock.parentWidget()
-        if isinstance(window, QMainWindow) and isinstance(panel_dock, QDockWidget) and not panel_dock.isFloating():
-            window.splitDockWidget(dock, panel_dock, Qt.Orientation.Horizontal)
-            window.resizeDocks([dock, panel_dock], [420, panel_dock.minimumWidth()], Qt.Orientation.Horizontal)
+        planes, panel = dock_of(self.planes), dock_of(self._section)
+        window = None if planes is None else planes.parentWidget()
+        if isinstance(window, QMainWindow) and planes is not None and panel is not None and not panel.isFloating():
+            window.splitDockWidget(planes, panel, Qt.Orientation.Horizontal)
+            window.resizeDocks([planes, panel], [420, panel.minimumWidth()], Qt.Orientation.Horizontal)
 
     def show_surfaces(self) -> None:
         """Make surfaces of the selected regions, or of all where none is selected, and turn to 3D."""
@@ -193,10 +190,6 @@ class Viewing(QObject):
             if (case := self._case()) is not None and case.is_shown:
                 self._viewer.layers.selection.active = case.labels
 
-    def _on_dock(self, is_visible: bool) -> None:
-        if not is_visible and self._dock is not None and self._dock.isHidden() and not self._dock.parentWidget().isHidden():
-            self._section.buttons["planes"].setChecked(False)
-
     def _on_surfaces(self, case: ScanCase, surfaces: Sequence[RegionSurface]) -> None:
         if not case.is_shown:
             return
@@ -221,3 +214,10 @@ class Viewing(QObject):
             metadata={METADATA_KEY: {"surface_of": mark}},
             **placed,
         )
+
+
+def dock_of(widget: QObject | None) -> QDockWidget | None:
+    """Give the dock that a widget is in."""
+    while widget is not None and not isinstance(widget, QDockWidget):
+        widget = widget.parent()
+    return widget

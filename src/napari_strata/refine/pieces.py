@@ -125,7 +125,7 @@ def sums_per_supervoxel(
     float, (count,) float64 array, (count,) float64 array
         The constant, the sums and the sums of squares.
     """
-    shift = float(np.mean(data, dtype=np.float64))
+    shift = float(data.astype(np.float32, copy=False).mean(dtype=np.float64))
     sums, squares = np.zeros(count), np.zeros(count)
     # plane by plane, so that no copy of the whole scan is made
     for plane, ids in zip(data, supervoxels, strict=True):
