@@ -77,7 +77,7 @@ class Tour:
         self.panel.proposing.propose.click()
         settle(0.3)
         self.shoot("progress")
-        wait_for(lambda: not self.panel.jobs.is_running)
+        wait_for(lambda: not self.panel.is_busy)
 
     def granularities(self) -> None:
         """Show three granularities."""
@@ -111,7 +111,7 @@ class Tour:
         self.panel.table.select(self.regions_in_the_middle()[:1])
         for question, button in self.panel.explaining.buttons.items():
             button.click()
-            wait_for(lambda: not self.panel.jobs.is_running)
+            wait_for(lambda: not self.panel.is_busy)
             self.shoot(f"explain_{question}")
             if question != "card":
                 self.viewer.layers[-1].visible = False
@@ -145,7 +145,7 @@ class Tour:
         """Export and open the file again."""
         path = self.out / "labels.nii.gz"
         self.panel.export_to(path)
-        wait_for(lambda: not self.panel.jobs.is_running)
+        wait_for(lambda: not self.panel.is_busy)
         self.case.labels.visible = False
         self.viewer.open(str(path), plugin="napari-strata")
         self.panel.orientation.show_plane("coronal")

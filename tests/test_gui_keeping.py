@@ -106,7 +106,7 @@ def test_saved_edits_are_replaced_without_a_question(proposed, monkeypatch, qtbo
     merge_two(panel)
     work = panel.case.work
     panel.save_to(tmp_path / "case.strata")
-    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
+    qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
     panel.start_proposal()
     qtbot.waitUntil(lambda: panel.case.work is not work, timeout=20000)
 
@@ -132,7 +132,7 @@ def test_a_saved_case_is_opened_with_its_history(proposed, tmp_path, qtbot):
     panel.save_to(tmp_path / "case.strata")
     # what is asked for while the file is written waits for it, and is not in it
     panel.edit("undo")
-    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
+    qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
     panel.settle()
     assert len(panel.case.work.regions) == 8
     panel.open_from(tmp_path / "case.strata")
@@ -149,7 +149,7 @@ def test_export_writes_what_is_on_the_screen(proposed, tmp_path, qtbot):
     panel.case.work.rename(region, "liver")
     panel.granularity.count.setValue(5)
     panel.export_to(tmp_path / "labels.nii.gz")
-    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
+    qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
     back = read_labels(tmp_path / "labels.nii.gz")
     np.testing.assert_array_equal(back.labels, shown(panel))
     assert "liver" in [row.name for row in back.regions]
@@ -158,7 +158,7 @@ def test_export_writes_what_is_on_the_screen(proposed, tmp_path, qtbot):
 def test_an_export_that_fails_says_why(proposed, tmp_path, qtbot):
     _, panel = proposed
     panel.export_to(tmp_path / "nowhere" / "labels.nii.gz")
-    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
+    qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
     assert "nowhere" in messages()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage as ndi
@@ -9,7 +11,8 @@ from scipy import ndimage as ndi
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.refine.refinement import Refinement
-from phantoms import phantom_proposal, phantom_truth
+from napari_strata.volume import Volume
+from phantoms import phantom_proposal, phantom_truth, phantom_volume
 
 TRUTH = phantom_truth()
 
@@ -121,18 +124,35 @@ def test_a_later_stroke_calls_back_what_an_earlier_one_took(proposal: Proposal) 
     assert (work.labels[left == 2] == one).mean() > 0.6
 
 
-def test_two_strokes_in_one_supervoxel_part_its_voxels(proposal: Proposal) -> None:
+def test_a_supervoxel_that_strokes_of_two_regions_cross_is_cut_between_them(proposal: Proposal) -> None:
     work = Refinement(proposal)
     biggest = np.argwhere(proposal.supervoxels == np.bincount(proposal.supervoxels.ravel()).argmax())
     work.scribble(biggest[:12], region=1)
     work.scribble(biggest[-5:], region=2)
     labels = work.labels
-    assert (labels[tuple(biggest[:-5].T)] == 1).all()
+    assert (labels[tuple(biggest[:12].T)] == 1).all()
     assert (labels[tuple(biggest[-5:].T)] == 2).all()
+    assert set(labels[tuple(biggest.T)].tolist()) == {1, 2}
     work.scribble(biggest[12:-5], region=2)
     labels = work.labels
     assert (labels[tuple(biggest[:12].T)] == 1).all()
     assert (labels[tuple(biggest[12:].T)] == 2).all()
+    assert np.array_equal(work.replay(proposal).labels, labels)
+    work.jump(1)
+    assert (work.labels[tuple(biggest.T)] == 1).all()
+
+
+def test_a_cut_supervoxel_parts_where_brightness_jumps() -> None:
+    volume = phantom_volume()
+    across = Volume(np.where(np.arange(32) % 4 < 1, 500, 700).astype(np.float32) + np.zeros(volume.data.shape, np.float32), volume.geometry)
+    proposal = replace(phantom_proposal(), volume=across)
+    work = Refinement(proposal)
+    block = np.argwhere(proposal.supervoxels == proposal.supervoxels[12, 13, 17])
+    dark = block[:, 2] % 4 < 1
+    assert 0 < dark.sum() < len(block)
+    work.scribble(block[dark][:1], region=1)
+    work.scribble(block[~dark][-1:], region=2)
+    assert np.array_equal(work.labels[tuple(block.T)], np.where(dark, 1, 2))
 
 
 def test_a_stroke_over_an_earlier_strokes_voxels_wins(proposal: Proposal) -> None:

@@ -98,8 +98,8 @@ class Session:
     def is_busy(self) -> bool:
         """Say whether anything is still under way or still to be shown."""
         case = self.panel.case
-        busy = self.panel.jobs.is_running or any(timer.isActive() for timer in self.panel.timers)
-        return busy or (case is not None and (case.queue.is_busy or not case.painter.is_settled or not case.preview.is_settled))
+        busy = self.panel.is_busy or any(timer.isActive() for timer in self.panel.timers)
+        return busy or (case is not None and not (case.painter.is_settled and case.preview.is_settled))
 
     @contextmanager
     def step(self, name: str, note: str = ""):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from napari_strata.pipeline import propose
     from napari_strata.proposal.codebook import Codebook, fit_codebook
     from napari_strata.proposal.proposal import Proposal
+    from napari_strata.refine.recovery import find_unfinished
     from napari_strata.refine.refinement import Refinement
     from napari_strata.settings import ProposeSettings
     from napari_strata.volume import Geometry, Region, Segmentation, Volume
@@ -34,6 +35,7 @@ _HOMES = {
     "Volume": "volume",
     "adapt": "encoder.adapt",
     "embed": "encoder.embed",
+    "find_unfinished": "refine.recovery",
     "fit_codebook": "proposal.codebook",
     "list_series": "io.files",
     "propose": "pipeline",
@@ -54,6 +56,7 @@ __all__ = [
     "Volume",
     "adapt",
     "embed",
+    "find_unfinished",
     "fit_codebook",
     "list_series",
     "propose",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_strata import __version__, commands_codebook, commands_encoder
+from napari_strata import __version__, commands_codebook, commands_encoder, commands_refine
 from napari_strata.errors import SettingsError, StrataError, WriteError
 from napari_strata.io.atomic import atomic_path
 from napari_strata.settings import ProposeSettings, RunSettings
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="show what happens inside")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_propose(commands)
+    commands_refine.add_commands(commands)
     _add_batch(commands)
     _add_view(commands)
     _add_info(commands)

@@ -185,12 +185,15 @@ class Region:
         RGB, 0-255.
     locked : bool
         Locked regions are never changed, by machine or by brush.
+    accepted : bool
+        A person looked at it and found it right.
     """
 
     id: int
     name: str
     color: tuple[int, int, int]
     locked: bool = False
+    accepted: bool = False
 
 
 def region_color(region_id: int) -> tuple[int, int, int]:

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from napari.utils.notifications import show_error
+from napari.utils.notifications import show_error, show_warning
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_strata.errors import EditError
+from napari_strata.errors import CaseError, EditError
 from napari_strata.gui.brush import Brush, Strokes
 from napari_strata.gui.edit_queue import EditQueue
 from napari_strata.gui.hand_paint import HandPaint, paint_from_event
 from napari_strata.gui.hooks import ViewerHooks
 from napari_strata.gui.layers import METADATA_KEY, LayerTuple, is_scan, layer_facts, roomy_dtype
 from napari_strata.gui.painter import LabelsPainter
+from napari_strata.gui.preferences import autosave_folder
 from napari_strata.gui.previewing import StrokePreview
 from napari_strata.refine.owner import Scope
 from napari_strata.refine.refinement import Change, Refinement
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     import napari.layers
     import napari.viewer
 
+Ending = Literal["leave", "keep", "discard"]
 OUTLINE_PIXELS = 2
 _LOOK_MS = 300
 """How long after the last event the plane on screen is compared with the refinement."""
@@ -98,7 +101,9 @@ class ScanCase(QObject):
         self._unsubscribe = work.on_change(lambda change: self.queue.post(partial(self._show, change)))
         self._waiting_keys = ViewerHooks(viewer)
         self._is_prepared = False
+        self._told: str | None = None
         self.queue.submit(work.prepare, self._on_prepared)
+        self.queue.submit(partial(begin_autosave, work, autosave_folder()), self._tell)
         self.mark_layers()
         self._watch_labels()
 
@@ -178,8 +183,17 @@ class ScanCase(QObject):
         for layer in (self.labels, self.image):
             layer.metadata[METADATA_KEY] = {key: fact for key, fact in layer_facts(layer).items() if key not in ("work", "saved")}
 
-    def close(self) -> None:
-        """Stop following the refinement and take our own layers away; the labels stay as a plain layer."""
+    def close(self, ending: Ending = "leave") -> None:
+        """Stop following the refinement and take our own layers away; the labels stay as a plain layer.
+
+        Parameters
+        ----------
+        ending : {"leave", "keep", "discard"}
+            What becomes of the edits on the disk that no case file holds: they go on being saved, for a panel that is opened
+            again or a program that is started again; they stay and are offered when the scan is opened again; or they go.
+        """
+        if ending != "leave" or not self.has_unsaved_edits:
+            self.work.end_autosave(keep=ending == "keep" and self.has_unsaved_edits)
         self._look_timer.stop()
         self._waiting_keys.remove()
         self.hooks.remove()
@@ -314,7 +328,13 @@ class ScanCase(QObject):
         self._is_prepared = True
         self.changed.emit(Change(None, True, ""))
 
+    def _tell(self, problem: str | None) -> None:
+        if problem and problem != self._told:
+            show_warning(f"Edits are kept in memory only: {problem}")
+        self._told = problem
+
     def _show(self, change: Change) -> None:
+        self._tell(self.work.autosave_problem)
         if self.is_shown:
             self.painter.show_change(change)
         self.changed.emit(change)
@@ -329,6 +349,15 @@ class ScanCase(QObject):
     def name_of(self, region: int) -> str:
         """Give a region's name."""
         return next((row.name for row in self.work.regions if row.id == region), "background" if region == 0 else f"region {region}")
+
+
+def begin_autosave(work: Refinement, folder: Path | None) -> str | None:
+    """Put every edit on the disk from here on; gives the reason where that cannot be done."""
+    try:
+        work.autosave(folder)
+    except CaseError as err:
+        return str(err)
+    return None
 
 
 def marked_work(layers: Iterable[napari.layers.Layer]) -> Iterator[tuple[napari.layers.Image, Refinement, napari.layers.Labels]]:

@@ -53,7 +53,7 @@ class Cases(QObject):
             return
         before = self._cases.pop(image, None)
         if before is not None:
-            before.close()
+            before.close("leave" if before.work is work else "discard")
             if before.work is not work:
                 before.unmark_layers()
             if before.is_shown:
@@ -76,7 +76,7 @@ class Cases(QObject):
     def drop_gone(self) -> None:
         """Close the cases whose scan is no longer in the viewer."""
         for image in [image for image in self._cases if image not in self._viewer.layers]:
-            self._cases.pop(image).close()
+            self._cases.pop(image).close("keep")
 
     def close(self) -> None:
         """Finish and close every case."""

@@ -14,6 +14,7 @@ from napari_strata.errors import StrataError
 from napari_strata.gui.case import ScanCase
 from napari_strata.gui.edit_section import EditSection
 from napari_strata.gui.region_table import RegionTable
+from napari_strata.gui.region_tools import region_tool
 from napari_strata.refine.refinement import Refinement
 from napari_strata.volume import BACKGROUND
 
@@ -82,6 +83,12 @@ class Editor(QObject):
         }
         with reported():
             actions[what](self._require_case())
+
+    def use_region_tool(self, what: str) -> None:
+        """Carry out a tool of the menu on the selected regions."""
+        with reported():
+            case = self._require_case()
+            case.submit(region_tool(what, case.work, self._table.selected))
 
     def jump(self, step: int) -> None:
         """Undo or redo until that many steps are done."""

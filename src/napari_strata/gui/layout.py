@@ -13,6 +13,7 @@ from napari_strata.gui.explain_section import ExplainSection
 from napari_strata.gui.granularity import GranularitySection
 from napari_strata.gui.help import TourCard, tour_was_seen
 from napari_strata.gui.list_sections import HistorySection, LookSection, RegionsSection
+from napari_strata.gui.recovering import RecoveryCard
 from napari_strata.gui.sections import ExportSection, ProposeSection, ScanSection, Section, push_button
 
 
@@ -37,6 +38,8 @@ class PanelLayout(QScrollArea):
         self.tour = TourCard()
         self.tour.stop_shown.connect(lambda name: self.ensureWidgetVisible(getattr(self, name)))
         column.addWidget(self.tour)
+        self.recovery_card = RecoveryCard()
+        column.addWidget(self.recovery_card)
         upper = self.scan, self.proposing, self.granularity, self.show_again, self.regions
         for part in (*upper, self.look, self.edits, self.history, self.explaining, self.export):
             if part is not self.scan and isinstance(part, Section):

@@ -26,6 +26,8 @@ from napari_strata.gui.layout import PanelLayout, single_shot
 from napari_strata.gui.listing import Lister
 from napari_strata.gui.looking import Looker
 from napari_strata.gui.pointer import Pointer
+from napari_strata.gui.preferences import autosave_folder
+from napari_strata.gui.recovering import Recovery
 from napari_strata.gui.view import CanvasOrientation
 from napari_strata.gui.viewing import Viewing
 from napari_strata.gui.worker import Opened, ProposalRequest, Propose, propose_body
@@ -89,6 +91,11 @@ class StrataPanel(PanelLayout):
         return self._volume
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a job, or an edit of the scan in hand, is under way."""
+        return self.jobs.is_running or (self.case is not None and self.case.queue.is_busy)
+
+    @property
     def timers(self) -> tuple[QTimer, ...]:
         """What is put off by a moment: the slider's wish, and bringing the lists up to date."""
         return self._refresh_timer, self._cut_timer
@@ -109,6 +116,8 @@ class StrataPanel(PanelLayout):
         self._list_scans(choose=False)
         self.viewing.follow(image, self._volume)
         self.looker.forget()
+        if self.case is None:
+            self.recovery.look(image, self._volume, autosave_folder())
         self.refresh()
 
     def start_proposal(self) -> None:
@@ -218,6 +227,7 @@ class StrataPanel(PanelLayout):
         self.editor = Editor(self.edits, self.table, require_case=require, show=self.refresh, bind_keys=self._bind_layer_keys)
         self.explainer = Explainer(self.explaining, self.table, self.jobs, viewer=viewer, require_case=require)
         self.filing = Filing(viewer, self.jobs, self.cases, require_case=require)
+        self.recovery = Recovery(self.recovery_card, self.jobs)
         self.lister = Lister(self.regions, self.history, self.edits, require_case=require, jump=self.editor.jump)
         self.viewing = Viewing(self.scan, viewer, self.orientation, self.jobs, selected=lambda: self.table.selected, case=lambda: self.case)
         self.looker = Looker(self.look, viewer, require_case=require, select=self.click_region)
@@ -236,10 +246,12 @@ class StrataPanel(PanelLayout):
         self.granularity.cut_asked.connect(self._on_cut_asked)
         self.show_again.clicked.connect(self._on_show_again)
         self.table.selected_changed.connect(self._on_selected)
+        self.recovery.resumed.connect(self._on_proposed)
         self.cases.adopted.connect(self._on_adopted)
         self.undocked.connect(self.close_down)
         self.edits.asked.connect(self.edit)
         self.edits.tool_chosen.connect(self.use_tool)
+        self.edits.tool_asked.connect(self.editor.use_region_tool)
         self.edits.brush_changed.connect(self.editor.brush_changed)
         self.explaining.asked.connect(self.explain)
         self.export.export_asked.connect(lambda: with_path(ask_export_path(self, self._volume), self.export_to))

@@ -13,9 +13,9 @@ from napari_strata.gui.names import describe_name
 from napari_strata.refine.statistics import RegionStatistics
 from napari_strata.volume import Region
 
-SHOWN, COLOR, NAME, VOLUME, MEAN, SD, CONFIDENCE, LOCK = range(8)
-COLUMNS = 8
-_HEADERS = ("", "", "Region", "mL", "Mean", "SD", "Sure", "Lock")
+SHOWN, COLOR, NAME, VOLUME, MEAN, SD, CONFIDENCE, ACCEPTED, LOCK = range(9)
+COLUMNS = 9
+_HEADERS = ("", "", "Region", "mL", "Mean", "SD", "Sure", "OK", "Lock")
 _TIPS = (
     "Whether the region is drawn",
     "Colour; double-click to change it",
@@ -24,6 +24,7 @@ _TIPS = (
     "Mean brightness: HU for CT, the scan's own unit for MR",
     "Standard deviation of the brightness",
     "How sure the proposal is of it, from 0 to 1",
+    "Accepted: somebody has looked at it and found it right (A)",
     "Locked regions are never changed, by machine or by brush",
 )
 _Role = Qt.ItemDataRole
@@ -95,6 +96,8 @@ class RegionModel(QAbstractTableModel):
             return QColor(*region.color) if role == _Role.DecorationRole else None
         if column == NAME:
             return region.name if role in (_Role.DisplayRole, _Role.EditRole) else None
+        if column == ACCEPTED:
+            return ("✓" if region.accepted else "") if role == _Role.DisplayRole else None
         if role == _Role.TextAlignmentRole:
             return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         return self._number(region.id, column) if role == _Role.DisplayRole else None
@@ -125,8 +128,8 @@ class RegionModel(QAbstractTableModel):
         facts = self._facts.get(region.id)
         if column in (SHOWN, LOCK):
             return int(region.locked if column == LOCK else region.id in self._hidden)
-        if column == COLOR:
-            return region.id
+        if column in (COLOR, ACCEPTED):
+            return region.id if column == COLOR else int(region.accepted)
         if column == NAME:
             # region 9 before region 10
             return "".join(part.rjust(8) if part.isdigit() else part for part in region.name.lower().split(" "))

@@ -20,7 +20,20 @@ from qtpy.QtWidgets import (
 )
 
 from napari_strata.gui.names import suggested_names
-from napari_strata.gui.region_model import COLOR, COLUMNS, CONFIDENCE, LOCK, MEAN, NAME, SD, SHOWN, VOLUME, RegionModel, SortedRegions
+from napari_strata.gui.region_model import (
+    ACCEPTED,
+    COLOR,
+    COLUMNS,
+    CONFIDENCE,
+    LOCK,
+    MEAN,
+    NAME,
+    SD,
+    SHOWN,
+    VOLUME,
+    RegionModel,
+    SortedRegions,
+)
 from napari_strata.refine.statistics import RegionStatistics
 from napari_strata.volume import Region
 
@@ -29,7 +42,7 @@ _CHECK_STYLE = (
     "QTableView::indicator:checked { background: #e0a030; border-color: #e0a030; }"
 )
 """Check boxes that can be seen in napari's dark and light themes."""
-_WIDTHS = {SHOWN: 20, COLOR: 24, VOLUME: 44, MEAN: 46, SD: 46, CONFIDENCE: 42, LOCK: 36}
+_WIDTHS = {SHOWN: 20, COLOR: 24, VOLUME: 44, MEAN: 46, SD: 46, CONFIDENCE: 42, ACCEPTED: 24, LOCK: 36}
 
 
 class NameDelegate(QStyledItemDelegate):

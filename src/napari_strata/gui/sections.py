@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from napari_strata.gui.forms import form_values, settings_form
+from napari_strata.gui.preferences import run_settings
 from napari_strata.gui.view import PLANES
 from napari_strata.gui.windows import preset_names
 from napari_strata.gui.worker import Step
@@ -181,7 +182,7 @@ class ProposeSection(Section):
         self.body.addLayout(row_of(self.propose, self.cancel))
         self.body.addWidget(self.progress)
         self.body.addWidget(self.stage)
-        self._settings_form, self._run_form = settings_form(ProposeSettings()), settings_form(RunSettings())
+        self._settings_form, self._run_form = settings_form(ProposeSettings()), settings_form(run_settings())
         self._settings_form.margins = self._run_form.margins = (0, 0, 0, 0)
         self.advanced = QCollapsible("Advanced settings", expandedIcon="▾", collapsedIcon="▸")
         self.advanced.setDuration(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from qtpy.QtCore import QObject, Qt, Signal
@@ -17,10 +17,11 @@ from napari_strata.gui.jobs import JobRunner
 from napari_strata.gui.layers import METADATA_KEY, layer_facts
 from napari_strata.gui.planes import LinkedPlanes
 from napari_strata.gui.position import position_from_text
+from napari_strata.gui.preferences import default_view
 from napari_strata.gui.ruler import Ruler
 from napari_strata.gui.sections import ScanSection
 from napari_strata.gui.surfaces import RegionSurface, surfaces_body
-from napari_strata.gui.view import CanvasOrientation
+from napari_strata.gui.view import PLANES, CanvasOrientation, Plane
 from napari_strata.gui.windows import contrast_limits, default_preset, dragged_window, preset_names
 from napari_strata.volume import Modality, Volume
 
@@ -138,6 +139,13 @@ class Viewing(QObject):
         if isinstance(window, QMainWindow) and planes is not None and panel is not None and not panel.isFloating():
             window.splitDockWidget(planes, panel, Qt.Orientation.Horizontal)
             window.resizeDocks([planes, panel], [420, panel.minimumWidth()], Qt.Orientation.Horizontal)
+
+    def show_default_view(self) -> None:
+        """Show the view that a person prefers."""
+        view = default_view()
+        self._orientation.show_plane(cast(Plane, view) if view in PLANES else "axial")
+        if view == "three planes":
+            self._section.buttons["planes"].setChecked(True)
 
     def show_surfaces(self) -> None:
         """Make surfaces of the selected regions, or of all where none is selected, and turn to 3D."""

@@ -15,6 +15,7 @@ from napari_strata.gui.layers import LayerTuple, case_labels_tuple, image_tuple
 from napari_strata.io.atomic import atomic_path
 from napari_strata.io.files import write
 from napari_strata.proposal.proposal import Proposal, TreeName
+from napari_strata.refine.recovery import Unfinished
 from napari_strata.refine.refinement import Refinement
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.volume import Progress, Segmentation, Volume
@@ -144,6 +145,12 @@ def write_labels_and_regions(segmentation: Segmentation, path: Path) -> tuple[Pa
     with atomic_path(outputs_beside(labels).sidecar) as unfinished:
         unfinished.write_text(json.dumps({"format": SIDECAR_FORMAT, "regions": rows}, indent=2), encoding="utf-8")
     return labels, outputs_beside(labels).sidecar
+
+
+def resume_body(found: Unfinished, volume: Volume, on_progress: Progress) -> Opened:
+    """Open work that was left behind, and go on with it."""
+    on_progress(0, 1, "Opening the unfinished work")
+    return opened(found.resume(volume=volume), on_progress)
 
 
 def scan_body(path: Path, on_progress: Progress) -> LayerTuple:

@@ -296,7 +296,10 @@ def _check_table(path: Path) -> None:
 
 
 def _table_text(regions: tuple[Region, ...]) -> str:
-    rows = [{"id": row.id, "name": row.name, "color": list(row.color), "locked": row.locked} for row in regions]
+    rows = [
+        {"id": row.id, "name": row.name, "color": list(row.color), "locked": row.locked} | ({"accepted": True} if row.accepted else {})
+        for row in regions
+    ]
     return json.dumps({"format": _SIDECAR_FORMAT, "regions": rows}, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -305,7 +308,10 @@ def _read_table(path: Path) -> tuple[Region, ...]:
         return ()
     try:
         rows = json.loads(path.read_text(encoding="utf-8")).get("regions", [])
-        regions = [Region(int(row["id"]), str(row["name"]), _color(row["color"]), bool(row.get("locked", False))) for row in rows]
+        regions = [
+            Region(int(row["id"]), str(row["name"]), _color(row["color"]), bool(row.get("locked", False)), bool(row.get("accepted", False)))
+            for row in rows
+        ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
         raise ReadError(f"The region table {path} is damaged. Repair it, or move it away to read the labels without names.") from err
     return tuple(region for region in regions if region.id > BACKGROUND)

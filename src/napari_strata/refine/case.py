@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass, fields
 from io import BytesIO
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,17 +24,18 @@ from napari_strata.errors import CaseError, GeometryError, StrataError
 from napari_strata.io.atomic import atomic_path
 from napari_strata.proposal.hierarchy import Hierarchy
 from napari_strata.proposal.proposal import Proposal, TreeName
-from napari_strata.refine.journal import Journal, bytes_from_step, step_from_bytes
-from napari_strata.refine.owner import State, Stroke
+from napari_strata.refine.journal import Journal, Step
+from napari_strata.refine.owner import State
 from napari_strata.refine.scan import ScanOnDisk
-from napari_strata.volume import FileGrid, Geometry, Region, Volume
+from napari_strata.refine.snapshot import state_arrays, state_from, state_values
+from napari_strata.refine.start import Start
+from napari_strata.volume import FileGrid, Geometry, Volume
 
-FORMAT = 1
+FORMAT = 2
 """Version of the case file's layout."""
 
 _DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, EOFError, OverflowError, RuntimeError)
 _ARCHIVE_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error)
-_STATE_ARRAYS = ("owner", "given", "before", "painted_voxels", "painted_regions")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,8 +46,8 @@ class CaseContents:
     ----------
     proposal : Proposal
         What the machine said.
-    start : tuple of str and int
-        The tree and the cut that the case began with.
+    start : Start
+        What the case began with.
     state : State
         The state now.
     journal : Journal
@@ -54,7 +55,7 @@ class CaseContents:
     """
 
     proposal: Proposal
-    start: tuple[TreeName, int]
+    start: Start
     state: State
     journal: Journal
 
@@ -67,27 +68,41 @@ def write_case(path: str | Path, contents: CaseContents) -> None:
     WriteError
         If it cannot be written.
     """
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        write_archive(file, contents)
+
+
+def write_archive(file: IO[bytes], contents: CaseContents) -> None:
+    """Write a case into an open file.
+
+    Raises
+    ------
+    OSError
+        If the disk does not take it.
+    """
     proposal, state, journal = contents.proposal, contents.state, contents.journal
-    arrays = _proposal_arrays(proposal) | {f"state {name}": getattr(state, name) for name in _STATE_ARRAYS}
-    arrays |= {f"state ids {tree}": ids for tree, ids in state.rank_ids.items()}
-    arrays |= {f"state stroke {i}": stroke.voxels for i, stroke in enumerate(state.strokes)}
+    arrays = _proposal_arrays(proposal) | {f"state {name}": array for name, array in state_arrays(state).items()}
     manifest = {
         "format": FORMAT,
         "napari_strata": __version__,
         "volume": _volume_record(proposal.volume),
         "descriptor_names": proposal.descriptor_names,
         "provenance": proposal.provenance,
-        "start": contents.start,
-        "state": _state_record(state),
+        "start": [contents.start.tree, contents.start.n],
+        "state": state_values(state),
         "done": len(journal.done),
         "undone": len(journal.undone),
     }
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:
         archive.writestr("case.json", json.dumps(manifest, default=str, indent=1))
         for name, array in arrays.items():
             archive.writestr(f"{name}.npy", _npy(array))
-        for i, step in enumerate([*journal.done, *journal.undone]):
-            archive.writestr(f"journal/{i:06d}.npz", bytes_from_step(step), compress_type=zipfile.ZIP_STORED)
+        packed = {f"journal/{i:06d}.bin": step.packed for i, step in enumerate([*journal.done, *reversed(journal.undone)])}
+        packed |= {f"snapshots/{count}.bin": data for count, data in journal.snapshots.items()}
+        if contents.start.labels is not None:
+            packed["start.bin"] = contents.start.labels
+        for name, data in packed.items():
+            archive.writestr(name, data, compress_type=zipfile.ZIP_STORED)
 
 
 def read_case(path: str | Path, volume: Volume | None = None) -> CaseContents:
@@ -108,21 +123,35 @@ def read_case(path: str | Path, volume: Volume | None = None) -> CaseContents:
     try:
         with zipfile.ZipFile(path) as archive:
             manifest = json.loads(archive.read("case.json"))
-            if int(manifest["format"]) > FORMAT:
-                raise CaseError(f"{path} was made by a newer version of Strata. Update napari-strata to open it.")
-            arrays = {Path(n).stem: _from_npy(archive.read(n)) for n in archive.namelist() if n.endswith(".npy")}
-            total = manifest["done"] + manifest["undone"]
-            steps = [step_from_bytes(archive.read(f"journal/{i:06d}.npz")) for i in range(total)]
+            _check_format(path, int(manifest["format"]))
+            names = archive.namelist()
+            arrays = {Path(n).stem: _from_npy(archive.read(n)) for n in names if n.endswith(".npy")}
+            journal = _journal(archive, manifest["done"], manifest["undone"])
+            labels = archive.read("start.bin") if "start.bin" in names else None
         scan = _volume(manifest["volume"], volume)
         proposal = _proposal(manifest, arrays, scan)
-        state = _state(manifest["state"], arrays)
+        kept = {name.removeprefix("state "): array for name, array in arrays.items() if name.startswith("state ")}
+        state = state_from(kept, manifest["state"])
         tree, n = manifest["start"]
+        start = Start(tree, int(n), labels)
     except OSError as err:
         raise CaseError(f"Cannot open the case {path}: {err.strerror or err}. Check the path.") from err
     except (*_DAMAGE, *_ARCHIVE_DAMAGE, GeometryError) as err:
         raise CaseError(f"{path} is not a whole Strata case: it is damaged or another kind of file. Use a backup.") from err
-    journal = Journal(steps[: manifest["done"]], steps[manifest["done"] :])
-    return CaseContents(proposal, (tree, n), state, journal)
+    return CaseContents(proposal, start, state, journal)
+
+
+def _check_format(path: str | Path, found: int) -> None:
+    if found > FORMAT:
+        raise CaseError(f"{path} was made by a newer version of Strata. Update napari-strata to open it.")
+    if found < FORMAT:
+        raise CaseError(f"{path} was made by a version of Strata before its first release, and cannot be opened. Propose the scan again.")
+
+
+def _journal(archive: zipfile.ZipFile, done: int, undone: int) -> Journal:
+    steps = [Step.from_bytes(archive.read(f"journal/{i:06d}.bin")) for i in range(done + undone)]
+    kept = [name for name in archive.namelist() if name.startswith("snapshots/")]
+    return Journal(steps[:done], steps[done:][::-1], {int(Path(name).stem): archive.read(name) for name in kept})
 
 
 def _npy(array: NDArray[Any]) -> bytes:
@@ -171,33 +200,8 @@ def _tree(arrays: dict[str, NDArray[Any]], name: TreeName) -> Hierarchy:
     return Hierarchy(**values | {"n_background": int(values["n_background"])})
 
 
-def _state_record(state: State) -> dict[str, Any]:
-    return {
-        "tree": state.tree,
-        "n": state.n,
-        "rows": [[row.id, row.name, row.color, row.locked] for row in state.rows.values()],
-        "merged": list(state.merged.items()),
-        "strokes": [[stroke.region, stroke.scope] for stroke in state.strokes],
-        "next_id": state.next_id,
-    }
-
-
-def _state(record: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> State:
-    return State(
-        **{name: arrays[f"state {name}"] for name in _STATE_ARRAYS},
-        tree=record["tree"],
-        n=record["n"],
-        rank_ids={"regions": arrays["state ids regions"], "tissues": arrays["state ids tissues"]},
-        rows={row[0]: Region(row[0], row[1], tuple(row[2]), row[3]) for row in record["rows"]},
-        merged=dict(record["merged"]),
-        strokes=tuple(Stroke(arrays[f"state stroke {i}"], region, scope) for i, (region, scope) in enumerate(record["strokes"])),
-        next_id=record["next_id"],
-    )
-
-
 def _volume_record(volume: Volume) -> dict[str, Any]:
     data = cast(Any, volume.data)
-    known = data.scan_hash if isinstance(data, ScanOnDisk) else scan_hash(volume.data)
     file = volume.geometry.file
     return {
         "shape": volume.geometry.shape_zyx,
@@ -210,7 +214,7 @@ def _volume_record(volume: Volume) -> dict[str, Any]:
         "index": volume.index,
         "series": volume.series,
         "dtype": data.dtype.str,
-        "hash": known,
+        "hash": known_hash(volume),
     }
 
 
@@ -226,6 +230,12 @@ def _from_plain(value: Any) -> Any:
     if isinstance(value, dict) and "base64" in value:
         return base64.b64decode(value["base64"])
     return tuple(value) if isinstance(value, list) else value
+
+
+def known_hash(volume: Volume) -> str:
+    """Give a scan's hash, without reading it where it is on the disk still."""
+    data = cast(Any, volume.data)
+    return data.scan_hash if isinstance(data, ScanOnDisk) else scan_hash(volume.data)
 
 
 def scan_hash(data: NDArray[np.generic]) -> str:

@@ -6,15 +6,15 @@ An edit that cannot be carried out raises `EditError` before anything is changed
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import TreeName
+from napari_strata.refine.cutting import any_piece, by_largest_piece, give_voxels, nearer, piece_sizes, roots
 from napari_strata.refine.owner import (
     NOT_GIVEN,
     NOT_SPREAD,
@@ -26,11 +26,13 @@ from napari_strata.refine.owner import (
     give,
     join,
     new_id,
+    of_pieces,
     own_region,
     paint_voxels,
     painted_at,
+    piece_table,
+    pieces_at,
     region_of_voxels,
-    region_table,
     require_regions,
     require_target,
     require_unlocked,
@@ -58,11 +60,14 @@ class Outcome:
         The step's name in the history.
     ids : tuple of int
         The regions it made or kept.
+    edit : Edit or None
+        The edit as it is to be replayed, where it left something open.
     """
 
     state: State
     name: str
     ids: tuple[int, ...] = ()
+    edit: Edit | None = None
 
 
 class Edit(Protocol):
@@ -110,10 +115,11 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Part a region along the highest merges of the tree in use."""
+    """Part a region along the highest merges of a tree; without a name, of the tree in use."""
 
     region: int
     into: int
+    tree: TreeName | None = None
     kind: ClassVar[str] = "split"
 
     def apply(self, state: State, pieces: Pieces) -> Outcome:
@@ -122,12 +128,14 @@ class Split:
         require_unlocked(state, [self.region])
         if self.into < 2:
             raise EditError(f"A region is split into 2 parts or more, not {self.into}.")
-        members = np.flatnonzero(region_table(state, pieces) == self.region)
-        if len(members) < 2:
-            raise EditError(f"{state.name(self.region)} has {len(members)} supervoxels and cannot be split. Paint the parts instead.")
-        name = f"Split: {state.name(self.region)} into {min(self.into, len(members))}"
-        parts = pieces.proposal.tree(state.tree).split(members, self.into)
-        sizes = np.bincount(parts, weights=pieces.sizes_vox[members])
+        members = np.flatnonzero(piece_table(state, pieces) == self.region)
+        leaves, leaf = np.unique(roots(state, pieces, members), return_inverse=True)
+        if len(leaves) < 2:
+            raise EditError(f"{state.name(self.region)} lies in one supervoxel and cannot be split so. Split it along a line, or paint.")
+        by = "" if self.tree is None else f" by {self.tree}"
+        name = f"Split: {state.name(self.region)} into {min(self.into, len(leaves))}{by}"
+        parts = pieces.proposal.tree(self.tree or state.tree).split(leaves, self.into)[leaf]
+        sizes = np.bincount(parts, weights=piece_sizes(state, pieces)[members])
         state, made = own_region(state, pieces, self.region), []
         for part in np.argsort(-sizes, kind="stable")[1:]:
             region, state = new_id(state)
@@ -146,8 +154,8 @@ class Assign:
 
     def apply(self, state: State, pieces: Pieces) -> Outcome:
         """Move the supervoxels; scribbles elsewhere will not move them again."""
-        ids = np.unique(pieces.supervoxels_at(pieces.flat_from_ras(self.points_ras_mm)))
-        require_unlocked(state, region_table(state, pieces)[ids].tolist())
+        ids = np.unique(pieces_at(state, pieces, pieces.flat_from_ras(self.points_ras_mm)))
+        require_unlocked(state, piece_table(state, pieces)[ids].tolist())
         state = require_target(state, pieces, self.region)
         state = give(state, ids, self.region, pointed=True)
         return Outcome(state, f"Assign: {state.name(self.region)}, {len(ids)} supervoxels", (self.region,))
@@ -155,12 +163,13 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class SetRow:
-    """Give a region another name, colour or lock; None leaves as it is."""
+    """Give a region another name, colour or lock, or accept it; None leaves as it is."""
 
     region: int
     name: str | None = None
     color: tuple[int, int, int] | None = None
     locked: bool | None = None
+    accepted: bool | None = None
     kind: ClassVar[str] = "row"
 
     def apply(self, state: State, pieces: Pieces) -> Outcome:
@@ -170,11 +179,13 @@ class SetRow:
         require_regions(state, pieces, [self.region])
         old = state.name(self.region)
         state = own_region(state, pieces, self.region)
-        wanted = {"name": self.name, "color": self.color, "locked": self.locked}
+        wanted = {"name": self.name, "color": self.color, "locked": self.locked, "accepted": self.accepted}
         row = replace(state.rows[self.region], **{key: value for key, value in wanted.items() if value is not None})  # type: ignore[arg-type]
         state = replace(state, rows={**state.rows, self.region: row})
         if self.name is not None:
             return Outcome(state, f"Rename: {old} to {self.name}")
+        if self.accepted:
+            return Outcome(state, f"Accept: {old}")
         if self.locked is not None:
             return Outcome(state, f"{'Lock' if self.locked else 'Unlock'}: {old}")
         return Outcome(state, f"Recolor: {old}")
@@ -201,11 +212,15 @@ class Paint:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scribble:
-    """Show some voxels of a region, and let what is like them follow."""
+    """Show some voxels of a region, and let what is like them follow.
+
+    `by_brightness` tells whether the scan was asked where supervoxels were cut, None if none was.
+    """
 
     points_ras_mm: NDArray[np.float64]
     region: int
     scope: Scope
+    by_brightness: bool | None = None
     kind: ClassVar[str] = "scribble"
 
     def apply(self, state: State, pieces: Pieces) -> Outcome:
@@ -215,11 +230,11 @@ class Scribble:
         if len(free) == 0:
             raise EditError("All of the stroke lies in locked regions. Unlock them to scribble there.")
         state = require_target(state, pieces, self.region)
-        state = _take_stroke(state, pieces, Stroke(free, self.region, self.scope))
+        state, by_brightness = _take_stroke(state, pieces, Stroke(free, self.region, self.scope), self.by_brightness)
         state = _spread(state, pieces, np.unique(pieces.supervoxels_at(free)), self)
         skipped = f" ({len(voxels) - len(free)} skipped in locked regions)" if len(free) < len(voxels) else ""
         name = f"Scribble: {state.name(self.region)}, {len(free)} voxels{skipped}"
-        return Outcome(with_ids(state, pieces), name, (self.region,))
+        return Outcome(with_ids(state, pieces), name, (self.region,), replace(self, by_brightness=by_brightness))
 
 
 def _unlocked(state: State, pieces: Pieces, flat_voxels: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -238,29 +253,29 @@ def _evidence(state: State) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     return found, regions[first].astype(np.int32)
 
 
-def _take_stroke(state: State, pieces: Pieces, stroke: Stroke) -> State:
-    """Give each supervoxel that a stroke crosses to the region with most stroke voxels in it; paint the other's voxels."""
+def _take_stroke(state: State, pieces: Pieces, stroke: Stroke, by_brightness: bool | None) -> tuple[State, bool | None]:
+    """Give each piece that a stroke crosses to its region; pieces that another region's strokes hold are cut between the two."""
     earlier, earlier_regions = _evidence(state)
     state = replace(state, strokes=(*state.strokes, stroke))
     seen, regions = _evidence(state)
-    holders = pieces.supervoxels_at(seen)
-    crossed = np.unique(pieces.supervoxels_at(stroke.voxels))
-    locked = np.isin(region_table(state, pieces)[crossed], state.locked_ids())
-    rival = state.given[holders] == regions
-    mine = regions == stroke.region
-    count = pieces.proposal.n_supervoxels
-    ours = np.bincount(holders[mine], minlength=count)[crossed]
-    theirs = np.bincount(holders[rival & ~mine], minlength=count)[crossed]
-    won = ~locked & (ours >= theirs) & ~_strayed(pieces, stroke, crossed)
-    state = give(state, crossed[won], stroke.region, pointed=True)
-    lost = np.isin(pieces.supervoxels_at(stroke.voxels), crossed[~won])
-    beaten = rival & ~mine & np.isin(holders, crossed[won])
+    held, holders = pieces_at(state, pieces, stroke.voxels), pieces_at(state, pieces, seen)
+    crossed = np.unique(held)
+    locked = np.isin(piece_table(state, pieces)[crossed], state.locked_ids())
+    taken = ~locked & ~_strayed(pieces, stroke, roots(state, pieces, crossed))
+    lost = np.isin(held, crossed[~taken])
+    rival = (state.given[holders] == regions) & (regions != stroke.region)
+    contested = np.isin(crossed, holders[rival])
+    before = state
+    for piece in crossed[taken & contested].tolist():
+        by_brightness = pieces.has_scan if by_brightness is None else by_brightness
+        inside = holders == piece
+        seeds = seen[inside & (regions == stroke.region)], seen[inside & rival]
+        mine = nearer(before, pieces, piece, *seeds, by_brightness=by_brightness)
+        state = give_voxels(state, pieces, mine, np.full(len(mine), stroke.region), pointed=True)
+    state = give(state, crossed[taken & ~contested], stroke.region, pointed=True)
     by_stroke = _painted_by(state, stroke.voxels, earlier, earlier_regions)
-    state = paint_voxels(state, stroke.voxels[by_stroke | (lost & (painted_at(state, stroke.voxels) < 0))], stroke.region)
-    for region in np.unique(regions[beaten]).tolist():
-        voxels = seen[beaten & (regions == region)]
-        state = paint_voxels(state, voxels[painted_at(state, voxels) < 0], region)
-    return state
+    painted = stroke.voxels[by_stroke | (lost & (painted_at(state, stroke.voxels) < 0))]
+    return paint_voxels(state, painted, stroke.region), by_brightness
 
 
 def _strayed(pieces: Pieces, stroke: Stroke, crossed: NDArray[np.integer]) -> NDArray[np.bool_]:
@@ -285,20 +300,27 @@ def _painted_by(
 
 
 def _spread(state: State, pieces: Pieces, crossed: NDArray[np.integer], scribble: Scribble) -> State:
-    """Let unlocked supervoxels that nobody pointed at follow all strokes so far (everywhere) or this one (here)."""
-    table, base, locked = region_table(state, pieces), base_owner(state), state.locked_ids()
+    """Let unlocked pieces that nobody pointed at follow all strokes so far (everywhere) or this one (here).
+
+    Whole supervoxels are told apart; what was cut from one follows with it, as far as it is free to.
+    """
+    table, base, locked = piece_table(state, pieces), base_owner(state), state.locked_ids()
     here = scribble.scope == "here"
     own = table if here else base_table(state, pieces)
     free = (state.given == NOT_GIVEN) & ~np.isin(table, locked)
     if here:
-        free &= within_mm(pieces.teaching, crossed, REACH_MM)
+        free &= of_pieces(within_mm(pieces.teaching, crossed, REACH_MM), state)
     taught = sorted({state.current_id(s.region) for s in state.strokes})
     examples = np.where(np.isin(state.given, taught), state.given, NOT_GIVEN)
-    said = classify(pieces.teaching, Lesson(examples, own, free, is_near=here))
+    count = pieces.proposal.n_supervoxels
+    shown = by_largest_piece(state, pieces, examples)
+    lesson = Lesson(shown, own[:count], any_piece(state, free, count), is_near=here)
+    said = of_pieces(classify(pieces.teaching, lesson), state).copy()
     said[np.isin(said, locked) | (said == own)] = STAY
     owner, before = state.owner.copy(), state.before.copy()
     if here:
-        moved = free & connected(pieces.teaching, crossed, free & (said == scribble.region))
+        moved = free & (said == scribble.region)
+        moved &= of_pieces(connected(pieces.teaching, crossed, any_piece(state, moved, count)), state)
     else:
         moved = free & (said != STAY)
         back = free & (said == STAY) & (state.before != NOT_SPREAD) & ~np.isin(own, locked)
@@ -307,31 +329,3 @@ def _spread(state: State, pieces: Pieces, crossed: NDArray[np.integer], scribble
     before[moved] = base[moved]
     owner[moved] = said[moved]
     return replace(state, owner=owner, before=before)
-
-
-_KINDS: dict[str, Callable[..., Edit]] = {edit.kind: edit for edit in (Cut, Merge, Split, Assign, SetRow, Paint, Scribble)}
-
-
-def record_from_edit(edit: Edit) -> tuple[dict[str, Any], NDArray[np.float64] | None]:
-    """Turn an edit into plain values and its points (n, 3) in mm, if it has any."""
-    values = {knob.name: getattr(edit, knob.name) for knob in fields(edit)}  # type: ignore[arg-type]
-    points = values.pop("points_ras_mm", None)
-    return {"kind": edit.kind, **values}, points
-
-
-def edit_from_record(record: dict[str, Any], points_ras_mm: NDArray[np.float64] | None) -> Edit:
-    """Turn plain values and points back into an edit; the inverse of `record_from_edit`.
-
-    Raises
-    ------
-    KeyError, TypeError
-        If the record is not one of ours.
-    """
-    values = {key: _as_tuples(value) for key, value in record.items() if key != "kind"}
-    if points_ras_mm is not None:
-        values["points_ras_mm"] = points_ras_mm
-    return _KINDS[record["kind"]](**values)
-
-
-def _as_tuples(value: Any) -> Any:
-    return tuple(_as_tuples(part) for part in value) if isinstance(value, list) else value

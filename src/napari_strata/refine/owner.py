@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import TreeName
+from napari_strata.refine.overlay import looked_up, overlaid
 from napari_strata.refine.pieces import Pieces
 from napari_strata.volume import BACKGROUND, Region, default_regions, region_color
 
@@ -55,12 +56,12 @@ class State:
 
     Parameters
     ----------
-    owner : (n,) int32 array
-        Region that a person gave to each supervoxel, or `FOLLOW`.
-    given : (n,) int32 array
-        Region of supervoxels that a person pointed at (stroke, assign), else `NOT_GIVEN`. Scribbles elsewhere never move them.
-    before : (n,) int32 array
-        Owner before a scribble spread to the supervoxel, else `NOT_SPREAD`: what it goes back to when later strokes say so.
+    owner : (n + k,) int32 array
+        Region that a person gave to each piece, or `FOLLOW`.
+    given : (n + k,) int32 array
+        Region of pieces that a person pointed at (stroke, assign), else `NOT_GIVEN`. Scribbles elsewhere never move them.
+    before : (n + k,) int32 array
+        Owner before a scribble spread to the piece, else `NOT_SPREAD`: what it goes back to when later strokes say so.
     tree, n : {"regions", "tissues"}, int
         The cut that fills what nobody owns.
     rank_ids : dict of (max_regions,) int32 arrays
@@ -71,6 +72,11 @@ class State:
         Ids that were merged away, and the id they became.
     painted_voxels, painted_regions : (p,) int64 array, (p,) int32 array
         Hand-painted voxels (flat, ascending) and their region ids.
+    leaf_parents : (k,) int32 array
+        For each piece that was cut from a supervoxel: that supervoxel. Piece i < n is what is left of the proposal's
+        supervoxel i, piece n + j the j-th one cut; all tables of pieces have n + k rows.
+    cut_voxels, cut_pieces : (m,) int64 array, (m,) int32 array
+        Voxels (flat, ascending) that were cut from their supervoxel, and the piece that each is in.
     strokes : tuple of Stroke
         Evidence, oldest first.
     next_id : int
@@ -89,6 +95,9 @@ class State:
     painted_regions: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     strokes: tuple[Stroke, ...] = ()
     next_id: int = 1
+    leaf_parents: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    cut_voxels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    cut_pieces: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
 
     def current_id(self, region: int) -> int:
         """Give what a region is called now: itself, or the region it was merged into."""
@@ -127,14 +136,24 @@ def start_state(pieces: Pieces, tree: TreeName, n: int) -> State:
     return with_ids(empty, pieces)
 
 
+def of_pieces(values: NDArray[Any], state: State) -> NDArray[Any]:
+    """Give a value of each supervoxel (n, ...) to all pieces (n + k, ...): what was cut has that of its supervoxel."""
+    return np.concatenate([values, values[state.leaf_parents]]) if len(state.leaf_parents) else values
+
+
 def _filled(owner: NDArray[np.int32], state: State, pieces: Pieces) -> NDArray[np.int32]:
     ids = np.concatenate([np.array([BACKGROUND], np.int32), state.rank_ids[state.tree]])
-    return np.where(owner == FOLLOW, ids[pieces.ranks(state.tree, state.n)], owner)
+    return np.where(owner == FOLLOW, of_pieces(ids[pieces.ranks(state.tree, state.n)], state), owner)
+
+
+def piece_table(state: State, pieces: Pieces) -> NDArray[np.int32]:
+    """Give the region of each piece, (n + k,): its owner, else what the cut says."""
+    return _filled(state.owner, state, pieces)
 
 
 def region_table(state: State, pieces: Pieces) -> NDArray[np.int32]:
-    """Give the region of each supervoxel, (n_supervoxels,): its owner, else what the cut says."""
-    return _filled(state.owner, state, pieces)
+    """Give the region of each supervoxel, (n,), without what was cut from it or painted on it; see `loose_voxels` for those."""
+    return piece_table(state, pieces)[: pieces.proposal.n_supervoxels]
 
 
 def base_owner(state: State) -> NDArray[np.int32]:
@@ -153,7 +172,7 @@ def with_ids(state: State, pieces: Pieces) -> State:
     The first tree that is used therefore shows its ranks as ids, as `Proposal.regions` does. A rank keeps its id however the
     slider moves, until a person owns that region.
     """
-    ranks = pieces.ranks(state.tree, state.n)
+    ranks = of_pieces(pieces.ranks(state.tree, state.n), state)
     free = (state.owner == FOLLOW) | (state.before == FOLLOW)
     shown = np.flatnonzero(np.bincount(ranks[free], minlength=1))
     ids = state.rank_ids[state.tree]
@@ -172,43 +191,52 @@ def own_region(state: State, pieces: Pieces, region: int) -> State:
         return state
     owner, before = state.owner.copy(), state.before.copy()
     before[(state.before != NOT_SPREAD) & (base_table(state, pieces) == region)] = region
-    owner[region_table(state, pieces) == region] = region
+    owner[piece_table(state, pieces) == region] = region
     rows = {**state.rows, region: state.row(region)}
     rank_ids = {tree: np.where(ids == region, 0, ids).astype(np.int32) for tree, ids in state.rank_ids.items()}
     return replace(state, owner=owner, before=before, rows=rows, rank_ids=rank_ids, next_id=max(state.next_id, region + 1))
 
 
-def give(state: State, supervoxel_ids: NDArray[np.integer], region: int, *, pointed: bool) -> State:
-    """Give supervoxels to a region by a person's edit; `pointed` when the person pointed at these very supervoxels."""
+def give(state: State, piece_ids: NDArray[np.integer], region: int | NDArray[np.integer], *, pointed: bool) -> State:
+    """Give pieces to a region (or one each) by a person's edit; `pointed` when the person pointed at these very pieces."""
     owner, given, before = state.owner.copy(), state.given.copy(), state.before.copy()
-    owner[supervoxel_ids] = region
-    before[supervoxel_ids] = NOT_SPREAD
-    moved = supervoxel_ids if pointed else supervoxel_ids[given[supervoxel_ids] != NOT_GIVEN]
-    given[moved] = region
+    owner[piece_ids] = region
+    before[piece_ids] = NOT_SPREAD
+    moved = piece_ids if pointed else piece_ids[given[piece_ids] != NOT_GIVEN]
+    given[moved] = owner[moved]
     return replace(state, owner=owner, given=given, before=before)
 
 
 def paint_voxels(state: State, flat_voxels: NDArray[np.int64], region: int) -> State:
-    """Set hand-painted voxels (flat, each once) to a region."""
-    keep = ~np.isin(state.painted_voxels, flat_voxels)
-    voxels = np.concatenate([state.painted_voxels[keep], flat_voxels])
-    regions = np.concatenate([state.painted_regions[keep], np.full(len(flat_voxels), region, np.int32)])
-    order = np.argsort(voxels)
-    return replace(state, painted_voxels=voxels[order], painted_regions=regions[order])
+    """Set hand-painted voxels (flat, ascending, each once) to a region."""
+    painted = overlaid(state.painted_voxels, state.painted_regions, flat_voxels, np.full(len(flat_voxels), region, np.int32))
+    return replace(state, painted_voxels=painted[0], painted_regions=painted[1])
 
 
 def painted_at(state: State, flat_voxels: NDArray[np.integer]) -> NDArray[np.int32]:
     """Give the hand-painted region of each voxel, -1 where none is painted."""
-    if len(state.painted_voxels) == 0:
-        return np.full(len(flat_voxels), -1, np.int32)
-    place = np.minimum(np.searchsorted(state.painted_voxels, flat_voxels), len(state.painted_voxels) - 1)
-    return np.where(state.painted_voxels[place] == flat_voxels, state.painted_regions[place], -1).astype(np.int32)
+    return looked_up(state.painted_voxels, state.painted_regions, flat_voxels)
+
+
+def pieces_at(state: State, pieces: Pieces, flat_voxels: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Give the piece that each voxel is in: its supervoxel, or what was cut from it."""
+    found = pieces.supervoxels_at(flat_voxels)
+    if len(state.cut_voxels) == 0:
+        return found
+    cut = looked_up(state.cut_voxels, state.cut_pieces, flat_voxels)
+    return np.where(cut >= 0, cut, found)
+
+
+def loose_voxels(state: State, pieces: Pieces) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Give the voxels (flat, ascending) that do not follow their supervoxel, cut or painted, and the region that each is shown as."""
+    cut = state.cut_voxels, piece_table(state, pieces)[state.cut_pieces]
+    return overlaid(*cut, state.painted_voxels, state.painted_regions)
 
 
 def region_of_voxels(state: State, pieces: Pieces, flat_voxels: NDArray[np.integer]) -> NDArray[np.int32]:
     """Give the region that each voxel is shown as."""
     painted = painted_at(state, flat_voxels)
-    return np.where(painted >= 0, painted, region_table(state, pieces)[pieces.supervoxels_at(flat_voxels)])
+    return np.where(painted >= 0, painted, piece_table(state, pieces)[pieces_at(state, pieces, flat_voxels)])
 
 
 def join(state: State, pieces: Pieces, ids: list[int]) -> State:
@@ -240,10 +268,10 @@ def new_id(state: State) -> tuple[int, State]:
 
 
 def present_ids(state: State, pieces: Pieces) -> NDArray[np.int32]:
-    """Give the ids that some supervoxel or painted voxel has, ascending, region 0 left out."""
-    ids = np.unique(np.concatenate([region_table(state, pieces), state.painted_regions]))
-    found: NDArray[np.int32] = ids[ids != BACKGROUND].astype(np.int32)
-    return found
+    """Give the ids that some piece or painted voxel has, ascending, region 0 left out."""
+    held = np.bincount(piece_table(state, pieces))
+    held[BACKGROUND] = 0
+    return np.union1d(np.flatnonzero(held), state.painted_regions[state.painted_regions != BACKGROUND]).astype(np.int32)
 
 
 def require_regions(state: State, pieces: Pieces, ids: Iterable[int]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage as ndi
 
-from napari_strata.errors import EditError
+from napari_strata.errors import CaseError, EditError
 from napari_strata.proposal.proposal import Proposal, TreeName
 from napari_strata.refine.teaching import TeachingSpace, teaching_space
 
@@ -34,6 +34,22 @@ class Pieces:
         if last is None or last[:2] != (tree, n):
             last = self._last_cut = (tree, n, self.proposal.tree(tree).cut(n))
         return last[2]
+
+    @cached_property
+    def has_scan(self) -> bool:
+        """Whether the scan's voxels are at hand: a case opens without them."""
+        try:
+            np.asarray(self.proposal.volume.data[0, 0, 0])
+        except CaseError:
+            return False
+        return True
+
+    @cached_property
+    def background(self) -> NDArray[np.bool_]:
+        """Which supervoxels are the proposal's background, (n_supervoxels,)."""
+        tree, found = self.proposal.region_tree, np.zeros(self.proposal.n_supervoxels, np.bool_)
+        found[tree.leaf_order[: tree.n_background]] = True
+        return found
 
     @cached_property
     def sizes_vox(self) -> NDArray[np.int64]:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_strata.refine.edits import Scribble
-from napari_strata.refine.journal import painted_changes
 from napari_strata.refine.owner import Scope
 from napari_strata.refine.pieces import Box
+from napari_strata.refine.refinement import changed_box
 from napari_strata.refine.shown import Shown
 
 
@@ -72,5 +72,4 @@ def preview_strokes(work: Shown, strokes: Sequence[tuple[ArrayLike, int | None]]
         state = outcome.state
         regions.append(outcome.ids[0])
     now, then = Shown(pieces, before), Shown(pieces, state)
-    changed = np.flatnonzero(now.table != then.table)
-    return Preview(now, then, pieces.box_of(changed, painted_changes(before, state)), tuple(regions))
+    return Preview(now, then, changed_box(before, state, pieces), tuple(regions))

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal, TreeName
+from napari_strata.refine import autosave as saving
 from napari_strata.refine.case import CaseContents, read_case, write_case
-from napari_strata.refine.edits import Assign, Cut, Edit, Merge, Outcome, Paint, Scribble, SetRow, Split
-from napari_strata.refine.journal import Journal, Step, difference, painted_changes, stepped
-from napari_strata.refine.owner import Scope, State, start_state
+from napari_strata.refine.cutting import roots
+from napari_strata.refine.edits import Cut, Edit, Outcome
+from napari_strata.refine.journal import SNAPSHOT_EVERY, Journal, Step, difference, painted_changes, stepped
+from napari_strata.refine.owner import State, piece_table
 from napari_strata.refine.pieces import Box, Pieces
-from napari_strata.refine.shown import Shown
-from napari_strata.volume import Volume
+from napari_strata.refine.region_editing import RegionEditing
+from napari_strata.refine.snapshot import state_bytes
+from napari_strata.refine.start import Start
+from napari_strata.volume import Segmentation, Volume
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +47,7 @@ class Change:
     name: str
 
 
-class Refinement(Shown):
+class Refinement(RegionEditing):
     """A proposal in a person's hands: edits, undo, and the labels as they stand.
 
     Every edit is a journal step that can be undone; an edit that fails raises `EditError` and changes nothing.
@@ -63,10 +66,42 @@ class Refinement(Shown):
     """
 
     def __init__(self, proposal: Proposal, *, regions: int | None = None, tissues: int | None = None) -> None:
-        pieces = Pieces(proposal)
-        self._start = _stop(proposal, "regions", regions=regions, tissues=tissues)
-        super().__init__(pieces, start_state(pieces, *self._start))
+        self._begin(Pieces(proposal), Start(*_stop(proposal, "regions", regions=regions, tissues=tissues)))
+
+    @classmethod
+    def from_labels(cls, proposal: Proposal, segmentation: Segmentation) -> Self:
+        """Start from labels that somebody or something else made, voxel by voxel, and repair them with the same edits.
+
+        Every label keeps its id, name, colour and lock. Voxels without a label are free: the slider fills them.
+
+        Parameters
+        ----------
+        proposal : Proposal
+            What the machine says of the scan.
+        segmentation : Segmentation
+            Labels on the scan's grid, for example `read_labels("totalsegmentator.nii.gz")`.
+
+        Raises
+        ------
+        GeometryError
+            If the labels lie on another grid.
+        EditError
+            If a label is too large for a region id.
+        """
+        return cls._started(Pieces(proposal), Start.from_labels(proposal, segmentation))
+
+    @classmethod
+    def _started(cls, pieces: Pieces, start: Start) -> Self:
+        work = cls.__new__(cls)
+        work._begin(pieces, start)
+        return work
+
+    def _begin(self, pieces: Pieces, start: Start) -> None:
+        super().__init__(pieces, start.state(pieces))
+        self._start = start
         self._journal = Journal()
+        self._autosave: saving.Autosave | None = None
+        self._is_saved = True
         self._listeners: list[Callable[[Change], None]] = []
         self._changing = threading.RLock()
 
@@ -89,158 +124,27 @@ class Refinement(Shown):
         last = self._journal.done[-1] if self._journal.done else None
         if stop == (self._state.tree, self._state.n):
             return
-        if last is None or not isinstance(last.edit, Cut):
+        edit = last.edit if last is not None else None
+        if last is None or not isinstance(edit, Cut):
             self._do(Cut((stop,)))
             return
-        before = stepped(self._state, last.delta, back=True)
-        if self.next_id == last.delta.values["next_id"] and last.edit.stops[-1][0] == stop[0]:
+        delta = last.delta
+        before = stepped(self._state, delta, back=True)
+        if self.next_id == delta.values["next_id"] and edit.stops[-1][0] == stop[0]:
             # nothing was given an id since this drag began: what it only passed needs none, and ranks get the same ids again
-            before, edit = replace(before, next_id=last.first_id), Cut((*last.edit.stops[:-1], stop))
+            before, edit = replace(before, next_id=last.first_id), Cut((*edit.stops[:-1], stop))
             outcome = edit.apply(before, self._pieces)
         else:
-            edit = Cut((*last.edit.stops, stop))
+            edit = Cut((*edit.stops, stop))
             outcome = Cut((stop,)).apply(self._state, self._pieces)
-        step = Step(outcome.name, edit, last.first_id, difference(before, outcome.state))
-        self._journal.done.pop()
-        self._journal.undone.clear()
-        if not step.delta.is_empty:
-            self._journal.add(step)
-        self._show(outcome.state, outcome.name)
-
-    def merge(self, ids: Sequence[int]) -> int:
-        """Make regions one; the first id is kept, and returned. Painted voxels and strokes follow.
-
-        Raises
-        ------
-        EditError
-            If one does not exist or is locked, or there are fewer than two.
-        """
-        return self._do(Merge(tuple(int(i) for i in ids))).ids[0]
-
-    def split(self, region: int, *, into: int = 2) -> list[int]:
-        """Part a region (region 0 too) along the tree in use; the largest part keeps the id, the new ids are returned.
-
-        Fewer parts come back only where the region has fewer supervoxels.
-
-        Raises
-        ------
-        EditError
-            If it does not exist, is locked, or is a single supervoxel.
-        """
-        return list(self._do(Split(int(region), int(into))).ids)
-
-    def assign(self, supervoxel_ids: ArrayLike, region: int | None = None) -> int:
-        """Give supervoxels to a region (None makes a new one); scribbles elsewhere will not move them again.
-
-        Raises
-        ------
-        EditError
-            If an id is not known, or a region involved is locked.
-        """
-        ids = np.atleast_1d(np.asarray(supervoxel_ids))
-        count = self.proposal.n_supervoxels
-        if ids.size == 0 or ids.dtype.kind not in "iu" or (ids < 0).any() or (ids >= count).any():
-            raise EditError(f"Supervoxel ids must be whole numbers from 0 to {count - 1}, at least one.")
-        return self._assign(self._pieces.first_voxels[np.unique(ids)], region)
-
-    def assign_at(self, voxels_zyx: ArrayLike, region: int | None = None) -> int:
-        """Give the supervoxels at some voxels (n, 3) to a region (None makes a new one).
-
-        Raises
-        ------
-        EditError
-            If voxels lie outside the scan, or a region involved is locked.
-        """
-        return self._assign(self._pieces.flat_voxels(voxels_zyx), region)
-
-    def _assign(self, flat_voxels: NDArray[np.int64], region: int | None) -> int:
-        return self._do(Assign(self._pieces.ras_mm(flat_voxels), self._target(region))).ids[0]
-
-    def rename(self, region: int, name: str) -> None:
-        """Give a region a person's word.
-
-        Raises
-        ------
-        EditError
-            If the region does not exist or the name is empty.
-        """
-        if not name.strip():
-            raise EditError("A region's name cannot be empty.")
-        self._do(SetRow(int(region), name=name.strip()))
-
-    def recolor(self, region: int, color: tuple[int, int, int]) -> None:
-        """Give a region an RGB colour, 0-255.
-
-        Raises
-        ------
-        EditError
-            If the region does not exist or the colour is not three numbers from 0 to 255.
-        """
-        values = tuple(int(v) for v in color)
-        if len(values) != 3 or min(values) < 0 or max(values) > 255:
-            raise EditError(f"A colour is three numbers from 0 to 255, got {color}.")
-        self._do(SetRow(int(region), color=(values[0], values[1], values[2])))
-
-    def lock(self, region: int) -> None:
-        """Keep a region as it is: no edit, cut, scribble or brush changes it until it is unlocked.
-
-        Raises
-        ------
-        EditError
-            If the region does not exist.
-        """
-        self._do(SetRow(int(region), locked=True))
-
-    def unlock(self, region: int) -> None:
-        """Let a region be changed again.
-
-        Raises
-        ------
-        EditError
-            If the region does not exist.
-        """
-        self._do(SetRow(int(region), locked=False))
-
-    def scribble(self, voxels_zyx: ArrayLike, *, region: int | None = None, scope: Scope = "everywhere") -> int:
-        """Show some voxels of a region; what is like them follows.
-
-        Parameters
-        ----------
-        voxels_zyx : (n, 3) integer array
-            Voxels of the stroke, as array indices.
-        region : int or None
-            The region they belong to; None or an unused id makes one, 0 teaches background.
-        scope : {"everywhere", "here"}
-            "everywhere": every unlocked supervoxel that nobody pointed at follows all strokes so far.
-            "here": only supervoxels near this stroke, and only to its region.
-
-        Returns
-        -------
-        int
-            The region's id.
-
-        Raises
-        ------
-        EditError
-            If the stroke leaves the scan or lies wholly in locked regions, or the region is locked or was merged away.
-        """
-        if scope not in ("everywhere", "here"):
-            raise EditError(f'The scope of a scribble is "everywhere" or "here", not {scope!r}.')
-        points = self._pieces.ras_mm(self._pieces.flat_voxels(voxels_zyx))
-        return self._do(Scribble(points, self._target(region), scope)).ids[0]
-
-    def paint(self, voxels_zyx: ArrayLike, region: int | None = None) -> int:
-        """Give voxels (n, 3) to a region by hand; they win over everything automatic. None makes a new region.
-
-        Voxels shown as a locked region are skipped; the step's name says how many.
-
-        Raises
-        ------
-        EditError
-            If they leave the scan or lie wholly in locked regions, or the region is locked or was merged away.
-        """
-        points = self._pieces.ras_mm(self._pieces.flat_voxels(voxels_zyx))
-        return self._do(Paint(points, self._target(region))).ids[0]
+        delta = difference(before, outcome.state)
+        self._journal.take_last()
+        if delta.is_empty:
+            self._show(outcome.state, outcome.name, saving.DROP)
+            return
+        step = Step.of(outcome.name, edit, last.first_id, delta)
+        self._journal.add(step)
+        self._show(outcome.state, outcome.name, saving.REPLACE, step.packed)
 
     # History
 
@@ -285,14 +189,11 @@ class Refinement(Shown):
             raise EditError(f"The history has steps 0 to {last}, not {step}.")
         if step == len(self._journal.done):
             return
-        state, names = self._state, [one.name for one in self._journal.done[step:]]
-        while len(self._journal.done) > step:
-            self._journal.undone.append(self._journal.done.pop())
-            state = stepped(state, self._journal.undone[-1].delta, back=True)
-        while len(self._journal.done) < step:
-            self._journal.done.append(self._journal.undone.pop())
-            state = stepped(state, self._journal.done[-1].delta, back=False)
-        self._show(state, names[0] if names else self.history[-1] if step else "")
+        names = [one.name for one in self._journal.done[step:]]
+        state = self._journal.state_at(step, self._state)
+        self._journal.move(step)
+        name = names[0] if names else self.history[-1] if step else ""
+        self._show(state, name, saving.MOVE, saving.count_bytes(step))
 
     def replay(self, proposal: Proposal) -> Refinement:
         """Carry out the steps that are done on a proposal from the start; the same proposal gives the same labels.
@@ -301,13 +202,29 @@ class Refinement(Shown):
         ------
         EditError
             If a step cannot be carried out there.
+        GeometryError
+            If it began from labels that do not fit the scan.
         """
-        tree, n = self._start
-        work = Refinement(proposal, regions=n) if tree == "regions" else Refinement(proposal, tissues=n)
-        for step in self._journal.done:
-            work._state = replace(work._state, next_id=step.first_id)
-            work._do(step.edit)
-        return work
+        work = self._started(Pieces(proposal), self._start)
+        return work.with_steps(self._journal.done, done=len(self._journal.done), next_id=self.next_id)
+
+    def with_steps(self, steps: list[Step], *, done: int, next_id: int) -> Self:
+        """Carry out steps of another journal, all of them, then undo those past the first `done`; gives itself.
+
+        `next_id` is the id that came next there.
+
+        Raises
+        ------
+        EditError
+            If a step cannot be carried out here.
+        """
+        with self._changing:
+            for step in steps:
+                self._state = replace(self._state, next_id=step.first_id)
+                self._do(step.edit)
+            self.jump(done)
+            self._state = replace(self._state, next_id=max(next_id, self.next_id))
+        return self
 
     def on_change(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         """Call `callback(change)` after every edit, undo and redo; returns a function that stops it."""
@@ -332,9 +249,13 @@ class Refinement(Shown):
             If the file cannot be written; nothing stands under its name then that was not there before.
         """
         with self._changing:
-            journal = Journal(list(self._journal.done), list(self._journal.undone))
-            contents = CaseContents(self.proposal, self._start, self._state, journal)
+            contents, steps = self._contents(), self.history
         write_case(path, contents)
+        with self._changing:
+            if self.history == steps:
+                self._is_saved = True
+                if self._autosave is not None:
+                    self._autosave.append(saving.SAVED, self.next_id)
 
     @classmethod
     def load(cls, path: str | Path, *, volume: Volume | None = None) -> Self:
@@ -352,15 +273,71 @@ class Refinement(Shown):
         CaseError
             If the file is missing or damaged, or `volume` is another scan.
         """
-        contents = read_case(path, volume)
-        work = cls(contents.proposal)
+        return cls._from(read_case(path, volume))
+
+    @classmethod
+    def _from(cls, contents: CaseContents) -> Self:
+        work = cls._started(Pieces(contents.proposal), replace(contents.start, labels=None))
         work._start, work._state, work._journal = contents.start, contents.state, contents.journal
         return work
 
-    # Inside
+    @classmethod
+    def taken_up(cls, contents: CaseContents, saver: saving.Autosave) -> Self:
+        """Go on with work that a journal on the disk holds, and with that journal."""
+        work = cls._from(contents)
+        work._autosave, work._is_saved = saver, False
+        return work
 
-    def _target(self, region: int | None) -> int:
-        return self._state.next_id if region is None else int(region)
+    def _contents(self) -> CaseContents:
+        with self._changing:
+            return CaseContents(self.proposal, self._start, self._state, self._journal.copy())
+
+    def autosave(self, folder: str | Path | None = None) -> Path:
+        """From here on put every edit on the disk before its call returns; `find_unfinished` finds it after a crash.
+
+        The journal lies beside the scan, or in the user's state folder where the scan's folder is read-only or the scan is
+        DICOM or was made in memory. It stays until `end_autosave`; leaving without that is what a crash looks like.
+
+        Parameters
+        ----------
+        folder : str, Path or None
+            Another folder.
+
+        Returns
+        -------
+        Path
+            The journal.
+
+        Raises
+        ------
+        CaseError
+            If no journal can be begun: the disk is full, or the folder read-only.
+        """
+        with self._changing:
+            if self._autosave is None:
+                place = None if folder is None else Path(folder)
+                self._autosave = saving.Autosave.begin(self._contents(), place, is_saved=self._is_saved)
+            return self._autosave.journal
+
+    @property
+    def autosave_problem(self) -> str | None:
+        """Why the last edits are not on the disk, for people; None when they are, or nothing is being saved as it happens."""
+        return self._autosave.problem if self._autosave is not None else None
+
+    def end_autosave(self, *, keep: bool = False) -> None:
+        """Stop saving edits as they happen.
+
+        Parameters
+        ----------
+        keep : bool
+            Whether what was saved stays, to be offered again; otherwise it is removed.
+        """
+        with self._changing:
+            saver, self._autosave = self._autosave, None
+        if saver is not None:
+            saver.close() if keep else saver.discard()
+
+    # Inside
 
     def _do(self, edit: Edit) -> Outcome:
         with self._changing:
@@ -368,21 +345,44 @@ class Refinement(Shown):
             outcome = edit.apply(before, self._pieces)
             delta = difference(before, outcome.state)
             if not delta.is_empty:
-                self._journal.add(Step(outcome.name, edit, before.next_id, delta))
-                self._show(outcome.state, outcome.name)
+                if not self._journal.done:
+                    self._journal.snapshots[0] = state_bytes(before)
+                step = Step.of(outcome.name, outcome.edit or edit, before.next_id, delta)
+                self._journal.add(step)
+                self._show(outcome.state, outcome.name, saving.ADD, step.packed)
+                self._take_snapshot()
             return outcome
 
-    def _show(self, state: State, name: str) -> None:
+    def _take_snapshot(self) -> None:
+        count = len(self._journal.done)
+        if count % SNAPSHOT_EVERY == 0:
+            packed = self._journal.snapshots[count] = state_bytes(self._state)
+            self._log(saving.SNAPSHOT, saving.count_bytes(count) + packed)
+
+    def _log(self, kind: bytes, payload: bytes = b"") -> None:
+        self._is_saved = False
+        if self._autosave is not None:
+            self._autosave.append(kind, self.next_id, payload)
+
+    def _show(self, state: State, name: str, kind: bytes, payload: bytes = b"") -> None:
+        """Let a state stand, put on the disk what led to it, and tell listeners."""
         before, rows = self._state, self.regions if self._listeners else ()
-        old_table = self.table
         self._state = state
+        self._log(kind, payload)
         if not self._listeners:
             return
-        changed = np.flatnonzero(old_table != self.table)
-        voxels = painted_changes(before, state)
-        change = Change(self._pieces.box_of(changed, voxels), rows != self.regions, name)
+        change = Change(changed_box(before, state, self._pieces), rows != self.regions, name)
         for callback in tuple(self._listeners):
             callback(change)
+
+
+def changed_box(before: State, after: State, pieces: Pieces) -> Box | None:
+    """Give a box that holds every voxel whose label differs between two states."""
+    tables = [piece_table(state, pieces) for state in (before, after)]
+    shared = min(len(table) for table in tables)
+    changed = np.flatnonzero(tables[0][:shared] != tables[1][:shared])
+    longer = before if len(tables[0]) > shared else after
+    return pieces.box_of(np.unique(roots(longer, pieces, changed)), painted_changes(before, after))
 
 
 def _stop(proposal: Proposal, tree: TreeName, *, regions: int | None, tissues: int | None) -> tuple[TreeName, int]:

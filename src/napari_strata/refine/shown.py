@@ -6,8 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_strata.proposal.proposal import Proposal, TreeName
-from napari_strata.refine.owner import State, present_ids, region_of_voxels, region_table
+from napari_strata.refine.cutting import whole_supervoxels
+from napari_strata.refine.owner import State, loose_voxels, present_ids, region_of_voxels, region_table
 from napari_strata.refine.pieces import Box, Pieces
+from napari_strata.refine.rendering import labels_in_box
 from napari_strata.refine.statistics import RegionStatistics, region_statistics
 from napari_strata.refine.suggestions import Suggestion, place_in, suggest
 from napari_strata.volume import Region, Segmentation, Volume, region_color, smallest_label_dtype
@@ -55,7 +57,7 @@ class Shown:
 
     @property
     def table(self) -> NDArray[np.int32]:
-        """The region of each supervoxel, (n_supervoxels,); hand-painted voxels are not in it."""
+        """The region of each supervoxel, (n_supervoxels,); voxels that were painted by hand or cut from it are not in it."""
         return region_table(self._state, self._pieces)
 
     @property
@@ -77,16 +79,7 @@ class Shown:
         box : tuple of 3 slices
             Part of the scan along z, y, x, in steps of one; `Change.box` fits.
         """
-        shape = self.proposal.supervoxels.shape
-        labels = self.table.astype(self.label_dtype)[self.proposal.supervoxels[box]]
-        state = self._state
-        if len(state.painted_voxels):
-            bounds = np.array([part.indices(size)[:2] for part, size in zip(box, shape, strict=True)])
-            # painted voxels are in order, so those of the box's planes stand together
-            first, last = np.searchsorted(state.painted_voxels, bounds[0] * shape[1] * shape[2])
-            zyx = np.stack(np.unravel_index(state.painted_voxels[first:last], shape), axis=1)
-            inside = ((zyx >= bounds[:, 0]) & (zyx < bounds[:, 1])).all(axis=1)
-            labels[tuple((zyx[inside] - bounds[:, 0]).T)] = state.painted_regions[first:last][inside]
+        labels: NDArray[np.unsignedinteger] = labels_in_box(self._state, self._pieces, box, self.label_dtype)  # type: ignore[assignment]
         return labels
 
     def prepare(self) -> None:
@@ -109,7 +102,7 @@ class Shown:
     def regions(self) -> tuple[Region, ...]:
         """Rows of the regions that are in use or that a person named, coloured or locked, by id."""
         ids = set(present_ids(self._state, self._pieces).tolist())
-        ids |= {i for i, row in self._state.rows.items() if row.locked or _is_personal(row)}
+        ids |= {i for i, row in self._state.rows.items() if row.locked or row.accepted or _is_personal(row)}
         return tuple(self._state.row(i) for i in sorted(ids))
 
     @property
@@ -124,10 +117,10 @@ class Shown:
     def sizes_vox(self) -> dict[int, int]:
         """The number of voxels of each region in use, background too, counted from the table and not from the scan."""
         state, table = self._state, self.table
-        bins = self.next_id
-        counts = np.bincount(table, weights=self._pieces.sizes_vox, minlength=bins).astype(np.int64)
-        counts -= np.bincount(table[self._pieces.supervoxels_at(state.painted_voxels)], minlength=len(counts))
-        counts += np.bincount(state.painted_regions, minlength=len(counts))
+        voxels, regions = loose_voxels(state, self._pieces)
+        counts = np.bincount(table, weights=self._pieces.sizes_vox, minlength=self.next_id).astype(np.int64)
+        counts -= np.bincount(table[self._pieces.supervoxels_at(voxels)], minlength=len(counts))
+        counts += np.bincount(regions, minlength=len(counts))
         return {region: int(counts[region]) for region in np.flatnonzero(counts).tolist()}
 
     def statistics(self) -> dict[int, RegionStatistics]:
@@ -146,7 +139,8 @@ class Shown:
 
     def suggestions(self, n: int = 10) -> list[Suggestion]:
         """Give up to n places worth a look, the most worthwhile first."""
-        return suggest(self._state, self._pieces, n)
+        found = suggest(whole_supervoxels(self._state, self.proposal.n_supervoxels), self._pieces, n)
+        return [place for place in found if self.region_at(place.voxel_zyx) == place.region]
 
 
 def _is_personal(row: Region) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_strata.refine.owner import State, region_table
+from napari_strata.refine.owner import State, loose_voxels, region_table
 from napari_strata.refine.pieces import Pieces
 
 
@@ -17,13 +17,13 @@ class RegionStatistics:
     Parameters
     ----------
     voxels : int
-        Its voxels, hand-painted ones too.
+        Its voxels, those painted by hand or cut from supervoxels too.
     volume_ml : float
         Its volume in mL.
     mean, sd : float
         Of the intensities (HU for CT, the scan's own unit for MR); `sd` is the population's, as in `measure_regions`.
     confidence : float
-        Mean over its supervoxels, weighted by voxels, in [0, 1]; NaN where all of it is painted by hand.
+        Mean over its supervoxels, weighted by voxels, in [0, 1]; NaN where it holds none.
     """
 
     voxels: int
@@ -41,9 +41,10 @@ def region_statistics(state: State, pieces: Pieces) -> dict[int, RegionStatistic
     count, total, square = (np.bincount(table, weights=column, minlength=bins) for column in values)
     confidence = np.bincount(table, weights=pieces.sizes_vox * pieces.proposal.confidence, minlength=bins)
     machine = count.copy()
-    if len(state.painted_voxels):
-        grey = np.asarray(pieces.proposal.volume.data).ravel()[state.painted_voxels].astype(np.float64) - shift
-        left, taken = table[pieces.supervoxels_at(state.painted_voxels)], state.painted_regions
+    voxels, taken = loose_voxels(state, pieces)
+    if len(voxels):
+        grey = np.asarray(pieces.proposal.volume.data).ravel()[voxels].astype(np.float64) - shift
+        left = table[pieces.supervoxels_at(voxels)]
         for column, weights in ((count, None), (total, grey), (square, grey**2)):
             column -= np.bincount(left, weights=weights, minlength=len(column))
             column += np.bincount(taken, weights=weights, minlength=len(column))

@@ -1,0 +1,73 @@
+"""A whole state as arrays and plain values, for case files and for snapshots in the journal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from napari_strata.refine.owner import State, Stroke
+from napari_strata.refine.packing import Arrays, pack, unpack
+from napari_strata.refine.records import row_from_values, row_values
+
+_ARRAYS = ("owner", "given", "before", "painted_voxels", "painted_regions")
+_LATER_ARRAYS = ("leaf_parents", "cut_voxels", "cut_pieces")
+"""Not in cases of the first format."""
+
+
+def state_arrays(state: State) -> Arrays:
+    """Give the arrays of a state by name, the strokes' voxels in one row."""
+    arrays: Arrays = {name: getattr(state, name) for name in (*_ARRAYS, *_LATER_ARRAYS)}
+    arrays |= {f"ids {tree}": ids for tree, ids in state.rank_ids.items()}
+    return arrays | {"strokes": np.concatenate([np.empty(0, np.int64), *[stroke.voxels for stroke in state.strokes]])}
+
+
+def state_values(state: State) -> dict[str, Any]:
+    """Give everything else of a state as plain values."""
+    return {
+        "tree": state.tree,
+        "n": state.n,
+        "rows": [row_values(row) for row in state.rows.values()],
+        "merged": list(state.merged.items()),
+        "strokes": [[stroke.region, stroke.scope, len(stroke.voxels)] for stroke in state.strokes],
+        "next_id": state.next_id,
+    }
+
+
+def state_from(arrays: Arrays, values: dict[str, Any]) -> State:
+    """Make a state from its arrays and values; the inverse of `state_arrays` and `state_values`.
+
+    Raises
+    ------
+    KeyError, ValueError, TypeError, IndexError
+        If they are not those of a state.
+    """
+    ends = np.cumsum([0, *[length for _, _, length in values["strokes"]]])
+    strokes = [Stroke(arrays["strokes"][ends[i] : ends[i + 1]], region, scope) for i, (region, scope, _) in enumerate(values["strokes"])]
+    return State(
+        **{name: arrays[name] for name in _ARRAYS},
+        **{name: arrays[name] for name in _LATER_ARRAYS if name in arrays},
+        tree=values["tree"],
+        n=values["n"],
+        rank_ids={"regions": arrays["ids regions"], "tissues": arrays["ids tissues"]},
+        rows={row[0]: row_from_values(row) for row in values["rows"]},
+        merged=dict(values["merged"]),
+        strokes=tuple(strokes),
+        next_id=values["next_id"],
+    )
+
+
+def state_bytes(state: State) -> bytes:
+    """Turn a state into bytes."""
+    return pack(state_arrays(state), state_values(state))
+
+
+def state_from_bytes(data: bytes) -> State:
+    """Turn bytes back into a state.
+
+    Raises
+    ------
+    KeyError, ValueError, TypeError, IndexError, zlib.error
+        If the bytes are damaged.
+    """
+    return state_from(*unpack(data))

@@ -1,0 +1,230 @@
+"""Work that is saved as it happens: killed at any moment it comes back, complete to the last edit."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+import napari_strata as strata
+from napari_strata.errors import CaseError
+from napari_strata.proposal.proposal import Proposal
+from napari_strata.refine import autosave
+from napari_strata.refine.recovery import find_unfinished
+from napari_strata.refine.refinement import Refinement
+from phantoms import phantom_proposal, phantom_volume
+
+crash = pytest.importorskip("benchmarks.refine.crash", reason="the benchmarks are only in the repository")
+
+
+@pytest.fixture(scope="module")
+def proposal() -> Proposal:
+    return phantom_proposal()
+
+
+@pytest.fixture(autouse=True)
+def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "state" / "unfinished"
+    monkeypatch.setattr(autosave, "state_folder", lambda: folder)
+    return folder
+
+
+def on_disk(folder: Path) -> Proposal:
+    data = phantom_volume().data.astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(data, np.diag([1.0, 1, 2, 1])), folder / "scan.nii.gz")
+    return phantom_proposal(strata.read(folder / "scan.nii.gz"))
+
+
+def edited(work: Refinement) -> Refinement:
+    work.rename(3, "liver")
+    work.grow(3, 1.5)
+    work.scribble([[12, 13, 8], [12, 13, 9]], region=60)
+    work.paint([[1, 1, 1]], 3)
+    work.undo()
+    work.cut(tissues=5)
+    work.cut(tissues=7)
+    return work
+
+
+def crashed(work: Refinement) -> str:
+    """Leave as a killed process does: nothing is ended, the lock goes. Gives what was on the screen."""
+    work.end_autosave(keep=True)
+    return str(crash.digest(work))
+
+
+def test_killed_in_the_middle_of_random_edits_everything_comes_back(proposal: Proposal) -> None:
+    figures = crash.crash(proposal, kills=3, edits=24, seed=1)
+    assert figures["equal"] == 3
+    assert figures["edits"] >= 20
+
+
+def test_random_edits_leave_locked_regions_painted_voxels_and_the_journal_in_order(proposal: Proposal) -> None:
+    figures = crash.long_run(proposal, edits=300, seed=2, check_every=150)
+    assert figures["locked or painted changed"] == 0
+    assert figures["checks of undo and replay passed"] == "2 of 2"
+    assert figures["resumed equals"]
+    assert figures["refused"] < 200
+
+
+def test_work_lies_beside_the_scan_and_is_offered_for_it(tmp_path: Path) -> None:
+    work = Refinement(on_disk(tmp_path), regions=10)
+    journal = work.autosave()
+    assert journal.parent == tmp_path
+    assert find_unfinished(tmp_path / "scan.nii.gz") == []
+    edited(work)
+    assert find_unfinished(tmp_path / "scan.nii.gz") == [], "it still goes on"
+    before = crashed(work)
+    (found,) = find_unfinished(tmp_path / "scan.nii.gz")
+    assert (found.name, found.edits, found.last) == ("scan", 7, "Cut: 7 tissues")
+    assert find_unfinished(tmp_path / "other.nii.gz") == []
+    again = found.resume()
+    assert crash.digest(again) == before
+    assert np.array_equal(np.asarray(again.volume.data), strata.read(tmp_path / "scan.nii.gz").data)
+    again.merge([3, 60])
+    after = crashed(again)
+    assert crash.digest(find_unfinished(strata.read(tmp_path / "scan.nii.gz"))[0].resume()) == after
+
+
+def test_a_cut_off_journal_gives_the_edits_before(proposal: Proposal, tmp_path: Path) -> None:
+    work = Refinement(proposal, regions=10)
+    journal = work.autosave(tmp_path)
+    work.merge([1, 2])
+    kept = crash.digest(work)
+    size = journal.stat().st_size
+    work.merge([1, 3])
+    crashed(work)
+    whole = journal.read_bytes()
+    for end in (size, size + 5, (size + len(whole)) // 2, len(whole) - 1):
+        journal.write_bytes(whole[:end])
+        again = find_unfinished(folder=tmp_path)[0].resume()
+        assert crash.digest(again) == kept
+        crashed(again)
+    journal.write_bytes(whole[: size + 30] + bytes(8) + whole[size + 38 :])
+    again = find_unfinished(folder=tmp_path)[0].resume()
+    assert crash.digest(again) == kept
+    again.merge([1, 4])
+    assert crash.digest(find_unfinished_after(again, tmp_path)) == crash.digest(again)
+
+
+def find_unfinished_after(work: Refinement, folder: Path) -> Refinement:
+    crashed(work)
+    return find_unfinished(folder=folder)[0].resume()
+
+
+def test_saved_work_is_not_offered_again_until_it_is_edited(proposal: Proposal, tmp_path: Path) -> None:
+    work = edited(Refinement(proposal, regions=10))
+    work.autosave(tmp_path)
+    assert crash.digest(find_unfinished_after(work, tmp_path)) == crash.digest(work)
+    work.autosave(tmp_path / "two")
+    work.save(tmp_path / "case.strata")
+    crashed(work)
+    assert find_unfinished(folder=tmp_path / "two") == []
+    work = Refinement.load(tmp_path / "case.strata")
+    work.autosave(tmp_path / "three")
+    work.rename(3, "spleen")
+    assert crash.digest(find_unfinished_after(work, tmp_path / "three")) == crash.digest(work)
+
+
+def test_ended_work_leaves_nothing_behind(proposal: Proposal, tmp_path: Path, state_folder: Path) -> None:
+    work = Refinement(proposal, regions=10)
+    assert work.autosave().parent == state_folder
+    edited(work)
+    work.end_autosave()
+    assert list(state_folder.iterdir()) == []
+    work.merge([3, 60])
+    work.autosave(tmp_path)
+    crashed(work)
+    find_unfinished(folder=tmp_path)[0].discard()
+    assert not [path for path in tmp_path.iterdir() if path.is_file()]
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="a folder that root or Windows cannot write to is hard to make")
+def test_a_read_only_folder_sends_the_work_to_the_state_folder(tmp_path: Path, state_folder: Path) -> None:
+    work = Refinement(on_disk(tmp_path), regions=10)
+    tmp_path.chmod(0o500)
+    try:
+        assert work.autosave().parent == state_folder
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_folder_that_refuses_sends_the_work_to_the_state_folder(
+    tmp_path: Path, state_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Refinement(on_disk(tmp_path), regions=10)
+    open_file = Path.open
+
+    def refuse(path: Path, mode: str = "r", *args: int, **knobs: int) -> object:
+        if path.parent == tmp_path and "x" in mode:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return open_file(path, mode, *args, **knobs)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert work.autosave().parent == state_folder
+    assert crash.digest(find_unfinished_after(edited(work), state_folder)) == crash.digest(work)
+
+
+def test_a_full_disk_is_told_and_loses_nothing(
+    proposal: Proposal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = Refinement(proposal, regions=10)
+    work.autosave(tmp_path)
+    work.merge([1, 2])
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    work.merge([1, 3])
+    work.merge([1, 4])
+    assert work.autosave_problem is not None
+    assert "No space left" in work.autosave_problem
+    assert len([record for record in caplog.records if "not being saved" in record.message]) >= 1
+    assert len(work.history) == 3
+    monkeypatch.undo()
+    monkeypatch.setattr(autosave, "state_folder", lambda: tmp_path)
+    work.merge([1, 5])
+    assert crash.digest(find_unfinished_after(work, tmp_path)) == crash.digest(work)
+
+
+def test_with_nowhere_to_write_autosave_says_so_and_work_goes_on(proposal: Proposal, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    work = Refinement(proposal, regions=10)
+    with pytest.raises(CaseError, match="Save the case yourself"):
+        work.autosave(tmp_path / "file" / "below")
+    work.merge([1, 2])
+    assert work.autosave_problem is None
+
+
+def test_killed_before_the_case_was_written_the_edits_are_carried_out_on_a_new_proposal(proposal: Proposal, tmp_path: Path) -> None:
+    work = Refinement(proposal, regions=10)
+    journal = work.autosave(tmp_path)
+    before = crash.digest(edited(work))
+    crashed(work)
+    autosave.case_of(journal).unlink()
+    (found,) = find_unfinished(folder=tmp_path)
+    with pytest.raises(CaseError, match="proposal="):
+        found.resume()
+    again = found.resume(proposal=phantom_proposal())
+    assert np.array_equal(again.labels, work.labels)
+    assert (again.history, again.undone, again.regions) == (work.history, work.undone, work.regions)
+    crashed(again)
+    assert len(find_unfinished(folder=tmp_path)) == 1
+    assert before == crash.digest(work)
+
+
+def test_two_windows_do_not_take_up_the_same_work(proposal: Proposal, tmp_path: Path) -> None:
+    work = edited(Refinement(proposal, regions=10))
+    work.autosave(tmp_path)
+    crashed(work)
+    (found,) = find_unfinished(folder=tmp_path)
+    again = found.resume()
+    assert find_unfinished(folder=tmp_path) == []
+    with pytest.raises(CaseError, match="another window"):
+        found.resume()
+    crashed(again)
+    assert find_unfinished(folder=tmp_path) == [found]
