@@ -12,6 +12,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
 from napari_strata.errors import StrataError
+from napari_strata.gui.followup import FollowUp
 from napari_strata.gui.hand_paint import paint_from_event
 from napari_strata.gui.help import TOUR, HelpOverlay, note_tour_seen, tour_was_seen
 from napari_strata.gui.keys import HELP
@@ -328,6 +329,27 @@ def test_two_viewers_do_not_disturb_each_other(proposed, make_napari_viewer_prox
     first.edit("merge")
     first.settle()
     assert len(first.case.work.history) == 1
+
+
+def test_two_time_points_are_compared_by_name(proposed, qtbot):
+    viewer, panel = proposed
+    first = panel.image
+    second = add_scan(viewer, phantom_volume(seed=5))
+    panel.compare()
+    assert "other scan" in messages()
+    panel.choose_scan(second)
+    panel.start_proposal()
+    qtbot.waitUntil(lambda: panel.case is not None and bool(panel.case.statistics()), timeout=20000)
+    panel.compare()
+    dialog = panel.findChild(FollowUp)
+    names = [dialog.table.item(row, 0).text() for row in range(dialog.table.rowCount())]
+    assert len(names) == 8
+    row = names.index(names[2])
+    before = next(one for one in panel.cases.of(first).work.regions if one.name == names[2])
+    assert float(dialog.table.item(row, 1).text()) == pytest.approx(panel.cases.of(first).statistics()[before.id].volume_ml, abs=0.006)
+    assert viewer.canvas.grid.enabled
+    dialog.close()
+    assert not viewer.canvas.grid.enabled
 
 
 def test_keys_reach_the_panel_and_napari_keeps_its_own(proposed, qtbot):

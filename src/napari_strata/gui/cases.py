@@ -38,6 +38,11 @@ class Cases(QObject):
         """Give the case of a scan, None where it has none."""
         return None if image is None else self._cases.get(image)
 
+    @property
+    def shown(self) -> list[ScanCase]:
+        """The cases whose regions are on the canvas, or could be."""
+        return [case for case in self._cases.values() if case.is_shown]
+
     def adopt(
         self,
         image: napari.layers.Image,

@@ -17,6 +17,7 @@ from napari_strata.gui.dialogs import ask_case_path, ask_export_path, ask_open_p
 from napari_strata.gui.editing import Editor, reported
 from napari_strata.gui.explaining import Explainer
 from napari_strata.gui.filing import Filing
+from napari_strata.gui.followup import FollowUp
 from napari_strata.gui.help import HelpOverlay
 from napari_strata.gui.hooks import ViewerHooks
 from napari_strata.gui.jobs import JobRunner
@@ -189,6 +190,15 @@ class StrataPanel(PanelLayout):
         if rows:
             self.table.asked.emit("unlock" if all(row.locked for row in rows) else "lock", self.table.selected)
 
+    def compare(self) -> None:
+        """Show the case in hand beside that of an earlier scan, with the change of volume."""
+        with reported():
+            case = self._require_case()
+            others = [other for other in self.cases.shown if other is not case]
+            if not others:
+                raise StrataError("Open the other scan in this window too, and propose regions or open its case there.")
+            FollowUp(self._viewer, case, others, self).show()
+
     def show_help(self) -> None:
         """Show every key and mouse gesture."""
         HelpOverlay(self).show()
@@ -237,6 +247,7 @@ class StrataPanel(PanelLayout):
         self.scan.scan_chosen.connect(self._on_scan_chosen)
         self.scan.open_file_asked.connect(lambda: with_path(ask_scan_path(self), self.filing.open_scan))
         self.scan.open_folder_asked.connect(lambda: with_path(ask_scan_folder(self), self.filing.open_scan))
+        self.scan.compare_asked.connect(self.compare)
         self.scan.help_asked.connect(self.show_help)
         self.viewing.modality_changed.connect(lambda: self.choose_scan(self._image))
         self.proposing.propose_asked.connect(self.start_proposal)

@@ -82,6 +82,7 @@ class ScanSection(Section):
     planes_asked = Signal(bool)
     ruler_asked = Signal(bool)
     surfaces_asked = Signal()
+    compare_asked = Signal()
     position_asked = Signal(str)
     help_asked = Signal()
 
@@ -131,6 +132,7 @@ class ScanSection(Section):
             "planes": ("Three planes", "Show the other two planes beside this one, linked by a crosshair (Shift+T)", True),
             "ruler": ("Ruler", "Press, drag and release to measure in mm (Shift+R)", True),
             "surfaces": ("Surfaces", "Show the selected regions as surfaces in 3D", False),
+            "compare": ("Compare", "Two time points side by side, with the change of volume of regions of one name", False),
         }
         self.buttons = {name: push_button(text, tip, checkable=checkable) for name, (text, tip, checkable) in texts.items()}
 
@@ -142,7 +144,7 @@ class ScanSection(Section):
         self.body.addLayout(row_of(self.open_file, self.open_folder, self.help))
         self.body.addLayout(form)
         self.body.addLayout(row_of(*(self.buttons[name] for name in ("axial", "coronal", "sagittal", "3d"))))
-        self.body.addLayout(row_of(*(self.buttons[name] for name in ("planes", "ruler", "surfaces"))))
+        self.body.addLayout(row_of(*(self.buttons[name] for name in ("planes", "ruler", "surfaces", "compare"))))
         self.body.addWidget(self.position)
         self.body.addWidget(self.readout)
 
@@ -160,6 +162,7 @@ class ScanSection(Section):
         self.buttons["planes"].toggled.connect(self.planes_asked)
         self.buttons["ruler"].toggled.connect(self.ruler_asked)
         self.buttons["surfaces"].clicked.connect(self.surfaces_asked)
+        self.buttons["compare"].clicked.connect(self.compare_asked)
 
 
 class ProposeSection(Section):
