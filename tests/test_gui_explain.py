@@ -40,12 +40,12 @@ def proposed(make_napari_viewer_proxy, qtbot):
     qtbot.waitUntil(lambda: panel.case is not None, timeout=20000)
     yield viewer, panel
     panel.jobs.cancel()
-    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
+    qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
 
 
 def ask(panel, qtbot, question):
     panel.explaining.buttons[question].click()
-    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
+    qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
 
 
 def map_of(viewer, question):

@@ -184,7 +184,14 @@ class Editor(QObject):
         case.drop_strokes()
 
     def _step(self, case: ScanCase, act: Callable[[], object]) -> None:
-        case.submit(act)
+        # the buttons at once, so that no press is lost; the long lists follow when the presses are over
+        case.submit(act, lambda _name: self._section.show_history(*next_steps(case.work)))
+
+
+def next_steps(work: Refinement) -> tuple[str, str]:
+    """Name what undo and redo would do, "" for nothing."""
+    done, undone = work.history, work.undone
+    return done[-1] if done else "", undone[0] if undone else ""
 
 
 def split_all(work: Refinement, regions: Sequence[int], into: int) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from napari_strata.gui.case import ScanCase
 from napari_strata.gui.edit_section import EditSection
-from napari_strata.gui.editing import reported
+from napari_strata.gui.editing import next_steps, reported
 from napari_strata.gui.list_sections import HistorySection, RegionsSection
 from napari_strata.gui.names import known_names, remember_name
 from napari_strata.refine.refinement import Refinement
@@ -60,7 +60,7 @@ class Lister:
             return
         work = case.work
         self._regions.table.show_regions(work.regions, case.statistics(), case.painter.hidden)
-        self._edits.show_history(work.history[-1] if work.history else "", work.undone[0] if work.undone else "")
+        self._edits.show_history(*next_steps(work))
         self._history.show_steps(work.history, work.undone)
         self._regions.outline.setChecked(case.is_outlined)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QObject, Qt, Signal
@@ -21,7 +21,7 @@ from napari_strata.gui.preferences import default_view
 from napari_strata.gui.ruler import Ruler
 from napari_strata.gui.sections import ScanSection
 from napari_strata.gui.surfaces import RegionSurface, surfaces_body
-from napari_strata.gui.view import PLANES, CanvasOrientation, Plane
+from napari_strata.gui.view import PLANES, CanvasOrientation
 from napari_strata.gui.windows import contrast_limits, default_preset, dragged_window, preset_names
 from napari_strata.volume import Modality, Volume
 
@@ -143,7 +143,7 @@ class Viewing(QObject):
     def show_default_view(self) -> None:
         """Show the view that a person prefers."""
         view = default_view()
-        self._orientation.show_plane(cast(Plane, view) if view in PLANES else "axial")
+        self._orientation.show_plane(view if view in PLANES else "axial")
         if view == "three planes":
             self._section.buttons["planes"].setChecked(True)
 
