@@ -30,7 +30,7 @@ from napari_strata.io.files import write_scan
 from napari_strata.volume import Geometry, Volume
 
 WINDOW = (1500, 940)
-SAVED_WIDTH = 1200
+SAVED_WIDTH = 1100
 JOB_LIMIT_S = 1800
 CT_SHOWN = ("Soft tissue", "Lung", "Bone", "Liver")
 
@@ -51,6 +51,7 @@ class Tour:
     def __init__(self, scan: Path, out: Path, *, propose: Propose | None = None) -> None:
         out.mkdir(parents=True, exist_ok=True)
         self.out = out
+        self.takes_all = False
         self.viewer = open_viewer(scan)
         self.viewer.window.resize(*WINDOW)
         self.panel: StrataPanel = panel(self.viewer)
@@ -75,9 +76,11 @@ class Tour:
         settle(0.5)
         wait_for(lambda: not self.panel.is_busy and self.case.painter.is_settled and self.case.preview.is_settled)
 
-    def shoot(self, name: str, *, canvas_only: bool = False) -> np.ndarray:
+    def shoot(self, name: str, *, canvas_only: bool = False, only_to_look_at: bool = False) -> np.ndarray:
         """Save the window, or give the canvas."""
         settle(1.0)
+        if only_to_look_at and not self.takes_all:
+            return np.zeros((0, 0, 3), np.uint8)
         picture = np.asarray(self.viewer.screenshot(canvas_only=canvas_only, flash=False))[..., :3]
         if not canvas_only:
             save(picture, self.out / f"{name}.png")
@@ -87,7 +90,7 @@ class Tour:
         """Propose, with a picture of the progress."""
         self.panel.proposing.propose.click()
         settle(1.5)
-        self.shoot("progress")
+        self.shoot("progress", only_to_look_at=True)
         wait_for(lambda: self.panel.case is not None and not self.panel.is_busy)
         self.wait()
 
@@ -96,8 +99,7 @@ class Tour:
         self.panel.scan.buttons["planes"].setChecked(True)
         self.panel.viewing.go_to("L 20 P 15 S 10")
         self.wait()
-        for view in self.panel.viewing.planes.views:
-            view.model.fit_to_view()
+        self.panel.viewing.planes.fit()
         self.viewer.fit_to_view()
         self.shoot("three_planes")
         self.panel.scan.buttons["planes"].setChecked(False)
@@ -137,7 +139,7 @@ class Tour:
         self.panel.look.next.click()
         self.wait()
         self.panel.ensureWidgetVisible(self.panel.look)
-        self.shoot("look_next")
+        self.shoot("look_next", only_to_look_at=True)
         self.panel.regions.outline.setChecked(False)
         self.panel.looker.forget()
 
@@ -176,7 +178,7 @@ class Tour:
         """Show the light theme."""
         self.viewer.theme = "light"
         self.panel.orientation.show_plane("coronal")
-        self.shoot("light_theme")
+        self.shoot("light_theme", only_to_look_at=True)
         self.viewer.theme = "dark"
 
     def regions_in_the_middle(self) -> list[int]:
@@ -212,7 +214,7 @@ def save(picture: np.ndarray, path: Path) -> None:
     image = Image.fromarray(picture)
     if image.width > SAVED_WIDTH:
         image = image.resize((SAVED_WIDTH, round(image.height * SAVED_WIDTH / image.width)), Image.Resampling.LANCZOS)
-    image.quantize(192, dither=Image.Dither.NONE).save(path, optimize=True)
+    image.save(path, optimize=True)
     print(path.name)
 
 
@@ -240,9 +242,10 @@ def wait_for(done: Callable[[], bool]) -> None:
             sys.exit("the job did not end")
 
 
-def make_head(scan: Path, out: Path, *, propose: Propose | None = None) -> None:
+def make_head(scan: Path, out: Path, *, propose: Propose | None = None, takes_all: bool = False) -> None:
     """Take the whole tour of a head."""
     tour = Tour(scan, out, propose=propose)
+    tour.takes_all = takes_all
     tour.shoot("axial")
     tour.propose()
     tour.three_planes()
@@ -259,6 +262,8 @@ def make_head(scan: Path, out: Path, *, propose: Propose | None = None) -> None:
 def make_windows(scan: Path, out: Path) -> None:
     """Show a CT in four windows."""
     tour = Tour(scan, out)
+    # where there are lungs, liver and bone
+    tour.viewer.dims.set_current_step(0, round(0.3 * tour.image.data.shape[0]))
     shots = []
     for name in CT_SHOWN:
         tour.panel.viewing.show_window_number(1 + list(CT_WINDOWS_HU).index(name))
@@ -273,8 +278,7 @@ def make_view(scan: Path, out: Path, name: str) -> None:
     tour = Tour(scan, out)
     tour.panel.scan.buttons["planes"].setChecked(True)
     settle(1.0)
-    for view in tour.panel.viewing.planes.views:
-        view.model.fit_to_view()
+    tour.panel.viewing.planes.fit()
     tour.viewer.fit_to_view()
     tour.shoot(name)
     tour.viewer.close()
@@ -299,10 +303,11 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder for the pictures")
     parser.add_argument("--ct", type=Path, help="a CT, shown in four windows")
     parser.add_argument("--thick", type=Path, help="a scan with thick slices, shown to scale")
+    parser.add_argument("--all", action="store_true", help="also the pictures that the guide does not show")
     arguments = parser.parse_args()
     note_tour_seen()
     get_settings().application.confirm_close_window = False
-    make_head(arguments.scan, arguments.out)
+    make_head(arguments.scan, arguments.out, takes_all=arguments.all)
     if arguments.ct is not None:
         make_windows(arguments.ct, arguments.out)
     if arguments.thick is not None:

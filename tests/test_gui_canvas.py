@@ -93,7 +93,10 @@ def test_letters_stand_at_the_edges_and_follow_the_camera_in_3d(make_napari_view
     orientation.show_3d()
     assert letters() == "RLSI"
     viewer.scene.camera.set_view_direction((0, 0, 1), (-1, 0, 0))
-    assert letters() == "APSI"
+    # from the patient's right: the face looks to the right of the screen
+    assert letters() == "PASI"
+    hide_overlays(viewer)
+    assert seen(viewer, "front")[1] > 0.2
     orientation.close()
     assert "strata_left" not in overlays
 

@@ -145,6 +145,11 @@ class LinkedPlanes(QSplitter):
         if event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self.undocked.emit()
 
+    def fit(self) -> None:
+        """Fit the scan into both canvases."""
+        for view in self.views:
+            view.model.fit_to_view()
+
     def close_down(self) -> None:
         """Take both canvases and the crosshair down."""
         self._moving = True

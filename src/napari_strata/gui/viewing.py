@@ -15,6 +15,7 @@ from napari_strata.gui.case import ScanCase
 from napari_strata.gui.editing import reported
 from napari_strata.gui.jobs import JobRunner
 from napari_strata.gui.layers import METADATA_KEY, layer_facts
+from napari_strata.gui.layout import single_shot
 from napari_strata.gui.planes import LinkedPlanes
 from napari_strata.gui.position import position_from_text
 from napari_strata.gui.preferences import default_view
@@ -68,6 +69,7 @@ class Viewing(QObject):
         self._volume: Volume | None = None
         self.ruler = Ruler(viewer)
         self.planes: LinkedPlanes | None = None
+        self._arrange_timer = single_shot(self, 0, self._arrange)
         section.modality_chosen.connect(self._on_modality)
         section.window_chosen.connect(self.show_window)
         section.plane_asked.connect(orientation.show_plane)
@@ -124,21 +126,28 @@ class Viewing(QObject):
             self.planes = LinkedPlanes(self._viewer, self._image)
             self.planes.follow_case(self._case())
             self._viewer.window.add_dock_widget(self.planes, name="Other planes", area="right")
-            self._put_beside_panel()
+            # docks have their sizes only once they were laid out
+            self._arrange_timer.start()
             self.planes.undocked.connect(partial(self._section.buttons["planes"].setChecked, False))
         elif not wanted and self.planes is not None:
             planes, self.planes = self.planes, None
             planes.close_down()
             if planes.parent() is not None:
                 self._viewer.window.remove_dock_widget(planes)
+            panel = dock_of(self._section)
+            if panel is not None and isinstance(panel.parentWidget(), QMainWindow):
+                panel.parentWidget().resizeDocks([panel], [panel.minimumWidth()], Qt.Orientation.Horizontal)
 
-    def _put_beside_panel(self) -> None:
-        """Give the other planes a column of their own between canvas and panel."""
+    def _arrange(self) -> None:
+        """Give the other planes a column of their own between canvas and panel, and fit the scan into them."""
+        if self.planes is None:
+            return
         planes, panel = dock_of(self.planes), dock_of(self._section)
         window = None if planes is None else planes.parentWidget()
         if isinstance(window, QMainWindow) and planes is not None and panel is not None and not panel.isFloating():
             window.splitDockWidget(planes, panel, Qt.Orientation.Horizontal)
-            window.resizeDocks([planes, panel], [420, panel.minimumWidth()], Qt.Orientation.Horizontal)
+            window.resizeDocks([planes, panel], [window.width() // 4, panel.minimumWidth()], Qt.Orientation.Horizontal)
+        self.planes.fit()
 
     def show_default_view(self) -> None:
         """Show the view that a person prefers."""
