@@ -99,8 +99,7 @@ class Tour:
         self.panel.scan.buttons["planes"].setChecked(True)
         self.panel.viewing.go_to("L 20 P 15 S 10")
         self.wait()
-        self.panel.viewing.planes.fit()
-        self.viewer.fit_to_view()
+        settle(1.5)
         self.shoot("three_planes")
         self.panel.scan.buttons["planes"].setChecked(False)
 
@@ -256,6 +255,8 @@ def make_head(scan: Path, out: Path, *, propose: Propose | None = None, takes_al
     tour.keys()
     tour.export()
     tour.light()
+    # nothing of the tour is to be offered when the scan is opened again
+    tour.case.work.end_autosave()
     tour.viewer.close()
 
 
@@ -277,9 +278,7 @@ def make_view(scan: Path, out: Path, name: str) -> None:
     """Show a scan in its three planes."""
     tour = Tour(scan, out)
     tour.panel.scan.buttons["planes"].setChecked(True)
-    settle(1.0)
-    tour.panel.viewing.planes.fit()
-    tour.viewer.fit_to_view()
+    settle(1.5)
     tour.shoot(name)
     tour.viewer.close()
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+from napari.layers import Points
 from napari.utils.notifications import show_info
 
 from napari_strata.errors import StrataError
@@ -17,7 +19,10 @@ from napari_strata.refine.suggestions import Suggestion
 if TYPE_CHECKING:
     import napari.viewer
 
+MARK_NAME = "Strata place"
 _MOST = 30
+_RING_MM = 12.0
+_COLOR = "#ffd75a"
 
 
 class Looker:
@@ -47,6 +52,7 @@ class Looker:
         self._viewer = viewer
         self._require_case = require_case
         self._select = select
+        self._mark: Points | None = None
         self._seen: set[tuple[int, int, int]] = set()
         self._here: tuple[ScanCase, Suggestion] | None = None
         section.next_asked.connect(self.next)
@@ -78,6 +84,9 @@ class Looker:
             self._here[0].accept_keys(False)
         self._here = None
         self._section.show_place("")
+        if self._mark is not None and self._mark in self._viewer.layers:
+            self._viewer.layers.remove(self._mark)
+        self._mark = None
 
     def _go(self, case: ScanCase, found: Sequence[Suggestion]) -> None:
         place = next((one for one in found if one.voxel_zyx not in self._seen), None)
@@ -91,4 +100,25 @@ class Looker:
         case.go_to(place.voxel_zyx)
         self._select(place.region)
         self._section.show_place(f"{case.name_of(place.region)}: {place.reason}")
+        self._show_mark(case, place)
         case.accept_keys(True, {"Space": self.accept})
+
+    def _show_mark(self, case: ScanCase, place: Suggestion) -> None:
+        """Ring the place on the canvas."""
+        points = np.array([case.labels.data_to_world(place.voxel_zyx)])
+        if self._mark is not None and self._mark in self._viewer.layers:
+            self._mark.data = points
+            return
+        active = self._viewer.layers.selection.active
+        self._mark = Points(
+            points,
+            name=MARK_NAME,
+            size=_RING_MM,
+            face_color="transparent",
+            border_color=_COLOR,
+            border_width=0.08,
+            units=("mm", "mm", "mm"),
+            axis_labels=("z", "y", "x"),
+        )
+        self._viewer.add_layer(self._mark)
+        self._viewer.layers.selection.active = active

@@ -10,6 +10,7 @@ from napari.layers import Image, Labels, Vectors
 from napari.qt import QtViewer
 from numpy.typing import NDArray
 from qtpy.QtCore import QEvent, Qt, Signal
+from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QSplitter, QVBoxLayout, QWidget
 
 from napari_strata.gui.case import ScanCase
@@ -38,6 +39,7 @@ class PlaneView(QWidget):
     def __init__(self, image: napari.layers.Image) -> None:
         super().__init__()
         self.model = ViewerModel()
+        self._fit_timer = single_shot(self, 200, self.model.fit_to_view)
         self.canvas = QtViewer(self.model)
         self.canvas.setMinimumSize(180, 140)
         column = QVBoxLayout(self)
@@ -53,6 +55,11 @@ class PlaneView(QWidget):
         self.orientation.set_scan(self.image)
         for overlay in self.orientation.overlays():
             overlay.font_size = 11
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 (Qt's name)
+        """Fit the scan into the plane once the canvas has its new size."""
+        super().resizeEvent(event)
+        self._fit_timer.start()
 
     def show_labels(self, labels: napari.layers.Labels | None) -> None:
         """Show the regions of a labels layer, sharing its array."""
@@ -76,6 +83,7 @@ class PlaneView(QWidget):
 
     def close_down(self) -> None:
         """Take the canvas down."""
+        self._fit_timer.stop()
         self.orientation.close()
         self.model.layers.clear()
         self.canvas.close()
@@ -144,11 +152,6 @@ class LinkedPlanes(QSplitter):
         super().changeEvent(event)
         if event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self.undocked.emit()
-
-    def fit(self) -> None:
-        """Fit the scan into both canvases."""
-        for view in self.views:
-            view.model.fit_to_view()
 
     def close_down(self) -> None:
         """Take both canvases and the crosshair down."""

@@ -70,6 +70,7 @@ class Viewing(QObject):
         self.ruler = Ruler(viewer)
         self.planes: LinkedPlanes | None = None
         self._arrange_timer = single_shot(self, 0, self._arrange)
+        self._fit_timer = single_shot(self, 300, viewer.fit_to_view)
         section.modality_chosen.connect(self._on_modality)
         section.window_chosen.connect(self.show_window)
         section.plane_asked.connect(orientation.show_plane)
@@ -147,7 +148,7 @@ class Viewing(QObject):
         if isinstance(window, QMainWindow) and planes is not None and panel is not None and not panel.isFloating():
             window.splitDockWidget(planes, panel, Qt.Orientation.Horizontal)
             window.resizeDocks([planes, panel], [window.width() // 4, panel.minimumWidth()], Qt.Orientation.Horizontal)
-        self.planes.fit()
+        self._fit_timer.start()
 
     def show_default_view(self) -> None:
         """Show the view that a person prefers."""

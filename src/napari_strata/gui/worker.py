@@ -14,6 +14,7 @@ from napari_strata.export.outputs import SIDECAR_FORMAT, outputs_beside, write_o
 from napari_strata.gui.layers import LayerTuple, case_labels_tuple, image_tuple
 from napari_strata.io.atomic import atomic_path
 from napari_strata.io.files import write
+from napari_strata.proposal.apart import kept_responsive
 from napari_strata.proposal.proposal import Proposal, TreeName
 from napari_strata.refine.recovery import Unfinished
 from napari_strata.refine.refinement import Refinement
@@ -113,9 +114,10 @@ def propose_body(request: ProposalRequest, on_progress: Progress, *, propose: Pr
 
         propose = run_pipeline
     run = request.run
-    proposal = propose(
-        request.volume, settings=request.settings, seed=run.seed, device=run.device, threads=run.threads, on_progress=on_progress
-    )
+    with kept_responsive():
+        proposal = propose(
+            request.volume, settings=request.settings, seed=run.seed, device=run.device, threads=run.threads, on_progress=on_progress
+        )
     on_progress(1, 1, "Cutting the tree")
     work = Refinement(proposal, regions=request.n) if request.tree == "regions" else Refinement(proposal, tissues=request.n)
     return opened(work, on_progress)

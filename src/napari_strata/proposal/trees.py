@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-import higra
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -13,6 +12,7 @@ from scipy.spatial import cKDTree
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
+from napari_strata.proposal.apart import ward_tree
 from napari_strata.proposal.hierarchy import Hierarchy, hierarchy_from_merges
 from napari_strata.proposal.supervoxels import one_openmp_thread
 
@@ -156,21 +156,16 @@ def _ward_on_graph(
     vectors: NDArray[np.float32], sizes: NDArray[np.integer], edges: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Run Ward's criterion over a connected graph."""
-    graph = higra.UndirectedGraph(len(vectors))
-    graph.add_edges(edges[:, 0], edges[:, 1])
-    tree, altitudes = higra.binary_partition_tree_ward_linkage(
-        graph, np.ascontiguousarray(vectors, np.float64), np.ascontiguousarray(sizes, np.float64), altitude_correction="max"
-    )
-    return _merges_of(tree, altitudes, len(vectors))
+    parents, altitudes = ward_tree(np.ascontiguousarray(vectors, np.float64), np.ascontiguousarray(sizes, np.float64), edges)
+    return _merges_of(parents, altitudes, len(vectors))
 
 
-def _merges_of(tree: higra.Tree, altitudes: NDArray[np.float64], n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Turn a higra tree into rows of two children, in order of height."""
-    parents = tree.parents()
-    inner = np.arange(n, tree.num_vertices())
+def _merges_of(parents: NDArray[np.int64], altitudes: NDArray[np.float64], n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Turn the parents of a tree into rows of two children, in order of height."""
+    inner = np.arange(n, len(parents))
     order = np.argsort(altitudes[inner], kind="stable")
-    number = np.arange(tree.num_vertices())
-    number[inner[order]] = np.arange(n, tree.num_vertices())
+    number = np.arange(len(parents))
+    number[inner[order]] = np.arange(n, len(parents))
     children = np.argsort(number[parents[:-1]], kind="stable")
     return number[children].reshape(-1, 2), altitudes[inner][order]
 
@@ -195,10 +190,8 @@ def _ward_over_codes(
     first, second = np.triu_indices(len(used), 1)
     outer, heights = (np.empty((0, 2), np.int64), np.empty(0))
     if len(used) > 1:
-        graph = higra.UndirectedGraph(len(used))
-        graph.add_edges(first, second)
-        tree, altitudes = higra.binary_partition_tree_ward_linkage(graph, centers, weight, altitude_correction="max")
-        outer, heights = _merges_of(tree, altitudes, len(used))
+        parents, altitudes = ward_tree(centers, weight.astype(np.float64), np.stack([first, second], axis=1))
+        outer, heights = _merges_of(parents, altitudes, len(used))
     shift = n + len(inner_merges) - len(used)
     outer = np.where(outer < len(used), tops[np.minimum(outer, len(used) - 1)], outer + shift)
     low = np.linspace(0.0, 1e-3, len(inner_merges)) * (heights[0] if len(heights) else 1.0)
