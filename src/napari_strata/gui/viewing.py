@@ -97,6 +97,8 @@ class Viewing(QObject):
     def close(self) -> None:
         """Take everything off the viewer that hangs on it."""
         self.show_planes(False)
+        self._arrange_timer.stop()
+        self._fit_timer.stop()
 
     def show_window(self, preset: str) -> None:
         """Set the grey-value window to a preset."""
@@ -132,6 +134,7 @@ class Viewing(QObject):
             self.planes.undocked.connect(partial(self._section.buttons["planes"].setChecked, False))
         elif not wanted and self.planes is not None:
             planes, self.planes = self.planes, None
+            self._fit_timer.start()
             planes.close_down()
             if planes.parent() is not None:
                 self._viewer.window.remove_dock_widget(planes)
