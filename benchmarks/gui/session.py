@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QCoreApplication, QEventLoop, QTimer
+from qtpy.QtCore import QCoreApplication, QEventLoop, QThreadPool, QTimer
 
 from napari_strata.gui.case import ScanCase
 from napari_strata.gui.layers import is_scan
@@ -346,6 +346,8 @@ def main() -> None:
             tables.append(markdown(scan, session.rows, same))
             print(tables[-1], flush=True)
             assert any(is_scan(layer) for layer in viewer.layers)
+            # a proposal that was let go ends by itself; napari waits for it when it quits, and so does this
+            QThreadPool.globalInstance().waitForDone(120_000)
             viewer.close()
     if arguments.markdown:
         arguments.markdown.write_text("\n".join(tables), encoding="utf-8")
