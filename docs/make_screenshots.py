@@ -1,27 +1,38 @@
-"""Drive the real plugin on a scan and save what the window shows, for the guide and to be looked at.
+"""Drive the real plugin and save what the window shows, for the guide and to be looked at.
 
-Run it under a display, for example: xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_screenshots.py SCAN docs/images
+xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_screenshots.py HEAD docs/images --ct sample_scans/chest_ct.nii.gz \
+        --thick sample_scans/thick_t2.nii.gz
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from napari.settings import get_settings
+from PIL import Image
 from qtpy.QtCore import QCoreApplication, QElapsedTimer
+from qtpy.QtWidgets import QWidget
 from scipy import ndimage as ndi
 
+import napari_strata as strata
 from napari_strata.gui.case import ScanCase
 from napari_strata.gui.contributions import open_viewer, panel
+from napari_strata.gui.help import HelpOverlay, note_tour_seen
 from napari_strata.gui.panel import StrataPanel
+from napari_strata.gui.windows import CT_WINDOWS_HU
 from napari_strata.gui.worker import Propose
+from napari_strata.io.files import write_scan
+from napari_strata.volume import Geometry, Volume
 
 WINDOW = (1500, 940)
+SAVED_WIDTH = 1100
 JOB_LIMIT_S = 1800
+CT_SHOWN = ("Soft tissue", "Lung", "Bone", "Liver")
 
 
 class Tour:
@@ -40,6 +51,7 @@ class Tour:
     def __init__(self, scan: Path, out: Path, *, propose: Propose | None = None) -> None:
         out.mkdir(parents=True, exist_ok=True)
         self.out = out
+        self.takes_all = False
         self.viewer = open_viewer(scan)
         self.viewer.window.resize(*WINDOW)
         self.panel: StrataPanel = panel(self.viewer)
@@ -48,6 +60,7 @@ class Tour:
         self.image = self.viewer.layers[0]
         self.viewer.canvas.overlays.scale_bar.visible = True
         settle(0.5)
+        self.viewer.fit_to_view()
 
     @property
     def case(self) -> ScanCase:
@@ -57,68 +70,120 @@ class Tour:
             sys.exit("no proposal was made; see the message above")
         return case
 
-    def shoot(self, name: str) -> None:
-        """Save the whole window."""
-        settle(1.0)
-        self.viewer.screenshot(str(self.out / f"{name}.png"), canvas_only=False, flash=False)
-        print(f"{name}.png")
+    def wait(self) -> None:
+        """Wait until nothing is under way, and all of it is shown."""
+        wait_for(lambda: not self.panel.is_busy)
+        settle(0.5)
+        wait_for(lambda: not self.panel.is_busy and self.case.painter.is_settled and self.case.preview.is_settled)
 
-    def planes(self) -> None:
-        """Show the scan in its three planes and in 3D."""
-        for plane in ("axial", "coronal", "sagittal"):
-            self.panel.orientation.show_plane(plane)  # type: ignore[arg-type]
-            self.shoot(plane)
-        self.panel.orientation.show_3d()
-        self.shoot("volume")
-        self.panel.orientation.show_plane("axial")
+    def shoot(self, name: str, *, canvas_only: bool = False, only_to_look_at: bool = False) -> np.ndarray:
+        """Save the window, or give the canvas."""
+        settle(1.0)
+        if only_to_look_at and not self.takes_all:
+            return np.zeros((0, 0, 3), np.uint8)
+        picture = np.asarray(self.viewer.screenshot(canvas_only=canvas_only, flash=False))[..., :3]
+        if not canvas_only:
+            save(picture, self.out / f"{name}.png")
+        return picture
 
     def propose(self) -> None:
         """Propose, with a picture of the progress."""
         self.panel.proposing.propose.click()
-        settle(0.3)
-        self.shoot("progress")
-        wait_for(lambda: not self.panel.jobs.is_running)
+        settle(1.5)
+        self.shoot("progress", only_to_look_at=True)
+        wait_for(lambda: self.panel.case is not None and not self.panel.is_busy)
+        self.wait()
 
-    def granularities(self) -> None:
-        """Show three granularities."""
-        for name, tree, n in (("coarse", "tissues", 4), ("medium", "tissues", 12), ("fine", "regions", 150)):
-            button = self.panel.granularity.tissues if tree == "tissues" else self.panel.granularity.regions
-            button.click()
-            self.panel.granularity.count.setValue(n)
-            self.shoot(f"proposal_{name}")
-        self.panel.granularity.tissues.click()
-        self.panel.granularity.count.setValue(8)
+    def three_planes(self) -> None:
+        """Show the regions in three planes with a crosshair."""
+        self.panel.scan.buttons["planes"].setChecked(True)
+        self.panel.viewing.go_to("L 20 P 15 S 10")
+        self.wait()
+        settle(1.5)
+        self.shoot("three_planes")
+        self.panel.scan.buttons["planes"].setChecked(False)
 
     def correct(self) -> None:
-        """Merge, scribble and undo, with the panel's own buttons."""
-        settle(0.5)
+        """Merge, stroke, look at the preview, take it, and show the history."""
         middle = self.regions_in_the_middle()
         self.panel.table.select(middle[:2])
-        self.shoot("before_merge")
         self.panel.edits.merge.click()
-        self.shoot("after_merge")
+        self.wait()
+        self.panel.table.rename_asked.emit(middle[0], "Left-Cerebral-White-Matter")
+        self.wait()
         self.stroke(middle[2])
-        self.shoot("strokes")
+        self.wait()
+        self.shoot("preview")
         self.panel.edits.apply.click()
         self.panel.edits.tools["select"].click()
+        self.wait()
+        self.panel.history.expand()
+        settle(0.3)
+        self.panel.ensureWidgetVisible(self.panel.history)
         self.shoot("after_scribbles")
-        for _ in range(2):
-            self.panel.edits.undo.click()
-        self.shoot("after_undo")
+        self.panel.history.collapse()
 
     def explain(self) -> None:
-        """Ask why a region is one, with each map."""
+        """Ask why a region is one."""
         self.panel.table.select(self.regions_in_the_middle()[:1])
-        for question, button in self.panel.explaining.buttons.items():
-            button.click()
-            wait_for(lambda: not self.panel.jobs.is_running)
-            self.shoot(f"explain_{question}")
-            if question != "card":
-                self.viewer.layers[-1].visible = False
+        for question in ("card", "similarity"):
+            self.panel.explaining.buttons[question].click()
+            self.wait()
+        self.shoot("explain")
+        self.viewer.layers[-1].visible = False
+
+    def look(self) -> None:
+        """Go to a place worth a look, with regions as outlines."""
+        self.panel.regions.outline.setChecked(True)
+        self.panel.look.next.click()
+        self.wait()
+        self.panel.ensureWidgetVisible(self.panel.look)
+        self.shoot("look_next", only_to_look_at=True)
+        self.panel.regions.outline.setChecked(False)
+        self.panel.looker.forget()
+
+    def surfaces(self) -> None:
+        """Show two regions as surfaces."""
+        self.panel.table.select(self.regions_in_the_middle()[1:3])
+        self.panel.scan.buttons["surfaces"].click()
+        self.wait()
+        self.shoot("surfaces")
+        for layer in [layer for layer in self.viewer.layers if layer.name.endswith(" surface")]:
+            self.viewer.layers.remove(layer)
+        self.case.labels.visible = True
+        self.panel.orientation.show_plane("axial")
+
+    def keys(self) -> None:
+        """Show the list of keys."""
+        overlay = HelpOverlay(self.panel)
+        overlay.show()
+        settle(0.5)
+        grab(overlay, self.out / "keys.png")
+        overlay.close()
+
+    def export(self) -> None:
+        """Export, open the file again, and look whether it lies where it lay."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "labels.nii.gz"
+            self.panel.export_to(path)
+            self.wait()
+            before = np.asarray(self.case.labels.data)
+            (layer,) = self.viewer.open(str(path), plugin="napari-strata")
+            if not (np.array_equal(np.asarray(layer.data), before) and np.allclose(layer.extent.world, self.case.labels.extent.world)):
+                sys.exit("the exported labels do not lie where they lay on the screen")
+            self.viewer.layers.remove(layer)
+
+    def light(self) -> None:
+        """Show the light theme."""
+        self.viewer.theme = "light"
+        self.panel.orientation.show_plane("coronal")
+        self.shoot("light_theme", only_to_look_at=True)
+        self.viewer.theme = "dark"
 
     def regions_in_the_middle(self) -> list[int]:
-        """Give the regions on screen, largest first."""
-        labels = np.asarray(self.case.labels.data)[self.slice_index()]
+        """Give the regions of the slice on screen, largest first."""
+        index = self.slice_index()
+        labels = self.case.work.labels_in((slice(index, index + 1), *self.case.painter.whole_box[1:]))
         counts = np.bincount(labels.ravel())
         counts[0] = 0
         return [int(number) for number in np.argsort(-counts) if counts[number]][:4]
@@ -138,25 +203,24 @@ class Tour:
         depth = ndi.distance_transform_edt(inside)
         down, across = np.unravel_index(int(depth.argmax()), depth.shape)
         reach = int(depth.max())
-        for step in range(-reach, reach + 1):
-            layer.paint((index, int(down), int(across) + step), layer.selected_label)
+        with layer.block_history():
+            for step in range(-reach, reach + 1):
+                layer.paint((index, int(down), int(across) + step), layer.selected_label)
 
-    def export(self) -> None:
-        """Export and open the file again."""
-        path = self.out / "labels.nii.gz"
-        self.panel.export_to(path)
-        wait_for(lambda: not self.panel.jobs.is_running)
-        self.case.labels.visible = False
-        self.viewer.open(str(path), plugin="napari-strata")
-        self.panel.orientation.show_plane("coronal")
-        self.shoot("exported_opened_again")
 
-    def light(self) -> None:
-        """Show the light theme."""
-        self.viewer.theme = "light"
-        self.panel.orientation.show_plane("axial")
-        self.shoot("light_theme")
-        self.viewer.theme = "dark"
+def save(picture: np.ndarray, path: Path) -> None:
+    """Save a picture no wider than the guide shows it."""
+    image = Image.fromarray(picture)
+    if image.width > SAVED_WIDTH:
+        image = image.resize((SAVED_WIDTH, round(image.height * SAVED_WIDTH / image.width)), Image.Resampling.LANCZOS)
+    image.save(path, optimize=True)
+    print(path.name)
+
+
+def grab(widget: QWidget, path: Path) -> None:
+    """Save one widget."""
+    widget.grab().save(str(path))
+    print(path.name)
 
 
 def settle(seconds: float) -> None:
@@ -177,27 +241,78 @@ def wait_for(done: Callable[[], bool]) -> None:
             sys.exit("the job did not end")
 
 
-def make_screenshots(scan: Path, out: Path, *, propose: Propose | None = None) -> None:
-    """Take the whole tour."""
-    get_settings().application.confirm_close_window = False
+def make_head(scan: Path, out: Path, *, propose: Propose | None = None, takes_all: bool = False) -> None:
+    """Take the whole tour of a head."""
     tour = Tour(scan, out, propose=propose)
-    tour.planes()
+    tour.takes_all = takes_all
+    tour.shoot("axial")
     tour.propose()
-    tour.granularities()
+    tour.three_planes()
     tour.explain()
+    tour.look()
     tour.correct()
+    tour.surfaces()
+    tour.keys()
     tour.export()
     tour.light()
+    # nothing of the tour is to be offered when the scan is opened again
+    tour.case.work.end_autosave()
     tour.viewer.close()
+
+
+def make_windows(scan: Path, out: Path) -> None:
+    """Show a CT in four windows."""
+    tour = Tour(scan, out)
+    # where there are lungs, liver and bone
+    tour.viewer.dims.set_current_step(0, round(0.3 * tour.image.data.shape[0]))
+    shots = []
+    for name in CT_SHOWN:
+        tour.panel.viewing.show_window_number(1 + list(CT_WINDOWS_HU).index(name))
+        tour.viewer.canvas.overlays.text.text, tour.viewer.canvas.overlays.text.visible = name, True
+        shots.append(tour.shoot(name, canvas_only=True))
+    save(np.vstack([np.hstack(shots[:2]), np.hstack(shots[2:])]), out / "ct_windows.png")
+    tour.viewer.close()
+
+
+def make_view(scan: Path, out: Path, name: str) -> None:
+    """Show a scan in its three planes."""
+    tour = Tour(scan, out)
+    tour.panel.scan.buttons["planes"].setChecked(True)
+    settle(1.5)
+    tour.shoot(name)
+    tour.viewer.close()
+
+
+def make_oblique(scan: Path, out: Path, folder: Path) -> None:
+    """Show the same scan as if the patient had lain aslant: the affine is turned by 20 degrees about two axes."""
+    volume = strata.read(scan)
+    turn = np.deg2rad(20)
+    about_x = np.array([[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]])
+    about_z = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    affine = np.array(volume.geometry.affine)
+    affine[:3] = about_z @ about_x @ affine[:3]
+    tilted = Volume(np.asarray(volume.data), Geometry(volume.geometry.shape_zyx, affine), volume.modality, name="oblique")
+    make_view(write_scan(tilted, folder / "oblique.nii.gz"), out, "oblique")
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scan", type=Path, help="a scan file or a DICOM folder")
+    parser.add_argument("scan", type=Path, help="a head: a scan file or a DICOM folder")
     parser.add_argument("out", type=Path, help="folder for the pictures")
+    parser.add_argument("--ct", type=Path, help="a CT, shown in four windows")
+    parser.add_argument("--thick", type=Path, help="a scan with thick slices, shown to scale")
+    parser.add_argument("--all", action="store_true", help="also the pictures that the guide does not show")
     arguments = parser.parse_args()
-    make_screenshots(arguments.scan, arguments.out)
+    note_tour_seen()
+    get_settings().application.confirm_close_window = False
+    make_head(arguments.scan, arguments.out, takes_all=arguments.all)
+    if arguments.ct is not None:
+        make_windows(arguments.ct, arguments.out)
+    if arguments.thick is not None:
+        make_view(arguments.thick, arguments.out, "thick_slices")
+    with tempfile.TemporaryDirectory() as folder:
+        make_oblique(arguments.scan, arguments.out, Path(folder))
 
 
 if __name__ == "__main__":

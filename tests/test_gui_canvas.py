@@ -75,7 +75,7 @@ def test_planes_are_upright_with_the_patients_left_on_the_right(make_napari_view
         assert seen(viewer, up)[0] < -0.2
 
 
-def test_letters_stand_at_the_edges_in_2d_and_go_in_3d(make_napari_viewer_proxy):
+def test_letters_stand_at_the_edges_and_follow_the_camera_in_3d(make_napari_viewer_proxy):
     viewer, orientation = marked_viewer(make_napari_viewer_proxy)
     overlays = viewer.canvas.overlays
 
@@ -89,8 +89,14 @@ def test_letters_stand_at_the_edges_in_2d_and_go_in_3d(make_napari_viewer_proxy)
     viewer.dims.transpose()
     assert letters() == "SIAP"
     assert all(overlays[f"strata_{edge}"].visible for edge in ("left", "right", "top", "bottom"))
-    viewer.dims.ndisplay = 3
-    assert not any(overlays[f"strata_{edge}"].visible for edge in ("left", "right", "top", "bottom"))
+    orientation.show_plane("axial")
+    orientation.show_3d()
+    assert letters() == "RLSI"
+    viewer.scene.camera.set_view_direction((0, 0, 1), (-1, 0, 0))
+    # from the patient's right: the face looks to the right of the screen
+    assert letters() == "PASI"
+    hide_overlays(viewer)
+    assert seen(viewer, "front")[1] > 0.2
     orientation.close()
     assert "strata_left" not in overlays
 
@@ -113,6 +119,7 @@ def test_napari_own_3d_button_gives_the_same_view(make_napari_viewer_proxy):
     viewer.dims.order = (1, 0, 2)
     viewer.dims.ndisplay = 3
     viewer.fit_to_view()
+    hide_overlays(viewer)
     assert seen(viewer, "left")[1] > 0.2
     assert seen(viewer, "head")[0] < -0.2
     assert seen(viewer, "front") is not None

@@ -133,6 +133,7 @@ class TestWindow:
         assert panel.case is not None
         assert len(window.layers) == 2
         contributions.undo(window)
+        panel.settle()
         assert len(panel.case.work.regions) == 4
         np.testing.assert_array_equal(np.asarray(panel.case.labels.data), panel.case.work.labels)
 

@@ -40,12 +40,12 @@ def proposed(make_napari_viewer_proxy, qtbot):
     qtbot.waitUntil(lambda: panel.case is not None, timeout=20000)
     yield viewer, panel
     panel.jobs.cancel()
-    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
+    qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
 
 
 def ask(panel, qtbot, question):
     panel.explaining.buttons[question].click()
-    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
+    qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
 
 
 def map_of(viewer, question):
@@ -64,7 +64,7 @@ def test_a_click_on_a_mark_moves_slider_count_and_regions_there(proposed, tree):
     before = None
     for mark in marks:
         section.marks.buttons[mark].click()
-        panel.cut_now()
+        panel.settle()
         assert (panel.case.work.tree, panel.case.work.granularity, section.count.value()) == (tree, mark, mark)
         assert before is None or section.slider.value() > before
         before = section.slider.value()
@@ -95,6 +95,7 @@ def test_why_says_what_holds_a_region_together(proposed, qtbot):
     ask(panel, qtbot, "card")
     assert panel.explaining.answer.text()
     panel.edit("split")
+    panel.settle()
     assert not panel.explaining.answer.text()
 
 

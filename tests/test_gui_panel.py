@@ -81,16 +81,17 @@ def test_the_slider_cuts_and_the_table_and_colours_follow(proposed, qtbot):
     for row in panel.case.work.regions:
         np.testing.assert_allclose(panel.case.labels.get_color(row.id)[:3] * 255, row.color, atol=1)
     panel.granularity.slider.setValue(0)
-    panel.cut_now()
+    panel.settle()
     assert panel.case.work.granularity == 1
 
 
-def test_volumes_in_the_table_add_up_to_the_scan(proposed):
+def test_volumes_and_brightness_in_the_table_are_those_of_the_voxels(proposed):
     _, panel = proposed
-    volumes = panel.case.volumes_ml()
-    labels = shown(panel)
-    for region, volume_ml in volumes.items():
-        assert volume_ml == pytest.approx((labels == region).sum() * 2 / 1000)
+    labels, grey = shown(panel), panel.volume.data
+    for region, facts in panel.case.statistics().items():
+        inside = grey[labels == region]
+        assert facts.volume_ml == pytest.approx(inside.size * 2 / 1000)
+        assert (facts.mean, facts.sd) == (pytest.approx(inside.mean(), rel=1e-4), pytest.approx(inside.std(), rel=1e-3))
 
 
 def test_merge_keeps_the_first_selected_and_undo_gives_everything_back(proposed):
@@ -187,11 +188,13 @@ def test_names_colours_and_locks_are_edited_in_the_table(proposed):
     panel.table.rename_asked.emit(region, "liver")
     panel.table.recolor_asked.emit(region, (1, 2, 3))
     panel.table.lock_asked.emit(region, True)
+    panel.settle()
     row = next(row for row in panel.case.work.regions if row.id == region)
     assert (row.name, row.color, row.locked) == ("liver", (1, 2, 3), True)
     np.testing.assert_allclose(panel.case.labels.get_color(region)[:3] * 255, (1, 2, 3), atol=1)
     panel.table.select([region])
     panel.edit("split")
+    panel.settle()
     assert "locked" in messages()
 
 

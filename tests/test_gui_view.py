@@ -65,7 +65,7 @@ def test_the_position_is_given_in_the_patient_with_the_value():
 
 
 def test_ct_presets_are_in_hounsfield_units_and_mr_presets_follow_the_scan():
-    assert preset_names("ct") == ("Soft tissue", "Brain", "Lung", "Bone", "Liver")
+    assert preset_names("ct") == ("Soft tissue", "Brain", "Lung", "Bone", "Liver", "Mediastinum", "Angiography")
     assert contrast_limits(np.zeros((2, 2, 2)), "ct", "Lung") == (-1350, 150)
     data = np.zeros((20, 20, 20), np.float32)
     data[5:15, 5:15, 5:15] = np.linspace(100, 200, 1000).reshape(10, 10, 10)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_strata.errors import EditError
+from napari_strata.gui.hand_paint import paint_from_event
 from napari_strata.gui.layers import matching_grid_kwargs, region_colormap
 from napari_strata.volume import BACKGROUND, Geometry, Region
 
@@ -16,10 +18,12 @@ if TYPE_CHECKING:
     import napari.viewer
 
 STROKES_NAME = "Strata strokes"
-_NEW = 1
-"""Strokes for a region that does not exist yet are stored as this: its id is only known once they are taken."""
-_SHIFT = 2
-"""A stroke for region r is stored as r + 2, so that strokes for background can be seen and `_NEW` is nobody's."""
+_NEW, _BACKGROUND, _FIRST = 1, 2, 3
+"""What strokes for a region that does not exist yet, for background and for the first region that is stroked are stored as.
+
+The layer holds a number per stroked region and not the region's id: with 256 numbers napari makes its colours in no time.
+"""
+_MOST = 255
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,11 +58,16 @@ class Brush:
     def __init__(self, viewer: napari.viewer.Viewer, reference: napari.layers.Layer, geometry: Geometry) -> None:
         self._viewer = viewer
         self.layer = viewer.add_labels(
-            np.zeros(geometry.shape_zyx, np.uint16),
+            np.zeros(geometry.shape_zyx, np.uint8),
             name=STROKES_NAME,
             opacity=0.9,
             **matching_grid_kwargs(reference, geometry),
         )
+        self._slots: dict[int | None, int] = {None: _NEW, BACKGROUND: _BACKGROUND}
+        self._colors: dict[int, tuple[int, int, int]] = {}
+        self._touched: list[NDArray[np.int64]] = []
+        self._is_fully_known = True
+        self.layer.events.paint.connect(self._on_paint)
 
     @property
     def is_present(self) -> bool:
@@ -67,13 +76,14 @@ class Brush:
 
     def pick_up(self, region: int | None, regions: tuple[Region, ...], *, size: int) -> None:
         """Make the layer active with a brush of `size` voxels for `region`, None for a new one."""
-        shown = {row.id + _SHIFT: row for row in regions}
-        rows = [Region(value, row.name, row.color) for value, row in shown.items()]
-        rows += [Region(BACKGROUND + _SHIFT, "background", (255, 255, 255)), Region(_NEW, "new region", (255, 255, 0))]
-        if max(shown, default=0) >= 2**16 and self.layer.data.dtype.itemsize == 2:
-            self.layer.data = np.asarray(self.layer.data).astype(np.uint32)
-        self.layer.colormap = region_colormap(rows)
-        self.layer.selected_label = _NEW if region is None else region + _SHIFT
+        slot = self._slot(region)
+        rows = {row.id: row for row in regions}
+        colors = {_NEW: (255, 255, 0), _BACKGROUND: (255, 255, 255)}
+        colors |= {number: rows[one].color for one, number in self._slots.items() if one in rows and number >= _FIRST}
+        if colors != self._colors:
+            self._colors = colors
+            self.layer.colormap = region_colormap(Region(number, "", color) for number, color in colors.items())
+        self.layer.selected_label = slot
         self.layer.brush_size = size
         self.layer.mode = "paint"
         self._viewer.layers.selection.active = self.layer
@@ -85,18 +95,46 @@ class Brush:
     def strokes(self) -> tuple[Strokes, ...]:
         """Give the strokes, one entry per region; those for a new region come last."""
         data = self.layer.data
-        flat = np.flatnonzero(data)
+        touched = np.unique(np.concatenate(self._touched)) if self._touched else np.empty(0, np.int64)
+        flat = touched if self._is_fully_known else np.flatnonzero(data)
+        values = data.reshape(-1)[flat]
+        flat, values = flat[values > 0], values[values > 0]
+        self._touched, self._is_fully_known = [flat], True
         if len(flat) == 0:
             return ()
-        values = data.reshape(-1)[flat]
         voxels = np.stack(np.unravel_index(flat, data.shape), axis=1)
-        stored = sorted(np.unique(values).tolist(), key=lambda value: (value == _NEW, value))
-        return tuple(Strokes(None if value == _NEW else value - _SHIFT, voxels[values == value]) for value in stored)
+        regions = {number: one for one, number in self._slots.items()}
+        stored = sorted((value for value in np.unique(values).tolist() if value in regions), key=lambda value: (value == _NEW, value))
+        return tuple(Strokes(regions[value], voxels[values == value]) for value in stored)
 
     def erase(self, strokes: Strokes) -> None:
         """Take strokes off the layer."""
         self.layer.data[tuple(strokes.voxels.T)] = 0
         self.layer.refresh(extent=False)
+
+    def clear(self) -> None:
+        """Take every stroke off the layer."""
+        for strokes in self.strokes():
+            self.erase(strokes)
+
+    def _slot(self, region: int | None) -> int:
+        """Give the number that strokes for a region are stored as; numbers of regions that are no longer stroked are used again."""
+        if region not in self._slots:
+            used = {self._slots[one.region] for one in self.strokes()} if len(self._slots) >= _MOST else set(self._slots.values())
+            free = next((number for number in range(_FIRST, _MOST + 1) if number not in used), None)
+            if free is None:
+                raise EditError("Strokes for so many regions wait already. Take them with Update first.")
+            self._slots = {one: number for one, number in self._slots.items() if number != free}
+            self._slots[region] = free
+        return self._slots[region]
+
+    def _on_paint(self, event: Any) -> None:
+        """Remember which voxels were written, so that strokes are found without a look at the whole scan."""
+        painted = paint_from_event(getattr(event, "value", None), self.layer.data.shape)
+        if painted is None:
+            self._is_fully_known = False
+        else:
+            self._touched.append(painted.flat)
 
     def remove(self) -> None:
         """Take the layer away."""

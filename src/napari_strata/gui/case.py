@@ -2,27 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from qtpy.QtCore import QObject
+from napari.utils.notifications import show_error, show_warning
+from numpy.typing import NDArray
+from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_strata.errors import EditError
-from napari_strata.gui.brush import Brush
+from napari_strata.errors import CaseError, EditError
+from napari_strata.gui.brush import Brush, Strokes
+from napari_strata.gui.edit_queue import EditQueue
+from napari_strata.gui.hand_paint import HandPaint, paint_from_event
 from napari_strata.gui.hooks import ViewerHooks
-from napari_strata.gui.layers import METADATA_KEY, is_scan, layer_facts
+from napari_strata.gui.layers import METADATA_KEY, LayerTuple, is_scan, layer_facts, roomy_dtype
 from napari_strata.gui.painter import LabelsPainter
+from napari_strata.gui.preferences import autosave_folder
+from napari_strata.gui.previewing import StrokePreview
 from napari_strata.refine.owner import Scope
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.refinement import Change, Refinement
+from napari_strata.refine.statistics import RegionStatistics
 
 if TYPE_CHECKING:
     import napari.layers
     import napari.viewer
 
+Ending = Literal["leave", "keep", "discard"]
+OUTLINE_PIXELS = 2
+_LOOK_MS = 300
+"""How long after the last event the plane on screen is compared with the refinement."""
 
-class ScanCase:
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Absorbed:
+    """What was taken over from other tools.
+
+    Parameters
+    ----------
+    voxels : (n, 3) int64 array
+        Every voxel that they wrote.
+    refusals : tuple of str
+        Why some of it could not be taken.
+    """
+
+    voxels: NDArray[np.int64]
+    refusals: tuple[str, ...]
+
+
+class ScanCase(QObject):
     """Ties an image layer to a refinement and to the layers that show it.
+
+    Edits run in a thread, in the order in which they were asked for; `changed` tells of them in the GUI thread.
 
     Parameters
     ----------
@@ -36,7 +69,12 @@ class ScanCase:
         Ends the painting with it.
     labels : napari.layers.Labels or None
         A layer that shows the refinement already; None adds one.
+    made : LayerTuple or None
+        The layer to add, where it was made outside the GUI thread.
     """
+
+    changed = Signal(object)
+    """Emitted with a `Change` after every edit, undo and redo, in the GUI thread."""
 
     def __init__(
         self,
@@ -45,14 +83,29 @@ class ScanCase:
         work: Refinement,
         parent: QObject,
         labels: napari.layers.Labels | None = None,
+        made: LayerTuple | None = None,
     ) -> None:
+        super().__init__(parent)
         self._viewer = viewer
         self.image = image
         self.work = work
-        self.painter = LabelsPainter(viewer, image, work, parent, labels)
+        self.queue = EditQueue(self)
+        self.painter = LabelsPainter(viewer, image, work, self, labels, made)
+        self.preview = StrokePreview(viewer, self.queue, work, self)
         self.brush: Brush | None = None
         self.hooks = ViewerHooks(viewer)
+        self._look_timer = QTimer(self)
+        self._look_timer.setSingleShot(True)
+        self._look_timer.setInterval(_LOOK_MS)
+        self._look_timer.timeout.connect(self._look_for_other_hands)
+        self._unsubscribe = work.on_change(lambda change: self.queue.post(partial(self._show, change)))
+        self._waiting_keys = ViewerHooks(viewer)
+        self._is_prepared = False
+        self._told: str | None = None
+        self.queue.submit(work.prepare, self._on_prepared)
+        self.queue.submit(partial(begin_autosave, work, autosave_folder()), self._tell)
         self.mark_layers()
+        self._watch_labels()
 
     @property
     def labels(self) -> napari.layers.Labels:
@@ -69,6 +122,48 @@ class ScanCase:
         """Whether something was done that no case file holds."""
         return bool(self.work.history) and self.work.history != layer_facts(self.image).get("saved")
 
+    @property
+    def is_outlined(self) -> bool:
+        """Whether regions are drawn as outlines."""
+        return bool(self.labels.contour)
+
+    def show_outline(self, wanted: bool) -> None:
+        """Draw regions as outlines, or filled."""
+        if wanted != self.is_outlined:
+            self.labels.contour = OUTLINE_PIXELS if wanted else 0
+
+    def go_to(self, voxel_zyx: Sequence[float]) -> None:
+        """Show the planes through a voxel (z, y, x)."""
+        dims = self._viewer.dims
+        dims.set_point(range(dims.ndim - 3, dims.ndim), [float(at) for at in self.labels.data_to_world(voxel_zyx)])
+        if dims.ndisplay == 2:
+            world = np.asarray(self.labels.data_to_world(voxel_zyx))
+            camera, canvas = self._viewer.scene.camera, self._viewer.canvas.size
+            middle, wanted = np.asarray(camera.center)[-2:], world[[axis - (dims.ndim - 3) for axis in dims.displayed]]
+            # the view is left where it is as long as the place can be seen
+            if (np.abs(wanted - middle) > 0.45 * np.asarray(canvas) / camera.zoom).any():
+                camera.center = (camera.center[0], float(wanted[0]), float(wanted[1]))
+
+    def accept_keys(self, wanted: bool, keys: Mapping[str, Callable[[], None]] | None = None) -> None:
+        """Bind keys for as long as something waits for a person's yes; after that they are napari's again."""
+        self._waiting_keys.remove()
+        if wanted and keys:
+            self._waiting_keys.on_keys(self._viewer, keys.items())
+
+    def statistics(self) -> Mapping[int, RegionStatistics]:
+        """Measure every region in use; nothing as long as the sums behind it are not made."""
+        return self.work.statistics() if self._is_prepared and self.is_shown else {}
+
+    def submit(self, act: Callable[[], Any], on_done: Callable[[Any], None] | None = None) -> None:
+        """Run an edit in the thread when its turn comes, then `on_done(result)` in the GUI thread."""
+        self.preview.drop()
+        self.queue.submit(act, on_done)
+
+    def finish(self) -> None:
+        """Wait until every edit is done and shown."""
+        self.queue.finish()
+        self.painter.finish()
+
     def note_saved(self, history: tuple[str, ...]) -> None:
         """Remember the history that a case file holds."""
         self.image.metadata[METADATA_KEY] = {**layer_facts(self.image), "saved": history}
@@ -81,18 +176,35 @@ class ScanCase:
         """Bring a deleted labels layer back."""
         self.painter.restore()
         self.mark_layers()
+        self._watch_labels()
 
     def unmark_layers(self) -> None:
         """Forget the refinement: another one takes its place."""
         for layer in (self.labels, self.image):
             layer.metadata[METADATA_KEY] = {key: fact for key, fact in layer_facts(layer).items() if key not in ("work", "saved")}
 
-    def close(self) -> None:
-        """Stop following the refinement and take the stroke layer away; the labels stay as a plain layer."""
+    def close(self, ending: Ending = "leave") -> None:
+        """Stop following the refinement and take our own layers away; the labels stay as a plain layer.
+
+        Parameters
+        ----------
+        ending : {"leave", "keep", "discard"}
+            What becomes of the edits on the disk that no case file holds: they go on being saved, for a panel that is opened
+            again or a program that is started again; they stay and are offered when the scan is opened again; or they go.
+        """
+        if ending != "leave" or not self.has_unsaved_edits:
+            self.work.end_autosave(keep=ending == "keep" and self.has_unsaved_edits)
+        self._look_timer.stop()
+        self._waiting_keys.remove()
         self.hooks.remove()
+        self._unsubscribe()
+        self.queue.close()
         self.painter.close()
+        self.preview.close()
         if self.brush is not None:
             self.brush.remove()
+
+    # Brushes
 
     def pick_up_brush(self, region: int | None, *, size: int) -> Brush:
         """Put the scribble brush in hand for a region, None for a new one; makes the stroke layer when it is missing."""
@@ -116,47 +228,136 @@ class ScanCase:
             self.brush.put_down()
             self._viewer.layers.selection.active = self.labels
 
-    def apply_strokes(self, scope: Scope) -> tuple[int, ...]:
-        """Teach the refinement what was stroked; gives the regions that learned.
+    def strokes(self) -> tuple[Strokes, ...]:
+        """Give what was stroked and not yet taken.
 
         Raises
         ------
         EditError
-            If nothing was stroked, or a region is locked; the strokes that taught nothing stay on the canvas then.
+            If nothing was stroked.
         """
         taken = self.brush.strokes() if self.brush is not None and self.brush.is_present else ()
-        if self.brush is None or not taken:
+        if not taken:
             raise EditError("There are no strokes yet. Choose Scribble, stroke over a region on the scan, then Update.")
-        taught = []
-        for strokes in taken:
-            taught.append(self.work.scribble(strokes.voxels, region=strokes.region, scope=scope))
-            self.brush.erase(strokes)
-        return tuple(taught)
+        return taken
 
-    def take_hand_paint(self) -> None:
-        """Hand what was painted into the labels layer over to the refinement.
+    def apply_strokes(self, scope: Scope, on_taught: Callable[[tuple[int, ...]], None]) -> None:
+        """Teach the refinement what was stroked, then tell which regions learned; strokes that taught nothing stay on the canvas.
 
         Raises
         ------
         EditError
-            If a locked region was painted on; the layer shows the refinement's labels again.
+            If nothing was stroked.
         """
-        voxels, values = self.painter.changed_by_hand()
-        try:
-            for value in np.unique(values).tolist():
-                self.work.paint(voxels[values == value], value)
-        finally:
-            self.painter.repaint(voxels)
+        taught: list[int] = []
+
+        def learned(strokes: Strokes, region: int) -> None:
+            taught.append(region)
+            if self.brush is not None and self.brush.is_present:
+                self.brush.erase(strokes)
+
+        for strokes in self.strokes():
+            self.submit(partial(self.work.scribble, strokes.voxels, region=strokes.region, scope=scope), partial(learned, strokes))
+        self.submit(lambda: None, lambda _nothing: on_taught(tuple(taught)))
+
+    def show_preview(self, scope: Scope) -> None:
+        """Show what the strokes on the canvas would do."""
+        strokes = self.brush.strokes() if self.brush is not None and self.brush.is_present else ()
+        self.preview.show([(one.voxels, one.region) for one in strokes], scope, over=self.labels)
+
+    def drop_strokes(self) -> None:
+        """Take strokes and preview off the canvas."""
+        self.preview.drop()
+        if self.brush is not None and self.brush.is_present:
+            self.brush.clear()
+
+    # Other hands
+
+    def absorb(self) -> Absorbed:
+        """Hand what other tools wrote in the labels layer over to the refinement; runs in a thread, between edits."""
+        return self._take(self.painter.all_differences()) if self.is_shown else Absorbed(np.empty((0, 3), np.int64), ())
+
+    def show_absorbed(self, absorbed: Absorbed) -> None:
+        """Show the refinement's labels where another tool wrote, and say what was refused."""
+        self.painter.repaint(absorbed.voxels)
+        for refusal in absorbed.refusals:
+            show_error(refusal)
+
+    def _take(self, painted: HandPaint) -> Absorbed:
+        shape = self.work.volume.geometry.shape_zyx
+        refusals = []
+        for value in np.unique(painted.values).tolist():
+            try:
+                self.work.paint(painted.voxels_of(value, shape), value)
+            except EditError as err:
+                refusals.append(str(err))
+        return Absorbed(np.stack(np.unravel_index(painted.flat, shape), axis=1), tuple(refusals))
+
+    def _on_paint(self, event: Any) -> None:
+        painted = paint_from_event(getattr(event, "value", None), self.labels.data.shape)
+        if painted is None:
+            self._look_timer.start()
+        else:
+            self.submit(partial(self._take, painted), self.show_absorbed)
+
+    def _on_seen(self, event: object = None) -> None:
+        self._look_timer.start()
+
+    def _look_for_other_hands(self) -> None:
+        """Compare the plane on screen with the refinement, when nothing of ours is under way."""
+        if not self.is_shown or not self.keep_our_array():
+            return
+        if self.queue.is_busy or not self.painter.is_settled or str(self.labels.mode) not in ("pan_zoom", "transform"):
+            self._look_timer.start()
+        elif self.painter.differs_on_screen():
+            self.submit(self.absorb, self.show_absorbed)
+
+    def keep_our_array(self) -> bool:
+        """Put our labels back where a tool put an array of another shape in their place, and say so."""
+        if self.labels.data.shape == self.work.volume.geometry.shape_zyx:
+            return True
+        self.labels.data = self.work.labels.astype(roomy_dtype(self.work.next_id))
+        show_error("Another tool gave the labels layer another shape than the scan has. The labels are as they were before.")
+        return False
+
+    def _watch_labels(self) -> None:
+        self.hooks.on_event(self.labels.events.paint, self._on_paint)
+        self.hooks.on_event(self.labels.events.set_data, self._on_seen)
+
+    def _on_prepared(self, _nothing: None) -> None:
+        self._is_prepared = True
+        self.changed.emit(Change(None, True, ""))
+
+    def _tell(self, problem: str | None) -> None:
+        if problem and problem != self._told:
+            show_warning(f"Edits are kept in memory only: {problem}")
+        self._told = problem
+
+    def _show(self, change: Change) -> None:
+        self._tell(self.work.autosave_problem)
+        if self.is_shown:
+            self.painter.show_change(change)
+        self.changed.emit(change)
+
+    # What is where
 
     def region_under(self, world_point: np.ndarray, view_direction: np.ndarray | None, displayed: list[int]) -> int | None:
         """Give the region under the mouse, in 2D or 3D; None outside the scan."""
         value = self.labels.get_value(world_point, view_direction=view_direction, dims_displayed=displayed, world=True)
         return None if value is None else int(value)
 
-    def volumes_ml(self) -> Mapping[int, float]:
-        """Give the volume of each region in millilitres."""
-        voxel_ml = self.work.volume.geometry.voxel_volume_mm3 / 1000
-        return {region: size * voxel_ml for region, size in self.work.sizes_vox.items()}
+    def name_of(self, region: int) -> str:
+        """Give a region's name."""
+        return next((row.name for row in self.work.regions if row.id == region), "background" if region == 0 else f"region {region}")
+
+
+def begin_autosave(work: Refinement, folder: Path | None) -> str | None:
+    """Put every edit on the disk from here on; gives the reason where that cannot be done."""
+    try:
+        work.autosave(folder)
+    except CaseError as err:
+        return str(err)
+    return None
 
 
 def marked_work(layers: Iterable[napari.layers.Layer]) -> Iterator[tuple[napari.layers.Image, Refinement, napari.layers.Labels]]:

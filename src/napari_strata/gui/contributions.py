@@ -99,6 +99,66 @@ def redo(viewer: napari.viewer.Viewer) -> None:
     panel(viewer).edit("redo")
 
 
+def scribble(viewer: napari.viewer.Viewer) -> None:
+    """Take the scribble brush in hand."""
+    panel(viewer).use_tool("scribble")
+
+
+def paint(viewer: napari.viewer.Viewer) -> None:
+    """Take the paint brush in hand."""
+    panel(viewer).use_tool("paint")
+
+
+def accept(viewer: napari.viewer.Viewer) -> None:
+    """Accept the selected regions."""
+    panel(viewer).editor.use_region_tool("accept")
+
+
+def next_place(viewer: napari.viewer.Viewer) -> None:
+    """Go to the next place worth a look."""
+    panel(viewer).looker.next()
+
+
+def why(viewer: napari.viewer.Viewer) -> None:
+    """Explain the selected region."""
+    panel(viewer).explain("card")
+
+
+def surfaces(viewer: napari.viewer.Viewer) -> None:
+    """Show the selected regions as surfaces."""
+    panel(viewer).viewing.show_surfaces()
+
+
+def three_planes(viewer: napari.viewer.Viewer) -> None:
+    """Show the other two planes beside the canvas, or take them away."""
+    panel(viewer).scan.buttons["planes"].toggle()
+
+
+def ruler(viewer: napari.viewer.Viewer) -> None:
+    """Take the ruler in hand, or put it down."""
+    panel(viewer).scan.buttons["ruler"].toggle()
+
+
+def export(viewer: napari.viewer.Viewer) -> None:
+    """Ask where labels go, and export them."""
+    panel(viewer).export.export.click()
+
+
+def save_case(viewer: napari.viewer.Viewer) -> None:
+    """Ask where the case goes, and save it."""
+    panel(viewer).export.save.click()
+
+
+def keys(viewer: napari.viewer.Viewer) -> None:
+    """Show every key and mouse gesture."""
+    panel(viewer).show_help()
+
+
+def tour(viewer: napari.viewer.Viewer) -> None:
+    """Take the tour of the panel."""
+    panel(viewer).tour.begin()
+
+
 def panel(viewer: napari.viewer.Viewer) -> StrataPanel:
     """Give the panel docked in a viewer; docks it first where it is not."""
     _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
@@ -136,7 +196,7 @@ def open_viewer(path: str | Path | None = None, **read_options: Any) -> napari.v
     if scan is not None:
         data, kwargs, _ = scan
         viewer.add_image(data, **kwargs)
-        docked.orientation.show_plane("axial")
+        docked.viewing.show_default_view()
     return viewer
 
 
@@ -163,7 +223,7 @@ def require_qt() -> None:
 
 
 def _read_case(path: Path) -> list[LayerTuple]:
-    from napari_strata.gui.painter import case_labels_tuple
+    from napari_strata.gui.layers import case_labels_tuple
     from napari_strata.refine.refinement import Refinement
 
     work = Refinement.load(path)

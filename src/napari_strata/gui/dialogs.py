@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 from napari_strata.volume import Volume
 
 EXPORT_FILTER = "NIfTI (*.nii.gz *.nii);;NRRD (*.nrrd);;MetaImage (*.mha);;MGH (*.mgz)"
+SCAN_FILTER = "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.mgh *.mgz *.hdr *.img *.dcm);;All files (*)"
 CASE_FILTER = "Strata case (*.strata)"
 
 
@@ -29,6 +30,18 @@ def ask_case_path(parent: QWidget, volume: Volume | None) -> Path | None:
 def ask_open_path(parent: QWidget) -> Path | None:
     """Ask which case to open; None when the dialog is left."""
     chosen, _ = QFileDialog.getOpenFileName(parent, "Open case", "", CASE_FILTER)
+    return Path(chosen) if chosen else None
+
+
+def ask_scan_path(parent: QWidget) -> Path | None:
+    """Ask which scan to open; None when the dialog is left."""
+    chosen, _ = QFileDialog.getOpenFileName(parent, "Open scan", "", SCAN_FILTER)
+    return Path(chosen) if chosen else None
+
+
+def ask_scan_folder(parent: QWidget) -> Path | None:
+    """Ask which folder of DICOM files to open; None when the dialog is left."""
+    chosen = QFileDialog.getExistingDirectory(parent, "Open DICOM folder")
     return Path(chosen) if chosen else None
 
 

@@ -3,35 +3,62 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QButtonGroup, QGridLayout, QLabel, QPushButton, QSpinBox, QWidget
+from qtpy.QtWidgets import QButtonGroup, QCheckBox, QGridLayout, QLabel, QMenu, QPushButton, QSpinBox, QWidget
 
 from napari_strata.gui.sections import Section, narrow_combo, push_button, row_of
 from napari_strata.refine.owner import Scope
+
+TOOLS: dict[str, tuple[str, str]] = {
+    "accept": ("Accept", "Mark the regions as looked at and right, and lock them (A)"),
+    "grow": ("Grow by 1 mm", "Move the border outward by 1 mm, the same along every axis"),
+    "shrink": ("Shrink by 1 mm", "Move the border inward by 1 mm, the same along every axis"),
+    "smooth": ("Smooth borders", "Smooth the borders of the regions at once: no gap, no overlap"),
+    "fill_holes": ("Fill holes", "Give a region what it encloses on all sides"),
+    "keep_largest": ("Keep the largest part", "Give all parts but the largest to what surrounds them"),
+    "remove_islands": ("Remove islands below 0.5 mL", "Give small parts to what surrounds them"),
+    "split_parts": ("Split into connected parts", "Give every connected part an id of its own"),
+    "mirror": ("Mirror to the other side", "Copy a region across the plane about which the body is most symmetrical"),
+    "swap": ("Swap two regions", "Let two regions change places; each keeps its name and colour"),
+    "delete": ("Make background", "Give the regions to the background"),
+}
+"""Name -> (text, help) of what the menu of the edit section offers."""
 
 
 class EditSection(Section):
     """The tools that change regions."""
 
     asked = Signal(str)
-    """"merge", "split", "update", "undo" or "redo"."""
+    """"merge", "split", "update", "clear", "undo" or "redo"."""
     tool_chosen = Signal(str)
     """"select", "scribble" or "paint"."""
+    tool_asked = Signal(str)
+    """A key of `TOOLS`."""
     brush_changed = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Edit", parent)
-        self.merge = self._command("merge", "Merge", "Make the selected regions one; the first selected keeps its name (Shift+M)")
-        self.split = self._command("split", "Split into", "Part each selected region along its strongest boundary (Shift+D)")
+        self.merge = self._command("merge", "Merge", "Make the selected regions one; the first selected keeps its name (M)")
+        self.split = self._command("split", "Split into", "Part each selected region along its strongest boundary (S)")
         self.parts = QSpinBox()
         self.parts.setRange(2, 50)
         self.parts.setToolTip("Number of parts")
+        self.more = push_button("More ▾", "More that can be done to the selected regions: accept, grow, smooth, fill holes, mirror ...")
+        self.more.setMenu(QMenu(self.more))
+        for what, (text, tip) in TOOLS.items():
+            action = self.more.menu().addAction(text, lambda what=what: self.tool_asked.emit(what))
+            action.setToolTip(tip)
+        self.more.menu().setToolTipsVisible(True)
         self.undo = self._command("undo", "Undo", "Nothing to undo (Ctrl+Z)")
         self.redo = self._command("redo", "Redo", "Nothing to redo (Ctrl+Shift+Z)")
-        self.apply = self._command("update", "Update", "Apply the strokes (Shift+U)")
+        self.apply = self._command("update", "Update", "Take the strokes: let the rest follow (Space with a preview, or Shift+U)")
+        self.clear = self._command("clear", "Clear", "Take the strokes off the canvas (Escape while a preview is shown)")
+        self.preview = QCheckBox("Preview")
+        self.preview.setChecked(True)
+        self.preview.setToolTip("Show what the strokes would change, before you take them with Update or Space")
         self.tools = {
-            "select": push_button("Select", "Click a region on the scan to select it; Ctrl or Shift for several", checkable=True),
+            "select": push_button("Select", "Click a region on the scan to select it; Ctrl or Shift for several (Shift+C)", checkable=True),
             "scribble": push_button("Scribble", "Stroke over what belongs to a region; alike places follow (Shift+S)", checkable=True),
-            "paint": push_button("Paint", "Paint single voxels of the selected region; they always win", checkable=True),
+            "paint": push_button("Paint", "Paint single voxels of the selected region; they always win (Shift+P)", checkable=True),
         }
         self._group = QButtonGroup(self)
         for name, button in self.tools.items():
@@ -73,6 +100,10 @@ class EditSection(Section):
         """Show which tool is in hand."""
         self.tools[tool].setChecked(True)
 
+    def show_preview(self, is_shown: bool) -> None:
+        """Show whether strokes wait for a yes."""
+        self.apply.setText("Accept strokes" if is_shown else "Update")
+
     def show_history(self, undo: str, redo: str) -> None:
         """Show what undo and redo would do, "" for nothing."""
         for button, what, key in ((self.undo, undo, "Ctrl+Z"), (self.redo, redo, "Ctrl+Shift+Z")):
@@ -101,7 +132,7 @@ class EditSection(Section):
         self._size.valueChanged.connect(self.brush_changed)
 
     def _lay_out(self) -> None:
-        self.body.addLayout(row_of(self.merge, self.split, self.parts))
+        self.body.addLayout(row_of(self.merge, self.split, self.parts, self.more))
         self.body.addLayout(row_of(*self.tools.values()))
         options = QGridLayout()
         options.setSpacing(4)
@@ -111,4 +142,5 @@ class EditSection(Section):
             options.addWidget(widget, row, column, 1, columns)
         options.setColumnStretch(1, 1)
         self.body.addLayout(options)
-        self.body.addLayout(row_of(self.apply, self.undo, self.redo))
+        self.body.addLayout(row_of(self.apply, self.clear, self.preview))
+        self.body.addLayout(row_of(self.undo, self.redo))

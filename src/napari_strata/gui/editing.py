@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_error
+from qtpy.QtCore import QObject, QTimer
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.case import ScanCase
 from napari_strata.gui.edit_section import EditSection
 from napari_strata.gui.region_table import RegionTable
+from napari_strata.gui.region_tools import region_tool
+from napari_strata.refine.refinement import Refinement
 from napari_strata.volume import BACKGROUND
 
 if TYPE_CHECKING:
@@ -27,7 +31,7 @@ def reported() -> Generator[None]:
         show_error(str(err))
 
 
-class Editor:
+class Editor(QObject):
     """Carries out what the edit section asks for, on the regions that the table has selected.
 
     Parameters
@@ -53,17 +57,44 @@ class Editor:
         show: Callable[[], None],
         bind_keys: Callable[[napari.layers.Layer], None],
     ) -> None:
+        super().__init__(section)
         self._section = section
         self._table = table
         self._require_case = require_case
         self._show = show
         self._bind_keys = bind_keys
+        self._stroked: napari.layers.Layer | None = None
+        # napari tells of a stroke just before it writes the last of it
+        self._preview_timer = QTimer(self)
+        self._preview_timer.setSingleShot(True)
+        self._preview_timer.setInterval(0)
+        self._preview_timer.timeout.connect(self.show_preview)
+        section.preview.toggled.connect(self._on_preview_toggled)
 
     def edit(self, what: str) -> None:
-        """Carry out "merge", "split", "update", "undo" or "redo"."""
-        actions = {"merge": self._merge, "split": self._split, "update": self._update, "undo": self._undo, "redo": self._redo}
+        """Carry out "merge", "split", "update", "clear", "undo" or "redo"."""
+        actions = {
+            "merge": self._merge,
+            "split": self._split,
+            "update": self._update,
+            "clear": self._clear,
+            "undo": lambda case: self._step(case, case.work.undo),
+            "redo": lambda case: self._step(case, case.work.redo),
+        }
         with reported():
             actions[what](self._require_case())
+
+    def use_region_tool(self, what: str) -> None:
+        """Carry out a tool of the menu on the selected regions."""
+        with reported():
+            case = self._require_case()
+            case.submit(region_tool(what, case.work, self._table.selected))
+
+    def jump(self, step: int) -> None:
+        """Undo or redo until that many steps are done."""
+        with reported():
+            case = self._require_case()
+            self._step(case, partial(case.work.jump, step))
 
     def use_tool(self, tool: str) -> None:
         """Take "select", "scribble" or "paint" in hand; "select" where that cannot be done."""
@@ -72,7 +103,7 @@ class Editor:
             case = self._require_case()
             case.put_down()
             if tool == "scribble":
-                self._bind_keys(case.pick_up_brush(self._target(), size=self._section.brush_size).layer)
+                self._take_brush(case)
             elif tool == "paint":
                 case.pick_up_paint(self._target(), size=self._section.brush_size)
             self._section.show_tool(tool)
@@ -89,9 +120,33 @@ class Editor:
             self.brush_changed()
 
     def brush_changed(self) -> None:
-        """Let the brush in hand follow its options."""
+        """Let the brush in hand, and the preview, follow their options."""
         if self._section.tool != "select":
             self.use_tool(self._section.tool)
+        self._preview_timer.start()
+
+    def show_preview(self) -> None:
+        """Show what the strokes would do, where that is wanted."""
+        with reported():
+            if self._section.preview.isChecked():
+                self._require_case().show_preview(self._section.scope)
+
+    def _take_brush(self, case: ScanCase) -> None:
+        layer = case.pick_up_brush(self._target(), size=self._section.brush_size).layer
+        self._bind_keys(layer)
+        if layer is not self._stroked:
+            self._stroked = layer
+            layer.events.paint.connect(self._on_stroke)
+
+    def _on_stroke(self, event: object = None) -> None:
+        self._preview_timer.start()
+
+    def _on_preview_toggled(self, wanted: bool) -> None:
+        with reported():
+            if wanted:
+                self.show_preview()
+            else:
+                self._require_case().preview.drop()
 
     def _selected(self, least: int, verb: str) -> list[int]:
         ids = list(self._table.selected)
@@ -105,30 +160,43 @@ class Editor:
             return self._selected(1, "stroke for")[-1]
         return None if target == "new" else BACKGROUND
 
-    def _merge(self, case: ScanCase) -> None:
-        kept = case.work.merge(self._selected(2, "merge"))
+    def _select_after(self, ids: Sequence[int]) -> None:
         self._show()
-        self._table.select([kept])
+        self._table.select(list(ids))
+
+    def _merge(self, case: ScanCase) -> None:
+        case.submit(partial(case.work.merge, self._selected(2, "merge")), lambda kept: self._select_after([kept]))
 
     def _split(self, case: ScanCase) -> None:
-        parts: list[int] = []
-        for region in self._selected(1, "split"):
-            parts += [region, *case.work.split(region, into=self._section.parts.value())]
-        self._show()
-        self._table.select(parts)
+        case.submit(partial(split_all, case.work, self._selected(1, "split"), self._section.parts.value()), self._select_after)
 
     def _update(self, case: ScanCase) -> None:
-        taught = case.apply_strokes(self._section.scope)
-        self._show()
-        if self._section.target == "new":
-            self._section.show_target("selected")
-        self._table.select(list(taught))
+        case.apply_strokes(self._section.scope, self._on_taught)
+
+    def _on_taught(self, taught: Sequence[int]) -> None:
+        if taught:
+            if self._section.target == "new":
+                self._section.show_target("selected")
+            self._select_after(taught)
         self.brush_changed()
 
-    def _undo(self, case: ScanCase) -> None:
-        case.work.undo()
-        self._show()
+    def _clear(self, case: ScanCase) -> None:
+        case.drop_strokes()
 
-    def _redo(self, case: ScanCase) -> None:
-        case.work.redo()
-        self._show()
+    def _step(self, case: ScanCase, act: Callable[[], object]) -> None:
+        # the buttons at once, so that no press is lost; the long lists follow when the presses are over
+        case.submit(act, lambda _name: self._section.show_history(*next_steps(case.work)))
+
+
+def next_steps(work: Refinement) -> tuple[str, str]:
+    """Name what undo and redo would do, "" for nothing."""
+    done, undone = work.history, work.undone
+    return done[-1] if done else "", undone[0] if undone else ""
+
+
+def split_all(work: Refinement, regions: Sequence[int], into: int) -> list[int]:
+    """Split regions one after the other and give the parts, each region's own id first."""
+    parts: list[int] = []
+    for region in regions:
+        parts += [region, *work.split(region, into=into)]
+    return parts

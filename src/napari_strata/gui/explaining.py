@@ -77,6 +77,7 @@ class Explainer:
     def selection_changed(self) -> None:
         """Take the words away: they are of another region, or of what it was before an edit."""
         self._stop_watching()
+        self._stop_watching = lambda: None
         self._section.show_answer("")
 
     def _show(self, case: ScanCase, answer: Answer) -> None:
@@ -85,9 +86,17 @@ class Explainer:
         self.selection_changed()
         if self._table.selected[-1:] == (answer.request.region,):
             self._section.show_answer(answer.text)
-            self._stop_watching = case.work.on_change(lambda _change: self.selection_changed())
+            self._watch(case)
         if answer.painted is not None:
             self._show_map(case, answer.request, answer.painted)
+
+    def _watch(self, case: ScanCase) -> None:
+        """Take the words away at the next change of the case."""
+        case.changed.connect(self._on_changed)
+        self._stop_watching = lambda: case.changed.disconnect(self._on_changed)
+
+    def _on_changed(self, change: object) -> None:
+        self.selection_changed()
 
     def _show_map(self, case: ScanCase, request: ExplainRequest, painted: NDArray[Any]) -> None:
         placed = matching_grid_kwargs(case.image, case.work.volume.geometry, {"scan_id": case.image.unique_id})

@@ -13,6 +13,9 @@ from napari_strata.errors import Cancelled, StrataError
 from napari_strata.gui.worker import JobProgress, Step
 
 POLL_MS = 80
+_CANCELLED = "Cancelled; nothing was changed."
+ANSWER_MS = 700
+"""A job that has not stopped by then after a cancel is let go: it ends at its next report, and nobody waits for it."""
 
 
 class JobRunner(QObject):
@@ -33,6 +36,10 @@ class JobRunner(QObject):
         self._poll = QTimer(self)
         self._poll.setInterval(POLL_MS)
         self._poll.timeout.connect(self._report)
+        self._let_go_timer = QTimer(self)
+        self._let_go_timer.setSingleShot(True)
+        self._let_go_timer.setInterval(ANSWER_MS)
+        self._let_go_timer.timeout.connect(self._let_go)
         application = QCoreApplication.instance()
         if application is not None:
             application.aboutToQuit.connect(self.cancel)
@@ -61,34 +68,49 @@ class JobRunner(QObject):
         self._poll.start()
         self.running_changed.emit(True)
         self.progressed.emit(Step(0, 0, "Starting"))
-        create_worker(body, progress, _connect={"returned": self._finish, "errored": self._fail})
+        # a child, so that what it is told comes to nobody once the window is gone
+        answers = _Answers(progress, self)
+        create_worker(body, progress, _connect={"returned": answers.finish, "errored": answers.fail})
 
     def cancel(self) -> None:
         """Ask the job that runs, if any, to stop."""
         if self._progress is not None:
             self._progress.cancel()
+            self.progressed.emit(Step(0, 0, "Stopping"))
+            if not self._writes:
+                self._let_go_timer.start()
 
     def _report(self) -> None:
         if self._progress is not None:
             self.progressed.emit(self._progress.step)
 
-    def _stop(self) -> tuple[JobProgress | None, Callable[[Any], None] | None]:
-        ended = self._progress, self._on_done
+    def _stop(self) -> Callable[[Any], None] | None:
+        on_done, self._on_done = self._on_done, None
         self._poll.stop()
-        self._progress = self._on_done = None
+        self._let_go_timer.stop()
+        self._progress = None
         self.running_changed.emit(False)
-        return ended
+        return on_done
 
-    def _finish(self, result: object) -> None:
-        progress, on_done = self._stop()
-        if progress is None or on_done is None:
+    def _let_go(self) -> None:
+        if self._progress is not None and self._progress.is_cancelled:
+            self._stop()
+            show_info(_CANCELLED)
+
+    def finish(self, progress: JobProgress, result: object) -> None:
+        """Take the result of a job, unless nobody waits for it any more."""
+        if progress is not self._progress:
             return
+        on_done = self._stop()
         if progress.is_cancelled and not self._writes:
-            show_info("Cancelled; nothing was changed.")
-        else:
+            show_info(_CANCELLED)
+        elif on_done is not None:
             on_done(result)
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, progress: JobProgress, error: Exception) -> None:
+        """Take the error of a job, unless nobody waits for it any more."""
+        if progress is not self._progress:
+            return
         self._stop()
         if isinstance(error, Cancelled):
             show_info(str(error))
@@ -96,3 +118,20 @@ class JobRunner(QObject):
             show_error(str(error))
         else:
             raise error
+
+
+class _Answers(QObject):
+    """Hands the end of one job on to the runner, in the GUI thread."""
+
+    def __init__(self, progress: JobProgress, runner: JobRunner) -> None:
+        super().__init__(runner)
+        self._progress = progress
+        self._runner = runner
+
+    def finish(self, result: object) -> None:
+        self._runner.finish(self._progress, result)
+        self.deleteLater()
+
+    def fail(self, error: Exception) -> None:
+        self.deleteLater()
+        self._runner.fail(self._progress, error)

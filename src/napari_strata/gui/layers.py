@@ -8,7 +8,7 @@ that other medical readers of napari use, and is what an export is written with.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_strata.errors import GeometryError
 from napari_strata.io.modality import guess_modality
+from napari_strata.refine.refinement import Refinement
 from napari_strata.volume import Geometry, Modality, Region, Segmentation, Volume, default_regions, region_color, smallest_label_dtype
 
 if TYPE_CHECKING:
@@ -62,6 +63,24 @@ def labels_tuple(segmentation: Segmentation, *, name: str, opacity: float = 0.45
         "features": region_features(segmentation.regions),
     }
     return segmentation.labels, {**kwargs, **grid_kwargs(segmentation.geometry, facts)}, "labels"
+
+
+def case_labels_tuple(work: Refinement, *, name: str) -> LayerTuple:
+    """Give a refinement as a labels layer tuple whose type leaves room for regions to come."""
+    labels: NDArray[np.unsignedinteger] = work.labels.astype(roomy_dtype(work.next_id))
+    data, kwargs, kind = labels_tuple(Segmentation(labels, work.regions, work.volume.geometry), name=name)
+    kwargs["colormap"] = region_colormap(work.regions, capacity=color_capacity(work.next_id))
+    return data, kwargs, kind
+
+
+def roomy_dtype(next_id: int) -> type[np.unsignedinteger]:
+    """Give a label type that leaves room for as many regions again; napari colours the small ones far faster."""
+    return np.uint8 if next_id < 2**7 else np.uint16 if next_id < 2**15 else np.uint32
+
+
+def color_capacity(top: int) -> int:
+    """Give how many ids get a colour ahead of need, so that colours are made anew only now and then: 63, 255, 1023 ..."""
+    return int(4 ** np.ceil(np.log(max(top, 63) + 1) / np.log(4))) - 1
 
 
 def similarity_tuple(similarity: NDArray[np.float32], placed: Mapping[str, Any], *, name: str) -> LayerTuple:
@@ -126,7 +145,7 @@ def matching_grid_kwargs(layer: napari.layers.Layer, geometry: Geometry, facts: 
     return {**grid_kwargs(geometry, facts), **placed}
 
 
-def region_colormap(regions: Iterable[Region], *, capacity: int = 0) -> DirectLabelColormap:
+def region_colormap(regions: Iterable[Region], *, capacity: int = 0, hidden: Collection[int] = ()) -> DirectLabelColormap:
     """Give a napari colormap with the table's colours; background is clear.
 
     Parameters
@@ -135,6 +154,8 @@ def region_colormap(regions: Iterable[Region], *, capacity: int = 0) -> DirectLa
         The table.
     capacity : int
         Ids up to here get their default colour too, so that the map need not change with every step of a slider.
+    hidden : collection of int
+        Ids that are not drawn.
     """
     from napari.utils.colormaps import DirectLabelColormap
 
@@ -143,6 +164,7 @@ def region_colormap(regions: Iterable[Region], *, capacity: int = 0) -> DirectLa
     rgb = {number: region_color(number) for number in range(1, capacity + 1)}
     rgb.update({region.id: region.color for region in regions})
     colors.update({number: np.array([*color, 255], np.float32) / np.float32(255) for number, color in rgb.items()})
+    colors.update(dict.fromkeys(hidden, clear))
     return DirectLabelColormap(color_dict=colors)
 
 

@@ -5,35 +5,43 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_strata.gui.edit_section import EditSection
 from napari_strata.gui.explain_section import ExplainSection
 from napari_strata.gui.granularity import GranularitySection
-from napari_strata.gui.region_table import RegionTable
+from napari_strata.gui.help import TourCard, tour_was_seen
+from napari_strata.gui.list_sections import HistorySection, LookSection, RegionsSection
+from napari_strata.gui.recovering import RecoveryCard
 from napari_strata.gui.sections import ExportSection, ProposeSection, ScanSection, Section, push_button
 
 
 class PanelLayout(QScrollArea):
-    """The sections: scan, propose, granularity, region table, edit, explain, export. It scrolls where the window is too low."""
+    """The sections, from the scan to the export, one below the other. It scrolls where the window is too low."""
 
     undocked = Signal()
     """Emitted when the panel is taken out of its dock, which is all that napari does when the dock is closed."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._was_shown = False
         self._inner = QWidget()
         column = QVBoxLayout(self._inner)
         column.setContentsMargins(6, 2, 6, 6)
         column.setSpacing(2)
         self.scan, self.proposing, self.granularity = ScanSection(), ProposeSection(), GranularitySection()
-        self.regions, self.edits, self.explaining, self.export = Section("Regions"), EditSection(), ExplainSection(), ExportSection()
-        self.table = RegionTable()
-        self.table.setMinimumHeight(150)
+        self.regions, self.look, self.edits = RegionsSection(), LookSection(), EditSection()
+        self.history, self.explaining, self.export = HistorySection(), ExplainSection(), ExportSection()
+        self.table = self.regions.table
         self.show_again = push_button("Show the labels layer again", "The layer was deleted; the work behind it is kept")
-        self.regions.body.addWidget(self.table)
+        self.tour = TourCard()
+        self.tour.stop_shown.connect(lambda name: self.ensureWidgetVisible(getattr(self, name)))
+        column.addWidget(self.tour)
+        self.recovery_card = RecoveryCard()
+        column.addWidget(self.recovery_card)
         upper = self.scan, self.proposing, self.granularity, self.show_again, self.regions
-        for part in (*upper, self.edits, self.explaining, self.export):
+        for part in (*upper, self.look, self.edits, self.history, self.explaining, self.export):
             if part is not self.scan and isinstance(part, Section):
                 column.addWidget(_line())
             column.addWidget(part, 1 if part is self.regions else 0)
@@ -56,6 +64,13 @@ class PanelLayout(QScrollArea):
         super().changeEvent(event)
         if event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self.undocked.emit()
+
+    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 (Qt's name)
+        """Begin the tour the first time that the panel is seen."""
+        super().showEvent(event)
+        if not self._was_shown and not tour_was_seen():
+            self.tour.begin()
+        self._was_shown = True
 
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
         """Ask for a width at which nothing is clipped."""

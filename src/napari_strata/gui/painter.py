@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_strata.gui.layers import METADATA_KEY, LayerTuple, labels_tuple, matching_grid_kwargs, region_colormap, region_features
+from napari_strata.gui.hand_paint import HandPaint, differences
+from napari_strata.gui.layers import (
+    METADATA_KEY,
+    LayerTuple,
+    case_labels_tuple,
+    color_capacity,
+    matching_grid_kwargs,
+    region_colormap,
+    region_features,
+    roomy_dtype,
+)
 from napari_strata.refine.refinement import Change, Refinement
-from napari_strata.volume import Segmentation
 
 if TYPE_CHECKING:
     import napari.layers
@@ -18,15 +28,15 @@ if TYPE_CHECKING:
 
 Box = tuple[slice, slice, slice]
 
-SLAB_VOXELS = 2_000_000
-"""Voxels written per turn of the event loop when everything changed: a few tens of milliseconds."""
+SLAB_VOXELS = 1_500_000
+"""Voxels written per turn of the event loop when much changed: about ten milliseconds."""
 
 
 class LabelsPainter(QObject):
     """Shows a refinement in a labels layer and writes its changes there, box by box.
 
-    When everything changes, as it does when the slider moves, the slice on screen is written at once and the rest in
-    slabs between other events, so that the slider stays smooth on large scans.
+    What is on screen is written first and the rest in slabs between other events, so that the slider stays smooth on
+    large scans.
 
     Parameters
     ----------
@@ -40,7 +50,12 @@ class LabelsPainter(QObject):
         Ends the painter with it.
     layer : napari.layers.Labels or None
         A layer that shows `work` already; None adds one.
+    made : LayerTuple or None
+        What `case_labels_tuple` gave for `work`, where it was made outside the GUI thread.
     """
+
+    painted = Signal()
+    """Emitted after labels on screen were written."""
 
     def __init__(
         self,
@@ -49,135 +64,161 @@ class LabelsPainter(QObject):
         work: Refinement,
         parent: QObject,
         layer: napari.layers.Labels | None = None,
+        made: LayerTuple | None = None,
     ) -> None:
         super().__init__(parent)
         self._viewer = viewer
         self._image = image
         self.work = work
+        self.shows_all_planes = False
+        self.hidden: frozenset[int] = frozenset()
         self._capacity = 0
         self._colors: dict[int, tuple[int, int, int]] = {}
-        self.layer = self._add_layer() if layer is None else layer
-        self._pending: list[Box] = []
+        self._dirty: Box | None = None
+        self._table_changed = self._screen_changed = False
         self._timer = QTimer(self)
         self._timer.setInterval(0)
         self._timer.timeout.connect(self._paint_next)
-        self._unsubscribe = work.on_change(self._on_change)
+        self.layer = self._add_layer(made) if layer is None else layer
 
-    def close(self) -> None:
-        """Stop following the refinement; the layer stays as it is."""
-        self.finish()
-        self._unsubscribe()
+    @property
+    def is_settled(self) -> bool:
+        """Whether the layer shows all that it was told of."""
+        return self._dirty is None and not self._table_changed
 
     def finish(self) -> None:
         """Write what is still to be written, now."""
-        while self._pending:
+        while not self.is_settled:
             self._paint_next()
+
+    def close(self) -> None:
+        """Write what is to be written; the layer stays as it is."""
+        self.finish()
 
     def restore(self) -> None:
         """Show the layer again after somebody deleted it."""
         if self.layer not in self._viewer.layers:
-            self.layer = self._add_layer()
+            self.layer = self._add_layer(None)
+
+    def show_change(self, change: Change) -> None:
+        """Take note of a change; it is painted in the next turns of the event loop."""
+        self._table_changed = True
+        if change.box is not None:
+            self._screen_changed = True
+            self._dirty = change.box if self._dirty is None else _union(self._dirty, change.box)
+        self._timer.start()
+
+    def hide(self, regions: frozenset[int]) -> None:
+        """Draw every region but these."""
+        self.hidden = regions
+        self.layer.colormap = region_colormap(self.work.regions, capacity=self._capacity, hidden=regions)
+        self.painted.emit()
 
     def repaint(self, voxels: NDArray[np.int64]) -> None:
         """Write the refinement's labels over whatever stands in the layer, in the box around some voxels (n, 3)."""
-        if len(voxels):
+        if len(voxels) and self.layer in self._viewer.layers:
             low, high = voxels.min(axis=0), voxels.max(axis=0) + 1
             self._write((slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])))
-            self.layer.refresh(extent=False)
+            self._refresh()
 
-    def changed_by_hand(self) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-        """Find voxels that were changed in the layer itself, with napari's own brush, fill or polygon.
+    def repaint_all(self) -> None:
+        """Write the refinement's labels over whatever stands in the layer, as after a change of everything."""
+        self.show_change(Change(self.whole_box, True, ""))
 
-        Returns
-        -------
-        (n, 3) int64 array, (n,) uint32 array
-            Voxels (z, y, x) and the labels they hold now.
-        """
-        self.finish()
-        shape = self.layer.data.shape
-        everywhere = (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
-        voxels = np.zeros((0, 3), np.int64)
-        if self._viewer.dims.ndisplay == 2 and self._viewer.dims.ndim == 3 and self.layer.n_edit_dimensions == 2:
-            voxels = self._differences(self._on_screen(everywhere))
-        if not len(voxels):
-            voxels = self._differences(everywhere)
-        return voxels, np.asarray(self.layer.data)[tuple(voxels.T)].astype(np.uint32)
+    def differs_on_screen(self) -> bool:
+        """Say whether the layer shows something that the refinement did not: somebody else wrote in it."""
+        boxes = [self.whole_box] if self._viewer.dims.ndisplay == 3 else list(self._on_screen(self.whole_box))
+        return any(bool((np.asarray(self.layer.data[box]) != self.work.labels_in(box)).any()) for box in boxes)
 
-    def _differences(self, box: Box) -> NDArray[np.int64]:
-        found = np.argwhere(np.asarray(self.layer.data[box]) != self.work.labels_in(box))
-        return found + [part.start for part in box]
+    def all_differences(self) -> HandPaint:
+        """Find every voxel that somebody else wrote; may run in any thread while nothing else writes in the layer."""
+        shape, found = self.layer.data.shape, []
+        for slab in slabs(self.whole_box):
+            box = slab, *self.whole_box[1:]
+            found.append(differences(np.asarray(self.layer.data[box]), self.work.labels_in(box), (slab.start, 0, 0), shape))
+        return HandPaint(np.concatenate([one.flat for one in found]), np.concatenate([one.values for one in found]))
 
-    def _on_screen(self, box: Box) -> Box:
-        """Give the part of a box that lies in the slice on screen; it may be empty."""
-        through = self._viewer.dims.order[0]
-        index = round(float(self.layer.world_to_data(self._viewer.dims.point)[through]))
-        start = min(max(index, box[through].start), box[through].stop)
-        visible = list(box)
-        visible[through] = slice(start, start + 1 if box[through].start <= index < box[through].stop else start)
-        return visible[0], visible[1], visible[2]
+    @property
+    def whole_box(self) -> Box:
+        """The box of the whole scan."""
+        z, y, x = self.work.volume.geometry.shape_zyx
+        return slice(0, z), slice(0, y), slice(0, x)
 
-    def _add_layer(self) -> napari.layers.Labels:
-        data, kwargs, _ = case_labels_tuple(self.work, name=f"{self._image.name} regions")
-        kwargs |= matching_grid_kwargs(self._image, self.work.volume.geometry, {"regions": self.work.regions})
-        return self._viewer.add_labels(data, **kwargs)
-
-    def _on_change(self, change: Change) -> None:
-        if self.layer not in self._viewer.layers:
+    def _on_screen(self, box: Box) -> Iterator[Box]:
+        """Give the parts of a box that lie in the planes on screen."""
+        dims = self._viewer.dims
+        if dims.ndim != 3:
             return
-        self._follow_table()
-        if change.box is not None:
-            self._paint_in_turns(change.box)
-            self.layer.refresh(extent=False, thumbnail=False)
+        middle = np.rint(np.asarray(self.layer.world_to_data(dims.point))).astype(int)
+        for axis in range(3) if self.shows_all_planes else (dims.order[0],):
+            if box[axis].start <= middle[axis] < box[axis].stop:
+                plane = list(box)
+                plane[axis] = slice(int(middle[axis]), int(middle[axis]) + 1)
+                yield plane[0], plane[1], plane[2]
+
+    def _add_layer(self, made: LayerTuple | None) -> napari.layers.Labels:
+        data, kwargs, _ = made or case_labels_tuple(self.work, name="regions")
+        kwargs |= matching_grid_kwargs(self._image, self.work.volume.geometry, {"regions": self.work.regions})
+        self._capacity = color_capacity(self.work.next_id)
+        self._colors = {region.id: region.color for region in self.work.regions}
+        return self._viewer.add_labels(data, **{**kwargs, "name": f"{self._image.name} regions"})
+
+    def _paint_next(self) -> None:
+        """Do the most pressing piece of work: the table, then what is on screen, then a slab of the rest."""
+        if self.layer not in self._viewer.layers:
+            self._dirty, self._table_changed, self._screen_changed = None, False, False
+        if self._table_changed:
+            self._table_changed = False
+            self._follow_table()
+        if self._dirty is not None and self._screen_changed and self._viewer.dims.ndisplay == 2:
+            for plane in self._on_screen(self._dirty):
+                self._write(plane)
+            self._refresh()
+        elif self._dirty is not None:
+            self._paint_slab()
+        self._screen_changed = False
+        if self.is_settled:
+            self._timer.stop()
+
+    def _paint_slab(self) -> None:
+        if (dirty := self._dirty) is None:
+            return
+        slab = next(slabs(dirty))
+        self._write((slab, dirty[1], dirty[2]))
+        rest = slice(slab.stop, dirty[0].stop)
+        self._dirty = (rest, dirty[1], dirty[2]) if rest.start < rest.stop else None
+        if self._dirty is None:
+            # 3D shows all of it, and somebody may have scrolled on meanwhile
+            self._refresh()
 
     def _follow_table(self) -> None:
         regions, layer, top = self.work.regions, self.layer, self.work.next_id - 1
-        if top >= 2**16 and layer.data.dtype.itemsize < 4:
-            layer.data = np.asarray(layer.data).astype(np.uint32)
+        if top > np.iinfo(layer.data.dtype).max:
+            layer.data = np.asarray(layer.data).astype(roomy_dtype(top + 1))
         colors = {region.id: region.color for region in regions}
         recolored = any(self._colors.get(number, color) != color for number, color in colors.items())
         if top > self._capacity or recolored:
             self._capacity = color_capacity(top)
-            layer.colormap = region_colormap(regions, capacity=self._capacity)
+            layer.colormap = region_colormap(regions, capacity=self._capacity, hidden=self.hidden)
         self._colors.update(colors)
         layer.features = region_features(regions)
         layer.metadata[METADATA_KEY] |= {"regions": regions}
 
-    def _paint_in_turns(self, box: Box) -> None:
-        """Write a box: a small one, or 3D, at once; else the slice on screen first, and the rest in slabs."""
-        dims = self._viewer.dims
-        area = [part.stop - part.start for part in box]
-        if np.prod(area) <= SLAB_VOXELS or dims.ndisplay == 3 or dims.ndim != 3:
-            self._write(box)
-            return
-        self._write(self._on_screen(box))
-        thickness = max(1, SLAB_VOXELS // (area[1] * area[2]))
-        starts = range(box[0].start, box[0].stop, thickness)
-        self._pending += [(slice(start, min(start + thickness, box[0].stop)), box[1], box[2]) for start in starts]
-        self._pending = list({str(slab): slab for slab in self._pending}.values())
-        self._timer.start()
-
-    def _paint_next(self) -> None:
-        if self._pending and self.layer in self._viewer.layers:
-            self._write(self._pending.pop())
-        else:
-            self._pending = []
-        if not self._pending:
-            self._timer.stop()
-            self.layer.refresh(extent=False)
+    def _refresh(self) -> None:
+        self.layer.refresh(extent=False, thumbnail=False)
+        self.painted.emit()
 
     def _write(self, box: Box) -> None:
         self.layer.data[box] = self.work.labels_in(box)
 
 
-def case_labels_tuple(work: Refinement, *, name: str) -> LayerTuple:
-    """Give a refinement as a labels layer tuple whose type leaves room for regions to come."""
-    roomy: type[np.unsignedinteger] = np.uint16 if work.next_id < 2**15 else np.uint32
-    labels: NDArray[np.unsignedinteger] = work.labels.astype(roomy)
-    data, kwargs, kind = labels_tuple(Segmentation(labels, work.regions, work.volume.geometry), name=name)
-    kwargs["colormap"] = region_colormap(work.regions, capacity=color_capacity(work.next_id))
-    return data, kwargs, kind
+def slabs(box: Box) -> Iterator[slice]:
+    """Cut a box along its first axis into what is written in one turn of the event loop."""
+    thickness = max(1, SLAB_VOXELS // max(1, (box[1].stop - box[1].start) * (box[2].stop - box[2].start)))
+    for start in range(box[0].start, box[0].stop, thickness):
+        yield slice(start, min(start + thickness, box[0].stop))
 
 
-def color_capacity(top: int) -> int:
-    """Give the next power of two above an id, so that colours are made anew only now and then."""
-    return int(2 ** np.ceil(np.log2(max(top, 63) + 1)))
+def _union(one: Box, other: Box) -> Box:
+    z, y, x = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
+    return z, y, x

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QHBoxLayout,
     QLabel,
+    QLineEdit,
     QProgressBar,
     QPushButton,
     QSizePolicy,
@@ -19,6 +20,7 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from napari_strata.gui.forms import form_values, settings_form
+from napari_strata.gui.preferences import run_settings
 from napari_strata.gui.view import PLANES
 from napari_strata.gui.windows import preset_names
 from napari_strata.gui.worker import Step
@@ -68,56 +70,99 @@ def narrow_combo() -> QComboBox:
 
 
 class ScanSection(Section):
-    """Which scan is worked on, how it is windowed and which plane is shown."""
+    """Which scan is worked on, how it is windowed and which planes are shown."""
 
     scan_chosen = Signal(int)
+    open_file_asked = Signal()
+    open_folder_asked = Signal()
     modality_chosen = Signal(str)
     window_chosen = Signal(str)
     plane_asked = Signal(str)
     volume_view_asked = Signal()
+    planes_asked = Signal(bool)
+    ruler_asked = Signal(bool)
+    surfaces_asked = Signal()
+    compare_asked = Signal()
+    position_asked = Signal(str)
+    help_asked = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Scan", parent)
         self.scans, self.modality, self.preset = narrow_combo(), narrow_combo(), narrow_combo()
         self.scans.setToolTip("The 3D image layer to work on")
         self.modality.setToolTip("What the grey values mean: MR (no unit) or CT in Hounsfield units")
-        self.preset.setToolTip("Grey-value window; napari's contrast limits stay free to be dragged")
+        self.preset.setToolTip("Grey-value window (Alt+1, Alt+2 ...); drag with the right mouse button to change it by hand")
         for text, value in MODALITIES:
             self.modality.addItem(text, value)
-        form = QFormLayout()
-        form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("Scan", self.scans)
-        form.addRow("Modality", self.modality)
-        form.addRow("Window", self.preset)
-        self.body.addLayout(form)
-        buttons = [push_button(plane.capitalize(), f"Show the {plane} plane, upright, patient's left on the right") for plane in PLANES[:2]]
-        buttons.append(push_button("Sagittal", "Show the sagittal plane, upright, front on the left"))
-        for plane, button in zip(PLANES, buttons, strict=True):
-            button.clicked.connect(lambda _checked=False, plane=plane: self.plane_asked.emit(plane))
-        volume_view = push_button("3D", "Show the scan in 3D from the front")
-        volume_view.clicked.connect(self.volume_view_asked)
-        self.body.addLayout(row_of(*buttons, volume_view))
+        self.open_file = push_button("Open scan…", "Read a scan file; the window stays free meanwhile")
+        self.open_folder = push_button("DICOM folder…", "Read a folder of DICOM files; the window stays free meanwhile")
+        self.help = push_button("Keys and help", "Show every key and mouse gesture (H)")
         self.readout = QLabel(" ")
         self.readout.setToolTip("Position of the cursor in the patient (mm) and the value there")
         self.readout.setWordWrap(True)
         self.readout.setMinimumHeight(2 * self.readout.fontMetrics().lineSpacing())
-        self.body.addWidget(self.readout)
-        self.scans.activated.connect(self.scan_chosen)
-        self.modality.activated.connect(lambda row: self.modality_chosen.emit(MODALITIES[row][1]))
-        self.preset.activated.connect(lambda _row: self.window_chosen.emit(self.preset.currentText()))
+        self.position = QLineEdit()
+        self.position.setPlaceholderText("Go to mm: L 12 P 30 S 5")
+        self.position.setToolTip("A position in the patient, as the line below writes it, or right, anterior, superior; Enter goes there")
+        self._make_buttons()
+        self._lay_out()
+        self._connect()
 
     def show_scans(self, names: Sequence[str], current: int) -> None:
         """List the scans; `current` is -1 for none."""
         self.scans.clear()
         self.scans.addItems(list(names) or ["Open a scan, or drop one on the canvas"])
         self.scans.setCurrentIndex(max(current, 0))
-        self.setEnabled(bool(names))
+        for part in (self.scans, self.modality, self.preset, self.position, *self.buttons.values()):
+            part.setEnabled(bool(names))
 
     def show_modality(self, modality: Modality) -> None:
         """Show a modality and its window presets."""
         self.modality.setCurrentIndex([value for _, value in MODALITIES].index(modality))
         self.preset.clear()
         self.preset.addItems(preset_names(modality))
+
+    def _make_buttons(self) -> None:
+        facing = "upright, patient's left on the right"
+        texts = {
+            "axial": ("Axial", f"Show the axial plane, {facing} (Shift+A)", False),
+            "coronal": ("Coronal", f"Show the coronal plane, {facing} (Shift+F)", False),
+            "sagittal": ("Sagittal", "Show the sagittal plane, upright, front on the left (Shift+G)", False),
+            "3d": ("3D", "Show the scan in 3D from the front (Shift+H)", False),
+            "planes": ("Three planes", "Show the other two planes beside this one, linked by a crosshair (Shift+T)", True),
+            "ruler": ("Ruler", "Press, drag and release to measure in mm (Shift+R)", True),
+            "surfaces": ("Surfaces", "Show the selected regions as surfaces in 3D", False),
+            "compare": ("Compare", "Two time points side by side, with the change of volume of regions of one name", False),
+        }
+        self.buttons = {name: push_button(text, tip, checkable=checkable) for name, (text, tip, checkable) in texts.items()}
+
+    def _lay_out(self) -> None:
+        form = QFormLayout()
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("Scan", self.scans)
+        form.addRow("Window", row_of(self.modality, self.preset))
+        self.body.addLayout(row_of(self.open_file, self.open_folder, self.help))
+        self.body.addLayout(form)
+        self.body.addLayout(row_of(*(self.buttons[name] for name in ("axial", "coronal", "sagittal", "3d"))))
+        self.body.addLayout(row_of(*(self.buttons[name] for name in ("planes", "ruler", "surfaces", "compare"))))
+        self.body.addWidget(self.position)
+        self.body.addWidget(self.readout)
+
+    def _connect(self) -> None:
+        self.scans.activated.connect(self.scan_chosen)
+        self.open_file.clicked.connect(self.open_file_asked)
+        self.open_folder.clicked.connect(self.open_folder_asked)
+        self.help.clicked.connect(self.help_asked)
+        self.modality.activated.connect(lambda row: self.modality_chosen.emit(MODALITIES[row][1]))
+        self.preset.activated.connect(lambda _row: self.window_chosen.emit(self.preset.currentText()))
+        self.position.returnPressed.connect(lambda: self.position_asked.emit(self.position.text()))
+        for plane in PLANES:
+            self.buttons[plane].clicked.connect(lambda _checked=False, plane=plane: self.plane_asked.emit(plane))
+        self.buttons["3d"].clicked.connect(self.volume_view_asked)
+        self.buttons["planes"].toggled.connect(self.planes_asked)
+        self.buttons["ruler"].toggled.connect(self.ruler_asked)
+        self.buttons["surfaces"].clicked.connect(self.surfaces_asked)
+        self.buttons["compare"].clicked.connect(self.compare_asked)
 
 
 class ProposeSection(Section):
@@ -140,7 +185,7 @@ class ProposeSection(Section):
         self.body.addLayout(row_of(self.propose, self.cancel))
         self.body.addWidget(self.progress)
         self.body.addWidget(self.stage)
-        self._settings_form, self._run_form = settings_form(ProposeSettings()), settings_form(RunSettings())
+        self._settings_form, self._run_form = settings_form(ProposeSettings()), settings_form(run_settings())
         self._settings_form.margins = self._run_form.margins = (0, 0, 0, 0)
         self.advanced = QCollapsible("Advanced settings", expandedIcon="▾", collapsedIcon="▸")
         self.advanced.setDuration(0)

@@ -14,6 +14,7 @@ from napari_strata.volume import Geometry
 if TYPE_CHECKING:
     import napari.layers
     import napari.viewer
+    from napari.components.overlays import TextOverlay
 
 Plane = Literal["axial", "coronal", "sagittal"]
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
@@ -81,6 +82,23 @@ def edge_letters(directions: NDArray[np.float64], displayed: tuple[int, int], or
     return EdgeLetters(left=left, right=right, top=top, bottom=bottom)
 
 
+def turned_letters(looking_ras: NDArray[np.float64], up_ras: NDArray[np.float64]) -> EdgeLetters:
+    """Give the letters at the canvas edges in 3D, "" where an edge is nearer to none: more than 35 degrees off.
+
+    Parameters
+    ----------
+    looking_ras, up_ras : (3,) array
+        Where the camera looks and what is up on the canvas, as RAS+ directions. The view is no mirror image.
+    """
+    right = np.cross(looking_ras, up_ras)
+    ends = []
+    for direction in (up_ras, right):
+        unit = np.asarray(direction, np.float64) / max(float(np.linalg.norm(direction)), 1e-9)
+        ends.append(_both_ways(unit) if np.abs(unit).max() > 0.82 else ("", ""))
+    (top, bottom), (ahead, behind) = ends
+    return EdgeLetters(left=behind, right=ahead, top=top, bottom=bottom)
+
+
 def plane_order(directions: NDArray[np.float64] | None, plane: Plane) -> tuple[int, int, int]:
     """Give napari's dims order (through, down, across) that shows a plane."""
     if directions is None:
@@ -137,6 +155,12 @@ class CanvasOrientation:
         viewer.dims.events.order.connect(self.update)
         viewer.dims.events.ndisplay.connect(self.update)
         viewer.scene.camera.events.orientation.connect(self.update)
+        viewer.scene.camera.events.angles.connect(self._on_turned)
+
+    @property
+    def directions(self) -> NDArray[np.float64] | None:
+        """Where napari's world axes point in the patient, see `world_directions`; None where that is not known."""
+        return self._directions
 
     def set_scan(self, layer: napari.layers.Layer | None) -> None:
         """Follow the orientation of another scan, or of none."""
@@ -174,14 +198,23 @@ class CanvasOrientation:
         finally:
             self._updating = False
 
+    def overlays(self) -> list[TextOverlay]:
+        """Give the four letters, for their looks to be changed."""
+        return [self._viewer.canvas.overlays[f"strata_{edge}"] for edge in _OVERLAYS]
+
     def close(self) -> None:
         """Take the letters off the canvas and stop listening."""
         viewer = self._viewer
         viewer.dims.events.order.disconnect(self.update)
         viewer.dims.events.ndisplay.disconnect(self.update)
         viewer.scene.camera.events.orientation.disconnect(self.update)
+        viewer.scene.camera.events.angles.disconnect(self._on_turned)
         for edge in _OVERLAYS:
             viewer.canvas.overlays.pop(f"strata_{edge}", None)
+
+    def _on_turned(self, event: object = None) -> None:
+        if self._viewer.dims.ndisplay == 3 and not self._updating:
+            self._write_letters()
 
     def _order(self) -> tuple[int, int, int] | None:
         dims = self._viewer.dims
@@ -214,11 +247,15 @@ class CanvasOrientation:
         if self._viewer.dims.ndisplay == 2 and self._directions is not None and order is not None:
             down, across = (str(way) for way in self._viewer.scene.camera.orientation2d)
             letters = edge_letters(self._directions, (order[1], order[2]), (down, across))
+        elif self._viewer.dims.ndisplay == 3 and self._directions is not None and order is not None:
+            camera, shown = self._viewer.scene.camera, self._directions[:, list(order)]
+            letters = turned_letters(shown @ camera.view_direction, shown @ camera.up_direction)
         for edge in _OVERLAYS:
             overlay = overlays[f"strata_{edge}"]
-            if letters is not None:
-                overlay.text = getattr(letters, edge)
-            overlay.visible = letters is not None
+            text = "" if letters is None else getattr(letters, edge)
+            if text:
+                overlay.text = text
+            overlay.visible = bool(text)
 
 
 def _both_ways(direction: NDArray[np.float64]) -> tuple[str, str]:

@@ -13,6 +13,8 @@ CT_WINDOWS_HU: dict[str, tuple[float, float]] = {
     "Lung": (-600.0, 1500.0),
     "Bone": (400.0, 1800.0),
     "Liver": (60.0, 160.0),
+    "Mediastinum": (50.0, 350.0),
+    "Angiography": (300.0, 600.0),
 }
 """Name -> (centre, width) in Hounsfield units, as radiology departments commonly set them."""
 
@@ -56,3 +58,19 @@ def contrast_limits(data: NDArray[np.generic], modality: Modality, preset: str) 
     inside = sample[sample != values[counts.argmax()]] if len(values) > 1 and counts.max() > 0.05 * sample.size else sample
     low, high = (float(limit) for limit in np.percentile(inside, MR_WINDOWS_PERCENT[preset]))
     return (low, high) if high > low else (low, low + 1.0)
+
+
+def dragged_window(limits: tuple[float, float], across: float, down: float) -> tuple[float, float]:
+    """Give the window after a drag of the mouse, as at a reading desk: to the right is wider, down is brighter.
+
+    Parameters
+    ----------
+    limits : tuple of 2 float
+        (low, high) grey values at the start of the drag.
+    across, down : float
+        How far the mouse has moved, in pixels.
+    """
+    width, center = limits[1] - limits[0], (limits[0] + limits[1]) / 2
+    wider = width * float(np.exp(across / 200))
+    moved = center - down * width / 300
+    return moved - wider / 2, moved + wider / 2

@@ -1,4 +1,4 @@
-"""What runs outside the GUI thread, as plain functions, and the progress report they share with it (no Qt, no layers)."""
+"""What runs outside the GUI thread, as plain functions, and the progress report they share with it (no Qt)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import Any
 
 from napari_strata.errors import Cancelled
 from napari_strata.export.outputs import SIDECAR_FORMAT, outputs_beside, write_outputs
+from napari_strata.gui.layers import LayerTuple, case_labels_tuple, image_tuple
 from napari_strata.io.atomic import atomic_path
 from napari_strata.io.files import write
+from napari_strata.proposal.apart import kept_responsive
 from napari_strata.proposal.proposal import Proposal, TreeName
+from napari_strata.refine.recovery import Unfinished
 from napari_strata.refine.refinement import Refinement
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.volume import Progress, Segmentation, Volume
@@ -70,7 +73,31 @@ class ProposalRequest:
     n: int = 8
 
 
-def propose_body(request: ProposalRequest, on_progress: Progress, *, propose: Propose | None = None) -> Refinement:
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """A refinement with what the window shows of it, made outside the GUI thread.
+
+    Parameters
+    ----------
+    work : Refinement
+        What is edited; its lookups are made.
+    layer : tuple
+        Its labels as a layer tuple.
+    """
+
+    work: Refinement
+    layer: LayerTuple
+
+
+def opened(work: Refinement, on_progress: Progress) -> Opened:
+    """Make everything ready that the window needs of a refinement."""
+    on_progress(1, 1, "Preparing the edits")
+    work.prepare()
+    on_progress(1, 1, "Painting the labels")
+    return Opened(work, case_labels_tuple(work, name="regions"))
+
+
+def propose_body(request: ProposalRequest, on_progress: Progress, *, propose: Propose | None = None) -> Opened:
     """Make a proposal and start refining it at the granularity asked for.
 
     Parameters
@@ -87,27 +114,19 @@ def propose_body(request: ProposalRequest, on_progress: Progress, *, propose: Pr
 
         propose = run_pipeline
     run = request.run
-    proposal = propose(
-        request.volume, settings=request.settings, seed=run.seed, device=run.device, threads=run.threads, on_progress=on_progress
-    )
+    with kept_responsive():
+        proposal = propose(
+            request.volume, settings=request.settings, seed=run.seed, device=run.device, threads=run.threads, on_progress=on_progress
+        )
     on_progress(1, 1, "Cutting the tree")
-    return Refinement(proposal, regions=request.n) if request.tree == "regions" else Refinement(proposal, tissues=request.n)
+    work = Refinement(proposal, regions=request.n) if request.tree == "regions" else Refinement(proposal, tissues=request.n)
+    return opened(work, on_progress)
 
 
-@dataclass(frozen=True, slots=True)
-class ExportRequest:
-    """Labels to write, the scan they lie on, where, and what to say of how they were made."""
-
-    segmentation: Segmentation
-    volume: Volume
-    path: Path
-    provenance: dict[str, Any]
-
-
-def export_body(request: ExportRequest, on_progress: Progress) -> Path:
+def export_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
     """Write labels with their sidecar and table, and give the labels' path back."""
-    on_progress(0, 1, f"Writing {request.path.name}")
-    return write_outputs(request.segmentation, request.volume, request.path, request.provenance).labels
+    on_progress(0, 1, f"Writing {path.name}")
+    return write_outputs(work.segmentation, work.volume, path, export_provenance(work)).labels
 
 
 def export_provenance(work: Refinement) -> dict[str, Any]:
@@ -130,6 +149,20 @@ def write_labels_and_regions(segmentation: Segmentation, path: Path) -> tuple[Pa
     return labels, outputs_beside(labels).sidecar
 
 
+def resume_body(found: Unfinished, volume: Volume, on_progress: Progress) -> Opened:
+    """Open work that was left behind, and go on with it."""
+    on_progress(0, 1, "Opening the unfinished work")
+    return opened(found.resume(volume=volume), on_progress)
+
+
+def scan_body(path: Path, on_progress: Progress) -> LayerTuple:
+    """Read a scan as an image layer tuple."""
+    from napari_strata.io.files import read
+
+    on_progress(0, 0, f"Reading {path.name}")
+    return image_tuple(read(path))
+
+
 def save_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
     """Save a case and give its path back."""
     on_progress(0, 1, f"Saving {path.name}")
@@ -137,7 +170,7 @@ def save_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
     return path
 
 
-def load_body(path: Path, volume: Volume, on_progress: Progress) -> Refinement:
+def load_body(path: Path, volume: Volume, on_progress: Progress) -> Opened:
     """Open a case for the scan it was made on."""
     on_progress(0, 1, f"Opening {path.name}")
-    return Refinement.load(path, volume=volume)
+    return opened(Refinement.load(path, volume=volume), on_progress)

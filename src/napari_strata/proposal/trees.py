@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import higra
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from napari_strata.proposal.apart import ward_tree
 from napari_strata.proposal.dividing import divide
 from napari_strata.proposal.hierarchy import Hierarchy, hierarchy_from_merges
 
@@ -152,21 +152,16 @@ def _ward_on_graph(
     vectors: NDArray[np.float32], sizes: NDArray[np.integer], edges: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Run Ward's criterion over a connected graph."""
-    graph = higra.UndirectedGraph(len(vectors))
-    graph.add_edges(edges[:, 0], edges[:, 1])
-    tree, altitudes = higra.binary_partition_tree_ward_linkage(
-        graph, np.ascontiguousarray(vectors, np.float64), np.ascontiguousarray(sizes, np.float64), altitude_correction="max"
-    )
-    return _merges_of(tree, altitudes, len(vectors))
+    parents, altitudes = ward_tree(np.ascontiguousarray(vectors, np.float64), np.ascontiguousarray(sizes, np.float64), edges)
+    return _merges_of(parents, altitudes, len(vectors))
 
 
-def _merges_of(tree: higra.Tree, altitudes: NDArray[np.float64], n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Turn a higra tree into rows of two children, in order of height."""
-    parents = tree.parents()
-    inner = np.arange(n, tree.num_vertices())
+def _merges_of(parents: NDArray[np.int64], altitudes: NDArray[np.float64], n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Turn the parents of a tree into rows of two children, in order of height."""
+    inner = np.arange(n, len(parents))
     order = np.argsort(altitudes[inner], kind="stable")
-    number = np.arange(tree.num_vertices())
-    number[inner[order]] = np.arange(n, tree.num_vertices())
+    number = np.arange(len(parents))
+    number[inner[order]] = np.arange(n, len(parents))
     children = np.argsort(number[parents[:-1]], kind="stable")
     return number[children].reshape(-1, 2), altitudes[inner][order]
 

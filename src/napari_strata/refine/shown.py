@@ -23,7 +23,8 @@ from napari_strata.refine.owner import (
 )
 from napari_strata.refine.pieces import Box, Pieces
 from napari_strata.refine.rendering import labels_in_box
-from napari_strata.refine.suggestions import Suggestion, suggest
+from napari_strata.refine.statistics import RegionStatistics, region_statistics
+from napari_strata.refine.suggestions import Suggestion, place_in, suggest
 from napari_strata.refine.taught import Teaching, teach_from_state
 from napari_strata.volume import Region, Segmentation, Volume, region_color, smallest_label_dtype
 
@@ -98,6 +99,12 @@ class Shown:
         labels: NDArray[np.unsignedinteger] = labels_in_box(self._state, self._pieces, box, self.label_dtype)  # type: ignore[assignment]
         return labels
 
+    def prepare(self) -> None:
+        """Make the lookups that edits need, ahead of the first of them: a second or so on a large scan."""
+        pieces = self._pieces
+        for made in (pieces.sizes_vox, pieces.first_voxels, pieces.boxes, pieces.teaching, pieces.intensity_sums):
+            del made
+
     def region_at(self, voxel_zyx: ArrayLike) -> int:
         """Give the region id of one voxel (z, y, x).
 
@@ -162,6 +169,20 @@ class Shown:
         counts -= np.bincount(table[self._pieces.supervoxels_at(voxels)], minlength=len(counts))
         counts += np.bincount(regions, minlength=len(counts))
         return {region: int(counts[region]) for region in np.flatnonzero(counts).tolist()}
+
+    def statistics(self) -> dict[int, RegionStatistics]:
+        """Measure every region in use, background too: volume, mean and sd of intensity, confidence."""
+        return region_statistics(self._state, self._pieces)
+
+    def place_of(self, region: int) -> tuple[int, int, int]:
+        """Give a voxel (z, y, x) of a region, near its middle.
+
+        Raises
+        ------
+        EditError
+            If no voxel shows it.
+        """
+        return place_in(self._state, self._pieces, region)
 
     def suggestions(self, n: int = 10) -> list[Suggestion]:
         """Give up to n places worth a look, the most worthwhile first."""

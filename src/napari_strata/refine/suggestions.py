@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_strata.errors import EditError
 from napari_strata.refine.doubts import REASONS, Doubts, doubts
-from napari_strata.refine.owner import NOT_GIVEN, State, painted_at, region_table
+from napari_strata.refine.owner import NOT_GIVEN, State, loose_voxels, painted_at, region_table
 from napari_strata.refine.pieces import Pieces
 
 _PER_REGION = 3
@@ -104,6 +105,30 @@ def _sentence(state: State, pieces: Pieces, found: Doubts, supervoxel: int, kind
     if kind == "neighbours":
         return "Most of what touches it is in other regions."
     return f"Confidence {float(pieces.proposal.confidence[supervoxel]):.2f} over {volume_ml:.2g} mL."
+
+
+def place_in(state: State, pieces: Pieces, region: int) -> tuple[int, int, int]:
+    """Give a voxel (z, y, x) of a region, near its middle.
+
+    Raises
+    ------
+    EditError
+        If no voxel shows it.
+    """
+    members = np.flatnonzero(region_table(state, pieces) == region)
+    if len(members) == 0:
+        voxels, taken = loose_voxels(state, pieces)
+        painted = voxels[taken == region]
+        if len(painted) == 0:
+            raise EditError(f"{state.name(region)} (id {region}) has no voxel in the scan.")
+        voxel = np.stack(np.unravel_index(painted[len(painted) // 2], pieces.proposal.supervoxels.shape))
+    else:
+        spacing = pieces.proposal.volume.spacing_zyx_mm
+        middles = (pieces.boxes[members, :3] + pieces.boxes[members, 3:]) / 2 * spacing
+        centre = np.average(middles, axis=0, weights=pieces.sizes_vox[members])
+        voxel = _inner_voxel(pieces, int(members[((middles - centre) ** 2).sum(axis=1).argmin()]))
+    z, y, x = (int(v) for v in voxel)
+    return z, y, x
 
 
 def _inner_voxel(pieces: Pieces, supervoxel: int) -> NDArray[np.int64]:

@@ -1,0 +1,139 @@
+"""Edits run one after the other outside the GUI thread; what they changed is shown in it, in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from napari.utils.notifications import show_error
+from qtpy.QtCore import QObject, QThread, Signal
+
+from napari_strata.errors import StrataError
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    act: Callable[[], Any]
+    on_done: Callable[[Any], None] | None
+    on_fail: Callable[[], None] | None
+
+
+class EditQueue(QObject):
+    """Runs edits of one case in the order in which they were asked for, in a thread of its own.
+
+    An error of ours becomes a notification; anything else is a bug and is raised in the GUI thread.
+    """
+
+    idle = Signal()
+    """Emitted when the last edit that waited is done and shown."""
+    busy_changed = Signal(bool)
+    _woken = Signal()
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="strata-edits")
+        self._waiting: deque[_Wish] = deque()
+        self._running: tuple[_Wish, Future[Any]] | None = None
+        self._posted: deque[Callable[[], None]] = deque()
+        self._is_paused = self._is_closed = False
+        self._woken.connect(self.deliver)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an edit runs or waits."""
+        return self._running is not None or bool(self._waiting)
+
+    def submit(
+        self, act: Callable[[], Any], on_done: Callable[[Any], None] | None = None, on_fail: Callable[[], None] | None = None
+    ) -> None:
+        """Run `act()` in the thread when its turn comes, then `on_done(result)`, or `on_fail()`, in the GUI thread."""
+        if self._is_closed:
+            return
+        was_busy = self.is_busy
+        self._waiting.append(_Wish(act, on_done, on_fail))
+        if not was_busy:
+            self.busy_changed.emit(True)
+        self._start_next()
+
+    def post(self, show: Callable[[], None]) -> None:
+        """Call `show()` in the GUI thread, after what was posted before; at once when called there."""
+        if self._is_closed:
+            return
+        self._posted.append(show)
+        if QThread.currentThread() == self.thread():
+            self._show_posted()
+        else:
+            self._wake()
+
+    def deliver(self) -> None:
+        """Show what is done so far, and start the next edit."""
+        self._show_posted()
+        if self._running is None or not self._running[1].done():
+            return
+        (wish, future), self._running = self._running, None
+        self._start_next()
+        try:
+            self._answer(wish, future)
+        finally:
+            if not self.is_busy and not self._is_closed:
+                self.busy_changed.emit(False)
+                self.idle.emit()
+
+    def finish(self) -> None:
+        """Wait for every edit and show it; a paused queue is left as it is once the running edit is done."""
+        while self._running is not None:
+            # the exception, if any, is dealt with by deliver
+            self._running[1].exception()
+            self.deliver()
+        self._show_posted()
+
+    def pause(self) -> None:
+        """Start no further edit until `resume`; those asked for meanwhile wait."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._is_paused = False
+        self._start_next()
+
+    def close(self) -> None:
+        """Take no more edits; what waits is dropped, and nobody is told of the one that runs."""
+        self._is_closed = True
+        self._waiting.clear()
+        self._posted.clear()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _start_next(self) -> None:
+        if self._running is None and self._waiting and not self._is_paused:
+            wish = self._waiting.popleft()
+            future = self._thread.submit(wish.act)
+            self._running = wish, future
+            future.add_done_callback(lambda _future: self._wake())
+
+    def _wake(self) -> None:
+        try:
+            self._woken.emit()
+        except RuntimeError:
+            # the window went, and this object with it, while the thread was at work
+            self._is_closed = True
+
+    def _show_posted(self) -> None:
+        while self._posted:
+            self._posted.popleft()()
+
+    def _answer(self, wish: _Wish, future: Future[Any]) -> None:
+        if self._is_closed:
+            return
+        error = future.exception()
+        if error is None:
+            if wish.on_done is not None:
+                wish.on_done(future.result())
+            return
+        if wish.on_fail is not None:
+            wish.on_fail()
+        if not isinstance(error, StrataError):
+            raise error
+        show_error(str(error))

@@ -1,0 +1,112 @@
+"""What the export section does: labels and cases to files, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari.utils.notifications import show_info
+
+from napari_strata.errors import StrataError
+from napari_strata.gui.case import Absorbed, ScanCase
+from napari_strata.gui.cases import Cases
+from napari_strata.gui.editing import reported
+from napari_strata.gui.jobs import JobRunner
+from napari_strata.gui.layers import LayerTuple
+from napari_strata.gui.worker import Opened, export_body, load_body, save_body, scan_body
+from napari_strata.volume import Progress, Volume
+
+if TYPE_CHECKING:
+    import napari.layers
+    import napari.viewer
+
+
+class Filing:
+    """Writes and opens files in a thread; edits asked for meanwhile wait for the file, not the person.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Where a scan goes that was opened.
+    jobs : JobRunner
+        Does the work outside the GUI thread.
+    cases : Cases
+        Where a case goes that was opened.
+    require_case : callable
+        Gives the case in hand with everything done that was under way, or raises `StrataError`.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, jobs: JobRunner, cases: Cases, *, require_case: Callable[[], ScanCase]) -> None:
+        self._viewer = viewer
+        self._jobs = jobs
+        self._cases = cases
+        self._require_case = require_case
+        self.opening: napari.layers.Image | None = None
+        self._held: ScanCase | None = None
+        jobs.running_changed.connect(self._on_running)
+
+    def export_to(self, path: Path) -> None:
+        """Write the labels in hand."""
+        self._write(lambda case: partial(export_body, case.work, path), lambda _case, _history, written: show_info(f"Wrote {written}"))
+
+    def save_to(self, path: Path) -> None:
+        """Save the case in hand."""
+        self._write(lambda case: partial(save_body, case.work, path), _note_saved)
+
+    def open_case(self, path: Path, image: napari.layers.Image | None, volume: Volume | None) -> None:
+        """Open a case of a scan."""
+        with reported():
+            if volume is None or image is None:
+                raise StrataError("Open the scan that the case belongs to first, or drop the case file on the canvas.")
+            self._jobs.start(partial(load_body, path, volume), partial(self._on_opened, image))
+            self.opening = image
+
+    def open_scan(self, path: Path) -> None:
+        """Read a scan and add it to the viewer."""
+        with reported():
+            self._jobs.start(partial(scan_body, path), self._on_scan)
+
+    def _write(
+        self, body_of: Callable[[ScanCase], Callable[[Progress], Path]], on_done: Callable[[ScanCase, tuple[str, ...], Path], None]
+    ) -> None:
+        with reported():
+            case = self._require_case()
+            case.keep_our_array()
+            body = body_of(case)
+
+            def work(progress: Progress) -> tuple[Absorbed, tuple[str, ...], Path]:
+                absorbed = case.absorb()
+                history = case.work.history
+                return absorbed, history, body(progress)
+
+            def done(result: tuple[Absorbed, tuple[str, ...], Path]) -> None:
+                case.show_absorbed(result[0])
+                on_done(case, result[1], result[2])
+
+            self._jobs.start(work, done, writes=True)
+            # what is written is what stood there when it was asked for
+            case.queue.pause()
+            self._held = case
+
+    def _on_running(self, running: bool) -> None:
+        if not running:
+            self.opening = None
+            held, self._held = self._held, None
+            if held is not None:
+                held.queue.resume()
+
+    def _on_opened(self, image: napari.layers.Image, opened: Opened) -> None:
+        self._cases.adopt(image, opened.work, made=opened.layer)
+        if (case := self._cases.of(image)) is not None:
+            case.note_saved(opened.work.history)
+
+    def _on_scan(self, made: LayerTuple) -> None:
+        data, kwargs, _ = made
+        self._viewer.add_image(data, **kwargs)
+
+
+def _note_saved(case: ScanCase, history: tuple[str, ...], written: Path) -> None:
+    case.note_saved(history)
+    show_info(f"Saved {written}")

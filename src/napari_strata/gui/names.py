@@ -1,0 +1,93 @@
+"""Names to choose from: those of TotalSegmentator and FreeSurfer, a few of ours, and the person's own (no Qt).
+
+`names.tsv` holds facts only: the structure names of TotalSegmentator with the SNOMED CT codes of its published mapping,
+FreeSurfer's names with the colours of its colour table and the codes that DICOM's context groups (PS3.16) give for them.
+The colours of the other rows are ours.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from platformdirs import user_config_path
+
+MOST_OWN = 500
+"""Names of a person's own that are remembered; the oldest go first."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownName:
+    """A name from the built-in list.
+
+    Parameters
+    ----------
+    name, source : str
+        The name, and whose list it is from.
+    snomed_ct, side : str
+        Its SNOMED CT code, "" where none is known, and "left", "right" or "".
+    color : tuple of 3 int
+        RGB, 0-255.
+    """
+
+    name: str
+    source: str
+    snomed_ct: str
+    side: str
+    color: tuple[int, int, int]
+
+
+@cache
+def known_names() -> dict[str, KnownName]:
+    """Give the built-in list, by name."""
+    with files("napari_strata.gui").joinpath("names.tsv").open(encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines, delimiter="\t"))
+    return {row["name"]: KnownName(row["name"], row["list"], row["snomed_ct"], row["side"], _rgb(row["rgb"])) for row in rows}
+
+
+def own_names(path: Path | None = None) -> list[str]:
+    """Give the names that a person has used before, the latest first; none where they cannot be read."""
+    try:
+        return (path or _own_path()).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def remember_name(name: str, path: Path | None = None) -> None:
+    """Keep a name that is not in the built-in list; where that cannot be written it is forgotten, and nothing else happens."""
+    if name in known_names():
+        return
+    target = path or _own_path()
+    names = [name, *(one for one in own_names(target) if one != name)][:MOST_OWN]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("\n".join(names) + "\n", encoding="utf-8")
+    except OSError:
+        return
+
+
+def suggested_names(in_use: Iterable[str] = (), path: Path | None = None) -> list[str]:
+    """Give every name worth suggesting: a person's own, those in use, then the built-in list, each once."""
+    return list(dict.fromkeys([*own_names(path), *in_use, *known_names()]))
+
+
+def describe_name(name: str) -> str:
+    """Say where a name comes from, "" for one that is not in the built-in list."""
+    known = known_names().get(name)
+    if known is None:
+        return ""
+    code = f", SNOMED CT {known.snomed_ct}" if known.snomed_ct else ""
+    return f"{known.source}{code}{f', {known.side}' if known.side else ''}"
+
+
+def _own_path() -> Path:
+    return user_config_path("napari-strata") / "names.txt"
+
+
+def _rgb(text: str) -> tuple[int, int, int]:
+    red, green, blue = (int(part) for part in text.split(","))
+    return red, green, blue

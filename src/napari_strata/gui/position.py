@@ -1,0 +1,46 @@
+"""Positions in the patient as a person types and reads them (no Qt)."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_strata.errors import StrataError
+
+_AXES = {"R": (0, 1.0), "L": (0, -1.0), "A": (1, 1.0), "P": (1, -1.0), "S": (2, 1.0), "I": (2, -1.0)}
+_NUMBER = r"[-+]?\d+(?:\.\d+)?"
+
+
+def position_from_text(text: str) -> NDArray[np.float64]:
+    """Read a position: "L 12 P 30.5 S 7" in any order, or three numbers x, y, z in RAS+ mm.
+
+    Returns
+    -------
+    (3,) float64 array
+        RAS+ mm.
+
+    Raises
+    ------
+    StrataError
+        If the text is neither.
+    """
+    lettered = re.findall(rf"([RLAPSI])\s*({_NUMBER})", text.upper())
+    axes = [_AXES[letter][0] for letter, _ in lettered]
+    if len(lettered) == 3 and sorted(axes) == [0, 1, 2]:
+        point = np.zeros(3)
+        for letter, number in lettered:
+            axis, sign = _AXES[letter]
+            point[axis] = sign * float(number)
+        return point
+    numbers = re.findall(_NUMBER, text)
+    if len(numbers) == 3 and not re.search(r"[A-Za-z]", text.lower().replace("mm", "")):
+        return np.array([float(number) for number in numbers])
+    raise StrataError(f"'{text}' is no position. Write for example L 12 P 30.5 S 7 (mm), or three numbers: right, anterior, superior.")
+
+
+def text_from_position(point_ras_mm: NDArray[np.float64]) -> str:
+    """Write a position as `position_from_text` reads it."""
+    letters = (("L", "R"), ("P", "A"), ("I", "S"))
+    return " ".join(f"{letters[axis][int(point_ras_mm[axis] >= 0)]} {abs(float(point_ras_mm[axis])):.1f}" for axis in range(3))

@@ -1,0 +1,36 @@
+"""What a person has set in napari's preferences, under Plugins > Strata (no Qt)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from napari_strata.settings import RunSettings
+
+PLUGIN = "napari-strata"
+
+
+def run_settings() -> RunSettings:
+    """Give the device and the threads that proposals start with."""
+    return RunSettings(device=_preference("work", "device", "auto"), threads=int(_preference("work", "threads", 0)))
+
+
+def autosave_folder() -> Path | None:
+    """Give the folder in which edits are kept until they are saved; None for the usual one."""
+    chosen = str(_preference("work", "autosave_folder", "")).strip()
+    return Path(chosen).expanduser() if chosen else None
+
+
+def default_view() -> str:
+    """Give the view in which a scan opens: "axial", "coronal", "sagittal" or "three planes"."""
+    return str(_preference("view", "default_view", "axial"))
+
+
+def _preference(group: str, name: str, default: Any) -> Any:
+    """Read one preference; the default where this napari keeps none for plugins (before 0.9)."""
+    try:
+        from napari.settings import get_plugin_settings
+    except ImportError:
+        return default
+    settings = get_plugin_settings().get(PLUGIN)
+    return getattr(getattr(settings, group, None), name, default)

@@ -1,0 +1,191 @@
+"""The preview layer: what strokes would do, shown before they are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_strata.errors import EditError
+from napari_strata.gui.edit_queue import EditQueue
+from napari_strata.gui.layers import matching_grid_kwargs, region_colormap
+from napari_strata.gui.painter import Box, slabs
+from napari_strata.refine.owner import Scope
+from napari_strata.refine.preview import Preview, preview_strokes
+from napari_strata.refine.refinement import Refinement
+from napari_strata.volume import BACKGROUND, Region, region_color
+
+if TYPE_CHECKING:
+    import napari.layers
+    import napari.viewer
+
+PREVIEW_NAME = "Strata preview"
+_BACKGROUND, _FIRST, _OTHERS = 1, 2, 255
+"""What voxels hold that would become background, the first region, and any past the 253rd; 0 where nothing would change."""
+
+PreviewStrokes = Sequence[tuple[NDArray[np.int64], int | None]]
+
+
+class StrokePreview(QObject):
+    """Shows in a layer of its own which voxels strokes would change, and to which region.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Where the layer goes.
+    queue : EditQueue
+        Where the preview is computed, between edits.
+    work : Refinement
+        What would be changed.
+    parent : QObject
+        Ends it with it.
+    """
+
+    shown_changed = Signal(bool)
+    """Whether a preview waits for a person's yes."""
+
+    def __init__(self, viewer: napari.viewer.Viewer, queue: EditQueue, work: Refinement, parent: QObject) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._queue = queue
+        self._work = work
+        self.layer: napari.layers.Labels | None = None
+        self._preview: Preview | None = None
+        self._painted: Box | None = None
+        self._dirty: list[Box] = []
+        self._numbers = np.zeros(1, np.uint8)
+        self._serial = 0
+        self._screen_changed = False
+        self._timer = QTimer(self)
+        self._timer.setInterval(0)
+        self._timer.timeout.connect(self._paint_next)
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether a preview is on the canvas."""
+        return self._preview is not None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all of the preview is painted."""
+        return not self._dirty
+
+    def show(self, strokes: PreviewStrokes, scope: Scope, *, over: napari.layers.Layer) -> None:
+        """Compute what strokes would do, in the thread, and show it; a later call takes the place of an earlier one."""
+        self._serial += 1
+        if not strokes:
+            self.drop()
+            return
+        serial = self._serial
+
+        def compute() -> Preview | None:
+            if serial != self._serial:
+                return None
+            try:
+                return preview_strokes(self._work, strokes, scope=scope)
+            except EditError:
+                # what cannot be taken is said when it is asked for, not while a person strokes
+                return None
+
+        def arrived(preview: Preview | None) -> None:
+            if serial == self._serial and preview is not None:
+                self._take(preview, over)
+
+        self._queue.submit(compute, arrived)
+
+    def drop(self) -> None:
+        """Take the preview off the canvas."""
+        self._serial += 1
+        self._timer.stop()
+        self._dirty = []
+        was_shown, self._preview = self._preview is not None, None
+        if self.layer is not None and self.layer in self._viewer.layers and self._painted is not None:
+            self.layer.data[self._painted] = 0
+            self.layer.refresh(extent=False, thumbnail=False)
+        self._painted = None
+        if was_shown:
+            self.shown_changed.emit(False)
+
+    def finish(self) -> None:
+        """Paint what is still to be painted, now."""
+        while self._dirty:
+            self._paint_next()
+
+    def close(self) -> None:
+        """Take the layer away."""
+        self._serial += 1
+        self._timer.stop()
+        self._dirty = []
+        if self.layer is not None and self.layer in self._viewer.layers:
+            self._viewer.layers.remove(self.layer)
+        self.layer = None
+
+    def _take(self, preview: Preview, over: napari.layers.Layer) -> None:
+        if self.layer is not None and self._painted is not None and self.layer in self._viewer.layers:
+            self.layer.data[self._painted] = 0
+        was_shown, self._preview, self._painted = self._preview is not None, preview, preview.box
+        if over not in self._viewer.layers:
+            return
+        if self.layer is None or self.layer not in self._viewer.layers:
+            self.layer = self._add_layer(over)
+        self._give_numbers(preview)
+        if preview.box is not None:
+            self._dirty = [*self._screen_first(preview.box), *((slab, *preview.box[1:]) for slab in slabs(preview.box))]
+            self._screen_changed = True
+            self._timer.start()
+        if not was_shown:
+            self.shown_changed.emit(True)
+
+    def _give_numbers(self, preview: Preview) -> None:
+        """Hand out numbers to the regions that voxels would go to, the stroked ones first, and colour the layer so."""
+        known = {row.id: row.color for row in self._work.regions}
+        ids = list(dict.fromkeys([*(region for region in preview.regions if region != BACKGROUND), *known]))
+        # changes_in gives the region's id plus 1; the last entry stands for ids that nobody knows
+        self._numbers = np.full(max(ids, default=0) + 3, _OTHERS, np.uint8)
+        self._numbers[[0, BACKGROUND + 1]] = 0, _BACKGROUND
+        rows = [Region(_BACKGROUND, "", (255, 255, 255)), Region(_OTHERS, "", (128, 128, 128))]
+        for number, region in enumerate(ids[: _OTHERS - _FIRST], start=_FIRST):
+            self._numbers[region + 1] = number
+            rows.append(Region(number, "", known.get(region, region_color(region))))
+        if self.layer is not None:
+            self.layer.colormap = region_colormap(rows)
+
+    def _add_layer(self, over: napari.layers.Layer) -> napari.layers.Labels:
+        active = self._viewer.layers.selection.active
+        geometry = self._work.volume.geometry
+        placed = matching_grid_kwargs(over, geometry)
+        layer = self._viewer.add_labels(np.zeros(geometry.shape_zyx, np.uint8), name=PREVIEW_NAME, opacity=0.75, **placed)
+        if active is not None:
+            # a stroke is drawn over the preview
+            self._viewer.layers.move(self._viewer.layers.index(layer), self._viewer.layers.index(active))
+            self._viewer.layers.selection.active = active
+        return layer
+
+    def _screen_first(self, box: Box) -> list[Box]:
+        dims, layer = self._viewer.dims, self.layer
+        if layer is None or dims.ndisplay == 3 or dims.ndim != 3:
+            return []
+        axis = dims.order[0]
+        index = round(float(layer.world_to_data(dims.point)[axis]))
+        if not box[axis].start <= index < box[axis].stop:
+            return []
+        plane = list(box)
+        plane[axis] = slice(index, index + 1)
+        return [(plane[0], plane[1], plane[2])]
+
+    def _paint_next(self) -> None:
+        layer, preview = self.layer, self._preview
+        if layer is None or preview is None or layer not in self._viewer.layers:
+            self._dirty = []
+        if self._dirty and layer is not None and preview is not None:
+            first = self._dirty.pop(0)
+            changes = preview.changes_in(first)
+            layer.data[first] = self._numbers[np.minimum(changes, len(self._numbers) - 1)]
+            if self._screen_changed or not self._dirty:
+                layer.refresh(extent=False, thumbnail=False)
+            self._screen_changed = False
+        if not self._dirty:
+            self._timer.stop()

@@ -1,0 +1,84 @@
+"""A ruler: lines drawn on a plane, each with its length in mm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.layers import Shapes
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    import napari.layers
+    import napari.viewer
+
+RULER_NAME = "Strata ruler"
+_COLOR = "#ffd75a"
+
+
+def length_mm(line: ArrayLike) -> float:
+    """Give the length of a line through points (n, 3) in mm."""
+    return float(np.linalg.norm(np.diff(np.asarray(line, np.float64), axis=0), axis=1).sum())
+
+
+class Ruler:
+    """A shapes layer in mm over a scan whose lines tell their length.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Where the layer goes.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        self._viewer = viewer
+        self.layer: napari.layers.Shapes | None = None
+        self._writing = False
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the ruler's layer is in the viewer."""
+        return self.layer is not None and self.layer in self._viewer.layers
+
+    def pick_up(self) -> None:
+        """Take the ruler in hand: press, drag, release draws a line with its length."""
+        if not self.is_shown:
+            self.layer = Shapes(
+                ndim=3,
+                name=RULER_NAME,
+                units=("mm", "mm", "mm"),
+                axis_labels=("z", "y", "x"),
+                edge_color=_COLOR,
+                face_color="transparent",
+                edge_width=0.8,
+                features={"length": np.empty(0, object)},
+                text={"string": "{length}", "color": _COLOR, "size": 14, "anchor": "upper_left"},
+            )
+            self._viewer.add_layer(self.layer)
+            self.layer.events.data.connect(self._on_data)
+        self._viewer.layers.selection.active = self.layer
+        self.layer.mode = "add_line"
+
+    def put_down(self) -> None:
+        """Stop measuring; the lines stay."""
+        if self.is_shown:
+            self.layer.mode = "pan_zoom"
+
+    def remove(self) -> None:
+        """Take the lines away."""
+        if self.is_shown:
+            self._viewer.layers.remove(self.layer)
+        self.layer = None
+
+    def _on_data(self, event: object = None) -> None:
+        if self._writing or self.layer is None:
+            return
+        lengths = [f"{length_mm(line):.1f} mm" for line in self.layer.data]
+        if list(self.layer.features["length"]) == lengths:
+            return
+        self._writing = True
+        try:
+            self.layer.features = {"length": np.array(lengths, object)}
+            self.layer.refresh_text()
+        finally:
+            self._writing = False

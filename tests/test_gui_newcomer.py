@@ -1,0 +1,150 @@
+"""What a newcomer tries first, and what happens; the table in docs/gui.md says the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.utils.notifications import notification_manager
+
+from napari_strata.gui.contributions import get_reader
+from napari_strata.gui.panel import StrataPanel
+from napari_strata.io.files import read_labels, write_scan
+from phantoms import phantom_volume
+from test_gui_panel import add_scan, messages, propose_phantom, shown, two_regions
+
+pytestmark = pytest.mark.gui
+
+
+@pytest.fixture
+def scan(tmp_path):
+    return write_scan(phantom_volume(), tmp_path / "scan.nii.gz")
+
+
+def dock(viewer) -> StrataPanel:
+    panel = StrataPanel(viewer, propose=propose_phantom)
+    viewer.window.add_dock_widget(panel, name="Strata")
+    notification_manager.records.clear()
+    return panel
+
+
+@pytest.fixture
+def proposed(make_napari_viewer_proxy, qtbot, scan):
+    viewer = make_napari_viewer_proxy()
+    panel = dock(viewer)
+    viewer.open(str(scan), plugin="napari-strata")
+    panel.start_proposal()
+    qtbot.waitUntil(lambda: panel.case is not None and not panel.is_busy, timeout=20000)
+    yield viewer, panel
+    panel.jobs.cancel()
+    qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
+
+
+def merge_two(panel) -> np.ndarray:
+    panel.table.select(two_regions(panel))
+    panel.edit("merge")
+    return shown(panel).copy()
+
+
+def test_ctrl_s_writes_the_labels_on_the_scans_grid(proposed, tmp_path):
+    _, panel = proposed
+    expected = merge_two(panel)
+    panel.case.labels.save(str(tmp_path / "saved.nii.gz"), plugin="napari-strata")
+    np.testing.assert_array_equal(read_labels(tmp_path / "saved.nii.gz").labels, expected)
+
+
+@pytest.mark.parametrize("how", ["delete the scan", "close the window"])
+def test_edits_that_were_not_saved_are_offered_again(proposed, scan, how, make_napari_viewer_proxy, qtbot):
+    viewer, panel = proposed
+    expected = merge_two(panel)
+    if how == "delete the scan":
+        viewer.layers.remove(panel.image)
+        assert panel.case is None
+    else:
+        # what a program that ends does to the lock on its journal
+        panel.case.work.end_autosave(keep=True)
+        viewer.close()
+        viewer = make_napari_viewer_proxy()
+        panel = dock(viewer)
+    viewer.layers.clear()
+    viewer.open(str(scan), plugin="napari-strata")
+    qtbot.waitUntil(lambda: not panel.recovery_card.isHidden(), timeout=20000)
+    assert "Merge" in panel.recovery_card.words.text()
+    panel.recovery_card.resume.click()
+    qtbot.waitUntil(lambda: panel.case is not None and not panel.is_busy, timeout=20000)
+    np.testing.assert_array_equal(shown(panel), expected)
+    panel.edit("undo")
+    panel.settle()
+    assert len(panel.case.work.regions) == 8
+
+
+def test_an_autosave_folder_that_cannot_be_written_is_told_and_the_work_goes_on(
+    make_napari_viewer_proxy, qtbot, scan, monkeypatch, tmp_path
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("napari_strata.gui.case.autosave_folder", lambda: tmp_path / "file" / "folder")
+    viewer = make_napari_viewer_proxy()
+    panel = dock(viewer)
+    viewer.open(str(scan), plugin="napari-strata")
+    panel.start_proposal()
+    qtbot.waitUntil(lambda: panel.case is not None and not panel.is_busy, timeout=20000)
+    assert "memory only" in messages()
+    merge_two(panel)
+    assert len(panel.case.work.history) == 1
+
+
+def test_a_second_scan_leaves_the_first_ones_case_alone(proposed):
+    viewer, panel = proposed
+    expected, first = merge_two(panel), panel.image
+    second = add_scan(viewer, phantom_volume(seed=3))
+    assert panel.image == first
+    panel.scan.scan_chosen.emit(1)
+    assert panel.image == second
+    assert panel.case is None
+    panel.choose_scan(first)
+    np.testing.assert_array_equal(shown(panel), expected)
+
+
+def test_3d_and_back_keeps_everything_and_edits_work_there(proposed):
+    viewer, panel = proposed
+    viewer.dims.ndisplay = 3
+    expected = merge_two(panel)
+    viewer.dims.ndisplay = 2
+    np.testing.assert_array_equal(np.asarray(panel.case.labels.data), expected)
+    np.testing.assert_array_equal(panel.case.work.labels, expected)
+
+
+def test_naparis_shuffled_colours_are_a_look_and_change_nothing(proposed):
+    _, panel = proposed
+    before = panel.case.work.regions
+    panel.case.labels.new_colormap()
+    panel.settle()
+    assert panel.case.work.regions == before
+    region = two_regions(panel)[0]
+    panel.table.recolor_asked.emit(region, (1, 2, 3))
+    panel.settle()
+    np.testing.assert_allclose(panel.case.labels.get_color(region)[:3] * 255, (1, 2, 3), atol=1)
+
+
+def test_region_tools_and_accept_are_steps_that_can_be_undone(proposed):
+    _, panel = proposed
+    region = two_regions(panel)[1]
+    start = shown(panel).copy()
+    panel.table.select([region])
+    panel.edits.tool_asked.emit("grow")
+    panel.settle()
+    assert (shown(panel) == region).sum() > (start == region).sum()
+    panel.edits.tool_asked.emit("accept")
+    panel.settle()
+    panel.refresh()
+    row = next(row for row in panel.table.regions.rows if row.id == region)
+    assert (row.accepted, row.locked) == (True, True)
+    panel.history.jump_asked.emit(0)
+    np.testing.assert_array_equal(shown(panel), start)
+    panel.table.select([])
+    panel.edits.tool_asked.emit("fill_holes")
+    assert "Select a region" in messages()
+
+
+def test_a_folder_without_scans_is_left_to_other_readers(tmp_path):
+    (tmp_path / "notes.txt").write_text("no scan")
+    assert get_reader(str(tmp_path)) is None
