@@ -89,6 +89,37 @@ def test_thin_tubes_keep_their_volume() -> None:
         assert mesh.volume_ml == pytest.approx((labels == mesh.region.id).sum() * 0.5e-3, rel=0.01)
 
 
+def test_every_part_of_a_region_has_a_closed_piece_of_its_own_volume() -> None:
+    labels = np.zeros((26, 26, 44), np.uint8)
+    z, y, x = np.indices(labels.shape)
+    ball = (z - 12) ** 2 + (y - 12) ** 2 + (x - 12) ** 2 <= 100
+    labels[ball] = 1
+    labels[12, 12, 26:42] = 1  # a tube apart from the ball
+    labels[3, 22, 30] = 1  # a speck
+    segmentation = Segmentation(labels, default_regions([1]), Geometry.from_spacing(labels.shape, (2.0, 1.0, 1.0)))
+    (mesh,) = region_meshes(segmentation)
+    pieces = sorted(trimesh.Trimesh(mesh.vertices_mm, mesh.faces).split(only_watertight=True), key=lambda piece: piece.volume)
+    assert [piece.volume for piece in pieces] == pytest.approx([2, 32, 2 * ball.sum()], rel=0.01)
+
+
+@pytest.mark.parametrize("smooth", [0.0, 0.7, 3.0])
+def test_a_thin_vessel_reaches_as_far_as_its_voxels(smooth: float) -> None:
+    labels = np.zeros((26, 26, 56), np.uint8)
+    z, y, x = np.indices(labels.shape)
+    labels[(z - 12) ** 2 + (y - 12) ** 2 + (x - 12) ** 2 <= 100] = 1
+    labels[12, 12, 12:50] = 1
+    segmentation = Segmentation(labels, default_regions([1]), Geometry.from_spacing(labels.shape, (1.0, 1.0, 1.0)))
+    (mesh,) = region_meshes(segmentation, smooth_vox=smooth, space="RAS")
+    found = trimesh.Trimesh(mesh.vertices_mm, mesh.faces)
+    assert found.is_watertight
+    assert found.body_count == 1
+    assert found.volume == pytest.approx(labels.sum(), rel=0.01)
+    ijk = (np.c_[found.vertices, np.ones(len(found.vertices))] @ np.linalg.inv(segmentation.geometry.affine).T)[:, :3]
+    assert ijk[:, 2].max() == pytest.approx(49.5, abs=0.5)
+    vessel = ijk[(ijk[:, 2] > 30) & (ijk[:, 2] < 45)]
+    assert 0.4 < np.abs(vessel[:, :2] - 12).max() < 1  # of about a voxel's width, no thread
+
+
 def test_nothing_to_draw_and_equal_names_are_told(tmp_path: Path) -> None:
     case = make_case(tmp_path)
     empty = Segmentation(np.zeros_like(case.segmentation.labels), (), case.segmentation.geometry)
