@@ -171,6 +171,10 @@ def _check_proposal_outputs(arguments: argparse.Namespace) -> None:
     for path, suffix in ((arguments.montage, ".png"), (arguments.case, ".strata")):
         if path is not None and path.suffix.lower() != suffix:
             raise WriteError(f"Cannot write {path}: the name must end in {suffix}.")
+    if arguments.case:
+        from napari_strata.refine.case import check_replaceable
+
+        check_replaceable(arguments.case)
 
 
 def _write_results(arguments: argparse.Namespace, proposal: Proposal, segmentation: Segmentation, provenance: dict[str, Any]) -> None:

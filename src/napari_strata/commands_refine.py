@@ -94,6 +94,8 @@ def _refine(arguments: argparse.Namespace) -> None:
         work = _from_labels(arguments, volume)
     else:
         work = _recovered(volume)
+    if arguments.case:
+        work.check_replaceable(arguments.case)
     _write(arguments, work)
     if arguments.recover:
         work.end_autosave(keep=not arguments.case)
@@ -118,6 +120,10 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
         beside = outputs_beside(arguments.output)
         named = [beside.labels, beside.sidecar, beside.table]
     check_writable(*named, arguments.case, scan=arguments.scan)
+    if arguments.case and arguments.from_labels:
+        from napari_strata.refine.case import check_replaceable
+
+        check_replaceable(arguments.case)
 
 
 def _propose(arguments: argparse.Namespace, volume: Volume, base: Proposal | None = None) -> Proposal:

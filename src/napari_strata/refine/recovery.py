@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from filelock import FileLock
 from napari_strata.errors import CaseError
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.refine import autosave
-from napari_strata.refine.case import CaseContents, read_case
+from napari_strata.refine.case import CaseContents, file_name, read_case
 from napari_strata.refine.journal import Journal, Step
 from napari_strata.refine.refinement import Refinement
 from napari_strata.volume import Volume
@@ -80,13 +81,18 @@ class Unfinished:
             except (KeyError, IndexError, ValueError, TypeError) as err:
                 raise CaseError(f"The journal {self.journal} does not follow from its case. Open {case} itself.") from err
             return self._gone_on(contents, logged.size, lock)
-        if proposal is None or logged.header["done"] or logged.header["from_labels"]:
+        if logged.header["done"] or logged.header["from_labels"]:
+            raise CaseError(
+                f"The case that {self.journal} goes on from never reached the disk. Open your own copy of it and repeat the edits."
+            )
+        if proposal is None:
             raise CaseError(f"The case of {self.journal} never reached the disk. Propose the scan again and pass resume(proposal=...).")
         work = _carried_out(proposal, logged)
         work.autosave(self.journal.parent)
         if lock is not None:
             lock.release()
-        autosave.remove_pair(self.journal)
+        if work.autosave_problem is None:
+            autosave.remove_pair(self.journal)
         return work
 
     def _gone_on(self, contents: CaseContents, size: int, lock: FileLock | None) -> Refinement:
@@ -119,8 +125,8 @@ class Unfinished:
 def find_unfinished(scan: str | Path | Volume | None = None, *, folder: str | Path | None = None) -> list[Unfinished]:
     """Find work that a crash left behind, newest first.
 
-    Looks beside the scan and in the user's state folder. Work that still goes on in another process is left out; what holds no
-    edit that a case file does not hold is taken away.
+    Looks beside the scan (work that moved along with it is found too) and in the user's state folder. Work that still goes on in
+    another process is left out; what holds no edit that a case file does not hold is taken away.
 
     Parameters
     ----------
@@ -131,16 +137,18 @@ def find_unfinished(scan: str | Path | Volume | None = None, *, folder: str | Pa
     """
     path = Path(scan.path) if isinstance(scan, Volume) and scan.path else Path(scan) if isinstance(scan, str | Path) else None
     wanted = autosave.scan_key(scan) if isinstance(scan, Volume) else {} if path is None else {"path": str(path.absolute())}
-    places = [Path(folder)] if folder is not None else []
-    places += [path.absolute().parent] if path is not None else []
-    places += [autosave.state_folder()]
+    beside = path.absolute().parent if path is not None else None
+    places = [place for place in (folder, beside, autosave.state_folder()) if place is not None]
 
-    def fits(header: dict[str, Any]) -> bool:
-        return all(header["scan"].get(key) == value for key, value in wanted.items())
+    def fits(header: dict[str, Any], place: Path) -> bool:
+        said = header["scan"]
+        if place == beside and file_name(str(said.get("path", ""))) == file_name(wanted["path"]):
+            said = {**said, "path": wanted["path"]}
+        return all(said.get(key) == value for key, value in wanted.items())
 
     found = []
-    for place in dict.fromkeys(places):
-        for journal, logged in autosave.matching(place, fits):
+    for place in dict.fromkeys(Path(place) for place in places):
+        for journal, logged in autosave.matching(place, partial(fits, place=place)):
             is_free, lock = autosave.try_lock(journal)
             one = _unfinished(journal, logged) if is_free else None
             found += [one] if one is not None else []
