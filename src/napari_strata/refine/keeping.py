@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -37,6 +38,8 @@ class Keeping(RegionEditing):
         self._changing = threading.RLock()
         self._on_disk: dict[Path, bytes] = {}
         """What the case files that this one was opened from or saved to held then."""
+        self._once_saved: set[bytes] = set()
+        """What those that it went on from held, so that they may be replaced."""
 
     def save(self, path: str | Path) -> None:
         """Save the whole case (proposal, edits, history) as one file; the scan itself is not in it.
@@ -57,20 +60,22 @@ class Keeping(RegionEditing):
         write_case(path, contents)
         with self._changing:
             self._on_disk[place] = _digest(contents.journal.line)
+            self._once_saved.add(self._on_disk[place])
             if self._journal.done == contents.journal.done:
                 self._is_saved = True
                 if self._autosave is not None:
                     self._autosave.append(saving.SAVED, self.next_id)
 
     def check_replaceable(self, path: str | Path) -> None:
-        """Check that saving under a name would lose no edits: an older case of that name holds none that are not in this one.
+        """Check that saving under a name loses no edits: a case of that name holds only edits of this one, or this one went on from it.
 
         Raises
         ------
         WriteError
             If some would be lost, or what is there cannot be read.
         """
-        check_replaceable(path, self._contents().journal.line)
+        if _digest_of(Path(path)) not in self._once_saved:
+            check_replaceable(path, self._contents().journal.line)
 
     @classmethod
     def load(cls, path: str | Path, *, volume: Volume | None = None) -> Self:
@@ -90,6 +95,7 @@ class Keeping(RegionEditing):
         """
         work = cls._from(read_case(path, volume))
         work._on_disk[Path(path).absolute()] = _digest(work._journal.line)
+        work._once_saved = set(work._on_disk.values())
         return work
 
     @classmethod
@@ -99,10 +105,11 @@ class Keeping(RegionEditing):
         return work
 
     @classmethod
-    def taken_up(cls, contents: CaseContents, saver: saving.Autosave | None) -> Self:
-        """Go on with work that a journal on the disk holds, and with that journal if it is given."""
+    def taken_up(cls, contents: CaseContents, saver: saving.Autosave | None, once_saved: Iterable[tuple[bytes, ...]] = ()) -> Self:
+        """Go on with work that a journal on the disk holds, and with that journal if it is given; cases of it held `once_saved`."""
         work = cls._from(contents)
         work._autosave, work._is_saved = saver, False
+        work._once_saved = {_digest(steps) for steps in once_saved}
         return work
 
     def _contents(self) -> CaseContents:

@@ -77,10 +77,21 @@ class Unfinished:
         case = autosave.case_of(self.journal)
         if case.exists():
             try:
-                contents = _followed(read_case(case, volume), logged.records)
+                begun = read_case(case, volume)
+                contents = _followed(begun, logged.records)
             except (KeyError, IndexError, ValueError, TypeError) as err:
                 raise CaseError(f"The journal {self.journal} does not follow from its case. Open {case} itself.") from err
-            return self._gone_on(contents, logged.size, lock)
+            try:
+                saver = autosave.Autosave(self.journal, logged.size, lock)
+            except OSError:
+                saver = None
+            work = Refinement.taken_up(contents, saver, _once_saved(begun.journal, logged.records))
+            if saver is None:
+                # it cannot be written to any more: go on in another one
+                work.autosave(autosave.state_folder())
+                if lock is not None:
+                    lock.release()
+            return work
         if logged.header["done"] or logged.header["from_labels"]:
             raise CaseError(
                 f"The case that {self.journal} goes on from never reached the disk. Open your own copy of it and repeat the edits."
@@ -94,17 +105,6 @@ class Unfinished:
         if work.autosave_problem is None:
             autosave.remove_pair(self.journal)
         return work
-
-    def _gone_on(self, contents: CaseContents, size: int, lock: FileLock | None) -> Refinement:
-        """Go on in the same journal; where that cannot be written to any more, in another one."""
-        try:
-            return Refinement.taken_up(contents, autosave.Autosave(self.journal, size, lock))
-        except OSError:
-            work = Refinement.taken_up(contents, None)
-            work.autosave(autosave.state_folder())
-            if lock is not None:
-                lock.release()
-            return work
 
     def discard(self) -> None:
         """Remove it for good.
@@ -171,21 +171,25 @@ def _unfinished(journal: Path, logged: autosave.Logged) -> Unfinished | None:
     return Unfinished(journal, str(logged.header["name"]), str(logged.header["scan"].get("path", "")), changed, before + len(edits), last)
 
 
+def _follow(journal: Journal, record: autosave.Record) -> None:
+    """Do to a journal in memory what a record of one on the disk says."""
+    if record.kind in (autosave.REPLACE, autosave.DROP):
+        journal.take_last()
+    if record.kind in (autosave.ADD, autosave.REPLACE):
+        journal.add(Step.from_bytes(record.payload))
+    elif record.kind == autosave.MOVE:
+        journal.move(record.count)
+    elif record.kind == autosave.SNAPSHOT:
+        journal.snapshots[record.count] = record.payload[8:]
+
+
 def _followed(contents: CaseContents, records: list[autosave.Record]) -> CaseContents:
     """Give a case as it stands after the records of its journal."""
-    begun = len(contents.journal.done)
-    journal, floor = contents.journal.copy(), begun
+    journal, floor = contents.journal.copy(), len(contents.journal.done)
     for record in records:
-        if record.kind in (autosave.REPLACE, autosave.DROP):
-            journal.take_last()
-        if record.kind in (autosave.ADD, autosave.REPLACE):
-            floor = min(floor, len(journal.done))
-            journal.add(Step.from_bytes(record.payload))
-        elif record.kind == autosave.MOVE:
-            journal.move(record.count)
-        elif record.kind == autosave.SNAPSHOT:
-            journal.snapshots[record.count] = record.payload[8:]
-        floor = min(floor, len(journal.done))
+        _follow(journal, record)
+        # a step that took the last one's place began where that one had begun
+        floor = min(floor, len(journal.done) - (record.kind == autosave.REPLACE))
     # the case's own steps up to the lowest place still hold; from there on the journal's do
     before = contents.journal.state_at(floor, contents.state)
     line = [*journal.done, *reversed(journal.undone)]
@@ -195,16 +199,21 @@ def _followed(contents: CaseContents, records: list[autosave.Record]) -> CaseCon
     return replace(contents, state=replace(state, next_id=next_id), journal=journal)
 
 
+def _once_saved(begun: Journal, records: list[autosave.Record]) -> list[tuple[bytes, ...]]:
+    """Give the steps that cases of this work held: where the journal began, and each time that it was saved."""
+    journal = begun.copy()
+    found = [journal.line]
+    for record in records:
+        _follow(journal, record)
+        found += [journal.line] if record.kind == autosave.SAVED else []
+    return found
+
+
 def _carried_out(proposal: Proposal, logged: autosave.Logged) -> Refinement:
     tree, n = logged.header["tree"], logged.header["n"]
     work = Refinement(proposal, regions=n) if tree == "regions" else Refinement(proposal, tissues=n)
     journal = Journal()
     for record in logged.records:
-        if record.kind in (autosave.REPLACE, autosave.DROP):
-            journal.take_last()
-        if record.kind in (autosave.ADD, autosave.REPLACE):
-            journal.add(Step.from_bytes(record.payload))
-        elif record.kind == autosave.MOVE:
-            journal.move(record.count)
+        _follow(journal, record)
     next_id = logged.records[-1].next_id if logged.records else work.next_id
     return work.with_steps([*journal.done, *reversed(journal.undone)], done=len(journal.done), next_id=next_id)
