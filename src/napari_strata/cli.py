@@ -155,7 +155,8 @@ def _propose(arguments: argparse.Namespace) -> None:
     provenance = {**proposal.provenance, "cut": {kind: wanted}, **said}
     provenance["seconds"] = {"read": round(read_seconds, 2), **proposal.provenance["seconds"]}
     _write_results(arguments, proposal, segmentation, provenance)
-    print(f"{arguments.output}: {len(segmentation.regions)} {kind} in {time.perf_counter() - begun:.1f} s")
+    found = kind if teaching is None else "taught regions"
+    print(f"{arguments.output}: {len(segmentation.regions)} {found} in {time.perf_counter() - begun:.1f} s")
 
 
 def _check_proposal_outputs(arguments: argparse.Namespace) -> None:

@@ -36,6 +36,7 @@ class Keeping(RegionEditing):
         self._autosave: saving.Autosave | None = None
         self._is_saved = True
         self._changing = threading.RLock()
+        self._saving = threading.Lock()
         self._on_disk: dict[Path, bytes] = {}
         """What the case files that this one was opened from or saved to held then."""
         self._once_saved: set[bytes] = set()
@@ -52,8 +53,11 @@ class Keeping(RegionEditing):
             If the file cannot be written, its name does not end in .strata, or another window saved other edits under that name
             since this case was opened from it or saved to it; what stood under its name stands there still.
         """
-        with self._changing:
-            contents = self._contents()
+        with self._saving:
+            self._save(path)
+
+    def _save(self, path: str | Path) -> None:
+        contents = self._contents()
         place = Path(path).absolute()
         if place in self._on_disk and _digest_of(place) not in (None, self._on_disk[place]):
             raise WriteError(f"{path} was saved by another window meanwhile. Save under another name, so that no edits are lost.")
