@@ -119,10 +119,10 @@ def explain_voxel(
     mine = np.flatnonzero(laws.ids == own)
     said: dict[str, float] = dict.fromkeys(("features", "intensity", "position", "strokes"), 0.0)
     runner_up = None
+    best = int(others[total[others].argmax()]) if len(others) else 0
     if len(others):
-        runner_up = int(laws.ids[others[total[others].argmax()]])
-    if len(others) and len(mine):
-        best = int(others[total[others].argmax()])
+        runner_up = int(laws.ids[best])
+    if runner_up is not None and len(mine):
         said |= {name: float(part[0, mine[0]] - part[0, best]) for name, part in parts.items()}
         said["strokes"] = _stroke_evidence(proposal, supervoxel, own, runner_up, strokes)
     weight = sum(abs(value) for value in said.values()) or 1.0
