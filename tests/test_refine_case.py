@@ -274,6 +274,9 @@ def test_a_case_of_a_scan_that_moved_along_finds_it_beside_itself(tmp_path: Path
     again = Refinement.load(new / "case.strata")
     assert np.array_equal(np.asarray(again.volume.data), read(new / "scan.nii.gz").data)
     nibabel.save(nibabel.Nifti1Image(data + 1, np.diag([1.0, 1, 2, 1])), new / "scan.nii.gz")
+    with pytest.raises(CaseError, match=r"new.scan\.nii\.gz is not the scan of this case.*its voxels differ"):
+        Refinement.load(new / "case.strata", volume=read(new / "scan.nii.gz"))
+    Refinement.load(new / "case.strata").prepare()
     with pytest.raises(CaseError, match=r"cannot be read from .*old"):
         np.asarray(Refinement.load(new / "case.strata").volume.data)
 

@@ -313,8 +313,14 @@ def _volume(record: dict[str, Any], given: Volume | None, folder: Path) -> Volum
 
 def _check_same_scan(record: dict[str, Any], volume: Volume, geometry: Geometry) -> None:
     same_grid = volume.geometry.shape_zyx == geometry.shape_zyx and np.allclose(volume.geometry.affine, geometry.affine, atol=1e-3)
-    if not same_grid or scan_hash(volume.data) != record["hash"]:
-        raise CaseError(f"{volume.name} is not the scan of this case, which was {record['name']}. Pass the scan that it was made on.")
+    if same_grid and scan_hash(volume.data) == record["hash"]:
+        return
+    what = "its voxels differ" if same_grid else "it lies on another grid"
+    given, made_on = (str(path or name) for path, name in ((volume.path, volume.name), (record["path"], record["name"])))
+    raise CaseError(
+        f"{given} is not the scan of this case, which was made on {made_on}: {what}. Give the scan as it was then; labels can be had "
+        "without it, by Refinement.load(case).segmentation."
+    )
 
 
 def _reader(record: dict[str, Any], folder: Path) -> Any:
