@@ -127,10 +127,18 @@ def test_a_dicom_series_becomes_nifti_with_the_same_voxels_and_place(tmp_path: P
         (["labels.nii.gz", "-o", "x.docx"], "the name must end in"),
         (["labels.nii.gz", "-o", "nowhere/x.stl"], "there is no folder"),
         (["labels.nii.gz", "-o", "x.stl", "./x.stl"], "Two outputs"),
+        (["labels.nii.gz", "-o", "x.stl", "X.STL"], "Two outputs"),
+        (["labels.nii.gz", "-o", "3.stl", "{id}.stl"], "Two outputs"),
+        (["labels.nii.gz", "-o", "truth.nii.gz", "--reference", "truth.nii.gz"], "truth.nii.gz would be replaced"),
+        (["labels.nii.gz", "-o", "nm.label", "--names", "nm.label"], "nm.label would be replaced"),
+        (["labels.nii.gz", "-o", "linked.nii.gz"], "labels.nii.gz would be replaced"),
+        (["labels.nii.gz", "-o", "nm.label"], "nm.label is not Strata's"),
+        (["labels.nii.gz", "-o", "notes.txt"], "notes.txt is not Strata's"),
+        (["labels.nii.gz", "-o", "cohort.csv"], "cohort.csv is not Strata's"),
         (["labels.nii.gz", "-o", "labels.nii.gz"], "would be replaced"),
-        (["labels.nii.gz", "-o", "scan.nii.gz", "--like", "scan.nii.gz"], "is the scan itself"),
+        (["labels.nii.gz", "-o", "scan.nii.gz", "--like", "scan.nii.gz"], "scan.nii.gz would be replaced"),
         (["scan.nii.gz", "-o", "x.nii.gz"], "not a label file"),
-        (["scan.nii.gz", "-o", "scan.nii.gz", "--scan"], "is the scan itself"),
+        (["scan.nii.gz", "-o", "scan.nii.gz", "--scan"], "scan.nii.gz would be replaced"),
         (["scan.nii.gz", "-o", "x.mgz", "--scan"], "Cannot write a scan"),
         (["labels.nii.gz", "--scan", "-o", "x.nii", "--like", "scan.nii.gz"], "With --scan give one output"),
         ([".", "-o", "x.nii"], "is a folder"),
@@ -143,6 +151,10 @@ def test_what_cannot_be_is_one_line_and_nothing_is_written(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], says: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("nm.label").write_text('3 1 2 3 1 1 1 "Niere links"\n', encoding="utf-8")
+    Path("notes.txt").write_text("call the ward\n")
+    Path("cohort.csv").write_text("patient,age\n1,50\n")
+    Path("linked.nii.gz").symlink_to("labels.nii.gz")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert convert(*words) == 2
     said = capsys.readouterr().err

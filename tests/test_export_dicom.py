@@ -201,6 +201,19 @@ def test_a_seg_in_the_folder_of_its_series_is_not_taken_for_a_scan(tmp_path: Pat
         strata.read(path)
 
 
+def test_no_image_of_a_series_is_replaced_by_a_seg(tmp_path: Path) -> None:
+    scan, labels, _ = segmented(tmp_path / "ct")
+    image = next(path for path in sorted((tmp_path / "ct").iterdir()) if path.suffix == ".dcm")
+    before, other = image.read_bytes(), tmp_path / "other.dcm"
+    other.write_bytes(before)
+    for target in (image, other):
+        with pytest.raises(WriteError, match="image of a series"):
+            strata.write(labels, target, scan=scan)
+        assert target.read_bytes() == before
+    seg = strata.write(labels, tmp_path / "seg.dcm", scan=scan)
+    assert strata.write(labels, seg, scan=scan) == seg  # a segmentation may be written again
+
+
 def test_a_damaged_seg_is_refused(tmp_path: Path) -> None:
     scan, labels, _ = segmented(tmp_path / "ct")
     path = strata.write(labels, tmp_path / "seg.dcm", scan=scan)

@@ -13,7 +13,7 @@ from exported import GRIDS, Case, make_case
 from napari_strata.errors import WriteError
 from napari_strata.export.mesh import region_meshes
 from napari_strata.settings import ExportSettings
-from napari_strata.volume import Geometry, Segmentation, default_regions
+from napari_strata.volume import Geometry, Region, Segmentation, default_regions
 
 LPS = np.array([-1, -1, 1])
 
@@ -97,6 +97,9 @@ def test_nothing_to_draw_and_equal_names_are_told(tmp_path: Path) -> None:
     twins = case.segmentation.with_regions(tuple(type(row)(row.id, "same", row.color) for row in case.segmentation.regions))
     with pytest.raises(WriteError, match=r"Put \{id\}"):
         strata.write(twins, tmp_path / "{name}.stl")
+    capitals = twins.with_regions(tuple(Region(i, name, (1, 2, 3)) for i, name in ((3, "Rib"), (7, "rib"), (300, "x"))))
+    with pytest.raises(WriteError, match="two regions have the same name"):  # one file on a Mac's or Windows' disk
+        strata.write(capitals, tmp_path / "{name}.stl")
     with pytest.raises(WriteError, match="only meshes"):
         strata.write(case.segmentation, tmp_path / "{id}.nii.gz")
     (tmp_path / "x.mtl").write_text("# a scanner's own\n")

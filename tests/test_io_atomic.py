@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 import napari_strata as strata
 from napari_strata.errors import WriteError
+from napari_strata.io.atomic import Together
 from napari_strata.io.files import atomic_path, hash_file
 from napari_strata.volume import Geometry, Segmentation, default_regions
 
@@ -119,3 +121,24 @@ def test_a_hash_knows_both_halves_of_a_scan(tmp_path: Path) -> None:
         assert hash_file(tmp_path / first) != before
     (tmp_path / "c.nii").write_bytes(b"abc")
     assert hash_file(tmp_path / "c.nii") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_no_file_gets_its_name_where_the_disk_does_not_take_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "b.csv").write_text("old")
+    flushed: list[int] = []
+
+    def full_at_the_second(number: int) -> None:
+        flushed.append(number)
+        if len(flushed) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_at_the_second)
+
+    def write_three() -> None:
+        with Together() as together:
+            for name in ("a.json", "b.csv", "c.txt"):
+                together.file(tmp_path / name).write_text("new")
+
+    with pytest.raises(WriteError, match=r"b\.csv: the disk is full"):
+        write_three()
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("b.csv", "old")]

@@ -43,7 +43,7 @@ def add_commands(commands: Any) -> None:
 
 def _convert(arguments: argparse.Namespace) -> None:
     settings = settings_of(arguments, ExportSettings, "export")
-    _check_folders(arguments.output)
+    _check_outputs(arguments)
     with notes_shown():
         if arguments.scan:
             _convert_scan(arguments)
@@ -64,12 +64,15 @@ def _convert_labels(arguments: argparse.Namespace, settings: ExportSettings) -> 
         print(f"{path}: {len(segmentation.regions)} regions")
 
 
-def _check_folders(outputs: list[Path]) -> None:
-    for path in outputs:
+def _check_outputs(arguments: argparse.Namespace) -> None:
+    """Check every name before anything is read."""
+    from napari_strata.export.targets import check_distinct, check_inputs_stay
+
+    for path in arguments.output:
         if not path.parent.is_dir():
             raise WriteError(f"Cannot write {path}: there is no folder {path.parent}. Create it first.")
-        if sum(path.resolve() == other.resolve() for other in outputs) > 1:
-            raise WriteError(f"Two outputs would be written to {path}. Give each its own name.")
+    check_distinct(arguments.output)
+    check_inputs_stay(arguments.output, (arguments.input, arguments.like, arguments.reference, arguments.names, arguments.settings))
 
 
 def _read(arguments: argparse.Namespace, scan: str | Path) -> Volume:
@@ -100,8 +103,6 @@ def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
         segmentation, known = _open_case(source, scan)
     else:
         segmentation, known = read_labels(source, like=scan), Known(scan)
-    if any(source.resolve() == path.resolve() for path in arguments.output):
-        raise WriteError(f"{source} would be replaced by what is made from it. Choose another name.")
     if arguments.reference is None:
         return segmentation, known
     return segmentation, replace(known, reference=read_labels(arguments.reference, like=segmentation.geometry))

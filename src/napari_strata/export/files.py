@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,17 +13,18 @@ from numpy.typing import NDArray
 from napari_strata.errors import WriteError
 from napari_strata.export.dicom_seg import check_series, read_dicom_seg, write_dicom_seg
 from napari_strata.export.itksnap import DESCRIPTION_SUFFIXES, description_text
-from napari_strata.export.mesh import Mesh, region_meshes
+from napari_strata.export.mesh import region_meshes
 from napari_strata.export.mesh_files import MESH_SUFFIXES, stage_meshes
 from napari_strata.export.tables import TABLE_SUFFIXES, check_parquet, write_table
+from napari_strata.export.targets import check_distinct, check_may_replace
 from napari_strata.io import files
-from napari_strata.io.atomic import atomic_path, file_suffix
+from napari_strata.io.atomic import Together, file_suffix
 from napari_strata.io.dicom import is_segmentation
 from napari_strata.io.files import LABEL_SUFFIXES, stage_labels
 from napari_strata.measure import agree, join_by_overlap, measure_regions, require_same_grid
 from napari_strata.regrid import labels_on_grid
 from napari_strata.settings import ExportSettings
-from napari_strata.volume import Geometry, Progress, Segmentation, Volume, no_progress
+from napari_strata.volume import Geometry, Progress, Region, Segmentation, Volume, default_regions, label_ids, no_progress
 
 DICOM_SUFFIX = ".dcm"
 FORMATS = {
@@ -134,18 +134,20 @@ def write_together(
     if beside.scan is not None:
         require_same_grid(segmentation.geometry, beside.scan.geometry, "The labels", "the scan")
         segmentation = replace(segmentation, geometry=beside.scan.geometry)
-    with ExitStack() as together:
+    owned = {target: _own_paths(target, segmentation) for target in targets}
+    check_distinct(path for paths in owned.values() for path in paths)
+    with Together() as together:
         for target in targets:
             suffix = file_suffix(target)
             if suffix in LABEL_SUFFIXES:
                 stage_labels(segmentation, target, together, sidecar=sidecar)
             elif suffix == DICOM_SUFFIX:
-                unfinished = together.enter_context(atomic_path(target))
+                unfinished = together.file(target)
                 write_dicom_seg(segmentation, unfinished, check_series(beside.scan, target), segments=chosen.dicom_segments)
             elif suffix in MESH_SUFFIXES:
                 _stage_surfaces(segmentation, target, together, chosen, on_progress)
             elif suffix in DESCRIPTION_SUFFIXES:
-                together.enter_context(atomic_path(target)).write_text(description_text(segmentation.regions), encoding="utf-8")
+                together.file(target).write_text(description_text(segmentation.regions), encoding="utf-8")
             else:
                 _stage_table(segmentation, target, together, beside, chosen)
     return tuple(target.parent if _FIELD.search(target.name) else target for target in targets)
@@ -165,12 +167,12 @@ def check_paths(paths: Sequence[Path], known: Known) -> None:
             raise WriteError(f"Cannot write {path}: the name must end in {', '.join(EXPORT_SUFFIXES[:-1])} or {EXPORT_SUFFIXES[-1]}.")
         if _FIELD.search(path.name) and suffix not in MESH_SUFFIXES:
             raise WriteError(f"Cannot write {path}: only meshes ({', '.join(MESH_SUFFIXES)}) come as one file per region.")
-        if known.scan is not None and known.scan.path and path.resolve() == Path(known.scan.path).resolve():
-            raise WriteError(f"{path} is the scan itself. Choose another name.")
         if suffix == DICOM_SUFFIX:
             check_series(known.scan, path)
         if suffix == ".parquet":
             check_parquet()
+        check_may_replace(path, known.scan)
+    check_distinct(paths)
 
 
 def read_labels(path: str | Path, *, like: Volume | Geometry | None = None) -> Segmentation:
@@ -196,7 +198,7 @@ def read_labels(path: str | Path, *, like: Volume | Geometry | None = None) -> S
     return labels_on_grid(found, like.geometry if isinstance(like, Volume) else like)
 
 
-def _stage_surfaces(segmentation: Segmentation, path: Path, together: ExitStack, settings: ExportSettings, on_progress: Progress) -> None:
+def _stage_surfaces(segmentation: Segmentation, path: Path, together: Together, settings: ExportSettings, on_progress: Progress) -> None:
     space = settings.mesh_space
     meshes = list(region_meshes(segmentation, smooth_vox=settings.mesh_smooth_vox, space=space, on_progress=on_progress))
     if not meshes:
@@ -204,23 +206,38 @@ def _stage_surfaces(segmentation: Segmentation, path: Path, together: ExitStack,
     if not _FIELD.search(path.name):
         stage_meshes(meshes, path, together, space=space)
         return
-    targets = [_own_path(path, mesh) for mesh in meshes]
-    if len(set(targets)) < len(targets):
+    for mesh in meshes:
+        stage_meshes([mesh], _own_path(path, mesh.region), together, space=space)
+
+
+def _own_paths(path: Path, segmentation: Segmentation) -> list[Path]:
+    """Give the files that one target becomes.
+
+    Raises
+    ------
+    WriteError
+        If two regions would be written to one file.
+    """
+    if not _FIELD.search(path.name):
+        return [path]
+    ids = label_ids(segmentation.labels)
+    table = {region.id: region for region in (*default_regions(ids), *segmentation.regions)}
+    paths = [_own_path(path, table[i]) for i in ids]
+    if len({one.name.casefold() for one in paths}) < len(paths):
         raise WriteError(f"Cannot write {path}: two regions have the same name. Put {{id}} into the file's name too.")
-    for mesh, target in zip(meshes, targets, strict=True):
-        stage_meshes([mesh], target, together, space=space)
+    return paths
 
 
-def _own_path(path: Path, mesh: Mesh) -> Path:
+def _own_path(path: Path, region: Region) -> Path:
     """Put a region's id and name where "{id}" and "{name}" stand; what file systems dislike becomes "_"."""
-    words = {"id": str(mesh.region.id), "name": re.sub(r"[^\w-]+", "_", mesh.region.name).strip("_") or "region"}
+    words = {"id": str(region.id), "name": re.sub(r"[^\w-]+", "_", region.name).strip("_") or "region"}
     return path.with_name(_FIELD.sub(lambda field: words[field[1]], path.name))
 
 
-def _stage_table(segmentation: Segmentation, path: Path, together: ExitStack, known: Known, settings: ExportSettings) -> None:
+def _stage_table(segmentation: Segmentation, path: Path, together: Together, known: Known, settings: ExportSettings) -> None:
     if known.reference is not None and settings.match == "overlap":
         segmentation = join_by_overlap(segmentation, known.reference)
     measures = measure_regions(segmentation, known.scan, confidence=known.confidence)
     agreements = () if known.reference is None else agree(segmentation, known.reference, tolerance_mm=settings.tolerance_mm)
     modality = None if known.scan is None else known.scan.modality
-    write_table(measures, together.enter_context(atomic_path(path)), modality=modality, agreements=agreements)
+    write_table(measures, together.file(path), modality=modality, agreements=agreements)

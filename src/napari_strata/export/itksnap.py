@@ -29,6 +29,15 @@ def description_text(regions: Iterable[Region]) -> str:
     return _HEAD + "\n".join(lines) + "\n"
 
 
+def is_description(path: str | Path) -> bool:
+    """Say whether a file is a label description that Strata wrote, by its first line."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.readline() == _HEAD.splitlines(keepends=True)[0]
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def read_description(path: str | Path) -> tuple[Region, ...]:
     """Read names and colours from a label description, ITK-SNAP's or ours.
 

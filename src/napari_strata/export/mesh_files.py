@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 from napari_strata.errors import WriteError
 from napari_strata.export.mesh import Mesh
-from napari_strata.io.atomic import atomic_path, file_suffix
+from napari_strata.io.atomic import Together, file_suffix
 from napari_strata.settings import MeshSpace
 
 MESH_SUFFIXES = (".stl", ".obj", ".ply")
@@ -22,7 +21,7 @@ _PLY_VERTEX = np.dtype([("place", "<f4", 3), ("color", "u1", 3)])
 _PLY_FACE = np.dtype([("corners", "u1"), ("vertices", "<i4", 3)])
 
 
-def stage_meshes(meshes: Sequence[Mesh], path: Path, together: ExitStack, *, space: MeshSpace) -> None:
+def stage_meshes(meshes: Sequence[Mesh], path: Path, together: Together, *, space: MeshSpace) -> None:
     """Write surfaces to one file that gets its name when `together` closes; OBJ with its materials (.mtl) beside it.
 
     Parameters
@@ -31,7 +30,7 @@ def stage_meshes(meshes: Sequence[Mesh], path: Path, together: ExitStack, *, spa
         At least one. STL keeps shapes only; OBJ and PLY keep colours, OBJ names too.
     path : Path
         Ends in .stl, .obj or .ply.
-    together : ExitStack
+    together : Together
         Gets the unfinished files.
     space : {"LPS", "RAS"}
         What the file says of its coordinates.
@@ -45,14 +44,14 @@ def stage_meshes(meshes: Sequence[Mesh], path: Path, together: ExitStack, *, spa
     materials = path.with_suffix(".mtl")
     if suffix == ".obj" and materials.exists() and not _is_ours(materials):
         raise WriteError(f"{materials} is not Strata's and would be replaced. Choose another name for the mesh.")
-    unfinished = together.enter_context(atomic_path(path))
+    unfinished = together.file(path)
     if suffix == ".stl":
         unfinished.write_bytes(_stl(meshes, space))
     elif suffix == ".ply":
         unfinished.write_bytes(_ply(meshes, space))
     else:
         unfinished.write_text(_obj(meshes, space, materials.name), encoding="utf-8")
-        together.enter_context(atomic_path(materials)).write_text(_mtl(meshes), encoding="utf-8")
+        together.file(materials).write_text(_mtl(meshes), encoding="utf-8")
 
 
 def _is_ours(path: Path) -> bool:

@@ -14,7 +14,7 @@ from napari_strata.errors import WriteError
 from napari_strata.export.files import Known
 from napari_strata.export.files import write as export
 from napari_strata.export.tables import is_table, table_rows, write_table
-from napari_strata.io.atomic import atomic_path, file_suffix
+from napari_strata.io.atomic import atomic_path, file_suffix, same_file
 from napari_strata.io.files import LABEL_SUFFIXES, check_label_path, hash_file, write
 from napari_strata.measure import measure_regions
 from napari_strata.settings import ExportSettings
@@ -92,7 +92,7 @@ def write_outputs(
     """
     check_outputs(labels)
     named = outputs_beside(labels)
-    if volume.path and named.labels.resolve() == Path(volume.path).resolve():
+    if volume.path and same_file(named.labels, volume.path):
         raise WriteError(f"{named.labels} is the scan itself. Choose another name for the labels.")
     measures = measure_regions(segmentation, volume, confidence=confidence)
     table = (*default_regions(measure.id for measure in measures), *segmentation.regions)

@@ -6,8 +6,9 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import TracebackType
 
 from napari_strata.errors import WriteError
 
@@ -66,6 +67,41 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise WriteError(f"Cannot write {target}: {_reason(err)}.") from err
     finally:
         _discard(temporary)
+
+
+class Together(ExitStack):
+    """Several files that get their names together: all are forced out to the disk before the first is renamed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._files: list[tuple[Path, Path]] = []
+
+    def file(self, path: str | Path) -> Path:
+        """Lend a temporary path, as `atomic_path` does, that gets its name when the whole block has succeeded."""
+        temporary = self.enter_context(atomic_path(path))
+        self._files.append((temporary, Path(path)))
+        return temporary
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> bool:
+        """Flush every file, then rename them; where either fails, what has no name yet is gone."""
+        if kind is None:
+            self.callback(self._flush)
+        return bool(super().__exit__(kind, error, trace))
+
+    def _flush(self) -> None:
+        for temporary, target in self._files:
+            try:
+                flush(temporary)
+            except OSError as err:
+                raise WriteError(f"Cannot write {target}: {_reason(err)}.") from err
+
+
+def same_file(one: str | Path, other: str | Path) -> bool:
+    """Say whether two paths are one file, through links, and whatever the disk makes of capitals."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # one of them does not exist yet
+        return Path(one).resolve() == Path(other).resolve()
 
 
 def _check_target(target: Path) -> None:

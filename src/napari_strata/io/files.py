@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import ChoiceError, ReadError, WriteError
-from napari_strata.io.atomic import atomic_path, file_suffix, flush
+from napari_strata.io.atomic import Together, atomic_path, file_suffix, same_file
 from napari_strata.io.dicom import SeriesInfo, is_dicom, is_segmentation, list_series, read_dicom
 from napari_strata.io.grid import FileImage, memory_geometry, plain_grid, to_file_order, to_memory_order
 from napari_strata.io.hashing import hash_file
@@ -172,12 +171,12 @@ def write(segmentation: Segmentation, path: str | Path, *, sidecar: bool = True)
     GeometryError
         If the labels are not on the grid of their file.
     """
-    with ExitStack() as together:
+    with Together() as together:
         stage_labels(segmentation, path, together, sidecar=sidecar)
     return Path(path)
 
 
-def stage_labels(segmentation: Segmentation, path: str | Path, together: ExitStack, *, sidecar: bool = True) -> None:
+def stage_labels(segmentation: Segmentation, path: str | Path, together: Together, *, sidecar: bool = True) -> None:
     """Do what `write` does, but let the files get their names only when `together` closes without an error.
 
     Raises
@@ -197,14 +196,13 @@ def stage_labels(segmentation: Segmentation, path: str | Path, together: ExitSta
         raise WriteError(f"Cannot write {target}: region id {highest} does not fit into 32 bits. Renumber the regions.")
     grid = segmentation.geometry.file or plain_grid(segmentation.geometry)
     labels = to_file_order(segmentation.labels.astype(smallest_label_dtype(highest), copy=False), grid)
-    temporary = together.enter_context(atomic_path(target))
+    temporary = together.file(target)
     if suffix == SEG_NRRD:
         write_seg_nrrd(temporary, labels, grid, segmentation.regions)
     else:
         _WRITERS[suffix](temporary, labels, grid)
     if sidecar:
-        flush(temporary)  # so that, once the table stands, only the labels' rename is left to do
-        unfinished = together.enter_context(atomic_path(table))
+        unfinished = together.file(table)
         unfinished.write_text(_table_text(segmentation.regions), encoding="utf-8")
 
 
@@ -239,7 +237,7 @@ def write_scan(volume: Volume, path: str | Path) -> Path:
     suffix = file_suffix(target)
     if suffix not in SCAN_OUTPUTS:
         raise WriteError(f"Cannot write a scan to {target}: the name must end in {_listed(SCAN_OUTPUTS)}.")
-    if volume.path and target.resolve() == Path(volume.path).resolve():
+    if volume.path and same_file(target, volume.path):
         raise WriteError(f"{target} is the scan itself. Choose another name.")
     grid = volume.geometry.file or plain_grid(volume.geometry)
     data = to_file_order(volume.data, grid)

@@ -1,0 +1,71 @@
+"""What an export may replace: a file of its own kind, and nothing that it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from napari_strata.errors import WriteError
+from napari_strata.export.itksnap import DESCRIPTION_SUFFIXES, is_description
+from napari_strata.export.tables import TABLE_SUFFIXES, is_table
+from napari_strata.io.atomic import file_suffix, same_file
+from napari_strata.io.dicom import is_dicom, is_segmentation
+from napari_strata.volume import Volume
+
+
+def check_may_replace(path: Path, scan: Volume | None) -> None:
+    """Raise where a file would be replaced that is an image, or that Strata did not write.
+
+    Parameters
+    ----------
+    path : Path
+        Where an export is to be written.
+    scan : Volume or None
+        What the labels lie on.
+
+    Raises
+    ------
+    WriteError
+        If `path` is the scan, an image of a DICOM series, or a .dcm, .label, .txt, .csv, .tsv or .parquet file of others.
+    """
+    if scan is not None and scan.path and same_file(path, scan.path):
+        raise WriteError(f"{path} is the scan itself. Choose another name.")
+    if not path.is_file():
+        return
+    suffix = file_suffix(path)
+    if not is_segmentation(path) and (suffix == ".dcm" or is_dicom(path)):
+        raise WriteError(f"{path} is no DICOM segmentation but perhaps an image of a series, and would be replaced. Choose another name.")
+    ours = is_description(path) if suffix in DESCRIPTION_SUFFIXES else is_table(path) if suffix in TABLE_SUFFIXES else True
+    if not ours:
+        raise WriteError(f"{path} is not Strata's and would be replaced. Choose another name.")
+
+
+def check_inputs_stay(outputs: Iterable[Path], inputs: Iterable[str | Path | None]) -> None:
+    """Raise where an output is one of the files that it is made from, under whatever name.
+
+    Raises
+    ------
+    WriteError
+        If an output is an input.
+    """
+    given = [Path(one) for one in inputs if one]
+    for path in outputs:
+        for one in given:
+            if same_file(path, one):
+                raise WriteError(f"{one} would be replaced by what is made from it. Choose another name.")
+
+
+def check_distinct(paths: Iterable[Path]) -> None:
+    """Raise where two files would get one name, on a disk too that does not tell capitals from small letters.
+
+    Raises
+    ------
+    WriteError
+        If two paths are equal but for capitals.
+    """
+    seen: set[str] = set()
+    for path in paths:
+        name = str(path.resolve()).casefold()
+        if name in seen:
+            raise WriteError(f"Two outputs would be written to {path}. Give each its own name; capitals alone do not tell files apart.")
+        seen.add(name)
