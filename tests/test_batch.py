@@ -140,7 +140,7 @@ def test_only_a_scan_that_changed_or_lost_its_labels_runs_again(cohort, made, tm
     (out / "sub-01_T1_labels.nii.gz").unlink()
     assert main(words) == 0
     assert "1 done, 1 kept" in capsys.readouterr().out
-    (out / "sub-01_T1_labels.json").unlink()
+    (out / "sub-01_T1_labels.csv").unlink()
     assert main(words) == 0
     assert "1 done, 1 kept" in capsys.readouterr().out
 

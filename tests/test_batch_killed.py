@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from benchmarks.batch.kill import command, contents, disturbed
 
@@ -14,7 +16,8 @@ from napari_strata.batch.log import read_log
 from napari_strata.batch.process import only_writer
 from napari_strata.cli import main
 from napari_strata.errors import WriteError
-from napari_strata.io.files import read_labels, write_scan
+from napari_strata.export.outputs import write_outputs
+from napari_strata.io.files import read, read_labels, write_scan
 from phantoms import phantom_volume
 
 
@@ -55,22 +58,56 @@ def test_what_a_killed_run_left_unfinished_is_swept_and_its_half_line_is_no_trou
     assert [line["event"] for line in read_log(out)].count("run ended") == 2
 
 
-def test_labels_without_their_sidecar_are_made_anew_and_labels_changed_by_hand_are_left(scans, whole, tmp_path, capsys):
+@pytest.mark.parametrize("moved", [True, False], ids=["new labels moved", "nothing moved"])
+def test_a_kill_between_two_moves_costs_no_labels_and_keeps_none_that_nobody_vouches_for(scans, whole, tmp_path, moved):
     out = Path(shutil.copytree(whole, tmp_path / "out"))
-    (out / "s0_labels.nii.gz").write_bytes((out / "s1_labels.nii.gz").read_bytes())
-    (out / "s0_labels.json").unlink()  # as a kill between two moves leaves it
-    edited = (out / "s5_labels.nii.gz").read_bytes()
-    (out / "s2_labels.nii.gz").write_bytes(edited)  # a person saved other labels over it
+    hidden = out / ".strata-batch-0123456789ab"
+    hidden.mkdir()
+    earlier, new = ("s1", "s0") if moved else ("s0", "s1")
+    shutil.copy(whole / f"{earlier}_labels.json", hidden / "s0_labels.json.earlier")
+    shutil.copy(whole / f"{new}_labels.json", hidden / "s0_labels.json")
+    (out / "s0_labels.json").unlink()
+    before = (out / "s0_labels.nii.gz").stat().st_mtime_ns
     assert main(command(scans, out, "--workers", "1")[3:]) == 1
-    assert (out / "s2_labels.nii.gz").read_bytes() == edited
-    assert "changed since Strata made it" in capsys.readouterr().err
-    end, start = contents(out), contents(whole)
-    assert {name for name in start if end[name] != start[name]} == {"s2_labels.nii.gz", "volumes.tsv", "scans.tsv", "qc.html", "qc/s2.webp"}
+    assert contents(out) == contents(whole)
+    assert not list(out.glob(".strata-*"))
+    assert ((out / "s0_labels.nii.gz").stat().st_mtime_ns == before) is not moved
+
+
+def test_labels_that_a_person_saved_are_left_wherever_they_come_from(scans, whole, tmp_path, capsys):
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
+    edited = (out / "s5_labels.nii.gz").read_bytes()
+    (out / "s2_labels.nii.gz").write_bytes(edited)  # another program saved over it
+    drawn = read_labels(out / "s3_labels.nii.gz")
+    drawn = replace(drawn, labels=np.where(drawn.labels == 2, 1, drawn.labels).astype(np.uint8))
+    write_outputs(drawn, read(scans / "s3.nii.gz"), out / "s3_labels.nii.gz", {})  # as the viewer saves
+    (out / "s4_labels.json").unlink()
+    saved = contents(out)
+    for more in ([], ["--seed", "3"]):
+        assert main(command(scans, out, "--workers", "1", *more)[3:]) == 1
+        err, end = capsys.readouterr().err, contents(out)
+        assert err.count("changed since Strata made it") == 2
+        assert "s4_labels.nii.gz was not made by a batch" in err
+        for scan in ("s2", "s3", "s4"):
+            assert {n for n in end if n.startswith(f"{scan}_") and end[n] != saved[n]} == set()
     with (out / "volumes.tsv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file, delimiter="\t") if row["scan"] == "s2"]
     labels = read_labels(out / "s2_labels.nii.gz")
     assert [float(row["volume_ml"]) for row in rows] == [round(int((labels.labels == k).sum()) * 0.012, 4) for k in range(1, 5)]
     assert {row["cut"] for row in rows} == {"changed by hand"}
+
+
+def test_labels_that_a_person_changed_are_not_taken_for_those_of_another_scan(scans, whole, tmp_path, capsys):
+    """The same id, as where one folder after another is given."""
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
+    edited = (out / "s5_labels.nii.gz").read_bytes()
+    (out / "s2_labels.nii.gz").write_bytes(edited)
+    other = tmp_path / "other" / "s2.nii.gz"
+    other.parent.mkdir()
+    shutil.copy(scans / "s5.nii.gz", other)
+    assert main(command(other, out, "--workers", "1")[3:]) == 1
+    assert "belongs to another scan" in capsys.readouterr().err
+    assert (out / "s2_labels.nii.gz").read_bytes() == edited
 
 
 def test_two_batches_do_not_write_to_one_folder_at_once(scans, tmp_path, capsys):

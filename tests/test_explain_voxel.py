@@ -82,6 +82,14 @@ def test_strokes_and_the_way_a_voxel_came_to_its_region_are_told(proposal: Propo
     assert Refinement(proposal, regions=6).origin_at(place) == "proposed"
 
 
+def test_a_region_that_is_only_painted_is_not_said_to_be_likely(proposal: Proposal) -> None:
+    work = Refinement(proposal, tissues=5)
+    place, below = deep_in(4), Refinement(proposal, tissues=5).region_at(deep_in(4))
+    painted = work.paint([place])
+    card = explain_voxel(proposal, work.table, place, region=painted)
+    assert (card.region, card.runner_up, card.likelihood) == (painted, below, 0.0)
+
+
 def test_a_voxel_outside_and_a_strange_table_are_refused(proposal: Proposal) -> None:
     for voxel in ((0, 0, 99), (-1, 0, 0), (0, 0)):
         with pytest.raises(RegionError, match="outside the scan"):
@@ -100,5 +108,10 @@ def test_the_command_says_it_as_json(proposal: Proposal, tmp_path: Path, capsys:
     assert (said["name"], said["origin"], said["voxel_zyx"]) == ("kidney", "edited", list(deep_in(4)))
     assert set(said["evidence"]) == {"features", "intensity", "position", "strokes"}
     assert main(["explain", str(tmp_path / "case.strata"), "--region", str(said["region"])]) == 0
-    assert json.loads(capsys.readouterr().out)["id"] == said["region"]
+    region = json.loads(capsys.readouterr().out)
+    assert (region["id"], region["name"]) == (said["region"], "kidney")
+    assert isinstance(region["neighbor_name"], str)
+    for far in (["nan", "0", "0"], ["1e30", "0", "0"]):
+        assert main(["explain", str(tmp_path / "case.strata"), "--at", *far]) == 2
+        assert "mm lies outside the scan" in capsys.readouterr().err
     assert main(["explain", str(tmp_path / "case.strata"), "--voxel", "0", "0", "99"]) == 2

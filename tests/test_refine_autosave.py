@@ -90,6 +90,40 @@ def test_work_lies_beside_the_scan_and_is_offered_for_it(tmp_path: Path) -> None
     assert crash.digest(find_unfinished(strata.read(tmp_path / "scan.nii.gz"))[0].resume()) == after
 
 
+def test_work_that_moved_along_with_its_scan_is_found_and_goes_on(tmp_path: Path) -> None:
+    old, new = tmp_path / "disk one", tmp_path / "disk two"
+    old.mkdir()
+    work = Refinement(on_disk(old), regions=10)
+    work.autosave()
+    seen = crashed(edited(work))
+    old.rename(new)
+    assert find_unfinished(old / "scan.nii.gz") == []
+    (left,) = find_unfinished(strata.read(new / "scan.nii.gz"))
+    (by_path,) = find_unfinished(new / "scan.nii.gz")
+    assert left.journal == by_path.journal
+    again = left.resume()
+    assert crash.digest(again) == seen
+    again.statistics()
+    again.end_autosave(keep=True)
+    (new / "scan.nii.gz").rename(new / "other.nii.gz")
+    assert find_unfinished(new / "other.nii.gz") == []
+
+
+@pytest.mark.parametrize("begins_with", ["edits", "labels"])
+def test_what_came_before_the_journal_is_on_the_disk_before_the_first_edit(proposal: Proposal, tmp_path: Path, begins_with: str) -> None:
+    work = Refinement(proposal, regions=10)
+    if begins_with == "edits":
+        edited(work)
+    else:
+        work = Refinement.from_labels(proposal, work.segmentation)
+    journal = work.autosave(tmp_path)
+    assert autosave.case_of(journal).exists()
+    work.rename(work.regions[-1].id, "spleen")
+    seen = crashed(work)
+    (left,) = find_unfinished(folder=tmp_path)
+    assert crash.digest(left.resume()) == seen
+
+
 def test_a_cut_off_journal_gives_the_edits_before(proposal: Proposal, tmp_path: Path) -> None:
     work = Refinement(proposal, regions=10)
     journal = work.autosave(tmp_path)

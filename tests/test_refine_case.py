@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -96,8 +97,6 @@ def test_geometry_comes_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_the_scan_is_read_from_its_place_when_first_used(tmp_path: Path) -> None:
-    import nibabel
-
     data = np.random.default_rng(0).integers(0, 900, (12, 14, 16)).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(data, np.diag([1.0, 1, 2, 1])), tmp_path / "scan.nii.gz")
     volume = read(tmp_path / "scan.nii.gz")
@@ -118,8 +117,6 @@ def test_the_scan_is_read_from_its_place_when_first_used(tmp_path: Path) -> None
 
 
 def test_a_case_of_one_volume_of_a_4d_file_reads_that_volume_again(tmp_path: Path) -> None:
-    import nibabel
-
     data = np.random.default_rng(0).integers(0, 900, (12, 14, 16, 3)).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(data, np.diag([1.0, 1, 2, 1])), tmp_path / "scan.nii.gz")
     volume = read(tmp_path / "scan.nii.gz", index=1)
@@ -225,3 +222,69 @@ def test_an_edit_that_arrives_during_a_save_is_not_in_the_file(work: Refinement,
 def test_both_numbers_are_refused() -> None:
     with pytest.raises(EditError, match="not both"):
         Refinement(phantom_proposal(), regions=3, tissues=4)
+
+
+def test_only_a_cases_own_name_is_written_to(work: Refinement, tmp_path: Path) -> None:
+    scan = tmp_path / "scan.nii.gz"
+    scan.write_bytes(b"a scan")
+    with pytest.raises(WriteError, match=r"ends in \.strata"):
+        work.save(scan)
+    assert scan.read_bytes() == b"a scan"
+
+
+def test_two_windows_on_one_case_do_not_overwrite_each_other(work: Refinement, tmp_path: Path) -> None:
+    path = tmp_path / "case.strata"
+    work.save(path)
+    other = Refinement.load(path)
+    other.rename(31, "liver")
+    other.save(path)
+    other.rename(31, "Leber")
+    other.save(path)
+    work.rename(31, "spleen")
+    with pytest.raises(WriteError, match="another window"):
+        work.save(path)
+    assert Refinement.load(path).history[-1] == "Rename: liver to Leber"
+    work.save(tmp_path / "mine.strata")
+    path.unlink()
+    work.save(path)
+    assert Refinement.load(path).history[-1].endswith("to spleen")
+
+
+def test_a_case_is_only_replaceable_by_one_that_holds_its_edits(work: Refinement, tmp_path: Path) -> None:
+    path = tmp_path / "case.strata"
+    work.check_replaceable(path)
+    work.save(path)
+    work.redo()
+    work.rename(31, "liver")
+    work.check_replaceable(path)
+    with pytest.raises(WriteError, match=r"edits that would be lost \(the last one: Recolor"):
+        Refinement(work.proposal, regions=20).check_replaceable(path)
+    path.write_bytes(b"something else")
+    with pytest.raises(WriteError, match="cannot be read as a case"):
+        work.check_replaceable(path)
+
+
+def test_a_case_of_a_scan_that_moved_along_finds_it_beside_itself(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    data = phantom_volume().data.astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(data, np.diag([1.0, 1, 2, 1])), old / "scan.nii.gz")
+    Refinement(phantom_proposal(read(old / "scan.nii.gz")), regions=10).save(old / "case.strata")
+    old.rename(new)
+    again = Refinement.load(new / "case.strata")
+    assert np.array_equal(np.asarray(again.volume.data), read(new / "scan.nii.gz").data)
+    nibabel.save(nibabel.Nifti1Image(data + 1, np.diag([1.0, 1, 2, 1])), new / "scan.nii.gz")
+    with pytest.raises(CaseError, match=r"new.scan\.nii\.gz is not the scan of this case.*its voxels differ"):
+        Refinement.load(new / "case.strata", volume=read(new / "scan.nii.gz"))
+    Refinement.load(new / "case.strata").prepare()
+    with pytest.raises(CaseError, match=r"cannot be read from .*old"):
+        np.asarray(Refinement.load(new / "case.strata").volume.data)
+
+
+def test_a_case_of_the_first_format_says_how_to_go_on(work: Refinement, tmp_path: Path) -> None:
+    work.save(tmp_path / "case.strata")
+    with zipfile.ZipFile(tmp_path / "case.strata") as old, zipfile.ZipFile(tmp_path / "old.strata", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name).replace(b'"format": 2', b'"format": 1'))
+    with pytest.raises(CaseError, match=r"--from-labels LABELS\), or propose the scan again"):
+        Refinement.load(tmp_path / "old.strata")

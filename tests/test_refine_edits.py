@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -181,6 +182,37 @@ def test_bad_edits_say_why_and_change_nothing(proposal: Proposal, attempt: Calla
     assert np.array_equal(work.labels, before)
     assert work.history == ()
     assert work.next_id == next_id
+
+
+def test_threads_get_a_new_region_each_and_undo_a_step_each(proposal: Proposal) -> None:
+    work = Refinement(proposal, regions=12)
+    ready, made = threading.Barrier(3), []
+
+    def stroke(k: int) -> None:
+        ready.wait()
+        made.extend(work.scribble([[k, i, 10]], scope="here") for i in range(2, 10))
+
+    def take_back(k: int) -> None:
+        ready.wait()
+        for _ in range(4):
+            work.undo()
+
+    for task in (stroke, take_back):
+        threads = [threading.Thread(target=task, args=(k,)) for k in (2, 3, 4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(set(made)) == 24
+    assert (len(work.history), len(work.undone)) == (12, 12)
+
+
+def test_smoothing_all_where_all_is_locked_says_so(proposal: Proposal) -> None:
+    work = Refinement(proposal, regions=2)
+    for row in work.regions:
+        work.lock(row.id)
+    with pytest.raises(EditError, match="no unlocked region to smooth"):
+        work.smooth()
 
 
 def test_consecutive_cuts_are_one_step(proposal: Proposal) -> None:

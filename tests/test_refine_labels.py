@@ -142,6 +142,54 @@ def test_work_is_taken_up_after_a_crash(scan: Path, case: Path, tmp_path: Path, 
     assert main(["refine", str(scan), "--recover", "--case", str(tmp_path / "c.strata")]) == 2
 
 
+def test_recovered_work_replaces_the_case_that_it_went_on_from_and_no_other(
+    scan: Path, case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(autosave, "state_folder", lambda: tmp_path / "state")
+    first, second, foreign = (tmp_path / f"{name}.strata" for name in ("first", "second", "foreign"))
+    work = Refinement.load(case)
+    work.save(first)
+    work.autosave()
+    work.rename(40, "cyst")
+    work.save(second)
+    work.jump(1)
+    work.rename(3, "liver")
+    work.end_autosave(keep=True)
+    other = Refinement.load(case)
+    other.rename(3, "spleen")
+    other.save(foreign)
+    assert main(["refine", str(scan), "--recover", "--case", str(foreign)]) == 2
+    assert "Rename: tissue 3 to spleen" in capsys.readouterr().err
+    for path in (first, second):
+        (left,) = strata.find_unfinished(scan)
+        taken = left.resume()
+        taken.check_replaceable(path)
+        taken.end_autosave(keep=True)
+    assert main(["refine", str(scan), "--recover", "--case", str(first)]) == 0
+    assert Refinement.load(first).history == ("Merge: tissue 1 + tissue 2", "Rename: tissue 3 to liver")
+
+
+def test_a_case_with_edits_is_not_written_over(scan: Path, case: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "kept.strata"
+    work = Refinement.load(case)
+    work.rename(40, "cyst")
+    work.undo()
+    work.save(kept)
+    before = kept.read_bytes()
+    labels = str(scan.with_name("l.nii.gz"))
+    for words in (
+        ["propose", str(scan), "-o", str(tmp_path / "l.nii.gz"), "--tissues", "6", "--case", str(kept), *FEW],
+        ["refine", str(scan), "--from-labels", labels, "--case", str(kept), *FEW],
+        ["refine", str(scan), "--replay", str(kept), "--case", str(kept)],
+    ):
+        assert main(words) == 2
+        assert "4 edits that would be lost" in capsys.readouterr().err
+    assert kept.read_bytes() == before
+    assert not (tmp_path / "l.nii.gz").exists()
+    assert main(["refine", str(scan), "--replay", str(case), "--case", str(tmp_path / "again.strata")]) == 0
+    assert main(["refine", str(scan), "--replay", str(case), "--case", str(tmp_path / "again.strata")]) == 0, "the same edits again"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

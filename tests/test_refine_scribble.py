@@ -164,6 +164,15 @@ def test_a_stroke_over_an_earlier_strokes_voxels_wins(proposal: Proposal) -> Non
     assert (work.labels[tuple(biggest[-5:].T)] == 3).all()
 
 
+def test_a_stroke_over_the_brush_leaves_it_even_where_an_earlier_stroke_lay(proposal: Proposal) -> None:
+    work = Refinement(proposal)
+    spot = click(phantom_truth() == 2, radius=0)
+    work.scribble(spot, region=30)
+    work.paint(spot, 30)
+    work.scribble(spot, region=31)
+    assert work.region_at(spot[0]) == 30
+
+
 def test_locked_regions_ignore_strokes_and_do_not_grow(proposal: Proposal) -> None:
     work = Refinement(proposal, tissues=5)
     work.scribble(click(TRUTH == 2), region=30)

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from scipy import ndimage as ndi
 
 from napari_strata.cli import main
-from napari_strata.errors import TeachingError
+from napari_strata.errors import TeachingError, WriteError
 from napari_strata.io.files import read_labels, write_scan
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.refine.refinement import Refinement
@@ -128,6 +128,14 @@ def test_other_encoders_modalities_and_columns_are_refused(teaching):
         teaching.apply(replace(later, volume=replace(later.volume, modality="ct")))
     with pytest.raises(TeachingError, match="columns"):
         teaching.apply(replace(later, descriptor_names=("feature 0.1", *NAMES[1:])))
+
+
+def test_a_teaching_is_not_written_under_the_name_of_a_scan(teaching, tmp_path: Path):
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(b"a scan")
+    with pytest.raises(WriteError, match="must end in"):
+        teaching.save(path)
+    assert path.read_bytes() == b"a scan"
 
 
 @pytest.mark.parametrize("damage", ["missing", "text", "cut short", "another kind", "later version", "examples"])

@@ -155,7 +155,8 @@ def _propose(arguments: argparse.Namespace) -> None:
     provenance = {**proposal.provenance, "cut": {kind: wanted}, **said}
     provenance["seconds"] = {"read": round(read_seconds, 2), **proposal.provenance["seconds"]}
     _write_results(arguments, proposal, segmentation, provenance)
-    print(f"{arguments.output}: {len(segmentation.regions)} {kind} in {time.perf_counter() - begun:.1f} s")
+    found = kind if teaching is None else "taught regions"
+    print(f"{arguments.output}: {len(segmentation.regions)} {found} in {time.perf_counter() - begun:.1f} s")
 
 
 def _check_proposal_outputs(arguments: argparse.Namespace) -> None:
@@ -171,6 +172,10 @@ def _check_proposal_outputs(arguments: argparse.Namespace) -> None:
     for path, suffix in ((arguments.montage, ".png"), (arguments.case, ".strata")):
         if path is not None and path.suffix.lower() != suffix:
             raise WriteError(f"Cannot write {path}: the name must end in {suffix}.")
+    if arguments.case:
+        from napari_strata.refine.case import check_replaceable
+
+        check_replaceable(arguments.case)
 
 
 def _write_results(arguments: argparse.Namespace, proposal: Proposal, segmentation: Segmentation, provenance: dict[str, Any]) -> None:

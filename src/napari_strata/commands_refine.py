@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_strata.errors import CaseError, SettingsError, WriteError
+from napari_strata.errors import CaseError, RegionError, SettingsError, WriteError
 from napari_strata.io.atomic import atomic_path
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.terminal import add_settings, check_writable, progress, settings_of
@@ -66,18 +66,36 @@ def _explain(arguments: argparse.Namespace) -> None:
 
     work = Refinement.load(arguments.case)
     if arguments.region is not None:
-        print(json.dumps(asdict(explain_region(work.proposal, work.table, arguments.region)), indent=1))
+        told = explain_region(work.proposal, work.table, arguments.region)
+        names = _names(work)
+        said = {
+            "name": names.get(told.id),
+            "neighbor_name": names.get(told.neighbor) if told.neighbor is not None else None,
+        }
+        print(json.dumps({**asdict(told), **said}, indent=1, ensure_ascii=False))
         return
-    voxel = arguments.voxel or np.rint(work.volume.geometry.voxel_from_world(arguments.at)).astype(int).tolist()
+    voxel = arguments.voxel or _voxel_at(work, arguments.at)
     region, origin = work.region_at(voxel), work.origin_at(voxel)
     card = explain_voxel(work.proposal, work.table, voxel, region=region, strokes=work.stroked)
-    names = {row.id: row.name for row in work.regions} | {BACKGROUND: "background"}
+    names = _names(work)
     said = {
         "name": names.get(region),
         "origin": origin,
         "runner_up_name": names.get(card.runner_up) if card.runner_up is not None else None,
     }
     print(json.dumps({**asdict(card), **said}, indent=1, ensure_ascii=False))
+
+
+def _names(work: Refinement) -> dict[int, str]:
+    return {row.id: row.name for row in work.regions} | {BACKGROUND: "background"}
+
+
+def _voxel_at(work: Refinement, place_ras_mm: list[float]) -> list[int]:
+    """Give the voxel (z, y, x) that holds a place."""
+    found = np.rint(work.volume.geometry.voxel_from_world(place_ras_mm))
+    if not (np.isfinite(found).all() and (found >= 0).all() and (found < work.volume.geometry.shape_zyx).all()):
+        raise RegionError(f"{tuple(place_ras_mm)} mm lies outside the scan. Give a place in it as --at R A S.")
+    return [int(v) for v in found]
 
 
 def _refine(arguments: argparse.Namespace) -> None:
@@ -94,9 +112,15 @@ def _refine(arguments: argparse.Namespace) -> None:
         work = _from_labels(arguments, volume)
     else:
         work = _recovered(volume)
-    _write(arguments, work)
-    if arguments.recover:
-        work.end_autosave(keep=not arguments.case)
+    is_saved = False
+    try:
+        if arguments.case:
+            work.check_replaceable(arguments.case)
+        _write(arguments, work)
+        is_saved = bool(arguments.case)
+    finally:
+        if arguments.recover:
+            work.end_autosave(keep=not is_saved)
     for number, name in enumerate(work.history, start=1):
         print(f"{number}. {name}")
     written = " and ".join(str(path) for path in (arguments.output, arguments.case) if path) or "nothing written"
@@ -118,6 +142,10 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
         beside = outputs_beside(arguments.output)
         named = [beside.labels, beside.sidecar, beside.table]
     check_writable(*named, arguments.case, scan=arguments.scan)
+    if arguments.case and arguments.from_labels:
+        from napari_strata.refine.case import check_replaceable
+
+        check_replaceable(arguments.case)
 
 
 def _propose(arguments: argparse.Namespace, volume: Volume, base: Proposal | None = None) -> Proposal:

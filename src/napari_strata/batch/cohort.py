@@ -112,7 +112,7 @@ def _asked(recipe: Recipe, count: int) -> dict[str, Any]:
 
 
 def cohort_codebook(
-    chosen: Sequence[PlannedScan], folder: Path, recipe: Recipe, engine: Engine, *, say: Say, on_progress: Progress
+    chosen: Sequence[PlannedScan], folder: Path, recipe: Recipe, engine: Engine, *, count: int, say: Say, on_progress: Progress
 ) -> Codebook:
     """Fit a codebook to a sample of the scans, and keep it in the folder.
 
@@ -126,6 +126,8 @@ def cohort_codebook(
         Its `n` is the number of tissues.
     engine : Engine
         Runs the first pass.
+    count : int
+        How many scans were asked for; there may be fewer. See `kept_codebook`.
     say : callable
         Takes events for the log.
     on_progress : callable
@@ -153,7 +155,7 @@ def cohort_codebook(
     order = sorted(tables)
     with threadpool_limits(recipe.threads):
         fitted = fit_codebook([tables[k] for k in order], tissues=recipe.n, seed=recipe.run.seed)
-    codebook = replace(fitted, about={**fitted.about, "batch": {**_asked(recipe, len(chosen)), "scans": [chosen[k].id for k in order]}})
+    codebook = replace(fitted, about={**fitted.about, "batch": {**_asked(recipe, count), "scans": [chosen[k].id for k in order]}})
     codebook.save(path)
     say("codebook fitted", path=str(path), scans=codebook.about["batch"]["scans"])
     return codebook

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from napari_strata.batch.scans import PlannedScan
-from napari_strata.errors import WriteError
-from napari_strata.export.outputs import Outputs, outputs_beside
+from napari_strata.errors import StrataError, WriteError
+from napari_strata.export.outputs import Outputs, outputs_beside, read_sidecar
+from napari_strata.io.files import hash_file
 
 Layout = Literal["flat", "bids"]
 """How outputs are named: after the id, or as a BIDS derivative data set."""
@@ -99,28 +101,30 @@ def unfinished_folder(folder: Path) -> Iterator[Path]:
     try:
         yield made
     finally:
+        _put_right(made, folder)
         shutil.rmtree(made, ignore_errors=True)
 
 
-def move_in_place(moves: Sequence[tuple[Path, Path]], *, sidecar: Path) -> None:
-    """Move finished files to their names, one step each; the sidecar, which vouches for the others, goes first and comes last.
+def move_in_place(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Move finished files to their names, one step each; the sidecar, which vouches for the others, comes last.
 
-    Killed in between, there is no sidecar, and the next run makes the scan anew: labels never stand beside a sidecar of others.
+    An earlier sidecar is put aside first, beside the new one. Killed in between, `settle` and `sweep` tell by the two that the
+    labels are a batch's; and labels never stand beside a sidecar of others.
 
     Parameters
     ----------
     moves : sequence of (Path, Path)
         From and to, on one disk; the last one is the sidecar.
-    sidecar : Path
-        Its final name.
 
     Raises
     ------
     WriteError
         If a file cannot be moved.
     """
+    unfinished, sidecar = moves[-1]
     try:
-        sidecar.unlink(missing_ok=True)
+        if sidecar.exists():
+            os.replace(sidecar, _earlier(unfinished))
         for source, target in moves:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(source, target)
@@ -128,13 +132,46 @@ def move_in_place(moves: Sequence[tuple[Path, Path]], *, sidecar: Path) -> None:
         raise WriteError(f"Cannot write to {sidecar.parent}: {err.strerror}. Check that you may write there.") from err
 
 
+def settle(folder: Path, outputs: Outputs) -> None:
+    """Put right what a worker left of a scan that died while it moved the scan's files; nobody else may be at work on it."""
+    if outputs.labels.is_file() and not outputs.sidecar.exists():
+        for hidden in folder.glob(f"{_UNFINISHED_FOLDER}*"):
+            _put_right_one(hidden / outputs.sidecar.relative_to(folder), outputs)
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed batches left unfinished. No other batch may be writing there: see `only_writer`."""
     for left in (*folder.glob(".strata-*"), *(folder / THUMBNAILS).glob(".strata-*")):
         if left.is_dir() and left.name.startswith(_UNFINISHED_FOLDER):
+            _put_right(left, folder)
             shutil.rmtree(left, ignore_errors=True)
         elif left.is_file() and left.suffix in _UNFINISHED_FILES:
             left.unlink(missing_ok=True)
+
+
+def _earlier(unfinished: Path) -> Path:
+    return unfinished.with_name(f"{unfinished.name}.earlier")
+
+
+def _put_right(hidden: Path, folder: Path) -> None:
+    """End what was begun with the files in a hidden folder."""
+    for unfinished in hidden.rglob("*.json"):
+        sidecar = folder / unfinished.relative_to(hidden)
+        _put_right_one(unfinished, outputs_beside(sidecar.with_suffix(".nii.gz")))
+
+
+def _put_right_one(unfinished: Path, outputs: Outputs) -> None:
+    """Give earlier labels their sidecar back, or remove new ones that have none yet; labels that neither knows are a person's."""
+    if outputs.sidecar.exists() or not outputs.labels.is_file():
+        return
+    earlier = _earlier(unfinished)
+    with contextlib.suppress(OSError, StrataError):
+        known = [(read_sidecar(path) or {}).get("labels_sha256") for path in (earlier, unfinished)]
+        found = hash_file(outputs.labels)
+        if found == known[0] != known[1]:
+            os.replace(earlier, outputs.sidecar)
+        elif found in known:
+            outputs.labels.unlink()
 
 
 def check_names(scans: Sequence[PlannedScan], folder: Path, layout: Layout) -> None:

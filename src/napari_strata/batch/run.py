@@ -140,7 +140,9 @@ class _Batch:
                 if book is None:
                     engine = stack.enter_context(_engine(self.scans, recipe, self.settings, self.log.add))
                     chosen = sample_of(self.scans, codebook_from, recipe.run.seed)
-                    book = cohort_codebook(chosen, self.folder, recipe, engine, say=self.log.add, on_progress=on_progress)
+                    book = cohort_codebook(
+                        chosen, self.folder, recipe, engine, count=codebook_from, say=self.log.add, on_progress=on_progress
+                    )
                 recipe = recipe.with_codebook(book)
             layout = layout_of(self.scans)
             check_names(self.scans, self.folder, layout)

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from napari_strata.batch.bids import sidecar_keys, write_label_table
 from napari_strata.batch.process import peak_gb, reset_peak
 from napari_strata.batch.recipe import Recipe
-from napari_strata.batch.results import Layout, ScanResult, move_in_place, outputs_of, thumbnail_of, unfinished_folder
+from napari_strata.batch.results import Layout, ScanResult, move_in_place, outputs_of, settle, thumbnail_of, unfinished_folder
 from napari_strata.batch.scans import PlannedScan
 from napari_strata.errors import Cancelled, StrataError, WriteError
 from napari_strata.export.outputs import Outputs, check_outputs, outputs_beside, read_sidecar, scan_record, write_outputs
@@ -130,6 +130,7 @@ class Work:
         trace = ""
         try:
             recipe = self.recipe.of(scan)
+            settle(self.folder, outputs)
             found = look(scan, outputs, recipe)
             if found.action != "make":
                 return self._kept(scan, outputs, recipe, found)
@@ -184,7 +185,9 @@ class Work:
 
     def _write_files(self, scan: PlannedScan, outputs: Outputs, result: _Result) -> None:
         with unfinished_folder(self.folder) as hidden:
-            made = outputs_beside(hidden / outputs.labels.name)
+            place = hidden / outputs.labels.parent.relative_to(self.folder)
+            place.mkdir(parents=True, exist_ok=True)
+            made = outputs_beside(place / outputs.labels.name)
             write_outputs(result.segmentation, result.volume, made.labels, result.said, confidence=result.confidence)
             document = json.loads(made.sidecar.read_text(encoding="utf-8"))
             document["labels_sha256"] = hash_file(made.labels)
@@ -196,7 +199,9 @@ class Work:
             picture, target = hidden / "picture.webp", thumbnail_of(scan, self.folder)
             _save_picture(result.volume, result.segmentation, picture)
             moves = [(picture, target), (made.labels, outputs.labels), (made.table, outputs.table), (made.sidecar, outputs.sidecar)]
-            move_in_place(moves, sidecar=outputs.sidecar)
+            if look(scan, outputs, self.recipe.of(scan)).action == "leave":
+                raise WriteError(f"{outputs.labels} was changed by hand while the scan was in work, and is left as it is.")
+            move_in_place(moves)
 
 
 def _agreement(labels: Segmentation, reference: Segmentation) -> dict[str, Any]:
@@ -234,26 +239,46 @@ def look(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> Found:
     ------
     ReadError
         If the scan, its reference or its labels cannot be read.
+    WriteError
+        If labels that a person changed stand there, of another scan.
     """
     document = read_sidecar(outputs.sidecar)
-    if document is None or not outputs.labels.is_file():
+    if not outputs.labels.is_file():
         return Found("make", "not made yet" if document is None else "its labels are gone")
-    if document.get("labels_sha256") != hash_file(outputs.labels) and ("labels_sha256" in document or "scan" not in document):
-        return Found(
-            "leave",
-            "its labels were changed",
-            f"{outputs.labels.name} was changed since Strata made it; it is left and measured as it is. Move it away to have it made anew.",
-        )
-    if "labels_sha256" not in document or not outputs.table.is_file():
-        return Found("make", "made by an earlier version" if outputs.table.is_file() else "its table is gone")
+    if document is None or document.get("labels_sha256") != hash_file(outputs.labels):
+        return _left(scan, outputs, document or {})
+    if not outputs.table.is_file():
+        return Found("make", "its table is gone")
     changed = [key for key, value in recipe.asked(scan).items() if document.get(key) != value]
-    if document["versions"].get("napari-strata") != _version():
+    if document.get("versions", {}).get("napari-strata") != _version():
         changed.append("version")
-    if document["scan"]["sha256"] != hash_file(scan.path):
+    if document.get("scan", {}).get("sha256") != hash_file(scan.path):
         changed.append("scan")
     if changed:
         return Found("make", f"changed: {', '.join(changed)}")
     return Found("keep", "stands", document.get("codebook", {}).get("warning", ""))
+
+
+def _left(scan: PlannedScan, outputs: Outputs, document: dict[str, Any]) -> Found:
+    """Leave labels that no sidecar of a batch vouches for: they are a person's work, wherever they were saved.
+
+    Raises
+    ------
+    WriteError
+        If they were drawn on another scan than this.
+    """
+    of = document.get("scan", {})
+    if of.get("sha256") and of["sha256"] != hash_file(scan.path):
+        raise WriteError(
+            f"{outputs.labels} was changed by hand and belongs to another scan, or to this one before it changed ({of.get('path')}). "
+            f"It is left as it is; move it away to have {scan.path} made, or choose another folder."
+        )
+    what = "was changed since Strata made it" if document else "was not made by a batch"
+    return Found(
+        "leave",
+        "its labels were changed" if document else "its labels are not a batch's",
+        f"{outputs.labels.name} {what}; it is left and measured as it is. Move it away to have it made anew.",
+    )
 
 
 @cache

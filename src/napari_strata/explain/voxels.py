@@ -49,7 +49,8 @@ class VoxelCard:
     runner_up : int or None
         The region that its looks and place speak for most, besides that one; None where there is no other.
     likelihood : float
-        How much more they speak for the region than for the runner-up, in [0, 1]; below 0.5 they speak for the runner-up. Not calibrated.
+        How much more they speak for the region than for the runner-up, in [0, 1]; below 0.5 they speak for the runner-up; 0 where
+        the region has no supervoxel, only voxels that were painted or cut: it has no looks of its own. Not calibrated.
     confidence : float
         The proposal's confidence in the supervoxel, in [0, 1].
     evidence : VoxelEvidence
@@ -118,9 +119,10 @@ def explain_voxel(
     mine = np.flatnonzero(laws.ids == own)
     said: dict[str, float] = dict.fromkeys(("features", "intensity", "position", "strokes"), 0.0)
     runner_up = None
-    if len(others) and len(mine):
-        best = int(others[total[others].argmax()])
+    best = int(others[total[others].argmax()]) if len(others) else 0
+    if len(others):
         runner_up = int(laws.ids[best])
+    if runner_up is not None and len(mine):
         said |= {name: float(part[0, mine[0]] - part[0, best]) for name, part in parts.items()}
         said["strokes"] = _stroke_evidence(proposal, supervoxel, own, runner_up, strokes)
     weight = sum(abs(value) for value in said.values()) or 1.0
@@ -130,10 +132,14 @@ def explain_voxel(
         supervoxel=supervoxel,
         region=own,
         runner_up=runner_up,
-        likelihood=float(1 / (1 + np.exp(-np.clip(sum(said.values()), -50, 50)))) if runner_up is not None else 1.0,
+        likelihood=_likelihood(sum(said.values())) if len(others) and len(mine) else float(len(others) == 0),
         confidence=float(proposal.confidence[supervoxel]),
         evidence=VoxelEvidence(**{name: value / weight for name, value in said.items()}),
     )
+
+
+def _likelihood(evidence: float) -> float:
+    return float(1 / (1 + np.exp(-np.clip(evidence, -50, 50))))
 
 
 def uncertainty_map(proposal: Proposal, table: NDArray[np.integer]) -> NDArray[np.float32]:

@@ -192,13 +192,13 @@ class ScanCase(QObject):
             What becomes of the edits on the disk that no case file holds: they go on being saved, for a panel that is opened
             again or a program that is started again; they stay and are offered when the scan is opened again; or they go.
         """
-        if ending != "leave" or not self.has_unsaved_edits:
-            self.work.end_autosave(keep=ending == "keep" and self.has_unsaved_edits)
         self._look_timer.stop()
         self._waiting_keys.remove()
         self.hooks.remove()
         self._unsubscribe()
-        self.queue.close()
+        self.queue.close(drop=ending == "discard")
+        if ending != "leave" or not self.has_unsaved_edits:
+            self.work.end_autosave(keep=ending == "keep" and self.has_unsaved_edits)
         self.painter.close()
         self.preview.close()
         if self.brush is not None:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from napari.utils.notifications import show_error
@@ -40,6 +41,7 @@ class EditQueue(QObject):
         self._posted: deque[Callable[[], None]] = deque()
         self._is_paused = self._is_closed = False
         self._woken.connect(self.deliver)
+        self.destroyed.connect(partial(_hand_over, self._waiting, self._thread))
 
     @property
     def is_busy(self) -> bool:
@@ -99,12 +101,14 @@ class EditQueue(QObject):
         self._is_paused = False
         self._start_next()
 
-    def close(self) -> None:
-        """Take no more edits; what waits is dropped, and nobody is told of the one that runs."""
+    def close(self, *, drop: bool = False) -> None:
+        """Take no more edits and show none any more; those that wait are carried out first, unless they are dropped."""
         self._is_closed = True
-        self._waiting.clear()
         self._posted.clear()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        if drop:
+            self._waiting.clear()
+        _hand_over(self._waiting, self._thread)
+        self._thread.shutdown(wait=not drop)
 
     def _start_next(self) -> None:
         if self._running is None and self._waiting and not self._is_paused:
@@ -137,3 +141,14 @@ class EditQueue(QObject):
         if not isinstance(error, StrataError):
             raise error
         show_error(str(error))
+
+
+def _hand_over(waiting: deque[_Wish], thread: ThreadPoolExecutor) -> None:
+    """Carry out what waits though nobody looks any more, in order; Python waits for it when it exits."""
+    while waiting:
+        act = waiting.popleft().act
+        try:
+            thread.submit(act)
+        except RuntimeError:
+            # Python is exiting already, and starts no more threads
+            act()

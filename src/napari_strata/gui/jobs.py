@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import atexit
+import logging
+import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal
+from qtpy.QtCore import QObject, QThreadPool, QTimer, Signal
+from qtpy.QtGui import QGuiApplication
 
 from napari_strata.errors import Cancelled, StrataError
 from napari_strata.gui.worker import JobProgress, Step
+
+logger = logging.getLogger(__name__)
 
 POLL_MS = 80
 _CANCELLED = "Cancelled; nothing was changed."
 ANSWER_MS = 700
 """A job that has not stopped by then after a cancel is let go: it ends at its next report, and nobody waits for it."""
 
+_STOPPABLE: WeakSet[JobProgress] = WeakSet()
+"""Of every job that leaves no file, and has not ended."""
+
 
 class JobRunner(QObject):
     """Runs one job at a time in a thread and tells the GUI thread how it goes.
 
-    Closing the window or the application cancels the job that runs.
+    Closing the window or the application cancels the job that runs; one that writes a file is finished first.
     """
 
     progressed = Signal(object)
@@ -40,9 +51,11 @@ class JobRunner(QObject):
         self._let_go_timer.setSingleShot(True)
         self._let_go_timer.setInterval(ANSWER_MS)
         self._let_go_timer.timeout.connect(self._let_go)
-        application = QCoreApplication.instance()
-        if application is not None:
-            application.aboutToQuit.connect(self.cancel)
+        self._left = threading.Event()
+        application = QGuiApplication.instance()
+        if isinstance(application, QGuiApplication):
+            # napari waits for its threads when the application quits, so ours must know before
+            application.lastWindowClosed.connect(self.leave)
 
     @property
     def is_running(self) -> bool:
@@ -63,14 +76,16 @@ class JobRunner(QObject):
             raise StrataError("Another job is still running. Wait for it, or cancel it first.")
         progress = JobProgress()
         self._progress, self._on_done, self._writes = progress, on_done, writes
+        if not writes:
+            _STOPPABLE.add(progress)
         if isinstance(parent := self.parent(), QObject):
-            parent.destroyed.connect(progress.cancel)
+            parent.destroyed.connect(self._left.set if writes else progress.cancel)
         self._poll.start()
         self.running_changed.emit(True)
         self.progressed.emit(Step(0, 0, "Starting"))
         # a child, so that what it is told comes to nobody once the window is gone
         answers = _Answers(progress, self)
-        create_worker(body, progress, _connect={"returned": answers.finish, "errored": answers.fail})
+        create_worker(partial(_carry_out, body, self._left), progress, _connect={"returned": answers.finish, "errored": answers.fail})
 
     def cancel(self) -> None:
         """Ask the job that runs, if any, to stop."""
@@ -79,6 +94,12 @@ class JobRunner(QObject):
             self.progressed.emit(Step(0, 0, "Stopping"))
             if not self._writes:
                 self._let_go_timer.start()
+
+    def leave(self) -> None:
+        """Cancel the job that runs, or let it finish where it writes a file: the window is going."""
+        self._left.set()
+        if self._progress is not None and not self._writes:
+            self._progress.cancel()
 
     def _report(self) -> None:
         if self._progress is not None:
@@ -135,3 +156,22 @@ class _Answers(QObject):
     def fail(self, error: Exception) -> None:
         self.deleteLater()
         self._runner.fail(self._progress, error)
+
+
+def _carry_out(body: Callable[[JobProgress], Any], left: threading.Event, progress: JobProgress) -> Any:
+    """Run a job; where its window went meanwhile, its error is logged, for there is nobody else to tell."""
+    try:
+        return body(progress)
+    except Exception as err:
+        if left.is_set() and not isinstance(err, Cancelled):
+            logger.error("The window was closed while this was under way, and it failed: %s", err)
+        raise
+
+
+@atexit.register
+def end_jobs() -> None:
+    """Stop what may be stopped and wait for the rest: a thread that is left running would bring Python down when it exits."""
+    for progress in list(_STOPPABLE):
+        progress.cancel()
+    if (pool := QThreadPool.globalInstance()) is not None:
+        pool.waitForDone()

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata import __version__
-from napari_strata.errors import CaseError, GeometryError, StrataError
+from napari_strata.errors import CaseError, GeometryError, StrataError, WriteError
 from napari_strata.io.atomic import atomic_path
 from napari_strata.proposal.hierarchy import Hierarchy
 from napari_strata.proposal.proposal import Proposal, TreeName
@@ -31,9 +31,11 @@ from napari_strata.refine.snapshot import state_arrays, state_from, state_values
 from napari_strata.refine.start import Start
 from napari_strata.volume import FileGrid, Geometry, Volume
 
+SUFFIX = ".strata"
 FORMAT = 2
 """Version of the case file's layout."""
 
+_PASS_IT = "Read the scan and pass it: Refinement.load(case, volume=...)."
 _DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, EOFError, OverflowError, RuntimeError)
 _ARCHIVE_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error)
 
@@ -66,8 +68,10 @@ def write_case(path: str | Path, contents: CaseContents) -> None:
     Raises
     ------
     WriteError
-        If it cannot be written.
+        If it cannot be written, or the name is not that of a case: a slip of the hand must not replace a scan.
     """
+    if Path(path).suffix.lower() != SUFFIX:
+        raise WriteError(f"Cannot write the case to {path}: the name of a case ends in {SUFFIX}. Labels are written by strata.write.")
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         write_archive(file, contents)
 
@@ -105,6 +109,46 @@ def write_archive(file: IO[bytes], contents: CaseContents) -> None:
             archive.writestr(name, data, compress_type=zipfile.ZIP_STORED)
 
 
+def steps_in(path: str | Path) -> tuple[bytes, ...]:
+    """Give the steps of a case file, packed: those that are done, then those that were undone, next first.
+
+    Raises
+    ------
+    CaseError
+        If it is not a case that this version can read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            manifest = json.loads(archive.read("case.json"))
+            _check_format(path, int(manifest["format"]))
+            return tuple(archive.read(f"journal/{i:06d}.bin") for i in range(manifest["done"] + manifest["undone"]))
+    except OSError as err:
+        raise CaseError(f"Cannot open the case {path}: {err.strerror or err}. Check the path.") from err
+    except (*_DAMAGE, *_ARCHIVE_DAMAGE) as err:
+        raise CaseError(f"{path} is not a whole Strata case: it is damaged or another kind of file. Use a backup.") from err
+
+
+def check_replaceable(path: str | Path, steps: tuple[bytes, ...] = ()) -> None:
+    """Check that no edit is lost when a case with some steps is written under a name: an older case there holds no others.
+
+    Raises
+    ------
+    WriteError
+        If one would be, or what is there cannot be read.
+    """
+    if not Path(path).exists():
+        return
+    try:
+        found = steps_in(path)
+    except CaseError as err:
+        raise WriteError(f"{path} exists and cannot be read as a case. Choose another name, or move it away.") from err
+    if found != steps[: len(found)]:
+        last = Step.from_bytes(found[-1]).name
+        raise WriteError(
+            f"{path} holds {len(found)} edits that would be lost (the last one: {last}). Choose another name, or move it away."
+        )
+
+
 def read_case(path: str | Path, volume: Volume | None = None) -> CaseContents:
     """Read a case file.
 
@@ -128,7 +172,7 @@ def read_case(path: str | Path, volume: Volume | None = None) -> CaseContents:
             arrays = {Path(n).stem: _from_npy(archive.read(n)) for n in names if n.endswith(".npy")}
             journal = _journal(archive, manifest["done"], manifest["undone"])
             labels = archive.read("start.bin") if "start.bin" in names else None
-        scan = _volume(manifest["volume"], volume)
+        scan = _volume(manifest["volume"], volume, Path(path).absolute().parent)
         proposal = _proposal(manifest, arrays, scan)
         kept = {name.removeprefix("state "): array for name, array in arrays.items() if name.startswith("state ")}
         state = state_from(kept, manifest["state"])
@@ -145,7 +189,10 @@ def _check_format(path: str | Path, found: int) -> None:
     if found > FORMAT:
         raise CaseError(f"{path} was made by a newer version of Strata. Update napari-strata to open it.")
     if found < FORMAT:
-        raise CaseError(f"{path} was made by a version of Strata before its first release, and cannot be opened. Propose the scan again.")
+        raise CaseError(
+            f"{path} was made by a version of Strata before its first release, and cannot be opened. Export its labels with that version "
+            "and start from them (strata refine SCAN --from-labels LABELS), or propose the scan again."
+        )
 
 
 def _journal(archive: zipfile.ZipFile, done: int, undone: int) -> Journal:
@@ -245,13 +292,13 @@ def scan_hash(data: NDArray[np.generic]) -> str:
     return digest.hexdigest()
 
 
-def _volume(record: dict[str, Any], given: Volume | None) -> Volume:
+def _volume(record: dict[str, Any], given: Volume | None, folder: Path) -> Volume:
     file = None if record["file"] is None else FileGrid(**{key: _from_plain(value) for key, value in record["file"].items()})
     geometry = Geometry(tuple(record["shape"]), np.array(record["affine"], np.float64), file)
     if given is not None:
         _check_same_scan(record, given, geometry)
         return given
-    scan = ScanOnDisk(_reader(record), geometry.shape_zyx, np.dtype(record["dtype"]), record["hash"])
+    scan = ScanOnDisk(_reader(record, folder), geometry.shape_zyx, np.dtype(record["dtype"]), record["hash"])
     return Volume(
         data=cast(NDArray[np.generic], scan),
         geometry=geometry,
@@ -266,25 +313,45 @@ def _volume(record: dict[str, Any], given: Volume | None) -> Volume:
 
 def _check_same_scan(record: dict[str, Any], volume: Volume, geometry: Geometry) -> None:
     same_grid = volume.geometry.shape_zyx == geometry.shape_zyx and np.allclose(volume.geometry.affine, geometry.affine, atol=1e-3)
-    if not same_grid or scan_hash(volume.data) != record["hash"]:
-        raise CaseError(f"{volume.name} is not the scan of this case, which was {record['name']}. Pass the scan that it was made on.")
+    if same_grid and scan_hash(volume.data) == record["hash"]:
+        return
+    what = "its voxels differ" if same_grid else "it lies on another grid"
+    given, made_on = (str(path or name) for path, name in ((volume.path, volume.name), (record["path"], record["name"])))
+    raise CaseError(
+        f"{given} is not the scan of this case, which was made on {made_on}: {what}. Give the scan as it was then; labels can be had "
+        "without it, by Refinement.load(case).segmentation."
+    )
 
 
-def _reader(record: dict[str, Any]) -> Any:
-    """Make the function that reads the case's scan from where it lay, and checks that it is the one."""
+def _reader(record: dict[str, Any], folder: Path) -> Any:
+    """Make the function that reads the case's scan from where it lay, or from beside the case where both were moved."""
 
     def read_scan() -> NDArray[np.generic]:
-        from napari_strata.io.files import read
-
-        advice = "Read the scan and pass it: Refinement.load(case, volume=...)."
         if not record["path"]:
-            raise CaseError(f"The scan of this case ({record['name']}) was made in memory and is not in the case file. {advice}")
-        try:
-            volume = read(record["path"], index=record.get("index"), series=record.get("series"), modality=record["modality"])
-        except StrataError as err:
-            raise CaseError(f"The scan of this case cannot be read from {record['path']}. {advice}") from err
-        if volume.data.shape != tuple(record["shape"]) or scan_hash(volume.data) != record["hash"]:
-            raise CaseError(f"{record['path']} is not the scan of this case any more. {advice}")
-        return volume.data
+            raise CaseError(f"The scan of this case ({record['name']}) was made in memory and is not in the case file. {_PASS_IT}")
+        problems: list[CaseError] = []
+        for place in dict.fromkeys((record["path"], str(folder / file_name(record["path"])))):
+            try:
+                return _same_scan(record, place)
+            except CaseError as err:
+                problems.append(err)
+        raise problems[0]
 
     return read_scan
+
+
+def _same_scan(record: dict[str, Any], place: str) -> NDArray[np.generic]:
+    from napari_strata.io.files import read
+
+    try:
+        volume = read(place, index=record.get("index"), series=record.get("series"), modality=record["modality"])
+    except StrataError as err:
+        raise CaseError(f"The scan of this case cannot be read from {place}. {_PASS_IT}") from err
+    if volume.data.shape != tuple(record["shape"]) or scan_hash(volume.data) != record["hash"]:
+        raise CaseError(f"{place} is not the scan of this case any more. {_PASS_IT}")
+    return volume.data
+
+
+def file_name(path: str) -> str:
+    """Give the last part of a path that was written down on any system."""
+    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +18,9 @@ from napari_strata.refine.shown import Shown
 
 class Editing(Shown):
     """What a person does to regions: joining, parting, giving, naming, keeping and showing by strokes."""
+
+    _changing: AbstractContextManager[bool]
+    """Held while a new region's id is chosen and its step done: of two threads, each gets its own."""
 
     def _do(self, edit: Edit) -> Outcome:
         """Carry out an edit as a step of the history."""
@@ -90,7 +94,8 @@ class Editing(Shown):
         return np.sort(first)
 
     def _assign(self, flat_voxels: NDArray[np.int64], region: int | None) -> int:
-        return self._do(Assign(self._pieces.ras_mm(flat_voxels), self._target(region))).ids[0]
+        with self._changing:
+            return self._do(Assign(self._pieces.ras_mm(flat_voxels), self._target(region))).ids[0]
 
     def rename(self, region: int, name: str) -> None:
         """Give a region a person's word.
@@ -173,7 +178,8 @@ class Editing(Shown):
         if scope not in ("everywhere", "here"):
             raise EditError(f'The scope of a scribble is "everywhere" or "here", not {scope!r}.')
         points = self._pieces.ras_mm(self._pieces.flat_voxels(voxels_zyx))
-        return self._do(Scribble(points, self._target(region), scope)).ids[0]
+        with self._changing:
+            return self._do(Scribble(points, self._target(region), scope)).ids[0]
 
     def paint(self, voxels_zyx: ArrayLike, region: int | None = None) -> int:
         """Give voxels (n, 3) to a region by hand; they win over everything automatic. None makes a new region.
@@ -186,4 +192,5 @@ class Editing(Shown):
             If they leave the scan or lie wholly in locked regions, or the region is locked or was merged away.
         """
         points = self._pieces.ras_mm(self._pieces.flat_voxels(voxels_zyx))
-        return self._do(Paint(points, self._target(region))).ids[0]
+        with self._changing:
+            return self._do(Paint(points, self._target(region))).ids[0]

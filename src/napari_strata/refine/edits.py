@@ -275,7 +275,9 @@ def _take_stroke(state: State, pieces: Pieces, stroke: Stroke, by_brightness: bo
         mine = nearer(before, pieces, piece, *seeds, by_brightness=by_brightness)
         state = give_voxels(state, pieces, mine, np.full(len(mine), stroke.region), pointed=True)
     state = give(state, crossed[taken & ~contested], stroke.region, pointed=True)
-    by_stroke = _painted_by(state, stroke.voxels, earlier, earlier_regions)
+    # strokes paint only in blocks of background, see `_strayed`; what is painted elsewhere is the brush's
+    in_air = pieces.teaching.background[pieces.supervoxels_at(stroke.voxels)]
+    by_stroke = in_air & _painted_by(state, stroke.voxels, earlier, earlier_regions)
     painted = stroke.voxels[by_stroke | (lost & (painted_at(state, stroke.voxels) < 0))]
     return paint_voxels(state, painted, stroke.region), by_brightness
 

@@ -139,6 +139,11 @@ class Journal:
     undone: list[Step] = field(default_factory=list)
     snapshots: dict[int, bytes] = field(default_factory=dict)
 
+    @property
+    def line(self) -> tuple[bytes, ...]:
+        """All steps, packed: those that are done, then those that were undone, next first."""
+        return tuple(step.packed for step in (*self.done, *reversed(self.undone)))
+
     def add(self, step: Step) -> None:
         """Put a new step on top; what was undone is forgotten."""
         self.undone.clear()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from napari_strata.errors import CaseError, WriteError
 from napari_strata.refine import autosave as saving
-from napari_strata.refine.case import CaseContents, read_case, write_case
+from napari_strata.refine.case import CaseContents, check_replaceable, read_case, steps_in, write_case
 from napari_strata.refine.journal import Journal
 from napari_strata.refine.pieces import Pieces
 from napari_strata.refine.region_editing import RegionEditing
@@ -33,6 +36,11 @@ class Keeping(RegionEditing):
         self._autosave: saving.Autosave | None = None
         self._is_saved = True
         self._changing = threading.RLock()
+        self._saving = threading.Lock()
+        self._on_disk: dict[Path, bytes] = {}
+        """What the case files that this one was opened from or saved to held then."""
+        self._once_saved: set[bytes] = set()
+        """What those that it went on from held, so that they may be replaced."""
 
     def save(self, path: str | Path) -> None:
         """Save the whole case (proposal, edits, history) as one file; the scan itself is not in it.
@@ -42,16 +50,36 @@ class Keeping(RegionEditing):
         Raises
         ------
         WriteError
-            If the file cannot be written; nothing stands under its name then that was not there before.
+            If the file cannot be written, its name does not end in .strata, or another window saved other edits under that name
+            since this case was opened from it or saved to it; what stood under its name stands there still.
         """
-        with self._changing:
-            contents = self._contents()
+        with self._saving:
+            self._save(path)
+
+    def _save(self, path: str | Path) -> None:
+        contents = self._contents()
+        place = Path(path).absolute()
+        if place in self._on_disk and _digest_of(place) not in (None, self._on_disk[place]):
+            raise WriteError(f"{path} was saved by another window meanwhile. Save under another name, so that no edits are lost.")
         write_case(path, contents)
         with self._changing:
+            self._on_disk[place] = _digest(contents.journal.line)
+            self._once_saved.add(self._on_disk[place])
             if self._journal.done == contents.journal.done:
                 self._is_saved = True
                 if self._autosave is not None:
                     self._autosave.append(saving.SAVED, self.next_id)
+
+    def check_replaceable(self, path: str | Path) -> None:
+        """Check that saving under a name loses no edits: a case of that name holds only edits of this one, or this one went on from it.
+
+        Raises
+        ------
+        WriteError
+            If some would be lost, or what is there cannot be read.
+        """
+        if _digest_of(Path(path)) not in self._once_saved:
+            check_replaceable(path, self._contents().journal.line)
 
     @classmethod
     def load(cls, path: str | Path, *, volume: Volume | None = None) -> Self:
@@ -69,7 +97,10 @@ class Keeping(RegionEditing):
         CaseError
             If the file is missing or damaged, or `volume` is another scan.
         """
-        return cls._from(read_case(path, volume))
+        work = cls._from(read_case(path, volume))
+        work._on_disk[Path(path).absolute()] = _digest(work._journal.line)
+        work._once_saved = set(work._on_disk.values())
+        return work
 
     @classmethod
     def _from(cls, contents: CaseContents) -> Self:
@@ -78,10 +109,11 @@ class Keeping(RegionEditing):
         return work
 
     @classmethod
-    def taken_up(cls, contents: CaseContents, saver: saving.Autosave | None) -> Self:
-        """Go on with work that a journal on the disk holds, and with that journal if it is given."""
+    def taken_up(cls, contents: CaseContents, saver: saving.Autosave | None, once_saved: Iterable[tuple[bytes, ...]] = ()) -> Self:
+        """Go on with work that a journal on the disk holds, and with that journal if it is given; cases of it held `once_saved`."""
         work = cls._from(contents)
         work._autosave, work._is_saved = saver, False
+        work._once_saved = {_digest(steps) for steps in once_saved}
         return work
 
     def _contents(self) -> CaseContents:
@@ -113,6 +145,9 @@ class Keeping(RegionEditing):
             if self._autosave is None:
                 place = None if folder is None else Path(folder)
                 self._autosave = saving.Autosave.begin(self._contents(), place, is_saved=self._is_saved)
+                if self._journal.line or self._start.labels is not None:
+                    # what came before the journal could not be made again from it: that is on the disk before the first edit
+                    self._autosave.wait()
             return self._autosave.journal
 
     @property
@@ -137,3 +172,15 @@ class Keeping(RegionEditing):
         self._is_saved = False
         if self._autosave is not None:
             self._autosave.append(kind, self.next_id, payload)
+
+
+def _digest(steps: tuple[bytes, ...]) -> bytes:
+    return hashlib.sha256(b"".join(hashlib.sha256(step).digest() for step in steps)).digest()
+
+
+def _digest_of(path: Path) -> bytes | None:
+    """Tell a case file's steps from those of others; None where there is no case to lose."""
+    try:
+        return _digest(steps_in(path))
+    except CaseError:
+        return None

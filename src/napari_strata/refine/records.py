@@ -47,6 +47,6 @@ def row_values(row: Region) -> list[Any]:
 
 
 def row_from_values(values: list[Any]) -> Region:
-    """Turn plain values back into a row; cases of the first format know nothing of accepting."""
-    red, green, blue = values[2]
-    return Region(values[0], values[1], (red, green, blue), *values[3:])
+    """Turn plain values back into a row."""
+    region, name, (red, green, blue), locked, accepted = values
+    return Region(region, name, (red, green, blue), locked, accepted)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from filelock import FileLock
 from napari_strata.errors import CaseError
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.refine import autosave
-from napari_strata.refine.case import CaseContents, read_case
+from napari_strata.refine.case import CaseContents, file_name, read_case
 from napari_strata.refine.journal import Journal, Step
 from napari_strata.refine.refinement import Refinement
 from napari_strata.volume import Volume
@@ -76,29 +78,34 @@ class Unfinished:
         case = autosave.case_of(self.journal)
         if case.exists():
             try:
-                contents = _followed(read_case(case, volume), logged.records)
+                begun = read_case(case, volume)
+                contents = _followed(begun, logged.records)
             except (KeyError, IndexError, ValueError, TypeError) as err:
                 raise CaseError(f"The journal {self.journal} does not follow from its case. Open {case} itself.") from err
-            return self._gone_on(contents, logged.size, lock)
-        if proposal is None or logged.header["done"] or logged.header["from_labels"]:
+            try:
+                saver = autosave.Autosave(self.journal, logged.size, lock)
+            except OSError:
+                saver = None
+            work = Refinement.taken_up(contents, saver, _once_saved(begun.journal, logged.records))
+            if saver is None:
+                # it cannot be written to any more: go on in another one
+                work.autosave(autosave.state_folder())
+                if lock is not None:
+                    lock.release()
+            return work
+        if logged.header["done"] or logged.header["from_labels"]:
+            raise CaseError(
+                f"The case that {self.journal} goes on from never reached the disk. Open your own copy of it and repeat the edits."
+            )
+        if proposal is None:
             raise CaseError(f"The case of {self.journal} never reached the disk. Propose the scan again and pass resume(proposal=...).")
         work = _carried_out(proposal, logged)
         work.autosave(self.journal.parent)
         if lock is not None:
             lock.release()
-        autosave.remove_pair(self.journal)
+        if work.autosave_problem is None:
+            autosave.remove_pair(self.journal)
         return work
-
-    def _gone_on(self, contents: CaseContents, size: int, lock: FileLock | None) -> Refinement:
-        """Go on in the same journal; where that cannot be written to any more, in another one."""
-        try:
-            return Refinement.taken_up(contents, autosave.Autosave(self.journal, size, lock))
-        except OSError:
-            work = Refinement.taken_up(contents, None)
-            work.autosave(autosave.state_folder())
-            if lock is not None:
-                lock.release()
-            return work
 
     def discard(self) -> None:
         """Remove it for good.
@@ -119,8 +126,8 @@ class Unfinished:
 def find_unfinished(scan: str | Path | Volume | None = None, *, folder: str | Path | None = None) -> list[Unfinished]:
     """Find work that a crash left behind, newest first.
 
-    Looks beside the scan and in the user's state folder. Work that still goes on in another process is left out; what holds no
-    edit that a case file does not hold is taken away.
+    Looks beside the scan (work that moved along with it is found too) and in the user's state folder. Work that still goes on in
+    another process is left out; what holds no edit that a case file does not hold is taken away.
 
     Parameters
     ----------
@@ -131,16 +138,18 @@ def find_unfinished(scan: str | Path | Volume | None = None, *, folder: str | Pa
     """
     path = Path(scan.path) if isinstance(scan, Volume) and scan.path else Path(scan) if isinstance(scan, str | Path) else None
     wanted = autosave.scan_key(scan) if isinstance(scan, Volume) else {} if path is None else {"path": str(path.absolute())}
-    places = [Path(folder)] if folder is not None else []
-    places += [path.absolute().parent] if path is not None else []
-    places += [autosave.state_folder()]
+    beside = path.absolute().parent if path is not None else None
+    places = [place for place in (folder, beside, autosave.state_folder()) if place is not None]
 
-    def fits(header: dict[str, Any]) -> bool:
-        return all(header["scan"].get(key) == value for key, value in wanted.items())
+    def fits(header: dict[str, Any], place: Path) -> bool:
+        said = header["scan"]
+        if place == beside and file_name(str(said.get("path", ""))) == file_name(wanted["path"]):
+            said = {**said, "path": wanted["path"]}
+        return all(said.get(key) == value for key, value in wanted.items())
 
     found = []
-    for place in dict.fromkeys(places):
-        for journal, logged in autosave.matching(place, fits):
+    for place in dict.fromkeys(Path(place) for place in places):
+        for journal, logged in autosave.matching(place, partial(fits, place=place)):
             is_free, lock = autosave.try_lock(journal)
             one = _unfinished(journal, logged) if is_free else None
             found += [one] if one is not None else []
@@ -163,21 +172,25 @@ def _unfinished(journal: Path, logged: autosave.Logged) -> Unfinished | None:
     return Unfinished(journal, str(logged.header["name"]), str(logged.header["scan"].get("path", "")), changed, before + len(edits), last)
 
 
+def _follow(journal: Journal, record: autosave.Record, read_step: Callable[[bytes], Step] = Step.from_bytes) -> None:
+    """Do to a journal in memory what a record of one on the disk says."""
+    if record.kind in (autosave.REPLACE, autosave.DROP):
+        journal.take_last()
+    if record.kind in (autosave.ADD, autosave.REPLACE):
+        journal.add(read_step(record.payload))
+    elif record.kind == autosave.MOVE:
+        journal.move(record.count)
+    elif record.kind == autosave.SNAPSHOT:
+        journal.snapshots[record.count] = record.payload[8:]
+
+
 def _followed(contents: CaseContents, records: list[autosave.Record]) -> CaseContents:
     """Give a case as it stands after the records of its journal."""
-    begun = len(contents.journal.done)
-    journal, floor = contents.journal.copy(), begun
+    journal, floor = contents.journal.copy(), len(contents.journal.done)
     for record in records:
-        if record.kind in (autosave.REPLACE, autosave.DROP):
-            journal.take_last()
-        if record.kind in (autosave.ADD, autosave.REPLACE):
-            floor = min(floor, len(journal.done))
-            journal.add(Step.from_bytes(record.payload))
-        elif record.kind == autosave.MOVE:
-            journal.move(record.count)
-        elif record.kind == autosave.SNAPSHOT:
-            journal.snapshots[record.count] = record.payload[8:]
-        floor = min(floor, len(journal.done))
+        _follow(journal, record)
+        # a step that took the last one's place began where that one had begun
+        floor = min(floor, len(journal.done) - (record.kind == autosave.REPLACE))
     # the case's own steps up to the lowest place still hold; from there on the journal's do
     before = contents.journal.state_at(floor, contents.state)
     line = [*journal.done, *reversed(journal.undone)]
@@ -187,16 +200,22 @@ def _followed(contents: CaseContents, records: list[autosave.Record]) -> CaseCon
     return replace(contents, state=replace(state, next_id=next_id), journal=journal)
 
 
+def _once_saved(begun: Journal, records: list[autosave.Record]) -> list[tuple[bytes, ...]]:
+    """Give the steps that cases of this work held: where the journal began, and each time that it was saved."""
+    journal = begun.copy()
+    found = [journal.line]
+    for record in records:
+        # names are not asked for here, and reading them takes the longest
+        _follow(journal, record, lambda packed: Step("", 0, packed))
+        found += [journal.line] if record.kind == autosave.SAVED else []
+    return found
+
+
 def _carried_out(proposal: Proposal, logged: autosave.Logged) -> Refinement:
     tree, n = logged.header["tree"], logged.header["n"]
     work = Refinement(proposal, regions=n) if tree == "regions" else Refinement(proposal, tissues=n)
     journal = Journal()
     for record in logged.records:
-        if record.kind in (autosave.REPLACE, autosave.DROP):
-            journal.take_last()
-        if record.kind in (autosave.ADD, autosave.REPLACE):
-            journal.add(Step.from_bytes(record.payload))
-        elif record.kind == autosave.MOVE:
-            journal.move(record.count)
+        _follow(journal, record)
     next_id = logged.records[-1].next_id if logged.records else work.next_id
     return work.with_steps([*journal.done, *reversed(journal.undone)], done=len(journal.done), next_id=next_id)

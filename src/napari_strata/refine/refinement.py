@@ -146,17 +146,19 @@ class Refinement(Keeping):
 
     def undo(self) -> str | None:
         """Take back the last step and give its name; None when there is none."""
-        if not self._journal.done:
-            return None
-        self.jump(len(self._journal.done) - 1)
-        return self.undone[0]
+        with self._changing:
+            if not self._journal.done:
+                return None
+            self._jump(len(self._journal.done) - 1)
+            return self.undone[0]
 
     def redo(self) -> str | None:
         """Do the step that was undone last again and give its name; None when there is none."""
-        if not self._journal.undone:
-            return None
-        self.jump(len(self._journal.done) + 1)
-        return self.history[-1]
+        with self._changing:
+            if not self._journal.undone:
+                return None
+            self._jump(len(self._journal.done) + 1)
+            return self.history[-1]
 
     def jump(self, step: int) -> None:
         """Undo or redo until exactly `step` steps are done; 0 is the start.

@@ -193,7 +193,8 @@ class RegionEditing(Editing):
         if (point_ras_mm is None) != (normal_ras is None):
             raise EditError("A plane needs a point and a normal. Give both, or neither for the body's own plane of symmetry.")
         point, normal = self.symmetry_plane if point_ras_mm is None or normal_ras is None else (_point(point_ras_mm), _point(normal_ras))
-        return self._do(Mirror(int(region), self._target(target), point, normal)).ids[0]
+        with self._changing:
+            return self._do(Mirror(int(region), self._target(target), point, normal)).ids[0]
 
     @property
     def symmetry_plane(self) -> tuple[Point, Point]:

@@ -253,6 +253,8 @@ class Smooth:
         if not 0 < self.sd_mm <= 50:
             raise EditError(f"The smoothing is a length in mm above 0 and up to 50, not {self.sd_mm}.")
         ids = [i for i in ids if self.ids or not (i in state.rows and state.rows[i].locked)]
+        if not ids:
+            raise EditError("There is no unlocked region to smooth. Unlock one, or make one first.")
         for region in ids:
             _checked(state, pieces, region, "smoothing")
         scene = _scene(state, pieces, ids, pad_mm=3 * self.sd_mm)

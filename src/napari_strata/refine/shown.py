@@ -100,9 +100,12 @@ class Shown:
         return labels
 
     def prepare(self) -> None:
-        """Make the lookups that edits need, ahead of the first of them: a second or so on a large scan."""
+        """Make the lookups that edits need, ahead of the first of them: a second or so on a large scan.
+
+        Those that read the scan are left out where it is not at hand.
+        """
         pieces = self._pieces
-        for made in (pieces.sizes_vox, pieces.first_voxels, pieces.boxes, pieces.teaching, pieces.intensity_sums):
+        for made in (pieces.sizes_vox, pieces.first_voxels, pieces.boxes, pieces.teaching, pieces.has_scan and pieces.intensity_sums):
             del made
 
     def region_at(self, voxel_zyx: ArrayLike) -> int:

@@ -10,14 +10,12 @@ from napari_strata.refine.owner import State, Stroke
 from napari_strata.refine.packing import Arrays, pack, unpack
 from napari_strata.refine.records import row_from_values, row_values
 
-_ARRAYS = ("owner", "given", "before", "painted_voxels", "painted_regions")
-_LATER_ARRAYS = ("leaf_parents", "cut_voxels", "cut_pieces")
-"""Not in cases of the first format."""
+_ARRAYS = ("owner", "given", "before", "painted_voxels", "painted_regions", "leaf_parents", "cut_voxels", "cut_pieces")
 
 
 def state_arrays(state: State) -> Arrays:
     """Give the arrays of a state by name, the strokes' voxels in one row."""
-    arrays: Arrays = {name: getattr(state, name) for name in (*_ARRAYS, *_LATER_ARRAYS)}
+    arrays: Arrays = {name: getattr(state, name) for name in _ARRAYS}
     arrays |= {f"ids {tree}": ids for tree, ids in state.rank_ids.items()}
     return arrays | {"strokes": np.concatenate([np.empty(0, np.int64), *[stroke.voxels for stroke in state.strokes]])}
 
@@ -46,7 +44,6 @@ def state_from(arrays: Arrays, values: dict[str, Any]) -> State:
     strokes = [Stroke(arrays["strokes"][ends[i] : ends[i + 1]], region, scope) for i, (region, scope, _) in enumerate(values["strokes"])]
     return State(
         **{name: arrays[name] for name in _ARRAYS},
-        **{name: arrays[name] for name in _LATER_ARRAYS if name in arrays},
         tree=values["tree"],
         n=values["n"],
         rank_ids={"regions": arrays["ids regions"], "tissues": arrays["ids tissues"]},

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from napari_strata import __version__
-from napari_strata.errors import TeachingError
+from napari_strata.errors import TeachingError, WriteError
 from napari_strata.io.atomic import atomic_path
 from napari_strata.proposal.cohort import BrightnessMap, CohortTable, Leaves, align_brightness, cohort_table, leaves_of
 from napari_strata.proposal.proposal import Proposal
@@ -189,8 +189,10 @@ class Teaching:
         Raises
         ------
         WriteError
-            If it cannot be written.
+            If it cannot be written, or the name is not that of a teaching: a slip of the hand must not replace a scan.
         """
+        if Path(path).suffix.lower() != SUFFIX:
+            raise WriteError(f"Cannot write the teaching to {path}: the name must end in {SUFFIX}.")
         data = self._to_bytes()
         with atomic_path(path) as temporary:
             temporary.write_bytes(data)
