@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -17,7 +19,9 @@ import trimesh
 import napari_strata as strata
 from exported import REGIONS, Case, make_case
 from napari_strata.cli import main
-from napari_strata.io.files import write_scan
+from napari_strata.errors import WriteError
+from napari_strata.export.outputs import write_outputs
+from napari_strata.io.files import hash_file, write_scan
 from napari_strata.refine.refinement import Refinement
 from napari_strata.volume import Segmentation
 from phantoms import phantom_proposal
@@ -108,6 +112,32 @@ def test_a_case_gives_labels_and_confidence(tmp_path: Path) -> None:
     assert [float(row["confidence"]) for row in rows] == pytest.approx(
         [float(sure[labels == int(row["id"])].mean()) for row in rows], rel=1e-4
     )
+
+
+def test_a_second_format_leaves_the_provenance_of_the_first(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    write_outputs(case.segmentation, case.scan, out / "p.nii.gz", {"seed": 3})
+    before = (out / "p.json").read_bytes()
+    assert convert(out / "p.nii.gz", "-o", out / "p.nrrd") == 0
+    assert (out / "p.json").read_bytes() == before
+    assert strata.read_labels(out / "p.nrrd").regions == REGIONS
+    (tmp_path / "names.label").write_text('3 1 2 3 1 1 1 "Niere links"\n', encoding="utf-8")
+    assert convert(out / "p.nii.gz", "-o", out / "p.mha", "--names", tmp_path / "names.label") == 2
+    assert "p.json is the table of p.nii.gz, which has other names" in capsys.readouterr().err
+    with pytest.raises(WriteError, match=r"p\.json belongs to p\.nii\.gz"):
+        write_outputs(case.segmentation, case.scan, out / "p.mha", {"seed": 4})
+    assert (out / "p.json").read_bytes() == before
+    assert not (out / "p.mha").exists()
+
+
+def test_labels_written_again_keep_what_is_known_of_them(case: Case, tmp_path: Path) -> None:
+    write_outputs(case.segmentation, case.scan, tmp_path / "p.nii.gz", {"seed": 3})
+    renamed = case.segmentation.with_regions(tuple(replace(region, name=f"new {region.id}") for region in REGIONS))
+    strata.write(renamed, tmp_path / "p.nii.gz")
+    document = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
+    assert (document["seed"], document["scan"]["sha256"], "rewritten" in document) == (3, hash_file(tmp_path / "scan.nii.gz"), True)
+    assert strata.read_labels(tmp_path / "p.nii.gz").regions == renamed.regions
 
 
 def test_a_dicom_series_becomes_nifti_with_the_same_voxels_and_place(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from napari_strata.export.files import write as export
 from napari_strata.export.tables import is_table, table_rows, write_table
 from napari_strata.io.atomic import atomic_path, file_suffix, same_file
 from napari_strata.io.files import LABEL_SUFFIXES, check_label_path, hash_file, write
+from napari_strata.io.sidecar import SIDECAR_FORMAT, sidecar_owner
 from napari_strata.measure import measure_regions
 from napari_strata.settings import ExportSettings
 from napari_strata.volume import Progress, Segmentation, Volume, default_regions, no_progress
 
-SIDECAR_FORMAT = "strata-labels-1"
 NOTICE = "Research software: it proposes, a person decides. Not for diagnosis."
 
 
@@ -52,12 +52,15 @@ def check_outputs(labels: str | Path) -> None:
     Raises
     ------
     WriteError
-        If the ending is not known, or a JSON or CSV file that Strata did not write stands where ours would go.
+        If the ending is not known, or a JSON or CSV file that Strata did not write, or that belongs to other labels,
+        stands where ours would go.
     """
     check_label_path(labels)
     named = outputs_beside(labels)
     if named.sidecar.exists() and read_sidecar(named.sidecar) is None:
         raise WriteError(f"{named.sidecar} is not Strata's and would be replaced. Choose another name for the labels.")
+    if (owner := sidecar_owner(named.sidecar, named.labels)) is not None:
+        raise WriteError(f"{named.sidecar} belongs to {owner.name} and would be replaced. Choose another name for the labels.")
     if named.table.exists() and not is_table(named.table):
         raise WriteError(f"{named.table} is not Strata's and would be replaced. Choose another name for the labels.")
 
@@ -96,7 +99,7 @@ def write_outputs(
         raise WriteError(f"{named.labels} is the scan itself. Choose another name for the labels.")
     measures = measure_regions(segmentation, volume, confidence=confidence)
     table = (*default_regions(measure.id for measure in measures), *segmentation.regions)
-    looks = {region.id: {"color": list(region.color), "locked": region.locked} for region in table}
+    looks = {region.id: {"color": list(region.color), "locked": region.locked, "accepted": region.accepted} for region in table}
     rows = [{**row, **looks[measure.id]} for row, measure in zip(table_rows(measures, volume.modality), measures, strict=True)]
     document = {
         "format": SIDECAR_FORMAT,

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from napari_strata.errors import Cancelled
-from napari_strata.export.outputs import SIDECAR_FORMAT, outputs_beside, write_outputs
+from napari_strata.export.outputs import outputs_beside, write_outputs
 from napari_strata.gui.layers import LayerTuple, case_labels_tuple, image_tuple
 from napari_strata.io.atomic import atomic_path
 from napari_strata.io.files import write
+from napari_strata.io.sidecar import SIDECAR_FORMAT
 from napari_strata.proposal.apart import kept_responsive
 from napari_strata.proposal.proposal import Proposal, TreeName
 from napari_strata.refine.recovery import Unfinished

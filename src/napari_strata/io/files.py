@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +21,8 @@ from napari_strata.io.modality import guess_modality
 from napari_strata.io.nifti import read_nifti, write_nifti, write_nifti_scan
 from napari_strata.io.seg_nrrd import SUFFIX as SEG_NRRD
 from napari_strata.io.seg_nrrd import read_seg_nrrd, write_seg_nrrd
-from napari_strata.volume import BACKGROUND, Modality, Region, Segmentation, Volume, default_regions, smallest_label_dtype
+from napari_strata.io.sidecar import read_table, table_text
+from napari_strata.volume import Modality, Segmentation, Volume, default_regions, smallest_label_dtype
 
 __all__ = [
     "LABEL_SUFFIXES",
@@ -58,7 +58,6 @@ SCAN_OUTPUTS = (".nii", ".nii.gz", ".nrrd", ".mha")
 """Endings of the scan files that `write_scan` makes, in lower case."""
 LABEL_SUFFIXES = (*_WRITERS, SEG_NRRD)
 """Endings of the label files that `write` makes, in lower case."""
-_SIDECAR_FORMAT = "strata-labels-1"
 
 
 def read(path: str | Path, *, index: int | None = None, series: str | None = None, modality: Modality | None = None) -> Volume:
@@ -140,7 +139,7 @@ def read_labels(path: str | Path) -> Segmentation:
         raise ReadError(f"{source} is not a label file: labels are whole numbers from 0 up. Choose the label file.")
     labels = to_memory_order(values.astype(smallest_label_dtype(int(highest))), image.grid)
     table = {region.id: region for region in default_regions(np.unique(labels))}
-    table.update((region.id, region) for region in _read_table(source.with_name(f"{_stem(source)}.json")))
+    table.update((region.id, region) for region in read_table(source.with_name(f"{_stem(source)}.json")))
     return Segmentation(labels, tuple(table[key] for key in sorted(table)), memory_geometry(image.grid))  # type: ignore[arg-type]
 
 
@@ -166,8 +165,8 @@ def write(segmentation: Segmentation, path: str | Path, *, sidecar: bool = True)
     Raises
     ------
     WriteError
-        If the suffix is not known, a JSON file that Strata did not write stands where ours would go, or a file cannot
-        be written; nothing new stands under either name then.
+        If the suffix is not known, a JSON file that Strata did not write or that other labels need stands where ours
+        would go, or a file cannot be written; nothing new stands under either name then.
     GeometryError
         If the labels are not on the grid of their file.
     """
@@ -189,8 +188,7 @@ def stage_labels(segmentation: Segmentation, path: str | Path, together: Togethe
     suffix = file_suffix(target)
     table = target.with_name(f"{_stem(target)}.json")
     sidecar = sidecar and suffix != SEG_NRRD
-    if sidecar:
-        _check_table(table)
+    text = table_text(table, target, segmentation.regions) if sidecar else None
     highest = int(segmentation.labels.max(initial=0))
     if highest >= 2**32:
         raise WriteError(f"Cannot write {target}: region id {highest} does not fit into 32 bits. Renumber the regions.")
@@ -201,9 +199,8 @@ def stage_labels(segmentation: Segmentation, path: str | Path, together: Togethe
         write_seg_nrrd(temporary, labels, grid, segmentation.regions)
     else:
         _WRITERS[suffix](temporary, labels, grid)
-    if sidecar:
-        unfinished = together.file(table)
-        unfinished.write_text(_table_text(segmentation.regions), encoding="utf-8")
+    if text is not None:
+        together.file(table).write_text(text, encoding="utf-8")
 
 
 def check_label_path(path: str | Path) -> None:
@@ -300,45 +297,6 @@ def _finite(data: NDArray[Any], source: Path) -> tuple[NDArray[Any], tuple[str, 
     lowest = data[~bad].min()
     noun = f"1 {what} voxel was" if count == 1 else f"{count} {what} voxels were"
     return np.where(bad, lowest, data), (f"{noun} set to the lowest value ({lowest:g}).",)
-
-
-def _check_table(path: Path) -> None:
-    """Raise where a JSON file would be replaced that Strata did not write."""
-    if not path.is_file():
-        return
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        document = None
-    if not isinstance(document, dict) or not str(document.get("format", "")).startswith("strata-labels"):
-        raise WriteError(f"{path} is not Strata's and would be replaced. Choose another name for the labels.")
-
-
-def _table_text(regions: tuple[Region, ...]) -> str:
-    rows = [
-        {"id": row.id, "name": row.name, "color": list(row.color), "locked": row.locked} | ({"accepted": True} if row.accepted else {})
-        for row in regions
-    ]
-    return json.dumps({"format": _SIDECAR_FORMAT, "regions": rows}, indent=1, ensure_ascii=False) + "\n"
-
-
-def _read_table(path: Path) -> tuple[Region, ...]:
-    if not path.is_file():
-        return ()
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8")).get("regions", [])
-        regions = [
-            Region(int(row["id"]), str(row["name"]), _color(row["color"]), bool(row.get("locked", False)), bool(row.get("accepted", False)))
-            for row in rows
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
-        raise ReadError(f"The region table {path} is damaged. Repair it, or move it away to read the labels without names.") from err
-    return tuple(region for region in regions if region.id > BACKGROUND)
-
-
-def _color(values: list[int]) -> tuple[int, int, int]:
-    red, green, blue = (int(value) for value in values)
-    return red, green, blue
 
 
 def _stem(path: Path) -> str:
