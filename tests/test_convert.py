@@ -92,6 +92,35 @@ def test_a_mesh_per_region_and_measures_with_a_reference(case: Case, tmp_path: P
     assert [float(rows["3"][f"centroid_{axis}_mm"]) for axis in "ras"] == pytest.approx(case.center_mm(3).tolist(), rel=1e-4)
 
 
+def test_outputs_may_be_given_one_by_one_and_a_missing_input_is_told(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert convert("-o", "a.stl", "-o", "b.ply", "--like", "scan.nii.gz", "labels.nii.gz") == 0
+    assert {"a.stl", "b.ply"} <= set(os.listdir())
+    with pytest.raises(SystemExit):
+        convert("-o", "out.stl", "labels.nii.gz")
+    assert "INPUT (before -o" in capsys.readouterr().err
+
+
+def test_a_scan_of_64_bit_integers_becomes_nifti(tmp_path: Path) -> None:
+    for kind, offset, stored in ((np.int64, -1000, np.int16), (np.uint64, 70000, np.int32), (np.int64, 2**40, np.float64)):
+        voxels = np.arange(24, dtype=kind).reshape(2, 3, 4) + kind(offset)
+        nib.save(nib.Nifti1Image(voxels, np.eye(4), dtype=kind), tmp_path / "in.nii")
+        assert convert(tmp_path / "in.nii", "--scan", "-o", tmp_path / "out.nii.gz") == 0
+        back = nib.load(tmp_path / "out.nii.gz")
+        assert back.get_data_dtype() == stored
+        np.testing.assert_array_equal(np.asarray(back.dataobj), voxels)
+
+
+def test_a_reference_on_another_grid_is_told_by_its_name(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    affine = case.affine.copy()
+    affine[:3, 3] += 0.4
+    nib.save(nib.Nifti1Image(case.truth, affine), tmp_path / "shifted.nii.gz")
+    assert convert(tmp_path / "labels.nii.gz", "-o", tmp_path / "t.csv", "--reference", tmp_path / "shifted.nii.gz") == 0
+    assert "The reference: on another grid" in capsys.readouterr().err
+
+
 def test_names_from_itk_snap(case: Case, tmp_path: Path) -> None:
     (tmp_path / "names.label").write_text('# x\n 0 0 0 0 0 0 0 "Clear Label"\n 3 1 2 3 1 1 1 "Niere links"\n', encoding="utf-8")
     assert convert(tmp_path / "labels.nii.gz", "-o", tmp_path / "named.seg.nrrd", "--names", tmp_path / "names.label") == 0
@@ -159,10 +188,15 @@ def test_a_dicom_series_becomes_nifti_with_the_same_voxels_and_place(tmp_path: P
         (["labels.nii.gz", "-o", "x.stl", "./x.stl"], "Two outputs"),
         (["labels.nii.gz", "-o", "x.stl", "X.STL"], "Two outputs"),
         (["labels.nii.gz", "-o", "3.stl", "{id}.stl"], "Two outputs"),
-        (["labels.nii.gz", "-o", "truth.nii.gz", "--reference", "truth.nii.gz"], "truth.nii.gz would be replaced"),
+        (["labels.nii.gz", "-o", "truth.nii.gz", "t.csv", "--reference", "truth.nii.gz"], "truth.nii.gz would be replaced"),
         (["labels.nii.gz", "-o", "nm.label", "--names", "nm.label"], "nm.label would be replaced"),
         (["labels.nii.gz", "-o", "linked.nii.gz"], "labels.nii.gz would be replaced"),
         (["labels.nii.gz", "-o", "nm.label"], "nm.label is not Strata's"),
+        (["labels.nii.gz", "-o", "x.nii", "--reference", "truth.nii.gz"], "--reference adds columns to a table"),
+        (["labels.nii.gz", "-o", "x.csv", "--match", "overlap"], "--match is about a comparison"),
+        (["labels.nii.gz", "-o", "x.csv", "--tolerance-mm", "1"], "--tolerance-mm is about a comparison"),
+        (["labels.nii.gz", "-o", "x.csv", "--modality", "ct"], "--modality is about a scan"),
+        (["labels.nii.gz", "-o", "{idd}.stl"], "{idd} stands for nothing"),
         (["labels.nii.gz", "-o", "notes.txt"], "notes.txt is not Strata's"),
         (["labels.nii.gz", "-o", "cohort.csv"], "cohort.csv is not Strata's"),
         (["labels.nii.gz", "-o", "labels.nii.gz"], "would be replaced"),

@@ -132,7 +132,7 @@ def test_a_wrong_label_description_is_refused_with_its_line(tmp_path: Path) -> N
         read_description(tmp_path / "x.label")
 
 
-def test_labels_cropped_and_flipped_go_back_exactly(case: Case) -> None:
+def test_labels_cropped_and_flipped_go_back_exactly(case: Case, caplog: pytest.LogCaptureFixture) -> None:
     scan = case.segmentation
     inner = (slice(1, None), slice(2, None), slice(None, None, -1))
     to_inner = np.eye(4)
@@ -144,6 +144,7 @@ def test_labels_cropped_and_flipped_go_back_exactly(case: Case) -> None:
     back = labels_on_grid(cropped, scan.geometry)
     np.testing.assert_array_equal(back.labels, expected)
     assert back.regions == REGIONS
+    assert "resampled" not in caplog.text
 
 
 def test_labels_on_another_grid_keep_their_place_and_volume(case: Case) -> None:
@@ -163,7 +164,9 @@ def test_labels_of_another_patient_are_refused_and_lost_regions_told(tmp_path: P
     with pytest.raises(GeometryError, match="wholly outside"):
         labels_on_grid(case.segmentation, Geometry(case.segmentation.labels.shape, away))
     labels_on_grid(case.segmentation, Geometry((4, 4, 4), case.segmentation.geometry.affine @ np.diag([4.0, 4, 4, 1])))
-    assert "2 regions have no voxel on the new grid: 7, 300" in caplog.text
+    assert "on another grid, so resampled" in caplog.text
+    assert "1 regions lie outside the new grid and are lost: 300" in caplog.text
+    assert "1 regions are too small for the new grid's voxels and are lost: 7" in caplog.text
 
 
 def test_several_files_are_written_together_or_not_at_all(tmp_path: Path) -> None:
@@ -178,6 +181,15 @@ def test_several_files_are_written_together_or_not_at_all(tmp_path: Path) -> Non
     with pytest.raises(WriteError, match="is the scan itself"):
         strata.write(case.segmentation, tmp_path / "scan.nii.gz", scan=case.scan)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_the_scan_is_known_however_it_is_given(tmp_path: Path) -> None:
+    case = make_case(tmp_path)
+    sure = np.full(case.segmentation.labels.shape, 0.5)
+    path = strata.write(case.segmentation, tmp_path / "t.csv", scan=case.scan, known=Known(confidence=sure))
+    assert {"mean_hu", "confidence"} <= set(path.read_text(encoding="utf-8").splitlines()[0].split(","))
+    with pytest.raises(WriteError, match="two scans"):
+        strata.write(case.segmentation, path, scan=case.scan, known=Known(strata.read(tmp_path / "scan.nii.gz")))
 
 
 def test_cancelling_leaves_nothing(tmp_path: Path) -> None:

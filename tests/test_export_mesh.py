@@ -70,6 +70,13 @@ def test_obj_keeps_a_name_and_a_colour_per_region(case: Case, tmp_path: Path) ->
     assert kidney.visual.material.main_color[:3].tolist() == [200, 30, 40]
 
 
+def test_obj_finds_its_colours_beside_a_name_with_spaces(tmp_path: Path) -> None:
+    case = make_case(tmp_path)
+    scene = trimesh.load_scene(strata.write(case.segmentation, tmp_path / "Left side.obj"))
+    assert (tmp_path / "Left_side.mtl").is_file()
+    assert scene.geometry["3_Left_kidney"].visual.material.main_color[:3].tolist() == [200, 30, 40]
+
+
 def test_ply_keeps_colours(case: Case, tmp_path: Path) -> None:
     mesh = trimesh.load_mesh(strata.write(case.segmentation, tmp_path / "all.ply"), process=False)
     assert mesh.volume / 1000 == pytest.approx(sum(case.volume_ml(label) for label in (3, 7, 300)), rel=0.01)

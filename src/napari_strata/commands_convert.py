@@ -23,11 +23,18 @@ _WHAT = """labels to write. Label volumes: .nii.gz, .nii, .nrrd, .mha, .mgz, .mg
 
 def add_commands(commands: Any) -> None:
     """Add `convert` to the command line."""
-    parser = commands.add_parser("convert", help="convert labels between formats: NIfTI, 3D Slicer, DICOM SEG, meshes, tables; or a scan")
-    parser.add_argument(
-        "input", type=Path, metavar="INPUT", help="labels (a volume, .seg.nrrd, DICOM SEG), a case (.strata), or with --scan a scan"
+    parser = commands.add_parser(
+        "convert",
+        help="convert labels between formats: NIfTI, 3D Slicer, DICOM SEG, meshes, tables; or a scan",
+        usage="strata convert INPUT -o FILE [FILE ...] [-o FILE ...] [options]",
     )
-    parser.add_argument("-o", "--output", type=Path, nargs="+", required=True, metavar="FILE", help=_WHAT)
+    parser.add_argument(
+        "input",
+        type=Path,
+        metavar="INPUT (before -o, which takes all that follows)",
+        help="labels (a volume, .seg.nrrd, DICOM SEG), a case (.strata), or with --scan a scan",
+    )
+    parser.add_argument("-o", "--output", type=Path, nargs="+", action="extend", required=True, metavar="FILE", help=_WHAT)
     parser.add_argument("--like", metavar="SCAN", help="put labels on the grid of this scan, and measure intensities on it")
     parser.add_argument("--scan", action="store_true", help="INPUT is a scan: write its intensities (.nii.gz, .nii, .nrrd, .mha)")
     parser.add_argument("--index", type=int, help="which volume of a 4D scan, from 0")
@@ -65,14 +72,31 @@ def _convert_labels(arguments: argparse.Namespace, settings: ExportSettings) -> 
 
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
-    """Check every name before anything is read."""
+    """Check every name and option before anything is read."""
     from napari_strata.export.targets import check_distinct, check_inputs_stay
 
     for path in arguments.output:
         if not path.parent.is_dir():
             raise WriteError(f"Cannot write {path}: there is no folder {path.parent}. Create it first.")
     check_distinct(arguments.output)
+    _check_options(arguments)
     check_inputs_stay(arguments.output, (arguments.input, arguments.like, arguments.reference, arguments.names, arguments.settings))
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Refuse options that would have no effect."""
+    from napari_strata.export.tables import TABLE_SUFFIXES
+    from napari_strata.io.atomic import file_suffix
+
+    tables = any(file_suffix(path) in TABLE_SUFFIXES for path in arguments.output)
+    if arguments.reference and not arguments.scan and not tables:
+        raise SettingsError(f"--reference adds columns to a table. Write one too ({', '.join(TABLE_SUFFIXES)}), or leave it out.")
+    for flag, given in (("--match", arguments.match), ("--tolerance-mm", arguments.tolerance_mm)):
+        if given is not None and not arguments.reference:
+            raise SettingsError(f"{flag} is about a comparison. Give --reference LABELS, or leave it out.")
+    for flag, given in (("--modality", arguments.modality), ("--index", arguments.index), ("--series", arguments.series)):
+        if given is not None and not (arguments.like or arguments.scan):
+            raise SettingsError(f"{flag} is about a scan. Give --like SCAN, or --scan where INPUT is one, or leave it out.")
 
 
 def _read(arguments: argparse.Namespace, scan: str | Path) -> Volume:
@@ -94,6 +118,7 @@ def _convert_scan(arguments: argparse.Namespace) -> None:
 def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
     """Read the labels, and what is to be known beside them, on one grid."""
     from napari_strata.export.files import Known, read_labels
+    from napari_strata.regrid import labels_on_grid
 
     source = arguments.input
     if source.is_dir():
@@ -105,7 +130,8 @@ def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
         segmentation, known = read_labels(source, like=scan), Known(scan)
     if arguments.reference is None:
         return segmentation, known
-    return segmentation, replace(known, reference=read_labels(arguments.reference, like=segmentation.geometry))
+    reference = labels_on_grid(read_labels(arguments.reference), segmentation.geometry, what="The reference")
+    return segmentation, replace(known, reference=reference)
 
 
 def _open_case(path: Path, scan: Volume | None) -> tuple[Segmentation, Known]:

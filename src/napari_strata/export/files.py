@@ -41,6 +41,7 @@ EXPORT_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in su
 """Endings that `write` knows, in lower case."""
 
 _FIELD = re.compile(r"\{(id|name)\}")
+_OTHER_FIELD = re.compile(r"\{(?!(?:id|name)\})[^{}]*\}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,8 +114,10 @@ def write(
     GeometryError
         If labels, scan and reference do not lie on one grid; `labels_on_grid` brings labels to a scan's.
     """
-    if known is None:
-        known = Known(scan)
+    if known is None or known.scan is None:
+        known = replace(known or Known(), scan=scan)
+    elif scan is not None and scan is not known.scan:
+        raise WriteError(f"Cannot write {path}: `scan` and `known.scan` are two scans. Give one of them.")
     return write_together(segmentation, [path], known=known, settings=settings, sidecar=sidecar, on_progress=on_progress)[0]
 
 
@@ -165,6 +168,8 @@ def check_paths(paths: Sequence[Path], known: Known) -> None:
         suffix = file_suffix(path)
         if suffix not in EXPORT_SUFFIXES:
             raise WriteError(f"Cannot write {path}: the name must end in {', '.join(EXPORT_SUFFIXES[:-1])} or {EXPORT_SUFFIXES[-1]}.")
+        if other := _OTHER_FIELD.search(path.name):
+            raise WriteError(f"Cannot write {path}: {other[0]} stands for nothing; only {{id}} and {{name}} do.")
         if _FIELD.search(path.name) and suffix not in MESH_SUFFIXES:
             raise WriteError(f"Cannot write {path}: only meshes ({', '.join(MESH_SUFFIXES)}) come as one file per region.")
         if suffix == DICOM_SUFFIX:

@@ -41,7 +41,7 @@ def stage_meshes(meshes: Sequence[Mesh], path: Path, together: Together, *, spac
         If a material file that Strata did not write would be replaced.
     """
     suffix = file_suffix(path)
-    materials = path.with_suffix(".mtl")
+    materials = path.with_name("_".join(path.stem.split()) + ".mtl")  # readers of OBJ split names at spaces
     if suffix == ".obj" and materials.exists() and not _is_ours(materials):
         raise WriteError(f"{materials} is not Strata's and would be replaced. Choose another name for the mesh.")
     unfinished = together.file(path)

@@ -126,15 +126,25 @@ def write_nifti_scan(path: Path, data: NDArray[np.generic], affine: NDArray[np.f
     path : Path
         Ends in .nii or .nii.gz.
     data : (i, j, k) array
-        Integers or float32.
+        Integers or floats; 64-bit integers, which few programs read, are stored in the smallest type that holds them.
     affine : (4, 4) float64 array
         Index (i, j, k) -> RAS+ mm.
     """
-    image = nib.Nifti1Image(data, affine)
+    image = nib.Nifti1Image(_narrowed(data), affine)
     image.header.set_xyzt_units("mm")
     image.set_qform(affine, int(_is_shearless(affine)))
     image.set_sform(affine, 1)
     nib.save(image, str(path))
+
+
+def _narrowed(data: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Give 64-bit integers in the smallest type that holds them, exactly; beyond 32 bits as float64."""
+    if data.dtype.kind not in "iu" or data.dtype.itemsize < 8:
+        return data
+    lowest, highest = int(data.min()), int(data.max())
+    kinds: tuple[type[np.integer], ...] = (np.uint8, np.int16, np.uint16, np.int32, np.uint32)
+    fitting = (kind for kind in kinds if np.iinfo(kind).min <= lowest and highest <= np.iinfo(kind).max)
+    return data.astype(next(fitting, np.float64))
 
 
 def damaged(source: str) -> ReadError:
