@@ -118,7 +118,7 @@ def test_a_reference_on_another_grid_is_told_by_its_name(case: Case, tmp_path: P
     affine[:3, 3] += 0.4
     nib.save(nib.Nifti1Image(case.truth, affine), tmp_path / "shifted.nii.gz")
     assert convert(tmp_path / "labels.nii.gz", "-o", tmp_path / "t.csv", "--reference", tmp_path / "shifted.nii.gz") == 0
-    assert "The reference: on another grid" in capsys.readouterr().err
+    assert "The reference labels: on another grid" in capsys.readouterr().err
 
 
 def test_names_from_itk_snap(case: Case, tmp_path: Path) -> None:
@@ -206,6 +206,8 @@ def test_a_dicom_series_becomes_nifti_with_the_same_voxels_and_place(tmp_path: P
         (["scan.nii.gz", "-o", "x.mgz", "--scan"], "Cannot write a scan"),
         (["labels.nii.gz", "--scan", "-o", "x.nii", "--like", "scan.nii.gz"], "With --scan give one output"),
         ([".", "-o", "x.nii"], "is a folder"),
+        (["nm.label", "-o", "x.nii"], "nm.label is a label description"),
+        (["cohort.csv", "-o", "x.nii"], "holds no voxels"),
         (["missing.nii.gz", "-o", "x.nii"], "There is no file"),
         (["labels.nii.gz", "-o", "x.nii", "--names", "missing.label"], "Cannot read the label description"),
         (["labels.nii.gz", "-o", "x.stl", "--mesh-smooth-vox", "9"], "mesh_smooth_vox is 9"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -96,6 +97,28 @@ def test_overlapping_segments_of_slicer_are_laid_over_each_other(tmp_path: Path,
     assert "1 voxels lie in several segments" in caplog.text
     center = found.geometry.world_from_voxel(np.argwhere(found.labels == 2).mean(axis=0))
     np.testing.assert_allclose(center, (6, -22, 32.5))  # LPS (-10 + 2 * 2, 20 + 2, 30 + 2.5)
+
+
+def test_voxels_that_no_segment_lists_are_kept_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    case = make_case(tmp_path)
+    path = strata.write(case.segmentation, tmp_path / "labels.seg.nrrd")
+    image, forgetful = sitk.ReadImage(str(path)), tmp_path / "forgetful.seg.nrrd"
+    for key in image.GetMetaDataKeys():
+        if key.startswith("Segment1_"):
+            image.EraseMetaData(key)
+    sitk.WriteImage(image, str(forgetful))
+    found = strata.read_labels(forgetful)
+    np.testing.assert_array_equal(found.labels, case.segmentation.labels)
+    assert {region.id: region.name for region in found.regions} == {3: "Left kidney", 7: "region 7", 300: "region 300"}
+    assert "they are kept as regions 7" in caplog.text
+
+
+def test_an_accepted_region_is_completed_in_slicer(tmp_path: Path) -> None:
+    case = make_case(tmp_path)
+    regions = (replace(REGIONS[0], accepted=True), *REGIONS[1:])
+    path = strata.write(case.segmentation.with_regions(regions), tmp_path / "labels.seg.nrrd")
+    assert "Segmentation.Status:completed" in nrrd_fields(path)["Segment0_Tags"]
+    assert strata.read_labels(path).regions == regions
 
 
 def test_seg_nrrd_is_not_taken_for_a_scan(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_strata.errors import ChoiceError, ReadError, SettingsError, WriteError
+from napari_strata.io.atomic import file_suffix
 from napari_strata.settings import ExportSettings
 from napari_strata.terminal import add_settings, line_ended, notes_shown, progress, settings_of
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from napari_strata.volume import Segmentation, Volume
 
 _CASE = ".strata"
+_WITHOUT_VOXELS = (
+    ((".stl", ".obj", ".ply", ".mtl"), "a mesh"),
+    ((".csv", ".tsv", ".parquet"), "a table of measures"),
+    ((".label", ".txt"), "a label description (see --names)"),
+)
 _WHAT = """labels to write. Label volumes: .nii.gz, .nii, .nrrd, .mha, .mgz, .mgh; 3D Slicer: .seg.nrrd; DICOM SEG: .dcm (with
 --like SERIES); meshes: .stl, .obj, .ply ("{id}_{name}.stl" for one file per region); ITK-SNAP names: .label; measures: .csv, .tsv,
 .parquet. Several may be given; all are written, or none"""
@@ -86,7 +92,6 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
 def _check_options(arguments: argparse.Namespace) -> None:
     """Refuse options that would have no effect."""
     from napari_strata.export.tables import TABLE_SUFFIXES
-    from napari_strata.io.atomic import file_suffix
 
     tables = any(file_suffix(path) in TABLE_SUFFIXES for path in arguments.output)
     if arguments.reference and not arguments.scan and not tables:
@@ -123,6 +128,8 @@ def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
     source = arguments.input
     if source.is_dir():
         raise ChoiceError(f"{source} is a folder. Give a file with labels, or --scan to convert the DICOM series in it.")
+    if what := next((kind for suffixes, kind in _WITHOUT_VOXELS if file_suffix(source) in suffixes), None):
+        raise ReadError(f"{source} is {what}, which holds no voxels. Give the labels that it was made from.")
     scan = _read(arguments, arguments.like) if arguments.like else None
     if source.suffix.lower() == _CASE:
         segmentation, known = _open_case(source, scan)
@@ -130,7 +137,7 @@ def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
         segmentation, known = read_labels(source, like=scan), Known(scan)
     if arguments.reference is None:
         return segmentation, known
-    reference = labels_on_grid(read_labels(arguments.reference), segmentation.geometry, what="The reference")
+    reference = labels_on_grid(read_labels(arguments.reference), segmentation.geometry, what="The reference labels")
     return segmentation, replace(known, reference=reference)
 
 

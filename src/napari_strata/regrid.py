@@ -51,7 +51,7 @@ def labels_on_grid(segmentation: Segmentation, geometry: Geometry, *, what: str 
         inside = ((at >= 0) & (at < size[:, None, None])).all(axis=0)
         found[z][inside] = labels[tuple(at[:, inside])]
     if not _shares_voxels(back):
-        logger.warning("%s: on another grid, so resampled (nearest neighbour). Check that it is of this patient.", what)
+        logger.warning("%s: on another grid, so resampled (nearest neighbour). Check that they are of this patient.", what)
     if labels.any() and not found.any():
         raise GeometryError(f"{what} lie wholly outside the scan. Give the scan that they were drawn on.")
     _tell_lost(segmentation, found, np.linalg.inv(back), what)
@@ -64,7 +64,7 @@ def _shares_voxels(back: NDArray[np.float64]) -> bool:
     return bool(np.allclose(back, np.rint(back), atol=_SAME_VOX) and (turned.sum(axis=0) == 1).all() and (turned.sum(axis=1) == 1).all())
 
 
-def _tell_lost(segmentation: Segmentation, found: NDArray[np.unsignedinteger], onto: NDArray[np.float64], what: str) -> None:
+def _tell_lost(segmentation: Segmentation, found: NDArray[np.unsignedinteger], onto: NDArray[np.floating], what: str) -> None:
     """Warn of labelled voxels outside the new grid, and of regions that lie outside or between its voxels' centres."""
     labels, size = segmentation.labels, np.array(found.shape)
     had, within = 0, 0

@@ -5,7 +5,7 @@ The fields are described in Slicer's developer guide ("Segmentation labelmap fil
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ SUFFIX = ".seg.nrrd"
 _CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 _ANATOMY_CONTEXT = "Anatomic codes - DICOM master list"
 _LOCKED = "Strata.Locked:1"
+_ACCEPTED = "Segmentation.Status:completed"  # Slicer's own
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,11 +130,14 @@ def read_seg_nrrd(path: Path) -> SegNrrd:
     layers = sitk.GetArrayFromImage(image)
     layers = layers[..., None] if layers.ndim == 3 else layers
     segments = _segments(reader, source)
-    if not segments:
-        segments = [_Segment(0, int(v), Region(int(v), f"region {v}", region_color(int(v)))) for v in np.unique(layers[..., 0]) if v > 0]
-    labels, hidden = _flatten(layers, segments, source)
-    notes = (f"{hidden} voxels lie in several segments; the last one of the file has them.",) if hidden else ()
-    return SegNrrd(FileImage(labels.transpose(2, 1, 0), grid, None, notes), tuple(segment.region for segment in segments))
+    unlisted = _unlisted(layers, segments)
+    labels, hidden = _flatten(layers, [*unlisted, *segments], source)
+    notes: tuple[str, ...] = (f"{hidden} voxels lie in several segments; the last one of the file has them.",) if hidden else ()
+    if segments and unlisted:
+        kept = ", ".join(str(one.region.id) for one in unlisted)
+        notes += (f"The header lists no segment for some labelled voxels; they are kept as regions {kept}.",)
+    regions = tuple(segment.region for segment in (*segments, *unlisted))
+    return SegNrrd(FileImage(labels.transpose(2, 1, 0), grid, None, notes), regions)
 
 
 def _extents(labels: NDArray[np.generic]) -> dict[int, str]:
@@ -152,7 +156,7 @@ def _tags(region: Region) -> str:
         return f"{SCHEME}^{code.value}^{code.meaning}" if code else "^^"
 
     entry = "~".join([_CONTEXT, triplet(term.category), triplet(term.kind), triplet(term.side), _ANATOMY_CONTEXT, "^^", "^^"])
-    return f"TerminologyEntry:{entry}|" + (f"{_LOCKED}|" if region.locked else "")
+    return f"TerminologyEntry:{entry}|" + (f"{_LOCKED}|" if region.locked else "") + (f"{_ACCEPTED}|" if region.accepted else "")
 
 
 def _segments(reader: sitk.ImageFileReader, source: str) -> list[_Segment]:
@@ -170,16 +174,27 @@ def _segments(reader: sitk.ImageFileReader, source: str) -> list[_Segment]:
             value = int(field(n, "LabelValue", "1"))
             color = [round(255 * float(part)) for part in field(n, "Color", "").split()] or list(region_color(n + 1))
             red, green, blue = (min(max(part, 0), 255) for part in color)
-            locked = _LOCKED in field(n, "Tags", "").split("|")
-            region = Region(value, field(n, "Name", f"segment {n + 1}"), (red, green, blue), locked)
+            tags = field(n, "Tags", "").split("|")
+            region = Region(value, field(n, "Name", f"segment {n + 1}"), (red, green, blue), _LOCKED in tags, _ACCEPTED in tags)
             found.append(_Segment(int(field(n, "Layer", "0")), value, region))
     except ValueError as err:
         raise ReadError(f"The header of {source} has damaged segment fields. Export it from 3D Slicer again.") from err
     if len({segment.value for segment in found}) == len(found) and all(segment.value > 0 for segment in found):
         return found
-    return [
-        _Segment(one.layer, one.value, Region(n, one.region.name, one.region.color, one.region.locked)) for n, one in enumerate(found, 1)
-    ]
+    return [_Segment(one.layer, one.value, replace(one.region, id=n)) for n, one in enumerate(found, 1)]
+
+
+def _unlisted(layers: NDArray[np.generic], segments: list[_Segment]) -> list[_Segment]:
+    """Give a segment for every label value that the header forgot: under its value, or the next free id where that is taken."""
+    listed, taken = {(one.layer, one.value) for one in segments}, {one.region.id for one in segments}
+    found = []
+    for layer in range(layers.shape[-1]):
+        for value in (int(v) for v in np.unique(layers[..., layer]) if v > 0):
+            if (layer, value) not in listed:
+                region = value if value not in taken else max(taken) + 1
+                taken.add(region)
+                found.append(_Segment(layer, value, default_regions([region])[0]))
+    return found
 
 
 def _flatten(layers: NDArray[np.generic], segments: list[_Segment], source: str) -> tuple[NDArray[np.unsignedinteger], int]:
