@@ -105,8 +105,9 @@ def test_a_list_names_scans_and_says_more_of_them(tmp_path, capsys):
     assert failed["scan"] == "gone"
     assert "9.nii.gz" in failed["reason"]
     assert [row["modality"] for row in table(out / "scans.tsv")] == ["mr", "ct", "mr", ""]
-    scores = {(row["measure"], row["class"]): float(row["value"]) for row in table(out / "agreement.tsv")}
+    scores = {(row["measure"], row["class"]): float(row["value"]) for row in table(out / "agreement.tsv") if row["value"]}
     assert scores["many_to_one_mean", ""] > 0.6
+    assert {"hd95_mm", "nsd_2_mm", "volume_difference_ml"} <= {measure for measure, _ in scores}
     assert {row["scan"] for row in table(out / "agreement.tsv")} == {"first"}
     truth[:] = 1
     write(Segmentation(truth, default_regions([1]), volume.geometry), tmp_path / "truth.nii.gz")
