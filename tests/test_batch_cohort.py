@@ -13,9 +13,11 @@ import pytest
 
 from napari_strata.batch.cohort import CODEBOOK_NAME, sample_of
 from napari_strata.batch.collect import collect
+from napari_strata.batch.log import read_log
 from napari_strata.batch.plan import plan_scans
 from napari_strata.batch.results import ScanResult
 from napari_strata.batch.scans import PlannedScan
+from napari_strata.batch.work import proposal_of
 from napari_strata.cli import main
 from napari_strata.export.outputs import SIDECAR_FORMAT, outputs_beside
 from napari_strata.io.files import write_scan
@@ -161,3 +163,45 @@ def test_codebook_from_needs_tissues(cohort, tmp_path, capsys):
     assert main(["batch", str(cohort), "-o", str(tmp_path), "--codebook-from", "2", *regions]) == 2
     assert "--tissues" in capsys.readouterr().err
     assert plan_scans([cohort])
+
+
+def test_a_scan_that_no_codebook_can_be_fitted_to_is_left_out_and_one_of_another_kind_is_named(tmp_path, monkeypatch, capsys):
+    scans, out = tmp_path / "in", tmp_path / "out"
+    for k, subject in enumerate("ab"):
+        save_visit(scans, subject, "1", seed=k)
+    few = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
+    write_scan(Volume(few, Geometry.from_spacing(few.shape, (1, 1, 1)), "mr"), scans / "tiny.nii.gz")
+
+    def fail(volume, recipe, on_progress):
+        """Meet what nobody foresaw in one scan."""
+        if "sub-b" in volume.path:
+            raise ZeroDivisionError("by chance")
+        return proposal_of(volume, recipe, on_progress)
+
+    monkeypatch.setattr("napari_strata.batch.cohort.proposal_of", fail)
+    words = ["batch", str(scans), "-o", str(out), "--codebook-from", "20", *FEW]
+    main(words)
+    assert {row["scan"] for row in table(out / "scans.tsv") if row["status"] == "ok"} >= {
+        "sub-a_ses-1_sub-a_ses-1_T1w",
+        "sub-b_ses-1_sub-b_ses-1_T1w",
+    }
+    before = (out / CODEBOOK_NAME).read_bytes()
+    left = {line["scan"]: line["reason"] for line in read_log(out) if line["event"] == "left out of the codebook"}
+    assert "supervoxels in the body" in left["tiny"]
+    assert "ZeroDivisionError" in left["sub-b_ses-1_sub-b_ses-1_T1w"]
+    save_visit(scans, "c", "1", gain=1.4, seed=5)
+    capsys.readouterr()
+    main(words)
+    assert (out / CODEBOOK_NAME).read_bytes() == before  # fewer scans than were asked for, and more of them now
+    (scans / "list.csv").write_text("path,modality\nsub-a/ses-1/sub-a_ses-1_T1w.nii.gz,mr\nsub-c/ses-1/sub-c_ses-1_T1w.nii.gz,ct\n")
+    assert main(["batch", str(scans / "list.csv"), "-o", str(tmp_path / "two"), "--codebook-from", "2", *FEW]) == 2
+    said = capsys.readouterr().err
+    assert "sub-c_ses-1_T1w.nii.gz is read as CT" in said
+    assert "--modality" in said
+
+
+def test_sessions_follow_each_other_by_their_numbers(tmp_path):
+    results = [visit(tmp_path, "a", session, {1: float(session)}) for session in ("10", "2", "1")]
+    tables = collect(results, tmp_path)
+    assert tables.changes is not None
+    assert [row["session"] for row in table(tables.changes)] == ["1", "2", "10"]

@@ -173,3 +173,30 @@ def test_two_scans_that_would_share_a_name_are_told_before_the_first(dataset, ca
     assert str(twin) in said
     assert "sub-02_acq-x_desc-T2w_dseg.nii.gz" in said
     assert not list((dataset / "derivatives" / "strata").rglob("*_dseg*"))
+
+
+def test_a_list_may_name_a_scan_twice_and_goes_before_a_search(tmp_path):
+    """Two people drew references on it; the folder that it lies in is given as well."""
+    save(tmp_path / "in" / "a.nii.gz")
+    save(tmp_path / "in" / "b.nii.gz", 1)
+    rows = write_list(tmp_path / "list.csv", "id,path,reference\na-mia,in/a.nii.gz,one.nii.gz\na-leo,in/a.nii.gz,two.nii.gz\n")
+    scans = plan_scans([tmp_path / "in", rows])
+    assert [(scan.id, scan.reference and scan.reference.name) for scan in scans] == [
+        ("b", None),
+        ("a-mia", "one.nii.gz"),
+        ("a-leo", "two.nii.gz"),
+    ]
+
+
+def test_deep_folders_and_a_scan_that_is_gone_do_not_stop_the_others(tmp_path):
+    """DICOM archives have folders of 64 characters in each other; a data set that was fetched in part has links to nowhere."""
+    deep = tmp_path / "in" / "/".join(str(k) * 64 for k in range(1, 5))
+    for name in ("one", "two"):
+        save(deep / name / "ä.nii.gz")
+    (tmp_path / "in" / "gone.nii.gz").symlink_to("nowhere.nii.gz")
+    scans = plan_scans([tmp_path / "in"])
+    assert len({scan.id for scan in scans}) == 3
+    assert max(len(scan.id.encode()) for scan in scans) < 140
+    assert [scan.id for scan in scans] == [scan.id for scan in plan_scans([tmp_path / "in"])]
+    assert main(["batch", str(tmp_path / "in"), "-o", str(tmp_path / "out"), *FEW]) == 1
+    assert [row["status"] for row in table(tmp_path / "out" / "scans.tsv")] == ["failed", "ok", "ok"]

@@ -18,7 +18,7 @@ from napari_strata.batch.work import proposal_of
 from napari_strata.errors import Cancelled, CodebookError, StrataError
 from napari_strata.io.files import read
 from napari_strata.pipeline import encoder_in_use
-from napari_strata.proposal.codebook import Codebook, fit_codebook
+from napari_strata.proposal.codebook import Codebook, fewest_supervoxels, fit_codebook
 from napari_strata.proposal.cohort import CohortTable, cohort_table
 from napari_strata.volume import Progress, no_progress
 
@@ -48,15 +48,23 @@ class Look:
     recipe: Recipe
 
     def __call__(self, scan: PlannedScan, on_progress: Progress = no_progress) -> Looked:
-        """Give what a codebook needs; a scan that cannot be read is told by its reason."""
+        """Give what a codebook needs; a scan that cannot be read, or is too small, is told by its reason."""
         try:
             volume = read(scan.path, index=scan.index, series=scan.series, modality=scan.modality or self.recipe.modality)
             with threadpool_limits(self.recipe.threads):
-                return Looked(cohort_table(proposal_of(volume, self.recipe, on_progress)))
+                table = cohort_table(proposal_of(volume, self.recipe, on_progress))
         except Cancelled:
             raise
         except StrataError as err:
             return Looked(None, " ".join(str(err).split()))
+        except MemoryError:
+            return Looked(None, f"{scan.path} needs more memory than there is.")
+        except Exception as err:  # noqa: BLE001 - the second pass meets it again, and keeps its traceback
+            return Looked(None, f"Unforeseen {type(err).__name__}: {' '.join(str(err).split())}.")
+        found, least = int(table.body.sum()), fewest_supervoxels(self.recipe.n)
+        if found < least:
+            return Looked(None, f"{scan.path} has {found} supervoxels in the body; a codebook of {self.recipe.n} tissues takes {least}.")
+        return Looked(table)
 
 
 def sample_of(scans: Sequence[PlannedScan], count: int, seed: int) -> tuple[PlannedScan, ...]:
@@ -153,6 +161,12 @@ def cohort_codebook(
         raise CodebookError(f"None of the {len(chosen)} scans chosen for the codebook can be read. Check the scans, or choose more.")
     on_progress(len(chosen), len(chosen), "fitting the codebook")
     order = sorted(tables)
+    kinds = {tables[k].modality: chosen[k] for k in order}
+    if len(kinds) > 1:
+        raise CodebookError(
+            f"The scans chosen for the codebook are not of one kind: {kinds['ct'].path} is read as CT and {kinds['mr'].path} as MR. "
+            "Run CT and MR apart, into two folders; or say what all are with --modality."
+        )
     with threadpool_limits(recipe.threads):
         fitted = fit_codebook([tables[k] for k in order], tissues=recipe.n, seed=recipe.run.seed)
     codebook = replace(fitted, about={**fitted.about, "batch": {**_asked(recipe, count), "scans": [chosen[k].id for k in order]}})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,7 +197,7 @@ def _change_rows(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
         if codebook and scan.subject and scan.session:
             groups.setdefault((scan.subject, scan.kind, codebook["sha256"]), []).append(row)
     for (subject, kind, _), group in groups.items():
-        group.sort(key=lambda row: (row.result.scan.session, row.result.scan.id))
+        group.sort(key=lambda row: (_in_order(row.result.scan.session), row.result.scan.id))
         if len({row.result.scan.session for row in group}) < 2:
             continue
         volumes = [{region["id"]: region["volume_ml"] for region in row.document["regions"]} for row in group]
@@ -208,6 +209,11 @@ def _change_rows(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
             for region, name in sorted(names.items()):
                 series = [one.get(region, 0.0) for one in volumes[: place + 1]]
                 yield start | {"region_id": region, "region": name, "volume_ml": series[-1], **_changes(series)}
+
+
+def _in_order(name: str) -> list[tuple[int, str]]:
+    """Give what to sort names by: numbers in them count as numbers, so that session 2 comes before session 10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part.casefold()) for part in re.split(r"(\d+)", name) if part]
 
 
 def _changes(series: list[float]) -> dict[str, Any]:

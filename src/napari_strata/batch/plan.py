@@ -22,6 +22,8 @@ from napari_strata.io.files import SCAN_SUFFIXES, list_series
 __all__ = ["PlannedScan", "plan_scans"]
 
 _DICOM_SUFFIXES = (".dcm", ".ima")
+_LONGEST_ID = 120
+"""In bytes. File systems take names of 255; DICOM trees have folders of 64 characters in folders of 64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,10 @@ class _Found:
     def mark(self) -> str:
         return hashlib.sha256(f"{self.path}|{self.series}".encode()).hexdigest()[:6]
 
-    def key(self) -> tuple[Path, str | None, int | None]:
-        """Say which scan it is, however it was given."""
-        return self.path.resolve(), self.series, None if self.row is None else self.row.index
+    def key(self) -> tuple[Path, str | None, int | None, str]:
+        """Say which scan it is, however it was given; in a list one scan may stand twice under two ids."""
+        index, name = (None, "") if self.row is None else (self.row.index, self.row.id)
+        return self.path.resolve(), self.series, index, name
 
     def plan(self, name: str) -> PlannedScan:
         """Make the scan of the batch: what the list says, over what the path says."""
@@ -75,8 +78,9 @@ def plan_scans(inputs: Sequence[str | Path], *, leave_out: Path | None = None) -
     Returns
     -------
     tuple of PlannedScan
-        Each scan once, in the order of the inputs. An id is the list's, the name in a BIDS data set, or the path below the
-        folder or glob that was given; where two scans would share one, more of the path is added, or a mark made from it.
+        Each scan once, in the order of the inputs; a list may name one twice, under two ids, and goes before a search. An id
+        is the list's, the name in a BIDS data set, or the path below the folder or glob that was given; where two scans would
+        share one, more of the path is added, or a mark made from it.
 
     Raises
     ------
@@ -86,14 +90,15 @@ def plan_scans(inputs: Sequence[str | Path], *, leave_out: Path | None = None) -
         If `leave_out` lies in a DICOM folder, whose every file counts when it is known again.
     """
     outputs = None if leave_out is None else _plain(leave_out)
-    found: dict[tuple[Path, str | None, int | None], _Found] = {}
+    found: dict[tuple[Path, str | None, int | None, str], _Found] = {}
     for given in inputs:
         scans = list(_listed(_plain(given)) if _is_list(given) else _searched(str(given), outputs))
         if not scans:
             raise ReadError(f"There is no scan in {given}. Give scan files, folders that hold some, or a glob in quotes.")
         for one in scans:
             found.setdefault(one.key(), one)
-    rows = list(found.values())
+    listed = {key[:2] for key, one in found.items() if one.row is not None}
+    rows = [one for key, one in found.items() if one.row is not None or key[:2] not in listed]
     return tuple(row.plan(name) for name, row in zip(_unique_names(rows), rows, strict=True))
 
 
@@ -224,7 +229,15 @@ def _unique_names(found: list[_Found]) -> list[str]:
     for group in _alike(names):  # a longer name may be another scan's short one
         for k in group:
             names[k] += f"-{found[k].mark()}"
-    return names
+    return [_short(name, one.mark()) for name, one in zip(names, found, strict=True)]
+
+
+def _short(name: str, mark: str) -> str:
+    """Keep the end of a name that is too long for a file's, which tells most, with a mark made from the whole."""
+    plain = name.encode()
+    if len(plain) <= _LONGEST_ID:
+        return name
+    return plain[-_LONGEST_ID:].decode(errors="ignore").lstrip("._-") + f"-{mark}"
 
 
 def _alike(names: list[str]) -> list[list[int]]:

@@ -102,13 +102,13 @@ class Work:
     def standing(self, scan: PlannedScan) -> ScanResult | None:
         """Give the result of a scan whose outputs stand; None for one that there is something to do for, or that cannot be told."""
         outputs = outputs_of(scan, self.folder, self.layout)
-        if not (outputs.labels.is_file() and thumbnail_of(scan, self.folder).is_file()):
-            return None
         try:
+            if not (outputs.labels.is_file() and thumbnail_of(scan, self.folder).is_file()):
+                return None
             recipe = self.recipe.of(scan)
             found = look(scan, outputs, recipe)
             return None if found.action == "make" else self._kept(scan, outputs, recipe, found)
-        except StrataError:
+        except (StrataError, OSError):
             return None  # it fails again where its reason is kept
 
     def _kept(self, scan: PlannedScan, outputs: Outputs, recipe: Recipe, found: Found) -> ScanResult:

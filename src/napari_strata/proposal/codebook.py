@@ -320,6 +320,11 @@ def fit_codebook(scans: Sequence[Proposal | CohortTable], *, tissues: int = 16, 
     )
 
 
+def fewest_supervoxels(tissues: int) -> int:
+    """Give how many supervoxels in the body a scan must have for a codebook of so many tissues to be fitted to it."""
+    return max(8, tissues)
+
+
 def _check_together(tables: Sequence[CohortTable], tissues: int) -> None:
     if not tables:
         raise CodebookError("There is no scan to fit a codebook to. Give at least one, better five or more of one kind.")
@@ -330,5 +335,5 @@ def _check_together(tables: Sequence[CohortTable], tissues: int) -> None:
             raise CodebookError(
                 f"Scan {number + 1} is of another modality, or was seen by another encoder, than the first. Fit them apart."
             )
-        if table.body.sum() < max(8, tissues):
+        if table.body.sum() < fewest_supervoxels(tissues):
             raise CodebookError(f"Scan {number + 1} has {table.body.sum()} supervoxels in the body, too few for {tissues} tissues.")
