@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_strata.commands_codebook import open_codebook
+from napari_strata.commands_teach import open_teaching
 from napari_strata.errors import SettingsError
 from napari_strata.settings import BatchSettings, ProposeSettings, RunSettings
 from napari_strata.terminal import add_recipe, add_settings, line_ended, settings_of
@@ -38,7 +39,8 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--modality", choices=("ct", "mr"), help="how to read intensities, if the scans do not say")
     parser.add_argument("--codebook-from", type=int, default=0, metavar="N", help="fit a codebook of --tissues to N of the scans first")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    add_recipe(parser)
+    cut = add_recipe(parser)
+    cut.add_argument("--taught", type=Path, metavar="FILE", help="the regions that another scan's strokes taught (strata teach)")
     add_settings(parser, BatchSettings)
     parser.set_defaults(run=batch)
 
@@ -91,10 +93,11 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     from napari_strata.batch.recipe import Recipe
 
     codebook = open_codebook(arguments.codebook, settings, arguments.weights) if arguments.codebook else None
+    teaching = open_teaching(arguments.taught, settings, arguments.weights) if arguments.taught else None
     tree: Literal["tissues", "regions"] = "regions" if arguments.regions is not None else "tissues"
-    n = getattr(arguments, tree) if codebook is None else codebook.n
+    n = codebook.n if codebook else len(teaching.regions) if teaching else getattr(arguments, tree)
     weights = arguments.weights.absolute() if arguments.weights else None
-    return Recipe(tree, n, settings, run, arguments.modality, weights, codebook)
+    return Recipe(tree, n, settings, run, arguments.modality, weights, codebook, teaching)
 
 
 def _output(arguments: argparse.Namespace) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_strata.batch.outliers import Oddness, oddness
-from napari_strata.batch.results import ScanResult
+from napari_strata.batch.results import ScanResult, shared_regions
 from napari_strata.export.outputs import read_sidecar
 from napari_strata.export.tables import table_columns
 from napari_strata.io.atomic import atomic_path
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 _SCAN_COLUMNS = ("scan", "path", "series", "modality", "cut", "strata_version")
 _CODEBOOK_COLUMNS = ("drift", "fits")
-"""After the columns of the scan, where a codebook was used."""
+"""After the columns of the scan, where a codebook or a teaching was used."""
 _RENAMED = {"id": "region_id", "name": "region"}
 _FAILURE_COLUMNS = ("scan", "path", "series", "reason")
 _OVERVIEW_COLUMNS = (
@@ -63,7 +63,7 @@ class Collected:
     volumes, scans, failures : Path
         Tab-separated text, UTF-8, one header line.
     changes, agreement : Path or None
-        None where there were no follow-ups with a codebook, or no references.
+        None where there were no follow-ups with a codebook or a teaching, or no references.
     rows : tuple of Row
         What they were made from.
     """
@@ -81,9 +81,9 @@ def collect(results: Sequence[ScanResult], folder: str | Path) -> Collected:
 
     volumes.tsv has one row per scan and region, with the unit in each column's name; CT intensities (`mean_hu`) and MR
     ones (`mean`, no unit) have columns of their own. A region's number means the same thing in one scan only: tissue 3
-    of one scan is not tissue 3 of another, unless a codebook was used; then `drift` and `fits` say how well each scan
-    fits it. scans.tsv has one row per scan, with how unlike the others it is. failures.tsv has one row per scan that
-    failed, with the reason. changes.tsv, where a codebook numbered several sessions of a subject, has the volume of each
+    of one scan is not tissue 3 of another, unless a codebook or a teaching was used; then `drift` and `fits` say how well
+    each scan fits it. scans.tsv has one row per scan, with how unlike the others it is. failures.tsv has one row per scan
+    that failed, with the reason. changes.tsv, where a codebook or a teaching numbered several sessions of a subject, has the volume of each
     region in each session and its change. agreement.tsv scores scans that have a reference. No table tells times or
     whether a scan was kept, so that a run that was stopped and gone on with ends in the same tables.
 
@@ -138,8 +138,8 @@ def _named(result: ScanResult) -> dict[str, Any]:
 
 
 def _fit(document: dict[str, Any]) -> dict[str, Any]:
-    codebook = document.get("codebook")
-    return {} if codebook is None else {"drift": codebook["drift"], "fits": "yes" if codebook["fits"] else "no"}
+    shared = shared_regions(document)
+    return {"drift": shared["drift"], "fits": "yes" if shared["fits"] else "no"} if shared else {}
 
 
 def _volume_rows(row: Row) -> list[dict[str, Any]]:
@@ -190,12 +190,12 @@ def _overview(row: Row) -> dict[str, Any]:
 
 
 def _change_rows(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """Follow each region of a subject over the sessions in order of their names; regions are the same by one codebook."""
+    """Follow each region of a subject over the sessions in order of their names; they are the same by one codebook or teaching."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        scan, codebook = row.result.scan, row.document.get("codebook")
-        if codebook and scan.subject and scan.session:
-            groups.setdefault((scan.subject, scan.kind, codebook["sha256"]), []).append(row)
+        scan, shared = row.result.scan, shared_regions(row.document)
+        if shared and scan.subject and scan.session:
+            groups.setdefault((scan.subject, scan.kind, shared["sha256"]), []).append(row)
     for (subject, kind, _), group in groups.items():
         group.sort(key=lambda row: (_in_order(row.result.scan.session), row.result.scan.id))
         if len({row.result.scan.session for row in group}) < 2:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from napari_strata.batch.results import shared_regions
+
 OUTLIER_ABOVE = 3.5
 """Robust z scores beyond it are outliers (Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993)."""
 FEWEST_SCANS = 5
@@ -53,7 +55,7 @@ def oddness(documents: Sequence[dict[str, Any]]) -> list[Oddness]:
     -------
     list of Oddness
         One per scan. Compared are how much is labelled in mL, how sure the proposal is and, where all scans were given the
-        same tissues by one codebook, the drift and each tissue's share of what is labelled. Figures are compared by their
+        same tissues by one codebook or teaching, the drift and each tissue's share of what is labelled. Figures are compared by their
         logarithms: half and double are equally far.
     """
     found = [Oddness(None, "")] * len(documents)
@@ -74,8 +76,9 @@ def _figures(documents: list[dict[str, Any]]) -> dict[str, list[float]]:
         "labelled mL": [float(one.get("labelled_ml") or math.nan) for one in quality],
         "confidence": [float(one.get("confidence") or math.nan) for one in quality],
     }
-    if len({document.get("codebook", {}).get("sha256") for document in documents}) == 1 and "codebook" in documents[0]:
-        tables["drift"] = [float(document["codebook"]["drift"]) for document in documents]
+    shared = [shared_regions(document) for document in documents]
+    if all(shared) and len({one["sha256"] for one in shared}) == 1:
+        tables["drift"] = [float(one["drift"]) for one in shared]
         shares = [{row["name"]: row["volume_ml"] for row in document["regions"]} for document in documents]
         for name in sorted({name for one in shares for name in one}):
             tables[f"share of {name}"] = [one.get(name, 0.0) / max(sum(one.values()), 1e-9) for one in shares]

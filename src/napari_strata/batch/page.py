@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from napari_strata.batch.collect import Collected, Row
-from napari_strata.batch.results import thumbnail_of
+from napari_strata.batch.results import shared_regions, thumbnail_of
 from napari_strata.export.outputs import NOTICE
 from napari_strata.io.atomic import atomic_path
 from napari_strata.pipeline import versions
-from napari_strata.proposal.codebook import FITS_BELOW
+from napari_strata.proposal import codebook
+from napari_strata.refine import taught
 
 PAGE_NAME = "qc.html"
 
@@ -38,7 +39,7 @@ def write_page(tables: Collected, folder: str | Path) -> Path:
     target = Path(folder) / PAGE_NAME
     said = {
         "notice": NOTICE,
-        "fits_below": FITS_BELOW,
+        **_limit(tables.rows),
         "scans": [_scan(row, Path(folder)) for row in tables.rows],
         "settings": _settings(tables.rows),
         "versions": versions(),
@@ -49,6 +50,12 @@ def write_page(tables: Collected, folder: str | Path) -> Path:
     with atomic_path(target) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
     return target
+
+
+def _limit(rows: tuple[Row, ...]) -> dict[str, Any]:
+    """Say up to which drift scans fit what gave them their regions, and what that is."""
+    by_teaching = any("taught" in row.document for row in rows)
+    return {"fits_below": taught.FITS_BELOW if by_teaching else codebook.FITS_BELOW, "fits_what": "teaching" if by_teaching else "codebook"}
 
 
 def _scan(row: Row, folder: Path) -> dict[str, Any]:
@@ -67,15 +74,15 @@ def _scan(row: Row, folder: Path) -> dict[str, Any]:
     }
     if not document:
         return said
-    codebook, quality = document.get("codebook", {}), document.get("quality", {})
+    shared, quality = shared_regions(document), document.get("quality", {})
     return said | {
         "modality": document["scan"]["modality"],
         "shape": document["scan"]["shape_zyx"],
         "regions": len(document["regions"]),
         "ml": quality.get("labelled_ml"),
         "confidence": quality.get("confidence"),
-        "drift": codebook.get("drift"),
-        "fits": codebook.get("fits"),
+        "drift": shared.get("drift"),
+        "fits": shared.get("fits"),
         "image": _picture(thumbnail_of(result.scan, folder)),
     }
 
@@ -98,6 +105,7 @@ def _settings(rows: tuple[Row, ...]) -> list[dict[str, Any]]:
         one: dict[str, Any] = {
             "cut": " ".join(f"{n} {tree}" for tree, n in document["cut"].items()),
             "codebook": str(document.get("codebook", {}).get("sha256", "none"))[:12],
+            "teaching": str(document.get("taught", {}).get("sha256", "none"))[:12],
             "encoder": str(document.get("weights_sha256") or "none")[:12],
             "seed": document["batch"]["seed"],
             "threads": document.get("run", {}).get("threads"),

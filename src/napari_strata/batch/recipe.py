@@ -11,6 +11,7 @@ from napari_strata.errors import SettingsError
 from napari_strata.io.files import hash_file
 from napari_strata.pipeline import check_weights, encoder_in_use
 from napari_strata.proposal.codebook import Codebook, check_encoder
+from napari_strata.refine.taught import Teaching
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.volume import Modality
 
@@ -35,11 +36,15 @@ class Recipe:
         Another encoder than the shipped one; see `propose`.
     codebook : Codebook or None
         Gives every scan the same tissue numbers; `tree` and `n` are then "tissues" and the codebook's.
+    teaching : Teaching or None
+        Gives every scan the regions that another scan's strokes taught; `tree` and `n` are then "tissues" and how many those
+        are. Not together with a codebook.
 
     Raises
     ------
     SettingsError
-        If `n` is less than 1, `tree` and `n` are not the codebook's, or weights are given to a method without an encoder.
+        If `n` is less than 1, `tree` and `n` are not the codebook's or the teaching's, both are given, or weights are given to a
+        method without an encoder.
     """
 
     tree: Literal["tissues", "regions"]
@@ -49,12 +54,17 @@ class Recipe:
     modality: Modality | None = None
     weights: Path | None = None
     codebook: Codebook | None = None
+    teaching: Teaching | None = None
 
     def __post_init__(self) -> None:
         if self.n < 1:
             raise SettingsError(f"Asked for {self.n} {self.tree}. Ask for at least 1.")
         if self.codebook is not None and (self.tree, self.n) != ("tissues", self.codebook.n):
             raise SettingsError(f"Asked for {self.n} {self.tree}, but the codebook has {self.codebook.n} tissues. Ask for those.")
+        if self.teaching is not None and self.codebook is not None:
+            raise SettingsError("A scan gets the tissues of a codebook or the regions of a teaching, not both. Leave one out.")
+        if self.teaching is not None and (self.tree, self.n) != ("tissues", len(self.teaching.regions)):
+            raise SettingsError(f"Asked for {self.n} {self.tree}, but {len(self.teaching.regions)} regions were taught. Ask for those.")
         check_weights(self.settings, self.weights)
 
     @property
@@ -71,8 +81,8 @@ class Recipe:
 
         Raises
         ------
-        WeightsError, SettingsError, CodebookError
-            If the weights, the device or the codebook cannot be used for any scan.
+        WeightsError, SettingsError, CodebookError, TeachingError
+            If the weights, the device, the codebook or the teaching cannot be used for any scan.
         """
         if self.settings.method != "gmm-mrf":
             from napari_strata.encoder.bring import open_encoder
@@ -82,6 +92,8 @@ class Recipe:
             pick_device(self.run.device)
         if self.codebook is not None:
             check_encoder(self.codebook, encoder_in_use(self.settings, self.weights))
+        if self.teaching is not None:
+            self.teaching.check(self.teaching.modality, encoder_in_use(self.settings, self.weights))
 
     def of(self, scan: PlannedScan) -> Recipe:
         """Give the recipe for one scan: its own codebook and modality go before.
@@ -90,6 +102,8 @@ class Recipe:
         ------
         CodebookError
             If its codebook cannot be used.
+        SettingsError
+            If it has one, and a teaching is given for all.
         """
         own = replace(self, modality=scan.modality) if scan.modality else self
         if scan.codebook is None:
@@ -111,6 +125,8 @@ class Recipe:
             batch["index"] = scan.index
         if self.codebook is not None:
             batch["codebook"] = self.codebook.sha256
+        if self.teaching is not None:
+            batch["taught"] = self.teaching.sha256
         if scan.reference is not None:
             batch["reference"] = hash_file(scan.reference)
         return {

@@ -40,7 +40,7 @@ class ScanResult:
     reason : str
         Why it failed, in one line; "" otherwise.
     warning : str
-        What to know of it: that it does not fit the codebook, or that its labels were changed by hand; "" otherwise.
+        What to know of it: that it does not fit the codebook or the teaching, or that its labels were changed by hand; "" otherwise.
     seconds : float
         That the work took; 0 for what was kept.
     peak_gb : float or None
@@ -63,6 +63,11 @@ class ScanResult:
     worker: str = ""
     traceback: str = ""
     measured: dict[str, Any] | None = None
+
+
+def shared_regions(document: dict[str, Any]) -> dict[str, Any]:
+    """Give what a sidecar says of the codebook or the teaching that its regions come from, and share with other scans."""
+    return document.get("codebook") or document.get("taught") or {}
 
 
 def layout_of(scans: Sequence[PlannedScan]) -> Layout:

@@ -66,7 +66,7 @@ def run_batch(
 
     Each scan gives ID_labels.nii.gz on its own grid, with ID_labels.json and ID_labels.csv; scans of one BIDS data set give a
     derivative data set. A scan is passed over where these stand, and the sidecar names the same contents of scan and labels,
-    settings, seed, weights, cut, codebook, modality, series and version. The device and the number of threads are not
+    settings, seed, weights, cut, codebook or teaching, modality, series and version. The device and the number of threads are not
     compared. What happens is told in batch.jsonl.
 
     Parameters

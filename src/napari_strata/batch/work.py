@@ -7,7 +7,7 @@ import logging
 import math
 import time
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,16 @@ from threadpoolctl import threadpool_limits
 from napari_strata.batch.bids import sidecar_keys, write_label_table
 from napari_strata.batch.process import peak_gb, reset_peak
 from napari_strata.batch.recipe import Recipe
-from napari_strata.batch.results import Layout, ScanResult, move_in_place, outputs_of, settle, thumbnail_of, unfinished_folder
+from napari_strata.batch.results import (
+    Layout,
+    ScanResult,
+    move_in_place,
+    outputs_of,
+    settle,
+    shared_regions,
+    thumbnail_of,
+    unfinished_folder,
+)
 from napari_strata.batch.scans import PlannedScan
 from napari_strata.errors import Cancelled, StrataError, WriteError
 from napari_strata.export.outputs import Outputs, check_outputs, outputs_beside, read_sidecar, scan_record, write_outputs
@@ -27,7 +36,7 @@ from napari_strata.export.tables import table_rows
 from napari_strata.io.atomic import atomic_path
 from napari_strata.io.files import hash_file, read, read_labels
 from napari_strata.measure import agree, compare, join_by_overlap, measure_regions
-from napari_strata.pipeline import propose, versions
+from napari_strata.pipeline import encoder_in_use, propose, versions
 from napari_strata.report import thumbnail
 from napari_strata.volume import Progress, Segmentation, Volume, no_progress
 
@@ -58,7 +67,7 @@ class Found:
     why : str
         In a few words.
     warning : str
-        Of the codebook, where it stands.
+        Of the codebook or the teaching, where it stands.
     """
 
     action: str
@@ -151,27 +160,24 @@ class Work:
         return ScanResult(scan, outputs, "failed", reason, traceback=trace)
 
     def _make(self, scan: PlannedScan, outputs: Outputs, recipe: Recipe, on_progress: Progress) -> str:
-        """Propose one scan and write it; give the warning that it does not fit the codebook, or ""."""
+        """Propose one scan and write it; give the warning that it fits neither codebook nor teaching, or ""."""
         begun = time.perf_counter()
         on_progress(0, 1, "reading")
         volume = read(scan.path, index=scan.index, series=scan.series, modality=recipe.modality)
         read_seconds = round(time.perf_counter() - begun, 2)
+        if recipe.teaching is not None:
+            recipe.teaching.check(volume.modality, encoder_in_use(recipe.settings, recipe.weights), str(scan.path))
         proposal = proposal_of(volume, recipe, on_progress)
         said = {**proposal.provenance, **recipe.asked(scan), "seconds": {"read": read_seconds, **proposal.provenance["seconds"]}}
-        warning = ""
-        if recipe.codebook is not None:
-            assigned = recipe.codebook.apply(proposal)
-            segmentation, warning = assigned.segmentation(proposal), assigned.warning()
-            said["codebook"] = {"sha256": recipe.codebook.sha256, **assigned.record(), "warning": warning}
-        else:
-            segmentation = proposal.tissues(recipe.n) if recipe.tree == "tissues" else proposal.regions(recipe.n)
-        said["quality"] = _quality(proposal, segmentation)
+        painted = _painted(proposal, recipe)
+        segmentation, sure = painted.segmentation, painted.confidence[proposal.supervoxels]
+        said |= painted.said | {"quality": _quality(segmentation, sure)}
         if scan.reference is not None:
             on_progress(0, 1, "comparing")
             said["agreement"] = _agreement(segmentation, read_labels(scan.reference))
         on_progress(0, 1, "writing")
-        self._write(scan, outputs, _Result(segmentation, volume, proposal.confidence[proposal.supervoxels], said))
-        return warning
+        self._write(scan, outputs, _Result(segmentation, volume, sure, said))
+        return painted.warning
 
     def _write(self, scan: PlannedScan, outputs: Outputs, result: _Result) -> None:
         """Write everything into a hidden folder, then move it to its names."""
@@ -202,6 +208,32 @@ class Work:
             if look(scan, outputs, self.recipe.of(scan)).action == "leave":
                 raise WriteError(f"{outputs.labels} was changed by hand while the scan was in work, and is left as it is.")
             move_in_place(moves)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Painted:
+    """A proposal in regions, with what the sidecar says of them; confidence is that of every supervoxel."""
+
+    segmentation: Segmentation
+    confidence: NDArray[np.float32]
+    said: dict[str, Any] = field(default_factory=dict)
+    warning: str = ""
+
+
+def _painted(proposal: Proposal, recipe: Recipe) -> _Painted:
+    """Give a scan the tissues of the codebook, the regions that were taught, or a cut of its own tree."""
+    if recipe.codebook is not None:
+        assigned = recipe.codebook.apply(proposal)
+        warning = assigned.warning()
+        said = {"sha256": recipe.codebook.sha256, **assigned.record(), "warning": warning}
+        return _Painted(assigned.segmentation(proposal), proposal.confidence, {"codebook": said}, warning)
+    if recipe.teaching is not None:
+        taught = recipe.teaching.apply(proposal)
+        warning = taught.warning()
+        said = {"sha256": recipe.teaching.sha256, **taught.record(proposal), "warning": warning}
+        return _Painted(taught.segmentation(proposal), taught.confidence, {"taught": said}, warning)
+    cut = proposal.tissues(recipe.n) if recipe.tree == "tissues" else proposal.regions(recipe.n)
+    return _Painted(cut, proposal.confidence)
 
 
 def _agreement(labels: Segmentation, reference: Segmentation) -> dict[str, Any]:
@@ -256,7 +288,7 @@ def look(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> Found:
         changed.append("scan")
     if changed:
         return Found("make", f"changed: {', '.join(changed)}")
-    return Found("keep", "stands", document.get("codebook", {}).get("warning", ""))
+    return Found("keep", "stands", shared_regions(document).get("warning", ""))
 
 
 def _left(scan: PlannedScan, outputs: Outputs, document: dict[str, Any]) -> Found:
@@ -286,10 +318,10 @@ def _version() -> str:
     return versions()["napari-strata"]
 
 
-def _quality(proposal: Proposal, segmentation: Segmentation) -> dict[str, Any]:
-    """Give what a scan is compared by with others: how much is labelled, and how sure the proposal is there."""
+def _quality(segmentation: Segmentation, confidence: NDArray[np.float32]) -> dict[str, Any]:
+    """Give what a scan is compared by with others: how much is labelled, and how sure that is."""
     inside = segmentation.labels > 0
-    sure = float(proposal.confidence[proposal.supervoxels[inside]].mean()) if inside.any() else None
+    sure = float(confidence[inside].mean()) if inside.any() else None
     labelled_ml = int(inside.sum()) * segmentation.geometry.voxel_volume_mm3 / 1000
     return {
         "labelled_ml": float(f"{labelled_ml:.6g}"),
