@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from napari_strata.batch.cluster import workers_here
+from napari_strata.batch.cluster import Workers, workers_here
 from napari_strata.batch.engine import Here
 from napari_strata.batch.log import read_log
 from napari_strata.batch.memory import estimate_gb
@@ -185,3 +186,13 @@ def test_a_wrong_address_is_said_at_once(scans, tmp_path):
     with pytest.raises(ClusterError, match="Name a class"):
         run_batch(scans, tmp_path, RECIPE, settings=BatchSettings(cluster="no_such_package.Cluster"))
     assert Here  # the plain engine stays importable without Dask
+
+
+def test_a_scheduler_that_goes_away_is_said_in_a_line(scans):
+    def gone(*given: object, **more: object) -> None:
+        raise OSError("connection closed")
+
+    client = SimpleNamespace(sync=gone, cancel=gone, scheduler=SimpleNamespace(identity=None))
+    workers = Workers(client, lambda scan: 0.5, None, 2, lambda event, **said: None)
+    with pytest.raises(ClusterError, match="no longer answers"):
+        next(workers.run(lambda scan: None, scans, lambda done, total, stage: None))

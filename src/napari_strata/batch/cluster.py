@@ -11,6 +11,7 @@ import importlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,13 +34,14 @@ _QUIET = {
     "distributed.worker.memory.pause": False,
     "distributed.admin.low-level-log-length": 0,
     "distributed.worker.profile.enabled": False,
+    "distributed.worker.preload": ["napari_strata.batch.process"],
     "distributed.scheduler.worker-ttl": "1 hour",
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
     "distributed.comm.timeouts.connect": "60s",
 }
 """On this machine: nothing to spill, a paused worker would never go on, no sampling of calls, time for a worker that is busy in
-one long call, and no page that tells other users what is in work."""
+one long call, Ctrl-C left to the command (see `dask_setup`), and no page that tells other users what is in work."""
 
 
 def is_installed() -> bool:
@@ -169,19 +171,32 @@ class Workers:
     say: Say
 
     def run(self, task: Callable[..., Any], scans: Sequence[PlannedScan], on_progress: Progress) -> Generator[Outcome, None, None]:
-        """Give an outcome per scan, the largest scans first."""
+        """Give an outcome per scan, the largest scans first.
+
+        Raises
+        ------
+        ClusterError
+            If the scheduler goes away.
+        """
         needs = [self.needs_gb(scan) for scan in scans]
         order = sorted(range(len(scans)), key=lambda number: -(needs[number] or 0.0))
         round_ = _Round(self, task, scans, needs, order)
         ended = 0
         try:
             while round_.waiting or round_.running:
-                for outcome in round_.step():
+                try:
+                    outcomes = round_.step()
+                except OSError as err:
+                    raise ClusterError(
+                        f"Dask's scheduler no longer answers ({err or 'timed out'}). What is done stays: start it, and run this again."
+                    ) from err
+                for outcome in outcomes:
                     ended += 1
                     yield outcome
                 on_progress(ended, len(scans), round_.in_work())
         finally:
-            self.client.cancel(list(round_.running), force=True)
+            with contextlib.suppress(OSError):  # the scheduler may be gone
+                self.client.cancel(list(round_.running), force=True)
 
 
 @dataclass(slots=True)
@@ -274,7 +289,7 @@ class _Round:
     def _wait(self) -> None:
         from distributed import wait
 
-        with contextlib.suppress(TimeoutError), self.workers.client.as_current():
+        with contextlib.suppress(TimeoutError, CancelledError), self.workers.client.as_current():  # `step` asks what was lost, and why
             if self.running:
                 wait(list(self.running), timeout=_TICK_S, return_when="FIRST_COMPLETED")
             else:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from napari_strata.errors import WriteError
 
 LOCK_NAME = ".batch-lock"
+
+
+def dask_setup(worker: Any) -> None:
+    """Leave Ctrl-C to the command, which stops its workers; Dask calls this in each that it starts on this machine."""
+    with contextlib.suppress(ValueError):  # not in a process's main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def reset_peak() -> None:
