@@ -107,7 +107,7 @@ def test_three_workers_of_a_scheduler_give_the_bytes_of_one_process_though_one_i
     with cluster(tmp_path, 3) as address:
         results = run_batch(scans, out, RECIPE, settings=BatchSettings(scheduler=address), on_result=kill_one)
     assert killed
-    assert [one.status for one in results] == ["failed" if one.id == "broken" else "done" for one in scans], read_log(out)
+    assert [one.scan.id for one in results if one.status == "failed"] == ["broken"], read_log(out)  # "kept": killed after it had written
     assert made_in(out) == alone
     assert len({one.worker for one in results if one.worker}) >= 2
 
@@ -196,3 +196,41 @@ def test_a_scheduler_that_goes_away_is_said_in_a_line(scans):
     workers = Workers(client, lambda scan: 0.5, None, 2, lambda event, **said: None)
     with pytest.raises(ClusterError, match="no longer answers"):
         next(workers.run(lambda scan: None, scans, lambda done, total, stage: None))
+
+
+def test_a_worker_that_dies_with_the_answer_costs_no_result(scans):
+    """It had ended the scan, and nobody had asked for what it said."""
+
+    class Answer:
+        status = "finished"
+
+        def __init__(self, whole: bool) -> None:
+            self.whole = whole
+
+        def result(self, timeout: float) -> str:
+            if not self.whole:
+                self.status = "pending"
+                raise TimeoutError
+            return "made"
+
+    answers = [Answer(False), Answer(True)]
+    known = iter([["tcp://a:1"], ["tcp://a:1"], ["tcp://b:2"]])
+    last: list[str] = []
+
+    def identity(*given: object, **more: object) -> dict:
+        last[:] = next(known, last)
+        return {"workers": {address: {"memory_limit": 8e9} for address in last}}
+
+    client = SimpleNamespace(
+        sync=identity,
+        scheduler=SimpleNamespace(identity=None),
+        submit=lambda *given, **more: answers.pop(0),
+        cancel=lambda *given, **more: None,
+    )
+    said: list[str] = []
+    workers = Workers(client, lambda scan: 0.5, None, 2, lambda event, **more: said.append(event))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("napari_strata.batch.cluster._Round._wait", lambda self: None)
+        outcomes = list(workers.run(lambda scan: None, scans[:1], lambda done, total, stage: None))
+    assert [(one.value, one.worker) for one in outcomes] == [("made", "tcp://b:2")]
+    assert said == ["started", "worker died", "started"]

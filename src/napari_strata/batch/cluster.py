@@ -26,6 +26,7 @@ from napari_strata.volume import Progress
 
 INSTALL = 'python -m pip install "napari-strata[cluster]"'
 _TICK_S = 0.5
+_ANSWER_S = 5.0
 _FIRST_WORKER_S = 60
 _SAME_EVERYWHERE = ("napari-strata", "torch", "numpy")
 _QUIET = {
@@ -235,10 +236,18 @@ class _Round:
         for future, (number, address) in list(self.running.items()):
             if future.status == "pending" and address in self.limits:
                 continue
-            del self.running[future]
             if future.status == "finished":
-                yield Outcome(number, future.result(), worker=address)
-            elif future.status == "error" and not _died(future):
+                try:
+                    value = future.result(timeout=_ANSWER_S)
+                except (TimeoutError, CancelledError):  # its worker died with the answer: the next step knows, and gives it to another
+                    if address in self.limits:
+                        continue
+                else:
+                    del self.running[future]
+                    yield Outcome(number, value, worker=address)
+                    continue
+            del self.running[future]
+            if future.status == "error" and not _died(future):
                 err = future.exception()
                 yield Outcome(number, None, f"Unforeseen {type(err).__name__} on {address}: {' '.join(str(err).split())}", address)
             else:
