@@ -60,7 +60,7 @@ def test_the_sidecar_says_what_made_the_labels(made, scan):
     assert all(4 <= n <= 400 for n in sidecar["suggested"]["regions"])
     assert sidecar["settings"]["supervoxels"] == 800
     assert len(sidecar["scan"]["sha256"]) == len(sidecar["weights_sha256"]) == 64
-    assert {"read", "encode", "build"} <= set(sidecar["seconds"])
+    assert {"read", "prepare", "encode", "grow", "build"} <= set(sidecar["seconds"])
     assert sidecar["versions"]["napari-strata"] == strata.__version__
     assert len(sidecar["regions"]) == 7
     assert sum(row["voxels"] for row in sidecar["regions"]) > 1000

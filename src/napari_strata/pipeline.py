@@ -20,8 +20,6 @@ from napari_strata.settings import Device, ProposeSettings, RunSettings
 from napari_strata.volume import Progress, Volume, no_progress
 
 if TYPE_CHECKING:
-    from napari_strata.encoder.network import Encoder
-    from napari_strata.proposal.build import Evidence
     from napari_strata.proposal.proposal import Proposal
 
 logger = logging.getLogger(__name__)
@@ -137,20 +135,32 @@ def _from_features(
     volume: Volume, settings: ProposeSettings, run: RunSettings, watch: Stopwatch, *, weights: Path | None, on_progress: Progress
 ) -> Proposal:
     """Propose with the encoder; the provenance says how it ran and with which weights."""
-    from napari_strata.encoder.bring import encoder_hash, encoder_record, open_encoder
-    from napari_strata.encoder.network import pick_device, torch_threads
-    from napari_strata.preprocess import filter_threads
-    from napari_strata.proposal.build import build_proposal
+    from napari_strata.preprocess import encoder_brightness, filter_threads
+    from napari_strata.proposal.ahead import Ahead
 
-    kind = pick_device(run.device).type
-    with torch_threads(run.threads) as used_threads, filter_threads(run.threads):
-        encoder = open_encoder(weights)
-        evidence = _look(volume, settings, encoder, watch, device=run.device, on_progress=on_progress)
-        with watch.stage("build"):
-            proposal = build_proposal(evidence, settings, seed=run.seed, on_progress=on_progress)
+    with filter_threads(run.threads), Ahead(volume, settings) as ahead:
+        with watch.stage("prepare"):  # torch takes seconds to load, and so does finding the body
+            on_progress(0, 1, "finding the body")
+            from napari_strata.encoder.bring import encoder_hash, encoder_record, open_encoder
+            from napari_strata.encoder.embed import embed_brightness
+            from napari_strata.encoder.network import pick_device, torch_threads
+            from napari_strata.proposal.build import Evidence, build_proposal
+
+            kind = pick_device(run.device).type
+            encoder = open_encoder(weights)
+            sight = ahead.sight(on_progress)
+        with torch_threads(run.threads) as used_threads:
+            with watch.stage("encode"):
+                seen = encoder_brightness(sight.light, sight.inside, volume.modality)
+                features = embed_brightness(seen, sight.grid, encoder, settings=settings, device=run.device, on_progress=on_progress)
+            with watch.stage("grow"):
+                grown = ahead.grown(on_progress)
+            with watch.stage("build"):
+                evidence = Evidence(volume, sight.inside, sight.light, features)
+                proposal = build_proposal(evidence, settings, grown=grown, on_progress=on_progress)
     said = {
         "run": {"seed": run.seed, "device": kind, "threads": used_threads},
-        "working_spacing_zyx_mm": [round(s, 4) for s in evidence.features.grid.spacing_zyx_mm],
+        "working_spacing_zyx_mm": [round(s, 4) for s in sight.grid.spacing_zyx_mm],
         "weights_sha256": encoder_hash(weights),
         "encoder": encoder_record(encoder),
     }
@@ -161,16 +171,14 @@ def _from_classes(
     volume: Volume, settings: ProposeSettings, watch: Stopwatch, *, seed: int, threads: int, on_progress: Progress
 ) -> Proposal:
     """Propose from brightness alone, without loading torch; the weights' hash is None then."""
-    from napari_strata.preprocess import body_mask, brightness, filter_threads, flatten_bias
+    from napari_strata.preprocess import body_mask, filter_threads, prepare_brightness
     from napari_strata.proposal.classical import propose_classes
 
     on_progress(0, 1, "finding the body")
     with filter_threads(threads):
         with watch.stage("prepare"):
             inside = body_mask(volume)
-            light = brightness(volume.data, volume.modality, inside=inside)
-            if volume.modality == "mr" and settings.flatten_bias == "on":
-                light = flatten_bias(light, inside, volume.spacing_zyx_mm)
+            light = prepare_brightness(volume, inside, settings)
         with watch.stage("build"):
             proposal = propose_classes(volume, inside, light, settings, seed=seed, on_progress=on_progress)
     said = {
@@ -180,25 +188,6 @@ def _from_classes(
         "encoder": {"network": "none"},
     }
     return replace(proposal, provenance={**said, **proposal.provenance})
-
-
-def _look(
-    volume: Volume, settings: ProposeSettings, encoder: Encoder, watch: Stopwatch, *, device: Device, on_progress: Progress
-) -> Evidence:
-    """Find the body and its brightness, and run the encoder over it."""
-    from napari_strata.encoder.embed import choose_grid, embed_brightness, encoder_brightness, prepare_brightness
-    from napari_strata.preprocess import body_mask
-    from napari_strata.proposal.build import Evidence
-
-    on_progress(0, 1, "finding the body")
-    with watch.stage("prepare"):
-        inside = body_mask(volume)
-        grid = choose_grid(inside, volume, settings)
-        light = prepare_brightness(volume, inside, settings)
-    with watch.stage("encode"):
-        seen = encoder_brightness(light, inside, volume.modality)
-        features = embed_brightness(seen, grid, encoder, settings=settings, device=device, on_progress=on_progress)
-    return Evidence(volume, inside, light, features)
 
 
 def versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_strata.errors import GeometryError
+from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Modality, Volume
 
 CT_KNOTS_HU = (-1000.0, -200.0, 300.0, 2000.0)
@@ -312,3 +313,22 @@ def resample(data: NDArray[np.float32], shape_zyx: tuple[int, int, int]) -> NDAr
     origin = [(s - 1.0) / 2.0 for s in step]
     out = sitk.Resample(image, size, sitk.Transform(), sitk.sitkLinear, origin, step, image.GetDirection(), 0.0, sitk.sitkFloat32, True)
     return sitk.GetArrayFromImage(out)
+
+
+def prepare_brightness(volume: Volume, inside: NDArray[np.bool_], settings: ProposeSettings) -> NDArray[np.float32]:
+    """Map a scan to brightness in [0, 1], (z, y, x) float32; an MR's bias is flattened if the settings say so."""
+    light = brightness(volume.data, volume.modality, inside=inside)
+    if volume.modality == "mr" and settings.flatten_bias == "on":
+        light = flatten_bias(light, inside, volume.spacing_zyx_mm)
+    return light
+
+
+def encoder_brightness(light: NDArray[np.float32], inside: NDArray[np.bool_], modality: Modality) -> NDArray[np.float32]:
+    """Give what the encoder sees of brightness (z, y, x): MR raised to the power that brings the body's median to one half."""
+    return light ** np.float32(gamma_to_middle(light[inside])) if modality == "mr" else light
+
+
+def choose_grid(inside: NDArray[np.bool_], volume: Volume, settings: ProposeSettings) -> WorkingGrid:
+    """Choose the working grid of a scan: fine enough for the anatomy, small enough for `working_mvox`."""
+    most = int(settings.working_mvox * 1e6)
+    return working_grid(inside, volume.spacing_zyx_mm, finest_mm=settings.working_spacing_mm, most_voxels=most)

@@ -17,9 +17,9 @@ from napari_strata.encoder.bring import open_encoder
 from napari_strata.encoder.memory import kept_pages
 from napari_strata.encoder.network import Encoder, pick_device
 from napari_strata.errors import GeometryError
-from napari_strata.preprocess import WorkingGrid, body_mask, brightness, flatten_bias, gamma_to_middle, resample, working_grid
+from napari_strata.preprocess import WorkingGrid, body_mask, choose_grid, encoder_brightness, prepare_brightness, resample
 from napari_strata.settings import ProposeSettings
-from napari_strata.volume import Geometry, Modality, Progress, Volume, no_progress
+from napari_strata.volume import Geometry, Progress, Volume, no_progress
 
 _CHANNELS_AT_ONCE = 80
 """Full-resolution float32 channels that live at the same time in a forward pass, measured generously."""
@@ -224,25 +224,6 @@ def embed(
     return embed_brightness(light, grid, open_encoder(weights), settings=chosen, device=device, on_progress=on_progress)
 
 
-def prepare_brightness(volume: Volume, inside: NDArray[np.bool_], settings: ProposeSettings) -> NDArray[np.float32]:
-    """Map a scan to brightness in [0, 1], (z, y, x) float32; an MR's bias is flattened if the settings say so."""
-    light = brightness(volume.data, volume.modality, inside=inside)
-    if volume.modality == "mr" and settings.flatten_bias == "on":
-        light = flatten_bias(light, inside, volume.spacing_zyx_mm)
-    return light
-
-
-def encoder_brightness(light: NDArray[np.float32], inside: NDArray[np.bool_], modality: Modality) -> NDArray[np.float32]:
-    """Give what the encoder sees of brightness (z, y, x): MR raised to the power that brings the body's median to one half."""
-    return light ** np.float32(gamma_to_middle(light[inside])) if modality == "mr" else light
-
-
-def choose_grid(inside: NDArray[np.bool_], volume: Volume, settings: ProposeSettings) -> WorkingGrid:
-    """Choose the working grid of a scan: fine enough for the anatomy, small enough for `working_mvox`."""
-    most = int(settings.working_mvox * 1e6)
-    return working_grid(inside, volume.spacing_zyx_mm, finest_mm=settings.working_spacing_mm, most_voxels=most)
-
-
 def embed_brightness(
     light: NDArray[np.float32],
     grid: WorkingGrid,
@@ -257,7 +238,7 @@ def embed_brightness(
     Parameters
     ----------
     light : (z, y, x) float32 array
-        Brightness on the scan's own grid, from `encoder_brightness`.
+        Brightness on the scan's own grid, from `preprocess.encoder_brightness`.
     grid : WorkingGrid
         What part to embed, and at which voxel size.
     encoder : Encoder

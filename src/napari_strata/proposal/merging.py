@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from napari_strata.volume import Check, go_on
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PieceGraph:
@@ -88,7 +90,7 @@ def unique_pairs(pairs: NDArray[np.int32], n: int) -> tuple[NDArray[np.int32], N
     return np.stack([found.row, found.col], axis=1).astype(np.int32), found.data.astype(np.int32)
 
 
-def merge_to(graph: PieceGraph, target: int) -> NDArray[np.int32]:
+def merge_to(graph: PieceGraph, target: int, *, check: Check = go_on) -> NDArray[np.int32]:
     """Merge touching pieces by Ward's criterion until `target` are left, or nothing touches any more.
 
     In every round all pairs that are each other's cheapest merge are joined, at the end only the cheapest of them: what one
@@ -113,6 +115,7 @@ def merge_to(graph: PieceGraph, target: int) -> NDArray[np.int32]:
         raise ValueError("Pieces cannot be compared: what they look like is not a number somewhere.")
     piece = np.arange(len(sizes), dtype=np.int32)
     while len(sizes) > target and len(edges):
+        check()
         pairs = _cheapest_pairs(sizes, vectors, edges, most=len(sizes) - target)
         n = len(sizes)
         links = sparse.coo_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))

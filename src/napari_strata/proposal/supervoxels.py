@@ -19,6 +19,7 @@ from skimage.measure import label as label_parts
 from threadpoolctl import threadpool_limits
 
 from napari_strata.proposal.merging import PieceGraph, merge_to, most_alike_neighbors, touching_pairs, unique_pairs
+from napari_strata.volume import Check, go_on
 
 _JOBLIB_CORES = "LOKY_MAX_CPU_COUNT"
 _STANDS_OUT = 0.1
@@ -61,20 +62,27 @@ class SupervoxelPlan:
 
 
 def make_supervoxels(
-    channels: NDArray[np.float32], inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64], plan: SupervoxelPlan
+    channels: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+    spacing_zyx_mm: NDArray[np.float64],
+    plan: SupervoxelPlan,
+    *,
+    check: Check = go_on,
 ) -> NDArray[np.int32]:
     """Break a block of a scan into supervoxels.
 
     Parameters
     ----------
     channels : (z, y, x, channel) float32 array
-        Channel 0 is brightness in [0, 1]; the others are feature components on a like scale.
+        Channel 0 is brightness in [0, 1]; others, if any, are on a like scale.
     inside : (z, y, x) bool array
         The body.
     spacing_zyx_mm : (3,) array
         Voxel size in mm.
     plan : SupervoxelPlan
         How many and how fine.
+    check : callable
+        Called between steps; it may raise to stop.
 
     Returns
     -------
@@ -88,14 +96,20 @@ def make_supervoxels(
     looks = np.stack([smooth, *(channels[..., k] for k in range(1, channels.shape[-1]))])
     voxels = int(inside.sum())
     target = max(1, min(plan.target, max(voxels // plan.fewest_vox, min(voxels // _FEWEST_VOX_IN_SMALL, _SMALL_BODY_PIECES))))
-    pieces = grow_pieces(looks, inside, spacing_zyx_mm, target)
+    check()
+    pieces = grow_pieces(looks, inside, spacing_zyx_mm, target, check=check)
     blocks = block_cells(inside.shape, spacing_zyx_mm, _BLOCK_MM)
     pieces = np.where(inside, pieces, blocks + pieces.max() + 1)
-    return settle_edges(pieces, light, inside, plan.crumb_vox)
+    return settle_edges(pieces, light, inside, plan.crumb_vox, check=check)
 
 
 def settle_edges(
-    pieces: NDArray[np.int32], light: NDArray[np.float32], inside: NDArray[np.bool_], crumb_vox: int = CRUMB_VOX
+    pieces: NDArray[np.int32],
+    light: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+    crumb_vox: int = CRUMB_VOX,
+    *,
+    check: Check = go_on,
 ) -> NDArray[np.int32]:
     """Move the edges of pieces to where they suit brightness, make each part a piece of its own, and join crumbs.
 
@@ -115,12 +129,20 @@ def settle_edges(
     (z, y, x) int32 array
         As `make_supervoxels` gives them.
     """
-    cut = pieces * np.int32(2) + inside
-    return join_crumbs(_connected(snap_edges(cut, light, inside)), light, inside, crumb_vox)
+    check()
+    snapped = snap_edges(pieces * np.int32(2) + inside, light, inside, check=check)
+    parts = _connected(snapped)
+    check()
+    return join_crumbs(parts, light, inside, crumb_vox)
 
 
 def grow_pieces(
-    looks: NDArray[np.float32], inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64], target: int
+    looks: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+    spacing_zyx_mm: NDArray[np.float64],
+    target: int,
+    *,
+    check: Check = go_on,
 ) -> NDArray[np.int32]:
     """Grow the voxels of the body together into `target` pieces: pieces from 0, and the last id for all outside.
 
@@ -130,6 +152,7 @@ def grow_pieces(
         What voxels are compared by, on the scale of brightness.
     """
     start = most_alike_neighbors(looks, inside)
+    check()
     n = int(start.max()) + 1
     flat = start.ravel()
     sizes = np.maximum(np.bincount(flat, minlength=n), 1)
@@ -139,10 +162,12 @@ def grow_pieces(
         sums = np.bincount(flat, weights=np.broadcast_to(place, start.shape).ravel(), minlength=n)
         columns.append(_PLACE_WEIGHT * spacing * sums / sizes)
     outside = n - 1 if not inside.all() else n
+    check()
     edges = touching_pairs(start, n)[0]
+    check()
     edges = edges[(edges != outside).all(axis=1)]
     graph = PieceGraph(sizes.astype(np.float32), np.stack(columns, axis=1).astype(np.float32), edges)
-    return merge_to(graph, target + 1)[start]
+    return merge_to(graph, target + 1, check=check)[start]
 
 
 def _connected(pieces: NDArray[np.integer]) -> NDArray[np.int32]:
@@ -233,7 +258,9 @@ def find_contacts(labels: NDArray[np.int32], light: NDArray[np.float32], n: int)
     return Contacts(edges, found.data.astype(np.int32), (step.tocoo().data / found.data).astype(np.float32))
 
 
-def snap_edges(labels: NDArray[np.int32], light: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.int32]:
+def snap_edges(
+    labels: NDArray[np.int32], light: NDArray[np.float32], inside: NDArray[np.bool_], *, check: Check = go_on
+) -> NDArray[np.int32]:
     """Move the pieces' edges voxel by voxel: each edge voxel goes to the touching piece that suits it best.
 
     A piece suits a voxel by how near its mean brightness is, in units of the noise, and by how many of the voxel's six
@@ -260,6 +287,7 @@ def snap_edges(labels: NDArray[np.int32], light: NDArray[np.float32], inside: ND
         pieces = _Pieces(mean.astype(np.float32), sizes <= _NEVER_EATEN_VOX, body, noise)
         moved = np.empty_like(labels)
         for begin in range(0, len(labels), _SLAB):
+            check()
             end = min(begin + _SLAB, len(labels))
             planes = labels[max(begin - 1, 0) : end + 1]
             padded = np.pad(planes, [(begin == 0, end == len(labels)), (1, 1), (1, 1)], mode="edge")

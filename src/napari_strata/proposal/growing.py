@@ -1,0 +1,194 @@
+"""Pieces of a scan and what brightness alone says of them: all that can be made before the encoder has looked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_strata.preprocess import WorkingGrid, block_mean, body_mask, choose_grid, prepare_brightness
+from napari_strata.proposal.descriptors import Pooler, brightness_rank, describe_brightness, sizes_and_centers
+from napari_strata.proposal.supervoxels import Contacts, SupervoxelPlan, block_cells, find_contacts, make_supervoxels, settle_edges
+from napari_strata.settings import ProposeSettings
+from napari_strata.volume import Check, Volume, go_on
+
+_AIR_BLOCK_MM = 40.0
+_MOST_GROWN_VOXELS = 17_000_000
+"""Boxes above this grow their pieces on a coarser copy; edges are snapped to the scan's own voxels all the same."""
+_MOST_DESCRIBED_VOXELS = 24_000_000
+"""Scans above this are described from every second or third voxel."""
+
+View = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sight:
+    """A scan before the encoder has looked at it.
+
+    Parameters
+    ----------
+    volume : Volume
+        The scan.
+    inside : (z, y, x) bool array
+        The body.
+    light : (z, y, x) float32 array
+        Brightness on the scan's grid.
+    grid : WorkingGrid
+        The body's box, and the encoder's grid over it.
+    """
+
+    volume: Volume
+    inside: NDArray[np.bool_]
+    light: NDArray[np.float32]
+    grid: WorkingGrid
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grown:
+    """Supervoxels, and what brightness and place say of them.
+
+    Parameters
+    ----------
+    labels : (z, y, x) int32 array
+        Supervoxel 0 .. n - 1 of every voxel, on the scan's own grid.
+    contacts : Contacts
+        Which of them touch.
+    brightness : (n, 5) float32 array
+        As `Descriptors` holds it.
+    center_zyx_mm : (n, 3) float32 array
+        Centroids in mm from the first voxel.
+    sizes_vox : (n,) int64 array
+        Voxels.
+    body : (n,) bool array
+        Which of them lie in the body.
+    """
+
+    labels: NDArray[np.int32]
+    contacts: Contacts
+    brightness: NDArray[np.float32]
+    center_zyx_mm: NDArray[np.float32]
+    sizes_vox: NDArray[np.int64]
+    body: NDArray[np.bool_]
+
+
+def see(volume: Volume, settings: ProposeSettings) -> Sight:
+    """Find a scan's body, its brightness, and the grid that the encoder will see it on.
+
+    Raises
+    ------
+    GeometryError
+        If the scan holds nothing but air.
+    """
+    inside = body_mask(volume)
+    grid = choose_grid(inside, volume, settings)
+    return Sight(volume, inside, prepare_brightness(volume, inside, settings), grid)
+
+
+def fits_beside(grid: WorkingGrid) -> bool:
+    """Say whether a box is small enough for its pieces to grow while the encoder works: both take memory."""
+    return int(np.prod(grid.box_shape)) <= _MOST_GROWN_VOXELS
+
+
+def grow(sight: Sight, settings: ProposeSettings, *, check: Check = go_on) -> Grown:
+    """Break a scan into supervoxels, and describe them by brightness.
+
+    Parameters
+    ----------
+    sight : Sight
+        The scan, its body and its brightness.
+    settings : ProposeSettings
+        `supervoxels` is the number of pieces to aim for.
+    check : callable
+        Called every second or so; it may raise to stop.
+    """
+    rank = brightness_rank(sight.light, sight.inside)
+    check()
+    labels, n = _supervoxels(sight, rank, settings, check)
+    spacing = sight.volume.spacing_zyx_mm
+    view = _thinned(labels.shape, spacing)
+    contacts = find_contacts(np.ascontiguousarray(labels[view]), np.ascontiguousarray(sight.light[view]), n)
+    check()
+    sizes, centers = sizes_and_centers(labels, n, spacing)
+    body = np.bincount(labels[sight.inside], minlength=n) > 0.5 * sizes
+    check()
+    return Grown(labels, contacts, _describe(sight, rank, labels, centers, view), centers, sizes, body)
+
+
+def _supervoxels(sight: Sight, rank: NDArray[np.float32], settings: ProposeSettings, check: Check) -> tuple[NDArray[np.int32], int]:
+    """Make supervoxels in the body's box and large blocks around it, on the scan's own grid."""
+    box, spacing = sight.grid.box, sight.volume.spacing_zyx_mm
+    step = coarsening(sight.grid.box_shape, spacing, _MOST_GROWN_VOXELS)
+    looks, inside = piece_looks(sight, rank, step=step)
+    inner = make_supervoxels(looks, inside, spacing * step, SupervoxelPlan(target=settings.supervoxels), check=check)
+    del looks
+    if max(step) > 1:
+        for axis, (times, size) in enumerate(zip(step, sight.grid.box_shape, strict=True)):
+            inner = np.take(np.repeat(inner, times, axis=axis), np.arange(size), axis=axis)
+        inner = settle_edges(inner, sight.light[box], sight.inside[box], check=check)
+    outer = block_cells(sight.light.shape, spacing, _AIR_BLOCK_MM)
+    outer += inner.max() + 1
+    outer[box] = inner
+    used = np.bincount(outer.ravel()) > 0
+    number = (np.cumsum(used) - 1).astype(np.int32)
+    return number[outer], int(used.sum())
+
+
+def coarsening(shape: Sequence[int], spacing_zyx_mm: NDArray[np.float64], most: int) -> tuple[int, int, int]:
+    """Give how many voxels to join along each axis so that at most `most` are left, the finest axis first."""
+    step = [1, 1, 1]
+    while np.prod([-(-n // k) for n, k in zip(shape, step, strict=True)]) > most:
+        left = [mm * k if k < n else np.inf for mm, k, n in zip(spacing_zyx_mm, step, shape, strict=True)]
+        step[int(np.argmin(left))] += 1
+    return step[0], step[1], step[2]
+
+
+def piece_looks(
+    sight: Sight, rank: NDArray[np.float32], *, step: tuple[int, int, int] = (1, 1, 1)
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Give what voxels are compared by while pieces grow, over the body's box.
+
+    In an MR that is brightness and its rank, half each, so that the range where most of the body lies counts most.
+
+    Parameters
+    ----------
+    rank : (z, y, x) float32 array
+        From `brightness_rank`, over the whole scan.
+    step : tuple of 3 int
+        Voxels to average along each axis.
+
+    Returns
+    -------
+    (z, y, x, channel) float32 array, (z, y, x) bool array
+        Brightness in [0, 1], and the body.
+    """
+    box = sight.grid.box
+    light, inside = sight.light[box], np.ascontiguousarray(sight.inside[box])
+    if sight.volume.modality == "mr":
+        light = np.float32(0.5) * (light + rank[box])
+    if max(step) > 1:
+        light = block_mean(light, step)
+        inside = block_mean(inside.astype(np.float32), step) > 0.5
+    return np.ascontiguousarray(light)[..., None], inside
+
+
+def _thinned(shape: tuple[int, ...], spacing_zyx_mm: NDArray[np.float64]) -> View:
+    """Choose which voxels of a scan are looked at to describe it: all, or every k-th of a very large one."""
+    z, y, x = (slice(k // 2, None, k) for k in coarsening(shape, spacing_zyx_mm, _MOST_DESCRIBED_VOXELS))
+    return z, y, x
+
+
+def _describe(
+    sight: Sight, rank: NDArray[np.float32], labels: NDArray[np.int32], centers_mm: NDArray[np.float32], view: View
+) -> NDArray[np.float32]:
+    """Describe each supervoxel by its brightness; one that the view misses, by the voxel in its middle."""
+    n, spacing = len(centers_mm), sight.volume.spacing_zyx_mm
+    seen, light = np.ascontiguousarray(labels[view]), np.ascontiguousarray(sight.light[view])
+    step = np.array([s.step for s in view])
+    brightness = describe_brightness(Pooler(seen, n), light, np.ascontiguousarray(rank[view]), spacing * step)
+    missed = np.flatnonzero(np.bincount(seen.ravel(), minlength=n) == 0)
+    middle = tuple(np.clip(np.round(centers_mm[missed] / spacing).astype(int), 0, np.array(labels.shape) - 1).T)
+    brightness[missed] = np.stack([sight.light[middle]] * 5, axis=1) * np.array([1, 0, 1, 1, 0], np.float32)
+    brightness[missed, 4] = rank[middle]
+    return brightness
