@@ -6,7 +6,8 @@ from scipy import ndimage
 
 from napari_strata.proposal.descriptors import Pooler, boundary_step, sizes_and_centers
 from napari_strata.proposal.merging import PieceGraph, merge_to
-from napari_strata.proposal.supervoxels import SupervoxelPlan, find_contacts, join_crumbs, make_supervoxels, settle_edges
+from napari_strata.proposal.settling import join_crumbs, settle_edges
+from napari_strata.proposal.supervoxels import SupervoxelPlan, find_contacts, make_supervoxels
 from napari_strata.proposal.trees import region_tree, tissue_tree
 from phantoms import phantom_truth, phantom_volume
 

@@ -14,11 +14,11 @@ from scipy import ndimage
 from skimage.measure import label as label_parts
 from skimage.segmentation import watershed
 
-from napari_strata.encoder.embed import FeatureMap, embed_brightness
+from napari_strata.encoder.embed import embed_brightness
 from napari_strata.encoder.network import Encoder
 from napari_strata.preprocess import encoder_brightness, resample
 from napari_strata.proposal.descriptors import brightness_rank
-from napari_strata.proposal.growing import piece_looks, see
+from napari_strata.proposal.growing import piece_looks, principal_maps, see
 from napari_strata.proposal.supervoxels import SupervoxelPlan, make_supervoxels
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Volume
@@ -64,24 +64,8 @@ class Block:
         features = embed_brightness(seen, sight.grid, encoder, settings=settings, device="cpu")
         looks, inside = piece_looks(sight, brightness_rank(sight.light, sight.inside))
         components = [resample(np.float32(_COMPONENT_WEIGHT) * part, inside.shape) for part in principal_maps(features, 2, seed=seed)]
-        channels = np.stack([looks[..., 0], *components], axis=-1)
+        channels = np.stack([looks, *components], axis=-1)
         return cls(channels, inside, sight.grid.box, volume.spacing_zyx_mm, settings, seed)
-
-
-def principal_maps(features: FeatureMap, count: int, *, seed: int) -> list[NDArray[np.float32]]:
-    """Give the first principal components of the finest features, (z, y, x) float32 each, on the working grid.
-
-    Their signs are fixed (the largest loading is positive); they are centred, and not scaled.
-    """
-    finest = features.at_level(0)
-    flat = finest.reshape(-1, finest.shape[-1])
-    rng = np.random.default_rng(seed)
-    sample = flat[rng.choice(len(flat), min(len(flat), 50_000), replace=False)]
-    center = sample.mean(axis=0)
-    axes = np.linalg.svd(np.concatenate([sample, sample]) - center, full_matrices=False)[2][:count]
-    axes *= np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
-    maps = (flat @ axes.T - center @ axes.T).reshape(*finest.shape[:-1], len(axes))
-    return [np.ascontiguousarray(maps[..., k]) for k in range(len(axes))]
 
 
 Method = Callable[[Block], NDArray[np.integer]]
@@ -91,7 +75,7 @@ Method = Callable[[Block], NDArray[np.integer]]
 def strata(block: Block) -> NDArray[np.int32]:
     """Break the block as `strata.propose` does."""
     plan = SupervoxelPlan(target=block.settings.supervoxels)
-    return make_supervoxels(block.channels[..., :1], block.inside, block.spacing_zyx_mm, plan)
+    return make_supervoxels(block.channels, block.inside, block.spacing_zyx_mm, plan)
 
 
 def slic_brightness(block: Block) -> NDArray[np.integer]:

@@ -154,10 +154,10 @@ def _from_features(
                 seen = encoder_brightness(sight.light, sight.inside, volume.modality)
                 features = embed_brightness(seen, sight.grid, encoder, settings=settings, device=run.device, on_progress=on_progress)
             with watch.stage("grow"):
-                grown = ahead.grown(on_progress)
+                started = ahead.started(on_progress)
             with watch.stage("build"):
                 evidence = Evidence(volume, sight.inside, sight.light, features)
-                proposal = build_proposal(evidence, settings, grown=grown, on_progress=on_progress)
+                proposal = build_proposal(evidence, settings, seed=run.seed, started=started, on_progress=on_progress)
     said = {
         "run": {"seed": run.seed, "device": kind, "threads": used_threads},
         "working_spacing_zyx_mm": [round(s, 4) for s in sight.grid.spacing_zyx_mm],

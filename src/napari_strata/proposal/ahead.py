@@ -1,6 +1,6 @@
-"""Work ahead of the encoder: a scan's body is found and its pieces grow in a thread of their own.
+"""Work ahead of the encoder: a scan's body is found and its pieces start to grow in a thread of their own.
 
-Pieces need brightness only. So a second core has work while torch loads and while the encoder's layers wait for each other;
+That needs brightness only. So a second core has work while torch loads and while the encoder's layers wait for each other;
 what comes out is the same as one after the other.
 """
 
@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from napari_strata.errors import Cancelled
-from napari_strata.proposal.growing import Grown, Sight, fits_beside, grow, see
+from napari_strata.proposal.growing import Sight, Started, fits_beside, see, start
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Progress, Volume
 
@@ -23,7 +23,7 @@ Found = TypeVar("Found")
 
 
 class Ahead:
-    """Sees a scan and grows its pieces in another thread, from the first moment until the `with` block is left.
+    """Sees a scan and starts its pieces in another thread, from the first moment until the `with` block is left.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Ahead:
 
     Notes
     -----
-    Pieces of a scan that is too large to grow them beside the encoder, for memory, grow when `grown` asks for them.
+    Pieces of a scan that is too large to grow beside the encoder, for memory, start when `started` asks for them.
     """
 
     def __init__(self, volume: Volume, settings: ProposeSettings) -> None:
@@ -42,7 +42,7 @@ class Ahead:
         self._stopped, self._asked = threading.Event(), threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="strata-ahead")
         self._sight: Future[Sight] = self._thread.submit(see, volume, settings)
-        self._grown: Future[Grown] = self._thread.submit(self._grow)
+        self._started: Future[Started] = self._thread.submit(self._start)
 
     def __enter__(self) -> Ahead:
         return self
@@ -56,16 +56,16 @@ class Ahead:
         """Give the body and its brightness; `on_progress` is called while they are looked for, and may raise to stop."""
         return _wait(self._sight, on_progress, "finding the body")
 
-    def grown(self, on_progress: Progress) -> Grown:
-        """Give the supervoxels; `on_progress` is called while they grow, and may raise to stop."""
+    def started(self, on_progress: Progress) -> Started:
+        """Give the start of its supervoxels; `on_progress` is called while they grow, and may raise to stop."""
         self._asked.set()
-        return _wait(self._grown, on_progress, "supervoxels")
+        return _wait(self._started, on_progress, "supervoxels")
 
-    def _grow(self) -> Grown:
+    def _start(self) -> Started:
         sight = self._sight.result()
         if not fits_beside(sight.grid):
             self._asked.wait()
-        return grow(sight, self._settings, check=self._check)
+        return start(sight, self._settings, check=self._check)
 
     def _check(self) -> None:
         if self._stopped.is_set():

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from napari_strata.encoder.embed import FeatureMap
 from napari_strata.proposal.confidence import Grounds, confidence
 from napari_strata.proposal.descriptors import Descriptors, Pooler, boundary_step
-from napari_strata.proposal.growing import Grown, Sight, grow
+from napari_strata.proposal.growing import Grown, Sight, Started, grow, start
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.proposal.supervoxels import Contacts
 from napari_strata.proposal.surroundings import Neighborhood, Tissues, tissues_in_rounds
@@ -64,7 +64,7 @@ class Evidence:
 
 
 def build_proposal(
-    evidence: Evidence, settings: ProposeSettings, *, grown: Grown | None = None, on_progress: Progress = no_progress
+    evidence: Evidence, settings: ProposeSettings, *, seed: int, started: Started | None = None, on_progress: Progress = no_progress
 ) -> Proposal:
     """Make supervoxels, descriptors, both trees and the confidence of a scan.
 
@@ -74,8 +74,10 @@ def build_proposal(
         The scan, and what was seen of it.
     settings : ProposeSettings
         Knobs.
-    grown : Grown, optional
-        Its supervoxels, where they were made already, from the same scan, body, brightness and settings.
+    seed : int
+        The same seed gives the same proposal.
+    started : Started, optional
+        The start of its supervoxels, where it was made already, from the same scan, body, brightness and settings.
     on_progress : callable
         Called as (done, total, stage).
 
@@ -86,7 +88,14 @@ def build_proposal(
     """
     steps = 4
     on_progress(0, steps, "supervoxels")
-    pieces = grown or grow(evidence.sight, settings, check=lambda: on_progress(0, steps, "supervoxels"))
+    sight = evidence.sight
+
+    def check() -> None:
+        on_progress(0, steps, "supervoxels")
+
+    started = started or start(sight, settings, check=check)
+    pieces = grow(sight, started, evidence.features, settings, seed=seed, check=check)
+    del started
     on_progress(1, steps, "descriptors")
     described = _describe(evidence.features, pieces, evidence.volume.spacing_zyx_mm)
     body = pieces.body

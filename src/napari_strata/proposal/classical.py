@@ -23,7 +23,8 @@ from napari_strata.errors import GeometryError
 from napari_strata.proposal.descriptors import Descriptors, Pooler, boundary_step, brightness_rank, describe_brightness, sizes_and_centers
 from napari_strata.proposal.hierarchy import Hierarchy
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.proposal.supervoxels import Contacts, block_cells, find_contacts, join_crumbs, one_openmp_thread
+from napari_strata.proposal.settling import join_crumbs
+from napari_strata.proposal.supervoxels import Contacts, block_cells, find_contacts, one_openmp_thread
 from napari_strata.proposal.trees import region_tree
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Progress, Volume, no_progress

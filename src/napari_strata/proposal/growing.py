@@ -1,19 +1,26 @@
-"""Pieces of a scan and what brightness alone says of them: all that can be made before the encoder has looked."""
+"""Pieces of a scan and what brightness and place say of them; brightness starts them, before the encoder has looked."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_strata.preprocess import WorkingGrid, block_mean, body_mask, choose_grid, prepare_brightness
+from napari_strata.preprocess import WorkingGrid, block_mean, body_mask, choose_grid, prepare_brightness, resample
 from napari_strata.proposal.descriptors import Pooler, brightness_rank, describe_brightness, sizes_and_centers
-from napari_strata.proposal.supervoxels import Contacts, SupervoxelPlan, block_cells, find_contacts, make_supervoxels, settle_edges
+from napari_strata.proposal.settling import settle_edges
+from napari_strata.proposal.supervoxels import Contacts, Sprouts, SupervoxelPlan, block_cells, find_contacts, ripen, sprout
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Check, Volume, go_on
 
+if TYPE_CHECKING:
+    from napari_strata.encoder.embed import FeatureMap
+
+_COMPONENT_WEIGHT = 0.03
+"""Brightness that a feature component's unit is worth while pieces grow."""
 _AIR_BLOCK_MM = 40.0
 _MOST_GROWN_VOXELS = 17_000_000
 """Boxes above this grow their pieces on a coarser copy; edges are snapped to the scan's own voxels all the same."""
@@ -87,12 +94,35 @@ def see(volume: Volume, settings: ProposeSettings) -> Sight:
 
 
 def fits_beside(grid: WorkingGrid) -> bool:
-    """Say whether a box is small enough for its pieces to grow while the encoder works: both take memory."""
+    """Say whether a box is small enough for its pieces to start while the encoder works: both take memory."""
     return int(np.prod(grid.box_shape)) <= _MOST_GROWN_VOXELS
 
 
-def grow(sight: Sight, settings: ProposeSettings, *, check: Check = go_on) -> Grown:
-    """Break a scan into supervoxels, and describe them by brightness.
+@dataclass(frozen=True, slots=True, eq=False)
+class Started:
+    """What of a scan's supervoxels can be made from brightness alone.
+
+    Parameters
+    ----------
+    rank : (z, y, x) float32 array
+        Share of the body that is darker, over the scan.
+    looks, inside : (z, y, x) float32 and bool arrays
+        What voxels were compared by, and the body: over the body's box, made coarser by `step`.
+    step : tuple of 3 int
+        Voxels of the scan per voxel of those, along each axis.
+    sprouts : Sprouts
+        Small pieces over them.
+    """
+
+    rank: NDArray[np.float32]
+    looks: NDArray[np.float32]
+    inside: NDArray[np.bool_]
+    step: tuple[int, int, int]
+    sprouts: Sprouts
+
+
+def start(sight: Sight, settings: ProposeSettings, *, check: Check = go_on) -> Started:
+    """Grow the small pieces that brightness alone decides.
 
     Parameters
     ----------
@@ -105,7 +135,32 @@ def grow(sight: Sight, settings: ProposeSettings, *, check: Check = go_on) -> Gr
     """
     rank = brightness_rank(sight.light, sight.inside)
     check()
-    labels, n = _supervoxels(sight, rank, settings, check)
+    spacing = sight.volume.spacing_zyx_mm
+    step = coarsening(sight.grid.box_shape, spacing, _MOST_GROWN_VOXELS)
+    looks, inside = piece_looks(sight, rank, step=step)
+    plan = SupervoxelPlan(target=settings.supervoxels)
+    return Started(rank, looks, inside, step, sprout(looks, inside, spacing * step, plan, check=check))
+
+
+def grow(sight: Sight, started: Started, features: FeatureMap, settings: ProposeSettings, *, seed: int = 0, check: Check = go_on) -> Grown:
+    """Break a scan into supervoxels, and describe them by brightness.
+
+    Parameters
+    ----------
+    sight : Sight
+        The scan, its body and its brightness.
+    started : Started
+        From `start`, of the same scan.
+    features : FeatureMap
+        From the encoder; two components of the finest level have a say.
+    settings : ProposeSettings
+        `supervoxels` and `feature_weight` count.
+    seed : int
+        Of the sample that the components are found in.
+    check : callable
+        Called every second or so; it may raise to stop.
+    """
+    labels, n = _supervoxels(sight, started, features, settings, seed, check)
     spacing = sight.volume.spacing_zyx_mm
     view = _thinned(labels.shape, spacing)
     contacts = find_contacts(np.ascontiguousarray(labels[view]), np.ascontiguousarray(sight.light[view]), n)
@@ -113,16 +168,17 @@ def grow(sight: Sight, settings: ProposeSettings, *, check: Check = go_on) -> Gr
     sizes, centers = sizes_and_centers(labels, n, spacing)
     body = np.bincount(labels[sight.inside], minlength=n) > 0.5 * sizes
     check()
-    return Grown(labels, contacts, _describe(sight, rank, labels, centers, view), centers, sizes, body)
+    return Grown(labels, contacts, _describe(sight, started.rank, labels, centers, view), centers, sizes, body)
 
 
-def _supervoxels(sight: Sight, rank: NDArray[np.float32], settings: ProposeSettings, check: Check) -> tuple[NDArray[np.int32], int]:
+def _supervoxels(
+    sight: Sight, started: Started, features: FeatureMap, settings: ProposeSettings, seed: int, check: Check
+) -> tuple[NDArray[np.int32], int]:
     """Make supervoxels in the body's box and large blocks around it, on the scan's own grid."""
-    box, spacing = sight.grid.box, sight.volume.spacing_zyx_mm
-    step = coarsening(sight.grid.box_shape, spacing, _MOST_GROWN_VOXELS)
-    looks, inside = piece_looks(sight, rank, step=step)
-    inner = make_supervoxels(looks, inside, spacing * step, SupervoxelPlan(target=settings.supervoxels), check=check)
-    del looks
+    box, spacing, step = sight.grid.box, sight.volume.spacing_zyx_mm, started.step
+    components = _components(features, started.looks.shape, settings, seed)
+    plan = SupervoxelPlan(target=settings.supervoxels)
+    inner = ripen(started.sprouts, started.looks, started.inside, spacing * step, plan, components=components, check=check)
     if max(step) > 1:
         for axis, (times, size) in enumerate(zip(step, sight.grid.box_shape, strict=True)):
             inner = np.take(np.repeat(inner, times, axis=axis), np.arange(size), axis=axis)
@@ -133,6 +189,29 @@ def _supervoxels(sight: Sight, rank: NDArray[np.float32], settings: ProposeSetti
     used = np.bincount(outer.ravel()) > 0
     number = (np.cumsum(used) - 1).astype(np.int32)
     return number[outer], int(used.sum())
+
+
+def _components(features: FeatureMap, shape_zyx: tuple[int, int, int], settings: ProposeSettings, seed: int) -> list[NDArray[np.float32]]:
+    """Give the feature components that have a say where pieces merge, on a grid of this shape over the body's box."""
+    weight = np.float32(_COMPONENT_WEIGHT * settings.feature_weight)
+    found = principal_maps(features, 2, seed=seed) if weight else []
+    return [resample(weight * component, shape_zyx) for component in found]
+
+
+def principal_maps(features: FeatureMap, count: int, *, seed: int) -> list[NDArray[np.float32]]:
+    """Give the first principal components of the finest features, (z, y, x) float32 each, on the working grid.
+
+    Their signs are fixed (the largest loading is positive); they are centred, and not scaled.
+    """
+    finest = features.at_level(0)
+    flat = finest.reshape(-1, finest.shape[-1])
+    rng = np.random.default_rng(seed)
+    sample = flat[rng.choice(len(flat), min(len(flat), 50_000), replace=False)]
+    center = sample.mean(axis=0)
+    axes = np.linalg.svd(np.concatenate([sample, sample]) - center, full_matrices=False)[2][:count]
+    axes *= np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
+    maps = (flat @ axes.T - center @ axes.T).reshape(*finest.shape[:-1], len(axes))
+    return [np.ascontiguousarray(maps[..., k]) for k in range(len(axes))]
 
 
 def coarsening(shape: Sequence[int], spacing_zyx_mm: NDArray[np.float64], most: int) -> tuple[int, int, int]:
@@ -160,7 +239,7 @@ def piece_looks(
 
     Returns
     -------
-    (z, y, x, channel) float32 array, (z, y, x) bool array
+    (z, y, x) float32 array, (z, y, x) bool array
         Brightness in [0, 1], and the body.
     """
     box = sight.grid.box
@@ -170,7 +249,7 @@ def piece_looks(
     if max(step) > 1:
         light = block_mean(light, step)
         inside = block_mean(inside.astype(np.float32), step) > 0.5
-    return np.ascontiguousarray(light)[..., None], inside
+    return np.ascontiguousarray(light), inside
 
 
 def _thinned(shape: tuple[int, ...], spacing_zyx_mm: NDArray[np.float64]) -> View:

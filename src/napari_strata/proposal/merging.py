@@ -90,16 +90,27 @@ def unique_pairs(pairs: NDArray[np.int32], n: int) -> tuple[NDArray[np.int32], N
     return np.stack([found.row, found.col], axis=1).astype(np.int32), found.data.astype(np.int32)
 
 
-def merge_to(graph: PieceGraph, target: int, *, check: Check = go_on) -> NDArray[np.int32]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Merged:
+    """Pieces after merging.
+
+    Parameters
+    ----------
+    piece : (n,) int32 array
+        The merged piece of each piece, from 0.
+    graph : PieceGraph
+        The merged pieces.
+    """
+
+    piece: NDArray[np.int32]
+    graph: PieceGraph
+
+
+def merge_to(graph: PieceGraph, target: int, *, check: Check = go_on) -> Merged:
     """Merge touching pieces by Ward's criterion until `target` are left, or nothing touches any more.
 
     In every round all pairs that are each other's cheapest merge are joined, at the end only the cheapest of them: what one
-    merge at a time would give, but for the order of distant merges.
-
-    Returns
-    -------
-    (n,) int32 array
-        The merged piece of each piece, from 0.
+    merge at a time would give, but for the order of distant merges. `check` is called in every round.
 
     Raises
     ------
@@ -126,7 +137,7 @@ def merge_to(graph: PieceGraph, target: int, *, check: Check = go_on) -> NDArray
         sizes, vectors = weight.astype(np.float32), np.stack(columns, axis=1).astype(np.float32)
         piece, edges = merged[piece], merged[edges]
         edges = unique_pairs(edges[edges[:, 0] != edges[:, 1]], count)[0]
-    return piece
+    return Merged(piece, PieceGraph(sizes, vectors, edges))
 
 
 def _cheapest_pairs(sizes: NDArray[np.float32], vectors: NDArray[np.float32], edges: NDArray[np.int32], *, most: int) -> NDArray[np.int32]:

@@ -8,36 +8,28 @@ the pieces are large blocks.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
-from skimage.measure import label as label_parts
 from threadpoolctl import threadpool_limits
 
-from napari_strata.proposal.merging import PieceGraph, merge_to, most_alike_neighbors, touching_pairs, unique_pairs
+from napari_strata.proposal.merging import PieceGraph, merge_to, most_alike_neighbors, touching_pairs
+from napari_strata.proposal.settling import CRUMB_VOX, settle_edges
 from napari_strata.volume import Check, go_on
 
 _JOBLIB_CORES = "LOKY_MAX_CPU_COUNT"
-_STANDS_OUT = 0.1
-"""Brightness difference times root of size above which a small piece is kept."""
-_SNAP_ROUNDS, _SNAP_SMOOTHNESS, _SNAP_INERTIA = 2, 0.4, 0.01
-"""Passes over the pieces' edges; what each of a voxel's six neighbours in a piece is worth, and what a move must gain."""
-_NEVER_EATEN_VOX = 8
-"""Pieces of this size or less lose no voxel to a neighbour."""
-CRUMB_VOX, _CRUMB_ROUNDS = 6, 3
-_FACES = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
-_SLAB = 32
-"""Planes that are worked on at a time."""
 _BLOCK_MM = 30.0
 """Side of the blocks outside the body."""
 _SMOOTHING = 0.4
 """Voxels looked at are smoothed by this much of the finest axis' voxel before they grow together."""
 _SMALL_BODY_PIECES, _FEWEST_VOX_IN_SMALL = 1500, 8
 """A body of few voxels gets up to this many pieces, of at least this many voxels on average."""
+_SPROUTS = 4
+"""Brightness alone merges down to this many times the pieces wanted; feature components have a say in the rest."""
 _PLACE_WEIGHT = 0.004
 """Brightness that one mm is worth: keeps pieces compact where nothing else parts them."""
 
@@ -61,6 +53,22 @@ class SupervoxelPlan:
     fewest_vox: int = 36
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Sprouts:
+    """Small pieces that brightness alone has grown, to be merged further.
+
+    Parameters
+    ----------
+    sprout : (z, y, x) int32 array
+        Sprout 0 .. n - 1 of each voxel of the body, and n outside.
+    graph : PieceGraph
+        The n sprouts: sizes, brightness and position, and which touch.
+    """
+
+    sprout: NDArray[np.int32]
+    graph: PieceGraph
+
+
 def make_supervoxels(
     channels: NDArray[np.float32],
     inside: NDArray[np.bool_],
@@ -74,7 +82,7 @@ def make_supervoxels(
     Parameters
     ----------
     channels : (z, y, x, channel) float32 array
-        Channel 0 is brightness in [0, 1]; others, if any, are on a like scale.
+        Channel 0 is brightness in [0, 1]; the others, if any, are feature components on a like scale.
     inside : (z, y, x) bool array
         The body.
     spacing_zyx_mm : (3,) array
@@ -91,88 +99,87 @@ def make_supervoxels(
         stay whole), none across the body's edge.
     """
     light = np.ascontiguousarray(channels[..., 0])
-    finest = float(np.min(spacing_zyx_mm))
-    smooth = ndimage.gaussian_filter(light, _SMOOTHING * finest / spacing_zyx_mm, truncate=3.0)
-    looks = np.stack([smooth, *(channels[..., k] for k in range(1, channels.shape[-1]))])
-    voxels = int(inside.sum())
-    target = max(1, min(plan.target, max(voxels // plan.fewest_vox, min(voxels // _FEWEST_VOX_IN_SMALL, _SMALL_BODY_PIECES))))
-    check()
-    pieces = grow_pieces(looks, inside, spacing_zyx_mm, target, check=check)
-    blocks = block_cells(inside.shape, spacing_zyx_mm, _BLOCK_MM)
-    pieces = np.where(inside, pieces, blocks + pieces.max() + 1)
-    return settle_edges(pieces, light, inside, plan.crumb_vox, check=check)
+    sprouts = sprout(light, inside, spacing_zyx_mm, plan, check=check)
+    return ripen(sprouts, light, inside, spacing_zyx_mm, plan, components=[*np.moveaxis(channels[..., 1:], -1, 0)], check=check)
 
 
-def settle_edges(
-    pieces: NDArray[np.int32],
+def sprout(
     light: NDArray[np.float32],
     inside: NDArray[np.bool_],
-    crumb_vox: int = CRUMB_VOX,
+    spacing_zyx_mm: NDArray[np.float64],
+    plan: SupervoxelPlan,
     *,
     check: Check = go_on,
+) -> Sprouts:
+    """Grow the voxels of the body together by brightness, into several times as many pieces as are wanted.
+
+    Parameters are those of `make_supervoxels`; `light` is brightness (z, y, x).
+    """
+    finest = float(np.min(spacing_zyx_mm))
+    smooth = ndimage.gaussian_filter(light, _SMOOTHING * finest / spacing_zyx_mm, truncate=3.0)
+    check()
+    start = most_alike_neighbors(smooth[None], inside)
+    check()
+    n = int(start.max()) + 1
+    sizes = np.maximum(np.bincount(start.ravel(), minlength=n), 1)
+    columns = [_mean_of(smooth, start, sizes)]
+    for axis, spacing in enumerate(spacing_zyx_mm):
+        place = np.arange(start.shape[axis], dtype=np.float64).reshape([-1 if a == axis else 1 for a in range(3)])
+        columns.append(_PLACE_WEIGHT * spacing * _mean_of(np.broadcast_to(place, start.shape), start, sizes))
+    check()
+    edges = touching_pairs(start, n)[0]
+    check()
+    outside = n - 1 if not inside.all() else n
+    edges = edges[(edges != outside).all(axis=1)]
+    graph = PieceGraph(sizes.astype(np.float32), np.stack(columns, axis=1).astype(np.float32), edges)
+    merged = merge_to(graph, _SPROUTS * _count(inside, plan) + 1, check=check)
+    return Sprouts(merged.piece[start], merged.graph)
+
+
+def ripen(
+    sprouts: Sprouts,
+    light: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+    spacing_zyx_mm: NDArray[np.float64],
+    plan: SupervoxelPlan,
+    *,
+    components: Sequence[NDArray[np.float32]] = (),
+    check: Check = go_on,
 ) -> NDArray[np.int32]:
-    """Move the edges of pieces to where they suit brightness, make each part a piece of its own, and join crumbs.
+    """Merge sprouts into the supervoxels that are wanted, by what else is known of them, and settle the edges.
 
     Parameters
     ----------
-    pieces : (z, y, x) int32 array
-        Pieces from 0; what crosses the body's edge is cut there.
-    light : (z, y, x) float32 array
-        Brightness.
-    inside : (z, y, x) bool array
-        The body.
-    crumb_vox : int
-        Pieces smaller than this join a neighbour.
+    sprouts : Sprouts
+        From `sprout`, of the same block.
+    components : sequence of (z, y, x) float32 arrays
+        What voxels are compared by besides brightness, on a like scale.
 
     Returns
     -------
     (z, y, x) int32 array
         As `make_supervoxels` gives them.
     """
-    check()
-    snapped = snap_edges(pieces * np.int32(2) + inside, light, inside, check=check)
-    parts = _connected(snapped)
-    check()
-    return join_crumbs(parts, light, inside, crumb_vox)
+    graph = sprouts.graph
+    known = [_mean_of(part, sprouts.sprout, np.maximum(graph.sizes, 1)) for part in components]
+    vectors = np.concatenate([graph.vectors, *(column.astype(np.float32)[:, None] for column in known)], axis=1)
+    grown = merge_to(PieceGraph(graph.sizes, vectors, graph.edges), _count(inside, plan) + 1, check=check)
+    pieces = grown.piece[sprouts.sprout]
+    blocks = block_cells(inside.shape, spacing_zyx_mm, _BLOCK_MM)
+    pieces = np.where(inside, pieces, blocks + pieces.max() + 1)
+    return settle_edges(pieces, light, inside, plan.crumb_vox, check=check)
 
 
-def grow_pieces(
-    looks: NDArray[np.float32],
-    inside: NDArray[np.bool_],
-    spacing_zyx_mm: NDArray[np.float64],
-    target: int,
-    *,
-    check: Check = go_on,
-) -> NDArray[np.int32]:
-    """Grow the voxels of the body together into `target` pieces: pieces from 0, and the last id for all outside.
-
-    Parameters
-    ----------
-    looks : (channel, z, y, x) float32 array
-        What voxels are compared by, on the scale of brightness.
-    """
-    start = most_alike_neighbors(looks, inside)
-    check()
-    n = int(start.max()) + 1
-    flat = start.ravel()
-    sizes = np.maximum(np.bincount(flat, minlength=n), 1)
-    columns = [np.bincount(flat, weights=look.ravel(), minlength=n) / sizes for look in looks]
-    for axis, spacing in enumerate(spacing_zyx_mm):
-        place = np.arange(start.shape[axis], dtype=np.float64).reshape([-1 if a == axis else 1 for a in range(3)])
-        sums = np.bincount(flat, weights=np.broadcast_to(place, start.shape).ravel(), minlength=n)
-        columns.append(_PLACE_WEIGHT * spacing * sums / sizes)
-    outside = n - 1 if not inside.all() else n
-    check()
-    edges = touching_pairs(start, n)[0]
-    check()
-    edges = edges[(edges != outside).all(axis=1)]
-    graph = PieceGraph(sizes.astype(np.float32), np.stack(columns, axis=1).astype(np.float32), edges)
-    return merge_to(graph, target + 1, check=check)[start]
+def _count(inside: NDArray[np.bool_], plan: SupervoxelPlan) -> int:
+    """Give how many pieces a body of this size gets."""
+    voxels = int(inside.sum())
+    return max(1, min(plan.target, max(voxels // plan.fewest_vox, min(voxels // _FEWEST_VOX_IN_SMALL, _SMALL_BODY_PIECES))))
 
 
-def _connected(pieces: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Give every part that is connected by faces, edges or corners a number of its own, from 0."""
-    return label_parts(pieces, connectivity=3, background=-1).astype(np.int32) - 1
+def _mean_of(values: NDArray[np.floating], pieces: NDArray[np.int32], sizes: NDArray[np.number]) -> NDArray[np.float64]:
+    """Average values (z, y, x) over pieces of known sizes, (n,)."""
+    sums = np.bincount(pieces.ravel(), weights=values.ravel(), minlength=len(sizes))
+    return np.asarray(sums / sizes, np.float64)
 
 
 @contextmanager
@@ -191,24 +198,6 @@ def one_openmp_thread() -> Iterator[None]:
             del os.environ[_JOBLIB_CORES]
         else:
             os.environ[_JOBLIB_CORES] = before
-
-
-def noise_level(light: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
-    """Estimate the standard deviation of the noise from how voxels differ from the mean of their six neighbours.
-
-    The median keeps edges out of it; on noise alone the difference has a variance of 7/6. Every third axial plane counts.
-    """
-    found = []
-    for z in range(0, light.shape[0], 3):
-        plane = light[z]
-        around = light[max(z - 1, 0)] + light[min(z + 1, light.shape[0] - 1)]
-        for axis in range(2):
-            around = around + np.roll(plane, 1, axis) + np.roll(plane, -1, axis)
-        found.append(np.abs(plane - around / 6.0)[inside[z]])
-    difference = np.concatenate(found)
-    if not difference.size:
-        return 0.0
-    return float(np.median(difference[:: max(1, difference.size // 500_000)])) / 0.6745 / np.sqrt(7.0 / 6.0)
 
 
 def block_cells(shape: tuple[int, ...], spacing_zyx_mm: NDArray[np.float64], side_mm: float) -> NDArray[np.int32]:
@@ -256,123 +245,3 @@ def find_contacts(labels: NDArray[np.int32], light: NDArray[np.float32], n: int)
     found = faces.tocoo()
     edges = np.stack([found.row, found.col], axis=1).astype(np.int32)
     return Contacts(edges, found.data.astype(np.int32), (step.tocoo().data / found.data).astype(np.float32))
-
-
-def snap_edges(
-    labels: NDArray[np.int32], light: NDArray[np.float32], inside: NDArray[np.bool_], *, check: Check = go_on
-) -> NDArray[np.int32]:
-    """Move the pieces' edges voxel by voxel: each edge voxel goes to the touching piece that suits it best.
-
-    A piece suits a voxel by how near its mean brightness is, in units of the noise, and by how many of the voxel's six
-    neighbours it has. Pieces may fall apart by it; voxels never leave the body. Slab by slab, so that it takes little
-    memory.
-
-    Parameters
-    ----------
-    labels : (z, y, x) int32 array
-        Pieces from 0, none across the body's edge.
-    light : (z, y, x) float32 array
-        Brightness.
-    inside : (z, y, x) bool array
-        The body.
-    """
-    n = int(labels.max()) + 1
-    noise = max(noise_level(light, inside), 0.01)
-    body = np.zeros(n, bool)
-    for begin in range(0, len(labels), _SLAB):
-        part = slice(begin, begin + _SLAB)
-        body[labels[part][inside[part]]] = True
-    for _ in range(_SNAP_ROUNDS):
-        sizes, mean = _sizes_and_means(labels, light, n)
-        pieces = _Pieces(mean.astype(np.float32), sizes <= _NEVER_EATEN_VOX, body, noise)
-        moved = np.empty_like(labels)
-        for begin in range(0, len(labels), _SLAB):
-            check()
-            end = min(begin + _SLAB, len(labels))
-            planes = labels[max(begin - 1, 0) : end + 1]
-            padded = np.pad(planes, [(begin == 0, end == len(labels)), (1, 1), (1, 1)], mode="edge")
-            moved[begin:end] = _snap_slab(padded, light[begin:end], inside[begin:end], pieces)
-        labels = moved
-    return labels
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Pieces:
-    """What is known of the pieces while their edges move."""
-
-    mean: NDArray[np.float32]
-    fixed: NDArray[np.bool_]
-    body: NDArray[np.bool_]
-    noise: float
-
-
-def _snap_slab(padded: NDArray[np.int32], light: NDArray[np.float32], inside: NDArray[np.bool_], pieces: _Pieces) -> NDArray[np.int32]:
-    """Move the edges in a slab that has one more voxel on every side."""
-    z, y, x = light.shape
-    labels = padded[1:-1, 1:-1, 1:-1].copy()
-    beside = [padded[1 + dz : z + 1 + dz, 1 + dy : y + 1 + dy, 1 + dx : x + 1 + dx] for dz, dy, dx in _FACES]
-    edge = np.zeros(light.shape, bool)
-    for other in beside:
-        edge |= other != labels
-    edge &= inside
-    value, own = light[edge], labels[edge]
-    around = [other[edge] for other in beside]
-
-    def cost(piece: NDArray[np.int32]) -> NDArray[np.float32]:
-        company = np.zeros(len(piece), np.float32)
-        for other in around:
-            company += other == piece
-        off = (value - pieces.mean[piece]) / np.float32(pieces.noise)
-        found: NDArray[np.float32] = np.float32(0.5) * off * off - np.float32(_SNAP_SMOOTHNESS) * company
-        return found
-
-    best, least = own.copy(), cost(own) - np.float32(_SNAP_INERTIA)
-    least[pieces.fixed[own]] = -np.inf
-    least[~pieces.body[own]] = np.inf
-    for other in around:
-        asked = cost(other)
-        better = (asked < least) & pieces.body[other]
-        best[better], least[better] = other[better], asked[better]
-    labels[edge] = best
-    return labels
-
-
-def _sizes_and_means(labels: NDArray[np.int32], light: NDArray[np.float32], n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Count the voxels of each piece and average its brightness, slab by slab."""
-    sizes, sums = np.zeros(n, np.int64), np.zeros(n)
-    for begin in range(0, len(labels), _SLAB):
-        flat = labels[begin : begin + _SLAB].ravel()
-        sizes += np.bincount(flat, minlength=n)
-        sums += np.bincount(flat, weights=light[begin : begin + _SLAB].ravel(), minlength=n)
-    return sizes, sums / np.maximum(sizes, 1)
-
-
-def join_crumbs(labels: NDArray[np.int32], light: NDArray[np.float32], inside: NDArray[np.bool_], smallest_vox: int) -> NDArray[np.int32]:
-    """Join small pieces to the touching piece of most like brightness, on the same side of the body's edge.
-
-    Joined are single voxels, and pieces under `smallest_vox` voxels that do not stand out: the smaller a piece, the more
-    it has to differ from every neighbour to be kept, so that noise goes and thin bright or dark strands stay.
-    """
-    n = int(labels.max()) + 1
-    sizes, mean = _sizes_and_means(labels, light, n)
-    body = np.zeros(n, bool)
-    body[labels[inside]] = True
-    edges, table = touching_pairs(labels, n)[0], np.arange(n, dtype=np.int32)
-    for _ in range(_CRUMB_ROUNDS):
-        if sizes.min() >= smallest_vox:
-            break
-        both = np.concatenate([edges, edges[:, ::-1]])
-        both = both[(sizes[both[:, 0]] < smallest_vox) & (body[both[:, 0]] == body[both[:, 1]])]
-        gap = np.abs(mean[both[:, 0]] - mean[both[:, 1]])
-        order = np.lexsort((-sizes[both[:, 1]], gap, both[:, 0]))
-        source, first = np.unique(both[order, 0], return_index=True)
-        chosen, gap = both[order[first], 1], gap[order[first]]
-        plain = (sizes[source] < 2) | (gap * np.sqrt(sizes[source]) < _STANDS_OUT)
-        graph = sparse.coo_matrix((np.ones(plain.sum()), (source[plain], chosen[plain])), shape=(len(sizes), len(sizes)))
-        count, joined = sparse.csgraph.connected_components(graph, directed=False)
-        weight = np.bincount(joined, weights=sizes, minlength=count)
-        mean = np.bincount(joined, weights=sizes * mean, minlength=count) / weight
-        sizes, body = weight.astype(np.int64), np.bincount(joined, weights=body, minlength=count) > 0
-        table, edges = joined.astype(np.int32)[table], joined.astype(np.int32)[edges]
-        edges = unique_pairs(edges[edges[:, 0] != edges[:, 1]], count)[0]
-    return table[labels]
