@@ -138,7 +138,7 @@ def _from_features(
     from napari_strata.preprocess import encoder_brightness, filter_threads
     from napari_strata.proposal.ahead import Ahead
 
-    with filter_threads(run.threads), Ahead(volume, settings) as ahead:
+    with filter_threads(run.threads), Ahead(volume, settings, beside=run.threads != 1) as ahead:
         with watch.stage("prepare"):  # torch takes seconds to load, and so does finding the body
             on_progress(0, 1, "finding the body")
             from napari_strata.encoder.bring import encoder_hash, encoder_record, open_encoder

@@ -31,14 +31,13 @@ class Ahead:
         The scan.
     settings : ProposeSettings
         Knobs.
-
-    Notes
-    -----
-    Pieces of a scan that is too large to grow beside the encoder, for memory, start when `started` asks for them.
+    beside : bool
+        Start pieces while the encoder works. Otherwise, and where the scan is too large for both at once, for memory, they
+        start when `started` asks for them.
     """
 
-    def __init__(self, volume: Volume, settings: ProposeSettings) -> None:
-        self._settings = settings
+    def __init__(self, volume: Volume, settings: ProposeSettings, *, beside: bool = True) -> None:
+        self._settings, self._beside = settings, beside
         self._stopped, self._asked = threading.Event(), threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="strata-ahead")
         self._sight: Future[Sight] = self._thread.submit(see, volume, settings)
@@ -63,7 +62,7 @@ class Ahead:
 
     def _start(self) -> Started:
         sight = self._sight.result()
-        if not fits_beside(sight.grid):
+        if not (self._beside and fits_beside(sight.grid)):
             self._asked.wait()
         return start(sight, self._settings, check=self._check)
 

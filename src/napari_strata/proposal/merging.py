@@ -63,31 +63,42 @@ def most_alike_neighbors(channels: NDArray[np.float32], inside: NDArray[np.bool_
             closer = squares < nearest[own]
             nearest[own][closer] = squares[closer]
             chosen[own][closer] = number[other][closer]
-    links = sparse.coo_matrix((np.ones(n, np.int8), (number[inside], chosen[inside])), shape=(n, n))
+    del nearest, squares, closer
+    links = sparse.csr_matrix((np.ones(n, np.int8), chosen[inside], np.arange(n + 1, dtype=np.int32)), shape=(n, n))
+    del number, chosen
     count, piece = sparse.csgraph.connected_components(links, directed=False)
+    del links
     pieces = np.full(shape, count, np.int32)
     pieces[inside] = piece
     return pieces
 
 
 def touching_pairs(labels: NDArray[np.int32], n: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Find the pairs of pieces 0 .. n - 1 that share voxel faces: (e, 2) int32, smaller id first, and faces shared (e,)."""
-    first, second = [], []
+    """Find the pairs of pieces 0 .. n - 1 that share voxel faces: (e, 2) int32, smaller id first, and faces shared (e,).
+
+    Counted axis by axis, for memory: a large scan has tens of millions of faces.
+    """
+    counts = sparse.csr_matrix((n, n), dtype=np.int32)
     for axis in range(3):
         rolled = np.moveaxis(labels, axis, 0)
         differ = rolled[1:] != rolled[:-1]
-        first.append(rolled[1:][differ])
-        second.append(rolled[:-1][differ])
-    return unique_pairs(np.stack([np.concatenate(first), np.concatenate(second)], axis=1), n)
+        counts = counts + _count_pairs(rolled[1:][differ], rolled[:-1][differ], n)
+    found = counts.tocoo()
+    return np.stack([found.row, found.col], axis=1).astype(np.int32), found.data.astype(np.int32)
 
 
 def unique_pairs(pairs: NDArray[np.int32], n: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Give each unordered pair once, sorted, (e, 2) int32, and how often it was there, (e,) int32."""
-    low, high = np.minimum(pairs[:, 0], pairs[:, 1]), np.maximum(pairs[:, 0], pairs[:, 1])
-    counts = sparse.coo_matrix((np.ones(len(pairs), np.int32), (low, high)), shape=(n, n)).tocsr()
-    counts.sum_duplicates()
-    found = counts.tocoo()
+    found = _count_pairs(pairs[:, 0], pairs[:, 1], n).tocoo()
     return np.stack([found.row, found.col], axis=1).astype(np.int32), found.data.astype(np.int32)
+
+
+def _count_pairs(first: NDArray[np.int32], second: NDArray[np.int32], n: int) -> sparse.csr_matrix:
+    """Count unordered pairs: an (n, n) matrix, the smaller id its row."""
+    ends = (np.minimum(first, second), np.maximum(first, second))
+    counts = sparse.coo_matrix((np.ones(len(first), np.int32), ends), shape=(n, n)).tocsr()
+    counts.sum_duplicates()
+    return counts
 
 
 @dataclass(frozen=True, slots=True, eq=False)

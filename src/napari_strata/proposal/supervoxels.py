@@ -28,7 +28,7 @@ _SMOOTHING = 0.4
 """Voxels looked at are smoothed by this much of the finest axis' voxel before they grow together."""
 _SMALL_BODY_PIECES, _FEWEST_VOX_IN_SMALL = 1500, 8
 """A body of few voxels gets up to this many pieces, of at least this many voxels on average."""
-_SPROUTS = 4
+_SPROUTS = 16
 """Brightness alone merges down to this many times the pieces wanted; feature components have a say in the rest."""
 _PLACE_WEIGHT = 0.004
 """Brightness that one mm is worth: keeps pieces compact where nothing else parts them."""

@@ -1,0 +1,56 @@
+"""Pieces that start in a thread beside the encoder."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import napari_strata as strata
+from napari_strata.errors import Cancelled, GeometryError
+from napari_strata.proposal import ahead as module
+from napari_strata.proposal.ahead import Ahead
+from napari_strata.volume import no_progress
+from phantoms import phantom_volume
+
+SETTINGS = strata.ProposeSettings(supervoxels=300)
+
+
+def threads_ahead():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("strata-ahead")]
+
+
+def test_beside_the_encoder_or_after_it_the_pieces_are_the_same():
+    volume = phantom_volume((24, 32, 32))
+    with Ahead(volume, SETTINGS) as beside, Ahead(volume, SETTINGS, beside=False) as after:
+        one, other = beside.started(no_progress), after.started(no_progress)
+    assert np.array_equal(one.sprouts.sprout, other.sprouts.sprout)
+    assert np.array_equal(one.sprouts.graph.vectors, other.sprouts.graph.vectors)
+    assert not threads_ahead()
+
+
+def test_stopping_stops_the_thread_too(monkeypatch):
+    begun, asked = threading.Event(), []
+
+    def grow_for_ever(sight, settings, *, check):
+        begun.set()
+        while True:
+            check()
+
+    monkeypatch.setattr(module, "start", grow_for_ever)
+
+    def stop_once_it_grows(done, total, stage):
+        asked.append(stage)
+        if begun.is_set():
+            raise Cancelled("enough")
+
+    with Ahead(phantom_volume(), SETTINGS) as ahead, pytest.raises(Cancelled):
+        ahead.started(stop_once_it_grows)
+    assert not threads_ahead()
+    assert set(asked) == {"supervoxels"}
+
+
+def test_what_goes_wrong_in_the_thread_is_told():
+    in_metres = phantom_volume(spacing_zyx_mm=(0.001, 0.001, 0.001))
+    with Ahead(in_metres, SETTINGS) as ahead, pytest.raises(GeometryError, match="voxel size"):
+        ahead.sight(no_progress)
+    assert not threads_ahead()
