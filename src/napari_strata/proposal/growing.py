@@ -24,6 +24,8 @@ _COMPONENT_WEIGHT = 0.03
 _AIR_BLOCK_MM = 40.0
 _MOST_GROWN_VOXELS = 17_000_000
 """Boxes above this grow their pieces on a coarser copy; edges are snapped to the scan's own voxels all the same."""
+_MOST_BESIDE_VOXELS = 12_000_000
+"""Boxes up to this start their pieces while the encoder works; of larger ones both together take too much memory."""
 _MOST_DESCRIBED_VOXELS = 24_000_000
 """Scans above this are described from every second or third voxel."""
 
@@ -95,7 +97,7 @@ def see(volume: Volume, settings: ProposeSettings) -> Sight:
 
 def fits_beside(grid: WorkingGrid) -> bool:
     """Say whether a box is small enough for its pieces to start while the encoder works: both take memory."""
-    return int(np.prod(grid.box_shape)) <= _MOST_GROWN_VOXELS
+    return int(np.prod(grid.box_shape)) <= _MOST_BESIDE_VOXELS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
