@@ -83,10 +83,14 @@ class Brush:
         if colors != self._colors:
             self._colors = colors
             self.layer.colormap = region_colormap(Region(number, "", color) for number, color in colors.items())
-        self.layer.selected_label = slot
-        self.layer.brush_size = size
+        # each of these makes napari redraw controls and cursor, also where nothing changes
+        if self.layer.selected_label != slot:
+            self.layer.selected_label = slot
+        if self.layer.brush_size != size:
+            self.layer.brush_size = size
         self.layer.mode = "paint"
-        self._viewer.layers.selection.active = self.layer
+        if self._viewer.layers.selection.active is not self.layer:
+            self._viewer.layers.selection.active = self.layer
 
     def put_down(self) -> None:
         """Stop painting."""
@@ -110,7 +114,7 @@ class Brush:
     def erase(self, strokes: Strokes) -> None:
         """Take strokes off the layer."""
         self.layer.data[tuple(strokes.voxels.T)] = 0
-        self.layer.refresh(extent=False)
+        self.layer.refresh(extent=False, thumbnail=False)
 
     def clear(self) -> None:
         """Take every stroke off the layer."""

@@ -215,6 +215,7 @@ class StrataPanel(PanelLayout):
 
     def refresh(self) -> None:
         """Bring every section up to date with the case in hand."""
+        self._refresh_timer.stop()
         case = self.case
         self.pointer.follow(self._image, self._volume, case)
         is_shown = case is not None and case.is_shown

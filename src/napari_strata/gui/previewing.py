@@ -12,7 +12,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_strata.errors import EditError
 from napari_strata.gui.edit_queue import EditQueue
 from napari_strata.gui.layers import matching_grid_kwargs, region_colormap
-from napari_strata.gui.painter import Box, slabs
+from napari_strata.gui.painter import Box, slabs, union
 from napari_strata.refine.owner import Scope
 from napari_strata.refine.preview import Preview, preview_strokes
 from napari_strata.refine.refinement import Refinement
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 PREVIEW_NAME = "Strata preview"
 _BACKGROUND, _FIRST, _OTHERS = 1, 2, 255
 """What voxels hold that would become background, the first region, and any past the 253rd; 0 where nothing would change."""
+
+_AT_ONCE = 200_000
+"""Voxels that are painted in no time; of more, the plane on screen comes first."""
 
 PreviewStrokes = Sequence[tuple[NDArray[np.int64], int | None]]
 
@@ -54,9 +57,10 @@ class StrokePreview(QObject):
         self._work = work
         self.layer: napari.layers.Labels | None = None
         self._preview: Preview | None = None
-        self._painted: Box | None = None
+        self._written: Box | None = None
         self._dirty: list[Box] = []
         self._numbers = np.zeros(1, np.uint8)
+        self._rows: list[Region] = []
         self._serial = 0
         self._screen_changed = False
         self._timer = QTimer(self)
@@ -99,14 +103,9 @@ class StrokePreview(QObject):
     def drop(self) -> None:
         """Take the preview off the canvas."""
         self._serial += 1
-        self._timer.stop()
-        self._dirty = []
         was_shown, self._preview = self._preview is not None, None
-        if self.layer is not None and self.layer in self._viewer.layers and self._painted is not None:
-            self.layer.data[self._painted] = 0
-            self.layer.refresh(extent=False, thumbnail=False)
-        self._painted = None
         if was_shown:
+            self._paint_in(None)
             self.shown_changed.emit(False)
 
     def finish(self) -> None:
@@ -117,27 +116,43 @@ class StrokePreview(QObject):
     def close(self) -> None:
         """Take the layer away."""
         self._serial += 1
-        self._timer.stop()
-        self._dirty = []
+        self._forget()
         if self.layer is not None and self.layer in self._viewer.layers:
             self._viewer.layers.remove(self.layer)
         self.layer = None
 
+    def make_layer(self, *, over: napari.layers.Layer) -> None:
+        """Add the layer, empty, where it is not there yet."""
+        if over in self._viewer.layers and (self.layer is None or self.layer not in self._viewer.layers):
+            self._forget()
+            self._rows = []
+            self.layer = self._add_layer(over)
+
     def _take(self, preview: Preview, over: napari.layers.Layer) -> None:
-        if self.layer is not None and self._painted is not None and self.layer in self._viewer.layers:
-            self.layer.data[self._painted] = 0
-        was_shown, self._preview, self._painted = self._preview is not None, preview, preview.box
         if over not in self._viewer.layers:
             return
-        if self.layer is None or self.layer not in self._viewer.layers:
-            self.layer = self._add_layer(over)
+        was_shown, self._preview = self._preview is not None, preview
+        self.make_layer(over=over)
         self._give_numbers(preview)
-        if preview.box is not None:
-            self._dirty = [*self._screen_first(preview.box), *((slab, *preview.box[1:]) for slab in slabs(preview.box))]
-            self._screen_changed = True
-            self._timer.start()
+        self._paint_in(preview.box)
         if not was_shown:
             self.shown_changed.emit(True)
+
+    def _forget(self) -> None:
+        self._timer.stop()
+        self._dirty, self._written = [], None
+
+    def _paint_in(self, box: Box | None) -> None:
+        """Paint the preview in a box, and take an earlier one away: what is on screen now, the rest in the event loop."""
+        if self._written is not None:
+            box = self._written if box is None else union(self._written, box)
+        self._written = box
+        if box is not None:
+            is_small = np.prod([part.stop - part.start for part in box]) <= _AT_ONCE
+            self._dirty = [box] if is_small else [*self._screen_first(box), *((slab, *box[1:]) for slab in slabs(box))]
+            self._screen_changed = True
+            self._timer.start()
+            self._paint_next()
 
     def _give_numbers(self, preview: Preview) -> None:
         """Hand out numbers to the regions that voxels would go to, the stroked ones first, and colour the layer so."""
@@ -150,7 +165,8 @@ class StrokePreview(QObject):
         for number, region in enumerate(ids[: _OTHERS - _FIRST], start=_FIRST):
             self._numbers[region + 1] = number
             rows.append(Region(number, "", known.get(region, region_color(region))))
-        if self.layer is not None:
+        if self.layer is not None and rows != self._rows:
+            self._rows = rows
             self.layer.colormap = region_colormap(rows)
 
     def _add_layer(self, over: napari.layers.Layer) -> napari.layers.Labels:
@@ -178,14 +194,17 @@ class StrokePreview(QObject):
 
     def _paint_next(self) -> None:
         layer, preview = self.layer, self._preview
-        if layer is None or preview is None or layer not in self._viewer.layers:
-            self._dirty = []
-        if self._dirty and layer is not None and preview is not None:
+        if layer is None or layer not in self._viewer.layers:
+            self._forget()
+        if self._dirty and layer is not None:
             first = self._dirty.pop(0)
-            changes = preview.changes_in(first)
-            layer.data[first] = self._numbers[np.minimum(changes, len(self._numbers) - 1)]
+            if preview is None:
+                layer.data[first] = 0
+            else:
+                layer.data[first] = self._numbers[np.minimum(preview.changes_in(first), len(self._numbers) - 1)]
             if self._screen_changed or not self._dirty:
                 layer.refresh(extent=False, thumbnail=False)
             self._screen_changed = False
         if not self._dirty:
             self._timer.stop()
+            self._written = None if preview is None else preview.box
