@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QCoreApplication, QEventLoop, QThreadPool, QTimer
+from qtpy.QtCore import QEventLoop, QThreadPool, QTimer
 
 from napari_strata.gui.case import ScanCase
 from napari_strata.gui.layers import is_scan
@@ -278,11 +278,10 @@ class Session:
 
 def pump(seconds: float) -> None:
     """Let Qt work for a while."""
-    until = time.perf_counter() + seconds
-    while True:
-        QCoreApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 2)
-        if time.perf_counter() >= until:
-            return
+    # a loop of Qt's own sleeps until something happens, as a window does; asking again and again would take Python's lock from the edits
+    loop = QEventLoop()
+    QTimer.singleShot(max(1, round(1000 * seconds)), loop.quit)
+    loop.exec()
 
 
 def run_session(session: Session, scan: Path) -> bool:

@@ -35,7 +35,8 @@ EXPLAINS = "explains"
 _MOST_CYCLIC = 2**16
 """Colours that napari's cyclic map of labels may have."""
 _LEAST_COLORS = 2**12
-"""Ids that have a colour from the start."""
+USUAL_IDS = _LEAST_COLORS - 1
+"""Ids up to here have a colour from the start."""
 AXIS_LABELS = ("z", "y", "x")
 UNITS = ("mm", "mm", "mm")
 _TO_DISPLAY = -np.eye(3)[::-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,20 +11,22 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_strata.errors import EditError
 from napari_strata.gui.edit_queue import EditQueue
-from napari_strata.gui.layers import matching_grid_kwargs, region_colormap
+from napari_strata.gui.layers import USUAL_IDS, matching_grid_kwargs, region_colormap
 from napari_strata.gui.painter import Box, slabs, union
 from napari_strata.refine.owner import Scope
 from napari_strata.refine.preview import Preview, preview_strokes
 from napari_strata.refine.refinement import Refinement
-from napari_strata.volume import BACKGROUND, Region, region_color
+from napari_strata.volume import Region, region_color
 
 if TYPE_CHECKING:
     import napari.layers
     import napari.viewer
 
 PREVIEW_NAME = "Strata preview"
-_BACKGROUND, _FIRST, _OTHERS = 1, 2, 255
-"""What voxels hold that would become background, the first region, and any past the 253rd; 0 where nothing would change."""
+_BACKGROUND, _OTHERS = USUAL_IDS + 1, USUAL_IDS + 2
+"""What voxels hold that would become background, and a region of an unusually large id; others hold their region's id, or 0."""
+_NUMBERS = np.array([0, _BACKGROUND, *range(1, USUAL_IDS + 1), _OTHERS], np.uint16)
+"""By what `Preview.changes_in` gives: the region's id plus 1, the last entry standing for all larger ones."""
 
 _AT_ONCE = 200_000
 """Voxels that are painted in no time; of more, the plane on screen comes first."""
@@ -59,7 +61,6 @@ class StrokePreview(QObject):
         self._preview: Preview | None = None
         self._written: Box | None = None
         self._dirty: list[Box] = []
-        self._numbers = np.zeros(1, np.uint8)
         self._rows: list[Region] = []
         self._serial = 0
         self._screen_changed = False
@@ -133,7 +134,7 @@ class StrokePreview(QObject):
             return
         was_shown, self._preview = self._preview is not None, preview
         self.make_layer(over=over)
-        self._give_numbers(preview)
+        self._give_colors()
         self._paint_in(preview.box)
         if not was_shown:
             self.shown_changed.emit(True)
@@ -154,26 +155,19 @@ class StrokePreview(QObject):
             self._timer.start()
             self._paint_next()
 
-    def _give_numbers(self, preview: Preview) -> None:
-        """Hand out numbers to the regions that voxels would go to, the stroked ones first, and colour the layer so."""
-        known = {row.id: row.color for row in self._work.regions}
-        ids = list(dict.fromkeys([*(region for region in preview.regions if region != BACKGROUND), *known]))
-        # changes_in gives the region's id plus 1; the last entry stands for ids that nobody knows
-        self._numbers = np.full(max(ids, default=0) + 3, _OTHERS, np.uint8)
-        self._numbers[[0, BACKGROUND + 1]] = 0, _BACKGROUND
-        rows = [Region(_BACKGROUND, "", (255, 255, 255)), Region(_OTHERS, "", (128, 128, 128))]
-        for number, region in enumerate(ids[: _OTHERS - _FIRST], start=_FIRST):
-            self._numbers[region + 1] = number
-            rows.append(Region(number, "", known.get(region, region_color(region))))
-        if self.layer is not None and rows != self._rows:
-            self._rows = rows
-            self.layer.colormap = region_colormap(rows)
+    def _give_colors(self) -> None:
+        """Colour the layer as the regions are: anew only where somebody chose a colour, for napari takes its time over that."""
+        chosen = [row for row in self._work.regions if row.color != region_color(row.id) and row.id <= USUAL_IDS]
+        if self.layer is not None and [(row.id, row.color) for row in chosen] != [(row.id, row.color) for row in self._rows]:
+            self._rows = chosen
+            self.layer.colormap = _colormap(chosen)
 
     def _add_layer(self, over: napari.layers.Layer) -> napari.layers.Labels:
         active = self._viewer.layers.selection.active
         geometry = self._work.volume.geometry
         placed = matching_grid_kwargs(over, geometry)
-        layer = self._viewer.add_labels(np.zeros(geometry.shape_zyx, np.uint8), name=PREVIEW_NAME, opacity=0.75, **placed)
+        empty = np.zeros(geometry.shape_zyx, np.uint16)
+        layer = self._viewer.add_labels(empty, name=PREVIEW_NAME, opacity=0.75, colormap=_colormap(()), **placed)
         if active is not None:
             # a stroke is drawn over the preview
             self._viewer.layers.move(self._viewer.layers.index(layer), self._viewer.layers.index(active))
@@ -201,10 +195,15 @@ class StrokePreview(QObject):
             if preview is None:
                 layer.data[first] = 0
             else:
-                layer.data[first] = self._numbers[np.minimum(preview.changes_in(first), len(self._numbers) - 1)]
+                layer.data[first] = _NUMBERS[np.minimum(preview.changes_in(first), len(_NUMBERS) - 1)]
             if self._screen_changed or not self._dirty:
                 layer.refresh(extent=False, thumbnail=False)
             self._screen_changed = False
         if not self._dirty:
             self._timer.stop()
             self._written = None if preview is None else preview.box
+
+
+def _colormap(chosen: Sequence[Region]) -> Any:
+    fixed = Region(_BACKGROUND, "", (255, 255, 255)), Region(_OTHERS, "", (128, 128, 128))
+    return region_colormap((*fixed, *chosen), capacity=_OTHERS)
