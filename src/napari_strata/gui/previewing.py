@@ -51,6 +51,8 @@ class StrokePreview(QObject):
 
     shown_changed = Signal(bool)
     """Whether a preview waits for a person's yes."""
+    painted = Signal()
+    """Emitted after the plane on screen was written."""
 
     def __init__(self, viewer: napari.viewer.Viewer, queue: EditQueue, work: Refinement, parent: QObject) -> None:
         super().__init__(parent)
@@ -198,6 +200,7 @@ class StrokePreview(QObject):
                 layer.data[first] = _NUMBERS[np.minimum(preview.changes_in(first), len(_NUMBERS) - 1)]
             if self._screen_changed or not self._dirty:
                 layer.refresh(extent=False, thumbnail=False)
+                self.painted.emit()
             self._screen_changed = False
         if not self._dirty:
             self._timer.stop()
