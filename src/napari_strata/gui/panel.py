@@ -319,7 +319,7 @@ class StrataPanel(PanelLayout):
         self.choose_scan(case.image)
 
     def _on_preview(self, case: ScanCase, is_shown: bool) -> None:
-        self.looker.forget()
+        self.looker.leave()
         self.edits.show_preview(is_shown)
         case.accept_keys(is_shown, {"Space": partial(self.edit, "update"), "Escape": partial(self.edit, "clear")})
 

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from napari_strata.wanted import check_wanted
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PieceGraph:
@@ -113,6 +115,7 @@ def merge_to(graph: PieceGraph, target: int) -> NDArray[np.int32]:
         raise ValueError("Pieces cannot be compared: what they look like is not a number somewhere.")
     piece = np.arange(len(sizes), dtype=np.int32)
     while len(sizes) > target and len(edges):
+        check_wanted()
         pairs = _cheapest_pairs(sizes, vectors, edges, most=len(sizes) - target)
         n = len(sizes)
         links = sparse.coo_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))

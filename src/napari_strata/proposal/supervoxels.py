@@ -19,6 +19,7 @@ from skimage.measure import label as label_parts
 from threadpoolctl import threadpool_limits
 
 from napari_strata.proposal.merging import PieceGraph, merge_to, most_alike_neighbors, touching_pairs, unique_pairs
+from napari_strata.wanted import check_wanted
 
 _JOBLIB_CORES = "LOKY_MAX_CPU_COUNT"
 _STANDS_OUT = 0.1
@@ -115,8 +116,11 @@ def settle_edges(
     (z, y, x) int32 array
         As `make_supervoxels` gives them.
     """
-    cut = pieces * np.int32(2) + inside
-    return join_crumbs(_connected(snap_edges(cut, light, inside)), light, inside, crumb_vox)
+    snapped = snap_edges(pieces * np.int32(2) + inside, light, inside)
+    check_wanted()
+    parts = _connected(snapped)
+    check_wanted()
+    return join_crumbs(parts, light, inside, crumb_vox)
 
 
 def grow_pieces(
@@ -129,7 +133,9 @@ def grow_pieces(
     looks : (channel, z, y, x) float32 array
         What voxels are compared by, on the scale of brightness.
     """
+    check_wanted()
     start = most_alike_neighbors(looks, inside)
+    check_wanted()
     n = int(start.max()) + 1
     flat = start.ravel()
     sizes = np.maximum(np.bincount(flat, minlength=n), 1)
@@ -139,6 +145,7 @@ def grow_pieces(
         sums = np.bincount(flat, weights=np.broadcast_to(place, start.shape).ravel(), minlength=n)
         columns.append(_PLACE_WEIGHT * spacing * sums / sizes)
     outside = n - 1 if not inside.all() else n
+    check_wanted()
     edges = touching_pairs(start, n)[0]
     edges = edges[(edges != outside).all(axis=1)]
     graph = PieceGraph(sizes.astype(np.float32), np.stack(columns, axis=1).astype(np.float32), edges)
@@ -217,12 +224,14 @@ def find_contacts(labels: NDArray[np.int32], light: NDArray[np.float32], n: int)
     """Find the pairs of touching supervoxels, ids 0 .. n - 1 in `labels` (z, y, x)."""
     pairs, steps = [], []
     for axis in range(3):
+        check_wanted()
         rolled, bright = np.moveaxis(labels, axis, 0), np.moveaxis(light, axis, 0)
         touch = rolled[1:] != rolled[:-1]
         ends = np.stack([rolled[1:][touch], rolled[:-1][touch]], axis=1)
         ends.sort(axis=1)
         pairs.append(ends)
         steps.append(np.abs(bright[1:][touch] - bright[:-1][touch]))
+    check_wanted()
     low, high = np.concatenate(pairs).T
     faces = sparse.coo_matrix((np.ones(len(low), np.int32), (low, high)), shape=(n, n)).tocsr()
     step = sparse.coo_matrix((np.concatenate(steps).astype(np.float64), (low, high)), shape=(n, n)).tocsr()
@@ -260,6 +269,7 @@ def snap_edges(labels: NDArray[np.int32], light: NDArray[np.float32], inside: ND
         pieces = _Pieces(mean.astype(np.float32), sizes <= _NEVER_EATEN_VOX, body, noise)
         moved = np.empty_like(labels)
         for begin in range(0, len(labels), _SLAB):
+            check_wanted()
             end = min(begin + _SLAB, len(labels))
             planes = labels[max(begin - 1, 0) : end + 1]
             padded = np.pad(planes, [(begin == 0, end == len(labels)), (1, 1), (1, 1)], mode="edge")
@@ -331,6 +341,7 @@ def join_crumbs(labels: NDArray[np.int32], light: NDArray[np.float32], inside: N
     body[labels[inside]] = True
     edges, table = touching_pairs(labels, n)[0], np.arange(n, dtype=np.int32)
     for _ in range(_CRUMB_ROUNDS):
+        check_wanted()
         if sizes.min() >= smallest_vox:
             break
         both = np.concatenate([edges, edges[:, ::-1]])
