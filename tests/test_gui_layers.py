@@ -130,7 +130,7 @@ def test_the_slider_finds_colours_ready_beyond_the_table():
     assert [number for number in range(9) if colors[number, 3] == 0] == [0, 5]
 
 
-def test_labels_beyond_napari_s_cycle_are_coloured_too():
+def test_labels_beyond_napari_s_longest_cycle_are_coloured_too():
     colors = region_colormap((Region(2, "liver", (10, 20, 30)), Region(900_000, "far", (40, 50, 60))))
     np.testing.assert_allclose(colors.map(np.array([900_000], np.uint32))[0], [40 / 255, 50 / 255, 60 / 255, 1], atol=1e-6)
 

@@ -24,10 +24,12 @@ def waited_s(thread: int | None = None) -> float:
     return int(told.split()[1]) / 1e9
 
 
-def edit_thread() -> int | None:
-    """Give the native id of the thread that carries out edits, the one made last where there are several."""
+def edits_s() -> float:
+    """Give the processor time of the thread that carries out edits, the one made last where there are several, in s."""
     named = [thread for thread in threading.enumerate() if thread.name.startswith("strata-edits")]
-    return named[-1].native_id if named else None
+    if not named or named[-1].ident is None:
+        return 0.0
+    return time.clock_gettime(time.pthread_getcpuclockid(named[-1].ident))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +44,19 @@ class Moment:
         Processor time of the window's thread.
     process : float
         Processor time of the process, its threads that draw in software included.
-    waited, edits_waited : float
-        How long the window's thread, and the one that edits, waited for a processor.
+    edits : float
+        Processor time of the thread that edits.
     """
 
     wall: float
     own: float
     process: float
-    waited: float
-    edits_waited: float
+    edits: float
 
     @classmethod
     def now(cls) -> Moment:
         """Read the clocks, in the window's thread."""
-        edits = edit_thread()
-        edits_waited = 0.0 if edits is None else waited_s(edits)
-        return cls(time.perf_counter(), time.thread_time(), time.process_time(), waited_s(), edits_waited)
+        return cls(time.perf_counter(), time.thread_time(), time.process_time(), edits_s())
 
     def since(self, earlier: Moment) -> Moment:
         """Give what passed between two moments."""
@@ -65,8 +64,7 @@ class Moment:
             self.wall - earlier.wall,
             self.own - earlier.own,
             self.process - earlier.process,
-            self.waited - earlier.waited,
-            self.edits_waited - earlier.edits_waited,
+            self.edits - earlier.edits,
         )
 
 

@@ -22,7 +22,7 @@ from napari_strata.volume import Geometry, Modality, Region, Segmentation, Volum
 
 if TYPE_CHECKING:
     import napari.layers
-    from napari.utils.colormaps import CyclicLabelColormap, DirectLabelColormap
+    from napari.utils.colormaps import CyclicLabelColormap
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 """(data, keyword arguments of the layer, "image" or "labels")."""
@@ -154,13 +154,11 @@ def matching_grid_kwargs(layer: napari.layers.Layer, geometry: Geometry, facts: 
     return {**grid_kwargs(geometry, facts), **placed}
 
 
-def region_colormap(
-    regions: Iterable[Region], *, capacity: int = 0, hidden: Collection[int] = ()
-) -> CyclicLabelColormap | DirectLabelColormap:
+def region_colormap(regions: Iterable[Region], *, capacity: int = 0, hidden: Collection[int] = ()) -> CyclicLabelColormap:
     """Give a napari colormap with the table's colours; background is clear.
 
-    It is a cycle that is long enough for no id to come round again: napari makes the colours of 16-bit labels from a cycle
-    in no time, from a dictionary in a tenth of a second.
+    It is a cycle, long enough for no id to come round again below 65,536: napari makes the colours of 16-bit labels from a
+    cycle in no time, from a dictionary in a tenth of a second.
 
     Parameters
     ----------
@@ -171,17 +169,15 @@ def region_colormap(
     hidden : collection of int
         Ids that are not drawn.
     """
-    from napari.utils.colormaps import CyclicLabelColormap, DirectLabelColormap
+    from napari.utils.colormaps import CyclicLabelColormap
 
     colors = {region.id: region.color for region in regions}
-    top = max([capacity, 1, *colors])
-    if top < _MOST_CYCLIC:
-        rgba = np.array(_default_colors(top))
-        rgba[list(colors), :3] = np.array(list(colors.values()), np.float32).reshape(-1, 3) / np.float32(255)
-        rgba[[0, *(number for number in hidden if number <= top)]] = 0
-        return CyclicLabelColormap(colors=rgba)
-    shown = {number: np.array([*color, 255], np.float32) / np.float32(255) for number, color in colors.items() if number not in hidden}
-    return DirectLabelColormap(color_dict={None: np.zeros(4, np.float32), **shown, 0: np.zeros(4, np.float32)})
+    top = min(max([capacity, 1, *colors]), _MOST_CYCLIC - 1)
+    rgba = np.array(_default_colors(top))
+    for number, color in colors.items():
+        rgba[(number - 1) % top + 1, :3] = np.array(color, np.float32) / np.float32(255)
+    rgba[[0, *((number - 1) % top + 1 for number in hidden)]] = 0
+    return CyclicLabelColormap(colors=rgba)
 
 
 @lru_cache(maxsize=8)

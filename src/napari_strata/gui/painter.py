@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import napari.viewer
 
 Box = tuple[slice, slice, slice]
+View = tuple[int, int, tuple[float, ...]]
 
 SLAB_VOXELS = 1_500_000
 """Voxels written per turn of the event loop when much changed: about ten milliseconds."""
@@ -85,6 +86,7 @@ class LabelsPainter(QObject):
         self._timer.setInterval(0)
         self._timer.timeout.connect(self._paint_next)
         self._painted_at = 0.0
+        self._view_written: View | None = None
         self._names_timer = QTimer(self)
         self._names_timer.setSingleShot(True)
         self._names_timer.setInterval(_NAMES_MS)
@@ -190,6 +192,7 @@ class LabelsPainter(QObject):
         if self._dirty is not None and self._screen_changed and self._viewer.dims.ndisplay == 2:
             for plane in self._on_screen(self._dirty):
                 self._write(plane)
+            self._view_written = view_of(self._viewer)
             self._refresh()
         elif self._dirty is not None:
             self._paint_slab()
@@ -204,8 +207,7 @@ class LabelsPainter(QObject):
         self._write((slab, dirty[1], dirty[2]))
         rest = slice(slab.stop, dirty[0].stop)
         self._dirty = (rest, dirty[1], dirty[2]) if rest.start < rest.stop else None
-        if self._dirty is None:
-            # 3D shows all of it, and somebody may have scrolled on meanwhile
+        if self._dirty is None and shows_else(self._viewer, self._view_written):
             self._refresh()
 
     def _follow_table(self) -> None:
@@ -232,6 +234,17 @@ class LabelsPainter(QObject):
 
     def _write(self, box: Box) -> None:
         self.layer.data[box] = self.work.labels_in(box)
+
+
+def view_of(viewer: napari.viewer.Viewer) -> View:
+    """Give what tells which plane a viewer shows."""
+    dims = viewer.dims
+    return dims.ndisplay, dims.order[0], tuple(dims.point)
+
+
+def shows_else(viewer: napari.viewer.Viewer, written: View | None) -> bool:
+    """Say whether a viewer shows more than the plane that was on screen then: 3D shows all, and somebody may have scrolled on."""
+    return viewer.dims.ndisplay == 3 or view_of(viewer) != written
 
 
 def slabs(box: Box) -> Iterator[slice]:

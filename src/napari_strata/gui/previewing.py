@@ -12,7 +12,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_strata.errors import EditError
 from napari_strata.gui.edit_queue import EditQueue
 from napari_strata.gui.layers import USUAL_IDS, matching_grid_kwargs, region_colormap
-from napari_strata.gui.painter import Box, slabs, union
+from napari_strata.gui.painter import Box, View, shows_else, slabs, union, view_of
 from napari_strata.refine.owner import Scope
 from napari_strata.refine.preview import Preview, preview_strokes
 from napari_strata.refine.refinement import Refinement
@@ -64,6 +64,7 @@ class StrokePreview(QObject):
         self._written: Box | None = None
         self._dirty: list[Box] = []
         self._rows: list[Region] = []
+        self._view_written: View | None = None
         self._serial = 0
         self._screen_changed = False
         self._timer = QTimer(self)
@@ -198,7 +199,8 @@ class StrokePreview(QObject):
                 layer.data[first] = 0
             else:
                 layer.data[first] = _NUMBERS[np.minimum(preview.changes_in(first), len(_NUMBERS) - 1)]
-            if self._screen_changed or not self._dirty:
+            if self._screen_changed or (not self._dirty and shows_else(self._viewer, self._view_written)):
+                self._view_written = view_of(self._viewer)
                 layer.refresh(extent=False, thumbnail=False)
                 self.painted.emit()
             self._screen_changed = False

@@ -72,9 +72,11 @@ class Pieces:
     @cached_property
     def first_voxels(self) -> NDArray[np.int64]:
         """Flat index of the first voxel of each supervoxel, (n_supervoxels,): a point that lies in it for certain."""
-        flat = self.proposal.supervoxels.ravel()
-        first = np.empty(self.proposal.n_supervoxels, np.int64)
-        first[flat[::-1]] = np.arange(flat.size - 1, -1, -1)
+        supervoxels = self.proposal.supervoxels
+        first, within = np.empty(self.proposal.n_supervoxels, np.int64), np.arange(supervoxels[0].size)[::-1]
+        # from the last to the first, plane by plane, see `bounding_boxes`
+        for z in range(len(supervoxels) - 1, -1, -1):
+            first[supervoxels[z].ravel()[::-1]] = within + z * len(within)
         return first
 
     @cached_property
