@@ -15,7 +15,7 @@ from napari_strata.gui.layers import (
     segmentation_from_parts,
     volume_from_layer,
 )
-from napari_strata.volume import Geometry, Region, Segmentation, Volume
+from napari_strata.volume import Geometry, Region, Segmentation, Volume, region_color
 from phantoms import phantom_volume
 
 OBLIQUE = np.array([[0.3, 0.1, -1.9, 40], [0.2, -1.4, -0.1, 20], [-2.9, 0.2, 0.3, -7], [0, 0, 0, 1.0]])
@@ -123,10 +123,16 @@ def test_what_is_no_3d_grey_image_is_refused_in_words(layer):
 
 
 def test_the_slider_finds_colours_ready_beyond_the_table():
-    colors = region_colormap((Region(2, "liver", (10, 20, 30)),), capacity=8).color_dict
-    assert set(colors) == {None, *range(9)}
+    ready = region_colormap((Region(2, "liver", (10, 20, 30)),), capacity=8, hidden={5})
+    colors = ready.map(np.arange(9, dtype=np.uint16))
     np.testing.assert_allclose(colors[2], [10 / 255, 20 / 255, 30 / 255, 1], atol=1e-6)
-    assert colors[0][3] == 0
+    np.testing.assert_allclose(colors[7, :3], np.array(region_color(7)) / 255, atol=1e-6)
+    assert [number for number in range(9) if colors[number, 3] == 0] == [0, 5]
+
+
+def test_labels_beyond_napari_s_longest_cycle_are_coloured_too():
+    colors = region_colormap((Region(2, "liver", (10, 20, 30)), Region(900_000, "far", (40, 50, 60))))
+    np.testing.assert_allclose(colors.map(np.array([900_000], np.uint32))[0], [40 / 255, 50 / 255, 60 / 255, 1], atol=1e-6)
 
 
 def test_a_scan_opens_with_a_window_that_shows_it():

@@ -10,6 +10,7 @@ from napari_strata.errors import Cancelled, GeometryError
 from napari_strata.proposal import ahead as module
 from napari_strata.proposal.ahead import Ahead
 from napari_strata.volume import no_progress
+from napari_strata.wanted import check_wanted
 from phantoms import phantom_volume
 
 SETTINGS = strata.ProposeSettings(supervoxels=300)
@@ -31,10 +32,10 @@ def test_beside_the_encoder_or_after_it_the_pieces_are_the_same():
 def test_stopping_stops_the_thread_too(monkeypatch):
     begun, asked = threading.Event(), []
 
-    def grow_for_ever(sight, settings, *, check):
+    def grow_for_ever(sight, settings):
         begun.set()
         while True:
-            check()
+            check_wanted()
 
     monkeypatch.setattr(module, "start", grow_for_ever)
 

@@ -18,6 +18,7 @@ import numpy as np
 from napari_strata.errors import GeometryError, SettingsError
 from napari_strata.settings import Device, ProposeSettings, RunSettings
 from napari_strata.volume import Progress, Volume, no_progress
+from napari_strata.wanted import watched
 
 if TYPE_CHECKING:
     from napari_strata.proposal.proposal import Proposal
@@ -90,11 +91,12 @@ def propose(
     chosen = settings or ProposeSettings()
     watch = Stopwatch()
     check_weights(chosen, weights)
-    if chosen.method == "gmm-mrf":
-        proposal = _from_classes(volume, chosen, watch, seed=seed, threads=threads, on_progress=on_progress)
-    else:
-        run = RunSettings(device=device, threads=threads, seed=seed)
-        proposal = _from_features(volume, chosen, run, watch, weights=weights, on_progress=on_progress)
+    with watched(on_progress) as report:
+        if chosen.method == "gmm-mrf":
+            proposal = _from_classes(volume, chosen, watch, seed=seed, threads=threads, on_progress=report)
+        else:
+            run = RunSettings(device=device, threads=threads, seed=seed)
+            proposal = _from_features(volume, chosen, run, watch, weights=weights, on_progress=report)
     suggested = {"tissues": list(proposal.suggested("tissues")), "regions": list(proposal.suggested("regions"))}
     said = {**proposal.provenance, "suggested": suggested}
     how = {"settings": chosen.to_dict(), **said, "versions": versions(), "seconds": watch.seconds}

@@ -11,9 +11,10 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_strata.errors import GeometryError
+from napari_strata.errors import Cancelled, GeometryError
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Modality, Volume
+from napari_strata.wanted import check_wanted
 
 CT_KNOTS_HU = (-1000.0, -200.0, 300.0, 2000.0)
 CT_KNOTS_BRIGHTNESS = (0.0, 0.15, 0.85, 1.0)
@@ -114,6 +115,7 @@ def body_mask(volume: Volume) -> NDArray[np.bool_]:
         mask = _round_off(mask, small_mm, open_mm=0.0 if padding is not None else 3.0)
     if not mask.any() or mask.all():
         return np.ones(volume.data.shape, bool)
+    check_wanted()
     nearest = [np.minimum((np.arange(n) + k // 2) // k, m - 1) for n, k, m in zip(volume.data.shape, step, mask.shape, strict=True)]
     full = mask[np.ix_(*nearest)]
     if volume.modality == "mr" and padding is not None:
@@ -210,13 +212,35 @@ def flatten_bias(light: NDArray[np.float32], inside: NDArray[np.bool_], spacing_
     image.SetSpacing([float(s * k) for s, k in zip(spacing_zyx_mm, step, strict=True)][::-1])
     label = sitk.GetImageFromArray(mask.astype(np.uint8))
     label.CopyInformation(image)
-    n4.Execute(image, label)
+    _execute(n4, image, label)
     field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).astype(np.float32)
     field -= np.median(field[mask])
     z, y, x = (n * k for n, k in zip(field.shape, step, strict=True))
     flat = light * np.exp(-resample(np.clip(field, -1.2, 1.2), (z, y, x))[tuple(slice(n) for n in light.shape)])
     high = float(np.percentile(flat[inside][:: max(1, int(inside.sum()) // 500_000)], _PERCENTILES[1]))
     return np.clip(flat / max(high, 1e-3), 0.0, 1.0, dtype=np.float32)
+
+
+def _execute(n4: sitk.N4BiasFieldCorrectionImageFilter, *images: sitk.Image) -> None:
+    """Run a filter that can be stopped between its iterations."""
+    unwanted: list[Cancelled] = []
+
+    def ask() -> None:
+        try:
+            check_wanted()
+        except Cancelled as err:
+            # the filter would turn it into an error of its own
+            unwanted.append(err)
+            n4.Abort()
+
+    n4.AddCommand(sitk.sitkIterationEvent, ask)
+    try:
+        n4.Execute(*images)
+    except RuntimeError:
+        if not unwanted:
+            raise
+    if unwanted:
+        raise unwanted[0]
 
 
 def block_mean(data: NDArray[np.float32], step: Sequence[int]) -> NDArray[np.float32]:
@@ -302,6 +326,7 @@ def resample(data: NDArray[np.float32], shape_zyx: tuple[int, int, int]) -> NDAr
     (z, y, x) float32 array
         With `shape_zyx`.
     """
+    check_wanted()
     if data.shape == tuple(shape_zyx):
         return data
     ratio = np.array(data.shape) / np.array(shape_zyx)

@@ -19,8 +19,6 @@ from napari_strata.errors import GeometryError
 Modality = Literal["ct", "mr"]
 Progress = Callable[[int, int, str], None]
 """Called as `on_progress(done, total, stage)`; it may raise `Cancelled` to stop the work."""
-Check = Callable[[], None]
-"""Called now and then by long work that has no progress to tell; it may raise `Cancelled` to stop it."""
 
 BACKGROUND = 0
 """The id of region 0: air, table, everything that nobody asked for."""
@@ -29,10 +27,6 @@ _COUNTED_UP_TO = 2**24
 
 def no_progress(done: int, total: int, stage: str) -> None:
     """Report progress to nobody."""
-
-
-def go_on() -> None:
-    """Check nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from napari_strata.errors import GeometryError
 from napari_strata.preprocess import WorkingGrid, body_mask, choose_grid, encoder_brightness, prepare_brightness, resample
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Geometry, Progress, Volume, no_progress
+from napari_strata.wanted import check_wanted
 
 _CHANNELS_AT_ONCE = 80
 """Full-resolution float32 channels that live at the same time in a forward pass, measured generously."""
@@ -252,7 +254,7 @@ def embed_brightness(
     sizes = [(*(n // k for n in padded.shape), channels) for k, channels in zip(encoder.strides, encoder.channels, strict=True)]
     levels = tuple(torch.empty(size, dtype=torch.float32) for size in sizes)
     slabs = list(_slabs(padded.shape, encoder, settings.memory_gb))
-    with torch.inference_mode(), kept_pages():
+    with torch.inference_mode(), kept_pages(), _asked_between_layers(encoder):
         for number, (outer, inner) in enumerate(slabs):
             on_progress(number, len(slabs), "encoding")
             tile = torch.from_numpy(padded[outer[0] : outer[1]])[None, None].to(target, memory_format=torch.channels_last_3d)
@@ -263,6 +265,21 @@ def embed_brightness(
     sigma = [_CODE_SMOOTHING / max(1.0, spacing) for spacing in grid.spacing_zyx_mm]
     smooth = ndimage.gaussian_filter(image, sigma, truncate=3.0)
     return FeatureMap(levels, encoder.strides, smooth, grid, (light.shape[0], light.shape[1], light.shape[2]))
+
+
+@contextmanager
+def _asked_between_layers(encoder: Encoder) -> Generator[None]:
+    """Ask before every layer whether the features are still wanted: a slab of a large scan takes half a minute."""
+    network: object = encoder
+    takes_hooks = isinstance(network, nn.Module) and not isinstance(network, torch.jit.ScriptModule)
+    parts = network.modules() if isinstance(network, nn.Module) and takes_hooks else ()
+    layers = [part for part in parts if next(part.children(), None) is None]
+    hooks = [layer.register_forward_pre_hook(lambda _layer, _given: check_wanted()) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _slabs(shape: tuple[int, ...], encoder: Encoder, memory_gb: float) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,20 +11,20 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import EditError
 from napari_strata.gui.hand_paint import paint_from_event
-from napari_strata.gui.layers import matching_grid_kwargs, region_colormap
-from napari_strata.volume import BACKGROUND, Geometry, Region
+from napari_strata.gui.layers import USUAL_IDS, matching_grid_kwargs, region_colormap
+from napari_strata.volume import BACKGROUND, Geometry, Region, region_color
 
 if TYPE_CHECKING:
     import napari.layers
     import napari.viewer
 
 STROKES_NAME = "Strata strokes"
-_NEW, _BACKGROUND, _FIRST = 1, 2, 3
-"""What strokes for a region that does not exist yet, for background and for the first region that is stroked are stored as.
+_NEW, _BACKGROUND, _FIRST = USUAL_IDS + 1, USUAL_IDS + 2, USUAL_IDS + 3
+"""What strokes for a region that does not exist yet, for background and for the first region of an unusually large id are stored as.
 
-The layer holds a number per stroked region and not the region's id: with 256 numbers napari makes its colours in no time.
+Strokes for other regions are stored as the region's id: its colour is there from the start.
 """
-_MOST = 255
+_MOST = 2**16 - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,14 +58,15 @@ class Brush:
 
     def __init__(self, viewer: napari.viewer.Viewer, reference: napari.layers.Layer, geometry: Geometry) -> None:
         self._viewer = viewer
+        self._colors: dict[int, tuple[int, int, int]] = {_NEW: (255, 255, 0), _BACKGROUND: (255, 255, 255)}
         self.layer = viewer.add_labels(
-            np.zeros(geometry.shape_zyx, np.uint8),
+            np.zeros(geometry.shape_zyx, np.uint16),
             name=STROKES_NAME,
             opacity=0.9,
+            colormap=_colormap(self._colors),
             **matching_grid_kwargs(reference, geometry),
         )
         self._slots: dict[int | None, int] = {None: _NEW, BACKGROUND: _BACKGROUND}
-        self._colors: dict[int, tuple[int, int, int]] = {}
         self._touched: list[NDArray[np.int64]] = []
         self._is_fully_known = True
         self.layer.events.paint.connect(self._on_paint)
@@ -77,16 +79,20 @@ class Brush:
     def pick_up(self, region: int | None, regions: tuple[Region, ...], *, size: int) -> None:
         """Make the layer active with a brush of `size` voxels for `region`, None for a new one."""
         slot = self._slot(region)
-        rows = {row.id: row for row in regions}
-        colors = {_NEW: (255, 255, 0), _BACKGROUND: (255, 255, 255)}
-        colors |= {number: rows[one].color for one, number in self._slots.items() if one in rows and number >= _FIRST}
-        if colors != self._colors:
-            self._colors = colors
-            self.layer.colormap = region_colormap(Region(number, "", color) for number, color in colors.items())
-        self.layer.selected_label = slot
-        self.layer.brush_size = size
+        rows = {row.id: row.color for row in regions}
+        stroked = {number: rows[one] for one, number in self._slots.items() if one in rows}
+        news = {number: color for number, color in stroked.items() if self._colors.get(number, region_color(number)) != color}
+        if news:
+            self._colors |= news
+            self.layer.colormap = _colormap(self._colors)
+        # each of these makes napari redraw controls and cursor, also where nothing changes
+        if self.layer.selected_label != slot:
+            self.layer.selected_label = slot
+        if self.layer.brush_size != size:
+            self.layer.brush_size = size
         self.layer.mode = "paint"
-        self._viewer.layers.selection.active = self.layer
+        if self._viewer.layers.selection.active is not self.layer:
+            self._viewer.layers.selection.active = self.layer
 
     def put_down(self) -> None:
         """Stop painting."""
@@ -110,7 +116,7 @@ class Brush:
     def erase(self, strokes: Strokes) -> None:
         """Take strokes off the layer."""
         self.layer.data[tuple(strokes.voxels.T)] = 0
-        self.layer.refresh(extent=False)
+        self.layer.refresh(extent=False, thumbnail=False)
 
     def clear(self) -> None:
         """Take every stroke off the layer."""
@@ -118,14 +124,12 @@ class Brush:
             self.erase(strokes)
 
     def _slot(self, region: int | None) -> int:
-        """Give the number that strokes for a region are stored as; numbers of regions that are no longer stroked are used again."""
+        """Give the number that strokes for a region are stored as."""
         if region not in self._slots:
-            used = {self._slots[one.region] for one in self.strokes()} if len(self._slots) >= _MOST else set(self._slots.values())
-            free = next((number for number in range(_FIRST, _MOST + 1) if number not in used), None)
-            if free is None:
-                raise EditError("Strokes for so many regions wait already. Take them with Update first.")
-            self._slots = {one: number for one, number in self._slots.items() if number != free}
-            self._slots[region] = free
+            number = region if region is not None and region <= USUAL_IDS else max(_FIRST - 1, *self._slots.values()) + 1
+            if number > _MOST:
+                raise EditError("Strokes were made for too many regions. Delete the layer of the strokes and take the brush again.")
+            self._slots[region] = number
         return self._slots[region]
 
     def _on_paint(self, event: Any) -> None:
@@ -140,3 +144,7 @@ class Brush:
         """Take the layer away."""
         if self.is_present:
             self._viewer.layers.remove(self.layer)
+
+
+def _colormap(colors: Mapping[int, tuple[int, int, int]]) -> Any:
+    return region_colormap((Region(number, "", color) for number, color in colors.items()), capacity=_BACKGROUND)

@@ -163,6 +163,7 @@ class ScanCase(QObject):
         """Wait until every edit is done and shown."""
         self.queue.finish()
         self.painter.finish()
+        self.preview.finish()
 
     def note_saved(self, history: tuple[str, ...]) -> None:
         """Remember the history that a case file holds."""
@@ -208,6 +209,7 @@ class ScanCase(QObject):
 
     def pick_up_brush(self, region: int | None, *, size: int) -> Brush:
         """Put the scribble brush in hand for a region, None for a new one; makes the stroke layer when it is missing."""
+        self.labels.mode = "pan_zoom"
         if self.brush is None or not self.brush.is_present:
             self.brush = Brush(self._viewer, self.labels, self.work.volume.geometry)
         self.brush.pick_up(region, self.work.regions, size=size)
@@ -216,6 +218,8 @@ class ScanCase(QObject):
     def pick_up_paint(self, region: int | None, *, size: int) -> None:
         """Put napari's own paint brush in hand on the labels layer: 0 erases, None starts a new region."""
         layer = self.labels
+        if self.brush is not None and self.brush.is_present:
+            self.brush.put_down()
         layer.brush_size = size
         layer.selected_label = self.work.next_id if region is None else region
         layer.mode = "paint"

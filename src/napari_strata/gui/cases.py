@@ -8,6 +8,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_strata.gui.case import ScanCase, marked_work
 from napari_strata.gui.layers import METADATA_KEY, LayerTuple, layer_facts
+from napari_strata.gui.quiet import thaw
 from napari_strata.refine.refinement import Refinement
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Cases(QObject):
         """Close the cases whose scan is no longer in the viewer."""
         for image in [image for image in self._cases if image not in self._viewer.layers]:
             self._cases.pop(image).close("keep")
+            thaw()
 
     def close(self) -> None:
         """Finish and close every case."""

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     import napari.layers
 
 
+_READY_MS = 30
+"""How long after the brush was taken the layer for previews is made: the canvas is drawn in between."""
+
+
 @contextmanager
 def reported() -> Generator[None]:
     """Turn our own errors into a napari notification; anything else is a bug and goes on."""
@@ -69,6 +73,10 @@ class Editor(QObject):
         self._preview_timer.setSingleShot(True)
         self._preview_timer.setInterval(0)
         self._preview_timer.timeout.connect(self.show_preview)
+        self._ready_timer = QTimer(self)
+        self._ready_timer.setSingleShot(True)
+        self._ready_timer.setInterval(_READY_MS)
+        self._ready_timer.timeout.connect(self._make_ready)
         section.preview.toggled.connect(self._on_preview_toggled)
 
     def edit(self, what: str) -> None:
@@ -98,14 +106,12 @@ class Editor(QObject):
 
     def use_tool(self, tool: str) -> None:
         """Take "select", "scribble" or "paint" in hand; "select" where that cannot be done."""
-        self._section.show_tool("select")
-        with reported():
-            case = self._require_case()
-            case.put_down()
-            if tool == "scribble":
-                self._take_brush(case)
-            elif tool == "paint":
-                case.pick_up_paint(self._target(), size=self._section.brush_size)
+        try:
+            self._take(self._require_case(), tool)
+        except StrataError as err:
+            self._section.show_tool("select")
+            show_error(str(err))
+        else:
             self._section.show_tool(tool)
 
     def drop_tools(self, case: ScanCase | None) -> None:
@@ -131,12 +137,34 @@ class Editor(QObject):
             if self._section.preview.isChecked():
                 self._require_case().show_preview(self._section.scope)
 
-    def _take_brush(self, case: ScanCase) -> None:
-        layer = case.pick_up_brush(self._target(), size=self._section.brush_size).layer
-        self._bind_keys(layer)
+    def _take(self, case: ScanCase, tool: str) -> None:
+        """Take a tool in hand, or nothing where there is nothing to stroke for."""
+        try:
+            target = self._target() if tool != "select" else None
+        except StrataError:
+            case.put_down()
+            raise
+        if tool == "scribble":
+            self._take_brush(case, target)
+        elif tool == "paint":
+            case.pick_up_paint(target, size=self._section.brush_size)
+        else:
+            case.put_down()
+
+    def _take_brush(self, case: ScanCase, target: int | None) -> None:
+        layer = case.pick_up_brush(target, size=self._section.brush_size).layer
         if layer is not self._stroked:
             self._stroked = layer
+            self._bind_keys(layer)
             layer.events.paint.connect(self._on_stroke)
+            # a stroke is to be answered at once: what shows the answer is there before it
+            self._ready_timer.start()
+
+    def _make_ready(self) -> None:
+        with reported():
+            if self._section.preview.isChecked() and self._section.tool == "scribble":
+                case = self._require_case()
+                case.preview.make_layer(over=case.labels)
 
     def _on_stroke(self, event: object = None) -> None:
         self._preview_timer.start()

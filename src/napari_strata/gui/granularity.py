@@ -65,8 +65,9 @@ class MarkBar(QWidget):
         for n, button in self.buttons.items():
             button.setChecked(n == current)
             font = button.font()
-            font.setBold(n == current)
-            button.setFont(font)
+            if font.bold() != (n == current):
+                font.setBold(n == current)
+                button.setFont(font)
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 (Qt's name)
         """Keep the buttons under their ticks."""
@@ -149,6 +150,7 @@ class GranularitySection(Section):
         self._wanted: dict[TreeName, int] = {"tissues": 8, "regions": 100}
         self._marks: dict[TreeName, tuple[int, ...]] = {"tissues": (), "regions": ()}
         self._showing = False
+        self._proposal: Proposal | None = None
         self._show(self.n)
         self.marks.chosen.connect(self.count.setValue)
         self._trees.buttonClicked.connect(self._on_tree)
@@ -167,6 +169,9 @@ class GranularitySection(Section):
 
     def show_proposal(self, proposal: Proposal) -> None:
         """Set how fine each tree can be cut, and mark the granularities at which it is stable."""
+        if proposal is self._proposal:
+            return
+        self._proposal = proposal
         self._limits = {name: max(proposal.tree(name).max_regions, 1) for name in self._limits}
         self._marks = {name: proposal.suggested(name) for name in self._limits}
         self._show(self.n)

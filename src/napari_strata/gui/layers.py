@@ -9,6 +9,7 @@ that other medical readers of napari use, and is what an export is written with.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from napari_strata.volume import Geometry, Modality, Region, Segmentation, Volum
 
 if TYPE_CHECKING:
     import napari.layers
-    from napari.utils.colormaps import DirectLabelColormap
+    from napari.utils.colormaps import CyclicLabelColormap
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 """(data, keyword arguments of the layer, "image" or "labels")."""
@@ -31,6 +32,11 @@ METADATA_KEY = "strata"
 EXPLAINS = "explains"
 """The fact by which a map that explains a proposal is known; it is no scan to work on."""
 
+_MOST_CYCLIC = 2**16
+"""Colours that napari's cyclic map of labels may have."""
+_LEAST_COLORS = 2**12
+USUAL_IDS = _LEAST_COLORS - 1
+"""Ids up to here have a colour from the start."""
 AXIS_LABELS = ("z", "y", "x")
 UNITS = ("mm", "mm", "mm")
 _TO_DISPLAY = -np.eye(3)[::-1]
@@ -74,13 +80,16 @@ def case_labels_tuple(work: Refinement, *, name: str) -> LayerTuple:
 
 
 def roomy_dtype(next_id: int) -> type[np.unsignedinteger]:
-    """Give a label type that leaves room for as many regions again; napari colours the small ones far faster."""
-    return np.uint8 if next_id < 2**7 else np.uint16 if next_id < 2**15 else np.uint32
+    """Give a label type that leaves room for as many regions again, so that it hardly ever changes: napari shows another type anew."""
+    return np.uint16 if next_id < 2**15 else np.uint32
 
 
 def color_capacity(top: int) -> int:
-    """Give how many ids get a colour ahead of need, so that colours are made anew only now and then: 63, 255, 1023 ..."""
-    return int(4 ** np.ceil(np.log(max(top, 63) + 1) / np.log(4))) - 1
+    """Give how many ids get a colour ahead of need, so that colours are made anew only now and then: 4095, 16383 ..."""
+    colors = _LEAST_COLORS
+    while colors <= top:
+        colors *= 4
+    return colors - 1
 
 
 def similarity_tuple(similarity: NDArray[np.float32], placed: Mapping[str, Any], *, name: str) -> LayerTuple:
@@ -145,8 +154,11 @@ def matching_grid_kwargs(layer: napari.layers.Layer, geometry: Geometry, facts: 
     return {**grid_kwargs(geometry, facts), **placed}
 
 
-def region_colormap(regions: Iterable[Region], *, capacity: int = 0, hidden: Collection[int] = ()) -> DirectLabelColormap:
+def region_colormap(regions: Iterable[Region], *, capacity: int = 0, hidden: Collection[int] = ()) -> CyclicLabelColormap:
     """Give a napari colormap with the table's colours; background is clear.
+
+    It is a cycle, long enough for no id to come round again below 65,536: napari makes the colours of 16-bit labels from a
+    cycle in no time, from a dictionary in a tenth of a second.
 
     Parameters
     ----------
@@ -157,15 +169,22 @@ def region_colormap(regions: Iterable[Region], *, capacity: int = 0, hidden: Col
     hidden : collection of int
         Ids that are not drawn.
     """
-    from napari.utils.colormaps import DirectLabelColormap
+    from napari.utils.colormaps import CyclicLabelColormap
 
-    clear = np.zeros(4, np.float32)
-    colors: dict[int | None, NDArray[np.float32]] = {None: clear, 0: clear}
-    rgb = {number: region_color(number) for number in range(1, capacity + 1)}
-    rgb.update({region.id: region.color for region in regions})
-    colors.update({number: np.array([*color, 255], np.float32) / np.float32(255) for number, color in rgb.items()})
-    colors.update(dict.fromkeys(hidden, clear))
-    return DirectLabelColormap(color_dict=colors)
+    colors = {region.id: region.color for region in regions}
+    top = min(max([capacity, 1, *colors]), _MOST_CYCLIC - 1)
+    rgba = np.array(_default_colors(top))
+    for number, color in colors.items():
+        rgba[(number - 1) % top + 1, :3] = np.array(color, np.float32) / np.float32(255)
+    rgba[[0, *((number - 1) % top + 1 for number in hidden)]] = 0
+    return CyclicLabelColormap(colors=rgba)
+
+
+@lru_cache(maxsize=8)
+def _default_colors(top: int) -> NDArray[np.float32]:
+    """Give the default colours of the ids 0 .. top, (top + 1, 4) RGBA from 0 to 1; not to be written in."""
+    rgb = np.array([region_color(number) for number in range(top + 1)], np.float32)
+    return np.column_stack([rgb / np.float32(255), np.ones(top + 1, np.float32)])
 
 
 def region_features(regions: Iterable[Region]) -> dict[str, list[Any]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QLabel, QLineEdit, QListWidget, QListWidgetItem, QWidget
+from qtpy.QtGui import QBrush
+from qtpy.QtWidgets import QLabel, QLineEdit, QListWidget, QWidget
 from superqt import QCollapsible
 
 from napari_strata.gui.region_table import RegionTable
@@ -72,21 +73,22 @@ class HistorySection(QCollapsible):
         self.steps.setToolTip("Click a step to go back, or forward, to just after it; nothing is lost until you edit again")
         self.steps.setFixedHeight(130)
         self.addWidget(self.steps)
-        self._shown: tuple[tuple[str, ...], int] | None = None
+        self._shown: tuple[tuple[str, ...], int] = (), 0
         self.steps.itemClicked.connect(lambda item: self.jump_asked.emit(self.steps.row(item)))
         self.show_steps((), ())
 
     def show_steps(self, done: Sequence[str], undone: Sequence[str]) -> None:
         """List the steps that are done and, greyed, those that redo would bring back."""
-        names = ("Start", *done, *undone)
+        names, (before, was_done) = ("Start", *done, *undone), self._shown
         if (names, len(done)) == self._shown:
             return
         self._shown = (names, len(done))
         self.setText(f"History ({len(done)} steps)" if done else "History")
-        self.steps.clear()
-        for number, name in enumerate(names):
-            item = QListWidgetItem(name)
-            if number > len(done):
-                item.setForeground(Qt.GlobalColor.gray)
-            self.steps.addItem(item)
+        same = next((i for i, pair in enumerate(zip(names, before, strict=False)) if pair[0] != pair[1]), min(len(names), len(before)))
+        while self.steps.count() > same:
+            self.steps.takeItem(self.steps.count() - 1)
+        self.steps.addItems(list(names[same:]))
+        for number in range(min(same, was_done + 1, len(done) + 1), len(names)):
+            if (item := self.steps.item(number)) is not None:
+                item.setData(Qt.ItemDataRole.ForegroundRole, QBrush(Qt.GlobalColor.gray) if number > len(done) else None)
         self.steps.setCurrentRow(len(done))

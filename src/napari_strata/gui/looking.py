@@ -78,12 +78,18 @@ class Looker:
             place = self._here[1]
             case.submit(partial(case.work.assign_at, [place.voxel_zyx], place.region), lambda _region: self.next())
 
-    def forget(self) -> None:
-        """Leave the place: something else is in hand."""
+    def leave(self) -> None:
+        """Leave the place, and hide its ring: taking a layer away would hold the window up."""
         if self._here is not None:
             self._here[0].accept_keys(False)
         self._here = None
         self._section.show_place("")
+        if self._mark is not None and self._mark in self._viewer.layers and self._mark.visible:
+            self._mark.visible = False
+
+    def forget(self) -> None:
+        """Leave the place, and take its ring away: something else is in hand."""
+        self.leave()
         if self._mark is not None and self._mark in self._viewer.layers:
             self._viewer.layers.remove(self._mark)
         self._mark = None
@@ -108,6 +114,7 @@ class Looker:
         points = np.array([case.labels.data_to_world(place.voxel_zyx)])
         if self._mark is not None and self._mark in self._viewer.layers:
             self._mark.data = points
+            self._mark.visible = True
             return
         active = self._viewer.layers.selection.active
         self._mark = Points(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -27,9 +28,14 @@ if TYPE_CHECKING:
     import napari.viewer
 
 Box = tuple[slice, slice, slice]
+View = tuple[int, int, tuple[float, ...]]
 
 SLAB_VOXELS = 1_500_000
 """Voxels written per turn of the event loop when much changed: about ten milliseconds."""
+_PAUSE_S = 0.03
+"""Changes that follow one another faster are painted together."""
+_NAMES_MS = 200
+"""How long after the last change napari is told the names of regions: it takes milliseconds over them, and shows them only on hover."""
 
 
 class LabelsPainter(QObject):
@@ -79,6 +85,12 @@ class LabelsPainter(QObject):
         self._timer = QTimer(self)
         self._timer.setInterval(0)
         self._timer.timeout.connect(self._paint_next)
+        self._painted_at = 0.0
+        self._view_written: View | None = None
+        self._names_timer = QTimer(self)
+        self._names_timer.setSingleShot(True)
+        self._names_timer.setInterval(_NAMES_MS)
+        self._names_timer.timeout.connect(self._show_names)
         self.layer = self._add_layer(made) if layer is None else layer
 
     @property
@@ -90,6 +102,8 @@ class LabelsPainter(QObject):
         """Write what is still to be written, now."""
         while not self.is_settled:
             self._paint_next()
+        if self._names_timer.isActive():
+            self._show_names()
 
     def close(self) -> None:
         """Write what is to be written; the layer stays as it is."""
@@ -101,12 +115,16 @@ class LabelsPainter(QObject):
             self.layer = self._add_layer(None)
 
     def show_change(self, change: Change) -> None:
-        """Take note of a change; it is painted in the next turns of the event loop."""
-        self._table_changed = True
+        """Paint what is on screen of a change, at once unless another was painted just now; the rest follows in the event loop."""
+        self._table_changed = self._table_changed or change.regions
         if change.box is not None:
             self._screen_changed = True
-            self._dirty = change.box if self._dirty is None else _union(self._dirty, change.box)
+            self._dirty = change.box if self._dirty is None else union(self._dirty, change.box)
+        if self.is_settled:
+            return
         self._timer.start()
+        if time.perf_counter() - self._painted_at > _PAUSE_S:
+            self._paint_next()
 
     def hide(self, regions: frozenset[int]) -> None:
         """Draw every region but these."""
@@ -170,9 +188,11 @@ class LabelsPainter(QObject):
         if self._table_changed:
             self._table_changed = False
             self._follow_table()
+        self._painted_at = time.perf_counter()
         if self._dirty is not None and self._screen_changed and self._viewer.dims.ndisplay == 2:
             for plane in self._on_screen(self._dirty):
                 self._write(plane)
+            self._view_written = view_of(self._viewer)
             self._refresh()
         elif self._dirty is not None:
             self._paint_slab()
@@ -187,8 +207,7 @@ class LabelsPainter(QObject):
         self._write((slab, dirty[1], dirty[2]))
         rest = slice(slab.stop, dirty[0].stop)
         self._dirty = (rest, dirty[1], dirty[2]) if rest.start < rest.stop else None
-        if self._dirty is None:
-            # 3D shows all of it, and somebody may have scrolled on meanwhile
+        if self._dirty is None and shows_else(self._viewer, self._view_written):
             self._refresh()
 
     def _follow_table(self) -> None:
@@ -201,8 +220,13 @@ class LabelsPainter(QObject):
             self._capacity = color_capacity(top)
             layer.colormap = region_colormap(regions, capacity=self._capacity, hidden=self.hidden)
         self._colors.update(colors)
-        layer.features = region_features(regions)
         layer.metadata[METADATA_KEY] |= {"regions": regions}
+        self._names_timer.start()
+
+    def _show_names(self) -> None:
+        self._names_timer.stop()
+        if self.layer in self._viewer.layers:
+            self.layer.features = region_features(self.work.regions)
 
     def _refresh(self) -> None:
         self.layer.refresh(extent=False, thumbnail=False)
@@ -212,6 +236,17 @@ class LabelsPainter(QObject):
         self.layer.data[box] = self.work.labels_in(box)
 
 
+def view_of(viewer: napari.viewer.Viewer) -> View:
+    """Give what tells which plane a viewer shows."""
+    dims = viewer.dims
+    return dims.ndisplay, dims.order[0], tuple(dims.point)
+
+
+def shows_else(viewer: napari.viewer.Viewer, written: View | None) -> bool:
+    """Say whether a viewer shows more than the plane that was on screen then: 3D shows all, and somebody may have scrolled on."""
+    return viewer.dims.ndisplay == 3 or view_of(viewer) != written
+
+
 def slabs(box: Box) -> Iterator[slice]:
     """Cut a box along its first axis into what is written in one turn of the event loop."""
     thickness = max(1, SLAB_VOXELS // max(1, (box[1].stop - box[1].start) * (box[2].stop - box[2].start)))
@@ -219,6 +254,7 @@ def slabs(box: Box) -> Iterator[slice]:
         yield slice(start, min(start + thickness, box[0].stop))
 
 
-def _union(one: Box, other: Box) -> Box:
+def union(one: Box, other: Box) -> Box:
+    """Give the smallest box that holds two."""
     z, y, x = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
     return z, y, x

@@ -215,6 +215,7 @@ class StrataPanel(PanelLayout):
 
     def refresh(self) -> None:
         """Bring every section up to date with the case in hand."""
+        self._refresh_timer.stop()
         case = self.case
         self.pointer.follow(self._image, self._volume, case)
         is_shown = case is not None and case.is_shown
@@ -318,7 +319,7 @@ class StrataPanel(PanelLayout):
         self.choose_scan(case.image)
 
     def _on_preview(self, case: ScanCase, is_shown: bool) -> None:
-        self.looker.forget()
+        self.looker.leave()
         self.edits.show_preview(is_shown)
         case.accept_keys(is_shown, {"Space": partial(self.edit, "update"), "Escape": partial(self.edit, "clear")})
 

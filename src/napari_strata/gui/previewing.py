@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,20 +11,25 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_strata.errors import EditError
 from napari_strata.gui.edit_queue import EditQueue
-from napari_strata.gui.layers import matching_grid_kwargs, region_colormap
-from napari_strata.gui.painter import Box, slabs
+from napari_strata.gui.layers import USUAL_IDS, matching_grid_kwargs, region_colormap
+from napari_strata.gui.painter import Box, View, shows_else, slabs, union, view_of
 from napari_strata.refine.owner import Scope
 from napari_strata.refine.preview import Preview, preview_strokes
 from napari_strata.refine.refinement import Refinement
-from napari_strata.volume import BACKGROUND, Region, region_color
+from napari_strata.volume import Region, region_color
 
 if TYPE_CHECKING:
     import napari.layers
     import napari.viewer
 
 PREVIEW_NAME = "Strata preview"
-_BACKGROUND, _FIRST, _OTHERS = 1, 2, 255
-"""What voxels hold that would become background, the first region, and any past the 253rd; 0 where nothing would change."""
+_BACKGROUND, _OTHERS = USUAL_IDS + 1, USUAL_IDS + 2
+"""What voxels hold that would become background, and a region of an unusually large id; others hold their region's id, or 0."""
+_NUMBERS = np.array([0, _BACKGROUND, *range(1, USUAL_IDS + 1), _OTHERS], np.uint16)
+"""By what `Preview.changes_in` gives: the region's id plus 1, the last entry standing for all larger ones."""
+
+_AT_ONCE = 200_000
+"""Voxels that are painted in no time; of more, the plane on screen comes first."""
 
 PreviewStrokes = Sequence[tuple[NDArray[np.int64], int | None]]
 
@@ -46,6 +51,8 @@ class StrokePreview(QObject):
 
     shown_changed = Signal(bool)
     """Whether a preview waits for a person's yes."""
+    painted = Signal()
+    """Emitted after the plane on screen was written."""
 
     def __init__(self, viewer: napari.viewer.Viewer, queue: EditQueue, work: Refinement, parent: QObject) -> None:
         super().__init__(parent)
@@ -54,9 +61,10 @@ class StrokePreview(QObject):
         self._work = work
         self.layer: napari.layers.Labels | None = None
         self._preview: Preview | None = None
-        self._painted: Box | None = None
+        self._written: Box | None = None
         self._dirty: list[Box] = []
-        self._numbers = np.zeros(1, np.uint8)
+        self._rows: list[Region] = []
+        self._view_written: View | None = None
         self._serial = 0
         self._screen_changed = False
         self._timer = QTimer(self)
@@ -99,14 +107,9 @@ class StrokePreview(QObject):
     def drop(self) -> None:
         """Take the preview off the canvas."""
         self._serial += 1
-        self._timer.stop()
-        self._dirty = []
         was_shown, self._preview = self._preview is not None, None
-        if self.layer is not None and self.layer in self._viewer.layers and self._painted is not None:
-            self.layer.data[self._painted] = 0
-            self.layer.refresh(extent=False, thumbnail=False)
-        self._painted = None
         if was_shown:
+            self._paint_in(None)
             self.shown_changed.emit(False)
 
     def finish(self) -> None:
@@ -117,47 +120,57 @@ class StrokePreview(QObject):
     def close(self) -> None:
         """Take the layer away."""
         self._serial += 1
-        self._timer.stop()
-        self._dirty = []
+        self._forget()
         if self.layer is not None and self.layer in self._viewer.layers:
             self._viewer.layers.remove(self.layer)
         self.layer = None
 
+    def make_layer(self, *, over: napari.layers.Layer) -> None:
+        """Add the layer, empty, where it is not there yet."""
+        if over in self._viewer.layers and (self.layer is None or self.layer not in self._viewer.layers):
+            self._forget()
+            self._rows = []
+            self.layer = self._add_layer(over)
+
     def _take(self, preview: Preview, over: napari.layers.Layer) -> None:
-        if self.layer is not None and self._painted is not None and self.layer in self._viewer.layers:
-            self.layer.data[self._painted] = 0
-        was_shown, self._preview, self._painted = self._preview is not None, preview, preview.box
         if over not in self._viewer.layers:
             return
-        if self.layer is None or self.layer not in self._viewer.layers:
-            self.layer = self._add_layer(over)
-        self._give_numbers(preview)
-        if preview.box is not None:
-            self._dirty = [*self._screen_first(preview.box), *((slab, *preview.box[1:]) for slab in slabs(preview.box))]
-            self._screen_changed = True
-            self._timer.start()
+        was_shown, self._preview = self._preview is not None, preview
+        self.make_layer(over=over)
+        self._give_colors()
+        self._paint_in(preview.box)
         if not was_shown:
             self.shown_changed.emit(True)
 
-    def _give_numbers(self, preview: Preview) -> None:
-        """Hand out numbers to the regions that voxels would go to, the stroked ones first, and colour the layer so."""
-        known = {row.id: row.color for row in self._work.regions}
-        ids = list(dict.fromkeys([*(region for region in preview.regions if region != BACKGROUND), *known]))
-        # changes_in gives the region's id plus 1; the last entry stands for ids that nobody knows
-        self._numbers = np.full(max(ids, default=0) + 3, _OTHERS, np.uint8)
-        self._numbers[[0, BACKGROUND + 1]] = 0, _BACKGROUND
-        rows = [Region(_BACKGROUND, "", (255, 255, 255)), Region(_OTHERS, "", (128, 128, 128))]
-        for number, region in enumerate(ids[: _OTHERS - _FIRST], start=_FIRST):
-            self._numbers[region + 1] = number
-            rows.append(Region(number, "", known.get(region, region_color(region))))
-        if self.layer is not None:
-            self.layer.colormap = region_colormap(rows)
+    def _forget(self) -> None:
+        self._timer.stop()
+        self._dirty, self._written = [], None
+
+    def _paint_in(self, box: Box | None) -> None:
+        """Paint the preview in a box, and take an earlier one away: what is on screen now, the rest in the event loop."""
+        if self._written is not None:
+            box = self._written if box is None else union(self._written, box)
+        self._written = box
+        if box is not None:
+            is_small = np.prod([part.stop - part.start for part in box]) <= _AT_ONCE
+            self._dirty = [box] if is_small else [*self._screen_first(box), *((slab, *box[1:]) for slab in slabs(box))]
+            self._screen_changed = True
+            self._timer.start()
+            self._paint_next()
+
+    def _give_colors(self) -> None:
+        """Colour the layer as the regions are: anew only where somebody chose a colour, for napari takes its time over that."""
+        chosen = [row for row in self._work.regions if row.color != region_color(row.id) and row.id <= USUAL_IDS]
+        if self.layer is not None and [(row.id, row.color) for row in chosen] != [(row.id, row.color) for row in self._rows]:
+            self._rows = chosen
+            self.layer.colormap = _colormap(chosen)
 
     def _add_layer(self, over: napari.layers.Layer) -> napari.layers.Labels:
         active = self._viewer.layers.selection.active
         geometry = self._work.volume.geometry
         placed = matching_grid_kwargs(over, geometry)
-        layer = self._viewer.add_labels(np.zeros(geometry.shape_zyx, np.uint8), name=PREVIEW_NAME, opacity=0.75, **placed)
+        empty = np.zeros(geometry.shape_zyx, np.uint16)
+        layer = self._viewer.add_labels(empty, name=PREVIEW_NAME, opacity=0.75, colormap=_colormap(()), **placed)
         if active is not None:
             # a stroke is drawn over the preview
             self._viewer.layers.move(self._viewer.layers.index(layer), self._viewer.layers.index(active))
@@ -178,14 +191,24 @@ class StrokePreview(QObject):
 
     def _paint_next(self) -> None:
         layer, preview = self.layer, self._preview
-        if layer is None or preview is None or layer not in self._viewer.layers:
-            self._dirty = []
-        if self._dirty and layer is not None and preview is not None:
+        if layer is None or layer not in self._viewer.layers:
+            self._forget()
+        if self._dirty and layer is not None:
             first = self._dirty.pop(0)
-            changes = preview.changes_in(first)
-            layer.data[first] = self._numbers[np.minimum(changes, len(self._numbers) - 1)]
-            if self._screen_changed or not self._dirty:
+            if preview is None:
+                layer.data[first] = 0
+            else:
+                layer.data[first] = _NUMBERS[np.minimum(preview.changes_in(first), len(_NUMBERS) - 1)]
+            if self._screen_changed or (not self._dirty and shows_else(self._viewer, self._view_written)):
+                self._view_written = view_of(self._viewer)
                 layer.refresh(extent=False, thumbnail=False)
+                self.painted.emit()
             self._screen_changed = False
         if not self._dirty:
             self._timer.stop()
+            self._written = None if preview is None else preview.box
+
+
+def _colormap(chosen: Sequence[Region]) -> Any:
+    fixed = Region(_BACKGROUND, "", (255, 255, 255)), Region(_OTHERS, "", (128, 128, 128))
+    return region_colormap((*fixed, *chosen), capacity=_OTHERS)

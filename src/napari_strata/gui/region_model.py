@@ -42,7 +42,7 @@ class RegionModel(QAbstractTableModel):
         self._rows: tuple[Region, ...] = ()
         self._facts: Mapping[int, RegionStatistics] = {}
         self._hidden: frozenset[int] = frozenset()
-        self._keys: dict[int, list[Any]] = {}
+        self._order: tuple[int, Qt.SortOrder] = NAME, Qt.SortOrder.AscendingOrder
 
     @property
     def rows(self) -> tuple[Region, ...]:
@@ -50,16 +50,41 @@ class RegionModel(QAbstractTableModel):
         return self._rows
 
     def show_regions(self, rows: tuple[Region, ...], facts: Mapping[int, RegionStatistics], hidden: frozenset[int]) -> None:
-        """Show other rows; the view keeps its selection where only values changed."""
-        same_ids = [row.id for row in rows] == [row.id for row in self._rows]
-        if not same_ids:
+        """Show other rows, sorted; the view keeps its selection where the regions stay the same."""
+        changed = facts != self._facts or hidden != self._hidden
+        self._facts, self._hidden = facts, hidden
+        rows = self._sorted(rows)
+        before, now = [row.id for row in self._rows], [row.id for row in rows]
+        if before == now:
+            changed, self._rows = changed or rows != self._rows, rows
+            if changed and rows:
+                self.dataChanged.emit(self.index(0, 0), self.index(len(rows) - 1, COLUMNS - 1))
+        elif set(before) == set(now):
+            self._put_in_order(rows)
+        else:
             self.beginResetModel()
-        self._rows, self._facts, self._hidden = rows, facts, hidden
-        self._keys = {}
-        if not same_ids:
+            self._rows = rows
             self.endResetModel()
-        elif rows:
-            self.dataChanged.emit(self.index(0, 0), self.index(len(rows) - 1, COLUMNS - 1))
+
+    def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
+        """Sort by a column. Python sorts here, a key a row: Qt would ask for thousands of values, one at a time."""
+        self._order = column, order
+        self._put_in_order(self._sorted(self._rows))
+
+    def _sorted(self, rows: tuple[Region, ...]) -> tuple[Region, ...]:
+        column, order = self._order
+        is_down = order == Qt.SortOrder.DescendingOrder
+        return tuple(sorted(rows, key=lambda row: self._sort_key(row, column), reverse=is_down)) if column >= 0 else rows
+
+    def _put_in_order(self, rows: tuple[Region, ...]) -> None:
+        """Show the same regions in another order."""
+        self.layoutAboutToBeChanged.emit()
+        place = {row.id: number for number, row in enumerate(rows)}
+        before = self.persistentIndexList()
+        after = [self.index(place[self._rows[index.row()].id], index.column()) for index in before]
+        self._rows = rows
+        self.changePersistentIndexList(before, after)
+        self.layoutChanged.emit()
 
     def rowCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: N802, B008 (Qt's name and default)
         """Count the regions."""
@@ -79,13 +104,7 @@ class RegionModel(QAbstractTableModel):
 
     def data(self, index: QModelIndex, role: int = _Role.DisplayRole) -> Any:
         """Give what a cell shows in a role."""
-        row, column = index.row(), index.column()
-        if role == _Role.UserRole:
-            # asked for thousands of times while a long table is sorted
-            if column not in self._keys:
-                self._keys[column] = [self._sort_key(one, column) for one in self._rows]
-            return self._keys[column][row]
-        region = self._rows[row]
+        region, column = self._rows[index.row()], index.column()
         if role == _Role.ToolTipRole:
             known = describe_name(region.name)
             return f"{region.name} (id {region.id}{f'; {known}' if known else ''}). {_TIPS[column]}"
@@ -135,7 +154,8 @@ class RegionModel(QAbstractTableModel):
             return "".join(part.rjust(8) if part.isdigit() else part for part in region.name.lower().split(" "))
         if facts is None:
             return -1e9
-        return {VOLUME: facts.volume_ml, MEAN: facts.mean, SD: facts.sd, CONFIDENCE: facts.confidence}[column]
+        value = {VOLUME: facts.volume_ml, MEAN: facts.mean, SD: facts.sd, CONFIDENCE: facts.confidence}[column]
+        return -1e9 if value != value else value
 
     def _number(self, region: int, column: int) -> str | None:
         facts = self._facts.get(region)
@@ -150,10 +170,14 @@ class RegionModel(QAbstractTableModel):
 
 
 class SortedRegions(QSortFilterProxyModel):
-    """The rows in the order asked for, those whose name holds some text."""
+    """Those of the rows whose name holds some text, in the model's order."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.setSortRole(_Role.UserRole)
         self.setFilterKeyColumn(NAME)
         self.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+
+    def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
+        """Let the model sort its rows."""
+        if (model := self.sourceModel()) is not None:
+            model.sort(column, order)

@@ -110,8 +110,10 @@ class ScanSection(Section):
 
     def show_scans(self, names: Sequence[str], current: int) -> None:
         """List the scans; `current` is -1 for none."""
-        self.scans.clear()
-        self.scans.addItems(list(names) or ["Open a scan, or drop one on the canvas"])
+        shown = list(names) or ["Open a scan, or drop one on the canvas"]
+        if shown != [self.scans.itemText(row) for row in range(self.scans.count())]:
+            self.scans.clear()
+            self.scans.addItems(shown)
         self.scans.setCurrentIndex(max(current, 0))
         for part in (self.scans, self.modality, self.preset, self.position, *self.buttons.values()):
             part.setEnabled(bool(names))

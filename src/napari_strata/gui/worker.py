@@ -12,6 +12,7 @@ from typing import Any
 from napari_strata.errors import Cancelled
 from napari_strata.export.outputs import outputs_beside, write_outputs
 from napari_strata.gui.layers import LayerTuple, case_labels_tuple, image_tuple
+from napari_strata.gui.quiet import load_engine
 from napari_strata.io.atomic import atomic_path
 from napari_strata.io.files import write
 from napari_strata.io.sidecar import SIDECAR_FORMAT
@@ -111,6 +112,8 @@ def propose_body(request: ProposalRequest, on_progress: Progress, *, propose: Pr
         Stands in for `napari_strata.pipeline.propose`.
     """
     if propose is None:
+        on_progress(0, 0, "Loading the engine")
+        load_engine()
         from napari_strata.pipeline import propose as run_pipeline
 
         propose = run_pipeline

@@ -16,6 +16,7 @@ from napari_strata.errors import Cancelled
 from napari_strata.proposal.growing import Sight, Started, fits_beside, see, start
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Progress, Volume
+from napari_strata.wanted import watched
 
 _ASK_AGAIN_S = 0.2
 """How often a thread that waits asks whether it should go on."""
@@ -40,7 +41,7 @@ class Ahead:
         self._settings, self._beside = settings, beside
         self._stopped, self._asked = threading.Event(), threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="strata-ahead")
-        self._sight: Future[Sight] = self._thread.submit(see, volume, settings)
+        self._sight: Future[Sight] = self._thread.submit(self._see, volume)
         self._started: Future[Started] = self._thread.submit(self._start)
 
     def __enter__(self) -> Ahead:
@@ -60,13 +61,20 @@ class Ahead:
         self._asked.set()
         return _wait(self._started, on_progress, "supervoxels")
 
+    def _see(self, volume: Volume) -> Sight:
+        with watched(self._check) as report:
+            report(0, 1, "finding the body")
+            return see(volume, self._settings)
+
     def _start(self) -> Started:
         sight = self._sight.result()
         if not (self._beside and fits_beside(sight.grid)):
             self._asked.wait()
-        return start(sight, self._settings, check=self._check)
+        with watched(self._check) as report:
+            report(0, 1, "supervoxels")
+            return start(sight, self._settings)
 
-    def _check(self) -> None:
+    def _check(self, done: int, total: int, stage: str) -> None:
         if self._stopped.is_set():
             raise Cancelled("The proposal was stopped.")
 

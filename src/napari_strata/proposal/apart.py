@@ -19,10 +19,14 @@ import higra
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_strata.wanted import check_wanted
+
 logger = logging.getLogger(__name__)
 
 _WORTH_IT = 20_000
 """Edges below which the call takes less time than a process needs to start."""
+_ASK_S = 0.2
+"""How often it is asked whether the tree is still wanted."""
 _IS_WATCHED: ContextVar[bool] = ContextVar("a window waits", default=False)
 
 
@@ -60,12 +64,28 @@ def ward_tree(
     with tempfile.TemporaryDirectory(prefix="strata-") as folder:
         asked, answer = Path(folder) / "asked.npz", Path(folder) / "answer.npz"
         np.savez(asked, vectors=vectors, sizes=sizes, edges=edges)
-        ended = subprocess.run([sys.executable, "-m", __name__, str(asked), str(answer)], capture_output=True, text=True, check=False)
-        if ended.returncode == 0 and answer.exists():
+        returned, said = _run([sys.executable, "-m", __name__, str(asked), str(answer)])
+        if returned == 0 and answer.exists():
             with np.load(answer, allow_pickle=False) as found:
                 return found["parents"], found["altitudes"]
-    logger.warning("Another process could not be used (%s); the window may not answer for some seconds.", ended.stderr.strip()[-200:])
+    logger.warning("Another process could not be used (%s); the window may not answer for some seconds.", said.strip()[-200:])
     return _ward_tree(vectors, sizes, edges)
+
+
+def _run(command: list[str]) -> tuple[int, str]:
+    """Run a process to its end, or until nobody waits for it any more; give its exit status and what it said of errors."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            while True:
+                try:
+                    said = process.communicate(timeout=_ASK_S)[1]
+                except subprocess.TimeoutExpired:
+                    check_wanted()
+                else:
+                    return process.returncode, said
+        finally:
+            if process.returncode is None:
+                process.kill()
 
 
 def _ward_tree(

@@ -89,12 +89,8 @@ def build_proposal(
     steps = 4
     on_progress(0, steps, "supervoxels")
     sight = evidence.sight
-
-    def check() -> None:
-        on_progress(0, steps, "supervoxels")
-
-    started = started or start(sight, settings, check=check)
-    pieces = grow(sight, started, evidence.features, settings, seed=seed, check=check)
+    started = started or start(sight, settings)
+    pieces = grow(sight, started, evidence.features, settings, seed=seed)
     del started
     on_progress(1, steps, "descriptors")
     described = _describe(evidence.features, pieces, evidence.volume.spacing_zyx_mm)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
 from napari_strata.proposal.supervoxels import Contacts
+from napari_strata.wanted import check_wanted
 
 _SLAB_VOXELS = 2_000_000
 """Voxels that are counted at a time."""
@@ -81,6 +82,7 @@ class Pooler:
 
     def mean(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Average values (..., channel) over each supervoxel: (n, channel) float32."""
+        check_wanted()
         columns = values.reshape(-1, values.shape[-1])
         return (self._membership @ columns / np.maximum(self.counts, 1)[:, None]).astype(np.float32)
 
@@ -90,6 +92,7 @@ def describe_brightness(
 ) -> NDArray[np.float32]:
     """Give mean, standard deviation, mean at 2 mm and 4 mm around, and mean rank, per supervoxel: (n, 5) float32."""
     near = ndimage.gaussian_filter(light, 2.0 / spacing_zyx_mm, truncate=2.0)
+    check_wanted()
     far = ndimage.gaussian_filter(near, np.sqrt(12.0) / spacing_zyx_mm, truncate=2.0)
     columns = [pooler.mean(values[..., None])[:, 0] for values in (light, light * light, near, far, rank)]
     mean, square, around, wide, above = columns
@@ -102,6 +105,7 @@ def brightness_rank(light: NDArray[np.float32], inside: NDArray[np.bool_]) -> ND
     edges = np.quantile(sample[:: max(1, sample.size // 500_000)], np.linspace(0, 1, 257)) + np.arange(257) * 1e-9
     out = np.empty_like(light)
     for plane, above in zip(light, out, strict=True):
+        check_wanted()
         above[...] = np.interp(plane, edges, np.linspace(0, 1, 257))
     return out
 

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from napari_strata.wanted import check_wanted
+
 _TOO_CLOSE = 1e-9
 """Share of the whole spread below which a group counts as one point."""
 
@@ -70,6 +72,7 @@ def _divided(points: NDArray[np.float32], weight: NDArray[np.float64], groups: i
     cuts, least = [whole], _TOO_CLOSE * whole.gain
     origin, gain = [], []
     while len(members) < groups:
+        check_wanted()
         chosen = int(np.argmax([cut.gain for cut in cuts]))
         cut = cuts[chosen]
         if cut.gain <= least:

@@ -14,7 +14,8 @@ from napari_strata.proposal.descriptors import Pooler, brightness_rank, describe
 from napari_strata.proposal.settling import settle_edges
 from napari_strata.proposal.supervoxels import Contacts, Sprouts, SupervoxelPlan, block_cells, find_contacts, ripen, sprout
 from napari_strata.settings import ProposeSettings
-from napari_strata.volume import Check, Volume, go_on
+from napari_strata.volume import Volume
+from napari_strata.wanted import check_wanted
 
 if TYPE_CHECKING:
     from napari_strata.encoder.embed import FeatureMap
@@ -123,7 +124,7 @@ class Started:
     sprouts: Sprouts
 
 
-def start(sight: Sight, settings: ProposeSettings, *, check: Check = go_on) -> Started:
+def start(sight: Sight, settings: ProposeSettings) -> Started:
     """Grow the small pieces that brightness alone decides.
 
     Parameters
@@ -132,19 +133,17 @@ def start(sight: Sight, settings: ProposeSettings, *, check: Check = go_on) -> S
         The scan, its body and its brightness.
     settings : ProposeSettings
         `supervoxels` is the number of pieces to aim for.
-    check : callable
-        Called every second or so; it may raise to stop.
     """
     rank = brightness_rank(sight.light, sight.inside)
-    check()
+    check_wanted()
     spacing = sight.volume.spacing_zyx_mm
     step = coarsening(sight.grid.box_shape, spacing, _MOST_GROWN_VOXELS)
     looks, inside = piece_looks(sight, rank, step=step)
     plan = SupervoxelPlan(target=settings.supervoxels)
-    return Started(rank, looks, inside, step, sprout(looks, inside, spacing * step, plan, check=check))
+    return Started(rank, looks, inside, step, sprout(looks, inside, spacing * step, plan))
 
 
-def grow(sight: Sight, started: Started, features: FeatureMap, settings: ProposeSettings, *, seed: int = 0, check: Check = go_on) -> Grown:
+def grow(sight: Sight, started: Started, features: FeatureMap, settings: ProposeSettings, *, seed: int = 0) -> Grown:
     """Break a scan into supervoxels, and describe them by brightness.
 
     Parameters
@@ -159,32 +158,30 @@ def grow(sight: Sight, started: Started, features: FeatureMap, settings: Propose
         `supervoxels` and `feature_weight` count.
     seed : int
         Of the sample that the components are found in.
-    check : callable
-        Called every second or so; it may raise to stop.
     """
-    labels, n = _supervoxels(sight, started, features, settings, seed, check)
+    labels, n = _supervoxels(sight, started, features, settings, seed)
     spacing = sight.volume.spacing_zyx_mm
     view = _thinned(labels.shape, spacing)
     contacts = find_contacts(np.ascontiguousarray(labels[view]), np.ascontiguousarray(sight.light[view]), n)
-    check()
+    check_wanted()
     sizes, centers = sizes_and_centers(labels, n, spacing)
     body = np.bincount(labels[sight.inside], minlength=n) > 0.5 * sizes
-    check()
+    check_wanted()
     return Grown(labels, contacts, _describe(sight, started.rank, labels, centers, view), centers, sizes, body)
 
 
 def _supervoxels(
-    sight: Sight, started: Started, features: FeatureMap, settings: ProposeSettings, seed: int, check: Check
+    sight: Sight, started: Started, features: FeatureMap, settings: ProposeSettings, seed: int
 ) -> tuple[NDArray[np.int32], int]:
     """Make supervoxels in the body's box and large blocks around it, on the scan's own grid."""
     box, spacing, step = sight.grid.box, sight.volume.spacing_zyx_mm, started.step
     components = _components(features, started.looks.shape, settings, seed)
     plan = SupervoxelPlan(target=settings.supervoxels)
-    inner = ripen(started.sprouts, started.looks, started.inside, spacing * step, plan, components=components, check=check)
+    inner = ripen(started.sprouts, started.looks, started.inside, spacing * step, plan, components=components)
     if max(step) > 1:
         for axis, (times, size) in enumerate(zip(step, sight.grid.box_shape, strict=True)):
             inner = np.take(np.repeat(inner, times, axis=axis), np.arange(size), axis=axis)
-        inner = settle_edges(inner, sight.light[box], sight.inside[box], check=check)
+        inner = settle_edges(inner, sight.light[box], sight.inside[box])
     outer = block_cells(sight.light.shape, spacing, _AIR_BLOCK_MM)
     outer += inner.max() + 1
     outer[box] = inner

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from napari_strata.volume import Check, go_on
+from napari_strata.wanted import check_wanted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,11 +117,11 @@ class Merged:
     graph: PieceGraph
 
 
-def merge_to(graph: PieceGraph, target: int, *, check: Check = go_on) -> Merged:
+def merge_to(graph: PieceGraph, target: int) -> Merged:
     """Merge touching pieces by Ward's criterion until `target` are left, or nothing touches any more.
 
     In every round all pairs that are each other's cheapest merge are joined, at the end only the cheapest of them: what one
-    merge at a time would give, but for the order of distant merges. `check` is called in every round.
+    merge at a time would give, but for the order of distant merges.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def merge_to(graph: PieceGraph, target: int, *, check: Check = go_on) -> Merged:
         raise ValueError("Pieces cannot be compared: what they look like is not a number somewhere.")
     piece = np.arange(len(sizes), dtype=np.int32)
     while len(sizes) > target and len(edges):
-        check()
+        check_wanted()
         pairs = _cheapest_pairs(sizes, vectors, edges, most=len(sizes) - target)
         n = len(sizes)
         links = sparse.coo_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))

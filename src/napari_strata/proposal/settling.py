@@ -10,7 +10,7 @@ from scipy import sparse
 from skimage.measure import label as label_parts
 
 from napari_strata.proposal.merging import touching_pairs, unique_pairs
-from napari_strata.volume import Check, go_on
+from napari_strata.wanted import check_wanted
 
 _STANDS_OUT = 0.1
 """Brightness difference times root of size above which a small piece is kept."""
@@ -29,8 +29,6 @@ def settle_edges(
     light: NDArray[np.float32],
     inside: NDArray[np.bool_],
     crumb_vox: int = CRUMB_VOX,
-    *,
-    check: Check = go_on,
 ) -> NDArray[np.int32]:
     """Move the edges of pieces to where they suit brightness, make each part a piece of its own, and join crumbs.
 
@@ -50,10 +48,10 @@ def settle_edges(
     (z, y, x) int32 array
         As `make_supervoxels` gives them.
     """
-    check()
-    snapped = snap_edges(pieces * np.int32(2) + inside, light, inside, check=check)
+    check_wanted()
+    snapped = snap_edges(pieces * np.int32(2) + inside, light, inside)
     parts = _connected(snapped)
-    check()
+    check_wanted()
     return join_crumbs(parts, light, inside, crumb_vox)
 
 
@@ -80,9 +78,7 @@ def noise_level(light: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
     return float(np.median(difference[:: max(1, difference.size // 500_000)])) / 0.6745 / np.sqrt(7.0 / 6.0)
 
 
-def snap_edges(
-    labels: NDArray[np.int32], light: NDArray[np.float32], inside: NDArray[np.bool_], *, check: Check = go_on
-) -> NDArray[np.int32]:
+def snap_edges(labels: NDArray[np.int32], light: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Move the pieces' edges voxel by voxel: each edge voxel goes to the touching piece that suits it best.
 
     A piece suits a voxel by how near its mean brightness is, in units of the noise, and by how many of the voxel's six
@@ -109,7 +105,7 @@ def snap_edges(
         pieces = _Pieces(mean.astype(np.float32), sizes <= _NEVER_EATEN_VOX, body, noise)
         moved = np.empty_like(labels)
         for begin in range(0, len(labels), _SLAB):
-            check()
+            check_wanted()
             end = min(begin + _SLAB, len(labels))
             planes = labels[max(begin - 1, 0) : end + 1]
             padded = np.pad(planes, [(begin == 0, end == len(labels)), (1, 1), (1, 1)], mode="edge")

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from napari_strata.proposal.merging import PieceGraph, merge_to, most_alike_neighbors, touching_pairs
 from napari_strata.proposal.settling import CRUMB_VOX, settle_edges
-from napari_strata.volume import Check, go_on
+from napari_strata.wanted import check_wanted
 
 _JOBLIB_CORES = "LOKY_MAX_CPU_COUNT"
 _BLOCK_MM = 30.0
@@ -74,8 +74,6 @@ def make_supervoxels(
     inside: NDArray[np.bool_],
     spacing_zyx_mm: NDArray[np.float64],
     plan: SupervoxelPlan,
-    *,
-    check: Check = go_on,
 ) -> NDArray[np.int32]:
     """Break a block of a scan into supervoxels.
 
@@ -89,8 +87,6 @@ def make_supervoxels(
         Voxel size in mm.
     plan : SupervoxelPlan
         How many and how fine.
-    check : callable
-        Called between steps; it may raise to stop.
 
     Returns
     -------
@@ -99,8 +95,8 @@ def make_supervoxels(
         stay whole), none across the body's edge.
     """
     light = np.ascontiguousarray(channels[..., 0])
-    sprouts = sprout(light, inside, spacing_zyx_mm, plan, check=check)
-    return ripen(sprouts, light, inside, spacing_zyx_mm, plan, components=[*np.moveaxis(channels[..., 1:], -1, 0)], check=check)
+    sprouts = sprout(light, inside, spacing_zyx_mm, plan)
+    return ripen(sprouts, light, inside, spacing_zyx_mm, plan, components=[*np.moveaxis(channels[..., 1:], -1, 0)])
 
 
 def sprout(
@@ -108,8 +104,6 @@ def sprout(
     inside: NDArray[np.bool_],
     spacing_zyx_mm: NDArray[np.float64],
     plan: SupervoxelPlan,
-    *,
-    check: Check = go_on,
 ) -> Sprouts:
     """Grow the voxels of the body together by brightness, into several times as many pieces as are wanted.
 
@@ -117,22 +111,22 @@ def sprout(
     """
     finest = float(np.min(spacing_zyx_mm))
     smooth = ndimage.gaussian_filter(light, _SMOOTHING * finest / spacing_zyx_mm, truncate=3.0)
-    check()
+    check_wanted()
     start = most_alike_neighbors(smooth[None], inside)
-    check()
+    check_wanted()
     n = int(start.max()) + 1
     sizes = np.maximum(np.bincount(start.ravel(), minlength=n), 1)
     columns = [_mean_of(smooth, start, sizes)]
     for axis, spacing in enumerate(spacing_zyx_mm):
         place = np.arange(start.shape[axis], dtype=np.float64).reshape([-1 if a == axis else 1 for a in range(3)])
         columns.append(_PLACE_WEIGHT * spacing * _mean_of(np.broadcast_to(place, start.shape), start, sizes))
-    check()
+    check_wanted()
     edges = touching_pairs(start, n)[0]
-    check()
+    check_wanted()
     outside = n - 1 if not inside.all() else n
     edges = edges[(edges != outside).all(axis=1)]
     graph = PieceGraph(sizes.astype(np.float32), np.stack(columns, axis=1).astype(np.float32), edges)
-    merged = merge_to(graph, _SPROUTS * _count(inside, plan) + 1, check=check)
+    merged = merge_to(graph, _SPROUTS * _count(inside, plan) + 1)
     return Sprouts(merged.piece[start], merged.graph)
 
 
@@ -144,7 +138,6 @@ def ripen(
     plan: SupervoxelPlan,
     *,
     components: Sequence[NDArray[np.float32]] = (),
-    check: Check = go_on,
 ) -> NDArray[np.int32]:
     """Merge sprouts into the supervoxels that are wanted, by what else is known of them, and settle the edges.
 
@@ -163,11 +156,11 @@ def ripen(
     graph = sprouts.graph
     known = [_mean_of(part, sprouts.sprout, np.maximum(graph.sizes, 1)) for part in components]
     vectors = np.concatenate([graph.vectors, *(column.astype(np.float32)[:, None] for column in known)], axis=1)
-    grown = merge_to(PieceGraph(graph.sizes, vectors, graph.edges), _count(inside, plan) + 1, check=check)
+    grown = merge_to(PieceGraph(graph.sizes, vectors, graph.edges), _count(inside, plan) + 1)
     pieces = grown.piece[sprouts.sprout]
     blocks = block_cells(inside.shape, spacing_zyx_mm, _BLOCK_MM)
     pieces = np.where(inside, pieces, blocks + pieces.max() + 1)
-    return settle_edges(pieces, light, inside, plan.crumb_vox, check=check)
+    return settle_edges(pieces, light, inside, plan.crumb_vox)
 
 
 def _count(inside: NDArray[np.bool_], plan: SupervoxelPlan) -> int:

@@ -14,6 +14,7 @@ from scipy import sparse
 
 from napari_strata.proposal.hierarchy import Hierarchy
 from napari_strata.proposal.trees import tissue_tree
+from napari_strata.wanted import check_wanted
 
 SMOOTHED_MM = 4.5
 """Features are averaged over neighbours about this far, weighted by size: single pieces are noisy."""
@@ -65,6 +66,7 @@ class Neighborhood:
     def averaged(self, values: NDArray[np.float32], times: int) -> NDArray[np.float32]:
         """Average (n, d) values over neighbours, so many times over."""
         for _ in range(times):
+            check_wanted()
             values = self.matrix @ values
         return np.asarray(values, np.float32)
 

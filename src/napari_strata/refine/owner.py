@@ -6,7 +6,7 @@ difference between two states.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -107,8 +107,13 @@ class State:
         """Give the row of a region: a person's, or the default one of its tree."""
         if region in self.rows:
             return self.rows[region]
-        kind = "tissue" if region in self.rank_ids["tissues"] else "region"
-        return default_regions([region], kind)[0]
+        return self.rows_of([region])[0]
+
+    def rows_of(self, regions: Sequence[int]) -> tuple[Region, ...]:
+        """Give the rows of some regions; see `row`."""
+        of_tissues = np.isin(regions, self.rank_ids["tissues"]) if len(regions) else np.zeros(0, np.bool_)
+        kinds = zip(regions, of_tissues.tolist(), strict=True)
+        return tuple(self.rows.get(i) or default_regions([i], "tissue" if of_tissue else "region")[0] for i, of_tissue in kinds)
 
     def name(self, region: int) -> str:
         """Give a region's name, "background" for region 0."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage as ndi
 
 from napari_strata.errors import CaseError, EditError
 from napari_strata.proposal.proposal import Proposal, TreeName
@@ -30,6 +29,8 @@ class Pieces:
         self._last_cut: tuple[TreeName, int, NDArray[np.int32]] | None = None
         self.answers: dict[Any, Any] = {}
         """What strokes answered to suggestions, kept by `doubts`."""
+        self.foreseen: tuple[tuple[Any, Any, Any], ...] = ()
+        """What the last preview found, (state, edit, outcome) of each stroke: taking it need not find it again."""
 
     def ranks(self, tree: TreeName, n: int) -> NDArray[np.int32]:
         """Give the cut of a tree at n, (n_supervoxels,) ranks 0 .. n; the last one asked for is kept."""
@@ -57,7 +58,10 @@ class Pieces:
     @cached_property
     def sizes_vox(self) -> NDArray[np.int64]:
         """Voxels of each supervoxel, (n_supervoxels,)."""
-        return np.bincount(self.proposal.supervoxels.ravel(), minlength=self.proposal.n_supervoxels)
+        sizes = np.zeros(self.proposal.n_supervoxels, np.int64)
+        for plane in self.proposal.supervoxels:
+            sizes += np.bincount(plane.ravel(), minlength=len(sizes))
+        return sizes
 
     @cached_property
     def intensity_sums(self) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
@@ -68,16 +72,17 @@ class Pieces:
     @cached_property
     def first_voxels(self) -> NDArray[np.int64]:
         """Flat index of the first voxel of each supervoxel, (n_supervoxels,): a point that lies in it for certain."""
-        flat = self.proposal.supervoxels.ravel()
-        first = np.empty(self.proposal.n_supervoxels, np.int64)
-        first[flat[::-1]] = np.arange(flat.size - 1, -1, -1)
+        supervoxels = self.proposal.supervoxels
+        first, within = np.empty(self.proposal.n_supervoxels, np.int64), np.arange(supervoxels[0].size)[::-1]
+        # from the last to the first, plane by plane, see `bounding_boxes`
+        for z in range(len(supervoxels) - 1, -1, -1):
+            first[supervoxels[z].ravel()[::-1]] = within + z * len(within)
         return first
 
     @cached_property
     def boxes(self) -> NDArray[np.int32]:
         """Bounding box of each supervoxel, (n_supervoxels, 6): starts z, y, x, then stops z, y, x."""
-        found = ndi.find_objects(self.proposal.supervoxels + 1)
-        return np.array([[s.start for s in box] + [s.stop for s in box] for box in found], np.int32)
+        return bounding_boxes(self.proposal.supervoxels, self.proposal.n_supervoxels)
 
     @cached_property
     def teaching(self) -> TeachingSpace:
@@ -132,6 +137,33 @@ class Pieces:
         """Give the supervoxel of each flat voxel index."""
         ids: NDArray[np.int32] = self.proposal.supervoxels.ravel()[flat_voxels]
         return ids
+
+
+def bounding_boxes(supervoxels: NDArray[np.int32], count: int) -> NDArray[np.int32]:
+    """Find the box of each supervoxel (z, y, x), as `Pieces.boxes` gives it.
+
+    Plane by plane over runs of equal voxels, each of which takes well under a millisecond: a call that goes over the whole scan
+    would keep Python's lock, and with it a window, for as long as it takes.
+
+    Returns
+    -------
+    (count, 6) int32 array
+        Starts z, y, x, then stops z, y, x; every supervoxel below `count` is expected to occur.
+    """
+    low, high = np.full((3, count), np.iinfo(np.int32).max, np.int32), np.zeros((3, count), np.int32)
+    begins = np.ones(supervoxels.shape[1:], np.bool_)
+    for z, plane in enumerate(supervoxels):
+        np.not_equal(plane[:, 1:], plane[:, :-1], out=begins[:, 1:])
+        y, x = (part.astype(np.int32) for part in np.nonzero(begins))
+        ids = plane[y, x]
+        ends = np.append(x[1:], 0)
+        ends[ends == 0] = plane.shape[1]
+        low[0, ids] = np.minimum(low[0, ids], z)
+        high[0, ids] = z + 1
+        for axis, first, stop in ((1, y, y + 1), (2, x, ends)):
+            np.minimum.at(low[axis], ids, first)
+            np.maximum.at(high[axis], ids, stop)
+    return np.concatenate([low, high]).T.copy()
 
 
 def sums_per_supervoxel(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_strata.refine.edits import Scribble
+from napari_strata.refine.edits import Scribble, foreseen
 from napari_strata.refine.owner import Scope
 from napari_strata.refine.pieces import Box
 from napari_strata.refine.refinement import changed_box
@@ -65,11 +65,14 @@ def preview_strokes(work: Shown, strokes: Sequence[tuple[ArrayLike, int | None]]
         If one of them could not be taken.
     """
     pieces, before = work._pieces, work._state
-    state, regions = before, []
+    state, regions, found = before, [], []
     for voxels, region in strokes:
         points = pieces.ras_mm(pieces.flat_voxels(voxels))
-        outcome = Scribble(points, state.next_id if region is None else int(region), scope).apply(state, pieces)
+        scribble = Scribble(points, state.next_id if region is None else int(region), scope)
+        outcome = foreseen(scribble, state, pieces) or scribble.apply(state, pieces)
+        found.append((state, scribble, outcome))
         state = outcome.state
         regions.append(outcome.ids[0])
+    pieces.foreseen = tuple(found)
     now, then = Shown(pieces, before), Shown(pieces, state)
     return Preview(now, then, changed_box(before, state, pieces), tuple(regions))

@@ -13,7 +13,7 @@ from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal, TreeName
 from napari_strata.refine import autosave as saving
 from napari_strata.refine.cutting import roots
-from napari_strata.refine.edits import Cut, Edit, Outcome
+from napari_strata.refine.edits import Cut, Edit, Outcome, foreseen
 from napari_strata.refine.journal import SNAPSHOT_EVERY, Step, difference, painted_changes, stepped
 from napari_strata.refine.keeping import Keeping
 from napari_strata.refine.owner import State, piece_table
@@ -229,7 +229,7 @@ class Refinement(Keeping):
     def _do(self, edit: Edit) -> Outcome:
         with self._changing:
             before = self._state
-            outcome = edit.apply(before, self._pieces)
+            outcome = foreseen(edit, before, self._pieces) or edit.apply(before, self._pieces)
             delta = difference(before, outcome.state)
             if not delta.is_empty:
                 if not self._journal.done:

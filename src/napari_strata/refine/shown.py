@@ -46,6 +46,8 @@ class Shown:
     def __init__(self, pieces: Pieces, state: State) -> None:
         self._pieces = pieces
         self._state = state
+        self._rows: tuple[State, tuple[Region, ...]] | None = None
+        self._measured: tuple[State, dict[int, RegionStatistics]] | None = None
 
     @property
     def proposal(self) -> Proposal:
@@ -151,9 +153,12 @@ class Shown:
     @property
     def regions(self) -> tuple[Region, ...]:
         """Rows of the regions that are in use or that a person named, coloured or locked, by id."""
-        ids = set(present_ids(self._state, self._pieces).tolist())
-        ids |= {i for i, row in self._state.rows.items() if row.locked or row.accepted or _is_personal(row)}
-        return tuple(self._state.row(i) for i in sorted(ids))
+        state, kept = self._state, self._rows
+        if kept is None or kept[0] is not state:
+            ids = set(present_ids(state, self._pieces).tolist())
+            ids |= {i for i, row in state.rows.items() if row.locked or row.accepted or _is_personal(row)}
+            kept = self._rows = state, state.rows_of(sorted(ids))
+        return kept[1]
 
     @property
     def segmentation(self) -> Segmentation:
@@ -175,7 +180,10 @@ class Shown:
 
     def statistics(self) -> dict[int, RegionStatistics]:
         """Measure every region in use, background too: volume, mean and sd of intensity, confidence."""
-        return region_statistics(self._state, self._pieces)
+        state, kept = self._state, self._measured
+        if kept is None or kept[0] is not state:
+            kept = self._measured = state, region_statistics(state, self._pieces)
+        return dict(kept[1])
 
     def place_of(self, region: int) -> tuple[int, int, int]:
         """Give a voxel (z, y, x) of a region, near its middle.

@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 
 from napari_strata.proposal.hierarchy import Hierarchy
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.likeness import nearest, pooled_distance, scatter_distance, sure_distance
+from napari_strata.refine.likeness import pooled_distance, scatter_distance, sure_distance
 from napari_strata.refine.ways import Ways
 from napari_strata.volume import BACKGROUND
 
@@ -76,7 +76,7 @@ class TeachingSpace:
     neighbours : (n, n) sparse array
         Weights of touching supervoxels, more for more alike; rows sum to one.
     ways : Ways
-        How far it is from strokes over touching supervoxels.
+        How far it is from strokes, over touching supervoxels and by what they are like.
     weights : (n,) float32 array
         How much each counts as evidence: its size, 1 being usual; 0 in the proposal's background.
     """
@@ -218,8 +218,11 @@ def _neighbours(points: NDArray[np.float32], edges: NDArray[np.int32]) -> csr_ar
 
 def within_mm(space: TeachingSpace, seeds: NDArray[np.integer], reach_mm: float) -> NDArray[np.bool_]:
     """Tell which supervoxels, (n,) bool, have their centre at most `reach_mm` from that of a seed."""
-    distance, _ = cKDTree(space.centers_mm[seeds]).query(space.centers_mm, distance_upper_bound=reach_mm)
-    reached: NDArray[np.bool_] = np.isfinite(distance)
+    at, centers = space.centers_mm[seeds], space.centers_mm
+    near = np.flatnonzero(((centers >= at.min(axis=0) - reach_mm) & (centers <= at.max(axis=0) + reach_mm)).all(axis=1))
+    distance, _ = cKDTree(at).query(centers[near], distance_upper_bound=reach_mm)
+    reached = np.zeros(len(centers), np.bool_)
+    reached[near] = np.isfinite(distance)
     reached[seeds] = True
     return reached
 
@@ -277,9 +280,9 @@ def weigh(space: TeachingSpace, lesson: Lesson) -> Verdict:
     taught = np.unique(teachers[teachers >= 0])
     column = np.searchsorted(taught, lesson.examples[shown])
     examples = [_some(np.flatnonzero(teachers == region), lesson.examples == region) for region in taught]
-    alike = np.stack([nearest(space.points[:, : space.n_kind], at) for at in examples], axis=1)
+    alike = np.stack([space.ways.unlike(at) for at in examples], axis=1)
     distance = _distance(space, examples, alike)
-    unlike = distance.min(axis=1)
+    unlike = _least(distance)
     way = _WAY * np.log1p(np.stack([space.ways.length(at) for at in examples], axis=1))
     distance += way
     limit = _UNLIKE * space.points.shape[1]
@@ -287,11 +290,11 @@ def weigh(space: TeachingSpace, lesson: Lesson) -> Verdict:
         named = np.flatnonzero(lesson.named >= 0)
         distance[named, np.searchsorted(taught, lesson.named[named])] -= _NAMED
     if taught[0] == BACKGROUND and not lesson.is_near and not space.background[examples[0]].all():
-        distance[:, 0] = np.minimum(distance[:, 0], limit + _UNLIKE_PER_EXAMPLE * len(examples[0]) + way.min(axis=1))
+        distance[:, 0] = np.minimum(distance[:, 0], limit + _UNLIKE_PER_EXAMPLE * len(examples[0]) + _least(way))
     own = _own_distance(space, lesson)
     softness = _SOFTNESS
     if np.isfinite(own[lesson.free]).any():
-        distance = np.column_stack([distance, distance.min(axis=1) + own - alike.min(axis=1)])
+        distance = np.column_stack([distance, _least(distance) + own - _least(alike)])
     else:
         first = _smoothed(space, _likeness(distance, softness), (shown, column), _FIRST_ROUNDS)
         distance += _SURE_WEIGHT * sure_distance(space.points, examples, first, space.weights)
@@ -315,8 +318,16 @@ def _distance(space: TeachingSpace, examples: list[NDArray[np.intp]], alike: NDA
     return np.asarray(distance, np.float32)
 
 
+def _least(columns: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give the least of each row, column by column: numpy takes twenty times as long along rows of a few."""
+    least = columns[:, 0].copy()
+    for column in columns.T[1:]:
+        np.minimum(least, column, out=least)
+    return least
+
+
 def _likeness(distance: NDArray[np.float32], softness: float) -> NDArray[np.float32]:
-    likeness = np.exp(-(distance - distance.min(axis=1, keepdims=True)) / softness)
+    likeness = np.exp(-(distance - _least(distance)[:, None]) / softness)
     likeness /= likeness.sum(axis=1, keepdims=True)
     return np.asarray(likeness, np.float32)
 

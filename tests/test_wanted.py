@@ -1,0 +1,70 @@
+"""A proposal that nobody waits for any more stops soon, wherever it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_strata import wanted
+from napari_strata.encoder import embed
+from napari_strata.encoder.bring import open_encoder
+from napari_strata.errors import Cancelled
+from napari_strata.preprocess import WorkingGrid, flatten_bias
+from napari_strata.proposal import apart
+from napari_strata.settings import ProposeSettings
+
+
+class Leaver:
+    """Takes so many reports of progress, then wants no more."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience, self.reports = patience, []
+
+    def __call__(self, done: int, total: int, stage: str) -> None:
+        self.reports.append((done, total, stage))
+        if len(self.reports) > self.patience:
+            raise Cancelled("enough")
+
+
+@pytest.fixture(autouse=True)
+def always_asked(monkeypatch):
+    monkeypatch.setattr(wanted, "_PAUSE_S", -1.0)
+
+
+def test_the_encoder_asks_between_its_layers_and_is_the_same_afterwards():
+    light = np.random.default_rng(0).random((16, 16, 16), np.float32)
+    grid, encoder = WorkingGrid((slice(0, 16),) * 3, (16, 16, 16), (1.0, 1.0, 1.0)), open_encoder(None)
+    whole = embed.embed_brightness(light, grid, encoder, settings=ProposeSettings(), device="cpu")
+    leaver = Leaver(patience=4)
+    with pytest.raises(Cancelled), wanted.watched(leaver) as report:
+        embed.embed_brightness(light, grid, encoder, settings=ProposeSettings(), device="cpu", on_progress=report)
+    assert leaver.reports == [(0, 1, "encoding")] * 5
+    again = embed.embed_brightness(light, grid, encoder, settings=ProposeSettings(), device="cpu")
+    for one, other in zip(whole.levels, again.levels, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_flattening_of_an_mr_stops_between_its_iterations():
+    light = np.random.default_rng(0).random((40, 40, 40), np.float32)
+    arguments = light, np.ones(light.shape, bool), np.array([4.0, 4.0, 4.0])
+    with wanted.watched(Leaver(patience=3)) as report:
+        report(0, 1, "finding the body")
+        with pytest.raises(Cancelled):
+            flatten_bias(*arguments)
+    assert flatten_bias(*arguments).shape == light.shape
+
+
+def test_another_process_is_ended_when_its_tree_is_not_wanted(monkeypatch):
+    monkeypatch.setattr(apart, "_ASK_S", 0.01)
+    with wanted.watched(Leaver(patience=1)) as report:
+        report(2, 4, "tree of tissues")
+        with pytest.raises(Cancelled):
+            apart._run(["sleep", "60"])
+
+
+def test_outside_of_watched_work_nobody_is_asked():
+    leaver = Leaver(patience=0)
+    with pytest.raises(Cancelled), wanted.watched(leaver) as report:
+        report(0, 1, "reading")
+    wanted.check_wanted()
+    assert len(leaver.reports) == 1
