@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -143,20 +144,22 @@ def _propose(arguments: argparse.Namespace) -> None:
     )
     if wanted == AUTO:
         wanted = proposal.middle_suggestion(kind)
-    said = {}
+    said, sure = {}, proposal.confidence
     if codebook is not None:
         segmentation, said["codebook"] = commands_codebook.segment(codebook, proposal)
     elif teaching is not None:
-        segmentation, said["taught"] = commands_teach.segment(teaching, proposal)
+        found = commands_teach.taught_labels(teaching, proposal)
+        segmentation, sure = found.segmentation(proposal), found.confidence
+        said["taught"] = {"sha256": teaching.sha256, **found.record(proposal)}
     else:
         segmentation = proposal.tissues(wanted) if kind == "tissues" else proposal.regions(wanted)
     if not said and len(segmentation.regions) < wanted:
         print(f"note: the scan has only {len(segmentation.regions)} supervoxels in the body; it got that many.", file=sys.stderr)
     provenance = {**proposal.provenance, "cut": {kind: wanted}, **said}
     provenance["seconds"] = {"read": round(read_seconds, 2), **proposal.provenance["seconds"]}
-    _write_results(arguments, proposal, segmentation, provenance)
-    found = kind if teaching is None else "taught regions"
-    print(f"{arguments.output}: {len(segmentation.regions)} {found} in {time.perf_counter() - begun:.1f} s")
+    _write_results(arguments, replace(proposal, confidence=sure), segmentation, provenance)
+    what = kind if teaching is None else "taught regions"
+    print(f"{arguments.output}: {len(segmentation.regions)} {what} in {time.perf_counter() - begun:.1f} s")
 
 
 def _check_proposal_outputs(arguments: argparse.Namespace) -> None:

@@ -38,6 +38,9 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument("--modality", choices=("ct", "mr"), help="how to read intensities, if the scans do not say")
     parser.add_argument("--codebook-from", type=int, default=0, metavar="N", help="fit a codebook of --tissues to N of the scans first")
+    parser.add_argument(
+        "--refit-codebook", action="store_true", help="with --codebook-from: fit anew where OUT has one that was fitted otherwise"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     cut = add_recipe(parser)
     cut.add_argument("--taught", type=Path, metavar="FILE", help="the regions that another scan's strokes taught (strata teach)")
@@ -54,27 +57,31 @@ def batch(arguments: argparse.Namespace) -> int:
     from napari_strata.batch.collect import collect
     from napari_strata.batch.page import write_page
     from napari_strata.batch.plan import plan_scans
+    from napari_strata.batch.process import only_writer
     from napari_strata.batch.run import run_batch
 
     output = _output(arguments)
     scans = plan_scans(arguments.inputs, leave_out=output)
+    _note_codebook(output, arguments)
     if arguments.dry_run:
         return _dry_run(scans, output, recipe, settings, arguments)
     if not (arguments.quiet or settings.workers or settings.scheduler or settings.cluster or len(scans) < 3 or is_installed()):
         print(f"note: one scan at a time. To run several at once: {INSTALL}", file=sys.stderr)
+    recipe.check()  # before the folder is made
     show = BatchProgress(len(scans), quiet=arguments.quiet)
-    with line_ended(show, quiet=arguments.quiet) as shown:
-        results = run_batch(
-            scans,
-            output,
-            recipe,
-            settings=settings,
-            codebook_from=arguments.codebook_from,
-            on_progress=shown,
-            on_result=show.took,
-        )
-    tables = collect(results, output)
-    page = write_page(tables, output)
+    with only_writer(output):  # no other batch gets in between the scans and their tables
+        with line_ended(show, quiet=arguments.quiet) as shown:
+            results = run_batch(
+                scans,
+                output,
+                recipe,
+                settings=settings,
+                codebook_from=arguments.codebook_from,
+                refit_codebook=arguments.refit_codebook,
+                on_progress=shown,
+                on_result=show.took,
+            )
+        page = write_page(collect(results, output), output)
     for one in results:
         if one.status == "failed" or one.warning:
             print(f"{one.scan.id}: {one.reason or f'note: {one.warning}'}", file=sys.stderr)
@@ -83,9 +90,23 @@ def batch(arguments: argparse.Namespace) -> int:
     return int(failed > 0)
 
 
+def _note_codebook(output: Path, arguments: argparse.Namespace) -> None:
+    """Tell that a cohort's numbers are about to be lost, where a command leaves out the codebook that was fitted for it."""
+    from napari_strata.batch.cohort import CODEBOOK_NAME
+
+    kept = output / CODEBOOK_NAME
+    if kept.is_file() and not (arguments.codebook_from or arguments.codebook or arguments.taught):
+        print(
+            f"note: {kept} is not used, so numbers mean something else in every scan. To use it, add --codebook-from as before.",
+            file=sys.stderr,
+        )
+
+
 def _recipe(arguments: argparse.Namespace) -> Recipe:
     settings = settings_of(arguments, ProposeSettings, "propose")
     run = settings_of(arguments, RunSettings, "run")
+    if arguments.refit_codebook and not arguments.codebook_from:
+        raise SettingsError("--refit-codebook goes with --codebook-from N, for how many scans it is fitted to. Give both.")
     if arguments.codebook_from < 0 or (arguments.codebook_from and arguments.tissues is None):
         raise SettingsError(
             "--codebook-from takes the number of scans to fit a codebook to, with --tissues for how many tissues. Give both."
@@ -116,7 +137,7 @@ def _dry_run(scans: Sequence[PlannedScan], output: Path, recipe: Recipe, setting
     from napari_strata.batch.run import foresee
 
     if arguments.codebook_from:
-        kept = kept_codebook(output, recipe, arguments.codebook_from)
+        kept = kept_codebook(output, recipe, arguments.codebook_from, refit=arguments.refit_codebook)
         recipe = recipe if kept is None else recipe.with_codebook(kept)
         names = ", ".join(scan.id for scan in sample_of(scans, arguments.codebook_from, recipe.run.seed))
         print(f"codebook of {recipe.n} tissues, {'to be fitted to' if kept is None else 'kept, fitted to'}: {names}")

@@ -15,7 +15,7 @@ from napari_strata.batch.engine import Engine, Say
 from napari_strata.batch.recipe import Recipe
 from napari_strata.batch.scans import PlannedScan
 from napari_strata.batch.work import proposal_of
-from napari_strata.errors import Cancelled, CodebookError, StrataError
+from napari_strata.errors import Cancelled, CodebookError, StrataError, WriteError
 from napari_strata.io.files import read
 from napari_strata.pipeline import encoder_in_use
 from napari_strata.proposal.codebook import Codebook, fewest_supervoxels, fit_codebook
@@ -79,7 +79,7 @@ def sample_of(scans: Sequence[PlannedScan], count: int, seed: int) -> tuple[Plan
     return tuple(scans[k] for k in sorted(k for _, _, k in sorted(ranks)[:count]))
 
 
-def kept_codebook(folder: Path, recipe: Recipe, count: int) -> Codebook | None:
+def kept_codebook(folder: Path, recipe: Recipe, count: int, *, refit: bool = False) -> Codebook | None:
     """Give the codebook that an earlier run fitted in this folder, if it was fitted as is asked now.
 
     It stays as it is when scans are added later, so that they get the same tissues.
@@ -92,37 +92,81 @@ def kept_codebook(folder: Path, recipe: Recipe, count: int) -> Codebook | None:
         Its `n` is the number of tissues.
     count : int
         How many scans it is to be fitted to.
+    refit : bool
+        Whether one that was fitted otherwise may make room for another.
+
+    Returns
+    -------
+    Codebook or None
+        None where one is to be fitted.
 
     Raises
     ------
     CodebookError
-        If another codebook stands where ours would go, or it is damaged.
+        If another codebook stands where ours would go, it is damaged, or it was fitted otherwise and `refit` is False: with
+        another one every number would mean another tissue.
     """
     path = folder / CODEBOOK_NAME
     if not path.is_file():
         return None
     codebook = Codebook.load(path)
-    batch, asked = codebook.about.get("batch"), _asked(recipe, count)
-    if not isinstance(batch, dict):
+    if not isinstance(codebook.about.get("batch"), dict):
         raise CodebookError(f"{path} was not fitted by a batch, and would be replaced. Move it, or give it with --codebook.")
-    same = (
-        {key: batch.get(key) for key in asked} == asked
-        and codebook.n == recipe.n
-        and codebook.about.get("seed") == recipe.run.seed
-        and codebook.about.get("settings") == recipe.settings.to_dict()
-        and codebook.weights_sha256 == encoder_in_use(recipe.settings, recipe.weights)
+    fitted, asked = _fitted(codebook), _asked(recipe, count)
+    other = [f"{key} {fitted[key]} (now {asked[key]})" for key in asked if key in fitted and fitted[key] != asked[key]]
+    if not other:
+        return codebook
+    if refit:
+        return None
+    raise CodebookError(
+        f"{path} was fitted with {', '.join(other)}. With another codebook every number would mean another tissue. Ask for what it was "
+        "fitted with, choose another folder, or add --refit-codebook: a codebook is then fitted anew, and every scan is made anew with it."
     )
-    return codebook if same else None
+
+
+def _fitted(codebook: Codebook) -> dict[str, Any]:
+    """Say how a codebook was fitted, in the words of `_asked`."""
+    about = codebook.about
+    batch, settings = about["batch"], about.get("settings")
+    said = {"tissues": codebook.n, "seed": about.get("seed"), "sample": batch.get("sample"), "modality": batch.get("modality")}
+    return said | {"encoder": _mark(codebook.weights_sha256)} | (settings if isinstance(settings, dict) else {})
 
 
 def _asked(recipe: Recipe, count: int) -> dict[str, Any]:
-    return {"sample": count, "modality": recipe.modality}
+    encoder = _mark(encoder_in_use(recipe.settings, recipe.weights))
+    said = {"tissues": recipe.n, "seed": recipe.run.seed, "sample": count, "modality": recipe.modality, "encoder": encoder}
+    return said | recipe.settings.to_dict()
+
+
+def _mark(sha256: str | None) -> str:
+    return (sha256 or "none")[:12]
+
+
+def put_aside(folder: Path) -> Path | None:
+    """Keep a codebook that another one takes the place of, under a name made from its contents; None where there is none.
+
+    Raises
+    ------
+    WriteError
+        If it cannot be renamed.
+    """
+    path = folder / CODEBOOK_NAME
+    if not path.is_file():
+        return None
+    kept = path.with_name(f"{path.stem}-{Codebook.load(path).sha256[:12]}{path.suffix}")
+    try:
+        path.rename(kept)
+    except FileExistsError:  # Windows: the same one was put aside before
+        path.unlink()
+    except OSError as err:
+        raise WriteError(f"Cannot rename {path}: {err.strerror}. Move it away yourself.") from err
+    return kept
 
 
 def cohort_codebook(
     chosen: Sequence[PlannedScan], folder: Path, recipe: Recipe, engine: Engine, *, count: int, say: Say, on_progress: Progress
 ) -> Codebook:
-    """Fit a codebook to a sample of the scans, and keep it in the folder.
+    """Fit a codebook to a sample of the scans, and keep it in the folder; one that stands there is put aside.
 
     Parameters
     ----------
@@ -169,7 +213,11 @@ def cohort_codebook(
         )
     with threadpool_limits(recipe.threads):
         fitted = fit_codebook([tables[k] for k in order], tissues=recipe.n, seed=recipe.run.seed)
-    codebook = replace(fitted, about={**fitted.about, "batch": {**_asked(recipe, count), "scans": [chosen[k].id for k in order]}})
+    batch = {"sample": count, "modality": recipe.modality, "scans": [chosen[k].id for k in order]}
+    codebook = replace(fitted, about={**fitted.about, "batch": batch})
+    earlier = put_aside(folder)
+    if earlier is not None:
+        say("earlier codebook put aside", path=str(earlier))
     codebook.save(path)
-    say("codebook fitted", path=str(path), scans=codebook.about["batch"]["scans"])
+    say("codebook fitted", path=str(path), scans=batch["scans"])
     return codebook

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_strata.batch.outliers import Oddness, oddness
+from napari_strata.batch.process import only_writer
 from napari_strata.batch.results import ScanResult, shared_regions
 from napari_strata.export.outputs import read_sidecar
 from napari_strata.export.tables import table_columns
@@ -97,7 +98,7 @@ def collect(results: Sequence[ScanResult], folder: str | Path) -> Collected:
     Raises
     ------
     WriteError
-        If a table cannot be written.
+        If a table cannot be written, or another batch is writing to the folder.
     """
     target = Path(folder)
     rows = _rows(results)
@@ -105,17 +106,18 @@ def collect(results: Sequence[ScanResult], folder: str | Path) -> Collected:
     volumes = [line for row in made for line in _volume_rows(row)]
     failed = [_named(row.result) | {"reason": row.result.reason} for row in rows if row.result.status == "failed"]
     changes, agreement = list(_change_rows(made)), [line for row in made for line in _agreement_rows(row)]
-    _write(target / "volumes.tsv", _volume_columns(volumes), volumes)
-    _write(target / "scans.tsv", _OVERVIEW_COLUMNS, [_overview(row) for row in rows])
-    _write(target / "failures.tsv", _FAILURE_COLUMNS, failed)
-    return Collected(
-        volumes=target / "volumes.tsv",
-        scans=target / "scans.tsv",
-        failures=target / "failures.tsv",
-        changes=_write_or_remove(target / "changes.tsv", _CHANGE_COLUMNS, changes),
-        agreement=_write_or_remove(target / "agreement.tsv", _AGREEMENT_COLUMNS, agreement),
-        rows=rows,
-    )
+    with only_writer(target):
+        _write(target / "volumes.tsv", _volume_columns(volumes), volumes)
+        _write(target / "scans.tsv", _OVERVIEW_COLUMNS, [_overview(row) for row in rows])
+        _write(target / "failures.tsv", _FAILURE_COLUMNS, failed)
+        return Collected(
+            volumes=target / "volumes.tsv",
+            scans=target / "scans.tsv",
+            failures=target / "failures.tsv",
+            changes=_write_or_remove(target / "changes.tsv", _CHANGE_COLUMNS, changes),
+            agreement=_write_or_remove(target / "agreement.tsv", _AGREEMENT_COLUMNS, agreement),
+            rows=rows,
+        )
 
 
 def _rows(results: Sequence[ScanResult]) -> tuple[Row, ...]:

@@ -33,7 +33,7 @@ from napari_strata.batch.scans import PlannedScan
 from napari_strata.errors import Cancelled, StrataError, WriteError
 from napari_strata.export.outputs import Outputs, check_outputs, outputs_beside, read_sidecar, scan_record, write_outputs
 from napari_strata.export.tables import table_rows
-from napari_strata.io.atomic import atomic_path
+from napari_strata.io.atomic import atomic_path, same_file
 from napari_strata.io.files import hash_file, read, read_labels
 from napari_strata.measure import agree, compare, join_by_overlap, measure_regions
 from napari_strata.pipeline import encoder_in_use, propose, versions
@@ -272,7 +272,7 @@ def look(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> Found:
     ReadError
         If the scan, its reference or its labels cannot be read.
     WriteError
-        If labels that a person changed stand there, of another scan.
+        If labels stand there that belong to another scan: changed by a person, or of one that is there still.
     """
     document = read_sidecar(outputs.sidecar)
     if not outputs.labels.is_file():
@@ -287,8 +287,31 @@ def look(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> Found:
     if document.get("scan", {}).get("sha256") != hash_file(scan.path):
         changed.append("scan")
     if changed:
+        _check_id(scan, outputs, document.get("scan", {}))
         return Found("make", f"changed: {', '.join(changed)}")
     return Found("keep", "stands", shared_regions(document).get("warning", ""))
+
+
+def _check_id(scan: PlannedScan, outputs: Outputs, of: dict[str, Any]) -> None:
+    """Refuse to write over the labels of another scan that had this id before and is there still, as it was.
+
+    Raises
+    ------
+    WriteError
+        If there is one.
+    """
+    earlier = Path(of.get("path") or "")
+    chosen = ((of.get("series"), scan.series), (of.get("index"), scan.index))
+    other = any(None not in pair and pair[0] != pair[1] for pair in chosen)
+    if not of.get("path") or not earlier.exists() or (same_file(earlier, scan.path) and not other):
+        return
+    digest = hash_file(earlier)
+    if digest == of.get("sha256") and (other or digest != hash_file(scan.path)):
+        which = "".join(f", {name} {of[name]}" for name in ("series", "index") if of.get(name) is not None)
+        raise WriteError(
+            f"{outputs.labels.name} belongs to another scan of the same id, {earlier}{which}, and would be replaced. "
+            "Give each scan an id of its own in a list, or take another folder."
+        )
 
 
 def _left(scan: PlannedScan, outputs: Outputs, document: dict[str, Any]) -> Found:

@@ -153,6 +153,8 @@ def export_labels(
 def read_sidecar(path: str | Path) -> dict[str, Any] | None:
     """Read the JSON beside labels; None where there is no readable file that `write_outputs` wrote."""
     try:
+        if not Path(path).is_file():
+            return None
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
