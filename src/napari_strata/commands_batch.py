@@ -39,6 +39,14 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--modality", choices=("ct", "mr"), help="how to read intensities, if the scans do not say")
     parser.add_argument("--codebook-from", type=int, default=0, metavar="N", help="fit a codebook of --tissues to N of the scans first")
     parser.add_argument(
+        "--replay",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="CASES",
+        help="carry out the edits of each scan's case (.strata) again: a case, or a folder with cases; may be repeated",
+    )
+    parser.add_argument(
         "--refit-codebook", action="store_true", help="with --codebook-from: fit anew where OUT has one that was fitted otherwise"
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
@@ -61,7 +69,7 @@ def batch(arguments: argparse.Namespace) -> int:
     from napari_strata.batch.run import run_batch
 
     output = _output(arguments)
-    scans = plan_scans(arguments.inputs, leave_out=output)
+    scans = _with_cases(plan_scans(arguments.inputs, leave_out=output), arguments)
     _note_codebook(output, arguments)
     if arguments.dry_run:
         return _dry_run(scans, output, recipe, settings, arguments)
@@ -88,6 +96,16 @@ def batch(arguments: argparse.Namespace) -> int:
     done, kept, failed = (sum(one.status == status for one in results) for status in ("done", "kept", "failed"))
     print(f"{page}: {done} done, {kept} kept, {failed} failed in {time.perf_counter() - begun:.1f} s")
     return int(failed > 0)
+
+
+def _with_cases(scans: tuple[PlannedScan, ...], arguments: argparse.Namespace) -> tuple[PlannedScan, ...]:
+    """Give scans the cases that belong to them, and tell of cases that belong to none."""
+    from napari_strata.batch.cases import with_cases
+
+    found = with_cases(scans, arguments.replay)
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return found.scans
 
 
 def _note_codebook(output: Path, arguments: argparse.Namespace) -> None:

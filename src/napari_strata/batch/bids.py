@@ -31,6 +31,7 @@ _IGNORED = (
     "failures.tsv",
     "changes.tsv",
     "agreement.tsv",
+    "replay.tsv",
     "qc",
 )
 _UNITS = {"_ml": "mL", "_mm": "mm", "_mm2": "mm^2", "_hu": "HU", "voxels": "1", "_start": "1", "_stop": "1"}

@@ -59,6 +59,7 @@ class _Found:
             modality=self.row.modality,
             reference=self.row.reference,
             codebook=self.row.codebook,
+            replay=self.row.replay,
             subject=self.row.subject or scan.subject,
             session=self.row.session or scan.session,
         )

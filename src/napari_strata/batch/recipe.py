@@ -127,7 +127,7 @@ class Recipe:
         Raises
         ------
         ReadError
-            If the scan's reference cannot be read.
+            If the scan's reference or case cannot be read.
         """
         batch: dict[str, Any] = {"id": scan.id, "series": scan.series, "modality": self.modality, "seed": self.run.seed}
         if scan.index is not None:
@@ -138,6 +138,8 @@ class Recipe:
             batch["taught"] = self.teaching.sha256
         if scan.reference is not None:
             batch["reference"] = hash_file(scan.reference)
+        if scan.replay is not None:
+            batch["replay"] = hash_file(scan.replay)
         return {
             "settings": self.settings.to_dict(),
             "cut": {self.tree: self.n},

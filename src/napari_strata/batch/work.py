@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from napari_strata.batch.bids import sidecar_keys, write_label_table
+from napari_strata.batch.cases import edited, is_of_case
 from napari_strata.batch.process import peak_gb, reset_peak
 from napari_strata.batch.recipe import Recipe
 from napari_strata.batch.results import (
@@ -170,6 +171,9 @@ class Work:
         proposal = proposal_of(volume, recipe, on_progress)
         said = {**proposal.provenance, **recipe.asked(scan), "seconds": {"read": read_seconds, **proposal.provenance["seconds"]}}
         painted = _painted(proposal, recipe)
+        if scan.replay is not None:
+            on_progress(0, 1, "replaying edits")
+            painted = _edited(painted, scan.replay, proposal, shared=bool(recipe.codebook or recipe.teaching))
         segmentation, sure = painted.segmentation, painted.confidence[proposal.supervoxels]
         said |= painted.said | {"quality": _quality(segmentation, sure)}
         if scan.reference is not None:
@@ -236,6 +240,13 @@ def _painted(proposal: Proposal, recipe: Recipe) -> _Painted:
     return _Painted(cut, proposal.confidence)
 
 
+def _edited(painted: _Painted, case: Path, proposal: Proposal, *, shared: bool) -> _Painted:
+    """Carry out the edits of the scan's case; what could not be is told beside what else is to be known."""
+    found = edited(case, proposal, painted.segmentation, shared=shared)
+    warning = " ".join(one for one in (painted.warning, found.warning) if one)
+    return replace(painted, segmentation=found.segmentation, said={**painted.said, "replay": found.said}, warning=warning)
+
+
 def _agreement(labels: Segmentation, reference: Segmentation) -> dict[str, Any]:
     """Score labels against a reference: overlap, and the surfaces of regions joined into the classes that they overlap most."""
     said = compare(labels, reference).to_dict()
@@ -281,6 +292,8 @@ def look(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> Found:
         return _left(scan, outputs, document or {})
     if not outputs.table.is_file():
         return Found("make", "its table is gone")
+    if document.get("replay") and scan.replay is None:
+        return Found("keep", "its labels have a person's edits", _kept_edits(document, outputs))
     changed = [key for key, value in recipe.asked(scan).items() if document.get(key) != value]
     if document.get("versions", {}).get("napari-strata") != _version():
         changed.append("version")
@@ -289,7 +302,19 @@ def look(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> Found:
     if changed:
         _check_id(scan, outputs, document.get("scan", {}))
         return Found("make", f"changed: {', '.join(changed)}")
-    return Found("keep", "stands", shared_regions(document).get("warning", ""))
+    return Found("keep", "stands", _warnings(document))
+
+
+def _warnings(document: dict[str, Any]) -> str:
+    """Give what is to be known of labels that stand: that they do not fit, or lack some edits."""
+    said = (shared_regions(document).get("warning", ""), document.get("replay", {}).get("warning", ""))
+    return " ".join(one for one in said if one)
+
+
+def _kept_edits(document: dict[str, Any], outputs: Outputs) -> str:
+    """Say that labels with replayed edits are not made anew without them."""
+    note = f"{outputs.labels.name} has the edits of {document['replay'].get('case')}, and is left as it is without --replay."
+    return " ".join(one for one in (_warnings(document), note) if one)
 
 
 def _check_id(scan: PlannedScan, outputs: Outputs, of: dict[str, Any]) -> None:
@@ -322,6 +347,8 @@ def _left(scan: PlannedScan, outputs: Outputs, document: dict[str, Any]) -> Foun
     WriteError
         If they were drawn on another scan than this.
     """
+    if scan.replay is not None and is_of_case(scan.replay, outputs.labels):
+        return Found("make", "its labels are its case's, whose edits are replayed")
     of = document.get("scan", {})
     if of.get("sha256") and of["sha256"] != hash_file(scan.path):
         raise WriteError(
