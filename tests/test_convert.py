@@ -131,7 +131,10 @@ def test_names_from_itk_snap(case: Case, tmp_path: Path) -> None:
 def test_a_case_gives_labels_and_confidence(tmp_path: Path) -> None:
     proposal = phantom_proposal()
     strata_scan = proposal.volume
-    Refinement(proposal, tissues=4).save(tmp_path / "case.strata")
+    work = Refinement(proposal, tissues=4)
+    work.rename(2, "vertebrae_L1")
+    work.accept(3)
+    work.save(tmp_path / "case.strata")
     write_scan(strata_scan, tmp_path / "phantom.nii.gz")
     words = ["-o", tmp_path / "labels.nii.gz", tmp_path / "t.csv", "--like", tmp_path / "phantom.nii.gz"]
     assert convert(tmp_path / "case.strata", *words) == 0
@@ -141,6 +144,20 @@ def test_a_case_gives_labels_and_confidence(tmp_path: Path) -> None:
     assert [float(row["confidence"]) for row in rows] == pytest.approx(
         [float(sure[labels == int(row["id"])].mean()) for row in rows], rel=1e-4
     )
+    said = json.loads((tmp_path / "labels.json").read_text(encoding="utf-8"))
+    assert (said["edits"], said["settings"], said["scan"]["sha256"]) == (
+        list(work.history),
+        proposal.provenance["settings"],
+        hash_file(tmp_path / "phantom.nii.gz"),
+    )
+    one = {region["id"]: region for region in said["regions"]}
+    assert (one[2]["code"]["value"], one[3]["accepted"], one[2]["color"]) == ("66794005", True, list(work.regions[1].color))
+    assert one[2]["mean"] == pytest.approx(float(strata_scan.data[labels == 2].mean()), rel=1e-4)
+    assert convert(tmp_path / "case.strata", "-o", tmp_path / "alone.nii.gz") == 0, "without the scan at hand"
+    alone = json.loads((tmp_path / "alone.json").read_text(encoding="utf-8"))
+    assert (alone["edits"], alone["regions"][1]["mean"], alone["scan"]["sha256"]) == (list(work.history), None, None)
+    assert convert(tmp_path / "case.strata", "-o", tmp_path / "alone.nrrd") == 0
+    assert json.loads((tmp_path / "alone.json").read_text(encoding="utf-8")) == alone, "it is that of the same labels"
 
 
 def test_a_second_format_leaves_the_provenance_of_the_first(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

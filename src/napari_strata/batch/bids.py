@@ -190,7 +190,7 @@ def sidecar_keys(name: BidsName, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _measured(rows: list[dict[str, Any]]) -> list[str]:
-    return [name for name in (rows[0] if rows else {}) if name not in ("id", "name", "color", "locked")]
+    return [name for name in (rows[0] if rows else {}) if name not in ("id", "name", "color", "locked", "accepted", "code")]
 
 
 def write_label_table(table: Path, rows: list[dict[str, Any]]) -> None:
