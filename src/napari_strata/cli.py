@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import logging
 import os
@@ -24,7 +23,7 @@ from napari_strata import (
     commands_teach,
 )
 from napari_strata.errors import SettingsError, StrataError, WriteError
-from napari_strata.io.atomic import atomic_path
+from napari_strata.io.atomic import Together, atomic_path
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.synthesis import flags
 from napari_strata.terminal import AUTO, add_recipe, check_writable, progress, settings_of
@@ -185,18 +184,18 @@ def _write_results(arguments: argparse.Namespace, proposal: Proposal, segmentati
     """Write labels, sidecar, table, picture and case; all of them or none."""
     from napari_strata.export.outputs import write_outputs
 
-    with contextlib.ExitStack() as together:
+    with Together() as together:
         if arguments.montage:
             from napari_strata.report import montage
 
-            montage(proposal.volume, segmentation, together.enter_context(atomic_path(arguments.montage)))
+            montage(proposal.volume, segmentation, together.file(arguments.montage))
         if arguments.case:
             from napari_strata.refine.refinement import Refinement
 
             work = Refinement(proposal, **provenance["cut"])
-            work.save(together.enter_context(atomic_path(arguments.case)))
+            work.save(together.file(arguments.case))
         sure = proposal.confidence[proposal.supervoxels]
-        write_outputs(segmentation, proposal.volume, arguments.output, provenance, confidence=sure)
+        write_outputs(segmentation, proposal.volume, arguments.output, provenance, confidence=sure, together=together)
 
 
 def _add_view(commands: Any) -> None:

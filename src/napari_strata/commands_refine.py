@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_strata.errors import CaseError, RegionError, SettingsError, WriteError
-from napari_strata.io.atomic import atomic_path
+from napari_strata.io.atomic import Together
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.terminal import add_settings, check_writable, progress, settings_of
 from napari_strata.volume import BACKGROUND
@@ -212,10 +211,10 @@ def _recovered(volume: Volume) -> Refinement:
 def _write(arguments: argparse.Namespace, work: Refinement) -> None:
     """Write labels and case; both or neither."""
     provenance = {**work.proposal.provenance, "edits": list(work.history)}
-    with contextlib.ExitStack() as together:
+    with Together() as together:
         if arguments.case:
-            work.save(together.enter_context(atomic_path(arguments.case)))
+            work.save(together.file(arguments.case))
         if arguments.output:
             from napari_strata.export.outputs import write_outputs
 
-            write_outputs(work.segmentation, work.volume, arguments.output, provenance)
+            write_outputs(work.segmentation, work.volume, arguments.output, provenance, together=together)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ def write_outputs(
     provenance: dict[str, Any],
     *,
     confidence: NDArray[np.floating] | None = None,
+    together: Together | None = None,
 ) -> Outputs:
     """Write labels on the scan's own grid, with their sidecar and table; all of them or none.
 
@@ -95,6 +97,8 @@ def write_outputs(
         Plain values to keep in the sidecar: settings, seed, versions, timings.
     confidence : (z, y, x) float array, optional
         Of every voxel, for the table: ``proposal.confidence[proposal.supervoxels]``.
+    together : Together, optional
+        Other files that are written with them: all get their names when it closes, or none.
 
     Raises
     ------
@@ -107,10 +111,11 @@ def write_outputs(
         raise WriteError(f"{named.labels} is the scan itself. Choose another name for the labels.")
     measures = measure_regions(segmentation, volume, confidence=confidence)
     document = labels_document(named.labels, volume, segmentation.regions, measures, provenance)
-    with Together() as together:
-        stage_labels(segmentation, named.labels, together, sidecar=False)
-        write_table(measures, together.file(named.table), modality=volume.modality)
-        together.file(named.sidecar).write_text(document_text(document), encoding="utf-8")
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(Together()) if together is None else together
+        stage_labels(segmentation, named.labels, group, sidecar=False)
+        write_table(measures, group.file(named.table), modality=volume.modality)
+        group.file(named.sidecar).write_text(document_text(document), encoding="utf-8")
     return named
 
 
