@@ -175,7 +175,7 @@ def _replayed(arguments: argparse.Namespace, volume: Volume) -> Refinement:
         proposal = _propose(arguments, volume, case.proposal)
         if proposal.provenance.get("weights_sha256") != case.proposal.provenance.get("weights_sha256"):
             print("note: the case was proposed with other weights, so regions may differ.", file=sys.stderr)
-    work = case.replay(proposal)
+    work = _carried_over(arguments.replay, proposal) if arguments.propose_again else case.replay(proposal)
     differing = int((work.labels != case.labels).sum())
     if differing:
         share = differing / work.labels.size
@@ -185,6 +185,18 @@ def _replayed(arguments: argparse.Namespace, volume: Volume) -> Refinement:
     if not differing and not np.array_equal(proposal.supervoxels, case.proposal.supervoxels):
         print("note: the proposal differs from the case's, the labels do not.", file=sys.stderr)
     return work
+
+
+def _carried_over(case: Path, proposal: Proposal) -> Refinement:
+    """Carry out a case's edits on another proposal; say which could not be."""
+    from napari_strata.refine.case import read_case
+    from napari_strata.refine.refinement import Refinement
+    from napari_strata.refine.replaying import replay_edits
+
+    found = replay_edits(read_case(case, proposal.volume), proposal)
+    for step in found.lost:
+        print(f"note: edit {step.number} ({step.name}) was not carried out: {step.why}", file=sys.stderr)
+    return Refinement.taken_up(found.contents, None)
 
 
 def _from_labels(arguments: argparse.Namespace, volume: Volume) -> Refinement:
