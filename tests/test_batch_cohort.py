@@ -203,13 +203,13 @@ def test_a_scan_that_no_codebook_can_be_fitted_to_is_left_out_and_one_of_another
     words = ["batch", str(scans), "-o", str(out), "--codebook-from", "20", *FEW]
     main(words)
     assert {row["scan"] for row in table(out / "scans.tsv") if row["status"] == "ok"} >= {
-        "sub-a_ses-1_sub-a_ses-1_T1w",
-        "sub-b_ses-1_sub-b_ses-1_T1w",
+        "sub-a_ses-1_T1w",
+        "sub-b_ses-1_T1w",
     }
     before = (out / CODEBOOK_NAME).read_bytes()
     left = {line["scan"]: line["reason"] for line in read_log(out) if line["event"] == "left out of the codebook"}
     assert "supervoxels in the body" in left["tiny"]
-    assert "ZeroDivisionError" in left["sub-b_ses-1_sub-b_ses-1_T1w"]
+    assert "ZeroDivisionError" in left["sub-b_ses-1_T1w"]
     save_visit(scans, "c", "1", gain=1.4, seed=5)
     capsys.readouterr()
     main(words)

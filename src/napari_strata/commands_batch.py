@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from napari_strata.batch.engine import FITTING, LOOKING, WAITING
 from napari_strata.commands_codebook import open_codebook
 from napari_strata.commands_teach import open_teaching
 from napari_strata.errors import SettingsError
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from napari_strata.batch.run import ScanResult
     from napari_strata.batch.scans import PlannedScan
 
+_MOST_TOLD = 40
+"""Scans that are named at the end; the tables have all."""
 _FORESEEN = {"make": "would make", "keep": "would keep", "leave": "would leave", "fail": "would fail"}
 
 
@@ -90,12 +93,19 @@ def batch(arguments: argparse.Namespace) -> int:
                 on_result=show.took,
             )
         page = write_page(collect(results, output), output)
-    for one in results:
-        if one.status == "failed" or one.warning:
-            print(f"{one.scan.id}: {one.reason or f'note: {one.warning}'}", file=sys.stderr)
+    _tell(results)
     done, kept, failed = (sum(one.status == status for one in results) for status in ("done", "kept", "failed"))
     print(f"{page}: {done} done, {kept} kept, {failed} failed in {time.perf_counter() - begun:.1f} s")
     return int(failed > 0)
+
+
+def _tell(results: Sequence[ScanResult]) -> None:
+    """Name scans that failed, and then those that there is something to know of."""
+    told = [one for one in results if one.status == "failed"] + [one for one in results if one.status != "failed" and one.warning]
+    for one in told[:_MOST_TOLD]:
+        print(f"{one.scan.id}: {one.reason or f'note: {one.warning}'}", file=sys.stderr)
+    if len(told) > _MOST_TOLD:
+        print(f"and {len(told) - _MOST_TOLD} more: see failures.tsv and scans.tsv.", file=sys.stderr)
 
 
 def _with_cases(scans: tuple[PlannedScan, ...], arguments: argparse.Namespace) -> tuple[PlannedScan, ...]:
@@ -210,15 +220,18 @@ class BatchProgress:
 
     def __call__(self, done: int, total: int, stage: str) -> None:
         """Show what is going on; the first call is when the work begins, after workers were started and what stands was found."""
-        if self._work_began is None and stage != "waiting for workers":
+        if stage == FITTING:
+            self._work_began = None  # the first pass tells nothing of how long the second takes
+        elif self._work_began is None and stage != WAITING:
             self._work_began = self._clock()
         if self._quiet:
             return
         if self._live:
             text = f"{self.line()} {stage}"[: max(20, os.get_terminal_size(sys.stderr.fileno()).columns - 1)]
             print(f"\r\033[K{text}", end="\n" if stage == "done" else "", file=sys.stderr, flush=True)
-        elif ":" not in stage and stage != self._last and stage in ("fitting the codebook", "waiting for workers"):
-            print(f"{self.line()} {stage}", file=sys.stderr, flush=True)
+        elif stage != self._last and stage in (LOOKING, FITTING, WAITING):
+            of = f" ({total} scans)" if stage == LOOKING else ""
+            print(f"{self.line()} {stage}{of}", file=sys.stderr, flush=True)
         self._last = stage
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from napari_strata.batch.engine import Engine, Say
+from napari_strata.batch.engine import FITTING, LOOKING, Engine, Say
 from napari_strata.batch.recipe import Recipe
 from napari_strata.batch.scans import PlannedScan
 from napari_strata.batch.work import proposal_of
@@ -194,6 +194,7 @@ def cohort_codebook(
     """
     path = folder / CODEBOOK_NAME
     tables: dict[int, CohortTable] = {}
+    on_progress(0, len(chosen), LOOKING)
     for outcome in engine.run(Look(recipe), chosen, on_progress):
         looked = outcome.value or Looked(None, outcome.reason)
         if looked.table is None:
@@ -203,7 +204,7 @@ def cohort_codebook(
             tables[outcome.number] = looked.table
     if not tables:
         raise CodebookError(f"None of the {len(chosen)} scans chosen for the codebook can be read. Check the scans, or choose more.")
-    on_progress(len(chosen), len(chosen), "fitting the codebook")
+    on_progress(len(chosen), len(chosen), FITTING)
     order = sorted(tables)
     kinds = {tables[k].modality: chosen[k] for k in order}
     if len(kinds) > 1:

@@ -84,8 +84,15 @@ def _scan(row: Row, folder: Path) -> dict[str, Any]:
         "confidence": quality.get("confidence"),
         "drift": shared.get("drift"),
         "fits": shared.get("fits"),
+        "unfit": _unfit(shared),
+        "note": result.warning.replace(str(shared.get("warning") or "\n"), "").strip(),
         "image": _picture(thumbnail_of(result.scan, folder)),
     }
+
+
+def _unfit(shared: dict[str, Any]) -> str:
+    """Say in a few words that a scan does not fit; the page tells once what that means."""
+    return f"drift {shared['drift']:.2f}" if shared and not shared["fits"] else ""
 
 
 def _picture(path: Path) -> str:

@@ -38,7 +38,11 @@ class _Found:
     row: Row | None = None
 
     def name(self, more: int = 0) -> str:
-        return re.sub(r"[^\w.+-]+", "_", "_".join(self.words[-self.depth - more :])).strip("._") or "scan"
+        """Give the last words as one; folders that the file's own name repeats (sub-01/sub-01_T1w) are left out."""
+        *folders, last = self.words[-self.depth - more :]
+        said = last.split("_")
+        words = [*(word for word in folders if word not in said), last]
+        return re.sub(r"[^\w.+-]+", "_", "_".join(words)).strip("._") or "scan"
 
     def mark(self) -> str:
         return hashlib.sha256(f"{self.path}|{self.series}".encode()).hexdigest()[:6]
