@@ -75,13 +75,18 @@ def test_nifti_to_dicom_seg_and_back(tmp_path: Path) -> None:
     assert (back.regions[0].id, back.regions[0].name) == (3, "Left kidney")
 
 
-def test_a_mesh_per_region_and_measures_with_a_reference(case: Case, tmp_path: Path) -> None:
+def test_a_mesh_per_region_and_measures_with_a_reference(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     reference = case.segmentation.labels.copy()
     reference[reference == 7] = 0
     strata.write(Segmentation(reference, REGIONS, case.segmentation.geometry), tmp_path / "reference.nii.gz")
     words = ["--like", tmp_path / "scan.nii.gz", "--modality", "ct", "--reference", tmp_path / "reference.nii.gz", "--tolerance-mm", "1"]
     assert convert(tmp_path / "labels.nii.gz", "-o", tmp_path / "{id}_{name}.stl", tmp_path / "t.tsv", "--mesh-space", "RAS", *words) == 0
     assert sorted(path.name for path in tmp_path.glob("*.stl")) == ["300_region_300.stl", "3_Left_kidney.stl", "7_Blutgefäß_rechts.stl"]
+    monkeypatch.chdir(tmp_path)
+    assert convert("labels.nii.gz", "-o", "{id}.ply") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "{id}.ply: 3 regions"
     center = trimesh.load_mesh(tmp_path / "3_Left_kidney.stl").center_mass
     np.testing.assert_allclose(center, case.center_mm(3), atol=0.25)
     with open(tmp_path / "t.tsv", newline="", encoding="utf-8") as file:
