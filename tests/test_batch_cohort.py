@@ -140,6 +140,10 @@ def test_another_codebook_takes_a_word_for_it_and_all_scans_with_it(cohort, made
     assert "seed 0 (now 1)" in said
     assert "--refit-codebook" in said
     assert (out / CODEBOOK_NAME).read_bytes() == before
+    one = ["batch", str(cohort / "sub-a"), "-o", str(tmp_path / "some"), *words[4:], "--refit-codebook"]
+    shutil.copytree(made, tmp_path / "some")
+    assert main(one) == 0
+    assert "2 scans in" in capsys.readouterr().err, "those that were not named have the earlier numbers"
     assert main([*words, "--refit-codebook"]) == 1
     assert "4 done, 0 kept, 1 failed" in capsys.readouterr().out
     fitted = Codebook.load(out / CODEBOOK_NAME)

@@ -94,6 +94,8 @@ def batch(arguments: argparse.Namespace) -> int:
             )
         page = write_page(collect(results, output), output)
     _tell(results)
+    if arguments.codebook_from:
+        _tell_of_others(output, results)
     done, kept, failed = (sum(one.status == status for one in results) for status in ("done", "kept", "failed"))
     print(f"{page}: {done} done, {kept} kept, {failed} failed in {time.perf_counter() - begun:.1f} s")
     return int(failed > 0)
@@ -106,6 +108,19 @@ def _tell(results: Sequence[ScanResult]) -> None:
         print(f"{one.scan.id}: {one.reason or f'note: {one.warning}'}", file=sys.stderr)
     if len(told) > _MOST_TOLD:
         print(f"and {len(told) - _MOST_TOLD} more: see failures.tsv and scans.tsv.", file=sys.stderr)
+
+
+def _tell_of_others(output: Path, results: Sequence[ScanResult]) -> None:
+    """Tell of labels in the folder whose numbers mean other tissues than those of this run."""
+    from napari_strata.batch.cohort import other_numbers
+
+    if others := other_numbers(output.absolute(), results):
+        names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        print(
+            f"note: {len(others)} scans in {output} that this command did not name have another codebook's numbers ({names}). "
+            "Name them, too, to have them made anew.",
+            file=sys.stderr,
+        )
 
 
 def _with_cases(scans: tuple[PlannedScan, ...], arguments: argparse.Namespace) -> tuple[PlannedScan, ...]:

@@ -13,9 +13,11 @@ from threadpoolctl import threadpool_limits
 
 from napari_strata.batch.engine import FITTING, LOOKING, Engine, Say
 from napari_strata.batch.recipe import Recipe
+from napari_strata.batch.results import ScanResult
 from napari_strata.batch.scans import PlannedScan
 from napari_strata.batch.work import proposal_of
 from napari_strata.errors import Cancelled, CodebookError, StrataError, WriteError
+from napari_strata.export.outputs import read_sidecar
 from napari_strata.io.files import read
 from napari_strata.pipeline import encoder_in_use
 from napari_strata.proposal.codebook import Codebook, fewest_supervoxels, fit_codebook
@@ -222,3 +224,27 @@ def cohort_codebook(
     codebook.save(path)
     say("codebook fitted", path=str(path), scans=batch["scans"])
     return codebook
+
+
+def other_numbers(folder: Path, results: Sequence[ScanResult]) -> list[str]:
+    """Name the labels in a folder that are of no scan of a run, and have tissues of another codebook than its scans.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the outputs.
+    results : sequence of ScanResult
+        Of the run.
+    """
+    own = {result.outputs.sidecar for result in results}
+    documents = [read_sidecar(path) or {} for path in own]
+    shared = {document["codebook"]["sha256"] for document in documents if "codebook" in document}
+    if not shared:
+        return []
+    found = []
+    for path in sorted((*folder.rglob("*_labels.json"), *folder.rglob("*_dseg.json"))):
+        if path not in own and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            codebook = (read_sidecar(path) or {}).get("codebook")
+            if codebook and codebook.get("sha256") not in shared:
+                found.append(path.stem)
+    return found
