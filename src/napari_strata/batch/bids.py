@@ -144,7 +144,13 @@ def write_description(folder: Path, root: Path, how: str = "") -> None:
         "Name": "Strata: proposed tissue regions",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
-        "GeneratedBy": [{"Name": "Strata", "Version": __version__, "Description": f"{made}; a person has not checked them."}],
+        "GeneratedBy": [
+            {
+                "Name": "Strata",
+                "Version": __version__,
+                "Description": f"{made}; unchecked, unless a JSON file tells of edits.",
+            }
+        ],
         "SourceDatasets": [{"URL": raw}],
         "DatasetLinks": {"raw": raw},
     }
@@ -179,13 +185,14 @@ def _with_ignored(folder: Path) -> str:
     return "\n".join([*lines, *(one for one in _IGNORED if one not in lines)]) + "\n"
 
 
-def sidecar_keys(name: BidsName, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def sidecar_keys(name: BidsName, document: dict[str, Any]) -> dict[str, Any]:
     """Give what BIDS wants to stand in the JSON file of labels, the meaning of each column of the label table included."""
     columns = {}
-    for column in _measured(rows):
+    for column in _measured(document["regions"]):
         unit = next((unit for ending, unit in _UNITS.items() if column.endswith(ending)), None)
         columns[column] = {"Description": f"{column.replace('_', ' ')} of the region"} | ({} if unit is None else {"Units": unit})
-    described = "Tissue regions proposed without supervision; a person has not checked them."
+    checked = "corrected by a person's edits" if document.get("replay", {}).get("edits") else "a person has not checked them"
+    described = f"Tissue regions proposed without supervision; {checked}."
     return {"Description": described, "Sources": [name.source], "SpatialReference": name.source, "Manual": False, **columns}
 
 

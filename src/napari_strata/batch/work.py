@@ -202,7 +202,7 @@ class Work:
             document = json.loads(made.sidecar.read_text(encoding="utf-8"))
             document["labels_sha256"] = hash_file(made.labels)
             if self.layout == "bids" and scan.bids is not None:
-                document |= sidecar_keys(scan.bids, document["regions"])
+                document |= sidecar_keys(scan.bids, document)
                 made = replace(made, table=made.table.with_suffix(".tsv"))
                 write_label_table(made.table, document["regions"])
             made.sidecar.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
