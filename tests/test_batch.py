@@ -135,6 +135,10 @@ def test_only_a_scan_that_changed_or_lost_its_labels_runs_again(cohort, made, tm
     (scans / "broken.nii.gz").unlink()
     words = ["batch", str(scans), "-o", str(out), "--tissues", "4", *FEW]
     save_scan(scans / "sub-02" / "T1.nii.gz", seed=7)
+    assert main(words) == 1
+    assert f"belongs to another scan of the same id, {cohort / 'sub-02' / 'T1.nii.gz'}" in capsys.readouterr().err
+    moved = out / "sub-02_T1_labels.json"
+    moved.write_text(moved.read_text().replace(str(cohort), str(scans)))
     assert main(words) == 0
     assert "1 done, 1 kept" in capsys.readouterr().out
     (out / "sub-01_T1_labels.nii.gz").unlink()

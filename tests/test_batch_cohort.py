@@ -131,6 +131,31 @@ def test_a_second_run_keeps_the_codebook_even_when_scans_are_added(cohort, made,
     assert (out / CODEBOOK_NAME).read_bytes() == before
 
 
+def test_another_codebook_takes_a_word_for_it_and_all_scans_with_it(cohort, made, tmp_path, capsys):
+    out = Path(shutil.copytree(made, tmp_path / "out"))
+    before, earlier = (out / CODEBOOK_NAME).read_bytes(), Codebook.load(out / CODEBOOK_NAME)
+    words = ["batch", str(cohort), "-o", str(out), "--codebook-from", "3", *FEW, "--seed", "1"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "seed 0 (now 1)" in said
+    assert "--refit-codebook" in said
+    assert (out / CODEBOOK_NAME).read_bytes() == before
+    one = ["batch", str(cohort / "sub-a"), "-o", str(tmp_path / "some"), *words[4:], "--refit-codebook"]
+    shutil.copytree(made, tmp_path / "some")
+    assert main(one) == 0
+    assert "2 scans in" in capsys.readouterr().err, "those that were not named have the earlier numbers"
+    assert main([*words, "--refit-codebook"]) == 1
+    assert "4 done, 0 kept, 1 failed" in capsys.readouterr().out
+    fitted = Codebook.load(out / CODEBOOK_NAME)
+    assert {json.loads(path.read_text())["codebook"]["sha256"] for path in out.glob("*_labels.json")} == {fitted.sha256}
+    (aside,) = out.glob("cohort-*.strata-codebook")
+    assert Codebook.load(aside).sha256 == earlier.sha256 != fitted.sha256
+    assert main([*words, "--refit-codebook"]) == 1
+    assert "0 done, 4 kept, 1 failed" in capsys.readouterr().out, "the same words again go on with it"
+    assert main(["batch", str(cohort), "-o", str(out), "--dry-run", *FEW]) == 1
+    assert "note: " in capsys.readouterr().err, "numbers without the codebook are told"
+
+
 def test_the_warning_of_a_scan_that_does_not_fit_stays_when_it_is_kept(cohort, made, tmp_path, capsys):
     strict = replace(Codebook.load(made / CODEBOOK_NAME), typical_distance=1e-6)
     strict.save(tmp_path / "strict.strata-codebook")
@@ -182,13 +207,13 @@ def test_a_scan_that_no_codebook_can_be_fitted_to_is_left_out_and_one_of_another
     words = ["batch", str(scans), "-o", str(out), "--codebook-from", "20", *FEW]
     main(words)
     assert {row["scan"] for row in table(out / "scans.tsv") if row["status"] == "ok"} >= {
-        "sub-a_ses-1_sub-a_ses-1_T1w",
-        "sub-b_ses-1_sub-b_ses-1_T1w",
+        "sub-a_ses-1_T1w",
+        "sub-b_ses-1_T1w",
     }
     before = (out / CODEBOOK_NAME).read_bytes()
     left = {line["scan"]: line["reason"] for line in read_log(out) if line["event"] == "left out of the codebook"}
     assert "supervoxels in the body" in left["tiny"]
-    assert "ZeroDivisionError" in left["sub-b_ses-1_sub-b_ses-1_T1w"]
+    assert "ZeroDivisionError" in left["sub-b_ses-1_T1w"]
     save_visit(scans, "c", "1", gain=1.4, seed=5)
     capsys.readouterr()
     main(words)

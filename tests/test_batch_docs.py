@@ -6,6 +6,8 @@ import importlib.util
 import re
 from pathlib import Path
 
+import pytest
+
 import napari_strata as strata
 from napari_strata.io.files import write_scan
 from phantoms import phantom_volume
@@ -52,3 +54,21 @@ def test_the_example_of_a_cohort_runs(tmp_path, capsys):
     assert "2: done" in said
     assert (tmp_path / "out" / "qc.html").is_file()
     assert "mL in the middle of" in said
+
+
+def test_the_notebook_runs_from_the_first_cell_to_the_last(tmp_path):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    notebook = nbformat.read(ROOT / "docs" / "examples" / "one_scan.ipynb", as_version=4)
+    setting = next(cell for cell in notebook.cells if 'METHOD = "strata"' in cell.source)
+    assert '"../../sample_scans/thick_t2.nii.gz"' in setting.source
+    scan = write_scan(phantom_volume((24, 112, 96), (4, 2, 2)), tmp_path / "small.nii.gz")
+    changes = {'METHOD = "strata"': 'METHOD = "gmm-mrf"', '"../../sample_scans/thick_t2.nii.gz"': repr(str(scan))}
+    for old, new in changes.items():
+        setting.source = setting.source.replace(old, new)
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    said = "".join(str(out.get("text", "")) for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs)
+    assert "a place that I know" in said
+    assert "labels.seg.nrrd" in said
+    assert strata.read_labels(tmp_path / "one_scan" / "labels.nii.gz").labels.shape == (24, 112, 96)
+    kept = nbformat.read(ROOT / "docs" / "examples" / "one_scan.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in kept.cells), "it is kept without outputs"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -71,8 +72,30 @@ def test_a_bids_data_set_gets_a_derivative_data_set(dataset, capsys):
     covered = ("dataset_description.json", "README.md")
     beside = {path.name for path in out.iterdir() if not path.name.startswith((".", "sub-")) and path.name not in covered}
     assert beside <= {*ignored, "qc.html"}
+    own = {**about, "Authors": ["A Person"], "GeneratedBy": [{"Name": "fMRIPrep"}, about["GeneratedBy"][0] | {"Version": "0.0.1"}]}
+    (out / "dataset_description.json").write_text(json.dumps(own))
+    (out / ".bidsignore").write_text("notes.txt\n")
     assert main(["batch", str(dataset), *FEW]) == 0
     assert "0 done, 3 kept" in capsys.readouterr().out
+    again = json.loads((out / "dataset_description.json").read_text())
+    assert again == {**about, "Authors": ["A Person"], "GeneratedBy": [{"Name": "fMRIPrep"}, about["GeneratedBy"][0]]}
+    assert (out / ".bidsignore").read_text().split() == ["notes.txt", *ignored]
+    assert main(["batch", str(dataset), *FEW, "--seed", "4"]) == 0
+    assert "seed 4" in json.loads((out / "dataset_description.json").read_text())["GeneratedBy"][1]["Description"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes under a file's name are POSIX")
+def test_pipes_among_the_scans_are_passed_over_and_never_opened(tmp_path, capsys):
+    scan = save(tmp_path / "scans" / "a.nii.gz")
+    for name in ("pipe", "pipe.nii.gz", "pipe.dcm"):
+        os.mkfifo(tmp_path / "scans" / name)
+    os.symlink(tmp_path / "gone.nii.gz", tmp_path / "scans" / "link.nii.gz")
+    assert [one.path.name for one in plan_scans([tmp_path / "scans"])] == [scan.name, "link.nii.gz"], "a link to nowhere fails, and is told"
+    with pytest.raises(ReadError, match="pipe"):
+        plan_scans([tmp_path / "scans" / "pipe.nii.gz"])
+    given = write_list(tmp_path / "list.csv", "path\nscans/pipe.nii.gz\n")
+    assert main(["batch", str(given), "-o", str(tmp_path / "out"), *FEW]) == 1
+    assert "is a pipe" in capsys.readouterr().err
 
 
 def write_list(path: Path, text: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from benchmarks.batch.kill import command, contents, disturbed
 
+from napari_strata.batch.collect import collect
 from napari_strata.batch.log import read_log
 from napari_strata.batch.process import only_writer
 from napari_strata.cli import main
@@ -111,10 +113,11 @@ def test_labels_that_a_person_changed_are_not_taken_for_those_of_another_scan(sc
 
 
 def test_two_batches_do_not_write_to_one_folder_at_once(scans, tmp_path, capsys):
-    with only_writer(tmp_path):
-        assert main(command(scans, tmp_path, "--workers", "1")[3:]) == 2
-        with pytest.raises(WriteError, match="Another batch"), only_writer(tmp_path):
-            pass
+    with only_writer(tmp_path), ThreadPoolExecutor(1) as another:
+        assert another.submit(main, command(scans, tmp_path, "--workers", "1")[3:]).result() == 2
+        with pytest.raises(WriteError, match="Another batch"):
+            another.submit(collect, (), tmp_path).result()
+        assert collect((), tmp_path).volumes.is_file(), "who holds it writes the tables, too"
     assert "Another batch" in capsys.readouterr().err
 
 

@@ -70,6 +70,10 @@ def test_every_scan_gets_the_taught_regions_with_confidence_and_others_are_refus
         assert row["region"] == "liver"
         assert row["fits"] in ("yes", "no")
     assert float(row["confidence"]) == pytest.approx(next(iter(said["taught"]["confidence"].values())), abs=1e-3)
+    rows = [
+        list(csv.DictReader(path.open(encoding="utf-8"))) for path in (alone.with_name("alone.csv"), out / "sub-a_ses-2_T1w_labels.csv")
+    ]
+    assert rows[0] == rows[1], "the table of one scan and of a batch tell the same confidence"
     assert [row["session"] for row in table(out / "changes.tsv")] == ["1", "2"]
     assert '"fits_what":"teaching"' in (out / "qc.html").read_text(encoding="utf-8")
     assert main(given) == 1

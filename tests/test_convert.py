@@ -75,13 +75,18 @@ def test_nifti_to_dicom_seg_and_back(tmp_path: Path) -> None:
     assert (back.regions[0].id, back.regions[0].name) == (3, "Left kidney")
 
 
-def test_a_mesh_per_region_and_measures_with_a_reference(case: Case, tmp_path: Path) -> None:
+def test_a_mesh_per_region_and_measures_with_a_reference(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     reference = case.segmentation.labels.copy()
     reference[reference == 7] = 0
     strata.write(Segmentation(reference, REGIONS, case.segmentation.geometry), tmp_path / "reference.nii.gz")
     words = ["--like", tmp_path / "scan.nii.gz", "--modality", "ct", "--reference", tmp_path / "reference.nii.gz", "--tolerance-mm", "1"]
     assert convert(tmp_path / "labels.nii.gz", "-o", tmp_path / "{id}_{name}.stl", tmp_path / "t.tsv", "--mesh-space", "RAS", *words) == 0
     assert sorted(path.name for path in tmp_path.glob("*.stl")) == ["300_region_300.stl", "3_Left_kidney.stl", "7_Blutgefäß_rechts.stl"]
+    monkeypatch.chdir(tmp_path)
+    assert convert("labels.nii.gz", "-o", "{id}.ply") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "{id}.ply: 3 regions"
     center = trimesh.load_mesh(tmp_path / "3_Left_kidney.stl").center_mass
     np.testing.assert_allclose(center, case.center_mm(3), atol=0.25)
     with open(tmp_path / "t.tsv", newline="", encoding="utf-8") as file:
@@ -131,7 +136,10 @@ def test_names_from_itk_snap(case: Case, tmp_path: Path) -> None:
 def test_a_case_gives_labels_and_confidence(tmp_path: Path) -> None:
     proposal = phantom_proposal()
     strata_scan = proposal.volume
-    Refinement(proposal, tissues=4).save(tmp_path / "case.strata")
+    work = Refinement(proposal, tissues=4)
+    work.rename(2, "vertebrae_L1")
+    work.accept(3)
+    work.save(tmp_path / "case.strata")
     write_scan(strata_scan, tmp_path / "phantom.nii.gz")
     words = ["-o", tmp_path / "labels.nii.gz", tmp_path / "t.csv", "--like", tmp_path / "phantom.nii.gz"]
     assert convert(tmp_path / "case.strata", *words) == 0
@@ -141,6 +149,20 @@ def test_a_case_gives_labels_and_confidence(tmp_path: Path) -> None:
     assert [float(row["confidence"]) for row in rows] == pytest.approx(
         [float(sure[labels == int(row["id"])].mean()) for row in rows], rel=1e-4
     )
+    said = json.loads((tmp_path / "labels.json").read_text(encoding="utf-8"))
+    assert (said["edits"], said["settings"], said["scan"]["sha256"]) == (
+        list(work.history),
+        proposal.provenance["settings"],
+        hash_file(tmp_path / "phantom.nii.gz"),
+    )
+    one = {region["id"]: region for region in said["regions"]}
+    assert (one[2]["code"]["value"], one[3]["accepted"], one[2]["color"]) == ("66794005", True, list(work.regions[1].color))
+    assert one[2]["mean"] == pytest.approx(float(strata_scan.data[labels == 2].mean()), rel=1e-4)
+    assert convert(tmp_path / "case.strata", "-o", tmp_path / "alone.nii.gz") == 0, "without the scan at hand"
+    alone = json.loads((tmp_path / "alone.json").read_text(encoding="utf-8"))
+    assert (alone["edits"], alone["regions"][1]["mean"], alone["scan"]["sha256"]) == (list(work.history), None, None)
+    assert convert(tmp_path / "case.strata", "-o", tmp_path / "alone.nrrd") == 0
+    assert json.loads((tmp_path / "alone.json").read_text(encoding="utf-8")) == alone, "it is that of the same labels"
 
 
 def test_a_second_format_leaves_the_provenance_of_the_first(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

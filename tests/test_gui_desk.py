@@ -23,6 +23,7 @@ from napari_strata.gui.position import position_from_text, text_from_position
 from napari_strata.gui.surfaces import surface_of
 from napari_strata.gui.view import turned_letters
 from napari_strata.gui.windows import dragged_window
+from napari_strata.io.terms import coded
 from phantoms import phantom_volume
 from test_gui_panel import add_scan, messages, propose_phantom, shown, two_regions
 
@@ -96,6 +97,7 @@ def test_the_list_of_names_has_codes_and_colours():
     names = known_names()
     assert len(names) > 140
     assert (names["liver"].snomed_ct, names["kidney_left"].side, names["Left-Putamen"].color) == ("10200004", "left", (236, 13, 176))
+    assert all(known.snomed_ct == (coded(name) or {}).get("value", "") for name, known in names.items()), "as an export says"
     assert all(0 <= part <= 255 for name in names.values() for part in name.color)
 
 

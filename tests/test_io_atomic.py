@@ -142,3 +142,35 @@ def test_no_file_gets_its_name_where_the_disk_does_not_take_all(tmp_path: Path, 
     with pytest.raises(WriteError, match=r"b\.csv: the disk is full"):
         write_three()
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("b.csv", "old")]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_where_the_second_of_three_cannot_get_its_name_the_first_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    (tmp_path / "a.json").write_text("old")
+    rename = os.replace
+
+    def refused(source: Path, target: Path) -> None:
+        if Path(target).name == "c.txt":
+            raise OSError(errno.EACCES, "no")
+        rename(source, target)
+
+    def no_links(source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(os, "replace", refused)
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+
+    def write_three() -> None:
+        with Together() as together:
+            for name in ("a.json", "b.csv", "c.txt"):
+                together.file(tmp_path / name).write_text("new")
+
+    with pytest.raises(WriteError, match=r"c\.txt: permission was denied.*Nothing was replaced"):
+        write_three()
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.json", "old")]
+    monkeypatch.setattr(os, "replace", rename)
+    write_three()
+    assert sorted((path.name, path.read_text()) for path in tmp_path.iterdir()) == [(n, "new") for n in ("a.json", "b.csv", "c.txt")]

@@ -123,7 +123,12 @@ def test_nrrd_without_a_space_is_read_with_a_note(tmp_path: Path) -> None:
         ("a.mgz", b"hello", ReadError, "not gzip-compressed"),
         ("cut.nrrd", RAW_NRRD + b"\n" + bytes(50), ReadError, "cut short"),
         ("cut.mha", RAW_MHA + b"DimSize = 4 4 4\nElementSpacing = 1 1 1\nElementDataFile = LOCAL\n" + bytes(50), ReadError, "cut short"),
-        ("gone.mhd", RAW_MHA + b"DimSize = 4 4 4\nElementSpacing = 1 1 1\nElementDataFile = gone.raw\n", ReadError, "cut short"),
+        (
+            "gone.mhd",
+            RAW_MHA + b"DimSize = 4 4 4\nElementSpacing = 1 1 1\nElementDataFile = gone.raw\n",
+            ReadError,
+            "gone.raw, which",
+        ),
         (
             "zero.mha",
             RAW_MHA + b"DimSize = 4 4 4\nElementSpacing = 1 0 1\nElementDataFile = LOCAL\n" + bytes(128),

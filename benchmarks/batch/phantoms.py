@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import SimpleITK as sitk
 
@@ -26,19 +28,77 @@ def phantom(side: int, *, ct: bool, inverted: bool, seed: int) -> Volume:
     return Volume(data.astype(np.int16), Geometry.from_spacing(shape, (3, 2, 2)), "ct" if ct else "mr")
 
 
-def write_phantoms(folder: Path, count: int, *, broken: int = 0, sides: tuple[int, ...] = (18, 20, 24)) -> None:
-    """Write scans as NIfTI, NRRD and MetaImage, CT and MR of two contrasts, of the sides given in turn; and broken ones."""
+@dataclass(frozen=True)
+class Kind:
+    """What a scan of a mixed batch is like: its longest side in voxels, its contrast and its file format."""
+
+    side: int
+    contrast: str
+    format: str
+
+
+CONTRASTS = ("mr", "mr inverted", "mr", "ct")
+FORMATS = ("nii.gz", "nrrd", "mha", "nii", "mgz", "dicom")
+
+
+def kind_of(k: int, sides: tuple[int, ...]) -> Kind:
+    """Give what scan k is like: contrasts in turn, each with every side, and formats across both."""
+    turn = len(CONTRASTS) * len(sides)
+    return Kind(sides[k // len(CONTRASTS) % len(sides)], CONTRASTS[k % len(CONTRASTS)], FORMATS[(k + k // turn) % len(FORMATS)])
+
+
+def write_phantoms(folder: Path, count: int, *, broken: int = 0, sides: tuple[int, ...] = (18, 20, 24)) -> list[Path]:
+    """Write scans of all kinds (see `kind_of`), and broken ones; give the paths of the whole ones."""
     folder.mkdir(parents=True, exist_ok=True)
+    paths = []
     for k in range(count):
-        volume = phantom(sides[k % len(sides)], ct=k % 4 == 3, inverted=k % 4 == 1, seed=k)
-        path = folder / f"scan-{k:03d}.nii.gz"
-        write_scan(volume, path)
-        if k % 5 in (2, 4):
-            other = folder / f"scan-{k:03d}{'.nrrd' if k % 5 == 2 else '.mha'}"
-            sitk.WriteImage(sitk.ReadImage(str(path)), str(other))
-            path.unlink()
+        kind = kind_of(k, sides)
+        volume = phantom(kind.side, ct=kind.contrast == "ct", inverted=kind.contrast == "mr inverted", seed=k)
+        paths.append(_write(volume, folder / f"scan-{k:03d}", kind.format))
     for k in range(broken):
         _break(folder, k)
+    return paths
+
+
+def _write(volume: Volume, stem: Path, file_format: str) -> Path:
+    """Write a scan in a format; formats that Strata does not write come from other programs' libraries."""
+    path = stem.with_name(f"{stem.name}.{file_format}")
+    if file_format == "dicom":
+        _write_series(volume, stem)
+        return stem
+    if file_format == "mgz":
+        plain = stem.with_name(f"{stem.name}.nii")
+        write_scan(volume, plain)
+        image = nibabel.load(plain)
+        nibabel.save(nibabel.MGHImage(np.asarray(image.dataobj).astype(np.int16), image.affine), path)
+        plain.unlink()
+        return path
+    return write_scan(volume, path)
+
+
+def _write_series(volume: Volume, folder: Path) -> None:
+    """Write a DICOM series, a file per slice."""
+    folder.mkdir(parents=True, exist_ok=True)
+    depth = volume.spacing_zyx_mm[0]
+    for k, plane in enumerate(volume.data[::-1]):
+        image = sitk.GetImageFromArray(plane[None].astype(np.int16))
+        image.SetSpacing([float(step) for step in (volume.spacing_zyx_mm[2], volume.spacing_zyx_mm[1], depth)])
+        kind, storage = ("CT", "2") if volume.modality == "ct" else ("MR", "4")
+        tags = {
+            "0008|0016": f"1.2.840.10008.5.1.4.1.1.{storage}",
+            "0008|0018": f"1.2.826.0.1.{folder.name[-3:].lstrip('0') or '0'}.{k + 1}",
+            "0008|0060": kind,
+            "0020|000d": "1.2.826.0.9",
+            "0020|000e": f"1.2.826.0.2.{folder.name[-3:].lstrip('0') or '0'}",
+            "0020|0032": f"0\\0\\{float(depth) * k:g}",
+            "0020|0037": "1\\0\\0\\0\\1\\0",
+        }
+        for tag, value in tags.items():
+            image.SetMetaData(tag, value)
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(str(folder / f"slice-{k:03d}.dcm"))
+        writer.Execute(image)
 
 
 def _break(folder: Path, k: int) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import logging
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +23,7 @@ from napari_strata import (
     commands_teach,
 )
 from napari_strata.errors import SettingsError, StrataError, WriteError
-from napari_strata.io.atomic import atomic_path
+from napari_strata.io.atomic import Together, atomic_path
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.synthesis import flags
 from napari_strata.terminal import AUTO, add_recipe, check_writable, progress, settings_of
@@ -143,20 +143,22 @@ def _propose(arguments: argparse.Namespace) -> None:
     )
     if wanted == AUTO:
         wanted = proposal.middle_suggestion(kind)
-    said = {}
+    said, sure = {}, proposal.confidence
     if codebook is not None:
         segmentation, said["codebook"] = commands_codebook.segment(codebook, proposal)
     elif teaching is not None:
-        segmentation, said["taught"] = commands_teach.segment(teaching, proposal)
+        found = commands_teach.taught_labels(teaching, proposal)
+        segmentation, sure = found.segmentation(proposal), found.confidence
+        said["taught"] = {"sha256": teaching.sha256, **found.record(proposal)}
     else:
         segmentation = proposal.tissues(wanted) if kind == "tissues" else proposal.regions(wanted)
     if not said and len(segmentation.regions) < wanted:
         print(f"note: the scan has only {len(segmentation.regions)} supervoxels in the body; it got that many.", file=sys.stderr)
     provenance = {**proposal.provenance, "cut": {kind: wanted}, **said}
     provenance["seconds"] = {"read": round(read_seconds, 2), **proposal.provenance["seconds"]}
-    _write_results(arguments, proposal, segmentation, provenance)
-    found = kind if teaching is None else "taught regions"
-    print(f"{arguments.output}: {len(segmentation.regions)} {found} in {time.perf_counter() - begun:.1f} s")
+    _write_results(arguments, replace(proposal, confidence=sure), segmentation, provenance)
+    what = kind if teaching is None else "taught regions"
+    print(f"{arguments.output}: {len(segmentation.regions)} {what} in {time.perf_counter() - begun:.1f} s")
 
 
 def _check_proposal_outputs(arguments: argparse.Namespace) -> None:
@@ -182,18 +184,18 @@ def _write_results(arguments: argparse.Namespace, proposal: Proposal, segmentati
     """Write labels, sidecar, table, picture and case; all of them or none."""
     from napari_strata.export.outputs import write_outputs
 
-    with contextlib.ExitStack() as together:
+    with Together() as together:
         if arguments.montage:
             from napari_strata.report import montage
 
-            montage(proposal.volume, segmentation, together.enter_context(atomic_path(arguments.montage)))
+            montage(proposal.volume, segmentation, together.file(arguments.montage))
         if arguments.case:
             from napari_strata.refine.refinement import Refinement
 
             work = Refinement(proposal, **provenance["cut"])
-            work.save(together.enter_context(atomic_path(arguments.case)))
+            work.save(together.file(arguments.case))
         sure = proposal.confidence[proposal.supervoxels]
-        write_outputs(segmentation, proposal.volume, arguments.output, provenance, confidence=sure)
+        write_outputs(segmentation, proposal.volume, arguments.output, provenance, confidence=sure, together=together)
 
 
 def _add_view(commands: Any) -> None:

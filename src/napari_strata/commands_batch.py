@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from napari_strata.batch.engine import FITTING, LOOKING, WAITING
 from napari_strata.commands_codebook import open_codebook
 from napari_strata.commands_teach import open_teaching
 from napari_strata.errors import SettingsError
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from napari_strata.batch.run import ScanResult
     from napari_strata.batch.scans import PlannedScan
 
+_MOST_TOLD = 40
+"""Scans that are named at the end; the tables have all."""
 _FORESEEN = {"make": "would make", "keep": "would keep", "leave": "would leave", "fail": "would fail"}
 
 
@@ -38,6 +41,17 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument("--modality", choices=("ct", "mr"), help="how to read intensities, if the scans do not say")
     parser.add_argument("--codebook-from", type=int, default=0, metavar="N", help="fit a codebook of --tissues to N of the scans first")
+    parser.add_argument(
+        "--replay",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="CASES",
+        help="carry out the edits of each scan's case (.strata) again: a case, or a folder with cases; may be repeated",
+    )
+    parser.add_argument(
+        "--refit-codebook", action="store_true", help="with --codebook-from: fit anew where OUT has one that was fitted otherwise"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     cut = add_recipe(parser)
     cut.add_argument("--taught", type=Path, metavar="FILE", help="the regions that another scan's strokes taught (strata teach)")
@@ -54,38 +68,88 @@ def batch(arguments: argparse.Namespace) -> int:
     from napari_strata.batch.collect import collect
     from napari_strata.batch.page import write_page
     from napari_strata.batch.plan import plan_scans
+    from napari_strata.batch.process import only_writer
     from napari_strata.batch.run import run_batch
 
     output = _output(arguments)
-    scans = plan_scans(arguments.inputs, leave_out=output)
+    scans = _with_cases(plan_scans(arguments.inputs, leave_out=output), arguments)
+    _note_codebook(output, arguments)
     if arguments.dry_run:
         return _dry_run(scans, output, recipe, settings, arguments)
     if not (arguments.quiet or settings.workers or settings.scheduler or settings.cluster or len(scans) < 3 or is_installed()):
         print(f"note: one scan at a time. To run several at once: {INSTALL}", file=sys.stderr)
+    recipe.check()  # before the folder is made
     show = BatchProgress(len(scans), quiet=arguments.quiet)
-    with line_ended(show, quiet=arguments.quiet) as shown:
-        results = run_batch(
-            scans,
-            output,
-            recipe,
-            settings=settings,
-            codebook_from=arguments.codebook_from,
-            on_progress=shown,
-            on_result=show.took,
-        )
-    tables = collect(results, output)
-    page = write_page(tables, output)
-    for one in results:
-        if one.status == "failed" or one.warning:
-            print(f"{one.scan.id}: {one.reason or f'note: {one.warning}'}", file=sys.stderr)
+    with only_writer(output):  # no other batch gets in between the scans and their tables
+        with line_ended(show, quiet=arguments.quiet) as shown:
+            results = run_batch(
+                scans,
+                output,
+                recipe,
+                settings=settings,
+                codebook_from=arguments.codebook_from,
+                refit_codebook=arguments.refit_codebook,
+                on_progress=shown,
+                on_result=show.took,
+            )
+        page = write_page(collect(results, output), output)
+    _tell(results)
+    if arguments.codebook_from:
+        _tell_of_others(output, results)
     done, kept, failed = (sum(one.status == status for one in results) for status in ("done", "kept", "failed"))
     print(f"{page}: {done} done, {kept} kept, {failed} failed in {time.perf_counter() - begun:.1f} s")
     return int(failed > 0)
 
 
+def _tell(results: Sequence[ScanResult]) -> None:
+    """Name scans that failed, and then those that there is something to know of."""
+    told = [one for one in results if one.status == "failed"] + [one for one in results if one.status != "failed" and one.warning]
+    for one in told[:_MOST_TOLD]:
+        print(f"{one.scan.id}: {one.reason or f'note: {one.warning}'}", file=sys.stderr)
+    if len(told) > _MOST_TOLD:
+        print(f"and {len(told) - _MOST_TOLD} more: see failures.tsv and scans.tsv.", file=sys.stderr)
+
+
+def _tell_of_others(output: Path, results: Sequence[ScanResult]) -> None:
+    """Tell of labels in the folder whose numbers mean other tissues than those of this run."""
+    from napari_strata.batch.cohort import other_numbers
+
+    if others := other_numbers(output.absolute(), results):
+        names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        print(
+            f"note: {len(others)} scans in {output} that this command did not name have another codebook's numbers ({names}). "
+            "Name them, too, to have them made anew.",
+            file=sys.stderr,
+        )
+
+
+def _with_cases(scans: tuple[PlannedScan, ...], arguments: argparse.Namespace) -> tuple[PlannedScan, ...]:
+    """Give scans the cases that belong to them, and tell of cases that belong to none."""
+    from napari_strata.batch.cases import with_cases
+
+    found = with_cases(scans, arguments.replay)
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return found.scans
+
+
+def _note_codebook(output: Path, arguments: argparse.Namespace) -> None:
+    """Tell that a cohort's numbers are about to be lost, where a command leaves out the codebook that was fitted for it."""
+    from napari_strata.batch.cohort import CODEBOOK_NAME
+
+    kept = output / CODEBOOK_NAME
+    if kept.is_file() and not (arguments.codebook_from or arguments.codebook or arguments.taught):
+        print(
+            f"note: {kept} is not used, so numbers mean something else in every scan. To use it, add --codebook-from as before.",
+            file=sys.stderr,
+        )
+
+
 def _recipe(arguments: argparse.Namespace) -> Recipe:
     settings = settings_of(arguments, ProposeSettings, "propose")
     run = settings_of(arguments, RunSettings, "run")
+    if arguments.refit_codebook and not arguments.codebook_from:
+        raise SettingsError("--refit-codebook goes with --codebook-from N, for how many scans it is fitted to. Give both.")
     if arguments.codebook_from < 0 or (arguments.codebook_from and arguments.tissues is None):
         raise SettingsError(
             "--codebook-from takes the number of scans to fit a codebook to, with --tissues for how many tissues. Give both."
@@ -116,7 +180,7 @@ def _dry_run(scans: Sequence[PlannedScan], output: Path, recipe: Recipe, setting
     from napari_strata.batch.run import foresee
 
     if arguments.codebook_from:
-        kept = kept_codebook(output, recipe, arguments.codebook_from)
+        kept = kept_codebook(output, recipe, arguments.codebook_from, refit=arguments.refit_codebook)
         recipe = recipe if kept is None else recipe.with_codebook(kept)
         names = ", ".join(scan.id for scan in sample_of(scans, arguments.codebook_from, recipe.run.seed))
         print(f"codebook of {recipe.n} tissues, {'to be fitted to' if kept is None else 'kept, fitted to'}: {names}")
@@ -171,15 +235,18 @@ class BatchProgress:
 
     def __call__(self, done: int, total: int, stage: str) -> None:
         """Show what is going on; the first call is when the work begins, after workers were started and what stands was found."""
-        if self._work_began is None and stage != "waiting for workers":
+        if stage == FITTING:
+            self._work_began = None  # the first pass tells nothing of how long the second takes
+        elif self._work_began is None and stage != WAITING:
             self._work_began = self._clock()
         if self._quiet:
             return
         if self._live:
             text = f"{self.line()} {stage}"[: max(20, os.get_terminal_size(sys.stderr.fileno()).columns - 1)]
             print(f"\r\033[K{text}", end="\n" if stage == "done" else "", file=sys.stderr, flush=True)
-        elif ":" not in stage and stage != self._last and stage in ("fitting the codebook", "waiting for workers"):
-            print(f"{self.line()} {stage}", file=sys.stderr, flush=True)
+        elif stage != self._last and stage in (LOOKING, FITTING, WAITING):
+            of = f" ({total} scans)" if stage == LOOKING else ""
+            print(f"{self.line()} {stage}{of}", file=sys.stderr, flush=True)
         self._last = stage
 
 

@@ -72,8 +72,8 @@ def _convert_labels(arguments: argparse.Namespace, settings: ExportSettings) -> 
     if arguments.names is not None:
         segmentation = _renamed(segmentation, arguments.names)
     with line_ended(progress(arguments.quiet), quiet=arguments.quiet) as show:
-        written = write_together(segmentation, arguments.output, known=known, settings=settings, on_progress=show)
-    for path in written:
+        write_together(segmentation, arguments.output, known=known, settings=settings, on_progress=show)
+    for path in arguments.output:
         print(f"{path}: {len(segmentation.regions)} regions")
 
 
@@ -148,7 +148,8 @@ def _open_case(path: Path, scan: Volume | None) -> tuple[Segmentation, Known]:
 
     work = Refinement.load(path, volume=scan)
     proposal = work.proposal
-    return work.segmentation, Known(proposal.volume, proposal.confidence[proposal.supervoxels])
+    provenance = {**proposal.provenance, "edits": list(work.history)}
+    return work.segmentation, Known(proposal.volume, proposal.confidence[proposal.supervoxels], provenance=provenance)
 
 
 def _renamed(segmentation: Segmentation, path: Path) -> Segmentation:

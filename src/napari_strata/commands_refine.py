@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_strata.errors import CaseError, RegionError, SettingsError, WriteError
-from napari_strata.io.atomic import atomic_path
+from napari_strata.io.atomic import Together
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.terminal import add_settings, check_writable, progress, settings_of
 from napari_strata.volume import BACKGROUND
@@ -176,7 +175,7 @@ def _replayed(arguments: argparse.Namespace, volume: Volume) -> Refinement:
         proposal = _propose(arguments, volume, case.proposal)
         if proposal.provenance.get("weights_sha256") != case.proposal.provenance.get("weights_sha256"):
             print("note: the case was proposed with other weights, so regions may differ.", file=sys.stderr)
-    work = case.replay(proposal)
+    work = _carried_over(arguments.replay, proposal) if arguments.propose_again else case.replay(proposal)
     differing = int((work.labels != case.labels).sum())
     if differing:
         share = differing / work.labels.size
@@ -186,6 +185,18 @@ def _replayed(arguments: argparse.Namespace, volume: Volume) -> Refinement:
     if not differing and not np.array_equal(proposal.supervoxels, case.proposal.supervoxels):
         print("note: the proposal differs from the case's, the labels do not.", file=sys.stderr)
     return work
+
+
+def _carried_over(case: Path, proposal: Proposal) -> Refinement:
+    """Carry out a case's edits on another proposal; say which could not be."""
+    from napari_strata.refine.case import read_case
+    from napari_strata.refine.refinement import Refinement
+    from napari_strata.refine.replaying import replay_edits
+
+    found = replay_edits(read_case(case, proposal.volume), proposal)
+    for step in found.lost:
+        print(f"note: edit {step.number} ({step.name}) was not carried out: {step.why}", file=sys.stderr)
+    return Refinement.taken_up(found.contents, None)
 
 
 def _from_labels(arguments: argparse.Namespace, volume: Volume) -> Refinement:
@@ -212,10 +223,10 @@ def _recovered(volume: Volume) -> Refinement:
 def _write(arguments: argparse.Namespace, work: Refinement) -> None:
     """Write labels and case; both or neither."""
     provenance = {**work.proposal.provenance, "edits": list(work.history)}
-    with contextlib.ExitStack() as together:
+    with Together() as together:
         if arguments.case:
-            work.save(together.enter_context(atomic_path(arguments.case)))
+            work.save(together.file(arguments.case))
         if arguments.output:
             from napari_strata.export.outputs import write_outputs
 
-            write_outputs(work.segmentation, work.volume, arguments.output, provenance)
+            write_outputs(work.segmentation, work.volume, arguments.output, provenance, together=together)

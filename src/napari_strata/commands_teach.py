@@ -13,8 +13,7 @@ from napari_strata.terminal import check_writable
 
 if TYPE_CHECKING:
     from napari_strata.proposal.proposal import Proposal
-    from napari_strata.refine.taught import Teaching
-    from napari_strata.volume import Segmentation
+    from napari_strata.refine.taught import TaughtLabels, Teaching
 
 _SUFFIX = ".strata-teaching"
 
@@ -44,12 +43,12 @@ def open_teaching(path: Path, settings: ProposeSettings, weights: Path | None) -
     return teaching
 
 
-def segment(teaching: Teaching, proposal: Proposal) -> tuple[Segmentation, dict[str, Any]]:
-    """Give a scan the taught regions and the sidecar's record of it; say so on stderr where the scan does not fit."""
+def taught_labels(teaching: Teaching, proposal: Proposal) -> TaughtLabels:
+    """Give a scan the taught regions; say so on stderr where the scan does not fit."""
     found = teaching.apply(proposal)
     if not found.fits:
         print(f"warning: {found.warning()}", file=sys.stderr)
-    return found.segmentation(proposal), {"sha256": teaching.sha256, **found.record(proposal)}
+    return found
 
 
 def _teach(arguments: argparse.Namespace) -> None:

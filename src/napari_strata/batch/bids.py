@@ -25,12 +25,13 @@ _NO_SCANS = ("defacemask", "mask", "dseg", "probseg")
 _IGNORED = (
     "*.html",
     "batch.jsonl",
-    "cohort.strata-codebook",
+    "cohort*.strata-codebook",
     "volumes.tsv",
     "scans.tsv",
     "failures.tsv",
     "changes.tsv",
     "agreement.tsv",
+    "replay.tsv",
     "qc",
 )
 _UNITS = {"_ml": "mL", "_mm": "mm", "_mm2": "mm^2", "_hu": "HU", "voxels": "1", "_start": "1", "_stop": "1"}
@@ -75,11 +76,17 @@ class BidsName:
 
 def is_dataset(folder: Path) -> bool:
     """Say whether a folder is a BIDS data set of scans, not of derivatives."""
-    try:
-        said = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+    said = _description_in(folder)
     return isinstance(said, dict) and "BIDSVersion" in said and said.get("DatasetType", "raw") == "raw"
+
+
+def _description_in(folder: Path) -> Any:
+    """Read the description of a data set; None where there is none that can be read."""
+    path = folder / _DESCRIPTION
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError):
+        return None
 
 
 def name_of(path: Path) -> BidsName | None:
@@ -109,8 +116,18 @@ def scans_in(root: Path) -> Iterator[Path]:
                 yield file
 
 
-def write_description(folder: Path, root: Path) -> None:
+def write_description(folder: Path, root: Path, how: str = "") -> None:
     """Write what makes a folder a BIDS derivative data set: its description, and what of ours a validator passes over.
+
+    A description that stands there is brought up to date (who made the labels, with which version and how, and from which scans);
+    what people added to it stays, and so does one that is not of derivatives.
+
+    Parameters
+    ----------
+    folder, root : Path
+        The derivative data set, and the one of the scans.
+    how : str
+        How the labels are made, in a few words.
 
     Raises
     ------
@@ -121,34 +138,66 @@ def write_description(folder: Path, root: Path) -> None:
         "# Strata: proposed tissue regions\n\nUnsupervised regions of the scans in the linked data set, proposed by Strata, each with "
         "its label table and a JSON file\nof settings and versions. Research software: it proposes, a person decides. Not for diagnosis.\n"
     )
+    made = f"Unsupervised regions, {how}" if how else "Unsupervised regions"
     raw = os.path.relpath(root, folder).replace(os.sep, "/")
     said: dict[str, Any] = {
         "Name": "Strata: proposed tissue regions",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
-        "GeneratedBy": [{"Name": "Strata", "Version": __version__, "Description": "Unsupervised regions; a person has not checked them."}],
+        "GeneratedBy": [
+            {
+                "Name": "Strata",
+                "Version": __version__,
+                "Description": f"{made}; unchecked, unless a JSON file tells of edits.",
+            }
+        ],
         "SourceDatasets": [{"URL": raw}],
         "DatasetLinks": {"raw": raw},
     }
-    texts = {_DESCRIPTION: json.dumps(said, indent=1) + "\n", ".bidsignore": "\n".join(_IGNORED) + "\n", "README.md": about}
+    texts = {_DESCRIPTION: _with_others(folder, said), ".bidsignore": _with_ignored(folder), "README.md": about}
     for name, text in texts.items():
-        if not (folder / name).exists():
-            with atomic_path(folder / name) as unfinished:
+        path = folder / name
+        if text is not None and not (path.exists() and (name == "README.md" or path.read_text(encoding="utf-8") == text)):
+            with atomic_path(path) as unfinished:
                 unfinished.write_text(text, encoding="utf-8")
 
 
-def sidecar_keys(name: BidsName, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _with_others(folder: Path, said: dict[str, Any]) -> str | None:
+    """Bring our part of a description up to date, and keep what people wrote; None where it cannot be read, or is not of derivatives."""
+    path, found = folder / _DESCRIPTION, _description_in(folder)
+    if found is None:
+        return None if path.exists() else json.dumps(said, indent=1) + "\n"
+    makers = found.get("GeneratedBy") if isinstance(found, dict) else None
+    if not isinstance(makers, list) or found.get("DatasetType") != "derivative":
+        return None
+    ours = [k for k, one in enumerate(makers) if isinstance(one, dict) and one.get("Name") == "Strata"]
+    fresh = said["GeneratedBy"][0]
+    kept = [makers[k] | fresh if k in ours else makers[k] for k in range(len(makers))] + ([] if ours else [fresh])
+    links = found.get("DatasetLinks")
+    links = {**(links if isinstance(links, dict) else {}), **said["DatasetLinks"]}
+    return json.dumps({**said, **found, "GeneratedBy": kept, "DatasetLinks": links}, indent=1, ensure_ascii=False) + "\n"
+
+
+def _with_ignored(folder: Path) -> str:
+    """Give the patterns that a validator passes over: those that stand there, and ours."""
+    path = folder / ".bidsignore"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    return "\n".join([*lines, *(one for one in _IGNORED if one not in lines)]) + "\n"
+
+
+def sidecar_keys(name: BidsName, document: dict[str, Any]) -> dict[str, Any]:
     """Give what BIDS wants to stand in the JSON file of labels, the meaning of each column of the label table included."""
     columns = {}
-    for column in _measured(rows):
+    for column in _measured(document["regions"]):
         unit = next((unit for ending, unit in _UNITS.items() if column.endswith(ending)), None)
         columns[column] = {"Description": f"{column.replace('_', ' ')} of the region"} | ({} if unit is None else {"Units": unit})
-    described = "Tissue regions proposed without supervision; a person has not checked them."
+    checked = "corrected by a person's edits" if document.get("replay", {}).get("edits") else "a person has not checked them"
+    described = f"Tissue regions proposed without supervision; {checked}."
     return {"Description": described, "Sources": [name.source], "SpatialReference": name.source, "Manual": False, **columns}
 
 
 def _measured(rows: list[dict[str, Any]]) -> list[str]:
-    return [name for name in (rows[0] if rows else {}) if name not in ("id", "name", "color", "locked")]
+    return [name for name in (rows[0] if rows else {}) if name not in ("id", "name", "color", "locked", "accepted", "code")]
 
 
 def write_label_table(table: Path, rows: list[dict[str, Any]]) -> None:

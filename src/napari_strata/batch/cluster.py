@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from napari_strata.batch.engine import Outcome, Say, too_large
+from napari_strata.batch.engine import WAITING, Outcome, Say, too_large
 from napari_strata.batch.memory import IDLE_GB, machine_gb
 from napari_strata.batch.scans import PlannedScan
 from napari_strata.errors import ClusterError
@@ -227,7 +227,7 @@ class _Round:
     def in_work(self) -> str:
         """Say which scans are in work."""
         if not self.running:
-            return "waiting for workers" if self.waiting else "done"
+            return WAITING if self.waiting else "done"
         names = ", ".join(self.scans[number].id for number, _ in self.running.values())
         return names if len(names) < 60 else f"{len(self.running)} scans in work"
 

@@ -11,11 +11,13 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from napari_strata.batch.engine import Engine, Say
+from napari_strata.batch.engine import FITTING, LOOKING, Engine, Say
 from napari_strata.batch.recipe import Recipe
+from napari_strata.batch.results import ScanResult
 from napari_strata.batch.scans import PlannedScan
 from napari_strata.batch.work import proposal_of
-from napari_strata.errors import Cancelled, CodebookError, StrataError
+from napari_strata.errors import Cancelled, CodebookError, StrataError, WriteError
+from napari_strata.export.outputs import read_sidecar
 from napari_strata.io.files import read
 from napari_strata.pipeline import encoder_in_use
 from napari_strata.proposal.codebook import Codebook, fewest_supervoxels, fit_codebook
@@ -79,7 +81,7 @@ def sample_of(scans: Sequence[PlannedScan], count: int, seed: int) -> tuple[Plan
     return tuple(scans[k] for k in sorted(k for _, _, k in sorted(ranks)[:count]))
 
 
-def kept_codebook(folder: Path, recipe: Recipe, count: int) -> Codebook | None:
+def kept_codebook(folder: Path, recipe: Recipe, count: int, *, refit: bool = False) -> Codebook | None:
     """Give the codebook that an earlier run fitted in this folder, if it was fitted as is asked now.
 
     It stays as it is when scans are added later, so that they get the same tissues.
@@ -92,37 +94,81 @@ def kept_codebook(folder: Path, recipe: Recipe, count: int) -> Codebook | None:
         Its `n` is the number of tissues.
     count : int
         How many scans it is to be fitted to.
+    refit : bool
+        Whether one that was fitted otherwise may make room for another.
+
+    Returns
+    -------
+    Codebook or None
+        None where one is to be fitted.
 
     Raises
     ------
     CodebookError
-        If another codebook stands where ours would go, or it is damaged.
+        If another codebook stands where ours would go, it is damaged, or it was fitted otherwise and `refit` is False: with
+        another one every number would mean another tissue.
     """
     path = folder / CODEBOOK_NAME
     if not path.is_file():
         return None
     codebook = Codebook.load(path)
-    batch, asked = codebook.about.get("batch"), _asked(recipe, count)
-    if not isinstance(batch, dict):
+    if not isinstance(codebook.about.get("batch"), dict):
         raise CodebookError(f"{path} was not fitted by a batch, and would be replaced. Move it, or give it with --codebook.")
-    same = (
-        {key: batch.get(key) for key in asked} == asked
-        and codebook.n == recipe.n
-        and codebook.about.get("seed") == recipe.run.seed
-        and codebook.about.get("settings") == recipe.settings.to_dict()
-        and codebook.weights_sha256 == encoder_in_use(recipe.settings, recipe.weights)
+    fitted, asked = _fitted(codebook), _asked(recipe, count)
+    other = [f"{key} {fitted[key]} (now {asked[key]})" for key in asked if key in fitted and fitted[key] != asked[key]]
+    if not other:
+        return codebook
+    if refit:
+        return None
+    raise CodebookError(
+        f"{path} was fitted with {', '.join(other)}. With another codebook every number would mean another tissue. Ask for what it was "
+        "fitted with, choose another folder, or add --refit-codebook: a codebook is then fitted anew, and every scan is made anew with it."
     )
-    return codebook if same else None
+
+
+def _fitted(codebook: Codebook) -> dict[str, Any]:
+    """Say how a codebook was fitted, in the words of `_asked`."""
+    about = codebook.about
+    batch, settings = about["batch"], about.get("settings")
+    said = {"tissues": codebook.n, "seed": about.get("seed"), "sample": batch.get("sample"), "modality": batch.get("modality")}
+    return said | {"encoder": _mark(codebook.weights_sha256)} | (settings if isinstance(settings, dict) else {})
 
 
 def _asked(recipe: Recipe, count: int) -> dict[str, Any]:
-    return {"sample": count, "modality": recipe.modality}
+    encoder = _mark(encoder_in_use(recipe.settings, recipe.weights))
+    said = {"tissues": recipe.n, "seed": recipe.run.seed, "sample": count, "modality": recipe.modality, "encoder": encoder}
+    return said | recipe.settings.to_dict()
+
+
+def _mark(sha256: str | None) -> str:
+    return (sha256 or "none")[:12]
+
+
+def put_aside(folder: Path) -> Path | None:
+    """Keep a codebook that another one takes the place of, under a name made from its contents; None where there is none.
+
+    Raises
+    ------
+    WriteError
+        If it cannot be renamed.
+    """
+    path = folder / CODEBOOK_NAME
+    if not path.is_file():
+        return None
+    kept = path.with_name(f"{path.stem}-{Codebook.load(path).sha256[:12]}{path.suffix}")
+    try:
+        path.rename(kept)
+    except FileExistsError:  # Windows: the same one was put aside before
+        path.unlink()
+    except OSError as err:
+        raise WriteError(f"Cannot rename {path}: {err.strerror}. Move it away yourself.") from err
+    return kept
 
 
 def cohort_codebook(
     chosen: Sequence[PlannedScan], folder: Path, recipe: Recipe, engine: Engine, *, count: int, say: Say, on_progress: Progress
 ) -> Codebook:
-    """Fit a codebook to a sample of the scans, and keep it in the folder.
+    """Fit a codebook to a sample of the scans, and keep it in the folder; one that stands there is put aside.
 
     Parameters
     ----------
@@ -150,6 +196,7 @@ def cohort_codebook(
     """
     path = folder / CODEBOOK_NAME
     tables: dict[int, CohortTable] = {}
+    on_progress(0, len(chosen), LOOKING)
     for outcome in engine.run(Look(recipe), chosen, on_progress):
         looked = outcome.value or Looked(None, outcome.reason)
         if looked.table is None:
@@ -159,7 +206,7 @@ def cohort_codebook(
             tables[outcome.number] = looked.table
     if not tables:
         raise CodebookError(f"None of the {len(chosen)} scans chosen for the codebook can be read. Check the scans, or choose more.")
-    on_progress(len(chosen), len(chosen), "fitting the codebook")
+    on_progress(len(chosen), len(chosen), FITTING)
     order = sorted(tables)
     kinds = {tables[k].modality: chosen[k] for k in order}
     if len(kinds) > 1:
@@ -169,7 +216,35 @@ def cohort_codebook(
         )
     with threadpool_limits(recipe.threads):
         fitted = fit_codebook([tables[k] for k in order], tissues=recipe.n, seed=recipe.run.seed)
-    codebook = replace(fitted, about={**fitted.about, "batch": {**_asked(recipe, count), "scans": [chosen[k].id for k in order]}})
+    batch = {"sample": count, "modality": recipe.modality, "scans": [chosen[k].id for k in order]}
+    codebook = replace(fitted, about={**fitted.about, "batch": batch})
+    earlier = put_aside(folder)
+    if earlier is not None:
+        say("earlier codebook put aside", path=str(earlier))
     codebook.save(path)
-    say("codebook fitted", path=str(path), scans=codebook.about["batch"]["scans"])
+    say("codebook fitted", path=str(path), scans=batch["scans"])
     return codebook
+
+
+def other_numbers(folder: Path, results: Sequence[ScanResult]) -> list[str]:
+    """Name the labels in a folder that are of no scan of a run, and have tissues of another codebook than its scans.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the outputs.
+    results : sequence of ScanResult
+        Of the run.
+    """
+    own = {result.outputs.sidecar for result in results}
+    documents = [read_sidecar(path) or {} for path in own]
+    shared = {document["codebook"]["sha256"] for document in documents if "codebook" in document}
+    if not shared:
+        return []
+    found = []
+    for path in sorted((*folder.rglob("*_labels.json"), *folder.rglob("*_dseg.json"))):
+        if path not in own and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            codebook = (read_sidecar(path) or {}).get("codebook")
+            if codebook and codebook.get("sha256") not in shared:
+                found.append(path.stem)
+    return found

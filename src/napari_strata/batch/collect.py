@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_strata.batch.outliers import Oddness, oddness
+from napari_strata.batch.process import only_writer
 from napari_strata.batch.results import ScanResult, shared_regions
 from napari_strata.export.outputs import read_sidecar
 from napari_strata.export.tables import table_columns
@@ -26,12 +27,14 @@ _FAILURE_COLUMNS = ("scan", "path", "series", "reason")
 _OVERVIEW_COLUMNS = (
     *("scan", "path", "series", "subject", "session", "kind", "status", "reason", "warning", "modality"),
     *("shape_zyx", "spacing_zyx_mm", "regions", "labelled_ml", "labelled_share", "confidence", "drift", "fits"),
+    *("edits", "edits_lost"),
     *("outlier_score", "outlier", "outlier_by", "strata_version"),
 )
 _CHANGE_COLUMNS = (
     *("subject", "kind", "session", "scan", "region_id", "region", "volume_ml", "first_session", "change_from_first_ml"),
     *("change_from_first_percent", "change_from_previous_ml", "change_from_previous_percent", "fits"),
 )
+_REPLAY_COLUMNS = ("scan", "case", "number", "edit", "status", "why")
 _AGREEMENT_COLUMNS = ("scan", "measure", "class", "value")
 
 
@@ -62,8 +65,8 @@ class Collected:
     ----------
     volumes, scans, failures : Path
         Tab-separated text, UTF-8, one header line.
-    changes, agreement : Path or None
-        None where there were no follow-ups with a codebook or a teaching, or no references.
+    changes, agreement, replay : Path or None
+        None where there were no follow-ups with a codebook or a teaching, no references, or no edits to replay.
     rows : tuple of Row
         What they were made from.
     """
@@ -73,6 +76,7 @@ class Collected:
     failures: Path
     changes: Path | None
     agreement: Path | None
+    replay: Path | None
     rows: tuple[Row, ...]
 
 
@@ -84,7 +88,8 @@ def collect(results: Sequence[ScanResult], folder: str | Path) -> Collected:
     of one scan is not tissue 3 of another, unless a codebook or a teaching was used; then `drift` and `fits` say how well
     each scan fits it. scans.tsv has one row per scan, with how unlike the others it is. failures.tsv has one row per scan
     that failed, with the reason. changes.tsv, where a codebook or a teaching numbered several sessions of a subject, has the volume of each
-    region in each session and its change. agreement.tsv scores scans that have a reference. No table tells times or
+    region in each session and its change. agreement.tsv scores scans that have a reference. replay.tsv tells what became of each edit
+    of a case that was replayed. No table tells times or
     whether a scan was kept, so that a run that was stopped and gone on with ends in the same tables.
 
     Parameters
@@ -97,7 +102,7 @@ def collect(results: Sequence[ScanResult], folder: str | Path) -> Collected:
     Raises
     ------
     WriteError
-        If a table cannot be written.
+        If a table cannot be written, or another batch is writing to the folder.
     """
     target = Path(folder)
     rows = _rows(results)
@@ -105,17 +110,20 @@ def collect(results: Sequence[ScanResult], folder: str | Path) -> Collected:
     volumes = [line for row in made for line in _volume_rows(row)]
     failed = [_named(row.result) | {"reason": row.result.reason} for row in rows if row.result.status == "failed"]
     changes, agreement = list(_change_rows(made)), [line for row in made for line in _agreement_rows(row)]
-    _write(target / "volumes.tsv", _volume_columns(volumes), volumes)
-    _write(target / "scans.tsv", _OVERVIEW_COLUMNS, [_overview(row) for row in rows])
-    _write(target / "failures.tsv", _FAILURE_COLUMNS, failed)
-    return Collected(
-        volumes=target / "volumes.tsv",
-        scans=target / "scans.tsv",
-        failures=target / "failures.tsv",
-        changes=_write_or_remove(target / "changes.tsv", _CHANGE_COLUMNS, changes),
-        agreement=_write_or_remove(target / "agreement.tsv", _AGREEMENT_COLUMNS, agreement),
-        rows=rows,
-    )
+    replay = [line for row in made for line in _replay_rows(row)]
+    with only_writer(target):
+        _write(target / "volumes.tsv", _volume_columns(volumes), volumes)
+        _write(target / "scans.tsv", _OVERVIEW_COLUMNS, [_overview(row) for row in rows])
+        _write(target / "failures.tsv", _FAILURE_COLUMNS, failed)
+        return Collected(
+            volumes=target / "volumes.tsv",
+            scans=target / "scans.tsv",
+            failures=target / "failures.tsv",
+            changes=_write_or_remove(target / "changes.tsv", _CHANGE_COLUMNS, changes),
+            agreement=_write_or_remove(target / "agreement.tsv", _AGREEMENT_COLUMNS, agreement),
+            replay=_write_or_remove(target / "replay.tsv", _REPLAY_COLUMNS, replay),
+            rows=rows,
+        )
 
 
 def _rows(results: Sequence[ScanResult]) -> tuple[Row, ...]:
@@ -186,7 +194,9 @@ def _overview(row: Row) -> dict[str, Any]:
         "regions": len(document["regions"]),
         "strata_version": document["versions"]["napari-strata"],
     }
-    return said | grid | more | document.get("quality", {}) | _fit(document)
+    replay = document.get("replay", {})
+    edits = {"edits": replay["edits"], "edits_lost": replay["lost"]} if replay else {}
+    return said | grid | more | document.get("quality", {}) | _fit(document) | edits
 
 
 def _change_rows(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
@@ -231,6 +241,12 @@ def _agreement_rows(row: Row) -> Iterator[dict[str, Any]]:
     for measure, value in row.document.get("agreement", {}).items():
         for name, one in value.items() if isinstance(value, dict) else (("", value),):
             yield {"scan": row.result.scan.id, "measure": measure, "class": name, "value": one}
+
+
+def _replay_rows(row: Row) -> Iterator[dict[str, Any]]:
+    said = row.document.get("replay", {})
+    for step in said.get("steps", ()):
+        yield {"scan": row.result.scan.id, "case": said["case"], **step, "edit": step["name"]}
 
 
 def _write_or_remove(path: Path, columns: Iterable[str], rows: list[dict[str, Any]]) -> Path | None:

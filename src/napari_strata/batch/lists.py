@@ -11,7 +11,7 @@ from napari_strata.errors import ReadError
 from napari_strata.volume import Modality
 
 LIST_SUFFIXES = (".csv", ".tsv")
-COLUMNS = ("id", "path", "series", "index", "modality", "reference", "codebook", "subject", "session")
+COLUMNS = ("id", "path", "series", "index", "modality", "reference", "codebook", "replay", "subject", "session")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Row:
     modality: Modality | None
     reference: Path | None
     codebook: Path | None
+    replay: Path | None
     subject: str
     session: str
 
@@ -36,7 +37,7 @@ def read_list(path: Path) -> tuple[Row, ...]:
     ----------
     path : Path
         CSV with commas, semicolons or tabs and a header line. `path` is needed; `id`, `series`, `index`, `modality`,
-        `reference`, `codebook`, `subject` and `session` are read if there; other columns are left alone. Paths count
+        `reference`, `codebook`, `replay`, `subject` and `session` are read if there; other columns are left alone. Paths count
         from the list's folder. A scan that is not there is no error yet: it fails in the batch, with its reason.
 
     Raises
@@ -93,6 +94,7 @@ def _row(path: Path, number: int, cells: dict[str, str]) -> Row:
         modality=modality or None,  # type: ignore[arg-type]
         reference=place("reference"),
         codebook=place("codebook"),
+        replay=place("replay"),
         subject=cells.get("subject", ""),
         session=cells.get("session", ""),
     )

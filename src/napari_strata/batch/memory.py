@@ -17,6 +17,8 @@ IDLE_GB = 0.7
 _PER_MVOX_GB, _PER_WORKING_MVOX_GB, _OUTPUT_PER_WORKING_MVOX_GB = 0.022, 0.3, 0.1
 """Per million voxels of the scan, and of the encoder's grid; of the latter what its features take beside its tiles."""
 _CLASSICAL_IDLE_GB, _CLASSICAL_PER_MVOX_GB = 0.35, 0.08
+_CASE_PER_MVOX_GB = 0.02
+"""Per million voxels, where a case is replayed: its own supervoxels, and labels before and after."""
 _MARGIN = 1.15
 _SHARE_TO_USE = 0.9
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -39,11 +41,12 @@ def estimate_gb(scan: PlannedScan, settings: ProposeSettings) -> float | None:
         mvox = math.prod(header_shape(scan.path, series=scan.series)) / 1e6
     except StrataError:
         return None
+    case_gb = _CASE_PER_MVOX_GB if scan.replay is not None else 0.0
     if settings.method == "gmm-mrf":
-        return round(_MARGIN * (_CLASSICAL_IDLE_GB + _CLASSICAL_PER_MVOX_GB * mvox), 2)
+        return round(_MARGIN * (_CLASSICAL_IDLE_GB + (_CLASSICAL_PER_MVOX_GB + case_gb) * mvox), 2)
     working = min(mvox, settings.working_mvox)
     encoder = min(_PER_WORKING_MVOX_GB * working, settings.memory_gb + _OUTPUT_PER_WORKING_MVOX_GB * working)
-    return round(_MARGIN * (IDLE_GB + encoder + _PER_MVOX_GB * mvox), 2)
+    return round(_MARGIN * (IDLE_GB + encoder + (_PER_MVOX_GB + case_gb) * mvox), 2)
 
 
 def machine_gb() -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_strata.batch.collect import Collected, Row
+from napari_strata.batch.process import only_writer
 from napari_strata.batch.results import shared_regions, thumbnail_of
 from napari_strata.export.outputs import NOTICE
 from napari_strata.io.atomic import atomic_path
@@ -34,7 +35,7 @@ def write_page(tables: Collected, folder: str | Path) -> Path:
     Raises
     ------
     WriteError
-        If it cannot be written.
+        If it cannot be written, or another batch is writing to the folder.
     """
     target = Path(folder) / PAGE_NAME
     said = {
@@ -47,7 +48,7 @@ def write_page(tables: Collected, folder: str | Path) -> Path:
     # "</script>" or "<!--" in a file's name must not end the script that carries the data
     data = json.dumps(said, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     text = (files("napari_strata.batch") / "page.html").read_text(encoding="utf-8").replace("__DATA__", data)
-    with atomic_path(target) as unfinished:
+    with only_writer(target.parent), atomic_path(target) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
     return target
 
@@ -83,8 +84,15 @@ def _scan(row: Row, folder: Path) -> dict[str, Any]:
         "confidence": quality.get("confidence"),
         "drift": shared.get("drift"),
         "fits": shared.get("fits"),
+        "unfit": _unfit(shared),
+        "note": result.warning.replace(str(shared.get("warning") or "\n"), "").strip(),
         "image": _picture(thumbnail_of(result.scan, folder)),
     }
+
+
+def _unfit(shared: dict[str, Any]) -> str:
+    """Say in a few words that a scan does not fit; the page tells once what that means."""
+    return f"drift {shared['drift']:.2f}" if shared and not shared["fits"] else ""
 
 
 def _picture(path: Path) -> str:

@@ -18,6 +18,7 @@ from napari_strata.export.outputs import outputs_beside, read_sidecar
 from napari_strata.io.atomic import file_suffix
 from napari_strata.io.dicom import is_dicom
 from napari_strata.io.files import SCAN_SUFFIXES, list_series
+from napari_strata.io.hashing import check_regular
 
 __all__ = ["PlannedScan", "plan_scans"]
 
@@ -37,7 +38,11 @@ class _Found:
     row: Row | None = None
 
     def name(self, more: int = 0) -> str:
-        return re.sub(r"[^\w.+-]+", "_", "_".join(self.words[-self.depth - more :])).strip("._") or "scan"
+        """Give the last words as one; folders that the file's own name repeats (sub-01/sub-01_T1w) are left out."""
+        *folders, last = self.words[-self.depth - more :]
+        said = last.split("_")
+        words = [*(word for word in folders if word not in said), last]
+        return re.sub(r"[^\w.+-]+", "_", "_".join(words)).strip("._") or "scan"
 
     def mark(self) -> str:
         return hashlib.sha256(f"{self.path}|{self.series}".encode()).hexdigest()[:6]
@@ -58,6 +63,7 @@ class _Found:
             modality=self.row.modality,
             reference=self.row.reference,
             codebook=self.row.codebook,
+            replay=self.row.replay,
             subject=self.row.subject or scan.subject,
             session=self.row.session or scan.session,
         )
@@ -132,6 +138,7 @@ def _places(given: str, outputs: Path | None) -> Iterator[tuple[Path, Path]]:
     if path.is_dir():
         yield from ((place, path) for place in _in_folder(path, outputs))
     elif path.exists():
+        check_regular(path)
         yield _place(path), path.parent
     elif glob.has_magic(given):
         base = _plain(Path(*_fixed_parts(given)))
@@ -194,7 +201,10 @@ def _scans_at(place: Path, base: Path, outputs: Path | None) -> Iterator[_Found]
 
 
 def _is_scan(path: Path) -> bool:
-    return not path.name.startswith(".") and (_is_slice(path) or (file_suffix(path) in SCAN_SUFFIXES and not _is_ours(path)))
+    """Say whether a file looks like a scan; pipes, sockets and devices do not, a link to nowhere may, and fails with its reason."""
+    if path.name.startswith(".") or (path.exists() and not path.is_file()):
+        return False
+    return _is_slice(path) or (file_suffix(path) in SCAN_SUFFIXES and not _is_ours(path))
 
 
 def _is_slice(path: Path) -> bool:

@@ -41,12 +41,18 @@ def peak_gb() -> float | None:
 def only_writer(folder: Path) -> Iterator[None]:
     """Make sure that one batch at a time writes to a folder; the system lets go when the process ends, however it ends.
 
+    The folder is made if need be. Who holds it may ask again: a batch and the tables that belong to it are one.
+
     Raises
     ------
     WriteError
-        If another batch is writing there, or the folder cannot be written to.
+        If another batch is writing there, or the folder cannot be made or written to.
     """
-    lock = FileLock(folder / LOCK_NAME, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise WriteError(f"Cannot make the folder {folder}: {err.strerror}. Choose another one.") from err
+    lock = FileLock(folder.resolve() / LOCK_NAME, timeout=0, is_singleton=True)
     try:
         lock.acquire()
     except Timeout as err:

@@ -76,6 +76,15 @@ class Recipe:
         """Give the same recipe with a codebook's tissues."""
         return replace(self, codebook=codebook, tree="tissues", n=codebook.n)
 
+    def in_words(self) -> str:
+        """Say how the labels are made: the cut, the seed, and the settings that are not the usual ones."""
+        usual, own = ProposeSettings().to_dict(), self.settings.to_dict()
+        shared = "of a codebook " if self.codebook is not None else "that were taught " if self.teaching is not None else ""
+        source = self.codebook or self.teaching
+        mark = f"({source.sha256[:12]}) " if source is not None else ""
+        changed = "".join(f", {key} {value}" for key, value in own.items() if value != usual.get(key))
+        return f"{self.n} {self.tree} {shared}{mark}".rstrip() + f", seed {self.run.seed}{changed}"
+
     def check(self) -> None:
         """Fail at once where every scan would, without loading torch for a method that has no encoder.
 
@@ -118,7 +127,7 @@ class Recipe:
         Raises
         ------
         ReadError
-            If the scan's reference cannot be read.
+            If the scan's reference or case cannot be read.
         """
         batch: dict[str, Any] = {"id": scan.id, "series": scan.series, "modality": self.modality, "seed": self.run.seed}
         if scan.index is not None:
@@ -129,6 +138,8 @@ class Recipe:
             batch["taught"] = self.teaching.sha256
         if scan.reference is not None:
             batch["reference"] = hash_file(scan.reference)
+        if scan.replay is not None:
+            batch["replay"] = hash_file(scan.replay)
         return {
             "settings": self.settings.to_dict(),
             "cut": {self.tree: self.n},

@@ -21,7 +21,7 @@ from napari_strata.batch.process import only_writer
 from napari_strata.batch.recipe import Recipe
 from napari_strata.batch.results import ScanResult, check_names, layout_of, outputs_of, sweep
 from napari_strata.batch.work import Found, Work, look
-from napari_strata.errors import StrataError, WriteError
+from napari_strata.errors import StrataError
 from napari_strata.io.header import header_shape
 from napari_strata.pipeline import versions
 from napari_strata.settings import BatchSettings
@@ -59,6 +59,7 @@ def run_batch(
     *,
     settings: BatchSettings | None = None,
     codebook_from: int = 0,
+    refit_codebook: bool = False,
     on_progress: Progress = no_progress,
     on_result: Callable[[ScanResult], None] = lambda result: None,
 ) -> tuple[ScanResult, ...]:
@@ -82,6 +83,8 @@ def run_batch(
         script has to guard its main part (``if __name__ == "__main__":``), as for any worker processes.
     codebook_from : int
         Fit a codebook of the recipe's `n` tissues to so many of the scans first; 0 fits none.
+    refit_codebook : bool
+        Whether one that was fitted otherwise in this folder may make room for another, so that all scans are made anew.
     on_progress : callable
         Called as (scans ended, scans, what is going on); raise `Cancelled` in it to stop. What is done stays.
     on_result : callable
@@ -97,7 +100,7 @@ def run_batch(
     WriteError
         If the folder cannot be made, another batch is writing there, or two scans would have one name.
     WeightsError, SettingsError, CodebookError
-        If the weights, the device or the codebook cannot be used for any scan.
+        If the weights, the device or the codebook cannot be used for any scan, or the folder has a codebook that was fitted otherwise.
     ClusterError
         If workers are asked for and cannot be had.
     Cancelled
@@ -105,16 +108,12 @@ def run_batch(
     """
     recipe.check()
     target = Path(folder).absolute()
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise WriteError(f"Cannot make the folder {target}: {err.strerror}. Choose another one.") from err
     with only_writer(target):
         sweep(target)
         log = RunLog(target)
         log.add("run started", scans=len(scans), cut={recipe.tree: recipe.n}, settings=recipe.settings.to_dict(), versions=versions())
         batch = _Batch(tuple(scans), target, recipe, settings or BatchSettings(workers=1), log, on_result)
-        results = batch.run(codebook_from, on_progress)
+        results = batch.run(codebook_from, refit_codebook, on_progress)
         log.add("run ended", **{status: sum(one.status == status for one in results) for status in ("done", "kept", "failed")})
     on_progress(len(scans), len(scans), "done")
     return results
@@ -131,12 +130,12 @@ class _Batch:
     log: RunLog
     on_result: Callable[[ScanResult], None]
 
-    def run(self, codebook_from: int, on_progress: Progress) -> tuple[ScanResult, ...]:
+    def run(self, codebook_from: int, refit: bool, on_progress: Progress) -> tuple[ScanResult, ...]:
         """Fit a codebook if asked, and work on the scans; workers are started only when there is something for them to do."""
         recipe, engine = self.recipe, None
         with contextlib.ExitStack() as stack:
             if codebook_from:
-                book = kept_codebook(self.folder, recipe, codebook_from)
+                book = kept_codebook(self.folder, recipe, codebook_from, refit=refit)
                 if book is None:
                     engine = stack.enter_context(_engine(self.scans, recipe, self.settings, self.log.add))
                     chosen = sample_of(self.scans, codebook_from, recipe.run.seed)
@@ -147,7 +146,7 @@ class _Batch:
             layout = layout_of(self.scans)
             check_names(self.scans, self.folder, layout)
             if layout == "bids" and self.scans[0].bids is not None:
-                write_description(self.folder, self.scans[0].bids.root)
+                write_description(self.folder, self.scans[0].bids.root, recipe.in_words())
             work = Work(self.folder, recipe, layout)
             results = self._standing(work)
             rest = [number for number in range(len(self.scans)) if number not in results]

@@ -33,6 +33,8 @@ class PlannedScan:
         Labels to score against.
     codebook : Path or None
         A codebook of its own, in the place of the recipe's.
+    replay : Path or None
+        A case of the scan, whose edits are carried out on what is proposed.
     subject, session : str
         Whose scan it is and when it was taken; "" where nothing says so.
     kind : str
@@ -48,6 +50,7 @@ class PlannedScan:
     modality: Modality | None = None
     reference: Path | None = None
     codebook: Path | None = None
+    replay: Path | None = None
     subject: str = ""
     session: str = ""
     kind: str = ""

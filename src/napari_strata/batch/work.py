@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from napari_strata.batch.bids import sidecar_keys, write_label_table
+from napari_strata.batch.cases import edited, is_of_case
 from napari_strata.batch.process import peak_gb, reset_peak
 from napari_strata.batch.recipe import Recipe
 from napari_strata.batch.results import (
@@ -33,7 +34,7 @@ from napari_strata.batch.scans import PlannedScan
 from napari_strata.errors import Cancelled, StrataError, WriteError
 from napari_strata.export.outputs import Outputs, check_outputs, outputs_beside, read_sidecar, scan_record, write_outputs
 from napari_strata.export.tables import table_rows
-from napari_strata.io.atomic import atomic_path
+from napari_strata.io.atomic import atomic_path, same_file
 from napari_strata.io.files import hash_file, read, read_labels
 from napari_strata.measure import agree, compare, join_by_overlap, measure_regions
 from napari_strata.pipeline import encoder_in_use, propose, versions
@@ -170,6 +171,9 @@ class Work:
         proposal = proposal_of(volume, recipe, on_progress)
         said = {**proposal.provenance, **recipe.asked(scan), "seconds": {"read": read_seconds, **proposal.provenance["seconds"]}}
         painted = _painted(proposal, recipe)
+        if scan.replay is not None:
+            on_progress(0, 1, "replaying edits")
+            painted = _edited(painted, scan.replay, proposal, shared=bool(recipe.codebook or recipe.teaching))
         segmentation, sure = painted.segmentation, painted.confidence[proposal.supervoxels]
         said |= painted.said | {"quality": _quality(segmentation, sure)}
         if scan.reference is not None:
@@ -198,7 +202,7 @@ class Work:
             document = json.loads(made.sidecar.read_text(encoding="utf-8"))
             document["labels_sha256"] = hash_file(made.labels)
             if self.layout == "bids" and scan.bids is not None:
-                document |= sidecar_keys(scan.bids, document["regions"])
+                document |= sidecar_keys(scan.bids, document)
                 made = replace(made, table=made.table.with_suffix(".tsv"))
                 write_label_table(made.table, document["regions"])
             made.sidecar.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -234,6 +238,13 @@ def _painted(proposal: Proposal, recipe: Recipe) -> _Painted:
         return _Painted(taught.segmentation(proposal), taught.confidence, {"taught": said}, warning)
     cut = proposal.tissues(recipe.n) if recipe.tree == "tissues" else proposal.regions(recipe.n)
     return _Painted(cut, proposal.confidence)
+
+
+def _edited(painted: _Painted, case: Path, proposal: Proposal, *, shared: bool) -> _Painted:
+    """Carry out the edits of the scan's case; what could not be is told beside what else is to be known."""
+    found = edited(case, proposal, painted.segmentation, shared=shared)
+    warning = " ".join(one for one in (painted.warning, found.warning) if one)
+    return replace(painted, segmentation=found.segmentation, said={**painted.said, "replay": found.said}, warning=warning)
 
 
 def _agreement(labels: Segmentation, reference: Segmentation) -> dict[str, Any]:
@@ -272,7 +283,7 @@ def look(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> Found:
     ReadError
         If the scan, its reference or its labels cannot be read.
     WriteError
-        If labels that a person changed stand there, of another scan.
+        If labels stand there that belong to another scan: changed by a person, or of one that is there still.
     """
     document = read_sidecar(outputs.sidecar)
     if not outputs.labels.is_file():
@@ -281,14 +292,51 @@ def look(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> Found:
         return _left(scan, outputs, document or {})
     if not outputs.table.is_file():
         return Found("make", "its table is gone")
+    if document.get("replay") and scan.replay is None:
+        return Found("keep", "its labels have a person's edits", _kept_edits(document, outputs))
     changed = [key for key, value in recipe.asked(scan).items() if document.get(key) != value]
     if document.get("versions", {}).get("napari-strata") != _version():
         changed.append("version")
     if document.get("scan", {}).get("sha256") != hash_file(scan.path):
         changed.append("scan")
     if changed:
+        _check_id(scan, outputs, document.get("scan", {}))
         return Found("make", f"changed: {', '.join(changed)}")
-    return Found("keep", "stands", shared_regions(document).get("warning", ""))
+    return Found("keep", "stands", _warnings(document))
+
+
+def _warnings(document: dict[str, Any]) -> str:
+    """Give what is to be known of labels that stand: that they do not fit, or lack some edits."""
+    said = (shared_regions(document).get("warning", ""), document.get("replay", {}).get("warning", ""))
+    return " ".join(one for one in said if one)
+
+
+def _kept_edits(document: dict[str, Any], outputs: Outputs) -> str:
+    """Say that labels with replayed edits are not made anew without them."""
+    note = f"{outputs.labels.name} has the edits of {document['replay'].get('case')}, and is left as it is without --replay."
+    return " ".join(one for one in (_warnings(document), note) if one)
+
+
+def _check_id(scan: PlannedScan, outputs: Outputs, of: dict[str, Any]) -> None:
+    """Refuse to write over the labels of another scan that had this id before and is there still, as it was.
+
+    Raises
+    ------
+    WriteError
+        If there is one.
+    """
+    earlier = Path(of.get("path") or "")
+    chosen = ((of.get("series"), scan.series), (of.get("index"), scan.index))
+    other = any(None not in pair and pair[0] != pair[1] for pair in chosen)
+    if not of.get("path") or not earlier.exists() or (same_file(earlier, scan.path) and not other):
+        return
+    digest = hash_file(earlier)
+    if digest == of.get("sha256") and (other or digest != hash_file(scan.path)):
+        which = "".join(f", {name} {of[name]}" for name in ("series", "index") if of.get(name) is not None)
+        raise WriteError(
+            f"{outputs.labels.name} belongs to another scan of the same id, {earlier}{which}, and would be replaced. "
+            "Give each scan an id of its own in a list, or take another folder."
+        )
 
 
 def _left(scan: PlannedScan, outputs: Outputs, document: dict[str, Any]) -> Found:
@@ -299,6 +347,8 @@ def _left(scan: PlannedScan, outputs: Outputs, document: dict[str, Any]) -> Foun
     WriteError
         If they were drawn on another scan than this.
     """
+    if scan.replay is not None and is_of_case(scan.replay, outputs.labels):
+        return Found("make", "its labels are its case's, whose edits are replayed")
     of = document.get("scan", {})
     if of.get("sha256") and of["sha256"] != hash_file(scan.path):
         raise WriteError(

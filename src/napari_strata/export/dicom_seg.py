@@ -118,8 +118,10 @@ def read_dicom_seg(path: str | Path) -> Segmentation:
         regions = _regions(stored)
         labels, affine_lps = _flatten(stored, [region.id for region in regions], str(path))
     except damaged as err:
-        raise ReadError(f"{path} is a damaged or incomplete DICOM SEG ({err}). Copy it again.") from err
+        raise ReadError(f"{path} is a DICOM SEG that was cut short or damaged. Copy it again, or export it anew.") from err
     except (ValueError, RuntimeError) as err:
+        if "reshape" in str(err):  # there are fewer voxels than its head says
+            raise ReadError(f"{path} is a DICOM SEG that was cut short: voxels are missing. Copy it again.") from err
         raise ReadError(f"{path} cannot be read as labels of a volume ({err}). Its frames have to be one even stack.") from err
     slices, rows, columns = labels.shape
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_lps @ np.eye(4)[[2, 1, 0, 3]] + 0.0

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_strata.errors import WriteError
+from napari_strata.errors import CaseError, WriteError
 from napari_strata.export.dicom_seg import check_series, read_dicom_seg, write_dicom_seg
+from napari_strata.export.document import document_text, labels_document
 from napari_strata.export.itksnap import DESCRIPTION_SUFFIXES, description_text
 from napari_strata.export.mesh import region_meshes
 from napari_strata.export.mesh_files import MESH_SUFFIXES, stage_meshes
@@ -21,10 +24,14 @@ from napari_strata.io import files
 from napari_strata.io.atomic import Together, file_suffix
 from napari_strata.io.dicom import is_segmentation
 from napari_strata.io.files import LABEL_SUFFIXES, stage_labels
+from napari_strata.io.seg_nrrd import SUFFIX as SEG_NRRD
+from napari_strata.io.sidecar import table_text
 from napari_strata.measure import agree, join_by_overlap, measure_regions, require_same_grid
 from napari_strata.regrid import labels_on_grid
 from napari_strata.settings import ExportSettings
 from napari_strata.volume import Geometry, Progress, Region, Segmentation, Volume, default_regions, label_ids, no_progress
+
+logger = logging.getLogger(__name__)
 
 DICOM_SUFFIX = ".dcm"
 FORMATS = {
@@ -56,11 +63,15 @@ class Known:
         Of every voxel, in [0, 1], for tables: ``proposal.confidence[proposal.supervoxels]``.
     reference : Segmentation or None
         Labels to compare with, for tables: id by id, or with ``ExportSettings(match="overlap")`` after regions were joined.
+    provenance : dict or None
+        How the labels were made (settings, seed, versions, edits), as plain values for the JSON beside a label volume, which then
+        tells measures and the scan, too.
     """
 
     scan: Volume | None = None
     confidence: NDArray[np.floating] | None = None
     reference: Segmentation | None = None
+    provenance: dict[str, Any] | None = None
 
 
 def write(
@@ -143,7 +154,7 @@ def write_together(
         for target in targets:
             suffix = file_suffix(target)
             if suffix in LABEL_SUFFIXES:
-                stage_labels(segmentation, target, together, sidecar=sidecar)
+                _stage_labels(segmentation, target, together, beside, sidecar=sidecar)
             elif suffix == DICOM_SUFFIX:
                 unfinished = together.file(target)
                 write_dicom_seg(segmentation, unfinished, check_series(beside.scan, target), segments=chosen.dicom_segments)
@@ -237,6 +248,25 @@ def _own_path(path: Path, region: Region) -> Path:
     """Put a region's id and name where "{id}" and "{name}" stand; what file systems dislike becomes "_"."""
     words = {"id": str(region.id), "name": re.sub(r"[^\w-]+", "_", region.name).strip("_") or "region"}
     return path.with_name(_FIELD.sub(lambda field: words[field[1]], path.name))
+
+
+def _stage_labels(segmentation: Segmentation, path: Path, together: Together, known: Known, *, sidecar: bool) -> None:
+    """Write a label volume; the JSON beside it tells all that is known, if it is known how they were made."""
+    scan, provenance = known.scan, known.provenance
+    if not sidecar or file_suffix(path) == SEG_NRRD or scan is None or provenance is None:
+        stage_labels(segmentation, path, together, sidecar=sidecar)
+        return
+    beside = path.with_name(f"{path.name[: len(path.name) - len(file_suffix(path))]}.json")
+    stage_labels(segmentation, path, together, sidecar=False)
+    if table_text(beside, path, segmentation.regions) is None:
+        return  # that of the same labels in another format, which says the same
+    try:
+        measures = measure_regions(segmentation, scan, confidence=known.confidence)
+    except CaseError as err:
+        logger.warning("%s tells no intensities: %s", beside.name, err)
+        measures = measure_regions(segmentation, confidence=known.confidence)
+    document = labels_document(path, scan, segmentation.regions, measures, provenance)
+    together.file(beside).write_text(document_text(document), encoding="utf-8")
 
 
 def _stage_table(segmentation: Segmentation, path: Path, together: Together, known: Known, settings: ExportSettings) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import WriteError
+from napari_strata.export.document import NOTICE, check_sidecar, document_text, labels_document, read_sidecar, scan_record
 from napari_strata.export.files import Known
 from napari_strata.export.files import write as export
-from napari_strata.export.tables import is_table, table_rows, write_table
-from napari_strata.io.atomic import atomic_path, file_suffix, same_file
-from napari_strata.io.files import LABEL_SUFFIXES, check_label_path, hash_file, write
-from napari_strata.io.sidecar import SIDECAR_FORMAT, sidecar_owner
+from napari_strata.export.tables import is_table, write_table
+from napari_strata.io.atomic import Together, file_suffix, same_file
+from napari_strata.io.files import LABEL_SUFFIXES, check_label_path, stage_labels
+from napari_strata.io.sidecar import SIDECAR_FORMAT
 from napari_strata.measure import measure_regions
 from napari_strata.settings import ExportSettings
-from napari_strata.volume import Progress, Segmentation, Volume, default_regions, no_progress
+from napari_strata.volume import Progress, Segmentation, Volume, no_progress
 
-NOTICE = "Research software: it proposes, a person decides. Not for diagnosis."
+__all__ = [
+    "NOTICE",
+    "SIDECAR_FORMAT",
+    "Outputs",
+    "check_outputs",
+    "export_labels",
+    "outputs_as_text",
+    "outputs_beside",
+    "read_sidecar",
+    "scan_record",
+    "write_outputs",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +69,7 @@ def check_outputs(labels: str | Path) -> None:
     """
     check_label_path(labels)
     named = outputs_beside(labels)
-    if named.sidecar.exists() and read_sidecar(named.sidecar) is None:
-        raise WriteError(f"{named.sidecar} is not Strata's and would be replaced. Choose another name for the labels.")
-    if (owner := sidecar_owner(named.sidecar, named.labels)) is not None:
-        raise WriteError(f"{named.sidecar} belongs to {owner.name} and would be replaced. Choose another name for the labels.")
+    check_sidecar(named.sidecar, named.labels)
     if named.table.exists() and not is_table(named.table):
         raise WriteError(f"{named.table} is not Strata's and would be replaced. Choose another name for the labels.")
 
@@ -72,6 +81,7 @@ def write_outputs(
     provenance: dict[str, Any],
     *,
     confidence: NDArray[np.floating] | None = None,
+    together: Together | None = None,
 ) -> Outputs:
     """Write labels on the scan's own grid, with their sidecar and table; all of them or none.
 
@@ -87,6 +97,8 @@ def write_outputs(
         Plain values to keep in the sidecar: settings, seed, versions, timings.
     confidence : (z, y, x) float array, optional
         Of every voxel, for the table: ``proposal.confidence[proposal.supervoxels]``.
+    together : Together, optional
+        Other files that are written with them: all get their names when it closes, or none.
 
     Raises
     ------
@@ -98,21 +110,12 @@ def write_outputs(
     if volume.path and same_file(named.labels, volume.path):
         raise WriteError(f"{named.labels} is the scan itself. Choose another name for the labels.")
     measures = measure_regions(segmentation, volume, confidence=confidence)
-    table = (*default_regions(measure.id for measure in measures), *segmentation.regions)
-    looks = {region.id: {"color": list(region.color), "locked": region.locked, "accepted": region.accepted} for region in table}
-    rows = [{**row, **looks[measure.id]} for row, measure in zip(table_rows(measures, volume.modality), measures, strict=True)]
-    document = {
-        "format": SIDECAR_FORMAT,
-        "notice": NOTICE,
-        "labels": named.labels.name,
-        "scan": scan_record(volume),
-        **provenance,
-        "regions": rows,
-    }
-    with atomic_path(named.sidecar) as sidecar, atomic_path(named.table) as beside:
-        sidecar.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        write_table(measures, beside, modality=volume.modality)
-        write(segmentation, named.labels, sidecar=False)
+    document = labels_document(named.labels, volume, segmentation.regions, measures, provenance)
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(Together()) if together is None else together
+        stage_labels(segmentation, named.labels, group, sidecar=False)
+        write_table(measures, group.file(named.table), modality=volume.modality)
+        group.file(named.sidecar).write_text(document_text(document), encoding="utf-8")
     return named
 
 
@@ -148,32 +151,6 @@ def export_labels(
     if file_suffix(path) in LABEL_SUFFIXES and known.scan is not None:
         return write_outputs(segmentation, known.scan, path, provenance, confidence=known.confidence).labels
     return export(segmentation, path, known=known, settings=settings, on_progress=on_progress)
-
-
-def read_sidecar(path: str | Path) -> dict[str, Any] | None:
-    """Read the JSON beside labels; None where there is no readable file that `write_outputs` wrote."""
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) and document.get("format") == SIDECAR_FORMAT else None
-
-
-def scan_record(volume: Volume) -> dict[str, Any]:
-    """Describe a scan for sidecars: file, choice of a volume or series in it, hash, grid, modality and what the reader mended."""
-    geometry = volume.geometry
-    return {
-        "name": volume.name,
-        "path": volume.path,
-        "index": volume.index,
-        "series": volume.series,
-        "sha256": hash_file(volume.path) if volume.path and Path(volume.path).exists() else None,
-        "modality": volume.modality,
-        "shape_zyx": list(geometry.shape_zyx),
-        "spacing_zyx_mm": [round(float(s), 6) for s in geometry.spacing_zyx_mm],
-        "oblique": geometry.is_oblique,
-        "notes": list(volume.notes),
-    }
 
 
 def outputs_as_text(outputs: Outputs) -> dict[str, str]:

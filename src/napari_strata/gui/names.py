@@ -1,13 +1,13 @@
 """Names to choose from: those of TotalSegmentator and FreeSurfer, a few of ours, and the person's own (no Qt).
 
-`names.tsv` holds facts only: the structure names of TotalSegmentator with the SNOMED CT codes of its published mapping,
-FreeSurfer's names with the colours of its colour table and the codes that DICOM's context groups (PS3.16) give for them.
-The colours of the other rows are ours.
+`names.tsv` holds facts only: the structure names of TotalSegmentator, and FreeSurfer's with the colours of its colour table.
+The colours of the other rows are ours. Codes are those of `io.terms`, so that the window shows what an export says.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +15,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from platformdirs import user_config_path
+
+from napari_strata.io.terms import coded
 
 MOST_OWN = 500
 """Names of a person's own that are remembered; the oldest go first."""
@@ -46,7 +48,14 @@ def known_names() -> dict[str, KnownName]:
     """Give the built-in list, by name."""
     with files("napari_strata.gui").joinpath("names.tsv").open(encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines, delimiter="\t"))
-    return {row["name"]: KnownName(row["name"], row["list"], row["snomed_ct"], row["side"], _rgb(row["rgb"])) for row in rows}
+    return {row["name"]: _known(row) for row in rows}
+
+
+def _known(row: dict[str, str]) -> KnownName:
+    """Make a name from its row; the code is that of exports."""
+    words = re.split("[_-]", row["name"].lower())
+    side = "left" if "left" in words else "right" if "right" in words else ""
+    return KnownName(row["name"], row["list"], (coded(row["name"]) or {}).get("value", ""), side, _rgb(row["rgb"]))
 
 
 def own_names(path: Path | None = None) -> list[str]:

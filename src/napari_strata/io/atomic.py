@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from napari_strata.errors import WriteError
 
@@ -53,12 +55,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         If the folder does not exist, the output cannot be written, or the disk is full. The temporary file is gone.
     """
     target = Path(path)
-    try:
-        _check_target(target)
-    except OSError as err:
-        raise WriteError(f"Cannot write {target}: {_reason(err)}.") from err
-    suffix = target.name[len(target.name) - len(file_suffix(target)) :] if file_suffix(target) else ""
-    temporary = target.with_name(f".strata-{secrets.token_hex(6)}{suffix}")
+    temporary = _temporary(target)
     try:
         yield temporary
         flush(temporary)
@@ -69,24 +66,46 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         _discard(temporary)
 
 
-class Together(ExitStack):
-    """Several files that get their names together: all are forced out to the disk before the first is renamed."""
+class Together:
+    """Several files that get their names together, or none of them does.
+
+    All are forced out to the disk before the first is renamed. Where a rename fails nevertheless, those before it are taken back:
+    what stood under their names stands there again. Only a crash between two renames could leave some.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
         self._files: list[tuple[Path, Path]] = []
 
+    def __enter__(self) -> Self:
+        """Begin; nothing is there yet."""
+        return self
+
     def file(self, path: str | Path) -> Path:
-        """Lend a temporary path, as `atomic_path` does, that gets its name when the whole block has succeeded."""
-        temporary = self.enter_context(atomic_path(path))
+        """Lend a temporary path, as `atomic_path` does, that gets its name when the whole block has succeeded.
+
+        Raises
+        ------
+        WriteError
+            If the folder does not exist or nothing can be written there.
+        """
+        temporary = _temporary(Path(path))
         self._files.append((temporary, Path(path)))
         return temporary
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> bool:
-        """Flush every file, then rename them; where either fails, what has no name yet is gone."""
-        if kind is None:
-            self.callback(self._flush)
-        return bool(super().__exit__(kind, error, trace))
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
+        """Flush every file, then rename them; where either fails, nothing new stands under any name."""
+        try:
+            if kind is None:
+                self._flush()
+                self._rename()
+            elif isinstance(error, OSError):
+                raise WriteError(f"Cannot write {self._last()}: {_reason(error)}.") from error
+        finally:
+            for temporary, _ in self._files:
+                _discard(temporary)
+
+    def _last(self) -> Path | str:
+        return self._files[-1][1] if self._files else "the files"
 
     def _flush(self) -> None:
         for temporary, target in self._files:
@@ -94,6 +113,75 @@ class Together(ExitStack):
                 flush(temporary)
             except OSError as err:
                 raise WriteError(f"Cannot write {target}: {_reason(err)}.") from err
+
+    def _rename(self) -> None:
+        renamed: list[tuple[Path, Path | None]] = []
+        try:
+            for number, (temporary, target) in enumerate(self._files, 1):
+                try:
+                    kept = _kept_aside(target) if number < len(self._files) else None
+                    if kept is not None:
+                        renamed.append((target, kept))
+                    os.replace(temporary, target)
+                    if kept is None:
+                        renamed.append((target, None))
+                except OSError as err:
+                    left = _taken_back(renamed)
+                    said = f"Only {', '.join(map(str, left))} could not be put back" if left else "Nothing was replaced"
+                    raise WriteError(f"Cannot write {target}: {_reason(err)}. {said}.") from err
+        finally:
+            for _, kept in renamed:
+                if kept is not None:
+                    _discard(kept)
+
+
+def _kept_aside(target: Path) -> Path | None:
+    """Give a second name to what stands under a name, so that it can be put back; None where nothing does.
+
+    Raises
+    ------
+    OSError
+        If it cannot be kept; it is not replaced then.
+    """
+    if not target.exists():
+        return None
+    kept = target.with_name(f".strata-{secrets.token_hex(6)}.before")
+    try:
+        os.link(target, kept)
+    except OSError:  # a disk without hard links
+        shutil.copy2(target, kept)
+    return kept
+
+
+def _taken_back(renamed: list[tuple[Path, Path | None]]) -> list[Path]:
+    """Put back what was replaced and remove what is new; give those for which that did not work."""
+    left = []
+    for target, kept in reversed(renamed):
+        try:
+            if kept is not None:
+                os.replace(kept, target)
+            else:
+                target.unlink()
+        except OSError:
+            left.append(target)
+    renamed.clear()
+    return left
+
+
+def _temporary(target: Path) -> Path:
+    """Name a file beside another, with the same ending, that does not exist yet.
+
+    Raises
+    ------
+    WriteError
+        If nothing can be written there.
+    """
+    try:
+        _check_target(target)
+    except OSError as err:
+        raise WriteError(f"Cannot write {target}: {_reason(err)}.") from err
+    suffix = target.name[len(target.name) - len(file_suffix(target)) :] if file_suffix(target) else ""
+    return target.with_name(f".strata-{secrets.token_hex(6)}{suffix}")
 
 
 def same_file(one: str | Path, other: str | Path) -> bool:

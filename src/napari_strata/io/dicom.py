@@ -81,8 +81,10 @@ class _Stack:
 
 
 def is_dicom(path: Path) -> bool:
-    """Say whether a file carries the DICOM mark."""
+    """Say whether a file carries the DICOM mark; a pipe or a device does not, and is not opened: it might never answer."""
     try:
+        if not path.is_file():
+            return False
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:

@@ -93,6 +93,7 @@ def _mend_image(header: Dataset, file: Path) -> None:
 
 def _mend_series(headers: Sequence[Dataset], source: str) -> None:
     images = "\n".join(sorted(str(header.SOPInstanceUID) for header in headers))
+    told: list[str] = []
     for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
         if headers[0].get(name):
             continue
@@ -100,5 +101,7 @@ def _mend_series(headers: Sequence[Dataset], source: str) -> None:
         made = f"2.25.{int.from_bytes(digest[:16], 'big')}"
         for header in headers:
             setattr(header, name, made)
-        say = logger.debug if name == "FrameOfReferenceUID" else logger.warning
-        say("%s has an empty %s (anonymised?); %s stands for it. An archive will not find the series by it.", source, name, made)
+        if name != "FrameOfReferenceUID":  # which no archive files by
+            told.append(f"{made} stands for its empty {name}")
+    if told:
+        logger.warning("%s (anonymised?): %s. An archive will not find the series by that.", source, " and ".join(told))

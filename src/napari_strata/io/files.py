@@ -14,7 +14,7 @@ from napari_strata.errors import ChoiceError, ReadError, WriteError
 from napari_strata.io.atomic import Together, atomic_path, file_suffix, same_file
 from napari_strata.io.dicom import SeriesInfo, is_dicom, is_segmentation, list_series, read_dicom
 from napari_strata.io.grid import FileImage, memory_geometry, plain_grid, to_file_order, to_memory_order
-from napari_strata.io.hashing import hash_file
+from napari_strata.io.hashing import check_regular, hash_file
 from napari_strata.io.itk import read_itk, write_itk
 from napari_strata.io.mgh import read_mgh, write_mgh
 from napari_strata.io.modality import guess_modality
@@ -253,6 +253,7 @@ def _load(source: Path, index: int | None, series: str | None) -> FileImage:
         if source.is_dir():
             next(source.iterdir(), None)
             return _load_dicom(source, index, series)
+        check_regular(source)
         with source.open("rb") as file:
             if not file.read(1):
                 raise ReadError(f"{source} is an empty file. Copy or download it again.")

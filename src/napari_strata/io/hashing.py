@@ -28,11 +28,24 @@ def hash_file(path: str | Path) -> str:
     source = Path(path)
     try:
         if not source.is_dir():
+            check_regular(source)
             files = [source, *_companions(source)]
             return _digest(files[0]) if len(files) == 1 else _joined([_digest(file) for file in files])
         return _joined(sorted(_digest(file) for file in source.rglob("*") if file.is_file() and not is_segmentation(file)))
     except OSError as err:
         raise ReadError(f"Cannot read {source}: {err.strerror}. Check the path.") from err
+
+
+def check_regular(path: Path) -> None:
+    """Refuse a pipe, a socket or a device before it is opened: it might never answer, or never end.
+
+    Raises
+    ------
+    ReadError
+        If it is there and is no regular file.
+    """
+    if path.exists() and not path.is_file():
+        raise ReadError(f"{path} is a pipe, a socket or a device, not a file. Give a file.")
 
 
 def _companions(path: Path) -> Iterator[Path]:

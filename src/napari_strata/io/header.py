@@ -7,6 +7,7 @@ from pathlib import Path
 from napari_strata.errors import ReadError
 from napari_strata.io.atomic import file_suffix
 from napari_strata.io.dicom import dicom_shape
+from napari_strata.io.hashing import check_regular
 from napari_strata.io.itk import itk_shape
 from napari_strata.io.mgh import mgh_shape
 from napari_strata.io.nifti import nifti_shape
@@ -36,6 +37,8 @@ def header_shape(path: str | Path, *, series: str | None = None) -> tuple[int, .
     source = Path(path)
     if not source.exists():
         raise ReadError(f"There is no file or folder {source}. Check the path.")
+    if not source.is_dir():
+        check_regular(source)
     suffix = file_suffix(source)
     try:
         if not source.is_dir() and suffix in _SHAPES:

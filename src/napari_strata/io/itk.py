@@ -23,6 +23,7 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)
 _T = TypeVar("_T")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _one_at_a_time = threading.Lock()
+_LONGEST_HEADER = 65536
 
 
 @contextmanager
@@ -64,6 +65,7 @@ def read_itk(path: Path, index: int | None, *, suffix: str) -> FileImage:
         If the directions or a voxel size cannot be used.
     """
     source = str(path)
+    _check_voxel_file(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(source)
     run_itk(reader.ReadImageInformation, source)
@@ -176,6 +178,27 @@ def run_itk(action: Callable[[], _T], source: str) -> _T:
         raise ReadError(
             f"{source} cannot be read: it is damaged, cut short or of another format. Copy it again, or check its name."
         ) from err
+
+
+def _check_voxel_file(path: Path) -> None:
+    """Refuse a header whose voxels are in another file that is not there.
+
+    Raises
+    ------
+    ReadError
+        If so.
+    """
+    with path.open("rb") as file:
+        head = file.read(_LONGEST_HEADER).decode("latin-1")
+    for line in head.splitlines():
+        if not line:  # the end of an NRRD header
+            return
+        key, _, value = line.replace(":", "=", 1).partition("=")
+        name = value.strip()
+        if key.strip().lower() in ("elementdatafile", "data file", "datafile"):
+            if name and not name.startswith(("LOCAL", "LIST")) and "%" not in name and not (path.parent / name).exists():
+                raise ReadError(f"{path} keeps its voxels in {name}, which is not there. Put it beside, or copy both again.")
+            return
 
 
 def _check_values(source: str, kind: str, values: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from napari_strata.errors import ReadError, WriteError
 from napari_strata.io.atomic import file_suffix
+from napari_strata.io.terms import coded
 from napari_strata.volume import BACKGROUND, Region, default_regions
 
 SIDECAR_FORMAT = "strata-labels-1"
@@ -45,7 +46,9 @@ def table_text(path: Path, labels: Path, regions: Sequence[Region]) -> str | Non
         if set(document) - {"format", "labels", "regions"}:
             document["rewritten"] = _REWRITTEN
     rows = [
-        {"id": row.id, "name": row.name, "color": list(row.color), "locked": row.locked} | ({"accepted": True} if row.accepted else {})
+        {"id": row.id, "name": row.name, "color": list(row.color), "locked": row.locked}
+        | ({"accepted": True} if row.accepted else {})
+        | ({"code": code} if (code := coded(row.name)) is not None else {})
         for row in regions
     ]
     return json.dumps({**document, "labels": labels.name, "regions": rows}, indent=1, ensure_ascii=False) + "\n"

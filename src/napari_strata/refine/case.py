@@ -109,6 +109,35 @@ def write_archive(file: IO[bytes], contents: CaseContents) -> None:
             archive.writestr(name, data, compress_type=zipfile.ZIP_STORED)
 
 
+@dataclass(frozen=True, slots=True)
+class ScanOfCase:
+    """The scan that a case was made on: where it lay, and which volume or series of it; "" and None where nothing says so."""
+
+    path: str
+    index: int | None
+    series: str | None
+
+
+def scan_of_case(path: str | Path) -> ScanOfCase:
+    """Say which scan a case was made on, without reading the rest of it.
+
+    Raises
+    ------
+    CaseError
+        If it is not a case that this version can read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            manifest = json.loads(archive.read("case.json"))
+            _check_format(path, int(manifest["format"]))
+            record = manifest["volume"]
+            return ScanOfCase(str(record["path"]), record.get("index"), record.get("series"))
+    except OSError as err:
+        raise CaseError(f"Cannot open the case {path}: {err.strerror or err}. Check the path.") from err
+    except (*_DAMAGE, *_ARCHIVE_DAMAGE) as err:
+        raise CaseError(f"{path} is not a whole Strata case: it is damaged or another kind of file. Use a backup.") from err
+
+
 def steps_in(path: str | Path) -> tuple[bytes, ...]:
     """Give the steps of a case file, packed: those that are done, then those that were undone, next first.
 

@@ -1,0 +1,132 @@
+"""A batch that is run anew carries out what people did to single scans, and says what it could not."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import napari_strata as strata
+from napari_strata.batch.cases import with_cases
+from napari_strata.batch.plan import plan_scans
+from napari_strata.cli import main
+from napari_strata.errors import CaseError, ReadError
+from napari_strata.io.files import read_labels, write_scan
+from napari_strata.refine.refinement import Refinement
+from phantoms import phantom_truth, phantom_volume
+
+TRUTH = phantom_truth()
+LIVER = 2
+CORNER = (1, 2, 3)
+FEW = ["--method", "gmm-mrf", "--threads", "1", "--quiet"]
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> Path:
+    """Three scans, a case of the first one with an organ named and a corner painted, and one of a scan that is not here."""
+    folder = tmp_path_factory.mktemp("edited")
+    (folder / "scans").mkdir()
+    for k, name in enumerate("abc"):
+        write_scan(phantom_volume(seed=k), folder / "scans" / f"{name}.nii.gz")
+    (folder / "cases").mkdir()
+    write_scan(phantom_volume(seed=9), folder / "elsewhere.nii.gz")
+    for scan, case in ((folder / "scans" / "a.nii.gz", "first work"), (folder / "elsewhere.nii.gz", "other")):
+        path = folder / "cases" / f"{case}.strata"
+        words = ["propose", str(scan), "-o", str(folder / f"{case}.nrrd"), "--tissues", "5", "--case", str(path)]
+        assert main([*words, "--supervoxels", "300", *FEW]) == 0
+    work = Refinement.load(folder / "cases" / "first work.strata")
+    work.rename(int(np.bincount(work.labels[TRUTH == LIVER]).argmax()), "liver")
+    work.paint([CORNER], 40)
+    work.rename(40, "corner")
+    work.save(folder / "cases" / "first work.strata")
+    return folder
+
+
+def test_edits_are_carried_out_on_what_is_proposed_anew_and_never_dropped(cohort, tmp_path, capsys):
+    out, labels = tmp_path / "out", tmp_path / "out" / "a_labels.nii.gz"
+    words = ["batch", str(cohort / "scans"), "-o", str(out), "--tissues", "5", "--workers", "1", *FEW]
+    assert main([*words, "--supervoxels", "300"]) == 0
+    saved = Refinement.load(cohort / "cases" / "first work.strata")
+    strata.write(saved.segmentation, labels)  # as a person exports from the window
+    anew = [*words, "--supervoxels", "500"]
+    assert main(anew) == 0
+    assert "2 done, 1 kept" in capsys.readouterr().out, "without its case it stays as the person left it"
+    assert main([*anew, "--replay", str(cohort / "cases")]) == 0
+    said = capsys.readouterr()
+    assert "1 done, 2 kept" in said.out
+    assert "other.strata belongs to none of the scans" in said.err
+    made = read_labels(labels)
+    names = {region.name: region.id for region in made.regions}
+    assert made.labels[CORNER] == names["corner"]
+    (organ,) = [region.id for region in saved.regions if region.name == "liver"]
+    was, now = saved.labels == organ, made.labels == names["liver"]
+    assert 2 * (was & now).sum() / (was.sum() + now.sum()) > 0.7
+    assert json.loads((out / "a_labels.json").read_text())["settings"]["supervoxels"] == 500
+    steps = table(out / "replay.tsv")
+    assert [(row["scan"], row["edit"], row["status"]) for row in steps] == [("a", name, "carried out") for name in saved.history]
+    assert [(row["edits"], row["edits_lost"]) for row in table(out / "scans.tsv")] == [("3", "0"), ("", ""), ("", "")]
+    before = labels.read_bytes()
+    assert main([*anew, "--replay", str(cohort / "cases")]) == 0
+    assert "0 done, 3 kept" in capsys.readouterr().out
+    assert main([*anew, "--seed", "3"]) == 0
+    said = capsys.readouterr()
+    assert "2 done, 1 kept" in said.out
+    assert "left as it is without --replay" in said.err
+    assert labels.read_bytes() == before
+
+
+def test_with_a_codebook_the_numbers_stay_the_cohorts_and_an_edit_without_its_region_is_told(cohort, tmp_path, capsys):
+    work = Refinement.load(cohort / "cases" / "first work.strata")
+    work.cut(regions=150)
+    sizes = np.bincount(work.labels.ravel())
+    sizes[40] = 0
+    work.rename(int(np.argmin(np.where(sizes > 0, sizes, sizes.max()))), "speck")
+    work.save(tmp_path / "a.strata")
+    given = tmp_path / "list.csv"
+    given.write_text("path,replay\n" + "".join(f"{cohort}/scans/{n}.nii.gz,{'a.strata' if n == 'a' else ''}\n" for n in "abc"))
+    words = ["batch", str(given), "-o", str(tmp_path / "out"), "--tissues", "5", "--codebook-from", "3", "--workers", "1", *FEW]
+    assert main([*words, "--supervoxels", "300"]) == 0
+    assert "a: note: " in capsys.readouterr().err
+    status = {row["edit"].partition(":")[0]: row["status"] for row in table(tmp_path / "out" / "replay.tsv")[-2:]}
+    assert status == {"Cut": "not needed", "Rename": "not carried out"}
+    (row, *_) = table(tmp_path / "out" / "scans.tsv")
+    assert (row["edits"], row["edits_lost"]) == ("5", "1")
+    assert "1 of 5 edits of a.strata could not be carried out" in row["warning"]
+    made = read_labels(tmp_path / "out" / "a_labels.nii.gz")
+    assert made.labels[CORNER] == next(region.id for region in made.regions if region.name == "corner")
+    document = json.loads((tmp_path / "out" / "a_labels.json").read_text())
+    assert document["codebook"]["sha256"]
+    assert set(np.unique(made.labels).tolist()) <= {0, 1, 2, 3, 4, 5, 40}
+
+
+def test_each_case_goes_to_the_scan_that_it_was_made_on_or_is_named_after(cohort, tmp_path):
+    scans = plan_scans([cohort / "scans"])
+    one = cohort / "cases" / "first work.strata"
+    assert [scan.replay for scan in with_cases(scans, [one]).scans] == [one, None, None]
+    (tmp_path / "b.strata").write_bytes((cohort / "cases" / "other.strata").read_bytes())
+    (tmp_path / "damaged.strata").write_bytes(b"no case")
+    found = with_cases(scans, [tmp_path])
+    assert [scan.replay for scan in found.scans] == [None, tmp_path / "b.strata", None]
+    assert "damaged.strata is not a whole Strata case" in found.notes[0]
+    (tmp_path / "old.strata").write_bytes(one.read_bytes())
+    with pytest.raises(CaseError, match=r"2 cases belong to a: .*a\.strata"):
+        with_cases(scans, [one, tmp_path])
+    with pytest.raises(ReadError, match="no case"):
+        with_cases(scans, [cohort / "scans"])
+
+
+def test_a_case_of_another_scan_fails_and_leaves_what_stands(cohort, tmp_path, capsys):
+    given = tmp_path / "list.csv"
+    given.write_text(f"path,replay\n{cohort}/scans/b.nii.gz,{cohort}/cases/other.strata\n")
+    words = ["batch", str(given), "-o", str(tmp_path / "out"), "--tissues", "5", "--workers", "1", "--supervoxels", "300", *FEW]
+    assert main(words) == 1
+    assert "is not the scan of this case" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "b_labels.nii.gz").exists()
