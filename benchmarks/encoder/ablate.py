@@ -157,32 +157,35 @@ def summary(rows: list[Row], columns: dict[str, tuple[str, str]]) -> str:
     columns : dict of str to (scan, start of the measure)
         Measures that begin alike are averaged: "cosine" over all changes of a scan.
     """
-    names = list(dict.fromkeys(row.features for row in rows))
-    found = {
-        (name, title): [row.value for row in rows if row.features == name and row.scan == scan and row.measure.startswith(start)]
-        for name in names
-        for title, (scan, start) in columns.items()
-    }
+    found: dict[str, list[float | None]] = {name: [] for name in dict.fromkeys(row.features for row in rows)}
+    for name, cells in found.items():
+        for scan, start in columns.values():
+            values = [row.value for row in rows if (row.features, row.scan) == (name, scan) and row.measure.startswith(start)]
+            cells.append(float(np.mean(values)) if values else None)
     lines = [f"| features | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for name in names:
-        cells = [f"{np.mean(values):.3f}" if (values := found[name, title]) else "" for title in columns]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    own = [name for name in OWN_SPREAD if name in names]
+    lines += [f"| {name} | {' | '.join(map(_cell, cells))} |" for name, cells in found.items()]
+    own = [found[name] for name in OWN_SPREAD if name in found]
     if len(own) > 1:
-        spread = [np.std([np.mean(found[name, title]) for name in own], ddof=1) for title in columns]
-        lines.append(f"| *sd over {len(own)} seeds of the recipe* | {' | '.join(f'{value:.3f}' for value in spread)} |")
+        spread = [None if None in column else float(np.std(column, ddof=1)) for column in zip(*own, strict=True)]
+        lines.append(f"| *sd over {len(own)} seeds of the recipe* | {' | '.join(map(_cell, spread))} |")
     return "\n".join(lines) + "\n"
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def tables(folder: Path) -> str:
     """Give the tables of what is measured so far, as Markdown."""
     quality, stability = (read_rows(folder / f"{name}.tsv") for name in ("quality", "stability"))
     scans = list(dict.fromkeys(row.scan for row in quality))
-    blocks = [summary(quality, {scan: (scan, start) for scan in scans}) for start in ("probe 20", "many-to-one 16") if quality]
-    both = {f"{scan}, {kind}": (scan, kind) for scan in dict.fromkeys(row.scan for row in stability) for kind in ("cosine", "ARI")}
-    titles = ["Probe, 20 voxels per class", "k-means 16, many-to-one Dice", "Stability: mean over the changes"]
-    blocks += [summary(stability, both)] if stability else []
-    return "\n".join(f"### {title}\n\n{block}" for title, block in zip(titles, blocks, strict=False))
+    changed = [(scan, kind) for scan in dict.fromkeys(row.scan for row in stability) for kind in ("cosine", "ARI")]
+    parts = [
+        ("Probe, 20 voxels per class", quality, {scan: (scan, "probe 20") for scan in scans}),
+        ("k-means 16, many-to-one Dice", quality, {scan: (scan, "many-to-one 16") for scan in scans}),
+        ("Stability, mean over the changes", stability, {f"{scan}, {kind}": (scan, kind) for scan, kind in changed}),
+    ]
+    return "\n".join(f"### {title}\n\n{summary(rows, columns)}" for title, rows, columns in parts)
 
 
 def main() -> None:
