@@ -138,7 +138,10 @@ def train(folder: Path, variant: str, steps: int, threads: int) -> Path:
 def measure(folder: Path, variants: list[str], scans: list[list[str]]) -> None:
     """Measure what is trained and not yet measured: probe and clusters on the encoder's own grid, stability on a coarser one."""
     words = [word for scan in scans for word in ("--scan", *scan)]
-    for name, more in (("quality", ["--only", "probe,cluster"]), ("stability", ["--only", "stability", "--working-mvox", _STABILITY_MVOX])):
+    for name, more in (
+        ("quality", ["--only", "probe,cluster", "--per-class", "20", "--clusters", "16"]),
+        ("stability", ["--only", "stability", "--seeds", "1", "--working-mvox", _STABILITY_MVOX]),
+    ):
         table = folder / f"{name}.tsv"
         known = {row.features for row in read_rows(table)}
         new = [f"{variant}={weights_of(folder, variant)}" for variant in variants if variant not in known]
