@@ -154,6 +154,20 @@ def test_every_network_gives_four_levels_and_folding_changes_nothing(trunk):
         assert torch.allclose(a, b, atol=1e-4)
 
 
+@pytest.mark.parametrize("depth", [16, 80])
+def test_the_last_layers_in_slabs_give_what_the_whole_image_gives(depth):
+    torch.manual_seed(0)
+    encoder = StrataEncoder(NetworkShape(width=4, channels=3))
+    encoder.train().decode(torch.rand(2, 1, 16, 16, 16))
+    encoder.eval()
+    image = torch.rand(1, 1, depth, 16, 32)
+    whole = [level.detach() for level in encoder(image)]
+    with torch.inference_mode():
+        slabs, raw = encoder(image), encoder.decode(image)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(slabs, whole, strict=True))
+    assert all(torch.allclose(a, b.detach(), atol=1e-5) for a, b in zip(raw, encoder.decode(image), strict=True))
+
+
 def test_pretraining_stopped_and_taken_up_again_ends_where_one_run_ends(tmp_path):
     seen = []
     pretrain(tmp_path / "one.safetensors", TINY, device="cpu", on_progress=lambda *p: seen.append(p))
@@ -163,6 +177,22 @@ def test_pretraining_stopped_and_taken_up_again_ends_where_one_run_ends(tmp_path
     one, two = load_encoder(tmp_path / "one.safetensors"), load_encoder(broken)
     for (name, a), (_, b) in zip(one.state_dict().items(), two.state_dict().items(), strict=True):
         assert torch.allclose(a.float(), b.float(), atol=2e-3), name
+
+
+def test_pretraining_sees_the_batches_that_it_is_given(tmp_path):
+    given = [make_batch(Synthesiser((16, 16, 16)), [700 + step, 800 + step], views=2) for step in range(3)]
+    seen = []
+
+    class Given(torch.utils.data.Dataset):
+        def __getitem__(self, step):
+            seen.append(step)
+            return given[step]
+
+    path = pretrain(tmp_path / "w.safetensors", replace(TINY, steps=3), device="cpu", batches=Given())
+    assert seen == [0, 1, 2]
+    own = pretrain(tmp_path / "own.safetensors", replace(TINY, steps=3), device="cpu")
+    one, two = load_encoder(path).state_dict(), load_encoder(own).state_dict()
+    assert not all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_weights_survive_a_round_trip_and_have_a_hash(tmp_path):

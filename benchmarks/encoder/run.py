@@ -32,13 +32,15 @@ BASELINES: dict[str, Callable[[], FeatureSet]] = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure: parts of the bench, over how many seeds, whether parts of a network get rows, on which grid."""
+    """What to measure: parts of the bench, over how many seeds, whether parts of a network get rows, on which grid; with which numbers."""
 
     parts: tuple[str, ...]
     seeds: int
     probe_seeds: int
     levels: bool
     settings: ProposeSettings
+    per_class: tuple[int, ...] = probe.PER_CLASS
+    clusters: tuple[int, ...] = cluster.CLUSTERS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +88,7 @@ def _probe_rows(read: Reader, sets: Named, bench: Bench, plan: Plan) -> Iterator
     more = [2 * intensity(points) for points in (voxels.taught, voxels.probed)]
     for name, columns in sets:
         teach, rest = (np.concatenate(pair, axis=1) for pair in ((taught[:, columns], more[0]), (probed[:, columns], more[1])))
-        for per_class in probe.PER_CLASS:
+        for per_class in plan.per_class:
             scores = [
                 probe.probe_score(teach, voxels.taught_class, rest, voxels.probed_class, per_class=per_class, seed=seed)
                 for seed in range(plan.probe_seeds)
@@ -97,7 +99,7 @@ def _probe_rows(read: Reader, sets: Named, bench: Bench, plan: Plan) -> Iterator
 def _cluster_rows(read: Reader, sets: Named, bench: Bench, plan: Plan) -> Iterator[Row]:
     whole = read(bench.voxels.clustered)
     for name, columns in sets:
-        for clusters in cluster.CLUSTERS:
+        for clusters in plan.clusters:
             found = [cluster.cluster(whole[:, columns], clusters, seed) for seed in range(plan.seeds)]
             scores = [cluster.cluster_score(labels, bench.voxels.clustered_class) for labels in found]
             yield _row(name, bench.name, f"many-to-one {clusters}", [score.many_to_one for score in scores])
@@ -135,6 +137,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of k-means per figure (default: %(default)s)")
     parser.add_argument("--probe-seeds", type=int, default=10, help="draws of labelled voxels per figure (default: %(default)s)")
+    parser.add_argument("--per-class", type=int, nargs="+", default=probe.PER_CLASS, help="labelled voxels per class (default: 5 20 100)")
+    parser.add_argument("--clusters", type=int, nargs="+", default=cluster.CLUSTERS, help="of k-means (default: 6 10 16)")
     parser.add_argument("--levels", action="store_true", help="rows for each level of a network too, and for its brightness codes")
     parser.add_argument("--working-mvox", type=float, default=6.0, help="most voxels (millions) of the working grid (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, default=Path("out/encoder.tsv"), help="table; rows of earlier runs stay in it")
@@ -170,7 +174,9 @@ def main(words: list[str] | None = None) -> None:
     parts = tuple(arguments.only.split(","))
     if not set(parts) <= set(PARTS):
         raise SystemExit(f"--only takes {', '.join(PARTS)}, separated by commas.")
-    plan = Plan(parts, arguments.seeds, arguments.probe_seeds, arguments.levels, ProposeSettings(working_mvox=arguments.working_mvox))
+    settings = ProposeSettings(working_mvox=arguments.working_mvox)
+    numbers = (tuple(arguments.per_class), tuple(arguments.clusters))
+    plan = Plan(parts, arguments.seeds, arguments.probe_seeds, arguments.levels, settings, *numbers)
     sets = chosen_sets(arguments)
     rows = read_rows(arguments.output)
     for scan in chosen_scans(arguments):

@@ -198,8 +198,9 @@ class AdaptSettings(_Checked):
     """How the encoder is adapted to unlabelled scans."""
 
     minutes: float = _knob(2.0, "Time for all of it, reading aside", minimum=0.05, maximum=1440.0, unit="min")
-    steps: int = _knob(60, "Most steps of training; the time may end them earlier", minimum=0, maximum=100_000)
-    learning_rate: float = _knob(5e-4, "Peak learning rate of AdamW", minimum=1e-6, maximum=0.1)
+    steps: int = _knob(80, "Most steps of training; the time may end them earlier", minimum=0, maximum=100_000)
+    batch: int = _knob(2, "Synthetic patches per step", minimum=1, maximum=64)
+    learning_rate: float = _knob(1e-3, "Peak learning rate of AdamW", minimum=1e-6, maximum=0.1)
     patch_vox: int = _knob(48, "Side of a patch, a multiple of 16", minimum=16, maximum=256, multiple_of=16, unit="voxels")
     statistics_batches: int = _knob(24, "Pairs of patches that the batch norms' statistics are taken from", minimum=2, maximum=1000)
     statistics_share: float = _knob(0.5, "Weight of the scans' statistics against those of the pretraining", minimum=0.0, maximum=1.0)

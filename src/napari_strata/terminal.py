@@ -100,8 +100,9 @@ def progress_of_steps() -> Callable[[int, int, str], None]:
     def show(done: int, total: int, stage: str) -> None:
         first.append(done) if not first else None
         passed = time.monotonic() - begun
-        left = passed / max(done - first[0], 1) * (total - done) if done > first[0] else float("nan")
-        line = f"step {done}/{total}, {stage}, {passed / 60:.1f} min, about {left / 60:.0f} min left"
+        left = passed / max(done - first[0], 1) * (total - done)
+        line = f"step {done}/{total}, {stage}, {passed / 60:.1f} min"
+        line += f", about {left / 60:.0f} min left" if done > first[0] else ""
         print(f"\r\033[K{line}" if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
 
     return show

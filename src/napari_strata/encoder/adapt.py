@@ -32,6 +32,8 @@ Way = Literal["statistics", "steps"]
 
 _SEED_OF_STEPS, _SEED_OF_CHECKS = 500_000_000, 600_000_000
 """First seeds of synthetic patches, far from those of any pretraining."""
+_APART = 1_000_000
+"""Between the seeds of the patches of one step."""
 _CHECKED_PAIRS, _CHECKED_PATCHES = 6, 10
 _FAULTS_OF_ITS_OWN = ("crop", "strip")
 
@@ -181,7 +183,8 @@ class _Adaptation:
         encoder = copy.deepcopy(self.before)
         reestimate(encoder, self._patches(working), self.settings.statistics_share)
         statistics = check(encoder, aside, self.device)
-        settled = copy.deepcopy(encoder)
+        settled = encoder
+        encoder = copy.deepcopy(settled if gain(before, statistics) > 0 else self.before)
         done = self._train(encoder, working, until=1.0 - 1.3 * once)
         self.on_progress(0, 1, "checking the weights")
         steps = check(encoder, aside, self.device) if done else None
@@ -218,8 +221,11 @@ class _Adaptation:
             yield torch.stack([scan.patch(self.settings.patch_vox, rng)[None] for _ in range(2)]).to(self.device)
 
     def _train(self, encoder: StrataEncoder, working: list[WorkingScan], *, until: float) -> int:
-        """Do self-supervised steps until the time is up, the batch norms' statistics frozen; gives how many."""
-        encoder.eval().requires_grad_(True)
+        """Do self-supervised steps until the time is up; gives how many.
+
+        The batch norms go by their patches, as in pretraining: with their statistics frozen the same steps gained nothing.
+        """
+        encoder.train().requires_grad_(True)
         optimiser = torch.optim.AdamW(encoder.parameters(), lr=self.settings.learning_rate, weight_decay=1e-5)
         start, slowest = self.passed(), 0.0
         for step in range(self.settings.steps):
@@ -242,7 +248,8 @@ class _Adaptation:
     def _loss(self, encoder: StrataEncoder, scan: WorkingScan, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
-        synthetic = dress(make_batch(self.synthesiser, [seed], coarse=self.tasks.coarse_labels), scan, seed)
+        seeds = [seed + _APART * number for number in range(self.settings.batch)]
+        synthetic = dress(make_batch(self.synthesiser, seeds, coarse=self.tasks.coarse_labels), scan, seed)
         loss = pretext_loss(encoder, synthetic.to(self.device), self.tasks, generator)["total"]
         if self.settings.real_weight:
             views = real_views(scan, self.settings.patch_vox, seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
@@ -118,9 +118,9 @@ class BasicTrunk(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Give the decoder maps of (batch, 1, z, y, x), finest first."""
-        unet = self.unet
         if not torch.is_grad_enabled() and not self.training:
-            return self._forward_in_slabs(image)
+            return self.forward_in_slabs(image)
+        unet = self.unet
         skip_1 = unet.conv_0(image)
         map_2, map_4, map_8 = self._coarse(unet.down_1(skip_1))
         return unet.upcat_1(map_2, skip_1), map_2, map_4, map_8
@@ -134,37 +134,37 @@ class BasicTrunk(nn.Module):
         map_4 = unet.upcat_3(map_8, skip_4)
         return unet.upcat_2(map_4, skip_2), map_4, map_8
 
-    def _forward_in_slabs(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Do the same with the full-resolution layers in slabs of planes, their first two convolutions twice.
+    def forward_in_slabs(self, image: Tensor, finish: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, ...]:
+        """Do the same, frozen, with the last layers in slabs of planes; `finish` maps the finest level, slab by slab.
 
-        These layers would take four fifths of the memory. They look two voxels far, so slabs that overlap by a few planes
-        give what the whole image gives.
+        The last layers would take most of the memory. They look two voxels far, so each slab is given two planes more on
+        either side, and its convolutions take one of them away each: it gives what the whole image gives.
         """
         unet, depth = self.unet, image.shape[2]
-        down: Any = unet.down_1
-        starts = range(0, depth, _SLAB_PLANES)
-        pooled = []
-        for start in starts:
-            skip, first = self._skip_1(image, start, min(start + _SLAB_PLANES, depth))
-            stop = first + min(_SLAB_PLANES, depth - start)
-            pooled.append(down.max_pooling(skip[:, :, first:stop]))
-        map_2, map_4, map_8 = self._coarse(down.convs(torch.cat(pooled, dim=2)))
-        finest = torch.empty((image.shape[0], self.widths[0], *image.shape[2:]), device=image.device, memory_format=torch.channels_last_3d)
-        for start in starts:
+        skip = unet.conv_0(image)
+        map_2, map_4, map_8 = self._coarse(unet.down_1(skip))
+        finest = image.new_empty(0)
+        for start in range(0, depth, _SLAB_PLANES):
             stop = min(start + _SLAB_PLANES, depth)
             low, high = max(0, start - _SLAB_MARGIN), min(depth, stop + _SLAB_MARGIN)
-            skip, first = self._skip_1(image, low, high)
             before = min(2, low // 2)
             half = map_2[:, :, low // 2 - before : high // 2 + 2]
             context = unet.upcat_1.upsample(half)[:, :, 2 * before : 2 * before + high - low]
-            joined = torch.cat([skip[:, :, first : first + high - low], context], dim=1)
-            finest[:, :, start:stop] = unet.upcat_1.convs(joined)[:, :, start - low : stop - low]
+            slab = self._last_convs(torch.cat([skip[:, :, low:high], context], dim=1), ends=(low == start, high == stop))
+            slab = finish(slab) if finish else slab
+            if not start:
+                size = (*slab.shape[:2], *image.shape[2:])
+                finest = torch.empty(size, device=image.device, memory_format=torch.channels_last_3d)
+            finest[:, :, start:stop] = slab
         return finest, map_2, map_4, map_8
 
-    def _skip_1(self, image: Tensor, start: int, stop: int) -> tuple[Tensor, int]:
-        """Run the first layers over some planes and two more on either side; give where the wanted ones begin."""
-        low = max(0, start - 2)
-        return self.unet.conv_0(image[:, :, low : stop + 2]), start - low
+    def _last_convs(self, slab: Tensor, ends: tuple[bool, bool]) -> Tensor:
+        """Run the two last convolutions, each taking a plane away on either side, but for the ends of the image."""
+        convs: Any = self.unet.upcat_1.convs
+        for layer in (convs.conv_0, convs.conv_1):
+            padded = F.pad(slab, (0, 0, 0, 0, int(ends[0]), int(ends[1]))) if any(ends) else slab
+            slab = layer.adn(F.conv3d(padded, layer.conv.weight, layer.conv.bias, padding=(0, 1, 1)))
+        return slab
 
 
 class SegResTrunk(nn.Module):
@@ -235,8 +235,13 @@ class StrataEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Give the features of each level for (batch, 1, z, y, x), every side a multiple of `multiple_of`."""
-        maps = self.decode(image)
-        return tuple(_in_slabs(head, level) for head, level in zip(self.heads, maps, strict=True))
+        first, *rest = self.heads
+        if isinstance(self.trunk, BasicTrunk) and not torch.is_grad_enabled() and not self.training:
+            finest, *maps = self.trunk.forward_in_slabs(image, lambda slab: _in_slabs(first, slab))
+        else:
+            level, *maps = self.decode(image)
+            finest = _in_slabs(first, level)
+        return finest, *(_in_slabs(head, level) for head, level in zip(rest, maps, strict=True))
 
     def project(self, rows: Tensor, level: int) -> Tensor:
         """Project single voxels of a decoder map, (n, width), to unit-length features, (n, channels)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from napari_strata.encoder.memory import kept_pages
 from napari_strata.encoder.network import NetworkShape, StrataEncoder, pick_device, torch_threads
@@ -40,6 +41,7 @@ def pretrain(
     threads: int = 0,
     workers: int = 0,
     minutes: float | None = None,
+    batches: Dataset[Batch] | None = None,
     on_progress: Progress = no_progress,
 ) -> Path:
     """Pretrain an encoder, or go on where an earlier run stopped.
@@ -59,6 +61,8 @@ def pretrain(
         made on the CPU either way.
     minutes : float, optional
         Stop after this long, having saved; otherwise after `settings.steps`.
+    batches : Dataset of Batch, optional
+        The batch of every step, if not what the recipe's own seed gives: so that several recipes can see the same scans.
     on_progress : callable
         Called as (step, steps, "contrast 3.21, inpaint 0.08").
 
@@ -77,14 +81,15 @@ def pretrain(
     if settings.batch * settings.views * (settings.patch_vox // 16) ** 3 < 2:
         raise SettingsError("One patch of 16 voxels is too little for the batch norms. Give --batch 2, --views 2 or --patch-vox 32.")
     with torch_threads(threads), kept_pages():
-        _train(_Run.start(output, settings, pick_device(device)), workers, minutes, on_progress)
+        run = _Run.start(output, settings, pick_device(device))
+        left = Subset(batches or SyntheticBatches(settings), range(run.step, settings.steps))
+        loader = DataLoader(left, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+        _train(run, iter(loader), minutes, on_progress)
     return output
 
 
-def _train(run: _Run, workers: int, minutes: float | None, on_progress: Progress) -> None:
+def _train(run: _Run, batches: Iterator[Batch], minutes: float | None, on_progress: Progress) -> None:
     settings = run.settings
-    left = Subset(SyntheticBatches(settings), range(run.step, settings.steps))
-    batches = iter(DataLoader(left, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None))
     started = saved = time.monotonic()
     while run.step < settings.steps:
         if minutes is not None and time.monotonic() - started > 60 * minutes:
