@@ -9,21 +9,13 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from napari_strata.volume import Volume
 
-EXPORT_FILTER = "NIfTI (*.nii.gz *.nii);;NRRD (*.nrrd);;MetaImage (*.mha);;MGH (*.mgz)"
 SCAN_FILTER = "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.mgh *.mgz *.hdr *.img *.dcm);;All files (*)"
 CASE_FILTER = "Strata case (*.strata)"
 
 
-def ask_export_path(parent: QWidget, volume: Volume | None) -> Path | None:
-    """Ask where labels go; None when the dialog is left."""
-    suggested = str(_beside(volume, "_labels.nii.gz"))
-    chosen, _ = QFileDialog.getSaveFileName(parent, "Export labels", suggested, EXPORT_FILTER)
-    return _with_suffix(chosen, ".nii.gz")
-
-
 def ask_case_path(parent: QWidget, volume: Volume | None) -> Path | None:
     """Ask where a case is saved; None when the dialog is left."""
-    chosen, _ = QFileDialog.getSaveFileName(parent, "Save case", str(_beside(volume, ".strata")), CASE_FILTER)
+    chosen, _ = QFileDialog.getSaveFileName(parent, "Save case", str(beside_scan(volume, ".strata")), CASE_FILTER)
     return _with_suffix(chosen, ".strata")
 
 
@@ -60,7 +52,8 @@ def ask_replace(parent: QWidget) -> bool:
     return bool(QMessageBox.question(parent, "Propose regions", text, yes | no, no) == yes)
 
 
-def _beside(volume: Volume | None, ending: str) -> Path:
+def beside_scan(volume: Volume | None, ending: str) -> Path:
+    """Suggest a file beside a scan, named like it."""
     if volume is None or not volume.path:
         return Path(f"scan{ending}")
     scan = Path(volume.path)

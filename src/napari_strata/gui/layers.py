@@ -9,6 +9,7 @@ that other medical readers of napari use, and is what an export is written with.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def image_tuple(volume: Volume) -> LayerTuple:
     """Give a scan as an image layer tuple, grey, with a window that suits its modality."""
     from napari_strata.gui.windows import contrast_limits, default_preset
 
-    facts = {"modality": volume.modality, "name": volume.name, "path": volume.path, "notes": volume.notes}
+    facts = {key: getattr(volume, key) for key in ("modality", "name", "path", "notes", "index", "series")}
     limits = contrast_limits(volume.data, volume.modality, default_preset(volume.modality))
     kwargs = {
         "name": volume.name,
@@ -194,7 +195,7 @@ def volume_from_layer(layer: napari.layers.Layer, modality: Modality | None = No
         raise GeometryError(f"Layer '{layer.name}' is not a 3D grey image. Choose one scan, or open one volume of the series.")
     attributes = {"scale": layer.scale, "units": layer.units, "metadata": layer.metadata, "name": layer.name}
     volume = volume_from_parts(layer.data, attributes)
-    return volume if modality is None else Volume(volume.data, volume.geometry, modality, volume.name, volume.path, volume.notes)
+    return volume if modality is None else replace(volume, modality=modality)
 
 
 def volume_from_parts(data: ArrayLike, attributes: Mapping[str, Any]) -> Volume:
@@ -230,6 +231,8 @@ def volume_from_parts(data: ArrayLike, attributes: Mapping[str, Any]) -> Volume:
         name=str(facts.get("name") or attributes.get("name") or "scan"),
         path=str(facts.get("path", "")),
         notes=tuple(facts.get("notes", ())),
+        index=facts.get("index"),
+        series=facts.get("series"),
     )
 
 

@@ -13,7 +13,7 @@ from napari_strata.errors import StrataError
 from napari_strata.gui.answers import Question
 from napari_strata.gui.case import ScanCase
 from napari_strata.gui.cases import Cases
-from napari_strata.gui.dialogs import ask_case_path, ask_export_path, ask_open_path, ask_replace, ask_scan_folder, ask_scan_path, with_path
+from napari_strata.gui.dialogs import ask_case_path, ask_open_path, ask_replace, ask_scan_folder, ask_scan_path, with_path
 from napari_strata.gui.editing import Editor, reported
 from napari_strata.gui.explaining import Explainer
 from napari_strata.gui.filing import Filing
@@ -220,9 +220,7 @@ class StrataPanel(PanelLayout):
         is_shown = case is not None and case.is_shown
         for part in (self.granularity, self.regions, self.look, self.edits, self.history, self.explaining):
             part.setEnabled(is_shown)
-        self.export.export.setEnabled(is_shown)
-        self.export.save.setEnabled(is_shown)
-        self.export.open.setEnabled(self._volume is not None)
+        self.export.show_work(is_shown, self._volume is not None)
         self.show_again.setVisible(case is not None and not case.is_shown)
         self.lister.show(case)
         if case is not None:
@@ -236,7 +234,7 @@ class StrataPanel(PanelLayout):
         require = self._require_case
         self.editor = Editor(self.edits, self.table, require_case=require, show=self.refresh, bind_keys=self._bind_layer_keys)
         self.explainer = Explainer(self.explaining, self.table, self.jobs, viewer=viewer, require_case=require)
-        self.filing = Filing(viewer, self.jobs, self.cases, require_case=require)
+        self.filing = Filing(self.export, viewer, self.jobs, cases=self.cases, require_case=require)
         self.recovery = Recovery(self.recovery_card, self.jobs)
         self.lister = Lister(self.regions, self.history, self.edits, require_case=require, jump=self.editor.jump)
         self.viewing = Viewing(self.scan, viewer, self.orientation, self.jobs, selected=lambda: self.table.selected, case=lambda: self.case)
@@ -265,7 +263,7 @@ class StrataPanel(PanelLayout):
         self.edits.tool_asked.connect(self.editor.use_region_tool)
         self.edits.brush_changed.connect(self.editor.brush_changed)
         self.explaining.asked.connect(self.explain)
-        self.export.export_asked.connect(lambda: with_path(ask_export_path(self, self._volume), self.export_to))
+        self.export.export_asked.connect(lambda name: with_path(self.filing.ask_export(name), self.export_to))
         self.export.save_asked.connect(lambda: with_path(ask_case_path(self, self._volume), self.save_to))
         self.export.open_asked.connect(lambda: with_path(ask_open_path(self), self.open_from))
 

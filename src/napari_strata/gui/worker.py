@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_strata.errors import Cancelled
-from napari_strata.export.outputs import outputs_beside, write_outputs
+from napari_strata.export.files import Known
+from napari_strata.export.outputs import export_labels, outputs_beside
 from napari_strata.gui.layers import LayerTuple, case_labels_tuple, image_tuple
 from napari_strata.io.atomic import atomic_path
 from napari_strata.io.files import write
@@ -125,9 +126,17 @@ def propose_body(request: ProposalRequest, on_progress: Progress, *, propose: Pr
 
 
 def export_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
-    """Write labels with their sidecar and table, and give the labels' path back."""
+    """Write what stands there in the format that the name ends in, and give the file's path back, or the folder's of several.
+
+    Raises
+    ------
+    WriteError
+        If it cannot be written; nothing new stands under any final name then.
+    """
     on_progress(0, 1, f"Writing {path.name}")
-    return write_outputs(work.segmentation, work.volume, path, export_provenance(work)).labels
+    proposal = work.proposal
+    known = Known(work.volume, proposal.confidence[proposal.supervoxels])
+    return export_labels(work.segmentation, known, path, export_provenance(work), on_progress=on_progress)
 
 
 def export_provenance(work: Refinement) -> dict[str, Any]:
