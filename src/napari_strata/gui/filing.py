@@ -65,11 +65,12 @@ class Filing:
 
     def ask_export(self, chosen_format: str) -> Path | None:
         """Ask where the labels in hand go; None where that was left, or where the format cannot be written."""
+        path = None
         with self._reported():
             work = self._require_case().work
             check_format(chosen_format, work.volume)
-            return ask_export_path(self._section, work.volume, chosen_format, work.regions)
-        return None
+            path = ask_export_path(self._section, work.volume, chosen_format, work.regions)
+        return path
 
     def export_to(self, path: Path) -> None:
         """Write the labels in hand, in the format that the name ends in."""
