@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_strata.gui.canvas import EDGES, camera_of
+from napari_strata.gui.canvas import EDGES, look_along
 from napari_strata.gui.layers import image_tuple, labels_tuple
 from napari_strata.gui.view import PLANES, CanvasOrientation
 from napari_strata.volume import Geometry, Region, Segmentation, Volume
@@ -91,7 +91,7 @@ def test_letters_stand_at_the_edges_and_follow_the_camera_in_3d(make_napari_view
     orientation.show_plane("axial")
     orientation.show_3d()
     assert letters() == "RLSI"
-    camera_of(viewer).set_view_direction((0, 0, 1), (-1, 0, 0))
+    look_along(viewer, (0, 0, 1), (-1, 0, 0))
     # from the patient's right: the face looks to the right of the screen
     assert letters() == "PASI"
     orientation.letters.show({})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import tomllib
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -94,6 +96,18 @@ def test_without_qt_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "qtpy.QtWidgets", None)
     with pytest.raises(StrataError, match=r"napari-strata\[gui\]"):
         contributions.open_viewer("scan.nii.gz")
+
+
+def test_a_napari_that_is_too_old_is_named_with_what_to_do(monkeypatch, scan):
+    monkeypatch.setattr(contributions, "version", lambda _name: "0.6.10rc1")
+    for opens in (lambda: contributions.open_viewer(scan), lambda: contributions.StrataPanel):
+        with pytest.raises(StrataError, match=r"napari 0\.6\.10rc1, and Strata needs 0\.7 or newer. Run: pip install --upgrade"):
+            opens()
+    monkeypatch.setattr(contributions, "version", lambda _name: "0.10.1")
+    assert contributions.StrataPanel.__name__ == "StrataPanel"
+    requirements = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    oldest = ".".join(str(part) for part in contributions.OLDEST_NAPARI)
+    assert f"napari>={oldest}" in requirements["dependencies"]
 
 
 @pytest.mark.gui

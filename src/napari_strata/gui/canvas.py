@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -13,6 +18,8 @@ EDGES = {"left": "middle_left", "right": "middle_right", "top": "top_center", "b
 _COLOR, _BOX = (1.0, 0.85, 0.35, 1.0), (0.0, 0.0, 0.0, 0.6)
 """Legible on the scan, on a dark and on a light canvas."""
 _FONT_SIZE = 16
+_HANDS, _TURN = np.array([1, -1, 1]), np.array([0.0, 0.0, 90.0])
+"""How napari 0.7 and 0.8 turn their camera's angles into what is drawn; what they say of it is wrong where an axis is flipped."""
 
 
 def camera_of(viewer: napari.viewer.Viewer) -> Any:
@@ -28,6 +35,39 @@ def grid_of(viewer: napari.viewer.Viewer) -> Any:
 def canvas_size(viewer: napari.viewer.Viewer) -> tuple[int, int] | None:
     """Give the canvas's height and width in pixels; None where napari (before 0.9) does not tell."""
     return tuple(viewer.canvas.size) if hasattr(viewer, "canvas") else None
+
+
+def look_along(viewer: napari.viewer.Viewer, view: ArrayLike, up: ArrayLike) -> None:
+    """Turn the camera in 3D so that the person looks along one direction, with another one up; (3,), along the displayed axes."""
+    camera = camera_of(viewer)
+    if hasattr(viewer, "scene"):
+        camera.set_view_direction(tuple(np.asarray(view)), tuple(np.asarray(up)))
+        return
+    flips = _flips(camera)
+    ahead, above = (flips * np.asarray(way, np.float64)[::-1] for way in (view, up))
+    x, y, z, w = Rotation.from_matrix(np.stack([np.cross(ahead, above), ahead, above]).T).as_quat()
+    with warnings.catch_warnings():
+        # the angles of a view along an axis are not unique; any will do
+        warnings.filterwarnings("ignore", "Gimbal lock")
+        angles = (Rotation.from_quat([x, z, y, w]).as_euler("yzx", degrees=True) - _TURN) * _HANDS * flips
+    camera.angles = tuple(float(angle) for angle in angles)
+
+
+def looks_along(viewer: napari.viewer.Viewer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Tell in which direction the person looks in 3D, and which one is up: (3,), along the displayed axes."""
+    camera = camera_of(viewer)
+    if hasattr(viewer, "scene"):
+        return np.asarray(camera.view_direction, np.float64), np.asarray(camera.up_direction, np.float64)
+    flips = _flips(camera)
+    x, y, z, w = Rotation.from_euler("yzx", np.asarray(camera.angles) * flips * _HANDS + _TURN, degrees=True).as_quat()
+    rows = Rotation.from_quat([x, z, y, w]).as_matrix().T
+    return (flips * rows[1])[::-1], (flips * rows[2])[::-1]
+
+
+def _flips(camera: Any) -> NDArray[np.int64]:
+    """Tell which of vispy's axes (x, y, z) run the other way than vispy's own: -1, else 1."""
+    ways = (str(way) for way in camera.orientation[::-1])
+    return np.array([1 if way == usual else -1 for way, usual in zip(ways, ("right", "down", "away"), strict=True)])
 
 
 class EdgeText:

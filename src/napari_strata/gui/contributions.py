@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 PLUGIN = "napari-strata"
 WIDGET = "Strata"
+OLDEST_NAPARI = (0, 7)
+"""As pyproject.toml has it."""
 
 SCAN_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz")
 CASE_SUFFIX = ".strata"
@@ -181,13 +185,14 @@ def open_viewer(path: str | Path | None = None, **read_options: Any) -> napari.v
     Raises
     ------
     StrataError
-        If no Qt binding is installed.
+        If no Qt binding is installed, or napari is too old.
     ReadError
         If the scan cannot be read; no window is opened then.
     """
     from napari_strata.io.files import read
 
     require_qt()
+    require_napari()
     import napari
 
     scan = None if path is None else image_tuple(read(path, **read_options))
@@ -206,6 +211,30 @@ def view_scan(path: str | Path | None = None, **read_options: Any) -> None:
     import napari
 
     napari.run()
+
+
+def __getattr__(name: str) -> Any:
+    """Give napari the panel's class, which is imported only once napari is known to be recent enough for it."""
+    if name != "StrataPanel":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    require_napari()
+    from napari_strata.gui.panel import StrataPanel
+
+    return StrataPanel
+
+
+def require_napari() -> None:
+    """Check that napari is recent enough for the panel.
+
+    Raises
+    ------
+    StrataError
+        If it is older than `OLDEST_NAPARI`.
+    """
+    found = version("napari")
+    if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < OLDEST_NAPARI:
+        needed = ".".join(str(part) for part in OLDEST_NAPARI)
+        raise StrataError(f'This is napari {found}, and Strata needs {needed} or newer. Run: pip install --upgrade "napari-strata[gui]"')
 
 
 def require_qt() -> None:

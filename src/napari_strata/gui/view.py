@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_strata.gui.canvas import EdgeText, camera_of
+from napari_strata.gui.canvas import EdgeText, camera_of, look_along, looks_along
 from napari_strata.gui.layers import geometry_from_parts, has_known_orientation
 from napari_strata.volume import Geometry
 
@@ -228,7 +228,7 @@ class CanvasOrientation:
             return
         shown = self._directions[:, list(order)]
         back, head = shown.T @ (0, -1, 0), shown.T @ (0, 0, 1)
-        self._camera.set_view_direction(tuple(back), tuple(head))
+        look_along(self._viewer, back, head)
 
     def _write_letters(self) -> None:
         order = self._order()
@@ -237,8 +237,9 @@ class CanvasOrientation:
             down, across = (str(way) for way in self._camera.orientation2d)
             letters = edge_letters(self._directions, (order[1], order[2]), (down, across))
         elif self._viewer.dims.ndisplay == 3 and self._directions is not None and order is not None:
-            camera, shown = self._camera, self._directions[:, list(order)]
-            letters = turned_letters(shown @ camera.view_direction, shown @ camera.up_direction)
+            shown = self._directions[:, list(order)]
+            ahead, above = looks_along(self._viewer)
+            letters = turned_letters(shown @ ahead, shown @ above)
         self.letters.show({} if letters is None else asdict(letters))
 
 
