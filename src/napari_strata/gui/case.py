@@ -114,6 +114,11 @@ class ScanCase(QObject):
         return self.painter.layer
 
     @property
+    def viewer(self) -> napari.viewer.Viewer:
+        """Where the layers are."""
+        return self._viewer
+
+    @property
     def is_shown(self) -> bool:
         """Whether the labels layer is still in the viewer."""
         return self.labels in self._viewer.layers

@@ -30,7 +30,7 @@ class EditSection(Section):
     asked = Signal(str)
     """"merge", "split", "update", "clear", "undo" or "redo"."""
     tool_chosen = Signal(str)
-    """"select", "scribble" or "paint"."""
+    """"select", "scribble", "cut" or "paint"."""
     tool_asked = Signal(str)
     """A key of `TOOLS`."""
     brush_changed = Signal()
@@ -58,6 +58,9 @@ class EditSection(Section):
         self.tools = {
             "select": push_button("Select", "Click a region on the scan to select it; Ctrl or Shift for several (Shift+C)", checkable=True),
             "scribble": push_button("Scribble", "Stroke over what belongs to a region; alike places follow (Shift+S)", checkable=True),
+            "cut": push_button(
+                "Cut", "Draw a line across a region on a plane: it is parted there in every slice (Shift+X)", checkable=True
+            ),
             "paint": push_button("Paint", "Paint single voxels of the selected region; they always win (Shift+P)", checkable=True),
         }
         self._group = QButtonGroup(self)

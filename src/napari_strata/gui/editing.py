@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, QTimer
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.case import ScanCase
+from napari_strata.gui.cut_line import CutLine, DrawnLine
 from napari_strata.gui.edit_section import EditSection
 from napari_strata.gui.region_table import RegionTable
 from napari_strata.gui.region_tools import region_tool
@@ -64,6 +66,7 @@ class Editor(QObject):
         self._show = show
         self._bind_keys = bind_keys
         self._stroked: napari.layers.Layer | None = None
+        self._line: CutLine | None = None
         # napari tells of a stroke just before it writes the last of it
         self._preview_timer = QTimer(self)
         self._preview_timer.setSingleShot(True)
@@ -97,13 +100,16 @@ class Editor(QObject):
             self._step(case, partial(case.work.jump, step))
 
     def use_tool(self, tool: str) -> None:
-        """Take "select", "scribble" or "paint" in hand; "select" where that cannot be done."""
+        """Take "select", "scribble", "cut" or "paint" in hand; "select" where that cannot be done."""
         self._section.show_tool("select")
+        self._put_line_down()
         with reported():
             case = self._require_case()
             case.put_down()
             if tool == "scribble":
                 self._take_brush(case)
+            elif tool == "cut":
+                self._take_line(case)
             elif tool == "paint":
                 case.pick_up_paint(self._target(), size=self._section.brush_size)
             self._section.show_tool(tool)
@@ -111,6 +117,7 @@ class Editor(QObject):
     def drop_tools(self, case: ScanCase | None) -> None:
         """Go back to selecting, before another case is taken in hand."""
         self._section.show_tool("select")
+        self._put_line_down()
         if case is not None and case.is_shown:
             case.put_down()
 
@@ -121,7 +128,7 @@ class Editor(QObject):
 
     def brush_changed(self) -> None:
         """Let the brush in hand, and the preview, follow their options."""
-        if self._section.tool != "select":
+        if self._section.tool not in ("select", "cut"):
             self.use_tool(self._section.tool)
         self._preview_timer.start()
 
@@ -137,6 +144,22 @@ class Editor(QObject):
         if layer is not self._stroked:
             self._stroked = layer
             layer.events.paint.connect(self._on_stroke)
+
+    def _take_line(self, case: ScanCase) -> None:
+        self._line = CutLine(case.viewer, case.labels, partial(self._cut, case))
+        case.hooks.on_remove(self._line.put_down)
+
+    def _put_line_down(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            line.put_down()
+
+    def _cut(self, case: ScanCase, line: DrawnLine) -> None:
+        with reported():
+            region = line.region_of(np.asarray(case.labels.data), self._table.selected)
+            points, direction = line.in_patient(case.work.volume.geometry)
+            act = partial(case.work.split_line, region, points, direction)
+            case.submit(act, lambda made: self._select_after([region, *made]))
 
     def _on_stroke(self, event: object = None) -> None:
         self._preview_timer.start()

@@ -150,7 +150,7 @@ class StrataPanel(PanelLayout):
         self._after_edits(lambda: self.explainer.ask(question))
 
     def use_tool(self, tool: str) -> None:
-        """Take "select", "scribble" or "paint" in hand."""
+        """Take "select", "scribble", "cut" or "paint" in hand."""
         self.editor.use_tool(tool)
 
     def settle(self) -> None:
