@@ -14,7 +14,7 @@ from test_gui_panel import messages, shown, two_regions
 pytestmark = pytest.mark.gui
 
 
-def test_a_line_over_a_region_parts_it_through_every_slice(proposed):
+def test_a_line_over_a_region_parts_it_through_every_slice(proposed):  # noqa: F811
     viewer, panel = proposed
     start = shown(panel).copy()
     region = two_regions(panel)[0]

@@ -20,6 +20,7 @@ from napari_strata.gui.filing import Filing
 from napari_strata.gui.followup import FollowUp
 from napari_strata.gui.help import HelpOverlay
 from napari_strata.gui.hooks import ViewerHooks
+from napari_strata.gui.hovering import HoverCard
 from napari_strata.gui.jobs import JobRunner
 from napari_strata.gui.keys import bind_panel_keys
 from napari_strata.gui.layers import is_scan, volume_from_layer
@@ -208,6 +209,7 @@ class StrataPanel(PanelLayout):
         self._send_cut()
         self.jobs.cancel()
         self.viewing.close()
+        self.hover.close()
         self._hooks.remove()
         self.cases.close()
         for timer in self.timers:
@@ -239,6 +241,7 @@ class StrataPanel(PanelLayout):
         self.lister = Lister(self.regions, self.history, self.edits, require_case=require, jump=self.editor.jump)
         self.viewing = Viewing(self.scan, viewer, self.orientation, self.jobs, selected=lambda: self.table.selected, case=lambda: self.case)
         self.looker = Looker(self.look, viewer, require_case=require, select=self.click_region)
+        self.hover = HoverCard(self, case=lambda: self.case, is_wanted=self.explaining.hover.isChecked)
         self.pointer = Pointer(lambda text: self.scan.readout.setText(text or " "), self.click_region)
 
     def _connect_sections(self) -> None:
@@ -275,6 +278,7 @@ class StrataPanel(PanelLayout):
         hooks.on_mouse(viewer.mouse_drag_callbacks, self.viewing.on_drag)
         hooks.on_mouse(viewer.mouse_drag_callbacks, self.pointer.on_drag)
         hooks.on_mouse(viewer.mouse_move_callbacks, self.pointer.on_move)
+        hooks.on_mouse(viewer.mouse_move_callbacks, self.hover.on_move)
         bind_panel_keys(hooks, viewer, self)
         hooks.on_remove(self.orientation.close)
         self.destroyed.connect(hooks.remove)
