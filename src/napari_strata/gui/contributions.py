@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_strata.errors import StrataError
+from napari_strata.errors import ChoiceError, StrataError
 from napari_strata.gui.layers import METADATA_KEY, LayerTuple, image_tuple, labels_tuple, segmentation_from_parts
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ PLUGIN = "napari-strata"
 WIDGET = "Strata"
 OLDEST_NAPARI = (0, 7)
 """As pyproject.toml has it."""
+
+_NO_LAYERS: Any = ((None,),)
+"""How a reader tells napari that it read the file and there is nothing to show."""
 
 SCAN_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz")
 CASE_SUFFIX = ".strata"
@@ -37,9 +41,9 @@ def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], lis
 
 def read_layers(path: str | Sequence[str]) -> list[LayerTuple]:
     """Read scans as image layers, exported labels as labels layers, and cases as both; the panel goes on with a case."""
-    from napari_strata.io.files import read, read_labels
+    from napari_strata.io.files import read_labels
 
-    layers = []
+    layers: list[LayerTuple] = []
     for one in [path] if isinstance(path, str) else path:
         source = Path(one)
         if source.suffix == CASE_SUFFIX:
@@ -47,7 +51,7 @@ def read_layers(path: str | Sequence[str]) -> list[LayerTuple]:
         elif _has_region_table(source):
             layers.append(labels_tuple(read_labels(source), name=_stem(source)))
         else:
-            layers.append(image_tuple(read(source)))
+            layers += _read_scan(source)
     return layers
 
 
@@ -249,6 +253,32 @@ def require_qt() -> None:
         import qtpy.QtWidgets  # noqa: F401
     except ImportError as err:
         raise StrataError('Opening a window needs a Qt binding, and none is installed. Run: pip install "napari-strata[gui]"') from err
+
+
+def _read_scan(path: Path) -> list[LayerTuple]:
+    """Read a scan; where there are several and a window to ask in, the one that a person chooses, or none of them."""
+    from napari_strata.io.files import read
+
+    try:
+        return [image_tuple(read(path))]
+    except ChoiceError as err:
+        if not err.options or not _has_window():
+            raise
+        from napari_strata.gui.dialogs import ask_choice
+
+        options = ask_choice(None, path, err.options)
+    return list(_NO_LAYERS) if options is None else [image_tuple(read(path, **options))]
+
+
+def _has_window() -> bool:
+    """Say whether a question can be asked: from the GUI thread of a running application."""
+    if "qtpy" not in sys.modules:
+        return False
+    from qtpy.QtCore import QThread
+    from qtpy.QtWidgets import QApplication
+
+    application = QApplication.instance()
+    return application is not None and application.thread() == QThread.currentThread()
 
 
 def _read_case(path: Path) -> list[LayerTuple]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
+from qtpy.QtWidgets import QFileDialog, QInputDialog, QMessageBox, QWidget
 
 from napari_strata.volume import Volume
 
@@ -35,6 +36,13 @@ def ask_scan_folder(parent: QWidget) -> Path | None:
     """Ask which folder of DICOM files to open; None when the dialog is left."""
     chosen = QFileDialog.getExistingDirectory(parent, "Open DICOM folder")
     return Path(chosen) if chosen else None
+
+
+def ask_choice(parent: QWidget | None, path: Path, options: Sequence[tuple[str, Mapping[str, Any]]]) -> Mapping[str, Any] | None:
+    """Ask which of several scans to open: options of `read`; None when the dialog is left."""
+    words = [f"{number}: {told}" for number, (told, _) in enumerate(options, 1)]
+    chosen, is_sure = QInputDialog.getItem(parent, "Open scan", f"{path.name} holds {len(words)} scans. Open which one?", words, 0, False)
+    return options[words.index(chosen)][1] if is_sure else None
 
 
 def with_path(path: Path | None, use: Callable[[Path], None]) -> None:

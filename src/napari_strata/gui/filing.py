@@ -6,19 +6,20 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.case import Absorbed, ScanCase
 from napari_strata.gui.cases import Cases
+from napari_strata.gui.dialogs import ask_choice
 from napari_strata.gui.editing import reported
 from napari_strata.gui.exporting import ask_export_path, check_format, check_scans_stay
 from napari_strata.gui.jobs import JobRunner
 from napari_strata.gui.layers import LayerTuple, is_scan, layer_facts
 from napari_strata.gui.sections import ExportSection
-from napari_strata.gui.worker import Opened, export_body, load_body, save_body, scan_body
+from napari_strata.gui.worker import Opened, Several, export_body, load_body, save_body, scan_body
 from napari_strata.io.atomic import file_suffix
 from napari_strata.io.files import LABEL_SUFFIXES
 from napari_strata.volume import Progress, Volume
@@ -98,10 +99,10 @@ class Filing:
             self._jobs.start(partial(load_body, path, volume), partial(self._on_opened, image))
             self.opening = image
 
-    def open_scan(self, path: Path) -> None:
-        """Read a scan and add it to the viewer."""
+    def open_scan(self, path: Path, **options: Any) -> None:
+        """Read a scan and add it to the viewer; asks which one where there are several (`options` of `read`)."""
         with reported():
-            self._jobs.start(partial(scan_body, path), self._on_scan)
+            self._jobs.start(partial(scan_body, path, options), partial(self._on_scan, path))
 
     def _write(
         self, body_of: Callable[[ScanCase], Callable[[Progress], Path]], on_done: Callable[[ScanCase, tuple[str, ...], Path], None]
@@ -138,7 +139,12 @@ class Filing:
         if (case := self._cases.of(image)) is not None:
             case.note_saved(opened.work.history)
 
-    def _on_scan(self, made: LayerTuple) -> None:
+    def _on_scan(self, path: Path, made: LayerTuple | Several) -> None:
+        if isinstance(made, Several):
+            options = ask_choice(self._section, path, made.options)
+            if options is not None:
+                self.open_scan(path, **options)
+            return
         data, kwargs, _ = made
         self._viewer.add_image(data, **kwargs)
 

@@ -45,7 +45,7 @@ def image_tuple(volume: Volume) -> LayerTuple:
     facts = {key: getattr(volume, key) for key in ("modality", "name", "path", "notes", "index", "series")}
     limits = contrast_limits(volume.data, volume.modality, default_preset(volume.modality))
     kwargs = {
-        "name": volume.name,
+        "name": volume.name if volume.index is None else f"{volume.name}, volume {volume.index}",
         "colormap": "gray",
         "contrast_limits": limits,
         "interpolation2d": "linear",
@@ -187,6 +187,14 @@ def is_scan(layer: napari.layers.Layer) -> bool:
 
     plain = isinstance(layer, Image) and layer.ndim == 3 and not layer.rgb and not layer.multiscale
     return plain and EXPLAINS not in layer_facts(layer)
+
+
+def what_to_do(layers: Iterable[napari.layers.Layer]) -> dict[str, str]:
+    """Say what a person can do about layers among which there is no scan; empty where opening one is all there is to do."""
+    from napari.layers import Image
+
+    series = any(isinstance(layer, Image) and layer.ndim - 2 * layer.rgb > 3 for layer in layers)
+    return {"none": "Several volumes in one layer: Open scan… takes one"} if series else {}
 
 
 def volume_from_layer(layer: napari.layers.Layer, modality: Modality | None = None) -> Volume:

@@ -23,7 +23,7 @@ from napari_strata.gui.hooks import ViewerHooks
 from napari_strata.gui.hovering import HoverCard
 from napari_strata.gui.jobs import JobRunner
 from napari_strata.gui.keys import bind_panel_keys
-from napari_strata.gui.layers import is_scan, volume_from_layer
+from napari_strata.gui.layers import is_scan, volume_from_layer, what_to_do
 from napari_strata.gui.layout import PanelLayout, single_shot
 from napari_strata.gui.listing import Lister
 from napari_strata.gui.looking import Looker
@@ -299,7 +299,8 @@ class StrataPanel(PanelLayout):
         if choose and self._image not in scans:
             self.choose_scan(scans[-1] if scans else None)
             return
-        self.scan.show_scans([layer.name for layer in scans], scans.index(self._image) if self._image in scans else -1)
+        current = scans.index(self._image) if self._image in scans else -1
+        self.scan.show_scans([layer.name for layer in scans], current, **what_to_do(self._viewer.layers))
 
     def _on_layers(self, event: object = None) -> None:
         self.cases.drop_gone()

@@ -111,10 +111,10 @@ class ScanSection(Section):
         self._lay_out()
         self._connect()
 
-    def show_scans(self, names: Sequence[str], current: int) -> None:
-        """List the scans; `current` is -1 for none."""
+    def show_scans(self, names: Sequence[str], current: int, *, none: str = "Open a scan, or drop one on the canvas") -> None:
+        """List the scans; `current` is -1 for none, and `none` says what to do where there are none."""
         self.scans.clear()
-        self.scans.addItems(list(names) or ["Open a scan, or drop one on the canvas"])
+        self.scans.addItems(list(names) or [none])
         self.scans.setCurrentIndex(max(current, 0))
         for part in (self.scans, self.modality, self.preset, self.position, *self.buttons.values()):
             part.setEnabled(bool(names))
