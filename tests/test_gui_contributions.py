@@ -9,10 +9,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import trimesh
 from napari.layers import Image, Labels
 
 from napari_strata.errors import ReadError, StrataError
 from napari_strata.gui import contributions
+from napari_strata.gui.layers import case_labels_tuple
 from napari_strata.io.files import read
 from napari_strata.refine.refinement import Refinement
 from phantoms import phantom_proposal, phantom_volume
@@ -60,6 +62,21 @@ def test_exported_labels_open_as_a_labels_layer_with_their_names(scan, tmp_path)
     np.testing.assert_allclose(labels.get_color(region)[:3] * 255, (10, 200, 30), atol=1)
     assert "liver" in list(labels.features["region"])
     np.testing.assert_allclose(labels.data_to_world((3, 4, 5)), image.data_to_world((3, 4, 5)))
+
+
+def test_a_labels_layer_is_saved_as_surfaces_a_table_names_or_its_case(scan, tmp_path):
+    work = Refinement(phantom_proposal(read(scan)), tissues=4)
+    work.merge([row.id for row in work.regions][:2])
+    data, kwargs, _ = case_labels_tuple(work, name="regions")
+    kwargs["metadata"]["strata"]["work"] = work
+    parts = data, kwargs
+    for name in ("a.stl", "a.csv", "a.label"):
+        assert contributions.write_other(str(tmp_path / name), *parts) == [str(tmp_path / name)]
+    assert trimesh.load(tmp_path / "a.stl").is_watertight
+    assert contributions.write_case(str(tmp_path / "a.strata"), [(*parts, "labels")]) == [str(tmp_path / "a.strata")]
+    assert Refinement.load(tmp_path / "a.strata").history == work.history
+    with pytest.raises(StrataError, match="whose regions Strata proposed"):
+        contributions.write_case(str(tmp_path / "b.strata"), [(data, {}, "labels")])
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "picture.png", "empty_folder"])

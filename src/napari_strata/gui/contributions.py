@@ -62,6 +62,29 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     return [str(written) for written in write_labels_and_regions(segmentation_from_parts(data, attributes), Path(path))]
 
 
+def write_other(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Write surfaces, measures or names of one labels layer, as the name ends."""
+    from napari_strata.export.files import write
+
+    return [str(write(segmentation_from_parts(data, attributes), path))]
+
+
+def write_case(path: str, layers: Sequence[tuple[Any, dict[str, Any], str]]) -> list[str]:
+    """Write the case that a labels layer shows.
+
+    Raises
+    ------
+    StrataError
+        If it shows none.
+    """
+    for _, attributes, _ in layers:
+        work = (attributes.get("metadata", {}).get(METADATA_KEY) or {}).get("work")
+        if work is not None:
+            work.save(path)
+            return [path]
+    raise StrataError("A case is made of a scan whose regions Strata proposed. Save other labels as .nii.gz, .nrrd or .mha.")
+
+
 def sample_head_t1() -> list[LayerTuple]:
     """Make the sample head, T1-weighted MR."""
     return _sample("head_t1")
@@ -117,6 +140,11 @@ def paint(viewer: napari.viewer.Viewer) -> None:
     panel(viewer).use_tool("paint")
 
 
+def cut(viewer: napari.viewer.Viewer) -> None:
+    """Take the cutting line in hand."""
+    panel(viewer).use_tool("cut")
+
+
 def accept(viewer: napari.viewer.Viewer) -> None:
     """Accept the selected regions."""
     panel(viewer).editor.use_region_tool("accept")
@@ -155,6 +183,11 @@ def export(viewer: napari.viewer.Viewer) -> None:
 def save_case(viewer: napari.viewer.Viewer) -> None:
     """Ask where the case goes, and save it."""
     panel(viewer).export.save.click()
+
+
+def compare(viewer: napari.viewer.Viewer) -> None:
+    """Show the scan in hand beside an earlier one."""
+    panel(viewer).compare()
 
 
 def keys(viewer: napari.viewer.Viewer) -> None:

@@ -72,6 +72,11 @@ class EditSection(Section):
         self._lay_out()
 
     @property
+    def buttons(self) -> dict[str, QPushButton]:
+        """Every button that has an icon, by its name."""
+        return {**self.tools, "merge": self.merge, "split": self.split, "undo": self.undo, "redo": self.redo}
+
+    @property
     def scope(self) -> Scope:
         """How far scribbles reach."""
         return "everywhere" if self._scope.currentData() == "everywhere" else "here"

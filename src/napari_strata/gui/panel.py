@@ -27,6 +27,7 @@ from napari_strata.gui.layers import is_scan, volume_from_layer, what_to_do
 from napari_strata.gui.layout import PanelLayout, single_shot
 from napari_strata.gui.listing import Lister
 from napari_strata.gui.looking import Looker
+from napari_strata.gui.looks import show_icons
 from napari_strata.gui.pointer import Pointer
 from napari_strata.gui.preferences import autosave_folder
 from napari_strata.gui.recovering import Recovery
@@ -280,6 +281,7 @@ class StrataPanel(PanelLayout):
         hooks.on_mouse(viewer.mouse_move_callbacks, self.pointer.on_move)
         hooks.on_mouse(viewer.mouse_move_callbacks, self.hover.on_move)
         bind_panel_keys(hooks, viewer, self)
+        show_icons({**self.edits.buttons, **self.export.buttons}, viewer, hooks)
         hooks.on_remove(self.orientation.close)
         self.destroyed.connect(hooks.remove)
         return hooks

@@ -249,6 +249,11 @@ class ExportSection(Section):
         self.body.addWidget(self.result)
         self.show_result("")
 
+    @property
+    def buttons(self) -> dict[str, QPushButton]:
+        """Every button that has an icon, by its name."""
+        return {"export": self.export, "save": self.save, "open": self.open}
+
     def show_work(self, is_shown: bool, has_scan: bool) -> None:
         """Show whether there is something to write, and a scan whose case could be opened."""
         for part in (self.export, self.formats, self.save):
