@@ -170,7 +170,7 @@ def test_a_cursor_that_rests_on_a_region_gets_an_explanation_only_where_that_was
     viewer, panel = proposed
     panel.settle()
     told = []
-    monkeypatch.setattr(hovering.QToolTip, "showText", lambda place, words: told.append(words))
+    monkeypatch.setattr(hovering.QToolTip, "showText", lambda place, words, widget: told.append(words))
     panel.hover.findChild(QTimer).setInterval(1)
     labels = panel.case.labels
     region = two_regions(panel)[0]

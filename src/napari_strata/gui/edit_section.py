@@ -42,7 +42,7 @@ class EditSection(Section):
         self.parts = QSpinBox()
         self.parts.setRange(2, 50)
         self.parts.setToolTip("Number of parts")
-        self.more = push_button("More ▾", "More that can be done to the selected regions: accept, grow, smooth, fill holes, mirror ...")
+        self.more = push_button("More", "More that can be done to the selected regions: accept, grow, smooth, fill holes, mirror ...")
         self.more.setMenu(QMenu(self.more))
         for what, (text, tip) in TOOLS.items():
             action = self.more.menu().addAction(text, lambda what=what: self.tool_asked.emit(what))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, QPoint
 from qtpy.QtGui import QCursor
-from qtpy.QtWidgets import QToolTip
+from qtpy.QtWidgets import QToolTip, QWidget
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.answers import ExplainRequest, explanation_text
@@ -30,16 +30,17 @@ class HoverCard(QObject):
 
     Parameters
     ----------
-    parent : QObject
-        Ends it with it.
+    parent : QWidget
+        Ends it with it, and lends the words its looks.
     case : callable
         Gives the case in hand, None where there is none.
     is_wanted : callable
         Says whether a person asked for it.
     """
 
-    def __init__(self, parent: QObject, *, case: Callable[[], ScanCase | None], is_wanted: Callable[[], bool]) -> None:
+    def __init__(self, parent: QWidget, *, case: Callable[[], ScanCase | None], is_wanted: Callable[[], bool]) -> None:
         super().__init__(parent)
+        self._parent = parent
         self._case = case
         self._is_wanted = is_wanted
         self._timer = single_shot(self, REST_MS, self.explain_now)
@@ -81,7 +82,7 @@ class HoverCard(QObject):
     def _on_words(self, answer: tuple[int, str]) -> None:
         region, words = answer
         if words and region == self._region and self._is_still():
-            QToolTip.showText(self._place, words)
+            QToolTip.showText(self._place, words, self._parent)
 
     def _on_finished(self) -> None:
         self.is_working = False

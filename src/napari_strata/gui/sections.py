@@ -227,12 +227,14 @@ class ExportSection(Section):
     export_asked = Signal(str)
     """A key of `napari_strata.export.files.FORMATS`."""
     save_asked = Signal()
+    told = Signal()
+    """Emitted when it was said what was written, or why nothing was."""
     open_asked = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Export", parent)
         self.export = push_button("Export…", "Write the labels on the scan's own grid, or in another format: choose it in the dialog")
-        self.formats = push_button("Format ▾", "Export in one of the formats that Strata writes")
+        self.formats = push_button("Format", "Export in one of the formats that Strata writes")
         self.formats.setMenu(QMenu(self.formats))
         for name, suffixes in FORMATS.items():
             self.formats.menu().addAction(f"{name} ({', '.join(suffixes)})", lambda name=name: self.export_asked.emit(name))
@@ -266,3 +268,5 @@ class ExportSection(Section):
         self.result.setText(re.sub(r"([/\\_.-])", "\\1\u200b", text))
         self.result.setToolTip(text)
         self.result.setVisible(bool(text))
+        if text:
+            self.told.emit()
