@@ -230,6 +230,7 @@ def open_viewer(path: str | Path | None = None, **read_options: Any) -> napari.v
 
     require_qt()
     require_napari()
+    _share_contexts()
     import napari
 
     scan = None if path is None else image_tuple(read(path, **read_options))
@@ -312,6 +313,18 @@ def _has_window() -> bool:
 
     application = QApplication.instance()
     return application is not None and application.thread() == QThread.currentThread()
+
+
+def _share_contexts() -> None:
+    """Let the canvases of all windows share what they hold on the graphics card; only before the application is made.
+
+    Otherwise vispy, which is told of deleted layers late, may delete what another window's canvas holds under the same number,
+    and that window goes down when it is drawn next.
+    """
+    from qtpy.QtCore import QCoreApplication, Qt
+
+    if QCoreApplication.instance() is None:
+        QCoreApplication.setAttribute(Qt.ApplicationAttribute.AA_ShareOpenGLContexts)
 
 
 def _read_case(path: Path) -> list[LayerTuple]:
