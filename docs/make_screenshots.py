@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 from napari.settings import get_settings
 from PIL import Image
-from qtpy.QtCore import QCoreApplication, QElapsedTimer
-from qtpy.QtWidgets import QWidget
+from qtpy.QtCore import QCoreApplication, QElapsedTimer, QPoint, Qt
+from qtpy.QtOpenGLWidgets import QOpenGLWidget
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QWidget
 from scipy import ndimage as ndi
 
 import napari_strata as strata
@@ -142,6 +144,27 @@ class Tour:
         self.panel.regions.outline.setChecked(False)
         self.panel.looker.forget()
 
+    def cut(self) -> None:
+        """Draw a line across a region with the mouse, and take the cut back."""
+        self.panel.table.select(self.regions_in_the_middle()[:1])
+        self.panel.edits.tools["cut"].click()
+        self.panel.ensureWidgetVisible(self.panel.edits)
+        canvas = next(widget for widget in QApplication.allWidgets() if isinstance(widget, QOpenGLWidget) and widget.isVisible())
+        middle = QPoint(canvas.width() // 2, canvas.height() // 2)
+        QTest.mousePress(canvas, Qt.MouseButton.LeftButton, pos=middle - QPoint(30, 260))
+        for step in range(1, 14):
+            QTest.mouseMove(canvas, middle - QPoint(30, 260) + QPoint(5, 40) * step)
+            settle(0.05)
+        self.shoot("cut")
+        QTest.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=middle + QPoint(35, 260))
+        self.wait()
+        self.shoot("cut_done", only_to_look_at=True)
+        if not self.case.work.history[-1].endswith("along a line"):
+            sys.exit("the line did not part the region")
+        self.panel.edit("undo")
+        self.panel.edits.tools["select"].click()
+        self.wait()
+
     def surfaces(self) -> None:
         """Show two regions as surfaces."""
         self.panel.table.select(self.regions_in_the_middle()[1:3])
@@ -167,6 +190,7 @@ class Tour:
             path = Path(folder) / "labels.nii.gz"
             self.panel.export_to(path)
             self.wait()
+            self.shoot("exported", only_to_look_at=True)
             before = np.asarray(self.case.labels.data)
             (layer,) = self.viewer.open(str(path), plugin="napari-strata")
             if not (np.array_equal(np.asarray(layer.data), before) and np.allclose(layer.extent.world, self.case.labels.extent.world)):
@@ -250,6 +274,7 @@ def make_head(scan: Path, out: Path, *, propose: Propose | None = None, takes_al
     tour.three_planes()
     tour.explain()
     tour.look()
+    tour.cut()
     tour.correct()
     tour.surfaces()
     tour.keys()

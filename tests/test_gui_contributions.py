@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+import tomllib
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import trimesh
 from napari.layers import Image, Labels
 
 from napari_strata.errors import ReadError, StrataError
 from napari_strata.gui import contributions
+from napari_strata.gui.layers import case_labels_tuple
 from napari_strata.io.files import read
 from napari_strata.refine.refinement import Refinement
 from phantoms import phantom_proposal, phantom_volume
@@ -60,6 +64,21 @@ def test_exported_labels_open_as_a_labels_layer_with_their_names(scan, tmp_path)
     np.testing.assert_allclose(labels.data_to_world((3, 4, 5)), image.data_to_world((3, 4, 5)))
 
 
+def test_a_labels_layer_is_saved_as_surfaces_a_table_names_or_its_case(scan, tmp_path):
+    work = Refinement(phantom_proposal(read(scan)), tissues=4)
+    work.merge([row.id for row in work.regions][:2])
+    data, kwargs, _ = case_labels_tuple(work, name="regions")
+    kwargs["metadata"]["strata"]["work"] = work
+    parts = data, kwargs
+    for name in ("a.stl", "a.csv", "a.label"):
+        assert contributions.write_other(str(tmp_path / name), *parts) == [str(tmp_path / name)]
+    assert trimesh.load(tmp_path / "a.stl").is_watertight
+    assert contributions.write_case(str(tmp_path / "a.strata"), [(*parts, "labels")]) == [str(tmp_path / "a.strata")]
+    assert Refinement.load(tmp_path / "a.strata").history == work.history
+    with pytest.raises(StrataError, match="whose regions Strata proposed"):
+        contributions.write_case(str(tmp_path / "b.strata"), [(data, {}, "labels")])
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "picture.png", "empty_folder"])
 def test_what_is_no_scan_is_left_to_other_readers(tmp_path, name):
     path = tmp_path / name
@@ -94,6 +113,18 @@ def test_without_qt_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "qtpy.QtWidgets", None)
     with pytest.raises(StrataError, match=r"napari-strata\[gui\]"):
         contributions.open_viewer("scan.nii.gz")
+
+
+def test_a_napari_that_is_too_old_is_named_with_what_to_do(monkeypatch, scan):
+    monkeypatch.setattr(contributions, "version", lambda _name: "0.6.10rc1")
+    for opens in (lambda: contributions.open_viewer(scan), lambda: contributions.StrataPanel):
+        with pytest.raises(StrataError, match=r"napari 0\.6\.10rc1, and Strata needs 0\.7 or newer. Run: pip install --upgrade"):
+            opens()
+    monkeypatch.setattr(contributions, "version", lambda _name: "0.10.1")
+    assert contributions.StrataPanel.__name__ == "StrataPanel"
+    requirements = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    oldest = ".".join(str(part) for part in contributions.OLDEST_NAPARI)
+    assert f"napari>={oldest}" in requirements["dependencies"]
 
 
 @pytest.mark.gui

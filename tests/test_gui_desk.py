@@ -12,6 +12,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
 from napari_strata.errors import StrataError
+from napari_strata.gui.canvas import camera_of, grid_of
 from napari_strata.gui.followup import FollowUp
 from napari_strata.gui.hand_paint import paint_from_event
 from napari_strata.gui.help import TOUR, HelpOverlay, note_tour_seen, tour_was_seen
@@ -214,7 +215,7 @@ def test_a_right_drag_changes_the_window_and_the_other_keys_of_the_mouse_do_not(
     assert np.diff(panel.image.contrast_limits) > np.diff(limits)
     event.type = "mouse_release"
     assert next(drag, None) is None
-    assert viewer.scene.camera.mouse_zoom
+    assert camera_of(viewer).mouse_zoom
     event.button = 1
     assert next(panel.viewing.on_drag(viewer, event), None) is None
 
@@ -251,7 +252,7 @@ def test_three_planes_follow_each_other_and_the_regions(proposed, qtbot):
     panel.scan.buttons["planes"].click()
     coronal, sagittal = panel.viewing.planes.views
     assert [view.model.dims.order[0] for view in (coronal, sagittal)] == [1, 2]
-    letters = [view.model.canvas.overlays["strata_left"].text for view in (coronal, sagittal)]
+    letters = [view.orientation.letters.shown["left"] for view in (coronal, sagittal)]
     assert letters == ["R", "A"]
     panel.viewing.go_to("R 6.5 P 0.5 I 1")
     for view in (coronal, sagittal):
@@ -349,9 +350,9 @@ def test_two_time_points_are_compared_by_name(proposed, qtbot):
     row = names.index(names[2])
     before = next(one for one in panel.cases.of(first).work.regions if one.name == names[2])
     assert float(dialog.table.item(row, 1).text()) == pytest.approx(panel.cases.of(first).statistics()[before.id].volume_ml, abs=0.006)
-    assert viewer.canvas.grid.enabled
+    assert grid_of(viewer).enabled
     dialog.close()
-    assert not viewer.canvas.grid.enabled
+    assert not grid_of(viewer).enabled
 
 
 def test_keys_reach_the_panel_and_napari_keeps_its_own(proposed, qtbot):

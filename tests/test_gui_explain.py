@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
+from qtpy.QtCore import QTimer
 
 from napari_strata.errors import Cancelled
 from napari_strata.explain import feature_colors, similarity_map
+from napari_strata.gui import hovering
 from napari_strata.gui.answers import ExplainRequest, explain_body, explanation_text
 from napari_strata.gui.layers import layer_facts
 from napari_strata.gui.panel import StrataPanel
@@ -161,3 +164,35 @@ def test_painting_can_be_cancelled():
     assert explain_body(asked, no_progress).painted.shape == asked.proposal.supervoxels.shape
     with pytest.raises(Cancelled):
         explain_body(asked, stop)
+
+
+def test_a_cursor_that_rests_on_a_region_gets_an_explanation_only_where_that_was_asked_for(proposed, qtbot, monkeypatch):
+    viewer, panel = proposed
+    panel.settle()
+    told = []
+    monkeypatch.setattr(hovering.QToolTip, "showText", lambda place, words, widget: told.append(words))
+    panel.hover.findChild(QTimer).setInterval(1)
+    labels = panel.case.labels
+    region = two_regions(panel)[0]
+
+    def rest_on(voxel) -> None:
+        place = tuple(labels.data_to_world(voxel))
+        panel.hover.on_move(viewer, SimpleNamespace(position=place, view_direction=None, dims_displayed=[1, 2]))
+
+    inside = np.argwhere(np.asarray(labels.data) == region)[0]
+    panel.case.go_to(inside)
+    rest_on(inside)
+    qtbot.wait(30)
+    assert told == []
+    panel.explaining.hover.setChecked(True)
+    rest_on(inside)
+    qtbot.waitUntil(lambda: told != [], timeout=20000)
+    name = next(row.name for row in panel.case.work.regions if row.id == region)
+    assert told[0].startswith(f"{name}: ")
+    assert not panel.jobs.is_running
+    # the cursor went on before the words came: nothing is shown where it no longer is
+    rest_on(inside)
+    panel.hover.explain_now()
+    rest_on(np.argwhere(np.asarray(labels.data) == 0)[0])
+    qtbot.waitUntil(lambda: not panel.hover.is_working, timeout=20000)
+    assert len(told) == 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
 
+from napari_strata.gui import dialogs
 from napari_strata.gui.contributions import get_reader
 from napari_strata.gui.panel import StrataPanel
 from napari_strata.io.files import read_labels, write_scan
@@ -143,6 +145,32 @@ def test_region_tools_and_accept_are_steps_that_can_be_undone(proposed):
     panel.table.select([])
     panel.edits.tool_asked.emit("fill_holes")
     assert "Select a region" in messages()
+
+
+def test_a_file_of_several_volumes_is_asked_about_and_the_chosen_one_opens(make_napari_viewer_proxy, qtbot, tmp_path, monkeypatch):
+    stack = np.random.default_rng(0).normal(100, 20, (8, 7, 6, 5)).astype(np.float32)
+    nib.save(nib.Nifti1Image(stack, np.diag([1, 1, 2, 1.0])), tmp_path / "series.nii.gz")
+    asked, answers = [], [2, None, 4]
+
+    def choose(_parent, _title, question, words, *_rest):
+        asked.append(question)
+        number = answers.pop(0)
+        return words[number or 0], number is not None
+
+    monkeypatch.setattr(dialogs.QInputDialog, "getItem", choose)
+    viewer = make_napari_viewer_proxy()
+    panel = dock(viewer)
+    viewer.add_image(np.zeros((3, 4, 5, 6)), name="another reader's")
+    assert "Open scan" in panel.scan.scans.currentText()
+    for _dropped in range(2):
+        viewer.open(str(tmp_path / "series.nii.gz"), plugin="napari-strata")
+    panel.filing.open_scan(tmp_path / "series.nii.gz")
+    qtbot.waitUntil(lambda: len(viewer.layers) == 3, timeout=20000)
+    assert asked == ["series.nii.gz holds 5 scans. Open which one?"] * 3
+    assert [layer.name for layer in viewer.layers][1:] == ["series, volume 2", "series, volume 4"]
+    for layer, number in zip(list(viewer.layers)[1:], (2, 4), strict=True):
+        np.testing.assert_allclose(np.sort(layer.data.ravel()), np.sort(stack[..., number].ravel()))
+    assert panel.volume.index == 2
 
 
 def test_a_folder_without_scans_is_left_to_other_readers(tmp_path):

@@ -303,7 +303,7 @@ def test_a_bare_array_can_be_worked_on(docked, qtbot):
     panel.start_proposal()
     qtbot.waitUntil(lambda: panel.case is not None, timeout=20000)
     np.testing.assert_allclose(panel.case.labels.translate, image.translate)
-    assert not viewer.canvas.overlays["strata_left"].visible
+    assert not panel.orientation.letters.shown
 
 
 class Held:

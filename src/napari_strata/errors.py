@@ -4,6 +4,9 @@ The command line's top and the GUI worker's error slot turn a `StrataError` into
 is a bug and keeps its traceback.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 
 class StrataError(Exception):
     """Base of every error that a user can mend."""
@@ -14,7 +17,19 @@ class ReadError(StrataError):
 
 
 class ChoiceError(ReadError):
-    """The input holds several scans (4D volumes, DICOM series) and one has to be chosen."""
+    """The input holds several scans (4D volumes, DICOM series) and one has to be chosen.
+
+    Parameters
+    ----------
+    message : str
+        What it holds, and how a command chooses.
+    options : sequence of (str, dict)
+        What can be chosen: words for people, and what `read` takes for it ("index" or "series").
+    """
+
+    def __init__(self, message: str, options: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> None:
+        super().__init__(message)
+        self.options = tuple(options)
 
 
 class GeometryError(StrataError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -242,6 +242,11 @@ def _own_paths(path: Path, segmentation: Segmentation) -> list[Path]:
     if len({one.name.casefold() for one in paths}) < len(paths):
         raise WriteError(f"Cannot write {path}: two regions have the same name. Put {{id}} into the file's name too.")
     return paths
+
+
+def region_paths(path: Path, regions: Iterable[Region]) -> list[Path]:
+    """Name every file that a target may become: itself, or one for each region where "{id}" or "{name}" stands in its name."""
+    return [_own_path(path, region) for region in regions] if _FIELD.search(path.name) else [path]
 
 
 def _own_path(path: Path, region: Region) -> Path:

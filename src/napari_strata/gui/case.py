@@ -15,6 +15,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_strata.errors import CaseError, EditError
 from napari_strata.gui.brush import Brush, Strokes
+from napari_strata.gui.canvas import camera_of, canvas_size
 from napari_strata.gui.edit_queue import EditQueue
 from napari_strata.gui.hand_paint import HandPaint, paint_from_event
 from napari_strata.gui.hooks import ViewerHooks
@@ -113,6 +114,11 @@ class ScanCase(QObject):
         return self.painter.layer
 
     @property
+    def viewer(self) -> napari.viewer.Viewer:
+        """Where the layers are."""
+        return self._viewer
+
+    @property
     def is_shown(self) -> bool:
         """Whether the labels layer is still in the viewer."""
         return self.labels in self._viewer.layers
@@ -138,10 +144,10 @@ class ScanCase(QObject):
         dims.set_point(range(dims.ndim - 3, dims.ndim), [float(at) for at in self.labels.data_to_world(voxel_zyx)])
         if dims.ndisplay == 2:
             world = np.asarray(self.labels.data_to_world(voxel_zyx))
-            camera, canvas = self._viewer.scene.camera, self._viewer.canvas.size
+            camera, canvas = camera_of(self._viewer), canvas_size(self._viewer)
             middle, wanted = np.asarray(camera.center)[-2:], world[[axis - (dims.ndim - 3) for axis in dims.displayed]]
             # the view is left where it is as long as the place can be seen
-            if (np.abs(wanted - middle) > 0.45 * np.asarray(canvas) / camera.zoom).any():
+            if canvas is None or (np.abs(wanted - middle) > 0.45 * np.asarray(canvas) / camera.zoom).any():
                 camera.center = (camera.center[0], float(wanted[0]), float(wanted[1]))
 
     def accept_keys(self, wanted: bool, keys: Mapping[str, Callable[[], None]] | None = None) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_strata.errors import StrataError
+from napari_strata.errors import ChoiceError, StrataError
 from napari_strata.gui.layers import METADATA_KEY, LayerTuple, image_tuple, labels_tuple, segmentation_from_parts
 
 if TYPE_CHECKING:
@@ -17,6 +20,11 @@ if TYPE_CHECKING:
 
 PLUGIN = "napari-strata"
 WIDGET = "Strata"
+OLDEST_NAPARI = (0, 7)
+"""As pyproject.toml has it."""
+
+_NO_LAYERS: Any = ((None,),)
+"""How a reader tells napari that it read the file and there is nothing to show."""
 
 SCAN_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz")
 CASE_SUFFIX = ".strata"
@@ -33,9 +41,9 @@ def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], lis
 
 def read_layers(path: str | Sequence[str]) -> list[LayerTuple]:
     """Read scans as image layers, exported labels as labels layers, and cases as both; the panel goes on with a case."""
-    from napari_strata.io.files import read, read_labels
+    from napari_strata.io.files import read_labels
 
-    layers = []
+    layers: list[LayerTuple] = []
     for one in [path] if isinstance(path, str) else path:
         source = Path(one)
         if source.suffix == CASE_SUFFIX:
@@ -43,7 +51,7 @@ def read_layers(path: str | Sequence[str]) -> list[LayerTuple]:
         elif _has_region_table(source):
             layers.append(labels_tuple(read_labels(source), name=_stem(source)))
         else:
-            layers.append(image_tuple(read(source)))
+            layers += _read_scan(source)
     return layers
 
 
@@ -52,6 +60,29 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     from napari_strata.gui.worker import write_labels_and_regions
 
     return [str(written) for written in write_labels_and_regions(segmentation_from_parts(data, attributes), Path(path))]
+
+
+def write_other(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Write surfaces, measures or names of one labels layer, as the name ends."""
+    from napari_strata.export.files import write
+
+    return [str(write(segmentation_from_parts(data, attributes), path))]
+
+
+def write_case(path: str, layers: Sequence[tuple[Any, dict[str, Any], str]]) -> list[str]:
+    """Write the case that a labels layer shows.
+
+    Raises
+    ------
+    StrataError
+        If it shows none.
+    """
+    for _, attributes, _ in layers:
+        work = (attributes.get("metadata", {}).get(METADATA_KEY) or {}).get("work")
+        if work is not None:
+            work.save(path)
+            return [path]
+    raise StrataError("A case is made of a scan whose regions Strata proposed. Save other labels as .nii.gz, .nrrd or .mha.")
 
 
 def sample_head_t1() -> list[LayerTuple]:
@@ -109,6 +140,11 @@ def paint(viewer: napari.viewer.Viewer) -> None:
     panel(viewer).use_tool("paint")
 
 
+def cut(viewer: napari.viewer.Viewer) -> None:
+    """Take the cutting line in hand."""
+    panel(viewer).use_tool("cut")
+
+
 def accept(viewer: napari.viewer.Viewer) -> None:
     """Accept the selected regions."""
     panel(viewer).editor.use_region_tool("accept")
@@ -149,6 +185,11 @@ def save_case(viewer: napari.viewer.Viewer) -> None:
     panel(viewer).export.save.click()
 
 
+def compare(viewer: napari.viewer.Viewer) -> None:
+    """Show the scan in hand beside an earlier one."""
+    panel(viewer).compare()
+
+
 def keys(viewer: napari.viewer.Viewer) -> None:
     """Show every key and mouse gesture."""
     panel(viewer).show_help()
@@ -181,13 +222,15 @@ def open_viewer(path: str | Path | None = None, **read_options: Any) -> napari.v
     Raises
     ------
     StrataError
-        If no Qt binding is installed.
+        If no Qt binding is installed, or napari is too old.
     ReadError
         If the scan cannot be read; no window is opened then.
     """
     from napari_strata.io.files import read
 
     require_qt()
+    require_napari()
+    _share_contexts()
     import napari
 
     scan = None if path is None else image_tuple(read(path, **read_options))
@@ -208,6 +251,30 @@ def view_scan(path: str | Path | None = None, **read_options: Any) -> None:
     napari.run()
 
 
+def __getattr__(name: str) -> Any:
+    """Give napari the panel's class, which is imported only once napari is known to be recent enough for it."""
+    if name != "StrataPanel":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    require_napari()
+    from napari_strata.gui.panel import StrataPanel
+
+    return StrataPanel
+
+
+def require_napari() -> None:
+    """Check that napari is recent enough for the panel.
+
+    Raises
+    ------
+    StrataError
+        If it is older than `OLDEST_NAPARI`.
+    """
+    found = version("napari")
+    if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < OLDEST_NAPARI:
+        needed = ".".join(str(part) for part in OLDEST_NAPARI)
+        raise StrataError(f'This is napari {found}, and Strata needs {needed} or newer. Run: pip install --upgrade "napari-strata[gui]"')
+
+
 def require_qt() -> None:
     """Check that a window can be opened.
 
@@ -220,6 +287,44 @@ def require_qt() -> None:
         import qtpy.QtWidgets  # noqa: F401
     except ImportError as err:
         raise StrataError('Opening a window needs a Qt binding, and none is installed. Run: pip install "napari-strata[gui]"') from err
+
+
+def _read_scan(path: Path) -> list[LayerTuple]:
+    """Read a scan; where there are several and a window to ask in, the one that a person chooses, or none of them."""
+    from napari_strata.io.files import read
+
+    try:
+        return [image_tuple(read(path))]
+    except ChoiceError as err:
+        if not err.options or not _has_window():
+            raise
+        from napari_strata.gui.dialogs import ask_choice
+
+        options = ask_choice(None, path, err.options)
+    return list(_NO_LAYERS) if options is None else [image_tuple(read(path, **options))]
+
+
+def _has_window() -> bool:
+    """Say whether a question can be asked: from the GUI thread of a running application."""
+    if "qtpy" not in sys.modules:
+        return False
+    from qtpy.QtCore import QThread
+    from qtpy.QtWidgets import QApplication
+
+    application = QApplication.instance()
+    return application is not None and application.thread() == QThread.currentThread()
+
+
+def _share_contexts() -> None:
+    """Let the canvases of all windows share what they hold on the graphics card; only before the application is made.
+
+    Otherwise vispy, which is told of deleted layers late, may delete what another window's canvas holds under the same number,
+    and that window goes down when it is drawn next.
+    """
+    from qtpy.QtCore import QCoreApplication, Qt
+
+    if QCoreApplication.instance() is None:
+        QCoreApplication.setAttribute(Qt.ApplicationAttribute.AA_ShareOpenGLContexts)
 
 
 def _read_case(path: Path) -> list[LayerTuple]:

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
+from qtpy.QtWidgets import QFileDialog, QInputDialog, QMessageBox, QWidget
 
 from napari_strata.volume import Volume
 
-EXPORT_FILTER = "NIfTI (*.nii.gz *.nii);;NRRD (*.nrrd);;MetaImage (*.mha);;MGH (*.mgz)"
 SCAN_FILTER = "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.mgh *.mgz *.hdr *.img *.dcm);;All files (*)"
 CASE_FILTER = "Strata case (*.strata)"
 
 
-def ask_export_path(parent: QWidget, volume: Volume | None) -> Path | None:
-    """Ask where labels go; None when the dialog is left."""
-    suggested = str(_beside(volume, "_labels.nii.gz"))
-    chosen, _ = QFileDialog.getSaveFileName(parent, "Export labels", suggested, EXPORT_FILTER)
-    return _with_suffix(chosen, ".nii.gz")
-
-
 def ask_case_path(parent: QWidget, volume: Volume | None) -> Path | None:
     """Ask where a case is saved; None when the dialog is left."""
-    chosen, _ = QFileDialog.getSaveFileName(parent, "Save case", str(_beside(volume, ".strata")), CASE_FILTER)
+    chosen, _ = QFileDialog.getSaveFileName(parent, "Save case", str(beside_scan(volume, ".strata")), CASE_FILTER)
     return _with_suffix(chosen, ".strata")
 
 
@@ -45,6 +38,13 @@ def ask_scan_folder(parent: QWidget) -> Path | None:
     return Path(chosen) if chosen else None
 
 
+def ask_choice(parent: QWidget | None, path: Path, options: Sequence[tuple[str, Mapping[str, Any]]]) -> Mapping[str, Any] | None:
+    """Ask which of several scans to open: options of `read`; None when the dialog is left."""
+    words = [f"{number}: {told}" for number, (told, _) in enumerate(options, 1)]
+    chosen, is_sure = QInputDialog.getItem(parent, "Open scan", f"{path.name} holds {len(words)} scans. Open which one?", words, 0, False)
+    return options[words.index(chosen)][1] if is_sure else None
+
+
 def with_path(path: Path | None, use: Callable[[Path], None]) -> None:
     """Use the path that a dialog gave, if it gave one."""
     if path is not None:
@@ -60,7 +60,8 @@ def ask_replace(parent: QWidget) -> bool:
     return bool(QMessageBox.question(parent, "Propose regions", text, yes | no, no) == yes)
 
 
-def _beside(volume: Volume | None, ending: str) -> Path:
+def beside_scan(volume: Volume | None, ending: str) -> Path:
+    """Suggest a file beside a scan, named like it."""
     if volume is None or not volume.path:
         return Path(f"scan{ending}")
     scan = Path(volume.path)

@@ -30,7 +30,7 @@ class EditSection(Section):
     asked = Signal(str)
     """"merge", "split", "update", "clear", "undo" or "redo"."""
     tool_chosen = Signal(str)
-    """"select", "scribble" or "paint"."""
+    """"select", "scribble", "cut" or "paint"."""
     tool_asked = Signal(str)
     """A key of `TOOLS`."""
     brush_changed = Signal()
@@ -42,7 +42,7 @@ class EditSection(Section):
         self.parts = QSpinBox()
         self.parts.setRange(2, 50)
         self.parts.setToolTip("Number of parts")
-        self.more = push_button("More ▾", "More that can be done to the selected regions: accept, grow, smooth, fill holes, mirror ...")
+        self.more = push_button("More", "More that can be done to the selected regions: accept, grow, smooth, fill holes, mirror ...")
         self.more.setMenu(QMenu(self.more))
         for what, (text, tip) in TOOLS.items():
             action = self.more.menu().addAction(text, lambda what=what: self.tool_asked.emit(what))
@@ -58,6 +58,9 @@ class EditSection(Section):
         self.tools = {
             "select": push_button("Select", "Click a region on the scan to select it; Ctrl or Shift for several (Shift+C)", checkable=True),
             "scribble": push_button("Scribble", "Stroke over what belongs to a region; alike places follow (Shift+S)", checkable=True),
+            "cut": push_button(
+                "Cut", "Draw a line across a region on a plane: it is parted there in every slice (Shift+X)", checkable=True
+            ),
             "paint": push_button("Paint", "Paint single voxels of the selected region; they always win (Shift+P)", checkable=True),
         }
         self._group = QButtonGroup(self)
@@ -67,6 +70,11 @@ class EditSection(Section):
         self.tools["select"].setChecked(True)
         self._add_brush_options()
         self._lay_out()
+
+    @property
+    def buttons(self) -> dict[str, QPushButton]:
+        """Every button that has an icon, by its name."""
+        return {**self.tools, "merge": self.merge, "split": self.split, "undo": self.undo, "redo": self.redo}
 
     @property
     def scope(self) -> Scope:

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, QTimer
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.case import ScanCase
+from napari_strata.gui.cut_line import CutLine, DrawnLine
 from napari_strata.gui.edit_section import EditSection
 from napari_strata.gui.region_table import RegionTable
 from napari_strata.gui.region_tools import region_tool
@@ -68,6 +70,7 @@ class Editor(QObject):
         self._show = show
         self._bind_keys = bind_keys
         self._stroked: napari.layers.Layer | None = None
+        self._line: CutLine | None = None
         # napari tells of a stroke just before it writes the last of it
         self._preview_timer = QTimer(self)
         self._preview_timer.setSingleShot(True)
@@ -105,7 +108,8 @@ class Editor(QObject):
             self._step(case, partial(case.work.jump, step))
 
     def use_tool(self, tool: str) -> None:
-        """Take "select", "scribble" or "paint" in hand; "select" where that cannot be done."""
+        """Take "select", "scribble", "cut" or "paint" in hand; "select" where that cannot be done."""
+        self._put_line_down()
         try:
             self._take(self._require_case(), tool)
         except StrataError as err:
@@ -117,6 +121,7 @@ class Editor(QObject):
     def drop_tools(self, case: ScanCase | None) -> None:
         """Go back to selecting, before another case is taken in hand."""
         self._section.show_tool("select")
+        self._put_line_down()
         if case is not None and case.is_shown:
             case.put_down()
 
@@ -127,7 +132,7 @@ class Editor(QObject):
 
     def brush_changed(self) -> None:
         """Let the brush in hand, and the preview, follow their options."""
-        if self._section.tool != "select":
+        if self._section.tool not in ("select", "cut"):
             self.use_tool(self._section.tool)
         self._preview_timer.start()
 
@@ -140,7 +145,7 @@ class Editor(QObject):
     def _take(self, case: ScanCase, tool: str) -> None:
         """Take a tool in hand, or nothing where there is nothing to stroke for."""
         try:
-            target = self._target() if tool != "select" else None
+            target = self._target() if tool in ("scribble", "paint") else None
         except StrataError:
             case.put_down()
             raise
@@ -150,6 +155,8 @@ class Editor(QObject):
             case.pick_up_paint(target, size=self._section.brush_size)
         else:
             case.put_down()
+        if tool == "cut":
+            self._take_line(case)
 
     def _take_brush(self, case: ScanCase, target: int | None) -> None:
         layer = case.pick_up_brush(target, size=self._section.brush_size).layer
@@ -165,6 +172,22 @@ class Editor(QObject):
             if self._section.preview.isChecked() and self._section.tool == "scribble":
                 case = self._require_case()
                 case.preview.make_layer(over=case.labels)
+
+    def _take_line(self, case: ScanCase) -> None:
+        self._line = CutLine(case.viewer, case.labels, partial(self._cut, case))
+        case.hooks.on_remove(self._line.put_down)
+
+    def _put_line_down(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            line.put_down()
+
+    def _cut(self, case: ScanCase, line: DrawnLine) -> None:
+        with reported():
+            region = line.region_of(np.asarray(case.labels.data), self._table.selected)
+            points, direction = line.in_patient(case.work.volume.geometry)
+            act = partial(case.work.split_line, region, points, direction)
+            case.submit(act, lambda made: self._select_after([region, *made]))
 
     def _on_stroke(self, event: object = None) -> None:
         self._preview_timer.start()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QLabel, QWidget
+from qtpy.QtWidgets import QCheckBox, QLabel, QWidget
 
+from napari_strata.gui.preferences import explains_on_hover
 from napari_strata.gui.sections import Section, push_button, row_of
 
 QUESTIONS = {
@@ -30,6 +31,10 @@ class ExplainSection(Section):
             self.buttons[question] = button = push_button(text, tooltip)
             button.clicked.connect(lambda _checked=False, question=question: self.asked.emit(question))
         self.body.addLayout(row_of(*self.buttons.values()))
+        self.hover = QCheckBox("When the cursor rests on a region")
+        self.hover.setToolTip("Say the same beside the cursor when it rests on a region for a moment")
+        self.hover.setChecked(explains_on_hover())
+        self.body.addWidget(self.hover)
         self.answer = QLabel()
         self.answer.setWordWrap(True)
         self.answer.setTextFormat(Qt.TextFormat.PlainText)

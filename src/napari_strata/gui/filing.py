@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.case import Absorbed, ScanCase
 from napari_strata.gui.cases import Cases
+from napari_strata.gui.dialogs import ask_choice
 from napari_strata.gui.editing import reported
+from napari_strata.gui.exporting import ask_export_path, check_format, check_scans_stay
 from napari_strata.gui.jobs import JobRunner
-from napari_strata.gui.layers import LayerTuple
-from napari_strata.gui.worker import Opened, export_body, load_body, save_body, scan_body
+from napari_strata.gui.layers import LayerTuple, is_scan, layer_facts
+from napari_strata.gui.sections import ExportSection
+from napari_strata.gui.worker import Opened, Several, export_body, load_body, save_body, scan_body
+from napari_strata.io.atomic import file_suffix
+from napari_strata.io.files import LABEL_SUFFIXES
 from napari_strata.volume import Progress, Volume
 
 if TYPE_CHECKING:
@@ -28,6 +34,8 @@ class Filing:
 
     Parameters
     ----------
+    section : ExportSection
+        Is told what became of it.
     viewer : napari.viewer.Viewer
         Where a scan goes that was opened.
     jobs : JobRunner
@@ -38,7 +46,16 @@ class Filing:
         Gives the case in hand with everything done that was under way, or raises `StrataError`.
     """
 
-    def __init__(self, viewer: napari.viewer.Viewer, jobs: JobRunner, cases: Cases, *, require_case: Callable[[], ScanCase]) -> None:
+    def __init__(
+        self,
+        section: ExportSection,
+        viewer: napari.viewer.Viewer,
+        jobs: JobRunner,
+        *,
+        cases: Cases,
+        require_case: Callable[[], ScanCase],
+    ) -> None:
+        self._section = section
         self._viewer = viewer
         self._jobs = jobs
         self._cases = cases
@@ -47,13 +64,32 @@ class Filing:
         self._held: ScanCase | None = None
         jobs.running_changed.connect(self._on_running)
 
+    def ask_export(self, chosen_format: str) -> Path | None:
+        """Ask where the labels in hand go; None where that was left, or where the format cannot be written."""
+        path = None
+        with self._reported():
+            work = self._require_case().work
+            check_format(chosen_format, work.volume)
+            path = ask_export_path(self._section, work.volume, chosen_format, work.regions)
+        return path
+
     def export_to(self, path: Path) -> None:
-        """Write the labels in hand."""
-        self._write(lambda case: partial(export_body, case.work, path), lambda _case, _history, written: show_info(f"Wrote {written}"))
+        """Write the labels in hand, in the format that the name ends in."""
+
+        def body_of(case: ScanCase) -> Callable[[Progress], Path]:
+            check_scans_stay(path, case.work.regions, open_files(self._viewer))
+            return partial(export_body, case.work, path)
+
+        self._write(body_of, self._on_exported)
 
     def save_to(self, path: Path) -> None:
         """Save the case in hand."""
-        self._write(lambda case: partial(save_body, case.work, path), _note_saved)
+
+        def body_of(case: ScanCase) -> Callable[[Progress], Path]:
+            check_scans_stay(path, (), open_files(self._viewer))
+            return partial(save_body, case.work, path)
+
+        self._write(body_of, self._on_saved)
 
     def open_case(self, path: Path, image: napari.layers.Image | None, volume: Volume | None) -> None:
         """Open a case of a scan."""
@@ -63,15 +99,15 @@ class Filing:
             self._jobs.start(partial(load_body, path, volume), partial(self._on_opened, image))
             self.opening = image
 
-    def open_scan(self, path: Path) -> None:
-        """Read a scan and add it to the viewer."""
+    def open_scan(self, path: Path, **options: Any) -> None:
+        """Read a scan and add it to the viewer; asks which one where there are several (`options` of `read`)."""
         with reported():
-            self._jobs.start(partial(scan_body, path), self._on_scan)
+            self._jobs.start(partial(scan_body, path, options), partial(self._on_scan, path))
 
     def _write(
         self, body_of: Callable[[ScanCase], Callable[[Progress], Path]], on_done: Callable[[ScanCase, tuple[str, ...], Path], None]
     ) -> None:
-        with reported():
+        with self._reported():
             case = self._require_case()
             case.keep_our_array()
             body = body_of(case)
@@ -85,7 +121,8 @@ class Filing:
                 case.show_absorbed(result[0])
                 on_done(case, result[1], result[2])
 
-            self._jobs.start(work, done, writes=True)
+            self._jobs.start(work, done, writes=True, on_fail=self._section.show_result)
+            self._section.show_result("")
             # what is written is what stood there when it was asked for
             case.queue.pause()
             self._held = case
@@ -102,11 +139,40 @@ class Filing:
         if (case := self._cases.of(image)) is not None:
             case.note_saved(opened.work.history)
 
-    def _on_scan(self, made: LayerTuple) -> None:
+    def _on_scan(self, path: Path, made: LayerTuple | Several) -> None:
+        if isinstance(made, Several):
+            options = ask_choice(self._section, path, made.options)
+            if options is not None:
+                self.open_scan(path, **options)
+            return
         data, kwargs, _ = made
         self._viewer.add_image(data, **kwargs)
 
+    def _on_exported(self, case: ScanCase, history: tuple[str, ...], written: Path) -> None:
+        beside = ", with its region table beside it" if file_suffix(written) in LABEL_SUFFIXES else ""
+        self._tell(f"Wrote {written}{beside}.")
 
-def _note_saved(case: ScanCase, history: tuple[str, ...], written: Path) -> None:
-    case.note_saved(history)
-    show_info(f"Saved {written}")
+    def _on_saved(self, case: ScanCase, history: tuple[str, ...], written: Path) -> None:
+        case.note_saved(history)
+        self._tell(f"Saved {written}.")
+
+    def _tell(self, what: str) -> None:
+        self._section.show_result(what)
+        show_info(what)
+
+    @contextmanager
+    def _reported(self) -> Generator[None]:
+        """Turn our own errors into a notification, and say the same in the panel, where it stays."""
+        with reported():
+            try:
+                yield
+            except StrataError as err:
+                self._section.show_result(str(err))
+                raise
+
+
+def open_files(viewer: napari.viewer.Viewer) -> list[str]:
+    """Give the files that the scans in a viewer were read from, by whatever reader."""
+    scans = [layer for layer in viewer.layers if is_scan(layer)]
+    found = [path for layer in scans for path in (layer_facts(layer).get("path"), layer.source.path)]
+    return [str(path) for path in found if path and Path(path).is_file()]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QDialog, QFormLayout, QHeaderView, QLabel, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
 
+from napari_strata.gui.canvas import grid_of
 from napari_strata.gui.case import ScanCase
 from napari_strata.refine.statistics import RegionStatistics
 from napari_strata.volume import Region
@@ -109,7 +110,7 @@ class FollowUp(QDialog):
                 self.table.setItem(number, column, item)
 
     def _put_back(self) -> None:
-        self._viewer.canvas.grid.enabled = False
+        grid_of(self._viewer).enabled = False
 
 
 def side_by_side(viewer: napari.viewer.Viewer, before: ScanCase, after: ScanCase) -> None:
@@ -120,6 +121,6 @@ def side_by_side(viewer: napari.viewer.Viewer, before: ScanCase, after: ScanCase
         layer.visible = layer in pairs
     for layer in pairs:
         layers.move(layers.index(layer), len(layers))
-    grid = viewer.canvas.grid
+    grid = grid_of(viewer)
     grid.shape, grid.stride, grid.enabled = (1, 2), -2, True
     viewer.fit_to_view()

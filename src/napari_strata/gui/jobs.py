@@ -43,6 +43,7 @@ class JobRunner(QObject):
         super().__init__(parent)
         self._progress: JobProgress | None = None
         self._on_done: Callable[[Any], None] | None = None
+        self._on_fail: Callable[[str], None] | None = None
         self._writes = False
         self._poll = QTimer(self)
         self._poll.setInterval(POLL_MS)
@@ -62,10 +63,18 @@ class JobRunner(QObject):
         """Whether a job is under way."""
         return self._progress is not None
 
-    def start(self, body: Callable[[JobProgress], Any], on_done: Callable[[Any], None], *, writes: bool = False) -> None:
+    def start(
+        self,
+        body: Callable[[JobProgress], Any],
+        on_done: Callable[[Any], None],
+        *,
+        writes: bool = False,
+        on_fail: Callable[[str], None] | None = None,
+    ) -> None:
         """Run `body(on_progress)` in a thread, then `on_done(result)` in the GUI thread.
 
         With `writes` the job leaves a file: when it ends well, `on_done` says so even if it was cancelled too late.
+        Where it ends in an error of ours, or is cancelled, a notification says so, and `on_fail` is given the same words.
 
         Raises
         ------
@@ -75,7 +84,7 @@ class JobRunner(QObject):
         if self._progress is not None:
             raise StrataError("Another job is still running. Wait for it, or cancel it first.")
         progress = JobProgress()
-        self._progress, self._on_done, self._writes = progress, on_done, writes
+        self._progress, self._on_done, self._on_fail, self._writes = progress, on_done, on_fail, writes
         if not writes:
             _STOPPABLE.add(progress)
         if isinstance(parent := self.parent(), QObject):
@@ -106,7 +115,7 @@ class JobRunner(QObject):
             self.progressed.emit(self._progress.step)
 
     def _stop(self) -> Callable[[Any], None] | None:
-        on_done, self._on_done = self._on_done, None
+        on_done, self._on_done, self._on_fail = self._on_done, None, None
         self._poll.stop()
         self._let_go_timer.stop()
         self._progress = None
@@ -132,7 +141,10 @@ class JobRunner(QObject):
         """Take the error of a job, unless nobody waits for it any more."""
         if progress is not self._progress:
             return
+        on_fail = self._on_fail
         self._stop()
+        if on_fail is not None and isinstance(error, StrataError):
+            on_fail(str(error))
         if isinstance(error, Cancelled):
             show_info(str(error))
         elif isinstance(error, StrataError):

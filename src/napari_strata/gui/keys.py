@@ -24,6 +24,7 @@ HELP: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "Brushes": (
         ("Shift+S, Shift+P, Shift+C", "scribble, paint, back to select"),
+        ("Shift+X", "cut: draw a line across a region"),
         ("[, ]", "smaller, larger brush"),
         ("Space, Escape", "take, drop the strokes that are previewed (or Shift+U)"),
     ),
@@ -50,6 +51,7 @@ def bind_panel_keys(hooks: ViewerHooks, viewer: napari.viewer.Viewer, panel: Str
         "Shift-U": partial(edit, "update"),
         "Shift-S": partial(tool, "scribble"),
         "Shift-P": partial(tool, "paint"),
+        "Shift-X": partial(tool, "cut"),
         "Shift-C": partial(tool, "select"),
         "A": partial(panel.editor.use_region_tool, "accept"),
         "N": panel.looker.next,

@@ -9,6 +9,7 @@ that other medical readers of napari use, and is what an export is written with.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +48,10 @@ def image_tuple(volume: Volume) -> LayerTuple:
     """Give a scan as an image layer tuple, grey, with a window that suits its modality."""
     from napari_strata.gui.windows import contrast_limits, default_preset
 
-    facts = {"modality": volume.modality, "name": volume.name, "path": volume.path, "notes": volume.notes}
+    facts = {key: getattr(volume, key) for key in ("modality", "name", "path", "notes", "index", "series")}
     limits = contrast_limits(volume.data, volume.modality, default_preset(volume.modality))
     kwargs = {
-        "name": volume.name,
+        "name": volume.name if volume.index is None else f"{volume.name}, volume {volume.index}",
         "colormap": "gray",
         "contrast_limits": limits,
         "interpolation2d": "linear",
@@ -207,13 +208,21 @@ def is_scan(layer: napari.layers.Layer) -> bool:
     return plain and EXPLAINS not in layer_facts(layer)
 
 
+def what_to_do(layers: Iterable[napari.layers.Layer]) -> dict[str, str]:
+    """Say what a person can do about layers among which there is no scan; empty where opening one is all there is to do."""
+    from napari.layers import Image
+
+    series = any(isinstance(layer, Image) and layer.ndim - 2 * layer.rgb > 3 for layer in layers)
+    return {"none": "Several volumes in one layer: Open scan… takes one"} if series else {}
+
+
 def volume_from_layer(layer: napari.layers.Layer, modality: Modality | None = None) -> Volume:
     """Make a Volume from any 3D image layer; see `volume_from_parts`."""
     if not is_scan(layer):
         raise GeometryError(f"Layer '{layer.name}' is not a 3D grey image. Choose one scan, or open one volume of the series.")
     attributes = {"scale": layer.scale, "units": layer.units, "metadata": layer.metadata, "name": layer.name}
     volume = volume_from_parts(layer.data, attributes)
-    return volume if modality is None else Volume(volume.data, volume.geometry, modality, volume.name, volume.path, volume.notes)
+    return volume if modality is None else replace(volume, modality=modality)
 
 
 def volume_from_parts(data: ArrayLike, attributes: Mapping[str, Any]) -> Volume:
@@ -249,6 +258,8 @@ def volume_from_parts(data: ArrayLike, attributes: Mapping[str, Any]) -> Volume:
         name=str(facts.get("name") or attributes.get("name") or "scan"),
         path=str(facts.get("path", "")),
         notes=tuple(facts.get("notes", ())),
+        index=facts.get("index"),
+        series=facts.get("series"),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
 from qtpy.QtGui import QShowEvent
@@ -50,8 +51,8 @@ class PanelLayout(QScrollArea):
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         # an answer may lie below the window; it has its size only once it was laid out
-        self._scroll_timer = single_shot(self, 50, lambda: self.ensureWidgetVisible(self.explaining.answer))
-        self.explaining.answered.connect(self._scroll_timer.start)
+        for told, answer in ((self.explaining.answered, self.explaining.answer), (self.export.told, self.export.result)):
+            told.connect(single_shot(self, 50, partial(self.ensureWidgetVisible, answer)).start)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 (Qt's name)
         """Keep the panel as wide as its rows need, whatever font and theme napari gives them."""

@@ -13,19 +13,21 @@ from napari_strata.errors import StrataError
 from napari_strata.gui.answers import Question
 from napari_strata.gui.case import ScanCase
 from napari_strata.gui.cases import Cases
-from napari_strata.gui.dialogs import ask_case_path, ask_export_path, ask_open_path, ask_replace, ask_scan_folder, ask_scan_path, with_path
+from napari_strata.gui.dialogs import ask_case_path, ask_open_path, ask_replace, ask_scan_folder, ask_scan_path, with_path
 from napari_strata.gui.editing import Editor, reported
 from napari_strata.gui.explaining import Explainer
 from napari_strata.gui.filing import Filing
 from napari_strata.gui.followup import FollowUp
 from napari_strata.gui.help import HelpOverlay
 from napari_strata.gui.hooks import ViewerHooks
+from napari_strata.gui.hovering import HoverCard
 from napari_strata.gui.jobs import JobRunner
 from napari_strata.gui.keys import bind_panel_keys
-from napari_strata.gui.layers import is_scan, volume_from_layer
+from napari_strata.gui.layers import is_scan, volume_from_layer, what_to_do
 from napari_strata.gui.layout import PanelLayout, single_shot
 from napari_strata.gui.listing import Lister
 from napari_strata.gui.looking import Looker
+from napari_strata.gui.looks import show_icons
 from napari_strata.gui.pointer import Pointer
 from napari_strata.gui.preferences import autosave_folder
 from napari_strata.gui.recovering import Recovery
@@ -150,7 +152,7 @@ class StrataPanel(PanelLayout):
         self._after_edits(lambda: self.explainer.ask(question))
 
     def use_tool(self, tool: str) -> None:
-        """Take "select", "scribble" or "paint" in hand."""
+        """Take "select", "scribble", "cut" or "paint" in hand."""
         self.editor.use_tool(tool)
 
     def settle(self) -> None:
@@ -208,6 +210,7 @@ class StrataPanel(PanelLayout):
         self._send_cut()
         self.jobs.cancel()
         self.viewing.close()
+        self.hover.close()
         self._hooks.remove()
         self.cases.close()
         for timer in self.timers:
@@ -221,9 +224,7 @@ class StrataPanel(PanelLayout):
         is_shown = case is not None and case.is_shown
         for part in (self.granularity, self.regions, self.look, self.edits, self.history, self.explaining):
             part.setEnabled(is_shown)
-        self.export.export.setEnabled(is_shown)
-        self.export.save.setEnabled(is_shown)
-        self.export.open.setEnabled(self._volume is not None)
+        self.export.show_work(is_shown, self._volume is not None)
         self.show_again.setVisible(case is not None and not case.is_shown)
         self.lister.show(case)
         if case is not None:
@@ -237,11 +238,12 @@ class StrataPanel(PanelLayout):
         require = self._require_case
         self.editor = Editor(self.edits, self.table, require_case=require, show=self.refresh, bind_keys=self._bind_layer_keys)
         self.explainer = Explainer(self.explaining, self.table, self.jobs, viewer=viewer, require_case=require)
-        self.filing = Filing(viewer, self.jobs, self.cases, require_case=require)
+        self.filing = Filing(self.export, viewer, self.jobs, cases=self.cases, require_case=require)
         self.recovery = Recovery(self.recovery_card, self.jobs)
         self.lister = Lister(self.regions, self.history, self.edits, require_case=require, jump=self.editor.jump)
         self.viewing = Viewing(self.scan, viewer, self.orientation, self.jobs, selected=lambda: self.table.selected, case=lambda: self.case)
         self.looker = Looker(self.look, viewer, require_case=require, select=self.click_region)
+        self.hover = HoverCard(self, case=lambda: self.case, is_wanted=self.explaining.hover.isChecked)
         self.pointer = Pointer(lambda text: self.scan.readout.setText(text or " "), self.click_region)
 
     def _connect_sections(self) -> None:
@@ -266,7 +268,7 @@ class StrataPanel(PanelLayout):
         self.edits.tool_asked.connect(self.editor.use_region_tool)
         self.edits.brush_changed.connect(self.editor.brush_changed)
         self.explaining.asked.connect(self.explain)
-        self.export.export_asked.connect(lambda: with_path(ask_export_path(self, self._volume), self.export_to))
+        self.export.export_asked.connect(lambda name: with_path(self.filing.ask_export(name), self.export_to))
         self.export.save_asked.connect(lambda: with_path(ask_case_path(self, self._volume), self.save_to))
         self.export.open_asked.connect(lambda: with_path(ask_open_path(self), self.open_from))
 
@@ -278,7 +280,9 @@ class StrataPanel(PanelLayout):
         hooks.on_mouse(viewer.mouse_drag_callbacks, self.viewing.on_drag)
         hooks.on_mouse(viewer.mouse_drag_callbacks, self.pointer.on_drag)
         hooks.on_mouse(viewer.mouse_move_callbacks, self.pointer.on_move)
+        hooks.on_mouse(viewer.mouse_move_callbacks, self.hover.on_move)
         bind_panel_keys(hooks, viewer, self)
+        show_icons({**self.edits.buttons, **self.export.buttons}, viewer, hooks)
         hooks.on_remove(self.orientation.close)
         self.destroyed.connect(hooks.remove)
         return hooks
@@ -298,7 +302,8 @@ class StrataPanel(PanelLayout):
         if choose and self._image not in scans:
             self.choose_scan(scans[-1] if scans else None)
             return
-        self.scan.show_scans([layer.name for layer in scans], scans.index(self._image) if self._image in scans else -1)
+        current = scans.index(self._image) if self._image in scans else -1
+        self.scan.show_scans([layer.name for layer in scans], current, **what_to_do(self._viewer.layers))
 
     def _on_layers(self, event: object = None) -> None:
         self.cases.drop_gone()

@@ -53,8 +53,7 @@ class PlaneView(QWidget):
         self.cross: Vectors | None = None
         self.orientation = CanvasOrientation(self.model)
         self.orientation.set_scan(self.image)
-        for overlay in self.orientation.overlays():
-            overlay.font_size = 11
+        self.orientation.letters.resize(11)
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 (Qt's name)
         """Fit the scan into the plane once the canvas has its new size."""

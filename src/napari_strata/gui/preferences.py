@@ -26,6 +26,11 @@ def default_view() -> str:
     return str(_preference("view", "default_view", "axial"))
 
 
+def explains_on_hover() -> bool:
+    """Say whether a region is explained when the cursor rests on it."""
+    return bool(_preference("view", "explain_on_hover", False))
+
+
 def _preference(group: str, name: str, default: Any) -> Any:
     """Read one preference; the default where this napari keeps none for plugins (before 0.9)."""
     try:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from qtpy.QtCore import Signal
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
     QHBoxLayout,
     QLabel,
     QLineEdit,
+    QMenu,
     QProgressBar,
     QPushButton,
     QSizePolicy,
@@ -19,6 +21,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from napari_strata.export.files import FORMATS
 from napari_strata.gui.forms import form_values, settings_form
 from napari_strata.gui.preferences import run_settings
 from napari_strata.gui.view import PLANES
@@ -108,9 +111,9 @@ class ScanSection(Section):
         self._lay_out()
         self._connect()
 
-    def show_scans(self, names: Sequence[str], current: int) -> None:
-        """List the scans; `current` is -1 for none."""
-        shown = list(names) or ["Open a scan, or drop one on the canvas"]
+    def show_scans(self, names: Sequence[str], current: int, *, none: str = "Open a scan, or drop one on the canvas") -> None:
+        """List the scans; `current` is -1 for none, and `none` says what to do where there are none."""
+        shown = list(names) or [none]
         if shown != [self.scans.itemText(row) for row in range(self.scans.count())]:
             self.scans.clear()
             self.scans.addItems(shown)
@@ -223,17 +226,49 @@ class ProposeSection(Section):
 class ExportSection(Section):
     """Asks for exports and for cases to be saved and opened."""
 
-    export_asked = Signal()
+    export_asked = Signal(str)
+    """A key of `napari_strata.export.files.FORMATS`."""
     save_asked = Signal()
+    told = Signal()
+    """Emitted when it was said what was written, or why nothing was."""
     open_asked = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Export", parent)
-        self.export = push_button("Export labels…", "Write the labels on the scan's own grid (NIfTI, NRRD, MHA, MGH)")
+        self.export = push_button("Export…", "Write the labels on the scan's own grid, or in another format: choose it in the dialog")
+        self.formats = push_button("Format", "Export in one of the formats that Strata writes")
+        self.formats.setMenu(QMenu(self.formats))
+        for name, suffixes in FORMATS.items():
+            self.formats.menu().addAction(f"{name} ({', '.join(suffixes)})", lambda name=name: self.export_asked.emit(name))
         self.save = push_button("Save case…", "Save the whole case, with its history, to go on later")
         self.open = push_button("Open case…", "Go on with a saved case of this scan")
-        self.export.clicked.connect(self.export_asked)
+        self.export.clicked.connect(lambda: self.export_asked.emit(next(iter(FORMATS))))
         self.save.clicked.connect(self.save_asked)
         self.open.clicked.connect(self.open_asked)
-        self.body.addWidget(self.export)
+        self.result = QLabel()
+        self.result.setWordWrap(True)
+        self.result.setTextFormat(Qt.TextFormat.PlainText)
+        self.body.addLayout(row_of(self.export, self.formats))
         self.body.addLayout(row_of(self.save, self.open))
+        self.body.addWidget(self.result)
+        self.show_result("")
+
+    @property
+    def buttons(self) -> dict[str, QPushButton]:
+        """Every button that has an icon, by its name."""
+        return {"export": self.export, "save": self.save, "open": self.open}
+
+    def show_work(self, is_shown: bool, has_scan: bool) -> None:
+        """Show whether there is something to write, and a scan whose case could be opened."""
+        for part in (self.export, self.formats, self.save):
+            part.setEnabled(is_shown)
+        self.open.setEnabled(has_scan)
+
+    def show_result(self, text: str) -> None:
+        """Show what was written, or why nothing was; "" takes it away."""
+        # a long path may be broken at these, so that it does not make the panel wider
+        self.result.setText(re.sub(r"([/\\_.-])", "\\1\u200b", text))
+        self.result.setToolTip(text)
+        self.result.setVisible(bool(text))
+        if text:
+            self.told.emit()

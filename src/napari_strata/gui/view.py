@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from napari_strata.gui.canvas import EdgeText, camera_of, look_along, looks_along
 from napari_strata.gui.layers import geometry_from_parts, has_known_orientation
 from napari_strata.volume import Geometry
 
 if TYPE_CHECKING:
     import napari.layers
     import napari.viewer
-    from napari.components.overlays import TextOverlay
 
 Plane = Literal["axial", "coronal", "sagittal"]
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
@@ -23,9 +23,6 @@ _PLANE_AXES: dict[Plane, tuple[int, int, int]] = {"axial": (2, 1, 0), "coronal":
 """World axis (0 = right-left, 1 = anterior-posterior, 2 = superior-inferior) that goes through, down and across."""
 
 _LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
-_LETTER_COLOR, _LETTER_BOX = (1.0, 0.85, 0.35, 1.0), (0.0, 0.0, 0.0, 0.6)
-"""Legible on the scan, on a dark and on a light canvas."""
-_OVERLAYS = {"left": "middle_left", "right": "middle_right", "top": "top_center", "bottom": "bottom_center"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,19 +140,16 @@ class CanvasOrientation:
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        from napari.components.overlays import TextOverlay
 
         self._viewer = viewer
         self._directions: NDArray[np.float64] | None = None
         self._updating = False
-        for edge, position in _OVERLAYS.items():
-            viewer.canvas.overlays[f"strata_{edge}"] = TextOverlay(
-                position=position, font_size=16, color=_LETTER_COLOR, box=True, box_color=_LETTER_BOX, visible=False
-            )
+        self.letters = EdgeText(viewer)
+        self._camera = camera_of(viewer)
         viewer.dims.events.order.connect(self.update)
         viewer.dims.events.ndisplay.connect(self.update)
-        viewer.scene.camera.events.orientation.connect(self.update)
-        viewer.scene.camera.events.angles.connect(self._on_turned)
+        self._camera.events.orientation.connect(self.update)
+        self._camera.events.angles.connect(self._on_turned)
 
     @property
     def directions(self) -> NDArray[np.float64] | None:
@@ -177,7 +171,7 @@ class CanvasOrientation:
         viewer.dims.ndisplay = 2
         viewer.dims.order = (*range(spare), *(axis + spare for axis in order))
         if self._directions is not None:
-            viewer.scene.camera.orientation = upright_orientation(self._directions, order)
+            self._camera.orientation = upright_orientation(self._directions, order)
         viewer.fit_to_view()
 
     def show_3d(self) -> None:
@@ -198,19 +192,14 @@ class CanvasOrientation:
         finally:
             self._updating = False
 
-    def overlays(self) -> list[TextOverlay]:
-        """Give the four letters, for their looks to be changed."""
-        return [self._viewer.canvas.overlays[f"strata_{edge}"] for edge in _OVERLAYS]
-
     def close(self) -> None:
         """Take the letters off the canvas and stop listening."""
         viewer = self._viewer
         viewer.dims.events.order.disconnect(self.update)
         viewer.dims.events.ndisplay.disconnect(self.update)
-        viewer.scene.camera.events.orientation.disconnect(self.update)
-        viewer.scene.camera.events.angles.disconnect(self._on_turned)
-        for edge in _OVERLAYS:
-            viewer.canvas.overlays.pop(f"strata_{edge}", None)
+        self._camera.events.orientation.disconnect(self.update)
+        self._camera.events.angles.disconnect(self._on_turned)
+        self.letters.close()
 
     def _on_turned(self, event: object = None) -> None:
         if self._viewer.dims.ndisplay == 3 and not self._updating:
@@ -222,7 +211,7 @@ class CanvasOrientation:
         return (order[0], order[1], order[2]) if dims.ndim >= 3 and min(order) >= 0 else None
 
     def _turn_camera(self) -> None:
-        order, camera = self._order(), self._viewer.scene.camera
+        order, camera = self._order(), self._camera
         if self._viewer.dims.ndisplay != 3 or self._directions is None or order is None:
             return
         down, across = (str(way) for way in camera.orientation2d)
@@ -239,23 +228,19 @@ class CanvasOrientation:
             return
         shown = self._directions[:, list(order)]
         back, head = shown.T @ (0, -1, 0), shown.T @ (0, 0, 1)
-        self._viewer.scene.camera.set_view_direction(tuple(back), tuple(head))
+        look_along(self._viewer, back, head)
 
     def _write_letters(self) -> None:
-        order, overlays = self._order(), self._viewer.canvas.overlays
+        order = self._order()
         letters: EdgeLetters | None = None
         if self._viewer.dims.ndisplay == 2 and self._directions is not None and order is not None:
-            down, across = (str(way) for way in self._viewer.scene.camera.orientation2d)
+            down, across = (str(way) for way in self._camera.orientation2d)
             letters = edge_letters(self._directions, (order[1], order[2]), (down, across))
         elif self._viewer.dims.ndisplay == 3 and self._directions is not None and order is not None:
-            camera, shown = self._viewer.scene.camera, self._directions[:, list(order)]
-            letters = turned_letters(shown @ camera.view_direction, shown @ camera.up_direction)
-        for edge in _OVERLAYS:
-            overlay = overlays[f"strata_{edge}"]
-            text = "" if letters is None else getattr(letters, edge)
-            if text:
-                overlay.text = text
-            overlay.visible = bool(text)
+            shown = self._directions[:, list(order)]
+            ahead, above = looks_along(self._viewer)
+            letters = turned_letters(shown @ ahead, shown @ above)
+        self.letters.show({} if letters is None else asdict(letters))
 
 
 def _both_ways(direction: NDArray[np.float64]) -> tuple[str, str]:

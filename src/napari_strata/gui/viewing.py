@@ -11,6 +11,7 @@ from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtWidgets import QDockWidget, QMainWindow
 
 from napari_strata.errors import StrataError
+from napari_strata.gui.canvas import camera_of
 from napari_strata.gui.case import ScanCase
 from napari_strata.gui.editing import reported
 from napari_strata.gui.jobs import JobRunner
@@ -176,7 +177,7 @@ class Viewing(QObject):
         if event.button != 2 or event.modifiers or viewer.dims.ndisplay != 2 or self._image is None or has_tool:
             return
         start, limits = np.asarray(event.pos, np.float64), tuple(self._image.contrast_limits)
-        camera = viewer.scene.camera
+        camera = camera_of(viewer)
         zooms, camera.mouse_zoom = camera.mouse_zoom, False
         try:
             yield

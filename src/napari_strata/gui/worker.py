@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_strata.errors import Cancelled
-from napari_strata.export.outputs import outputs_beside, write_outputs
+from napari_strata.errors import Cancelled, ChoiceError
+from napari_strata.export.files import Known
+from napari_strata.export.outputs import export_labels, outputs_beside
 from napari_strata.gui.layers import LayerTuple, case_labels_tuple, image_tuple
 from napari_strata.gui.quiet import load_engine
 from napari_strata.io.atomic import atomic_path
@@ -128,9 +129,17 @@ def propose_body(request: ProposalRequest, on_progress: Progress, *, propose: Pr
 
 
 def export_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
-    """Write labels with their sidecar and table, and give the labels' path back."""
+    """Write what stands there in the format that the name ends in, and give the file's path back, or the folder's of several.
+
+    Raises
+    ------
+    WriteError
+        If it cannot be written; nothing new stands under any final name then.
+    """
     on_progress(0, 1, f"Writing {path.name}")
-    return write_outputs(work.segmentation, work.volume, path, export_provenance(work)).labels
+    proposal = work.proposal
+    known = Known(work.volume, proposal.confidence[proposal.supervoxels])
+    return export_labels(work.segmentation, known, path, export_provenance(work), on_progress=on_progress)
 
 
 def export_provenance(work: Refinement) -> dict[str, Any]:
@@ -159,12 +168,25 @@ def resume_body(found: Unfinished, volume: Volume, on_progress: Progress) -> Ope
     return opened(found.resume(volume=volume), on_progress)
 
 
-def scan_body(path: Path, on_progress: Progress) -> LayerTuple:
-    """Read a scan as an image layer tuple."""
+@dataclass(frozen=True, slots=True)
+class Several:
+    """What can be chosen in a file or folder that holds several scans: words, and options of `read`."""
+
+    options: tuple[tuple[str, Mapping[str, Any]], ...]
+
+
+def scan_body(path: Path, options: Mapping[str, Any], on_progress: Progress) -> LayerTuple | Several:
+    """Read a scan as an image layer tuple; where it holds several, give what can be chosen (`options` of `read`)."""
     from napari_strata.io.files import read
 
     on_progress(0, 0, f"Reading {path.name}")
-    return image_tuple(read(path))
+    try:
+        return image_tuple(read(path, **options))
+    except ChoiceError as err:
+        if not err.options:
+            raise
+        # an exception that is returned would count as one that was raised
+        return Several(err.options)
 
 
 def save_body(work: Refinement, path: Path, on_progress: Progress) -> Path:

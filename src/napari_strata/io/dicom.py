@@ -222,9 +222,11 @@ def _chosen(folder: Path, groups: dict[str, list[_Slice]], series: str | None) -
     if series is None and len(groups) == 1:
         return next(iter(groups.values()))
     rows = [_info(slices) for slices in groups.values()]
-    known = "; ".join(f"{row.uid} ({row.description or 'no description'}, {row.modality}, {row.n_slices} slices)" for row in rows)
+    words = [f"{row.description or 'no description'}, {row.modality}, {row.n_slices} slices" for row in rows]
+    known = "; ".join(f"{row.uid} ({told})" for row, told in zip(rows, words, strict=True))
+    options = [(told, {"series": row.uid}) for row, told in zip(rows, words, strict=True)]
     what = f"holds {len(groups)} DICOM series" if series is None else f"has no series {series}"
-    raise ChoiceError(f"{folder} {what}; choose one with --series UID: {known}.")
+    raise ChoiceError(f"{folder} {what}; choose one with --series UID: {known}.", options)
 
 
 def _read_slice(path: Path) -> _Slice | None:

@@ -75,7 +75,8 @@ def pick_volume(source: str, count: int, index: int | None) -> int:
     if count == 1 and index in (None, 0):
         return 0
     if index is None:
-        raise ChoiceError(f"{source} holds {count} volumes; choose one with --index 0..{count - 1}.")
+        options = [(f"volume {number} of 0 to {count - 1}", {"index": number}) for number in range(count)]
+        raise ChoiceError(f"{source} holds {count} volumes; choose one with --index 0..{count - 1}.", options)
     if not 0 <= index < count:
         raise ChoiceError(f"{source} has no volume {index}: it holds {count}; choose one with --index 0..{count - 1}.")
     return index

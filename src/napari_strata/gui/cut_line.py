@@ -1,0 +1,144 @@
+"""The cutting line: drawn over a region on a slice, it parts the region along the direction of view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Shapes
+from numpy.typing import NDArray
+from skimage.measure import approximate_polygon
+
+from napari_strata.errors import StrataError
+from napari_strata.gui.canvas import camera_of
+from napari_strata.volume import BACKGROUND, Geometry
+
+if TYPE_CHECKING:
+    import napari.layers
+    import napari.viewer
+
+CUT_NAME = "Strata cut"
+_COLOR = "#ffd75a"
+_LEAST_PIXELS = 3
+"""A press that moves no further than this is a click, not a line."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DrawnLine:
+    """A line on a plane of a scan.
+
+    Parameters
+    ----------
+    voxels : (n, 3) float64 array
+        Its points (z, y, x), two or more.
+    through : int
+        The axis of the scan that the person looks along.
+    """
+
+    voxels: NDArray[np.float64]
+    through: int
+
+    def region_of(self, labels: NDArray[np.integer], preferred: Collection[int]) -> int:
+        """Give the region that most of the line runs through: one of the preferred ones where it meets any.
+
+        Raises
+        ------
+        StrataError
+            If it runs through background only.
+        """
+        steps = max(2, int(np.abs(np.diff(self.voxels, axis=0)).sum() * 2))
+        at = np.linspace(0, len(self.voxels) - 1, steps)
+        dense = np.stack([np.interp(at, np.arange(len(self.voxels)), axis) for axis in self.voxels.T], axis=1)
+        index = np.rint(dense).astype(int)
+        index = index[((index >= 0) & (index < labels.shape)).all(axis=1)]
+        met = labels[tuple(index.T)]
+        met = met[met != BACKGROUND]
+        chosen = met[np.isin(met, list(preferred))]
+        found, count = np.unique(chosen if len(chosen) else met, return_counts=True)
+        if len(found) == 0:
+            raise StrataError("The line crosses no region. Draw it across the region that is to be parted.")
+        return int(found[count.argmax()])
+
+    def in_patient(self, geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give its points in RAS+ mm (n, 3), without the hand's trembling, and the direction of view in RAS (3,)."""
+        flat = [axis for axis in range(3) if axis != self.through]
+        spacing = geometry.spacing_zyx_mm[flat]
+        # one voxel: what a hand that meant a straight line strays, and its last twitch must not turn the cut
+        kept = approximate_polygon(self.voxels[:, flat] * spacing, tolerance=float(spacing.max()))
+        voxels = np.repeat(self.voxels[:1], len(kept), axis=0)
+        voxels[:, flat] = kept / spacing
+        return geometry.world_from_voxel(voxels), geometry.affine[:3, self.through]
+
+
+class CutLine:
+    """Draws lines with the left mouse button over a labels layer, until it is put down.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        On whose canvas it draws.
+    labels : napari.layers.Labels
+        What it draws over.
+    on_drawn : callable
+        Called with each `DrawnLine`.
+
+    Raises
+    ------
+    StrataError
+        If the viewer shows 3D.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, labels: napari.layers.Labels, on_drawn: Callable[[DrawnLine], None]) -> None:
+        if viewer.dims.ndisplay != 2:
+            raise StrataError("A line that cuts is drawn on a plane. Go back to one first: Axial, Coronal or Sagittal.")
+        self._viewer = viewer
+        self._labels = labels
+        self._on_drawn = on_drawn
+        placed = {name: getattr(labels, name) for name in ("scale", "translate", "units", "axis_labels")}
+        self.layer = Shapes(ndim=3, name=CUT_NAME, edge_color=_COLOR, face_color="transparent", **placed)
+        viewer.add_layer(self.layer)
+        viewer.layers.selection.active = labels
+        viewer.mouse_drag_callbacks.append(self.on_drag)
+
+    def put_down(self) -> None:
+        """Take the line off the canvas and leave the mouse to others; more than once is fine."""
+        if self.on_drag in self._viewer.mouse_drag_callbacks:
+            self._viewer.mouse_drag_callbacks.remove(self.on_drag)
+        if self.layer in self._viewer.layers:
+            self._viewer.layers.remove(self.layer)
+
+    def on_drag(self, viewer: napari.viewer.Viewer, event: Any) -> Generator[None]:
+        """Draw while the left button is held, and hand the line over when it is released."""
+        if event.button != 1 or event.modifiers or viewer.dims.ndisplay != 2:
+            return
+        camera, start = camera_of(viewer), np.asarray(event.pos)
+        pans, camera.mouse_pan = camera.mouse_pan, False
+        points, moved = [self._voxel(event)], False
+        try:
+            yield
+            while event.type == "mouse_move":
+                moved = moved or bool(np.abs(np.asarray(event.pos) - start).max() > _LEAST_PIXELS)
+                points.append(self._voxel(event))
+                self._show(points)
+                event.handled = True
+                yield
+        finally:
+            camera.mouse_pan = pans
+            self._show([])
+        if moved:
+            shift = viewer.dims.ndim - 3
+            through = next(axis for axis in range(3) if axis + shift not in viewer.dims.displayed)
+            self._on_drawn(DrawnLine(np.array(points), through))
+
+    def _voxel(self, event: Any) -> NDArray[np.float64]:
+        return np.asarray(self._labels.world_to_data(event.position[-3:]), np.float64)
+
+    def _show(self, points: list[NDArray[np.float64]]) -> None:
+        if self.layer not in self._viewer.layers:
+            return
+        self.layer.data = []
+        if len(points) > 1:
+            width = 1.5 / camera_of(self._viewer).zoom / float(np.min(self._labels.scale))
+            self.layer.add_paths([np.array(points)], edge_width=width, edge_color=_COLOR)
