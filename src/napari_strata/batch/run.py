@@ -81,14 +81,10 @@ def run_batch(
     settings : BatchSettings, optional
         How many scans run at once, and where. Without it one after another in this process, which needs no Dask; with it a
         script has to guard its main part (``if __name__ == "__main__":``), as for any worker processes.
-    codebook_from : int
-        Fit a codebook of the recipe's `n` tissues to so many of the scans first; 0 fits none.
-    refit_codebook : bool
-        Whether one that was fitted otherwise in this folder may make room for another, so that all scans are made anew.
-    on_progress : callable
-        Called as (scans ended, scans, what is going on); raise `Cancelled` in it to stop. What is done stays.
-    on_result : callable
-        Called with each result as it comes.
+    codebook_from, refit_codebook : int, bool
+        Fit a codebook of the recipe's `n` tissues to so many of the scans first (0: none), and let it take the place of another.
+    on_progress, on_result : callable
+        Called as (scans ended, scans, what is going on); raise `Cancelled` in it to stop. And with each result as it comes.
 
     Returns
     -------
