@@ -74,10 +74,8 @@ def run_batch(
     ----------
     scans : sequence of PlannedScan
         From `plan_scans`.
-    folder : str or Path
-        Where the outputs go; it is made if need be. One batch at a time may write there.
-    recipe : Recipe
-        The same for all.
+    folder, recipe : str or Path, Recipe
+        Where the outputs go, made if need be (one batch at a time may write there); and what is done with every scan.
     settings : BatchSettings, optional
         How many scans run at once, and where. Without it one after another in this process, which needs no Dask; with it a
         script has to guard its main part (``if __name__ == "__main__":``), as for any worker processes.
