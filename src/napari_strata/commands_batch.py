@@ -117,8 +117,8 @@ def _tell_of_others(output: Path, results: Sequence[ScanResult]) -> None:
     if others := other_numbers(output.absolute(), results):
         names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         print(
-            f"note: {len(others)} scans in {output} that this command did not name have another codebook's numbers ({names}). "
-            "Name them, too, to have them made anew.",
+            f"note: in {output} there are labels with another codebook's numbers, of scans not named by this command ({names}; "
+            f"{len(others)} in all). Name them, too, to have them made anew.",
             file=sys.stderr,
         )
 

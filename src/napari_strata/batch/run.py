@@ -74,21 +74,15 @@ def run_batch(
     ----------
     scans : sequence of PlannedScan
         From `plan_scans`.
-    folder : str or Path
-        Where the outputs go; it is made if need be. One batch at a time may write there.
-    recipe : Recipe
-        The same for all.
+    folder, recipe : str or Path, Recipe
+        Where the outputs go, made if need be (one batch at a time may write there); and what is done with every scan.
     settings : BatchSettings, optional
         How many scans run at once, and where. Without it one after another in this process, which needs no Dask; with it a
         script has to guard its main part (``if __name__ == "__main__":``), as for any worker processes.
-    codebook_from : int
-        Fit a codebook of the recipe's `n` tissues to so many of the scans first; 0 fits none.
-    refit_codebook : bool
-        Whether one that was fitted otherwise in this folder may make room for another, so that all scans are made anew.
-    on_progress : callable
-        Called as (scans ended, scans, what is going on); raise `Cancelled` in it to stop. What is done stays.
-    on_result : callable
-        Called with each result as it comes.
+    codebook_from, refit_codebook : int, bool
+        Fit a codebook of the recipe's `n` tissues to so many of the scans first (0: none), and let it take the place of another.
+    on_progress, on_result : callable
+        Called as (scans ended, scans, what is going on); raise `Cancelled` in it to stop. And with each result as it comes.
 
     Returns
     -------
