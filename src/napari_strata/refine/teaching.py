@@ -318,7 +318,7 @@ def _distance(space: TeachingSpace, examples: list[NDArray[np.intp]], alike: NDA
     return np.asarray(distance, np.float32)
 
 
-def _least(columns: NDArray[np.float32]) -> NDArray[np.float32]:
+def _least(columns: NDArray[np.floating]) -> NDArray[np.floating]:
     """Give the least of each row, column by column: numpy takes twenty times as long along rows of a few."""
     least = columns[:, 0].copy()
     for column in columns.T[1:]:
