@@ -177,7 +177,7 @@ def test_closing_the_panel_leaves_the_viewer_as_it_was(make_napari_viewer_proxy)
 
 
 def test_the_plane_on_screen_shows_an_edit_before_anything_else_is_done(proposed):
-    viewer, panel = proposed
+    _, panel = proposed
     first, second = two_regions(panel)
     index = int(np.argwhere(shown(panel) == second)[0][0])
     panel.case.go_to((index, 0, 0))
