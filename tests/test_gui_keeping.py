@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
+from qtpy.QtCore import Qt
 
 from napari_strata.gui import panel as panel_module
 from napari_strata.gui.jobs import JobRunner
 from napari_strata.gui.panel import StrataPanel
+from napari_strata.gui.region_model import VOLUME
 from napari_strata.io.files import read_labels
 from test_gui_panel import add_scan, messages, propose_phantom, shown, two_regions
 
@@ -172,3 +174,27 @@ def test_closing_the_panel_leaves_the_viewer_as_it_was(make_napari_viewer_proxy)
     assert set(viewer.keymap) == keys
     assert not hasattr(viewer, "canvas") or "strata_left" not in viewer.canvas.overlays
     add_scan(viewer)
+
+
+def test_the_plane_on_screen_shows_an_edit_before_anything_else_is_done(proposed):
+    _, panel = proposed
+    first, second = two_regions(panel)
+    index = int(np.argwhere(shown(panel) == second)[0][0])
+    panel.case.go_to((index, 0, 0))
+    panel.case.submit(lambda: panel.case.work.merge([first, second]))
+    panel.case.queue.finish()
+    assert second not in np.asarray(panel.case.labels.data)[index]
+
+
+def test_a_table_sorted_by_volume_keeps_its_selection_and_its_order(proposed):
+    _, panel = proposed
+    panel.settle()
+    panel.refresh()
+    table = panel.table
+    chosen = table.regions.rows[2].id
+    table.select([chosen])
+    table.sortByColumn(VOLUME, Qt.SortOrder.DescendingOrder)
+    sizes = [panel.case.work.sizes_vox[row.id] for row in table.regions.rows]
+    assert sizes == sorted(sizes, reverse=True)
+    assert table.selected == (chosen,)
+    assert [index.row() for index in table.selectionModel().selectedRows()] == [[row.id for row in table.regions.rows].index(chosen)]

@@ -10,6 +10,7 @@ from scipy import ndimage as ndi
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal
+from napari_strata.refine.preview import preview_strokes
 from napari_strata.refine.refinement import Refinement
 from napari_strata.volume import Volume
 from phantoms import phantom_proposal, phantom_truth, phantom_volume
@@ -241,3 +242,19 @@ def test_suggestions_are_uncertain_places_inside_their_region(proposal: Proposal
         assert work.region_at(place.voxel_zyx) == place.region != 1
         assert np.allclose(proposal.volume.geometry.world_from_voxel(place.voxel_zyx), place.ras_mm)
     assert Refinement(proposal).suggestions(0) == []
+
+
+def test_taking_what_was_previewed_gives_the_same_labels_as_stroking_at_once(proposal: Proposal) -> None:
+    strokes = [click(TRUTH == 2), click(TRUTH == 3)]
+    looked, at_once = Refinement(proposal, regions=4), Refinement(proposal, regions=4)
+    for work in (looked, at_once):
+        if work is looked:
+            preview_strokes(work, [(stroke, None) for stroke in strokes], scope="everywhere")
+        work.scribble(strokes[0])
+        # an edit in between: the second stroke is no longer what was previewed
+        work.rename(work.regions[0].id, "one")
+        work.scribble(strokes[1])
+        work.undo()
+        work.redo()
+    np.testing.assert_array_equal(looked.labels, at_once.labels)
+    assert looked.history == at_once.history

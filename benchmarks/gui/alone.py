@@ -25,6 +25,7 @@ def steps(viewer: Any, side: int) -> dict[str, Callable[[], object]]:
         viewer.layers["second"].mode = "paint"
 
     def clear() -> None:
+        viewer.layers["second"].mode = "pan_zoom"
         viewer.layers.clear()
 
     return {
@@ -37,7 +38,7 @@ def steps(viewer: Any, side: int) -> dict[str, Callable[[], object]]:
         "add a map (image)": lambda: viewer.add_image(np.zeros((side,) * 3, np.float32), name="map", contrast_limits=(0, 1)),
         "go to another slice": lambda: viewer.dims.set_point(0, side // 3),
         "take a layer away": lambda: viewer.layers.remove("third"),
-        "take all layers away": clear,
+        "put the brush down, take all layers away": clear,
     }
 
 

@@ -96,12 +96,8 @@ def measure(session: Session, strokes: int, seed: int) -> dict[str, list[Moment]
 
 def markdown(scan: Path, found: dict[str, list[Moment]]) -> str:
     """Write the table of one scan: medians, in ms."""
-    lines = [
-        f"### {scan.name}",
-        "",
-        "| | strokes | by the clock | window + edits | window | edits | process |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    heads = "| | strokes | by the clock | window + edits | window | edits | process |", "|---|---|---|---|---|---|---|"
+    lines = [f"### {scan.name}", "", *heads]
     for what, passed in found.items():
         columns: Sequence[Callable[[Moment], float]] = (
             lambda one: one.wall,

@@ -270,9 +270,8 @@ def embed_brightness(
 @contextmanager
 def _asked_between_layers(encoder: Encoder) -> Generator[None]:
     """Ask before every layer whether the features are still wanted: a slab of a large scan takes half a minute."""
-    network: object = encoder
-    takes_hooks = isinstance(network, nn.Module) and not isinstance(network, torch.jit.ScriptModule)
-    parts = network.modules() if isinstance(network, nn.Module) and takes_hooks else ()
+    given: object = encoder
+    parts = given.modules() if isinstance(given, nn.Module) and not isinstance(given, torch.jit.ScriptModule) else ()
     layers = [part for part in parts if next(part.children(), None) is None]
     hooks = [layer.register_forward_pre_hook(lambda _layer, _given: check_wanted()) for layer in layers]
     try:
