@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from napari_strata.cli import main
-from napari_strata.encoder.adapt import adapt, choose, reestimate
+from napari_strata.encoder.adapt import adapt, choose, go_back, reestimate
 from napari_strata.encoder.checks import Figures, adjusted_rand, kmeans, logistic
 from napari_strata.encoder.network import NetworkShape, StrataEncoder
 from napari_strata.encoder.patches import make_batch
@@ -173,6 +173,15 @@ def test_statistics_move_toward_those_of_the_patches():
     assert torch.allclose(means[0.5], means[1.0] / 2)
     assert means[1.0].abs().max() > 1e-3
     assert not norm.training
+
+
+def test_weights_go_part_of_the_way_back():
+    torch.manual_seed(0)
+    before, after = (StrataEncoder(NetworkShape(width=4, channels=3)) for _ in range(2))
+    kept, moved = before.heads[0].mix.weight.detach().clone(), after.heads[0].mix.weight.detach().clone()
+    go_back(after, before, 0.25)
+    assert torch.allclose(after.heads[0].mix.weight, 0.75 * moved + 0.25 * kept)
+    assert torch.equal(before.heads[0].mix.weight, kept)
 
 
 def test_patches_of_a_scan_lie_in_its_body_and_fit_the_encoder(thick):

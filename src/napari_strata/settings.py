@@ -204,6 +204,7 @@ class AdaptSettings(_Checked):
     patch_vox: int = _knob(48, "Side of a patch, a multiple of 16", minimum=16, maximum=256, multiple_of=16, unit="voxels")
     statistics_batches: int = _knob(24, "Pairs of patches that the batch norms' statistics are taken from", minimum=2, maximum=1000)
     statistics_share: float = _knob(0.5, "Weight of the scans' statistics against those of the pretraining", minimum=0.0, maximum=1.0)
+    steps_share: float = _knob(0.5, "How far to go from the weights before to those after the steps", minimum=0.0, maximum=1.0)
     real_weight: float = _knob(0.5, "Weight of the tasks on the scans against those on synthetic patches", minimum=0.0, maximum=10.0)
     most_fall: float = _knob(0.01, "Most that a probe may fall by", minimum=0.0, maximum=1.0)
     least_gain: float = _knob(0.01, "Least gain that is worth writing", minimum=-1.0, maximum=1.0)

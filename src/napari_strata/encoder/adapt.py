@@ -186,6 +186,7 @@ class _Adaptation:
         settled = encoder
         encoder = copy.deepcopy(settled if gain(before, statistics) > 0 else self.before)
         done = self._train(encoder, working, until=1.0 - 1.3 * once)
+        go_back(encoder, self.before, 1.0 - self.settings.steps_share)
         self.on_progress(0, 1, "checking the weights")
         steps = check(encoder, aside, self.device) if done else None
         way = choose(before, statistics, steps, self.settings)
@@ -331,6 +332,18 @@ def reestimate(encoder: nn.Module, patches: Iterable[Tensor], share: float) -> N
         norm.running_var.lerp_(variance, 1.0 - share)  # type: ignore[union-attr]
         norm.momentum = momentum
         norm.eval()
+
+
+def go_back(encoder: nn.Module, before: nn.Module, share: float) -> None:
+    """Move an encoder's weights and statistics part of the way back to what they were, in place.
+
+    The mean of weights before and after keeps most of what was learnt and forgets less (Wortsman et al., Robust
+    fine-tuning of zero-shot models, 2022).
+    """
+    kept = before.state_dict()
+    for name, value in encoder.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(kept[name], share)
 
 
 def tasks_of(recipe: dict[str, Any], settings: AdaptSettings) -> PretrainSettings:
