@@ -295,6 +295,9 @@ def make_windows(scan: Path, out: Path) -> None:
         tour.panel.viewing.show_window_number(1 + list(CT_WINDOWS_HU).index(name))
         tour.viewer.canvas.overlays.text.text, tour.viewer.canvas.overlays.text.visible = name, True
         shots.append(tour.shoot(name, canvas_only=True))
+    # the panel may still settle its width between two of them
+    height, width = np.min([shot.shape[:2] for shot in shots], axis=0)
+    shots = [shot[:height, :width] for shot in shots]
     save(np.vstack([np.hstack(shots[:2]), np.hstack(shots[2:])]), out / "ct_windows.png")
     tour.viewer.close()
 
