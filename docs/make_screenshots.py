@@ -290,11 +290,14 @@ def make_windows(scan: Path, out: Path) -> None:
     tour = Tour(scan, out)
     # where there are lungs, liver and bone
     tour.viewer.dims.set_current_step(0, round(0.3 * tour.image.data.shape[0]))
-    shots = []
-    for name in CT_SHOWN:
-        tour.panel.viewing.show_window_number(1 + list(CT_WINDOWS_HU).index(name))
-        tour.viewer.canvas.overlays.text.text, tour.viewer.canvas.overlays.text.visible = name, True
-        shots.append(tour.shoot(name, canvas_only=True))
+    shots: list[np.ndarray] = []
+    # the panel may still settle its width between two of them
+    while len({shot.shape for shot in shots}) != 1:
+        shots = []
+        for name in CT_SHOWN:
+            tour.panel.viewing.show_window_number(1 + list(CT_WINDOWS_HU).index(name))
+            tour.viewer.canvas.overlays.text.text, tour.viewer.canvas.overlays.text.visible = name, True
+            shots.append(tour.shoot(name, canvas_only=True))
     save(np.vstack([np.hstack(shots[:2]), np.hstack(shots[2:])]), out / "ct_windows.png")
     tour.viewer.close()
 

@@ -31,7 +31,11 @@ TOUR: tuple[tuple[str, str, str], ...] = (
         "Correct",
         "Merge, split, or scribble: stroke over what belongs together, look at the preview, press Space.",
     ),
-    ("export", "Export", "Labels go on the scan's own grid; a case keeps everything with its history. H shows every key."),
+    (
+        "export",
+        "Export",
+        "Labels go on the scan's own grid; there are surfaces and tables too, and a case keeps all with its history. H shows every key.",
+    ),
 )
 """Section, title and words of each stop."""
 

@@ -6,6 +6,7 @@ import atexit
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from weakref import WeakSet
@@ -94,7 +95,7 @@ class JobRunner(QObject):
         self.progressed.emit(Step(0, 0, "Starting"))
         # a child, so that what it is told comes to nobody once the window is gone
         answers = _Answers(progress, self)
-        create_worker(partial(_carry_out, body, self._left), progress, _connect={"returned": answers.finish, "errored": answers.fail})
+        create_worker(partial(_carry_out, body, self._left), progress, _connect={"returned": answers.take})
 
     def cancel(self) -> None:
         """Ask the job that runs, if any, to stop."""
@@ -161,23 +162,29 @@ class _Answers(QObject):
         self._progress = progress
         self._runner = runner
 
-    def finish(self, result: object) -> None:
-        self._runner.finish(self._progress, result)
+    def take(self, result: object) -> None:
         self.deleteLater()
+        if isinstance(result, _Failed):
+            self._runner.fail(self._progress, result.error)
+        else:
+            self._runner.finish(self._progress, result)
 
-    def fail(self, error: Exception) -> None:
-        self.deleteLater()
-        self._runner.fail(self._progress, error)
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """How a job ended that raised: with PySide6, napari's own handling of a worker that raises raises once more."""
+
+    error: Exception
 
 
 def _carry_out(body: Callable[[JobProgress], Any], left: threading.Event, progress: JobProgress) -> Any:
     """Run a job; where its window went meanwhile, its error is logged, for there is nobody else to tell."""
     try:
         return body(progress)
-    except Exception as err:
+    except Exception as err:  # noqa: BLE001 (the GUI thread tells it, or raises it with its traceback)
         if left.is_set() and not isinstance(err, Cancelled):
             logger.error("The window was closed while this was under way, and it failed: %s", err)
-        raise
+        return _Failed(err)
 
 
 @atexit.register
