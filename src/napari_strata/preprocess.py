@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_strata.errors import Cancelled, GeometryError
+from napari_strata.errors import GeometryError
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Modality, Volume
 from napari_strata.wanted import check_wanted
@@ -223,24 +225,44 @@ def flatten_bias(light: NDArray[np.float32], inside: NDArray[np.bool_], spacing_
 
 def _execute(n4: sitk.N4BiasFieldCorrectionImageFilter, *images: sitk.Image) -> None:
     """Run a filter that can be stopped between its iterations."""
-    unwanted: list[Cancelled] = []
+    raised: list[BaseException] = []
 
     def ask() -> None:
         try:
             check_wanted()
-        except Cancelled as err:
-            # the filter would turn it into an error of its own
-            unwanted.append(err)
+        except BaseException as err:  # noqa: BLE001  the filter would make an error of its own of it; it is raised below
+            raised.append(err)
+        if raised or interrupts:
             n4.Abort()
 
-    n4.AddCommand(sitk.sitkIterationEvent, ask)
+    with _interrupts_kept() as interrupts:
+        n4.AddCommand(sitk.sitkIterationEvent, ask)
+        try:
+            n4.Execute(*images)
+        except RuntimeError:
+            if not raised and not interrupts:
+                raise
+        finally:
+            n4.RemoveAllCommands()
+    if raised:
+        raise raised[0]
+
+
+@contextmanager
+def _interrupts_kept() -> Iterator[list[int]]:
+    """Keep Ctrl-C until the block ends, where it is then dealt with as usual: in a filter's callback it would be lost."""
+    came: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield came
+        return
+    signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
     try:
-        n4.Execute(*images)
-    except RuntimeError:
-        if not unwanted:
-            raise
-    if unwanted:
-        raise unwanted[0]
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        before(came[0], None)
 
 
 def block_mean(data: NDArray[np.float32], step: Sequence[int]) -> NDArray[np.float32]:

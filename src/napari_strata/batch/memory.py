@@ -16,8 +16,8 @@ IDLE_GB = 0.7
 """A process with torch and the encoder loaded, between scans."""
 _PER_MVOX_GB, _PER_WORKING_MVOX_GB, _OUTPUT_PER_WORKING_MVOX_GB = 0.022, 0.3, 0.1
 """Per million voxels of the scan, and of the encoder's grid; of the latter what its features take beside its tiles."""
-_BESIDE_PER_MVOX_GB, _MOST_BESIDE_MVOX, _NEVER_BESIDE_MVOX = 0.05, 12.0, 30.0
-"""Per million voxels, where pieces start while the encoder works: up to 12 million in the body's box, which is most of a scan."""
+_BESIDE_PER_MVOX_GB, _MOST_BESIDE_MVOX = 0.05, 12.0
+"""Per million voxels, where pieces start while the encoder works: with more than one thread, up to 12 million in the body's box."""
 _CLASSICAL_IDLE_GB, _CLASSICAL_PER_MVOX_GB = 0.35, 0.08
 _CASE_PER_MVOX_GB = 0.02
 """Per million voxels, where a case is replayed: its own supervoxels, and labels before and after."""
@@ -26,10 +26,10 @@ _SHARE_TO_USE = 0.9
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
-def estimate_gb(scan: PlannedScan, settings: ProposeSettings) -> float | None:
+def estimate_gb(scan: PlannedScan, settings: ProposeSettings, *, threads: int = 1) -> float | None:
     """Estimate the peak memory of a proposal in GB (1e9 bytes); None where the header cannot be read.
 
-    A line fitted to measured peaks, with 15 % on top: a head of 256 x 256 x 256 voxels takes 3.2 GB (4.0 estimated), a CT of
+    A line fitted to measured peaks, with 15 % on top: with one thread 256 x 256 x 256 voxels take 3.0 GB (3.3 estimated), a CT of
     512 x 512 x 600 takes 5.9 GB (6.9), a cube of 64 voxels 0.7 GB (0.9). See `docs/batch.md`.
 
     Parameters
@@ -38,6 +38,8 @@ def estimate_gb(scan: PlannedScan, settings: ProposeSettings) -> float | None:
         Only its header is read.
     settings : ProposeSettings
         `method`, `working_mvox` and `memory_gb` count.
+    threads : int
+        Threads per scan; 0 for all there are.
     """
     try:
         mvox = math.prod(header_shape(scan.path, series=scan.series)) / 1e6
@@ -48,7 +50,7 @@ def estimate_gb(scan: PlannedScan, settings: ProposeSettings) -> float | None:
         return round(_MARGIN * (_CLASSICAL_IDLE_GB + (_CLASSICAL_PER_MVOX_GB + case_gb) * mvox), 2)
     working = min(mvox, settings.working_mvox)
     encoder = min(_PER_WORKING_MVOX_GB * working, settings.memory_gb + _OUTPUT_PER_WORKING_MVOX_GB * working)
-    beside = _BESIDE_PER_MVOX_GB * min(mvox, _MOST_BESIDE_MVOX) if mvox < _NEVER_BESIDE_MVOX else 0.0
+    beside = _BESIDE_PER_MVOX_GB * min(mvox, _MOST_BESIDE_MVOX) if threads != 1 else 0.0
     return round(_MARGIN * (IDLE_GB + encoder + beside + (_PER_MVOX_GB + case_gb) * mvox), 2)
 
 

@@ -185,7 +185,7 @@ class _Batch:
 @contextmanager
 def _engine(scans: Sequence[PlannedScan], recipe: Recipe, settings: BatchSettings, say: Say) -> Iterator[Engine]:
     """Choose where scans run: here, where one worker is asked for or nothing else is there; else on workers."""
-    needs = {scan: estimate_gb(scan, recipe.settings) for scan in scans}
+    needs = {scan: estimate_gb(scan, recipe.settings, threads=recipe.threads) for scan in scans}
     away = bool(settings.scheduler or settings.cluster)
     budget = settings.budget_gb or (None if away else budget_here(settings))
     if not away and (settings.workers == 1 or len(scans) < 2 or (settings.workers == 0 and not _workers_pay(recipe))):
@@ -249,7 +249,7 @@ def foresee(
     found = []
     for number, scan in enumerate(scans):
         on_progress(number, len(scans), scan.id)
-        need = estimate_gb(scan, recipe.settings)
+        need = estimate_gb(scan, recipe.settings, threads=recipe.threads)
         try:
             seen = look(scan, outputs_of(scan, target, layout), recipe.of(scan))
             if seen.action == "make" and need is None:

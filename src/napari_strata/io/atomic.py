@@ -160,6 +160,7 @@ def _taken_back(renamed: list[tuple[Path, Path | None]]) -> list[Path]:
         try:
             if kept is not None:
                 os.replace(kept, target)
+                kept.unlink(missing_ok=True)  # two names of one file: nothing was renamed
             else:
                 target.unlink()
         except OSError:

@@ -189,13 +189,13 @@ def _check_voxel_file(path: Path) -> None:
         If so.
     """
     with path.open("rb") as file:
-        head = file.read(_LONGEST_HEADER).decode("latin-1")
-    for line in head.splitlines():
-        if not line:  # the end of an NRRD header
+        head = file.read(_LONGEST_HEADER)
+    for line in head.split(b"\n"):
+        if not line.rstrip(b"\r"):  # the end of an NRRD header
             return
-        key, _, value = line.replace(":", "=", 1).partition("=")
-        name = value.strip()
-        if key.strip().lower() in ("elementdatafile", "data file", "datafile"):
+        key, _, value = line.partition(b":" if line.lower().startswith(b"data") else b"=")
+        name = os.fsdecode(value.strip())
+        if key.strip().lower() in (b"elementdatafile", b"data file", b"datafile"):
             if name and not name.startswith(("LOCAL", "LIST")) and "%" not in name and not (path.parent / name).exists():
                 raise ReadError(f"{path} keeps its voxels in {name}, which is not there. Put it beside, or copy both again.")
             return

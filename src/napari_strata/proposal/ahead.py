@@ -87,4 +87,4 @@ def _wait(future: Future[Found], on_progress: Progress, stage: str) -> Found:
             return future.result(timeout=_ASK_AGAIN_S)
         except StillAtWorkError:
             if future.done():
-                raise
+                return future.result()
