@@ -20,7 +20,15 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 from napari_strata.errors import GeometryError
-from napari_strata.proposal.descriptors import Descriptors, Pooler, boundary_step, brightness_rank, describe_brightness, sizes_and_centers
+from napari_strata.proposal.descriptors import (
+    Around,
+    Descriptors,
+    Pooler,
+    boundary_step,
+    brightness_rank,
+    describe_brightness,
+    sizes_and_centers,
+)
 from napari_strata.proposal.hierarchy import Hierarchy
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.proposal.settling import join_crumbs
@@ -306,7 +314,7 @@ def _describe(
     sizes, centers = sizes_and_centers(labels, n, spacing_mm)
     return Descriptors(
         features=(),
-        brightness=describe_brightness(Pooler(labels, n), light, brightness_rank(light, inside), spacing_mm),
+        brightness=describe_brightness(Pooler(labels, n), light, brightness_rank(light, inside), Around.of(light, spacing_mm)),
         boundary=boundary_step(contacts, n),
         center_zyx_mm=centers,
         sizes_vox=sizes,

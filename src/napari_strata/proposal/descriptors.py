@@ -87,16 +87,26 @@ class Pooler:
         return (self._membership @ columns / np.maximum(self.counts, 1)[:, None]).astype(np.float32)
 
 
-def describe_brightness(
-    pooler: Pooler, light: NDArray[np.float32], rank: NDArray[np.float32], spacing_zyx_mm: NDArray[np.float64]
-) -> NDArray[np.float32]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Around:
+    """Brightness averaged around each voxel, (z, y, x) float32: about 2 mm and about 4 mm."""
+
+    near: NDArray[np.float32]
+    far: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, light: NDArray[np.float32], spacing_zyx_mm: NDArray[np.float64]) -> Around:
+        """Smooth brightness (z, y, x) by Gaussians of 2 mm and 4 mm."""
+        near = ndimage.gaussian_filter(light, 2.0 / spacing_zyx_mm, truncate=2.0)
+        check_wanted()
+        return cls(near, ndimage.gaussian_filter(near, np.sqrt(12.0) / spacing_zyx_mm, truncate=2.0))
+
+
+def describe_brightness(pooler: Pooler, light: NDArray[np.float32], rank: NDArray[np.float32], around: Around) -> NDArray[np.float32]:
     """Give mean, standard deviation, mean at 2 mm and 4 mm around, and mean rank, per supervoxel: (n, 5) float32."""
-    near = ndimage.gaussian_filter(light, 2.0 / spacing_zyx_mm, truncate=2.0)
-    check_wanted()
-    far = ndimage.gaussian_filter(near, np.sqrt(12.0) / spacing_zyx_mm, truncate=2.0)
-    columns = [pooler.mean(values[..., None])[:, 0] for values in (light, light * light, near, far, rank)]
-    mean, square, around, wide, above = columns
-    return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 0.0)), around, wide, above], axis=1)
+    columns = [pooler.mean(values[..., None])[:, 0] for values in (light, light * light, around.near, around.far, rank)]
+    mean, square, near, far, above = columns
+    return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 0.0)), near, far, above], axis=1)
 
 
 def brightness_rank(light: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.preprocess import WorkingGrid, block_mean, body_mask, choose_grid, prepare_brightness, resample
-from napari_strata.proposal.descriptors import Pooler, brightness_rank, describe_brightness, sizes_and_centers
+from napari_strata.proposal.descriptors import Around, Pooler, brightness_rank, describe_brightness, sizes_and_centers
 from napari_strata.proposal.settling import settle_edges
 from napari_strata.proposal.supervoxels import Contacts, Sprouts, SupervoxelPlan, block_cells, find_contacts, ripen, sprout
 from napari_strata.settings import ProposeSettings
@@ -115,6 +115,8 @@ class Started:
         Voxels of the scan per voxel of those, along each axis.
     sprouts : Sprouts
         Small pieces over them.
+    around : Around
+        Brightness around each voxel that supervoxels are described from.
     """
 
     rank: NDArray[np.float32]
@@ -122,6 +124,7 @@ class Started:
     inside: NDArray[np.bool_]
     step: tuple[int, int, int]
     sprouts: Sprouts
+    around: Around
 
 
 def start(sight: Sight, settings: ProposeSettings) -> Started:
@@ -140,7 +143,9 @@ def start(sight: Sight, settings: ProposeSettings) -> Started:
     step = coarsening(sight.grid.box_shape, spacing, _MOST_GROWN_VOXELS)
     looks, inside = piece_looks(sight, rank, step=step)
     plan = SupervoxelPlan(target=settings.supervoxels)
-    return Started(rank, looks, inside, step, sprout(looks, inside, spacing * step, plan))
+    sprouts = sprout(looks, inside, spacing * step, plan)
+    view = _thinned(sight.light.shape, spacing)
+    return Started(rank, looks, inside, step, sprouts, Around.of(np.ascontiguousarray(sight.light[view]), spacing * _steps(view)))
 
 
 def grow(sight: Sight, started: Started, features: FeatureMap, settings: ProposeSettings, *, seed: int = 0) -> Grown:
@@ -167,7 +172,7 @@ def grow(sight: Sight, started: Started, features: FeatureMap, settings: Propose
     sizes, centers = sizes_and_centers(labels, n, spacing)
     body = np.bincount(labels[sight.inside], minlength=n) > 0.5 * sizes
     check_wanted()
-    return Grown(labels, contacts, _describe(sight, started.rank, labels, centers, view), centers, sizes, body)
+    return Grown(labels, contacts, _describe(sight, started, labels, centers, view), centers, sizes, body)
 
 
 def _supervoxels(
@@ -257,16 +262,19 @@ def _thinned(shape: tuple[int, ...], spacing_zyx_mm: NDArray[np.float64]) -> Vie
     return z, y, x
 
 
+def _steps(view: View) -> NDArray[np.int64]:
+    return np.array([s.step for s in view])
+
+
 def _describe(
-    sight: Sight, rank: NDArray[np.float32], labels: NDArray[np.int32], centers_mm: NDArray[np.float32], view: View
+    sight: Sight, started: Started, labels: NDArray[np.int32], centers_mm: NDArray[np.float32], view: View
 ) -> NDArray[np.float32]:
     """Describe each supervoxel by its brightness; one that the view misses, by the voxel in its middle."""
     n, spacing = len(centers_mm), sight.volume.spacing_zyx_mm
     seen, light = np.ascontiguousarray(labels[view]), np.ascontiguousarray(sight.light[view])
-    step = np.array([s.step for s in view])
-    brightness = describe_brightness(Pooler(seen, n), light, np.ascontiguousarray(rank[view]), spacing * step)
+    brightness = describe_brightness(Pooler(seen, n), light, np.ascontiguousarray(started.rank[view]), started.around)
     missed = np.flatnonzero(np.bincount(seen.ravel(), minlength=n) == 0)
     middle = tuple(np.clip(np.round(centers_mm[missed] / spacing).astype(int), 0, np.array(labels.shape) - 1).T)
     brightness[missed] = np.stack([sight.light[middle]] * 5, axis=1) * np.array([1, 0, 1, 1, 0], np.float32)
-    brightness[missed, 4] = rank[middle]
+    brightness[missed, 4] = started.rank[middle]
     return brightness
