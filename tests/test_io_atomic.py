@@ -136,23 +136,24 @@ def test_no_file_gets_its_name_where_the_disk_does_not_take_all(tmp_path: Path, 
 
     def write_three() -> None:
         with Together() as together:
-            for name in ("a.json", "b.csv", "c.txt"):
-                together.file(tmp_path / name).write_text("new")
+            for one in ("a.json", "b.csv", "c.txt"):
+                together.file(tmp_path / one).write_text("new")
 
     with pytest.raises(WriteError, match=r"b\.csv: the disk is full"):
         write_three()
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("b.csv", "old")]
 
 
+@pytest.mark.parametrize("name", ["a.json", "c.txt"])
 @pytest.mark.parametrize("links", [True, False])
-def test_where_the_second_of_three_cannot_get_its_name_the_first_is_taken_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+def test_where_one_of_three_cannot_get_its_name_the_others_are_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool, name: str
 ) -> None:
     (tmp_path / "a.json").write_text("old")
     rename = os.replace
 
     def refused(source: Path, target: Path) -> None:
-        if Path(target).name == "c.txt":
+        if Path(target).name == name and Path(source).suffix != ".before":
             raise OSError(errno.EACCES, "no")
         rename(source, target)
 
@@ -165,10 +166,10 @@ def test_where_the_second_of_three_cannot_get_its_name_the_first_is_taken_back(
 
     def write_three() -> None:
         with Together() as together:
-            for name in ("a.json", "b.csv", "c.txt"):
-                together.file(tmp_path / name).write_text("new")
+            for one in ("a.json", "b.csv", "c.txt"):
+                together.file(tmp_path / one).write_text("new")
 
-    with pytest.raises(WriteError, match=r"c\.txt: permission was denied.*Nothing was replaced"):
+    with pytest.raises(WriteError, match=rf"{name}: permission was denied.*Nothing was replaced"):
         write_three()
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.json", "old")]
     monkeypatch.setattr(os, "replace", rename)

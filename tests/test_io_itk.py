@@ -184,3 +184,10 @@ def test_colour_and_flat_images_are_refused(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 4), np.uint8)), str(tmp_path / "flat.nrrd"))
     with pytest.raises(ReadError, match="2D image"):
         strata.read(tmp_path / "flat.nrrd")
+
+
+@pytest.mark.parametrize("name", ["größe.mhd", "größe.nhdr", "Århus 10:30.mhd"])
+def test_a_header_finds_its_voxels_whatever_the_name(tmp_path: Path, name: str) -> None:
+    data = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
+    sitk.WriteImage(sitk.GetImageFromArray(data), str(tmp_path / name))
+    assert sorted(strata.read(tmp_path / name).data.ravel()) == sorted(data.ravel())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 
-from napari_strata import wanted
+from napari_strata import preprocess, wanted
 from napari_strata.encoder import embed
 from napari_strata.encoder.bring import open_encoder
 from napari_strata.errors import Cancelled
@@ -52,6 +54,14 @@ def test_the_flattening_of_an_mr_stops_between_its_iterations():
         with pytest.raises(Cancelled):
             flatten_bias(*arguments)
     assert flatten_bias(*arguments).shape == light.shape
+
+
+def test_ctrl_c_in_the_flattening_is_not_lost(monkeypatch):
+    monkeypatch.setattr(preprocess, "check_wanted", lambda: signal.raise_signal(signal.SIGINT))
+    light = np.random.default_rng(0).random((40, 40, 40), np.float32)
+    with pytest.raises(KeyboardInterrupt):
+        flatten_bias(light, np.ones(light.shape, bool), np.array([4.0, 4.0, 4.0]))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_another_process_is_ended_when_its_tree_is_not_wanted(monkeypatch):
