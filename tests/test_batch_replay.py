@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,11 @@ from napari_strata.batch.plan import plan_scans
 from napari_strata.cli import main
 from napari_strata.errors import CaseError, ReadError
 from napari_strata.io.files import read_labels, write_scan
+from napari_strata.proposal.codebook import fit_codebook
+from napari_strata.proposal.cohort import cohort_table
 from napari_strata.refine.refinement import Refinement
+from napari_strata.settings import ProposeSettings
+from napari_strata.volume import default_regions
 from phantoms import phantom_truth, phantom_volume
 
 TRUTH = phantom_truth()
@@ -130,3 +135,18 @@ def test_a_case_of_another_scan_fails_and_leaves_what_stands(cohort, tmp_path, c
     assert main(words) == 1
     assert "is not the scan of this case" in capsys.readouterr().err
     assert not (tmp_path / "out" / "b_labels.nii.gz").exists()
+
+
+def test_a_painted_region_takes_no_number_of_a_tissue_that_only_other_scans_have(cohort, tmp_path):
+    settings = ProposeSettings(method="gmm-mrf", supervoxels=300)
+    scan = cohort / "scans" / "a.nii.gz"
+    fitted = fit_codebook([cohort_table(strata.propose(strata.read(scan), settings=settings, threads=1))], tissues=5, seed=0)
+    replace(fitted, regions=default_regions(range(1, 9), "tissue"), rounds=fitted.rounds[:1]).save(tmp_path / "of eight.strata-codebook")
+    work = Refinement.load(cohort / "cases" / "first work.strata")
+    work.paint([CORNER], 6)
+    work.rename(6, "lesion")
+    work.save(tmp_path / "a.strata")
+    words = ["batch", str(scan), "-o", str(tmp_path / "out"), "--codebook", str(tmp_path / "of eight.strata-codebook"), "--workers", "1"]
+    assert main([*words, "--replay", str(tmp_path / "a.strata"), "--supervoxels", "300", *FEW]) == 0
+    rows = {row["region"]: int(row["region_id"]) for row in table(tmp_path / "out" / "volumes.tsv")}
+    assert rows["lesion"] > 8

@@ -16,7 +16,7 @@ from napari_strata.proposal.proposal import Proposal
 from napari_strata.refine.case import SUFFIX, ScanOfCase, file_name, read_case, scan_of_case
 from napari_strata.refine.refinement import Refinement
 from napari_strata.refine.replaying import replay_edits
-from napari_strata.volume import Segmentation
+from napari_strata.volume import Region, Segmentation
 
 _MOST_NAMED = 3
 
@@ -138,7 +138,7 @@ def is_of_case(case: Path, labels: Path) -> bool:
         return False
 
 
-def edited(case: Path, proposal: Proposal, labels: Segmentation, *, shared: bool) -> Edited:
+def edited(case: Path, proposal: Proposal, labels: Segmentation, *, shared: tuple[Region, ...] = ()) -> Edited:
     """Carry out the edits of a scan's case on what was proposed for it.
 
     Parameters
@@ -149,9 +149,9 @@ def edited(case: Path, proposal: Proposal, labels: Segmentation, *, shared: bool
         Made anew.
     labels : Segmentation
         What the batch made of it.
-    shared : bool
-        Whether their numbers mean the same in other scans: the edits are then carried out on them. Otherwise the case's own cut,
-        and the moves of its slider, take their place.
+    shared : tuple of Region
+        All regions whose numbers mean the same in other scans, those that this one lacks, too: the edits are then carried out on
+        the labels. Without any the case's own cut, and the moves of its slider, take their place.
 
     Raises
     ------
@@ -160,7 +160,8 @@ def edited(case: Path, proposal: Proposal, labels: Segmentation, *, shared: bool
     GeometryError
         If the labels that it began from do not fit the scan.
     """
-    found = replay_edits(read_case(case, proposal.volume), proposal, shown=labels if shared else None)
+    shown = replace(labels, regions=shared) if shared else None
+    found = replay_edits(read_case(case, proposal.volume), proposal, shown=shown)
     lost, total = found.lost, len(found.steps)
     warning = ""
     if lost:

@@ -39,7 +39,7 @@ from napari_strata.io.files import hash_file, read, read_labels
 from napari_strata.measure import agree, compare, join_by_overlap, measure_regions
 from napari_strata.pipeline import encoder_in_use, propose, versions
 from napari_strata.report import thumbnail
-from napari_strata.volume import Progress, Segmentation, Volume, no_progress
+from napari_strata.volume import Progress, Region, Segmentation, Volume, no_progress
 
 if TYPE_CHECKING:
     from napari_strata.proposal.proposal import Proposal
@@ -173,7 +173,7 @@ class Work:
         painted = _painted(proposal, recipe)
         if scan.replay is not None:
             on_progress(0, 1, "replaying edits")
-            painted = _edited(painted, scan.replay, proposal, shared=bool(recipe.codebook or recipe.teaching))
+            painted = _edited(painted, scan.replay, proposal, recipe.shared)
         segmentation, sure = painted.segmentation, painted.confidence[proposal.supervoxels]
         said |= painted.said | {"quality": _quality(segmentation, sure)}
         if scan.reference is not None:
@@ -240,7 +240,7 @@ def _painted(proposal: Proposal, recipe: Recipe) -> _Painted:
     return _Painted(cut, proposal.confidence)
 
 
-def _edited(painted: _Painted, case: Path, proposal: Proposal, *, shared: bool) -> _Painted:
+def _edited(painted: _Painted, case: Path, proposal: Proposal, shared: tuple[Region, ...]) -> _Painted:
     """Carry out the edits of the scan's case; what could not be is told beside what else is to be known."""
     found = edited(case, proposal, painted.segmentation, shared=shared)
     warning = " ".join(one for one in (painted.warning, found.warning) if one)
