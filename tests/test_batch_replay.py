@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,3 +151,47 @@ def test_a_painted_region_takes_no_number_of_a_tissue_that_only_other_scans_have
     assert main([*words, "--replay", str(tmp_path / "a.strata"), "--supervoxels", "300", *FEW]) == 0
     rows = {row["region"]: int(row["region_id"]) for row in table(tmp_path / "out" / "volumes.tsv")}
     assert rows["lesion"] > 8
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_edits_that_were_replayed_never_count_as_those_of_another_scan(there, cohort, tmp_path, capsys):
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    shutil.copy(cohort / "scans" / "a.nii.gz", scans / "a.nii.gz")
+    words = ["-o", str(out), "--tissues", "5", "--workers", "1", "--supervoxels", "300", *FEW]
+    (tmp_path / "a.strata").write_bytes((cohort / "cases" / "first work.strata").read_bytes())
+    assert main(["batch", str(scans), *words, "--replay", str(tmp_path / "a.strata")]) == 0
+    before = (out / "a_labels.nii.gz").read_bytes()
+    (out / "a_labels.csv").unlink()
+    assert main(["batch", str(scans), *words]) == 0
+    assert (out / "a_labels.nii.gz").read_bytes() == before, "nor are they made anew for want of a table"
+    other = scans if not there else tmp_path / "others"
+    other.mkdir(exist_ok=True)
+    shutil.copy(cohort / "scans" / "b.nii.gz", other / "a.nii.gz")
+    capsys.readouterr()
+    assert main(["batch", str(other), *words]) == 1
+    assert ("belongs to another scan of the same id" if there else "made on another scan, or on this one before") in capsys.readouterr().err
+    assert not table(out / "volumes.tsv")
+    assert (out / "a_labels.nii.gz").read_bytes() == before
+
+
+def test_no_table_mixes_the_numbers_of_two_codebooks(cohort, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["batch", str(cohort / "scans"), "-o", str(out), "--workers", "1", "--supervoxels", "300", *FEW]
+    replay = ["--replay", str(cohort / "cases" / "first work.strata")]
+    assert main([*words, "--codebook-from", "3", "--tissues", "5", *replay]) == 0
+    by_hand = read_labels(out / "b_labels.nii.gz")
+    by_hand.labels[CORNER] = 5
+    strata.write(by_hand, out / "b_labels.nii.gz")
+    capsys.readouterr()
+    refit = [*words, "--codebook-from", "3", "--tissues", "4", "--refit-codebook"]
+    assert main(refit) == 1
+    said = capsys.readouterr()
+    assert "1 done, 1 kept, 1 failed" in said.out
+    assert "Give --replay again" in said.err
+    assert "b: note: b_labels.nii.gz was changed" in said.err
+    assert "do not compare its numbers" in said.err
+    assert {row["scan"] for row in table(out / "volumes.tsv")} == {"b", "c"}
+    assert main([*refit, *replay]) == 0
+    books = [json.loads((out / f"{name}_labels.json").read_text())["codebook"]["sha256"] for name in "ac"]
+    assert books[0] == books[1]

@@ -78,6 +78,12 @@ class Recipe:
         source = self.codebook or self.teaching
         return source.regions if source is not None else ()
 
+    @property
+    def shared_sha256(self) -> str | None:
+        """Hash of what `shared` comes from."""
+        source = self.codebook or self.teaching
+        return source.sha256 if source is not None else None
+
     def with_codebook(self, codebook: Codebook) -> Recipe:
         """Give the same recipe with a codebook's tissues."""
         return replace(self, codebook=codebook, tree="tissues", n=codebook.n)
