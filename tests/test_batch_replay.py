@@ -113,20 +113,45 @@ def test_with_a_codebook_the_numbers_stay_the_cohorts_and_an_edit_without_its_re
     assert set(np.unique(made.labels).tolist()) <= {0, 1, 2, 3, 4, 5, 40}
 
 
-def test_each_case_goes_to_the_scan_that_it_was_made_on_or_is_named_after(cohort, tmp_path):
+def test_each_case_goes_to_the_scan_that_it_was_made_on(cohort, tmp_path):
     scans = plan_scans([cohort / "scans"])
     one = cohort / "cases" / "first work.strata"
     assert [scan.replay for scan in with_cases(scans, [one]).scans] == [one, None, None]
     (tmp_path / "b.strata").write_bytes((cohort / "cases" / "other.strata").read_bytes())
     (tmp_path / "damaged.strata").write_bytes(b"no case")
     found = with_cases(scans, [tmp_path])
-    assert [scan.replay for scan in found.scans] == [None, tmp_path / "b.strata", None]
-    assert "damaged.strata is not a whole Strata case" in found.notes[0]
+    assert [scan.replay for scan in found.scans] == [None, None, None]
+    assert "b.strata belongs to none of the scans" in found.notes[0], "its name is that of b, its scan is another"
+    assert "damaged.strata is not a whole Strata case" in found.notes[1]
     (tmp_path / "old.strata").write_bytes(one.read_bytes())
     with pytest.raises(CaseError, match=r"2 cases belong to a: .*a\.strata"):
         with_cases(scans, [one, tmp_path])
     with pytest.raises(ReadError, match="no case"):
         with_cases(scans, [cohort / "scans"])
+
+
+def test_a_file_name_that_many_scans_share_gives_no_scan_the_case_of_another(cohort, tmp_path, capsys):
+    cases, paths = tmp_path / "cases", [tmp_path / "scans" / f"sub-0{k}" / "T1.nii.gz" for k in (1, 2)]
+    cases.mkdir()
+    for k, path in enumerate(paths):
+        path.parent.mkdir(parents=True)
+        shutil.copy(cohort / "scans" / f"{'ab'[k]}.nii.gz", path)
+        words = ["propose", str(path), "-o", str(tmp_path / f"{k}.nrrd"), "--tissues", "5", "--case", str(cases / f"work {k}.strata")]
+        assert main([*words, "--supervoxels", "300", *FEW]) == 0
+    found = with_cases(plan_scans([paths[0]]), [cases])
+    assert [scan.replay for scan in found.scans] == [cases / "work 0.strata"]
+    assert "work 1.strata belongs to none of the scans" in found.notes[0]
+    moved = (tmp_path / "scans").rename(tmp_path / "moved")
+    both = with_cases(plan_scans([moved]), [cases])
+    assert [scan.replay for scan in both.scans] == [cases / "work 0.strata", cases / "work 1.strata"]
+    assert not both.notes
+    (cases / "sub-01_T1.strata").write_bytes((cases / "work 0.strata").read_bytes())
+    named = with_cases(plan_scans([moved]), [cases])
+    assert named.scans[0].replay == cases / "sub-01_T1.strata"
+    assert "work 0.strata is not replayed on sub-01_T1" in named.notes[0]
+    words = ["batch", str(moved / "sub-01"), "-o", str(tmp_path / "out"), "--tissues", "5", "--workers", "1", "--supervoxels", "300"]
+    assert main([*words, *FEW, "--replay", str(cases / "work 1.strata")]) == 0, "made without edits that are not its own"
+    assert "belongs to none of the scans" in capsys.readouterr().err
 
 
 def test_a_case_of_another_scan_fails_and_leaves_what_stands(cohort, tmp_path, capsys):
