@@ -78,10 +78,13 @@ def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> Matched:
         If two cases belong to one scan in the same way.
     """
     found: dict[int, list[_Match]] = {}
+    places_of: dict[Path, list[int]] = {}
+    for number, scan in enumerate(scans):
+        places_of.setdefault(scan.path.resolve(), []).append(number)
     notes = []
     for case in dict.fromkeys(path for place in places for path in _cases_in(place)):
         try:
-            matches = _belongs(case, scan_of_case(case), scans)
+            matches = _belongs(case, scan_of_case(case), scans, places_of)
         except CaseError as err:
             notes.append(f"{' '.join(str(err).split())} Its edits are not replayed.")
             continue
@@ -117,9 +120,9 @@ def _cases_in(place: Path) -> list[Path]:
     return [place]
 
 
-def _belongs(case: Path, of: ScanOfCase, scans: Sequence[PlannedScan]) -> list[_Match]:
-    made_on = Path(of.path).resolve() if of.path else None
-    same = [_Match(case, number, 0) for number, scan in enumerate(scans) if _is_made_on(made_on, of, scan)]
+def _belongs(case: Path, of: ScanOfCase, scans: Sequence[PlannedScan], places_of: dict[Path, list[int]]) -> list[_Match]:
+    """Find the scans of a case; `places_of` says which of them lie at a path with its links followed."""
+    same = [_Match(case, number, 0) for number in _made_on(of, places_of) if _is_part(of, scans[number])]
     if same:
         return same
     named = [_Match(case, number, 1) for number, scan in enumerate(scans) if _is_named_after(case, scan)]
@@ -131,9 +134,12 @@ def _is_named_after(case: Path, scan: PlannedScan) -> bool:
     return case.stem.removesuffix("_labels").casefold() == scan.id.casefold()
 
 
-def _is_made_on(path: Path | None, of: ScanOfCase, scan: PlannedScan) -> bool:
-    own = scan.path.resolve()
-    return path is not None and own in (path, path.parent if own.is_dir() else path) and _is_part(of, scan)
+def _made_on(of: ScanOfCase, places_of: dict[Path, list[int]]) -> list[int]:
+    """Give the scans at a case's path, or in the folder that a DICOM file stands for."""
+    if not of.path:
+        return []
+    path = Path(of.path).resolve()
+    return places_of.get(path, []) + places_of.get(path.parent, [])
 
 
 def _is_part(of: ScanOfCase, scan: PlannedScan) -> bool:
