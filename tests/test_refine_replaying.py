@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage as ndi
@@ -9,6 +11,7 @@ from scipy import ndimage as ndi
 from napari_strata.refine.case import CaseContents, read_case
 from napari_strata.refine.refinement import Refinement
 from napari_strata.refine.replaying import replay_edits
+from napari_strata.volume import default_regions
 from phantoms import phantom_proposal, phantom_truth, phantom_volume
 
 TRUTH = phantom_truth()
@@ -104,3 +107,21 @@ def test_a_start_whose_numbers_are_shared_keeps_them(paints, tmp_path):
     (liver,) = [region.id for region in found.segmentation.regions if region.name == "liver"]
     assert liver == int(np.bincount(shared.labels[TRUTH == LIVER]).argmax())
     assert labels[2, 2, 2] == (99 if paints else liver)
+
+
+def test_regions_that_a_person_made_take_no_number_of_the_cohort_even_one_that_this_scan_lacks(tmp_path):
+    work = Refinement(phantom_proposal(), tissues=5)
+    parted = int(np.bincount(work.labels.ravel(), minlength=6)[1:].argmax()) + 1
+    work.paint([[2, 2, 2]], 6)
+    work.rename(6, "lesion")
+    work.split(parted, into=2)
+    proposal = phantom_proposal(phantom_volume(), block=5)
+    cut = proposal.tissues(5)
+    of_eight = np.array([0, 1, 2, 3, 4, 7], cut.labels.dtype)
+    shown = replace(cut, labels=of_eight[cut.labels], regions=default_regions(range(1, 9), "tissue"))
+    found = replay_edits(contents(work, tmp_path), proposal, shown=shown)
+    assert not found.lost
+    labels, names = found.segmentation.labels, {region.id: region.name for region in found.segmentation.regions}
+    assert names[labels[2, 2, 2]] == "lesion"
+    assert min(set(np.unique(labels).tolist()) - {0, 1, 2, 3, 4, 7}) > 8, "5, 6 and 8 are tissues of other scans"
+    assert len(names) == 7

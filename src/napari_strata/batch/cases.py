@@ -11,12 +11,12 @@ import numpy as np
 
 from napari_strata.batch.scans import PlannedScan
 from napari_strata.errors import CaseError, ReadError, StrataError
-from napari_strata.io.files import hash_file, read_labels
+from napari_strata.io.files import hash_file, read, read_labels
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.case import SUFFIX, ScanOfCase, file_name, read_case, scan_of_case
+from napari_strata.refine.case import SUFFIX, ScanOfCase, read_case, scan_of_case
 from napari_strata.refine.refinement import Refinement
 from napari_strata.refine.replaying import replay_edits
-from napari_strata.volume import Segmentation
+from napari_strata.volume import Region, Segmentation
 
 _MOST_NAMED = 3
 
@@ -57,7 +57,11 @@ class Edited:
 
 
 def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> Matched:
-    """Find the scan that each case belongs to: the one it was made on, or else the one whose id or file name it bears.
+    """Find the scan that each case belongs to: the one it was made on.
+
+    That is the scan at the same path; else the one whose id the case bears, or whose path ends most like the one it was made on,
+    if grid and intensities are those that the case knows its scan by: for this that scan is read. Of a scan's cases those matched
+    by path go before those by id, and these before those by the end of the path.
 
     Parameters
     ----------
@@ -71,21 +75,38 @@ def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> Matched:
     ReadError
         If a place does not exist or holds no case.
     CaseError
-        If two cases belong to one scan.
+        If two cases belong to one scan in the same way.
     """
-    found: dict[int, list[Path]] = {}
+    found: dict[int, list[_Match]] = {}
+    places_of: dict[Path, list[int]] = {}
+    for number, scan in enumerate(scans):
+        places_of.setdefault(scan.path.resolve(), []).append(number)
     notes = []
     for case in dict.fromkeys(path for place in places for path in _cases_in(place)):
         try:
-            numbers = _belongs(case, scan_of_case(case), scans)
+            matches = _belongs(case, scan_of_case(case), scans, places_of)
         except CaseError as err:
             notes.append(f"{' '.join(str(err).split())} Its edits are not replayed.")
             continue
-        if not numbers:
+        if not matches:
             notes.append(f"{case} belongs to none of the scans, so its edits are not replayed.")
-        for number in numbers:
-            found.setdefault(number, []).append(case)
-    return Matched(tuple(_with_case(scan, found.get(number, [])) for number, scan in enumerate(scans)), tuple(notes))
+        for match in matches:
+            found.setdefault(match.number, []).append(match)
+    chosen = list(scans)
+    for number, matches in found.items():
+        best = min(match.rank for match in matches)
+        chosen[number] = scan = _with_case(scans[number], [match.case for match in matches if match.rank == best])
+        notes += [f"{match.case} is not replayed on {scan.id}: {scan.replay} goes before it." for match in matches if match.rank > best]
+    return Matched(tuple(chosen), tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """A case and the place of a scan that it belongs to; by path is rank 0, by id 1, by the end of the path 2."""
+
+    case: Path
+    number: int
+    rank: int
 
 
 def _cases_in(place: Path) -> list[Path]:
@@ -99,26 +120,57 @@ def _cases_in(place: Path) -> list[Path]:
     return [place]
 
 
-def _belongs(case: Path, of: ScanOfCase, scans: Sequence[PlannedScan]) -> list[int]:
-    made_on = Path(of.path).resolve() if of.path else None
-    same = [number for number, scan in enumerate(scans) if _is_made_on(made_on, of, scan)]
-    stem = case.stem.removesuffix("_labels").casefold()
-    named = [number for number, scan in enumerate(scans) if scan.id.casefold() == stem]
-    alike = [number for number, scan in enumerate(scans) if of.path and scan.path.name == file_name(of.path)]
-    return same or named or (alike if len(alike) == 1 else [])
+def _belongs(case: Path, of: ScanOfCase, scans: Sequence[PlannedScan], places_of: dict[Path, list[int]]) -> list[_Match]:
+    """Find the scans of a case; `places_of` says which of them lie at a path with its links followed."""
+    same = [_Match(case, number, 0) for number in _made_on(of, places_of) if _is_part(of, scans[number])]
+    if same:
+        return same
+    named = [_Match(case, number, 1) for number, scan in enumerate(scans) if _is_named_after(case, scan)]
+    alike = [_Match(case, number, 2) for number in _ending_alike(of, scans)]
+    return next(([match] for match in (*named, *alike) if _is_scan_of(of, scans[match.number])), [])
 
 
-def _is_made_on(path: Path | None, of: ScanOfCase, scan: PlannedScan) -> bool:
-    own = scan.path.resolve()
-    if path is None or own not in (path, path.parent if own.is_dir() else path):
-        return False
+def _is_named_after(case: Path, scan: PlannedScan) -> bool:
+    return case.stem.removesuffix("_labels").casefold() == scan.id.casefold()
+
+
+def _made_on(of: ScanOfCase, places_of: dict[Path, list[int]]) -> list[int]:
+    """Give the scans at a case's path, or in the folder that a DICOM file stands for."""
+    if not of.path:
+        return []
+    path = Path(of.path).resolve()
+    return places_of.get(path, []) + places_of.get(path.parent, [])
+
+
+def _is_part(of: ScanOfCase, scan: PlannedScan) -> bool:
+    """Say whether a scan may be the same series of a folder, or the same volume of a file."""
     return all(None in pair or pair[0] == pair[1] for pair in ((of.series, scan.series), (of.index, scan.index)))
+
+
+def _ending_alike(of: ScanOfCase, scans: Sequence[PlannedScan]) -> list[int]:
+    """Give the scan whose path shares most of its end with a case's, file name and all, as after a move; none where several do."""
+    parts = of.path.replace("\\", "/").rstrip("/").split("/")[::-1]
+    shared = [_in_common(parts, scan.path.parts[::-1]) if of.path and _is_part(of, scan) else 0 for scan in scans]
+    most = max(shared, default=0)
+    return [shared.index(most)] if most and shared.count(most) == 1 else []
+
+
+def _in_common(one: Sequence[str], other: Sequence[str]) -> int:
+    return next((k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _is_scan_of(of: ScanOfCase, scan: PlannedScan) -> bool:
+    """Read a scan, to say whether it is a case's; one that cannot be read is not, and tells its reason when it is proposed."""
+    try:
+        return of.is_like(read(scan.path, index=scan.index, series=scan.series, modality=scan.modality))
+    except StrataError:
+        return False
 
 
 def _with_case(scan: PlannedScan, cases: list[Path]) -> PlannedScan:
     if scan.replay is not None or not cases:
         return scan
-    own = [case for case in cases if case.stem.removesuffix("_labels").casefold() == scan.id.casefold()]
+    own = [case for case in cases if _is_named_after(case, scan)]
     chosen = own if len(own) == 1 else cases
     if len(chosen) > 1:
         names = ", ".join(str(case) for case in chosen[:_MOST_NAMED])
@@ -138,7 +190,7 @@ def is_of_case(case: Path, labels: Path) -> bool:
         return False
 
 
-def edited(case: Path, proposal: Proposal, labels: Segmentation, *, shared: bool) -> Edited:
+def edited(case: Path, proposal: Proposal, labels: Segmentation, *, shared: tuple[Region, ...] = ()) -> Edited:
     """Carry out the edits of a scan's case on what was proposed for it.
 
     Parameters
@@ -149,9 +201,9 @@ def edited(case: Path, proposal: Proposal, labels: Segmentation, *, shared: bool
         Made anew.
     labels : Segmentation
         What the batch made of it.
-    shared : bool
-        Whether their numbers mean the same in other scans: the edits are then carried out on them. Otherwise the case's own cut,
-        and the moves of its slider, take their place.
+    shared : tuple of Region
+        All regions whose numbers mean the same in other scans, those that this one lacks, too: the edits are then carried out on
+        the labels. Without any the case's own cut, and the moves of its slider, take their place.
 
     Raises
     ------
@@ -160,7 +212,8 @@ def edited(case: Path, proposal: Proposal, labels: Segmentation, *, shared: bool
     GeometryError
         If the labels that it began from do not fit the scan.
     """
-    found = replay_edits(read_case(case, proposal.volume), proposal, shown=labels if shared else None)
+    shown = replace(labels, regions=shared) if shared else None
+    found = replay_edits(read_case(case, proposal.volume), proposal, shown=shown)
     lost, total = found.lost, len(found.steps)
     warning = ""
     if lost:

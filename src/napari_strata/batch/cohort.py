@@ -237,7 +237,8 @@ def other_numbers(folder: Path, results: Sequence[ScanResult]) -> list[str]:
         Of the run.
     """
     own = {result.outputs.sidecar for result in results}
-    documents = [read_sidecar(path) or {} for path in own]
+    made = [result.outputs.sidecar for result in results if result.status != "failed" and result.measured is None]
+    documents = [read_sidecar(path) or {} for path in made]
     shared = {document["codebook"]["sha256"] for document in documents if "codebook" in document}
     if not shared:
         return []

@@ -13,7 +13,7 @@ from napari_strata.pipeline import check_weights, encoder_in_use
 from napari_strata.proposal.codebook import Codebook, check_encoder
 from napari_strata.refine.taught import Teaching
 from napari_strata.settings import ProposeSettings, RunSettings
-from napari_strata.volume import Modality
+from napari_strata.volume import Modality, Region
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,18 @@ class Recipe:
     def threads(self) -> int:
         """CPU threads per scan."""
         return self.run.threads or 1
+
+    @property
+    def shared(self) -> tuple[Region, ...]:
+        """All regions of the codebook or the teaching, whose numbers mean the same in every scan; none without."""
+        source = self.codebook or self.teaching
+        return source.regions if source is not None else ()
+
+    @property
+    def shared_sha256(self) -> str | None:
+        """Hash of what `shared` comes from."""
+        source = self.codebook or self.teaching
+        return source.sha256 if source is not None else None
 
     def with_codebook(self, codebook: Codebook) -> Recipe:
         """Give the same recipe with a codebook's tissues."""

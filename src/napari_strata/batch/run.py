@@ -13,6 +13,7 @@ from typing import Any
 from napari_strata.batch.bids import write_description
 from napari_strata.batch.cluster import Workers, budget_here, is_installed, open_workers, workers_here
 from napari_strata.batch.cohort import cohort_codebook, kept_codebook, sample_of
+from napari_strata.batch.earlier import Found, look
 from napari_strata.batch.engine import Engine, Here, Outcome, Say, too_large
 from napari_strata.batch.log import RunLog
 from napari_strata.batch.memory import IDLE_GB, core_count, estimate_gb
@@ -20,7 +21,7 @@ from napari_strata.batch.plan import PlannedScan
 from napari_strata.batch.process import only_writer
 from napari_strata.batch.recipe import Recipe
 from napari_strata.batch.results import ScanResult, check_names, layout_of, outputs_of, sweep
-from napari_strata.batch.work import Found, Work, look
+from napari_strata.batch.work import Work
 from napari_strata.errors import StrataError
 from napari_strata.io.header import header_shape
 from napari_strata.pipeline import versions

@@ -8,7 +8,6 @@ import math
 import time
 import traceback
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from napari_strata.batch.bids import sidecar_keys, write_label_table
-from napari_strata.batch.cases import edited, is_of_case
+from napari_strata.batch.cases import edited
+from napari_strata.batch.earlier import Found, look
 from napari_strata.batch.process import peak_gb, reset_peak
 from napari_strata.batch.recipe import Recipe
 from napari_strata.batch.results import (
@@ -26,20 +26,19 @@ from napari_strata.batch.results import (
     move_in_place,
     outputs_of,
     settle,
-    shared_regions,
     thumbnail_of,
     unfinished_folder,
 )
 from napari_strata.batch.scans import PlannedScan
 from napari_strata.errors import Cancelled, StrataError, WriteError
-from napari_strata.export.outputs import Outputs, check_outputs, outputs_beside, read_sidecar, scan_record, write_outputs
+from napari_strata.export.outputs import Outputs, check_outputs, outputs_beside, scan_record, write_outputs
 from napari_strata.export.tables import table_rows
-from napari_strata.io.atomic import atomic_path, same_file
+from napari_strata.io.atomic import atomic_path
 from napari_strata.io.files import hash_file, read, read_labels
 from napari_strata.measure import agree, compare, join_by_overlap, measure_regions
 from napari_strata.pipeline import encoder_in_use, propose, versions
 from napari_strata.report import thumbnail
-from napari_strata.volume import Progress, Segmentation, Volume, no_progress
+from napari_strata.volume import Progress, Region, Segmentation, Volume, no_progress
 
 if TYPE_CHECKING:
     from napari_strata.proposal.proposal import Proposal
@@ -55,25 +54,6 @@ class _Result:
     volume: Volume
     confidence: NDArray[np.float32]
     said: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What an earlier run left of a scan.
-
-    Parameters
-    ----------
-    action : {"keep", "make", "leave"}
-        "leave": labels that were changed since Strata made them; they are a person's work.
-    why : str
-        In a few words.
-    warning : str
-        Of the codebook or the teaching, where it stands.
-    """
-
-    action: str
-    why: str
-    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +153,7 @@ class Work:
         painted = _painted(proposal, recipe)
         if scan.replay is not None:
             on_progress(0, 1, "replaying edits")
-            painted = _edited(painted, scan.replay, proposal, shared=bool(recipe.codebook or recipe.teaching))
+            painted = _edited(painted, scan.replay, proposal, recipe.shared)
         segmentation, sure = painted.segmentation, painted.confidence[proposal.supervoxels]
         said |= painted.said | {"quality": _quality(segmentation, sure)}
         if scan.reference is not None:
@@ -240,7 +220,7 @@ def _painted(proposal: Proposal, recipe: Recipe) -> _Painted:
     return _Painted(cut, proposal.confidence)
 
 
-def _edited(painted: _Painted, case: Path, proposal: Proposal, *, shared: bool) -> _Painted:
+def _edited(painted: _Painted, case: Path, proposal: Proposal, shared: tuple[Region, ...]) -> _Painted:
     """Carry out the edits of the scan's case; what could not be is told beside what else is to be known."""
     found = edited(case, proposal, painted.segmentation, shared=shared)
     warning = " ".join(one for one in (painted.warning, found.warning) if one)
@@ -273,99 +253,6 @@ def proposal_of(volume: Volume, recipe: Recipe, on_progress: Progress = no_progr
         weights=recipe.weights,
         on_progress=on_progress,
     )
-
-
-def look(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> Found:
-    """Say what an earlier run left of a scan, and what is to be done.
-
-    Raises
-    ------
-    ReadError
-        If the scan, its reference or its labels cannot be read.
-    WriteError
-        If labels stand there that belong to another scan: changed by a person, or of one that is there still.
-    """
-    document = read_sidecar(outputs.sidecar)
-    if not outputs.labels.is_file():
-        return Found("make", "not made yet" if document is None else "its labels are gone")
-    if document is None or document.get("labels_sha256") != hash_file(outputs.labels):
-        return _left(scan, outputs, document or {})
-    if not outputs.table.is_file():
-        return Found("make", "its table is gone")
-    if document.get("replay") and scan.replay is None:
-        return Found("keep", "its labels have a person's edits", _kept_edits(document, outputs))
-    changed = [key for key, value in recipe.asked(scan).items() if document.get(key) != value]
-    if document.get("versions", {}).get("napari-strata") != _version():
-        changed.append("version")
-    if document.get("scan", {}).get("sha256") != hash_file(scan.path):
-        changed.append("scan")
-    if changed:
-        _check_id(scan, outputs, document.get("scan", {}))
-        return Found("make", f"changed: {', '.join(changed)}")
-    return Found("keep", "stands", _warnings(document))
-
-
-def _warnings(document: dict[str, Any]) -> str:
-    """Give what is to be known of labels that stand: that they do not fit, or lack some edits."""
-    said = (shared_regions(document).get("warning", ""), document.get("replay", {}).get("warning", ""))
-    return " ".join(one for one in said if one)
-
-
-def _kept_edits(document: dict[str, Any], outputs: Outputs) -> str:
-    """Say that labels with replayed edits are not made anew without them."""
-    note = f"{outputs.labels.name} has the edits of {document['replay'].get('case')}, and is left as it is without --replay."
-    return " ".join(one for one in (_warnings(document), note) if one)
-
-
-def _check_id(scan: PlannedScan, outputs: Outputs, of: dict[str, Any]) -> None:
-    """Refuse to write over the labels of another scan that had this id before and is there still, as it was.
-
-    Raises
-    ------
-    WriteError
-        If there is one.
-    """
-    earlier = Path(of.get("path") or "")
-    chosen = ((of.get("series"), scan.series), (of.get("index"), scan.index))
-    other = any(None not in pair and pair[0] != pair[1] for pair in chosen)
-    if not of.get("path") or not earlier.exists() or (same_file(earlier, scan.path) and not other):
-        return
-    digest = hash_file(earlier)
-    if digest == of.get("sha256") and (other or digest != hash_file(scan.path)):
-        which = "".join(f", {name} {of[name]}" for name in ("series", "index") if of.get(name) is not None)
-        raise WriteError(
-            f"{outputs.labels.name} belongs to another scan of the same id, {earlier}{which}, and would be replaced. "
-            "Give each scan an id of its own in a list, or take another folder."
-        )
-
-
-def _left(scan: PlannedScan, outputs: Outputs, document: dict[str, Any]) -> Found:
-    """Leave labels that no sidecar of a batch vouches for: they are a person's work, wherever they were saved.
-
-    Raises
-    ------
-    WriteError
-        If they were drawn on another scan than this.
-    """
-    if scan.replay is not None and is_of_case(scan.replay, outputs.labels):
-        return Found("make", "its labels are its case's, whose edits are replayed")
-    of = document.get("scan", {})
-    if of.get("sha256") and of["sha256"] != hash_file(scan.path):
-        raise WriteError(
-            f"{outputs.labels} was changed by hand and belongs to another scan, or to this one before it changed ({of.get('path')}). "
-            f"It is left as it is; move it away to have {scan.path} made, or choose another folder."
-        )
-    what = "was changed since Strata made it" if document else "was not made by a batch"
-    return Found(
-        "leave",
-        "its labels were changed" if document else "its labels are not a batch's",
-        f"{outputs.labels.name} {what}; it is left and measured as it is. Move it away to have it made anew.",
-    )
-
-
-@cache
-def _version() -> str:
-    return versions()["napari-strata"]
 
 
 def _quality(segmentation: Segmentation, confidence: NDArray[np.float32]) -> dict[str, Any]:

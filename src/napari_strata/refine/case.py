@@ -109,13 +109,19 @@ def write_archive(file: IO[bytes], contents: CaseContents) -> None:
             archive.writestr(name, data, compress_type=zipfile.ZIP_STORED)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ScanOfCase:
-    """The scan that a case was made on: where it lay, and which volume or series of it; "" and None where nothing says so."""
+    """The scan that a case was made on: where it lay, which part of it ("" and None where nothing says so), its grid and hash."""
 
     path: str
     index: int | None
     series: str | None
+    geometry: Geometry
+    scan_hash: str
+
+    def is_like(self, volume: Volume) -> bool:
+        """Say whether a scan is the same one, wherever it lies: by its grid and intensities."""
+        return not _difference(volume, self.geometry, self.scan_hash)
 
 
 def scan_of_case(path: str | Path) -> ScanOfCase:
@@ -131,10 +137,11 @@ def scan_of_case(path: str | Path) -> ScanOfCase:
             manifest = json.loads(archive.read("case.json"))
             _check_format(path, int(manifest["format"]))
             record = manifest["volume"]
-            return ScanOfCase(str(record["path"]), record.get("index"), record.get("series"))
+            geometry = Geometry(tuple(record["shape"]), np.array(record["affine"], np.float64))
+            return ScanOfCase(str(record["path"]), record.get("index"), record.get("series"), geometry, str(record["hash"]))
     except OSError as err:
         raise CaseError(f"Cannot open the case {path}: {err.strerror or err}. Check the path.") from err
-    except (*_DAMAGE, *_ARCHIVE_DAMAGE) as err:
+    except (*_DAMAGE, *_ARCHIVE_DAMAGE, GeometryError) as err:
         raise CaseError(f"{path} is not a whole Strata case: it is damaged or another kind of file. Use a backup.") from err
 
 
@@ -341,15 +348,21 @@ def _volume(record: dict[str, Any], given: Volume | None, folder: Path) -> Volum
 
 
 def _check_same_scan(record: dict[str, Any], volume: Volume, geometry: Geometry) -> None:
-    same_grid = volume.geometry.shape_zyx == geometry.shape_zyx and np.allclose(volume.geometry.affine, geometry.affine, atol=1e-3)
-    if same_grid and scan_hash(volume.data) == record["hash"]:
+    what = _difference(volume, geometry, record["hash"])
+    if not what:
         return
-    what = "its voxels differ" if same_grid else "it lies on another grid"
     given, made_on = (str(path or name) for path, name in ((volume.path, volume.name), (record["path"], record["name"])))
     raise CaseError(
         f"{given} is not the scan of this case, which was made on {made_on}: {what}. Give the scan as it was then; labels can be had "
         "without it, by Refinement.load(case).segmentation."
     )
+
+
+def _difference(volume: Volume, geometry: Geometry, known: str) -> str:
+    """Say what is other in a scan than a case knows it by; "" where nothing is."""
+    if volume.geometry.shape_zyx != geometry.shape_zyx or not np.allclose(volume.geometry.affine, geometry.affine, atol=1e-3):
+        return "it lies on another grid"
+    return "" if scan_hash(volume.data) == known else "its voxels differ"
 
 
 def _reader(record: dict[str, Any], folder: Path) -> Any:

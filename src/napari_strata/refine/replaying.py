@@ -95,8 +95,9 @@ def replay_edits(case: CaseContents, proposal: Proposal, *, shown: Segmentation 
     proposal : Proposal
         What the machine says of the scan now.
     shown : Segmentation, optional
-        Labels to start from, whose numbers mean the same in other scans (a codebook's tissues). Without them the start is the
-        case's own, and so are the moves of its slider.
+        Labels to start from, whose numbers mean the same in other scans (a codebook's tissues). The ids of its `regions` mean
+        that even where this scan has none of them: no region that a person made gets one. Without them the start is the case's
+        own, and so are the moves of its slider.
 
     Raises
     ------
@@ -108,7 +109,10 @@ def replay_edits(case: CaseContents, proposal: Proposal, *, shown: Segmentation 
         start = Start.from_labels(proposal, shown)
     else:
         start = replace(case.start, n=min(case.start.n, proposal.tree(case.start.tree).max_regions))
-    work = _Replay(old, case.journal.state_at(0, case.state), pieces, start.state(pieces), moves_slider=shown is None)
+    shared = frozenset(() if shown is None else (region.id for region in shown.regions))
+    state = start.state(pieces)
+    state = replace(state, next_id=max(state.next_id, 1 + max(shared, default=0)))
+    work = _Replay(old, case.journal.state_at(0, case.state), pieces, state, shared=None if shown is None else shared)
     work.old = replace(work.old, next_id=case.journal.done[0].first_id if case.journal.done else case.state.next_id)
     steps = tuple(work.step(number, step) for number, step in enumerate(case.journal.done, 1))
     return Replayed(CaseContents(proposal, start, work.state, work.journal), steps)
@@ -123,12 +127,14 @@ class _Replay:
         The case's proposal, and its state before the next step.
     pieces, state : Pieces, State
         The new proposal, and the state so far.
-    moves_slider : bool
-        Whether moves of the slider are carried out.
+    shared : frozenset of int or None
+        Ids that mean the same in other scans, whether this one has such a region or not; None where the start is the case's own
+        cut, whose slider is moved as the case says.
     """
 
-    def __init__(self, before: Pieces, old: State, pieces: Pieces, state: State, *, moves_slider: bool) -> None:
-        self.before, self.old, self.pieces, self.state, self.moves_slider = before, old, pieces, state, moves_slider
+    def __init__(self, before: Pieces, old: State, pieces: Pieces, state: State, *, shared: frozenset[int] | None) -> None:
+        self.before, self.old, self.pieces, self.state = before, old, pieces, state
+        self.moves_slider, self.shared = shared is None, shared or frozenset()
         self.journal = Journal()
         self.known: dict[int, int] = {}
         """Regions of the case that a person owns, and what they are called here."""
@@ -247,7 +253,9 @@ class _Replay:
         return 0 if box is None else int((labels_in_box(state, self.pieces, box) == region).sum())
 
     def _is_free(self, state: State, region: int) -> bool:
-        """Say whether an id was never handed out here."""
+        """Say whether an id was never handed out here, and means nothing in other scans."""
+        if region in self.shared:
+            return False
         ranks = any((ids == region).any() for ids in state.rank_ids.values())
         return not (region in state.rows or region in state.merged or ranks or (present_ids(state, self.pieces) == region).any())
 
