@@ -43,7 +43,7 @@ class Filing:
     cases : Cases
         Where a case goes that was opened.
     require_case : callable
-        Gives the case in hand with everything done that was under way, or raises `StrataError`.
+        Gives the case in hand, or raises `StrataError`.
     """
 
     def __init__(
@@ -107,25 +107,33 @@ class Filing:
     def _write(
         self, body_of: Callable[[ScanCase], Callable[[Progress], Path]], on_done: Callable[[ScanCase, tuple[str, ...], Path], None]
     ) -> None:
+        """Write a file once all edits that were asked for are done, with what other tools wrote in the layer."""
         with self._reported():
             case = self._require_case()
             case.keep_our_array()
-            body = body_of(case)
+            # what is written is what stood there when it was asked for: the queue is paused before a later edit starts
+            case.queue.submit(case.absorb, partial(self._begin, case, body_of, on_done), case.queue.resume, pauses=True)
 
-            def work(progress: Progress) -> tuple[Absorbed, tuple[str, ...], Path]:
-                absorbed = case.absorb()
+    def _begin(
+        self,
+        case: ScanCase,
+        body_of: Callable[[ScanCase], Callable[[Progress], Path]],
+        on_done: Callable[[ScanCase, tuple[str, ...], Path], None],
+        absorbed: Absorbed,
+    ) -> None:
+        """Start to write what stands there; the queue is paused, and goes on when that is done or cannot be started."""
+        with self._reported():
+            try:
+                case.show_absorbed(absorbed)
                 history = case.work.history
-                return absorbed, history, body(progress)
-
-            def done(result: tuple[Absorbed, tuple[str, ...], Path]) -> None:
-                case.show_absorbed(result[0])
-                on_done(case, result[1], result[2])
-
-            self._jobs.start(work, done, writes=True, on_fail=self._section.show_result)
-            self._section.show_result("")
-            # what is written is what stood there when it was asked for
-            case.queue.pause()
+                self._jobs.start(
+                    body_of(case), lambda written: on_done(case, history, written), writes=True, on_fail=self._section.show_result
+                )
+            except BaseException:
+                case.queue.resume()
+                raise
             self._held = case
+            self._section.show_result("")
 
     def _on_running(self, running: bool) -> None:
         if not running:

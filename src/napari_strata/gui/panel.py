@@ -171,11 +171,13 @@ class StrataPanel(PanelLayout):
 
     def export_to(self, path: Path) -> None:
         """Write the labels in hand, in a thread."""
-        self._after_edits(lambda: self.filing.export_to(path))
+        self._send_cut()
+        self.filing.export_to(path)
 
     def save_to(self, path: Path) -> None:
         """Save the case in hand, in a thread."""
-        self._after_edits(lambda: self.filing.save_to(path))
+        self._send_cut()
+        self.filing.save_to(path)
 
     def open_from(self, path: Path) -> None:
         """Open a case of the scan in hand, in a thread."""
