@@ -251,8 +251,11 @@ def view_of(viewer: napari.viewer.Viewer) -> View:
 
 
 def shows_else(viewer: napari.viewer.Viewer, written: View | None) -> bool:
-    """Say whether a viewer shows more than the plane that was on screen then: 3D shows all, and somebody may have scrolled on."""
-    return viewer.dims.ndisplay == 3 or view_of(viewer) != written
+    """Say whether a viewer shows more than the plane that was on screen then: 3D shows all, and somebody may have scrolled on.
+
+    Beside a layer of more axes than three nothing is written first, so that what is on screen comes with the rest.
+    """
+    return viewer.dims.ndisplay == 3 or viewer.dims.ndim != 3 or view_of(viewer) != written
 
 
 def slabs(box: Box) -> Iterator[slice]:
