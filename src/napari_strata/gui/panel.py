@@ -254,6 +254,7 @@ class StrataPanel(PanelLayout):
         self.scan.open_folder_asked.connect(lambda: with_path(ask_scan_folder(self), self.filing.open_scan))
         self.scan.compare_asked.connect(self.compare)
         self.scan.help_asked.connect(self.show_help)
+        self.viewing.tool_taken.connect(lambda: self.editor.drop_tools(self.case))
         self.viewing.modality_changed.connect(lambda: self.choose_scan(self._image))
         self.proposing.propose_asked.connect(self.start_proposal)
         self.proposing.cancel_asked.connect(self.jobs.cancel)
