@@ -1,9 +1,8 @@
-"""What the manifest names: reader, writer, sample data and commands (Qt only where a command needs it)."""
+"""What the manifest names but for writers: reader, sample data and commands (Qt only where a command needs it)."""
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from itertools import islice
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_strata.errors import ChoiceError, StrataError
-from napari_strata.gui.layers import METADATA_KEY, LayerTuple, image_tuple, labels_tuple, segmentation_from_parts
+from napari_strata.gui.layers import METADATA_KEY, LayerTuple, image_tuple, labels_tuple
+from napari_strata.gui.writing import CASE_SUFFIX, has_window
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -27,7 +27,6 @@ _NO_LAYERS: Any = ((None,),)
 """How a reader tells napari that it read the file and there is nothing to show."""
 
 SCAN_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz")
-CASE_SUFFIX = ".strata"
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerTuple]] | None:
@@ -53,36 +52,6 @@ def read_layers(path: str | Sequence[str]) -> list[LayerTuple]:
         else:
             layers += _read_scan(source)
     return layers
-
-
-def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Write one labels layer on the grid of the scan it lies on, with its region table beside it."""
-    from napari_strata.gui.worker import write_labels_and_regions
-
-    return [str(written) for written in write_labels_and_regions(segmentation_from_parts(data, attributes), Path(path))]
-
-
-def write_other(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Write surfaces, measures or names of one labels layer, as the name ends."""
-    from napari_strata.export.files import write
-
-    return [str(write(segmentation_from_parts(data, attributes), path))]
-
-
-def write_case(path: str, layers: Sequence[tuple[Any, dict[str, Any], str]]) -> list[str]:
-    """Write the case that a labels layer shows.
-
-    Raises
-    ------
-    StrataError
-        If it shows none.
-    """
-    for _, attributes, _ in layers:
-        work = (attributes.get("metadata", {}).get(METADATA_KEY) or {}).get("work")
-        if work is not None:
-            work.save(path)
-            return [path]
-    raise StrataError("A case is made of a scan whose regions Strata proposed. Save other labels as .nii.gz, .nrrd or .mha.")
 
 
 def sample_head_t1() -> list[LayerTuple]:
@@ -296,23 +265,12 @@ def _read_scan(path: Path) -> list[LayerTuple]:
     try:
         return [image_tuple(read(path))]
     except ChoiceError as err:
-        if not err.options or not _has_window():
+        if not err.options or not has_window():
             raise
         from napari_strata.gui.dialogs import ask_choice
 
         options = ask_choice(None, path, err.options)
     return list(_NO_LAYERS) if options is None else [image_tuple(read(path, **options))]
-
-
-def _has_window() -> bool:
-    """Say whether a question can be asked: from the GUI thread of a running application."""
-    if "qtpy" not in sys.modules:
-        return False
-    from qtpy.QtCore import QThread
-    from qtpy.QtWidgets import QApplication
-
-    application = QApplication.instance()
-    return application is not None and application.thread() == QThread.currentThread()
 
 
 def _share_contexts() -> None:

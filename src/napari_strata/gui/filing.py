@@ -15,11 +15,12 @@ from napari_strata.gui.case import Absorbed, ScanCase
 from napari_strata.gui.cases import Cases
 from napari_strata.gui.dialogs import ask_choice
 from napari_strata.gui.editing import reported
-from napari_strata.gui.exporting import ask_export_path, check_format, check_scans_stay
+from napari_strata.gui.exporting import ask_export_path, check_format
 from napari_strata.gui.jobs import JobRunner
-from napari_strata.gui.layers import LayerTuple, is_scan, layer_facts
+from napari_strata.gui.layers import LayerTuple
 from napari_strata.gui.sections import ExportSection
 from napari_strata.gui.worker import Opened, Several, export_body, load_body, save_body, scan_body
+from napari_strata.gui.writing import check_scans_stay, open_files
 from napari_strata.io.atomic import file_suffix
 from napari_strata.io.files import LABEL_SUFFIXES
 from napari_strata.volume import Progress, Volume
@@ -63,6 +64,11 @@ class Filing:
         self.opening: napari.layers.Image | None = None
         self._held: ScanCase | None = None
         jobs.running_changed.connect(self._on_running)
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a file is being written."""
+        return self._held is not None
 
     def ask_export(self, chosen_format: str) -> Path | None:
         """Ask where the labels in hand go; None where that was left, or where the format cannot be written."""
@@ -177,10 +183,3 @@ class Filing:
             except StrataError as err:
                 self._section.show_result(str(err))
                 raise
-
-
-def open_files(viewer: napari.viewer.Viewer) -> list[str]:
-    """Give the files that the scans in a viewer were read from, by whatever reader."""
-    scans = [layer for layer in viewer.layers if is_scan(layer)]
-    found = [path for layer in scans for path in (layer_facts(layer).get("path"), layer.source.path)]
-    return [str(path) for path in found if path and Path(path).is_file()]
