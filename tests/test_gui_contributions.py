@@ -14,7 +14,7 @@ import trimesh
 from napari.layers import Image, Labels
 
 from napari_strata.errors import ReadError, StrataError, WriteError
-from napari_strata.gui import contributions, writing
+from napari_strata.gui import contributions, dialogs, writing
 from napari_strata.gui.layers import case_labels_tuple
 from napari_strata.io.files import read, read_labels
 from napari_strata.refine.refinement import Refinement
@@ -160,6 +160,25 @@ class TestWindow:
         assert panel.image == viewer.layers[0]
         assert viewer.dims.order == (0, 1, 2)
         assert contributions.panel(viewer) is panel
+
+    def test_a_case_opens_with_its_regions_in_hand(self, window, scan, tmp_path):
+        work = Refinement(phantom_proposal(read(scan)), tissues=4)
+        work.save(tmp_path / "case.strata")
+        viewer = contributions.open_viewer(tmp_path / "case.strata", index=None, series=None, modality=None)
+        np.testing.assert_array_equal(contributions.panel(viewer).case.work.labels, work.labels)
+        with pytest.raises(StrataError, match="Leave out index"):
+            contributions.open_viewer(tmp_path / "case.strata", index=1)
+
+    def test_of_several_scans_the_person_chooses_one(self, window, tmp_path, monkeypatch):
+        paths = [tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"]
+        for path in paths:
+            nib.save(nib.Nifti1Image(np.random.default_rng(0).random((8, 8, 8, 3), np.float32), np.eye(4)), path)
+        monkeypatch.setattr(dialogs, "ask_choice", lambda _parent, path, options: None if path.name == "a.nii.gz" else options[1][1])
+        (only,) = contributions.read_layers([str(path) for path in paths])
+        assert only[1]["name"] == "b, volume 1"
+        assert contributions.read_layers(str(paths[0])) == [(None,)]
+        assert len(contributions.open_viewer(paths[0], index=None).layers) == 0
+        assert [layer.name for layer in contributions.open_viewer(paths[1], index=None).layers] == ["b, volume 1"]
 
     def test_a_scan_that_cannot_be_read_opens_no_window(self, monkeypatch, tmp_path):
         monkeypatch.setattr("napari.Viewer", lambda **_: pytest.fail("a window was opened"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -51,7 +51,7 @@ def read_layers(path: str | Sequence[str]) -> list[LayerTuple]:
             layers.append(labels_tuple(read_labels(source), name=_stem(source)))
         else:
             layers += _read_scan(source)
-    return layers
+    return layers or list(_NO_LAYERS)
 
 
 def sample_head_t1() -> list[LayerTuple]:
@@ -177,37 +177,42 @@ def panel(viewer: napari.viewer.Viewer) -> StrataPanel:
 
 
 def open_viewer(path: str | Path | None = None, **read_options: Any) -> napari.viewer.Viewer:
-    """Open napari with the panel docked and, where a path is given, that scan.
+    """Open napari with the panel docked and, where a path is given, that scan or case.
 
-    The caller starts the event loop with `napari.run()`.
+    Where there are several scans, a person is asked in the window which one. The caller starts the event loop with `napari.run()`.
 
     Parameters
     ----------
     path : str, Path or None
-        A scan file or a DICOM folder.
+        A scan file, a DICOM folder, or a case (.strata).
     **read_options
-        Passed to `napari_strata.read`: index, series, modality.
+        Passed to `napari_strata.read`: index, series, modality; none for a case.
 
     Raises
     ------
     StrataError
-        If no Qt binding is installed, or napari is too old.
-    ReadError
-        If the scan cannot be read; no window is opened then.
+        If no Qt binding is installed, napari is too old, or options are given for a case.
+    ReadError, CaseError
+        If the scan or case cannot be read; no window is opened then.
     """
-    from napari_strata.io.files import read
-
     require_qt()
     require_napari()
     _share_contexts()
     import napari
 
-    scan = None if path is None else image_tuple(read(path, **read_options))
-    viewer = napari.Viewer(title="Strata" if path is None else f"Strata: {Path(path).name}", show_welcome_screen=scan is None)
+    source = None if path is None else Path(path)
+    layers, choices = ([], ()) if source is None else _read_to_view(source, read_options)
+    viewer = napari.Viewer(title="Strata" if source is None else f"Strata: {source.name}", show_welcome_screen=source is None)
     docked = panel(viewer)
-    if scan is not None:
-        data, kwargs, _ = scan
-        viewer.add_image(data, **kwargs)
+    if source is not None and choices:
+        from napari_strata.gui.dialogs import ask_choice
+
+        options = ask_choice(docked, source, choices)
+        if options is not None:
+            layers, _ = _read_to_view(source, {**read_options, **options})
+    for data, kwargs, kind in layers:
+        viewer.add_layer(napari.layers.Layer.create(data, kwargs, kind))
+    if layers:
         docked.viewing.show_default_view()
     return viewer
 
@@ -270,7 +275,24 @@ def _read_scan(path: Path) -> list[LayerTuple]:
         from napari_strata.gui.dialogs import ask_choice
 
         options = ask_choice(None, path, err.options)
-    return list(_NO_LAYERS) if options is None else [image_tuple(read(path, **options))]
+    return [] if options is None else [image_tuple(read(path, **options))]
+
+
+def _read_to_view(path: Path, options: Mapping[str, Any]) -> tuple[list[LayerTuple], Sequence[tuple[str, Mapping[str, Any]]]]:
+    """Read a scan or a case; where there are several scans, give what can be chosen instead (options of `read`)."""
+    from napari_strata.io.files import read
+
+    given = [name for name, value in options.items() if value is not None]
+    if path.suffix == CASE_SUFFIX:
+        if given:
+            raise StrataError(f"{path.name} is a case and holds one scan. Leave out {', '.join(given)}.")
+        return _read_case(path), ()
+    try:
+        return [image_tuple(read(path, **options))], ()
+    except ChoiceError as err:
+        if not err.options:
+            raise
+        return [], err.options
 
 
 def _share_contexts() -> None:
