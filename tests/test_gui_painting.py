@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from napari_strata.gui import painter, previewing
+from napari_strata.refine.refinement import Refinement
 from test_gui_desk import proposed  # noqa: F401 (a fixture)
 from test_gui_panel import shown, two_regions
 
@@ -32,3 +33,16 @@ def test_beside_a_layer_of_four_axes_an_edit_and_a_preview_are_drawn_to_the_end(
     case.preview.show([(voxels[:40], other)], "everywhere", over=case.labels)
     qtbot.waitUntil(lambda: case.preview.is_shown and case.preview.is_settled, timeout=5000)
     assert written[-1] == np.count_nonzero(case.preview.layer.data) > 0
+
+
+def test_a_colour_that_comes_back_by_redo_is_drawn(proposed):  # noqa: F811
+    _, panel = proposed
+    work = Refinement(panel.case.work.proposal, tissues=4)
+    (made,) = work.split(work.regions[0].id)
+    work.recolor(made, (255, 0, 0))
+    work.undo()
+    work.undo()
+    panel.adopt(panel.image, work)
+    panel.editor.jump(2)
+    assert (shown(panel) == made).any()
+    np.testing.assert_allclose(panel.case.labels.get_color(made)[:3], (1, 0, 0))

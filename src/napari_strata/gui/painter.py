@@ -22,6 +22,7 @@ from napari_strata.gui.layers import (
     roomy_dtype,
 )
 from napari_strata.refine.refinement import Change, Refinement
+from napari_strata.volume import region_color
 
 if TYPE_CHECKING:
     import napari.layers
@@ -223,7 +224,7 @@ class LabelsPainter(QObject):
         if top > np.iinfo(layer.data.dtype).max:
             layer.data = np.asarray(layer.data).astype(roomy_dtype(top + 1))
         colors = {region.id: region.color for region in regions}
-        recolored = any(self._colors.get(number, color) != color for number, color in colors.items())
+        recolored = any(self._colors.get(number, region_color(number)) != color for number, color in colors.items())
         if top > self._capacity or recolored:
             self._capacity = color_capacity(top)
             layer.colormap = region_colormap(regions, capacity=self._capacity, hidden=self.hidden)
