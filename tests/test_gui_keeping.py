@@ -9,7 +9,7 @@ import pytest
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
 
-from napari_strata.gui import painter
+from napari_strata.gui import painter, quiet
 from napari_strata.gui import panel as panel_module
 from napari_strata.gui.jobs import JobRunner
 from napari_strata.gui.panel import StrataPanel
@@ -253,3 +253,17 @@ def test_a_table_sorted_by_volume_keeps_its_selection_and_its_order(proposed):
     assert sizes == sorted(sizes, reverse=True)
     assert table.selected == (chosen,)
     assert [index.row() for index in table.selectionModel().selectedRows()] == [[row.id for row in table.regions.rows].index(chosen)]
+
+
+def test_a_closed_scan_and_a_closed_panel_let_go_of_the_proposal(proposed, monkeypatch):
+    viewer, panel = proposed
+    monkeypatch.setitem(quiet._state, "frozen", True)
+    panel.settle()
+    panel.refresh()
+    assert panel.granularity._proposal is panel.case.work.proposal
+    viewer.layers.clear()
+    panel.refresh()
+    assert panel.granularity._proposal is None
+    quiet._state["frozen"] = True
+    panel.close_down()
+    assert not quiet._state["frozen"]

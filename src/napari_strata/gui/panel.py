@@ -215,6 +215,7 @@ class StrataPanel(PanelLayout):
         self.hover.close()
         self._hooks.remove()
         self.cases.close()
+        self.granularity.forget_proposal()
         for timer in self.timers:
             timer.stop()
 
@@ -229,7 +230,9 @@ class StrataPanel(PanelLayout):
         self.export.show_work(is_shown, self._volume is not None)
         self.show_again.setVisible(case is not None and not case.is_shown)
         self.lister.show(case)
-        if case is not None:
+        if case is None:
+            self.granularity.forget_proposal()
+        else:
             self.granularity.show_proposal(case.work.proposal)
             if self._cut_wanted is None and not case.queue.is_busy:
                 self.granularity.show_cut(case.work.tree, case.work.granularity)
