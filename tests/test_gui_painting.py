@@ -1,4 +1,4 @@
-"""When what an edit changed is drawn: on the plane on screen, beside layers of four axes, in the colours of the table."""
+"""When edits are drawn: on the plane on screen, beside layers of four axes, in the colours of the table; and what is refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from napari_strata.gui import painter, previewing
 from napari_strata.refine.refinement import Refinement
 from test_gui_desk import proposed  # noqa: F401 (a fixture)
-from test_gui_panel import shown, two_regions
+from test_gui_panel import messages, shown, two_regions
 
 pytestmark = pytest.mark.gui
 
@@ -46,3 +46,14 @@ def test_a_colour_that_comes_back_by_redo_is_drawn(proposed):  # noqa: F811
     panel.editor.jump(2)
     assert (shown(panel) == made).any()
     np.testing.assert_allclose(panel.case.labels.get_color(made)[:3], (1, 0, 0))
+
+
+def test_painting_on_a_locked_region_is_refused_and_taken_off_the_screen(proposed):  # noqa: F811
+    _, panel = proposed
+    locked, other = two_regions(panel)
+    panel.case.work.lock(locked)
+    before = shown(panel).copy()
+    panel.case.labels.brush_size = 1
+    panel.case.labels.paint(tuple(np.argwhere(before == locked)[0]), other)
+    np.testing.assert_array_equal(shown(panel), before)
+    assert "lock" in messages()
