@@ -133,7 +133,7 @@ def test_a_napari_that_is_too_old_is_named_with_what_to_do(monkeypatch, scan):
             opens()
     monkeypatch.setattr(contributions, "version", lambda _name: "0.10.1")
     assert contributions.StrataPanel.__name__ == "StrataPanel"
-    requirements = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    requirements = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     oldest = ".".join(str(part) for part in contributions.OLDEST_NAPARI)
     assert f"napari>={oldest}" in requirements["dependencies"]
 
