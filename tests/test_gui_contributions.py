@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -12,10 +13,10 @@ import pytest
 import trimesh
 from napari.layers import Image, Labels
 
-from napari_strata.errors import ReadError, StrataError
-from napari_strata.gui import contributions
+from napari_strata.errors import ReadError, StrataError, WriteError
+from napari_strata.gui import contributions, dialogs, writing
 from napari_strata.gui.layers import case_labels_tuple
-from napari_strata.io.files import read
+from napari_strata.io.files import read, read_labels
 from napari_strata.refine.refinement import Refinement
 from phantoms import phantom_proposal, phantom_volume
 
@@ -41,7 +42,7 @@ def test_a_scan_is_read_and_its_labels_go_back_on_its_grid(scan, tmp_path):
     image = only_layer(scan)
     labels = Labels((image.data > 50).astype(np.uint8), scale=image.scale, metadata=image.metadata)
     data, attributes, _ = labels.as_layer_data_tuple()
-    written = contributions.write_labels(str(tmp_path / "labels.nii.gz"), data, attributes)
+    written = writing.write_labels(str(tmp_path / "labels.nii.gz"), data, attributes)
     assert written[0] == str(tmp_path / "labels.nii.gz")
     back, source = nib.load(written[0]), nib.load(scan)
     np.testing.assert_array_equal(back.affine, source.affine)
@@ -56,7 +57,7 @@ def test_exported_labels_open_as_a_labels_layer_with_their_names(scan, tmp_path)
     image = only_layer(scan)
     layer = Labels(work.labels, metadata={"strata": {"geometry": work.volume.geometry, "regions": work.regions}})
     data, attributes, _ = layer.as_layer_data_tuple()
-    contributions.write_labels(str(tmp_path / "labels.nii.gz"), data, attributes)
+    writing.write_labels(str(tmp_path / "labels.nii.gz"), data, attributes)
     labels = only_layer(tmp_path / "labels.nii.gz")
     np.testing.assert_array_equal(labels.data, work.labels)
     np.testing.assert_allclose(labels.get_color(region)[:3] * 255, (10, 200, 30), atol=1)
@@ -71,12 +72,22 @@ def test_a_labels_layer_is_saved_as_surfaces_a_table_names_or_its_case(scan, tmp
     kwargs["metadata"]["strata"]["work"] = work
     parts = data, kwargs
     for name in ("a.stl", "a.csv", "a.label"):
-        assert contributions.write_other(str(tmp_path / name), *parts) == [str(tmp_path / name)]
+        assert writing.write_other(str(tmp_path / name), *parts) == [str(tmp_path / name)]
     assert trimesh.load(tmp_path / "a.stl").is_watertight
-    assert contributions.write_case(str(tmp_path / "a.strata"), [(*parts, "labels")]) == [str(tmp_path / "a.strata")]
+    assert writing.write_case(str(tmp_path / "a.strata"), [(*parts, "labels")]) == [str(tmp_path / "a.strata")]
     assert Refinement.load(tmp_path / "a.strata").history == work.history
     with pytest.raises(StrataError, match="whose regions Strata proposed"):
-        contributions.write_case(str(tmp_path / "b.strata"), [(data, {}, "labels")])
+        writing.write_case(str(tmp_path / "b.strata"), [(data, {}, "labels")])
+
+
+def test_a_json_file_of_others_is_not_replaced(scan, tmp_path):
+    (tmp_path / "bold.json").write_text('{"EchoTime": 0.03}')
+    image = only_layer(scan)
+    data, attributes, _ = Labels((image.data > 50).astype(np.uint8), metadata=image.metadata).as_layer_data_tuple()
+    with pytest.raises(WriteError, match="is not Strata's"):
+        writing.write_labels(str(tmp_path / "bold.nii.gz"), data, attributes)
+    assert not (tmp_path / "bold.nii.gz").exists()
+    assert (tmp_path / "bold.json").read_text() == '{"EchoTime": 0.03}'
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "picture.png", "empty_folder"])
@@ -122,7 +133,7 @@ def test_a_napari_that_is_too_old_is_named_with_what_to_do(monkeypatch, scan):
             opens()
     monkeypatch.setattr(contributions, "version", lambda _name: "0.10.1")
     assert contributions.StrataPanel.__name__ == "StrataPanel"
-    requirements = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    requirements = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     oldest = ".".join(str(part) for part in contributions.OLDEST_NAPARI)
     assert f"napari>={oldest}" in requirements["dependencies"]
 
@@ -150,6 +161,25 @@ class TestWindow:
         assert viewer.dims.order == (0, 1, 2)
         assert contributions.panel(viewer) is panel
 
+    def test_a_case_opens_with_its_regions_in_hand(self, window, scan, tmp_path):
+        work = Refinement(phantom_proposal(read(scan)), tissues=4)
+        work.save(tmp_path / "case.strata")
+        viewer = contributions.open_viewer(tmp_path / "case.strata", index=None, series=None, modality=None)
+        np.testing.assert_array_equal(contributions.panel(viewer).case.work.labels, work.labels)
+        with pytest.raises(StrataError, match="Leave out index"):
+            contributions.open_viewer(tmp_path / "case.strata", index=1)
+
+    def test_of_several_scans_the_person_chooses_one(self, window, tmp_path, monkeypatch):
+        paths = [tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"]
+        for path in paths:
+            nib.save(nib.Nifti1Image(np.random.default_rng(0).random((8, 8, 8, 3), np.float32), np.eye(4)), path)
+        monkeypatch.setattr(dialogs, "ask_choice", lambda _parent, path, options: None if path.name == "a.nii.gz" else options[1][1])
+        (only,) = contributions.read_layers([str(path) for path in paths])
+        assert only[1]["name"] == "b, volume 1"
+        assert contributions.read_layers(str(paths[0])) == [(None,)]
+        assert len(contributions.open_viewer(paths[0], index=None).layers) == 0
+        assert [layer.name for layer in contributions.open_viewer(paths[1], index=None).layers] == ["b, volume 1"]
+
     def test_a_scan_that_cannot_be_read_opens_no_window(self, monkeypatch, tmp_path):
         monkeypatch.setattr("napari.Viewer", lambda **_: pytest.fail("a window was opened"))
         with pytest.raises(ReadError, match=r"nowhere\.nii"):
@@ -167,6 +197,38 @@ class TestWindow:
         panel.settle()
         assert len(panel.case.work.regions) == 4
         np.testing.assert_array_equal(np.asarray(panel.case.labels.data), panel.case.work.labels)
+
+    def test_file_save_never_replaces_a_scan_that_is_open(self, window, scan):
+        before = scan.read_bytes()
+        window.open(str(scan), plugin="napari-strata")
+        labels = window.add_labels((window.layers[0].data > 50).astype(np.uint8), metadata=window.layers[0].metadata)
+        window.layers.selection = {labels}
+        with pytest.raises(WriteError, match="would be replaced"):
+            window.layers.save(str(scan), selected=True, plugin="napari-strata")
+        assert scan.read_bytes() == before
+        assert not scan.with_name("scan.json").exists()
+
+    def test_file_save_of_a_case_holds_all_that_is_asked_for_and_on_screen(self, window, scan, tmp_path):
+        Refinement(phantom_proposal(read(scan)), tissues=4).save(tmp_path / "case.strata")
+        panel = contributions.panel(window)
+        image, labels = window.open(str(tmp_path / "case.strata"), plugin="napari-strata")
+        first, second = (row.id for row in panel.case.work.regions[:2])
+        labels.data[0, 0, :3] = second
+        panel.case.submit(lambda: time.sleep(0.05) or panel.case.work.merge([second, first]))
+        window.layers.selection = {image, labels}
+        # over the file that it was opened from, as Ctrl+S does
+        window.layers.save(str(tmp_path / "case.strata"), selected=True, plugin="napari-strata")
+        back = Refinement.load(tmp_path / "case.strata")
+        assert len(back.history) == 2
+        np.testing.assert_array_equal(back.labels, labels.data)
+        assert not panel.case.has_unsaved_edits
+        panel.case.submit(lambda: time.sleep(0.05) or panel.case.work.undo())
+        window.layers.selection = {labels}
+        window.layers.save(str(tmp_path / "now.nii.gz"), selected=True, plugin="napari-strata")
+        np.testing.assert_array_equal(read_labels(tmp_path / "now.nii.gz").labels, panel.case.work.labels)
+        window.layers.selection = {image, window.add_labels(np.zeros(labels.data.shape, np.uint8))}
+        with pytest.raises(StrataError, match="whose regions Strata proposed"):
+            window.layers.save(str(tmp_path / "other.strata"), selected=True, plugin="napari-strata")
 
     def test_commands_run_from_the_palette(self, window, scan):
         from napari._app_model import get_app_model

@@ -8,10 +8,28 @@ import numpy as np
 import pytest
 
 from napari_strata.gui.canvas import camera_of
+from napari_strata.gui.cut_line import DrawnLine
 from test_gui_desk import proposed  # noqa: F401 (a fixture)
 from test_gui_panel import messages, shown, two_regions
 
 pytestmark = pytest.mark.gui
+
+
+def draw(viewer, panel, *voxels: tuple[int, int, int]) -> None:
+    event = SimpleNamespace(type="mouse_press", button=1, modifiers=(), handled=False, pos=np.zeros(2), position=None)
+    places = [tuple(panel.case.labels.data_to_world(voxel)) for voxel in voxels]
+    event.position = places[0]
+    drags = [drag for callback in list(viewer.mouse_drag_callbacks) if hasattr(drag := callback(viewer, event), "send")]
+    for drag in drags:
+        next(drag, None)
+    for number, place in enumerate(places[1:], 1):
+        event.type, event.pos, event.position = "mouse_move", np.array([20.0 * number, 0]), place
+        for drag in drags:
+            next(drag, None)
+    event.type = "mouse_release"
+    for drag in drags:
+        next(drag, None)
+    panel.settle()
 
 
 def test_a_line_over_a_region_parts_it_through_every_slice(proposed):  # noqa: F811
@@ -26,23 +44,7 @@ def test_a_line_over_a_region_parts_it_through_every_slice(proposed):  # noqa: F
     panel.use_tool("cut")
     layers = list(viewer.layers)
 
-    def draw(*voxels: tuple[int, int, int]) -> None:
-        event = SimpleNamespace(type="mouse_press", button=1, modifiers=(), handled=False, pos=np.zeros(2), position=None)
-        places = [tuple(panel.case.labels.data_to_world(voxel)) for voxel in voxels]
-        event.position = places[0]
-        drags = [drag for callback in list(viewer.mouse_drag_callbacks) if hasattr(drag := callback(viewer, event), "send")]
-        for drag in drags:
-            next(drag, None)
-        for number, place in enumerate(places[1:], 1):
-            event.type, event.pos, event.position = "mouse_move", np.array([20.0 * number, 0]), place
-            for drag in drags:
-                next(drag, None)
-        event.type = "mouse_release"
-        for drag in drags:
-            next(drag, None)
-        panel.settle()
-
-    draw((0, 14, 15), (12, 14, 16), (23, 14, 15))
+    draw(viewer, panel, (0, 14, 15), (12, 14, 16), (23, 14, 15))
     after = shown(panel)
     changed = start != after
     assert panel.case.work.history[-1].startswith("Split")
@@ -54,9 +56,30 @@ def test_a_line_over_a_region_parts_it_through_every_slice(proposed):  # noqa: F
     assert set(panel.table.selected) == {region, made}
     assert camera_of(viewer).mouse_pan
     assert list(viewer.layers) == layers
-    draw((0, 14, 0), (1, 14, 0))
+    draw(viewer, panel, (0, 14, 0), (1, 14, 0))
     assert "crosses no region" in messages()
     panel.edit("undo")
     np.testing.assert_array_equal(shown(panel), start)
     panel.use_tool("select")
     assert len(viewer.layers) == len(layers) - 1
+
+
+def test_nothing_is_cut_while_another_tool_is_in_hand(proposed):  # noqa: F811
+    viewer, panel = proposed
+    panel.orientation.show_plane("coronal")
+    panel.use_tool("cut")
+    panel.case.labels.mode = "paint"
+    draw(viewer, panel, (0, 14, 15), (12, 14, 16), (23, 14, 15))
+    panel.use_tool("cut")
+    panel.scan.buttons["ruler"].setChecked(True)
+    assert panel.edits.tool == "select"
+    assert viewer.layers.selection.active == panel.viewing.ruler.layer
+    draw(viewer, panel, (0, 14, 15), (12, 14, 16), (23, 14, 15))
+    assert panel.case.work.history == ()
+
+
+def test_the_region_is_the_one_most_of_the_line_crosses_however_slowly_the_hand_starts():
+    labels = np.ones((3, 10, 100), np.uint8)
+    labels[:, :, 20:] = 2
+    slowly, quickly = [[1, 5, 15 + 0.05 * step] for step in range(60)], [[1, 5, 50], [1, 5, 80]]
+    assert DrawnLine(np.array(slowly + quickly, float), 0).region_of(labels, ()) == 2

@@ -11,7 +11,6 @@ from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
-from napari_strata.errors import StrataError
 from napari_strata.gui.canvas import camera_of, grid_of
 from napari_strata.gui.followup import FollowUp
 from napari_strata.gui.hand_paint import paint_from_event
@@ -20,10 +19,7 @@ from napari_strata.gui.keys import HELP
 from napari_strata.gui.names import known_names, own_names, remember_name, suggested_names
 from napari_strata.gui.panel import StrataPanel
 from napari_strata.gui.planes import CROSSHAIR_NAME
-from napari_strata.gui.position import position_from_text, text_from_position
 from napari_strata.gui.surfaces import surface_of
-from napari_strata.gui.view import turned_letters
-from napari_strata.gui.windows import dragged_window
 from napari_strata.io.terms import coded
 from phantoms import phantom_volume
 from test_gui_panel import add_scan, messages, propose_phantom, shown, two_regions
@@ -220,24 +216,6 @@ def test_a_right_drag_changes_the_window_and_the_other_keys_of_the_mouse_do_not(
     assert next(panel.viewing.on_drag(viewer, event), None) is None
 
 
-def test_a_window_is_wider_to_the_right_and_brighter_downward():
-    assert dragged_window((0, 100), 200, 0) == pytest.approx((50 - 50 * np.e, 50 + 50 * np.e))
-    low, high = dragged_window((0, 100), 0, 30)
-    assert (low, high) == pytest.approx((-10, 90))
-
-
-@pytest.mark.parametrize("text", ["L 12 P 30.5 S 7", "s7 L12 p30.5", "-12, -30.5, 7", "-12 -30.5 7 mm"])
-def test_positions_are_read_as_they_are_written(text):
-    np.testing.assert_allclose(position_from_text(text), (-12, -30.5, 7))
-    assert position_from_text(text_from_position(position_from_text(text))) == pytest.approx(position_from_text(text))
-
-
-@pytest.mark.parametrize("text", ["", "L 1 R 2 S 3", "1 2", "over there"])
-def test_what_is_no_position_is_refused_with_an_example(text):
-    with pytest.raises(StrataError, match="L 12 P"):
-        position_from_text(text)
-
-
 def test_go_to_shows_the_place_and_refuses_what_lies_outside(proposed):
     viewer, panel = proposed
     panel.viewing.go_to("R 6.5 P 0.5 I 1")
@@ -301,15 +279,6 @@ def test_a_large_surface_is_made_coarser_and_stays_in_place(monkeypatch):
     coarse, _ = surface_of(ball)
     assert len(coarse) < len(fine) / 4
     np.testing.assert_allclose(coarse.min(axis=0) + coarse.max(axis=0), fine.min(axis=0) + fine.max(axis=0), atol=1.5)
-
-
-def test_letters_in_3d_follow_the_camera():
-    front = turned_letters(np.array([0, -1.0, 0]), np.array([0, 0, 1.0]))
-    assert (front.left, front.right, front.top, front.bottom) == ("R", "L", "S", "I")
-    behind = turned_letters(np.array([0, 1.0, 0]), np.array([0, 0, 1.0]))
-    assert (behind.left, behind.right) == ("L", "R")
-    aslant = turned_letters(np.array([1.0, -1.0, 0]), np.array([0, 0, 1.0]))
-    assert (aslant.left, aslant.right, aslant.top) == ("", "", "S")
 
 
 def test_two_viewers_do_not_disturb_each_other(proposed, make_napari_viewer_proxy, qtbot):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
 
+from napari_strata.gui import painter, quiet
 from napari_strata.gui import panel as panel_module
 from napari_strata.gui.jobs import JobRunner
 from napari_strata.gui.panel import StrataPanel
@@ -157,6 +160,58 @@ def test_export_writes_what_is_on_the_screen(proposed, tmp_path, qtbot):
     assert "liver" in [row.name for row in back.regions]
 
 
+@pytest.mark.parametrize("edit", ["merge", "cut"])
+def test_an_export_right_after_an_edit_writes_that_edit_and_takes_nothing_back(proposed, tmp_path, qtbot, monkeypatch, edit):
+    _, panel = proposed
+    panel.settle()
+    # what is on screen is painted at once, and the rest long after the edit is done
+    monkeypatch.setattr(painter, "SLAB_VOXELS", 500)
+    if edit == "merge":
+        panel.case.submit(lambda: time.sleep(0.05) or panel.case.work.merge(two_regions(panel)))
+    else:
+        panel.granularity.regions.click()
+        panel.granularity.count.setValue(15)
+    panel.export_to(tmp_path / "labels.nii.gz")
+    panel.case.submit(lambda: panel.case.work.merge(two_regions(panel)))
+    qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
+    assert len(panel.case.work.history) == 2
+    panel.edit("undo")
+    np.testing.assert_array_equal(read_labels(tmp_path / "labels.nii.gz").labels, shown(panel))
+    np.testing.assert_array_equal(shown(panel), panel.case.work.labels)
+
+
+def test_what_another_tool_wrote_is_exported_though_an_edit_is_still_painted(proposed, tmp_path, qtbot, monkeypatch):
+    _, panel = proposed
+    before = shown(panel).copy()
+    monkeypatch.setattr(painter, "SLAB_VOXELS", 500)
+    merged = np.argwhere(np.isin(before, two_regions(panel)))
+    z, y, x = next(voxel for voxel in np.argwhere(before == 0) if (voxel < merged.min(axis=0)).any())
+    panel.case.submit(lambda: panel.case.work.merge(two_regions(panel)))
+    panel.case.labels.data[z, y, x] = 5
+    panel.export_to(tmp_path / "labels.nii.gz")
+    qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
+    assert len(panel.case.work.history) == 2
+    assert read_labels(tmp_path / "labels.nii.gz").labels[z, y, x] == 5
+
+
+def test_paint_is_taken_after_napari_wrote_it_however_quick_the_thread_is(proposed):
+    _, panel = proposed
+    locked, other = two_regions(panel)
+    panel.case.work.lock(locked)
+    before = shown(panel).copy()
+    take = panel.case.queue._thread.submit
+
+    def at_once(act):
+        future = take(act)
+        future.exception()
+        return future
+
+    panel.case.queue._thread.submit = at_once
+    panel.case.labels.brush_size = 1
+    panel.case.labels.paint(tuple(np.argwhere(before == locked)[0]), other)
+    np.testing.assert_array_equal(shown(panel), before)
+
+
 def test_an_export_that_fails_says_why(proposed, tmp_path, qtbot):
     _, panel = proposed
     panel.export_to(tmp_path / "nowhere" / "labels.nii.gz")
@@ -198,3 +253,17 @@ def test_a_table_sorted_by_volume_keeps_its_selection_and_its_order(proposed):
     assert sizes == sorted(sizes, reverse=True)
     assert table.selected == (chosen,)
     assert [index.row() for index in table.selectionModel().selectedRows()] == [[row.id for row in table.regions.rows].index(chosen)]
+
+
+def test_a_closed_scan_and_a_closed_panel_let_go_of_the_proposal(proposed, monkeypatch):
+    viewer, panel = proposed
+    monkeypatch.setitem(quiet._state, "frozen", True)
+    panel.settle()
+    panel.refresh()
+    assert panel.granularity._proposal is panel.case.work.proposal
+    viewer.layers.clear()
+    panel.refresh()
+    assert panel.granularity._proposal is None
+    quiet._state["frozen"] = True
+    panel.close_down()
+    assert not quiet._state["frozen"]

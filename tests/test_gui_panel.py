@@ -171,17 +171,6 @@ def test_naparis_own_brush_is_part_of_the_history(proposed):
     np.testing.assert_array_equal(shown(panel), before)
 
 
-def test_painting_on_a_locked_region_is_refused_and_taken_off_the_screen(proposed):
-    _, panel = proposed
-    locked, other = two_regions(panel)
-    panel.case.work.lock(locked)
-    before = shown(panel).copy()
-    panel.case.labels.brush_size = 1
-    panel.case.labels.paint(tuple(np.argwhere(before == locked)[0]), other)
-    np.testing.assert_array_equal(shown(panel), before)
-    assert "lock" in messages()
-
-
 def test_names_colours_and_locks_are_edited_in_the_table(proposed):
     _, panel = proposed
     region = two_regions(panel)[0]

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from napari.layers import Image
 
+from napari_strata.errors import StrataError
 from napari_strata.gui.layers import image_tuple
-from napari_strata.gui.view import describe_position, edge_letters, plane_order, upright_orientation, world_directions
-from napari_strata.gui.windows import contrast_limits, preset_names
+from napari_strata.gui.position import position_from_text, text_from_position
+from napari_strata.gui.view import describe_position, edge_letters, plane_order, turned_letters, upright_orientation, world_directions
+from napari_strata.gui.windows import contrast_limits, dragged_window, preset_names
 from napari_strata.volume import Geometry
 from phantoms import phantom_volume
 
@@ -78,3 +80,30 @@ def test_ct_presets_are_in_hounsfield_units_and_mr_presets_follow_the_scan():
 def test_a_constant_scan_still_has_a_window(value):
     low, high = contrast_limits(np.full((4, 4, 4), value), "mr", preset_names("mr")[0])
     assert low < high
+
+
+def test_a_window_is_wider_to_the_right_and_brighter_downward():
+    assert dragged_window((0, 100), 200, 0) == pytest.approx((50 - 50 * np.e, 50 + 50 * np.e))
+    low, high = dragged_window((0, 100), 0, 30)
+    assert (low, high) == pytest.approx((-10, 90))
+
+
+@pytest.mark.parametrize("text", ["L 12 P 30.5 S 7", "s7 L12 p30.5", "-12, -30.5, 7", "-12 -30.5 7 mm"])
+def test_positions_are_read_as_they_are_written(text):
+    np.testing.assert_allclose(position_from_text(text), (-12, -30.5, 7))
+    assert position_from_text(text_from_position(position_from_text(text))) == pytest.approx(position_from_text(text))
+
+
+@pytest.mark.parametrize("text", ["", "L 1 R 2 S 3", "1 2", "over there"])
+def test_what_is_no_position_is_refused_with_an_example(text):
+    with pytest.raises(StrataError, match="L 12 P"):
+        position_from_text(text)
+
+
+def test_letters_in_3d_follow_the_camera():
+    front = turned_letters(np.array([0, -1.0, 0]), np.array([0, 0, 1.0]))
+    assert (front.left, front.right, front.top, front.bottom) == ("R", "L", "S", "I")
+    behind = turned_letters(np.array([0, 1.0, 0]), np.array([0, 0, 1.0]))
+    assert (behind.left, behind.right) == ("L", "R")
+    aslant = turned_letters(np.array([1.0, -1.0, 0]), np.array([0, 0, 1.0]))
+    assert (aslant.left, aslant.right, aslant.top) == ("", "", "S")

@@ -22,6 +22,12 @@ _HANDS, _TURN = np.array([1, -1, 1]), np.array([0.0, 0.0, 90.0])
 """How napari 0.7 and 0.8 turn their camera's angles into what is drawn; what they say of it is wrong where an axis is flipped."""
 
 
+def has_tool(viewer: napari.viewer.Viewer) -> bool:
+    """Say whether the mouse draws, paints or moves something of the active layer, and not the view."""
+    active = viewer.layers.selection.active
+    return active is not None and str(active.mode) not in ("pan_zoom", "transform")
+
+
 def camera_of(viewer: napari.viewer.Viewer) -> Any:
     """Give the camera."""
     return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera

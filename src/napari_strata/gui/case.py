@@ -284,7 +284,7 @@ class ScanCase(QObject):
     # Other hands
 
     def absorb(self) -> Absorbed:
-        """Hand what other tools wrote in the labels layer over to the refinement; runs in a thread, between edits."""
+        """Hand what other tools wrote in the labels layer over to the refinement; runs in the thread of the edits, between them."""
         return self._take(self.painter.all_differences()) if self.is_shown else Absorbed(np.empty((0, 3), np.int64), ())
 
     def show_absorbed(self, absorbed: Absorbed) -> None:

@@ -91,3 +91,4 @@ class Cases(QObject):
             case.finish()
             case.close()
         self._cases.clear()
+        thaw()

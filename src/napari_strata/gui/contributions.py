@@ -1,17 +1,17 @@
-"""What the manifest names: reader, writer, sample data and commands (Qt only where a command needs it)."""
+"""What the manifest names but for writers: reader, sample data and commands (Qt only where a command needs it)."""
 
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_strata.errors import ChoiceError, StrataError
-from napari_strata.gui.layers import METADATA_KEY, LayerTuple, image_tuple, labels_tuple, segmentation_from_parts
+from napari_strata.gui.layers import METADATA_KEY, LayerTuple, image_tuple, labels_tuple
+from napari_strata.gui.writing import CASE_SUFFIX, has_window
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -27,7 +27,6 @@ _NO_LAYERS: Any = ((None,),)
 """How a reader tells napari that it read the file and there is nothing to show."""
 
 SCAN_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz")
-CASE_SUFFIX = ".strata"
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerTuple]] | None:
@@ -52,37 +51,7 @@ def read_layers(path: str | Sequence[str]) -> list[LayerTuple]:
             layers.append(labels_tuple(read_labels(source), name=_stem(source)))
         else:
             layers += _read_scan(source)
-    return layers
-
-
-def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Write one labels layer on the grid of the scan it lies on, with its region table beside it."""
-    from napari_strata.gui.worker import write_labels_and_regions
-
-    return [str(written) for written in write_labels_and_regions(segmentation_from_parts(data, attributes), Path(path))]
-
-
-def write_other(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Write surfaces, measures or names of one labels layer, as the name ends."""
-    from napari_strata.export.files import write
-
-    return [str(write(segmentation_from_parts(data, attributes), path))]
-
-
-def write_case(path: str, layers: Sequence[tuple[Any, dict[str, Any], str]]) -> list[str]:
-    """Write the case that a labels layer shows.
-
-    Raises
-    ------
-    StrataError
-        If it shows none.
-    """
-    for _, attributes, _ in layers:
-        work = (attributes.get("metadata", {}).get(METADATA_KEY) or {}).get("work")
-        if work is not None:
-            work.save(path)
-            return [path]
-    raise StrataError("A case is made of a scan whose regions Strata proposed. Save other labels as .nii.gz, .nrrd or .mha.")
+    return layers or list(_NO_LAYERS)
 
 
 def sample_head_t1() -> list[LayerTuple]:
@@ -208,37 +177,42 @@ def panel(viewer: napari.viewer.Viewer) -> StrataPanel:
 
 
 def open_viewer(path: str | Path | None = None, **read_options: Any) -> napari.viewer.Viewer:
-    """Open napari with the panel docked and, where a path is given, that scan.
+    """Open napari with the panel docked and, where a path is given, that scan or case.
 
-    The caller starts the event loop with `napari.run()`.
+    Where there are several scans, a person is asked in the window which one. The caller starts the event loop with `napari.run()`.
 
     Parameters
     ----------
     path : str, Path or None
-        A scan file or a DICOM folder.
+        A scan file, a DICOM folder, or a case (.strata).
     **read_options
-        Passed to `napari_strata.read`: index, series, modality.
+        Passed to `napari_strata.read`: index, series, modality; none for a case.
 
     Raises
     ------
     StrataError
-        If no Qt binding is installed, or napari is too old.
-    ReadError
-        If the scan cannot be read; no window is opened then.
+        If no Qt binding is installed, napari is too old, or options are given for a case.
+    ReadError, CaseError
+        If the scan or case cannot be read; no window is opened then.
     """
-    from napari_strata.io.files import read
-
     require_qt()
     require_napari()
     _share_contexts()
     import napari
 
-    scan = None if path is None else image_tuple(read(path, **read_options))
-    viewer = napari.Viewer(title="Strata" if path is None else f"Strata: {Path(path).name}", show_welcome_screen=scan is None)
+    source = None if path is None else Path(path)
+    layers, choices = ([], ()) if source is None else _read_to_view(source, read_options)
+    viewer = napari.Viewer(title="Strata" if source is None else f"Strata: {source.name}", show_welcome_screen=source is None)
     docked = panel(viewer)
-    if scan is not None:
-        data, kwargs, _ = scan
-        viewer.add_image(data, **kwargs)
+    if source is not None and choices:
+        from napari_strata.gui.dialogs import ask_choice
+
+        options = ask_choice(docked, source, choices)
+        if options is not None:
+            layers, _ = _read_to_view(source, {**read_options, **options})
+    for data, kwargs, kind in layers:
+        viewer.add_layer(napari.layers.Layer.create(data, kwargs, kind))
+    if layers:
         docked.viewing.show_default_view()
     return viewer
 
@@ -296,23 +270,29 @@ def _read_scan(path: Path) -> list[LayerTuple]:
     try:
         return [image_tuple(read(path))]
     except ChoiceError as err:
-        if not err.options or not _has_window():
+        if not err.options or not has_window():
             raise
         from napari_strata.gui.dialogs import ask_choice
 
         options = ask_choice(None, path, err.options)
-    return list(_NO_LAYERS) if options is None else [image_tuple(read(path, **options))]
+    return [] if options is None else [image_tuple(read(path, **options))]
 
 
-def _has_window() -> bool:
-    """Say whether a question can be asked: from the GUI thread of a running application."""
-    if "qtpy" not in sys.modules:
-        return False
-    from qtpy.QtCore import QThread
-    from qtpy.QtWidgets import QApplication
+def _read_to_view(path: Path, options: Mapping[str, Any]) -> tuple[list[LayerTuple], Sequence[tuple[str, Mapping[str, Any]]]]:
+    """Read a scan or a case; where there are several scans, give what can be chosen instead (options of `read`)."""
+    from napari_strata.io.files import read
 
-    application = QApplication.instance()
-    return application is not None and application.thread() == QThread.currentThread()
+    given = [name for name, value in options.items() if value is not None]
+    if path.suffix == CASE_SUFFIX:
+        if given:
+            raise StrataError(f"{path.name} is a case and holds one scan. Leave out {', '.join(given)}.")
+        return _read_case(path), ()
+    try:
+        return [image_tuple(read(path, **options))], ()
+    except ChoiceError as err:
+        if not err.options:
+            raise
+        return [], err.options
 
 
 def _share_contexts() -> None:

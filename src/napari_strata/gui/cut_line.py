@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from skimage.measure import approximate_polygon
 
 from napari_strata.errors import StrataError
-from napari_strata.gui.canvas import camera_of
+from napari_strata.gui.canvas import camera_of, has_tool
 from napari_strata.volume import BACKGROUND, Geometry
 
 if TYPE_CHECKING:
@@ -48,9 +48,10 @@ class DrawnLine:
         StrataError
             If it runs through background only.
         """
-        steps = max(2, int(np.abs(np.diff(self.voxels, axis=0)).sum() * 2))
-        at = np.linspace(0, len(self.voxels) - 1, steps)
-        dense = np.stack([np.interp(at, np.arange(len(self.voxels)), axis) for axis in self.voxels.T], axis=1)
+        # by length, two samples a voxel: a hand that lingers gives many points of a short piece
+        along = np.concatenate([[0.0], np.linalg.norm(np.diff(self.voxels, axis=0), axis=1).cumsum()])
+        at = np.linspace(0, along[-1], max(2, int(along[-1] * 2) + 1))
+        dense = np.stack([np.interp(at, along, axis) for axis in self.voxels.T], axis=1)
         index = np.rint(dense).astype(int)
         index = index[((index >= 0) & (index < labels.shape)).all(axis=1)]
         met = labels[tuple(index.T)]
@@ -110,8 +111,8 @@ class CutLine:
             self._viewer.layers.remove(self.layer)
 
     def on_drag(self, viewer: napari.viewer.Viewer, event: Any) -> Generator[None]:
-        """Draw while the left button is held, and hand the line over when it is released."""
-        if event.button != 1 or event.modifiers or viewer.dims.ndisplay != 2:
+        """Draw while the left button is held, and hand the line over when it is released; with another tool in hand, leave it to that."""
+        if event.button != 1 or event.modifiers or viewer.dims.ndisplay != 2 or has_tool(viewer):
             return
         camera, start = camera_of(viewer), np.asarray(event.pos)
         pans, camera.mouse_pan = camera.mouse_pan, False

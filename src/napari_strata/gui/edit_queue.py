@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QObject, QThread, Signal
+from qtpy.QtCore import QObject, Qt, QThread, Signal
 
 from napari_strata.errors import StrataError
 
@@ -20,6 +20,7 @@ class _Wish:
     act: Callable[[], Any]
     on_done: Callable[[Any], None] | None
     on_fail: Callable[[], None] | None
+    pauses: bool
 
 
 class EditQueue(QObject):
@@ -40,7 +41,8 @@ class EditQueue(QObject):
         self._running: tuple[_Wish, Future[Any]] | None = None
         self._posted: deque[Callable[[], None]] = deque()
         self._is_paused = self._is_closed = False
-        self._woken.connect(self.deliver)
+        # also where an edit is done before `submit` returns: napari tells of paint before it writes it
+        self._woken.connect(self.deliver, Qt.ConnectionType.QueuedConnection)  # type: ignore[call-arg]  # PyQt6 does not declare it
         self.destroyed.connect(partial(_hand_over, self._waiting, self._thread))
 
     @property
@@ -49,13 +51,21 @@ class EditQueue(QObject):
         return self._running is not None or bool(self._waiting)
 
     def submit(
-        self, act: Callable[[], Any], on_done: Callable[[Any], None] | None = None, on_fail: Callable[[], None] | None = None
+        self,
+        act: Callable[[], Any],
+        on_done: Callable[[Any], None] | None = None,
+        on_fail: Callable[[], None] | None = None,
+        *,
+        pauses: bool = False,
     ) -> None:
-        """Run `act()` in the thread when its turn comes, then `on_done(result)`, or `on_fail()`, in the GUI thread."""
+        """Run `act()` in the thread when its turn comes, then `on_done(result)`, or `on_fail()`, in the GUI thread.
+
+        With `pauses` the queue is paused when `act` ends, before anything that was asked for later is started.
+        """
         if self._is_closed:
             return
         was_busy = self.is_busy
-        self._waiting.append(_Wish(act, on_done, on_fail))
+        self._waiting.append(_Wish(act, on_done, on_fail, pauses))
         if not was_busy:
             self.busy_changed.emit(True)
         self._start_next()
@@ -72,10 +82,14 @@ class EditQueue(QObject):
 
     def deliver(self) -> None:
         """Show what is done so far, and start the next edit."""
+        running = self._running
+        is_done = running is not None and running[1].done()
+        # looked at before: what an edit changed is shown before the next one starts
         self._show_posted()
-        if self._running is None or not self._running[1].done():
+        if running is None or not is_done or self._running is not running:
             return
-        (wish, future), self._running = self._running, None
+        (wish, future), self._running = running, None
+        self._is_paused = self._is_paused or wish.pauses
         self._start_next()
         try:
             self._answer(wish, future)

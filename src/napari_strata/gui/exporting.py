@@ -11,7 +11,7 @@ from napari_strata.errors import WriteError
 from napari_strata.export.dicom_seg import check_series
 from napari_strata.export.files import DICOM_SUFFIX, EXPORT_SUFFIXES, FORMATS, region_paths
 from napari_strata.gui.dialogs import beside_scan
-from napari_strata.io.atomic import file_suffix, same_file
+from napari_strata.io.atomic import file_suffix
 from napari_strata.volume import Region, Volume
 
 FIRST_FORMAT = next(iter(FORMATS))
@@ -92,17 +92,3 @@ def ask_overwrite(parent: QWidget, paths: list[Path]) -> bool:
     names = ", ".join(path.name for path in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
     text = f"{names} {'is' if len(paths) == 1 else 'are'} there already, in {paths[0].parent}. Replace?"
     return bool(QMessageBox.question(parent, "Export", text, yes | no, no) == yes)
-
-
-def check_scans_stay(path: Path, regions: Iterable[Region], scans: Iterable[str]) -> None:
-    """Check that no scan that is open is replaced.
-
-    Raises
-    ------
-    WriteError
-        If a file would be written over one.
-    """
-    targets = region_paths(path, regions)
-    for scan in scans:
-        if any(same_file(target, scan) for target in targets):
-            raise WriteError(f"{scan} is a scan that is open here, and would be replaced. Choose another name.")

@@ -15,11 +15,12 @@ from napari_strata.gui.case import Absorbed, ScanCase
 from napari_strata.gui.cases import Cases
 from napari_strata.gui.dialogs import ask_choice
 from napari_strata.gui.editing import reported
-from napari_strata.gui.exporting import ask_export_path, check_format, check_scans_stay
+from napari_strata.gui.exporting import ask_export_path, check_format
 from napari_strata.gui.jobs import JobRunner
-from napari_strata.gui.layers import LayerTuple, is_scan, layer_facts
+from napari_strata.gui.layers import LayerTuple
 from napari_strata.gui.sections import ExportSection
 from napari_strata.gui.worker import Opened, Several, export_body, load_body, save_body, scan_body
+from napari_strata.gui.writing import check_scans_stay, open_files
 from napari_strata.io.atomic import file_suffix
 from napari_strata.io.files import LABEL_SUFFIXES
 from napari_strata.volume import Progress, Volume
@@ -43,7 +44,7 @@ class Filing:
     cases : Cases
         Where a case goes that was opened.
     require_case : callable
-        Gives the case in hand with everything done that was under way, or raises `StrataError`.
+        Gives the case in hand, or raises `StrataError`.
     """
 
     def __init__(
@@ -63,6 +64,11 @@ class Filing:
         self.opening: napari.layers.Image | None = None
         self._held: ScanCase | None = None
         jobs.running_changed.connect(self._on_running)
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a file is being written."""
+        return self._held is not None
 
     def ask_export(self, chosen_format: str) -> Path | None:
         """Ask where the labels in hand go; None where that was left, or where the format cannot be written."""
@@ -107,25 +113,33 @@ class Filing:
     def _write(
         self, body_of: Callable[[ScanCase], Callable[[Progress], Path]], on_done: Callable[[ScanCase, tuple[str, ...], Path], None]
     ) -> None:
+        """Write a file once all edits that were asked for are done, with what other tools wrote in the layer."""
         with self._reported():
             case = self._require_case()
             case.keep_our_array()
-            body = body_of(case)
+            # what is written is what stood there when it was asked for: the queue is paused before a later edit starts
+            case.queue.submit(case.absorb, partial(self._begin, case, body_of, on_done), case.queue.resume, pauses=True)
 
-            def work(progress: Progress) -> tuple[Absorbed, tuple[str, ...], Path]:
-                absorbed = case.absorb()
+    def _begin(
+        self,
+        case: ScanCase,
+        body_of: Callable[[ScanCase], Callable[[Progress], Path]],
+        on_done: Callable[[ScanCase, tuple[str, ...], Path], None],
+        absorbed: Absorbed,
+    ) -> None:
+        """Start to write what stands there; the queue is paused, and goes on when that is done or cannot be started."""
+        with self._reported():
+            try:
+                case.show_absorbed(absorbed)
                 history = case.work.history
-                return absorbed, history, body(progress)
-
-            def done(result: tuple[Absorbed, tuple[str, ...], Path]) -> None:
-                case.show_absorbed(result[0])
-                on_done(case, result[1], result[2])
-
-            self._jobs.start(work, done, writes=True, on_fail=self._section.show_result)
-            self._section.show_result("")
-            # what is written is what stood there when it was asked for
-            case.queue.pause()
+                self._jobs.start(
+                    body_of(case), lambda written: on_done(case, history, written), writes=True, on_fail=self._section.show_result
+                )
+            except BaseException:
+                case.queue.resume()
+                raise
             self._held = case
+            self._section.show_result("")
 
     def _on_running(self, running: bool) -> None:
         if not running:
@@ -169,10 +183,3 @@ class Filing:
             except StrataError as err:
                 self._section.show_result(str(err))
                 raise
-
-
-def open_files(viewer: napari.viewer.Viewer) -> list[str]:
-    """Give the files that the scans in a viewer were read from, by whatever reader."""
-    scans = [layer for layer in viewer.layers if is_scan(layer)]
-    found = [path for layer in scans for path in (layer_facts(layer).get("path"), layer.source.path)]
-    return [str(path) for path in found if path and Path(path).is_file()]

@@ -176,6 +176,10 @@ class GranularitySection(Section):
         self._marks = {name: proposal.suggested(name) for name in self._limits}
         self._show(self.n)
 
+    def forget_proposal(self) -> None:
+        """Let go of the proposal that was shown last: its scan was closed."""
+        self._proposal = None
+
     def show_cut(self, tree: TreeName, n: int) -> None:
         """Show a cut that was made elsewhere, by undo for example."""
         (self.tissues if tree == "tissues" else self.regions).setChecked(True)

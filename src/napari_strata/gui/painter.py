@@ -22,6 +22,7 @@ from napari_strata.gui.layers import (
     roomy_dtype,
 )
 from napari_strata.refine.refinement import Change, Refinement
+from napari_strata.volume import region_color
 
 if TYPE_CHECKING:
     import napari.layers
@@ -98,6 +99,11 @@ class LabelsPainter(QObject):
         """Whether the layer shows all that it was told of."""
         return self._dirty is None and not self._table_changed
 
+    @property
+    def unwritten(self) -> Box | None:
+        """The box in which the layer may still show what was before; None where it shows all that it was told of."""
+        return self._dirty
+
     def finish(self) -> None:
         """Write what is still to be written, now."""
         while not self.is_settled:
@@ -149,11 +155,14 @@ class LabelsPainter(QObject):
         return any(bool((np.asarray(self.layer.data[box]) != self.work.labels_in(box)).any()) for box in boxes)
 
     def all_differences(self) -> HandPaint:
-        """Find every voxel that somebody else wrote; may run in any thread while nothing else writes in the layer."""
-        shape, found = self.layer.data.shape, []
-        for slab in slabs(self.whole_box):
-            box = slab, *self.whole_box[1:]
-            found.append(differences(np.asarray(self.layer.data[box]), self.work.labels_in(box), (slab.start, 0, 0), shape))
+        """Find every voxel that somebody else wrote, but where we are still to write; may run in any thread between edits."""
+        shape, unwritten = self.layer.data.shape, self.unwritten
+        found = [HandPaint(np.empty(0, np.int64), np.empty(0, np.int64))]
+        for part in (self.whole_box,) if unwritten is None else outside(self.whole_box, unwritten):
+            for slab in slabs(part):
+                box = slab, part[1], part[2]
+                start = slab.start, part[1].start, part[2].start
+                found.append(differences(np.asarray(self.layer.data[box]), self.work.labels_in(box), start, shape))
         return HandPaint(np.concatenate([one.flat for one in found]), np.concatenate([one.values for one in found]))
 
     @property
@@ -215,7 +224,7 @@ class LabelsPainter(QObject):
         if top > np.iinfo(layer.data.dtype).max:
             layer.data = np.asarray(layer.data).astype(roomy_dtype(top + 1))
         colors = {region.id: region.color for region in regions}
-        recolored = any(self._colors.get(number, color) != color for number, color in colors.items())
+        recolored = any(self._colors.get(number, region_color(number)) != color for number, color in colors.items())
         if top > self._capacity or recolored:
             self._capacity = color_capacity(top)
             layer.colormap = region_colormap(regions, capacity=self._capacity, hidden=self.hidden)
@@ -243,8 +252,11 @@ def view_of(viewer: napari.viewer.Viewer) -> View:
 
 
 def shows_else(viewer: napari.viewer.Viewer, written: View | None) -> bool:
-    """Say whether a viewer shows more than the plane that was on screen then: 3D shows all, and somebody may have scrolled on."""
-    return viewer.dims.ndisplay == 3 or view_of(viewer) != written
+    """Say whether a viewer shows more than the plane that was on screen then: 3D shows all, and somebody may have scrolled on.
+
+    Beside a layer of more axes than three nothing is written first, so that what is on screen comes with the rest.
+    """
+    return viewer.dims.ndisplay == 3 or viewer.dims.ndim != 3 or view_of(viewer) != written
 
 
 def slabs(box: Box) -> Iterator[slice]:
@@ -258,3 +270,14 @@ def union(one: Box, other: Box) -> Box:
     """Give the smallest box that holds two."""
     z, y, x = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
     return z, y, x
+
+
+def outside(box: Box, hole: Box) -> Iterator[Box]:
+    """Cut what a box holds outside of a hole in it into boxes."""
+    rest = list(box)
+    for axis in range(3):
+        for part in (slice(rest[axis].start, hole[axis].start), slice(hole[axis].stop, rest[axis].stop)):
+            if part.start < part.stop:
+                piece = [*rest[:axis], part, *rest[axis + 1 :]]
+                yield piece[0], piece[1], piece[2]
+        rest[axis] = hole[axis]

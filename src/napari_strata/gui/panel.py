@@ -171,11 +171,13 @@ class StrataPanel(PanelLayout):
 
     def export_to(self, path: Path) -> None:
         """Write the labels in hand, in a thread."""
-        self._after_edits(lambda: self.filing.export_to(path))
+        self._send_cut()
+        self.filing.export_to(path)
 
     def save_to(self, path: Path) -> None:
         """Save the case in hand, in a thread."""
-        self._after_edits(lambda: self.filing.save_to(path))
+        self._send_cut()
+        self.filing.save_to(path)
 
     def open_from(self, path: Path) -> None:
         """Open a case of the scan in hand, in a thread."""
@@ -213,6 +215,7 @@ class StrataPanel(PanelLayout):
         self.hover.close()
         self._hooks.remove()
         self.cases.close()
+        self.granularity.forget_proposal()
         for timer in self.timers:
             timer.stop()
 
@@ -227,7 +230,9 @@ class StrataPanel(PanelLayout):
         self.export.show_work(is_shown, self._volume is not None)
         self.show_again.setVisible(case is not None and not case.is_shown)
         self.lister.show(case)
-        if case is not None:
+        if case is None:
+            self.granularity.forget_proposal()
+        else:
             self.granularity.show_proposal(case.work.proposal)
             if self._cut_wanted is None and not case.queue.is_busy:
                 self.granularity.show_cut(case.work.tree, case.work.granularity)
@@ -252,6 +257,7 @@ class StrataPanel(PanelLayout):
         self.scan.open_folder_asked.connect(lambda: with_path(ask_scan_folder(self), self.filing.open_scan))
         self.scan.compare_asked.connect(self.compare)
         self.scan.help_asked.connect(self.show_help)
+        self.viewing.tool_taken.connect(lambda: self.editor.drop_tools(self.case))
         self.viewing.modality_changed.connect(lambda: self.choose_scan(self._image))
         self.proposing.propose_asked.connect(self.start_proposal)
         self.proposing.cancel_asked.connect(self.jobs.cancel)

@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtWidgets import QDockWidget, QMainWindow
 
 from napari_strata.errors import StrataError
-from napari_strata.gui.canvas import camera_of
+from napari_strata.gui.canvas import camera_of, has_tool
 from napari_strata.gui.case import ScanCase
 from napari_strata.gui.editing import reported
 from napari_strata.gui.jobs import JobRunner
@@ -52,6 +52,8 @@ class Viewing(QObject):
     """
 
     modality_changed = Signal()
+    tool_taken = Signal()
+    """Emitted before the ruler is taken, or the view turns to surfaces: other tools are put down."""
 
     def __init__(
         self,
@@ -172,9 +174,7 @@ class Viewing(QObject):
 
     def on_drag(self, viewer: napari.viewer.Viewer, event: Any) -> Generator[None]:
         """Change the window while the right mouse button is held; in 3D, and with a brush in hand, it is napari's."""
-        active = viewer.layers.selection.active
-        has_tool = active is not None and str(active.mode) not in ("pan_zoom", "transform")
-        if event.button != 2 or event.modifiers or viewer.dims.ndisplay != 2 or self._image is None or has_tool:
+        if event.button != 2 or event.modifiers or viewer.dims.ndisplay != 2 or self._image is None or has_tool(viewer):
             return
         start, limits = np.asarray(event.pos, np.float64), tuple(self._image.contrast_limits)
         camera = camera_of(viewer)
@@ -206,6 +206,7 @@ class Viewing(QObject):
 
     def _on_ruler(self, wanted: bool) -> None:
         if wanted:
+            self.tool_taken.emit()
             self.ruler.pick_up()
         else:
             self.ruler.put_down()
@@ -215,6 +216,7 @@ class Viewing(QObject):
     def _on_surfaces(self, case: ScanCase, surfaces: Sequence[RegionSurface]) -> None:
         if not case.is_shown:
             return
+        self.tool_taken.emit()
         for surface in surfaces:
             self._add_surface(case, surface)
         case.labels.visible = False
