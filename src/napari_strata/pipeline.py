@@ -158,8 +158,7 @@ def _from_features(
             with watch.stage("grow"):
                 started = ahead.started(on_progress)
             with watch.stage("build"):
-                evidence = Evidence(volume, sight.inside, sight.light, features)
-                proposal = build_proposal(evidence, settings, seed=run.seed, started=started, on_progress=on_progress)
+                proposal = build_proposal(Evidence(sight, features), settings, seed=run.seed, started=started, on_progress=on_progress)
     said = {
         "run": {"seed": run.seed, "device": kind, "threads": used_threads},
         "working_spacing_zyx_mm": [round(s, 4) for s in sight.grid.spacing_zyx_mm],

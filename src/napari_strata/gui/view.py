@@ -140,7 +140,6 @@ class CanvasOrientation:
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
-
         self._viewer = viewer
         self._directions: NDArray[np.float64] | None = None
         self._updating = False

@@ -42,25 +42,14 @@ class Evidence:
 
     Parameters
     ----------
-    volume : Volume
-        The scan.
-    inside : (z, y, x) bool array
-        The body.
-    light : (z, y, x) float32 array
-        Brightness on the scan's grid.
+    sight : Sight
+        The scan, its body and its brightness.
     features : FeatureMap
         From the encoder.
     """
 
-    volume: Volume
-    inside: NDArray[np.bool_]
-    light: NDArray[np.float32]
+    sight: Sight
     features: FeatureMap
-
-    @property
-    def sight(self) -> Sight:
-        """The scan before the encoder looked at it."""
-        return Sight(self.volume, self.inside, self.light, self.features.grid)
 
 
 def build_proposal(
@@ -88,22 +77,20 @@ def build_proposal(
     """
     steps = 4
     on_progress(0, steps, "supervoxels")
-    sight = evidence.sight
-    started = started or start(sight, settings)
-    pieces = grow(sight, started, evidence.features, settings, seed=seed)
-    del started
+    sight, volume = evidence.sight, evidence.sight.volume
+    pieces = grow(sight, started or start(sight, settings), evidence.features, settings, seed=seed)
     on_progress(1, steps, "descriptors")
-    described = _describe(evidence.features, pieces, evidence.volume.spacing_zyx_mm)
+    described = _describe(evidence.features, pieces, volume.spacing_zyx_mm)
     body = pieces.body
     on_progress(2, steps, "tree of tissues")
-    tissues = find_tissues(described, pieces.contacts, body, evidence.volume, settings)
+    tissues = find_tissues(described, pieces.contacts, body, volume, settings)
     on_progress(3, steps, "tree of regions")
-    vectors = region_vectors(described, tissues.shares, settings, evidence.volume.modality)
+    vectors = region_vectors(described, tissues.shares, settings, volume.modality)
     regions = region_tree(vectors, described.sizes_vox, pieces.contacts.edges, ~body, centers_mm=described.center_zyx_mm)
     sure = confidence(Grounds(tissues.vectors, vectors, tissues.tree, regions, pieces.contacts, described.sizes_vox))
     on_progress(steps, steps, "done")
     return Proposal(
-        evidence.volume,
+        volume,
         pieces.labels,
         described.table(body),
         described.names,

@@ -11,6 +11,8 @@ import json
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from io import BytesIO
 from pathlib import Path
@@ -132,17 +134,10 @@ def scan_of_case(path: str | Path) -> ScanOfCase:
     CaseError
         If it is not a case that this version can read.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            manifest = json.loads(archive.read("case.json"))
-            _check_format(path, int(manifest["format"]))
-            record = manifest["volume"]
-            geometry = Geometry(tuple(record["shape"]), np.array(record["affine"], np.float64))
-            return ScanOfCase(str(record["path"]), record.get("index"), record.get("series"), geometry, str(record["hash"]))
-    except OSError as err:
-        raise CaseError(f"Cannot open the case {path}: {err.strerror or err}. Check the path.") from err
-    except (*_DAMAGE, *_ARCHIVE_DAMAGE, GeometryError) as err:
-        raise CaseError(f"{path} is not a whole Strata case: it is damaged or another kind of file. Use a backup.") from err
+    with _opened(path) as (_, manifest):
+        record = manifest["volume"]
+        geometry = Geometry(tuple(record["shape"]), np.array(record["affine"], np.float64))
+        return ScanOfCase(str(record["path"]), record.get("index"), record.get("series"), geometry, str(record["hash"]))
 
 
 def steps_in(path: str | Path) -> tuple[bytes, ...]:
@@ -153,14 +148,27 @@ def steps_in(path: str | Path) -> tuple[bytes, ...]:
     CaseError
         If it is not a case that this version can read.
     """
+    with _opened(path) as (archive, manifest):
+        return tuple(archive.read(f"journal/{i:06d}.bin") for i in range(manifest["done"] + manifest["undone"]))
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, Any]]]:
+    """Open a case file: the archive, and its manifest. What goes wrong inside the block is told as damage of the file.
+
+    Raises
+    ------
+    CaseError
+        If it is not a case that this version can read.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             manifest = json.loads(archive.read("case.json"))
             _check_format(path, int(manifest["format"]))
-            return tuple(archive.read(f"journal/{i:06d}.bin") for i in range(manifest["done"] + manifest["undone"]))
+            yield archive, manifest
     except OSError as err:
         raise CaseError(f"Cannot open the case {path}: {err.strerror or err}. Check the path.") from err
-    except (*_DAMAGE, *_ARCHIVE_DAMAGE) as err:
+    except (*_DAMAGE, *_ARCHIVE_DAMAGE, GeometryError) as err:
         raise CaseError(f"{path} is not a whole Strata case: it is damaged or another kind of file. Use a backup.") from err
 
 
@@ -200,24 +208,17 @@ def read_case(path: str | Path, volume: Volume | None = None) -> CaseContents:
     CaseError
         If the file is missing, damaged, made by a newer version, or `volume` is another scan.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            manifest = json.loads(archive.read("case.json"))
-            _check_format(path, int(manifest["format"]))
-            names = archive.namelist()
-            arrays = {Path(n).stem: _from_npy(archive.read(n)) for n in names if n.endswith(".npy")}
-            journal = _journal(archive, manifest["done"], manifest["undone"])
-            labels = archive.read("start.bin") if "start.bin" in names else None
+    with _opened(path) as (archive, manifest):
+        names = archive.namelist()
+        arrays = {Path(n).stem: _from_npy(archive.read(n)) for n in names if n.endswith(".npy")}
+        journal = _journal(archive, manifest["done"], manifest["undone"])
+        labels = archive.read("start.bin") if "start.bin" in names else None
         scan = _volume(manifest["volume"], volume, Path(path).absolute().parent)
         proposal = _proposal(manifest, arrays, scan)
         kept = {name.removeprefix("state "): array for name, array in arrays.items() if name.startswith("state ")}
         state = state_from(kept, manifest["state"])
         tree, n = manifest["start"]
         start = Start(tree, int(n), labels)
-    except OSError as err:
-        raise CaseError(f"Cannot open the case {path}: {err.strerror or err}. Check the path.") from err
-    except (*_DAMAGE, *_ARCHIVE_DAMAGE, GeometryError) as err:
-        raise CaseError(f"{path} is not a whole Strata case: it is damaged or another kind of file. Use a backup.") from err
     return CaseContents(proposal, start, state, journal)
 
 
