@@ -62,6 +62,14 @@ def test_lungs_count_as_body_and_the_table_does_not():
     assert overlap(mask, BODY) > 0.93
 
 
+def test_lungs_that_the_field_of_view_cuts_are_body_and_the_air_around_is_not():
+    rng = np.random.default_rng(0)
+    hu = np.where(BODY, 40, -1000) + rng.normal(0, 15, BODY.shape)
+    hu[ball(BODY.shape, (20, 22, 24), 13)] -= 880
+    cropped = hu[:, 12:32, 14:34].astype(np.int16)  # the lung reaches the faces, and air is at the two others
+    assert overlap(body_mask(volume_of(cropped, "ct")), BODY[:, 12:32, 14:34]) > 0.97
+
+
 def test_a_scan_without_background_is_all_body():
     data = np.random.default_rng(0).normal(500, 20, (16, 16, 16)).astype(np.float32)
     assert body_mask(volume_of(data)).mean() > 0.5
@@ -140,3 +148,36 @@ def test_noise_that_is_cut_off_at_zero_is_not_taken_for_padding():
     inside = body_mask(Volume(data.astype(np.int16), geometry, "mr"))
     assert inside[12:28, 14:34, 14:34].all()
     assert not inside[:5].any()
+
+
+FINE_BODY = ball((64, 72, 80), (32, 36, 40), 25)
+
+
+def test_every_voxel_of_a_stripped_brain_counts_as_body_at_1_mm():
+    rng = np.random.default_rng(0)
+    for brain in (rng.uniform(150, 900, FINE_BODY.shape), rng.normal(0, 1, FINE_BODY.shape)):
+        data = np.where(FINE_BODY, brain, 0).astype(np.float32)
+        assert np.array_equal(body_mask(volume_of(data, spacing=(1.0, 1.0, 1.0))), FINE_BODY)
+
+
+def test_the_skin_of_a_ct_is_met_to_the_voxel_at_1_mm():
+    hu = np.where(FINE_BODY, 40, -1000).astype(np.int16)
+    assert np.array_equal(body_mask(volume_of(hu, "ct", spacing=(1.0, 1.0, 1.0))), FINE_BODY)
+
+
+def test_the_skin_of_a_noisy_mr_is_met_within_a_voxel_at_1_mm():
+    rng = np.random.default_rng(0)
+    data = np.hypot(np.where(FINE_BODY, 300, 0) + rng.normal(0, 10, FINE_BODY.shape), rng.normal(0, 10, FINE_BODY.shape))
+    found = body_mask(volume_of(data.astype(np.float32), spacing=(1.0, 1.0, 1.0)))
+    near = [ball(FINE_BODY.shape, (32, 36, 40), 25 + off) for off in (-1.5, 1.5)]
+    assert found[near[0]].all()
+    assert (found & ~near[1]).sum() < 0.01 * FINE_BODY.sum()
+
+
+def test_faint_noise_beside_a_head_on_padding_is_not_body():
+    rng = np.random.default_rng(0)
+    rim = ball(FINE_BODY.shape, (32, 36, 40), 26.8) & ~FINE_BODY
+    data = np.where(FINE_BODY, rng.uniform(100, 300, FINE_BODY.shape), 0) + rim * rng.integers(1, 4, FINE_BODY.shape)
+    found = body_mask(volume_of(data.astype(np.float32), spacing=(1.0, 1.0, 1.0)))
+    assert found[FINE_BODY].all()
+    assert found[rim].mean() < 0.03

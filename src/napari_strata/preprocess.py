@@ -30,6 +30,13 @@ bias 12 mm left 0.148 of a field of standard deviation 0.298 (log), where 5 mm, 
 _BIAS_ITERATIONS = (50, 50)
 _FEWEST_BIAS_CELLS = 500
 _SMALLEST_BODY_MM = 4.0
+_AIR_HU = -400.0
+_LUNG_ABOVE_HU, _LUNG_SHARE = -950.0, 0.005
+"""A part of this share of a CT, outside of what is dense, is air if its median is below, and lung if it is above."""
+_NEAR_PADDING = 0.03
+"""Share of the brightness at the edge of a padded scan that counts as padding: noise that was cut off at it leaves such."""
+_SKIN_SHARE = 0.4
+"""Share of the brightness near by at which the smoothed edge between an MR's body and air is drawn."""
 _AIR_BELOW = 0.25
 """Air is darker than this share of the way from the darkest voxels to the threshold between dark and bright tissue (Otsu)."""
 _NOISE_TAIL = 4.0
@@ -90,9 +97,10 @@ def gamma_to_middle(values: NDArray[np.float32]) -> float:
 def body_mask(volume: Volume) -> NDArray[np.bool_]:
     """Find the body: everything that is not air, table or padding around it; holes such as lungs are filled.
 
-    CT: what is denser than -400 HU, opened by a few mm so that the table drops off. MR with padding (one value on many
-    voxels, as after skull stripping): what is not padding. Other MR: Otsu's threshold on a smoothed scan, lowered to
-    just above the noise of the air. Only parts of at least a twentieth of the largest one are kept.
+    CT: what is denser than -400 HU, opened by a few mm so that the table drops off, and lungs that the field of view cuts.
+    MR with padding (one value on many voxels, as after skull stripping): what is not padding. Other MR: Otsu's threshold
+    on a smoothed scan, lowered to just above the noise of the air. Only parts of at least a twentieth of the largest one
+    are kept. It is looked for on every other voxel of a 1 mm scan; the voxels at its edge are then decided one by one.
 
     Parameters
     ----------
@@ -104,25 +112,58 @@ def body_mask(volume: Volume) -> NDArray[np.bool_]:
     (z, y, x) bool array
         True inside; all True if no background can be told apart.
     """
-    spacing = volume.spacing_zyx_mm
+    data, spacing = volume.data, volume.spacing_zyx_mm
     step = [max(1, round(2.0 / s)) for s in spacing]
-    small = np.ascontiguousarray(volume.data[:: step[0], :: step[1], :: step[2]], dtype=np.float32)
+    small = np.ascontiguousarray(data[:: step[0], :: step[1], :: step[2]], dtype=np.float32)
     small_mm = spacing * step
-    if volume.modality == "ct":
-        mask = small > -400
-        mask = _round_off(mask, small_mm, open_mm=5.0)
+    padding = _padding_value(data) if volume.modality == "mr" else None
+    if padding is not None:
+        mask = _round_off(small != padding, small_mm, open_mm=0.0)
     else:
-        padding = _padding_value(volume.data)
-        mask = small != padding if padding is not None else _above_noise(small, small_mm)
-        mask = _round_off(mask, small_mm, open_mm=0.0 if padding is not None else 3.0)
+        level = _AIR_HU if volume.modality == "ct" else _noise_threshold(small := _smoothed(small, small_mm))
+        mask = _round_off(small > level, small_mm, open_mm=5.0 if volume.modality == "ct" else 3.0)
+        mask = _with_open_lungs(mask, small) if volume.modality == "ct" else mask
     if not mask.any() or mask.all():
-        return np.ones(volume.data.shape, bool)
+        return np.ones(data.shape, bool)
     check_wanted()
-    nearest = [np.minimum((np.arange(n) + k // 2) // k, m - 1) for n, k, m in zip(volume.data.shape, step, mask.shape, strict=True)]
-    full = mask[np.ix_(*nearest)]
-    if volume.modality == "mr" and padding is not None:
-        full &= ndimage.binary_fill_holes(volume.data != padding) if full.size < 3e7 else volume.data != padding
-    return full
+    reach = np.ones([1 + 2 * (k > 1) for k in step], bool)
+    wide = _every_voxel(ndimage.binary_dilation(mask, reach), step, data.shape)
+    sure = _every_voxel(ndimage.binary_erosion(mask, reach, border_value=1), step, data.shape)
+    edge = np.nonzero(wide & ~sure)
+    if volume.modality == "ct":
+        sure[edge] = np.asarray(data[edge], np.float32) > _AIR_HU
+    elif padding is not None:
+        sure[edge] = _stands_out(np.asarray(data[edge], np.float32), padding)
+        sure &= data != padding
+        sure = ndimage.binary_fill_holes(sure) if data.size < 3e7 else sure
+    else:
+        air = float(small.min())
+        skin = np.maximum(level, air + np.float32(_SKIN_SHARE) * (ndimage.maximum_filter(small, reach.shape) - air))
+        places = np.stack([index / np.float32(k) for index, k in zip(edge, step, strict=True)])
+        sure[edge] = ndimage.map_coordinates(small - skin, places, order=1, mode="nearest") > 0
+    return sure
+
+
+def _stands_out(values: NDArray[np.float32], padding: float) -> NDArray[np.bool_]:
+    """Say which values at the edge of a padded scan are no padding: nor next to it, if nothing is darker than padding."""
+    known = values[values != padding]
+    if not known.size or known.min() < padding:
+        return np.asarray(values != padding)
+    return np.asarray(values - padding > _NEAR_PADDING * (np.percentile(known, 99.0) - padding))
+
+
+def _with_open_lungs(mask: NDArray[np.bool_], small: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Add the lungs that a tightly cropped CT cuts off at its faces: what is neither body nor as thin as air."""
+    parts, n = ndimage.label(~mask)
+    usual = ndimage.median(small, parts, np.arange(1, n + 1)) if n else np.zeros(0)
+    large = np.bincount(parts.ravel(), minlength=n + 1)[1:] > _LUNG_SHARE * mask.size
+    return mask | np.concatenate([[False], (usual > _LUNG_ABOVE_HU) & large])[parts]
+
+
+def _every_voxel(mask: NDArray[np.bool_], step: Sequence[int], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Bring a mask of every `step`-th voxel to all voxels, each from the nearest."""
+    nearest = [np.minimum((np.arange(n) + k // 2) // k, m - 1) for n, k, m in zip(shape, step, mask.shape, strict=True)]
+    return mask[np.ix_(*nearest)]
 
 
 def _padding_value(data: NDArray[np.generic]) -> float | None:
@@ -138,10 +179,16 @@ def _padding_value(data: NDArray[np.generic]) -> float | None:
     return float(value) if alone.sum() <= _LONELY_SHARE * max(1, same[:, 1:-1, 1:-1].sum()) else None
 
 
-def _above_noise(small: NDArray[np.float32], spacing_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _smoothed(small: NDArray[np.float32], spacing_mm: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Smooth a scan by 1.2 mm, without its extreme values."""
     smooth = ndimage.gaussian_filter(small, 1.2 / np.maximum(spacing_mm, 0.5))
     low, high = np.percentile(smooth, (0.1, 99.0))
-    clipped = np.clip(smooth, low, high)
+    return np.clip(smooth, low, high)
+
+
+def _noise_threshold(clipped: NDArray[np.float32]) -> float:
+    """Give what stands out from the noise of the air at the faces of a smoothed scan."""
+    low = float(clipped.min())
     image = sitk.GetImageFromArray(clipped)
     threshold = sitk.OtsuThresholdImageFilter()
     threshold.SetNumberOfHistogramBins(256)
@@ -152,10 +199,10 @@ def _above_noise(small: NDArray[np.float32], spacing_mm: NDArray[np.float64]) ->
     mixed = quarter - dark > _NOISE_TAIL * (dark - darkest)  # air and tissue: noise alone is not so skewed
     center = float(dark if mixed else quarter)
     if center > low + _AIR_BELOW * (otsu - low):  # the body fills the field of view: what lies at its faces is not air
-        return clipped > low + _AIR_BELOW * (otsu - low)
+        return low + _AIR_BELOW * (otsu - low)
     below = clipped[clipped <= center]
     spread = 1.4826 * float(np.median(center - below))
-    return clipped > min(otsu, max(center + 6.0 * spread, center + _AIR_BELOW * (otsu - center)))
+    return float(min(otsu, max(center + 6.0 * spread, center + _AIR_BELOW * (otsu - center))))
 
 
 def _round_off(mask: NDArray[np.bool_], spacing_mm: NDArray[np.float64], *, open_mm: float) -> NDArray[np.bool_]:
