@@ -153,11 +153,19 @@ def _stands_out(values: NDArray[np.float32], padding: float) -> NDArray[np.bool_
 
 
 def _with_open_lungs(mask: NDArray[np.bool_], small: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Add the lungs that a tightly cropped CT cuts off at its faces: what is neither body nor as thin as air."""
-    parts, n = ndimage.label(~mask)
-    usual = ndimage.median(small, parts, np.arange(1, n + 1)) if n else np.zeros(0)
-    large = np.bincount(parts.ravel(), minlength=n + 1)[1:] > _LUNG_SHARE * mask.size
-    return mask | np.concatenate([[False], (usual > _LUNG_ABOVE_HU) & large])[parts]
+    """Add the lungs that a tightly cropped CT cuts off at its faces, behind a chest wall or a face, and the vessels in them."""
+    lungs = _denser_parts(~(mask | (small > _AIR_HU)), small, fewest=int(_LUNG_SHARE * mask.size))
+    if lungs.any():
+        lungs |= _denser_parts(~(mask | lungs), small, fewest=0)
+    return mask | lungs
+
+
+def _denser_parts(where: NDArray[np.bool_], small: NDArray[np.float32], *, fewest: int) -> NDArray[np.bool_]:
+    """Give the connected parts of some size that are denser than air."""
+    parts, n = ndimage.label(where)
+    usual = np.array([]) if not n else np.asarray(ndimage.median(small, parts, np.arange(1, n + 1)))
+    wanted = (usual > _LUNG_ABOVE_HU) & (np.bincount(parts.ravel(), minlength=n + 1)[1:] > fewest)
+    return np.concatenate([[False], wanted])[parts]
 
 
 def _every_voxel(mask: NDArray[np.bool_], step: Sequence[int], shape: tuple[int, ...]) -> NDArray[np.bool_]:
