@@ -181,3 +181,12 @@ def test_faint_noise_beside_a_head_on_padding_is_not_body():
     found = body_mask(volume_of(data.astype(np.float32), spacing=(1.0, 1.0, 1.0)))
     assert found[FINE_BODY].all()
     assert found[rim].mean() < 0.03
+
+
+def test_air_with_remains_of_noise_in_it_is_not_taken_for_padding():
+    rng = np.random.default_rng(0)
+    noise = np.maximum(rng.normal(-12, 10, FINE_BODY.shape), 0).round()  # nine in ten are cut off at zero
+    data = np.where(FINE_BODY, rng.uniform(100, 300, FINE_BODY.shape), noise)
+    found = body_mask(volume_of(data.astype(np.float32), spacing=(1.0, 1.0, 1.0)))
+    assert found[ball(FINE_BODY.shape, (32, 36, 40), 24)].all()
+    assert not found[~ball(FINE_BODY.shape, (32, 36, 40), 27)].any()

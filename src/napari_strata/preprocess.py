@@ -43,6 +43,8 @@ _NOISE_TAIL = 4.0
 """The 25th percentile of noise lies 1.7 times as far above its 10th as that above the 5th, if it is Gaussian."""
 _PADDING_SHARE = 0.15
 """A single value on at least this share of the voxels of an MR is padding, not tissue."""
+_SPECK_SHARE = 0.002
+"""Separate parts for every voxel of padding (on a 2 mm grid) from which on it is air with noise in it."""
 _LONELY_SHARE = 0.5
 """Where more than this share of such voxels has another value beside it, it is noise that was cut off at zero, not padding."""
 
@@ -117,6 +119,7 @@ def body_mask(volume: Volume) -> NDArray[np.bool_]:
     small = np.ascontiguousarray(data[:: step[0], :: step[1], :: step[2]], dtype=np.float32)
     small_mm = spacing * step
     padding = _padding_value(data) if volume.modality == "mr" else None
+    padding = None if padding is not None and _is_speckled(small, padding) else padding
     if padding is not None:
         mask = _round_off(small != padding, small_mm, open_mm=0.0)
     else:
@@ -185,6 +188,12 @@ def _padding_value(data: NDArray[np.generic]) -> float | None:
     same = data[:: max(1, data.shape[0] // 32)] == value
     alone = same[:, 1:-1, 1:-1] & ~(same[:, :-2, 1:-1] & same[:, 2:, 1:-1] & same[:, 1:-1, :-2] & same[:, 1:-1, 2:])
     return float(value) if alone.sum() <= _LONELY_SHARE * max(1, same[:, 1:-1, 1:-1].sum()) else None
+
+
+def _is_speckled(small: NDArray[np.float32], padding: float) -> bool:
+    """Say whether other values lie scattered over the padding: then it is air, whose noise was cut off but for some of it."""
+    parts: int = ndimage.label(small != padding)[1]
+    return parts > _SPECK_SHARE * np.count_nonzero(small == padding)
 
 
 def _smoothed(small: NDArray[np.float32], spacing_mm: NDArray[np.float64]) -> NDArray[np.float32]:
