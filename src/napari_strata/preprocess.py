@@ -193,7 +193,7 @@ def _padding_value(data: NDArray[np.generic]) -> float | None:
 def _is_speckled(small: NDArray[np.float32], padding: float) -> bool:
     """Say whether other values lie scattered over the padding: then it is air, whose noise was cut off but for some of it."""
     parts: int = ndimage.label(small != padding)[1]
-    return parts > _SPECK_SHARE * np.count_nonzero(small == padding)
+    return parts > _SPECK_SHARE * float(np.count_nonzero(small == padding))
 
 
 def _smoothed(small: NDArray[np.float32], spacing_mm: NDArray[np.float64]) -> NDArray[np.float32]:
