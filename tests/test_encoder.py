@@ -8,13 +8,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from napari_strata.encoder.embed import CODES, brightness_codes, embed
+from napari_strata.encoder.embed import CODES, brightness_codes, embed, embed_brightness
 from napari_strata.encoder.network import NetworkShape, StrataEncoder, fold_norms
 from napari_strata.encoder.patches import make_batch
 from napari_strata.encoder.pretrain import pretrain
 from napari_strata.encoder.tasks import Batch, hide, pretext_loss, read_at, sample_voxels, voxel_contrast
 from napari_strata.encoder.weights import SHIPPED, load_encoder, read_recipe, weights_hash, write_weights
 from napari_strata.errors import Cancelled, WeightsError
+from napari_strata.preprocess import WorkingGrid
 from napari_strata.settings import PretrainSettings, ProposeSettings
 from napari_strata.synthesis.synthesiser import Synthesiser
 from phantoms import phantom_volume
@@ -63,6 +64,21 @@ def test_tiles_agree_with_the_whole(monkeypatch):
     for a, b in zip(whole.levels, tiled.levels, strict=True):
         assert float((a * b).sum(-1).min()) > 0.9
         assert float((a * b).sum(-1).mean()) > 0.999
+
+
+@pytest.mark.parametrize("shape", [(188, 202, 158), (181, 181, 183), (97, 353, 175)])
+def test_the_default_grid_is_seen_in_one_pass(shape):
+    class Glance:
+        strides, channels, multiple_of, halo_vox = (1,), (1,), 16, 64
+
+        def __call__(self, image):
+            return (image,)
+
+    assert np.prod(shape) <= 1.001e6 * ProposeSettings().working_mvox
+    grid, passes = WorkingGrid(tuple(slice(0, n) for n in shape), shape, (1.0, 1.0, 1.0)), []
+    light = np.zeros(shape, np.float32)
+    embed_brightness(light, grid, Glance(), settings=ProposeSettings(), on_progress=lambda done, total, stage: passes.append(total))
+    assert passes[0] == 1
 
 
 def test_embedding_the_same_scan_twice_gives_the_same_features(volume):
