@@ -34,7 +34,7 @@ _AIR_HU = -400.0
 _LUNG_ABOVE_HU, _LUNG_SHARE = -950.0, 0.005
 """A part of this share of a CT, outside of what is dense, is air if its median is below, and lung if it is above."""
 _NEAR_PADDING = 0.03
-"""Share of the brightness at the edge of a padded scan that counts as padding: noise that was cut off at it leaves such."""
+"""Share of a padded scan's brightness that is next to nothing: noise that was cut off at the padding leaves such."""
 _SKIN_SHARE = 0.4
 """Share of the brightness near by at which the smoothed edge between an MR's body and air is drawn."""
 _AIR_BELOW = 0.25
@@ -119,7 +119,7 @@ def body_mask(volume: Volume) -> NDArray[np.bool_]:
     small = np.ascontiguousarray(data[:: step[0], :: step[1], :: step[2]], dtype=np.float32)
     small_mm = spacing * step
     padding = _padding_value(data) if volume.modality == "mr" else None
-    padding = None if padding is not None and _is_speckled(small, padding) else padding
+    padding = None if padding is not None and _is_noisy_air(small, padding) else padding
     if padding is not None:
         mask = _round_off(small != padding, small_mm, open_mm=0.0)
     else:
@@ -190,10 +190,17 @@ def _padding_value(data: NDArray[np.generic]) -> float | None:
     return float(value) if alone.sum() <= _LONELY_SHARE * max(1, same[:, 1:-1, 1:-1].sum()) else None
 
 
-def _is_speckled(small: NDArray[np.float32], padding: float) -> bool:
-    """Say whether other values lie scattered over the padding: then it is air, whose noise was cut off but for some of it."""
-    parts: int = ndimage.label(small != padding)[1]
-    return parts > _SPECK_SHARE * float(np.count_nonzero(small == padding))
+def _is_noisy_air(small: NDArray[np.float32], padding: float) -> bool:
+    """Say whether a value is air whose noise was cut off at it but for some: specks are scattered over it, or tissue fades into it."""
+    known = small != padding
+    parts: int = ndimage.label(known)[1]
+    if parts > _SPECK_SHARE * float(np.count_nonzero(~known)):
+        return True
+    rim = known & ndimage.binary_dilation(~known)
+    if not rim.any():
+        return False
+    apart = np.abs(small - np.float32(padding))
+    return bool(np.median(apart[rim]) < _NEAR_PADDING * np.percentile(apart[known], 99.0))
 
 
 def _smoothed(small: NDArray[np.float32], spacing_mm: NDArray[np.float64]) -> NDArray[np.float32]:
