@@ -9,7 +9,8 @@ import numpy as np
 from benchmarks.encoder.scans import OTHER, LabelledScan
 from numpy.typing import NDArray
 
-from napari_strata.preprocess import WorkingGrid, body_mask, choose_grid, encoder_brightness, prepare_brightness, resample
+from napari_strata.body import body_mask
+from napari_strata.preprocess import WorkingGrid, choose_grid, encoder_brightness, prepare_brightness, resample
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Volume
 

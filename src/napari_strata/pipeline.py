@@ -172,7 +172,8 @@ def _from_classes(
     volume: Volume, settings: ProposeSettings, watch: Stopwatch, *, seed: int, threads: int, on_progress: Progress
 ) -> Proposal:
     """Propose from brightness alone, without loading torch; the weights' hash is None then."""
-    from napari_strata.preprocess import body_mask, filter_threads, prepare_brightness
+    from napari_strata.body import body_mask
+    from napari_strata.preprocess import filter_threads, prepare_brightness
     from napari_strata.proposal.classical import propose_classes
 
     on_progress(0, 1, "finding the body")

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
+from napari_strata.body import body_mask
 from napari_strata.encoder.bring import open_encoder
 from napari_strata.encoder.memory import kept_pages
 from napari_strata.encoder.network import Encoder, pick_device
 from napari_strata.errors import GeometryError
-from napari_strata.preprocess import WorkingGrid, body_mask, choose_grid, encoder_brightness, prepare_brightness, resample
+from napari_strata.preprocess import WorkingGrid, choose_grid, encoder_brightness, prepare_brightness, resample
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Geometry, Progress, Volume, no_progress
 from napari_strata.wanted import check_wanted

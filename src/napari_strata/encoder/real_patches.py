@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_strata.body import body_mask
 from napari_strata.encoder.tasks import Batch
-from napari_strata.preprocess import body_mask, choose_grid, encoder_brightness, prepare_brightness, resample
+from napari_strata.preprocess import choose_grid, encoder_brightness, prepare_brightness, resample
 from napari_strata.settings import ProposeSettings
 from napari_strata.synthesis.artefacts import bias_field, gamma, rician, thicken
 from napari_strata.synthesis.fields import Grid, blur, make_grid

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_strata.preprocess import WorkingGrid, block_mean, body_mask, choose_grid, prepare_brightness, resample
+from napari_strata.body import body_mask
+from napari_strata.preprocess import WorkingGrid, block_mean, choose_grid, prepare_brightness, resample
 from napari_strata.proposal.descriptors import Around, Pooler, brightness_rank, describe_brightness, sizes_and_centers
 from napari_strata.proposal.settling import settle_edges
 from napari_strata.proposal.supervoxels import Contacts, Sprouts, SupervoxelPlan, block_cells, find_contacts, ripen, sprout
