@@ -133,7 +133,9 @@ class ProposeSettings(_Checked):
     working_mvox: float = _knob(
         6.0, "Most voxels (in millions) of the body's box that the encoder sees; larger boxes are made coarser", minimum=0.1, maximum=1000.0
     )
-    memory_gb: float = _knob(2.0, "Memory that the encoder's layers may take, features aside; larger scans run in tiles", minimum=0.5, maximum=512.0, unit="GB")
+    memory_gb: float = _knob(
+        2.0, "Memory that the encoder's layers may take, features aside; larger scans run in tiles", minimum=0.5, maximum=512.0, unit="GB"
+    )
     flatten_bias: Literal["on", "off"] = _knob(
         "on", "Divide the coils' slow change of brightness out of MR scans (N4) before anything else"
     )

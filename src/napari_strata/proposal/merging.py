@@ -14,6 +14,10 @@ from scipy import sparse
 from napari_strata.wanted import check_wanted
 
 
+_FEW_PAIRS = 0.02
+"""Pairs of a round, as a share of the pieces, below which rounds are not worth their time."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PieceGraph:
     """Pieces, what they look like, and which of them touch.
@@ -117,6 +121,76 @@ class Merged:
     graph: PieceGraph
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Forest:
+    """Pieces after merging in pairs, and how they came together.
+
+    Parameters
+    ----------
+    rows : (m, 2) int64 array
+        Merges in order; nodes 0 .. n - 1 are the pieces, and row k makes node n + k of two earlier ones.
+    heights : (m,) float64 array
+        What each merge cost, and no less than the merges under it.
+    tops : (n - m,) int64 array
+        Node of each piece that is left.
+    graph : PieceGraph
+        The pieces that are left.
+    """
+
+    rows: NDArray[np.int64]
+    heights: NDArray[np.float64]
+    tops: NDArray[np.int64]
+    graph: PieceGraph
+
+
+def merge_in_pairs(graph: PieceGraph, target: int) -> Forest:
+    """Merge as `merge_to` does, two pieces at a time, and keep the tree; no further once a round finds few pairs.
+
+    That is where many pieces are most like the same one, which joins one of them a round.
+    """
+    n = made = len(graph.sizes)
+    tops, below = np.arange(n, dtype=np.int64), np.zeros(n)
+    rows, heights = [np.empty((0, 2), np.int64)], [np.empty(0)]
+    while len(graph.sizes) > target and len(graph.edges):
+        check_wanted()
+        pairs, cost = _cheapest_pairs(graph.sizes, graph.vectors, graph.edges, most=len(graph.sizes) - target)
+        alone = _disjoint(pairs, cost, len(graph.sizes))
+        pairs, cost = pairs[alone], cost[alone]
+        rows.append(tops[pairs])
+        heights.append(np.maximum(cost, below[pairs].max(axis=1)))
+        graph, left = _join(graph, pairs)
+        tops[pairs[:, 0]], below[pairs[:, 0]] = made + np.arange(len(pairs)), heights[-1]
+        tops, below, made = tops[left], below[left], made + len(pairs)
+        if len(pairs) < _FEW_PAIRS * len(left):
+            break
+    return Forest(np.concatenate(rows), np.concatenate(heights), tops, graph)
+
+
+def _disjoint(pairs: NDArray[np.int32], cost: NDArray[np.float32], n: int) -> NDArray[np.int64]:
+    """Choose pairs that share no piece, the cheapest first; equal costs may pair a piece twice."""
+    order = np.argsort(cost, kind="stable")
+    first, turn = np.full(n, len(pairs)), np.arange(len(pairs))
+    for end in (0, 1):
+        np.minimum.at(first, pairs[order, end], turn)
+    return order[(first[pairs[order]] == turn[:, None]).all(axis=1)]
+
+
+def _join(graph: PieceGraph, pairs: NDArray[np.int32]) -> tuple[PieceGraph, NDArray[np.bool_]]:
+    """Join disjoint pairs, each into its first piece: the pieces that are left, and which of all they are."""
+    one, other = pairs.T
+    sizes, vectors = graph.sizes.copy(), graph.vectors.copy()
+    sizes[one] += graph.sizes[other]
+    share = (graph.sizes[other] / sizes[one])[:, None]
+    vectors[one] += share * (graph.vectors[other] - graph.vectors[one])
+    left = np.ones(len(sizes), bool)
+    left[other] = False
+    number = (np.cumsum(left) - 1).astype(np.int32)
+    number[other] = number[one]
+    edges = number[graph.edges]
+    edges = unique_pairs(edges[edges[:, 0] != edges[:, 1]], int(left.sum()))[0]
+    return PieceGraph(sizes[left], vectors[left], edges), left
+
+
 def merge_to(graph: PieceGraph, target: int) -> Merged:
     """Merge touching pieces by Ward's criterion until `target` are left, or nothing touches any more.
 
@@ -138,7 +212,7 @@ def merge_to(graph: PieceGraph, target: int) -> Merged:
     piece = np.arange(len(sizes), dtype=np.int32)
     while len(sizes) > target and len(edges):
         check_wanted()
-        pairs = _cheapest_pairs(sizes, vectors, edges, most=len(sizes) - target)
+        pairs = _cheapest_pairs(sizes, vectors, edges, most=len(sizes) - target)[0]
         n = len(sizes)
         links = sparse.coo_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
         count, merged = sparse.csgraph.connected_components(links, directed=False)
@@ -151,8 +225,10 @@ def merge_to(graph: PieceGraph, target: int) -> Merged:
     return Merged(piece, PieceGraph(sizes, vectors, edges))
 
 
-def _cheapest_pairs(sizes: NDArray[np.float32], vectors: NDArray[np.float32], edges: NDArray[np.int32], *, most: int) -> NDArray[np.int32]:
-    """Give the edges that are the cheapest of both their ends, the cheapest `most` of them."""
+def _cheapest_pairs(
+    sizes: NDArray[np.float32], vectors: NDArray[np.float32], edges: NDArray[np.int32], *, most: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Give the edges that are the cheapest of both their ends, the cheapest `most` of them, and what they cost."""
     first, second = edges[:, 0], edges[:, 1]
     step = vectors[first] - vectors[second]
     cost = np.einsum("ed,ed->e", step, step) * (sizes[first] * sizes[second] / (sizes[first] + sizes[second]))
@@ -162,4 +238,4 @@ def _cheapest_pairs(sizes: NDArray[np.float32], vectors: NDArray[np.float32], ed
     mutual = np.flatnonzero((cost <= cheapest[first]) & (cost <= cheapest[second]))
     if most < len(mutual):
         mutual = np.sort(mutual[np.argsort(cost[mutual], kind="stable")[:most]])
-    return edges[mutual]
+    return edges[mutual], cost[mutual]
