@@ -13,7 +13,6 @@ from scipy import sparse
 
 from napari_strata.wanted import check_wanted
 
-
 _FEW_PAIRS = 0.02
 """Pairs of a round, as a share of the pieces, below which rounds are not worth their time."""
 
