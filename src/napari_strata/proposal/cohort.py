@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 from napari_strata.errors import CodebookError
 from napari_strata.proposal.proposal import Proposal
@@ -140,7 +142,8 @@ def leaves_of(table: CohortTable, *, seed: int) -> Leaves:
     sample = np.random.default_rng(seed).permutation(len(own))[:12_000]
     count = max(1, min(_LEAVES, len(own) // 4))
     means = KMeans(count, n_init=1, init="random" if count > 100 else "k-means++", max_iter=12, random_state=seed)
-    with one_openmp_thread():
+    with one_openmp_thread(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer unlike supervoxels than leaves: fewer leaves, see below
         means.fit(vectors[sample], sample_weight=sizes[sample])
         leaf = means.predict(vectors)
     weight = np.bincount(leaf, weights=sizes, minlength=count)
