@@ -25,6 +25,12 @@ _ORGANS = (
 )
 
 
+def ball(shape: tuple[int, ...], center: tuple[float, ...], radius: float) -> NDArray[np.bool_]:
+    """Give a ball in a grid, in voxels."""
+    grid = np.indices(shape).transpose(1, 2, 3, 0)
+    return np.asarray(((grid - np.array(center)) ** 2).sum(-1) <= radius**2)
+
+
 def phantom_truth(shape: tuple[int, int, int] = (24, 28, 32)) -> NDArray[np.uint8]:
     """Give the class 0-5 (index into `INTENSITIES`) of every voxel: ellipsoids in a body in air."""
     grid = np.stack(np.meshgrid(*[(np.arange(n) + 0.5) / n for n in shape], indexing="ij"), axis=-1)

@@ -6,11 +6,7 @@ from scipy.ndimage import distance_transform_edt
 
 from napari_strata.body import body_mask
 from napari_strata.volume import Geometry, Volume
-
-
-def ball(shape, center, radius):
-    grid = np.indices(shape).transpose(1, 2, 3, 0)
-    return ((grid - np.array(center)) ** 2).sum(-1) <= radius**2
+from phantoms import ball
 
 
 def volume_of(data, modality="mr", spacing=(2.0, 2.0, 2.0)):
@@ -22,8 +18,6 @@ def overlap(a, b):
 
 
 BODY = ball((40, 44, 48), (20, 22, 24), 16)
-
-
 FINE_BODY = ball((64, 72, 80), (32, 36, 40), 25)
 
 

@@ -5,21 +5,7 @@ import pytest
 
 from napari_strata.errors import GeometryError
 from napari_strata.preprocess import brightness, flatten_bias, resample, working_grid
-from napari_strata.volume import Geometry, Volume
-
-
-def ball(shape, center, radius):
-    grid = np.indices(shape).transpose(1, 2, 3, 0)
-    return ((grid - np.array(center)) ** 2).sum(-1) <= radius**2
-
-
-def volume_of(data, modality="mr", spacing=(2.0, 2.0, 2.0)):
-    return Volume(data, Geometry.from_spacing(data.shape, spacing), modality)
-
-
-def overlap(a, b):
-    return 2 * (a & b).sum() / (a.sum() + b.sum())
-
+from phantoms import ball
 
 BODY = ball((40, 44, 48), (20, 22, 24), 16)
 

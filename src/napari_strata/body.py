@@ -76,10 +76,11 @@ def body_mask(volume: Volume) -> NDArray[np.bool_]:
     step = [max(1, round(_COARSE_MM / s)) for s in spacing]
     small = np.ascontiguousarray(data[:: step[0], :: step[1], :: step[2]], dtype=np.float32)
     padding = _padding_value(data, small) if volume.modality == "mr" else None
+    above = _TISSUE_HU
     if padding is not None:
-        coarse, above = _filled(_large_parts(small != padding)), np.inf
+        coarse = _filled(_large_parts(small != padding))
     elif volume.modality == "ct":
-        coarse, above = _ct_body(small, spacing * step), _TISSUE_HU
+        coarse = _ct_body(small, spacing * step)
     else:
         coarse, above = _mr_body(small, spacing * step)
     if not coarse.any() or coarse.all():

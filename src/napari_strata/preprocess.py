@@ -1,4 +1,4 @@
-"""From a scan to what the encoder sees: brightness in [0, 1], the body, and the working grid (pure functions)."""
+"""From a scan and its body to what the encoder sees: brightness in [0, 1] and the working grid (pure functions)."""
 
 from __future__ import annotations
 
