@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_strata.errors import WriteError
+from napari_strata.filenames import printable
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.terminal import add_settings, check_writable, progress, settings_of
 
@@ -100,4 +101,4 @@ def _fit(arguments: argparse.Namespace) -> None:
     for scan, table in zip(scans, tables, strict=True):
         drift = codebook.apply(table)
         print(f"{scan.id}: drift {drift.drift:.2f}" + ("" if drift.fits else f"; note: {drift.warning()}"), file=sys.stderr)
-    print(f"{arguments.output}: {codebook.n} tissues from {len(scans)} scans in {time.perf_counter() - begun:.1f} s")
+    print(f"{printable(arguments.output)}: {codebook.n} tissues from {len(scans)} scans in {time.perf_counter() - begun:.1f} s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from napari_strata.errors import WriteError
+from napari_strata.filenames import json_text, printable
+from napari_strata.io.atomic import link_end
 from napari_strata.settings import ProposeSettings, RunSettings, names_in
 
 AUTO = "auto"
@@ -124,12 +127,22 @@ def line_ended(show: Callable[[int, int, str], None], *, quiet: bool = False) ->
             print(file=sys.stderr, flush=True)
 
 
+def print_json(document: Any) -> None:
+    """Print JSON on standard output, in ASCII where the terminal has no other letters."""
+    text = json_text(document, indent=1)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(document, indent=1)
+    print(text)
+
+
 class _Note(logging.Handler):
     """Prints what the library warns of as a note to the user."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        print(f"note: {record.getMessage()}", file=sys.stderr)
+        print(f"note: {printable(record.getMessage())}", file=sys.stderr)
 
 
 @contextmanager
@@ -156,7 +169,8 @@ def check_writable(*paths: Path | None, scan: str = "") -> None:
             raise WriteError(f"{path} is the scan itself. Choose another name.")
         if sum(path.resolve() == other.resolve() for other in given) > 1:
             raise WriteError(f"Two outputs would be written to {path}. Give each its own name.")
-        if not path.parent.is_dir():
-            raise WriteError(f"Cannot write {path}: there is no folder {path.parent}. Create it first.")
-        if not os.access(path.parent, os.W_OK) or path.is_dir():
+        folder = link_end(path).parent
+        if not folder.is_dir():
+            raise WriteError(f"Cannot write {path}: there is no folder {folder}. Create it first.")
+        if not os.access(folder, os.W_OK) or path.is_dir():
             raise WriteError(f"Cannot write {path}. Choose a file name in a folder that you may write to.")

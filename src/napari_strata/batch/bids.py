@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_strata import __version__
+from napari_strata.filenames import ESCAPED, json_text
 from napari_strata.io.atomic import atomic_path, file_suffix
 
 BIDS_VERSION = "1.10.0"
@@ -157,7 +158,7 @@ def write_description(folder: Path, root: Path, how: str = "") -> None:
     texts = {_DESCRIPTION: _with_others(folder, said), ".bidsignore": _with_ignored(folder), "README.md": about}
     for name, text in texts.items():
         path = folder / name
-        if text is not None and not (path.exists() and (name == "README.md" or path.read_text(encoding="utf-8") == text)):
+        if text is not None and not (path.exists() and (name == "README.md" or path.read_text(encoding="utf-8", errors="replace") == text)):
             with atomic_path(path) as unfinished:
                 unfinished.write_text(text, encoding="utf-8")
 
@@ -175,7 +176,7 @@ def _with_others(folder: Path, said: dict[str, Any]) -> str | None:
     kept = [makers[k] | fresh if k in ours else makers[k] for k in range(len(makers))] + ([] if ours else [fresh])
     links = found.get("DatasetLinks")
     links = {**(links if isinstance(links, dict) else {}), **said["DatasetLinks"]}
-    return json.dumps({**said, **found, "GeneratedBy": kept, "DatasetLinks": links}, indent=1, ensure_ascii=False) + "\n"
+    return json_text({**said, **found, "GeneratedBy": kept, "DatasetLinks": links}, indent=1) + "\n"
 
 
 def _with_ignored(folder: Path) -> str:
@@ -211,7 +212,7 @@ def write_label_table(table: Path, rows: list[dict[str, Any]]) -> None:
         The regions of a sidecar.
     """
     measured = _measured(rows)
-    with open(table, "w", newline="", encoding="utf-8") as file:
+    with open(table, "w", newline="", encoding="utf-8", errors=ESCAPED) as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(["index", "name", "color", *measured])
         for row in rows:

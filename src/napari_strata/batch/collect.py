@@ -15,6 +15,7 @@ from napari_strata.batch.process import only_writer
 from napari_strata.batch.results import ScanResult, shared_regions
 from napari_strata.export.outputs import read_sidecar
 from napari_strata.export.tables import table_columns
+from napari_strata.filenames import ESCAPED, printable
 from napari_strata.io.atomic import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def whole_sidecar(path: Path) -> dict[str, Any]:
 
 
 def _named(result: ScanResult) -> dict[str, Any]:
-    return {"scan": result.scan.id, "path": str(result.scan.path), "series": result.scan.series}
+    return {"scan": result.scan.id, "path": printable(result.scan.path), "series": result.scan.series}
 
 
 def _fit(document: dict[str, Any]) -> dict[str, Any]:
@@ -176,8 +177,8 @@ def _overview(row: Row) -> dict[str, Any]:
     scan = result.scan
     said = {
         **_named(result),
-        "subject": scan.subject,
-        "session": scan.session,
+        "subject": printable(scan.subject),
+        "session": printable(scan.session),
         "kind": scan.kind,
         "status": "failed" if result.status == "failed" else "ok",
         "reason": result.reason,
@@ -246,7 +247,7 @@ def _agreement_rows(row: Row) -> Iterator[dict[str, Any]]:
 def _replay_rows(row: Row) -> Iterator[dict[str, Any]]:
     said = row.document.get("replay", {})
     for step in said.get("steps", ()):
-        yield {"scan": row.result.scan.id, "case": said["case"], **step, "edit": step["name"]}
+        yield {"scan": row.result.scan.id, "case": printable(said["case"]), **step, "edit": step["name"]}
 
 
 def _write_or_remove(path: Path, columns: Iterable[str], rows: list[dict[str, Any]]) -> Path | None:
@@ -259,7 +260,7 @@ def _write_or_remove(path: Path, columns: Iterable[str], rows: list[dict[str, An
 
 
 def _write(path: Path, columns: Iterable[str], rows: list[dict[str, Any]]) -> None:
-    with atomic_path(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8", errors=ESCAPED) as file:
         writer = csv.DictWriter(file, list(columns), delimiter="\t", lineterminator="\n", restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)

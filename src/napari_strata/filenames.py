@@ -1,0 +1,81 @@
+r"""File names as text that can be shown and written down.
+
+On Linux a file name is bytes, and need not be text at all. Python holds a byte that it cannot decode as a lone surrogate. No
+UTF-8 file, terminal, C++ library or window takes such a character. So there is one rule, and it stands here:
+
+- **Files are opened by the exact bytes**: paths stay `Path` or `str` as Python gave them, surrogates included.
+- **People read** `printable(path)`: a byte that is no text as `\xe9`, a line break as `\n`, other control characters likewise.
+- **JSON keeps the path itself** (`json_text`): the surrogate as `\udce9`, which reads back as the same path.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+import sys
+from typing import Any
+
+ESCAPED = "strata-escaped"
+"""Error handler for text files and streams: what the encoding cannot hold is written as `printable` writes it."""
+
+_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+_BYTES = re.compile(r"(?:\\x[89a-f][0-9a-f])+")
+
+
+def printable(text: object) -> str:
+    r"""Give a path, or a message with paths in it, as one line that every terminal, file and window takes.
+
+    Parameters
+    ----------
+    text : object
+        Turned into a string first.
+
+    Returns
+    -------
+    str
+        Bytes that are no text as `\xe9`; line breaks, tabs and other control characters escaped as Python writes them.
+    """
+    return _UNSHOWN.sub(lambda found: _escape(found[0]), str(text))
+
+
+def from_printable(text: str) -> str:
+    r"""Turn `\xe9` in a path that was copied from a message or a table back into the byte that it stands for."""
+    return _BYTES.sub(lambda found: bytes.fromhex(found[0].replace(r"\x", "")).decode("utf-8", "surrogateescape"), text)
+
+
+def json_text(document: Any, *, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
+    """Give JSON that keeps letters readable and is valid UTF-8, whatever file names stand in it; they read back unchanged."""
+    text = json.dumps(document, indent=indent, separators=separators, ensure_ascii=False)
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def name_bytes(text: str) -> bytes:
+    """Give bytes to hash a path by: UTF-8, and other bytes as they are told apart in Python."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def escape_streams() -> None:
+    """Make standard output and error take every character: what their encoding does not have is written as `printable` does."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)  # None for a stream that a test or a notebook put in the place
+        if reconfigure is not None:
+            reconfigure(errors=ESCAPED)
+
+
+def _escape(letter: str) -> str:
+    number = ord(letter)
+    if 0xDC80 <= number <= 0xDCFF:
+        return f"\\x{number - 0xDC00:02x}"
+    return _SHORT.get(letter) or (f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}")
+
+
+def _escaped(err: UnicodeError) -> tuple[str, int]:
+    if not isinstance(err, UnicodeEncodeError):
+        raise err
+    return "".join(_escape(letter) for letter in err.object[err.start : err.end]), err.end
+
+
+codecs.register_error(ESCAPED, _escaped)
