@@ -216,7 +216,10 @@ def _recovered(volume: Volume) -> Refinement:
     if not found:
         raise CaseError(f"There is no unfinished work on {volume.path or volume.name}. Check the scan's path.")
     for one in found[1:]:
-        print(f"note: there is older work too, {one.edits} edits until {one.changed:%Y-%m-%d %H:%M}: {printable(one.journal)}", file=sys.stderr)
+        print(
+            f"note: there is older work too, {one.edits} edits until {one.changed:%Y-%m-%d %H:%M}: {printable(one.journal)}",
+            file=sys.stderr,
+        )
     return found[0].resume(volume=volume)
 
 

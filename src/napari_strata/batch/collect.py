@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from napari_strata.batch.discovery import PassedOver
 from napari_strata.batch.outliers import Oddness, oddness
 from napari_strata.batch.process import only_writer
 from napari_strata.batch.results import ScanResult, shared_regions
@@ -81,14 +82,15 @@ class Collected:
     rows: tuple[Row, ...]
 
 
-def collect(results: Sequence[ScanResult], folder: str | Path) -> Collected:
+def collect(results: Sequence[ScanResult], folder: str | Path, passed: Sequence[PassedOver] = ()) -> Collected:
     """Write the tables for the scans of a batch.
 
     volumes.tsv has one row per scan and region, with the unit in each column's name; CT intensities (`mean_hu`) and MR
     ones (`mean`, no unit) have columns of their own. A region's number means the same thing in one scan only: tissue 3
     of one scan is not tissue 3 of another, unless a codebook or a teaching was used; then `drift` and `fits` say how well
     each scan fits it. scans.tsv has one row per scan, with how unlike the others it is. failures.tsv has one row per scan
-    that failed, with the reason. changes.tsv, where a codebook or a teaching numbered several sessions of a subject, has the volume of each
+    that failed, with the reason, and one without an id per image that was passed over.
+    changes.tsv, where a codebook or a teaching numbered several sessions of a subject, has the volume of each
     region in each session and its change. agreement.tsv scores scans that have a reference. replay.tsv tells what became of each edit
     of a case that was replayed. No table tells times or
     whether a scan was kept, so that a run that was stopped and gone on with ends in the same tables.
@@ -99,6 +101,8 @@ def collect(results: Sequence[ScanResult], folder: str | Path) -> Collected:
         From `run_batch`. Scans of earlier batches in the same folder are not in the tables.
     folder : str or Path
         Where the tables go, replacing earlier ones.
+    passed : sequence of PassedOver
+        What the search passed over, for failures.tsv.
 
     Raises
     ------
@@ -110,6 +114,7 @@ def collect(results: Sequence[ScanResult], folder: str | Path) -> Collected:
     made = [row for row in rows if row.document]
     volumes = [line for row in made for line in _volume_rows(row)]
     failed = [_named(row.result) | {"reason": row.result.reason} for row in rows if row.result.status == "failed"]
+    failed += [{"path": printable(one.path), "reason": f"passed over: {one.reason}"} for one in passed]
     changes, agreement = list(_change_rows(made)), [line for row in made for line in _agreement_rows(row)]
     replay = [line for row in made for line in _replay_rows(row)]
     with only_writer(target):

@@ -20,8 +20,8 @@ from napari_strata.export.mesh import region_meshes
 from napari_strata.export.mesh_files import MESH_SUFFIXES, stage_meshes
 from napari_strata.export.tables import TABLE_SUFFIXES, check_parquet, write_table
 from napari_strata.export.targets import check_distinct, check_may_replace
-from napari_strata.io import files
 from napari_strata.filenames import ESCAPED
+from napari_strata.io import files
 from napari_strata.io.atomic import Together, file_suffix
 from napari_strata.io.dicom import is_segmentation
 from napari_strata.io.files import LABEL_SUFFIXES, stage_labels
