@@ -41,6 +41,11 @@ def printable(text: object) -> str:
     return _UNSHOWN.sub(lambda found: _escape(found[0]), str(text))
 
 
+def is_text(name: str) -> bool:
+    """Say whether a name is text, without bytes that could not be decoded."""
+    return _SURROGATE.search(name) is None
+
+
 def from_printable(text: str) -> str:
     r"""Turn `\xe9` in a path that was copied from a message or a table back into the byte that it stands for."""
     return _BYTES.sub(lambda found: bytes.fromhex(found[0].replace(r"\x", "")).decode("utf-8", "surrogateescape"), text)

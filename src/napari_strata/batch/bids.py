@@ -38,6 +38,8 @@ _STRUCTURAL = (
 """Last words of names of structural images, in lower case: taken also where their folder does not say so."""
 _SUBJECT = re.compile(r"sub[-_]?\w", re.IGNORECASE)
 _MARK = 4
+_FIRST = (".nii.gz", ".nii")
+"""Of several files of one name, the first of these goes under the plain name."""
 _IGNORED = (
     "*.html",
     "batch.jsonl",
@@ -136,10 +138,17 @@ def name_of(path: Path) -> BidsName | None:
     kind = re.sub(r"[^A-Za-z0-9]", "", last)
     if (plain, _plain(last)) != (words, last) or not kind:  # two such names must not become one
         kind += hashlib.sha256(name_bytes(path.name)).hexdigest()[:_MARK]
-    if suffix not in (".nii", ".nii.gz"):
-        kind += suffix[1:].title()
+    kind += _told_apart(path, path.name[len(path.name) - len(suffix) :])
     parts = [word.partition("-") for word in plain]
     return BidsName(root, folder, tuple((key, value) if dash else ("", key) for key, dash, value in parts), kind, path.name)
+
+
+def _told_apart(path: Path, ending: str) -> str:
+    """Give what the ending adds to the name of outputs: for other kinds than NIfTI, and where a scan of the same name lies beside."""
+    stem = path.name[: len(path.name) - len(ending)]
+    before = _FIRST[: _FIRST.index(ending)] if ending in _FIRST else _FIRST
+    is_twin = any(path.with_name(stem + other).exists() for other in before)
+    return "".join(part.title() for part in ending.split(".")) if is_twin or ending.lower() not in _FIRST else ""
 
 
 def _plain(word: str) -> str:

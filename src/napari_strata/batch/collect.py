@@ -184,7 +184,7 @@ def _overview(row: Row) -> dict[str, Any]:
         **_named(result),
         "subject": printable(scan.subject),
         "session": printable(scan.session),
-        "kind": scan.kind,
+        "kind": printable(scan.kind),
         "status": "failed" if result.status == "failed" else "ok",
         "reason": result.reason,
         "warning": result.warning,

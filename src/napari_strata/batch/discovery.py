@@ -33,6 +33,9 @@ _VOXELS_ALONE = (".raw", ".zraw", ".raw.gz", ".zraw.gz")
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 _MOST_MEMBERS = 8
 """Members of an archive that are looked at, in search of scans."""
+_LONGEST_HEADER = 65536
+_Seen = dict[tuple[int, int], Path]
+"""Folders that were searched, by device and number."""
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
 
 
@@ -71,12 +74,16 @@ class Search:
     outputs: Path | None = None
     passed: dict[Path, PassedOver] = field(default_factory=dict)
 
-    def in_folder(self, folder: Path) -> Iterator[Path]:
-        """Give scan files and DICOM folders in a folder and all below it, in order of name; of a BIDS data set its structural scans."""
+    def in_folder(self, folder: Path, seen: _Seen | None = None) -> Iterator[Path]:
+        """Give scan files and DICOM folders in a folder and all below it, in order of name; of a BIDS data set its structural scans.
+
+        `seen` has the folders that are searched already, and gets those that are searched now.
+        """
+        seen = {} if seen is None else seen
         if bids.is_dataset(folder):
-            yield from self._in_dataset(folder)
+            yield from self._in_dataset(folder, seen)
             return
-        for file in self._files(folder):
+        for file in self._files(folder, seen):
             place = self._place(file)
             if place is not None and place == file and bids.is_phase(file):
                 self._pass(file, "a phase image, not the magnitude; name the file to have it proposed on", may_be_scan=True)
@@ -85,9 +92,11 @@ class Search:
 
     def in_glob(self, pattern: str) -> Iterator[Path]:
         """Give the scans that a glob finds; a folder that it finds is searched."""
-        for match in sorted(self._matches(pattern), key=lambda path: path.parts):
-            if match.is_dir():
-                yield from self.in_folder(match)
+        seen: _Seen = {}
+        for match in sorted(self._matches(pattern), key=lambda path: (path.is_symlink(), path.parts)):
+            if _is_folder(match):
+                if not match.is_symlink() or self._leads_on(match, seen):
+                    yield from self.in_folder(match, seen)
             elif not self._is_output(match):
                 place = self._place(match)
                 if place is not None:
@@ -100,7 +109,7 @@ class Search:
         found = [Path(os.path.abspath(Path(*parts[:fixed])))]
         for number, part in enumerate(parts[fixed:], fixed + 1):
             if part == "**":
-                found = list(dict.fromkeys(folder for one in found if one.is_dir() for folder in self._folders(one)))
+                found = list(dict.fromkeys(folder for one in found if one.is_dir() for folder in self._folders(one, {})))
                 if number == len(parts):
                     found += [one.joinpath(name) for one in found for name in _names_in(one) if not _is_hidden(name)]
             elif glob.has_magic(part):
@@ -110,9 +119,9 @@ class Search:
                 found = [one / part for one in found if os.path.lexists(one / part)]
         return found
 
-    def _in_dataset(self, root: Path) -> Iterator[Path]:
+    def _in_dataset(self, root: Path, seen: _Seen) -> Iterator[Path]:
         """Give the structural scans of a BIDS data set; everything else in it that is an image is passed over by name."""
-        for file in self._files(root):
+        for file in self._files(root, seen):
             folders = file.relative_to(root).parts[:-1]
             if folders and not bids.is_subject(folders[0]) and folders[0].lower() in bids.NO_RAW_DATA:
                 if _has_image_ending(file) and not file.name.startswith("."):
@@ -131,30 +140,32 @@ class Search:
             else:
                 self._pass(place, why.reason, may_be_scan=why.may_be_scan)
 
-    def _files(self, folder: Path) -> Iterator[Path]:
-        for here in self._folders(folder):
+    def _files(self, folder: Path, seen: _Seen) -> Iterator[Path]:
+        for here in self._folders(folder, seen):
             for name in _names_in(here):
                 if not _is_folder(here / name):
                     yield here / name
 
-    def _folders(self, top: Path) -> Iterator[Path]:
+    def _folders(self, top: Path, seen: _Seen) -> Iterator[Path]:
         """Give a folder and all below it, each once, in order of name; links to folders are followed where they lead to new ones."""
-        seen: dict[tuple[int, int], Path] = {}
         links: list[Path] = []
         found = list(self._real_folders(top, seen, links))
         while links:
             link = links.pop(0)
-            first = seen.get(_identity(link))
-            inside = Path(os.path.realpath(link.parent))
-            if inside.is_relative_to(os.path.realpath(link)) or Path(os.path.realpath(top)).is_relative_to(os.path.realpath(link)):
-                self._pass(link, "a link to a folder that it lies in itself", may_be_scan=False)
-            elif first is not None:
-                self._pass(link, f"a link to a folder that is searched already, as {first}", may_be_scan=False)
-            else:
+            if self._leads_on(link, seen) and not _leads_up(link, top):
                 found += self._real_folders(link, seen, links)
         yield from sorted(found, key=lambda path: path.parts)
 
-    def _real_folders(self, top: Path, seen: dict[tuple[int, int], Path], links: list[Path]) -> Iterator[Path]:
+    def _leads_on(self, link: Path, seen: _Seen) -> bool:
+        """Say whether a link leads to a folder that is to be searched still."""
+        first = seen.get(_identity(link))
+        if _leads_up(link, link.parent):
+            self._pass(link, "a link to a folder that it lies in itself", may_be_scan=False)
+        elif first is not None and first != link:
+            self._pass(link, f"a link to a folder that is searched already, as {first}", may_be_scan=False)
+        return first is None and not _leads_up(link, link.parent)
+
+    def _real_folders(self, top: Path, seen: _Seen, links: list[Path]) -> Iterator[Path]:
         """Give a folder and those below it, without following links, which are put by."""
         waiting = [top]
         while waiting:
@@ -168,6 +179,8 @@ class Search:
             except OSError as err:
                 self._pass(folder, f"the folder cannot be opened: {err.strerror}; check that you may read it", may_be_scan=True)
                 continue
+            if file_suffix(folder) in SCAN_SUFFIXES and not _names_in(folder):
+                self._pass(folder, "an empty folder under a scan's name", may_be_scan=True)
             yield folder
             for name, is_link in below:
                 if _is_hidden(name):
@@ -252,16 +265,24 @@ def _why_no_scan(file: Path) -> bids.Why | None:
         what = "unpack it" if ending and ending.endswith(_PACKED[:-1]) else "convert it to NIfTI"
         return bids.Why(f"of a kind that Strata does not read ({ending or '2dseq'}); {what}", may_be_scan=True)
     if name.endswith(_VOXELS_ALONE):
-        has_header = any(file_suffix(Path(one)) in (".mhd", ".nhdr") for one in _names_in(file.parent))
-        return None if has_header else bids.Why("voxels without a header; export the scan again", may_be_scan=True)
+        return None if _has_header(file) else bids.Why("voxels without a header; export the scan again", may_be_scan=True)
     if name.endswith(_ARCHIVES):
-        return bids.Why("an archive; unpack it", may_be_scan=True) if _may_hold_scans(file) else None
+        return bids.Why("an archive that may hold scans; unpack it", may_be_scan=True) if _may_hold_scans(file) else None
     stripped = Path(file.name.rstrip(" ."))
     if stripped.name != file.name and file_suffix(stripped) in SCAN_SUFFIXES:
         return bids.Why("its name ends in a space or a dot; rename it", may_be_scan=True)
     if not os.access(file, os.R_OK):
         return bids.Why("it cannot be read: permission denied", may_be_scan=True)
     return None
+
+
+def _has_header(voxels: Path) -> bool:
+    """Say whether a header beside goes with a file of voxels: by its name, or because it names the file."""
+    headers = [voxels.with_name(one) for one in _names_in(voxels.parent) if file_suffix(one) in (".mhd", ".nhdr")]
+    stem = voxels.name.split(".")[0]
+    if any(one.name.split(".")[0] == stem for one in headers):
+        return True
+    return any(os.fsencode(voxels.name) in one.read_bytes()[:_LONGEST_HEADER] for one in headers if os.access(one, os.R_OK))
 
 
 def _may_hold_scans(archive: Path) -> bool:
@@ -304,6 +325,11 @@ def _identity(path: Path) -> tuple[int, int]:
     except OSError:
         return hash(path), 0
     return found.st_dev, found.st_ino
+
+
+def _leads_up(link: Path, folder: Path) -> bool:
+    """Say whether a link leads to a folder or one that it lies in: to follow it would end nowhere."""
+    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(link))
 
 
 def _names_in(folder: Path) -> list[str]:
