@@ -4,6 +4,7 @@ On Linux a file name is bytes, and need not be text at all. Python holds a byte 
 UTF-8 file, terminal, C++ library or window takes such a character. So there is one rule, and it stands here:
 
 - **Files are opened by the exact bytes**: paths stay `Path` or `str` as Python gave them, surrogates included.
+- **C++ and Rust libraries get another name** where the bytes are no UTF-8: that of a link (`plain_name`).
 - **People read** `printable(path)`: a byte that is no text as `\xe9`, a line break as `\n`, other control characters likewise.
 - **JSON keeps the path itself** (`json_text`): the surrogate as `\udce9`, which reads back as the same path.
 """
@@ -12,8 +13,14 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import re
+import secrets
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 ESCAPED = "strata-escaped"
@@ -60,6 +67,49 @@ def json_text(document: Any, *, indent: int | None = None, separators: tuple[str
 def name_bytes(text: str) -> bytes:
     """Give bytes to hash a path by: UTF-8, and other bytes as they are told apart in Python."""
     return text.encode("utf-8", "surrogatepass")
+
+
+@contextmanager
+def plain_name(path: Path, *, beside: bool = False) -> Iterator[str]:
+    """Lend a name of a file that a library can open which takes names as UTF-8; ITK aborts the process over any other.
+
+    Where the folder's or the file's name is other bytes, links in a private folder lead there, gone at the end.
+
+    Parameters
+    ----------
+    path : Path
+        A file, or one that is to be made under a name of plain letters.
+    beside : bool
+        Whether the library looks for other files beside it, as for the voxels of a header: they are linked as well.
+
+    Raises
+    ------
+    OSError
+        If the links cannot be made.
+    """
+    if _is_plain(path):
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="strata-") as made:
+        folder = Path(made, "folder")
+        if _is_plain(Path(path.name)):
+            folder.symlink_to(path.parent.absolute(), target_is_directory=True)
+            yield str(folder / path.name)
+            return
+        folder.mkdir()
+        alias = folder / f"scan-{secrets.token_hex(6)}{path.suffix if path.suffix.isascii() else ''}"
+        alias.symlink_to(path.absolute())
+        for name in os.listdir(path.parent) if beside else ():
+            (folder / name).symlink_to(path.parent.absolute() / name)
+        yield str(alias)
+
+
+def _is_plain(path: Path) -> bool:
+    """Say whether the bytes of a name are the UTF-8 of its text, as libraries take them."""
+    try:
+        return os.fsencode(path) == str(path).encode("utf-8")
+    except UnicodeEncodeError:  # a byte that is no text
+        return False
 
 
 def escape_streams() -> None:

@@ -167,7 +167,7 @@ def check_writable(*paths: Path | None, scan: str = "") -> None:
     for path in given:
         if scan and path.exists() and Path(scan).exists() and path.samefile(scan):
             raise WriteError(f"{path} is the scan itself. Choose another name.")
-        if sum(path.resolve() == other.resolve() for other in given) > 1:
+        if sum(os.path.realpath(path) == os.path.realpath(other) for other in given) > 1:
             raise WriteError(f"Two outputs would be written to {path}. Give each its own name.")
         folder = link_end(path).parent
         if not folder.is_dir():

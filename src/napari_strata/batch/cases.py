@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,7 +81,7 @@ def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> Matched:
     found: dict[int, list[_Match]] = {}
     places_of: dict[Path, list[int]] = {}
     for number, scan in enumerate(scans):
-        places_of.setdefault(scan.path.resolve(), []).append(number)
+        places_of.setdefault(Path(os.path.realpath(scan.path)), []).append(number)
     notes = []
     for case in dict.fromkeys(path for place in places for path in _cases_in(place)):
         try:
@@ -138,7 +139,7 @@ def _made_on(of: ScanOfCase, places_of: dict[Path, list[int]]) -> list[int]:
     """Give the scans at a case's path, or in the folder that a DICOM file stands for."""
     if not of.path:
         return []
-    path = Path(of.path).resolve()
+    path = Path(os.path.realpath(of.path))
     return places_of.get(path, []) + places_of.get(path.parent, [])
 
 

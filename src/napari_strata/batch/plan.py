@@ -58,7 +58,7 @@ class _Found:
         In a BIDS data set two names are two scans, though both may be links to one file, as in a store of contents.
         """
         index, name = (None, "") if self.row is None else (self.row.index, self.row.id)
-        return self.path.resolve(), (self.series, None if self.known is None else self.known.labels_stem), index, name
+        return Path(os.path.realpath(self.path)), (self.series, None if self.known is None else self.known.labels_stem), index, name
 
     def plan(self, name: str) -> PlannedScan:
         """Make the scan of the batch: what the list says, over what the path says."""

@@ -34,7 +34,7 @@ from napari_strata.errors import Cancelled, StrataError, WriteError
 from napari_strata.export.outputs import Outputs, check_outputs, outputs_beside, scan_record, write_outputs
 from napari_strata.export.tables import table_rows
 from napari_strata.filenames import json_text
-from napari_strata.io.atomic import atomic_path
+from napari_strata.io.atomic import atomic_path, same_file
 from napari_strata.io.files import hash_file, read, read_labels
 from napari_strata.measure import agree, compare, join_by_overlap, measure_regions
 from napari_strata.pipeline import encoder_in_use, propose, versions
@@ -166,7 +166,7 @@ class Work:
 
     def _write(self, scan: PlannedScan, outputs: Outputs, result: _Result) -> None:
         """Write everything into a hidden folder, then move it to its names."""
-        if outputs.labels.resolve() == Path(result.volume.path).resolve():
+        if same_file(outputs.labels, result.volume.path):
             raise WriteError(f"{outputs.labels} is the scan itself. Choose another folder.")
         check_outputs(outputs.labels)
         try:

@@ -215,7 +215,7 @@ def same_file(one: str | Path, other: str | Path) -> bool:
     try:
         return os.path.samefile(one, other)
     except OSError:  # one of them does not exist yet
-        return Path(one).resolve() == Path(other).resolve()
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _check_target(target: Path, end: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +15,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_strata.errors import ReadError
-from napari_strata.io.atomic import file_suffix
+from napari_strata.filenames import plain_name
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid, pick_volume
 from napari_strata.volume import FileGrid
 
@@ -27,8 +25,6 @@ _T = TypeVar("_T")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _one_at_a_time = threading.Lock()
 _LONGEST_HEADER = 65536
-_HEADERS = (".nhdr", ".mhd", ".nrrd", ".mha")
-"""Endings of files whose voxels may lie in other files beside them."""
 
 
 @contextmanager
@@ -46,48 +42,6 @@ def quiet_stderr() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-
-
-@contextmanager
-def itk_name(path: Path) -> Iterator[str]:
-    """Lend a name of a file that ITK can open: it takes names as UTF-8, and aborts the process over any other.
-
-    Where the folder's or the file's name is other bytes, links in a private folder lead there, gone at the end. They stand for the
-    whole folder of a header, so that the files with its voxels are found beside it.
-
-    Parameters
-    ----------
-    path : Path
-        A file, or one to be made under a name of plain letters.
-
-    Raises
-    ------
-    OSError
-        If the links cannot be made.
-    """
-    if _is_plain(path):
-        yield str(path)
-        return
-    with tempfile.TemporaryDirectory(prefix="strata-") as made:
-        folder = Path(made, "folder")
-        if _is_plain(Path(path.name)):
-            folder.symlink_to(path.parent.absolute(), target_is_directory=True)
-            yield str(folder / path.name)
-            return
-        folder.mkdir()
-        suffix = file_suffix(path)
-        alias = folder / f"scan-{secrets.token_hex(6)}{suffix if _is_plain(Path(suffix)) else ''}"
-        alias.symlink_to(path.absolute())
-        for beside in os.scandir(path.parent) if suffix in _HEADERS else ():
-            folder.joinpath(beside.name).symlink_to(Path(beside.path).absolute())
-        yield str(alias)
-
-
-def _is_plain(path: Path) -> bool:
-    try:
-        return os.fsencode(path) == str(path).encode("utf-8")
-    except UnicodeEncodeError:  # a byte that is no text
-        return False
 
 
 def read_itk(path: Path, index: int | None, *, suffix: str) -> FileImage:
@@ -112,7 +66,7 @@ def read_itk(path: Path, index: int | None, *, suffix: str) -> FileImage:
         If the directions or a voxel size cannot be used.
     """
     _check_voxel_file(path)
-    with itk_name(path) as name:
+    with plain_name(path, beside=True) as name:
         return _read_itk(path, name, index, suffix=suffix)
 
 
@@ -143,7 +97,7 @@ def _read_itk(path: Path, name: str, index: int | None, *, suffix: str) -> FileI
 def itk_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
     """Give the voxels along i, j, k of one volume, from the header alone; raises what `read_itk` does for a bad header."""
     reader = sitk.ImageFileReader()
-    with itk_name(path) as name:
+    with plain_name(path, beside=True) as name:
         reader.SetFileName(name)
         run_itk(reader.ReadImageInformation, str(path))
     return tuple(int(n) for n in reader.GetSize()[:3])
@@ -189,7 +143,7 @@ def write_image(image: sitk.Image, path: Path) -> None:
         If ITK cannot write the file; `atomic_path` tells the user.
     """
     try:
-        with itk_name(path) as name, quiet_stderr():
+        with plain_name(path) as name, quiet_stderr():
             sitk.WriteImage(image, name, useCompression=True)
     except RuntimeError as err:
         raise OSError(f"ITK could not write it ({last_line(err)})") from err

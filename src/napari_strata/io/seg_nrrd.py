@@ -13,8 +13,9 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_strata.errors import ReadError
+from napari_strata.filenames import plain_name
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid
-from napari_strata.io.itk import affine_ras, itk_image, itk_name, run_itk, write_image
+from napari_strata.io.itk import affine_ras, itk_image, run_itk, write_image
 from napari_strata.io.terms import SCHEME, Code, term_of
 from napari_strata.volume import BACKGROUND, FileGrid, Region, default_regions, pack_labels, region_color, smallest_label_dtype
 
@@ -113,7 +114,7 @@ def read_seg_nrrd(path: Path) -> SegNrrd:
     GeometryError
         If the directions or a voxel size cannot be used.
     """
-    with itk_name(path) as name:
+    with plain_name(path, beside=True) as name:
         return _read_seg_nrrd(path, name)
 
 
