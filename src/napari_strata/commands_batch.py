@@ -16,7 +16,7 @@ from napari_strata.commands_teach import open_teaching
 from napari_strata.errors import SettingsError
 from napari_strata.filenames import printable
 from napari_strata.settings import BatchSettings, ProposeSettings, RunSettings
-from napari_strata.terminal import add_recipe, add_settings, line_ended, settings_of
+from napari_strata.terminal import add_recipe, add_settings, line_ended, settings_of, tell_passed
 
 if TYPE_CHECKING:
     from napari_strata.batch.discovery import PassedOver
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from napari_strata.batch.scans import PlannedScan
 
 _MOST_TOLD = 40
-"""Scans that are named at the end, and images that are named for one reason to pass them over; the tables have all."""
-_MOST_DOUBTED = 1000
-"""The same for images that may be scans."""
+"""Scans that are named at the end; the tables have all."""
 _FORESEEN = {"make": "would make", "keep": "would keep", "leave": "would leave", "fail": "would fail"}
 
 
@@ -106,19 +104,6 @@ def batch(arguments: argparse.Namespace) -> int:
     passed = f", {len(plan.passed)} passed over" if plan.passed else ""
     print(f"{printable(page)}: {done} done, {kept} kept, {failed} failed{passed} in {time.perf_counter() - begun:.1f} s")
     return int(failed > 0 or any(one.may_be_scan for one in plan.passed))
-
-
-def tell_passed(passed: Sequence[PassedOver]) -> None:
-    """Name on standard error what a search passed over, first what may be a scan; of many for one reason only some, and how many."""
-    reasons: dict[tuple[bool, str], list[PassedOver]] = {}
-    for one in passed:
-        reasons.setdefault((not one.may_be_scan, one.reason), []).append(one)
-    for (by_kind, reason), group in sorted(reasons.items()):
-        most = _MOST_TOLD if by_kind else _MOST_DOUBTED
-        for one in group[:most]:
-            print(f"passed over: {printable(one.path)}: {printable(reason)}", file=sys.stderr)
-        if len(group) > most:
-            print(f"passed over: {len(group) - most} more for the same reason: {printable(reason)}", file=sys.stderr)
 
 
 def _foretell_passed(passed: Sequence[PassedOver]) -> int:

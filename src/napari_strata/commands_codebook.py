@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_strata.errors import WriteError
 from napari_strata.filenames import printable
 from napari_strata.settings import ProposeSettings, RunSettings
-from napari_strata.terminal import add_settings, check_writable, progress, settings_of
+from napari_strata.terminal import add_settings, check_writable, progress, settings_of, tell_passed
 
 if TYPE_CHECKING:
     from napari_strata.proposal.codebook import Codebook
@@ -69,14 +69,16 @@ def _fit(arguments: argparse.Namespace) -> None:
     if arguments.output.suffix != _SUFFIX:
         raise WriteError(f"Cannot write {arguments.output}: the name must end in {_SUFFIX}.")
     begun = time.perf_counter()
-    from napari_strata.batch.plan import plan_scans
+    from napari_strata.batch.plan import plan_batch
     from napari_strata.io.files import read
     from napari_strata.pipeline import propose
     from napari_strata.proposal.codebook import check_tissues, fit_codebook
     from napari_strata.proposal.cohort import cohort_table
 
     check_tissues(arguments.tissues)
-    scans = plan_scans(arguments.scans)
+    plan = plan_batch(arguments.scans)
+    tell_passed(plan.passed)
+    scans = plan.scans
     show, tables = progress(arguments.quiet), []
     for number, scan in enumerate(scans):
 

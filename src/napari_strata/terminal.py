@@ -8,16 +8,19 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from napari_strata.errors import WriteError
 from napari_strata.filenames import json_text, printable
 from napari_strata.io.atomic import link_end
 from napari_strata.settings import ProposeSettings, RunSettings, names_in
+
+if TYPE_CHECKING:
+    from napari_strata.batch.discovery import PassedOver
 
 AUTO = "auto"
 """Given in the place of a number: let the scan choose."""
@@ -125,6 +128,25 @@ def line_ended(show: Callable[[int, int, str], None], *, quiet: bool = False) ->
     finally:
         if not quiet and last[0] != "done" and sys.stderr.isatty():
             print(file=sys.stderr, flush=True)
+
+
+_MOST_BY_KIND = 40
+"""Images that are named for one reason to pass them over; the tables of a batch have all."""
+_MOST_DOUBTED = 1000
+"""The same for images that may be scans."""
+
+
+def tell_passed(passed: Sequence[PassedOver]) -> None:
+    """Name on standard error what a search passed over, first what may be a scan; of many for one reason only some, and how many."""
+    reasons: dict[tuple[bool, str], list[PassedOver]] = {}
+    for one in passed:
+        reasons.setdefault((not one.may_be_scan, one.reason), []).append(one)
+    for (by_kind, reason), group in sorted(reasons.items()):
+        most = _MOST_BY_KIND if by_kind else _MOST_DOUBTED
+        for one in group[:most]:
+            print(f"passed over: {printable(one.path)}: {printable(reason)}", file=sys.stderr)
+        if len(group) > most:
+            print(f"passed over: {len(group) - most} more for the same reason: {printable(reason)}", file=sys.stderr)
 
 
 def print_json(document: Any) -> None:
