@@ -16,7 +16,7 @@ from napari_strata.commands_teach import open_teaching
 from napari_strata.errors import SettingsError
 from napari_strata.filenames import printable
 from napari_strata.settings import BatchSettings, ProposeSettings, RunSettings
-from napari_strata.terminal import add_recipe, add_settings, line_ended, settings_of, tell_passed
+from napari_strata.terminal import add_recipe, add_settings, line_ended, passed_lines, settings_of, tell_passed
 
 if TYPE_CHECKING:
     from napari_strata.batch.discovery import PassedOver
@@ -107,9 +107,9 @@ def batch(arguments: argparse.Namespace) -> int:
 
 
 def _foretell_passed(passed: Sequence[PassedOver]) -> int:
-    """Name in the plan of a dry run all that is passed over; give the exit code."""
-    for one in passed:
-        print(f"{printable(one.path)}: passed over ({printable(one.reason)})")
+    """Name in the plan of a dry run what is passed over; give the exit code."""
+    for line in passed_lines(passed):
+        print(f"passed over: {line}")
     doubted = sum(one.may_be_scan for one in passed)
     if passed:
         print(f"{len(passed)} passed over, of which {doubted} may be scans")

@@ -90,7 +90,8 @@ def plain_name(path: Path, *, beside: bool = False) -> Iterator[str]:
     if _is_plain(path):
         yield str(path)
         return
-    with tempfile.TemporaryDirectory(prefix="strata-") as made:
+    place = None if _is_plain(Path(tempfile.gettempdir())) else os.path.abspath(os.sep + "tmp")
+    with tempfile.TemporaryDirectory(prefix="strata-", dir=place) as made:
         folder = Path(made, "folder")
         if _is_plain(Path(path.name)):
             folder.symlink_to(path.parent.absolute(), target_is_directory=True)

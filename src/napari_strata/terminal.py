@@ -137,16 +137,21 @@ _MOST_DOUBTED = 1000
 
 
 def tell_passed(passed: Sequence[PassedOver]) -> None:
-    """Name on standard error what a search passed over, first what may be a scan; of many for one reason only some, and how many."""
+    """Name on standard error what a search passed over, first what may be a scan; of many for one reason some, and how many."""
+    for line in passed_lines(passed, most_by_kind=_MOST_BY_KIND):
+        print(f"passed over: {line}", file=sys.stderr)
+
+
+def passed_lines(passed: Sequence[PassedOver], *, most_by_kind: int = _MOST_DOUBTED) -> Iterator[str]:
+    """Give a line for each file that was passed over, grouped by the reason; of more for one reason than can be read, their number."""
     reasons: dict[tuple[bool, str], list[PassedOver]] = {}
     for one in passed:
         reasons.setdefault((not one.may_be_scan, one.reason), []).append(one)
     for (by_kind, reason), group in sorted(reasons.items()):
-        most = _MOST_BY_KIND if by_kind else _MOST_DOUBTED
-        for one in group[:most]:
-            print(f"passed over: {printable(one.path)}: {printable(reason)}", file=sys.stderr)
+        most = most_by_kind if by_kind else _MOST_DOUBTED
+        yield from (f"{printable(one.path)}: {printable(reason)}" for one in group[:most])
         if len(group) > most:
-            print(f"passed over: {len(group) - most} more for the same reason: {printable(reason)}", file=sys.stderr)
+            yield f"{len(group) - most} more for the same reason: {printable(reason)}"
 
 
 def print_json(document: Any) -> None:

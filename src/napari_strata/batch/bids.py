@@ -36,7 +36,7 @@ _STRUCTURAL = (
     *("t1map", "t2map", "t2starmap", "t1", "t2", "ct", "mprage"),
 )
 """Last words of names of structural images, in lower case: taken also where their folder does not say so."""
-_SUBJECT = re.compile(r"sub[-_]?\w", re.IGNORECASE)
+_SUBJECT = re.compile(r"sub([-_].|\d)", re.IGNORECASE)
 _MARK = 4
 _FIRST = (".nii.gz", ".nii")
 """Of several files of one name, the first of these goes under the plain name."""

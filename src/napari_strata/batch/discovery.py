@@ -109,11 +109,11 @@ class Search:
         found = [Path(os.path.abspath(Path(*parts[:fixed])))]
         for number, part in enumerate(parts[fixed:], fixed + 1):
             if part == "**":
-                found = list(dict.fromkeys(folder for one in found if one.is_dir() for folder in self._folders(one, {})))
+                found = list(dict.fromkeys(folder for one in found if one.is_dir() for folder, _ in self._listed(one, {})))
                 if number == len(parts):
                     found += [one.joinpath(name) for one in found for name in _names_in(one) if not _is_hidden(name)]
             elif glob.has_magic(part):
-                fits = [one / name for one in found for name in _names_in(one) if fnmatch.fnmatchcase(name, part)]
+                fits = [one / name for one in found for name in _names_in(one) if name == part or fnmatch.fnmatch(name, part)]
                 found = [one for one in fits if part.startswith(".") or not _is_hidden(one.name)]
             else:
                 found = [one / part for one in found if os.path.lexists(one / part)]
@@ -141,20 +141,21 @@ class Search:
                 self._pass(place, why.reason, may_be_scan=why.may_be_scan)
 
     def _files(self, folder: Path, seen: _Seen) -> Iterator[Path]:
-        for here in self._folders(folder, seen):
-            for name in _names_in(here):
-                if not _is_folder(here / name):
-                    yield here / name
+        for here, names in self._listed(folder, seen):
+            yield from (here / name for name in names)
 
-    def _folders(self, top: Path, seen: _Seen) -> Iterator[Path]:
-        """Give a folder and all below it, each once, in order of name; links to folders are followed where they lead to new ones."""
+    def _listed(self, top: Path, seen: _Seen) -> list[tuple[Path, list[str]]]:
+        """Give a folder and all below it with the names of their files, each folder once, in order of name.
+
+        Links to folders are followed where they lead to new ones.
+        """
         links: list[Path] = []
         found = list(self._real_folders(top, seen, links))
         while links:
             link = links.pop(0)
             if self._leads_on(link, seen) and not _leads_up(link, top):
                 found += self._real_folders(link, seen, links)
-        yield from sorted(found, key=lambda path: path.parts)
+        return sorted(found, key=lambda one: one[0].parts)
 
     def _leads_on(self, link: Path, seen: _Seen) -> bool:
         """Say whether a link leads to a folder that is to be searched still."""
@@ -165,8 +166,8 @@ class Search:
             self._pass(link, f"a link to a folder that is searched already, as {first}", may_be_scan=False)
         return first is None and not _leads_up(link, link.parent)
 
-    def _real_folders(self, top: Path, seen: _Seen, links: list[Path]) -> Iterator[Path]:
-        """Give a folder and those below it, without following links, which are put by."""
+    def _real_folders(self, top: Path, seen: _Seen, links: list[Path]) -> Iterator[tuple[Path, list[str]]]:
+        """Give a folder and those below it with their files, without following links to folders, which are put by."""
         waiting = [top]
         while waiting:
             folder = waiting.pop()
@@ -175,14 +176,14 @@ class Search:
             seen[_identity(folder)] = folder
             try:
                 with os.scandir(folder) as entries:
-                    below = sorted((entry.name, entry.is_symlink()) for entry in entries if _is_folder(entry))
+                    listed = sorted((entry.name, _is_folder(entry), entry.is_symlink()) for entry in entries)
             except OSError as err:
                 self._pass(folder, f"the folder cannot be opened: {err.strerror}; check that you may read it", may_be_scan=True)
                 continue
-            if file_suffix(folder) in SCAN_SUFFIXES and not _names_in(folder):
+            if file_suffix(folder) in SCAN_SUFFIXES and not listed:
                 self._pass(folder, "an empty folder under a scan's name", may_be_scan=True)
-            yield folder
-            for name, is_link in below:
+            yield folder, [name for name, is_folder, _ in listed if not is_folder]
+            for name, _, is_link in (one for one in listed if one[1]):
                 if _is_hidden(name):
                     if any(_has_image_ending(Path(one)) for one in _names_in(folder / name)):
                         self._pass(folder / name, "a hidden folder; name it to have it searched", may_be_scan=False)
@@ -195,7 +196,7 @@ class Search:
         """Give where the scan of a file is: a slice's folder, the header of a pair, else the file itself; None where it is no scan."""
         suffix = file_suffix(file)
         if _is_hidden(file.name):
-            if suffix in SCAN_SUFFIXES and not file.name.startswith(".strata-") and not _is_apple_double(file):
+            if suffix in (*SCAN_SUFFIXES, *_DICOM_SUFFIXES) and not file.name.startswith(".strata-") and not _is_apple_double(file):
                 self._pass(file, "a hidden file; name it to have it proposed on", may_be_scan=False)
             return None
         try:
