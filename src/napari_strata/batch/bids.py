@@ -18,7 +18,6 @@ from typing import Any
 from napari_strata import __version__
 from napari_strata.filenames import ESCAPED, json_text, name_bytes
 from napari_strata.io.atomic import atomic_path, file_suffix
-from napari_strata.io.files import SCAN_SUFFIXES
 
 BIDS_VERSION = "1.10.0"
 _DESCRIPTION = "dataset_description.json"
@@ -124,6 +123,8 @@ def name_of(path: Path) -> BidsName | None:
 
     A name off the standard (dashes and dots in values, underscores for dashes) is kept as it is, word by word.
     """
+    from napari_strata.io.files import SCAN_SUFFIXES  # here, as it loads SimpleITK, which `--help` does without
+
     suffix = file_suffix(path)
     if suffix not in SCAN_SUFFIXES or path.is_dir():
         return None
