@@ -134,6 +134,8 @@ _MOST_BY_KIND = 40
 """Images that are named for one reason to pass them over; the tables of a batch have all."""
 _MOST_DOUBTED = 1000
 """The same for images that may be scans."""
+_FEW = 3
+"""So many are named where there are more than that."""
 
 
 def tell_passed(passed: Sequence[PassedOver]) -> None:
@@ -148,10 +150,10 @@ def passed_lines(passed: Sequence[PassedOver], *, most_by_kind: int = _MOST_DOUB
     for one in passed:
         reasons.setdefault((not one.may_be_scan, one.reason), []).append(one)
     for (by_kind, reason), group in sorted(reasons.items()):
-        most = most_by_kind if by_kind else _MOST_DOUBTED
-        yield from (f"{printable(one.path)}: {printable(reason)}" for one in group[:most])
-        if len(group) > most:
-            yield f"{len(group) - most} more for the same reason: {printable(reason)}"
+        named = group if len(group) <= (most_by_kind if by_kind else _MOST_DOUBTED) else group[:_FEW]
+        yield from (f"{printable(one.path)}: {printable(reason)}" for one in named)
+        if len(group) > len(named):
+            yield f"{len(group) - len(named)} more for the same reason: {printable(reason)}"
 
 
 def print_json(document: Any) -> None:

@@ -83,7 +83,7 @@ class Search:
         if bids.is_dataset(folder):
             yield from self._in_dataset(folder, seen)
             return
-        for file in self._files(folder, seen):
+        for file in self.files(folder, seen):
             place = self._place(file)
             if place is not None and place == file and bids.is_phase(file):
                 self._pass(file, "a phase image, not the magnitude; name the file to have it proposed on", may_be_scan=True)
@@ -121,7 +121,7 @@ class Search:
 
     def _in_dataset(self, root: Path, seen: _Seen) -> Iterator[Path]:
         """Give the structural scans of a BIDS data set; everything else in it that is an image is passed over by name."""
-        for file in self._files(root, seen):
+        for file in self.files(root, seen):
             folders = file.relative_to(root).parts[:-1]
             if folders and not bids.is_subject(folders[0]) and folders[0].lower() in bids.NO_RAW_DATA:
                 if _has_image_ending(file) and not file.name.startswith("."):
@@ -140,7 +140,9 @@ class Search:
             else:
                 self._pass(place, why.reason, may_be_scan=why.may_be_scan)
 
-    def _files(self, folder: Path, seen: _Seen) -> Iterator[Path]:
+    def files(self, folder: Path, seen: _Seen | None = None) -> Iterator[Path]:
+        """Give all files in a folder and below it, in order of name, through links and never in a circle."""
+        seen = {} if seen is None else seen
         for here, names in self._listed(folder, seen):
             yield from (here / name for name in names)
 
