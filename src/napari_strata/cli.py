@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 done, 1 when scans of a batch failed, 2 for an error that the user can mend, 130 when interrupted.
+        0 done, 1 when scans of a batch failed or may have been passed over, 2 for an error that the user can mend, 130 when interrupted.
     """
     escape_streams()
     arguments = _parser().parse_args(argv)
