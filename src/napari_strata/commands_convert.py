@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_strata.errors import ChoiceError, ReadError, SettingsError, WriteError
+from napari_strata.filenames import printable
 from napari_strata.io.atomic import file_suffix
 from napari_strata.settings import ExportSettings
 from napari_strata.terminal import add_settings, line_ended, notes_shown, progress, settings_of
@@ -74,7 +75,7 @@ def _convert_labels(arguments: argparse.Namespace, settings: ExportSettings) -> 
     with line_ended(progress(arguments.quiet), quiet=arguments.quiet) as show:
         write_together(segmentation, arguments.output, known=known, settings=settings, on_progress=show)
     for path in arguments.output:
-        print(f"{path}: {len(segmentation.regions)} regions")
+        print(f"{printable(path)}: {len(segmentation.regions)} regions")
 
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
@@ -117,7 +118,7 @@ def _convert_scan(arguments: argparse.Namespace) -> None:
     if arguments.like or arguments.reference or arguments.names or len(arguments.output) > 1:
         raise SettingsError("With --scan give one output, and none of --like, --reference and --names, which are about labels.")
     volume = _read(arguments, arguments.input)
-    print(f"{write_scan(volume, arguments.output[0])}: {' x '.join(map(str, volume.geometry.shape_zyx))} voxels (z, y, x)")
+    print(f"{printable(write_scan(volume, arguments.output[0]))}: {' x '.join(map(str, volume.geometry.shape_zyx))} voxels (z, y, x)")
 
 
 def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:

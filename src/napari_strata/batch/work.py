@@ -33,7 +33,8 @@ from napari_strata.batch.scans import PlannedScan
 from napari_strata.errors import Cancelled, StrataError, WriteError
 from napari_strata.export.outputs import Outputs, check_outputs, outputs_beside, scan_record, write_outputs
 from napari_strata.export.tables import table_rows
-from napari_strata.io.atomic import atomic_path
+from napari_strata.filenames import json_text
+from napari_strata.io.atomic import atomic_path, same_file
 from napari_strata.io.files import hash_file, read, read_labels
 from napari_strata.measure import agree, compare, join_by_overlap, measure_regions
 from napari_strata.pipeline import encoder_in_use, propose, versions
@@ -165,7 +166,7 @@ class Work:
 
     def _write(self, scan: PlannedScan, outputs: Outputs, result: _Result) -> None:
         """Write everything into a hidden folder, then move it to its names."""
-        if outputs.labels.resolve() == Path(result.volume.path).resolve():
+        if same_file(outputs.labels, result.volume.path):
             raise WriteError(f"{outputs.labels} is the scan itself. Choose another folder.")
         check_outputs(outputs.labels)
         try:
@@ -185,7 +186,7 @@ class Work:
                 document |= sidecar_keys(scan.bids, document)
                 made = replace(made, table=made.table.with_suffix(".tsv"))
                 write_label_table(made.table, document["regions"])
-            made.sidecar.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            made.sidecar.write_text(json_text(document, indent=1) + "\n", encoding="utf-8")
             picture, target = hidden / "picture.webp", thumbnail_of(scan, self.folder)
             _save_picture(result.volume, result.segmentation, picture)
             moves = [(picture, target), (made.labels, outputs.labels), (made.table, outputs.table), (made.sidecar, outputs.sidecar)]

@@ -9,6 +9,7 @@ from typing import Any
 
 from napari_strata.errors import WriteError
 from napari_strata.export.tables import table_rows
+from napari_strata.filenames import json_text
 from napari_strata.io.hashing import hash_file
 from napari_strata.io.sidecar import SIDECAR_FORMAT, sidecar_owner
 from napari_strata.io.terms import coded
@@ -69,7 +70,7 @@ def read_sidecar(path: str | Path) -> dict[str, Any] | None:
 
 def document_text(document: dict[str, Any]) -> str:
     """Give the text of the JSON file."""
-    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    return json_text(document, indent=1) + "\n"
 
 
 def scan_record(volume: Volume) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from napari_strata.export.mesh import region_meshes
 from napari_strata.export.mesh_files import MESH_SUFFIXES, stage_meshes
 from napari_strata.export.tables import TABLE_SUFFIXES, check_parquet, write_table
 from napari_strata.export.targets import check_distinct, check_may_replace
+from napari_strata.filenames import ESCAPED
 from napari_strata.io import files
 from napari_strata.io.atomic import Together, file_suffix
 from napari_strata.io.dicom import is_segmentation
@@ -161,7 +162,7 @@ def write_together(
             elif suffix in MESH_SUFFIXES:
                 _stage_surfaces(segmentation, target, together, chosen, on_progress)
             elif suffix in DESCRIPTION_SUFFIXES:
-                together.file(target).write_text(description_text(segmentation.regions), encoding="utf-8")
+                together.file(target).write_text(description_text(segmentation.regions), encoding="utf-8", errors=ESCAPED)
             else:
                 _stage_table(segmentation, target, together, beside, chosen)
     return tuple(target.parent if _FIELD.search(target.name) else target for target in targets)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_strata.errors import ChoiceError, StrataError
+from napari_strata.filenames import printable
 from napari_strata.gui.layers import METADATA_KEY, LayerTuple, image_tuple, labels_tuple
 from napari_strata.gui.writing import CASE_SUFFIX, has_window
 
@@ -202,7 +203,7 @@ def open_viewer(path: str | Path | None = None, **read_options: Any) -> napari.v
 
     source = None if path is None else Path(path)
     layers, choices = ([], ()) if source is None else _read_to_view(source, read_options)
-    viewer = napari.Viewer(title="Strata" if source is None else f"Strata: {source.name}", show_welcome_screen=source is None)
+    viewer = napari.Viewer(title="Strata" if source is None else f"Strata: {printable(source.name)}", show_welcome_screen=source is None)
     docked = panel(viewer)
     if source is not None and choices:
         from napari_strata.gui.dialogs import ask_choice

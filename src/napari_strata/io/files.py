@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import ChoiceError, ReadError, WriteError
+from napari_strata.filenames import printable
 from napari_strata.io.atomic import Together, atomic_path, file_suffix, same_file
 from napari_strata.io.dicom import SeriesInfo, is_dicom, is_segmentation, list_series, read_dicom
 from napari_strata.io.grid import FileImage, memory_geometry, plain_grid, to_file_order, to_memory_order
@@ -100,7 +101,7 @@ def read(path: str | Path, *, index: int | None = None, series: str | None = Non
         logger.warning("%s: %s", source, note)
     kind = modality or image.modality or guess_modality(data)
     geometry = memory_geometry(image.grid)
-    return Volume(data, geometry, kind, _stem(source), str(source), (*image.notes, *notes), index, series)
+    return Volume(data, geometry, kind, printable(_stem(source)), str(source), (*image.notes, *notes), index, series)
 
 
 def read_labels(path: str | Path) -> Segmentation:

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_strata.errors import ReadError
+from napari_strata.filenames import plain_name
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid, pick_volume
 from napari_strata.volume import FileGrid
 
@@ -64,10 +65,15 @@ def read_itk(path: Path, index: int | None, *, suffix: str) -> FileImage:
     GeometryError
         If the directions or a voxel size cannot be used.
     """
-    source = str(path)
     _check_voxel_file(path)
+    with plain_name(path, beside=True) as name:
+        return _read_itk(path, name, index, suffix=suffix)
+
+
+def _read_itk(path: Path, name: str, index: int | None, *, suffix: str) -> FileImage:
+    source = str(path)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(source)
+    reader.SetFileName(name)
     run_itk(reader.ReadImageInformation, source)
     size, values = reader.GetSize(), reader.GetNumberOfComponents()
     kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
@@ -91,8 +97,9 @@ def read_itk(path: Path, index: int | None, *, suffix: str) -> FileImage:
 def itk_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
     """Give the voxels along i, j, k of one volume, from the header alone; raises what `read_itk` does for a bad header."""
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    run_itk(reader.ReadImageInformation, str(path))
+    with plain_name(path, beside=True) as name:
+        reader.SetFileName(name)
+        run_itk(reader.ReadImageInformation, str(path))
     return tuple(int(n) for n in reader.GetSize()[:3])
 
 
@@ -136,8 +143,8 @@ def write_image(image: sitk.Image, path: Path) -> None:
         If ITK cannot write the file; `atomic_path` tells the user.
     """
     try:
-        with quiet_stderr():
-            sitk.WriteImage(image, str(path), useCompression=True)
+        with plain_name(path) as name, quiet_stderr():
+            sitk.WriteImage(image, name, useCompression=True)
     except RuntimeError as err:
         raise OSError(f"ITK could not write it ({last_line(err)})") from err
 

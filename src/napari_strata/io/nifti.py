@@ -21,6 +21,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError, ReadError
+from napari_strata.io.atomic import half_of_pair
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid, pick_volume
 from napari_strata.volume import FileGrid
 
@@ -70,8 +71,8 @@ def read_nifti(path: Path, index: int | None, *, suffix: str) -> FileImage:
         If the affine or a voxel size cannot be used.
     """
     source = str(path)
-    header = _read_header(path.with_suffix(".hdr") if suffix == ".img" else path)
-    layout = _layout(header, path.with_suffix(".img") if suffix == ".hdr" else path)
+    header = _read_header(half_of_pair(path, ".hdr") if suffix == ".img" else path)
+    layout = _layout(header, half_of_pair(path, ".img") if suffix == ".hdr" else path)
     volume = pick_volume(source, math.prod(layout.shape[3:]), index)
     check_voxel_size(source, header["pixdim"][1:4].astype(np.float64))
     affine, notes = _affine(header, layout.shape, source)
@@ -82,8 +83,8 @@ def read_nifti(path: Path, index: int | None, *, suffix: str) -> FileImage:
 
 def nifti_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
     """Give the voxels along i, j, k of one volume, from the header alone; raises what `read_nifti` does for a bad header."""
-    header = _read_header(path.with_suffix(".hdr") if suffix == ".img" else path)
-    return _layout(header, path.with_suffix(".img") if suffix == ".hdr" else path).shape[:3]
+    header = _read_header(half_of_pair(path, ".hdr") if suffix == ".img" else path)
+    return _layout(header, half_of_pair(path, ".img") if suffix == ".hdr" else path).shape[:3]
 
 
 def write_nifti(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_strata.errors import ReadError
+from napari_strata.filenames import plain_name
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid
 from napari_strata.io.itk import affine_ras, itk_image, run_itk, write_image
 from napari_strata.io.terms import SCHEME, Code, term_of
@@ -113,9 +114,14 @@ def read_seg_nrrd(path: Path) -> SegNrrd:
     GeometryError
         If the directions or a voxel size cannot be used.
     """
+    with plain_name(path, beside=True) as name:
+        return _read_seg_nrrd(path, name)
+
+
+def _read_seg_nrrd(path: Path, name: str) -> SegNrrd:
     source = str(path)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(source)
+    reader.SetFileName(name)
     run_itk(reader.ReadImageInformation, source)
     size = reader.GetSize()
     check_shape(source, size)

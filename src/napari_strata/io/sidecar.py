@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_strata.errors import ReadError, WriteError
+from napari_strata.filenames import json_text
 from napari_strata.io.atomic import file_suffix
 from napari_strata.io.terms import coded
 from napari_strata.volume import BACKGROUND, Region, default_regions
@@ -51,7 +52,7 @@ def table_text(path: Path, labels: Path, regions: Sequence[Region]) -> str | Non
         | ({"code": code} if (code := coded(row.name)) is not None else {})
         for row in regions
     ]
-    return json.dumps({**document, "labels": labels.name, "regions": rows}, indent=1, ensure_ascii=False) + "\n"
+    return json_text({**document, "labels": labels.name, "regions": rows}, indent=1) + "\n"
 
 
 def sidecar_owner(path: Path, labels: Path) -> Path | None:
