@@ -34,7 +34,7 @@ from napari_strata.io.itk import affine_ras
 from napari_strata.io.modality import guess_modality
 from napari_strata.volume import Modality
 
-__all__ = ["SeriesInfo", "dicom_shape", "is_dicom", "is_segmentation", "list_series", "read_dicom", "series_files"]
+__all__ = ["SeriesInfo", "dicom_shape", "is_dicom", "is_segmentation", "list_series", "read_dicom", "series_files", "series_slices"]
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,8 @@ class _Study:
 class _Found:
     """What a search has come across: slices, other DICOM objects, and files that are no DICOM.
 
-    Texts and files of the operating system have a DICOM ending, other files do not.
+    Texts and files of the operating system have a DICOM ending, other files do not. Damaged files and copies are hidden
+    ones, as a copying program that was stopped leaves them.
     """
 
     series: dict[str, list[Slice]] = field(default_factory=dict)
@@ -106,6 +107,8 @@ class _Found:
     texts: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     system: list[Path] = field(default_factory=list)
+    damaged: list[Path] = field(default_factory=list)
+    copies: list[Path] = field(default_factory=list)
 
 
 def series_files(path: str | Path, series: str | None = None) -> tuple[Path, ...]:
@@ -123,7 +126,23 @@ def series_files(path: str | Path, series: str | None = None) -> tuple[Path, ...
     ReadError
         As `read_dicom` does.
     """
-    return tuple(one.path for one in _find_stack(Path(path), series).slices)
+    return tuple(one.path for one in series_slices(path, series))
+
+
+def series_slices(path: str | Path, series: str | None = None) -> tuple[Slice, ...]:
+    """Give what the files of a series say of themselves, in the order of `series_files`.
+
+    Parameters
+    ----------
+    path, series
+        As for `series_files`.
+
+    Raises
+    ------
+    ReadError
+        As `read_dicom` does.
+    """
+    return _find_stack(Path(path), series).slices
 
 
 def list_series(folder: str | Path) -> tuple[SeriesInfo, ...]:
@@ -224,10 +243,11 @@ def _study(folder: Path) -> _Study:
     try:
         here = sorted(entry for entry in folder.iterdir() if entry.is_file())
         _search(here, found)
-        if not _has_scan(found):
+        if not any(len(slices) > 1 for slices in found.series.values()) or not _has_scan(found):
             _search(_files_below(folder), found)
     except OSError as err:
         raise ReadError(f"Cannot list {folder}: {err.strerror}. Check that you may read it.") from err
+    _leave_hidden_copies(found)
     _check_nothing_lost(found)
     if not found.series:
         what = ", ".join(sorted({aside.kind for aside in found.asides}))
@@ -270,17 +290,39 @@ def _search(files: Iterable[Path], found: _Found) -> None:
         try:
             one = read_slice(file, sure=sure)
         except HeaderError as err:
-            if sure or not _is_text(head):
+            if file.name.startswith("."):
+                found.damaged.append(file)
+            elif sure or not _is_text(head):
                 raise ReadError(
                     f"{file} is {'an empty file' if not head else 'a damaged or cut short DICOM image'}. "
                     "Copy it again, or move it away if it is no part of the scan."
                 ) from err
-            found.texts.append(file)
+            else:
+                found.texts.append(file)
         else:
             if isinstance(one, Aside):
                 found.asides.append(one)
             else:
                 found.series.setdefault(one.uid, []).append(one)
+
+
+def _leave_hidden_copies(found: _Found) -> None:
+    """Leave out hidden files of what is there unhidden too.
+
+    Raises
+    ------
+    ReadError
+        If a hidden file is damaged and may be a lost slice.
+    """
+    for slices in found.series.values():
+        plain = {one.instance for one in slices if not one.path.name.startswith(".")}
+        hidden = [one for one in slices if one.path.name.startswith(".") and one.instance in plain]
+        found.copies += [one.path for one in hidden]
+        slices[:] = [one for one in slices if one not in hidden]
+    names = [one.path.name for slices in found.series.values() for one in slices]
+    for path in found.damaged:
+        if not any(name in path.name for name in names):
+            raise ReadError(f"{path} is a damaged or cut short DICOM image. Copy it again, or move it away if it is no part of the scan.")
 
 
 def _is_text(head: bytes) -> bool:
@@ -312,6 +354,9 @@ def _left_out(found: _Found) -> tuple[str, ...]:
         notes.append(f"Left out, as no image of a scan: {named(paths)} ({kind}).")
     if found.texts:
         notes.append(f"Left out, as text: {named(found.texts)}.")
+    hidden = [*found.copies, *found.damaged]
+    if hidden:
+        notes.append(f"Left out, as hidden copies of other slices: {named(hidden)}.")
     if found.system:
         notes.append(f"Left out, as files of the operating system: {named(found.system)}.")
     return tuple(notes)
@@ -447,10 +492,12 @@ def _check_rescale(slices: list[Slice]) -> None:
 
 
 def _check_spread(folder: Path, ordered: list[Slice], steps_mm: NDArray[np.float64]) -> None:
-    doubled = int((steps_mm < _SAME_PLACE_MM).sum())
-    if doubled:
+    doubled = np.flatnonzero(steps_mm < _SAME_PLACE_MM)
+    if doubled.size:
+        at = int(doubled[0])
         raise ReadError(
-            f"{folder} has {doubled} slices where another slice lies (several phases, echoes or copies in one series). "
+            f"{folder} has {doubled.size} {'slice' if doubled.size == 1 else 'slices'} where another slice lies, such as "
+            f"{ordered[at].path.name} and {ordered[at + 1].path.name} (several phases, echoes or copies in one series). "
             "Split the series, or convert it to a 4D NIfTI and choose a volume."
         )
     usual = float(np.sort(steps_mm)[(len(steps_mm) - 1) // 2])
@@ -516,11 +563,12 @@ def _affine(stack: _Stack) -> NDArray[np.float64]:
     """
     first = stack.slices[0]
     right, down = first.orientation.reshape(2, 3)
-    normal = np.cross(right, down)
-    straight = np.column_stack([right, down, normal / np.linalg.norm(normal)])
+    normal = np.cross(right, down) / np.linalg.norm(np.cross(right, down))
+    upright = down / np.linalg.norm(down)
+    straight = np.column_stack([np.cross(upright, normal), upright, normal])  # as ITK makes it of rounded directions
     spacing = np.array([first.spacing[1], first.spacing[0], np.linalg.norm(stack.step)])
     by_angles = affine_ras(first.position, spacing, straight)
-    by_files = affine_ras(first.position, np.ones(3), np.column_stack([*(straight * spacing).T[:2], stack.step]))
+    by_files = affine_ras(first.position, np.ones(3), np.column_stack([right * spacing[0], down * spacing[1], stack.step]))
     far = np.array([first.pixels.columns - 1, first.pixels.rows - 1, len(stack.slices) - 1, 1.0])
     apart = max(np.linalg.norm((by_angles - by_files)[:3] @ corner) for corner in (far, np.array([0.0, 0, 0, 1])))
     return by_angles if apart <= _TILTED * first.spacing.min() else by_files

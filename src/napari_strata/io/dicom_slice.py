@@ -44,12 +44,13 @@ _MOST_SHOWN = 32
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 
 _CHARSET, _CLASS, _INSTANCE, _MODALITY, _DESCRIPTION = 0x00080005, 0x00080016, 0x00080018, 0x00080060, 0x0008103E
-_SERIES, _POSITION, _ORIENTATION = 0x0020000E, 0x00200032, 0x00200037
+_STUDY, _SERIES, _POSITION, _ORIENTATION, _FRAME = 0x0020000D, 0x0020000E, 0x00200032, 0x00200037, 0x00200052
 _SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS, _SPACING = 0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280030
 _ALLOCATED, _STORED, _HIGH_BIT, _SIGNED = 0x00280100, 0x00280101, 0x00280102, 0x00280103
 _INTERCEPT, _SLOPE, _RESCALE_TYPE, _LUT = 0x00281052, 0x00281053, 0x00281054, 0x00283000
 _WANTED = (
-    *(_CHARSET, _CLASS, _INSTANCE, _MODALITY, _DESCRIPTION, _SERIES, _POSITION, _ORIENTATION, _SAMPLES, _PHOTOMETRIC, _FRAMES),
+    *(_CHARSET, _CLASS, _INSTANCE, _MODALITY, _DESCRIPTION, _STUDY, _SERIES, _POSITION, _ORIENTATION, _FRAME),
+    *(_SAMPLES, _PHOTOMETRIC, _FRAMES),
     *(_ROWS, _COLUMNS, _SPACING, _ALLOCATED, _STORED, _HIGH_BIT, _SIGNED, _INTERCEPT, _SLOPE, _RESCALE_TYPE, _LUT),
 )
 _FIRST_TEXTS = (0x00020002, 0x00020003, 0x00020010, _CHARSET, 0x00080008, _CLASS, _INSTANCE, 0x00080020, _MODALITY)
@@ -137,8 +138,8 @@ class Slice:
     ----------
     path : Path
         The file.
-    uid, instance, description, modality, storage_class : str
-        SeriesInstanceUID, SOPInstanceUID, SeriesDescription, Modality, SOPClassUID.
+    uid, instance, description, modality, storage_class, study, frame : str
+        SeriesInstanceUID, SOPInstanceUID, SeriesDescription, Modality, SOPClassUID, StudyInstanceUID, FrameOfReferenceUID.
     frames, samples : int
         Images in the file, and values per voxel.
     position, orientation, spacing : float64 arrays
@@ -157,6 +158,8 @@ class Slice:
     description: str
     modality: str
     storage_class: str
+    study: str
+    frame: str
     frames: int
     samples: int
     position: NDArray[np.float64]
@@ -263,7 +266,7 @@ def read_slice(path: Path, *, sure: bool) -> Slice | Aside:
             return Aside(path, class_name(stored_class), uid)
         pixels = _pixel_format(header, file if start is None else start)
     empty = not (pixels.rows or pixels.columns or pixels.element)
-    if empty and stored_class.startswith(_DICOM) and stored_class not in SCAN_CLASSES:
+    if empty and stored_class and stored_class not in SCAN_CLASSES:
         return Aside(path, class_name(stored_class), uid)
     if not (uid or stored_class) and (empty or not sure):
         raise HeaderError("it holds no image")
@@ -307,10 +310,12 @@ def _slice(path: Path, header: Dataset, pixels: PixelFormat, stored_class: str, 
     return Slice(
         path=path,
         uid=uid,
-        instance=_uid(header, _INSTANCE),
+        instance=_uid(header, _INSTANCE) or _uid(getattr(header, "file_meta", None), 0x00020003),
         description=_described(header),
         modality=_text(header, _MODALITY),
         storage_class=stored_class,
+        study=_uid(header, _STUDY),
+        frame=_uid(header, _FRAME),
         frames=_whole(header, _FRAMES) or 1,
         samples=_whole(header, _SAMPLES) or 1,
         position=position,
@@ -347,6 +352,20 @@ def _pixel_faults(pixels: PixelFormat) -> list[str]:
     return []
 
 
+def read_all(path: Path) -> Dataset:
+    """Read a whole header, up to the pixels.
+
+    Raises
+    ------
+    HeaderError
+        If it is damaged.
+    OSError
+        If it cannot be read.
+    """
+    with path.open("rb") as file:
+        return _parse(file, ())[0]
+
+
 def reread(path: Path) -> Dataset:
     """Read what pydicom needs to apply a Modality LUT.
 
@@ -374,7 +393,7 @@ def _parse(file: BinaryIO, wanted: tuple[int, ...] = _WANTED) -> tuple[Dataset, 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            header = dcmread(file, stop_before_pixels=True, force=True, specific_tags=[*wanted])
+            header = dcmread(file, stop_before_pixels=True, force=True, specific_tags=[*wanted] or None)
     except damaged as err:
         raise HeaderError("its header is damaged") from err
     return header, header.buffer if isinstance(header.buffer, DicomBytesIO) else None
