@@ -12,7 +12,6 @@ import hashlib
 import logging
 import re
 import struct
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import ReadError
 from napari_strata.io.dicom import series_slices
-from napari_strata.io.dicom_slice import HeaderError, Slice, read_all
+from napari_strata.io.dicom_slice import HeaderError, Slice, quiet_pydicom, read_all
 
 if TYPE_CHECKING:
     from pydicom import DataElement, Dataset
@@ -48,6 +47,7 @@ _GROUPS = (0x0010, 0x0012, 0x0032, 0x0038)
 _SEX = ("", "M", "F", "O")
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?", re.ASCII)
 _CARETS = 4
+_ONE_LINE = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "PN", "SH", "TM", "UC")
 _NAMED_UID = re.compile(r"[0-9A-Za-z._-]{1,64}", re.ASCII)
 _VALID_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+", re.ASCII)
 _INVALID = (ValueError, TypeError, AttributeError, KeyError, IndexError, LookupError, OverflowError, NotImplementedError, struct.error)
@@ -101,8 +101,7 @@ def no_validation() -> Iterator[None]:
     """Let pydicom take values as they are, for UIDs that are kept though the standard does not allow them."""
     from pydicom.config import disable_value_validation
 
-    with warnings.catch_warnings(), disable_value_validation():
-        warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)\b")
+    with quiet_pydicom(), disable_value_validation():
         yield
 
 
@@ -118,8 +117,9 @@ def _copy_valid(header: Dataset, common: Dataset) -> list[str]:
     from pydicom.datadict import keyword_for_tag
 
     left = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_pydicom():
+        if not _is_charset_known(header):
+            left.append("SpecificCharacterSet")
         for tag in sorted(header.keys()):
             keyword = keyword_for_tag(tag)
             if not keyword or not (tag.group in _GROUPS or keyword in (*_ALWAYS, *_MORE)):
@@ -137,10 +137,18 @@ def _copy_valid(header: Dataset, common: Dataset) -> list[str]:
     return left
 
 
+def _is_charset_known(header: Dataset) -> bool:
+    from pydicom.charset import python_encoding
+
+    raw = header.get_item(0x00080005).value if "SpecificCharacterSet" in header else None
+    text = raw.decode("ascii", "replace") if isinstance(raw, bytes) else str(raw or "")
+    return all(part.strip(" \0") in python_encoding for part in text.split("\\"))
+
+
 def _check(element: DataElement, keyword: str) -> None:
     """Raise one of `_INVALID` unless a value, or all in a sequence, is as the standard has it and can be written."""
     from pydicom.config import RAISE
-    from pydicom.datadict import keyword_for_tag
+    from pydicom.datadict import dictionary_VM, keyword_for_tag
     from pydicom.filebase import DicomBytesIO
     from pydicom.filewriter import write_data_element
     from pydicom.valuerep import validate_value
@@ -150,9 +158,11 @@ def _check(element: DataElement, keyword: str) -> None:
             for inner in item:
                 _check(inner, keyword_for_tag(inner.tag))
         return
+    if element.VM > 1 and dictionary_VM(element.tag) == "1":
+        raise ValueError("several values where there is one")
     for value in [element.value] if element.VM < 2 else list(element.value):
         text = "" if value is None else str(value)
-        if "\ufffd" in text:
+        if "\ufffd" in text or (element.VR in _ONE_LINE and not text.isprintable()):
             raise ValueError("undecodable")
         if element.VR not in ("OB", "OW", "UN", "US", "SS", "UL", "SL", "FL", "FD", "AT"):
             validate_value(element.VR, text, RAISE)
@@ -182,8 +192,11 @@ def _set_uids(common: Dataset, slices: Sequence[Slice], source: str) -> None:
         if not _NAMED_UID.fullmatch(uid):
             digest = hashlib.sha256(f"{name}\n{images}".encode()).digest()
             new = f"2.25.{int.from_bytes(digest[:16], 'big')}"
-            if uid or name != "FrameOfReferenceUID":  # which no archive files by
-                made.append(f"{new} stands for its {'unusable' if uid else 'empty'} {name}")
+            told = f"{new} stands for its {'unusable' if uid else 'empty'} {name}"
+            if name != "FrameOfReferenceUID":
+                made.append(told)
+            else:  # which no archive files by
+                logger.warning("%s: %s.", source, told)
             uid = new
         elif not _VALID_UID.fullmatch(uid):
             odd.append(f"{name} {uid}")

@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_strata.errors import ReadError
-from napari_strata.io.dicom_slice import DEFLATED, HeaderError, PixelFormat, Rescale, Slice, inflate, reread
+from napari_strata.io.dicom_slice import DEFLATED, HeaderError, PixelFormat, Rescale, Slice, inflate, quiet_pydicom, reread
 from napari_strata.io.itk import quiet_stderr
 
 _NATIVE = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", DEFLATED)
@@ -348,7 +348,8 @@ def _through_table(one: Slice, values: NDArray[np.generic]) -> NDArray[np.generi
     from pydicom.pixels.processing import apply_modality_lut
 
     try:
-        return apply_modality_lut(values, reread(one.path))
+        with quiet_pydicom():
+            return apply_modality_lut(values, reread(one.path))
     except (HeaderError, AttributeError, KeyError, ValueError, TypeError, IndexError) as err:
         raise PixelError("has a damaged table of intensities (Modality LUT). Export it again") from err
 

@@ -6,12 +6,14 @@ told when its series is read, and never an exception of the parser.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
@@ -229,12 +231,25 @@ def storage_class(path: Path) -> str:
     return next((_ascii(value) for tag, value in _elements(head[start:]) if tag in (0x00020002, _CLASS)), "")
 
 
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Keep pydicom from telling of invalid values; we tell of those that matter."""
+    log = logging.getLogger("pydicom")
+    before = log.disabled
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log.disabled = True
+        try:
+            yield
+        finally:
+            log.disabled = before
+
+
 def class_name(uid: str) -> str:
     """Give a storage class in words, such as "RT Structure Set"."""
     from pydicom.uid import UID
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_pydicom():
         name = UID(uid).name
     return (name if name != uid else f"an object of class {uid}").removesuffix(" Storage")
 
@@ -391,8 +406,7 @@ def _parse(file: BinaryIO, wanted: tuple[int, ...] = _WANTED) -> tuple[Dataset, 
         *(struct.error, zlib.error, OverflowError, MemoryError, RecursionError, LookupError),
     )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet_pydicom():
             header = dcmread(file, stop_before_pixels=True, force=True, specific_tags=[*wanted] or None)
     except damaged as err:
         raise HeaderError("its header is damaged") from err
@@ -491,8 +505,7 @@ def _described(header: Dataset) -> str:
         return ""
     charsets = [part.strip() for part in _ascii(_value(header, _CHARSET)).split("\\")]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet_pydicom():
             text = decode_bytes(raw, convert_encodings(charsets), {9, 10, 12, 13})
     except (LookupError, ValueError, TypeError, AttributeError):
         text = raw.decode("utf-8", "replace")
