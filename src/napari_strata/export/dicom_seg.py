@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_strata import __version__
 from napari_strata.errors import ReadError, WriteError
-from napari_strata.io.dicom_headers import dicom_errors, read_headers
+from napari_strata.io.dicom_headers import dicom_errors, no_validation, read_headers
 from napari_strata.io.grid import make_grid, memory_geometry, plain_grid, to_file_order, to_memory_order
 from napari_strata.io.terms import SCHEME, term_of
 from napari_strata.measure import require_same_grid
@@ -84,8 +84,9 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, scan: Volume, *, seg
     table = {region.id: region for region in (*default_regions(ids), *segmentation.regions)}
     spacing = np.linalg.norm(grid.affine[:3, :3], axis=0)
     headers = read_headers(scan.path, scan.series)
-    dataset = _make(headers, numbers.astype(smallest_label_dtype(len(ids))), [table[i] for i in ids], spacing, segments)
-    dataset.save_as(path)
+    with no_validation():
+        dataset = _make(headers, numbers.astype(smallest_label_dtype(len(ids))), [table[i] for i in ids], spacing, segments)
+        dataset.save_as(path)
 
 
 def read_dicom_seg(path: str | Path) -> Segmentation:
