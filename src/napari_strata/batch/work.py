@@ -37,6 +37,7 @@ from napari_strata.io.atomic import atomic_path
 from napari_strata.io.files import hash_file, read, read_labels
 from napari_strata.measure import agree, compare, join_by_overlap, measure_regions
 from napari_strata.pipeline import encoder_in_use, propose, versions
+from napari_strata.regrid import labels_of_part
 from napari_strata.report import thumbnail
 from napari_strata.volume import Progress, Region, Segmentation, Volume, no_progress
 
@@ -158,7 +159,8 @@ class Work:
         said |= painted.said | {"quality": _quality(segmentation, sure)}
         if scan.reference is not None:
             on_progress(0, 1, "comparing")
-            said["agreement"] = _agreement(segmentation, read_labels(scan.reference))
+            reference = labels_of_part(read_labels(scan.reference, like=volume.geometry), volume.geometry, what="The reference labels")
+            said["agreement"] = _agreement(segmentation, reference)
         on_progress(0, 1, "writing")
         self._write(scan, outputs, _Result(segmentation, volume, sure, said))
         return painted.warning

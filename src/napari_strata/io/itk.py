@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import ReadError
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid, pick_volume
+from napari_strata.io.text_header import TextHeader, placed, read_text_header
 from napari_strata.volume import FileGrid
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -43,8 +44,8 @@ def quiet_stderr() -> Iterator[None]:
             os.close(kept)
 
 
-def read_itk(path: Path, index: int | None, *, suffix: str) -> FileImage:
-    """Read one 3D volume of an NRRD or MetaImage file.
+def read_itk(path: Path, index: int | None, *, suffix: str, every: bool = False) -> FileImage:
+    """Read one 3D volume of an NRRD or MetaImage file, or every volume of it.
 
     Parameters
     ----------
@@ -54,6 +55,8 @@ def read_itk(path: Path, index: int | None, *, suffix: str) -> FileImage:
         Which volume of a 4D file, or which value of a file with several per voxel.
     suffix : str
         The file's suffix in lower case.
+    every : bool
+        Give all volumes, as labels need them: voxels are (i, j, k, volume) then, and may be one slice.
 
     Raises
     ------
@@ -68,24 +71,29 @@ def read_itk(path: Path, index: int | None, *, suffix: str) -> FileImage:
     _check_voxel_file(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(source)
+    header = read_text_header(path, suffix)
+    _check_axes(source, header)
     run_itk(reader.ReadImageInformation, source)
     size, values = reader.GetSize(), reader.GetNumberOfComponents()
     kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-    _check_values(source, kind, values)
-    check_shape(source, size[:3])
-    volume = pick_volume(source, math.prod(size[3:]) * values, index)
+    _check_values(source, kind, values, is_colour=header.is_colour if every and header.kind == "nrrd" else not every)
+    check_shape(source, size[:3], thin=every)
+    volume = 0 if every else pick_volume(source, math.prod(size[3:]) * values, index)
     spacing = np.array(reader.GetSpacing()[:3])
     check_voxel_size(source, spacing)
     direction = np.array(reader.GetDirection()).reshape(len(size), len(size))[:3, :3]
     i, j, k = size[:3]
-    grid = make_grid(source, "itk", (i, j, k), affine_ras(np.array(reader.GetOrigin()[:3]), spacing, direction), suffix=suffix)
+    affine, notes = placed(header, affine_ras(np.array(reader.GetOrigin()[:3]), spacing, direction))
+    grid = make_grid(source, "itk", (i, j, k), affine, suffix=suffix)
+    if every:
+        return FileImage(_volumes(run_itk(reader.Execute, source), (i, j, k)), grid, None, notes)
     if len(size) > 3:
         reader.SetExtractSize([i, j, k] + [0] * (len(size) - 3))
         reader.SetExtractIndex([0, 0, 0, *(int(n) for n in np.unravel_index(volume // values, size[3:], order="F"))])
     image = run_itk(reader.Execute, source)
     if values > 1:
         image = sitk.VectorIndexSelectionCast(image, volume % values)
-    return FileImage(voxels(image), grid, None, _notes(reader, suffix))
+    return FileImage(voxels(image), grid, None, notes)
 
 
 def itk_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
@@ -201,14 +209,27 @@ def _check_voxel_file(path: Path) -> None:
             return
 
 
-def _check_values(source: str, kind: str, values: int) -> None:
+def _check_values(source: str, kind: str, values: int, *, is_colour: bool = True) -> None:
     if "complex" in kind:
         raise ReadError(f"{source} has complex voxels. Strata needs real intensities: export the magnitude image.")
-    if values in (3, 4) and "8-bit unsigned" in kind:
+    if is_colour and values in (3, 4) and "8-bit unsigned" in kind:
         raise ReadError(f"{source} is a colour (RGB) image. Strata needs one intensity per voxel: export the scan in grey values.")
 
 
-def _notes(reader: sitk.ImageFileReader, suffix: str) -> tuple[str, ...]:
-    if suffix in (".nrrd", ".nhdr") and not reader.HasMetaDataKey("NRRD_space"):
-        return ("The header does not say how the patient lies (no NRRD space): left and right are a guess.",)
-    return ()
+def _check_axes(source: str, header: TextHeader) -> None:
+    """Refuse an axis that has no direction and no kind, for which ITK has no use."""
+    directions = header.fields.get("spacedirections", "").lower()
+    if header.kind == "nrrd" and "none" in directions and "kinds" not in header.fields:
+        raise ReadError(
+            f"{source} has an axis without a direction, and does not say what it is. Add a line of NRRD kinds to its header, "
+            'for example "kinds: domain domain domain list".'
+        )
+
+
+def _volumes(image: sitk.Image, shape: tuple[int, int, int]) -> NDArray[np.generic]:
+    """Give an ITK image's voxels as (i, j, k, volume); values of one voxel run faster than its other axes."""
+    data = sitk.GetArrayFromImage(image)
+    if image.GetNumberOfComponentsPerPixel() == 1:
+        data = data[..., None]
+    moved = np.moveaxis(data, (-2, -3, -4), (0, 1, 2))
+    return moved.reshape(*shape, -1)

@@ -1,0 +1,53 @@
+"""DICOM objects that are neither images nor segmentations, by what people call them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_CLASS = b"\x02\x00\x02\x00UI"
+_HEAD = 4096
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+_NO_VOXELS = "which holds no voxels. Give a DICOM SEG or a label file."
+_NO_LABELS = "which holds no labels. Give a DICOM SEG or a label file."
+_KINDS = {
+    "481.1": f"an RT image, {_NO_LABELS}",
+    "481.2": f"an RT dose, {_NO_LABELS}",
+    "481.3": "an RT structure set (RTSTRUCT): contours, which Strata does not read. Convert it to labels on its series first, "
+    "for example with 3D Slicer or plastimatch.",
+    "481.5": f"an RT plan, {_NO_VOXELS}",
+    "481.8": f"an RT ion plan, {_NO_VOXELS}",
+    "66": f"DICOM raw data, {_NO_LABELS}",
+    "66.1": f"a DICOM registration, {_NO_LABELS}",
+    "66.2": f"a set of DICOM fiducials (points), {_NO_VOXELS}",
+    "66.3": f"a DICOM deformable registration, {_NO_LABELS}",
+    "66.5": "a DICOM surface segmentation: meshes, which Strata does not read. Convert it to labels on its series first, "
+    "for example with 3D Slicer.",
+    "66.6": f"a DICOM tractography result (tracks), {_NO_VOXELS}",
+    "67": f"a DICOM real world value map, {_NO_LABELS}",
+    "30": f"a DICOM parametric map, {_NO_LABELS}",
+    "104.1": f"a PDF in DICOM, {_NO_VOXELS}",
+    "104.3": f"an STL mesh in DICOM, {_NO_VOXELS}",
+}
+_FAMILIES = (
+    ("11.", f"a DICOM presentation state, {_NO_LABELS}"),
+    ("88.", f"a DICOM structured report, {_NO_VOXELS}"),
+    ("9.", f"a DICOM waveform, {_NO_VOXELS}"),
+)
+
+
+def storage_class(path: Path) -> str:
+    """Give the storage class that the head of a DICOM file names; "" where it names none."""
+    with path.open("rb") as file:
+        _, found, rest = file.read(_HEAD).partition(_CLASS)
+    if not found:
+        return ""
+    return rest[2 : 2 + int.from_bytes(rest[:2], "little")].strip(b"\0 ").decode("ascii", "replace")
+
+
+def object_kind(path: Path) -> str | None:
+    """Say what a DICOM object is that holds neither slices nor segments, and what to do; None for those that do."""
+    name = storage_class(path)
+    if not name.startswith(_STORAGE):
+        return None
+    kind = name.removeprefix(_STORAGE)
+    return _KINDS.get(kind) or next((said for start, said in _FAMILIES if kind.startswith(start)), None)
