@@ -22,7 +22,7 @@ from napari_strata import (
     commands_refine,
     commands_teach,
 )
-from napari_strata.errors import SettingsError, StrataError, WriteError
+from napari_strata.errors import GeometryError, SettingsError, StrataError, WriteError
 from napari_strata.io.atomic import Together, atomic_path
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.synthesis import flags
@@ -255,7 +255,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     with notes_shown():
         labels, reference = read_labels(arguments.labels), read_labels(arguments.reference)
         labels, reference = on_one_grid(labels, reference, names=("The labels", "The reference labels"))
-    scores = compare(labels, reference, ignore=arguments.ignore, other=arguments.other)
+    try:
+        scores = compare(labels, reference, ignore=arguments.ignore, other=arguments.other)
+    except GeometryError as err:
+        raise GeometryError(f"{arguments.labels} and {arguments.reference}: {err}") from err
     print(json.dumps(scores.to_dict(), indent=1))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_strata.errors import CaseError, RegionError, SettingsError, WriteError
+from napari_strata.errors import CaseError, EditError, GeometryError, RegionError, SettingsError, WriteError
 from napari_strata.io.atomic import Together
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.terminal import add_settings, check_writable, notes_shown, progress, settings_of
@@ -210,7 +210,10 @@ def _from_labels(arguments: argparse.Namespace, volume: Volume) -> Refinement:
     with notes_shown():
         labels = read_labels(arguments.from_labels, like=volume.geometry)
         labels = labels_of_part(labels, volume.geometry)
-    check_labels(volume.geometry, labels)
+    try:
+        check_labels(volume.geometry, labels)
+    except (EditError, GeometryError) as err:
+        raise type(err)(f"{arguments.from_labels}: {err}") from err
     return Refinement.from_labels(_propose(arguments, volume), labels)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from napari_strata.errors import ReadError
+from napari_strata.errors import GeometryError, ReadError
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid, pick_volume
 from napari_strata.io.text_header import TextHeader, placed, read_text_header
 from napari_strata.volume import FileGrid
@@ -25,6 +25,7 @@ _T = TypeVar("_T")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _one_at_a_time = threading.Lock()
 _LONGEST_HEADER = 65536
+_MOST_FILES = 10_000
 
 
 @contextmanager
@@ -198,15 +199,32 @@ def _check_voxel_file(path: Path) -> None:
     """
     with path.open("rb") as file:
         head = file.read(_LONGEST_HEADER)
-    for line in head.split(b"\n"):
+    lines = head.split(b"\n")
+    for n, line in enumerate(lines):
         if not line.rstrip(b"\r"):  # the end of an NRRD header
             return
         key, _, value = line.partition(b":" if line.lower().startswith(b"data") else b"=")
-        name = os.fsdecode(value.strip())
         if key.strip().lower() in (b"elementdatafile", b"data file", b"datafile"):
-            if name and not name.startswith(("LOCAL", "LIST")) and "%" not in name and not (path.parent / name).exists():
-                raise ReadError(f"{path} keeps its voxels in {name}, which is not there. Put it beside, or copy both again.")
+            for name in _voxel_files(os.fsdecode(value.strip()), lines[n + 1 :]):
+                if not (path.parent / name).exists():
+                    raise ReadError(f"{path} keeps its voxels in {name}, which is not there. Put it beside, or copy both again.")
             return
+
+
+def _voxel_files(value: str, after: list[bytes]) -> list[str]:
+    """Give the files that a header names: one, a LIST of them below, or a pattern with first, last and step of its numbers."""
+    if not value or value.startswith("LOCAL"):
+        return []
+    if value.startswith("LIST"):
+        return [name for line in after if (name := os.fsdecode(line.strip()))]
+    if "%" not in value:
+        return [value]
+    try:
+        pattern, first, last, step = value.split()[:4]
+        numbers = range(int(first), int(last) + (1 if int(step) > 0 else -1), int(step))
+        return [pattern % number for number in numbers[:_MOST_FILES]]
+    except (TypeError, ValueError):
+        return []
 
 
 def _check_values(source: str, kind: str, values: int, *, is_colour: bool = True) -> None:
@@ -217,13 +235,30 @@ def _check_values(source: str, kind: str, values: int, *, is_colour: bool = True
 
 
 def _check_axes(source: str, header: TextHeader) -> None:
-    """Refuse an axis that has no direction and no kind, for which ITK has no use."""
-    directions = header.fields.get("spacedirections", "").lower()
-    if header.kind == "nrrd" and "none" in directions and "kinds" not in header.fields:
+    """Refuse NRRD headers that ITK takes for damaged, or fills with a guess.
+
+    Raises
+    ------
+    ReadError
+        If an axis has neither direction nor kind, or units are not written as NRRD asks for.
+    GeometryError
+        If one of the three axes of space has no direction.
+    """
+    if header.kind != "nrrd":
+        return
+    vectors = header.directions
+    if vectors is not None and None in vectors and "kinds" not in header.fields and len(vectors) > 3:
         raise ReadError(
             f"{source} has an axis without a direction, and does not say what it is. Add a line of NRRD kinds to its header, "
             'for example "kinds: domain domain domain list".'
         )
+    if vectors is not None and sum(vector is not None for vector in vectors) < 3:
+        raise GeometryError(f"{source} gives no direction for every axis of space (NRRD space directions). Repair its header.")
+    if header.fields.get("encoding", "").lower() in ("bzip2", "bz2"):
+        raise ReadError(f"{source} is compressed with bzip2, which Strata does not read. Save it with gzip or raw encoding.")
+    units = header.fields.get("spaceunits")
+    if units is not None and units.count('"') < 6:
+        raise ReadError(f'{source} has NRRD space units ({units}) that are not one in quotes for each axis, as "um" "um" "um".')
 
 
 def _volumes(image: sitk.Image, shape: tuple[int, int, int]) -> NDArray[np.generic]:

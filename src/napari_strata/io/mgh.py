@@ -126,7 +126,7 @@ def _affine(start: np.void, source: str) -> tuple[NDArray[np.float64], tuple[str
     """Give the affine index -> RAS mm, in 32-bit floats as nibabel has it; where the header gives none, nibabel's default."""
     sizes, axes, center = start["delta"], start["axes"], start["center"]
     notes: tuple[str, ...] = ()
-    if start["good_ras"] < 1:
+    if start["good_ras"] == 0:
         sizes, axes, center = np.ones(3, "f4"), np.array([[-1, 0, 0], [0, 0, 1], [0, -1, 0]], "f4"), np.zeros(3, "f4")
         notes = (
             "The header does not say how the patient lies (good-RAS flag 0): left and right are a guess, "

@@ -175,7 +175,8 @@ def check_compression(path: Path) -> None:
         packed = file.read(2) == _GZIP
     by_name = path.suffix.lower() in (".gz", ".mgz")
     if packed and not by_name:
-        raise ReadError(f"{path} is gzip-compressed, which its name does not say. Rename it to {path.name}.gz.")
+        right = f"{path.stem}.mgz" if path.suffix.lower() == ".mgh" else f"{path.name}.gz"
+        raise ReadError(f"{path} is gzip-compressed, which its name does not say. Rename it to {right}.")
     if by_name and not packed:
         raise ReadError(f"{path} is not gzip-compressed, which its name promises. Download it again, or rename it to what it is.")
 
@@ -287,7 +288,7 @@ def _affine(header: nib.Nifti1Header, shape: tuple[int, ...], source: str) -> tu
     sform, qform = header.get_sform(coded=True)[0], _qform(header)
     notes: tuple[str, ...] = ()
     if sform is not None and not _is_usable(sform) and qform is not None:
-        affine, notes = qform, ("The header's sform is set but cannot be used (zeros, or no numbers); the qform is used.",)
+        affine, notes = qform, ("The header's sform is set but cannot be used (zeros, flat or no numbers); the qform is used.",)
     elif sform is not None:
         affine, notes = sform, _disputes(header, shape, sform, qform, mm)
     elif qform is not None:

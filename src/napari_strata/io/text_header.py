@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,6 +62,15 @@ class TextHeader:
         return any(re.fullmatch(r"Segment\d+_ID", key) for key in self.keys)
 
     @property
+    def directions(self) -> list[list[float] | None] | None:
+        """NRRD's direction of every axis, None for those without; None where the header gives none, or they are damaged."""
+        try:
+            found = [_numbers(one) for one in _VECTOR.findall(self.fields["spacedirections"])]
+        except (KeyError, ValueError):
+            return None
+        return [one if one and all(map(math.isfinite, one)) else None for one in found]
+
+    @property
     def is_colour(self) -> bool:
         """Whether NRRD calls the values of a voxel a colour."""
         return "color" in self.fields.get("kinds", "").lower()
@@ -108,7 +118,7 @@ def placed(header: TextHeader, affine: NDArray[np.float64]) -> tuple[NDArray[np.
     notes = _nrrd_notes(fields)
     space = fields.get("space", "").replace("-", "").lower()
     if space.endswith(("time", "st")) and (signs := _PATIENT_SPACES.get(_without_time(space))):
-        affine = _nrrd_affine(fields, signs, affine)
+        affine = _nrrd_affine(header, signs, affine)
     if "spacedirections" in fields:
         return _in_mm(affine, _items(fields.get("spaceunits", "")), world=True, notes=notes)
     kinds = _items(fields.get("kinds", ""))
@@ -140,20 +150,24 @@ def _without_time(space: str) -> str:
     return space.removesuffix("time") if space.endswith("time") else space.removesuffix("t")
 
 
-def _nrrd_affine(fields: Mapping[str, str], signs: tuple[int, int], affine: NDArray[np.float64]) -> NDArray[np.float64]:
+def _nrrd_affine(header: TextHeader, signs: tuple[int, int], affine: NDArray[np.float64]) -> NDArray[np.float64]:
     """Give the affine of a space with time, whose first two axes ITK does not turn; as it was where the header is odd."""
+    vectors = [vector for vector in header.directions or [] if vector is not None][:3]
     try:
-        vectors = [_numbers(one) for one in _VECTOR.findall(fields["spacedirections"]) if one.lower() != "none"]
-        found = np.eye(4)
-        found[:3, :3] = np.array([one[:3] for one in vectors[:3]]).T
-        found[:3, 3] = _numbers(fields["spaceorigin"])[:3] if "spaceorigin" in fields else 0.0
-    except (KeyError, ValueError):
+        origin = _numbers(header.fields.get("spaceorigin", "(0,0,0)"))
+    except ValueError:
         return affine
+    if len(vectors) < 3 or min(len(one) for one in (origin, *vectors)) < 3:
+        return affine
+    found = np.eye(4)
+    found[:3, :3] = np.array([vector[:3] for vector in vectors]).T
+    found[:3, 3] = origin[:3]
     return np.diag([*signs, 1.0, 1.0]) @ found + 0.0
 
 
 def _numbers(vector: str) -> list[float]:
-    return [float(part) for part in vector.strip("() ").split(",")]
+    """Read a vector; no number for "none"."""
+    return [] if vector.lower() == "none" else [float(part) for part in vector.strip("() ").split(",")]
 
 
 def _in_mm(

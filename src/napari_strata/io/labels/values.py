@@ -66,7 +66,7 @@ def whole_labels(values: NDArray[Any], source: str, *, advice: str = "", volume:
     with np.errstate(invalid="ignore"):
         nearest = np.rint(values)
         off = np.abs(values - nearest)
-        bad = ~((off <= _DUST + _OF_DUST) & (nearest >= 0) & (nearest <= HIGHEST_ID))
+        bad = ~((off <= _DUST + _OF_DUST) & (nearest >= 0) & (nearest < float(HIGHEST_ID + 1)))
     if bad.any():
         raise _refused(values, bad, source, advice, volume)
     notes = []
@@ -161,12 +161,12 @@ def _laid_over(layers: list[NDArray[np.unsignedinteger]], held: list[list[int]] 
 
 
 def _check_no_probabilities(volumes: NDArray[Any], source: str) -> None:
-    """Refuse volumes that lie between 0 and 1 with many fractions, or between 0 and 100 %."""
+    """Refuse volumes of fractions between 0 and 1."""
     if volumes.dtype.kind != "f":
         return
     with np.errstate(invalid="ignore"):
         fraction = np.abs(volumes - np.rint(volumes)) > _DUST + _OF_DUST
-        if not (fraction.any() and volumes.min() >= -_DUST and volumes.max() <= 100 + _DUST):
+        if not (fraction.any() and volumes.min() >= -_DUST and volumes.max() <= 1 + _DUST):
             return
     i, j, k, n = _first(fraction)
     raise ReadError(
@@ -180,17 +180,17 @@ def _refused(values: NDArray[Any], bad: NDArray[np.bool_], source: str, advice: 
     i, j, k = _first(bad)
     value = values[i, j, k]
     count = int(np.count_nonzero(bad))
-    rest = f" and at {count - 1} others" if count > 1 else ""
+    rest = "" if count == 1 else f" and {count - 1} more such {'value' if count == 2 else 'values'}"
     of = "" if volume is None else f" of volume {volume}"
     number = float(value)
     shown = str(int(value)) if np.isfinite(number) and number == np.rint(number) else f"{number:.6g}"
-    if np.isnan(number) or (number < 0 and number == np.rint(number)):
-        todo = f"If {'NaN' if np.isnan(number) else shown} stands for the background, set it to 0 and save again"
+    shown = "NaN" if np.isnan(number) else shown
+    if not np.isfinite(number) or (number < 0 and number == np.rint(number)):
+        todo = f"If {shown} stands for the background, set it to 0 and save again"
     elif number > HIGHEST_ID:
         todo = f"Renumber the labels: ids go up to {HIGHEST_ID}"
     else:
         todo = advice or "Choose the label file, or save the labels as whole numbers"
-    shown = "NaN" if np.isnan(number) else shown
     return ReadError(
         f"{source} is not a label file as it stands: it holds {shown} at voxel ({i}, {j}, {k}){of}{rest}, "
         f"and labels are whole numbers from 0 up. {todo}."
