@@ -16,6 +16,7 @@ _WORTH_SAYING = 0.98
 _SAME_VOX = 0.1
 """Grids whose voxels lie closer than this, in voxels, are the same: what rounded affines leave."""
 _EXACT_VOX = 1e-3
+_CROPPING = ("", ".seg.nrrd")
 
 
 def labels_on_grid(segmentation: Segmentation, geometry: Geometry, *, what: str = "The labels") -> Segmentation:
@@ -64,7 +65,7 @@ def labels_on_grid(segmentation: Segmentation, geometry: Geometry, *, what: str 
 
 
 def labels_of_part(segmentation: Segmentation, geometry: Geometry, *, what: str = "The labels") -> Segmentation:
-    """Put labels that cover a part of a grid, voxel on voxel, on the whole of it, as the formats need it that leave out slices.
+    """Put labels of a format that leaves out slices without labels (DICOM SEG, 3D Slicer's) on the whole grid, voxel on voxel.
 
     Parameters
     ----------
@@ -88,7 +89,7 @@ def labels_of_part(segmentation: Segmentation, geometry: Geometry, *, what: str 
 
 
 def on_one_grid(segmentation: Segmentation, other: Segmentation, *, names: tuple[str, str]) -> tuple[Segmentation, Segmentation]:
-    """Bring two segmentations that share their voxels, but not their slices, to one grid; others come back as they were.
+    """Bring two segmentations to one grid where one is of a format that leaves out slices; others come back as they were.
 
     Parameters
     ----------
@@ -132,8 +133,19 @@ def _rounded(back: NDArray[np.floating], shape_zyx: tuple[int, ...]) -> tuple[ND
     return (whole, off) if off <= _SAME_VOX else (back, off)
 
 
+def _leaves_out(geometry: Geometry) -> bool:
+    """Say whether labels come from a format that leaves out slices without labels: DICOM SEG, or 3D Slicer's.
+
+    Other files that lack slices are more likely to have lost them.
+    """
+    file = geometry.file
+    return file is not None and file.kind == "itk" and file.suffix in _CROPPING
+
+
 def _is_part(part: Geometry, whole: Geometry) -> bool:
-    """Say whether one grid is a smaller box of the other's voxels, flipped or turned or not."""
+    """Say whether one grid is a smaller box of the other's voxels, flipped or turned or not, as some formats leave it."""
+    if part.file is not None and not _leaves_out(part):
+        return False
     onto, off = _rounded(np.linalg.inv(whole.affine) @ part.affine, part.shape_zyx)
     if off > _SAME_VOX or np.prod(part.shape_zyx) >= np.prod(whole.shape_zyx):
         return False
@@ -143,6 +155,8 @@ def _is_part(part: Geometry, whole: Geometry) -> bool:
 
 def _around(one: Geometry, other: Geometry) -> Geometry | None:
     """Give the smallest grid of one's voxels that holds both; None where they share none."""
+    if not (_leaves_out(one) and _leaves_out(other)):
+        return None
     onto, off = _rounded(np.linalg.inv(one.affine) @ other.affine, other.shape_zyx)
     at = (_corners(other.shape_zyx) @ onto.T)[:, :3]
     top = np.array(one.shape_zyx) - 1

@@ -213,7 +213,7 @@ def read_labels(path: str | Path, *, like: Volume | Geometry | None = None, inde
     """
     geometry = like.geometry if isinstance(like, Volume) else like
     found = files.read_labels(path, index=index, like=geometry)
-    return found if geometry is None else labels_on_grid(found, geometry)
+    return found if geometry is None else labels_on_grid(found, geometry, what=f"The labels {path}")
 
 
 def _stage_surfaces(segmentation: Segmentation, path: Path, together: Together, settings: ExportSettings, on_progress: Progress) -> None:

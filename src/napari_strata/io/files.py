@@ -19,7 +19,7 @@ from napari_strata.io.hashing import check_regular, hash_file
 from napari_strata.io.itk import read_itk, write_itk
 from napari_strata.io.labels.dicom_seg import read_dicom_seg
 from napari_strata.io.labels.names import Names, mgh_names, nifti_names
-from napari_strata.io.labels.objects import object_kind
+from napari_strata.io.labels.objects import SEGMENTATIONS, is_seg, object_kind, storage_class
 from napari_strata.io.labels.values import HIGHEST_ID, layered_labels, whole_labels
 from napari_strata.io.mgh import check_mgh_ids, mgh_bytes, read_mgh, write_mgh
 from napari_strata.io.modality import guess_modality
@@ -176,7 +176,7 @@ def holds_segments(path: str | Path) -> bool:
             return False
         if suffix in (".nrrd", ".nhdr"):
             return read_text_header(source, suffix).has_segments
-        return suffix == SEG_NRRD or is_segmentation(source)
+        return suffix == SEG_NRRD or (is_dicom(source) and is_seg(source))
     except OSError:
         return False
 
@@ -336,7 +336,7 @@ def _of_volumes(image: FileImage, source: Path, index: int | None) -> _FileLabel
 def _load_label_folder(source: Path, index: int | None, like: Geometry | None) -> _FileLabels:
     """Read the only DICOM SEG of a folder, or a series of slices whose values are labels."""
     try:
-        segs = sorted(one for one in source.iterdir() if is_segmentation(one) and object_kind(one) is None)
+        segs = sorted(one for one in source.iterdir() if one.is_file() and is_dicom(one) and is_seg(one))
     except OSError as err:
         raise ReadError(f"Cannot list {source}: {err.strerror}. Check that you may read it.") from err
     if len(segs) > 1:
@@ -345,9 +345,10 @@ def _load_label_folder(source: Path, index: int | None, like: Geometry | None) -
 
 
 def _load_dicom_labels(source: Path, index: int | None, like: Geometry | None) -> _FileLabels:
-    if (what := object_kind(source)) is not None:
+    kind = storage_class(source)
+    if (what := object_kind(kind)) is not None:
         raise ReadError(f"{source} is {what}")
-    if not is_segmentation(source):
+    if kind not in SEGMENTATIONS:
         return _of_series(source, index)
     if index is not None:
         raise ChoiceError(f"{source} is DICOM, where --index cannot choose. Leave it out.")

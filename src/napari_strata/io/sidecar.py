@@ -151,7 +151,7 @@ def _rows(rows: Any) -> tuple[Region, ...]:
     if not all(isinstance(row, dict) for row in rows):
         raise TypeError("a row is no object")
     regions = [
-        Region(_id(row["id"]), str(row["name"]), _color(row["color"]), bool(row.get("locked", False)), bool(row.get("accepted", False)))
+        Region(_id(row["id"]), _name(row["name"]), _color(row["color"]), bool(row.get("locked", False)), bool(row.get("accepted", False)))
         for row in rows
     ]
     if len({region.id for region in regions}) < len(regions):
@@ -164,6 +164,10 @@ def _id(value: Any) -> int:
     if number != float(value) or not 0 <= number < 2**32 or isinstance(value, bool):
         raise ValueError(f"id {value}")
     return number
+
+
+def _name(value: Any) -> str:
+    return str(value).encode("utf-8", "replace").decode("utf-8")  # halves of characters cannot be written anywhere
 
 
 def _color(values: Any) -> tuple[int, int, int]:

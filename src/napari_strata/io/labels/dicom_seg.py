@@ -21,8 +21,7 @@ from napari_strata.volume import BACKGROUND, Geometry, Region, default_regions, 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
-LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
+_LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 
 _TRACKED = re.compile(r"Strata region (\d+)$")
 _AT_LEAST = 0.5
@@ -119,11 +118,23 @@ def read_dicom_seg(path: str | Path, *, like: Geometry | None = None) -> DicomSe
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values that break DICOM's rules; what matters is checked here
             stored = dcmread(path, force=True)
+            _name_syntax(stored)
             return _read(stored, source, like)
     except damaged as err:
         raise ReadError(f"{source} is a DICOM SEG that was cut short or damaged. Copy it again, or export it anew.") from err
     except (NotImplementedError, RuntimeError) as err:
         raise ReadError(f"{source} is a DICOM SEG whose frames cannot be decompressed ({err}). Export it uncompressed.") from err
+
+
+def _name_syntax(stored: Dataset) -> None:
+    """Name the encoding of a file without a head, which pydicom has guessed, so that its pixels can be read."""
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    if "TransferSyntaxUID" not in stored.file_meta:
+        implicit, little = stored.original_encoding
+        stored.file_meta.TransferSyntaxUID = (
+            ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        )
 
 
 def _read(stored: Dataset, source: str, like: Geometry | None) -> DicomSeg:
@@ -151,7 +162,7 @@ def _read(stored: Dataset, source: str, like: Geometry | None) -> DicomSeg:
 
 def _type(stored: Dataset) -> str:
     said = str(stored.get("SegmentationType") or "").upper()
-    return said or ("LABELMAP" if stored.get("SOPClassUID") == LABEL_MAP else "BINARY")
+    return said or ("LABELMAP" if stored.get("SOPClassUID") == _LABEL_MAP else "BINARY")
 
 
 def _check_kind(stored: Dataset, source: str) -> None:
@@ -251,9 +262,11 @@ def _between(
     for length in (frames.between_mm, by_scan):
         if length is not None and _fits(gaps, length):
             return length, ()
-    if len(gaps) > 1 and np.ptp(gaps) <= _EVEN_MM:
-        return float(gaps.mean()), ()
     thick = frames.thickness_mm
+    if len(gaps) > 1 and np.ptp(gaps) <= _EVEN_MM:
+        apart = float(gaps.mean())
+        said = f"The file does not say how far its slices are apart; {apart:.4g} mm is taken, as its frames lie."
+        return apart, () if thick is None or abs(thick - apart) <= _EVEN_MM else (said,)
     if thick is not None and _fits(gaps, thick):
         same = gaps.size and np.abs(gaps - thick).max() <= _EVEN_MM
         said = f"The file does not say how far its slices are apart; their thickness is taken ({thick:.4g} mm)."

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+
+from napari_strata.io.dicom_headers import dicom_errors
 
 _CLASS = b"\x02\x00\x02\x00UI"
 _HEAD = 4096
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
+SEGMENTATIONS = (f"{_STORAGE}66.4", f"{_STORAGE}66.7")
 _NO_VOXELS = "which holds no voxels. Give a DICOM SEG or a label file."
 _NO_LABELS = "which holds no labels. Give a DICOM SEG or a label file."
 _KINDS = {
@@ -36,18 +40,33 @@ _FAMILIES = (
 
 
 def storage_class(path: Path) -> str:
-    """Give the storage class that the head of a DICOM file names; "" where it names none."""
+    """Give the storage class of a DICOM file: as its head says, or where it has none, as the object itself does; "" for none."""
     with path.open("rb") as file:
         _, found, rest = file.read(_HEAD).partition(_CLASS)
-    if not found:
+    if found:
+        return rest[2 : 2 + int.from_bytes(rest[:2], "little")].strip(b"\0 ").decode("ascii", "replace")
+    try:
+        from pydicom import dcmread
+
+        damaged: tuple[type[Exception], ...] = (*dicom_errors(), TypeError, ValueError, NotImplementedError)
+    except ImportError:
         return ""
-    return rest[2 : 2 + int.from_bytes(rest[:2], "little")].strip(b"\0 ").decode("ascii", "replace")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return str(dcmread(path, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID"]).get("SOPClassUID", ""))
+    except damaged:
+        return ""
 
 
-def object_kind(path: Path) -> str | None:
-    """Say what a DICOM object is that holds neither slices nor segments, and what to do; None for those that do."""
-    name = storage_class(path)
+def object_kind(name: str) -> str | None:
+    """Say what a storage class is that holds neither slices nor segments, and what to do; None for those that do."""
     if not name.startswith(_STORAGE):
         return None
     kind = name.removeprefix(_STORAGE)
     return _KINDS.get(kind) or next((said for start, said in _FAMILIES if kind.startswith(start)), None)
+
+
+def is_seg(path: Path) -> bool:
+    """Say whether a file is a DICOM SEG: of bits, fractions or a label map."""
+    return storage_class(path) in SEGMENTATIONS

@@ -186,7 +186,7 @@ def _refused(values: NDArray[Any], bad: NDArray[np.bool_], source: str, advice: 
     shown = str(int(value)) if np.isfinite(number) and number == np.rint(number) else f"{number:.6g}"
     shown = "NaN" if np.isnan(number) else shown
     if not np.isfinite(number) or (number < 0 and number == np.rint(number)):
-        todo = f"If {shown} stands for the background, set it to 0 and save again"
+        todo = f"Choose the label file; if {shown} stands for its background, set it to 0 and save again"
     elif number > HIGHEST_ID:
         todo = f"Renumber the labels: ids go up to {HIGHEST_ID}"
     else:
