@@ -21,12 +21,12 @@ from napari_strata import (
     commands_refine,
     commands_teach,
 )
-from napari_strata.errors import SettingsError, StrataError, WriteError
+from napari_strata.errors import GeometryError, SettingsError, StrataError, WriteError
 from napari_strata.filenames import escape_streams, printable
 from napari_strata.io.atomic import Together, atomic_path
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.synthesis import flags
-from napari_strata.terminal import AUTO, add_recipe, check_writable, print_json, progress, settings_of
+from napari_strata.terminal import AUTO, add_recipe, check_writable, notes_shown, print_json, progress, settings_of
 
 if TYPE_CHECKING:
     from napari_strata.proposal.proposal import Proposal
@@ -234,8 +234,8 @@ def _info(arguments: argparse.Namespace) -> None:
 
 def _add_evaluate(commands: Any) -> None:
     parser = commands.add_parser("evaluate", help="score labels against a reference, as JSON")
-    parser.add_argument("labels", type=Path)
-    parser.add_argument("reference", type=Path)
+    parser.add_argument("labels", type=Path, help="a label volume, .seg.nrrd or DICOM SEG")
+    parser.add_argument("reference", type=Path, help="the same")
     parser.add_argument("--ignore", type=int, nargs="*", default=[], metavar="VALUE", help="reference values that are not scored")
     parser.add_argument(
         "--other",
@@ -251,8 +251,15 @@ def _add_evaluate(commands: Any) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from napari_strata.export.files import read_labels
     from napari_strata.measure import compare
+    from napari_strata.regrid import on_one_grid
 
-    scores = compare(read_labels(arguments.labels), read_labels(arguments.reference), ignore=arguments.ignore, other=arguments.other)
+    with notes_shown():
+        labels, reference = read_labels(arguments.labels), read_labels(arguments.reference)
+        labels, reference = on_one_grid(labels, reference, names=("The labels", "The reference labels"))
+    try:
+        scores = compare(labels, reference, ignore=arguments.ignore, other=arguments.other)
+    except GeometryError as err:
+        raise GeometryError(f"{arguments.labels} and {arguments.reference}: {err}") from err
     print_json(scores.to_dict())
 
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_strata.errors import CaseError, RegionError, SettingsError, WriteError
+from napari_strata.errors import CaseError, EditError, GeometryError, RegionError, SettingsError, WriteError
 from napari_strata.filenames import printable
 from napari_strata.io.atomic import Together
 from napari_strata.settings import ProposeSettings, RunSettings
-from napari_strata.terminal import add_settings, check_writable, print_json, progress, settings_of
+from napari_strata.terminal import add_settings, check_writable, notes_shown, print_json, progress, settings_of
 from napari_strata.volume import BACKGROUND
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--modality", choices=("ct", "mr"), help="how to read intensities, if the scan does not say")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--replay", type=Path, metavar="CASE", help="carry out the edits of a case of this scan again, from the start")
-    what.add_argument("--from-labels", type=Path, metavar="LABELS", help="start a case from labels on the scan's grid, voxel by voxel")
+    what.add_argument(
+        "--from-labels", type=Path, metavar="LABELS", help="start a case from labels (volume, .seg.nrrd, DICOM SEG) on the scan's grid"
+    )
     what.add_argument("--recover", action="store_true", help="take up the newest work on this scan that a crash left behind")
     parser.add_argument("-o", "--output", type=Path, help="label file to write, with its table and sidecar")
     parser.add_argument("--case", type=Path, metavar="CASE", help=f"case to write ({_SUFFIX})")
@@ -202,10 +204,16 @@ def _carried_over(case: Path, proposal: Proposal) -> Refinement:
 def _from_labels(arguments: argparse.Namespace, volume: Volume) -> Refinement:
     from napari_strata.io.files import read_labels
     from napari_strata.refine.refinement import Refinement
-    from napari_strata.refine.start import check_grid
+    from napari_strata.refine.start import check_labels
+    from napari_strata.regrid import labels_of_part
 
-    labels = read_labels(arguments.from_labels)
-    check_grid(volume.geometry, labels.geometry)
+    with notes_shown():
+        labels = read_labels(arguments.from_labels, like=volume.geometry)
+        labels = labels_of_part(labels, volume.geometry)
+    try:
+        check_labels(volume.geometry, labels)
+    except (EditError, GeometryError) as err:
+        raise type(err)(f"{arguments.from_labels}: {err}") from err
     return Refinement.from_labels(_propose(arguments, volume), labels)
 
 

@@ -38,6 +38,7 @@ from napari_strata.io.atomic import atomic_path, same_file
 from napari_strata.io.files import hash_file, read, read_labels
 from napari_strata.measure import agree, compare, join_by_overlap, measure_regions
 from napari_strata.pipeline import encoder_in_use, propose, versions
+from napari_strata.regrid import labels_of_part
 from napari_strata.report import thumbnail
 from napari_strata.volume import Progress, Region, Segmentation, Volume, no_progress
 
@@ -149,6 +150,10 @@ class Work:
         read_seconds = round(time.perf_counter() - begun, 2)
         if recipe.teaching is not None:
             recipe.teaching.check(volume.modality, encoder_in_use(recipe.settings, recipe.weights), str(scan.path))
+        reference = None
+        if scan.reference is not None:  # before the work: what is no reference is refused now
+            reference = read_labels(scan.reference, like=volume.geometry)
+            reference = labels_of_part(reference, volume.geometry, what=f"The reference labels {scan.reference}")
         proposal = proposal_of(volume, recipe, on_progress)
         said = {**proposal.provenance, **recipe.asked(scan), "seconds": {"read": read_seconds, **proposal.provenance["seconds"]}}
         painted = _painted(proposal, recipe)
@@ -157,9 +162,9 @@ class Work:
             painted = _edited(painted, scan.replay, proposal, recipe.shared)
         segmentation, sure = painted.segmentation, painted.confidence[proposal.supervoxels]
         said |= painted.said | {"quality": _quality(segmentation, sure)}
-        if scan.reference is not None:
+        if reference is not None:
             on_progress(0, 1, "comparing")
-            said["agreement"] = _agreement(segmentation, read_labels(scan.reference))
+            said["agreement"] = _agreement(segmentation, reference)
         on_progress(0, 1, "writing")
         self._write(scan, outputs, _Result(segmentation, volume, sure, said))
         return painted.warning

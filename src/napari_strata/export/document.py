@@ -52,7 +52,7 @@ def check_sidecar(sidecar: Path, labels: Path) -> None:
         If Strata did not write it, or it belongs to other labels.
     """
     if sidecar.exists() and read_sidecar(sidecar) is None:
-        raise WriteError(f"{sidecar} is not Strata's and would be replaced. Choose another name for the labels.")
+        raise WriteError(f"{sidecar} is not Strata's and would be replaced. Choose another name for the labels, or move it away.")
     if (owner := sidecar_owner(sidecar, labels)) is not None:
         raise WriteError(f"{sidecar} belongs to {owner.name} and would be replaced. Choose another name for the labels.")
 
@@ -63,7 +63,7 @@ def read_sidecar(path: str | Path) -> dict[str, Any] | None:
         if not Path(path).is_file():
             return None
         document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) and document.get("format") == SIDECAR_FORMAT else None
 

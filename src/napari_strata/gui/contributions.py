@@ -332,17 +332,18 @@ def _is_known(path: Path) -> bool:
         from napari_strata.io.dicom import is_dicom
 
         return any(is_dicom(file) for file in islice((file for file in path.rglob("*") if file.is_file()), 200))
-    return path.name.lower().endswith((*SCAN_SUFFIXES, CASE_SUFFIX))
+    from napari_strata.io.dicom import is_segmentation
+
+    return path.name.lower().endswith((*SCAN_SUFFIXES, CASE_SUFFIX)) or is_segmentation(path)
 
 
 def _has_region_table(path: Path) -> bool:
-    """Say whether a file holds labels that we exported, with their region table beside them, or 3D Slicer's, with it inside."""
-    if path.name.lower().endswith(".seg.nrrd"):
-        return path.is_file()
+    """Say whether a file holds labels: with our region table beside them, or 3D Slicer's or DICOM's with theirs inside."""
     from napari_strata.export.outputs import outputs_beside
+    from napari_strata.io.files import holds_segments
+    from napari_strata.io.sidecar import has_table
 
-    table = outputs_beside(path).sidecar
-    return path.is_file() and table.is_file() and '"regions"' in table.read_text(encoding="utf-8", errors="replace")
+    return path.is_file() and (holds_segments(path) or has_table(outputs_beside(path).sidecar))
 
 
 def _stem(path: Path) -> str:
