@@ -252,7 +252,8 @@ def _check_axes(source: str, header: TextHeader) -> None:
             f"{source} has an axis without a direction, and does not say what it is. Add a line of NRRD kinds to its header, "
             'for example "kinds: domain domain domain list".'
         )
-    if vectors is not None and sum(vector is not None for vector in vectors) < 3:
+    known = [vector for vector in vectors or [] if vector is not None]
+    if vectors is not None and len(vectors) > 2 and len(known) < 3 and all(len(vector) > 2 for vector in known):
         raise GeometryError(f"{source} gives no direction for every axis of space (NRRD space directions). Repair its header.")
     if header.fields.get("encoding", "").lower() in ("bzip2", "bz2"):
         raise ReadError(f"{source} is compressed with bzip2, which Strata does not read. Save it with gzip or raw encoding.")

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError, ReadError
-from napari_strata.io.dicom_headers import dicom_errors
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid
 from napari_strata.io.itk import affine_ras
+from napari_strata.io.labels.objects import parse_errors
 from napari_strata.volume import BACKGROUND, Geometry, Region, default_regions, region_color, smallest_label_dtype
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def read_dicom_seg(path: str | Path, *, like: Geometry | None = None) -> DicomSe
     try:
         from pydicom import dcmread
 
-        damaged: tuple[type[Exception], ...] = (*dicom_errors(), TypeError, ValueError, IndexError)
+        damaged = parse_errors()
     except ImportError as err:
         raise ReadError(_NO_LIBRARY) from err
     try:
@@ -122,7 +122,7 @@ def read_dicom_seg(path: str | Path, *, like: Geometry | None = None) -> DicomSe
             return _read(stored, source, like)
     except damaged as err:
         raise ReadError(f"{source} is a DICOM SEG that was cut short or damaged. Copy it again, or export it anew.") from err
-    except (NotImplementedError, RuntimeError) as err:
+    except RuntimeError as err:
         raise ReadError(f"{source} is a DICOM SEG whose frames cannot be decompressed ({err}). Export it uncompressed.") from err
 
 

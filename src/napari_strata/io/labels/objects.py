@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 from napari_strata.io.dicom_headers import dicom_errors
@@ -39,6 +41,20 @@ _FAMILIES = (
 )
 
 
+def parse_errors() -> tuple[type[Exception], ...]:
+    """Give what pydicom raises on a damaged file, whose values may be anything.
+
+    Raises
+    ------
+    ImportError
+        If pydicom is not installed.
+    """
+    from pydicom.errors import BytesLengthException
+
+    of_values = (TypeError, ValueError, LookupError, ArithmeticError, NotImplementedError, RecursionError)
+    return (*dicom_errors(), BytesLengthException, struct.error, zlib.error, *of_values)
+
+
 def storage_class(path: Path) -> str:
     """Give the storage class of a DICOM file: as its head says, or where it has none, as the object itself does; "" for none."""
     with path.open("rb") as file:
@@ -48,7 +64,7 @@ def storage_class(path: Path) -> str:
     try:
         from pydicom import dcmread
 
-        damaged: tuple[type[Exception], ...] = (*dicom_errors(), TypeError, ValueError, NotImplementedError)
+        damaged = parse_errors()
     except ImportError:
         return ""
     try:
