@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari_strata.errors import ChoiceError, StrataError
 from napari_strata.filenames import printable
-from napari_strata.gui.layers import METADATA_KEY, LayerTuple, image_tuple, labels_tuple
+from napari_strata.gui.layers import LayerTuple, image_tuple, labels_tuple
+from napari_strata.gui.placing import METADATA_KEY
 from napari_strata.gui.writing import CASE_SUFFIX, has_window
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from napari_strata.errors import ChoiceError, ReadError, WriteError
 from napari_strata.filenames import printable
 from napari_strata.io.atomic import Together, atomic_path, file_suffix, same_file
 from napari_strata.io.dicom import SeriesInfo, is_dicom, is_segmentation, list_series, read_dicom
-from napari_strata.io.grid import FileImage, memory_geometry, plain_grid, to_file_order, to_memory_order
+from napari_strata.io.grid import FileImage, check_shearless, memory_geometry, plain_grid, to_file_order, to_memory_order
 from napari_strata.io.hashing import check_regular, hash_file
+from napari_strata.io.intensities import check_varies, finite
 from napari_strata.io.itk import read_itk, write_itk
 from napari_strata.io.labels.dicom_seg import read_dicom_seg
 from napari_strata.io.labels.names import Names, mgh_names, nifti_names
@@ -110,10 +111,8 @@ def read(path: str | Path, *, index: int | None = None, series: str | None = Non
     """
     source = Path(path)
     image = _load(source, index, series)
-    data, notes = _finite(to_memory_order(image.data, image.grid), source)
-    lowest, highest = data.min(), data.max()
-    if lowest == highest:
-        raise ReadError(f"{source} is empty: every voxel is {lowest:g}. Check that it is the right scan.")
+    data, notes = finite(to_memory_order(image.data, image.grid), str(source))
+    check_varies(data, str(source))
     for note in (*image.notes, *notes):
         logger.warning("%s: %s", source, note)
     kind = modality or image.modality or guess_modality(data)
@@ -233,6 +232,8 @@ def stage_labels(segmentation: Segmentation, path: str | Path, together: Togethe
         raise WriteError(f"Cannot write {target}: region id {highest} does not fit into 32 bits. Renumber the regions.")
     if suffix in (".mgh", ".mgz"):
         check_mgh_ids(target, highest)
+    if segmentation.geometry.file is None:
+        check_shearless(target, segmentation.geometry, suffix)
     grid = segmentation.geometry.file or plain_grid(segmentation.geometry)
     labels = to_file_order(segmentation.labels.astype(smallest_label_dtype(highest), copy=False), grid)
     temporary = together.file(target)
@@ -277,6 +278,8 @@ def write_scan(volume: Volume, path: str | Path) -> Path:
         raise WriteError(f"Cannot write a scan to {target}: the name must end in {_listed(SCAN_OUTPUTS)}.")
     if volume.path and same_file(target, volume.path):
         raise WriteError(f"{target} is the scan itself. Choose another name.")
+    if volume.geometry.file is None:
+        check_shearless(target, volume.geometry, suffix)
     grid = volume.geometry.file or plain_grid(volume.geometry)
     data = to_file_order(volume.data, grid)
     with atomic_path(target) as temporary:
@@ -402,26 +405,6 @@ def _load_dicom(source: Path, index: int | None, series: str | None) -> FileImag
     if index is not None:
         raise ChoiceError(f"{source} is DICOM, where --index cannot choose. Leave it out, or choose a series with --series UID.")
     return read_dicom(source, series)
-
-
-def _finite(data: NDArray[Any], source: Path) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Replace NaN and infinite voxels, and those that float32 cannot hold, by the lowest other value, and say so."""
-    if data.dtype.kind != "f":
-        return data, ()
-    bad, what = ~np.isfinite(data), "NaN or infinite"
-    if data.dtype.itemsize > 4:
-        limit = float(np.finfo(np.float32).max)
-        beyond = ((data > limit) | (data < -limit)) & ~bad
-        if beyond.any():
-            bad, what = bad | beyond, "NaN, infinite or too large (beyond float32)"
-    count = int(bad.sum())
-    if not count:
-        return data, ()
-    if count == data.size:
-        raise ReadError(f"{source} holds no number: every voxel is {what}. Export the scan again.")
-    lowest = data[~bad].min()
-    noun = f"1 {what} voxel was" if count == 1 else f"{count} {what} voxels were"
-    return np.where(bad, lowest, data), (f"{noun} set to the lowest value ({lowest:g}).",)
 
 
 def _stem(path: Path) -> str:
