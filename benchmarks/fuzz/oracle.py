@@ -91,6 +91,12 @@ def _nibabel(seed: Seed, path: Path) -> list[Reading] | None:
         data = data.reshape((*data.shape[:3], several), order="F")[..., seed.index or 0]
     affine, mm = np.array(image.affine, float), 1.0
     if seed.family == "nifti":
+        with nib.openers.ImageOpener(path.with_suffix(".hdr") if path.suffix == ".img" else path) as file:
+            stated = type(image.header).from_fileobj(file, check=False)
+        if not {int(stated["sform_code"]), int(stated["qform_code"])} <= set(range(6)):
+            return None
+        if path.suffix not in (".hdr", ".img") and stated["vox_offset"] == 0:
+            return None  # each reader makes something else of a code or a start that is not in the standard
         mm = {1: 1000.0, 3: 0.001}.get(int(image.header["xyzt_units"]) & 7, 1.0)
         if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
             affine = np.array(image.get_qform())
@@ -210,7 +216,9 @@ def _meta(seed: Seed, path: Path) -> list[Reading] | None:
     channels = int(fields.get("ElementNumberOfChannels", 1))
     assert math.prod(sizes) * channels < _MOST_VOXELS
     if fields["ElementDataFile"] == "LIST":
-        rest = b"".join((path.parent / name.decode()).read_bytes() for name in rest.split())
+        parts = [(path.parent / name.decode()).read_bytes() for name in rest.split()]
+        assert all(len(part) == math.prod(sizes[:2]) * channels * dtype.itemsize for part in parts)
+        rest = b"".join(parts)
     elif fields["ElementDataFile"] != "LOCAL":
         rest = (path.parent / fields["ElementDataFile"]).read_bytes()
     if fields["CompressedData"] == "True":

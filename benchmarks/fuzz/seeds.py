@@ -204,7 +204,7 @@ def meta(data: np.ndarray, *, compressed: bool = False, big: bool = False, file:
     head += [
         f"TransformMatrix = {' '.join(f'{part:.17g}' for part in (lps[:3, :3] / spacing).T.ravel())}",
         f"Offset = {' '.join(f'{part:.17g}' for part in lps[:3, 3])}",
-        "CenterOfRotation = 0 0 0", "AnatomicalOrientation = RAI",
+        "CenterOfRotation = 0 0 0", "AnatomicalOrientation = RPI",
         f"ElementSpacing = {' '.join(f'{part:.17g}' for part in spacing)}", f"DimSize = {' '.join(map(str, shape))}",
     ]  # fmt: skip
     if channels > 1:
@@ -387,11 +387,8 @@ def rtstruct() -> bytes:
     ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.481.3")
     ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = UID(f"{ROOT}7.1")
     ds.file_meta.TransferSyntaxUID, ds.file_meta.ImplementationClassUID = UID("1.2.840.10008.1.2.1"), UID(f"{ROOT}1")
-    ds.Modality, ds.SeriesInstanceUID, ds.StudyInstanceUID, ds.PatientName, ds.PatientID = (
-        "RTSTRUCT",
-        f"{ROOT}7.2",
-    )
-    f"{ROOT}7.3", "T", "0"
+    ds.Modality, ds.SeriesInstanceUID, ds.StudyInstanceUID = "RTSTRUCT", f"{ROOT}7.2", f"{ROOT}7.3"
+    ds.PatientName, ds.PatientID = "T", "0"
     return saved(ds)
 
 
