@@ -2,11 +2,86 @@
 
 from __future__ import annotations
 
+import gc
+import os
+from itertools import count
+from pathlib import Path
+
+# Before numpy and torch are imported: on phantoms a second thread waits, spinning, more than it works. Tests of several
+# threads ask for them by name.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
 import pytest
+
+_numbers = count()
+
+
+@pytest.fixture(scope="session")
+def own_config_folders(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("own")
 
 
 @pytest.fixture(autouse=True)
-def own_config_folder(tmp_path_factory, monkeypatch):
+def own_config_folder(own_config_folders, monkeypatch):
     """Keep a person's own names and settings out of the tests, and the tests out of theirs."""
     for variable in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
-        monkeypatch.setenv(variable, str(tmp_path_factory.mktemp("own")))
+        folder = own_config_folders / str(next(_numbers))
+        folder.mkdir()
+        monkeypatch.setenv(variable, str(folder))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plugins_found_once():
+    """Read the manifests of the installed napari plugins once, not for every window."""
+    from npe2 import PluginManifest
+
+    found = []
+
+    def discover(cls, paths=()):
+        if paths:
+            return read(paths)
+        if not found:
+            found.extend(read())
+        return iter(found)
+
+    read = PluginManifest.discover
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PluginManifest, "discover", classmethod(discover))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_napari_settings(tmp_path_factory):
+    """Keep napari from reading a person's settings, and from writing them at every dock widget."""
+    from napari.settings import get_settings
+
+    get_settings(tmp_path_factory.mktemp("napari") / "settings.yaml")._save_on_change = False
+
+
+def _keep_what_is_loaded() -> None:
+    """Take what is loaded so far out of what Python's garbage collector looks through.
+
+    napari collects garbage whenever a layer goes, and would look through a million objects of modules each time.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_finish():
+    _keep_what_is_loaded()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item):
+    """The first window loads the rest of napari, and every window leaves a little behind."""
+    done = yield
+    if item.get_closest_marker("gui"):
+        windows = item.session.stash.get(_WINDOWS, 0)
+        item.session.stash[_WINDOWS] = windows + 1
+        if windows % 10 == 0:
+            _keep_what_is_loaded()
+    return done
+
+
+_WINDOWS = pytest.StashKey[int]()
