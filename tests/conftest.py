@@ -14,6 +14,8 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import pytest
 
+from windows import SharedWindow
+
 _numbers = count()
 
 
@@ -77,11 +79,38 @@ def pytest_runtest_teardown(item):
     """The first window loads the rest of napari, and every window leaves a little behind."""
     done = yield
     if item.get_closest_marker("gui"):
-        windows = item.session.stash.get(_WINDOWS, 0)
-        item.session.stash[_WINDOWS] = windows + 1
-        if windows % 10 == 0:
-            _keep_what_is_loaded()
+        _keep_what_is_loaded()
     return done
 
 
-_WINDOWS = pytest.StashKey[int]()
+@pytest.fixture(scope="session")
+def shared_window(qapp, plugins_found_once, own_napari_settings):
+    window = SharedWindow()
+    yield window
+    window.close()
+
+
+@pytest.fixture
+def shared_viewer(request, shared_window, qtbot, monkeypatch):
+    """Give a napari viewer without a scan in a window that other tests have used, where a test opens no other window."""
+    if "make_napari_viewer_proxy" in request.fixturenames:
+        yield request.getfixturevalue("make_napari_viewer_proxy")()
+        return
+    from napari.utils._proxies import PublicOnlyProxy
+
+    monkeypatch.setenv("NAPARI_ENSURE_PLUGIN_MAIN_THREAD", "True")
+    yield PublicOnlyProxy(shared_window.open())
+    if request.node.rep_call.failed:
+        shared_window.close()
+    shared_window.empty()
+
+
+@pytest.fixture
+def no_shared_window(shared_window):
+    shared_window.close()
+
+
+@pytest.fixture
+def make_napari_viewer(no_shared_window, make_napari_viewer):
+    """Give napari's own fixture, which wants to find no other window."""
+    return make_napari_viewer
