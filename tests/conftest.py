@@ -12,11 +12,35 @@ from pathlib import Path
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
-import pytest
+import pytest  # noqa: E402
 
-from windows import SharedWindow
+from windows import SharedWindow  # noqa: E402
+
+NUMERIC = frozenset({
+    "adapt", "batch_cohort", "batch_taught", "benchmark_encoder", "benchmark_proposal", "body", "bring", "classical", "codebook",
+    "dividing", "encoder", "explain", "explain_voxel", "hierarchy", "measure", "measure_agreement", "preprocess", "proposal",
+    "proposal_apart", "proposal_merging", "refine_labels", "refine_regions", "refine_scribble", "refine_teaching",
+    "supervoxels", "synthesis", "synthesis_faults", "synthesis_gallery", "teach",
+})  # fmt: skip
+"""Files whose assertions stand on what processors compute each in their own way: `make any-cpu` runs them, see any_cpu.py."""
 
 _numbers = count()
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem.removeprefix("test_") in NUMERIC:
+            item.add_marker("numeric")
+
+
+def pytest_sessionstart(session):
+    """Tell what is in force, or stop, where an older processor was asked for."""
+    if os.environ.get("STRATA_ANY_CPU"):
+        import any_cpu
+
+        terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+        for line in any_cpu.in_force():
+            terminal.write_line(f"held back: {line}")
 
 
 @pytest.fixture(scope="session")
@@ -54,11 +78,11 @@ def plugins_found_once():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_napari_settings(tmp_path_factory):
-    """Keep napari from reading a person's settings, and from writing them at every dock widget."""
+def own_napari_settings():
+    """Keep napari from writing a person's settings at every dock widget; the fixtures of windows reset what it read."""
     from napari.settings import get_settings
 
-    get_settings(tmp_path_factory.mktemp("napari") / "settings.yaml")._save_on_change = False
+    get_settings()._save_on_change = False
 
 
 def _keep_what_is_loaded() -> None:
