@@ -313,7 +313,7 @@ def test_a_damaged_seg_is_refused(tmp_path: Path) -> None:
         assert "object has no attribute" not in str(told.value)
 
 
-@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools is not installed")
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools is not installed: sudo make system")
 def test_dciodvfy_finds_no_error(tmp_path: Path) -> None:
     scan, labels, _ = segmented(tmp_path / "ct")
     path = strata.write(labels, tmp_path / "seg.dcm", scan=scan)

@@ -14,7 +14,9 @@ import pytest
 import napari_strata as strata
 from napari_strata.errors import ChoiceError, GeometryError, ReadError
 
-NOT_ROOT = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions do not bind root")
+NOT_ROOT = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions do not bind root: run the tests as another user"
+)
 
 
 def save(path: Path, data: np.ndarray | None = None, *, patch: dict[int, bytes] | None = None) -> Path:
