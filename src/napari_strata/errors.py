@@ -9,7 +9,16 @@ from typing import Any
 
 
 class StrataError(Exception):
-    """Base of every error that a user can mend."""
+    """Base of every error that a user can mend.
+
+    Examples
+    --------
+    >>> try:
+    ...     strata.read("no_such_scan.nii.gz")
+    ... except strata.StrataError as reason:
+    ...     print(type(reason).__name__)
+    ReadError
+    """
 
 
 class ReadError(StrataError):
