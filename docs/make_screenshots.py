@@ -278,7 +278,10 @@ class Tour:
         self.panel.scan.buttons["surfaces"].click()
         self.wait()
         self.image.visible = False
-        self.viewer.layers["white_matter surface"].opacity = 0.3
+        # drawn last and without depth, so that the ventricles can be seen through it
+        outer = self.viewer.layers["white_matter surface"]
+        self.viewer.layers.move(self.viewer.layers.index(outer), len(self.viewer.layers))
+        outer.blending, outer.opacity = "translucent_no_depth", 0.5
         self.shoot("surfaces")
         self.image.visible = True
         for layer in [layer for layer in self.viewer.layers if layer.name.endswith(" surface")]:
