@@ -181,7 +181,9 @@ def place(shape: Sequence[int], attributes: Mapping[str, Any], *, scans: Sequenc
     if isinstance(stored, Geometry):
         said = _Said(stored.affine, np.asarray(facts.get("world", world_of(stored)), np.float64))
         knows_sides = bool(facts.get("knows_sides", True))
-        if stored.shape_zyx == shape_zyx and _gap(said.world, world, shape_zyx) <= _STAYS_VOX * sides.min():
+        if stored.shape_zyx == shape_zyx and (
+            _gap(said.world, world, shape_zyx) <= _STAYS_VOX * sides.min() or _never_placed(said.world, world)
+        ):
             return Placement(stored, world, knows_sides)
         return Placement(Geometry(shape_zyx, said.patient_from_world @ world), world, knows_sides, (_MOVED,))
     notes: tuple[str, ...] = ()
@@ -198,6 +200,13 @@ def place(shape: Sequence[int], attributes: Mapping[str, Any], *, scans: Sequenc
             return _over(scan, world, shape_zyx)
     affine = _usual_frame(attributes.get("axis_labels")) @ world
     return Placement(Geometry(shape_zyx, affine), world, False, (*unit_notes, *notes, _GUESSED))
+
+
+def _never_placed(given: NDArray[np.float64], world: NDArray[np.float64]) -> bool:
+    """Say whether a layer that carries our metadata was made by a script that set no transform, or the scan's scale alone."""
+    at_zero = given.copy()
+    at_zero[:3, 3] = 0
+    return np.array_equal(world, np.eye(4)) or np.allclose(world, at_zero, rtol=1e-9, atol=1e-9)
 
 
 def _over(scan: Placement, world: NDArray[np.float64], shape: tuple[int, int, int]) -> Placement:
