@@ -10,11 +10,17 @@ WINDOW := $(if $(filter Linux,$(shell uname -s)),xvfb-run -a -s "-screen 0 1920x
 SYSTEM_PACKAGES := xvfb xauth libgl1 libegl1 libglib2.0-0 libdbus-1-3 libfontconfig1 libx11-xcb1 libxkbcommon-x11-0 \
 	libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libxcb-randr0 libxcb-shape0 libxcb-sync1 libxcb-xfixes0
 
+# What some tests are skipped without; not every distribution has them.
+OPTIONAL_PACKAGES := chromium dicom3tools
+
+# Tests start Python some thirty times: each would compile our modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help venv system demo test pytest lint types contracts manifest samples clean
+.PHONY: help venv system window demo test any-cpu pytest lint types contracts manifest samples clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 venv: $(INSTALLED) ## Make .venv with everything in it, at the versions of constraints.txt
 
@@ -34,7 +40,17 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e ".[dev]"
 	@touch $@
 
-system: ## Install the system libraries of a headless window (Debian or Ubuntu, as root)
+system: window ## Install what a headless window takes, a browser and dicom3tools (Debian or Ubuntu, as root)
+	@command -v dpkg-query >/dev/null || exit 0; \
+	for package in $(OPTIONAL_PACKAGES); do \
+		case "$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null)" in installed) continue ;; esac; \
+		if [ "$$(id -u)" != 0 ]; then echo "Some tests are skipped without $$package: sudo apt-get install $$package" >&2; continue; fi; \
+		[ -n "$$updated" ] || { apt-get update -q; updated=yes; }; \
+		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$package \
+			|| echo "$$package is not to be had here; the tests that take it are skipped." >&2; \
+	done
+
+window:
 	@command -v dpkg-query >/dev/null || exit 0; \
 	present=" $$(dpkg-query -W -f '$${db:Status-Status}:$${Package} ' 2>/dev/null) "; \
 	missing=; for package in $(SYSTEM_PACKAGES); do \
@@ -51,7 +67,11 @@ demo: $(INSTALLED) ## Propose regions on a real head and a sample CT; results in
 
 test: lint types contracts manifest pytest ## Everything: lint, types, contracts, manifest, unit, integration and window tests
 
-pytest: $(INSTALLED) system
+any-cpu: $(INSTALLED) ## The tests of numbers once more, with vector width and BLAS kernels of an older processor
+	$(BIN)/python tests/any_cpu.py
+
+pytest: export OMP_NUM_THREADS := 1
+pytest: $(INSTALLED) window
 	$(WINDOW) $(BIN)/python -m pytest
 
 lint: $(INSTALLED) ## Style (ruff)

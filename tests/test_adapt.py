@@ -40,13 +40,19 @@ def thick():
     return phantom_volume((12, 40, 40), (6.0, 1.0, 1.0))
 
 
+@pytest.fixture(scope="module")
+def adapted(weights, thick, tmp_path_factory):
+    """Give weights that were adapted in two steps, and the report."""
+    output = tmp_path_factory.mktemp("adapted") / "mine.safetensors"
+    return output, adapt([thick], output, settings=AdaptSettings(**TINY), weights=weights, device="cpu", threads=1)
+
+
 def changed(figures, **values):
     return Figures(**{**figures.to_dict(), **values})
 
 
-def test_adapting_writes_weights_that_load_and_tell_their_story(weights, thick, tmp_path):
-    output = tmp_path / "mine.safetensors"
-    report = adapt([thick], output, settings=AdaptSettings(**TINY), weights=weights, device="cpu", threads=1)
+def test_adapting_writes_weights_that_load_and_tell_their_story(weights, adapted):
+    output, report = adapted
     assert report.steps_done == 2
     assert report.after.to_dict() != report.before.to_dict()
     with safe_open(str(output), framework="pt") as store:
@@ -61,11 +67,10 @@ def test_adapting_writes_weights_that_load_and_tell_their_story(weights, thick, 
         assert not torch.allclose(load_encoder(output)(image)[0], load_encoder(weights)(image)[0], atol=1e-3)
 
 
-def test_adapting_twice_with_the_same_settings_gives_the_same_weights(weights, thick, tmp_path):
-    paths = [tmp_path / name for name in ("one.safetensors", "two.safetensors")]
-    for path in paths:
-        adapt([thick], path, settings=AdaptSettings(**TINY), weights=weights, device="cpu", threads=1)
-    one, two = (load_encoder(path, fold=False).state_dict() for path in paths)
+def test_adapting_twice_with_the_same_settings_gives_the_same_weights(weights, thick, adapted, tmp_path):
+    again = tmp_path / "again.safetensors"
+    adapt([thick], again, settings=AdaptSettings(**TINY), weights=weights, device="cpu", threads=1)
+    one, two = (load_encoder(path, fold=False).state_dict() for path in (adapted[0], again))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 

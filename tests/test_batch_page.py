@@ -60,7 +60,7 @@ def test_the_page_is_one_file_that_loads_nothing_and_holds_every_scan(page):
     assert data["settings"][0]["scans"] == 50
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium here")
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed: sudo make system")
 def test_a_browser_draws_it_without_a_word_and_without_the_network(page, tmp_path):
     figures = drawn(shutil.which("chromium") or "", page, tmp_path / "page.png")
     assert figures["drawn_ms"] is not None

@@ -20,7 +20,7 @@ from napari_strata.proposal import classical
 from napari_strata.proposal.classical import MarkovField, Mixture, class_tree, confidence, fit_mixture, propose_classes
 from napari_strata.refine.refinement import Refinement
 from napari_strata.volume import Geometry, Segmentation, Volume, default_regions
-from phantoms import INTENSITIES, phantom_truth
+from phantoms import INTENSITIES, phantom_truth, phantom_volume
 
 SHAPE, SPACING = (32, 40, 48), (3.0, 1.5, 2.0)
 SETTINGS = strata.ProposeSettings(method="gmm-mrf", supervoxels=1500)
@@ -188,8 +188,9 @@ def test_a_scan_of_nothing_is_a_clear_error(volume):
         propose_classes(volume, nothing, np.zeros(SHAPE, np.float32), SETTINGS, seed=0)
 
 
-def test_it_can_be_cancelled_at_every_stage(volume):
-    stages, few = [], replace(SETTINGS, mixture_classes=3)
+def test_it_can_be_cancelled_at_every_stage():
+    volume = phantom_volume((16, 20, 24), (6.0, 3.0, 4.0))
+    stages, few = [], replace(SETTINGS, mixture_classes=3, supervoxels=300)
     strata.propose(volume, settings=few, on_progress=lambda done, total, stage: stages.append(stage))
     assert stages[-1] == "done"
     for wanted in set(stages):

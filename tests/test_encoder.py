@@ -28,6 +28,11 @@ def volume():
     return phantom_volume((40, 44, 48), (2.0, 2.0, 2.0))
 
 
+@pytest.fixture(scope="module")
+def features(volume):
+    return embed(volume, device="cpu")
+
+
 def test_shipped_weights_are_small_and_say_how_they_were_made():
     assert SHIPPED.stat().st_size < 20e6
     with safe_open(str(SHIPPED), framework="pt") as store:
@@ -36,8 +41,7 @@ def test_shipped_weights_are_small_and_say_how_they_were_made():
     assert (SHIPPED.parent / "MODEL_CARD.md").is_file()
 
 
-def test_features_lie_on_the_scan_and_are_of_unit_length(volume):
-    features = embed(volume)
+def test_features_lie_on_the_scan_and_are_of_unit_length(volume, features):
     on_scan = features.on(volume).data
     assert on_scan.shape == (features.n_channels, *volume.data.shape) == (56, 40, 44, 48)
     body = features.grid.box
@@ -48,8 +52,7 @@ def test_features_lie_on_the_scan_and_are_of_unit_length(volume):
     assert not on_scan[:, outside].any()
 
 
-def test_features_of_a_box_equal_the_whole_there(volume):
-    features = embed(volume)
+def test_features_of_a_box_equal_the_whole_there(volume, features):
     box = (slice(10, 20), slice(12, 30), slice(5, 9))
     assert features.on(volume, box).data == pytest.approx(features.on(volume).data[(slice(None), *box)], abs=1e-5)
 
@@ -81,9 +84,9 @@ def test_the_default_grid_is_seen_in_one_pass(shape):
     assert passes[0] == 1
 
 
-def test_embedding_the_same_scan_twice_gives_the_same_features(volume):
-    first, again = embed(volume, device="cpu"), embed(volume, device="cpu")
-    assert all(torch.equal(a, b) for a, b in zip(first.levels, again.levels, strict=True))
+def test_embedding_the_same_scan_twice_gives_the_same_features(volume, features):
+    again = embed(volume, device="cpu")
+    assert all(torch.equal(a, b) for a, b in zip(features.levels, again.levels, strict=True))
 
 
 def test_embedding_stops_when_told_to(volume):
@@ -264,8 +267,7 @@ def test_a_broken_recipe_is_a_clear_error(tmp_path):
         read_recipe(tmp_path / "w.safetensors")
 
 
-def test_places_of_a_level_lean_to_neither_side(volume):
-    features = embed(volume)
+def test_places_of_a_level_lean_to_neither_side(features):
     for number, stride in enumerate(features.strides[:2]):
         values, places = features.inner_level(number)
         for axis, part in enumerate(features.grid.box):

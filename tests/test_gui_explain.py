@@ -33,8 +33,8 @@ def propose_with_features(volume, *, settings=None, seed=0, device="auto", threa
 
 
 @pytest.fixture
-def proposed(make_napari_viewer_proxy, qtbot):
-    viewer = make_napari_viewer_proxy()
+def proposed(shared_viewer, qtbot):
+    viewer = shared_viewer
     panel = StrataPanel(viewer, propose=propose_with_features)
     viewer.window.add_dock_widget(panel, name="Strata")
     notification_manager.records.clear()

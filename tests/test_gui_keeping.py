@@ -21,8 +21,8 @@ pytestmark = pytest.mark.gui
 
 
 @pytest.fixture
-def proposed(make_napari_viewer_proxy, qtbot):
-    viewer = make_napari_viewer_proxy()
+def proposed(shared_viewer, qtbot):
+    viewer = shared_viewer
     panel = StrataPanel(viewer, propose=propose_phantom)
     viewer.window.add_dock_widget(panel, name="Strata")
     notification_manager.records.clear()

@@ -30,8 +30,8 @@ def dock(viewer) -> StrataPanel:
 
 
 @pytest.fixture
-def proposed(make_napari_viewer_proxy, qtbot, scan):
-    viewer = make_napari_viewer_proxy()
+def proposed(shared_viewer, qtbot, scan):
+    viewer = shared_viewer
     panel = dock(viewer)
     viewer.open(str(scan), plugin="napari-strata")
     panel.start_proposal()

@@ -28,8 +28,8 @@ def add_scan(viewer, volume=None):
 
 
 @pytest.fixture
-def docked(make_napari_viewer_proxy, qtbot):
-    viewer = make_napari_viewer_proxy()
+def docked(shared_viewer, qtbot):
+    viewer = shared_viewer
     panel = StrataPanel(viewer, propose=propose_phantom)
     viewer.window.add_dock_widget(panel, name="Strata")
     notification_manager.records.clear()

@@ -15,10 +15,16 @@ def test_ct_keeps_its_scale_whatever_else_is_in_the_scan():
     assert brightness(hu, "ct").ravel().tolist() == pytest.approx([0.0, 0.15, 0.5, 0.85, 1.0])
 
 
-@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1e-4, 0.0), (3000.0, -500.0), (1.0, -4.0)])
-def test_mr_brightness_does_not_depend_on_scale_or_zero_point(scale, shift):
+@pytest.fixture(scope="module")
+def ramp():
+    """Give a body that grows brighter, and its brightness."""
     data = np.where(BODY, np.linspace(0.3, 1, BODY.size).reshape(BODY.shape), 0).astype(np.float32)
-    base = brightness(data, "mr", inside=BODY)
+    return data, brightness(data, "mr", inside=BODY)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1e-4, 0.0), (3000.0, -500.0), (1.0, -4.0)])
+def test_mr_brightness_does_not_depend_on_scale_or_zero_point(ramp, scale, shift):
+    data, base = ramp
     moved = brightness(data * np.float32(scale) + np.float32(shift), "mr", inside=BODY)
     assert moved == pytest.approx(base, abs=2e-3)
     assert base.min() >= 0

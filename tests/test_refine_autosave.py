@@ -206,7 +206,9 @@ def test_work_on_a_scan_made_in_memory_is_known_by_its_voxels(proposal: Proposal
     assert find_unfinished(phantom_volume(seed=1)) == []
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="a folder that root or Windows cannot write to is hard to make")
+@pytest.mark.skipif(
+    os.name == "nt" or os.geteuid() == 0, reason="permissions do not bind root, and Windows has others: run the tests as another user"
+)
 def test_a_read_only_folder_sends_the_work_to_the_state_folder(tmp_path: Path, state_folder: Path) -> None:
     work = Refinement(on_disk(tmp_path), regions=10)
     tmp_path.chmod(0o500)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 import napari_strata as strata
 from napari_strata.errors import SettingsError
@@ -270,9 +271,17 @@ def test_samples_carry_truth_on_their_own_grid(name):
     assert volume.modality == ("ct" if name == "chest_ct" else "mr")
     kept = strata.read(SAMPLE_SCANS / f"{name}.nii.gz")
     kept_truth = strata.read_labels(SAMPLE_SCANS / f"{name}_truth.nii.gz")
-    # Another processor rounds otherwise here and there; a changed synthesiser changes far more.
-    assert (np.abs(kept.data.astype(int) - volume.data) <= 6).mean() > 0.995
-    assert (kept_truth.labels == truth.labels).mean() > 0.995
+    # Another processor rounds otherwise here and there, and a lesion, whose place is drawn from the voxels that may hold one,
+    # can then lie elsewhere. It is as large there, and all else is where it was; a changed synthesiser changes far more.
+    lesion = np.zeros(truth.labels.shape, bool)
+    for number in (region.id for region in truth.regions if region.name in ("lesion core", "lesion rim", "oedema")):
+        here, before = truth.labels == number, kept_truth.labels == number
+        assert 0.5 < here.sum() / before.sum() < 2
+        lesion |= here | before
+    elsewhere = ~ndimage.binary_dilation(lesion, iterations=3)
+    assert elsewhere.mean() > 0.9
+    assert (np.abs(kept.data.astype(int) - volume.data) <= 6)[elsewhere].mean() > 0.995
+    assert (kept_truth.labels == truth.labels)[elsewhere].mean() > 0.995
 
 
 def test_an_unknown_sample_is_a_clear_error():

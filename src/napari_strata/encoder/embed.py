@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
-from napari_strata.body import body_mask
+from napari_strata.body import body_mask, magnified
 from napari_strata.encoder.bring import open_encoder
 from napari_strata.encoder.memory import kept_pages
 from napari_strata.encoder.network import Encoder, pick_device
@@ -223,8 +223,9 @@ def embed(
     """
     chosen = settings or ProposeSettings()
     inside = body_mask(volume)
-    grid = choose_grid(inside, volume, chosen)
-    light = encoder_brightness(prepare_brightness(volume, inside, chosen), inside, volume.modality)
+    seen, _ = magnified(volume, inside)
+    grid = choose_grid(inside, seen, chosen)
+    light = encoder_brightness(prepare_brightness(seen, inside, chosen), inside, volume.modality)
     return embed_brightness(light, grid, open_encoder(weights), settings=chosen, device=device, on_progress=on_progress)
 
 

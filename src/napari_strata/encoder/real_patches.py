@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_strata.body import body_mask
+from napari_strata.body import body_mask, magnified
 from napari_strata.encoder.tasks import Batch
 from napari_strata.preprocess import choose_grid, encoder_brightness, prepare_brightness, resample
 from napari_strata.settings import ProposeSettings
@@ -60,6 +60,7 @@ class WorkingScan:
         """
         chosen = settings or ProposeSettings()
         inside = body_mask(volume)
+        volume, _ = magnified(volume, inside)
         grid = choose_grid(inside, volume, chosen)
         seen = encoder_brightness(prepare_brightness(volume, inside, chosen), inside, volume.modality)
         light = resample(np.ascontiguousarray(seen[grid.box]), grid.shape_zyx)

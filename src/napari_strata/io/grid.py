@@ -34,9 +34,9 @@ class FileImage:
     Parameters
     ----------
     data : (i, j, k) real array
-        Intensities, scaled as the file says.
+        Intensities, scaled as the file says; (i, j, k, volume) where every volume of the file was asked for.
     grid : FileGrid
-        Same shape as `data`.
+        Same shape as `data`, of one volume.
     modality : {"ct", "mr"} or None
         What the file says; None when it does not.
     notes : tuple of str
@@ -49,8 +49,17 @@ class FileImage:
     notes: tuple[str, ...] = ()
 
 
-def check_shape(source: str, shape: tuple[int, ...]) -> None:
+def check_shape(source: str, shape: tuple[int, ...], *, thin: bool = False) -> None:
     """Raise unless `shape` is that of a 3D scan of a size that can be opened.
+
+    Parameters
+    ----------
+    source : str
+        Names the file in messages.
+    shape : tuple of int
+        Voxels along the file's axes.
+    thin : bool
+        Whether one slice will do, as it does for labels.
 
     Raises
     ------
@@ -64,7 +73,7 @@ def check_shape(source: str, shape: tuple[int, ...]) -> None:
         raise ReadError(f"{source} says that it has {size} voxels, more than can be opened: its header is damaged, or crop the scan first.")
     if len(shape) < 3:
         raise ReadError(f"{source} is a 2D image ({size}). Strata needs a 3D scan: give the whole volume or a DICOM folder.")
-    if min(shape) < 2:
+    if min(shape) < 2 and not thin:
         raise ReadError(f"{source} has one slice only ({size}). Strata needs a 3D scan: give the whole volume or a DICOM folder.")
 
 

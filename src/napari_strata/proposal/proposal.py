@@ -68,6 +68,11 @@ class Proposal:
         """Number of supervoxels, background included."""
         return len(self.descriptors)
 
+    @property
+    def magnification(self) -> float:
+        """How many times larger than life the scan was looked at: 1.0 but for small bodies, such as a mouse's."""
+        return float(self.provenance.get("magnification", 1.0))
+
     def tree(self, name: TreeName) -> Hierarchy:
         """Give the tree called "regions" or "tissues"."""
         return self.region_tree if name == "regions" else self.tissue_tree
