@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples in every run and on every machine; nothing is kept between runs.
+settings.register_profile(
+    "strata", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+settings.load_profile("strata")
 
 
 @pytest.fixture(autouse=True)
