@@ -17,7 +17,7 @@ OPTIONAL_PACKAGES := chromium dicom3tools
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv system window demo test any-cpu pytest lint types contracts manifest samples reference docs clean
+.PHONY: help venv system window demo test any-cpu pytest lint types contracts manifest samples reference docs fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -69,6 +69,10 @@ test: lint types contracts manifest pytest ## Everything: lint, types, contracts
 
 any-cpu: $(INSTALLED) ## The tests of numbers once more, with vector width and BLAS kernels of an older processor
 	$(BIN)/python tests/any_cpu.py
+
+CASES ?= 100000
+fuzz: $(INSTALLED) ## Damage headers by the ten thousand (CASES=100000); every one is read right or refused in one line
+	$(BIN)/python -m benchmarks.fuzz --cases $(CASES)
 
 pytest: export OMP_NUM_THREADS := 1
 pytest: $(INSTALLED) window
