@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 import napari_strata as strata
 from napari_strata.errors import ChoiceError, GeometryError, ReadError
+from napari_strata.io.files import read
 
 NOT_ROOT = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions do not bind root: run the tests as another user"
@@ -278,3 +280,22 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
     path.chmod(0)
     with pytest.raises(ReadError, match="Permission denied"):
         strata.read(path)
+
+
+@pytest.mark.parametrize("line", ["CompressedData = True\nCompressedDataSize = 5\n", "CompressedData = True\n"])
+def test_a_compressed_metaimage_with_too_few_voxels_is_refused_the_same_way_every_time(line, tmp_path):
+    header = f"ObjectType = Image\nNDims = 3\nDimSize = 4 4 4\nElementType = MET_UCHAR\n{line}ElementDataFile = LOCAL\n"
+    good = zlib.compress(bytes(range(64)))
+    (tmp_path / "scan.mha").write_bytes(header.encode() + (good if "Size" in line else good[:-20]))
+    for _ in range(2):
+        with pytest.raises(ReadError, match=r"scan\.mha is (cut short|damaged)"):
+            read(tmp_path / "scan.mha")
+
+
+@pytest.mark.parametrize(("side", "far"), [(1e-9, 0.0), (1e30, 0.0), (1.0, 1e20)])
+def test_sizes_and_places_that_no_scan_has_are_refused(side, far, tmp_path):
+    affine = np.diag([side, 1.0, 1.0, 1.0])
+    affine[0, 3] = far
+    nib.save(nib.Nifti1Image(np.arange(64, dtype=np.int16).reshape(4, 4, 4), affine), tmp_path / "scan.nii")
+    with pytest.raises(GeometryError, match=r"scan\.nii .*Repair its header"):
+        read(tmp_path / "scan.nii")

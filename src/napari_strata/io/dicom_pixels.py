@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_strata.errors import ReadError
-from napari_strata.io.dicom_slice import DEFLATED, HeaderError, PixelFormat, Rescale, Slice, inflate, quiet_pydicom, reread
+from napari_strata.io.dicom_slice import DEFLATED, HeaderError, PixelFormat, Rescale, Slice, inflate, open_bounded, quiet_pydicom, reread
 from napari_strata.io.itk import quiet_stderr
 
 _NATIVE = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", DEFLATED)
@@ -162,7 +162,7 @@ def _read_at(one: Slice, size: int) -> bytes:
             return inflate(one.path)[one.pixels.offset : one.pixels.offset + size]
         except HeaderError as err:
             raise PixelError(_CUT) from err
-    with one.path.open("rb") as file:
+    with open_bounded(one.path) as file:
         file.seek(one.pixels.offset)
         return file.read(size)
 
@@ -244,7 +244,7 @@ def _unlike(rows: int, columns: int, pixels: PixelFormat) -> str:
 
 def _frame(one: Slice) -> bytes:
     """Join the fragments of the one frame."""
-    with one.path.open("rb") as file:
+    with open_bounded(one.path) as file:
         file.seek(one.pixels.offset)
         items = []
         while (head := file.read(8))[:4] == b"\xfe\xff\x00\xe0" and len(head) == 8:

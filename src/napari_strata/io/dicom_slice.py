@@ -6,8 +6,10 @@ told when its series is read, and never an exception of the parser.
 
 from __future__ import annotations
 
+import io
 import logging
 import math
+import os
 import re
 import struct
 import warnings
@@ -209,6 +211,31 @@ def head_of(path: Path) -> bytes:
         return b""
 
 
+class BoundedFile(io.BufferedReader):
+    """A file that sets no memory aside for more bytes than it has left: a damaged length may ask for 4 GB."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__(raw)
+        self._size = os.fstat(raw.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read up to `size` bytes, or all that is left."""
+        if size is not None and size > _HEAD:
+            size = min(size, max(0, self._size - self.tell()))
+        return super().read(size)
+
+
+def open_bounded(path: Path) -> BoundedFile:
+    """Open a file for reading bytes.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened.
+    """
+    return BoundedFile(io.FileIO(path))
+
+
 def is_system_file(path: Path, head: bytes) -> bool:
     """Say whether a file is what an operating system leaves beside others (AppleDouble, .DS_Store, Thumbs.db)."""
     return head[:4] in _APPLE_DOUBLE or path.name.lower() in (".ds_store", "thumbs.db", "desktop.ini")
@@ -272,7 +299,7 @@ def read_slice(path: Path, *, sure: bool) -> Slice | Aside:
     OSError
         If it cannot be read.
     """
-    with path.open("rb") as file:
+    with open_bounded(path) as file:
         header, start = _parse(file)
         stored_class = _uid(header, _CLASS) or _uid(getattr(header, "file_meta", None), 0x00020002)
         uid = _uid(header, _SERIES)
@@ -301,7 +328,7 @@ def inflate(path: Path) -> bytes:
     OSError
         If it cannot be read.
     """
-    with path.open("rb") as file:
+    with open_bounded(path) as file:
         _, start = _parse(file)
     if start is None:
         raise HeaderError("it is not deflated, whatever its head says")
@@ -378,7 +405,7 @@ def read_all(path: Path) -> Dataset:
     OSError
         If it cannot be read.
     """
-    with path.open("rb") as file:
+    with open_bounded(path) as file:
         return _parse(file, ())[0]
 
 
@@ -392,7 +419,7 @@ def reread(path: Path) -> Dataset:
     OSError
         If it cannot be read.
     """
-    with path.open("rb") as file:
+    with open_bounded(path) as file:
         return _parse(file, (_LUT, _SIGNED))[0]
 
 
@@ -427,6 +454,9 @@ def _parse(file: BinaryIO, wanted: tuple[int, ...] = _WANTED) -> tuple[Dataset, 
 def _pixel_format(header: Dataset, stream: BinaryIO | DicomBytesIO) -> PixelFormat:
     """Read the head of the pixel element, at which the stream stands."""
     implicit, little = (bool(part) for part in header.original_encoding)
+    syntax = _uid(getattr(header, "file_meta", None), 0x00020010)
+    if not little and not syntax and getattr(header, "file_meta", None):
+        raise HeaderError("its head names no transfer syntax")
     order = "<" if little else ">"
     element, vr, offset, length = "", "", 0, 0
     head = stream.read(12)
@@ -441,7 +471,7 @@ def _pixel_format(header: Dataset, stream: BinaryIO | DicomBytesIO) -> PixelForm
         (length,) = struct.unpack(f"{order}I", head[4:8])
         offset = stream.tell() - len(head) + 8
     return PixelFormat(
-        syntax=_uid(getattr(header, "file_meta", None), 0x00020010),
+        syntax=syntax,
         little_endian=little,
         element=element,
         vr=vr,

@@ -24,6 +24,8 @@ MAX_VOXELS = 2**31
 MOST_SHEAR = 1e-4
 """Cosine between two axes up to which ITK reads a NIfTI file as square (tried with SimpleITK 2.5: 1e-4 is read, 5e-4 refused)."""
 
+_SMALLEST_VOXEL_MM, _LARGEST_VOXEL_MM, _FARTHEST_MM = 1e-6, 1e5, 1e7
+"""Beyond these a header is damaged, and places in mm would be lost to rounding."""
 _MEMORY_AXES = axcodes2ornt(("I", "P", "L"))
 
 
@@ -129,12 +131,18 @@ def make_grid(
     Raises
     ------
     GeometryError
-        If the affine is not finite or is singular.
+        If the affine is not finite or is singular, or gives sizes or places that no scan has.
     """
     try:
         Geometry(shape, affine)
     except GeometryError as err:
         raise GeometryError(f"{source}: {err}") from err
+    sides_mm, far_mm = np.linalg.norm(affine[:3, :3], axis=0), float(np.abs(affine[:3, 3]).max())
+    if sides_mm.min() < _SMALLEST_VOXEL_MM or sides_mm.max() > _LARGEST_VOXEL_MM:
+        shown = " x ".join(f"{side:g}" for side in sides_mm)
+        raise GeometryError(f"{source} gives a voxel size of {shown} mm, which no scan has. Repair its header.")
+    if far_mm > _FARTHEST_MM:
+        raise GeometryError(f"{source} says that it lies {far_mm:g} mm from the scanner's middle. Repair its header.")
     to_memory = ornt_transform(io_orientation(affine), _MEMORY_AXES)
     return FileGrid(kind, shape, affine, to_memory, header, suffix)
 

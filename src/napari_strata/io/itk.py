@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import SimpleITK as sitk
@@ -26,6 +28,7 @@ _T = TypeVar("_T")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _one_at_a_time = threading.Lock()
 _LONGEST_HEADER = 65536
+_CHUNK = 2**22
 _MOST_FILES = 10_000
 
 
@@ -83,6 +86,8 @@ def _read_itk(path: Path, name: str, index: int | None, *, suffix: str, every: b
     run_itk(reader.ReadImageInformation, source)
     size, values = reader.GetSize(), reader.GetNumberOfComponents()
     kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    if header.kind == "meta" and header.fields.get("compresseddata", "").lower() not in ("", "false", "0"):
+        _check_inflates(path, header, math.prod(size) * values * _bits(kind) // 8)
     _check_values(source, kind, values, is_colour=header.is_colour if every and header.kind == "nrrd" else not every)
     check_shape(source, size[:3], thin=every)
     volume = 0 if every else pick_volume(source, math.prod(size[3:]) * values, index)
@@ -232,6 +237,48 @@ def _voxel_files(value: str, after: list[bytes]) -> list[str]:
         return [pattern % number for number in numbers[:_MOST_FILES]]
     except (TypeError, ValueError):
         return []
+
+
+def _bits(kind: str) -> int:
+    """Return the bits of a value of a type as ITK names it, such as "vector of 16-bit unsigned integer"."""
+    found = re.search(r"(\d+)-bit", kind)
+    return int(found[1]) if found else 8
+
+
+def _check_inflates(path: Path, header: TextHeader, needed: int) -> None:
+    """Refuse a compressed MetaImage that holds too few voxels: ITK would fill the rest with what lies in memory.
+
+    Raises
+    ------
+    ReadError
+        If so.
+    """
+    named = header.fields.get("elementdatafile", "")
+    if named.startswith("LIST") or "%" in named:
+        return
+    left = header.fields.get("compresseddatasize", "")
+    limit = int(left) if left.isdecimal() and int(left) else None
+    inflated, inflate = 0, zlib.decompressobj(wbits=47)  # zlib or gzip, as ITK takes them
+    try:
+        with path.open("rb") if named.upper() in ("LOCAL", "") else (path.parent / named).open("rb") as file:
+            if named.upper() in ("LOCAL", ""):
+                _skip_meta_header(file)
+            while inflated < needed and (chunk := file.read(_CHUNK if limit is None else min(_CHUNK, limit))):
+                limit = None if limit is None else limit - len(chunk)
+                inflated += len(inflate.decompress(chunk))
+                if limit == 0:
+                    break
+    except (zlib.error, OSError) as err:
+        raise ReadError(f"{path} is damaged: its voxels cannot be decompressed. Copy it again.") from err
+    if inflated < needed:
+        raise ReadError(f"{path} is cut short: its voxels are {inflated:,} bytes, its header asks for {needed:,}. Copy it again.")
+
+
+def _skip_meta_header(file: BinaryIO) -> None:
+    """Move past the last line of a MetaImage header, after which the voxels begin."""
+    while line := file.readline(_LONGEST_HEADER):
+        if line.partition(b"=")[0].strip().lower() == b"elementdatafile":
+            return
 
 
 def _check_values(source: str, kind: str, values: int, *, is_colour: bool = True) -> None:

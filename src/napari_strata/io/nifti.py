@@ -316,7 +316,10 @@ def _qform(header: nib.Nifti1Header) -> NDArray[np.float64] | None:
 
 
 def _is_usable(affine: NDArray[np.float64]) -> bool:
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(lengths).all():
+        return False
     if not (np.isfinite(affine).all() and (lengths > 0).all()):
         return False
     return bool(abs(np.linalg.det(affine[:3, :3] / lengths)) >= _FLAT)
