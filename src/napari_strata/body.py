@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_strata.errors import GeometryError
 from napari_strata.volume import Geometry, Volume
 from napari_strata.wanted import check_wanted
 
@@ -53,6 +54,8 @@ _MOST_FILLED_VOXELS = 30_000_000
 """Holes of larger padded scans stay, for time."""
 _SMALL_BODY_MM = 50.0
 """A body that is smaller than this in every direction is a specimen or an animal, whose structures are small too."""
+_SMALLEST_BODY_MM = 0.1
+"""Nothing smaller is scanned (an embryo has 1 mm): such a voxel size is in other units than mm."""
 _MAGNIFIED_VOXEL_MM = 1.0
 """The finest voxel size of a small body is brought to this, which the encoder knows best."""
 _FACES = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
@@ -100,7 +103,15 @@ def magnified(volume: Volume, inside: NDArray[np.bool_]) -> tuple[Volume, float]
         The same voxels with larger voxel sizes in mm; the scan itself where the body is not small.
     float
         How many times larger; 1.0 where the body measures 50 mm or more, or has voxels of 1 mm or more.
+
+    Raises
+    ------
+    GeometryError
+        If the body is smaller than anything that is scanned (a voxel size in other units than mm).
     """
+    size_mm = _largest_side_mm(inside, volume.spacing_zyx_mm)
+    if 0 < size_mm < _SMALLEST_BODY_MM:
+        raise GeometryError(f"The body is only {size_mm:.3g} mm across. Check the voxel size in the scan's header.")
     times = _magnification(inside, volume.spacing_zyx_mm)
     if times == 1.0:
         return volume, times
@@ -113,11 +124,17 @@ def _magnification(inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64
     finest_mm = float(spacing_zyx_mm.min())
     if finest_mm >= _MAGNIFIED_VOXEL_MM:
         return 1.0
-    for axis, size_mm in enumerate(spacing_zyx_mm):
+    return 1.0 if _largest_side_mm(inside, spacing_zyx_mm) >= _SMALL_BODY_MM else _MAGNIFIED_VOXEL_MM / finest_mm
+
+
+def _largest_side_mm(inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64]) -> float:
+    """Return the longest side of the box around a body; 0 of nothing."""
+    sides_mm = [0.0]
+    for axis, voxel_mm in enumerate(spacing_zyx_mm):
         used = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
-        if used.size and (used[-1] + 1 - used[0]) * size_mm >= _SMALL_BODY_MM:
-            return 1.0
-    return _MAGNIFIED_VOXEL_MM / finest_mm
+        if used.size:
+            sides_mm.append(float((used[-1] + 1 - used[0]) * voxel_mm))
+    return max(sides_mm)
 
 
 def _body_at(volume: Volume, spacing: NDArray[np.float64]) -> NDArray[np.bool_]:

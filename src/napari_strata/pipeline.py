@@ -85,6 +85,14 @@ def propose(
         If the weights cannot be used.
     SettingsError
         If a CUDA device is asked for and there is none, or weights are given to a method without an encoder.
+
+    Examples
+    --------
+    >>> settings = strata.ProposeSettings(method="gmm-mrf")  # the default is "strata"
+    >>> proposal = strata.propose(volume, settings=settings, seed=0)
+    >>> tissues = proposal.tissues(4)
+    >>> tissues.labels.shape, len(tissues.regions)
+    ((24, 24, 24), 4)
     """
     if not np.isfinite(volume.data).all():
         raise GeometryError(f"{volume.name} holds NaN or infinite values. Read it with `strata.read`, or replace them (numpy.nan_to_num).")

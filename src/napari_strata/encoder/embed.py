@@ -220,6 +220,14 @@ def embed(
     -------
     FeatureMap
         8 brightness codes and four levels of 12 channels on the working grid (other weights may have others).
+
+    Examples
+    --------
+    >>> features = strata.embed(volume, device="cpu")
+    >>> features.n_channels
+    56
+    >>> features.on(volume).data.shape  # on the scan's own grid
+    (56, 24, 24, 24)
     """
     chosen = settings or ProposeSettings()
     inside = body_mask(volume)

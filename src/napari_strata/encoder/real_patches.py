@@ -13,6 +13,7 @@ from torch import Tensor
 
 from napari_strata.body import body_mask, magnified
 from napari_strata.encoder.tasks import Batch
+from napari_strata.errors import GeometryError
 from napari_strata.preprocess import choose_grid, encoder_brightness, prepare_brightness, resample
 from napari_strata.settings import ProposeSettings
 from napari_strata.synthesis.artefacts import bias_field, gamma, rician, thicken
@@ -56,8 +57,12 @@ class WorkingScan:
         Raises
         ------
         GeometryError
-            If the scan holds no body.
+            If the scan holds no body, values that are not finite, or one value only.
         """
+        if not np.isfinite(volume.data).all():
+            raise GeometryError("it holds NaN or infinite values. Read it with `strata.read`.")
+        if volume.data.min() == volume.data.max():
+            raise GeometryError(f"it is empty: every voxel is {volume.data.min():g}. Check that it is the right scan.")
         chosen = settings or ProposeSettings()
         inside = body_mask(volume)
         volume, _ = magnified(volume, inside)

@@ -124,6 +124,14 @@ def write(
         written; nothing new stands under any final name then.
     GeometryError
         If labels, scan and reference do not lie on one grid; `labels_on_grid` brings labels to a scan's.
+
+    Examples
+    --------
+    >>> tissues = proposal.tissues(4)
+    >>> strata.write(tissues, "labels.nii.gz").name  # and labels.json beside it
+    'labels.nii.gz'
+    >>> strata.write(tissues, "measures.csv", scan=volume).name
+    'measures.csv'
     """
     if known is None or known.scan is None:
         known = replace(known or Known(), scan=scan)
@@ -211,6 +219,13 @@ def read_labels(path: str | Path, *, like: Volume | Geometry | None = None, inde
         If a 4D file holds several volumes of labels and none was chosen.
     GeometryError
         If the geometry cannot be used, or no label lies on the grid of `like`.
+
+    Examples
+    --------
+    >>> path = strata.write(proposal.tissues(4), "labels.nii.gz")
+    >>> labels = strata.read_labels(path)
+    >>> [region.name for region in labels.regions]
+    ['tissue 1', 'tissue 2', 'tissue 3', 'tissue 4']
     """
     geometry = like.geometry if isinstance(like, Volume) else like
     found = files.read_labels(path, index=index, like=geometry)

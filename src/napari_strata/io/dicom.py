@@ -162,6 +162,12 @@ def list_series(folder: str | Path) -> tuple[SeriesInfo, ...]:
     ------
     ReadError
         If the folder cannot be read or holds no DICOM images.
+
+    Examples
+    --------
+    >>> for series in strata.list_series("dicom"):
+    ...     print(series.n_slices, series.modality, series.description)
+    3 MR T1 axial
     """
     return tuple(_info(slices) for slices in _study(Path(folder)).series.values())
 

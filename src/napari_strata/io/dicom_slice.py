@@ -41,6 +41,7 @@ _VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH S
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _UNDEFINED = 0xFFFFFFFF
 _LONGEST_FIRST = 1024
+_LONGEST_TEXT = 256
 _ELEMENTS_OF_PROOF = 3
 _MOST_SHOWN = 32
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
@@ -398,11 +399,21 @@ def reread(path: Path) -> Dataset:
 def _parse(file: BinaryIO, wanted: tuple[int, ...] = _WANTED) -> tuple[Dataset, DicomBytesIO | None]:
     """Read the header up to the pixels, where the file then stands, or the inflated data set if it is deflated."""
     from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
+    from pydicom.errors import BytesLengthException, InvalidDicomError
     from pydicom.filebase import DicomBytesIO
 
     damaged = (
-        *(InvalidDicomError, EOFError, AttributeError, KeyError, ValueError, TypeError, IndexError, NotImplementedError),
+        *(
+            InvalidDicomError,
+            BytesLengthException,
+            EOFError,
+            AttributeError,
+            KeyError,
+            ValueError,
+            TypeError,
+            IndexError,
+            NotImplementedError,
+        ),
         *(struct.error, zlib.error, OverflowError, MemoryError, RecursionError, LookupError),
     )
     try:
@@ -454,9 +465,9 @@ def _value(header: Dataset | None, tag: int) -> object:
 
 
 def _ascii(raw: object) -> str:
-    """Give text that is to be one line of ASCII."""
-    text = raw.decode("ascii", "replace") if isinstance(raw, bytes) else str(raw or "")
-    return text.strip(" \0\t\r\n")
+    """Give text that is to be one short line of ASCII; what is none becomes a question mark."""
+    text = raw[:_LONGEST_TEXT].decode("ascii", "replace") if isinstance(raw, bytes) else str(raw or "")
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in text.strip(" \0\t\r\n"))
 
 
 def _uid(header: Dataset | None, tag: int) -> str:
@@ -491,8 +502,7 @@ def _numbers(header: Dataset, tag: int, name: str, count: int, faults: list[str]
     if len(values) == count and all(math.isfinite(value) for value in values):
         return np.array(values)
     wanted = "a number" if count == 1 else f"{count} numbers"
-    shown = "".join(letter if letter.isprintable() else "?" for letter in text)[:_MOST_SHOWN]
-    faults.append(f"has a {name} that is not {wanted} ({shown!r}). Repair its header, or export it again")
+    faults.append(f"has a {name} that is not {wanted} ({text[:_MOST_SHOWN]!r}). Repair its header, or export it again")
     return np.array([])
 
 
@@ -509,8 +519,7 @@ def _described(header: Dataset) -> str:
             text = decode_bytes(raw, convert_encodings(charsets), {9, 10, 12, 13})
     except (LookupError, ValueError, TypeError, AttributeError):
         text = raw.decode("utf-8", "replace")
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:_LONGEST_TEXT]
 
 
 def _is_dicom_head(head: bytes) -> bool:

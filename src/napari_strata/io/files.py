@@ -108,6 +108,12 @@ def read(path: str | Path, *, index: int | None = None, series: str | None = Non
         `series` for another file.
     GeometryError
         If the affine or a voxel size cannot be used.
+
+    Examples
+    --------
+    >>> volume = strata.read("scan.nii.gz")
+    >>> volume.modality, volume.data.shape
+    ('mr', (24, 24, 24))
     """
     source = Path(path)
     image = _load(source, index, series)
