@@ -111,6 +111,9 @@ def test_labels_over_another_reader_s_layer_are_exported_where_the_file_lies(mak
     found = nib.as_closest_canonical(written)
     np.testing.assert_allclose(found.affine, truth.affine, atol=1e-4)
     np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(truth.dataobj))
+    if make is as_napari_nifti:  # the header is at hand: the file's own axes, to the last digit
+        np.testing.assert_array_equal(written.affine, scan.affine.astype(np.float32))
+        np.testing.assert_array_equal(np.asarray(written.dataobj), scan.get_fdata() > scan.get_fdata().mean())
     assert has_known_orientation(layer)
     assert abs(np.linalg.det(world_directions(layer))) == 1
 

@@ -18,7 +18,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_strata.errors import GeometryError
-from napari_strata.gui.placing import METADATA_KEY, PLACING, Placement, layer_name, lies_straight, place, placing_of, world_linear, world_of
+from napari_strata.gui.placing import (
+    METADATA_KEY,
+    PLACING,
+    Placement,
+    layer_name,
+    lies_straight,
+    place,
+    placing_of,
+    spatial_shape,
+    world_linear,
+    world_of,
+)
 from napari_strata.io.intensities import check_varies, finite, plain_type
 from napari_strata.io.modality import guess_modality
 from napari_strata.refine.refinement import Refinement
@@ -263,7 +274,10 @@ def what_to_do(layers: Iterable[napari.layers.Layer]) -> dict[str, str]:
 def volume_from_layer(layer: napari.layers.Layer, modality: Modality | None = None) -> Volume:
     """Make a Volume from any 3D image layer; see `volume_from_parts`."""
     if not is_scan(layer):
-        why = f"is not a 3D grey image ({' x '.join(map(str, level_shape(layer)))}{', RGB' if getattr(layer, 'rgb', False) else ''})"
+        shape = level_shape(layer)
+        if len(shape) == 4 and shape[-1] == 1:
+            spatial_shape(shape, f"Layer '{layer.name}' is not a 3D grey image: it")
+        why = f"is not a 3D grey image ({' x '.join(map(str, shape))}{', RGB' if getattr(layer, 'rgb', False) else ''})"
         raise GeometryError(f"Layer '{layer.name}' {why}. Choose one scan, or open one volume of the series.")
     volume = volume_from_parts(layer.data, {**placing_of(layer), "multiscale": layer.multiscale})
     return volume if modality is None else replace(volume, modality=modality)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError
-from napari_strata.volume import Geometry
+from napari_strata.volume import FileGrid, Geometry
 
 if TYPE_CHECKING:
     import napari.layers
@@ -29,6 +29,7 @@ PLACING = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_lab
 """The attributes that say where a layer lies."""
 
 _GUESSED = "The layer does not say how the patient lies: left and right are a guess."
+_UNCODED = "The header does not say how the patient lies (sform and qform codes are 0): left and right are a guess."
 _NO_UNIT = "The layer gives no unit of length: its sizes were taken for millimetres."
 _MOVED = "The layer was moved, cropped or scaled after it was read; it is taken where it lies now, not where its file lies."
 _UNFIT = "The affine in the layer's metadata does not fit its transform, or its axis order is not told, and was left out."
@@ -190,9 +191,12 @@ def place(shape: Sequence[int], attributes: Mapping[str, Any], *, scans: Sequenc
     for find in (_by_affine, _by_direction):
         found = find(metadata, world, shape_zyx)
         if isinstance(found, _Said):
-            moved = _gap(found.world, world, shape_zyx) > _MATCHES_VOX * sides.min()
-            affine = found.patient_from_world @ world if moved else found.affine
-            return Placement(Geometry(shape_zyx, affine), world, True, (_MOVED,) if moved else ())
+            mm, told = _told_by_header(metadata)
+            to_mm = np.diag([mm, mm, mm, 1.0])
+            if _gap(found.world, world, shape_zyx) > _MATCHES_VOX * sides.min():
+                return Placement(Geometry(shape_zyx, to_mm @ found.patient_from_world @ world), world, True, (*told, _MOVED))
+            geometry = Geometry(shape_zyx, to_mm @ found.affine)
+            return Placement(_on_file(geometry, metadata, to_mm), world, True, told)
         notes += found
     box = _box(world, shape_zyx)
     for scan in scans:
@@ -200,6 +204,46 @@ def place(shape: Sequence[int], attributes: Mapping[str, Any], *, scans: Sequenc
             return _over(scan, world, shape_zyx)
     affine = _usual_frame(attributes.get("axis_labels")) @ world
     return Placement(Geometry(shape_zyx, affine), world, False, (*unit_notes, *notes, _GUESSED))
+
+
+def _on_file(geometry: Geometry, metadata: Mapping[str, Any], to_mm: NDArray[np.float64]) -> Geometry:
+    """Give the geometry on the grid of the file whose NIfTI header a reader left, so that labels go back there to the last digit.
+
+    Readers turn axes and round (napari-nifti to 1e-6, which 500 voxels make 5e-4 mm); the header holds what the file says.
+    """
+    header: Any = metadata.get("header")
+    shape = _stored_shape(metadata)
+    if shape is None or not all(hasattr(header, name) for name in ("get_best_affine", "binaryblock")):
+        return geometry
+    affine = to_mm @ np.array(header.get_best_affine(), dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        return geometry
+    file_from_array = np.linalg.inv(affine) @ geometry.affine
+    turned = np.rint(file_from_array[:3, :3])
+    is_turn = (np.abs(turned).sum(axis=0) == 1).all() and (np.abs(turned).sum(axis=1) == 1).all()
+    if not is_turn or sorted(shape) != sorted(geometry.shape_zyx):
+        return geometry
+    exact = np.eye(4)
+    exact[:3, :3] = turned
+    exact[:3, 3] = [size - 1 if row.sum() < 0 else 0 for size, row in zip(shape, turned, strict=True)]
+    matches = _gap(exact, file_from_array, geometry.shape_zyx) <= _MATCHES_VOX
+    axes = np.abs(turned).argmax(axis=1)
+    if not matches or shape != tuple(geometry.shape_zyx[axis] for axis in axes):
+        return geometry
+    to_array = np.stack([axes, turned.sum(axis=1)], axis=1).astype(np.float64)
+    grid = FileGrid("nifti", (shape[0], shape[1], shape[2]), affine, to_array, bytes(header.binaryblock), ".nii.gz")
+    return Geometry(geometry.shape_zyx, affine @ exact, grid)
+
+
+def _told_by_header(metadata: Mapping[str, Any]) -> tuple[float, tuple[str, ...]]:
+    """Give the length in mm that a reader's affine is in, as the NIfTI header beside it says, and what a file's notes would say."""
+    header: Any = metadata.get("header")
+    if not hasattr(header, "get_xyzt_units"):
+        return 1.0, ()
+    mm = {"micron": 1e-3, "meter": 1e3}.get(header.get_xyzt_units()[0], 1.0)
+    notes = () if mm == 1 else (f"The header gives lengths in units of {mm:g} mm; they were turned into mm.",)
+    uncoded = header["sform_code"] == 0 and header["qform_code"] == 0
+    return mm, (*notes, _UNCODED) if uncoded else notes
 
 
 def _never_placed(given: NDArray[np.float64], world: NDArray[np.float64]) -> bool:
@@ -381,6 +425,7 @@ def _header_shape(metadata: Mapping[str, Any]) -> list[int] | None:
 
 
 def _stored_shape(metadata: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Give the sizes in another reader's NIfTI header along the file's axes; None where there is no such header."""
     ask: Callable[[], Sequence[int]] | None = getattr(metadata.get("header"), "get_data_shape", None)
     shape = () if ask is None else tuple(int(n) for n in ask())[:3]
     return shape if len(shape) == 3 else None
