@@ -189,7 +189,7 @@ def test_a_scan_of_nothing_is_a_clear_error(volume):
 
 
 def test_it_can_be_cancelled_at_every_stage():
-    volume = phantom_volume((16, 20, 24), (6.0, 3.0, 4.0))
+    volume = phantom_volume((16, 20, 24), (3.0, 1.5, 2.0))
     stages, few = [], replace(SETTINGS, mixture_classes=3, supervoxels=300)
     strata.propose(volume, settings=few, on_progress=lambda done, total, stage: stages.append(stage))
     assert stages[-1] == "done"
@@ -240,8 +240,8 @@ def test_a_case_of_it_can_be_kept_taught_and_opened(proposal, volume, tmp_path):
     assert again.proposal.provenance["weights_sha256"] is None
 
 
-def test_the_command_writes_labels_without_loading_torch(volume, tmp_path):
-    scan = write_scan(volume, tmp_path / "scan.nii.gz")
+def test_the_command_writes_labels_without_loading_torch(tmp_path):
+    scan = write_scan(phantom_volume((16, 20, 24), (3.0, 1.5, 2.0)), tmp_path / "scan.nii.gz")
     words = ["propose", str(scan), "-o", str(tmp_path / "labels.nii.gz"), "--tissues", "7", "--method", "gmm-mrf", "--quiet"]
     words += ["--case", str(tmp_path / "case.strata"), "--supervoxels", "800"]
     script = (

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.gui
 
 
 def test_window_command_and_python_give_the_same_labels(make_napari_viewer_proxy, qtbot, tmp_path):
-    path = write_scan(phantom_volume((24, 32, 36), (3.0, 2.0, 2.0)), tmp_path / "scan.nii.gz")
+    path = write_scan(phantom_volume((16, 20, 24), (3.0, 2.0, 2.0)), tmp_path / "scan.nii.gz")
     out = tmp_path / "labels.nii.gz"
     assert main(["propose", str(path), "-o", str(out), "--tissues", "8", "--quiet"]) == 0
     volume = strata.read(path)
