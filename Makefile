@@ -17,7 +17,7 @@ OPTIONAL_PACKAGES := chromium dicom3tools
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv system window demo test any-cpu pytest lint types contracts manifest samples clean
+.PHONY: help venv system window demo test any-cpu pytest lint types contracts manifest samples reference docs fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -70,6 +70,10 @@ test: lint types contracts manifest pytest ## Everything: lint, types, contracts
 any-cpu: $(INSTALLED) ## The tests of numbers once more, with vector width and BLAS kernels of an older processor
 	$(BIN)/python tests/any_cpu.py
 
+CASES ?= 100000
+fuzz: $(INSTALLED) ## Damage headers by the ten thousand (CASES=100000); every one is read right or refused in one line
+	$(BIN)/python -m benchmarks.fuzz --cases $(CASES)
+
 pytest: export OMP_NUM_THREADS := 1
 pytest: $(INSTALLED) window
 	$(WINDOW) $(BIN)/python -m pytest
@@ -89,6 +93,13 @@ manifest: $(INSTALLED) ## The napari manifest (npe2)
 
 samples: $(INSTALLED) ## Make sample_scans/ anew with our synthesiser
 	$(BIN)/strata samples sample_scans
+
+reference: $(INSTALLED) ## Make the generated pages of docs/reference/ anew
+	$(BIN)/python docs/make_reference.py
+
+docs: $(INSTALLED) reference ## Build the documentation site into build/site/, offline; a warning is an error
+	$(BIN)/zensical build --strict --clean
+	@echo "Open build/site/index.html"
 
 clean: ## Remove .venv, out/ and caches
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,7 +1,11 @@
 """Drive the real plugin and save what the window shows, for the guide and to be looked at.
 
-xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_screenshots.py HEAD docs/images --ct sample_scans/chest_ct.nii.gz \
-        --thick sample_scans/thick_t2.nii.gz
+xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_screenshots.py docs/images \
+        --ct sample_scans/chest_ct.nii.gz --thick sample_scans/thick_t2.nii.gz
+
+The head is the MNI152 T1 template from the nilearn package. Regions get the names that a person
+would give them. The script cannot see, so it takes them from nilearn's maps of grey and white
+matter, and stops if what it named does not overlap with them.
 """
 
 from __future__ import annotations
@@ -14,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 from napari.settings import get_settings
+from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
+from numpy.typing import NDArray
 from PIL import Image
 from qtpy.QtCore import QCoreApplication, QElapsedTimer, QPoint, Qt
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QWidget
-from scipy import ndimage as ndi
+from qtpy.QtWidgets import QApplication, QDockWidget, QWidget
 
 import napari_strata as strata
 from napari_strata.gui.case import ScanCase
@@ -34,7 +39,24 @@ from napari_strata.volume import Geometry, Volume
 WINDOW = (1500, 940)
 SAVED_WIDTH = 1100
 JOB_LIMIT_S = 1800
+NAPARI_DOCKS = ("layer controls", "layer list")
 CT_SHOWN = ("Soft tissue", "Lung", "Bone", "Liver")
+TISSUES = 16
+"""Granularity from which a person merges the tissues that belong together."""
+LEAST_DICE = 0.85
+"""Least overlap of a named tissue with nilearn's map; below it the picture would not be true."""
+VENTRICLES = ("L 12 P 14 S 24", "R 12 P 14 S 24", "L 15 P 30 S 18", "R 15 P 30 S 18", "L 8 A 5 S 18", "R 8 A 5 S 18")
+"""Places inside the two lateral ventricles of MNI152, as the panel writes them."""
+FISSURES = (
+    *("L 0 A 30 S 32", "L 0 P 58 S 30", "L 0 A 45 S 10", "L 0 A 10 I 14"),
+    *("L 0 P 40 S 0", "L 0 A 0 S 40", "L 0 P 30 S 45", "L 0 A 32 S 14"),
+)
+"""Places in the CSF between the hemispheres and under the brain, which the first strokes reach too."""
+VENTRICLE_COLOR = (230, 60, 230)
+VENTRICLES_ML = (8, 50)
+"""Volume that the ventricles of an adult may have together."""
+MOST_TISSUE = 0.3
+"""Largest share of the ventricles that nilearn's maps may call grey or white matter."""
 
 
 class Tour:
@@ -105,25 +127,109 @@ class Tour:
         self.shoot("three_planes")
         self.panel.scan.buttons["planes"].setChecked(False)
 
-    def correct(self) -> None:
-        """Merge, stroke, look at the preview, take it, and show the history."""
-        middle = self.regions_in_the_middle()
-        self.panel.table.select(middle[:2])
-        self.panel.edits.merge.click()
+    def name_tissues(self, maps: dict[str, NDArray[np.bool_]]) -> None:
+        """Merge and name the tissues, as a person does who looks at them.
+
+        Parameters
+        ----------
+        maps : dict of (z, y, x) bool arrays
+            Where each named tissue is; a tissue of the proposal gets the name of the map that
+            holds most of it.
+        """
+        self.case_cut(TISSUES)
+        labels = np.asarray(self.case.labels.data)
+        groups: dict[str, list[int]] = {name: [] for name in maps}
+        for region in np.unique(labels[labels > 0]):
+            mine = labels == region
+            groups[max(maps, key=lambda name: float(maps[name][mine].mean()))].append(int(region))
+        for name, regions in groups.items():
+            if len(regions) > 1:
+                self.panel.table.select(regions)
+                self.panel.edits.merge.click()
+                self.wait()
+            self.panel.table.rename_asked.emit(regions[0], name)
+            self.wait()
+            self.require_overlap(name, np.asarray(self.case.labels.data) == regions[0], maps[name])
+            if name != "CSF":
+                self.panel.table.lock_asked.emit(regions[0], True)
+                self.wait()
+
+    def case_cut(self, n: int) -> None:
+        """Move the slider."""
+        self.panel.granularity.count.setValue(n)
         self.wait()
-        self.panel.table.rename_asked.emit(middle[0], "Left-Cerebral-White-Matter")
-        self.wait()
-        self.stroke(middle[2])
-        self.wait()
+
+    def require_overlap(self, name: str, region: NDArray[np.bool_], truth: NDArray[np.bool_]) -> None:
+        """Stop if a region is not what it is called; what no map tells of is not checked."""
+        dice = 2 * float((region & truth).sum()) / float(region.sum() + truth.sum())
+        print(f"{name}: Dice {dice:.3f}")
+        if name != "CSF" and dice < LEAST_DICE:
+            sys.exit(f"{name} overlaps only {dice:.2f} with its map; the picture would not be true")
+
+    def correct(self, maps: dict[str, NDArray[np.bool_]]) -> None:
+        """Stroke the ventricles out of the CSF, look at the preview, take it, and show the history."""
+        csf = next(row.id for row in self.case.work.regions if row.name == "CSF")
+        self.stroke_at(VENTRICLES, "new")
+        self.panel.ensureWidgetVisible(self.panel.history)
         self.shoot("preview")
-        self.panel.edits.apply.click()
-        self.panel.edits.tools["select"].click()
+        self.take()
+        # the strokes reached into the fissures too: those go back to the CSF
+        self.panel.table.select([csf])
+        self.stroke_at(FISSURES, "selected")
+        self.take()
+        self.panel.viewing.go_to(VENTRICLES[-1])
         self.wait()
+        ventricles = max(row.id for row in self.case.work.regions)
+        self.panel.table.rename_asked.emit(ventricles, "ventricles")
+        self.panel.table.recolor_asked.emit(ventricles, VENTRICLE_COLOR)
+        self.wait()
+        found = np.asarray(self.case.labels.data) == ventricles
+        ml = found.sum() * self.case.work.proposal.volume.geometry.voxel_volume_mm3 / 1000
+        tissue = float((found & ~maps["CSF"]).sum() / found.sum())
+        print(f"ventricles: {ml:.1f} mL, {tissue:.0%} of it grey or white matter in nilearn's maps")
+        if not VENTRICLES_ML[0] <= ml <= VENTRICLES_ML[1] or tissue > MOST_TISSUE:
+            sys.exit("what was stroked is not the ventricles; the picture would not be true")
+        self.panel.table.select([ventricles])
         self.panel.history.expand()
         settle(0.3)
         self.panel.ensureWidgetVisible(self.panel.history)
         self.shoot("after_scribbles")
         self.panel.history.collapse()
+
+    def stroke_at(self, places: tuple[str, ...], target: str) -> None:
+        """Draw strokes at places, for a new region or the selected one; wait for the preview."""
+        self.panel.edits.show_target(target)
+        self.panel.edits.show_scope("here")
+        self.panel.edits.tools["scribble"].click()
+        for place in places:
+            self.panel.viewing.go_to(place)
+            self.stroke_here()
+        self.wait()
+
+    def take(self) -> None:
+        """Take the preview."""
+        self.panel.edits.apply.click()
+        self.panel.edits.tools["select"].click()
+        self.wait()
+
+    def window(self) -> None:
+        """Show the whole window with three planes and the named regions, for the README."""
+        for layer in [layer for layer in self.viewer.layers if " like " in layer.name]:
+            self.viewer.layers.remove(layer)
+        self.panel.scan.buttons["planes"].setChecked(True)
+        self.panel.viewing.go_to("L 12 P 15 S 18")
+        self.wait()
+        settle(1.5)
+        # napari's own docks give their room to the scan
+        docks = [dock for dock in self.viewer.window._qt_window.findChildren(QDockWidget) if dock.windowTitle() in NAPARI_DOCKS]
+        for dock in docks:
+            dock.hide()
+        settle(1.0)
+        self.viewer.fit_to_view()
+        self.shoot("window")
+        for dock in docks:
+            dock.show()
+        self.panel.scan.buttons["planes"].setChecked(False)
 
     def explain(self) -> None:
         """Ask why a region is one."""
@@ -166,11 +272,18 @@ class Tour:
         self.wait()
 
     def surfaces(self) -> None:
-        """Show two regions as surfaces."""
-        self.panel.table.select(self.regions_in_the_middle()[1:3])
+        """Show white matter and ventricles as surfaces."""
+        named = [row.id for row in self.case.work.regions if row.name in ("white_matter", "ventricles")]
+        self.panel.table.select(named)
         self.panel.scan.buttons["surfaces"].click()
         self.wait()
+        self.image.visible = False
+        # drawn last and without depth, so that the ventricles can be seen through it
+        outer = self.viewer.layers["white_matter surface"]
+        self.viewer.layers.move(self.viewer.layers.index(outer), len(self.viewer.layers))
+        outer.blending, outer.opacity = "translucent_no_depth", 0.5
         self.shoot("surfaces")
+        self.image.visible = True
         for layer in [layer for layer in self.viewer.layers if layer.name.endswith(" surface")]:
             self.viewer.layers.remove(layer)
         self.case.labels.visible = True
@@ -216,20 +329,13 @@ class Tour:
         """Give the axial slice on screen."""
         return round(float(self.case.labels.world_to_data(self.viewer.dims.point)[0]))
 
-    def stroke(self, region: int) -> None:
-        """Make a new region from a stroke of napari's brush across part of a region."""
-        self.panel.edits.show_target("new")
-        self.panel.edits.tools["scribble"].click()
+    def stroke_here(self) -> None:
+        """Draw a short stroke from front to back with napari's brush, around the place on screen."""
         layer = self.viewer.layers.selection.active
-        index = self.slice_index()
-        inside = np.asarray(self.case.labels.data)[index] == region
-        # the place deepest inside the region
-        depth = ndi.distance_transform_edt(inside)
-        down, across = np.unravel_index(int(depth.argmax()), depth.shape)
-        reach = int(depth.max())
+        z, y, x = (round(float(i)) for i in self.case.labels.world_to_data(self.viewer.dims.point))
         with layer.block_history():
-            for step in range(-reach, reach + 1):
-                layer.paint((index, int(down), int(across) + step), layer.selected_label)
+            for step in range(-4, 5):
+                layer.paint((z, y + step, x), layer.selected_label)
 
 
 def save(picture: np.ndarray, path: Path) -> None:
@@ -265,8 +371,22 @@ def wait_for(done: Callable[[], bool]) -> None:
             sys.exit("the job did not end")
 
 
-def make_head(scan: Path, out: Path, *, propose: Propose | None = None, takes_all: bool = False) -> None:
+def maps_of_mni152(scan: Path) -> dict[str, NDArray[np.bool_]]:
+    """Return where the tissues of MNI152 are, on the scan's grid, from nilearn's maps."""
+    found = {}
+    for name, load in (("white_matter", load_mni152_wm_template), ("gray_matter", load_mni152_gm_template)):
+        path = scan.with_name(f"{name}.nii.gz")
+        load(resolution=1).to_filename(path)
+        found[name] = np.asarray(strata.read(path).data) >= 0.5
+    inside = np.asarray(strata.read(scan).data) > 0
+    return {**found, "CSF": inside & ~found["white_matter"] & ~found["gray_matter"]}
+
+
+def make_head(out: Path, folder: Path, *, propose: Propose | None = None, takes_all: bool = False) -> Path:
     """Take the whole tour of a head."""
+    scan = folder / "mni152_t1.nii.gz"
+    load_mni152_template(resolution=1).to_filename(scan)
+    maps = maps_of_mni152(scan)
     tour = Tour(scan, out, propose=propose)
     tour.takes_all = takes_all
     tour.shoot("axial")
@@ -275,7 +395,9 @@ def make_head(scan: Path, out: Path, *, propose: Propose | None = None, takes_al
     tour.explain()
     tour.look()
     tour.cut()
-    tour.correct()
+    tour.name_tissues(maps)
+    tour.correct(maps)
+    tour.window()
     tour.surfaces()
     tour.keys()
     tour.export()
@@ -283,6 +405,7 @@ def make_head(scan: Path, out: Path, *, propose: Propose | None = None, takes_al
     # nothing of the tour is to be offered when the scan is opened again
     tour.case.work.end_autosave()
     tour.viewer.close()
+    return scan
 
 
 def make_windows(scan: Path, out: Path) -> None:
@@ -326,7 +449,6 @@ def make_oblique(scan: Path, out: Path, folder: Path) -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scan", type=Path, help="a head: a scan file or a DICOM folder")
     parser.add_argument("out", type=Path, help="folder for the pictures")
     parser.add_argument("--ct", type=Path, help="a CT, shown in four windows")
     parser.add_argument("--thick", type=Path, help="a scan with thick slices, shown to scale")
@@ -334,13 +456,13 @@ def main() -> None:
     arguments = parser.parse_args()
     note_tour_seen()
     get_settings().application.confirm_close_window = False
-    make_head(arguments.scan, arguments.out, takes_all=arguments.all)
+    with tempfile.TemporaryDirectory() as folder:
+        head = make_head(arguments.out, Path(folder), takes_all=arguments.all)
+        make_oblique(head, arguments.out, Path(folder))
     if arguments.ct is not None:
         make_windows(arguments.ct, arguments.out)
     if arguments.thick is not None:
         make_view(arguments.thick, arguments.out, "thick_slices")
-    with tempfile.TemporaryDirectory() as folder:
-        make_oblique(arguments.scan, arguments.out, Path(folder))
 
 
 if __name__ == "__main__":

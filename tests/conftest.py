@@ -13,8 +13,15 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
 import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 from windows import SharedWindow  # noqa: E402
+
+# The same examples in every run and on every machine; nothing is kept between runs.
+settings.register_profile(
+    "strata", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+settings.load_profile("strata")
 
 NUMERIC = frozenset({
     "adapt", "batch_cohort", "batch_taught", "benchmark_encoder", "benchmark_proposal", "body", "bring", "classical", "codebook",

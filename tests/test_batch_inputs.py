@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import napari_strata as strata
-from napari_strata.batch.plan import plan_scans
+from napari_strata.batch.plan import plan_batch, plan_scans
 from napari_strata.cli import main
 from napari_strata.errors import ReadError
 from napari_strata.io.files import write, write_scan
@@ -188,14 +188,117 @@ def test_where_outputs_go_has_to_be_said_but_for_bids(tmp_path, capsys):
     assert "-o OUT" in capsys.readouterr().err
 
 
-def test_two_scans_that_would_share_a_name_are_told_before_the_first(dataset, capsys):
+def test_several_files_of_one_name_are_all_made_under_names_of_their_own(dataset, capsys):
     twin = dataset / "sub-02" / "anat" / "sub-02_acq-x_T2w.nii"
     save(twin)
-    assert main(["batch", str(dataset), *FEW]) == 2
-    said = capsys.readouterr().err
-    assert str(twin) in said
-    assert "sub-02_acq-x_desc-T2w_dseg.nii.gz" in said
-    assert not list((dataset / "derivatives" / "strata").rglob("*_dseg*"))
+    assert main(["batch", str(dataset / "sub-02" / "anat"), "-o", str(dataset / "out"), *FEW]) == 0
+    capsys.readouterr()
+    made = {path.name for path in (dataset / "out").rglob("*_dseg.nii.gz")}
+    assert {f"sub-02_acq-x_desc-{kind}_dseg.nii.gz" for kind in ("T2w", "T2wNii")} <= made
+
+
+OFF_STANDARD = (
+    "sub-02/ses-2020-01-15/anat/sub-02_ses-2020-01-15_T1w.nii.gz",
+    "sub-02/ses-2020-02-15/anat/sub-02_ses-2020-02-15_T1w.nii.gz",
+    "sub-03/anat/sub-03_acq-0.8mm_T1w.NII.GZ",
+    "sub-04/ses-1/anat/sub-04_T1w.nii.gz",
+    "sub-04/ses-2/anat/sub-04_T1w.nii.gz",
+    "sub-05/anat/T1.nii.gz",
+    "sub-05/sub-05_part-mag_T1w.nrrd",
+    "sub_08/anat/sub_08_T1w.nii.gz",
+    "sub-09/anat/sub-09_run_1_T1w.nii.gz",
+    "sub-10/ses-1/anat/sub-10_T1w.nii.gz",
+)
+PASSED = {
+    "sub-02/anat/sub-02_part-phase_MEGRE.nii.gz": True,
+    "sub-02/anat/sub-02_part_imag_MEGRE.nii.gz": True,
+    "sub-02/extra/sub-02_odd.nii.gz": True,
+    "patient7/scan.nii.gz": True,
+    "sub-02/anat/sub-02_T1w.nii.bz2": True,
+    "sub-11": True,
+    "sub-02/anat/sub-02_dseg.nii.gz": False,
+    "sub-02/fmap/sub-02_phasediff.nii.gz": False,
+    "derivatives/other/sub-02/anat/sub-02_desc-x_T1w.nii.gz": False,
+    "sub-02/up": False,
+    "sub-12": False,
+}
+"""Path, and whether a person may want it nevertheless."""
+
+
+@pytest.fixture(scope="module")
+def odd_dataset(tmp_path_factory) -> Path:
+    """A data set as people have it; the files hold nothing, as only their names count."""
+    folder = tmp_path_factory.mktemp("odd")
+    root = folder / "ds"
+    outside = "sub-10/ses-1/"
+    for name in (*OFF_STANDARD, *PASSED, "sub-02/anat/sub-02_T1w.json", "README"):
+        path = (folder / "elsewhere" / name.removeprefix(outside)) if name.startswith(outside) else root / name
+        if path.suffix:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
+    (root / "sub-10").mkdir()
+    for link, target in (("sub-10/ses-1", folder / "elsewhere"), ("sub-02/up", ".."), ("sub-11", "nowhere"), ("sub-12", "sub-09")):
+        (root / link).symlink_to(target)
+    (root / "dataset_description.json").write_text(json.dumps({"Name": "x", "BIDSVersion": "1.8.0"}))
+    return root
+
+
+def test_bids_names_off_the_standard_are_found_and_what_is_passed_over_is_told(odd_dataset):
+    plan = plan_batch([odd_dataset])
+    assert {str(one.path.relative_to(odd_dataset)) for one in plan.scans} == set(OFF_STANDARD)
+    assert len({one.bids.labels_stem for one in plan.scans if one.bids}) == len(plan.scans), "no two share their outputs"
+    assert {one.session for one in plan.scans if "sub-02" in str(one.path)} == {"2020-01-15", "2020-02-15"}
+    assert {str(one.path.relative_to(odd_dataset)): one.may_be_scan for one in plan.passed} == PASSED
+
+
+def test_the_plan_the_errors_and_the_table_name_what_is_passed_over(tmp_path, capsys):
+    save(tmp_path / "in" / "a.nii.gz")
+    save(tmp_path / "in" / "a_part-phase_T2starw.nii.gz", 1)
+    words = ["batch", str(tmp_path / "in"), "-o", str(tmp_path / "out"), *FEW]
+    assert main([*words, "--dry-run"]) == 1
+    said = capsys.readouterr()
+    assert all("a_part-phase_T2starw.nii.gz" in text and "a phase image" in text for text in said)
+    assert not (tmp_path / "out").exists()
+    assert main(words) == 1
+    assert "1 done, 0 kept, 0 failed, 1 passed over" in capsys.readouterr().out
+    (row,) = table(tmp_path / "out" / "failures.tsv")
+    assert row["path"].endswith("a_part-phase_T2starw.nii.gz")
+    assert row["reason"].startswith("passed over: a phase image")
+    assert main([*words[:1], str(tmp_path / "in" / "*"), *words[2:], "--dry-run"]) == 0, "a glob chooses, and takes what it names"
+
+
+def test_a_search_follows_links_once_and_ends(tmp_path):
+    folder = tmp_path / "in"
+    for name in (
+        "real/a.nii.gz",
+        "pair/P.IMG",
+        "pair/P.HDR",
+        "x.nii.gz/inner.nii.gz",
+        "other.tif",
+        "trail.nii.gz ",
+        "scan.zip",
+        ".hidden.nii",
+    ):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    (tmp_path / "out_there").mkdir()
+    (tmp_path / "out_there" / "b.nii.gz").write_bytes(b"x")
+    for link, target in (
+        ("real/up", ".."),
+        ("one", "../out_there"),
+        ("two", "../out_there"),
+        ("self", "self"),
+        ("c.nii.gz", "real/a.nii.gz"),
+    ):
+        (folder / link).symlink_to(target)
+    for given in (str(folder), f"{folder}/**", f"{folder}/*"):
+        plan = plan_batch([given])
+        found = [str(one.path.resolve().relative_to(tmp_path)) for one in plan.scans]
+        assert sorted(found) == ["in/pair/P.HDR", "in/real/a.nii.gz", "in/x.nii.gz/inner.nii.gz", "out_there/b.nii.gz"]
+        doubted = {one.path.name for one in plan.passed if one.may_be_scan}
+        assert doubted == {"other.tif", "trail.nii.gz ", "scan.zip", "self"}
+        assert {"two", "up"} <= {one.path.name for one in plan.passed}
 
 
 def test_a_list_may_name_a_scan_twice_and_goes_before_a_search(tmp_path):

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from napari_strata.body import body_mask
+from napari_strata.body import body_mask, magnified
+from napari_strata.pipeline import propose
+from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Geometry, Volume
 from phantoms import ball
 
@@ -166,3 +168,33 @@ def test_a_mouse_on_padding_is_met():
     tiny = ball((12, 12, 12), (6, 6, 6), 4)
     data = np.where(tiny, 200.0, 0.0).astype(np.float32)
     assert overlap(body_mask(volume_of(data, spacing=(0.5, 0.5, 0.5))), tiny) > 0.95
+
+
+@pytest.mark.parametrize("times", [0.5, 0.1, 0.01])
+@pytest.mark.parametrize("modality", ["mr", "ct"])
+def test_a_small_body_is_found_as_a_persons_is(modality, times):
+    noise = np.random.default_rng(2).normal(0, 10, BODY.shape)
+    data = np.abs(np.where(BODY, 300, 0) + noise) if modality == "mr" else np.where(BODY, 40, -1000) + noise
+    person = body_mask(volume_of(data.astype(np.float32), modality, spacing=(1.0, 1.0, 1.0)))
+    small = volume_of(data.astype(np.float32), modality, spacing=(times, times, times))
+    assert np.array_equal(body_mask(small), person)
+    seen, by = magnified(small, person)
+    assert by == pytest.approx(1 / times)
+    assert np.allclose(seen.spacing_zyx_mm, 1.0)
+
+
+def test_a_person_is_never_magnified():
+    wide = Volume(np.zeros((60, 130, 130), np.float32), Geometry.from_spacing((60, 130, 130), (0.5, 0.5, 0.5)))
+    assert magnified(wide, np.ones(wide.data.shape, bool)) == (wide, 1.0)
+
+
+def test_a_proposal_of_an_embryo_is_that_of_a_person_and_keeps_its_true_size():
+    data = np.where(BODY, 300, 0) + np.random.default_rng(3).normal(0, 15, BODY.shape)
+    data[ball(BODY.shape, (20, 22, 24), 8)] += 300
+    settings = ProposeSettings(method="gmm-mrf", supervoxels=1000)
+    person, embryo = (propose(volume_of(data.astype(np.float32), spacing=(mm, mm, mm)), settings=settings) for mm in (1.0, 0.02))
+    assert np.array_equal(person.tissues(3).labels, embryo.tissues(3).labels)
+    assert np.allclose(embryo.tissues(3).geometry.spacing_zyx_mm, 0.02)
+    assert embryo.magnification == pytest.approx(50)
+    places = [name.startswith("position") for name in embryo.descriptor_names]
+    assert np.allclose(embryo.descriptor_scale[:, places] * 50, person.descriptor_scale[:, places], rtol=1e-4)

@@ -32,6 +32,10 @@ def image_layer(volume: Volume) -> Image:
     return Image(data, **kwargs)
 
 
+def varied(shape: tuple[int, ...]) -> np.ndarray:
+    return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+
+
 def parts(layer: Image | Labels) -> tuple[object, dict[str, object]]:
     data, attributes, _ = layer.as_layer_data_tuple()
     return data, attributes
@@ -51,7 +55,7 @@ def test_layers_are_in_mm_with_the_metadata_that_other_plugins_look_for():
     np.testing.assert_allclose(layer.scale, volume.spacing_zyx_mm)
     assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
     assert layer.axis_labels == ("z", "y", "x")
-    np.testing.assert_array_equal(layer.metadata["affine"], OBLIQUE)
+    np.testing.assert_array_equal(layer.metadata["affine"], OBLIQUE[:, [2, 1, 0, 3]])  # x, y, z, as napari-nifti has it
     assert {"spacing", "origin", "direction", "header"} <= set(layer.metadata)
 
 
@@ -96,7 +100,7 @@ def test_labels_painted_by_hand_get_rows_of_their_own():
 
 @pytest.mark.parametrize(("units", "factor"), [(None, 1.0), (("mm",) * 3, 1.0), (("um",) * 3, 1e-3)])
 def test_a_bare_array_is_a_scan_with_its_scale_and_no_known_orientation(units, factor):
-    layer = Image(np.zeros((4, 5, 6)), scale=(3, 2, 1), units=units)
+    layer = Image(varied((4, 5, 6)), scale=(3, 2, 1), units=units)
     volume = volume_from_layer(layer)
     np.testing.assert_allclose(volume.spacing_zyx_mm, np.array([3, 2, 1]) * factor)
     assert not has_known_orientation(layer)
@@ -105,13 +109,13 @@ def test_a_bare_array_is_a_scan_with_its_scale_and_no_known_orientation(units, f
 def test_another_readers_affine_is_taken_in_either_axis_order():
     affine = np.diag([1.0, 2.0, 3.0, 1.0])
     for scale, columns in (((1, -2, -3), [0, 1, 2]), ((-3, -2, 1), [2, 1, 0])):
-        layer = Image(np.zeros((4, 5, 6)), scale=scale, metadata={"affine": affine})
+        layer = Image(varied((4, 5, 6)), scale=scale, metadata={"affine": affine})
         assert has_known_orientation(layer)
         np.testing.assert_array_equal(volume_from_layer(layer).geometry.affine[:3, :3], affine[:3, columns])
 
 
 def test_an_affine_that_contradicts_the_scale_is_left_alone():
-    layer = Image(np.zeros((4, 5, 6)), scale=(1, 1, 1), metadata={"affine": np.diag([1.0, 2.0, 3.0, 1.0])})
+    layer = Image(varied((4, 5, 6)), scale=(1, 1, 1), metadata={"affine": np.diag([1.0, 2.0, 3.0, 1.0])})
     assert not has_known_orientation(layer)
     np.testing.assert_allclose(volume_from_layer(layer).spacing_zyx_mm, (1, 1, 1))
 

@@ -175,3 +175,20 @@ def test_where_one_of_three_cannot_get_its_name_the_others_are_taken_back(
     monkeypatch.setattr(os, "replace", rename)
     write_three()
     assert sorted((path.name, path.read_text()) for path in tmp_path.iterdir()) == [(n, "new") for n in ("a.json", "b.csv", "c.txt")]
+
+
+def test_an_output_that_is_a_link_stays_one_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / "old").write_text("old")
+    (tmp_path / "a.csv").symlink_to(store / "old")
+    (tmp_path / "b.csv").symlink_to("store/new")
+    with Together() as together:
+        together.file(tmp_path / "a.csv").write_text("1")
+        together.file(tmp_path / "b.csv").write_text("2")
+    assert [(path.read_text(), path.is_symlink()) for path in (tmp_path / "a.csv", tmp_path / "b.csv")] == [("1", True), ("2", True)]
+    assert sorted((path.name, path.read_text()) for path in store.iterdir()) == [("new", "2"), ("old", "1")]
+    for name, target, why in (("c.csv", "c.csv", "leads to itself"), ("d.csv", "gone/x", "where there is no folder")):
+        (tmp_path / name).symlink_to(target)
+        with pytest.raises(WriteError, match=why), atomic_path(tmp_path / name):
+            pass

@@ -225,7 +225,7 @@ def move_a_slice(folder: Path) -> None:
     ("damage", "message"),
     [
         (lose_a_slice, "lacks 1 slice: between CT0.dcm and CT1.dcm lie 5.00 mm, elsewhere 2.50 mm"),
-        (double_a_slice, "1 slices where another slice lies"),
+        (double_a_slice, "1 slice where another slice lies"),
         (keep_one_slice, "one slice only"),
         (leave_text_only, "holds no DICOM images"),
         (cut_a_slice, "damaged"),

@@ -263,7 +263,7 @@ def test_names_colours_and_locks_come_back_from_the_table(tmp_path: Path) -> Non
     rows = [{"id": 3, "name": "Léber", "color": [10, 20, 30], "locked": True}, {"id": 9, "name": "left out", "color": [1, 2, 3]}]
     (tmp_path / "labels.json").write_text(json.dumps({"regions": rows, "seed": 0}), encoding="utf-8")
     assert strata.read_labels(labels).regions == (Region(3, "Léber", (10, 20, 30), True), Region(9, "left out", (1, 2, 3)))
-    (tmp_path / "labels.json").write_text("{", encoding="utf-8")
+    (tmp_path / "labels.json").write_text('{"format": "strata-labels-1", "regions": [', encoding="utf-8")
     with pytest.raises(strata.StrataError, match="region table"):
         strata.read_labels(labels)
 

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.encoder.scans import OTHER, LabelledScan
 from numpy.typing import NDArray
 
-from napari_strata.body import body_mask
+from napari_strata.body import body_mask, magnified
 from napari_strata.preprocess import WorkingGrid, choose_grid, encoder_brightness, prepare_brightness, resample
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Volume
@@ -45,6 +45,7 @@ class WorkingScan:
     def of(cls, volume: Volume, settings: ProposeSettings, inside: NDArray[np.bool_] | None = None) -> WorkingScan:
         """Prepare a scan just as `strata.embed` does; the body is looked for if not given."""
         body = body_mask(volume) if inside is None else inside
+        volume, _ = magnified(volume, body)
         grid = choose_grid(body, volume, settings)
         light = encoder_brightness(prepare_brightness(volume, body, settings), body, volume.modality)
         intensity = percentile_scaled(volume, body)

@@ -1,19 +1,21 @@
 """Find the body in a scan: what is neither air nor table nor padding; the rest is background and starts in region 0.
 
 It is looked for on every other voxel of a 1 mm scan, where it costs little; the voxels at its edge are then decided one by
-one on the scan's own grid.
+one on the scan's own grid. Lengths here and in what follows are those of a person; a smaller body is magnified first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_strata.volume import Volume
+from napari_strata.errors import GeometryError
+from napari_strata.volume import Geometry, Volume
 from napari_strata.wanted import check_wanted
 
 _COARSE_MM = 2.0
@@ -50,6 +52,12 @@ _COMPANY = 3
 """Bright neighbours that keep a bright voxel at the edge: as many as a corner has."""
 _MOST_FILLED_VOXELS = 30_000_000
 """Holes of larger padded scans stay, for time."""
+_SMALL_BODY_MM = 50.0
+"""A body that is smaller than this in every direction is a specimen or an animal, whose structures are small too."""
+_SMALLEST_BODY_MM = 0.1
+"""Nothing smaller is scanned (an embryo has 1 mm): such a voxel size is in other units than mm."""
+_MAGNIFIED_VOXEL_MM = 1.0
+"""The finest voxel size of a small body is brought to this, which the encoder knows best."""
 _FACES = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
 
 
@@ -61,6 +69,7 @@ def body_mask(volume: Volume) -> NDArray[np.bool_]:
     cut off at a value but for some of it: Otsu's threshold on a smoothed scan, lowered to just above the noise of the air.
     Only parts of at least a twentieth of the largest one are kept. Along axes finer than 1.3 mm, voxels within 2 mm of the
     edge are decided by themselves: padding or not, or which side of the threshold a voxel and its six neighbours are on.
+    A body of less than 50 mm, as of a mouse, is looked for as if its voxels were 1 mm.
 
     Parameters
     ----------
@@ -72,7 +81,65 @@ def body_mask(volume: Volume) -> NDArray[np.bool_]:
     (z, y, x) bool array
         True inside; all True if no background can be told apart.
     """
-    data, spacing = volume.data, volume.spacing_zyx_mm
+    spacing = volume.spacing_zyx_mm
+    body = _body_at(volume, spacing)
+    times = _magnification(body, spacing)
+    return body if times == 1.0 else _body_at(volume, spacing * times)
+
+
+def magnified(volume: Volume, inside: NDArray[np.bool_]) -> tuple[Volume, float]:
+    """Return a scan of a small body at a size at which lengths made for people fit it.
+
+    Parameters
+    ----------
+    volume : Volume
+        The scan, (z, y, x).
+    inside : (z, y, x) bool array
+        Its body, from `body_mask`.
+
+    Returns
+    -------
+    Volume
+        The same voxels with larger voxel sizes in mm; the scan itself where the body is not small.
+    float
+        How many times larger; 1.0 where the body measures 50 mm or more, or has voxels of 1 mm or more.
+
+    Raises
+    ------
+    GeometryError
+        If the body is smaller than anything that is scanned (a voxel size in other units than mm).
+    """
+    size_mm = _largest_side_mm(inside, volume.spacing_zyx_mm)
+    if 0 < size_mm < _SMALLEST_BODY_MM:
+        raise GeometryError(f"The body is only {size_mm:.3g} mm across. Check the voxel size in the scan's header.")
+    times = _magnification(inside, volume.spacing_zyx_mm)
+    if times == 1.0:
+        return volume, times
+    affine = volume.geometry.affine @ np.diag([times, times, times, 1.0])
+    return replace(volume, geometry=Geometry(volume.geometry.shape_zyx, affine)), times
+
+
+def _magnification(inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64]) -> float:
+    """Return by how much the lengths of a small body have to grow; 1.0 for all others."""
+    finest_mm = float(spacing_zyx_mm.min())
+    if finest_mm >= _MAGNIFIED_VOXEL_MM:
+        return 1.0
+    return 1.0 if _largest_side_mm(inside, spacing_zyx_mm) >= _SMALL_BODY_MM else _MAGNIFIED_VOXEL_MM / finest_mm
+
+
+def _largest_side_mm(inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64]) -> float:
+    """Return the longest side of the box around a body; 0 of nothing."""
+    sides_mm = [0.0]
+    for axis, voxel_mm in enumerate(spacing_zyx_mm):
+        used = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
+        if used.size:
+            sides_mm.append(float((used[-1] + 1 - used[0]) * voxel_mm))
+    return max(sides_mm)
+
+
+def _body_at(volume: Volume, spacing: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Find the body of a scan whose voxels count as this large, in mm along z, y, x."""
+    data = volume.data
     step = [max(1, round(_COARSE_MM / s)) for s in spacing]
     small = np.ascontiguousarray(data[:: step[0], :: step[1], :: step[2]], dtype=np.float32)
     padding = _padding_value(data, small) if volume.modality == "mr" else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -22,11 +21,12 @@ from napari_strata import (
     commands_refine,
     commands_teach,
 )
-from napari_strata.errors import SettingsError, StrataError, WriteError
+from napari_strata.errors import GeometryError, SettingsError, StrataError, WriteError
+from napari_strata.filenames import escape_streams, printable
 from napari_strata.io.atomic import Together, atomic_path
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.synthesis import flags
-from napari_strata.terminal import AUTO, add_recipe, check_writable, progress, settings_of
+from napari_strata.terminal import AUTO, add_recipe, check_writable, notes_shown, print_json, progress, settings_of
 
 if TYPE_CHECKING:
     from napari_strata.proposal.proposal import Proposal
@@ -42,15 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 done, 1 when scans of a batch failed, 2 for an error that the user can mend, 130 when interrupted.
+        0 done, 1 when scans of a batch failed or may have been passed over, 2 for an error that the user can mend, 130 when interrupted.
     """
+    escape_streams()
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.DEBUG if arguments.verbose else logging.ERROR, format="%(message)s", stream=sys.stderr)
     try:
         run: Callable[[argparse.Namespace], int | None] = arguments.run
         return run(arguments) or 0
     except StrataError as err:
-        print(f"strata: {' '.join(str(err).split())}", file=sys.stderr)
+        print(f"strata: {printable(err)}", file=sys.stderr)
         return USER_ERROR
     except MemoryError:
         print("strata: not enough memory. Close other programs, or give a coarser scan.", file=sys.stderr)
@@ -100,7 +101,7 @@ def _read(arguments: argparse.Namespace) -> Volume:
 
     volume = read(arguments.scan, index=arguments.index, series=arguments.series, modality=arguments.modality)
     for note in volume.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
     return volume
 
 
@@ -158,7 +159,7 @@ def _propose(arguments: argparse.Namespace) -> None:
     provenance["seconds"] = {"read": round(read_seconds, 2), **proposal.provenance["seconds"]}
     _write_results(arguments, replace(proposal, confidence=sure), segmentation, provenance)
     what = kind if teaching is None else "taught regions"
-    print(f"{arguments.output}: {len(segmentation.regions)} {what} in {time.perf_counter() - begun:.1f} s")
+    print(f"{printable(arguments.output)}: {len(segmentation.regions)} {what} in {time.perf_counter() - begun:.1f} s")
 
 
 def _check_proposal_outputs(arguments: argparse.Namespace) -> None:
@@ -228,13 +229,13 @@ def _info(arguments: argparse.Namespace) -> None:
     if geometry.file is not None:
         record["file_shape"] = list(geometry.file.shape)
         record["file_affine"] = geometry.file.affine.tolist()
-    print(json.dumps(record, indent=1, ensure_ascii=False))
+    print_json(record)
 
 
 def _add_evaluate(commands: Any) -> None:
     parser = commands.add_parser("evaluate", help="score labels against a reference, as JSON")
-    parser.add_argument("labels", type=Path)
-    parser.add_argument("reference", type=Path)
+    parser.add_argument("labels", type=Path, help="a label volume, .seg.nrrd or DICOM SEG")
+    parser.add_argument("reference", type=Path, help="the same")
     parser.add_argument("--ignore", type=int, nargs="*", default=[], metavar="VALUE", help="reference values that are not scored")
     parser.add_argument(
         "--other",
@@ -250,9 +251,16 @@ def _add_evaluate(commands: Any) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from napari_strata.export.files import read_labels
     from napari_strata.measure import compare
+    from napari_strata.regrid import on_one_grid
 
-    scores = compare(read_labels(arguments.labels), read_labels(arguments.reference), ignore=arguments.ignore, other=arguments.other)
-    print(json.dumps(scores.to_dict(), indent=1))
+    with notes_shown():
+        labels, reference = read_labels(arguments.labels), read_labels(arguments.reference)
+        labels, reference = on_one_grid(labels, reference, names=("The labels", "The reference labels"))
+    try:
+        scores = compare(labels, reference, ignore=arguments.ignore, other=arguments.other)
+    except GeometryError as err:
+        raise GeometryError(f"{arguments.labels} and {arguments.reference}: {err}") from err
+    print_json(scores.to_dict())
 
 
 def _add_samples(commands: Any) -> None:
@@ -279,7 +287,7 @@ def _synthesise(arguments: argparse.Namespace) -> None:
     if arguments.gallery:
         with atomic_path(arguments.gallery) as path:
             flags.draw_from(arguments).save(path)
-        print(arguments.gallery)
+        print(printable(arguments.gallery))
     if arguments.output:
         _write_scans(arguments.output, flags.scans_from(arguments))
 
@@ -292,7 +300,7 @@ def _write_scans(folder: Path, scans: Iterable[tuple[str, Volume, Segmentation]]
     except OSError as err:
         raise WriteError(f"Cannot make the folder {folder}: {err.strerror}. Choose another one.") from err
     for name, volume, truth in scans:
-        print(write_scan(volume, folder / f"{name}.nii.gz"))
+        print(printable(write_scan(volume, folder / f"{name}.nii.gz")))
         write(truth, folder / f"{name}_truth.nii.gz")
 
 

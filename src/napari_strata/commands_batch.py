@@ -14,10 +14,12 @@ from napari_strata.batch.engine import FITTING, LOOKING, WAITING
 from napari_strata.commands_codebook import open_codebook
 from napari_strata.commands_teach import open_teaching
 from napari_strata.errors import SettingsError
+from napari_strata.filenames import printable
 from napari_strata.settings import BatchSettings, ProposeSettings, RunSettings
-from napari_strata.terminal import add_recipe, add_settings, line_ended, settings_of
+from napari_strata.terminal import add_recipe, add_settings, line_ended, passed_lines, settings_of, tell_passed
 
 if TYPE_CHECKING:
+    from napari_strata.batch.discovery import PassedOver
     from napari_strata.batch.recipe import Recipe
     from napari_strata.batch.run import ScanResult
     from napari_strata.batch.scans import PlannedScan
@@ -67,15 +69,17 @@ def batch(arguments: argparse.Namespace) -> int:
     from napari_strata.batch.cluster import INSTALL, is_installed
     from napari_strata.batch.collect import collect
     from napari_strata.batch.page import write_page
-    from napari_strata.batch.plan import plan_scans
+    from napari_strata.batch.plan import plan_batch
     from napari_strata.batch.process import only_writer
     from napari_strata.batch.run import run_batch
 
     output = _output(arguments)
-    scans = _with_cases(plan_scans(arguments.inputs, leave_out=output), arguments)
+    plan = plan_batch(arguments.inputs, leave_out=output)
+    scans = _with_cases(plan.scans, arguments)
     _note_codebook(output, arguments)
+    tell_passed(plan.passed)
     if arguments.dry_run:
-        return _dry_run(scans, output, recipe, settings, arguments)
+        return max(_dry_run(scans, output, recipe, settings, arguments), _foretell_passed(plan.passed))
     if not (arguments.quiet or settings.workers or settings.scheduler or settings.cluster or len(scans) < 3 or is_installed()):
         print(f"note: one scan at a time. To run several at once: {INSTALL}", file=sys.stderr)
     recipe.check()  # before the folder is made
@@ -92,20 +96,31 @@ def batch(arguments: argparse.Namespace) -> int:
                 on_progress=shown,
                 on_result=show.took,
             )
-        page = write_page(collect(results, output), output)
+        page = write_page(collect(results, output, plan.passed), output)
     _tell(results)
     if arguments.codebook_from:
         _tell_of_others(output, results)
     done, kept, failed = (sum(one.status == status for one in results) for status in ("done", "kept", "failed"))
-    print(f"{page}: {done} done, {kept} kept, {failed} failed in {time.perf_counter() - begun:.1f} s")
-    return int(failed > 0)
+    passed = f", {len(plan.passed)} passed over" if plan.passed else ""
+    print(f"{printable(page)}: {done} done, {kept} kept, {failed} failed{passed} in {time.perf_counter() - begun:.1f} s")
+    return int(failed > 0 or any(one.may_be_scan for one in plan.passed))
+
+
+def _foretell_passed(passed: Sequence[PassedOver]) -> int:
+    """Name in the plan of a dry run what is passed over; give the exit code."""
+    for line in passed_lines(passed):
+        print(f"passed over: {line}")
+    doubted = sum(one.may_be_scan for one in passed)
+    if passed:
+        print(f"{len(passed)} passed over, of which {doubted} may be scans")
+    return int(doubted > 0)
 
 
 def _tell(results: Sequence[ScanResult]) -> None:
     """Name scans that failed, and then those that there is something to know of."""
     told = [one for one in results if one.status == "failed"] + [one for one in results if one.status != "failed" and one.warning]
     for one in told[:_MOST_TOLD]:
-        print(f"{one.scan.id}: {one.reason or f'note: {one.warning}'}", file=sys.stderr)
+        print(f"{one.scan.id}: {printable(one.reason or f'note: {one.warning}')}", file=sys.stderr)
     if len(told) > _MOST_TOLD:
         print(f"and {len(told) - _MOST_TOLD} more: see failures.tsv and scans.tsv.", file=sys.stderr)
 
@@ -117,7 +132,7 @@ def _tell_of_others(output: Path, results: Sequence[ScanResult]) -> None:
     if others := other_numbers(output.absolute(), results):
         names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         print(
-            f"note: in {output} there are labels with another codebook's numbers, of scans not named by this command ({names}; "
+            f"note: in {printable(output)} there are labels with another codebook's numbers, of scans not named by this command ({names}; "
             f"{len(others)} in all). Name them, too, to have them made anew.",
             file=sys.stderr,
         )
@@ -129,7 +144,7 @@ def _with_cases(scans: tuple[PlannedScan, ...], arguments: argparse.Namespace) -
 
     found = with_cases(scans, arguments.replay)
     for note in found.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
     return found.scans
 
 
@@ -140,7 +155,7 @@ def _note_codebook(output: Path, arguments: argparse.Namespace) -> None:
     kept = output / CODEBOOK_NAME
     if kept.is_file() and not (arguments.codebook_from or arguments.codebook or arguments.taught):
         print(
-            f"note: {kept} is not used, so numbers mean something else in every scan. To use it, add --codebook-from as before.",
+            f"note: {printable(kept)} is not used, so numbers mean something else in every scan. To use it, add --codebook-from as before.",
             file=sys.stderr,
         )
 
@@ -187,7 +202,7 @@ def _dry_run(scans: Sequence[PlannedScan], output: Path, recipe: Recipe, setting
     found = foresee(scans, output, recipe, settings=settings, on_progress=BatchProgress(len(scans), quiet=arguments.quiet))
     for one in found:
         need = "" if one.need_gb is None else f" [{one.need_gb:.1f} GB]"
-        print(f"{one.scan.id}: {_FORESEEN[one.action]} ({one.why}){need} {one.scan.path}")
+        print(f"{one.scan.id}: {_FORESEEN[one.action]} ({printable(one.why)}){need} {printable(one.scan.path)}")
     counts = ", ".join(f"{text} {sum(one.action == action for one in found)}" for action, text in _FORESEEN.items())
     print(f"{len(found)} scans: {counts}")
     return int(any(one.action == "fail" for one in found))

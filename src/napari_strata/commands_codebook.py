@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_strata.errors import WriteError
+from napari_strata.filenames import printable
 from napari_strata.settings import ProposeSettings, RunSettings
-from napari_strata.terminal import add_settings, check_writable, progress, settings_of
+from napari_strata.terminal import add_settings, check_writable, progress, settings_of, tell_passed
 
 if TYPE_CHECKING:
     from napari_strata.proposal.codebook import Codebook
@@ -68,14 +69,16 @@ def _fit(arguments: argparse.Namespace) -> None:
     if arguments.output.suffix != _SUFFIX:
         raise WriteError(f"Cannot write {arguments.output}: the name must end in {_SUFFIX}.")
     begun = time.perf_counter()
-    from napari_strata.batch.plan import plan_scans
+    from napari_strata.batch.plan import plan_batch
     from napari_strata.io.files import read
     from napari_strata.pipeline import propose
     from napari_strata.proposal.codebook import check_tissues, fit_codebook
     from napari_strata.proposal.cohort import cohort_table
 
     check_tissues(arguments.tissues)
-    scans = plan_scans(arguments.scans)
+    plan = plan_batch(arguments.scans)
+    tell_passed(plan.passed)
+    scans = plan.scans
     show, tables = progress(arguments.quiet), []
     for number, scan in enumerate(scans):
 
@@ -100,4 +103,4 @@ def _fit(arguments: argparse.Namespace) -> None:
     for scan, table in zip(scans, tables, strict=True):
         drift = codebook.apply(table)
         print(f"{scan.id}: drift {drift.drift:.2f}" + ("" if drift.fits else f"; note: {drift.warning()}"), file=sys.stderr)
-    print(f"{arguments.output}: {codebook.n} tissues from {len(scans)} scans in {time.perf_counter() - begun:.1f} s")
+    print(f"{printable(arguments.output)}: {codebook.n} tissues from {len(scans)} scans in {time.perf_counter() - begun:.1f} s")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_strata.errors import ChoiceError, ReadError, SettingsError, WriteError
+from napari_strata.filenames import printable
 from napari_strata.io.atomic import file_suffix
 from napari_strata.settings import ExportSettings
 from napari_strata.terminal import add_settings, line_ended, notes_shown, progress, settings_of
@@ -43,7 +44,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("-o", "--output", type=Path, nargs="+", action="extend", required=True, metavar="FILE", help=_WHAT)
     parser.add_argument("--like", metavar="SCAN", help="put labels on the grid of this scan, and measure intensities on it")
     parser.add_argument("--scan", action="store_true", help="INPUT is a scan: write its intensities (.nii.gz, .nii, .nrrd, .mha)")
-    parser.add_argument("--index", type=int, help="which volume of a 4D scan, from 0")
+    parser.add_argument("--index", type=int, help="which volume of a 4D scan, from 0; without --like and --scan: of 4D labels")
     parser.add_argument("--series", help="which series of a DICOM folder (its UID)")
     parser.add_argument("--modality", choices=("ct", "mr"), help="how to read intensities, if the scan does not say")
     parser.add_argument("--names", type=Path, metavar="FILE", help="take names and colours from an ITK-SNAP label description")
@@ -74,7 +75,7 @@ def _convert_labels(arguments: argparse.Namespace, settings: ExportSettings) -> 
     with line_ended(progress(arguments.quiet), quiet=arguments.quiet) as show:
         write_together(segmentation, arguments.output, known=known, settings=settings, on_progress=show)
     for path in arguments.output:
-        print(f"{path}: {len(segmentation.regions)} regions")
+        print(f"{printable(path)}: {len(segmentation.regions)} regions")
 
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
@@ -99,7 +100,9 @@ def _check_options(arguments: argparse.Namespace) -> None:
     for flag, given in (("--match", arguments.match), ("--tolerance-mm", arguments.tolerance_mm)):
         if given is not None and not arguments.reference:
             raise SettingsError(f"{flag} is about a comparison. Give --reference LABELS, or leave it out.")
-    for flag, given in (("--modality", arguments.modality), ("--index", arguments.index), ("--series", arguments.series)):
+    if arguments.index is not None and arguments.input.suffix.lower() == _CASE and not arguments.like:
+        raise SettingsError("--index is about a 4D file, and INPUT is a case. Leave it out.")
+    for flag, given in (("--modality", arguments.modality), ("--series", arguments.series)):
         if given is not None and not (arguments.like or arguments.scan):
             raise SettingsError(f"{flag} is about a scan. Give --like SCAN, or --scan where INPUT is one, or leave it out.")
 
@@ -117,7 +120,7 @@ def _convert_scan(arguments: argparse.Namespace) -> None:
     if arguments.like or arguments.reference or arguments.names or len(arguments.output) > 1:
         raise SettingsError("With --scan give one output, and none of --like, --reference and --names, which are about labels.")
     volume = _read(arguments, arguments.input)
-    print(f"{write_scan(volume, arguments.output[0])}: {' x '.join(map(str, volume.geometry.shape_zyx))} voxels (z, y, x)")
+    print(f"{printable(write_scan(volume, arguments.output[0]))}: {' x '.join(map(str, volume.geometry.shape_zyx))} voxels (z, y, x)")
 
 
 def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
@@ -134,7 +137,8 @@ def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
     if source.suffix.lower() == _CASE:
         segmentation, known = _open_case(source, scan)
     else:
-        segmentation, known = read_labels(source, like=scan), Known(scan)
+        index = None if arguments.like else arguments.index
+        segmentation, known = read_labels(source, like=scan, index=index), Known(scan)
     if arguments.reference is None:
         return segmentation, known
     reference = labels_on_grid(read_labels(arguments.reference), segmentation.geometry, what="The reference labels")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_strata.errors import AdaptError, WeightsError, WriteError
+from napari_strata.filenames import printable
 from napari_strata.settings import RECIPES, AdaptSettings, PretrainSettings
 from napari_strata.terminal import add_settings, check_writable, line_ended, progress, progress_of_steps, settings_of
 
@@ -65,7 +66,7 @@ def _pretrain(arguments: argparse.Namespace) -> None:
             minutes=arguments.minutes,
             on_progress=show,
         )
-    print(f"{arguments.output}: done")
+    print(f"{printable(arguments.output)}: done")
 
 
 def _add_adapt(commands: Any) -> None:
@@ -105,7 +106,7 @@ def _adapt(arguments: argparse.Namespace) -> None:
         print(err.table, file=sys.stderr)
         raise
     print(report.table())
-    print(f"{arguments.output}: {report.summary()}")
+    print(f"{printable(arguments.output)}: {report.summary()}")
 
 
 def _check_weights_name(output: Path) -> None:
@@ -120,5 +121,5 @@ def _read_some(paths: Sequence[str], modality: Any) -> list[Volume]:
     count = min(len(paths), MOST_SCANS)
     chosen = [paths[number * len(paths) // count] for number in range(count)]
     if count < len(paths):
-        print(f"note: {count} of the {len(paths)} scans are used: {', '.join(chosen)}.", file=sys.stderr)
+        print(f"note: {count} of the {len(paths)} scans are used: {printable(', '.join(chosen))}.", file=sys.stderr)
     return [read(path, modality=modality) for path in chosen]

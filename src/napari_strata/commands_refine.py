@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import asdict
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_strata.errors import CaseError, RegionError, SettingsError, WriteError
+from napari_strata.errors import CaseError, EditError, GeometryError, RegionError, SettingsError, WriteError
+from napari_strata.filenames import printable
 from napari_strata.io.atomic import Together
 from napari_strata.settings import ProposeSettings, RunSettings
-from napari_strata.terminal import add_settings, check_writable, progress, settings_of
+from napari_strata.terminal import add_settings, check_writable, notes_shown, print_json, progress, settings_of
 from napari_strata.volume import BACKGROUND
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--modality", choices=("ct", "mr"), help="how to read intensities, if the scan does not say")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--replay", type=Path, metavar="CASE", help="carry out the edits of a case of this scan again, from the start")
-    what.add_argument("--from-labels", type=Path, metavar="LABELS", help="start a case from labels on the scan's grid, voxel by voxel")
+    what.add_argument(
+        "--from-labels", type=Path, metavar="LABELS", help="start a case from labels (volume, .seg.nrrd, DICOM SEG) on the scan's grid"
+    )
     what.add_argument("--recover", action="store_true", help="take up the newest work on this scan that a crash left behind")
     parser.add_argument("-o", "--output", type=Path, help="label file to write, with its table and sidecar")
     parser.add_argument("--case", type=Path, metavar="CASE", help=f"case to write ({_SUFFIX})")
@@ -71,7 +73,7 @@ def _explain(arguments: argparse.Namespace) -> None:
             "name": names.get(told.id),
             "neighbor_name": names.get(told.neighbor) if told.neighbor is not None else None,
         }
-        print(json.dumps({**asdict(told), **said}, indent=1, ensure_ascii=False))
+        print_json({**asdict(told), **said})
         return
     voxel = arguments.voxel or _voxel_at(work, arguments.at)
     region, origin = work.region_at(voxel), work.origin_at(voxel)
@@ -82,7 +84,7 @@ def _explain(arguments: argparse.Namespace) -> None:
         "origin": origin,
         "runner_up_name": names.get(card.runner_up) if card.runner_up is not None else None,
     }
-    print(json.dumps({**asdict(card), **said}, indent=1, ensure_ascii=False))
+    print_json({**asdict(card), **said})
 
 
 def _names(work: Refinement) -> dict[int, str]:
@@ -104,7 +106,7 @@ def _refine(arguments: argparse.Namespace) -> None:
 
     volume = read(arguments.scan, index=arguments.index, series=arguments.series, modality=arguments.modality)
     for note in volume.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
     if arguments.replay:
         work = _replayed(arguments, volume)
     elif arguments.from_labels:
@@ -122,7 +124,7 @@ def _refine(arguments: argparse.Namespace) -> None:
             work.end_autosave(keep=not is_saved)
     for number, name in enumerate(work.history, start=1):
         print(f"{number}. {name}")
-    written = " and ".join(str(path) for path in (arguments.output, arguments.case) if path) or "nothing written"
+    written = " and ".join(printable(path) for path in (arguments.output, arguments.case) if path) or "nothing written"
     print(f"{written}: {len(work.history)} edits, {len(work.regions)} regions in {time.perf_counter() - begun:.1f} s")
 
 
@@ -179,9 +181,9 @@ def _replayed(arguments: argparse.Namespace, volume: Volume) -> Refinement:
     differing = int((work.labels != case.labels).sum())
     if differing:
         share = differing / work.labels.size
-        print(f"note: {differing} voxels ({share:.2%}) differ from the labels in {arguments.replay}.", file=sys.stderr)
+        print(f"note: {differing} voxels ({share:.2%}) differ from the labels in {printable(arguments.replay)}.", file=sys.stderr)
     else:
-        print(f"The labels are those of {arguments.replay}.")
+        print(f"The labels are those of {printable(arguments.replay)}.")
     if not differing and not np.array_equal(proposal.supervoxels, case.proposal.supervoxels):
         print("note: the proposal differs from the case's, the labels do not.", file=sys.stderr)
     return work
@@ -202,10 +204,16 @@ def _carried_over(case: Path, proposal: Proposal) -> Refinement:
 def _from_labels(arguments: argparse.Namespace, volume: Volume) -> Refinement:
     from napari_strata.io.files import read_labels
     from napari_strata.refine.refinement import Refinement
-    from napari_strata.refine.start import check_grid
+    from napari_strata.refine.start import check_labels
+    from napari_strata.regrid import labels_of_part
 
-    labels = read_labels(arguments.from_labels)
-    check_grid(volume.geometry, labels.geometry)
+    with notes_shown():
+        labels = read_labels(arguments.from_labels, like=volume.geometry)
+        labels = labels_of_part(labels, volume.geometry)
+    try:
+        check_labels(volume.geometry, labels)
+    except (EditError, GeometryError) as err:
+        raise type(err)(f"{arguments.from_labels}: {err}") from err
     return Refinement.from_labels(_propose(arguments, volume), labels)
 
 
@@ -216,7 +224,10 @@ def _recovered(volume: Volume) -> Refinement:
     if not found:
         raise CaseError(f"There is no unfinished work on {volume.path or volume.name}. Check the scan's path.")
     for one in found[1:]:
-        print(f"note: there is older work too, {one.edits} edits until {one.changed:%Y-%m-%d %H:%M}: {one.journal}", file=sys.stderr)
+        print(
+            f"note: there is older work too, {one.edits} edits until {one.changed:%Y-%m-%d %H:%M}: {printable(one.journal)}",
+            file=sys.stderr,
+        )
     return found[0].resume(volume=volume)
 
 

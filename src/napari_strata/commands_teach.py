@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_strata.errors import WriteError
+from napari_strata.filenames import printable
 from napari_strata.settings import ProposeSettings
 from napari_strata.terminal import check_writable
 
@@ -59,4 +60,4 @@ def _teach(arguments: argparse.Namespace) -> None:
 
     teaching = Refinement.load(arguments.case).teach(seed=arguments.seed)
     teaching.save(arguments.output)
-    print(f"{arguments.output}: {', '.join(region.name for region in teaching.regions)}")
+    print(f"{printable(arguments.output)}: {', '.join(region.name for region in teaching.regions)}")

@@ -7,9 +7,24 @@ is a bug and keeps its traceback.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from napari_strata.filenames import printable
+
 
 class StrataError(Exception):
-    """Base of every error that a user can mend."""
+    """Base of every error that a user can mend. Its text is one line that can be shown, whatever names stand in it.
+
+    Examples
+    --------
+    >>> try:
+    ...     strata.read("no_such_scan.nii.gz")
+    ... except strata.StrataError as reason:
+    ...     print(type(reason).__name__)
+    ReadError
+    """
+
+    def __str__(self) -> str:
+        """Give the message, with characters of file names that cannot be shown escaped."""
+        return printable(super().__str__())
 
 
 class ReadError(StrataError):

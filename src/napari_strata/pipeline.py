@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -85,6 +85,14 @@ def propose(
         If the weights cannot be used.
     SettingsError
         If a CUDA device is asked for and there is none, or weights are given to a method without an encoder.
+
+    Examples
+    --------
+    >>> settings = strata.ProposeSettings(method="gmm-mrf")  # the default is "strata"
+    >>> proposal = strata.propose(volume, settings=settings, seed=0)
+    >>> tissues = proposal.tissues(4)
+    >>> tissues.labels.shape, len(tissues.regions)
+    ((24, 24, 24), 4)
     """
     if not np.isfinite(volume.data).all():
         raise GeometryError(f"{volume.name} holds NaN or infinite values. Read it with `strata.read`, or replace them (numpy.nan_to_num).")
@@ -161,18 +169,18 @@ def _from_features(
                 proposal = build_proposal(Evidence(sight, features), settings, seed=run.seed, started=started, on_progress=on_progress)
     said = {
         "run": {"seed": run.seed, "device": kind, "threads": used_threads},
-        "working_spacing_zyx_mm": [round(s, 4) for s in sight.grid.spacing_zyx_mm],
+        "working_spacing_zyx_mm": [round(s / sight.magnification, 4 + _decimals(sight.magnification)) for s in sight.grid.spacing_zyx_mm],
         "weights_sha256": encoder_hash(weights),
         "encoder": encoder_record(encoder),
     }
-    return replace(proposal, provenance=said)
+    return _at_true_size(proposal, volume, sight.magnification, said)
 
 
 def _from_classes(
     volume: Volume, settings: ProposeSettings, watch: Stopwatch, *, seed: int, threads: int, on_progress: Progress
 ) -> Proposal:
     """Propose from brightness alone, without loading torch; the weights' hash is None then."""
-    from napari_strata.body import body_mask
+    from napari_strata.body import body_mask, magnified
     from napari_strata.preprocess import filter_threads, prepare_brightness
     from napari_strata.proposal.classical import propose_classes
 
@@ -180,16 +188,33 @@ def _from_classes(
     with filter_threads(threads):
         with watch.stage("prepare"):
             inside = body_mask(volume)
-            light = prepare_brightness(volume, inside, settings)
+            seen, times = magnified(volume, inside)
+            light = prepare_brightness(seen, inside, settings)
         with watch.stage("build"):
-            proposal = propose_classes(volume, inside, light, settings, seed=seed, on_progress=on_progress)
+            proposal = propose_classes(seen, inside, light, settings, seed=seed, on_progress=on_progress)
     said = {
         "run": {"seed": seed, "device": "cpu", "threads": threads or os.cpu_count()},
-        "working_spacing_zyx_mm": [round(float(s), 4) for s in volume.spacing_zyx_mm],
+        "working_spacing_zyx_mm": [round(float(s), 4 + _decimals(times)) for s in volume.spacing_zyx_mm],
         "weights_sha256": None,
         "encoder": {"network": "none"},
     }
-    return replace(proposal, provenance={**said, **proposal.provenance})
+    return _at_true_size(proposal, volume, times, {**said, **proposal.provenance})
+
+
+def _at_true_size(proposal: Proposal, volume: Volume, times: float, provenance: dict[str, Any]) -> Proposal:
+    """Return a proposal with the scan as it was read, where a small body was magnified; the provenance tells of it."""
+    if times == 1.0:
+        return replace(proposal, provenance=provenance)
+    scale = None if proposal.descriptor_scale is None else np.array(proposal.descriptor_scale)
+    if scale is not None:
+        places = [name.startswith("position ") for name in proposal.descriptor_names]
+        scale[:, places] /= np.float32(times)
+    return replace(proposal, volume=volume, descriptor_scale=scale, provenance={**provenance, "magnification": round(times, 6)})
+
+
+def _decimals(times: float) -> int:
+    """Return how many more decimals a length has that was magnified so many times."""
+    return max(0, int(np.ceil(np.log10(times))))
 
 
 def versions() -> dict[str, str]:

@@ -29,7 +29,6 @@ bias 12 mm left 0.148 of a field of standard deviation 0.298 (log), where 5 mm, 
 0.223 and took more than twice as long."""
 _BIAS_ITERATIONS = (50, 50)
 _FEWEST_BIAS_CELLS = 500
-_SMALLEST_BODY_MM = 4.0
 
 
 @contextmanager
@@ -214,7 +213,7 @@ def working_grid(
     Raises
     ------
     GeometryError
-        If `inside` is empty, or smaller than anything that is scanned (a voxel size in other units than mm).
+        If `inside` is empty.
     """
     if not inside.any():
         raise GeometryError("The scan holds no body: every voxel looks like air. Check the file, or give --modality.")
@@ -226,8 +225,6 @@ def working_grid(
         margin = int(np.ceil(margin_mm / spacing[axis]))
         box.append(slice(max(0, int(used[0]) - margin), min(inside.shape[axis], int(used[-1]) + 1 + margin)))
     size_mm = np.array([s.stop - s.start for s in box]) * spacing
-    if size_mm.max() < _SMALLEST_BODY_MM:
-        raise GeometryError(f"The body is only {size_mm.max():.3g} mm across. Check the voxel size in the scan's header.")
     step = np.maximum(spacing, finest_mm)
     step = np.minimum(step, 3.0 * step.min())
     step = step * max(1.0, float(np.prod(size_mm / step) / most_voxels) ** (1 / 3))

@@ -13,7 +13,10 @@ from napari_strata.volume import Geometry, Segmentation, label_ids
 logger = logging.getLogger(__name__)
 
 _WORTH_SAYING = 0.98
-_SAME_VOX = 1e-3
+_SAME_VOX = 0.1
+"""Grids whose voxels lie closer than this, in voxels, are the same: what rounded affines leave."""
+_EXACT_VOX = 1e-3
+_CROPPING = ("", ".seg.nrrd")
 
 
 def labels_on_grid(segmentation: Segmentation, geometry: Geometry, *, what: str = "The labels") -> Segmentation:
@@ -41,7 +44,8 @@ def labels_on_grid(segmentation: Segmentation, geometry: Geometry, *, what: str 
     GeometryError
         If no labelled voxel lies on the grid.
     """
-    back = np.linalg.inv(segmentation.geometry.affine) @ geometry.affine
+    exact = np.linalg.inv(segmentation.geometry.affine) @ geometry.affine
+    back, off = _rounded(exact, geometry.shape_zyx)
     labels, found = segmentation.labels, np.zeros(geometry.shape_zyx, segmentation.labels.dtype)
     size = np.array(labels.shape)
     y, x = np.indices(geometry.shape_zyx[1:])
@@ -50,18 +54,119 @@ def labels_on_grid(segmentation: Segmentation, geometry: Geometry, *, what: str 
         at = np.floor(plane + back[:3, 0, None, None] * z + (0.5 + 1e-6)).astype(np.int64)
         inside = ((at >= 0) & (at < size[:, None, None])).all(axis=0)
         found[z][inside] = labels[tuple(at[:, inside])]
-    if not _shares_voxels(back):
+    if off > _SAME_VOX:
         logger.warning("%s: on another grid, so resampled (nearest neighbour). Check that they are of this patient.", what)
+    elif off > _EXACT_VOX:
+        logger.warning("%s: their affine differs from the scan's by up to %.2g of a voxel; taken for the same grid.", what, off)
     if labels.any() and not found.any():
         raise GeometryError(f"{what} lie wholly outside the scan. Give the scan that they were drawn on.")
     _tell_lost(segmentation, found, np.linalg.inv(back), what)
     return Segmentation(found, segmentation.regions, geometry)
 
 
-def _shares_voxels(back: NDArray[np.float64]) -> bool:
-    """Say whether every voxel's centre of one grid is one of the other's, given the map between their indices."""
-    turned = np.abs(np.rint(back[:3, :3]))
-    return bool(np.allclose(back, np.rint(back), atol=_SAME_VOX) and (turned.sum(axis=0) == 1).all() and (turned.sum(axis=1) == 1).all())
+def labels_of_part(segmentation: Segmentation, geometry: Geometry, *, what: str = "The labels") -> Segmentation:
+    """Put labels of a format that leaves out slices without labels (DICOM SEG, 3D Slicer's) on the whole grid, voxel on voxel.
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+        On any grid.
+    geometry : Geometry
+        The whole grid.
+    what : str
+        What a message calls the labels.
+
+    Returns
+    -------
+    Segmentation
+        On the whole grid, background outside; a warning tells that. Labels on another grid, or on the same, come back as they were.
+    """
+    if not _is_part(segmentation.geometry, geometry):
+        return segmentation
+    shape = " x ".join(map(str, segmentation.labels.shape))
+    logger.warning("%s cover a part of the grid (%s voxels); the rest is taken for background.", what, shape)
+    return labels_on_grid(segmentation, geometry, what=what)
+
+
+def on_one_grid(segmentation: Segmentation, other: Segmentation, *, names: tuple[str, str]) -> tuple[Segmentation, Segmentation]:
+    """Bring two segmentations to one grid where one is of a format that leaves out slices; others come back as they were.
+
+    Parameters
+    ----------
+    segmentation, other : Segmentation
+        On any grids.
+    names : tuple of two str
+        What a message calls them.
+    """
+    mine, theirs = segmentation.geometry, other.geometry
+    if _is_part(theirs, mine):
+        return segmentation, labels_of_part(other, mine, what=names[1])
+    if _is_part(mine, theirs):
+        return labels_of_part(segmentation, theirs, what=names[0]), other
+    both = _around(mine, theirs)
+    if both is None:
+        return segmentation, other
+    return labels_of_part(segmentation, both, what=names[0]), labels_of_part(other, both, what=names[1])
+
+
+def _corners(shape_zyx: tuple[int, ...]) -> NDArray[np.float64]:
+    """Give the corner voxels' indices, homogeneous: shape (8, 4)."""
+    corners = np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(shape_zyx) - 1)
+    return np.column_stack([corners, np.ones(len(corners))])
+
+
+def _rounded(back: NDArray[np.floating], shape_zyx: tuple[int, ...]) -> tuple[NDArray[np.floating], float]:
+    """Round a map between indices to whole ones where the two grids share their voxels, and say how far they are apart.
+
+    Returns
+    -------
+    map : (4, 4) array
+        Whole where no corner of the grid moves by more than a tenth of a voxel thereby.
+    off : float
+        The farthest move in voxels; infinite where axes do not run alike.
+    """
+    whole = np.rint(back)
+    turned = np.abs(whole[:3, :3])
+    if not ((turned.sum(axis=0) == 1).all() and (turned.sum(axis=1) == 1).all()):
+        return back, np.inf
+    off = float(np.abs(_corners(shape_zyx) @ (back - whole).T).max())
+    return (whole, off) if off <= _SAME_VOX else (back, off)
+
+
+def _leaves_out(geometry: Geometry) -> bool:
+    """Say whether labels come from a format that leaves out slices without labels: DICOM SEG, or 3D Slicer's.
+
+    Other files that lack slices are more likely to have lost them.
+    """
+    file = geometry.file
+    return file is not None and file.kind == "itk" and file.suffix in _CROPPING
+
+
+def _is_part(part: Geometry, whole: Geometry) -> bool:
+    """Say whether one grid is a smaller box of the other's voxels, flipped or turned or not, as some formats leave it."""
+    if part.file is not None and not _leaves_out(part):
+        return False
+    onto, off = _rounded(np.linalg.inv(whole.affine) @ part.affine, part.shape_zyx)
+    if off > _SAME_VOX or np.prod(part.shape_zyx) >= np.prod(whole.shape_zyx):
+        return False
+    at = _corners(part.shape_zyx) @ onto.T
+    return bool((at[:, :3] >= 0).all() and (at[:, :3] < whole.shape_zyx).all())
+
+
+def _around(one: Geometry, other: Geometry) -> Geometry | None:
+    """Give the smallest grid of one's voxels that holds both; None where they share none."""
+    if not (_leaves_out(one) and _leaves_out(other)):
+        return None
+    onto, off = _rounded(np.linalg.inv(one.affine) @ other.affine, other.shape_zyx)
+    at = (_corners(other.shape_zyx) @ onto.T)[:, :3]
+    top = np.array(one.shape_zyx) - 1
+    if off > _SAME_VOX or (at.min(axis=0) > top).any() or (at.max(axis=0) < 0).any() or one.shape_zyx == other.shape_zyx:
+        return None
+    low, high = np.minimum(at.min(axis=0), 0), np.maximum(at.max(axis=0), top)
+    affine = one.affine.copy()
+    affine[:3, 3] = one.world_from_voxel(low)
+    z, y, x = (int(n) for n in high - low + 1)
+    return Geometry((z, y, x), affine)
 
 
 def _tell_lost(segmentation: Segmentation, found: NDArray[np.unsignedinteger], onto: NDArray[np.floating], what: str) -> None:

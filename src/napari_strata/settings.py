@@ -122,7 +122,18 @@ class RunSettings(_Checked):
 
 @dataclass(frozen=True, slots=True)
 class ProposeSettings(_Checked):
-    """What a proposal is made of."""
+    """What a proposal is made of.
+
+    Examples
+    --------
+    >>> settings = strata.ProposeSettings(working_spacing_mm=1.5, supervoxels=20000)
+    >>> settings.method, settings.working_spacing_mm
+    ('strata', 1.5)
+    >>> strata.ProposeSettings(supervoxels=5)
+    Traceback (most recent call last):
+    ...
+    napari_strata.errors.SettingsError: supervoxels is 5; it must lie between 100 and 200000.
+    """
 
     method: Literal["strata", "gmm-mrf"] = _knob(
         "strata", "How: with the learned encoder, or without it, by a Gaussian mixture of brightness and a Markov random field"

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from napari_strata.errors import WriteError
+from napari_strata.filenames import json_text, printable
+from napari_strata.io.atomic import link_end
 from napari_strata.settings import ProposeSettings, RunSettings, names_in
+
+if TYPE_CHECKING:
+    from napari_strata.batch.discovery import PassedOver
 
 AUTO = "auto"
 """Given in the place of a number: let the scan choose."""
@@ -124,12 +130,48 @@ def line_ended(show: Callable[[int, int, str], None], *, quiet: bool = False) ->
             print(file=sys.stderr, flush=True)
 
 
+_MOST_BY_KIND = 40
+"""Images that are named for one reason to pass them over; the tables of a batch have all."""
+_MOST_DOUBTED = 1000
+"""The same for images that may be scans."""
+_FEW = 3
+"""So many are named where there are more than that."""
+
+
+def tell_passed(passed: Sequence[PassedOver]) -> None:
+    """Name on standard error what a search passed over, first what may be a scan; of many for one reason some, and how many."""
+    for line in passed_lines(passed, most_by_kind=_MOST_BY_KIND):
+        print(f"passed over: {line}", file=sys.stderr)
+
+
+def passed_lines(passed: Sequence[PassedOver], *, most_by_kind: int = _MOST_DOUBTED) -> Iterator[str]:
+    """Give a line for each file that was passed over, grouped by the reason; of more for one reason than can be read, their number."""
+    reasons: dict[tuple[bool, str], list[PassedOver]] = {}
+    for one in passed:
+        reasons.setdefault((not one.may_be_scan, one.reason), []).append(one)
+    for (by_kind, reason), group in sorted(reasons.items()):
+        named = group if len(group) <= (most_by_kind if by_kind else _MOST_DOUBTED) else group[:_FEW]
+        yield from (f"{printable(one.path)}: {printable(reason)}" for one in named)
+        if len(group) > len(named):
+            yield f"{len(group) - len(named)} more for the same reason: {printable(reason)}"
+
+
+def print_json(document: Any) -> None:
+    """Print JSON on standard output, in ASCII where the terminal has no other letters."""
+    text = json_text(document, indent=1)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(document, indent=1)
+    print(text)
+
+
 class _Note(logging.Handler):
     """Prints what the library warns of as a note to the user."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        print(f"note: {record.getMessage()}", file=sys.stderr)
+        print(f"note: {printable(record.getMessage())}", file=sys.stderr)
 
 
 @contextmanager
@@ -154,9 +196,10 @@ def check_writable(*paths: Path | None, scan: str = "") -> None:
     for path in given:
         if scan and path.exists() and Path(scan).exists() and path.samefile(scan):
             raise WriteError(f"{path} is the scan itself. Choose another name.")
-        if sum(path.resolve() == other.resolve() for other in given) > 1:
+        if sum(os.path.realpath(path) == os.path.realpath(other) for other in given) > 1:
             raise WriteError(f"Two outputs would be written to {path}. Give each its own name.")
-        if not path.parent.is_dir():
-            raise WriteError(f"Cannot write {path}: there is no folder {path.parent}. Create it first.")
-        if not os.access(path.parent, os.W_OK) or path.is_dir():
+        folder = link_end(path).parent
+        if not folder.is_dir():
+            raise WriteError(f"Cannot write {path}: there is no folder {folder}. Create it first.")
+        if not os.access(folder, os.W_OK) or path.is_dir():
             raise WriteError(f"Cannot write {path}. Choose a file name in a folder that you may write to.")

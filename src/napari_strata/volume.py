@@ -74,6 +74,16 @@ class Geometry:
     ------
     GeometryError
         If the shape is not three positive numbers, or the affine is not finite or not invertible.
+
+    Examples
+    --------
+    >>> geometry = strata.Geometry.from_spacing((20, 64, 64), (3.0, 1.0, 1.0))
+    >>> geometry.spacing_zyx_mm.tolist()
+    [3.0, 1.0, 1.0]
+    >>> round(geometry.voxel_volume_mm3, 6)
+    3.0
+    >>> geometry.world_from_voxel([9.5, 31.5, 31.5]).tolist()  # the middle
+    [0.0, 0.0, 0.0]
     """
 
     shape_zyx: tuple[int, int, int]
@@ -151,6 +161,14 @@ class Volume:
         Which volume of a 4D file was chosen, from 0; None where nobody chose.
     series : str or None
         SeriesInstanceUID that was chosen in a DICOM folder; None where nobody chose.
+
+    Examples
+    --------
+    >>> geometry = strata.Geometry.from_spacing((20, 64, 64), (3.0, 1.0, 1.0))
+    >>> data = np.random.default_rng(0).normal(40, 10, geometry.shape_zyx)
+    >>> volume = strata.Volume(data, geometry, "ct", name="made in memory")
+    >>> volume.modality, volume.data.shape
+    ('ct', (20, 64, 64))
     """
 
     data: NDArray[np.generic]
@@ -188,6 +206,12 @@ class Region:
         Locked regions are never changed, by machine or by brush.
     accepted : bool
         A person looked at it and found it right.
+
+    Examples
+    --------
+    >>> region = strata.Region(3, "liver", (221, 130, 101), locked=True)
+    >>> region.name, region.locked
+    ('liver', True)
     """
 
     id: int
@@ -246,6 +270,16 @@ class Segmentation:
         Rows for the ids in `labels` (region 0 has none).
     geometry : Geometry
         Same shape as `labels`.
+
+    Examples
+    --------
+    >>> labels = np.zeros((20, 64, 64), np.uint8)
+    >>> labels[5:15, 20:40, 20:40] = 3
+    >>> geometry = strata.Geometry.from_spacing(labels.shape, (3.0, 1.0, 1.0))
+    >>> liver = strata.Region(3, "liver", (221, 130, 101))
+    >>> segmentation = strata.Segmentation(labels, (liver,), geometry)
+    >>> [region.name for region in segmentation.regions]
+    ['liver']
     """
 
     labels: NDArray[np.unsignedinteger]

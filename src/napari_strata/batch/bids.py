@@ -6,22 +6,39 @@ The names follow the Brain Imaging Data Structure, version 1.10, "Derivatives: s
 from __future__ import annotations
 
 import csv
+import hashlib
+import itertools
 import json
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from napari_strata import __version__
+from napari_strata.filenames import ESCAPED, json_text, name_bytes
 from napari_strata.io.atomic import atomic_path, file_suffix
 
 BIDS_VERSION = "1.10.0"
 _DESCRIPTION = "dataset_description.json"
 _IMAGES = ("anat", "ct")
-"""Folders of 3D images of structure; others (func, dwi, perf) hold series over time or directions."""
-_NO_SCANS = ("defacemask", "mask", "dseg", "probseg")
+"""Folders of 3D images of structure."""
+_OTHERS = ("func", "dwi", "perf", "fmap", "pet", "eeg", "meg", "ieeg", "nirs", "mrs", "beh", "micr", "motion")
+"""Folders of series over time or directions, of field maps and of other kinds of data."""
+NO_RAW_DATA = ("derivatives", "sourcedata", "code", "stimuli", "phenotype")
+"""Folders of a data set that hold no scans in its own order."""
+_NO_SCANS = ("defacemask", "mask", "dseg", "probseg", "seg", "label", "labels")
+_PARTS = ("phase", "real", "imag")
+_PHASES = ("phase", "phasediff", "phase1", "phase2")
+_STRUCTURAL = (
+    *("t1w", "t2w", "pdw", "t2starw", "flair", "inplanet1", "inplanet2", "pdt2", "angio", "megre", "mese", "mp2rage", "unit1", "vfa"),
+    *("t1map", "t2map", "t2starmap", "t1", "t2", "ct", "mprage"),
+)
+"""Last words of names of structural images, in lower case: taken also where their folder does not say so."""
+_SUBJECT = re.compile(r"sub([-_].|\d)", re.IGNORECASE)
+_MARK = 4
+_FIRST = (".nii.gz", ".nii")
+"""Of several files of one name, the first of these goes under the plain name."""
 _IGNORED = (
     "*.html",
     "batch.jsonl",
@@ -35,7 +52,14 @@ _IGNORED = (
     "qc",
 )
 _UNITS = {"_ml": "mL", "_mm": "mm", "_mm2": "mm^2", "_hu": "HU", "voxels": "1", "_start": "1", "_stop": "1"}
-_ENTITY = re.compile(r"([A-Za-z]+)-([A-Za-z0-9+]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why an image is not taken, in a few words, and whether a person may want it nevertheless."""
+
+    reason: str
+    may_be_scan: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +73,9 @@ class BidsName:
     folder : str
         Below the root, with "/": "sub-01/ses-1/anat".
     entities : tuple of (str, str)
-        Keys and values in the order of the name.
+        Keys and values in the order of the name; the key is "" for a word off the standard ("run_1" gives two).
     suffix : str
-        What the name ends in: "T1w".
+        What the name ends in: "T1w". Of a name or an ending off the standard, with what keeps it apart from others.
     file : str
         The file's name.
     """
@@ -65,8 +89,8 @@ class BidsName:
     @property
     def labels_stem(self) -> str:
         """Path below the derivative data set, without ending: "sub-01/anat/sub-01_desc-T1w_dseg"."""
-        kept = [f"{key}-{value}" for key, value in self.entities if key != "desc"]
-        return f"{self.folder}/{'_'.join(kept)}_desc-{self.suffix}_dseg"
+        kept = [f"{key}-{value}" if key else value for key, value in self.entities if key != "desc"]
+        return f"{self.folder}/{'_'.join([*kept, f'desc-{self.suffix}'])}_dseg"
 
     @property
     def source(self) -> str:
@@ -84,36 +108,78 @@ def _description_in(folder: Path) -> Any:
     """Read the description of a data set; None where there is none that can be read."""
     path = folder / _DESCRIPTION
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else None
     except (OSError, ValueError):
         return None
 
 
+def is_subject(folder: str) -> bool:
+    """Say whether a folder of a data set is a subject's: "sub-01", or off the standard "sub_01" or "sub01"."""
+    return _SUBJECT.match(folder) is not None
+
+
 def name_of(path: Path) -> BidsName | None:
-    """Read the entities of a file in a BIDS data set; None for any other file."""
+    """Read the entities of a file in a subject's folder of a BIDS data set; None for any other file.
+
+    A name off the standard (dashes and dots in values, underscores for dashes) is kept as it is, word by word.
+    """
+    from napari_strata.io.files import SCAN_SUFFIXES  # here, as it loads SimpleITK, which `--help` does without
+
     suffix = file_suffix(path)
-    *entities, last = path.name[: len(path.name) - len(suffix)].split("_")
-    pairs = [_ENTITY.fullmatch(word) for word in entities]
-    if not pairs or not all(pairs) or not entities[0].startswith("sub-") or suffix not in (".nii", ".nii.gz"):
+    if suffix not in SCAN_SUFFIXES or path.is_dir():
         return None
     root = next((folder for folder in path.parents if is_dataset(folder)), None)
-    if root is None:
+    if root is None or path.parent == root:
         return None
     folder = path.parent.relative_to(root).as_posix()
-    if folder.split("/")[0] != entities[0]:
+    if not is_subject(folder.split("/")[0]):
         return None
-    found = tuple((pair[1], pair[2]) for pair in pairs if pair)
-    return BidsName(root, folder, found, re.sub(r"[^A-Za-z0-9]", "", last), path.name)
+    *words, last = path.name[: len(path.name) - len(suffix)].split("_")
+    plain = [_plain(word) for word in words]
+    kind = re.sub(r"[^A-Za-z0-9]", "", last)
+    if (plain, _plain(last)) != (words, last) or not kind:  # two such names must not become one
+        kind += hashlib.sha256(name_bytes(path.name)).hexdigest()[:_MARK]
+    kind += _told_apart(path, path.name[len(path.name) - len(suffix) :])
+    parts = [word.partition("-") for word in plain]
+    return BidsName(root, folder, tuple((key, value) if dash else ("", key) for key, dash, value in parts), kind, path.name)
 
 
-def scans_in(root: Path) -> Iterator[Path]:
-    """Give the structural images of a data set in order of name, without masks."""
-    for subject in sorted(root.glob("sub-*")):
-        files = sorted(file for kind in _IMAGES for file in subject.glob(f"**/{kind}/*.nii*"))
-        for file in files:
-            name = name_of(file)
-            if name is not None and name.suffix not in _NO_SCANS:
-                yield file
+def _told_apart(path: Path, ending: str) -> str:
+    """Give what the ending adds to the name of outputs: for other kinds than NIfTI, and where a scan of the same name lies beside."""
+    stem = path.name[: len(path.name) - len(ending)]
+    before = _FIRST[: _FIRST.index(ending)] if ending in _FIRST else _FIRST
+    is_twin = any(path.with_name(stem + other).exists() for other in before)
+    return "".join(part.title() for part in ending.split(".")) if is_twin or ending.lower() not in _FIRST else ""
+
+
+def _plain(word: str) -> str:
+    """Give a word of a name as it may stand in the name of an output: letters, digits, ".", "+" and "-"."""
+    return re.sub(r"[^\w.+-]", "", word)
+
+
+def is_phase(path: Path) -> bool:
+    """Say whether a name is that of the phase, the real or the imaginary part of an image."""
+    words = path.name[: len(path.name) - len(file_suffix(path))].lower().split("_")
+    pairs = {*words, *("-".join(pair) for pair in itertools.pairwise(words))}
+    return bool(pairs & {f"part-{part}" for part in _PARTS}) or words[-1] in _PHASES
+
+
+def why_not_taken(path: Path) -> Why | None:
+    """Say why an image is not proposed on, by its name and folders below the root of a data set; None where it is taken."""
+    *folders, name = path.parts
+    if not folders or not is_subject(folders[0]):
+        return Why("it lies in no subject's folder (sub-...) of the BIDS data set; name it to have it proposed on", may_be_scan=True)
+    kind = next((one for one in reversed(folders[1:]) if one.lower() in (*_IMAGES, *_OTHERS)), "").lower()
+    if kind in _OTHERS:
+        return Why(f"it lies in {kind}: no single image of structure", may_be_scan=False)
+    last = name[: len(name) - len(file_suffix(name))].split("_")[-1]
+    if last.lower() in _NO_SCANS or last.lower().endswith("mask"):
+        return Why("a mask or labels, by its name", may_be_scan=False)
+    if is_phase(path):
+        return Why("a phase image, not the magnitude; name the file to have it proposed on", may_be_scan=True)
+    if not kind and last.lower() not in _STRUCTURAL:
+        return Why("it lies in no anat or ct folder; name it to have it proposed on", may_be_scan=True)
+    return None
 
 
 def write_description(folder: Path, root: Path, how: str = "") -> None:
@@ -157,7 +223,7 @@ def write_description(folder: Path, root: Path, how: str = "") -> None:
     texts = {_DESCRIPTION: _with_others(folder, said), ".bidsignore": _with_ignored(folder), "README.md": about}
     for name, text in texts.items():
         path = folder / name
-        if text is not None and not (path.exists() and (name == "README.md" or path.read_text(encoding="utf-8") == text)):
+        if text is not None and not (path.exists() and (name == "README.md" or path.read_text(encoding="utf-8", errors="replace") == text)):
             with atomic_path(path) as unfinished:
                 unfinished.write_text(text, encoding="utf-8")
 
@@ -175,7 +241,7 @@ def _with_others(folder: Path, said: dict[str, Any]) -> str | None:
     kept = [makers[k] | fresh if k in ours else makers[k] for k in range(len(makers))] + ([] if ours else [fresh])
     links = found.get("DatasetLinks")
     links = {**(links if isinstance(links, dict) else {}), **said["DatasetLinks"]}
-    return json.dumps({**said, **found, "GeneratedBy": kept, "DatasetLinks": links}, indent=1, ensure_ascii=False) + "\n"
+    return json_text({**said, **found, "GeneratedBy": kept, "DatasetLinks": links}, indent=1) + "\n"
 
 
 def _with_ignored(folder: Path) -> str:
@@ -211,7 +277,7 @@ def write_label_table(table: Path, rows: list[dict[str, Any]]) -> None:
         The regions of a sidecar.
     """
     measured = _measured(rows)
-    with open(table, "w", newline="", encoding="utf-8") as file:
+    with open(table, "w", newline="", encoding="utf-8", errors=ESCAPED) as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(["index", "name", "color", *measured])
         for row in rows:

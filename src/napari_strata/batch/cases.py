@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_strata.batch.discovery import Search
 from napari_strata.batch.scans import PlannedScan
 from napari_strata.errors import CaseError, ReadError, StrataError
 from napari_strata.io.files import hash_file, read, read_labels
@@ -80,9 +82,9 @@ def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> Matched:
     found: dict[int, list[_Match]] = {}
     places_of: dict[Path, list[int]] = {}
     for number, scan in enumerate(scans):
-        places_of.setdefault(scan.path.resolve(), []).append(number)
-    notes = []
-    for case in dict.fromkeys(path for place in places for path in _cases_in(place)):
+        places_of.setdefault(Path(os.path.realpath(scan.path)), []).append(number)
+    notes: list[str] = []
+    for case in dict.fromkeys(path for place in places for path in _cases_in(place, notes)):
         try:
             matches = _belongs(case, scan_of_case(case), scans, places_of)
         except CaseError as err:
@@ -109,9 +111,11 @@ class _Match:
     rank: int
 
 
-def _cases_in(place: Path) -> list[Path]:
+def _cases_in(place: Path, notes: list[str]) -> list[Path]:
     if place.is_dir():
-        found = sorted(path for path in place.rglob(f"*{SUFFIX}") if path.is_file() and not path.name.startswith("."))
+        search = Search()
+        found = [path for path in search.files(place) if path.suffix.lower() == SUFFIX and path.is_file() and path.name[0] != "."]
+        notes += [f"{one.path} is passed over: {one.reason}." for one in search.passed.values() if one.may_be_scan]
         if not found:
             raise ReadError(f"There is no case ({SUFFIX}) in {place}. Give cases, or a folder that holds some.")
         return found
@@ -138,7 +142,7 @@ def _made_on(of: ScanOfCase, places_of: dict[Path, list[int]]) -> list[int]:
     """Give the scans at a case's path, or in the folder that a DICOM file stands for."""
     if not of.path:
         return []
-    path = Path(of.path).resolve()
+    path = Path(os.path.realpath(of.path))
     return places_of.get(path, []) + places_of.get(path.parent, [])
 
 

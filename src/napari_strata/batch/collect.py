@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from napari_strata.batch.discovery import PassedOver
 from napari_strata.batch.outliers import Oddness, oddness
 from napari_strata.batch.process import only_writer
 from napari_strata.batch.results import ScanResult, shared_regions
 from napari_strata.export.outputs import read_sidecar
 from napari_strata.export.tables import table_columns
+from napari_strata.filenames import ESCAPED, printable
 from napari_strata.io.atomic import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -80,14 +82,15 @@ class Collected:
     rows: tuple[Row, ...]
 
 
-def collect(results: Sequence[ScanResult], folder: str | Path) -> Collected:
+def collect(results: Sequence[ScanResult], folder: str | Path, passed: Sequence[PassedOver] = ()) -> Collected:
     """Write the tables for the scans of a batch.
 
     volumes.tsv has one row per scan and region, with the unit in each column's name; CT intensities (`mean_hu`) and MR
     ones (`mean`, no unit) have columns of their own. A region's number means the same thing in one scan only: tissue 3
     of one scan is not tissue 3 of another, unless a codebook or a teaching was used; then `drift` and `fits` say how well
     each scan fits it. scans.tsv has one row per scan, with how unlike the others it is. failures.tsv has one row per scan
-    that failed, with the reason. changes.tsv, where a codebook or a teaching numbered several sessions of a subject, has the volume of each
+    that failed, with the reason, and one without an id per image that was passed over.
+    changes.tsv, where a codebook or a teaching numbered several sessions of a subject, has the volume of each
     region in each session and its change. agreement.tsv scores scans that have a reference. replay.tsv tells what became of each edit
     of a case that was replayed. No table tells times or
     whether a scan was kept, so that a run that was stopped and gone on with ends in the same tables.
@@ -98,6 +101,8 @@ def collect(results: Sequence[ScanResult], folder: str | Path) -> Collected:
         From `run_batch`. Scans of earlier batches in the same folder are not in the tables.
     folder : str or Path
         Where the tables go, replacing earlier ones.
+    passed : sequence of PassedOver
+        What the search passed over, for failures.tsv.
 
     Raises
     ------
@@ -109,6 +114,7 @@ def collect(results: Sequence[ScanResult], folder: str | Path) -> Collected:
     made = [row for row in rows if row.document]
     volumes = [line for row in made for line in _volume_rows(row)]
     failed = [_named(row.result) | {"reason": row.result.reason} for row in rows if row.result.status == "failed"]
+    failed += [{"path": printable(one.path), "reason": f"passed over: {one.reason}"} for one in passed]
     changes, agreement = list(_change_rows(made)), [line for row in made for line in _agreement_rows(row)]
     replay = [line for row in made for line in _replay_rows(row)]
     with only_writer(target):
@@ -142,7 +148,7 @@ def whole_sidecar(path: Path) -> dict[str, Any]:
 
 
 def _named(result: ScanResult) -> dict[str, Any]:
-    return {"scan": result.scan.id, "path": str(result.scan.path), "series": result.scan.series}
+    return {"scan": result.scan.id, "path": printable(result.scan.path), "series": result.scan.series}
 
 
 def _fit(document: dict[str, Any]) -> dict[str, Any]:
@@ -176,9 +182,9 @@ def _overview(row: Row) -> dict[str, Any]:
     scan = result.scan
     said = {
         **_named(result),
-        "subject": scan.subject,
-        "session": scan.session,
-        "kind": scan.kind,
+        "subject": printable(scan.subject),
+        "session": printable(scan.session),
+        "kind": printable(scan.kind),
         "status": "failed" if result.status == "failed" else "ok",
         "reason": result.reason,
         "warning": result.warning,
@@ -246,7 +252,7 @@ def _agreement_rows(row: Row) -> Iterator[dict[str, Any]]:
 def _replay_rows(row: Row) -> Iterator[dict[str, Any]]:
     said = row.document.get("replay", {})
     for step in said.get("steps", ()):
-        yield {"scan": row.result.scan.id, "case": said["case"], **step, "edit": step["name"]}
+        yield {"scan": row.result.scan.id, "case": printable(said["case"]), **step, "edit": step["name"]}
 
 
 def _write_or_remove(path: Path, columns: Iterable[str], rows: list[dict[str, Any]]) -> Path | None:
@@ -259,7 +265,7 @@ def _write_or_remove(path: Path, columns: Iterable[str], rows: list[dict[str, An
 
 
 def _write(path: Path, columns: Iterable[str], rows: list[dict[str, Any]]) -> None:
-    with atomic_path(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8", errors=ESCAPED) as file:
         writer = csv.DictWriter(file, list(columns), delimiter="\t", lineterminator="\n", restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)

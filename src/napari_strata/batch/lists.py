@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_strata.errors import ReadError
+from napari_strata.filenames import from_printable, is_text
 from napari_strata.volume import Modality
 
 LIST_SUFFIXES = (".csv", ".tsv")
+_PATHS = ("path", "reference", "codebook", "replay")
 COLUMNS = ("id", "path", "series", "index", "modality", "reference", "codebook", "replay", "subject", "session")
 
 
@@ -38,7 +40,8 @@ def read_list(path: Path) -> tuple[Row, ...]:
     path : Path
         CSV with commas, semicolons or tabs and a header line. `path` is needed; `id`, `series`, `index`, `modality`,
         `reference`, `codebook`, `replay`, `subject` and `session` are read if there; other columns are left alone. Paths count
-        from the list's folder. A scan that is not there is no error yet: it fails in the batch, with its reason.
+        from the list's folder; one that is no UTF-8 may stand there as its bytes,
+        or as a batch's tables show it. A scan that is not there is no error yet: it fails in the batch, with its reason.
 
     Raises
     ------
@@ -46,7 +49,7 @@ def read_list(path: Path) -> tuple[Row, ...]:
         If the list cannot be read, has no column `path`, a column that looks misspelt, an id twice or a bad cell.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             head = file.readline()
             delimiter = max("\t;,", key=head.count)
             file.seek(0)
@@ -55,6 +58,7 @@ def read_list(path: Path) -> tuple[Row, ...]:
             cells = [{key: str(value or "").strip() for key, value in zip(names, row.values(), strict=False)} for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as err:
         raise ReadError(f"Cannot read the list {path}: {err}. Give a CSV file (UTF-8) with a header line.") from err
+    _check_text(path, cells)
     _check_columns(path, names)
     rows = tuple(_row(path, number, one) for number, one in enumerate(cells, 2) if any(one.values()))
     if not rows:
@@ -77,7 +81,7 @@ def _check_columns(path: Path, names: list[str]) -> None:
 def _row(path: Path, number: int, cells: dict[str, str]) -> Row:
     def place(name: str) -> Path | None:
         text = cells.get(name, "")
-        return (path.parent / Path(text).expanduser()).absolute() if text else None
+        return _place(path, text) if text else None
 
     scan, modality, index = place("path"), cells.get("modality", "").lower(), cells.get("index", "")
     if scan is None:
@@ -98,6 +102,20 @@ def _row(path: Path, number: int, cells: dict[str, str]) -> Row:
         subject=cells.get("subject", ""),
         session=cells.get("session", ""),
     )
+
+
+def _place(path: Path, text: str) -> Path:
+    r"""Give the absolute path of a cell. Where there is nothing, `\xe9` may stand for a byte, as in the tables that a batch writes."""
+    plain, meant = ((path.parent / Path(one).expanduser()).absolute() for one in (text, from_printable(text)))
+    return meant if not plain.exists() and meant.exists() else plain
+
+
+def _check_text(path: Path, cells: list[dict[str, str]]) -> None:
+    """Refuse text that is no UTF-8, but for the path of a file whose name is these very bytes."""
+    for number, row in enumerate(cells, 2):
+        for name, text in row.items():
+            if name in COLUMNS and not is_text(text) and (name not in _PATHS or not (path.parent / text).exists()):
+                raise ReadError(f"Line {number} of the list {path} is no UTF-8 text: {text}. Save the list as CSV (UTF-8).")
 
 
 def _check_ids(path: Path, rows: tuple[Row, ...]) -> None:

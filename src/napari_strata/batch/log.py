@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_strata.errors import WriteError
+from napari_strata.filenames import json_text
 
 LOG_NAME = "batch.jsonl"
 
@@ -46,7 +47,7 @@ class RunLog:
         WriteError
             If the log cannot be written.
         """
-        line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **said}, ensure_ascii=False)
+        line = json_text({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **said})
         try:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
@@ -57,7 +58,7 @@ class RunLog:
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """Read a log; lines that a killed run left half are passed over."""
     found = []
-    for line in (folder / LOG_NAME).read_text(encoding="utf-8").splitlines():
+    for line in (folder / LOG_NAME).read_text(encoding="utf-8").split("\n"):  # not at what Python takes for line ends in names
         try:
             found.append(json.loads(line))
         except ValueError:

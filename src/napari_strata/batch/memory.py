@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import psutil
@@ -73,7 +74,7 @@ def core_count() -> int:
 def _limits(name: str) -> list[str]:
     """Read a limit of the control groups that this process is in, from its own up (Linux); jobs and containers have some."""
     try:
-        own = [line.split(":", 2)[2].strip("/") for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()]
+        own = [line.split(":", 2)[2].strip("/") for line in os.fsdecode(Path("/proc/self/cgroup").read_bytes()).splitlines()]
     except (OSError, IndexError):
         own = []
     folders = {

@@ -12,6 +12,7 @@ from napari_strata.batch.collect import Collected, Row
 from napari_strata.batch.process import only_writer
 from napari_strata.batch.results import shared_regions, thumbnail_of
 from napari_strata.export.outputs import NOTICE
+from napari_strata.filenames import json_text, printable
 from napari_strata.io.atomic import atomic_path
 from napari_strata.pipeline import versions
 from napari_strata.proposal import codebook
@@ -46,7 +47,7 @@ def write_page(tables: Collected, folder: str | Path) -> Path:
         "versions": versions(),
     }
     # "</script>" or "<!--" in a file's name must not end the script that carries the data
-    data = json.dumps(said, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    data = json_text(said, separators=(",", ":")).replace("<", "\\u003c")
     text = (files("napari_strata.batch") / "page.html").read_text(encoding="utf-8").replace("__DATA__", data)
     with only_writer(target.parent), atomic_path(target) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
@@ -63,9 +64,9 @@ def _scan(row: Row, folder: Path) -> dict[str, Any]:
     result, document = row.result, row.document
     said: dict[str, Any] = {
         "id": result.scan.id,
-        "path": str(result.scan.path),
-        "subject": result.scan.subject,
-        "session": result.scan.session,
+        "path": printable(result.scan.path),
+        "subject": printable(result.scan.subject),
+        "session": printable(result.scan.session),
         "failed": result.status == "failed",
         "reason": result.reason,
         "warning": result.warning,

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from napari_strata.batch.scans import PlannedScan
 from napari_strata.errors import StrataError, WriteError
 from napari_strata.export.outputs import Outputs, outputs_beside, read_sidecar
+from napari_strata.io.atomic import atomic_path, link_end
 from napari_strata.io.files import hash_file
 
 Layout = Literal["flat", "bids"]
@@ -128,13 +129,23 @@ def move_in_place(moves: Sequence[tuple[Path, Path]]) -> None:
     """
     unfinished, sidecar = moves[-1]
     try:
-        if sidecar.exists():
+        if sidecar.exists() and not sidecar.is_symlink():
             os.replace(sidecar, _earlier(unfinished))
         for source, target in moves:
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(source, target)
+            _put(source, target)
     except OSError as err:
         raise WriteError(f"Cannot write to {sidecar.parent}: {err.strerror}. Check that you may write there.") from err
+
+
+def _put(source: Path, target: Path) -> None:
+    """Give a file its final name; what a link leads to gets the contents, also on another disk, and the link stays."""
+    end = link_end(target)
+    if end == target:
+        os.replace(source, target)
+        return
+    with atomic_path(target) as unfinished:
+        shutil.copyfile(source, unfinished)
 
 
 def settle(folder: Path, outputs: Outputs) -> None:

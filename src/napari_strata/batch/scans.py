@@ -71,7 +71,8 @@ def who(path: Path) -> Who:
     found: dict[str, str] = {}
     stem = path.name[: len(path.name) - len(file_suffix(path))]
     for part in (stem, *reversed(path.parts[:-1])):
-        for key, value in re.findall(r"(?:^|_)(sub|ses)-([A-Za-z0-9+]+)", part):
+        whole = re.fullmatch(r"(sub|ses)_(\w+)", part)  # off the standard
+        for key, value in [whole.groups()] if whole and part != stem else re.findall(r"(?:^|_)(sub|ses)-([^_]+)", part):
             found.setdefault(key, value)
     words = [word for word in stem.split("_") if word.partition("-")[0] not in _TAKEN_OUT]
     return Who(found.get("sub", ""), found.get("ses", ""), "_".join(words))

@@ -33,10 +33,12 @@ from napari_strata.batch.scans import PlannedScan
 from napari_strata.errors import Cancelled, StrataError, WriteError
 from napari_strata.export.outputs import Outputs, check_outputs, outputs_beside, scan_record, write_outputs
 from napari_strata.export.tables import table_rows
-from napari_strata.io.atomic import atomic_path
+from napari_strata.filenames import json_text
+from napari_strata.io.atomic import atomic_path, same_file
 from napari_strata.io.files import hash_file, read, read_labels
 from napari_strata.measure import agree, compare, join_by_overlap, measure_regions
 from napari_strata.pipeline import encoder_in_use, propose, versions
+from napari_strata.regrid import labels_of_part
 from napari_strata.report import thumbnail
 from napari_strata.volume import Progress, Region, Segmentation, Volume, no_progress
 
@@ -148,6 +150,10 @@ class Work:
         read_seconds = round(time.perf_counter() - begun, 2)
         if recipe.teaching is not None:
             recipe.teaching.check(volume.modality, encoder_in_use(recipe.settings, recipe.weights), str(scan.path))
+        reference = None
+        if scan.reference is not None:  # before the work: what is no reference is refused now
+            reference = read_labels(scan.reference, like=volume.geometry)
+            reference = labels_of_part(reference, volume.geometry, what=f"The reference labels {scan.reference}")
         proposal = proposal_of(volume, recipe, on_progress)
         said = {**proposal.provenance, **recipe.asked(scan), "seconds": {"read": read_seconds, **proposal.provenance["seconds"]}}
         painted = _painted(proposal, recipe)
@@ -156,16 +162,16 @@ class Work:
             painted = _edited(painted, scan.replay, proposal, recipe.shared)
         segmentation, sure = painted.segmentation, painted.confidence[proposal.supervoxels]
         said |= painted.said | {"quality": _quality(segmentation, sure)}
-        if scan.reference is not None:
+        if reference is not None:
             on_progress(0, 1, "comparing")
-            said["agreement"] = _agreement(segmentation, read_labels(scan.reference))
+            said["agreement"] = _agreement(segmentation, reference)
         on_progress(0, 1, "writing")
         self._write(scan, outputs, _Result(segmentation, volume, sure, said))
         return painted.warning
 
     def _write(self, scan: PlannedScan, outputs: Outputs, result: _Result) -> None:
         """Write everything into a hidden folder, then move it to its names."""
-        if outputs.labels.resolve() == Path(result.volume.path).resolve():
+        if same_file(outputs.labels, result.volume.path):
             raise WriteError(f"{outputs.labels} is the scan itself. Choose another folder.")
         check_outputs(outputs.labels)
         try:
@@ -185,7 +191,7 @@ class Work:
                 document |= sidecar_keys(scan.bids, document)
                 made = replace(made, table=made.table.with_suffix(".tsv"))
                 write_label_table(made.table, document["regions"])
-            made.sidecar.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            made.sidecar.write_text(json_text(document, indent=1) + "\n", encoding="utf-8")
             picture, target = hidden / "picture.webp", thumbnail_of(scan, self.folder)
             _save_picture(result.volume, result.segmentation, picture)
             moves = [(picture, target), (made.labels, outputs.labels), (made.table, outputs.table), (made.sidecar, outputs.sidecar)]

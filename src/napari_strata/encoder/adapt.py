@@ -146,6 +146,16 @@ def adapt(
         If `output` exists.
     WeightsError
         If `weights` cannot be read or belong to another network.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> scans = [strata.read(path) for path in Path("my_scans").glob("*.nii.gz")]
+    >>> try:
+    ...     print(strata.adapt(scans, Path("mine.safetensors")).table())
+    ... except strata.StrataError as reason:
+    ...     print(reason)  # this folder is empty
+    There are no scans to adapt to. Give at least one scan of the kind you work with.
     """
     if not scans:
         raise AdaptError("There are no scans to adapt to. Give at least one scan of the kind you work with.")

@@ -23,6 +23,7 @@ from napari_strata.encoder.network import Encoder
 from napari_strata.encoder.state_dict import fill, shorten
 from napari_strata.encoder.weights import load_encoder, weights_hash
 from napari_strata.errors import WeightsError
+from napari_strata.filenames import plain_name
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def _is_ours(path: Path) -> bool:
     if path.suffix.lower() != ".safetensors" or path.is_dir():
         return False
     try:
-        with safe_open(str(path), framework="pt") as store:
+        with plain_name(path) as name, safe_open(name, framework="pt") as store:
             return (store.metadata() or {}).get("format", "").startswith("strata-encoder")
     except (SafetensorError, OSError):
         return True

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
-from napari_strata.body import body_mask
+from napari_strata.body import body_mask, magnified
 from napari_strata.encoder.bring import open_encoder
 from napari_strata.encoder.memory import kept_pages
 from napari_strata.encoder.network import Encoder, pick_device
@@ -220,11 +220,20 @@ def embed(
     -------
     FeatureMap
         8 brightness codes and four levels of 12 channels on the working grid (other weights may have others).
+
+    Examples
+    --------
+    >>> features = strata.embed(volume, device="cpu")
+    >>> features.n_channels
+    56
+    >>> features.on(volume).data.shape  # on the scan's own grid
+    (56, 24, 24, 24)
     """
     chosen = settings or ProposeSettings()
     inside = body_mask(volume)
-    grid = choose_grid(inside, volume, chosen)
-    light = encoder_brightness(prepare_brightness(volume, inside, chosen), inside, volume.modality)
+    seen, _ = magnified(volume, inside)
+    grid = choose_grid(inside, seen, chosen)
+    light = encoder_brightness(prepare_brightness(seen, inside, chosen), inside, volume.modality)
     return embed_brightness(light, grid, open_encoder(weights), settings=chosen, device=device, on_progress=on_progress)
 
 

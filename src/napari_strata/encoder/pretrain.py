@@ -22,6 +22,7 @@ from napari_strata.encoder.patches import SyntheticBatches
 from napari_strata.encoder.tasks import Batch, pretext_loss
 from napari_strata.encoder.weights import write_tensors, write_weights
 from napari_strata.errors import SettingsError, WeightsError
+from napari_strata.filenames import plain_name
 from napari_strata.settings import PretrainSettings, names_in
 from napari_strata.volume import Progress, no_progress
 
@@ -178,10 +179,10 @@ class _Run:
 
     def _resume(self) -> None:
         try:
-            with safe_open(str(self.state_path), framework="pt") as store:
+            with plain_name(self.state_path) as name, safe_open(name, framework="pt") as store:
                 recipe = dict(json.loads(store.metadata()["recipe"]))
                 self._check_recipe(recipe)
-                tensors = {name: store.get_tensor(name) for name in store.keys()}  # noqa: SIM118
+                tensors = {key: store.get_tensor(key) for key in store.keys()}  # noqa: SIM118
             self.encoder.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
             self.curve = [tuple(row) for row in tensors["curve"].reshape(-1, len(LOSSES)).tolist()]
         except (OSError, RuntimeError, KeyError, TypeError, SafetensorError, ValueError) as err:

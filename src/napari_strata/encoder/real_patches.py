@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_strata.body import body_mask
+from napari_strata.body import body_mask, magnified
 from napari_strata.encoder.tasks import Batch
+from napari_strata.errors import GeometryError
 from napari_strata.preprocess import choose_grid, encoder_brightness, prepare_brightness, resample
 from napari_strata.settings import ProposeSettings
 from napari_strata.synthesis.artefacts import bias_field, gamma, rician, thicken
@@ -56,10 +57,15 @@ class WorkingScan:
         Raises
         ------
         GeometryError
-            If the scan holds no body.
+            If the scan holds no body, values that are not finite, or one value only.
         """
+        if not np.isfinite(volume.data).all():
+            raise GeometryError("it holds NaN or infinite values. Read it with `strata.read`.")
+        if volume.data.min() == volume.data.max():
+            raise GeometryError(f"it is empty: every voxel is {volume.data.min():g}. Check that it is the right scan.")
         chosen = settings or ProposeSettings()
         inside = body_mask(volume)
+        volume, _ = magnified(volume, inside)
         grid = choose_grid(inside, volume, chosen)
         seen = encoder_brightness(prepare_brightness(volume, inside, chosen), inside, volume.modality)
         light = resample(np.ascontiguousarray(seen[grid.box]), grid.shape_zyx)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from napari_strata.encoder.description import NetworkDescription
 from napari_strata.errors import WeightsError
+from napari_strata.filenames import plain_name
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net")
 _PREFIXES = ("", "model.", "network.", "net.", "backbone.", "student.")
@@ -92,10 +93,11 @@ def fill(network: nn.Module, needed_modules: frozenset[str], description: Networ
 def _read_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict: safetensors, or a .pt/.pth through torch's restricted loader, which runs no code."""
     try:
-        if path.suffix.lower() == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with plain_name(path) as name:
+            if path.suffix.lower() == ".safetensors":
+                content: Any = load_file(name)
+            else:
+                content = torch.load(name, map_location="cpu", weights_only=True)
     except FileNotFoundError as err:
         raise WeightsError(f"Encoder weights not found at {path}. Check the name that the description gives.") from err
     except pickle.UnpicklingError as err:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from napari_strata.encoder.network import NetworkShape, StrataEncoder, fold_norms
 from napari_strata.errors import WeightsError, WriteError
+from napari_strata.filenames import plain_name
 from napari_strata.io.atomic import atomic_path
 
 SHIPPED = Path(__file__).parent / "shipped" / "strata-encoder.safetensors"
@@ -43,7 +44,8 @@ def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, st
     """
     with atomic_path(path) as temporary:
         try:
-            save_file(tensors, str(temporary), metadata=metadata)
+            with plain_name(temporary) as name:
+                save_file(tensors, name, metadata=metadata)
         except SafetensorError as err:
             raise WriteError(f"Cannot write {path} ({err}). Check the disk's space and your rights there.") from err
 
@@ -65,9 +67,9 @@ def load_encoder(path: Path | None = None, *, fold: bool = True) -> StrataEncode
     """
     source = path or SHIPPED
     try:
-        with safe_open(str(source), framework="pt") as store:
+        with plain_name(source) as name, safe_open(name, framework="pt") as store:
             header = store.metadata() or {}
-            tensors = {name: store.get_tensor(name) for name in store.keys()}  # noqa: SIM118
+            tensors = {key: store.get_tensor(key) for key in store.keys()}  # noqa: SIM118
     except FileNotFoundError as err:
         raise WeightsError(f"Encoder weights not found at {source}. Reinstall napari-strata, or make them with `strata pretrain`.") from err
     except (SafetensorError, OSError) as err:
@@ -96,7 +98,7 @@ def read_recipe(path: Path | None = None) -> dict[str, Any]:
     """
     source = path or SHIPPED
     try:
-        with safe_open(str(source), framework="pt") as store:
+        with plain_name(source) as name, safe_open(name, framework="pt") as store:
             recipe = json.loads((store.metadata() or {}).get("recipe", "{}"))
     except (SafetensorError, OSError, ValueError) as err:
         raise WeightsError(f"The recipe in {source} cannot be read ({err}). Use weights made by `strata pretrain`.") from err

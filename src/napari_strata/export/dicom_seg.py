@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata import __version__
-from napari_strata.errors import ReadError, WriteError
-from napari_strata.io.dicom_headers import dicom_errors, read_headers
-from napari_strata.io.grid import make_grid, memory_geometry, plain_grid, to_file_order, to_memory_order
+from napari_strata.errors import WriteError
+from napari_strata.io.dicom_headers import no_validation, read_headers
+from napari_strata.io.grid import plain_grid, to_file_order
 from napari_strata.io.terms import SCHEME, term_of
 from napari_strata.measure import require_same_grid
 from napari_strata.settings import DicomSegments
-from napari_strata.volume import Region, Segmentation, Volume, default_regions, pack_labels, region_color, smallest_label_dtype
+from napari_strata.volume import Region, Segmentation, Volume, default_regions, pack_labels, smallest_label_dtype
 
 logger = logging.getLogger(__name__)
 
@@ -84,110 +84,9 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, scan: Volume, *, seg
     table = {region.id: region for region in (*default_regions(ids), *segmentation.regions)}
     spacing = np.linalg.norm(grid.affine[:3, :3], axis=0)
     headers = read_headers(scan.path, scan.series)
-    dataset = _make(headers, numbers.astype(smallest_label_dtype(len(ids))), [table[i] for i in ids], spacing, segments)
-    dataset.save_as(path)
-
-
-def read_dicom_seg(path: str | Path) -> Segmentation:
-    """Read a DICOM SEG, ours or another program's, on its own grid: that of its slices, which may be fewer than the scan's.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-
-    Returns
-    -------
-    Segmentation
-        Ids are those that Strata gave, else the segments' numbers. Where segments overlap, the later one is on top.
-        Fractional segments count from one half.
-
-    Raises
-    ------
-    ReadError
-        If highdicom is missing, the file is damaged, or its frames are no even stack.
-    """
-    try:
-        import highdicom as hd
-
-        damaged = dicom_errors()
-    except ImportError as err:
-        raise ReadError(_NO_LIBRARY) from err
-    try:
-        stored = hd.seg.segread(path)
-        regions = _regions(stored)
-        labels, affine_lps = _flatten(stored, [region.id for region in regions], str(path))
-    except damaged as err:
-        raise ReadError(f"{path} is a DICOM SEG that was cut short or damaged. Copy it again, or export it anew.") from err
-    except (ValueError, RuntimeError) as err:
-        if "reshape" in str(err):  # there are fewer voxels than its head says
-            raise ReadError(f"{path} is a DICOM SEG that was cut short: voxels are missing. Copy it again.") from err
-        raise ReadError(f"{path} cannot be read as labels of a volume ({err}). Its frames have to be one even stack.") from err
-    slices, rows, columns = labels.shape
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_lps @ np.eye(4)[[2, 1, 0, 3]] + 0.0
-    grid = make_grid(str(path), "itk", (columns, rows, slices), affine)
-    found: NDArray[Any] = to_memory_order(labels.transpose(2, 1, 0), grid)
-    return Segmentation(found, regions, memory_geometry(grid))
-
-
-def _flatten(stored: Any, ids: list[int], source: str) -> tuple[NDArray[np.unsignedinteger], NDArray[np.float64]]:
-    """Lay segments over each other: labels (slice, row, column), and the affine from such indices to LPS mm."""
-    numbers = [int(n) for n in stored.segment_numbers]
-    dtype = smallest_label_dtype(max(ids))
-    if stored.segmentation_type.value == "FRACTIONAL":
-        stacks = [stored.get_volume(segment_numbers=[n]) for n in numbers]
-        labels = np.zeros(stacks[0].array.shape[:3], dtype)
-        for region_id, stack in zip(ids, stacks, strict=True):
-            labels[stack.array[..., 0] >= _AT_LEAST] = region_id
-        return labels, stacks[0].affine
-    if stored.get_volume_geometry() is None:
-        return _stack(stored, dict(zip(numbers, ids, strict=True)))
-    try:
-        volume = stored.get_volume(combine_segments=True)
-    except RuntimeError as err:
-        if "overlap" not in str(err):
-            raise
-        logger.warning("%s has segments that overlap; the last one has the voxels that they share.", source)
-        import highdicom as hd
-
-        anew = hd.seg.segread(source)  # the first attempt leaves highdicom's index of frames locked
-        volume = anew.get_volume(combine_segments=True, skip_overlap_checks=True)
-    new_id = np.zeros(max(numbers) + 1, dtype)
-    new_id[numbers] = ids
-    return new_id[volume.array], volume.affine
-
-
-def _stack(stored: Any, id_of: dict[int, int]) -> tuple[NDArray[np.unsignedinteger], NDArray[np.float64]]:
-    """Stack frames that lie askew, as a tilted gantry leaves them, which highdicom does not; later frames are on top.
-
-    Raises
-    ------
-    ValueError
-        If the frames are no even stack.
-    """
-    shared = stored.SharedFunctionalGroupsSequence[0]
-    right, down = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, np.float64).reshape(2, 3)
-    between_rows, between_columns = (float(part) for part in shared.PixelMeasuresSequence[0].PixelSpacing)
-    groups = stored.PerFrameFunctionalGroupsSequence
-    positions = np.array([group.PlanePositionSequence[0].ImagePositionPatient for group in groups], np.float64)
-    along = positions @ np.cross(right, down)
-    levels = np.unique(along.round(3))
-    if len(levels) < 2:
-        raise ValueError("there is one slice only")
-    place = np.rint((along - along.min()) / np.diff(levels).min()).astype(int)
-    first, last = positions[along.argmin()], positions[along.argmax()]
-    step = (last - first) / place.max()
-    if np.abs(positions - first - place[:, None] * step).max() > _EVEN_MM:
-        raise ValueError("frames lie at uneven distances")
-    frames = stored.pixel_array.reshape(len(groups), stored.Rows, stored.Columns)
-    labels = np.zeros((int(place.max()) + 1, *frames.shape[1:]), smallest_label_dtype(max(id_of.values())))
-    for frame, group, k in zip(frames, groups, place, strict=True):
-        named = group.get("SegmentIdentificationSequence")
-        for number in [int(named[0].ReferencedSegmentNumber)] if named else id_of:
-            labels[k][frame == (1 if named else number)] = id_of[number]
-    affine = np.eye(4)
-    affine[:3] = np.column_stack([step, down * between_rows, right * between_columns, first])
-    return labels, affine
+    with no_validation():
+        dataset = _make(headers, numbers.astype(smallest_label_dtype(len(ids))), [table[i] for i in ids], spacing, segments)
+        dataset.save_as(path)
 
 
 def _make(
@@ -250,24 +149,3 @@ def _describe(number: int, region: Region) -> Any:
         kind = described.SegmentedPropertyTypeCodeSequence[0]
         kind.SegmentedPropertyTypeModifierCodeSequence = [hd.sr.CodedConcept(term.side.value, SCHEME, term.side.meaning)]
     return described
-
-
-def _regions(stored: Any) -> tuple[Region, ...]:
-    """Give the region table of a SEG, in the order of its segments."""
-    from highdicom.color import CIELabColor
-
-    numbers = [int(n) for n in stored.segment_numbers]
-    described = [stored.get_segment_description(n) for n in numbers]
-    tracked = [_TRACKED.match(str(one.get("TrackingID", ""))) for one in described]
-    ids = [int(match[1]) for match in tracked if match]
-    if len(set(ids)) != len(numbers) or min(ids) < 1:
-        ids = numbers
-    regions = []
-    for region_id, one in zip(ids, described, strict=True):
-        lab = one.get("RecommendedDisplayCIELabValue")
-        color = CIELabColor.from_dicom_value(lab).to_rgb(clip=True) if lab else region_color(region_id)
-        red, green, blue = (int(part) for part in color)
-        name = str(one.get("SegmentDescription") or "")
-        label = str(one.SegmentLabel)
-        regions.append(Region(region_id, name if label and name.startswith(label) else label, (red, green, blue)))
-    return tuple(regions)

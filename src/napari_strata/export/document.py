@@ -9,6 +9,7 @@ from typing import Any
 
 from napari_strata.errors import WriteError
 from napari_strata.export.tables import table_rows
+from napari_strata.filenames import json_text
 from napari_strata.io.hashing import hash_file
 from napari_strata.io.sidecar import SIDECAR_FORMAT, sidecar_owner
 from napari_strata.io.terms import coded
@@ -51,7 +52,7 @@ def check_sidecar(sidecar: Path, labels: Path) -> None:
         If Strata did not write it, or it belongs to other labels.
     """
     if sidecar.exists() and read_sidecar(sidecar) is None:
-        raise WriteError(f"{sidecar} is not Strata's and would be replaced. Choose another name for the labels.")
+        raise WriteError(f"{sidecar} is not Strata's and would be replaced. Choose another name for the labels, or move it away.")
     if (owner := sidecar_owner(sidecar, labels)) is not None:
         raise WriteError(f"{sidecar} belongs to {owner.name} and would be replaced. Choose another name for the labels.")
 
@@ -62,14 +63,14 @@ def read_sidecar(path: str | Path) -> dict[str, Any] | None:
         if not Path(path).is_file():
             return None
         document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) and document.get("format") == SIDECAR_FORMAT else None
 
 
 def document_text(document: dict[str, Any]) -> str:
     """Give the text of the JSON file."""
-    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    return json_text(document, indent=1) + "\n"
 
 
 def scan_record(volume: Volume) -> dict[str, Any]:

@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import CaseError, WriteError
-from napari_strata.export.dicom_seg import check_series, read_dicom_seg, write_dicom_seg
+from napari_strata.export.dicom_seg import check_series, write_dicom_seg
 from napari_strata.export.document import document_text, labels_document
 from napari_strata.export.itksnap import DESCRIPTION_SUFFIXES, description_text
 from napari_strata.export.mesh import region_meshes
 from napari_strata.export.mesh_files import MESH_SUFFIXES, stage_meshes
 from napari_strata.export.tables import TABLE_SUFFIXES, check_parquet, write_table
 from napari_strata.export.targets import check_distinct, check_may_replace
+from napari_strata.filenames import ESCAPED
 from napari_strata.io import files
 from napari_strata.io.atomic import Together, file_suffix
-from napari_strata.io.dicom import is_segmentation
 from napari_strata.io.files import LABEL_SUFFIXES, stage_labels
 from napari_strata.io.seg_nrrd import SUFFIX as SEG_NRRD
 from napari_strata.io.sidecar import table_text
@@ -124,6 +124,14 @@ def write(
         written; nothing new stands under any final name then.
     GeometryError
         If labels, scan and reference do not lie on one grid; `labels_on_grid` brings labels to a scan's.
+
+    Examples
+    --------
+    >>> tissues = proposal.tissues(4)
+    >>> strata.write(tissues, "labels.nii.gz").name  # and labels.json beside it
+    'labels.nii.gz'
+    >>> strata.write(tissues, "measures.csv", scan=volume).name
+    'measures.csv'
     """
     if known is None or known.scan is None:
         known = replace(known or Known(), scan=scan)
@@ -161,7 +169,7 @@ def write_together(
             elif suffix in MESH_SUFFIXES:
                 _stage_surfaces(segmentation, target, together, chosen, on_progress)
             elif suffix in DESCRIPTION_SUFFIXES:
-                together.file(target).write_text(description_text(segmentation.regions), encoding="utf-8")
+                together.file(target).write_text(description_text(segmentation.regions), encoding="utf-8", errors=ESCAPED)
             else:
                 _stage_table(segmentation, target, together, beside, chosen)
     return tuple(target.parent if _FIELD.search(target.name) else target for target in targets)
@@ -191,8 +199,8 @@ def check_paths(paths: Sequence[Path], known: Known) -> None:
     check_distinct(paths)
 
 
-def read_labels(path: str | Path, *, like: Volume | Geometry | None = None) -> Segmentation:
-    """Read labels of any format that keeps voxels: label volumes, .seg.nrrd, DICOM SEG.
+def read_labels(path: str | Path, *, like: Volume | Geometry | None = None, index: int | None = None) -> Segmentation:
+    """Read labels of any format that keeps voxels: label volumes, 3D Slicer's segmentations, DICOM SEG.
 
     Parameters
     ----------
@@ -200,18 +208,28 @@ def read_labels(path: str | Path, *, like: Volume | Geometry | None = None) -> S
         The file.
     like : Volume or Geometry, optional
         A scan on whose grid the labels are wanted: by nearest neighbour, exact where the two share their voxels.
+    index : int, optional
+        Which volume of a 4D file holds the labels, from 0.
 
     Raises
     ------
     ReadError
         If the file cannot be read as labels.
+    ChoiceError
+        If a 4D file holds several volumes of labels and none was chosen.
     GeometryError
         If the geometry cannot be used, or no label lies on the grid of `like`.
+
+    Examples
+    --------
+    >>> path = strata.write(proposal.tissues(4), "labels.nii.gz")
+    >>> labels = strata.read_labels(path)
+    >>> [region.name for region in labels.regions]
+    ['tissue 1', 'tissue 2', 'tissue 3', 'tissue 4']
     """
-    found = read_dicom_seg(path) if is_segmentation(path) else files.read_labels(path)
-    if like is None:
-        return found
-    return labels_on_grid(found, like.geometry if isinstance(like, Volume) else like)
+    geometry = like.geometry if isinstance(like, Volume) else like
+    found = files.read_labels(path, index=index, like=geometry)
+    return found if geometry is None else labels_on_grid(found, geometry, what=f"The labels {path}")
 
 
 def _stage_surfaces(segmentation: Segmentation, path: Path, together: Together, settings: ExportSettings, on_progress: Progress) -> None:

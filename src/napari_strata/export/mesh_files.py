@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_strata.errors import WriteError
 from napari_strata.export.mesh import Mesh
+from napari_strata.filenames import ESCAPED, printable
 from napari_strata.io.atomic import Together, file_suffix
 from napari_strata.settings import MeshSpace
 
@@ -50,8 +51,9 @@ def stage_meshes(meshes: Sequence[Mesh], path: Path, together: Together, *, spac
     elif suffix == ".ply":
         unfinished.write_bytes(_ply(meshes, space))
     else:
-        unfinished.write_text(_obj(meshes, space, materials.name), encoding="utf-8")
-        together.file(materials).write_text(_mtl(meshes), encoding="utf-8")
+        # the file names the other one by its exact bytes
+        unfinished.write_text(_obj(meshes, space, materials.name), encoding="utf-8", errors="surrogateescape")
+        together.file(materials).write_text(_mtl(meshes), encoding="utf-8", errors=ESCAPED)
 
 
 def _is_ours(path: Path) -> bool:
@@ -117,7 +119,7 @@ def _mtl(meshes: Iterable[Mesh]) -> str:
 
 def _token(mesh: Mesh) -> str:
     """Name a region in one word, for OBJ: the id keeps names apart."""
-    return f"{mesh.region.id}_" + "_".join(mesh.region.name.split())
+    return f"{mesh.region.id}_" + "_".join(printable(mesh.region.name).split())
 
 
 def _ascii(text: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_strata.errors import WriteError
+from napari_strata.filenames import ESCAPED
 from napari_strata.io.atomic import atomic_path, file_suffix
 from napari_strata.measure import RegionAgreement, RegionMeasure
 from napari_strata.volume import Modality
@@ -103,7 +104,7 @@ def write_table(
         with atomic_path(path) as unfinished:
             _write_parquet(rows, columns, unfinished)
         return
-    with atomic_path(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8", errors=ESCAPED) as file:
         writer = csv.DictWriter(file, columns, delimiter=_DELIMITERS.get(suffix, ","), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -164,7 +165,8 @@ def _write_parquet(rows: list[dict[str, Cell]], columns: Sequence[str], path: Pa
 
     kinds = {**dict.fromkeys(columns, pa.float64()), **dict.fromkeys(_WHOLE, pa.int64()), **dict.fromkeys(_TEXT, pa.string())}
     schema = pa.schema([(name, kinds[name]) for name in columns])
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    with path.open("wb") as file:  # opened here: pyarrow takes no name that is not text
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
 
 
 def _is_parquet_table(path: Path) -> bool:
@@ -173,7 +175,8 @@ def _is_parquet_table(path: Path) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        names = pq.read_schema(path).names
+        with path.open("rb") as file:
+            names = pq.read_schema(file).names
     except (OSError, pa.ArrowInvalid):
         return False
     return tuple(names[: len(_FIRST)]) == _FIRST

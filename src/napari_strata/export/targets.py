@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def check_distinct(paths: Iterable[Path]) -> None:
     """
     seen: set[str] = set()
     for path in paths:
-        name = str(path.resolve()).casefold()
+        name = os.path.realpath(path).casefold()
         if name in seen:
             raise WriteError(f"Two outputs would be written to {path}. Give each its own name; capitals alone do not tell files apart.")
         seen.add(name)

@@ -13,14 +13,15 @@ from napari.utils.notifications import show_error, show_warning
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_strata.errors import CaseError, EditError
+from napari_strata.errors import CaseError, EditError, StrataError
 from napari_strata.gui.brush import Brush, Strokes
 from napari_strata.gui.canvas import camera_of, canvas_size
 from napari_strata.gui.edit_queue import EditQueue
 from napari_strata.gui.hand_paint import HandPaint, paint_from_event
 from napari_strata.gui.hooks import ViewerHooks
-from napari_strata.gui.layers import METADATA_KEY, LayerTuple, is_scan, layer_facts, roomy_dtype
+from napari_strata.gui.layers import LayerTuple, is_scan, layer_facts, level_shape, roomy_dtype
 from napari_strata.gui.painter import LabelsPainter
+from napari_strata.gui.placing import METADATA_KEY, place, placing_of, same_place
 from napari_strata.gui.preferences import autosave_folder
 from napari_strata.gui.previewing import StrokePreview
 from napari_strata.refine.owner import Scope
@@ -174,6 +175,23 @@ class ScanCase(QObject):
     def note_saved(self, history: tuple[str, ...]) -> None:
         """Remember the history that a case file holds."""
         self.image.metadata[METADATA_KEY] = {**layer_facts(self.image), "saved": history}
+
+    def check_place(self) -> None:
+        """Check that scan and labels still lie where they lay when the regions were made, which is what an export says.
+
+        Raises
+        ------
+        StrataError
+            If one was moved, turned or scaled since.
+        """
+        geometry = self.work.volume.geometry
+        for layer in (self.image, self.labels):
+            now = place(level_shape(layer), placing_of(layer)).geometry
+            if not same_place(now, geometry):
+                raise StrataError(
+                    f"Layer '{layer.name}' was moved or scaled after its regions were made, so sizes and places would be wrong. "
+                    "Undo that, or press Propose regions again."
+                )
 
     def mark_layers(self) -> None:
         """Note the refinement on the layers, so that a panel opened later goes on with it."""

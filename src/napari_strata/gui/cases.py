@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QObject, Signal
 
 from napari_strata.gui.case import ScanCase, marked_work
-from napari_strata.gui.layers import METADATA_KEY, LayerTuple, layer_facts
+from napari_strata.gui.layers import LayerTuple, layer_facts
+from napari_strata.gui.placing import METADATA_KEY
 from napari_strata.gui.quiet import thaw
 from napari_strata.refine.refinement import Refinement
 

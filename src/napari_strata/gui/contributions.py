@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_strata.errors import ChoiceError, StrataError
-from napari_strata.gui.layers import METADATA_KEY, LayerTuple, image_tuple, labels_tuple
+from napari_strata.filenames import printable
+from napari_strata.gui.layers import LayerTuple, image_tuple, labels_tuple
+from napari_strata.gui.placing import METADATA_KEY
 from napari_strata.gui.writing import CASE_SUFFIX, has_window
 
 if TYPE_CHECKING:
@@ -202,7 +204,7 @@ def open_viewer(path: str | Path | None = None, **read_options: Any) -> napari.v
 
     source = None if path is None else Path(path)
     layers, choices = ([], ()) if source is None else _read_to_view(source, read_options)
-    viewer = napari.Viewer(title="Strata" if source is None else f"Strata: {source.name}", show_welcome_screen=source is None)
+    viewer = napari.Viewer(title="Strata" if source is None else f"Strata: {printable(source.name)}", show_welcome_screen=source is None)
     docked = panel(viewer)
     if source is not None and choices:
         from napari_strata.gui.dialogs import ask_choice
@@ -331,17 +333,18 @@ def _is_known(path: Path) -> bool:
         from napari_strata.io.dicom import is_dicom
 
         return any(is_dicom(file) for file in islice((file for file in path.rglob("*") if file.is_file()), 200))
-    return path.name.lower().endswith((*SCAN_SUFFIXES, CASE_SUFFIX))
+    from napari_strata.io.dicom import is_segmentation
+
+    return path.name.lower().endswith((*SCAN_SUFFIXES, CASE_SUFFIX)) or is_segmentation(path)
 
 
 def _has_region_table(path: Path) -> bool:
-    """Say whether a file holds labels that we exported, with their region table beside them, or 3D Slicer's, with it inside."""
-    if path.name.lower().endswith(".seg.nrrd"):
-        return path.is_file()
+    """Say whether a file holds labels: with our region table beside them, or 3D Slicer's or DICOM's with theirs inside."""
     from napari_strata.export.outputs import outputs_beside
+    from napari_strata.io.files import holds_segments
+    from napari_strata.io.sidecar import has_table
 
-    table = outputs_beside(path).sidecar
-    return path.is_file() and table.is_file() and '"regions"' in table.read_text(encoding="utf-8", errors="replace")
+    return path.is_file() and (holds_segments(path) or has_table(outputs_beside(path).sidecar))
 
 
 def _stem(path: Path) -> str:

@@ -13,6 +13,8 @@ from skimage.measure import approximate_polygon
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.canvas import camera_of, has_tool
+from napari_strata.gui.layers import overlay_kwargs
+from napari_strata.gui.placing import lies_straight, world_linear
 from napari_strata.volume import BACKGROUND, Geometry
 
 if TYPE_CHECKING:
@@ -34,11 +36,14 @@ class DrawnLine:
     voxels : (n, 3) float64 array
         Its points (z, y, x), two or more.
     through : int
-        The axis of the scan that the person looks along.
+        The axis of the scan that the person looks along, or nearly so.
+    along : (3,) float64 array or None
+        The direction of view in voxels, where the scan is turned against the screen; None along `through`.
     """
 
     voxels: NDArray[np.float64]
     through: int
+    along: NDArray[np.float64] | None = None
 
     def region_of(self, labels: NDArray[np.integer], preferred: Collection[int]) -> int:
         """Give the region that most of the line runs through: one of the preferred ones where it meets any.
@@ -65,12 +70,15 @@ class DrawnLine:
     def in_patient(self, geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Give its points in RAS+ mm (n, 3), without the hand's trembling, and the direction of view in RAS (3,)."""
         flat = [axis for axis in range(3) if axis != self.through]
-        spacing = geometry.spacing_zyx_mm[flat]
+        along = np.eye(3)[self.through] if self.along is None else self.along
+        view = geometry.affine[:3, :3] @ along
+        points = geometry.world_from_voxel(self.voxels)
+        # two axes of the screen: the direction of view has no part in what a hand drew
+        across = np.linalg.svd(view[None] / np.linalg.norm(view))[2][1:]
         # one voxel: what a hand that meant a straight line strays, and its last twitch must not turn the cut
-        kept = approximate_polygon(self.voxels[:, flat] * spacing, tolerance=float(spacing.max()))
-        voxels = np.repeat(self.voxels[:1], len(kept), axis=0)
-        voxels[:, flat] = kept / spacing
-        return geometry.world_from_voxel(voxels), geometry.affine[:3, self.through]
+        drawn = (points - points[0]) @ across.T
+        kept = approximate_polygon(drawn, tolerance=float(geometry.spacing_zyx_mm[flat].max()))
+        return points[0] + kept @ across, view
 
 
 class CutLine:
@@ -97,8 +105,7 @@ class CutLine:
         self._viewer = viewer
         self._labels = labels
         self._on_drawn = on_drawn
-        placed = {name: getattr(labels, name) for name in ("scale", "translate", "units", "axis_labels")}
-        self.layer = Shapes(ndim=3, name=CUT_NAME, edge_color=_COLOR, face_color="transparent", **placed)
+        self.layer = Shapes(ndim=3, name=CUT_NAME, edge_color=_COLOR, face_color="transparent", **overlay_kwargs(labels))
         viewer.add_layer(self.layer)
         viewer.layers.selection.active = labels
         viewer.mouse_drag_callbacks.append(self.on_drag)
@@ -130,8 +137,11 @@ class CutLine:
             self._show([])
         if moved:
             shift = viewer.dims.ndim - 3
-            through = next(axis for axis in range(3) if axis + shift not in viewer.dims.displayed)
-            self._on_drawn(DrawnLine(np.array(points), through))
+            shown = next(axis for axis in range(3) if axis + shift not in viewer.dims.displayed)
+            sides = np.linalg.norm(linear := world_linear(self._labels), axis=0)
+            through = int(np.abs(linear[shown] / sides).argmax())
+            along = None if lies_straight(self._labels) else np.linalg.inv(linear)[:, shown].astype(np.float64)
+            self._on_drawn(DrawnLine(np.array(points), through, along))
 
     def _voxel(self, event: Any) -> NDArray[np.float64]:
         return np.asarray(self._labels.world_to_data(event.position[-3:]), np.float64)
@@ -141,5 +151,5 @@ class CutLine:
             return
         self.layer.data = []
         if len(points) > 1:
-            width = 1.5 / camera_of(self._viewer).zoom / float(np.min(self._labels.scale))
+            width = 1.5 / camera_of(self._viewer).zoom / float(np.linalg.norm(world_linear(self._labels), axis=0).min())
             self.layer.add_paths([np.array(points)], edge_width=width, edge_color=_COLOR)

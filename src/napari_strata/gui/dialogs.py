@@ -8,6 +8,7 @@ from typing import Any
 
 from qtpy.QtWidgets import QFileDialog, QInputDialog, QMessageBox, QWidget
 
+from napari_strata.filenames import printable
 from napari_strata.volume import Volume
 
 SCAN_FILTER = "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.mgh *.mgz *.hdr *.img *.dcm);;All files (*)"
@@ -41,7 +42,9 @@ def ask_scan_folder(parent: QWidget) -> Path | None:
 def ask_choice(parent: QWidget | None, path: Path, options: Sequence[tuple[str, Mapping[str, Any]]]) -> Mapping[str, Any] | None:
     """Ask which of several scans to open: options of `read`; None when the dialog is left."""
     words = [f"{number}: {told}" for number, (told, _) in enumerate(options, 1)]
-    chosen, is_sure = QInputDialog.getItem(parent, "Open scan", f"{path.name} holds {len(words)} scans. Open which one?", words, 0, False)
+    chosen, is_sure = QInputDialog.getItem(
+        parent, "Open scan", f"{printable(path.name)} holds {len(words)} scans. Open which one?", words, 0, False
+    )
     return options[words.index(chosen)][1] if is_sure else None
 
 
@@ -65,7 +68,7 @@ def beside_scan(volume: Volume | None, ending: str) -> Path:
     if volume is None or not volume.path:
         return Path(f"scan{ending}")
     scan = Path(volume.path)
-    return scan.parent / f"{scan.name.split('.')[0] or 'scan'}{ending}"
+    return scan.parent / f"{printable(scan.name.split('.')[0]) or 'scan'}{ending}"
 
 
 def _with_suffix(chosen: str, suffix: str) -> Path | None:

@@ -84,6 +84,7 @@ class Filing:
 
         def body_of(case: ScanCase) -> Callable[[Progress], Path]:
             check_scans_stay(path, case.work.regions, open_files(self._viewer))
+            case.check_place()
             return partial(export_body, case.work, path)
 
         self._write(body_of, self._on_exported)

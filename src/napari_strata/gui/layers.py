@@ -2,12 +2,13 @@
 
 Layers are shown with a diagonal scale in mm and a translation that puts the middle of the grid where it lies in the
 patient, along (inferior, posterior, left). Layers of one scan therefore coincide, two scans of one examination lie over
-each other, and an oblique scan is shown along its own axes. The true affine travels in the metadata, under the keys
-that other medical readers of napari use, and is what an export is written with.
+each other, and an oblique scan is shown along its own axes. The true affine travels in the metadata, also under the keys
+of napari-nifti (x, y, z order), whose writer is right then too. Back from a layer, `placing` finds where it lies.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -17,19 +18,31 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_strata.errors import GeometryError
+from napari_strata.gui.placing import METADATA_KEY, PLACING, Placement, layer_name, lies_straight, place, placing_of, world_linear, world_of
+from napari_strata.io.intensities import check_varies, finite, plain_type
 from napari_strata.io.modality import guess_modality
 from napari_strata.refine.refinement import Refinement
-from napari_strata.volume import Geometry, Modality, Region, Segmentation, Volume, default_regions, region_color, smallest_label_dtype
+from napari_strata.volume import (
+    Geometry,
+    Modality,
+    Region,
+    Segmentation,
+    Volume,
+    default_regions,
+    label_ids,
+    region_color,
+    smallest_label_dtype,
+)
 
 if TYPE_CHECKING:
     import napari.layers
     from napari.utils.colormaps import CyclicLabelColormap
 
+logger = logging.getLogger(__name__)
+
 LayerTuple = tuple[Any, dict[str, Any], str]
 """(data, keyword arguments of the layer, "image" or "labels")."""
 
-METADATA_KEY = "strata"
-"""Where our own facts about a layer stand in its metadata."""
 EXPLAINS = "explains"
 """The fact by which a map that explains a proposal is known; it is no scan to work on."""
 
@@ -40,8 +53,6 @@ USUAL_IDS = _LEAST_COLORS - 1
 """Ids up to here have a colour from the start."""
 AXIS_LABELS = ("z", "y", "x")
 UNITS = ("mm", "mm", "mm")
-_TO_DISPLAY = -np.eye(3)[::-1]
-"""RAS+ -> napari's world axes (inferior, posterior, left)."""
 
 
 def image_tuple(volume: Volume) -> LayerTuple:
@@ -131,28 +142,59 @@ def _explaining(placed: Mapping[str, Any], what: str) -> dict[str, Any]:
 
 def grid_kwargs(geometry: Geometry, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Give the keyword arguments that place a layer on `geometry`: scale, translate, units, axis labels, metadata."""
-    spacing = geometry.spacing_zyx_mm
-    middle = (np.asarray(geometry.shape_zyx) - 1) / 2
-    translate = _TO_DISPLAY @ geometry.world_from_voxel(middle) - spacing * middle
-    metadata = {
-        "affine": np.array(geometry.affine),
-        "spacing": spacing,
-        "origin": np.array(geometry.affine[:3, 3]),
-        "direction": geometry.affine[:3, :3] / spacing,
-        "header": {} if geometry.file is None else {"format": geometry.file.kind, "suffix": geometry.file.suffix},
-        METADATA_KEY: {"geometry": geometry, **(facts or {})},
-    }
-    return {"scale": spacing, "translate": translate, "units": UNITS, "axis_labels": AXIS_LABELS, "metadata": metadata}
+    world = world_of(geometry)
+    placed = {"scale": geometry.spacing_zyx_mm, "translate": world[:3, 3], "units": UNITS, "axis_labels": AXIS_LABELS}
+    return {**placed, "metadata": _metadata(geometry, {"world": world, **(facts or {})})}
 
 
 def matching_grid_kwargs(layer: napari.layers.Layer, geometry: Geometry, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Give the keyword arguments that lay a new layer exactly over `layer`, whoever made it.
+    """Give the keyword arguments that lay a new 3D layer exactly over `layer`, whoever made it.
 
-    The layer's own scale, translation, units and axis labels are copied, so that napari's scale bar and linked views
-    keep working; the metadata are ours.
+    The layer's own transform, units and axis labels are copied, so that napari's scale bar and linked views keep working;
+    the metadata are ours.
     """
-    placed = {"scale": layer.scale, "translate": layer.translate, "units": layer.units, "axis_labels": layer.axis_labels}
-    return {**grid_kwargs(geometry, facts), **placed}
+    placement = place(level_shape(layer), placing_of(layer))
+    placed = {"world": placement.world, "knows_sides": placement.knows_sides}
+    return {**overlay_kwargs(layer), "metadata": _metadata(geometry, {**placed, **(facts or {})})}
+
+
+def overlay_kwargs(layer: napari.layers.Layer) -> dict[str, Any]:
+    """Give what places another 3D layer exactly as `layer`, of more axes the last three: the whole transform, units, axis labels."""
+    spare = layer.ndim - 3
+    named = {"units": layer.units[spare:], "axis_labels": layer.axis_labels[spare:]}
+    if not spare:
+        return {**{key: getattr(layer, key) for key in PLACING}, "affine": np.array(layer.affine.affine_matrix), **named}
+    world = np.eye(4)
+    world[:3, 3] = np.asarray(layer.data_to_world(np.zeros(3)), np.float64)[-3:]
+    world[:3, :3] = world_linear(layer)
+    if lies_straight(layer):
+        return {"scale": np.diag(world)[:3], "translate": world[:3, 3], **named}
+    return {"affine": world, **named}
+
+
+def scan_data(layer: napari.layers.Layer) -> Any:
+    """Give the array (z, y, x) of a layer as it is, not read into memory: the full resolution, the only step of other axes."""
+    data = layer.data[0] if layer.multiscale else layer.data
+    return data[(0,) * (len(data.shape) - 3)] if len(data.shape) > 3 else data
+
+
+def level_shape(layer: napari.layers.Layer) -> tuple[int, ...]:
+    """Give the shape of a layer's data, of several resolutions the full one."""
+    return tuple(int(n) for n in (layer.data[0] if layer.multiscale else layer.data).shape)
+
+
+def _metadata(geometry: Geometry, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a layer's metadata: our facts, and the keys of napari-nifti, for the array with its axes in the order x, y, z."""
+    affine = np.array(geometry.affine[:, [2, 1, 0, 3]])
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    return {
+        "affine": affine,
+        "spacing": spacing,
+        "origin": affine[:3, 3],
+        "direction": affine[:3, :3] / spacing,
+        "header": {} if geometry.file is None else {"format": geometry.file.kind, "suffix": geometry.file.suffix},
+        METADATA_KEY: {"geometry": geometry, **facts},
+    }
 
 
 def region_colormap(regions: Iterable[Region], *, capacity: int = 0, hidden: Collection[int] = ()) -> CyclicLabelColormap:
@@ -201,11 +243,13 @@ def layer_facts(layer: napari.layers.Layer) -> dict[str, Any]:
 
 
 def is_scan(layer: napari.layers.Layer) -> bool:
-    """Say whether a layer can be worked on: a single-resolution 3D grey image, no map of ours."""
+    """Say whether a layer can be worked on: a 3D grey image, or one of more axes with a single step; no map of ours."""
     from napari.layers import Image
 
-    plain = isinstance(layer, Image) and layer.ndim == 3 and not layer.rgb and not layer.multiscale
-    return plain and EXPLAINS not in layer_facts(layer)
+    if not isinstance(layer, Image) or layer.rgb or EXPLAINS in layer_facts(layer):
+        return False
+    shape = level_shape(layer)
+    return len(shape) == 3 or (len(shape) > 3 and set(shape[:-3]) == {1})
 
 
 def what_to_do(layers: Iterable[napari.layers.Layer]) -> dict[str, str]:
@@ -219,97 +263,114 @@ def what_to_do(layers: Iterable[napari.layers.Layer]) -> dict[str, str]:
 def volume_from_layer(layer: napari.layers.Layer, modality: Modality | None = None) -> Volume:
     """Make a Volume from any 3D image layer; see `volume_from_parts`."""
     if not is_scan(layer):
-        raise GeometryError(f"Layer '{layer.name}' is not a 3D grey image. Choose one scan, or open one volume of the series.")
-    attributes = {"scale": layer.scale, "units": layer.units, "metadata": layer.metadata, "name": layer.name}
-    volume = volume_from_parts(layer.data, attributes)
+        why = f"is not a 3D grey image ({' x '.join(map(str, level_shape(layer)))}{', RGB' if getattr(layer, 'rgb', False) else ''})"
+        raise GeometryError(f"Layer '{layer.name}' {why}. Choose one scan, or open one volume of the series.")
+    volume = volume_from_parts(layer.data, {**placing_of(layer), "multiscale": layer.multiscale})
     return volume if modality is None else replace(volume, modality=modality)
 
 
+def has_known_orientation(layer: napari.layers.Layer) -> bool:
+    """Say whether a layer tells where the patient's left is; a bare array does not."""
+    return place(level_shape(layer), placing_of(layer)).knows_sides
+
+
+def tell_assumed(layer: napari.layers.Layer, volume: Volume) -> None:
+    """Tell a person what had to be assumed of a layer, beyond what its reader noted."""
+    from napari.utils.notifications import show_warning
+
+    told = set(layer_facts(layer).get("notes", ()))
+    news = [note for note in volume.notes if note not in told]
+    if news:
+        show_warning(f"{layer.name}: {' '.join(news)}")
+
+
 def volume_from_parts(data: ArrayLike, attributes: Mapping[str, Any]) -> Volume:
-    """Make a Volume from the data and the attributes of an image layer.
+    """Make a Volume from the data and the attributes of an image layer, by the same rules as for files.
 
     Parameters
     ----------
     data : (z, y, x) array
-        The layer's data.
+        The layer's data; axes before the last three have one step, and of several resolutions the first is taken.
     attributes : mapping
-        `scale`, and where there are any `metadata`, `units`, `name`.
+        `scale`, and where there are any `translate`, `rotate`, `shear`, `affine`, `units`, `axis_labels`, `metadata`, `name`,
+        `multiscale`.
 
     Returns
     -------
     Volume
-        With the geometry we stored; else the affine that another reader left in the metadata; else the layer's scale.
+        With the geometry of `placing.place`; `notes` say what had to be assumed, and what was done to the intensities.
 
     Raises
     ------
     GeometryError
-        If the data are not 3D or the geometry cannot be used.
+        If the data are not 3D or the transform cannot be used.
+    ReadError
+        If the voxels are no real numbers, or all equal.
     """
-    array = np.asarray(data)
-    if array.ndim != 3:
-        raise GeometryError(f"A scan has three axes, this layer has {array.ndim}. Choose one volume of the series.")
-    facts = attributes.get("metadata", {}).get(METADATA_KEY) or {}
-    if not np.isfinite(array).all():
-        array = np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0)
+    array = _full_resolution(data, attributes)
+    name = layer_name(attributes)
+    placement = place(array.shape, attributes)
+    shape = placement.geometry.shape_zyx
+    if min(shape) < 2:
+        size = " x ".join(map(str, shape))
+        raise GeometryError(f"{name} has one slice only ({size}). Strata needs a 3D scan: open the whole volume.")
+    plain = plain_type(array.reshape(shape), name)
+    intensities, notes = finite(plain, name)
+    check_varies(intensities, name)
+    metadata = attributes.get("metadata") or {}
+    facts = metadata.get(METADATA_KEY) or {}
     return Volume(
-        data=array,
-        geometry=geometry_from_parts(array.shape, attributes),
-        modality=facts.get("modality") or guess_modality(array),
+        data=intensities,
+        geometry=placement.geometry,
+        modality=facts.get("modality") or guess_modality(intensities),
         name=str(facts.get("name") or attributes.get("name") or "scan"),
         path=str(facts.get("path", "")),
-        notes=tuple(facts.get("notes", ())),
+        notes=(*facts.get("notes", ()), *placement.notes, *notes),
         index=facts.get("index"),
         series=facts.get("series"),
     )
 
 
-def segmentation_from_parts(data: ArrayLike, attributes: Mapping[str, Any]) -> Segmentation:
-    """Make a Segmentation from the data and the attributes of a labels layer; unknown labels get default rows."""
-    array = np.asarray(data)
-    if array.ndim != 3:
-        raise GeometryError(f"Labels of a scan have three axes, this layer has {array.ndim}. Choose one volume of the series.")
-    if array.size and int(array.min()) < 0:
-        raise GeometryError("Labels below 0 cannot be written. Renumber them from 1, with 0 for background.")
-    labels = array.astype(smallest_label_dtype(int(array.max(initial=0))))
-    known = {region.id: region for region in (attributes.get("metadata", {}).get(METADATA_KEY) or {}).get("regions", ())}
-    present = np.flatnonzero(np.bincount(labels.ravel()))
-    table = tuple(known.get(row.id, row) for row in default_regions(present))
-    return Segmentation(labels, table, geometry_from_parts(labels.shape, attributes))
+def segmentation_from_parts(data: ArrayLike, attributes: Mapping[str, Any], *, scans: Sequence[Placement] = ()) -> Segmentation:
+    """Make a Segmentation from the data and the attributes of a labels layer; unknown labels get default rows.
+
+    `scans` says where the scans beside it lie, see `placing.place`.
+
+    Raises
+    ------
+    GeometryError
+        If the data are not 3D, the transform cannot be used, or voxels are no whole numbers from 0 to 4294967295.
+    """
+    array = _full_resolution(data, attributes)
+    placement = place(array.shape, attributes, scans=scans)
+    for note in placement.notes:
+        logger.warning("%s: %s", layer_name(attributes), note)
+    labels = _as_labels(array.reshape(placement.geometry.shape_zyx), layer_name(attributes))
+    facts = (attributes.get("metadata") or {}).get(METADATA_KEY) or {}
+    known = {region.id: region for region in facts.get("regions", ())}
+    table = tuple(known.get(row.id, row) for row in default_regions(label_ids(labels)))
+    return Segmentation(labels, table, placement.geometry)
 
 
-def geometry_from_parts(shape: Sequence[int], attributes: Mapping[str, Any]) -> Geometry:
-    """Find the geometry of a layer: ours, or another reader's affine where it fits the scale, or the scale alone."""
-    shape_zyx = (int(shape[0]), int(shape[1]), int(shape[2]))
-    metadata = attributes.get("metadata", {})
-    stored = (metadata.get(METADATA_KEY) or {}).get("geometry")
-    if isinstance(stored, Geometry) and stored.shape_zyx == shape_zyx:
-        return stored
-    spacing = np.abs(np.asarray(attributes.get("scale", (1.0, 1.0, 1.0)), dtype=np.float64)) * _mm_per_unit(attributes.get("units"))
-    affine = _foreign_affine(metadata, spacing)
-    return Geometry.from_spacing(shape_zyx, spacing) if affine is None else Geometry(shape_zyx, affine)
+def _full_resolution(data: Any, attributes: Mapping[str, Any]) -> NDArray[Any]:
+    """Read the array of a layer into memory: of several resolutions, which napari keeps in a sequence, the first."""
+    levels = attributes.get("multiscale") or (isinstance(data, Sequence) and all(hasattr(level, "shape") for level in data))
+    return np.asarray(data[0] if levels and len(data) else data)
 
 
-def has_known_orientation(layer: napari.layers.Layer) -> bool:
-    """Say whether a layer tells where the patient's left is; a bare array does not."""
-    geometry = layer_facts(layer).get("geometry")
-    return isinstance(geometry, Geometry) or _foreign_affine(layer.metadata, np.abs(layer.scale) * _mm_per_unit(layer.units)) is not None
-
-
-def _mm_per_unit(units: Sequence[Any] | None) -> NDArray[np.float64]:
-    """Give mm per unit of each axis; pixels, and units that are no length, count as mm."""
-    known = {"millimeter": 1.0, "mm": 1.0, "micrometer": 1e-3, "um": 1e-3, "nanometer": 1e-6, "centimeter": 10.0, "meter": 1e3}
-    return np.array([known.get(str(unit), 1.0) for unit in (units or UNITS)])
-
-
-def _foreign_affine(metadata: Mapping[str, Any], spacing: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Take another reader's affine where its voxel sizes agree with the layer's scale, in this or in the reverse axis order."""
-    given = metadata.get("affine")
-    affine = np.zeros(0) if given is None else np.asarray(given, dtype=np.float64)
-    if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        return None
-    if "LPS" in str(metadata.get("coordinate_system", "")).upper():
-        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-    for order in ([0, 1, 2, 3], [2, 1, 0, 3]):
-        if np.allclose(np.linalg.norm(affine[:3, order[:3]], axis=0), spacing, rtol=0.01):
-            return affine[:, order]
-    return None
+def _as_labels(values: NDArray[Any], name: str) -> NDArray[np.unsignedinteger]:
+    """Give label values in the smallest unsigned type that holds them."""
+    if values.dtype.kind not in "biuf":
+        raise GeometryError(f"{name} has {values.dtype} voxels. Labels are whole numbers from 0 up: convert the layer to labels.")
+    if values.dtype.kind == "b":
+        return values.astype(np.uint8)
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.round(values)).all()):
+        odd = values[~(values == np.round(values))]
+        raise GeometryError(f"{name} holds {odd[0] if odd.size else 'infinity'}. Labels are whole numbers from 0 up: round them first.")
+    lowest, highest = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    if lowest < 0:
+        raise GeometryError(f"{name} holds {lowest}. Labels below 0 cannot be written: renumber them from 1, with 0 for background.")
+    if highest >= 2**32:
+        raise GeometryError(f"{name} holds {highest}, which does not fit into 32 bits. Renumber the labels.")
+    labels: NDArray[np.unsignedinteger] = values.astype(smallest_label_dtype(highest))
+    return labels

@@ -14,6 +14,7 @@ from napari_strata.errors import StrataError
 from napari_strata.gui.case import ScanCase
 from napari_strata.gui.editing import reported
 from napari_strata.gui.list_sections import LookSection
+from napari_strata.gui.placing import mm_per_unit
 from napari_strata.refine.suggestions import Suggestion
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ class Looker:
 
     def _show_mark(self, case: ScanCase, place: Suggestion) -> None:
         """Ring the place on the canvas."""
-        points = np.array([case.labels.data_to_world(place.voxel_zyx)])
+        labels = case.labels
+        points = np.array([labels.data_to_world(place.voxel_zyx)])
         if self._mark is not None and self._mark in self._viewer.layers:
             self._mark.data = points
             self._mark.visible = True
@@ -120,12 +122,12 @@ class Looker:
         self._mark = Points(
             points,
             name=MARK_NAME,
-            size=_RING_MM,
+            size=_RING_MM / float(mm_per_unit(labels.units, MARK_NAME).max()),
             face_color="transparent",
             border_color=_COLOR,
             border_width=0.08,
-            units=("mm", "mm", "mm"),
-            axis_labels=("z", "y", "x"),
+            units=labels.units,
+            axis_labels=labels.axis_labels,
         )
         self._viewer.add_layer(self._mark)
         self._viewer.layers.selection.active = active

@@ -12,7 +12,6 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_strata.gui.hand_paint import HandPaint, differences
 from napari_strata.gui.layers import (
-    METADATA_KEY,
     LayerTuple,
     case_labels_tuple,
     color_capacity,
@@ -21,6 +20,7 @@ from napari_strata.gui.layers import (
     region_features,
     roomy_dtype,
 )
+from napari_strata.gui.placing import METADATA_KEY, lies_straight
 from napari_strata.refine.refinement import Change, Refinement
 from napari_strata.volume import region_color
 
@@ -151,7 +151,8 @@ class LabelsPainter(QObject):
 
     def differs_on_screen(self) -> bool:
         """Say whether the layer shows something that the refinement did not: somebody else wrote in it."""
-        boxes = [self.whole_box] if self._viewer.dims.ndisplay == 3 else list(self._on_screen(self.whole_box))
+        all_of_it = self._viewer.dims.ndisplay == 3 or not lies_straight(self.layer)
+        boxes = [self.whole_box] if all_of_it else list(self._on_screen(self.whole_box))
         return any(bool((np.asarray(self.layer.data[box]) != self.work.labels_in(box)).any()) for box in boxes)
 
     def all_differences(self) -> HandPaint:
@@ -172,9 +173,9 @@ class LabelsPainter(QObject):
         return slice(0, z), slice(0, y), slice(0, x)
 
     def _on_screen(self, box: Box) -> Iterator[Box]:
-        """Give the parts of a box that lie in the planes on screen."""
+        """Give the parts of a box that lie in the planes on screen; none where these are no planes of the array."""
         dims = self._viewer.dims
-        if dims.ndim != 3:
+        if dims.ndim != 3 or not lies_straight(self.layer):
             return
         middle = np.rint(np.asarray(self.layer.world_to_data(dims.point))).astype(int)
         for axis in range(3) if self.shows_all_planes else (dims.order[0],):
@@ -216,7 +217,7 @@ class LabelsPainter(QObject):
         self._write((slab, dirty[1], dirty[2]))
         rest = slice(slab.stop, dirty[0].stop)
         self._dirty = (rest, dirty[1], dirty[2]) if rest.start < rest.stop else None
-        if self._dirty is None and shows_else(self._viewer, self._view_written):
+        if self._dirty is None and shows_else(self._viewer, self._view_written, self.layer):
             self._refresh()
 
     def _follow_table(self) -> None:
@@ -251,12 +252,14 @@ def view_of(viewer: napari.viewer.Viewer) -> View:
     return dims.ndisplay, dims.order[0], tuple(dims.point)
 
 
-def shows_else(viewer: napari.viewer.Viewer, written: View | None) -> bool:
+def shows_else(viewer: napari.viewer.Viewer, written: View | None, layer: napari.layers.Layer) -> bool:
     """Say whether a viewer shows more than the plane that was on screen then: 3D shows all, and somebody may have scrolled on.
 
-    Beside a layer of more axes than three nothing is written first, so that what is on screen comes with the rest.
+    Beside a layer of more axes than three, and where a turned layer's planes are not the screen's, nothing is written first,
+    so that what is on screen comes with the rest.
     """
-    return viewer.dims.ndisplay == 3 or viewer.dims.ndim != 3 or view_of(viewer) != written
+    dims = viewer.dims
+    return dims.ndisplay == 3 or dims.ndim != 3 or view_of(viewer) != written or not lies_straight(layer)
 
 
 def slabs(box: Box) -> Iterator[slice]:

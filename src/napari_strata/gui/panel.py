@@ -23,7 +23,7 @@ from napari_strata.gui.hooks import ViewerHooks
 from napari_strata.gui.hovering import HoverCard
 from napari_strata.gui.jobs import JobRunner
 from napari_strata.gui.keys import bind_panel_keys
-from napari_strata.gui.layers import is_scan, volume_from_layer, what_to_do
+from napari_strata.gui.layers import is_scan, tell_assumed, volume_from_layer, what_to_do
 from napari_strata.gui.layout import PanelLayout, single_shot
 from napari_strata.gui.listing import Lister
 from napari_strata.gui.looking import Looker
@@ -70,6 +70,8 @@ class StrataPanel(PanelLayout):
         self.orientation = CanvasOrientation(viewer)
         self._refresh_timer = single_shot(self, _REFRESH_MS, self.refresh)
         self._cut_timer = single_shot(self, _SLIDER_MS, self.cut_now)
+        self._place_timer = single_shot(self, _REFRESH_MS, self._on_placed)
+        self._place_hooks = ViewerHooks(viewer)
         self._make_parts(viewer)
         self._connect_sections()
         self._hooks = self._hang_on_viewer()
@@ -101,7 +103,7 @@ class StrataPanel(PanelLayout):
     @property
     def timers(self) -> tuple[QTimer, ...]:
         """What is put off by a moment: the slider's wish, and bringing the lists up to date."""
-        return self._refresh_timer, self._cut_timer
+        return self._refresh_timer, self._cut_timer, self._place_timer
 
     def propose_with(self, propose: Propose | None) -> None:
         """Take another engine than `napari_strata.pipeline.propose`; None takes that one again."""
@@ -111,6 +113,7 @@ class StrataPanel(PanelLayout):
         """Take another scan in hand."""
         if image != self._image:
             self.editor.drop_tools(self.case)
+        self._watch_place(image)
         self._image = image
         self._volume = None
         with reported():
@@ -125,6 +128,8 @@ class StrataPanel(PanelLayout):
 
     def start_proposal(self) -> None:
         """Propose regions for the scan in hand, in a thread."""
+        if self._place_timer.isActive():
+            self._on_placed()
         with reported():
             if self._volume is None or self._image is None:
                 raise StrataError("Open a scan first: File > Open, File > Open Sample > Strata, or drop a file on the canvas.")
@@ -132,6 +137,7 @@ class StrataPanel(PanelLayout):
                 return
             settings, run = self.proposing.settings()
             request = ProposalRequest(self._volume, settings, run, self.granularity.tree, self.granularity.n)
+            tell_assumed(self._image, self._volume)
             self.jobs.start(partial(propose_body, request, propose=self._propose), partial(self._on_proposed, self._image))
             self._job_image = self._image
 
@@ -214,6 +220,7 @@ class StrataPanel(PanelLayout):
         self.viewing.close()
         self.hover.close()
         self._hooks.remove()
+        self._place_hooks.remove()
         self.cases.close()
         self.granularity.forget_proposal()
         for timer in self.timers:
@@ -299,6 +306,24 @@ class StrataPanel(PanelLayout):
         (case or self._require_case()).hooks.on_keys(layer, [(key, partial(self.edit, what)) for key, what in keys.items()])
 
     # What happens in the viewer
+
+    def _watch_place(self, image: napari.layers.Image | None) -> None:
+        """Look anew at the scan in hand when somebody moves or scales its layer, or gives it other data."""
+        self._place_timer.stop()
+        if image is self._image:
+            return
+        self._place_hooks.remove()
+        if image is not None:
+            for name in ("scale", "translate", "rotate", "shear", "affine", "units", "data"):
+                self._place_hooks.on_event(getattr(image.events, name), self._on_placing)
+
+    def _on_placing(self, event: object = None) -> None:
+        self._place_timer.start()
+
+    def _on_placed(self) -> None:
+        self._place_timer.stop()
+        if self._image is not None and self._image in self._viewer.layers:
+            self.choose_scan(self._image)
 
     def _scans(self) -> list[napari.layers.Image]:
         return [layer for layer in self._viewer.layers if is_scan(layer)]

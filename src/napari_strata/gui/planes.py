@@ -15,7 +15,9 @@ from qtpy.QtWidgets import QSplitter, QVBoxLayout, QWidget
 
 from napari_strata.gui.case import ScanCase
 from napari_strata.gui.hooks import ViewerHooks
+from napari_strata.gui.layers import overlay_kwargs, scan_data
 from napari_strata.gui.layout import single_shot
+from napari_strata.gui.placing import mm_per_unit
 from napari_strata.gui.view import PLANES, CanvasOrientation, Plane, plane_order
 
 if TYPE_CHECKING:
@@ -45,9 +47,8 @@ class PlaneView(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.canvas)
-        placed = {name: getattr(image, name) for name in ("scale", "translate", "units", "axis_labels", "metadata")}
         shown = {name: getattr(image, name) for name in (*_MIRRORED, "interpolation2d")}
-        self.image = Image(image.data, name=image.name, **placed, **shown)
+        self.image = Image(scan_data(image), name=image.name, metadata=image.metadata, **overlay_kwargs(image), **shown)
         self.model.layers.append(self.image)
         self.labels: Labels | None = None
         self.cross: Vectors | None = None
@@ -66,16 +67,16 @@ class PlaneView(QWidget):
             self.model.layers.remove(self.labels)
             self.labels = None
         if labels is not None:
-            placed = {name: getattr(labels, name) for name in ("scale", "translate", "units", "axis_labels", "opacity", "colormap")}
-            self.labels = Labels(labels.data, name=labels.name, **placed)
+            shown = {name: getattr(labels, name) for name in ("opacity", "colormap")}
+            self.labels = Labels(labels.data, name=labels.name, **overlay_kwargs(labels), **shown)
             self.labels.contour = labels.contour
             self.model.layers.append(self.labels)
         self._put_cross_on_top()
 
     def show_cross(self, lines: NDArray[np.float64]) -> None:
-        """Draw the crosshair: (3, 2, 3) start and direction of three lines, in mm."""
+        """Draw the crosshair: (3, 2, 3) start and direction of three lines, in the scan's world."""
         if self.cross is None:
-            self.cross = cross_layer(lines)
+            self.cross = cross_layer(lines, self.image)
             self.model.layers.append(self.cross)
         else:
             self.cross.data = lines
@@ -118,7 +119,7 @@ class LinkedPlanes(QSplitter):
             view.model.mouse_drag_callbacks.append(self._on_press)
             view.model.dims.events.current_step.connect(self._on_scrolled)
         active = viewer.layers.selection.active
-        self.cross = cross_layer(self._lines())
+        self.cross = cross_layer(self._lines(), image)
         viewer.add_layer(self.cross)
         viewer.layers.selection.active = active
         self._hooks = ViewerHooks(viewer)
@@ -178,7 +179,7 @@ class LinkedPlanes(QSplitter):
         return np.asarray(self._viewer.dims.point[-3:], np.float64)
 
     def _lines(self) -> NDArray[np.float64]:
-        low, high = self._source.extent.world
+        low, high = self._source.extent.world[:, -3:]
         starts = np.repeat(self._point()[None], 3, axis=0)
         lines = np.zeros((3, 2, 3))
         for axis in range(3):
@@ -246,17 +247,17 @@ class LinkedPlanes(QSplitter):
                 view.labels.refresh(extent=False, thumbnail=False)
 
 
-def cross_layer(lines: NDArray[np.float64]) -> Vectors:
-    """Make the layer that draws a crosshair: three long lines, of which a plane shows the two that lie in it."""
+def cross_layer(lines: NDArray[np.float64], scan: napari.layers.Layer) -> Vectors:
+    """Make the layer that draws a crosshair over a scan: three long lines, of which a plane shows the two that lie in it."""
     layer = Vectors(
         lines,
         name=CROSSHAIR_NAME,
         edge_color=_COLOR,
-        edge_width=0.6,
+        edge_width=0.6 / float(mm_per_unit(scan.units, CROSSHAIR_NAME).max()),
         opacity=0.7,
         vector_style="line",
-        units=("mm", "mm", "mm"),
-        axis_labels=("z", "y", "x"),
+        units=scan.units[-3:],
+        axis_labels=scan.axis_labels[-3:],
     )
     layer.editable = False
     return layer

@@ -45,7 +45,7 @@ class Pointer:
         """Tell what is under the cursor (2D only)."""
         text = ""
         if self._image is not None and self._volume is not None and viewer.dims.ndisplay == 2:
-            voxel = self._image.world_to_data(event.position[-3:])
+            voxel = self._image.world_to_data(event.position[-3:])[-3:]
             unit = "HU" if self._volume.modality == "ct" else ""
             text = describe_position(self._volume.geometry, self._volume.data, voxel, unit=unit)
             if text and (region := self._region_at(event)) is not None:

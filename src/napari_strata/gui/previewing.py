@@ -13,6 +13,7 @@ from napari_strata.errors import EditError
 from napari_strata.gui.edit_queue import EditQueue
 from napari_strata.gui.layers import USUAL_IDS, matching_grid_kwargs, region_colormap
 from napari_strata.gui.painter import Box, View, shows_else, slabs, union, view_of
+from napari_strata.gui.placing import lies_straight
 from napari_strata.refine.owner import Scope
 from napari_strata.refine.preview import Preview, preview_strokes
 from napari_strata.refine.refinement import Refinement
@@ -179,7 +180,7 @@ class StrokePreview(QObject):
 
     def _screen_first(self, box: Box) -> list[Box]:
         dims, layer = self._viewer.dims, self.layer
-        if layer is None or dims.ndisplay == 3 or dims.ndim != 3:
+        if layer is None or dims.ndisplay == 3 or dims.ndim != 3 or not lies_straight(layer):
             return []
         axis = dims.order[0]
         index = round(float(layer.world_to_data(dims.point)[axis]))
@@ -199,7 +200,7 @@ class StrokePreview(QObject):
                 layer.data[first] = 0
             else:
                 layer.data[first] = _NUMBERS[np.minimum(preview.changes_in(first), len(_NUMBERS) - 1)]
-            if self._screen_changed or (not self._dirty and shows_else(self._viewer, self._view_written)):
+            if self._screen_changed or (not self._dirty and shows_else(self._viewer, self._view_written, layer)):
                 self._view_written = view_of(self._viewer)
                 layer.refresh(extent=False, thumbnail=False)
                 self.painted.emit()

@@ -8,6 +8,8 @@ import numpy as np
 from napari.layers import Shapes
 from numpy.typing import ArrayLike
 
+from napari_strata.gui.placing import mm_per_unit
+
 if TYPE_CHECKING:
     import napari.layers
     import napari.viewer
@@ -22,7 +24,7 @@ def length_mm(line: ArrayLike) -> float:
 
 
 class Ruler:
-    """A shapes layer in mm over a scan whose lines tell their length.
+    """A shapes layer over a scan, in its world, whose lines tell their length.
 
     Parameters
     ----------
@@ -34,23 +36,33 @@ class Ruler:
         self._viewer = viewer
         self.layer: napari.layers.Shapes | None = None
         self._writing = False
+        self._mm = np.ones(3)
 
     @property
     def is_shown(self) -> bool:
         """Whether the ruler's layer is in the viewer."""
         return self.layer is not None and self.layer in self._viewer.layers
 
-    def pick_up(self) -> None:
-        """Take the ruler in hand: press, drag, release draws a line with its length."""
+    def pick_up(self, scan: napari.layers.Layer | None = None) -> None:
+        """Take the ruler in hand: press, drag, release draws a line with its length.
+
+        Parameters
+        ----------
+        scan : napari layer or None
+            What is measured. The ruler shares its units: napari leaves units out of account where it turns the mouse's
+            place into a layer's, so a layer of other units would shift the strokes on all of them.
+        """
         if not self.is_shown:
+            units = ("mm", "mm", "mm") if scan is None else scan.units[-3:]
+            self._mm = mm_per_unit(units, RULER_NAME)
             self.layer = Shapes(
                 ndim=3,
                 name=RULER_NAME,
-                units=("mm", "mm", "mm"),
-                axis_labels=("z", "y", "x"),
+                units=units,
+                axis_labels=("z", "y", "x") if scan is None else scan.axis_labels[-3:],
                 edge_color=_COLOR,
                 face_color="transparent",
-                edge_width=0.8,
+                edge_width=0.8 / float(self._mm.max()),
                 features={"length": np.empty(0, object)},
                 text={"string": "{length}", "color": _COLOR, "size": 14, "anchor": "upper_left"},
             )
@@ -73,7 +85,7 @@ class Ruler:
     def _on_data(self, event: object = None) -> None:
         if self._writing or self.layer is None:
             return
-        lengths = [f"{length_mm(line):.1f} mm" for line in self.layer.data]
+        lengths = [f"{length_mm(np.asarray(line) * self._mm):.1f} mm" for line in self.layer.data]
         if list(self.layer.features["length"]) == lengths:
             return
         self._writing = True

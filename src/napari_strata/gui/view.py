@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_strata.gui.canvas import EdgeText, camera_of, look_along, looks_along
-from napari_strata.gui.layers import geometry_from_parts, has_known_orientation
+from napari_strata.gui.layers import level_shape
+from napari_strata.gui.placing import place, placing_of
 from napari_strata.volume import Geometry
 
 if TYPE_CHECKING:
@@ -49,11 +50,10 @@ def world_directions(layer: napari.layers.Layer) -> NDArray[np.float64] | None:
         Column i is the RAS+ axis that world axis i runs along, a signed unit vector; None where the layer does not
         tell, or two axes would share one letter.
     """
-    if not has_known_orientation(layer):
+    placement = place(level_shape(layer), placing_of(layer))
+    if not placement.knows_sides:
         return None
-    attributes = {"scale": layer.scale, "units": layer.units, "metadata": layer.metadata}
-    affine = geometry_from_parts(layer.data.shape, attributes).affine
-    columns = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0) * np.sign(layer.scale)
+    columns = placement.directions
     nearest = np.zeros((3, 3))
     for axis in range(3):
         row = int(np.abs(columns[:, axis]).argmax())

@@ -15,8 +15,9 @@ from napari_strata.gui.canvas import camera_of, has_tool
 from napari_strata.gui.case import ScanCase
 from napari_strata.gui.editing import reported
 from napari_strata.gui.jobs import JobRunner
-from napari_strata.gui.layers import METADATA_KEY, layer_facts
+from napari_strata.gui.layers import layer_facts, overlay_kwargs
 from napari_strata.gui.layout import single_shot
+from napari_strata.gui.placing import METADATA_KEY
 from napari_strata.gui.planes import LinkedPlanes
 from napari_strata.gui.position import position_from_text
 from napari_strata.gui.preferences import default_view
@@ -124,7 +125,7 @@ class Viewing(QObject):
             if (voxel < -0.5).any() or (voxel > np.array(geometry.shape_zyx) - 0.5).any():
                 raise StrataError(f"'{text}' lies outside the scan.")
             dims = self._viewer.dims
-            dims.set_point(range(dims.ndim - 3, dims.ndim), [float(at) for at in self._image.data_to_world(voxel)])
+            dims.set_point(range(dims.ndim - 3, dims.ndim), [float(at) for at in self._image.data_to_world(voxel)[-3:]])
 
     def show_planes(self, wanted: bool) -> None:
         """Show the two other planes beside the canvas, or take them away."""
@@ -207,7 +208,7 @@ class Viewing(QObject):
     def _on_ruler(self, wanted: bool) -> None:
         if wanted:
             self.tool_taken.emit()
-            self.ruler.pick_up()
+            self.ruler.pick_up(self._image)
         else:
             self.ruler.put_down()
             if (case := self._case()) is not None and case.is_shown:
@@ -224,7 +225,6 @@ class Viewing(QObject):
 
     def _add_surface(self, case: ScanCase, surface: RegionSurface) -> None:
         labels, name = case.labels, f"{surface.name} surface"
-        placed = {key: getattr(labels, key) for key in ("scale", "translate", "units", "axis_labels")}
         color = np.array([[*surface.color, 255]], np.float32) / 255
         mark = (case.image.unique_id, surface.region)
         for layer in [layer for layer in self._viewer.layers if layer_facts(layer).get("surface_of") == mark]:
@@ -236,7 +236,7 @@ class Viewing(QObject):
             shading="smooth",
             opacity=0.9,
             metadata={METADATA_KEY: {"surface_of": mark}},
-            **placed,
+            **overlay_kwargs(labels),
         )
 
 

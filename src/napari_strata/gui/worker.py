@@ -12,6 +12,7 @@ from typing import Any
 from napari_strata.errors import Cancelled, ChoiceError
 from napari_strata.export.files import Known
 from napari_strata.export.outputs import export_labels, outputs_beside
+from napari_strata.filenames import printable
 from napari_strata.gui.layers import LayerTuple, case_labels_tuple, image_tuple
 from napari_strata.gui.quiet import load_engine
 from napari_strata.io.atomic import atomic_path
@@ -136,7 +137,7 @@ def export_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
     WriteError
         If it cannot be written; nothing new stands under any final name then.
     """
-    on_progress(0, 1, f"Writing {path.name}")
+    on_progress(0, 1, f"Writing {printable(path.name)}")
     proposal = work.proposal
     known = Known(work.volume, proposal.confidence[proposal.supervoxels])
     return export_labels(work.segmentation, known, path, export_provenance(work), on_progress=on_progress)
@@ -179,7 +180,7 @@ def scan_body(path: Path, options: Mapping[str, Any], on_progress: Progress) -> 
     """Read a scan as an image layer tuple; where it holds several, give what can be chosen (`options` of `read`)."""
     from napari_strata.io.files import read
 
-    on_progress(0, 0, f"Reading {path.name}")
+    on_progress(0, 0, f"Reading {printable(path.name)}")
     try:
         return image_tuple(read(path, **options))
     except ChoiceError as err:
@@ -191,12 +192,12 @@ def scan_body(path: Path, options: Mapping[str, Any], on_progress: Progress) -> 
 
 def save_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
     """Save a case and give its path back."""
-    on_progress(0, 1, f"Saving {path.name}")
+    on_progress(0, 1, f"Saving {printable(path.name)}")
     work.save(path)
     return path
 
 
 def load_body(path: Path, volume: Volume, on_progress: Progress) -> Opened:
     """Open a case for the scan it was made on."""
-    on_progress(0, 1, f"Opening {path.name}")
+    on_progress(0, 1, f"Opening {printable(path.name)}")
     return opened(Refinement.load(path, volume=volume), on_progress)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_strata.errors import StrataError, WriteError
-from napari_strata.gui.layers import METADATA_KEY, is_scan, layer_facts, segmentation_from_parts
+from napari_strata.errors import GeometryError, StrataError, WriteError
+from napari_strata.gui.layers import is_scan, layer_facts, level_shape, segmentation_from_parts
+from napari_strata.gui.placing import METADATA_KEY, Placement, place, placing_of
 from napari_strata.io.atomic import same_file
 from napari_strata.volume import Region
 
@@ -37,7 +39,7 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     from napari_strata.gui.worker import write_labels_and_regions
 
     data, attributes = _as_decided(data, attributes)
-    segmentation = segmentation_from_parts(data, attributes)
+    segmentation = segmentation_from_parts(data, attributes, scans=_scans_in_front())
     check_scans_stay(Path(path), segmentation.regions, _scan_files(attributes))
     check_sidecar(outputs_beside(path).sidecar, Path(path))
     return [str(written) for written in write_labels_and_regions(segmentation, Path(path))]
@@ -54,7 +56,7 @@ def write_other(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     from napari_strata.export.files import write
 
     data, attributes = _as_decided(data, attributes)
-    segmentation = segmentation_from_parts(data, attributes)
+    segmentation = segmentation_from_parts(data, attributes, scans=_scans_in_front())
     check_scans_stay(Path(path), segmentation.regions, _scan_files(attributes))
     return [str(write(segmentation, path))]
 
@@ -140,6 +142,19 @@ def _scan_files(attributes: Mapping[str, Any]) -> list[str]:
 
         viewer = napari.current_viewer()
         found += [] if viewer is None else open_files(viewer)
+    return found
+
+
+def _scans_in_front() -> list[Placement]:
+    """Say where the scans in the window in front lie; those whose transform cannot be used are no help."""
+    if not has_window():
+        return []
+    import napari
+
+    viewer, found = napari.current_viewer(), []
+    for layer in reversed([] if viewer is None else [layer for layer in viewer.layers if is_scan(layer)]):
+        with suppress(GeometryError):
+            found.append(place(level_shape(layer), placing_of(layer)))
     return found
 
 

@@ -33,6 +33,12 @@ def file_suffix(path: str | Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
+def half_of_pair(path: Path, suffix: str) -> Path:
+    """Give the other file of a pair (.hdr and .img), also where the endings are in capitals: "A.HDR" goes with "A.IMG"."""
+    plain, capitals = path.with_suffix(suffix), path.with_suffix(suffix.upper())
+    return capitals if not plain.exists() and capitals.exists() else plain
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Lend a temporary path beside `path`, and rename it to `path` when the block succeeds.
@@ -42,12 +48,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Parameters
     ----------
     path : str or Path
-        The final name. An existing file is replaced, in one step, only when the block has succeeded.
+        The final name. An existing file is replaced, in one step, only when the block has succeeded. A link stays a link: the
+        file that it leads to is replaced, or made.
 
     Yields
     ------
     Path
-        A name in the same folder, with the same suffix, that does not exist yet.
+        A name in the folder of the final file, with the same suffix, that does not exist yet.
 
     Raises
     ------
@@ -59,11 +66,27 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         flush(temporary)
-        os.replace(temporary, target)
+        os.replace(temporary, link_end(target))
     except OSError as err:
         raise WriteError(f"Cannot write {target}: {_reason(err)}.") from err
     finally:
         _discard(temporary)
+
+
+def link_end(path: Path) -> Path:
+    """Give the file that a link leads to, there or not; any other path as it is.
+
+    Raises
+    ------
+    WriteError
+        If the link leads to itself.
+    """
+    if not path.is_symlink():
+        return path
+    end = Path(os.path.realpath(path))
+    if end.is_symlink():
+        raise WriteError(f"Cannot write {path}: it is a link that leads to itself. Remove it, or choose another name.")
+    return end
 
 
 class Together:
@@ -119,12 +142,13 @@ class Together:
         try:
             for number, (temporary, target) in enumerate(self._files, 1):
                 try:
-                    kept = _kept_aside(target) if number < len(self._files) else None
+                    end = link_end(target)
+                    kept = _kept_aside(end) if number < len(self._files) else None
                     if kept is not None:
-                        renamed.append((target, kept))
-                    os.replace(temporary, target)
+                        renamed.append((end, kept))
+                    os.replace(temporary, end)
                     if kept is None:
-                        renamed.append((target, None))
+                        renamed.append((end, None))
                 except OSError as err:
                     left = _taken_back(renamed)
                     said = f"Only {', '.join(map(str, left))} could not be put back" if left else "Nothing was replaced"
@@ -170,19 +194,20 @@ def _taken_back(renamed: list[tuple[Path, Path | None]]) -> list[Path]:
 
 
 def _temporary(target: Path) -> Path:
-    """Name a file beside another, with the same ending, that does not exist yet.
+    """Name a file beside another (beside what it leads to, for a link), with the same ending, that does not exist yet.
 
     Raises
     ------
     WriteError
         If nothing can be written there.
     """
+    end = link_end(target)
     try:
-        _check_target(target)
+        _check_target(target, end)
     except OSError as err:
         raise WriteError(f"Cannot write {target}: {_reason(err)}.") from err
     suffix = target.name[len(target.name) - len(file_suffix(target)) :] if file_suffix(target) else ""
-    return target.with_name(f".strata-{secrets.token_hex(6)}{suffix}")
+    return end.with_name(f".strata-{secrets.token_hex(6)}{suffix}")
 
 
 def same_file(one: str | Path, other: str | Path) -> bool:
@@ -190,20 +215,22 @@ def same_file(one: str | Path, other: str | Path) -> bool:
     try:
         return os.path.samefile(one, other)
     except OSError:  # one of them does not exist yet
-        return Path(one).resolve() == Path(other).resolve()
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
-def _check_target(target: Path) -> None:
-    folder = target.parent
+def _check_target(target: Path, end: Path) -> None:
+    folder = end.parent
     if not folder.exists():
+        if end != target:
+            raise WriteError(f"Cannot write {target}: it is a link to {end}, where there is no folder. Remove it, or choose another name.")
         raise WriteError(f"Cannot write {target}: the folder {folder} does not exist. Create it first.")
     if not folder.is_dir():
         raise WriteError(f"Cannot write {target}: {folder} is a file, not a folder. Choose another place.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise WriteError(f"Cannot write {target}: no permission to write in {folder}. Choose another folder.")
-    if target.is_dir():
+    if end.is_dir():
         raise WriteError(f"Cannot write {target}: a folder has this name. Choose another name.")
-    if target.exists() and not os.access(target, os.W_OK):
+    if end.exists() and not os.access(end, os.W_OK):
         raise WriteError(f"Cannot write {target}: the file is there and is read-only. Choose another name.")
 
 

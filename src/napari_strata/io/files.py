@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import ChoiceError, ReadError, WriteError
+from napari_strata.filenames import printable
 from napari_strata.io.atomic import Together, atomic_path, file_suffix, same_file
 from napari_strata.io.dicom import SeriesInfo, is_dicom, is_segmentation, list_series, read_dicom
-from napari_strata.io.grid import FileImage, memory_geometry, plain_grid, to_file_order, to_memory_order
+from napari_strata.io.grid import FileImage, check_shearless, memory_geometry, plain_grid, to_file_order, to_memory_order
 from napari_strata.io.hashing import check_regular, hash_file
+from napari_strata.io.intensities import check_varies, finite
 from napari_strata.io.itk import read_itk, write_itk
-from napari_strata.io.mgh import read_mgh, write_mgh
+from napari_strata.io.labels.dicom_seg import read_dicom_seg
+from napari_strata.io.labels.names import Names, mgh_names, nifti_names
+from napari_strata.io.labels.objects import SEGMENTATIONS, is_seg, object_kind, storage_class
+from napari_strata.io.labels.values import HIGHEST_ID, layered_labels, whole_labels
+from napari_strata.io.mgh import check_mgh_ids, mgh_bytes, read_mgh, write_mgh
 from napari_strata.io.modality import guess_modality
 from napari_strata.io.nifti import read_nifti, write_nifti, write_nifti_scan
 from napari_strata.io.seg_nrrd import SUFFIX as SEG_NRRD
 from napari_strata.io.seg_nrrd import read_seg_nrrd, write_seg_nrrd
-from napari_strata.io.sidecar import read_table, table_text
-from napari_strata.volume import Modality, Segmentation, Volume, default_regions, smallest_label_dtype
+from napari_strata.io.sidecar import read_names, table_text
+from napari_strata.io.text_header import read_text_header
+from napari_strata.volume import (
+    FileGrid,
+    Geometry,
+    Modality,
+    Region,
+    Segmentation,
+    Volume,
+    default_regions,
+    label_ids,
+    smallest_label_dtype,
+)
 
 __all__ = [
     "LABEL_SUFFIXES",
@@ -32,6 +50,7 @@ __all__ = [
     "atomic_path",
     "check_label_path",
     "hash_file",
+    "holds_segments",
     "list_series",
     "read",
     "read_labels",
@@ -89,28 +108,39 @@ def read(path: str | Path, *, index: int | None = None, series: str | None = Non
         `series` for another file.
     GeometryError
         If the affine or a voxel size cannot be used.
+
+    Examples
+    --------
+    >>> volume = strata.read("scan.nii.gz")
+    >>> volume.modality, volume.data.shape
+    ('mr', (24, 24, 24))
     """
     source = Path(path)
     image = _load(source, index, series)
-    data, notes = _finite(to_memory_order(image.data, image.grid), source)
-    lowest, highest = data.min(), data.max()
-    if lowest == highest:
-        raise ReadError(f"{source} is empty: every voxel is {lowest:g}. Check that it is the right scan.")
+    data, notes = finite(to_memory_order(image.data, image.grid), str(source))
+    check_varies(data, str(source))
     for note in (*image.notes, *notes):
         logger.warning("%s: %s", source, note)
     kind = modality or image.modality or guess_modality(data)
     geometry = memory_geometry(image.grid)
-    return Volume(data, geometry, kind, _stem(source), str(source), (*image.notes, *notes), index, series)
+    return Volume(data, geometry, kind, printable(_stem(source)), str(source), (*image.notes, *notes), index, series)
 
 
-def read_labels(path: str | Path) -> Segmentation:
-    """Read labels in the memory order of `read`, with names, colours and locks from the JSON file beside them.
+def read_labels(path: str | Path, *, index: int | None = None, like: Geometry | None = None) -> Segmentation:
+    """Read labels in the memory order of `read`, with names, colours and locks from inside the file or the JSON beside it.
+
+    Label volumes (NIfTI, NRRD, MetaImage, MGH), 3D Slicer's segmentations and DICOM SEG. Values up to 1e-3 off whole
+    numbers are rounded; a 4D file of zeros and ones is one-hot, a volume for each label; warnings tell both.
 
     Parameters
     ----------
     path : str or Path
         A label file, for example labels.nii.gz; its table is looked for in labels.json, under "regions". 3D Slicer's
-        .seg.nrrd holds its own.
+        segmentations and DICOM SEG hold their own; so may NIfTI (TotalSegmentator's extension) and MGZ (FreeSurfer's table).
+    index : int or None
+        Which volume of a 4D file holds the labels, from 0.
+    like : Geometry or None
+        That of the scan, if it is known: it tells how far the slices of a DICOM SEG are apart where that does not.
 
     Returns
     -------
@@ -120,27 +150,41 @@ def read_labels(path: str | Path) -> Segmentation:
     Raises
     ------
     ReadError
-        If the file cannot be read, its voxels are not whole numbers from 0 up, or the table is damaged.
+        If the file cannot be read, its voxels are not whole numbers from 0 up, or our own table is damaged.
+    ChoiceError
+        If there are several volumes of labels and none was chosen.
     GeometryError
         If the affine or a voxel size cannot be used.
     """
     source = Path(path)
-    if file_suffix(source) == SEG_NRRD and source.is_file():
-        slicer = read_seg_nrrd(source)
-        for note in slicer.image.notes:
-            logger.warning("%s: %s", source, note)
-        inside: NDArray[Any] = to_memory_order(slicer.image.data, slicer.image.grid)
-        return Segmentation(inside, slicer.regions, memory_geometry(slicer.image.grid))
-    image = _load(source, None, None)
-    values: NDArray[Any] = image.data
-    lowest, highest = values.min(), values.max()
-    whole = values.dtype.kind in "iu" or bool((values == np.round(values)).all())
-    if not (whole and lowest >= 0 and highest < 2**32):
-        raise ReadError(f"{source} is not a label file: labels are whole numbers from 0 up. Choose the label file.")
-    labels = to_memory_order(values.astype(smallest_label_dtype(int(highest))), image.grid)
-    table = {region.id: region for region in default_regions(np.unique(labels))}
-    table.update((region.id, region) for region in read_table(source.with_name(f"{_stem(source)}.json")))
-    return Segmentation(labels, tuple(table[key] for key in sorted(table)), memory_geometry(image.grid))  # type: ignore[arg-type]
+    found = _load_labels(source, index, like)
+    labels: NDArray[Any] = to_memory_order(found.labels, found.grid)
+    present = set(label_ids(labels))
+    table = {region.id: region for region in default_regions(sorted(present))}
+    table.update((region.id, region) for region in found.inside if region.id in present)
+    table.update((region.id, region) for region in found.regions)
+    notes = found.notes
+    if not found.is_complete:
+        beside, more = read_names(source.with_name(f"{_stem(source)}.json"))
+        table.update((region.id, region) for region in beside)
+        notes += more
+    for note in notes:
+        logger.warning("%s: %s", source, note)
+    return Segmentation(labels, tuple(table[key] for key in sorted(table)), memory_geometry(found.grid))
+
+
+def holds_segments(path: str | Path) -> bool:
+    """Say whether a file is labels by its format: a segmentation of 3D Slicer's, or a DICOM SEG."""
+    source = Path(path)
+    suffix = file_suffix(source)
+    try:
+        if not source.is_file():
+            return False
+        if suffix in (".nrrd", ".nhdr"):
+            return read_text_header(source, suffix).has_segments
+        return suffix == SEG_NRRD or (is_dicom(source) and is_seg(source))
+    except OSError:
+        return False
 
 
 def write(segmentation: Segmentation, path: str | Path, *, sidecar: bool = True) -> Path:
@@ -190,8 +234,12 @@ def stage_labels(segmentation: Segmentation, path: str | Path, together: Togethe
     sidecar = sidecar and suffix != SEG_NRRD
     text = table_text(table, target, segmentation.regions) if sidecar else None
     highest = int(segmentation.labels.max(initial=0))
-    if highest >= 2**32:
+    if highest > HIGHEST_ID:
         raise WriteError(f"Cannot write {target}: region id {highest} does not fit into 32 bits. Renumber the regions.")
+    if suffix in (".mgh", ".mgz"):
+        check_mgh_ids(target, highest)
+    if segmentation.geometry.file is None:
+        check_shearless(target, segmentation.geometry, suffix)
     grid = segmentation.geometry.file or plain_grid(segmentation.geometry)
     labels = to_file_order(segmentation.labels.astype(smallest_label_dtype(highest), copy=False), grid)
     temporary = together.file(target)
@@ -236,6 +284,8 @@ def write_scan(volume: Volume, path: str | Path) -> Path:
         raise WriteError(f"Cannot write a scan to {target}: the name must end in {_listed(SCAN_OUTPUTS)}.")
     if volume.path and same_file(target, volume.path):
         raise WriteError(f"{target} is the scan itself. Choose another name.")
+    if volume.geometry.file is None:
+        check_shearless(target, volume.geometry, suffix)
     grid = volume.geometry.file or plain_grid(volume.geometry)
     data = to_file_order(volume.data, grid)
     with atomic_path(target) as temporary:
@@ -246,19 +296,102 @@ def write_scan(volume: Volume, path: str | Path) -> Path:
     return target
 
 
-def _load(source: Path, index: int | None, series: str | None) -> FileImage:
+@dataclass(frozen=True, slots=True, eq=False)
+class _FileLabels:
+    """Labels (i, j, k) of a file, and what it says of them.
+
+    `inside` are names of any labels, `regions` those of its own. A format that is complete holds its names, so that no
+    JSON file is looked for.
+    """
+
+    labels: NDArray[np.generic]
+    grid: FileGrid
+    notes: tuple[str, ...] = ()
+    inside: tuple[Region, ...] = ()
+    regions: tuple[Region, ...] = ()
+    is_complete: bool = False
+
+
+def _load_labels(source: Path, index: int | None, like: Geometry | None) -> _FileLabels:
+    _check_there(source)
+    suffix = file_suffix(source)
+    if source.is_dir():
+        return _load_label_folder(source, index, like)
+    if suffix in (SEG_NRRD, ".nrrd", ".nhdr") and holds_segments(source):
+        if index is not None:
+            raise ChoiceError(f"{source} is a segmentation of 3D Slicer's, where --index cannot choose. Leave it out.")
+        slicer = read_seg_nrrd(source)
+        return _FileLabels(slicer.image.data, slicer.image.grid, slicer.image.notes, regions=slicer.regions, is_complete=True)
+    reader = _READERS.get(suffix)
+    if reader is not None:
+        return _of_volumes(reader(source, None, suffix=suffix, every=True), source, index)
+    if suffix in (".dcm", ".ima") or is_dicom(source):
+        return _load_dicom_labels(source, index, like)
+    raise ReadError(f"{source} is of an unknown kind. Strata reads {_listed(_READERS)} and DICOM folders; labels also from DICOM SEG.")
+
+
+def _of_volumes(image: FileImage, source: Path, index: int | None) -> _FileLabels:
+    """Turn all volumes of a file into labels."""
+    advice, names = "", Names()
+    if image.grid.kind == "nifti":
+        names = nifti_names(source, image.grid.suffix)
+        if image.data.dtype == np.float64:
+            advice = "Choose the label file, or save the labels as integers, without a scale (scl_slope)"
+    elif image.grid.kind == "mgh":
+        names = mgh_names(source, mgh_bytes(source))
+    found = layered_labels(image.data, str(source), index=index, advice=advice)
+    return _FileLabels(found.labels, image.grid, (*image.notes, *found.notes, *names.notes), names.regions)
+
+
+def _load_label_folder(source: Path, index: int | None, like: Geometry | None) -> _FileLabels:
+    """Read the only DICOM SEG of a folder, or a series of slices whose values are labels."""
+    try:
+        segs = sorted(one for one in source.iterdir() if one.is_file() and is_dicom(one) and is_seg(one))
+    except OSError as err:
+        raise ReadError(f"Cannot list {source}: {err.strerror}. Check that you may read it.") from err
+    if len(segs) > 1:
+        raise ChoiceError(f"{source} holds {len(segs)} DICOM SEG files. Give one of them: {', '.join(one.name for one in segs)}.")
+    return _load_dicom_labels(segs[0], index, like) if segs else _of_series(source, index)
+
+
+def _load_dicom_labels(source: Path, index: int | None, like: Geometry | None) -> _FileLabels:
+    kind = storage_class(source)
+    if (what := object_kind(kind)) is not None:
+        raise ReadError(f"{source} is {what}")
+    if kind not in SEGMENTATIONS:
+        return _of_series(source, index)
+    if index is not None:
+        raise ChoiceError(f"{source} is DICOM, where --index cannot choose. Leave it out.")
+    stored = read_dicom_seg(source, like=like)
+    return _FileLabels(stored.image.data, stored.image.grid, stored.image.notes, regions=stored.regions, is_complete=True)
+
+
+def _of_series(source: Path, index: int | None) -> _FileLabels:
+    image = _load_dicom(source, index, None)
+    found = whole_labels(image.data, str(source))
+    return _FileLabels(found.labels, image.grid, (*image.notes, *found.notes))
+
+
+def _check_there(source: Path) -> None:
+    """Raise unless there is a file with something in it, or a folder, that may be read."""
     try:
         if not source.exists():
             raise ReadError(f"There is no file or folder {source}. Check the path.")
         if source.is_dir():
             next(source.iterdir(), None)
-            return _load_dicom(source, index, series)
+            return
         check_regular(source)
         with source.open("rb") as file:
             if not file.read(1):
                 raise ReadError(f"{source} is an empty file. Copy or download it again.")
     except OSError as err:
         raise ReadError(f"Cannot read {source}: {err.strerror}. Check that you may read it.") from err
+
+
+def _load(source: Path, index: int | None, series: str | None) -> FileImage:
+    _check_there(source)
+    if source.is_dir():
+        return _load_dicom(source, index, series)
     suffix = file_suffix(source)
     reader = _READERS.get(suffix)
     if reader is not None:
@@ -278,26 +411,6 @@ def _load_dicom(source: Path, index: int | None, series: str | None) -> FileImag
     if index is not None:
         raise ChoiceError(f"{source} is DICOM, where --index cannot choose. Leave it out, or choose a series with --series UID.")
     return read_dicom(source, series)
-
-
-def _finite(data: NDArray[Any], source: Path) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Replace NaN and infinite voxels, and those that float32 cannot hold, by the lowest other value, and say so."""
-    if data.dtype.kind != "f":
-        return data, ()
-    bad, what = ~np.isfinite(data), "NaN or infinite"
-    if data.dtype.itemsize > 4:
-        limit = float(np.finfo(np.float32).max)
-        beyond = ((data > limit) | (data < -limit)) & ~bad
-        if beyond.any():
-            bad, what = bad | beyond, "NaN, infinite or too large (beyond float32)"
-    count = int(bad.sum())
-    if not count:
-        return data, ()
-    if count == data.size:
-        raise ReadError(f"{source} holds no number: every voxel is {what}. Export the scan again.")
-    lowest = data[~bad].min()
-    noun = f"1 {what} voxel was" if count == 1 else f"{count} {what} voxels were"
-    return np.where(bad, lowest, data), (f"{noun} set to the lowest value ({lowest:g}).",)
 
 
 def _stem(path: Path) -> str:

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from numpy.typing import NDArray
 
-from napari_strata.errors import ChoiceError, GeometryError, ReadError
+from napari_strata.errors import ChoiceError, GeometryError, ReadError, WriteError
 from napari_strata.volume import FileGrid, Geometry, Modality
 
 MAX_VOXELS = 2**31
 """Largest scan that is opened, in voxels (a 512 x 512 x 1000 CT has 2**28); a larger count means a damaged header."""
+
+MOST_SHEAR = 1e-4
+"""Cosine between two axes up to which ITK reads a NIfTI file as square (tried with SimpleITK 2.5: 1e-4 is read, 5e-4 refused)."""
 
 _MEMORY_AXES = axcodes2ornt(("I", "P", "L"))
 
@@ -30,9 +34,9 @@ class FileImage:
     Parameters
     ----------
     data : (i, j, k) real array
-        Intensities, scaled as the file says.
+        Intensities, scaled as the file says; (i, j, k, volume) where every volume of the file was asked for.
     grid : FileGrid
-        Same shape as `data`.
+        Same shape as `data`, of one volume.
     modality : {"ct", "mr"} or None
         What the file says; None when it does not.
     notes : tuple of str
@@ -45,8 +49,17 @@ class FileImage:
     notes: tuple[str, ...] = ()
 
 
-def check_shape(source: str, shape: tuple[int, ...]) -> None:
+def check_shape(source: str, shape: tuple[int, ...], *, thin: bool = False) -> None:
     """Raise unless `shape` is that of a 3D scan of a size that can be opened.
+
+    Parameters
+    ----------
+    source : str
+        Names the file in messages.
+    shape : tuple of int
+        Voxels along the file's axes.
+    thin : bool
+        Whether one slice will do, as it does for labels.
 
     Raises
     ------
@@ -60,7 +73,7 @@ def check_shape(source: str, shape: tuple[int, ...]) -> None:
         raise ReadError(f"{source} says that it has {size} voxels, more than can be opened: its header is damaged, or crop the scan first.")
     if len(shape) < 3:
         raise ReadError(f"{source} is a 2D image ({size}). Strata needs a 3D scan: give the whole volume or a DICOM folder.")
-    if min(shape) < 2:
+    if min(shape) < 2 and not thin:
         raise ReadError(f"{source} has one slice only ({size}). Strata needs a 3D scan: give the whole volume or a DICOM folder.")
 
 
@@ -124,6 +137,28 @@ def make_grid(
         raise GeometryError(f"{source}: {err}") from err
     to_memory = ornt_transform(io_orientation(affine), _MEMORY_AXES)
     return FileGrid(kind, shape, affine, to_memory, header, suffix)
+
+
+def check_shearless(target: Path, geometry: Geometry, suffix: str) -> None:
+    """Raise where a grid that comes from no file is sheared and the format is one in which others misread that.
+
+    A sheared NIfTI (sform only) is refused by ITK and everything on it, and straightened by what reads the qform; MGH is
+    read as if its axes were square. NRRD and MetaImage hold any three directions. Scans whose own file is sheared keep
+    their own grid.
+
+    Raises
+    ------
+    WriteError
+        If that is so; the message names the angle and formats that hold it.
+    """
+    axes = geometry.affine[:3, :3] / geometry.spacing_zyx_mm
+    cosine = float(np.abs(axes.T @ axes - np.eye(3)).max())
+    if cosine > MOST_SHEAR and suffix in (".nii", ".nii.gz", ".mgh", ".mgz"):
+        angle = float(np.degrees(np.arccos(min(cosine, 1.0))))
+        raise WriteError(
+            f"Cannot write {target}: the scan is sheared (two of its axes meet at {angle:.2f} degrees, not 90), which other programs "
+            f"misread or refuse in {suffix}. Choose .nrrd, or a surface or table, or resample the scan without shear."
+        )
 
 
 def plain_grid(geometry: Geometry) -> FileGrid:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from napari_strata.errors import ReadError
-from napari_strata.io.atomic import file_suffix
+from napari_strata.io.atomic import file_suffix, half_of_pair
 from napari_strata.io.dicom import is_segmentation
 
 
@@ -52,9 +53,9 @@ def _companions(path: Path) -> Iterator[Path]:
     """Give the file that holds the voxels of a header file, or the other half of a pair."""
     suffix = file_suffix(path)
     if suffix in (".hdr", ".img"):
-        yield path.with_suffix(".img" if suffix == ".hdr" else ".hdr")
+        yield half_of_pair(path, ".img" if suffix == ".hdr" else ".hdr")
     elif suffix in (".mhd", ".nhdr"):
-        for line in path.read_text(encoding="latin-1").splitlines():
+        for line in os.fsdecode(path.read_bytes()).splitlines():
             key, _, value = line.replace(":", "=", 1).partition("=")
             other = path.parent / value.strip()
             if key.strip().lower() in ("elementdatafile", "data file", "datafile") and other.is_file():

@@ -14,8 +14,10 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from napari_strata.errors import ReadError
+from napari_strata.errors import GeometryError, ReadError
+from napari_strata.filenames import plain_name
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid, pick_volume
+from napari_strata.io.text_header import TextHeader, placed, read_text_header
 from napari_strata.volume import FileGrid
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -24,6 +26,7 @@ _T = TypeVar("_T")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _one_at_a_time = threading.Lock()
 _LONGEST_HEADER = 65536
+_MOST_FILES = 10_000
 
 
 @contextmanager
@@ -43,8 +46,8 @@ def quiet_stderr() -> Iterator[None]:
             os.close(kept)
 
 
-def read_itk(path: Path, index: int | None, *, suffix: str) -> FileImage:
-    """Read one 3D volume of an NRRD or MetaImage file.
+def read_itk(path: Path, index: int | None, *, suffix: str, every: bool = False) -> FileImage:
+    """Read one 3D volume of an NRRD or MetaImage file, or every volume of it.
 
     Parameters
     ----------
@@ -54,6 +57,8 @@ def read_itk(path: Path, index: int | None, *, suffix: str) -> FileImage:
         Which volume of a 4D file, or which value of a file with several per voxel.
     suffix : str
         The file's suffix in lower case.
+    every : bool
+        Give all volumes, as labels need them: voxels are (i, j, k, volume) then, and may be one slice.
 
     Raises
     ------
@@ -64,35 +69,46 @@ def read_itk(path: Path, index: int | None, *, suffix: str) -> FileImage:
     GeometryError
         If the directions or a voxel size cannot be used.
     """
-    source = str(path)
     _check_voxel_file(path)
+    with plain_name(path, beside=True) as name:
+        return _read_itk(path, name, index, suffix=suffix, every=every)
+
+
+def _read_itk(path: Path, name: str, index: int | None, *, suffix: str, every: bool) -> FileImage:
+    source = str(path)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(source)
+    reader.SetFileName(name)
+    header = read_text_header(path, suffix)
+    _check_axes(source, header)
     run_itk(reader.ReadImageInformation, source)
     size, values = reader.GetSize(), reader.GetNumberOfComponents()
     kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-    _check_values(source, kind, values)
-    check_shape(source, size[:3])
-    volume = pick_volume(source, math.prod(size[3:]) * values, index)
+    _check_values(source, kind, values, is_colour=header.is_colour if every and header.kind == "nrrd" else not every)
+    check_shape(source, size[:3], thin=every)
+    volume = 0 if every else pick_volume(source, math.prod(size[3:]) * values, index)
     spacing = np.array(reader.GetSpacing()[:3])
     check_voxel_size(source, spacing)
     direction = np.array(reader.GetDirection()).reshape(len(size), len(size))[:3, :3]
     i, j, k = size[:3]
-    grid = make_grid(source, "itk", (i, j, k), affine_ras(np.array(reader.GetOrigin()[:3]), spacing, direction), suffix=suffix)
+    affine, notes = placed(header, affine_ras(np.array(reader.GetOrigin()[:3]), spacing, direction))
+    grid = make_grid(source, "itk", (i, j, k), affine, suffix=suffix)
+    if every:
+        return FileImage(_volumes(run_itk(reader.Execute, source), (i, j, k)), grid, None, notes)
     if len(size) > 3:
         reader.SetExtractSize([i, j, k] + [0] * (len(size) - 3))
         reader.SetExtractIndex([0, 0, 0, *(int(n) for n in np.unravel_index(volume // values, size[3:], order="F"))])
     image = run_itk(reader.Execute, source)
     if values > 1:
         image = sitk.VectorIndexSelectionCast(image, volume % values)
-    return FileImage(voxels(image), grid, None, _notes(reader, suffix))
+    return FileImage(voxels(image), grid, None, notes)
 
 
 def itk_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
     """Give the voxels along i, j, k of one volume, from the header alone; raises what `read_itk` does for a bad header."""
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    run_itk(reader.ReadImageInformation, str(path))
+    with plain_name(path, beside=True) as name:
+        reader.SetFileName(name)
+        run_itk(reader.ReadImageInformation, str(path))
     return tuple(int(n) for n in reader.GetSize()[:3])
 
 
@@ -136,8 +152,8 @@ def write_image(image: sitk.Image, path: Path) -> None:
         If ITK cannot write the file; `atomic_path` tells the user.
     """
     try:
-        with quiet_stderr():
-            sitk.WriteImage(image, str(path), useCompression=True)
+        with plain_name(path) as name, quiet_stderr():
+            sitk.WriteImage(image, name, useCompression=True)
     except RuntimeError as err:
         raise OSError(f"ITK could not write it ({last_line(err)})") from err
 
@@ -190,25 +206,73 @@ def _check_voxel_file(path: Path) -> None:
     """
     with path.open("rb") as file:
         head = file.read(_LONGEST_HEADER)
-    for line in head.split(b"\n"):
+    lines = head.split(b"\n")
+    for n, line in enumerate(lines):
         if not line.rstrip(b"\r"):  # the end of an NRRD header
             return
         key, _, value = line.partition(b":" if line.lower().startswith(b"data") else b"=")
-        name = os.fsdecode(value.strip())
         if key.strip().lower() in (b"elementdatafile", b"data file", b"datafile"):
-            if name and not name.startswith(("LOCAL", "LIST")) and "%" not in name and not (path.parent / name).exists():
-                raise ReadError(f"{path} keeps its voxels in {name}, which is not there. Put it beside, or copy both again.")
+            for name in _voxel_files(os.fsdecode(value.strip()), lines[n + 1 :]):
+                if not (path.parent / name).exists():
+                    raise ReadError(f"{path} keeps its voxels in {name}, which is not there. Put it beside, or copy both again.")
             return
 
 
-def _check_values(source: str, kind: str, values: int) -> None:
+def _voxel_files(value: str, after: list[bytes]) -> list[str]:
+    """Give the files that a header names: one, a LIST of them below, or a pattern with first, last and step of its numbers."""
+    if not value or value.startswith("LOCAL"):
+        return []
+    if value.startswith("LIST"):
+        return [name for line in after if (name := os.fsdecode(line.strip()))]
+    if "%" not in value:
+        return [value]
+    try:
+        pattern, first, last, step = value.split()[:4]
+        numbers = range(int(first), int(last) + (1 if int(step) > 0 else -1), int(step))
+        return [pattern % number for number in numbers[:_MOST_FILES]]
+    except (TypeError, ValueError):
+        return []
+
+
+def _check_values(source: str, kind: str, values: int, *, is_colour: bool = True) -> None:
     if "complex" in kind:
         raise ReadError(f"{source} has complex voxels. Strata needs real intensities: export the magnitude image.")
-    if values in (3, 4) and "8-bit unsigned" in kind:
+    if is_colour and values in (3, 4) and "8-bit unsigned" in kind:
         raise ReadError(f"{source} is a colour (RGB) image. Strata needs one intensity per voxel: export the scan in grey values.")
 
 
-def _notes(reader: sitk.ImageFileReader, suffix: str) -> tuple[str, ...]:
-    if suffix in (".nrrd", ".nhdr") and not reader.HasMetaDataKey("NRRD_space"):
-        return ("The header does not say how the patient lies (no NRRD space): left and right are a guess.",)
-    return ()
+def _check_axes(source: str, header: TextHeader) -> None:
+    """Refuse NRRD headers that ITK takes for damaged, or fills with a guess.
+
+    Raises
+    ------
+    ReadError
+        If an axis has neither direction nor kind, or units are not written as NRRD asks for.
+    GeometryError
+        If one of the three axes of space has no direction.
+    """
+    if header.kind != "nrrd":
+        return
+    vectors = header.directions
+    if vectors is not None and None in vectors and "kinds" not in header.fields and len(vectors) > 3:
+        raise ReadError(
+            f"{source} has an axis without a direction, and does not say what it is. Add a line of NRRD kinds to its header, "
+            'for example "kinds: domain domain domain list".'
+        )
+    known = [vector for vector in vectors or [] if vector is not None]
+    if vectors is not None and len(vectors) > 2 and len(known) < 3 and all(len(vector) > 2 for vector in known):
+        raise GeometryError(f"{source} gives no direction for every axis of space (NRRD space directions). Repair its header.")
+    if header.fields.get("encoding", "").lower() in ("bzip2", "bz2"):
+        raise ReadError(f"{source} is compressed with bzip2, which Strata does not read. Save it with gzip or raw encoding.")
+    units = header.fields.get("spaceunits")
+    if units is not None and units.count('"') < 6:
+        raise ReadError(f'{source} has NRRD space units ({units}) that are not one in quotes for each axis, as "um" "um" "um".')
+
+
+def _volumes(image: sitk.Image, shape: tuple[int, int, int]) -> NDArray[np.generic]:
+    """Give an ITK image's voxels as (i, j, k, volume); values of one voxel run faster than its other axes."""
+    data = sitk.GetArrayFromImage(image)
+    if image.GetNumberOfComponentsPerPixel() == 1:
+        data = data[..., None]
+    moved = np.moveaxis(data, (-2, -3, -4), (0, 1, 2))
+    return moved.reshape(*shape, -1)

@@ -7,21 +7,37 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.openers import ImageOpener
 from numpy.typing import NDArray
 
-from napari_strata.errors import ReadError
+from napari_strata.errors import ReadError, WriteError
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid, pick_volume
 from napari_strata.io.nifti import UNREADABLE, check_compression, damaged
 from napari_strata.volume import FileGrid
 
-_START = np.dtype([("version", ">i4"), ("dims", ">i4", 4), ("type", ">i4"), ("dof", ">i4"), ("good_ras", ">i2"), ("delta", ">f4", 3)])
-_BYTES_PER_VOXEL = {0: 1, 1: 4, 3: 4, 4: 2}
+_START = np.dtype(
+    [
+        ("version", ">i4"),
+        ("dims", ">i4", 4),
+        ("type", ">i4"),
+        ("dof", ">i4"),
+        ("good_ras", ">i2"),
+        ("delta", ">f4", 3),
+        ("axes", ">f4", (3, 3)),
+        ("center", ">f4", 3),
+    ]
+)
+_TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
+_NAMES = {2: "64-bit integers", 5: "bits", 6: "tensors", 7: "complex numbers", 8: "64-bit floats", 9: "colours"}
 _HEADER_BYTES = 284
+_HIGHEST_ID = 2**31 - 1
+_MAY_BE = 100
+"""A plausible number of a voxel type; what is above means that it is no MGH file at all."""
 
 
-def read_mgh(path: Path, index: int | None, *, suffix: str) -> FileImage:
-    """Read one 3D volume of an MGH or MGZ file.
+def read_mgh(path: Path, index: int | None, *, suffix: str, every: bool = False) -> FileImage:
+    """Read one 3D volume of an MGH or MGZ file, or every volume of it.
 
     Parameters
     ----------
@@ -31,6 +47,8 @@ def read_mgh(path: Path, index: int | None, *, suffix: str) -> FileImage:
         Which frame of a 4D file.
     suffix : str
         The file's suffix in lower case.
+    every : bool
+        Give all frames, as labels need them: voxels are (i, j, k, frame) then, and may be one slice.
 
     Raises
     ------
@@ -44,22 +62,26 @@ def read_mgh(path: Path, index: int | None, *, suffix: str) -> FileImage:
     source = str(path)
     start = _read_start(path)
     i, j, k, frames = (int(n) for n in start["dims"])
-    check_shape(source, (i, j, k))
-    frame = pick_volume(source, frames, index)
-    if start["good_ras"]:
-        check_voxel_size(source, start["delta"].astype(np.float64))
+    check_shape(source, (i, j, k), thin=every)
+    frame = 0 if every else pick_volume(source, frames, index)
+    affine, notes = _affine(start, source)
+    grid = make_grid(source, "mgh", (i, j, k), affine, suffix=suffix)
+    proxy = ArrayProxy(source, ((i, j, k, frames), np.dtype(_TYPES[int(start["type"])]), _HEADER_BYTES, 1.0, 0.0), mmap=False)
     try:
-        image = nib.MGHImage.from_filename(path)
-        data = np.asarray(image.dataobj[..., frame] if image.ndim == 4 else image.dataobj)
-    except (*UNREADABLE, ValueError, nib.filebasedimages.ImageFileError) as err:
+        data = np.asarray(proxy[...] if every else proxy[..., frame])
+    except (*UNREADABLE, ValueError) as err:
         raise damaged(source) from err
-    grid = make_grid(source, "mgh", (i, j, k), np.asarray(image.affine, dtype=np.float64), suffix=suffix)
-    return FileImage(data, grid)
+    return FileImage(data, grid, None, notes)
 
 
 def mgh_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
     """Give the voxels along i, j, k of one frame, from the header alone; raises what `read_mgh` does for a bad header."""
     return tuple(int(n) for n in _read_start(path)["dims"][:3])
+
+
+def mgh_bytes(path: Path) -> int:
+    """Give how many bytes the voxels take, uncompressed; raises what `read_mgh` does for a bad header."""
+    return _n_bytes(_read_start(path))
 
 
 def write_mgh(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:
@@ -73,10 +95,53 @@ def write_mgh(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:
         In the file's own order.
     grid : FileGrid
         Its affine is stored.
+
+    Raises
+    ------
+    WriteError
+        If a label needs more than 31 bits.
     """
     highest = int(labels.max())
+    check_mgh_ids(path, highest)
     dtype = np.uint8 if highest < 2**8 else np.int16 if highest < 2**15 else np.int32
     nib.MGHImage(labels.astype(dtype), grid.affine).to_filename(path)
+
+
+def check_mgh_ids(path: Path, highest: int) -> None:
+    """Say early that labels are too large for MGH.
+
+    Raises
+    ------
+    WriteError
+        If so.
+    """
+    if highest > _HIGHEST_ID:
+        raise WriteError(
+            f"Cannot write {path}: MGH holds ids up to {_HIGHEST_ID}, and the labels go up to {highest}. "
+            "Write .nii.gz or .nrrd, which hold them, or renumber the regions."
+        )
+
+
+def _affine(start: np.void, source: str) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Give the affine index -> RAS mm, in 32-bit floats as nibabel has it; where the header gives none, nibabel's default."""
+    sizes, axes, center = start["delta"], start["axes"], start["center"]
+    notes: tuple[str, ...] = ()
+    if start["good_ras"] == 0:
+        sizes, axes, center = np.ones(3, "f4"), np.array([[-1, 0, 0], [0, 0, 1], [0, -1, 0]], "f4"), np.zeros(3, "f4")
+        notes = (
+            "The header does not say how the patient lies (good-RAS flag 0): left and right are a guess, "
+            "and so are the other directions and 1 mm a voxel.",
+        )
+    check_voxel_size(source, sizes.astype(np.float64))
+    scaled = axes.T * sizes
+    affine = np.eye(4)
+    affine[:3, :3] = scaled
+    affine[:3, 3] = (center - scaled.dot(start["dims"][:3]) / 2).astype("f4")
+    return affine, notes
+
+
+def _n_bytes(start: np.void) -> int:
+    return math.prod(int(n) for n in start["dims"]) * np.dtype(_TYPES[int(start["type"])]).itemsize
 
 
 def _read_start(path: Path) -> np.void:
@@ -89,9 +154,14 @@ def _read_start(path: Path) -> np.void:
         raise damaged(str(path)) from err
     start = np.frombuffer(raw.ljust(_START.itemsize, b"\0")[: _START.itemsize], _START)[0]
     kind = int(start["type"])
-    if start["version"] != 1 or kind not in _BYTES_PER_VOXEL or min(start["dims"]) < 1:
+    # FreeSurfer 7.3 and later write what a file is for (labels, a warp ...) above the version's first byte.
+    if int(start["version"]) & 0xFF != 1 or not 0 <= int(start["version"]) < 2**24 or min(start["dims"]) < 1 or not 0 <= kind < _MAY_BE:
         raise ReadError(f"{path} is not an MGH file, whatever its name says. Check that it is the right file, or export the scan again.")
-    needed = _HEADER_BYTES + math.prod(int(n) for n in start["dims"]) * _BYTES_PER_VOXEL[kind]
-    if path.suffix.lower() == ".mgh" and path.stat().st_size < needed:
+    if kind not in _TYPES:
+        what = _NAMES.get(kind, "an unknown kind")
+        raise ReadError(
+            f"{path} is an MGH file with voxels of type {kind} ({what}), which Strata does not read. Export integers or floats."
+        )
+    if path.suffix.lower() == ".mgh" and path.stat().st_size < _HEADER_BYTES + _n_bytes(start):
         raise damaged(str(path))
     return start

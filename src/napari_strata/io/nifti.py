@@ -21,6 +21,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError, ReadError
+from napari_strata.io.atomic import half_of_pair
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid, pick_volume
 from napari_strata.volume import FileGrid
 
@@ -31,6 +32,9 @@ _GZIP = b"\x1f\x8b"
 _HIGHEST_GZIP_RATIO = 1100
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}
 _LABEL_INTENT = 1002
+_FLAT = 1e-6
+"""Volume of a voxel with edges of length 1 below which an affine is singular, as for `Geometry`."""
+_SAME_SIZE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,8 @@ class _Layout:
     offset: int
 
 
-def read_nifti(path: Path, index: int | None, *, suffix: str) -> FileImage:
-    """Read one 3D volume of a NIfTI file.
+def read_nifti(path: Path, index: int | None, *, suffix: str, every: bool = False) -> FileImage:
+    """Read one 3D volume of a NIfTI file, or every volume of it.
 
     Parameters
     ----------
@@ -54,6 +58,9 @@ def read_nifti(path: Path, index: int | None, *, suffix: str) -> FileImage:
         Which volume of a 4D file.
     suffix : str
         The file's suffix in lower case.
+    every : bool
+        Give all volumes, as labels need them: voxels are (i, j, k, volume) then, may be one slice, and are scaled in
+        float64.
 
     Returns
     -------
@@ -70,20 +77,23 @@ def read_nifti(path: Path, index: int | None, *, suffix: str) -> FileImage:
         If the affine or a voxel size cannot be used.
     """
     source = str(path)
-    header = _read_header(path.with_suffix(".hdr") if suffix == ".img" else path)
-    layout = _layout(header, path.with_suffix(".img") if suffix == ".hdr" else path)
-    volume = pick_volume(source, math.prod(layout.shape[3:]), index)
+    header = _read_header(half_of_pair(path, ".hdr") if suffix == ".img" else path)
+    layout = _layout(header, half_of_pair(path, ".img") if suffix == ".hdr" else path, thin=every)
+    volume = 0 if every else pick_volume(source, math.prod(layout.shape[3:]), index)
     check_voxel_size(source, header["pixdim"][1:4].astype(np.float64))
     affine, notes = _affine(header, layout.shape, source)
     i, j, k = layout.shape[:3]
     grid = make_grid(source, "nifti", (i, j, k), affine, header=bytes(header.binaryblock), suffix=suffix)
+    if every:
+        volumes = _read_voxels(layout, None).reshape(i, j, k, -1, order="F")
+        return FileImage(_scaled_labels(volumes, header, source), grid, None, notes)
     return FileImage(_scaled(_read_voxels(layout, volume), header, source), grid, None, notes)
 
 
 def nifti_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
     """Give the voxels along i, j, k of one volume, from the header alone; raises what `read_nifti` does for a bad header."""
-    header = _read_header(path.with_suffix(".hdr") if suffix == ".img" else path)
-    return _layout(header, path.with_suffix(".img") if suffix == ".hdr" else path).shape[:3]
+    header = _read_header(half_of_pair(path, ".hdr") if suffix == ".img" else path)
+    return _layout(header, half_of_pair(path, ".img") if suffix == ".hdr" else path).shape[:3]
 
 
 def write_nifti(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:
@@ -96,8 +106,8 @@ def write_nifti(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None
     labels : (i, j, k) unsigned integer array
         In the file's own order.
     grid : FileGrid
-        From a NIfTI scan: its header is kept but for what describes intensities. From another kind: its affine is
-        stored as sform, and as qform where it has no shear.
+        From a NIfTI scan: its header is kept but for what describes intensities, and the code of an sform or qform that
+        cannot be used. From another kind: its affine is stored as sform, and as qform where it has no shear.
     """
     header = nib.Nifti1Header(endianness="<") if grid.header is None else _parse_header(grid.header)
     if header is None:
@@ -110,6 +120,8 @@ def write_nifti(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None
         header.set_qform(grid.affine if has_qform else None, int(has_qform))
         header.set_sform(grid.affine, 1)
         header.set_xyzt_units("mm")
+    else:
+        _drop_unusable(header)
     _describe_labels(header, labels)
     # Header and voxels are written one after the other, because nibabel's image classes would repair the header.
     with ImageOpener(str(path), "wb") as file:
@@ -164,9 +176,19 @@ def check_compression(path: Path) -> None:
         packed = file.read(2) == _GZIP
     by_name = path.suffix.lower() in (".gz", ".mgz")
     if packed and not by_name:
-        raise ReadError(f"{path} is gzip-compressed, which its name does not say. Rename it to {path.name}.gz.")
+        right = f"{path.stem}.mgz" if path.suffix.lower() == ".mgh" else f"{path.name}.gz"
+        raise ReadError(f"{path} is gzip-compressed, which its name does not say. Rename it to {right}.")
     if by_name and not packed:
         raise ReadError(f"{path} is not gzip-compressed, which its name promises. Download it again, or rename it to what it is.")
+
+
+def _drop_unusable(header: nib.Nifti1Header) -> None:
+    """Take the code from an sform or qform that no program could use, where the other one says where the voxels lie."""
+    sform, qform = header.get_sform(coded=True)[0], _qform(header)
+    if sform is not None and qform is not None and not _is_usable(sform):
+        header["sform_code"] = 0
+    elif sform is not None and qform is None and int(header["qform_code"]) != 0:
+        header["qform_code"] = 0
 
 
 def _describe_labels(header: nib.Nifti1Header, labels: NDArray[np.generic]) -> None:
@@ -222,14 +244,14 @@ def _parse_header(raw: bytes) -> nib.Nifti1Header | None:
     return None
 
 
-def _layout(header: nib.Nifti1Header, path: Path) -> _Layout:
+def _layout(header: nib.Nifti1Header, path: Path, *, thin: bool = False) -> _Layout:
     source, dim = str(path), header["dim"]
     if not path.exists():
         raise ReadError(f"{path} is missing: a .hdr/.img scan needs both files. Put them in one folder.")
     if not 1 <= dim[0] <= 7:
         raise ReadError(f"{path} says that it has {dim[0]} dimensions: its header is damaged. Export the scan again.")
     shape = tuple(int(n) for n in dim[1 : dim[0] + 1])
-    check_shape(source, shape[:3])
+    check_shape(source, shape[:3], thin=thin)
     if min(shape) < 1:
         raise ReadError(f"{path} says that it has {shape} voxels: its header is damaged. Export the scan again.")
     dtype = _real_dtype(header, source)
@@ -258,39 +280,76 @@ def _real_dtype(header: nib.Nifti1Header, source: str) -> np.dtype[np.generic]:
 
 
 def _affine(header: nib.Nifti1Header, shape: tuple[int, ...], source: str) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Give the affine in mm: of the sform where it has a code and can be used, else of the qform, and notes on that."""
     header = header.copy()
     if header["pixdim"][0] not in (-1, 1):
         header["pixdim"][0] = 1  # what the standard says of any other value
     header.set_data_shape(shape[:3])
-    try:
-        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
-        notes = _orientation_notes(header, shape)
-    except (HeaderDataError, ValueError) as err:
-        raise GeometryError(f"{source} has an orientation (qform) that is no rotation. Repair its header.") from err
-    mm = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7)
-    if mm is None:
+    mm = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    sform, qform = header.get_sform(coded=True)[0], _qform(header)
+    notes: tuple[str, ...] = ()
+    if sform is not None and not _is_usable(sform) and qform is not None:
+        affine, notes = qform, ("The header's sform is set but cannot be used (zeros, flat or no numbers); the qform is used.",)
+    elif sform is not None:
+        affine, notes = sform, _disputes(header, shape, sform, qform, mm)
+    elif qform is not None:
+        affine = qform
+    elif int(header["qform_code"]) != 0:
+        raise GeometryError(f"{source} has an orientation (qform) that is no rotation. Repair its header.")
+    else:
+        affine = header.get_base_affine()
+        notes = ("The header does not say how the patient lies (sform and qform codes are 0): left and right are a guess.",)
+    affine = np.asarray(affine, dtype=np.float64)
+    if mm == 1:
         return affine, notes
     scale = np.diag([mm, mm, mm, 1.0])
     return scale @ affine, (*notes, f"The header gives lengths in units of {mm:g} mm; they were turned into mm.")
 
 
-def _orientation_notes(header: nib.Nifti1Header, shape: tuple[int, ...]) -> tuple[str, ...]:
-    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
-    if sform is None and qform is None:
-        return ("The header does not say how the patient lies (sform and qform codes are 0): left and right are a guess.",)
-    if sform is None or qform is None or not np.isfinite(sform).all():
+def _qform(header: nib.Nifti1Header) -> NDArray[np.float64] | None:
+    """Give the qform; None where its code is 0 or its quaternion is no rotation."""
+    try:
+        qform = header.get_qform(coded=True)[0]
+    except (HeaderDataError, ValueError):
+        return None
+    return qform if qform is not None and np.isfinite(qform).all() else None
+
+
+def _is_usable(affine: NDArray[np.float64]) -> bool:
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if not (np.isfinite(affine).all() and (lengths > 0).all()):
+        return False
+    return bool(abs(np.linalg.det(affine[:3, :3] / lengths)) >= _FLAT)
+
+
+def _disputes(
+    header: nib.Nifti1Header, shape: tuple[int, ...], sform: NDArray[np.float64], qform: NDArray[np.float64] | None, mm: float
+) -> tuple[str, ...]:
+    """Give notes on what in the header speaks against the sform."""
+    if not np.isfinite(sform).all():
         return ()
+    sizes = header["pixdim"][1:4].astype(np.float64)
+    if qform is None:
+        if int(header["qform_code"]) != 0:
+            return ("The header's qform is no rotation; the sform is used.",)
+        by_sform = np.linalg.norm(sform[:3, :3], axis=0)
+        if np.allclose(by_sform, sizes, rtol=_SAME_SIZE, atol=0):
+            return ()
+        said, used = (" x ".join(f"{mm * one:.4g}" for one in three) for three in (sizes, by_sform))
+        return (f"The header's voxel sizes (pixdim: {said} mm) and its sform ({used} mm) disagree; the sform is used.",)
     corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in shape[:3]))])
     apart = np.linalg.norm(corners @ (sform - qform).T, axis=1).max()
     if apart < min(header.get_zooms()[:3]):
         return ()
-    return (f"The header's sform and qform disagree by up to {apart:.1f} mm; the sform is used.",)
+    return (f"The header's sform and qform disagree by up to {mm * apart:.1f} mm; the sform is used.",)
 
 
-def _read_voxels(layout: _Layout, volume: int) -> NDArray[Any]:
-    """Read one volume as it is stored, without scaling."""
+def _read_voxels(layout: _Layout, volume: int | None) -> NDArray[Any]:
+    """Read one volume, or all where it is None, as they are stored, without scaling."""
     proxy = ArrayProxy(str(layout.path), (layout.shape, layout.dtype, layout.offset, 1.0, 0.0), mmap=False)
-    which = (slice(None),) * 3 + tuple(int(i) for i in np.unravel_index(volume, layout.shape[3:], order="F"))
+    which: tuple[Any, ...] = (...,)
+    if volume is not None:
+        which = (slice(None),) * 3 + tuple(int(i) for i in np.unravel_index(volume, layout.shape[3:], order="F"))
     try:
         return np.asarray(proxy[which])
     except (*UNREADABLE, ValueError) as err:
@@ -300,14 +359,29 @@ def _read_voxels(layout: _Layout, volume: int) -> NDArray[Any]:
 
 
 def _scaled(raw: NDArray[Any], header: nib.Nifti1Header, source: str) -> NDArray[np.generic]:
-    try:
-        slope, inter = header.get_slope_inter()
-    except HeaderDataError as err:
-        raise ReadError(f"{source} has an intensity scale (scl_slope, scl_inter) that is no number. Repair the header.") from err
-    if slope is None or (slope == 1 and inter == 0):
+    slope, inter = _slope(header, source)
+    if slope == 1 and inter == 0:
         return raw.astype(np.float64) if raw.dtype.itemsize > 8 else raw
     scaled = np.empty(raw.shape, np.float32, order="F")
     with np.errstate(over="ignore", invalid="ignore"):  # infinite voxels are dealt with, and reported, after reading
         for k in range(raw.shape[2]):
             scaled[..., k] = raw[..., k] * np.float64(slope) + np.float64(inter)
     return scaled
+
+
+def _scaled_labels(raw: NDArray[Any], header: nib.Nifti1Header, source: str) -> NDArray[Any]:
+    """Scale labels in float64: float32 would round large ones."""
+    slope, inter = _slope(header, source)
+    if slope == 1 and inter == 0:
+        return raw
+    with np.errstate(over="ignore", invalid="ignore"):
+        return raw.astype(np.float64) * slope + inter
+
+
+def _slope(header: nib.Nifti1Header, source: str) -> tuple[float, float]:
+    """Give slope and intercept; 1 and 0 where the header has no scale."""
+    try:
+        slope, inter = header.get_slope_inter()
+    except HeaderDataError as err:
+        raise ReadError(f"{source} has an intensity scale (scl_slope, scl_inter) that is no number. Repair the header.") from err
+    return (1.0, 0.0) if slope is None else (float(slope), float(inter))

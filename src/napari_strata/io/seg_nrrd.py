@@ -5,22 +5,27 @@ The fields are described in Slicer's developer guide ("Segmentation labelmap fil
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_strata.errors import ReadError
-from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid
-from napari_strata.io.itk import affine_ras, itk_image, run_itk, write_image
+from napari_strata.io.grid import FileImage
+from napari_strata.io.itk import itk_image, read_itk, write_image
+from napari_strata.io.labels.values import HIGHEST_ID, whole_labels
 from napari_strata.io.terms import SCHEME, Code, term_of
+from napari_strata.io.text_header import read_text_header
 from napari_strata.volume import BACKGROUND, FileGrid, Region, default_regions, pack_labels, region_color, smallest_label_dtype
 
 SUFFIX = ".seg.nrrd"
 _CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 _ANATOMY_CONTEXT = "Anatomic codes - DICOM master list"
+_REPRESENTATION = "Segmentation_SourceRepresentation"
+_OLD_REPRESENTATION = "Segmentation_MasterRepresentation"
 _LOCKED = "Strata.Locked:1"
 _ACCEPTED = "Segmentation.Status:completed"  # Slicer's own
 
@@ -72,8 +77,8 @@ def write_seg_nrrd(path: Path, labels: NDArray[np.generic], grid: FileGrid, regi
     image = itk_image(labels, grid)
     fields = {
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
-        "Segmentation_SourceRepresentation": "Binary labelmap",
-        "Segmentation_MasterRepresentation": "Binary labelmap",  # what Slicer before 5.4 calls it
+        _REPRESENTATION: "Binary labelmap",
+        _OLD_REPRESENTATION: "Binary labelmap",  # what Slicer before 5.4 calls it
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",
     }
     extents = _extents(labels)
@@ -96,7 +101,7 @@ def write_seg_nrrd(path: Path, labels: NDArray[np.generic], grid: FileGrid, regi
 
 
 def read_seg_nrrd(path: Path) -> SegNrrd:
-    """Read a .seg.nrrd file, of 3D Slicer or ours.
+    """Read a segmentation of 3D Slicer's, or ours: .seg.nrrd, or another NRRD file with the same fields.
 
     Segments that overlap (layers) are laid over each other, the later one on top; the notes say how many voxels that hid.
     A segment keeps its label value as its id where no other segment has it; else all are numbered from 1.
@@ -109,35 +114,33 @@ def read_seg_nrrd(path: Path) -> SegNrrd:
     Raises
     ------
     ReadError
-        If the file is damaged, not 3D, or its voxels are not whole numbers.
+        If the file is damaged, not 3D, or its voxels are not whole numbers from 0 up.
     GeometryError
         If the directions or a voxel size cannot be used.
     """
     source = str(path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(source)
-    run_itk(reader.ReadImageInformation, source)
-    size = reader.GetSize()
-    check_shape(source, size)
-    spacing = np.array(reader.GetSpacing())
-    check_voxel_size(source, spacing)
-    image = run_itk(reader.Execute, source)
-    if len(size) != 3 or "integer" not in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
-        raise ReadError(f"{source} is not a segmentation of 3D labels. Export it from 3D Slicer as a binary labelmap.")
-    affine = affine_ras(np.array(reader.GetOrigin()), spacing, np.array(reader.GetDirection()).reshape(3, 3))
-    i, j, k = size
-    grid = make_grid(source, "itk", (i, j, k), affine, suffix=SUFFIX)
-    layers = sitk.GetArrayFromImage(image)
-    layers = layers[..., None] if layers.ndim == 3 else layers
-    segments = _segments(reader, source)
+    header = read_text_header(path, SUFFIX)
+    if "fractional" in header.keys.get(_REPRESENTATION, header.keys.get(_OLD_REPRESENTATION, "")).lower():
+        raise ReadError(f"{source} holds fractional segments (shares of a voxel). Export it from 3D Slicer as a binary labelmap.")
+    stored = read_itk(path, None, suffix=SUFFIX, every=True)
+    layers = _whole_layers(stored.data, source)
+    segments = _segments(header.keys, source, layers.shape[3])
     unlisted = _unlisted(layers, segments)
     labels, hidden = _flatten(layers, [*unlisted, *segments], source)
-    notes: tuple[str, ...] = (f"{hidden} voxels lie in several segments; the last one of the file has them.",) if hidden else ()
+    notes = stored.notes
+    if hidden:
+        notes += (f"{hidden} voxels lie in several segments; the last one of the file has them.",)
     if segments and unlisted:
         kept = ", ".join(str(one.region.id) for one in unlisted)
         notes += (f"The header lists no segment for some labelled voxels; they are kept as regions {kept}.",)
     regions = tuple(segment.region for segment in (*segments, *unlisted))
-    return SegNrrd(FileImage(labels.transpose(2, 1, 0), grid, None, notes), regions)
+    return SegNrrd(FileImage(labels, stored.grid, None, notes), regions)
+
+
+def _whole_layers(data: NDArray[Any], source: str) -> NDArray[np.unsignedinteger]:
+    """Give layers (i, j, k, layer) of whole numbers from 0 up."""
+    layers = [whole_labels(data[..., n], source, volume=n if data.shape[3] > 1 else None).labels for n in range(data.shape[3])]
+    return np.stack(layers, axis=-1)
 
 
 def _extents(labels: NDArray[np.generic]) -> dict[int, str]:
@@ -159,25 +162,26 @@ def _tags(region: Region) -> str:
     return f"TerminologyEntry:{entry}|" + (f"{_LOCKED}|" if region.locked else "") + (f"{_ACCEPTED}|" if region.accepted else "")
 
 
-def _segments(reader: sitk.ImageFileReader, source: str) -> list[_Segment]:
-    """Read the header's fields of every segment."""
-    keys = set(reader.GetMetaDataKeys())
+def _segments(keys: Mapping[str, str], source: str, n_layers: int) -> list[_Segment]:
+    """Read the header's fields of every segment; old files give each a layer of its own, and do not say so."""
     numbers = sorted(int(key[7:-3]) for key in keys if key.startswith("Segment") and key.endswith("_ID") and key[7:-3].isdigit())
 
     def field(n: int, name: str, default: str) -> str:
-        key = f"Segment{n}_{name}"
-        return reader.GetMetaData(key).encode("utf-8", "surrogateescape").decode("utf-8", "replace") if key in keys else default
+        return keys.get(f"Segment{n}_{name}", default)
 
     found = []
+    own_layers = len(numbers) == n_layers and not any(f"Segment{n}_Layer" in keys for n in numbers)
     try:
-        for n in numbers:
+        for place, n in enumerate(numbers):
             value = int(field(n, "LabelValue", "1"))
             color = [round(255 * float(part)) for part in field(n, "Color", "").split()] or list(region_color(n + 1))
             red, green, blue = (min(max(part, 0), 255) for part in color)
             tags = field(n, "Tags", "").split("|")
             region = Region(value, field(n, "Name", f"segment {n + 1}"), (red, green, blue), _LOCKED in tags, _ACCEPTED in tags)
-            found.append(_Segment(int(field(n, "Layer", "0")), value, region))
-    except ValueError as err:
+            found.append(_Segment(int(field(n, "Layer", str(place if own_layers else 0))), value, region))
+            if value > HIGHEST_ID:
+                raise ValueError(f"label value {value}")
+    except (ValueError, OverflowError) as err:
         raise ReadError(f"The header of {source} has damaged segment fields. Export it from 3D Slicer again.") from err
     if len({segment.value for segment in found}) == len(found) and all(segment.value > 0 for segment in found):
         return found
@@ -198,7 +202,7 @@ def _unlisted(layers: NDArray[np.generic], segments: list[_Segment]) -> list[_Se
 
 
 def _flatten(layers: NDArray[np.generic], segments: list[_Segment], source: str) -> tuple[NDArray[np.unsignedinteger], int]:
-    """Lay segments over each other: (k, j, i) labels, and how many voxels of a segment another one hides."""
+    """Lay segments over each other: (i, j, k) labels, and how many voxels of a segment another one hides."""
     if any(not 0 <= segment.layer < layers.shape[-1] for segment in segments):
         raise ReadError(f"The header of {source} speaks of layers that the file does not have. Export it from 3D Slicer again.")
     labels = np.zeros(layers.shape[:3], smallest_label_dtype(max((one.region.id for one in segments), default=0)))

@@ -99,6 +99,17 @@ def agree(
         If the grids differ.
     SettingsError
         If `tolerance_mm` is negative or no number.
+
+    Examples
+    --------
+    >>> labels = np.zeros((24, 24, 24), np.uint8)
+    >>> labels[8:16, 8:16, 8:16] = 1
+    >>> box = strata.Region(1, "box", (255, 0, 0))
+    >>> one = strata.Segmentation(labels, (box,), volume.geometry)
+    >>> other = strata.Segmentation(np.roll(labels, 2, axis=2), (box,), volume.geometry)
+    >>> (agreement,) = strata.agree(one, other, tolerance_mm=1.0)
+    >>> agreement.dice
+    0.75
     """
     require_same_grid(labels.geometry, reference.geometry, "The labels", "the reference")
     if not tolerance_mm >= 0:

@@ -87,6 +87,15 @@ def compare(
     ------
     GeometryError
         If the grids differ, or nothing is left to score.
+
+    Examples
+    --------
+    >>> labels = np.zeros((24, 24, 24), np.uint8)
+    >>> labels[8:16, 8:16, 8:16] = 1
+    >>> reference = strata.Segmentation(labels, (), volume.geometry)
+    >>> found = strata.Segmentation(7 * labels, (), volume.geometry)  # other numbers
+    >>> strata.compare(found, reference).many_to_one
+    {1: 1.0}
     """
     require_same_grid(labels.geometry, reference.geometry, "The labels", "the reference")
     kept = ~np.isin(reference.labels, list(ignore))

@@ -91,6 +91,16 @@ def measure_regions(
     -----
     Surfaces are estimated by ITK with the Crofton formula (Lehmann and Legland, Insight Journal 2012), which takes the
     voxel's sides into account; a sheared grid (tilted gantry) is measured as if it were straight.
+
+    Examples
+    --------
+    >>> labels = np.zeros((24, 24, 24), np.uint8)
+    >>> labels[10:14, 10:15, 10:20] = 1
+    >>> box = strata.Region(1, "box", (255, 0, 0))
+    >>> segmentation = strata.Segmentation(labels, (box,), volume.geometry)
+    >>> (measure,) = strata.measure_regions(segmentation, volume)
+    >>> measure.name, measure.voxels, round(measure.volume_ml, 3)
+    ('box', 200, 0.4)
     """
     geometry = segmentation.geometry
     if volume is not None:

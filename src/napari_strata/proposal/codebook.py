@@ -105,6 +105,16 @@ class Codebook:
         Descriptor columns that it belongs to.
     about : dict
         Settings, seed, number of scans, version of Strata: plain values.
+
+    Examples
+    --------
+    >>> codebook = strata.fit_codebook([proposal], tissues=4)
+    >>> codebook.save("cohort.strata-codebook")
+    >>> found = strata.Codebook.load("cohort.strata-codebook").apply(proposal)
+    >>> found.fits
+    True
+    >>> found.segmentation(proposal).labels.shape
+    (24, 24, 24)
     """
 
     regions: tuple[Region, ...]
@@ -297,6 +307,12 @@ def fit_codebook(scans: Sequence[Proposal | CohortTable], *, tissues: int = 16, 
     ------
     CodebookError
         If there is no scan, they do not go together, or they hold fewer supervoxels than tissues.
+
+    Examples
+    --------
+    >>> codebook = strata.fit_codebook([proposal], tissues=4)  # better five scans or more
+    >>> [region.name for region in codebook.regions]
+    ['tissue 1', 'tissue 2', 'tissue 3', 'tissue 4']
     """
     tables = [cohort_table(one) if isinstance(one, Proposal) else one for one in scans]
     _check_together(tables, tissues)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_strata.body import body_mask
+from napari_strata.body import body_mask, magnified
 from napari_strata.preprocess import WorkingGrid, block_mean, choose_grid, prepare_brightness, resample
 from napari_strata.proposal.descriptors import Around, Pooler, brightness_rank, describe_brightness, sizes_and_centers
 from napari_strata.proposal.settling import settle_edges
@@ -41,19 +41,22 @@ class Sight:
     Parameters
     ----------
     volume : Volume
-        The scan.
+        The scan; that of a small body with its lengths magnified.
     inside : (z, y, x) bool array
         The body.
     light : (z, y, x) float32 array
         Brightness on the scan's grid.
     grid : WorkingGrid
         The body's box, and the encoder's grid over it.
+    magnification : float
+        How many times larger the lengths are than in the scan; 1.0 but for small bodies.
     """
 
     volume: Volume
     inside: NDArray[np.bool_]
     light: NDArray[np.float32]
     grid: WorkingGrid
+    magnification: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,8 +96,9 @@ def see(volume: Volume, settings: ProposeSettings) -> Sight:
         If the scan holds nothing but air.
     """
     inside = body_mask(volume)
-    grid = choose_grid(inside, volume, settings)
-    return Sight(volume, inside, prepare_brightness(volume, inside, settings), grid)
+    seen, times = magnified(volume, inside)
+    grid = choose_grid(inside, seen, settings)
+    return Sight(seen, inside, prepare_brightness(seen, inside, settings), grid, times)
 
 
 def fits_beside(grid: WorkingGrid) -> bool:

@@ -46,6 +46,16 @@ class Proposal:
         Settings, seed, versions, weights hash, timings: plain values, for the sidecar.
     descriptor_scale : (2, d) float32 array or None
         Mean and spread that each column was standardised by, so that scans can be compared; None in cases of earlier versions.
+
+    Examples
+    --------
+    >>> proposal.tissues(4).regions[0].name  # alike, anywhere in the scan
+    'tissue 1'
+    >>> len(proposal.regions(6).regions)  # connected
+    6
+    >>> sure = proposal.confidence[proposal.supervoxels]  # of every voxel
+    >>> sure.shape
+    (24, 24, 24)
     """
 
     volume: Volume
@@ -67,6 +77,11 @@ class Proposal:
     def n_supervoxels(self) -> int:
         """Number of supervoxels, background included."""
         return len(self.descriptors)
+
+    @property
+    def magnification(self) -> float:
+        """How many times larger than life the scan was looked at: 1.0 but for small bodies, such as a mouse's."""
+        return float(self.provenance.get("magnification", 1.0))
 
     def tree(self, name: TreeName) -> Hierarchy:
         """Give the tree called "regions" or "tissues"."""

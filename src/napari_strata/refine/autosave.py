@@ -41,6 +41,7 @@ _HEAD = struct.Struct("<cIqI")
 """Kind, bytes that follow, next region id, checksum."""
 _COUNT = struct.Struct("<q")
 _LONGEST_NAME = 80
+"""In bytes: with its endings it has to fit into a name of 255."""
 _PATIENCE_S = 20.0
 """After this long, a case that the disk did not take is tried again with the next edit."""
 
@@ -118,7 +119,8 @@ class Autosave:
         header = {**_header(contents), "unsaved": not is_saved}
         text = _MAGIC + json.dumps(header).encode() + b"\n"
         problems = []
-        name = re.sub(r"[^\w.\- ]", "_", Path(volume.path).name or volume.name or "scan")[:_LONGEST_NAME]
+        name = re.sub(r"[^\w.\- ]", "_", Path(volume.path).name or volume.name or "scan")
+        name = name.encode()[:_LONGEST_NAME].decode(errors="ignore")
         for place in [folder] if folder is not None else folders_for(volume):
             journal = place / f"{name}.{token}{SUFFIX}"
             lock = None

@@ -47,7 +47,7 @@ from napari_strata.volume import BACKGROUND
 logger = logging.getLogger(__name__)
 
 REACH_MM = 30.0
-"""How far a scribble "here" reaches from the supervoxels that it crosses, centre to centre."""
+"""How far a scribble "here" reaches from the supervoxels that it crosses, centre to centre; in a small body as if it were magnified."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -327,7 +327,7 @@ def _spread(state: State, pieces: Pieces, crossed: NDArray[np.integer], scribble
     own = table if here else base_table(state, pieces)
     free = (state.given == NOT_GIVEN) & ~np.isin(table, locked)
     if here:
-        free &= of_pieces(within_mm(pieces.teaching, crossed, REACH_MM), state)
+        free &= of_pieces(within_mm(pieces.teaching, crossed, REACH_MM / pieces.proposal.magnification), state)
     taught = sorted({state.current_id(s.region) for s in state.strokes})
     examples = np.where(np.isin(state.given, taught), state.given, NOT_GIVEN)
     count = pieces.proposal.n_supervoxels

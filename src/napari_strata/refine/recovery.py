@@ -135,6 +135,15 @@ def find_unfinished(scan: str | Path | Volume | None = None, *, folder: str | Pa
         The scan whose work is looked for; None finds all in the state folder (and in `folder`).
     folder : str, Path or None
         A folder to look in besides.
+
+    Examples
+    --------
+    >>> work = strata.Refinement(proposal, tissues=4)
+    >>> journal = work.autosave(".")
+    >>> work.rename(1, "muscle")
+    >>> work.end_autosave()  # without this line the edit would be found
+    >>> strata.find_unfinished(folder=".")
+    []
     """
     path = Path(scan.path) if isinstance(scan, Volume) and scan.path else Path(scan) if isinstance(scan, str | Path) else None
     wanted = autosave.scan_key(scan) if isinstance(scan, Volume) else {} if path is None else {"path": str(path.absolute())}

@@ -60,6 +60,20 @@ class Refinement(Keeping):
     ------
     EditError
         If both are given, or one is negative.
+
+    Examples
+    --------
+    >>> work = strata.Refinement(proposal, tissues=4)
+    >>> kept = work.merge([1, 2])
+    >>> work.rename(kept, "muscle")
+    >>> parts = work.split(3, into=2)
+    >>> work.undo() is not None
+    True
+    >>> work.segmentation.regions[0].name
+    'muscle'
+    >>> work.save("case.strata")
+    >>> strata.Refinement.load("case.strata").history == work.history
+    True
     """
 
     def __init__(self, proposal: Proposal, *, regions: int | None = None, tissues: int | None = None) -> None:

@@ -48,10 +48,7 @@ class Start:
         EditError
             If a label is too large for a region id.
         """
-        check_grid(proposal.volume.geometry, segmentation.geometry)
-        highest = int(segmentation.labels.max(initial=0))
-        if highest > MAX_REGION_ID:
-            raise EditError(f"Label {highest} is too large for a region id. Renumber the labels to at most {MAX_REGION_ID}.")
+        check_labels(proposal.volume.geometry, segmentation)
         used = set(np.flatnonzero(np.bincount(segmentation.labels.ravel())).tolist()) - {BACKGROUND}
         rows = {row.id: row for row in (*default_regions(sorted(used)), *segmentation.regions) if row.id in used}
         values = {"rows": [row_values(rows[i]) for i in sorted(rows)]}
@@ -73,6 +70,22 @@ class Start:
             raise GeometryError("The labels that this case began from belong to a scan of another size. Replay it on its own scan.")
         rows = {row.id: row for row in map(row_from_values, values["rows"])}
         return _labelled(state, pieces, arrays["labels"], rows)
+
+
+def check_labels(scan: Geometry, segmentation: Segmentation) -> None:
+    """Check that a refinement can start from labels.
+
+    Raises
+    ------
+    GeometryError
+        If the labels lie on another grid than the scan.
+    EditError
+        If a label is too large for a region id.
+    """
+    check_grid(scan, segmentation.geometry)
+    highest = int(segmentation.labels.max(initial=0))
+    if highest > MAX_REGION_ID:
+        raise EditError(f"Label {highest} is too large for a region id. Renumber the labels to at most {MAX_REGION_ID}.")
 
 
 def check_grid(scan: Geometry, labels: Geometry) -> None:

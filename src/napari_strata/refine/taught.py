@@ -116,6 +116,16 @@ class Teaching:
         Descriptor columns that it belongs to.
     about : dict
         Plain values.
+
+    Examples
+    --------
+    >>> work = strata.Refinement(proposal, tissues=4)
+    >>> work.rename(1, "muscle")
+    >>> teaching = work.teach()
+    >>> teaching.save("muscle.strata-teaching")
+    >>> found = strata.Teaching.load("muscle.strata-teaching").apply(proposal)
+    >>> [region.name for region in found.regions], found.fits
+    (['muscle'], True)
     """
 
     regions: tuple[Region, ...]

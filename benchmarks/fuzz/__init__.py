@@ -1,0 +1,1 @@
+"""Damaged files, made at random by the ten thousand: every one is read right or refused in one line. See `__main__.py`."""
