@@ -31,9 +31,7 @@ def marked_segmentation() -> Segmentation:
 
 
 def marked_viewer(make_napari_viewer_proxy):
-    viewer = make_napari_viewer_proxy(show=False)
-    viewer.window.resize(700, 600)  # a processor draws it: every pixel counts
-    viewer.window.show()
+    viewer = make_napari_viewer_proxy(show=True)
     segmentation = marked_segmentation()
     data, kwargs, _ = image_tuple(Volume(np.zeros(SHAPE, np.float32), segmentation.geometry, name="marks"))
     image = viewer.add_image(data, **kwargs)
