@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError, ReadError
+from napari_strata.io.dicom_slice import open_bounded
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid
 from napari_strata.io.itk import affine_ras
 from napari_strata.io.labels.objects import parse_errors
@@ -117,7 +118,8 @@ def read_dicom_seg(path: str | Path, *, like: Geometry | None = None) -> DicomSe
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values that break DICOM's rules; what matters is checked here
-            stored = dcmread(path, force=True)
+            with open_bounded(Path(path)) as file:
+                stored = dcmread(file, force=True)
             _name_syntax(stored)
             return _read(stored, source, like)
     except damaged as err:

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 from napari_strata.io.dicom_headers import dicom_errors
+from napari_strata.io.dicom_slice import open_bounded
 
 _CLASS = b"\x02\x00\x02\x00UI"
 _HEAD = 4096
@@ -70,7 +71,8 @@ def storage_class(path: Path) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return str(dcmread(path, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID"]).get("SOPClassUID", ""))
+            with open_bounded(path) as file:
+                return str(dcmread(file, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID"]).get("SOPClassUID", ""))
     except damaged:
         return ""
 
