@@ -308,18 +308,18 @@ def mm_per_unit(units: Any, name: str) -> NDArray[np.float64]:
 def _mm_per_unit(units: Any, name: str) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     import pint
 
-    registry = pint.get_application_registry()
+    known_units = pint.get_application_registry()
     given = [units] * 3 if units is None or isinstance(units, (str, pint.Unit)) else list(units)[-3:]
     factors: list[float | None] = []
     words = []
     for unit in given:
         try:
-            known = registry.parse_units(str(unit)) if unit is not None else registry.pixel
+            known = known_units.parse_units(str(unit)) if unit is not None else known_units.pixel
         except (pint.UndefinedUnitError, ValueError) as err:
             raise GeometryError(f"{name} has the unit '{unit}', which is no length. Set its units to mm.") from err
         words.append(str(known))
-        if known.is_compatible_with(registry.mm):
-            factors.append(float(registry.Quantity(1, known).to("mm").magnitude))
+        if known.is_compatible_with(known_units.mm):
+            factors.append(float(known_units.Quantity(1, known).to("mm").magnitude))
         elif str(known) in ("pixel", "dimensionless"):
             factors.append(None)
         else:
