@@ -1,6 +1,6 @@
 """Damaged headers and files by the ten thousand: each is read right or refused in one line, the same twice.
 
-python -m benchmarks.fuzz --cases 100000            all of it; 10^5 take about 25 minutes on two quiet cores
+python -m benchmarks.fuzz --cases 100000            all of it; 10^5 take one to two hours on two cores
 python -m benchmarks.fuzz --case 4711 -o out/4711   one case again: its files, what was done to them, what comes of it
 
 Every case damages a small good file (see `seeds.py`, `mutate.py`), and is read in two processes of unlike memory: freed and new

@@ -312,6 +312,7 @@ class _FileLabels:
     is_complete: bool = False
 
 
+@np.errstate(over="ignore", invalid="ignore")  # damaged headers hold any number; what cannot be used is refused
 def _load_labels(source: Path, index: int | None, like: Geometry | None) -> _FileLabels:
     _check_there(source)
     suffix = file_suffix(source)
@@ -388,6 +389,7 @@ def _check_there(source: Path) -> None:
         raise ReadError(f"Cannot read {source}: {err.strerror}. Check that you may read it.") from err
 
 
+@np.errstate(over="ignore", invalid="ignore")  # damaged headers hold any number; what cannot be used is refused
 def _load(source: Path, index: int | None, series: str | None) -> FileImage:
     _check_there(source)
     if source.is_dir():
