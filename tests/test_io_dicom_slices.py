@@ -257,6 +257,14 @@ def test_a_sloppy_high_bit_is_believed_only_where_the_voxels_agree(tmp_path: Pat
     np.testing.assert_array_equal(high.data, low.data)
 
 
+def test_a_dark_slice_has_its_values_in_the_bits_of_its_neighbours(tmp_path: Path) -> None:
+    stored = [np.full_like(AIR_AND_TISSUE, 150), np.full_like(AIR_AND_TISSUE, 900), np.full_like(AIR_AND_TISSUE, 80)]
+    slices = [one_slice(k, values * 16, BitsStored=12, HighBit=15) for k, values in enumerate(stored)]
+    plain = [one_slice(k, values) for k, values in enumerate(stored)]
+    found = strata.read(save(tmp_path / "upper", *slices)).data
+    np.testing.assert_array_equal(found, strata.read(save(tmp_path / "plain", *plain)).data)
+
+
 INVALID = {
     "PatientBirthDate": "ANONYMOUS",
     "StudyDate": "2020-01-02",

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
@@ -30,6 +31,7 @@ _INTEGERS = (np.int16, np.uint16, np.int32, np.uint32, np.int64)
 _EXACT_IN_FLOAT32 = 2**22
 """Steps between the smallest and the largest value up to which float32 keeps neighbours well apart."""
 _TINY = 1e-30
+_Place = Literal["lower", "upper", "either"]
 _SOF = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xF7})
 
 
@@ -64,13 +66,10 @@ def read_voxels(slices: Sequence[Slice]) -> Voxels:
     planes: list[NDArray[np.generic]] = []
     dirty: list[Path] = []
     longer: list[Path] = []
-    for one in slices:
-        try:
-            plane = _stored(one)
-        except PixelError as err:
-            raise ReadError(f"{one.path} {err}.") from err
-        except OSError as err:
-            raise ReadError(f"Cannot read {one.path}: {err.strerror}. Check that you may read it.") from err
+    read = [_plane(one) for one in slices]
+    if any(plane.place == "upper" for plane in read):  # a dark slice does not show where its values lie; its neighbours do
+        read = [_plane(one, upper=True) if plane.place == "either" else plane for one, plane in zip(slices, read, strict=True)]
+    for one, plane in zip(slices, read, strict=True):
         if plane.has_other_bits:
             dirty.append(one.path)
         if plane.is_longer:
@@ -92,18 +91,38 @@ def named(paths: Sequence[Path], most: int = 3) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Plane:
-    """The stored values of a slice (row, column); whether unused bits were set, and whether there was more than one image's worth."""
+    """The stored values of a slice (row, column), and what was found about them.
+
+    Parameters
+    ----------
+    values : (row, column) array
+        Of the bits in use.
+    has_other_bits, is_longer : bool
+        Whether unused bits were set, and whether there was more than one image's worth.
+    place : {"lower", "upper", "either"}
+        Which bits hold the values; "either" where the header claims the upper ones and the voxels fit both.
+    """
 
     values: NDArray[np.generic]
     has_other_bits: bool
     is_longer: bool
+    place: _Place
 
 
 def _has(paths: Sequence[Path]) -> str:
     return "has" if len(paths) == 1 else "have"
 
 
-def _stored(one: Slice) -> _Plane:
+def _plane(one: Slice, *, upper: bool = False) -> _Plane:
+    try:
+        return _stored(one, upper=upper)
+    except PixelError as err:
+        raise ReadError(f"{one.path} {err}.") from err
+    except OSError as err:
+        raise ReadError(f"Cannot read {one.path}: {err.strerror}. Check that you may read it.") from err
+
+
+def _stored(one: Slice, *, upper: bool) -> _Plane:
     pixels = one.pixels
     if pixels.syntax in _NATIVE:
         values, longer = _native(one)
@@ -111,11 +130,11 @@ def _stored(one: Slice) -> _Plane:
         raise PixelError("has compressed voxels of floating point, which Strata does not read. Convert the series to NIfTI")
     else:
         values, longer = _decoded(one), False
+    place: _Place = "upper" if upper else _place(values, pixels)
+    values, dirty = _clean(values, pixels, upper=place == "upper")
     if one.rescale.table:
-        values = _clean(values, pixels)[0]
-        return _Plane(_through_table(one, values), False, longer)
-    values, dirty = _clean(values, pixels)
-    return _Plane(values, dirty, longer)
+        return _Plane(_through_table(one, values), False, longer, place)
+    return _Plane(values, dirty, longer, place)
 
 
 def _native(one: Slice) -> tuple[NDArray[np.generic], bool]:
@@ -167,12 +186,8 @@ def _read_at(one: Slice, size: int) -> bytes:
         return file.read(size)
 
 
-def _clean(values: NDArray[np.generic], pixels: PixelFormat) -> tuple[NDArray[np.generic], bool]:
-    """Keep the bits in use, as pydicom does, extend the sign, and say whether the other bits held something.
-
-    Values may lie in the upper bits: old scanners wrote so and said it by High Bit. Sloppy headers say it too, so that is
-    believed only where the voxels agree.
-    """
+def _clean(values: NDArray[np.generic], pixels: PixelFormat, *, upper: bool) -> tuple[NDArray[np.generic], bool]:
+    """Keep the bits in use, as pydicom does, extend the sign, and say whether the other bits held something."""
     unused = pixels.allocated - pixels.stored
     if pixels.element != "integer" or pixels.allocated == 1:
         return values, False
@@ -180,8 +195,8 @@ def _clean(values: NDArray[np.generic], pixels: PixelFormat) -> tuple[NDArray[np
     if not unused:
         return native, False
     unsigned: NDArray[np.unsignedinteger] = native.view(f"u{native.dtype.itemsize}")
-    low = pixels.high_bit + 1 - pixels.stored
-    if 0 < low <= unused and pixels.high_bit < pixels.allocated and _lies_high(unsigned, low, pixels.stored):
+    if upper:
+        low = pixels.high_bit + 1 - pixels.stored
         native = (unsigned >> np.uint8(low)).astype(unsigned.dtype).view(native.dtype)
     shifted = np.left_shift(native, native.dtype.type(unused))
     cleaned = np.right_shift(shifted, native.dtype.type(unused))
@@ -191,19 +206,29 @@ def _clean(values: NDArray[np.generic], pixels: PixelFormat) -> tuple[NDArray[np
     return cleaned, False
 
 
-def _lies_high(unsigned: NDArray[np.unsignedinteger], low: int, stored: int) -> bool:
-    """Say whether values lie in the upper bits, as a header claims.
+def _place(values: NDArray[np.generic], pixels: PixelFormat) -> _Place:
+    """Say which bits hold the values.
+
+    Old scanners wrote them into the upper bits and said so by High Bit. Sloppy headers say it too, so that is believed only
+    where the voxels agree.
 
     Raises
     ------
     PixelError
-        If neither that nor the lower bits can be right.
+        If neither the upper nor the lower bits can be right.
     """
+    low = pixels.high_bit + 1 - pixels.stored
+    if pixels.element != "integer" or not 0 < low <= pixels.allocated - pixels.stored:
+        return "lower"
+    native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    unsigned: NDArray[np.unsignedinteger] = native.view(f"u{native.dtype.itemsize}")
     below = bool((unsigned & unsigned.dtype.type((1 << low) - 1)).any())
-    above = bool((unsigned >> np.uint8(stored)).any())
+    above = bool((unsigned >> np.uint8(pixels.stored)).any())
     if below and above:
         raise PixelError("says by its high bit that values lie where they do not. Repair its header, or export it again")
-    return above
+    if above:
+        return "upper"
+    return "lower" if below else "either"
 
 
 def _is_sign(native: NDArray[np.generic], stored: int) -> bool:
