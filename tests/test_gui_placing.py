@@ -259,3 +259,14 @@ def test_labels_of_a_layer_hold_their_ids_or_are_refused_by_value():
             segmentation_from_parts(labels, {"name": "knee"})
     with pytest.raises(GeometryError, match=r"0\.5"):
         segmentation_from_parts(np.full(SHAPE, 0.5), {"name": "knee"})
+
+
+def test_a_layer_in_micrometres_keeps_the_place_that_its_reader_told() -> None:
+    affine = np.diag([2.0, 2, 3, 1])
+    affine[:3, 3] = -10, -20, -30
+    header = nib.Nifti1Image(np.zeros((7, 6, 5), np.float32), affine).header
+    header.set_xyzt_units("micron")
+    layer = Image(np.zeros((5, 6, 7), np.float32), scale=(3, 2, 2), units="um", metadata={"affine": affine, "header": header})
+    placement = place(layer.data.shape, placing_of(layer))
+    np.testing.assert_allclose(placement.geometry.affine, (np.diag([1e-3, 1e-3, 1e-3, 1]) @ affine)[:, [2, 1, 0, 3]], atol=1e-9)
+    assert placement.knows_sides

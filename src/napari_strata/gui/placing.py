@@ -188,13 +188,16 @@ def place(shape: Sequence[int], attributes: Mapping[str, Any], *, scans: Sequenc
             return Placement(stored, world, knows_sides)
         return Placement(Geometry(shape_zyx, said.patient_from_world @ world), world, knows_sides, (_MOVED,))
     notes: tuple[str, ...] = ()
+    mm, told = _told_by_header(metadata)
+    to_mm = np.diag([mm, mm, mm, 1.0])
+    has_its_unit = bool(np.allclose(mm_per_unit(attributes.get("units"), name), mm, rtol=1e-9))
+    of_reader = np.linalg.inv(to_mm) @ world if has_its_unit else world  # in the unit of the reader's affine
+    nearest = _MATCHES_VOX * np.linalg.norm(of_reader[:3, :3], axis=0).min()
     for find in (_by_affine, _by_direction):
-        found = find(metadata, world, shape_zyx)
+        found = find(metadata, of_reader, shape_zyx)
         if isinstance(found, _Said):
-            mm, told = _told_by_header(metadata)
-            to_mm = np.diag([mm, mm, mm, 1.0])
-            if _gap(found.world, world, shape_zyx) > _MATCHES_VOX * sides.min():
-                return Placement(Geometry(shape_zyx, to_mm @ found.patient_from_world @ world), world, True, (*told, _MOVED))
+            if _gap(found.world, of_reader, shape_zyx) > nearest:
+                return Placement(Geometry(shape_zyx, to_mm @ found.patient_from_world @ of_reader), world, True, (*told, _MOVED))
             geometry = Geometry(shape_zyx, to_mm @ found.affine)
             return Placement(_on_file(geometry, metadata, to_mm), world, True, told)
         notes += found
