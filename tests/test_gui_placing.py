@@ -270,3 +270,9 @@ def test_a_layer_in_micrometres_keeps_the_place_that_its_reader_told() -> None:
     placement = place(layer.data.shape, placing_of(layer))
     np.testing.assert_allclose(placement.geometry.affine, (np.diag([1e-3, 1e-3, 1e-3, 1]) @ affine)[:, [2, 1, 0, 3]], atol=1e-9)
     assert placement.knows_sides
+    del layer.metadata["header"]  # nobody says what the affine is in, and it fits the layer's unit
+    alone = place(layer.data.shape, placing_of(layer))
+    np.testing.assert_allclose(alone.geometry.affine, placement.geometry.affine, atol=1e-9)
+    assert alone.knows_sides
+    layer.units = ("mm",) * 3
+    np.testing.assert_allclose(place(layer.data.shape, placing_of(layer)).geometry.affine, affine[:, [2, 1, 0, 3]], atol=1e-9)

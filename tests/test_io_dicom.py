@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
@@ -179,7 +179,9 @@ def lose_a_slice(folder: Path) -> None:
 
 
 def double_a_slice(folder: Path) -> None:
-    shutil.copy(folder / "CT3.dcm", folder / "again.dcm")
+    again = pydicom.dcmread(folder / "CT3.dcm")
+    again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = "1.2.3.99"  # another phase, not a copy
+    again.save_as(folder / "again.dcm")
 
 
 def keep_one_slice(folder: Path) -> None:

@@ -21,6 +21,8 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
     RTStructureSetStorage,
 )
 
@@ -263,6 +265,48 @@ def test_a_dark_slice_has_its_values_in_the_bits_of_its_neighbours(tmp_path: Pat
     plain = [one_slice(k, values) for k, values in enumerate(stored)]
     found = strata.read(save(tmp_path / "upper", *slices)).data
     np.testing.assert_array_equal(found, strata.read(save(tmp_path / "plain", *plain)).data)
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("signed", [0, 1])
+def test_compressed_values_in_the_upper_bits_are_those_of_native_ones(tmp_path: Path, bits: int, signed: int) -> None:
+    pytest.importorskip("jpeg_ls")
+    stored = (AIR_AND_TISSUE[..., None] + np.arange(N)) << (bits - 12)
+    tags = {"BitsStored": bits, "HighBit": bits - 1, "PixelRepresentation": signed}
+    slices = [one_slice(k, stored[..., k], **tags) for k in range(N)]
+    for one in slices:
+        one.compress(JPEGLSLossless, generate_instance_uid=False)
+        one.BitsStored, one.HighBit = 12, 15
+    found = strata.read(save(tmp_path / "packed", *slices)).data
+    plain = [one_slice(k, stored[..., k] >> (bits - 12)) for k in range(N)]
+    np.testing.assert_array_equal(found, strata.read(save(tmp_path / "plain", *plain)).data)
+
+
+def test_values_partly_in_the_lower_bits_are_refused_or_told(tmp_path: Path) -> None:
+    upper = {"BitsStored": 12, "HighBit": 15}
+    folder = save(tmp_path / "mixed", *(one_slice(k, AIR_AND_TISSUE << (0 if k == 2 else 4), **upper) for k in range(N)))
+    with pytest.raises(StrataError, match=r"IM0003\.dcm says by its high bit"):
+        strata.read(folder)
+    own = [one_slice(k, AIR_AND_TISSUE << 4, **upper) for k in range(2)]
+    own += [one_slice(k, BitsStored=12, HighBit=11) for k in range(2, N)]
+    np.testing.assert_array_equal(strata.read(save(tmp_path / "own", *own)).data[0], AIR_AND_TISSUE - 1024)
+    dark = save(tmp_path / "dark", *(one_slice(k, AIR_AND_TISSUE // 20 * 16, **upper) for k in range(N)))
+    assert "fit the lower bits too" in " ".join(strata.read(dark).notes)
+
+
+def test_a_copy_of_a_slice_is_left_out_and_named(tmp_path: Path) -> None:
+    folder = save(tmp_path / "ct", *(one_slice(k, AIR_AND_TISSUE + k) for k in range(N)))
+    expected = strata.read(folder)
+    shutil.copy(folder / "IM0002.dcm", folder / "IM0002 (1).dcm")
+    packed = one_slice(2, AIR_AND_TISSUE + 2)
+    packed.compress(RLELossless, generate_instance_uid=False)
+    packed.save_as(folder / "packed.dcm", enforce_file_format=True)
+    found = strata.read(folder)
+    np.testing.assert_array_equal(found.data, expected.data)
+    assert any("copies of other slices: IM0002.dcm, packed.dcm" in note for note in found.notes)
+    one_slice(3, AIR_AND_TISSUE + 9).save_as(folder / "phase.dcm", enforce_file_format=True)
+    with pytest.raises(StrataError, match=r"IM0004\.dcm and phase\.dcm"):
+        strata.read(folder)
 
 
 INVALID = {

@@ -271,7 +271,7 @@ DIRECTIONS = "space directions: (2,0,0) (0,3,0) (0,0,4)\nspace origin: (10,20,30
 
 @pytest.mark.parametrize(
     ("unit", "mm"),
-    [("um", 1e-3), ("µm", 1e-3), ("Microns", 1e-3), ("nm", 1e-6), ("cm", 10), ("m", 1000), ("inches", 25.4), ("mm", 1), ("", 1)],
+    [("um", 1e-3), ("µm", 1e-3), ("Microns", 1e-3), ("nm", 1e-6), ("cm", 10), ("m", 1000), ("feet", 304.8), ("mm", 1), ("", 1)],
 )
 def test_nrrd_lengths_become_mm(tmp_path: Path, unit: str, mm: float) -> None:
     plain = strata.read(nrrd(tmp_path / "plain.nrrd", f"space: RAS\n{DIRECTIONS}"))
@@ -293,6 +293,7 @@ def test_what_nrrd_and_metaimage_leave_open_is_told(tmp_path: Path) -> None:
         assert says in " ".join(strata.read(nrrd(tmp_path / "a.nrrd", fields)).notes)
     for fields, says in (
         (f"space: RAS\nspace units: um um um\n{DIRECTIONS}", "in quotes"),
+        (f'space: RAS\nspace units: "mm" "mm" "ms"\n{DIRECTIONS}', '"ms", which is no length'),
         ("space: RAS\nspace directions: (nan,nan,nan) (0,3,0) (0,0,4)", "no direction for every axis"),
     ):
         with pytest.raises(strata.StrataError, match=says):

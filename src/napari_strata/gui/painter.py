@@ -145,10 +145,6 @@ class LabelsPainter(QObject):
             self._write((slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])))
             self._refresh()
 
-    def repaint_all(self) -> None:
-        """Write the refinement's labels over whatever stands in the layer, as after a change of everything."""
-        self.show_change(Change(self.whole_box, True, ""))
-
     def differs_on_screen(self) -> bool:
         """Say whether the layer shows something that the refinement did not: somebody else wrote in it."""
         all_of_it = self._viewer.dims.ndisplay == 3 or not lies_straight(self.layer)

@@ -189,8 +189,11 @@ def place(shape: Sequence[int], attributes: Mapping[str, Any], *, scans: Sequenc
         return Placement(Geometry(shape_zyx, said.patient_from_world @ world), world, knows_sides, (_MOVED,))
     notes: tuple[str, ...] = ()
     mm, told = _told_by_header(metadata)
+    in_unit = mm_per_unit(attributes.get("units"), name)
+    if metadata.get("header") is None and not _is_in_mm(metadata, world, shape_zyx) and np.ptp(in_unit) == 0:
+        mm, told = float(in_unit[0]), unit_notes  # nobody says what the affine is in: in the layer's own unit, if it fits there
     to_mm = np.diag([mm, mm, mm, 1.0])
-    has_its_unit = bool(np.allclose(mm_per_unit(attributes.get("units"), name), mm, rtol=1e-9))
+    has_its_unit = bool(np.allclose(in_unit, mm, rtol=1e-9))
     of_reader = np.linalg.inv(to_mm) @ world if has_its_unit else world  # in the unit of the reader's affine
     nearest = _MATCHES_VOX * np.linalg.norm(of_reader[:3, :3], axis=0).min()
     for find in (_by_affine, _by_direction):
@@ -207,6 +210,11 @@ def place(shape: Sequence[int], attributes: Mapping[str, Any], *, scans: Sequenc
             return _over(scan, world, shape_zyx)
     affine = _usual_frame(attributes.get("axis_labels")) @ world
     return Placement(Geometry(shape_zyx, affine), world, False, (*unit_notes, *notes, _GUESSED))
+
+
+def _is_in_mm(metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]) -> bool:
+    """Say whether what a reader said fits the layer's place in mm, or says nothing."""
+    return any(isinstance(find(metadata, world, shape), _Said) for find in (_by_affine, _by_direction))
 
 
 def _on_file(geometry: Geometry, metadata: Mapping[str, Any], to_mm: NDArray[np.float64]) -> Geometry:

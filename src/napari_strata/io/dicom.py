@@ -6,6 +6,7 @@ series is refused by the name of the slice. Headers come through pydicom, voxels
 
 from __future__ import annotations
 
+import filecmp
 import logging
 import re
 from collections import Counter
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import ChoiceError, GeometryError, ReadError
-from napari_strata.io.dicom_pixels import named, read_voxels
+from napari_strata.io.dicom_pixels import named, read_voxels, same_voxels
 from napari_strata.io.dicom_slice import (
     Aside,
     HeaderError,
@@ -109,6 +110,7 @@ class _Found:
     system: list[Path] = field(default_factory=list)
     damaged: list[Path] = field(default_factory=list)
     copies: list[Path] = field(default_factory=list)
+    doubles: list[Path] = field(default_factory=list)
 
 
 def series_files(path: str | Path, series: str | None = None) -> tuple[Path, ...]:
@@ -254,6 +256,7 @@ def _study(folder: Path) -> _Study:
     except OSError as err:
         raise ReadError(f"Cannot list {folder}: {err.strerror}. Check that you may read it.") from err
     _leave_hidden_copies(found)
+    _leave_copies(found)
     _check_nothing_lost(found)
     if not found.series:
         what = ", ".join(sorted({aside.kind for aside in found.asides}))
@@ -331,6 +334,37 @@ def _leave_hidden_copies(found: _Found) -> None:
             raise ReadError(f"{path} is a damaged or cut short DICOM image. Copy it again, or move it away if it is no part of the scan.")
 
 
+def _leave_copies(found: _Found) -> None:
+    """Leave out a slice that is there twice: the same SOPInstanceUID, place and voxels under another name."""
+    for slices in found.series.values():
+        first: dict[str, Slice] = {}
+        kept = []
+        for one in slices:
+            original = first.setdefault(one.instance or str(one.path), one)
+            if original is not one and _is_copy(one, original):
+                found.doubles.append(one.path)
+            else:
+                kept.append(one)
+        slices[:] = kept
+
+
+def _is_copy(one: Slice, other: Slice) -> bool:
+    same_place = all(
+        np.array_equal(ours, theirs)
+        for ours, theirs in (
+            (one.position, other.position),
+            (one.orientation, other.orientation),
+            (one.spacing, other.spacing),
+        )
+    )
+    if not same_place or one.rescale != other.rescale or one.faults or other.faults:
+        return False
+    if filecmp.cmp(one.path, other.path, shallow=False):
+        return True
+    is_plain = {one.frames, other.frames, one.samples, other.samples} == {1} and not one.rescale.table
+    return is_plain and same_voxels(one, other)
+
+
 def _is_text(head: bytes) -> bool:
     return bool(head) and not any(byte < 9 or 13 < byte < 27 for byte in head)
 
@@ -363,6 +397,8 @@ def _left_out(found: _Found) -> tuple[str, ...]:
     hidden = [*found.copies, *found.damaged]
     if hidden:
         notes.append(f"Left out, as hidden copies of other slices: {named(hidden)}.")
+    if found.doubles:
+        notes.append(f"Left out, as copies of other slices: {named(found.doubles)}.")
     if found.system:
         notes.append(f"Left out, as files of the operating system: {named(found.system)}.")
     return tuple(notes)

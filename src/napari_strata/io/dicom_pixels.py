@@ -67,8 +67,12 @@ def read_voxels(slices: Sequence[Slice]) -> Voxels:
     dirty: list[Path] = []
     longer: list[Path] = []
     read = [_plane(one) for one in slices]
+    unclear: list[Path] = []
     if any(plane.place == "upper" for plane in read):  # a dark slice does not show where its values lie; its neighbours do
+        _check_one_place(slices, read)
         read = [_plane(one, upper=True) if plane.place == "either" else plane for one, plane in zip(slices, read, strict=True)]
+    elif not any(plane.place == "lower" and _claims_upper(one.pixels) for one, plane in zip(slices, read, strict=True)):
+        unclear = [one.path for one, plane in zip(slices, read, strict=True) if plane.place == "either" and plane.values.any()]
     for one, plane in zip(slices, read, strict=True):
         if plane.has_other_bits:
             dirty.append(one.path)
@@ -80,7 +84,25 @@ def read_voxels(slices: Sequence[Slice]) -> Voxels:
         notes.append(f"{named(dirty)} {_has(dirty)} values in bits that the header calls unused; only the bits in use were read.")
     if longer:
         notes.append(f"{named(longer)} {_has(longer)} more pixel data than rows and columns ask for; the rest was left out.")
+    if unclear:
+        notes.append(
+            f"{named(unclear)} {_says(unclear)} by the high bit that values lie in the upper bits, and voxels fit the lower bits too; "
+            "those were read: all values may be too high by one factor."
+        )
     return Voxels(_join(planes, [one.rescale for one in slices]), tuple(notes))
+
+
+def same_voxels(one: Slice, other: Slice) -> bool:
+    """Say whether two slices hold the same stored values.
+
+    Raises
+    ------
+    ReadError
+        If the voxels of one of them cannot be read.
+    """
+    if (one.pixels.rows, one.pixels.columns) != (other.pixels.rows, other.pixels.columns):
+        return False
+    return np.array_equal(_plane(one).values, _plane(other).values, equal_nan=one.pixels.element != "integer")
 
 
 def named(paths: Sequence[Path], most: int = 3) -> str:
@@ -111,6 +133,26 @@ class _Plane:
 
 def _has(paths: Sequence[Path]) -> str:
     return "has" if len(paths) == 1 else "have"
+
+
+def _says(paths: Sequence[Path]) -> str:
+    return "says" if len(paths) == 1 else "say"
+
+
+def _check_one_place(slices: Sequence[Slice], read: Sequence[_Plane]) -> None:
+    """Refuse a slice with values in the lower bits whose header says, as those of its neighbours do, that they lie in the upper ones.
+
+    Raises
+    ------
+    ReadError
+        If there is one.
+    """
+    for one, plane in zip(slices, read, strict=True):
+        if plane.place == "lower" and _claims_upper(one.pixels):
+            raise ReadError(
+                f"{one.path} says by its high bit that values lie in the upper bits, where those of other slices are, "
+                "but its own lie in the lower ones. Repair its header, or export the series again."
+            )
 
 
 def _plane(one: Slice, *, upper: bool = False) -> _Plane:
@@ -206,6 +248,10 @@ def _clean(values: NDArray[np.generic], pixels: PixelFormat, *, upper: bool) -> 
     return cleaned, False
 
 
+def _claims_upper(pixels: PixelFormat) -> bool:
+    return pixels.element == "integer" and 0 < pixels.high_bit + 1 - pixels.stored <= pixels.allocated - pixels.stored
+
+
 def _place(values: NDArray[np.generic], pixels: PixelFormat) -> _Place:
     """Say which bits hold the values.
 
@@ -217,9 +263,9 @@ def _place(values: NDArray[np.generic], pixels: PixelFormat) -> _Place:
     PixelError
         If neither the upper nor the lower bits can be right.
     """
-    low = pixels.high_bit + 1 - pixels.stored
-    if pixels.element != "integer" or not 0 < low <= pixels.allocated - pixels.stored:
+    if not _claims_upper(pixels):
         return "lower"
+    low = pixels.high_bit + 1 - pixels.stored
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
     unsigned: NDArray[np.unsignedinteger] = native.view(f"u{native.dtype.itemsize}")
     below = bool((unsigned & unsigned.dtype.type((1 << low) - 1)).any())
@@ -347,7 +393,8 @@ def _by_gdcm(frame: bytes, pixels: PixelFormat) -> NDArray[np.generic]:
     bare.SOPInstanceUID = bare.file_meta.MediaStorageSOPInstanceUID = UID("2.25.1")
     bare.SamplesPerPixel, bare.PhotometricInterpretation = 1, "MONOCHROME2"
     bare.Rows, bare.Columns = pixels.rows, pixels.columns
-    bare.BitsAllocated, bare.BitsStored, bare.HighBit = pixels.allocated, pixels.stored, pixels.stored - 1
+    stored = pixels.allocated if _claims_upper(pixels) else pixels.stored  # GDCM would cut off the upper bits
+    bare.BitsAllocated, bare.BitsStored, bare.HighBit = pixels.allocated, stored, stored - 1
     bare.PixelRepresentation = int(pixels.signed)
     bare.PixelData = encapsulate([frame], has_bot=False)
     bare["PixelData"].VR, bare["PixelData"].is_undefined_length = "OB", True

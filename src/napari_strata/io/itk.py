@@ -95,7 +95,7 @@ def _read_itk(path: Path, name: str, index: int | None, *, suffix: str, every: b
     check_voxel_size(source, spacing)
     direction = np.array(reader.GetDirection()).reshape(len(size), len(size))[:3, :3]
     i, j, k = size[:3]
-    affine, notes = placed(header, affine_ras(np.array(reader.GetOrigin()[:3]), spacing, direction))
+    affine, notes = placed(header, affine_ras(np.array(reader.GetOrigin()[:3]), spacing, direction), source)
     grid = make_grid(source, "itk", (i, j, k), affine, suffix=suffix)
     if every:
         return FileImage(_volumes(run_itk(reader.Execute, source), (i, j, k)), grid, None, notes)

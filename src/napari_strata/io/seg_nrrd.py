@@ -123,11 +123,11 @@ def read_seg_nrrd(path: Path) -> SegNrrd:
     if "fractional" in header.keys.get(_REPRESENTATION, header.keys.get(_OLD_REPRESENTATION, "")).lower():
         raise ReadError(f"{source} holds fractional segments (shares of a voxel). Export it from 3D Slicer as a binary labelmap.")
     stored = read_itk(path, None, suffix=SUFFIX, every=True)
-    layers = _whole_layers(stored.data, source)
+    layers, rounded = _whole_layers(stored.data, source)
     segments = _segments(header.keys, source, layers.shape[3])
     unlisted = _unlisted(layers, segments)
     labels, hidden = _flatten(layers, [*unlisted, *segments], source)
-    notes = stored.notes
+    notes = stored.notes + rounded
     if hidden:
         notes += (f"{hidden} voxels lie in several segments; the last one of the file has them.",)
     if segments and unlisted:
@@ -137,10 +137,12 @@ def read_seg_nrrd(path: Path) -> SegNrrd:
     return SegNrrd(FileImage(labels, stored.grid, None, notes), regions)
 
 
-def _whole_layers(data: NDArray[Any], source: str) -> NDArray[np.unsignedinteger]:
-    """Give layers (i, j, k, layer) of whole numbers from 0 up."""
-    layers = [whole_labels(data[..., n], source, volume=n if data.shape[3] > 1 else None).labels for n in range(data.shape[3])]
-    return np.stack(layers, axis=-1)
+def _whole_layers(data: NDArray[Any], source: str) -> tuple[NDArray[np.unsignedinteger], tuple[str, ...]]:
+    """Give layers (i, j, k, layer) of whole numbers from 0 up, and what was done to the file's values."""
+    count = data.shape[3]
+    found = [whole_labels(data[..., n], source, volume=n if count > 1 else None) for n in range(count)]
+    notes = dict.fromkeys(note for one in found for note in one.notes)
+    return np.stack([one.labels for one in found], axis=-1), tuple(notes)
 
 
 def _extents(labels: NDArray[np.generic]) -> dict[int, str]:

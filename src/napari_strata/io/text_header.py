@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_strata.errors import GeometryError
+
 NRRD = (".nrrd", ".nhdr", ".seg.nrrd")
 """Endings of NRRD files, in lower case."""
 
@@ -26,9 +28,20 @@ _MM = {
     "cm": 10.0, "centimeter": 10.0, "centimetre": 10.0,
     "dm": 100.0, "decimeter": 100.0, "decimetre": 100.0,
     "m": 1000.0, "meter": 1000.0, "metre": 1000.0,
-    "in": 25.4, "inch": 25.4, "inche": 25.4,
+    "km": 1e6, "kilometer": 1e6, "kilometre": 1e6,
+    "pm": 1e-9, "picometer": 1e-9, "picometre": 1e-9,
+    "\u00e5": 1e-7, "a\u030a": 1e-7, "angstrom": 1e-7, "\u00e5ngstr\u00f6m": 1e-7,
+    "in": 25.4, "inch": 25.4, "inche": 25.4, "ft": 304.8, "foot": 304.8, "feet": 304.8, "yd": 914.4, "yard": 914.4,
 }  # fmt: skip
 """Millimetres of each unit, by its name in lower case and singular."""
+_NO_LENGTHS = frozenset(
+    [
+        *("s", "sec", "second", "ms", "msec", "millisecond", "us", "\u00b5s", "\u03bcs", "microsecond", "ns"),
+        *("min", "minute", "h", "hour", "hz", "khz", "mhz", "ghz", "hertz", "rad", "radian", "mrad"),
+        *("deg", "degree", "\u00b0", "ppm", "kg", "g", "gram", "k", "kelvin"),
+    ]
+)
+"""Units of what is no length, as those of lengths."""
 _UNSAID = ("", "?", "???", "none", "unknown")
 _PATIENT_SPACES = {
     "rightanteriorsuperior": (1, 1), "ras": (1, 1),
@@ -102,7 +115,7 @@ def read_text_header(path: Path, suffix: str) -> TextHeader:
     return TextHeader("nrrd" if nrrd else "meta", fields, keys)
 
 
-def placed(header: TextHeader, affine: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+def placed(header: TextHeader, affine: NDArray[np.float64], source: str) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Correct the affine that ITK gives by what the header says besides, and give notes on it.
 
     Parameters
@@ -111,28 +124,42 @@ def placed(header: TextHeader, affine: NDArray[np.float64]) -> tuple[NDArray[np.
         The file's header.
     affine : (4, 4) float64 array
         Index (i, j, k) -> RAS+ as ITK reads it, which knows neither units nor spaces with time.
+    source : str
+        Names the file in messages.
+
+    Raises
+    ------
+    GeometryError
+        If an axis of space has a unit that is none of length, such as seconds.
     """
     if header.kind == "meta":
-        return _in_mm(affine, [header.fields.get("distanceunits", "")] * 3, world=True, notes=_meta_notes(header, affine))
+        units = [header.fields.get("distanceunits", "")] * 3
+        return _in_mm(affine, units, source, world=True, notes=_meta_notes(header, affine))
     fields = header.fields
     notes = _nrrd_notes(fields)
     space = fields.get("space", "").replace("-", "").lower()
     if space.endswith(("time", "st")) and (signs := _PATIENT_SPACES.get(_without_time(space))):
         affine = _nrrd_affine(header, signs, affine)
     if "spacedirections" in fields:
-        return _in_mm(affine, _items(fields.get("spaceunits", "")), world=True, notes=notes)
+        return _in_mm(affine, _items(fields.get("spaceunits", "")), source, world=True, notes=notes)
     kinds = _items(fields.get("kinds", ""))
     units = _items(fields.get("units", ""))
     if len(kinds) == len(units) > 3:  # the axis of values has no length
         units = [unit for unit, kind in zip(units, kinds, strict=True) if kind.lower() in ("domain", "space")]
-    return _in_mm(affine, units, world=False, notes=notes)
+    return _in_mm(affine, units, source, world=False, notes=notes)
 
 
 def millimetres(unit: str) -> float | None:
     """Give the millimetres of a unit of length; None for what is none."""
-    name = unit.strip().strip("'\"").strip().lower()
+    name = _unit_name(unit)
+    if name in _NO_LENGTHS:  # "ms" are no metres
+        return None
     known = _MM.get(name)
     return known if known is not None else _MM.get(name.removesuffix("s"))
+
+
+def _unit_name(unit: str) -> str:
+    return unit.strip().strip("'\"").strip().lower()
 
 
 def _text(line: bytes) -> str:
@@ -171,7 +198,7 @@ def _numbers(vector: str) -> list[float]:
 
 
 def _in_mm(
-    affine: NDArray[np.float64], units: list[str], *, world: bool, notes: tuple[str, ...]
+    affine: NDArray[np.float64], units: list[str], source: str, *, world: bool, notes: tuple[str, ...]
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Scale the affine to mm: its rows where `units` are those of the world's axes, its columns where they are the file's."""
     factors = np.ones(3)
@@ -179,6 +206,8 @@ def _in_mm(
         found = millimetres(unit)
         if found is not None:
             factors[axis] = found
+        elif {_unit_name(unit), _unit_name(unit).removesuffix("s")} & _NO_LENGTHS:
+            raise GeometryError(f'{source} has an axis in "{unit}", which is no length. Repair the units in its header.')
         elif unit.strip().lower() not in _UNSAID:
             notes += (f'The header gives lengths in "{unit}", which is no unit of length that Strata knows; they were taken for mm.',)
     notes = tuple(dict.fromkeys(notes))
