@@ -90,6 +90,9 @@ def test_pipes_among_the_scans_are_passed_over_and_never_opened(tmp_path, capsys
     for name in ("pipe", "pipe.nii.gz", "pipe.dcm"):
         os.mkfifo(tmp_path / "scans" / name)
     os.symlink(tmp_path / "gone.nii.gz", tmp_path / "scans" / "link.nii.gz")
+    (tmp_path / "scans" / "voxels.raw").write_bytes(bytes(9))  # whose header may be any .mhd beside it
+    os.mkfifo(tmp_path / "scans" / "pipe.mhd")
+    (tmp_path / "scans" / "folder.mhd").mkdir()
     assert [one.path.name for one in plan_scans([tmp_path / "scans"])] == [scan.name, "link.nii.gz"], "a link to nowhere fails, and is told"
     with pytest.raises(ReadError, match="pipe"):
         plan_scans([tmp_path / "scans" / "pipe.nii.gz"])

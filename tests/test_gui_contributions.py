@@ -12,15 +12,20 @@ import numpy as np
 import pytest
 import trimesh
 from napari.layers import Image, Labels
+from npe2 import PluginManifest
 
+from napari_strata import write
 from napari_strata.errors import ReadError, StrataError, WriteError
 from napari_strata.gui import contributions, dialogs, writing
 from napari_strata.gui.layers import case_labels_tuple
 from napari_strata.io.files import read, read_labels
 from napari_strata.refine.refinement import Refinement
 from phantoms import phantom_proposal, phantom_volume
+from test_export_dicom import segmented
 
 OBLIQUE = np.array([[1.9, 0.2, 0.1, -20], [-0.2, 1.4, 0.3, -30], [-0.1, -0.3, 2.9, 10], [0, 0, 0, 1.0]])
+
+MANIFEST = Path(contributions.__file__).parents[1] / "napari.yaml"
 
 
 @pytest.fixture
@@ -88,6 +93,18 @@ def test_a_json_file_of_others_is_not_replaced(scan, tmp_path):
         writing.write_labels(str(tmp_path / "bold.nii.gz"), data, attributes)
     assert not (tmp_path / "bold.nii.gz").exists()
     assert (tmp_path / "bold.json").read_text() == '{"EchoTime": 0.03}'
+
+
+def test_of_dcm_files_only_segmentations_are_read(tmp_path):
+    series, labels, _ = segmented(tmp_path / "ct")
+    segmentation = write(labels, tmp_path / "seg.dcm", scan=series)
+    (reader,) = PluginManifest.from_file(MANIFEST).contributions.readers
+    assert "*.dcm" in reader.filename_patterns
+    layer = only_layer(segmentation)
+    assert isinstance(layer, Labels)
+    assert np.count_nonzero(layer.data) == np.count_nonzero(labels.labels)
+    one_slice = next((tmp_path / "ct").iterdir())  # other readers take a slice as an image of its own
+    assert contributions.get_reader(str(one_slice)) is None
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "picture.png", "empty_folder"])

@@ -346,6 +346,13 @@ def test_layers_of_slicer_and_one_hot_in_nrrd(tmp_path: Path, caplog: pytest.Log
         sitk.WriteImage(image, str(tmp_path / name))
         is_read(tmp_path / name, TRUTH, np.diag([-1.0, -1, 1, 1]))
         assert [region.name for region in strata.read_labels(tmp_path / name).regions] == ["part 0", "part 1", "part 2"]
+    dust = sitk.GetImageFromArray(ONE_HOT.transpose(2, 1, 0, 3) * np.float32(1 + 1e-4), isVector=True)
+    for key in image.GetMetaDataKeys():
+        dust.SetMetaData(key, image.GetMetaData(key))
+    sitk.WriteImage(dust, str(tmp_path / "dust.seg.nrrd"))
+    is_read(tmp_path / "dust.seg.nrrd", TRUTH, np.diag([-1.0, -1, 1, 1]))
+    assert "off whole numbers" in caplog.text
+    caplog.clear()
     image.SetMetaData("Segmentation_MasterRepresentation", "Fractional labelmap")
     sitk.WriteImage(image, str(tmp_path / "fraction.seg.nrrd"))
     with pytest.raises(ReadError, match="fractional segments"):

@@ -285,7 +285,18 @@ def _has_header(voxels: Path) -> bool:
     stem = voxels.name.split(".")[0]
     if any(one.name.split(".")[0] == stem for one in headers):
         return True
-    return any(os.fsencode(voxels.name) in one.read_bytes()[:_LONGEST_HEADER] for one in headers if os.access(one, os.R_OK))
+    return any(os.fsencode(voxels.name) in _start_of(one) for one in headers)
+
+
+def _start_of(file: Path) -> bytes:
+    """Give the first bytes of a regular file; none of anything else, which might never answer, or of what cannot be read."""
+    try:
+        if not file.is_file():
+            return b""
+        with file.open("rb") as opened:
+            return opened.read(_LONGEST_HEADER)
+    except OSError:
+        return b""
 
 
 def _may_hold_scans(archive: Path) -> bool:
