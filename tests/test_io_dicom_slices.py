@@ -294,6 +294,17 @@ def test_values_partly_in_the_lower_bits_are_refused_or_told(tmp_path: Path) -> 
     assert "fit the lower bits too" in " ".join(strata.read(dark).notes)
 
 
+@pytest.mark.parametrize("cosines", [(0.7, 0.7, 0, -0.7, 0.7, 0), (0.96, 0.28, 0, -0.27, 0.96, 0), (0.97, 0, 0, 0, 1, 0)])
+def test_directions_that_are_rounded_leave_the_spacing_as_the_header_has_it(tmp_path: Path, cosines: tuple[float, ...]) -> None:
+    wide = np.tile(AIR_AND_TISSUE, (1, 12))
+    slices = [one_slice(k, wide, ImageOrientationPatient=list(cosines), Columns=wide.shape[1]) for k in range(N)]
+    scan = strata.read(save(tmp_path / "ct", *slices))
+    np.testing.assert_allclose(scan.spacing_zyx_mm, (2.5, 0.9, 0.7), rtol=1e-6)
+    directions = scan.geometry.affine[:3, :3] / scan.spacing_zyx_mm
+    np.testing.assert_allclose(directions.T @ directions, np.eye(3), atol=1e-9)
+    assert [note.split(" are rounded")[0] for note in scan.notes] == ["Directions of rows and columns"]
+
+
 def test_a_copy_of_a_slice_is_left_out_and_named(tmp_path: Path) -> None:
     folder = save(tmp_path / "ct", *(one_slice(k, AIR_AND_TISSUE + k) for k in range(N)))
     expected = strata.read(folder)

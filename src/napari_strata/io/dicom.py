@@ -53,6 +53,8 @@ _UNSHIFTED_WATER, _WATER, _AIR_AT_MOST = (900, 1200), (-150, 150), -150
 """Stored values of soft tissue where 1024 stands for 0 HU; soft tissue in HU; no CT with air around has all voxels above this."""
 _SAMPLES = 200_000
 _SKEW = 0.05
+_ROUNDED = 0.002
+"""How far directions may be from one long and at right angles: refused above the first, told above the second."""
 _DIGITS = re.compile(r"\d+")
 
 
@@ -444,6 +446,7 @@ def _stack(folder: Path, slices: list[Slice]) -> _Stack:
     _check_rescale(slices)
     rows, columns = slices[0].orientation.reshape(2, 3)
     normal = np.cross(rows, columns)
+    normal /= np.linalg.norm(normal)  # headers round directions
     ordered = sorted(slices, key=lambda one: float(one.position @ normal))
     positions = np.array([one.position for one in ordered])
     along = positions @ normal
@@ -453,6 +456,9 @@ def _stack(folder: Path, slices: list[Slice]) -> _Stack:
     if uneven > _UNEVEN * np.linalg.norm(step):
         raise ReadError(f"{folder} has slices at uneven distances (up to {uneven:.2f} mm off). Export the series with even slices.")
     notes = []
+    rounded = max(abs(np.linalg.norm(rows) - 1), abs(np.linalg.norm(columns) - 1), abs(float(rows @ columns)))
+    if rounded > _ROUNDED:
+        notes.append(f"Directions of rows and columns are rounded (by {rounded:.2g}); they were made one long and at right angles.")
     if uneven > 0.02 * np.linalg.norm(step):
         notes.append(f"Slices lie up to {uneven:.2f} mm off an even grid.")
     sideways = (len(ordered) - 1) * float(np.linalg.norm(step - (step @ normal) * normal))
@@ -610,7 +616,7 @@ def _affine(stack: _Stack) -> NDArray[np.float64]:
     straight = np.column_stack([np.cross(upright, normal), upright, normal])  # as ITK makes it of rounded directions
     spacing = np.array([first.spacing[1], first.spacing[0], np.linalg.norm(stack.step)])
     by_angles = affine_ras(first.position, spacing, straight)
-    by_files = affine_ras(first.position, np.ones(3), np.column_stack([right * spacing[0], down * spacing[1], stack.step]))
+    by_files = affine_ras(first.position, np.ones(3), np.column_stack([straight[:, 0] * spacing[0], upright * spacing[1], stack.step]))
     far = np.array([first.pixels.columns - 1, first.pixels.rows - 1, len(stack.slices) - 1, 1.0])
     apart = max(np.linalg.norm((by_angles - by_files)[:3] @ corner) for corner in (far, np.array([0.0, 0, 0, 1])))
     return by_angles if apart <= _TILTED * first.spacing.min() else by_files
