@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from napari_strata.errors import ChoiceError, GeometryError, ReadError
 from napari_strata.io.dicom_pixels import named, read_voxels, same_voxels
 from napari_strata.io.dicom_slice import (
+    SKEW,
     Aside,
     HeaderError,
     Slice,
@@ -28,7 +29,9 @@ from napari_strata.io.dicom_slice import (
     is_dicom,
     is_segmentation,
     is_system_file,
+    off_right_angles,
     read_slice,
+    straight_axes,
 )
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid
 from napari_strata.io.itk import affine_ras
@@ -52,9 +55,8 @@ _TILTED = 0.1
 _UNSHIFTED_WATER, _WATER, _AIR_AT_MOST = (900, 1200), (-150, 150), -150
 """Stored values of soft tissue where 1024 stands for 0 HU; soft tissue in HU; no CT with air around has all voxels above this."""
 _SAMPLES = 200_000
-_SKEW = 0.05
 _ROUNDED = 0.002
-"""How far directions may be from one long and at right angles: refused above the first, told above the second."""
+"""How far directions may be from one long and at right angles without a word."""
 _DIGITS = re.compile(r"\d+")
 
 
@@ -444,9 +446,7 @@ def _stack(folder: Path, slices: list[Slice]) -> _Stack:
     _check_alike(folder, slices)
     _check_place(folder, slices)
     _check_rescale(slices)
-    rows, columns = slices[0].orientation.reshape(2, 3)
-    normal = np.cross(rows, columns)
-    normal /= np.linalg.norm(normal)  # headers round directions
+    normal = straight_axes(slices[0].orientation)[:, 2]
     ordered = sorted(slices, key=lambda one: float(one.position @ normal))
     positions = np.array([one.position for one in ordered])
     along = positions @ normal
@@ -456,7 +456,7 @@ def _stack(folder: Path, slices: list[Slice]) -> _Stack:
     if uneven > _UNEVEN * np.linalg.norm(step):
         raise ReadError(f"{folder} has slices at uneven distances (up to {uneven:.2f} mm off). Export the series with even slices.")
     notes = []
-    rounded = max(abs(np.linalg.norm(rows) - 1), abs(np.linalg.norm(columns) - 1), abs(float(rows @ columns)))
+    rounded = off_right_angles(slices[0].orientation)
     if rounded > _ROUNDED:
         notes.append(f"Directions of rows and columns are rounded (by {rounded:.2g}); they were made one long and at right angles.")
     if uneven > 0.02 * np.linalg.norm(step):
@@ -503,9 +503,7 @@ def _check_place(folder: Path, slices: list[Slice]) -> None:
         if not one.spacing.size:
             raise GeometryError(f"{folder} has images without a pixel spacing ({one.path.name}). Choose a CT or MR series.")
         check_voxel_size(str(one.path), one.spacing)
-        right, down = one.orientation.reshape(2, 3)
-        lengths = np.linalg.norm(right), np.linalg.norm(down)
-        if max(abs(length - 1) for length in lengths) > _SKEW or abs(float(right @ down)) > _SKEW:
+        if off_right_angles(one.orientation) > SKEW:
             raise GeometryError(f"{one.path} has directions of rows and columns that are not at right angles. Repair its header.")
     first = slices[0]
     if any(not np.allclose(one.spacing, first.spacing, rtol=_SAME_SPACING, atol=0) for one in slices):
@@ -610,13 +608,12 @@ def _affine(stack: _Stack) -> NDArray[np.float64]:
     Positions are rounded in the files: what is far less than a voxel at the last slice is no tilt.
     """
     first = stack.slices[0]
-    right, down = first.orientation.reshape(2, 3)
-    normal = np.cross(right, down) / np.linalg.norm(np.cross(right, down))
-    upright = down / np.linalg.norm(down)
-    straight = np.column_stack([np.cross(upright, normal), upright, normal])  # as ITK makes it of rounded directions
+    straight = straight_axes(first.orientation)  # headers round directions
     spacing = np.array([first.spacing[1], first.spacing[0], np.linalg.norm(stack.step)])
     by_angles = affine_ras(first.position, spacing, straight)
-    by_files = affine_ras(first.position, np.ones(3), np.column_stack([straight[:, 0] * spacing[0], upright * spacing[1], stack.step]))
+    by_files = affine_ras(
+        first.position, np.ones(3), np.column_stack([straight[:, 0] * spacing[0], straight[:, 1] * spacing[1], stack.step])
+    )
     far = np.array([first.pixels.columns - 1, first.pixels.rows - 1, len(stack.slices) - 1, 1.0])
     apart = max(np.linalg.norm((by_angles - by_files)[:3] @ corner) for corner in (far, np.array([0.0, 0, 0, 1])))
     return by_angles if apart <= _TILTED * first.spacing.min() else by_files

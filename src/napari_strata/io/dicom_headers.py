@@ -23,12 +23,15 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import ReadError
 from napari_strata.io.dicom import series_slices
-from napari_strata.io.dicom_slice import HeaderError, Slice, quiet_pydicom, read_all
+from napari_strata.io.dicom_slice import HeaderError, Slice, off_right_angles, quiet_pydicom, read_all, straight_axes
 
 if TYPE_CHECKING:
     from pydicom import DataElement, Dataset
 
 logger = logging.getLogger(__name__)
+
+_EXACT = 1e-3
+"""How far directions may be from one long and at right angles to be kept: readers of the segmentation refuse more."""
 
 _ALWAYS = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
@@ -228,7 +231,8 @@ def _of_slice(one: Slice, common: Dataset) -> Dataset:
     header.update(common)
     header.SOPClassUID, header.SOPInstanceUID = UID(one.storage_class, validation_mode=0), UID(one.instance, validation_mode=0)
     header.ImagePositionPatient = decimals(one.position)
-    header.ImageOrientationPatient = decimals(one.orientation)
+    is_exact = off_right_angles(one.orientation) <= _EXACT
+    header.ImageOrientationPatient = decimals(one.orientation if is_exact else straight_axes(one.orientation).T[:2].ravel())
     header.PixelSpacing = decimals(one.spacing)
     return header
 

@@ -32,6 +32,9 @@ SCAN_CLASSES = tuple("1.2.840.10008.5.1.4.1.1." + part for part in ("2", "2.1", 
 SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 DEFLATED = "1.2.840.10008.1.2.1.99"
 
+SKEW = 0.05
+"""How far directions of rows and columns may be from one long and at right angles: headers round them."""
+
 _ASIDE_CLASSES = tuple("1.2.840.10008.5.1.4.1.1." + part for part in ("9.", "11.", "66", "67", "88.", "104.", "481."))
 """Storage classes of what is no scan though some of it has voxels: curves, presentations, segmentations, reports, documents, therapy."""
 _DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
@@ -181,6 +184,21 @@ class Slice:
         return self.storage_class.startswith(_ASIDE_CLASSES) or (
             not lies and self.storage_class not in SCAN_CLASSES and self.storage_class.startswith(_DICOM)
         )
+
+
+def off_right_angles(orientation: NDArray[np.float64]) -> float:
+    """Say how far the directions of rows and columns (6 numbers) are from one long and at right angles."""
+    right, down = orientation.reshape(2, 3)
+    lengths = float(np.linalg.norm(right)), float(np.linalg.norm(down))
+    return max(*(abs(length - 1) for length in lengths), abs(float(right @ down)))
+
+
+def straight_axes(orientation: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give directions of rows, columns and slices (as matrix columns), one long and at right angles, as ITK makes them."""
+    right, down = orientation.reshape(2, 3)
+    normal = np.cross(right, down) / np.linalg.norm(np.cross(right, down))
+    upright = down / np.linalg.norm(down)
+    return np.column_stack([np.cross(upright, normal), upright, normal])
 
 
 @dataclass(frozen=True, slots=True)

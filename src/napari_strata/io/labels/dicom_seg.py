@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError, ReadError
-from napari_strata.io.dicom_slice import open_bounded
+from napari_strata.io.dicom_slice import SKEW, off_right_angles, open_bounded, straight_axes
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid
 from napari_strata.io.itk import affine_ras
 from napari_strata.io.labels.objects import parse_errors
@@ -203,9 +203,9 @@ def _frames(stored: Dataset, n_frames: int, source: str) -> _Frames:
     turned = _alike([found(group, "PlaneOrientationSequence") for group in groups], "ImageOrientationPatient", source)
     measured = [found(group, "PixelMeasuresSequence") for group in groups]
     spacing = _alike(measured, "PixelSpacing", source)
-    right, down = turned.reshape(2, 3)
-    if not np.isfinite(turned).all() or abs(np.linalg.norm(np.cross(right, down)) - 1) > _PARALLEL:
+    if not np.isfinite(turned).all() or off_right_angles(turned) > SKEW:
         raise GeometryError(f"{source} has an orientation that is no rotation. Export it again.")
+    right, down = straight_axes(turned).T[:2]
     named = [found(group, "SegmentIdentificationSequence") for group in groups]
     positions = np.array([plane.ImagePositionPatient for plane in planes if plane is not None], np.float64).reshape(-1, 3)
     if not np.isfinite(positions).all():
