@@ -303,6 +303,10 @@ def test_directions_that_are_rounded_leave_the_spacing_as_the_header_has_it(tmp_
     directions = scan.geometry.affine[:3, :3] / scan.spacing_zyx_mm
     np.testing.assert_allclose(directions.T @ directions, np.eye(3), atol=1e-9)
     assert [note.split(" are rounded")[0] for note in scan.notes] == ["Directions of rows and columns"]
+    labels = (scan.data > 0).astype(np.uint8)
+    made = strata.Segmentation(labels=labels, regions=(), geometry=scan.geometry)
+    back = strata.read_labels(strata.write(made, tmp_path / "seg.dcm", scan=scan))
+    np.testing.assert_allclose(back.geometry.affine[:3, :3], scan.geometry.affine[:3, :3], atol=1e-6)
 
 
 def test_a_copy_of_a_slice_is_left_out_and_named(tmp_path: Path) -> None:
