@@ -293,7 +293,8 @@ def _affine(header: nib.Nifti1Header, shape: tuple[int, ...], source: str) -> tu
     notes: tuple[str, ...] = ()
     if sform is not None and (np.abs(sform[np.isfinite(sform)]) > _ABSURD).any():
         raise GeometryError(
-            f"{source} has an orientation (sform) with numbers of {np.nanmax(np.abs(sform)):g}: its header is damaged. Repair its header, or copy it again."
+            f"{source} has an orientation (sform) with numbers of {np.nanmax(np.abs(sform)):g}, which no scan has. "
+            "Repair its header, or copy it again."
         )
     if sform is not None and not _is_usable(sform) and qform is not None:
         affine, notes = qform, ("The header's sform is set but cannot be used (zeros, flat or no numbers); the qform is used.",)
