@@ -11,6 +11,7 @@ import math
 import warnings
 import zlib
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from benchmarks.fuzz.seeds import Seed
 from napari_strata.volume import Geometry
 
 _MOST_VOXELS = 10**6
+_END_OF_PIXELS = b"\xfe\xff\xdd\xe0\0\0\0\0"
+_DECIMALS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept")
 _LPS_TO_RAS = np.diag([-1.0, -1, 1, 1])
 
 
@@ -178,6 +181,7 @@ def _nrrd(seed: Seed, path: Path) -> list[Reading] | None:
     affine = np.eye(4)
     affine[:3, :3] = np.array(columns).T
     affine[:3, 3] = [float(part) for part in fields["space origin"].strip("()").split(",")]
+    assert np.isfinite(affine).all()  # NRRD's word for an origin that is not known
     return [Reading(data, np.diag([*(np.array(_SPACES[fields["space"].lower()]) * mm), 1.0]) @ affine)]
 
 
@@ -210,6 +214,7 @@ def _meta(seed: Seed, path: Path) -> list[Reading] | None:
     if set(fields) - known:
         return None
     assert fields["BinaryData"] == "True"
+    assert {fields["BinaryDataByteOrderMSB"], fields["CompressedData"]} <= {"True", "False"}
     dtype = np.dtype(_META_TYPES[fields["ElementType"]]).newbyteorder(">" if fields["BinaryDataByteOrderMSB"] == "True" else "<")
     sizes = [int(n) for n in fields["DimSize"].split()]
     assert len(sizes) == int(fields["NDims"]) == 3
@@ -244,7 +249,7 @@ def _dicom(seed: Seed, path: Path) -> list[Reading] | None:
         if not file.is_file() or file.name.startswith("._"):
             continue
         try:
-            ds = pydicom.dcmread(file, force=True)
+            ds = _dataset(file.read_bytes())
         except (pydicom.errors.InvalidDicomError, OSError, EOFError, ValueError):
             continue
         if (
@@ -258,8 +263,24 @@ def _dicom(seed: Seed, path: Path) -> list[Reading] | None:
             return None
         chosen = next(iter(groups.values()))
     else:
-        chosen = groups[str(pydicom.dcmread(path, force=True).SeriesInstanceUID)]
+        chosen = groups[str(_dataset(path.read_bytes()).SeriesInstanceUID)]
     return [_slice(ds) for ds in chosen]
+
+
+def _dataset(raw: bytes) -> Any:
+    """Read a file; from memory, since pydicom asks a file for as many bytes as a damaged length says."""
+    import pydicom
+
+    ds = pydicom.dcmread(BytesIO(raw), force=True)
+    if "PixelData" not in ds:  # packed pixels may be whole, and only the mark of their end cut off, where pydicom drops them
+        kept = next((n for n in range(7, 0, -1) if raw.endswith(_END_OF_PIXELS[:n])), 0)
+        ds = pydicom.dcmread(BytesIO(raw + _END_OF_PIXELS[kept:]), force=True) if kept else ds
+    for name in _DECIMALS:
+        # Their values are text, whatever a damaged header calls them: pydicom would take eight letters for a number
+        tag = pydicom.datadict.tag_for_keyword(name)
+        if tag in ds and isinstance(one := ds.get_item(tag), pydicom.dataelem.RawDataElement) and one.VR not in (None, "DS"):
+            ds[tag] = one._replace(VR="DS")
+    return ds
 
 
 def _slice(ds: Any) -> Reading:

@@ -26,6 +26,7 @@ MOST_SHEAR = 1e-4
 
 _SMALLEST_VOXEL_MM, _LARGEST_VOXEL_MM, _FARTHEST_MM = 1e-6, 1e5, 1e7
 """Beyond these a header is damaged, and places in mm would be lost to rounding."""
+_MOST_OPTIONS = 10_000
 _MEMORY_AXES = axcodes2ornt(("I", "P", "L"))
 
 
@@ -90,7 +91,7 @@ def pick_volume(source: str, count: int, index: int | None) -> int:
     if count == 1 and index in (None, 0):
         return 0
     if index is None:
-        options = [(f"volume {number} of 0 to {count - 1}", {"index": number}) for number in range(count)]
+        options = [(f"volume {number} of 0 to {count - 1}", {"index": number}) for number in range(min(count, _MOST_OPTIONS))]
         raise ChoiceError(f"{source} holds {count} volumes; choose one with --index 0..{count - 1}.", options)
     if not 0 <= index < count:
         raise ChoiceError(f"{source} has no volume {index}: it holds {count}; choose one with --index 0..{count - 1}.")

@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -30,6 +30,19 @@ _one_at_a_time = threading.Lock()
 _LONGEST_HEADER = 65536
 _CHUNK = 2**22
 _MOST_FILES = 10_000
+_MOST_SHOWN = 60
+_WHOLE = re.compile(r"[0-9]{1,18}")
+_FINITE = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_UNKNOWN = ("nan", "-nan", "+nan", "none")
+"""NRRD's words for a number that is not known; ITK reads them as such."""
+_NUMBERS = {
+    "nrrd": {"sizes": "whole", "spacings": "each", "axismins": "each", "axismaxs": "each", "spacedirections": "vectors",
+             "spaceorigin": "vector"},
+    "meta": {"dimsize": "whole", "elementspacing": "each", "elementsize": "each", "offset": "each", "origin": "each",
+             "position": "each", "centerofrotation": "each", "transformmatrix": "matrix", "rotation": "matrix",
+             "orientation": "matrix"},
+}  # fmt: skip
+"""How the numbers of a header's geometry are written, by the names that `TextHeader.fields` has for them."""
 
 
 @contextmanager
@@ -82,11 +95,12 @@ def _read_itk(path: Path, name: str, index: int | None, *, suffix: str, every: b
     reader = sitk.ImageFileReader()
     reader.SetFileName(name)
     header = read_text_header(path, suffix)
+    _check_numbers(source, header)
     _check_axes(source, header)
     run_itk(reader.ReadImageInformation, source)
     size, values = reader.GetSize(), reader.GetNumberOfComponents()
     kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-    if header.kind == "meta" and header.fields.get("compresseddata", "").lower() not in ("", "false", "0"):
+    if header.kind == "meta" and _is_packed(header.fields):
         _check_inflates(path, header, math.prod(size) * values * _bits(kind) // 8)
     _check_values(source, kind, values, is_colour=header.is_colour if every and header.kind == "nrrd" else not every)
     check_shape(source, size[:3], thin=every)
@@ -286,6 +300,61 @@ def _check_values(source: str, kind: str, values: int, *, is_colour: bool = True
         raise ReadError(f"{source} has complex voxels. Strata needs real intensities: export the magnitude image.")
     if is_colour and values in (3, 4) and "8-bit unsigned" in kind:
         raise ReadError(f"{source} is a colour (RGB) image. Strata needs one intensity per voxel: export the scan in grey values.")
+
+
+def _check_numbers(source: str, header: TextHeader) -> None:
+    """Refuse a header whose sizes or places are no numbers, or too few: ITK takes "1,5" for 1, "nan" for 0, or reads on in the next line.
+
+    Raises
+    ------
+    ReadError
+        If so.
+    """
+    fields = header.fields
+    said = fields.get("dimension" if header.kind == "nrrd" else "ndims", "").strip()
+    if said and not _WHOLE.fullmatch(said):
+        raise ReadError(f"{source} says that it has {said[:_MOST_SHOWN]!r} dimensions, which is no number. Repair its header.")
+    for name in sorted(fields.keys() & _NUMBERS[header.kind].keys()):
+        kind, value = _NUMBERS[header.kind][name], fields[name]
+        words = re.split(r"[\s(),]+", value.strip(" ()")) if "vector" in kind else value.split()
+        known = _WHOLE if kind == "whole" else _FINITE
+        good = all(known.fullmatch(word) or (kind != "whole" and header.kind == "nrrd" and word.lower() in _UNKNOWN) for word in words)
+        wanted = int(said or 3) ** (2 if kind == "matrix" else 1) if header.kind == "meta" else len(words)
+        if not good or len(words) != wanted:
+            raise ReadError(
+                f"{source} has a header whose {name} is not made of {wanted} numbers ({value[:_MOST_SHOWN]!r}), "
+                "so the place of its voxels is unknown. Repair its header, or export the scan again."
+            )
+
+    if header.kind == "meta":
+        _check_storage(source, fields)
+
+
+def _check_storage(source: str, fields: Mapping[str, str]) -> None:
+    """Refuse a MetaImage that says unclearly how its voxels are stored: ITK guesses, or reads the header as voxels.
+
+    Raises
+    ------
+    ReadError
+        If so.
+    """
+    for name in ("binarydata", "binarydatabyteordermsb", "elementbyteordermsb", "compresseddata"):
+        said = fields.get(name, "true")
+        if said.lower() not in ("true", "false", "t", "f", "1", "0"):
+            raise ReadError(f"{source} has a header whose {name} is neither True nor False ({said[:_MOST_SHOWN]!r}). Repair its header.")
+    packed, inside = _is_packed(fields), fields.get("elementdatafile", "").upper() in ("LOCAL", "")
+    skipped = fields.get("headersize", "0")
+    if (skipped not in ("0", "-1") and inside) or (skipped != "0" and packed):
+        raise ReadError(
+            f"{source} says that its voxels start elsewhere than they do (HeaderSize {skipped[:_MOST_SHOWN]}). Repair its header."
+        )
+    size = fields.get("compresseddatasize", "0")
+    if packed and inside and not (_WHOLE.fullmatch(size) and int(size)):
+        raise ReadError(f"{source} does not say how long its compressed voxels are (CompressedDataSize). Export the scan again.")
+
+
+def _is_packed(fields: Mapping[str, str]) -> bool:
+    return fields.get("compresseddata", "").lower() not in ("", "false", "f", "0")
 
 
 def _check_axes(source: str, header: TextHeader) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import ReadError, WriteError
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid, pick_volume
-from napari_strata.io.nifti import UNREADABLE, check_compression, damaged
+from napari_strata.io.nifti import HIGHEST_GZIP_RATIO, UNREADABLE, check_compression, damaged
 from napari_strata.volume import FileGrid
 
 _START = np.dtype(
@@ -162,6 +162,7 @@ def _read_start(path: Path) -> np.void:
         raise ReadError(
             f"{path} is an MGH file with voxels of type {kind} ({what}), which Strata does not read. Export integers or floats."
         )
-    if path.suffix.lower() == ".mgh" and path.stat().st_size < _HEADER_BYTES + _n_bytes(start):
+    most = path.stat().st_size * (1 if path.suffix.lower() == ".mgh" else HIGHEST_GZIP_RATIO)
+    if most < _HEADER_BYTES + _n_bytes(start):
         raise damaged(str(path))
     return start

@@ -29,12 +29,15 @@ UNREADABLE = (OSError, EOFError, zlib.error)
 """What nibabel raises on files that are cut short or wrongly compressed."""
 
 _GZIP = b"\x1f\x8b"
-_HIGHEST_GZIP_RATIO = 1100
+HIGHEST_GZIP_RATIO = 1100
+"""Bytes that one byte of a gzip file can hold at most."""
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}
 _LABEL_INTENT = 1002
 _FLAT = 1e-6
 """Volume of a voxel with edges of length 1 below which an affine is singular, as for `Geometry`."""
 _SAME_SIZE = 0.01
+_ABSURD = 1e9
+"""A number in an sform, finite and above this, means that the header's bytes are damaged or shifted, and with them the qform."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +264,7 @@ def _layout(header: nib.Nifti1Header, path: Path, *, thin: bool = False) -> _Lay
     single = bytes(header["magic"])[1:2] == b"+"
     offset = int(starts) or (int(header["sizeof_hdr"]) + 4 if single else 0)
     needed, size = offset + math.prod(shape) * dtype.itemsize, path.stat().st_size
-    most = size * _HIGHEST_GZIP_RATIO if path.suffix.lower() == ".gz" else size
+    most = size * HIGHEST_GZIP_RATIO if path.suffix.lower() == ".gz" else size
     if needed > most:
         raise ReadError(f"{path} is cut short: its header speaks of {needed:,} bytes, the file has {size:,}. Copy or download it again.")
     return _Layout(path, shape + (1,) * (4 - len(shape)), dtype, offset)
@@ -288,6 +291,11 @@ def _affine(header: nib.Nifti1Header, shape: tuple[int, ...], source: str) -> tu
     mm = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     sform, qform = header.get_sform(coded=True)[0], _qform(header)
     notes: tuple[str, ...] = ()
+    if sform is not None and (np.abs(sform[np.isfinite(sform)]) > _ABSURD).any():
+        raise GeometryError(
+            f"{source} has an orientation (sform) with numbers of {np.nanmax(np.abs(sform)):g}, which no scan has. "
+            "Repair its header, or copy it again."
+        )
     if sform is not None and not _is_usable(sform) and qform is not None:
         affine, notes = qform, ("The header's sform is set but cannot be used (zeros, flat or no numbers); the qform is used.",)
     elif sform is not None:

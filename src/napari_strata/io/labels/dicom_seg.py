@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError, ReadError
-from napari_strata.io.dicom_slice import SKEW, off_right_angles, open_bounded, straight_axes
+from napari_strata.io.dicom_slice import SKEW, off_right_angles, open_bounded, quiet_pydicom, straight_axes
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid
 from napari_strata.io.itk import affine_ras
 from napari_strata.io.labels.objects import parse_errors
@@ -116,8 +115,7 @@ def read_dicom_seg(path: str | Path, *, like: Geometry | None = None) -> DicomSe
     except ImportError as err:
         raise ReadError(_NO_LIBRARY) from err
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of values that break DICOM's rules; what matters is checked here
+        with quiet_pydicom():  # of values that break DICOM's rules; what matters is checked here
             with open_bounded(Path(path)) as file:
                 stored = dcmread(file, force=True)
             _name_syntax(stored)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from pathlib import Path
 
 from napari_strata.io.dicom_headers import dicom_errors
-from napari_strata.io.dicom_slice import open_bounded
+from napari_strata.io.dicom_slice import open_bounded, quiet_pydicom
 
 _CLASS = b"\x02\x00\x02\x00UI"
 _HEAD = 4096
@@ -69,10 +68,8 @@ def storage_class(path: Path) -> str:
     except ImportError:
         return ""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with open_bounded(path) as file:
-                return str(dcmread(file, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID"]).get("SOPClassUID", ""))
+        with quiet_pydicom(), open_bounded(path) as file:
+            return str(dcmread(file, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID"]).get("SOPClassUID", ""))
     except damaged:
         return ""
 
