@@ -74,9 +74,11 @@ CASES ?= 100000
 fuzz: $(INSTALLED) ## Damage headers by the ten thousand (CASES=100000); every one is read right or refused in one line
 	$(BIN)/python -m benchmarks.fuzz --cases $(CASES)
 
+# Two processes of one thread each share the tests where there are two cores: make test JOBS=1 runs one.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1); [ "$$n" -ge 2 ] && echo 2 || echo 1)
 pytest: export OMP_NUM_THREADS := 1
 pytest: $(INSTALLED) window
-	$(WINDOW) $(BIN)/python -m pytest
+	$(WINDOW) $(BIN)/python -m pytest $(if $(filter-out 1,$(JOBS)),-p xdist.plugin -n $(JOBS) --dist loadfile)
 
 lint: $(INSTALLED) ## Style (ruff)
 	$(BIN)/ruff check .

@@ -40,6 +40,19 @@ def pytest_collection_modifyitems(items):
             item.add_marker("numeric")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Share the tests by file where two processes run them, and give all windows to one, which loads napari once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "windows" if "/test_gui_" in file else file
+
+    return ByFile(config, log)
+
+
 def pytest_sessionstart(session):
     """Tell what is in force, or stop, where an older processor was asked for."""
     if os.environ.get("STRATA_ANY_CPU"):

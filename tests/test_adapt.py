@@ -27,6 +27,15 @@ RECIPE = {"step": 3, "without": "thick,inverted", "voxels_per_patch": 64}
 GOOD = Figures(agreement=0.8, clusters=0.7, found_again=0.95, probe_alike=0.6, probe_known=0.7)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fewer_checks():
+    """What is asked here is the way, which fewer patches set aside for the checks show as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("napari_strata.encoder.adapt._CHECKED_PAIRS", 2)
+        patch.setattr("napari_strata.encoder.adapt._CHECKED_PATCHES", 2)
+        yield
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     torch.manual_seed(0)

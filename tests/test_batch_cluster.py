@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,14 +56,27 @@ def made_in(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(files)}
 
 
+FORKED = """
+import os, sys
+import napari_strata.batch.run, napari_strata.proposal.classical
+from distributed.cli.dask_worker import main
+for _ in range(int(sys.argv.pop(1)) - 1):
+    if os.fork() == 0:
+        break
+main()
+"""
+"""Starts workers, each a process of its own, that load their packages once."""
+
+
 @contextmanager
-def process(*words: str | Path) -> Iterator[subprocess.Popen]:
-    running = subprocess.Popen([sys.executable, "-m", *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def process(*words: str | int | Path) -> Iterator[subprocess.Popen]:
+    command = [sys.executable, *map(str, words)]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         yield running
     finally:
-        for one in (*psutil.Process(running.pid).children(recursive=True), running) if running.poll() is None else ():
-            one.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
         running.wait(30)
 
 
@@ -70,27 +84,18 @@ def process(*words: str | Path) -> Iterator[subprocess.Popen]:
 def cluster(folder: Path, workers: int) -> Iterator[str]:
     """Start a scheduler and workers, each a process of its own."""
     said = folder / "scheduler.json"
-    with process("distributed.cli.dask_scheduler", "--scheduler-file", said, "--port", "0", "--no-dashboard", "--host", "127.0.0.1"):
+    words = ("--scheduler-file", said, "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
+    with process("-m", "distributed.cli.dask_scheduler", *words):
         deadline = time.monotonic() + 60
         while not said.exists() and time.monotonic() < deadline:
             time.sleep(0.1)
-        words = (
-            "distributed.cli.dask_worker",
-            "--scheduler-file",
-            said,
-            "--nthreads",
-            "1",
-            "--no-nanny",
-            "--no-dashboard",
-            "--local-directory",
-            folder,
-        )
-        import json
-        from contextlib import ExitStack
-
+        words = ("--scheduler-file", said, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", folder)
         with ExitStack() as stack:
-            for _ in range(workers):
-                stack.enter_context(process(*words))
+            if sys.platform == "linux":  # elsewhere a fork is not safe, or not to be had
+                stack.enter_context(process("-c", FORKED, workers, *words))
+            else:
+                for _ in range(workers):
+                    stack.enter_context(process("-m", "distributed.cli.dask_worker", *words))
             yield json.loads(said.read_text())["address"]
 
 

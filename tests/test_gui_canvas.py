@@ -30,8 +30,18 @@ def marked_segmentation() -> Segmentation:
     return Segmentation(labels, regions, Geometry.from_spacing(SHAPE, (2, 1.5, 1.5)))
 
 
-def marked_viewer(make_napari_viewer_proxy):
-    viewer = make_napari_viewer_proxy(show=True)
+@pytest.fixture(scope="module")
+def shown_window(shared_window):
+    """Show one window for all tests of this file: a new one translates all shaders anew. The others want it hidden."""
+    shared_window.open().window.show()
+    yield
+    shared_window.close()
+
+
+@pytest.fixture
+def marked(shown_window, shared_viewer):
+    viewer = shared_viewer
+    viewer.window.show()
     segmentation = marked_segmentation()
     data, kwargs, _ = image_tuple(Volume(np.zeros(SHAPE, np.float32), segmentation.geometry, name="marks"))
     image = viewer.add_image(data, **kwargs)
@@ -39,12 +49,16 @@ def marked_viewer(make_napari_viewer_proxy):
     viewer.add_labels(labels, **kwargs)
     orientation = CanvasOrientation(viewer)
     orientation.set_scan(image)
-    return viewer, orientation
+    yield viewer, orientation
+    orientation.close()
 
 
-def seen(viewer, name: str) -> np.ndarray | None:
+def picture_of(viewer) -> np.ndarray:
+    return viewer.screenshot(canvas_only=True, flash=False)[..., :3].astype(int)
+
+
+def place_in(picture: np.ndarray, name: str) -> np.ndarray | None:
     """Give where a mark is on the canvas, as (down, across) from the middle in half canvases, None if it is not seen."""
-    picture = viewer.screenshot(canvas_only=True, flash=False)[..., :3].astype(int)
     wanted = np.array(MARKS[name][1])
     bright = picture.max(axis=-1) > 60
     hue = (picture > 0.5 * picture.max(axis=-1, keepdims=True)) == (wanted > 127)
@@ -59,20 +73,20 @@ def go_to(viewer, name: str) -> None:
     viewer.dims.set_point(range(3), viewer.layers[0].data_to_world(MARKS[name][0]))
 
 
-def test_planes_are_upright_with_the_patients_left_on_the_right(make_napari_viewer_proxy):
-    viewer, orientation = marked_viewer(make_napari_viewer_proxy)
+def test_planes_are_upright_with_the_patients_left_on_the_right(marked):
+    viewer, orientation = marked
     places = {"axial": ("left", "front"), "coronal": ("left", "head"), "sagittal": ("front", "head")}
     for plane in PLANES:
         orientation.show_plane(plane)
         across, up = places[plane]
         go_to(viewer, across)
-        assert seen(viewer, across)[1] * (1 if across == "left" else -1) > 0.2
+        assert place_in(picture_of(viewer), across)[1] * (1 if across == "left" else -1) > 0.2
         go_to(viewer, up)
-        assert seen(viewer, up)[0] < -0.2
+        assert place_in(picture_of(viewer), up)[0] < -0.2
 
 
-def test_letters_stand_at_the_edges_and_follow_the_camera_in_3d(make_napari_viewer_proxy):
-    viewer, orientation = marked_viewer(make_napari_viewer_proxy)
+def test_letters_stand_at_the_edges_and_follow_the_camera_in_3d(marked):
+    viewer, orientation = marked
 
     def letters() -> str:
         return "".join(orientation.letters.shown.values())
@@ -95,31 +109,33 @@ def test_letters_stand_at_the_edges_and_follow_the_camera_in_3d(make_napari_view
     # from the patient's right: the face looks to the right of the screen
     assert letters() == "PASI"
     orientation.letters.show({})
-    assert seen(viewer, "front")[1] > 0.2
+    assert place_in(picture_of(viewer), "front")[1] > 0.2
     orientation.close()
     assert not orientation.letters.shown
 
 
 @pytest.mark.parametrize("before", PLANES)
-def test_3d_is_seen_from_the_front_and_is_no_mirror_image(make_napari_viewer_proxy, before):
-    viewer, orientation = marked_viewer(make_napari_viewer_proxy)
+def test_3d_is_seen_from_the_front_and_is_no_mirror_image(marked, before):
+    viewer, orientation = marked
     orientation.show_plane(before)
     orientation.show_3d()
     orientation.letters.show({})
-    assert seen(viewer, "left")[1] > 0.2
-    assert seen(viewer, "head")[0] < -0.2
+    picture = picture_of(viewer)
+    assert place_in(picture, "left")[1] > 0.2
+    assert place_in(picture, "head")[0] < -0.2
     # The mark in front hides the one behind it: were depth turned round, left and head alone would prove nothing.
-    assert seen(viewer, "front") is not None
-    assert seen(viewer, "back") is None
+    assert place_in(picture, "front") is not None
+    assert place_in(picture, "back") is None
 
 
-def test_napari_own_3d_button_gives_the_same_view(make_napari_viewer_proxy):
-    viewer, orientation = marked_viewer(make_napari_viewer_proxy)
+def test_napari_own_3d_button_gives_the_same_view(marked):
+    viewer, orientation = marked
     viewer.dims.order = (1, 0, 2)
     viewer.dims.ndisplay = 3
     viewer.fit_to_view()
     orientation.letters.show({})
-    assert seen(viewer, "left")[1] > 0.2
-    assert seen(viewer, "head")[0] < -0.2
-    assert seen(viewer, "front") is not None
-    assert seen(viewer, "back") is None
+    picture = picture_of(viewer)
+    assert place_in(picture, "left")[1] > 0.2
+    assert place_in(picture, "head")[0] < -0.2
+    assert place_in(picture, "front") is not None
+    assert place_in(picture, "back") is None
