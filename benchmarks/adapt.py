@@ -70,7 +70,7 @@ def score(known: Known, weights: Path | None) -> float:
     largest = np.argsort(-np.bincount(tissues.ravel())[1:])[:CLASSES] + 1
     kept = np.flatnonzero(np.isin(tissues.ravel(), largest))
     kept = np.random.default_rng(0).permutation(kept)[:VOXELS]
-    rows = np.concatenate([features.data.reshape(features.n_channels, -1).T[kept], 2 * features.light.ravel()[kept, None]], axis=1)
+    rows = np.concatenate([features.data.reshape(features.n_channels, -1).T[kept], 2 * features.intensity.ravel()[kept, None]], axis=1)
     return float(np.mean([probe(rows, tissues.ravel()[kept], seed) for seed in range(SEEDS)]))
 
 

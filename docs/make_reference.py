@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import napari_strata
 from napari_strata import settings
-from napari_strata.cli import _parser
+from napari_strata.cli.command_line import _parser
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent

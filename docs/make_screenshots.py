@@ -27,12 +27,12 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QDockWidget, QWidget
 
 import napari_strata as strata
-from napari_strata.gui.case import ScanCase
-from napari_strata.gui.contributions import open_viewer, panel
-from napari_strata.gui.help import HelpOverlay, note_tour_seen
-from napari_strata.gui.panel import StrataPanel
-from napari_strata.gui.windows import CT_WINDOWS_HU
-from napari_strata.gui.worker import Propose
+from napari_strata.gui.session.scan_case import ScanCase
+from napari_strata.gui.plugin.contributions import open_viewer, panel
+from napari_strata.gui.widgets.help import HelpOverlay, note_tour_seen
+from napari_strata.gui.panel.panel import StrataPanel
+from napari_strata.gui.canvas.window_presets import CT_WINDOWS_HU
+from napari_strata.gui.tasks.worker import Propose
 from napari_strata.io.files import write_scan
 from napari_strata.volume import Geometry, Volume
 
@@ -310,9 +310,9 @@ class Tour:
                 sys.exit("the exported labels do not lie where they lay on the screen")
             self.viewer.layers.remove(layer)
 
-    def light(self) -> None:
+    def intensity(self) -> None:
         """Show the light theme."""
-        self.viewer.theme = "light"
+        self.viewer.theme = "intensity"
         self.panel.orientation.show_plane("coronal")
         self.shoot("light_theme", only_to_look_at=True)
         self.viewer.theme = "dark"
@@ -401,7 +401,7 @@ def make_head(out: Path, folder: Path, *, propose: Propose | None = None, takes_
     tour.surfaces()
     tour.keys()
     tour.export()
-    tour.light()
+    tour.intensity()
     # nothing of the tour is to be offered when the scan is opened again
     tour.case.work.end_autosave()
     tour.viewer.close()

@@ -28,7 +28,7 @@ NUMERIC = frozenset({
     "dividing", "encoder", "explain", "explain_voxel", "hierarchy", "measure", "measure_agreement", "preprocess", "proposal",
     "proposal_apart", "proposal_merging", "refine_labels", "refine_regions", "refine_scribble", "refine_teaching",
     "supervoxels", "synthesis", "synthesis_faults", "synthesis_gallery", "teach",
-})  # fmt: skip
+})
 """Files whose assertions stand on what processors compute each in their own way: `make any-cpu` runs them, see any_cpu.py."""
 
 _numbers = count()

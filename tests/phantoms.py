@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from scipy.cluster.hierarchy import linkage
 
-from napari_strata.proposal.hierarchy import Hierarchy, hierarchy_from_merges
+from napari_strata.proposal.hierarchy.tree import Hierarchy, hierarchy_from_merges
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.volume import Geometry, Volume
 

@@ -7,18 +7,18 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from napari_strata.cli import main
+from napari_strata.cli.command_line import main
 from napari_strata.encoder.adapt import adapt, choose, go_back, reestimate
 from napari_strata.encoder.checks import Figures, adjusted_rand, kmeans, logistic
 from napari_strata.encoder.network import NetworkShape, StrataEncoder
-from napari_strata.encoder.patches import make_batch
-from napari_strata.encoder.real_patches import WorkingScan, dress, match_brightness, real_views
+from napari_strata.encoder.pretraining.patches import make_batch
+from napari_strata.encoder.pretraining.real_patches import WorkingScan, dress, match_intensity, real_views
 from napari_strata.encoder.weights import load_encoder, weights_hash, write_weights
 from napari_strata.errors import AdaptError, Cancelled, GeometryError, WeightsError, WriteError
 from napari_strata.io.files import write_scan
 from napari_strata.settings import AdaptSettings
 from napari_strata.synthesis.synthesiser import Synthesiser
-from napari_strata.terminal import line_ended, progress
+from napari_strata.cli.terminal import line_ended, progress
 from napari_strata.volume import Geometry, Volume
 from phantoms import phantom_volume
 
@@ -229,7 +229,7 @@ def test_a_dressed_patch_keeps_its_plain_view_and_its_truth(thick):
 
 def test_brightness_is_laid_over_by_rank():
     image, like = torch.linspace(0, 1, 512).reshape(8, 8, 8), torch.linspace(0.2, 0.4, 64).reshape(4, 4, 4)
-    forward, backward = match_brightness(image, like), match_brightness(image, like, backward=True)
+    forward, backward = match_intensity(image, like), match_intensity(image, like, backward=True)
     assert forward.min() == pytest.approx(0.2, abs=1e-3)
     assert forward.max() == pytest.approx(0.4, abs=1e-3)
     assert (torch.diff(forward.flatten()) >= 0).all()

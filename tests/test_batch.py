@@ -12,9 +12,9 @@ import pytest
 import SimpleITK as sitk
 
 import napari_strata as strata
-from napari_strata.batch.plan import plan_scans
+from napari_strata.batch.inputs.plan import plan_scans
 from napari_strata.batch.run import Recipe, run_batch
-from napari_strata.cli import main
+from napari_strata.cli.command_line import main
 from napari_strata.errors import Cancelled, ReadError, WriteError
 from napari_strata.io.files import write_scan
 from napari_strata.settings import ProposeSettings, RunSettings

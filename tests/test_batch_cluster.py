@@ -16,14 +16,14 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from napari_strata.batch.cluster import Workers, workers_here
-from napari_strata.batch.engine import Here
+from napari_strata.batch.workers.cluster import Workers, workers_here
+from napari_strata.batch.workers.local import LocalExecutor
 from napari_strata.batch.log import read_log
-from napari_strata.batch.memory import estimate_gb
-from napari_strata.batch.plan import plan_scans
+from napari_strata.batch.workers.memory import estimate_gb
+from napari_strata.batch.inputs.plan import plan_scans
 from napari_strata.batch.run import Recipe, run_batch
-from napari_strata.batch.scans import PlannedScan
-from napari_strata.cli import main
+from napari_strata.batch.inputs.scans import PlannedScan
+from napari_strata.cli.command_line import main
 from napari_strata.errors import ClusterError
 from napari_strata.io.files import write_scan
 from napari_strata.settings import BatchSettings, ProposeSettings, RunSettings
@@ -58,7 +58,7 @@ def made_in(folder: Path) -> dict[str, bytes]:
 
 FORKED = """
 import os, sys
-import napari_strata.batch.run, napari_strata.proposal.classical
+import napari_strata.batch.run, napari_strata.proposal.methods.gmm_mrf
 from distributed.cli.dask_worker import main
 for _ in range(int(sys.argv.pop(1)) - 1):
     if os.fork() == 0:
@@ -190,7 +190,7 @@ def test_a_wrong_address_is_said_at_once(scans, tmp_path):
         run_batch(scans, tmp_path, RECIPE, settings=BatchSettings(scheduler="nonsense://x"))
     with pytest.raises(ClusterError, match="Name a class"):
         run_batch(scans, tmp_path, RECIPE, settings=BatchSettings(cluster="no_such_package.Cluster"))
-    assert Here  # the plain engine stays importable without Dask
+    assert LocalExecutor  # the plain engine stays importable without Dask
 
 
 def test_a_scheduler_that_goes_away_is_said_in_a_line(scans):
@@ -235,7 +235,7 @@ def test_a_worker_that_dies_with_the_answer_costs_no_result(scans):
     said: list[str] = []
     workers = Workers(client, lambda scan: 0.5, None, 2, lambda event, **more: said.append(event))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("napari_strata.batch.cluster._Round._wait", lambda self: None)
+        patch.setattr("napari_strata.batch.workers.cluster._Round._wait", lambda self: None)
         outcomes = list(workers.run(lambda scan: None, scans[:1], lambda done, total, stage: None))
     assert [(one.value, one.worker) for one in outcomes] == [("made", "tcp://b:2")]
     assert said == ["started", "worker died", "started"]

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from napari_strata.batch.cohort import CODEBOOK_NAME, sample_of
-from napari_strata.batch.collect import collect
+from napari_strata.batch.outputs.tables import collect
 from napari_strata.batch.log import read_log
-from napari_strata.batch.plan import plan_scans
-from napari_strata.batch.results import ScanResult
-from napari_strata.batch.scans import PlannedScan
-from napari_strata.batch.work import proposal_of
-from napari_strata.cli import main
+from napari_strata.batch.inputs.plan import plan_scans
+from napari_strata.batch.outputs.results import ScanResult
+from napari_strata.batch.inputs.scans import PlannedScan
+from napari_strata.batch.one_scan import proposal_of
+from napari_strata.cli.command_line import main
 from napari_strata.export.outputs import SIDECAR_FORMAT, outputs_beside
 from napari_strata.io.files import write_scan
-from napari_strata.proposal.codebook import Codebook
+from napari_strata.proposal.codebook.codebook import Codebook
 from napari_strata.volume import Geometry, Volume
 from phantoms import INTENSITIES, phantom_truth
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import napari_strata as strata
-from napari_strata.batch.plan import plan_batch, plan_scans
-from napari_strata.cli import main
+from napari_strata.batch.inputs.plan import plan_batch, plan_scans
+from napari_strata.cli.command_line import main
 from napari_strata.errors import ReadError
 from napari_strata.io.files import write, write_scan
 from napari_strata.volume import Segmentation, default_regions

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from benchmarks.batch.kill import command, contents, disturbed
 
-from napari_strata.batch.collect import collect
+from napari_strata.batch.outputs.tables import collect
 from napari_strata.batch.log import read_log
-from napari_strata.batch.process import only_writer
-from napari_strata.cli import main
+from napari_strata.batch.workers.process import only_writer
+from napari_strata.cli.command_line import main
 from napari_strata.errors import WriteError
 from napari_strata.export.outputs import write_outputs
 from napari_strata.io.files import read, read_labels, write_scan

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from benchmarks.batch.page import drawn, fake_batch
 
-from napari_strata.batch.collect import collect
-from napari_strata.batch.outliers import oddness
-from napari_strata.batch.page import write_page
-from napari_strata.batch.results import ScanResult
-from napari_strata.batch.scans import PlannedScan
-from napari_strata.commands_batch import BatchProgress, duration
+from napari_strata.batch.outputs.tables import collect
+from napari_strata.batch.outputs.outlier_scores import outlier_scores
+from napari_strata.batch.outputs.page import write_page
+from napari_strata.batch.outputs.results import ScanResult
+from napari_strata.batch.inputs.scans import PlannedScan
+from napari_strata.cli.batch import BatchProgress, duration
 from napari_strata.export.outputs import outputs_beside
 
 
@@ -75,11 +75,11 @@ def document(ml: float, confidence: float = 0.7, modality: str = "mr") -> dict:
 
 def test_the_scan_unlike_the_others_is_the_outlier_and_says_by_what():
     cohort = [document(1000 + 10 * k) for k in range(8)] + [document(300)] + [document(5000, modality="ct")]
-    found = oddness(cohort)
+    found = outlier_scores(cohort)
     assert [odd.is_outlier for odd in found] == [False] * 8 + [True, False]
     assert found[8].why == "labelled mL 300, usually 1.03e+03"
     assert found[9].score is None  # one CT has nothing to be compared with
-    assert all(odd.score is None for odd in oddness(cohort[:3]))
+    assert all(odd.score is None for odd in outlier_scores(cohort[:3]))
 
 
 def test_progress_tells_how_many_are_done_and_when_the_rest_will_be(capsys):

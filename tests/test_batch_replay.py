@@ -13,13 +13,13 @@ import pytest
 
 import napari_strata as strata
 from napari_strata.batch.cases import with_cases
-from napari_strata.batch.plan import plan_scans
-from napari_strata.cli import main
+from napari_strata.batch.inputs.plan import plan_scans
+from napari_strata.cli.command_line import main
 from napari_strata.errors import CaseError, ReadError
 from napari_strata.io.files import read_labels, write_scan
-from napari_strata.proposal.codebook import fit_codebook
-from napari_strata.proposal.cohort import cohort_table
-from napari_strata.refine.refinement import Refinement
+from napari_strata.proposal.codebook.codebook import fit_codebook
+from napari_strata.proposal.codebook.cohort_table import cohort_table
+from napari_strata.refine.session.refinement import Refinement
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import default_regions
 from phantoms import phantom_truth, phantom_volume

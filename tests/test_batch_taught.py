@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from scipy import ndimage as ndi
 
-from napari_strata.cli import main
+from napari_strata.cli.command_line import main
 from napari_strata.io.files import read_labels, write_scan
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.session.refinement import Refinement
 from phantoms import phantom_truth, phantom_volume
 
 TRUTH = phantom_truth()

@@ -14,9 +14,9 @@ from benchmarks.encoder.scans import OTHER, LabelledScan, largest_classes
 from benchmarks.encoder.table import Row, markdown, merge, read_rows, write_rows
 from benchmarks.encoder.working import WorkingScan, draw_voxels
 
-from napari_strata.encoder.embed import embed_brightness
+from napari_strata.encoder.embed import embed_intensity
 from napari_strata.encoder.network import NetworkShape, StrataEncoder
-from napari_strata.preprocess import WorkingGrid
+from napari_strata.preprocess.intensity import WorkingGrid
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Geometry, Volume
 
@@ -73,12 +73,12 @@ def test_points_of_a_changed_scan_lie_on_the_same_anatomy():
     scan = ball_scan()
     working = WorkingScan.of(scan.volume, ProposeSettings())
     voxels = draw_voxels(scan, working)
-    before = working.intensity[tuple(voxels.body.T)][:, None]
+    before = working.scaled[tuple(voxels.body.T)][:, None]
     for change in stability.changes(scan.volume, working_body(scan)):
         other = WorkingScan.of(change.volume, ProposeSettings())
         places = np.round(other.working_points(change.place(working.scan_points(voxels.body)))).astype(int)
-        places = np.clip(places, 0, np.array(other.intensity.shape) - 1)
-        after = other.intensity[tuple(places.T)][:, None]
+        places = np.clip(places, 0, np.array(other.scaled.shape) - 1)
+        after = other.scaled[tuple(places.T)][:, None]
         assert np.corrcoef(before[:, 0], after[:, 0])[0, 1] > 0.93, change.name
 
 
@@ -89,11 +89,11 @@ def working_body(scan: LabelledScan) -> np.ndarray:
 def test_features_read_at_voxels_are_those_of_the_feature_map():
     torch.manual_seed(0)
     encoder = StrataEncoder(NetworkShape(width=4, channels=2)).eval().requires_grad_(False)
-    light = np.random.default_rng(0).random((18, 21, 20), np.float32)
-    grid = WorkingGrid((slice(0, 18), slice(0, 21), slice(0, 20)), light.shape, (1.0, 1.0, 1.0))
-    whole = embed_brightness(light, grid, encoder, settings=ProposeSettings()).data
-    points = np.stack(np.unravel_index(np.arange(0, light.size, 7), light.shape), axis=1)
-    read = network("any", encoder).open(WorkingScan(light, light, light > 0, grid))
+    intensity = np.random.default_rng(0).random((18, 21, 20), np.float32)
+    grid = WorkingGrid((slice(0, 18), slice(0, 21), slice(0, 20)), intensity.shape, (1.0, 1.0, 1.0))
+    whole = embed_intensity(intensity, grid, encoder, settings=ProposeSettings()).data
+    points = np.stack(np.unravel_index(np.arange(0, intensity.size, 7), intensity.shape), axis=1)
+    read = network("any", encoder).open(WorkingScan(intensity, intensity, intensity > 0, grid))
     np.testing.assert_allclose(read(points), whole.reshape(len(whole), -1).T[::7], atol=1e-5)
 
 

@@ -22,7 +22,7 @@ from benchmarks.proposal.supervoxels import matched, piece_figures
 from benchmarks.proposal.table import Row, markdown, merge, read_rows, write_rows
 from PIL import Image
 
-from napari_strata.proposal.hierarchy import hierarchy_from_merges
+from napari_strata.proposal.hierarchy.tree import hierarchy_from_merges
 from napari_strata.settings import ProposeSettings
 from phantoms import phantom_proposal, phantom_truth, phantom_volume
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from napari_strata.body import body_mask, magnified
+from napari_strata.preprocess.body import body_mask, magnified
 from napari_strata.pipeline import propose
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Geometry, Volume

@@ -10,15 +10,15 @@ from monai.networks import nets
 from safetensors.torch import save_file
 
 import napari_strata as strata
-from napari_strata.cli import main
-from napari_strata.encoder.bring import BroughtEncoder, encoder_hash, open_encoder
+from napari_strata.cli.command_line import main
+from napari_strata.encoder.custom_network import CustomEncoder, encoder_hash, open_encoder
 from napari_strata.encoder.description import read_description
-from napari_strata.encoder.embed import embed_brightness
+from napari_strata.encoder.embed import embed_intensity
 from napari_strata.encoder.network import StrataEncoder
 from napari_strata.encoder.weights import weights_hash, write_weights
 from napari_strata.errors import WeightsError
 from napari_strata.io.files import write_scan
-from napari_strata.preprocess import working_grid
+from napari_strata.preprocess.intensity import working_grid
 from napari_strata.settings import ProposeSettings
 from phantoms import phantom_volume
 
@@ -109,7 +109,7 @@ def test_maps_lie_on_the_scan_whatever_orientation_the_network_wants(tmp_path, o
     for stride, plain, changed in zip(encoder.strides[:2], encoder(image), encoder(spot), strict=False):
         change = (changed - plain).norm(dim=1)[0]
         where = [float((change.sum(dim=[a for a in range(3) if a != axis]) * torch.arange(n)).sum() / change.sum()) * stride
-                 for axis, n in enumerate(change.shape)]  # fmt: skip
+                 for axis, n in enumerate(change.shape)]
         assert where == pytest.approx([6, 38, 12], abs=3)
 
 
@@ -278,14 +278,14 @@ def test_self_supervised_swin_weights_fill_the_transformer_and_its_states_are_re
 
 def test_tiles_of_a_brought_network_cover_the_scan(tmp_path):
     encoder = open_encoder(bring(tmp_path, "BasicUNet", BASIC))
-    assert isinstance(encoder, BroughtEncoder)
-    light = np.random.default_rng(0).random((96, 16, 16)).astype(np.float32)
-    grid = working_grid(np.ones(light.shape, bool), (2.0, 2.0, 2.0), finest_mm=2.0, most_voxels=10**6)
-    whole = embed_brightness(light, grid, encoder, settings=ProposeSettings(), device="cpu")
+    assert isinstance(encoder, CustomEncoder)
+    intensity = np.random.default_rng(0).random((96, 16, 16)).astype(np.float32)
+    grid = working_grid(np.ones(intensity.shape, bool), (2.0, 2.0, 2.0), finest_mm=2.0, most_voxels=10**6)
+    whole = embed_intensity(intensity, grid, encoder, settings=ProposeSettings(), device="cpu")
     encoder.live_channels = 10**7
     stages = []
-    tiled = embed_brightness(
-        light, grid, encoder, settings=ProposeSettings(), device="cpu", on_progress=lambda done, total, stage: stages.append(total)
+    tiled = embed_intensity(
+        intensity, grid, encoder, settings=ProposeSettings(), device="cpu", on_progress=lambda done, total, stage: stages.append(total)
     )
     assert stages[-1] > 1
     for a, b in zip(whole.levels, tiled.levels, strict=True):

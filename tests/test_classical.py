@@ -12,13 +12,13 @@ import pytest
 from scipy import ndimage
 
 import napari_strata as strata
-from napari_strata.cli import main
+from napari_strata.cli.command_line import main
 from napari_strata.errors import Cancelled, GeometryError, SettingsError
 from napari_strata.io.files import write_scan
 from napari_strata.measure import compare
-from napari_strata.proposal import classical
-from napari_strata.proposal.classical import MarkovField, Mixture, class_tree, confidence, fit_mixture, propose_classes
-from napari_strata.refine.refinement import Refinement
+from napari_strata.proposal.methods import gmm_mrf as classical
+from napari_strata.proposal.methods.gmm_mrf import MarkovField, Mixture, class_tree, class_confidence, fit_mixture, propose_classes
+from napari_strata.refine.session.refinement import Refinement
 from napari_strata.volume import Geometry, Segmentation, Volume, default_regions
 from phantoms import INTENSITIES, phantom_truth, phantom_volume
 
@@ -67,42 +67,42 @@ def two_classes(sd: float = 0.2) -> Mixture:
 def test_the_field_removes_noise_that_voxels_alone_cannot_tell_from_tissue():
     truth = np.zeros((20, 24, 28), np.uint8)
     truth[:, 6:18, 8:20] = 1
-    light = (0.3 + 0.4 * truth + np.random.default_rng(0).normal(0, 0.2, truth.shape)).astype(np.float32)
-    found = MarkovField(two_classes(), np.array([1.0, 1.0, 1.0])).classify(light, np.ones(truth.shape, bool))
-    assert ((light > 0.5) == truth).mean() < 0.86
+    intensity = (0.3 + 0.4 * truth + np.random.default_rng(0).normal(0, 0.2, truth.shape)).astype(np.float32)
+    found = MarkovField(two_classes(), np.array([1.0, 1.0, 1.0])).classify(intensity, np.ones(truth.shape, bool))
+    assert ((intensity > 0.5) == truth).mean() < 0.86
     assert (found == truth).mean() > 0.97
 
 
 def test_thick_slices_hold_together_less_than_voxels_within_one():
-    light = np.full((7, 9, 9), 0.3, np.float32)
-    light[3] = 0.6  # one slice is a bit more like the other class
+    intensity = np.full((7, 9, 9), 0.3, np.float32)
+    intensity[3] = 0.6  # one slice is a bit more like the other class
 
     def share_kept(thickness_mm):
         field = MarkovField(two_classes(), np.array([thickness_mm, 1.0, 1.0]))
-        return field.classify(light, np.ones(light.shape, bool))[3].mean()
+        return field.classify(intensity, np.ones(intensity.shape, bool))[3].mean()
 
     assert share_kept(0.25) == 0
     assert share_kept(5.0) == 1
 
 
 def test_slabs_change_nothing(monkeypatch):
-    light = np.random.default_rng(0).random((25, 12, 14)).astype(np.float32)
-    inside = np.random.default_rng(1).random(light.shape) > 0.2
+    intensity = np.random.default_rng(0).random((25, 12, 14)).astype(np.float32)
+    inside = np.random.default_rng(1).random(intensity.shape) > 0.2
     field = MarkovField(two_classes(), np.array([2.0, 1.0, 1.0]))
     labels = np.where(inside, np.arange(25)[:, None, None], -1).astype(np.int32)
-    codes = field.classify(light, inside)
-    belief = field.pool(light, codes, labels, 25)
+    codes = field.classify(intensity, inside)
+    belief = field.pool(intensity, codes, labels, 25)
     monkeypatch.setattr(classical, "_SLAB_VALUES", 3 * 12 * 14 * 2)
-    assert np.array_equal(field.classify(light, inside), codes)
-    assert np.allclose(field.pool(light, codes, labels, 25), belief, atol=1e-6)
+    assert np.array_equal(field.classify(intensity, inside), codes)
+    assert np.allclose(field.pool(intensity, codes, labels, 25), belief, atol=1e-6)
     assert belief.sum(axis=1) == pytest.approx(np.ones(25), abs=1e-5)
 
 
 def test_classes_are_whole_before_any_two_merge():
     rng = np.random.default_rng(0)
     classes = np.repeat([0, 1, 2, 3], 50)
-    light = (np.array([0.1, 0.5, 0.55, 0.9])[classes] + rng.normal(0, 0.02, 200)).astype(np.float32)
-    tree = class_tree(classes, light, rng.integers(1, 2000, 200), np.empty((0, 2), np.int32), np.zeros(200, bool))
+    intensity = (np.array([0.1, 0.5, 0.55, 0.9])[classes] + rng.normal(0, 0.02, 200)).astype(np.float32)
+    tree = class_tree(classes, intensity, rng.integers(1, 2000, 200), np.empty((0, 2), np.int32), np.zeros(200, bool))
     assert len(np.unique(np.stack([tree.cut(4), classes]), axis=1).T) == 4
     three = tree.cut(3)
     assert set(three[classes == 1]) == set(three[classes == 2])
@@ -157,8 +157,8 @@ def test_confidence_is_a_share_and_lower_where_classes_are_near(proposal):
     tree = class_tree(classes, np.array([0.1, 0.5, 0.6], np.float32)[classes], np.ones(60, int), np.empty((0, 2), np.int32), nobody)
     clear, doubtful = np.eye(3, dtype=np.float32)[classes], np.full((60, 3), 0.2, np.float32)
     doubtful[np.arange(60), classes] = 0.6
-    assert confidence(clear, tree) == pytest.approx(np.ones(60))
-    assert confidence(doubtful, tree) == pytest.approx(np.full(60, 0.4))
+    assert class_confidence(clear, tree) == pytest.approx(np.ones(60))
+    assert class_confidence(doubtful, tree) == pytest.approx(np.full(60, 0.4))
 
 
 def test_descriptors_are_brightness_and_position_only(proposal):
@@ -245,7 +245,7 @@ def test_the_command_writes_labels_without_loading_torch(tmp_path):
     words = ["propose", str(scan), "-o", str(tmp_path / "labels.nii.gz"), "--tissues", "7", "--method", "gmm-mrf", "--quiet"]
     words += ["--case", str(tmp_path / "case.strata"), "--supervoxels", "800"]
     script = (
-        f"import sys, napari_strata.cli as cli\nassert cli.main({words!r}) == 0\nprint([m for m in ('torch', 'monai') if m in sys.modules])"
+        f"import sys, napari_strata.cli.command_line as cli\nassert cli.main({words!r}) == 0\nprint([m for m in ('torch', 'monai') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=200)
     assert run.stdout.splitlines()[-1] == "[]"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import napari_strata as strata
-from napari_strata.cli import main
+from napari_strata.cli.command_line import main
 from napari_strata.io.files import write_scan
 from napari_strata.volume import Segmentation, Volume, default_regions
 from phantoms import phantom_truth, phantom_volume
@@ -171,7 +171,7 @@ def bad_inputs(folder: Path, scan: Path) -> dict[str, tuple[list[str], str]]:
 
 BROKEN = (
     "missing", "truncated", "empty", "text", "unknown kind", "2D", "one slice", "4D", "bad index", "zeros", "constant", "NaN", "folder",
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("case", BROKEN)

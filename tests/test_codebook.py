@@ -13,13 +13,13 @@ from safetensors.numpy import load_file, save_file
 from scipy import ndimage
 
 from napari_strata.batch.run import Recipe
-from napari_strata.cli import main
+from napari_strata.cli.command_line import main
 from napari_strata.errors import CodebookError, SettingsError
 from napari_strata.io.files import read_labels, write_scan
-from napari_strata.proposal.codebook import FITS_BELOW, Codebook, fit_codebook
-from napari_strata.proposal.cohort import CohortTable, cohort_table
+from napari_strata.proposal.codebook.codebook import FITS_BELOW, Codebook, fit_codebook
+from napari_strata.proposal.codebook.cohort_table import CohortTable, cohort_table
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.session.refinement import Refinement
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Geometry, Volume
 from phantoms import INTENSITIES, phantom_proposal, phantom_volume
@@ -49,8 +49,8 @@ def scan(seed: int = 0, *, scale: float = 1.0, offset: float = 0.0, shares: tupl
     truth = anatomy(seed, shares)
     made = phantom_proposal(Volume(np.array(INTENSITIES)[truth], Geometry.from_spacing(truth.shape, (4, 4, 4))), block=2, seed=seed)
     kind, rng = classes(made), np.random.default_rng(seed)
-    light = scale * kind / 6 + offset
-    columns = np.column_stack([looks[kind], light, light, light]) + rng.normal(0, 0.03, (len(kind), 6))
+    intensity = scale * kind / 6 + offset
+    columns = np.column_stack([looks[kind], intensity, intensity, intensity]) + rng.normal(0, 0.03, (len(kind), 6))
     middle, spread = columns.mean(axis=0), columns.std(axis=0)
     return replace(
         made,

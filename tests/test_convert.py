@@ -18,11 +18,11 @@ import trimesh
 
 import napari_strata as strata
 from exported import REGIONS, Case, make_case
-from napari_strata.cli import main
+from napari_strata.cli.command_line import main
 from napari_strata.errors import WriteError
 from napari_strata.export.outputs import write_outputs
 from napari_strata.io.files import hash_file, write_scan
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.session.refinement import Refinement
 from napari_strata.volume import Segmentation
 from phantoms import phantom_proposal
 from test_io_dicom import save_series

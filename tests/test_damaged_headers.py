@@ -16,7 +16,7 @@ META = {
     "NDims": "3", "BinaryData": "True", "BinaryDataByteOrderMSB": "False", "CompressedData": "False",
     "TransformMatrix": "1 0 0 0 1 0 0 0 1", "Offset": "1 2 3", "ElementSpacing": "1 1 2", "DimSize": "4 5 6",
     "ElementType": "MET_SHORT", "ElementDataFile": "LOCAL",
-}  # fmt: skip
+}
 NRRD = {"type": "short", "dimension": "3", "sizes": "4 5 6", "encoding": "raw", "endian": "little"}
 
 

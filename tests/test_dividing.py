@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_strata.proposal.dividing import divide
+from napari_strata.proposal.hierarchy.divisive_clustering import divide
 
 
 @pytest.fixture
@@ -48,9 +48,9 @@ def test_more_groups_part_what_fewer_held_together(blobs):
 
 def test_a_heavy_point_counts_as_many(blobs):
     vectors = np.array([[0.0], [1.0], [10.0], [11.0], [30.0]], np.float32)
-    light = divide(vectors, np.array([1, 1, 1, 1, 1]), 2).group
+    intensity = divide(vectors, np.array([1, 1, 1, 1, 1]), 2).group
     heavy = divide(vectors, np.array([100, 100, 100, 100, 1]), 2).group
-    assert _same_partition(light, np.array([0, 0, 0, 0, 1]))
+    assert _same_partition(intensity, np.array([0, 0, 0, 0, 1]))
     assert _same_partition(heavy, np.array([0, 0, 1, 1, 1]))
 
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from napari_strata.encoder.embed import CODES, brightness_codes, embed, embed_brightness
+from napari_strata.encoder.embed import CODES, intensity_codes, embed, embed_intensity
 from napari_strata.encoder.network import NetworkShape, StrataEncoder, fold_norms
-from napari_strata.encoder.patches import make_batch
-from napari_strata.encoder.pretrain import pretrain
-from napari_strata.encoder.tasks import Batch, hide, pretext_loss, read_at, sample_voxels, voxel_contrast
+from napari_strata.encoder.pretraining.patches import make_batch
+from napari_strata.encoder.pretraining.pretrain import pretrain
+from napari_strata.encoder.pretraining.tasks import Batch, hide, pretext_loss, read_at, sample_voxels, voxel_contrast
 from napari_strata.encoder.weights import SHIPPED, load_encoder, read_recipe, weights_hash, write_weights
 from napari_strata.errors import Cancelled, WeightsError
-from napari_strata.preprocess import WorkingGrid
+from napari_strata.preprocess.intensity import WorkingGrid
 from napari_strata.settings import PretrainSettings, ProposeSettings
 from napari_strata.synthesis.synthesiser import Synthesiser
 from phantoms import phantom_volume
@@ -79,8 +79,8 @@ def test_the_default_grid_is_seen_in_one_pass(shape):
 
     assert np.prod(shape) <= 1.001e6 * ProposeSettings().working_mvox
     grid, passes = WorkingGrid(tuple(slice(0, n) for n in shape), shape, (1.0, 1.0, 1.0)), []
-    light = np.zeros(shape, np.float32)
-    embed_brightness(light, grid, Glance(), settings=ProposeSettings(), on_progress=lambda done, total, stage: passes.append(total))
+    intensity = np.zeros(shape, np.float32)
+    embed_intensity(intensity, grid, Glance(), settings=ProposeSettings(), on_progress=lambda done, total, stage: passes.append(total))
     assert passes[0] == 1
 
 
@@ -120,11 +120,11 @@ def test_features_are_read_where_they_lie():
 
 
 def test_brightness_codes_tell_a_range_of_brightness_apart():
-    light = np.linspace(0, 1, 22, dtype=np.float32).reshape(1, 1, 22)
-    codes = brightness_codes(light)
+    intensity = np.linspace(0, 1, 22, dtype=np.float32).reshape(1, 1, 22)
+    codes = intensity_codes(intensity)
     assert codes.shape == (CODES, 1, 1, 22)
     assert np.linalg.norm(codes, axis=0) == pytest.approx(2.0, abs=1e-5)
-    assert codes.argmax(axis=0).ravel().tolist() == np.round(light.ravel() * (CODES - 1)).astype(int).tolist()
+    assert codes.argmax(axis=0).ravel().tolist() == np.round(intensity.ravel() * (CODES - 1)).astype(int).tolist()
 
 
 def test_a_batch_holds_views_of_one_anatomy_in_range_and_labelled():
@@ -159,7 +159,7 @@ def test_next_slice_prediction_hides_all_that_follows_and_paints_the_next_slices
     assert hidden.unseen.float().mean() < 0.5
 
 
-@pytest.mark.parametrize("trunk", ["light", "basic", "segresnet"])
+@pytest.mark.parametrize("trunk", ["intensity", "basic", "segresnet"])
 def test_every_network_gives_four_levels_and_folding_changes_nothing(trunk):
     torch.manual_seed(0)
     encoder = StrataEncoder(NetworkShape(trunk=trunk, width=8, channels=4)).eval()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from napari_strata.errors import RegionError, SettingsError
 from napari_strata.explain import explain_region, feature_colors, merge_path, similarity_map
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.session.refinement import Refinement
 from phantoms import phantom_proposal, phantom_truth
 
 AIR, BODY, TWIN_ORGAN, BRIGHTEST = 0, 1, 2, 5

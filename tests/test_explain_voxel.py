@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import ndimage as ndi
 
-from napari_strata.cli import main
+from napari_strata.cli.command_line import main
 from napari_strata.errors import RegionError
 from napari_strata.explain import explain_voxel, uncertainty_map
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.session.refinement import Refinement
 from phantoms import phantom_proposal, phantom_truth
 
 TRUTH = phantom_truth()

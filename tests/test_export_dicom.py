@@ -17,7 +17,7 @@ from pydicom.sr._concepts_dict import concepts
 
 import napari_strata as strata
 from exported import REGIONS
-from napari_strata.cli import main
+from napari_strata.cli.command_line import main
 from napari_strata.errors import GeometryError, ReadError, WriteError
 from napari_strata.io.files import hash_file
 from napari_strata.io.terms import known_terms, term_of

@@ -16,7 +16,7 @@ from exported import GRIDS, REGIONS, Case, make_case
 from napari_strata.errors import Cancelled, GeometryError, ReadError, WriteError
 from napari_strata.export.files import Known, write_together
 from napari_strata.export.itksnap import read_description
-from napari_strata.regrid import labels_on_grid
+from napari_strata.preprocess.regrid import labels_on_grid
 from napari_strata.volume import Geometry, Region, Segmentation
 
 

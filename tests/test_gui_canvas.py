@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_strata.gui.canvas import EDGES, look_along
-from napari_strata.gui.layers import image_tuple, labels_tuple
-from napari_strata.gui.view import PLANES, CanvasOrientation
+from napari_strata.gui.canvas.canvas import EDGES, look_along
+from napari_strata.gui.canvas.layers import image_tuple, labels_tuple
+from napari_strata.gui.canvas.orientation import PLANES, CanvasOrientation
 from napari_strata.volume import Geometry, Region, Segmentation, Volume
 
 pytestmark = pytest.mark.gui

@@ -16,10 +16,11 @@ from npe2 import PluginManifest
 
 from napari_strata import write
 from napari_strata.errors import ReadError, StrataError, WriteError
-from napari_strata.gui import contributions, dialogs, writing
-from napari_strata.gui.layers import case_labels_tuple
+from napari_strata.gui.plugin import contributions, writers as writing
+from napari_strata.gui.widgets import dialogs
+from napari_strata.gui.canvas.layers import case_labels_tuple
 from napari_strata.io.files import read, read_labels
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.session.refinement import Refinement
 from phantoms import phantom_proposal, phantom_volume
 from test_export_dicom import segmented
 

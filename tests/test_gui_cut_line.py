@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from napari_strata.gui.canvas import camera_of
-from napari_strata.gui.cut_line import DrawnLine
+from napari_strata.gui.canvas.canvas import camera_of
+from napari_strata.gui.tools.cut_line import DrawnLine
 from test_gui_desk import proposed  # noqa: F401 (a fixture)
 from test_gui_panel import messages, shown, two_regions
 

@@ -11,15 +11,15 @@ from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
-from napari_strata.gui.canvas import camera_of, grid_of
-from napari_strata.gui.followup import FollowUp
-from napari_strata.gui.hand_paint import paint_from_event
-from napari_strata.gui.help import TOUR, HelpOverlay, note_tour_seen, tour_was_seen
-from napari_strata.gui.keys import HELP
-from napari_strata.gui.names import known_names, own_names, remember_name, suggested_names
-from napari_strata.gui.panel import StrataPanel
-from napari_strata.gui.planes import CROSSHAIR_NAME
-from napari_strata.gui.surfaces import surface_of
+from napari_strata.gui.canvas.canvas import camera_of, grid_of
+from napari_strata.gui.session.followup import FollowUp
+from napari_strata.gui.tools.hand_paint import paint_from_event
+from napari_strata.gui.widgets.help import TOUR, HelpOverlay, note_tour_seen, tour_was_seen
+from napari_strata.gui.panel.keys import HELP
+from napari_strata.gui.widgets.region_names import known_names, own_names, remember_name, suggested_names
+from napari_strata.gui.panel.panel import StrataPanel
+from napari_strata.gui.panel.linked_planes import CROSSHAIR_NAME
+from napari_strata.gui.canvas.surfaces import surface_of
 from napari_strata.io.terms import coded
 from phantoms import phantom_volume
 from test_gui_panel import add_scan, messages, propose_phantom, shown, two_regions
@@ -275,7 +275,7 @@ def test_surfaces_lie_where_the_region_lies(proposed, qtbot):
 def test_a_large_surface_is_made_coarser_and_stays_in_place(monkeypatch):
     ball = np.linalg.norm(np.indices((40, 40, 40)) - np.array([20, 18, 22])[:, None, None, None], axis=0) < 12
     fine, _ = surface_of(ball)
-    monkeypatch.setattr("napari_strata.gui.surfaces.MOST_VOXELS", 5000)
+    monkeypatch.setattr("napari_strata.gui.canvas.surfaces.MOST_VOXELS", 5000)
     coarse, _ = surface_of(ball)
     assert len(coarse) < len(fine) / 4
     np.testing.assert_allclose(coarse.min(axis=0) + coarse.max(axis=0), fine.min(axis=0) + fine.max(axis=0), atol=1.5)

@@ -13,10 +13,10 @@ from qtpy.QtCore import QTimer
 
 from napari_strata.errors import Cancelled
 from napari_strata.explain import feature_colors, similarity_map
-from napari_strata.gui import hovering
-from napari_strata.gui.answers import ExplainRequest, explain_body, explanation_text
-from napari_strata.gui.layers import layer_facts
-from napari_strata.gui.panel import StrataPanel
+from napari_strata.gui.panel import hover_card as hovering
+from napari_strata.gui.tasks.explanation_tasks import ExplainRequest, explain_body, explanation_text
+from napari_strata.gui.canvas.layers import layer_facts
+from napari_strata.gui.panel.panel import StrataPanel
 from napari_strata.volume import no_progress
 from phantoms import phantom_proposal
 from test_gui_panel import add_scan, messages, two_regions

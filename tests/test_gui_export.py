@@ -15,8 +15,8 @@ import trimesh
 from napari.utils.notifications import notification_manager
 
 from napari_strata.export.files import FORMATS
-from napari_strata.gui import exporting
-from napari_strata.gui.panel import StrataPanel
+from napari_strata.gui.panel import exporting
+from napari_strata.gui.panel.panel import StrataPanel
 from napari_strata.io.files import read, write_scan
 from phantoms import phantom_volume
 from test_gui_panel import add_scan, propose_phantom, shown

@@ -9,11 +9,12 @@ import pytest
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
 
-from napari_strata.gui import painter, quiet
-from napari_strata.gui import panel as panel_module
-from napari_strata.gui.jobs import JobRunner
-from napari_strata.gui.panel import StrataPanel
-from napari_strata.gui.region_model import VOLUME
+from napari_strata.gui.session import labels_painter as painter
+from napari_strata.gui.tasks import quiet
+from napari_strata.gui.panel import panel as panel_module
+from napari_strata.gui.tasks.jobs import JobRunner
+from napari_strata.gui.panel.panel import StrataPanel
+from napari_strata.gui.widgets.region_model import VOLUME
 from napari_strata.io.files import read_labels
 from test_gui_panel import add_scan, messages, propose_phantom, shown, two_regions
 

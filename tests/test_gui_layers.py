@@ -7,14 +7,7 @@ import pytest
 from napari.layers import Image, Labels
 
 from napari_strata.errors import GeometryError
-from napari_strata.gui.layers import (
-    has_known_orientation,
-    image_tuple,
-    labels_tuple,
-    region_colormap,
-    segmentation_from_parts,
-    volume_from_layer,
-)
+from napari_strata.gui.canvas.layers import has_known_orientation, image_tuple, labels_tuple, region_colormap, segmentation_from_parts, volume_from_layer
 from napari_strata.volume import Geometry, Region, Segmentation, Volume, region_color
 from phantoms import phantom_volume
 

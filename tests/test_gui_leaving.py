@@ -13,8 +13,8 @@ from qtpy.QtCore import QObject, QThreadPool
 from qtpy.QtGui import QGuiApplication
 
 from napari_strata.errors import Cancelled, WriteError
-from napari_strata.gui.edit_queue import EditQueue
-from napari_strata.gui.jobs import JobRunner
+from napari_strata.gui.session.edit_queue import EditQueue
+from napari_strata.gui.tasks.jobs import JobRunner
 
 pytestmark = pytest.mark.gui
 

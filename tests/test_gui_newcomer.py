@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
 
-from napari_strata.gui import dialogs
-from napari_strata.gui.contributions import get_reader
-from napari_strata.gui.panel import StrataPanel
+from napari_strata.gui.widgets import dialogs
+from napari_strata.gui.plugin.contributions import get_reader
+from napari_strata.gui.panel.panel import StrataPanel
 from napari_strata.io.files import read_labels, write_scan
 from phantoms import phantom_volume
 from test_gui_panel import add_scan, messages, propose_phantom, shown, two_regions
@@ -83,7 +83,7 @@ def test_an_autosave_folder_that_cannot_be_written_is_told_and_the_work_goes_on(
     make_napari_viewer_proxy, qtbot, scan, monkeypatch, tmp_path
 ):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("napari_strata.gui.case.autosave_folder", lambda: tmp_path / "file" / "folder")
+    monkeypatch.setattr("napari_strata.gui.session.scan_case.autosave_folder", lambda: tmp_path / "file" / "folder")
     viewer = make_napari_viewer_proxy()
     panel = dock(viewer)
     viewer.open(str(scan), plugin="napari-strata")

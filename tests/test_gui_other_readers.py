@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
 
-from napari_strata.gui.panel import StrataPanel
+from napari_strata.gui.panel.panel import StrataPanel
 from phantoms import phantom_proposal, phantom_volume
 from test_gui_placing import SCAN, TURN, as_napari_nifti
 

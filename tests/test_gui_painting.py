@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_strata.gui import painter, previewing
-from napari_strata.refine.refinement import Refinement
+from napari_strata.gui.session import labels_painter as painter, stroke_preview as previewing
+from napari_strata.refine.session.refinement import Refinement
 from test_gui_desk import proposed  # noqa: F401 (a fixture)
 from test_gui_panel import messages, shown, two_regions
 

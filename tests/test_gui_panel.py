@@ -10,8 +10,8 @@ import pytest
 from napari.utils.notifications import notification_manager
 
 from napari_strata.errors import ReadError
-from napari_strata.gui.layers import image_tuple
-from napari_strata.gui.panel import StrataPanel
+from napari_strata.gui.canvas.layers import image_tuple
+from napari_strata.gui.panel.panel import StrataPanel
 from phantoms import phantom_proposal, phantom_volume
 
 pytestmark = pytest.mark.gui

@@ -13,18 +13,10 @@ import SimpleITK as sitk
 from napari.layers import Image, Labels
 
 from napari_strata.errors import GeometryError, ReadError, WriteError
-from napari_strata.gui.layers import (
-    has_known_orientation,
-    image_tuple,
-    is_scan,
-    matching_grid_kwargs,
-    segmentation_from_parts,
-    volume_from_layer,
-    volume_from_parts,
-)
-from napari_strata.gui.placing import place, placing_of
-from napari_strata.gui.view import world_directions
-from napari_strata.gui.writing import write_labels
+from napari_strata.gui.canvas.layers import has_known_orientation, image_tuple, is_scan, matching_grid_kwargs, segmentation_from_parts, volume_from_layer, volume_from_parts
+from napari_strata.gui.canvas.placement import place, placing_of
+from napari_strata.gui.canvas.orientation import world_directions
+from napari_strata.gui.plugin.writers import write_labels
 from napari_strata.io.files import read
 from napari_strata.volume import Geometry, Volume
 

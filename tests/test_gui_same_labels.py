@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import napari_strata as strata
-from napari_strata.cli import main
-from napari_strata.gui.layers import image_tuple
-from napari_strata.gui.panel import StrataPanel
+from napari_strata.cli.command_line import main
+from napari_strata.gui.canvas.layers import image_tuple
+from napari_strata.gui.panel.panel import StrataPanel
 from napari_strata.io.files import write_scan
 from phantoms import phantom_volume
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_strata.gui.panel import StrataPanel
+from napari_strata.gui.panel.panel import StrataPanel
 from napari_strata.io.files import read_labels, write_scan
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.session.refinement import Refinement
 from phantoms import phantom_volume
 from test_gui_panel import propose_phantom
 

@@ -9,10 +9,10 @@ import pytest
 from napari.layers import Image
 
 from napari_strata.errors import StrataError
-from napari_strata.gui.layers import image_tuple
-from napari_strata.gui.position import position_from_text, text_from_position
-from napari_strata.gui.view import describe_position, edge_letters, plane_order, turned_letters, upright_orientation, world_directions
-from napari_strata.gui.windows import contrast_limits, dragged_window, preset_names
+from napari_strata.gui.canvas.layers import image_tuple
+from napari_strata.gui.canvas.position import position_from_text, text_from_position
+from napari_strata.gui.canvas.orientation import describe_position, edge_letters, plane_order, turned_letters, upright_orientation, world_directions
+from napari_strata.gui.canvas.window_presets import contrast_limits, dragged_window, preset_names
 from napari_strata.volume import Geometry
 from phantoms import phantom_volume
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.metrics import adjusted_rand_score
 
-from napari_strata.proposal.hierarchy import hierarchy_from_merges
+from napari_strata.proposal.hierarchy.tree import hierarchy_from_merges
 
 N_BACKGROUND, N_BODY = 6, 40
 

@@ -27,9 +27,9 @@ from pydicom.uid import (
 )
 
 import napari_strata as strata
-from napari_strata.cli import main
+from napari_strata.cli.command_line import main
 from napari_strata.errors import StrataError
-from napari_strata.io.dicom import read_dicom
+from napari_strata.io.dicom.series import read_dicom
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 ROWS, COLUMNS, N = 7, 6, 5

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 import napari_strata as strata
-from napari_strata.cli import main
+from napari_strata.cli.command_line import main
 from napari_strata.errors import ChoiceError, ReadError
 from napari_strata.volume import Region
 
@@ -154,7 +154,7 @@ def test_refine_refuses_large_ids_before_it_proposes(
 ) -> None:
     scan = save(tmp_path / "scan.nii", np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE))
     labels = save(tmp_path / "allen.nii", truth(614454277, 997).astype(np.uint32))
-    monkeypatch.setattr("napari_strata.commands_refine._propose", lambda *_: pytest.fail("it proposed"))
+    monkeypatch.setattr("napari_strata.cli.refine._propose", lambda *_: pytest.fail("it proposed"))
     assert main(["refine", str(scan), "--from-labels", str(labels), "-o", str(tmp_path / "out.nii")]) == 2
     assert f"{labels}: Label 614454277 is too large" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["allen.nii", "scan.nii"]

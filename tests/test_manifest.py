@@ -39,7 +39,7 @@ def test_it_offers_a_reader_a_writer_sample_data_and_a_widget():
 
 def test_icons_ship_in_a_dark_and_a_light_version_and_commands_name_none():
     manifest = PluginManifest.from_file(PACKAGED)
-    for named in (manifest.icon.light, manifest.icon.dark):
+    for named in (manifest.icon.intensity, manifest.icon.dark):
         package, resource = named.split(":")
         assert "<svg" in (files(package) / resource).read_text(encoding="utf-8")
     icons = {path.name for path in (PACKAGED.parent / "gui" / "icons").iterdir()}

@@ -13,14 +13,14 @@ import pytest
 import SimpleITK as sitk
 
 import napari_strata as strata
-from napari_strata.batch.plan import plan_scans
-from napari_strata.cli import main
+from napari_strata.batch.inputs.plan import plan_scans
+from napari_strata.cli.command_line import main
 from napari_strata.errors import ReadError
 from napari_strata.export.files import write as export
 from napari_strata.filenames import from_printable, json_text, printable
 from napari_strata.io.files import LABEL_SUFFIXES, read_labels, write, write_scan
-from napari_strata.refine.recovery import find_unfinished
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.session.recovery import find_unfinished
+from napari_strata.refine.session.refinement import Refinement
 from napari_strata.volume import Segmentation, default_regions
 from phantoms import phantom_proposal, phantom_truth, phantom_volume
 

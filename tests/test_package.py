@@ -20,7 +20,7 @@ def loaded_by(statement: str) -> set[str]:
     return set(run.stdout.rpartition("\n\n")[2].split())
 
 
-@pytest.mark.parametrize("module", ["napari_strata", "napari_strata.cli", "napari_strata.settings", "napari_strata.volume"])
+@pytest.mark.parametrize("module", ["napari_strata", "napari_strata.cli.command_line", "napari_strata.settings", "napari_strata.volume"])
 def test_importing_loads_no_torch_napari_or_qt(module):
     assert loaded_by(f"import {module}") == set()
 
@@ -30,7 +30,7 @@ def test_help_answers_without_loading_torch_napari_or_qt():
     run = subprocess.run([command, "--help"], capture_output=True, text=True, check=True, timeout=120)
     for word in ("propose", "evaluate", "pretrain", "view", "info"):
         assert word in run.stdout
-    asked = "import contextlib, napari_strata.cli as cli\nwith contextlib.suppress(SystemExit): cli.main(['--help'])"
+    asked = "import contextlib, napari_strata.cli.command_line as cli\nwith contextlib.suppress(SystemExit): cli.main(['--help'])"
     assert loaded_by(asked) == set()
 
 

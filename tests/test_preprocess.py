@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_strata.errors import GeometryError
-from napari_strata.preprocess import brightness, flatten_bias, resample, working_grid
+from napari_strata.preprocess.intensity import scale_intensity, flatten_bias, resample, working_grid
 from phantoms import ball
 
 BODY = ball((40, 44, 48), (20, 22, 24), 16)
@@ -12,20 +12,20 @@ BODY = ball((40, 44, 48), (20, 22, 24), 16)
 
 def test_ct_keeps_its_scale_whatever_else_is_in_the_scan():
     hu = np.array([[[-1000.0, -200.0, 50.0, 300.0, 3000.0]]], np.float32)
-    assert brightness(hu, "ct").ravel().tolist() == pytest.approx([0.0, 0.15, 0.5, 0.85, 1.0])
+    assert scale_intensity(hu, "ct").ravel().tolist() == pytest.approx([0.0, 0.15, 0.5, 0.85, 1.0])
 
 
 @pytest.fixture(scope="module")
 def ramp():
     """Give a body that grows brighter, and its brightness."""
     data = np.where(BODY, np.linspace(0.3, 1, BODY.size).reshape(BODY.shape), 0).astype(np.float32)
-    return data, brightness(data, "mr", inside=BODY)
+    return data, scale_intensity(data, "mr", inside=BODY)
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1e-4, 0.0), (3000.0, -500.0), (1.0, -4.0)])
 def test_mr_brightness_does_not_depend_on_scale_or_zero_point(ramp, scale, shift):
     data, base = ramp
-    moved = brightness(data * np.float32(scale) + np.float32(shift), "mr", inside=BODY)
+    moved = scale_intensity(data * np.float32(scale) + np.float32(shift), "mr", inside=BODY)
     assert moved == pytest.approx(base, abs=2e-3)
     assert base.min() >= 0
     assert base.max() <= 1
@@ -69,18 +69,18 @@ def test_resampling_keeps_a_ramp_in_its_place(shape):
 def test_a_slow_change_over_the_coils_is_flattened_in_large_and_small_bodies(voxel_mm):
     z = np.linspace(0.6, 1.5, 40)[:, None, None]
     tissue = np.where(ball(BODY.shape, (20, 22, 24), 9), 0.65, 0.45)
-    light = np.where(BODY, tissue * z / 1.5, 0).astype(np.float32)
+    intensity = np.where(BODY, tissue * z / 1.5, 0).astype(np.float32)
     spacing = np.full(3, voxel_mm)
-    flat = flatten_bias(light, BODY, spacing)
+    flat = flatten_bias(intensity, BODY, spacing)
     rim = BODY & (tissue < 0.5)
 
     def spread(image):
         return image[rim].std() / image[rim].mean()
 
-    assert spread(flat) < 0.6 * spread(light)
+    assert spread(flat) < 0.6 * spread(intensity)
     assert 0 <= flat.min() <= flat.max() <= 1
 
 
 def test_a_body_too_small_to_tell_keeps_its_brightness():
-    light = np.random.default_rng(0).uniform(0, 1, (6, 6, 6)).astype(np.float32)
-    assert np.array_equal(flatten_bias(light, np.ones(light.shape, bool), np.ones(3)), light)
+    intensity = np.random.default_rng(0).uniform(0, 1, (6, 6, 6)).astype(np.float32)
+    assert np.array_equal(flatten_bias(intensity, np.ones(intensity.shape, bool), np.ones(3)), intensity)

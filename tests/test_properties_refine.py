@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.session.refinement import Refinement
 from napari_strata.volume import Region
 from phantoms import phantom_proposal, phantom_volume
 

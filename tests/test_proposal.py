@@ -8,9 +8,9 @@ import pytest
 import napari_strata as strata
 from napari_strata.errors import Cancelled
 from napari_strata.measure import compare
-from napari_strata.proposal.confidence import Grounds, confidence
-from napari_strata.proposal.supervoxels import Contacts
-from napari_strata.proposal.trees import region_tree, tissue_tree
+from napari_strata.proposal.confidence import ConfidenceInputs, estimate_confidence
+from napari_strata.proposal.supervoxels.clustering import Contacts
+from napari_strata.proposal.hierarchy.build_trees import region_tree, tissue_tree
 from napari_strata.volume import Segmentation, Volume, default_regions
 from phantoms import phantom_truth, phantom_volume
 
@@ -78,7 +78,7 @@ def test_confidence_is_a_share_and_higher_where_regions_lie_far_apart(proposal):
         points = np.stack([group % 8, group // 8], axis=1) + rng.normal(0, spread, (320, 2))
         points = points.astype(np.float32)
         tissues, regions = tissue_tree(points, sizes, edges, nobody), region_tree(points, sizes, edges, nobody)
-        return confidence(Grounds(points, points, tissues, regions, contacts, sizes)).mean()
+        return estimate_confidence(ConfidenceInputs(points, points, tissues, regions, contacts, sizes)).mean()
 
     assert mean_confidence(0.02) > mean_confidence(0.3)
 

@@ -7,10 +7,10 @@ import pytest
 
 import napari_strata as strata
 from napari_strata.errors import Cancelled, GeometryError
-from napari_strata.proposal import ahead as module
-from napari_strata.proposal.ahead import Ahead
+from napari_strata.proposal.supervoxels import prefetch as module
+from napari_strata.proposal.supervoxels.prefetch import Prefetch
 from napari_strata.volume import no_progress
-from napari_strata.wanted import check_wanted
+from napari_strata.cancellation import raise_if_cancelled
 from phantoms import phantom_volume
 
 SETTINGS = strata.ProposeSettings(supervoxels=300)
@@ -22,10 +22,10 @@ def threads_ahead():
 
 def test_beside_the_encoder_or_after_it_the_pieces_are_the_same():
     volume = phantom_volume((24, 32, 32))
-    with Ahead(volume, SETTINGS) as beside, Ahead(volume, SETTINGS, beside=False) as after:
+    with Prefetch(volume, SETTINGS) as beside, Prefetch(volume, SETTINGS, beside=False) as after:
         one, other = beside.started(no_progress), after.started(no_progress)
-    assert np.array_equal(one.sprouts.sprout, other.sprouts.sprout)
-    assert np.array_equal(one.sprouts.graph.vectors, other.sprouts.graph.vectors)
+    assert np.array_equal(one.segments.grow_segments, other.segments.grow_segments)
+    assert np.array_equal(one.segments.graph.vectors, other.segments.graph.vectors)
     assert not threads_ahead()
 
 
@@ -35,7 +35,7 @@ def test_stopping_stops_the_thread_too(monkeypatch):
     def grow_for_ever(sight, settings):
         begun.set()
         while True:
-            check_wanted()
+            raise_if_cancelled()
 
     monkeypatch.setattr(module, "start", grow_for_ever)
 
@@ -44,7 +44,7 @@ def test_stopping_stops_the_thread_too(monkeypatch):
         if begun.is_set():
             raise Cancelled("enough")
 
-    with Ahead(phantom_volume(), SETTINGS) as ahead, pytest.raises(Cancelled):
+    with Prefetch(phantom_volume(), SETTINGS) as ahead, pytest.raises(Cancelled):
         ahead.started(stop_once_it_grows)
     assert not threads_ahead()
     assert set(asked) == {"supervoxels"}
@@ -52,6 +52,6 @@ def test_stopping_stops_the_thread_too(monkeypatch):
 
 def test_what_goes_wrong_in_the_thread_is_told():
     in_metres = phantom_volume(spacing_zyx_mm=(0.001, 0.001, 0.001))
-    with Ahead(in_metres, SETTINGS) as ahead, pytest.raises(GeometryError, match="voxel size"):
+    with Prefetch(in_metres, SETTINGS) as ahead, pytest.raises(GeometryError, match="voxel size"):
         ahead.sight(no_progress)
     assert not threads_ahead()

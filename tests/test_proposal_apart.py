@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_strata.proposal import apart
+from napari_strata.proposal.hierarchy import ward_subprocess as apart
 
 
 def test_another_process_gives_the_same_tree_bit_by_bit(monkeypatch):

@@ -14,9 +14,9 @@ import pytest
 import napari_strata as strata
 from napari_strata.errors import CaseError
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine import autosave
-from napari_strata.refine.recovery import find_unfinished
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.storage import autosave
+from napari_strata.refine.session.recovery import find_unfinished
+from napari_strata.refine.session.refinement import Refinement
 from phantoms import phantom_proposal, phantom_volume
 
 crash = pytest.importorskip("benchmarks.refine.crash", reason="the benchmarks are only in the repository")

@@ -16,8 +16,8 @@ import pytest
 from napari_strata.errors import CaseError, EditError, WriteError
 from napari_strata.export.outputs import scan_record
 from napari_strata.io.files import read, write
-from napari_strata.refine.case import scan_hash
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.storage.case_file import scan_hash
+from napari_strata.refine.session.refinement import Refinement
 from napari_strata.volume import FileGrid, Geometry, Volume
 from phantoms import phantom_proposal, phantom_volume
 

@@ -10,7 +10,7 @@ import pytest
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.refinement import Change, Refinement
+from napari_strata.refine.session.refinement import Change, Refinement
 from phantoms import phantom_proposal
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import napari_strata as strata
-from napari_strata.cli import main
+from napari_strata.cli.command_line import main
 from napari_strata.errors import EditError, GeometryError
 from napari_strata.io.files import write_scan
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine import autosave
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.storage import autosave
+from napari_strata.refine.session.refinement import Refinement
 from napari_strata.volume import Geometry, Region, Segmentation, Volume, default_regions
 from phantoms import phantom_proposal, phantom_truth, phantom_volume
 

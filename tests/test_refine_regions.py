@@ -10,7 +10,7 @@ from scipy import ndimage as ndi
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.session.refinement import Refinement
 from napari_strata.volume import Geometry, Segmentation, Volume, default_regions
 from phantoms import phantom_proposal, phantom_truth, phantom_volume
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import ndimage as ndi
 
-from napari_strata.refine.case import CaseContents, read_case
-from napari_strata.refine.refinement import Refinement
-from napari_strata.refine.replaying import replay_edits
+from napari_strata.refine.storage.case_file import CaseContents, read_case
+from napari_strata.refine.session.refinement import Refinement
+from napari_strata.refine.session.replay import replay_edits
 from napari_strata.volume import default_regions
 from phantoms import phantom_proposal, phantom_truth, phantom_volume
 

@@ -10,8 +10,8 @@ from scipy import ndimage as ndi
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.preview import preview_strokes
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.session.preview import preview_strokes
+from napari_strata.refine.session.refinement import Refinement
 from napari_strata.volume import Volume
 from phantoms import phantom_proposal, phantom_truth, phantom_volume
 

@@ -7,8 +7,8 @@ import pytest
 from scipy import ndimage as ndi
 
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.refinement import Refinement
-from napari_strata.refine.ways import Ways
+from napari_strata.refine.session.refinement import Refinement
+from napari_strata.refine.scribble.geodesic import GeodesicDistances
 from phantoms import phantom_proposal, phantom_truth
 
 TRUTH = phantom_truth()
@@ -130,7 +130,7 @@ def test_what_nobody_taught_is_suggested_as_unlike_everything(proposal: Proposal
 
 def test_a_way_is_short_through_what_is_alike_and_long_across_an_edge() -> None:
     points = np.array([[0.0], [0.1], [0.2], [5.0]], np.float32)
-    ways = Ways(points, np.array([[0, 1], [1, 2], [2, 3]]))
+    ways = GeodesicDistances(points, np.array([[0, 1], [1, 2], [2, 3]]))
     length = ways.length(np.array([0]))
     assert length[0] == 0
     assert length[3] > 10 * length[2]

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_strata.proposal.descriptors import Pooler, boundary_step, sizes_and_centers
-from napari_strata.proposal.merging import PieceGraph, merge_to
-from napari_strata.proposal.settling import join_crumbs, settle_edges
-from napari_strata.proposal.supervoxels import SupervoxelPlan, find_contacts, make_supervoxels
-from napari_strata.proposal.trees import region_tree, tissue_tree
+from napari_strata.proposal.supervoxels.descriptors import Pooler, boundary_step, sizes_and_centers
+from napari_strata.proposal.hierarchy.region_merging import SupervoxelGraph, merge_to
+from napari_strata.proposal.supervoxels.boundary_refinement import join_crumbs, settle_edges
+from napari_strata.proposal.supervoxels.clustering import SupervoxelPlan, find_contacts, make_supervoxels
+from napari_strata.proposal.hierarchy.build_trees import region_tree, tissue_tree
 from phantoms import phantom_truth, phantom_volume
 
 SPACING = np.array([2.0, 1.0, 1.0])
@@ -17,7 +17,7 @@ TOUCHING = np.ones((3, 3, 3), bool)
 
 
 @pytest.fixture(scope="module")
-def light():
+def intensity():
     data = phantom_volume((24, 40, 40)).data
     return np.clip(data / 1000, 0, 1).astype(np.float32)
 
@@ -28,8 +28,8 @@ def truth():
 
 
 @pytest.fixture(scope="module")
-def labels(light, truth):
-    return make_supervoxels(light[..., None], truth > 0, SPACING, SupervoxelPlan(target=400))
+def labels(intensity, truth):
+    return make_supervoxels(intensity[..., None], truth > 0, SPACING, SupervoxelPlan(target=400))
 
 
 def test_every_id_is_in_use_and_every_piece_is_connected(labels):
@@ -51,31 +51,31 @@ def test_edges_lie_where_tissues_meet(labels, truth):
 
 
 def test_a_thin_plate_survives():
-    light = np.full((24, 24, 24), 0.4, np.float32)
-    light[:, 11:13] = 0.9
-    labels = make_supervoxels(light[..., None], np.ones(light.shape, bool), np.ones(3), SupervoxelPlan(target=100))
-    plate = np.bincount(labels.ravel(), weights=(light == np.float32(0.9)).ravel()) / np.bincount(labels.ravel())
+    intensity = np.full((24, 24, 24), 0.4, np.float32)
+    intensity[:, 11:13] = 0.9
+    labels = make_supervoxels(intensity[..., None], np.ones(intensity.shape, bool), np.ones(3), SupervoxelPlan(target=100))
+    plate = np.bincount(labels.ravel(), weights=(intensity == np.float32(0.9)).ravel()) / np.bincount(labels.ravel())
     assert ((plate < 0.05) | (plate > 0.95)).mean() > 0.9
 
 
-def test_the_same_seed_gives_the_same_pieces(light, truth, labels):
-    again = make_supervoxels(light[..., None], truth > 0, SPACING, SupervoxelPlan(target=400))
+def test_the_same_seed_gives_the_same_pieces(intensity, truth, labels):
+    again = make_supervoxels(intensity[..., None], truth > 0, SPACING, SupervoxelPlan(target=400))
     assert np.array_equal(labels, again)
 
 
 def test_crumbs_join_the_neighbour_most_like_them():
     labels = np.zeros((1, 1, 9), np.int32)
     labels[..., 4:], labels[..., 4:5] = 2, 1
-    light = np.array([[[0.1, 0.1, 0.1, 0.1, 0.8, 0.9, 0.9, 0.9, 0.9]]], np.float32)
-    joined = join_crumbs(labels, light, np.ones(labels.shape, bool), 2)
+    intensity = np.array([[[0.1, 0.1, 0.1, 0.1, 0.8, 0.9, 0.9, 0.9, 0.9]]], np.float32)
+    joined = join_crumbs(labels, intensity, np.ones(labels.shape, bool), 2)
     assert joined[0, 0, 4] == joined[0, 0, 5] != joined[0, 0, 3]
 
 
 def test_contacts_count_shared_faces_and_the_step_across_them():
     labels = np.zeros((2, 2, 4), np.int32)
     labels[..., 2:] = 1
-    light = np.where(labels == 1, 0.7, 0.2).astype(np.float32)
-    contacts = find_contacts(labels, light, 2)
+    intensity = np.where(labels == 1, 0.7, 0.2).astype(np.float32)
+    contacts = find_contacts(labels, intensity, 2)
     assert contacts.edges.tolist() == [[0, 1]]
     assert contacts.faces.tolist() == [4]
     assert contacts.step.tolist() == pytest.approx([0.5])
@@ -98,12 +98,12 @@ def test_centres_are_in_mm(labels):
     assert centers == pytest.approx(plain, abs=1e-3)
 
 
-def test_regions_are_connected_and_tissues_recur(labels, light, truth):
+def test_regions_are_connected_and_tissues_recur(labels, intensity, truth):
     n = int(labels.max()) + 1
-    contacts = find_contacts(labels, light, n)
+    contacts = find_contacts(labels, intensity, n)
     pooler = Pooler(labels, n)
     background = np.bincount(labels.ravel(), weights=(truth == 0).ravel(), minlength=n) > 0
-    vectors = pooler.mean(light[..., None]) * 4
+    vectors = pooler.mean(intensity[..., None]) * 4
     regions = region_tree(vectors, pooler.counts, contacts.edges, background)
     for number in range(1, 13):
         assert ndimage.label((regions.cut(12) == number)[labels], TOUCHING)[1] == 1
@@ -126,9 +126,9 @@ def test_regions_that_do_not_touch_are_joined_last():
 def test_pieces_from_a_coarser_grid_are_cut_at_the_body_and_whole():
     grid = np.indices((32, 32, 32)) - 15.5
     inside = (grid**2).sum(axis=0) < 12**2
-    light = np.where(inside, 0.5 + 0.2 * (grid[0] > 0), 0.0).astype(np.float32)
+    intensity = np.where(inside, 0.5 + 0.2 * (grid[0] > 0), 0.0).astype(np.float32)
     coarse = np.arange(8**3, dtype=np.int32).reshape(8, 8, 8)
-    pieces = settle_edges(np.kron(coarse, np.ones((4, 4, 4), np.int32)), light, inside)
+    pieces = settle_edges(np.kron(coarse, np.ones((4, 4, 4), np.int32)), intensity, inside)
     share = np.bincount(pieces.ravel(), weights=inside.ravel()) / np.bincount(pieces.ravel())
     assert set(np.unique(share)) == {0.0, 1.0}
     for number, box in enumerate(ndimage.find_objects(pieces + 1)):
@@ -136,6 +136,6 @@ def test_pieces_from_a_coarser_grid_are_cut_at_the_body_and_whole():
 
 
 def test_looks_that_are_no_numbers_are_refused_not_waited_for():
-    graph = PieceGraph(np.ones(3, np.float32), np.full((3, 1), np.nan, np.float32), np.array([[0, 1], [1, 2]], np.int32))
+    graph = SupervoxelGraph(np.ones(3, np.float32), np.full((3, 1), np.nan, np.float32), np.array([[0, 1], [1, 2]], np.int32))
     with pytest.raises(ValueError, match="not a number"):
         merge_to(graph, 1)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import napari_strata as strata
-from napari_strata.cli import main
+from napari_strata.cli.command_line import main
 from napari_strata.synthesis.anatomy import TISSUES
 
 

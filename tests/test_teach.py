@@ -11,12 +11,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from scipy import ndimage as ndi
 
-from napari_strata.cli import main
+from napari_strata.cli.command_line import main
 from napari_strata.errors import TeachingError, WriteError
 from napari_strata.io.files import read_labels, write_scan
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.refinement import Refinement
-from napari_strata.refine.taught import Teaching
+from napari_strata.refine.session.refinement import Refinement
+from napari_strata.refine.transfer import Teaching
 from phantoms import INTENSITIES, phantom_proposal, phantom_truth, phantom_volume
 
 TRUTH = phantom_truth()
@@ -31,11 +31,11 @@ def scan(seed: int, *, offset: float = 0.0) -> Proposal:
     """Make a proposal of the phantom with descriptors as the pipeline names them, brightness shifted by `offset`."""
     made = phantom_proposal(phantom_volume(seed=seed), seed=seed)
     ids = np.arange(made.n_supervoxels)
-    light = ndi.mean(made.volume.data, made.supervoxels, ids) / 1000
+    intensity = ndi.mean(made.volume.data, made.supervoxels, ids) / 1000
     centers = np.array(ndi.center_of_mass(np.ones(TRUTH.shape), made.supervoxels, ids)) * made.volume.spacing_zyx_mm
     rng = np.random.default_rng(seed)
-    kind = np.abs(1000 * light[:, None] - np.array(INTENSITIES)).argmin(axis=1)
-    columns = np.column_stack([LOOKS[kind], *[light + offset] * 3, centers]) + rng.normal(0, 0.03, (len(ids), len(NAMES)))
+    kind = np.abs(1000 * intensity[:, None] - np.array(INTENSITIES)).argmin(axis=1)
+    columns = np.column_stack([LOOKS[kind], *[intensity + offset] * 3, centers]) + rng.normal(0, 0.03, (len(ids), len(NAMES)))
     middle, spread = columns.mean(axis=0), columns.std(axis=0)
     return replace(
         made,

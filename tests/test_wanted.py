@@ -7,12 +7,13 @@ import signal
 import numpy as np
 import pytest
 
-from napari_strata import preprocess, wanted
+from napari_strata.preprocess import intensity as preprocess
+from napari_strata import cancellation as wanted
 from napari_strata.encoder import embed
-from napari_strata.encoder.bring import open_encoder
+from napari_strata.encoder.custom_network import open_encoder
 from napari_strata.errors import Cancelled
-from napari_strata.preprocess import WorkingGrid, flatten_bias
-from napari_strata.proposal import apart
+from napari_strata.preprocess.intensity import WorkingGrid, flatten_bias
+from napari_strata.proposal.hierarchy import ward_subprocess as apart
 from napari_strata.settings import ProposeSettings
 
 
@@ -34,33 +35,33 @@ def always_asked(monkeypatch):
 
 
 def test_the_encoder_asks_between_its_layers_and_is_the_same_afterwards():
-    light = np.random.default_rng(0).random((16, 16, 16), np.float32)
+    intensity = np.random.default_rng(0).random((16, 16, 16), np.float32)
     grid, encoder = WorkingGrid((slice(0, 16),) * 3, (16, 16, 16), (1.0, 1.0, 1.0)), open_encoder(None)
-    whole = embed.embed_brightness(light, grid, encoder, settings=ProposeSettings(), device="cpu")
+    whole = embed.embed_intensity(intensity, grid, encoder, settings=ProposeSettings(), device="cpu")
     leaver = Leaver(patience=4)
     with pytest.raises(Cancelled), wanted.watched(leaver) as report:
-        embed.embed_brightness(light, grid, encoder, settings=ProposeSettings(), device="cpu", on_progress=report)
+        embed.embed_intensity(intensity, grid, encoder, settings=ProposeSettings(), device="cpu", on_progress=report)
     assert leaver.reports == [(0, 1, "encoding")] * 5
-    again = embed.embed_brightness(light, grid, encoder, settings=ProposeSettings(), device="cpu")
+    again = embed.embed_intensity(intensity, grid, encoder, settings=ProposeSettings(), device="cpu")
     for one, other in zip(whole.levels, again.levels, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_the_flattening_of_an_mr_stops_between_its_iterations():
-    light = np.random.default_rng(0).random((40, 40, 40), np.float32)
-    arguments = light, np.ones(light.shape, bool), np.array([4.0, 4.0, 4.0])
+    intensity = np.random.default_rng(0).random((40, 40, 40), np.float32)
+    arguments = intensity, np.ones(intensity.shape, bool), np.array([4.0, 4.0, 4.0])
     with wanted.watched(Leaver(patience=3)) as report:
         report(0, 1, "finding the body")
         with pytest.raises(Cancelled):
             flatten_bias(*arguments)
-    assert flatten_bias(*arguments).shape == light.shape
+    assert flatten_bias(*arguments).shape == intensity.shape
 
 
 def test_ctrl_c_in_the_flattening_is_not_lost(monkeypatch):
-    monkeypatch.setattr(preprocess, "check_wanted", lambda: signal.raise_signal(signal.SIGINT))
-    light = np.random.default_rng(0).random((40, 40, 40), np.float32)
+    monkeypatch.setattr(preprocess, "raise_if_cancelled", lambda: signal.raise_signal(signal.SIGINT))
+    intensity = np.random.default_rng(0).random((40, 40, 40), np.float32)
     with pytest.raises(KeyboardInterrupt):
-        flatten_bias(light, np.ones(light.shape, bool), np.array([4.0, 4.0, 4.0]))
+        flatten_bias(intensity, np.ones(intensity.shape, bool), np.array([4.0, 4.0, 4.0]))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -76,5 +77,5 @@ def test_outside_of_watched_work_nobody_is_asked():
     leaver = Leaver(patience=0)
     with pytest.raises(Cancelled), wanted.watched(leaver) as report:
         report(0, 1, "reading")
-    wanted.check_wanted()
+    wanted.raise_if_cancelled()
     assert len(leaver.reports) == 1

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
 
-from napari_strata.gui.canvas import camera_of, grid_of
+from napari_strata.gui.canvas.canvas import camera_of, grid_of
 
 
 class SharedWindow:

@@ -113,7 +113,7 @@ def _runs(folder: Path) -> int:
 def command(scans: Path, out: Path, *more: str) -> list[str]:
     """Give a quick batch as words."""
     few = ["--tissues", "4", "--method", "gmm-mrf", "--supervoxels", "300", "--threads", "1", "--quiet"]
-    return [sys.executable, "-m", "napari_strata.cli", "batch", str(scans), "-o", str(out), *few, *more]
+    return [sys.executable, "-m", "napari_strata.cli.command_line", "batch", str(scans), "-o", str(out), *few, *more]
 
 
 def main() -> None:

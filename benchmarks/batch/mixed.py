@@ -57,7 +57,7 @@ class Memory(threading.Thread):
 
 def batch(scans: Path, out: Path, *more: str) -> dict[str, object]:
     """Run a batch; give what its log says, seconds of the work and of all, and peak memory."""
-    words = [sys.executable, "-m", "napari_strata.cli", "batch", str(scans), "-o", str(out), "--quiet", *more]
+    words = [sys.executable, "-m", "napari_strata.cli.command_line", "batch", str(scans), "-o", str(out), "--quiet", *more]
     begun = time.perf_counter()
     run = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     memory = Memory(run.pid)

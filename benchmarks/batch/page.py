@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from napari_strata.batch.collect import collect
-from napari_strata.batch.page import write_page
-from napari_strata.batch.results import ScanResult, outputs_of, thumbnail_of
-from napari_strata.batch.scans import PlannedScan
+from napari_strata.batch.outputs.tables import collect
+from napari_strata.batch.outputs.page import write_page
+from napari_strata.batch.outputs.results import ScanResult, outputs_of, thumbnail_of
+from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.export.outputs import SIDECAR_FORMAT
 from napari_strata.io.files import read, read_labels
 from napari_strata.pipeline import versions

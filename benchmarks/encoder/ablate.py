@@ -22,9 +22,9 @@ from benchmarks.encoder.table import Row, read_rows
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
 
-from napari_strata.encoder.patches import make_batch
-from napari_strata.encoder.pretrain import LOSSES, pretrain
-from napari_strata.encoder.tasks import Batch
+from napari_strata.encoder.pretraining.patches import make_batch
+from napari_strata.encoder.pretraining.pretrain import LOSSES, pretrain
+from napari_strata.encoder.pretraining.tasks import Batch
 from napari_strata.encoder.weights import read_recipe
 from napari_strata.settings import RECIPES, PretrainSettings
 from napari_strata.synthesis.synthesiser import Synthesiser
@@ -48,7 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "half width": {"width": 8},
     "SegResNet": {"network": "segresnet"},
     "width 24": {"width": 24},
-    "half resolution": {"network": "light"},
+    "half resolution": {"network": "intensity"},
     "coarse tissues": {"coarse_labels": "tissue"},
     "24 channels": {"channels": 24},
 }

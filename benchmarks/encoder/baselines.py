@@ -13,11 +13,11 @@ from benchmarks.encoder.working import WorkingScan
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_strata.encoder.bring import open_encoder
-from napari_strata.encoder.embed import CODES, FeatureMap, brightness_codes, embed_brightness
+from napari_strata.encoder.custom_network import open_encoder
+from napari_strata.encoder.embed import CODES, FeatureMap, intensity_codes, embed_intensity
 from napari_strata.encoder.network import Encoder, NetworkShape, StrataEncoder, fold_norms
-from napari_strata.encoder.patches import make_batch
-from napari_strata.preprocess import WorkingGrid
+from napari_strata.encoder.pretraining.patches import make_batch
+from napari_strata.preprocess.intensity import WorkingGrid
 from napari_strata.settings import ProposeSettings
 from napari_strata.synthesis.synthesiser import Synthesiser
 
@@ -50,12 +50,12 @@ class FeatureSet:
 
 def intensity() -> FeatureSet:
     """Give the percentile-scaled intensity, one channel."""
-    return FeatureSet("intensity", lambda scan: _image_reader([scan.intensity]))
+    return FeatureSet("intensity", lambda scan: _image_reader([scan.scaled]))
 
 
 def brightness() -> FeatureSet:
     """Give the brightness that the encoder sees (an MR's bias flattened, its median made 0.5), one channel."""
-    return FeatureSet("brightness", lambda scan: _image_reader([scan.light]))
+    return FeatureSet("brightness", lambda scan: _image_reader([scan.intensity]))
 
 
 def filter_bank() -> FeatureSet:
@@ -66,7 +66,7 @@ def filter_bank() -> FeatureSet:
     """
 
     def open_scan(scan: WorkingScan) -> Reader:
-        return _image_reader([standardised(channel, scan.body) for channel in filtered(scan.intensity, scan.grid)])
+        return _image_reader([standardised(channel, scan.body) for channel in filtered(scan.scaled, scan.grid)])
 
     return FeatureSet("filter bank", open_scan)
 
@@ -117,9 +117,9 @@ def network(name: str, encoder: Encoder) -> FeatureSet:
     """Give an encoder's features as `strata.embed` returns them; its brightness codes and its levels are the parts."""
 
     def open_scan(scan: WorkingScan) -> Reader:
-        whole = tuple(slice(0, n) for n in scan.light.shape)
+        whole = tuple(slice(0, n) for n in scan.intensity.shape)
         grid = WorkingGrid(whole, scan.grid.shape_zyx, scan.grid.spacing_zyx_mm)  # type: ignore[arg-type]
-        return _map_reader(embed_brightness(scan.light, grid, encoder, settings=ProposeSettings(memory_gb=_MEMORY_GB)))
+        return _map_reader(embed_intensity(scan.intensity, grid, encoder, settings=ProposeSettings(memory_gb=_MEMORY_GB)))
 
     first = CODES
     parts = [("codes", slice(0, CODES))]
@@ -140,8 +140,8 @@ def _map_reader(features: FeatureMap) -> Reader:
     """Read a feature map level by level: the same values as `FeatureMap.data`, without ever making all of it."""
 
     def read(points: NDArray[np.number]) -> NDArray[np.float32]:
-        light = _read(features.light, points)
-        columns = [brightness_codes(light.reshape(-1, 1, 1)).reshape(CODES, -1).T]
+        intensity = _read(features.intensity, points)
+        columns = [intensity_codes(intensity.reshape(-1, 1, 1)).reshape(CODES, -1).T]
         for level, stride in zip(features.levels, features.strides, strict=True):
             places = (points + 0.5) / stride - 0.5
             columns.append(np.stack([_read(level[..., channel].numpy(), places) for channel in range(level.shape[-1])], axis=1))

@@ -23,7 +23,7 @@ def probe(features: NDArray[np.float32], classes: NDArray[np.integer], seed: int
 def probe_score(
     taught: NDArray[np.float32], taught_class: NDArray[np.uint8], probed: NDArray[np.float32], probed_class: NDArray[np.uint8],
     *, per_class: int, seed: int,
-) -> float:  # fmt: skip
+) -> float:
     """Fit logistic regression on a few voxels per class and score it on others.
 
     Parameters

@@ -16,7 +16,7 @@ from benchmarks.encoder.table import Row, markdown, merge, read_rows, write_rows
 from benchmarks.encoder.working import Voxels, WorkingScan, draw_voxels
 from numpy.typing import NDArray
 
-from napari_strata.body import body_mask
+from napari_strata.preprocess.body import body_mask
 from napari_strata.settings import ProposeSettings
 
 Named = list[tuple[str, slice]]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.metrics import adjusted_rand_score
 
-from napari_strata.preprocess import resample
+from napari_strata.preprocess.intensity import resample
 from napari_strata.volume import Geometry, Volume
 
 CLUSTERS = 10

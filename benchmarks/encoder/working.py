@@ -9,8 +9,8 @@ import numpy as np
 from benchmarks.encoder.scans import OTHER, LabelledScan
 from numpy.typing import NDArray
 
-from napari_strata.body import body_mask, magnified
-from napari_strata.preprocess import WorkingGrid, choose_grid, encoder_brightness, prepare_brightness, resample
+from napari_strata.preprocess.body import body_mask, magnified
+from napari_strata.preprocess.intensity import WorkingGrid, choose_grid, encoder_intensity, prepare_intensity, resample
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Volume
 
@@ -26,9 +26,9 @@ class WorkingScan:
 
     Parameters
     ----------
-    light : (z, y, x) float32 array
-        What the encoder sees: brightness in [0, 1], an MR's bias flattened.
     intensity : (z, y, x) float32 array
+        What the encoder sees: brightness in [0, 1], an MR's bias flattened.
+    scaled : (z, y, x) float32 array
         What the scan says: scaled to [0, 1] by percentiles inside the body, nothing else.
     body : (z, y, x) bool array
         Where the body is.
@@ -36,8 +36,8 @@ class WorkingScan:
         The box of the scan, and its voxels here.
     """
 
-    light: NDArray[np.float32]
     intensity: NDArray[np.float32]
+    scaled: NDArray[np.float32]
     body: NDArray[np.bool_]
     grid: WorkingGrid
 
@@ -47,9 +47,9 @@ class WorkingScan:
         body = body_mask(volume) if inside is None else inside
         volume, _ = magnified(volume, body)
         grid = choose_grid(body, volume, settings)
-        light = encoder_brightness(prepare_brightness(volume, body, settings), body, volume.modality)
-        intensity = percentile_scaled(volume, body)
-        small = [resample(np.ascontiguousarray(image[grid.box]), grid.shape_zyx) for image in (light, intensity)]
+        intensity = encoder_intensity(prepare_intensity(volume, body, settings), body, volume.modality)
+        scaled = percentile_scaled(volume, body)
+        small = [resample(np.ascontiguousarray(image[grid.box]), grid.shape_zyx) for image in (intensity, scaled)]
         return cls(small[0], small[1], nearest(body, grid), grid)
 
     def scan_points(self, points: NDArray[np.number]) -> NDArray[np.float64]:

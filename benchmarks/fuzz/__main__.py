@@ -87,7 +87,7 @@ class _Process:
             **os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
             "MALLOC_PERTURB_": _MEMORY[self.second], "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1", "PYTHONHASHSEED": _MEMORY[self.second],
-        }  # fmt: skip
+        }
         self.process = subprocess.Popen(
             command + (["--second"] if self.second else []), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd=ROOT
         )

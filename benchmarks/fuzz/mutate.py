@@ -205,10 +205,10 @@ def _nifti_fields(version: int) -> list[_Field]:
 
 _MGH = [_Field("version", 0, "i4"), _Field("dims", 4, "i4", 4), _Field("type", 20, "i4"), _Field("dof", 24, "i4"),
         _Field("good_ras", 28, "i2"), _Field("delta", 30, "f4", 3), _Field("directions", 42, "f4", 9),
-        _Field("center", 78, "f4", 3)]  # fmt: skip
+        _Field("center", 78, "f4", 3)]
 _TELLING = ("dim", "datatype", "bitpix", "pixdim", "vox_offset", "scl_slope", "scl_inter", "qform_code", "sform_code",
 "xyzt_units", "magic", "srow_x",
-            "quatern_b", "sizeof_hdr", "dims", "type", "delta", "directions", "good_ras")  # fmt: skip
+            "quatern_b", "sizeof_hdr", "dims", "type", "delta", "directions", "good_ras")
 
 
 def _number(kind: str, old: Any, rng: Rng) -> Any:
@@ -236,7 +236,7 @@ def _number(kind: str, old: Any, rng: Rng) -> Any:
     limits = np.iinfo(kind)
     odd = [0, -1, 1, 2, 3, 4, 7, 8, 10, 16, 64, 128, 256, 512, 768, 1024, 1280, 1536, limits.min, limits.max,
     int(old) + 1, int(old) - 1, -int(old), int(old) * 2,
-           2**31, 2**40, int(rng.integers(0, 2000))]  # fmt: skip
+           2**31, 2**40, int(rng.integers(0, 2000))]
     return min(max(odd[int(rng.integers(len(odd)))], limits.min), limits.max)
 
 
@@ -287,7 +287,7 @@ b"True", b"False", b"LOCAL", b"LIST",
           b"left-posterior-superior", b"scanner-xyz", b"3D-right-handed", b"none", b"(1,0,0)", b"(nan,0,0)",
           b"(0,0,0)", b"\"mm\" \"um\" \"m\"", b"LAS", b"???",
           b"list", b"voxels.raw", b"scan.raw", b"/etc/hostname", b".", b"unsigned char", b"MET_UCHAR_ARRAY",
-          b"MET_DOUBLE", b"domain")  # fmt: skip
+          b"MET_DOUBLE", b"domain")
 _MORE = (b"byte skip: -1", b"byte skip: 7", b"line skip: 1", b"line skip: 99999", b"HeaderSize = -1",
 b"HeaderSize = 10", b"CompressedDataSize = 5",
          b"ElementNumberOfChannels = 3", b"endian: big", b"ElementByteOrderMSB = True", b"BinaryData = False",
@@ -299,7 +299,7 @@ b"HeaderSize = 10", b"CompressedDataSize = 5",
          b"Segment0_Layer:=7", b"Segment0_Color:=nan 2 -1", b"Segment9_ID:=S9", b"CompressionLevel = 99",
          b"ElementToIntensityFunctionSlope = 2",
          b"Rotation = 1 0 0 0 1 0 0 0 1", b"Orientation = 1 0 0 0 1 0 0 0 0", b"old min: 0", b"block size: 4",
-         b"content: \xff", b"space dimension: 3")  # fmt: skip
+         b"content: \xff", b"space dimension: 3")
 
 
 def _text(raw: bytes, rng: Rng) -> tuple[bytes, str]:
@@ -358,11 +358,11 @@ b"99999999999999999999", b"ISO_IR 192", b"ISO 2022 IR 87",
              b"\x1b$B\x1b(B", b"1.2.840.10008.1.2.5", b"1.2.840.10008.1.2.4.90", b"1.2.3", b"MR", b"CT", b"SEG",
              b"MONOCHROME1", b"RGB", b"PALETTE COLOR",
              b"YBR_FULL_422", b"1\\0\\0\\0\\1\\0", b"0\\0\\0", b"nan\\nan\\nan", b"0\\0\\0\\0\\0\\0",
-             b"1\\0\\0\\1\\0\\0", b"5\\5\\5", b"1.2.840.10008.5.1.4.1.1.66.4")  # fmt: skip
+             b"1\\0\\0\\1\\0\\0", b"5\\5\\5", b"1.2.840.10008.5.1.4.1.1.66.4")
 _PIXEL_TAGS = {0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280030, 0x00280100, 0x00280101,
 0x00280102, 0x00280103, 0x00281052, 0x00281053,
                0x00200032, 0x00200037, 0x0020000E, 0x00080016, 0x00080060, 0x7FE00010, 0x00020010, 0x00080005,
-               0x00200013, 0x00080018, 0x0020000D, 0x00200052}  # fmt: skip
+               0x00200013, 0x00080018, 0x0020000D, 0x00200052}
 _VRS = (
     "AE",
     "AS",

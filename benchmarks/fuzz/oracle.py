@@ -113,10 +113,10 @@ _NRRD_TYPES = {
     **dict.fromkeys(("int", "signed int", "int32", "int32_t"), "i4"), **dict.fromkeys(("uint", "unsigned int",
     "uint32", "uint32_t"), "u4"),
     "float": "f4", "double": "f8",
-}  # fmt: skip
+}
 _SPACES = {"left-posterior-superior": (-1, -1, 1), "right-anterior-superior": (1, 1, 1),
 "left-anterior-superior": (-1, 1, 1), "lps": (-1, -1, 1),
-           "ras": (1, 1, 1), "las": (-1, 1, 1)}  # fmt: skip
+           "ras": (1, 1, 1), "las": (-1, 1, 1)}
 _MM = {'"mm"': 1.0, '"um"': 0.001, '"m"': 1000.0, '"cm"': 10.0}
 
 
@@ -210,7 +210,7 @@ def _meta(seed: Seed, path: Path) -> list[Reading] | None:
     known = {"ObjectType", "NDims", "BinaryData", "BinaryDataByteOrderMSB", "CompressedData", "CompressedDataSize",
     "TransformMatrix", "Offset",
              "CenterOfRotation", "AnatomicalOrientation", "ElementSpacing", "DimSize", "ElementType",
-             "ElementDataFile", "ElementNumberOfChannels"}  # fmt: skip
+             "ElementDataFile", "ElementNumberOfChannels"}
     if set(fields) - known:
         return None
     assert fields["BinaryData"] == "True"

@@ -70,7 +70,7 @@ def lay_out(seed: Seed, folder: Path, *, backwards: bool = False) -> Path:
 
 
 def run_case(seed: Seed, folder: Path, *, case: int = 0, done: tuple[str, ...] = (), judge: bool = True, command: bool = False,
-             backwards: bool = False) -> Outcome:  # fmt: skip
+             backwards: bool = False) -> Outcome:
     """Read an input in a folder of its own, and judge what comes of it."""
     place = folder / "case"
     place.mkdir()
@@ -179,7 +179,7 @@ def _judge(seed: Seed, path: Path, result: Any, outcome: Outcome) -> None:
 
 def _by_command(seed: Seed, path: Path, place: Path, result: Any, outcome: Outcome) -> None:
     """Give the same input to the command, and look at the exit code, the lines and what was written."""
-    from napari_strata.cli import main
+    from napari_strata.cli.command_line import main
 
     target = place.parent / "written"
     target.mkdir()

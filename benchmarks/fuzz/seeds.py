@@ -158,7 +158,7 @@ def mgh_seeds() -> Iterator[Seed]:
 
 def nrrd(data: np.ndarray, *, encoding: str = "raw", order: str = "little", lines: tuple[str, ...] = (),
 space: str = "left-posterior-superior",
-         file: str = "") -> tuple[bytes, bytes]:  # fmt: skip
+         file: str = "") -> tuple[bytes, bytes]:
     """Give the header and the voxels of an NRRD file; `lines` come last in the header."""
     lps = np.diag([-1.0, -1, 1, 1]) @ affine()
     directions = " ".join(f"({','.join(f'{part:.17g}' for part in column)})" for column in lps[:3, :3].T)
@@ -167,7 +167,7 @@ space: str = "left-posterior-superior",
         directions, kinds = f"none {directions}", f"list {kinds}"
     kind = {"u1": "uchar", "i1": "signed char", "i2": "short", "u2": "ushort", "i4": "int", "u4": "uint", "f4": "float", "f8": "double"}
     head = ["NRRD0004", f"type: {kind[data.dtype.str[1:]]}", f"dimension: {data.ndim}", f"sizes: {' '.join(map(str, sizes))}",
-            f"kinds: {kinds}", f"encoding: {encoding}"]  # fmt: skip
+            f"kinds: {kinds}", f"encoding: {encoding}"]
     if space:
         head += [f"space: {space}", f"space directions: {directions}", f"space origin: ({','.join(f'{part:.17g}' for part in lps[:3, 3])})"]
     if data.dtype.itemsize > 1 and encoding not in ("ascii", "text"):
@@ -206,7 +206,7 @@ def meta(data: np.ndarray, *, compressed: bool = False, big: bool = False, file:
         f"Offset = {' '.join(f'{part:.17g}' for part in lps[:3, 3])}",
         "CenterOfRotation = 0 0 0", "AnatomicalOrientation = RPI",
         f"ElementSpacing = {' '.join(f'{part:.17g}' for part in spacing)}", f"DimSize = {' '.join(map(str, shape))}",
-    ]  # fmt: skip
+    ]
     if channels > 1:
         head.append(f"ElementNumberOfChannels = {channels}")
     head += [f"ElementType = {kind[data.dtype.str[1:]]}", f"ElementDataFile = {file}"]
@@ -239,7 +239,7 @@ def text_header_seeds() -> Iterator[Seed]:
     segments = [f"Segment{n}_{key}:={value}" for n, (layer, label) in enumerate([(0, 1), (0, 2), (1, 1)])
                 for key, value in {"ID": f"Segment_{n}", "Name": f"part {n}", "Color": "0.5 0.25 1",
                 "LabelValue": label, "Layer": layer,
-                                   "Extent": "0 5 0 4 0 3", "Tags": "Strata.Locked:1|"}.items()]  # fmt: skip
+                                   "Extent": "0 5 0 4 0 3", "Tags": "Strata.Locked:1|"}.items()]
     two = np.stack([np.where(label_values() < 3, label_values(), 0), (label_values() == 3).astype("u1")])
     fields = ("Segmentation_MasterRepresentation:=Binary labelmap", *segments)
     yield whole("nrrd/slicer-layers", nrrd(two, encoding="gzip", lines=fields), ".seg.nrrd", labels=True)
@@ -310,7 +310,7 @@ def saved(ds: Any, packed: str = "") -> bytes:
 
 def dicom_series(kind: str = "u2", *, syntax: str = "1.2.840.10008.1.2.1", packed: str = "", slices: int = 3,
                  change: Callable[[Any, int], None] | None = None, series: int = 1, prefix: str = "IM") -> dict[str,
-                 bytes]:  # fmt: skip
+                 bytes]:
     """Make the files of one series."""
     stored = values(kind, series, (8, 7, slices))
     return {f"{prefix}{k}.dcm": saved(dicom_slice(stored[:, :, k], k, syntax, change, series), packed) for k in range(slices)}
@@ -431,14 +431,14 @@ def _segmentation(series: dict[str, bytes]) -> bytes:
             tracking_uid=f"{ROOT}5.{n}",
         )
         for n in (1, 2)
-    ]  # fmt: skip
+    ]
     labels = label_values((8, 7, 3)).transpose(2, 0, 1)
     made = highdicom.seg.Segmentation(
         source_images=sources, pixel_array=np.stack([labels == 1, labels == 2], -1).astype(np.uint8), segmentation_type="BINARY",
         segment_descriptions=described, series_instance_uid=f"{ROOT}5", series_number=9,
         sop_instance_uid=f"{ROOT}5.9", instance_number=1,
         manufacturer="none", manufacturer_model_name="none", software_versions="1", device_serial_number="1",
-    )  # fmt: skip
+    )
     known: dict[str, str] = {}
 
     def alike(_: Any, element: Any) -> None:

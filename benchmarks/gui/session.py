@@ -24,13 +24,13 @@ import numpy as np
 from benchmarks.gui.beat import Heartbeat, pump
 from qtpy.QtCore import QThreadPool
 
-from napari_strata.gui.case import ScanCase
-from napari_strata.gui.contributions import panel as open_panel
-from napari_strata.gui.help import note_tour_seen
-from napari_strata.gui.layers import is_scan
-from napari_strata.gui.panel import StrataPanel
+from napari_strata.gui.session.scan_case import ScanCase
+from napari_strata.gui.plugin.contributions import panel as open_panel
+from napari_strata.gui.widgets.help import note_tour_seen
+from napari_strata.gui.canvas.layers import is_scan
+from napari_strata.gui.panel.panel import StrataPanel
 from napari_strata.io.files import read_labels
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.session.refinement import Refinement
 
 QUIET_S = 0.25
 LIMIT_S = 1800

@@ -23,7 +23,7 @@ from benchmarks.gui.beat import Moment, pump
 from benchmarks.gui.session import Session, prepared_napari, take_proposal_of
 from qtpy.QtWidgets import QApplication
 
-from napari_strata.gui.contributions import panel as open_panel
+from napari_strata.gui.plugin.contributions import panel as open_panel
 
 LIMIT_S = 20.0
 

@@ -27,11 +27,11 @@ def split_cells(
 
     Outside the body there is one piece.
     """
-    light = np.ascontiguousarray(channels[..., 0])
+    intensity = np.ascontiguousarray(channels[..., 0])
     codes = smooth_codes(channels, inside, spacing_zyx_mm, seed)
     pieces = np.where(inside, cells.astype(np.int64) * CODES + codes + 1, 0)
-    pieces = join_crumbs(_connected(pieces), light, inside)
-    return join_crumbs(_connected(move_edges(pieces, light, inside)), light, inside)
+    pieces = join_crumbs(_connected(pieces), intensity, inside)
+    return join_crumbs(_connected(move_edges(pieces, intensity, inside)), intensity, inside)
 
 
 def smooth_codes(
@@ -53,22 +53,22 @@ def smooth_codes(
     return codes
 
 
-def _noise(light: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
+def _noise(intensity: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
     """Estimate the noise from how voxels differ from the mean of their six neighbours (variance 7/6 on noise alone)."""
-    around = sum(np.roll(light, step, axis) for axis in range(3) for step in (1, -1)) / np.float32(6)
-    return float(np.median(np.abs(light - around)[inside])) / 0.6745 / np.sqrt(7 / 6)
+    around = sum(np.roll(intensity, step, axis) for axis in range(3) for step in (1, -1)) / np.float32(6)
+    return float(np.median(np.abs(intensity - around)[inside])) / 0.6745 / np.sqrt(7 / 6)
 
 
-def move_edges(pieces: NDArray[np.int32], light: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.int32]:
+def move_edges(pieces: NDArray[np.int32], intensity: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Give the body's voxels at a piece's edge to the touching piece whose mean brightness is nearest, a few times over."""
     pieces = pieces.copy()
     for _ in range(_ROUNDS):
         sizes = np.bincount(pieces.ravel())
-        mean = (np.bincount(pieces.ravel(), weights=light.ravel()) / np.maximum(sizes, 1)).astype(np.float32)
+        mean = (np.bincount(pieces.ravel(), weights=intensity.ravel()) / np.maximum(sizes, 1)).astype(np.float32)
         body = np.bincount(pieces.ravel(), weights=inside.ravel()) > 0
         beside = list(_neighbours(pieces))
         edge = inside & np.logical_or.reduce([other != pieces for other in beside])
-        best, value = pieces[edge], light[edge]
+        best, value = pieces[edge], intensity[edge]
         gap = np.abs(value - mean[best]) - _INERTIA
         for other in beside:
             candidate = other[edge]
@@ -88,12 +88,12 @@ def _neighbours(pieces: NDArray[np.int32]) -> Iterator[NDArray[np.int32]]:
             yield padded[tuple(shifted if a == axis else middle for a in range(3))]
 
 
-def join_crumbs(pieces: NDArray[np.int32], light: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.int32]:
+def join_crumbs(pieces: NDArray[np.int32], intensity: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Join pieces of few voxels to the touching piece of most like brightness, unless they stand out."""
     for _ in range(3):
         sizes = np.bincount(pieces.ravel())
         n = len(sizes)
-        mean = np.bincount(pieces.ravel(), weights=light.ravel()) / sizes
+        mean = np.bincount(pieces.ravel(), weights=intensity.ravel()) / sizes
         body = np.bincount(pieces.ravel(), weights=inside.ravel()) > 0
         crumb, other = _touching(pieces, n).T
         kept = (sizes[crumb] < _CRUMB_VOX) & (body[crumb] == body[other])

@@ -14,12 +14,12 @@ from scipy import ndimage
 from skimage.measure import label as label_parts
 from skimage.segmentation import watershed
 
-from napari_strata.encoder.embed import embed_brightness
+from napari_strata.encoder.embed import embed_intensity
 from napari_strata.encoder.network import Encoder
-from napari_strata.preprocess import encoder_brightness, resample
-from napari_strata.proposal.descriptors import brightness_rank
-from napari_strata.proposal.growing import piece_looks, principal_maps, see
-from napari_strata.proposal.supervoxels import SupervoxelPlan, make_supervoxels
+from napari_strata.preprocess.intensity import encoder_intensity, resample
+from napari_strata.proposal.supervoxels.descriptors import intensity_rank
+from napari_strata.proposal.supervoxels.oversegmentation import segment_features, principal_maps, prepare_scan
+from napari_strata.proposal.supervoxels.clustering import SupervoxelPlan, make_supervoxels
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Volume
 
@@ -59,10 +59,10 @@ class Block:
     @classmethod
     def of(cls, volume: Volume, encoder: Encoder, settings: ProposeSettings, seed: int) -> Block:
         """Look at a scan just as `strata.propose` does, and add feature components for the methods that use them."""
-        sight = see(volume, settings)
-        seen = encoder_brightness(sight.light, sight.inside, volume.modality)
-        features = embed_brightness(seen, sight.grid, encoder, settings=settings, device="cpu")
-        looks, inside = piece_looks(sight, brightness_rank(sight.light, sight.inside))
+        sight = prepare_scan(volume, settings)
+        seen = encoder_intensity(sight.intensity, sight.inside, volume.modality)
+        features = embed_intensity(seen, sight.grid, encoder, settings=settings, device="cpu")
+        looks, inside = segment_features(sight, intensity_rank(sight.intensity, sight.inside))
         components = [resample(np.float32(_COMPONENT_WEIGHT) * part, inside.shape) for part in principal_maps(features, 2, seed=seed)]
         channels = np.stack([looks, *components], axis=-1)
         return cls(channels, inside, sight.grid.box, volume.spacing_zyx_mm, settings, seed)

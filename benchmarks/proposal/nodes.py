@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.proposal.overlap import Overlap
 from numpy.typing import NDArray
 
-from napari_strata.proposal.hierarchy import Hierarchy
+from napari_strata.proposal.hierarchy.tree import Hierarchy
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -32,7 +32,7 @@ def confidence_figures(proposal: Proposal, found: Overlap) -> Iterator[tuple[str
         told = used & ((own != other) | (region != other))
         for kind, chosen, votes in (
             ("voxels", used, weight), ("voxels, classes", told, weight), ("supervoxels", used, np.ones_like(weight))
-        ):  # fmt: skip
+        ):
             sure = proposal.confidence[chosen]
             yield f"{tree} {n}, by {kind}", reliability(sure, (own == region)[chosen], votes[chosen])
 

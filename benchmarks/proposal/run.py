@@ -21,10 +21,10 @@ from benchmarks.proposal.table import Row, markdown, merge, read_rows, write_row
 from scipy import ndimage
 
 import napari_strata as strata
-from napari_strata.body import body_mask
-from napari_strata.encoder.bring import open_encoder
+from napari_strata.preprocess.body import body_mask
+from napari_strata.encoder.custom_network import open_encoder
 from napari_strata.encoder.network import torch_threads
-from napari_strata.preprocess import filter_threads
+from napari_strata.preprocess.intensity import filter_threads
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Volume

@@ -15,7 +15,7 @@ from napari_strata.volume import Segmentation
 
 CUTS: tuple[tuple[TreeName, int], ...] = (
     ("tissues", 8), ("tissues", 16), ("tissues", 32), ("regions", 50), ("regions", 100), ("regions", 200)
-)  # fmt: skip
+)
 
 
 def proposal_figures(proposal: Proposal, scan: LabelledScan, found: Overlap) -> Iterator[tuple[str, dict[str, float]]]:

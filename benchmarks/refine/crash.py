@@ -20,8 +20,8 @@ import numpy as np
 from benchmarks.refine.random_edits import digest, random_edit
 
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.recovery import find_unfinished
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.session.recovery import find_unfinished
+from napari_strata.refine.session.refinement import Refinement
 
 ROOT = Path(__file__).parents[2]
 

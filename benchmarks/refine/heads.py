@@ -17,10 +17,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 
-from napari_strata.proposal.descriptors import Pooler
+from napari_strata.proposal.supervoxels.descriptors import Pooler
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine import teaching
-from napari_strata.refine.pieces import Pieces
+from napari_strata.refine.scribble import scribble_classifier as teaching
+from napari_strata.refine.state.proposal_index import ProposalIndex
 
 Decide = Callable[[NDArray[np.int32]], NDArray[np.int32]]
 """Takes the region that strokes showed for each supervoxel (-1 for none), gives a region for each."""
@@ -28,10 +28,10 @@ Decide = Callable[[NDArray[np.int32]], NDArray[np.int32]]
 
 def ours(scan: RobotScan, proposal: Proposal | None = None) -> Decide:
     """Strata's head."""
-    space = Pieces(proposal or scan.proposal).teaching
+    space = ProposalIndex(proposal or scan.proposal).teaching
 
     def decide(examples: NDArray[np.int32]) -> NDArray[np.int32]:
-        said = teaching.classify(space, teaching.Lesson(examples, np.zeros(len(examples), np.int32), examples < 0))
+        said = teaching.classify(space, teaching.StrokeExamples(examples, np.zeros(len(examples), np.int32), examples < 0))
         return np.where(said == teaching.STAY, 0, said)
 
     return decide
@@ -85,7 +85,7 @@ def classifier(model: Callable[[], object], columns: Callable[[RobotScan], NDArr
 
 
 def spread(scan: RobotScan) -> tuple[NDArray[np.float32], sparse.csr_array]:
-    space = Pieces(scan.proposal).teaching
+    space = ProposalIndex(scan.proposal).teaching
     return space.points[:, : space.n_kind], space.neighbours
 
 
@@ -158,18 +158,18 @@ def filter_bank(scan: RobotScan) -> NDArray[np.float32]:
     """What ilastik looks at, averaged over supervoxels, and the position: six scales of smoothing, edges and texture."""
     volume, n = scan.proposal.volume, scan.proposal.n_supervoxels
     low, high = np.percentile(volume.data, (1, 99.5))
-    light = np.clip((np.asarray(volume.data, np.float32) - low) / max(high - low, 1e-6), -0.5, 1.5).astype(np.float32)
+    intensity = np.clip((np.asarray(volume.data, np.float32) - low) / max(high - low, 1e-6), -0.5, 1.5).astype(np.float32)
     pooler = Pooler(scan.proposal.supervoxels, n)
-    columns = [pooler.mean(light[..., None])[:, 0], np.sqrt(np.maximum(pooler.mean((light * light)[..., None])[:, 0], 0))]
+    columns = [pooler.mean(intensity[..., None])[:, 0], np.sqrt(np.maximum(pooler.mean((intensity * intensity)[..., None])[:, 0], 0))]
     for sigma in (0.7, 1.0, 1.6, 3.5, 5.0, 10.0):
-        columns += [pooler.mean(np.ascontiguousarray(one[..., None]))[:, 0] for one in _filtered(light, sigma)]
+        columns += [pooler.mean(np.ascontiguousarray(one[..., None]))[:, 0] for one in _filtered(intensity, sigma)]
     place = [k for k, name in enumerate(scan.proposal.descriptor_names) if name.startswith("position")]
     table = np.column_stack([*columns, scan.proposal.descriptors[:, place]])
     return ((table - table.mean(axis=0)) / (table.std(axis=0) + 1e-6)).astype(np.float32)
 
 
-def _filtered(light: NDArray[np.float32], sigma: float) -> list[NDArray[np.float32]]:
-    smooth = ndimage.gaussian_filter(light, sigma, truncate=3)
+def _filtered(intensity: NDArray[np.float32], sigma: float) -> list[NDArray[np.float32]]:
+    smooth = ndimage.gaussian_filter(intensity, sigma, truncate=3)
     slope = np.gradient(smooth)
     steep = np.sqrt(sum(one * one for one in slope))
     if sigma in (0.7, 10.0):
@@ -178,7 +178,7 @@ def _filtered(light: NDArray[np.float32], sigma: float) -> list[NDArray[np.float
     (zz, zy, zx), (_, yy, yx), (_, _, xx) = curve
     size = np.sqrt(zz**2 + yy**2 + xx**2 + 2 * (zy**2 + zx**2 + yx**2))
     volume = np.cbrt(zz * (yy * xx - yx**2) - zy * (zy * xx - yx * zx) + zx * (zy * yx - yy * zx))
-    rough = np.sqrt(np.maximum(ndimage.gaussian_filter(light * light, sigma, truncate=3) - smooth**2, 0))
+    rough = np.sqrt(np.maximum(ndimage.gaussian_filter(intensity * intensity, sigma, truncate=3) - smooth**2, 0))
     return [smooth, steep, zz + yy + xx, size, volume, rough, ndimage.gaussian_filter(steep, sigma, truncate=3)]
 
 

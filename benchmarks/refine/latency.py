@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_strata.errors import EditError
-from napari_strata.refine.refinement import Change, Refinement
+from napari_strata.refine.session.refinement import Change, Refinement
 
 
 class Watch:

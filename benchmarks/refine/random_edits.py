@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from napari_strata.errors import EditError
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.session.refinement import Refinement
 
 
 def random_edit(work: Refinement, rng: np.random.Generator) -> bool:

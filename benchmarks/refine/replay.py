@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 import napari_strata as strata
-from napari_strata.refine.case import CaseContents, read_case
-from napari_strata.refine.replaying import replay_edits
+from napari_strata.refine.storage.case_file import CaseContents, read_case
+from napari_strata.refine.session.replay import replay_edits
 
 SAMPLES = Path(__file__).parents[2] / "sample_scans"
 SMALLEST_VOX = 1500

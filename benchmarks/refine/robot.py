@@ -12,7 +12,7 @@ from benchmarks.refine.robot_arms import actions_to, look_games
 from benchmarks.refine.robot_scans import RobotScan, all_scans, proposed
 from benchmarks.refine.robot_user import Game, Robot
 
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.session.refinement import Refinement
 
 PARTS = ("product", "heads", "proposal", "looks")
 _SHOWN = (0, 5, 10, 20)

@@ -9,8 +9,8 @@ from benchmarks.encoder.scans import OTHER
 from benchmarks.refine.robot_user import Robot, ball, deepest, dice_by_class, region_of
 from numpy.typing import NDArray
 
-from napari_strata.refine.owner import Scope
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.state.assignment import Scope
+from napari_strata.refine.session.refinement import Refinement
 
 _MOST_ACTIONS = 80
 _RANDOM_GAMES = 3

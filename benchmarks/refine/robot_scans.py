@@ -14,7 +14,7 @@ from scipy import ndimage
 
 import napari_strata as strata
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.refinement import Refinement
+from napari_strata.refine.session.refinement import Refinement
 from napari_strata.synthesis.anatomy import TISSUE_NUMBER
 from napari_strata.volume import Volume
 

@@ -13,9 +13,9 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from napari_strata.batch.collect import collect
-from napari_strata.batch.page import write_page
-from napari_strata.batch.plan import plan_scans
+from napari_strata.batch.outputs.tables import collect
+from napari_strata.batch.outputs.page import write_page
+from napari_strata.batch.inputs.plan import plan_scans
 from napari_strata.batch.run import Recipe, ScanResult, run_batch
 from napari_strata.settings import BatchSettings, ProposeSettings
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from napari_strata._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from napari_strata.encoder.adapt import adapt
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
     from napari_strata.io.files import list_series, read
     from napari_strata.measure import agree, compare, measure_regions
     from napari_strata.pipeline import propose
-    from napari_strata.proposal.codebook import Codebook, fit_codebook
+    from napari_strata.proposal.codebook.codebook import Codebook, fit_codebook
     from napari_strata.proposal.proposal import Proposal
-    from napari_strata.refine.recovery import find_unfinished
-    from napari_strata.refine.refinement import Refinement
-    from napari_strata.refine.taught import Teaching
+    from napari_strata.refine.session.recovery import find_unfinished
+    from napari_strata.refine.session.refinement import Refinement
+    from napari_strata.refine.transfer import Teaching
     from napari_strata.settings import ProposeSettings
     from napari_strata.volume import Geometry, Region, Segmentation, Volume
 
 _HOMES = {
-    "Codebook": "proposal.codebook",
+    "Codebook": "proposal.codebook.codebook",
     "Geometry": "volume",
     "Proposal": "proposal.proposal",
     "ProposeSettings": "settings",
-    "Refinement": "refine.refinement",
+    "Refinement": "refine.session.refinement",
     "Region": "volume",
     "Segmentation": "volume",
     "StrataError": "errors",
-    "Teaching": "refine.taught",
+    "Teaching": "refine.transfer",
     "Volume": "volume",
     "adapt": "encoder.adapt",
     "agree": "measure",
     "compare": "measure",
     "embed": "encoder.embed",
-    "find_unfinished": "refine.recovery",
-    "fit_codebook": "proposal.codebook",
+    "find_unfinished": "refine.session.recovery",
+    "fit_codebook": "proposal.codebook.codebook",
     "list_series": "io.files",
     "measure_regions": "measure",
     "propose": "pipeline",

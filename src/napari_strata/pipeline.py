@@ -18,7 +18,7 @@ import numpy as np
 from napari_strata.errors import GeometryError, SettingsError
 from napari_strata.settings import Device, ProposeSettings, RunSettings
 from napari_strata.volume import Progress, Volume, no_progress
-from napari_strata.wanted import watched
+from napari_strata.cancellation import progress_scope
 
 if TYPE_CHECKING:
     from napari_strata.proposal.proposal import Proposal
@@ -99,7 +99,7 @@ def propose(
     chosen = settings or ProposeSettings()
     watch = Stopwatch()
     check_weights(chosen, weights)
-    with watched(on_progress) as report:
+    with progress_scope(on_progress) as report:
         if chosen.method == "gmm-mrf":
             proposal = _from_classes(volume, chosen, watch, seed=seed, threads=threads, on_progress=report)
         else:
@@ -136,7 +136,7 @@ def encoder_in_use(settings: ProposeSettings, weights: Path | None) -> str | Non
     check_weights(settings, weights)
     if settings.method == "gmm-mrf":
         return None
-    from napari_strata.encoder.bring import encoder_hash
+    from napari_strata.encoder.custom_network import encoder_hash
 
     return encoder_hash(weights)
 
@@ -145,53 +145,53 @@ def _from_features(
     volume: Volume, settings: ProposeSettings, run: RunSettings, watch: Stopwatch, *, weights: Path | None, on_progress: Progress
 ) -> Proposal:
     """Propose with the encoder; the provenance says how it ran and with which weights."""
-    from napari_strata.preprocess import encoder_brightness, filter_threads
-    from napari_strata.proposal.ahead import Ahead
+    from napari_strata.preprocess.intensity import encoder_intensity, filter_threads
+    from napari_strata.proposal.supervoxels.prefetch import Prefetch
 
-    with filter_threads(run.threads), Ahead(volume, settings, beside=run.threads != 1) as ahead:
+    with filter_threads(run.threads), Prefetch(volume, settings, beside=run.threads != 1) as prefetch:
         with watch.stage("prepare"):  # torch takes seconds to load, and so does finding the body
             on_progress(0, 1, "finding the body")
-            from napari_strata.encoder.bring import encoder_hash, encoder_record, open_encoder
-            from napari_strata.encoder.embed import embed_brightness
+            from napari_strata.encoder.custom_network import encoder_hash, encoder_record, open_encoder
+            from napari_strata.encoder.embed import embed_intensity
             from napari_strata.encoder.network import pick_device, torch_threads
-            from napari_strata.proposal.build import Evidence, build_proposal
+            from napari_strata.proposal.methods.learned import ProposalInputs, build_proposal
 
             kind = pick_device(run.device).type
             encoder = open_encoder(weights)
-            sight = ahead.sight(on_progress)
+            prepared = prefetch.prepared(on_progress)
         with torch_threads(run.threads) as used_threads:
             with watch.stage("encode"):
-                seen = encoder_brightness(sight.light, sight.inside, volume.modality)
-                features = embed_brightness(seen, sight.grid, encoder, settings=settings, device=run.device, on_progress=on_progress)
+                seen = encoder_intensity(prepared.intensity, prepared.inside, volume.modality)
+                features = embed_intensity(seen, prepared.grid, encoder, settings=settings, device=run.device, on_progress=on_progress)
             with watch.stage("grow"):
-                started = ahead.started(on_progress)
+                initial = prefetch.initial(on_progress)
             with watch.stage("build"):
-                proposal = build_proposal(Evidence(sight, features), settings, seed=run.seed, started=started, on_progress=on_progress)
+                proposal = build_proposal(ProposalInputs(prepared, features), settings, seed=run.seed, initial=initial, on_progress=on_progress)
     said = {
         "run": {"seed": run.seed, "device": kind, "threads": used_threads},
-        "working_spacing_zyx_mm": [round(s / sight.magnification, 4 + _decimals(sight.magnification)) for s in sight.grid.spacing_zyx_mm],
+        "working_spacing_zyx_mm": [round(s / prepared.magnification, 4 + _decimals(prepared.magnification)) for s in prepared.grid.spacing_zyx_mm],
         "weights_sha256": encoder_hash(weights),
         "encoder": encoder_record(encoder),
     }
-    return _at_true_size(proposal, volume, sight.magnification, said)
+    return _at_true_size(proposal, volume, prepared.magnification, said)
 
 
 def _from_classes(
     volume: Volume, settings: ProposeSettings, watch: Stopwatch, *, seed: int, threads: int, on_progress: Progress
 ) -> Proposal:
     """Propose from brightness alone, without loading torch; the weights' hash is None then."""
-    from napari_strata.body import body_mask, magnified
-    from napari_strata.preprocess import filter_threads, prepare_brightness
-    from napari_strata.proposal.classical import propose_classes
+    from napari_strata.preprocess.body import body_mask, magnified
+    from napari_strata.preprocess.intensity import filter_threads, prepare_intensity
+    from napari_strata.proposal.methods.gmm_mrf import propose_classes
 
     on_progress(0, 1, "finding the body")
     with filter_threads(threads):
         with watch.stage("prepare"):
             inside = body_mask(volume)
             seen, times = magnified(volume, inside)
-            light = prepare_brightness(seen, inside, settings)
+            intensity = prepare_intensity(seen, inside, settings)
         with watch.stage("build"):
-            proposal = propose_classes(seen, inside, light, settings, seed=seed, on_progress=on_progress)
+            proposal = propose_classes(seen, inside, intensity, settings, seed=seed, on_progress=on_progress)
     said = {
         "run": {"seed": seed, "device": "cpu", "threads": threads or os.cpu_count()},
         "working_spacing_zyx_mm": [round(float(s), 4 + _decimals(times)) for s in volume.spacing_zyx_mm],

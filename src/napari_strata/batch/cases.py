@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from napari_strata.batch.discovery import Search
-from napari_strata.batch.scans import PlannedScan
+from napari_strata.batch.inputs.discovery import Search
+from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.errors import CaseError, ReadError, StrataError
 from napari_strata.io.files import hash_file, read, read_labels
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.case import SUFFIX, ScanOfCase, read_case, scan_of_case
-from napari_strata.refine.refinement import Refinement
-from napari_strata.refine.replaying import replay_edits
+from napari_strata.refine.storage.case_file import SUFFIX, ScanOfCase, read_case, scan_of_case
+from napari_strata.refine.session.refinement import Refinement
+from napari_strata.refine.session.replay import replay_edits
 from napari_strata.volume import Region, Segmentation
 
 _MOST_NAMED = 3

@@ -11,17 +11,17 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from napari_strata.batch.engine import FITTING, LOOKING, Engine, Say
+from napari_strata.batch.workers.local import FITTING, LOOKING, Executor, Say
 from napari_strata.batch.recipe import Recipe
-from napari_strata.batch.results import ScanResult
-from napari_strata.batch.scans import PlannedScan
-from napari_strata.batch.work import proposal_of
+from napari_strata.batch.outputs.results import ScanResult
+from napari_strata.batch.inputs.scans import PlannedScan
+from napari_strata.batch.one_scan import proposal_of
 from napari_strata.errors import Cancelled, CodebookError, StrataError, WriteError
 from napari_strata.export.outputs import read_sidecar
 from napari_strata.io.files import read
 from napari_strata.pipeline import encoder_in_use
-from napari_strata.proposal.codebook import Codebook, fewest_supervoxels, fit_codebook
-from napari_strata.proposal.cohort import CohortTable, cohort_table
+from napari_strata.proposal.codebook.codebook import Codebook, fewest_supervoxels, fit_codebook
+from napari_strata.proposal.codebook.cohort_table import CohortTable, cohort_table
 from napari_strata.volume import Progress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ def put_aside(folder: Path) -> Path | None:
 
 
 def cohort_codebook(
-    chosen: Sequence[PlannedScan], folder: Path, recipe: Recipe, engine: Engine, *, count: int, say: Say, on_progress: Progress
+    chosen: Sequence[PlannedScan], folder: Path, recipe: Recipe, engine: Executor, *, count: int, say: Say, on_progress: Progress
 ) -> Codebook:
     """Fit a codebook to a sample of the scans, and keep it in the folder; one that stands there is put aside.
 
@@ -178,7 +178,7 @@ def cohort_codebook(
         Of the outputs.
     recipe : Recipe
         Its `n` is the number of tissues.
-    engine : Engine
+    engine : Executor
         Runs the first pass.
     count : int
         How many scans were asked for; there may be fewer. See `kept_codebook`.

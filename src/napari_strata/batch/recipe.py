@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from napari_strata.batch.scans import PlannedScan
+from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.errors import SettingsError
 from napari_strata.io.files import hash_file
 from napari_strata.pipeline import check_weights, encoder_in_use
-from napari_strata.proposal.codebook import Codebook, check_encoder
-from napari_strata.refine.taught import Teaching
+from napari_strata.proposal.codebook.codebook import Codebook, check_encoder
+from napari_strata.refine.transfer import Teaching
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.volume import Modality, Region
 
@@ -106,7 +106,7 @@ class Recipe:
             If the weights, the device, the codebook or the teaching cannot be used for any scan.
         """
         if self.settings.method != "gmm-mrf":
-            from napari_strata.encoder.bring import open_encoder
+            from napari_strata.encoder.custom_network import open_encoder
             from napari_strata.encoder.network import pick_device
 
             open_encoder(self.weights)

@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from napari_strata.batch.bids import write_description
-from napari_strata.batch.cluster import Workers, budget_here, is_installed, open_workers, workers_here
+from napari_strata.batch.inputs.bids import write_description
+from napari_strata.batch.workers.cluster import Workers, budget_here, is_installed, open_workers, workers_here
 from napari_strata.batch.cohort import cohort_codebook, kept_codebook, sample_of
-from napari_strata.batch.earlier import Found, look
-from napari_strata.batch.engine import Engine, Here, Outcome, Say, too_large
+from napari_strata.batch.resume import EarlierResult, look
+from napari_strata.batch.workers.local import Executor, LocalExecutor, ScanOutcome, Say, too_large
 from napari_strata.batch.log import RunLog
-from napari_strata.batch.memory import IDLE_GB, core_count, estimate_gb
-from napari_strata.batch.plan import PlannedScan
-from napari_strata.batch.process import only_writer
+from napari_strata.batch.workers.memory import IDLE_GB, core_count, estimate_gb
+from napari_strata.batch.inputs.plan import PlannedScan
+from napari_strata.batch.workers.process import only_writer
 from napari_strata.batch.recipe import Recipe
-from napari_strata.batch.results import ScanResult, check_names, layout_of, outputs_of, sweep
-from napari_strata.batch.work import Work
+from napari_strata.batch.outputs.results import ScanResult, check_names, layout_of, outputs_of, sweep
+from napari_strata.batch.one_scan import Work
 from napari_strata.errors import StrataError
 from napari_strata.io.header import header_shape
 from napari_strata.pipeline import versions
@@ -162,7 +162,7 @@ class _Batch:
             self._took(one)
         return found
 
-    def _made(self, rest: list[int], work: Work, engine: Engine, on_progress: Progress) -> dict[int, ScanResult]:
+    def _made(self, rest: list[int], work: Work, engine: Executor, on_progress: Progress) -> dict[int, ScanResult]:
         before, scans, results = len(self.scans) - len(rest), [self.scans[number] for number in rest], {}
 
         def show(done: int, total: int, stage: str) -> None:
@@ -184,14 +184,14 @@ class _Batch:
 
 
 @contextmanager
-def _engine(scans: Sequence[PlannedScan], recipe: Recipe, settings: BatchSettings, say: Say) -> Iterator[Engine]:
+def _engine(scans: Sequence[PlannedScan], recipe: Recipe, settings: BatchSettings, say: Say) -> Iterator[Executor]:
     """Choose where scans run: here, where one worker is asked for or nothing else is there; else on workers."""
     needs = {scan: estimate_gb(scan, recipe.settings, threads=recipe.threads) for scan in scans}
     away = bool(settings.scheduler or settings.cluster)
     budget = settings.budget_gb or (None if away else budget_here(settings))
     if not away and (settings.workers == 1 or len(scans) < 2 or (settings.workers == 0 and not _workers_pay(recipe))):
         say("engine", kind="this process", threads=recipe.threads, budget_gb=budget)
-        yield Here(needs.__getitem__, budget or 0.0)
+        yield LocalExecutor(needs.__getitem__, budget or 0.0)
         return
     known = [need or IDLE_GB for need in needs.values()]
     count = settings.workers if away else workers_here(settings, known, threads=recipe.threads, cores=core_count())
@@ -212,7 +212,7 @@ def _workers_pay(recipe: Recipe) -> bool:
     return pick_device(recipe.run.device).type == "cpu"
 
 
-def _result(outcome: Outcome, scan: PlannedScan, work: Work) -> ScanResult:
+def _result(outcome: ScanOutcome, scan: PlannedScan, work: Work) -> ScanResult:
     if isinstance(outcome.value, ScanResult):
         return replace(outcome.value, worker=outcome.worker)
     return ScanResult(scan, outputs_of(scan, work.folder, work.layout), "failed", outcome.reason, worker=outcome.worker)
@@ -256,8 +256,8 @@ def foresee(
             if seen.action == "make" and need is None:
                 header_shape(scan.path, series=scan.series)
             elif seen.action == "make" and need is not None and need > budget:
-                seen = Found("fail", too_large(scan, need, budget))
+                seen = EarlierResult("fail", too_large(scan, need, budget))
         except StrataError as err:
-            seen = Found("fail", " ".join(str(err).split()))
+            seen = EarlierResult("fail", " ".join(str(err).split()))
         found.append(Foreseen(scan, seen.action, seen.why, need))
     return tuple(found)

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from napari_strata.encoder.checks import CheckSet, Figures, check
 from napari_strata.encoder.memory import kept_pages
 from napari_strata.encoder.network import StrataEncoder, pick_device, torch_threads
-from napari_strata.encoder.patches import make_batch
-from napari_strata.encoder.real_patches import WorkingScan, dress, real_views
-from napari_strata.encoder.tasks import Batch, pretext_loss
+from napari_strata.encoder.pretraining.patches import make_batch
+from napari_strata.encoder.pretraining.real_patches import WorkingScan, dress, real_views
+from napari_strata.encoder.pretraining.tasks import Batch, pretext_loss
 from napari_strata.encoder.weights import load_encoder, read_recipe, weights_hash, write_weights
 from napari_strata.errors import AdaptError, GeometryError, WriteError
 from napari_strata.settings import AdaptSettings, PretrainSettings, names_in

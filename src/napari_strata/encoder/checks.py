@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_strata.encoder.embed import brightness_codes
+from napari_strata.encoder.embed import intensity_codes
 from napari_strata.encoder.network import StrataEncoder, fold_norms
-from napari_strata.encoder.tasks import Batch, read_at
+from napari_strata.encoder.pretraining.tasks import Batch, read_at
 
 PER_CLASS, CLUSTERS = 20, 10
 _ROWS, _FEWEST = 1500, 60
@@ -116,9 +116,9 @@ def probe_patch(encoder: StrataEncoder, batch: Batch, view: int, seed: int, devi
     rest = order[~torch.isin(order, taught)][: 3 * _ROWS]
     image = batch.image[view % len(batch.looks[0])][None]
     index = torch.cat([taught, rest])
-    light = image.flatten()[index]
-    codes = torch.from_numpy(brightness_codes(light.numpy().reshape(-1, 1, 1))[:, :, 0, 0].T.copy())
-    rows = torch.cat([codes, _rows(encoder, image.to(device), index.to(device)), 2 * light[:, None]], dim=1)
+    intensity = image.flatten()[index]
+    codes = torch.from_numpy(intensity_codes(intensity.numpy().reshape(-1, 1, 1))[:, :, 0, 0].T.copy())
+    rows = torch.cat([codes, _rows(encoder, image.to(device), index.to(device)), 2 * intensity[:, None]], dim=1)
     number = torch.searchsorted(classes, labels[index])
     found = logistic(rows[: len(taught)], number[: len(taught)], rows[len(taught) :])
     truth = number[len(taught) :]

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
-from napari_strata.body import body_mask, magnified
-from napari_strata.encoder.bring import open_encoder
+from napari_strata.preprocess.body import body_mask, magnified
+from napari_strata.encoder.custom_network import open_encoder
 from napari_strata.encoder.memory import kept_pages
 from napari_strata.encoder.network import Encoder, pick_device
 from napari_strata.errors import GeometryError
-from napari_strata.preprocess import WorkingGrid, choose_grid, encoder_brightness, prepare_brightness, resample
+from napari_strata.preprocess.intensity import WorkingGrid, choose_grid, encoder_intensity, prepare_intensity, resample
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Geometry, Progress, Volume, no_progress
-from napari_strata.wanted import check_wanted
+from napari_strata.cancellation import raise_if_cancelled
 
 _CHANNELS_AT_ONCE = 64
 """Full-resolution float32 channels that live at the same time in a forward pass, features aside. The default grid of 6 million
@@ -69,7 +69,7 @@ class FeatureMap:
         Features, finest first, over the padded grid.
     strides : tuple of int
         Voxels of the working grid per voxel of each level.
-    light : (z, y, x) float32 array
+    intensity : (z, y, x) float32 array
         Brightness in [0, 1] on the working grid, bias flattened and slightly smoothed.
     grid : WorkingGrid
         The box of the scan that is covered, and the finest level's grid (without padding).
@@ -79,7 +79,7 @@ class FeatureMap:
 
     levels: tuple[Tensor, ...]
     strides: tuple[int, ...]
-    light: NDArray[np.float32]
+    intensity: NDArray[np.float32]
     grid: WorkingGrid
     shape_zyx: tuple[int, int, int]
 
@@ -137,7 +137,7 @@ class FeatureMap:
     @property
     def data(self) -> NDArray[np.float32]:
         """Brightness codes and all levels on the working grid, (channel, z, y, x)."""
-        return np.concatenate([brightness_codes(self.light), *(np.moveaxis(self.at_level(i), -1, 0) for i in range(len(self.levels)))])
+        return np.concatenate([intensity_codes(self.intensity), *(np.moveaxis(self.at_level(i), -1, 0) for i in range(len(self.levels)))])
 
     def on(self, volume: Volume, box: tuple[slice, slice, slice] | None = None) -> ScanFeatures:
         """Bring the features to the scan's own grid, or to a box of it only; 0 outside the body's box.
@@ -170,8 +170,8 @@ class FeatureMap:
             return F.grid_sample(maps[None], where, mode="bilinear", padding_mode="border", align_corners=False)[0]
 
         data = np.zeros((self.n_channels, *known.shape), np.float32)
-        light = bring(torch.from_numpy(self.light)[None])[0].numpy()
-        data[:CODES] = brightness_codes(light) * known.numpy()
+        intensity = bring(torch.from_numpy(self.intensity)[None])[0].numpy()
+        data[:CODES] = intensity_codes(intensity) * known.numpy()
         first = CODES
         for number, level in enumerate(self.levels):
             found = bring(torch.from_numpy(self.at_level(number)).permute(3, 0, 1, 2))
@@ -180,15 +180,15 @@ class FeatureMap:
         return ScanFeatures(data, tuple(slice(start, stop) for start, stop in bounds), volume.geometry)  # type: ignore[arg-type]
 
 
-def brightness_codes(light: NDArray[np.float32]) -> NDArray[np.float32]:
+def intensity_codes(intensity: NDArray[np.float32]) -> NDArray[np.float32]:
     """Turn brightness (z, y, x) in [0, 1] into soft codes, (code, z, y, x) float32 of length 2 at each voxel.
 
     A linear classifier can pick a range of brightness from them; they weigh as much as the four levels of features together.
     """
     centers = np.linspace(0.0, 1.0, CODES, dtype=np.float32)
-    codes = np.empty((CODES, *light.shape), np.float32)
+    codes = np.empty((CODES, *intensity.shape), np.float32)
     for code, center in zip(codes, centers, strict=True):
-        np.exp(-0.5 * ((light - center) / np.float32(0.12)) ** 2, out=code)
+        np.exp(-0.5 * ((intensity - center) / np.float32(0.12)) ** 2, out=code)
     codes *= np.float32(_CODE_LENGTH) / np.sqrt(np.einsum("czyx,czyx->zyx", codes, codes))
     return codes
 
@@ -233,12 +233,12 @@ def embed(
     inside = body_mask(volume)
     seen, _ = magnified(volume, inside)
     grid = choose_grid(inside, seen, chosen)
-    light = encoder_brightness(prepare_brightness(seen, inside, chosen), inside, volume.modality)
-    return embed_brightness(light, grid, open_encoder(weights), settings=chosen, device=device, on_progress=on_progress)
+    intensity = encoder_intensity(prepare_intensity(seen, inside, chosen), inside, volume.modality)
+    return embed_intensity(intensity, grid, open_encoder(weights), settings=chosen, device=device, on_progress=on_progress)
 
 
-def embed_brightness(
-    light: NDArray[np.float32],
+def embed_intensity(
+    intensity: NDArray[np.float32],
     grid: WorkingGrid,
     encoder: Encoder,
     *,
@@ -250,14 +250,14 @@ def embed_brightness(
 
     Parameters
     ----------
-    light : (z, y, x) float32 array
-        Brightness on the scan's own grid, from `preprocess.encoder_brightness`.
+    intensity : (z, y, x) float32 array
+        Brightness on the scan's own grid, from `preprocess.encoder_intensity`.
     grid : WorkingGrid
         What part to embed, and at which voxel size.
     encoder : Encoder
         Frozen.
     """
-    image = resample(np.ascontiguousarray(light[grid.box]), grid.shape_zyx)
+    image = resample(np.ascontiguousarray(intensity[grid.box]), grid.shape_zyx)
     padded = np.pad(image, [(0, -n % encoder.multiple_of) for n in image.shape], mode="edge")
     target = pick_device(device)
     if isinstance(encoder, nn.Module):
@@ -275,7 +275,7 @@ def embed_brightness(
     on_progress(len(slabs), len(slabs), "encoding")
     sigma = [_CODE_SMOOTHING / max(1.0, spacing) for spacing in grid.spacing_zyx_mm]
     smooth = ndimage.gaussian_filter(image, sigma, truncate=3.0)
-    return FeatureMap(levels, encoder.strides, smooth, grid, (light.shape[0], light.shape[1], light.shape[2]))
+    return FeatureMap(levels, encoder.strides, smooth, grid, (intensity.shape[0], intensity.shape[1], intensity.shape[2]))
 
 
 @contextmanager
@@ -284,7 +284,7 @@ def _asked_between_layers(encoder: Encoder) -> Generator[None]:
     given: object = encoder
     parts = given.modules() if isinstance(given, nn.Module) and not isinstance(given, torch.jit.ScriptModule) else ()
     layers = [part for part in parts if next(part.children(), None) is None]
-    hooks = [layer.register_forward_pre_hook(lambda _layer, _given: check_wanted()) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(lambda _layer, _given: raise_if_cancelled()) for layer in layers]
     try:
         yield
     finally:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_strata import __version__
+from napari_strata._version import __version__
 from napari_strata.errors import WriteError
-from napari_strata.io.dicom_headers import no_validation, read_headers
+from napari_strata.io.dicom.headers import no_validation, read_headers
 from napari_strata.io.grid import plain_grid, to_file_order
 from napari_strata.io.terms import SCHEME, term_of
 from napari_strata.measure import require_same_grid

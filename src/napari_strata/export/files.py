@@ -24,10 +24,10 @@ from napari_strata.filenames import ESCAPED
 from napari_strata.io import files
 from napari_strata.io.atomic import Together, file_suffix
 from napari_strata.io.files import LABEL_SUFFIXES, stage_labels
-from napari_strata.io.seg_nrrd import SUFFIX as SEG_NRRD
+from napari_strata.io.labels.seg_nrrd import SUFFIX as SEG_NRRD
 from napari_strata.io.sidecar import table_text
 from napari_strata.measure import agree, join_by_overlap, measure_regions, require_same_grid
-from napari_strata.regrid import labels_on_grid
+from napari_strata.preprocess.regrid import labels_on_grid
 from napari_strata.settings import ExportSettings
 from napari_strata.volume import Geometry, Progress, Region, Segmentation, Volume, default_regions, label_ids, no_progress
 

@@ -10,7 +10,7 @@ from napari_strata.errors import WriteError
 from napari_strata.export.itksnap import DESCRIPTION_SUFFIXES, is_description
 from napari_strata.export.tables import TABLE_SUFFIXES, is_table
 from napari_strata.io.atomic import file_suffix, same_file
-from napari_strata.io.dicom import is_dicom, is_segmentation
+from napari_strata.io.dicom.series import is_dicom, is_segmentation
 from napari_strata.volume import Volume
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_strata.errors import ChoiceError, ReadError, WriteError
 from napari_strata.filenames import printable
 from napari_strata.io.atomic import Together, atomic_path, file_suffix, same_file
-from napari_strata.io.dicom import SeriesInfo, is_dicom, is_segmentation, list_series, read_dicom
+from napari_strata.io.dicom.series import SeriesInfo, is_dicom, is_segmentation, list_series, read_dicom
 from napari_strata.io.grid import FileImage, check_shearless, memory_geometry, plain_grid, to_file_order, to_memory_order
 from napari_strata.io.hashing import check_regular, hash_file
 from napari_strata.io.intensities import check_varies, finite
@@ -26,8 +26,8 @@ from napari_strata.io.labels.values import HIGHEST_ID, layered_labels, whole_lab
 from napari_strata.io.mgh import check_mgh_ids, mgh_bytes, read_mgh, write_mgh
 from napari_strata.io.modality import guess_modality
 from napari_strata.io.nifti import read_nifti, write_nifti, write_nifti_scan
-from napari_strata.io.seg_nrrd import SUFFIX as SEG_NRRD
-from napari_strata.io.seg_nrrd import read_seg_nrrd, write_seg_nrrd
+from napari_strata.io.labels.seg_nrrd import SUFFIX as SEG_NRRD
+from napari_strata.io.labels.seg_nrrd import read_seg_nrrd, write_seg_nrrd
 from napari_strata.io.sidecar import read_names, table_text
 from napari_strata.io.text_header import read_text_header
 from napari_strata.volume import (

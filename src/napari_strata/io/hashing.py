@@ -9,7 +9,7 @@ from pathlib import Path
 
 from napari_strata.errors import ReadError
 from napari_strata.io.atomic import file_suffix, half_of_pair
-from napari_strata.io.dicom import is_segmentation
+from napari_strata.io.dicom.series import is_segmentation
 
 
 def hash_file(path: str | Path) -> str:

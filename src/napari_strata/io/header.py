@@ -6,7 +6,7 @@ from pathlib import Path
 
 from napari_strata.errors import ReadError
 from napari_strata.io.atomic import file_suffix
-from napari_strata.io.dicom import dicom_shape
+from napari_strata.io.dicom.series import dicom_shape
 from napari_strata.io.hashing import check_regular
 from napari_strata.io.itk import itk_shape
 from napari_strata.io.mgh import mgh_shape

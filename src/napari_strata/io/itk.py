@@ -41,7 +41,7 @@ _NUMBERS = {
     "meta": {"dimsize": "whole", "elementspacing": "each", "elementsize": "each", "offset": "each", "origin": "each",
              "position": "each", "centerofrotation": "each", "transformmatrix": "matrix", "rotation": "matrix",
              "orientation": "matrix"},
-}  # fmt: skip
+}
 """How the numbers of a header's geometry are written, by the names that `TextHeader.fields` has for them."""
 
 

@@ -32,7 +32,7 @@ _MM = {
     "pm": 1e-9, "picometer": 1e-9, "picometre": 1e-9,
     "\u00e5": 1e-7, "a\u030a": 1e-7, "angstrom": 1e-7, "\u00e5ngstr\u00f6m": 1e-7,
     "in": 25.4, "inch": 25.4, "inche": 25.4, "ft": 304.8, "foot": 304.8, "feet": 304.8, "yd": 914.4, "yard": 914.4,
-}  # fmt: skip
+}
 """Millimetres of each unit, by its name in lower case and singular."""
 _NO_LENGTHS = frozenset(
     [
@@ -47,7 +47,7 @@ _PATIENT_SPACES = {
     "rightanteriorsuperior": (1, 1), "ras": (1, 1),
     "leftanteriorsuperior": (-1, 1), "las": (-1, 1),
     "leftposteriorsuperior": (-1, -1), "lps": (-1, -1),
-}  # fmt: skip
+}
 """Signs that take the first two axes of a space to RAS."""
 
 

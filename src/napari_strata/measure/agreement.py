@@ -130,7 +130,7 @@ def _agree(
     voxel_ml = labels.geometry.voxel_volume_mm3 / 1000
     hd95_mm, nsd = _EMPTY, _EMPTY
     if n and m:
-        hd95_mm, nsd = _surface_scores(_pieces(ours, labels.geometry, areas), _pieces(theirs, labels.geometry, areas), tolerance_mm)
+        hd95_mm, nsd = _surface_scores(_index(ours, labels.geometry, areas), _index(theirs, labels.geometry, areas), tolerance_mm)
     elif n or m:
         hd95_mm, nsd = float("inf"), 0.0
     return RegionAgreement(
@@ -147,7 +147,7 @@ def _agree(
     )
 
 
-def _pieces(mask: NDArray[np.bool_], geometry: Geometry, areas: NDArray[np.float64]) -> _Surface:
+def _index(mask: NDArray[np.bool_], geometry: Geometry, areas: NDArray[np.float64]) -> _Surface:
     """Find the surface between the voxels of a mask and the others; what lies beyond the array is outside."""
     spans = []
     for axis in range(3):

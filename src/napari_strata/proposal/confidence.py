@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_strata.proposal.hierarchy import Hierarchy
-from napari_strata.proposal.supervoxels import Contacts
+from napari_strata.proposal.hierarchy.tree import Hierarchy
+from napari_strata.proposal.supervoxels.clustering import Contacts
 
 _TISSUE_CUTS = (8, 16, 32)
 _REGION_CUTS = (50, 100, 200)
@@ -19,7 +19,7 @@ _OFFSET = 0.18
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Grounds:
+class ConfidenceInputs:
     """What confidence is judged from.
 
     Parameters
@@ -42,33 +42,33 @@ class Grounds:
     sizes: NDArray[np.integer]
 
 
-def confidence(grounds: Grounds) -> NDArray[np.float32]:
+def estimate_confidence(inputs: ConfidenceInputs) -> NDArray[np.float32]:
     """Give the chance that a supervoxel is of its region's majority class, (n,) float32 in [0, 1].
 
     A logistic function of the signs. Its weights were fitted on labelled scans, averaged over cuts into 50, 100 and 200
     regions; docs/proposal.md says on which, and how well it holds elsewhere.
     """
-    total = signs(grounds) @ np.array(_WEIGHTS, np.float32) + np.float32(_OFFSET)
+    total = signs(inputs) @ np.array(_WEIGHTS, np.float32) + np.float32(_OFFSET)
     return (1.0 / (1.0 + np.exp(-total))).astype(np.float32)
 
 
-def signs(grounds: Grounds) -> NDArray[np.float32]:
+def signs(inputs: ConfidenceInputs) -> NDArray[np.float32]:
     """Give what speaks for or against each supervoxel's place, (n, sign) float32, columns named by `SIGNS`.
 
     Margins: 1 - distance to the own region's mean over that to the runner-up's (tissues: any other; regions: any that
     touches). Company: share of its faces toward its own region. Each is averaged over a few cuts. Size: a tenth of the
     logarithm of the voxels.
     """
-    tissue_cuts = [_usable(grounds.tissues, n) for n in _TISSUE_CUTS]
-    region_cuts = [_usable(grounds.regions, n) for n in _REGION_CUTS]
-    apart = [_margin_anywhere(grounds.tissue_vectors, grounds.sizes, table) for table in tissue_cuts]
-    beside = [_margin_beside(grounds, table) for table in region_cuts]
+    tissue_cuts = [_usable(inputs.tissues, n) for n in _TISSUE_CUTS]
+    region_cuts = [_usable(inputs.regions, n) for n in _REGION_CUTS]
+    apart = [_margin_anywhere(inputs.tissue_vectors, inputs.sizes, table) for table in tissue_cuts]
+    beside = [_margin_beside(inputs, table) for table in region_cuts]
     columns = [
         np.mean(apart, axis=0),
         np.mean(beside, axis=0),
-        np.mean([_company(grounds.contacts, table) for table in tissue_cuts], axis=0),
-        np.mean([_company(grounds.contacts, table) for table in region_cuts], axis=0),
-        np.log(np.maximum(grounds.sizes, 1)) / 10.0,
+        np.mean([_company(inputs.contacts, table) for table in tissue_cuts], axis=0),
+        np.mean([_company(inputs.contacts, table) for table in region_cuts], axis=0),
+        np.log(np.maximum(inputs.sizes, 1)) / 10.0,
     ]
     return np.stack(columns, axis=1).astype(np.float32)
 
@@ -98,13 +98,13 @@ def _margin_anywhere(vectors: NDArray[np.float32], sizes: NDArray[np.integer], t
     return np.clip(1.0 - own / np.maximum(other, 1e-6), -1.0, 1.0)
 
 
-def _margin_beside(grounds: Grounds, table: NDArray[np.int32]) -> NDArray[np.float32]:
+def _margin_beside(inputs: ConfidenceInputs, table: NDArray[np.int32]) -> NDArray[np.float32]:
     """Compare the own region with the regions that a supervoxel touches; 1 for one that touches no other."""
-    vectors = grounds.region_vectors
-    means = _means(vectors, grounds.sizes, table)
+    vectors = inputs.region_vectors
+    means = _means(vectors, inputs.sizes, table)
     own = np.linalg.norm(vectors - means[table], axis=1)
     other = np.full(len(table), np.inf, np.float32)
-    for first, second in (grounds.contacts.edges.T, grounds.contacts.edges.T[::-1]):
+    for first, second in (inputs.contacts.edges.T, inputs.contacts.edges.T[::-1]):
         border = table[first] != table[second]
         distance = np.linalg.norm(vectors[first[border]] - means[table[second[border]]], axis=1)
         np.minimum.at(other, first[border], distance)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError
-from napari_strata.proposal.hierarchy import Hierarchy
+from napari_strata.proposal.hierarchy.tree import Hierarchy
 from napari_strata.volume import Segmentation, Volume, default_regions, smallest_label_dtype
 
 logger = logging.getLogger(__name__)

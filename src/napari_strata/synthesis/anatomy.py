@@ -18,7 +18,7 @@ TISSUES = (
     "gland", "disc", "eye", "lesion core", "lesion rim", "oedema",
     "stuff 1", "stuff 2", "stuff 3", "stuff 4", "stuff 5", "stuff 6", "stuff 7", "stuff 8",
     "inner air", "mucosa", "pancreas", "heart muscle", "venous blood", "urine", "stool", "dura", "lens", "cartilage",
-)  # fmt: skip
+)
 """Tissue names; a tissue's number is its place in this tuple, 0 is air outside the body."""
 
 TISSUE_NUMBER = {name: number for number, name in enumerate(TISSUES)}
@@ -26,7 +26,7 @@ TISSUE_NUMBER = {name: number for number, name in enumerate(TISSUES)}
 COMPARTMENTS = (
     "air", "body wall", "skeleton", "brain", "fluid", "vessels", "airways and lungs", "organs", "gut", "lesion",
     "wrap", "cells", "blobs", "shell", "tubes",
-)  # fmt: skip
+)
 """Compartment names; a compartment's number is its place, 0 is air outside the body. The last five are for shapes."""
 
 _TISSUES_IN = {

@@ -15,8 +15,7 @@ Contrast = Literal["t1", "t2", "flair", "pd", "ct", "random", "inverted"]
 
 # Typical brightness per tissue on a scale of 0 to 1, drawn from general knowledge of the contrasts: grey and white
 # matter swap places between T1 and T2, fluid is dark on T1 and FLAIR and bright on T2, and so on.
-# fmt: off
-_BRIGHTNESS = {
+_INTENSITY = {
     #                 t1    t2    flair pd
     "air":            (0.02, 0.02, 0.02, 0.02), "skin":         (0.55, 0.35, 0.35, 0.45), "fat":          (0.95, 0.60, 0.65, 0.70),
     "muscle":         (0.42, 0.25, 0.28, 0.45), "bone":         (0.07, 0.06, 0.06, 0.08), "marrow":       (0.75, 0.45, 0.45, 0.50),
@@ -43,7 +42,6 @@ _UPTAKE_EARLY = {"blood": 270, "venous blood": 40, "kidney cortex": 130, "kidney
                  "gut wall": 40, "lesion rim": 40, "heart muscle": 60, "mucosa": 30, "gland": 30, "muscle": 4}
 _UPTAKE_LATE = {"blood": 120, "venous blood": 115, "kidney cortex": 140, "kidney medulla": 115, "liver": 50, "spleen": 65, "pancreas": 45,
                 "gut wall": 35, "lesion rim": 45, "heart muscle": 55, "mucosa": 25, "gland": 40, "muscle": 10, "dura": 40}
-# fmt: on
 CONTRASTS: tuple[Contrast, ...] = ("t1", "t2", "flair", "pd", "ct", "random", "inverted")
 
 
@@ -155,7 +153,7 @@ def tissue_means(contrast: Contrast, generator: torch.Generator, jitter: float) 
         means[0] = 0.0 if choice[1] < 0.85 else 0.8 * choice[2]
         return means
     column = ("t1", "t2", "flair", "pd").index(contrast) if contrast != "inverted" else int(3 * choice[3])
-    table = torch.tensor([_BRIGHTNESS.get(name, (-1.0,) * 4)[column] for name in TISSUES], device=noise.device)
+    table = torch.tensor([_INTENSITY.get(name, (-1.0,) * 4)[column] for name in TISSUES], device=noise.device)
     known = table >= 0
     # Weak contrast: soft tissues move toward a middle value, as between sequences, field strengths and ages.
     strength = 0.45 + 0.7 * choice[0]

@@ -23,7 +23,7 @@ from napari_strata.volume import region_color
 _TILE, _GAP, _CAPTION, _COLUMNS = 112, 6, 14, 6
 _WHOLE: dict[Family, tuple[float, tuple[float, float, float]]] = {
     "head": (2.3, (0.0, 2.0, -8.0)), "torso": (4.2, (0.0, 0.0, -60.0)), "shapes": (1.6, (0.0, 0.0, 0.0)),
-}  # fmt: skip
+}
 """Voxel size and middle of a view of a whole body, in mm."""
 _WHOLE_SHAPE = (88, 96, 96)
 

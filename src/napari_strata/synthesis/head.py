@@ -18,7 +18,7 @@ INSIDE_SKULL = (
     "outer csf", "cortex", "white matter", "thalamus", "putamen", "pallidum", "caudate", "hippocampus", "amygdala", "ventricles",
     "brainstem", "cerebellum cortex", "cerebellum white matter", "vessels", "venous sinus", "white spots",
     "oedema", "lesion rim", "lesion core",
-)  # fmt: skip
+)
 """What is left of a skull-stripped head."""
 
 

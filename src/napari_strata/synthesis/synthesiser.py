@@ -166,7 +166,7 @@ class Synthesiser:
     def make_whole(
         self, seed: int, *, family: Family, contrast: Contrast, spacing_mm: tuple[float, float, float],
         center_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    ) -> SyntheticScan:  # fmt: skip
+    ) -> SyntheticScan:
         """Make a scan of one family in one contrast at a given place and voxel size, upright, neither thick nor clipped."""
         generator = torch.Generator(self.device).manual_seed(seed)
         grid = make_grid(self.shape, spacing_mm, center_mm, generator, tilt_degrees=3.0)

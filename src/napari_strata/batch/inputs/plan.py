@@ -1,0 +1,259 @@
+"""Which scans a batch is about, and a unique id for each; and what is passed over."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import logging
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from napari_strata.batch.inputs import bids
+from napari_strata.batch.inputs.discovery import PassedOver, Search, place_of
+from napari_strata.batch.inputs.lists import LIST_SUFFIXES, ListRow, read_list
+from napari_strata.batch.inputs.scans import PlannedScan, planned
+from napari_strata.errors import ReadError, WriteError
+from napari_strata.filenames import name_bytes, printable
+from napari_strata.io.atomic import file_suffix
+from napari_strata.io.files import list_series
+from napari_strata.io.hashing import check_regular
+
+__all__ = ["PassedOver", "Plan", "PlannedScan", "plan_batch", "plan_scans"]
+
+logger = logging.getLogger(__name__)
+
+_Key = tuple[Path, tuple[str | None, str | None], int | None, str]
+_LONGEST_ID = 120
+"""In bytes. File systems take names of 255; DICOM trees have folders of 64 characters in folders of 64."""
+
+
+@dataclass(frozen=True, slots=True)
+class _FoundScan:
+    """A scan without its id: the last `depth` of `words` name it, and more of them if they have to."""
+
+    path: Path
+    series: str | None
+    words: tuple[str, ...]
+    depth: int
+    row: ListRow | None = None
+    known: bids.BidsName | None = None
+
+    def name(self, more: int = 0) -> str:
+        """Give the last words as one; folders that the file's own name repeats (sub-01/sub-01_T1w) are left out."""
+        *folders, last = self.words[-self.depth - more :]
+        said = last.split("_")
+        words = [*(word for word in folders if word not in said), last]
+        return re.sub(r"[^\w.+-]+", "_", "_".join(words)).strip("._") or "scan"
+
+    def mark(self) -> str:
+        return hashlib.sha256(name_bytes(f"{self.path}|{self.series}")).hexdigest()[:6]
+
+    def key(self) -> _Key:
+        """Say which scan it is, however it was given; in a list one scan may stand twice under two ids.
+
+        In a BIDS data set two names are two scans, though both may be links to one file, as in a store of contents.
+        """
+        index, name = (None, "") if self.row is None else (self.row.index, self.row.id)
+        return Path(os.path.realpath(self.path)), (self.series, None if self.known is None else self.known.labels_stem), index, name
+
+    def plan(self, name: str) -> PlannedScan:
+        """Make the scan of the batch: what the list says, over what the path says."""
+        scan = planned(name, self.path, self.series)
+        if self.row is None:
+            return scan
+        return replace(
+            scan,
+            index=self.row.index,
+            modality=self.row.modality,
+            reference=self.row.reference,
+            codebook=self.row.codebook,
+            replay=self.row.replay,
+            subject=self.row.subject or scan.subject,
+            session=self.row.session or scan.session,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a batch is about.
+
+    Parameters
+    ----------
+    scans : tuple of PlannedScan
+        The scans.
+    passed : tuple of PassedOver
+        Images that the searches found and did not take, each with the reason.
+    """
+
+    scans: tuple[PlannedScan, ...]
+    passed: tuple[PassedOver, ...]
+
+
+def plan_scans(inputs: Sequence[str | Path], *, leave_out: Path | None = None) -> tuple[PlannedScan, ...]:
+    """Find the scans of a batch; see `plan_batch`. A warning tells of each image that may be a scan and is passed over."""
+    plan = plan_batch(inputs, leave_out=leave_out)
+    for one in plan.passed:
+        if one.may_be_scan:
+            logger.warning("%s is passed over: %s", printable(one.path), one.reason)
+    return plan.scans
+
+
+def plan_batch(inputs: Sequence[str | Path], *, leave_out: Path | None = None) -> Plan:
+    """Find the scans of a batch, and what is passed over.
+
+    Parameters
+    ----------
+    inputs : sequence of str or Path
+        Files, folders, globs ("**" goes into folders) and lists (CSV, see `read_list`). A folder, or one that a glob finds,
+        is searched for scan files and DICOM series, also through links, each folder once. Of a BIDS data set the structural images
+        are taken. A DICOM file stands for its folder. A file that is named itself is always taken.
+    leave_out : Path, optional
+        A folder that is not searched: the batch's own outputs.
+
+    Returns
+    -------
+    Plan
+        Each scan once, in the order of the inputs; a list may name one twice, under two ids, and goes before a search. An id
+        is the list's, the name in a BIDS data set, or the path below the folder or glob that was given; where two scans would
+        share one, more of the path is added, or a mark made from it.
+
+    Raises
+    ------
+    ReadError
+        If an input does not exist, holds no scan, or is no list that can be read.
+    WriteError
+        If `leave_out` lies in a DICOM folder, whose every file counts when it is known again.
+    """
+    search = Search(None if leave_out is None else _plain(leave_out))
+    found: dict[_Key, _FoundScan] = {}
+    for given in inputs:
+        before = len(search.passed)
+        some = list(_listed(_plain(given)) if _is_list(given) else _searched(str(given), search))
+        if not some:
+            raise ReadError(
+                f"There is no scan in {given}{_told(list(search.passed.values())[before:])}. "
+                "Give scan files, folders that hold some, or a glob in quotes."
+            )
+        for one in some:
+            first = found.setdefault(one.key(), one)
+            if first.path != one.path:
+                why = f"the same scan as {first.path}, through a link"
+                search.passed.setdefault(one.path, PassedOver(one.path, why, may_be_scan=False))
+    listed = {key[:2] for key, one in found.items() if one.row is not None}
+    rows = [one for key, one in found.items() if one.row is not None or key[:2] not in listed]
+    scans = tuple(row.plan(name) for name, row in zip(_unique_names(rows), rows, strict=True))
+    taken = {row.path for row in rows}
+    return Plan(scans, tuple(one for one in search.passed.values() if one.path not in taken))
+
+
+def _told(passed: list[PassedOver]) -> str:
+    """Say in a few words what was passed over, where nothing else was found."""
+    if not passed:
+        return ""
+    more = f", and {len(passed) - 1} more" if len(passed) > 1 else ""
+    return f" but what is passed over ({passed[0].path}: {passed[0].reason}{more})"
+
+
+def _is_list(given: str | Path) -> bool:
+    return Path(given).suffix.lower() in LIST_SUFFIXES and Path(given).is_file()
+
+
+def _listed(path: Path) -> Iterator[_FoundScan]:
+    for row in read_list(path):
+        name = row.id or row.path.name[: len(row.path.name) - len(file_suffix(row.path))]
+        words = (*row.path.parent.parts[1:], name) if not row.id else (row.id,)
+        yield _FoundScan(row.path, row.series, words, 1, row, bids.name_of(row.path))
+
+
+def _searched(given: str, search: Search) -> Iterator[_FoundScan]:
+    places: dict[Path, Path] = {}
+    for place, base in _places(given, search):
+        places.setdefault(place, base)
+    for place, base in places.items():
+        yield from _scans_at(place, base, search.outputs)
+
+
+def _plain(path: str | Path) -> Path:
+    """Give the absolute path, with links as they are."""
+    return Path(os.path.abspath(path))
+
+
+def _places(given: str, search: Search) -> Iterator[tuple[Path, Path]]:
+    """Give scan files and DICOM folders, each with the folder from which its name counts."""
+    path = _plain(given)
+    if path.is_dir():
+        yield from ((place, path) for place in search.in_folder(path))
+    elif path.exists():
+        check_regular(path)
+        yield place_of(path), path.parent
+    elif glob.has_magic(given):
+        base = _plain(Path(*_fixed_parts(given)))
+        yield from ((place, base) for place in search.in_glob(given))
+    else:
+        raise ReadError(f"There is no file or folder {given}. Check the path.")
+
+
+def _fixed_parts(pattern: str) -> list[str]:
+    """Give the parts of a glob before the first that stands for several names."""
+    parts = Path(pattern).parts
+    first = next(k for k, part in enumerate(parts) if glob.has_magic(part))
+    return list(parts[:first])
+
+
+def _scans_at(place: Path, base: Path, outputs: Path | None) -> Iterator[_FoundScan]:
+    """Give the scan of a file, or one per series of a DICOM folder; a folder that cannot be listed fails later, with its reason."""
+    known = bids.name_of(place)
+    depth = 1 if known else max(1, len(place.relative_to(base).parts))
+    if not place.is_dir():
+        stem = place.name[: len(place.name) - len(file_suffix(place))]
+        yield _FoundScan(place, None, (*place.parent.parts[1:], stem), depth, known=known)
+        return
+    if outputs is not None and outputs.is_relative_to(place):
+        raise WriteError(f"The output folder {outputs} lies in the DICOM folder {place}. Choose one elsewhere.")
+    words = place.parts[1:]
+    try:
+        series = sorted(list_series(place), key=lambda one: one.uid)
+    except ReadError:
+        yield _FoundScan(place, None, words, depth)
+        return
+    for one in series:
+        label = () if len(series) == 1 else (one.description or one.modality or "series",)
+        yield _FoundScan(place, one.uid, (*words, *label), depth + len(label))
+
+
+def _unique_names(found: list[_FoundScan]) -> list[str]:
+    names = [one.name() for one in found]
+    for group in _alike(names):
+        longest = max(len(found[k].words) for k in group)
+        for more in range(1, longest):
+            tried = [found[k].name(more) for k in group]
+            if not _alike(tried):
+                break
+        else:
+            tried = [f"{names[k]}-{found[k].mark()}" for k in group]
+        for k, name in zip(group, tried, strict=True):
+            names[k] = name
+    for group in _alike(names):  # a longer name may be another scan's short one
+        for k in group:
+            names[k] += f"-{found[k].mark()}"
+    return [_short(name, one.mark()) for name, one in zip(names, found, strict=True)]
+
+
+def _short(name: str, mark: str) -> str:
+    """Keep the end of a name that is too long for a file's, which tells most, with a mark made from the whole."""
+    plain = name.encode()  # `_FoundScan.name` leaves letters only
+    if len(plain) <= _LONGEST_ID:
+        return name
+    return plain[-_LONGEST_ID:].decode(errors="ignore").lstrip("._-") + f"-{mark}"
+
+
+def _alike(names: list[str]) -> list[list[int]]:
+    """Give the places of names that one file system or another takes for the same."""
+    places: dict[str, list[int]] = {}
+    for k, name in enumerate(names):
+        places.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(k)
+    return [group for group in places.values() if len(group) > 1]

@@ -1,0 +1,84 @@
+"""One scan of a batch: where it is, what it is called, whose it is, and what is known of it beforehand."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_strata.batch.inputs.bids import BidsName, name_of
+from napari_strata.io.atomic import file_suffix
+from napari_strata.volume import Modality
+
+_TAKEN_OUT = ("sub", "ses", "run")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedScan:
+    """One scan of a batch.
+
+    Parameters
+    ----------
+    id : str
+        Unique in the batch (upper and lower case apart), fit for a file name.
+    path : Path
+        A file, or a DICOM folder.
+    series : str or None
+        SeriesInstanceUID in a DICOM folder.
+    index : int or None
+        Which volume of a 4D file.
+    modality : {"ct", "mr"} or None
+        How to read its intensities; None leaves it to the recipe.
+    reference : Path or None
+        Labels to score against.
+    codebook : Path or None
+        A codebook of its own, in the place of the recipe's.
+    replay : Path or None
+        A case of the scan, whose edits are carried out on what is proposed.
+    subject, session : str
+        Whose scan it is and when it was taken; "" where nothing says so.
+    kind : str
+        What kind of image of the subject it is, "T1w" for example: follow-ups are compared within a kind.
+    bids : BidsName or None
+        Its name in a BIDS data set.
+    """
+
+    id: str
+    path: Path
+    series: str | None = None
+    index: int | None = None
+    modality: Modality | None = None
+    reference: Path | None = None
+    codebook: Path | None = None
+    replay: Path | None = None
+    subject: str = ""
+    session: str = ""
+    kind: str = ""
+    bids: BidsName | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Subject, session and kind of image, as a path says; "" where it does not."""
+
+    subject: str
+    session: str
+    kind: str
+
+
+def who(path: Path) -> Who:
+    """Read `sub-...` and `ses-...` in a path, nearest the file first; what else the file is called is the kind."""
+    found: dict[str, str] = {}
+    stem = path.name[: len(path.name) - len(file_suffix(path))]
+    for part in (stem, *reversed(path.parts[:-1])):
+        whole = re.fullmatch(r"(sub|ses)_(\w+)", part)  # off the standard
+        for key, value in [whole.groups()] if whole and part != stem else re.findall(r"(?:^|_)(sub|ses)-([^_]+)", part):
+            found.setdefault(key, value)
+    words = [word for word in stem.split("_") if word.partition("-")[0] not in _TAKEN_OUT]
+    return Who(found.get("sub", ""), found.get("ses", ""), "_".join(words))
+
+
+def planned(name: str, path: Path, series: str | None = None) -> PlannedScan:
+    """Make a scan of a batch, with what its path says."""
+    said = who(path)
+    return PlannedScan(name, path, series, subject=said.subject, session=said.session, kind=said.kind, bids=name_of(path))

@@ -1,0 +1,1 @@
+"""What a batch writes: results of each scan, tables, outlier scores and the page."""

@@ -1,0 +1,127 @@
+"""The page over a batch: which scans went wrong, at a glance; one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from napari_strata.batch.outputs.tables import Collected, ScanRow
+from napari_strata.batch.workers.process import only_writer
+from napari_strata.batch.outputs.results import shared_regions, thumbnail_of
+from napari_strata.export.outputs import NOTICE
+from napari_strata.filenames import json_text, printable
+from napari_strata.io.atomic import atomic_path
+from napari_strata.pipeline import versions
+from napari_strata.proposal.codebook import codebook
+from napari_strata.refine import transfer as taught
+
+PAGE_NAME = "qc.html"
+
+
+def write_page(tables: Collected, folder: str | Path) -> Path:
+    """Write the page: a sortable table of all scans, outliers first, with thumbnails, a plot of drift, settings and versions.
+
+    It opens from the disk, asks the network for nothing, and names no time, so that the same results give the same page.
+
+    Parameters
+    ----------
+    tables : Collected
+        From `collect`.
+    folder : str or Path
+        Of the outputs, with the thumbnails; the page is qc.html in it.
+
+    Raises
+    ------
+    WriteError
+        If it cannot be written, or another batch is writing to the folder.
+    """
+    target = Path(folder) / PAGE_NAME
+    said = {
+        "notice": NOTICE,
+        **_limit(tables.rows),
+        "scans": [_scan(row, Path(folder)) for row in tables.rows],
+        "settings": _settings(tables.rows),
+        "versions": versions(),
+    }
+    # "</script>" or "<!--" in a file's name must not end the script that carries the data
+    data = json_text(said, separators=(",", ":")).replace("<", "\\u003c")
+    text = (files("napari_strata.batch") / "page.html").read_text(encoding="utf-8").replace("__DATA__", data)
+    with only_writer(target.parent), atomic_path(target) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+    return target
+
+
+def _limit(rows: tuple[ScanRow, ...]) -> dict[str, Any]:
+    """Say up to which drift scans fit what gave them their regions, and what that is."""
+    by_teaching = any("taught" in row.document for row in rows)
+    return {"fits_below": taught.FITS_BELOW if by_teaching else codebook.FITS_BELOW, "fits_what": "teaching" if by_teaching else "codebook"}
+
+
+def _scan(row: ScanRow, folder: Path) -> dict[str, Any]:
+    result, document = row.result, row.document
+    said: dict[str, Any] = {
+        "id": result.scan.id,
+        "path": printable(result.scan.path),
+        "subject": printable(result.scan.subject),
+        "session": printable(result.scan.session),
+        "failed": result.status == "failed",
+        "reason": result.reason,
+        "warning": result.warning,
+        "score": row.odd.score,
+        "outlier": row.odd.is_outlier,
+        "why": row.odd.why,
+    }
+    if not document:
+        return said
+    shared, quality = shared_regions(document), document.get("quality", {})
+    return said | {
+        "modality": document["scan"]["modality"],
+        "shape": document["scan"]["shape_zyx"],
+        "regions": len(document["regions"]),
+        "ml": quality.get("labelled_ml"),
+        "confidence": quality.get("confidence"),
+        "drift": shared.get("drift"),
+        "fits": shared.get("fits"),
+        "unfit": _unfit(shared),
+        "note": result.warning.replace(str(shared.get("warning") or "\n"), "").strip(),
+        "image": _picture(thumbnail_of(result.scan, folder)),
+    }
+
+
+def _unfit(shared: dict[str, Any]) -> str:
+    """Say in a few words that a scan does not fit; the page tells once what that means."""
+    return f"drift {shared['drift']:.2f}" if shared and not shared["fits"] else ""
+
+
+def _picture(path: Path) -> str:
+    """Give a thumbnail as a data URI; "" where it is gone."""
+    try:
+        return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+    except OSError:
+        return ""
+
+
+def _settings(rows: tuple[ScanRow, ...]) -> list[dict[str, Any]]:
+    """Give the different ways in which the scans were made, most used first."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        document = row.document
+        if "settings" not in document:
+            continue
+        one: dict[str, Any] = {
+            "cut": " ".join(f"{n} {tree}" for tree, n in document["cut"].items()),
+            "codebook": str(document.get("codebook", {}).get("sha256", "none"))[:12],
+            "teaching": str(document.get("taught", {}).get("sha256", "none"))[:12],
+            "encoder": str(document.get("weights_sha256") or "none")[:12],
+            "seed": document["batch"]["seed"],
+            "threads": document.get("run", {}).get("threads"),
+            "device": document.get("run", {}).get("device"),
+            "strata": document["versions"]["napari-strata"],
+            **document["settings"],
+        }
+        kept = found.setdefault(json.dumps(one, sort_keys=True), one | {"scans": 0})
+        kept["scans"] += 1
+    return sorted(found.values(), key=lambda one: -one["scans"])

@@ -1,0 +1,206 @@
+"""Where the outputs of a scan go, and what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from napari_strata.batch.inputs.scans import PlannedScan
+from napari_strata.errors import StrataError, WriteError
+from napari_strata.export.outputs import Outputs, outputs_beside, read_sidecar
+from napari_strata.io.atomic import atomic_path, link_end
+from napari_strata.io.files import hash_file
+
+Layout = Literal["flat", "bids"]
+"""How outputs are named: after the id, or as a BIDS derivative data set."""
+THUMBNAILS = "qc"
+_UNFINISHED_FOLDER = ".strata-batch-"
+_UNFINISHED_FILES = (".tsv", ".html", ".webp", ".md", ".strata-codebook")
+"""Endings of what a batch, and no other command, may have left half written under a name that begins with ".strata-"."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanResult:
+    """What became of one scan.
+
+    Parameters
+    ----------
+    scan : PlannedScan
+        The scan.
+    outputs : Outputs
+        Its labels, sidecar and table; where `status` is "failed" they are missing, or left from an earlier run.
+    status : {"done", "kept", "failed"}
+        "kept": what an earlier run made still stands.
+    reason : str
+        Why it failed, in one line; "" otherwise.
+    warning : str
+        What to know of it: that it does not fit the codebook or the teaching, or that its labels were changed by hand; "" otherwise.
+    seconds : float
+        That the work took; 0 for what was kept.
+    peak_gb : float or None
+        Most memory that its process took meanwhile, where the system tells (Linux).
+    worker : str
+        Who did it; "" for this process.
+    traceback : str
+        Of an error that nobody foresaw; "" otherwise.
+    measured : dict or None
+        For labels that were changed by hand: what a sidecar says, of the labels as they are now.
+    """
+
+    scan: PlannedScan
+    outputs: Outputs
+    status: Literal["done", "kept", "failed"]
+    reason: str = ""
+    warning: str = ""
+    seconds: float = 0.0
+    peak_gb: float | None = None
+    worker: str = ""
+    traceback: str = ""
+    measured: dict[str, Any] | None = None
+
+
+def shared_regions(document: dict[str, Any]) -> dict[str, Any]:
+    """Give what a sidecar says of the codebook or the teaching that its regions come from, and share with other scans."""
+    return document.get("codebook") or document.get("taught") or {}
+
+
+def layout_of(scans: Sequence[PlannedScan]) -> Layout:
+    """Take the BIDS layout where all scans lie in one BIDS data set."""
+    roots = {None if scan.bids is None else scan.bids.root for scan in scans}
+    return "bids" if len(roots) == 1 and None not in roots else "flat"
+
+
+def outputs_of(scan: PlannedScan, folder: Path, layout: Layout) -> Outputs:
+    """Name the labels, sidecar and table of a scan."""
+    if layout == "flat" or scan.bids is None:
+        return outputs_beside(folder / f"{scan.id}_labels.nii.gz")
+    stem = folder / scan.bids.labels_stem
+    return Outputs(*(stem.with_name(stem.name + suffix) for suffix in (".nii.gz", ".json", ".tsv")))
+
+
+def thumbnail_of(scan: PlannedScan, folder: Path) -> Path:
+    """Name the picture of a scan for the page."""
+    return folder / THUMBNAILS / f"{scan.id}.webp"
+
+
+@contextmanager
+def unfinished_folder(folder: Path) -> Iterator[Path]:
+    """Lend a hidden folder inside the outputs, gone at the end; what is to stay is moved out of it.
+
+    Raises
+    ------
+    WriteError
+        If it cannot be made.
+    """
+    made = folder / f"{_UNFINISHED_FOLDER}{secrets.token_hex(6)}"
+    try:
+        made.mkdir()
+    except OSError as err:
+        raise WriteError(f"Cannot write to {folder}: {err.strerror}. Choose another folder.") from err
+    try:
+        yield made
+    finally:
+        _put_right(made, folder)
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def move_in_place(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Move finished files to their names, one step each; the sidecar, which vouches for the others, comes last.
+
+    An earlier sidecar is put aside first, beside the new one. Killed in between, `settle` and `sweep` tell by the two that the
+    labels are a batch's; and labels never stand beside a sidecar of others.
+
+    Parameters
+    ----------
+    moves : sequence of (Path, Path)
+        From and to, on one disk; the last one is the sidecar.
+
+    Raises
+    ------
+    WriteError
+        If a file cannot be moved.
+    """
+    unfinished, sidecar = moves[-1]
+    try:
+        if sidecar.exists() and not sidecar.is_symlink():
+            os.replace(sidecar, _earlier(unfinished))
+        for source, target in moves:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _put(source, target)
+    except OSError as err:
+        raise WriteError(f"Cannot write to {sidecar.parent}: {err.strerror}. Check that you may write there.") from err
+
+
+def _put(source: Path, target: Path) -> None:
+    """Give a file its final name; what a link leads to gets the contents, also on another disk, and the link stays."""
+    end = link_end(target)
+    if end == target:
+        os.replace(source, target)
+        return
+    with atomic_path(target) as unfinished:
+        shutil.copyfile(source, unfinished)
+
+
+def settle(folder: Path, outputs: Outputs) -> None:
+    """Put right what a worker left of a scan that died while it moved the scan's files; nobody else may be at work on it."""
+    if outputs.labels.is_file() and not outputs.sidecar.exists():
+        for hidden in folder.glob(f"{_UNFINISHED_FOLDER}*"):
+            _put_right_one(hidden / outputs.sidecar.relative_to(folder), outputs)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed batches left unfinished. No other batch may be writing there: see `only_writer`."""
+    for left in (*folder.glob(".strata-*"), *(folder / THUMBNAILS).glob(".strata-*")):
+        if left.is_dir() and left.name.startswith(_UNFINISHED_FOLDER):
+            _put_right(left, folder)
+            shutil.rmtree(left, ignore_errors=True)
+        elif left.is_file() and left.suffix in _UNFINISHED_FILES:
+            left.unlink(missing_ok=True)
+
+
+def _earlier(unfinished: Path) -> Path:
+    return unfinished.with_name(f"{unfinished.name}.earlier")
+
+
+def _put_right(hidden: Path, folder: Path) -> None:
+    """End what was begun with the files in a hidden folder."""
+    for unfinished in hidden.rglob("*.json"):
+        sidecar = folder / unfinished.relative_to(hidden)
+        _put_right_one(unfinished, outputs_beside(sidecar.with_suffix(".nii.gz")))
+
+
+def _put_right_one(unfinished: Path, outputs: Outputs) -> None:
+    """Give earlier labels their sidecar back, or remove new ones that have none yet; labels that neither knows are a person's."""
+    if outputs.sidecar.exists() or not outputs.labels.is_file():
+        return
+    earlier = _earlier(unfinished)
+    with contextlib.suppress(OSError, StrataError):
+        known = [(read_sidecar(path) or {}).get("labels_sha256") for path in (earlier, unfinished)]
+        found = hash_file(outputs.labels)
+        if found == known[0] != known[1]:
+            os.replace(earlier, outputs.sidecar)
+        elif found in known:
+            outputs.labels.unlink()
+
+
+def check_names(scans: Sequence[PlannedScan], folder: Path, layout: Layout) -> None:
+    """Refuse scans whose outputs would have one name.
+
+    Raises
+    ------
+    WriteError
+        If two would be written to one file.
+    """
+    taken: dict[Path, PlannedScan] = {}
+    for scan in scans:
+        labels = outputs_of(scan, folder, layout).labels
+        other = taken.setdefault(labels, scan)
+        if other is not scan:
+            raise WriteError(f"{other.path} and {scan.path} would both be written to {labels.name}. Leave one out, or run them apart.")

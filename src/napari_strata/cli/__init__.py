@@ -1,0 +1,3 @@
+"""The `strata` command: one module per group of commands."""
+
+from napari_strata.cli.command_line import main as main

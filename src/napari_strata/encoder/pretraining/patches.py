@@ -1,0 +1,89 @@
+"""Batches to train on: synthetic patches with their truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from napari_strata.encoder.pretraining.tasks import Batch
+from napari_strata.preprocess.intensity import scale_intensity, gamma_to_middle
+from napari_strata.settings import PretrainSettings, names_in
+from napari_strata.synthesis.synthesiser import Synthesiser, SyntheticScan
+
+
+class SyntheticBatches(Dataset[Batch]):
+    """The batch of every step of a recipe; the same step always gives the same batch.
+
+    Parameters
+    ----------
+    settings : PretrainSettings
+        The recipe.
+    """
+
+    def __init__(self, settings: PretrainSettings) -> None:
+        self.settings = settings
+        side = settings.patch_vox
+        self.synthesiser = Synthesiser((side, side, side), without=names_in(settings.without))
+
+    def __len__(self) -> int:
+        return self.settings.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        first = self.settings.seed * 10_000_000 + step * self.settings.batch
+        seeds = list(range(first, first + self.settings.batch))
+        return make_batch(self.synthesiser, seeds, views=self.settings.views, coarse=self.settings.coarse_labels)
+
+
+def make_batch(synthesiser: Synthesiser, seeds: list[int], *, views: int = 2, coarse: str = "structure") -> Batch:
+    """Synthesise patches in several views, map them to brightness with a little play in the range, and turn them about.
+
+    Parameters
+    ----------
+    synthesiser : Synthesiser
+        Makes the anatomies and views.
+    seeds : list of int
+        One per patch.
+    views : int
+        Renderings of each anatomy.
+    coarse : {"structure", "tissue", "compartment"}
+        The labels of the two coarse levels.
+
+    Returns
+    -------
+    Batch
+        Contrasted by tissue at the two fine levels, and by `coarse` at the two others.
+    """
+    images: list[Tensor] = []
+    tissues: list[Tensor] = []
+    others: list[Tensor] = []
+    looks = []
+    for seed in seeds:
+        scans = synthesiser.make_views(seed, views)
+        play = np.random.default_rng(seed)
+        foreground = (scans[0].anatomy.tissues > 0).cpu().numpy()
+        intensity = [torch.from_numpy(patch_intensity(scan, foreground, play)) for scan in scans]
+        anatomy = scans[0].anatomy
+        other = {"structure": anatomy.structures, "tissue": anatomy.tissues, "compartment": anatomy.compartments}[coarse]
+        stack = torch.stack([*intensity, anatomy.tissues.float().cpu(), other.float().cpu()])
+        stack = stack.permute(0, *(1 + play.permutation(3)).tolist()) if play.random() < 0.5 else stack
+        stack = torch.flip(stack, [axis for axis in (1, 2, 3) if play.random() < 0.5])
+        images += list(stack[: len(scans)])
+        tissues.append(stack[-2].long())
+        others.append(stack[-1].long())
+        looks.append(tuple(scan.look for scan in scans))
+    tissue, other = torch.stack(tissues), torch.stack(others)
+    return Batch(torch.stack(images)[:, None].contiguous(), (tissue, tissue, other, other), tuple(looks))
+
+
+def patch_intensity(scan: SyntheticScan, foreground: np.ndarray, play: np.random.Generator) -> np.ndarray:
+    """Map a synthetic scan to brightness in [0, 1], (z, y, x) float32, about as `preprocess` would map the whole scan."""
+    data = scan.image.cpu().numpy()
+    if scan.is_ct:
+        return scale_intensity(data + play.normal(0, 6), "ct")
+    image = np.clip(scale_intensity(data, "mr") * play.uniform(0.7, 1.1) + play.uniform(-0.02, 0.05), 0, 1, dtype=np.float32)
+    image = image ** np.float32(play.uniform(0.6, 1.6))
+    if play.random() < 0.75 and foreground.any():
+        image = image ** np.float32(gamma_to_middle(image[foreground]) * play.uniform(0.85, 1.18))
+    return image

@@ -1,0 +1,1 @@
+"""What napari draws: layers, their place in the world, orientation, window presets."""

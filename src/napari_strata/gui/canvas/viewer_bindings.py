@@ -1,0 +1,56 @@
+"""Everything the panel hangs on a viewer, so that closing the panel takes all of it down again (no Qt)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+
+class ViewerBindings:
+    """Callbacks and key bindings on one viewer.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Where they hang until `remove`.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        self._viewer = viewer
+        self._undo: list[Callable[[], object]] = []
+
+    def on_event(self, emitter: Any, callback: Callable[..., None]) -> None:
+        """Call back on a napari event."""
+        emitter.connect(callback)
+        self._undo.append(lambda: emitter.disconnect(callback))
+
+    def on_mouse(self, callbacks: list[Callable[..., Any]], callback: Callable[..., Any]) -> None:
+        """Call back on the mouse, through one of the viewer's callback lists."""
+        callbacks.append(callback)
+        self._undo.append(lambda: callbacks.remove(callback))
+
+    def on_keys(self, provider: Any, keys: Iterable[tuple[str, Callable[[], object]]]) -> None:
+        """Bind keys on the viewer or on a layer; bindings of napari itself come back with `remove`."""
+        for key, action in keys:
+            provider.bind_key(key, _without_argument(action), overwrite=True)
+            self._undo.append(partial(provider.bind_key, key, None, overwrite=True))
+
+    def on_remove(self, callback: Callable[[], object]) -> None:
+        """Call back when the hooks are removed."""
+        self._undo.append(callback)
+
+    def remove(self) -> None:
+        """Take everything down, last hung first."""
+        while self._undo:
+            self._undo.pop()()
+
+
+def _without_argument(action: Callable[[], object]) -> Callable[[Any], None]:
+    def run(_provider: Any) -> None:
+        action()
+
+    return run

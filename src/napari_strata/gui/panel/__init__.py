@@ -1,0 +1,1 @@
+"""The dock widget, and the controllers that connect its widgets with the open scan."""

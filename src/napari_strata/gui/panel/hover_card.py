@@ -1,0 +1,99 @@
+"""The explanation that comes up when the cursor rests on a region, where a person asked for that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from napari.qt.threading import create_worker
+from qtpy.QtCore import QObject, QPoint
+from qtpy.QtGui import QCursor
+from qtpy.QtWidgets import QToolTip, QWidget
+
+from napari_strata.errors import StrataError
+from napari_strata.gui.tasks.explanation_tasks import ExplainRequest, explanation_text
+from napari_strata.gui.session.scan_case import ScanCase
+from napari_strata.gui.panel.layout import single_shot
+from napari_strata.volume import BACKGROUND
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+REST_MS = 700
+"""How long the cursor rests before anything is worked out."""
+_STILL_PIXELS = 4
+
+
+class HoverCard(QObject):
+    """Explains the region under a cursor that rests, in a thread, and shows the words beside it until the mouse moves on.
+
+    Parameters
+    ----------
+    parent : QWidget
+        Ends it with it, and lends the words its looks.
+    case : callable
+        Gives the case in hand, None where there is none.
+    is_wanted : callable
+        Says whether a person asked for it.
+    """
+
+    def __init__(self, parent: QWidget, *, case: Callable[[], ScanCase | None], is_wanted: Callable[[], bool]) -> None:
+        super().__init__(parent)
+        self._parent = parent
+        self._case = case
+        self._is_wanted = is_wanted
+        self._timer = single_shot(self, REST_MS, self.explain_now)
+        self._place = QPoint()
+        self._region: int | None = None
+        self.is_working = False
+        """Whether an explanation is being worked out."""
+
+    def on_move(self, viewer: napari.viewer.Viewer, event: Any) -> None:
+        """Note where the mouse is; on a plane only."""
+        self._timer.stop()
+        self._region, case = None, self._case()
+        if not self._is_wanted() or case is None or not case.is_shown or viewer.dims.ndisplay != 2:
+            return
+        region = case.region_under(event.position, event.view_direction, list(event.dims_displayed))
+        if region is not None and region != BACKGROUND:
+            self._region, self._place = region, QCursor.pos()
+            self._timer.start()
+
+    def close(self) -> None:
+        """Show nothing any more."""
+        self._timer.stop()
+        self._region = None
+
+    def explain_now(self) -> None:
+        """Explain the region under the cursor, as if it had rested."""
+        case = self._case()
+        if case is None or not case.is_shown or self._region is None or not self._is_still():
+            return
+        if self.is_working:
+            # one at a time: the rest goes on
+            self._timer.start()
+            return
+        work, self.is_working = case.work, True
+        names = {row.id: row.name for row in work.regions}
+        request = ExplainRequest(work.proposal, work.table.copy(), work.tree, self._region, "card", names)
+        create_worker(partial(_words, request), _connect={"returned": self._on_words, "finished": self._on_finished})
+
+    def _on_words(self, answer: tuple[int, str]) -> None:
+        region, words = answer
+        if words and region == self._region and self._is_still():
+            QToolTip.showText(self._place, words, self._parent)
+
+    def _on_finished(self) -> None:
+        self.is_working = False
+
+    def _is_still(self) -> bool:
+        return bool((QCursor.pos() - self._place).manhattanLength() <= _STILL_PIXELS)
+
+
+def _words(request: ExplainRequest) -> tuple[int, str]:
+    """Explain a region; "" where an edit took it away meanwhile, which is nothing to tell anybody."""
+    try:
+        return request.region or BACKGROUND, explanation_text(request)
+    except StrataError:
+        return request.region or BACKGROUND, ""

@@ -1,0 +1,116 @@
+"""Offers work on a scan that a crash or a closed window left behind."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari.qt.threading import create_worker
+from qtpy.QtCore import QObject, Signal
+from qtpy.QtWidgets import QFrame, QLabel, QVBoxLayout, QWidget
+
+from napari_strata.errors import CaseError
+from napari_strata.gui.panel.editing import reported
+from napari_strata.gui.tasks.jobs import JobRunner
+from napari_strata.gui.widgets.sections import push_button, row_of
+from napari_strata.gui.tasks.worker import Opened, resume_body
+from napari_strata.refine.session.recovery import Unfinished, find_unfinished
+from napari_strata.volume import Volume
+
+if TYPE_CHECKING:
+    import napari.layers
+
+
+class RecoveryBanner(QFrame):
+    """Says what was found, and asks whether to go on with it."""
+
+    resume_asked = Signal()
+    discard_asked = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setFrameShape(QFrame.Shape.StyledPanel)
+        self.words = QLabel()
+        self.words.setWordWrap(True)
+        self.resume = push_button("Go on with it", "Open the scan's regions as they were, with their history")
+        self.discard = push_button("Remove it", "Take the unfinished work off the disk; this cannot be undone")
+        self.later = push_button("Later", "Leave it on the disk; it is offered when the scan is opened again")
+        column = QVBoxLayout(self)
+        column.addWidget(self.words)
+        column.addLayout(row_of(self.resume, self.later, self.discard))
+        self.resume.clicked.connect(self.resume_asked)
+        self.discard.clicked.connect(self.discard_asked)
+        self.later.clicked.connect(self.hide)
+        self.hide()
+
+    def offer(self, found: Unfinished) -> None:
+        """Show what was found."""
+        when = f"{found.changed:%Y-%m-%d %H:%M}"
+        self.words.setText(f"Unfinished work on this scan: {found.edits} edits that no case file holds, the last on {when} ({found.last}).")
+        self.show()
+
+
+class RecoveryController(QObject):
+    """Looks for unfinished work whenever another scan is taken in hand.
+
+    Parameters
+    ----------
+    card : RecoveryBanner
+        Asks.
+    jobs : JobRunner
+        Opens the work in a thread.
+    """
+
+    resumed = Signal(object, object)
+    """Emitted with the scan's layer and what was opened."""
+
+    def __init__(self, card: RecoveryBanner, jobs: JobRunner) -> None:
+        super().__init__(card)
+        self._card = card
+        self._jobs = jobs
+        self._image: napari.layers.Image | None = None
+        self._volume: Volume | None = None
+        self._found: Unfinished | None = None
+        card.resume_asked.connect(self._resume)
+        card.discard_asked.connect(self._discard)
+
+    def look(self, image: napari.layers.Image | None, volume: Volume | None, folder: Path | None) -> None:
+        """Look for work on a scan, in a thread."""
+        if image is self._image:
+            return
+        self._image, self._volume, self._found = image, volume, None
+        self._card.hide()
+        if image is not None and volume is not None and volume.path:
+            create_worker(_find, image, volume, folder, _connect={"returned": self._on_found})
+
+    def _on_found(self, answer: tuple[napari.layers.Image, Unfinished | None]) -> None:
+        image, found = answer
+        if found is not None and image is self._image:
+            self._found = found
+            self._card.offer(found)
+
+    def _resume(self) -> None:
+        found, image, volume = self._found, self._image, self._volume
+        self._card.hide()
+        if found is not None and image is not None and volume is not None:
+            with reported():
+                self._jobs.start(partial(resume_body, found, volume), partial(self._on_resumed, image))
+
+    def _on_resumed(self, image: napari.layers.Image, opened: Opened) -> None:
+        self.resumed.emit(image, opened)
+
+    def _discard(self) -> None:
+        self._card.hide()
+        if self._found is not None:
+            with reported():
+                self._found.discard()
+
+
+def _find(image: napari.layers.Image, volume: Volume, folder: Path | None) -> tuple[napari.layers.Image, Unfinished | None]:
+    try:
+        found = find_unfinished(volume, folder=folder)
+    except (CaseError, OSError):
+        # what cannot be read cannot be offered, and must not keep a scan from being opened
+        found = []
+    return image, found[0] if found else None

@@ -1,0 +1,109 @@
+"""Keeps the region table and the history equal to the case in hand, and carries out what is asked for in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from napari_strata.gui.session.scan_case import ScanCase
+from napari_strata.gui.widgets.edit_section import EditSection
+from napari_strata.gui.panel.editing import next_steps, reported
+from napari_strata.gui.widgets.list_sections import HistorySection, RegionsSection
+from napari_strata.gui.widgets.region_names import known_names, remember_name
+from napari_strata.refine.session.refinement import Refinement
+
+
+class RegionListController:
+    """Fills the lists of the panel.
+
+    Parameters
+    ----------
+    regions : RegionsSection
+        The region table.
+    history : HistorySection
+        The steps.
+    edits : EditSection
+        Whose undo and redo say what they would do.
+    require_case : callable
+        Gives the case in hand, or raises `StrataError`.
+    jump : callable
+        Undoes or redoes until so many steps are done.
+    """
+
+    def __init__(
+        self,
+        regions: RegionsSection,
+        history: HistorySection,
+        edits: EditSection,
+        *,
+        require_case: Callable[[], ScanCase],
+        jump: Callable[[int], None],
+    ) -> None:
+        self._regions, self._history, self._edits = regions, history, edits
+        self._require_case = require_case
+        table = regions.table
+        table.rename_asked.connect(lambda region, name: self._on_row(rename_known, region, name))
+        table.recolor_asked.connect(lambda region, rgb: self._on_row(Refinement.recolor, region, rgb))
+        table.lock_asked.connect(lambda region, locked: self._on_row(Refinement.lock if locked else Refinement.unlock, region))
+        table.show_asked.connect(self._on_show)
+        table.asked.connect(self._on_menu)
+        regions.outline_asked.connect(self._on_outline)
+        history.jump_asked.connect(jump)
+
+    def show(self, case: ScanCase | None) -> None:
+        """Bring the lists up to date."""
+        if case is None:
+            self._regions.table.show_regions((), {})
+            self._edits.show_history("", "")
+            self._history.show_steps((), ())
+            return
+        work = case.work
+        self._regions.table.show_regions(work.regions, case.statistics(), case.painter.hidden)
+        self._edits.show_history(*next_steps(work))
+        self._history.show_steps(work.history, work.undone)
+        self._regions.outline.setChecked(case.is_outlined)
+
+    def _on_row(self, act: Callable[..., None], region: int, *args: Any) -> None:
+        with reported():
+            case = self._require_case()
+            case.submit(partial(act, case.work, region, *args))
+
+    def _on_show(self, region: int, is_shown: bool) -> None:
+        with reported():
+            case = self._require_case()
+            hidden = case.painter.hidden
+            case.painter.hide(hidden - {region} if is_shown else hidden | {region})
+            self.show(case)
+
+    def _on_outline(self, wanted: bool) -> None:
+        with reported():
+            self._require_case().show_outline(wanted)
+
+    def _on_menu(self, what: str, ids: Sequence[int]) -> None:
+        with reported():
+            case = self._require_case()
+            present = {row.id for row in case.work.regions}
+            if what == "jump":
+                case.submit(partial(case.work.place_of, ids[-1]), case.go_to)
+            elif what in ("lock", "unlock"):
+                case.submit(partial(_set_locks, case.work, ids, what == "lock"))
+            else:
+                hidden = {"solo": present - set(ids), "hide": case.painter.hidden | set(ids), "show_all": set()}[what]
+                case.painter.hide(frozenset(hidden))
+                self.show(case)
+
+
+def rename_known(work: Refinement, region: int, name: str) -> None:
+    """Rename a region; a name from the built-in list brings its colour along, any other is remembered."""
+    work.rename(region, name)
+    known = known_names().get(name)
+    if known is None:
+        remember_name(name)
+    elif next(row.color for row in work.regions if row.id == region) != known.color:
+        work.recolor(region, known.color)
+
+
+def _set_locks(work: Refinement, ids: Sequence[int], locked: bool) -> None:
+    for region in ids:
+        (work.lock if locked else work.unlock)(region)

@@ -1,0 +1,247 @@
+"""What the scan section does to the view: windows, planes, positions, ruler and surfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtWidgets import QDockWidget, QMainWindow
+
+from napari_strata.errors import StrataError
+from napari_strata.gui.canvas.canvas import camera_of, has_tool
+from napari_strata.gui.session.scan_case import ScanCase
+from napari_strata.gui.panel.editing import reported
+from napari_strata.gui.tasks.jobs import JobRunner
+from napari_strata.gui.canvas.layers import layer_facts, overlay_kwargs
+from napari_strata.gui.panel.layout import single_shot
+from napari_strata.gui.canvas.placement import METADATA_KEY
+from napari_strata.gui.panel.linked_planes import LinkedPlanes
+from napari_strata.gui.canvas.position import position_from_text
+from napari_strata.gui.preferences import default_view
+from napari_strata.gui.tools.ruler import Ruler
+from napari_strata.gui.widgets.sections import ScanSection
+from napari_strata.gui.canvas.surfaces import RegionSurface, surfaces_body
+from napari_strata.gui.canvas.orientation import PLANES, CanvasOrientation
+from napari_strata.gui.canvas.window_presets import contrast_limits, default_preset, dragged_window, preset_names
+from napari_strata.volume import Modality, Volume
+
+if TYPE_CHECKING:
+    import napari.layers
+    import napari.viewer
+
+_MOST_SURFACES = 40
+
+
+class ViewController(QObject):
+    """Changes how the scan in hand is shown.
+
+    Parameters
+    ----------
+    section : ScanSection
+        What is asked for.
+    viewer : napari.viewer.Viewer
+        What is changed.
+    orientation : CanvasOrientation
+        Planes and letters.
+    jobs : JobRunner
+        Makes surfaces outside the GUI thread.
+    selected, case : callable
+        Give the selected regions and the case in hand.
+    """
+
+    modality_changed = Signal()
+    tool_taken = Signal()
+    """Emitted before the ruler is taken, or the view turns to surfaces: other tools are put down."""
+
+    def __init__(
+        self,
+        section: ScanSection,
+        viewer: napari.viewer.Viewer,
+        orientation: CanvasOrientation,
+        jobs: JobRunner,
+        *,
+        selected: Callable[[], Sequence[int]],
+        case: Callable[[], ScanCase | None],
+    ) -> None:
+        super().__init__(section)
+        self._section, self._viewer, self._orientation, self._jobs = section, viewer, orientation, jobs
+        self._selected, self._case = selected, case
+        self._image: napari.layers.Image | None = None
+        self._volume: Volume | None = None
+        self.ruler = Ruler(viewer)
+        self.planes: LinkedPlanes | None = None
+        self._arrange_timer = single_shot(self, 0, self._arrange)
+        self._fit_timer = single_shot(self, 300, viewer.fit_to_view)
+        section.modality_chosen.connect(self._on_modality)
+        section.window_chosen.connect(self.show_window)
+        section.plane_asked.connect(orientation.show_plane)
+        section.volume_view_asked.connect(orientation.show_3d)
+        section.planes_asked.connect(self.show_planes)
+        section.ruler_asked.connect(self._on_ruler)
+        section.surfaces_asked.connect(self.show_surfaces)
+        section.position_asked.connect(self.go_to)
+
+    def follow(self, image: napari.layers.Image | None, volume: Volume | None) -> None:
+        """Show another scan, or none."""
+        self._image, self._volume = image, volume
+        if volume is not None:
+            self._section.show_modality(volume.modality)
+        if self.planes is not None and self.planes.image is not image:
+            self.show_planes(False)
+            self._section.buttons["planes"].setChecked(False)
+
+    def follow_case(self, case: ScanCase) -> None:
+        """Show the regions of a case in the other planes too."""
+        if self.planes is not None and self.planes.image is case.image:
+            self.planes.follow_case(case)
+
+    def close(self) -> None:
+        """Take everything off the viewer that hangs on it."""
+        self.show_planes(False)
+        self._arrange_timer.stop()
+        self._fit_timer.stop()
+
+    def show_window(self, preset: str) -> None:
+        """Set the grey-value window to a preset."""
+        if self._image is not None and self._volume is not None:
+            self._set_limits(contrast_limits(self._volume.data, self._volume.modality, preset))
+
+    def show_window_number(self, number: int) -> None:
+        """Set the grey-value window to the preset with a number from 1."""
+        if self._volume is not None and number <= len(names := preset_names(self._volume.modality)):
+            self._section.preset.setCurrentText(names[number - 1])
+            self.show_window(names[number - 1])
+
+    def go_to(self, text: str) -> None:
+        """Show the planes through a position that a person typed."""
+        with reported():
+            if self._image is None or self._volume is None:
+                raise StrataError("Open a scan first.")
+            geometry = self._volume.geometry
+            voxel = geometry.voxel_from_world(position_from_text(text))
+            if (voxel < -0.5).any() or (voxel > np.array(geometry.shape_zyx) - 0.5).any():
+                raise StrataError(f"'{text}' lies outside the scan.")
+            dims = self._viewer.dims
+            dims.set_point(range(dims.ndim - 3, dims.ndim), [float(at) for at in self._image.data_to_world(voxel)[-3:]])
+
+    def show_planes(self, wanted: bool) -> None:
+        """Show the two other planes beside the canvas, or take them away."""
+        if wanted and self.planes is None and self._image is not None:
+            self.planes = LinkedPlanes(self._viewer, self._image)
+            self.planes.follow_case(self._case())
+            self._viewer.window.add_dock_widget(self.planes, name="Other planes", area="right")
+            # docks have their sizes only once they were laid out
+            self._arrange_timer.start()
+            self.planes.undocked.connect(partial(self._section.buttons["planes"].setChecked, False))
+        elif not wanted and self.planes is not None:
+            planes, self.planes = self.planes, None
+            self._fit_timer.start()
+            planes.close_down()
+            if planes.parent() is not None:
+                self._viewer.window.remove_dock_widget(planes)
+            panel = dock_of(self._section)
+            if panel is not None and isinstance(panel.parentWidget(), QMainWindow):
+                panel.parentWidget().resizeDocks([panel], [panel.minimumWidth()], Qt.Orientation.Horizontal)
+
+    def _arrange(self) -> None:
+        """Give the other planes a column of their own between canvas and panel, and fit the scan into them."""
+        if self.planes is None:
+            return
+        planes, panel = dock_of(self.planes), dock_of(self._section)
+        window = None if planes is None else planes.parentWidget()
+        if isinstance(window, QMainWindow) and planes is not None and panel is not None and not panel.isFloating():
+            window.splitDockWidget(planes, panel, Qt.Orientation.Horizontal)
+            window.resizeDocks([planes, panel], [window.width() // 4, panel.minimumWidth()], Qt.Orientation.Horizontal)
+        self._fit_timer.start()
+
+    def show_default_view(self) -> None:
+        """Show the view that a person prefers."""
+        view = default_view()
+        self._orientation.show_plane(view if view in PLANES else "axial")
+        if view == "three planes":
+            self._section.buttons["planes"].setChecked(True)
+
+    def show_surfaces(self) -> None:
+        """Make surfaces of the selected regions, or of all where none is selected, and turn to 3D."""
+        with reported():
+            case = self._case()
+            if case is None or not case.is_shown:
+                raise StrataError("There are no regions yet. Press Propose regions first.")
+            regions = list(self._selected()) or [row.id for row in case.work.regions][:_MOST_SURFACES]
+            self._jobs.start(partial(surfaces_body, case.work, regions), partial(self._on_surfaces, case))
+
+    def on_drag(self, viewer: napari.viewer.Viewer, event: Any) -> Generator[None]:
+        """Change the window while the right mouse button is held; in 3D, and with a brush in hand, it is napari's."""
+        if event.button != 2 or event.modifiers or viewer.dims.ndisplay != 2 or self._image is None or has_tool(viewer):
+            return
+        start, limits = np.asarray(event.pos, np.float64), tuple(self._image.contrast_limits)
+        camera = camera_of(viewer)
+        zooms, camera.mouse_zoom = camera.mouse_zoom, False
+        try:
+            yield
+            while event.type == "mouse_move":
+                across, down = np.asarray(event.pos, np.float64) - start
+                self._set_limits(dragged_window((limits[0], limits[1]), float(across), float(down)))
+                event.handled = True
+                yield
+        finally:
+            camera.mouse_zoom = zooms
+
+    def _set_limits(self, limits: tuple[float, float]) -> None:
+        image = self._image
+        if image is None:
+            return
+        low, high = image.contrast_limits_range
+        if limits[0] < low or limits[1] > high:
+            image.contrast_limits_range = (min(low, limits[0]), max(high, limits[1]))
+        image.contrast_limits = limits
+
+    def _on_modality(self, modality: Modality) -> None:
+        if self._image is not None:
+            self._image.metadata[METADATA_KEY] = {**layer_facts(self._image), "modality": modality}
+            self.modality_changed.emit()
+            self.show_window(default_preset(modality))
+
+    def _on_ruler(self, wanted: bool) -> None:
+        if wanted:
+            self.tool_taken.emit()
+            self.ruler.pick_up(self._image)
+        else:
+            self.ruler.put_down()
+            if (case := self._case()) is not None and case.is_shown:
+                self._viewer.layers.selection.active = case.labels
+
+    def _on_surfaces(self, case: ScanCase, surfaces: Sequence[RegionSurface]) -> None:
+        if not case.is_shown:
+            return
+        self.tool_taken.emit()
+        for surface in surfaces:
+            self._add_surface(case, surface)
+        case.labels.visible = False
+        self._orientation.show_3d()
+
+    def _add_surface(self, case: ScanCase, surface: RegionSurface) -> None:
+        labels, name = case.labels, f"{surface.name} surface"
+        color = np.array([[*surface.color, 255]], np.float32) / 255
+        mark = (case.image.unique_id, surface.region)
+        for layer in [layer for layer in self._viewer.layers if layer_facts(layer).get("surface_of") == mark]:
+            self._viewer.layers.remove(layer)
+        self._viewer.add_surface(
+            (surface.vertices, surface.faces),
+            name=name,
+            vertex_colors=np.repeat(color, len(surface.vertices), axis=0),
+            shading="smooth",
+            opacity=0.9,
+            metadata={METADATA_KEY: {"surface_of": mark}},
+            **overlay_kwargs(labels),
+        )
+
+
+def dock_of(widget: QObject | None) -> QDockWidget | None:
+    """Give the dock that a widget is in."""
+    while widget is not None and not isinstance(widget, QDockWidget):
+        widget = widget.parent()
+    return widget

@@ -1,0 +1,1 @@
+"""Long work beside the window: jobs, and what they carry out."""

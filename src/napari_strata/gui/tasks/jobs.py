@@ -1,0 +1,196 @@
+"""One piece of work at a time outside the GUI thread, with progress and cancel."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from weakref import WeakSet
+
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QObject, QThreadPool, QTimer, Signal
+from qtpy.QtGui import QGuiApplication
+
+from napari_strata.errors import Cancelled, StrataError
+from napari_strata.gui.tasks.worker import JobProgress, ProgressStep
+
+logger = logging.getLogger(__name__)
+
+POLL_MS = 80
+_CANCELLED = "Cancelled; nothing was changed."
+ANSWER_MS = 700
+"""A job that has not stopped by then after a cancel is let go: it ends at its next report, and nobody waits for it."""
+
+_STOPPABLE: WeakSet[JobProgress] = WeakSet()
+"""Of every job that leaves no file, and has not ended."""
+
+
+class JobRunner(QObject):
+    """Runs one job at a time in a thread and tells the GUI thread how it goes.
+
+    Closing the window or the application cancels the job that runs; one that writes a file is finished first.
+    """
+
+    progressed = Signal(object)
+    """Emitted with a `ProgressStep`, a few times a second."""
+    running_changed = Signal(bool)
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._progress: JobProgress | None = None
+        self._on_done: Callable[[Any], None] | None = None
+        self._on_fail: Callable[[str], None] | None = None
+        self._writes = False
+        self._poll = QTimer(self)
+        self._poll.setInterval(POLL_MS)
+        self._poll.timeout.connect(self._report)
+        self._let_go_timer = QTimer(self)
+        self._let_go_timer.setSingleShot(True)
+        self._let_go_timer.setInterval(ANSWER_MS)
+        self._let_go_timer.timeout.connect(self._let_go)
+        self._left = threading.Event()
+        application = QGuiApplication.instance()
+        if isinstance(application, QGuiApplication):
+            # napari waits for its threads when the application quits, so ours must know before
+            application.lastWindowClosed.connect(self.leave)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a job is under way."""
+        return self._progress is not None
+
+    def start(
+        self,
+        body: Callable[[JobProgress], Any],
+        on_done: Callable[[Any], None],
+        *,
+        writes: bool = False,
+        on_fail: Callable[[str], None] | None = None,
+    ) -> None:
+        """Run `body(on_progress)` in a thread, then `on_done(result)` in the GUI thread.
+
+        With `writes` the job leaves a file: when it ends well, `on_done` says so even if it was cancelled too late.
+        Where it ends in an error of ours, or is cancelled, a notification says so, and `on_fail` is given the same words.
+
+        Raises
+        ------
+        StrataError
+            If another job is still running.
+        """
+        if self._progress is not None:
+            raise StrataError("Another job is still running. Wait for it, or cancel it first.")
+        progress = JobProgress()
+        self._progress, self._on_done, self._on_fail, self._writes = progress, on_done, on_fail, writes
+        if not writes:
+            _STOPPABLE.add(progress)
+        if isinstance(parent := self.parent(), QObject):
+            parent.destroyed.connect(self._left.set if writes else progress.cancel)
+        self._poll.start()
+        self.running_changed.emit(True)
+        self.progressed.emit(ProgressStep(0, 0, "Starting"))
+        # a child, so that what it is told comes to nobody once the window is gone
+        answers = _Answers(progress, self)
+        create_worker(partial(_carry_out, body, self._left), progress, _connect={"returned": answers.take})
+
+    def cancel(self) -> None:
+        """Ask the job that runs, if any, to stop."""
+        if self._progress is not None:
+            self._progress.cancel()
+            self.progressed.emit(ProgressStep(0, 0, "Stopping"))
+            if not self._writes:
+                self._let_go_timer.start()
+
+    def leave(self) -> None:
+        """Cancel the job that runs, or let it finish where it writes a file: the window is going."""
+        self._left.set()
+        if self._progress is not None and not self._writes:
+            self._progress.cancel()
+
+    def _report(self) -> None:
+        if self._progress is not None:
+            self.progressed.emit(self._progress.step)
+
+    def _stop(self) -> Callable[[Any], None] | None:
+        on_done, self._on_done, self._on_fail = self._on_done, None, None
+        self._poll.stop()
+        self._let_go_timer.stop()
+        self._progress = None
+        self.running_changed.emit(False)
+        return on_done
+
+    def _let_go(self) -> None:
+        if self._progress is not None and self._progress.is_cancelled:
+            self._stop()
+            show_info(_CANCELLED)
+
+    def finish(self, progress: JobProgress, result: object) -> None:
+        """Take the result of a job, unless nobody waits for it any more."""
+        if progress is not self._progress:
+            return
+        on_done = self._stop()
+        if progress.is_cancelled and not self._writes:
+            show_info(_CANCELLED)
+        elif on_done is not None:
+            on_done(result)
+
+    def fail(self, progress: JobProgress, error: Exception) -> None:
+        """Take the error of a job, unless nobody waits for it any more."""
+        if progress is not self._progress:
+            return
+        on_fail = self._on_fail
+        self._stop()
+        if on_fail is not None and isinstance(error, StrataError):
+            on_fail(str(error))
+        if isinstance(error, Cancelled):
+            show_info(str(error))
+        elif isinstance(error, StrataError):
+            show_error(str(error))
+        else:
+            raise error
+
+
+class _Answers(QObject):
+    """Hands the end of one job on to the runner, in the GUI thread."""
+
+    def __init__(self, progress: JobProgress, runner: JobRunner) -> None:
+        super().__init__(runner)
+        self._progress = progress
+        self._runner = runner
+
+    def take(self, result: object) -> None:
+        self.deleteLater()
+        if isinstance(result, _Failed):
+            self._runner.fail(self._progress, result.error)
+        else:
+            self._runner.finish(self._progress, result)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """How a job ended that raised: with PySide6, napari's own handling of a worker that raises raises once more."""
+
+    error: Exception
+
+
+def _carry_out(body: Callable[[JobProgress], Any], left: threading.Event, progress: JobProgress) -> Any:
+    """Run a job; where its window went meanwhile, its error is logged, for there is nobody else to tell."""
+    try:
+        return body(progress)
+    except Exception as err:  # noqa: BLE001 (the GUI thread tells it, or raises it with its traceback)
+        if left.is_set() and not isinstance(err, Cancelled):
+            logger.error("The window was closed while this was under way, and it failed: %s", err)
+        return _Failed(err)
+
+
+@atexit.register
+def end_jobs() -> None:
+    """Stop what may be stopped and wait for the rest: a thread that is left running would bring Python down when it exits."""
+    for progress in list(_STOPPABLE):
+        progress.cancel()
+    if (pool := QThreadPool.globalInstance()) is not None:
+        pool.waitForDone()

@@ -1,0 +1,203 @@
+"""What runs outside the GUI thread, as plain functions, and the progress report they share with it (no Qt)."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_strata.errors import Cancelled, ChoiceError
+from napari_strata.export.files import Known
+from napari_strata.export.outputs import export_labels, outputs_beside
+from napari_strata.filenames import printable
+from napari_strata.gui.canvas.layers import LayerTuple, case_labels_tuple, image_tuple
+from napari_strata.gui.tasks.quiet import load_engine
+from napari_strata.io.atomic import atomic_path
+from napari_strata.io.files import write
+from napari_strata.io.sidecar import SIDECAR_FORMAT
+from napari_strata.proposal.hierarchy.ward_subprocess import kept_responsive
+from napari_strata.proposal.proposal import Proposal, TreeName
+from napari_strata.refine.session.recovery import Unfinished
+from napari_strata.refine.session.refinement import Refinement
+from napari_strata.settings import ProposeSettings, RunSettings
+from napari_strata.volume import Progress, Segmentation, Volume
+
+Propose = Callable[..., Proposal]
+"""Anything that is called like `napari_strata.pipeline.propose`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressStep:
+    """How far a job has come."""
+
+    done: int = 0
+    total: int = 0
+    stage: str = ""
+
+
+class JobProgress:
+    """A progress callable that a worker thread writes, and a GUI thread reads and cancels."""
+
+    def __init__(self) -> None:
+        self._cancelled = threading.Event()
+        self._step = ProgressStep()
+
+    def __call__(self, done: int, total: int, stage: str) -> None:
+        """Note the progress; raise `Cancelled` if the job is no longer wanted."""
+        self._step = ProgressStep(done, total, stage)
+        if self._cancelled.is_set():
+            raise Cancelled("Cancelled; nothing was changed.")
+
+    @property
+    def step(self) -> ProgressStep:
+        """The last progress noted."""
+        return self._step
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the job was told to stop."""
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """Stop the job at its next report of progress; may be called from any thread, more than once."""
+        self._cancelled.set()
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalRequest:
+    """What a person asked for with the Propose button."""
+
+    volume: Volume
+    settings: ProposeSettings
+    run: RunSettings
+    tree: TreeName = "tissues"
+    n: int = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """A refinement with what the window shows of it, made outside the GUI thread.
+
+    Parameters
+    ----------
+    work : Refinement
+        What is edited; its lookups are made.
+    layer : tuple
+        Its labels as a layer tuple.
+    """
+
+    work: Refinement
+    layer: LayerTuple
+
+
+def opened(work: Refinement, on_progress: Progress) -> Opened:
+    """Make everything ready that the window needs of a refinement."""
+    on_progress(1, 1, "Preparing the edits")
+    work.prepare()
+    on_progress(1, 1, "Painting the labels")
+    return Opened(work, case_labels_tuple(work, name="regions"))
+
+
+def propose_body(request: ProposalRequest, on_progress: Progress, *, propose: Propose | None = None) -> Opened:
+    """Make a proposal and start refining it at the granularity asked for.
+
+    Parameters
+    ----------
+    request : ProposalRequest
+        Scan and settings.
+    on_progress : callable
+        Raises `Cancelled` to stop.
+    propose : callable or None
+        Stands in for `napari_strata.pipeline.propose`.
+    """
+    if propose is None:
+        on_progress(0, 0, "Loading the engine")
+        load_engine()
+        from napari_strata.pipeline import propose as run_pipeline
+
+        propose = run_pipeline
+    run = request.run
+    with kept_responsive():
+        proposal = propose(
+            request.volume, settings=request.settings, seed=run.seed, device=run.device, threads=run.threads, on_progress=on_progress
+        )
+    on_progress(1, 1, "Cutting the tree")
+    work = Refinement(proposal, regions=request.n) if request.tree == "regions" else Refinement(proposal, tissues=request.n)
+    return opened(work, on_progress)
+
+
+def export_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
+    """Write what stands there in the format that the name ends in, and give the file's path back, or the folder's of several.
+
+    Raises
+    ------
+    WriteError
+        If it cannot be written; nothing new stands under any final name then.
+    """
+    on_progress(0, 1, f"Writing {printable(path.name)}")
+    proposal = work.proposal
+    known = Known(work.volume, proposal.confidence[proposal.supervoxels])
+    return export_labels(work.segmentation, known, path, export_provenance(work), on_progress=on_progress)
+
+
+def export_provenance(work: Refinement) -> dict[str, Any]:
+    """Say how labels were made: the proposal's own account, the cut, and the steps a person took."""
+    return {**work.proposal.provenance, "tree": work.tree, "granularity": work.granularity, "edits": list(work.history)}
+
+
+def write_labels_and_regions(segmentation: Segmentation, path: Path) -> tuple[Path, Path]:
+    """Write labels whose scan is not at hand: the labels, and their region table where `read_labels` looks for it.
+
+    Raises
+    ------
+    WriteError
+        If either cannot be written.
+    """
+    labels = write(segmentation, path)
+    rows = [{"id": row.id, "name": row.name, "color": list(row.color), "locked": row.locked} for row in segmentation.regions]
+    with atomic_path(outputs_beside(labels).sidecar) as unfinished:
+        unfinished.write_text(json.dumps({"format": SIDECAR_FORMAT, "regions": rows}, indent=2), encoding="utf-8")
+    return labels, outputs_beside(labels).sidecar
+
+
+def resume_body(found: Unfinished, volume: Volume, on_progress: Progress) -> Opened:
+    """Open work that was left behind, and go on with it."""
+    on_progress(0, 1, "Opening the unfinished work")
+    return opened(found.resume(volume=volume), on_progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """What can be chosen in a file or folder that holds several scans: words, and options of `read`."""
+
+    options: tuple[tuple[str, Mapping[str, Any]], ...]
+
+
+def scan_body(path: Path, options: Mapping[str, Any], on_progress: Progress) -> LayerTuple | Several:
+    """Read a scan as an image layer tuple; where it holds several, give what can be chosen (`options` of `read`)."""
+    from napari_strata.io.files import read
+
+    on_progress(0, 0, f"Reading {printable(path.name)}")
+    try:
+        return image_tuple(read(path, **options))
+    except ChoiceError as err:
+        if not err.options:
+            raise
+        # an exception that is returned would count as one that was raised
+        return Several(err.options)
+
+
+def save_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
+    """Save a case and give its path back."""
+    on_progress(0, 1, f"Saving {printable(path.name)}")
+    work.save(path)
+    return path
+
+
+def load_body(path: Path, volume: Volume, on_progress: Progress) -> Opened:
+    """Open a case for the scan it was made on."""
+    on_progress(0, 1, f"Opening {printable(path.name)}")
+    return opened(Refinement.load(path, volume=volume), on_progress)

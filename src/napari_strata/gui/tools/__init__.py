@@ -1,0 +1,1 @@
+"""Tools in the hand: brush, paint, ruler, cut line."""

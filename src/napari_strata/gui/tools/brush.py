@@ -1,0 +1,150 @@
+"""The scribble layer: strokes that teach, painted with napari's own brush."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_strata.errors import EditError
+from napari_strata.gui.tools.hand_paint import paint_from_event
+from napari_strata.gui.canvas.layers import USUAL_IDS, matching_grid_kwargs, region_colormap
+from napari_strata.volume import BACKGROUND, Geometry, Region, region_color
+
+if TYPE_CHECKING:
+    import napari.layers
+    import napari.viewer
+
+STROKES_NAME = "Strata strokes"
+_NEW, _BACKGROUND, _FIRST = USUAL_IDS + 1, USUAL_IDS + 2, USUAL_IDS + 3
+"""What strokes for a region that does not exist yet, for background and for the first region of an unusually large id are stored as.
+
+Strokes for other regions are stored as the region's id: its colour is there from the start.
+"""
+_MOST = 2**16 - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Strokes:
+    """The voxels stroked for one region.
+
+    Parameters
+    ----------
+    region : int or None
+        Region id, 0 for background, None for a region that does not exist yet.
+    voxels : (n, 3) int64 array
+        Indices (z, y, x).
+    """
+
+    region: int | None
+    voxels: NDArray[np.int64]
+
+
+class Brush:
+    """A labels layer over the scan that collects strokes until they are taken.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Where the layer goes.
+    reference : napari layer
+        The layer it lies over.
+    geometry : Geometry
+        Of the scan.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, reference: napari.layers.Layer, geometry: Geometry) -> None:
+        self._viewer = viewer
+        self._colors: dict[int, tuple[int, int, int]] = {_NEW: (255, 255, 0), _BACKGROUND: (255, 255, 255)}
+        self.layer = viewer.add_labels(
+            np.zeros(geometry.shape_zyx, np.uint16),
+            name=STROKES_NAME,
+            opacity=0.9,
+            colormap=_colormap(self._colors),
+            **matching_grid_kwargs(reference, geometry),
+        )
+        self._slots: dict[int | None, int] = {None: _NEW, BACKGROUND: _BACKGROUND}
+        self._touched: list[NDArray[np.int64]] = []
+        self._is_fully_known = True
+        self.layer.events.paint.connect(self._on_paint)
+
+    @property
+    def is_present(self) -> bool:
+        """Whether the layer is still in the viewer."""
+        return self.layer in self._viewer.layers
+
+    def pick_up(self, region: int | None, regions: tuple[Region, ...], *, size: int) -> None:
+        """Make the layer active with a brush of `size` voxels for `region`, None for a new one."""
+        slot = self._slot(region)
+        rows = {row.id: row.color for row in regions}
+        stroked = {number: rows[one] for one, number in self._slots.items() if one in rows}
+        news = {number: color for number, color in stroked.items() if self._colors.get(number, region_color(number)) != color}
+        if news:
+            self._colors |= news
+            self.layer.colormap = _colormap(self._colors)
+        # each of these makes napari redraw controls and cursor, also where nothing changes
+        if self.layer.selected_label != slot:
+            self.layer.selected_label = slot
+        if self.layer.brush_size != size:
+            self.layer.brush_size = size
+        self.layer.mode = "paint"
+        if self._viewer.layers.selection.active is not self.layer:
+            self._viewer.layers.selection.active = self.layer
+
+    def put_down(self) -> None:
+        """Stop painting."""
+        self.layer.mode = "pan_zoom"
+
+    def strokes(self) -> tuple[Strokes, ...]:
+        """Give the strokes, one entry per region; those for a new region come last."""
+        data = self.layer.data
+        touched = np.unique(np.concatenate(self._touched)) if self._touched else np.empty(0, np.int64)
+        flat = touched if self._is_fully_known else np.flatnonzero(data)
+        values = data.reshape(-1)[flat]
+        flat, values = flat[values > 0], values[values > 0]
+        self._touched, self._is_fully_known = [flat], True
+        if len(flat) == 0:
+            return ()
+        voxels = np.stack(np.unravel_index(flat, data.shape), axis=1)
+        regions = {number: one for one, number in self._slots.items()}
+        stored = sorted((value for value in np.unique(values).tolist() if value in regions), key=lambda value: (value == _NEW, value))
+        return tuple(Strokes(regions[value], voxels[values == value]) for value in stored)
+
+    def erase(self, strokes: Strokes) -> None:
+        """Take strokes off the layer."""
+        self.layer.data[tuple(strokes.voxels.T)] = 0
+        self.layer.refresh(extent=False, thumbnail=False)
+
+    def clear(self) -> None:
+        """Take every stroke off the layer."""
+        for strokes in self.strokes():
+            self.erase(strokes)
+
+    def _slot(self, region: int | None) -> int:
+        """Give the number that strokes for a region are stored as."""
+        if region not in self._slots:
+            number = region if region is not None and region <= USUAL_IDS else max(_FIRST - 1, *self._slots.values()) + 1
+            if number > _MOST:
+                raise EditError("Strokes were made for too many regions. Delete the layer of the strokes and take the brush again.")
+            self._slots[region] = number
+        return self._slots[region]
+
+    def _on_paint(self, event: Any) -> None:
+        """Remember which voxels were written, so that strokes are found without a look at the whole scan."""
+        painted = paint_from_event(getattr(event, "value", None), self.layer.data.shape)
+        if painted is None:
+            self._is_fully_known = False
+        else:
+            self._touched.append(painted.flat)
+
+    def remove(self) -> None:
+        """Take the layer away."""
+        if self.is_present:
+            self._viewer.layers.remove(self.layer)
+
+
+def _colormap(colors: Mapping[int, tuple[int, int, int]]) -> Any:
+    return region_colormap((Region(number, "", color) for number, color in colors.items()), capacity=_BACKGROUND)

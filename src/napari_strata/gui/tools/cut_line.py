@@ -1,0 +1,155 @@
+"""The cutting line: drawn over a region on a slice, it parts the region along the direction of view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Shapes
+from numpy.typing import NDArray
+from skimage.measure import approximate_polygon
+
+from napari_strata.errors import StrataError
+from napari_strata.gui.canvas.canvas import camera_of, has_tool
+from napari_strata.gui.canvas.layers import overlay_kwargs
+from napari_strata.gui.canvas.placement import lies_straight, world_linear
+from napari_strata.volume import BACKGROUND, Geometry
+
+if TYPE_CHECKING:
+    import napari.layers
+    import napari.viewer
+
+CUT_NAME = "Strata cut"
+_COLOR = "#ffd75a"
+_LEAST_PIXELS = 3
+"""A press that moves no further than this is a click, not a line."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DrawnLine:
+    """A line on a plane of a scan.
+
+    Parameters
+    ----------
+    voxels : (n, 3) float64 array
+        Its points (z, y, x), two or more.
+    through : int
+        The axis of the scan that the person looks along, or nearly so.
+    along : (3,) float64 array or None
+        The direction of view in voxels, where the scan is turned against the screen; None along `through`.
+    """
+
+    voxels: NDArray[np.float64]
+    through: int
+    along: NDArray[np.float64] | None = None
+
+    def region_of(self, labels: NDArray[np.integer], preferred: Collection[int]) -> int:
+        """Give the region that most of the line runs through: one of the preferred ones where it meets any.
+
+        Raises
+        ------
+        StrataError
+            If it runs through background only.
+        """
+        # by length, two samples a voxel: a hand that lingers gives many points of a short piece
+        along = np.concatenate([[0.0], np.linalg.norm(np.diff(self.voxels, axis=0), axis=1).cumsum()])
+        at = np.linspace(0, along[-1], max(2, int(along[-1] * 2) + 1))
+        dense = np.stack([np.interp(at, along, axis) for axis in self.voxels.T], axis=1)
+        index = np.rint(dense).astype(int)
+        index = index[((index >= 0) & (index < labels.shape)).all(axis=1)]
+        met = labels[tuple(index.T)]
+        met = met[met != BACKGROUND]
+        chosen = met[np.isin(met, list(preferred))]
+        found, count = np.unique(chosen if len(chosen) else met, return_counts=True)
+        if len(found) == 0:
+            raise StrataError("The line crosses no region. Draw it across the region that is to be parted.")
+        return int(found[count.argmax()])
+
+    def in_patient(self, geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give its points in RAS+ mm (n, 3), without the hand's trembling, and the direction of view in RAS (3,)."""
+        flat = [axis for axis in range(3) if axis != self.through]
+        along = np.eye(3)[self.through] if self.along is None else self.along
+        view = geometry.affine[:3, :3] @ along
+        points = geometry.world_from_voxel(self.voxels)
+        # two axes of the screen: the direction of view has no part in what a hand drew
+        across = np.linalg.svd(view[None] / np.linalg.norm(view))[2][1:]
+        # one voxel: what a hand that meant a straight line strays, and its last twitch must not turn the cut
+        drawn = (points - points[0]) @ across.T
+        kept = approximate_polygon(drawn, tolerance=float(geometry.spacing_zyx_mm[flat].max()))
+        return points[0] + kept @ across, view
+
+
+class CutLine:
+    """Draws lines with the left mouse button over a labels layer, until it is put down.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        On whose canvas it draws.
+    labels : napari.layers.Labels
+        What it draws over.
+    on_drawn : callable
+        Called with each `DrawnLine`.
+
+    Raises
+    ------
+    StrataError
+        If the viewer shows 3D.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, labels: napari.layers.Labels, on_drawn: Callable[[DrawnLine], None]) -> None:
+        if viewer.dims.ndisplay != 2:
+            raise StrataError("A line that cuts is drawn on a plane. Go back to one first: Axial, Coronal or Sagittal.")
+        self._viewer = viewer
+        self._labels = labels
+        self._on_drawn = on_drawn
+        self.layer = Shapes(ndim=3, name=CUT_NAME, edge_color=_COLOR, face_color="transparent", **overlay_kwargs(labels))
+        viewer.add_layer(self.layer)
+        viewer.layers.selection.active = labels
+        viewer.mouse_drag_callbacks.append(self.on_drag)
+
+    def put_down(self) -> None:
+        """Take the line off the canvas and leave the mouse to others; more than once is fine."""
+        if self.on_drag in self._viewer.mouse_drag_callbacks:
+            self._viewer.mouse_drag_callbacks.remove(self.on_drag)
+        if self.layer in self._viewer.layers:
+            self._viewer.layers.remove(self.layer)
+
+    def on_drag(self, viewer: napari.viewer.Viewer, event: Any) -> Generator[None]:
+        """Draw while the left button is held, and hand the line over when it is released; with another tool in hand, leave it to that."""
+        if event.button != 1 or event.modifiers or viewer.dims.ndisplay != 2 or has_tool(viewer):
+            return
+        camera, start = camera_of(viewer), np.asarray(event.pos)
+        pans, camera.mouse_pan = camera.mouse_pan, False
+        points, moved = [self._voxel(event)], False
+        try:
+            yield
+            while event.type == "mouse_move":
+                moved = moved or bool(np.abs(np.asarray(event.pos) - start).max() > _LEAST_PIXELS)
+                points.append(self._voxel(event))
+                self._show(points)
+                event.handled = True
+                yield
+        finally:
+            camera.mouse_pan = pans
+            self._show([])
+        if moved:
+            shift = viewer.dims.ndim - 3
+            shown = next(axis for axis in range(3) if axis + shift not in viewer.dims.displayed)
+            sides = np.linalg.norm(linear := world_linear(self._labels), axis=0)
+            through = int(np.abs(linear[shown] / sides).argmax())
+            along = None if lies_straight(self._labels) else np.linalg.inv(linear)[:, shown].astype(np.float64)
+            self._on_drawn(DrawnLine(np.array(points), through, along))
+
+    def _voxel(self, event: Any) -> NDArray[np.float64]:
+        return np.asarray(self._labels.world_to_data(event.position[-3:]), np.float64)
+
+    def _show(self, points: list[NDArray[np.float64]]) -> None:
+        if self.layer not in self._viewer.layers:
+            return
+        self.layer.data = []
+        if len(points) > 1:
+            width = 1.5 / camera_of(self._viewer).zoom / float(np.linalg.norm(world_linear(self._labels), axis=0).min())
+            self.layer.add_paths([np.array(points)], edge_width=width, edge_color=_COLOR)

@@ -1,0 +1,46 @@
+"""What the menu of the edit section does to the selected regions, as plain calls of the refinement (no Qt)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from napari_strata.errors import StrataError
+from napari_strata.refine.session.refinement import Refinement
+
+GROW_MM = 1.0
+ISLAND_ML = 0.5
+
+
+def region_tool(what: str, work: Refinement, regions: Sequence[int]) -> Callable[[], object]:
+    """Give the call that carries out a tool of `edit_section.TOOLS` on some regions.
+
+    Raises
+    ------
+    StrataError
+        If too few regions are selected.
+    """
+    if not regions:
+        raise StrataError("Select a region first: click the scan, or the table.")
+    if what == "swap":
+        if len(regions) != 2:
+            raise StrataError("Select exactly two regions to swap.")
+        return partial(work.swap, regions[0], regions[1])
+    if what in ("delete", "smooth"):
+        return partial(work.delete if what == "delete" else work.smooth, list(regions))
+    one_by_one: dict[str, Callable[[int], object]] = {
+        "accept": work.accept,
+        "grow": lambda region: work.grow(region, GROW_MM),
+        "shrink": lambda region: work.shrink(region, GROW_MM),
+        "fill_holes": work.fill_holes,
+        "keep_largest": work.keep_largest,
+        "remove_islands": lambda region: work.remove_islands(region, smaller_than_ml=ISLAND_ML),
+        "split_parts": work.split_parts,
+        "mirror": work.mirror,
+    }
+    return partial(_each, one_by_one[what], tuple(regions))
+
+
+def _each(act: Callable[[int], object], regions: Sequence[int]) -> None:
+    for region in regions:
+        act(region)

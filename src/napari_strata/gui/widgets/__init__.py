@@ -1,0 +1,1 @@
+"""Qt widgets without knowledge of a case."""

@@ -1,0 +1,195 @@
+"""The region table: sorting, selecting, and asking for names, colours, locks and sight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from qtpy.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, QPoint, Qt, Signal
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QColorDialog,
+    QCompleter,
+    QHeaderView,
+    QLineEdit,
+    QMenu,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTableView,
+    QWidget,
+)
+
+from napari_strata.gui.widgets.region_names import suggested_names
+from napari_strata.gui.widgets.region_model import ACCEPTED, COLOR, COLUMNS, CONFIDENCE, LOCK, MEAN, NAME, SD, SHOWN, VOLUME, RegionModel, SortedRegions
+from napari_strata.refine.state.statistics import RegionStatistics
+from napari_strata.volume import Region
+
+_CHECK_STYLE = (
+    "QTableView::indicator { width: 11px; height: 11px; border: 1px solid #8a8f98; border-radius: 2px; }"
+    "QTableView::indicator:checked { background: #e0a030; border-color: #e0a030; }"
+)
+"""Check boxes that can be seen in napari's dark and light themes."""
+_WIDTHS = {SHOWN: 20, COLOR: 24, VOLUME: 44, MEAN: 46, SD: 46, CONFIDENCE: 42, ACCEPTED: 24, LOCK: 36}
+
+
+class NameDelegate(QStyledItemDelegate):
+    """Completes names while they are typed."""
+
+    def __init__(self, names: Callable[[], Sequence[str]], parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._names = names
+
+    def createEditor(self, parent: QWidget | None, option: QStyleOptionViewItem, index: QModelIndex) -> QWidget | None:  # noqa: N802
+        """Give a line with the names worth suggesting."""
+        line = QLineEdit(parent)
+        completer = QCompleter(list(self._names()), line)
+        completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        completer.setFilterMode(Qt.MatchFlag.MatchContains)
+        completer.setMaxVisibleItems(12)
+        line.setCompleter(completer)
+        return line
+
+
+class RegionTable(QTableView):
+    """The region table with sorting and multiple selection."""
+
+    rename_asked = Signal(int, str)
+    lock_asked = Signal(int, bool)
+    show_asked = Signal(int, bool)
+    recolor_asked = Signal(int, tuple)
+    asked = Signal(str, tuple)
+    """What was chosen in the menu, "jump", "solo", "show_all", "hide", "lock" or "unlock", and of which regions."""
+    selected_changed = Signal(tuple)
+    """Ids of the selected regions, in the order they were selected."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.regions = RegionModel(self)
+        self.sorted = SortedRegions(self)
+        self.sorted.setSourceModel(self.regions)
+        self.setModel(self.sorted)
+        self.setSortingEnabled(True)
+        self.sortByColumn(NAME, Qt.SortOrder.AscendingOrder)
+        self.setItemDelegateForColumn(NAME, NameDelegate(lambda: suggested_names(row.name for row in self.regions.rows), self))
+        self._selected: list[int] = []
+        self._filling = False
+        self._set_looks()
+        self.regions.rename_asked.connect(self.rename_asked)
+        self.regions.lock_asked.connect(self.lock_asked)
+        self.regions.show_asked.connect(self.show_asked)
+        self.doubleClicked.connect(self._on_double_click)
+        self.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.customContextMenuRequested.connect(self._on_menu)
+        self.selectionModel().selectionChanged.connect(self._on_selection)
+
+    @property
+    def selected(self) -> tuple[int, ...]:
+        """Ids of the selected regions, first selected first."""
+        return tuple(self._selected)
+
+    def show_regions(self, rows: tuple[Region, ...], facts: Mapping[int, RegionStatistics], hidden: frozenset[int] = frozenset()) -> None:
+        """Show other rows, with the selection kept as far as the regions still exist."""
+        present = {row.id for row in rows}
+        kept = [region for region in self._selected if region in present]
+        self._filling = True
+        self.regions.show_regions(rows, facts, hidden)
+        self._filling = False
+        self.select(kept)
+
+    def filter_names(self, text: str) -> None:
+        """Show only the regions whose name holds a text; the selection stays."""
+        self._filling = True
+        self.sorted.setFilterFixedString(text)
+        self._filling = False
+
+    def select(self, ids: list[int] | tuple[int, ...]) -> None:
+        """Select regions and scroll to the last of them."""
+        place = {row.id: number for number, row in enumerate(self.regions.rows)}
+        wanted = [region for region in ids if region in place]
+        selection = QItemSelection()
+        for region in wanted:
+            left = self.sorted.mapFromSource(self.regions.index(place[region], 0))
+            right = self.sorted.mapFromSource(self.regions.index(place[region], COLUMNS - 1))
+            selection.select(left, right)
+        self._filling = True
+        self.selectionModel().select(selection, QItemSelectionModel.SelectionFlag.ClearAndSelect)
+        self._filling = False
+        changed, self._selected = self._selected != wanted, wanted
+        if changed:
+            if wanted:
+                self.scrollTo(self.sorted.mapFromSource(self.regions.index(place[wanted[-1]], NAME)))
+            self.selected_changed.emit(self.selected)
+
+    def menu(self) -> QMenu | None:
+        """Make the menu of the selected regions; None when none is selected."""
+        ids = self.selected
+        if not ids:
+            return None
+        menu = QMenu(self)
+        several = len(ids) > 1
+        entries = (
+            ("jump", "Jump to it"),
+            ("solo", "Show only these" if several else "Show only this"),
+            ("hide", "Hide"),
+            ("show_all", "Show all"),
+            ("lock", "Lock"),
+            ("unlock", "Unlock"),
+        )
+        for what, text in entries:
+            menu.addAction(text, lambda what=what: self.asked.emit(what, ids))
+        menu.addSeparator()
+        menu.addAction("Rename…", self.rename_last)
+        menu.addAction("Colour…", lambda: self._ask_color(ids[-1]))
+        return menu
+
+    def rename_last(self) -> None:
+        """Open the name of the region selected last for typing."""
+        place = {row.id: number for number, row in enumerate(self.regions.rows)}
+        if self._selected:
+            self.edit(self.sorted.mapFromSource(self.regions.index(place[self._selected[-1]], NAME)))
+
+    def _set_looks(self) -> None:
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.DoubleClicked | QAbstractItemView.EditTrigger.EditKeyPressed)
+        self.setShowGrid(False)
+        self.setWordWrap(False)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.verticalHeader().hide()
+        self.verticalHeader().setDefaultSectionSize(24)
+        header = self.horizontalHeader()
+        header.setMinimumSectionSize(18)
+        header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
+        for column, width in _WIDTHS.items():
+            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
+            self.setColumnWidth(column, width)
+        self.setStyleSheet(_CHECK_STYLE)
+        self.setToolTip("Click to select, Ctrl or Shift for several. Or click a region on the scan. Right-click for more.")
+
+    def _region_at(self, index: QModelIndex) -> Region:
+        return self.regions.rows[self.sorted.mapToSource(index).row()]
+
+    def _on_double_click(self, index: QModelIndex) -> None:
+        if index.column() == COLOR:
+            self._ask_color(self._region_at(index).id)
+        elif index.column() not in (NAME, SHOWN, LOCK):
+            self.asked.emit("jump", (self._region_at(index).id,))
+
+    def _ask_color(self, region: int) -> None:
+        row = next(row for row in self.regions.rows if row.id == region)
+        color = QColorDialog.getColor(QColor(*row.color), self, f"Colour of {row.name}")
+        if color.isValid():
+            self.recolor_asked.emit(region, (color.red(), color.green(), color.blue()))
+
+    def _on_menu(self, point: QPoint) -> None:
+        menu = self.menu()
+        if menu is not None:
+            menu.popup(self.viewport().mapToGlobal(point))
+
+    def _on_selection(self) -> None:
+        if self._filling:
+            return
+        now = {self._region_at(index).id for index in self.selectionModel().selectedRows()}
+        kept = [region for region in self._selected if region in now]
+        self._selected = kept + sorted(now - set(kept))
+        self.selected_changed.emit(self.selected)

@@ -1,0 +1,1 @@
+"""DICOM series and single slices, each slice by its own header."""

@@ -1,0 +1,1 @@
+"""Tissues that have the same number in every scan of a cohort."""

@@ -1,0 +1,1 @@
+"""Merge trees over supervoxels: how they are built, stored and cut."""

@@ -1,0 +1,114 @@
+"""Divide vectors in two again and again, where they spread most: tissues from the top down.
+
+Merging from the bottom up, as Ward's criterion does, decides the last merges by all the accidents of the first ones. Here
+the first cuts are decided by all the vectors together, so a scan with a little noise, or flipped, is cut in the same places.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from napari_strata.cancellation import raise_if_cancelled
+
+_TOO_CLOSE = 1e-9
+"""Share of the whole spread below which a group counts as one point."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Division:
+    """Groups, and the order in which they came apart.
+
+    Parameters
+    ----------
+    group : (n,) int64 array
+        0 .. g - 1, every one in use.
+    origin : (g - 1,) int64 array
+        Cut k, counted from 0, made group k + 1 out of group `origin[k]`.
+    gain : (g - 1,) float64 array
+        How much each cut lowered the sum of squared distances to the groups' means.
+    """
+
+    group: NDArray[np.int64]
+    origin: NDArray[np.int64]
+    gain: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cut:
+    """Who goes to the far side of a group's best cut, and what it gains."""
+
+    far: NDArray[np.bool_]
+    gain: float
+
+
+def divide(vectors: NDArray[np.floating], weights: NDArray[np.integer], groups: int) -> Division:
+    """Divide vectors into groups: always the group that gains most, along the direction in which it spreads most.
+
+    Parameters
+    ----------
+    vectors : (n, d) float array
+        At least one.
+    weights : (n,) array
+        How much each counts, > 0.
+    groups : int
+        How many to make at most; fewer when no group of unlike vectors is left.
+
+    Notes
+    -----
+    Principal direction divisive partitioning (Boley, 1998), with the cut along the direction where two groups fit best
+    (Su and Dy, 2007).
+    """
+    with threadpool_limits(1, user_api="blas"):  # sums do not depend on the number of cores, and small matrices wait for nobody
+        return _divided(np.asarray(vectors, np.float32), np.asarray(weights, np.float64), groups)
+
+
+def _divided(points: NDArray[np.float32], weight: NDArray[np.float64], groups: int) -> Division:
+    members = [np.arange(len(points))]
+    whole = _best_cut(points, weight)
+    cuts, least = [whole], _TOO_CLOSE * whole.gain
+    origin, gain = [], []
+    while len(members) < groups:
+        raise_if_cancelled()
+        chosen = int(np.argmax([cut.gain for cut in cuts]))
+        cut = cuts[chosen]
+        if cut.gain <= least:
+            break
+        origin.append(chosen)
+        gain.append(cut.gain)
+        old = members[chosen]
+        members[chosen] = old[~cut.far]
+        members.append(old[cut.far])
+        cuts.append(cut)
+        for number in (chosen, len(members) - 1):
+            own = members[number]
+            cuts[number] = _best_cut(points[own], weight[own])
+    group = np.empty(len(points), np.int64)
+    for number, own in enumerate(members):
+        group[own] = number
+    return Division(group, np.array(origin, np.int64), np.array(gain, np.float64))
+
+
+def _best_cut(points: NDArray[np.float32], weight: NDArray[np.float64]) -> _Cut:
+    """Find where to cut a group: across its first principal direction, at the best place along it."""
+    nowhere = _Cut(np.zeros(len(points), bool), 0.0)
+    if len(points) < 2:
+        return nowhere
+    total = weight.sum()
+    centered = points - (weight @ points / total).astype(np.float32)
+    spread = (centered * weight[:, None].astype(np.float32)).T @ centered
+    along = (centered @ np.linalg.eigh(spread.astype(np.float64))[1][:, -1].astype(np.float32)).astype(np.float64)
+    order = np.argsort(along, kind="stable")
+    heavy, moment = np.cumsum(weight[order])[:-1], np.cumsum((weight * along)[order])
+    between = moment[:-1] ** 2 / heavy + (moment[-1] - moment[:-1]) ** 2 / (total - heavy)
+    between[np.diff(along[order]) <= 0] = 0.0
+    place = int(between.argmax())
+    far = along > along[order[place]]
+    if between[place] <= 0 or not far.any():
+        return nowhere
+    one, other = weight[far].sum(), weight[~far].sum()
+    step = weight[far] @ centered[far] / one - weight[~far] @ centered[~far] / other
+    return _Cut(far, float(one * other / total * (step @ step)))

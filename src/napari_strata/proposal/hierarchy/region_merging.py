@@ -1,0 +1,240 @@
+"""Grow a scan's voxels together into pieces: each voxel with the neighbour it is most like, then pieces by Ward's criterion.
+
+Unlike cells of a fixed size, pieces that grow stay on one side of an edge however thin the tissue is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from napari_strata.cancellation import raise_if_cancelled
+
+_FEW_PAIRS = 0.02
+"""Pairs of a round, as a share of the pieces, below which rounds are not worth their time."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SupervoxelGraph:
+    """Pieces, what they look like, and which of them touch.
+
+    Parameters
+    ----------
+    sizes : (n,) float32 array
+        Voxels of each piece.
+    vectors : (n, d) float32 array
+        What makes pieces alike; squared differences count.
+    edges : (e, 2) int32 array
+        Touching pairs, each once.
+    """
+
+    sizes: NDArray[np.float32]
+    vectors: NDArray[np.float32]
+    edges: NDArray[np.int32]
+
+
+def most_alike_neighbors(channels: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Join each voxel of the body with the face neighbour it is most like: piece of each voxel, (z, y, x) int32.
+
+    The first round of Boruvka's minimum spanning forest, about four voxels a piece: pieces 0 .. n - 1, and n for all that
+    is outside the body.
+
+    Parameters
+    ----------
+    channels : (channel, z, y, x) float32 array
+        What a voxel looks like.
+    inside : (z, y, x) bool array
+        The body.
+    """
+    shape = inside.shape
+    n = int(inside.sum())
+    number = np.zeros(shape, np.int32)
+    number[inside] = np.arange(n, dtype=np.int32)
+    nearest, chosen = np.full(shape, np.inf, np.float32), number.copy()
+    for axis in range(3):
+        front = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
+        back = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
+        squares = np.zeros(number[front].shape, np.float32)
+        for channel in channels:
+            step = channel[front] - channel[back]
+            squares += step * step
+        squares[~(inside[front] & inside[back])] = np.inf
+        for own, other in ((front, back), (back, front)):
+            closer = squares < nearest[own]
+            nearest[own][closer] = squares[closer]
+            chosen[own][closer] = number[other][closer]
+    del nearest, squares, closer
+    links = sparse.csr_matrix((np.ones(n, np.int8), chosen[inside], np.arange(n + 1, dtype=np.int32)), shape=(n, n))
+    del number, chosen
+    count, supervoxel = sparse.csgraph.connected_components(links, directed=False)
+    del links
+    supervoxels = np.full(shape, count, np.int32)
+    supervoxels[inside] = supervoxel
+    return supervoxels
+
+
+def touching_pairs(labels: NDArray[np.int32], n: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Find the pairs of pieces 0 .. n - 1 that share voxel faces: (e, 2) int32, smaller id first, and faces shared (e,).
+
+    Counted axis by axis, for memory: a large scan has tens of millions of faces.
+    """
+    counts = sparse.csr_matrix((n, n), dtype=np.int32)
+    for axis in range(3):
+        rolled = np.moveaxis(labels, axis, 0)
+        differ = rolled[1:] != rolled[:-1]
+        counts = counts + _count_pairs(rolled[1:][differ], rolled[:-1][differ], n)
+    found = counts.tocoo()
+    return np.stack([found.row, found.col], axis=1).astype(np.int32), found.data.astype(np.int32)
+
+
+def unique_pairs(pairs: NDArray[np.int32], n: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Give each unordered pair once, sorted, (e, 2) int32, and how often it was there, (e,) int32."""
+    found = _count_pairs(pairs[:, 0], pairs[:, 1], n).tocoo()
+    return np.stack([found.row, found.col], axis=1).astype(np.int32), found.data.astype(np.int32)
+
+
+def _count_pairs(first: NDArray[np.int32], second: NDArray[np.int32], n: int) -> sparse.csr_matrix:
+    """Count unordered pairs: an (n, n) matrix, the smaller id its row."""
+    ends = (np.minimum(first, second), np.maximum(first, second))
+    counts = sparse.coo_matrix((np.ones(len(first), np.int32), ends), shape=(n, n)).tocsr()
+    counts.sum_duplicates()
+    return counts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Merged:
+    """Pieces after merging.
+
+    Parameters
+    ----------
+    supervoxel : (n,) int32 array
+        The merged piece of each piece, from 0.
+    graph : SupervoxelGraph
+        The merged pieces.
+    """
+
+    supervoxel: NDArray[np.int32]
+    graph: SupervoxelGraph
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forest:
+    """Pieces after merging in pairs, and how they came together.
+
+    Parameters
+    ----------
+    rows : (m, 2) int64 array
+        Merges in order; nodes 0 .. n - 1 are the pieces, and row k makes node n + k of two earlier ones.
+    heights : (m,) float64 array
+        What each merge cost, and no less than the merges under it.
+    tops : (n - m,) int64 array
+        Node of each piece that is left.
+    graph : SupervoxelGraph
+        The pieces that are left.
+    """
+
+    rows: NDArray[np.int64]
+    heights: NDArray[np.float64]
+    tops: NDArray[np.int64]
+    graph: SupervoxelGraph
+
+
+def merge_in_pairs(graph: SupervoxelGraph, target: int) -> Forest:
+    """Merge as `merge_to` does, two pieces at a time, and keep the tree; no further once a round finds few pairs.
+
+    That is where many pieces are most like the same one, which joins one of them a round.
+    """
+    n = made = len(graph.sizes)
+    tops, below = np.arange(n, dtype=np.int64), np.zeros(n)
+    rows, heights = [np.empty((0, 2), np.int64)], [np.empty(0)]
+    while len(graph.sizes) > target and len(graph.edges):
+        raise_if_cancelled()
+        pairs, cost = _cheapest_pairs(graph.sizes, graph.vectors, graph.edges, most=len(graph.sizes) - target)
+        alone = _disjoint(pairs, cost, len(graph.sizes))
+        pairs, cost = pairs[alone], cost[alone]
+        rows.append(tops[pairs])
+        heights.append(np.maximum(cost, below[pairs].max(axis=1)))
+        graph, left = _join(graph, pairs)
+        tops[pairs[:, 0]], below[pairs[:, 0]] = made + np.arange(len(pairs)), heights[-1]
+        tops, below, made = tops[left], below[left], made + len(pairs)
+        if len(pairs) < _FEW_PAIRS * len(left):
+            break
+    return Forest(np.concatenate(rows), np.concatenate(heights), tops, graph)
+
+
+def _disjoint(pairs: NDArray[np.int32], cost: NDArray[np.float32], n: int) -> NDArray[np.int64]:
+    """Choose pairs that share no piece, the cheapest first; equal costs may pair a piece twice."""
+    order = np.argsort(cost, kind="stable")
+    first, turn = np.full(n, len(pairs)), np.arange(len(pairs))
+    for end in (0, 1):
+        np.minimum.at(first, pairs[order, end], turn)
+    return order[(first[pairs[order]] == turn[:, None]).all(axis=1)]
+
+
+def _join(graph: SupervoxelGraph, pairs: NDArray[np.int32]) -> tuple[SupervoxelGraph, NDArray[np.bool_]]:
+    """Join disjoint pairs, each into its first piece: the pieces that are left, and which of all they are."""
+    one, other = pairs.T
+    sizes, vectors = graph.sizes.copy(), graph.vectors.copy()
+    sizes[one] += graph.sizes[other]
+    share = (graph.sizes[other] / sizes[one])[:, None]
+    vectors[one] += share * (graph.vectors[other] - graph.vectors[one])
+    left = np.ones(len(sizes), bool)
+    left[other] = False
+    number = (np.cumsum(left) - 1).astype(np.int32)
+    number[other] = number[one]
+    edges = number[graph.edges]
+    edges = unique_pairs(edges[edges[:, 0] != edges[:, 1]], int(left.sum()))[0]
+    return SupervoxelGraph(sizes[left], vectors[left], edges), left
+
+
+def merge_to(graph: SupervoxelGraph, target: int) -> Merged:
+    """Merge touching pieces by Ward's criterion until `target` are left, or nothing touches any more.
+
+    In every round all pairs that are each other's cheapest merge are joined, at the end only the cheapest of them: what one
+    merge at a time would give, but for the order of distant merges.
+
+    Raises
+    ------
+    ValueError
+        If a vector is not finite.
+
+    Notes
+    -----
+    Ward, Hierarchical Grouping to Optimize an Objective Function, 1963; reciprocal nearest neighbours: Murtagh, 1983.
+    """
+    sizes, vectors, edges = graph.sizes, graph.vectors, graph.edges
+    if not np.isfinite(vectors).all():
+        raise ValueError("Pieces cannot be compared: what they look like is not a number somewhere.")
+    supervoxel = np.arange(len(sizes), dtype=np.int32)
+    while len(sizes) > target and len(edges):
+        raise_if_cancelled()
+        pairs = _cheapest_pairs(sizes, vectors, edges, most=len(sizes) - target)[0]
+        n = len(sizes)
+        links = sparse.coo_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+        count, merged = sparse.csgraph.connected_components(links, directed=False)
+        merged = merged.astype(np.int32)
+        weight = np.bincount(merged, weights=sizes, minlength=count)
+        columns = [np.bincount(merged, weights=sizes * column, minlength=count) / weight for column in vectors.T]
+        sizes, vectors = weight.astype(np.float32), np.stack(columns, axis=1).astype(np.float32)
+        supervoxel, edges = merged[supervoxel], merged[edges]
+        edges = unique_pairs(edges[edges[:, 0] != edges[:, 1]], count)[0]
+    return Merged(supervoxel, SupervoxelGraph(sizes, vectors, edges))
+
+
+def _cheapest_pairs(
+    sizes: NDArray[np.float32], vectors: NDArray[np.float32], edges: NDArray[np.int32], *, most: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Give the edges that are the cheapest of both their ends, the cheapest `most` of them, and what they cost."""
+    first, second = edges[:, 0], edges[:, 1]
+    step = vectors[first] - vectors[second]
+    cost = np.einsum("ed,ed->e", step, step) * (sizes[first] * sizes[second] / (sizes[first] + sizes[second]))
+    cheapest = np.full(len(sizes), np.inf, np.float32)
+    np.minimum.at(cheapest, first, cost)
+    np.minimum.at(cheapest, second, cost)
+    mutual = np.flatnonzero((cost <= cheapest[first]) & (cost <= cheapest[second]))
+    if most < len(mutual):
+        mutual = np.sort(mutual[np.argsort(cost[mutual], kind="stable")[:most]])
+    return edges[mutual], cost[mutual]

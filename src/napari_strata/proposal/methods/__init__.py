@@ -1,0 +1,1 @@
+"""Ways to propose: with the learned encoder, or with a Gaussian mixture and a Markov random field."""

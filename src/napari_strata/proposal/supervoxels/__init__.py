@@ -1,0 +1,1 @@
+"""Cut a scan into supervoxels, and describe each by intensity, place and neighbours."""

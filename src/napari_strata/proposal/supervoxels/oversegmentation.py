@@ -1,0 +1,285 @@
+"""Pieces of a scan and what brightness and place say of them; brightness starts them, before the encoder has looked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_strata.preprocess.body import body_mask, magnified
+from napari_strata.preprocess.intensity import WorkingGrid, block_mean, choose_grid, prepare_intensity, resample
+from napari_strata.proposal.supervoxels.descriptors import Around, Pooler, intensity_rank, describe_intensity, sizes_and_centers
+from napari_strata.proposal.supervoxels.boundary_refinement import settle_edges
+from napari_strata.proposal.supervoxels.clustering import Contacts, Segments, SupervoxelPlan, block_cells, find_contacts, merge_segments, grow_segments
+from napari_strata.settings import ProposeSettings
+from napari_strata.volume import Volume
+from napari_strata.cancellation import raise_if_cancelled
+
+if TYPE_CHECKING:
+    from napari_strata.encoder.embed import FeatureMap
+
+_COMPONENT_WEIGHT = 0.03
+"""Brightness that a feature component's unit is worth while pieces grow."""
+_AIR_BLOCK_MM = 40.0
+_MOST_SEGMENTED_VOXELS = 17_000_000
+"""Boxes above this grow their pieces on a coarser copy; edges are snapped to the scan's own voxels all the same."""
+_MOST_BESIDE_VOXELS = 12_000_000
+"""Boxes up to this start their pieces while the encoder works; of larger ones both together take too much memory."""
+_MOST_DESCRIBED_VOXELS = 24_000_000
+"""Scans above this are described from every second or third voxel."""
+
+View = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedScan:
+    """A scan before the encoder has looked at it.
+
+    Parameters
+    ----------
+    volume : Volume
+        The scan; that of a small body with its lengths magnified.
+    inside : (z, y, x) bool array
+        The body.
+    intensity : (z, y, x) float32 array
+        Brightness on the scan's grid.
+    grid : WorkingGrid
+        The body's box, and the encoder's grid over it.
+    magnification : float
+        How many times larger the lengths are than in the scan; 1.0 but for small bodies.
+    """
+
+    volume: Volume
+    inside: NDArray[np.bool_]
+    intensity: NDArray[np.float32]
+    grid: WorkingGrid
+    magnification: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Supervoxels:
+    """Supervoxels, and what brightness and place say of them.
+
+    Parameters
+    ----------
+    labels : (z, y, x) int32 array
+        Supervoxel 0 .. n - 1 of every voxel, on the scan's own grid.
+    contacts : Contacts
+        Which of them touch.
+    intensity : (n, 5) float32 array
+        As `Descriptors` holds it.
+    center_zyx_mm : (n, 3) float32 array
+        Centroids in mm from the first voxel.
+    sizes_vox : (n,) int64 array
+        Voxels.
+    body : (n,) bool array
+        Which of them lie in the body.
+    """
+
+    labels: NDArray[np.int32]
+    contacts: Contacts
+    intensity: NDArray[np.float32]
+    center_zyx_mm: NDArray[np.float32]
+    sizes_vox: NDArray[np.int64]
+    body: NDArray[np.bool_]
+
+
+def prepare_scan(volume: Volume, settings: ProposeSettings) -> PreparedScan:
+    """Find a scan's body, its brightness, and the grid that the encoder will see it on.
+
+    Raises
+    ------
+    GeometryError
+        If the scan holds nothing but air.
+    """
+    inside = body_mask(volume)
+    seen, times = magnified(volume, inside)
+    grid = choose_grid(inside, seen, settings)
+    return PreparedScan(seen, inside, prepare_intensity(seen, inside, settings), grid, times)
+
+
+def fits_beside_encoder(grid: WorkingGrid) -> bool:
+    """Say whether a box is small enough for its pieces to start while the encoder works: both take memory."""
+    return int(np.prod(grid.box_shape)) <= _MOST_BESIDE_VOXELS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InitialSegments:
+    """What of a scan's supervoxels can be made from brightness alone.
+
+    Parameters
+    ----------
+    rank : (z, y, x) float32 array
+        Share of the body that is darker, over the scan.
+    features, inside : (z, y, x) float32 and bool arrays
+        What voxels were compared by, and the body: over the body's box, made coarser by `step`.
+    step : tuple of 3 int
+        Voxels of the scan per voxel of those, along each axis.
+    segments : Segments
+        Small pieces over them.
+    around : Around
+        Brightness around each voxel that supervoxels are described from.
+    """
+
+    rank: NDArray[np.float32]
+    features: NDArray[np.float32]
+    inside: NDArray[np.bool_]
+    step: tuple[int, int, int]
+    segments: Segments
+    around: Around
+
+
+def grow_initial_segments(prepared: PreparedScan, settings: ProposeSettings) -> InitialSegments:
+    """Grow the small pieces that brightness alone decides.
+
+    Parameters
+    ----------
+    prepared : Sight
+        The scan, its body and its brightness.
+    settings : ProposeSettings
+        `supervoxels` is the number of pieces to aim for.
+    """
+    rank = intensity_rank(prepared.intensity, prepared.inside)
+    raise_if_cancelled()
+    spacing = prepared.volume.spacing_zyx_mm
+    step = coarsening(prepared.grid.box_shape, spacing, _MOST_SEGMENTED_VOXELS)
+    features, inside = segment_features(prepared, rank, step=step)
+    plan = SupervoxelPlan(target=settings.supervoxels)
+    segments = grow_segments(features, inside, spacing * step, plan)
+    view = _thinned(prepared.intensity.shape, spacing)
+    return InitialSegments(rank, features, inside, step, segments, Around.of(np.ascontiguousarray(prepared.intensity[view]), spacing * _steps(view)))
+
+
+def find_supervoxels(prepared: PreparedScan, initial: InitialSegments, features: FeatureMap, settings: ProposeSettings, *, seed: int = 0) -> Supervoxels:
+    """Break a scan into supervoxels, and describe them by brightness.
+
+    Parameters
+    ----------
+    prepared : Sight
+        The scan, its body and its brightness.
+    initial : Started
+        From `grow_initial_segments`, of the same scan.
+    features : FeatureMap
+        From the encoder; two components of the finest level have a say.
+    settings : ProposeSettings
+        `supervoxels` and `feature_weight` count.
+    seed : int
+        Of the sample that the components are found in.
+    """
+    labels, n = _supervoxels(prepared, initial, features, settings, seed)
+    spacing = prepared.volume.spacing_zyx_mm
+    view = _thinned(labels.shape, spacing)
+    contacts = find_contacts(np.ascontiguousarray(labels[view]), np.ascontiguousarray(prepared.intensity[view]), n)
+    raise_if_cancelled()
+    sizes, centers = sizes_and_centers(labels, n, spacing)
+    body = np.bincount(labels[prepared.inside], minlength=n) > 0.5 * sizes
+    raise_if_cancelled()
+    return Supervoxels(labels, contacts, _describe(prepared, initial, labels, centers, view), centers, sizes, body)
+
+
+def _supervoxels(
+    prepared: PreparedScan, initial: InitialSegments, features: FeatureMap, settings: ProposeSettings, seed: int
+) -> tuple[NDArray[np.int32], int]:
+    """Make supervoxels in the body's box and large blocks around it, on the scan's own grid."""
+    box, spacing, step = prepared.grid.box, prepared.volume.spacing_zyx_mm, initial.step
+    components = _components(features, initial.features.shape, settings, seed)
+    plan = SupervoxelPlan(target=settings.supervoxels)
+    inner = merge_segments(initial.segments, initial.features, initial.inside, spacing * step, plan, components=components)
+    if max(step) > 1:
+        for axis, (times, size) in enumerate(zip(step, prepared.grid.box_shape, strict=True)):
+            inner = np.take(np.repeat(inner, times, axis=axis), np.arange(size), axis=axis)
+        inner = settle_edges(inner, prepared.intensity[box], prepared.inside[box])
+    outer = block_cells(prepared.intensity.shape, spacing, _AIR_BLOCK_MM)
+    outer += inner.max() + 1
+    outer[box] = inner
+    used = np.bincount(outer.ravel()) > 0
+    number = (np.cumsum(used) - 1).astype(np.int32)
+    return number[outer], int(used.sum())
+
+
+def _components(features: FeatureMap, shape_zyx: tuple[int, int, int], settings: ProposeSettings, seed: int) -> list[NDArray[np.float32]]:
+    """Give the feature components that have a say where pieces merge, on a grid of this shape over the body's box."""
+    weight = np.float32(_COMPONENT_WEIGHT * settings.feature_weight)
+    found = principal_maps(features, 2, seed=seed) if weight else []
+    return [resample(weight * component, shape_zyx) for component in found]
+
+
+def principal_maps(features: FeatureMap, count: int, *, seed: int) -> list[NDArray[np.float32]]:
+    """Give the first principal components of the finest features, (z, y, x) float32 each, on the working grid.
+
+    Their signs are fixed (the largest loading is positive); they are centred, and not scaled.
+    """
+    finest = features.at_level(0)
+    flat = finest.reshape(-1, finest.shape[-1])
+    rng = np.random.default_rng(seed)
+    sample = flat[rng.choice(len(flat), min(len(flat), 50_000), replace=False)]
+    center = sample.mean(axis=0)
+    axes = np.linalg.svd(np.concatenate([sample, sample]) - center, full_matrices=False)[2][:count]
+    axes *= np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
+    maps = (flat @ axes.T - center @ axes.T).reshape(*finest.shape[:-1], len(axes))
+    return [np.ascontiguousarray(maps[..., k]) for k in range(len(axes))]
+
+
+def coarsening(shape: Sequence[int], spacing_zyx_mm: NDArray[np.float64], most: int) -> tuple[int, int, int]:
+    """Give how many voxels to join along each axis so that at most `most` are left, the finest axis first."""
+    step = [1, 1, 1]
+    while np.prod([-(-n // k) for n, k in zip(shape, step, strict=True)]) > most:
+        left = [mm * k if k < n else np.inf for mm, k, n in zip(spacing_zyx_mm, step, shape, strict=True)]
+        step[int(np.argmin(left))] += 1
+    return step[0], step[1], step[2]
+
+
+def segment_features(
+    prepared: PreparedScan, rank: NDArray[np.float32], *, step: tuple[int, int, int] = (1, 1, 1)
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Give what voxels are compared by while pieces grow, over the body's box.
+
+    In an MR that is brightness and its rank, half each, so that the range where most of the body lies counts most.
+
+    Parameters
+    ----------
+    rank : (z, y, x) float32 array
+        From `intensity_rank`, over the whole scan.
+    step : tuple of 3 int
+        Voxels to average along each axis.
+
+    Returns
+    -------
+    (z, y, x) float32 array, (z, y, x) bool array
+        Brightness in [0, 1], and the body.
+    """
+    box = prepared.grid.box
+    intensity, inside = prepared.intensity[box], np.ascontiguousarray(prepared.inside[box])
+    if prepared.volume.modality == "mr":
+        intensity = np.float32(0.5) * (intensity + rank[box])
+    if max(step) > 1:
+        intensity = block_mean(intensity, step)
+        inside = block_mean(inside.astype(np.float32), step) > 0.5
+    return np.ascontiguousarray(intensity), inside
+
+
+def _thinned(shape: tuple[int, ...], spacing_zyx_mm: NDArray[np.float64]) -> View:
+    """Choose which voxels of a scan are looked at to describe it: all, or every k-th of a very large one."""
+    z, y, x = (slice(k // 2, None, k) for k in coarsening(shape, spacing_zyx_mm, _MOST_DESCRIBED_VOXELS))
+    return z, y, x
+
+
+def _steps(view: View) -> NDArray[np.int64]:
+    return np.array([s.step for s in view])
+
+
+def _describe(
+    prepared: PreparedScan, initial: InitialSegments, labels: NDArray[np.int32], centers_mm: NDArray[np.float32], view: View
+) -> NDArray[np.float32]:
+    """Describe each supervoxel by its brightness; one that the view misses, by the voxel in its middle."""
+    n, spacing = len(centers_mm), prepared.volume.spacing_zyx_mm
+    seen, intensity = np.ascontiguousarray(labels[view]), np.ascontiguousarray(prepared.intensity[view])
+    described = describe_intensity(Pooler(seen, n), intensity, np.ascontiguousarray(initial.rank[view]), initial.around)
+    missed = np.flatnonzero(np.bincount(seen.ravel(), minlength=n) == 0)
+    middle = tuple(np.clip(np.round(centers_mm[missed] / spacing).astype(int), 0, np.array(labels.shape) - 1).T)
+    described[missed] = np.stack([prepared.intensity[middle]] * 5, axis=1) * np.array([1, 0, 1, 1, 0], np.float32)
+    described[missed, 4] = initial.rank[middle]
+    return described

@@ -1,0 +1,1 @@
+"""Edits as values: each takes a state and returns the next one."""

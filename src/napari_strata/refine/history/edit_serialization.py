@@ -1,0 +1,52 @@
+"""Edits and rows of the region table as plain values, for files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_strata.refine.edits.basic import Assign, Cut, Edit, Merge, Paint, Scribble, SetRow, Split
+from napari_strata.refine.edits.region_edits import REGION_EDITS
+from napari_strata.volume import Region
+
+_KINDS: dict[str, Callable[..., Edit]] = {edit.kind: edit for edit in (Cut, Merge, Split, Assign, SetRow, Paint, Scribble, *REGION_EDITS)}
+
+
+def record_from_edit(edit: Edit) -> tuple[dict[str, Any], NDArray[np.float64] | None]:
+    """Turn an edit into plain values and its points (n, 3) in mm, if it has any."""
+    values = {knob.name: getattr(edit, knob.name) for knob in fields(edit)}  # type: ignore[arg-type]
+    points = values.pop("points_ras_mm", None)
+    return {"kind": edit.kind, **values}, points
+
+
+def edit_from_record(record: dict[str, Any], points_ras_mm: NDArray[np.float64] | None) -> Edit:
+    """Turn plain values and points back into an edit; the inverse of `record_from_edit`.
+
+    Raises
+    ------
+    KeyError, TypeError
+        If the record is not one of ours.
+    """
+    values = {key: _as_tuples(value) for key, value in record.items() if key != "kind"}
+    if points_ras_mm is not None:
+        values["points_ras_mm"] = points_ras_mm
+    return _KINDS[record["kind"]](**values)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(part) for part in value) if isinstance(value, list) else value
+
+
+def row_values(row: Region) -> list[Any]:
+    """Turn a row of the region table into plain values."""
+    return [row.id, row.name, row.color, row.locked, row.accepted]
+
+
+def row_from_values(values: list[Any]) -> Region:
+    """Turn plain values back into a row."""
+    region, name, (red, green, blue), locked, accepted = values
+    return Region(region, name, (red, green, blue), locked, accepted)

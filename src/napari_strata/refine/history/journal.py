@@ -1,0 +1,277 @@
+"""The journal: one step per edit, each with the difference it made, so that undo and redo are exact and unlimited.
+
+Steps are kept compressed, and turn into bytes on their own, so a journal on disk grows by appending. A snapshot of the
+whole state every so many steps keeps far jumps quick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_strata.refine.edits.basic import Edit
+from napari_strata.refine.state.sparse_voxels import layer_changes, looked_up, merged, overlaid
+from napari_strata.refine.state.assignment import State, Stroke
+from napari_strata.refine.history.array_codec import Arrays, pack, unpack
+from napari_strata.refine.history.edit_serialization import edit_from_record, record_from_edit, row_from_values, row_values
+from napari_strata.refine.history.snapshot import state_from_bytes
+
+SNAPSHOT_EVERY = 200
+"""Steps between two snapshots of the whole state."""
+
+_PER_MM = 2.0**14
+"""Points are kept to this part of a mm: whole numbers on a grid pack ten times better than fractions."""
+_TABLES = ("owner", "given", "before")
+_LAYERS = {"painted": ("painted_voxels", "painted_regions"), "cut": ("cut_voxels", "cut_supervoxels")}
+_PAIRS = ("rows", "merged")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delta:
+    """What changed between two states.
+
+    Parameters
+    ----------
+    arrays : dict of arrays
+        For each table "owner", "given", "before", "ids regions", "ids tissues": "<table> at", "<table> old", "<table> new", and
+        "<table> tail" with the rows of pieces that were cut; "leaf_parents tail" with their supervoxels. For the layers
+        "painted" and "cut": "<layer> voxels", "<layer> old", "<layer> new", -1 where a voxel is not in it. Only what changed is there.
+    values : dict
+        Plain values: "tree", "n", "rows", "merged", "stroke regions" as [old, new], and "next_id" after the edit.
+    strokes : tuple of Stroke
+        Strokes that were added.
+    """
+
+    arrays: Arrays
+    values: dict[str, Any]
+    strokes: tuple[Stroke, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing changed that a person could notice or undo."""
+        return not self.arrays and not self.strokes and not set(self.values) - {"next_id"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JournalStep:
+    """One edit in the journal.
+
+    Parameters
+    ----------
+    name : str
+        For people: "Merge: liver + region 7".
+    first_id : int
+        The id that was next when it was done.
+    packed : bytes
+        The step as it is written to files.
+    """
+
+    name: str
+    first_id: int
+    packed: bytes
+
+    @classmethod
+    def of(cls, name: str, edit: Edit, first_id: int, delta: Delta) -> Self:
+        """Make a step from what was done, as evidence, and what it changed."""
+        record, points = record_from_edit(edit)
+        arrays = dict(delta.arrays)
+        if points is not None:
+            arrays["points"] = np.rint(points.T * _PER_MM).astype(np.int64).reshape(-1)
+        arrays |= {f"stroke {i}": stroke.voxels for i, stroke in enumerate(delta.strokes)}
+        values = dict(delta.values)
+        if "rows" in values:
+            values["rows"] = [[row_values(row) for row in side.values()] for side in values["rows"]]
+        if "merged" in values:
+            values["merged"] = [sorted(side.items()) for side in values["merged"]]
+        strokes = [[stroke.region, stroke.scope] for stroke in delta.strokes]
+        text = {"name": name, "edit": record, "first_id": first_id, "values": values, "strokes": strokes}
+        return cls(name, first_id, pack(arrays, text))
+
+    @classmethod
+    def from_bytes(cls, packed: bytes) -> Self:
+        """Make a step from its bytes.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError, zlib.error
+            If they are damaged.
+        """
+        _, text = unpack(packed)
+        return cls(str(text["name"]), int(text["first_id"]), packed)
+
+    @property
+    def edit(self) -> Edit:
+        """What was done; replaying it on the same proposal from the same state gives the same result."""
+        arrays, text = unpack(self.packed)
+        points = arrays.get("points")
+        return edit_from_record(text["edit"], None if points is None else points.reshape(3, -1).T / _PER_MM)
+
+    @property
+    def delta(self) -> Delta:
+        """What it changed."""
+        arrays, text = unpack(self.packed)
+        arrays.pop("points", None)
+        strokes = tuple(Stroke(arrays.pop(f"stroke {i}"), region, scope) for i, (region, scope) in enumerate(text["strokes"]))
+        values = text["values"]
+        if "rows" in values:
+            values["rows"] = [{row[0]: row_from_values(row) for row in side} for side in values["rows"]]
+        if "merged" in values:
+            values["merged"] = [dict(side) for side in values["merged"]]
+        return Delta(arrays, values, strokes)
+
+
+@dataclass(slots=True)
+class Journal:
+    """Steps that were done, steps that were undone and can be redone (next one last), and states in between.
+
+    Parameters
+    ----------
+    done, undone : list of Step
+        The steps.
+    snapshots : dict of bytes
+        Packed states by the number of steps that lead to them.
+    """
+
+    done: list[JournalStep] = field(default_factory=list)
+    undone: list[JournalStep] = field(default_factory=list)
+    snapshots: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def line(self) -> tuple[bytes, ...]:
+        """All steps, packed: those that are done, then those that were undone, next first."""
+        return tuple(step.packed for step in (*self.done, *reversed(self.undone)))
+
+    def add(self, step: JournalStep) -> None:
+        """Put a new step on top; what was undone is forgotten."""
+        self.undone.clear()
+        self.snapshots = {at: packed for at, packed in self.snapshots.items() if at <= len(self.done)}
+        self.done.append(step)
+
+    def take_last(self) -> None:
+        """Forget the last step and all that were undone: another one takes its place."""
+        self.undone.clear()
+        self.done.pop()
+        self.snapshots = {at: packed for at, packed in self.snapshots.items() if at <= len(self.done)}
+
+    def move(self, count: int) -> None:
+        """Let exactly `count` steps be done, the others undone."""
+        while len(self.done) > count:
+            self.undone.append(self.done.pop())
+        while len(self.done) < count:
+            self.done.append(self.undone.pop())
+
+    def state_at(self, count: int, state: State) -> State:
+        """Give the state after `count` steps, from the nearest state that is known.
+
+        Parameters
+        ----------
+        count : int
+            Number of steps.
+        state : State
+            The state after the steps that are done now.
+        """
+        at, next_id = len(self.done), state.next_id
+        nearest = min(self.snapshots, key=lambda known: abs(known - count), default=at)
+        if abs(nearest - count) < abs(at - count):
+            at, state = nearest, state_from_bytes(self.snapshots[nearest])
+        steps = [*self.done, *reversed(self.undone)]
+        for step in reversed(steps[count:at]):
+            state = stepped(state, step.delta, back=True)
+        for step in steps[at:count]:
+            state = stepped(state, step.delta, back=False)
+        return replace(state, next_id=max(next_id, state.next_id))
+
+    def copy(self) -> Journal:
+        """Give a journal that later edits do not change."""
+        return Journal(list(self.done), list(self.undone), dict(self.snapshots))
+
+
+def _tables(state: State) -> Arrays:
+    tables: Arrays = {name: getattr(state, name) for name in _TABLES}
+    return tables | {f"ids {tree}": ids for tree, ids in state.rank_ids.items()}
+
+
+def difference(old: State, new: State) -> Delta:
+    """Find what changed from one state to the next; pieces are only ever added."""
+    arrays: Arrays = {}
+    new_tables = _tables(new)
+    for name, before in _tables(old).items():
+        after = new_tables[name]
+        if after is before:
+            continue
+        at = np.flatnonzero(before != after[: len(before)]).astype(np.int32)
+        if len(at):
+            arrays |= {f"{name} at": at, f"{name} old": before[at], f"{name} new": after[at]}
+        if len(after) > len(before):
+            arrays[f"{name} tail"] = after[len(before) :]
+    if len(new.leaf_parents) > len(old.leaf_parents):
+        arrays["leaf_parents tail"] = new.leaf_parents[len(old.leaf_parents) :]
+    for name, (voxels, values) in _LAYERS.items():
+        layers = [(getattr(state, voxels), getattr(state, values)) for state in (old, new)]
+        changed = layer_changes(*layers)
+        if len(changed):
+            sides = [looked_up(*layer, changed) for layer in layers]
+            arrays |= {f"{name} voxels": changed, f"{name} old": sides[0], f"{name} new": sides[1]}
+    return Delta(arrays, _changed_values(old, new), new.strokes[len(old.strokes) :])
+
+
+def _changed_values(old: State, new: State) -> dict[str, Any]:
+    values: dict[str, Any] = {"next_id": new.next_id}
+    for name in ("tree", "n"):
+        if getattr(old, name) != getattr(new, name):
+            values[name] = [getattr(old, name), getattr(new, name)]
+    for name in _PAIRS:
+        before, after = getattr(old, name), getattr(new, name)
+        changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+        if changed:
+            values[name] = [{key: side[key] for key in sorted(changed) if key in side} for side in (before, after)]
+    regions = [[stroke.region for stroke in state.strokes[: len(old.strokes)]] for state in (old, new)]
+    if regions[0] != regions[1]:
+        values["stroke regions"] = regions
+    return values
+
+
+def painted_changes(old: State, new: State) -> NDArray[np.int64]:
+    """Give the flat voxels (ascending) that were painted, unpainted or cut between two states."""
+    found = [layer_changes(*[(getattr(state, v), getattr(state, w)) for state in (old, new)]) for v, w in _LAYERS.values()]
+    return merged(*found)
+
+
+def stepped(state: State, delta: Delta, *, back: bool) -> State:
+    """Apply a difference, or take it back. `next_id` never goes back: ids are not handed out twice."""
+    target, side = ("old", 0) if back else ("new", 1)
+    tables = {name: _patched(table, name, target, delta.arrays) for name, table in _tables(state).items()}
+    changes: dict[str, Any] = {name: tables[name] for name in _TABLES}
+    changes["rank_ids"] = {tree: tables[f"ids {tree}"] for tree in state.rank_ids}
+    changes["leaf_parents"] = _patched(state.leaf_parents, "leaf_parents", target, delta.arrays)
+    for name, (voxels, values) in _LAYERS.items():
+        if f"{name} voxels" in delta.arrays:
+            layer = getattr(state, voxels), getattr(state, values)
+            changes[voxels], changes[values] = overlaid(*layer, delta.arrays[f"{name} voxels"], delta.arrays[f"{name} {target}"])
+    for name in ("tree", "n"):
+        if name in delta.values:
+            changes[name] = delta.values[name][side]
+    for name in _PAIRS:
+        if name in delta.values:
+            other = delta.values[name][1 - side]
+            changes[name] = {key: value for key, value in getattr(state, name).items() if key not in other} | delta.values[name][side]
+    strokes = state.strokes[: len(state.strokes) - len(delta.strokes)] if back else state.strokes
+    if "stroke regions" in delta.values:
+        renamed = delta.values["stroke regions"][side]
+        strokes = tuple(replace(stroke, region=region) for stroke, region in zip(strokes, renamed, strict=True))
+    strokes = strokes if back else (*strokes, *delta.strokes)
+    return replace(state, strokes=strokes, next_id=max(state.next_id, delta.values["next_id"]), **changes)
+
+
+def _patched(table: NDArray[Any], name: str, target: str, arrays: Arrays) -> NDArray[Any]:
+    """Change rows of a table; going back, the rows of cut pieces are taken off, going forward they are put on."""
+    tail = arrays.get(f"{name} tail")
+    if tail is not None and target == "old":
+        table = table[: len(table) - len(tail)]
+    if f"{name} at" in arrays:
+        table = table.copy()
+        table[arrays[f"{name} at"]] = arrays[f"{name} {target}"]
+    return np.concatenate([table, tail]) if tail is not None and target == "new" else table

@@ -1,0 +1,74 @@
+"""A whole state as arrays and plain values, for case files and for snapshots in the journal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from napari_strata.refine.state.assignment import State, Stroke
+from napari_strata.refine.history.array_codec import Arrays, pack, unpack
+from napari_strata.refine.history.edit_serialization import row_from_values, row_values
+
+_ARRAYS = {
+    **{name: name for name in ("owner", "given", "before", "painted_voxels", "painted_regions", "leaf_parents", "cut_voxels", )},
+    "cut_pieces": "cut_supervoxels",
+}
+"""Key of each array in files, and the attribute of `State` that it holds."""
+
+
+def state_arrays(state: State) -> Arrays:
+    """Give the arrays of a state by name, the strokes' voxels in one row."""
+    arrays: Arrays = {key: getattr(state, name) for key, name in _ARRAYS.items()}
+    arrays |= {f"ids {tree}": ids for tree, ids in state.rank_ids.items()}
+    return arrays | {"strokes": np.concatenate([np.empty(0, np.int64), *[stroke.voxels for stroke in state.strokes]])}
+
+
+def state_values(state: State) -> dict[str, Any]:
+    """Give everything else of a state as plain values."""
+    return {
+        "tree": state.tree,
+        "n": state.n,
+        "rows": [row_values(row) for row in state.rows.values()],
+        "merged": list(state.merged.items()),
+        "strokes": [[stroke.region, stroke.scope, len(stroke.voxels)] for stroke in state.strokes],
+        "next_id": state.next_id,
+    }
+
+
+def state_from(arrays: Arrays, values: dict[str, Any]) -> State:
+    """Make a state from its arrays and values; the inverse of `state_arrays` and `state_values`.
+
+    Raises
+    ------
+    KeyError, ValueError, TypeError, IndexError
+        If they are not those of a state.
+    """
+    ends = np.cumsum([0, *[length for _, _, length in values["strokes"]]])
+    strokes = [Stroke(arrays["strokes"][ends[i] : ends[i + 1]], region, scope) for i, (region, scope, _) in enumerate(values["strokes"])]
+    return State(
+        **{name: arrays[key] for key, name in _ARRAYS.items()},
+        tree=values["tree"],
+        n=values["n"],
+        rank_ids={"regions": arrays["ids regions"], "tissues": arrays["ids tissues"]},
+        rows={row[0]: row_from_values(row) for row in values["rows"]},
+        merged=dict(values["merged"]),
+        strokes=tuple(strokes),
+        next_id=values["next_id"],
+    )
+
+
+def state_bytes(state: State) -> bytes:
+    """Turn a state into bytes."""
+    return pack(state_arrays(state), state_values(state))
+
+
+def state_from_bytes(data: bytes) -> State:
+    """Turn bytes back into a state.
+
+    Raises
+    ------
+    KeyError, ValueError, TypeError, IndexError, zlib.error
+        If the bytes are damaged.
+    """
+    return state_from(*unpack(data))

@@ -1,0 +1,1 @@
+"""From a few strokes to every supervoxel: distances, dissimilarities, a classifier."""

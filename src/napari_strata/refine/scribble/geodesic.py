@@ -1,0 +1,74 @@
+"""How far it is from strokes to every supervoxel: over neighbours, where edges are long, and by what they are like."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import dijkstra
+
+from napari_strata.refine.scribble.dissimilarity import nearest
+
+_STEP = 0.1
+"""What a step costs besides the difference, in usual differences of touching supervoxels."""
+_FARTHEST = 200.0
+"""Length of a way where there is none."""
+_KEPT = 128
+
+
+class GeodesicDistances:
+    """Shortest ways over touching supervoxels (geodesic distances; Dijkstra, 1959), the last ones kept: a click changes one region's.
+
+    Parameters
+    ----------
+    points : (n, k) float32 array
+        What supervoxels are like.
+    edges : (e, 2) integer array
+        Touching pairs.
+    """
+
+    def __init__(self, points: NDArray[np.float32], edges: NDArray[np.integer]) -> None:
+        a, b = edges.reshape(-1, 2).astype(np.int64).T
+        apart = np.sqrt(((points[a] - points[b]) ** 2).sum(axis=1))
+        usual = float(np.median(apart)) if len(apart) else 1.0
+        one_way = csr_array((apart / max(usual, 1e-6) + _STEP, (a, b)), shape=(len(points), len(points)))
+        both = csr_array(one_way + one_way.T)
+        # in the types that the search works in: it would turn the whole graph into them every time, while a window waits
+        parts = both.data.astype(np.float64), both.indices.astype(np.int32), both.indptr.astype(np.int32)
+        self._graph = csr_array(parts, shape=both.shape)
+        self._points = points
+        self._found: OrderedDict[tuple[str, bytes], NDArray[np.float32]] = OrderedDict()
+        self._keeping = threading.Lock()
+
+    def length(self, seeds: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Give the length of the way to the nearest seed, (n,), in usual differences of touching supervoxels."""
+        return self._kept("way", np.unique(seeds), self._search)
+
+    def unlike(self, seeds: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Give how unlike each supervoxel is to the nearest seed, (n,); see `likeness.nearest`."""
+        return self._kept("unlike", seeds, lambda at: nearest(self._points, at))
+
+    def _kept(
+        self, what: str, seeds: NDArray[np.integer], find: Callable[[NDArray[np.integer]], NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        key = what, hashlib.sha256(seeds.astype(np.int64).tobytes()).digest()
+        with self._keeping:
+            kept = self._found.get(key)
+        if kept is None:
+            kept = find(seeds)
+            kept.flags.writeable = False
+        with self._keeping:
+            self._found[key] = kept
+            self._found.move_to_end(key)
+            while len(self._found) > _KEPT:
+                self._found.popitem(last=False)
+        return kept
+
+    def _search(self, seeds: NDArray[np.integer]) -> NDArray[np.float32]:
+        far: NDArray[np.float64] = dijkstra(self._graph, directed=True, indices=seeds, min_only=True)
+        return np.minimum(far, _FARTHEST).astype(np.float32)

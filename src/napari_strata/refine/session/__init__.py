@@ -1,0 +1,1 @@
+"""`Refinement`, what scripts and the window hold, and the parts it is made of."""

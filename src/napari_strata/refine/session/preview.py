@@ -1,0 +1,78 @@
+"""What strokes would do, shown before a person says yes: nothing is changed and nothing is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_strata.refine.edits.basic import Scribble, foreseen
+from napari_strata.refine.state.assignment import Scope
+from napari_strata.refine.state.proposal_index import Box
+from napari_strata.refine.session.refinement import changed_box
+from napari_strata.refine.session.view import View
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Preview:
+    """The labels as they would stand after some strokes.
+
+    Parameters
+    ----------
+    now, then : Shown
+        The case as it stands, and as it would.
+    box : tuple of 3 slices or None
+        The part of the scan (z, y, x) in which labels would change; None when none would.
+    regions : tuple of int
+        The region of each stroke.
+    """
+
+    now: View
+    then: View
+    box: Box | None
+    regions: tuple[int, ...]
+
+    def changes_in(self, box: Box) -> NDArray[np.unsignedinteger]:
+        """Give what each voxel of a box would become, plus 1; 0 where it stays as it is.
+
+        Parameters
+        ----------
+        box : tuple of 3 slices
+            Part of the scan along z, y, x, in steps of one.
+        """
+        then = self.then.labels_in(box)
+        changed: NDArray[np.unsignedinteger] = np.where(self.now.labels_in(box) != then, then.astype(np.uint32) + 1, 0)
+        return changed
+
+
+def preview_strokes(work: View, strokes: Sequence[tuple[ArrayLike, int | None]], *, scope: Scope) -> Preview:
+    """Say what strokes would do if they were taken one after the other, as `Refinement.scribble` takes them.
+
+    Parameters
+    ----------
+    work : Shown
+        A `Refinement`; it is not changed.
+    strokes : sequence of ((n, 3) integer array, int or None)
+        Voxels (z, y, x) of each stroke and its region; None makes a new one.
+    scope : {"everywhere", "here"}
+        How far they reach.
+
+    Raises
+    ------
+    EditError
+        If one of them could not be taken.
+    """
+    index, before = work._index, work._state
+    state, regions, found = before, [], []
+    for voxels, region in strokes:
+        points = index.ras_mm(index.flat_voxels(voxels))
+        scribble = Scribble(points, state.next_id if region is None else int(region), scope)
+        outcome = foreseen(scribble, state, index) or scribble.apply(state, index)
+        found.append((state, scribble, outcome))
+        state = outcome.state
+        regions.append(outcome.ids[0])
+    index.foreseen = tuple(found)
+    now, then = View(index, before), View(index, state)
+    return Preview(now, then, changed_box(before, state, index), tuple(regions))

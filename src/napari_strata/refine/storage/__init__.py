@@ -1,0 +1,1 @@
+"""Case files and autosave on the disk."""

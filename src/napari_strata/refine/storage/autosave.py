@@ -1,0 +1,398 @@
+"""Work saved as it happens: a journal on the disk that grows by every edit, beside a case file written once.
+
+A process that is killed leaves both behind, and `find_unfinished` finds them. The journal is appended to and forced out to
+the disk before the edit's call returns; a record that was cut off is left out on reading, so that what comes back is the
+state after the last edit that was completed. While a process works on a pair, a lock keeps others from taking it up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import secrets
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Self
+
+import platformdirs
+from filelock import FileLock, Timeout
+
+from napari_strata.errors import CaseError
+from napari_strata.io.atomic import file_suffix
+from napari_strata.refine.storage.case_file import CaseContents, known_hash, write_archive
+from napari_strata.volume import Volume
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".strata-journal"
+ADD, REPLACE, DROP, MOVE, SNAPSHOT, SAVED = b"A", b"R", b"D", b"M", b"S", b"V"
+"""Kinds of record: a step came; came in the last one's place; the last one went; so many are done; a whole state; saved elsewhere."""
+
+_MAGIC = b"strata-journal 1\n"
+_HEAD = struct.Struct("<cIqI")
+"""Kind, bytes that follow, next region id, checksum."""
+_COUNT = struct.Struct("<q")
+_LONGEST_NAME = 80
+"""In bytes: with its endings it has to fit into a name of 255."""
+_PATIENCE_S = 20.0
+"""After this long, a case that the disk did not take is tried again with the next edit."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """One record of a journal on the disk.
+
+    Parameters
+    ----------
+    kind : bytes
+        What happened.
+    next_id : int
+        The region id to hand out next, after it.
+    payload : bytes
+        A step, a number of steps, or a number of steps and a state.
+    """
+
+    kind: bytes
+    next_id: int
+    payload: bytes
+
+    @property
+    def count(self) -> int:
+        """The number of steps that a move or a snapshot names."""
+        return int(_COUNT.unpack_from(self.payload)[0])
+
+
+def count_bytes(count: int) -> bytes:
+    """Turn a number of steps into a payload."""
+    return _COUNT.pack(count)
+
+
+class Autosave:
+    """Appends to a journal on the disk; what the disk does not take is kept and tried again with the next edit.
+
+    Parameters
+    ----------
+    journal : Path
+        The journal, with its header and whole records.
+    size : int
+        Bytes of it that hold.
+    lock : FileLock or None
+        Held while this works on the pair.
+    """
+
+    def __init__(self, journal: Path, size: int, lock: FileLock | None) -> None:
+        self.journal = journal
+        self.case = case_of(journal)
+        self._size = size
+        self._lock = lock
+        self._pending: list[bytes] = []
+        self._journal_problem: str | None = None
+        self._case_problem: str | None = None
+        self._writer: threading.Thread | None = None
+        self._unwritten: CaseContents | None = None
+        self._again_at = 0.0
+        self._turn = threading.Lock()
+        self._file = journal.open("r+b", buffering=0)
+        if os.fstat(self._file.fileno()).st_size > size:
+            self._file.truncate(size)
+
+    @classmethod
+    def begin(cls, contents: CaseContents, folder: Path | None = None, *, is_saved: bool = True) -> Self:
+        """Start a journal beside the scan, else in the user's state folder; the case file follows in a thread of its own.
+
+        `is_saved` tells whether another file holds what was done so far.
+
+        Raises
+        ------
+        CaseError
+            If neither folder can be written to.
+        """
+        volume, token = contents.proposal.volume, secrets.token_hex(4)
+        header = {**_header(contents), "unsaved": not is_saved}
+        text = _MAGIC + json.dumps(header).encode() + b"\n"
+        problems = []
+        name = re.sub(r"[^\w.\- ]", "_", Path(volume.path).name or volume.name or "scan")
+        name = name.encode()[:_LONGEST_NAME].decode(errors="ignore")
+        for place in [folder] if folder is not None else folders_for(volume):
+            journal = place / f"{name}.{token}{SUFFIX}"
+            lock = None
+            try:
+                place.mkdir(mode=0o700, parents=True, exist_ok=True)
+                lock = _locked(journal)
+                with journal.open("xb") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                saver = cls(journal, len(text), lock)
+            except OSError as err:
+                problems.append(f"{place}: {err.strerror or err}")
+                if lock is not None:
+                    lock.release()
+                remove_pair(journal)
+                continue
+            saver._write_case(contents)
+            return saver
+        raise CaseError(f"Work cannot be saved as it happens ({'; '.join(problems)}). Save the case yourself, or free some space.")
+
+    @property
+    def problem(self) -> str | None:
+        """Why edits are not on the disk, one sentence; None when they are. They are kept, and written when that is over."""
+        return self._journal_problem or self._case_problem
+
+    def append(self, kind: bytes, next_id: int, payload: bytes = b"") -> None:
+        """Put a record on the disk; trouble is told by `problem` and as a warning, and never raised: the edit itself is done."""
+        check = zlib.crc32(kind + next_id.to_bytes(8, "little", signed=True) + payload)
+        with self._turn:
+            was_over = self._journal_problem is not None
+            self._pending.append(_HEAD.pack(kind, len(payload), next_id, check) + payload)
+            self._flush()
+            was_over &= self._journal_problem is None
+        if was_over or time.monotonic() > self._again_at:
+            self._write_case_again()
+
+    def _flush(self) -> None:
+        data = b"".join(self._pending)
+        try:
+            if self._file.closed:
+                self._file = self.journal.open("r+b", buffering=0)
+            self._file.seek(self._size)
+            left = memoryview(data)
+            while left:
+                left = left[self._file.write(left) or 0 :]
+            os.fsync(self._file.fileno())
+        except OSError as err:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)
+            problem = f"Edits are not being saved to {self.journal}: {err.strerror or err}. Free some space or save the case elsewhere."
+            if problem != self._journal_problem:
+                logger.warning("%s", problem)
+            self._journal_problem = problem
+            return
+        self._size += len(data)
+        self._pending.clear()
+        self._journal_problem = None
+
+    def _write_case(self, contents: CaseContents) -> None:
+        self._unwritten, self._again_at = contents, time.monotonic() + _PATIENCE_S
+
+        def write() -> None:
+            part = self.case.with_name(f"{self.case.name}.part")
+            try:
+                with part.open("wb") as file:
+                    write_archive(file, contents)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(part, self.case)
+                self._unwritten = self._case_problem = None
+            except OSError as err:
+                with contextlib.suppress(OSError):
+                    part.unlink(missing_ok=True)
+                self._case_problem = f"The case is not being saved to {self.case}: {err.strerror or err}. Save it elsewhere."
+                logger.warning("%s", self._case_problem)
+
+        self._writer = threading.Thread(target=write, name="strata-autosave")
+        self._writer.start()
+
+    def _write_case_again(self) -> None:
+        """Try again what the disk did not take."""
+        if self._writer is not None and not self._writer.is_alive() and self._unwritten is not None:
+            self._write_case(self._unwritten)
+
+    def wait(self) -> None:
+        """Wait until the case file is written."""
+        if self._writer is not None:
+            self._writer.join()
+
+    def close(self) -> None:
+        """Let go of the files; they stay."""
+        self.wait()
+        self._write_case_again()
+        self.wait()
+        with self._turn:
+            if self._pending:
+                self._flush()
+            self._file.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def discard(self) -> None:
+        """Let go of the files and remove them: the work is saved elsewhere, or not wanted."""
+        self.wait()
+        self._unwritten = None
+        self._pending.clear()
+        self.close()
+        remove_pair(self.journal)
+
+
+def case_of(journal: Path) -> Path:
+    """Give the case file of a journal."""
+    return journal.with_name(f"{journal.name.removesuffix(SUFFIX)}.autosave.strata")
+
+
+def folders_for(volume: Volume) -> list[Path]:
+    """Give where a scan's journal may lie, best first: beside the scan if that is a file, then the user's state folder."""
+    scan = Path(volume.path) if volume.path else None
+    beside = [scan.absolute().parent] if scan is not None and scan.is_file() and not volume.series and _is_own_file(scan) else []
+    return [*[place for place in beside if os.access(place, os.W_OK | os.X_OK)], state_folder()]
+
+
+def _is_own_file(scan: Path) -> bool:
+    """Tell a file that is a whole scan from one of the many of a DICOM folder."""
+    from napari_strata.io.files import SCAN_SUFFIXES
+
+    return file_suffix(scan) in SCAN_SUFFIXES
+
+
+def state_folder() -> Path:
+    """Give the folder for work on scans whose own folder is not to be written to."""
+    return platformdirs.user_state_path("napari-strata", appauthor=False) / "unfinished"
+
+
+def remove_pair(journal: Path) -> None:
+    """Remove a journal and what belongs to it."""
+    case = case_of(journal)
+    for path in (case, case.with_name(f"{case.name}.part"), journal, _lock_path(journal)):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _lock_path(journal: Path) -> Path:
+    return journal.with_name(f"{journal.name}.lock")
+
+
+def _locked(journal: Path) -> FileLock | None:
+    """Take a journal's lock; None on disks that know no locks.
+
+    Raises
+    ------
+    CaseError
+        If another process holds it.
+    """
+    lock = FileLock(_lock_path(journal), timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout as err:
+        raise CaseError(f"The work in {journal} goes on in another window. Close that one first.") from err
+    except (OSError, NotImplementedError):
+        return None
+    return lock
+
+
+def try_lock(journal: Path) -> tuple[bool, FileLock | None]:
+    """Try to take a journal's lock: whether nobody else works on it, and the lock if the disk has such."""
+    try:
+        return True, _locked(journal)
+    except CaseError:
+        return False, None
+
+
+def _header(contents: CaseContents) -> dict[str, Any]:
+    volume, start = contents.proposal.volume, contents.start
+    return {
+        "scan": scan_key(volume),
+        "name": volume.name,
+        "tree": start.tree,
+        "n": start.n,
+        "from_labels": start.labels is not None,
+        "done": len(contents.journal.done),
+        "undone": len(contents.journal.undone),
+    }
+
+
+def scan_key(volume: Volume) -> dict[str, Any]:
+    """Give what tells a scan from others: where it lies, else a hash of its voxels."""
+    if volume.path:
+        return {"path": str(Path(volume.path).absolute()), "index": volume.index, "series": volume.series}
+    return {"hash": known_hash(volume)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Logged:
+    """A journal as it lies on the disk.
+
+    Parameters
+    ----------
+    header : dict
+        What it says of the scan and the case.
+    records : list of Record
+        All whole records, oldest first.
+    size : int
+        Bytes up to the end of the last whole record.
+    """
+
+    header: dict[str, Any]
+    records: list[Record]
+    size: int
+
+
+def read_journal(journal: Path) -> Logged:
+    """Read a journal from the disk up to the first record that is cut off or damaged.
+
+    Raises
+    ------
+    CaseError
+        If it cannot be read or is no journal.
+    """
+    with _opened(journal) as file:
+        header, end = _read_header(file)
+        data = b"\n" * end + file.read()
+    records = []
+    while len(data) - end >= _HEAD.size:
+        kind, length, next_id, check = _HEAD.unpack_from(data, end)
+        payload = data[end + _HEAD.size : end + _HEAD.size + length]
+        if len(payload) < length or zlib.crc32(kind + next_id.to_bytes(8, "little", signed=True) + payload) != check:
+            break
+        records.append(Record(kind, next_id, payload))
+        end += _HEAD.size + length
+    return Logged(header, records, end)
+
+
+@contextlib.contextmanager
+def _opened(journal: Path) -> Iterator[IO[bytes]]:
+    try:
+        with journal.open("rb") as file:
+            yield file
+    except OSError as err:
+        raise CaseError(f"Cannot read {journal}: {err.strerror or err}. Check the path.") from err
+    except ValueError as err:
+        raise CaseError(f"{journal} is not a Strata journal, or was made by a newer version.") from err
+
+
+def _read_header(file: IO[bytes]) -> tuple[dict[str, Any], int]:
+    """Read what a journal says of itself, and give where its records begin.
+
+    Raises
+    ------
+    ValueError
+        If it is no journal.
+    """
+    magic, line = file.readline(), file.readline()
+    header = json.loads(line)
+    if magic != _MAGIC or not isinstance(header, dict) or not isinstance(header.get("scan"), dict):
+        raise ValueError("no journal")
+    return header, len(magic) + len(line)
+
+
+def matching(folder: Path, fits: Callable[[dict[str, Any]], bool]) -> list[tuple[Path, Logged]]:
+    """Find the journals in a folder whose header fits, newest first."""
+    found = []
+    try:
+        journals = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    except OSError:
+        return []
+    for journal in journals:
+        try:
+            with _opened(journal) as file:
+                is_wanted = fits(_read_header(file)[0])
+            found += [(journal, read_journal(journal))] if is_wanted else []
+        except CaseError as err:
+            logger.warning("%s", err)
+    return found

@@ -1,0 +1,140 @@
+"""Where a person's next look is worth most, and why; which reasons count is learnt from the strokes so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_strata.errors import EditError
+from napari_strata.refine.suggestions.uncertainty import REASONS, Uncertainty, estimate_uncertainty
+from napari_strata.refine.state.assignment import NOT_GIVEN, State, loose_voxels, painted_at, region_table
+from napari_strata.refine.state.proposal_index import ProposalIndex
+
+_PER_REGION = 3
+_APART_MM = 12.0
+_PLAUSIBLE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A place to look at.
+
+    Parameters
+    ----------
+    region : int
+        The region that it is shown as.
+    ras_mm : tuple of 3 float
+        Where it is, RAS+ mm.
+    voxel_zyx : tuple of 3 int
+        The same as array indices.
+    reason : str
+        Why it is worth a look, one sentence.
+    kind : str
+        The main reason, one of `estimate_uncertainty.REASONS`.
+    """
+
+    region: int
+    ras_mm: tuple[float, float, float]
+    voxel_zyx: tuple[int, int, int]
+    reason: str
+    kind: str = "confidence"
+
+
+def suggest(state: State, index: ProposalIndex, n: int, *, seed: int = 0) -> list[Suggestion]:
+    """Rank places of the body by how much may be wrong there, well apart, at most three per region at first.
+
+    How much may be wrong is the volume around a supervoxel, shared out by the doubts about it (see `estimate_uncertainty.estimate_uncertainty`), each doubt
+    weighed by how well it foretold this person's corrections. Supervoxels that a person pointed at, painted over or locked are
+    left out.
+    """
+    if n <= 0:
+        return []
+    proposal = index.proposal
+    table = region_table(state, index)
+    found = estimate_uncertainty(state, index, seed=seed)
+    worth = found.worth.copy()
+    background = index.teaching.background
+    worth[background & (table == 0)] = 0
+    worth[(state.given != NOT_GIVEN) | np.isin(table, state.locked_ids())] = 0
+    ranked = np.argsort(-worth, kind="stable")
+    ranked = _apart(ranked[worth[ranked] > 0][: _PLAUSIBLE * n], index)
+    spread = _spread(ranked, table)
+    places = [_suggestion(state, index, found, int(i), int(table[i])) for i in spread[: 2 * n]]
+    flat = np.array([np.ravel_multi_index(s.voxel_zyx, proposal.supervoxels.shape) for s in places], np.int64)
+    unpainted = painted_at(state, flat) < 0
+    return [s for s, keep in zip(places, unpainted, strict=True) if keep][:n]
+
+
+def _spread(ranked: NDArray[np.intp], table: NDArray[np.int32]) -> NDArray[np.intp]:
+    """Put what is more than the third of its region at the end."""
+    turn = np.zeros(len(ranked), np.int64)
+    order = np.argsort(table[ranked], kind="stable")
+    starts = np.flatnonzero(np.diff(table[ranked][order], prepend=-1))
+    turn[order] = np.arange(len(ranked)) - np.repeat(starts, np.diff(np.append(starts, len(ranked))))
+    return ranked[np.argsort(turn // _PER_REGION > 0, kind="stable")]
+
+
+def _apart(ranked: NDArray[np.intp], index: ProposalIndex) -> NDArray[np.intp]:
+    """Put what lies near something better at the end: one look shows both. In a small scan, near is an eighth of the body."""
+    centers, later = index.teaching.centers_mm[ranked], np.zeros(len(ranked), np.bool_)
+    apart_mm = min(_APART_MM, float(np.ptp(index.teaching.centers_mm, axis=0).max()) / 8)
+    for k in range(len(ranked)):
+        if not later[k]:
+            near = ((centers[k + 1 :] - centers[k]) ** 2).sum(axis=1) < apart_mm**2
+            later[k + 1 :] |= near
+    return ranked[np.argsort(later, kind="stable")]
+
+
+def _suggestion(state: State, index: ProposalIndex, found: Uncertainty, supervoxel: int, region: int) -> Suggestion:
+    voxel = _inner_voxel(index, supervoxel)
+    point = index.proposal.volume.geometry.world_from_voxel(voxel)
+    kind = REASONS[int(found.main[supervoxel])]
+    z, y, x = (int(v) for v in voxel)
+    right, anterior, superior = (float(v) for v in point)
+    return Suggestion(region, (right, anterior, superior), (z, y, x), _sentence(state, index, found, supervoxel, kind), kind)
+
+
+def _sentence(state: State, index: ProposalIndex, found: Uncertainty, supervoxel: int, kind: str) -> str:
+    volume_ml = index.sizes_vox[supervoxel] * index.proposal.volume.geometry.voxel_volume_mm3 / 1000
+    if kind == "strokes":
+        return f"Could as well be {state.name(int(found.rival[supervoxel]))}, by the strokes so far."
+    if kind == "unlike":
+        return "Unlike everything that strokes showed so far."
+    if kind == "neighbours":
+        return "Most of what touches it is in other regions."
+    return f"Confidence {float(index.proposal.confidence[supervoxel]):.2f} over {volume_ml:.2g} mL."
+
+
+def place_in(state: State, index: ProposalIndex, region: int) -> tuple[int, int, int]:
+    """Give a voxel (z, y, x) of a region, near its middle.
+
+    Raises
+    ------
+    EditError
+        If no voxel shows it.
+    """
+    members = np.flatnonzero(region_table(state, index) == region)
+    if len(members) == 0:
+        voxels, taken = loose_voxels(state, index)
+        painted = voxels[taken == region]
+        if len(painted) == 0:
+            raise EditError(f"{state.name(region)} (id {region}) has no voxel in the scan.")
+        voxel = np.stack(np.unravel_index(painted[len(painted) // 2], index.proposal.supervoxels.shape))
+    else:
+        spacing = index.proposal.volume.spacing_zyx_mm
+        middles = (index.boxes[members, :3] + index.boxes[members, 3:]) / 2 * spacing
+        centre = np.average(middles, axis=0, weights=index.sizes_vox[members])
+        voxel = _inner_voxel(index, int(members[((middles - centre) ** 2).sum(axis=1).argmin()]))
+    z, y, x = (int(v) for v in voxel)
+    return z, y, x
+
+
+def _inner_voxel(index: ProposalIndex, supervoxel: int) -> NDArray[np.int64]:
+    """Give the voxel of a supervoxel that is nearest to its centre of mass, in mm."""
+    start, stop = index.boxes[supervoxel, :3], index.boxes[supervoxel, 3:]
+    box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+    voxels = np.argwhere(index.proposal.supervoxels[box] == supervoxel)
+    away = (voxels - voxels.mean(axis=0)) * index.proposal.volume.spacing_zyx_mm
+    return np.asarray(voxels[(away**2).sum(axis=1).argmin()] + start, np.int64)
