@@ -1,10 +1,14 @@
-"""What adapting the encoder to unlabelled scans of a new kind is worth, and what it costs on the kinds it knew.
+"""What adapting the encoder to unlabelled scans of a new kind is worth.
 
-    python -m benchmarks.adapt WEIGHTS.safetensors [--minutes 2] [--threads 2] [--base 900000000]
+What it costs on the kinds it knew.
 
-The new kind is thick-slice heads (1x1x6 mm) in inverted contrast; for a fair figure the weights come from a pretraining
-without both (`strata pretrain --without thick,inverted`). The figures are means over 3 seeds of a logistic regression
-(C = 10) on 20 labelled voxels per tissue, on features + 2 x brightness: mean Dice on the rest.
+    python -m benchmarks.adapt WEIGHTS.safetensors [--minutes 2] [--threads 2] [--base
+    900000000]
+
+The new kind is thick-slice heads (1x1x6 mm) in inverted contrast; for a fair figure the
+weights come from a pretraining without both (`strata pretrain --without
+thick,inverted`). The figures are means over 3 seeds of a logistic regression (C = 10)
+on 20 labelled voxels per tissue, on features + 2 x brightness: mean Dice on the rest.
 """
 
 from __future__ import annotations
@@ -29,7 +33,14 @@ from napari_strata.synthesis.synthesiser import Synthesiser
 from napari_strata.volume import Geometry, Volume
 
 SLICES, CLASSES, VOXELS, SEEDS = 6, 8, 40_000, 3
-KNOWN = (("head", "t1"), ("head", "t2"), ("head", "flair"), ("torso", "ct"), ("torso", "t1"), ("shapes", "random"))
+KNOWN = (
+    ("head", "t1"),
+    ("head", "t2"),
+    ("head", "flair"),
+    ("torso", "ct"),
+    ("torso", "t1"),
+    ("shapes", "random"),
+)
 SIZES_MM = {"head": 2.0, "torso": 3.5, "shapes": 2.0}
 
 
@@ -44,20 +55,32 @@ class Known:
 
 def thick_inverted(seed: int) -> Known:
     """Make a head of 1 mm in inverted contrast and average 6 slices to one."""
-    scan = Synthesiser((144, 176, 144)).make_whole(seed, family="head", contrast="inverted", spacing_mm=(1.0, 1.0, 1.0))
+    scan = Synthesiser((144, 176, 144)).make_whole(
+        seed, family="head", contrast="inverted", spacing_mm=(1.0, 1.0, 1.0)
+    )
     image = scan.image.numpy().reshape(-1, SLICES, 176, 144).mean(axis=1)
     tissues = scan.anatomy.tissues.numpy().reshape(-1, SLICES, 176, 144)[:, SLICES // 2]
     geometry = Geometry.from_spacing(image.shape, (float(SLICES), 1.0, 1.0))
-    return Known(f"inverted {seed}", Volume((1000 * image).astype(np.float32), geometry, "mr"), tissues)
+    return Known(
+        f"inverted {seed}",
+        Volume((1000 * image).astype(np.float32), geometry, "mr"),
+        tissues,
+    )
 
 
 def known_kinds(seed: int) -> Iterator[Known]:
     """Make scans of the kinds that the pretraining held."""
     for number, (family, contrast) in enumerate(KNOWN):
         step = SIZES_MM[family]
-        scan = Synthesiser((96, 96, 96)).make_whole(seed + number, family=family, contrast=contrast, spacing_mm=(step,) * 3)
+        scan = Synthesiser((96, 96, 96)).make_whole(
+            seed + number, family=family, contrast=contrast, spacing_mm=(step,) * 3
+        )
         data = scan.image.numpy() if scan.is_ct else 1000 * scan.image.numpy()
-        volume = Volume(data.astype(np.float32), Geometry.from_spacing(data.shape, (step,) * 3), "ct" if scan.is_ct else "mr")
+        volume = Volume(
+            data.astype(np.float32),
+            Geometry.from_spacing(data.shape, (step,) * 3),
+            "ct" if scan.is_ct else "mr",
+        )
         yield Known(f"{family} {contrast}", volume, scan.anatomy.tissues.numpy())
 
 
@@ -65,18 +88,31 @@ def score(known: Known, weights: Path | None) -> float:
     """Embed a scan and probe its largest tissues on the working grid."""
     features = strata.embed(known.volume, weights=weights)
     grid = features.grid
-    picks = [((np.arange(m) + 0.5) * n / m).astype(int) for m, n in zip(grid.shape_zyx, grid.box_shape, strict=True)]
+    picks = [
+        ((np.arange(m) + 0.5) * n / m).astype(int)
+        for m, n in zip(grid.shape_zyx, grid.box_shape, strict=True)
+    ]
     tissues = known.tissues[grid.box][np.ix_(*picks)]
     largest = np.argsort(-np.bincount(tissues.ravel())[1:])[:CLASSES] + 1
     kept = np.flatnonzero(np.isin(tissues.ravel(), largest))
     kept = np.random.default_rng(0).permutation(kept)[:VOXELS]
-    rows = np.concatenate([features.data.reshape(features.n_channels, -1).T[kept], 2 * features.intensity.ravel()[kept, None]], axis=1)
-    return float(np.mean([probe(rows, tissues.ravel()[kept], seed) for seed in range(SEEDS)]))
+    rows = np.concatenate(
+        [
+            features.data.reshape(features.n_channels, -1).T[kept],
+            2 * features.intensity.ravel()[kept, None],
+        ],
+        axis=1,
+    )
+    return float(
+        np.mean([probe(rows, tissues.ravel()[kept], seed) for seed in range(SEEDS)])
+    )
 
 
 def main() -> None:
     """Print a row per scan: before and after."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("weights", type=Path)
     parser.add_argument("--minutes", type=float, default=AdaptSettings().minutes)
     parser.add_argument("--threads", type=int, default=2)
@@ -90,18 +126,41 @@ def main() -> None:
         after, begun = Path(folder) / "adapted.safetensors", time.monotonic()
         settings = AdaptSettings(minutes=words.minutes)
         try:
-            report = adapt([one.volume for one in given], after, settings=settings, weights=words.weights, threads=words.threads)
+            report = adapt(
+                [one.volume for one in given],
+                after,
+                settings=settings,
+                weights=words.weights,
+                threads=words.threads,
+            )
         except AdaptError as err:
-            raise SystemExit(f"{err}\n{err.table}\n(so nothing rises and nothing falls)") from err
-        print(f"{report.table()}\n{report.summary()}; {time.monotonic() - begun:.0f} s with what torch loads\n", flush=True)
-        for title, scans in (("adapted to", given), ("same kind, not seen", others), ("known kinds", old)):
+            raise SystemExit(
+                f"{err}\n{err.table}\n(so nothing rises and nothing falls)"
+            ) from err
+        print(
+            f"{report.table()}\n{report.summary()}; {time.monotonic() - begun:.0f} s"
+            " with what torch loads\n",
+            flush=True,
+        )
+        for title, scans in (
+            ("adapted to", given),
+            ("same kind, not seen", others),
+            ("known kinds", old),
+        ):
             changes = []
             for known in scans:
                 pair = [score(known, path) for path in (words.weights, after)]
                 changes.append(pair)
-                print(f"{title:<20} {known.name:<20} {pair[0]:.3f} -> {pair[1]:.3f}", flush=True)
+                print(
+                    f"{title:<20} {known.name:<20} {pair[0]:.3f} -> {pair[1]:.3f}",
+                    flush=True,
+                )
             first, last = np.mean(changes, axis=0)
-            print(f"{title:<20} {'mean':<20} {first:.3f} -> {last:.3f} ({last - first:+.3f})\n", flush=True)
+            print(
+                f"{title:<20} {'mean':<20} {first:.3f} -> {last:.3f}"
+                f" ({last - first:+.3f})\n",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

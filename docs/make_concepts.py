@@ -23,7 +23,10 @@ from napari_strata.volume import region_color
 Picture = NDArray[np.uint8]
 
 SLICE_MM = 18.0
-"""Height of the slice above the middle of the template; it goes through the lateral ventricles."""
+"""Height of the slice above the middle of the template.
+
+It goes through the lateral ventricles.
+"""
 SCALE = 2
 """Pixels of the picture for a voxel."""
 DETAIL = 3
@@ -45,7 +48,9 @@ def draw(proposal: Proposal) -> Image.Image:
     rows, columns = (slice(n // 3, n // 3 + n // DETAIL) for n in grey.shape[:2])
     panels = {
         "The scan": grey,
-        "Supervoxels, a detail": outlined(grey[rows, columns], supervoxels[rows, columns]),
+        "Supervoxels, a detail": outlined(
+            grey[rows, columns], supervoxels[rows, columns]
+        ),
         "26 connected regions": coloured(grey, proposal.regions(26).labels[part]),
         "100 connected regions": coloured(grey, proposal.regions(100).labels[part]),
         "8 tissues": coloured(grey, proposal.tissues(8).labels[part]),
@@ -73,7 +78,10 @@ def around(body: NDArray[np.bool_]) -> tuple[slice, slice]:
 
 
 def outlined(grey: Picture, labels: NDArray[np.integer]) -> Picture:
-    """Return a part of the slice with every border between labels, one pixel wide when enlarged."""
+    """Return a part of the slice with every border between labels.
+
+    One pixel wide when enlarged.
+    """
     size = SCALE * DETAIL
     large = np.kron(labels, np.ones((size, size), labels.dtype))
     edge = np.zeros(large.shape, bool)
@@ -86,7 +94,9 @@ def outlined(grey: Picture, labels: NDArray[np.integer]) -> Picture:
 
 def coloured(grey: Picture, labels: NDArray[np.integer]) -> Picture:
     """Return the slice with each label in its own colour."""
-    table = np.array([(0, 0, 0), *(region_color(i) for i in range(1, int(labels.max()) + 1))], float)
+    table = np.array(
+        [(0, 0, 0), *(region_color(i) for i in range(1, int(labels.max()) + 1))], float
+    )
     mixed = (1 - OPACITY) * grey + OPACITY * table[labels]
     return np.where(labels[..., None] > 0, mixed, grey).astype(np.uint8)
 

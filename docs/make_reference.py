@@ -2,8 +2,8 @@
 
 python docs/make_reference.py
 
-The pages lie in docs/reference/ and are kept under version control, so that they can be read
-without building the site. A test compares them with what this script gives.
+The pages lie in docs/reference/ and are kept under version control, so that they can be
+read without building the site. A test compares them with what this script gives.
 """
 
 from __future__ import annotations
@@ -64,11 +64,19 @@ def pages() -> dict[str, str]:
 def api_page(name: str) -> str:
     """Return the page of one public name; its text comes from the docstring."""
     page = f"{NOTE}\n\n# {name}\n\n::: napari_strata.{name}\n"
-    page += "\n[What the examples start from](../index.md#what-the-examples-start-from)\n"
+    page += (
+        "\n[What the examples start from](../index.md#what-the-examples-start-from)\n"
+    )
     if name == "StrataError":
-        page += "\n## The kinds of error\n\nAll of them are a `StrataError`, from `napari_strata.errors`.\n"
+        page += (
+            "\n## The kinds of error\n\nAll of them are a `StrataError`, from"
+            " `napari_strata.errors`.\n"
+        )
         for kind in error_kinds():
-            page += f"\n::: napari_strata.errors.{kind}\n    options:\n      heading_level: 3\n"
+            page += (
+                f"\n::: napari_strata.errors.{kind}\n    options:\n     "
+                " heading_level: 3\n"
+            )
     return page
 
 
@@ -84,26 +92,30 @@ def error_kinds() -> list[str]:
 def index_page() -> str:
     """Return the list of public names, a line each."""
     text = f"{NOTE}\n\n# Reference\n\n"
-    text += "- [Settings](settings.md): every setting with its default, limits and unit.\n"
+    text += (
+        "- [Settings](settings.md): every setting with its default, limits and unit.\n"
+    )
     text += "- [Commands](commands.md): every command and option of `strata`.\n"
     text += "- [Model card](model_card.md): the encoder that ships with Strata.\n\n"
-    text += "Everything below is imported from one place: `import napari_strata as strata`.\n"
+    text += (
+        "Everything below is imported from one place: `import napari_strata as"
+        " strata`.\n"
+    )
     for title, names in GROUPS.items():
         text += f"\n## {title}\n\n| Name | What it is |\n|---|---|\n"
         for name in names:
             line = inspect.getdoc(getattr(napari_strata, name)) or ""
-            text += f"| [`{name}`](api/{name}.md) | {cell(line.partition(chr(10))[0])} |\n"
+            text += (
+                f"| [`{name}`](api/{name}.md) | {cell(line.partition(chr(10))[0])} |\n"
+            )
     text += (
-        "\n## What the examples start from\n\n"
-        "Each page has an example that the tests run. It starts in a folder with a small MR scan,\n"
-        "`scan.nii.gz`, and a DICOM series in `dicom/`, after these lines:\n\n"
-        "```python\n"
-        "import numpy as np\n"
-        "import napari_strata as strata\n\n"
-        'volume = strata.read("scan.nii.gz")\n'
-        'settings = strata.ProposeSettings(method="gmm-mrf")  # quick, without the encoder\n'
-        "proposal = strata.propose(volume, settings=settings)\n"
-        "```\n"
+        "\n## What the examples start from\n\nEach page has an example that the tests"
+        " run. It starts in a folder with a small MR scan,\n`scan.nii.gz`, and a DICOM"
+        " series in `dicom/`, after these lines:\n\n```python\nimport numpy as"
+        " np\nimport napari_strata as strata\n\nvolume ="
+        ' strata.read("scan.nii.gz")\nsettings ='
+        ' strata.ProposeSettings(method="gmm-mrf")  # quick, without the'
+        " encoder\nproposal = strata.propose(volume, settings=settings)\n```\n"
     )
     return text
 
@@ -112,11 +124,12 @@ def settings_page() -> str:
     """Return a table of settings for each class in settings.py."""
     text = f"{NOTE}\n\n# Settings\n\n"
     text += (
-        "Each setting is a flag of the command line, a key of a TOML file and a field of the form in\n"
-        "napari. All three are made from the same class. A file with settings looks like this, and\n"
-        "goes to `--settings FILE`; flags win over the file. The flag of `working_spacing_mm` is\n"
-        "`--working-spacing-mm`, and so on.\n\n"
-        "```toml\n[propose]\nworking_spacing_mm = 1.5\n\n[run]\nthreads = 4\n```\n"
+        "Each setting is a flag of the command line, a key of a TOML file and a field"
+        " of the form in\nnapari. All three are made from the same class. A file with"
+        " settings looks like this, and\ngoes to `--settings FILE`; flags win over the"
+        " file. The flag of `working_spacing_mm` is\n`--working-spacing-mm`, and so"
+        " on.\n\n```toml\n[propose]\nworking_spacing_mm = 1.5\n\n[run]\nthreads ="
+        " 4\n```\n"
     )
     for name, table in TABLES:
         kind = getattr(settings, name)
@@ -125,7 +138,11 @@ def settings_page() -> str:
         text += "| Setting | Default | Allowed | What it does |\n|---|---|---|---|\n"
         hints = get_type_hints(kind)
         for knob in fields(kind):
-            default = "" if knob.default is MISSING else shown(knob.default, knob.metadata["unit"])
+            default = (
+                ""
+                if knob.default is MISSING
+                else shown(knob.default, knob.metadata["unit"])
+            )
             allowed = cell(limits(hints[knob.name], dict(knob.metadata)))
             says = cell(knob.metadata["description"])
             text += f"| `{knob.name}` | {default} | {allowed} | {says} |\n"
@@ -149,7 +166,11 @@ def limits(hint: Any, metadata: dict[str, Any]) -> str:
     low, high = metadata.get("minimum"), metadata.get("maximum")
     kind = "a whole number" if hint is int else "a number"
     span = "" if low is None or high is None else f", {low:.10g} to {high:.10g}"
-    step = f", a multiple of {metadata['multiple_of']}" if "multiple_of" in metadata else ""
+    step = (
+        f", a multiple of {metadata['multiple_of']}"
+        if "multiple_of" in metadata
+        else ""
+    )
     return f"{kind}{span}{step}"
 
 
@@ -157,13 +178,24 @@ def commands_page() -> str:
     """Return every command with its options, from the parser itself."""
     parser = _parser()
     text = f"{NOTE}\n\n# Commands\n\n{parser.description}\n\n"
-    text += "`strata COMMAND --help` says the same in the terminal. Exit codes: 0 done, 1 scans of a\n"
-    text += "batch failed, 2 an error that you can mend (one line says how), 130 stopped by Ctrl+C.\n"
+    text += (
+        "`strata COMMAND --help` says the same in the terminal. Exit codes: 0 done, 1"
+        " scans of a\n"
+    )
+    text += (
+        "batch failed, 2 an error that you can mend (one line says how), 130 stopped by"
+        " Ctrl+C.\n"
+    )
     for path, says, command in commands_of(parser, ()):
         level = "#" * (1 + len(path))
-        usage = re.sub(r"\s+", " ", command.format_usage().removeprefix("usage: ")).strip()
+        usage = re.sub(
+            r"\s+", " ", command.format_usage().removeprefix("usage: ")
+        ).strip()
         text += f"\n{level} strata {' '.join(path)}\n\n{sentence(says)}\n"
-        if any(isinstance(action, argparse._SubParsersAction) for action in command._actions):
+        if any(
+            isinstance(action, argparse._SubParsersAction)
+            for action in command._actions
+        ):
             continue
         text += f"\n```\n{short_usage(command, usage)}\n```\n"
         text += "\n| Argument | Default | What it does |\n|---|---|---|\n"
@@ -173,11 +205,15 @@ def commands_page() -> str:
     return text
 
 
-def commands_of(parser: argparse.ArgumentParser, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str, argparse.ArgumentParser]]:
+def commands_of(
+    parser: argparse.ArgumentParser, path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], str, argparse.ArgumentParser]]:
     """Return each command below a parser: its words, what it does, its own parser."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            says = {choice.dest: choice.help or "" for choice in action._choices_actions}
+            says = {
+                choice.dest: choice.help or "" for choice in action._choices_actions
+            }
             for name, command in action.choices.items():
                 yield (*path, name), says.get(name, ""), command
                 yield from commands_of(command, (*path, name))
@@ -187,9 +223,15 @@ def short_usage(command: argparse.ArgumentParser, usage: str) -> str:
     """Return the usage with what is required only: the table has the rest."""
     words = [command.prog]
     for action in command._actions:
-        metavar = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+        metavar = (
+            action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+        )
         if not action.option_strings:
-            words.append(f"{metavar.upper()} ..." if action.nargs in ("+", "*") else metavar.upper())
+            words.append(
+                f"{metavar.upper()} ..."
+                if action.nargs in ("+", "*")
+                else metavar.upper()
+            )
         elif action.required:
             words.append(f"{action.option_strings[0]} {metavar}")
     return " ".join([*words, "[options]"])
@@ -232,7 +274,11 @@ def without_front_matter(text: str) -> str:
 def sentence(text: str) -> str:
     """Return a help text as a sentence."""
     text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "")) and text[-1:] == "." else "." if text else "")
+    return (
+        text[:1].upper()
+        + text[1:]
+        + ("" if text.endswith((".", "")) and text[-1:] == "." else "." if text else "")
+    )
 
 
 def cell(text: str) -> str:

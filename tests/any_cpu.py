@@ -1,7 +1,8 @@
 """Run the tests of numbers as on an older processor: python tests/any_cpu.py [words for pytest].
 
-Vector instructions and BLAS kernels are held back, with one thread. What was really in force is asserted before the first
-test, in the process that runs them: `tests/conftest.py` asks `in_force` where `STRATA_ANY_CPU` is set.
+Vector instructions and BLAS kernels are held back, with one thread. What was really in
+force is asserted before the first test, in the process that runs them:
+`tests/conftest.py` asks `in_force` where `STRATA_ANY_CPU` is set.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ ASKED = {
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 _WORK = """
 import torch
-layer, image = torch.nn.Conv3d(32, 32, 3), torch.ones(1, 32, 32, 32, 32).contiguous(memory_format=torch.channels_last_3d)
+layer = torch.nn.Conv3d(32, 32, 3)
+image = torch.ones(1, 32, 32, 32, 32).contiguous(memory_format=torch.channels_last_3d)
 torch.ones(64, 64) @ torch.ones(64, 64)
 with torch.inference_mode():
     layer(image)
@@ -52,33 +54,62 @@ def in_force() -> list[str]:
     from threadpoolctl import threadpool_info
 
     pools = threadpool_info()
-    kernels = sorted({str(pool["architecture"]) for pool in pools if pool.get("internal_api") == "openblas"})
+    kernels = sorted(
+        {
+            str(pool["architecture"])
+            for pool in pools
+            if pool.get("internal_api") == "openblas"
+        }
+    )
     spoken = {**os.environ, "ONEDNN_VERBOSE": "1", "MKL_VERBOSE": "1"}
-    said = subprocess.run([sys.executable, "-c", _WORK], capture_output=True, text=True, env=spoken, check=True, timeout=120).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", _WORK],
+        capture_output=True,
+        text=True,
+        env=spoken,
+        check=True,
+        timeout=120,
+    ).stdout
     isa = re.search(r"cpu,isa:(.*)", said)
     product = re.search(r"^MKL_VERBOSE .*\(Intel\(R\) ([^)]*)\)", said, re.MULTILINE)
-    convolutions, products = (found[1] if found else "not told" for found in (isa, product))
+    convolutions, products = (
+        found[1] if found else "not told" for found in (isa, product)
+    )
     torchs = torch.backends.cpu.get_cpu_capability()
     found = {
         "torch": (torchs, torchs == "DEFAULT"),
-        "oneDNN": (convolutions, convolutions == "Intel AVX2" or not torch.backends.mkldnn.is_available()),
+        "oneDNN": (
+            convolutions,
+            convolutions == "Intel AVX2" or not torch.backends.mkldnn.is_available(),
+        ),
         "MKL": (products, products == "AVX2" or not torch.backends.mkl.is_available()),
         "numpy": (", ".join(dispatched()) or "baseline", not dispatched()),
         "OpenBLAS": (", ".join(kernels), set(kernels) == {"Haswell"}),
-        "threads": (str(max(pool["num_threads"] for pool in pools)), all(pool["num_threads"] == 1 for pool in pools)),
+        "threads": (
+            str(max(pool["num_threads"] for pool in pools)),
+            all(pool["num_threads"] == 1 for pool in pools),
+        ),
     }
-    if wrong := [f"{name}: {what}" for name, (what, is_held) in found.items() if not is_held]:
-        raise RuntimeError("These were to be held back and are not: " + "; ".join(wrong))
+    if wrong := [
+        f"{name}: {what}" for name, (what, is_held) in found.items() if not is_held
+    ]:
+        raise RuntimeError(
+            "These were to be held back and are not: " + "; ".join(wrong)
+        )
     return [f"{name}: {what}" for name, (what, _) in found.items()]
 
 
 def main(words: list[str]) -> int:
     """Run the tests; gives pytest's exit status."""
     if not IS_X86:
-        sys.stdout.write(f"Nothing to hold back on {platform.machine()}: this run is about x86.\n")
+        sys.stdout.write(
+            f"Nothing to hold back on {platform.machine()}: this run is about x86.\n"
+        )
         return 0
     held = {**os.environ, **ASKED, "NPY_DISABLE_CPU_FEATURES": " ".join(dispatched())}
-    return subprocess.run([sys.executable, "-m", "pytest", "-m", "numeric", *words], env=held, check=False).returncode
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-m", "numeric", *words], env=held, check=False
+    ).returncode
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import os
 from itertools import count
 from pathlib import Path
 
-# Before numpy and torch are imported: on phantoms a second thread waits, spinning, more than it works. Tests of several
-# threads ask for them by name.
+# Before numpy and torch are imported: on phantoms a second thread waits, spinning, more
+# than it works. Tests of several threads ask for them by name.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
@@ -19,17 +19,51 @@ from windows import SharedWindow  # noqa: E402
 
 # The same examples in every run and on every machine; nothing is kept between runs.
 settings.register_profile(
-    "strata", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    "strata",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("strata")
 
-NUMERIC = frozenset({
-    "adapt", "batch_cohort", "batch_taught", "benchmark_encoder", "benchmark_proposal", "body", "bring", "classical", "codebook",
-    "dividing", "encoder", "explain", "explain_voxel", "hierarchy", "measure", "measure_agreement", "preprocess", "proposal",
-    "proposal_apart", "proposal_merging", "refine_labels", "refine_regions", "refine_scribble", "refine_teaching",
-    "supervoxels", "synthesis", "synthesis_faults", "synthesis_gallery", "teach",
-})
-"""Files whose assertions stand on what processors compute each in their own way: `make any-cpu` runs them, see any_cpu.py."""
+NUMERIC = frozenset(
+    {
+        "adapt",
+        "batch_cohort",
+        "batch_taught",
+        "benchmark_encoder",
+        "benchmark_proposal",
+        "body",
+        "bring",
+        "classical",
+        "codebook",
+        "dividing",
+        "encoder",
+        "explain",
+        "explain_voxel",
+        "hierarchy",
+        "measure",
+        "measure_agreement",
+        "preprocess",
+        "proposal",
+        "proposal_apart",
+        "proposal_merging",
+        "refine_labels",
+        "refine_regions",
+        "refine_scribble",
+        "refine_teaching",
+        "supervoxels",
+        "synthesis",
+        "synthesis_faults",
+        "synthesis_gallery",
+        "teach",
+    }
+)
+"""Files whose assertions stand on what processors compute each in their own way.
+
+`make any-cpu` runs them, see any_cpu.py.
+"""
 
 _numbers = count()
 
@@ -42,7 +76,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Share the tests by file where two processes run them, and give all windows to one, which loads napari once."""
+    """Share the tests by file where two processes run them, and give all windows to one.
+
+    Loads napari once.
+    """
     from xdist.scheduler import LoadFileScheduling
 
     class ByFile(LoadFileScheduling):
@@ -99,7 +136,10 @@ def plugins_found_once():
 
 @pytest.fixture(scope="session", autouse=True)
 def own_napari_settings():
-    """Keep napari from writing a person's settings at every dock widget; the fixtures of windows reset what it read."""
+    """Keep napari from writing a person's settings at every dock widget.
+
+    The fixtures of windows reset what it read.
+    """
     from napari.settings import get_settings
 
     get_settings()._save_on_change = False
@@ -108,7 +148,8 @@ def own_napari_settings():
 def _keep_what_is_loaded() -> None:
     """Take what is loaded so far out of what Python's garbage collector looks through.
 
-    napari collects garbage whenever a layer goes, and would look through a million objects of modules each time.
+    napari collects garbage whenever a layer goes, and would look through a million
+    objects of modules each time.
     """
     gc.collect()
     gc.freeze()
@@ -136,7 +177,10 @@ def shared_window(qapp, plugins_found_once, own_napari_settings):
 
 @pytest.fixture
 def shared_viewer(request, shared_window, qtbot, monkeypatch):
-    """Give a napari viewer without a scan in a window that other tests have used, where a test opens no other window."""
+    """Give a napari viewer without a scan in a window that other tests have used.
+
+    Where a test opens no other window.
+    """
     if "make_napari_viewer_proxy" in request.fixturenames:
         yield request.getfixturevalue("make_napari_viewer_proxy")()
         return

@@ -1,4 +1,7 @@
-"""Labels on awkward grids for tests of exports, made with nibabel alone, in the file's own order."""
+"""Labels on awkward grids for tests of exports, made with nibabel alone.
+
+In the file's own order.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,23 @@ from numpy.typing import NDArray
 import napari_strata as strata
 from napari_strata.volume import Region
 
-REGIONS = (Region(3, "Left kidney", (200, 30, 40)), Region(7, "Blutgefäß, rechts", (0, 90, 255)), Region(300, "region 300", (255, 255, 0)))
+REGIONS = (
+    Region(3, "Left kidney", (200, 30, 40)),
+    Region(7, "Blutgefäß, rechts", (0, 90, 255)),
+    Region(300, "region 300", (255, 255, 0)),
+)
 
 
-def _turned(degrees: tuple[float, float], spacing: tuple[float, float, float]) -> NDArray[np.float64]:
+def _turned(
+    degrees: tuple[float, float], spacing: tuple[float, float, float]
+) -> NDArray[np.float64]:
     a, b = np.radians(degrees)
-    about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
-    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    about_z = np.array(
+        [[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]]
+    )
+    about_x = np.array(
+        [[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]]
+    )
     affine = np.eye(4)
     affine[:3, :3] = about_z @ about_x @ np.diag(spacing)
     affine[:3, 3] = (-31.5, 12.25, 140.0)
@@ -47,15 +60,29 @@ class Case:
         return (self.affine @ (*np.argwhere(self.truth == label).mean(axis=0), 1))[:3]
 
     def volume_ml(self, label: int) -> float:
-        return float((self.truth == label).sum() * abs(np.linalg.det(self.affine[:3, :3])) / 1000)
+        return float(
+            (self.truth == label).sum() * abs(np.linalg.det(self.affine[:3, :3])) / 1000
+        )
 
 
 def make_case(folder: Path, grid: str = "oblique") -> Case:
-    """Write a CT-like scan and labels: an ellipsoid (3), a thin plate at the scan's border (7) and a single voxel (300)."""
+    """Write a CT-like scan and labels.
+
+    An ellipsoid (3), a thin plate at the scan's border (7) and a single voxel (300).
+    """
     shape, affine = (22, 19, 16), GRIDS[grid]
     place = np.indices(shape).astype(float)
     truth = np.zeros(shape, np.uint16)
-    truth[(((place - np.array([8, 9, 7])[:, None, None, None]) / np.array([5.5, 6, 5])[:, None, None, None]) ** 2).sum(axis=0) <= 1] = 3
+    truth[
+        (
+            (
+                (place - np.array([8, 9, 7])[:, None, None, None])
+                / np.array([5.5, 6, 5])[:, None, None, None]
+            )
+            ** 2
+        ).sum(axis=0)
+        <= 1
+    ] = 3
     truth[18, 4:19, 2:14] = 7
     truth[2, 16, 14] = 300
     data = np.random.default_rng(0).integers(-1000, 200, shape).astype(np.int16)
@@ -63,4 +90,9 @@ def make_case(folder: Path, grid: str = "oblique") -> Case:
     nib.save(nib.Nifti1Image(data, affine), folder / "scan.nii.gz")
     nib.save(nib.Nifti1Image(truth, affine), folder / "truth.nii.gz")
     scan = strata.read(folder / "scan.nii.gz", modality="ct")
-    return Case(affine, truth, scan, strata.read_labels(folder / "truth.nii.gz").with_regions(REGIONS))
+    return Case(
+        affine,
+        truth,
+        scan,
+        strata.read_labels(folder / "truth.nii.gz").with_regions(REGIONS),
+    )

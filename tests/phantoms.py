@@ -12,7 +12,10 @@ from napari_strata.proposal.proposal import Proposal
 from napari_strata.volume import Geometry, Volume
 
 INTENSITIES = (0.0, 100.0, 300.0, 500.0, 700.0, 900.0)
-"""Mean intensity of air (0), the body (1) and four organs in it (2-5); organs 2 and 3 come twice, apart."""
+"""Mean intensity of air (0), the body (1) and four organs in it (2-5).
+
+Organs 2 and 3 come twice, apart.
+"""
 
 _ORGANS = (
     (1, (0.5, 0.5, 0.5), 0.46),
@@ -25,15 +28,22 @@ _ORGANS = (
 )
 
 
-def ball(shape: tuple[int, ...], center: tuple[float, ...], radius: float) -> NDArray[np.bool_]:
+def ball(
+    shape: tuple[int, ...], center: tuple[float, ...], radius: float
+) -> NDArray[np.bool_]:
     """Give a ball in a grid, in voxels."""
     grid = np.indices(shape).transpose(1, 2, 3, 0)
     return np.asarray(((grid - np.array(center)) ** 2).sum(-1) <= radius**2)
 
 
 def phantom_truth(shape: tuple[int, int, int] = (24, 28, 32)) -> NDArray[np.uint8]:
-    """Give the class 0-5 (index into `INTENSITIES`) of every voxel: ellipsoids in a body in air."""
-    grid = np.stack(np.meshgrid(*[(np.arange(n) + 0.5) / n for n in shape], indexing="ij"), axis=-1)
+    """Give the class 0-5 (index into `INTENSITIES`) of every voxel.
+
+    Ellipsoids in a body in air.
+    """
+    grid = np.stack(
+        np.meshgrid(*[(np.arange(n) + 0.5) / n for n in shape], indexing="ij"), axis=-1
+    )
     truth = np.zeros(shape, np.uint8)
     for organ, center, radius in _ORGANS:
         truth[((grid - center) ** 2).sum(axis=-1) <= radius**2] = organ
@@ -41,19 +51,31 @@ def phantom_truth(shape: tuple[int, int, int] = (24, 28, 32)) -> NDArray[np.uint
 
 
 def phantom_volume(
-    shape: tuple[int, int, int] = (24, 28, 32), spacing_zyx_mm: tuple[float, float, float] = (2, 1, 1), seed: int = 0
+    shape: tuple[int, int, int] = (24, 28, 32),
+    spacing_zyx_mm: tuple[float, float, float] = (2, 1, 1),
+    seed: int = 0,
 ) -> Volume:
-    """Make a small MR-like scan: organs of distinct intensity in a body in air, with noise (sd 15)."""
+    """Make a small MR-like scan.
+
+    Organs of distinct intensity in a body in air, with noise (sd 15).
+    """
     noise = np.random.default_rng(seed).normal(0, 15, shape)
     data = (np.array(INTENSITIES)[phantom_truth(shape)] + noise).astype(np.float32)
-    return Volume(data, Geometry.from_spacing(shape, spacing_zyx_mm), "mr", name="phantom")
+    return Volume(
+        data, Geometry.from_spacing(shape, spacing_zyx_mm), "mr", name="phantom"
+    )
 
 
-def phantom_proposal(volume: Volume | None = None, *, block: int = 4, seed: int = 0) -> Proposal:
-    """Make a proposal for a phantom: supervoxels are blocks split by the phantom's intensity classes.
+def phantom_proposal(
+    volume: Volume | None = None, *, block: int = 4, seed: int = 0
+) -> Proposal:
+    """Make a proposal for a phantom.
 
-    The air (intensities nearer 0 than 100) is the trees' background. Descriptors are the mean and standard deviation of
-    intensity and the position; the tissue tree looks at intensity only, the region tree at position too.
+    Supervoxels are blocks split by the phantom's intensity classes.
+
+    The air (intensities nearer 0 than 100) is the trees' background. Descriptors are
+    the mean and standard deviation of intensity and the position; the tissue tree looks
+    at intensity only, the region tree at position too.
     """
     volume = phantom_volume(seed=seed) if volume is None else volume
     edges_between = (np.array(INTENSITIES[1:]) + np.array(INTENSITIES[:-1])) / 2
@@ -63,9 +85,14 @@ def phantom_proposal(volume: Volume | None = None, *, block: int = 4, seed: int 
     foreground = np.flatnonzero(code > 0)
     raw, names = _describe(volume, supervoxels)
     body = raw[foreground] if len(foreground) else raw
-    descriptors = ((raw - body.mean(axis=0)) / (body.std(axis=0) + 1e-6)).astype(np.float32)
+    descriptors = ((raw - body.mean(axis=0)) / (body.std(axis=0) + 1e-6)).astype(
+        np.float32
+    )
     sizes = np.bincount(supervoxels.ravel(), minlength=len(code))
-    trees = [_tree(descriptors * weight, foreground, background, sizes) for weight in ([3, 0, 1, 1, 1], [1, 0, 0, 0, 0])]
+    trees = [
+        _tree(descriptors * weight, foreground, background, sizes)
+        for weight in ([3, 0, 1, 1, 1], [1, 0, 0, 0, 0])
+    ]
     return Proposal(
         volume=volume,
         supervoxels=supervoxels,
@@ -73,34 +100,53 @@ def phantom_proposal(volume: Volume | None = None, *, block: int = 4, seed: int 
         descriptor_names=names,
         region_tree=trees[0],
         tissue_tree=trees[1],
-        confidence=np.random.default_rng(seed).uniform(0.2, 1, len(code)).astype(np.float32),
+        confidence=np.random.default_rng(seed)
+        .uniform(0.2, 1, len(code))
+        .astype(np.float32),
         edges=_touching(supervoxels),
-        provenance={"settings": {"supervoxels": len(code)}, "seed": seed, "versions": {"napari_strata": "test"}, "weights_hash": "none"},
+        provenance={
+            "settings": {"supervoxels": len(code)},
+            "seed": seed,
+            "versions": {"napari_strata": "test"},
+            "weights_hash": "none",
+        },
     )
 
 
-def _blocks_by_code(code: NDArray[np.integer], block: int) -> tuple[NDArray[np.int32], NDArray[np.integer]]:
+def _blocks_by_code(
+    code: NDArray[np.integer], block: int
+) -> tuple[NDArray[np.int32], NDArray[np.integer]]:
     z, y, x = np.indices(code.shape) // block
     keys = ((z * 1000 + y) * 1000 + x) * 10 + code
     found, inverse = np.unique(keys, return_inverse=True)
     return inverse.reshape(code.shape).astype(np.int32), found % 10
 
 
-def _describe(volume: Volume, supervoxels: NDArray[np.int32]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+def _describe(
+    volume: Volume, supervoxels: NDArray[np.int32]
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     ids = np.arange(supervoxels.max() + 1)
     mean = ndi.mean(volume.data, supervoxels, ids)
     deviation = ndi.standard_deviation(volume.data, supervoxels, ids)
-    position = np.array(ndi.center_of_mass(np.ones(supervoxels.shape), supervoxels, ids)) * volume.spacing_zyx_mm
+    position = (
+        np.array(ndi.center_of_mass(np.ones(supervoxels.shape), supervoxels, ids))
+        * volume.spacing_zyx_mm
+    )
     names = ("intensity mean", "intensity sd", "position z", "position y", "position x")
     return np.column_stack([mean, deviation, position]), names
 
 
 def _tree(
-    points: NDArray[np.floating], foreground: NDArray[np.integer], background: NDArray[np.integer], sizes: NDArray[np.integer]
+    points: NDArray[np.floating],
+    foreground: NDArray[np.integer],
+    background: NDArray[np.integer],
+    sizes: NDArray[np.integer],
 ) -> Hierarchy:
     parts = []
     for leaves in (foreground, background):
-        joined = linkage(points[leaves], "ward") if len(leaves) > 1 else np.zeros((0, 4))
+        joined = (
+            linkage(points[leaves], "ward") if len(leaves) > 1 else np.zeros((0, 4))
+        )
         parts += [leaves, joined[:, :2].astype(np.int64), joined[:, 2]]
     return hierarchy_from_merges(*parts, sizes=sizes)
 

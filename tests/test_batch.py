@@ -1,4 +1,7 @@
-"""Many scans at once: which they are, what is written for each, and what a second run leaves alone."""
+"""Many scans at once: which they are, what is written for each.
+
+What a second run leaves alone.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +36,22 @@ def save_series(folder: Path, uid: str, description: str) -> None:
     """Write a DICOM series of three slices."""
     folder.mkdir(parents=True, exist_ok=True)
     for k in range(3):
-        image = sitk.GetImageFromArray(np.random.default_rng(k).integers(0, 900, (1, 16, 16)).astype(np.int16))
+        image = sitk.GetImageFromArray(
+            np.random.default_rng(k).integers(0, 900, (1, 16, 16)).astype(np.int16)
+        )
         image.SetOrigin((0, 0, 2.0 * k))
-        tags = {"0008|0016": "1.2.840.10008.5.1.4.1.1.4", "0008|0018": f"{uid}.{k}", "0008|0060": "MR", "0008|103e": description}
-        place = {"0020|000d": "1.2.9", "0020|000e": uid, "0020|0032": f"0\\0\\{2 * k}", "0020|0037": "1\\0\\0\\0\\1\\0"}
+        tags = {
+            "0008|0016": "1.2.840.10008.5.1.4.1.1.4",
+            "0008|0018": f"{uid}.{k}",
+            "0008|0060": "MR",
+            "0008|103e": description,
+        }
+        place = {
+            "0020|000d": "1.2.9",
+            "0020|000e": uid,
+            "0020|0032": f"0\\0\\{2 * k}",
+            "0020|0037": "1\\0\\0\\0\\1\\0",
+        }
         for tag, value in {**tags, **place}.items():
             image.SetMetaData(tag, value)
         writer = sitk.ImageFileWriter()
@@ -74,15 +89,25 @@ def made(cohort, tmp_path_factory) -> Path:
 
 def test_every_scan_gets_labels_sidecar_and_table(cohort, made):
     ids = ("sub-01_T1", "sub-02_T1")
-    named = {f"{scan}_labels{suffix}" for scan in ids for suffix in (".nii.gz", ".json", ".csv")}
+    named = {
+        f"{scan}_labels{suffix}"
+        for scan in ids
+        for suffix in (".nii.gz", ".json", ".csv")
+    }
     whole = {"volumes.tsv", "scans.tsv", "failures.tsv", "qc.html", "qc", "batch.jsonl"}
-    assert {path.name for path in made.iterdir() if not path.name.startswith(".")} == named | whole
-    assert {path.name for path in (made / "qc").iterdir()} == {f"{scan}.webp" for scan in ids}
+    assert {
+        path.name for path in made.iterdir() if not path.name.startswith(".")
+    } == named | whole
+    assert {path.name for path in (made / "qc").iterdir()} == {
+        f"{scan}.webp" for scan in ids
+    }
     assert not list(made.rglob(".strata-*"))
     labels = strata.read_labels(made / "sub-01_T1_labels.nii.gz")
     assert labels.labels.shape == SHAPE
     settings = ProposeSettings(supervoxels=300)
-    alone = strata.propose(strata.read(cohort / "sub-01" / "T1.nii.gz"), settings=settings, threads=1).tissues(4)
+    alone = strata.propose(
+        strata.read(cohort / "sub-01" / "T1.nii.gz"), settings=settings, threads=1
+    ).tissues(4)
     assert np.array_equal(labels.labels, alone.labels)
 
 
@@ -95,7 +120,9 @@ def test_a_broken_scan_is_recorded_with_its_reason_and_the_rest_goes_on(cohort, 
 
 def test_volumes_has_a_row_per_scan_and_region_with_units_in_the_names(made):
     rows = table(made / "volumes.tsv")
-    assert [(row["scan"], row["region_id"]) for row in rows] == [(s, str(k)) for s in ("sub-01_T1", "sub-02_T1") for k in range(1, 5)]
+    assert [(row["scan"], row["region_id"]) for row in rows] == [
+        (s, str(k)) for s in ("sub-01_T1", "sub-02_T1") for k in range(1, 5)
+    ]
     sidecar = json.loads((made / "sub-01_T1_labels.json").read_text())
     for row, region in zip(rows, sidecar["regions"], strict=False):
         assert float(row["volume_ml"]) == region["volume_ml"] > 0
@@ -122,21 +149,40 @@ def test_a_second_run_leaves_alone_what_stands(cohort, made, tmp_path, capsys):
     assert "0 done, 2 kept, 0 failed" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("changed", [["--tissues", "3"], ["--tissues", "4", "--seed", "5"], ["--tissues", "4", "--feature-weight", "0.5"]])
-def test_another_cut_seed_or_setting_runs_again(changed, cohort, made, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ["--tissues", "3"],
+        ["--tissues", "4", "--seed", "5"],
+        ["--tissues", "4", "--feature-weight", "0.5"],
+    ],
+)
+def test_another_cut_seed_or_setting_runs_again(
+    changed, cohort, made, tmp_path, capsys
+):
     out = Path(shutil.copytree(made, tmp_path / "out"))
     assert main(["batch", str(cohort / "sub-*"), "-o", str(out), *FEW, *changed]) == 0
     assert "2 done, 0 kept" in capsys.readouterr().out
-    assert {row["cut"] for row in table(out / "volumes.tsv")} == {f"{changed[1]} tissues"}
+    assert {row["cut"] for row in table(out / "volumes.tsv")} == {
+        f"{changed[1]} tissues"
+    }
 
 
-def test_only_a_scan_that_changed_or_lost_its_labels_runs_again(cohort, made, tmp_path, capsys):
-    scans, out = Path(shutil.copytree(cohort, tmp_path / "scans")), Path(shutil.copytree(made, tmp_path / "out"))
+def test_only_a_scan_that_changed_or_lost_its_labels_runs_again(
+    cohort, made, tmp_path, capsys
+):
+    scans, out = (
+        Path(shutil.copytree(cohort, tmp_path / "scans")),
+        Path(shutil.copytree(made, tmp_path / "out")),
+    )
     (scans / "broken.nii.gz").unlink()
     words = ["batch", str(scans), "-o", str(out), "--tissues", "4", *FEW]
     save_scan(scans / "sub-02" / "T1.nii.gz", seed=7)
     assert main(words) == 1
-    assert f"belongs to another scan of the same id, {cohort / 'sub-02' / 'T1.nii.gz'}" in capsys.readouterr().err
+    assert (
+        f"belongs to another scan of the same id, {cohort / 'sub-02' / 'T1.nii.gz'}"
+        in capsys.readouterr().err
+    )
     moved = out / "sub-02_T1_labels.json"
     moved.write_text(moved.read_text().replace(str(cohort), str(scans)))
     assert main(words) == 0
@@ -150,16 +196,24 @@ def test_only_a_scan_that_changed_or_lost_its_labels_runs_again(cohort, made, tm
 
 
 def test_a_scan_that_fails_later_is_not_in_the_volumes(cohort, made, tmp_path):
-    scans, out = Path(shutil.copytree(cohort, tmp_path / "scans")), Path(shutil.copytree(made, tmp_path / "out"))
+    scans, out = (
+        Path(shutil.copytree(cohort, tmp_path / "scans")),
+        Path(shutil.copytree(made, tmp_path / "out")),
+    )
     (scans / "sub-01" / "T1.nii.gz").write_bytes(b"damaged on the way")
     assert main(["batch", str(scans), "-o", str(out), "--tissues", "4", *FEW]) == 1
     assert {row["scan"] for row in table(out / "volumes.tsv")} == {"sub-02_T1"}
-    assert {row["scan"] for row in table(out / "failures.tsv")} == {"broken", "sub-01_T1"}
+    assert {row["scan"] for row in table(out / "failures.tsv")} == {
+        "broken",
+        "sub-01_T1",
+    }
 
 
 def test_a_stopped_batch_keeps_what_is_done(cohort, tmp_path):
     scans = plan_scans([cohort / "sub-01", cohort / "sub-02"])
-    recipe = Recipe("regions", 3, ProposeSettings(supervoxels=300), RunSettings(threads=1))
+    recipe = Recipe(
+        "regions", 3, ProposeSettings(supervoxels=300), RunSettings(threads=1)
+    )
 
     def stop_at_the_second(done: int, total: int, stage: str) -> None:
         assert total == 2
@@ -169,7 +223,10 @@ def test_a_stopped_batch_keeps_what_is_done(cohort, tmp_path):
     with pytest.raises(Cancelled):
         run_batch(scans, tmp_path, recipe, on_progress=stop_at_the_second)
     assert len(list(tmp_path.glob("*_labels.*"))) == 3
-    assert [one.status for one in run_batch(scans, tmp_path, recipe)] == ["kept", "done"]
+    assert [one.status for one in run_batch(scans, tmp_path, recipe)] == [
+        "kept",
+        "done",
+    ]
 
 
 def test_dicom_folders_give_one_scan_per_series(tmp_path):
@@ -177,8 +234,14 @@ def test_dicom_folders_give_one_scan_per_series(tmp_path):
     save_series(tmp_path / "study" / "mixed", "1.2.4", "T2 cor")
     save_series(tmp_path / "study" / "one", "1.2.5", "FLAIR")
     scans = plan_scans([tmp_path / "study"])
-    assert [(scan.id, scan.series) for scan in scans] == [("mixed_T1_ax_3D", "1.2.3"), ("mixed_T2_cor", "1.2.4"), ("one", "1.2.5")]
-    assert [strata.read(scan.path, series=scan.series).data.shape for scan in scans] == [(3, 16, 16)] * 3
+    assert [(scan.id, scan.series) for scan in scans] == [
+        ("mixed_T1_ax_3D", "1.2.3"),
+        ("mixed_T2_cor", "1.2.4"),
+        ("one", "1.2.5"),
+    ]
+    assert [
+        strata.read(scan.path, series=scan.series).data.shape for scan in scans
+    ] == [(3, 16, 16)] * 3
     slices = sorted(map(str, (tmp_path / "study" / "one").iterdir()))
     assert [scan.series for scan in plan_scans(slices)] == ["1.2.5"]
     with pytest.raises(WriteError, match="DICOM folder"):
@@ -186,7 +249,14 @@ def test_dicom_folders_give_one_scan_per_series(tmp_path):
 
 
 def test_ids_are_unique_and_fit_for_file_names(tmp_path):
-    for name in ("a/T1.nii.gz", "b/T1.nii.gz", "b/t1.nii", "a_b.nii", "a/b.nii", "c/odd name (2).nii"):
+    for name in (
+        "a/T1.nii.gz",
+        "b/T1.nii.gz",
+        "b/t1.nii",
+        "a_b.nii",
+        "a/b.nii",
+        "c/odd name (2).nii",
+    ):
         save_scan(tmp_path / name)
     explicit = plan_scans([tmp_path / "a" / "T1.nii.gz", tmp_path / "b" / "T1.nii.gz"])
     assert [scan.id for scan in explicit] == ["a_T1", "b_T1"]
@@ -197,7 +267,9 @@ def test_ids_are_unique_and_fit_for_file_names(tmp_path):
     assert [scan.id for scan in again] == ids
 
 
-def test_a_search_passes_over_hidden_files_outputs_and_labels_of_ours(cohort, made, tmp_path):
+def test_a_search_passes_over_hidden_files_outputs_and_labels_of_ours(
+    cohort, made, tmp_path
+):
     scans = Path(shutil.copytree(cohort / "sub-01", tmp_path / "scans"))
     shutil.copy(scans / "T1.nii.gz", scans / ".strata-unfinished.nii.gz")
     (scans / "notes.txt").write_text("no scan")
@@ -210,15 +282,32 @@ def test_a_search_passes_over_hidden_files_outputs_and_labels_of_ours(cohort, ma
 def test_inputs_without_a_scan_are_one_line_and_make_nothing(given, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     out = tmp_path / "out"
-    assert main(["batch", str(tmp_path / "in" / given), "-o", str(out), "--tissues", "4", *FEW]) == 2
+    assert (
+        main(
+            [
+                "batch",
+                str(tmp_path / "in" / given),
+                "-o",
+                str(out),
+                "--tissues",
+                "4",
+                *FEW,
+            ]
+        )
+        == 2
+    )
     assert capsys.readouterr().err.strip().count("\n") == 0
     assert not out.exists()
     with pytest.raises(ReadError, match="There is no"):
         plan_scans([tmp_path / "in" / given])
 
 
-@pytest.mark.parametrize("wrong", [["--tissues", "0"], ["--tissues", "4", "--weights", "no.safetensors"]])
-def test_what_would_fail_for_every_scan_is_told_before_the_first(wrong, cohort, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "wrong", [["--tissues", "0"], ["--tissues", "4", "--weights", "no.safetensors"]]
+)
+def test_what_would_fail_for_every_scan_is_told_before_the_first(
+    wrong, cohort, tmp_path, capsys
+):
     assert main(["batch", str(cohort), "-o", str(tmp_path / "out"), *FEW, *wrong]) == 2
     assert capsys.readouterr().err.startswith("strata: ")
     assert not (tmp_path / "out").exists()

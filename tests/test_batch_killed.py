@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from benchmarks.batch.kill import command, contents, disturbed
 
-from napari_strata.batch.outputs.tables import collect
 from napari_strata.batch.log import read_log
+from napari_strata.batch.outputs.tables import collect
 from napari_strata.batch.workers.process import only_writer
 from napari_strata.cli.command_line import main
 from napari_strata.errors import WriteError
@@ -27,7 +27,10 @@ from phantoms import phantom_volume
 def scans(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("scans")
     for k in range(6):
-        write_scan(phantom_volume((12 + 2 * (k % 3), 20, 24), (3, 2, 2), k), folder / f"s{k}.nii.gz")
+        write_scan(
+            phantom_volume((12 + 2 * (k % 3), 20, 24), (3, 2, 2), k),
+            folder / f"s{k}.nii.gz",
+        )
     (folder / "broken.nii.gz").write_bytes(b"no scan")
     return folder
 
@@ -41,13 +44,22 @@ def whole(scans, tmp_path_factory) -> Path:
 
 def test_killed_and_run_again_it_ends_as_an_undisturbed_run(scans, whole, tmp_path):
     out = tmp_path / "out"
-    ending = disturbed(command(scans, out, "--workers", "1"), out, contents(whole), kills=2, longest_s=1.0, seed=3)
+    ending = disturbed(
+        command(scans, out, "--workers", "1"),
+        out,
+        contents(whole),
+        kills=2,
+        longest_s=1.0,
+        seed=3,
+    )
     assert ending.kills >= 1
     assert ending.partial == ending.different == ending.left == []
     assert {"volumes.tsv", "scans.tsv", "failures.tsv", "qc.html"} <= set(contents(out))
 
 
-def test_what_a_killed_run_left_unfinished_is_swept_and_its_half_line_is_no_trouble(scans, whole, tmp_path):
+def test_what_a_killed_run_left_unfinished_is_swept_and_its_half_line_is_no_trouble(
+    scans, whole, tmp_path
+):
     out = Path(shutil.copytree(whole, tmp_path / "out"))
     (out / ".strata-batch-0123456789ab").mkdir()
     (out / ".strata-batch-0123456789ab" / "s0_labels.nii.gz").write_bytes(b"half")
@@ -60,8 +72,12 @@ def test_what_a_killed_run_left_unfinished_is_swept_and_its_half_line_is_no_trou
     assert [line["event"] for line in read_log(out)].count("run ended") == 2
 
 
-@pytest.mark.parametrize("moved", [True, False], ids=["new labels moved", "nothing moved"])
-def test_a_kill_between_two_moves_costs_no_labels_and_keeps_none_that_nobody_vouches_for(scans, whole, tmp_path, moved):
+@pytest.mark.parametrize(
+    "moved", [True, False], ids=["new labels moved", "nothing moved"]
+)
+def test_a_kill_between_two_moves_costs_no_labels_and_keeps_none_that_nobody_vouches_for(
+    scans, whole, tmp_path, moved
+):
     out = Path(shutil.copytree(whole, tmp_path / "out"))
     hidden = out / ".strata-batch-0123456789ab"
     hidden.mkdir()
@@ -76,13 +92,18 @@ def test_a_kill_between_two_moves_costs_no_labels_and_keeps_none_that_nobody_vou
     assert ((out / "s0_labels.nii.gz").stat().st_mtime_ns == before) is not moved
 
 
-def test_labels_that_a_person_saved_are_left_wherever_they_come_from(scans, whole, tmp_path, capsys):
+def test_labels_that_a_person_saved_are_left_wherever_they_come_from(
+    scans, whole, tmp_path, capsys
+):
     out = Path(shutil.copytree(whole, tmp_path / "out"))
     edited = (out / "s5_labels.nii.gz").read_bytes()
     (out / "s2_labels.nii.gz").write_bytes(edited)  # another program saved over it
     drawn = read_labels(out / "s3_labels.nii.gz")
-    drawn = replace(drawn, labels=np.where(drawn.labels == 2, 1, drawn.labels).astype(np.uint8))
-    write_outputs(drawn, read(scans / "s3.nii.gz"), out / "s3_labels.nii.gz", {})  # as the viewer saves
+    drawn = replace(
+        drawn, labels=np.where(drawn.labels == 2, 1, drawn.labels).astype(np.uint8)
+    )
+    # as the viewer saves
+    write_outputs(drawn, read(scans / "s3.nii.gz"), out / "s3_labels.nii.gz", {})
     (out / "s4_labels.json").unlink()
     saved = contents(out)
     for more in ([], ["--seed", "3"]):
@@ -91,15 +112,23 @@ def test_labels_that_a_person_saved_are_left_wherever_they_come_from(scans, whol
         assert err.count("changed since Strata made it") == 2
         assert "s4_labels.nii.gz was not made by a batch" in err
         for scan in ("s2", "s3", "s4"):
-            assert {n for n in end if n.startswith(f"{scan}_") and end[n] != saved[n]} == set()
+            assert {
+                n for n in end if n.startswith(f"{scan}_") and end[n] != saved[n]
+            } == set()
     with (out / "volumes.tsv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["scan"] == "s2"]
+        rows = [
+            row for row in csv.DictReader(file, delimiter="\t") if row["scan"] == "s2"
+        ]
     labels = read_labels(out / "s2_labels.nii.gz")
-    assert [float(row["volume_ml"]) for row in rows] == [round(int((labels.labels == k).sum()) * 0.012, 4) for k in range(1, 5)]
+    assert [float(row["volume_ml"]) for row in rows] == [
+        round(int((labels.labels == k).sum()) * 0.012, 4) for k in range(1, 5)
+    ]
     assert {row["cut"] for row in rows} == {"changed by hand"}
 
 
-def test_labels_that_a_person_changed_are_not_taken_for_those_of_another_scan(scans, whole, tmp_path, capsys):
+def test_labels_that_a_person_changed_are_not_taken_for_those_of_another_scan(
+    scans, whole, tmp_path, capsys
+):
     """The same id, as where one folder after another is given."""
     out = Path(shutil.copytree(whole, tmp_path / "out"))
     edited = (out / "s5_labels.nii.gz").read_bytes()
@@ -114,16 +143,29 @@ def test_labels_that_a_person_changed_are_not_taken_for_those_of_another_scan(sc
 
 def test_two_batches_do_not_write_to_one_folder_at_once(scans, tmp_path, capsys):
     with only_writer(tmp_path), ThreadPoolExecutor(1) as another:
-        assert another.submit(main, command(scans, tmp_path, "--workers", "1")[3:]).result() == 2
+        assert (
+            another.submit(
+                main, command(scans, tmp_path, "--workers", "1")[3:]
+            ).result()
+            == 2
+        )
         with pytest.raises(WriteError, match="Another batch"):
             another.submit(collect, (), tmp_path).result()
-        assert collect((), tmp_path).volumes.is_file(), "who holds it writes the tables, too"
+        assert collect((), tmp_path).volumes.is_file(), (
+            "who holds it writes the tables, too"
+        )
     assert "Another batch" in capsys.readouterr().err
 
 
 def test_the_log_says_what_happened_to_each_scan(whole):
     lines = read_log(whole)
-    assert [line["event"] for line in lines] == ["run started", "engine", "failed", *["done"] * 6, "run ended"]
+    assert [line["event"] for line in lines] == [
+        "run started",
+        "engine",
+        "failed",
+        *["done"] * 6,
+        "run ended",
+    ]
     (failed,) = [line for line in lines if line["event"] == "failed"]
     assert failed["scan"] == "broken"
     assert "broken.nii.gz" in failed["reason"]

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from benchmarks.batch.page import drawn, fake_batch
 
-from napari_strata.batch.outputs.tables import collect
+from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.batch.outputs.outlier_scores import outlier_scores
 from napari_strata.batch.outputs.page import write_page
 from napari_strata.batch.outputs.results import ScanResult
-from napari_strata.batch.inputs.scans import PlannedScan
+from napari_strata.batch.outputs.tables import collect
 from napari_strata.cli.batch import BatchProgress, duration
 from napari_strata.export.outputs import outputs_beside
 
@@ -36,7 +36,11 @@ class Reader(HTMLParser):
         self._in_data = False
 
     def handle_starttag(self, tag, attrs):
-        self.loaded += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        self.loaded += [
+            value or ""
+            for name, value in attrs
+            if name in ("src", "href", "srcset", "action")
+        ]
         self.scripts += tag == "script"
         self._in_data = dict(attrs).get("id") == "data"
 
@@ -54,13 +58,20 @@ def test_the_page_is_one_file_that_loads_nothing_and_holds_every_scan(page):
     assert reader.scripts == 2  # the failures' reasons end scripts, if they are let
     data = json.loads(reader.data)
     assert len(data["scans"]) == 60
-    assert all(one["image"].startswith("data:image/webp;base64,") for one in data["scans"] if not one["failed"])
+    assert all(
+        one["image"].startswith("data:image/webp;base64,")
+        for one in data["scans"]
+        if not one["failed"]
+    )
     assert sum(one["failed"] for one in data["scans"]) == 10
     assert data["versions"]["napari-strata"]
     assert data["settings"][0]["scans"] == 50
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed: sudo make system")
+@pytest.mark.skipif(
+    shutil.which("chromium") is None,
+    reason="Chromium is not installed: sudo make system",
+)
 def test_a_browser_draws_it_without_a_word_and_without_the_network(page, tmp_path):
     figures = drawn(shutil.which("chromium") or "", page, tmp_path / "page.png")
     assert figures["drawn_ms"] is not None
@@ -70,11 +81,19 @@ def test_a_browser_draws_it_without_a_word_and_without_the_network(page, tmp_pat
 
 
 def document(ml: float, confidence: float = 0.7, modality: str = "mr") -> dict:
-    return {"scan": {"modality": modality}, "quality": {"labelled_ml": ml, "confidence": confidence}, "regions": []}
+    return {
+        "scan": {"modality": modality},
+        "quality": {"labelled_ml": ml, "confidence": confidence},
+        "regions": [],
+    }
 
 
 def test_the_scan_unlike_the_others_is_the_outlier_and_says_by_what():
-    cohort = [document(1000 + 10 * k) for k in range(8)] + [document(300)] + [document(5000, modality="ct")]
+    cohort = (
+        [document(1000 + 10 * k) for k in range(8)]
+        + [document(300)]
+        + [document(5000, modality="ct")]
+    )
     found = outlier_scores(cohort)
     assert [odd.is_outlier for odd in found] == [False] * 8 + [True, False]
     assert found[8].why == "labelled mL 300, usually 1.03e+03"
@@ -95,4 +114,9 @@ def test_progress_tells_how_many_are_done_and_when_the_rest_will_be(capsys):
         show.took(ScanResult(scan, outputs, status, seconds=60.0))
     said = capsys.readouterr().err.splitlines()
     assert said[-1] == "[4/10, 1 failed, 2 min, about 6 min left] a: failed in 60 s"
-    assert [duration(seconds) for seconds in (5, 89, 600, 11_100)] == ["5 s", "89 s", "10 min", "3 h 05 min"]
+    assert [duration(seconds) for seconds in (5, 89, 600, 11_100)] == [
+        "5 s",
+        "89 s",
+        "10 min",
+        "3 h 05 min",
+    ]

@@ -1,4 +1,7 @@
-"""The bench that ablates the recipe: every variant sees the same scans, and the tables say how much a seed changes."""
+"""The bench that ablates the recipe.
+
+Every variant sees the same scans, and the tables say how much a seed changes.
+"""
 
 import pytest
 import torch
@@ -18,13 +21,23 @@ def scans(tmp_path_factory):
 
 
 def batches(scans, variant):
-    return [one for one in map(ablate.StoredBatches(scans, ablate.recipe_of(variant, STEPS)).__getitem__, range(STEPS))]
+    return [
+        one
+        for one in map(
+            ablate.StoredBatches(scans, ablate.recipe_of(variant, STEPS)).__getitem__,
+            range(STEPS),
+        )
+    ]
 
 
 def test_variants_see_the_same_scans(scans):
-    for plain, other in zip(batches(scans, "recipe"), batches(scans, "temperature 0.3"), strict=True):
+    for plain, other in zip(
+        batches(scans, "recipe"), batches(scans, "temperature 0.3"), strict=True
+    ):
         assert torch.equal(plain.image, other.image)
-        assert all(torch.equal(a, b) for a, b in zip(plain.labels, other.labels, strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(plain.labels, other.labels, strict=True)
+        )
     plain, two = batches(scans, "recipe")[0], batches(scans, "two views")[0]
     assert plain.image.shape == two.image.shape == (2, 1, 32, 32, 32)
     assert torch.equal(plain.image[0], two.image[0])
@@ -35,7 +48,12 @@ def test_variants_see_the_same_scans(scans):
 
 
 def test_another_seed_takes_the_same_scans_in_another_order(scans):
-    orders = [ablate.StoredBatches(scans, ablate.recipe_of("recipe, seed 1", steps)).order.tolist() for steps in (STEPS, 50)]
+    orders = [
+        ablate.StoredBatches(
+            scans, ablate.recipe_of("recipe, seed 1", steps)
+        ).order.tolist()
+        for steps in (STEPS, 50)
+    ]
     assert sorted(orders[1]) == list(range(50)) != orders[1]
 
 
@@ -45,9 +63,17 @@ def test_every_variant_is_a_recipe(variant):
 
 
 def test_the_table_says_how_much_a_seed_changes():
-    rows = [Row(name, "head", "probe 20", value) for name, value in zip(ablate.OWN_SPREAD, (0.7, 0.8, 0.9), strict=True)]
-    rows += [Row("half width", "head", "cosine, flip", 0.5), Row("half width", "head", "cosine, noise", 0.7)]
-    lines = ablate.summary(rows, {"probe": ("head", "probe 20"), "agrees": ("head", "cosine")}).splitlines()
+    rows = [
+        Row(name, "head", "probe 20", value)
+        for name, value in zip(ablate.OWN_SPREAD, (0.7, 0.8, 0.9), strict=True)
+    ]
+    rows += [
+        Row("half width", "head", "cosine, flip", 0.5),
+        Row("half width", "head", "cosine, noise", 0.7),
+    ]
+    lines = ablate.summary(
+        rows, {"probe": ("head", "probe 20"), "agrees": ("head", "cosine")}
+    ).splitlines()
     assert lines[2] == "| recipe | 0.700 |  |"
     assert "| half width |  | 0.600 |" in lines
     assert lines[-1].startswith("| *sd over 3 seeds of the recipe* | 0.100 |")

@@ -5,12 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-pytest.importorskip("benchmarks.proposal", reason="the benchmarks are only in the repository")
+pytest.importorskip(
+    "benchmarks.proposal", reason="the benchmarks are only in the repository"
+)
 
 from benchmarks.encoder.scans import OTHER, LabelledScan
 from benchmarks.proposal import run
 from benchmarks.proposal.cuts import cut_figures
-from benchmarks.proposal.edges import achievable_accuracy, boundary_recall, strict_accuracy, undersegmentation_error
+from benchmarks.proposal.edges import (
+    achievable_accuracy,
+    boundary_recall,
+    strict_accuracy,
+    undersegmentation_error,
+)
 from benchmarks.proposal.methods import METHODS, Block, grid_steps, tidy
 from benchmarks.proposal.nodes import best_node_dice, tree_runs
 from benchmarks.proposal.overlap import Overlap, overlap
@@ -52,7 +59,9 @@ def found(scan, proposal):
 def block():
     truth, data = phantom_truth(SHAPE), phantom_volume(SHAPE).data / 1000
     blurred = data + np.random.default_rng(0).normal(0, 0.02, data.shape)
-    channels = np.stack([np.clip(data, 0, 1), blurred, blurred], axis=-1).astype(np.float32)
+    channels = np.stack([np.clip(data, 0, 1), blurred, blurred], axis=-1).astype(
+        np.float32
+    )
     box = (slice(None), slice(None), slice(None))
     return Block(channels, truth > 0, box, SPACING, ProposeSettings(supervoxels=300))
 
@@ -68,7 +77,11 @@ def pieces(*numbers):
 
 def leaves(counts):
     """A table of pieces that the reference scores everywhere, the last column other."""
-    return Overlap(tuple(range(1, len(counts[0]))), np.array(counts), np.zeros(len(counts), np.int64))
+    return Overlap(
+        tuple(range(1, len(counts[0]))),
+        np.array(counts),
+        np.zeros(len(counts), np.int64),
+    )
 
 
 def tree_over(merges, n, background=0):
@@ -76,7 +89,13 @@ def tree_over(merges, n, background=0):
     fore, back = np.arange(background, n), np.arange(background)
     back_merges = [(0, 1)] if background == 2 else []
     return hierarchy_from_merges(
-        fore, np.array(merges), np.arange(1.0, len(merges) + 1), back, np.array(back_merges), np.ones(len(back_merges)), np.ones(n, int)
+        fore,
+        np.array(merges),
+        np.arange(1.0, len(merges) + 1),
+        back,
+        np.array(back_merges),
+        np.ones(len(back_merges)),
+        np.ones(n, int),
     )
 
 
@@ -105,7 +124,11 @@ def test_a_piece_over_an_edge_costs_what_it_holds_beyond():
 
 
 def test_a_piece_mostly_outside_is_lost_only_to_the_strict_figure():
-    table = overlap(pieces(0, 0, 0, 0, 0, 1, 2, 2), np.array([1, 1, 0, 0, 0, 1, 1, 1], np.uint8).reshape(1, 1, 8), 3)
+    table = overlap(
+        pieces(0, 0, 0, 0, 0, 1, 2, 2),
+        np.array([1, 1, 0, 0, 0, 1, 1, 1], np.uint8).reshape(1, 1, 8),
+        3,
+    )
     assert achievable_accuracy(table) == 1.0
     assert strict_accuracy(table) == pytest.approx(3 / 5)
 
@@ -131,7 +154,11 @@ def test_runs_are_the_nodes_that_the_merges_made():
     rng = np.random.default_rng(0)
     for background in (0, 2):
         n, m = 12, 12 - background
-        nodes, merges, members = list(range(m)), [], {k: {k + background} for k in range(m)}
+        nodes, merges, members = (
+            list(range(m)),
+            [],
+            {k: {k + background} for k in range(m)},
+        )
         while len(nodes) > 1:
             one, two = (nodes.pop(rng.integers(len(nodes))) for _ in range(2))
             merges.append((one, two))
@@ -139,7 +166,10 @@ def test_runs_are_the_nodes_that_the_merges_made():
             members[nodes[-1]] = members[one] | members[two]
         tree = tree_over(merges, n, background)
         runs = tree_runs(tree)
-        found = [frozenset(tree.leaf_order[a:b].tolist()) for a, b in zip(runs.start, runs.stop, strict=True)]
+        found = [
+            frozenset(tree.leaf_order[a:b].tolist())
+            for a, b in zip(runs.start, runs.stop, strict=True)
+        ]
         assert len(found) == 2 * m - 1
         assert set(found) == {frozenset(held) for held in members.values()}
 
@@ -149,22 +179,33 @@ def test_the_best_node_of_a_tree_that_knows_the_classes_is_perfect():
     knowing = tree_over([(0, 1), (2, 3), (5, 6), (7, 4)], 5)
     assert best_node_dice(knowing, table).tolist() == [1.0, 1.0]
     mixing = tree_over([(0, 2), (1, 3), (5, 6), (7, 4)], 5)
-    assert best_node_dice(mixing, table) == pytest.approx([2 * 12 / (19 + 12), 2 * 4 / (4 + 7)])
+    assert best_node_dice(mixing, table) == pytest.approx(
+        [2 * 12 / (19 + 12), 2 * 4 / (4 + 7)]
+    )
 
 
 def test_classes_in_the_background_are_out_of_every_nodes_reach():
     table = leaves([[6, 0], [0, 8], [5, 0], [1, 0]])
-    assert best_node_dice(tree_over([(0, 1)], 4, background=2), table) == pytest.approx([2 * 6 / (6 + 12)])
+    assert best_node_dice(tree_over([(0, 1)], 4, background=2), table) == pytest.approx(
+        [2 * 6 / (6 + 12)]
+    )
 
 
 def test_figures_of_a_proposal_agree_with_its_regions(scan, proposal, found):
     figures = dict(proposal_figures(proposal, scan, found))
     assert list(figures)[:2] == ["tissues 8", "tissues 16"]
-    for name in ("tissues 16", "regions 200", "best node of tissues", "best node of regions"):
+    for name in (
+        "tissues 16",
+        "regions 200",
+        "best node of tissues",
+        "best node of regions",
+    ):
         classes = [value for key, value in figures[name].items() if key != "mean Dice"]
         assert len(classes) == 4
         assert figures[name]["mean Dice"] == pytest.approx(np.mean(classes))
-    assert figures["regions 200"]["mean Dice"] >= figures["regions 50"]["mean Dice"] > 0.8
+    assert (
+        figures["regions 200"]["mean Dice"] >= figures["regions 50"]["mean Dice"] > 0.8
+    )
     costs = proposal_costs(proposal, found)
     assert costs["in the body"] < costs["supervoxels"] == proposal.n_supervoxels
 
@@ -182,11 +223,18 @@ def test_a_bin_that_says_nine_of_ten_holds_nine_of_ten():
     assert heavy["0.9-1.0"] == pytest.approx(27 / 28)
 
 
-def test_confidence_is_asked_at_both_cuts_and_leaves_out_what_is_not_scored(proposal, found):
+def test_confidence_is_asked_at_both_cuts_and_leaves_out_what_is_not_scored(
+    proposal, found
+):
     figures = dict(confidence_figures(proposal, found))
-    assert [name for name in figures if name.endswith("by voxels")] == ["tissues 16, by voxels", "regions 100, by voxels"]
+    assert [name for name in figures if name.endswith("by voxels")] == [
+        "tissues 16, by voxels",
+        "regions 100, by voxels",
+    ]
     for shares in figures.values():
-        assert sum(value for name, value in shares.items() if name.startswith("share in")) == pytest.approx(1)
+        assert sum(
+            value for name, value in shares.items() if name.startswith("share in")
+        ) == pytest.approx(1)
         assert shares["right"] > 0.8
 
 
@@ -194,26 +242,39 @@ def test_small_changes_are_small_and_a_flip_is_undone(scan):
     inside = phantom_truth(SHAPE) > 0
     for change in small_changes(scan.volume, inside):
         back = change.undo(change.volume.data)
-        assert np.corrcoef(back[inside], scan.volume.data[inside])[0, 1] > 0.97, change.name
+        assert np.corrcoef(back[inside], scan.volume.data[inside])[0, 1] > 0.97, (
+            change.name
+        )
         assert change.flipped == (change.name == "flip")
 
 
 def test_a_proposal_that_follows_the_scan_is_stable(scan, proposal):
     inside = phantom_truth(SHAPE) > 0
-    figures = dict(stability_figures(proposal, inside, lambda volume: phantom_proposal(scan.volume)))
+    figures = dict(
+        stability_figures(
+            proposal, inside, lambda volume: phantom_proposal(scan.volume)
+        )
+    )
     cuts = ("tissues 4", "tissues 16", "regions 100")
-    assert figures["noise"] == {f"{where}, {cut}": 1.0 for where in ("ARI", "whole image") for cut in cuts}
+    assert figures["noise"] == {
+        f"{where}, {cut}": 1.0 for where in ("ARI", "whole image") for cut in cuts
+    }
     assert figures["flip"]["ARI, tissues 16"] < 1.0
 
 
 def test_cuts_are_timed_for_both_trees(proposal):
     figures = dict(cut_figures(proposal))
     assert list(figures) == ["tissues", "regions"]
-    assert all(0 < of_tree["table, median ms"] <= of_tree["table, most ms"] for of_tree in figures.values())
+    assert all(
+        0 < of_tree["table, median ms"] <= of_tree["table, most ms"]
+        for of_tree in figures.values()
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_fills_the_body_with_connected_pieces_that_follow_the_organs(block, name):
+def test_every_method_fills_the_body_with_connected_pieces_that_follow_the_organs(
+    block, name
+):
     truth = phantom_truth(SHAPE)
     found = tidy(METHODS[name](block), block.inside)
     assert ((found > 0) == block.inside).all()
@@ -257,13 +318,26 @@ def test_a_table_takes_new_figures_of_a_part_and_keeps_the_others(tmp_path):
         Row("ct", "supervoxels", "gone", "ASA", 0.8),
     ]
     write_rows(old, path)
-    rows = merge(read_rows(path), [Row("ct", "supervoxels", "slic", "ASA", 0.95), Row("ct", "supervoxels", "strata", "ASA", float("nan"))])
-    assert [(row.subject, row.value) for row in rows[:2]] == [("regions", 2.0), ("slic", 0.95)]
+    rows = merge(
+        read_rows(path),
+        [
+            Row("ct", "supervoxels", "slic", "ASA", 0.95),
+            Row("ct", "supervoxels", "strata", "ASA", float("nan")),
+        ],
+    )
+    assert [(row.subject, row.value) for row in rows[:2]] == [
+        ("regions", 2.0),
+        ("slic", 0.95),
+    ]
     assert "| slic | 0.950 |\n| strata |  |" in markdown(rows)
 
 
 def test_far_voxels_become_other_only_where_nothing_is(scan):
-    bare = LabelledScan("bare", scan.volume, np.where(scan.reference == OTHER, 0, scan.reference).astype(np.uint8))
+    bare = LabelledScan(
+        "bare",
+        scan.volume,
+        np.where(scan.reference == OTHER, 0, scan.reference).astype(np.uint8),
+    )
     far = run.with_other(bare, 4.0).reference
     assert (far == OTHER).any()
     assert ((far == OTHER) <= (bare.reference == 0)).all()

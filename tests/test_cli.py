@@ -1,4 +1,7 @@
-"""The command line as a user meets it: results, sidecars, and one clear line for everything that goes wrong."""
+"""The command line as a user meets it.
+
+Results, sidecars, and one clear line for everything that goes wrong.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,31 @@ def scan(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def made(scan, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("made")
-    words = ["propose", str(scan), "-o", str(out / "labels.nii.gz"), "--tissues", "7", "--seed", "3", "--threads", "1", *FEW]
-    assert main([*words, "--montage", str(out / "page.png"), "--case", str(out / "case.strata")]) == 0
+    words = [
+        "propose",
+        str(scan),
+        "-o",
+        str(out / "labels.nii.gz"),
+        "--tissues",
+        "7",
+        "--seed",
+        "3",
+        "--threads",
+        "1",
+        *FEW,
+    ]
+    assert (
+        main(
+            [
+                *words,
+                "--montage",
+                str(out / "page.png"),
+                "--case",
+                str(out / "case.strata"),
+            ]
+        )
+        == 0
+    )
     return out
 
 
@@ -42,7 +68,13 @@ def test_propose_writes_labels_table_sidecar_picture_and_case(made, scan):
     assert np.array_equal(labels.affine, nib.load(scan).affine)
     assert set(np.unique(np.asanyarray(labels.dataobj))) == set(range(8))
     assert (made / "page.png").read_bytes()[:4] == b"\x89PNG"
-    assert sorted(p.name for p in made.iterdir()) == ["case.strata", "labels.csv", "labels.json", "labels.nii.gz", "page.png"]
+    assert sorted(p.name for p in made.iterdir()) == [
+        "case.strata",
+        "labels.csv",
+        "labels.json",
+        "labels.nii.gz",
+        "page.png",
+    ]
 
 
 def test_the_table_has_surfaces_and_confidence(made):
@@ -67,18 +99,41 @@ def test_the_sidecar_says_what_made_the_labels(made, scan):
 
 
 def test_auto_takes_the_middle_mark(made, scan, tmp_path):
-    words = ["propose", str(scan), "-o", str(tmp_path / "l.nii.gz"), "--tissues", "auto", "--seed", "3", "--threads", "1", *FEW]
+    words = [
+        "propose",
+        str(scan),
+        "-o",
+        str(tmp_path / "l.nii.gz"),
+        "--tissues",
+        "auto",
+        "--seed",
+        "3",
+        "--threads",
+        "1",
+        *FEW,
+    ]
     assert main(words) == 0
     sidecar = json.loads((tmp_path / "l.json").read_text())
     marks = sidecar["suggested"]["tissues"]
-    assert marks == json.loads((made / "labels.json").read_text())["suggested"]["tissues"]
+    assert (
+        marks == json.loads((made / "labels.json").read_text())["suggested"]["tissues"]
+    )
     assert sidecar["cut"] == {"tissues": marks[len(marks) // 2]}
     assert len(sidecar["regions"]) == marks[len(marks) // 2]
 
 
 def test_a_number_that_is_none_is_refused(scan, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        main(["propose", str(scan), "-o", str(tmp_path / "l.nii.gz"), "--tissues", "many"])
+        main(
+            [
+                "propose",
+                str(scan),
+                "-o",
+                str(tmp_path / "l.nii.gz"),
+                "--tissues",
+                "many",
+            ]
+        )
     assert "auto" in capsys.readouterr().err
 
 
@@ -91,20 +146,32 @@ def test_the_table_has_units_in_its_column_names(made):
 
 def test_python_and_the_command_line_give_the_same_labels(made, scan):
     settings = strata.ProposeSettings(supervoxels=800)
-    labels = strata.propose(strata.read(scan), settings=settings, seed=3, threads=1).tissues(7).labels
+    labels = (
+        strata.propose(strata.read(scan), settings=settings, seed=3, threads=1)
+        .tissues(7)
+        .labels
+    )
     assert np.array_equal(labels, strata.read_labels(made / "labels.nii.gz").labels)
 
 
 def test_the_case_opens_where_the_command_left_off(made):
     work = strata.Refinement.load(made / "case.strata")
-    assert np.array_equal(work.labels, strata.read_labels(made / "labels.nii.gz").labels)
+    assert np.array_equal(
+        work.labels, strata.read_labels(made / "labels.nii.gz").labels
+    )
 
 
 def test_evaluate_scores_labels_as_json(made, scan, tmp_path, capsys):
     volume = strata.read(scan)
     truth = phantom_truth(volume.data.shape)
-    strata.write(Segmentation(truth, default_regions(range(1, 6)), volume.geometry), tmp_path / "truth.nii.gz")
-    assert main(["evaluate", str(made / "labels.nii.gz"), str(tmp_path / "truth.nii.gz")]) == 0
+    strata.write(
+        Segmentation(truth, default_regions(range(1, 6)), volume.geometry),
+        tmp_path / "truth.nii.gz",
+    )
+    assert (
+        main(["evaluate", str(made / "labels.nii.gz"), str(tmp_path / "truth.nii.gz")])
+        == 0
+    )
     scores = json.loads(capsys.readouterr().out)
     assert set(scores["many_to_one"]) == {"1", "2", "3", "4", "5"}
     assert 0.5 < scores["many_to_one_mean"] <= 1
@@ -121,20 +188,60 @@ def test_info_says_what_a_scan_is(scan, capsys):
 
 def test_pretrain_writes_weights_that_propose_can_use(tmp_path, scan):
     weights = tmp_path / "mine.safetensors"
-    tiny = ["--steps", "2", "--batch", "2", "--patch-vox", "16", "--voxels-per-patch", "64", "--threads", "1"]
+    tiny = [
+        "--steps",
+        "2",
+        "--batch",
+        "2",
+        "--patch-vox",
+        "16",
+        "--voxels-per-patch",
+        "64",
+        "--threads",
+        "1",
+    ]
     assert main(["pretrain", "-o", str(weights), *tiny]) == 0
     out = tmp_path / "labels.nii.gz"
-    assert main(["propose", str(scan), "-o", str(out), "--regions", "5", "--weights", str(weights), *FEW]) == 0
+    assert (
+        main(
+            [
+                "propose",
+                str(scan),
+                "-o",
+                str(out),
+                "--regions",
+                "5",
+                "--weights",
+                str(weights),
+                *FEW,
+            ]
+        )
+        == 0
+    )
     assert out.is_file()
 
 
 def test_settings_come_from_toml_and_flags_win(scan, tmp_path):
     toml = tmp_path / "s.toml"
-    toml.write_text("[propose]\nsupervoxels = 700\nfeature_weight = 0.5\n[run]\nseed = 9\n")
-    words = ["propose", str(scan), "-o", str(tmp_path / "l.nii.gz"), "--tissues", "3", "--quiet"]
+    toml.write_text(
+        "[propose]\nsupervoxels = 700\nfeature_weight = 0.5\n[run]\nseed = 9\n"
+    )
+    words = [
+        "propose",
+        str(scan),
+        "-o",
+        str(tmp_path / "l.nii.gz"),
+        "--tissues",
+        "3",
+        "--quiet",
+    ]
     assert main([*words, "--settings", str(toml), "--supervoxels", "600"]) == 0
     sidecar = json.loads((tmp_path / "l.json").read_text())
-    assert (sidecar["settings"]["supervoxels"], sidecar["settings"]["feature_weight"], sidecar["run"]["seed"]) == (600, 0.5, 9)
+    assert (
+        sidecar["settings"]["supervoxels"],
+        sidecar["settings"]["feature_weight"],
+        sidecar["run"]["seed"],
+    ) == (600, 0.5, 9)
 
 
 def bad_inputs(folder: Path, scan: Path) -> dict[str, tuple[list[str], str]]:
@@ -164,13 +271,28 @@ def bad_inputs(folder: Path, scan: Path) -> dict[str, tuple[list[str], str]]:
         "bad index": ([*save("four2.nii.gz", four), "--index", "7"], "index"),
         "zeros": (save("zeros.nii.gz", np.zeros_like(data)), "every voxel"),
         "constant": (save("constant.nii.gz", np.full_like(data, 7)), "every voxel"),
-        "NaN": (save("nan.nii.gz", np.full(data.shape, np.nan, np.float32)), "no number"),
+        "NaN": (
+            save("nan.nii.gz", np.full(data.shape, np.nan, np.float32)),
+            "no number",
+        ),
         "folder": ([str(folder / "nothing")], "DICOM"),
     }
 
 
 BROKEN = (
-    "missing", "truncated", "empty", "text", "unknown kind", "2D", "one slice", "4D", "bad index", "zeros", "constant", "NaN", "folder",
+    "missing",
+    "truncated",
+    "empty",
+    "text",
+    "unknown kind",
+    "2D",
+    "one slice",
+    "4D",
+    "bad index",
+    "zeros",
+    "constant",
+    "NaN",
+    "folder",
 )
 
 
@@ -179,7 +301,20 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(case, scan, tmp_path, c
     arguments, words = bad_inputs(tmp_path, scan)[case]
     out = tmp_path / "out"
     out.mkdir()
-    assert main(["propose", *arguments, "-o", str(out / "labels.nii.gz"), "--tissues", "4", *FEW]) == 2
+    assert (
+        main(
+            [
+                "propose",
+                *arguments,
+                "-o",
+                str(out / "labels.nii.gz"),
+                "--tissues",
+                "4",
+                *FEW,
+            ]
+        )
+        == 2
+    )
     said = capfd.readouterr().err.strip()
     assert said.startswith("strata: ")
     assert "\n" not in said
@@ -193,14 +328,63 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(case, scan, tmp_path, c
         (["-o", "{folder}/absent/labels.nii.gz", "--tissues", "4"], "no folder"),
         (["-o", "{folder}/labels.jpg", "--tissues", "4"], "must end in"),
         (["-o", "{scan}", "--tissues", "4"], "the scan itself"),
-        (["-o", "{folder}/l.nii.gz", "--tissues", "4", "--case", "{scan}"], "the scan itself"),
-        (["-o", "{folder}/l.nii.gz", "--tissues", "4", "--case", "{folder}/l.zip"], "must end in .strata"),
-        (["-o", "{folder}/l.nii.gz", "--tissues", "4", "--montage", "{folder}/l.jpg"], "must end in .png"),
-        (["-o", "{folder}/l.nii.gz", "--tissues", "4", "--montage", "{folder}/l.nii.gz"], "Two outputs"),
+        (
+            ["-o", "{folder}/l.nii.gz", "--tissues", "4", "--case", "{scan}"],
+            "the scan itself",
+        ),
+        (
+            ["-o", "{folder}/l.nii.gz", "--tissues", "4", "--case", "{folder}/l.zip"],
+            "must end in .strata",
+        ),
+        (
+            [
+                "-o",
+                "{folder}/l.nii.gz",
+                "--tissues",
+                "4",
+                "--montage",
+                "{folder}/l.jpg",
+            ],
+            "must end in .png",
+        ),
+        (
+            [
+                "-o",
+                "{folder}/l.nii.gz",
+                "--tissues",
+                "4",
+                "--montage",
+                "{folder}/l.nii.gz",
+            ],
+            "Two outputs",
+        ),
         (["-o", "{folder}/l.nii.gz", "--tissues", "0"], "at least 1"),
-        (["-o", "{folder}/l.nii.gz", "--tissues", "4", "--memory-gb", "0"], "must lie between"),
-        (["-o", "{folder}/l.nii.gz", "--tissues", "4", "--weights", "{folder}/no.safetensors"], "weights"),
-        (["-o", "{folder}/l.nii.gz", "--tissues", "4", "--settings", "{folder}/no.toml"], "settings"),
+        (
+            ["-o", "{folder}/l.nii.gz", "--tissues", "4", "--memory-gb", "0"],
+            "must lie between",
+        ),
+        (
+            [
+                "-o",
+                "{folder}/l.nii.gz",
+                "--tissues",
+                "4",
+                "--weights",
+                "{folder}/no.safetensors",
+            ],
+            "weights",
+        ),
+        (
+            [
+                "-o",
+                "{folder}/l.nii.gz",
+                "--tissues",
+                "4",
+                "--settings",
+                "{folder}/no.toml",
+            ],
+            "settings",
+        ),
     ],
 )
 def test_bad_output_or_setting_is_one_line(arguments, words, scan, tmp_path, capfd):
@@ -214,7 +398,9 @@ def test_bad_output_or_setting_is_one_line(arguments, words, scan, tmp_path, cap
     assert scan.read_bytes() == before
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="limits the size of files as Linux does"
+)
 def test_a_full_disk_is_one_line_and_leaves_nothing_behind(scan, tmp_path):
     import resource
 
@@ -236,7 +422,13 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(scan, tmp_path):
         "gmm-mrf",  # it writes the same files, and the new process need not load torch
         *FEW,
     ]
-    run = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files_only, timeout=300)
+    run = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        preexec_fn=small_files_only,
+        timeout=300,
+    )
     assert run.returncode == 2, run.stderr
     assert run.stderr.strip().count("\n") == 0
     assert not list(tmp_path.iterdir())
@@ -244,7 +436,20 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(scan, tmp_path):
 
 def test_a_json_that_is_not_ours_is_not_replaced(scan, tmp_path, capfd):
     (tmp_path / "T1.json").write_text('{"EchoTime": 0.003}')
-    assert main(["propose", str(scan), "-o", str(tmp_path / "T1.nii.gz"), "--tissues", "4", *FEW]) == 2
+    assert (
+        main(
+            [
+                "propose",
+                str(scan),
+                "-o",
+                str(tmp_path / "T1.nii.gz"),
+                "--tissues",
+                "4",
+                *FEW,
+            ]
+        )
+        == 2
+    )
     assert "not Strata's" in capfd.readouterr().err
     assert (tmp_path / "T1.json").read_text() == '{"EchoTime": 0.003}'
     assert not (tmp_path / "T1.nii.gz").exists()
@@ -252,15 +457,46 @@ def test_a_json_that_is_not_ours_is_not_replaced(scan, tmp_path, capfd):
 
 def test_a_csv_that_is_not_ours_is_not_replaced(scan, tmp_path, capfd):
     (tmp_path / "T1.csv").write_text("patient,age\n1,40\n")
-    assert main(["propose", str(scan), "-o", str(tmp_path / "T1.nii.gz"), "--tissues", "4", *FEW]) == 2
+    assert (
+        main(
+            [
+                "propose",
+                str(scan),
+                "-o",
+                str(tmp_path / "T1.nii.gz"),
+                "--tissues",
+                "4",
+                *FEW,
+            ]
+        )
+        == 2
+    )
     assert "not Strata's" in capfd.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["T1.csv"]
 
 
 def test_a_voxel_size_in_metres_is_a_clear_error(scan, tmp_path, capfd):
     image = nib.load(scan)
-    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), np.diag([0.001, 0.001, 0.001, 1])), tmp_path / "tiny.nii.gz")
-    assert main(["propose", str(tmp_path / "tiny.nii.gz"), "-o", str(tmp_path / "l.nii.gz"), "--tissues", "4", *FEW]) == 2
+    nib.save(
+        nib.Nifti1Image(
+            np.asanyarray(image.dataobj), np.diag([0.001, 0.001, 0.001, 1])
+        ),
+        tmp_path / "tiny.nii.gz",
+    )
+    assert (
+        main(
+            [
+                "propose",
+                str(tmp_path / "tiny.nii.gz"),
+                "-o",
+                str(tmp_path / "l.nii.gz"),
+                "--tissues",
+                "4",
+                *FEW,
+            ]
+        )
+        == 2
+    )
     assert "voxel size" in capfd.readouterr().err
 
 
@@ -270,7 +506,20 @@ def test_scattered_nan_is_mended_and_said(scan, tmp_path, capsys):
     data[3:6, 4, 5] = np.nan
     data[9, 9, 9] = np.inf
     nib.save(nib.Nifti1Image(data, image.affine), tmp_path / "holes.nii.gz")
-    assert main(["propose", str(tmp_path / "holes.nii.gz"), "-o", str(tmp_path / "l.nii.gz"), "--tissues", "4", *FEW]) == 0
+    assert (
+        main(
+            [
+                "propose",
+                str(tmp_path / "holes.nii.gz"),
+                "-o",
+                str(tmp_path / "l.nii.gz"),
+                "--tissues",
+                "4",
+                *FEW,
+            ]
+        )
+        == 0
+    )
     assert "4 NaN or infinite voxels" in capsys.readouterr().err
 
 

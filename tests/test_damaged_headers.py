@@ -1,4 +1,7 @@
-"""Headers that another program half understands: numbers with a comma, too few numbers, an unclear storage. All are refused."""
+"""Headers that another program half understands.
+
+Numbers with a comma, too few numbers, an unclear storage. All are refused.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,24 @@ from napari_strata.io.files import read
 
 VOXELS = np.arange(120, dtype="<i2").tobytes()
 META = {
-    "NDims": "3", "BinaryData": "True", "BinaryDataByteOrderMSB": "False", "CompressedData": "False",
-    "TransformMatrix": "1 0 0 0 1 0 0 0 1", "Offset": "1 2 3", "ElementSpacing": "1 1 2", "DimSize": "4 5 6",
-    "ElementType": "MET_SHORT", "ElementDataFile": "LOCAL",
+    "NDims": "3",
+    "BinaryData": "True",
+    "BinaryDataByteOrderMSB": "False",
+    "CompressedData": "False",
+    "TransformMatrix": "1 0 0 0 1 0 0 0 1",
+    "Offset": "1 2 3",
+    "ElementSpacing": "1 1 2",
+    "DimSize": "4 5 6",
+    "ElementType": "MET_SHORT",
+    "ElementDataFile": "LOCAL",
 }
-NRRD = {"type": "short", "dimension": "3", "sizes": "4 5 6", "encoding": "raw", "endian": "little"}
+NRRD = {
+    "type": "short",
+    "dimension": "3",
+    "sizes": "4 5 6",
+    "encoding": "raw",
+    "endian": "little",
+}
 
 
 @pytest.mark.parametrize(
@@ -25,7 +41,8 @@ NRRD = {"type": "short", "dimension": "3", "sizes": "4 5 6", "encoding": "raw", 
     [
         ("Offset", "1,5 2 3"),  # a decimal comma: ITK reads 1 0 0
         ("Offset", "nan 2 3"),
-        ("Offset", "1 2"),  # ITK goes on reading in the next line, and loses the spacing
+        # ITK goes on reading in the next line, and loses the spacing
+        ("Offset", "1 2"),
         ("Offset", ""),
         ("TransformMatrix", "1 0 0 0 1 0 0 0"),
         ("ElementSpacing", "1 1 2x"),
@@ -39,7 +56,9 @@ NRRD = {"type": "short", "dimension": "3", "sizes": "4 5 6", "encoding": "raw", 
 def test_meta_image_of_unclear_numbers_is_refused(tmp_path, name, value):
     path = tmp_path / "scan.mha"
     fields = {**dict(list(META.items())[:-1]), name: value, "ElementDataFile": "LOCAL"}
-    path.write_bytes("".join(f"{key} = {said}\n" for key, said in fields.items()).encode() + VOXELS)
+    path.write_bytes(
+        "".join(f"{key} = {said}\n" for key, said in fields.items()).encode() + VOXELS
+    )
     with pytest.raises(ReadError, match=r"scan\.mha"):
         read(path)
 
@@ -50,8 +69,16 @@ def test_meta_image_of_unclear_numbers_is_refused(tmp_path, name, value):
         {"spacings": "1 1 1,5"},
         {"spacings": "1 1 2x"},
         {"spacings": "1 1 2", "sizes": "4.9 5 6"},
-        {"space": "LPS", "space directions": "(1,0,0) (0,1,0) (0,0,2x)", "space origin": "(0,0,0)"},
-        {"space": "LPS", "space directions": "(1,0,0) (0,1,0) (0,0,2)", "space origin": "(1.5.2,2,3)"},
+        {
+            "space": "LPS",
+            "space directions": "(1,0,0) (0,1,0) (0,0,2x)",
+            "space origin": "(0,0,0)",
+        },
+        {
+            "space": "LPS",
+            "space directions": "(1,0,0) (0,1,0) (0,0,2)",
+            "space origin": "(1.5.2,2,3)",
+        },
     ],
 )
 def test_nrrd_of_unclear_numbers_is_refused(tmp_path, lines):
@@ -76,7 +103,9 @@ def test_a_shifted_sform_is_no_reason_to_take_the_qform(tmp_path):
 
 
 def test_frames_by_the_billion_are_not_listed(tmp_path):
-    head = struct.pack(">7ih15f", 1, 4, 5, 6, 2**31 - 1, 4, 0, 1, 1, 1, 1, *np.eye(3).ravel(), 0, 0, 0)
+    head = struct.pack(
+        ">7ih15f", 1, 4, 5, 6, 2**31 - 1, 4, 0, 1, 1, 1, 1, *np.eye(3).ravel(), 0, 0, 0
+    )
     path = tmp_path / "scan.mgz"
     path.write_bytes(gzip.compress(head.ljust(284, b"\0") + bytes(240)))
     with pytest.raises((ReadError, ChoiceError), match=r"scan\.mgz"):

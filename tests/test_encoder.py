@@ -1,4 +1,7 @@
-"""The encoder: what ships runs, tiles agree with the whole, pretraining learns, stops and goes on."""
+"""The encoder: what ships runs, tiles agree with the whole, pretraining learns.
+
+Stops and goes on.
+"""
 
 import json
 from dataclasses import replace
@@ -8,12 +11,25 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from napari_strata.encoder.embed import CODES, intensity_codes, embed, embed_intensity
+from napari_strata.encoder.embed import CODES, embed, embed_intensity, intensity_codes
 from napari_strata.encoder.network import NetworkShape, StrataEncoder, fold_norms
 from napari_strata.encoder.pretraining.patches import make_batch
 from napari_strata.encoder.pretraining.pretrain import pretrain
-from napari_strata.encoder.pretraining.tasks import Batch, hide, pretext_loss, read_at, sample_voxels, voxel_contrast
-from napari_strata.encoder.weights import SHIPPED, load_encoder, read_recipe, weights_hash, write_weights
+from napari_strata.encoder.pretraining.tasks import (
+    Batch,
+    hide,
+    pretext_loss,
+    read_at,
+    sample_voxels,
+    voxel_contrast,
+)
+from napari_strata.encoder.weights import (
+    SHIPPED,
+    load_encoder,
+    read_recipe,
+    weights_hash,
+    write_weights,
+)
 from napari_strata.errors import Cancelled, WeightsError
 from napari_strata.preprocess.intensity import WorkingGrid
 from napari_strata.settings import PretrainSettings, ProposeSettings
@@ -43,7 +59,9 @@ def test_shipped_weights_are_small_and_say_how_they_were_made():
 
 def test_features_lie_on_the_scan_and_are_of_unit_length(volume, features):
     on_scan = features.on(volume).data
-    assert on_scan.shape == (features.n_channels, *volume.data.shape) == (56, 40, 44, 48)
+    assert (
+        on_scan.shape == (features.n_channels, *volume.data.shape) == (56, 40, 44, 48)
+    )
     body = features.grid.box
     assert np.linalg.norm(features.at_level(0), axis=-1) == pytest.approx(1.0, abs=1e-3)
     assert features.data.shape == (56, *features.grid.shape_zyx)
@@ -54,7 +72,9 @@ def test_features_lie_on_the_scan_and_are_of_unit_length(volume, features):
 
 def test_features_of_a_box_equal_the_whole_there(volume, features):
     box = (slice(10, 20), slice(12, 30), slice(5, 9))
-    assert features.on(volume, box).data == pytest.approx(features.on(volume).data[(slice(None), *box)], abs=1e-5)
+    assert features.on(volume, box).data == pytest.approx(
+        features.on(volume).data[(slice(None), *box)], abs=1e-5
+    )
 
 
 def test_tiles_agree_with_the_whole(monkeypatch):
@@ -62,7 +82,11 @@ def test_tiles_agree_with_the_whole(monkeypatch):
     whole = embed(volume)
     monkeypatch.setattr("napari_strata.encoder.embed._CHANNELS_AT_ONCE", 300)
     stages = []
-    tiled = embed(volume, settings=ProposeSettings(memory_gb=0.5), on_progress=lambda done, total, stage: stages.append(total))
+    tiled = embed(
+        volume,
+        settings=ProposeSettings(memory_gb=0.5),
+        on_progress=lambda done, total, stage: stages.append(total),
+    )
     assert stages[-1] > 1
     for a, b in zip(whole.levels, tiled.levels, strict=True):
         assert float((a * b).sum(-1).min()) > 0.9
@@ -78,15 +102,26 @@ def test_the_default_grid_is_seen_in_one_pass(shape):
             return (image,)
 
     assert np.prod(shape) <= 1.001e6 * ProposeSettings().working_mvox
-    grid, passes = WorkingGrid(tuple(slice(0, n) for n in shape), shape, (1.0, 1.0, 1.0)), []
+    grid, passes = (
+        WorkingGrid(tuple(slice(0, n) for n in shape), shape, (1.0, 1.0, 1.0)),
+        [],
+    )
     intensity = np.zeros(shape, np.float32)
-    embed_intensity(intensity, grid, Glance(), settings=ProposeSettings(), on_progress=lambda done, total, stage: passes.append(total))
+    embed_intensity(
+        intensity,
+        grid,
+        Glance(),
+        settings=ProposeSettings(),
+        on_progress=lambda done, total, stage: passes.append(total),
+    )
     assert passes[0] == 1
 
 
 def test_embedding_the_same_scan_twice_gives_the_same_features(volume, features):
     again = embed(volume, device="cpu")
-    assert all(torch.equal(a, b) for a, b in zip(features.levels, again.levels, strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(features.levels, again.levels, strict=True)
+    )
 
 
 def test_embedding_stops_when_told_to(volume):
@@ -98,7 +133,9 @@ def test_embedding_stops_when_told_to(volume):
 
 
 def test_contrast_is_low_when_labels_agree_with_features():
-    features = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]), dim=1)
+    features = torch.nn.functional.normalize(
+        torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]), dim=1
+    )
     right, wrong = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
     assert voxel_contrast(features, right, 0.15) < voxel_contrast(features, wrong, 0.15)
 
@@ -106,7 +143,12 @@ def test_contrast_is_low_when_labels_agree_with_features():
 def test_voxels_are_sampled_evenly_over_labels():
     labels = torch.zeros(20, 20, 20, dtype=torch.long)
     labels[:3], labels[3, :5] = 1, 2
-    index = sample_voxels(labels, torch.ones_like(labels, dtype=torch.bool), 90, torch.Generator().manual_seed(0))
+    index = sample_voxels(
+        labels,
+        torch.ones_like(labels, dtype=torch.bool),
+        90,
+        torch.Generator().manual_seed(0),
+    )
     assert torch.bincount(labels.flatten()[index]).tolist() == [30, 30, 30]
 
 
@@ -124,7 +166,10 @@ def test_brightness_codes_tell_a_range_of_brightness_apart():
     codes = intensity_codes(intensity)
     assert codes.shape == (CODES, 1, 1, 22)
     assert np.linalg.norm(codes, axis=0) == pytest.approx(2.0, abs=1e-5)
-    assert codes.argmax(axis=0).ravel().tolist() == np.round(intensity.ravel() * (CODES - 1)).astype(int).tolist()
+    assert (
+        codes.argmax(axis=0).ravel().tolist()
+        == np.round(intensity.ravel() * (CODES - 1)).astype(int).tolist()
+    )
 
 
 def test_a_batch_holds_views_of_one_anatomy_in_range_and_labelled():
@@ -144,10 +189,18 @@ def test_every_pretext_task_can_be_switched_off_and_runs_without_labels():
     names = ("contrast", "agreement", "inpaint", "next_slice")
     for name in names:
         weights = {f"{other}_weight": float(other == name) for other in names}
-        settings = PretrainSettings(**weights, next_slice_share=1.0 if name == "next_slice" else 0.0, masked_share=0.3)
-        losses = pretext_loss(encoder, unlabelled, settings, torch.Generator().manual_seed(1))
+        settings = PretrainSettings(
+            **weights,
+            next_slice_share=1.0 if name == "next_slice" else 0.0,
+            masked_share=0.3,
+        )
+        losses = pretext_loss(
+            encoder, unlabelled, settings, torch.Generator().manual_seed(1)
+        )
         assert float(losses[name].detach()) > 0
-        assert float(losses["total"].detach()) == pytest.approx(float(losses[name].detach()), rel=1e-5)
+        assert float(losses["total"].detach()) == pytest.approx(
+            float(losses[name].detach()), rel=1e-5
+        )
 
 
 def test_next_slice_prediction_hides_all_that_follows_and_paints_the_next_slices():
@@ -159,7 +212,7 @@ def test_next_slice_prediction_hides_all_that_follows_and_paints_the_next_slices
     assert hidden.unseen.float().mean() < 0.5
 
 
-@pytest.mark.parametrize("trunk", ["intensity", "basic", "segresnet"])
+@pytest.mark.parametrize("trunk", ["light", "basic", "segresnet"])
 def test_every_network_gives_four_levels_and_folding_changes_nothing(trunk):
     torch.manual_seed(0)
     encoder = StrataEncoder(NetworkShape(trunk=trunk, width=8, channels=4)).eval()
@@ -168,7 +221,12 @@ def test_every_network_gives_four_levels_and_folding_changes_nothing(trunk):
         before = encoder(image)
         fold_norms(encoder)
         after = encoder(image)
-    assert [tuple(level.shape[2:]) for level in before] == [(32, 32, 48), (16, 16, 24), (8, 8, 12), (4, 4, 6)]
+    assert [tuple(level.shape[2:]) for level in before] == [
+        (32, 32, 48),
+        (16, 16, 24),
+        (8, 8, 12),
+        (4, 4, 6),
+    ]
     for a, b in zip(before, after, strict=True):
         assert torch.allclose(a, b, atol=1e-4)
 
@@ -183,23 +241,38 @@ def test_the_last_layers_in_slabs_give_what_the_whole_image_gives(depth):
     whole = [level.detach() for level in encoder(image)]
     with torch.inference_mode():
         slabs, raw = encoder(image), encoder.decode(image)
-    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(slabs, whole, strict=True))
-    assert all(torch.allclose(a, b.detach(), atol=1e-5) for a, b in zip(raw, encoder.decode(image), strict=True))
+    assert all(
+        torch.allclose(a, b, atol=1e-5) for a, b in zip(slabs, whole, strict=True)
+    )
+    assert all(
+        torch.allclose(a, b.detach(), atol=1e-5)
+        for a, b in zip(raw, encoder.decode(image), strict=True)
+    )
 
 
 def test_pretraining_stopped_and_taken_up_again_ends_where_one_run_ends(tmp_path):
     seen = []
-    pretrain(tmp_path / "one.safetensors", TINY, device="cpu", on_progress=lambda *p: seen.append(p))
+    pretrain(
+        tmp_path / "one.safetensors",
+        TINY,
+        device="cpu",
+        on_progress=lambda *p: seen.append(p),
+    )
     broken = tmp_path / "two.safetensors"
     pretrain(broken, TINY, device="cpu", minutes=0.0)
     pretrain(broken, TINY, device="cpu")
     one, two = load_encoder(tmp_path / "one.safetensors"), load_encoder(broken)
-    for (name, a), (_, b) in zip(one.state_dict().items(), two.state_dict().items(), strict=True):
+    for (name, a), (_, b) in zip(
+        one.state_dict().items(), two.state_dict().items(), strict=True
+    ):
         assert torch.allclose(a.float(), b.float(), atol=2e-3), name
 
 
 def test_pretraining_sees_the_batches_that_it_is_given(tmp_path):
-    given = [make_batch(Synthesiser((16, 16, 16)), [700 + step, 800 + step], views=2) for step in range(3)]
+    given = [
+        make_batch(Synthesiser((16, 16, 16)), [700 + step, 800 + step], views=2)
+        for step in range(3)
+    ]
     seen = []
 
     class Given(torch.utils.data.Dataset):
@@ -207,7 +280,12 @@ def test_pretraining_sees_the_batches_that_it_is_given(tmp_path):
             seen.append(step)
             return given[step]
 
-    path = pretrain(tmp_path / "w.safetensors", replace(TINY, steps=3), device="cpu", batches=Given())
+    path = pretrain(
+        tmp_path / "w.safetensors",
+        replace(TINY, steps=3),
+        device="cpu",
+        batches=Given(),
+    )
     assert seen == [0, 1, 2]
     own = pretrain(tmp_path / "own.safetensors", replace(TINY, steps=3), device="cpu")
     one, two = load_encoder(path).state_dict(), load_encoder(own).state_dict()
@@ -226,7 +304,10 @@ def test_weights_survive_a_round_trip_and_have_a_hash(tmp_path):
     assert len(weights_hash(tmp_path / "w.safetensors")) == 64
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "not found"), (b"not weights at all", "cannot be read")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "not found"), (b"not weights at all", "cannot be read")],
+)
 def test_missing_or_damaged_weights_are_a_clear_error(tmp_path, content, message):
     path = tmp_path / "w.safetensors"
     if content is not None:
@@ -246,9 +327,17 @@ def test_weights_of_another_network_are_a_clear_error(tmp_path):
 def test_a_run_is_not_taken_up_with_other_settings(tmp_path):
     path = tmp_path / "w.safetensors"
     pretrain(path, TINY, device="cpu", minutes=0.0)
-    with pytest.raises(WeightsError, match=r"temperature \(0.15, now 0.3\).*move it away"):
-        pretrain(path, replace(TINY, temperature=0.3, steps=9, checkpoint_minutes=1.0), device="cpu")
-    pretrain(path, replace(TINY, steps=9, checkpoint_minutes=1.0), device="cpu", minutes=0.0)
+    with pytest.raises(
+        WeightsError, match=r"temperature \(0.15, now 0.3\).*move it away"
+    ):
+        pretrain(
+            path,
+            replace(TINY, temperature=0.3, steps=9, checkpoint_minutes=1.0),
+            device="cpu",
+        )
+    pretrain(
+        path, replace(TINY, steps=9, checkpoint_minutes=1.0), device="cpu", minutes=0.0
+    )
 
 
 def test_the_hash_follows_a_file_that_is_written_over(tmp_path):
@@ -262,7 +351,11 @@ def test_the_hash_follows_a_file_that_is_written_over(tmp_path):
 def test_a_broken_recipe_is_a_clear_error(tmp_path):
     from safetensors.torch import save_file
 
-    save_file({"layer": torch.zeros(3)}, str(tmp_path / "w.safetensors"), metadata={"recipe": "{no json"})
+    save_file(
+        {"layer": torch.zeros(3)},
+        str(tmp_path / "w.safetensors"),
+        metadata={"recipe": "{no json"},
+    )
     with pytest.raises(WeightsError, match="recipe"):
         read_recipe(tmp_path / "w.safetensors")
 

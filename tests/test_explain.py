@@ -9,7 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from napari_strata.errors import RegionError, SettingsError
-from napari_strata.explain import explain_region, feature_colors, merge_path, similarity_map
+from napari_strata.explain import (
+    explain_region,
+    feature_colors,
+    merge_path,
+    similarity_map,
+)
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.refine.session.refinement import Refinement
 from phantoms import phantom_proposal, phantom_truth
@@ -30,11 +35,15 @@ def organs(proposal: Proposal) -> NDArray[np.int32]:
     return votes.argmax(axis=1).astype(np.int32)
 
 
-def halves(proposal: Proposal, organs: NDArray[np.int32], organ: int) -> NDArray[np.int32]:
+def halves(
+    proposal: Proposal, organs: NDArray[np.int32], organ: int
+) -> NDArray[np.int32]:
     """Give the organ's supervoxels on the left id 8 and those on the right id 9."""
     x = proposal.descriptors[:, proposal.descriptor_names.index("position x")]
     middle = np.median(x[organs == organ])
-    return np.where(organs != organ, organs, np.where(x < middle, 8, 9)).astype(np.int32)
+    return np.where(organs != organ, organs, np.where(x < middle, 8, 9)).astype(
+        np.int32
+    )
 
 
 def test_a_card_tells_size_and_confidence(proposal, organs):
@@ -45,7 +54,9 @@ def test_a_card_tells_size_and_confidence(proposal, organs):
     assert card.n_supervoxels == members.sum()
     assert card.voxels == voxels.sum()
     assert card.volume_ml == pytest.approx(voxels.sum() * 2 / 1000)
-    assert card.confidence == pytest.approx(proposal.confidence[proposal.supervoxels[voxels]].mean(), rel=1e-4)
+    assert card.confidence == pytest.approx(
+        proposal.confidence[proposal.supervoxels[voxels]].mean(), rel=1e-4
+    )
 
 
 def test_organs_of_different_brightness_are_separated_by_intensity(proposal, organs):
@@ -67,9 +78,13 @@ def test_the_two_halves_of_one_organ_are_separated_by_position(proposal, organs)
     assert card.neighbor_similarity == pytest.approx(card.similarity, abs=0.15)
 
 
-def test_features_are_told_where_only_they_differ_and_copies_count_once(proposal, organs):
+def test_features_are_told_where_only_they_differ_and_copies_count_once(
+    proposal, organs
+):
     table = halves(proposal, organs, BODY)
-    seen = np.where(table == 8, 1.0, -1.0) + np.random.default_rng(0).normal(0, 0.2, len(table))
+    seen = np.where(table == 8, 1.0, -1.0) + np.random.default_rng(0).normal(
+        0, 0.2, len(table)
+    )
 
     def with_features(copies: int) -> Proposal:
         names = tuple(f"feature 0.{k}" for k in range(copies))
@@ -80,7 +95,9 @@ def test_features_are_told_where_only_they_differ_and_copies_count_once(proposal
             descriptor_names=(*names, *proposal.descriptor_names),
         )
 
-    once, often = (explain_region(with_features(copies), table, 8).evidence for copies in (1, 20))
+    once, often = (
+        explain_region(with_features(copies), table, 8).evidence for copies in (1, 20)
+    )
     assert once.features > 0.7
     assert once.features + once.intensity + once.position == pytest.approx(1)
     assert often.features == pytest.approx(once.features, abs=0.05)
@@ -103,10 +120,16 @@ def test_similarity_finds_the_same_tissue_elsewhere(proposal, organs):
 def test_cuts_and_refinements_can_be_asked(proposal):
     work = Refinement(proposal, regions=12)
     new = work.split(3, into=2)[0]
-    for table, region in ((proposal.tissue_tree.cut(5), 2), (work.table, new), (work.table, 0)):
+    for table, region in (
+        (proposal.tissue_tree.cut(5), 2),
+        (work.table, new),
+        (work.table, 0),
+    ):
         card = explain_region(proposal, table, region)
         assert card.n_supervoxels == (table == region).sum()
-        assert sum((card.evidence.features, card.evidence.intensity, card.evidence.position)) == pytest.approx(1)
+        assert sum(
+            (card.evidence.features, card.evidence.intensity, card.evidence.position)
+        ) == pytest.approx(1)
 
 
 def test_a_region_of_one_supervoxel_has_a_card(proposal):
@@ -137,13 +160,29 @@ def test_the_merge_path_agrees_with_the_cuts(proposal, tree):
     hierarchy, voxel_ml = proposal.tree(tree), 2 / 1000
     table = hierarchy.cut(12)
     path = merge_path(proposal, table, 5, tree)
-    assert (path.tree, path.region, path.share, path.parts_at) == (tree, 5, 1, path.whole_at + 1)
-    assert path.volume_ml == pytest.approx((table == 5)[proposal.supervoxels].sum() * voxel_ml)
-    assert [step.n for step in path.steps] == sorted((step.n for step in path.steps), reverse=True)
+    assert (path.tree, path.region, path.share, path.parts_at) == (
+        tree,
+        5,
+        1,
+        path.whole_at + 1,
+    )
+    assert path.volume_ml == pytest.approx(
+        (table == 5)[proposal.supervoxels].sum() * voxel_ml
+    )
+    assert [step.n for step in path.steps] == sorted(
+        (step.n for step in path.steps), reverse=True
+    )
     for step in path.steps:
-        joined, both = hierarchy.cut(step.n + 1) == step.joined, hierarchy.cut(step.n) == step.region
-        assert step.joined_ml == pytest.approx(joined[proposal.supervoxels].sum() * voxel_ml)
-        assert step.volume_ml == pytest.approx(both[proposal.supervoxels].sum() * voxel_ml)
+        joined, both = (
+            hierarchy.cut(step.n + 1) == step.joined,
+            hierarchy.cut(step.n) == step.region,
+        )
+        assert step.joined_ml == pytest.approx(
+            joined[proposal.supervoxels].sum() * voxel_ml
+        )
+        assert step.volume_ml == pytest.approx(
+            both[proposal.supervoxels].sum() * voxel_ml
+        )
         assert both[table == 5].all()
     assert path.steps[-1].n == 1
     assert (np.diff([step.height for step in path.steps]) >= 0).all()
@@ -162,32 +201,50 @@ def test_the_merge_path_of_an_edited_region_says_how_much_of_the_branch_it_is(pr
 
 def with_features(proposal: Proposal, features: NDArray[np.floating]) -> Proposal:
     names = tuple(f"feature 0.{k}" for k in range(features.shape[1]))
-    descriptors = np.concatenate([features, proposal.descriptors], axis=1).astype(np.float32)
-    return replace(proposal, descriptors=descriptors, descriptor_names=(*names, *proposal.descriptor_names))
+    descriptors = np.concatenate([features, proposal.descriptors], axis=1).astype(
+        np.float32
+    )
+    return replace(
+        proposal,
+        descriptors=descriptors,
+        descriptor_names=(*names, *proposal.descriptor_names),
+    )
 
 
 def test_feature_colors_tell_organs_apart_and_repeat(proposal, organs):
     rng = np.random.default_rng(0)
-    seen = with_features(proposal, rng.normal(size=(6, 8))[organs] + rng.normal(0, 0.1, (len(organs), 8)))
+    seen = with_features(
+        proposal, rng.normal(size=(6, 8))[organs] + rng.normal(0, 0.1, (len(organs), 8))
+    )
     colors = feature_colors(seen)
     assert (colors.shape, colors.dtype) == ((proposal.n_supervoxels, 3), np.float32)
     assert colors.min() >= 0
     assert colors.max() <= 1
     means = np.stack([colors[organs == organ].mean(axis=0) for organ in range(1, 6)])
-    spread = np.mean([colors[organs == organ].std(axis=0).mean() for organ in range(1, 6)])
+    spread = np.mean(
+        [colors[organs == organ].std(axis=0).mean() for organ in range(1, 6)]
+    )
     apart = np.linalg.norm(means[:, None] - means[None], axis=-1)[np.triu_indices(5, 1)]
     assert apart.min() > 4 * spread
     np.testing.assert_array_equal(colors, feature_colors(seen))
     # one supervoxel far off takes no colour from the others
     far = seen.descriptors.copy()
     far[np.flatnonzero(organs == BODY)[0], :8] *= 100
-    assert feature_colors(replace(seen, descriptors=far))[organs > 0].std(axis=0).max() > 0.1
+    assert (
+        feature_colors(replace(seen, descriptors=far))[organs > 0].std(axis=0).max()
+        > 0.1
+    )
 
 
 def test_few_or_flat_features_still_have_colors_and_none_are_refused(proposal):
-    one = feature_colors(with_features(proposal, np.arange(proposal.n_supervoxels)[:, None]))
+    one = feature_colors(
+        with_features(proposal, np.arange(proposal.n_supervoxels)[:, None])
+    )
     assert one[:, 0].std() > 0.1
     assert (one[:, 1:] == 0.5).all()
-    assert (feature_colors(with_features(proposal, np.ones((proposal.n_supervoxels, 4)))) == 0.5).all()
+    assert (
+        feature_colors(with_features(proposal, np.ones((proposal.n_supervoxels, 4))))
+        == 0.5
+    ).all()
     with pytest.raises(SettingsError, match="features"):
         feature_colors(proposal)

@@ -19,20 +19,29 @@ MARKS = {
     "front": ((15, 3, 17), (0, 0, 255)),
     "back": ((15, 29, 17), (255, 255, 0)),
 }
-"""Voxel (z, y, x) and colour: x runs toward the patient's left, z toward the feet, y toward the back."""
+"""Voxel (z, y, x) and colour.
+
+X runs toward the patient's left, z toward the feet, y toward the back.
+"""
 
 
 def marked_segmentation() -> Segmentation:
     labels = np.zeros(SHAPE, np.uint8)
     for number, (center, _) in enumerate(MARKS.values(), start=1):
         labels[tuple(slice(c - 2, c + 3) for c in center)] = number
-    regions = tuple(Region(number, name, rgb) for number, (name, (_, rgb)) in enumerate(MARKS.items(), start=1))
+    regions = tuple(
+        Region(number, name, rgb)
+        for number, (name, (_, rgb)) in enumerate(MARKS.items(), start=1)
+    )
     return Segmentation(labels, regions, Geometry.from_spacing(SHAPE, (2, 1.5, 1.5)))
 
 
 @pytest.fixture(scope="module")
 def shown_window(shared_window):
-    """Show one window for all tests of this file: a new one translates all shaders anew. The others want it hidden."""
+    """Show one window for all tests of this file: a new one translates all shaders anew.
+
+    The others want it hidden.
+    """
     shared_window.open().window.show()
     yield
     shared_window.close()
@@ -43,7 +52,9 @@ def marked(shown_window, shared_viewer):
     viewer = shared_viewer
     viewer.window.show()
     segmentation = marked_segmentation()
-    data, kwargs, _ = image_tuple(Volume(np.zeros(SHAPE, np.float32), segmentation.geometry, name="marks"))
+    data, kwargs, _ = image_tuple(
+        Volume(np.zeros(SHAPE, np.float32), segmentation.geometry, name="marks")
+    )
     image = viewer.add_image(data, **kwargs)
     labels, kwargs, _ = labels_tuple(segmentation, name="marks", opacity=1)
     viewer.add_labels(labels, **kwargs)
@@ -58,7 +69,10 @@ def picture_of(viewer) -> np.ndarray:
 
 
 def place_in(picture: np.ndarray, name: str) -> np.ndarray | None:
-    """Give where a mark is on the canvas, as (down, across) from the middle in half canvases, None if it is not seen."""
+    """Give where a mark is on the canvas.
+
+    As (down, across) from the middle in half canvases, None if it is not seen.
+    """
     wanted = np.array(MARKS[name][1])
     bright = picture.max(axis=-1) > 60
     hue = (picture > 0.5 * picture.max(axis=-1, keepdims=True)) == (wanted > 127)
@@ -75,12 +89,19 @@ def go_to(viewer, name: str) -> None:
 
 def test_planes_are_upright_with_the_patients_left_on_the_right(marked):
     viewer, orientation = marked
-    places = {"axial": ("left", "front"), "coronal": ("left", "head"), "sagittal": ("front", "head")}
+    places = {
+        "axial": ("left", "front"),
+        "coronal": ("left", "head"),
+        "sagittal": ("front", "head"),
+    }
     for plane in PLANES:
         orientation.show_plane(plane)
         across, up = places[plane]
         go_to(viewer, across)
-        assert place_in(picture_of(viewer), across)[1] * (1 if across == "left" else -1) > 0.2
+        assert (
+            place_in(picture_of(viewer), across)[1] * (1 if across == "left" else -1)
+            > 0.2
+        )
         go_to(viewer, up)
         assert place_in(picture_of(viewer), up)[0] < -0.2
 
@@ -98,10 +119,15 @@ def test_letters_stand_at_the_edges_and_follow_the_camera_in_3d(marked):
     viewer.dims.transpose()
     assert letters() == "SIAP"
     if hasattr(viewer, "canvas"):
-        assert [viewer.canvas.overlays[f"strata_{edge}"].text for edge in EDGES] == list("SIAP")
+        assert [
+            viewer.canvas.overlays[f"strata_{edge}"].text for edge in EDGES
+        ] == list("SIAP")
         assert all(viewer.canvas.overlays[f"strata_{edge}"].visible for edge in EDGES)
     else:
-        assert (viewer.text_overlay.text, viewer.text_overlay.visible) == ("left S · right I · top A · bottom P", True)
+        assert (viewer.text_overlay.text, viewer.text_overlay.visible) == (
+            "left S · right I · top A · bottom P",
+            True,
+        )
     orientation.show_plane("axial")
     orientation.show_3d()
     assert letters() == "RLSI"
@@ -123,7 +149,8 @@ def test_3d_is_seen_from_the_front_and_is_no_mirror_image(marked, before):
     picture = picture_of(viewer)
     assert place_in(picture, "left")[1] > 0.2
     assert place_in(picture, "head")[0] < -0.2
-    # The mark in front hides the one behind it: were depth turned round, left and head alone would prove nothing.
+    # The mark in front hides the one behind it: were depth turned round, left and head
+    # alone would prove nothing.
     assert place_in(picture, "front") is not None
     assert place_in(picture, "back") is None
 

@@ -16,14 +16,29 @@ pytestmark = pytest.mark.gui
 
 
 def draw(viewer, panel, *voxels: tuple[int, int, int]) -> None:
-    event = SimpleNamespace(type="mouse_press", button=1, modifiers=(), handled=False, pos=np.zeros(2), position=None)
+    event = SimpleNamespace(
+        type="mouse_press",
+        button=1,
+        modifiers=(),
+        handled=False,
+        pos=np.zeros(2),
+        position=None,
+    )
     places = [tuple(panel.case.labels.data_to_world(voxel)) for voxel in voxels]
     event.position = places[0]
-    drags = [drag for callback in list(viewer.mouse_drag_callbacks) if hasattr(drag := callback(viewer, event), "send")]
+    drags = [
+        drag
+        for callback in list(viewer.mouse_drag_callbacks)
+        if hasattr(drag := callback(viewer, event), "send")
+    ]
     for drag in drags:
         next(drag, None)
     for number, place in enumerate(places[1:], 1):
-        event.type, event.pos, event.position = "mouse_move", np.array([20.0 * number, 0]), place
+        event.type, event.pos, event.position = (
+            "mouse_move",
+            np.array([20.0 * number, 0]),
+            place,
+        )
         for drag in drags:
             next(drag, None)
     event.type = "mouse_release"
@@ -50,7 +65,8 @@ def test_a_line_over_a_region_parts_it_through_every_slice(proposed):  # noqa: F
     assert panel.case.work.history[-1].startswith("Split")
     assert set(np.unique(start[changed])) == {region}
     made = next(iter(set(np.unique(after[changed]))))
-    # the hand strayed by a voxel; the cut is the straight line that was meant, the same in every coronal slice
+    # the hand strayed by a voxel; the cut is the straight line that was meant, the same
+    # in every coronal slice
     sides = [np.flatnonzero((after == one).any(axis=(0, 1))) for one in (region, made)]
     assert sides[0].max() < sides[1].min() or sides[1].max() < sides[0].min()
     assert set(panel.table.selected) == {region, made}
@@ -81,5 +97,11 @@ def test_nothing_is_cut_while_another_tool_is_in_hand(proposed):  # noqa: F811
 def test_the_region_is_the_one_most_of_the_line_crosses_however_slowly_the_hand_starts():
     labels = np.ones((3, 10, 100), np.uint8)
     labels[:, :, 20:] = 2
-    slowly, quickly = [[1, 5, 15 + 0.05 * step] for step in range(60)], [[1, 5, 50], [1, 5, 80]]
+    slowly, quickly = (
+        [[1, 5, 15 + 0.05 * step] for step in range(60)],
+        [
+            [1, 5, 50],
+            [1, 5, 80],
+        ],
+    )
     assert DrawnLine(np.array(slowly + quickly, float), 0).region_of(labels, ()) == 2

@@ -1,4 +1,7 @@
-"""The reading desk: windows by mouse, positions, planes, ruler, surfaces, previews, names, places to look at, other tools' edits."""
+"""The reading desk: windows by mouse, positions, planes, ruler, surfaces, previews, names.
+
+Places to look at, other tools' edits.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,24 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
 from napari_strata.gui.canvas.canvas import camera_of, grid_of
+from napari_strata.gui.canvas.surfaces import surface_of
+from napari_strata.gui.panel.keys import HELP
+from napari_strata.gui.panel.linked_planes import CROSSHAIR_NAME
+from napari_strata.gui.panel.panel import StrataPanel
 from napari_strata.gui.session.followup import FollowUp
 from napari_strata.gui.tools.hand_paint import paint_from_event
-from napari_strata.gui.widgets.help import TOUR, HelpOverlay, note_tour_seen, tour_was_seen
-from napari_strata.gui.panel.keys import HELP
-from napari_strata.gui.widgets.region_names import known_names, own_names, remember_name, suggested_names
-from napari_strata.gui.panel.panel import StrataPanel
-from napari_strata.gui.panel.linked_planes import CROSSHAIR_NAME
-from napari_strata.gui.canvas.surfaces import surface_of
+from napari_strata.gui.widgets.help import (
+    TOUR,
+    HelpOverlay,
+    note_tour_seen,
+    tour_was_seen,
+)
+from napari_strata.gui.widgets.region_names import (
+    known_names,
+    own_names,
+    remember_name,
+    suggested_names,
+)
 from napari_strata.io.terms import coded
 from phantoms import phantom_volume
 from test_gui_panel import add_scan, messages, propose_phantom, shown, two_regions
@@ -35,7 +48,9 @@ def proposed(shared_viewer, qtbot):
     notification_manager.records.clear()
     add_scan(viewer)
     panel.start_proposal()
-    qtbot.waitUntil(lambda: panel.case is not None and bool(panel.case.statistics()), timeout=20000)
+    qtbot.waitUntil(
+        lambda: panel.case is not None and bool(panel.case.statistics()), timeout=20000
+    )
     yield viewer, panel
     panel.jobs.cancel()
     qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
@@ -93,8 +108,15 @@ def test_names_bring_their_colour_along_and_a_persons_own_are_remembered(propose
 def test_the_list_of_names_has_codes_and_colours():
     names = known_names()
     assert len(names) > 140
-    assert (names["liver"].snomed_ct, names["kidney_left"].side, names["Left-Putamen"].color) == ("10200004", "left", (236, 13, 176))
-    assert all(known.snomed_ct == (coded(name) or {}).get("value", "") for name, known in names.items()), "as an export says"
+    assert (
+        names["liver"].snomed_ct,
+        names["kidney_left"].side,
+        names["Left-Putamen"].color,
+    ) == ("10200004", "left", (236, 13, 176))
+    assert all(
+        known.snomed_ct == (coded(name) or {}).get("value", "")
+        for name, known in names.items()
+    ), "as an export says"
     assert all(0 <= part <= 255 for name in names.values() for part in name.color)
 
 
@@ -140,8 +162,15 @@ def test_the_history_lists_every_step_and_goes_back_to_one(proposed):
         panel.table.rename_asked.emit(region, name)
     panel.settle()
     panel.refresh()
-    steps = [panel.history.steps.item(row).text() for row in range(panel.history.steps.count())]
-    assert steps == ["Start", f"Rename: tissue {first} to one", f"Rename: tissue {second} to two"]
+    steps = [
+        panel.history.steps.item(row).text()
+        for row in range(panel.history.steps.count())
+    ]
+    assert steps == [
+        "Start",
+        f"Rename: tissue {first} to one",
+        f"Rename: tissue {second} to two",
+    ]
     panel.history.jump_asked.emit(1)
     panel.settle()
     assert len(panel.case.work.history) == 1
@@ -155,7 +184,9 @@ def test_next_goes_to_an_unsure_place_and_accept_keeps_it(proposed):
     panel.settle()
     place = panel.looker.here
     assert panel.table.selected == (place.region,)
-    np.testing.assert_allclose(viewer.dims.point, panel.case.labels.data_to_world(place.voxel_zyx))
+    np.testing.assert_allclose(
+        viewer.dims.point, panel.case.labels.data_to_world(place.voxel_zyx)
+    )
     panel.look.accept.click()
     panel.settle()
     assert panel.case.work.history[-1].startswith("Assign")
@@ -175,7 +206,9 @@ def test_what_another_tool_writes_in_the_labels_becomes_a_step(proposed, qtbot):
     assert shown(panel)[z, y, x] == 0
 
 
-def test_a_labels_array_of_another_shape_is_refused_and_nothing_is_lost(proposed, qtbot):
+def test_a_labels_array_of_another_shape_is_refused_and_nothing_is_lost(
+    proposed, qtbot
+):
     _, panel = proposed
     before = shown(panel).copy()
     panel.case.labels.data = np.zeros((4, 4, 4), np.uint8)
@@ -187,7 +220,9 @@ def test_a_labels_array_of_another_shape_is_refused_and_nothing_is_lost(proposed
 def test_paint_events_of_every_napari_are_understood():
     seen = []
     layer = Labels(np.zeros((4, 5, 6), np.uint8))
-    layer.events.paint.connect(lambda event: seen.append(paint_from_event(event.value, layer.data.shape)))
+    layer.events.paint.connect(
+        lambda event: seen.append(paint_from_event(event.value, layer.data.shape))
+    )
     layer.brush_size = 2
     layer.paint((1, 2, 3), 7)
     layer.fill((0, 0, 0), 5)
@@ -199,11 +234,23 @@ def test_paint_events_of_every_napari_are_understood():
     assert paint_from_event([object()], (2, 2, 2)) is None
 
 
-def test_a_right_drag_changes_the_window_and_the_other_keys_of_the_mouse_do_not(proposed, qtbot):
+def test_a_right_drag_changes_the_window_and_the_other_keys_of_the_mouse_do_not(
+    proposed, qtbot
+):
     viewer, panel = proposed
     panel.use_tool("select")
     limits = tuple(panel.image.contrast_limits)
-    event = type("Event", (), {"type": "mouse_press", "button": 2, "modifiers": (), "pos": np.array([10.0, 10.0]), "handled": False})()
+    event = type(
+        "Event",
+        (),
+        {
+            "type": "mouse_press",
+            "button": 2,
+            "modifiers": (),
+            "pos": np.array([10.0, 10.0]),
+            "handled": False,
+        },
+    )()
     drag = panel.viewing.on_drag(viewer, event)
     next(drag)
     event.type, event.pos = "mouse_move", np.array([110.0, 10.0])
@@ -219,7 +266,9 @@ def test_a_right_drag_changes_the_window_and_the_other_keys_of_the_mouse_do_not(
 def test_go_to_shows_the_place_and_refuses_what_lies_outside(proposed):
     viewer, panel = proposed
     panel.viewing.go_to("R 6.5 P 0.5 I 1")
-    np.testing.assert_allclose(panel.image.world_to_data(viewer.dims.point), (12, 14, 9))
+    np.testing.assert_allclose(
+        panel.image.world_to_data(viewer.dims.point), (12, 14, 9)
+    )
     panel.viewing.go_to("R 600 P 0 I 1")
     assert "outside" in messages()
 
@@ -266,22 +315,37 @@ def test_surfaces_lie_where_the_region_lies(proposed, qtbot):
     qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
     surface = viewer.layers[-1]
     inside = np.argwhere(shown(panel) == region)
-    low, high = panel.case.labels.data_to_world(inside.min(axis=0)), panel.case.labels.data_to_world(inside.max(axis=0))
+    low, high = (
+        panel.case.labels.data_to_world(inside.min(axis=0)),
+        panel.case.labels.data_to_world(inside.max(axis=0)),
+    )
     extent = surface.extent.world
     np.testing.assert_allclose(extent[0], low, atol=2.1)
     np.testing.assert_allclose(extent[1], high, atol=2.1)
 
 
 def test_a_large_surface_is_made_coarser_and_stays_in_place(monkeypatch):
-    ball = np.linalg.norm(np.indices((40, 40, 40)) - np.array([20, 18, 22])[:, None, None, None], axis=0) < 12
+    ball = (
+        np.linalg.norm(
+            np.indices((40, 40, 40)) - np.array([20, 18, 22])[:, None, None, None],
+            axis=0,
+        )
+        < 12
+    )
     fine, _ = surface_of(ball)
     monkeypatch.setattr("napari_strata.gui.canvas.surfaces.MOST_VOXELS", 5000)
     coarse, _ = surface_of(ball)
     assert len(coarse) < len(fine) / 4
-    np.testing.assert_allclose(coarse.min(axis=0) + coarse.max(axis=0), fine.min(axis=0) + fine.max(axis=0), atol=1.5)
+    np.testing.assert_allclose(
+        coarse.min(axis=0) + coarse.max(axis=0),
+        fine.min(axis=0) + fine.max(axis=0),
+        atol=1.5,
+    )
 
 
-def test_two_viewers_do_not_disturb_each_other(proposed, make_napari_viewer_proxy, qtbot):
+def test_two_viewers_do_not_disturb_each_other(
+    proposed, make_napari_viewer_proxy, qtbot
+):
     _, first = proposed
     viewer = make_napari_viewer_proxy()
     second = StrataPanel(viewer, propose=propose_phantom)
@@ -311,14 +375,20 @@ def test_two_time_points_are_compared_by_name(proposed, qtbot):
     assert "other scan" in messages()
     panel.choose_scan(second)
     panel.start_proposal()
-    qtbot.waitUntil(lambda: panel.case is not None and bool(panel.case.statistics()), timeout=20000)
+    qtbot.waitUntil(
+        lambda: panel.case is not None and bool(panel.case.statistics()), timeout=20000
+    )
     panel.compare()
     dialog = panel.findChild(FollowUp)
     names = [dialog.table.item(row, 0).text() for row in range(dialog.table.rowCount())]
     assert len(names) == 8
     row = names.index(names[2])
-    before = next(one for one in panel.cases.of(first).work.regions if one.name == names[2])
-    assert float(dialog.table.item(row, 1).text()) == pytest.approx(panel.cases.of(first).statistics()[before.id].volume_ml, abs=0.006)
+    before = next(
+        one for one in panel.cases.of(first).work.regions if one.name == names[2]
+    )
+    assert float(dialog.table.item(row, 1).text()) == pytest.approx(
+        panel.cases.of(first).statistics()[before.id].volume_ml, abs=0.006
+    )
     assert grid_of(viewer).enabled
     dialog.close()
     assert not grid_of(viewer).enabled
@@ -332,7 +402,9 @@ def test_keys_reach_the_panel_and_napari_keeps_its_own(proposed, qtbot):
         assert key in handled
     for key in ("Space", "1", "2", "E", "P", "V", "Ctrl+R", "["):
         assert key not in handled
-    panel.case.labels.keymap[next(key for key in panel.case.labels.keymap if str(key) == "M")](panel.case.labels)
+    panel.case.labels.keymap[
+        next(key for key in panel.case.labels.keymap if str(key) == "M")
+    ](panel.case.labels)
     panel.settle()
     assert panel.case.work.history[-1].startswith("Merge")
     assert "M" not in {str(key) for key in Labels(np.zeros((2, 2), int)).keymap}
@@ -369,10 +441,16 @@ def test_a_stroke_with_the_mouse_makes_a_preview(make_napari_viewer_proxy, qtbot
     viewer.window.add_dock_widget(panel, name="Strata")
     add_scan(viewer)
     panel.start_proposal()
-    qtbot.waitUntil(lambda: panel.case is not None and not panel.case.queue.is_busy, timeout=20000)
+    qtbot.waitUntil(
+        lambda: panel.case is not None and not panel.case.queue.is_busy, timeout=20000
+    )
     panel.edits.show_target("new")
     panel.use_tool("scribble")
-    canvas = next(widget for widget in QApplication.allWidgets() if isinstance(widget, QOpenGLWidget) and widget.isVisible())
+    canvas = next(
+        widget
+        for widget in QApplication.allWidgets()
+        if isinstance(widget, QOpenGLWidget) and widget.isVisible()
+    )
     middle = QPoint(canvas.width() // 2, canvas.height() // 2)
     QTest.mousePress(canvas, Qt.MouseButton.LeftButton, pos=middle)
     QTest.mouseMove(canvas, middle + QPoint(10, 0))

@@ -13,10 +13,14 @@ from qtpy.QtCore import QTimer
 
 from napari_strata.errors import Cancelled
 from napari_strata.explain import feature_colors, similarity_map
-from napari_strata.gui.panel import hover_card as hovering
-from napari_strata.gui.tasks.explanation_tasks import ExplainRequest, explain_body, explanation_text
 from napari_strata.gui.canvas.layers import layer_facts
+from napari_strata.gui.panel import hover_card as hovering
 from napari_strata.gui.panel.panel import StrataPanel
+from napari_strata.gui.tasks.explanation_tasks import (
+    ExplainRequest,
+    explain_body,
+    explanation_text,
+)
 from napari_strata.volume import no_progress
 from phantoms import phantom_proposal
 from test_gui_panel import add_scan, messages, two_regions
@@ -24,10 +28,14 @@ from test_gui_panel import add_scan, messages, two_regions
 pytestmark = pytest.mark.gui
 
 
-def propose_with_features(volume, *, settings=None, seed=0, device="auto", threads=0, on_progress=None):
+def propose_with_features(
+    volume, *, settings=None, seed=0, device="auto", threads=0, on_progress=None
+):
     proposal = phantom_proposal(volume)
     seen = np.random.default_rng(0).normal(size=(proposal.n_supervoxels, 6))
-    descriptors = np.concatenate([seen, proposal.descriptors], axis=1).astype(np.float32)
+    descriptors = np.concatenate([seen, proposal.descriptors], axis=1).astype(
+        np.float32
+    )
     names = (*(f"feature 0.{k}" for k in range(6)), *proposal.descriptor_names)
     return replace(proposal, descriptors=descriptors, descriptor_names=names)
 
@@ -52,7 +60,11 @@ def ask(panel, qtbot, question):
 
 
 def map_of(viewer, question):
-    (found,) = [layer for layer in viewer.layers if layer_facts(layer).get("explains") == question]
+    (found,) = [
+        layer
+        for layer in viewer.layers
+        if layer_facts(layer).get("explains") == question
+    ]
     return found
 
 
@@ -68,13 +80,23 @@ def test_a_click_on_a_mark_moves_slider_count_and_regions_there(proposed, tree):
     for mark in marks:
         section.marks.buttons[mark].click()
         panel.settle()
-        assert (panel.case.work.tree, panel.case.work.granularity, section.count.value()) == (tree, mark, mark)
+        assert (
+            panel.case.work.tree,
+            panel.case.work.granularity,
+            section.count.value(),
+        ) == (tree, mark, mark)
         assert before is None or section.slider.value() > before
         before = section.slider.value()
-        assert [n for n, button in section.marks.buttons.items() if button.isChecked()] == [mark]
+        assert [
+            n for n, button in section.marks.buttons.items() if button.isChecked()
+        ] == [mark]
         assert f"{mark} {tree}" in section.marks.buttons[mark].toolTip()
     section.count.setValue(marks[0] + 1)
-    assert not any(button.isChecked() for n, button in section.marks.buttons.items() if n != marks[0] + 1)
+    assert not any(
+        button.isChecked()
+        for n, button in section.marks.buttons.items()
+        if n != marks[0] + 1
+    )
 
 
 def test_mark_buttons_stand_in_order_side_by_side(proposed):
@@ -91,7 +113,13 @@ def test_why_says_what_holds_a_region_together(proposed, qtbot):
     panel.table.select([region])
     ask(panel, qtbot, "card")
     text = panel.explaining.answer.text()
-    for word in (f"tissue {region}: ", "Alike inside", "What parts them", "Coarser", "Finer"):
+    for word in (
+        f"tissue {region}: ",
+        "Alike inside",
+        "What parts them",
+        "Coarser",
+        "Finer",
+    ):
         assert word in text
     panel.table.select([two_regions(panel)[1]])
     assert not panel.explaining.answer.text()
@@ -117,9 +145,18 @@ def test_maps_lie_over_the_scan_and_are_no_scans(proposed, qtbot):
         assert (layer.units, layer.axis_labels) == (image.units, image.axis_labels)
         assert viewer.layers[-1].name == layer.name
     pieces, proposal = work.proposal.supervoxels, work.proposal
-    np.testing.assert_array_equal(map_of(viewer, "similarity").data, similarity_map(proposal, work.table, region)[pieces])
-    np.testing.assert_array_equal(map_of(viewer, "confidence").data, proposal.confidence[pieces])
-    np.testing.assert_allclose(map_of(viewer, "features").data / 255, feature_colors(proposal)[pieces], atol=0.003)
+    np.testing.assert_array_equal(
+        map_of(viewer, "similarity").data,
+        similarity_map(proposal, work.table, region)[pieces],
+    )
+    np.testing.assert_array_equal(
+        map_of(viewer, "confidence").data, proposal.confidence[pieces]
+    )
+    np.testing.assert_allclose(
+        map_of(viewer, "features").data / 255,
+        feature_colors(proposal)[pieces],
+        atol=0.003,
+    )
     assert map_of(viewer, "features").rgb
     assert panel.scan.scans.count() == 1
     assert panel.image is image
@@ -128,12 +165,17 @@ def test_maps_lie_over_the_scan_and_are_no_scans(proposed, qtbot):
     panel.table.select([other])
     ask(panel, qtbot, "similarity")
     assert len(viewer.layers) == count
-    np.testing.assert_array_equal(map_of(viewer, "similarity").data, similarity_map(proposal, work.table, other)[pieces])
+    np.testing.assert_array_equal(
+        map_of(viewer, "similarity").data,
+        similarity_map(proposal, work.table, other)[pieces],
+    )
     assert map_of(viewer, "similarity").name.endswith(f"tissue {other}")
     assert viewer.layers[-1].name == map_of(viewer, "similarity").name
 
 
-def test_maps_of_the_whole_scan_need_no_region_and_the_others_ask_for_one(proposed, qtbot):
+def test_maps_of_the_whole_scan_need_no_region_and_the_others_ask_for_one(
+    proposed, qtbot
+):
     viewer, panel = proposed
     ask(panel, qtbot, "confidence")
     assert map_of(viewer, "confidence").visible
@@ -144,13 +186,25 @@ def test_maps_of_the_whole_scan_need_no_region_and_the_others_ask_for_one(propos
 
 def request(proposal, region, **changes):
     table = proposal.tissue_tree.cut(6)
-    return replace(ExplainRequest(proposal, table, "tissues", region, "card", {k: f"tissue {k}" for k in range(1, 7)}), **changes)
+    return replace(
+        ExplainRequest(
+            proposal,
+            table,
+            "tissues",
+            region,
+            "card",
+            {k: f"tissue {k}" for k in range(1, 7)},
+        ),
+        **changes,
+    )
 
 
 def test_background_and_edited_regions_have_words_too():
     proposal = phantom_proposal()
     assert "background" in explanation_text(request(proposal, 0)).splitlines()[0]
-    table = np.where(np.isin(proposal.tissue_tree.cut(6), (2, 5)), 2, proposal.tissue_tree.cut(6))
+    table = np.where(
+        np.isin(proposal.tissue_tree.cut(6), (2, 5)), 2, proposal.tissue_tree.cut(6)
+    )
     table[np.flatnonzero(table == 2)[::2]] = 9
     assert "smallest branch" in explanation_text(request(proposal, 9, table=table))
 
@@ -161,23 +215,33 @@ def test_painting_can_be_cancelled():
             raise Cancelled("stop")
 
     asked = request(phantom_proposal(), 2, question="similarity")
-    assert explain_body(asked, no_progress).painted.shape == asked.proposal.supervoxels.shape
+    assert (
+        explain_body(asked, no_progress).painted.shape
+        == asked.proposal.supervoxels.shape
+    )
     with pytest.raises(Cancelled):
         explain_body(asked, stop)
 
 
-def test_a_cursor_that_rests_on_a_region_gets_an_explanation_only_where_that_was_asked_for(proposed, qtbot, monkeypatch):
+def test_a_cursor_that_rests_on_a_region_gets_an_explanation_only_where_that_was_asked_for(
+    proposed, qtbot, monkeypatch
+):
     viewer, panel = proposed
     panel.settle()
     told = []
-    monkeypatch.setattr(hovering.QToolTip, "showText", lambda place, words, widget: told.append(words))
+    monkeypatch.setattr(
+        hovering.QToolTip, "showText", lambda place, words, widget: told.append(words)
+    )
     panel.hover.findChild(QTimer).setInterval(1)
     labels = panel.case.labels
     region = two_regions(panel)[0]
 
     def rest_on(voxel) -> None:
         place = tuple(labels.data_to_world(voxel))
-        panel.hover.on_move(viewer, SimpleNamespace(position=place, view_direction=None, dims_displayed=[1, 2]))
+        panel.hover.on_move(
+            viewer,
+            SimpleNamespace(position=place, view_direction=None, dims_displayed=[1, 2]),
+        )
 
     inside = np.argwhere(np.asarray(labels.data) == region)[0]
     panel.case.go_to(inside)

@@ -1,4 +1,7 @@
-"""The export section: every format from the window, read back by programs that are not ours, and what is refused in words."""
+"""The export section: every format from the window, read back by programs that are not ours.
+
+What is refused in words.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,9 @@ def export(panel, qtbot, path: Path) -> Path:
     return path
 
 
-def test_every_format_from_the_window_is_right_for_other_programs(make_napari_viewer_proxy, qtbot, tmp_path):
+def test_every_format_from_the_window_is_right_for_other_programs(
+    make_napari_viewer_proxy, qtbot, tmp_path
+):
     panel = desk(make_napari_viewer_proxy, qtbot, save_series(tmp_path / "ct"))
     region = panel.case.work.paint(np.argwhere(np.ones((3, 4, 2))) + 1)
     panel.case.work.rename(region, "Left kidney")
@@ -55,47 +60,94 @@ def test_every_format_from_the_window_is_right_for_other_programs(make_napari_vi
 
     on_grid = np.asarray(nib.load(export(panel, qtbot, tmp_path / "a.nii.gz")).dataobj)
     assert (on_grid == region).sum() == mask.sum()
-    assert told(panel) == f"Wrote {tmp_path / 'a.nii.gz'}, with its region table beside it."
+    assert (
+        told(panel)
+        == f"Wrote {tmp_path / 'a.nii.gz'}, with its region table beside it."
+    )
 
     slicer = sitk.ReadImage(export(panel, qtbot, tmp_path / "slicer.seg.nrrd"))
-    scan = sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path / "ct")))
-    np.testing.assert_allclose(slicer.TransformIndexToPhysicalPoint((1, 2, 3)), scan.TransformIndexToPhysicalPoint((1, 2, 3)), atol=1e-4)
+    scan = sitk.ReadImage(
+        sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path / "ct"))
+    )
+    np.testing.assert_allclose(
+        slicer.TransformIndexToPhysicalPoint((1, 2, 3)),
+        scan.TransformIndexToPhysicalPoint((1, 2, 3)),
+        atol=1e-4,
+    )
     assert (sitk.GetArrayFromImage(slicer) == region).sum() == mask.sum()
-    assert "Left kidney" in [slicer.GetMetaData(key) for key in slicer.GetMetaDataKeys() if key.endswith("_Name")]
+    assert "Left kidney" in [
+        slicer.GetMetaData(key)
+        for key in slicer.GetMetaDataKeys()
+        if key.endswith("_Name")
+    ]
 
-    series = pydicom.dcmread(next((tmp_path / "ct").iterdir()), stop_before_pixels=True).SeriesInstanceUID
+    series = pydicom.dcmread(
+        next((tmp_path / "ct").iterdir()), stop_before_pixels=True
+    ).SeriesInstanceUID
     dicom = pydicom.dcmread(export(panel, qtbot, tmp_path / "a.dcm"))
     assert dicom.ReferencedSeriesSequence[0].SeriesInstanceUID == series
-    number = next(one.SegmentNumber for one in dicom.SegmentSequence if one.SegmentLabel == "Left kidney")
-    frames = [groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber for groups in dicom.PerFrameFunctionalGroupsSequence]
-    assert dicom.pixel_array.reshape(len(frames), -1)[np.equal(frames, number)].sum() == mask.sum()
+    number = next(
+        one.SegmentNumber
+        for one in dicom.SegmentSequence
+        if one.SegmentLabel == "Left kidney"
+    )
+    frames = [
+        groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        for groups in dicom.PerFrameFunctionalGroupsSequence
+    ]
+    assert (
+        dicom.pixel_array.reshape(len(frames), -1)[np.equal(frames, number)].sum()
+        == mask.sum()
+    )
 
-    middle_lps = nib.affines.apply_affine(nib.load(tmp_path / "a.nii.gz").affine, np.argwhere(on_grid == region).mean(axis=0)) * (-1, -1, 1)
+    middle_lps = nib.affines.apply_affine(
+        nib.load(tmp_path / "a.nii.gz").affine,
+        np.argwhere(on_grid == region).mean(axis=0),
+    ) * (-1, -1, 1)
     export(panel, qtbot, tmp_path / "{name}.stl")
     for name in ("Left_kidney.stl", "a.obj", "a.ply"):
-        mesh = trimesh.load(tmp_path / name if name[0] == "L" else export(panel, qtbot, tmp_path / name), force="mesh")
+        mesh = trimesh.load(
+            (
+                tmp_path / name
+                if name[0] == "L"
+                else export(panel, qtbot, tmp_path / name)
+            ),
+            force="mesh",
+        )
         assert mesh.is_watertight, name
         if name[0] == "L":
             np.testing.assert_allclose(mesh.bounds.mean(axis=0), middle_lps, atol=0.1)
 
-    rows = (line.split('"')[1] for line in export(panel, qtbot, tmp_path / "a.label").read_text().splitlines() if '"' in line)
+    rows = (
+        line.split('"')[1]
+        for line in export(panel, qtbot, tmp_path / "a.label").read_text().splitlines()
+        if '"' in line
+    )
     assert {"Clear Label", *table.values()} == set(rows)
 
     for name, delimiter in (("b.csv", ","), ("b.tsv", "\t")):
         with export(panel, qtbot, tmp_path / name).open(newline="") as file:
-            found = {row["name"]: row for row in csv.DictReader(file, delimiter=delimiter)}
+            found = {
+                row["name"]: row for row in csv.DictReader(file, delimiter=delimiter)
+            }
         assert int(found["Left kidney"]["voxels"]) == mask.sum()
         assert 0 < float(found["Left kidney"]["confidence"]) <= 1
         assert "mean_hu" in found["Left kidney"]
 
 
-def test_what_cannot_be_written_is_one_sentence_in_the_panel(make_napari_viewer_proxy, qtbot, tmp_path, monkeypatch):
+def test_what_cannot_be_written_is_one_sentence_in_the_panel(
+    make_napari_viewer_proxy, qtbot, tmp_path, monkeypatch
+):
     scan = write_scan(phantom_volume(), tmp_path / "scan.nii.gz")
     panel = desk(make_napari_viewer_proxy, qtbot, scan)
     before = scan.read_bytes()
     second = write_scan(phantom_volume(seed=2), tmp_path / "second.nii.gz")
     add_scan(panel.case._viewer, read(second))
-    monkeypatch.setattr(exporting.QFileDialog, "getSaveFileName", lambda *_: pytest.fail("asked for a name all the same"))
+    monkeypatch.setattr(
+        exporting.QFileDialog,
+        "getSaveFileName",
+        lambda *_: pytest.fail("asked for a name all the same"),
+    )
 
     panel.export.export_asked.emit("DICOM segmentation")
     assert "is none. Open the folder of the series" in told(panel)
@@ -113,7 +165,9 @@ def test_what_cannot_be_written_is_one_sentence_in_the_panel(make_napari_viewer_
         panel.export.show_result("")
         export(panel, qtbot, path)
         assert words in told(panel)
-        assert told(panel) in " ".join(str(record.message) for record in notification_manager.records)
+        assert told(panel) in " ".join(
+            str(record.message) for record in notification_manager.records
+        )
     (tmp_path / "theirs.csv").write_text("name,age\n")
     export(panel, qtbot, tmp_path / "theirs.csv")
     assert "is not Strata's" in told(panel)
@@ -121,26 +175,50 @@ def test_what_cannot_be_written_is_one_sentence_in_the_panel(make_napari_viewer_
     export(panel, qtbot, tmp_path / "a.stl")
     assert "no region with voxels" in told(panel)
     assert scan.read_bytes() == before
-    left = {path.name for path in tmp_path.iterdir() if not path.name.startswith(("scan.nii.gz.", ".strata"))}
+    left = {
+        path.name
+        for path in tmp_path.iterdir()
+        if not path.name.startswith(("scan.nii.gz.", ".strata"))
+    }
     assert left == {"scan.nii.gz", "second.nii.gz", "theirs.csv"}
 
 
-def test_the_dialog_offers_every_format_and_asks_before_it_replaces_anything(make_napari_viewer_proxy, qtbot, tmp_path, monkeypatch):
-    panel = desk(make_napari_viewer_proxy, qtbot, write_scan(phantom_volume(), tmp_path / "scan.nii.gz"))
+def test_the_dialog_offers_every_format_and_asks_before_it_replaces_anything(
+    make_napari_viewer_proxy, qtbot, tmp_path, monkeypatch
+):
+    panel = desk(
+        make_napari_viewer_proxy,
+        qtbot,
+        write_scan(phantom_volume(), tmp_path / "scan.nii.gz"),
+    )
     answers: list[tuple[str, str]] = []
-    monkeypatch.setattr(exporting.QFileDialog, "getSaveFileName", lambda *given: (given[2], given[4]) if not answers else answers.pop())
+    monkeypatch.setattr(
+        exporting.QFileDialog,
+        "getSaveFileName",
+        lambda *given: (given[2], given[4]) if not answers else answers.pop(),
+    )
     offered = [action.text() for action in panel.export.formats.menu().actions()]
     assert [text.split(" (")[0] for text in offered] == list(FORMATS)
-    panel.export.formats.menu().actions()[offered.index("Surfaces (.stl, .obj, .ply)")].trigger()
+    panel.export.formats.menu().actions()[
+        offered.index("Surfaces (.stl, .obj, .ply)")
+    ].trigger()
     qtbot.waitUntil(lambda: "scan_surfaces.stl" in told(panel), timeout=20000)
 
-    answers.append((str(tmp_path / "mine"), exporting.export_filter("Table of measures")))
+    answers.append(
+        (str(tmp_path / "mine"), exporting.export_filter("Table of measures"))
+    )
     panel.export.export.click()
     qtbot.waitUntil(lambda: "mine.csv" in told(panel), timeout=20000)
 
     asked = []
-    monkeypatch.setattr(exporting.QMessageBox, "question", lambda *given: asked.append(given[2]) or given[3].__class__.No)
-    answers.append((str(tmp_path / "mine"), exporting.export_filter("Table of measures")))
+    monkeypatch.setattr(
+        exporting.QMessageBox,
+        "question",
+        lambda *given: asked.append(given[2]) or given[3].__class__.No,
+    )
+    answers.append(
+        (str(tmp_path / "mine"), exporting.export_filter("Table of measures"))
+    )
     panel.export.export.click()
     assert asked == [f"mine.csv is there already, in {tmp_path}. Replace?"]
     assert not panel.jobs.is_running
@@ -157,5 +235,9 @@ def test_the_dialog_offers_every_format_and_asks_before_it_replaces_anything(mak
         ("a", "Surfaces", "a.stl"),
     ],
 )
-def test_an_ending_that_was_typed_says_the_format_else_the_list_does(typed, format_, expected):
-    assert exporting.chosen_path(Path(typed), Path("scan_labels.nii.gz"), format_) == Path(expected)
+def test_an_ending_that_was_typed_says_the_format_else_the_list_does(
+    typed, format_, expected
+):
+    assert exporting.chosen_path(
+        Path(typed), Path("scan_labels.nii.gz"), format_
+    ) == Path(expected)

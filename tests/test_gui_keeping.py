@@ -9,11 +9,11 @@ import pytest
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
 
+from napari_strata.gui.panel import panel as panel_module
+from napari_strata.gui.panel.panel import StrataPanel
 from napari_strata.gui.session import labels_painter as painter
 from napari_strata.gui.tasks import quiet
-from napari_strata.gui.panel import panel as panel_module
 from napari_strata.gui.tasks.jobs import JobRunner
-from napari_strata.gui.panel.panel import StrataPanel
 from napari_strata.gui.widgets.region_model import VOLUME
 from napari_strata.io.files import read_labels
 from test_gui_panel import add_scan, messages, propose_phantom, shown, two_regions
@@ -79,7 +79,10 @@ def test_an_update_that_fails_half_way_does_not_teach_twice(proposed):
         panel.table.select([region])
         panel.use_tool("scribble")
         panel.case.brush.layer.brush_size = 1
-        panel.case.brush.layer.paint(tuple(np.argwhere(labels == region)[0]), panel.case.brush.layer.selected_label)
+        panel.case.brush.layer.paint(
+            tuple(np.argwhere(labels == region)[0]),
+            panel.case.brush.layer.selected_label,
+        )
     panel.case.work.lock(second)
     panel.edit("update")
     panel.settle()
@@ -92,10 +95,14 @@ def test_an_update_that_fails_half_way_does_not_teach_twice(proposed):
 
 
 @pytest.mark.parametrize("answer", [False, True])
-def test_unsaved_edits_are_replaced_only_when_the_answer_is_yes(proposed, monkeypatch, qtbot, answer):
+def test_unsaved_edits_are_replaced_only_when_the_answer_is_yes(
+    proposed, monkeypatch, qtbot, answer
+):
     _, panel = proposed
     asked = []
-    monkeypatch.setattr(panel_module, "ask_replace", lambda parent: asked.append(parent) or answer)
+    monkeypatch.setattr(
+        panel_module, "ask_replace", lambda parent: asked.append(parent) or answer
+    )
     merge_two(panel)
     panel.settle()
     work = panel.case.work
@@ -106,9 +113,13 @@ def test_unsaved_edits_are_replaced_only_when_the_answer_is_yes(proposed, monkey
     assert (panel.case.work is work) == (not answer)
 
 
-def test_saved_edits_are_replaced_without_a_question(proposed, monkeypatch, qtbot, tmp_path):
+def test_saved_edits_are_replaced_without_a_question(
+    proposed, monkeypatch, qtbot, tmp_path
+):
     _, panel = proposed
-    monkeypatch.setattr(panel_module, "ask_replace", lambda parent: pytest.fail("asked"))
+    monkeypatch.setattr(
+        panel_module, "ask_replace", lambda parent: pytest.fail("asked")
+    )
     merge_two(panel)
     work = panel.case.work
     panel.save_to(tmp_path / "case.strata")
@@ -162,13 +173,17 @@ def test_export_writes_what_is_on_the_screen(proposed, tmp_path, qtbot):
 
 
 @pytest.mark.parametrize("edit", ["merge", "cut"])
-def test_an_export_right_after_an_edit_writes_that_edit_and_takes_nothing_back(proposed, tmp_path, qtbot, monkeypatch, edit):
+def test_an_export_right_after_an_edit_writes_that_edit_and_takes_nothing_back(
+    proposed, tmp_path, qtbot, monkeypatch, edit
+):
     _, panel = proposed
     panel.settle()
     # what is on screen is painted at once, and the rest long after the edit is done
     monkeypatch.setattr(painter, "SLAB_VOXELS", 500)
     if edit == "merge":
-        panel.case.submit(lambda: time.sleep(0.05) or panel.case.work.merge(two_regions(panel)))
+        panel.case.submit(
+            lambda: time.sleep(0.05) or panel.case.work.merge(two_regions(panel))
+        )
     else:
         panel.granularity.regions.click()
         panel.granularity.count.setValue(15)
@@ -177,16 +192,24 @@ def test_an_export_right_after_an_edit_writes_that_edit_and_takes_nothing_back(p
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
     assert len(panel.case.work.history) == 2
     panel.edit("undo")
-    np.testing.assert_array_equal(read_labels(tmp_path / "labels.nii.gz").labels, shown(panel))
+    np.testing.assert_array_equal(
+        read_labels(tmp_path / "labels.nii.gz").labels, shown(panel)
+    )
     np.testing.assert_array_equal(shown(panel), panel.case.work.labels)
 
 
-def test_what_another_tool_wrote_is_exported_though_an_edit_is_still_painted(proposed, tmp_path, qtbot, monkeypatch):
+def test_what_another_tool_wrote_is_exported_though_an_edit_is_still_painted(
+    proposed, tmp_path, qtbot, monkeypatch
+):
     _, panel = proposed
     before = shown(panel).copy()
     monkeypatch.setattr(painter, "SLAB_VOXELS", 500)
     merged = np.argwhere(np.isin(before, two_regions(panel)))
-    z, y, x = next(voxel for voxel in np.argwhere(before == 0) if (voxel < merged.min(axis=0)).any())
+    z, y, x = next(
+        voxel
+        for voxel in np.argwhere(before == 0)
+        if (voxel < merged.min(axis=0)).any()
+    )
     panel.case.submit(lambda: panel.case.work.merge(two_regions(panel)))
     panel.case.labels.data[z, y, x] = 5
     panel.export_to(tmp_path / "labels.nii.gz")
@@ -253,7 +276,9 @@ def test_a_table_sorted_by_volume_keeps_its_selection_and_its_order(proposed):
     sizes = [panel.case.work.sizes_vox[row.id] for row in table.regions.rows]
     assert sizes == sorted(sizes, reverse=True)
     assert table.selected == (chosen,)
-    assert [index.row() for index in table.selectionModel().selectedRows()] == [[row.id for row in table.regions.rows].index(chosen)]
+    assert [index.row() for index in table.selectionModel().selectedRows()] == [
+        [row.id for row in table.regions.rows].index(chosen)
+    ]
 
 
 def test_a_closed_scan_and_a_closed_panel_let_go_of_the_proposal(proposed, monkeypatch):

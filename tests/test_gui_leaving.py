@@ -1,4 +1,7 @@
-"""Closing the window in the middle of things: what reads is stopped, what writes is finished, and no edit is lost."""
+"""Closing the window in the middle of things.
+
+What reads is stopped, what writes is finished, and no edit is lost.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ pytestmark = pytest.mark.gui
 LEAVES = """
 import threading, time
 import napari
-from napari_strata.gui.layers import image_tuple
-from napari_strata.gui.panel import StrataPanel
+from napari_strata.gui.canvas.layers import image_tuple
+from napari_strata.gui.panel.panel import StrataPanel
 from phantoms import phantom_volume
 
 begun = threading.Event()
@@ -47,8 +50,17 @@ print("left")
 
 def test_python_ends_well_after_a_window_was_closed_during_a_proposal(tmp_path):
     script = tmp_path / "leaves.py"
-    script.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n{LEAVES}", encoding="utf-8")
-    ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n{LEAVES}",
+        encoding="utf-8",
+    )
+    ended = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.split() == ["left"]
     assert "Traceback" not in ended.stderr
@@ -84,7 +96,9 @@ def test_a_window_that_goes_stops_what_reads_and_lets_what_writes_finish(qtbot):
     assert job_left_by_its_window(qtbot, lambda: "written", writes=True) == ["written"]
 
 
-def test_a_file_that_could_not_be_written_after_the_window_went_is_logged(qtbot, caplog):
+def test_a_file_that_could_not_be_written_after_the_window_went_is_logged(
+    qtbot, caplog
+):
     def fail() -> str:
         raise WriteError("The disk is full.")
 
@@ -112,7 +126,12 @@ def test_the_last_window_stops_what_reads_before_napari_waits_for_it(qtbot):
 
 @pytest.mark.parametrize("how", ["closed", "destroyed"])
 def test_edits_that_wait_are_carried_out_in_order_when_their_queue_goes(qtbot, how):
-    window, done, may_go_on, all_done = QObject(), [], threading.Event(), threading.Event()
+    window, done, may_go_on, all_done = (
+        QObject(),
+        [],
+        threading.Event(),
+        threading.Event(),
+    )
     queue = EditQueue(window)
     queue.submit(lambda: (may_go_on.wait(10), done.append("first")))
     for name in ("second", "third"):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
 
-from napari_strata.gui.widgets import dialogs
-from napari_strata.gui.plugin.contributions import get_reader
 from napari_strata.gui.panel.panel import StrataPanel
+from napari_strata.gui.plugin.contributions import get_reader
+from napari_strata.gui.widgets import dialogs
 from napari_strata.io.files import read_labels, write_scan
 from phantoms import phantom_volume
 from test_gui_panel import add_scan, messages, propose_phantom, shown, two_regions
@@ -51,11 +51,15 @@ def test_ctrl_s_writes_the_labels_on_the_scans_grid(proposed, tmp_path):
     _, panel = proposed
     expected = merge_two(panel)
     panel.case.labels.save(str(tmp_path / "saved.nii.gz"), plugin="napari-strata")
-    np.testing.assert_array_equal(read_labels(tmp_path / "saved.nii.gz").labels, expected)
+    np.testing.assert_array_equal(
+        read_labels(tmp_path / "saved.nii.gz").labels, expected
+    )
 
 
 @pytest.mark.parametrize("how", ["delete the scan", "close the window"])
-def test_edits_that_were_not_saved_are_offered_again(proposed, scan, how, make_napari_viewer_proxy, qtbot):
+def test_edits_that_were_not_saved_are_offered_again(
+    proposed, scan, how, make_napari_viewer_proxy, qtbot
+):
     viewer, panel = proposed
     expected = merge_two(panel)
     if how == "delete the scan":
@@ -83,7 +87,10 @@ def test_an_autosave_folder_that_cannot_be_written_is_told_and_the_work_goes_on(
     make_napari_viewer_proxy, qtbot, scan, monkeypatch, tmp_path
 ):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("napari_strata.gui.session.scan_case.autosave_folder", lambda: tmp_path / "file" / "folder")
+    monkeypatch.setattr(
+        "napari_strata.gui.session.scan_case.autosave_folder",
+        lambda: tmp_path / "file" / "folder",
+    )
     viewer = make_napari_viewer_proxy()
     panel = dock(viewer)
     viewer.open(str(scan), plugin="napari-strata")
@@ -124,7 +131,9 @@ def test_naparis_shuffled_colours_are_a_look_and_change_nothing(proposed):
     region = two_regions(panel)[0]
     panel.table.recolor_asked.emit(region, (1, 2, 3))
     panel.settle()
-    np.testing.assert_allclose(panel.case.labels.get_color(region)[:3] * 255, (1, 2, 3), atol=1)
+    np.testing.assert_allclose(
+        panel.case.labels.get_color(region)[:3] * 255, (1, 2, 3), atol=1
+    )
 
 
 def test_region_tools_and_accept_are_steps_that_can_be_undone(proposed):
@@ -147,9 +156,13 @@ def test_region_tools_and_accept_are_steps_that_can_be_undone(proposed):
     assert "Select a region" in messages()
 
 
-def test_a_file_of_several_volumes_is_asked_about_and_the_chosen_one_opens(make_napari_viewer_proxy, qtbot, tmp_path, monkeypatch):
+def test_a_file_of_several_volumes_is_asked_about_and_the_chosen_one_opens(
+    make_napari_viewer_proxy, qtbot, tmp_path, monkeypatch
+):
     stack = np.random.default_rng(0).normal(100, 20, (8, 7, 6, 5)).astype(np.float32)
-    nib.save(nib.Nifti1Image(stack, np.diag([1, 1, 2, 1.0])), tmp_path / "series.nii.gz")
+    nib.save(
+        nib.Nifti1Image(stack, np.diag([1, 1, 2, 1.0])), tmp_path / "series.nii.gz"
+    )
     asked, answers = [], [2, None, 4]
 
     def choose(_parent, _title, question, words, *_rest):
@@ -167,9 +180,14 @@ def test_a_file_of_several_volumes_is_asked_about_and_the_chosen_one_opens(make_
     panel.filing.open_scan(tmp_path / "series.nii.gz")
     qtbot.waitUntil(lambda: len(viewer.layers) == 3, timeout=20000)
     assert asked == ["series.nii.gz holds 5 scans. Open which one?"] * 3
-    assert [layer.name for layer in viewer.layers][1:] == ["series, volume 2", "series, volume 4"]
+    assert [layer.name for layer in viewer.layers][1:] == [
+        "series, volume 2",
+        "series, volume 4",
+    ]
     for layer, number in zip(list(viewer.layers)[1:], (2, 4), strict=True):
-        np.testing.assert_allclose(np.sort(layer.data.ravel()), np.sort(stack[..., number].ravel()))
+        np.testing.assert_allclose(
+            np.sort(layer.data.ravel()), np.sort(stack[..., number].ravel())
+        )
     assert panel.volume.index == 2
 
 

@@ -1,11 +1,20 @@
-"""When edits are drawn: on the plane on screen, beside layers of four axes, in the colours of the table; and what is refused."""
+"""When edits are drawn.
+
+On the plane on screen, beside layers of four axes, in the colours of the table; and
+what is refused.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from napari_strata.gui.session import labels_painter as painter, stroke_preview as previewing
+from napari_strata.gui.session import (
+    labels_painter as painter,
+)
+from napari_strata.gui.session import (
+    stroke_preview as previewing,
+)
 from napari_strata.refine.session.refinement import Refinement
 from test_gui_desk import proposed  # noqa: F401 (a fixture)
 from test_gui_panel import messages, shown, two_regions
@@ -13,7 +22,11 @@ from test_gui_panel import messages, shown, two_regions
 pytestmark = pytest.mark.gui
 
 
-def test_beside_a_layer_of_four_axes_an_edit_and_a_preview_are_drawn_to_the_end(proposed, monkeypatch, qtbot):  # noqa: F811
+def test_beside_a_layer_of_four_axes_an_edit_and_a_preview_are_drawn_to_the_end(
+    proposed,  # noqa: F811
+    monkeypatch,
+    qtbot,
+):
     viewer, panel = proposed
     case = panel.case
     monkeypatch.setattr(painter, "SLAB_VOXELS", 2000)
@@ -22,16 +35,24 @@ def test_beside_a_layer_of_four_axes_an_edit_and_a_preview_are_drawn_to_the_end(
     first, second = two_regions(panel)
     voxels = np.argwhere(shown(panel) == first)
     drawn: list[bool] = []
-    case.painter.painted.connect(lambda: drawn.append(bool((case.labels.data == case.work.labels).all())))
+    case.painter.painted.connect(
+        lambda: drawn.append(bool((case.labels.data == case.work.labels).all()))
+    )
     case.submit(lambda: case.work.merge([first, second]))
-    qtbot.waitUntil(lambda: not case.queue.is_busy and case.painter.is_settled, timeout=5000)
+    qtbot.waitUntil(
+        lambda: not case.queue.is_busy and case.painter.is_settled, timeout=5000
+    )
     assert drawn[-1]
 
     written: list[int] = []
-    case.preview.painted.connect(lambda: written.append(np.count_nonzero(case.preview.layer.data)))
+    case.preview.painted.connect(
+        lambda: written.append(np.count_nonzero(case.preview.layer.data))
+    )
     other = next(row.id for row in case.work.regions if row.id != first)
     case.preview.show([(voxels[:40], other)], "everywhere", over=case.labels)
-    qtbot.waitUntil(lambda: case.preview.is_shown and case.preview.is_settled, timeout=5000)
+    qtbot.waitUntil(
+        lambda: case.preview.is_shown and case.preview.is_settled, timeout=5000
+    )
     assert written[-1] == np.count_nonzero(case.preview.layer.data) > 0
 
 
@@ -48,7 +69,9 @@ def test_a_colour_that_comes_back_by_redo_is_drawn(proposed):  # noqa: F811
     np.testing.assert_allclose(panel.case.labels.get_color(made)[:3], (1, 0, 0))
 
 
-def test_painting_on_a_locked_region_is_refused_and_taken_off_the_screen(proposed):  # noqa: F811
+def test_painting_on_a_locked_region_is_refused_and_taken_off_the_screen(
+    proposed,  # noqa: F811
+):
     _, panel = proposed
     locked, other = two_regions(panel)
     panel.case.work.lock(locked)

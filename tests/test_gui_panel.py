@@ -1,4 +1,7 @@
-"""The dock widget in a napari window: propose, cut, select, merge, split, scribble, paint, undo, export."""
+"""The dock widget in a napari window.
+
+Propose, cut, select, merge, split, scribble, paint, undo, export.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ from phantoms import phantom_proposal, phantom_volume
 pytestmark = pytest.mark.gui
 
 
-def propose_phantom(volume, *, settings=None, seed=0, device="auto", threads=0, on_progress=None):
+def propose_phantom(
+    volume, *, settings=None, seed=0, device="auto", threads=0, on_progress=None
+):
     on_progress(1, 2, "Looking at the phantom")
     return phantom_proposal(volume)
 
@@ -75,11 +80,16 @@ def test_the_slider_cuts_and_the_table_and_colours_follow(proposed, qtbot):
     _, panel = proposed
     panel.granularity.regions.click()
     panel.granularity.count.setValue(15)
-    np.testing.assert_array_equal(np.unique(shown(panel)[shown(panel) > 0]), [row.id for row in panel.case.work.regions])
+    np.testing.assert_array_equal(
+        np.unique(shown(panel)[shown(panel) > 0]),
+        [row.id for row in panel.case.work.regions],
+    )
     assert (panel.case.work.tree, panel.case.work.granularity) == ("regions", 15)
     qtbot.waitUntil(lambda: len(panel.table.regions.rows) == 15, timeout=5000)
     for row in panel.case.work.regions:
-        np.testing.assert_allclose(panel.case.labels.get_color(row.id)[:3] * 255, row.color, atol=1)
+        np.testing.assert_allclose(
+            panel.case.labels.get_color(row.id)[:3] * 255, row.color, atol=1
+        )
     panel.granularity.slider.setValue(0)
     panel.settle()
     assert panel.case.work.granularity == 1
@@ -91,7 +101,10 @@ def test_volumes_and_brightness_in_the_table_are_those_of_the_voxels(proposed):
     for region, facts in panel.case.statistics().items():
         inside = grey[labels == region]
         assert facts.volume_ml == pytest.approx(inside.size * 2 / 1000)
-        assert (facts.mean, facts.sd) == (pytest.approx(inside.mean(), rel=1e-4), pytest.approx(inside.std(), rel=1e-3))
+        assert (facts.mean, facts.sd) == (
+            pytest.approx(inside.mean(), rel=1e-4),
+            pytest.approx(inside.std(), rel=1e-3),
+        )
 
 
 def test_merge_keeps_the_first_selected_and_undo_gives_everything_back(proposed):
@@ -180,7 +193,9 @@ def test_names_colours_and_locks_are_edited_in_the_table(proposed):
     panel.settle()
     row = next(row for row in panel.case.work.regions if row.id == region)
     assert (row.name, row.color, row.locked) == ("liver", (1, 2, 3), True)
-    np.testing.assert_allclose(panel.case.labels.get_color(region)[:3] * 255, (1, 2, 3), atol=1)
+    np.testing.assert_allclose(
+        panel.case.labels.get_color(region)[:3] * 255, (1, 2, 3), atol=1
+    )
     panel.table.select([region])
     panel.edit("split")
     panel.settle()
@@ -210,7 +225,14 @@ def test_the_region_under_the_mouse_is_found_in_2d_and_3d(proposed):
 
 
 def mouse(panel, voxel, **more):
-    event = SimpleNamespace(type="mouse_press", pos=np.zeros(2), button=1, modifiers=(), view_direction=None, dims_displayed=[1, 2])
+    event = SimpleNamespace(
+        type="mouse_press",
+        pos=np.zeros(2),
+        button=1,
+        modifiers=(),
+        view_direction=None,
+        dims_displayed=[1, 2],
+    )
     event.position = panel.image.data_to_world(voxel)
     for name, value in more.items():
         setattr(event, name, value)
@@ -250,7 +272,9 @@ def test_proposing_again_keeps_the_earlier_labels(proposed, qtbot):
     viewer, panel = proposed
     earlier = panel.case.labels
     panel.start_proposal()
-    qtbot.waitUntil(lambda: panel.case is not None and panel.case.labels != earlier, timeout=20000)
+    qtbot.waitUntil(
+        lambda: panel.case is not None and panel.case.labels != earlier, timeout=20000
+    )
     assert earlier in viewer.layers
     assert not earlier.visible
 
@@ -288,7 +312,9 @@ def test_the_panel_lives_without_a_scan_and_with_several(docked, qtbot):
 
 def test_a_bare_array_can_be_worked_on(docked, qtbot):
     viewer, panel = docked
-    image = viewer.add_image(phantom_volume().data, scale=(2, 1, 1), translate=(5, 6, 7), name="array")
+    image = viewer.add_image(
+        phantom_volume().data, scale=(2, 1, 1), translate=(5, 6, 7), name="array"
+    )
     panel.start_proposal()
     qtbot.waitUntil(lambda: panel.case is not None, timeout=20000)
     np.testing.assert_allclose(panel.case.labels.translate, image.translate)
@@ -299,7 +325,11 @@ class Held:
     """An engine that waits until it is told to go on, reporting progress all the while."""
 
     def __init__(self) -> None:
-        self.started, self.stopped, self.go = threading.Event(), threading.Event(), threading.Event()
+        self.started, self.stopped, self.go = (
+            threading.Event(),
+            threading.Event(),
+            threading.Event(),
+        )
 
     def __call__(self, volume, *, on_progress, **_):
         self.started.set()
@@ -386,5 +416,7 @@ def test_keys_undo_on_the_labels_layer(proposed):
     _, panel = proposed
     before = shown(panel).copy()
     panel.case.work.merge(two_regions(panel))
-    panel.case.labels.keymap[next(key for key in panel.case.labels.keymap if str(key) == "Ctrl+Z")](panel.case.labels)
+    panel.case.labels.keymap[
+        next(key for key in panel.case.labels.keymap if str(key) == "Ctrl+Z")
+    ](panel.case.labels)
     np.testing.assert_array_equal(shown(panel), before)

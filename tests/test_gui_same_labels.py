@@ -15,10 +15,16 @@ from phantoms import phantom_volume
 pytestmark = pytest.mark.gui
 
 
-def test_window_command_and_python_give_the_same_labels(make_napari_viewer_proxy, qtbot, tmp_path):
-    path = write_scan(phantom_volume((16, 20, 24), (3.0, 2.0, 2.0)), tmp_path / "scan.nii.gz")
+def test_window_command_and_python_give_the_same_labels(
+    make_napari_viewer_proxy, qtbot, tmp_path
+):
+    path = write_scan(
+        phantom_volume((16, 20, 24), (3.0, 2.0, 2.0)), tmp_path / "scan.nii.gz"
+    )
     out = tmp_path / "labels.nii.gz"
-    assert main(["propose", str(path), "-o", str(out), "--tissues", "8", "--quiet"]) == 0
+    assert (
+        main(["propose", str(path), "-o", str(out), "--tissues", "8", "--quiet"]) == 0
+    )
     volume = strata.read(path)
     python = strata.propose(volume).tissues(8).labels
 
@@ -30,7 +36,9 @@ def test_window_command_and_python_give_the_same_labels(make_napari_viewer_proxy
     panel.granularity.tissues.click()
     panel.granularity.count.setValue(8)
     panel.proposing.propose.click()
-    qtbot.waitUntil(lambda: panel.case is not None and not panel.jobs.is_running, timeout=120_000)
+    qtbot.waitUntil(
+        lambda: panel.case is not None and not panel.jobs.is_running, timeout=120_000
+    )
     panel.settle()
     panel.case.painter.finish()
 

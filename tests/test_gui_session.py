@@ -1,4 +1,7 @@
-"""A whole session through the real widgets, on a phantom: what is exported equals the same steps in Python."""
+"""A whole session through the real widgets, on a phantom.
+
+What is exported equals the same steps in Python.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,16 @@ from napari_strata.refine.session.refinement import Refinement
 from phantoms import phantom_volume
 from test_gui_panel import propose_phantom
 
-session_module = pytest.importorskip("benchmarks.gui.session", reason="the benchmarks are only in the repository")
+session_module = pytest.importorskip(
+    "benchmarks.gui.session", reason="the benchmarks are only in the repository"
+)
 
 pytestmark = pytest.mark.gui
 
 
-def test_a_session_exports_what_the_same_steps_give_in_python(make_napari_viewer_proxy, tmp_path, monkeypatch):
+def test_a_session_exports_what_the_same_steps_give_in_python(
+    make_napari_viewer_proxy, tmp_path, monkeypatch
+):
     monkeypatch.setattr(session_module, "QUIET_S", 0.02)
     scan = write_scan(phantom_volume(), tmp_path / "scan.nii.gz")
     viewer = make_napari_viewer_proxy()

@@ -10,16 +10,31 @@ from napari.layers import Image
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.canvas.layers import image_tuple
+from napari_strata.gui.canvas.orientation import (
+    describe_position,
+    edge_letters,
+    plane_order,
+    turned_letters,
+    upright_orientation,
+    world_directions,
+)
 from napari_strata.gui.canvas.position import position_from_text, text_from_position
-from napari_strata.gui.canvas.orientation import describe_position, edge_letters, plane_order, turned_letters, upright_orientation, world_directions
-from napari_strata.gui.canvas.window_presets import contrast_limits, dragged_window, preset_names
+from napari_strata.gui.canvas.window_presets import (
+    contrast_limits,
+    dragged_window,
+    preset_names,
+)
 from napari_strata.volume import Geometry
 from phantoms import phantom_volume
 
 MEMORY = -np.eye(3)[::-1]
 """Directions of our own layers: inferior, posterior, left."""
 
-UPRIGHT = {"axial": ("R", "L", "A", "P"), "coronal": ("R", "L", "S", "I"), "sagittal": ("A", "P", "S", "I")}
+UPRIGHT = {
+    "axial": ("R", "L", "A", "P"),
+    "coronal": ("R", "L", "S", "I"),
+    "sagittal": ("A", "P", "S", "I"),
+}
 """Left, right, top, bottom of the canvas in the radiological convention."""
 
 
@@ -40,34 +55,66 @@ def test_planes_are_upright_for_every_axis_order_and_sign(plane):
             order = plane_order(directions, plane)
             _, down, across = upright_orientation(directions, order)
             letters = edge_letters(directions, (order[1], order[2]), (down, across))
-            assert (letters.left, letters.right, letters.top, letters.bottom) == UPRIGHT[plane]
+            assert (
+                letters.left,
+                letters.right,
+                letters.top,
+                letters.bottom,
+            ) == UPRIGHT[plane]
 
 
 def test_letters_follow_a_rolled_and_a_turned_canvas():
     rolled = edge_letters(MEMORY, (2, 0), ("down", "right"))
-    assert (rolled.left, rolled.right, rolled.top, rolled.bottom) == ("S", "I", "R", "L")
+    assert (rolled.left, rolled.right, rolled.top, rolled.bottom) == (
+        "S",
+        "I",
+        "R",
+        "L",
+    )
     turned = edge_letters(MEMORY, (1, 2), ("up", "left"))
-    assert (turned.left, turned.right, turned.top, turned.bottom) == ("L", "R", "P", "A")
+    assert (turned.left, turned.right, turned.top, turned.bottom) == (
+        "L",
+        "R",
+        "P",
+        "A",
+    )
 
 
 def test_the_camera_is_never_a_mirror():
     for order in itertools.permutations(range(3)):
         depth, down, across = upright_orientation(MEMORY, order)
-        screen = [(0, 0, 1 if depth == "towards" else -1), (0, -1 if down == "down" else 1, 0), (1 if across == "right" else -1, 0, 0)]
+        screen = [
+            (0, 0, 1 if depth == "towards" else -1),
+            (0, -1 if down == "down" else 1, 0),
+            (1 if across == "right" else -1, 0, 0),
+        ]
         patient = MEMORY[:, order]
-        assert np.sign(np.linalg.det(np.array(screen).T)) == np.sign(np.linalg.det(patient))
+        assert np.sign(np.linalg.det(np.array(screen).T)) == np.sign(
+            np.linalg.det(patient)
+        )
 
 
 def test_the_position_is_given_in_the_patient_with_the_value():
     geometry = Geometry.from_spacing((5, 5, 5), (2, 2, 2))
     data = np.zeros((5, 5, 5), np.int16)
     data[0, 1, 3] = -42
-    assert describe_position(geometry, data, (0, 1, 3), unit="HU") == "L 2.0  A 2.0  S 4.0 mm   -42 HU"
+    assert (
+        describe_position(geometry, data, (0, 1, 3), unit="HU")
+        == "L 2.0  A 2.0  S 4.0 mm   -42 HU"
+    )
     assert describe_position(geometry, data, (5.2, 1, 3)) == ""
 
 
 def test_ct_presets_are_in_hounsfield_units_and_mr_presets_follow_the_scan():
-    assert preset_names("ct") == ("Soft tissue", "Brain", "Lung", "Bone", "Liver", "Mediastinum", "Angiography")
+    assert preset_names("ct") == (
+        "Soft tissue",
+        "Brain",
+        "Lung",
+        "Bone",
+        "Liver",
+        "Mediastinum",
+        "Angiography",
+    )
     assert contrast_limits(np.zeros((2, 2, 2)), "ct", "Lung") == (-1350, 150)
     data = np.zeros((20, 20, 20), np.float32)
     data[5:15, 5:15, 5:15] = np.linspace(100, 200, 1000).reshape(10, 10, 10)
@@ -83,15 +130,21 @@ def test_a_constant_scan_still_has_a_window(value):
 
 
 def test_a_window_is_wider_to_the_right_and_brighter_downward():
-    assert dragged_window((0, 100), 200, 0) == pytest.approx((50 - 50 * np.e, 50 + 50 * np.e))
+    assert dragged_window((0, 100), 200, 0) == pytest.approx(
+        (50 - 50 * np.e, 50 + 50 * np.e)
+    )
     low, high = dragged_window((0, 100), 0, 30)
     assert (low, high) == pytest.approx((-10, 90))
 
 
-@pytest.mark.parametrize("text", ["L 12 P 30.5 S 7", "s7 L12 p30.5", "-12, -30.5, 7", "-12 -30.5 7 mm"])
+@pytest.mark.parametrize(
+    "text", ["L 12 P 30.5 S 7", "s7 L12 p30.5", "-12, -30.5, 7", "-12 -30.5 7 mm"]
+)
 def test_positions_are_read_as_they_are_written(text):
     np.testing.assert_allclose(position_from_text(text), (-12, -30.5, 7))
-    assert position_from_text(text_from_position(position_from_text(text))) == pytest.approx(position_from_text(text))
+    assert position_from_text(
+        text_from_position(position_from_text(text))
+    ) == pytest.approx(position_from_text(text))
 
 
 @pytest.mark.parametrize("text", ["", "L 1 R 2 S 3", "1 2", "over there"])

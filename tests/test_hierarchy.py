@@ -13,7 +13,10 @@ N_BACKGROUND, N_BODY = 6, 40
 @pytest.fixture(scope="module")
 def linked():
     rng = np.random.default_rng(0)
-    body, air = linkage(rng.normal(size=(N_BODY, 3)), "ward"), linkage(rng.normal(size=(N_BACKGROUND, 3)), "ward")
+    body, air = (
+        linkage(rng.normal(size=(N_BODY, 3)), "ward"),
+        linkage(rng.normal(size=(N_BACKGROUND, 3)), "ward"),
+    )
     sizes = rng.integers(1, 100, N_BACKGROUND + N_BODY)
     return body, air, sizes
 
@@ -22,7 +25,15 @@ def linked():
 def tree(linked):
     body, air, sizes = linked
     fore, back = np.arange(N_BACKGROUND, N_BACKGROUND + N_BODY), np.arange(N_BACKGROUND)
-    return hierarchy_from_merges(fore, body[:, :2].astype(int), body[:, 2], back, air[:, :2].astype(int), air[:, 2], sizes)
+    return hierarchy_from_merges(
+        fore,
+        body[:, :2].astype(int),
+        body[:, 2],
+        back,
+        air[:, :2].astype(int),
+        air[:, 2],
+        sizes,
+    )
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 7, 39, 40])
@@ -38,7 +49,12 @@ def test_more_than_the_leaves_gives_as_many_as_there_are(tree):
 
 def test_cuts_agree_with_scipy(tree, linked):
     for n in range(1, N_BODY + 1):
-        assert adjusted_rand_score(tree.cut(n)[N_BACKGROUND:], fcluster(linked[0], n, "maxclust")) == 1
+        assert (
+            adjusted_rand_score(
+                tree.cut(n)[N_BACKGROUND:], fcluster(linked[0], n, "maxclust")
+            )
+            == 1
+        )
 
 
 def test_one_step_finer_parts_one_region_and_its_larger_part_keeps_the_id(tree, linked):
@@ -75,11 +91,22 @@ def tree_of(points):
     body = linkage(points, "ward")
     none = np.zeros((0, 2), int)
     sizes = np.ones(len(points), int)
-    return hierarchy_from_merges(np.arange(len(points)), body[:, :2].astype(int), body[:, 2], np.arange(0), none, np.zeros(0), sizes)
+    return hierarchy_from_merges(
+        np.arange(len(points)),
+        body[:, :2].astype(int),
+        body[:, 2],
+        np.arange(0),
+        none,
+        np.zeros(0),
+        sizes,
+    )
 
 
 def compartments_of_tissues(compartments, tissues, each, seed=0):
-    """Points in far-apart compartments, each with equally unlike tissues, each with some noise."""
+    """Points in far-apart compartments, each with equally unlike tissues.
+
+    Each with some noise.
+    """
     where = np.repeat(np.eye(compartments) * 100, tissues * each, axis=0)
     within = np.tile(np.repeat(np.eye(tissues) * 10, each, axis=0), (compartments, 1))
     noise = np.random.default_rng(seed).normal(0, 0.3, (len(where), 3))
@@ -108,13 +135,20 @@ def test_a_tree_without_structure_has_no_marks():
     chain = np.array([[0, 1], *([50 + i, i + 2] for i in range(48))])
     for height in (0.0, 1.0):
         nothing = np.arange(0), np.zeros((0, 2), int), np.zeros(0)
-        assert hierarchy_from_merges(np.arange(50), chain, np.full(49, height), *nothing, np.ones(50, int)).marks(2, 64) == ()
+        assert (
+            hierarchy_from_merges(
+                np.arange(50), chain, np.full(49, height), *nothing, np.ones(50, int)
+            ).marks(2, 64)
+            == ()
+        )
     for leaves in (2, 3):
         assert len(tree_of(np.arange(leaves)[:, None] ** 2.0).marks(4, 400)) == 0
 
 
 def test_copies_of_a_few_points_are_found_however_many_leaves():
-    assert 5 in tree_of(np.repeat(np.random.default_rng(0).normal(size=(5, 3)), 30, axis=0)).marks(2, 64)
+    assert 5 in tree_of(
+        np.repeat(np.random.default_rng(0).normal(size=(5, 3)), 30, axis=0)
+    ).marks(2, 64)
 
 
 @pytest.mark.parametrize("n", [1, 3, 9, 40])
@@ -130,9 +164,14 @@ def test_a_lineage_tells_what_every_coarser_cut_shows(tree, n):
         grown = set(members.tolist())
         for join in line.joins:
             partner = set(tree.leaf_order[join.begin : join.end].tolist())
-            assert set(np.flatnonzero(tree.cut(join.n + 1) == join.joined).tolist()) == partner
+            assert (
+                set(np.flatnonzero(tree.cut(join.n + 1) == join.joined).tolist())
+                == partner
+            )
             grown |= partner
-            assert set(np.flatnonzero(tree.cut(join.n) == join.region).tolist()) == grown
+            assert (
+                set(np.flatnonzero(tree.cut(join.n) == join.region).tolist()) == grown
+            )
         assert len(grown) == N_BODY
 
 

@@ -1,4 +1,7 @@
-"""Bad NIfTI input: each is one line that names the file and says what to do; nothing else is printed."""
+"""Bad NIfTI input: each is one line that names the file and says what to do.
+
+Nothing else is printed.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,20 @@ from napari_strata.errors import ChoiceError, GeometryError, ReadError
 from napari_strata.io.files import read
 
 NOT_ROOT = pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions do not bind root: run the tests as another user"
+    not hasattr(os, "geteuid") or os.geteuid() == 0,
+    reason="permissions do not bind root: run the tests as another user",
 )
 
 
-def save(path: Path, data: np.ndarray | None = None, *, patch: dict[int, bytes] | None = None) -> Path:
+def save(
+    path: Path, data: np.ndarray | None = None, *, patch: dict[int, bytes] | None = None
+) -> Path:
     """Write a small scan, then put bytes over its header."""
-    data = np.random.default_rng(0).integers(0, 100, (6, 7, 8)).astype(np.int16) if data is None else data
+    data = (
+        np.random.default_rng(0).integers(0, 100, (6, 7, 8)).astype(np.int16)
+        if data is None
+        else data
+    )
     nib.Nifti1Image(data, np.diag([1.0, 2, 3, 1])).to_filename(path)
     raw = bytearray(path.read_bytes())
     for offset, content in (patch or {}).items():
@@ -57,7 +67,10 @@ def text_gz(folder: Path) -> Path:
 
 
 def truncated_gz(folder: Path) -> Path:
-    path = save(folder / "cut.nii.gz", np.random.default_rng(0).integers(0, 999, (16, 16, 16)).astype(np.int16))
+    path = save(
+        folder / "cut.nii.gz",
+        np.random.default_rng(0).integers(0, 999, (16, 16, 16)).astype(np.int16),
+    )
     path.write_bytes(path.read_bytes()[:3000])
     return path
 
@@ -107,11 +120,17 @@ def complex_voxels(folder: Path) -> Path:
 
 
 def colour(folder: Path) -> Path:
-    return save(folder / "rgb.nii", np.zeros((6, 7, 8), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])))
+    return save(
+        folder / "rgb.nii",
+        np.zeros((6, 7, 8), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])),
+    )
 
 
 def singular(folder: Path) -> Path:
-    return save(folder / "scan.nii", patch={280: np.array([1, 0, 0, 0, 2, 0, 0, 0], "<f4").tobytes()})
+    return save(
+        folder / "scan.nii",
+        patch={280: np.array([1, 0, 0, 0, 2, 0, 0, 0], "<f4").tobytes()},
+    )
 
 
 def nan_affine(folder: Path) -> Path:
@@ -119,7 +138,10 @@ def nan_affine(folder: Path) -> Path:
 
 
 def bad_quaternion(folder: Path) -> Path:
-    return save(folder / "scan.nii", patch={252: b"\1\0\0\0", 256: np.array([3, 3, 3], "<f4").tobytes()})
+    return save(
+        folder / "scan.nii",
+        patch={252: b"\1\0\0\0", 256: np.array([3, 3, 3], "<f4").tobytes()},
+    )
 
 
 def zero_zoom(folder: Path) -> Path:
@@ -165,17 +187,23 @@ def bad_offset(folder: Path) -> Path:
 
 
 def bad_intercept(folder: Path) -> Path:
-    return save(folder / "scan.nii", patch={112: np.array([2, np.inf], "<f4").tobytes()})
+    return save(
+        folder / "scan.nii", patch={112: np.array([2, np.inf], "<f4").tobytes()}
+    )
 
 
 def lone_header(folder: Path) -> Path:
-    nib.Nifti1Pair(np.ones((6, 7, 8), np.int16), np.eye(4)).to_filename(folder / "scan.img")
+    nib.Nifti1Pair(np.ones((6, 7, 8), np.int16), np.eye(4)).to_filename(
+        folder / "scan.img"
+    )
     (folder / "scan.img").unlink()
     return folder / "scan.hdr"
 
 
 def analyze(folder: Path) -> Path:
-    nib.AnalyzeImage(np.ones((6, 7, 8), np.int16), np.eye(4)).to_filename(folder / "scan.img")
+    nib.AnalyzeImage(np.ones((6, 7, 8), np.int16), np.eye(4)).to_filename(
+        folder / "scan.img"
+    )
     return folder / "scan.hdr"
 
 
@@ -236,7 +264,11 @@ def empty_folder(folder: Path) -> Path:
     ],
 )
 def test_one_clear_line_and_nothing_else(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], make: Callable[[Path], Path], error: type[Exception], message: str
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    make: Callable[[Path], Path],
+    error: type[Exception],
+    message: str,
 ) -> None:
     path = make(tmp_path)
     capfd.readouterr()
@@ -254,22 +286,32 @@ def test_one_clear_line_and_nothing_else(
 
 
 def test_an_index_beyond_the_end_lists_the_choices(tmp_path: Path) -> None:
-    with pytest.raises(ChoiceError, match=r"has no volume 5: it holds 5; choose one with --index 0\.\.4"):
+    with pytest.raises(
+        ChoiceError,
+        match=r"has no volume 5: it holds 5; choose one with --index 0\.\.4",
+    ):
         strata.read(four_d(tmp_path), index=5)
     with pytest.raises(ChoiceError, match="has no volume 1"):
         strata.read(save(tmp_path / "scan.nii"), index=1)
-    with pytest.raises(ChoiceError, match=r"no DICOM series, so --series cannot choose"):
+    with pytest.raises(
+        ChoiceError, match=r"no DICOM series, so --series cannot choose"
+    ):
         strata.read(tmp_path / "scan.nii", series="1.2")
 
 
 def test_a_scan_is_no_label_file(tmp_path: Path) -> None:
-    path = save(tmp_path / "scan.nii", np.random.default_rng(0).normal(size=(6, 7, 8)).astype(np.float32))
+    path = save(
+        tmp_path / "scan.nii",
+        np.random.default_rng(0).normal(size=(6, 7, 8)).astype(np.float32),
+    )
     with pytest.raises(ReadError, match="not a label file"):
         strata.read_labels(path)
 
 
 def test_empty_labels_are_labels(tmp_path: Path) -> None:
-    labels = strata.read_labels(save(tmp_path / "labels.nii.gz", np.zeros((6, 7, 8), np.float32)))
+    labels = strata.read_labels(
+        save(tmp_path / "labels.nii.gz", np.zeros((6, 7, 8), np.float32))
+    )
     assert labels.regions == ()
     assert labels.labels.dtype == np.uint8
 
@@ -282,13 +324,29 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
         strata.read(path)
 
 
-@pytest.mark.parametrize("line", ["CompressedData = True\nCompressedDataSize = 5\n", "CompressedData = True\n"])
-def test_a_compressed_metaimage_with_too_few_voxels_is_refused_the_same_way_every_time(line, tmp_path):
-    header = f"ObjectType = Image\nNDims = 3\nDimSize = 4 4 4\nElementType = MET_UCHAR\n{line}ElementDataFile = LOCAL\n"
+@pytest.mark.parametrize(
+    "line",
+    ["CompressedData = True\nCompressedDataSize = 5\n", "CompressedData = True\n"],
+)
+def test_a_compressed_metaimage_with_too_few_voxels_is_refused_the_same_way_every_time(
+    line, tmp_path
+):
+    header = (
+        "ObjectType = Image\nNDims = 3\nDimSize = 4 4 4\nElementType ="
+        f" MET_UCHAR\n{line}ElementDataFile = LOCAL\n"
+    )
     good = zlib.compress(bytes(range(64)))
-    (tmp_path / "scan.mha").write_bytes(header.encode() + (good if "Size" in line else good[:-20]))
+    (tmp_path / "scan.mha").write_bytes(
+        header.encode() + (good if "Size" in line else good[:-20])
+    )
     for _ in range(2):
-        with pytest.raises(ReadError, match=r"scan\.mha (is cut short|is damaged|does not say how long its compressed voxels are)"):
+        with pytest.raises(
+            ReadError,
+            match=(
+                r"scan\.mha (is cut short|is damaged|does not say how long its"
+                r" compressed voxels are)"
+            ),
+        ):
             read(tmp_path / "scan.mha")
 
 
@@ -296,6 +354,9 @@ def test_a_compressed_metaimage_with_too_few_voxels_is_refused_the_same_way_ever
 def test_sizes_and_places_that_no_scan_has_are_refused(side, far, tmp_path):
     affine = np.diag([side, 1.0, 1.0, 1.0])
     affine[0, 3] = far
-    nib.save(nib.Nifti1Image(np.arange(64, dtype=np.int16).reshape(4, 4, 4), affine), tmp_path / "scan.nii")
+    nib.save(
+        nib.Nifti1Image(np.arange(64, dtype=np.int16).reshape(4, 4, 4), affine),
+        tmp_path / "scan.nii",
+    )
     with pytest.raises(GeometryError, match=r"scan\.nii .*Repair its header"):
         read(tmp_path / "scan.nii")

@@ -1,4 +1,7 @@
-"""DICOM folders: order, rescale, choice of a series, and every way in which a series can be broken."""
+"""DICOM folders: order, rescale, choice of a series.
+
+Every way in which a series can be broken.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,22 @@ N_SLICES, N_ROWS, N_COLUMNS = 5, 8, 6
 
 def hounsfield() -> NDArray[np.int16]:
     """Values (k, j, i) with one brightest voxel at column 2, row 5, slice 3."""
-    data = np.random.default_rng(0).integers(-1000, 300, (N_SLICES, N_ROWS, N_COLUMNS)).astype(np.int16)
+    data = (
+        np.random.default_rng(0)
+        .integers(-1000, 300, (N_SLICES, N_ROWS, N_COLUMNS))
+        .astype(np.int16)
+    )
     data[3, 5, 2] = 2000
     return data
 
 
 def save_series(
-    folder: Path, *, uid: str = UID, modality: str = "CT", step: tuple[float, float, float] = STEP, skip: tuple[int, ...] = ()
+    folder: Path,
+    *,
+    uid: str = UID,
+    modality: str = "CT",
+    step: tuple[float, float, float] = STEP,
+    skip: tuple[int, ...] = (),
 ) -> Path:
     """Write slices under names that are not in order of position; slope 1, intercept -1024."""
     folder.mkdir(exist_ok=True)
@@ -42,7 +54,9 @@ def save_series(
         image = sitk.GetImageFromArray(plane[None])
         image.SetSpacing((0.7, 0.9, 2.5))
         image.SetOrigin(position.tolist())
-        image.SetDirection(np.column_stack([*ROWS_COLUMNS, np.cross(*ROWS_COLUMNS)]).ravel().tolist())
+        image.SetDirection(
+            np.column_stack([*ROWS_COLUMNS, np.cross(*ROWS_COLUMNS)]).ravel().tolist()
+        )
         tags = {
             "0008|0016": "1.2.840.10008.5.1.4.1.1.2",
             "0008|0018": f"{uid}.{k + 1}",
@@ -65,14 +79,23 @@ def save_series(
     return folder
 
 
-def world_of(i: int, j: int, k: int, step: tuple[float, float, float] = STEP) -> NDArray[np.float64]:
+def world_of(
+    i: int, j: int, k: int, step: tuple[float, float, float] = STEP
+) -> NDArray[np.float64]:
     """RAS+ mm of column i, row j, slice k, as the standard says."""
-    lps = ORIGIN + ROWS_COLUMNS[0] * 0.7 * i + ROWS_COLUMNS[1] * 0.9 * j + np.array(step) * k
+    lps = (
+        ORIGIN
+        + ROWS_COLUMNS[0] * 0.7 * i
+        + ROWS_COLUMNS[1] * 0.9 * j
+        + np.array(step) * k
+    )
     return lps * (-1, -1, 1)
 
 
 def label_brightest(volume: strata.Volume) -> strata.Segmentation:
-    return Segmentation((volume.data == 2000).astype(np.uint8), default_regions([1]), volume.geometry)
+    return Segmentation(
+        (volume.data == 2000).astype(np.uint8), default_regions([1]), volume.geometry
+    )
 
 
 def test_slices_are_sorted_rescaled_and_placed(tmp_path: Path) -> None:
@@ -83,16 +106,24 @@ def test_slices_are_sorted_rescaled_and_placed(tmp_path: Path) -> None:
     assert volume.notes == ()
     np.testing.assert_array_equal(volume.data, hounsfield()[::-1])
     for k, j, i in [(0, 0, 0), (3, 5, 2), (4, 7, 5)]:
-        np.testing.assert_allclose(volume.geometry.world_from_voxel([4 - k, j, i]), world_of(i, j, k), atol=1e-6)
+        np.testing.assert_allclose(
+            volume.geometry.world_from_voxel([4 - k, j, i]),
+            world_of(i, j, k),
+            atol=1e-6,
+        )
 
 
 def test_labels_overlay_the_series_in_nibabel_and_in_simpleitk(tmp_path: Path) -> None:
     folder = save_series(tmp_path / "ct")
-    labels = strata.write(label_brightest(strata.read(folder)), tmp_path / "labels.nii.gz")
+    labels = strata.write(
+        label_brightest(strata.read(folder)), tmp_path / "labels.nii.gz"
+    )
     by_nibabel = nib.load(labels)
     assert by_nibabel.shape == (N_COLUMNS, N_ROWS, N_SLICES)
     assert np.argwhere(np.asarray(by_nibabel.dataobj)).tolist() == [[2, 5, 3]]
-    np.testing.assert_allclose((by_nibabel.affine @ (2, 5, 3, 1))[:3], world_of(2, 5, 3), atol=1e-4)
+    np.testing.assert_allclose(
+        (by_nibabel.affine @ (2, 5, 3, 1))[:3], world_of(2, 5, 3), atol=1e-4
+    )
 
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
@@ -110,15 +141,23 @@ def test_a_tilted_gantry_gives_a_sheared_grid(tmp_path: Path) -> None:
     volume = strata.read(save_series(tmp_path / "ct", step=tilted))
     assert "gantry was tilted by 13.5 degrees" in volume.notes[0]
     for k, j, i in [(0, 0, 0), (3, 5, 2), (4, 7, 5)]:
-        np.testing.assert_allclose(volume.geometry.world_from_voxel([4 - k, j, i]), world_of(i, j, k, tilted), atol=1e-5)
+        np.testing.assert_allclose(
+            volume.geometry.world_from_voxel([4 - k, j, i]),
+            world_of(i, j, k, tilted),
+            atol=1e-5,
+        )
     image = nib.load(strata.write(label_brightest(volume), tmp_path / "labels.nii.gz"))
-    np.testing.assert_allclose((image.affine @ (2, 5, 3, 1))[:3], world_of(2, 5, 3, tilted), atol=1e-4)
+    np.testing.assert_allclose(
+        (image.affine @ (2, 5, 3, 1))[:3], world_of(2, 5, 3, tilted), atol=1e-4
+    )
 
 
 def test_several_series_are_listed_and_one_is_chosen(tmp_path: Path) -> None:
     folder = save_series(tmp_path / "study")
     save_series(folder, uid=f"{UID}.2", modality="MR", skip=(4,))
-    assert [(row.uid, row.modality, row.n_slices) for row in strata.list_series(folder)] == [(UID, "CT", 5), (f"{UID}.2", "MR", 4)]
+    assert [
+        (row.uid, row.modality, row.n_slices) for row in strata.list_series(folder)
+    ] == [(UID, "CT", 5), (f"{UID}.2", "MR", 4)]
     with pytest.raises(ChoiceError, match="--series UID") as caught:
         strata.read(folder)
     for part in (UID, "CT thorax, CT, 5 slices", f"{UID}.2", "MR thorax, MR, 4 slices"):
@@ -180,7 +219,8 @@ def lose_a_slice(folder: Path) -> None:
 
 def double_a_slice(folder: Path) -> None:
     again = pydicom.dcmread(folder / "CT3.dcm")
-    again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = "1.2.3.99"  # another phase, not a copy
+    # another phase, not a copy
+    again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = "1.2.3.99"
     again.save_as(folder / "again.dcm")
 
 
@@ -206,7 +246,11 @@ def cut_a_slice(folder: Path) -> None:
 
 def stretch_a_slice(folder: Path) -> None:
     image = sitk.ReadImage(str(folder / "CT2.dcm"))
-    tags = {tag: image.GetMetaData(tag) for tag in image.GetMetaDataKeys() if not tag.startswith("0028|")}
+    tags = {
+        tag: image.GetMetaData(tag)
+        for tag in image.GetMetaDataKeys()
+        if not tag.startswith("0028|")
+    }
     image.SetSpacing((0.8, 0.9, 2.5))
     for tag, value in (tags | {"0028|1052": "-1024", "0028|1053": "1"}).items():
         image.SetMetaData(tag, value)
@@ -226,7 +270,10 @@ def move_a_slice(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lose_a_slice, "lacks 1 slice: between CT0.dcm and CT1.dcm lie 5.00 mm, elsewhere 2.50 mm"),
+        (
+            lose_a_slice,
+            "lacks 1 slice: between CT0.dcm and CT1.dcm lie 5.00 mm, elsewhere 2.50 mm",
+        ),
         (double_a_slice, "1 slice where another slice lies"),
         (keep_one_slice, "one slice only"),
         (leave_text_only, "holds no DICOM images"),
@@ -237,7 +284,10 @@ def move_a_slice(folder: Path) -> None:
     ],
 )
 def test_broken_series_give_one_clear_line_and_nothing_else(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], damage: Callable[[Path], None], message: str
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    damage: Callable[[Path], None],
+    message: str,
 ) -> None:
     folder = save_series(tmp_path / "ct")
     damage(folder)

@@ -16,7 +16,9 @@ def test_the_manifest_at_the_root_says_what_the_packaged_one_says():
     beside_readme = ROOT / "napari.yaml"
     text = beside_readme.read_text(encoding="utf-8")
     if text.strip() == "src/napari_strata/napari.yaml":
-        pytest.skip("this checkout has no symbolic links; the root manifest is a pointer")
+        pytest.skip(
+            "this checkout has no symbolic links; the root manifest is a pointer"
+        )
     assert text == PACKAGED.read_text(encoding="utf-8")
 
 
@@ -39,10 +41,13 @@ def test_it_offers_a_reader_a_writer_sample_data_and_a_widget():
 
 def test_icons_ship_in_a_dark_and_a_light_version_and_commands_name_none():
     manifest = PluginManifest.from_file(PACKAGED)
-    for named in (manifest.icon.intensity, manifest.icon.dark):
+    for named in (manifest.icon.light, manifest.icon.dark):
         package, resource = named.split(":")
         assert "<svg" in (files(package) / resource).read_text(encoding="utf-8")
     icons = {path.name for path in (PACKAGED.parent / "gui" / "icons").iterdir()}
-    assert {name.replace("_dark", "_light") for name in icons if "_dark" in name} == {name for name in icons if "_light" in name}
-    # napari takes a command's icon for a key of an icon service, which it would ask over the network
+    assert {name.replace("_dark", "_light") for name in icons if "_dark" in name} == {
+        name for name in icons if "_light" in name
+    }
+    # napari takes a command's icon for a key of an icon service, which it would ask
+    # over the network
     assert all(command.icon is None for command in manifest.contributions.commands)

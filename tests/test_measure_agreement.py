@@ -1,4 +1,7 @@
-"""Surfaces in mm2 and distances in mm: against spheres and boxes worked out by hand, on thick, oblique and sheared grids."""
+"""Surfaces in mm2 and distances in mm.
+
+Against spheres and boxes worked out by hand, on thick, oblique and sheared grids.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,13 @@ from scipy import ndimage as ndi
 
 from exported import GRIDS
 from napari_strata.errors import GeometryError, SettingsError
-from napari_strata.measure import RegionAgreement, agree, compare, join_by_overlap, measure_regions
+from napari_strata.measure import (
+    RegionAgreement,
+    agree,
+    compare,
+    join_by_overlap,
+    measure_regions,
+)
 from napari_strata.volume import Geometry, Region, Segmentation, Volume
 
 THICK = np.array([[0, 0, -0.7, 0], [0, -0.7, 0, 0], [-3.0, 0, 0, 0], [0, 0, 0, 1]])
@@ -37,7 +46,9 @@ def ball(radius_mm: float, affine: NDArray[np.float64], label: int = 1) -> Segme
 def test_the_surface_of_a_ball_is_right_on_every_grid(grid: str, radius: float) -> None:
     (measure,) = measure_regions(ball(radius, AFFINES[grid]))
     assert measure.surface_mm2 == pytest.approx(4 * math.pi * radius**2, rel=0.03)
-    assert measure.volume_ml == pytest.approx(4 / 3 * math.pi * radius**3 / 1000, rel=0.03)
+    assert measure.volume_ml == pytest.approx(
+        4 / 3 * math.pi * radius**3 / 1000, rel=0.03
+    )
 
 
 @pytest.mark.parametrize("grid", AFFINES)
@@ -60,11 +71,15 @@ def test_balls_inside_each_other_are_two_millimetres_apart(grid: str) -> None:
     assert wide.nsd == pytest.approx(1, abs=0.01)
     assert tight.nsd < 0.25
     assert wide.dice == pytest.approx(2 * 8**3 / (8**3 + 10**3), abs=0.02)
-    assert wide.volume_difference_ml == pytest.approx(4 / 3 * math.pi * (8**3 - 10**3) / 1000, rel=0.05)
+    assert wide.volume_difference_ml == pytest.approx(
+        4 / 3 * math.pi * (8**3 - 10**3) / 1000, rel=0.05
+    )
     assert wide.volume_difference_percent == pytest.approx(100 * (0.8**3 - 1), abs=2)
 
 
-def shifted_boxes(axis: int, affine: NDArray[np.float64], tolerance_mm: float) -> RegionAgreement:
+def shifted_boxes(
+    axis: int, affine: NDArray[np.float64], tolerance_mm: float
+) -> RegionAgreement:
     """Compare a box with itself moved by one voxel."""
     box = np.zeros((9, 12, 12), np.uint8)
     box[2:6, 2:8, 2:8] = 5
@@ -91,19 +106,37 @@ def test_a_shift_by_one_slice_is_a_shift_by_its_thickness() -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("tolerance", [0.8, 2.0])
 def test_surface_dice_is_that_of_monai(tolerance: float) -> None:
-    noise = ndi.gaussian_filter(np.random.default_rng(4).normal(size=(2, 16, 30, 30)), (0, 1.5, 3, 3), mode="constant")
+    noise = ndi.gaussian_filter(
+        np.random.default_rng(4).normal(size=(2, 16, 30, 30)),
+        (0, 1.5, 3, 3),
+        mode="constant",
+    )
     masks = np.pad(noise > 0.01, ((0, 0), (2, 2), (2, 2), (2, 2)))
     geometry = Geometry(masks.shape[1:], THICK)
-    (found,) = agree(*(Segmentation(mask.astype(np.uint8), (), geometry) for mask in masks), tolerance_mm=tolerance)
+    (found,) = agree(
+        *(Segmentation(mask.astype(np.uint8), (), geometry) for mask in masks),
+        tolerance_mm=tolerance,
+    )
     ours, theirs = (torch.from_numpy(mask)[None, None] for mask in masks)
-    expected = compute_surface_dice(ours, theirs, [tolerance], include_background=True, spacing=[3.0, 0.7, 0.7], use_subvoxels=True)
+    expected = compute_surface_dice(
+        ours,
+        theirs,
+        [tolerance],
+        include_background=True,
+        spacing=[3.0, 0.7, 0.7],
+        use_subvoxels=True,
+    )
     assert found.nsd == pytest.approx(float(expected), abs=0.01)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_turning_the_patient_changes_no_score(axis: int) -> None:
     turned = GRIDS["oblique"].copy()
-    turned[:3, :3] = turned[:3, :3] / np.linalg.norm(turned[:3, :3], axis=0) @ np.diag([3.0, 0.7, 0.7])
+    turned[:3, :3] = (
+        turned[:3, :3]
+        / np.linalg.norm(turned[:3, :3], axis=0)
+        @ np.diag([3.0, 0.7, 0.7])
+    )
     straight, oblique = (shifted_boxes(axis, affine, 0.8) for affine in (THICK, turned))
     assert oblique.hd95_mm == pytest.approx(straight.hd95_mm)
     assert oblique.nsd == pytest.approx(straight.nsd)
@@ -116,9 +149,16 @@ def test_regions_that_only_one_of_the_two_has() -> None:
     assert math.isnan(one.volume_difference_percent)
     assert two.volume_difference_percent == -100
     (neither,) = agree(ours, theirs, ids=[9])
-    assert all(math.isnan(value) for value in (neither.dice, neither.hd95_mm, neither.nsd))
+    assert all(
+        math.isnan(value) for value in (neither.dice, neither.hd95_mm, neither.nsd)
+    )
     (same,) = agree(ours, ours)
-    assert (same.dice, same.hd95_mm, same.nsd, same.volume_difference_ml) == (1, 0, 1, 0)
+    assert (same.dice, same.hd95_mm, same.nsd, same.volume_difference_ml) == (
+        1,
+        0,
+        1,
+        0,
+    )
 
 
 def test_other_grids_and_bad_tolerances_are_refused() -> None:
@@ -131,20 +171,37 @@ def test_other_grids_and_bad_tolerances_are_refused() -> None:
 def test_confidence_is_averaged_over_a_regions_voxels() -> None:
     segmentation = ball(6, THICK)
     sure = np.random.default_rng(0).random(segmentation.labels.shape).astype(np.float32)
-    scan = Volume(np.zeros(segmentation.labels.shape, np.int16), segmentation.geometry, "ct")
+    scan = Volume(
+        np.zeros(segmentation.labels.shape, np.int16), segmentation.geometry, "ct"
+    )
     (measure,) = measure_regions(segmentation, scan, confidence=sure)
-    assert measure.confidence == pytest.approx(float(sure[segmentation.labels == 1].mean()), rel=1e-6)
+    assert measure.confidence == pytest.approx(
+        float(sure[segmentation.labels == 1].mean()), rel=1e-6
+    )
     with pytest.raises(GeometryError, match="their own proposal"):
         measure_regions(segmentation, scan, confidence=sure[1:])
 
 
 def test_regions_of_a_proposal_are_joined_into_the_labels_they_overlap_most() -> None:
     geometry = Geometry((1, 2, 6), np.eye(4))
-    reference = Segmentation(np.array([[[1, 1, 1, 2, 2, 0], [1, 1, 1, 2, 2, 0]]], np.uint8), (Region(1, "liver", (9, 9, 9)),), geometry)
-    proposal = Segmentation(np.array([[[40, 40, 50, 60, 60, 0], [40, 40, 50, 50, 60, 70]]], np.uint16), (), geometry)
+    reference = Segmentation(
+        np.array([[[1, 1, 1, 2, 2, 0], [1, 1, 1, 2, 2, 0]]], np.uint8),
+        (Region(1, "liver", (9, 9, 9)),),
+        geometry,
+    )
+    proposal = Segmentation(
+        np.array([[[40, 40, 50, 60, 60, 0], [40, 40, 50, 50, 60, 70]]], np.uint16),
+        (),
+        geometry,
+    )
     joined = join_by_overlap(proposal, reference)
     assert joined.labels.tolist() == [[[1, 1, 1, 2, 2, 0], [1, 1, 1, 1, 2, 0]]]
-    assert [(region.id, region.name) for region in joined.regions] == [(1, "liver"), (2, "region 2")]
+    assert [(region.id, region.name) for region in joined.regions] == [
+        (1, "liver"),
+        (2, "region 2"),
+    ]
     liver, other = agree(joined, reference)
     assert (liver.dice, other.dice) == (pytest.approx(12 / 13), pytest.approx(6 / 7))
-    assert compare(proposal, reference).many_to_one == pytest.approx({1: liver.dice, 2: other.dice})
+    assert compare(proposal, reference).many_to_one == pytest.approx(
+        {1: liver.dice, 2: other.dice}
+    )

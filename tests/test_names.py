@@ -1,4 +1,7 @@
-"""File names are bytes: what cannot be decoded is read, written, told and remembered all the same."""
+"""File names are bytes.
+
+What cannot be decoded is read, written, told and remembered all the same.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,22 @@ from napari_strata.refine.session.refinement import Refinement
 from napari_strata.volume import Segmentation, default_regions
 from phantoms import phantom_proposal, phantom_truth, phantom_volume
 
-pytestmark = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names there are always text")
+pytestmark = pytest.mark.skipif(
+    sys.platform in ("win32", "darwin"), reason="names there are always text"
+)
 
 SHAPE = (16, 20, 24)
-FEW = ["--tissues", "4", "--method", "gmm-mrf", "--supervoxels", "300", "--threads", "1", "--quiet"]
+FEW = [
+    "--tissues",
+    "4",
+    "--method",
+    "gmm-mrf",
+    "--supervoxels",
+    "300",
+    "--threads",
+    "1",
+    "--quiet",
+]
 LATIN = os.fsdecode(b"d\xe9r")
 
 
@@ -41,7 +56,11 @@ def folder(tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def labels() -> Segmentation:
-    return Segmentation(phantom_truth(SHAPE), default_regions(range(1, 6)), phantom_volume(SHAPE, (3, 2, 2)).geometry)
+    return Segmentation(
+        phantom_truth(SHAPE),
+        default_regions(range(1, 6)),
+        phantom_volume(SHAPE, (3, 2, 2)).geometry,
+    )
 
 
 def test_names_are_shown_as_one_line_and_read_back():
@@ -58,7 +77,9 @@ def test_labels_go_under_any_name_and_come_back(suffix, folder, labels):
     assert suffix in LABEL_SUFFIXES
 
 
-@pytest.mark.parametrize(("suffix", "key"), [(".nhdr", b"data file: "), (".mhd", b"ElementDataFile = ")])
+@pytest.mark.parametrize(
+    ("suffix", "key"), [(".nhdr", b"data file: "), (".mhd", b"ElementDataFile = ")]
+)
 def test_the_voxels_of_a_header_are_found_under_any_name(suffix, key, folder):
     image = sitk.GetImageFromArray(np.arange(60, dtype=np.int16).reshape(3, 4, 5))
     plain = folder.parent / f"x{suffix}"
@@ -76,8 +97,25 @@ def test_exports_go_under_any_name(suffix, folder, labels):
 
 def test_a_proposal_remembers_its_scan_and_its_case_finds_it(folder, capsys):
     scan = write_scan(phantom_volume(SHAPE, (3, 2, 2)), folder / f"{LATIN}\n.nii.gz")
-    out, case, picture = (folder / f"lab{LATIN}{ending}" for ending in (".nii.gz", ".strata", ".png"))
-    assert main(["propose", str(scan), "-o", str(out), "--case", str(case), "--montage", str(picture), *FEW]) == 0
+    out, case, picture = (
+        folder / f"lab{LATIN}{ending}" for ending in (".nii.gz", ".strata", ".png")
+    )
+    assert (
+        main(
+            [
+                "propose",
+                str(scan),
+                "-o",
+                str(out),
+                "--case",
+                str(case),
+                "--montage",
+                str(picture),
+                *FEW,
+            ]
+        )
+        == 0
+    )
     said = capsys.readouterr()
     assert r"d\xe9r" in said.out
     document = json.loads((folder / f"lab{LATIN}.json").read_text(encoding="utf-8"))
@@ -100,10 +138,19 @@ def test_unsaved_work_is_found_again(folder, monkeypatch):
 
 
 def test_a_batch_goes_on_over_any_names(folder, capsys):
-    names = [os.fsdecode(b"a\xe9"), os.fsdecode(b"a\xe8"), "tab\there\nline", "<script>alert(1)", "e\u0301", "é"]
+    names = [
+        os.fsdecode(b"a\xe9"),
+        os.fsdecode(b"a\xe8"),
+        "tab\there\nline",
+        "<script>alert(1)",
+        "e\u0301",
+        "é",
+    ]
     (folder / "in").mkdir()
     for seed, name in enumerate(names):
-        write_scan(phantom_volume(SHAPE, (3, 2, 2), seed), folder / "in" / f"{name}.nii.gz")
+        write_scan(
+            phantom_volume(SHAPE, (3, 2, 2), seed), folder / "in" / f"{name}.nii.gz"
+        )
     out = folder / "out"
     words = ["batch", str(folder / "in"), "-o", str(out), "--workers", "1", *FEW]
     assert main(words) == 0
@@ -118,8 +165,16 @@ def test_a_batch_goes_on_over_any_names(folder, capsys):
     assert main(words) == 0
     assert "0 done, 6 kept" in capsys.readouterr().out
     listed = folder / f"{LATIN}.csv"
-    listed.write_text("id,path\n" + "".join(f"{k},{json.dumps(row['path'])}\n".replace("\\\\", "\\") for k, row in enumerate(rows[:2])))
-    assert all(scan.path.exists() for scan in plan_scans([listed])), "a table's path may stand in a list"
+    listed.write_text(
+        "id,path\n"
+        + "".join(
+            f"{k},{json.dumps(row['path'])}\n".replace("\\\\", "\\")
+            for k, row in enumerate(rows[:2])
+        )
+    )
+    assert all(scan.path.exists() for scan in plan_scans([listed])), (
+        "a table's path may stand in a list"
+    )
 
 
 def test_a_list_that_is_no_text_is_refused_but_for_paths_of_these_bytes(folder):
@@ -131,7 +186,9 @@ def test_a_list_that_is_no_text_is_refused_but_for_paths_of_these_bytes(folder):
         plan_scans([folder / "b.csv"])
 
 
-def test_standard_output_of_letters_it_lacks_does_not_stop_the_work(folder, monkeypatch):
+def test_standard_output_of_letters_it_lacks_does_not_stop_the_work(
+    folder, monkeypatch
+):
     scan = write_scan(phantom_volume(SHAPE), folder / "ü.nii.gz")
     with (folder / "said").open("w", encoding="ascii") as out:
         monkeypatch.setattr(sys, "stdout", out)

@@ -1,4 +1,7 @@
-"""Edits, undo, redo, save, load and replay in any order: what hypothesis finds no way to break."""
+"""Edits, undo, redo, save, load and replay in any order.
+
+What hypothesis finds no way to break.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ from napari_strata.volume import Region
 from phantoms import phantom_proposal, phantom_volume
 
 SHAPE = (8, 9, 10)
-VOXELS = st.lists(st.tuples(*(st.integers(0, n - 1) for n in SHAPE)), min_size=1, max_size=12)
+VOXELS = st.lists(
+    st.tuples(*(st.integers(0, n - 1) for n in SHAPE)), min_size=1, max_size=12
+)
 CHOICE = st.integers(0, 11)
 
 
@@ -31,7 +36,10 @@ def small_proposal() -> Proposal:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a person can notice of a refinement, and which voxels were painted and not given to anything else since."""
+    """What a person can notice of a refinement.
+
+    Which voxels were painted and not given to anything else since.
+    """
 
     labels: NDArray[np.unsignedinteger]
     rows: tuple[Region, ...]
@@ -40,7 +48,11 @@ class Seen:
     painted: NDArray[np.bool_]
 
     def same(self, work: Refinement) -> bool:
-        return np.array_equal(self.labels, work.labels) and (self.rows, self.tree, self.granularity) == (
+        return np.array_equal(self.labels, work.labels) and (
+            self.rows,
+            self.tree,
+            self.granularity,
+        ) == (
             work.regions,
             work.tree,
             work.granularity,
@@ -52,7 +64,10 @@ def seen(work: Refinement, painted: NDArray[np.bool_]) -> Seen:
 
 
 class Edits(RuleBasedStateMachine):
-    """A refinement beside a plain list of everything that was seen: one entry per step, and the place in it."""
+    """A refinement beside a plain list of everything that was seen.
+
+    One entry per step, and the place in it.
+    """
 
     @initialize(start=st.sampled_from([{"regions": 8}, {"tissues": 3}, {}]))
     def begin(self, start: dict[str, int]) -> None:
@@ -68,7 +83,9 @@ class Edits(RuleBasedStateMachine):
         ids = [row.id for row in self.work.regions]
         return ids[choice % len(ids)] if ids else 1
 
-    def edit(self, action: object, *, automatic: bool = False, unlocks: bool = False) -> bool:
+    def edit(
+        self, action: object, *, automatic: bool = False, unlocks: bool = False
+    ) -> bool:
         """Carry out an edit; what it must never do is checked for every one."""
         before, steps = self.now, len(self.work.history)
         try:
@@ -81,34 +98,63 @@ class Edits(RuleBasedStateMachine):
         after = self.work.labels
         for row in before.rows:
             if row.locked and not unlocks:
-                assert np.array_equal(before.labels == row.id, after == row.id), "a locked region changed"
+                assert np.array_equal(before.labels == row.id, after == row.id), (
+                    "a locked region changed"
+                )
         changed = before.labels != after
         if automatic:
-            assert not (changed & before.painted).any(), "what nobody pointed at moved painted voxels"
+            assert not (changed & before.painted).any(), (
+                "what nobody pointed at moved painted voxels"
+            )
         if before.same(self.work) and len(self.work.history) == steps:
-            return True  # nothing to do is no step, and what was undone can still be redone
+            # nothing to do is no step, and what was undone can still be redone
+            return True
         assert not self.work.undone
         self.at = len(self.work.history)
-        self.steps = [*self.steps[: self.at], seen(self.work, before.painted & ~changed)]
+        self.steps = [
+            *self.steps[: self.at],
+            seen(self.work, before.painted & ~changed),
+        ]
         return True
 
     @rule(n=st.integers(0, 30), tissues=st.booleans())
     def cut(self, n: int, tissues: bool) -> None:
-        self.edit(lambda: self.work.cut(**{"tissues" if tissues else "regions": n}), automatic=True)
+        self.edit(
+            lambda: self.work.cut(**{"tissues" if tissues else "regions": n}),
+            automatic=True,
+        )
 
-    @rule(voxels=VOXELS, choice=CHOICE, scope=st.sampled_from(["here", "everywhere"]), new=st.booleans())
-    def scribble(self, voxels: list[tuple[int, ...]], choice: int, scope: str, new: bool) -> None:
+    @rule(
+        voxels=VOXELS,
+        choice=CHOICE,
+        scope=st.sampled_from(["here", "everywhere"]),
+        new=st.booleans(),
+    )
+    def scribble(
+        self, voxels: list[tuple[int, ...]], choice: int, scope: str, new: bool
+    ) -> None:
         target = None if new else self.region(choice)
-        self.edit(lambda: self.work.scribble(voxels, region=target, scope=scope), automatic=True)  # type: ignore[arg-type]
+        self.edit(
+            lambda: self.work.scribble(voxels, region=target, scope=scope),
+            automatic=True,
+        )  # type: ignore[arg-type]
 
-    @rule(voxels=VOXELS, choice=CHOICE, whose=st.sampled_from(["old", "new", "background"]))
+    @rule(
+        voxels=VOXELS,
+        choice=CHOICE,
+        whose=st.sampled_from(["old", "new", "background"]),
+    )
     def paint(self, voxels: list[tuple[int, ...]], choice: int, whose: str) -> None:
         region = {"old": self.region(choice), "new": None, "background": 0}[whose]
         where = tuple(np.array(voxels).T)
-        free = ~np.isin(self.now.labels[where], [row.id for row in self.now.rows if row.locked])
+        free = ~np.isin(
+            self.now.labels[where], [row.id for row in self.now.rows if row.locked]
+        )
         found: list[int] = []
         if self.edit(lambda: found.append(self.work.paint(voxels, region))):
-            assert (self.work.labels[where][free] == found[0]).all(), "painted voxels do not show what was painted"
+            assert (self.work.labels[where][free] == found[0]).all(), (
+                "painted voxels do not show what was painted"
+            )
             painted = self.now.painted.copy()
             painted[tuple(axis[free] for axis in where)] = True
             self.steps[self.at] = seen(self.work, painted)
@@ -120,7 +166,11 @@ class Edits(RuleBasedStateMachine):
         if self.edit(lambda: self.work.merge([first, second])):
             assert np.array_equal(self.work.labels == first, both)
 
-    @rule(choice=CHOICE, into=st.integers(2, 4), tree=st.sampled_from([None, "regions", "tissues"]))
+    @rule(
+        choice=CHOICE,
+        into=st.integers(2, 4),
+        tree=st.sampled_from([None, "regions", "tissues"]),
+    )
     def split(self, choice: int, into: int, tree: str | None) -> None:
         region, new = self.region(choice), []
         before = self.now.labels == region
@@ -129,14 +179,23 @@ class Edits(RuleBasedStateMachine):
 
     @rule(voxels=VOXELS, choice=CHOICE, new=st.booleans())
     def assign(self, voxels: list[tuple[int, ...]], choice: int, new: bool) -> None:
-        self.edit(lambda: self.work.assign_at(voxels, None if new else self.region(choice)))
+        self.edit(
+            lambda: self.work.assign_at(voxels, None if new else self.region(choice))
+        )
 
-    @rule(choice=CHOICE, what=st.sampled_from(["lock", "unlock", "accept", "rename", "recolor"]))
+    @rule(
+        choice=CHOICE,
+        what=st.sampled_from(["lock", "unlock", "accept", "rename", "recolor"]),
+    )
     def row(self, choice: int, what: str) -> None:
         region = self.region(choice)
         more = {"rename": ("a name",), "recolor": ((1, 2, 3),)}.get(what, ())
-        if self.edit(lambda: getattr(self.work, what)(region, *more), unlocks=what == "unlock"):
-            assert np.array_equal(self.now.labels, self.steps[max(self.at - 1, 0)].labels)
+        if self.edit(
+            lambda: getattr(self.work, what)(region, *more), unlocks=what == "unlock"
+        ):
+            assert np.array_equal(
+                self.now.labels, self.steps[max(self.at - 1, 0)].labels
+            )
 
     @rule(one=CHOICE, other=CHOICE, mm=st.floats(0.5, 3), what=st.integers(0, 8))
     def reshape(self, one: int, other: int, mm: float, what: int) -> None:
@@ -152,7 +211,12 @@ class Edits(RuleBasedStateMachine):
                 lambda: work.grow(first, mm),
                 lambda: work.shrink(first, mm),
                 lambda: work.split_plane(first, centre, (mm, 1.0, -1.0)),
-                lambda: work.mirror(first, target=second, point_ras_mm=centre, normal_ras=(1.0, 0.0, 0.0)),
+                lambda: work.mirror(
+                    first,
+                    target=second,
+                    point_ras_mm=centre,
+                    normal_ras=(1.0, 0.0, 0.0),
+                ),
             ][what]
         )
 
@@ -179,13 +243,19 @@ class Edits(RuleBasedStateMachine):
             path = Path(folder) / "case.strata"
             self.work.save(path)
             loaded = Refinement.load(path, volume=self.work.volume)
-        assert (loaded.history, loaded.undone, loaded.next_id) == (self.work.history, self.work.undone, self.work.next_id)
+        assert (loaded.history, loaded.undone, loaded.next_id) == (
+            self.work.history,
+            self.work.undone,
+            self.work.next_id,
+        )
         self.work = loaded
 
     @rule()
     def replay(self) -> None:
         again = self.work.replay(self.work.proposal)
-        assert self.now.same(again), "the same steps on the same proposal gave something else"
+        assert self.now.same(again), (
+            "the same steps on the same proposal gave something else"
+        )
 
     @invariant()
     def shows_what_the_list_says(self) -> None:
@@ -193,7 +263,9 @@ class Edits(RuleBasedStateMachine):
             assert self.now.same(self.work)
             assert len(self.work.history) == self.at
             assert len(self.work.undone) == len(self.steps) - 1 - self.at
-            assert set(np.unique(self.work.labels)) - {0} <= {row.id for row in self.work.regions}
+            assert set(np.unique(self.work.labels)) - {0} <= {
+                row.id for row in self.work.regions
+            }
 
 
 TestEdits = Edits.TestCase

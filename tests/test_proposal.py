@@ -9,8 +9,8 @@ import napari_strata as strata
 from napari_strata.errors import Cancelled
 from napari_strata.measure import compare
 from napari_strata.proposal.confidence import ConfidenceInputs, estimate_confidence
-from napari_strata.proposal.supervoxels.clustering import Contacts
 from napari_strata.proposal.hierarchy.build_trees import region_tree, tissue_tree
+from napari_strata.proposal.supervoxels.clustering import Contacts
 from napari_strata.volume import Segmentation, Volume, default_regions
 from phantoms import phantom_truth, phantom_volume
 
@@ -75,10 +75,17 @@ def test_confidence_is_a_share_and_higher_where_regions_lie_far_apart(proposal):
     contacts = Contacts(edges, np.ones(319, np.int32), np.ones(319, np.float32))
 
     def mean_confidence(spread):
-        points = np.stack([group % 8, group // 8], axis=1) + rng.normal(0, spread, (320, 2))
+        points = np.stack([group % 8, group // 8], axis=1) + rng.normal(
+            0, spread, (320, 2)
+        )
         points = points.astype(np.float32)
-        tissues, regions = tissue_tree(points, sizes, edges, nobody), region_tree(points, sizes, edges, nobody)
-        return estimate_confidence(ConfidenceInputs(points, points, tissues, regions, contacts, sizes)).mean()
+        tissues, regions = (
+            tissue_tree(points, sizes, edges, nobody),
+            region_tree(points, sizes, edges, nobody),
+        )
+        return estimate_confidence(
+            ConfidenceInputs(points, points, tissues, regions, contacts, sizes)
+        ).mean()
 
     assert mean_confidence(0.02) > mean_confidence(0.3)
 
@@ -92,7 +99,11 @@ def test_provenance_says_how_it_was_made(proposal):
 
 
 def test_a_proposal_can_be_cancelled_at_every_stage():
-    volume, settings, stages = phantom_volume((16, 20, 24), (3.0, 2.0, 2.0)), strata.ProposeSettings(supervoxels=300), []
+    volume, settings, stages = (
+        phantom_volume((16, 20, 24), (3.0, 2.0, 2.0)),
+        strata.ProposeSettings(supervoxels=300),
+        [],
+    )
 
     def listen(done, total, stage):
         stages.append(stage)
@@ -112,7 +123,11 @@ def test_a_proposal_can_be_cancelled_at_every_stage():
 def test_the_type_of_the_data_does_not_matter(kind):
     volume = phantom_volume((16, 20, 24), (3.0, 2.0, 2.0))
     data = np.clip(volume.data / 4, 0, 255).astype(kind)
-    proposal = strata.propose(Volume(data, volume.geometry, "mr"), settings=strata.ProposeSettings(supervoxels=300), threads=2)
+    proposal = strata.propose(
+        Volume(data, volume.geometry, "mr"),
+        settings=strata.ProposeSettings(supervoxels=300),
+        threads=2,
+    )
     assert len(proposal.tissues(5).regions) == 5
 
 
@@ -120,22 +135,43 @@ def test_the_type_of_the_data_does_not_matter(kind):
 def test_slabs_and_slivers_work(shape):
     data = np.random.default_rng(0).integers(1, 1000, shape).astype(np.int16)
     geometry = strata.Geometry.from_spacing(shape, (1.0, 1.0, 1.0))
-    assert strata.propose(Volume(data, geometry, "mr"), settings=SETTINGS).tissues(3).labels.shape == shape
+    assert (
+        strata.propose(Volume(data, geometry, "mr"), settings=SETTINGS)
+        .tissues(3)
+        .labels.shape
+        == shape
+    )
 
 
 def every(step: int, volume: Volume) -> Volume:
     """Give every so many voxels of a scan, on a grid that much coarser."""
     data = volume.data[::step, ::step, ::step]
-    return Volume(data, strata.Geometry.from_spacing(data.shape, tuple(step * volume.spacing_zyx_mm)), volume.modality, name=volume.name)
+    return Volume(
+        data,
+        strata.Geometry.from_spacing(data.shape, tuple(step * volume.spacing_zyx_mm)),
+        volume.modality,
+        name=volume.name,
+    )
 
 
 def test_sample_head_and_chest_get_their_tissues():
-    # The chest as it is; the head, which would take twice as long, with every second voxel.
+    # The chest as it is; the head, which would take twice as long, with every second
+    # voxel.
     for name, step, floor in (("head_t1", 2, 0.5), ("chest_ct", 1, 0.5)):
         scan = every(step, strata.read(SAMPLES / f"{name}.nii.gz"))
         truth = strata.read_labels(SAMPLES / f"{name}_truth.nii.gz")
-        truth = Segmentation(truth.labels[::step, ::step, ::step], truth.regions, scan.geometry)
-        kept = [i for i in np.unique(truth.labels) if i and (truth.labels == i).mean() > 0.01]
-        reference = Segmentation(np.where(np.isin(truth.labels, kept), truth.labels, 0), truth.regions, truth.geometry)
+        truth = Segmentation(
+            truth.labels[::step, ::step, ::step], truth.regions, scan.geometry
+        )
+        kept = [
+            i
+            for i in np.unique(truth.labels)
+            if i and (truth.labels == i).mean() > 0.01
+        ]
+        reference = Segmentation(
+            np.where(np.isin(truth.labels, kept), truth.labels, 0),
+            truth.regions,
+            truth.geometry,
+        )
         scores = compare(strata.propose(scan).tissues(16), reference)
         assert scores.many_to_one_mean > floor, (name, scores)

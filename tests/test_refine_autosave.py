@@ -1,4 +1,7 @@
-"""Work that is saved as it happens: killed at any moment it comes back, complete to the last edit."""
+"""Work that is saved as it happens.
+
+Killed at any moment it comes back, complete to the last edit.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,14 @@ import pytest
 import napari_strata as strata
 from napari_strata.errors import CaseError
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.storage import autosave
 from napari_strata.refine.session.recovery import find_unfinished
 from napari_strata.refine.session.refinement import Refinement
+from napari_strata.refine.storage import autosave
 from phantoms import phantom_proposal, phantom_volume
 
-crash = pytest.importorskip("benchmarks.refine.crash", reason="the benchmarks are only in the repository")
+crash = pytest.importorskip(
+    "benchmarks.refine.crash", reason="the benchmarks are only in the repository"
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +41,9 @@ def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def on_disk(folder: Path) -> Proposal:
     data = phantom_volume().data.astype(np.int16)
-    nibabel.save(nibabel.Nifti1Image(data, np.diag([1.0, 1, 2, 1])), folder / "scan.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(data, np.diag([1.0, 1, 2, 1])), folder / "scan.nii.gz"
+    )
     return phantom_proposal(strata.read(folder / "scan.nii.gz"))
 
 
@@ -52,18 +59,25 @@ def edited(work: Refinement) -> Refinement:
 
 
 def crashed(work: Refinement) -> str:
-    """Leave as a killed process does: nothing is ended, the lock goes. Gives what was on the screen."""
+    """Leave as a killed process does: nothing is ended, the lock goes.
+
+    Gives what was on the screen.
+    """
     work.end_autosave(keep=True)
     return str(crash.digest(work))
 
 
-def test_killed_in_the_middle_of_random_edits_everything_comes_back(proposal: Proposal) -> None:
+def test_killed_in_the_middle_of_random_edits_everything_comes_back(
+    proposal: Proposal,
+) -> None:
     figures = crash.crash(proposal, kills=3, edits=24, seed=1)
     assert figures["equal"] == 3
     assert figures["edits"] >= 20
 
 
-def test_random_edits_leave_locked_regions_painted_voxels_and_the_journal_in_order(proposal: Proposal) -> None:
+def test_random_edits_leave_locked_regions_painted_voxels_and_the_journal_in_order(
+    proposal: Proposal,
+) -> None:
     figures = crash.long_run(proposal, edits=300, seed=2, check_every=150)
     assert figures["locked or painted changed"] == 0
     assert figures["checks of undo and replay passed"] == "2 of 2"
@@ -84,13 +98,20 @@ def test_work_lies_beside_the_scan_and_is_offered_for_it(tmp_path: Path) -> None
     assert find_unfinished(tmp_path / "other.nii.gz") == []
     again = found.resume()
     assert crash.digest(again) == before
-    assert np.array_equal(np.asarray(again.volume.data), strata.read(tmp_path / "scan.nii.gz").data)
+    assert np.array_equal(
+        np.asarray(again.volume.data), strata.read(tmp_path / "scan.nii.gz").data
+    )
     again.merge([3, 60])
     after = crashed(again)
-    assert crash.digest(find_unfinished(strata.read(tmp_path / "scan.nii.gz"))[0].resume()) == after
+    assert (
+        crash.digest(find_unfinished(strata.read(tmp_path / "scan.nii.gz"))[0].resume())
+        == after
+    )
 
 
-def test_work_that_moved_along_with_its_scan_is_found_and_goes_on(tmp_path: Path) -> None:
+def test_work_that_moved_along_with_its_scan_is_found_and_goes_on(
+    tmp_path: Path,
+) -> None:
     old, new = tmp_path / "disk one", tmp_path / "disk two"
     old.mkdir()
     work = Refinement(on_disk(old), regions=10)
@@ -110,7 +131,9 @@ def test_work_that_moved_along_with_its_scan_is_found_and_goes_on(tmp_path: Path
 
 
 @pytest.mark.parametrize("begins_with", ["edits", "labels"])
-def test_what_came_before_the_journal_is_on_the_disk_before_the_first_edit(proposal: Proposal, tmp_path: Path, begins_with: str) -> None:
+def test_what_came_before_the_journal_is_on_the_disk_before_the_first_edit(
+    proposal: Proposal, tmp_path: Path, begins_with: str
+) -> None:
     work = Refinement(proposal, regions=10)
     if begins_with == "edits":
         edited(work)
@@ -124,7 +147,9 @@ def test_what_came_before_the_journal_is_on_the_disk_before_the_first_edit(propo
     assert crash.digest(left.resume()) == seen
 
 
-def test_a_cut_off_journal_gives_the_edits_before(proposal: Proposal, tmp_path: Path) -> None:
+def test_a_cut_off_journal_gives_the_edits_before(
+    proposal: Proposal, tmp_path: Path
+) -> None:
     work = Refinement(proposal, regions=10)
     journal = work.autosave(tmp_path)
     work.merge([1, 2])
@@ -150,9 +175,17 @@ def find_unfinished_after(work: Refinement, folder: Path) -> Refinement:
     return find_unfinished(folder=folder)[0].resume()
 
 
-def test_other_files_of_that_name_are_passed_over(proposal: Proposal, tmp_path: Path) -> None:
+def test_other_files_of_that_name_are_passed_over(
+    proposal: Proposal, tmp_path: Path
+) -> None:
     for number, content in enumerate(
-        (b"", b"strata-journal 1\n", b"strata-journal 9\n{}\n", b"strata-journal 1\n[1]\n", bytes(range(256)))
+        (
+            b"",
+            b"strata-journal 1\n",
+            b"strata-journal 9\n{}\n",
+            b"strata-journal 1\n[1]\n",
+            bytes(range(256)),
+        )
     ):
         (tmp_path / f"{number}.strata-journal").write_bytes(content)
     work = Refinement(proposal, regions=10)
@@ -161,7 +194,9 @@ def test_other_files_of_that_name_are_passed_over(proposal: Proposal, tmp_path: 
     assert len(find_unfinished(folder=tmp_path)) == 1
 
 
-def test_saved_work_is_not_offered_again_until_it_is_edited(proposal: Proposal, tmp_path: Path) -> None:
+def test_saved_work_is_not_offered_again_until_it_is_edited(
+    proposal: Proposal, tmp_path: Path
+) -> None:
     work = edited(Refinement(proposal, regions=10))
     work.autosave(tmp_path)
     assert crash.digest(find_unfinished_after(work, tmp_path)) == crash.digest(work)
@@ -172,10 +207,14 @@ def test_saved_work_is_not_offered_again_until_it_is_edited(proposal: Proposal, 
     work = Refinement.load(tmp_path / "case.strata")
     work.autosave(tmp_path / "three")
     work.rename(3, "spleen")
-    assert crash.digest(find_unfinished_after(work, tmp_path / "three")) == crash.digest(work)
+    assert crash.digest(
+        find_unfinished_after(work, tmp_path / "three")
+    ) == crash.digest(work)
 
 
-def test_ended_work_leaves_nothing_behind(proposal: Proposal, tmp_path: Path, state_folder: Path) -> None:
+def test_ended_work_leaves_nothing_behind(
+    proposal: Proposal, tmp_path: Path, state_folder: Path
+) -> None:
     work = Refinement(proposal, regions=10)
     assert work.autosave().parent == state_folder
     edited(work)
@@ -188,17 +227,23 @@ def test_ended_work_leaves_nothing_behind(proposal: Proposal, tmp_path: Path, st
     assert not [path for path in tmp_path.iterdir() if path.is_file()]
 
 
-def test_work_on_a_dicom_folder_lies_in_the_state_folder_and_is_found_for_it(tmp_path: Path, state_folder: Path) -> None:
+def test_work_on_a_dicom_folder_lies_in_the_state_folder_and_is_found_for_it(
+    tmp_path: Path, state_folder: Path
+) -> None:
     series = tmp_path / "series"
     series.mkdir()
-    work = Refinement(phantom_proposal(replace(phantom_volume(), path=str(series))), regions=10)
+    work = Refinement(
+        phantom_proposal(replace(phantom_volume(), path=str(series))), regions=10
+    )
     assert work.autosave().parent == state_folder
     crashed(edited(work))
     assert len(find_unfinished(series)) == len(find_unfinished()) == 1
     assert find_unfinished(tmp_path / "other") == []
 
 
-def test_work_on_a_scan_made_in_memory_is_known_by_its_voxels(proposal: Proposal, state_folder: Path) -> None:
+def test_work_on_a_scan_made_in_memory_is_known_by_its_voxels(
+    proposal: Proposal, state_folder: Path
+) -> None:
     work = Refinement(proposal, regions=10)
     work.autosave()
     crashed(edited(work))
@@ -207,9 +252,15 @@ def test_work_on_a_scan_made_in_memory_is_known_by_its_voxels(proposal: Proposal
 
 
 @pytest.mark.skipif(
-    os.name == "nt" or os.geteuid() == 0, reason="permissions do not bind root, and Windows has others: run the tests as another user"
+    os.name == "nt" or os.geteuid() == 0,
+    reason=(
+        "permissions do not bind root, and Windows has others: run the tests as another"
+        " user"
+    ),
 )
-def test_a_read_only_folder_sends_the_work_to_the_state_folder(tmp_path: Path, state_folder: Path) -> None:
+def test_a_read_only_folder_sends_the_work_to_the_state_folder(
+    tmp_path: Path, state_folder: Path
+) -> None:
     work = Refinement(on_disk(tmp_path), regions=10)
     tmp_path.chmod(0o500)
     try:
@@ -231,11 +282,16 @@ def test_a_folder_that_refuses_sends_the_work_to_the_state_folder(
 
     monkeypatch.setattr(Path, "open", refuse)
     assert work.autosave().parent == state_folder
-    assert crash.digest(find_unfinished_after(edited(work), state_folder)) == crash.digest(work)
+    assert crash.digest(
+        find_unfinished_after(edited(work), state_folder)
+    ) == crash.digest(work)
 
 
 def test_work_in_a_folder_that_became_read_only_goes_on_elsewhere(
-    proposal: Proposal, tmp_path: Path, state_folder: Path, monkeypatch: pytest.MonkeyPatch
+    proposal: Proposal,
+    tmp_path: Path,
+    state_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     work = edited(Refinement(proposal, regions=10))
     work.autosave(tmp_path)
@@ -257,7 +313,10 @@ def test_work_in_a_folder_that_became_read_only_goes_on_elsewhere(
 
 
 def test_a_full_disk_is_told_and_loses_nothing(
-    proposal: Proposal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    proposal: Proposal,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     work = Refinement(proposal, regions=10)
     work.autosave(tmp_path)
@@ -271,7 +330,12 @@ def test_a_full_disk_is_told_and_loses_nothing(
     work.merge([1, 4])
     assert work.autosave_problem is not None
     assert "No space left" in work.autosave_problem
-    assert len([record for record in caplog.records if "not being saved" in record.message]) >= 1
+    assert (
+        len(
+            [record for record in caplog.records if "not being saved" in record.message]
+        )
+        >= 1
+    )
     assert len(work.history) == 3
     monkeypatch.undo()
     monkeypatch.setattr(autosave, "state_folder", lambda: tmp_path)
@@ -296,7 +360,9 @@ def test_a_case_that_the_disk_did_not_take_is_written_when_there_is_room_again(
     assert crash.digest(find_unfinished_after(work, tmp_path)) == crash.digest(work)
 
 
-def test_with_nowhere_to_write_autosave_says_so_and_work_goes_on(proposal: Proposal, tmp_path: Path) -> None:
+def test_with_nowhere_to_write_autosave_says_so_and_work_goes_on(
+    proposal: Proposal, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     work = Refinement(proposal, regions=10)
     with pytest.raises(CaseError, match="Save the case yourself"):
@@ -305,7 +371,9 @@ def test_with_nowhere_to_write_autosave_says_so_and_work_goes_on(proposal: Propo
     assert work.autosave_problem is None
 
 
-def test_killed_before_the_case_was_written_the_edits_are_carried_out_on_a_new_proposal(proposal: Proposal, tmp_path: Path) -> None:
+def test_killed_before_the_case_was_written_the_edits_are_carried_out_on_a_new_proposal(
+    proposal: Proposal, tmp_path: Path
+) -> None:
     work = Refinement(proposal, regions=10)
     journal = work.autosave(tmp_path)
     before = crash.digest(edited(work))
@@ -316,13 +384,19 @@ def test_killed_before_the_case_was_written_the_edits_are_carried_out_on_a_new_p
         found.resume()
     again = found.resume(proposal=phantom_proposal())
     assert np.array_equal(again.labels, work.labels)
-    assert (again.history, again.undone, again.regions) == (work.history, work.undone, work.regions)
+    assert (again.history, again.undone, again.regions) == (
+        work.history,
+        work.undone,
+        work.regions,
+    )
     crashed(again)
     assert len(find_unfinished(folder=tmp_path)) == 1
     assert before == crash.digest(work)
 
 
-def test_two_windows_do_not_take_up_the_same_work(proposal: Proposal, tmp_path: Path) -> None:
+def test_two_windows_do_not_take_up_the_same_work(
+    proposal: Proposal, tmp_path: Path
+) -> None:
     work = edited(Refinement(proposal, regions=10))
     work.autosave(tmp_path)
     crashed(work)

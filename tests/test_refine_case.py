@@ -1,4 +1,7 @@
-"""Case files: what was saved comes back, also without the scan, and damage is said in one line."""
+"""Case files: what was saved comes back, also without the scan.
+
+Damage is said in one line.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ import pytest
 from napari_strata.errors import CaseError, EditError, WriteError
 from napari_strata.export.outputs import scan_record
 from napari_strata.io.files import read, write
-from napari_strata.refine.storage.case_file import scan_hash
 from napari_strata.refine.session.refinement import Refinement
+from napari_strata.refine.storage.case_file import scan_hash
 from napari_strata.volume import FileGrid, Geometry, Volume
 from phantoms import phantom_proposal, phantom_volume
 
@@ -44,16 +47,24 @@ def test_everything_comes_back(work: Refinement, tmp_path: Path) -> None:
     assert np.array_equal(again.labels, work.labels)
     assert again.labels.dtype == work.labels.dtype
     assert again.regions == work.regions
-    assert (again.history, again.undone, again.next_id) == (work.history, work.undone, work.next_id)
+    assert (again.history, again.undone, again.next_id) == (
+        work.history,
+        work.undone,
+        work.next_id,
+    )
     assert (again.tree, again.granularity) == (work.tree, work.granularity)
     for name in ("supervoxels", "descriptors", "confidence", "edges"):
-        assert np.array_equal(getattr(again.proposal, name), getattr(work.proposal, name))
+        assert np.array_equal(
+            getattr(again.proposal, name), getattr(work.proposal, name)
+        )
     assert again.proposal.descriptor_names == work.proposal.descriptor_names
     assert again.proposal.provenance == work.proposal.provenance
     assert again.proposal.regions(17).regions == work.proposal.regions(17).regions
 
 
-def test_work_goes_on_after_loading_as_if_never_closed(work: Refinement, tmp_path: Path) -> None:
+def test_work_goes_on_after_loading_as_if_never_closed(
+    work: Refinement, tmp_path: Path
+) -> None:
     work.save(tmp_path / "case.strata")
     again = Refinement.load(tmp_path / "case.strata")
     steps = len(work.history)
@@ -70,9 +81,13 @@ def test_work_goes_on_after_loading_as_if_never_closed(work: Refinement, tmp_pat
     assert np.array_equal(again.replay(phantom_proposal()).labels, again.labels)
 
 
-def test_export_equals_the_screen_before_and_after(work: Refinement, tmp_path: Path) -> None:
+def test_export_equals_the_screen_before_and_after(
+    work: Refinement, tmp_path: Path
+) -> None:
     assert np.array_equal(work.segmentation.labels, work.labels)
-    assert {row.id for row in work.segmentation.regions} == set(np.unique(work.labels).tolist()) - {0}
+    assert {row.id for row in work.segmentation.regions} == set(
+        np.unique(work.labels).tolist()
+    ) - {0}
     work.save(tmp_path / "case.strata")
     again = Refinement.load(tmp_path / "case.strata").segmentation
     assert np.array_equal(again.labels, work.labels)
@@ -81,24 +96,45 @@ def test_export_equals_the_screen_before_and_after(work: Refinement, tmp_path: P
 
 def test_geometry_comes_back_bit_for_bit(tmp_path: Path) -> None:
     volume = phantom_volume()
-    affine = volume.geometry.affine + np.random.default_rng(0).normal(0, 1e-3, (4, 4)) * [[1], [1], [1], [0]]
+    affine = volume.geometry.affine + np.random.default_rng(0).normal(
+        0, 1e-3, (4, 4)
+    ) * [[1], [1], [1], [0]]
     to_memory = np.array([[2, -1], [1, -1], [0, 1]], float)
-    grid = FileGrid("nifti", (32, 28, 24), affine[:, [2, 1, 0, 3]] / 3, to_memory, header=bytes(range(256)), suffix=".nii.gz")
-    moved = Volume(volume.data, Geometry(volume.data.shape, affine, grid), "ct", "a name", notes=("Said.",))
+    grid = FileGrid(
+        "nifti",
+        (32, 28, 24),
+        affine[:, [2, 1, 0, 3]] / 3,
+        to_memory,
+        header=bytes(range(256)),
+        suffix=".nii.gz",
+    )
+    moved = Volume(
+        volume.data,
+        Geometry(volume.data.shape, affine, grid),
+        "ct",
+        "a name",
+        notes=("Said.",),
+    )
     Refinement(phantom_proposal(moved)).save(tmp_path / "case.strata")
     found = Refinement.load(tmp_path / "case.strata").volume
     assert found.geometry.affine.tobytes() == affine.tobytes()
     assert found.geometry.file is not None
     assert found.geometry.file.affine.tobytes() == grid.affine.tobytes()
     assert found.geometry.file.header == grid.header
-    assert (found.geometry.file.kind, found.geometry.file.shape, found.geometry.file.suffix) == ("nifti", (32, 28, 24), ".nii.gz")
+    assert (
+        found.geometry.file.kind,
+        found.geometry.file.shape,
+        found.geometry.file.suffix,
+    ) == ("nifti", (32, 28, 24), ".nii.gz")
     assert np.array_equal(found.geometry.file.to_memory, to_memory)
     assert (found.modality, found.name, found.notes) == ("ct", "a name", ("Said.",))
 
 
 def test_the_scan_is_read_from_its_place_when_first_used(tmp_path: Path) -> None:
     data = np.random.default_rng(0).integers(0, 900, (12, 14, 16)).astype(np.int16)
-    nibabel.save(nibabel.Nifti1Image(data, np.diag([1.0, 1, 2, 1])), tmp_path / "scan.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(data, np.diag([1.0, 1, 2, 1])), tmp_path / "scan.nii.gz"
+    )
     volume = read(tmp_path / "scan.nii.gz")
     Refinement(phantom_proposal(volume), regions=5).save(tmp_path / "case.strata")
     work = Refinement.load(tmp_path / "case.strata")
@@ -112,13 +148,19 @@ def test_the_scan_is_read_from_its_place_when_first_used(tmp_path: Path) -> None
     assert work.segmentation.labels.shape == volume.data.shape
     with pytest.raises(CaseError, match=r"volume="):
         np.asarray(work.volume.data)
-    found = Refinement.load(tmp_path / "again.strata", volume=read(tmp_path / "moved.nii.gz"))
+    found = Refinement.load(
+        tmp_path / "again.strata", volume=read(tmp_path / "moved.nii.gz")
+    )
     assert np.array_equal(found.volume.data, volume.data)
 
 
-def test_a_case_of_one_volume_of_a_4d_file_reads_that_volume_again(tmp_path: Path) -> None:
+def test_a_case_of_one_volume_of_a_4d_file_reads_that_volume_again(
+    tmp_path: Path,
+) -> None:
     data = np.random.default_rng(0).integers(0, 900, (12, 14, 16, 3)).astype(np.int16)
-    nibabel.save(nibabel.Nifti1Image(data, np.diag([1.0, 1, 2, 1])), tmp_path / "scan.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(data, np.diag([1.0, 1, 2, 1])), tmp_path / "scan.nii.gz"
+    )
     volume = read(tmp_path / "scan.nii.gz", index=1)
     Refinement(phantom_proposal(volume), regions=5).save(tmp_path / "case.strata")
     again = Refinement.load(tmp_path / "case.strata").volume
@@ -129,7 +171,9 @@ def test_a_case_of_one_volume_of_a_4d_file_reads_that_volume_again(tmp_path: Pat
 
 @pytest.mark.parametrize("dtype", [">i2", "<f2", "?", "f8"])
 def test_a_scan_hash_is_that_of_the_plain_bytes(dtype: str) -> None:
-    data = np.asfortranarray(np.random.default_rng(0).integers(0, 2, (3, 4, 5)).astype(dtype))
+    data = np.asfortranarray(
+        np.random.default_rng(0).integers(0, 2, (3, 4, 5)).astype(dtype)
+    )
     plain = hashlib.sha256(f"{data.shape} {data.dtype.str}".encode() + data.tobytes())
     assert scan_hash(data) == plain.hexdigest()
 
@@ -138,12 +182,18 @@ def test_another_scan_is_refused(work: Refinement, tmp_path: Path) -> None:
     work.save(tmp_path / "case.strata")
     Refinement.load(tmp_path / "case.strata", volume=phantom_volume())
     other = phantom_volume(seed=1)
-    for volume in (other, phantom_volume((10, 12, 14)), replace(phantom_volume(), data=other.data)):
+    for volume in (
+        other,
+        phantom_volume((10, 12, 14)),
+        replace(phantom_volume(), data=other.data),
+    ):
         with pytest.raises(CaseError, match="not the scan of this case"):
             Refinement.load(tmp_path / "case.strata", volume=volume)
 
 
-def test_a_scan_made_in_memory_has_to_be_passed(work: Refinement, tmp_path: Path) -> None:
+def test_a_scan_made_in_memory_has_to_be_passed(
+    work: Refinement, tmp_path: Path
+) -> None:
     work.save(tmp_path / "case.strata")
     volume = Refinement.load(tmp_path / "case.strata").volume
     assert volume.data.shape == (24, 28, 32)
@@ -152,7 +202,9 @@ def test_a_scan_made_in_memory_has_to_be_passed(work: Refinement, tmp_path: Path
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.99])
-def test_a_cut_off_case_is_one_line(work: Refinement, tmp_path: Path, keep: float) -> None:
+def test_a_cut_off_case_is_one_line(
+    work: Refinement, tmp_path: Path, keep: float
+) -> None:
     path = tmp_path / "case.strata"
     work.save(path)
     whole = path.read_bytes()
@@ -171,19 +223,24 @@ def test_flipped_bytes_are_found(work: Refinement, tmp_path: Path) -> None:
         broken[place : place + 8] = bytes(255 - b for b in broken[place : place + 8])
         path.write_bytes(bytes(broken))
         try:
-            assert np.array_equal(Refinement.load(path).labels, work.labels)  # a byte that nobody reads
+            # a byte that nobody reads
+            assert np.array_equal(Refinement.load(path).labels, work.labels)
         except CaseError:
             continue
 
 
-def test_missing_file_and_missing_folder_say_so(work: Refinement, tmp_path: Path) -> None:
+def test_missing_file_and_missing_folder_say_so(
+    work: Refinement, tmp_path: Path
+) -> None:
     with pytest.raises(CaseError, match="No such file"):
         Refinement.load(tmp_path / "none.strata")
     with pytest.raises(WriteError, match="folder"):
         work.save(tmp_path / "none" / "case.strata")
 
 
-def test_a_failed_save_keeps_the_old_case(work: Refinement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_keeps_the_old_case(
+    work: Refinement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "case.strata"
     work.save(path)
     before = path.read_bytes()
@@ -198,12 +255,16 @@ def test_a_failed_save_keeps_the_old_case(work: Refinement, tmp_path: Path, monk
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_edit_that_arrives_during_a_save_is_not_in_the_file(work: Refinement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edit_that_arrives_during_a_save_is_not_in_the_file(
+    work: Refinement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     labels, history, undone, rows = work.labels, work.history, work.undone, work.regions
     write_entry = zipfile.ZipFile.writestr
 
     def edit_and_write(archive: zipfile.ZipFile, *args: Any, **knobs: Any) -> None:
-        editing = threading.Thread(target=lambda: work.rename(60, f"name {len(work.history)}"))
+        editing = threading.Thread(
+            target=lambda: work.rename(60, f"name {len(work.history)}")
+        )
         editing.start()
         editing.join(timeout=60)
         write_entry(archive, *args, **knobs)
@@ -232,7 +293,9 @@ def test_only_a_cases_own_name_is_written_to(work: Refinement, tmp_path: Path) -
     assert scan.read_bytes() == b"a scan"
 
 
-def test_two_windows_on_one_case_do_not_overwrite_each_other(work: Refinement, tmp_path: Path) -> None:
+def test_two_windows_on_one_case_do_not_overwrite_each_other(
+    work: Refinement, tmp_path: Path
+) -> None:
     path = tmp_path / "case.strata"
     work.save(path)
     other = Refinement.load(path)
@@ -250,41 +313,63 @@ def test_two_windows_on_one_case_do_not_overwrite_each_other(work: Refinement, t
     assert Refinement.load(path).history[-1].endswith("to spleen")
 
 
-def test_a_case_is_only_replaceable_by_one_that_holds_its_edits(work: Refinement, tmp_path: Path) -> None:
+def test_a_case_is_only_replaceable_by_one_that_holds_its_edits(
+    work: Refinement, tmp_path: Path
+) -> None:
     path = tmp_path / "case.strata"
     work.check_replaceable(path)
     work.save(path)
     work.redo()
     work.rename(31, "liver")
     work.check_replaceable(path)
-    with pytest.raises(WriteError, match=r"edits that would be lost \(the last one: Recolor"):
+    with pytest.raises(
+        WriteError, match=r"edits that would be lost \(the last one: Recolor"
+    ):
         Refinement(work.proposal, regions=20).check_replaceable(path)
     path.write_bytes(b"something else")
     with pytest.raises(WriteError, match="cannot be read as a case"):
         work.check_replaceable(path)
 
 
-def test_a_case_of_a_scan_that_moved_along_finds_it_beside_itself(tmp_path: Path) -> None:
+def test_a_case_of_a_scan_that_moved_along_finds_it_beside_itself(
+    tmp_path: Path,
+) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
     data = phantom_volume().data.astype(np.int16)
-    nibabel.save(nibabel.Nifti1Image(data, np.diag([1.0, 1, 2, 1])), old / "scan.nii.gz")
-    Refinement(phantom_proposal(read(old / "scan.nii.gz")), regions=10).save(old / "case.strata")
+    nibabel.save(
+        nibabel.Nifti1Image(data, np.diag([1.0, 1, 2, 1])), old / "scan.nii.gz"
+    )
+    Refinement(phantom_proposal(read(old / "scan.nii.gz")), regions=10).save(
+        old / "case.strata"
+    )
     old.rename(new)
     again = Refinement.load(new / "case.strata")
     assert np.array_equal(np.asarray(again.volume.data), read(new / "scan.nii.gz").data)
-    nibabel.save(nibabel.Nifti1Image(data + 1, np.diag([1.0, 1, 2, 1])), new / "scan.nii.gz")
-    with pytest.raises(CaseError, match=r"new.scan\.nii\.gz is not the scan of this case.*its voxels differ"):
+    nibabel.save(
+        nibabel.Nifti1Image(data + 1, np.diag([1.0, 1, 2, 1])), new / "scan.nii.gz"
+    )
+    with pytest.raises(
+        CaseError,
+        match=r"new.scan\.nii\.gz is not the scan of this case.*its voxels differ",
+    ):
         Refinement.load(new / "case.strata", volume=read(new / "scan.nii.gz"))
     Refinement.load(new / "case.strata").prepare()
     with pytest.raises(CaseError, match=r"cannot be read from .*old"):
         np.asarray(Refinement.load(new / "case.strata").volume.data)
 
 
-def test_a_case_of_the_first_format_says_how_to_go_on(work: Refinement, tmp_path: Path) -> None:
+def test_a_case_of_the_first_format_says_how_to_go_on(
+    work: Refinement, tmp_path: Path
+) -> None:
     work.save(tmp_path / "case.strata")
-    with zipfile.ZipFile(tmp_path / "case.strata") as old, zipfile.ZipFile(tmp_path / "old.strata", "w") as new:
+    with (
+        zipfile.ZipFile(tmp_path / "case.strata") as old,
+        zipfile.ZipFile(tmp_path / "old.strata", "w") as new,
+    ):
         for name in old.namelist():
             new.writestr(name, old.read(name).replace(b'"format": 2', b'"format": 1'))
-    with pytest.raises(CaseError, match=r"--from-labels LABELS\), or propose the scan again"):
+    with pytest.raises(
+        CaseError, match=r"--from-labels LABELS\), or propose the scan again"
+    ):
         Refinement.load(tmp_path / "old.strata")

@@ -24,9 +24,16 @@ def voxels_of(work: Refinement, region: int, count: int = 20) -> np.ndarray:
 
 
 def test_first_cut_shows_the_proposals_ids_in_both_trees(proposal: Proposal) -> None:
-    assert np.array_equal(Refinement(proposal, regions=100).labels, proposal.regions(100).labels)
-    assert np.array_equal(Refinement(proposal, tissues=5).labels, proposal.tissues(5).labels)
-    assert Refinement(proposal, tissues=5).segmentation.regions == proposal.tissues(5).regions
+    assert np.array_equal(
+        Refinement(proposal, regions=100).labels, proposal.regions(100).labels
+    )
+    assert np.array_equal(
+        Refinement(proposal, tissues=5).labels, proposal.tissues(5).labels
+    )
+    assert (
+        Refinement(proposal, tissues=5).segmentation.regions
+        == proposal.tissues(5).regions
+    )
     assert not Refinement(proposal).labels.any()
 
 
@@ -37,13 +44,17 @@ def test_moving_the_slider_shows_the_proposals_cuts(proposal: Proposal) -> None:
         assert np.array_equal(work.labels, proposal.regions(n).labels)
 
 
-def test_other_tree_gets_ids_of_its_own_and_both_keep_theirs(proposal: Proposal) -> None:
+def test_other_tree_gets_ids_of_its_own_and_both_keep_theirs(
+    proposal: Proposal,
+) -> None:
     work = Refinement(proposal, regions=10)
     before = work.labels
     work.cut(tissues=4)
     tissues = work.labels
     assert sorted(set(np.unique(tissues)) - {0}) == [11, 12, 13, 14]
-    assert [row.name for row in work.regions] == [f"tissue {i}" for i in (11, 12, 13, 14)]
+    assert [row.name for row in work.regions] == [
+        f"tissue {i}" for i in (11, 12, 13, 14)
+    ]
     work.cut(regions=10)
     assert np.array_equal(work.labels, before)
     work.cut(tissues=4)
@@ -60,7 +71,9 @@ def test_merge_keeps_the_first_id_and_name(proposal: Proposal) -> None:
     assert work.history[-1] == "Merge: liver + region 7"
 
 
-def test_split_gives_new_ids_and_the_largest_part_keeps_the_old(proposal: Proposal) -> None:
+def test_split_gives_new_ids_and_the_largest_part_keeps_the_old(
+    proposal: Proposal,
+) -> None:
     work = Refinement(proposal, regions=10)
     whole = work.labels == 1
     new = work.split(1, into=3)
@@ -78,7 +91,11 @@ def test_region_0_can_be_split_assigned_and_scribbled(proposal: Proposal) -> Non
     assert set(np.unique(work.labels)) == {0, *new}
     corner = work.assign_at([[0, 0, 0]])
     assert work.region_at((0, 0, 0)) == corner
-    assert work.scribble([[0, 0, 31]], scope="here") == work.region_at((0, 0, 31)) == corner + 1
+    assert (
+        work.scribble([[0, 0, 31]], scope="here")
+        == work.region_at((0, 0, 31))
+        == corner + 1
+    )
 
 
 def test_ids_are_never_used_twice_even_after_undo(proposal: Proposal) -> None:
@@ -93,14 +110,19 @@ def test_ids_are_never_used_twice_even_after_undo(proposal: Proposal) -> None:
         work.scribble(voxels_of(work, 1), region=second[0])
 
 
-def test_edited_regions_survive_the_slider_and_the_other_tree(proposal: Proposal) -> None:
+def test_edited_regions_survive_the_slider_and_the_other_tree(
+    proposal: Proposal,
+) -> None:
     work = Refinement(proposal, regions=20)
     work.merge([2, 5])
     work.rename(4, "spleen")
     kept = [work.labels == i for i in (2, 4)]
     for move in ({"regions": 3}, {"tissues": 6}, {"regions": 150}, {}, {"regions": 20}):
         work.cut(**move)
-        assert all(np.array_equal(work.labels == i, where) for i, where in zip((2, 4), kept, strict=True))
+        assert all(
+            np.array_equal(work.labels == i, where)
+            for i, where in zip((2, 4), kept, strict=True)
+        )
         assert "spleen" in [row.name for row in work.segmentation.regions]
 
 
@@ -140,7 +162,9 @@ def test_paint_skips_locked_voxels_and_says_how_many(proposal: Proposal) -> None
     assert "9 voxels (6 skipped" in work.history[-1]
 
 
-def test_painted_voxels_win_over_everything_and_follow_merges(proposal: Proposal) -> None:
+def test_painted_voxels_win_over_everything_and_follow_merges(
+    proposal: Proposal,
+) -> None:
     work = Refinement(proposal, regions=10)
     spots = np.argwhere(work.labels == 1)[::300]
     work.paint(spots, 9)
@@ -174,7 +198,9 @@ def test_painted_voxels_win_over_everything_and_follow_merges(proposal: Proposal
         (lambda w: w.jump(5), "steps 0 to 0"),
     ],
 )
-def test_bad_edits_say_why_and_change_nothing(proposal: Proposal, attempt: Callable[[Refinement], object], says: str) -> None:
+def test_bad_edits_say_why_and_change_nothing(
+    proposal: Proposal, attempt: Callable[[Refinement], object], says: str
+) -> None:
     work = Refinement(proposal, regions=10)
     before, next_id = work.labels, work.next_id
     with pytest.raises(EditError, match=says):
@@ -226,7 +252,9 @@ def test_consecutive_cuts_are_one_step(proposal: Proposal) -> None:
     assert np.array_equal(work.labels, start)
 
 
-def test_a_drag_that_ends_where_it_began_leaves_no_step_and_no_stale_redo(proposal: Proposal) -> None:
+def test_a_drag_that_ends_where_it_began_leaves_no_step_and_no_stale_redo(
+    proposal: Proposal,
+) -> None:
     work = Refinement(proposal, regions=20)
     start = work.labels
     work.cut(regions=10)
@@ -322,7 +350,9 @@ def random_edit(work: Refinement, rng: np.random.Generator) -> None:
     ids = [row.id for row in work.regions] or [1]
     one, two = (int(i) for i in rng.choice(ids, 2))
     spot = rng.integers(0, work.labels.shape, (int(rng.integers(1, 40)), 3))
-    near = np.clip(spot[:1] + rng.integers(-2, 3, (30, 3)), 0, np.array(work.labels.shape) - 1)
+    near = np.clip(
+        spot[:1] + rng.integers(-2, 3, (30, 3)), 0, np.array(work.labels.shape) - 1
+    )
     target = [one, 0, None][int(rng.integers(3))]
     edits: list[Callable[[], object]] = [
         lambda: work.cut(regions=int(rng.integers(0, 60))),
@@ -338,13 +368,17 @@ def random_edit(work: Refinement, rng: np.random.Generator) -> None:
         work.undo,
         work.undo,
         work.redo,
-        lambda: work.jump(int(rng.integers(max(0, len(work.history) - 4), len(work.history) + 1))),
+        lambda: work.jump(
+            int(rng.integers(max(0, len(work.history) - 4), len(work.history) + 1))
+        ),
     ]
     edits[int(rng.integers(len(edits)))]()
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_500_random_edits_keep_locks_painted_voxels_and_the_books(proposal: Proposal, seed: int) -> None:
+def test_500_random_edits_keep_locks_painted_voxels_and_the_books(
+    proposal: Proposal, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     work = Refinement(proposal, regions=12)
     painted = np.argwhere(work.labels == 6)[:40]

@@ -1,4 +1,7 @@
-"""Region edits at voxel level: what they change, what they leave, and that they can be undone and carried out again."""
+"""Region edits at voxel level.
+
+What they change, what they leave, and that they can be undone and carried out again.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +26,26 @@ def proposal() -> Proposal:
 
 
 def started(proposal: Proposal, labels: np.ndarray) -> Refinement:
-    segmentation = Segmentation(labels.astype(np.uint8), default_regions(np.unique(labels)), proposal.volume.geometry)
+    segmentation = Segmentation(
+        labels.astype(np.uint8),
+        default_regions(np.unique(labels)),
+        proposal.volume.geometry,
+    )
     return Refinement.from_labels(proposal, segmentation)
 
 
-def ball(center: tuple[int, int, int], radius_mm: float, spacing: tuple[float, float, float] = (2, 1, 1)) -> np.ndarray:
+def ball(
+    center: tuple[int, int, int],
+    radius_mm: float,
+    spacing: tuple[float, float, float] = (2, 1, 1),
+) -> np.ndarray:
     offsets = (np.indices(TRUTH.shape).T - np.array(center)) * spacing
     return ((offsets**2).sum(axis=-1) <= radius_mm**2).T
 
 
-def test_fill_holes_takes_what_is_enclosed_and_not_what_is_painted_or_locked(proposal: Proposal) -> None:
+def test_fill_holes_takes_what_is_enclosed_and_not_what_is_painted_or_locked(
+    proposal: Proposal,
+) -> None:
     labels = np.where(ball((12, 14, 16), 9), 1, 0)
     holes = [ball((12, 11, 12), 1.5), ball((12, 17, 12), 1.5), ball((12, 14, 20), 1.5)]
     labels[holes[0]], labels[holes[1]], labels[holes[2]] = 0, 3, 0
@@ -63,10 +76,16 @@ def test_only_holes_up_to_a_volume_are_filled(proposal: Proposal) -> None:
     assert work.region_at((12, 14, 11)) == 0
 
 
-def test_islands_go_to_what_surrounds_them_and_the_largest_part_stays(proposal: Proposal) -> None:
+def test_islands_go_to_what_surrounds_them_and_the_largest_part_stays(
+    proposal: Proposal,
+) -> None:
     labels = np.zeros(TRUTH.shape, int)
     labels[:, :14] = 2
-    big, in_two, in_none = ball((12, 20, 20), 6), ball((6, 5, 8), 2), ball((20, 22, 6), 3)
+    big, in_two, in_none = (
+        ball((12, 20, 20), 6),
+        ball((6, 5, 8), 2),
+        ball((20, 22, 6), 3),
+    )
     labels[big | in_two | in_none] = 1
     work = started(proposal, labels)
     work.remove_islands(1, smaller_than_ml=0.08)
@@ -86,17 +105,24 @@ def test_growing_and_shrinking_are_in_mm_along_every_axis(proposal: Proposal) ->
     work = started(proposal, labels)
     work.grow(1, 2.0)
     grown = np.argwhere(work.labels == 1)
-    assert (grown.min(axis=0).tolist(), grown.max(axis=0).tolist()) == ([9, 8, 8], [14, 19, 21])
+    assert (grown.min(axis=0).tolist(), grown.max(axis=0).tolist()) == (
+        [9, 8, 8],
+        [14, 19, 21],
+    )
     expected = ndi.distance_transform_edt(labels == 0, sampling=(2, 1, 1)) <= 2.0
     assert np.array_equal(work.labels == 1, expected)
     work.shrink(1, 2.0)
-    assert np.array_equal(work.labels == 1, ndi.distance_transform_edt(expected, sampling=(2, 1, 1)) > 2.0)
+    assert np.array_equal(
+        work.labels == 1, ndi.distance_transform_edt(expected, sampling=(2, 1, 1)) > 2.0
+    )
     work.jump(0)
     work.grow(1, 1.0)
     assert np.array_equal(np.unique(np.nonzero(work.labels == 1)[0]), np.arange(10, 14))
 
 
-def test_what_a_region_leaves_goes_to_the_nearest_other_and_growing_can_be_limited(proposal: Proposal) -> None:
+def test_what_a_region_leaves_goes_to_the_nearest_other_and_growing_can_be_limited(
+    proposal: Proposal,
+) -> None:
     labels = np.full(TRUTH.shape, 2)
     labels[:, 10:18] = 1
     labels[:, 18:] = 3
@@ -115,7 +141,9 @@ def test_smoothing_is_joint(proposal: Proposal) -> None:
     labels = np.ones(TRUTH.shape, int)
     labels[:, :, 16:] = 2
     labels[:, 14:, :] = 3
-    rough = np.where(rng.random(labels.shape) < 0.12, rng.integers(1, 4, labels.shape), labels)
+    rough = np.where(
+        rng.random(labels.shape) < 0.12, rng.integers(1, 4, labels.shape), labels
+    )
     work = started(proposal, rough)
     work.smooth(sd_mm=2)
     assert (work.labels > 0).all()
@@ -150,13 +178,17 @@ def test_the_bodys_plane_is_found_in_a_turned_and_shifted_scan() -> None:
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]]
     turn[:3, 3] = (30, -5, 8)
-    volume = Volume(flat.data, Geometry(flat.data.shape, turn @ flat.geometry.affine), "mr")
+    volume = Volume(
+        flat.data, Geometry(flat.data.shape, turn @ flat.geometry.affine), "mr"
+    )
     point, normal = Refinement(phantom_proposal(volume)).symmetry_plane
     assert np.dot(normal, turn[:3, 0]) > 0.995
     assert abs(np.dot(np.array(point) - turn[:3, 3], turn[:3, 0])) < 1.0
 
 
-def test_split_into_connected_parts_keeps_the_largest_and_leaves_crumbs_with_it(proposal: Proposal) -> None:
+def test_split_into_connected_parts_keeps_the_largest_and_leaves_crumbs_with_it(
+    proposal: Proposal,
+) -> None:
     labels = np.zeros(TRUTH.shape, int)
     parts = [ball((12, 14, 8), 5), ball((12, 14, 24), 4), ball((3, 3, 3), 1)]
     labels[np.any(parts, axis=0)] = 1
@@ -179,9 +211,13 @@ def test_split_along_a_plane_and_along_a_drawn_line(proposal: Proposal) -> None:
     side[tuple(np.argwhere(box)[x_mm > 2.0].T)] = True
     assert np.array_equal(work.labels == new[0], side)
     work.undo()
-    corner = proposal.volume.geometry.world_from_voxel([[12, 2, 10], [12, 12, 10], [12, 12, 30]])
+    corner = proposal.volume.geometry.world_from_voxel(
+        [[12, 2, 10], [12, 12, 10], [12, 12, 30]]
+    )
     new = work.split_line(1, corner, (0, 0, 1))
-    inner = (box > 0) & (np.indices(box.shape)[1] < 12) & (np.indices(box.shape)[2] > 10)
+    inner = (
+        (box > 0) & (np.indices(box.shape)[1] < 12) & (np.indices(box.shape)[2] > 10)
+    )
     assert (work.labels[inner] == new[0]).mean() > 0.9
     assert (work.labels[(box > 0) & (np.indices(box.shape)[1] > 12)] == 1).all()
     with pytest.raises(EditError, match="one part"):
@@ -200,7 +236,9 @@ def test_split_by_tissue_parts_what_is_unlike(proposal: Proposal) -> None:
     assert work.history[-1] == "Split: region 1 into 2 by tissues"
 
 
-def test_swap_changes_places_and_takes_strokes_and_paint_along(proposal: Proposal) -> None:
+def test_swap_changes_places_and_takes_strokes_and_paint_along(
+    proposal: Proposal,
+) -> None:
     work = Refinement(proposal)
     two, three = np.argwhere(TRUTH == 2)[:9], np.argwhere(TRUTH == 3)[:9]
     work.scribble(two, region=1)
@@ -260,8 +298,14 @@ def test_accepting_locks_and_unlocking_takes_it_back(proposal: Proposal) -> None
         (lambda w: w.keep_largest(0), "background"),
         (lambda w: w.mirror(3, target=3), "two different"),
         (lambda w: w.mirror(3, point_ras_mm=(0, 0, 0)), "point and a normal"),
-        (lambda w: w.mirror(3, point_ras_mm=(0, 0, 0), normal_ras=(0, 0, 0)), "not zero"),
-        (lambda w: w.mirror(3, point_ras_mm=(900, 0, 0), normal_ras=(1, 0, 0)), "outside the scan"),
+        (
+            lambda w: w.mirror(3, point_ras_mm=(0, 0, 0), normal_ras=(0, 0, 0)),
+            "not zero",
+        ),
+        (
+            lambda w: w.mirror(3, point_ras_mm=(900, 0, 0), normal_ras=(1, 0, 0)),
+            "outside the scan",
+        ),
         (lambda w: w.split_line(3, [(0, 0, 0)], (0, 0, 1)), "two points"),
         (lambda w: w.split_line(3, [(0, 0, 0), (0, 0, 5)], (0, 0, 1)), "two points"),
         (lambda w: w.split_plane(3, (0, 0, 0), (0, 0, 0)), "cannot be zero"),
@@ -269,7 +313,9 @@ def test_accepting_locks_and_unlocking_takes_it_back(proposal: Proposal) -> None
         (lambda w: w.split(3, tree="leaves"), "tree"),
     ],
 )
-def test_bad_region_edits_say_why_and_change_nothing(proposal: Proposal, attempt: Callable[[Refinement], object], says: str) -> None:
+def test_bad_region_edits_say_why_and_change_nothing(
+    proposal: Proposal, attempt: Callable[[Refinement], object], says: str
+) -> None:
     work = Refinement(proposal, regions=10)
     before, next_id = work.labels, work.next_id
     with pytest.raises(EditError, match=says):
@@ -314,7 +360,9 @@ def test_cut_pieces_are_found_by_everything_that_follows(proposal: Proposal) -> 
     grown = work.labels == 3
     work.cut(tissues=6)
     assert np.array_equal(work.labels == 3, grown)
-    assert work.sizes_vox == {i: int(n) for i, n in enumerate(np.bincount(work.labels.ravel())) if n}
+    assert work.sizes_vox == {
+        i: int(n) for i, n in enumerate(np.bincount(work.labels.ravel())) if n
+    }
     fresh = work.merge([work.split(3)[0], 3])
     assert np.array_equal(work.labels == fresh, grown)
     place = np.argwhere(grown)[0]

@@ -1,4 +1,7 @@
-"""A case's edits on another proposal of the scan: what can be carried out is, what cannot is told."""
+"""A case's edits on another proposal of the scan.
+
+What can be carried out is, what cannot is told.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ import numpy as np
 import pytest
 from scipy import ndimage as ndi
 
-from napari_strata.refine.storage.case_file import CaseContents, read_case
 from napari_strata.refine.session.refinement import Refinement
 from napari_strata.refine.session.replay import replay_edits
+from napari_strata.refine.storage.case_file import CaseContents, read_case
 from napari_strata.volume import default_regions
 from phantoms import phantom_proposal, phantom_truth, phantom_volume
 
@@ -24,7 +27,10 @@ def contents(work: Refinement, tmp_path) -> CaseContents:
 
 
 def worked_on() -> Refinement:
-    """Name, join, part, scribble, paint and mend, with a slider that moves in between and a step that is undone."""
+    """Name, join, part, scribble, paint and mend.
+
+    With a slider that moves in between and a step that is undone.
+    """
     work = Refinement(phantom_proposal(), regions=20)
     work.cut(regions=30)
     work.cut(tissues=6)
@@ -52,9 +58,13 @@ def test_on_the_same_proposal_the_labels_are_the_cases_own(tmp_path):
     assert {step.status for step in found.steps} == {"carried out"}
 
 
-def test_on_another_proposal_edits_find_their_regions_by_place_and_not_by_number(tmp_path):
+def test_on_another_proposal_edits_find_their_regions_by_place_and_not_by_number(
+    tmp_path,
+):
     work = Refinement(phantom_proposal(), regions=25)
-    mostly = np.bincount(work.labels[TRUTH == LIVER], minlength=26) / np.bincount(work.labels.ravel(), minlength=26)
+    mostly = np.bincount(work.labels[TRUTH == LIVER], minlength=26) / np.bincount(
+        work.labels.ravel(), minlength=26
+    )
     organ = np.flatnonzero(mostly > 0.5).tolist()
     assert len(organ) > 1
     work.merge(organ)
@@ -70,10 +80,14 @@ def test_on_another_proposal_edits_find_their_regions_by_place_and_not_by_number
         (old,) = [region.id for region in work.regions if region.name == name]
         was, now = work.labels == old, found.segmentation.labels == names[name]
         assert 2 * (was & now).sum() / (was.sum() + now.sum()) > 0.7
-    assert found.segmentation.labels[1, 1, 1] == names["liver"], "a painted voxel is where it was"
+    assert found.segmentation.labels[1, 1, 1] == names["liver"], (
+        "a painted voxel is where it was"
+    )
     again = Refinement.taken_up(found.contents, None)
     again.jump(0)
-    assert "liver" not in {region.name for region in again.regions}, "the edits can be undone one by one"
+    assert "liver" not in {region.name for region in again.regions}, (
+        "the edits can be undone one by one"
+    )
 
 
 def test_an_edit_of_a_region_that_is_gone_is_told_and_the_rest_goes_on(tmp_path):
@@ -101,15 +115,23 @@ def test_a_start_whose_numbers_are_shared_keeps_them(paints, tmp_path):
     shared = proposal.tissues(5)
     found = replay_edits(contents(work, tmp_path), proposal, shown=shared)
     labels = found.segmentation.labels
-    assert [step.status for step in found.steps] == ["carried out", "not needed", "carried out"]
+    assert [step.status for step in found.steps] == [
+        "carried out",
+        "not needed",
+        "carried out",
+    ]
     changed = labels != shared.labels
     assert np.argwhere(changed).tolist() == [[2, 2, 2]]
-    (liver,) = [region.id for region in found.segmentation.regions if region.name == "liver"]
+    (liver,) = [
+        region.id for region in found.segmentation.regions if region.name == "liver"
+    ]
     assert liver == int(np.bincount(shared.labels[TRUTH == LIVER]).argmax())
     assert labels[2, 2, 2] == (99 if paints else liver)
 
 
-def test_regions_that_a_person_made_take_no_number_of_the_cohort_even_one_that_this_scan_lacks(tmp_path):
+def test_regions_that_a_person_made_take_no_number_of_the_cohort_even_one_that_this_scan_lacks(
+    tmp_path,
+):
     work = Refinement(phantom_proposal(), tissues=5)
     parted = int(np.bincount(work.labels.ravel(), minlength=6)[1:].argmax()) + 1
     work.paint([[2, 2, 2]], 6)
@@ -118,10 +140,17 @@ def test_regions_that_a_person_made_take_no_number_of_the_cohort_even_one_that_t
     proposal = phantom_proposal(phantom_volume(), block=5)
     cut = proposal.tissues(5)
     of_eight = np.array([0, 1, 2, 3, 4, 7], cut.labels.dtype)
-    shown = replace(cut, labels=of_eight[cut.labels], regions=default_regions(range(1, 9), "tissue"))
+    shown = replace(
+        cut, labels=of_eight[cut.labels], regions=default_regions(range(1, 9), "tissue")
+    )
     found = replay_edits(contents(work, tmp_path), proposal, shown=shown)
     assert not found.lost
-    labels, names = found.segmentation.labels, {region.id: region.name for region in found.segmentation.regions}
+    labels, names = (
+        found.segmentation.labels,
+        {region.id: region.name for region in found.segmentation.regions},
+    )
     assert names[labels[2, 2, 2]] == "lesion"
-    assert min(set(np.unique(labels).tolist()) - {0, 1, 2, 3, 4, 7}) > 8, "5, 6 and 8 are tissues of other scans"
+    assert min(set(np.unique(labels).tolist()) - {0, 1, 2, 3, 4, 7}) > 8, (
+        "5, 6 and 8 are tissues of other scans"
+    )
     assert len(names) == 7

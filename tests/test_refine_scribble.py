@@ -25,8 +25,14 @@ def proposal() -> Proposal:
 
 def click(mask: np.ndarray, radius: int = 1) -> np.ndarray:
     """Give a small stroke around the deepest voxel of a mask."""
-    deep = np.unravel_index(ndi.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1].argmax(), mask.shape)
-    ball = np.argwhere(radius**2 >= ((np.indices(mask.shape).T - np.array(deep)[::1]) ** 2).sum(axis=-1).T)
+    deep = np.unravel_index(
+        ndi.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1].argmax(),
+        mask.shape,
+    )
+    ball = np.argwhere(
+        radius**2
+        >= ((np.indices(mask.shape).T - np.array(deep)[::1]) ** 2).sum(axis=-1).T
+    )
     return ball[mask[tuple(ball.T)]]
 
 
@@ -34,7 +40,9 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * (a & b).sum() / max(1, a.sum() + b.sum()))
 
 
-def test_one_stroke_everywhere_finds_the_same_tissue_elsewhere(proposal: Proposal) -> None:
+def test_one_stroke_everywhere_finds_the_same_tissue_elsewhere(
+    proposal: Proposal,
+) -> None:
     work = Refinement(proposal)
     left = TRUTH.copy()
     left[:, :, 16:] = 0
@@ -52,10 +60,14 @@ def test_one_stroke_here_stays_near(proposal: Proposal) -> None:
     assert not (got & (TRUTH == 2))[:, :, 16:].any()
 
 
-def test_one_stroke_here_at_the_edge_of_the_body_takes_no_air(proposal: Proposal) -> None:
+def test_one_stroke_here_at_the_edge_of_the_body_takes_no_air(
+    proposal: Proposal,
+) -> None:
     edge = np.argwhere((TRUTH == 1) & ndi.binary_dilation(TRUTH == 0))
     center = edge[len(edge) // 2]
-    near = np.argwhere(((np.indices(TRUTH.shape).T - center[::1]) ** 2).sum(axis=-1).T <= 4)
+    near = np.argwhere(
+        ((np.indices(TRUTH.shape).T - center[::1]) ** 2).sum(axis=-1).T <= 4
+    )
     body, air = near[TRUTH[tuple(near.T)] == 1], near[TRUTH[tuple(near.T)] == 0]
     for stroke in (body, np.concatenate([body, air[:3]])):
         work = Refinement(proposal)
@@ -73,7 +85,9 @@ def test_a_stroke_in_air_still_takes_air(proposal: Proposal) -> None:
 
 
 @pytest.mark.parametrize("organ", [2, 3, 4, 5])
-def test_one_stroke_here_does_not_cross_an_edge_into_another_organ(proposal: Proposal, organ: int) -> None:
+def test_one_stroke_here_does_not_cross_an_edge_into_another_organ(
+    proposal: Proposal, organ: int
+) -> None:
     work = Refinement(proposal)
     region = work.scribble(click(organ == TRUTH), scope="here")
     taken = work.labels == region
@@ -81,7 +95,9 @@ def test_one_stroke_here_does_not_cross_an_edge_into_another_organ(proposal: Pro
 
 
 @pytest.mark.parametrize("organ", [1, 2, 3])
-def test_one_stroke_everywhere_from_nothing_takes_about_as_much_as_there_is(proposal: Proposal, organ: int) -> None:
+def test_one_stroke_everywhere_from_nothing_takes_about_as_much_as_there_is(
+    proposal: Proposal, organ: int
+) -> None:
     work = Refinement(proposal)
     region = work.scribble(click(organ == TRUTH))
     taken = int((work.labels == region).sum())
@@ -105,7 +121,9 @@ def test_what_a_stroke_crosses_is_given_and_stays_given(proposal: Proposal) -> N
     assert (work.labels[tuple(stroke.T)] == 7).all()
 
 
-def test_assigned_supervoxels_are_not_moved_by_scribbles_elsewhere(proposal: Proposal) -> None:
+def test_assigned_supervoxels_are_not_moved_by_scribbles_elsewhere(
+    proposal: Proposal,
+) -> None:
     work = Refinement(proposal)
     body = np.unique(proposal.supervoxels[TRUTH == 1])[:30]
     work.assign(body, 4)
@@ -125,9 +143,13 @@ def test_a_later_stroke_calls_back_what_an_earlier_one_took(proposal: Proposal) 
     assert (work.labels[left == 2] == one).mean() > 0.6
 
 
-def test_a_supervoxel_that_strokes_of_two_regions_cross_is_cut_between_them(proposal: Proposal) -> None:
+def test_a_supervoxel_that_strokes_of_two_regions_cross_is_cut_between_them(
+    proposal: Proposal,
+) -> None:
     work = Refinement(proposal)
-    biggest = np.argwhere(proposal.supervoxels == np.bincount(proposal.supervoxels.ravel()).argmax())
+    biggest = np.argwhere(
+        proposal.supervoxels == np.bincount(proposal.supervoxels.ravel()).argmax()
+    )
     work.scribble(biggest[:12], region=1)
     work.scribble(biggest[-5:], region=2)
     labels = work.labels
@@ -145,7 +167,11 @@ def test_a_supervoxel_that_strokes_of_two_regions_cross_is_cut_between_them(prop
 
 def test_a_cut_supervoxel_parts_where_brightness_jumps() -> None:
     volume = phantom_volume()
-    across = Volume(np.where(np.arange(32) % 4 < 1, 500, 700).astype(np.float32) + np.zeros(volume.data.shape, np.float32), volume.geometry)
+    across = Volume(
+        np.where(np.arange(32) % 4 < 1, 500, 700).astype(np.float32)
+        + np.zeros(volume.data.shape, np.float32),
+        volume.geometry,
+    )
     proposal = replace(phantom_proposal(), volume=across)
     work = Refinement(proposal)
     block = np.argwhere(proposal.supervoxels == proposal.supervoxels[12, 13, 17])
@@ -158,14 +184,18 @@ def test_a_cut_supervoxel_parts_where_brightness_jumps() -> None:
 
 def test_a_stroke_over_an_earlier_strokes_voxels_wins(proposal: Proposal) -> None:
     work = Refinement(proposal)
-    biggest = np.argwhere(proposal.supervoxels == np.bincount(proposal.supervoxels.ravel()).argmax())
+    biggest = np.argwhere(
+        proposal.supervoxels == np.bincount(proposal.supervoxels.ravel()).argmax()
+    )
     work.scribble(biggest[:12], region=1)
     work.scribble(biggest[-5:], region=2)
     work.scribble(biggest[-5:], region=3)
     assert (work.labels[tuple(biggest[-5:].T)] == 3).all()
 
 
-def test_a_stroke_over_the_brush_leaves_it_even_where_an_earlier_stroke_lay(proposal: Proposal) -> None:
+def test_a_stroke_over_the_brush_leaves_it_even_where_an_earlier_stroke_lay(
+    proposal: Proposal,
+) -> None:
     work = Refinement(proposal)
     spot = click(phantom_truth() == 2, radius=0)
     work.scribble(spot, region=30)
@@ -206,7 +236,9 @@ def test_the_order_of_voxels_in_a_stroke_does_not_matter(proposal: Proposal) -> 
     assert np.array_equal(one.labels, two.labels)
 
 
-def test_a_user_who_clicks_on_errors_gets_there_in_a_few_clicks(proposal: Proposal) -> None:
+def test_a_user_who_clicks_on_errors_gets_there_in_a_few_clicks(
+    proposal: Proposal,
+) -> None:
     work = Refinement(proposal)
     for organ in range(6):
         work.scribble(click(organ == TRUTH), region=organ)
@@ -217,7 +249,9 @@ def test_a_user_who_clicks_on_errors_gets_there_in_a_few_clicks(proposal: Propos
         clicks += 1
     reachable = _best_labels(proposal)
     for organ in range(6):
-        assert dice(work.labels == organ, organ == TRUTH) > 0.95 * dice(reachable == organ, organ == TRUTH)
+        assert dice(work.labels == organ, organ == TRUTH) > 0.95 * dice(
+            reachable == organ, organ == TRUTH
+        )
 
 
 def _largest_part(mask: np.ndarray) -> np.ndarray:
@@ -233,23 +267,31 @@ def _best_labels(proposal: Proposal) -> np.ndarray:
     return votes.argmax(axis=1)[proposal.supervoxels]
 
 
-def test_suggestions_are_uncertain_places_inside_their_region(proposal: Proposal) -> None:
+def test_suggestions_are_uncertain_places_inside_their_region(
+    proposal: Proposal,
+) -> None:
     work = Refinement(proposal, regions=8)
     work.lock(1)
     found = work.suggestions(6)
     assert len(found) == 6
     for place in found:
         assert work.region_at(place.voxel_zyx) == place.region != 1
-        assert np.allclose(proposal.volume.geometry.world_from_voxel(place.voxel_zyx), place.ras_mm)
+        assert np.allclose(
+            proposal.volume.geometry.world_from_voxel(place.voxel_zyx), place.ras_mm
+        )
     assert Refinement(proposal).suggestions(0) == []
 
 
-def test_taking_what_was_previewed_gives_the_same_labels_as_stroking_at_once(proposal: Proposal) -> None:
+def test_taking_what_was_previewed_gives_the_same_labels_as_stroking_at_once(
+    proposal: Proposal,
+) -> None:
     strokes = [click(TRUTH == 2), click(TRUTH == 3)]
     looked, at_once = Refinement(proposal, regions=4), Refinement(proposal, regions=4)
     for work in (looked, at_once):
         if work is looked:
-            preview_strokes(work, [(stroke, None) for stroke in strokes], scope="everywhere")
+            preview_strokes(
+                work, [(stroke, None) for stroke in strokes], scope="everywhere"
+            )
         work.scribble(strokes[0])
         # an edit in between: the second stroke is no longer what was previewed
         work.rename(work.regions[0].id, "one")

@@ -1,4 +1,7 @@
-"""What a person notices while teaching: obedience, look-alikes, leaks, named regions, and where to look next."""
+"""What a person notices while teaching.
+
+Obedience, look-alikes, leaks, named regions, and where to look next.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ import pytest
 from scipy import ndimage as ndi
 
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.session.refinement import Refinement
 from napari_strata.refine.scribble.geodesic import GeodesicDistances
+from napari_strata.refine.session.refinement import Refinement
 from phantoms import phantom_proposal, phantom_truth
 
 TRUTH = phantom_truth()
@@ -23,12 +26,19 @@ def proposal() -> Proposal:
 
 def ball(mask: np.ndarray, radius: int = 1) -> np.ndarray:
     """Give a small stroke around the deepest voxel of a mask."""
-    deep = np.unravel_index(ndi.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1].argmax(), mask.shape)
-    near = np.argwhere(((np.stack(np.indices(mask.shape), -1) - deep) ** 2).sum(axis=-1) <= radius**2)
+    deep = np.unravel_index(
+        ndi.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1].argmax(),
+        mask.shape,
+    )
+    near = np.argwhere(
+        ((np.stack(np.indices(mask.shape), -1) - deep) ** 2).sum(axis=-1) <= radius**2
+    )
     return near[mask[tuple(near.T)]]
 
 
-def taught(proposal: Proposal, classes: tuple[int, ...] = (1, 2, 3, 4, 5)) -> Refinement:
+def taught(
+    proposal: Proposal, classes: tuple[int, ...] = (1, 2, 3, 4, 5)
+) -> Refinement:
     """Click once on each class; the body (1) is region 0."""
     work = Refinement(proposal)
     for organ in classes:
@@ -36,7 +46,9 @@ def taught(proposal: Proposal, classes: tuple[int, ...] = (1, 2, 3, 4, 5)) -> Re
     return work
 
 
-def test_here_takes_one_of_two_look_alikes_and_everywhere_takes_both(proposal: Proposal) -> None:
+def test_here_takes_one_of_two_look_alikes_and_everywhere_takes_both(
+    proposal: Proposal,
+) -> None:
     for scope, other in (("here", False), ("everywhere", True)):
         work = Refinement(proposal)
         taken = work.scribble(ball(PARTS == 1), scope=scope) == work.labels
@@ -71,9 +83,12 @@ def test_a_click_per_class_tells_all_organs_from_the_body(proposal: Proposal) ->
         assert 2 * both / ((labels == organ).sum() + (organ == TRUTH).sum()) > 0.7
 
 
-def test_what_is_unlike_everything_taught_goes_to_the_background(proposal: Proposal) -> None:
+def test_what_is_unlike_everything_taught_goes_to_the_background(
+    proposal: Proposal,
+) -> None:
     labels = taught(proposal, (1, 2)).labels
-    assert (labels == 2)[TRUTH == 2].mean() > 0.7  # 0.77 of it lies in supervoxels that are its own
+    # 0.77 of it lies in supervoxels that are its own
+    assert (labels == 2)[TRUTH == 2].mean() > 0.7
     assert (labels == 2)[TRUTH == 5].mean() < 0.2
 
 
@@ -89,7 +104,9 @@ def test_a_named_region_teaches_too(proposal: Proposal) -> None:
     assert (labels == region)[TRUTH == 1].mean() < 0.1
 
 
-def test_the_same_strokes_give_the_same_labels_and_suggestions(proposal: Proposal, tmp_path) -> None:
+def test_the_same_strokes_give_the_same_labels_and_suggestions(
+    proposal: Proposal, tmp_path
+) -> None:
     one, two = taught(proposal), taught(phantom_proposal())
     assert np.array_equal(one.labels, two.labels)
     assert one.suggestions(8) == two.suggestions(8)
@@ -101,31 +118,48 @@ def test_the_same_strokes_give_the_same_labels_and_suggestions(proposal: Proposa
 def test_suggestions_say_why_and_lie_apart(proposal: Proposal) -> None:
     work = taught(proposal)
     found = work.suggestions(6)
-    places = np.array([place.voxel_zyx for place in found]) * proposal.volume.spacing_zyx_mm
-    apart = np.sqrt(((places[:, None] - places[None]) ** 2).sum(axis=-1)) + 99 * np.eye(len(places))
+    places = (
+        np.array([place.voxel_zyx for place in found]) * proposal.volume.spacing_zyx_mm
+    )
+    apart = np.sqrt(((places[:, None] - places[None]) ** 2).sum(axis=-1)) + 99 * np.eye(
+        len(places)
+    )
     assert len(found) == 6
     assert apart.min() > 2
-    assert all(place.reason.endswith(".") and place.kind in ("strokes", "unlike", "neighbours", "confidence") for place in found)
+    assert all(
+        place.reason.endswith(".")
+        and place.kind in ("strokes", "unlike", "neighbours", "confidence")
+        for place in found
+    )
 
 
-def test_suggestions_learn_from_what_strokes_correct_and_undo_takes_it_back(proposal: Proposal) -> None:
+def test_suggestions_learn_from_what_strokes_correct_and_undo_takes_it_back(
+    proposal: Proposal,
+) -> None:
     work = taught(proposal)
     before = work.suggestions(8)
     for place in before[:3]:
         said = int(TRUTH[place.voxel_zyx])
         work.scribble([place.voxel_zyx], region=0 if said <= 1 else said)
     after = work.suggestions(8)
-    assert not {place.voxel_zyx for place in before[:3]} & {place.voxel_zyx for place in after}
+    assert not {place.voxel_zyx for place in before[:3]} & {
+        place.voxel_zyx for place in after
+    }
     for _ in range(3):
         work.undo()
     assert work.suggestions(8) == before
 
 
-def test_what_nobody_taught_is_suggested_as_unlike_everything(proposal: Proposal) -> None:
+def test_what_nobody_taught_is_suggested_as_unlike_everything(
+    proposal: Proposal,
+) -> None:
     found = taught(proposal, (1, 2)).suggestions(40)
     unlike = [place for place in found if TRUTH[place.voxel_zyx] >= 3]
     assert unlike
-    assert any(place.kind == "unlike" and "Unlike everything" in place.reason for place in unlike)
+    assert any(
+        place.kind == "unlike" and "Unlike everything" in place.reason
+        for place in unlike
+    )
 
 
 def test_a_way_is_short_through_what_is_alike_and_long_across_an_edge() -> None:

@@ -15,17 +15,28 @@ from napari_strata.volume import Geometry, Region, Segmentation, Volume
 BODY, MARK = (90, 90, 90), (250, 10, 10)
 
 
-def marked_case(side: str, spacing_zyx_mm: tuple[float, float, float] = (1, 1, 1)) -> tuple[Volume, Segmentation]:
+def marked_case(
+    side: str, spacing_zyx_mm: tuple[float, float, float] = (1, 1, 1)
+) -> tuple[Volume, Segmentation]:
     """Give a body with a marked region on one side of the patient."""
     shape = (24, 24, 24)
     geometry = Geometry.from_spacing(shape, spacing_zyx_mm)
     labels = np.zeros(shape, np.uint8)
     labels[3:21, 3:21, 3:21] = 1
-    axis, wanted = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}[side]
+    axis, wanted = {
+        "R": (0, 1),
+        "L": (0, -1),
+        "A": (1, 1),
+        "P": (1, -1),
+        "S": (2, 1),
+        "I": (2, -1),
+    }[side]
     world = geometry.world_from_voxel(np.moveaxis(np.indices(shape), 0, -1))[..., axis]
     labels[(labels == 1) & (world * wanted > 4 * geometry.spacing_zyx_mm.max())] = 2
     volume = Volume(labels.astype(np.float32) * 100, geometry, "mr", name="marked")
-    return volume, Segmentation(labels, (Region(1, "body", BODY), Region(2, "mark", MARK)), geometry)
+    return volume, Segmentation(
+        labels, (Region(1, "body", BODY), Region(2, "mark", MARK)), geometry
+    )
 
 
 def page(case: tuple[Volume, Segmentation], path: Path) -> np.ndarray:
@@ -47,12 +58,20 @@ def bodies(picture: np.ndarray) -> np.ndarray:
 
 
 def center_of_row(picture: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray]:
-    """Give the mean (y, x) of the mark and of the whole body in the third region picture of a row of the page."""
+    """Give the mean (y, x) of the mark and of the whole body in the third region picture.
+
+    Of a row of the page.
+    """
     height, width = picture.shape[:2]
     window = np.zeros((height, width), bool)
     rows, columns = (height - 110) // 3, (width - 290) // 6
-    window[80 + row * rows + 30 : 80 + (row + 1) * rows - 30, 3 * columns + 20 : 4 * columns + 20] = True
-    return np.argwhere(marks(picture) & window).mean(axis=0), np.argwhere(bodies(picture) & window).mean(axis=0)
+    window[
+        80 + row * rows + 30 : 80 + (row + 1) * rows - 30,
+        3 * columns + 20 : 4 * columns + 20,
+    ] = True
+    return np.argwhere(marks(picture) & window).mean(axis=0), np.argwhere(
+        bodies(picture) & window
+    ).mean(axis=0)
 
 
 @pytest.mark.parametrize(
@@ -93,18 +112,33 @@ def test_the_legend_shows_colours_of_the_table(tmp_path):
     assert list(BODY) in legend
 
 
-@pytest.mark.parametrize("data", [np.zeros((1, 9, 12)), np.full((5, 9, 12), -1000, np.int16)], ids=["one slice", "constant"])
+@pytest.mark.parametrize(
+    "data",
+    [np.zeros((1, 9, 12)), np.full((5, 9, 12), -1000, np.int16)],
+    ids=["one slice", "constant"],
+)
 def test_a_page_without_regions_still_shows_the_scan(tmp_path, data):
     geometry = Geometry.from_spacing(data.shape, (5, 1, 1))
-    montage(Volume(data, geometry), Segmentation(np.zeros(data.shape, np.uint8), (), geometry), tmp_path / "page.png")
+    montage(
+        Volume(data, geometry),
+        Segmentation(np.zeros(data.shape, np.uint8), (), geometry),
+        tmp_path / "page.png",
+    )
     assert Image.open(tmp_path / "page.png").width > 400
 
 
 def test_many_regions_with_odd_names(tmp_path):
     labels = np.arange(1, 24 * 24 * 24 + 1, dtype=np.uint16).reshape(24, 24, 24)
     geometry = Geometry.from_spacing(labels.shape, (1, 1, 1))
-    named = (Region(5, "Äußerst lange Bezeichnung " * 5, (1, 2, 3)), Region(6, "肝臓", (4, 5, 6)))
-    montage(Volume(labels.astype(np.float32), geometry), Segmentation(labels, named, geometry), tmp_path / "page.png")
+    named = (
+        Region(5, "Äußerst lange Bezeichnung " * 5, (1, 2, 3)),
+        Region(6, "肝臓", (4, 5, 6)),
+    )
+    montage(
+        Volume(labels.astype(np.float32), geometry),
+        Segmentation(labels, named, geometry),
+        tmp_path / "page.png",
+    )
     assert Image.open(tmp_path / "page.png").format == "PNG"
 
 

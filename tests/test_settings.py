@@ -3,7 +3,12 @@
 import pytest
 
 from napari_strata.errors import SettingsError
-from napari_strata.settings import AdaptSettings, PretrainSettings, ProposeSettings, RunSettings
+from napari_strata.settings import (
+    AdaptSettings,
+    PretrainSettings,
+    ProposeSettings,
+    RunSettings,
+)
 
 
 def test_defaults_are_valid_and_survive_a_round_trip():
@@ -40,7 +45,9 @@ def test_toml_gives_a_table_and_leaves_the_rest_at_defaults(tmp_path):
     assert RunSettings.from_toml(path, "run") == RunSettings()
 
 
-@pytest.mark.parametrize("text", ["[propose\n", "[propose]\nmemory_gb = 'much'\n", "propose = 3\n"])
+@pytest.mark.parametrize(
+    "text", ["[propose\n", "[propose]\nmemory_gb = 'much'\n", "propose = 3\n"]
+)
 def test_a_damaged_toml_is_a_clear_error(tmp_path, text):
     path = tmp_path / "strata.toml"
     path.write_text(text)
@@ -52,5 +59,7 @@ def test_a_damaged_toml_is_a_clear_error(tmp_path, text):
 
 @pytest.mark.parametrize("settings", [PretrainSettings, AdaptSettings])
 def test_a_patch_that_the_network_cannot_halve_is_a_clear_error(settings):
-    with pytest.raises(SettingsError, match="patch_vox is 40; it must be a multiple of 16"):
+    with pytest.raises(
+        SettingsError, match="patch_vox is 40; it must be a multiple of 16"
+    ):
         settings(patch_vox=40)

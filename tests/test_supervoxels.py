@@ -4,11 +4,22 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_strata.proposal.supervoxels.descriptors import Pooler, boundary_step, sizes_and_centers
-from napari_strata.proposal.hierarchy.region_merging import SupervoxelGraph, merge_to
-from napari_strata.proposal.supervoxels.boundary_refinement import join_crumbs, settle_edges
-from napari_strata.proposal.supervoxels.clustering import SupervoxelPlan, find_contacts, make_supervoxels
 from napari_strata.proposal.hierarchy.build_trees import region_tree, tissue_tree
+from napari_strata.proposal.hierarchy.region_merging import SupervoxelGraph, merge_to
+from napari_strata.proposal.supervoxels.boundary_refinement import (
+    join_crumbs,
+    settle_edges,
+)
+from napari_strata.proposal.supervoxels.clustering import (
+    SupervoxelPlan,
+    find_contacts,
+    make_supervoxels,
+)
+from napari_strata.proposal.supervoxels.descriptors import (
+    Pooler,
+    boundary_step,
+    sizes_and_centers,
+)
 from phantoms import phantom_truth, phantom_volume
 
 SPACING = np.array([2.0, 1.0, 1.0])
@@ -29,7 +40,9 @@ def truth():
 
 @pytest.fixture(scope="module")
 def labels(intensity, truth):
-    return make_supervoxels(intensity[..., None], truth > 0, SPACING, SupervoxelPlan(target=400))
+    return make_supervoxels(
+        intensity[..., None], truth > 0, SPACING, SupervoxelPlan(target=400)
+    )
 
 
 def test_every_id_is_in_use_and_every_piece_is_connected(labels):
@@ -40,7 +53,9 @@ def test_every_id_is_in_use_and_every_piece_is_connected(labels):
 
 
 def test_no_piece_crosses_the_edge_of_the_body(labels, truth):
-    inside = np.bincount(labels.ravel(), weights=(truth > 0).ravel()) / np.bincount(labels.ravel())
+    inside = np.bincount(labels.ravel(), weights=(truth > 0).ravel()) / np.bincount(
+        labels.ravel()
+    )
     assert set(np.unique(inside)) <= {0.0, 1.0}
 
 
@@ -53,13 +68,22 @@ def test_edges_lie_where_tissues_meet(labels, truth):
 def test_a_thin_plate_survives():
     intensity = np.full((24, 24, 24), 0.4, np.float32)
     intensity[:, 11:13] = 0.9
-    labels = make_supervoxels(intensity[..., None], np.ones(intensity.shape, bool), np.ones(3), SupervoxelPlan(target=100))
-    plate = np.bincount(labels.ravel(), weights=(intensity == np.float32(0.9)).ravel()) / np.bincount(labels.ravel())
+    labels = make_supervoxels(
+        intensity[..., None],
+        np.ones(intensity.shape, bool),
+        np.ones(3),
+        SupervoxelPlan(target=100),
+    )
+    plate = np.bincount(
+        labels.ravel(), weights=(intensity == np.float32(0.9)).ravel()
+    ) / np.bincount(labels.ravel())
     assert ((plate < 0.05) | (plate > 0.95)).mean() > 0.9
 
 
 def test_the_same_seed_gives_the_same_pieces(intensity, truth, labels):
-    again = make_supervoxels(intensity[..., None], truth > 0, SPACING, SupervoxelPlan(target=400))
+    again = make_supervoxels(
+        intensity[..., None], truth > 0, SPACING, SupervoxelPlan(target=400)
+    )
     assert np.array_equal(labels, again)
 
 
@@ -87,12 +111,17 @@ def test_pooling_agrees_with_a_plain_mean(labels):
     n = int(labels.max()) + 1
     pooled = Pooler(labels, n).mean(values)
     for channel in range(3):
-        assert pooled[:, channel] == pytest.approx(ndimage.mean(values[..., channel], labels, np.arange(n)), abs=1e-4)
+        assert pooled[:, channel] == pytest.approx(
+            ndimage.mean(values[..., channel], labels, np.arange(n)), abs=1e-4
+        )
 
 
 def test_centres_are_in_mm(labels):
     n = int(labels.max()) + 1
-    plain = np.array(ndimage.center_of_mass(np.ones(labels.shape), labels, np.arange(n))) * SPACING
+    plain = (
+        np.array(ndimage.center_of_mass(np.ones(labels.shape), labels, np.arange(n)))
+        * SPACING
+    )
     sizes, centers = sizes_and_centers(labels, n, SPACING)
     assert sizes.tolist() == np.bincount(labels.ravel()).tolist()
     assert centers == pytest.approx(plain, abs=1e-3)
@@ -102,7 +131,9 @@ def test_regions_are_connected_and_tissues_recur(labels, intensity, truth):
     n = int(labels.max()) + 1
     contacts = find_contacts(labels, intensity, n)
     pooler = Pooler(labels, n)
-    background = np.bincount(labels.ravel(), weights=(truth == 0).ravel(), minlength=n) > 0
+    background = (
+        np.bincount(labels.ravel(), weights=(truth == 0).ravel(), minlength=n) > 0
+    )
     vectors = pooler.mean(intensity[..., None]) * 4
     regions = region_tree(vectors, pooler.counts, contacts.edges, background)
     for number in range(1, 13):
@@ -128,14 +159,22 @@ def test_pieces_from_a_coarser_grid_are_cut_at_the_body_and_whole():
     inside = (grid**2).sum(axis=0) < 12**2
     intensity = np.where(inside, 0.5 + 0.2 * (grid[0] > 0), 0.0).astype(np.float32)
     coarse = np.arange(8**3, dtype=np.int32).reshape(8, 8, 8)
-    pieces = settle_edges(np.kron(coarse, np.ones((4, 4, 4), np.int32)), intensity, inside)
-    share = np.bincount(pieces.ravel(), weights=inside.ravel()) / np.bincount(pieces.ravel())
+    pieces = settle_edges(
+        np.kron(coarse, np.ones((4, 4, 4), np.int32)), intensity, inside
+    )
+    share = np.bincount(pieces.ravel(), weights=inside.ravel()) / np.bincount(
+        pieces.ravel()
+    )
     assert set(np.unique(share)) == {0.0, 1.0}
     for number, box in enumerate(ndimage.find_objects(pieces + 1)):
         assert ndimage.label(pieces[box] == number, TOUCHING)[1] == 1
 
 
 def test_looks_that_are_no_numbers_are_refused_not_waited_for():
-    graph = SupervoxelGraph(np.ones(3, np.float32), np.full((3, 1), np.nan, np.float32), np.array([[0, 1], [1, 2]], np.int32))
+    graph = SupervoxelGraph(
+        np.ones(3, np.float32),
+        np.full((3, 1), np.nan, np.float32),
+        np.array([[0, 1], [1, 2]], np.int32),
+    )
     with pytest.raises(ValueError, match="not a number"):
         merge_to(graph, 1)

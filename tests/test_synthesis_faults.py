@@ -9,7 +9,9 @@ from napari_strata.synthesis.fields import make_grid
 
 
 def grid_of(seed=0, shape=(24, 32, 28)):
-    return make_grid(shape, (1.5, 1.5, 1.5), (0.0, 0.0, 0.0), torch.Generator().manual_seed(seed))
+    return make_grid(
+        shape, (1.5, 1.5, 1.5), (0.0, 0.0, 0.0), torch.Generator().manual_seed(seed)
+    )
 
 
 @pytest.fixture
@@ -31,14 +33,18 @@ def test_thick_slices_leave_a_block_alone_that_has_too_few(ball):
 
 
 def test_jumps_change_whole_slices(ball):
-    jumped = artefacts.slice_jumps(torch.ones_like(ball), grid_of(), axis=0, strength=0.1)
+    jumped = artefacts.slice_jumps(
+        torch.ones_like(ball), grid_of(), axis=0, strength=0.1
+    )
     assert float(jumped.std(dim=(1, 2)).max()) < 1e-6
     assert float(jumped[:, 0, 0].std()) > 0.03
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.3, 0.6])
 def test_bias_stays_within_its_strength_and_is_smooth(strength):
-    grid = make_grid((40, 40, 40), (3.0, 3.0, 3.0), (0.0, 0.0, 0.0), torch.Generator().manual_seed(3))
+    grid = make_grid(
+        (40, 40, 40), (3.0, 3.0, 3.0), (0.0, 0.0, 0.0), torch.Generator().manual_seed(3)
+    )
     field = artefacts.bias_field(grid, strength=strength)
     assert float(field.min()) >= 1 - strength - 1e-6
     assert float(field.max()) <= 1 + strength + 1e-6
@@ -61,7 +67,17 @@ def test_rician_noise_lifts_the_dark_and_has_its_sigma_in_the_bright():
 
 def test_counting_noise_grows_with_the_signal():
     grid = grid_of(2, (32, 32, 32))
-    spread = [float((artefacts.counting_noise(torch.full(grid.shape, level), grid, sigma=0.05) - level).std()) for level in (0.125, 0.5)]
+    spread = [
+        float(
+            (
+                artefacts.counting_noise(
+                    torch.full(grid.shape, level), grid, sigma=0.05
+                )
+                - level
+            ).std()
+        )
+        for level in (0.125, 0.5)
+    ]
     assert spread[1] == pytest.approx(0.05, rel=0.05)
     assert spread[1] == pytest.approx(2 * spread[0], rel=0.06)
 
@@ -113,13 +129,20 @@ def test_the_edge_of_a_scan_cuts_whole_sides_off():
 def test_without_faults_nothing_changes(ball, contrast):
     clean = Rendering(ball, contrast)
     for seed in range(5):
-        assert torch.equal(artefacts.degrade(clean, grid_of(seed), without=frozenset(artefacts.FAULTS)), ball)
+        assert torch.equal(
+            artefacts.degrade(
+                clean, grid_of(seed), without=frozenset(artefacts.FAULTS)
+            ),
+            ball,
+        )
 
 
 def test_a_fault_that_is_left_out_does_not_happen(ball):
     clean = Rendering(ball, "t1")
     others = frozenset(artefacts.FAULTS) - {"bias"}
-    biased = [artefacts.degrade(clean, grid_of(seed), without=others) for seed in range(20)]
+    biased = [
+        artefacts.degrade(clean, grid_of(seed), without=others) for seed in range(20)
+    ]
     changed = sum(not torch.equal(image, ball) for image in biased)
     assert 12 <= changed <= 20
     assert all((image[ball == 0] == 0).all() for image in biased)

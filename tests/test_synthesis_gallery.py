@@ -12,7 +12,24 @@ from napari_strata.synthesis.anatomy import TISSUES
 def test_the_gallery_is_written_and_shows_something(tmp_path, capsys):
     path = tmp_path / "sheet.png"
     assert (
-        main(["synthesise", "--gallery", str(path), "--count", "2", "--shape", "16", "16", "16", "--family", "shapes", "--seed", "4"]) == 0
+        main(
+            [
+                "synthesise",
+                "--gallery",
+                str(path),
+                "--count",
+                "2",
+                "--shape",
+                "16",
+                "16",
+                "16",
+                "--family",
+                "shapes",
+                "--seed",
+                "4",
+            ]
+        )
+        == 0
     )
     assert capsys.readouterr().out.strip() == str(path)
     sheet = np.asarray(Image.open(path))
@@ -24,13 +41,30 @@ def test_the_gallery_is_written_and_shows_something(tmp_path, capsys):
 
 def test_scans_are_written_with_their_tissues(tmp_path):
     out = tmp_path / "made"
-    flags = ["--count", "2", "--seed", "3", "--family", "torso", "--without", "ct", "--shape", "12", "16", "20", "--spacing", "8"]
+    flags = [
+        "--count",
+        "2",
+        "--seed",
+        "3",
+        "--family",
+        "torso",
+        "--without",
+        "ct",
+        "--shape",
+        "12",
+        "16",
+        "20",
+        "--spacing",
+        "8",
+    ]
     assert main(["synthesise", "-o", str(out), *flags]) == 0
     scans = sorted(path for path in out.glob("*.nii.gz") if "_truth" not in path.name)
     assert [path.name[-11:-7] for path in scans] == ["0003", "0004"] or len(scans) == 2
     for path in scans:
         volume = strata.read(path)
-        truth = strata.read_labels(path.with_name(path.name.replace(".nii.gz", "_truth.nii.gz")))
+        truth = strata.read_labels(
+            path.with_name(path.name.replace(".nii.gz", "_truth.nii.gz"))
+        )
         assert volume.data.shape == truth.labels.shape == (12, 16, 20)
         assert volume.spacing_zyx_mm == pytest.approx((8.0, 8.0, 8.0))
         assert {region.name for region in truth.regions} <= set(TISSUES)

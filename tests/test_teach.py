@@ -1,4 +1,7 @@
-"""What strokes on one scan taught is applied to another, with confidence, and refused where it cannot be."""
+"""What strokes on one scan taught is applied to another, with confidence.
+
+Refused where it cannot be.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +25,36 @@ from phantoms import INTENSITIES, phantom_proposal, phantom_truth, phantom_volum
 TRUTH = phantom_truth()
 LIVER, KIDNEY = 2, 3
 POSITION = ("position z", "position y", "position x")
-NAMES = ("feature 0.0", "feature 0.1", "feature 0.2", "brightness mean", "brightness 2 mm", "brightness 4 mm", *POSITION)
+NAMES = (
+    "feature 0.0",
+    "feature 0.1",
+    "feature 0.2",
+    "brightness mean",
+    "brightness 2 mm",
+    "brightness 4 mm",
+    *POSITION,
+)
 LOOKS = np.random.default_rng(3).normal(0, 1.0, (6, 3))
 """What an encoder would say of each class of the phantom."""
 
 
 def scan(seed: int, *, offset: float = 0.0) -> Proposal:
-    """Make a proposal of the phantom with descriptors as the pipeline names them, brightness shifted by `offset`."""
+    """Make a proposal of the phantom with descriptors as the pipeline names them.
+
+    Brightness shifted by `offset`.
+    """
     made = phantom_proposal(phantom_volume(seed=seed), seed=seed)
     ids = np.arange(made.n_supervoxels)
     intensity = ndi.mean(made.volume.data, made.supervoxels, ids) / 1000
-    centers = np.array(ndi.center_of_mass(np.ones(TRUTH.shape), made.supervoxels, ids)) * made.volume.spacing_zyx_mm
+    centers = (
+        np.array(ndi.center_of_mass(np.ones(TRUTH.shape), made.supervoxels, ids))
+        * made.volume.spacing_zyx_mm
+    )
     rng = np.random.default_rng(seed)
     kind = np.abs(1000 * intensity[:, None] - np.array(INTENSITIES)).argmin(axis=1)
-    columns = np.column_stack([LOOKS[kind], *[intensity + offset] * 3, centers]) + rng.normal(0, 0.03, (len(ids), len(NAMES)))
+    columns = np.column_stack(
+        [LOOKS[kind], *[intensity + offset] * 3, centers]
+    ) + rng.normal(0, 0.03, (len(ids), len(NAMES)))
     middle, spread = columns.mean(axis=0), columns.std(axis=0)
     return replace(
         made,
@@ -99,16 +118,25 @@ def test_confidence_is_lower_where_it_is_wrong(teaching):
 
 def test_a_scan_of_another_kind_is_told(teaching):
     other = scan(1)
-    other = replace(other, descriptors=np.random.default_rng(0).normal(0, 4, other.descriptors.shape).astype(np.float32))
+    other = replace(
+        other,
+        descriptors=np.random.default_rng(0)
+        .normal(0, 4, other.descriptors.shape)
+        .astype(np.float32),
+    )
     found = teaching.apply(other)
     assert not found.fits
     assert "unlike" in found.warning()
 
 
-def test_the_same_case_and_seed_give_the_same_file_and_the_file_the_same_labels(work, teaching, tmp_path):
+def test_the_same_case_and_seed_give_the_same_file_and_the_file_the_same_labels(
+    work, teaching, tmp_path
+):
     teaching.save(tmp_path / "a.strata-teaching")
     work.teach().save(tmp_path / "b.strata-teaching")
-    assert (tmp_path / "a.strata-teaching").read_bytes() == (tmp_path / "b.strata-teaching").read_bytes()
+    assert (tmp_path / "a.strata-teaching").read_bytes() == (
+        tmp_path / "b.strata-teaching"
+    ).read_bytes()
     again = Teaching.load(tmp_path / "a.strata-teaching")
     assert again.sha256 == teaching.sha256
     later = scan(5)
@@ -138,7 +166,10 @@ def test_a_teaching_is_not_written_under_the_name_of_a_scan(teaching, tmp_path: 
     assert path.read_bytes() == b"a scan"
 
 
-@pytest.mark.parametrize("damage", ["missing", "text", "cut short", "another kind", "later version", "examples"])
+@pytest.mark.parametrize(
+    "damage",
+    ["missing", "text", "cut short", "another kind", "later version", "examples"],
+)
 def test_bad_files_are_refused_by_name(teaching, tmp_path: Path, damage: str):
     path = tmp_path / "liver.strata-teaching"
     teaching.save(path)
@@ -154,18 +185,48 @@ def test_bad_files_are_refused_by_name(teaching, tmp_path: Path, damage: str):
     elif damage == "later version":
         save_file(arrays, path, {"strata-teaching": json.dumps({"version": 99})})
     else:
-        header = {"version": 1, "regions": [], "typical_distance": 1, "modality": "mr", "weights_sha256": None, "names": [], "about": {}}
-        save_file({**arrays, "taught": arrays["taught"][:-1]}, path, {"strata-teaching": json.dumps(header)})
+        header = {
+            "version": 1,
+            "regions": [],
+            "typical_distance": 1,
+            "modality": "mr",
+            "weights_sha256": None,
+            "names": [],
+            "about": {},
+        }
+        save_file(
+            {**arrays, "taught": arrays["taught"][:-1]},
+            path,
+            {"strata-teaching": json.dumps(header)},
+        )
     with pytest.raises(TeachingError, match=r"liver\.strata-teaching"):
         Teaching.load(path)
 
 
 def test_teach_and_propose_on_the_command_line(tmp_path, capsys):
-    """The brightness method takes no encoder and is quick; its proposals keep no features, only brightness."""
+    """The brightness method takes no encoder and is quick.
+
+    Its proposals keep no features, only brightness.
+    """
     scan_file = str(write_scan(phantom_volume(seed=3), tmp_path / "scan.nii.gz"))
     case, out = tmp_path / "case.strata", tmp_path / "labels.nii.gz"
     few = ["--method", "gmm-mrf", "--supervoxels", "300", "--threads", "1", "--quiet"]
-    assert main(["propose", scan_file, "-o", str(tmp_path / "first.nii.gz"), "--tissues", "5", "--case", str(case), *few]) == 0
+    assert (
+        main(
+            [
+                "propose",
+                scan_file,
+                "-o",
+                str(tmp_path / "first.nii.gz"),
+                "--tissues",
+                "5",
+                "--case",
+                str(case),
+                *few,
+            ]
+        )
+        == 0
+    )
     assert main(["teach", str(case), "-o", str(tmp_path / "a.strata-teaching")]) == 2
     assert "scribble" in capsys.readouterr().err
     work = Refinement.load(case)
@@ -177,7 +238,21 @@ def test_teach_and_propose_on_the_command_line(tmp_path, capsys):
     assert main(["teach", str(case), "-o", str(tmp_path / "a.strata-teaching")]) == 0
     assert "liver" in capsys.readouterr().out
     given = ["--taught", str(tmp_path / "a.strata-teaching")]
-    assert main(["propose", scan_file, "-o", str(out), *given, "--case", str(tmp_path / "b.strata"), *few]) == 2
+    assert (
+        main(
+            [
+                "propose",
+                scan_file,
+                "-o",
+                str(out),
+                *given,
+                "--case",
+                str(tmp_path / "b.strata"),
+                *few,
+            ]
+        )
+        == 2
+    )
     assert main(["propose", scan_file, "-o", str(out), *given, *few]) == 0
     assert dice(read_labels(out).labels > 0, taken) > 0.6
     said = json.loads((tmp_path / "labels.json").read_text())["taught"]

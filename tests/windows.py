@@ -1,4 +1,7 @@
-"""One napari window for many tests: it is emptied after each, and thrown away where that does not make it as new."""
+"""One napari window for many tests.
+
+It is emptied after each, and thrown away where that does not make it as new.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from napari_strata.gui.canvas.canvas import camera_of, grid_of
 
 
 class SharedWindow:
-    """A hidden napari window that lives from test to test, set up as napari's own fixture does."""
+    """A hidden napari window that lives from test to test.
+
+    Set up as napari's own fixture does.
+    """
 
     def __init__(self) -> None:
         self._viewer: Any = None
@@ -50,12 +56,23 @@ class SharedWindow:
         app = NapariApplication("shared_window")
         app.injection_store.namespace = _napari_names
         self._patches.callback(forget)
-        self._patches.enter_context(patch.object(NapariApplication, "get_app_model", return_value=app))
-        self._patches.enter_context(patch("napari._qt.threads.status_checker.StatusChecker.start", lambda *_: None))
-        self._patches.enter_context(patch("napari._qt.qt_viewer.QtViewer._get_console", lambda *_: QWidget()))
+        self._patches.enter_context(
+            patch.object(NapariApplication, "get_app_model", return_value=app)
+        )
+        self._patches.enter_context(
+            patch(
+                "napari._qt.threads.status_checker.StatusChecker.start", lambda *_: None
+            )
+        )
+        self._patches.enter_context(
+            patch("napari._qt.qt_viewer.QtViewer._get_console", lambda *_: QWidget())
+        )
 
     def empty(self) -> None:
-        """Take away what a test put into the window; a window that is not as new then is closed."""
+        """Take away what a test put into the window.
+
+        A window that is not as new then is closed.
+        """
         from napari.settings import get_settings
 
         viewer = self._viewer
@@ -69,7 +86,10 @@ class SharedWindow:
         viewer.layers.clear()
         get_settings().reset()
         viewer.dims.reset()
-        viewer.dims.ndisplay, viewer.dims.axis_labels = 2, self._new["dims"]["axis_labels"]
+        viewer.dims.ndisplay, viewer.dims.axis_labels = (
+            2,
+            self._new["dims"]["axis_labels"],
+        )
         for name, value in self._new["camera"].items():
             setattr(camera_of(viewer), name, value)
         viewer.title, viewer.status = self._new["title"], self._new["status"]
@@ -77,12 +97,18 @@ class SharedWindow:
             self.close()
 
     def _delete_what_is_left(self) -> None:
-        """Delete the panels that were docked, and dialogs: Python's garbage collector would, at a moment that Qt does not stand."""
+        """Delete the panels that were docked, and dialogs.
+
+        Python's garbage collector would, at a moment that Qt does not stand.
+        """
         from qtpy.QtCore import QCoreApplication, QEvent
         from qtpy.QtWidgets import QApplication
 
         for widget in QApplication.topLevelWidgets():
-            if widget not in self._others and widget is not self._viewer.window._qt_window:
+            if (
+                widget not in self._others
+                and widget is not self._viewer.window._qt_window
+            ):
                 widget.deleteLater()
         QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
 
@@ -94,7 +120,9 @@ class SharedWindow:
         if viewer is None:
             return
         if hasattr(viewer.window, "_qt_window"):
-            with patch.object(viewer.window._qt_window, "_save_current_window_settings"):
+            with patch.object(
+                viewer.window._qt_window, "_save_current_window_settings"
+            ):
                 viewer.close()
         self._patches.close()
         del viewer
@@ -104,7 +132,12 @@ class SharedWindow:
 
 def _state(viewer: Any) -> dict[str, Any]:
     """Give what a test may change of a window, but for layers and docked widgets."""
-    callbacks = ("mouse_drag_callbacks", "mouse_move_callbacks", "mouse_wheel_callbacks", "mouse_double_click_callbacks")
+    callbacks = (
+        "mouse_drag_callbacks",
+        "mouse_move_callbacks",
+        "mouse_wheel_callbacks",
+        "mouse_double_click_callbacks",
+    )
     overlays = viewer.canvas.overlays if hasattr(viewer, "canvas") else {}
     return {
         "title": viewer.title,
@@ -114,7 +147,9 @@ def _state(viewer: Any) -> dict[str, Any]:
         "grid": grid_of(viewer).model_dump(),
         "keys": sorted(map(str, viewer.keymap)),
         "mouse": [len(getattr(viewer, name)) for name in callbacks],
-        "overlays": sorted((name, overlay.visible) for name, overlay in overlays.items()),
+        "overlays": sorted(
+            (name, overlay.visible) for name, overlay in overlays.items()
+        ),
         "theme": viewer.theme,
         "docks": sorted(viewer.window.dock_widgets),
     }

@@ -1,16 +1,21 @@
-"""Mixed scans, some broken, on workers, against single scans of the same kinds: results, reasons, throughput and memory.
+"""Mixed scans, some broken, on workers, against single scans of the same kinds.
+
+Results, reasons, throughput and memory.
 
     python -m benchmarks.batch.mixed -o out/mixed
 
-are 190 scans of four sizes, six formats and three contrasts, and 10 broken in 10 ways, on two workers: about a quarter of an hour on
-two cores that do nothing else. `--scans 16 --broken 3` shows in a minute or two that it works.
+are 190 scans of four sizes, six formats and three contrasts, and 10 broken in 10 ways,
+on two workers: about a quarter of an hour on two cores that do nothing else. `--scans
+16 --broken 3` shows in a minute or two that it works.
 
-Throughput is the seconds of all scans one after another, shared among the workers, over the seconds of the run on workers without
-the start of its processes. One scan of each size and contrast is run alone for it, reading and writing included: half of them
-before the run on workers, half after, so that a machine that slows down is noticed. On a machine that others use, too, seconds
-of several runs cannot be compared: go by `processor_s` and `workers_busy` (the share of the workers' time that a scan was in work).
-Memory is that of the command and all processes below it, their shared pages counted once (PSS; Linux), looked at five times a
-second.
+Throughput is the seconds of all scans one after another, shared among the workers, over
+the seconds of the run on workers without the start of its processes. One scan of each
+size and contrast is run alone for it, reading and writing included: half of them before
+the run on workers, half after, so that a machine that slows down is noticed. On a
+machine that others use, too, seconds of several runs cannot be compared: go by
+`processor_s` and `workers_busy` (the share of the workers' time that a scan was in
+work). Memory is that of the command and all processes below it, their shared pages
+counted once (PSS; Linux), looked at five times a second.
 """
 
 from __future__ import annotations
@@ -39,7 +44,11 @@ class Memory(threading.Thread):
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
-        self.root, self.peak_gb, self.processor_s = psutil.Process(pid), 0.0, dict[int, float]()
+        self.root, self.peak_gb, self.processor_s = (
+            psutil.Process(pid),
+            0.0,
+            dict[int, float](),
+        )
 
     def run(self) -> None:
         while self.root.is_running() and self.root.status() != psutil.STATUS_ZOMBIE:
@@ -57,7 +66,17 @@ class Memory(threading.Thread):
 
 def batch(scans: Path, out: Path, *more: str) -> dict[str, object]:
     """Run a batch; give what its log says, seconds of the work and of all, and peak memory."""
-    words = [sys.executable, "-m", "napari_strata.cli.command_line", "batch", str(scans), "-o", str(out), "--quiet", *more]
+    words = [
+        sys.executable,
+        "-m",
+        "napari_strata.cli.command_line",
+        "batch",
+        str(scans),
+        "-o",
+        str(out),
+        "--quiet",
+        *more,
+    ]
     begun = time.perf_counter()
     run = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     memory = Memory(run.pid)
@@ -67,8 +86,12 @@ def batch(scans: Path, out: Path, *more: str) -> dict[str, object]:
     log = read_log(out)
     (engine,) = [line for line in log if line["event"] == "engine"]
     made = [line for line in log if line["event"] in ("done", "failed")]
-    times = [datetime.fromisoformat(line["time"]).timestamp() for line in (engine, *made)]
-    busy = sum(line.get("seconds", 0) for line in made) / (engine["workers"] or 1 if "workers" in engine else 1)
+    times = [
+        datetime.fromisoformat(line["time"]).timestamp() for line in (engine, *made)
+    ]
+    busy = sum(line.get("seconds", 0) for line in made) / (
+        engine["workers"] or 1 if "workers" in engine else 1
+    )
     return {
         "exit_code": code,
         "done": sum(line["event"] == "done" for line in made),
@@ -88,12 +111,17 @@ def sampled(count: int, sides: tuple[int, ...]) -> list[int]:
     chosen: dict[tuple[int, str], list[int]] = {}
     for k in range(count):
         kind = kind_of(k, sides)
-        chosen.setdefault((kind.side, kind.contrast + str(k % len(CONTRASTS))), []).append(k)
+        chosen.setdefault(
+            (kind.side, kind.contrast + str(k % len(CONTRASTS))), []
+        ).append(k)
     return sorted(one[number % len(one)] for number, one in enumerate(chosen.values()))
 
 
 def expected_s(count: int, sides: tuple[int, ...], seconds: dict[str, float]) -> float:
-    """Give the seconds of all scans one after another, from those of the sample: the mean of its scans of the same side and contrast."""
+    """Give the seconds of all scans one after another, from those of the sample.
+
+    The mean of its scans of the same side and contrast.
+    """
     known: dict[Kind, list[float]] = {}
     for name, took in seconds.items():
         kind = kind_of(int(name[-3:]), sides)
@@ -107,41 +135,95 @@ def write_list(path: Path, scans: list[Path]) -> Path:
     return path
 
 
-def single(folder: Path, out: Path, scans: list[Path], *same: str) -> tuple[dict[str, object], dict[str, float]]:
-    """Run scans one after another in one process; give the figures, and the seconds of each scan."""
-    figures = batch(write_list(folder / f"{out.name}.csv", scans), out, *same, "--workers", "1")
-    return figures, {line["scan"]: line["seconds"] for line in read_log(out) if line["event"] == "done"}
+def single(
+    folder: Path, out: Path, scans: list[Path], *same: str
+) -> tuple[dict[str, object], dict[str, float]]:
+    """Run scans one after another in one process.
+
+    Give the figures, and the seconds of each scan.
+    """
+    figures = batch(
+        write_list(folder / f"{out.name}.csv", scans), out, *same, "--workers", "1"
+    )
+    return figures, {
+        line["scan"]: line["seconds"]
+        for line in read_log(out)
+        if line["event"] == "done"
+    }
 
 
 def main() -> None:
     """Print the figures as JSON, and write them to figures.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="an empty folder")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="an empty folder"
+    )
     parser.add_argument("--scans", type=int, default=190)
     parser.add_argument("--broken", type=int, default=10)
-    parser.add_argument("--sides", type=int, nargs="+", default=[48, 64, 96, 128], help="voxels along the longest side, in turn")
+    parser.add_argument(
+        "--sides",
+        type=int,
+        nargs="+",
+        default=[48, 64, 96, 128],
+        help="voxels along the longest side, in turn",
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--budget-gb", type=float, default=4.0)
     parser.add_argument("--method", default="strata")
     arguments = parser.parse_args()
-    begun, folder, sides = time.perf_counter(), arguments.output.absolute(), tuple(arguments.sides)
+    begun, folder, sides = (
+        time.perf_counter(),
+        arguments.output.absolute(),
+        tuple(arguments.sides),
+    )
     load = os.getloadavg()[0]
-    scans = write_phantoms(folder / "scans", arguments.scans, broken=arguments.broken, sides=sides)
-    same = ("--tissues", "8", "--method", arguments.method, "--threads", "1", "--budget-gb", str(arguments.budget_gb))
+    scans = write_phantoms(
+        folder / "scans", arguments.scans, broken=arguments.broken, sides=sides
+    )
+    same = (
+        "--tissues",
+        "8",
+        "--method",
+        arguments.method,
+        "--threads",
+        "1",
+        "--budget-gb",
+        str(arguments.budget_gb),
+    )
     chosen = [scans[k] for k in sampled(arguments.scans, sides)]
     before, first = single(folder, folder / "single-before", chosen[::2], *same)
-    together = batch(folder / "scans", folder / "together", *same, "--workers", str(arguments.workers))
+    together = batch(
+        folder / "scans",
+        folder / "together",
+        *same,
+        "--workers",
+        str(arguments.workers),
+    )
     after, second = single(folder, folder / "single-after", chosen[1::2], *same)
     whole_s = expected_s(arguments.scans, sides, first | second)
     throughput = whole_s / arguments.workers / float(str(together["work_s"]))
     reasons = read_reasons(folder / "together" / "failures.tsv")
-    labels = [path for name in ("single-before", "single-after") for path in (folder / name).glob("*_labels.nii.gz")]
-    differ = [path.name for path in labels if path.read_bytes() != (folder / "together" / path.name).read_bytes()]
+    labels = [
+        path
+        for name in ("single-before", "single-after")
+        for path in (folder / name).glob("*_labels.nii.gz")
+    ]
+    differ = [
+        path.name
+        for path in labels
+        if path.read_bytes() != (folder / "together" / path.name).read_bytes()
+    ]
     met = {
         f"{arguments.scans} results": together["done"] == arguments.scans,
-        f"{arguments.broken} different reasons": len(reasons) == len(set(reasons.values())) == arguments.broken,
+        f"{arguments.broken} different reasons": (
+            len(reasons) == len(set(reasons.values())) == arguments.broken
+        ),
         "throughput at least 0.85": throughput >= 0.85,
-        "memory under the budget": float(str(together["peak_gb"])) <= arguments.budget_gb,
+        "memory under the budget": (
+            float(str(together["peak_gb"])) <= arguments.budget_gb
+        ),
         "labels as of the scans alone": not differ,
     }
     figures = {
@@ -167,7 +249,10 @@ def main() -> None:
 def read_reasons(path: Path) -> dict[str, str]:
     """Give why each scan failed; paths are left out, so that equal reasons are equal."""
     with open(path, newline="", encoding="utf-8") as file:
-        return {row["scan"]: row["reason"].replace(row["path"], "SCAN") for row in csv.DictReader(file, delimiter="\t")}
+        return {
+            row["scan"]: row["reason"].replace(row["path"], "SCAN")
+            for row in csv.DictReader(file, delimiter="\t")
+        }
 
 
 if __name__ == "__main__":

@@ -12,25 +12,41 @@ import SimpleITK as sitk
 from napari_strata.io.files import write_scan
 from napari_strata.volume import Geometry, Volume
 
-_ORGANS = ((0.5, 0.5, 0.5, 0.46, 100), (0.5, 0.45, 0.3, 0.15, 300), (0.35, 0.72, 0.5, 0.14, 500), (0.65, 0.68, 0.66, 0.12, 800))
+_ORGANS = (
+    (0.5, 0.5, 0.5, 0.46, 100),
+    (0.5, 0.45, 0.3, 0.15, 300),
+    (0.35, 0.72, 0.5, 0.14, 500),
+    (0.65, 0.68, 0.66, 0.12, 800),
+)
 
 
 def phantom(side: int, *, ct: bool, inverted: bool, seed: int) -> Volume:
     """Make ellipsoids in a body in air, with noise."""
     shape = (max(12, 2 * side // 3), side, side + 4)
-    grid = np.stack(np.meshgrid(*[(np.arange(n) + 0.5) / n for n in shape], indexing="ij"), axis=-1)
+    grid = np.stack(
+        np.meshgrid(*[(np.arange(n) + 0.5) / n for n in shape], indexing="ij"), axis=-1
+    )
     data = np.zeros(shape)
     for *center, radius, value in _ORGANS:
-        data[((grid - center) ** 2).sum(axis=-1) <= radius**2] = 1000 - value if inverted else value
+        data[((grid - center) ** 2).sum(axis=-1) <= radius**2] = (
+            1000 - value if inverted else value
+        )
     data += np.random.default_rng(seed).normal(0, 15, shape)
     if ct:
         data = np.where(data > 50, data / 4 - 60, -1000 + data / 10)
-    return Volume(data.astype(np.int16), Geometry.from_spacing(shape, (3, 2, 2)), "ct" if ct else "mr")
+    return Volume(
+        data.astype(np.int16),
+        Geometry.from_spacing(shape, (3, 2, 2)),
+        "ct" if ct else "mr",
+    )
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a scan of a mixed batch is like: its longest side in voxels, its contrast and its file format."""
+    """What a scan of a mixed batch is like.
+
+    Its longest side in voxels, its contrast and its file format.
+    """
 
     side: int
     contrast: str
@@ -42,18 +58,35 @@ FORMATS = ("nii.gz", "nrrd", "mha", "nii", "mgz", "dicom")
 
 
 def kind_of(k: int, sides: tuple[int, ...]) -> Kind:
-    """Give what scan k is like: contrasts in turn, each with every side, and formats across both."""
+    """Give what scan k is like.
+
+    Contrasts in turn, each with every side, and formats across both.
+    """
     turn = len(CONTRASTS) * len(sides)
-    return Kind(sides[k // len(CONTRASTS) % len(sides)], CONTRASTS[k % len(CONTRASTS)], FORMATS[(k + k // turn) % len(FORMATS)])
+    return Kind(
+        sides[k // len(CONTRASTS) % len(sides)],
+        CONTRASTS[k % len(CONTRASTS)],
+        FORMATS[(k + k // turn) % len(FORMATS)],
+    )
 
 
-def write_phantoms(folder: Path, count: int, *, broken: int = 0, sides: tuple[int, ...] = (18, 20, 24)) -> list[Path]:
-    """Write scans of all kinds (see `kind_of`), and broken ones; give the paths of the whole ones."""
+def write_phantoms(
+    folder: Path, count: int, *, broken: int = 0, sides: tuple[int, ...] = (18, 20, 24)
+) -> list[Path]:
+    """Write scans of all kinds (see `kind_of`), and broken ones.
+
+    Give the paths of the whole ones.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for k in range(count):
         kind = kind_of(k, sides)
-        volume = phantom(kind.side, ct=kind.contrast == "ct", inverted=kind.contrast == "mr inverted", seed=k)
+        volume = phantom(
+            kind.side,
+            ct=kind.contrast == "ct",
+            inverted=kind.contrast == "mr inverted",
+            seed=k,
+        )
         paths.append(_write(volume, folder / f"scan-{k:03d}", kind.format))
     for k in range(broken):
         _break(folder, k)
@@ -61,7 +94,10 @@ def write_phantoms(folder: Path, count: int, *, broken: int = 0, sides: tuple[in
 
 
 def _write(volume: Volume, stem: Path, file_format: str) -> Path:
-    """Write a scan in a format; formats that Strata does not write come from other programs' libraries."""
+    """Write a scan in a format.
+
+    Formats that Strata does not write come from other programs' libraries.
+    """
     path = stem.with_name(f"{stem.name}.{file_format}")
     if file_format == "dicom":
         _write_series(volume, stem)
@@ -70,7 +106,10 @@ def _write(volume: Volume, stem: Path, file_format: str) -> Path:
         plain = stem.with_name(f"{stem.name}.nii")
         write_scan(volume, plain)
         image = nibabel.load(plain)
-        nibabel.save(nibabel.MGHImage(np.asarray(image.dataobj).astype(np.int16), image.affine), path)
+        nibabel.save(
+            nibabel.MGHImage(np.asarray(image.dataobj).astype(np.int16), image.affine),
+            path,
+        )
         plain.unlink()
         return path
     return write_scan(volume, path)
@@ -82,7 +121,12 @@ def _write_series(volume: Volume, folder: Path) -> None:
     depth = volume.spacing_zyx_mm[0]
     for k, plane in enumerate(volume.data[::-1]):
         image = sitk.GetImageFromArray(plane[None].astype(np.int16))
-        image.SetSpacing([float(step) for step in (volume.spacing_zyx_mm[2], volume.spacing_zyx_mm[1], depth)])
+        image.SetSpacing(
+            [
+                float(step)
+                for step in (volume.spacing_zyx_mm[2], volume.spacing_zyx_mm[1], depth)
+            ]
+        )
         kind, storage = ("CT", "2") if volume.modality == "ct" else ("MR", "4")
         tags = {
             "0008|0016": f"1.2.840.10008.5.1.4.1.1.{storage}",
@@ -127,7 +171,9 @@ def _break(folder: Path, k: int) -> None:
     elif kind == 6:
         path.with_suffix(".nrrd").write_bytes(b"NRRD0004\ntype: short\n")
     elif kind == 7:
-        path.with_suffix(".mha").write_bytes(b"ObjectType = Image\nNDims = 3\nElementDataFile = gone.raw\n")
+        path.with_suffix(".mha").write_bytes(
+            b"ObjectType = Image\nNDims = 3\nElementDataFile = gone.raw\n"
+        )
     elif kind == 8:
         data[70:72] = (128).to_bytes(2, "little")  # RGB
         path.write_bytes(bytes(data))

@@ -1,1 +1,4 @@
-"""A fair bench for encoders: probe, clustering and stability of several feature sets on the same voxels."""
+"""A fair bench for encoders.
+
+Probe, clustering and stability of several feature sets on the same voxels.
+"""

@@ -27,13 +27,22 @@ def read_rows(path: Path) -> list[Row]:
         return []
     with path.open(newline="", encoding="utf-8") as lines:
         return [
-            Row(line["features"], line["scan"], line["measure"], float(line["value"]), float(line["spread"]))
+            Row(
+                line["features"],
+                line["scan"],
+                line["measure"],
+                float(line["value"]),
+                float(line["spread"]),
+            )
             for line in csv.DictReader(lines, delimiter="\t")
         ]
 
 
 def merge(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
-    """Put rows together; a new row takes the place of the old one for the same features, scan and measure."""
+    """Put rows together; a new row takes the place of the old one for the same features.
+
+    Scan and measure.
+    """
     rows = {(row.features, row.scan, row.measure): row for row in (*old, *new)}
     return list(rows.values())
 
@@ -44,22 +53,45 @@ def write_rows(rows: Iterable[Row], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines, delimiter="\t", lineterminator="\n")
         writer.writerow(FIELDS)
-        writer.writerows((row.features, row.scan, row.measure, f"{row.value:.4f}", f"{row.spread:.4f}") for row in rows)
+        writer.writerows(
+            (
+                row.features,
+                row.scan,
+                row.measure,
+                f"{row.value:.4f}",
+                f"{row.spread:.4f}",
+            )
+            for row in rows
+        )
 
 
 def markdown(rows: list[Row]) -> str:
-    """Give one table per measure: a line per feature set, a column per scan and their mean, the best figure bold."""
+    """Give one table per measure.
+
+    A line per feature set, a column per scan and their mean, the best figure bold.
+    """
     found = {(row.measure, row.features, row.scan): row.value for row in rows}
     blocks = []
     for measure in dict.fromkeys(row.measure for row in rows):
         of_measure = [row for row in rows if row.measure == measure]
         scans = list(dict.fromkeys(row.scan for row in of_measure))
         sets = list(dict.fromkeys(row.features for row in of_measure))
-        best = {scan: max(round(row.value, 3) for row in of_measure if row.scan == scan) for scan in scans}
-        lines = [f"### {measure}", "", f"| features | {' | '.join(scans)} | mean |", "|---" * (len(scans) + 2) + "|"]
+        best = {
+            scan: max(round(row.value, 3) for row in of_measure if row.scan == scan)
+            for scan in scans
+        }
+        lines = [
+            f"### {measure}",
+            "",
+            f"| features | {' | '.join(scans)} | mean |",
+            "|---" * (len(scans) + 2) + "|",
+        ]
         for features in sets:
             values = [found.get((measure, features, scan)) for scan in scans]
-            cells = [_cell(value, best[scan]) for value, scan in zip(values, scans, strict=True)]
+            cells = [
+                _cell(value, best[scan])
+                for value, scan in zip(values, scans, strict=True)
+            ]
             known = [value for value in values if value is not None]
             mean = f"{sum(known) / len(known):.3f}" if len(known) == len(scans) else ""
             lines.append(f"| {features} | {' | '.join(cells)} | {mean} |")

@@ -10,12 +10,26 @@ from benchmarks.encoder.scans import OTHER, LabelledScan
 from numpy.typing import NDArray
 
 from napari_strata.preprocess.body import body_mask, magnified
-from napari_strata.preprocess.intensity import WorkingGrid, choose_grid, encoder_intensity, prepare_intensity, resample
+from napari_strata.preprocess.intensity import (
+    WorkingGrid,
+    choose_grid,
+    encoder_intensity,
+    prepare_intensity,
+    resample,
+)
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Volume
 
-PROBED_VOXELS, TAUGHT_PER_CLASS, CLUSTERED_VOXELS, COMPARED_VOXELS = 100_000, 400, 50_000, 15_000
-"""Voxels per scan: scored by the probe, kept aside per class to teach it, clustered, compared between two scans."""
+PROBED_VOXELS, TAUGHT_PER_CLASS, CLUSTERED_VOXELS, COMPARED_VOXELS = (
+    100_000,
+    400,
+    50_000,
+    15_000,
+)
+"""Voxels per scan: scored by the probe, kept aside per class to teach it, clustered.
+
+Compared between two scans.
+"""
 _PERCENTILES = (0.5, 99.5)
 Kind = TypeVar("Kind", bound=np.generic)
 
@@ -29,7 +43,8 @@ class WorkingScan:
     intensity : (z, y, x) float32 array
         What the encoder sees: brightness in [0, 1], an MR's bias flattened.
     scaled : (z, y, x) float32 array
-        What the scan says: scaled to [0, 1] by percentiles inside the body, nothing else.
+        What the scan says: scaled to [0, 1] by percentiles inside the body, nothing
+        else.
     body : (z, y, x) bool array
         Where the body is.
     grid : WorkingGrid
@@ -42,23 +57,41 @@ class WorkingScan:
     grid: WorkingGrid
 
     @classmethod
-    def of(cls, volume: Volume, settings: ProposeSettings, inside: NDArray[np.bool_] | None = None) -> WorkingScan:
+    def of(
+        cls,
+        volume: Volume,
+        settings: ProposeSettings,
+        inside: NDArray[np.bool_] | None = None,
+    ) -> WorkingScan:
         """Prepare a scan just as `strata.embed` does; the body is looked for if not given."""
         body = body_mask(volume) if inside is None else inside
         volume, _ = magnified(volume, body)
         grid = choose_grid(body, volume, settings)
-        intensity = encoder_intensity(prepare_intensity(volume, body, settings), body, volume.modality)
+        intensity = encoder_intensity(
+            prepare_intensity(volume, body, settings), body, volume.modality
+        )
         scaled = percentile_scaled(volume, body)
-        small = [resample(np.ascontiguousarray(image[grid.box]), grid.shape_zyx) for image in (intensity, scaled)]
+        small = [
+            resample(np.ascontiguousarray(image[grid.box]), grid.shape_zyx)
+            for image in (intensity, scaled)
+        ]
         return cls(small[0], small[1], nearest(body, grid), grid)
 
     def scan_points(self, points: NDArray[np.number]) -> NDArray[np.float64]:
-        """Turn indices on the working grid, (n, 3), into (fractional) indices on the scan's own."""
+        """Turn indices on the working grid, (n, 3), into.
+
+        (fractional) indices on the scan's own.
+        """
         return np.asarray((points + 0.5) * self._ratio + self._start - 0.5, np.float64)
 
     def working_points(self, scan_points: NDArray[np.number]) -> NDArray[np.float64]:
-        """Turn indices on the scan's own grid, (n, 3), into (fractional) indices on the working grid."""
-        return np.asarray((scan_points + 0.5 - self._start) / self._ratio - 0.5, np.float64)
+        """Turn indices on the scan's own grid, (n, 3), into.
+
+        (fractional) indices on the working grid.
+        """
+        return np.asarray(
+            (scan_points + 0.5 - self._start) / self._ratio - 0.5, np.float64
+        )
 
     @property
     def _ratio(self) -> NDArray[np.float64]:
@@ -80,7 +113,9 @@ def nearest(image: NDArray[Kind], grid: WorkingGrid) -> NDArray[Kind]:
 def percentile_scaled(volume: Volume, inside: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Scale a scan to [0, 1] by the 0.5th and 99.5th percentile inside the body."""
     data = volume.data.astype(np.float32)
-    low, high = np.percentile(data[inside][:: max(1, int(inside.sum()) // 500_000)], _PERCENTILES)
+    low, high = np.percentile(
+        data[inside][:: max(1, int(inside.sum()) // 500_000)], _PERCENTILES
+    )
     return np.clip((data - low) / max(float(high - low), 1e-6), 0, 1, dtype=np.float32)
 
 
@@ -117,12 +152,27 @@ def draw_voxels(scan: LabelledScan, working: WorkingScan, seed: int = 0) -> Voxe
     taught = []
     for label in np.unique(reference[(reference > 0) & (reference < OTHER)]):
         members = np.flatnonzero(reference == label)
-        taught.append(rng.permutation(members)[: min(TAUGHT_PER_CLASS, len(members) // 2)])
+        taught.append(
+            rng.permutation(members)[: min(TAUGHT_PER_CLASS, len(members) // 2)]
+        )
     teach = np.concatenate(taught)
     free = (reference > 0) & (reference < OTHER)
     free[teach] = False
     probed = rng.permutation(np.flatnonzero(free))[:PROBED_VOXELS]
-    clustered = rng.choice(len(reference), min(CLUSTERED_VOXELS, len(reference)), replace=False)
+    clustered = rng.choice(
+        len(reference), min(CLUSTERED_VOXELS, len(reference)), replace=False
+    )
     body = rng.permutation(np.flatnonzero(working.body))[:COMPARED_VOXELS]
-    places = [np.stack(np.unravel_index(index, shape), axis=1) for index in (probed, teach, clustered, body)]
-    return Voxels(places[0], reference[probed], places[1], reference[teach], places[2], reference[clustered], places[3])
+    places = [
+        np.stack(np.unravel_index(index, shape), axis=1)
+        for index in (probed, teach, clustered, body)
+    ]
+    return Voxels(
+        places[0],
+        reference[probed],
+        places[1],
+        reference[teach],
+        places[2],
+        reference[clustered],
+        places[3],
+    )

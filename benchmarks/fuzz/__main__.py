@@ -1,12 +1,17 @@
-"""Damaged headers and files by the ten thousand: each is read right or refused in one line, the same twice.
+"""Damaged headers and files by the ten thousand.
 
-python -m benchmarks.fuzz --cases 100000            all of it; 10^5 take one to two hours on two cores
-python -m benchmarks.fuzz --case 4711 -o out/4711   one case again: its files, what was done to them, what comes of it
+Each is read right or refused in one line, the same twice.
 
-Every case damages a small good file (see `seeds.py`, `mutate.py`), and is read in two processes of unlike memory: freed and new
-memory is filled with other bytes, the cases come in another order, the files are written in another order. What is accepted is
-compared with an independent reader, voxel by voxel at its place in the patient. One case in 40 also goes through `strata info`
-and `strata convert`. A process that aborts, hangs or takes too much memory costs its case, and is started anew.
+python -m benchmarks.fuzz --cases 100000            all of it; 10^5 take one to two
+hours on two cores python -m benchmarks.fuzz --case 4711 -o out/4711   one case again:
+its files, what was done to them, what comes of it
+
+Every case damages a small good file (see `seeds.py`, `mutate.py`), and is read in two
+processes of unlike memory: freed and new memory is filled with other bytes, the cases
+come in another order, the files are written in another order. What is accepted is
+compared with an independent reader, voxel by voxel at its place in the patient. One
+case in 40 also goes through `strata info` and `strata convert`. A process that aborts,
+hangs or takes too much memory costs its case, and is started anew.
 """
 
 from __future__ import annotations
@@ -71,7 +76,9 @@ class _Process:
         assert self.process is not None
         assert self.process.stdout is not None
         while b"\n" not in self.heard:
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0, until - time.monotonic()))
+            ready, _, _ = select.select(
+                [self.process.stdout], [], [], max(0, until - time.monotonic())
+            )
             more = os.read(self.process.stdout.fileno(), 2**16) if ready else b""
             if not more:
                 return None
@@ -82,14 +89,32 @@ class _Process:
     def _start(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
-        command = [sys.executable, "-m", "benchmarks.fuzz.worker", "--seeds", self.seeds, "--seed", str(self.seed), "--folder", self.folder]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.fuzz.worker",
+            "--seeds",
+            self.seeds,
+            "--seed",
+            str(self.seed),
+            "--folder",
+            self.folder,
+        ]
         environment = {
-            **os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
-            "MALLOC_PERTURB_": _MEMORY[self.second], "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1", "PYTHONHASHSEED": _MEMORY[self.second],
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+            "MALLOC_PERTURB_": _MEMORY[self.second],
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1",
+            "PYTHONHASHSEED": _MEMORY[self.second],
         }
         self.process = subprocess.Popen(
-            command + (["--second"] if self.second else []), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd=ROOT
+            command + (["--second"] if self.second else []),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            cwd=ROOT,
         )
         self.heard = b""
 
@@ -99,7 +124,9 @@ class _Process:
         self.process.kill()
         code = self.process.wait()
         self.process = None
-        what = f"no answer in {HANGS_AFTER_S} s" if hung else f"the process died ({code})"
+        what = (
+            f"no answer in {HANGS_AFTER_S} s" if hung else f"the process died ({code})"
+        )
         return {
             "case": case,
             "seed": "",
@@ -138,8 +165,13 @@ class Tally:
 
     def add(self, first: dict[str, Any], second: dict[str, Any]) -> None:
         """Count one case's two runs."""
-        case, family = first["case"], (first["seed"] or second["seed"]).split("/")[0] or "died"
-        kind = first["kind"] if first["kind"] != "volume" else f"volume, {first['agrees']}"
+        case, family = (
+            first["case"],
+            (first["seed"] or second["seed"]).split("/")[0] or "died",
+        )
+        kind = (
+            first["kind"] if first["kind"] != "volume" else f"volume, {first['agrees']}"
+        )
         kind = f"labels, {first['agrees']}" if kind == "labels" else kind
         self.counts[family, kind] += 1
         for fault in dict.fromkeys([*first["faults"], *second["faults"]]):
@@ -148,17 +180,27 @@ class Tally:
             self.unlike += 1
             self.faults[f"{family}: two runs differ"].append(case)
         if first["agrees"] == "not read":
-            self.alone[f"{first['seed']}: {_general('; '.join(one.split(': ', 1)[-1] for one in first['done']))}"].append(case)
+            self.alone[
+                f"{first['seed']}:"
+                f" {_general('; '.join(one.split(': ', 1)[-1] for one in first['done']))}"
+            ].append(case)
         if first["elsewhere"] and first["kind"] == "refused":
             self.strict[f"{family}: {_general(first['told'])}"].append(case)
 
     def table(self) -> str:
         """Give the counts as a table: a row per outcome, a column per family."""
         families = sorted({family for family, _ in self.counts})
-        rows = ["| outcome | " + " | ".join(families) + " | all |", "|---" * (len(families) + 2) + "|"]
+        rows = [
+            "| outcome | " + " | ".join(families) + " | all |",
+            "|---" * (len(families) + 2) + "|",
+        ]
         for kind in sorted({kind for _, kind in self.counts}):
             numbers = [self.counts[family, kind] for family in families]
-            rows.append(f"| {kind} | " + " | ".join(f"{n:,}" for n in [*numbers, sum(numbers)]) + " |")
+            rows.append(
+                f"| {kind} | "
+                + " | ".join(f"{n:,}" for n in [*numbers, sum(numbers)])
+                + " |"
+            )
         return "\n".join(rows)
 
 
@@ -174,7 +216,10 @@ def run(cases: range, *, seed: int, jobs: int, folder: Path, only: str = "") -> 
     tally, lock, half = Tally(), threading.Lock(), {}
     begun = time.monotonic()
     chunks = [cases[at : at + CHUNK] for at in range(0, len(cases), CHUNK)]
-    waiting: dict[bool, queue.SimpleQueue[range]] = {False: queue.SimpleQueue(), True: queue.SimpleQueue()}
+    waiting: dict[bool, queue.SimpleQueue[range]] = {
+        False: queue.SimpleQueue(),
+        True: queue.SimpleQueue(),
+    }
     for chunk in chunks:
         waiting[False].put(chunk)
         waiting[True].put(chunk[::-1])
@@ -184,7 +229,9 @@ def run(cases: range, *, seed: int, jobs: int, folder: Path, only: str = "") -> 
         nonlocal finished
         sides = [False, True] if jobs == 1 else [bool(number % 2)]
         for second in sides:
-            process = _Process(folder / "seeds", seed, folder / f"worker{number}{'ab'[second]}", second)
+            process = _Process(
+                folder / "seeds", seed, folder / f"worker{number}{'ab'[second]}", second
+            )
             while True:
                 try:
                     chunk = waiting[second].get_nowait()
@@ -202,7 +249,12 @@ def run(cases: range, *, seed: int, jobs: int, folder: Path, only: str = "") -> 
                         if finished % 2000 == 0:
                             spent = time.monotonic() - begun
                             found = sum(map(len, tally.faults.values()))
-                            print(f"{finished:,} of {len(cases):,} cases, {spent:.0f} s, {found} faults", file=sys.stderr, flush=True)
+                            print(
+                                f"{finished:,} of {len(cases):,} cases, {spent:.0f} s,"
+                                f" {found} faults",
+                                file=sys.stderr,
+                                flush=True,
+                            )
             process.close()
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(jobs)]
@@ -221,34 +273,73 @@ def show_case(seed: int, case: int, output: Path | None, only: str) -> None:
         lay_out(made, output)
     with tempfile.TemporaryDirectory() as name:
         write_seeds(Path(name) / "seeds", only)
-        print(json.dumps({"opened": made.opened, "index": made.index, "damage": done}, indent=1))
+        print(
+            json.dumps(
+                {"opened": made.opened, "index": made.index, "damage": done}, indent=1
+            )
+        )
         for second in (False, True):
-            process = _Process(Path(name) / "seeds", seed, Path(name) / "ab"[second], second)
+            process = _Process(
+                Path(name) / "seeds", seed, Path(name) / "ab"[second], second
+            )
             print(json.dumps(process.run(case), indent=1))
             process.close()
 
 
 def main() -> int:
     """Run, print the counts and the faults; 1 where there are any."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", metavar="REGEX", help="damage only seeds of such names, for example 'nrrd|meta'")
-    parser.add_argument("--jobs", type=int, default=2, help="processes; with 2 or more, half of them run each case a second time")
-    parser.add_argument("--case", type=int, help="run one case again")
-    parser.add_argument("-o", "--output", type=Path, help="with --case: keep its files here; else: write faults there as JSON")
     parser.add_argument(
-        "--review", action="store_true", help="also list what Strata takes alone, and what it refuses though others read it"
+        "--only",
+        default="",
+        metavar="REGEX",
+        help="damage only seeds of such names, for example 'nrrd|meta'",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=2,
+        help="processes; with 2 or more, half of them run each case a second time",
+    )
+    parser.add_argument("--case", type=int, help="run one case again")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="with --case: keep its files here; else: write faults there as JSON",
+    )
+    parser.add_argument(
+        "--review",
+        action="store_true",
+        help=(
+            "also list what Strata takes alone, and what it refuses though others"
+            " read it"
+        ),
     )
     asked = parser.parse_args()
     if asked.case is not None:
         show_case(asked.seed, asked.case, asked.output, asked.only)
         return 0
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as name:
-        tally = run(range(asked.first, asked.first + asked.cases), seed=asked.seed, jobs=asked.jobs, folder=Path(name), only=asked.only)
+    with tempfile.TemporaryDirectory(
+        dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    ) as name:
+        tally = run(
+            range(asked.first, asked.first + asked.cases),
+            seed=asked.seed,
+            jobs=asked.jobs,
+            folder=Path(name),
+            only=asked.only,
+        )
     print(tally.table())
-    print(f"\n{tally.unlike} cases differ between two runs; {sum(map(len, tally.faults.values()))} faults in all")
+    print(
+        f"\n{tally.unlike} cases differ between two runs;"
+        f" {sum(map(len, tally.faults.values()))} faults in all"
+    )
     for fault, found in sorted(tally.faults.items(), key=lambda item: -len(item[1])):
         print(f"{len(found):6}  {fault}  (cases {', '.join(map(str, found[:5]))})")
     if asked.review:
@@ -257,8 +348,12 @@ def main() -> int:
             ("refused, though another reader takes it", tally.strict),
         ):
             print(f"\n{title}:")
-            for text, found in sorted(listed.items(), key=lambda item: -len(item[1]))[:150]:
-                print(f"{len(found):6}  {text}  (cases {', '.join(map(str, found[:5]))})")
+            for text, found in sorted(listed.items(), key=lambda item: -len(item[1]))[
+                :150
+            ]:
+                print(
+                    f"{len(found):6}  {text}  (cases {', '.join(map(str, found[:5]))})"
+                )
     if asked.output is not None:
         asked.output.write_text(json.dumps(tally.faults, indent=1))
     return 1 if tally.faults else 0

@@ -1,4 +1,7 @@
-"""DICOM files as lists of elements, so that one can be damaged and the rest stays whole; nothing is judged here."""
+"""DICOM files as lists of elements, so that one can be damaged and the rest stays whole.
+
+Nothing is judged here.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ class Element:
 
 @dataclass
 class File:
-    """A parsed file: what stands before the elements, the elements of its head, the others, and how those are written."""
+    """A parsed file: what stands before the elements, the elements of its head, the others.
+
+    How those are written.
+    """
 
     preamble: bytes
     meta: list[Element]
@@ -62,7 +68,11 @@ class _Reader:
             return None
         tag = self.number("H", at) << 16 | self.number("H", at + 2)
         if self.implicit:
-            vr, start, length = "SQ" if tag in _SEQUENCES else "UN", at + 8, self.number("I", at + 4)
+            vr, start, length = (
+                "SQ" if tag in _SEQUENCES else "UN",
+                at + 8,
+                self.number("I", at + 4),
+            )
         else:
             mark = raw[at + 4 : at + 6]
             if not (mark.isalpha() and mark.isupper()):
@@ -87,8 +97,15 @@ class _Reader:
     def _items(self, raw: bytes) -> list[list[Element]] | None:
         items, at = [], 0
         while at + 8 <= len(raw):
-            tag, length = struct.unpack_from(self.order + "HH", raw, at), struct.unpack_from(self.order + "I", raw, at + 4)[0]
-            if tag[0] << 16 | tag[1] != _ITEM or length == _ENDLESS or at + 8 + length > len(raw):
+            tag, length = (
+                struct.unpack_from(self.order + "HH", raw, at),
+                struct.unpack_from(self.order + "I", raw, at + 4)[0],
+            )
+            if (
+                tag[0] << 16 | tag[1] != _ITEM
+                or length == _ENDLESS
+                or at + 8 + length > len(raw)
+            ):
                 return None
             inner = _Reader(raw[at + 8 : at + 8 + length], self.order, self.implicit)
             items.append(inner.all())
@@ -103,7 +120,15 @@ class _Reader:
         return self.found
 
 
-_SEQUENCES = {0x00081115, 0x00081199, 0x00082218, 0x00620002, 0x52009229, 0x52009230, 0x00209221}
+_SEQUENCES = {
+    0x00081115,
+    0x00081199,
+    0x00082218,
+    0x00620002,
+    0x52009229,
+    0x52009230,
+    0x00209221,
+}
 
 
 def parse(raw: bytes) -> File | None:
@@ -113,7 +138,14 @@ def parse(raw: bytes) -> File | None:
     meta = []
     while raw[head.at : head.at + 2] == b"\2\0" and (one := head.element()) is not None:
         meta.append(one)
-    syntax = next((bytes(one.value).rstrip(b"\0 ") for one in meta if one.tag == 0x00020010 and isinstance(one.value, bytes)), b"")
+    syntax = next(
+        (
+            bytes(one.value).rstrip(b"\0 ")
+            for one in meta
+            if one.tag == 0x00020010 and isinstance(one.value, bytes)
+        ),
+        b"",
+    )
     body, order, deflated = raw[head.at :], "<", False
     if syntax == b"1.2.840.10008.1.2.1.99":
         try:
@@ -122,20 +154,39 @@ def parse(raw: bytes) -> File | None:
             return None
     elif syntax == b"1.2.840.10008.1.2.2":
         order = ">"
-    reader = _Reader(body, order, syntax == b"1.2.840.10008.1.2" or (not syntax and not body[4:6].isalpha()))
+    reader = _Reader(
+        body,
+        order,
+        syntax == b"1.2.840.10008.1.2" or (not syntax and not body[4:6].isalpha()),
+    )
     try:
         found = reader.all()
     except struct.error:
         return None
-    return File(raw[:start], meta, found, order, reader.implicit, deflated, body[reader.at :])
+    return File(
+        raw[:start], meta, found, order, reader.implicit, deflated, body[reader.at :]
+    )
 
 
-def pick(file: File, rng: np.random.Generator, telling: set[int]) -> tuple[int, list[Element]]:
-    """Choose an element: its place, and the list that it stands in. Those that decide the picture come more often."""
+def pick(
+    file: File, rng: np.random.Generator, telling: set[int]
+) -> tuple[int, list[Element]]:
+    """Choose an element: its place, and the list that it stands in.
+
+    Those that decide the picture come more often.
+    """
     among = file.meta if file.meta and rng.random() < 0.1 else file.elements
-    places = [n for n, one in enumerate(among) if one.tag in telling] if rng.random() < 0.65 else []
+    places = (
+        [n for n, one in enumerate(among) if one.tag in telling]
+        if rng.random() < 0.65
+        else []
+    )
     place = int(rng.choice(places)) if places else int(rng.integers(len(among)))
-    while isinstance(among[place].value, list) and among[place].value and rng.random() < 0.8:
+    while (
+        isinstance(among[place].value, list)
+        and among[place].value
+        and rng.random() < 0.8
+    ):
         items = among[place].value
         inner = items[int(rng.integers(len(items)))]
         if not isinstance(inner, list) or not inner:
@@ -151,7 +202,10 @@ def _written(found: list[Element], order: str, implicit: bool) -> bytes:
 def _element(one: Element, order: str, implicit: bool) -> bytes:
     if isinstance(one.value, list):
         parts = [_written(item, order, implicit) for item in one.value]
-        value = b"".join(struct.pack(order + "HHI", 0xFFFE, 0xE000, len(part)) + part for part in parts)
+        value = b"".join(
+            struct.pack(order + "HHI", 0xFFFE, 0xE000, len(part)) + part
+            for part in parts
+        )
     else:
         value = one.value
     length = len(value) if one.length is None else one.length

@@ -1,4 +1,7 @@
-"""Damage: what goes wrong with a file's header and bytes, by family; the same for the same random generator."""
+"""Damage: what goes wrong with a file's header and bytes, by family.
+
+The same for the same random generator.
+"""
 
 from __future__ import annotations
 
@@ -122,17 +125,30 @@ def _packed(seed: Seed, name: str, raw: bytes, rng: Rng) -> tuple[bytes, str]:
             inside = gzip.decompress(raw)
         except (OSError, EOFError, zlib.error):
             return _plain(raw, rng)
-        inside, what = _plain(inside, rng) if rng.random() < 0.25 else _structured(seed.family, name, inside, rng)
+        inside, what = (
+            _plain(inside, rng)
+            if rng.random() < 0.25
+            else _structured(seed.family, name, inside, rng)
+        )
         return gzip.compress(inside, 1, mtime=0), f"inside gzip: {what}"
     kind = int(rng.integers(7))
     if kind == 0:
         return raw[:-4] + bytes(rng.integers(0, 256, 4, np.uint8)), "gzip length"
     if kind == 1:
-        return raw[:-8] + bytes(rng.integers(0, 256, 4, np.uint8)) + raw[-4:], "gzip checksum"
+        return (
+            raw[:-8] + bytes(rng.integers(0, 256, 4, np.uint8)) + raw[-4:],
+            "gzip checksum",
+        )
     if kind == 2:
-        return raw + bytes(rng.integers(0, 256, int(rng.integers(1, 40)), np.uint8)), "gzip with a tail"
+        return (
+            raw + bytes(rng.integers(0, 256, int(rng.integers(1, 40)), np.uint8)),
+            "gzip with a tail",
+        )
     if kind == 3:
-        return raw + gzip.compress(b"more" * int(rng.integers(0, 9)), mtime=0), "gzip with another member"
+        return (
+            raw + gzip.compress(b"more" * int(rng.integers(0, 9)), mtime=0),
+            "gzip with another member",
+        )
     if kind == 4:
         try:
             return gzip.decompress(raw), "not compressed"
@@ -192,7 +208,9 @@ class _Field:
 def _fields(dtype: np.dtype[Any]) -> list[_Field]:
     found = []
     for name, (kind, at, *_) in (dtype.fields or {}).items():
-        base, shape = (kind.subdtype[0], kind.subdtype[1]) if kind.subdtype else (kind, (1,))
+        base, shape = (
+            (kind.subdtype[0], kind.subdtype[1]) if kind.subdtype else (kind, (1,))
+        )
         found.append(_Field(name, int(at), base.str[1:], int(np.prod(shape))))
     return found
 
@@ -200,15 +218,42 @@ def _fields(dtype: np.dtype[Any]) -> list[_Field]:
 def _nifti_fields(version: int) -> list[_Field]:
     import nibabel as nib
 
-    return _fields((nib.Nifti1Header if version == 1 else nib.Nifti2Header).template_dtype)
+    return _fields(
+        (nib.Nifti1Header if version == 1 else nib.Nifti2Header).template_dtype
+    )
 
 
-_MGH = [_Field("version", 0, "i4"), _Field("dims", 4, "i4", 4), _Field("type", 20, "i4"), _Field("dof", 24, "i4"),
-        _Field("good_ras", 28, "i2"), _Field("delta", 30, "f4", 3), _Field("directions", 42, "f4", 9),
-        _Field("center", 78, "f4", 3)]
-_TELLING = ("dim", "datatype", "bitpix", "pixdim", "vox_offset", "scl_slope", "scl_inter", "qform_code", "sform_code",
-"xyzt_units", "magic", "srow_x",
-            "quatern_b", "sizeof_hdr", "dims", "type", "delta", "directions", "good_ras")
+_MGH = [
+    _Field("version", 0, "i4"),
+    _Field("dims", 4, "i4", 4),
+    _Field("type", 20, "i4"),
+    _Field("dof", 24, "i4"),
+    _Field("good_ras", 28, "i2"),
+    _Field("delta", 30, "f4", 3),
+    _Field("directions", 42, "f4", 9),
+    _Field("center", 78, "f4", 3),
+]
+_TELLING = (
+    "dim",
+    "datatype",
+    "bitpix",
+    "pixdim",
+    "vox_offset",
+    "scl_slope",
+    "scl_inter",
+    "qform_code",
+    "sform_code",
+    "xyzt_units",
+    "magic",
+    "srow_x",
+    "quatern_b",
+    "sizeof_hdr",
+    "dims",
+    "type",
+    "delta",
+    "directions",
+    "good_ras",
+)
 
 
 def _number(kind: str, old: Any, rng: Rng) -> Any:
@@ -234,9 +279,35 @@ def _number(kind: str, old: Any, rng: Rng) -> Any:
         ]
         return odd[int(rng.integers(len(odd)))]
     limits = np.iinfo(kind)
-    odd = [0, -1, 1, 2, 3, 4, 7, 8, 10, 16, 64, 128, 256, 512, 768, 1024, 1280, 1536, limits.min, limits.max,
-    int(old) + 1, int(old) - 1, -int(old), int(old) * 2,
-           2**31, 2**40, int(rng.integers(0, 2000))]
+    odd = [
+        0,
+        -1,
+        1,
+        2,
+        3,
+        4,
+        7,
+        8,
+        10,
+        16,
+        64,
+        128,
+        256,
+        512,
+        768,
+        1024,
+        1280,
+        1536,
+        limits.min,
+        limits.max,
+        int(old) + 1,
+        int(old) - 1,
+        -int(old),
+        int(old) * 2,
+        2**31,
+        2**40,
+        int(rng.integers(0, 2000)),
+    ]
     return min(max(odd[int(rng.integers(len(odd)))], limits.min), limits.max)
 
 
@@ -247,7 +318,9 @@ def _set(raw: bytes, fields: list[_Field], order: str, rng: Rng) -> tuple[bytes,
     data = bytearray(raw)
     if field.kind[0] in "SV":
         size = int(field.kind[1:]) * field.count
-        data[field.at : field.at + size] = JUNK[int(rng.integers(len(JUNK)))].ljust(size, b"\0")[:size]
+        data[field.at : field.at + size] = JUNK[int(rng.integers(len(JUNK)))].ljust(
+            size, b"\0"
+        )[:size]
         return bytes(data), f"{field.name} is junk"
     dtype = np.dtype(field.kind).newbyteorder(order)
     n = int(rng.integers(field.count))
@@ -282,30 +355,92 @@ def _mgh(raw: bytes, rng: Rng) -> tuple[bytes, str]:
 # Headers of text
 
 
-_WORDS = (b"short", b"MET_SHORT", b"double", b"block", b"gzip", b"raw", b"bzip2", b"ascii", b"hex", b"big", b"little",
-b"True", b"False", b"LOCAL", b"LIST",
-          b"left-posterior-superior", b"scanner-xyz", b"3D-right-handed", b"none", b"(1,0,0)", b"(nan,0,0)",
-          b"(0,0,0)", b"\"mm\" \"um\" \"m\"", b"LAS", b"???",
-          b"list", b"voxels.raw", b"scan.raw", b"/etc/hostname", b".", b"unsigned char", b"MET_UCHAR_ARRAY",
-          b"MET_DOUBLE", b"domain")
-_MORE = (b"byte skip: -1", b"byte skip: 7", b"line skip: 1", b"line skip: 99999", b"HeaderSize = -1",
-b"HeaderSize = 10", b"CompressedDataSize = 5",
-         b"ElementNumberOfChannels = 3", b"endian: big", b"ElementByteOrderMSB = True", b"BinaryData = False",
-         b"space units: \"m\" \"m\" \"m\"",
-         b"measurement frame: (1,0,0) (0,1,0) (0,0,1)", b"centers: cell node cell", b"thicknesses: 1 nan 2",
-         b"spacings: 1 1 1", b"axis mins: 0 0 0",
-         b"labels: \"x\" \"y\" \"z\"", b"# a comment", b"key:=value", b"Segment0_Name:=\xff\xfe",
-         b"Segment0_LabelValue:=0", b"Segment0_LabelValue:=99999999999",
-         b"Segment0_Layer:=7", b"Segment0_Color:=nan 2 -1", b"Segment9_ID:=S9", b"CompressionLevel = 99",
-         b"ElementToIntensityFunctionSlope = 2",
-         b"Rotation = 1 0 0 0 1 0 0 0 1", b"Orientation = 1 0 0 0 1 0 0 0 0", b"old min: 0", b"block size: 4",
-         b"content: \xff", b"space dimension: 3")
+_WORDS = (
+    b"short",
+    b"MET_SHORT",
+    b"double",
+    b"block",
+    b"gzip",
+    b"raw",
+    b"bzip2",
+    b"ascii",
+    b"hex",
+    b"big",
+    b"little",
+    b"True",
+    b"False",
+    b"LOCAL",
+    b"LIST",
+    b"left-posterior-superior",
+    b"scanner-xyz",
+    b"3D-right-handed",
+    b"none",
+    b"(1,0,0)",
+    b"(nan,0,0)",
+    b"(0,0,0)",
+    b'"mm" "um" "m"',
+    b"LAS",
+    b"???",
+    b"list",
+    b"voxels.raw",
+    b"scan.raw",
+    b"/etc/hostname",
+    b".",
+    b"unsigned char",
+    b"MET_UCHAR_ARRAY",
+    b"MET_DOUBLE",
+    b"domain",
+)
+_MORE = (
+    b"byte skip: -1",
+    b"byte skip: 7",
+    b"line skip: 1",
+    b"line skip: 99999",
+    b"HeaderSize = -1",
+    b"HeaderSize = 10",
+    b"CompressedDataSize = 5",
+    b"ElementNumberOfChannels = 3",
+    b"endian: big",
+    b"ElementByteOrderMSB = True",
+    b"BinaryData = False",
+    b'space units: "m" "m" "m"',
+    b"measurement frame: (1,0,0) (0,1,0) (0,0,1)",
+    b"centers: cell node cell",
+    b"thicknesses: 1 nan 2",
+    b"spacings: 1 1 1",
+    b"axis mins: 0 0 0",
+    b'labels: "x" "y" "z"',
+    b"# a comment",
+    b"key:=value",
+    b"Segment0_Name:=\xff\xfe",
+    b"Segment0_LabelValue:=0",
+    b"Segment0_LabelValue:=99999999999",
+    b"Segment0_Layer:=7",
+    b"Segment0_Color:=nan 2 -1",
+    b"Segment9_ID:=S9",
+    b"CompressionLevel = 99",
+    b"ElementToIntensityFunctionSlope = 2",
+    b"Rotation = 1 0 0 0 1 0 0 0 1",
+    b"Orientation = 1 0 0 0 1 0 0 0 0",
+    b"old min: 0",
+    b"block size: 4",
+    b"content: \xff",
+    b"space dimension: 3",
+)
 
 
 def _text(raw: bytes, rng: Rng) -> tuple[bytes, str]:
     """Change a line of a header, its end, or a number in it."""
     end = raw.find(b"\n\n")
-    end = end if end >= 0 else raw.find(b"\n", raw.find(b"ElementDataFile")) if b"ElementDataFile" in raw else len(raw)
+    end = (
+        end
+        if end >= 0
+        else (
+            raw.find(b"\n", raw.find(b"ElementDataFile"))
+            if b"ElementDataFile" in raw
+            else len(raw)
+        )
+    )
     lines, rest = raw[:end].split(b"\n"), raw[end:]
     at = int(rng.integers(0, len(lines)))
     sep = b":" if b":" in lines[at] else b"="
@@ -324,7 +459,11 @@ def _text(raw: bytes, rng: Rng) -> tuple[bytes, str]:
         number = NUMBERS[int(rng.integers(len(NUMBERS)))].encode()
         inner = words[place].split(b",")
         part = int(rng.integers(len(inner)))
-        inner[part] = b"(" * inner[part].startswith(b"(") + number + b")" * inner[part].endswith(b")")
+        inner[part] = (
+            b"(" * inner[part].startswith(b"(")
+            + number
+            + b")" * inner[part].endswith(b")")
+        )
         words[place] = b",".join(inner)
         lines[at] = key + sep + b" ".join(words)
         what += f": a number is {number.decode()!r}"
@@ -346,23 +485,76 @@ def _text(raw: bytes, rng: Rng) -> tuple[bytes, str]:
         lines[at] = key + sep + b" " + b" ".join(words)
         what += ": a word less or more"
     else:
-        return b"\r\n".join(lines) + rest.replace(b"\n\n", b"\r\n\r\n", 1), "line ends of Windows"
+        return (
+            b"\r\n".join(lines) + rest.replace(b"\n\n", b"\r\n\r\n", 1),
+            "line ends of Windows",
+        )
     return b"\n".join(lines) + rest, what
 
 
 # DICOM
 
 
-_ODD_TEXT = (*JUNK, b"1\\2", b"\\", b"1\\\\2", b" ", b"19999999", b"1e5", b"0", b"-1.5", b"1", b"3.2",
-b"99999999999999999999", b"ISO_IR 192", b"ISO 2022 IR 87",
-             b"\x1b$B\x1b(B", b"1.2.840.10008.1.2.5", b"1.2.840.10008.1.2.4.90", b"1.2.3", b"MR", b"CT", b"SEG",
-             b"MONOCHROME1", b"RGB", b"PALETTE COLOR",
-             b"YBR_FULL_422", b"1\\0\\0\\0\\1\\0", b"0\\0\\0", b"nan\\nan\\nan", b"0\\0\\0\\0\\0\\0",
-             b"1\\0\\0\\1\\0\\0", b"5\\5\\5", b"1.2.840.10008.5.1.4.1.1.66.4")
-_PIXEL_TAGS = {0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280030, 0x00280100, 0x00280101,
-0x00280102, 0x00280103, 0x00281052, 0x00281053,
-               0x00200032, 0x00200037, 0x0020000E, 0x00080016, 0x00080060, 0x7FE00010, 0x00020010, 0x00080005,
-               0x00200013, 0x00080018, 0x0020000D, 0x00200052}
+_ODD_TEXT = (
+    *JUNK,
+    b"1\\2",
+    b"\\",
+    b"1\\\\2",
+    b" ",
+    b"19999999",
+    b"1e5",
+    b"0",
+    b"-1.5",
+    b"1",
+    b"3.2",
+    b"99999999999999999999",
+    b"ISO_IR 192",
+    b"ISO 2022 IR 87",
+    b"\x1b$B\x1b(B",
+    b"1.2.840.10008.1.2.5",
+    b"1.2.840.10008.1.2.4.90",
+    b"1.2.3",
+    b"MR",
+    b"CT",
+    b"SEG",
+    b"MONOCHROME1",
+    b"RGB",
+    b"PALETTE COLOR",
+    b"YBR_FULL_422",
+    b"1\\0\\0\\0\\1\\0",
+    b"0\\0\\0",
+    b"nan\\nan\\nan",
+    b"0\\0\\0\\0\\0\\0",
+    b"1\\0\\0\\1\\0\\0",
+    b"5\\5\\5",
+    b"1.2.840.10008.5.1.4.1.1.66.4",
+)
+_PIXEL_TAGS = {
+    0x00280002,
+    0x00280004,
+    0x00280008,
+    0x00280010,
+    0x00280011,
+    0x00280030,
+    0x00280100,
+    0x00280101,
+    0x00280102,
+    0x00280103,
+    0x00281052,
+    0x00281053,
+    0x00200032,
+    0x00200037,
+    0x0020000E,
+    0x00080016,
+    0x00080060,
+    0x7FE00010,
+    0x00020010,
+    0x00080005,
+    0x00200013,
+    0x00080018,
+    0x0020000D,
+    0x00200052,
+}
 _VRS = (
     "AE",
     "AS",
@@ -414,7 +606,9 @@ def _dicom(raw: bytes, rng: Rng) -> tuple[bytes, str]:
         one.vr = str(rng.choice(_VRS))
         what += f" called {one.vr}"
     elif kind == 3:
-        length = int(rng.choice([0, 1, 2, 3, 7, 100, 65535, 0x7FFFFFFF, 0xFFFFFFFF, 0xFFFFFFFE]))
+        length = int(
+            rng.choice([0, 1, 2, 3, 7, 100, 65535, 0x7FFFFFFF, 0xFFFFFFFF, 0xFFFFFFFE])
+        )
         one.length = length
         what += f" says {length} bytes"
     elif kind == 4 and place + 1 < len(among):
@@ -437,18 +631,24 @@ def _value(one: elements.Element, order: str, rng: Rng) -> tuple[bytes, str]:
     if one.vr in numbers and rng.random() < 0.85:
         kind = numbers[one.vr]
         old = (
-            np.frombuffer(one.value[: np.dtype(kind).itemsize].ljust(8, b"\0"), np.dtype(kind).newbyteorder(order))[0]
+            np.frombuffer(
+                one.value[: np.dtype(kind).itemsize].ljust(8, b"\0"),
+                np.dtype(kind).newbyteorder(order),
+            )[0]
             if isinstance(one.value, bytes)
             else 0
         )
         with np.errstate(all="ignore"):
-            new = np.array([_number(kind, 0 if not np.isfinite(old) else old, rng)] * int(rng.choice([1, 1, 1, 2]))).astype(
-                np.dtype(kind).newbyteorder(order)
-            )
+            new = np.array(
+                [_number(kind, 0 if not np.isfinite(old) else old, rng)]
+                * int(rng.choice([1, 1, 1, 2]))
+            ).astype(np.dtype(kind).newbyteorder(order))
         return new.tobytes(), str(new.tolist())
     if one.vr in ("DS", "IS") and rng.random() < 0.6:
         old_text = one.value.split(b"\\") if isinstance(one.value, bytes) else [b""]
-        old_text[int(rng.integers(len(old_text)))] = NUMBERS[int(rng.integers(len(NUMBERS)))].encode()
+        old_text[int(rng.integers(len(old_text)))] = NUMBERS[
+            int(rng.integers(len(NUMBERS)))
+        ].encode()
         text = b"\\".join(old_text)
     else:
         text = _ODD_TEXT[int(rng.integers(len(_ODD_TEXT)))]

@@ -34,9 +34,11 @@ LONGEST_LINE = 4000
 class Outcome:
     """What came of one case.
 
-    `kind` is "volume", "labels", "refused", "choice" or "traceback"; `told` is equal in two runs of the same case: hashes of
-    voxels and affine and the notes, or the words of the refusal. `agrees` says what another reader made of an accepted file:
-    "equal", "not read" (it refused the file), or "" where nothing was accepted; `elsewhere` whether it takes a refused one.
+    `kind` is "volume", "labels", "refused", "choice" or "traceback"; `told` is equal in
+    two runs of the same case: hashes of voxels and affine and the notes, or the words
+    of the refusal. `agrees` says what another reader made of an accepted file: "equal",
+    "not read" (it refused the file), or "" where nothing was accepted; `elsewhere`
+    whether it takes a refused one.
     """
 
     case: int
@@ -53,7 +55,9 @@ class Outcome:
         return asdict(self)
 
 
-def make_case(seeds: Sequence[Seed], seed: int, case: int) -> tuple[Seed, tuple[str, ...]]:
+def make_case(
+    seeds: Sequence[Seed], seed: int, case: int
+) -> tuple[Seed, tuple[str, ...]]:
     """Damage one of the seeds, the same for the same two numbers and seeds."""
     rng = np.random.default_rng([seed, case])
     return damaged(seeds[int(rng.integers(len(seeds)))], rng)
@@ -69,8 +73,16 @@ def lay_out(seed: Seed, folder: Path, *, backwards: bool = False) -> Path:
     return folder / seed.opened
 
 
-def run_case(seed: Seed, folder: Path, *, case: int = 0, done: tuple[str, ...] = (), judge: bool = True, command: bool = False,
-             backwards: bool = False) -> Outcome:
+def run_case(
+    seed: Seed,
+    folder: Path,
+    *,
+    case: int = 0,
+    done: tuple[str, ...] = (),
+    judge: bool = True,
+    command: bool = False,
+    backwards: bool = False,
+) -> Outcome:
     """Read an input in a folder of its own, and judge what comes of it."""
     place = folder / "case"
     place.mkdir()
@@ -92,7 +104,9 @@ def run_case(seed: Seed, folder: Path, *, case: int = 0, done: tuple[str, ...] =
 
 def _listing(folder: Path) -> list[str]:
     return sorted(
-        f"{Path(entry).relative_to(folder)}" for root, _, names in os.walk(folder) for entry in (os.path.join(root, name) for name in names)
+        f"{Path(entry).relative_to(folder)}"
+        for root, _, names in os.walk(folder)
+        for entry in (os.path.join(root, name) for name in names)
     )
 
 
@@ -100,25 +114,43 @@ def _read(seed: Seed, path: Path, place: Path, outcome: Outcome) -> Any:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     heard = io.StringIO()
     try:
-        with contextlib.redirect_stderr(heard), contextlib.redirect_stdout(heard), warnings.catch_warnings():
+        with (
+            contextlib.redirect_stderr(heard),
+            contextlib.redirect_stdout(heard),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("always")
-            warnings.simplefilter("ignore", ResourceWarning)  # nibabel leaves closing to the garbage collector
-            result: Any = strata.read_labels(path) if seed.labels else strata.read(path, index=seed.index)
+            # nibabel leaves closing to the garbage collector
+            warnings.simplefilter("ignore", ResourceWarning)
+            result: Any = (
+                strata.read_labels(path)
+                if seed.labels
+                else strata.read(path, index=seed.index)
+            )
     except StrataError as err:
         outcome.kind = "choice" if isinstance(err, ChoiceError) else "refused"
         outcome.told = str(err).replace(str(place), "CASE")
         outcome.faults += _wording(str(err), place)
         result = None
-    except (Exception, MemoryError) as err:  # noqa: BLE001 - tracebacks are what this looks for
+    except (
+        Exception,  # noqa: BLE001 - tracebacks are what this looks for
+        MemoryError,
+    ) as err:
         outcome.kind = "traceback"
         last = traceback.extract_tb(err.__traceback__)
         ours = [frame for frame in last if "napari_strata" in frame.filename] or last
         where = f"{Path(ours[-1].filename).name}:{ours[-1].name}"
-        outcome.told = f"{type(err).__name__} in {where}: {' '.join(str(err).replace(str(place), 'CASE').split())[:200]}"
+        outcome.told = (
+            f"{type(err).__name__} in {where}:"
+            f" {' '.join(str(err).replace(str(place), 'CASE').split())[:200]}"
+        )
         outcome.faults.append(f"traceback: {type(err).__name__} in {where}")
         result = None
     if heard.getvalue():
-        outcome.faults.append(f"stray output: {heard.getvalue().replace(str(place), 'CASE').splitlines()[0][:160]}")
+        outcome.faults.append(
+            "stray output:"
+            f" {heard.getvalue().replace(str(place), 'CASE').splitlines()[0][:160]}"
+        )
     if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory > MOST_MEMORY_KIB:
         outcome.faults.append("took over 300 MB for some kilobytes")
     if result is not None:
@@ -145,7 +177,9 @@ def _array(seed: Seed, result: Any) -> np.ndarray:
 
 def _described(seed: Seed, result: Any, place: Path) -> str:
     data, affine = _array(seed, result), result.geometry.affine
-    digest = hashlib.sha256(np.ascontiguousarray(data).tobytes() + affine.tobytes()).hexdigest()[:24]
+    digest = hashlib.sha256(
+        np.ascontiguousarray(data).tobytes() + affine.tobytes()
+    ).hexdigest()[:24]
     more = result.regions if seed.labels else (result.modality, result.notes)
     return f"{data.dtype} {data.shape} {digest} {more!r}".replace(str(place), "CASE")
 
@@ -171,33 +205,58 @@ def _judge(seed: Seed, path: Path, result: Any, outcome: Outcome) -> None:
         try:
             shape = header_shape(path)
         except StrataError as err:
-            outcome.faults.append(f"header_shape refuses what read takes: {type(err).__name__}")
+            outcome.faults.append(
+                f"header_shape refuses what read takes: {type(err).__name__}"
+            )
         else:
             if tuple(shape) != result.geometry.file.shape:
                 outcome.faults.append("header_shape gives another shape")
 
 
-def _by_command(seed: Seed, path: Path, place: Path, result: Any, outcome: Outcome) -> None:
-    """Give the same input to the command, and look at the exit code, the lines and what was written."""
+def _by_command(
+    seed: Seed, path: Path, place: Path, result: Any, outcome: Outcome
+) -> None:
+    """Give the same input to the command.
+
+    Look at the exit code, the lines and what was written.
+    """
     from napari_strata.cli.command_line import main
 
     target = place.parent / "written"
     target.mkdir()
     chosen = [] if seed.index is None else ["--index", str(seed.index)]
     output = target / ("out.nrrd" if outcome.case % 2 else "out.nii.gz")
-    calls = [["convert", str(path), "-o", str(output), *(() if seed.labels else ("--scan", *chosen))]]
+    calls = [
+        [
+            "convert",
+            str(path),
+            "-o",
+            str(output),
+            *(() if seed.labels else ("--scan", *chosen)),
+        ]
+    ]
     if not seed.labels:
         calls.append(["info", str(path), *chosen])
     try:
         for call in calls:
             said, heard = io.StringIO(), io.StringIO()
             try:
-                with contextlib.redirect_stdout(said), contextlib.redirect_stderr(heard), warnings.catch_warnings():
+                with (
+                    contextlib.redirect_stdout(said),
+                    contextlib.redirect_stderr(heard),
+                    warnings.catch_warnings(),
+                ):
                     warnings.simplefilter("always")
                     warnings.simplefilter("ignore", ResourceWarning)
                     code = main(call)
-            except (Exception, SystemExit) as err:  # noqa: BLE001 - tracebacks are what this looks for
-                outcome.faults.append(f"traceback of strata {call[0]}: {type(err).__name__}: {' '.join(str(err).split())[:100]}")
+            except (
+                Exception,  # noqa: BLE001 - tracebacks are what this looks for
+                SystemExit,
+            ) as err:
+                outcome.faults.append(
+                    f"traceback of strata {call[0]}: {type(err).__name__}:"
+                    f" {' '.join(str(err).split())[:100]}"
+                )
                 continue
             lines = heard.getvalue().splitlines()
             if code not in (0, 2):
@@ -206,8 +265,13 @@ def _by_command(seed: Seed, path: Path, place: Path, result: Any, outcome: Outco
                 outcome.faults.append(f"strata {call[0]} refuses in {len(lines)} lines")
             if code == 2 and any(target.iterdir()) and call[0] == "convert":
                 outcome.faults.append("an output was left")
-            if (code == 0) != (result is not None) and not (call[0] == "convert" and code == 2):
-                outcome.faults.append(f"strata {call[0]} ends with {code} where read {'takes' if result is not None else 'refuses'} it")
+            if (code == 0) != (result is not None) and not (
+                call[0] == "convert" and code == 2
+            ):
+                outcome.faults.append(
+                    f"strata {call[0]} ends with {code} where read"
+                    f" {'takes' if result is not None else 'refuses'} it"
+                )
             if code == 0 and call[0] == "convert":
                 outcome.faults += _read_back(seed, output, result)
     finally:
@@ -223,10 +287,18 @@ def _read_back(seed: Seed, output: Path, result: Any) -> list[str]:
     except StrataError as err:
         return [f"what convert wrote is refused: {' '.join(str(err).split())[-80:]}"]
     first, second = _array(seed, result), _array(seed, again)
-    same = first.shape == second.shape and np.allclose(first.astype(np.float64), second.astype(np.float64), rtol=1e-6, atol=0)
+    same = first.shape == second.shape and np.allclose(
+        first.astype(np.float64), second.astype(np.float64), rtol=1e-6, atol=0
+    )
     scale = np.abs(result.geometry.affine[:3]).max()
-    placed = np.allclose(again.geometry.affine, result.geometry.affine, rtol=1e-5, atol=1e-5 * scale)
-    return [] if same and placed else [f"what convert wrote has other {'places' if same else 'values'}"]
+    placed = np.allclose(
+        again.geometry.affine, result.geometry.affine, rtol=1e-5, atol=1e-5 * scale
+    )
+    return (
+        []
+        if same and placed
+        else [f"what convert wrote has other {'places' if same else 'values'}"]
+    )
 
 
 def ready() -> None:

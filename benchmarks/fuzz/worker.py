@@ -1,4 +1,7 @@
-"""A process that runs cases as told on its standard input, a line of numbers each, and answers with a line of JSON per case."""
+"""A process that runs cases as told on its standard input, a line of numbers each.
+
+Answers with a line of JSON per case.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,9 @@ def main() -> None:
     seeds = read_seeds(asked.seeds)
     ready()
     run_case(seeds[0], asked.folder)
-    resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MEMORY_BYTES, resource.RLIM_INFINITY))
+    resource.setrlimit(
+        resource.RLIMIT_AS, (_address_space() + MEMORY_BYTES, resource.RLIM_INFINITY)
+    )
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     heard.truncate(0)
     for line in sys.stdin:
@@ -50,13 +55,19 @@ def main() -> None:
         )
         said = os.pread(heard.fileno(), 2000, place)
         if said:
-            outcome.faults.append(f"stray output of a library: {said.splitlines()[0][:120].decode('latin-1')}")
+            outcome.faults.append(
+                "stray output of a library:"
+                f" {said.splitlines()[0][:120].decode('latin-1')}"
+            )
         answers.write(json.dumps(outcome.to_dict()) + "\n")
 
 
 def _address_space() -> int:
     try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        return (
+            int(Path("/proc/self/statm").read_text().split()[0])
+            * resource.getpagesize()
+        )
     except OSError:  # not Linux
         return 8 * 2**30
 

@@ -1,10 +1,14 @@
-"""A person's session through the real widgets, with the longest time that the window did not answer in each step.
+"""A person's session through the real widgets.
 
-    xvfb-run -a -s "-screen 0 1920x1080x24" python -m benchmarks.gui.session SCAN [SCAN ...] [--markdown OUT]
+With the longest time that the window did not answer in each step.
 
-A heartbeat of 5 ms runs in the GUI thread. What is reported per step is the longest gap between two beats: by the clock;
-without the time in which that thread was ready and other programs had the processors; and its own processor time. At the
-end the labels that were exported are compared with those of the same steps in plain Python.
+    xvfb-run -a -s "-screen 0 1920x1080x24" python -m benchmarks.gui.session SCAN [SCAN
+    ...] [--markdown OUT]
+
+A heartbeat of 5 ms runs in the GUI thread. What is reported per step is the longest gap
+between two beats: by the clock; without the time in which that thread was ready and
+other programs had the processors; and its own processor time. At the end the labels
+that were exported are compared with those of the same steps in plain Python.
 """
 
 from __future__ import annotations
@@ -24,11 +28,11 @@ import numpy as np
 from benchmarks.gui.beat import Heartbeat, pump
 from qtpy.QtCore import QThreadPool
 
-from napari_strata.gui.session.scan_case import ScanCase
-from napari_strata.gui.plugin.contributions import panel as open_panel
-from napari_strata.gui.widgets.help import note_tour_seen
 from napari_strata.gui.canvas.layers import is_scan
 from napari_strata.gui.panel.panel import StrataPanel
+from napari_strata.gui.plugin.contributions import panel as open_panel
+from napari_strata.gui.session.scan_case import ScanCase
+from napari_strata.gui.widgets.help import note_tour_seen
 from napari_strata.io.files import read_labels
 from napari_strata.refine.session.refinement import Refinement
 
@@ -38,7 +42,10 @@ LIMIT_S = 1800
 
 @dataclass(slots=True)
 class Row:
-    """What one step took: seconds until all of it was shown, and the longest gaps between two beats, see `Heartbeat`, in ms."""
+    """What one step took: seconds until all of it was shown.
+
+    The longest gaps between two beats, see `Heartbeat`, in ms.
+    """
 
     step: str
     seconds: float
@@ -80,8 +87,13 @@ class Session:
     def is_busy(self) -> bool:
         """Say whether anything is still under way or still to be shown."""
         case = self.panel.case
-        busy = self.panel.is_busy or any(timer.isActive() for timer in self.panel.timers)
-        return busy or (case is not None and not (case.painter.is_settled and case.preview.is_settled))
+        busy = self.panel.is_busy or any(
+            timer.isActive() for timer in self.panel.timers
+        )
+        return busy or (
+            case is not None
+            and not (case.painter.is_settled and case.preview.is_settled)
+        )
 
     @contextmanager
     def step(self, name: str, note: str = ""):
@@ -91,7 +103,10 @@ class Session:
         began = time.perf_counter()
         yield
         ended = self.wait()
-        gaps = (1000 * gap for gap in (self.beat.worst, self.beat.worst_held, self.beat.worst_own))
+        gaps = (
+            1000 * gap
+            for gap in (self.beat.worst, self.beat.worst_held, self.beat.worst_own)
+        )
         self.rows.append(Row(name, ended - began, *gaps, note))
 
     def wait(self) -> float:
@@ -122,7 +137,10 @@ class Session:
         self.script.clear()
 
     def cancel(self) -> None:
-        """Propose again and cancel after a while; the answer is the time until the window says so."""
+        """Propose again and cancel after a while.
+
+        The answer is the time until the window says so.
+        """
         self.panel.proposing.propose.click()
         pump(1.0)
         with self.step("cancel a proposal"):
@@ -145,10 +163,14 @@ class Session:
             drag_s = positions * 0.025
             seen = len(updates)
         n = self.case.work.granularity
-        self.rows[-1].note = f"{seen / drag_s:.0f} updates of the visible slice per second"
+        self.rows[
+            -1
+        ].note = f"{seen / drag_s:.0f} updates of the visible slice per second"
         self.script.append(lambda work: work.cut(tissues=n))
 
-    def edit(self, name: str, ask: Callable[[], object], same: Callable[[Refinement], object]) -> None:
+    def edit(
+        self, name: str, ask: Callable[[], object], same: Callable[[Refinement], object]
+    ) -> None:
         """Ask for an edit, and note what it is in Python."""
         with self.step(name):
             ask()
@@ -159,13 +181,29 @@ class Session:
         panel, ids = self.panel, self.ids()
         first, second, third, fourth = ids[:4]
         name, color = "left lung, my own name", (10, 200, 30)
-        self.edit("rename", lambda: panel.table.rename_asked.emit(first, name), lambda work: work.rename(first, name))
-        self.edit("colour", lambda: panel.table.recolor_asked.emit(second, color), lambda work: work.recolor(second, color))
-        self.edit("lock", lambda: panel.table.lock_asked.emit(fourth, True), lambda work: work.lock(fourth))
+        self.edit(
+            "rename",
+            lambda: panel.table.rename_asked.emit(first, name),
+            lambda work: work.rename(first, name),
+        )
+        self.edit(
+            "colour",
+            lambda: panel.table.recolor_asked.emit(second, color),
+            lambda work: work.recolor(second, color),
+        )
+        self.edit(
+            "lock",
+            lambda: panel.table.lock_asked.emit(fourth, True),
+            lambda work: work.lock(fourth),
+        )
         panel.table.select([second, third])
-        self.edit("merge", panel.edits.merge.click, lambda work: work.merge([second, third]))
+        self.edit(
+            "merge", panel.edits.merge.click, lambda work: work.merge([second, third])
+        )
         panel.table.select([second])
-        self.edit("split", panel.edits.split.click, lambda work: work.split(second, into=2))
+        self.edit(
+            "split", panel.edits.split.click, lambda work: work.split(second, into=2)
+        )
 
     def scribble(self, scope: str) -> None:
         """Stroke over part of a region for a new one, look at the preview, accept."""
@@ -184,13 +222,21 @@ class Session:
             with layer.block_history():
                 for voxel in voxels:
                     layer.paint(tuple(voxel), layer.selected_label)
-        self.rows[-1].note = f"preview after {1000 * (shown[0] - began):.0f} ms" if shown else "nothing would change"
+        self.rows[-1].note = (
+            f"preview after {1000 * (shown[0] - began):.0f} ms"
+            if shown
+            else "nothing would change"
+        )
         painted: list[float] = []
         case.painter.painted.connect(lambda: painted.append(time.perf_counter()))
         with self.step(f"scribble {scope}"):
             began = time.perf_counter()
             panel.edits.apply.click()
-        self.rows[-1].note = f"new edge on the visible slice after {1000 * (painted[0] - began):.0f} ms" if painted else ""
+        self.rows[-1].note = (
+            f"new edge on the visible slice after {1000 * (painted[0] - began):.0f} ms"
+            if painted
+            else ""
+        )
         self.script.append(lambda work: work.scribble(voxels, scope=scope))
         panel.use_tool("select")
 
@@ -245,8 +291,13 @@ class Session:
 
     def ids(self) -> list[int]:
         """Give the regions, largest first, unlocked."""
-        sizes, free = self.case.work.sizes_vox, {row.id for row in self.case.work.regions if not row.locked}
-        return sorted((one for one in sizes if one in free), key=lambda one: -sizes[one])
+        sizes, free = (
+            self.case.work.sizes_vox,
+            {row.id for row in self.case.work.regions if not row.locked},
+        )
+        return sorted(
+            (one for one in sizes if one in free), key=lambda one: -sizes[one]
+        )
 
     def stroke_voxels(self) -> np.ndarray:
         """Give a row of voxels in the largest unlocked region on the slice on screen."""
@@ -256,11 +307,16 @@ class Session:
         rows = np.argwhere(labels[index] == ids[0])
         y = rows[len(rows) // 2][0]
         across = rows[rows[:, 0] == y][:30, 1]
-        return np.stack([np.full(len(across), index), np.full(len(across), y), across], axis=1)
+        return np.stack(
+            [np.full(len(across), index), np.full(len(across), y), across], axis=1
+        )
 
 
 def run_session(session: Session, scan: Path, made: Path | None) -> bool:
-    """Carry out the whole session; say whether exported labels are those of the same steps in Python."""
+    """Carry out the whole session.
+
+    Say whether exported labels are those of the same steps in Python.
+    """
     session.open(scan)
     take_proposal_of(session.panel, made)
     session.propose()
@@ -277,11 +333,16 @@ def run_session(session: Session, scan: Path, made: Path | None) -> bool:
     for act in session.script:
         act(work)
     exported = read_labels(labels)
-    same = bool(np.array_equal(exported.labels, work.labels)) and exported.regions == work.segmentation.regions
+    same = (
+        bool(np.array_equal(exported.labels, work.labels))
+        and exported.regions == work.segmentation.regions
+    )
     session.panel.propose_with(None)
     session.cancel()
     session.reopen(case, scan)
-    return same and bool(np.array_equal(np.asarray(session.case.labels.data), work.labels))
+    return same and bool(
+        np.array_equal(np.asarray(session.case.labels.data), work.labels)
+    )
 
 
 def take_proposal_of(panel: StrataPanel, made: Path | None) -> None:
@@ -296,19 +357,35 @@ def markdown(scan: Path, rows: list[Row], same: bool) -> str:
     lines = [
         f"### {scan.name}",
         "",
-        "| step | done after (s) | longest block (ms) | other programs left out (ms) | window's own (ms) | |",
+        (
+            "| step | done after (s) | longest block (ms) | other programs left out"
+            " (ms) | window's own (ms) | |"
+        ),
         "|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row.step} | {row.seconds:.2f} | {row.block_ms:.0f} | {row.held_ms:.0f} | {row.own_ms:.0f} | {row.note} |" for row in rows
+        f"| {row.step} | {row.seconds:.2f} | {row.block_ms:.0f} | {row.held_ms:.0f} |"
+        f" {row.own_ms:.0f} | {row.note} |"
+        for row in rows
     ]
     return "\n".join(
-        [*lines, "", f"Exported labels and reopened case equal those of the same steps in Python: {'yes' if same else 'NO'}.", ""]
+        [
+            *lines,
+            "",
+            (
+                "Exported labels and reopened case equal those of the same steps in"
+                f" Python: {'yes' if same else 'NO'}."
+            ),
+            "",
+        ]
     )
 
 
 def prepared_napari() -> ModuleType:
-    """Import napari for a session that nobody watches: no tour, no question when its window closes."""
+    """Import napari for a session that nobody watches.
+
+    No tour, no question when its window closes.
+    """
     import napari
     from napari.settings import get_settings
 
@@ -320,8 +397,16 @@ def prepared_napari() -> ModuleType:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scan", type=Path, nargs="+", help="a scan file or a DICOM folder")
-    parser.add_argument("--proposal", type=Path, action="append", default=[], help="a case of each scan: its proposal is taken, not made")
+    parser.add_argument(
+        "scan", type=Path, nargs="+", help="a scan file or a DICOM folder"
+    )
+    parser.add_argument(
+        "--proposal",
+        type=Path,
+        action="append",
+        default=[],
+        help="a case of each scan: its proposal is taken, not made",
+    )
     parser.add_argument("--markdown", type=Path, help="where the tables go too")
     arguments = parser.parse_args()
     napari = prepared_napari()
@@ -335,7 +420,8 @@ def main() -> None:
             tables.append(markdown(scan, session.rows, same))
             print(tables[-1], flush=True)
             assert any(is_scan(layer) for layer in viewer.layers)
-            # a proposal that was let go ends by itself; napari waits for it when it quits, and so does this
+            # a proposal that was let go ends by itself; napari waits for it when it
+            # quits, and so does this
             QThreadPool.globalInstance().waitForDone(120_000)
             viewer.close()
     if arguments.markdown:

@@ -1,11 +1,16 @@
-"""From the end of a stroke to the new edge on the visible slice, and from its acceptance to the labels, in the real window.
+"""From the end of a stroke to the new edge on the visible slice.
 
-    xvfb-run -a -s "-screen 0 1920x1080x24" python -m benchmarks.gui.strokes SCAN [--proposal CASE] [--strokes 10]
+From its acceptance to the labels, in the real window.
 
-Each stroke is of 20 voxels in the middle axial slice, for a new region. Four moments are timed: the preview is written to
-the layer; the canvas has drawn it; after it was accepted, the labels are written; the canvas has drawn those. Each is given
-by the clock, and as processor time of the window's and the editing thread: what an idle machine with a graphics card would
-take at most, were one to wait for the other all the time. The process has threads that draw in software besides.
+    xvfb-run -a -s "-screen 0 1920x1080x24" python -m benchmarks.gui.strokes SCAN
+    [--proposal CASE] [--strokes 10]
+
+Each stroke is of 20 voxels in the middle axial slice, for a new region. Four moments
+are timed: the preview is written to the layer; the canvas has drawn it; after it was
+accepted, the labels are written; the canvas has drawn those. Each is given by the
+clock, and as processor time of the window's and the editing thread: what an idle
+machine with a graphics card would take at most, were one to wait for the other all the
+time. The process has threads that draw in software besides.
 """
 
 from __future__ import annotations
@@ -42,8 +47,13 @@ class Stopwatch:
     def _note(self, what: str) -> None:
         self.seen[what].append(Moment.now())
 
-    def time(self, act: Callable[[], object], what: str) -> tuple[Moment, Moment] | None:
-        """Do something; give what passed until `what` was written, and until it was drawn. None where that does not come."""
+    def time(
+        self, act: Callable[[], object], what: str
+    ) -> tuple[Moment, Moment] | None:
+        """Do something; give what passed until `what` was written, and until it was drawn.
+
+        None where that does not come.
+        """
         for moments in self.seen.values():
             moments.clear()
         began = Moment.now()
@@ -53,7 +63,14 @@ class Stopwatch:
             pump(0.005)
             if self.seen[what]:
                 written = self.seen[what][0]
-                drawn = next((frame for frame in self.seen["frame"] if frame.wall > written.wall), None)
+                drawn = next(
+                    (
+                        frame
+                        for frame in self.seen["frame"]
+                        if frame.wall > written.wall
+                    ),
+                    None,
+                )
                 if drawn is not None:
                     return written.since(began), drawn.since(began)
         return None
@@ -75,7 +92,10 @@ def stroke(session: Session, rng: np.random.Generator) -> Callable[[], None]:
 
 
 def measure(session: Session, strokes: int, seed: int) -> dict[str, list[Moment]]:
-    """Stroke, look, accept; here and everywhere in turn. The first of each, in which napari makes layers, is left out."""
+    """Stroke, look, accept; here and everywhere in turn.
+
+    The first of each, in which napari makes layers, is left out.
+    """
     panel, rng, watch = session.panel, np.random.default_rng(seed), Stopwatch(session)
     found: dict[str, list[Moment]] = {}
     for number in range(2 * strokes + 2):
@@ -85,7 +105,10 @@ def measure(session: Session, strokes: int, seed: int) -> dict[str, list[Moment]
         panel.use_tool("scribble")
         session.case.brush.layer.brush_size = 1
         session.wait()
-        for what, act in (("preview", stroke(session, rng)), ("labels", panel.edits.apply.click)):
+        for what, act in (
+            ("preview", stroke(session, rng)),
+            ("labels", panel.edits.apply.click),
+        ):
             passed = watch.time(act, what)
             session.wait()
             if passed is not None and number > 1:
@@ -96,7 +119,10 @@ def measure(session: Session, strokes: int, seed: int) -> dict[str, list[Moment]
 
 def markdown(scan: Path, found: dict[str, list[Moment]]) -> str:
     """Write the table of one scan: medians, in ms."""
-    heads = "| | strokes | by the clock | window + edits | window | edits | process |", "|---|---|---|---|---|---|---|"
+    heads = (
+        "| | strokes | by the clock | window + edits | window | edits | process |",
+        "|---|---|---|---|---|---|---|",
+    )
     lines = [f"### {scan.name}", "", *heads]
     for what, passed in found.items():
         columns: Sequence[Callable[[Moment], float]] = (
@@ -106,8 +132,15 @@ def markdown(scan: Path, found: dict[str, list[Moment]]) -> str:
             lambda one: one.edits,
             lambda one: one.process,
         )
-        medians = (1000 * statistics.median(column(one) for one in passed) for column in columns)
-        lines.append(f"| {what} | {len(passed)} | " + " | ".join(f"{median:.0f}" for median in medians) + " |")
+        medians = (
+            1000 * statistics.median(column(one) for one in passed)
+            for column in columns
+        )
+        lines.append(
+            f"| {what} | {len(passed)} | "
+            + " | ".join(f"{median:.0f}" for median in medians)
+            + " |"
+        )
     return "\n".join([*lines, ""])
 
 
@@ -115,7 +148,11 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scan", type=Path)
-    parser.add_argument("--proposal", type=Path, help="a case of the scan: its proposal is taken, not made")
+    parser.add_argument(
+        "--proposal",
+        type=Path,
+        help="a case of the scan: its proposal is taken, not made",
+    )
     parser.add_argument("--strokes", type=int, default=10, help="of each scope")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -127,7 +164,11 @@ def main() -> None:
         session.open(arguments.scan)
         take_proposal_of(session.panel, arguments.proposal)
         session.propose()
-        print(markdown(arguments.scan, measure(session, arguments.strokes, arguments.seed)))
+        print(
+            markdown(
+                arguments.scan, measure(session, arguments.strokes, arguments.seed)
+            )
+        )
         viewer.close()
 
 

@@ -1,1 +1,5 @@
-"""A bench for proposals: supervoxels, trees, confidence, stability and cuts, against references that the proposal never sees."""
+"""A bench for proposals.
+
+Supervoxels, trees, confidence, stability and cuts, against references that the proposal
+never sees.
+"""

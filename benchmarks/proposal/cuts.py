@@ -13,14 +13,23 @@ FEWEST, MOST, TRIED = 2, 500, 24
 
 
 def cut_figures(proposal: Proposal) -> Iterator[tuple[str, dict[str, float]]]:
-    """Give, for each tree, the milliseconds of a cut's table and of all its labels, over n from 2 to 500.
+    """Give, for each tree, the milliseconds of a cut's table and of all its labels.
 
-    Labels are made by `Proposal.tissues` and `Proposal.regions`, with the table of regions and all.
+    Over n from 2 to 500.
+
+    Labels are made by `Proposal.tissues` and `Proposal.regions`, with the table of
+    regions and all.
     """
     for name, paint in (("tissues", proposal.tissues), ("regions", proposal.regions)):
         tree = proposal.tissue_tree if name == "tissues" else proposal.region_tree
-        numbers = np.unique(np.geomspace(FEWEST, max(min(MOST, tree.max_regions), FEWEST), TRIED).round().astype(int)).tolist()
-        tables, labels = ([_milliseconds(work, n) for n in numbers] for work in (tree.cut, paint))
+        numbers = np.unique(
+            np.geomspace(FEWEST, max(min(MOST, tree.max_regions), FEWEST), TRIED)
+            .round()
+            .astype(int)
+        ).tolist()
+        tables, labels = (
+            [_milliseconds(work, n) for n in numbers] for work in (tree.cut, paint)
+        )
         yield (
             name,
             {

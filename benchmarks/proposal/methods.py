@@ -1,4 +1,7 @@
-"""Ways to break a scan into supervoxels, all given the same brightness, body and feature components."""
+"""Ways to break a scan into supervoxels, all given the same brightness.
+
+Body and feature components.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,16 @@ from skimage.segmentation import watershed
 from napari_strata.encoder.embed import embed_intensity
 from napari_strata.encoder.network import Encoder
 from napari_strata.preprocess.intensity import encoder_intensity, resample
+from napari_strata.proposal.supervoxels.clustering import (
+    SupervoxelPlan,
+    make_supervoxels,
+)
 from napari_strata.proposal.supervoxels.descriptors import intensity_rank
-from napari_strata.proposal.supervoxels.oversegmentation import segment_features, principal_maps, prepare_scan
-from napari_strata.proposal.supervoxels.clustering import SupervoxelPlan, make_supervoxels
+from napari_strata.proposal.supervoxels.oversegmentation import (
+    prepare_scan,
+    principal_maps,
+    segment_features,
+)
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Volume
 
@@ -57,15 +67,29 @@ class Block:
     seed: int = 0
 
     @classmethod
-    def of(cls, volume: Volume, encoder: Encoder, settings: ProposeSettings, seed: int) -> Block:
-        """Look at a scan just as `strata.propose` does, and add feature components for the methods that use them."""
+    def of(
+        cls, volume: Volume, encoder: Encoder, settings: ProposeSettings, seed: int
+    ) -> Block:
+        """Look at a scan just as `strata.propose` does.
+
+        Add feature components for the methods that use them.
+        """
         sight = prepare_scan(volume, settings)
         seen = encoder_intensity(sight.intensity, sight.inside, volume.modality)
-        features = embed_intensity(seen, sight.grid, encoder, settings=settings, device="cpu")
-        looks, inside = segment_features(sight, intensity_rank(sight.intensity, sight.inside))
-        components = [resample(np.float32(_COMPONENT_WEIGHT) * part, inside.shape) for part in principal_maps(features, 2, seed=seed)]
+        features = embed_intensity(
+            seen, sight.grid, encoder, settings=settings, device="cpu"
+        )
+        looks, inside = segment_features(
+            sight, intensity_rank(sight.intensity, sight.inside)
+        )
+        components = [
+            resample(np.float32(_COMPONENT_WEIGHT) * part, inside.shape)
+            for part in principal_maps(features, 2, seed=seed)
+        ]
         channels = np.stack([looks, *components], axis=-1)
-        return cls(channels, inside, sight.grid.box, volume.spacing_zyx_mm, settings, seed)
+        return cls(
+            channels, inside, sight.grid.box, volume.spacing_zyx_mm, settings, seed
+        )
 
 
 Method = Callable[[Block], NDArray[np.integer]]
@@ -90,20 +114,36 @@ def slic_features(block: Block) -> NDArray[np.integer]:
 
 def cells_by_codes(block: Block) -> NDArray[np.integer]:
     """Split coarse SLIC cells of brightness by tissue codes."""
-    cells = _slic(block, 1, block.settings.supervoxels // PIECES_PER_CELL, iterations=4, connected=False)
-    return split_cells(cells, block.channels, block.inside, block.spacing_zyx_mm, block.seed)
+    cells = _slic(
+        block,
+        1,
+        block.settings.supervoxels // PIECES_PER_CELL,
+        iterations=4,
+        connected=False,
+    )
+    return split_cells(
+        cells, block.channels, block.inside, block.spacing_zyx_mm, block.seed
+    )
 
 
 def gradient_watershed(block: Block) -> NDArray[np.integer]:
-    """Flood the gradient of brightness and features from the flattest voxel of every cell of a regular grid."""
+    """Flood the gradient of brightness and features from the flattest voxel of every cell.
+
+    Of a regular grid.
+    """
     steepness = np.zeros(block.inside.shape, np.float32)
     for channel in np.moveaxis(block.channels, -1, 0):
         smooth = ndimage.gaussian_filter(channel, _GRADIENT_VOX)
-        slopes = (np.gradient(smooth, mm, axis=a) if smooth.shape[a] > 1 else 0.0 for a, mm in enumerate(block.spacing_zyx_mm))
+        slopes = (
+            np.gradient(smooth, mm, axis=a) if smooth.shape[a] > 1 else 0.0
+            for a, mm in enumerate(block.spacing_zyx_mm)
+        )
         steepness += sum(slope**2 for slope in slopes)
     np.sqrt(steepness, out=steepness)
     markers = np.zeros(steepness.shape, np.int32)
-    cell = _cells(steepness.shape, grid_steps(block, block.settings.supervoxels))[block.inside]
+    cell = _cells(steepness.shape, grid_steps(block, block.settings.supervoxels))[
+        block.inside
+    ]
     places = np.flatnonzero(block.inside)
     order = np.lexsort((steepness[block.inside], cell))
     _, first = np.unique(cell[order], return_index=True)
@@ -121,7 +161,9 @@ METHODS: dict[str, Method] = {
 
 
 def tidy(pieces: NDArray[np.integer], inside: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Make every connected part of a piece in the body a piece of its own, 1 .. n; everything outside becomes piece 0.
+    """Make every connected part of a piece in the body a piece of its own, 1 .. n.
+
+    Everything outside becomes piece 0.
 
     Connected means by faces, edges or corners.
     """
@@ -130,13 +172,26 @@ def tidy(pieces: NDArray[np.integer], inside: NDArray[np.bool_]) -> NDArray[np.i
 
 
 def grid_steps(block: Block, count: int) -> tuple[int, ...]:
-    """Choose the voxels along each axis of a cell, so that about `count` nearly cubic ones (in mm) fill the body."""
+    """Choose the voxels along each axis of a cell.
+
+    So that about `count` nearly cubic ones (in mm) fill the body.
+    """
     per_cell = max(float(block.inside.sum()) / count, 1.0)
     side_mm = (per_cell * float(np.prod(block.spacing_zyx_mm))) ** (1 / 3)
     axes = []
     for mm, length in zip(block.spacing_zyx_mm, block.inside.shape, strict=True):
-        axes.append(sorted({min(max(int(step), 1), length) for step in (np.floor(side_mm / mm), np.ceil(side_mm / mm))}))
-    return min(itertools.product(*axes), key=lambda steps: abs(np.log(np.prod(steps) / per_cell)))
+        axes.append(
+            sorted(
+                {
+                    min(max(int(step), 1), length)
+                    for step in (np.floor(side_mm / mm), np.ceil(side_mm / mm))
+                }
+            )
+        )
+    return min(
+        itertools.product(*axes),
+        key=lambda steps: abs(np.log(np.prod(steps) / per_cell)),
+    )
 
 
 def _cells(shape: tuple[int, ...], steps: tuple[int, ...]) -> NDArray[np.int64]:
@@ -146,10 +201,22 @@ def _cells(shape: tuple[int, ...], steps: tuple[int, ...]) -> NDArray[np.int64]:
     return (z * (int(axes[1][-1]) + 1) + y) * (int(axes[2][-1]) + 1) + x
 
 
-def _slic(block: Block, channels: int, count: int, *, iterations: int = 5, connected: bool = True) -> NDArray[np.integer]:
-    """Run ITK's SLIC (Achanta et al., TPAMI 2012) on whole numbers, so that its sums do not depend on their order."""
+def _slic(
+    block: Block,
+    channels: int,
+    count: int,
+    *,
+    iterations: int = 5,
+    connected: bool = True,
+) -> NDArray[np.integer]:
+    """Run ITK's SLIC (Achanta et al., TPAMI 2012) on whole numbers.
+
+    So that its sums do not depend on their order.
+    """
     scaled = np.round(block.channels[..., :channels] * 255).astype(np.float32)
-    image = sitk.GetImageFromArray(scaled if channels > 1 else scaled[..., 0], isVector=channels > 1)
+    image = sitk.GetImageFromArray(
+        scaled if channels > 1 else scaled[..., 0], isVector=channels > 1
+    )
     slic = sitk.SLICImageFilter()
     slic.SetSuperGridSize([int(step) for step in reversed(grid_steps(block, count))])
     slic.SetMaximumNumberOfIterations(iterations)

@@ -39,8 +39,13 @@ class Overlap:
         return Overlap(self.classes, table[:, :-1], table[:, -1])
 
 
-def overlap(pieces: NDArray[np.integer], reference: NDArray[np.uint8], n: int) -> Overlap:
-    """Count the voxels of pieces 0 .. n - 1 in each class of a reference of the same shape (0 not scored, 255 other)."""
+def overlap(
+    pieces: NDArray[np.integer], reference: NDArray[np.uint8], n: int
+) -> Overlap:
+    """Count the voxels of pieces 0 .. n - 1 in each class of a reference of the same shape.
+
+    (0 not scored, 255 other).
+    """
     present = np.unique(reference)
     classes = present[(present > 0) & (present < OTHER)]
     columns = len(classes) + 2

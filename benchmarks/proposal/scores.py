@@ -1,4 +1,7 @@
-"""The second part: how well a proposal's tissues, regions and tree nodes agree with a reference."""
+"""The second part: how well a proposal's tissues.
+
+Regions and tree nodes agree with a reference.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,24 @@ from napari_strata.proposal.proposal import Proposal, TreeName
 from napari_strata.volume import Segmentation
 
 CUTS: tuple[tuple[TreeName, int], ...] = (
-    ("tissues", 8), ("tissues", 16), ("tissues", 32), ("regions", 50), ("regions", 100), ("regions", 200)
+    ("tissues", 8),
+    ("tissues", 16),
+    ("tissues", 32),
+    ("regions", 50),
+    ("regions", 100),
+    ("regions", 200),
 )
 
 
-def proposal_figures(proposal: Proposal, scan: LabelledScan, found: Overlap) -> Iterator[tuple[str, dict[str, float]]]:
-    """Give figures by subject: each cut, the best node of each tree, and the seconds of each stage.
+def proposal_figures(
+    proposal: Proposal, scan: LabelledScan, found: Overlap
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Give figures by subject.
 
-    Dice of a cut is many-to-one: every region goes to the class that it shares most voxels with, or to "other", which
-    takes part but is not in the mean.
+    Each cut, the best node of each tree, and the seconds of each stage.
+
+    Dice of a cut is many-to-one: every region goes to the class that it shares most
+    voxels with, or to "other", which takes part but is not in the mean.
     """
     reference = Segmentation(scan.reference, (), scan.volume.geometry)
     for tree, n in CUTS:
@@ -31,12 +43,20 @@ def proposal_figures(proposal: Proposal, scan: LabelledScan, found: Overlap) -> 
         yield f"{tree} {n}", _named(scores.many_to_one_mean, scores.many_to_one)
     for tree in ("tissues", "regions"):
         dice = best_node_dice(proposal.tree(tree), found)
-        yield f"best node of {tree}", _named(float(dice.mean()), dict(zip(found.classes, dice.tolist(), strict=True)))
+        yield (
+            f"best node of {tree}",
+            _named(
+                float(dice.mean()), dict(zip(found.classes, dice.tolist(), strict=True))
+            ),
+        )
 
 
 def proposal_costs(proposal: Proposal, found: Overlap) -> dict[str, float]:
     """Give the number of supervoxels, what they could reach, and the seconds of each stage."""
-    sizes = {"supervoxels": float(proposal.n_supervoxels), "in the body": float(proposal.region_tree.max_regions)}
+    sizes = {
+        "supervoxels": float(proposal.n_supervoxels),
+        "in the body": float(proposal.region_tree.max_regions),
+    }
     stages: dict[str, float] = proposal.provenance.get("seconds", {})
     seconds = {f"{stage}, s": float(value) for stage, value in stages.items()}
     best = {"ASA": achievable_accuracy(found), "ASA, strict": strict_accuracy(found)}
@@ -44,4 +64,7 @@ def proposal_costs(proposal: Proposal, found: Overlap) -> dict[str, float]:
 
 
 def _named(mean: float, dice: dict[int, float]) -> dict[str, float]:
-    return {"mean Dice": mean, **{f"class {number}": value for number, value in sorted(dice.items())}}
+    return {
+        "mean Dice": mean,
+        **{f"class {number}": value for number, value in sorted(dice.items())},
+    }

@@ -1,7 +1,10 @@
-"""Does work survive? Kills a process in the middle of random edits; and edits at random for long, checking every step.
+"""Does work survive? Kills a process in the middle of random edits.
 
-python -m benchmarks.refine.crash               50 kills in 200 random edits, each resumed and compared
-python -m benchmarks.refine.crash --long 10000  so many random edits and undos in one process
+Edits at random for long, checking every step.
+
+python -m benchmarks.refine.crash               50 kills in 200 random edits, each
+resumed and compared python -m benchmarks.refine.crash --long 10000  so many random
+edits and undos in one process
 """
 
 from __future__ import annotations
@@ -27,7 +30,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def child(case: Path, folder: Path, seed: int, first: int) -> None:
-    """Take the work up, or begin it, and edit until killed; says after each edit how many are done and what it looks like."""
+    """Take the work up, or begin it, and edit until killed.
+
+    Says after each edit how many are done and what it looks like.
+    """
     found = find_unfinished(folder=folder)
     work = found[0].resume() if found else Refinement.load(case)
     work.autosave(folder)
@@ -37,11 +43,27 @@ def child(case: Path, folder: Path, seed: int, first: int) -> None:
         sys.stdout.flush()
 
 
-def killed(case: Path, folder: Path, seed: int, first: int, lines: int, wait_s: float) -> list[tuple[int, str]]:
-    """Run a child and kill it a moment after it has said so many lines; gives what it had said."""
-    command = [sys.executable, "-m", "benchmarks.refine.crash", "--child", str(case), str(folder), str(seed), str(first)]
+def killed(
+    case: Path, folder: Path, seed: int, first: int, lines: int, wait_s: float
+) -> list[tuple[int, str]]:
+    """Run a child and kill it a moment after it has said so many lines.
+
+    Gives what it had said.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.refine.crash",
+        "--child",
+        str(case),
+        str(folder),
+        str(seed),
+        str(first),
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
+    ) as process:
         assert process.stdout is not None
         said = list(itertools.islice(iter(process.stdout.readline, ""), lines))
         time.sleep(wait_s)
@@ -51,11 +73,16 @@ def killed(case: Path, folder: Path, seed: int, first: int, lines: int, wait_s: 
     return [(int(count), text) for count, text in whole]
 
 
-def crash(proposal: Proposal, *, kills: int, edits: int, seed: int = 0) -> dict[str, object]:
-    """Kill a process so many times while it makes so many edits; every resumed state is compared with a work that never crashed.
+def crash(
+    proposal: Proposal, *, kills: int, edits: int, seed: int = 0
+) -> dict[str, object]:
+    """Kill a process so many times while it makes so many edits.
 
-    A resumed state has to be the one after the last edit whose call had returned, or, where the kill came between an edit
-    reaching the disk and its being reported, after that one.
+    Every resumed state is compared with a work that never crashed.
+
+    A resumed state has to be the one after the last edit whose call had returned, or,
+    where the kill came between an edit reaching the disk and its being reported, after
+    that one.
     """
     rng = np.random.default_rng(seed)
     equal, done, ahead, lost = 0, 0, 0, []
@@ -65,14 +92,22 @@ def crash(proposal: Proposal, *, kills: int, edits: int, seed: int = 0) -> dict[
         Refinement(proposal, regions=20).save(case)
         never_killed = Refinement.load(case)
         for kill in range(kills):
-            lines = max(1, round((edits - done) / (kills - kill) + int(rng.integers(-1, 2))))
+            lines = max(
+                1, round((edits - done) / (kills - kill) + int(rng.integers(-1, 2)))
+            )
             said = killed(case, folder, seed, done, lines, float(rng.uniform(0, 0.03)))
             for i in range(done, said[-1][0]):
                 random_edit(never_killed, np.random.default_rng([seed, i]))
             done = said[-1][0]
-            assert digest(never_killed) == said[-1][1], "the killed process went another way"
+            assert digest(never_killed) == said[-1][1], (
+                "the killed process went another way"
+            )
             found = find_unfinished(folder=folder)
-            work = found[0].resume(proposal=never_killed.proposal) if found else Refinement.load(case)
+            work = (
+                found[0].resume(proposal=never_killed.proposal)
+                if found
+                else Refinement.load(case)
+            )
             state = digest(work)
             if state != digest(never_killed):
                 random_edit(never_killed, np.random.default_rng([seed, done]))
@@ -82,11 +117,23 @@ def crash(proposal: Proposal, *, kills: int, edits: int, seed: int = 0) -> dict[
             lost += [] if same else [kill]
             work.end_autosave(keep=True)
         left = sum(path.stat().st_size for path in folder.glob("*.strata-journal"))
-    return {"kills": kills, "edits": done, "equal": equal, "one edit ahead of the report": ahead, "unequal": lost, "journal_bytes": left}
+    return {
+        "kills": kills,
+        "edits": done,
+        "equal": equal,
+        "one edit ahead of the report": ahead,
+        "unequal": lost,
+        "journal_bytes": left,
+    }
 
 
-def long_run(proposal: Proposal, *, edits: int, seed: int = 0, check_every: int = 1000) -> dict[str, object]:
-    """Edit at random for long with locked regions and painted voxels, and check that they stay and that the journal agrees."""
+def long_run(
+    proposal: Proposal, *, edits: int, seed: int = 0, check_every: int = 1000
+) -> dict[str, object]:
+    """Edit at random for long with locked regions and painted voxels.
+
+    Check that they stay and that the journal agrees.
+    """
     rng = np.random.default_rng(seed)
     work = Refinement(proposal, regions=20)
     painted = np.argwhere(work.labels == 6)[:60]
@@ -103,10 +150,16 @@ def long_run(proposal: Proposal, *, edits: int, seed: int = 0, check_every: int 
             if len(work.history) < floor:
                 work.jump(floor)
             labels = work.labels
-            broken += any(not np.array_equal(labels == region, where) for region, where in kept.items())
+            broken += any(
+                not np.array_equal(labels == region, where)
+                for region, where in kept.items()
+            )
             if (i + 1) % check_every == 0:
                 checks += _agrees(work, proposal)
-                sys.stderr.write(f"{i + 1} edits, {refused} refused, {len(work.history)} steps, {time.process_time() - begun:.0f} s\n")
+                sys.stderr.write(
+                    f"{i + 1} edits, {refused} refused, {len(work.history)} steps,"
+                    f" {time.process_time() - begun:.0f} s\n"
+                )
         work.end_autosave(keep=True)
         again = find_unfinished(folder=name)[0].resume()
         same = digest(again) == digest(work)
@@ -125,25 +178,44 @@ def long_run(proposal: Proposal, *, edits: int, seed: int = 0, check_every: int 
 
 
 def _agrees(work: Refinement, proposal: Proposal) -> bool:
-    """Tell whether undoing everything gives the start, redoing everything the same again, and replaying the steps too."""
+    """Tell whether undoing everything gives the start, redoing everything the same again.
+
+    Replaying the steps too.
+    """
     before, steps = digest(work), len(work.history)
     work.jump(0)
     start = np.array_equal(work.labels, proposal.regions(20).labels)
     work.jump(steps)
-    return start and digest(work) == before and np.array_equal(work.replay(proposal).labels, work.labels)
+    return (
+        start
+        and digest(work) == before
+        and np.array_equal(work.replay(proposal).labels, work.labels)
+    )
 
 
 def sample_proposal(supervoxels: int, side: int) -> Proposal:
-    """Propose on the middle of the sample head, coarsely: a proposal of the usual make in some seconds."""
+    """Propose on the middle of the sample head, coarsely.
+
+    A proposal of the usual make in some seconds.
+    """
     import napari_strata as strata
 
     volume = strata.read(ROOT / "sample_scans" / "head_t1.nii.gz")
-    box = tuple(slice(max(0, (n - side) // 2), (n + side) // 2) for n in volume.data.shape)
+    box = tuple(
+        slice(max(0, (n - side) // 2), (n + side) // 2) for n in volume.data.shape
+    )
     affine = volume.geometry.affine.copy()
     affine[:3, 3] = volume.geometry.world_from_voxel([part.start for part in box])
     data = np.ascontiguousarray(volume.data[box])
-    middle = strata.Volume(data, strata.Geometry(data.shape, affine), volume.modality, "middle of the sample head")  # type: ignore[arg-type]
-    settings = strata.ProposeSettings(method="gmm-mrf", supervoxels=supervoxels, flatten_bias="off")
+    middle = strata.Volume(
+        data,
+        strata.Geometry(data.shape, affine),
+        volume.modality,
+        "middle of the sample head",
+    )  # type: ignore[arg-type]
+    settings = strata.ProposeSettings(
+        method="gmm-mrf", supervoxels=supervoxels, flatten_bias="off"
+    )
     return strata.propose(middle, settings=settings, threads=1)
 
 
@@ -153,16 +225,34 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--edits", type=int, default=200)
     parser.add_argument("--long", type=int, default=0, metavar="EDITS")
-    parser.add_argument("--case", type=Path, help="a case whose proposal is used, instead of the sample head's")
+    parser.add_argument(
+        "--case",
+        type=Path,
+        help="a case whose proposal is used, instead of the sample head's",
+    )
     parser.add_argument("--supervoxels", type=int, default=1500)
-    parser.add_argument("--side", type=int, default=64, help="voxels a side that are used of the sample head")
+    parser.add_argument(
+        "--side",
+        type=int,
+        default=64,
+        help="voxels a side that are used of the sample head",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
-        child(Path(asked.child[0]), Path(asked.child[1]), int(asked.child[2]), int(asked.child[3]))
+        child(
+            Path(asked.child[0]),
+            Path(asked.child[1]),
+            int(asked.child[2]),
+            int(asked.child[3]),
+        )
         return
-    proposal = Refinement.load(asked.case).proposal if asked.case else sample_proposal(asked.supervoxels, asked.side)
+    proposal = (
+        Refinement.load(asked.case).proposal
+        if asked.case
+        else sample_proposal(asked.supervoxels, asked.side)
+    )
     if asked.long:
         figures = long_run(proposal, edits=asked.long, seed=asked.seed)
     else:

@@ -1,4 +1,7 @@
-"""Ways to learn from strokes, on the same supervoxels: ours, its parts left out, and what others use."""
+"""Ways to learn from strokes, on the same supervoxels.
+
+Ours, its parts left out, and what others use.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,16 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 
-from napari_strata.proposal.supervoxels.descriptors import Pooler
 from napari_strata.proposal.proposal import Proposal
+from napari_strata.proposal.supervoxels.descriptors import Pooler
 from napari_strata.refine.scribble import scribble_classifier as teaching
 from napari_strata.refine.state.proposal_index import ProposalIndex
 
 Decide = Callable[[NDArray[np.int32]], NDArray[np.int32]]
-"""Takes the region that strokes showed for each supervoxel (-1 for none), gives a region for each."""
+"""Takes the region that strokes showed for each supervoxel.
+
+(-1 for none), gives a region for each.
+"""
 
 
 def ours(scan: RobotScan, proposal: Proposal | None = None) -> Decide:
@@ -31,7 +37,12 @@ def ours(scan: RobotScan, proposal: Proposal | None = None) -> Decide:
     space = ProposalIndex(proposal or scan.proposal).teaching
 
     def decide(examples: NDArray[np.int32]) -> NDArray[np.int32]:
-        said = teaching.classify(space, teaching.StrokeExamples(examples, np.zeros(len(examples), np.int32), examples < 0))
+        said = teaching.classify(
+            space,
+            teaching.StrokeExamples(
+                examples, np.zeros(len(examples), np.int32), examples < 0
+            ),
+        )
         return np.where(said == teaching.STAY, 0, said)
 
     return decide
@@ -41,9 +52,20 @@ def ours_without(prefix: str) -> Callable[[RobotScan], Decide]:
     """Strata's head with some descriptors left out."""
 
     def make(scan: RobotScan) -> Decide:
-        kept = [k for k, name in enumerate(scan.proposal.descriptor_names) if not name.startswith(prefix)]
+        kept = [
+            k
+            for k, name in enumerate(scan.proposal.descriptor_names)
+            if not name.startswith(prefix)
+        ]
         names = tuple(scan.proposal.descriptor_names[k] for k in kept)
-        return ours(scan, dataclasses.replace(scan.proposal, descriptors=scan.proposal.descriptors[:, kept], descriptor_names=names))
+        return ours(
+            scan,
+            dataclasses.replace(
+                scan.proposal,
+                descriptors=scan.proposal.descriptors[:, kept],
+                descriptor_names=names,
+            ),
+        )
 
     return make
 
@@ -69,7 +91,9 @@ def ours_with(**constants: float) -> Callable[[RobotScan], Decide]:
     return make
 
 
-def classifier(model: Callable[[], object], columns: Callable[[RobotScan], NDArray[np.float32]]) -> Callable[[RobotScan], Decide]:
+def classifier(
+    model: Callable[[], object], columns: Callable[[RobotScan], NDArray[np.float32]]
+) -> Callable[[RobotScan], Decide]:
     """A classifier that is fitted to the supervoxels that strokes crossed, nothing else."""
 
     def make(scan: RobotScan) -> Decide:
@@ -94,12 +118,22 @@ def ways_alone(scan: RobotScan) -> Decide:
     points, _ = spread(scan)
     a, b = scan.proposal.edges.T
     apart = np.sqrt(((points[a] - points[b]) ** 2).sum(axis=1))
-    graph = sparse.csr_array((apart / np.median(apart) + 0.1, (a, b)), shape=(len(points),) * 2)
+    graph = sparse.csr_array(
+        (apart / np.median(apart) + 0.1, (a, b)), shape=(len(points),) * 2
+    )
 
     def decide(examples: NDArray[np.int32]) -> NDArray[np.int32]:
         shown = np.flatnonzero(examples >= 0)
-        _, _, source = dijkstra(graph, directed=False, indices=shown, min_only=True, return_predecessors=True)
-        return np.where(source >= 0, examples[np.maximum(source, 0)], 0).astype(np.int32)
+        _, _, source = dijkstra(
+            graph,
+            directed=False,
+            indices=shown,
+            min_only=True,
+            return_predecessors=True,
+        )
+        return np.where(source >= 0, examples[np.maximum(source, 0)], 0).astype(
+            np.int32
+        )
 
     return decide
 
@@ -112,14 +146,25 @@ def random_walker(scan: RobotScan) -> Decide:
     weight = np.exp(-apart / np.median(apart)) + 1e-5
     half = sparse.csr_array((weight, (a, b)), shape=(len(points),) * 2)
     links = sparse.csr_array(half + half.T)
-    laplacian = sparse.csr_array(sparse.diags_array(np.asarray(links.sum(axis=1)).ravel()) - links)
+    laplacian = sparse.csr_array(
+        sparse.diags_array(np.asarray(links.sum(axis=1)).ravel()) - links
+    )
 
     def decide(examples: NDArray[np.int32]) -> NDArray[np.int32]:
         shown, free = np.flatnonzero(examples >= 0), np.flatnonzero(examples < 0)
         inner, border = laplacian[free][:, free], laplacian[free][:, shown]
         precondition = sparse.diags_array(1 / np.maximum(inner.diagonal(), 1e-12))
         choices = np.unique(examples[shown])
-        chance = [cg(inner, -(border @ (examples[shown] == c)), M=precondition, rtol=1e-3, maxiter=300)[0] for c in choices]
+        chance = [
+            cg(
+                inner,
+                -(border @ (examples[shown] == c)),
+                M=precondition,
+                rtol=1e-3,
+                maxiter=300,
+            )[0]
+            for c in choices
+        ]
         said = examples.copy()
         said[free] = choices[np.argmax(chance, axis=0)]
         return said
@@ -128,7 +173,10 @@ def random_walker(scan: RobotScan) -> Decide:
 
 
 def forest_spread(scan: RobotScan) -> Decide:
-    """A random forest on descriptors, its votes evened out over touching supervoxels with strokes held fast."""
+    """A random forest on descriptors.
+
+    Its votes evened out over touching supervoxels with strokes held fast.
+    """
     table, (_, links) = descriptors(scan), spread(scan)
 
     def decide(examples: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -155,20 +203,39 @@ def descriptors(scan: RobotScan) -> NDArray[np.float32]:
 
 
 def filter_bank(scan: RobotScan) -> NDArray[np.float32]:
-    """What ilastik looks at, averaged over supervoxels, and the position: six scales of smoothing, edges and texture."""
+    """What ilastik looks at, averaged over supervoxels, and the position.
+
+    Six scales of smoothing, edges and texture.
+    """
     volume, n = scan.proposal.volume, scan.proposal.n_supervoxels
     low, high = np.percentile(volume.data, (1, 99.5))
-    intensity = np.clip((np.asarray(volume.data, np.float32) - low) / max(high - low, 1e-6), -0.5, 1.5).astype(np.float32)
+    intensity = np.clip(
+        (np.asarray(volume.data, np.float32) - low) / max(high - low, 1e-6), -0.5, 1.5
+    ).astype(np.float32)
     pooler = Pooler(scan.proposal.supervoxels, n)
-    columns = [pooler.mean(intensity[..., None])[:, 0], np.sqrt(np.maximum(pooler.mean((intensity * intensity)[..., None])[:, 0], 0))]
+    columns = [
+        pooler.mean(intensity[..., None])[:, 0],
+        np.sqrt(np.maximum(pooler.mean((intensity * intensity)[..., None])[:, 0], 0)),
+    ]
     for sigma in (0.7, 1.0, 1.6, 3.5, 5.0, 10.0):
-        columns += [pooler.mean(np.ascontiguousarray(one[..., None]))[:, 0] for one in _filtered(intensity, sigma)]
-    place = [k for k, name in enumerate(scan.proposal.descriptor_names) if name.startswith("position")]
+        columns += [
+            pooler.mean(np.ascontiguousarray(one[..., None]))[:, 0]
+            for one in _filtered(intensity, sigma)
+        ]
+    place = [
+        k
+        for k, name in enumerate(scan.proposal.descriptor_names)
+        if name.startswith("position")
+    ]
     table = np.column_stack([*columns, scan.proposal.descriptors[:, place]])
-    return ((table - table.mean(axis=0)) / (table.std(axis=0) + 1e-6)).astype(np.float32)
+    return ((table - table.mean(axis=0)) / (table.std(axis=0) + 1e-6)).astype(
+        np.float32
+    )
 
 
-def _filtered(intensity: NDArray[np.float32], sigma: float) -> list[NDArray[np.float32]]:
+def _filtered(
+    intensity: NDArray[np.float32], sigma: float
+) -> list[NDArray[np.float32]]:
     smooth = ndimage.gaussian_filter(intensity, sigma, truncate=3)
     slope = np.gradient(smooth)
     steep = np.sqrt(sum(one * one for one in slope))
@@ -177,9 +244,25 @@ def _filtered(intensity: NDArray[np.float32], sigma: float) -> list[NDArray[np.f
     curve = [np.gradient(one) for one in slope]
     (zz, zy, zx), (_, yy, yx), (_, _, xx) = curve
     size = np.sqrt(zz**2 + yy**2 + xx**2 + 2 * (zy**2 + zx**2 + yx**2))
-    volume = np.cbrt(zz * (yy * xx - yx**2) - zy * (zy * xx - yx * zx) + zx * (zy * yx - yy * zx))
-    rough = np.sqrt(np.maximum(ndimage.gaussian_filter(intensity * intensity, sigma, truncate=3) - smooth**2, 0))
-    return [smooth, steep, zz + yy + xx, size, volume, rough, ndimage.gaussian_filter(steep, sigma, truncate=3)]
+    volume = np.cbrt(
+        zz * (yy * xx - yx**2) - zy * (zy * xx - yx * zx) + zx * (zy * yx - yy * zx)
+    )
+    rough = np.sqrt(
+        np.maximum(
+            ndimage.gaussian_filter(intensity * intensity, sigma, truncate=3)
+            - smooth**2,
+            0,
+        )
+    )
+    return [
+        smooth,
+        steep,
+        zz + yy + xx,
+        size,
+        volume,
+        rough,
+        ndimage.gaussian_filter(steep, sigma, truncate=3),
+    ]
 
 
 HEADS: dict[str, Callable[[RobotScan], Decide]] = {
@@ -194,10 +277,17 @@ HEADS: dict[str, Callable[[RobotScan], Decide]] = {
     "filter bank + forest (ilastik-like)": classifier(forest, filter_bank),
     "descriptors + forest": classifier(forest, descriptors),
     "descriptors + forest + evened out": forest_spread,
-    "descriptors + logistic": classifier(lambda: LogisticRegression(max_iter=300), descriptors),
-    "descriptors + LDA": classifier(lambda: LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3), descriptors),
+    "descriptors + logistic": classifier(
+        lambda: LogisticRegression(max_iter=300), descriptors
+    ),
+    "descriptors + LDA": classifier(
+        lambda: LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3), descriptors
+    ),
     "descriptors + boosting": classifier(
-        lambda: HistGradientBoostingClassifier(max_iter=40, min_samples_leaf=2, random_state=0), descriptors
+        lambda: HistGradientBoostingClassifier(
+            max_iter=40, min_samples_leaf=2, random_state=0
+        ),
+        descriptors,
     ),
     "descriptors + prototypes": classifier(NearestCentroid, descriptors),
     "random walker": random_walker,
@@ -207,27 +297,37 @@ HEADS: dict[str, Callable[[RobotScan], Decide]] = {
 
 
 class TableClicks:
-    """Clicks that teach a head, on the table of supervoxels; voxels of strokes win over it, as painted ones do."""
+    """Clicks that teach a head, on the table of supervoxels.
+
+    Voxels of strokes win over it, as painted ones do.
+    """
 
     def __init__(self, scan: RobotScan, decide: Decide) -> None:
         self.scan, self.decide = scan, decide
         self.regions = [region_of(value) for value in scan.taught]
-        self.counts = np.zeros((scan.proposal.n_supervoxels, len(self.regions)), np.int32)
+        self.counts = np.zeros(
+            (scan.proposal.n_supervoxels, len(self.regions)), np.int32
+        )
         self.told = np.full(scan.proposal.supervoxels.size, -1, np.int32)
         self.clicks = 0
 
     def __call__(self, voxels: NDArray[np.int64], region: int) -> NDArray[np.integer]:
-        flat = np.ravel_multi_index(tuple(voxels.T), self.scan.proposal.supervoxels.shape)
+        flat = np.ravel_multi_index(
+            tuple(voxels.T), self.scan.proposal.supervoxels.shape
+        )
         held, old = self.scan.proposal.supervoxels.ravel()[flat], self.told[flat]
         np.subtract.at(self.counts, (held[old >= 0], old[old >= 0]), 1)
         np.add.at(self.counts, (held, self.regions.index(region)), 1)
         self.told[flat] = self.regions.index(region)
         self.clicks += 1
         if self.clicks < len(self.regions):
-            return np.zeros(1, np.uint8)  # nobody looks before every class has its click
+            # nobody looks before every class has its click
+            return np.zeros(1, np.uint8)
         names = np.array(self.regions, np.int32)
         shown = self.counts.max(axis=1) > 0
-        examples = np.where(shown, names[self.counts.argmax(axis=1)], -1).astype(np.int32)
+        examples = np.where(shown, names[self.counts.argmax(axis=1)], -1).astype(
+            np.int32
+        )
         table = np.where(shown, examples, self.decide(examples)).astype(np.uint8)
         labels = table[self.scan.proposal.supervoxels]
         at = np.flatnonzero(self.told >= 0)

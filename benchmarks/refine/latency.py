@@ -1,6 +1,9 @@
-"""How long a person waits for an edit, an undo and a picture, and how much an edit costs in memory and on the disk.
+"""How long a person waits for an edit, an undo and a picture.
 
-python -m benchmarks.refine.latency CASE    a case of a 256^3 head: `strata propose HEAD -o L.nii.gz --regions 100 --case CASE`
+How much an edit costs in memory and on the disk.
+
+python -m benchmarks.refine.latency CASE    a case of a 256^3 head: `strata propose HEAD
+-o L.nii.gz --regions 100 --case CASE`
 
 Medians, wall and processor time in ms. On a shared machine read the processor time.
 """
@@ -36,7 +39,12 @@ class Watch:
             work()
         except EditError:
             return
-        self.seen.setdefault(name, []).append(((time.perf_counter() - wall) * 1000, (time.process_time() - processor) * 1000))
+        self.seen.setdefault(name, []).append(
+            (
+                (time.perf_counter() - wall) * 1000,
+                (time.process_time() - processor) * 1000,
+            )
+        )
 
     def medians(self) -> dict[str, dict[str, float]]:
         """Give the medians and the slowest."""
@@ -54,12 +62,20 @@ class Watch:
 
 def ball(center: np.ndarray, shape: tuple[int, ...], radius: int = 2) -> np.ndarray:
     """Give the voxels of a small ball."""
-    offsets = np.argwhere(((np.indices((2 * radius + 1,) * 3) - radius) ** 2).sum(axis=0) <= radius**2) - radius
+    offsets = (
+        np.argwhere(
+            ((np.indices((2 * radius + 1,) * 3) - radius) ** 2).sum(axis=0) <= radius**2
+        )
+        - radius
+    )
     return np.clip(center + offsets, 0, np.array(shape) - 1)
 
 
 def measure(case: Path, strokes: int, seed: int) -> dict[str, object]:
-    """Stroke, look, undo and edit regions, each with every edit on the disk before its call returns."""
+    """Stroke, look, undo and edit regions.
+
+    Each with every edit on the disk before its call returns.
+    """
     rng, watch = np.random.default_rng(seed), Watch()
     work = Refinement.load(case)
     heard: list[Change] = []
@@ -78,12 +94,20 @@ def measure(case: Path, strokes: int, seed: int) -> dict[str, object]:
             slab = slice(int(center[0]), int(center[0]) + 1), whole[1], whole[2]
             for scope in ("here", "everywhere"):
 
-                def stroke(scope: str = scope, voxels: np.ndarray = voxels, region: int = region, slab: tuple[slice, ...] = slab) -> None:
+                def stroke(
+                    scope: str = scope,
+                    voxels: np.ndarray = voxels,
+                    region: int = region,
+                    slab: tuple[slice, ...] = slab,
+                ) -> None:
                     work.scribble(voxels, region=region, scope=scope)  # type: ignore[arg-type]
                     _ = work.regions, work.labels_in(slab)  # type: ignore[arg-type]
 
                 watch.time(f"stroke {scope}: table and visible slice", stroke)
-                watch.time(f"stroke {scope}: then all labels that changed", lambda: heard[-1].box and work.labels_in(heard[-1].box))
+                watch.time(
+                    f"stroke {scope}: then all labels that changed",
+                    lambda: heard[-1].box and work.labels_in(heard[-1].box),
+                )
                 watch.time("labels of the whole volume", lambda: work.labels)
                 watch.time("undo", work.undo)
                 watch.time("redo", work.redo)
@@ -101,7 +125,10 @@ def measure(case: Path, strokes: int, seed: int) -> dict[str, object]:
         "supervoxels": work.proposal.n_supervoxels,
         "shape": list(shape),
         "ms": watch.medians(),
-        "bytes per step in memory": {"median": int(statistics.median(packed)), "largest": max(packed)},
+        "bytes per step in memory": {
+            "median": int(statistics.median(packed)),
+            "largest": max(packed),
+        },
         "bytes per step on the disk, undo and redo included": disk // steps,
     }
 
@@ -139,7 +166,9 @@ def memory_per_edit(case: Path, strokes: int, seed: int) -> dict[str, float]:
     tracemalloc.start()
     begun = tracemalloc.get_traced_memory()[0]
     for i in range(strokes):
-        work.scribble(ball(body[int(rng.integers(len(body)))], shape), region=200 + i % 8)
+        work.scribble(
+            ball(body[int(rng.integers(len(body)))], shape), region=200 + i % 8
+        )
     grown = tracemalloc.get_traced_memory()[0] - begun
     tracemalloc.stop()
     return {"strokes": strokes, "kB per stroke": round(grown / strokes / 1000, 1)}

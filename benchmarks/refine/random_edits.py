@@ -1,4 +1,7 @@
-"""A robot that edits at random, the same way for the same seed, and what its work looks like as one string."""
+"""A robot that edits at random, the same way for the same seed.
+
+What its work looks like as one string.
+"""
 
 from __future__ import annotations
 
@@ -44,11 +47,15 @@ def random_edit(work: Refinement, rng: np.random.Generator) -> bool:
         lambda: work.smooth([one], sd_mm=length / 2),
         lambda: work.grow(one, length),
         lambda: work.shrink(one, length),
-        lambda: work.mirror(one, target=target, point_ras_mm=points[0], normal_ras=rng.normal(size=3)),
+        lambda: work.mirror(
+            one, target=target, point_ras_mm=points[0], normal_ras=rng.normal(size=3)
+        ),
         work.undo,
         work.undo,
         work.redo,
-        lambda: work.jump(int(rng.integers(max(0, len(work.history) - 4), len(work.history) + 1))),
+        lambda: work.jump(
+            int(rng.integers(max(0, len(work.history) - 4), len(work.history) + 1))
+        ),
     ]
     try:
         edits[int(rng.integers(len(edits)))]()
@@ -58,7 +65,19 @@ def random_edit(work: Refinement, rng: np.random.Generator) -> bool:
 
 
 def digest(work: Refinement) -> str:
-    """Give a hash of all that a person could notice: labels, rows, history, and the id that comes next."""
+    """Give a hash of all that a person could notice.
+
+    Labels, rows, history, and the id that comes next.
+    """
     labels = work.labels.astype(np.uint32)
-    text = repr((work.history, work.undone, work.regions, work.next_id, work.tree, work.granularity))
+    text = repr(
+        (
+            work.history,
+            work.undone,
+            work.regions,
+            work.next_id,
+            work.tree,
+            work.granularity,
+        )
+    )
     return hashlib.sha256(labels.tobytes() + text.encode()).hexdigest()

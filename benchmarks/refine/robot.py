@@ -20,20 +20,59 @@ _SHOWN = (0, 5, 10, 20)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scan", nargs=3, action="append", default=[], metavar=("NAME", "SCAN", "LABELS"), help="a scan with a reference")
-    parser.add_argument("--coarse", nargs="*", default=[], metavar="NAME", help="also at about 3 mm")
-    parser.add_argument("--only-coarse", action="store_true", help="not at their own spacing")
-    parser.add_argument("--no-mni152", action="store_true", help="without nilearn's MNI152 T1")
-    parser.add_argument("--synthetic", type=int, default=0, metavar="N", help="N scans of each of five synthetic kinds")
-    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--heads", nargs="*", default=list(HEADS), metavar="NAME", help="heads to compare")
+    parser.add_argument(
+        "--scan",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("NAME", "SCAN", "LABELS"),
+        help="a scan with a reference",
+    )
+    parser.add_argument(
+        "--coarse", nargs="*", default=[], metavar="NAME", help="also at about 3 mm"
+    )
+    parser.add_argument(
+        "--only-coarse", action="store_true", help="not at their own spacing"
+    )
+    parser.add_argument(
+        "--no-mni152", action="store_true", help="without nilearn's MNI152 T1"
+    )
+    parser.add_argument(
+        "--synthetic",
+        type=int,
+        default=0,
+        metavar="N",
+        help="N scans of each of five synthetic kinds",
+    )
+    parser.add_argument(
+        "--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}"
+    )
+    parser.add_argument(
+        "--heads",
+        nargs="*",
+        default=list(HEADS),
+        metavar="NAME",
+        help="heads to compare",
+    )
     parser.add_argument("--clicks", type=int, default=20, help="further clicks")
     parser.add_argument(
-        "--folder", type=Path, default=Path("out/robot"), help="keeps each scan's proposal; the tables are added to robot.md in it"
+        "--folder",
+        type=Path,
+        default=Path("out/robot"),
+        help="keeps each scan's proposal; the tables are added to robot.md in it",
     )
     arguments = parser.parse_args()
-    scans = all_scans(arguments.scan, use_mni152=not arguments.no_mni152, synthetic_count=arguments.synthetic, coarse=arguments.coarse)
-    scans = [one for one in scans if not (arguments.only_coarse and one.name in arguments.coarse)]
+    scans = all_scans(
+        arguments.scan,
+        use_mni152=not arguments.no_mni152,
+        synthetic_count=arguments.synthetic,
+        coarse=arguments.coarse,
+    )
+    scans = [
+        one
+        for one in scans
+        if not (arguments.only_coarse and one.name in arguments.coarse)
+    ]
     for labelled in scans:
         scan = proposed(labelled, arguments.folder)
         for line in _lines(scan, arguments):
@@ -44,7 +83,10 @@ def main() -> None:
 
 def _lines(scan: RobotScan, arguments: argparse.Namespace) -> Iterator[str]:
     parts, robot = arguments.parts.split(","), Robot(scan)
-    yield f"\n**{scan.name}**: {scan.proposal.n_supervoxels} supervoxels, {len(robot.classes)} classes, best possible {scan.ceiling:.3f}\n"
+    yield (
+        f"\n**{scan.name}**: {scan.proposal.n_supervoxels} supervoxels,"
+        f" {len(robot.classes)} classes, best possible {scan.ceiling:.3f}\n"
+    )
     if "product" in parts or "heads" in parts:
         yield (
             "| head | "
@@ -59,9 +101,13 @@ def _lines(scan: RobotScan, arguments: argparse.Namespace) -> Iterator[str]:
             work.scribble(voxels, region=region)
             return work.labels
 
-        yield _row("`Refinement`, whole volume painted", robot.play(click, arguments.clicks))
+        yield _row(
+            "`Refinement`, whole volume painted", robot.play(click, arguments.clicks)
+        )
     for name in arguments.heads if "heads" in parts else ():
-        yield _row(name, robot.play(TableClicks(scan, HEADS[name](scan)), arguments.clicks))
+        yield _row(
+            name, robot.play(TableClicks(scan, HEADS[name](scan)), arguments.clicks)
+        )
     if "proposal" in parts:
         yield from actions_to(robot, 0.85)
     if "looks" in parts:
@@ -71,7 +117,10 @@ def _lines(scan: RobotScan, arguments: argparse.Namespace) -> Iterator[str]:
 def _row(name: str, game: Game) -> str:
     scores = " | ".join(f"{game.at(k):.3f}" for k in _SHOWN)
     whole = np.mean([game.at(k) for k in range(_SHOWN[-1] + 1)])
-    return f"| {name} | {scores} | {whole:.3f} | {1000 * np.median(game.seconds[-10:]):.0f} |"
+    return (
+        f"| {name} | {scores} | {whole:.3f} |"
+        f" {1000 * np.median(game.seconds[-10:]):.0f} |"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
-"""A robot that corrects: one click per class and for the background, then always at the deepest point of the largest wrong part.
+"""A robot that corrects.
 
-A click is a ball of radius 2 voxels, cut off where its class ends. After the first clicks the score is noted as "0 further clicks".
+One click per class and for the background, then always at the deepest point of the
+largest wrong part.
+
+A click is a ball of radius 2 voxels, cut off where its class ends. After the first
+clicks the score is noted as "0 further clicks".
 """
 
 from __future__ import annotations
@@ -24,7 +28,10 @@ Clicked = Callable[[NDArray[np.int64], int], NDArray[np.integer]]
 
 @dataclass(slots=True)
 class Game:
-    """How it went: mean Dice after 0, 1, 2 ... further clicks, processor seconds per click, final Dice per class."""
+    """How it went: mean Dice after 0, 1, 2 ... further clicks, processor seconds per click.
+
+    Final Dice per class.
+    """
 
     dice: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -45,22 +52,31 @@ def region_of(value: int) -> int:
     return 0 if value == OTHER else int(value)
 
 
-def dice_by_class(labels: NDArray[np.integer], reference: NDArray[np.uint8], classes: Sequence[int]) -> NDArray[np.float64]:
+def dice_by_class(
+    labels: NDArray[np.integer], reference: NDArray[np.uint8], classes: Sequence[int]
+) -> NDArray[np.float64]:
     """Dice of each class over the scored voxels: what leaks into "other" counts against it."""
     scored = reference > 0
     said, true = labels[scored].astype(np.int64), reference[scored].astype(np.int64)
     said[said > OTHER] = OTHER
     table = np.bincount(said * 256 + true, minlength=256 * 256).reshape(256, 256)
-    return np.array([2 * table[c, c] / max(1, table[c].sum() + table[:, c].sum()) for c in classes])
+    return np.array(
+        [2 * table[c, c] / max(1, table[c].sum() + table[:, c].sum()) for c in classes]
+    )
 
 
 def deepest(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The voxel of a mask that is farthest from its outside (the edge of the scan counts as outside)."""
+    """The voxel of a mask that is farthest from its outside.
+
+    (the edge of the scan counts as outside).
+    """
     depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1]
     return np.array(np.unravel_index(depth.argmax(), mask.shape), np.int64)
 
 
-def largest_part(mask: NDArray[np.bool_]) -> tuple[int, NDArray[np.bool_], NDArray[np.int64]]:
+def largest_part(
+    mask: NDArray[np.bool_],
+) -> tuple[int, NDArray[np.bool_], NDArray[np.int64]]:
     """Size, mask and corner of the largest connected part."""
     box = ndimage.find_objects(mask.astype(np.uint8))
     if not box:
@@ -70,7 +86,9 @@ def largest_part(mask: NDArray[np.bool_]) -> tuple[int, NDArray[np.bool_], NDArr
     sizes[0] = 0
     biggest = int(sizes.argmax())
     inner = ndimage.find_objects((parts == biggest).astype(np.uint8))[0]
-    corner = np.array([a.start + b.start for a, b in zip(box[0], inner, strict=True)], np.int64)
+    corner = np.array(
+        [a.start + b.start for a, b in zip(box[0], inner, strict=True)], np.int64
+    )
     return int(sizes[biggest]), parts[inner] == biggest, corner
 
 
@@ -94,20 +112,31 @@ class Robot:
     def __init__(self, scan: RobotScan) -> None:
         self.scan = scan
         self.classes = [int(v) for v in scan.taught if v != OTHER]
-        self.first = [(self._ball_in(scan.reference == value), region_of(value)) for value in scan.taught]
+        self.first = [
+            (self._ball_in(scan.reference == value), region_of(value))
+            for value in scan.taught
+        ]
 
-    def _ball_in(self, mask: NDArray[np.bool_], true: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+    def _ball_in(
+        self, mask: NDArray[np.bool_], true: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.int64]:
         _, part, corner = largest_part(mask)
         return ball(corner + deepest(part), mask if true is None else true)
 
-    def next_click(self, labels: NDArray[np.integer], among: Sequence[int] = ()) -> tuple[NDArray[np.int64], int, int] | None:
-        """Where it clicks next, for which region, and how many voxels are wrong there; None when nothing is wrong.
+    def next_click(
+        self, labels: NDArray[np.integer], among: Sequence[int] = ()
+    ) -> tuple[NDArray[np.int64], int, int] | None:
+        """Where it clicks next, for which region, and how many voxels are wrong there.
+
+        None when nothing is wrong.
 
         With `among`, it looks only at what is missing of these classes.
         """
         reference, worst, found = self.scan.reference, 0, None
         taught = [value for value in self.scan.taught if not among or value in among]
-        misses = [(reference == value) & (labels != region_of(value)) for value in taught]
+        misses = [
+            (reference == value) & (labels != region_of(value)) for value in taught
+        ]
         for k in np.argsort([-int(miss.sum()) for miss in misses], kind="stable"):
             if misses[k].sum() <= worst:
                 break
@@ -119,23 +148,41 @@ class Robot:
         part, corner, value = found
         return ball(corner + deepest(part), reference == value), region_of(value), worst
 
-    def play(self, click: Clicked, clicks: int, labels: NDArray[np.integer] | None = None, enough: float = 2.0) -> Game:
-        """Click first once per class (unless labels to start from are given), then `clicks` further times, or until it is enough."""
+    def play(
+        self,
+        click: Clicked,
+        clicks: int,
+        labels: NDArray[np.integer] | None = None,
+        enough: float = 2.0,
+    ) -> Game:
+        """Click first once per class.
+
+        (unless labels to start from are given), then `clicks` further times, or until
+        it is enough.
+        """
         game = Game()
         for voxels, region in self.first if labels is None else []:
             labels = self._timed(game, click, voxels, region)
         for number in range(clicks + 1):
             by_class = dice_by_class(labels, self.scan.reference, self.classes)
             game.dice.append(float(by_class.mean()))
-            game.by_class = dict(zip(self.classes, by_class.round(3).tolist(), strict=True))
-            wanted = self.next_click(labels) if number < clicks and game.dice[-1] < enough else None
+            game.by_class = dict(
+                zip(self.classes, by_class.round(3).tolist(), strict=True)
+            )
+            wanted = (
+                self.next_click(labels)
+                if number < clicks and game.dice[-1] < enough
+                else None
+            )
             if wanted is None:
                 break
             labels = self._timed(game, click, *wanted[:2])
         return game
 
     @staticmethod
-    def _timed(game: Game, click: Clicked, voxels: NDArray[np.int64], region: int) -> NDArray[np.integer]:
+    def _timed(
+        game: Game, click: Clicked, voxels: NDArray[np.int64], region: int
+    ) -> NDArray[np.integer]:
         begun = time.process_time()
         labels = click(voxels, region)
         game.seconds.append(time.process_time() - begun)

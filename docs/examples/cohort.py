@@ -1,8 +1,12 @@
-"""A cohort from Python: which scans there are, one codebook for all, tables and a page; then what a script reads from them.
+"""A cohort from Python.
+
+Scans there are, one codebook for all, tables and a page; then what a script reads from
+them.
 
     python docs/examples/cohort.py SCANS... -o OUT --tissues 16 --codebook-from 20
 
-SCANS are files, folders, BIDS data sets, globs or a list (CSV). Run it again after adding scans: only those are made.
+SCANS are files, folders, BIDS data sets, globs or a list (CSV). Run it again after
+adding scans: only those are made.
 """
 
 from __future__ import annotations
@@ -13,9 +17,9 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from napari_strata.batch.outputs.tables import collect
-from napari_strata.batch.outputs.page import write_page
 from napari_strata.batch.inputs.plan import plan_scans
+from napari_strata.batch.outputs.page import write_page
+from napari_strata.batch.outputs.tables import collect
 from napari_strata.batch.run import Recipe, ScanResult, run_batch
 from napari_strata.settings import BatchSettings, ProposeSettings
 
@@ -32,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(argv)
 
     scans = plan_scans(asked.scans, leave_out=asked.output)
-    recipe = Recipe("tissues", asked.tissues, settings=ProposeSettings(method=asked.method))
+    recipe = Recipe(
+        "tissues", asked.tissues, settings=ProposeSettings(method=asked.method)
+    )
     results = run_batch(
         scans,
         asked.output,
@@ -44,12 +50,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     tables = collect(results, asked.output)
     print(f"Look at {write_page(tables, asked.output)} before you trust a number.")
     for region, volumes in volumes_by_region(tables.volumes).items():
-        print(f"{region}: {statistics.median(volumes):.1f} mL in the middle of {len(volumes)} scans")
+        print(
+            f"{region}: {statistics.median(volumes):.1f} mL in the middle of"
+            f" {len(volumes)} scans"
+        )
 
 
 def tell(result: ScanResult) -> None:
     """Print what became of a scan."""
-    print(f"{result.scan.id}: {result.status} {result.reason or result.warning}".rstrip())
+    print(
+        f"{result.scan.id}: {result.status} {result.reason or result.warning}".rstrip()
+    )
 
 
 def volumes_by_region(table: Path) -> dict[str, list[float]]:
@@ -62,5 +73,6 @@ def volumes_by_region(table: Path) -> dict[str, list[float]]:
     return found
 
 
-if __name__ == "__main__":  # workers are processes of their own, and must not start it again
+# workers are processes of their own, and must not start it again
+if __name__ == "__main__":
     main()

@@ -1,6 +1,7 @@
 """The main job, twice: tissues of a real head MR and of a sample CT, from file to files.
 
-Run by ``make demo``. It works through the same command that a person types, and writes everything to out/demo/.
+Run by ``make demo``. It works through the same command that a person types, and writes
+everything to out/demo/.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Outputs:
     def of(cls, scan: Path) -> Outputs:
         """Name them after the scan."""
         stem = str(OUT / f"{scan.name.removesuffix('.nii.gz')}_labels")
-        return cls(*(Path(stem + suffix) for suffix in (".nii.gz", ".csv", ".json", ".png")))
+        return cls(
+            *(Path(stem + suffix) for suffix in (".nii.gz", ".csv", ".json", ".png"))
+        )
 
     def count_regions(self) -> int:
         """Count the rows of the region table."""
@@ -45,7 +48,11 @@ def main() -> None:
     """Make the demo's files and say what they are."""
     OUT.mkdir(parents=True, exist_ok=True)
     head = OUT / "mni152_t1.nii.gz"
-    print("Taking the MNI152 T1 template at 1 mm from the nilearn package (an average of real heads, skull stripped).", flush=True)
+    print(
+        "Taking the MNI152 T1 template at 1 mm from the nilearn package (an average of"
+        " real heads, skull stripped).",
+        flush=True,
+    )
     load_mni152_template(resolution=1).to_filename(head)
     chest = ROOT / "sample_scans" / "chest_ct.nii.gz"
 
@@ -56,8 +63,14 @@ def main() -> None:
         made = Outputs.of(scan)
         print(f"\n  {shown(scan)}: {made.count_regions()} tissues in {took:.0f} s")
         print(f"    {shown(made.labels):<44} labels on the scan's own grid")
-        print(f"    {shown(made.table):<44} region table: volumes in mL, intensities, places")
-        print(f"    {shown(made.sidecar):<44} the same for programs, with settings, versions and timings")
+        print(
+            f"    {shown(made.table):<44} region table: volumes in mL, intensities,"
+            " places"
+        )
+        print(
+            f"    {shown(made.sidecar):<44} the same for programs, with settings,"
+            " versions and timings"
+        )
         print(f"    {shown(made.picture):<44} a page to look at")
     print("\nOpen one in napari, with Strata docked:")
     for scan in seconds:
@@ -68,8 +81,22 @@ def main() -> None:
 def propose(scan: Path) -> float:
     """Run `strata propose` on one scan; give the wall time in seconds."""
     made = Outputs.of(scan)
-    words: list[str | Path] = [STRATA, "propose", scan, "-o", made.labels, "--tissues", "16", "--montage", made.picture]
-    print("\n$", shlex.join(shown(word) if isinstance(word, Path) else word for word in words), flush=True)
+    words: list[str | Path] = [
+        STRATA,
+        "propose",
+        scan,
+        "-o",
+        made.labels,
+        "--tissues",
+        "16",
+        "--montage",
+        made.picture,
+    ]
+    print(
+        "\n$",
+        shlex.join(shown(word) if isinstance(word, Path) else word for word in words),
+        flush=True,
+    )
     start = time.perf_counter()
     run = subprocess.run(words, check=False)
     if run.returncode:

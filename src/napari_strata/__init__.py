@@ -1,6 +1,9 @@
-"""Strata: unsupervised tissue regions in 3D MRI and CT scans, refined in seconds, exported on the scan's own grid.
+"""Strata: unsupervised tissue regions in 3D MRI and CT scans, refined in seconds.
 
-Names are resolved when first used, so that importing the package loads no torch, napari or Qt.
+Exported on the scan's own grid.
+
+Names are resolved when first used, so that importing the package loads no torch, napari
+or Qt.
 """
 
 from __future__ import annotations

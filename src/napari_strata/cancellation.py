@@ -10,14 +10,18 @@ from contextvars import ContextVar
 _PAUSE_S = 0.2
 """How often a progress callable is asked at most; asking in between costs next to nothing."""
 
-_ask: ContextVar[Callable[[], None] | None] = ContextVar("asks whether the work is still wanted", default=None)
+_ask: ContextVar[Callable[[], None] | None] = ContextVar(
+    "asks whether the work is still wanted", default=None
+)
 
 
 def raise_if_cancelled() -> None:
-    """Raise what the progress callable of the work under way raises when it is no longer wanted (`Cancelled`).
+    """Raise what the progress callable of the work under way raises when it is no longer wanted.
 
-    For loops whose turns take tenths of a second, in functions that report no progress themselves. Outside `progress_scope` it does
-    nothing.
+    (`Cancelled`).
+
+    For loops whose turns take tenths of a second, in functions that report no progress
+    themselves. Outside `progress_scope` it does nothing.
     """
     ask = _ask.get()
     if ask is not None:
@@ -25,8 +29,12 @@ def raise_if_cancelled() -> None:
 
 
 @contextmanager
-def progress_scope(on_progress: Callable[[int, int, str], None]) -> Generator[Callable[[int, int, str], None]]:
-    """Let `raise_if_cancelled` ask a progress callable for as long as the context lasts, in this thread: its last report is repeated.
+def progress_scope(
+    on_progress: Callable[[int, int, str], None],
+) -> Generator[Callable[[int, int, str], None]]:
+    """Let `raise_if_cancelled` ask a progress callable for as long as the context lasts.
+
+    In this thread: its last report is repeated.
 
     Parameters
     ----------

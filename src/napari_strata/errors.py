@@ -1,7 +1,7 @@
 """Typed exceptions: each says what happened, with which input, and what to do.
 
-The command line's top and the GUI worker's error slot turn a `StrataError` into one line for the user. Anything else
-is a bug and keeps its traceback.
+The command line's top and the GUI worker's error slot turn a `StrataError` into one
+line for the user. Anything else is a bug and keeps its traceback.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,9 @@ from napari_strata.filenames import printable
 
 
 class StrataError(Exception):
-    """Base of every error that a user can mend. Its text is one line that can be shown, whatever names stand in it.
+    """Base of every error that a user can mend.
+
+    Its text is one line that can be shown, whatever names stand in it.
 
     Examples
     --------
@@ -39,10 +41,13 @@ class ChoiceError(ReadError):
     message : str
         What it holds, and how a command chooses.
     options : sequence of (str, dict)
-        What can be chosen: words for people, and what `read` takes for it ("index" or "series").
+        What can be chosen: words for people, and what `read` takes for it ("index" or
+        "series").
     """
 
-    def __init__(self, message: str, options: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> None:
+    def __init__(
+        self, message: str, options: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    ) -> None:
         super().__init__(message)
         self.options = tuple(options)
 
@@ -64,7 +69,9 @@ class WeightsError(StrataError):
 
 
 class AdaptError(StrataError):
-    """The encoder was not adapted: there are no scans, or it would not have got better; nothing was written.
+    """The encoder was not adapted.
+
+    There are no scans, or it would not have got better; nothing was written.
 
     Parameters
     ----------
@@ -84,7 +91,10 @@ class EditError(StrataError):
 
 
 class RegionError(StrataError):
-    """A region that is asked about is not there, or the table of regions belongs to another proposal."""
+    """A region that is asked about is not there.
+
+    Or the table of regions belongs to another proposal.
+    """
 
 
 class CaseError(StrataError):
@@ -92,15 +102,24 @@ class CaseError(StrataError):
 
 
 class CodebookError(StrataError):
-    """A codebook cannot be read, fitted or applied: another version, encoder or modality, or nothing to fit it to."""
+    """A codebook cannot be read, fitted or applied.
+
+    Another version, encoder or modality, or nothing to fit it to.
+    """
 
 
 class TeachingError(StrataError):
-    """A teaching cannot be read, made or applied: nothing taught yet, or another version, encoder or modality."""
+    """A teaching cannot be read, made or applied.
+
+    Nothing taught yet, or another version, encoder or modality.
+    """
 
 
 class ClusterError(StrataError):
-    """Workers cannot be started or used: Dask is not installed, nobody answers, or a worker is not like this machine."""
+    """Workers cannot be started or used.
+
+    Dask is not installed, nobody answers, or a worker is not like this machine.
+    """
 
 
 class Cancelled(StrataError):

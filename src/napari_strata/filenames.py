@@ -1,12 +1,17 @@
 r"""File names as text that can be shown and written down.
 
-On Linux a file name is bytes, and need not be text at all. Python holds a byte that it cannot decode as a lone surrogate. No
-UTF-8 file, terminal, C++ library or window takes such a character. So there is one rule, and it stands here:
+On Linux a file name is bytes, and need not be text at all. Python holds a byte that it
+cannot decode as a lone surrogate. No UTF-8 file, terminal, C++ library or window takes
+such a character. So there is one rule, and it stands here:
 
-- **Files are opened by the exact bytes**: paths stay `Path` or `str` as Python gave them, surrogates included.
-- **C++ and Rust libraries get another name** where the bytes are no UTF-8: that of a link (`plain_name`).
-- **People read** `printable(path)`: a byte that is no text as `\xe9`, a line break as `\n`, other control characters likewise.
-- **JSON keeps the path itself** (`json_text`): the surrogate as `\udce9`, which reads back as the same path.
+- **Files are opened by the exact bytes**: paths stay `Path` or `str` as Python gave
+  them, surrogates included.
+- **C++ and Rust libraries get another name** where the bytes are no UTF-8: that of a
+  link (`plain_name`).
+- **People read** `printable(path)`: a byte that is no text as `\xe9`, a line break as
+  `\n`, other control characters likewise.
+- **JSON keeps the path itself** (`json_text`): the surrogate as `\udce9`, which reads
+  back as the same path.
 """
 
 from __future__ import annotations
@@ -24,7 +29,10 @@ from pathlib import Path
 from typing import Any
 
 ESCAPED = "strata-escaped"
-"""Error handler for text files and streams: what the encoding cannot hold is written as `printable` writes it."""
+"""Error handler for text files and streams.
+
+What the encoding cannot hold is written as `printable` writes it.
+"""
 
 _UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -33,7 +41,9 @@ _BYTES = re.compile(r"(?:\\x[89a-f][0-9a-f])+")
 
 
 def printable(text: object) -> str:
-    r"""Give a path, or a message with paths in it, as one line that every terminal, file and window takes.
+    r"""Give a path, or a message with paths in it.
+
+    As one line that every terminal, file and window takes.
 
     Parameters
     ----------
@@ -43,7 +53,8 @@ def printable(text: object) -> str:
     Returns
     -------
     str
-        Bytes that are no text as `\xe9`; line breaks, tabs and other control characters escaped as Python writes them.
+        Bytes that are no text as `\xe9`; line breaks, tabs and other control characters
+        escaped as Python writes them.
     """
     return _UNSHOWN.sub(lambda found: _escape(found[0]), str(text))
 
@@ -54,13 +65,31 @@ def is_text(name: str) -> bool:
 
 
 def from_printable(text: str) -> str:
-    r"""Turn `\xe9` in a path that was copied from a message or a table back into the byte that it stands for."""
-    return _BYTES.sub(lambda found: bytes.fromhex(found[0].replace(r"\x", "")).decode("utf-8", "surrogateescape"), text)
+    r"""Turn `\xe9` in a path that was copied from a message or a table back into the byte.
+
+    It stands for.
+    """
+    return _BYTES.sub(
+        lambda found: bytes.fromhex(found[0].replace(r"\x", "")).decode(
+            "utf-8", "surrogateescape"
+        ),
+        text,
+    )
 
 
-def json_text(document: Any, *, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
-    """Give JSON that keeps letters readable and is valid UTF-8, whatever file names stand in it; they read back unchanged."""
-    text = json.dumps(document, indent=indent, separators=separators, ensure_ascii=False)
+def json_text(
+    document: Any,
+    *,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+) -> str:
+    """Give JSON that keeps letters readable and is valid UTF-8.
+
+    Whatever file names stand in it; they read back unchanged.
+    """
+    text = json.dumps(
+        document, indent=indent, separators=separators, ensure_ascii=False
+    )
     return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -71,16 +100,20 @@ def name_bytes(text: str) -> bytes:
 
 @contextmanager
 def plain_name(path: Path, *, beside: bool = False) -> Iterator[str]:
-    """Lend a name of a file that a library can open which takes names as UTF-8; ITK aborts the process over any other.
+    """Lend a name of a file that a library can open which takes names as UTF-8.
 
-    Where the folder's or the file's name is other bytes, links in a private folder lead there, gone at the end.
+    ITK aborts the process over any other.
+
+    Where the folder's or the file's name is other bytes, links in a private folder lead
+    there, gone at the end.
 
     Parameters
     ----------
     path : Path
         A file, or one that is to be made under a name of plain letters.
     beside : bool
-        Whether the library looks for other files beside it, as for the voxels of a header: they are linked as well.
+        Whether the library looks for other files beside it, as for the voxels of a
+        header: they are linked as well.
 
     Raises
     ------
@@ -90,7 +123,11 @@ def plain_name(path: Path, *, beside: bool = False) -> Iterator[str]:
     if _is_plain(path):
         yield str(path)
         return
-    place = None if _is_plain(Path(tempfile.gettempdir())) else os.path.abspath(os.sep + "tmp")
+    place = (
+        None
+        if _is_plain(Path(tempfile.gettempdir()))
+        else os.path.abspath(os.sep + "tmp")
+    )
     with tempfile.TemporaryDirectory(prefix="strata-", dir=place) as made:
         folder = Path(made, "folder")
         if _is_plain(Path(path.name)):
@@ -98,7 +135,10 @@ def plain_name(path: Path, *, beside: bool = False) -> Iterator[str]:
             yield str(folder / path.name)
             return
         folder.mkdir()
-        alias = folder / f"scan-{secrets.token_hex(6)}{path.suffix if path.suffix.isascii() else ''}"
+        alias = (
+            folder
+            / f"scan-{secrets.token_hex(6)}{path.suffix if path.suffix.isascii() else ''}"
+        )
         alias.symlink_to(path.absolute())
         for name in os.listdir(path.parent) if beside else ():
             (folder / name).symlink_to(path.parent.absolute() / name)
@@ -114,9 +154,13 @@ def _is_plain(path: Path) -> bool:
 
 
 def escape_streams() -> None:
-    """Make standard output and error take every character: what their encoding does not have is written as `printable` does."""
+    """Make standard output and error take every character.
+
+    What their encoding does not have is written as `printable` does.
+    """
     for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)  # None for a stream that a test or a notebook put in the place
+        # None for a stream that a test or a notebook put in the place
+        reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors=ESCAPED)
 
@@ -125,13 +169,22 @@ def _escape(letter: str) -> str:
     number = ord(letter)
     if 0xDC80 <= number <= 0xDCFF:
         return f"\\x{number - 0xDC00:02x}"
-    return _SHORT.get(letter) or (f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}")
+    return _SHORT.get(letter) or (
+        f"\\x{number:02x}"
+        if number < 0x100
+        else f"\\u{number:04x}"
+        if number < 0x10000
+        else f"\\U{number:08x}"
+    )
 
 
 def _escaped(err: UnicodeError) -> tuple[str, int]:
     if not isinstance(err, UnicodeEncodeError):
         raise err
-    return "".join(_escape(letter) for letter in err.object[err.start : err.end]), err.end
+    return (
+        "".join(_escape(letter) for letter in err.object[err.start : err.end]),
+        err.end,
+    )
 
 
 codecs.register_error(ESCAPED, _escaped)

@@ -27,7 +27,9 @@ _ROW_TITLE_PX = 30
 _NOTE_PX = 34
 _PAPER, _INK, _FAINT = (16, 17, 20), (236, 237, 240), (150, 154, 162)
 _FILL_OPACITY, _OUTLINE_OPACITY, _THUMBNAIL_OPACITY = 0.45, 1.0, 0.15
-_FINER = 2  # regions are drawn this much finer and scaled down, so that outlines stay thin and smooth
+# regions are drawn this much finer and scaled down, so that outlines stay thin and
+# smooth
+_FINER = 2
 _BODY_SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 _STRAY_SHARE = 0.002
 _LOWEST_PX = 480
@@ -40,7 +42,8 @@ _NOTE = "Proposed by Strata. Research software: it proposes, a person decides."
 class _Plane:
     """A row of the page.
 
-    `edges` are the patient's directions at left, right, top and bottom, `poles` the RAS+ axis across and its opposite.
+    `edges` are the patient's directions at left, right, top and bottom, `poles` the
+    RAS+ axis across and its opposite.
     """
 
     name: str
@@ -49,7 +52,11 @@ class _Plane:
     poles: str
 
 
-_PLANES = (_Plane("Axial", 0, "RLAP", "SI"), _Plane("Coronal", 1, "RLSI", "AP"), _Plane("Sagittal", 2, "APSI", "RL"))
+_PLANES = (
+    _Plane("Axial", 0, "RLAP", "SI"),
+    _Plane("Coronal", 1, "RLSI", "AP"),
+    _Plane("Sagittal", 2, "APSI", "RL"),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,20 +73,34 @@ class _Palette:
         ids, voxels = np.unique(segmentation.labels, return_counts=True)
         table = {region.id: region for region in segmentation.regions}
         known = [table.get(i) for i in ids.tolist()]
-        colors = [row.color if row else region_color(i) for i, row in zip(ids.tolist(), known, strict=True)]
-        names = tuple(row.name if row else f"region {i}" for i, row in zip(ids.tolist(), known, strict=True))
-        return cls(ids, np.array(colors, np.uint8).reshape(-1, 3), names, voxels * segmentation.geometry.voxel_volume_mm3 / 1000)
+        colors = [
+            row.color if row else region_color(i)
+            for i, row in zip(ids.tolist(), known, strict=True)
+        ]
+        names = tuple(
+            row.name if row else f"region {i}"
+            for i, row in zip(ids.tolist(), known, strict=True)
+        )
+        return cls(
+            ids,
+            np.array(colors, np.uint8).reshape(-1, 3),
+            names,
+            voxels * segmentation.geometry.voxel_volume_mm3 / 1000,
+        )
 
     def paint(self, labels: NDArray[np.unsignedinteger]) -> NDArray[np.uint8]:
         return self.colors[np.searchsorted(self.ids, labels)]
 
 
 def montage(volume: Volume, segmentation: Segmentation, path: str | Path) -> None:
-    """Write a PNG page: axial, coronal and sagittal slices through the body with the regions drawn on them.
+    """Write a PNG page: axial.
 
-    Each row starts with the bare scan at the middle slice. Slices are upright, true to scale in mm, and in the
-    radiological convention: the patient's left is on the right in axial and coronal slices. The legend names the largest
-    regions with their volumes in mL.
+    Coronal and sagittal slices through the body with the regions drawn on them.
+
+    Each row starts with the bare scan at the middle slice. Slices are upright, true to
+    scale in mm, and in the radiological convention: the patient's left is on the right
+    in axial and coronal slices. The legend names the largest regions with their volumes
+    in mL.
 
     Parameters
     ----------
@@ -99,14 +120,21 @@ def montage(volume: Volume, segmentation: Segmentation, path: str | Path) -> Non
     """
     require_same_grid(segmentation.geometry, volume.geometry, "The labels", "the scan")
     if Path(path).suffix.lower() != ".png":
-        raise WriteError(f"The montage is a PNG picture, but {path} does not end in .png. Choose another name.")
+        raise WriteError(
+            f"The montage is a PNG picture, but {path} does not end in .png. Choose"
+            " another name."
+        )
     page = _draw_page(_Scene.of(volume, segmentation))
     with atomic_path(path) as unfinished:
         page.save(unfinished, format="PNG")
 
 
-def thumbnail(volume: Volume, segmentation: Segmentation, *, side_px: int = 150) -> Image.Image:
-    """Draw a scan small: the middle axial, coronal and sagittal slice side by side, with the regions' outlines.
+def thumbnail(
+    volume: Volume, segmentation: Segmentation, *, side_px: int = 150
+) -> Image.Image:
+    """Draw a scan small: the middle axial, coronal and sagittal slice side by side.
+
+    With the regions' outlines.
 
     Upright, true to scale in mm and in the radiological convention, as in `montage`.
 
@@ -128,13 +156,22 @@ def thumbnail(volume: Volume, segmentation: Segmentation, *, side_px: int = 150)
     for number, plane in enumerate(_PLANES):
         places = scene.slices(plane)
         picture = scene.contours(plane, places[len(places) // 2], side_px - 2)
-        strip.paste(picture, (number * side_px + (side_px - picture.width) // 2, (side_px - picture.height) // 2))
+        strip.paste(
+            picture,
+            (
+                number * side_px + (side_px - picture.width) // 2,
+                (side_px - picture.height) // 2,
+            ),
+        )
     return strip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scene:
-    """What is drawn: the part of the scan that holds the body, its regions, and how intensities become grey."""
+    """What is drawn: the part of the scan that holds the body, its regions.
+
+    How intensities become grey.
+    """
 
     volume: Volume
     segmentation: Segmentation
@@ -145,22 +182,36 @@ class _Scene:
     @classmethod
     def of(cls, volume: Volume, segmentation: Segmentation) -> _Scene:
         window = _window(volume, segmentation)
-        return cls(volume, segmentation, _Palette.of(segmentation), window, _crop(volume, segmentation, window))
+        return cls(
+            volume,
+            segmentation,
+            _Palette.of(segmentation),
+            window,
+            _crop(volume, segmentation, window),
+        )
 
     def size_px(self, plane: _Plane) -> tuple[int, int]:
         """Give width and height of a plane's slices, one scale in mm for the whole page."""
-        z, y, x = ((part.stop - part.start) * float(mm) for part, mm in zip(self.crop, self.volume.spacing_zyx_mm, strict=True))
+        z, y, x = (
+            (part.stop - part.start) * float(mm)
+            for part, mm in zip(self.crop, self.volume.spacing_zyx_mm, strict=True)
+        )
         px_per_mm = min(_CELL_PX / max(x, y), _TALLEST_PX / z)
         high, wide = [mm for axis, mm in enumerate((z, y, x)) if axis != plane.axis]
         return max(round(wide * px_per_mm), 8), max(round(high * px_per_mm), 8)
 
     def slices(self, plane: _Plane) -> list[int]:
-        """Choose slices that part the labelled body into equal shares; all of the scan where nothing is labelled."""
+        """Choose slices that part the labelled body into equal shares.
+
+        All of the scan where nothing is labelled.
+        """
         across = tuple(axis for axis in range(3) if axis != plane.axis)
         filled = np.count_nonzero(self.segmentation.labels, axis=across).cumsum()
         if filled[-1] == 0:
             filled = np.arange(1, len(filled) + 1)
-        return [int(np.searchsorted(filled, share * filled[-1])) for share in _BODY_SHARES]
+        return [
+            int(np.searchsorted(filled, share * filled[-1])) for share in _BODY_SHARES
+        ]
 
     def grey(self, plane: _Plane, at: int, size_px: tuple[int, int]) -> Image.Image:
         """Draw a slice of the bare scan, so wide and high."""
@@ -172,29 +223,52 @@ class _Scene:
 
     def regions(self, plane: _Plane, at: int) -> Image.Image:
         """Draw a slice of the scan with the regions tinted and outlined."""
-        return self._outlined(plane, at, self.size_px(plane), fill=_FILL_OPACITY, thick=1)
+        return self._outlined(
+            plane, at, self.size_px(plane), fill=_FILL_OPACITY, thick=1
+        )
 
     def contours(self, plane: _Plane, at: int, side_px: int) -> Image.Image:
-        """Draw a slice of the scan in a small square, with the regions' outlines a pixel thick."""
+        """Draw a slice of the scan in a small square.
+
+        With the regions' outlines a pixel thick.
+        """
         width, height = self.size_px(plane)
         scale = side_px / max(width, height)
         size = max(round(width * scale), 2), max(round(height * scale), 2)
         return self._outlined(plane, at, size, fill=_THUMBNAIL_OPACITY, thick=_FINER)
 
-    def _outlined(self, plane: _Plane, at: int, size_px: tuple[int, int], *, fill: float, thick: int) -> Image.Image:
-        """Draw a slice, tinted with the opacity `fill`, with outlines of `thick` of the finer pixels."""
+    def _outlined(
+        self,
+        plane: _Plane,
+        at: int,
+        size_px: tuple[int, int],
+        *,
+        fill: float,
+        thick: int,
+    ) -> Image.Image:
+        """Draw a slice, tinted with the opacity `fill`.
+
+        With outlines of `thick` of the finer pixels.
+        """
         finer = size_px[0] * _FINER, size_px[1] * _FINER
         scan = np.asarray(self.grey(plane, at, finer), dtype=np.float64)
         labels = self._cut(self.segmentation.labels, plane, at)
-        rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(scan.shape, labels.shape, strict=False))
+        rows, columns = (
+            ((np.arange(n) + 0.5) * m / n).astype(int)
+            for n, m in zip(scan.shape, labels.shape, strict=False)
+        )
         labels = labels[np.ix_(rows, columns)]
         outline = np.zeros(labels.shape, bool)
         for step in range(1, thick + 1):
             outline[:-step] |= labels[:-step] != labels[step:]
             outline[:, :-step] |= labels[:, :-step] != labels[:, step:]
-        opacity = (np.where(outline, _OUTLINE_OPACITY, fill) * (labels != BACKGROUND))[..., None]
+        opacity = (np.where(outline, _OUTLINE_OPACITY, fill) * (labels != BACKGROUND))[
+            ..., None
+        ]
         mixed = scan * (1 - opacity) + self.palette.paint(labels) * opacity
-        return Image.fromarray(mixed.round().astype(np.uint8)).resize(size_px, Image.Resampling.BOX)
+        return Image.fromarray(mixed.round().astype(np.uint8)).resize(
+            size_px, Image.Resampling.BOX
+        )
 
     def _cut(self, array: NDArray[Any], plane: _Plane, at: int) -> NDArray[Any]:
         index = list(self.crop)
@@ -203,16 +277,26 @@ class _Scene:
 
 
 def _window(volume: Volume, segmentation: Segmentation) -> tuple[float, float]:
-    """Give the intensities shown as black and white: percentiles of the body; in CT soft tissue, and contrast agent if there is any."""
+    """Give the intensities shown as black and white.
+
+    Percentiles of the body; in CT soft tissue, and contrast agent if there is any.
+    """
     body = volume.data[segmentation.labels != BACKGROUND]
-    low, high = np.percentile((body if body.size else volume.data).astype(np.float32), [0.5, 99.5]).tolist()
+    low, high = np.percentile(
+        (body if body.size else volume.data).astype(np.float32), [0.5, 99.5]
+    ).tolist()
     if volume.modality == "ct":
         return _CT_BLACK_HU, float(np.clip(high, *_CT_WHITE_HU))
     return low, max(high, low + 1e-6)
 
 
-def _crop(volume: Volume, segmentation: Segmentation, window: tuple[float, float]) -> tuple[slice, slice, slice]:
-    """Leave out the air: keep what is labelled, and what shows on the scan though nobody labelled it."""
+def _crop(
+    volume: Volume, segmentation: Segmentation, window: tuple[float, float]
+) -> tuple[slice, slice, slice]:
+    """Leave out the air: keep what is labelled.
+
+    What shows on the scan though nobody labelled it.
+    """
     low, high = window
     data: NDArray[Any] = volume.data
     seen = (segmentation.labels != BACKGROUND) | (data > low + 0.2 * (high - low))
@@ -222,7 +306,9 @@ def _crop(volume: Volume, segmentation: Segmentation, window: tuple[float, float
         kept = np.flatnonzero(share > _STRAY_SHARE)
         first, last = (kept[0], kept[-1]) if len(kept) else (0, length - 1)
         margin = 2 + length // 40
-        parts.append(slice(max(int(first) - margin, 0), min(int(last) + 1 + margin, length)))
+        parts.append(
+            slice(max(int(first) - margin, 0), min(int(last) + 1 + margin, length))
+        )
     return parts[0], parts[1], parts[2]
 
 
@@ -230,7 +316,13 @@ def _draw_page(scene: _Scene) -> Image.Image:
     sizes = [scene.size_px(plane) for plane in _PLANES]
     column_px = max(width for width, _ in sizes) + _GAP_PX
     legend_left = _MARGIN_PX + (len(_BODY_SHARES) + 1) * column_px + 4 * _GAP_PX
-    height = _TITLE_PX + sum(max(row_px, _LOWEST_ROW_PX) + _ROW_TITLE_PX + _GAP_PX for _, row_px in sizes) + _NOTE_PX
+    height = (
+        _TITLE_PX
+        + sum(
+            max(row_px, _LOWEST_ROW_PX) + _ROW_TITLE_PX + _GAP_PX for _, row_px in sizes
+        )
+        + _NOTE_PX
+    )
     page = Image.new("RGB", (legend_left + _LEGEND_PX, max(height, _LOWEST_PX)), _PAPER)
     draw = ImageDraw.Draw(page)
     _draw_title(draw, scene)
@@ -243,19 +335,41 @@ def _draw_page(scene: _Scene) -> Image.Image:
     return page
 
 
-def _draw_row(page: Image.Image, scene: _Scene, plane: _Plane, top: int, column_px: int) -> None:
-    """Draw one plane: its name, the bare scan at the middle slice, then the regions at every slice."""
+def _draw_row(
+    page: Image.Image, scene: _Scene, plane: _Plane, top: int, column_px: int
+) -> None:
+    """Draw one plane: its name, the bare scan at the middle slice.
+
+    Then the regions at every slice.
+    """
     draw = ImageDraw.Draw(page)
     _text(draw, (_MARGIN_PX, top + 6), plane.name, 15, _INK)
     places = scene.slices(plane)
     middle = places[len(places) // 2]
-    pictures = [scene.grey(plane, middle, scene.size_px(plane)), *(scene.regions(plane, at) for at in places)]
-    for column, (picture, at) in enumerate(zip(pictures, [middle, *places], strict=True)):
-        left = _MARGIN_PX + column * column_px + (2 * _GAP_PX if column else 0) + (column_px - _GAP_PX - picture.width) // 2
+    pictures = [
+        scene.grey(plane, middle, scene.size_px(plane)),
+        *(scene.regions(plane, at) for at in places),
+    ]
+    for column, (picture, at) in enumerate(
+        zip(pictures, [middle, *places], strict=True)
+    ):
+        left = (
+            _MARGIN_PX
+            + column * column_px
+            + (2 * _GAP_PX if column else 0)
+            + (column_px - _GAP_PX - picture.width) // 2
+        )
         row_px = max(picture.height, _LOWEST_ROW_PX)
-        box = (left, top + _ROW_TITLE_PX, left + picture.width, top + _ROW_TITLE_PX + row_px)
+        box = (
+            left,
+            top + _ROW_TITLE_PX,
+            left + picture.width,
+            top + _ROW_TITLE_PX + row_px,
+        )
         page.paste(picture, (left, box[1] + (row_px - picture.height) // 2))
-        _text(draw, (box[0] + 4, box[3] - 18), _place(scene.volume, plane, at), 12, _INK)
+        _text(
+            draw, (box[0] + 4, box[3] - 18), _place(scene.volume, plane, at), 12, _INK
+        )
         if column == 0:
             _draw_edges(draw, box, plane.edges)
 
@@ -275,35 +389,77 @@ def _draw_title(draw: ImageDraw.ImageDraw, scene: _Scene) -> None:
     spacing = " x ".join(f"{mm:.3g}" for mm in reversed(volume.spacing_zyx_mm.tolist()))
     regions = np.count_nonzero(scene.palette.ids)
     _text(draw, (_MARGIN_PX, 16), volume.name, 22, _INK)
-    _text(draw, (_MARGIN_PX, 48), f"{volume.modality.upper()}, {voxels} voxels of {spacing} mm, {regions} regions", 14, _FAINT)
+    _text(
+        draw,
+        (_MARGIN_PX, 48),
+        f"{volume.modality.upper()}, {voxels} voxels of {spacing} mm, {regions}"
+        " regions",
+        14,
+        _FAINT,
+    )
 
 
-def _draw_edges(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], edges: str) -> None:
+def _draw_edges(
+    draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], edges: str
+) -> None:
     left, top, right, bottom = box
     middle_x, middle_y = (left + right) // 2, (top + bottom) // 2
-    places = ((left + 4, middle_y, "lm"), (right - 4, middle_y, "rm"), (middle_x, top + 3, "mt"), (middle_x, bottom - 3, "mb"))
+    places = (
+        (left + 4, middle_y, "lm"),
+        (right - 4, middle_y, "rm"),
+        (middle_x, top + 3, "mt"),
+        (middle_x, bottom - 3, "mb"),
+    )
     for letter, (x, y, anchor) in zip(edges, places, strict=True):
-        draw.text((x, y), letter, _INK, ImageFont.load_default(15), anchor=anchor, stroke_width=2, stroke_fill=_PAPER)
+        draw.text(
+            (x, y),
+            letter,
+            _INK,
+            ImageFont.load_default(15),
+            anchor=anchor,
+            stroke_width=2,
+            stroke_fill=_PAPER,
+        )
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, palette: _Palette, *, left: int, bottom: int) -> None:
+def _draw_legend(
+    draw: ImageDraw.ImageDraw, palette: _Palette, *, left: int, bottom: int
+) -> None:
     """List the largest regions with their colours and volumes, as many as the page holds."""
     shown = np.flatnonzero(palette.ids != BACKGROUND)
     shown = shown[np.argsort(-palette.volumes_ml[shown], kind="stable")]
     room = (bottom - _TITLE_PX - _ROW_TITLE_PX) // _LEGEND_ROW_PX - 1
     heading = "Largest regions" if len(shown) > room else "Regions"
-    _text(draw, (left, _TITLE_PX + 6), heading if len(shown) else "No regions", 15, _INK)
+    _text(
+        draw, (left, _TITLE_PX + 6), heading if len(shown) else "No regions", 15, _INK
+    )
     right, y = left + _LEGEND_PX - _MARGIN_PX, _TITLE_PX + _ROW_TITLE_PX
     for k in shown[:room].tolist():
-        draw.rounded_rectangle((left, y + 3, left + 14, y + 17), 3, fill=tuple(palette.colors[k].tolist()))
+        draw.rounded_rectangle(
+            (left, y + 3, left + 14, y + 17), 3, fill=tuple(palette.colors[k].tolist())
+        )
         size = f"{palette.volumes_ml[k]:,.1f} mL"
         font = ImageFont.load_default(14)
-        _text(draw, (left + 24, y + 2), _shorten(draw, palette.names[k], right - left - 34 - draw.textlength(size, font)), 14, _INK)
+        _text(
+            draw,
+            (left + 24, y + 2),
+            _shorten(
+                draw, palette.names[k], right - left - 34 - draw.textlength(size, font)
+            ),
+            14,
+            _INK,
+        )
         draw.text((right, y + 2), size, _FAINT, font, anchor="ra")
         y += _LEGEND_ROW_PX
     if len(shown) > room:
         rest = shown[room:]
-        _text(draw, (left, y + 2), f"and {len(rest)} more, {palette.volumes_ml[rest].sum():,.1f} mL", 14, _FAINT)
+        _text(
+            draw,
+            (left, y + 2),
+            f"and {len(rest)} more, {palette.volumes_ml[rest].sum():,.1f} mL",
+            14,
+            _FAINT,
+        )
 
 
 def _shorten(draw: ImageDraw.ImageDraw, name: str, width: float) -> str:
@@ -316,9 +472,30 @@ def _shorten(draw: ImageDraw.ImageDraw, name: str, width: float) -> str:
 
 
 def _plain(text: str) -> str:
-    """Spell a name with the letters that Pillow's own font has, so that the page is the same on every machine."""
-    return unicodedata.normalize("NFKD", text.replace("ß", "ss")).encode("ascii", "ignore").decode() or "?"
+    """Spell a name with the letters that Pillow's own font has.
+
+    So that the page is the same on every machine.
+    """
+    return (
+        unicodedata.normalize("NFKD", text.replace("ß", "ss"))
+        .encode("ascii", "ignore")
+        .decode()
+        or "?"
+    )
 
 
-def _text(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size: int, color: tuple[int, int, int]) -> None:
-    draw.text(place, _plain(text), color, ImageFont.load_default(size), stroke_width=1, stroke_fill=_PAPER)
+def _text(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    text: str,
+    size: int,
+    color: tuple[int, int, int],
+) -> None:
+    draw.text(
+        place,
+        _plain(text),
+        color,
+        ImageFont.load_default(size),
+        stroke_width=1,
+        stroke_fill=_PAPER,
+    )

@@ -1,7 +1,8 @@
 """Every knob once: default, unit, limits and help.
 
-The command line's flags, the TOML file and napari's form are made from these dataclasses, so a default lives in one
-place only. The metadata keys are the ones that magicgui reads.
+The command line's flags, the TOML file and napari's form are made from these
+dataclasses, so a default lives in one place only. The metadata keys are the ones that
+magicgui reads.
 """
 
 from __future__ import annotations
@@ -49,7 +50,12 @@ class _Checked:
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for knob in fields(self):  # type: ignore[arg-type]
-            _check(knob.name, getattr(self, knob.name), hints[knob.name], dict(knob.metadata))
+            _check(
+                knob.name,
+                getattr(self, knob.name),
+                hints[knob.name],
+                dict(knob.metadata),
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Give the settings as plain values, for sidecars and TOML."""
@@ -67,7 +73,10 @@ class _Checked:
         known = {knob.name for knob in fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(values) - known)
         if unknown:
-            raise SettingsError(f"Unknown setting {', '.join(unknown)}. Known: {', '.join(sorted(known))}.")
+            raise SettingsError(
+                f"Unknown setting {', '.join(unknown)}. Known:"
+                f" {', '.join(sorted(known))}."
+            )
         return cls(**values)
 
     @classmethod
@@ -82,25 +91,40 @@ class _Checked:
         try:
             document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-            raise SettingsError(f"Cannot read settings from {path}: {err}. Check the path and the TOML syntax.") from err
+            raise SettingsError(
+                f"Cannot read settings from {path}: {err}. Check the path and the TOML"
+                " syntax."
+            ) from err
         values = document.get(table, {})
         if not isinstance(values, dict):
-            raise SettingsError(f"In {path}, {table} is not a table. Write [{table}] with one setting per line under it.")
+            raise SettingsError(
+                f"In {path}, {table} is not a table. Write [{table}] with one setting"
+                " per line under it."
+            )
         return cls.from_dict(values)
 
 
 def _check(name: str, value: Any, hint: Any, limits: dict[str, Any]) -> None:
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
-            raise SettingsError(f"{name} is {value!r}; choose one of {', '.join(map(repr, get_args(hint)))}.")
+            raise SettingsError(
+                f"{name} is {value!r}; choose one of"
+                f" {', '.join(map(repr, get_args(hint)))}."
+            )
         return
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise SettingsError(f"{name} is {value!r}; it must be of type {hint.__name__}.")
     low, high = limits.get("minimum"), limits.get("maximum")
-    if hint in (int, float) and not ((low is None or value >= low) and (high is None or value <= high)):
-        raise SettingsError(f"{name} is {value}; it must lie between {low} and {high} {limits.get('unit', '')}".rstrip() + ".")
+    if hint in (int, float) and not (
+        (low is None or value >= low) and (high is None or value <= high)
+    ):
+        raise SettingsError(
+            f"{name} is {value}; it must lie between {low} and {high}"
+            f" {limits.get('unit', '')}".rstrip()
+            + "."
+        )
     multiple = limits.get("multiple_of")
     if multiple is not None and value % multiple:
         raise SettingsError(f"{name} is {value}; it must be a multiple of {multiple}.")
@@ -115,7 +139,9 @@ def names_in(text: str) -> tuple[str, ...]:
 class RunSettings(_Checked):
     """Where and how work runs; changes speed, not meaning."""
 
-    device: Device = _knob("auto", "Where the encoder runs; auto takes a CUDA GPU when there is one")
+    device: Device = _knob(
+        "auto", "Where the encoder runs; auto takes a CUDA GPU when there is one"
+    )
     threads: int = _knob(0, "CPU threads; 0 takes every core", minimum=0, maximum=256)
     seed: int = _knob(0, "Seed of every random choice", minimum=0, maximum=2**31 - 1)
 
@@ -132,28 +158,63 @@ class ProposeSettings(_Checked):
     >>> strata.ProposeSettings(supervoxels=5)
     Traceback (most recent call last):
     ...
-    napari_strata.errors.SettingsError: supervoxels is 5; it must lie between 100 and 200000.
+    napari_strata.errors.SettingsError: supervoxels is 5; it must lie between 100 and
+    200000.
     """
 
     method: Literal["strata", "gmm-mrf"] = _knob(
-        "strata", "How: with the learned encoder, or without it, by a Gaussian mixture of brightness and a Markov random field"
+        "strata",
+        "How: with the learned encoder, or without it, by a Gaussian mixture of"
+        " brightness and a Markov random field",
     )
     working_spacing_mm: float = _knob(
-        1.0, "Finest voxel size that the encoder sees; finer scans are averaged down to it", minimum=0.3, maximum=10.0, unit="mm"
+        1.0,
+        "Finest voxel size that the encoder sees; finer scans are averaged down to it",
+        minimum=0.3,
+        maximum=10.0,
+        unit="mm",
     )
     working_mvox: float = _knob(
-        6.0, "Most voxels (in millions) of the body's box that the encoder sees; larger boxes are made coarser", minimum=0.1, maximum=1000.0
+        6.0,
+        "Most voxels (in millions) of the body's box that the encoder sees; larger"
+        " boxes are made coarser",
+        minimum=0.1,
+        maximum=1000.0,
     )
     memory_gb: float = _knob(
-        2.0, "Memory that the encoder's layers may take, features aside; larger scans run in tiles", minimum=0.5, maximum=512.0, unit="GB"
+        2.0,
+        "Memory that the encoder's layers may take, features aside; larger scans run in"
+        " tiles",
+        minimum=0.5,
+        maximum=512.0,
+        unit="GB",
     )
     flatten_bias: Literal["on", "off"] = _knob(
-        "on", "Divide the coils' slow change of brightness out of MR scans (N4) before anything else"
+        "on",
+        "Divide the coils' slow change of brightness out of MR scans (N4) before"
+        " anything else",
     )
-    supervoxels: int = _knob(48000, "Supervoxels to aim for in the body; small bodies get fewer", minimum=100, maximum=200000)
-    mixture_classes: int = _knob(16, "Most classes of the Gaussian mixture, with the method gmm-mrf", minimum=1, maximum=64)
-    feature_weight: float = _knob(1.0, "Weight of learned features against intensity", minimum=0.0, maximum=10.0)
-    position_weight: float = _knob(0.3, "Weight of position in the tree of connected regions", minimum=0.0, maximum=10.0)
+    supervoxels: int = _knob(
+        48000,
+        "Supervoxels to aim for in the body; small bodies get fewer",
+        minimum=100,
+        maximum=200000,
+    )
+    mixture_classes: int = _knob(
+        16,
+        "Most classes of the Gaussian mixture, with the method gmm-mrf",
+        minimum=1,
+        maximum=64,
+    )
+    feature_weight: float = _knob(
+        1.0, "Weight of learned features against intensity", minimum=0.0, maximum=10.0
+    )
+    position_weight: float = _knob(
+        0.3,
+        "Weight of position in the tree of connected regions",
+        minimum=0.0,
+        maximum=10.0,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,48 +222,114 @@ class BatchSettings(_Checked):
     """How many scans of a batch run at once, and where; changes speed, not results."""
 
     workers: int = _knob(
-        0, "Scans at once; 0 takes as many as cores and memory allow, 1 needs no Dask and stays in this process", minimum=0, maximum=4096
+        0,
+        "Scans at once; 0 takes as many as cores and memory allow, 1 needs no Dask and"
+        " stays in this process",
+        minimum=0,
+        maximum=4096,
     )
     budget_gb: float = _knob(
         0.0,
-        "Memory that the scans in work may take together; 0 takes nine tenths of the machine's, or what each worker of a cluster has",
+        "Memory that the scans in work may take together; 0 takes nine tenths of the"
+        " machine's, or what each worker of a cluster has",
         minimum=0.0,
         maximum=1e6,
         unit="GB",
     )
-    scheduler: str = _knob("", "Address of a running Dask scheduler, such as tcp://host:8786; empty starts workers on this machine")
-    cluster: str = _knob(
-        "", "Start this kind of cluster as your Dask configuration says, such as dask_jobqueue.SLURMCluster, with so many workers"
+    scheduler: str = _knob(
+        "",
+        "Address of a running Dask scheduler, such as tcp://host:8786; empty starts"
+        " workers on this machine",
     )
-    attempts: int = _knob(2, "Workers that may die under one scan before it is set aside", minimum=1, maximum=100)
+    cluster: str = _knob(
+        "",
+        "Start this kind of cluster as your Dask configuration says, such as"
+        " dask_jobqueue.SLURMCluster, with so many workers",
+    )
+    attempts: int = _knob(
+        2,
+        "Workers that may die under one scan before it is set aside",
+        minimum=1,
+        maximum=100,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class PretrainSettings(_Checked):
     """The recipe of the encoder."""
 
-    network: Literal["light", "basic", "segresnet"] = _knob("basic", "What the network is built like")
+    network: Literal["light", "basic", "segresnet"] = _knob(
+        "basic", "What the network is built like"
+    )
     width: int = _knob(16, "Channels of its finest level", minimum=4, maximum=64)
-    channels: int = _knob(12, "Unit-length channels read out at each of four levels", minimum=2, maximum=64)
+    channels: int = _knob(
+        12,
+        "Unit-length channels read out at each of four levels",
+        minimum=2,
+        maximum=64,
+    )
     steps: int = _knob(4000, "Optimiser steps", minimum=1, maximum=10_000_000)
     batch: int = _knob(2, "Synthetic anatomies per step", minimum=1, maximum=256)
     views: int = _knob(2, "Renderings of each anatomy", minimum=1, maximum=4)
-    patch_vox: int = _knob(64, "Side of a patch, a multiple of 16", minimum=16, maximum=256, multiple_of=16, unit="voxels")
-    without: str = _knob("", "Families, contrasts or faults to leave out, separated by commas or spaces", names=True)
-    voxels_per_patch: int = _knob(512, "Voxels contrasted per patch and label set", minimum=32, maximum=8192)
-    temperature: float = _knob(0.15, "Temperature of the contrast", minimum=0.01, maximum=2.0)
-    contrast_levels: Literal["four", "finest"] = _knob("four", "Levels at which voxels are contrasted")
-    coarse_labels: Literal["structure", "tissue", "compartment"] = _knob(
-        "structure", "Labels that the two coarse levels contrast; the fine ones contrast tissues"
+    patch_vox: int = _knob(
+        64,
+        "Side of a patch, a multiple of 16",
+        minimum=16,
+        maximum=256,
+        multiple_of=16,
+        unit="voxels",
     )
-    contrast_weight: float = _knob(1.0, "Weight of the contrast between voxels", minimum=0.0, maximum=10.0)
-    agreement_weight: float = _knob(0.5, "Weight of the agreement between two views of one look", minimum=0.0, maximum=10.0)
-    masked_share: float = _knob(0.15, "Share of 8-voxel blocks that are hidden and painted back in", minimum=0.0, maximum=0.9)
-    inpaint_weight: float = _knob(0.5, "Weight of painting blocks back in", minimum=0.0, maximum=10.0)
-    next_slice_weight: float = _knob(0.25, "Weight of painting the slices past the last one seen", minimum=0.0, maximum=10.0)
-    next_slice_share: float = _knob(0.15, "Share of the images that are cut off for it", minimum=0.0, maximum=1.0)
-    learning_rate: float = _knob(2e-3, "Peak learning rate of AdamW", minimum=1e-6, maximum=1.0)
-    checkpoint_minutes: float = _knob(2.0, "Save this often", minimum=0.1, maximum=1440.0, unit="min")
+    without: str = _knob(
+        "",
+        "Families, contrasts or faults to leave out, separated by commas or spaces",
+        names=True,
+    )
+    voxels_per_patch: int = _knob(
+        512, "Voxels contrasted per patch and label set", minimum=32, maximum=8192
+    )
+    temperature: float = _knob(
+        0.15, "Temperature of the contrast", minimum=0.01, maximum=2.0
+    )
+    contrast_levels: Literal["four", "finest"] = _knob(
+        "four", "Levels at which voxels are contrasted"
+    )
+    coarse_labels: Literal["structure", "tissue", "compartment"] = _knob(
+        "structure",
+        "Labels that the two coarse levels contrast; the fine ones contrast tissues",
+    )
+    contrast_weight: float = _knob(
+        1.0, "Weight of the contrast between voxels", minimum=0.0, maximum=10.0
+    )
+    agreement_weight: float = _knob(
+        0.5,
+        "Weight of the agreement between two views of one look",
+        minimum=0.0,
+        maximum=10.0,
+    )
+    masked_share: float = _knob(
+        0.15,
+        "Share of 8-voxel blocks that are hidden and painted back in",
+        minimum=0.0,
+        maximum=0.9,
+    )
+    inpaint_weight: float = _knob(
+        0.5, "Weight of painting blocks back in", minimum=0.0, maximum=10.0
+    )
+    next_slice_weight: float = _knob(
+        0.25,
+        "Weight of painting the slices past the last one seen",
+        minimum=0.0,
+        maximum=10.0,
+    )
+    next_slice_share: float = _knob(
+        0.15, "Share of the images that are cut off for it", minimum=0.0, maximum=1.0
+    )
+    learning_rate: float = _knob(
+        2e-3, "Peak learning rate of AdamW", minimum=1e-6, maximum=1.0
+    )
+    checkpoint_minutes: float = _knob(
+        2.0, "Save this often", minimum=0.1, maximum=1440.0, unit="min"
+    )
     seed: int = _knob(0, "Seed of weights and scans", minimum=0, maximum=2**31 - 1)
 
 
@@ -210,36 +337,97 @@ class PretrainSettings(_Checked):
 class AdaptSettings(_Checked):
     """How the encoder is adapted to unlabelled scans."""
 
-    minutes: float = _knob(2.0, "Time for all of it, reading aside", minimum=0.05, maximum=1440.0, unit="min")
-    steps: int = _knob(80, "Most steps of training; the time may end them earlier", minimum=0, maximum=100_000)
+    minutes: float = _knob(
+        2.0,
+        "Time for all of it, reading aside",
+        minimum=0.05,
+        maximum=1440.0,
+        unit="min",
+    )
+    steps: int = _knob(
+        80,
+        "Most steps of training; the time may end them earlier",
+        minimum=0,
+        maximum=100_000,
+    )
     batch: int = _knob(2, "Synthetic patches per step", minimum=1, maximum=64)
-    learning_rate: float = _knob(1e-3, "Peak learning rate of AdamW", minimum=1e-6, maximum=0.1)
-    patch_vox: int = _knob(48, "Side of a patch, a multiple of 16", minimum=16, maximum=256, multiple_of=16, unit="voxels")
-    statistics_batches: int = _knob(24, "Pairs of patches that the batch norms' statistics are taken from", minimum=2, maximum=1000)
-    statistics_share: float = _knob(0.5, "Weight of the scans' statistics against those of the pretraining", minimum=0.0, maximum=1.0)
-    steps_share: float = _knob(0.5, "How far to go from the weights before to those after the steps", minimum=0.0, maximum=1.0)
-    real_weight: float = _knob(0.5, "Weight of the tasks on the scans against those on synthetic patches", minimum=0.0, maximum=10.0)
-    most_fall: float = _knob(0.01, "Most that a probe may fall by", minimum=0.0, maximum=1.0)
-    least_gain: float = _knob(0.01, "Least gain that is worth writing", minimum=-1.0, maximum=1.0)
-    seed: int = _knob(0, "Seed of patches and synthetic scans", minimum=0, maximum=2**31 - 1)
+    learning_rate: float = _knob(
+        1e-3, "Peak learning rate of AdamW", minimum=1e-6, maximum=0.1
+    )
+    patch_vox: int = _knob(
+        48,
+        "Side of a patch, a multiple of 16",
+        minimum=16,
+        maximum=256,
+        multiple_of=16,
+        unit="voxels",
+    )
+    statistics_batches: int = _knob(
+        24,
+        "Pairs of patches that the batch norms' statistics are taken from",
+        minimum=2,
+        maximum=1000,
+    )
+    statistics_share: float = _knob(
+        0.5,
+        "Weight of the scans' statistics against those of the pretraining",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    steps_share: float = _knob(
+        0.5,
+        "How far to go from the weights before to those after the steps",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    real_weight: float = _knob(
+        0.5,
+        "Weight of the tasks on the scans against those on synthetic patches",
+        minimum=0.0,
+        maximum=10.0,
+    )
+    most_fall: float = _knob(
+        0.01, "Most that a probe may fall by", minimum=0.0, maximum=1.0
+    )
+    least_gain: float = _knob(
+        0.01, "Least gain that is worth writing", minimum=-1.0, maximum=1.0
+    )
+    seed: int = _knob(
+        0, "Seed of patches and synthetic scans", minimum=0, maximum=2**31 - 1
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ExportSettings(_Checked):
     """How meshes, DICOM SEG and tables are written."""
 
-    mesh_space: MeshSpace = _knob("LPS", "Axes of mesh coordinates (mm); LPS is what DICOM, ITK and 3D Slicer take")
+    mesh_space: MeshSpace = _knob(
+        "LPS",
+        "Axes of mesh coordinates (mm); LPS is what DICOM, ITK and 3D Slicer take",
+    )
     mesh_smooth_vox: float = _knob(
-        0.7, "Gaussian (sd) that rounds the voxels' steps off meshes; their volume stays", minimum=0.0, maximum=3.0, unit="voxels"
+        0.7,
+        "Gaussian (sd) that rounds the voxels' steps off meshes; their volume stays",
+        minimum=0.0,
+        maximum=3.0,
+        unit="voxels",
     )
     dicom_segments: DicomSegments = _knob(
-        "binary", "DICOM SEG as one bit mask per segment, which every viewer reads, or as a label map (2024 standard)"
+        "binary",
+        "DICOM SEG as one bit mask per segment, which every viewer reads, or as a label"
+        " map (2024 standard)",
     )
     match: Matching = _knob(
-        "ids", "With a reference, compare regions of equal number; or first join those that overlap most with one reference label"
+        "ids",
+        "With a reference, compare regions of equal number; or first join those that"
+        " overlap most with one reference label",
     )
     tolerance_mm: float = _knob(
-        2.0, "Distance up to which two surfaces count as the same, with a reference", minimum=0.0, maximum=100.0, unit="mm"
+        2.0,
+        "Distance up to which two surfaces count as the same, with a reference",
+        minimum=0.0,
+        maximum=100.0,
+        unit="mm",
     )
 
 

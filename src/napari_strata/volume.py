@@ -1,7 +1,8 @@
 """Volumes, their geometry, and labels with a region table (numpy only).
 
-In memory every array is (z, y, x) with axis 0 toward Inferior, axis 1 toward Posterior and axis 2 toward Left, so that
-napari's defaults show all three planes upright in the radiological convention.
+In memory every array is (z, y, x) with axis 0 toward Inferior, axis 1 toward Posterior
+and axis 2 toward Left, so that napari's defaults show all three planes upright in the
+radiological convention.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def no_progress(done: int, total: int, stage: str) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FileGrid:
-    """The grid as the file states it, kept so that labels go back exactly where the scan came from.
+    """The grid as the file states it.
+
+    Kept so that labels go back exactly where the scan came from.
 
     Parameters
     ----------
@@ -42,7 +45,8 @@ class FileGrid:
     affine : (4, 4) float64 array
         File index (i, j, k) -> RAS+ mm, bit for bit as the file gives it.
     to_memory : (3, 2) float64 array
-        nibabel orientation transform that takes the file's axes to memory order (z, y, x).
+        nibabel orientation transform that takes the file's axes to memory order (z, y,
+        x).
     header : bytes or None
         The raw NIfTI header, for codes and units; None for other kinds.
     suffix : str
@@ -73,7 +77,8 @@ class Geometry:
     Raises
     ------
     GeometryError
-        If the shape is not three positive numbers, or the affine is not finite or not invertible.
+        If the shape is not three positive numbers, or the affine is not finite or not
+        invertible.
 
     Examples
     --------
@@ -94,22 +99,40 @@ class Geometry:
         shape = tuple(int(n) for n in self.shape_zyx)
         affine = np.array(self.affine, dtype=np.float64)
         if len(shape) != 3 or min(shape) < 1:
-            raise GeometryError(f"A volume needs three axes with at least one voxel each, got shape {shape}.")
+            raise GeometryError(
+                "A volume needs three axes with at least one voxel each, got shape"
+                f" {shape}."
+            )
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
-            raise GeometryError("The affine is not a finite 4x4 matrix. Repair the scan's header and try again.")
+            raise GeometryError(
+                "The affine is not a finite 4x4 matrix. Repair the scan's header and"
+                " try again."
+            )
         lengths = np.linalg.norm(affine[:3, :3], axis=0)
-        if (lengths <= 0).any() or abs(np.linalg.det(affine[:3, :3] / np.where(lengths > 0, lengths, 1))) < 1e-6:
-            raise GeometryError("The affine is singular: two axes point the same way. Repair the scan's header and try again.")
+        if (lengths <= 0).any() or abs(
+            np.linalg.det(affine[:3, :3] / np.where(lengths > 0, lengths, 1))
+        ) < 1e-6:
+            raise GeometryError(
+                "The affine is singular: two axes point the same way. Repair the scan's"
+                " header and try again."
+            )
         affine.setflags(write=False)
         object.__setattr__(self, "shape_zyx", shape)
         object.__setattr__(self, "affine", affine)
 
     @classmethod
-    def from_spacing(cls, shape_zyx: tuple[int, int, int], spacing_zyx_mm: ArrayLike) -> Geometry:
+    def from_spacing(
+        cls, shape_zyx: tuple[int, int, int], spacing_zyx_mm: ArrayLike
+    ) -> Geometry:
         """Make an axis-aligned geometry in memory order, centred on the world origin."""
         spacing = np.asarray(spacing_zyx_mm, dtype=np.float64)
         affine = np.zeros((4, 4))
-        affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = -spacing[0], -spacing[1], -spacing[2], 1.0
+        affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = (
+            -spacing[0],
+            -spacing[1],
+            -spacing[2],
+            1.0,
+        )
         affine[:3, 3] = -affine[:3, :3] @ ((np.asarray(shape_zyx) - 1) / 2)
         return cls(shape_zyx, affine)
 
@@ -131,12 +154,18 @@ class Geometry:
 
     def world_from_voxel(self, voxels_zyx: ArrayLike) -> NDArray[np.float64]:
         """Map array indices (..., 3) to RAS+ mm (..., 3)."""
-        return np.asarray(voxels_zyx, dtype=np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3]
+        return (
+            np.asarray(voxels_zyx, dtype=np.float64) @ self.affine[:3, :3].T
+            + self.affine[:3, 3]
+        )
 
     def voxel_from_world(self, points_ras_mm: ArrayLike) -> NDArray[np.float64]:
         """Map RAS+ mm (..., 3) to fractional array indices (..., 3)."""
         inverse = np.linalg.inv(self.affine)
-        return np.asarray(points_ras_mm, dtype=np.float64) @ inverse[:3, :3].T + inverse[:3, 3]
+        return (
+            np.asarray(points_ras_mm, dtype=np.float64) @ inverse[:3, :3].T
+            + inverse[:3, 3]
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,7 +185,8 @@ class Volume:
     path : str
         Where it was read from; "" for an array made in memory.
     notes : tuple of str
-        What the reader had to do to the scan, one sentence each (replaced NaN, missing slices ...).
+        What the reader had to do to the scan, one sentence each (replaced NaN, missing
+        slices ...).
     index : int or None
         Which volume of a 4D file was chosen, from 0; None where nobody chose.
     series : str or None
@@ -182,7 +212,10 @@ class Volume:
 
     def __post_init__(self) -> None:
         if self.data.shape != self.geometry.shape_zyx:
-            raise GeometryError(f"Image data are {self.data.shape} but the geometry says {self.geometry.shape_zyx}.")
+            raise GeometryError(
+                f"Image data are {self.data.shape} but the geometry says"
+                f" {self.geometry.shape_zyx}."
+            )
 
     @property
     def spacing_zyx_mm(self) -> NDArray[np.float64]:
@@ -222,7 +255,10 @@ class Region:
 
 
 def region_color(region_id: int) -> tuple[int, int, int]:
-    """Give the default RGB colour (0-255) of a region id: far apart for neighbouring ids, the same everywhere."""
+    """Give the default RGB colour (0-255) of a region id.
+
+    Far apart for neighbouring ids, the same everywhere.
+    """
     hue = (region_id * 0.61803398875) % 1.0
     saturation = (0.85, 0.6, 0.95)[region_id % 3]
     value = (0.95, 0.9, 0.75)[(region_id // 3) % 3]
@@ -231,24 +267,40 @@ def region_color(region_id: int) -> tuple[int, int, int]:
 
 
 def default_regions(ids: Iterable[int], kind: str = "region") -> tuple[Region, ...]:
-    """Make table rows with default names ("region 3") and colours for `ids`, region 0 left out."""
-    return tuple(Region(int(i), f"{kind} {int(i)}", region_color(int(i))) for i in ids if int(i) != BACKGROUND)
+    """Make table rows with default names.
+
+    ("region 3") and colours for `ids`, region 0 left out.
+    """
+    return tuple(
+        Region(int(i), f"{kind} {int(i)}", region_color(int(i)))
+        for i in ids
+        if int(i) != BACKGROUND
+    )
 
 
 def smallest_label_dtype(max_id: int) -> type[np.unsignedinteger]:
-    """Give the smallest unsigned integer type that holds `max_id` (napari is far faster on uint8 and uint16)."""
+    """Give the smallest unsigned integer type that holds `max_id`.
+
+    (napari is far faster on uint8 and uint16).
+    """
     return np.uint8 if max_id < 2**8 else np.uint16 if max_id < 2**16 else np.uint32
 
 
 def label_ids(labels: NDArray[np.generic]) -> list[int]:
-    """Give the ids that labels hold, in order, without the background; counting is far faster than sorting."""
+    """Give the ids that labels hold, in order, without the background.
+
+    Counting is far faster than sorting.
+    """
     many = int(labels.max(initial=0)) > _COUNTED_UP_TO
     found = np.unique(labels) if many else np.flatnonzero(np.bincount(labels.ravel()))
     return [int(i) for i in found if i != BACKGROUND]
 
 
 def pack_labels(labels: NDArray[np.generic]) -> tuple[list[int], NDArray[np.int32]]:
-    """Give the ids of `label_ids`, and the labels with the first id as 1, the second as 2 ..., the background as 0."""
+    """Give the ids of `label_ids`.
+
+    The labels with the first id as 1, the second as 2 ..., the background as 0.
+    """
     ids = label_ids(labels)
     if max(ids, default=0) > _COUNTED_UP_TO:
         packed = np.searchsorted(ids, labels).astype(np.int32) + 1
@@ -289,10 +341,14 @@ class Segmentation:
     def __post_init__(self) -> None:
         if self.labels.shape != self.geometry.shape_zyx:
             raise GeometryError(
-                f"Labels are {self.labels.shape} but the volume is {self.geometry.shape_zyx}. Load the scan that the labels were drawn on."
+                f"Labels are {self.labels.shape} but the volume is"
+                f" {self.geometry.shape_zyx}. Load the scan that the labels were"
+                " drawn on."
             )
         if self.labels.dtype.kind != "u":
-            raise GeometryError(f"Labels must be unsigned integers, got {self.labels.dtype}.")
+            raise GeometryError(
+                f"Labels must be unsigned integers, got {self.labels.dtype}."
+            )
 
     @property
     def table(self) -> tuple[Region, ...]:

@@ -1,4 +1,7 @@
-"""Cases that people saved, and the scans of a batch that they belong to: their edits are replayed on what is proposed anew."""
+"""Cases that people saved, and the scans of a batch that they belong to.
+
+Their edits are replayed on what is proposed anew.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,14 @@ from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.errors import CaseError, ReadError, StrataError
 from napari_strata.io.files import hash_file, read, read_labels
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.storage.case_file import SUFFIX, ScanOfCase, read_case, scan_of_case
 from napari_strata.refine.session.refinement import Refinement
 from napari_strata.refine.session.replay import replay_edits
+from napari_strata.refine.storage.case_file import (
+    SUFFIX,
+    ScanOfCase,
+    read_case,
+    scan_of_case,
+)
 from napari_strata.volume import Region, Segmentation
 
 _MOST_NAMED = 3
@@ -61,9 +69,11 @@ class Edited:
 def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> Matched:
     """Find the scan that each case belongs to: the one it was made on.
 
-    That is the scan at the same path; else the one whose id the case bears, or whose path ends most like the one it was made on,
-    if grid and intensities are those that the case knows its scan by: for this that scan is read. Of a scan's cases those matched
-    by path go before those by id, and these before those by the end of the path.
+    That is the scan at the same path; else the one whose id the case bears, or whose
+    path ends most like the one it was made on, if grid and intensities are those that
+    the case knows its scan by: for this that scan is read. Of a scan's cases those
+    matched by path go before those by id, and these before those by the end of the
+    path.
 
     Parameters
     ----------
@@ -84,27 +94,40 @@ def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> Matched:
     for number, scan in enumerate(scans):
         places_of.setdefault(Path(os.path.realpath(scan.path)), []).append(number)
     notes: list[str] = []
-    for case in dict.fromkeys(path for place in places for path in _cases_in(place, notes)):
+    for case in dict.fromkeys(
+        path for place in places for path in _cases_in(place, notes)
+    ):
         try:
             matches = _belongs(case, scan_of_case(case), scans, places_of)
         except CaseError as err:
             notes.append(f"{' '.join(str(err).split())} Its edits are not replayed.")
             continue
         if not matches:
-            notes.append(f"{case} belongs to none of the scans, so its edits are not replayed.")
+            notes.append(
+                f"{case} belongs to none of the scans, so its edits are not replayed."
+            )
         for match in matches:
             found.setdefault(match.number, []).append(match)
     chosen = list(scans)
     for number, matches in found.items():
         best = min(match.rank for match in matches)
-        chosen[number] = scan = _with_case(scans[number], [match.case for match in matches if match.rank == best])
-        notes += [f"{match.case} is not replayed on {scan.id}: {scan.replay} goes before it." for match in matches if match.rank > best]
+        chosen[number] = scan = _with_case(
+            scans[number], [match.case for match in matches if match.rank == best]
+        )
+        notes += [
+            f"{match.case} is not replayed on {scan.id}: {scan.replay} goes before it."
+            for match in matches
+            if match.rank > best
+        ]
     return Matched(tuple(chosen), tuple(notes))
 
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """A case and the place of a scan that it belongs to; by path is rank 0, by id 1, by the end of the path 2."""
+    """A case and the place of a scan that it belongs to.
+
+    By path is rank 0, by id 1, by the end of the path 2.
+    """
 
     case: Path
     number: int
@@ -114,24 +137,54 @@ class _Match:
 def _cases_in(place: Path, notes: list[str]) -> list[Path]:
     if place.is_dir():
         search = Search()
-        found = [path for path in search.files(place) if path.suffix.lower() == SUFFIX and path.is_file() and path.name[0] != "."]
-        notes += [f"{one.path} is passed over: {one.reason}." for one in search.passed.values() if one.may_be_scan]
+        found = [
+            path
+            for path in search.files(place)
+            if path.suffix.lower() == SUFFIX and path.is_file() and path.name[0] != "."
+        ]
+        notes += [
+            f"{one.path} is passed over: {one.reason}."
+            for one in search.passed.values()
+            if one.may_be_scan
+        ]
         if not found:
-            raise ReadError(f"There is no case ({SUFFIX}) in {place}. Give cases, or a folder that holds some.")
+            raise ReadError(
+                f"There is no case ({SUFFIX}) in {place}. Give cases, or a folder that"
+                " holds some."
+            )
         return found
     if not place.is_file():
         raise ReadError(f"There is no file or folder {place}. Check the path.")
     return [place]
 
 
-def _belongs(case: Path, of: ScanOfCase, scans: Sequence[PlannedScan], places_of: dict[Path, list[int]]) -> list[_Match]:
-    """Find the scans of a case; `places_of` says which of them lie at a path with its links followed."""
-    same = [_Match(case, number, 0) for number in _made_on(of, places_of) if _is_part(of, scans[number])]
+def _belongs(
+    case: Path,
+    of: ScanOfCase,
+    scans: Sequence[PlannedScan],
+    places_of: dict[Path, list[int]],
+) -> list[_Match]:
+    """Find the scans of a case.
+
+    `places_of` says which of them lie at a path with its links followed.
+    """
+    same = [
+        _Match(case, number, 0)
+        for number in _made_on(of, places_of)
+        if _is_part(of, scans[number])
+    ]
     if same:
         return same
-    named = [_Match(case, number, 1) for number, scan in enumerate(scans) if _is_named_after(case, scan)]
+    named = [
+        _Match(case, number, 1)
+        for number, scan in enumerate(scans)
+        if _is_named_after(case, scan)
+    ]
     alike = [_Match(case, number, 2) for number in _ending_alike(of, scans)]
-    return next(([match] for match in (*named, *alike) if _is_scan_of(of, scans[match.number])), [])
+    return next(
+        ([match] for match in (*named, *alike) if _is_scan_of(of, scans[match.number])),
+        [],
+    )
 
 
 def _is_named_after(case: Path, scan: PlannedScan) -> bool:
@@ -148,25 +201,48 @@ def _made_on(of: ScanOfCase, places_of: dict[Path, list[int]]) -> list[int]:
 
 def _is_part(of: ScanOfCase, scan: PlannedScan) -> bool:
     """Say whether a scan may be the same series of a folder, or the same volume of a file."""
-    return all(None in pair or pair[0] == pair[1] for pair in ((of.series, scan.series), (of.index, scan.index)))
+    return all(
+        None in pair or pair[0] == pair[1]
+        for pair in ((of.series, scan.series), (of.index, scan.index))
+    )
 
 
 def _ending_alike(of: ScanOfCase, scans: Sequence[PlannedScan]) -> list[int]:
-    """Give the scan whose path shares most of its end with a case's, file name and all, as after a move; none where several do."""
+    """Give the scan whose path shares most of its end with a case's, file name and all.
+
+    As after a move; none where several do.
+    """
     parts = of.path.replace("\\", "/").rstrip("/").split("/")[::-1]
-    shared = [_in_common(parts, scan.path.parts[::-1]) if of.path and _is_part(of, scan) else 0 for scan in scans]
+    shared = [
+        (
+            _in_common(parts, scan.path.parts[::-1])
+            if of.path and _is_part(of, scan)
+            else 0
+        )
+        for scan in scans
+    ]
     most = max(shared, default=0)
     return [shared.index(most)] if most and shared.count(most) == 1 else []
 
 
 def _in_common(one: Sequence[str], other: Sequence[str]) -> int:
-    return next((k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return next(
+        (k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+        min(len(one), len(other)),
+    )
 
 
 def _is_scan_of(of: ScanOfCase, scan: PlannedScan) -> bool:
-    """Read a scan, to say whether it is a case's; one that cannot be read is not, and tells its reason when it is proposed."""
+    """Read a scan, to say whether it is a case's.
+
+    One that cannot be read is not, and tells its reason when it is proposed.
+    """
     try:
-        return of.is_like(read(scan.path, index=scan.index, series=scan.series, modality=scan.modality))
+        return of.is_like(
+            read(
+                scan.path, index=scan.index, series=scan.series, modality=scan.modality
+            )
+        )
     except StrataError:
         return False
 
@@ -179,22 +255,33 @@ def _with_case(scan: PlannedScan, cases: list[Path]) -> PlannedScan:
     if len(chosen) > 1:
         names = ", ".join(str(case) for case in chosen[:_MOST_NAMED])
         raise CaseError(
-            f"{len(chosen)} cases belong to {scan.id}: {names}. Name the one to replay {scan.id}{SUFFIX}, or give it in a list, in the "
-            "column `replay`."
+            f"{len(chosen)} cases belong to {scan.id}: {names}. Name the one to replay"
+            f" {scan.id}{SUFFIX}, or give it in a list, in the column `replay`."
         )
     return replace(scan, replay=chosen[0].absolute())
 
 
 def is_of_case(case: Path, labels: Path) -> bool:
-    """Say whether labels that a person saved are those of a case as it stands, so that nothing is lost where they are replaced."""
+    """Say whether labels that a person saved are those of a case as it stands.
+
+    So that nothing is lost where they are replaced.
+    """
     try:
         saved, held = read_labels(labels), Refinement.load(case)
-        return saved.labels.shape == held.volume.geometry.shape_zyx and bool(np.array_equal(saved.labels, held.labels))
+        return saved.labels.shape == held.volume.geometry.shape_zyx and bool(
+            np.array_equal(saved.labels, held.labels)
+        )
     except StrataError:
         return False
 
 
-def edited(case: Path, proposal: Proposal, labels: Segmentation, *, shared: tuple[Region, ...] = ()) -> Edited:
+def edited(
+    case: Path,
+    proposal: Proposal,
+    labels: Segmentation,
+    *,
+    shared: tuple[Region, ...] = (),
+) -> Edited:
     """Carry out the edits of a scan's case on what was proposed for it.
 
     Parameters
@@ -206,8 +293,9 @@ def edited(case: Path, proposal: Proposal, labels: Segmentation, *, shared: tupl
     labels : Segmentation
         What the batch made of it.
     shared : tuple of Region
-        All regions whose numbers mean the same in other scans, those that this one lacks, too: the edits are then carried out on
-        the labels. Without any the case's own cut, and the moves of its slider, take their place.
+        All regions whose numbers mean the same in other scans, those that this one
+        lacks, too: the edits are then carried out on the labels. Without any the case's
+        own cut, and the moves of its slider, take their place.
 
     Raises
     ------
@@ -221,8 +309,28 @@ def edited(case: Path, proposal: Proposal, labels: Segmentation, *, shared: tupl
     lost, total = found.lost, len(found.steps)
     warning = ""
     if lost:
-        names = "; ".join(step.name for step in lost[:_MOST_NAMED]) + ("; ..." if len(lost) > _MOST_NAMED else "")
-        warning = f"{len(lost)} of {total} edits of {case.name} could not be carried out ({names}); see replay.tsv."
-    steps = [{"number": step.number, "name": step.name, "status": step.status, "why": step.why} for step in found.steps]
-    said = {"case": str(case), "sha256": hash_file(case), "edits": total, "lost": len(lost), "warning": warning, "steps": steps}
+        names = "; ".join(step.name for step in lost[:_MOST_NAMED]) + (
+            "; ..." if len(lost) > _MOST_NAMED else ""
+        )
+        warning = (
+            f"{len(lost)} of {total} edits of {case.name} could not be carried out"
+            f" ({names}); see replay.tsv."
+        )
+    steps = [
+        {
+            "number": step.number,
+            "name": step.name,
+            "status": step.status,
+            "why": step.why,
+        }
+        for step in found.steps
+    ]
+    said = {
+        "case": str(case),
+        "sha256": hash_file(case),
+        "edits": total,
+        "lost": len(lost),
+        "warning": warning,
+        "steps": steps,
+    }
     return Edited(found.segmentation, said, warning)

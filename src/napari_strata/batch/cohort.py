@@ -1,4 +1,7 @@
-"""Two passes over a cohort: fit a codebook to a sample of its scans, then give every scan its tissues."""
+"""Two passes over a cohort.
+
+Fit a codebook to a sample of its scans, then give every scan its tissues.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,20 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from napari_strata.batch.workers.local import FITTING, LOOKING, Executor, Say
-from napari_strata.batch.recipe import Recipe
-from napari_strata.batch.outputs.results import ScanResult
 from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.batch.one_scan import proposal_of
+from napari_strata.batch.outputs.results import ScanResult
+from napari_strata.batch.recipe import Recipe
+from napari_strata.batch.workers.local import FITTING, LOOKING, Executor, Say
 from napari_strata.errors import Cancelled, CodebookError, StrataError, WriteError
 from napari_strata.export.outputs import read_sidecar
 from napari_strata.io.files import read
 from napari_strata.pipeline import encoder_in_use
-from napari_strata.proposal.codebook.codebook import Codebook, fewest_supervoxels, fit_codebook
+from napari_strata.proposal.codebook.codebook import (
+    Codebook,
+    fewest_supervoxels,
+    fit_codebook,
+)
 from napari_strata.proposal.codebook.cohort_table import CohortTable, cohort_table
 from napari_strata.volume import Progress, no_progress
 
@@ -31,7 +38,10 @@ CODEBOOK_NAME = "cohort.strata-codebook"
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What the first pass gives for a scan: what a codebook is fitted to, or why there is nothing."""
+    """What the first pass gives for a scan.
+
+    What a codebook is fitted to, or why there is nothing.
+    """
 
     table: CohortTable | None
     reason: str = ""
@@ -49,10 +59,20 @@ class Look:
 
     recipe: Recipe
 
-    def __call__(self, scan: PlannedScan, on_progress: Progress = no_progress) -> Looked:
-        """Give what a codebook needs; a scan that cannot be read, or is too small, is told by its reason."""
+    def __call__(
+        self, scan: PlannedScan, on_progress: Progress = no_progress
+    ) -> Looked:
+        """Give what a codebook needs.
+
+        A scan that cannot be read, or is too small, is told by its reason.
+        """
         try:
-            volume = read(scan.path, index=scan.index, series=scan.series, modality=scan.modality or self.recipe.modality)
+            volume = read(
+                scan.path,
+                index=scan.index,
+                series=scan.series,
+                modality=scan.modality or self.recipe.modality,
+            )
             with threadpool_limits(self.recipe.threads):
                 table = cohort_table(proposal_of(volume, self.recipe, on_progress))
         except Cancelled:
@@ -62,16 +82,30 @@ class Look:
         except MemoryError:
             return Looked(None, f"{scan.path} needs more memory than there is.")
         except Exception as err:  # noqa: BLE001 - the second pass meets it again, and keeps its traceback
-            return Looked(None, f"Unforeseen {type(err).__name__}: {' '.join(str(err).split())}.")
+            return Looked(
+                None, f"Unforeseen {type(err).__name__}: {' '.join(str(err).split())}."
+            )
         found, least = int(table.body.sum()), fewest_supervoxels(self.recipe.n)
         if found < least:
-            return Looked(None, f"{scan.path} has {found} supervoxels in the body; a codebook of {self.recipe.n} tissues takes {least}.")
+            return Looked(
+                None,
+                f"{scan.path} has {found} supervoxels in the body; a codebook of"
+                f" {self.recipe.n} tissues takes {least}.",
+            )
         return Looked(table)
 
 
-def sample_of(scans: Sequence[PlannedScan], count: int, seed: int) -> tuple[PlannedScan, ...]:
-    """Choose scans at random, the same ones each time: one per subject before a second of any; in the order of the scans."""
-    shuffled = sorted(range(len(scans)), key=lambda k: hashlib.sha256(f"{seed}|{scans[k].id}".encode()).hexdigest())
+def sample_of(
+    scans: Sequence[PlannedScan], count: int, seed: int
+) -> tuple[PlannedScan, ...]:
+    """Choose scans at random, the same ones each time.
+
+    One per subject before a second of any; in the order of the scans.
+    """
+    shuffled = sorted(
+        range(len(scans)),
+        key=lambda k: hashlib.sha256(f"{seed}|{scans[k].id}".encode()).hexdigest(),
+    )
     turn: dict[str, int] = {}
     ranks: list[tuple[int, int, int]] = []
     for k in shuffled:
@@ -81,8 +115,12 @@ def sample_of(scans: Sequence[PlannedScan], count: int, seed: int) -> tuple[Plan
     return tuple(scans[k] for k in sorted(k for _, _, k in sorted(ranks)[:count]))
 
 
-def kept_codebook(folder: Path, recipe: Recipe, count: int, *, refit: bool = False) -> Codebook | None:
-    """Give the codebook that an earlier run fitted in this folder, if it was fitted as is asked now.
+def kept_codebook(
+    folder: Path, recipe: Recipe, count: int, *, refit: bool = False
+) -> Codebook | None:
+    """Give the codebook that an earlier run fitted in this folder.
+
+    If it was fitted as is asked now.
 
     It stays as it is when scans are added later, so that they get the same tissues.
 
@@ -105,24 +143,34 @@ def kept_codebook(folder: Path, recipe: Recipe, count: int, *, refit: bool = Fal
     Raises
     ------
     CodebookError
-        If another codebook stands where ours would go, it is damaged, or it was fitted otherwise and `refit` is False: with
-        another one every number would mean another tissue.
+        If another codebook stands where ours would go, it is damaged, or it was fitted
+        otherwise and `refit` is False: with another one every number would mean another
+        tissue.
     """
     path = folder / CODEBOOK_NAME
     if not path.is_file():
         return None
     codebook = Codebook.load(path)
     if not isinstance(codebook.about.get("batch"), dict):
-        raise CodebookError(f"{path} was not fitted by a batch, and would be replaced. Move it, or give it with --codebook.")
+        raise CodebookError(
+            f"{path} was not fitted by a batch, and would be replaced. Move it, or give"
+            " it with --codebook."
+        )
     fitted, asked = _fitted(codebook), _asked(recipe, count)
-    other = [f"{key} {fitted[key]} (now {asked[key]})" for key in asked if key in fitted and fitted[key] != asked[key]]
+    other = [
+        f"{key} {fitted[key]} (now {asked[key]})"
+        for key in asked
+        if key in fitted and fitted[key] != asked[key]
+    ]
     if not other:
         return codebook
     if refit:
         return None
     raise CodebookError(
-        f"{path} was fitted with {', '.join(other)}. With another codebook every number would mean another tissue. Ask for what it was "
-        "fitted with, choose another folder, or add --refit-codebook: a codebook is then fitted anew, and every scan is made anew with it."
+        f"{path} was fitted with {', '.join(other)}. With another codebook every number"
+        " would mean another tissue. Ask for what it was fitted with, choose another"
+        " folder, or add --refit-codebook: a codebook is then fitted anew, and every"
+        " scan is made anew with it."
     )
 
 
@@ -130,13 +178,28 @@ def _fitted(codebook: Codebook) -> dict[str, Any]:
     """Say how a codebook was fitted, in the words of `_asked`."""
     about = codebook.about
     batch, settings = about["batch"], about.get("settings")
-    said = {"tissues": codebook.n, "seed": about.get("seed"), "sample": batch.get("sample"), "modality": batch.get("modality")}
-    return said | {"encoder": _mark(codebook.weights_sha256)} | (settings if isinstance(settings, dict) else {})
+    said = {
+        "tissues": codebook.n,
+        "seed": about.get("seed"),
+        "sample": batch.get("sample"),
+        "modality": batch.get("modality"),
+    }
+    return (
+        said
+        | {"encoder": _mark(codebook.weights_sha256)}
+        | (settings if isinstance(settings, dict) else {})
+    )
 
 
 def _asked(recipe: Recipe, count: int) -> dict[str, Any]:
     encoder = _mark(encoder_in_use(recipe.settings, recipe.weights))
-    said = {"tissues": recipe.n, "seed": recipe.run.seed, "sample": count, "modality": recipe.modality, "encoder": encoder}
+    said = {
+        "tissues": recipe.n,
+        "seed": recipe.run.seed,
+        "sample": count,
+        "modality": recipe.modality,
+        "encoder": encoder,
+    }
     return said | recipe.settings.to_dict()
 
 
@@ -145,7 +208,9 @@ def _mark(sha256: str | None) -> str:
 
 
 def put_aside(folder: Path) -> Path | None:
-    """Keep a codebook that another one takes the place of, under a name made from its contents; None where there is none.
+    """Keep a codebook that another one takes the place of, under a name made from its contents.
+
+    None where there is none.
 
     Raises
     ------
@@ -161,14 +226,25 @@ def put_aside(folder: Path) -> Path | None:
     except FileExistsError:  # Windows: the same one was put aside before
         path.unlink()
     except OSError as err:
-        raise WriteError(f"Cannot rename {path}: {err.strerror}. Move it away yourself.") from err
+        raise WriteError(
+            f"Cannot rename {path}: {err.strerror}. Move it away yourself."
+        ) from err
     return kept
 
 
 def cohort_codebook(
-    chosen: Sequence[PlannedScan], folder: Path, recipe: Recipe, engine: Executor, *, count: int, say: Say, on_progress: Progress
+    chosen: Sequence[PlannedScan],
+    folder: Path,
+    recipe: Recipe,
+    engine: Executor,
+    *,
+    count: int,
+    say: Say,
+    on_progress: Progress,
 ) -> Codebook:
-    """Fit a codebook to a sample of the scans, and keep it in the folder; one that stands there is put aside.
+    """Fit a codebook to a sample of the scans, and keep it in the folder.
+
+    One that stands there is put aside.
 
     Parameters
     ----------
@@ -200,23 +276,41 @@ def cohort_codebook(
     for outcome in engine.run(Look(recipe), chosen, on_progress):
         looked = outcome.value or Looked(None, outcome.reason)
         if looked.table is None:
-            say("left out of the codebook", scan=chosen[outcome.number].id, reason=looked.reason)
-            logger.warning("%s is left out of the codebook: %s", chosen[outcome.number].id, looked.reason)
+            say(
+                "left out of the codebook",
+                scan=chosen[outcome.number].id,
+                reason=looked.reason,
+            )
+            logger.warning(
+                "%s is left out of the codebook: %s",
+                chosen[outcome.number].id,
+                looked.reason,
+            )
         else:
             tables[outcome.number] = looked.table
     if not tables:
-        raise CodebookError(f"None of the {len(chosen)} scans chosen for the codebook can be read. Check the scans, or choose more.")
+        raise CodebookError(
+            f"None of the {len(chosen)} scans chosen for the codebook can be read."
+            " Check the scans, or choose more."
+        )
     on_progress(len(chosen), len(chosen), FITTING)
     order = sorted(tables)
     kinds = {tables[k].modality: chosen[k] for k in order}
     if len(kinds) > 1:
         raise CodebookError(
-            f"The scans chosen for the codebook are not of one kind: {kinds['ct'].path} is read as CT and {kinds['mr'].path} as MR. "
-            "Run CT and MR apart, into two folders; or say what all are with --modality."
+            f"The scans chosen for the codebook are not of one kind: {kinds['ct'].path}"
+            f" is read as CT and {kinds['mr'].path} as MR. Run CT and MR apart, into"
+            " two folders; or say what all are with --modality."
         )
     with threadpool_limits(recipe.threads):
-        fitted = fit_codebook([tables[k] for k in order], tissues=recipe.n, seed=recipe.run.seed)
-    batch = {"sample": count, "modality": recipe.modality, "scans": [chosen[k].id for k in order]}
+        fitted = fit_codebook(
+            [tables[k] for k in order], tissues=recipe.n, seed=recipe.run.seed
+        )
+    batch = {
+        "sample": count,
+        "modality": recipe.modality,
+        "scans": [chosen[k].id for k in order],
+    }
     codebook = replace(fitted, about={**fitted.about, "batch": batch})
     earlier = put_aside(folder)
     if earlier is not None:
@@ -227,7 +321,9 @@ def cohort_codebook(
 
 
 def other_numbers(folder: Path, results: Sequence[ScanResult]) -> list[str]:
-    """Name the labels in a folder that are of no scan of a run, and have tissues of another codebook than its scans.
+    """Name the labels in a folder that are of no scan of a run.
+
+    Have tissues of another codebook than its scans.
 
     Parameters
     ----------
@@ -237,14 +333,24 @@ def other_numbers(folder: Path, results: Sequence[ScanResult]) -> list[str]:
         Of the run.
     """
     own = {result.outputs.sidecar for result in results}
-    made = [result.outputs.sidecar for result in results if result.status != "failed" and result.measured is None]
+    made = [
+        result.outputs.sidecar
+        for result in results
+        if result.status != "failed" and result.measured is None
+    ]
     documents = [read_sidecar(path) or {} for path in made]
-    shared = {document["codebook"]["sha256"] for document in documents if "codebook" in document}
+    shared = {
+        document["codebook"]["sha256"]
+        for document in documents
+        if "codebook" in document
+    }
     if not shared:
         return []
     found = []
     for path in sorted((*folder.rglob("*_labels.json"), *folder.rglob("*_dseg.json"))):
-        if path not in own and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+        if path not in own and not any(
+            part.startswith(".") for part in path.relative_to(folder).parts
+        ):
             codebook = (read_sidecar(path) or {}).get("codebook")
             if codebook and codebook.get("sha256") not in shared:
                 found.append(path.stem)

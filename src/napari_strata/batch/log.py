@@ -15,7 +15,9 @@ LOG_NAME = "batch.jsonl"
 
 
 class RunLog:
-    """Appends what happens to a file, a line each, which is on the disk before the next thing happens.
+    """Appends what happens to a file, a line each.
+
+    Is on the disk before the next thing happens.
 
     Parameters
     ----------
@@ -34,10 +36,14 @@ class RunLog:
             with open(self.path, "ab+") as file:
                 if file.tell():
                     file.seek(-1, os.SEEK_END)
-                    if file.read(1) != b"\n":  # a run was killed in the middle of a line
+                    # a run was killed in the middle of a line
+                    if file.read(1) != b"\n":
                         file.write(b"\n")
         except OSError as err:
-            raise WriteError(f"Cannot write the log {self.path}: {err.strerror}. Choose another folder.") from err
+            raise WriteError(
+                f"Cannot write the log {self.path}: {err.strerror}. Choose another"
+                " folder."
+            ) from err
 
     def add(self, event: str, **said: Any) -> None:
         """Append one line: when, what, and plain values.
@@ -47,18 +53,27 @@ class RunLog:
         WriteError
             If the log cannot be written.
         """
-        line = json_text({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **said})
+        line = json_text(
+            {
+                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "event": event,
+                **said,
+            }
+        )
         try:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as err:
-            raise WriteError(f"Cannot write the log {self.path}: {err.strerror}. Free some space.") from err
+            raise WriteError(
+                f"Cannot write the log {self.path}: {err.strerror}. Free some space."
+            ) from err
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """Read a log; lines that a killed run left half are passed over."""
     found = []
-    for line in (folder / LOG_NAME).read_text(encoding="utf-8").split("\n"):  # not at what Python takes for line ends in names
+    # not at what Python takes for line ends in names
+    for line in (folder / LOG_NAME).read_text(encoding="utf-8").split("\n"):
         try:
             found.append(json.loads(line))
         except ValueError:

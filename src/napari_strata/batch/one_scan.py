@@ -1,4 +1,7 @@
-"""One scan of a batch, from file to files. The same code runs in this process and on every worker."""
+"""One scan of a batch, from file to files.
+
+The same code runs in this process and on every worker.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,29 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from napari_strata.batch.inputs.bids import sidecar_keys, write_label_table
 from napari_strata.batch.cases import edited
+from napari_strata.batch.inputs.bids import sidecar_keys, write_label_table
+from napari_strata.batch.inputs.scans import PlannedScan
+from napari_strata.batch.outputs.results import (
+    Layout,
+    ScanResult,
+    move_in_place,
+    outputs_of,
+    settle,
+    thumbnail_of,
+    unfinished_folder,
+)
+from napari_strata.batch.recipe import Recipe
 from napari_strata.batch.resume import EarlierResult, look
 from napari_strata.batch.workers.process import peak_gb, reset_peak
-from napari_strata.batch.recipe import Recipe
-from napari_strata.batch.outputs.results import Layout, ScanResult, move_in_place, outputs_of, settle, thumbnail_of, unfinished_folder
-from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.errors import Cancelled, StrataError, WriteError
-from napari_strata.export.outputs import Outputs, check_outputs, outputs_beside, scan_record, write_outputs
+from napari_strata.export.outputs import (
+    Outputs,
+    check_outputs,
+    outputs_beside,
+    scan_record,
+    write_outputs,
+)
 from napari_strata.export.tables import table_rows
 from napari_strata.filenames import json_text
 from napari_strata.io.atomic import atomic_path, same_file
@@ -68,7 +85,9 @@ class Work:
     recipe: Recipe
     layout: Layout = "flat"
 
-    def __call__(self, scan: PlannedScan, on_progress: Progress = no_progress) -> ScanResult:
+    def __call__(
+        self, scan: PlannedScan, on_progress: Progress = no_progress
+    ) -> ScanResult:
         """Make what is missing or changed; what goes wrong is in the result.
 
         Raises
@@ -81,36 +100,69 @@ class Work:
         result = self._run(scan, outputs, on_progress)
         if result.status == "kept":
             return result
-        return replace(result, seconds=round(time.perf_counter() - begun, 2), peak_gb=peak_gb())
+        return replace(
+            result, seconds=round(time.perf_counter() - begun, 2), peak_gb=peak_gb()
+        )
 
     def standing(self, scan: PlannedScan) -> ScanResult | None:
-        """Give the result of a scan whose outputs stand; None for one that there is something to do for, or that cannot be told."""
+        """Give the result of a scan whose outputs stand.
+
+        None for one that there is something to do for, or that cannot be told.
+        """
         outputs = outputs_of(scan, self.folder, self.layout)
         try:
-            if not (outputs.labels.is_file() and thumbnail_of(scan, self.folder).is_file()):
+            if not (
+                outputs.labels.is_file() and thumbnail_of(scan, self.folder).is_file()
+            ):
                 return None
             recipe = self.recipe.of(scan)
             found = look(scan, outputs, recipe)
-            return None if found.action == "make" else self._kept(scan, outputs, recipe, found)
+            return (
+                None
+                if found.action == "make"
+                else self._kept(scan, outputs, recipe, found)
+            )
         except (StrataError, OSError):
             return None  # it fails again where its reason is kept
 
-    def _kept(self, scan: PlannedScan, outputs: Outputs, recipe: Recipe, found: EarlierResult) -> ScanResult:
-        """Give the result of a scan that is left as it is; draw its picture if it is gone, and measure labels changed by hand anew."""
+    def _kept(
+        self, scan: PlannedScan, outputs: Outputs, recipe: Recipe, found: EarlierResult
+    ) -> ScanResult:
+        """Give the result of a scan that is left as it is.
+
+        Draw its picture if it is gone, and measure labels changed by hand anew.
+        """
         target = thumbnail_of(scan, self.folder)
         if found.action == "keep" and target.is_file():
             return ScanResult(scan, outputs, "kept", warning=found.warning)
-        volume, labels = read(scan.path, index=scan.index, series=scan.series, modality=recipe.modality), read_labels(outputs.labels)
+        volume, labels = (
+            read(
+                scan.path,
+                index=scan.index,
+                series=scan.series,
+                modality=recipe.modality,
+            ),
+            read_labels(outputs.labels),
+        )
         target.parent.mkdir(exist_ok=True)
         with atomic_path(target) as unfinished:
             _save_picture(volume, labels, unfinished)
         measured = None
         if found.action == "leave":
             regions = table_rows(measure_regions(labels, volume), volume.modality)
-            measured = {"scan": scan_record(volume), "cut": {}, "versions": versions(), "regions": regions}
-        return ScanResult(scan, outputs, "kept", warning=found.warning, measured=measured)
+            measured = {
+                "scan": scan_record(volume),
+                "cut": {},
+                "versions": versions(),
+                "regions": regions,
+            }
+        return ScanResult(
+            scan, outputs, "kept", warning=found.warning, measured=measured
+        )
 
-    def _run(self, scan: PlannedScan, outputs: Outputs, on_progress: Progress) -> ScanResult:
+    def _run(
+        self, scan: PlannedScan, outputs: Outputs, on_progress: Progress
+    ) -> ScanResult:
         trace = ""
         try:
             recipe = self.recipe.of(scan)
@@ -125,34 +177,63 @@ class Work:
         except StrataError as err:
             reason = " ".join(str(err).split())
         except MemoryError:
-            reason = f"{scan.path} needs more memory than there is. Lower memory_gb or supervoxels, or run it on a larger machine."
+            reason = (
+                f"{scan.path} needs more memory than there is. Lower memory_gb or"
+                " supervoxels, or run it on a larger machine."
+            )
         except Exception as err:  # noqa: BLE001 - a fault of ours in one scan must not cost the others; its traceback is kept
-            reason = f"Unforeseen {type(err).__name__}: {' '.join(str(err).split())}. Please report it, with what batch.jsonl says."
+            reason = (
+                f"Unforeseen {type(err).__name__}: {' '.join(str(err).split())}. Please"
+                " report it, with what batch.jsonl says."
+            )
             trace = traceback.format_exc()
         else:
             return ScanResult(scan, outputs, "done", warning=warning)
         logger.info("%s failed: %s", scan.id, reason)
         return ScanResult(scan, outputs, "failed", reason, traceback=trace)
 
-    def _make(self, scan: PlannedScan, outputs: Outputs, recipe: Recipe, on_progress: Progress) -> str:
-        """Propose one scan and write it; give the warning that it fits neither codebook nor teaching, or ""."""
+    def _make(
+        self, scan: PlannedScan, outputs: Outputs, recipe: Recipe, on_progress: Progress
+    ) -> str:
+        """Propose one scan and write it.
+
+        Give the warning that it fits neither codebook nor teaching, or "".
+        """
         begun = time.perf_counter()
         on_progress(0, 1, "reading")
-        volume = read(scan.path, index=scan.index, series=scan.series, modality=recipe.modality)
+        volume = read(
+            scan.path, index=scan.index, series=scan.series, modality=recipe.modality
+        )
         read_seconds = round(time.perf_counter() - begun, 2)
         if recipe.teaching is not None:
-            recipe.teaching.check(volume.modality, encoder_in_use(recipe.settings, recipe.weights), str(scan.path))
+            recipe.teaching.check(
+                volume.modality,
+                encoder_in_use(recipe.settings, recipe.weights),
+                str(scan.path),
+            )
         reference = None
-        if scan.reference is not None:  # before the work: what is no reference is refused now
+        # before the work: what is no reference is refused now
+        if scan.reference is not None:
             reference = read_labels(scan.reference, like=volume.geometry)
-            reference = labels_of_part(reference, volume.geometry, what=f"The reference labels {scan.reference}")
+            reference = labels_of_part(
+                reference,
+                volume.geometry,
+                what=f"The reference labels {scan.reference}",
+            )
         proposal = proposal_of(volume, recipe, on_progress)
-        said = {**proposal.provenance, **recipe.asked(scan), "seconds": {"read": read_seconds, **proposal.provenance["seconds"]}}
+        said = {
+            **proposal.provenance,
+            **recipe.asked(scan),
+            "seconds": {"read": read_seconds, **proposal.provenance["seconds"]},
+        }
         painted = _painted(proposal, recipe)
         if scan.replay is not None:
             on_progress(0, 1, "replaying edits")
             painted = _edited(painted, scan.replay, proposal, recipe.shared)
-        segmentation, sure = painted.segmentation, painted.confidence[proposal.supervoxels]
+        segmentation, sure = (
+            painted.segmentation,
+            painted.confidence[proposal.supervoxels],
+        )
         said |= painted.said | {"quality": _quality(segmentation, sure)}
         if reference is not None:
             on_progress(0, 1, "comparing")
@@ -164,37 +245,63 @@ class Work:
     def _write(self, scan: PlannedScan, outputs: Outputs, result: _Result) -> None:
         """Write everything into a hidden folder, then move it to its names."""
         if same_file(outputs.labels, result.volume.path):
-            raise WriteError(f"{outputs.labels} is the scan itself. Choose another folder.")
+            raise WriteError(
+                f"{outputs.labels} is the scan itself. Choose another folder."
+            )
         check_outputs(outputs.labels)
         try:
             self._write_files(scan, outputs, result)
         except OSError as err:
-            raise WriteError(f"Cannot write to {self.folder}: {err.strerror or err}. Check the space on the disk.") from err
+            raise WriteError(
+                f"Cannot write to {self.folder}: {err.strerror or err}. Check the space"
+                " on the disk."
+            ) from err
 
-    def _write_files(self, scan: PlannedScan, outputs: Outputs, result: _Result) -> None:
+    def _write_files(
+        self, scan: PlannedScan, outputs: Outputs, result: _Result
+    ) -> None:
         with unfinished_folder(self.folder) as hidden:
             place = hidden / outputs.labels.parent.relative_to(self.folder)
             place.mkdir(parents=True, exist_ok=True)
             made = outputs_beside(place / outputs.labels.name)
-            write_outputs(result.segmentation, result.volume, made.labels, result.said, confidence=result.confidence)
+            write_outputs(
+                result.segmentation,
+                result.volume,
+                made.labels,
+                result.said,
+                confidence=result.confidence,
+            )
             document = json.loads(made.sidecar.read_text(encoding="utf-8"))
             document["labels_sha256"] = hash_file(made.labels)
             if self.layout == "bids" and scan.bids is not None:
                 document |= sidecar_keys(scan.bids, document)
                 made = replace(made, table=made.table.with_suffix(".tsv"))
                 write_label_table(made.table, document["regions"])
-            made.sidecar.write_text(json_text(document, indent=1) + "\n", encoding="utf-8")
+            made.sidecar.write_text(
+                json_text(document, indent=1) + "\n", encoding="utf-8"
+            )
             picture, target = hidden / "picture.webp", thumbnail_of(scan, self.folder)
             _save_picture(result.volume, result.segmentation, picture)
-            moves = [(picture, target), (made.labels, outputs.labels), (made.table, outputs.table), (made.sidecar, outputs.sidecar)]
+            moves = [
+                (picture, target),
+                (made.labels, outputs.labels),
+                (made.table, outputs.table),
+                (made.sidecar, outputs.sidecar),
+            ]
             if look(scan, outputs, self.recipe.of(scan)).action == "leave":
-                raise WriteError(f"{outputs.labels} was changed by hand while the scan was in work, and is left as it is.")
+                raise WriteError(
+                    f"{outputs.labels} was changed by hand while the scan was in work,"
+                    " and is left as it is."
+                )
             move_in_place(moves)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Painted:
-    """A proposal in regions, with what the sidecar says of them; confidence is that of every supervoxel."""
+    """A proposal in regions, with what the sidecar says of them.
+
+    Confidence is that of every supervoxel.
+    """
 
     segmentation: Segmentation
     confidence: NDArray[np.float32]
@@ -203,36 +310,76 @@ class _Painted:
 
 
 def _painted(proposal: Proposal, recipe: Recipe) -> _Painted:
-    """Give a scan the tissues of the codebook, the regions that were taught, or a cut of its own tree."""
+    """Give a scan the tissues of the codebook, the regions that were taught.
+
+    Or a cut of its own tree.
+    """
     if recipe.codebook is not None:
         assigned = recipe.codebook.apply(proposal)
         warning = assigned.warning()
-        said = {"sha256": recipe.codebook.sha256, **assigned.record(), "warning": warning}
-        return _Painted(assigned.segmentation(proposal), proposal.confidence, {"codebook": said}, warning)
+        said = {
+            "sha256": recipe.codebook.sha256,
+            **assigned.record(),
+            "warning": warning,
+        }
+        return _Painted(
+            assigned.segmentation(proposal),
+            proposal.confidence,
+            {"codebook": said},
+            warning,
+        )
     if recipe.teaching is not None:
         taught = recipe.teaching.apply(proposal)
         warning = taught.warning()
-        said = {"sha256": recipe.teaching.sha256, **taught.record(proposal), "warning": warning}
-        return _Painted(taught.segmentation(proposal), taught.confidence, {"taught": said}, warning)
-    cut = proposal.tissues(recipe.n) if recipe.tree == "tissues" else proposal.regions(recipe.n)
+        said = {
+            "sha256": recipe.teaching.sha256,
+            **taught.record(proposal),
+            "warning": warning,
+        }
+        return _Painted(
+            taught.segmentation(proposal), taught.confidence, {"taught": said}, warning
+        )
+    cut = (
+        proposal.tissues(recipe.n)
+        if recipe.tree == "tissues"
+        else proposal.regions(recipe.n)
+    )
     return _Painted(cut, proposal.confidence)
 
 
-def _edited(painted: _Painted, case: Path, proposal: Proposal, shared: tuple[Region, ...]) -> _Painted:
-    """Carry out the edits of the scan's case; what could not be is told beside what else is to be known."""
+def _edited(
+    painted: _Painted, case: Path, proposal: Proposal, shared: tuple[Region, ...]
+) -> _Painted:
+    """Carry out the edits of the scan's case.
+
+    What could not be is told beside what else is to be known.
+    """
     found = edited(case, proposal, painted.segmentation, shared=shared)
     warning = " ".join(one for one in (painted.warning, found.warning) if one)
-    return replace(painted, segmentation=found.segmentation, said={**painted.said, "replay": found.said}, warning=warning)
+    return replace(
+        painted,
+        segmentation=found.segmentation,
+        said={**painted.said, "replay": found.said},
+        warning=warning,
+    )
 
 
 def _agreement(labels: Segmentation, reference: Segmentation) -> dict[str, Any]:
-    """Score labels against a reference: overlap, and the surfaces of regions joined into the classes that they overlap most."""
+    """Score labels against a reference.
+
+    Overlap, and the surfaces of regions joined into the classes that they overlap most.
+    """
     said = compare(labels, reference).to_dict()
     rows = agree(join_by_overlap(labels, reference), reference)
     for measure in ("hd95_mm", "nsd", "volume_difference_ml"):
         values = {row.id: getattr(row, measure) for row in rows}
-        name = f"nsd_{rows[0].tolerance_mm:g}_mm" if measure == "nsd" and rows else measure
-        said[name] = {number: float(f"{value:.6g}") if math.isfinite(value) else None for number, value in values.items()}
+        name = (
+            f"nsd_{rows[0].tolerance_mm:g}_mm" if measure == "nsd" and rows else measure
+        )
+        said[name] = {
+            number: float(f"{value:.6g}") if math.isfinite(value) else None
+            for number, value in values.items()
+        }
     return said
 
 
@@ -240,7 +387,9 @@ def _save_picture(volume: Volume, segmentation: Segmentation, path: Path) -> Non
     thumbnail(volume, segmentation).save(path, format="WEBP", quality=72, method=4)
 
 
-def proposal_of(volume: Volume, recipe: Recipe, on_progress: Progress = no_progress) -> Proposal:
+def proposal_of(
+    volume: Volume, recipe: Recipe, on_progress: Progress = no_progress
+) -> Proposal:
     """Propose as a recipe says."""
     return propose(
         volume,
@@ -253,7 +402,9 @@ def proposal_of(volume: Volume, recipe: Recipe, on_progress: Progress = no_progr
     )
 
 
-def _quality(segmentation: Segmentation, confidence: NDArray[np.float32]) -> dict[str, Any]:
+def _quality(
+    segmentation: Segmentation, confidence: NDArray[np.float32]
+) -> dict[str, Any]:
     """Give what a scan is compared by with others: how much is labelled, and how sure that is."""
     inside = segmentation.labels > 0
     sure = float(confidence[inside].mean()) if inside.any() else None

@@ -29,22 +29,24 @@ class Recipe:
     settings : ProposeSettings
         Knobs of the proposal.
     run : RunSettings
-        Device, threads and seed. Threads are per scan; 0 takes one, so that labels do not depend on the machine.
+        Device, threads and seed. Threads are per scan; 0 takes one, so that labels do
+        not depend on the machine.
     modality : {"ct", "mr"} or None
         How to read intensities, where the scans do not say.
     weights : Path or None
         Another encoder than the shipped one; see `propose`.
     codebook : Codebook or None
-        Gives every scan the same tissue numbers; `tree` and `n` are then "tissues" and the codebook's.
+        Gives every scan the same tissue numbers; `tree` and `n` are then "tissues" and
+        the codebook's.
     teaching : Teaching or None
-        Gives every scan the regions that another scan's strokes taught; `tree` and `n` are then "tissues" and how many those
-        are. Not together with a codebook.
+        Gives every scan the regions that another scan's strokes taught; `tree` and `n`
+        are then "tissues" and how many those are. Not together with a codebook.
 
     Raises
     ------
     SettingsError
-        If `n` is less than 1, `tree` and `n` are not the codebook's or the teaching's, both are given, or weights are given to a
-        method without an encoder.
+        If `n` is less than 1, `tree` and `n` are not the codebook's or the teaching's,
+        both are given, or weights are given to a method without an encoder.
     """
 
     tree: Literal["tissues", "regions"]
@@ -59,12 +61,27 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.n < 1:
             raise SettingsError(f"Asked for {self.n} {self.tree}. Ask for at least 1.")
-        if self.codebook is not None and (self.tree, self.n) != ("tissues", self.codebook.n):
-            raise SettingsError(f"Asked for {self.n} {self.tree}, but the codebook has {self.codebook.n} tissues. Ask for those.")
+        if self.codebook is not None and (self.tree, self.n) != (
+            "tissues",
+            self.codebook.n,
+        ):
+            raise SettingsError(
+                f"Asked for {self.n} {self.tree}, but the codebook has"
+                f" {self.codebook.n} tissues. Ask for those."
+            )
         if self.teaching is not None and self.codebook is not None:
-            raise SettingsError("A scan gets the tissues of a codebook or the regions of a teaching, not both. Leave one out.")
-        if self.teaching is not None and (self.tree, self.n) != ("tissues", len(self.teaching.regions)):
-            raise SettingsError(f"Asked for {self.n} {self.tree}, but {len(self.teaching.regions)} regions were taught. Ask for those.")
+            raise SettingsError(
+                "A scan gets the tissues of a codebook or the regions of a teaching,"
+                " not both. Leave one out."
+            )
+        if self.teaching is not None and (self.tree, self.n) != (
+            "tissues",
+            len(self.teaching.regions),
+        ):
+            raise SettingsError(
+                f"Asked for {self.n} {self.tree}, but {len(self.teaching.regions)}"
+                " regions were taught. Ask for those."
+            )
         check_weights(self.settings, self.weights)
 
     @property
@@ -74,7 +91,10 @@ class Recipe:
 
     @property
     def shared(self) -> tuple[Region, ...]:
-        """All regions of the codebook or the teaching, whose numbers mean the same in every scan; none without."""
+        """All regions of the codebook or the teaching.
+
+        Whose numbers mean the same in every scan; none without.
+        """
         source = self.codebook or self.teaching
         return source.regions if source is not None else ()
 
@@ -89,21 +109,38 @@ class Recipe:
         return replace(self, codebook=codebook, tree="tissues", n=codebook.n)
 
     def in_words(self) -> str:
-        """Say how the labels are made: the cut, the seed, and the settings that are not the usual ones."""
+        """Say how the labels are made.
+
+        The cut, the seed, and the settings that are not the usual ones.
+        """
         usual, own = ProposeSettings().to_dict(), self.settings.to_dict()
-        shared = "of a codebook " if self.codebook is not None else "that were taught " if self.teaching is not None else ""
+        shared = (
+            "of a codebook "
+            if self.codebook is not None
+            else "that were taught "
+            if self.teaching is not None
+            else ""
+        )
         source = self.codebook or self.teaching
         mark = f"({source.sha256[:12]}) " if source is not None else ""
-        changed = "".join(f", {key} {value}" for key, value in own.items() if value != usual.get(key))
-        return f"{self.n} {self.tree} {shared}{mark}".rstrip() + f", seed {self.run.seed}{changed}"
+        changed = "".join(
+            f", {key} {value}" for key, value in own.items() if value != usual.get(key)
+        )
+        return (
+            f"{self.n} {self.tree} {shared}{mark}".rstrip()
+            + f", seed {self.run.seed}{changed}"
+        )
 
     def check(self) -> None:
-        """Fail at once where every scan would, without loading torch for a method that has no encoder.
+        """Fail at once where every scan would.
+
+        Without loading torch for a method that has no encoder.
 
         Raises
         ------
         WeightsError, SettingsError, CodebookError, TeachingError
-            If the weights, the device, the codebook or the teaching cannot be used for any scan.
+            If the weights, the device, the codebook or the teaching cannot be used for
+            any scan.
         """
         if self.settings.method != "gmm-mrf":
             from napari_strata.encoder.custom_network import open_encoder
@@ -114,7 +151,9 @@ class Recipe:
         if self.codebook is not None:
             check_encoder(self.codebook, encoder_in_use(self.settings, self.weights))
         if self.teaching is not None:
-            self.teaching.check(self.teaching.modality, encoder_in_use(self.settings, self.weights))
+            self.teaching.check(
+                self.teaching.modality, encoder_in_use(self.settings, self.weights)
+            )
 
     def of(self, scan: PlannedScan) -> Recipe:
         """Give the recipe for one scan: its own codebook and modality go before.
@@ -134,14 +173,21 @@ class Recipe:
         return own.with_codebook(codebook)
 
     def asked(self, scan: PlannedScan) -> dict[str, Any]:
-        """Give what decides a scan's outputs besides its own contents, as the sidecar keeps it; `of` comes first.
+        """Give what decides a scan's outputs besides its own contents, as the sidecar keeps it.
+
+        `of` comes first.
 
         Raises
         ------
         ReadError
             If the scan's reference or case cannot be read.
         """
-        batch: dict[str, Any] = {"id": scan.id, "series": scan.series, "modality": self.modality, "seed": self.run.seed}
+        batch: dict[str, Any] = {
+            "id": scan.id,
+            "series": scan.series,
+            "modality": self.modality,
+            "seed": self.run.seed,
+        }
         if scan.index is not None:
             batch["index"] = scan.index
         if self.codebook is not None:

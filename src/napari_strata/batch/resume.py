@@ -1,4 +1,7 @@
-"""What an earlier run left of a scan: what stands, what is made anew, and what is a person's and left."""
+"""What an earlier run left of a scan.
+
+What stands, what is made anew, and what is a person's and left.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from napari_strata.batch.cases import is_of_case
-from napari_strata.batch.recipe import Recipe
-from napari_strata.batch.outputs.results import shared_regions
 from napari_strata.batch.inputs.scans import PlannedScan
+from napari_strata.batch.outputs.results import shared_regions
+from napari_strata.batch.recipe import Recipe
 from napari_strata.errors import WriteError
 from napari_strata.export.outputs import Outputs, read_sidecar
 from napari_strata.io.atomic import same_file
@@ -25,7 +28,8 @@ class EarlierResult:
     Parameters
     ----------
     action : {"keep", "make", "leave"}
-        "leave": labels that were changed since Strata made them; they are a person's work.
+        "leave": labels that were changed since Strata made them; they are a person's
+        work.
     why : str
         In a few words.
     warning : str
@@ -45,19 +49,24 @@ def look(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> EarlierResult:
     ReadError
         If the scan, its reference or its labels cannot be read.
     WriteError
-        If labels stand there that belong to another scan: changed by a person, or of one that is there still. Or if they have a
-        person's edits, and the numbers of another codebook or teaching.
+        If labels stand there that belong to another scan: changed by a person, or of
+        one that is there still. Or if they have a person's edits, and the numbers of
+        another codebook or teaching.
     """
     document = read_sidecar(outputs.sidecar)
     if not outputs.labels.is_file():
-        return EarlierResult("make", "not made yet" if document is None else "its labels are gone")
+        return EarlierResult(
+            "make", "not made yet" if document is None else "its labels are gone"
+        )
     if document is None or document.get("labels_sha256") != hash_file(outputs.labels):
         return _left(scan, outputs, document or {}, recipe)
     if document.get("replay") and scan.replay is None:
         return _with_edits(scan, outputs, document, recipe)
     if not outputs.table.is_file():
         return EarlierResult("make", "its table is gone")
-    changed = [key for key, value in recipe.asked(scan).items() if document.get(key) != value]
+    changed = [
+        key for key, value in recipe.asked(scan).items() if document.get(key) != value
+    ]
     if document.get("versions", {}).get("napari-strata") != _version():
         changed.append("version")
     if document.get("scan", {}).get("sha256") != hash_file(scan.path):
@@ -70,55 +79,90 @@ def look(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> EarlierResult:
 
 def _warnings(document: dict[str, Any]) -> str:
     """Give what is to be known of labels that stand: that they do not fit, or lack some edits."""
-    said = (shared_regions(document).get("warning", ""), document.get("replay", {}).get("warning", ""))
+    said = (
+        shared_regions(document).get("warning", ""),
+        document.get("replay", {}).get("warning", ""),
+    )
     return " ".join(one for one in said if one)
 
 
-def _with_edits(scan: PlannedScan, outputs: Outputs, document: dict[str, Any], recipe: Recipe) -> EarlierResult:
-    """Keep labels with replayed edits where no case says them again; settings, seed, weights and version may be others.
+def _with_edits(
+    scan: PlannedScan, outputs: Outputs, document: dict[str, Any], recipe: Recipe
+) -> EarlierResult:
+    """Keep labels with replayed edits where no case says them again.
+
+    Settings, seed, weights and version may be others.
 
     Raises
     ------
     WriteError
-        If they are of another scan, or their numbers of another codebook or teaching: they would count as this scan's.
+        If they are of another scan, or their numbers of another codebook or teaching:
+        they would count as this scan's.
     """
-    of, edits = document.get("scan", {}), f"{outputs.labels} has the edits of {document['replay'].get('case')}"
+    of, edits = (
+        document.get("scan", {}),
+        f"{outputs.labels} has the edits of {document['replay'].get('case')}",
+    )
     if of.get("sha256") != hash_file(scan.path) or _is_other_part(scan, of):
         _check_id(scan, outputs, of)
         raise WriteError(
-            f"{edits}, made on another scan, or on this one before it changed ({of.get('path')}). "
-            f"It is left as it is; move it away to have {scan.path} made, or choose another folder."
+            f"{edits}, made on another scan, or on this one before it changed"
+            f" ({of.get('path')}). It is left as it is; move it away to have"
+            f" {scan.path} made, or choose another folder."
         )
     if shared_regions(document).get("sha256") != recipe.shared_sha256:
         raise WriteError(
-            f"{edits}, on {_numbers(document)}, and this run has {_numbers_now(recipe)}: the same number would mean something else. It is "
-            "left as it is. Give --replay again to have the edits carried out anew, or move it away to have it made without them."
+            f"{edits}, on {_numbers(document)}, and this run has"
+            f" {_numbers_now(recipe)}: the same number would mean something else. It is"
+            " left as it is. Give --replay again to have the edits carried out anew,"
+            " or move it away to have it made without them."
         )
-    note = f"{outputs.labels.name} has the edits of {document['replay'].get('case')}, and is left as it is without --replay."
-    return EarlierResult("keep", "its labels have a person's edits", " ".join(one for one in (_warnings(document), note) if one))
+    note = (
+        f"{outputs.labels.name} has the edits of {document['replay'].get('case')}, and"
+        " is left as it is without --replay."
+    )
+    return EarlierResult(
+        "keep",
+        "its labels have a person's edits",
+        " ".join(one for one in (_warnings(document), note) if one),
+    )
 
 
 def _numbers(document: dict[str, Any]) -> str:
     """Say in words whose numbers a sidecar's labels have."""
-    return _in_words("codebook" if document.get("codebook") else "teaching", shared_regions(document).get("sha256"))
+    return _in_words(
+        "codebook" if document.get("codebook") else "teaching",
+        shared_regions(document).get("sha256"),
+    )
 
 
 def _numbers_now(recipe: Recipe) -> str:
-    return _in_words("codebook" if recipe.codebook is not None else "teaching", recipe.shared_sha256)
+    return _in_words(
+        "codebook" if recipe.codebook is not None else "teaching", recipe.shared_sha256
+    )
 
 
 def _in_words(kind: str, sha256: str | None) -> str:
-    return f"the numbers of the {kind} {sha256[:12]}" if sha256 else "numbers of each scan's own"
+    return (
+        f"the numbers of the {kind} {sha256[:12]}"
+        if sha256
+        else "numbers of each scan's own"
+    )
 
 
 def _is_other_part(scan: PlannedScan, of: dict[str, Any]) -> bool:
-    """Say whether a scan is another series of the same folder, or another volume of the same file, than a sidecar's."""
+    """Say whether a scan is another series of the same folder.
+
+    Or another volume of the same file, than a sidecar's.
+    """
     chosen = ((of.get("series"), scan.series), (of.get("index"), scan.index))
     return any(None not in pair and pair[0] != pair[1] for pair in chosen)
 
 
 def _check_id(scan: PlannedScan, outputs: Outputs, of: dict[str, Any]) -> None:
-    """Refuse to write over the labels of another scan that had this id before and is there still, as it was.
+    """Refuse to write over the labels of another scan that had this id before.
+
+    Is there still, as it was.
 
     Raises
     ------
@@ -127,19 +171,32 @@ def _check_id(scan: PlannedScan, outputs: Outputs, of: dict[str, Any]) -> None:
     """
     earlier = Path(of.get("path") or "")
     other = _is_other_part(scan, of)
-    if not of.get("path") or not earlier.exists() or (same_file(earlier, scan.path) and not other):
+    if (
+        not of.get("path")
+        or not earlier.exists()
+        or (same_file(earlier, scan.path) and not other)
+    ):
         return
     digest = hash_file(earlier)
     if digest == of.get("sha256") and (other or digest != hash_file(scan.path)):
-        which = "".join(f", {name} {of[name]}" for name in ("series", "index") if of.get(name) is not None)
+        which = "".join(
+            f", {name} {of[name]}"
+            for name in ("series", "index")
+            if of.get(name) is not None
+        )
         raise WriteError(
-            f"{outputs.labels.name} belongs to another scan of the same id, {earlier}{which}, and would be replaced. "
-            "Give each scan an id of its own in a list, or take another folder."
+            f"{outputs.labels.name} belongs to another scan of the same id,"
+            f" {earlier}{which}, and would be replaced. Give each scan an id of its own"
+            " in a list, or take another folder."
         )
 
 
-def _left(scan: PlannedScan, outputs: Outputs, document: dict[str, Any], recipe: Recipe) -> EarlierResult:
-    """Leave labels that no sidecar of a batch vouches for: they are a person's work, wherever they were saved.
+def _left(
+    scan: PlannedScan, outputs: Outputs, document: dict[str, Any], recipe: Recipe
+) -> EarlierResult:
+    """Leave labels that no sidecar of a batch vouches for.
+
+    They are a person's work, wherever they were saved.
 
     Raises
     ------
@@ -147,21 +204,30 @@ def _left(scan: PlannedScan, outputs: Outputs, document: dict[str, Any], recipe:
         If they were drawn on another scan than this.
     """
     if scan.replay is not None and is_of_case(scan.replay, outputs.labels):
-        return EarlierResult("make", "its labels are its case's, whose edits are replayed")
+        return EarlierResult(
+            "make", "its labels are its case's, whose edits are replayed"
+        )
     of = document.get("scan", {})
-    if of.get("sha256") and (of["sha256"] != hash_file(scan.path) or _is_other_part(scan, of)):
+    if of.get("sha256") and (
+        of["sha256"] != hash_file(scan.path) or _is_other_part(scan, of)
+    ):
         raise WriteError(
-            f"{outputs.labels} was changed by hand and belongs to another scan, or to this one before it changed ({of.get('path')}). "
-            f"It is left as it is; move it away to have {scan.path} made, or choose another folder."
+            f"{outputs.labels} was changed by hand and belongs to another scan, or to"
+            f" this one before it changed ({of.get('path')}). It is left as it is; move"
+            f" it away to have {scan.path} made, or choose another folder."
         )
     numbers = ""
     if recipe.shared_sha256 not in (None, shared_regions(document).get("sha256")):
-        numbers = f" Nothing says that it has {_numbers_now(recipe)}, as the other scans have: do not compare its numbers with theirs."
+        numbers = (
+            f" Nothing says that it has {_numbers_now(recipe)}, as the other scans"
+            " have: do not compare its numbers with theirs."
+        )
     what = "was changed since Strata made it" if document else "was not made by a batch"
     return EarlierResult(
         "leave",
         "its labels were changed" if document else "its labels are not a batch's",
-        f"{outputs.labels.name} {what}; it is left and measured as it is. Move it away to have it made anew.{numbers}",
+        f"{outputs.labels.name} {what}; it is left and measured as it is. Move it away"
+        f" to have it made anew.{numbers}",
     )
 
 

@@ -13,13 +13,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_strata._version import __version__
-from napari_strata.cli import batch as commands_batch, codebook as commands_codebook, convert as commands_convert, encoder as commands_encoder, refine as commands_refine, teach as commands_teach
+from napari_strata.cli import (
+    batch as commands_batch,
+)
+from napari_strata.cli import (
+    codebook as commands_codebook,
+)
+from napari_strata.cli import (
+    convert as commands_convert,
+)
+from napari_strata.cli import (
+    encoder as commands_encoder,
+)
+from napari_strata.cli import (
+    refine as commands_refine,
+)
+from napari_strata.cli import (
+    teach as commands_teach,
+)
+from napari_strata.cli.terminal import (
+    AUTO,
+    add_recipe,
+    check_writable,
+    notes_shown,
+    print_json,
+    progress,
+    settings_of,
+)
 from napari_strata.errors import GeometryError, SettingsError, StrataError, WriteError
 from napari_strata.filenames import escape_streams, printable
 from napari_strata.io.atomic import Together, atomic_path
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.synthesis import flags
-from napari_strata.cli.terminal import AUTO, add_recipe, check_writable, notes_shown, print_json, progress, settings_of
 
 if TYPE_CHECKING:
     from napari_strata.proposal.proposal import Proposal
@@ -35,11 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 done, 1 when scans of a batch failed or may have been passed over, 2 for an error that the user can mend, 130 when interrupted.
+        0 done, 1 when scans of a batch failed or may have been passed over, 2 for an
+        error that the user can mend, 130 when interrupted.
     """
     escape_streams()
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.DEBUG if arguments.verbose else logging.ERROR, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.DEBUG if arguments.verbose else logging.ERROR,
+        format="%(message)s",
+        stream=sys.stderr,
+    )
     try:
         run: Callable[[argparse.Namespace], int | None] = arguments.run
         return run(arguments) or 0
@@ -47,10 +77,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"strata: {printable(err)}", file=sys.stderr)
         return USER_ERROR
     except MemoryError:
-        print("strata: not enough memory. Close other programs, or give a coarser scan.", file=sys.stderr)
+        print(
+            "strata: not enough memory. Close other programs, or give a coarser scan.",
+            file=sys.stderr,
+        )
         return USER_ERROR
     except KeyboardInterrupt:
-        left = "what is done stays, run it again to go on" if arguments.run is commands_batch.batch else "nothing was written"
+        left = (
+            "what is done stays, run it again to go on"
+            if arguments.run is commands_batch.batch
+            else "nothing was written"
+        )
         print(f"strata: stopped; {left}.", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -61,11 +98,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="strata",
-        description="Propose tissue regions in 3D MRI and CT scans, refine them, and export them on the scan's own grid.",
-        epilog="Research software: it proposes, a person decides. Nothing leaves your machine.",
+        description=(
+            "Propose tissue regions in 3D MRI and CT scans, refine them, and export"
+            " them on the scan's own grid."
+        ),
+        epilog=(
+            "Research software: it proposes, a person decides. Nothing leaves your"
+            " machine."
+        ),
     )
     parser.add_argument("--version", action="version", version=f"strata {__version__}")
-    parser.add_argument("--verbose", action="store_true", help="show what happens inside")
+    parser.add_argument(
+        "--verbose", action="store_true", help="show what happens inside"
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_propose(commands)
     commands_batch.add_commands(commands)
@@ -86,37 +131,85 @@ def _add_scan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scan", help="NIfTI, NRRD, MHA/MHD, MGH/MGZ, or a DICOM folder")
     parser.add_argument("--index", type=int, help="which volume of a 4D file, from 0")
     parser.add_argument("--series", help="which series of a DICOM folder (its UID)")
-    parser.add_argument("--modality", choices=("ct", "mr"), help="how to read intensities, if the scan does not say")
+    parser.add_argument(
+        "--modality",
+        choices=("ct", "mr"),
+        help="how to read intensities, if the scan does not say",
+    )
 
 
 def _read(arguments: argparse.Namespace) -> Volume:
     from napari_strata.io.files import read
 
-    volume = read(arguments.scan, index=arguments.index, series=arguments.series, modality=arguments.modality)
+    volume = read(
+        arguments.scan,
+        index=arguments.index,
+        series=arguments.series,
+        modality=arguments.modality,
+    )
     for note in volume.notes:
         print(f"note: {printable(note)}", file=sys.stderr)
     return volume
 
 
 def _add_propose(commands: Any) -> None:
-    parser = commands.add_parser("propose", help="propose regions for one scan and write them")
+    parser = commands.add_parser(
+        "propose", help="propose regions for one scan and write them"
+    )
     _add_scan(parser)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="label file to write, for example labels.nii.gz")
-    parser.add_argument("--montage", type=Path, metavar="PNG", help="also write a picture of the labels over the scan")
-    parser.add_argument("--case", type=Path, metavar="CASE", help="also write a case (.strata) to refine later")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="label file to write, for example labels.nii.gz",
+    )
+    parser.add_argument(
+        "--montage",
+        type=Path,
+        metavar="PNG",
+        help="also write a picture of the labels over the scan",
+    )
+    parser.add_argument(
+        "--case",
+        type=Path,
+        metavar="CASE",
+        help="also write a case (.strata) to refine later",
+    )
     cut = add_recipe(parser, auto=True)
-    cut.add_argument("--taught", type=Path, metavar="FILE", help="the regions that another scan's strokes taught (strata teach)")
+    cut.add_argument(
+        "--taught",
+        type=Path,
+        metavar="FILE",
+        help="the regions that another scan's strokes taught (strata teach)",
+    )
     parser.set_defaults(run=_propose)
 
 
 def _propose(arguments: argparse.Namespace) -> None:
     settings = settings_of(arguments, ProposeSettings, "propose")
     run = settings_of(arguments, RunSettings, "run")
-    kind: Literal["tissues", "regions"] = "regions" if arguments.regions is not None else "tissues"
+    kind: Literal["tissues", "regions"] = (
+        "regions" if arguments.regions is not None else "tissues"
+    )
     _check_proposal_outputs(arguments)
-    codebook = commands_codebook.open_codebook(arguments.codebook, settings, arguments.weights) if arguments.codebook else None
-    teaching = commands_teach.open_teaching(arguments.taught, settings, arguments.weights) if arguments.taught else None
-    wanted = codebook.n if codebook else len(teaching.regions) if teaching else getattr(arguments, kind)
+    codebook = (
+        commands_codebook.open_codebook(arguments.codebook, settings, arguments.weights)
+        if arguments.codebook
+        else None
+    )
+    teaching = (
+        commands_teach.open_teaching(arguments.taught, settings, arguments.weights)
+        if arguments.taught
+        else None
+    )
+    wanted = (
+        codebook.n
+        if codebook
+        else len(teaching.regions)
+        if teaching
+        else getattr(arguments, kind)
+    )
     if wanted != AUTO and wanted < 1:
         raise SettingsError(f"Asked for {wanted} regions. Ask for at least 1.")
     begun = time.perf_counter()
@@ -145,14 +238,28 @@ def _propose(arguments: argparse.Namespace) -> None:
         segmentation, sure = found.segmentation(proposal), found.confidence
         said["taught"] = {"sha256": teaching.sha256, **found.record(proposal)}
     else:
-        segmentation = proposal.tissues(wanted) if kind == "tissues" else proposal.regions(wanted)
+        segmentation = (
+            proposal.tissues(wanted) if kind == "tissues" else proposal.regions(wanted)
+        )
     if not said and len(segmentation.regions) < wanted:
-        print(f"note: the scan has only {len(segmentation.regions)} supervoxels in the body; it got that many.", file=sys.stderr)
+        print(
+            f"note: the scan has only {len(segmentation.regions)} supervoxels in the"
+            " body; it got that many.",
+            file=sys.stderr,
+        )
     provenance = {**proposal.provenance, "cut": {kind: wanted}, **said}
-    provenance["seconds"] = {"read": round(read_seconds, 2), **proposal.provenance["seconds"]}
-    _write_results(arguments, replace(proposal, confidence=sure), segmentation, provenance)
+    provenance["seconds"] = {
+        "read": round(read_seconds, 2),
+        **proposal.provenance["seconds"],
+    }
+    _write_results(
+        arguments, replace(proposal, confidence=sure), segmentation, provenance
+    )
     what = kind if teaching is None else "taught regions"
-    print(f"{printable(arguments.output)}: {len(segmentation.regions)} {what} in {time.perf_counter() - begun:.1f} s")
+    print(
+        f"{printable(arguments.output)}: {len(segmentation.regions)} {what} in"
+        f" {time.perf_counter() - begun:.1f} s"
+    )
 
 
 def _check_proposal_outputs(arguments: argparse.Namespace) -> None:
@@ -160,11 +267,21 @@ def _check_proposal_outputs(arguments: argparse.Namespace) -> None:
     from napari_strata.export.outputs import check_outputs, outputs_beside
 
     named = outputs_beside(arguments.output)
-    check_writable(named.labels, named.sidecar, named.table, arguments.montage, arguments.case, scan=arguments.scan)
+    check_writable(
+        named.labels,
+        named.sidecar,
+        named.table,
+        arguments.montage,
+        arguments.case,
+        scan=arguments.scan,
+    )
     check_outputs(arguments.output)
     if arguments.case and (arguments.codebook or arguments.taught):
         given = "--codebook" if arguments.codebook else "--taught"
-        raise SettingsError(f"A case starts from a cut of the scan's own tree. Leave out --case or {given}.")
+        raise SettingsError(
+            "A case starts from a cut of the scan's own tree. Leave out --case or"
+            f" {given}."
+        )
     for path, suffix in ((arguments.montage, ".png"), (arguments.case, ".strata")):
         if path is not None and path.suffix.lower() != suffix:
             raise WriteError(f"Cannot write {path}: the name must end in {suffix}.")
@@ -174,7 +291,12 @@ def _check_proposal_outputs(arguments: argparse.Namespace) -> None:
         check_replaceable(arguments.case)
 
 
-def _write_results(arguments: argparse.Namespace, proposal: Proposal, segmentation: Segmentation, provenance: dict[str, Any]) -> None:
+def _write_results(
+    arguments: argparse.Namespace,
+    proposal: Proposal,
+    segmentation: Segmentation,
+    provenance: dict[str, Any],
+) -> None:
     """Write labels, sidecar, table, picture and case; all of them or none."""
     from napari_strata.export.outputs import write_outputs
 
@@ -189,11 +311,20 @@ def _write_results(arguments: argparse.Namespace, proposal: Proposal, segmentati
             work = Refinement(proposal, **provenance["cut"])
             work.save(together.file(arguments.case))
         sure = proposal.confidence[proposal.supervoxels]
-        write_outputs(segmentation, proposal.volume, arguments.output, provenance, confidence=sure, together=together)
+        write_outputs(
+            segmentation,
+            proposal.volume,
+            arguments.output,
+            provenance,
+            confidence=sure,
+            together=together,
+        )
 
 
 def _add_view(commands: Any) -> None:
-    parser = commands.add_parser("view", help="open a scan in napari with Strata docked")
+    parser = commands.add_parser(
+        "view", help="open a scan in napari with Strata docked"
+    )
     _add_scan(parser)
     parser.set_defaults(run=_view)
 
@@ -201,7 +332,12 @@ def _add_view(commands: Any) -> None:
 def _view(arguments: argparse.Namespace) -> None:
     from napari_strata.gui.plugin.contributions import view_scan
 
-    view_scan(arguments.scan, index=arguments.index, series=arguments.series, modality=arguments.modality)
+    view_scan(
+        arguments.scan,
+        index=arguments.index,
+        series=arguments.series,
+        modality=arguments.modality,
+    )
 
 
 def _add_info(commands: Any) -> None:
@@ -218,7 +354,10 @@ def _info(arguments: argparse.Namespace) -> None:
     record = scan_record(volume)
     record["dtype"] = str(volume.data.dtype)
     record["range"] = [float(volume.data.min()), float(volume.data.max())]
-    record["size_mm_zyx"] = [round(float(n * s), 3) for n, s in zip(geometry.shape_zyx, geometry.spacing_zyx_mm, strict=True)]
+    record["size_mm_zyx"] = [
+        round(float(n * s), 3)
+        for n, s in zip(geometry.shape_zyx, geometry.spacing_zyx_mm, strict=True)
+    ]
     if geometry.file is not None:
         record["file_shape"] = list(geometry.file.shape)
         record["file_affine"] = geometry.file.affine.tolist()
@@ -226,17 +365,31 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _add_evaluate(commands: Any) -> None:
-    parser = commands.add_parser("evaluate", help="score labels against a reference, as JSON")
-    parser.add_argument("labels", type=Path, help="a label volume, .seg.nrrd or DICOM SEG")
+    parser = commands.add_parser(
+        "evaluate", help="score labels against a reference, as JSON"
+    )
+    parser.add_argument(
+        "labels", type=Path, help="a label volume, .seg.nrrd or DICOM SEG"
+    )
     parser.add_argument("reference", type=Path, help="the same")
-    parser.add_argument("--ignore", type=int, nargs="*", default=[], metavar="VALUE", help="reference values that are not scored")
+    parser.add_argument(
+        "--ignore",
+        type=int,
+        nargs="*",
+        default=[],
+        metavar="VALUE",
+        help="reference values that are not scored",
+    )
     parser.add_argument(
         "--other",
         type=int,
         nargs="*",
         default=[0],
         metavar="VALUE",
-        help="reference values that take part, so that leaks cost, but are no class of the means (default: 0)",
+        help=(
+            "reference values that take part, so that leaks cost, but are no class of"
+            " the means (default: 0)"
+        ),
     )
     parser.set_defaults(run=_evaluate)
 
@@ -247,17 +400,28 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from napari_strata.preprocess.regrid import on_one_grid
 
     with notes_shown():
-        labels, reference = read_labels(arguments.labels), read_labels(arguments.reference)
-        labels, reference = on_one_grid(labels, reference, names=("The labels", "The reference labels"))
+        labels, reference = (
+            read_labels(arguments.labels),
+            read_labels(arguments.reference),
+        )
+        labels, reference = on_one_grid(
+            labels, reference, names=("The labels", "The reference labels")
+        )
     try:
-        scores = compare(labels, reference, ignore=arguments.ignore, other=arguments.other)
+        scores = compare(
+            labels, reference, ignore=arguments.ignore, other=arguments.other
+        )
     except GeometryError as err:
-        raise GeometryError(f"{arguments.labels} and {arguments.reference}: {err}") from err
+        raise GeometryError(
+            f"{arguments.labels} and {arguments.reference}: {err}"
+        ) from err
     print_json(scores.to_dict())
 
 
 def _add_samples(commands: Any) -> None:
-    parser = commands.add_parser("samples", help="make the three sample scans, with their ground truth")
+    parser = commands.add_parser(
+        "samples", help="make the three sample scans, with their ground truth"
+    )
     parser.add_argument("folder", type=Path)
     parser.set_defaults(run=_samples)
 
@@ -269,7 +433,13 @@ def _samples(arguments: argparse.Namespace) -> None:
 
 
 def _add_synthesise(commands: Any) -> None:
-    parser = commands.add_parser("synthesise", help="draw what the synthesiser makes (--gallery), or write scans with their ground truth")
+    parser = commands.add_parser(
+        "synthesise",
+        help=(
+            "draw what the synthesiser makes (--gallery), or write scans with their"
+            " ground truth"
+        ),
+    )
     flags.add_flags(parser)
     parser.set_defaults(run=_synthesise)
 
@@ -285,13 +455,17 @@ def _synthesise(arguments: argparse.Namespace) -> None:
         _write_scans(arguments.output, flags.scans_from(arguments))
 
 
-def _write_scans(folder: Path, scans: Iterable[tuple[str, Volume, Segmentation]]) -> None:
+def _write_scans(
+    folder: Path, scans: Iterable[tuple[str, Volume, Segmentation]]
+) -> None:
     from napari_strata.io.files import write, write_scan
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
-        raise WriteError(f"Cannot make the folder {folder}: {err.strerror}. Choose another one.") from err
+        raise WriteError(
+            f"Cannot make the folder {folder}: {err.strerror}. Choose another one."
+        ) from err
     for name, volume, truth in scans:
         print(printable(write_scan(volume, folder / f"{name}.nii.gz")))
         write(truth, folder / f"{name}_truth.nii.gz")

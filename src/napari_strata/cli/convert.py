@@ -1,4 +1,7 @@
-"""The command `strata convert`: labels to and from every format, and scans between file formats."""
+"""The command `strata convert`.
+
+Labels to and from every format, and scans between file formats.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_strata.cli.terminal import (
+    add_settings,
+    line_ended,
+    notes_shown,
+    progress,
+    settings_of,
+)
 from napari_strata.errors import ChoiceError, ReadError, SettingsError, WriteError
 from napari_strata.filenames import printable
 from napari_strata.io.atomic import file_suffix
 from napari_strata.settings import ExportSettings
-from napari_strata.cli.terminal import add_settings, line_ended, notes_shown, progress, settings_of
 
 if TYPE_CHECKING:
     from napari_strata.export.files import Known
@@ -23,33 +32,85 @@ _WITHOUT_VOXELS = (
     ((".csv", ".tsv", ".parquet"), "a table of measures"),
     ((".label", ".txt"), "a label description (see --names)"),
 )
-_WHAT = """labels to write. Label volumes: .nii.gz, .nii, .nrrd, .mha, .mgz, .mgh; 3D Slicer: .seg.nrrd; DICOM SEG: .dcm (with
---like SERIES); meshes: .stl, .obj, .ply ("{id}_{name}.stl" for one file per region); ITK-SNAP names: .label; measures: .csv, .tsv,
-.parquet. Several may be given; all are written, or none"""
+_WHAT = (
+    "labels to write. Label volumes: .nii.gz, .nii, .nrrd, .mha, .mgz, .mgh; "
+    "3D Slicer: .seg.nrrd; DICOM SEG: .dcm (with --like SERIES); "
+    'meshes: .stl, .obj, .ply ("{id}_{name}.stl" for one file per region); '
+    "ITK-SNAP names: .label; measures: .csv, .tsv, .parquet. "
+    "Several may be given; all are written, or none"
+)
 
 
 def add_commands(commands: Any) -> None:
     """Add `convert` to the command line."""
     parser = commands.add_parser(
         "convert",
-        help="convert labels between formats: NIfTI, 3D Slicer, DICOM SEG, meshes, tables; or a scan",
+        help=(
+            "convert labels between formats: NIfTI, 3D Slicer, DICOM SEG, meshes,"
+            " tables; or a scan"
+        ),
         usage="strata convert INPUT -o FILE [FILE ...] [-o FILE ...] [options]",
     )
     parser.add_argument(
         "input",
         type=Path,
         metavar="INPUT (before -o, which takes all that follows)",
-        help="labels (a volume, .seg.nrrd, DICOM SEG), a case (.strata), or with --scan a scan",
+        help=(
+            "labels (a volume, .seg.nrrd, DICOM SEG), a case (.strata), or with --scan"
+            " a scan"
+        ),
     )
-    parser.add_argument("-o", "--output", type=Path, nargs="+", action="extend", required=True, metavar="FILE", help=_WHAT)
-    parser.add_argument("--like", metavar="SCAN", help="put labels on the grid of this scan, and measure intensities on it")
-    parser.add_argument("--scan", action="store_true", help="INPUT is a scan: write its intensities (.nii.gz, .nii, .nrrd, .mha)")
-    parser.add_argument("--index", type=int, help="which volume of a 4D scan, from 0; without --like and --scan: of 4D labels")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="FILE",
+        help=_WHAT,
+    )
+    parser.add_argument(
+        "--like",
+        metavar="SCAN",
+        help="put labels on the grid of this scan, and measure intensities on it",
+    )
+    parser.add_argument(
+        "--scan",
+        action="store_true",
+        help="INPUT is a scan: write its intensities (.nii.gz, .nii, .nrrd, .mha)",
+    )
+    parser.add_argument(
+        "--index",
+        type=int,
+        help=(
+            "which volume of a 4D scan, from 0; without --like and --scan: of 4D labels"
+        ),
+    )
     parser.add_argument("--series", help="which series of a DICOM folder (its UID)")
-    parser.add_argument("--modality", choices=("ct", "mr"), help="how to read intensities, if the scan does not say")
-    parser.add_argument("--names", type=Path, metavar="FILE", help="take names and colours from an ITK-SNAP label description")
-    parser.add_argument("--reference", type=Path, metavar="LABELS", help="compare with these labels, in tables (see --match)")
-    parser.add_argument("--settings", type=Path, metavar="TOML", help="settings from the file's [export] table; flags win")
+    parser.add_argument(
+        "--modality",
+        choices=("ct", "mr"),
+        help="how to read intensities, if the scan does not say",
+    )
+    parser.add_argument(
+        "--names",
+        type=Path,
+        metavar="FILE",
+        help="take names and colours from an ITK-SNAP label description",
+    )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="LABELS",
+        help="compare with these labels, in tables (see --match)",
+    )
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        metavar="TOML",
+        help="settings from the file's [export] table; flags win",
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     add_settings(parser, ExportSettings)
     parser.set_defaults(run=_convert)
@@ -73,7 +134,13 @@ def _convert_labels(arguments: argparse.Namespace, settings: ExportSettings) -> 
     if arguments.names is not None:
         segmentation = _renamed(segmentation, arguments.names)
     with line_ended(progress(arguments.quiet), quiet=arguments.quiet) as show:
-        write_together(segmentation, arguments.output, known=known, settings=settings, on_progress=show)
+        write_together(
+            segmentation,
+            arguments.output,
+            known=known,
+            settings=settings,
+            on_progress=show,
+        )
     for path in arguments.output:
         print(f"{printable(path)}: {len(segmentation.regions)} regions")
 
@@ -84,10 +151,22 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
 
     for path in arguments.output:
         if not path.parent.is_dir():
-            raise WriteError(f"Cannot write {path}: there is no folder {path.parent}. Create it first.")
+            raise WriteError(
+                f"Cannot write {path}: there is no folder {path.parent}. Create it"
+                " first."
+            )
     check_distinct(arguments.output)
     _check_options(arguments)
-    check_inputs_stay(arguments.output, (arguments.input, arguments.like, arguments.reference, arguments.names, arguments.settings))
+    check_inputs_stay(
+        arguments.output,
+        (
+            arguments.input,
+            arguments.like,
+            arguments.reference,
+            arguments.names,
+            arguments.settings,
+        ),
+    )
 
 
 def _check_options(arguments: argparse.Namespace) -> None:
@@ -96,31 +175,68 @@ def _check_options(arguments: argparse.Namespace) -> None:
 
     tables = any(file_suffix(path) in TABLE_SUFFIXES for path in arguments.output)
     if arguments.reference and not arguments.scan and not tables:
-        raise SettingsError(f"--reference adds columns to a table. Write one too ({', '.join(TABLE_SUFFIXES)}), or leave it out.")
-    for flag, given in (("--match", arguments.match), ("--tolerance-mm", arguments.tolerance_mm)):
+        raise SettingsError(
+            "--reference adds columns to a table. Write one too"
+            f" ({', '.join(TABLE_SUFFIXES)}), or leave it out."
+        )
+    for flag, given in (
+        ("--match", arguments.match),
+        ("--tolerance-mm", arguments.tolerance_mm),
+    ):
         if given is not None and not arguments.reference:
-            raise SettingsError(f"{flag} is about a comparison. Give --reference LABELS, or leave it out.")
-    if arguments.index is not None and arguments.input.suffix.lower() == _CASE and not arguments.like:
-        raise SettingsError("--index is about a 4D file, and INPUT is a case. Leave it out.")
-    for flag, given in (("--modality", arguments.modality), ("--series", arguments.series)):
+            raise SettingsError(
+                f"{flag} is about a comparison. Give --reference LABELS, or leave it"
+                " out."
+            )
+    if (
+        arguments.index is not None
+        and arguments.input.suffix.lower() == _CASE
+        and not arguments.like
+    ):
+        raise SettingsError(
+            "--index is about a 4D file, and INPUT is a case. Leave it out."
+        )
+    for flag, given in (
+        ("--modality", arguments.modality),
+        ("--series", arguments.series),
+    ):
         if given is not None and not (arguments.like or arguments.scan):
-            raise SettingsError(f"{flag} is about a scan. Give --like SCAN, or --scan where INPUT is one, or leave it out.")
+            raise SettingsError(
+                f"{flag} is about a scan. Give --like SCAN, or --scan where INPUT is"
+                " one, or leave it out."
+            )
 
 
 def _read(arguments: argparse.Namespace, scan: str | Path) -> Volume:
     from napari_strata.io.files import read
 
-    return read(scan, index=arguments.index, series=arguments.series, modality=arguments.modality)
+    return read(
+        scan,
+        index=arguments.index,
+        series=arguments.series,
+        modality=arguments.modality,
+    )
 
 
 def _convert_scan(arguments: argparse.Namespace) -> None:
     """Write a scan's intensities to another file format, on its own grid."""
     from napari_strata.io.files import write_scan
 
-    if arguments.like or arguments.reference or arguments.names or len(arguments.output) > 1:
-        raise SettingsError("With --scan give one output, and none of --like, --reference and --names, which are about labels.")
+    if (
+        arguments.like
+        or arguments.reference
+        or arguments.names
+        or len(arguments.output) > 1
+    ):
+        raise SettingsError(
+            "With --scan give one output, and none of --like, --reference and --names,"
+            " which are about labels."
+        )
     volume = _read(arguments, arguments.input)
-    print(f"{printable(write_scan(volume, arguments.output[0]))}: {' x '.join(map(str, volume.geometry.shape_zyx))} voxels (z, y, x)")
+    print(
+        f"{printable(write_scan(volume, arguments.output[0]))}:"
+        f" {' x '.join(map(str, volume.geometry.shape_zyx))} voxels (z, y, x)"
+    )
 
 
 def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
@@ -130,9 +246,18 @@ def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
 
     source = arguments.input
     if source.is_dir():
-        raise ChoiceError(f"{source} is a folder. Give a file with labels, or --scan to convert the DICOM series in it.")
-    if what := next((kind for suffixes, kind in _WITHOUT_VOXELS if file_suffix(source) in suffixes), None):
-        raise ReadError(f"{source} is {what}, which holds no voxels. Give the labels that it was made from.")
+        raise ChoiceError(
+            f"{source} is a folder. Give a file with labels, or --scan to convert the"
+            " DICOM series in it."
+        )
+    if what := next(
+        (kind for suffixes, kind in _WITHOUT_VOXELS if file_suffix(source) in suffixes),
+        None,
+    ):
+        raise ReadError(
+            f"{source} is {what}, which holds no voxels. Give the labels that it was"
+            " made from."
+        )
     scan = _read(arguments, arguments.like) if arguments.like else None
     if source.suffix.lower() == _CASE:
         segmentation, known = _open_case(source, scan)
@@ -141,7 +266,11 @@ def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
         segmentation, known = read_labels(source, like=scan, index=index), Known(scan)
     if arguments.reference is None:
         return segmentation, known
-    reference = labels_on_grid(read_labels(arguments.reference), segmentation.geometry, what="The reference labels")
+    reference = labels_on_grid(
+        read_labels(arguments.reference),
+        segmentation.geometry,
+        what="The reference labels",
+    )
     return segmentation, replace(known, reference=reference)
 
 
@@ -153,7 +282,11 @@ def _open_case(path: Path, scan: Volume | None) -> tuple[Segmentation, Known]:
     work = Refinement.load(path, volume=scan)
     proposal = work.proposal
     provenance = {**proposal.provenance, "edits": list(work.history)}
-    return work.segmentation, Known(proposal.volume, proposal.confidence[proposal.supervoxels], provenance=provenance)
+    return work.segmentation, Known(
+        proposal.volume,
+        proposal.confidence[proposal.supervoxels],
+        provenance=provenance,
+    )
 
 
 def _renamed(segmentation: Segmentation, path: Path) -> Segmentation:
@@ -162,6 +295,11 @@ def _renamed(segmentation: Segmentation, path: Path) -> Segmentation:
 
     new = {region.id: region for region in read_description(path)}
     if not {region.id for region in segmentation.regions} & set(new):
-        raise ReadError(f"{path} names none of the labels. Check that it belongs to them.")
-    regions = tuple(replace(new.get(region.id, region), locked=region.locked) for region in segmentation.regions)
+        raise ReadError(
+            f"{path} names none of the labels. Check that it belongs to them."
+        )
+    regions = tuple(
+        replace(new.get(region.id, region), locked=region.locked)
+        for region in segmentation.regions
+    )
     return segmentation.with_regions(regions)

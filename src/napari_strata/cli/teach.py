@@ -7,28 +7,46 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_strata.cli.terminal import check_writable
 from napari_strata.errors import WriteError
 from napari_strata.filenames import printable
 from napari_strata.settings import ProposeSettings
-from napari_strata.cli.terminal import check_writable
 
 if TYPE_CHECKING:
     from napari_strata.proposal.proposal import Proposal
-    from napari_strata.refine.transfer import TransferredLabels, Teaching
+    from napari_strata.refine.transfer import Teaching, TransferredLabels
 
 _SUFFIX = ".strata-teaching"
 
 
 def add_commands(commands: Any) -> None:
     """Add `teach` to the command line."""
-    parser = commands.add_parser("teach", help="take what strokes on one scan taught, to apply it to others (propose --taught)")
-    parser.add_argument("case", type=Path, help="case (.strata) with strokes or named regions")
-    parser.add_argument("-o", "--output", type=Path, required=True, help=f"teaching to write ({_SUFFIX})")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of examples (default: 0)")
+    parser = commands.add_parser(
+        "teach",
+        help=(
+            "take what strokes on one scan taught, to apply it to others (propose"
+            " --taught)"
+        ),
+    )
+    parser.add_argument(
+        "case", type=Path, help="case (.strata) with strokes or named regions"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help=f"teaching to write ({_SUFFIX})",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the choice of examples (default: 0)"
+    )
     parser.set_defaults(run=_teach)
 
 
-def open_teaching(path: Path, settings: ProposeSettings, weights: Path | None) -> Teaching:
+def open_teaching(
+    path: Path, settings: ProposeSettings, weights: Path | None
+) -> Teaching:
     """Read a teaching, and refuse another encoder before a scan is read.
 
     Raises
@@ -55,9 +73,14 @@ def taught_labels(teaching: Teaching, proposal: Proposal) -> TransferredLabels:
 def _teach(arguments: argparse.Namespace) -> None:
     check_writable(arguments.output)
     if arguments.output.suffix != _SUFFIX:
-        raise WriteError(f"Cannot write {arguments.output}: the name must end in {_SUFFIX}.")
+        raise WriteError(
+            f"Cannot write {arguments.output}: the name must end in {_SUFFIX}."
+        )
     from napari_strata.refine.session.refinement import Refinement
 
     teaching = Refinement.load(arguments.case).teach(seed=arguments.seed)
     teaching.save(arguments.output)
-    print(f"{printable(arguments.output)}: {', '.join(region.name for region in teaching.regions)}")
+    print(
+        f"{printable(arguments.output)}:"
+        f" {', '.join(region.name for region in teaching.regions)}"
+    )

@@ -1,4 +1,7 @@
-"""What the commands share on the terminal: flags made from settings, progress on stderr, checks of outputs."""
+"""What the commands share on the terminal.
+
+Flags made from settings, progress on stderr, checks of outputs.
+"""
 
 from __future__ import annotations
 
@@ -33,25 +36,63 @@ def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
     for knob in fields(settings):
         kind: Any = hints[knob.name]
         unit = f" {knob.metadata['unit']}" if knob.metadata["unit"] else ""
-        text = f"{knob.metadata['description']} (default: {knob.default}{unit})".replace("%", "%%")
+        text = (
+            f"{knob.metadata['description']} (default: {knob.default}{unit})".replace(
+                "%", "%%"
+            )
+        )
         flag = "--" + knob.name.replace("_", "-")
         if get_origin(kind) is Literal:
             group.add_argument(flag, choices=get_args(kind), help=text)
         elif knob.metadata.get("names"):
             group.add_argument(flag, nargs="+", metavar="NAME", help=text)
         else:
-            group.add_argument(flag, type=kind, metavar=kind.__name__.upper(), help=text)
+            group.add_argument(
+                flag, type=kind, metavar=kind.__name__.upper(), help=text
+            )
 
 
-def add_recipe(parser: argparse.ArgumentParser, *, auto: bool = False) -> argparse._MutuallyExclusiveGroup:
-    """Add what decides the labels besides the scan, and give the group of cuts; with `auto`, the scan may choose their number."""
+def add_recipe(
+    parser: argparse.ArgumentParser, *, auto: bool = False
+) -> argparse._MutuallyExclusiveGroup:
+    """Add what decides the labels besides the scan, and give the group of cuts.
+
+    With `auto`, the scan may choose their number.
+    """
     cut = parser.add_mutually_exclusive_group(required=True)
-    count, more = (count_or_auto, "; auto takes a number at which the tree is stable") if auto else (int, "")
-    cut.add_argument("--tissues", type=count, metavar="N", help=f"N groups of alike tissue, anywhere in the scan{more}")
-    cut.add_argument("--regions", type=count, metavar="N", help=f"N connected regions{more}")
-    cut.add_argument("--codebook", type=Path, metavar="FILE", help="the tissues of a codebook, numbered alike in every scan")
-    parser.add_argument("--encoder", "--weights", dest="weights", type=Path, help="other weights, a description (.toml), a MONAI bundle")
-    parser.add_argument("--settings", type=Path, metavar="TOML", help="settings from the file's [propose] and [run] tables; flags win")
+    count, more = (
+        (count_or_auto, "; auto takes a number at which the tree is stable")
+        if auto
+        else (int, "")
+    )
+    cut.add_argument(
+        "--tissues",
+        type=count,
+        metavar="N",
+        help=f"N groups of alike tissue, anywhere in the scan{more}",
+    )
+    cut.add_argument(
+        "--regions", type=count, metavar="N", help=f"N connected regions{more}"
+    )
+    cut.add_argument(
+        "--codebook",
+        type=Path,
+        metavar="FILE",
+        help="the tissues of a codebook, numbered alike in every scan",
+    )
+    parser.add_argument(
+        "--encoder",
+        "--weights",
+        dest="weights",
+        type=Path,
+        help="other weights, a description (.toml), a MONAI bundle",
+    )
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        metavar="TOML",
+        help="settings from the file's [propose] and [run] tables; flags win",
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     add_settings(parser, RunSettings)
     add_settings(parser, ProposeSettings)
@@ -61,14 +102,23 @@ def add_recipe(parser: argparse.ArgumentParser, *, auto: bool = False) -> argpar
 def _given(arguments: argparse.Namespace, settings: type) -> dict[str, Any]:
     """Collect the knobs that were given as flags."""
     values = {knob.name: getattr(arguments, knob.name) for knob in fields(settings)}
-    plain = {name: ",".join(names_in(" ".join(value))) if isinstance(value, list) else value for name, value in values.items()}
+    plain = {
+        name: ",".join(names_in(" ".join(value))) if isinstance(value, list) else value
+        for name, value in values.items()
+    }
     return {name: value for name, value in plain.items() if value is not None}
 
 
-def settings_of(arguments: argparse.Namespace, settings: Any, table: str, base: Any = None) -> Any:
+def settings_of(
+    arguments: argparse.Namespace, settings: Any, table: str, base: Any = None
+) -> Any:
     """Make settings: flags over `base`, or over the TOML file, or over the defaults."""
     if base is None:
-        base = settings.from_toml(arguments.settings, table) if arguments.settings else settings()
+        base = (
+            settings.from_toml(arguments.settings, table)
+            if arguments.settings
+            else settings()
+        )
     return settings.from_dict({**base.to_dict(), **_given(arguments, settings)})
 
 
@@ -77,7 +127,9 @@ def count_or_auto(text: str) -> int | str:
     try:
         return AUTO if text == AUTO else int(text)
     except ValueError as err:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor {AUTO!r}") from err
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a whole number nor {AUTO!r}"
+        ) from err
 
 
 def progress(quiet: bool) -> Callable[[int, int, str], None]:
@@ -88,9 +140,16 @@ def progress(quiet: bool) -> Callable[[int, int, str], None]:
     last = [""]
 
     def show(done: int, total: int, stage: str) -> None:
-        line = f"[{time.monotonic() - begun:5.1f} s] {stage}" + (f" {done}/{total}" if total > 1 else "")
+        line = f"[{time.monotonic() - begun:5.1f} s] {stage}" + (
+            f" {done}/{total}" if total > 1 else ""
+        )
         if live:
-            print(f"\r\033[K{line}", end="\n" if stage == "done" else "", file=sys.stderr, flush=True)
+            print(
+                f"\r\033[K{line}",
+                end="\n" if stage == "done" else "",
+                file=sys.stderr,
+                flush=True,
+            )
         elif stage != last[0]:
             print(line, file=sys.stderr, flush=True)
         last[0] = stage
@@ -109,14 +168,24 @@ def progress_of_steps() -> Callable[[int, int, str], None]:
         left = passed / max(done - first[0], 1) * (total - done)
         line = f"step {done}/{total}, {stage}, {passed / 60:.1f} min"
         line += f", about {left / 60:.0f} min left" if done > first[0] else ""
-        print(f"\r\033[K{line}" if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
+        print(
+            f"\r\033[K{line}" if live else line,
+            end="" if live else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
 
     return show
 
 
 @contextmanager
-def line_ended(show: Callable[[int, int, str], None], *, quiet: bool = False) -> Iterator[Callable[[int, int, str], None]]:
-    """Give `show`, and end its changing line on a terminal when the work ends, however it ends."""
+def line_ended(
+    show: Callable[[int, int, str], None], *, quiet: bool = False
+) -> Iterator[Callable[[int, int, str], None]]:
+    """Give `show`, and end its changing line on a terminal when the work ends.
+
+    However it ends.
+    """
     last = ["done"]
 
     def shown(done: int, total: int, stage: str) -> None:
@@ -139,21 +208,36 @@ _FEW = 3
 
 
 def tell_passed(passed: Sequence[PassedOver]) -> None:
-    """Name on standard error what a search passed over, first what may be a scan; of many for one reason some, and how many."""
+    """Name on standard error what a search passed over, first what may be a scan.
+
+    Of many for one reason some, and how many.
+    """
     for line in passed_lines(passed, most_by_kind=_MOST_BY_KIND):
         print(f"passed over: {line}", file=sys.stderr)
 
 
-def passed_lines(passed: Sequence[PassedOver], *, most_by_kind: int = _MOST_DOUBTED) -> Iterator[str]:
-    """Give a line for each file that was passed over, grouped by the reason; of more for one reason than can be read, their number."""
+def passed_lines(
+    passed: Sequence[PassedOver], *, most_by_kind: int = _MOST_DOUBTED
+) -> Iterator[str]:
+    """Give a line for each file that was passed over, grouped by the reason.
+
+    Of more for one reason than can be read, their number.
+    """
     reasons: dict[tuple[bool, str], list[PassedOver]] = {}
     for one in passed:
         reasons.setdefault((not one.may_be_scan, one.reason), []).append(one)
     for (by_kind, reason), group in sorted(reasons.items()):
-        named = group if len(group) <= (most_by_kind if by_kind else _MOST_DOUBTED) else group[:_FEW]
+        named = (
+            group
+            if len(group) <= (most_by_kind if by_kind else _MOST_DOUBTED)
+            else group[:_FEW]
+        )
         yield from (f"{printable(one.path)}: {printable(reason)}" for one in named)
         if len(group) > len(named):
-            yield f"{len(group) - len(named)} more for the same reason: {printable(reason)}"
+            yield (
+                f"{len(group) - len(named)} more for the same reason:"
+                f" {printable(reason)}"
+            )
 
 
 def print_json(document: Any) -> None:
@@ -191,15 +275,28 @@ def notes_shown() -> Iterator[None]:
 
 
 def check_writable(*paths: Path | None, scan: str = "") -> None:
-    """Say early that an output cannot be written or would replace the scan, before the work is done."""
+    """Say early that an output cannot be written or would replace the scan.
+
+    Before the work is done.
+    """
     given = [path for path in paths if path is not None]
     for path in given:
         if scan and path.exists() and Path(scan).exists() and path.samefile(scan):
             raise WriteError(f"{path} is the scan itself. Choose another name.")
-        if sum(os.path.realpath(path) == os.path.realpath(other) for other in given) > 1:
-            raise WriteError(f"Two outputs would be written to {path}. Give each its own name.")
+        if (
+            sum(os.path.realpath(path) == os.path.realpath(other) for other in given)
+            > 1
+        ):
+            raise WriteError(
+                f"Two outputs would be written to {path}. Give each its own name."
+            )
         folder = link_end(path).parent
         if not folder.is_dir():
-            raise WriteError(f"Cannot write {path}: there is no folder {folder}. Create it first.")
+            raise WriteError(
+                f"Cannot write {path}: there is no folder {folder}. Create it first."
+            )
         if not os.access(folder, os.W_OK) or path.is_dir():
-            raise WriteError(f"Cannot write {path}. Choose a file name in a folder that you may write to.")
+            raise WriteError(
+                f"Cannot write {path}. Choose a file name in a folder that you may"
+                " write to."
+            )

@@ -1,1 +1,4 @@
-"""The encoder: a MONAI network, trained without any human label, that turns every voxel into a feature."""
+"""The encoder: a MONAI network, trained without any human label.
+
+Turns every voxel into a feature.
+"""

@@ -1,4 +1,7 @@
-"""Adapting the encoder to a person's own unlabelled scans in minutes, only where that makes nothing worse."""
+"""Adapting the encoder to a person's own unlabelled scans in minutes.
+
+Only where that makes nothing worse.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,18 @@ from napari_strata.encoder.checks import CheckSet, Figures, check
 from napari_strata.encoder.memory import kept_pages
 from napari_strata.encoder.network import StrataEncoder, pick_device, torch_threads
 from napari_strata.encoder.pretraining.patches import make_batch
-from napari_strata.encoder.pretraining.real_patches import WorkingScan, dress, real_views
+from napari_strata.encoder.pretraining.real_patches import (
+    WorkingScan,
+    dress,
+    real_views,
+)
 from napari_strata.encoder.pretraining.tasks import Batch, pretext_loss
-from napari_strata.encoder.weights import load_encoder, read_recipe, weights_hash, write_weights
+from napari_strata.encoder.weights import (
+    load_encoder,
+    read_recipe,
+    weights_hash,
+    write_weights,
+)
 from napari_strata.errors import AdaptError, GeometryError, WriteError
 from napari_strata.settings import AdaptSettings, PretrainSettings, names_in
 from napari_strata.synthesis.synthesiser import Synthesiser
@@ -47,9 +59,11 @@ class AdaptReport:
     output : Path
         The weights that were written.
     way : {"statistics", "steps"}
-        What they are: only the batch norms' statistics taken from the scans, or these and the steps of training.
+        What they are: only the batch norms' statistics taken from the scans, or these
+        and the steps of training.
     before, statistics, steps : Figures
-        Of the weights as they were and of both candidates; `steps` is None if there was no time for any.
+        Of the weights as they were and of both candidates; `steps` is None if there was
+        no time for any.
     steps_done : int
         Steps of self-supervised training.
     scans : int
@@ -70,7 +84,11 @@ class AdaptReport:
     @property
     def after(self) -> Figures:
         """The figures of what was written."""
-        return self.steps if self.way == "steps" and self.steps is not None else self.statistics
+        return (
+            self.steps
+            if self.way == "steps" and self.steps is not None
+            else self.statistics
+        )
 
     def table(self) -> str:
         """Give the figures as text, a row each."""
@@ -78,8 +96,15 @@ class AdaptReport:
 
     def summary(self) -> str:
         """Say in a line what was written."""
-        what = f"statistics and {self.steps_done} steps" if self.way == "steps" else "statistics only"
-        return f"{what}, from {self.scans} scan{'s' * (self.scans != 1)} in {self.seconds:.0f} s"
+        what = (
+            f"statistics and {self.steps_done} steps"
+            if self.way == "steps"
+            else "statistics only"
+        )
+        return (
+            f"{what}, from {self.scans} scan{'s' * (self.scans != 1)} in"
+            f" {self.seconds:.0f} s"
+        )
 
 
 _ROWS = {
@@ -93,9 +118,15 @@ _ROWS = {
 
 def figures_table(before: Figures, statistics: Figures, steps: Figures | None) -> str:
     """Write the figures of both candidates beside those from before."""
-    columns = {"before": before, "statistics": statistics} | ({"steps": steps} if steps is not None else {})
+    columns = {"before": before, "statistics": statistics} | (
+        {"steps": steps} if steps is not None else {}
+    )
     lines = [" " * 42 + "".join(f"{name:>12}" for name in columns)]
-    lines += [f"{text:<42}" + "".join(f"{getattr(column, name):>12.3f}" for column in columns.values()) for name, text in _ROWS.items()]
+    lines += [
+        f"{text:<42}"
+        + "".join(f"{getattr(column, name):>12.3f}" for column in columns.values())
+        for name, text in _ROWS.items()
+    ]
     return "\n".join(lines)
 
 
@@ -109,12 +140,16 @@ def adapt(
     threads: int = 0,
     on_progress: Progress = no_progress,
 ) -> AdaptReport:
-    """Adapt the encoder to a kind of scan from a few unlabelled ones, and write the new weights if they are better.
+    """Adapt the encoder to a kind of scan from a few unlabelled ones.
 
-    First the batch norms' running statistics are moved toward those of the scans' patches (Li et al., Revisiting Batch
-    Normalization for Practical Domain Adaptation, 2016). Then come some steps of the pretext tasks: on two
-    re-renderings of patches of the scans, and on synthetic patches of which one view is as before and one looks like
-    the scans. Both candidates are checked on patches kept aside; the better one that makes nothing worse is written.
+    Write the new weights if they are better.
+
+    First the batch norms' running statistics are moved toward those of the scans'
+    patches (Li et al., Revisiting Batch Normalization for Practical Domain Adaptation,
+    2016). Then come some steps of the pretext tasks: on two re-renderings of patches of
+    the scans, and on synthetic patches of which one view is as before and one looks
+    like the scans. Both candidates are checked on patches kept aside; the better one
+    that makes nothing worse is written.
 
     Parameters
     ----------
@@ -158,26 +193,45 @@ def adapt(
     There are no scans to adapt to. Give at least one scan of the kind you work with.
     """
     if not scans:
-        raise AdaptError("There are no scans to adapt to. Give at least one scan of the kind you work with.")
+        raise AdaptError(
+            "There are no scans to adapt to. Give at least one scan of the kind you"
+            " work with."
+        )
     if output.exists():
         raise WriteError(f"{output} exists. Choose another name, or move it away.")
     with torch_threads(threads), kept_pages():
-        return _Adaptation(settings or AdaptSettings(), weights, pick_device(device), on_progress).run(scans, output)
+        return _Adaptation(
+            settings or AdaptSettings(), weights, pick_device(device), on_progress
+        ).run(scans, output)
 
 
 class _Adaptation:
     """One run: its clock, its synthesiser, its scans."""
 
-    def __init__(self, settings: AdaptSettings, weights: Path | None, device: torch.device, on_progress: Progress) -> None:
+    def __init__(
+        self,
+        settings: AdaptSettings,
+        weights: Path | None,
+        device: torch.device,
+        on_progress: Progress,
+    ) -> None:
         self.begun = time.monotonic()
-        self.settings, self.weights, self.device, self.on_progress = settings, weights, device, on_progress
+        self.settings, self.weights, self.device, self.on_progress = (
+            settings,
+            weights,
+            device,
+            on_progress,
+        )
         self.before = load_encoder(weights, fold=False).to(device)
         self.recipe = read_recipe(weights)
         self.tasks = tasks_of(self.recipe, settings)
-        # Without labels a contrast could only drive voxels of one tissue apart, and measured so: the probe fell by 0.05.
+        # Without labels a contrast could only drive voxels of one tissue apart, and
+        # measured so: the probe fell by 0.05.
         self.own_tasks = replace(self.tasks, contrast_weight=0.0)
         side = settings.patch_vox
-        self.synthesiser = Synthesiser((side, side, side), without=left_out(self.recipe))
+        self.synthesiser = Synthesiser(
+            (side, side, side), without=left_out(self.recipe)
+        )
 
     def passed(self) -> float:
         return (time.monotonic() - self.begun) / (60 * self.settings.minutes)
@@ -194,14 +248,29 @@ class _Adaptation:
         reestimate(encoder, self._patches(working), self.settings.statistics_share)
         statistics = check(encoder, aside, self.device)
         settled = encoder
-        encoder = copy.deepcopy(settled if gain(before, statistics) > 0 else self.before)
+        encoder = copy.deepcopy(
+            settled if gain(before, statistics) > 0 else self.before
+        )
         done = self._train(encoder, working, until=1.0 - 1.3 * once)
         go_back(encoder, self.before, 1.0 - self.settings.steps_share)
         self.on_progress(0, 1, "checking the weights")
         steps = check(encoder, aside, self.device) if done else None
         way = choose(before, statistics, steps, self.settings)
-        report = AdaptReport(output, way, before, statistics, steps, done, len(working), round(time.monotonic() - self.begun, 1))
-        write_weights(encoder if way == "steps" else settled, output, self._header(report, scans[: len(working)]))
+        report = AdaptReport(
+            output,
+            way,
+            before,
+            statistics,
+            steps,
+            done,
+            len(working),
+            round(time.monotonic() - self.begun, 1),
+        )
+        write_weights(
+            encoder if way == "steps" else settled,
+            output,
+            self._header(report, scans[: len(working)]),
+        )
         return report
 
     def _prepare(self, scans: Sequence[Volume]) -> list[WorkingScan]:
@@ -209,45 +278,74 @@ class _Adaptation:
         working: list[WorkingScan] = []
         for number, volume in enumerate(scans):
             if working and self.passed() > 0.33:
-                logger.warning("Only %d of %d scans were used; give more minutes to use all.", len(working), len(scans))
+                logger.warning(
+                    "Only %d of %d scans were used; give more minutes to use all.",
+                    len(working),
+                    len(scans),
+                )
                 break
             self.on_progress(number, len(scans), "preparing scans")
             try:
                 working.append(WorkingScan.prepare(volume, self.settings.patch_vox))
             except GeometryError as err:
-                raise GeometryError(f"Cannot use {volume.path or volume.name or f'scan {number + 1}'}: {err}") from err
+                raise GeometryError(
+                    f"Cannot use {volume.path or volume.name or f'scan {number + 1}'}:"
+                    f" {err}"
+                ) from err
         return working
 
     def _aside(self, working: list[WorkingScan]) -> CheckSet:
         first = _SEED_OF_CHECKS + 100_000 * self.settings.seed
-        chosen = [working[number % len(working)] for number in range(max(_CHECKED_PAIRS, _CHECKED_PATCHES))]
-        pairs = [real_views(chosen[k], self.settings.patch_vox, first + k) for k in range(_CHECKED_PAIRS)]
-        known = [dress(make_batch(self.synthesiser, [first + k]), chosen[k], first + k) for k in range(_CHECKED_PATCHES)]
+        chosen = [
+            working[number % len(working)]
+            for number in range(max(_CHECKED_PAIRS, _CHECKED_PATCHES))
+        ]
+        pairs = [
+            real_views(chosen[k], self.settings.patch_vox, first + k)
+            for k in range(_CHECKED_PAIRS)
+        ]
+        known = [
+            dress(make_batch(self.synthesiser, [first + k]), chosen[k], first + k)
+            for k in range(_CHECKED_PATCHES)
+        ]
         return CheckSet(pairs, known)
 
     def _patches(self, working: list[WorkingScan]) -> Iterable[Tensor]:
         rng = np.random.default_rng(self.settings.seed)
         for number in range(self.settings.statistics_batches):
             scan = working[number % len(working)]
-            yield torch.stack([scan.patch(self.settings.patch_vox, rng)[None] for _ in range(2)]).to(self.device)
+            yield torch.stack(
+                [scan.patch(self.settings.patch_vox, rng)[None] for _ in range(2)]
+            ).to(self.device)
 
-    def _train(self, encoder: StrataEncoder, working: list[WorkingScan], *, until: float) -> int:
+    def _train(
+        self, encoder: StrataEncoder, working: list[WorkingScan], *, until: float
+    ) -> int:
         """Do self-supervised steps until the time is up; gives how many.
 
-        The batch norms go by their patches, as in pretraining: with their statistics frozen the same steps gained nothing.
+        The batch norms go by their patches, as in pretraining: with their statistics
+        frozen the same steps gained nothing.
         """
         encoder.train().requires_grad_(True)
-        optimiser = torch.optim.AdamW(encoder.parameters(), lr=self.settings.learning_rate, weight_decay=1e-5)
+        optimiser = torch.optim.AdamW(
+            encoder.parameters(), lr=self.settings.learning_rate, weight_decay=1e-5
+        )
         start, slowest = self.passed(), 0.0
         for step in range(self.settings.steps):
             begun = self.passed()
             if begun + slowest > until:
                 return step
-            left = 1.0 - max(step / self.settings.steps, (begun - start) / max(until - start, 1e-9))
+            left = 1.0 - max(
+                step / self.settings.steps, (begun - start) / max(until - start, 1e-9)
+            )
             for group in optimiser.param_groups:
-                group["lr"] = self.settings.learning_rate * min(1.0, (step + 1) / 5, 2 * left + 0.05)
+                group["lr"] = self.settings.learning_rate * min(
+                    1.0, (step + 1) / 5, 2 * left + 0.05
+                )
             scan = working[step % len(working)]
-            loss = self._loss(encoder, scan, _SEED_OF_STEPS + 100_000 * self.settings.seed + step)
+            loss = self._loss(
+                encoder, scan, _SEED_OF_STEPS + 100_000 * self.settings.seed + step
+            )
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(encoder.parameters(), 5.0)
@@ -260,12 +358,22 @@ class _Adaptation:
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
         seeds = [seed + _APART * number for number in range(self.settings.batch)]
-        synthetic = dress(make_batch(self.synthesiser, seeds, coarse=self.tasks.coarse_labels), scan, seed)
-        loss = pretext_loss(encoder, synthetic.to(self.device), self.tasks, generator)["total"]
+        synthetic = dress(
+            make_batch(self.synthesiser, seeds, coarse=self.tasks.coarse_labels),
+            scan,
+            seed,
+        )
+        loss = pretext_loss(encoder, synthetic.to(self.device), self.tasks, generator)[
+            "total"
+        ]
         if self.settings.real_weight:
             views = real_views(scan, self.settings.patch_vox, seed)
             own = Batch(views, (), ((0, 0),)).to(self.device)
-            loss = loss + self.settings.real_weight * pretext_loss(encoder, own, self.own_tasks, generator)["total"]
+            loss = (
+                loss
+                + self.settings.real_weight
+                * pretext_loss(encoder, own, self.own_tasks, generator)["total"]
+            )
         return loss
 
     def _header(self, report: AdaptReport, scans: Sequence[Volume]) -> dict[str, Any]:
@@ -282,7 +390,9 @@ class _Adaptation:
         return {**self.recipe, "adapted": [*self.recipe.get("adapted", []), own]}
 
 
-def choose(before: Figures, statistics: Figures, steps: Figures | None, settings: AdaptSettings) -> Way:
+def choose(
+    before: Figures, statistics: Figures, steps: Figures | None, settings: AdaptSettings
+) -> Way:
     """Choose the candidate that gained most among those that harm nothing.
 
     Raises
@@ -293,27 +403,51 @@ def choose(before: Figures, statistics: Figures, steps: Figures | None, settings
     candidates: dict[Way, Figures] = {"statistics": statistics}
     if steps is not None:
         candidates["steps"] = steps
-    gains = {way: gain(before, found) for way, found in candidates.items() if not harms(before, found, settings)}
+    gains = {
+        way: gain(before, found)
+        for way, found in candidates.items()
+        if not harms(before, found, settings)
+    }
     best = max(gains, key=lambda way: gains[way], default=None)
     if best is None or gains[best] < settings.least_gain:
         raise AdaptError(
-            "Adapting did not make the encoder better for these scans without making something worse; nothing was written. "
-            "Go on with the weights you have, or give more --minutes.",
+            "Adapting did not make the encoder better for these scans without making"
+            " something worse; nothing was written. Go on with the weights you have, or"
+            " give more --minutes.",
             figures_table(before, statistics, steps),
         )
     return best
 
 
 def gain(before: Figures, after: Figures) -> float:
-    """Give how much better figures are: what the probe gained in the scans' look, and half of what agreement gained."""
-    return after.probe_alike - before.probe_alike + 0.5 * (after.agreement - before.agreement)
+    """Give how much better figures are.
+
+    What the probe gained in the scans' look, and half of what agreement gained.
+    """
+    return (
+        after.probe_alike
+        - before.probe_alike
+        + 0.5 * (after.agreement - before.agreement)
+    )
 
 
 def harms(before: Figures, after: Figures, settings: AdaptSettings) -> bool:
-    """Say whether a probe or the finding again of voxels fell by more than is allowed, or stability by much more."""
+    """Say whether a probe or the finding again of voxels fell by more than is allowed.
+
+    Or stability by much more.
+    """
     fall = settings.most_fall
-    allowed = {"probe_known": fall, "probe_alike": fall, "found_again": fall, "agreement": 2 * fall, "clusters": 10 * fall}
-    return any(getattr(after, name) < getattr(before, name) - most for name, most in allowed.items())
+    allowed = {
+        "probe_known": fall,
+        "probe_alike": fall,
+        "found_again": fall,
+        "agreement": 2 * fall,
+        "clusters": 10 * fall,
+    }
+    return any(
+        getattr(after, name) < getattr(before, name) - most
+        for name, most in allowed.items()
+    )
 
 
 def reestimate(encoder: nn.Module, patches: Iterable[Tensor], share: float) -> None:
@@ -328,8 +462,15 @@ def reestimate(encoder: nn.Module, patches: Iterable[Tensor], share: float) -> N
     share : float
         Weight of the new statistics, 0 to 1; the rest stays with the old ones.
     """
-    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm3d) and module.track_running_stats]
-    old = [(norm.running_mean.clone(), norm.running_var.clone(), norm.momentum) for norm in norms]  # type: ignore[union-attr]
+    norms = [
+        module
+        for module in encoder.modules()
+        if isinstance(module, nn.BatchNorm3d) and module.track_running_stats
+    ]
+    old = [
+        (norm.running_mean.clone(), norm.running_var.clone(), norm.momentum)
+        for norm in norms
+    ]  # type: ignore[union-attr]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
@@ -347,8 +488,8 @@ def reestimate(encoder: nn.Module, patches: Iterable[Tensor], share: float) -> N
 def go_back(encoder: nn.Module, before: nn.Module, share: float) -> None:
     """Move an encoder's weights and statistics part of the way back to what they were, in place.
 
-    The mean of weights before and after keeps most of what was learnt and forgets less (Wortsman et al., Robust
-    fine-tuning of zero-shot models, 2022).
+    The mean of weights before and after keeps most of what was learnt and forgets less
+    (Wortsman et al., Robust fine-tuning of zero-shot models, 2022).
     """
     kept = before.state_dict()
     for name, value in encoder.state_dict().items():
@@ -357,17 +498,27 @@ def go_back(encoder: nn.Module, before: nn.Module, share: float) -> None:
 
 
 def tasks_of(recipe: dict[str, Any], settings: AdaptSettings) -> PretrainSettings:
-    """Give the pretext tasks of the recipe that the weights were made with, on pairs of patches of this adaptation.
+    """Give the pretext tasks of the recipe that the weights were made with.
 
-    A recipe of single views could not ask for agreement; an adaptation, which is judged by it too, does.
+    On pairs of patches of this adaptation.
+
+    A recipe of single views could not ask for agreement; an adaptation, which is judged
+    by it too, does.
     """
     known = {knob.name for knob in fields(PretrainSettings)}
     values = {name: value for name, value in recipe.items() if name in known}
     if values.get("views", 2) < 2:
         values["agreement_weight"] = PretrainSettings().agreement_weight
-    return PretrainSettings.from_dict({**values, "patch_vox": settings.patch_vox, "batch": 1, "views": 2})
+    return PretrainSettings.from_dict(
+        {**values, "patch_vox": settings.patch_vox, "batch": 1, "views": 2}
+    )
 
 
 def left_out(recipe: dict[str, Any]) -> tuple[str, ...]:
-    """Name what the synthetic patches leave out: all that the pretraining left out, and cut-off scans."""
-    return tuple(dict.fromkeys((*names_in(str(recipe.get("without", ""))), *_FAULTS_OF_ITS_OWN)))
+    """Name what the synthetic patches leave out.
+
+    All that the pretraining left out, and cut-off scans.
+    """
+    return tuple(
+        dict.fromkeys((*names_in(str(recipe.get("without", ""))), *_FAULTS_OF_ITS_OWN))
+    )

@@ -1,4 +1,7 @@
-"""Checks of an encoder in seconds: does it see the same in the same, does it tell things apart, what does a probe find."""
+"""Checks of an encoder in seconds.
+
+Does it see the same in the same, does it tell things apart, what does a probe find.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +23,26 @@ _ROWS, _FEWEST = 1500, 60
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What an encoder is worth on scans without truth and on synthetic patches with it; higher is better.
+    """What an encoder is worth on scans without truth and on synthetic patches with it.
+
+    Higher is better.
 
     Parameters
     ----------
     agreement : float
-        Mean cosine of a voxel's features in two renderings of one patch, the mean feature subtracted.
+        Mean cosine of a voxel's features in two renderings of one patch, the mean
+        feature subtracted.
     clusters : float
         Adjusted Rand index of k-means with 10 clusters between the two renderings.
     found_again : float
-        How often a voxel is more like itself in the other rendering than like another voxel; 0.5 if features say nothing.
+        How often a voxel is more like itself in the other rendering than like another
+        voxel; 0.5 if features say nothing.
     probe_alike : float
-        Mean Dice of a classifier taught 20 voxels per tissue, on synthetic patches that look like the scans.
+        Mean Dice of a classifier taught 20 voxels per tissue, on synthetic patches that
+        look like the scans.
     probe_known : float
-        The same on plain synthetic patches, the kinds that the encoder was pretrained on.
+        The same on plain synthetic patches, the kinds that the encoder was pretrained
+        on.
     """
 
     agreement: float
@@ -56,7 +65,8 @@ class CheckSet:
     pairs : sequence of (2, 1, z, y, x) float32 tensors
         Two renderings each of patches of the scans.
     known : sequence of Batch
-        Synthetic patches, one per batch: a plain view, and last one that looks like the scans.
+        Synthetic patches, one per batch: a plain view, and last one that looks like the
+        scans.
     """
 
     pairs: Sequence[Tensor]
@@ -68,10 +78,21 @@ def check(encoder: StrataEncoder, patches: CheckSet, device: torch.device) -> Fi
     frozen = copy.deepcopy(encoder).eval()
     fold_norms(frozen)
     with torch.inference_mode():
-        stable = [_stability(frozen, pair.to(device), number) for number, pair in enumerate(patches.pairs)]
-        alike = [probe_patch(frozen, batch, -1, number, device) for number, batch in enumerate(patches.known)]
-        known = [probe_patch(frozen, batch, 0, number, device) for number, batch in enumerate(patches.known)]
-    agreement, clusters, found = (sum(column) / len(stable) for column in zip(*stable, strict=True))
+        stable = [
+            _stability(frozen, pair.to(device), number)
+            for number, pair in enumerate(patches.pairs)
+        ]
+        alike = [
+            probe_patch(frozen, batch, -1, number, device)
+            for number, batch in enumerate(patches.known)
+        ]
+        known = [
+            probe_patch(frozen, batch, 0, number, device)
+            for number, batch in enumerate(patches.known)
+        ]
+    agreement, clusters, found = (
+        sum(column) / len(stable) for column in zip(*stable, strict=True)
+    )
     return Figures(agreement, clusters, found, _mean(alike), _mean(known))
 
 
@@ -81,13 +102,24 @@ def _mean(values: list[float | None]) -> float:
 
 
 def _rows(encoder: StrataEncoder, image: Tensor, index: Tensor) -> Tensor:
-    """Give the features of all levels of (1, 1, z, y, x) at flat indices, (n, channel), on the CPU."""
+    """Give the features of all levels of (1, 1, z, y, x) at flat indices.
+
+    (n, channel), on the CPU.
+    """
     maps = encoder.decode(image.contiguous(memory_format=torch.channels_last_3d))
     shape = (image.shape[2], image.shape[3], image.shape[4])
-    return torch.cat([encoder.project(read_at(level[0], index, shape), k) for k, level in enumerate(maps)], dim=1).cpu()
+    return torch.cat(
+        [
+            encoder.project(read_at(level[0], index, shape), k)
+            for k, level in enumerate(maps)
+        ],
+        dim=1,
+    ).cpu()
 
 
-def _stability(encoder: StrataEncoder, pair: Tensor, seed: int) -> tuple[float, float, float]:
+def _stability(
+    encoder: StrataEncoder, pair: Tensor, seed: int
+) -> tuple[float, float, float]:
     generator = torch.Generator().manual_seed(seed)
     index = torch.randperm(pair[0].numel(), generator=generator)[:_ROWS].to(pair.device)
     one, two = (_rows(encoder, view[None], index) for view in pair)
@@ -99,8 +131,12 @@ def _stability(encoder: StrataEncoder, pair: Tensor, seed: int) -> tuple[float, 
     return float(own.mean()), again, float(above)
 
 
-def probe_patch(encoder: StrataEncoder, batch: Batch, view: int, seed: int, device: torch.device) -> float | None:
-    """Teach a classifier 20 voxels per tissue of one view of a one-patch batch and give the mean Dice on the others.
+def probe_patch(
+    encoder: StrataEncoder, batch: Batch, view: int, seed: int, device: torch.device
+) -> float | None:
+    """Teach a classifier 20 voxels per tissue of one view of a one-patch batch.
+
+    Give the mean Dice on the others.
 
     None if the patch holds fewer than two tissues that are large enough.
     """
@@ -117,17 +153,35 @@ def probe_patch(encoder: StrataEncoder, batch: Batch, view: int, seed: int, devi
     image = batch.image[view % len(batch.looks[0])][None]
     index = torch.cat([taught, rest])
     intensity = image.flatten()[index]
-    codes = torch.from_numpy(intensity_codes(intensity.numpy().reshape(-1, 1, 1))[:, :, 0, 0].T.copy())
-    rows = torch.cat([codes, _rows(encoder, image.to(device), index.to(device)), 2 * intensity[:, None]], dim=1)
+    codes = torch.from_numpy(
+        intensity_codes(intensity.numpy().reshape(-1, 1, 1))[:, :, 0, 0].T.copy()
+    )
+    rows = torch.cat(
+        [
+            codes,
+            _rows(encoder, image.to(device), index.to(device)),
+            2 * intensity[:, None],
+        ],
+        dim=1,
+    )
     number = torch.searchsorted(classes, labels[index])
     found = logistic(rows[: len(taught)], number[: len(taught)], rows[len(taught) :])
     truth = number[len(taught) :]
-    dice = [2 * float(((found == c) & (truth == c)).sum()) / max(1, int((found == c).sum() + (truth == c).sum())) for c in truth.unique()]
+    dice = [
+        2
+        * float(((found == c) & (truth == c)).sum())
+        / max(1, int((found == c).sum() + (truth == c).sum()))
+        for c in truth.unique()
+    ]
     return sum(dice) / len(dice)
 
 
-def logistic(rows: Tensor, classes: Tensor, asked: Tensor, *, strength: float = 10.0) -> Tensor:
-    """Fit a multinomial logistic regression (L2, C = `strength`) and give the class of each row asked about.
+def logistic(
+    rows: Tensor, classes: Tensor, asked: Tensor, *, strength: float = 10.0
+) -> Tensor:
+    """Fit a multinomial logistic regression.
+
+    (L2, C = `strength`) and give the class of each row asked about.
 
     Parameters
     ----------
@@ -140,12 +194,17 @@ def logistic(rows: Tensor, classes: Tensor, asked: Tensor, *, strength: float = 
     with torch.inference_mode(False), torch.enable_grad():
         known, truth = rows.clone(), classes.clone()
         weight = torch.zeros(known.shape[1] + 1, count, requires_grad=True)
-        solver = torch.optim.LBFGS([weight], max_iter=40, tolerance_grad=1e-4, line_search_fn="strong_wolfe")
+        solver = torch.optim.LBFGS(
+            [weight], max_iter=40, tolerance_grad=1e-4, line_search_fn="strong_wolfe"
+        )
 
         def loss() -> Tensor:
             solver.zero_grad()
             scores = known @ weight[:-1] + weight[-1]
-            value = strength * F.cross_entropy(scores, truth, reduction="sum") + 0.5 * weight[:-1].square().sum()
+            value = (
+                strength * F.cross_entropy(scores, truth, reduction="sum")
+                + 0.5 * weight[:-1].square().sum()
+            )
             value.backward()
             return value
 
@@ -155,12 +214,17 @@ def logistic(rows: Tensor, classes: Tensor, asked: Tensor, *, strength: float = 
 
 
 def kmeans(rows: Tensor, clusters: int, seed: int, *, rounds: int = 15) -> Tensor:
-    """Cluster rows (n, channel) with Lloyd's k-means from a k-means++ start; gives a cluster per row, (n,) int64."""
+    """Cluster rows (n, channel) with Lloyd's k-means from a k-means++ start.
+
+    Gives a cluster per row, (n,) int64.
+    """
     generator = torch.Generator().manual_seed(seed)
     centers = rows[torch.randint(len(rows), (1,), generator=generator)]
     for _ in range(clusters - 1):
         far = torch.cdist(rows, centers).amin(1).square() + 1e-12
-        centers = torch.cat([centers, rows[torch.multinomial(far, 1, generator=generator)]])
+        centers = torch.cat(
+            [centers, rows[torch.multinomial(far, 1, generator=generator)]]
+        )
     nearest = torch.cdist(rows, centers).argmin(1)
     for _ in range(rounds):
         member = F.one_hot(nearest, clusters).to(rows.dtype)
@@ -171,9 +235,14 @@ def kmeans(rows: Tensor, clusters: int, seed: int, *, rounds: int = 15) -> Tenso
 
 
 def adjusted_rand(one: Tensor, two: Tensor) -> float:
-    """Give the adjusted Rand index of two clusterings of the same rows (Hubert and Arabie, 1985): 1 equal, 0 by chance."""
+    """Give the adjusted Rand index of two clusterings of the same rows.
+
+    (Hubert and Arabie, 1985): 1 equal, 0 by chance.
+    """
     table = torch.zeros(int(one.max()) + 1, int(two.max()) + 1, dtype=torch.float64)
-    table.index_put_((one, two), torch.ones(len(one), dtype=torch.float64), accumulate=True)
+    table.index_put_(
+        (one, two), torch.ones(len(one), dtype=torch.float64), accumulate=True
+    )
 
     def pairs(count: Tensor) -> float:
         return float((count * (count - 1) / 2).sum())

@@ -1,4 +1,7 @@
-"""Run a network that a user brings: build it, load its weights, read its inner maps as features."""
+"""Run a network that a user brings.
+
+Build it, load its weights, read its inner maps as features.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ from napari_strata.filenames import plain_name
 logger = logging.getLogger(__name__)
 
 STRIDES = (1, 2, 4, 8)
-"""Voxels per voxel of the four maps that a proposal weighs; a network's nearest ones take their places."""
+"""Voxels per voxel of the four maps that a proposal weighs.
+
+A network's nearest ones take their places.
+"""
 MOST_CHANNELS = 12
 """Wider maps are brought down to this, as wide as ours: memory and time stay the same."""
 _FEWEST_CHANNELS = 4
@@ -41,18 +47,22 @@ _OUTDATED = {"SwinUNETR": ("img_size",)}
 
 
 def open_encoder(path: Path | None = None) -> Encoder:
-    """Open an encoder, frozen and ready to run on the CPU: the shipped one, one of ours, or one that a user brings.
+    """Open an encoder, frozen and ready to run on the CPU.
+
+    The shipped one, one of ours, or one that a user brings.
 
     Parameters
     ----------
     path : Path, optional
-        The shipped weights if not given. Ours end in .safetensors; a .toml or .json file describes a MONAI network and
-        names its weights; a folder is a MONAI bundle.
+        The shipped weights if not given. Ours end in .safetensors; a .toml or .json
+        file describes a MONAI network and names its weights; a folder is a MONAI
+        bundle.
 
     Raises
     ------
     WeightsError
-        If something is missing or damaged, does not fit, or would need code from the file to be run.
+        If something is missing or damaged, does not fit, or would need code from the
+        file to be run.
     """
     if path is None or _is_ours(path):
         return load_encoder(path)
@@ -62,7 +72,8 @@ def open_encoder(path: Path | None = None) -> Encoder:
 def encoder_hash(path: Path | None = None) -> str:
     """Give the SHA-256 of what `open_encoder` reads, for sidecars and cases.
 
-    For a network that a user brings it covers the description (or the bundle's config) and the weights.
+    For a network that a user brings it covers the description (or the bundle's config)
+    and the weights.
 
     Raises
     ------
@@ -72,9 +83,14 @@ def encoder_hash(path: Path | None = None) -> str:
     if path is None or _is_ours(path):
         return weights_hash(path)
     try:
-        files = tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in read_description(path).files)
+        files = tuple(
+            (file, file.stat().st_size, file.stat().st_mtime_ns)
+            for file in read_description(path).files
+        )
     except OSError as err:
-        raise WeightsError(f"Encoder weights not found at {err.filename}. Check what {path} says.") from err
+        raise WeightsError(
+            f"Encoder weights not found at {err.filename}. Check what {path} says."
+        ) from err
     return _hash_together(files)
 
 
@@ -97,7 +113,9 @@ def _is_ours(path: Path) -> bool:
         return False
     try:
         with plain_name(path) as name, safe_open(name, framework="pt") as store:
-            return (store.metadata() or {}).get("format", "").startswith("strata-encoder")
+            return (
+                (store.metadata() or {}).get("format", "").startswith("strata-encoder")
+            )
     except (SafetensorError, OSError):
         return True
 
@@ -105,10 +123,11 @@ def _is_ours(path: Path) -> bool:
 class CustomEncoder(nn.Module):
     """A MONAI network whose inner maps are read as features.
 
-    At each resolution the map that goes into the last convolution there is read: in a U-Net, what its decoder says at
-    that level. Of a SwinUNETR with self-supervised weights, which fill its transformer only, the transformer's hidden
-    states are read. A map wider than `MOST_CHANNELS` is projected on fixed random axes, the same for every scan; then
-    each voxel is made unit length.
+    At each resolution the map that goes into the last convolution there is read: in a
+    U-Net, what its decoder says at that level. Of a SwinUNETR with self-supervised
+    weights, which fill its transformer only, the transformer's hidden states are read.
+    A map wider than `MOST_CHANNELS` is projected on fixed random axes, the same for
+    every scan; then each voxel is made unit length.
 
     Parameters
     ----------
@@ -118,7 +137,8 @@ class CustomEncoder(nn.Module):
     Raises
     ------
     WeightsError
-        If the network cannot be built or run, or the weights cannot be read or do not fit.
+        If the network cannot be built or run, or the weights cannot be read or do not
+        fit.
     """
 
     def __init__(self, description: NetworkDescription) -> None:
@@ -130,21 +150,39 @@ class CustomEncoder(nn.Module):
         self.report = fill(self.network, plan.needed, description)
         if self.report.part == "swinViT":
             plan = _swin_plan(self.network, plan)
-        self.strides: tuple[int, ...] = tuple(max((s for s in plan.taps if s <= slot), default=min(plan.taps)) for slot in STRIDES)
-        self._taps = {stride: tap for stride, tap in plan.taps.items() if stride in self.strides}
-        self.channels: tuple[int, ...] = tuple(min(self._taps[stride].channels, MOST_CHANNELS) for stride in self.strides)
+        self.strides: tuple[int, ...] = tuple(
+            max((s for s in plan.taps if s <= slot), default=min(plan.taps))
+            for slot in STRIDES
+        )
+        self._taps = {
+            stride: tap for stride, tap in plan.taps.items() if stride in self.strides
+        }
+        self.channels: tuple[int, ...] = tuple(
+            min(self._taps[stride].channels, MOST_CHANNELS) for stride in self.strides
+        )
         self.multiple_of = plan.multiple_of
         self.halo_vox = max(_HALO_VOX, plan.multiple_of)
         self.live_channels = plan.live_channels
-        self.reducers = nn.ModuleDict({str(stride): _reducer(tap.channels) for stride, tap in self._taps.items()})
+        self.reducers = nn.ModuleDict(
+            {str(stride): _reducer(tap.channels) for stride, tap in self._taps.items()}
+        )
         self.requires_grad_(False)
         logger.info("%s: %s", description.weights, self.record)
 
     @property
     def record(self) -> dict[str, Any]:
         """Say what was loaded, as plain values."""
-        counts = {"loaded": len(self.report.loaded), "unused": len(self.report.unused), "not_needed": len(self.report.missing)}
-        return {"network": self.description.network, "part": self.report.part, "values": counts, "strides": list(self.strides)}
+        counts = {
+            "loaded": len(self.report.loaded),
+            "unused": len(self.report.unused),
+            "not_needed": len(self.report.missing),
+        }
+        return {
+            "network": self.description.network,
+            "part": self.report.part,
+            "values": counts,
+            "strides": list(self.strides),
+        }
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Give the four maps of (1, 1, z, y, x), (1, channels, ...) each; see `Encoder`."""
@@ -165,7 +203,11 @@ class CustomEncoder(nn.Module):
         low, high = self.description.range
         order, flips = _turn(self.description.orientation)
         turned = image.permute(0, 1, *(2 + axis for axis in order)).flip(flips)
-        return (turned * (high - low) + low).expand(-1, self._in_channels, -1, -1, -1).contiguous()
+        return (
+            (turned * (high - low) + low)
+            .expand(-1, self._in_channels, -1, -1, -1)
+            .contiguous()
+        )
 
     def _reduce(self, stride: int, level: Tensor) -> Tensor:
         reduced: Tensor = self.reducers[str(stride)](level)
@@ -177,13 +219,18 @@ class CustomEncoder(nn.Module):
 
         def keep(stride: int, level: Tensor) -> None:
             size = [n // stride for n in image.shape[2:]]
-            if list(level.shape[2:]) != size:  # a network that shrinks its axes unequally
-                level = F.interpolate(level, size=size, mode="trilinear", align_corners=False)
+            # a network that shrinks its axes unequally
+            if list(level.shape[2:]) != size:
+                level = F.interpolate(
+                    level, size=size, mode="trilinear", align_corners=False
+                )
             found[stride] = self._reduce(stride, level)
 
         with torch.inference_mode(), ExitStack() as hooks:
             if self.report.part == "swinViT":
-                states = self.network.get_submodule("swinViT")(image, self.network.normalize)
+                states = self.network.get_submodule("swinViT")(
+                    image, self.network.normalize
+                )
                 for stride, tap in self._taps.items():
                     keep(stride, states[tap.output])
                 return found
@@ -207,7 +254,10 @@ class _Tap:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Where to read a network at each stride; the modules that run before the last of them; what its input must be."""
+    """Where to read a network at each stride.
+
+    The modules that run before the last of them; what its input must be.
+    """
 
     taps: dict[int, _Tap]
     needed: frozenset[str]
@@ -217,22 +267,43 @@ class _Plan:
 
 def _build(description: NetworkDescription) -> nn.Module:
     kind = getattr(nets, description.network)
-    given = {name: value for name, value in description.arguments.items() if name not in _OUTDATED.get(description.network, ())}
+    given = {
+        name: value
+        for name, value in description.arguments.items()
+        if name not in _OUTDATED.get(description.network, ())
+    }
     if "spatial_dims" in inspect.signature(kind).parameters:
         given.setdefault("spatial_dims", 3)
     try:
         network: nn.Module = kind(**given)
-    except (TypeError, ValueError, LookupError, RuntimeError, AttributeError, ArithmeticError, ImportError, AssertionError) as err:
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        RuntimeError,
+        AttributeError,
+        ArithmeticError,
+        ImportError,
+        AssertionError,
+    ) as err:
         raise WeightsError(
-            f"MONAI's {description.network} cannot be made with the arguments in {description.source} ({shorten(err)}). "
-            "Give the arguments that the weights were trained with."
+            f"MONAI's {description.network} cannot be made with the arguments in"
+            f" {description.source} ({shorten(err)}). Give the arguments that the"
+            " weights were trained with."
         ) from err
     return network
 
 
-def _explore(network: nn.Module, in_channels: int, description: NetworkDescription) -> _Plan:
-    """Run a network once on a small image, and note at which convolutions its maps can be read."""
-    image = torch.linspace(0, 1, in_channels * math.prod(_TRIED_SHAPE)).reshape(1, in_channels, *_TRIED_SHAPE)
+def _explore(
+    network: nn.Module, in_channels: int, description: NetworkDescription
+) -> _Plan:
+    """Run a network once on a small image.
+
+    Note at which convolutions its maps can be read.
+    """
+    image = torch.linspace(0, 1, in_channels * math.prod(_TRIED_SHAPE)).reshape(
+        1, in_channels, *_TRIED_SHAPE
+    )
     seen: list[str] = []
     taps: dict[int, _Tap] = {}
     deepest, widest = 1, 0
@@ -244,34 +315,66 @@ def _explore(network: nn.Module, in_channels: int, description: NetworkDescripti
             return
         level = given[0]
         widest = max(widest, level.numel())
-        if not isinstance(module, nn.Conv3d | nn.ConvTranspose3d) or level.shape[2:].numel() == 1:
+        if (
+            not isinstance(module, nn.Conv3d | nn.ConvTranspose3d)
+            or level.shape[2:].numel() == 1
+        ):
             return
-        if any(whole % n for whole, n in zip(image.shape[2:], level.shape[2:], strict=True)):
+        if any(
+            whole % n for whole, n in zip(image.shape[2:], level.shape[2:], strict=True)
+        ):
             return
-        strides = [whole // n for whole, n in zip(image.shape[2:], level.shape[2:], strict=True)]
+        strides = [
+            whole // n
+            for whole, n in zip(image.shape[2:], level.shape[2:], strict=True)
+        ]
         deepest = max(deepest, *strides)
-        if level.data_ptr() != image.data_ptr() and level.shape[1] >= _FEWEST_CHANNELS and min(strides) <= _COARSEST:
+        if (
+            level.data_ptr() != image.data_ptr()
+            and level.shape[1] >= _FEWEST_CHANNELS
+            and min(strides) <= _COARSEST
+        ):
             taps[min(strides)] = _Tap(name, level.shape[1])
 
     with torch.inference_mode(), ExitStack() as hooks:
         for name, module in network.named_modules():
-            hook = module.register_forward_pre_hook(lambda module, given, name=name: note(name, module, given))
+            hook = module.register_forward_pre_hook(
+                lambda module, given, name=name: note(name, module, given)
+            )
             hooks.callback(hook.remove)
         try:
             network(image)
         except ImportError as err:
             raise WeightsError(
-                f"MONAI's {description.network} needs a package that is not installed ({shorten(err)}). Install it."
+                f"MONAI's {description.network} needs a package that is not installed"
+                f" ({shorten(err)}). Install it."
             ) from err
-        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as err:
+        except (
+            RuntimeError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            AssertionError,
+        ) as err:
             raise WeightsError(
-                f"MONAI's {description.network}, as {description.source} describes it, cannot run on a 3D image of "
-                f"{image.shape[1]} channel(s) ({shorten(err)}). Give the arguments that the weights were trained with."
+                f"MONAI's {description.network}, as {description.source} describes it,"
+                f" cannot run on a 3D image of {image.shape[1]} channel(s)"
+                f" ({shorten(err)}). Give the arguments that the weights were trained"
+                " with."
             ) from err
     if not taps:
-        raise WeightsError(f"MONAI's {description.network}, as {description.source} describes it, has no inner map to read features from.")
+        raise WeightsError(
+            f"MONAI's {description.network}, as {description.source} describes it, has"
+            " no inner map to read features from."
+        )
     last = max(seen.index(tap.module) for tap in taps.values())
-    return _Plan(dict(sorted(taps.items())), frozenset(seen[:last]), deepest, -(-6 * widest // image.shape[2:].numel()))
+    return _Plan(
+        dict(sorted(taps.items())),
+        frozenset(seen[:last]),
+        deepest,
+        -(-6 * widest // image.shape[2:].numel()),
+    )
 
 
 def _swin_plan(network: nn.Module, plan: _Plan) -> _Plan:
@@ -283,19 +386,32 @@ def _swin_plan(network: nn.Module, plan: _Plan) -> _Plan:
 
 
 def _reducer(width: int) -> nn.Conv3d:
-    """Make the 1x1x1 convolution that projects a wide map on fixed random axes, at right angles to each other."""
+    """Make the 1x1x1 convolution that projects a wide map on fixed random axes.
+
+    At right angles to each other.
+    """
     axes = torch.eye(width, dtype=torch.float64)
     if width > MOST_CHANNELS:
         generator = torch.Generator().manual_seed(0)
-        axes = torch.linalg.qr(torch.randn(width, MOST_CHANNELS, generator=generator, dtype=torch.float64))[0].T
+        axes = torch.linalg.qr(
+            torch.randn(width, MOST_CHANNELS, generator=generator, dtype=torch.float64)
+        )[0].T
     mix = nn.Conv3d(width, len(axes), kernel_size=1, bias=False)
     mix.weight.data = axes.float()[:, :, None, None, None].contiguous()
     return mix
 
 
 def _turn(orientation: str) -> tuple[list[int], list[int]]:
-    """Give the order of our axes (to Inferior, Posterior, Left) in an orientation, and the tensor dims to flip after."""
+    """Give the order of our axes (to Inferior, Posterior, Left) in an orientation.
+
+    The tensor dims to flip after.
+    """
     ours = ("IS", "PA", "LR")
-    order = [next(axis for axis in range(3) if letter in ours[axis]) for letter in orientation]
-    flips = [2 + place for place, letter in enumerate(orientation) if letter not in "IPL"]
+    order = [
+        next(axis for axis in range(3) if letter in ours[axis])
+        for letter in orientation
+    ]
+    flips = [
+        2 + place for place, letter in enumerate(orientation) if letter not in "IPL"
+    ]
     return order, flips

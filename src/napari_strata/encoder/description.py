@@ -27,9 +27,16 @@ NETWORKS = (
     "UNet",
     "VNet",
 )
-"""MONAI networks that can be brought: the ones that run on scans of any size and cannot fetch anything by themselves."""
+"""MONAI networks that can be brought.
+
+The ones that run on scans of any size and cannot fetch anything by themselves.
+"""
 _HOME = "monai.networks.nets"
-_CONFIGS = tuple(f"configs/{stem}.{suffix}" for stem in ("inference", "evaluate", "train") for suffix in ("json", "yaml", "yml"))
+_CONFIGS = tuple(
+    f"configs/{stem}.{suffix}"
+    for stem in ("inference", "evaluate", "train")
+    for suffix in ("json", "yaml", "yml")
+)
 _WEIGHTS = ("models/model.safetensors", "models/model.pt", "models/model.pth")
 _TURNS = ("Orientation", "Orientationd", "OrientationD", "OrientationDict")
 _DEEPEST = 16
@@ -50,7 +57,8 @@ class NetworkDescription:
     arguments : dict
         What its constructor takes, as plain values.
     range : (float, float)
-        Brightness of the darkest and the brightest voxel as the network expects them; ours is [0, 1].
+        Brightness of the darkest and the brightest voxel as the network expects them;
+        ours is [0, 1].
     orientation : str
         Where the axes of the network's input point to: three letters of R/L, A/P, S/I.
     source : Path or None
@@ -73,16 +81,34 @@ class NetworkDescription:
         place = self.source or "The description"
         known = {name.lower(): name for name in NETWORKS}
         if not isinstance(self.network, str) or self.network.lower() not in known:
-            raise WeightsError(f"{place} asks for the network {self.network!r}. Strata can run {', '.join(NETWORKS)}, all of MONAI.")
+            raise WeightsError(
+                f"{place} asks for the network {self.network!r}. Strata can run"
+                f" {', '.join(NETWORKS)}, all of MONAI."
+            )
         object.__setattr__(self, "network", known[self.network.lower()])
         if not isinstance(self.arguments, dict):
-            raise WeightsError(f"{place}: 'arguments' must be a table of the network's arguments, not {self.arguments!r}.")
+            raise WeightsError(
+                f"{place}: 'arguments' must be a table of the network's arguments, not"
+                f" {self.arguments!r}."
+            )
         for pair in ("RL", "AP", "SI"):
-            if not isinstance(self.orientation, str) or len(self.orientation) != 3 or sum(self.orientation.count(x) for x in pair) != 1:
-                raise WeightsError(f'{place}: \'orientation\' is {self.orientation!r}. Give three letters, for example "RAS" or "IPL".')
-        numbers = isinstance(self.range, list | tuple) and all(isinstance(x, int | float) for x in self.range)
+            if (
+                not isinstance(self.orientation, str)
+                or len(self.orientation) != 3
+                or sum(self.orientation.count(x) for x in pair) != 1
+            ):
+                raise WeightsError(
+                    f"{place}: 'orientation' is {self.orientation!r}. Give three"
+                    ' letters, for example "RAS" or "IPL".'
+                )
+        numbers = isinstance(self.range, list | tuple) and all(
+            isinstance(x, int | float) for x in self.range
+        )
         if not numbers or len(self.range) != 2 or not self.range[0] < self.range[1]:
-            raise WeightsError(f"{place}: 'range' is {self.range!r}. Give two numbers, for example [0.0, 1.0].")
+            raise WeightsError(
+                f"{place}: 'range' is {self.range!r}. Give two numbers, for example"
+                " [0.0, 1.0]."
+            )
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -96,8 +122,8 @@ def read_description(path: Path) -> NetworkDescription:
     Parameters
     ----------
     path : Path
-        A .toml or .json description (network, weights, arguments, and range and orientation of its input), or the
-        folder of a MONAI bundle.
+        A .toml or .json description (network, weights, arguments, and range and
+        orientation of its input), or the folder of a MONAI bundle.
 
     Raises
     ------
@@ -108,15 +134,25 @@ def read_description(path: Path) -> NetworkDescription:
         return _read_bundle(path)
     if path.suffix.lower() not in (".toml", ".json"):
         raise WeightsError(
-            f"{path} does not say what network it belongs to. {_WRITE_ONE}, and give that to --encoder; a MONAI bundle's folder works too."
+            f"{path} does not say what network it belongs to. {_WRITE_ONE}, and give"
+            " that to --encoder; a MONAI bundle's folder works too."
         )
     content = _load(path)
     known = {knob.name for knob in fields(NetworkDescription)} - {"source"}
     if unknown := sorted(set(content) - known):
-        raise WeightsError(f"{path} has an entry {unknown[0]!r} that is not known. Known: {', '.join(sorted(known))}.")
-    if missing := [name for name in ("network", "weights") if not isinstance(content.get(name), str)]:
+        raise WeightsError(
+            f"{path} has an entry {unknown[0]!r} that is not known. Known:"
+            f" {', '.join(sorted(known))}."
+        )
+    if missing := [
+        name
+        for name in ("network", "weights")
+        if not isinstance(content.get(name), str)
+    ]:
         raise WeightsError(f"{path} does not name its {missing[0]!r}. {_WRITE_ONE}.")
-    return NetworkDescription(**{**content, "weights": path.parent / content["weights"], "source": path})
+    return NetworkDescription(
+        **{**content, "weights": path.parent / content["weights"], "source": path}
+    )
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -124,14 +160,25 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         if path.suffix.lower() == ".toml":
             return tomllib.loads(path.read_text(encoding="utf-8"))
-        # MONAI reads JSON as it stands, YAML with a safe loader, and evaluates nothing at this point.
-        content = ConfigParser.load_config_file(path) if path.suffix.lower() == ".json" else _load_yaml(path)
+        # MONAI reads JSON as it stands, YAML with a safe loader, and evaluates nothing
+        # at this point.
+        content = (
+            ConfigParser.load_config_file(path)
+            if path.suffix.lower() == ".json"
+            else _load_yaml(path)
+        )
     except FileNotFoundError as err:
-        raise WeightsError(f"Encoder weights: there is no {path}. Check the name that was given to --encoder.") from err
+        raise WeightsError(
+            f"Encoder weights: there is no {path}. Check the name that was given to"
+            " --encoder."
+        ) from err
     except (OSError, ValueError) as err:
         raise WeightsError(f"{path} cannot be read ({err}). Mend the file.") from err
     except ImportError as err:
-        raise WeightsError(f"{path} is YAML, and PyYAML is not installed. Install it (pip install pyyaml), or give JSON.") from err
+        raise WeightsError(
+            f"{path} is YAML, and PyYAML is not installed. Install it (pip install"
+            " pyyaml), or give JSON."
+        ) from err
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds no table of names and values. {_WRITE_ONE}.")
     return content
@@ -147,12 +194,22 @@ def _load_yaml(path: Path) -> Any:
 
 
 def _read_bundle(folder: Path) -> NetworkDescription:
-    """Read a bundle's network definition, without MONAI's parser: that one would run what the file says."""
+    """Read a bundle's network definition, without MONAI's parser.
+
+    One would run what the file says.
+    """
     configs = [folder / name for name in _CONFIGS if (folder / name).is_file()]
     weights = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
     if not configs or not weights:
-        missing = "configs/inference.json or configs/train.json" if not configs else "models/model.pt"
-        raise WeightsError(f"{folder} is no MONAI bundle: it has no {missing}. Give a bundle's folder, or a description (.toml).")
+        missing = (
+            "configs/inference.json or configs/train.json"
+            if not configs
+            else "models/model.pt"
+        )
+        raise WeightsError(
+            f"{folder} is no MONAI bundle: it has no {missing}. Give a bundle's folder,"
+            " or a description (.toml)."
+        )
     for source in configs:
         config = _load(source)
         if "network_def" in config:
@@ -165,32 +222,66 @@ def _read_bundle(folder: Path) -> NetworkDescription:
         raise WeightsError(f"{source}: 'network_def' names no class. {_WRITE_ONE}.")
     home, _, name = target.rpartition(".")
     if home and home != _HOME and not home.startswith(f"{_HOME}."):
-        raise WeightsError(f"{source} asks for {target!r}. Strata only builds networks of {_HOME}; nothing was run.")
-    return NetworkDescription(name, weights[0], definition, orientation=_orientation_of(config, source), source=source)
+        raise WeightsError(
+            f"{source} asks for {target!r}. Strata only builds networks of {_HOME};"
+            " nothing was run."
+        )
+    return NetworkDescription(
+        name,
+        weights[0],
+        definition,
+        orientation=_orientation_of(config, source),
+        source=source,
+    )
 
 
-def _plain(value: Any, config: dict[str, Any], source: Path, *, allowed_target: bool = False, depth: int = 0) -> Any:
+def _plain(
+    value: Any,
+    config: dict[str, Any],
+    source: Path,
+    *,
+    allowed_target: bool = False,
+    depth: int = 0,
+) -> Any:
     """Resolve simple references; refuse whatever would have to be evaluated."""
     if depth > _DEEPEST:
-        raise WeightsError(f"{source}: references in 'network_def' go in a circle. Write a description (.toml) instead.")
+        raise WeightsError(
+            f"{source}: references in 'network_def' go in a circle. Write a description"
+            " (.toml) instead."
+        )
     if isinstance(value, str) and value.startswith("@"):
         value = _follow(value, config, source)
-        return _plain(value, config, source, allowed_target=allowed_target, depth=depth + 1)
+        return _plain(
+            value, config, source, allowed_target=allowed_target, depth=depth + 1
+        )
     if isinstance(value, str) and value.startswith(("$", "%")):
         raise WeightsError(
-            f"{source}: 'network_def' needs {value!r} to be run, and Strata runs no code from a file. "
-            "Write a description (.toml) with the value itself; see docs/bring_your_own.md."
+            f"{source}: 'network_def' needs {value!r} to be run, and Strata runs no"
+            " code from a file. Write a description (.toml) with the value itself; see"
+            " docs/bring_your_own.md."
         )
     if isinstance(value, list):
         return [_plain(item, config, source, depth=depth + 1) for item in value]
     if isinstance(value, dict):
-        kept = {key: item for key, item in value.items() if key not in ("_desc_", "_requires_")}
-        special = [key for key in kept if key.startswith("_") and not (allowed_target and key == "_target_")]
+        kept = {
+            key: item
+            for key, item in value.items()
+            if key not in ("_desc_", "_requires_")
+        }
+        special = [
+            key
+            for key in kept
+            if key.startswith("_") and not (allowed_target and key == "_target_")
+        ]
         if special:
             raise WeightsError(
-                f"{source}: {special[0]!r} inside 'network_def' is not supported; nothing was run. Write a description (.toml)."
+                f"{source}: {special[0]!r} inside 'network_def' is not supported;"
+                " nothing was run. Write a description (.toml)."
             )
-        return {key: _plain(item, config, source, depth=depth + 1) for key, item in kept.items()}
+        return {
+            key: _plain(item, config, source, depth=depth + 1)
+            for key, item in kept.items()
+        }
     return value
 
 
@@ -201,14 +292,23 @@ def _follow(reference: str, config: dict[str, Any], source: Path) -> Any:
         try:
             found = found[int(step)] if isinstance(found, list) else found[step]
         except (KeyError, IndexError, TypeError, ValueError) as err:
-            raise WeightsError(f"{source}: it refers to {reference!r}, which cannot be looked up. Write a description.") from err
+            raise WeightsError(
+                f"{source}: it refers to {reference!r}, which cannot be looked up."
+                " Write a description."
+            ) from err
     return found
 
 
 def _orientation_of(config: dict[str, Any], source: Path) -> str:
-    """Give the orientation that a bundle brings its images to; RAS, MONAI's habit, where it does not say."""
+    """Give the orientation that a bundle brings its images to.
+
+    RAS, MONAI's habit, where it does not say.
+    """
     for part in _tables(config):
-        if str(part.get("_target_")).rpartition(".")[2] not in _TURNS or part.get("_disabled_") is True:
+        if (
+            str(part.get("_target_")).rpartition(".")[2] not in _TURNS
+            or part.get("_disabled_") is True
+        ):
             continue
         if part.get("as_closest_canonical") is True:
             return "RAS"
@@ -219,15 +319,21 @@ def _orientation_of(config: dict[str, Any], source: Path) -> str:
             codes = "".join(codes)
         if not isinstance(codes, str) or codes.startswith(("@", "$", "%")):
             raise WeightsError(
-                f"{source}: {part['_target_']} turns images to {codes!r}, which cannot be read without running it. "
-                f"{_WRITE_ONE}, with its orientation."
+                f"{source}: {part['_target_']} turns images to {codes!r}, which cannot"
+                f" be read without running it. {_WRITE_ONE}, with its orientation."
             )
         return codes
     return "RAS"
 
 
 def _tables(value: Any) -> Iterator[dict[str, Any]]:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    inner = (
+        value.values()
+        if isinstance(value, dict)
+        else value
+        if isinstance(value, list)
+        else ()
+    )
     if isinstance(value, dict):
         yield value
     for item in inner:

@@ -14,21 +14,34 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
-from napari_strata.preprocess.body import body_mask, magnified
+from napari_strata.cancellation import raise_if_cancelled
 from napari_strata.encoder.custom_network import open_encoder
 from napari_strata.encoder.memory import kept_pages
 from napari_strata.encoder.network import Encoder, pick_device
 from napari_strata.errors import GeometryError
-from napari_strata.preprocess.intensity import WorkingGrid, choose_grid, encoder_intensity, prepare_intensity, resample
+from napari_strata.preprocess.body import body_mask, magnified
+from napari_strata.preprocess.intensity import (
+    WorkingGrid,
+    choose_grid,
+    encoder_intensity,
+    prepare_intensity,
+    resample,
+)
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Geometry, Progress, Volume, no_progress
-from napari_strata.cancellation import raise_if_cancelled
 
 _CHANNELS_AT_ONCE = 64
-"""Full-resolution float32 channels that live at the same time in a forward pass, features aside. The default grid of 6 million
-voxels, padded, so runs in one pass at the default memory: two tiles with their halos would be 1.7 times the work."""
+"""Full-resolution float32 channels that live at the same time in a forward pass, features aside.
+
+The default grid of 6 million
+voxels, padded, so runs in one pass at the default memory: two tiles with their halos
+would be 1.7 times the work.
+"""
 CODES = 8
-"""Channels that hold a scan's own brightness, as soft codes: each is 1 where the brightness equals its centre."""
+"""Channels that hold a scan's own brightness, as soft codes.
+
+Each is 1 where the brightness equals its centre.
+"""
 
 
 _CODE_LENGTH = 2.0
@@ -61,7 +74,9 @@ Places = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureMap:
-    """The encoder's features over the body's box of a scan, one map per decoder level, and its brightness.
+    """The encoder's features over the body's box of a scan, one map per decoder level.
+
+    Its brightness.
 
     Parameters
     ----------
@@ -72,7 +87,8 @@ class FeatureMap:
     intensity : (z, y, x) float32 array
         Brightness in [0, 1] on the working grid, bias flattened and slightly smoothed.
     grid : WorkingGrid
-        The box of the scan that is covered, and the finest level's grid (without padding).
+        The box of the scan that is covered, and the finest level's grid (without
+        padding).
     shape_zyx : tuple of 3 int
         The scan's own shape.
     """
@@ -95,26 +111,47 @@ class FeatureMap:
         if self.strides[number] > 1:
             moved = level.permute(3, 0, 1, 2)[None]
             factor = float(self.strides[number])
-            level = F.interpolate(moved, scale_factor=factor, mode="trilinear", align_corners=False)[0].permute(1, 2, 3, 0)
+            level = F.interpolate(
+                moved, scale_factor=factor, mode="trilinear", align_corners=False
+            )[0].permute(1, 2, 3, 0)
         return level[:z, :y, :x].contiguous().numpy()
 
-    def inner_level(self, number: int) -> tuple[NDArray[np.float32], tuple[Places, ...]]:
-        """Give one level without its padding, (z', y', x', channel), and where in the scan each of its voxels lies.
+    def inner_level(
+        self, number: int
+    ) -> tuple[NDArray[np.float32], tuple[Places, ...]]:
+        """Give one level without its padding, (z', y', x', channel).
 
-        Places are voxel indices of the scan, one array an axis. The middle of a level's voxel may lie between two voxels of
-        the scan: then there are two places, on either side of it, so that what is read there leans to neither.
+        Where in the scan each of its voxels lies.
+
+        Places are voxel indices of the scan, one array an axis. The middle of a level's
+        voxel may lie between two voxels of the scan: then there are two places, on
+        either side of it, so that what is read there leans to neither.
         """
         stride, level = self.strides[number], self.levels[number]
         z, y, x = (max(1, n // stride) for n in self.grid.shape_zyx)
         found = []
         for lean in (-1e-6, 1e-6):
             axes = []
-            for n, part, whole in zip((z, y, x), self.grid.box, self.grid.shape_zyx, strict=True):
-                middle = (np.arange(n) + 0.5) * stride * (part.stop - part.start) / whole
-                axes.append(np.clip(part.start + np.floor(middle + lean).astype(int), part.start, part.stop - 1))
+            for n, part, whole in zip(
+                (z, y, x), self.grid.box, self.grid.shape_zyx, strict=True
+            ):
+                middle = (
+                    (np.arange(n) + 0.5) * stride * (part.stop - part.start) / whole
+                )
+                axes.append(
+                    np.clip(
+                        part.start + np.floor(middle + lean).astype(int),
+                        part.start,
+                        part.stop - 1,
+                    )
+                )
             found.append((axes[0], axes[1], axes[2]))
-        same = all(np.array_equal(one, other) for one, other in zip(*found, strict=True))
-        return level[:z, :y, :x].contiguous().numpy(), tuple(found[:1] if same else found)
+        same = all(
+            np.array_equal(one, other) for one, other in zip(*found, strict=True)
+        )
+        return level[:z, :y, :x].contiguous().numpy(), tuple(
+            found[:1] if same else found
+        )
 
     def read_at(self, number: int, places: NDArray[np.floating]) -> NDArray[np.float32]:
         """Read one level at places of the scan, interpolated: (n, channel) float32.
@@ -127,20 +164,47 @@ class FeatureMap:
             Where, in the scan's voxels (z, y, x).
         """
         level = self.levels[number]
-        size = np.array(level.shape[:3]) * self.strides[number] / np.array(self.grid.shape_zyx)
-        start, extent = np.array([s.start for s in self.grid.box]), np.array(self.grid.box_shape)
+        size = (
+            np.array(level.shape[:3])
+            * self.strides[number]
+            / np.array(self.grid.shape_zyx)
+        )
+        start, extent = (
+            np.array([s.start for s in self.grid.box]),
+            np.array(self.grid.box_shape),
+        )
         share = (np.asarray(places) + 0.5 - start) / extent / size
-        where = torch.from_numpy((2 * share - 1).astype(np.float32)[:, ::-1].copy()).view(1, -1, 1, 1, 3)
-        found = F.grid_sample(level.permute(3, 0, 1, 2)[None], where, mode="bilinear", padding_mode="border", align_corners=False)
+        where = torch.from_numpy(
+            (2 * share - 1).astype(np.float32)[:, ::-1].copy()
+        ).view(1, -1, 1, 1, 3)
+        found = F.grid_sample(
+            level.permute(3, 0, 1, 2)[None],
+            where,
+            mode="bilinear",
+            padding_mode="border",
+            align_corners=False,
+        )
         return np.ascontiguousarray(found[0, :, :, 0, 0].T.numpy())
 
     @property
     def data(self) -> NDArray[np.float32]:
         """Brightness codes and all levels on the working grid, (channel, z, y, x)."""
-        return np.concatenate([intensity_codes(self.intensity), *(np.moveaxis(self.at_level(i), -1, 0) for i in range(len(self.levels)))])
+        return np.concatenate(
+            [
+                intensity_codes(self.intensity),
+                *(
+                    np.moveaxis(self.at_level(i), -1, 0)
+                    for i in range(len(self.levels))
+                ),
+            ]
+        )
 
-    def on(self, volume: Volume, box: tuple[slice, slice, slice] | None = None) -> ScanFeatures:
-        """Bring the features to the scan's own grid, or to a box of it only; 0 outside the body's box.
+    def on(
+        self, volume: Volume, box: tuple[slice, slice, slice] | None = None
+    ) -> ScanFeatures:
+        """Bring the features to the scan's own grid, or to a box of it only.
+
+        0 outside the body's box.
 
         Parameters
         ----------
@@ -155,19 +219,36 @@ class FeatureMap:
             If `volume` is not of the shape that was embedded.
         """
         if volume.data.shape != self.shape_zyx:
-            raise GeometryError(f"The features belong to a scan of shape {self.shape_zyx}, not {volume.data.shape}. Embed this scan first.")
+            raise GeometryError(
+                f"The features belong to a scan of shape {self.shape_zyx}, not"
+                f" {volume.data.shape}. Embed this scan first."
+            )
         wanted = box or (slice(None), slice(None), slice(None))
         bounds = [s.indices(n)[:2] for s, n in zip(wanted, self.shape_zyx, strict=True)]
         axes = []
         for (start, stop), cover in zip(bounds, self.grid.box, strict=True):
-            place = (np.arange(start, stop) + 0.5 - cover.start) / (cover.stop - cover.start)
-            axes.append(torch.from_numpy(np.where((place > 0) & (place < 1), 2 * place - 1, -9.0).astype(np.float32)))
+            place = (np.arange(start, stop) + 0.5 - cover.start) / (
+                cover.stop - cover.start
+            )
+            axes.append(
+                torch.from_numpy(
+                    np.where((place > 0) & (place < 1), 2 * place - 1, -9.0).astype(
+                        np.float32
+                    )
+                )
+            )
         z, y, x = torch.meshgrid(*axes, indexing="ij")
         where = torch.stack([x, y, z], dim=-1)[None]
         known = (where[0] > -5).all(-1)
 
         def bring(maps: Tensor) -> Tensor:
-            return F.grid_sample(maps[None], where, mode="bilinear", padding_mode="border", align_corners=False)[0]
+            return F.grid_sample(
+                maps[None],
+                where,
+                mode="bilinear",
+                padding_mode="border",
+                align_corners=False,
+            )[0]
 
         data = np.zeros((self.n_channels, *known.shape), np.float32)
         intensity = bring(torch.from_numpy(self.intensity)[None])[0].numpy()
@@ -175,21 +256,30 @@ class FeatureMap:
         first = CODES
         for number, level in enumerate(self.levels):
             found = bring(torch.from_numpy(self.at_level(number)).permute(3, 0, 1, 2))
-            data[first : first + level.shape[-1]] = torch.where(known, found, torch.zeros(())).numpy()
+            data[first : first + level.shape[-1]] = torch.where(
+                known, found, torch.zeros(())
+            ).numpy()
             first += level.shape[-1]
-        return ScanFeatures(data, tuple(slice(start, stop) for start, stop in bounds), volume.geometry)  # type: ignore[arg-type]
+        return ScanFeatures(
+            data, tuple(slice(start, stop) for start, stop in bounds), volume.geometry
+        )  # type: ignore[arg-type]
 
 
 def intensity_codes(intensity: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Turn brightness (z, y, x) in [0, 1] into soft codes, (code, z, y, x) float32 of length 2 at each voxel.
+    """Turn brightness (z, y, x) in [0, 1] into soft codes.
 
-    A linear classifier can pick a range of brightness from them; they weigh as much as the four levels of features together.
+    (code, z, y, x) float32 of length 2 at each voxel.
+
+    A linear classifier can pick a range of brightness from them; they weigh as much as
+    the four levels of features together.
     """
     centers = np.linspace(0.0, 1.0, CODES, dtype=np.float32)
     codes = np.empty((CODES, *intensity.shape), np.float32)
     for code, center in zip(codes, centers, strict=True):
         np.exp(-0.5 * ((intensity - center) / np.float32(0.12)) ** 2, out=code)
-    codes *= np.float32(_CODE_LENGTH) / np.sqrt(np.einsum("czyx,czyx->zyx", codes, codes))
+    codes *= np.float32(_CODE_LENGTH) / np.sqrt(
+        np.einsum("czyx,czyx->zyx", codes, codes)
+    )
     return codes
 
 
@@ -219,7 +309,8 @@ def embed(
     Returns
     -------
     FeatureMap
-        8 brightness codes and four levels of 12 channels on the working grid (other weights may have others).
+        8 brightness codes and four levels of 12 channels on the working grid (other
+        weights may have others).
 
     Examples
     --------
@@ -233,8 +324,17 @@ def embed(
     inside = body_mask(volume)
     seen, _ = magnified(volume, inside)
     grid = choose_grid(inside, seen, chosen)
-    intensity = encoder_intensity(prepare_intensity(seen, inside, chosen), inside, volume.modality)
-    return embed_intensity(intensity, grid, open_encoder(weights), settings=chosen, device=device, on_progress=on_progress)
+    intensity = encoder_intensity(
+        prepare_intensity(seen, inside, chosen), inside, volume.modality
+    )
+    return embed_intensity(
+        intensity,
+        grid,
+        open_encoder(weights),
+        settings=chosen,
+        device=device,
+        on_progress=on_progress,
+    )
 
 
 def embed_intensity(
@@ -258,33 +358,61 @@ def embed_intensity(
         Frozen.
     """
     image = resample(np.ascontiguousarray(intensity[grid.box]), grid.shape_zyx)
-    padded = np.pad(image, [(0, -n % encoder.multiple_of) for n in image.shape], mode="edge")
+    padded = np.pad(
+        image, [(0, -n % encoder.multiple_of) for n in image.shape], mode="edge"
+    )
     target = pick_device(device)
     if isinstance(encoder, nn.Module):
         encoder.to(target)
-    sizes = [(*(n // k for n in padded.shape), channels) for k, channels in zip(encoder.strides, encoder.channels, strict=True)]
+    sizes = [
+        (*(n // k for n in padded.shape), channels)
+        for k, channels in zip(encoder.strides, encoder.channels, strict=True)
+    ]
     levels = tuple(torch.empty(size, dtype=torch.float32) for size in sizes)
     slabs = list(_slabs(padded.shape, encoder, settings.memory_gb))
     with torch.inference_mode(), kept_pages(), _asked_between_layers(encoder):
         for number, (outer, inner) in enumerate(slabs):
             on_progress(number, len(slabs), "encoding")
-            tile = torch.from_numpy(padded[outer[0] : outer[1]])[None, None].to(target, memory_format=torch.channels_last_3d)
-            for k, level, part in zip(encoder.strides, levels, encoder(tile), strict=True):
+            tile = torch.from_numpy(padded[outer[0] : outer[1]])[None, None].to(
+                target, memory_format=torch.channels_last_3d
+            )
+            for k, level, part in zip(
+                encoder.strides, levels, encoder(tile), strict=True
+            ):
                 start, stop = (inner[0] - outer[0]) // k, (inner[1] - outer[0]) // k
-                level[inner[0] // k : inner[1] // k] = part[0, :, start:stop].permute(1, 2, 3, 0).cpu()
+                level[inner[0] // k : inner[1] // k] = (
+                    part[0, :, start:stop].permute(1, 2, 3, 0).cpu()
+                )
     on_progress(len(slabs), len(slabs), "encoding")
     sigma = [_CODE_SMOOTHING / max(1.0, spacing) for spacing in grid.spacing_zyx_mm]
     smooth = ndimage.gaussian_filter(image, sigma, truncate=3.0)
-    return FeatureMap(levels, encoder.strides, smooth, grid, (intensity.shape[0], intensity.shape[1], intensity.shape[2]))
+    return FeatureMap(
+        levels,
+        encoder.strides,
+        smooth,
+        grid,
+        (intensity.shape[0], intensity.shape[1], intensity.shape[2]),
+    )
 
 
 @contextmanager
 def _asked_between_layers(encoder: Encoder) -> Generator[None]:
-    """Ask before every layer whether the features are still wanted: a slab of a large scan takes half a minute."""
+    """Ask before every layer whether the features are still wanted.
+
+    A slab of a large scan takes half a minute.
+    """
     given: object = encoder
-    parts = given.modules() if isinstance(given, nn.Module) and not isinstance(given, torch.jit.ScriptModule) else ()
+    parts = (
+        given.modules()
+        if isinstance(given, nn.Module)
+        and not isinstance(given, torch.jit.ScriptModule)
+        else ()
+    )
     layers = [part for part in parts if next(part.children(), None) is None]
-    hooks = [layer.register_forward_pre_hook(lambda _layer, _given: raise_if_cancelled()) for layer in layers]
+    hooks = [
+        layer.register_forward_pre_hook(lambda _layer, _given: raise_if_cancelled())
+        for layer in layers
+    ]
     try:
         yield
     finally:
@@ -292,14 +420,28 @@ def _asked_between_layers(encoder: Encoder) -> Generator[None]:
             hook.remove()
 
 
-def _slabs(shape: tuple[int, ...], encoder: Encoder, memory_gb: float) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Cut z into as few equal slabs as fit the memory, each with a halo: ((outer start, stop), (inner start, stop))."""
+def _slabs(
+    shape: tuple[int, ...], encoder: Encoder, memory_gb: float
+) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Cut z into as few equal slabs as fit the memory, each with a halo.
+
+    ((outer start, stop), (inner start, stop)).
+    """
     unit = encoder.multiple_of
     halo = -(-encoder.halo_vox // unit) * unit
-    plane = shape[1] * shape[2] * 4 * getattr(encoder, "live_channels", _CHANNELS_AT_ONCE)
+    plane = (
+        shape[1] * shape[2] * 4 * getattr(encoder, "live_channels", _CHANNELS_AT_ONCE)
+    )
     room = memory_gb * 1e9 / plane
     most = shape[0] // unit
-    count = next((n for n in range(1, most) if -(-most // n) * unit + min(n - 1, 2) * halo <= room), max(1, most))
+    count = next(
+        (
+            n
+            for n in range(1, most)
+            if -(-most // n) * unit + min(n - 1, 2) * halo <= room
+        ),
+        max(1, most),
+    )
     step = -(-most // count) * unit
     for start in range(0, shape[0], step):
         stop = min(start + step, shape[0])

@@ -13,14 +13,22 @@ _SUFFIXES = {"linux": ".so", "darwin": ".dylib"}
 
 
 def load_libraries() -> None:
-    """Load the large libraries that `import torch` needs, as it would, but in a way that lets other threads go on.
+    """Load the large libraries that `import torch` needs, as it would.
 
-    Python's own import keeps its lock while the system maps and links a library of several hundred MB, and a window stands
-    still for that long. A C function that is called through ctypes does not. The import that follows finds them loaded.
-    Where that cannot be done (Windows, another layout) nothing happens, and the import loads them itself.
+    But in a way that lets other threads go on.
+
+    Python's own import keeps its lock while the system maps and links a library of
+    several hundred MB, and a window stands still for that long. A C function that is
+    called through ctypes does not. The import that follows finds them loaded. Where
+    that cannot be done (Windows, another layout) nothing happens, and the import loads
+    them itself.
     """
     spec = None if "torch" in sys.modules else find_spec("torch")
-    if spec is None or not spec.submodule_search_locations or sys.platform not in _SUFFIXES:
+    if (
+        spec is None
+        or not spec.submodule_search_locations
+        or sys.platform not in _SUFFIXES
+    ):
         return
     folder = Path(spec.submodule_search_locations[0]) / "lib"
     load = ctypes.CDLL(None).dlopen
@@ -28,4 +36,8 @@ def load_libraries() -> None:
     for name in _LIBRARIES:
         path = folder / f"{name}{_SUFFIXES[sys.platform]}"
         if path.exists():
-            load(os.fsencode(path), os.RTLD_NOW | (os.RTLD_GLOBAL if name == _LIBRARIES[0] else os.RTLD_LOCAL))
+            load(
+                os.fsencode(path),
+                os.RTLD_NOW
+                | (os.RTLD_GLOBAL if name == _LIBRARIES[0] else os.RTLD_LOCAL),
+            )

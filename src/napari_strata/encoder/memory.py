@@ -1,4 +1,7 @@
-"""Keep large blocks of memory between layers instead of giving them back to the system and asking for them anew."""
+"""Keep large blocks of memory between layers instead of giving them back to the system.
+
+Asking for them anew.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,17 @@ _LARGE, _USUAL_MMAP, _USUAL_TRIM = 2_000_000_000, 32 * 1024 * 1024, 64 * 1024 * 
 
 @contextmanager
 def kept_pages() -> Iterator[None]:
-    """Let glibc keep freed memory inside the block, and give it all back at the end; nothing happens on other systems.
+    """Let glibc keep freed memory inside the block, and give it all back at the end.
 
-    Every layer of a large scan needs blocks of hundreds of megabytes. By default glibc maps each one afresh, and
-    clearing the pages took as long as the layers did.
+    Nothing happens on other systems.
 
-    Afterwards the thresholds are those that glibc usually grows to, but fixed: a call of mallopt switches its dynamic
-    threshold off for the rest of the process. The setting is the process's own: of overlapping uses in two threads, the
-    first to end ends the other's too. Both cost speed only.
+    Every layer of a large scan needs blocks of hundreds of megabytes. By default glibc
+    maps each one afresh, and clearing the pages took as long as the layers did.
+
+    Afterwards the thresholds are those that glibc usually grows to, but fixed: a call
+    of mallopt switches its dynamic threshold off for the rest of the process. The
+    setting is the process's own: of overlapping uses in two threads, the first to end
+    ends the other's too. Both cost speed only.
     """
     libc = _glibc()
     if libc is None:
@@ -40,4 +46,8 @@ def _glibc() -> ctypes.CDLL | None:
     if not sys.platform.startswith("linux"):
         return None
     libc = ctypes.CDLL(None)
-    return libc if hasattr(libc, "gnu_get_libc_version") and hasattr(libc, "mallopt") else None
+    return (
+        libc
+        if hasattr(libc, "gnu_get_libc_version") and hasattr(libc, "mallopt")
+        else None
+    )

@@ -18,7 +18,10 @@ from napari_strata.errors import SettingsError
 
 TrunkName = Literal["light", "basic", "segresnet"]
 _SLAB_PLANES, _SLAB_MARGIN = 32, 2
-"""Planes of the full-resolution layers that run at a time, and how far two convolutions of 3 voxels look; both even."""
+"""Planes of the full-resolution layers that run at a time.
+
+How far two convolutions of 3 voxels look; both even.
+"""
 _ACT = ("LeakyReLU", {"negative_slope": 0.1, "inplace": True})
 _NORM: tuple[str, dict[str, float]] = ("batch", {})
 
@@ -30,8 +33,9 @@ class NetworkShape:
     Parameters
     ----------
     trunk : {"light", "basic", "segresnet"}
-        "basic" is MONAI's BasicUNet, which ships. "segresnet" is its SegResNet, "light" our half-resolution U-Net with a
-        thin full-resolution branch; they are there to be compared with.
+        "basic" is MONAI's BasicUNet, which ships. "segresnet" is its SegResNet, "light"
+        our half-resolution U-Net with a thin full-resolution branch; they are there to
+        be compared with.
     width : int
         Channels of the finest U-Net level; the coarser ones are multiples of it.
     channels : int
@@ -65,9 +69,12 @@ class Encoder(Protocol):
 
 
 class LightTrunk(nn.Module):
-    """A U-Net that works at half resolution, with a thin branch at full resolution that keeps its edges sharp.
+    """A U-Net that works at half resolution.
 
-    Three quarters of a plain U-Net's time go into its full-resolution layers; here they are two narrow convolutions.
+    With a thin branch at full resolution that keeps its edges sharp.
+
+    Three quarters of a plain U-Net's time go into its full-resolution layers; here they
+    are two narrow convolutions.
     """
 
     multiple_of = 16
@@ -98,7 +105,9 @@ class LightTrunk(nn.Module):
         map_4 = self.up_4(map_8, quarter)
         map_2 = self.up_2(map_4, half)
         narrow = self.thin(map_2).contiguous(memory_format=torch.channels_last_3d)
-        context = F.interpolate(narrow, scale_factor=2.0, mode="trilinear", align_corners=False)
+        context = F.interpolate(
+            narrow, scale_factor=2.0, mode="trilinear", align_corners=False
+        )
         return self.fuse(torch.cat([sharp, context], dim=1)), map_2, map_4, map_8
 
 
@@ -110,11 +119,19 @@ class BasicTrunk(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         features = (width, width, 2 * width, 4 * width, 8 * width, width)
-        self.widths: tuple[int, ...] = (features[5], features[1], features[2], features[3])
-        self.unet = BasicUNet(3, 1, 1, features=features, norm="batch", upsample="nontrainable")
+        self.widths: tuple[int, ...] = (
+            features[5],
+            features[1],
+            features[2],
+            features[3],
+        )
+        self.unet = BasicUNet(
+            3, 1, 1, features=features, norm="batch", upsample="nontrainable"
+        )
         for module in self.unet.modules():
             if isinstance(module, nn.Upsample):
-                module.align_corners = False  # else a tile's features would depend on the tile's size
+                # else a tile's features would depend on the tile's size
+                module.align_corners = False
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Give the decoder maps of (batch, 1, z, y, x), finest first."""
@@ -134,11 +151,16 @@ class BasicTrunk(nn.Module):
         map_4 = unet.upcat_3(map_8, skip_4)
         return unet.upcat_2(map_4, skip_2), map_4, map_8
 
-    def forward_in_slabs(self, image: Tensor, finish: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, ...]:
-        """Do the same, frozen, with the last layers in slabs of planes; `finish` maps the finest level, slab by slab.
+    def forward_in_slabs(
+        self, image: Tensor, finish: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
+        """Do the same, frozen, with the last layers in slabs of planes.
 
-        The last layers would take most of the memory. They look two voxels far, so each slab is given two planes more on
-        either side, and its convolutions take one of them away each: it gives what the whole image gives.
+        `finish` maps the finest level, slab by slab.
+
+        The last layers would take most of the memory. They look two voxels far, so each
+        slab is given two planes more on either side, and its convolutions take one of
+        them away each: it gives what the whole image gives.
         """
         unet, depth = self.unet, image.shape[2]
         skip = unet.conv_0(image)
@@ -149,21 +171,37 @@ class BasicTrunk(nn.Module):
             low, high = max(0, start - _SLAB_MARGIN), min(depth, stop + _SLAB_MARGIN)
             before = min(2, low // 2)
             half = map_2[:, :, low // 2 - before : high // 2 + 2]
-            context = unet.upcat_1.upsample(half)[:, :, 2 * before : 2 * before + high - low]
-            slab = self._last_convs(torch.cat([skip[:, :, low:high], context], dim=1), ends=(low == start, high == stop))
+            context = unet.upcat_1.upsample(half)[
+                :, :, 2 * before : 2 * before + high - low
+            ]
+            slab = self._last_convs(
+                torch.cat([skip[:, :, low:high], context], dim=1),
+                ends=(low == start, high == stop),
+            )
             slab = finish(slab) if finish else slab
             if not start:
                 size = (*slab.shape[:2], *image.shape[2:])
-                finest = torch.empty(size, device=image.device, memory_format=torch.channels_last_3d)
+                finest = torch.empty(
+                    size, device=image.device, memory_format=torch.channels_last_3d
+                )
             finest[:, :, start:stop] = slab
         return finest, map_2, map_4, map_8
 
     def _last_convs(self, slab: Tensor, ends: tuple[bool, bool]) -> Tensor:
-        """Run the two last convolutions, each taking a plane away on either side, but for the ends of the image."""
+        """Run the two last convolutions, each taking a plane away on either side.
+
+        But for the ends of the image.
+        """
         convs: Any = self.unet.upcat_1.convs
         for layer in (convs.conv_0, convs.conv_1):
-            padded = F.pad(slab, (0, 0, 0, 0, int(ends[0]), int(ends[1]))) if any(ends) else slab
-            slab = layer.adn(F.conv3d(padded, layer.conv.weight, layer.conv.bias, padding=(0, 1, 1)))
+            padded = (
+                F.pad(slab, (0, 0, 0, 0, int(ends[0]), int(ends[1])))
+                if any(ends)
+                else slab
+            )
+            slab = layer.adn(
+                F.conv3d(padded, layer.conv.weight, layer.conv.bias, padding=(0, 1, 1))
+            )
         return slab
 
 
@@ -175,19 +213,27 @@ class SegResTrunk(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.widths: tuple[int, ...] = (width, 2 * width, 4 * width, 8 * width)
-        self.net = SegResNet(3, width, 1, 1, norm=_NORM, blocks_down=(1, 1, 1, 1), blocks_up=(1, 1, 1))
+        self.net = SegResNet(
+            3, width, 1, 1, norm=_NORM, blocks_down=(1, 1, 1, 1), blocks_up=(1, 1, 1)
+        )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Give the decoder maps of (batch, 1, z, y, x), finest first."""
         coarse, skips = self.net.encode(image)
         maps = [coarse]
-        for up, layer, skip in zip(self.net.up_samples, self.net.up_layers, skips[-2::-1], strict=True):
+        for up, layer, skip in zip(
+            self.net.up_samples, self.net.up_layers, skips[-2::-1], strict=True
+        ):
             maps.append(layer(up(maps[-1]) + skip))
         return tuple(reversed(maps))
 
 
 Trunk = LightTrunk | BasicTrunk | SegResTrunk
-_TRUNKS: dict[TrunkName, type[Trunk]] = {"light": LightTrunk, "basic": BasicTrunk, "segresnet": SegResTrunk}
+_TRUNKS: dict[TrunkName, type[Trunk]] = {
+    "light": LightTrunk,
+    "basic": BasicTrunk,
+    "segresnet": SegResTrunk,
+}
 
 
 class _UnitHead(nn.Module):
@@ -207,8 +253,9 @@ class _UnitHead(nn.Module):
 class StrataEncoder(nn.Module):
     """A trunk whose four decoder maps are each projected to a few unit-length channels.
 
-    The finest level tells tissues apart by what they look like, the coarser ones by where and among what they lie.
-    The last layer paints the image back in where it was masked, during pretraining only.
+    The finest level tells tissues apart by what they look like, the coarser ones by
+    where and among what they lie. The last layer paints the image back in where it was
+    masked, during pretraining only.
 
     Parameters
     ----------
@@ -225,7 +272,9 @@ class StrataEncoder(nn.Module):
         self.trunk: Trunk = _TRUNKS[self.shape.trunk](self.shape.width)
         self.channels: tuple[int, ...] = (self.shape.channels,) * 4
         self.multiple_of = self.trunk.multiple_of
-        self.heads = nn.ModuleList(_UnitHead(width, self.shape.channels) for width in self.trunk.widths)
+        self.heads = nn.ModuleList(
+            _UnitHead(width, self.shape.channels) for width in self.trunk.widths
+        )
         self.painter = nn.Linear(self.trunk.widths[0], 1)
 
     def decode(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -234,17 +283,31 @@ class StrataEncoder(nn.Module):
         return maps
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Give the features of each level for (batch, 1, z, y, x), every side a multiple of `multiple_of`."""
+        """Give the features of each level for.
+
+        (batch, 1, z, y, x), every side a multiple of `multiple_of`.
+        """
         first, *rest = self.heads
-        if isinstance(self.trunk, BasicTrunk) and not torch.is_grad_enabled() and not self.training:
-            finest, *maps = self.trunk.forward_in_slabs(image, lambda slab: _in_slabs(first, slab))
+        if (
+            isinstance(self.trunk, BasicTrunk)
+            and not torch.is_grad_enabled()
+            and not self.training
+        ):
+            finest, *maps = self.trunk.forward_in_slabs(
+                image, lambda slab: _in_slabs(first, slab)
+            )
         else:
             level, *maps = self.decode(image)
             finest = _in_slabs(first, level)
-        return finest, *(_in_slabs(head, level) for head, level in zip(rest, maps, strict=True))
+        return finest, *(
+            _in_slabs(head, level) for head, level in zip(rest, maps, strict=True)
+        )
 
     def project(self, rows: Tensor, level: int) -> Tensor:
-        """Project single voxels of a decoder map, (n, width), to unit-length features, (n, channels)."""
+        """Project single voxels of a decoder map, (n, width), to unit-length features.
+
+        (n, channels).
+        """
         features: Tensor = self.heads[level](rows)
         return features
 
@@ -255,17 +318,26 @@ class StrataEncoder(nn.Module):
 
 
 def _in_slabs(head: nn.Module, level: Tensor) -> Tensor:
-    """Project a map, (batch, width, z, y, x) to (batch, channels, z, y, x), some planes at a time when no gradient is asked for."""
+    """Project a map, (batch, width, z, y, x) to.
+
+    (batch, channels, z, y, x), some planes at a time when no gradient is asked for.
+    """
     rows = level.permute(0, 2, 3, 4, 1)
     if torch.is_grad_enabled():
         whole: Tensor = head(rows)
         return whole.permute(0, 4, 1, 2, 3)
-    parts = [head(rows[:, start : start + _SLAB_PLANES]) for start in range(0, rows.shape[1], _SLAB_PLANES)]
+    parts = [
+        head(rows[:, start : start + _SLAB_PLANES])
+        for start in range(0, rows.shape[1], _SLAB_PLANES)
+    ]
     return torch.cat(parts, dim=1).permute(0, 4, 1, 2, 3)
 
 
 def fold_norms(encoder: nn.Module) -> None:
-    """Fold every frozen batch norm into the convolution before it, in place: the same result in less time."""
+    """Fold every frozen batch norm into the convolution before it, in place.
+
+    The same result in less time.
+    """
     for module in encoder.modules():
         norm = getattr(getattr(module, "adn", None), "N", None)
         conv = getattr(module, "conv", None)
@@ -282,7 +354,17 @@ def _conv(in_channels: int, out_channels: int) -> nn.Module:
 
 def _up(in_channels: int, out_channels: int) -> UpCat:
     # align_corners would make a tile's features depend on the tile's size.
-    return UpCat(3, in_channels, out_channels, out_channels, _ACT, _NORM, bias=False, upsample="nontrainable", align_corners=False)
+    return UpCat(
+        3,
+        in_channels,
+        out_channels,
+        out_channels,
+        _ACT,
+        _NORM,
+        bias=False,
+        upsample="nontrainable",
+        align_corners=False,
+    )
 
 
 def pick_device(name: str) -> torch.device:
@@ -296,13 +378,19 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("No CUDA GPU was found. Use --device auto or cpu, or install a CUDA build of torch (see the README).")
+        raise SettingsError(
+            "No CUDA GPU was found. Use --device auto or cpu, or install a CUDA build"
+            " of torch (see the README)."
+        )
     return torch.device(name)
 
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[int]:
-    """Let torch take this many CPU threads inside the block (0: as many as before); gives how many it takes."""
+    """Let torch take this many CPU threads inside the block (0.
+
+    As many as before); gives how many it takes.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:

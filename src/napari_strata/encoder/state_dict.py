@@ -28,10 +28,11 @@ class LoadReport:
     Parameters
     ----------
     part : {"whole", "swinViT"}
-        What features are read from: the whole network, or a SwinUNETR's transformer alone.
+        What features are read from: the whole network, or a SwinUNETR's transformer
+        alone.
     loaded, missing, unused : tuple of str
-        Names of the network's values that were filled, of those that were not (none of them is needed), and of the
-        file's values that found no place.
+        Names of the network's values that were filled, of those that were not (none of
+        them is needed), and of the file's values that found no place.
     """
 
     part: Literal["whole", "swinViT"]
@@ -40,7 +41,9 @@ class LoadReport:
     unused: tuple[str, ...]
 
 
-def fill(network: nn.Module, needed_modules: frozenset[str], description: NetworkDescription) -> LoadReport:
+def fill(
+    network: nn.Module, needed_modules: frozenset[str], description: NetworkDescription
+) -> LoadReport:
     """Fill a network with the weights that its description names.
 
     Parameters
@@ -60,38 +63,70 @@ def fill(network: nn.Module, needed_modules: frozenset[str], description: Networ
     Raises
     ------
     WeightsError
-        If a value that the features need is not in the file, or has another shape there.
+        If a value that the features need is not in the file, or has another shape
+        there.
     """
     wanted = network.state_dict()
     state = _renamed(_read_state(description.weights), wanted)
-    fits = {name: value for name, value in state.items() if name in wanted and value.shape == wanted[name].shape}
-    lacking = [name for name, value in wanted.items() if value.is_floating_point() and name not in fits]
+    fits = {
+        name: value
+        for name, value in state.items()
+        if name in wanted and value.shape == wanted[name].shape
+    }
+    lacking = [
+        name
+        for name, value in wanted.items()
+        if value.is_floating_point() and name not in fits
+    ]
     named = [name for name in state if name in wanted]
     part: Literal["whole", "swinViT"] = "whole"
     needed = [name for name in lacking if name.rpartition(".")[0] in needed_modules]
-    if hasattr(network, "swinViT") and named and all(name.startswith("swinViT.") for name in named):
-        part, needed = "swinViT", [name for name in lacking if name.startswith("swinViT.")]
+    if (
+        hasattr(network, "swinViT")
+        and named
+        and all(name.startswith("swinViT.") for name in named)
+    ):
+        part, needed = (
+            "swinViT",
+            [name for name in lacking if name.startswith("swinViT.")],
+        )
     if needed:
         shown = [
-            f"{name}: the network has {tuple(wanted[name].shape)}, the file {tuple(state[name].shape) if name in state else 'nothing'}"
+            f"{name}: the network has {tuple(wanted[name].shape)}, the file"
+            f" {tuple(state[name].shape) if name in state else 'nothing'}"
             for name in sorted(needed, key=lambda name: name not in state)[:3]
         ]
         floating = sum(value.is_floating_point() for value in wanted.values())
         raise WeightsError(
-            f"The weights in {description.weights} do not fit MONAI's {description.network} as {description.source} describes it: "
-            f"{len(needed)} of {floating} values are missing or of another shape, for example {'; '.join(shown)}. "
-            "Give the arguments that the weights were trained with."
+            f"The weights in {description.weights} do not fit MONAI's"
+            f" {description.network} as {description.source} describes it:"
+            f" {len(needed)} of {floating} values are missing or of another shape, for"
+            f" example {'; '.join(shown)}. Give the arguments that the weights were"
+            " trained with."
         )
-    if broken := [name for name, value in fits.items() if value.is_floating_point() and not bool(value.isfinite().all())]:
+    if broken := [
+        name
+        for name, value in fits.items()
+        if value.is_floating_point() and not bool(value.isfinite().all())
+    ]:
         raise WeightsError(
-            f"The weights in {description.weights} hold values that are no numbers, first in {broken[0]}. Copy or train them again."
+            f"The weights in {description.weights} hold values that are no numbers,"
+            f" first in {broken[0]}. Copy or train them again."
         )
     network.load_state_dict(fits, strict=False)
-    return LoadReport(part, tuple(sorted(fits)), tuple(lacking), tuple(sorted(name for name in state if name not in fits)))
+    return LoadReport(
+        part,
+        tuple(sorted(fits)),
+        tuple(lacking),
+        tuple(sorted(name for name in state if name not in fits)),
+    )
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict: safetensors, or a .pt/.pth through torch's restricted loader, which runs no code."""
+    """Read a state dict: safetensors, or a .pt/.pth through torch's restricted loader.
+
+    Runs no code.
+    """
     try:
         with plain_name(path) as name:
             if path.suffix.lower() == ".safetensors":
@@ -99,29 +134,81 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             else:
                 content = torch.load(name, map_location="cpu", weights_only=True)
     except FileNotFoundError as err:
-        raise WeightsError(f"Encoder weights not found at {path}. Check the name that the description gives.") from err
+        raise WeightsError(
+            f"Encoder weights not found at {path}. Check the name that the description"
+            " gives."
+        ) from err
     except pickle.UnpicklingError as err:
         raise WeightsError(
-            f"{path} holds more than plain weights, or is damaged. Strata runs no code from a file. "
-            "Save the network's state dict alone: torch.save(network.state_dict(), path)."
+            f"{path} holds more than plain weights, or is damaged. Strata runs no code"
+            " from a file. Save the network's state dict alone:"
+            " torch.save(network.state_dict(), path)."
         ) from err
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as err:
-        raise WeightsError(f"Encoder weights in {path} cannot be read ({shorten(err)}). Give a state dict, .safetensors or .pt.") from err
-    while isinstance(content, dict) and not any(isinstance(value, Tensor) for value in content.values()):
-        content = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), None)
+    except (
+        SafetensorError,
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+    ) as err:
+        raise WeightsError(
+            f"Encoder weights in {path} cannot be read ({shorten(err)}). Give a state"
+            " dict, .safetensors or .pt."
+        ) from err
+    while isinstance(content, dict) and not any(
+        isinstance(value, Tensor) for value in content.values()
+    ):
+        content = next(
+            (
+                content[name]
+                for name in _WRAPPERS
+                if isinstance(content.get(name), dict)
+            ),
+            None,
+        )
     if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds no state dict. Save one with torch.save(network.state_dict(), path).")
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        raise WeightsError(
+            f"{path} holds no state dict. Save one with"
+            " torch.save(network.state_dict(), path)."
+        )
+    return {
+        str(name): value for name, value in content.items() if isinstance(value, Tensor)
+    }
 
 
 def _renamed(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Strip what trainers put before names, and use the names of today's MONAI; the renaming that fits most names wins."""
+    """Strip what trainers put before names, and use the names of today's MONAI.
+
+    The renaming that fits most names wins.
+    """
     while any(name.startswith(("module.", "_orig_mod.")) for name in state):
-        state = {name.removeprefix("module.").removeprefix("_orig_mod."): value for name, value in state.items()}
-    state = {name.replace("mlp.fc", "mlp.linear"): value for name, value in state.items()}
-    choices = [{name.removeprefix(prefix): value for name, value in state.items()} for prefix in _PREFIXES]
-    choices.append({f"swinViT.{name}" if f"swinViT.{name}" in wanted else name: value for name, value in state.items()})
-    choices.append(dict(pair for name, value in state.items() if (pair := filter_swinunetr(name, value))))
+        state = {
+            name.removeprefix("module.").removeprefix("_orig_mod."): value
+            for name, value in state.items()
+        }
+    state = {
+        name.replace("mlp.fc", "mlp.linear"): value for name, value in state.items()
+    }
+    choices = [
+        {name.removeprefix(prefix): value for name, value in state.items()}
+        for prefix in _PREFIXES
+    ]
+    choices.append(
+        {
+            f"swinViT.{name}" if f"swinViT.{name}" in wanted else name: value
+            for name, value in state.items()
+        }
+    )
+    choices.append(
+        dict(
+            pair
+            for name, value in state.items()
+            if (pair := filter_swinunetr(name, value))
+        )
+    )
     return max(choices, key=lambda choice: sum(name in wanted for name in choice))
 
 

@@ -29,12 +29,22 @@ def write_weights(encoder: StrataEncoder, path: Path, recipe: dict[str, Any]) ->
     tensors = {}
     for name, value in encoder.state_dict().items():
         stored = value.detach().cpu()
-        tensors[name] = (stored.half() if stored.is_floating_point() and "running" not in name else stored).contiguous()
-    header = {"format": FORMAT, "network": json.dumps(encoder.shape.to_dict()), "recipe": json.dumps(recipe)}
+        tensors[name] = (
+            stored.half()
+            if stored.is_floating_point() and "running" not in name
+            else stored
+        ).contiguous()
+    header = {
+        "format": FORMAT,
+        "network": json.dumps(encoder.shape.to_dict()),
+        "recipe": json.dumps(recipe),
+    }
     write_tensors(tensors, path, header)
 
 
-def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+def write_tensors(
+    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]
+) -> None:
     """Write a safetensors file under a temporary name, then rename it.
 
     Raises
@@ -47,7 +57,10 @@ def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, st
             with plain_name(temporary) as name:
                 save_file(tensors, name, metadata=metadata)
         except SafetensorError as err:
-            raise WriteError(f"Cannot write {path} ({err}). Check the disk's space and your rights there.") from err
+            raise WriteError(
+                f"Cannot write {path} ({err}). Check the disk's space and your rights"
+                " there."
+            ) from err
 
 
 def load_encoder(path: Path | None = None, *, fold: bool = True) -> StrataEncoder:
@@ -71,15 +84,23 @@ def load_encoder(path: Path | None = None, *, fold: bool = True) -> StrataEncode
             header = store.metadata() or {}
             tensors = {key: store.get_tensor(key) for key in store.keys()}  # noqa: SIM118
     except FileNotFoundError as err:
-        raise WeightsError(f"Encoder weights not found at {source}. Reinstall napari-strata, or make them with `strata pretrain`.") from err
+        raise WeightsError(
+            f"Encoder weights not found at {source}. Reinstall napari-strata, or make"
+            " them with `strata pretrain`."
+        ) from err
     except (SafetensorError, OSError) as err:
-        raise WeightsError(f"Encoder weights in {source} cannot be read ({err}). Copy the file again.") from err
+        raise WeightsError(
+            f"Encoder weights in {source} cannot be read ({err}). Copy the file again."
+        ) from err
     try:
         encoder = StrataEncoder(NetworkShape(**json.loads(header["network"])))
-        encoder.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+        encoder.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+        )
     except (RuntimeError, KeyError, TypeError, ValueError) as err:
         raise WeightsError(
-            f"The weights in {source} do not fit this network. Use weights made by this version's `strata pretrain`."
+            f"The weights in {source} do not fit this network. Use weights made by this"
+            " version's `strata pretrain`."
         ) from err
     encoder.requires_grad_(False)
     encoder.eval()
@@ -89,7 +110,9 @@ def load_encoder(path: Path | None = None, *, fold: bool = True) -> StrataEncode
 
 
 def read_recipe(path: Path | None = None) -> dict[str, Any]:
-    """Give the recipe in the header of a weights file (the shipped one if not given) that `load_encoder` can load.
+    """Give the recipe in the header of a weights file.
+
+    (the shipped one if not given) that `load_encoder` can load.
 
     Raises
     ------
@@ -101,7 +124,10 @@ def read_recipe(path: Path | None = None) -> dict[str, Any]:
         with plain_name(source) as name, safe_open(name, framework="pt") as store:
             recipe = json.loads((store.metadata() or {}).get("recipe", "{}"))
     except (SafetensorError, OSError, ValueError) as err:
-        raise WeightsError(f"The recipe in {source} cannot be read ({err}). Use weights made by `strata pretrain`.") from err
+        raise WeightsError(
+            f"The recipe in {source} cannot be read ({err}). Use weights made by"
+            " `strata pretrain`."
+        ) from err
     return recipe if isinstance(recipe, dict) else {}
 
 
@@ -118,7 +144,10 @@ def weights_hash(path: Path | None = None) -> str:
         now = source.stat()
         return _hash_of(source.absolute(), now.st_size, now.st_mtime_ns)
     except OSError as err:
-        raise WeightsError(f"Encoder weights in {source} cannot be read ({err.strerror}). Check the name.") from err
+        raise WeightsError(
+            f"Encoder weights in {source} cannot be read ({err.strerror}). Check the"
+            " name."
+        ) from err
 
 
 @lru_cache(maxsize=8)

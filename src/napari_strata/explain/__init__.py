@@ -1,4 +1,7 @@
-"""Why a region is one, and why a voxel is in its region: figures from the proposal's table of supervoxels, for people to judge."""
+"""Why a region is one, and why a voxel is in its region.
+
+Figures from the proposal's table of supervoxels, for people to judge.
+"""
 
 from napari_strata.explain.regions import (
     EvidenceSplit,
@@ -11,7 +14,12 @@ from napari_strata.explain.regions import (
     merge_path,
     similarity_map,
 )
-from napari_strata.explain.voxels import VoxelCard, VoxelEvidence, explain_voxel, uncertainty_map
+from napari_strata.explain.voxels import (
+    VoxelCard,
+    VoxelEvidence,
+    explain_voxel,
+    uncertainty_map,
+)
 
 __all__ = [
     "EvidenceSplit",

@@ -1,7 +1,8 @@
 """Why a region is one, and what separates it from the neighbour most like it.
 
-Everything is counted from the proposal's table of supervoxels, so an answer takes milliseconds and follows every edit.
-It tells what the proposal saw, not what the tissue is.
+Everything is counted from the proposal's table of supervoxels, so an answer takes
+milliseconds and follows every edit. It tells what the proposal saw, not what the tissue
+is.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from napari_strata.proposal.proposal import Proposal, TreeName
 EvidenceGroup = Literal["features", "intensity", "position"]
 
 _PRIOR_SUPERVOXELS = 1.0
-"""Descriptors have variance 1 over the body; a region's own variance counts against this many supervoxels of that."""
+"""Descriptors have variance 1 over the body.
+
+A region's own variance counts against this many supervoxels of that.
+"""
 _TELLING_COLUMNS = 5
 _COLOR_PERCENTILES = (1, 99)
 """Between which shades of the body a component's colour goes from none to full."""
@@ -26,7 +30,9 @@ _COLOR_PERCENTILES = (1, 99)
 
 @dataclass(frozen=True, slots=True)
 class EvidenceSplit:
-    """How much each group of descriptors says about a separation: shares that sum to 1, or zeros where nothing separates.
+    """How much each group of descriptors says about a separation.
+
+    Shares that sum to 1, or zeros where nothing separates.
 
     Parameters
     ----------
@@ -68,17 +74,21 @@ class RegionCard:
     id : int
         The region; 0 is background.
     n_supervoxels, voxels : int
-        Its size. Hand-painted voxels are not in a table of supervoxels, and do not count.
+        Its size. Hand-painted voxels are not in a table of supervoxels, and do not
+        count.
     volume_ml : float
         Volume in mL.
     confidence : float
         The proposal's confidence in [0, 1], averaged over the region's voxels.
     similarity : float
-        How much its own supervoxels look like its prototype, in [0, 1]: what makes it one.
+        How much its own supervoxels look like its prototype, in [0, 1]: what makes it
+        one.
     neighbor : int or None
-        The touching region that looks most like it (it can be 0); None where no other region touches it.
+        The touching region that looks most like it (it can be 0); None where no other
+        region touches it.
     neighbor_similarity : float
-        How much that region's supervoxels look like this region's prototype, in [0, 1]; 0 without a neighbour.
+        How much that region's supervoxels look like this region's prototype, in [0, 1];
+        0 without a neighbour.
     evidence : EvidenceSplit
         What separates the two.
     telling : tuple of TellingColumn
@@ -136,7 +146,8 @@ class MergePath:
     volume_ml : float
         Volume of that branch in mL.
     share : float
-        How much of that branch's volume is the region's: 1 for a region as a cut gives it, less after edits.
+        How much of that branch's volume is the region's: 1 for a region as a cut gives
+        it, less after edits.
     whole_at : int
         The finest cut in which the branch is one.
     parts_at : int or None
@@ -171,12 +182,15 @@ class _Crowd:
         return self.weights @ (self.rows - self.mean) ** 2
 
 
-def explain_region(proposal: Proposal, table: NDArray[np.integer], region: int) -> RegionCard:
+def explain_region(
+    proposal: Proposal, table: NDArray[np.integer], region: int
+) -> RegionCard:
     """Say why a region is one and what separates it from the touching region most like it.
 
-    The evidence is counted per group of descriptors along the line between the two regions' means: the squared
-    difference of means over the pooled variance inside the two (Fisher's criterion on a fixed direction, so that columns
-    that say the same thing twice count once), divided by the sum over groups.
+    The evidence is counted per group of descriptors along the line between the two
+    regions' means: the squared difference of means over the pooled variance inside the
+    two (Fisher's criterion on a fixed direction, so that columns that say the same
+    thing twice count once), divided by the sum over groups.
 
     Parameters
     ----------
@@ -195,16 +209,22 @@ def explain_region(proposal: Proposal, table: NDArray[np.integer], region: int) 
     Raises
     ------
     RegionError
-        If no supervoxel belongs to the region, or the table is not one of this proposal.
+        If no supervoxel belongs to the region, or the table is not one of this
+        proposal.
     """
     members = _members(proposal, table, region)
     sizes = _sizes_vox(proposal)
     alike = _similarity(proposal, sizes, members)
-    neighbor, neighbor_alike = _most_alike_neighbor(proposal, table, region, alike, sizes)
+    neighbor, neighbor_alike = _most_alike_neighbor(
+        proposal, table, region, alike, sizes
+    )
     evidence = EvidenceSplit(0.0, 0.0, 0.0)
     telling: tuple[TellingColumn, ...] = ()
     if neighbor is not None:
-        sides = _crowd(proposal, sizes, members), _crowd(proposal, sizes, np.flatnonzero(table == neighbor))
+        sides = (
+            _crowd(proposal, sizes, members),
+            _crowd(proposal, sizes, np.flatnonzero(table == neighbor)),
+        )
         evidence, telling = _evidence(proposal, *sides), _telling(proposal, *sides)
     voxels = int(sizes[members].sum())
     return RegionCard(
@@ -212,7 +232,9 @@ def explain_region(proposal: Proposal, table: NDArray[np.integer], region: int) 
         n_supervoxels=len(members),
         voxels=voxels,
         volume_ml=voxels * proposal.volume.geometry.voxel_volume_mm3 / 1000.0,
-        confidence=float(np.average(proposal.confidence[members], weights=sizes[members])),
+        confidence=float(
+            np.average(proposal.confidence[members], weights=sizes[members])
+        ),
         similarity=float(np.average(alike[members], weights=sizes[members])),
         neighbor=neighbor,
         neighbor_similarity=neighbor_alike,
@@ -221,12 +243,15 @@ def explain_region(proposal: Proposal, table: NDArray[np.integer], region: int) 
     )
 
 
-def similarity_map(proposal: Proposal, table: NDArray[np.integer], region: int) -> NDArray[np.float32]:
+def similarity_map(
+    proposal: Proposal, table: NDArray[np.integer], region: int
+) -> NDArray[np.float32]:
     """Say how much every supervoxel looks like a region's prototype.
 
-    The prototype is the region's mean; distances are in the region's own standard deviations, so a region of many
-    textures forgives more than a plain one. Features and intensity count half each; position does not count, so that
-    alike tissue shows wherever it lies.
+    The prototype is the region's mean; distances are in the region's own standard
+    deviations, so a region of many textures forgives more than a plain one. Features
+    and intensity count half each; position does not count, so that alike tissue shows
+    wherever it lies.
 
     Parameters
     ----------
@@ -236,13 +261,20 @@ def similarity_map(proposal: Proposal, table: NDArray[np.integer], region: int) 
     Returns
     -------
     (n_supervoxels,) float32 array
-        In [0, 1], 1 at the prototype; `similarity[proposal.supervoxels]` is the map over voxels. Not calibrated.
+        In [0, 1], 1 at the prototype; `similarity[proposal.supervoxels]` is the map
+        over voxels. Not calibrated.
     """
-    return _similarity(proposal, _sizes_vox(proposal), _members(proposal, table, region))
+    return _similarity(
+        proposal, _sizes_vox(proposal), _members(proposal, table, region)
+    )
 
 
-def merge_path(proposal: Proposal, table: NDArray[np.integer], region: int, tree: TreeName) -> MergePath | None:
-    """Follow a region through a tree: the coarser regions that swallow it one after another, and the cut that parts it.
+def merge_path(
+    proposal: Proposal, table: NDArray[np.integer], region: int, tree: TreeName
+) -> MergePath | None:
+    """Follow a region through a tree.
+
+    The coarser regions that swallow it one after another, and the cut that parts it.
 
     Parameters
     ----------
@@ -270,22 +302,41 @@ def merge_path(proposal: Proposal, table: NDArray[np.integer], region: int, tree
     for join in line.joins:
         joined = int(before[join.end] - before[join.begin])
         grown += joined
-        steps.append(MergeStep(join.n, join.region, join.joined, joined * voxel_ml, grown * voxel_ml, join.height))
+        steps.append(
+            MergeStep(
+                join.n,
+                join.region,
+                join.joined,
+                joined * voxel_ml,
+                grown * voxel_ml,
+                join.height,
+            )
+        )
     parts_at = line.whole_at + 1 if line.end - line.begin > 1 else None
-    return MergePath(tree, line.region, node * voxel_ml, float(sizes[inside].sum() / node), line.whole_at, parts_at, tuple(steps))
+    return MergePath(
+        tree,
+        line.region,
+        node * voxel_ml,
+        float(sizes[inside].sum() / node),
+        line.whole_at,
+        parts_at,
+        tuple(steps),
+    )
 
 
 def feature_colors(proposal: Proposal) -> NDArray[np.float32]:
     """Give every supervoxel a colour by what the encoder saw: alike colours, alike features.
 
-    Red, green and blue are the first three principal components of the feature descriptors over the body, each spread
-    between its 1st and 99th percentile there; a component's largest loading is positive, so that the same proposal
-    always gives the same colours. Colours of two scans cannot be compared.
+    Red, green and blue are the first three principal components of the feature
+    descriptors over the body, each spread between its 1st and 99th percentile there; a
+    component's largest loading is positive, so that the same proposal always gives the
+    same colours. Colours of two scans cannot be compared.
 
     Returns
     -------
     (n_supervoxels, 3) float32 array
-        RGB in [0, 1]; `colors[proposal.supervoxels]` is the image (z, y, x, 3). A component that does not vary is 0.5.
+        RGB in [0, 1]; `colors[proposal.supervoxels]` is the image (z, y, x, 3). A
+        component that does not vary is 0.5.
 
     Raises
     ------
@@ -294,7 +345,10 @@ def feature_colors(proposal: Proposal) -> NDArray[np.float32]:
     """
     columns = descriptor_groups(proposal)["features"]
     if not len(columns):
-        raise SettingsError('This proposal holds no features to colour by. Propose with the method "strata".')
+        raise SettingsError(
+            "This proposal holds no features to colour by. Propose with the method"
+            ' "strata".'
+        )
     rows = proposal.descriptors[:, columns].astype(np.float64)
     tree = proposal.region_tree
     body = tree.leaf_order[tree.n_background :] if tree.max_regions else tree.leaf_order
@@ -311,15 +365,21 @@ def feature_colors(proposal: Proposal) -> NDArray[np.float32]:
     return colors
 
 
-def _members(proposal: Proposal, table: NDArray[np.integer], region: int) -> NDArray[np.intp]:
+def _members(
+    proposal: Proposal, table: NDArray[np.integer], region: int
+) -> NDArray[np.intp]:
     if table.shape != (proposal.n_supervoxels,):
         raise RegionError(
-            f"The table has shape {table.shape} but the proposal has {proposal.n_supervoxels} supervoxels. "
-            "Take the table from this proposal's trees or its refinement."
+            f"The table has shape {table.shape} but the proposal has"
+            f" {proposal.n_supervoxels} supervoxels. Take the table from this"
+            " proposal's trees or its refinement."
         )
     members = np.flatnonzero(table == region)
     if not len(members):
-        raise RegionError(f"No supervoxel belongs to region {region}. Choose another; hand-painted voxels do not count.")
+        raise RegionError(
+            f"No supervoxel belongs to region {region}. Choose another; hand-painted"
+            " voxels do not count."
+        )
     return members
 
 
@@ -327,32 +387,62 @@ def _sizes_vox(proposal: Proposal) -> NDArray[np.int64]:
     return np.bincount(proposal.supervoxels.ravel(), minlength=proposal.n_supervoxels)
 
 
-def _crowd(proposal: Proposal, sizes: NDArray[np.int64], members: NDArray[np.intp]) -> _Crowd:
+def _crowd(
+    proposal: Proposal, sizes: NDArray[np.int64], members: NDArray[np.intp]
+) -> _Crowd:
     weights = sizes[members] * (len(members) / sizes[members].sum())
     return _Crowd(proposal.descriptors[members].astype(np.float64), weights)
 
 
 def descriptor_groups(proposal: Proposal) -> dict[EvidenceGroup, NDArray[np.intp]]:
-    """Give the columns of each group, by their names; what is neither a feature nor a position is intensity."""
-    found: dict[EvidenceGroup, list[int]] = {"features": [], "intensity": [], "position": []}
+    """Give the columns of each group, by their names.
+
+    What is neither a feature nor a position is intensity.
+    """
+    found: dict[EvidenceGroup, list[int]] = {
+        "features": [],
+        "intensity": [],
+        "position": [],
+    }
     for column, name in enumerate(proposal.descriptor_names):
-        group: EvidenceGroup = "features" if name.startswith("feature") else "position" if name.startswith("position") else "intensity"
+        group: EvidenceGroup = (
+            "features"
+            if name.startswith("feature")
+            else "position"
+            if name.startswith("position")
+            else "intensity"
+        )
         found[group].append(column)
     return {group: np.array(columns, np.intp) for group, columns in found.items()}
 
 
-def _similarity(proposal: Proposal, sizes: NDArray[np.int64], members: NDArray[np.intp]) -> NDArray[np.float32]:
+def _similarity(
+    proposal: Proposal, sizes: NDArray[np.int64], members: NDArray[np.intp]
+) -> NDArray[np.float32]:
     crowd = _crowd(proposal, sizes, members)
-    squares = (proposal.descriptors - crowd.mean.astype(np.float32)) ** 2 / _variance(crowd).astype(np.float32)
-    looks = [columns for name, columns in descriptor_groups(proposal).items() if name != "position" and len(columns)]
+    squares = (proposal.descriptors - crowd.mean.astype(np.float32)) ** 2 / _variance(
+        crowd
+    ).astype(np.float32)
+    looks = [
+        columns
+        for name, columns in descriptor_groups(proposal).items()
+        if name != "position" and len(columns)
+    ]
     distance = np.mean([squares[:, columns].mean(axis=1) for columns in looks], axis=0)
     return np.exp(-0.5 * distance).astype(np.float32)
 
 
 def _most_alike_neighbor(
-    proposal: Proposal, table: NDArray[np.integer], region: int, alike: NDArray[np.float32], sizes: NDArray[np.int64]
+    proposal: Proposal,
+    table: NDArray[np.integer],
+    region: int,
+    alike: NDArray[np.float32],
+    sizes: NDArray[np.int64],
 ) -> tuple[int | None, float]:
-    """Give the touching region whose supervoxels look most like the prototype, and how much they do."""
+    """Give the touching region whose supervoxels look most like the prototype.
+
+    How much they do.
+    """
     ends = table[proposal.edges]
     touching = np.unique(ends[(ends == region).any(axis=1)])
     touching = touching[touching != region]
@@ -364,29 +454,45 @@ def _most_alike_neighbor(
 
 
 def _separation(one: _Crowd, other: _Crowd, columns: NDArray[np.intp]) -> float:
-    """Give the squared difference of means over the pooled variance, along the line between the means."""
+    """Give the squared difference of means over the pooled variance.
+
+    Along the line between the means.
+    """
     step = (one.mean - other.mean)[columns]
     length = float(np.linalg.norm(step))
     if length == 0.0:
         return 0.0
     direction = step / length
-    along = [_Crowd(crowd.rows[:, columns] @ direction, crowd.weights) for crowd in (one, other)]
+    along = [
+        _Crowd(crowd.rows[:, columns] @ direction, crowd.weights)
+        for crowd in (one, other)
+    ]
     return length**2 / float(_variance(*along))
 
 
 def _variance(*crowds: _Crowd) -> NDArray[np.float64]:
     """Give the pooled variance inside some crowds, per column."""
     squares = np.sum([crowd.spread for crowd in crowds], axis=0)
-    return (squares + _PRIOR_SUPERVOXELS) / (sum(len(crowd.rows) for crowd in crowds) + _PRIOR_SUPERVOXELS)
+    return (squares + _PRIOR_SUPERVOXELS) / (
+        sum(len(crowd.rows) for crowd in crowds) + _PRIOR_SUPERVOXELS
+    )
 
 
 def _evidence(proposal: Proposal, one: _Crowd, other: _Crowd) -> EvidenceSplit:
-    found = {name: _separation(one, other, columns) for name, columns in descriptor_groups(proposal).items()}
+    found = {
+        name: _separation(one, other, columns)
+        for name, columns in descriptor_groups(proposal).items()
+    }
     total = sum(found.values()) or 1.0
     return EvidenceSplit(**{name: value / total for name, value in found.items()})
 
 
-def _telling(proposal: Proposal, one: _Crowd, other: _Crowd) -> tuple[TellingColumn, ...]:
+def _telling(
+    proposal: Proposal, one: _Crowd, other: _Crowd
+) -> tuple[TellingColumn, ...]:
     difference = (one.mean - other.mean) / np.sqrt(_variance(one, other))
     best = np.argsort(-np.abs(difference), kind="stable")[:_TELLING_COLUMNS]
-    return tuple(TellingColumn(proposal.descriptor_names[k], float(difference[k])) for k in best.tolist())
+    return tuple(
+        TellingColumn(proposal.descriptor_names[k], float(difference[k]))
+        for k in best.tolist()
+    )

@@ -1,4 +1,7 @@
-"""Why a voxel is in its region and not in another one: what speaks for either, by kind of evidence."""
+"""Why a voxel is in its region and not in another one.
+
+What speaks for either, by kind of evidence.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,26 @@ from napari_strata.explain.regions import EvidenceGroup, descriptor_groups
 from napari_strata.proposal.proposal import Proposal
 
 _PRIOR_SUPERVOXELS = 4.0
-"""A region's own variance counts against this many supervoxels of the body's (variance 1 in every column)."""
+"""A region's own variance counts against this many supervoxels of the body's.
+
+(variance 1 in every column).
+"""
 _BLOCK = 8192
 """Supervoxels at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class VoxelEvidence:
-    """What speaks for the region a voxel is in, against the runner-up: shares whose absolute values sum to 1, or zeros.
+    """What speaks for the region a voxel is in, against the runner-up.
+
+    Shares whose absolute values sum to 1, or zeros.
 
     Parameters
     ----------
     features, intensity, position, strokes : float
-        What the encoder saw; brightness inside and around; the place in the scan; strokes on supervoxels alike. Positive speaks
-        for the region, negative for the runner-up.
+        What the encoder saw; brightness inside and around; the place in the scan;
+        strokes on supervoxels alike. Positive speaks for the region, negative for the
+        runner-up.
     """
 
     features: float
@@ -47,10 +56,12 @@ class VoxelCard:
     region : int
         The region that it is compared for.
     runner_up : int or None
-        The region that its looks and place speak for most, besides that one; None where there is no other.
+        The region that its looks and place speak for most, besides that one; None where
+        there is no other.
     likelihood : float
-        How much more they speak for the region than for the runner-up, in [0, 1]; below 0.5 they speak for the runner-up; 0 where
-        the region has no supervoxel, only voxels that were painted or cut: it has no looks of its own. Not calibrated.
+        How much more they speak for the region than for the runner-up, in [0, 1]; below
+        0.5 they speak for the runner-up; 0 where the region has no supervoxel, only
+        voxels that were painted or cut: it has no looks of its own. Not calibrated.
     confidence : float
         The proposal's confidence in the supervoxel, in [0, 1].
     evidence : VoxelEvidence
@@ -67,7 +78,10 @@ class VoxelCard:
 
 
 Stroked = tuple[NDArray[np.integer], NDArray[np.integer]]
-"""Supervoxels (k,) that strokes crossed, and the regions (k,) that they were shown to belong to."""
+"""Supervoxels (k,) that strokes crossed.
+
+The regions (k,) that they were shown to belong to.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,13 +94,20 @@ class _Laws:
 
 
 def explain_voxel(
-    proposal: Proposal, table: NDArray[np.integer], voxel_zyx: ArrayLike, *, region: int | None = None, strokes: Stroked | None = None
+    proposal: Proposal,
+    table: NDArray[np.integer],
+    voxel_zyx: ArrayLike,
+    *,
+    region: int | None = None,
+    strokes: Stroked | None = None,
 ) -> VoxelCard:
     """Say what speaks for the region that a voxel is in, and which region comes next.
 
-    Every region is a normal law over the descriptors of its supervoxels, each column by itself; evidence is the difference of
-    log-likelihoods between the region and the runner-up, averaged over the columns of a kind, so that many columns do not
-    outvote few. Strokes count by how much nearer the nearest supervoxel stroked for the one is than for the other.
+    Every region is a normal law over the descriptors of its supervoxels, each column by
+    itself; evidence is the difference of log-likelihoods between the region and the
+    runner-up, averaged over the columns of a kind, so that many columns do not outvote
+    few. Strokes count by how much nearer the nearest supervoxel stroked for the one is
+    than for the other.
 
     Parameters
     ----------
@@ -97,7 +118,8 @@ def explain_voxel(
     voxel_zyx : (3,) integers
         The voxel as array indices.
     region : int or None
-        The region that it is shown as, where that is not its supervoxel's: painted by hand or cut.
+        The region that it is shown as, where that is not its supervoxel's: painted by
+        hand or cut.
     strokes : tuple of two (k,) integer arrays, or None
         Supervoxels that strokes crossed and their regions: `Refinement.stroked`.
 
@@ -108,8 +130,13 @@ def explain_voxel(
     """
     voxel = tuple(int(v) for v in np.asarray(voxel_zyx).reshape(-1))
     shape = proposal.supervoxels.shape
-    if len(voxel) != 3 or any(not 0 <= v < n for v, n in zip(voxel, shape, strict=True)):
-        raise RegionError(f"Voxel {voxel} lies outside the scan, which has shape {shape}. Give z, y, x.")
+    if len(voxel) != 3 or any(
+        not 0 <= v < n for v, n in zip(voxel, shape, strict=True)
+    ):
+        raise RegionError(
+            f"Voxel {voxel} lies outside the scan, which has shape {shape}. Give z,"
+            " y, x."
+        )
     laws = _laws(proposal, table)
     supervoxel = int(proposal.supervoxels[voxel])
     own = int(table[supervoxel]) if region is None else int(region)
@@ -117,14 +144,21 @@ def explain_voxel(
     total = np.sum(list(parts.values()), axis=0)[0]
     others = np.flatnonzero(laws.ids != own)
     mine = np.flatnonzero(laws.ids == own)
-    said: dict[str, float] = dict.fromkeys(("features", "intensity", "position", "strokes"), 0.0)
+    said: dict[str, float] = dict.fromkeys(
+        ("features", "intensity", "position", "strokes"), 0.0
+    )
     runner_up = None
     best = int(others[total[others].argmax()]) if len(others) else 0
     if len(others):
         runner_up = int(laws.ids[best])
     if runner_up is not None and len(mine):
-        said |= {name: float(part[0, mine[0]] - part[0, best]) for name, part in parts.items()}
-        said["strokes"] = _stroke_evidence(proposal, supervoxel, own, runner_up, strokes)
+        said |= {
+            name: float(part[0, mine[0]] - part[0, best])
+            for name, part in parts.items()
+        }
+        said["strokes"] = _stroke_evidence(
+            proposal, supervoxel, own, runner_up, strokes
+        )
     weight = sum(abs(value) for value in said.values()) or 1.0
     z, y, x = voxel
     return VoxelCard(
@@ -132,9 +166,15 @@ def explain_voxel(
         supervoxel=supervoxel,
         region=own,
         runner_up=runner_up,
-        likelihood=_likelihood(sum(said.values())) if len(others) and len(mine) else float(len(others) == 0),
+        likelihood=(
+            _likelihood(sum(said.values()))
+            if len(others) and len(mine)
+            else float(len(others) == 0)
+        ),
         confidence=float(proposal.confidence[supervoxel]),
-        evidence=VoxelEvidence(**{name: value / weight for name, value in said.items()}),
+        evidence=VoxelEvidence(
+            **{name: value / weight for name, value in said.items()}
+        ),
     )
 
 
@@ -142,8 +182,12 @@ def _likelihood(evidence: float) -> float:
     return float(1 / (1 + np.exp(-np.clip(evidence, -50, 50))))
 
 
-def uncertainty_map(proposal: Proposal, table: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Say how near every supervoxel is to being in another region, by looks and place: 1 - `VoxelCard.likelihood` without strokes.
+def uncertainty_map(
+    proposal: Proposal, table: NDArray[np.integer]
+) -> NDArray[np.float32]:
+    """Say how near every supervoxel is to being in another region, by looks and place.
+
+    1 - `VoxelCard.likelihood` without strokes.
 
     Parameters
     ----------
@@ -153,7 +197,8 @@ def uncertainty_map(proposal: Proposal, table: NDArray[np.integer]) -> NDArray[n
     Returns
     -------
     (n_supervoxels,) float32 array
-        In [0, 1]; above 0.5 another region is likelier. 0 where there is only one region. Not calibrated.
+        In [0, 1]; above 0.5 another region is likelier. 0 where there is only one
+        region. Not calibrated.
 
     Raises
     ------
@@ -177,21 +222,31 @@ def uncertainty_map(proposal: Proposal, table: NDArray[np.integer]) -> NDArray[n
 def _laws(proposal: Proposal, table: NDArray[np.integer]) -> _Laws:
     if table.shape != (proposal.n_supervoxels,):
         raise RegionError(
-            f"The table has shape {table.shape} but the proposal has {proposal.n_supervoxels} supervoxels. "
-            "Take the table from this proposal's trees or its refinement."
+            f"The table has shape {table.shape} but the proposal has"
+            f" {proposal.n_supervoxels} supervoxels. Take the table from this"
+            " proposal's trees or its refinement."
         )
     ids, place = np.unique(table, return_inverse=True)
     count = np.bincount(place).astype(np.float64)
     columns = proposal.descriptors.T.astype(np.float64)
-    means = np.stack([np.bincount(place, weights=column) / count for column in columns], axis=1)
-    squares = np.stack([np.bincount(place, weights=column**2) / count for column in columns], axis=1)
+    means = np.stack(
+        [np.bincount(place, weights=column) / count for column in columns], axis=1
+    )
+    squares = np.stack(
+        [np.bincount(place, weights=column**2) / count for column in columns], axis=1
+    )
     spread = np.maximum(squares - means**2, 0) * count[:, None]
     variances = (spread + _PRIOR_SUPERVOXELS) / (count[:, None] + _PRIOR_SUPERVOXELS)
     return _Laws(ids, means, variances)
 
 
-def _by_group(proposal: Proposal, laws: _Laws, supervoxels: NDArray[np.integer]) -> dict[EvidenceGroup, NDArray[np.float64]]:
-    """Give the mean log-likelihood per column of some supervoxels under every law, (k, r), for each kind of descriptor."""
+def _by_group(
+    proposal: Proposal, laws: _Laws, supervoxels: NDArray[np.integer]
+) -> dict[EvidenceGroup, NDArray[np.float64]]:
+    """Give the mean log-likelihood per column of some supervoxels under every law.
+
+    (k, r), for each kind of descriptor.
+    """
     rows = proposal.descriptors[supervoxels].astype(np.float64)
     found: dict[EvidenceGroup, NDArray[np.float64]] = {}
     for name, columns in descriptor_groups(proposal).items():
@@ -199,19 +254,40 @@ def _by_group(proposal: Proposal, laws: _Laws, supervoxels: NDArray[np.integer])
             continue
         precision = 1 / laws.variances[:, columns]
         mean = laws.means[:, columns]
-        squares = rows[:, columns] ** 2 @ precision.T - 2 * rows[:, columns] @ (mean * precision).T + (mean**2 * precision).sum(axis=1)
-        found[name] = -0.5 * (np.maximum(squares, 0) + np.log(laws.variances[:, columns]).sum(axis=1)) / len(columns)
+        squares = (
+            rows[:, columns] ** 2 @ precision.T
+            - 2 * rows[:, columns] @ (mean * precision).T
+            + (mean**2 * precision).sum(axis=1)
+        )
+        found[name] = (
+            -0.5
+            * (np.maximum(squares, 0) + np.log(laws.variances[:, columns]).sum(axis=1))
+            / len(columns)
+        )
     return found
 
 
-def _stroke_evidence(proposal: Proposal, supervoxel: int, own: int, other: int, strokes: Stroked | None) -> float:
-    """Give half the mean squared distance to the nearest stroke of the other region, less that to the nearest of its own."""
+def _stroke_evidence(
+    proposal: Proposal, supervoxel: int, own: int, other: int, strokes: Stroked | None
+) -> float:
+    """Give half the mean squared distance to the nearest stroke of the other region.
+
+    Less that to the nearest of its own.
+    """
     if strokes is None:
         return 0.0
-    squares = ((proposal.descriptors[strokes[0]] - proposal.descriptors[supervoxel]).astype(np.float64) ** 2).mean(axis=1)
+    squares = (
+        (proposal.descriptors[strokes[0]] - proposal.descriptors[supervoxel]).astype(
+            np.float64
+        )
+        ** 2
+    ).mean(axis=1)
     sides = [squares[strokes[1] == region] for region in (own, other)]
     if not len(sides[0]) and not len(sides[1]):
         return 0.0
     far = 2.0  # mean squared distance of two supervoxels anywhere in the body
-    nearest = [float(side.min()) if len(side) else max(far, float(squares.min())) for side in sides]
+    nearest = [
+        float(side.min()) if len(side) else max(far, float(squares.min()))
+        for side in sides
+    ]
     return 0.5 * (nearest[1] - nearest[0])

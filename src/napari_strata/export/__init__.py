@@ -1,1 +1,4 @@
-"""Everything that leaves Strata besides labels: the region table, and later meshes and DICOM SEG."""
+"""Everything that leaves Strata besides labels.
+
+The region table, and later meshes and DICOM SEG.
+"""

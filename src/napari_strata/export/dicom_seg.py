@@ -1,4 +1,7 @@
-"""DICOM segmentations (SEG) through highdicom (extra `dicom`): segments that refer to the source series, with coded terms."""
+"""DICOM segmentations (SEG) through highdicom (extra `dicom`).
+
+Segments that refer to the source series, with coded terms.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,14 @@ from napari_strata.io.grid import plain_grid, to_file_order
 from napari_strata.io.terms import SCHEME, term_of
 from napari_strata.measure import require_same_grid
 from napari_strata.settings import DicomSegments
-from napari_strata.volume import Region, Segmentation, Volume, default_regions, pack_labels, smallest_label_dtype
+from napari_strata.volume import (
+    Region,
+    Segmentation,
+    Volume,
+    default_regions,
+    pack_labels,
+    smallest_label_dtype,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -41,51 +51,85 @@ def check_series(scan: Volume | None, path: str | Path) -> Volume:
     except ImportError as err:
         raise WriteError(_NO_LIBRARY) from err
     grid = None if scan is None else scan.geometry.file
-    if scan is None or grid is None or grid.kind != "itk" or grid.suffix or not scan.path:
+    if (
+        scan is None
+        or grid is None
+        or grid.kind != "itk"
+        or grid.suffix
+        or not scan.path
+    ):
         raise WriteError(
-            f"Cannot write {path}: a DICOM SEG refers to the DICOM series that was segmented. "
-            "Give the folder of that series as the scan (`--like FOLDER`), or choose another format."
+            f"Cannot write {path}: a DICOM SEG refers to the DICOM series that was"
+            " segmented. Give the folder of that series as the scan (`--like FOLDER`),"
+            " or choose another format."
         )
     return scan
 
 
-def write_dicom_seg(segmentation: Segmentation, path: Path, scan: Volume, *, segments: DicomSegments = "binary") -> None:
+def write_dicom_seg(
+    segmentation: Segmentation,
+    path: Path,
+    scan: Volume,
+    *,
+    segments: DicomSegments = "binary",
+) -> None:
     """Write a DICOM SEG that refers to every slice of the scan's series.
 
     Parameters
     ----------
     segmentation : Segmentation
-        On the scan's grid. Regions without voxels are left out; the others are numbered from 1, in order of id, and
-        carry their id as "Strata region 7" in TrackingID.
+        On the scan's grid. Regions without voxels are left out; the others are numbered
+        from 1, in order of id, and carry their id as "Strata region 7" in TrackingID.
     path : Path
         The file; written as it stands, so lend it a temporary name.
     scan : Volume
         Read from a DICOM series.
     segments : {"binary", "labelmap"}
-        One bit per voxel and segment, which every viewer reads, or DICOM's newer and smaller label map.
+        One bit per voxel and segment, which every viewer reads, or DICOM's newer and
+        smaller label map.
 
     Raises
     ------
     WriteError
-        If highdicom is missing, the scan is no DICOM series, or there is nothing to write.
+        If highdicom is missing, the scan is no DICOM series, or there is nothing to
+        write.
     GeometryError
         If the labels are not on the scan's grid.
     OSError
         If the file cannot be written; `atomic_path` tells the user.
     """
-    require_same_grid(segmentation.geometry, check_series(scan, path).geometry, "The labels", "the scan")
+    require_same_grid(
+        segmentation.geometry,
+        check_series(scan, path).geometry,
+        "The labels",
+        "the scan",
+    )
     grid = scan.geometry.file or plain_grid(scan.geometry)
     labels = to_file_order(segmentation.labels, grid).transpose(2, 1, 0)
     ids, numbers = pack_labels(labels)
     if not ids:
-        raise WriteError("There is no region with voxels, and a DICOM SEG without segments is not allowed. Choose another format.")
+        raise WriteError(
+            "There is no region with voxels, and a DICOM SEG without segments is not"
+            " allowed. Choose another format."
+        )
     if len(ids) > 65535:
-        raise WriteError(f"A DICOM SEG holds at most 65535 segments, not {len(ids)}. Merge regions, or choose another format.")
-    table = {region.id: region for region in (*default_regions(ids), *segmentation.regions)}
+        raise WriteError(
+            f"A DICOM SEG holds at most 65535 segments, not {len(ids)}. Merge regions,"
+            " or choose another format."
+        )
+    table = {
+        region.id: region for region in (*default_regions(ids), *segmentation.regions)
+    }
     spacing = np.linalg.norm(grid.affine[:3, :3], axis=0)
     headers = read_headers(scan.path, scan.series)
     with no_validation():
-        dataset = _make(headers, numbers.astype(smallest_label_dtype(len(ids))), [table[i] for i in ids], spacing, segments)
+        dataset = _make(
+            headers,
+            numbers.astype(smallest_label_dtype(len(ids))),
+            [table[i] for i in ids],
+            spacing,
+            segments,
+        )
         dataset.save_as(path)
 
 
@@ -96,7 +140,11 @@ def _make(
     spacing_mm: NDArray[np.float64],
     segments: DicomSegments,
 ) -> Any:
-    """Make the SEG in memory: `numbers` are segment numbers (slice, row, column), spacings those of column, row and slice."""
+    """Make the SEG in memory.
+
+    `numbers` are segment numbers (slice, row, column), spacings those of column, row
+    and slice.
+    """
     import highdicom as hd
 
     column, row, between = (float(f"{step:.10g}") for step in spacing_mm)
@@ -107,8 +155,12 @@ def _make(
         source_images=list(headers),
         pixel_array=numbers,
         segmentation_type=segments.upper(),
-        segment_descriptions=[_describe(n, region) for n, region in enumerate(regions, 1)],
-        pixel_measures=hd.PixelMeasuresSequence((row, column), float(headers[0].SliceThickness), between),
+        segment_descriptions=[
+            _describe(n, region) for n, region in enumerate(regions, 1)
+        ],
+        pixel_measures=hd.PixelMeasuresSequence(
+            (row, column), float(headers[0].SliceThickness), between
+        ),
         series_instance_uid=hd.UID(),
         series_number=int(headers[0].get("SeriesNumber") or 0) + 1000,
         sop_instance_uid=hd.UID(),
@@ -133,11 +185,17 @@ def _describe(number: int, region: Region) -> Any:
     described = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=name[:_LONGEST_LABEL],
-        segmented_property_category=hd.sr.CodedConcept(term.category.value, SCHEME, term.category.meaning),
-        segmented_property_type=hd.sr.CodedConcept(term.kind.value, SCHEME, term.kind.meaning),
+        segmented_property_category=hd.sr.CodedConcept(
+            term.category.value, SCHEME, term.category.meaning
+        ),
+        segmented_property_type=hd.sr.CodedConcept(
+            term.kind.value, SCHEME, term.kind.meaning
+        ),
         algorithm_type="SEMIAUTOMATIC",
         algorithm_identification=hd.AlgorithmIdentificationSequence(
-            "Strata", hd.sr.CodedConcept("123107", "DCM", "Cluster Analysis"), __version__
+            "Strata",
+            hd.sr.CodedConcept("123107", "DCM", "Cluster Analysis"),
+            __version__,
         ),
         tracking_uid=hd.UID(),
         tracking_id=f"Strata region {region.id}",
@@ -147,5 +205,7 @@ def _describe(number: int, region: Region) -> Any:
         described.SegmentDescription = name
     if term.side is not None:
         kind = described.SegmentedPropertyTypeCodeSequence[0]
-        kind.SegmentedPropertyTypeModifierCodeSequence = [hd.sr.CodedConcept(term.side.value, SCHEME, term.side.meaning)]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [
+            hd.sr.CodedConcept(term.side.value, SCHEME, term.side.meaning)
+        ]
     return described

@@ -1,4 +1,7 @@
-"""What the JSON file beside labels says: names, colours, codes and measures of the regions, the scan, and how they were made."""
+"""What the JSON file beside labels says.
+
+Names, colours, codes and measures of the regions, the scan, and how they were made.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,11 @@ NOTICE = "Research software: it proposes, a person decides. Not for diagnosis."
 
 
 def labels_document(
-    labels: Path, volume: Volume, regions: Sequence[Region], measures: Sequence[RegionMeasure], provenance: dict[str, Any]
+    labels: Path,
+    volume: Volume,
+    regions: Sequence[Region],
+    measures: Sequence[RegionMeasure],
+    provenance: dict[str, Any],
 ) -> dict[str, Any]:
     """Say what is known of labels, as plain values.
 
@@ -37,9 +44,22 @@ def labels_document(
     provenance : dict
         Plain values to keep: settings, seed, versions, timings, edits.
     """
-    table = {region.id: region for region in (*default_regions(measure.id for measure in measures), *regions)}
-    rows = [{**row, **_looks(table[measure.id])} for row, measure in zip(table_rows(measures, volume.modality), measures, strict=True)]
-    head = {"format": SIDECAR_FORMAT, "notice": NOTICE, "labels": labels.name, "scan": scan_record(volume)}
+    table = {
+        region.id: region
+        for region in (*default_regions(measure.id for measure in measures), *regions)
+    }
+    rows = [
+        {**row, **_looks(table[measure.id])}
+        for row, measure in zip(
+            table_rows(measures, volume.modality), measures, strict=True
+        )
+    ]
+    head = {
+        "format": SIDECAR_FORMAT,
+        "notice": NOTICE,
+        "labels": labels.name,
+        "scan": scan_record(volume),
+    }
     return {**head, **provenance, "regions": rows}
 
 
@@ -52,9 +72,15 @@ def check_sidecar(sidecar: Path, labels: Path) -> None:
         If Strata did not write it, or it belongs to other labels.
     """
     if sidecar.exists() and read_sidecar(sidecar) is None:
-        raise WriteError(f"{sidecar} is not Strata's and would be replaced. Choose another name for the labels, or move it away.")
+        raise WriteError(
+            f"{sidecar} is not Strata's and would be replaced. Choose another name for"
+            " the labels, or move it away."
+        )
     if (owner := sidecar_owner(sidecar, labels)) is not None:
-        raise WriteError(f"{sidecar} belongs to {owner.name} and would be replaced. Choose another name for the labels.")
+        raise WriteError(
+            f"{sidecar} belongs to {owner.name} and would be replaced. Choose another"
+            " name for the labels."
+        )
 
 
 def read_sidecar(path: str | Path) -> dict[str, Any] | None:
@@ -65,7 +91,11 @@ def read_sidecar(path: str | Path) -> dict[str, Any] | None:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return document if isinstance(document, dict) and document.get("format") == SIDECAR_FORMAT else None
+    return (
+        document
+        if isinstance(document, dict) and document.get("format") == SIDECAR_FORMAT
+        else None
+    )
 
 
 def document_text(document: dict[str, Any]) -> str:
@@ -74,14 +104,22 @@ def document_text(document: dict[str, Any]) -> str:
 
 
 def scan_record(volume: Volume) -> dict[str, Any]:
-    """Describe a scan for sidecars: file, choice of a volume or series in it, hash, grid, modality and what the reader mended."""
+    """Describe a scan for sidecars.
+
+    File, choice of a volume or series in it, hash, grid, modality and what the reader
+    mended.
+    """
     geometry = volume.geometry
     return {
         "name": volume.name,
         "path": volume.path,
         "index": volume.index,
         "series": volume.series,
-        "sha256": hash_file(volume.path) if volume.path and Path(volume.path).exists() else None,
+        "sha256": (
+            hash_file(volume.path)
+            if volume.path and Path(volume.path).exists()
+            else None
+        ),
         "modality": volume.modality,
         "shape_zyx": list(geometry.shape_zyx),
         "spacing_zyx_mm": [round(float(s), 6) for s in geometry.spacing_zyx_mm],
@@ -93,5 +131,9 @@ def scan_record(volume: Volume) -> dict[str, Any]:
 def _looks(region: Region) -> dict[str, Any]:
     """Give what a region looks like and is, besides its measures."""
     code = coded(region.name)
-    said: dict[str, Any] = {"color": list(region.color), "locked": region.locked, "accepted": region.accepted}
+    said: dict[str, Any] = {
+        "color": list(region.color),
+        "locked": region.locked,
+        "accepted": region.accepted,
+    }
     return said if code is None else said | {"code": code}

@@ -1,4 +1,7 @@
-"""ITK-SNAP's label descriptions: names and colours of labels as a text table, to load beside a label volume."""
+"""ITK-SNAP's label descriptions.
+
+Names and colours of labels as a text table, to load beside a label volume.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,29 @@ DESCRIPTION_SUFFIXES = (".label", ".txt")
 """Endings of label descriptions, in lower case."""
 
 _HEAD = """# ITK-SNAP label description, written by Strata
-# IDX: label; R G B: colour, 0-255; A: opacity, 0-1; VIS, MSH: shown in slices and in 3D; LABEL: name
+# IDX: label; R G B: colour, 0-255; A: opacity, 0-1; VIS, MSH: shown in slices and in 3D; \
+LABEL: name
 # IDX    R    G    B   A  VIS MSH LABEL
 """
-_ROW = re.compile(r'^\s*(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+([\d.eE+-]+)\s+(\d+)\s+(\d+)\s+"(.*)"\s*$')
+_ROW = re.compile(
+    r'^\s*(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+([\d.eE+-]+)\s+(\d+)\s+(\d+)\s+"(.*)"\s*$'
+)
 
 
 def description_text(regions: Iterable[Region]) -> str:
-    """Give the table as text; a double quote in a name, which the format cannot hold, becomes a single one."""
+    """Give the table as text.
+
+    A double quote in a name, which the format cannot hold, becomes a single one.
+    """
     rows = [(BACKGROUND, (0, 0, 0), 0, "Clear Label")]
-    rows += [(region.id, region.color, 1, " ".join(region.name.replace('"', "'").split())) for region in regions if region.id != BACKGROUND]
+    rows += [
+        (region.id, region.color, 1, " ".join(region.name.replace('"', "'").split()))
+        for region in regions
+        if region.id != BACKGROUND
+    ]
     lines = [
-        f'{label:5d} {red:4d} {green:4d} {blue:4d}   {seen}   {seen}   {seen}  "{name}"' for label, (red, green, blue), seen, name in rows
+        f'{label:5d} {red:4d} {green:4d} {blue:4d}   {seen}   {seen}   {seen}  "{name}"'
+        for label, (red, green, blue), seen, name in rows
     ]
     return _HEAD + "\n".join(lines) + "\n"
 
@@ -49,15 +63,26 @@ def read_description(path: str | Path) -> tuple[Region, ...]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
-        raise ReadError(f"Cannot read the label description {path}: {err}. Check the path.") from err
+        raise ReadError(
+            f"Cannot read the label description {path}: {err}. Check the path."
+        ) from err
     regions = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         row = _ROW.match(line)
         if row is None:
-            raise ReadError(f"Line {number} of {path} is no row of an ITK-SNAP label description. Check that it is the right file.")
+            raise ReadError(
+                f"Line {number} of {path} is no row of an ITK-SNAP label description."
+                " Check that it is the right file."
+            )
         label, red, green, blue = (int(part) for part in row.group(1, 2, 3, 4))
         if label != BACKGROUND:
-            regions.append(Region(label, row.group(8), (min(red, 255), min(green, 255), min(blue, 255))))
+            regions.append(
+                Region(
+                    label,
+                    row.group(8),
+                    (min(red, 255), min(green, 255), min(blue, 255)),
+                )
+            )
     return tuple(regions)

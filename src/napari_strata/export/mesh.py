@@ -11,7 +11,15 @@ from scipy import ndimage as ndi
 from skimage.measure import marching_cubes
 
 from napari_strata.settings import MeshSpace
-from napari_strata.volume import Geometry, Progress, Region, Segmentation, default_regions, no_progress, pack_labels
+from napari_strata.volume import (
+    Geometry,
+    Progress,
+    Region,
+    Segmentation,
+    default_regions,
+    no_progress,
+    pack_labels,
+)
 
 _VOLUME_ERROR = 0.005
 _TRIALS = 20
@@ -19,8 +27,9 @@ _MARGIN = 0.02
 _SPECK = 512
 # Smoothed masks at most this at their middle dissolve, those above the second do not.
 _THIN, _THICK = 0.56, 0.74
-# What a voxel beside a lone voxel, a tube and a plate one voxel wide (by a Gaussian's value at their middle) has to be for the
-# level 0.5 to enclose an octahedron, a rod and a plate of their volume.
+# What a voxel beside a lone voxel, a tube and a plate one voxel wide (by a Gaussian's
+# value at their middle) has to be for the level 0.5 to enclose an octahedron, a rod and
+# a plate of their volume.
 _SLENDER_VOX = 0.7
 _OUTSIDE = ((0.145, 0.275, 0.525), (0.45, 0.293, 0.0))
 _TO_LPS = np.array([-1.0, -1.0, 1.0])
@@ -35,9 +44,11 @@ class Mesh:
     region : Region
         Whose surface it is.
     vertices_mm : (n, 3) float64 array
-        In mm along the patient's axes, in the space that was asked for; both LPS and RAS are right-handed.
+        In mm along the patient's axes, in the space that was asked for; both LPS and
+        RAS are right-handed.
     faces : (m, 3) int64 array
-        Vertex indices, counter-clockwise seen from outside, so that normals point outward.
+        Vertex indices, counter-clockwise seen from outside, so that normals point
+        outward.
     """
 
     region: Region
@@ -52,7 +63,10 @@ class Mesh:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Surface:
-    """A surface in array indices (z, y, x) of a box, with the volume in voxels that it encloses (signed)."""
+    """A surface in array indices (z, y, x) of a box.
+
+    With the volume in voxels that it encloses (signed).
+    """
 
     vertices: NDArray[np.float64]
     faces: NDArray[np.int64]
@@ -60,21 +74,27 @@ class _Surface:
 
 
 def region_meshes(
-    segmentation: Segmentation, *, smooth_vox: float = 0.7, space: MeshSpace = "LPS", on_progress: Progress = no_progress
+    segmentation: Segmentation,
+    *,
+    smooth_vox: float = 0.7,
+    space: MeshSpace = "LPS",
+    on_progress: Progress = no_progress,
 ) -> Iterator[Mesh]:
     """Make the surface of every region that has voxels, one after another.
 
-    Marching cubes (Lewiner et al., Journal of Graphics Tools 2003) on each connected part (by faces, edges or corners) of
-    the region's mask, smoothed where the part is thick. Every voxel's centre stays on its side of the surface, so no part
-    and no thin end is lost, and the level is chosen so that each part encloses the volume of its own voxels to within
-    0.5 %. Regions that the scan's border cuts are closed there.
+    Marching cubes (Lewiner et al., Journal of Graphics Tools 2003) on each connected
+    part (by faces, edges or corners) of the region's mask, smoothed where the part is
+    thick. Every voxel's centre stays on its side of the surface, so no part and no thin
+    end is lost, and the level is chosen so that each part encloses the volume of its
+    own voxels to within 0.5 %. Regions that the scan's border cuts are closed there.
 
     Parameters
     ----------
     segmentation : Segmentation
         Labels (z, y, x); ids that the table lacks get a default name.
     smooth_vox : float
-        Standard deviation of the Gaussian, in voxels along each axis; 0 follows the voxels.
+        Standard deviation of the Gaussian, in voxels along each axis; 0 follows the
+        voxels.
     space : {"LPS", "RAS"}
         Axes of the coordinates.
     on_progress : callable
@@ -86,8 +106,12 @@ def region_meshes(
         In order of region id.
     """
     ids, packed = pack_labels(segmentation.labels)
-    table = {region.id: region for region in (*default_regions(ids), *segmentation.regions)}
-    for done, (region_id, box) in enumerate(zip(ids, ndi.find_objects(packed), strict=True)):
+    table = {
+        region.id: region for region in (*default_regions(ids), *segmentation.regions)
+    }
+    for done, (region_id, box) in enumerate(
+        zip(ids, ndi.find_objects(packed), strict=True)
+    ):
         on_progress(done, len(ids), "making surfaces")
         surface = _surface(packed[box] == done + 1, smooth_vox)
         start = np.array([span.start for span in box])
@@ -95,33 +119,51 @@ def region_meshes(
 
 
 def enclosed(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> float:
-    """Give the signed volume inside a closed surface: positive where normals point outward in a right-handed space."""
+    """Give the signed volume inside a closed surface.
+
+    Positive where normals point outward in a right-handed space.
+    """
     a, b, c = (vertices[faces[:, n]] - vertices.mean(axis=0) for n in range(3))
     return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
 
 
 def _surface(mask: NDArray[np.bool_], smooth_vox: float) -> _Surface:
-    """Find the surface of a region, each connected part of it as large as its own voxels, in indices of the mask."""
+    """Find the surface of a region, each connected part of it as large as its own voxels.
+
+    In indices of the mask.
+    """
     parts, _ = ndi.label(mask, np.ones((3, 3, 3)))
     known: dict[tuple[tuple[int, ...], bytes], _Surface] = {}
     found: list[_Surface] = []
     for number, box in enumerate(ndi.find_objects(parts), 1):
         part = parts[box] == number
-        key = (part.shape, np.packbits(part).tobytes())  # specks are alike: each shape is worked out once
+        # specks are alike: each shape is worked out once
+        key = (part.shape, np.packbits(part).tobytes())
         surface = known.get(key) or _part_surface(part, smooth_vox)
         if part.size <= _SPECK:
             known[key] = surface
-        found.append(_Surface(surface.vertices + [span.start for span in box], surface.faces, surface.voxels))
+        found.append(
+            _Surface(
+                surface.vertices + [span.start for span in box],
+                surface.faces,
+                surface.voxels,
+            )
+        )
     firsts = np.cumsum([0, *(len(one.vertices) for one in found)])
     return _Surface(
         np.concatenate([one.vertices for one in found]),
-        np.concatenate([one.faces + first for one, first in zip(found, firsts, strict=False)]),
+        np.concatenate(
+            [one.faces + first for one, first in zip(found, firsts, strict=False)]
+        ),
         sum(one.voxels for one in found),
     )
 
 
 def _part_surface(mask: NDArray[np.bool_], smooth_vox: float) -> _Surface:
-    """Find the surface of one part: every voxel's centre stays on its side, and the level gives the part's own volume."""
+    """Find the surface of one part.
+
+    Every voxel's centre stays on its side, and the level gives the part's own volume.
+    """
     pad = 2 + int(np.ceil(4 * smooth_vox))
     inside = np.pad(mask, pad)
     field = _rounded(inside, smooth_vox)
@@ -138,7 +180,9 @@ def _part_surface(mask: NDArray[np.bool_], smooth_vox: float) -> _Surface:
 
 
 def _rounded(inside: NDArray[np.bool_], smooth_vox: float) -> NDArray[np.float32]:
-    """Smooth a mask, but not where it is so thin that it would dissolve; there the level 0.5 encloses about its volume.
+    """Smooth a mask, but not where it is so thin that it would dissolve.
+
+    There the level 0.5 encloses about its volume.
 
     Parameters
     ----------
@@ -153,12 +197,22 @@ def _rounded(inside: NDArray[np.bool_], smooth_vox: float) -> NDArray[np.float32
         In [0, 1], 0 at the border.
     """
     mask = inside.astype(np.float32)
-    smooth = ndi.gaussian_filter(mask, smooth_vox, mode="constant") if smooth_vox > 0 else mask
+    smooth = (
+        ndi.gaussian_filter(mask, smooth_vox, mode="constant")
+        if smooth_vox > 0
+        else mask
+    )
     near = ndi.maximum_filter(smooth * mask, 2 * int(np.ceil(smooth_vox)) + 1)
     places = (near > 0) & (near < _THICK) if smooth_vox > 0 else near > 0
     if places.any():
-        thin = np.clip((_THICK - near[places]) / (_THICK - _THIN), 0, 1) if smooth_vox > 0 else 1.0
-        slender = ndi.maximum_filter(ndi.gaussian_filter(mask, _SLENDER_VOX, mode="constant") * mask, 3)[places]
+        thin = (
+            np.clip((_THICK - near[places]) / (_THICK - _THIN), 0, 1)
+            if smooth_vox > 0
+            else 1.0
+        )
+        slender = ndi.maximum_filter(
+            ndi.gaussian_filter(mask, _SLENDER_VOX, mode="constant") * mask, 3
+        )[places]
         outside = np.interp(slender, *_OUTSIDE) * (slender > 0)
         smooth[places] += thin * (np.where(inside[places], 1, outside) - smooth[places])
     smooth[_shell(smooth.shape)] = 0
@@ -173,7 +227,10 @@ def _shell(shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 
 def _with_volume(at: Callable[[float], _Surface], wanted: float) -> _Surface:
-    """Search the level at which a surface encloses `wanted` voxels; the volume falls as the level rises."""
+    """Search the level at which a surface encloses `wanted` voxels.
+
+    The volume falls as the level rises.
+    """
     low, high, level = 0.0, 1.0, 0.5
     best = at(level)
     for _ in range(_TRIALS):
@@ -185,7 +242,13 @@ def _with_volume(at: Callable[[float], _Surface], wanted: float) -> _Surface:
     return best
 
 
-def _in_space(region: Region, surface: _Surface, start: NDArray[np.integer], geometry: Geometry, space: MeshSpace) -> Mesh:
+def _in_space(
+    region: Region,
+    surface: _Surface,
+    start: NDArray[np.integer],
+    geometry: Geometry,
+    space: MeshSpace,
+) -> Mesh:
     vertices = geometry.world_from_voxel(surface.vertices + start)
     if space == "LPS":
         vertices = vertices * _TO_LPS

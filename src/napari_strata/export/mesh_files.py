@@ -1,4 +1,7 @@
-"""STL, OBJ and PLY files of surfaces, in mm; each says its space in the way that 3D Slicer reads ("SPACE=LPS")."""
+"""STL, OBJ and PLY files of surfaces, in mm.
+
+Each says its space in the way that 3D Slicer reads ("SPACE=LPS").
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,19 @@ MESH_SUFFIXES = (".stl", ".obj", ".ply")
 """Endings of mesh files, in lower case."""
 
 _MARK = "Strata"
-_STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("spare", "<u2")])
+_STL_TRIANGLE = np.dtype(
+    [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("spare", "<u2")]
+)
 _PLY_VERTEX = np.dtype([("place", "<f4", 3), ("color", "u1", 3)])
 _PLY_FACE = np.dtype([("corners", "u1"), ("vertices", "<i4", 3)])
 
 
-def stage_meshes(meshes: Sequence[Mesh], path: Path, together: Together, *, space: MeshSpace) -> None:
-    """Write surfaces to one file that gets its name when `together` closes; OBJ with its materials (.mtl) beside it.
+def stage_meshes(
+    meshes: Sequence[Mesh], path: Path, together: Together, *, space: MeshSpace
+) -> None:
+    """Write surfaces to one file that gets its name when `together` closes.
+
+    OBJ with its materials (.mtl) beside it.
 
     Parameters
     ----------
@@ -42,9 +51,13 @@ def stage_meshes(meshes: Sequence[Mesh], path: Path, together: Together, *, spac
         If a material file that Strata did not write would be replaced.
     """
     suffix = file_suffix(path)
-    materials = path.with_name("_".join(path.stem.split()) + ".mtl")  # readers of OBJ split names at spaces
+    # readers of OBJ split names at spaces
+    materials = path.with_name("_".join(path.stem.split()) + ".mtl")
     if suffix == ".obj" and materials.exists() and not _is_ours(materials):
-        raise WriteError(f"{materials} is not Strata's and would be replaced. Choose another name for the mesh.")
+        raise WriteError(
+            f"{materials} is not Strata's and would be replaced. Choose another name"
+            " for the mesh."
+        )
     unfinished = together.file(path)
     if suffix == ".stl":
         unfinished.write_bytes(_stl(meshes, space))
@@ -52,8 +65,14 @@ def stage_meshes(meshes: Sequence[Mesh], path: Path, together: Together, *, spac
         unfinished.write_bytes(_ply(meshes, space))
     else:
         # the file names the other one by its exact bytes
-        unfinished.write_text(_obj(meshes, space, materials.name), encoding="utf-8", errors="surrogateescape")
-        together.file(materials).write_text(_mtl(meshes), encoding="utf-8", errors=ESCAPED)
+        unfinished.write_text(
+            _obj(meshes, space, materials.name),
+            encoding="utf-8",
+            errors="surrogateescape",
+        )
+        together.file(materials).write_text(
+            _mtl(meshes), encoding="utf-8", errors=ESCAPED
+        )
 
 
 def _is_ours(path: Path) -> bool:
@@ -69,7 +88,9 @@ def _stl(meshes: Sequence[Mesh], space: MeshSpace) -> bytes:
     triangles["normal"] = normals / np.where(lengths > 0, lengths, 1)
     triangles["corners"] = corners
     header = f"{_MARK} SPACE={space} UNIT=mm".encode("ascii").ljust(80)
-    return header + np.uint32(len(triangles)).astype("<u4").tobytes() + triangles.tobytes()
+    return (
+        header + np.uint32(len(triangles)).astype("<u4").tobytes() + triangles.tobytes()
+    )
 
 
 def _ply(meshes: Sequence[Mesh], space: MeshSpace) -> bytes:
@@ -87,7 +108,10 @@ def _ply(meshes: Sequence[Mesh], space: MeshSpace) -> bytes:
         "ply",
         "format binary_little_endian 1.0",
         f"comment {_MARK} SPACE={space} UNIT=mm",
-        *(f"comment region {mesh.region.id} {_ascii(mesh.region.name)}" for mesh in meshes),
+        *(
+            f"comment region {mesh.region.id} {_ascii(mesh.region.name)}"
+            for mesh in meshes
+        ),
         f"element vertex {len(vertices)}",
         *(f"property float {axis}" for axis in "xyz"),
         *(f"property uchar {part}" for part in ("red", "green", "blue")),
@@ -103,8 +127,13 @@ def _obj(meshes: Sequence[Mesh], space: MeshSpace, materials: str) -> str:
     first = 1
     for mesh in meshes:
         lines += [f"o {_token(mesh)}", f"usemtl {_token(mesh)}"]
-        lines += ["v {:.5f} {:.5f} {:.5f}".format(*place) for place in mesh.vertices_mm.tolist()]
-        lines += ["f {} {} {}".format(*corners) for corners in (mesh.faces + first).tolist()]
+        lines += [
+            "v {:.5f} {:.5f} {:.5f}".format(*place)
+            for place in mesh.vertices_mm.tolist()
+        ]
+        lines += [
+            "f {} {} {}".format(*corners) for corners in (mesh.faces + first).tolist()
+        ]
         first += len(mesh.vertices_mm)
     return "\n".join(lines) + "\n"
 
@@ -113,7 +142,14 @@ def _mtl(meshes: Iterable[Mesh]) -> str:
     lines = [f"# {_MARK}"]
     for mesh in meshes:
         shade = " ".join(f"{part / 255:.6g}" for part in mesh.region.color)
-        lines += [f"newmtl {_token(mesh)}", f"Kd {shade}", "Ka 0 0 0", "Ks 0 0 0", "d 1", "illum 1"]
+        lines += [
+            f"newmtl {_token(mesh)}",
+            f"Kd {shade}",
+            "Ka 0 0 0",
+            "Ks 0 0 0",
+            "d 1",
+            "illum 1",
+        ]
     return "\n".join(lines) + "\n"
 
 

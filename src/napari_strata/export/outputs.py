@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import WriteError
-from napari_strata.export.document import NOTICE, check_sidecar, document_text, labels_document, read_sidecar, scan_record
+from napari_strata.export.document import (
+    NOTICE,
+    check_sidecar,
+    document_text,
+    labels_document,
+    read_sidecar,
+    scan_record,
+)
 from napari_strata.export.files import Known
 from napari_strata.export.files import write as export
 from napari_strata.export.tables import is_table, write_table
@@ -52,7 +59,10 @@ class Outputs:
 
 
 def outputs_beside(labels: str | Path) -> Outputs:
-    """Name the files that go with a label file: labels.json and labels.csv beside labels.nii.gz."""
+    """Name the files that go with a label file.
+
+    Labels.json and labels.csv beside labels.nii.gz.
+    """
     path = Path(labels)
     stem = path.name[: len(path.name) - len(file_suffix(path))]
     return Outputs(path, path.with_name(f"{stem}.json"), path.with_name(f"{stem}.csv"))
@@ -64,14 +74,17 @@ def check_outputs(labels: str | Path) -> None:
     Raises
     ------
     WriteError
-        If the ending is not known, or a JSON or CSV file that Strata did not write, or that belongs to other labels,
-        stands where ours would go.
+        If the ending is not known, or a JSON or CSV file that Strata did not write, or
+        that belongs to other labels, stands where ours would go.
     """
     check_label_path(labels)
     named = outputs_beside(labels)
     check_sidecar(named.sidecar, named.labels)
     if named.table.exists() and not is_table(named.table):
-        raise WriteError(f"{named.table} is not Strata's and would be replaced. Choose another name for the labels.")
+        raise WriteError(
+            f"{named.table} is not Strata's and would be replaced. Choose another name"
+            " for the labels."
+        )
 
 
 def write_outputs(
@@ -98,19 +111,25 @@ def write_outputs(
     confidence : (z, y, x) float array, optional
         Of every voxel, for the table: ``proposal.confidence[proposal.supervoxels]``.
     together : Together, optional
-        Other files that are written with them: all get their names when it closes, or none.
+        Other files that are written with them: all get their names when it closes, or
+        none.
 
     Raises
     ------
     WriteError
-        If anything cannot be written, or the labels would replace the scan; nothing stands under the final names then.
+        If anything cannot be written, or the labels would replace the scan; nothing
+        stands under the final names then.
     """
     check_outputs(labels)
     named = outputs_beside(labels)
     if volume.path and same_file(named.labels, volume.path):
-        raise WriteError(f"{named.labels} is the scan itself. Choose another name for the labels.")
+        raise WriteError(
+            f"{named.labels} is the scan itself. Choose another name for the labels."
+        )
     measures = measure_regions(segmentation, volume, confidence=confidence)
-    document = labels_document(named.labels, volume, segmentation.regions, measures, provenance)
+    document = labels_document(
+        named.labels, volume, segmentation.regions, measures, provenance
+    )
     with contextlib.ExitStack() as stack:
         group = stack.enter_context(Together()) if together is None else together
         stage_labels(segmentation, named.labels, group, sidecar=False)
@@ -128,7 +147,9 @@ def export_labels(
     settings: ExportSettings | None = None,
     on_progress: Progress = no_progress,
 ) -> Path:
-    """Do what a person means by "export": a label volume gets sidecar and table beside it, any other format is one file.
+    """Do what a person means by "export".
+
+    A label volume gets sidecar and table beside it, any other format is one file.
 
     Parameters
     ----------
@@ -149,8 +170,12 @@ def export_labels(
         If anything cannot be written; nothing stands under the final names then.
     """
     if file_suffix(path) in LABEL_SUFFIXES and known.scan is not None:
-        return write_outputs(segmentation, known.scan, path, provenance, confidence=known.confidence).labels
-    return export(segmentation, path, known=known, settings=settings, on_progress=on_progress)
+        return write_outputs(
+            segmentation, known.scan, path, provenance, confidence=known.confidence
+        ).labels
+    return export(
+        segmentation, path, known=known, settings=settings, on_progress=on_progress
+    )
 
 
 def outputs_as_text(outputs: Outputs) -> dict[str, str]:

@@ -27,7 +27,8 @@ def check_may_replace(path: Path, scan: Volume | None) -> None:
     Raises
     ------
     WriteError
-        If `path` is the scan, an image of a DICOM series, or a .dcm, .label, .txt, .csv, .tsv or .parquet file of others.
+        If `path` is the scan, an image of a DICOM series, or a .dcm, .label, .txt,
+        .csv, .tsv or .parquet file of others.
     """
     if scan is not None and scan.path and same_file(path, scan.path):
         raise WriteError(f"{path} is the scan itself. Choose another name.")
@@ -35,13 +36,26 @@ def check_may_replace(path: Path, scan: Volume | None) -> None:
         return
     suffix = file_suffix(path)
     if not is_segmentation(path) and (suffix == ".dcm" or is_dicom(path)):
-        raise WriteError(f"{path} is no DICOM segmentation but perhaps an image of a series, and would be replaced. Choose another name.")
-    ours = is_description(path) if suffix in DESCRIPTION_SUFFIXES else is_table(path) if suffix in TABLE_SUFFIXES else True
+        raise WriteError(
+            f"{path} is no DICOM segmentation but perhaps an image of a series, and"
+            " would be replaced. Choose another name."
+        )
+    ours = (
+        is_description(path)
+        if suffix in DESCRIPTION_SUFFIXES
+        else is_table(path)
+        if suffix in TABLE_SUFFIXES
+        else True
+    )
     if not ours:
-        raise WriteError(f"{path} is not Strata's and would be replaced. Choose another name.")
+        raise WriteError(
+            f"{path} is not Strata's and would be replaced. Choose another name."
+        )
 
 
-def check_inputs_stay(outputs: Iterable[Path], inputs: Iterable[str | Path | None]) -> None:
+def check_inputs_stay(
+    outputs: Iterable[Path], inputs: Iterable[str | Path | None]
+) -> None:
     """Raise where an output is one of the files that it is made from, under whatever name.
 
     Raises
@@ -53,11 +67,16 @@ def check_inputs_stay(outputs: Iterable[Path], inputs: Iterable[str | Path | Non
     for path in outputs:
         for one in given:
             if same_file(path, one):
-                raise WriteError(f"{one} would be replaced by what is made from it. Choose another name.")
+                raise WriteError(
+                    f"{one} would be replaced by what is made from it. Choose another"
+                    " name."
+                )
 
 
 def check_distinct(paths: Iterable[Path]) -> None:
-    """Raise where two files would get one name, on a disk too that does not tell capitals from small letters.
+    """Raise where two files would get one name.
+
+    On a disk too that does not tell capitals from small letters.
 
     Raises
     ------
@@ -68,5 +87,8 @@ def check_distinct(paths: Iterable[Path]) -> None:
     for path in paths:
         name = os.path.realpath(path).casefold()
         if name in seen:
-            raise WriteError(f"Two outputs would be written to {path}. Give each its own name; capitals alone do not tell files apart.")
+            raise WriteError(
+                f"Two outputs would be written to {path}. Give each its own name;"
+                " capitals alone do not tell files apart."
+            )
         seen.add(name)

@@ -12,7 +12,10 @@ PLUGIN = "napari-strata"
 
 def run_settings() -> RunSettings:
     """Give the device and the threads that proposals start with."""
-    return RunSettings(device=_preference("work", "device", "auto"), threads=int(_preference("work", "threads", 0)))
+    return RunSettings(
+        device=_preference("work", "device", "auto"),
+        threads=int(_preference("work", "threads", 0)),
+    )
 
 
 def autosave_folder() -> Path | None:

@@ -26,7 +26,10 @@ _REASONS = {
 
 
 def file_suffix(path: str | Path) -> str:
-    """Give the suffix in lower case, with what belongs to it: "a.b.NII.GZ" gives ".nii.gz", "a.seg.nrrd" gives ".seg.nrrd"."""
+    """Give the suffix in lower case, with what belongs to it.
+
+    "a.b.NII.GZ" gives ".nii.gz", "a.seg.nrrd" gives ".seg.nrrd".
+    """
     suffixes = [part.lower() for part in Path(path).suffixes]
     if suffixes[-1:] == [".gz"] or suffixes[-2:] == [".seg", ".nrrd"]:
         return "".join(suffixes[-2:])
@@ -34,7 +37,10 @@ def file_suffix(path: str | Path) -> str:
 
 
 def half_of_pair(path: Path, suffix: str) -> Path:
-    """Give the other file of a pair (.hdr and .img), also where the endings are in capitals: "A.HDR" goes with "A.IMG"."""
+    """Give the other file of a pair (.hdr and .img), also where the endings are in capitals.
+
+    "A.HDR" goes with "A.IMG".
+    """
     plain, capitals = path.with_suffix(suffix), path.with_suffix(suffix.upper())
     return capitals if not plain.exists() and capitals.exists() else plain
 
@@ -43,23 +49,27 @@ def half_of_pair(path: Path, suffix: str) -> Path:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Lend a temporary path beside `path`, and rename it to `path` when the block succeeds.
 
-    Keep the block to writing that one file: any OSError inside it is taken for trouble with the output.
+    Keep the block to writing that one file: any OSError inside it is taken for trouble
+    with the output.
 
     Parameters
     ----------
     path : str or Path
-        The final name. An existing file is replaced, in one step, only when the block has succeeded. A link stays a link: the
-        file that it leads to is replaced, or made.
+        The final name. An existing file is replaced, in one step, only when the block
+        has succeeded. A link stays a link: the file that it leads to is replaced, or
+        made.
 
     Yields
     ------
     Path
-        A name in the folder of the final file, with the same suffix, that does not exist yet.
+        A name in the folder of the final file, with the same suffix, that does not
+        exist yet.
 
     Raises
     ------
     WriteError
-        If the folder does not exist, the output cannot be written, or the disk is full. The temporary file is gone.
+        If the folder does not exist, the output cannot be written, or the disk is full.
+        The temporary file is gone.
     """
     target = Path(path)
     temporary = _temporary(target)
@@ -85,15 +95,19 @@ def link_end(path: Path) -> Path:
         return path
     end = Path(os.path.realpath(path))
     if end.is_symlink():
-        raise WriteError(f"Cannot write {path}: it is a link that leads to itself. Remove it, or choose another name.")
+        raise WriteError(
+            f"Cannot write {path}: it is a link that leads to itself. Remove it, or"
+            " choose another name."
+        )
     return end
 
 
 class Together:
     """Several files that get their names together, or none of them does.
 
-    All are forced out to the disk before the first is renamed. Where a rename fails nevertheless, those before it are taken back:
-    what stood under their names stands there again. Only a crash between two renames could leave some.
+    All are forced out to the disk before the first is renamed. Where a rename fails
+    nevertheless, those before it are taken back: what stood under their names stands
+    there again. Only a crash between two renames could leave some.
     """
 
     def __init__(self) -> None:
@@ -104,7 +118,9 @@ class Together:
         return self
 
     def file(self, path: str | Path) -> Path:
-        """Lend a temporary path, as `atomic_path` does, that gets its name when the whole block has succeeded.
+        """Lend a temporary path.
+
+        As `atomic_path` does, that gets its name when the whole block has succeeded.
 
         Raises
         ------
@@ -115,14 +131,25 @@ class Together:
         self._files.append((temporary, Path(path)))
         return temporary
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
-        """Flush every file, then rename them; where either fails, nothing new stands under any name."""
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        """Flush every file, then rename them.
+
+        Where either fails, nothing new stands under any name.
+        """
         try:
             if kind is None:
                 self._flush()
                 self._rename()
             elif isinstance(error, OSError):
-                raise WriteError(f"Cannot write {self._last()}: {_reason(error)}.") from error
+                raise WriteError(
+                    f"Cannot write {self._last()}: {_reason(error)}."
+                ) from error
         finally:
             for temporary, _ in self._files:
                 _discard(temporary)
@@ -151,8 +178,14 @@ class Together:
                         renamed.append((end, None))
                 except OSError as err:
                     left = _taken_back(renamed)
-                    said = f"Only {', '.join(map(str, left))} could not be put back" if left else "Nothing was replaced"
-                    raise WriteError(f"Cannot write {target}: {_reason(err)}. {said}.") from err
+                    said = (
+                        f"Only {', '.join(map(str, left))} could not be put back"
+                        if left
+                        else "Nothing was replaced"
+                    )
+                    raise WriteError(
+                        f"Cannot write {target}: {_reason(err)}. {said}."
+                    ) from err
         finally:
             for _, kept in renamed:
                 if kept is not None:
@@ -160,7 +193,9 @@ class Together:
 
 
 def _kept_aside(target: Path) -> Path | None:
-    """Give a second name to what stands under a name, so that it can be put back; None where nothing does.
+    """Give a second name to what stands under a name, so that it can be put back.
+
+    None where nothing does.
 
     Raises
     ------
@@ -178,13 +213,17 @@ def _kept_aside(target: Path) -> Path | None:
 
 
 def _taken_back(renamed: list[tuple[Path, Path | None]]) -> list[Path]:
-    """Put back what was replaced and remove what is new; give those for which that did not work."""
+    """Put back what was replaced and remove what is new.
+
+    Give those for which that did not work.
+    """
     left = []
     for target, kept in reversed(renamed):
         try:
             if kept is not None:
                 os.replace(kept, target)
-                kept.unlink(missing_ok=True)  # two names of one file: nothing was renamed
+                # two names of one file: nothing was renamed
+                kept.unlink(missing_ok=True)
             else:
                 target.unlink()
         except OSError:
@@ -194,7 +233,9 @@ def _taken_back(renamed: list[tuple[Path, Path | None]]) -> list[Path]:
 
 
 def _temporary(target: Path) -> Path:
-    """Name a file beside another (beside what it leads to, for a link), with the same ending, that does not exist yet.
+    """Name a file beside another (beside what it leads to, for a link).
+
+    With the same ending, that does not exist yet.
 
     Raises
     ------
@@ -206,12 +247,19 @@ def _temporary(target: Path) -> Path:
         _check_target(target, end)
     except OSError as err:
         raise WriteError(f"Cannot write {target}: {_reason(err)}.") from err
-    suffix = target.name[len(target.name) - len(file_suffix(target)) :] if file_suffix(target) else ""
+    suffix = (
+        target.name[len(target.name) - len(file_suffix(target)) :]
+        if file_suffix(target)
+        else ""
+    )
     return end.with_name(f".strata-{secrets.token_hex(6)}{suffix}")
 
 
 def same_file(one: str | Path, other: str | Path) -> bool:
-    """Say whether two paths are one file, through links, and whatever the disk makes of capitals."""
+    """Say whether two paths are one file, through links.
+
+    Whatever the disk makes of capitals.
+    """
     try:
         return os.path.samefile(one, other)
     except OSError:  # one of them does not exist yet
@@ -222,20 +270,39 @@ def _check_target(target: Path, end: Path) -> None:
     folder = end.parent
     if not folder.exists():
         if end != target:
-            raise WriteError(f"Cannot write {target}: it is a link to {end}, where there is no folder. Remove it, or choose another name.")
-        raise WriteError(f"Cannot write {target}: the folder {folder} does not exist. Create it first.")
+            raise WriteError(
+                f"Cannot write {target}: it is a link to {end}, where there is no"
+                " folder. Remove it, or choose another name."
+            )
+        raise WriteError(
+            f"Cannot write {target}: the folder {folder} does not exist. Create it"
+            " first."
+        )
     if not folder.is_dir():
-        raise WriteError(f"Cannot write {target}: {folder} is a file, not a folder. Choose another place.")
+        raise WriteError(
+            f"Cannot write {target}: {folder} is a file, not a folder. Choose another"
+            " place."
+        )
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise WriteError(f"Cannot write {target}: no permission to write in {folder}. Choose another folder.")
+        raise WriteError(
+            f"Cannot write {target}: no permission to write in {folder}. Choose another"
+            " folder."
+        )
     if end.is_dir():
-        raise WriteError(f"Cannot write {target}: a folder has this name. Choose another name.")
+        raise WriteError(
+            f"Cannot write {target}: a folder has this name. Choose another name."
+        )
     if end.exists() and not os.access(end, os.W_OK):
-        raise WriteError(f"Cannot write {target}: the file is there and is read-only. Choose another name.")
+        raise WriteError(
+            f"Cannot write {target}: the file is there and is read-only. Choose another"
+            " name."
+        )
 
 
 def flush(temporary: Path) -> None:
-    """Force a file out to the disk: a full network disk may only say so then, which has to be before the rename.
+    """Force a file out to the disk.
+
+    A full network disk may only say so then, which has to be before the rename.
 
     Raises
     ------
@@ -256,4 +323,6 @@ def _discard(temporary: Path) -> None:
     try:
         temporary.unlink(missing_ok=True)
     except OSError as err:
-        raise WriteError(f"Cannot remove the unfinished file {temporary}: {_reason(err)}.") from err
+        raise WriteError(
+            f"Cannot remove the unfinished file {temporary}: {_reason(err)}."
+        ) from err

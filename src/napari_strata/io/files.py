@@ -14,20 +14,38 @@ from numpy.typing import NDArray
 from napari_strata.errors import ChoiceError, ReadError, WriteError
 from napari_strata.filenames import printable
 from napari_strata.io.atomic import Together, atomic_path, file_suffix, same_file
-from napari_strata.io.dicom.series import SeriesInfo, is_dicom, is_segmentation, list_series, read_dicom
-from napari_strata.io.grid import FileImage, check_shearless, memory_geometry, plain_grid, to_file_order, to_memory_order
+from napari_strata.io.dicom.series import (
+    SeriesInfo,
+    is_dicom,
+    is_segmentation,
+    list_series,
+    read_dicom,
+)
+from napari_strata.io.grid import (
+    FileImage,
+    check_shearless,
+    memory_geometry,
+    plain_grid,
+    to_file_order,
+    to_memory_order,
+)
 from napari_strata.io.hashing import check_regular, hash_file
 from napari_strata.io.intensities import check_varies, finite
 from napari_strata.io.itk import read_itk, write_itk
 from napari_strata.io.labels.dicom_seg import read_dicom_seg
 from napari_strata.io.labels.names import Names, mgh_names, nifti_names
-from napari_strata.io.labels.objects import SEGMENTATIONS, is_seg, object_kind, storage_class
+from napari_strata.io.labels.objects import (
+    SEGMENTATIONS,
+    is_seg,
+    object_kind,
+    storage_class,
+)
+from napari_strata.io.labels.seg_nrrd import SUFFIX as SEG_NRRD
+from napari_strata.io.labels.seg_nrrd import read_seg_nrrd, write_seg_nrrd
 from napari_strata.io.labels.values import HIGHEST_ID, layered_labels, whole_labels
 from napari_strata.io.mgh import check_mgh_ids, mgh_bytes, read_mgh, write_mgh
 from napari_strata.io.modality import guess_modality
 from napari_strata.io.nifti import read_nifti, write_nifti, write_nifti_scan
-from napari_strata.io.labels.seg_nrrd import SUFFIX as SEG_NRRD
-from napari_strata.io.labels.seg_nrrd import read_seg_nrrd, write_seg_nrrd
 from napari_strata.io.sidecar import read_names, table_text
 from napari_strata.io.text_header import read_text_header
 from napari_strata.volume import (
@@ -79,7 +97,13 @@ LABEL_SUFFIXES = (*_WRITERS, SEG_NRRD)
 """Endings of the label files that `write` makes, in lower case."""
 
 
-def read(path: str | Path, *, index: int | None = None, series: str | None = None, modality: Modality | None = None) -> Volume:
+def read(
+    path: str | Path,
+    *,
+    index: int | None = None,
+    series: str | None = None,
+    modality: Modality | None = None,
+) -> Volume:
     """Read a scan: NIfTI, a DICOM folder, NRRD, MetaImage, MGH or MGZ.
 
     Parameters
@@ -96,16 +120,18 @@ def read(path: str | Path, *, index: int | None = None, series: str | None = Non
     Returns
     -------
     Volume
-        Data (z, y, x) toward Inferior, Posterior, Left; the native type, or float32 where the file scales intensities.
-        NaN, infinite voxels and those beyond float32 are replaced by the lowest value, which `notes` tells.
+        Data (z, y, x) toward Inferior, Posterior, Left; the native type, or float32
+        where the file scales intensities. NaN, infinite voxels and those beyond float32
+        are replaced by the lowest value, which `notes` tells.
 
     Raises
     ------
     ReadError
-        If there is no such scan, it is damaged, not 3D, or says nothing (all voxels equal).
+        If there is no such scan, it is damaged, not 3D, or says nothing (all voxels
+        equal).
     ChoiceError
-        If the input holds several scans and none was chosen (the message lists them), or `index` is given for DICOM or
-        `series` for another file.
+        If the input holds several scans and none was chosen (the message lists them),
+        or `index` is given for DICOM or `series` for another file.
     GeometryError
         If the affine or a voxel size cannot be used.
 
@@ -123,34 +149,52 @@ def read(path: str | Path, *, index: int | None = None, series: str | None = Non
         logger.warning("%s: %s", source, note)
     kind = modality or image.modality or guess_modality(data)
     geometry = memory_geometry(image.grid)
-    return Volume(data, geometry, kind, printable(_stem(source)), str(source), (*image.notes, *notes), index, series)
+    return Volume(
+        data,
+        geometry,
+        kind,
+        printable(_stem(source)),
+        str(source),
+        (*image.notes, *notes),
+        index,
+        series,
+    )
 
 
-def read_labels(path: str | Path, *, index: int | None = None, like: Geometry | None = None) -> Segmentation:
-    """Read labels in the memory order of `read`, with names, colours and locks from inside the file or the JSON beside it.
+def read_labels(
+    path: str | Path, *, index: int | None = None, like: Geometry | None = None
+) -> Segmentation:
+    """Read labels in the memory order of `read`.
 
-    Label volumes (NIfTI, NRRD, MetaImage, MGH), 3D Slicer's segmentations and DICOM SEG. Values up to 1e-3 off whole
-    numbers are rounded; a 4D file of zeros and ones is one-hot, a volume for each label; warnings tell both.
+    With names, colours and locks from inside the file or the JSON beside it.
+
+    Label volumes (NIfTI, NRRD, MetaImage, MGH), 3D Slicer's segmentations and DICOM
+    SEG. Values up to 1e-3 off whole numbers are rounded; a 4D file of zeros and ones is
+    one-hot, a volume for each label; warnings tell both.
 
     Parameters
     ----------
     path : str or Path
-        A label file, for example labels.nii.gz; its table is looked for in labels.json, under "regions". 3D Slicer's
-        segmentations and DICOM SEG hold their own; so may NIfTI (TotalSegmentator's extension) and MGZ (FreeSurfer's table).
+        A label file, for example labels.nii.gz; its table is looked for in labels.json,
+        under "regions". 3D Slicer's segmentations and DICOM SEG hold their own; so may
+        NIfTI (TotalSegmentator's extension) and MGZ (FreeSurfer's table).
     index : int or None
         Which volume of a 4D file holds the labels, from 0.
     like : Geometry or None
-        That of the scan, if it is known: it tells how far the slices of a DICOM SEG are apart where that does not.
+        That of the scan, if it is known: it tells how far the slices of a DICOM SEG are
+        apart where that does not.
 
     Returns
     -------
     Segmentation
-        The smallest unsigned type that holds the ids; default names where the table has none.
+        The smallest unsigned type that holds the ids; default names where the table has
+        none.
 
     Raises
     ------
     ReadError
-        If the file cannot be read, its voxels are not whole numbers from 0 up, or our own table is damaged.
+        If the file cannot be read, its voxels are not whole numbers from 0 up, or our
+        own table is damaged.
     ChoiceError
         If there are several volumes of labels and none was chosen.
     GeometryError
@@ -170,11 +214,16 @@ def read_labels(path: str | Path, *, index: int | None = None, like: Geometry | 
         notes += more
     for note in notes:
         logger.warning("%s: %s", source, note)
-    return Segmentation(labels, tuple(table[key] for key in sorted(table)), memory_geometry(found.grid))
+    return Segmentation(
+        labels, tuple(table[key] for key in sorted(table)), memory_geometry(found.grid)
+    )
 
 
 def holds_segments(path: str | Path) -> bool:
-    """Say whether a file is labels by its format: a segmentation of 3D Slicer's, or a DICOM SEG."""
+    """Say whether a file is labels by its format.
+
+    A segmentation of 3D Slicer's, or a DICOM SEG.
+    """
     source = Path(path)
     suffix = file_suffix(source)
     try:
@@ -187,19 +236,23 @@ def holds_segments(path: str | Path) -> bool:
         return False
 
 
-def write(segmentation: Segmentation, path: str | Path, *, sidecar: bool = True) -> Path:
-    """Write labels on the grid of the file that the scan came from, and their region table beside them; both or neither.
+def write(
+    segmentation: Segmentation, path: str | Path, *, sidecar: bool = True
+) -> Path:
+    """Write labels on the grid of the file that the scan came from.
+
+    Their region table beside them; both or neither.
 
     Parameters
     ----------
     segmentation : Segmentation
-        Labels; `geometry.file` says on which grid they are written. Without it they are written with axes toward
-        Right, Anterior and Superior.
+        Labels; `geometry.file` says on which grid they are written. Without it they are
+        written with axes toward Right, Anterior and Superior.
     path : str or Path
         Ends in .nii, .nii.gz, .nrrd, .mha, .mgh, .mgz or .seg.nrrd.
     sidecar : bool
-        Whether to write names, colours and locks to labels.json beside labels.nii.gz, where `read_labels` finds them;
-        .seg.nrrd holds them itself.
+        Whether to write names, colours and locks to labels.json beside labels.nii.gz,
+        where `read_labels` finds them; .seg.nrrd holds them itself.
 
     Returns
     -------
@@ -209,8 +262,9 @@ def write(segmentation: Segmentation, path: str | Path, *, sidecar: bool = True)
     Raises
     ------
     WriteError
-        If the suffix is not known, a JSON file that Strata did not write or that other labels need stands where ours
-        would go, or a file cannot be written; nothing new stands under either name then.
+        If the suffix is not known, a JSON file that Strata did not write or that other
+        labels need stands where ours would go, or a file cannot be written; nothing new
+        stands under either name then.
     GeometryError
         If the labels are not on the grid of their file.
     """
@@ -219,8 +273,16 @@ def write(segmentation: Segmentation, path: str | Path, *, sidecar: bool = True)
     return Path(path)
 
 
-def stage_labels(segmentation: Segmentation, path: str | Path, together: Together, *, sidecar: bool = True) -> None:
-    """Do what `write` does, but let the files get their names only when `together` closes without an error.
+def stage_labels(
+    segmentation: Segmentation,
+    path: str | Path,
+    together: Together,
+    *,
+    sidecar: bool = True,
+) -> None:
+    """Do what `write` does.
+
+    But let the files get their names only when `together` closes without an error.
 
     Raises
     ------
@@ -235,13 +297,18 @@ def stage_labels(segmentation: Segmentation, path: str | Path, together: Togethe
     text = table_text(table, target, segmentation.regions) if sidecar else None
     highest = int(segmentation.labels.max(initial=0))
     if highest > HIGHEST_ID:
-        raise WriteError(f"Cannot write {target}: region id {highest} does not fit into 32 bits. Renumber the regions.")
+        raise WriteError(
+            f"Cannot write {target}: region id {highest} does not fit into 32 bits."
+            " Renumber the regions."
+        )
     if suffix in (".mgh", ".mgz"):
         check_mgh_ids(target, highest)
     if segmentation.geometry.file is None:
         check_shearless(target, segmentation.geometry, suffix)
     grid = segmentation.geometry.file or plain_grid(segmentation.geometry)
-    labels = to_file_order(segmentation.labels.astype(smallest_label_dtype(highest), copy=False), grid)
+    labels = to_file_order(
+        segmentation.labels.astype(smallest_label_dtype(highest), copy=False), grid
+    )
     temporary = together.file(target)
     if suffix == SEG_NRRD:
         write_seg_nrrd(temporary, labels, grid, segmentation.regions)
@@ -260,11 +327,16 @@ def check_label_path(path: str | Path) -> None:
         If the name's ending is not known.
     """
     if file_suffix(path) not in LABEL_SUFFIXES:
-        raise WriteError(f"Cannot write labels to {path}: the name must end in {_listed(LABEL_SUFFIXES)}.")
+        raise WriteError(
+            f"Cannot write labels to {path}: the name must end in"
+            f" {_listed(LABEL_SUFFIXES)}."
+        )
 
 
 def write_scan(volume: Volume, path: str | Path) -> Path:
-    """Write a scan: on the grid of its file, or with axes toward Right, Anterior and Superior if it was made in memory.
+    """Write a scan: on the grid of its file.
+
+    Or with axes toward Right, Anterior and Superior if it was made in memory.
 
     Parameters
     ----------
@@ -276,12 +348,16 @@ def write_scan(volume: Volume, path: str | Path) -> Path:
     Raises
     ------
     WriteError
-        If the ending is not one of these, the scan's own file would be replaced, or the file cannot be written.
+        If the ending is not one of these, the scan's own file would be replaced, or the
+        file cannot be written.
     """
     target = Path(path)
     suffix = file_suffix(target)
     if suffix not in SCAN_OUTPUTS:
-        raise WriteError(f"Cannot write a scan to {target}: the name must end in {_listed(SCAN_OUTPUTS)}.")
+        raise WriteError(
+            f"Cannot write a scan to {target}: the name must end in"
+            f" {_listed(SCAN_OUTPUTS)}."
+        )
     if volume.path and same_file(target, volume.path):
         raise WriteError(f"{target} is the scan itself. Choose another name.")
     if volume.geometry.file is None:
@@ -300,8 +376,8 @@ def write_scan(volume: Volume, path: str | Path) -> Path:
 class _FileLabels:
     """Labels (i, j, k) of a file, and what it says of them.
 
-    `inside` are names of any labels, `regions` those of its own. A format that is complete holds its names, so that no
-    JSON file is looked for.
+    `inside` are names of any labels, `regions` those of its own. A format that is
+    complete holds its names, so that no JSON file is looked for.
     """
 
     labels: NDArray[np.generic]
@@ -312,7 +388,8 @@ class _FileLabels:
     is_complete: bool = False
 
 
-@np.errstate(over="ignore", invalid="ignore")  # damaged headers hold any number; what cannot be used is refused
+# damaged headers hold any number; what cannot be used is refused
+@np.errstate(over="ignore", invalid="ignore")
 def _load_labels(source: Path, index: int | None, like: Geometry | None) -> _FileLabels:
     _check_there(source)
     suffix = file_suffix(source)
@@ -320,15 +397,29 @@ def _load_labels(source: Path, index: int | None, like: Geometry | None) -> _Fil
         return _load_label_folder(source, index, like)
     if suffix in (SEG_NRRD, ".nrrd", ".nhdr") and holds_segments(source):
         if index is not None:
-            raise ChoiceError(f"{source} is a segmentation of 3D Slicer's, where --index cannot choose. Leave it out.")
+            raise ChoiceError(
+                f"{source} is a segmentation of 3D Slicer's, where --index cannot"
+                " choose. Leave it out."
+            )
         slicer = read_seg_nrrd(source)
-        return _FileLabels(slicer.image.data, slicer.image.grid, slicer.image.notes, regions=slicer.regions, is_complete=True)
+        return _FileLabels(
+            slicer.image.data,
+            slicer.image.grid,
+            slicer.image.notes,
+            regions=slicer.regions,
+            is_complete=True,
+        )
     reader = _READERS.get(suffix)
     if reader is not None:
-        return _of_volumes(reader(source, None, suffix=suffix, every=True), source, index)
+        return _of_volumes(
+            reader(source, None, suffix=suffix, every=True), source, index
+        )
     if suffix in (".dcm", ".ima") or is_dicom(source):
         return _load_dicom_labels(source, index, like)
-    raise ReadError(f"{source} is of an unknown kind. Strata reads {_listed(_READERS)} and DICOM folders; labels also from DICOM SEG.")
+    raise ReadError(
+        f"{source} is of an unknown kind. Strata reads {_listed(_READERS)} and DICOM"
+        " folders; labels also from DICOM SEG."
+    )
 
 
 def _of_volumes(image: FileImage, source: Path, index: int | None) -> _FileLabels:
@@ -337,34 +428,65 @@ def _of_volumes(image: FileImage, source: Path, index: int | None) -> _FileLabel
     if image.grid.kind == "nifti":
         names = nifti_names(source, image.grid.suffix)
         if image.data.dtype == np.float64:
-            advice = "Choose the label file, or save the labels as integers, without a scale (scl_slope)"
+            advice = (
+                "Choose the label file, or save the labels as integers, without a scale"
+                " (scl_slope)"
+            )
     elif image.grid.kind == "mgh":
         names = mgh_names(source, mgh_bytes(source))
     found = layered_labels(image.data, str(source), index=index, advice=advice)
-    return _FileLabels(found.labels, image.grid, (*image.notes, *found.notes, *names.notes), names.regions)
+    return _FileLabels(
+        found.labels,
+        image.grid,
+        (*image.notes, *found.notes, *names.notes),
+        names.regions,
+    )
 
 
-def _load_label_folder(source: Path, index: int | None, like: Geometry | None) -> _FileLabels:
+def _load_label_folder(
+    source: Path, index: int | None, like: Geometry | None
+) -> _FileLabels:
     """Read the only DICOM SEG of a folder, or a series of slices whose values are labels."""
     try:
-        segs = sorted(one for one in source.iterdir() if one.is_file() and is_dicom(one) and is_seg(one))
+        segs = sorted(
+            one
+            for one in source.iterdir()
+            if one.is_file() and is_dicom(one) and is_seg(one)
+        )
     except OSError as err:
-        raise ReadError(f"Cannot list {source}: {err.strerror}. Check that you may read it.") from err
+        raise ReadError(
+            f"Cannot list {source}: {err.strerror}. Check that you may read it."
+        ) from err
     if len(segs) > 1:
-        raise ChoiceError(f"{source} holds {len(segs)} DICOM SEG files. Give one of them: {', '.join(one.name for one in segs)}.")
-    return _load_dicom_labels(segs[0], index, like) if segs else _of_series(source, index)
+        raise ChoiceError(
+            f"{source} holds {len(segs)} DICOM SEG files. Give one of them:"
+            f" {', '.join(one.name for one in segs)}."
+        )
+    return (
+        _load_dicom_labels(segs[0], index, like) if segs else _of_series(source, index)
+    )
 
 
-def _load_dicom_labels(source: Path, index: int | None, like: Geometry | None) -> _FileLabels:
+def _load_dicom_labels(
+    source: Path, index: int | None, like: Geometry | None
+) -> _FileLabels:
     kind = storage_class(source)
     if (what := object_kind(kind)) is not None:
         raise ReadError(f"{source} is {what}")
     if kind not in SEGMENTATIONS:
         return _of_series(source, index)
     if index is not None:
-        raise ChoiceError(f"{source} is DICOM, where --index cannot choose. Leave it out.")
+        raise ChoiceError(
+            f"{source} is DICOM, where --index cannot choose. Leave it out."
+        )
     stored = read_dicom_seg(source, like=like)
-    return _FileLabels(stored.image.data, stored.image.grid, stored.image.notes, regions=stored.regions, is_complete=True)
+    return _FileLabels(
+        stored.image.data,
+        stored.image.grid,
+        stored.image.notes,
+        regions=stored.regions,
+        is_complete=True,
+    )
 
 
 def _of_series(source: Path, index: int | None) -> _FileLabels:
@@ -384,12 +506,17 @@ def _check_there(source: Path) -> None:
         check_regular(source)
         with source.open("rb") as file:
             if not file.read(1):
-                raise ReadError(f"{source} is an empty file. Copy or download it again.")
+                raise ReadError(
+                    f"{source} is an empty file. Copy or download it again."
+                )
     except OSError as err:
-        raise ReadError(f"Cannot read {source}: {err.strerror}. Check that you may read it.") from err
+        raise ReadError(
+            f"Cannot read {source}: {err.strerror}. Check that you may read it."
+        ) from err
 
 
-@np.errstate(over="ignore", invalid="ignore")  # damaged headers hold any number; what cannot be used is refused
+# damaged headers hold any number; what cannot be used is refused
+@np.errstate(over="ignore", invalid="ignore")
 def _load(source: Path, index: int | None, series: str | None) -> FileImage:
     _check_there(source)
     if source.is_dir():
@@ -398,25 +525,39 @@ def _load(source: Path, index: int | None, series: str | None) -> FileImage:
     reader = _READERS.get(suffix)
     if reader is not None:
         if series is not None:
-            raise ChoiceError(f"{source} is no DICOM series, so --series cannot choose in it. Leave it out.")
+            raise ChoiceError(
+                f"{source} is no DICOM series, so --series cannot choose in it. Leave"
+                " it out."
+            )
         return reader(source, index, suffix=suffix)
     if suffix == SEG_NRRD or is_segmentation(source):
         raise ReadError(
-            f"{source} is a segmentation, not a scan. Read it with `strata.read_labels`, or give the scan that it was drawn on."
+            f"{source} is a segmentation, not a scan. Read it with"
+            " `strata.read_labels`, or give the scan that it was drawn on."
         )
     if suffix in (".dcm", ".ima") or is_dicom(source):
         return _load_dicom(source, index, series)
-    raise ReadError(f"{source} is of an unknown kind. Strata reads {_listed(_READERS)} and DICOM folders.")
+    raise ReadError(
+        f"{source} is of an unknown kind. Strata reads {_listed(_READERS)} and DICOM"
+        " folders."
+    )
 
 
 def _load_dicom(source: Path, index: int | None, series: str | None) -> FileImage:
     if index is not None:
-        raise ChoiceError(f"{source} is DICOM, where --index cannot choose. Leave it out, or choose a series with --series UID.")
+        raise ChoiceError(
+            f"{source} is DICOM, where --index cannot choose. Leave it out, or choose a"
+            " series with --series UID."
+        )
     return read_dicom(source, series)
 
 
 def _stem(path: Path) -> str:
-    return path.name[: len(path.name) - len(file_suffix(path))] if not path.is_dir() else path.resolve().name
+    return (
+        path.name[: len(path.name) - len(file_suffix(path))]
+        if not path.is_dir()
+        else path.resolve().name
+    )
 
 
 def _listed(table: Iterable[str]) -> str:

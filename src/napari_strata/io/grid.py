@@ -1,7 +1,8 @@
 """File order and memory order: the one place where axes are permuted.
 
-Memory order is (z, y, x) toward Inferior, Posterior, Left. A scan is brought there by flips and swaps of axes only, so
-no intensity is ever interpolated and every label can go back to the voxel it came from.
+Memory order is (z, y, x) toward Inferior, Posterior, Left. A scan is brought there by
+flips and swaps of axes only, so no intensity is ever interpolated and every label can
+go back to the voxel it came from.
 """
 
 from __future__ import annotations
@@ -12,17 +13,29 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from nibabel.orientations import (
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
 from numpy.typing import NDArray
 
 from napari_strata.errors import ChoiceError, GeometryError, ReadError, WriteError
 from napari_strata.volume import FileGrid, Geometry, Modality
 
 MAX_VOXELS = 2**31
-"""Largest scan that is opened, in voxels (a 512 x 512 x 1000 CT has 2**28); a larger count means a damaged header."""
+"""Largest scan that is opened, in voxels (a 512 x 512 x 1000 CT has 2**28).
+
+A larger count means a damaged header.
+"""
 
 MOST_SHEAR = 1e-4
-"""Cosine between two axes up to which ITK reads a NIfTI file as square (tried with SimpleITK 2.5: 1e-4 is read, 5e-4 refused)."""
+"""Cosine between two axes up to which ITK reads a NIfTI file as square.
+
+(tried with SimpleITK 2.5: 1e-4 is read, 5e-4 refused).
+"""
 
 _SMALLEST_VOXEL_MM, _LARGEST_VOXEL_MM, _FARTHEST_MM = 1e-6, 1e5, 1e7
 """Beyond these a header is damaged, and places in mm would be lost to rounding."""
@@ -37,7 +50,8 @@ class FileImage:
     Parameters
     ----------
     data : (i, j, k) real array
-        Intensities, scaled as the file says; (i, j, k, volume) where every volume of the file was asked for.
+        Intensities, scaled as the file says; (i, j, k, volume) where every volume of
+        the file was asked for.
     grid : FileGrid
         Same shape as `data`, of one volume.
     modality : {"ct", "mr"} or None
@@ -67,17 +81,30 @@ def check_shape(source: str, shape: tuple[int, ...], *, thin: bool = False) -> N
     Raises
     ------
     ReadError
-        For a 2D image, a single slice, or more than `MAX_VOXELS` voxels; `source` names the file.
+        For a 2D image, a single slice, or more than `MAX_VOXELS` voxels; `source` names
+        the file.
     """
     size = " x ".join(map(str, shape))
     if min(shape, default=0) < 1:
-        raise ReadError(f"{source} says that it has {size} voxels: its header is damaged. Export the scan again.")
+        raise ReadError(
+            f"{source} says that it has {size} voxels: its header is damaged. Export"
+            " the scan again."
+        )
     if math.prod(shape) > MAX_VOXELS:
-        raise ReadError(f"{source} says that it has {size} voxels, more than can be opened: its header is damaged, or crop the scan first.")
+        raise ReadError(
+            f"{source} says that it has {size} voxels, more than can be opened: its"
+            " header is damaged, or crop the scan first."
+        )
     if len(shape) < 3:
-        raise ReadError(f"{source} is a 2D image ({size}). Strata needs a 3D scan: give the whole volume or a DICOM folder.")
+        raise ReadError(
+            f"{source} is a 2D image ({size}). Strata needs a 3D scan: give the whole"
+            " volume or a DICOM folder."
+        )
     if min(shape) < 2 and not thin:
-        raise ReadError(f"{source} has one slice only ({size}). Strata needs a 3D scan: give the whole volume or a DICOM folder.")
+        raise ReadError(
+            f"{source} has one slice only ({size}). Strata needs a 3D scan: give the"
+            " whole volume or a DICOM folder."
+        )
 
 
 def pick_volume(source: str, count: int, index: int | None) -> int:
@@ -86,15 +113,25 @@ def pick_volume(source: str, count: int, index: int | None) -> int:
     Raises
     ------
     ChoiceError
-        If there are several and none was chosen, or the choice is not there; the message says how to choose.
+        If there are several and none was chosen, or the choice is not there; the
+        message says how to choose.
     """
     if count == 1 and index in (None, 0):
         return 0
     if index is None:
-        options = [(f"volume {number} of 0 to {count - 1}", {"index": number}) for number in range(min(count, _MOST_OPTIONS))]
-        raise ChoiceError(f"{source} holds {count} volumes; choose one with --index 0..{count - 1}.", options)
+        options = [
+            (f"volume {number} of 0 to {count - 1}", {"index": number})
+            for number in range(min(count, _MOST_OPTIONS))
+        ]
+        raise ChoiceError(
+            f"{source} holds {count} volumes; choose one with --index 0..{count - 1}.",
+            options,
+        )
     if not 0 <= index < count:
-        raise ChoiceError(f"{source} has no volume {index}: it holds {count}; choose one with --index 0..{count - 1}.")
+        raise ChoiceError(
+            f"{source} has no volume {index}: it holds {count}; choose one with --index"
+            f" 0..{count - 1}."
+        )
     return index
 
 
@@ -108,7 +145,10 @@ def check_voxel_size(source: str, sizes_mm: NDArray[np.floating]) -> None:
     """
     if not (np.isfinite(sizes_mm).all() and (sizes_mm > 0).all()):
         shown = " x ".join(f"{size:g}" for size in sizes_mm)
-        raise GeometryError(f"{source} gives a voxel size of {shown} mm; each must be above zero. Repair its header.")
+        raise GeometryError(
+            f"{source} gives a voxel size of {shown} mm; each must be above zero."
+            " Repair its header."
+        )
 
 
 def make_grid(
@@ -132,28 +172,41 @@ def make_grid(
     Raises
     ------
     GeometryError
-        If the affine is not finite or is singular, or gives sizes or places that no scan has.
+        If the affine is not finite or is singular, or gives sizes or places that no
+        scan has.
     """
     try:
         Geometry(shape, affine)
     except GeometryError as err:
         raise GeometryError(f"{source}: {err}") from err
-    sides_mm, far_mm = np.linalg.norm(affine[:3, :3], axis=0), float(np.abs(affine[:3, 3]).max())
+    sides_mm, far_mm = (
+        np.linalg.norm(affine[:3, :3], axis=0),
+        float(np.abs(affine[:3, 3]).max()),
+    )
     if sides_mm.min() < _SMALLEST_VOXEL_MM or sides_mm.max() > _LARGEST_VOXEL_MM:
         shown = " x ".join(f"{side:g}" for side in sides_mm)
-        raise GeometryError(f"{source} gives a voxel size of {shown} mm, which no scan has. Repair its header.")
+        raise GeometryError(
+            f"{source} gives a voxel size of {shown} mm, which no scan has. Repair its"
+            " header."
+        )
     if far_mm > _FARTHEST_MM:
-        raise GeometryError(f"{source} says that it lies {far_mm:g} mm from the scanner's middle. Repair its header.")
+        raise GeometryError(
+            f"{source} says that it lies {far_mm:g} mm from the scanner's middle."
+            " Repair its header."
+        )
     to_memory = ornt_transform(io_orientation(affine), _MEMORY_AXES)
     return FileGrid(kind, shape, affine, to_memory, header, suffix)
 
 
 def check_shearless(target: Path, geometry: Geometry, suffix: str) -> None:
-    """Raise where a grid that comes from no file is sheared and the format is one in which others misread that.
+    """Raise where a grid that comes from no file is sheared and the format is one.
 
-    A sheared NIfTI (sform only) is refused by ITK and everything on it, and straightened by what reads the qform; MGH is
-    read as if its axes were square. NRRD and MetaImage hold any three directions. Scans whose own file is sheared keep
-    their own grid.
+    In which others misread that.
+
+    A sheared NIfTI (sform only) is refused by ITK and everything on it, and
+    straightened by what reads the qform; MGH is read as if its axes were square. NRRD
+    and MetaImage hold any three directions. Scans whose own file is sheared keep their
+    own grid.
 
     Raises
     ------
@@ -165,17 +218,29 @@ def check_shearless(target: Path, geometry: Geometry, suffix: str) -> None:
     if cosine > MOST_SHEAR and suffix in (".nii", ".nii.gz", ".mgh", ".mgz"):
         angle = float(np.degrees(np.arccos(min(cosine, 1.0))))
         raise WriteError(
-            f"Cannot write {target}: the scan is sheared (two of its axes meet at {angle:.2f} degrees, not 90), which other programs "
-            f"misread or refuse in {suffix}. Choose .nrrd, or a surface or table, or resample the scan without shear."
+            f"Cannot write {target}: the scan is sheared (two of its axes meet at"
+            f" {angle:.2f} degrees, not 90), which other programs misread or refuse in"
+            f" {suffix}. Choose .nrrd, or a surface or table, or resample the scan"
+            " without shear."
         )
 
 
 def plain_grid(geometry: Geometry) -> FileGrid:
-    """Make a grid with axes toward Right, Anterior, Superior for an array that came from no file."""
+    """Make a grid with axes toward Right, Anterior.
+
+    Superior for an array that came from no file.
+    """
     to_ras = io_orientation(geometry.affine)
     affine = geometry.affine @ inv_ornt_aff(to_ras, geometry.shape_zyx)
     i, j, k = (geometry.shape_zyx[int(axis)] for axis in np.argsort(to_ras[:, 0]))
-    return FileGrid("itk", (i, j, k), affine, ornt_transform(io_orientation(affine), to_ras), None, ".nii.gz")
+    return FileGrid(
+        "itk",
+        (i, j, k),
+        affine,
+        ornt_transform(io_orientation(affine), to_ras),
+        None,
+        ".nii.gz",
+    )
 
 
 def memory_geometry(grid: FileGrid) -> Geometry:
@@ -204,5 +269,8 @@ def to_file_order(labels: NDArray[np.generic], grid: FileGrid) -> NDArray[np.gen
         to_file[int(memory_axis)] = file_axis, flip
     data = apply_orientation(labels, to_file)
     if data.shape != grid.shape:
-        raise GeometryError(f"Labels in file order are {data.shape} but the scan's file is {grid.shape}. Use their own scan.")
+        raise GeometryError(
+            f"Labels in file order are {data.shape} but the scan's file is"
+            f" {grid.shape}. Use their own scan."
+        )
     return data

@@ -18,8 +18,9 @@ def hash_file(path: str | Path) -> str:
     Parameters
     ----------
     path : str or Path
-        A file, with its second half for .hdr/.img, .mhd and .nhdr; or a folder, whose files count in any order and
-        under any name; segmentations that were put beside the images do not.
+        A file, with its second half for .hdr/.img, .mhd and .nhdr; or a folder, whose
+        files count in any order and under any name; segmentations that were put beside
+        the images do not.
 
     Raises
     ------
@@ -31,14 +32,28 @@ def hash_file(path: str | Path) -> str:
         if not source.is_dir():
             check_regular(source)
             files = [source, *_companions(source)]
-            return _digest(files[0]) if len(files) == 1 else _joined([_digest(file) for file in files])
-        return _joined(sorted(_digest(file) for file in source.rglob("*") if file.is_file() and not is_segmentation(file)))
+            return (
+                _digest(files[0])
+                if len(files) == 1
+                else _joined([_digest(file) for file in files])
+            )
+        return _joined(
+            sorted(
+                _digest(file)
+                for file in source.rglob("*")
+                if file.is_file() and not is_segmentation(file)
+            )
+        )
     except OSError as err:
-        raise ReadError(f"Cannot read {source}: {err.strerror}. Check the path.") from err
+        raise ReadError(
+            f"Cannot read {source}: {err.strerror}. Check the path."
+        ) from err
 
 
 def check_regular(path: Path) -> None:
-    """Refuse a pipe, a socket or a device before it is opened: it might never answer, or never end.
+    """Refuse a pipe, a socket or a device before it is opened.
+
+    It might never answer, or never end.
 
     Raises
     ------
@@ -46,7 +61,9 @@ def check_regular(path: Path) -> None:
         If it is there and is no regular file.
     """
     if path.exists() and not path.is_file():
-        raise ReadError(f"{path} is a pipe, a socket or a device, not a file. Give a file.")
+        raise ReadError(
+            f"{path} is a pipe, a socket or a device, not a file. Give a file."
+        )
 
 
 def _companions(path: Path) -> Iterator[Path]:
@@ -58,7 +75,10 @@ def _companions(path: Path) -> Iterator[Path]:
         for line in os.fsdecode(path.read_bytes()).splitlines():
             key, _, value = line.replace(":", "=", 1).partition("=")
             other = path.parent / value.strip()
-            if key.strip().lower() in ("elementdatafile", "data file", "datafile") and other.is_file():
+            if (
+                key.strip().lower() in ("elementdatafile", "data file", "datafile")
+                and other.is_file()
+            ):
                 yield other
 
 

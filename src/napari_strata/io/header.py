@@ -45,4 +45,6 @@ def header_shape(path: str | Path, *, series: str | None = None) -> tuple[int, .
             return _SHAPES[suffix](source, suffix=suffix)
         return dicom_shape(source, series)
     except OSError as err:
-        raise ReadError(f"Cannot read {source}: {err.strerror}. Check that you may read it.") from err
+        raise ReadError(
+            f"Cannot read {source}: {err.strerror}. Check that you may read it."
+        ) from err

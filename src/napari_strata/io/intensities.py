@@ -1,4 +1,7 @@
-"""What every scan's intensities go through, whether they come from a file or from a layer: finite, varying, a known type."""
+"""What every scan's intensities go through, whether they come from a file or from a layer.
+
+Finite, varying, a known type.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from napari_strata.errors import ReadError
 
 
 def finite(data: NDArray[Any], source: str) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Replace NaN and infinite voxels, and those that float32 cannot hold, by the lowest other value, and say so.
+    """Replace NaN and infinite voxels.
+
+    Those that float32 cannot hold, by the lowest other value, and say so.
 
     Parameters
     ----------
@@ -37,10 +42,14 @@ def finite(data: NDArray[Any], source: str) -> tuple[NDArray[Any], tuple[str, ..
     if not count:
         return data, ()
     if count == data.size:
-        raise ReadError(f"{source} holds no number: every voxel is {what}. Export the scan again.")
+        raise ReadError(
+            f"{source} holds no number: every voxel is {what}. Export the scan again."
+        )
     lowest = data[~bad].min()
     noun = f"1 {what} voxel was" if count == 1 else f"{count} {what} voxels were"
-    return np.where(bad, lowest, data), (f"{noun} set to the lowest value ({lowest:g}).",)
+    return np.where(bad, lowest, data), (
+        f"{noun} set to the lowest value ({lowest:g}).",
+    )
 
 
 def check_varies(data: NDArray[Any], source: str) -> None:
@@ -53,11 +62,16 @@ def check_varies(data: NDArray[Any], source: str) -> None:
     """
     lowest, highest = data.min(), data.max()
     if lowest == highest:
-        raise ReadError(f"{source} is empty: every voxel is {lowest:g}. Check that it is the right scan.")
+        raise ReadError(
+            f"{source} is empty: every voxel is {lowest:g}. Check that it is the right"
+            " scan."
+        )
 
 
 def plain_type(data: NDArray[Any], source: str) -> NDArray[Any]:
-    """Give intensities in a real type that all that follows can count with: native byte order, no bool, half or long double.
+    """Give intensities in a real type that all that follows can count with.
+
+    Native byte order, no bool, half or long double.
 
     Raises
     ------
@@ -67,7 +81,10 @@ def plain_type(data: NDArray[Any], source: str) -> NDArray[Any]:
     if data.dtype.kind == "b":
         return data.astype(np.uint8)
     if data.dtype.kind not in "iuf":
-        raise ReadError(f"{source} has {data.dtype} voxels. Strata needs real intensities: give the magnitude, or one grey value a voxel.")
+        raise ReadError(
+            f"{source} has {data.dtype} voxels. Strata needs real intensities: give the"
+            " magnitude, or one grey value a voxel."
+        )
     if data.dtype.kind == "f" and data.dtype.itemsize not in (4, 8):
         return data.astype(np.float32 if data.dtype.itemsize < 4 else np.float64)
     return data.astype(data.dtype.newbyteorder("="), copy=False)

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError, ReadError
 from napari_strata.filenames import plain_name
-from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid, pick_volume
+from napari_strata.io.grid import (
+    FileImage,
+    check_shape,
+    check_voxel_size,
+    make_grid,
+    pick_volume,
+)
 from napari_strata.io.text_header import TextHeader, placed, read_text_header
 from napari_strata.volume import FileGrid
 
@@ -36,18 +42,39 @@ _FINITE = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _UNKNOWN = ("nan", "-nan", "+nan", "none")
 """NRRD's words for a number that is not known; ITK reads them as such."""
 _NUMBERS = {
-    "nrrd": {"sizes": "whole", "spacings": "each", "axismins": "each", "axismaxs": "each", "spacedirections": "vectors",
-             "spaceorigin": "vector"},
-    "meta": {"dimsize": "whole", "elementspacing": "each", "elementsize": "each", "offset": "each", "origin": "each",
-             "position": "each", "centerofrotation": "each", "transformmatrix": "matrix", "rotation": "matrix",
-             "orientation": "matrix"},
+    "nrrd": {
+        "sizes": "whole",
+        "spacings": "each",
+        "axismins": "each",
+        "axismaxs": "each",
+        "spacedirections": "vectors",
+        "spaceorigin": "vector",
+    },
+    "meta": {
+        "dimsize": "whole",
+        "elementspacing": "each",
+        "elementsize": "each",
+        "offset": "each",
+        "origin": "each",
+        "position": "each",
+        "centerofrotation": "each",
+        "transformmatrix": "matrix",
+        "rotation": "matrix",
+        "orientation": "matrix",
+    },
 }
-"""How the numbers of a header's geometry are written, by the names that `TextHeader.fields` has for them."""
+"""How the numbers of a header's geometry are written.
+
+By the names that `TextHeader.fields` has for them.
+"""
 
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Keep ITK's C++ libraries from writing to standard error; what they say is in the exception too."""
+    """Keep ITK's C++ libraries from writing to standard error.
+
+    What they say is in the exception too.
+    """
     with _one_at_a_time, open(os.devnull, "wb") as nowhere:
         try:
             kept = os.dup(2)
@@ -62,7 +89,9 @@ def quiet_stderr() -> Iterator[None]:
             os.close(kept)
 
 
-def read_itk(path: Path, index: int | None, *, suffix: str, every: bool = False) -> FileImage:
+def read_itk(
+    path: Path, index: int | None, *, suffix: str, every: bool = False
+) -> FileImage:
     """Read one 3D volume of an NRRD or MetaImage file, or every volume of it.
 
     Parameters
@@ -74,7 +103,8 @@ def read_itk(path: Path, index: int | None, *, suffix: str, every: bool = False)
     suffix : str
         The file's suffix in lower case.
     every : bool
-        Give all volumes, as labels need them: voxels are (i, j, k, volume) then, and may be one slice.
+        Give all volumes, as labels need them: voxels are (i, j, k, volume) then, and
+        may be one slice.
 
     Raises
     ------
@@ -90,7 +120,9 @@ def read_itk(path: Path, index: int | None, *, suffix: str, every: bool = False)
         return _read_itk(path, name, index, suffix=suffix, every=every)
 
 
-def _read_itk(path: Path, name: str, index: int | None, *, suffix: str, every: bool) -> FileImage:
+def _read_itk(
+    path: Path, name: str, index: int | None, *, suffix: str, every: bool
+) -> FileImage:
     source = str(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(name)
@@ -102,20 +134,39 @@ def _read_itk(path: Path, name: str, index: int | None, *, suffix: str, every: b
     kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
     if header.kind == "meta" and _is_packed(header.fields):
         _check_inflates(path, header, math.prod(size) * values * _bits(kind) // 8)
-    _check_values(source, kind, values, is_colour=header.is_colour if every and header.kind == "nrrd" else not every)
+    _check_values(
+        source,
+        kind,
+        values,
+        is_colour=header.is_colour if every and header.kind == "nrrd" else not every,
+    )
     check_shape(source, size[:3], thin=every)
     volume = 0 if every else pick_volume(source, math.prod(size[3:]) * values, index)
     spacing = np.array(reader.GetSpacing()[:3])
     check_voxel_size(source, spacing)
     direction = np.array(reader.GetDirection()).reshape(len(size), len(size))[:3, :3]
     i, j, k = size[:3]
-    affine, notes = placed(header, affine_ras(np.array(reader.GetOrigin()[:3]), spacing, direction), source)
+    affine, notes = placed(
+        header, affine_ras(np.array(reader.GetOrigin()[:3]), spacing, direction), source
+    )
     grid = make_grid(source, "itk", (i, j, k), affine, suffix=suffix)
     if every:
-        return FileImage(_volumes(run_itk(reader.Execute, source), (i, j, k)), grid, None, notes)
+        return FileImage(
+            _volumes(run_itk(reader.Execute, source), (i, j, k)), grid, None, notes
+        )
     if len(size) > 3:
         reader.SetExtractSize([i, j, k] + [0] * (len(size) - 3))
-        reader.SetExtractIndex([0, 0, 0, *(int(n) for n in np.unravel_index(volume // values, size[3:], order="F"))])
+        reader.SetExtractIndex(
+            [
+                0,
+                0,
+                0,
+                *(
+                    int(n)
+                    for n in np.unravel_index(volume // values, size[3:], order="F")
+                ),
+            ]
+        )
     image = run_itk(reader.Execute, source)
     if values > 1:
         image = sitk.VectorIndexSelectionCast(image, volume % values)
@@ -123,7 +174,10 @@ def _read_itk(path: Path, name: str, index: int | None, *, suffix: str, every: b
 
 
 def itk_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
-    """Give the voxels along i, j, k of one volume, from the header alone; raises what `read_itk` does for a bad header."""
+    """Give the voxels along i, j, k of one volume, from the header alone.
+
+    Raises what `read_itk` does for a bad header.
+    """
     reader = sitk.ImageFileReader()
     with plain_name(path, beside=True) as name:
         reader.SetFileName(name)
@@ -178,9 +232,14 @@ def write_image(image: sitk.Image, path: Path) -> None:
 
 
 def affine_ras(
-    origin_lps_mm: NDArray[np.float64], spacing_mm: NDArray[np.float64], direction_lps: NDArray[np.float64]
+    origin_lps_mm: NDArray[np.float64],
+    spacing_mm: NDArray[np.float64],
+    direction_lps: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Make the affine (i, j, k) -> RAS+ mm of an ITK image; only signs change between LPS and RAS, so it is exact."""
+    """Make the affine (i, j, k) -> RAS+ mm of an ITK image.
+
+    Only signs change between LPS and RAS, so it is exact.
+    """
     affine = np.eye(4)
     affine[:3, :3] = direction_lps * spacing_mm
     affine[:3, 3] = origin_lps_mm
@@ -211,7 +270,8 @@ def run_itk(action: Callable[[], _T], source: str) -> _T:
             return action()
     except RuntimeError as err:
         raise ReadError(
-            f"{source} cannot be read: it is damaged, cut short or of another format. Copy it again, or check its name."
+            f"{source} cannot be read: it is damaged, cut short or of another format."
+            " Copy it again, or check its name."
         ) from err
 
 
@@ -229,16 +289,24 @@ def _check_voxel_file(path: Path) -> None:
     for n, line in enumerate(lines):
         if not line.rstrip(b"\r"):  # the end of an NRRD header
             return
-        key, _, value = line.partition(b":" if line.lower().startswith(b"data") else b"=")
+        key, _, value = line.partition(
+            b":" if line.lower().startswith(b"data") else b"="
+        )
         if key.strip().lower() in (b"elementdatafile", b"data file", b"datafile"):
             for name in _voxel_files(os.fsdecode(value.strip()), lines[n + 1 :]):
                 if not (path.parent / name).exists():
-                    raise ReadError(f"{path} keeps its voxels in {name}, which is not there. Put it beside, or copy both again.")
+                    raise ReadError(
+                        f"{path} keeps its voxels in {name}, which is not there. Put it"
+                        " beside, or copy both again."
+                    )
             return
 
 
 def _voxel_files(value: str, after: list[bytes]) -> list[str]:
-    """Give the files that a header names: one, a LIST of them below, or a pattern with first, last and step of its numbers."""
+    """Give the files that a header names.
+
+    One, a LIST of them below, or a pattern with first, last and step of its numbers.
+    """
     if not value or value.startswith("LOCAL"):
         return []
     if value.startswith("LIST"):
@@ -254,13 +322,18 @@ def _voxel_files(value: str, after: list[bytes]) -> list[str]:
 
 
 def _bits(kind: str) -> int:
-    """Return the bits of a value of a type as ITK names it, such as "vector of 16-bit unsigned integer"."""
+    """Return the bits of a value of a type as ITK names it.
+
+    Such as "vector of 16-bit unsigned integer".
+    """
     found = re.search(r"(\d+)-bit", kind)
     return int(found[1]) if found else 8
 
 
 def _check_inflates(path: Path, header: TextHeader, needed: int) -> None:
-    """Refuse a compressed MetaImage that holds too few voxels: ITK would fill the rest with what lies in memory.
+    """Refuse a compressed MetaImage that holds too few voxels.
+
+    ITK would fill the rest with what lies in memory.
 
     Raises
     ------
@@ -272,20 +345,32 @@ def _check_inflates(path: Path, header: TextHeader, needed: int) -> None:
         return
     left = header.fields.get("compresseddatasize", "")
     limit = int(left) if left.isdecimal() and int(left) else None
-    inflated, inflate = 0, zlib.decompressobj(wbits=47)  # zlib or gzip, as ITK takes them
+    # zlib or gzip, as ITK takes them
+    inflated, inflate = 0, zlib.decompressobj(wbits=47)
     try:
-        with path.open("rb") if named.upper() in ("LOCAL", "") else (path.parent / named).open("rb") as file:
+        with (
+            path.open("rb")
+            if named.upper() in ("LOCAL", "")
+            else (path.parent / named).open("rb")
+        ) as file:
             if named.upper() in ("LOCAL", ""):
                 _skip_meta_header(file)
-            while inflated < needed and (chunk := file.read(_CHUNK if limit is None else min(_CHUNK, limit))):
+            while inflated < needed and (
+                chunk := file.read(_CHUNK if limit is None else min(_CHUNK, limit))
+            ):
                 limit = None if limit is None else limit - len(chunk)
                 inflated += len(inflate.decompress(chunk))
                 if limit == 0:
                     break
     except (zlib.error, OSError) as err:
-        raise ReadError(f"{path} is damaged: its voxels cannot be decompressed. Copy it again.") from err
+        raise ReadError(
+            f"{path} is damaged: its voxels cannot be decompressed. Copy it again."
+        ) from err
     if inflated < needed:
-        raise ReadError(f"{path} is cut short: its voxels are {inflated:,} bytes, its header asks for {needed:,}. Copy it again.")
+        raise ReadError(
+            f"{path} is cut short: its voxels are {inflated:,} bytes, its header asks"
+            f" for {needed:,}. Copy it again."
+        )
 
 
 def _skip_meta_header(file: BinaryIO) -> None:
@@ -295,15 +380,25 @@ def _skip_meta_header(file: BinaryIO) -> None:
             return
 
 
-def _check_values(source: str, kind: str, values: int, *, is_colour: bool = True) -> None:
+def _check_values(
+    source: str, kind: str, values: int, *, is_colour: bool = True
+) -> None:
     if "complex" in kind:
-        raise ReadError(f"{source} has complex voxels. Strata needs real intensities: export the magnitude image.")
+        raise ReadError(
+            f"{source} has complex voxels. Strata needs real intensities: export the"
+            " magnitude image."
+        )
     if is_colour and values in (3, 4) and "8-bit unsigned" in kind:
-        raise ReadError(f"{source} is a colour (RGB) image. Strata needs one intensity per voxel: export the scan in grey values.")
+        raise ReadError(
+            f"{source} is a colour (RGB) image. Strata needs one intensity per voxel:"
+            " export the scan in grey values."
+        )
 
 
 def _check_numbers(source: str, header: TextHeader) -> None:
-    """Refuse a header whose sizes or places are no numbers, or too few: ITK takes "1,5" for 1, "nan" for 0, or reads on in the next line.
+    """Refuse a header whose sizes or places are no numbers, or too few.
+
+    ITK takes "1,5" for 1, "nan" for 0, or reads on in the next line.
 
     Raises
     ------
@@ -313,17 +408,33 @@ def _check_numbers(source: str, header: TextHeader) -> None:
     fields = header.fields
     said = fields.get("dimension" if header.kind == "nrrd" else "ndims", "").strip()
     if said and not _WHOLE.fullmatch(said):
-        raise ReadError(f"{source} says that it has {said[:_MOST_SHOWN]!r} dimensions, which is no number. Repair its header.")
+        raise ReadError(
+            f"{source} says that it has {said[:_MOST_SHOWN]!r} dimensions, which is no"
+            " number. Repair its header."
+        )
     for name in sorted(fields.keys() & _NUMBERS[header.kind].keys()):
         kind, value = _NUMBERS[header.kind][name], fields[name]
-        words = re.split(r"[\s(),]+", value.strip(" ()")) if "vector" in kind else value.split()
+        words = (
+            re.split(r"[\s(),]+", value.strip(" ()"))
+            if "vector" in kind
+            else value.split()
+        )
         known = _WHOLE if kind == "whole" else _FINITE
-        good = all(known.fullmatch(word) or (kind != "whole" and header.kind == "nrrd" and word.lower() in _UNKNOWN) for word in words)
-        wanted = int(said or 3) ** (2 if kind == "matrix" else 1) if header.kind == "meta" else len(words)
+        good = all(
+            known.fullmatch(word)
+            or (kind != "whole" and header.kind == "nrrd" and word.lower() in _UNKNOWN)
+            for word in words
+        )
+        wanted = (
+            int(said or 3) ** (2 if kind == "matrix" else 1)
+            if header.kind == "meta"
+            else len(words)
+        )
         if not good or len(words) != wanted:
             raise ReadError(
-                f"{source} has a header whose {name} is not made of {wanted} numbers ({value[:_MOST_SHOWN]!r}), "
-                "so the place of its voxels is unknown. Repair its header, or export the scan again."
+                f"{source} has a header whose {name} is not made of {wanted} numbers"
+                f" ({value[:_MOST_SHOWN]!r}), so the place of its voxels is unknown."
+                " Repair its header, or export the scan again."
             )
 
     if header.kind == "meta":
@@ -331,26 +442,47 @@ def _check_numbers(source: str, header: TextHeader) -> None:
 
 
 def _check_storage(source: str, fields: Mapping[str, str]) -> None:
-    """Refuse a MetaImage that says unclearly how its voxels are stored: ITK guesses, or reads the header as voxels.
+    """Refuse a MetaImage that says unclearly how its voxels are stored.
+
+    ITK guesses, or reads the header as voxels.
 
     Raises
     ------
     ReadError
         If so.
     """
-    for name in ("binarydata", "binarydatabyteordermsb", "elementbyteordermsb", "compresseddata"):
+    for name in (
+        "binarydata",
+        "binarydatabyteordermsb",
+        "elementbyteordermsb",
+        "compresseddata",
+    ):
         said = fields.get(name, "true")
         if said.lower() not in ("true", "false", "t", "f", "1", "0"):
-            raise ReadError(f"{source} has a header whose {name} is neither True nor False ({said[:_MOST_SHOWN]!r}). Repair its header.")
-    packed, inside = _is_packed(fields), fields.get("elementdatafile", "").upper() in ("LOCAL", "")
+            raise ReadError(
+                f"{source} has a header whose {name} is neither True nor False"
+                f" ({said[:_MOST_SHOWN]!r}). Repair its header."
+            )
+    packed, inside = (
+        _is_packed(fields),
+        fields.get("elementdatafile", "").upper()
+        in (
+            "LOCAL",
+            "",
+        ),
+    )
     skipped = fields.get("headersize", "0")
     if (skipped not in ("0", "-1") and inside) or (skipped != "0" and packed):
         raise ReadError(
-            f"{source} says that its voxels start elsewhere than they do (HeaderSize {skipped[:_MOST_SHOWN]}). Repair its header."
+            f"{source} says that its voxels start elsewhere than they do (HeaderSize"
+            f" {skipped[:_MOST_SHOWN]}). Repair its header."
         )
     size = fields.get("compresseddatasize", "0")
     if packed and inside and not (_WHOLE.fullmatch(size) and int(size)):
-        raise ReadError(f"{source} does not say how long its compressed voxels are (CompressedDataSize). Export the scan again.")
+        raise ReadError(
+            f"{source} does not say how long its compressed voxels are"
+            " (CompressedDataSize). Export the scan again."
+        )
 
 
 def _is_packed(fields: Mapping[str, str]) -> bool:
@@ -363,30 +495,54 @@ def _check_axes(source: str, header: TextHeader) -> None:
     Raises
     ------
     ReadError
-        If an axis has neither direction nor kind, or units are not written as NRRD asks for.
+        If an axis has neither direction nor kind, or units are not written as NRRD asks
+        for.
     GeometryError
         If one of the three axes of space has no direction.
     """
     if header.kind != "nrrd":
         return
     vectors = header.directions
-    if vectors is not None and None in vectors and "kinds" not in header.fields and len(vectors) > 3:
+    if (
+        vectors is not None
+        and None in vectors
+        and "kinds" not in header.fields
+        and len(vectors) > 3
+    ):
         raise ReadError(
-            f"{source} has an axis without a direction, and does not say what it is. Add a line of NRRD kinds to its header, "
-            'for example "kinds: domain domain domain list".'
+            f"{source} has an axis without a direction, and does not say what it is."
+            ' Add a line of NRRD kinds to its header, for example "kinds: domain'
+            ' domain domain list".'
         )
     known = [vector for vector in vectors or [] if vector is not None]
-    if vectors is not None and len(vectors) > 2 and len(known) < 3 and all(len(vector) > 2 for vector in known):
-        raise GeometryError(f"{source} gives no direction for every axis of space (NRRD space directions). Repair its header.")
+    if (
+        vectors is not None
+        and len(vectors) > 2
+        and len(known) < 3
+        and all(len(vector) > 2 for vector in known)
+    ):
+        raise GeometryError(
+            f"{source} gives no direction for every axis of space (NRRD space"
+            " directions). Repair its header."
+        )
     if header.fields.get("encoding", "").lower() in ("bzip2", "bz2"):
-        raise ReadError(f"{source} is compressed with bzip2, which Strata does not read. Save it with gzip or raw encoding.")
+        raise ReadError(
+            f"{source} is compressed with bzip2, which Strata does not read. Save it"
+            " with gzip or raw encoding."
+        )
     units = header.fields.get("spaceunits")
     if units is not None and units.count('"') < 6:
-        raise ReadError(f'{source} has NRRD space units ({units}) that are not one in quotes for each axis, as "um" "um" "um".')
+        raise ReadError(
+            f"{source} has NRRD space units ({units}) that are not one in quotes for"
+            ' each axis, as "um" "um" "um".'
+        )
 
 
 def _volumes(image: sitk.Image, shape: tuple[int, int, int]) -> NDArray[np.generic]:
-    """Give an ITK image's voxels as (i, j, k, volume); values of one voxel run faster than its other axes."""
+    """Give an ITK image's voxels as (i, j, k, volume).
+
+    Values of one voxel run faster than its other axes.
+    """
     data = sitk.GetArrayFromImage(image)
     if image.GetNumberOfComponentsPerPixel() == 1:
         data = data[..., None]

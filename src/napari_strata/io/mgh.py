@@ -12,8 +12,19 @@ from nibabel.openers import ImageOpener
 from numpy.typing import NDArray
 
 from napari_strata.errors import ReadError, WriteError
-from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid, pick_volume
-from napari_strata.io.nifti import HIGHEST_GZIP_RATIO, UNREADABLE, check_compression, damaged
+from napari_strata.io.grid import (
+    FileImage,
+    check_shape,
+    check_voxel_size,
+    make_grid,
+    pick_volume,
+)
+from napari_strata.io.nifti import (
+    HIGHEST_GZIP_RATIO,
+    UNREADABLE,
+    check_compression,
+    damaged,
+)
 from napari_strata.volume import FileGrid
 
 _START = np.dtype(
@@ -29,14 +40,23 @@ _START = np.dtype(
     ]
 )
 _TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
-_NAMES = {2: "64-bit integers", 5: "bits", 6: "tensors", 7: "complex numbers", 8: "64-bit floats", 9: "colours"}
+_NAMES = {
+    2: "64-bit integers",
+    5: "bits",
+    6: "tensors",
+    7: "complex numbers",
+    8: "64-bit floats",
+    9: "colours",
+}
 _HEADER_BYTES = 284
 _HIGHEST_ID = 2**31 - 1
 _MAY_BE = 100
 """A plausible number of a voxel type; what is above means that it is no MGH file at all."""
 
 
-def read_mgh(path: Path, index: int | None, *, suffix: str, every: bool = False) -> FileImage:
+def read_mgh(
+    path: Path, index: int | None, *, suffix: str, every: bool = False
+) -> FileImage:
     """Read one 3D volume of an MGH or MGZ file, or every volume of it.
 
     Parameters
@@ -48,7 +68,8 @@ def read_mgh(path: Path, index: int | None, *, suffix: str, every: bool = False)
     suffix : str
         The file's suffix in lower case.
     every : bool
-        Give all frames, as labels need them: voxels are (i, j, k, frame) then, and may be one slice.
+        Give all frames, as labels need them: voxels are (i, j, k, frame) then, and may
+        be one slice.
 
     Raises
     ------
@@ -66,7 +87,17 @@ def read_mgh(path: Path, index: int | None, *, suffix: str, every: bool = False)
     frame = 0 if every else pick_volume(source, frames, index)
     affine, notes = _affine(start, source)
     grid = make_grid(source, "mgh", (i, j, k), affine, suffix=suffix)
-    proxy = ArrayProxy(source, ((i, j, k, frames), np.dtype(_TYPES[int(start["type"])]), _HEADER_BYTES, 1.0, 0.0), mmap=False)
+    proxy = ArrayProxy(
+        source,
+        (
+            (i, j, k, frames),
+            np.dtype(_TYPES[int(start["type"])]),
+            _HEADER_BYTES,
+            1.0,
+            0.0,
+        ),
+        mmap=False,
+    )
     try:
         data = np.asarray(proxy[...] if every else proxy[..., frame])
     except (*UNREADABLE, ValueError) as err:
@@ -75,12 +106,18 @@ def read_mgh(path: Path, index: int | None, *, suffix: str, every: bool = False)
 
 
 def mgh_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
-    """Give the voxels along i, j, k of one frame, from the header alone; raises what `read_mgh` does for a bad header."""
+    """Give the voxels along i, j, k of one frame, from the header alone.
+
+    Raises what `read_mgh` does for a bad header.
+    """
     return tuple(int(n) for n in _read_start(path)["dims"][:3])
 
 
 def mgh_bytes(path: Path) -> int:
-    """Give how many bytes the voxels take, uncompressed; raises what `read_mgh` does for a bad header."""
+    """Give how many bytes the voxels take, uncompressed.
+
+    Raises what `read_mgh` does for a bad header.
+    """
     return _n_bytes(_read_start(path))
 
 
@@ -117,20 +154,31 @@ def check_mgh_ids(path: Path, highest: int) -> None:
     """
     if highest > _HIGHEST_ID:
         raise WriteError(
-            f"Cannot write {path}: MGH holds ids up to {_HIGHEST_ID}, and the labels go up to {highest}. "
-            "Write .nii.gz or .nrrd, which hold them, or renumber the regions."
+            f"Cannot write {path}: MGH holds ids up to {_HIGHEST_ID}, and the labels go"
+            f" up to {highest}. Write .nii.gz or .nrrd, which hold them, or renumber"
+            " the regions."
         )
 
 
 def _affine(start: np.void, source: str) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Give the affine index -> RAS mm, in 32-bit floats as nibabel has it; where the header gives none, nibabel's default."""
+    """Give the affine index -> RAS mm, in 32-bit floats as nibabel has it.
+
+    Where the header gives none, nibabel's default.
+    """
     sizes, axes, center = start["delta"], start["axes"], start["center"]
     notes: tuple[str, ...] = ()
     if start["good_ras"] == 0:
-        sizes, axes, center = np.ones(3, "f4"), np.array([[-1, 0, 0], [0, 0, 1], [0, -1, 0]], "f4"), np.zeros(3, "f4")
+        sizes, axes, center = (
+            np.ones(3, "f4"),
+            np.array([[-1, 0, 0], [0, 0, 1], [0, -1, 0]], "f4"),
+            np.zeros(3, "f4"),
+        )
         notes = (
-            "The header does not say how the patient lies (good-RAS flag 0): left and right are a guess, "
-            "and so are the other directions and 1 mm a voxel.",
+            (
+                "The header does not say how the patient lies (good-RAS flag 0): left"
+                " and right are a guess, and so are the other directions and 1 mm a"
+                " voxel."
+            ),
         )
     check_voxel_size(source, sizes.astype(np.float64))
     scaled = axes.T * sizes
@@ -141,7 +189,10 @@ def _affine(start: np.void, source: str) -> tuple[NDArray[np.float64], tuple[str
 
 
 def _n_bytes(start: np.void) -> int:
-    return math.prod(int(n) for n in start["dims"]) * np.dtype(_TYPES[int(start["type"])]).itemsize
+    return (
+        math.prod(int(n) for n in start["dims"])
+        * np.dtype(_TYPES[int(start["type"])]).itemsize
+    )
 
 
 def _read_start(path: Path) -> np.void:
@@ -152,17 +203,31 @@ def _read_start(path: Path) -> np.void:
             raw = file.read(_START.itemsize)
     except UNREADABLE as err:
         raise damaged(str(path)) from err
-    start = np.frombuffer(raw.ljust(_START.itemsize, b"\0")[: _START.itemsize], _START)[0]
+    start = np.frombuffer(raw.ljust(_START.itemsize, b"\0")[: _START.itemsize], _START)[
+        0
+    ]
     kind = int(start["type"])
-    # FreeSurfer 7.3 and later write what a file is for (labels, a warp ...) above the version's first byte.
-    if int(start["version"]) & 0xFF != 1 or not 0 <= int(start["version"]) < 2**24 or min(start["dims"]) < 1 or not 0 <= kind < _MAY_BE:
-        raise ReadError(f"{path} is not an MGH file, whatever its name says. Check that it is the right file, or export the scan again.")
+    # FreeSurfer 7.3 and later write what a file is for (labels, a warp ...) above the
+    # version's first byte.
+    if (
+        int(start["version"]) & 0xFF != 1
+        or not 0 <= int(start["version"]) < 2**24
+        or min(start["dims"]) < 1
+        or not 0 <= kind < _MAY_BE
+    ):
+        raise ReadError(
+            f"{path} is not an MGH file, whatever its name says. Check that it is the"
+            " right file, or export the scan again."
+        )
     if kind not in _TYPES:
         what = _NAMES.get(kind, "an unknown kind")
         raise ReadError(
-            f"{path} is an MGH file with voxels of type {kind} ({what}), which Strata does not read. Export integers or floats."
+            f"{path} is an MGH file with voxels of type {kind} ({what}), which Strata"
+            " does not read. Export integers or floats."
         )
-    most = path.stat().st_size * (1 if path.suffix.lower() == ".mgh" else HIGHEST_GZIP_RATIO)
+    most = path.stat().st_size * (
+        1 if path.suffix.lower() == ".mgh" else HIGHEST_GZIP_RATIO
+    )
     if most < _HEADER_BYTES + _n_bytes(start):
         raise damaged(str(path))
     return start

@@ -13,8 +13,9 @@ _SAMPLES = 200_000
 def guess_modality(data: NDArray[np.generic]) -> Modality:
     """Guess whether intensities are Hounsfield units.
 
-    A CT has air near -1000 HU and soft tissue near 0..100 HU, and little of anything between fat and lung. Everything
-    else is MR: positive scans, z-scored and skull-stripped ones with small negatives, phase images.
+    A CT has air near -1000 HU and soft tissue near 0..100 HU, and little of anything
+    between fat and lung. Everything else is MR: positive scans, z-scored and
+    skull-stripped ones with small negatives, phase images.
 
     Parameters
     ----------
@@ -41,11 +42,18 @@ def _has_air_and_tissue(sample: NDArray[np.float64]) -> bool:
     air = _share(sample, -3100, -900)
     tissue_per_hu = _share(sample, -200, 200) / 400
     between_per_hu = _share(sample, -650, -300) / 350
-    return air > 0.01 and 400 * tissue_per_hu > 0.03 and tissue_per_hu > 1.5 * between_per_hu
+    return (
+        air > 0.01
+        and 400 * tissue_per_hu > 0.03
+        and tissue_per_hu > 1.5 * between_per_hu
+    )
 
 
 def _is_cropped_ct(sample: NDArray[np.float64]) -> bool:
-    """Recognise a CT cut to inside the body: whole numbers, fat at -150..-30, soft tissue at 0..100, no more than air below."""
+    """Recognise a CT cut to inside the body.
+
+    Whole numbers, fat at -150..-30, soft tissue at 0..100, no more than air below.
+    """
     whole = float(np.mean(sample == np.round(sample)))
     fat, tissue = _share(sample, -150, -30), _share(sample, 1, 100)
     return whole > 0.99 and sample.min() >= -1100 and fat > 0.05 and tissue > 0.15

@@ -1,7 +1,8 @@
 """NIfTI-1 and NIfTI-2 (.nii, .nii.gz, .hdr/.img) through nibabel.
 
-The raw header is checked before nibabel sees the file, because nibabel repairs bad voxel sizes in silence; and it is
-kept, so that labels carry the scan's own sform, qform, codes and units bit for bit.
+The raw header is checked before nibabel sees the file, because nibabel repairs bad
+voxel sizes in silence; and it is kept, so that labels carry the scan's own sform,
+qform, codes and units bit for bit.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError, ReadError
 from napari_strata.io.atomic import half_of_pair
-from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid, pick_volume
+from napari_strata.io.grid import (
+    FileImage,
+    check_shape,
+    check_voxel_size,
+    make_grid,
+    pick_volume,
+)
 from napari_strata.volume import FileGrid
 
 UNREADABLE = (OSError, EOFError, zlib.error)
@@ -34,10 +41,16 @@ HIGHEST_GZIP_RATIO = 1100
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}
 _LABEL_INTENT = 1002
 _FLAT = 1e-6
-"""Volume of a voxel with edges of length 1 below which an affine is singular, as for `Geometry`."""
+"""Volume of a voxel with edges of length 1 below which an affine is singular.
+
+As for `Geometry`.
+"""
 _SAME_SIZE = 0.01
 _ABSURD = 1e9
-"""A number in an sform, finite and above this, means that the header's bytes are damaged or shifted, and with them the qform."""
+"""A number in an sform, finite and above this.
+
+Means that the header's bytes are damaged or shifted, and with them the qform.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +63,9 @@ class _Layout:
     offset: int
 
 
-def read_nifti(path: Path, index: int | None, *, suffix: str, every: bool = False) -> FileImage:
+def read_nifti(
+    path: Path, index: int | None, *, suffix: str, every: bool = False
+) -> FileImage:
     """Read one 3D volume of a NIfTI file, or every volume of it.
 
     Parameters
@@ -62,13 +77,14 @@ def read_nifti(path: Path, index: int | None, *, suffix: str, every: bool = Fals
     suffix : str
         The file's suffix in lower case.
     every : bool
-        Give all volumes, as labels need them: voxels are (i, j, k, volume) then, may be one slice, and are scaled in
-        float64.
+        Give all volumes, as labels need them: voxels are (i, j, k, volume) then, may be
+        one slice, and are scaled in float64.
 
     Returns
     -------
     FileImage
-        Voxels in the file's own order: the native type, or float32 where scl_slope or scl_inter are set.
+        Voxels in the file's own order: the native type, or float32 where scl_slope or
+        scl_inter are set.
 
     Raises
     ------
@@ -81,22 +97,38 @@ def read_nifti(path: Path, index: int | None, *, suffix: str, every: bool = Fals
     """
     source = str(path)
     header = _read_header(half_of_pair(path, ".hdr") if suffix == ".img" else path)
-    layout = _layout(header, half_of_pair(path, ".img") if suffix == ".hdr" else path, thin=every)
+    layout = _layout(
+        header, half_of_pair(path, ".img") if suffix == ".hdr" else path, thin=every
+    )
     volume = 0 if every else pick_volume(source, math.prod(layout.shape[3:]), index)
     check_voxel_size(source, header["pixdim"][1:4].astype(np.float64))
     affine, notes = _affine(header, layout.shape, source)
     i, j, k = layout.shape[:3]
-    grid = make_grid(source, "nifti", (i, j, k), affine, header=bytes(header.binaryblock), suffix=suffix)
+    grid = make_grid(
+        source,
+        "nifti",
+        (i, j, k),
+        affine,
+        header=bytes(header.binaryblock),
+        suffix=suffix,
+    )
     if every:
         volumes = _read_voxels(layout, None).reshape(i, j, k, -1, order="F")
         return FileImage(_scaled_labels(volumes, header, source), grid, None, notes)
-    return FileImage(_scaled(_read_voxels(layout, volume), header, source), grid, None, notes)
+    return FileImage(
+        _scaled(_read_voxels(layout, volume), header, source), grid, None, notes
+    )
 
 
 def nifti_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
-    """Give the voxels along i, j, k of one volume, from the header alone; raises what `read_nifti` does for a bad header."""
+    """Give the voxels along i, j, k of one volume, from the header alone.
+
+    Raises what `read_nifti` does for a bad header.
+    """
     header = _read_header(half_of_pair(path, ".hdr") if suffix == ".img" else path)
-    return _layout(header, half_of_pair(path, ".img") if suffix == ".hdr" else path).shape[:3]
+    return _layout(
+        header, half_of_pair(path, ".img") if suffix == ".hdr" else path
+    ).shape[:3]
 
 
 def write_nifti(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:
@@ -109,12 +141,19 @@ def write_nifti(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None
     labels : (i, j, k) unsigned integer array
         In the file's own order.
     grid : FileGrid
-        From a NIfTI scan: its header is kept but for what describes intensities, and the code of an sform or qform that
-        cannot be used. From another kind: its affine is stored as sform, and as qform where it has no shear.
+        From a NIfTI scan: its header is kept but for what describes intensities, and
+        the code of an sform or qform that cannot be used. From another kind: its affine
+        is stored as sform, and as qform where it has no shear.
     """
-    header = nib.Nifti1Header(endianness="<") if grid.header is None else _parse_header(grid.header)
+    header = (
+        nib.Nifti1Header(endianness="<")
+        if grid.header is None
+        else _parse_header(grid.header)
+    )
     if header is None:
-        raise GeometryError("The grid holds bytes that are no NIfTI header. Read the scan again.")
+        raise GeometryError(
+            "The grid holds bytes that are no NIfTI header. Read the scan again."
+        )
     header = header.as_byteswapped("<")
     if grid.header is None:
         has_qform = _is_shearless(grid.affine)
@@ -126,14 +165,19 @@ def write_nifti(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None
     else:
         _drop_unusable(header)
     _describe_labels(header, labels)
-    # Header and voxels are written one after the other, because nibabel's image classes would repair the header.
+    # Header and voxels are written one after the other, because nibabel's image classes
+    # would repair the header.
     with ImageOpener(str(path), "wb") as file:
         file.write(header.binaryblock)
         file.write(bytes(4))
-        file.write(labels.astype(labels.dtype.newbyteorder("<"), copy=False).tobytes(order="F"))
+        file.write(
+            labels.astype(labels.dtype.newbyteorder("<"), copy=False).tobytes(order="F")
+        )
 
 
-def write_nifti_scan(path: Path, data: NDArray[np.generic], affine: NDArray[np.float64]) -> None:
+def write_nifti_scan(
+    path: Path, data: NDArray[np.generic], affine: NDArray[np.float64]
+) -> None:
     """Write a scan as NIfTI-1, in mm; a sheared grid gets an sform only.
 
     Parameters
@@ -141,7 +185,8 @@ def write_nifti_scan(path: Path, data: NDArray[np.generic], affine: NDArray[np.f
     path : Path
         Ends in .nii or .nii.gz.
     data : (i, j, k) array
-        Integers or floats; 64-bit integers, which few programs read, are stored in the smallest type that holds them.
+        Integers or floats; 64-bit integers, which few programs read, are stored in the
+        smallest type that holds them.
     affine : (4, 4) float64 array
         Index (i, j, k) -> RAS+ mm.
     """
@@ -153,12 +198,25 @@ def write_nifti_scan(path: Path, data: NDArray[np.generic], affine: NDArray[np.f
 
 
 def _narrowed(data: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Give 64-bit integers in the smallest type that holds them, exactly; beyond 32 bits as float64."""
+    """Give 64-bit integers in the smallest type that holds them, exactly.
+
+    Beyond 32 bits as float64.
+    """
     if data.dtype.kind not in "iu" or data.dtype.itemsize < 8:
         return data
     lowest, highest = int(data.min()), int(data.max())
-    kinds: tuple[type[np.integer], ...] = (np.uint8, np.int16, np.uint16, np.int32, np.uint32)
-    fitting = (kind for kind in kinds if np.iinfo(kind).min <= lowest and highest <= np.iinfo(kind).max)
+    kinds: tuple[type[np.integer], ...] = (
+        np.uint8,
+        np.int16,
+        np.uint16,
+        np.int32,
+        np.uint32,
+    )
+    fitting = (
+        kind
+        for kind in kinds
+        if np.iinfo(kind).min <= lowest and highest <= np.iinfo(kind).max
+    )
     return data.astype(next(fitting, np.float64))
 
 
@@ -179,14 +237,25 @@ def check_compression(path: Path) -> None:
         packed = file.read(2) == _GZIP
     by_name = path.suffix.lower() in (".gz", ".mgz")
     if packed and not by_name:
-        right = f"{path.stem}.mgz" if path.suffix.lower() == ".mgh" else f"{path.name}.gz"
-        raise ReadError(f"{path} is gzip-compressed, which its name does not say. Rename it to {right}.")
+        right = (
+            f"{path.stem}.mgz" if path.suffix.lower() == ".mgh" else f"{path.name}.gz"
+        )
+        raise ReadError(
+            f"{path} is gzip-compressed, which its name does not say. Rename it to"
+            f" {right}."
+        )
     if by_name and not packed:
-        raise ReadError(f"{path} is not gzip-compressed, which its name promises. Download it again, or rename it to what it is.")
+        raise ReadError(
+            f"{path} is not gzip-compressed, which its name promises. Download it"
+            " again, or rename it to what it is."
+        )
 
 
 def _drop_unusable(header: nib.Nifti1Header) -> None:
-    """Take the code from an sform or qform that no program could use, where the other one says where the voxels lie."""
+    """Take the code from an sform or qform that no program could use.
+
+    Where the other one says where the voxels lie.
+    """
     sform, qform = header.get_sform(coded=True)[0], _qform(header)
     if sform is not None and qform is not None and not _is_usable(sform):
         header["sform_code"] = 0
@@ -221,7 +290,10 @@ def _is_shearless(affine: NDArray[np.float64]) -> bool:
 
 def _read_header(path: Path) -> nib.Nifti1Header:
     if not path.exists():
-        raise ReadError(f"{path} is missing: a .hdr/.img scan needs both files. Put them in one folder.")
+        raise ReadError(
+            f"{path} is missing: a .hdr/.img scan needs both files. Put them in one"
+            " folder."
+        )
     check_compression(path)
     try:
         with ImageOpener(str(path), "rb") as file:
@@ -230,9 +302,18 @@ def _read_header(path: Path) -> nib.Nifti1Header:
         raise damaged(str(path)) from err
     header = _parse_header(raw)
     if header is None:
-        if path.suffix.lower() == ".hdr" and 348 in (int.from_bytes(raw[:4], "little"), int.from_bytes(raw[:4], "big")):
-            raise ReadError(f"{path} is an Analyze 7.5 file, which does not tell left from right. Convert its source to NIfTI.")
-        raise ReadError(f"{path} is not a NIfTI file, whatever its name says. Check that it is the right file, or export the scan again.")
+        if path.suffix.lower() == ".hdr" and 348 in (
+            int.from_bytes(raw[:4], "little"),
+            int.from_bytes(raw[:4], "big"),
+        ):
+            raise ReadError(
+                f"{path} is an Analyze 7.5 file, which does not tell left from right."
+                " Convert its source to NIfTI."
+            )
+        raise ReadError(
+            f"{path} is not a NIfTI file, whatever its name says. Check that it is the"
+            " right file, or export the scan again."
+        )
     return header
 
 
@@ -250,23 +331,38 @@ def _parse_header(raw: bytes) -> nib.Nifti1Header | None:
 def _layout(header: nib.Nifti1Header, path: Path, *, thin: bool = False) -> _Layout:
     source, dim = str(path), header["dim"]
     if not path.exists():
-        raise ReadError(f"{path} is missing: a .hdr/.img scan needs both files. Put them in one folder.")
+        raise ReadError(
+            f"{path} is missing: a .hdr/.img scan needs both files. Put them in one"
+            " folder."
+        )
     if not 1 <= dim[0] <= 7:
-        raise ReadError(f"{path} says that it has {dim[0]} dimensions: its header is damaged. Export the scan again.")
+        raise ReadError(
+            f"{path} says that it has {dim[0]} dimensions: its header is damaged."
+            " Export the scan again."
+        )
     shape = tuple(int(n) for n in dim[1 : dim[0] + 1])
     check_shape(source, shape[:3], thin=thin)
     if min(shape) < 1:
-        raise ReadError(f"{path} says that it has {shape} voxels: its header is damaged. Export the scan again.")
+        raise ReadError(
+            f"{path} says that it has {shape} voxels: its header is damaged. Export the"
+            " scan again."
+        )
     dtype = _real_dtype(header, source)
     starts = float(header["vox_offset"])
     if not 0 <= starts < 2**40:
-        raise ReadError(f"{path} says that its voxels start at byte {starts:g}: its header is damaged. Export the scan again.")
+        raise ReadError(
+            f"{path} says that its voxels start at byte {starts:g}: its header is"
+            " damaged. Export the scan again."
+        )
     single = bytes(header["magic"])[1:2] == b"+"
     offset = int(starts) or (int(header["sizeof_hdr"]) + 4 if single else 0)
     needed, size = offset + math.prod(shape) * dtype.itemsize, path.stat().st_size
     most = size * HIGHEST_GZIP_RATIO if path.suffix.lower() == ".gz" else size
     if needed > most:
-        raise ReadError(f"{path} is cut short: its header speaks of {needed:,} bytes, the file has {size:,}. Copy or download it again.")
+        raise ReadError(
+            f"{path} is cut short: its header speaks of {needed:,} bytes, the file has"
+            f" {size:,}. Copy or download it again."
+        )
     return _Layout(path, shape + (1,) * (4 - len(shape)), dtype, offset)
 
 
@@ -274,16 +370,31 @@ def _real_dtype(header: nib.Nifti1Header, source: str) -> np.dtype[np.generic]:
     try:
         dtype = header.get_data_dtype()
     except (HeaderDataError, KeyError) as err:
-        raise ReadError(f"{source} has voxels of unknown type {int(header['datatype'])}. Export it again as integers or floats.") from err
+        raise ReadError(
+            f"{source} has voxels of unknown type {int(header['datatype'])}. Export it"
+            " again as integers or floats."
+        ) from err
     if dtype.names:
-        raise ReadError(f"{source} is a colour (RGB) image. Strata needs one intensity per voxel: export the scan in grey values.")
+        raise ReadError(
+            f"{source} is a colour (RGB) image. Strata needs one intensity per voxel:"
+            " export the scan in grey values."
+        )
     if dtype.kind not in "iuf":
-        raise ReadError(f"{source} has {dtype} voxels. Strata needs real intensities: export the magnitude image.")
+        raise ReadError(
+            f"{source} has {dtype} voxels. Strata needs real intensities: export the"
+            " magnitude image."
+        )
     return dtype
 
 
-def _affine(header: nib.Nifti1Header, shape: tuple[int, ...], source: str) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Give the affine in mm: of the sform where it has a code and can be used, else of the qform, and notes on that."""
+def _affine(
+    header: nib.Nifti1Header, shape: tuple[int, ...], source: str
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Give the affine in mm.
+
+    Of the sform where it has a code and can be used, else of the qform, and notes on
+    that.
+    """
     header = header.copy()
     if header["pixdim"][0] not in (-1, 1):
         header["pixdim"][0] = 1  # what the standard says of any other value
@@ -293,25 +404,45 @@ def _affine(header: nib.Nifti1Header, shape: tuple[int, ...], source: str) -> tu
     notes: tuple[str, ...] = ()
     if sform is not None and (np.abs(sform[np.isfinite(sform)]) > _ABSURD).any():
         raise GeometryError(
-            f"{source} has an orientation (sform) with numbers of {np.nanmax(np.abs(sform)):g}, which no scan has. "
-            "Repair its header, or copy it again."
+            f"{source} has an orientation (sform) with numbers of"
+            f" {np.nanmax(np.abs(sform)):g}, which no scan has. Repair its header, or"
+            " copy it again."
         )
     if sform is not None and not _is_usable(sform) and qform is not None:
-        affine, notes = qform, ("The header's sform is set but cannot be used (zeros, flat or no numbers); the qform is used.",)
+        affine, notes = (
+            qform,
+            (
+                (
+                    "The header's sform is set but cannot be used (zeros, flat or no"
+                    " numbers); the qform is used."
+                ),
+            ),
+        )
     elif sform is not None:
         affine, notes = sform, _disputes(header, shape, sform, qform, mm)
     elif qform is not None:
         affine = qform
     elif int(header["qform_code"]) != 0:
-        raise GeometryError(f"{source} has an orientation (qform) that is no rotation. Repair its header.")
+        raise GeometryError(
+            f"{source} has an orientation (qform) that is no rotation. Repair its"
+            " header."
+        )
     else:
         affine = header.get_base_affine()
-        notes = ("The header does not say how the patient lies (sform and qform codes are 0): left and right are a guess.",)
+        notes = (
+            (
+                "The header does not say how the patient lies (sform and qform codes"
+                " are 0): left and right are a guess."
+            ),
+        )
     affine = np.asarray(affine, dtype=np.float64)
     if mm == 1:
         return affine, notes
     scale = np.diag([mm, mm, mm, 1.0])
-    return scale @ affine, (*notes, f"The header gives lengths in units of {mm:g} mm; they were turned into mm.")
+    return scale @ affine, (
+        *notes,
+        f"The header gives lengths in units of {mm:g} mm; they were turned into mm.",
+    )
 
 
 def _qform(header: nib.Nifti1Header) -> NDArray[np.float64] | None:
@@ -334,7 +465,11 @@ def _is_usable(affine: NDArray[np.float64]) -> bool:
 
 
 def _disputes(
-    header: nib.Nifti1Header, shape: tuple[int, ...], sform: NDArray[np.float64], qform: NDArray[np.float64] | None, mm: float
+    header: nib.Nifti1Header,
+    shape: tuple[int, ...],
+    sform: NDArray[np.float64],
+    qform: NDArray[np.float64] | None,
+    mm: float,
 ) -> tuple[str, ...]:
     """Give notes on what in the header speaks against the sform."""
     if not np.isfinite(sform).all():
@@ -346,41 +481,70 @@ def _disputes(
         by_sform = np.linalg.norm(sform[:3, :3], axis=0)
         if np.allclose(by_sform, sizes, rtol=_SAME_SIZE, atol=0):
             return ()
-        said, used = (" x ".join(f"{mm * one:.4g}" for one in three) for three in (sizes, by_sform))
-        return (f"The header's voxel sizes (pixdim: {said} mm) and its sform ({used} mm) disagree; the sform is used.",)
-    corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in shape[:3]))])
+        said, used = (
+            " x ".join(f"{mm * one:.4g}" for one in three)
+            for three in (sizes, by_sform)
+        )
+        return (
+            (
+                f"The header's voxel sizes (pixdim: {said} mm) and its sform ({used}"
+                " mm) disagree; the sform is used."
+            ),
+        )
+    corners = np.array(
+        [(*corner, 1) for corner in product(*((0, n - 1) for n in shape[:3]))]
+    )
     apart = np.linalg.norm(corners @ (sform - qform).T, axis=1).max()
     if apart < min(header.get_zooms()[:3]):
         return ()
-    return (f"The header's sform and qform disagree by up to {mm * apart:.1f} mm; the sform is used.",)
+    return (
+        (
+            f"The header's sform and qform disagree by up to {mm * apart:.1f} mm; the"
+            " sform is used."
+        ),
+    )
 
 
 def _read_voxels(layout: _Layout, volume: int | None) -> NDArray[Any]:
     """Read one volume, or all where it is None, as they are stored, without scaling."""
-    proxy = ArrayProxy(str(layout.path), (layout.shape, layout.dtype, layout.offset, 1.0, 0.0), mmap=False)
+    proxy = ArrayProxy(
+        str(layout.path),
+        (layout.shape, layout.dtype, layout.offset, 1.0, 0.0),
+        mmap=False,
+    )
     which: tuple[Any, ...] = (...,)
     if volume is not None:
-        which = (slice(None),) * 3 + tuple(int(i) for i in np.unravel_index(volume, layout.shape[3:], order="F"))
+        which = (slice(None),) * 3 + tuple(
+            int(i) for i in np.unravel_index(volume, layout.shape[3:], order="F")
+        )
     try:
         return np.asarray(proxy[which])
     except (*UNREADABLE, ValueError) as err:
         raise damaged(str(layout.path)) from err
     except MemoryError as err:
-        raise ReadError(f"{layout.path} does not fit into memory. Crop or downsample it, or use a machine with more memory.") from err
+        raise ReadError(
+            f"{layout.path} does not fit into memory. Crop or downsample it, or use a"
+            " machine with more memory."
+        ) from err
 
 
-def _scaled(raw: NDArray[Any], header: nib.Nifti1Header, source: str) -> NDArray[np.generic]:
+def _scaled(
+    raw: NDArray[Any], header: nib.Nifti1Header, source: str
+) -> NDArray[np.generic]:
     slope, inter = _slope(header, source)
     if slope == 1 and inter == 0:
         return raw.astype(np.float64) if raw.dtype.itemsize > 8 else raw
     scaled = np.empty(raw.shape, np.float32, order="F")
-    with np.errstate(over="ignore", invalid="ignore"):  # infinite voxels are dealt with, and reported, after reading
+    # infinite voxels are dealt with, and reported, after reading
+    with np.errstate(over="ignore", invalid="ignore"):
         for k in range(raw.shape[2]):
             scaled[..., k] = raw[..., k] * np.float64(slope) + np.float64(inter)
     return scaled
 
 
-def _scaled_labels(raw: NDArray[Any], header: nib.Nifti1Header, source: str) -> NDArray[Any]:
+def _scaled_labels(
+    raw: NDArray[Any], header: nib.Nifti1Header, source: str
+) -> NDArray[Any]:
     """Scale labels in float64: float32 would round large ones."""
     slope, inter = _slope(header, source)
     if slope == 1 and inter == 0:
@@ -394,5 +558,8 @@ def _slope(header: nib.Nifti1Header, source: str) -> tuple[float, float]:
     try:
         slope, inter = header.get_slope_inter()
     except HeaderDataError as err:
-        raise ReadError(f"{source} has an intensity scale (scl_slope, scl_inter) that is no number. Repair the header.") from err
+        raise ReadError(
+            f"{source} has an intensity scale (scl_slope, scl_inter) that is no number."
+            " Repair the header."
+        ) from err
     return (1.0, 0.0) if slope is None else (float(slope), float(inter))

@@ -1,4 +1,7 @@
-"""The JSON beside a label file: names, colours and locks, and what else is known of the labels."""
+"""The JSON beside a label file.
+
+Names, colours and locks, and what else is known of the labels.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,22 @@ _LONGEST = 2**28
 """Bytes: a larger JSON file is none of ours."""
 _HEAD = 4096
 _BOM = b"\xef\xbb\xbf"
-_REWRITTEN = "The labels and this table were written again later; what else stands here tells of the labels before."
+_REWRITTEN = (
+    "The labels and this table were written again later; what else stands here tells of"
+    " the labels before."
+)
 
 
 def table_text(path: Path, labels: Path, regions: Sequence[Region]) -> str | None:
-    """Give the text of the JSON beside labels; None where one of other labels says the same already, and is to stay.
+    """Give the text of the JSON beside labels.
+
+    None where one of other labels says the same already, and is to stay.
 
     Parameters
     ----------
     path : Path
-        The JSON file. What one of Strata's knows besides the regions is kept, and marked as older than the labels.
+        The JSON file. What one of Strata's knows besides the regions is kept, and
+        marked as older than the labels.
     labels : Path
         The labels that it is for.
     regions : sequence of Region
@@ -38,7 +47,8 @@ def table_text(path: Path, labels: Path, regions: Sequence[Region]) -> str | Non
     Raises
     ------
     WriteError
-        If Strata did not write the file that stands there, or it belongs to other labels and tells other names.
+        If Strata did not write the file that stands there, or it belongs to other
+        labels and tells other names.
     """
     document: dict[str, Any] = {"format": SIDECAR_FORMAT}
     if path.is_file():
@@ -47,7 +57,10 @@ def table_text(path: Path, labels: Path, regions: Sequence[Region]) -> str | Non
         if owner is not None:
             if _named(read_table(path)) == _named(regions):
                 return None
-            raise WriteError(f"{path} is the table of {owner.name}, which has other names or colours. Choose another name.")
+            raise WriteError(
+                f"{path} is the table of {owner.name}, which has other names or"
+                " colours. Choose another name."
+            )
         if set(document) - {"format", "labels", "regions"}:
             document["rewritten"] = _REWRITTEN
     rows = [
@@ -56,11 +69,16 @@ def table_text(path: Path, labels: Path, regions: Sequence[Region]) -> str | Non
         | ({"code": code} if (code := coded(row.name)) is not None else {})
         for row in regions
     ]
-    return json_text({**document, "labels": labels.name, "regions": rows}, indent=1) + "\n"
+    return (
+        json_text({**document, "labels": labels.name, "regions": rows}, indent=1) + "\n"
+    )
 
 
 def sidecar_owner(path: Path, labels: Path) -> Path | None:
-    """Give the other labels in the folder that a JSON file belongs to; None where it may be that of `labels`."""
+    """Give the other labels in the folder that a JSON file belongs to.
+
+    None where it may be that of `labels`.
+    """
     document = _document(path)
     if document is None:
         return None
@@ -68,12 +86,20 @@ def sidecar_owner(path: Path, labels: Path) -> Path | None:
     if isinstance(name, str):
         others = [path.with_name(Path(name).name)] if Path(name).name else []
     else:  # of a version that did not say whose it is
-        others = sorted(one for one in path.parent.glob(f"{glob_escape(path.stem)}.*") if file_suffix(one) in _LABELS)
-    return next((one for one in others if one.name != labels.name and one.is_file()), None)
+        others = sorted(
+            one
+            for one in path.parent.glob(f"{glob_escape(path.stem)}.*")
+            if file_suffix(one) in _LABELS
+        )
+    return next(
+        (one for one in others if one.name != labels.name and one.is_file()), None
+    )
 
 
 def read_table(path: Path) -> tuple[Region, ...]:
-    """Read the regions from the JSON beside labels; none where there is no such file, or another program wrote it.
+    """Read the regions from the JSON beside labels.
+
+    None where there is no such file, or another program wrote it.
 
     Raises
     ------
@@ -84,15 +110,22 @@ def read_table(path: Path) -> tuple[Region, ...]:
 
 
 def has_table(path: Path) -> bool:
-    """Say whether a JSON file beside an image holds a region table, so that the image is labels: ours, damaged or not, or one like it."""
+    """Say whether a JSON file beside an image holds a region table.
+
+    So that the image is labels: ours, damaged or not, or one like it.
+    """
     try:
-        return bool(read_names(path)[0]) or (path.is_file() and _is_ours(_document(path)))
+        return bool(read_names(path)[0]) or (
+            path.is_file() and _is_ours(_document(path))
+        )
     except ReadError:
         return True
 
 
 def read_names(path: Path) -> tuple[tuple[Region, ...], tuple[str, ...]]:
-    """Read the regions as `read_table` does, and give notes: that a file of another program stands there.
+    """Read the regions as `read_table` does, and give notes.
+
+    A file of another program stands there.
 
     Raises
     ------
@@ -107,7 +140,10 @@ def read_names(path: Path) -> tuple[tuple[Region, ...], tuple[str, ...]]:
         return _rows(rows), () if _is_ours(document) or rows else (_foreign(path),)
     except (ValueError, KeyError, TypeError, OverflowError) as err:
         if _is_ours(document) or (document is None and _mentions_us(path)):
-            raise ReadError(f"The region table {path} is damaged. Repair it, or move it away to read the labels without names.") from err
+            raise ReadError(
+                f"The region table {path} is damaged. Repair it, or move it away to"
+                " read the labels without names."
+            ) from err
         return (), (_foreign(path),)
 
 
@@ -123,7 +159,9 @@ def _document(path: Path) -> Any:
 
 
 def _is_ours(document: Any) -> bool:
-    return isinstance(document, dict) and str(document.get("format", "")).startswith("strata-labels")
+    return isinstance(document, dict) and str(document.get("format", "")).startswith(
+        "strata-labels"
+    )
 
 
 def _mentions_us(path: Path) -> bool:
@@ -136,7 +174,10 @@ def _mentions_us(path: Path) -> bool:
 
 
 def _foreign(path: Path) -> str:
-    return f"{path.name} beside it holds no region table of Strata's, so the names of the regions are not taken from it."
+    return (
+        f"{path.name} beside it holds no region table of Strata's, so the names of the"
+        " regions are not taken from it."
+    )
 
 
 def _rows(rows: Any) -> tuple[Region, ...]:
@@ -152,7 +193,13 @@ def _rows(rows: Any) -> tuple[Region, ...]:
     if not all(isinstance(row, dict) for row in rows):
         raise TypeError("a row is no object")
     regions = [
-        Region(_id(row["id"]), _name(row["name"]), _color(row["color"]), bool(row.get("locked", False)), bool(row.get("accepted", False)))
+        Region(
+            _id(row["id"]),
+            _name(row["name"]),
+            _color(row["color"]),
+            bool(row.get("locked", False)),
+            bool(row.get("accepted", False)),
+        )
         for row in rows
     ]
     if len({region.id for region in regions}) < len(regions):
@@ -168,7 +215,8 @@ def _id(value: Any) -> int:
 
 
 def _name(value: Any) -> str:
-    return str(value).encode("utf-8", "replace").decode("utf-8")  # halves of characters cannot be written anywhere
+    # halves of characters cannot be written anywhere
+    return str(value).encode("utf-8", "replace").decode("utf-8")
 
 
 def _color(values: Any) -> tuple[int, int, int]:
@@ -181,11 +229,18 @@ def _color(values: Any) -> tuple[int, int, int]:
 def _ours(path: Path) -> dict[str, Any]:
     document = _document(path)
     if not _is_ours(document):
-        raise WriteError(f"{path} is not Strata's and would be replaced. Choose another name for the labels, or move it away.")
+        raise WriteError(
+            f"{path} is not Strata's and would be replaced. Choose another name for the"
+            " labels, or move it away."
+        )
     ours: dict[str, Any] = document
     return ours
 
 
 def _named(regions: Sequence[Region]) -> dict[int, Region]:
     """Give what a table says beyond the default names."""
-    return {region.id: region for region in regions if (region,) != default_regions([region.id])}
+    return {
+        region.id: region
+        for region in regions
+        if (region,) != default_regions([region.id])
+    }

@@ -1,8 +1,10 @@
 """Region names as coded terms: a small list of SNOMED CT codes for what radiologists name most.
 
-`terms.tsv` is the only place where codes stand; the window's list of names takes them from here. They are those that DICOM's
-context groups use (PS3.16), and a few of TotalSegmentator's published mapping that those lack. A name that the list lacks gets
-the generic code "Tissue", never a guess; the name itself is always kept beside the code.
+`terms.tsv` is the only place where codes stand; the window's list of names takes them
+from here. They are those that DICOM's context groups use (PS3.16), and a few of
+TotalSegmentator's published mapping that those lack. A name that the list lacks gets
+the generic code "Tissue", never a guess; the name itself is always kept beside the
+code.
 """
 
 from __future__ import annotations
@@ -64,12 +66,21 @@ _AMBIGUOUS = ("left ventricle", "right ventricle")  # of the heart or of the bra
 @cache
 def _terms() -> dict[str, Term]:
     """Read the list, by name in lower case."""
-    with files("napari_strata.io").joinpath("terms.tsv").open(encoding="utf-8") as lines:
+    with (
+        files("napari_strata.io").joinpath("terms.tsv").open(encoding="utf-8") as lines
+    ):
         rows = list(csv.DictReader(lines, delimiter="\t"))
     found: dict[str, Term] = {}
     for row in rows:
         term = Term(CATEGORIES[row["category"]], Code(row["snomed_ct"], row["meaning"]))  # type: ignore[index]
-        names = (row["meaning"].lower(), *(other.strip() for other in row["other_names"].split(",") if other.strip()))
+        names = (
+            row["meaning"].lower(),
+            *(
+                other.strip()
+                for other in row["other_names"].split(",")
+                if other.strip()
+            ),
+        )
         found |= {name: term for name in names if name not in _AMBIGUOUS}
     return found
 
@@ -80,7 +91,10 @@ def known_terms() -> tuple[Term, ...]:
 
 
 def coded(name: str) -> dict[str, str] | None:
-    """Give the code of a region's name as plain values, for files; None for a name that the list lacks."""
+    """Give the code of a region's name as plain values, for files.
+
+    None for a name that the list lacks.
+    """
     term = term_of(name)
     if not term.known:
         return None
@@ -89,10 +103,12 @@ def coded(name: str) -> dict[str, str] | None:
 
 
 def term_of(name: str) -> Term:
-    """Code a region's name: "Left kidney", "kidney_left" and "kidneys, left" are SNOMED's kidney, on the left.
+    """Code a region's name.
 
-    Only a name that is nothing but a listed term, its plural, a side and a number is coded; all else ("liver cyst?",
-    "region 7") gets the generic "Tissue".
+    "Left kidney", "kidney_left" and "kidneys, left" are SNOMED's kidney, on the left.
+
+    Only a name that is nothing but a listed term, its plural, a side and a number is
+    coded; all else ("liver cyst?", "region 7") gets the generic "Tissue".
 
     Parameters
     ----------
@@ -104,7 +120,8 @@ def term_of(name: str) -> Term:
     Term
         `known` says whether the list has it.
     """
-    numbered = " ".join(re.findall(r"[^\W_]+", name.lower()))  # in "vertebrae L1" and "3rd ventricle" the number tells
+    # in "vertebrae L1" and "3rd ventricle" the number tells
+    numbered = " ".join(re.findall(r"[^\W_]+", name.lower()))
     words = re.findall(r"[^\W\d_]+", name.lower())
     if (exact := _terms().get(numbered)) is not None:
         return exact

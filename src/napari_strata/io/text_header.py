@@ -1,4 +1,7 @@
-"""What NRRD and MetaImage headers say and ITK leaves out: units, kinds of space, scales, and 3D Slicer's segments."""
+"""What NRRD and MetaImage headers say and ITK leaves out.
+
+Units, kinds of space, scales, and 3D Slicer's segments.
+"""
 
 from __future__ import annotations
 
@@ -22,31 +25,89 @@ _ITEM = re.compile(r'"([^"]*)"|(\S+)')
 _ESCAPED = re.compile(r"\\n|\\\\")
 _VECTOR = re.compile(r"none|\([^()]*\)", re.IGNORECASE)
 _MM = {
-    "nm": 1e-6, "nanometer": 1e-6, "nanometre": 1e-6,
-    "um": 1e-3, "\u00b5m": 1e-3, "\u03bcm": 1e-3, "micron": 1e-3, "micrometer": 1e-3, "micrometre": 1e-3, "microm": 1e-3,
-    "mm": 1.0, "millimeter": 1.0, "millimetre": 1.0,
-    "cm": 10.0, "centimeter": 10.0, "centimetre": 10.0,
-    "dm": 100.0, "decimeter": 100.0, "decimetre": 100.0,
-    "m": 1000.0, "meter": 1000.0, "metre": 1000.0,
-    "km": 1e6, "kilometer": 1e6, "kilometre": 1e6,
-    "pm": 1e-9, "picometer": 1e-9, "picometre": 1e-9,
-    "\u00e5": 1e-7, "a\u030a": 1e-7, "angstrom": 1e-7, "\u00e5ngstr\u00f6m": 1e-7,
-    "in": 25.4, "inch": 25.4, "inche": 25.4, "ft": 304.8, "foot": 304.8, "feet": 304.8, "yd": 914.4, "yard": 914.4,
+    "nm": 1e-6,
+    "nanometer": 1e-6,
+    "nanometre": 1e-6,
+    "um": 1e-3,
+    "\u00b5m": 1e-3,
+    "\u03bcm": 1e-3,
+    "micron": 1e-3,
+    "micrometer": 1e-3,
+    "micrometre": 1e-3,
+    "microm": 1e-3,
+    "mm": 1.0,
+    "millimeter": 1.0,
+    "millimetre": 1.0,
+    "cm": 10.0,
+    "centimeter": 10.0,
+    "centimetre": 10.0,
+    "dm": 100.0,
+    "decimeter": 100.0,
+    "decimetre": 100.0,
+    "m": 1000.0,
+    "meter": 1000.0,
+    "metre": 1000.0,
+    "km": 1e6,
+    "kilometer": 1e6,
+    "kilometre": 1e6,
+    "pm": 1e-9,
+    "picometer": 1e-9,
+    "picometre": 1e-9,
+    "\u00e5": 1e-7,
+    "a\u030a": 1e-7,
+    "angstrom": 1e-7,
+    "\u00e5ngstr\u00f6m": 1e-7,
+    "in": 25.4,
+    "inch": 25.4,
+    "inche": 25.4,
+    "ft": 304.8,
+    "foot": 304.8,
+    "feet": 304.8,
+    "yd": 914.4,
+    "yard": 914.4,
 }
 """Millimetres of each unit, by its name in lower case and singular."""
 _NO_LENGTHS = frozenset(
     [
-        *("s", "sec", "second", "ms", "msec", "millisecond", "us", "\u00b5s", "\u03bcs", "microsecond", "ns"),
-        *("min", "minute", "h", "hour", "hz", "khz", "mhz", "ghz", "hertz", "rad", "radian", "mrad"),
+        *(
+            "s",
+            "sec",
+            "second",
+            "ms",
+            "msec",
+            "millisecond",
+            "us",
+            "\u00b5s",
+            "\u03bcs",
+            "microsecond",
+            "ns",
+        ),
+        *(
+            "min",
+            "minute",
+            "h",
+            "hour",
+            "hz",
+            "khz",
+            "mhz",
+            "ghz",
+            "hertz",
+            "rad",
+            "radian",
+            "mrad",
+        ),
         *("deg", "degree", "\u00b0", "ppm", "kg", "g", "gram", "k", "kelvin"),
     ]
 )
 """Units of what is no length, as those of lengths."""
 _UNSAID = ("", "?", "???", "none", "unknown")
 _PATIENT_SPACES = {
-    "rightanteriorsuperior": (1, 1), "ras": (1, 1),
-    "leftanteriorsuperior": (-1, 1), "las": (-1, 1),
-    "leftposteriorsuperior": (-1, -1), "lps": (-1, -1),
+    "rightanteriorsuperior": (1, 1),
+    "ras": (1, 1),
+    "leftanteriorsuperior": (-1, 1),
+    "las": (-1, 1),
+    "leftposteriorsuperior": (-1, -1),
+    "lps": (-1, -1),
 }
 """Signs that take the first two axes of a space to RAS."""
 
@@ -60,7 +121,8 @@ class TextHeader:
     kind : {"nrrd", "meta"}
         The format.
     fields : dict of str to str
-        NRRD: by name in lower case without blanks ("spaceunits"); MetaImage: by name in lower case.
+        NRRD: by name in lower case without blanks ("spaceunits"); MetaImage: by name in
+        lower case.
     keys : dict of str to str
         NRRD's ``key:=value`` pairs.
     """
@@ -76,9 +138,14 @@ class TextHeader:
 
     @property
     def directions(self) -> list[list[float] | None] | None:
-        """NRRD's direction of every axis, None for those without; None where the header gives none, or they are damaged."""
+        """NRRD's direction of every axis, None for those without.
+
+        None where the header gives none, or they are damaged.
+        """
         try:
-            found = [_numbers(one) for one in _VECTOR.findall(self.fields["spacedirections"])]
+            found = [
+                _numbers(one) for one in _VECTOR.findall(self.fields["spacedirections"])
+            ]
         except (KeyError, ValueError):
             return None
         return [one if one and all(map(math.isfinite, one)) else None for one in found]
@@ -105,17 +172,22 @@ def read_text_header(path: Path, suffix: str) -> TextHeader:
         if text.startswith("#") or not found:
             continue
         if mark == ":=":
-            keys[name.strip()] = _ESCAPED.sub(lambda mark: "\n" if mark[0] == "\\n" else "\\", value.strip())
+            keys[name.strip()] = _ESCAPED.sub(
+                lambda mark: "\n" if mark[0] == "\\n" else "\\", value.strip()
+            )
         elif nrrd:
             fields[name.replace(" ", "").lower()] = value.strip()
         else:
             fields[name.strip().lower()] = value.strip()
-            if name.strip().lower() == "elementdatafile":  # the last field; voxels may follow
+            # the last field; voxels may follow
+            if name.strip().lower() == "elementdatafile":
                 break
     return TextHeader("nrrd" if nrrd else "meta", fields, keys)
 
 
-def placed(header: TextHeader, affine: NDArray[np.float64], source: str) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+def placed(
+    header: TextHeader, affine: NDArray[np.float64], source: str
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Correct the affine that ITK gives by what the header says besides, and give notes on it.
 
     Parameters
@@ -123,7 +195,8 @@ def placed(header: TextHeader, affine: NDArray[np.float64], source: str) -> tupl
     header : TextHeader
         The file's header.
     affine : (4, 4) float64 array
-        Index (i, j, k) -> RAS+ as ITK reads it, which knows neither units nor spaces with time.
+        Index (i, j, k) -> RAS+ as ITK reads it, which knows neither units nor spaces
+        with time.
     source : str
         Names the file in messages.
 
@@ -134,18 +207,32 @@ def placed(header: TextHeader, affine: NDArray[np.float64], source: str) -> tupl
     """
     if header.kind == "meta":
         units = [header.fields.get("distanceunits", "")] * 3
-        return _in_mm(affine, units, source, world=True, notes=_meta_notes(header, affine))
+        return _in_mm(
+            affine, units, source, world=True, notes=_meta_notes(header, affine)
+        )
     fields = header.fields
     notes = _nrrd_notes(fields)
     space = fields.get("space", "").replace("-", "").lower()
-    if space.endswith(("time", "st")) and (signs := _PATIENT_SPACES.get(_without_time(space))):
+    if space.endswith(("time", "st")) and (
+        signs := _PATIENT_SPACES.get(_without_time(space))
+    ):
         affine = _nrrd_affine(header, signs, affine)
     if "spacedirections" in fields:
-        return _in_mm(affine, _items(fields.get("spaceunits", "")), source, world=True, notes=notes)
+        return _in_mm(
+            affine,
+            _items(fields.get("spaceunits", "")),
+            source,
+            world=True,
+            notes=notes,
+        )
     kinds = _items(fields.get("kinds", ""))
     units = _items(fields.get("units", ""))
     if len(kinds) == len(units) > 3:  # the axis of values has no length
-        units = [unit for unit, kind in zip(units, kinds, strict=True) if kind.lower() in ("domain", "space")]
+        units = [
+            unit
+            for unit, kind in zip(units, kinds, strict=True)
+            if kind.lower() in ("domain", "space")
+        ]
     return _in_mm(affine, units, source, world=False, notes=notes)
 
 
@@ -174,11 +261,20 @@ def _items(value: str) -> list[str]:
 
 
 def _without_time(space: str) -> str:
-    return space.removesuffix("time") if space.endswith("time") else space.removesuffix("t")
+    return (
+        space.removesuffix("time")
+        if space.endswith("time")
+        else space.removesuffix("t")
+    )
 
 
-def _nrrd_affine(header: TextHeader, signs: tuple[int, int], affine: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give the affine of a space with time, whose first two axes ITK does not turn; as it was where the header is odd."""
+def _nrrd_affine(
+    header: TextHeader, signs: tuple[int, int], affine: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Give the affine of a space with time, whose first two axes ITK does not turn.
+
+    As it was where the header is odd.
+    """
     vectors = [vector for vector in header.directions or [] if vector is not None][:3]
     try:
         origin = _numbers(header.fields.get("spaceorigin", "(0,0,0)"))
@@ -194,30 +290,58 @@ def _nrrd_affine(header: TextHeader, signs: tuple[int, int], affine: NDArray[np.
 
 def _numbers(vector: str) -> list[float]:
     """Read a vector; no number for "none"."""
-    return [] if vector.lower() == "none" else [float(part) for part in vector.strip("() ").split(",")]
+    return (
+        []
+        if vector.lower() == "none"
+        else [float(part) for part in vector.strip("() ").split(",")]
+    )
 
 
 def _in_mm(
-    affine: NDArray[np.float64], units: list[str], source: str, *, world: bool, notes: tuple[str, ...]
+    affine: NDArray[np.float64],
+    units: list[str],
+    source: str,
+    *,
+    world: bool,
+    notes: tuple[str, ...],
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Scale the affine to mm: its rows where `units` are those of the world's axes, its columns where they are the file's."""
+    """Scale the affine to mm.
+
+    Its rows where `units` are those of the world's axes, its columns where they are the
+    file's.
+    """
     factors = np.ones(3)
     for axis, unit in enumerate(units[:3]):
         found = millimetres(unit)
         if found is not None:
             factors[axis] = found
         elif {_unit_name(unit), _unit_name(unit).removesuffix("s")} & _NO_LENGTHS:
-            raise GeometryError(f'{source} has an axis in "{unit}", which is no length. Repair the units in its header.')
+            raise GeometryError(
+                f'{source} has an axis in "{unit}", which is no length. Repair the'
+                " units in its header."
+            )
         elif unit.strip().lower() not in _UNSAID:
-            notes += (f'The header gives lengths in "{unit}", which is no unit of length that Strata knows; they were taken for mm.',)
+            notes += (
+                (
+                    f'The header gives lengths in "{unit}", which is no unit of length'
+                    " that Strata knows; they were taken for mm."
+                ),
+            )
     notes = tuple(dict.fromkeys(notes))
     if (factors == 1).all():
         return affine, notes
-    said = ", ".join(f"{one:g}" for one in factors) if np.ptp(factors) else f"{factors[0]:g}"
-    notes += (f"The header gives lengths in units of {said} mm; they were turned into mm.",)
+    said = (
+        ", ".join(f"{one:g}" for one in factors)
+        if np.ptp(factors)
+        else f"{factors[0]:g}"
+    )
+    notes += (
+        f"The header gives lengths in units of {said} mm; they were turned into mm.",
+    )
     if world:
         return np.diag([*factors, 1.0]) @ affine, notes
-    scaled = affine.copy()  # spacings without directions: the origin has the units of its own axis
+    # spacings without directions: the origin has the units of its own axis
+    scaled = affine.copy()
     scaled[:3, :3] = affine[:3, :3] * factors
     scaled[:3, 3] = affine[:3, 3] * factors
     return scaled, notes
@@ -227,16 +351,32 @@ def _nrrd_notes(fields: Mapping[str, str]) -> tuple[str, ...]:
     notes = []
     space = fields.get("space", "").replace("-", "").lower()
     if not space:
-        notes.append("The header does not say how the patient lies (no NRRD space): left and right are a guess.")
+        notes.append(
+            "The header does not say how the patient lies (no NRRD space): left and"
+            " right are a guess."
+        )
     elif space not in _PATIENT_SPACES and _without_time(space) not in _PATIENT_SPACES:
-        notes.append(f"The header does not say how the patient lies (NRRD space {fields['space']}): left and right are a guess.")
+        notes.append(
+            "The header does not say how the patient lies (NRRD space"
+            f" {fields['space']}): left and right are a guess."
+        )
     directions, spacings = fields.get("spacedirections"), fields.get("spacings")
-    sizes = [one for one in (spacings or "").split() if one.lower().lstrip("-+") not in ("nan", "0")]
+    sizes = [
+        one
+        for one in (spacings or "").split()
+        if one.lower().lstrip("-+") not in ("nan", "0")
+    ]
     if directions is None and len(sizes) < 3:
-        notes.append("The header does not give the voxel size along every axis: 1 mm is taken, which is a guess.")
+        notes.append(
+            "The header does not give the voxel size along every axis: 1 mm is taken,"
+            " which is a guess."
+        )
     if "oldmin" in fields or "oldmax" in fields:
         low, high = fields.get("oldmin", "?"), fields.get("oldmax", "?")
-        notes.append(f"The values were quantized from {low} .. {high} (old min, old max); they are taken as they are stored.")
+        notes.append(
+            f"The values were quantized from {low} .. {high} (old min, old max); they"
+            " are taken as they are stored."
+        )
     return tuple(notes)
 
 
@@ -244,17 +384,26 @@ def _meta_notes(header: TextHeader, affine: NDArray[np.float64]) -> tuple[str, .
     fields = header.fields
     notes = []
     if "elementspacing" not in fields and "elementsize" not in fields:
-        notes.append("The header does not give a voxel size (no ElementSpacing): 1 mm is taken, which is a guess.")
+        notes.append(
+            "The header does not give a voxel size (no ElementSpacing): 1 mm is taken,"
+            " which is a guess."
+        )
     slope = fields.get("elementtointensityfunctionslope", "1")
     offset = fields.get("elementtointensityfunctionoffset", "0")
     if (_number(slope), _number(offset)) != (1.0, 0.0):
         notes.append(
-            f"The header has a scale of intensities (ElementToIntensityFunctionSlope {slope}, Offset {offset}), which is not applied: "
-            "values are taken as they are stored."
+            "The header has a scale of intensities (ElementToIntensityFunctionSlope"
+            f" {slope}, Offset {offset}), which is not applied: values are taken as"
+            " they are stored."
         )
     said = fields.get("anatomicalorientation", "").upper()
-    if sorted(_AXIS_OF.get(letter, 3) for letter in said) == [0, 1, 2] and said != (turned := _orientation_code(affine)):
-        notes.append(f"The header's AnatomicalOrientation ({said}) and its TransformMatrix ({turned}) disagree; the matrix is used.")
+    if sorted(_AXIS_OF.get(letter, 3) for letter in said) == [0, 1, 2] and said != (
+        turned := _orientation_code(affine)
+    ):
+        notes.append(
+            f"The header's AnatomicalOrientation ({said}) and its TransformMatrix"
+            f" ({turned}) disagree; the matrix is used."
+        )
     return tuple(notes)
 
 
@@ -262,7 +411,10 @@ _AXIS_OF = {"R": 0, "L": 0, "A": 1, "P": 1, "I": 2, "S": 2}
 
 
 def _orientation_code(affine: NDArray[np.float64]) -> str:
-    """Give MetaImage's code of the axes, which names where each comes from: RAI runs toward left, posterior, superior."""
+    """Give MetaImage's code of the axes, which names where each comes from.
+
+    RAI runs toward left, posterior, superior.
+    """
     code = ""
     for column in affine[:3, :3].T:
         axis = int(np.abs(column).argmax())

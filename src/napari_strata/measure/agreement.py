@@ -1,7 +1,10 @@
-"""How well each region agrees with the same region of a reference: Dice, distances between surfaces in mm, volume difference.
+"""How well each region agrees with the same region of a reference.
 
-Surfaces are made of the small pieces that marching cubes finds between eight neighbouring voxels, each with its area and
-place in millimetres of the patient: thick slices weigh what they should, and oblique and sheared grids are right.
+Dice, distances between surfaces in mm, volume difference.
+
+Surfaces are made of the small pieces that marching cubes finds between eight
+neighbouring voxels, each with its area and place in millimetres of the patient: thick
+slices weigh what they should, and oblique and sheared grids are right.
 """
 
 from __future__ import annotations
@@ -17,7 +20,14 @@ from skimage.measure import marching_cubes
 
 from napari_strata.errors import SettingsError
 from napari_strata.measure.regions import require_same_grid
-from napari_strata.volume import BACKGROUND, Geometry, Region, Segmentation, default_regions, label_ids
+from napari_strata.volume import (
+    BACKGROUND,
+    Geometry,
+    Region,
+    Segmentation,
+    default_regions,
+    label_ids,
+)
 
 _EMPTY = float("nan")
 _CORNERS = tuple(np.ndindex(2, 2, 2))
@@ -37,15 +47,17 @@ class RegionAgreement:
     dice : float
         Overlap in [0, 1]; NaN where neither has the region.
     hd95_mm : float
-        The larger of the two directed 95th percentiles (over area) of the distance between the surfaces, in mm; infinite
-        where only one of the two has the region, NaN where neither has.
+        The larger of the two directed 95th percentiles (over area) of the distance
+        between the surfaces, in mm; infinite where only one of the two has the region,
+        NaN where neither has.
     nsd : float
-        Normalised surface Dice: the share of both surfaces that lies within `tolerance_mm` of the other, in [0, 1]; NaN
-        where neither has the region.
+        Normalised surface Dice: the share of both surfaces that lies within
+        `tolerance_mm` of the other, in [0, 1]; NaN where neither has the region.
     tolerance_mm : float
         The tolerance of `nsd`.
     volume_difference_ml, volume_difference_percent : float
-        Labels minus reference; in percent of the reference, NaN where that has no volume.
+        Labels minus reference; in percent of the reference, NaN where that has no
+        volume.
 
     Notes
     -----
@@ -73,11 +85,16 @@ class _Surface:
 
 
 def agree(
-    labels: Segmentation, reference: Segmentation, *, ids: Collection[int] | None = None, tolerance_mm: float = 2.0
+    labels: Segmentation,
+    reference: Segmentation,
+    *,
+    ids: Collection[int] | None = None,
+    tolerance_mm: float = 2.0,
 ) -> tuple[RegionAgreement, ...]:
     """Compare every region with the region of the same id in a reference.
 
-    For labels whose numbers mean something else, see `compare`, which matches regions to classes first.
+    For labels whose numbers mean something else, see `compare`, which matches regions
+    to classes first.
 
     Parameters
     ----------
@@ -86,7 +103,8 @@ def agree(
     ids : collection of int, optional
         Which regions; those of either, the background left out, by default.
     tolerance_mm : float
-        Distance up to which surfaces count as the same in `RegionAgreement.nsd`; at least 0.
+        Distance up to which surfaces count as the same in `RegionAgreement.nsd`; at
+        least 0.
 
     Returns
     -------
@@ -111,26 +129,46 @@ def agree(
     >>> agreement.dice
     0.75
     """
-    require_same_grid(labels.geometry, reference.geometry, "The labels", "the reference")
+    require_same_grid(
+        labels.geometry, reference.geometry, "The labels", "the reference"
+    )
     if not tolerance_mm >= 0:
-        raise SettingsError(f"tolerance_mm is {tolerance_mm}; give a distance of at least 0 mm.")
+        raise SettingsError(
+            f"tolerance_mm is {tolerance_mm}; give a distance of at least 0 mm."
+        )
     if ids is None:
-        ids = {i for one in (labels, reference) for i in label_ids(one.labels)} | {row.id for row in labels.regions}
+        ids = {i for one in (labels, reference) for i in label_ids(one.labels)} | {
+            row.id for row in labels.regions
+        }
     wanted = sorted(set(ids) - {BACKGROUND})
-    names = {row.id: row.name for row in (*default_regions(wanted), *reference.regions, *labels.regions)}
+    names = {
+        row.id: row.name
+        for row in (*default_regions(wanted), *reference.regions, *labels.regions)
+    }
     areas = _areas_mm2(labels.geometry)
-    return tuple(_agree(Region(i, names[i], (0, 0, 0)), labels, reference, tolerance_mm, areas) for i in wanted)
+    return tuple(
+        _agree(Region(i, names[i], (0, 0, 0)), labels, reference, tolerance_mm, areas)
+        for i in wanted
+    )
 
 
 def _agree(
-    region: Region, labels: Segmentation, reference: Segmentation, tolerance_mm: float, areas: NDArray[np.float64]
+    region: Region,
+    labels: Segmentation,
+    reference: Segmentation,
+    tolerance_mm: float,
+    areas: NDArray[np.float64],
 ) -> RegionAgreement:
     ours, theirs = labels.labels == region.id, reference.labels == region.id
     n, m = int(ours.sum()), int(theirs.sum())
     voxel_ml = labels.geometry.voxel_volume_mm3 / 1000
     hd95_mm, nsd = _EMPTY, _EMPTY
     if n and m:
-        hd95_mm, nsd = _surface_scores(_index(ours, labels.geometry, areas), _index(theirs, labels.geometry, areas), tolerance_mm)
+        hd95_mm, nsd = _surface_scores(
+            _index(ours, labels.geometry, areas),
+            _index(theirs, labels.geometry, areas),
+            tolerance_mm,
+        )
     elif n or m:
         hd95_mm, nsd = float("inf"), 0.0
     return RegionAgreement(
@@ -147,11 +185,18 @@ def _agree(
     )
 
 
-def _index(mask: NDArray[np.bool_], geometry: Geometry, areas: NDArray[np.float64]) -> _Surface:
-    """Find the surface between the voxels of a mask and the others; what lies beyond the array is outside."""
+def _index(
+    mask: NDArray[np.bool_], geometry: Geometry, areas: NDArray[np.float64]
+) -> _Surface:
+    """Find the surface between the voxels of a mask and the others.
+
+    What lies beyond the array is outside.
+    """
     spans = []
     for axis in range(3):
-        filled = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        filled = np.flatnonzero(
+            mask.any(axis=tuple(other for other in range(3) if other != axis))
+        )
         spans.append(slice(int(filled[0]), int(filled[-1]) + 1))
     inside = np.pad(mask[tuple(spans)], 1).astype(np.uint8)
     size = np.array(inside.shape) - 1
@@ -160,40 +205,60 @@ def _index(mask: NDArray[np.bool_], geometry: Geometry, areas: NDArray[np.float6
         code |= inside[z : z + size[0], y : y + size[1], x : x + size[2]] << bit
     places = np.argwhere((code > 0) & (code < _ALL))
     start = np.array([span.start for span in spans])
-    return _Surface(geometry.world_from_voxel(places + start - 0.5), areas[code[tuple(places.T)]])
+    return _Surface(
+        geometry.world_from_voxel(places + start - 0.5), areas[code[tuple(places.T)]]
+    )
 
 
 def _areas_mm2(geometry: Geometry) -> NDArray[np.float64]:
-    """Give the area of the surface between eight neighbouring voxels, by which of them are inside (bits as in `_CORNERS`)."""
+    """Give the area of the surface between eight neighbouring voxels.
+
+    By which of them are inside (bits as in `_CORNERS`).
+    """
     areas = np.zeros(_ALL + 1)
     for code, triangles in enumerate(_triangles(), 1):
         sides = np.diff(triangles, axis=1) @ geometry.affine[:3, :3].T
-        areas[code] = np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=1).sum() / 2
+        areas[code] = (
+            np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=1).sum() / 2
+        )
     return areas
 
 
 @cache
 def _triangles() -> tuple[NDArray[np.float64], ...]:
-    """Give the triangles (n, 3, zyx) of marching cubes in a cube of eight voxels, for the codes 1 to 254."""
+    """Give the triangles (n, 3, zyx) of marching cubes in a cube of eight voxels.
+
+    For the codes 1 to 254.
+    """
     found = []
     for code in range(1, _ALL):
-        cube = np.array([code >> bit & 1 for bit in range(8)], np.float32).reshape(2, 2, 2)
+        cube = np.array([code >> bit & 1 for bit in range(8)], np.float32).reshape(
+            2, 2, 2
+        )
         vertices, faces, _, _ = marching_cubes(cube, 0.5)
         found.append(vertices[faces].astype(np.float64))
     return tuple(found)
 
 
-def _surface_scores(ours: _Surface, theirs: _Surface, tolerance_mm: float) -> tuple[float, float]:
+def _surface_scores(
+    ours: _Surface, theirs: _Surface, tolerance_mm: float
+) -> tuple[float, float]:
     """Give the 95 % Hausdorff distance in mm and the normalised surface Dice."""
     there, _ = KDTree(theirs.centers_mm).query(ours.centers_mm)
     back, _ = KDTree(ours.centers_mm).query(theirs.centers_mm)
     within = tolerance_mm + 1e-6  # distances are sums of rounded millimetres
-    near = ours.areas_mm2[there <= within].sum() + theirs.areas_mm2[back <= within].sum()
-    farthest = max(_percentile_95(there, ours.areas_mm2), _percentile_95(back, theirs.areas_mm2))
+    near = (
+        ours.areas_mm2[there <= within].sum() + theirs.areas_mm2[back <= within].sum()
+    )
+    farthest = max(
+        _percentile_95(there, ours.areas_mm2), _percentile_95(back, theirs.areas_mm2)
+    )
     return farthest, float(near / (ours.areas_mm2.sum() + theirs.areas_mm2.sum()))
 
 
-def _percentile_95(distances_mm: NDArray[np.float64], areas_mm2: NDArray[np.float64]) -> float:
+def _percentile_95(
+    distances_mm: NDArray[np.float64], areas_mm2: NDArray[np.float64]
+) -> float:
     """Give the smallest distance within which 95 % of the area lies."""
     order = np.argsort(distances_mm)
     covered = np.cumsum(areas_mm2[order])

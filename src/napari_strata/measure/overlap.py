@@ -1,4 +1,7 @@
-"""How well labels overlap a reference as a whole, whatever their numbers: matched Dice, Rand index, variation of information."""
+"""How well labels overlap a reference as a whole, whatever their numbers.
+
+Matched Dice, Rand index, variation of information.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,12 @@ from scipy.optimize import linear_sum_assignment
 
 from napari_strata.errors import GeometryError
 from napari_strata.measure.regions import require_same_grid
-from napari_strata.volume import BACKGROUND, Segmentation, default_regions, smallest_label_dtype
+from napari_strata.volume import (
+    BACKGROUND,
+    Segmentation,
+    default_regions,
+    smallest_label_dtype,
+)
 
 _EMPTY = float("nan")
 
@@ -28,21 +36,24 @@ class Agreement:
     n_regions : int
         Distinct labels among them; label 0 counts as a region like any other.
     one_to_one : dict of int to float
-        Dice of each reference class under the best one-to-one matching (Hungarian); 0 for a class left without a region.
+        Dice of each reference class under the best one-to-one matching (Hungarian); 0
+        for a class left without a region.
     many_to_one : dict of int to float
-        Dice of each class when every region goes to the class it overlaps most: what naming the regions could reach.
+        Dice of each class when every region goes to the class it overlaps most: what
+        naming the regions could reach.
     one_to_one_mean, many_to_one_mean : float
         Means over the classes; NaN without any class.
     ari : float
         Adjusted Rand index; 1 is perfect, about 0 is chance.
     voi_split_bits, voi_merge_bits : float
-        The two halves of the variation of information, in bits (log 2): H(labels | reference) grows when classes are
-        split over several regions, H(reference | labels) when regions merge several classes.
+        The two halves of the variation of information, in bits (log 2): H(labels |
+        reference) grows when classes are split over several regions, H(reference |
+        labels) when regions merge several classes.
 
     Notes
     -----
-    Adjusted Rand index: Hubert and Arabie, Journal of Classification 1985. Variation of information: Meila, Journal of
-    Multivariate Analysis 2007.
+    Adjusted Rand index: Hubert and Arabie, Journal of Classification 1985. Variation of
+    information: Meila, Journal of Multivariate Analysis 2007.
     """
 
     voxels: int
@@ -61,13 +72,18 @@ class Agreement:
 
 
 def compare(
-    labels: Segmentation, reference: Segmentation, *, ignore: Collection[int] = (), other: Collection[int] = (BACKGROUND,)
+    labels: Segmentation,
+    reference: Segmentation,
+    *,
+    ignore: Collection[int] = (),
+    other: Collection[int] = (BACKGROUND,),
 ) -> Agreement:
     """Score labels against a reference, voxel by voxel.
 
-    By default the reference is an ordinary label file: its 0 is background, takes part as a class, so that regions which
-    leak into it pay, but does not count in the means. A reference whose 0 means "nobody knows" and whose 255 means
-    "surely none of the classes" is scored with ``ignore=(0,), other=(255,)``.
+    By default the reference is an ordinary label file: its 0 is background, takes part
+    as a class, so that regions which leak into it pay, but does not count in the means.
+    A reference whose 0 means "nobody knows" and whose 255 means "surely none of the
+    classes" is scored with ``ignore=(0,), other=(255,)``.
 
     Parameters
     ----------
@@ -97,10 +113,15 @@ def compare(
     >>> strata.compare(found, reference).many_to_one
     {1: 1.0}
     """
-    require_same_grid(labels.geometry, reference.geometry, "The labels", "the reference")
+    require_same_grid(
+        labels.geometry, reference.geometry, "The labels", "the reference"
+    )
     kept = ~np.isin(reference.labels, list(ignore))
     if not kept.any():
-        raise GeometryError("The reference has no voxel to score: every value in it is ignored. Check the reference and `ignore`.")
+        raise GeometryError(
+            "The reference has no voxel to score: every value in it is ignored. Check"
+            " the reference and `ignore`."
+        )
     classes, table = _contingency(labels.labels[kept], reference.labels[kept])
     one, many = _one_to_one(table), _many_to_one(table)
     scored = [k for k, value in enumerate(classes.tolist()) if value not in other]
@@ -119,10 +140,12 @@ def compare(
 
 
 def join_by_overlap(labels: Segmentation, reference: Segmentation) -> Segmentation:
-    """Give every region the number and name of the reference label that it overlaps most, the background included.
+    """Give every region the number and name of the reference label that it overlaps most.
 
-    What an unsupervised segmentation could reach if a person named its regions: regions of one label become one region.
-    A tie goes to the smaller number.
+    The background included.
+
+    What an unsupervised segmentation could reach if a person named its regions: regions
+    of one label become one region. A tie goes to the smaller number.
 
     Parameters
     ----------
@@ -139,16 +162,28 @@ def join_by_overlap(labels: Segmentation, reference: Segmentation) -> Segmentati
     GeometryError
         If the grids differ.
     """
-    require_same_grid(labels.geometry, reference.geometry, "The labels", "the reference")
+    require_same_grid(
+        labels.geometry, reference.geometry, "The labels", "the reference"
+    )
     regions, row = np.unique(labels.labels, return_inverse=True)
     classes, table = _contingency(labels.labels, reference.labels)
-    owner = classes[table.argmax(axis=1)].astype(smallest_label_dtype(int(classes.max())))
+    owner = classes[table.argmax(axis=1)].astype(
+        smallest_label_dtype(int(classes.max()))
+    )
     owner[regions == BACKGROUND] = BACKGROUND
-    rows = {one.id: one for one in (*default_regions(classes.tolist()), *reference.regions)}
-    return Segmentation(owner[row.reshape(labels.labels.shape)], tuple(rows[i] for i in sorted(rows)), labels.geometry)
+    rows = {
+        one.id: one for one in (*default_regions(classes.tolist()), *reference.regions)
+    }
+    return Segmentation(
+        owner[row.reshape(labels.labels.shape)],
+        tuple(rows[i] for i in sorted(rows)),
+        labels.geometry,
+    )
 
 
-def _contingency(labels: NDArray[np.unsignedinteger], reference: NDArray[np.unsignedinteger]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+def _contingency(
+    labels: NDArray[np.unsignedinteger], reference: NDArray[np.unsignedinteger]
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Count voxels per pair: the reference's values, and a table (region, class)."""
     regions, row = np.unique(labels, return_inverse=True)
     classes, column = np.unique(reference, return_inverse=True)
@@ -158,8 +193,15 @@ def _contingency(labels: NDArray[np.unsignedinteger], reference: NDArray[np.unsi
 
 
 def _one_to_one(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Dice per class under the one-to-one matching with the highest sum (Kuhn's Hungarian method)."""
-    dice = 2 * table / (table.sum(axis=1, keepdims=True) + table.sum(axis=0, keepdims=True))
+    """Dice per class under the one-to-one matching with the highest sum.
+
+    (Kuhn's Hungarian method).
+    """
+    dice = (
+        2
+        * table
+        / (table.sum(axis=1, keepdims=True) + table.sum(axis=0, keepdims=True))
+    )
     region, matched = linear_sum_assignment(dice, maximize=True)
     best = np.zeros(table.shape[1])
     best[matched] = dice[region, matched]
@@ -179,7 +221,11 @@ def _adjusted_rand(table: NDArray[np.float64]) -> float:
     def pairs(n: NDArray[np.float64]) -> float:
         return float((n * (n - 1) / 2).sum())
 
-    together, in_regions, in_classes = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
+    together, in_regions, in_classes = (
+        pairs(table),
+        pairs(table.sum(axis=1)),
+        pairs(table.sum(axis=0)),
+    )
     by_chance = in_regions * in_classes / max(pairs(table.sum(keepdims=True)), 1.0)
     spread = (in_regions + in_classes) / 2 - by_chance
     return (together - by_chance) / spread if spread else 1.0
@@ -194,4 +240,6 @@ def _variation_of_information(table: NDArray[np.float64]) -> tuple[float, float]
         return float(-(p * np.log2(p)).sum())
 
     both = entropy(joint)
-    return max(both - entropy(joint.sum(axis=0)), 0.0), max(both - entropy(joint.sum(axis=1)), 0.0)
+    return max(both - entropy(joint.sum(axis=0)), 0.0), max(
+        both - entropy(joint.sum(axis=1)), 0.0
+    )

@@ -10,7 +10,15 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError
-from napari_strata.volume import BACKGROUND, Geometry, Region, Segmentation, Volume, default_regions, smallest_label_dtype
+from napari_strata.volume import (
+    BACKGROUND,
+    Geometry,
+    Region,
+    Segmentation,
+    Volume,
+    default_regions,
+    smallest_label_dtype,
+)
 
 _EMPTY = float("nan")
 
@@ -28,9 +36,11 @@ class RegionMeasure:
     volume_ml : float
         Volume in mL.
     surface_mm2 : float
-        Area of the region's closed surface in mm2; the scan's border closes a region that it cuts.
+        Area of the region's closed surface in mm2; the scan's border closes a region
+        that it cuts.
     mean, sd, minimum, p5, p25, median, p75, p95, maximum : float
-        Intensity statistics (HU for CT, the scan's own unit for MR); `sd` is the population's. NaN without a scan.
+        Intensity statistics (HU for CT, the scan's own unit for MR); `sd` is the
+        population's. NaN without a scan.
     centroid_ras_mm : tuple of 3 float
         Centre of mass, RAS+ mm.
     box_start_zyx, box_stop_zyx : tuple of 3 int
@@ -38,7 +48,8 @@ class RegionMeasure:
     box_min_ras_mm, box_max_ras_mm : tuple of 3 float
         Bounding box along the patient's axes, RAS+ mm, out to the voxels' outer edges.
     confidence : float or None
-        Mean confidence over the region's voxels, in [0, 1]; None where there is no proposal.
+        Mean confidence over the region's voxels, in [0, 1]; None where there is no
+        proposal.
     """
 
     id: int
@@ -64,14 +75,18 @@ class RegionMeasure:
 
 
 def measure_regions(
-    segmentation: Segmentation, volume: Volume | None = None, *, confidence: NDArray[np.floating] | None = None
+    segmentation: Segmentation,
+    volume: Volume | None = None,
+    *,
+    confidence: NDArray[np.floating] | None = None,
 ) -> tuple[RegionMeasure, ...]:
     """Measure every region but the background.
 
     Parameters
     ----------
     segmentation : Segmentation
-        Labels (z, y, x) and their table. Ids that the table lacks are measured under a default name.
+        Labels (z, y, x) and their table. Ids that the table lacks are measured under a
+        default name.
     volume : Volume, optional
         The scan, on the same grid; without it the intensities are NaN.
     confidence : (z, y, x) float array, optional
@@ -89,8 +104,9 @@ def measure_regions(
 
     Notes
     -----
-    Surfaces are estimated by ITK with the Crofton formula (Lehmann and Legland, Insight Journal 2012), which takes the
-    voxel's sides into account; a sheared grid (tilted gantry) is measured as if it were straight.
+    Surfaces are estimated by ITK with the Crofton formula (Lehmann and Legland, Insight
+    Journal 2012), which takes the voxel's sides into account; a sheared grid (tilted
+    gantry) is measured as if it were straight.
 
     Examples
     --------
@@ -107,7 +123,8 @@ def measure_regions(
         require_same_grid(geometry, volume.geometry, "The labels", "the scan")
     if confidence is not None and confidence.shape != segmentation.labels.shape:
         raise GeometryError(
-            f"The confidence is {confidence.shape} but the labels are {segmentation.labels.shape}. Take their own proposal."
+            f"The confidence is {confidence.shape} but the labels are"
+            f" {segmentation.labels.shape}. Take their own proposal."
         )
     voxels = np.flatnonzero(segmentation.labels)
     labels = segmentation.labels.ravel()[voxels]
@@ -116,11 +133,18 @@ def measure_regions(
     starts = np.flatnonzero(np.diff(labels, prepend=labels.dtype.type(0)))
     ids = labels[starts].tolist()
     voxels_of = dict(zip(ids, np.split(voxels[order], starts[1:]), strict=False))
-    table = {region.id: region for region in (*default_regions(ids), *segmentation.regions) if region.id != BACKGROUND}
+    table = {
+        region.id: region
+        for region in (*default_regions(ids), *segmentation.regions)
+        if region.id != BACKGROUND
+    }
     surfaces = _surfaces_mm2(segmentation)
     seen = None if volume is None else volume.data.ravel()
     sure = None if confidence is None else confidence.ravel()
-    return tuple(_measure(table[i], voxels_of.get(i), seen, sure, geometry, surfaces.get(i, 0.0)) for i in sorted(table))
+    return tuple(
+        _measure(table[i], voxels_of.get(i), seen, sure, geometry, surfaces.get(i, 0.0))
+        for i in sorted(table)
+    )
 
 
 def _surfaces_mm2(segmentation: Segmentation) -> dict[int, float]:
@@ -130,7 +154,9 @@ def _surfaces_mm2(segmentation: Segmentation) -> dict[int, float]:
         return {}
     spans = []
     for axis in range(3):
-        filled = np.flatnonzero(labels.any(axis=tuple(other for other in range(3) if other != axis)))
+        filled = np.flatnonzero(
+            labels.any(axis=tuple(other for other in range(3) if other != axis))
+        )
         spans.append(slice(int(filled[0]), int(filled[-1]) + 1))
     compact = labels[tuple(spans)].astype(smallest_label_dtype(int(labels.max())))
     image = sitk.GetImageFromArray(compact)
@@ -138,10 +164,14 @@ def _surfaces_mm2(segmentation: Segmentation) -> dict[int, float]:
     shapes = sitk.LabelShapeStatisticsImageFilter()
     shapes.ComputePerimeterOn()
     shapes.Execute(image)
-    return {int(label): float(shapes.GetPerimeter(label)) for label in shapes.GetLabels()}
+    return {
+        int(label): float(shapes.GetPerimeter(label)) for label in shapes.GetLabels()
+    }
 
 
-def require_same_grid(geometry: Geometry, other: Geometry, what: str, than: str) -> None:
+def require_same_grid(
+    geometry: Geometry, other: Geometry, what: str, than: str
+) -> None:
     """Refuse two grids that differ in shape, or by more than a tenth of a voxel anywhere.
 
     Parameters
@@ -158,15 +188,21 @@ def require_same_grid(geometry: Geometry, other: Geometry, what: str, than: str)
     """
     if geometry.shape_zyx != other.shape_zyx:
         raise GeometryError(
-            f"{what} are {geometry.shape_zyx} but {than} is {other.shape_zyx} voxels (z, y, x). "
-            "Take the scan that they were drawn on, or resample them to its grid."
+            f"{what} are {geometry.shape_zyx} but {than} is {other.shape_zyx} voxels"
+            " (z, y, x). Take the scan that they were drawn on, or resample them to"
+            " its grid."
         )
-    corners = np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(geometry.shape_zyx) - 1)
-    apart_mm = np.linalg.norm(geometry.world_from_voxel(corners) - other.world_from_voxel(corners), axis=1).max()
+    corners = np.indices((2, 2, 2)).reshape(3, -1).T * (
+        np.array(geometry.shape_zyx) - 1
+    )
+    apart_mm = np.linalg.norm(
+        geometry.world_from_voxel(corners) - other.world_from_voxel(corners), axis=1
+    ).max()
     if apart_mm > 0.1 * geometry.spacing_zyx_mm.min():
         raise GeometryError(
-            f"{what} lie up to {apart_mm:.3g} mm away from {than}: their affines differ. "
-            "Take the scan that they were drawn on, or resample them to its grid."
+            f"{what} lie up to {apart_mm:.3g} mm away from {than}: their affines"
+            " differ. Take the scan that they were drawn on, or resample them to its"
+            " grid."
         )
 
 
@@ -181,12 +217,38 @@ def _measure(
     """Measure one region from the flat indices of its voxels."""
     if voxels is None:
         nowhere = (_EMPTY, _EMPTY, _EMPTY)
-        nothing = (_EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY)
-        return RegionMeasure(region.id, region.name, 0, 0.0, 0.0, *nothing, nowhere, (0, 0, 0), (0, 0, 0), nowhere, nowhere)
+        nothing = (
+            _EMPTY,
+            _EMPTY,
+            _EMPTY,
+            _EMPTY,
+            _EMPTY,
+            _EMPTY,
+            _EMPTY,
+            _EMPTY,
+            _EMPTY,
+        )
+        return RegionMeasure(
+            region.id,
+            region.name,
+            0,
+            0.0,
+            0.0,
+            *nothing,
+            nowhere,
+            (0, 0, 0),
+            (0, 0, 0),
+            nowhere,
+            nowhere,
+        )
     z, y, x = np.unravel_index(voxels, geometry.shape_zyx)
-    right, anterior, superior = geometry.world_from_voxel([z.mean(), y.mean(), x.mean()]).tolist()
+    right, anterior, superior = geometry.world_from_voxel(
+        [z.mean(), y.mean(), x.mean()]
+    ).tolist()
     low, high = _world_box(np.stack([z, y, x]), geometry)
-    mean, sd, minimum, p5, p25, median, p75, p95, maximum = _statistics(None if intensities is None else intensities[voxels])
+    mean, sd, minimum, p5, p25, median, p75, p95, maximum = _statistics(
+        None if intensities is None else intensities[voxels]
+    )
     return RegionMeasure(
         id=region.id,
         name=region.name,
@@ -207,7 +269,11 @@ def _measure(
         box_stop_zyx=(int(z.max()) + 1, int(y.max()) + 1, int(x.max()) + 1),
         box_min_ras_mm=low,
         box_max_ras_mm=high,
-        confidence=None if confidence is None else float(confidence[voxels].mean(dtype=np.float64)),
+        confidence=(
+            None
+            if confidence is None
+            else float(confidence[voxels].mean(dtype=np.float64))
+        ),
     )
 
 
@@ -216,14 +282,30 @@ def _statistics(found: NDArray[np.generic] | None) -> tuple[float, ...]:
     if found is None:
         return (_EMPTY,) * 9
     values = np.sort(found).astype(np.float64)
-    return (float(values.mean()), float(values.std()), *(_quantile(values, fraction) for fraction in (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)))
+    return (
+        float(values.mean()),
+        float(values.std()),
+        *(
+            _quantile(values, fraction)
+            for fraction in (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
+        ),
+    )
 
 
-def _world_box(places_zyx: NDArray[np.intp], geometry: Geometry) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Give the box along the patient's axes that holds every voxel out to its corners; exact on oblique grids too."""
-    half = np.abs(np.array(list(product((-0.5, 0.5), repeat=3))) @ geometry.affine[:3, :3].T).max(axis=0)
+def _world_box(
+    places_zyx: NDArray[np.intp], geometry: Geometry
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Give the box along the patient's axes that holds every voxel out to its corners.
+
+    Exact on oblique grids too.
+    """
+    half = np.abs(
+        np.array(list(product((-0.5, 0.5), repeat=3))) @ geometry.affine[:3, :3].T
+    ).max(axis=0)
     low, high = [], []
-    for row, far, origin in zip(geometry.affine[:3, :3], half, geometry.affine[:3, 3], strict=True):
+    for row, far, origin in zip(
+        geometry.affine[:3, :3], half, geometry.affine[:3, 3], strict=True
+    ):
         along = row @ places_zyx
         low.append(float(along.min() + origin - far))
         high.append(float(along.max() + origin + far))
@@ -231,7 +313,10 @@ def _world_box(places_zyx: NDArray[np.intp], geometry: Geometry) -> tuple[tuple[
 
 
 def _quantile(ordered: NDArray[np.float64], fraction: float) -> float:
-    """Interpolate linearly between neighbours, as numpy does, in values that are already in order."""
+    """Interpolate linearly between neighbours.
+
+    As numpy does, in values that are already in order.
+    """
     place = fraction * (len(ordered) - 1)
     below = int(place)
     above = min(below + 1, len(ordered) - 1)

@@ -1,7 +1,11 @@
-"""Find the body in a scan: what is neither air nor table nor padding; the rest is background and starts in region 0.
+"""Find the body in a scan.
 
-It is looked for on every other voxel of a 1 mm scan, where it costs little; the voxels at its edge are then decided one by
-one on the scan's own grid. Lengths here and in what follows are those of a person; a smaller body is magnified first.
+What is neither air nor table nor padding; the rest is background and starts in region
+0.
+
+It is looked for on every other voxel of a 1 mm scan, where it costs little; the voxels
+at its edge are then decided one by one on the scan's own grid. Lengths here and in what
+follows are those of a person; a smaller body is magnified first.
 """
 
 from __future__ import annotations
@@ -14,9 +18,9 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_strata.cancellation import raise_if_cancelled
 from napari_strata.errors import GeometryError
 from napari_strata.volume import Geometry, Volume
-from napari_strata.cancellation import raise_if_cancelled
 
 _COARSE_MM = 2.0
 """About the grid on which the body is looked for."""
@@ -27,49 +31,81 @@ _CT_OPEN_MM, _MR_OPEN_MM = 5.0, 3.0
 _SMALLEST_PART = 0.05
 """Parts of at least this share of the largest one are body."""
 _LUNG_ABOVE_HU, _LUNG_ABOVE_AIR_HU, _LUNG_SHARE = -950.0, 60.0, 0.005
-"""Lung is denser than this and than the scan's thinnest hundredth by so much; a lung takes this share of the scan at least.
-On a cropped CT of a heart the lungs' medians are -830 to -870."""
+"""Lung is denser than this and than the scan's thinnest hundredth by so much.
+
+A lung takes this share of the scan at least.
+On a cropped CT of a heart the lungs' medians are -830 to -870.
+"""
 _PADDING_BELOW_HU = -1050.0
 """No air is thinner: such values fill what lies outside of a CT's field of view."""
 _SMOOTHED_MM = 1.2
 _AIR_BELOW = 0.25
-"""Air is darker than this share of the way from the darkest voxels to the threshold between dark and bright tissue (Otsu)."""
+"""Air is darker than this share of the way.
+
+From the darkest voxels to the threshold between dark and bright tissue (Otsu).
+"""
 _NOISE_TAIL = 4.0
-"""The 25th percentile of noise lies 1.7 times as far above its 10th as that above the 5th, if it is Gaussian."""
+"""The 25th percentile of noise lies 1.7 times as far above its 10th as that above the 5th.
+
+If it is Gaussian.
+"""
 _PADDING_SHARE = 0.15
 """A single value on at least this share of the voxels of an MR is padding, not tissue."""
 _LONELY_SHARE = 0.5
-"""Where more than this share of such voxels has another value beside it, it is noise that was cut off at zero, not padding."""
+"""Where more than this share of such voxels has another value beside it.
+
+It is noise that was cut off at zero, not padding.
+"""
 _BELOW_SHARE = 0.01
-"""Noise that was cut off at a value leaves at most this share of the others below it (resampling overshoots a little)."""
+"""Noise that was cut off at a value leaves at most this share of the others below it.
+
+(resampling overshoots a little).
+"""
 _FEWEST_SPECKS, _SPECK_SHARE = 20, 0.002
-"""From so many separate parts on, and so many for every voxel of padding, it is air with noise left in it. A real head whose
-noise was mostly cut off has .004, stripped brains 0, a synthetic thick T2 .0008."""
+"""From so many separate parts on.
+
+So many for every voxel of padding, it is air with noise left in it. A real head whose
+noise was mostly cut off has .004, stripped brains 0, a synthetic thick T2 .0008.
+"""
 _FAINT, _FADES = 0.03, 1.5
-"""What borders on padding is faint below this share of the brightness (a stripped MNI152 begins at .15); it fades where the
-next layer in is brighter by this factor."""
+"""What borders on padding is faint below this share of the brightness.
+
+(a stripped MNI152 begins at .15); it fades where the
+next layer in is brighter by this factor.
+"""
 _COMPANY = 3
 """Bright neighbours that keep a bright voxel at the edge: as many as a corner has."""
 _MOST_FILLED_VOXELS = 30_000_000
 """Holes of larger padded scans stay, for time."""
 _SMALL_BODY_MM = 50.0
-"""A body that is smaller than this in every direction is a specimen or an animal, whose structures are small too."""
+"""A body that is smaller than this in every direction is a specimen or an animal.
+
+Whose structures are small too.
+"""
 _SMALLEST_BODY_MM = 0.1
-"""Nothing smaller is scanned (an embryo has 1 mm): such a voxel size is in other units than mm."""
+"""Nothing smaller is scanned (an embryo has 1 mm).
+
+Such a voxel size is in other units than mm.
+"""
 _MAGNIFIED_VOXEL_MM = 1.0
 """The finest voxel size of a small body is brought to this, which the encoder knows best."""
 _FACES = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
 
 
 def body_mask(volume: Volume) -> NDArray[np.bool_]:
-    """Find the body: everything that is not air, table or padding around it; holes such as lungs are filled.
+    """Find the body: everything that is not air, table or padding around it.
 
-    CT: what is denser than -400 HU, opened by a few mm so that the table drops off, and lungs that the field of view cuts.
-    MR with padding (one value on many voxels, as after skull stripping): what is not padding. Other MR, also where noise was
-    cut off at a value but for some of it: Otsu's threshold on a smoothed scan, lowered to just above the noise of the air.
-    Only parts of at least a twentieth of the largest one are kept. Along axes finer than 1.3 mm, voxels within 2 mm of the
-    edge are decided by themselves: padding or not, or which side of the threshold a voxel and its six neighbours are on.
-    A body of less than 50 mm, as of a mouse, is looked for as if its voxels were 1 mm.
+    Holes such as lungs are filled.
+
+    CT: what is denser than -400 HU, opened by a few mm so that the table drops off, and
+    lungs that the field of view cuts. MR with padding (one value on many voxels, as
+    after skull stripping): what is not padding. Other MR, also where noise was cut off
+    at a value but for some of it: Otsu's threshold on a smoothed scan, lowered to just
+    above the noise of the air. Only parts of at least a twentieth of the largest one
+    are kept. Along axes finer than 1.3 mm, voxels within 2 mm of the edge are decided
+    by themselves: padding or not, or which side of the threshold a voxel and its six
+    neighbours are on. A body of less than 50 mm, as of a mouse, is looked for as if its
+    voxels were 1 mm.
 
     Parameters
     ----------
@@ -100,18 +136,24 @@ def magnified(volume: Volume, inside: NDArray[np.bool_]) -> tuple[Volume, float]
     Returns
     -------
     Volume
-        The same voxels with larger voxel sizes in mm; the scan itself where the body is not small.
+        The same voxels with larger voxel sizes in mm; the scan itself where the body is
+        not small.
     float
-        How many times larger; 1.0 where the body measures 50 mm or more, or has voxels of 1 mm or more.
+        How many times larger; 1.0 where the body measures 50 mm or more, or has voxels
+        of 1 mm or more.
 
     Raises
     ------
     GeometryError
-        If the body is smaller than anything that is scanned (a voxel size in other units than mm).
+        If the body is smaller than anything that is scanned (a voxel size in other
+        units than mm).
     """
     size_mm = _largest_side_mm(inside, volume.spacing_zyx_mm)
     if 0 < size_mm < _SMALLEST_BODY_MM:
-        raise GeometryError(f"The body is only {size_mm:.3g} mm across. Check the voxel size in the scan's header.")
+        raise GeometryError(
+            f"The body is only {size_mm:.3g} mm across. Check the voxel size in the"
+            " scan's header."
+        )
     times = _magnification(inside, volume.spacing_zyx_mm)
     if times == 1.0:
         return volume, times
@@ -119,15 +161,23 @@ def magnified(volume: Volume, inside: NDArray[np.bool_]) -> tuple[Volume, float]
     return replace(volume, geometry=Geometry(volume.geometry.shape_zyx, affine)), times
 
 
-def _magnification(inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64]) -> float:
+def _magnification(
+    inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64]
+) -> float:
     """Return by how much the lengths of a small body have to grow; 1.0 for all others."""
     finest_mm = float(spacing_zyx_mm.min())
     if finest_mm >= _MAGNIFIED_VOXEL_MM:
         return 1.0
-    return 1.0 if _largest_side_mm(inside, spacing_zyx_mm) >= _SMALL_BODY_MM else _MAGNIFIED_VOXEL_MM / finest_mm
+    return (
+        1.0
+        if _largest_side_mm(inside, spacing_zyx_mm) >= _SMALL_BODY_MM
+        else _MAGNIFIED_VOXEL_MM / finest_mm
+    )
 
 
-def _largest_side_mm(inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64]) -> float:
+def _largest_side_mm(
+    inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64]
+) -> float:
     """Return the longest side of the box around a body; 0 of nothing."""
     sides_mm = [0.0]
     for axis, voxel_mm in enumerate(spacing_zyx_mm):
@@ -141,7 +191,9 @@ def _body_at(volume: Volume, spacing: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Find the body of a scan whose voxels count as this large, in mm along z, y, x."""
     data = volume.data
     step = [max(1, round(_COARSE_MM / s)) for s in spacing]
-    small = np.ascontiguousarray(data[:: step[0], :: step[1], :: step[2]], dtype=np.float32)
+    small = np.ascontiguousarray(
+        data[:: step[0], :: step[1], :: step[2]], dtype=np.float32
+    )
     padding = _padding_value(data, small) if volume.modality == "mr" else None
     above = _TISSUE_HU
     if padding is not None:
@@ -157,36 +209,63 @@ def _body_at(volume: Volume, spacing: NDArray[np.float64]) -> NDArray[np.bool_]:
     possible = _every_voxel(ndimage.binary_dilation(coarse, near), step, data.shape)
     if padding is not None:
         return possible & _without_holes(data != padding)
-    body = _every_voxel(ndimage.binary_erosion(coarse, near, border_value=1), step, data.shape)
+    body = _every_voxel(
+        ndimage.binary_erosion(coarse, near, border_value=1), step, data.shape
+    )
     edge = np.nonzero(possible & ~body)
     body[edge] = _stand_out(data, edge, above)
     return _without_pockets(body, possible)
 
 
-def _every_voxel(coarse: NDArray[np.bool_], step: Sequence[int], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def _every_voxel(
+    coarse: NDArray[np.bool_], step: Sequence[int], shape: tuple[int, ...]
+) -> NDArray[np.bool_]:
     """Bring a mask of every `step`-th voxel to all voxels, each from the nearest."""
-    nearest = [np.minimum((np.arange(n) + k // 2) // k, m - 1) for n, k, m in zip(shape, step, coarse.shape, strict=True)]
+    nearest = [
+        np.minimum((np.arange(n) + k // 2) // k, m - 1)
+        for n, k, m in zip(shape, step, coarse.shape, strict=True)
+    ]
     return coarse[np.ix_(*nearest)]
 
 
 def _without_holes(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Fill what is closed in, such as ventricles that are as dark as the padding."""
-    return np.asarray(ndimage.binary_fill_holes(known), bool) if known.size <= _MOST_FILLED_VOXELS else known
+    return (
+        np.asarray(ndimage.binary_fill_holes(known), bool)
+        if known.size <= _MOST_FILLED_VOXELS
+        else known
+    )
 
 
-def _stand_out(data: NDArray[np.generic], places: tuple[NDArray[np.intp], ...], above: float) -> NDArray[np.bool_]:
-    """Say which voxels are brighter than a threshold, (n,), by themselves and their six neighbours: lonely ones count for noise."""
+def _stand_out(
+    data: NDArray[np.generic], places: tuple[NDArray[np.intp], ...], above: float
+) -> NDArray[np.bool_]:
+    """Say which voxels are brighter than a threshold.
+
+    (n,), by themselves and their six neighbours: lonely ones count for noise.
+    """
     own = np.asarray(data[places], np.float32) > above
     company = np.zeros(len(own), np.uint8)
     for offset in _FACES:
-        beside = tuple(np.clip(index + k, 0, n - 1) for index, k, n in zip(places, offset, data.shape, strict=True))
+        beside = tuple(
+            np.clip(index + k, 0, n - 1)
+            for index, k, n in zip(places, offset, data.shape, strict=True)
+        )
         company += np.asarray(data[beside], np.float32) > above
     return (own & (company >= _COMPANY)) | (company >= len(_FACES) - 1)
 
 
-def _without_pockets(body: NDArray[np.bool_], possible: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Fill what is dark near the edge and not open to the outside: bone under the scalp, gas under the skin."""
-    used = [np.flatnonzero(possible.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+def _without_pockets(
+    body: NDArray[np.bool_], possible: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Fill what is dark near the edge and not open to the outside.
+
+    Bone under the scalp, gas under the skin.
+    """
+    used = [
+        np.flatnonzero(possible.any(axis=tuple(a for a in range(3) if a != axis)))
+        for axis in range(3)
+    ]
     box = tuple(slice(max(0, int(at[0]) - 1), int(at[-1]) + 2) for at in used)
     parts, n = ndimage.label(~body[box])
     open_parts = np.zeros(n + 1, bool)
@@ -205,7 +284,9 @@ def _large_parts(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return (sizes >= _SMALLEST_PART * sizes.max())[parts]
 
 
-def _opened(mask: NDArray[np.bool_], spacing_mm: NDArray[np.float64], open_mm: float) -> NDArray[np.bool_]:
+def _opened(
+    mask: NDArray[np.bool_], spacing_mm: NDArray[np.float64], open_mm: float
+) -> NDArray[np.bool_]:
     """Drop what is thin, unless that is everything."""
     radius = [max(0, round(open_mm / 2 / s)) for s in spacing_mm]
     opened = ndimage.binary_opening(mask, np.ones([2 * r + 1 for r in radius], bool))
@@ -215,23 +296,38 @@ def _opened(mask: NDArray[np.bool_], spacing_mm: NDArray[np.float64], open_mm: f
 def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Fill holes: in 3D, and in each axial slice so that cut-off lungs count as body."""
     mask = ndimage.binary_fill_holes(mask)
-    return np.stack([ndimage.binary_fill_holes(plane) for plane in mask]) if mask.shape[0] > 1 else mask
+    return (
+        np.stack([ndimage.binary_fill_holes(plane) for plane in mask])
+        if mask.shape[0] > 1
+        else mask
+    )
 
 
-def _ct_body(small: NDArray[np.float32], spacing_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _ct_body(
+    small: NDArray[np.float32], spacing_mm: NDArray[np.float64]
+) -> NDArray[np.bool_]:
     body = _filled(_large_parts(_opened(small > _TISSUE_HU, spacing_mm, _CT_OPEN_MM)))
     return body | _open_lungs(body, small)
 
 
-def _open_lungs(body: NDArray[np.bool_], small: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _open_lungs(
+    body: NDArray[np.bool_], small: NDArray[np.float32]
+) -> NDArray[np.bool_]:
     """Find lungs that a tightly cropped CT cuts off at its faces, and the vessels in them.
 
-    A lung is denser than air, and most of what it borders on is body: the foam in a table is neither.
+    A lung is denser than air, and most of what it borders on is body: the foam in a
+    table is neither.
     """
     real = small[small >= _PADDING_BELOW_HU]
     air = float(np.percentile(real, 1.0)) if real.size else _PADDING_BELOW_HU
     above = max(_LUNG_ABOVE_HU, air + _LUNG_ABOVE_AIR_HU)
-    lungs = _denser_parts(~(body | (small > _TISSUE_HU)), body, small, above_hu=above, fewest=int(_LUNG_SHARE * body.size))
+    lungs = _denser_parts(
+        ~(body | (small > _TISSUE_HU)),
+        body,
+        small,
+        above_hu=above,
+        fewest=int(_LUNG_SHARE * body.size),
+    )
     if lungs.any():
         body = body | lungs
         lungs |= _denser_parts(~body, body, small, above_hu=above, fewest=0)
@@ -239,41 +335,70 @@ def _open_lungs(body: NDArray[np.bool_], small: NDArray[np.float32]) -> NDArray[
 
 
 def _denser_parts(
-    where: NDArray[np.bool_], body: NDArray[np.bool_], small: NDArray[np.float32], *, above_hu: float, fewest: int
+    where: NDArray[np.bool_],
+    body: NDArray[np.bool_],
+    small: NDArray[np.float32],
+    *,
+    above_hu: float,
+    fewest: int,
 ) -> NDArray[np.bool_]:
-    """Give the connected parts of more than `fewest` voxels whose median is above a density, and that border on body mostly."""
+    """Give the connected parts of more than `fewest` voxels whose median is above a density.
+
+    That border on body mostly.
+    """
     parts, n = ndimage.label(where)
     sizes = np.bincount(parts.ravel(), minlength=n + 1)
     wanted = np.zeros(n + 1, bool)
     large = [number for number in np.flatnonzero(sizes > fewest).tolist() if number]
-    medians: list[float] = np.atleast_1d(ndimage.median(small, parts, large)).tolist() if large else []
+    medians: list[float] = (
+        np.atleast_1d(ndimage.median(small, parts, large)).tolist() if large else []
+    )
     boxes = ndimage.find_objects(parts)
     for number, median in zip(large, medians, strict=True):
         if median > above_hu:
-            box = tuple(slice(max(0, along.start - 1), along.stop + 1) for along in boxes[number - 1])
+            box = tuple(
+                slice(max(0, along.start - 1), along.stop + 1)
+                for along in boxes[number - 1]
+            )
             own = parts[box] == number
             rim = ndimage.binary_dilation(own) & ~own
             wanted[number] = rim.any() and body[box][rim].mean() > 0.5
     return wanted[parts]
 
 
-def _padding_value(data: NDArray[np.generic], small: NDArray[np.float32]) -> float | None:
-    """Give the value that fills the outside of a stripped or masked MR, if there is one; `small` is the scan on a coarse grid."""
-    edge = np.concatenate([np.take(data, i, axis=a).ravel() for a in range(3) for i in (0, -1)])
-    values, counts = np.unique(edge[:: max(1, edge.size // 200_000)], return_counts=True)
+def _padding_value(
+    data: NDArray[np.generic], small: NDArray[np.float32]
+) -> float | None:
+    """Give the value that fills the outside of a stripped or masked MR, if there is one.
+
+    `small` is the scan on a coarse grid.
+    """
+    edge = np.concatenate(
+        [np.take(data, i, axis=a).ravel() for a in range(3) for i in (0, -1)]
+    )
+    values, counts = np.unique(
+        edge[:: max(1, edge.size // 200_000)], return_counts=True
+    )
     value = values[counts.argmax()]
     share = float(np.mean(data == value))
     if share < _PADDING_SHARE or counts.max() <= 0.5 * counts.sum():
         return None
     same = data[:: max(1, data.shape[0] // 32)] == value
-    alone = same[:, 1:-1, 1:-1] & ~(same[:, :-2, 1:-1] & same[:, 2:, 1:-1] & same[:, 1:-1, :-2] & same[:, 1:-1, 2:])
-    if alone.sum() > _LONELY_SHARE * max(1, same[:, 1:-1, 1:-1].sum()) or _is_noise_cut_off(small, float(value)):
+    alone = same[:, 1:-1, 1:-1] & ~(
+        same[:, :-2, 1:-1] & same[:, 2:, 1:-1] & same[:, 1:-1, :-2] & same[:, 1:-1, 2:]
+    )
+    if alone.sum() > _LONELY_SHARE * max(
+        1, same[:, 1:-1, 1:-1].sum()
+    ) or _is_noise_cut_off(small, float(value)):
         return None
     return float(value)
 
 
 def _is_noise_cut_off(small: NDArray[np.float32], value: float) -> bool:
-    """Say whether a value stands for the air's noise, which was cut off there: some is left as specks, or near the tissue, fading."""
+    """Say whether a value stands for the air's noise, which was cut off there.
+
+    Some is left as specks, or near the tissue, fading.
+    """
     known = small != value
     if not known.any() or np.mean(small[known] < value) > _BELOW_SHARE:
         return False
@@ -285,30 +410,47 @@ def _is_noise_cut_off(small: NDArray[np.float32], value: float) -> bool:
     if not (first.any() and second.any()):
         return False
     outer, inner = (float(np.median(small[layer])) - value for layer in (first, second))
-    return outer < _FAINT * (float(np.percentile(small[known], 99.0)) - value) and inner > _FADES * outer
+    return (
+        outer < _FAINT * (float(np.percentile(small[known], 99.0)) - value)
+        and inner > _FADES * outer
+    )
 
 
-def _mr_body(small: NDArray[np.float32], spacing_mm: NDArray[np.float64]) -> tuple[NDArray[np.bool_], float]:
+def _mr_body(
+    small: NDArray[np.float32], spacing_mm: NDArray[np.float64]
+) -> tuple[NDArray[np.bool_], float]:
     """Find the body on a coarse grid, and the brightness above which it is body."""
     smooth = ndimage.gaussian_filter(small, _SMOOTHED_MM / np.maximum(spacing_mm, 0.5))
     low, high = (float(value) for value in np.percentile(smooth, (0.1, 99.0)))
     clipped = np.clip(smooth, low, high)
     above = _noise_threshold(clipped, low)
-    return _filled(_large_parts(_opened(clipped > above, spacing_mm, _MR_OPEN_MM))), above
+    return (
+        _filled(_large_parts(_opened(clipped > above, spacing_mm, _MR_OPEN_MM))),
+        above,
+    )
 
 
 def _noise_threshold(clipped: NDArray[np.float32], low: float) -> float:
-    """Give the brightness just above the noise of the air at a scan's faces, or above the darkest where no air lies there."""
+    """Give the brightness just above the noise of the air at a scan's faces.
+
+    Or above the darkest where no air lies there.
+    """
     threshold = sitk.OtsuThresholdImageFilter()
     threshold.SetNumberOfHistogramBins(256)
     threshold.Execute(sitk.GetImageFromArray(clipped))
     otsu = threshold.GetThreshold()
-    edge = np.concatenate([np.take(clipped, i, axis=a).ravel() for a in range(3) for i in (0, -1)])
+    edge = np.concatenate(
+        [np.take(clipped, i, axis=a).ravel() for a in range(3) for i in (0, -1)]
+    )
     darkest, dark, quarter = np.percentile(edge, (5, 10, 25))
-    mixed = quarter - dark > _NOISE_TAIL * (dark - darkest)  # air and tissue: noise alone is not so skewed
+    # air and tissue: noise alone is not so skewed
+    mixed = quarter - dark > _NOISE_TAIL * (dark - darkest)
     center = float(dark if mixed else quarter)
-    if center > low + _AIR_BELOW * (otsu - low):  # the body fills the field of view: what lies at its faces is not air
+    # the body fills the field of view: what lies at its faces is not air
+    if center > low + _AIR_BELOW * (otsu - low):
         return float(low + _AIR_BELOW * (otsu - low))
     below = clipped[clipped <= center]
     spread = 1.4826 * float(np.median(center - below))
-    return float(min(otsu, max(center + 6.0 * spread, center + _AIR_BELOW * (otsu - center))))
+    return float(
+        min(otsu, max(center + 6.0 * spread, center + _AIR_BELOW * (otsu - center)))
+    )

@@ -1,4 +1,7 @@
-"""From a scan and its body to what the encoder sees: brightness in [0, 1] and the working grid (pure functions)."""
+"""From a scan and its body to what the encoder sees.
+
+Brightness in [0, 1] and the working grid (pure functions).
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,26 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_strata.cancellation import raise_if_cancelled
 from napari_strata.errors import GeometryError
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Modality, Volume
-from napari_strata.cancellation import raise_if_cancelled
 
 CT_KNOTS_HU = (-1000.0, -200.0, 300.0, 2000.0)
 CT_KNOTS_INTENSITY = (0.0, 0.15, 0.85, 1.0)
-"""CT is mapped by straight lines between these: soft tissue gets most of the range, air and bone stay apart."""
+"""CT is mapped by straight lines between these.
+
+Soft tissue gets most of the range, air and bone stay apart.
+"""
 
 _PERCENTILES = (0.5, 99.5)
 _BIAS_GRIDS_MM = (12.0, 8.0, 5.0)
-"""The first one that gives enough cells is taken. Coarse, with many iterations and no early stop: on a head with a known
-bias 12 mm left 0.148 of a field of standard deviation 0.298 (log), where 5 mm, 40 iterations and the usual stop left
-0.223 and took more than twice as long."""
+"""The first one that gives enough cells is taken.
+
+Coarse, with many iterations and no early stop: on a head with a known
+bias 12 mm left 0.148 of a field of standard deviation 0.298 (log), where 5 mm, 40
+iterations and the usual stop left 0.223 and took more than twice as long.
+"""
 _BIAS_ITERATIONS = (50, 50)
 _FEWEST_BIAS_CELLS = 500
 
@@ -42,8 +51,15 @@ def filter_threads(threads: int) -> Iterator[None]:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
-def scale_intensity(data: NDArray[np.generic], modality: Modality, *, inside: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-    """Map intensities to [0, 1]: CT by fixed HU knots, MR by percentiles of what is inside the body.
+def scale_intensity(
+    data: NDArray[np.generic],
+    modality: Modality,
+    *,
+    inside: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float32]:
+    """Map intensities to [0, 1].
+
+    CT by fixed HU knots, MR by percentiles of what is inside the body.
 
     Parameters
     ----------
@@ -68,18 +84,36 @@ def scale_intensity(data: NDArray[np.generic], modality: Modality, *, inside: ND
     sample = values[inside] if inside is not None and inside.any() else values.ravel()
     low, high = np.percentile(sample[:: max(1, sample.size // 500_000)], _PERCENTILES)
     if inside is not None:
-        low = min(low, float(np.percentile(values.ravel()[:: max(1, values.size // 500_000)], _PERCENTILES[0])))
-    return np.clip((values - low) / max(float(high - low), 1e-6), 0.0, 1.0, dtype=np.float32)
+        low = min(
+            low,
+            float(
+                np.percentile(
+                    values.ravel()[:: max(1, values.size // 500_000)], _PERCENTILES[0]
+                )
+            ),
+        )
+    return np.clip(
+        (values - low) / max(float(high - low), 1e-6), 0.0, 1.0, dtype=np.float32
+    )
 
 
 def gamma_to_middle(values: NDArray[np.float32]) -> float:
-    """Give the exponent, 0.5 to 2, that brings the median of brightness values in [0, 1] to one half."""
+    """Give the exponent, 0.5 to 2, that brings the median of brightness values in [0.
+
+    1] to one half.
+    """
     middle = float(np.median(values[:: max(1, values.size // 500_000)]))
     return float(np.clip(np.log(0.5) / np.log(np.clip(middle, 0.01, 0.99)), 0.5, 2.0))
 
 
-def flatten_bias(intensity: NDArray[np.float32], inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Divide out the slow change of brightness over an MR that the coils make, with N4 on a coarse copy.
+def flatten_bias(
+    intensity: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+    spacing_zyx_mm: NDArray[np.float64],
+) -> NDArray[np.float32]:
+    """Divide out the slow change of brightness over an MR that the coils make.
+
+    With N4 on a coarse copy.
 
     Parameters
     ----------
@@ -93,7 +127,8 @@ def flatten_bias(intensity: NDArray[np.float32], inside: NDArray[np.bool_], spac
     Returns
     -------
     (z, y, x) float32 array
-        Brightness in [0, 1], flattened inside the body; unchanged where the body is too small to tell.
+        Brightness in [0, 1], flattened inside the body; unchanged where the body is too
+        small to tell.
 
     Notes
     -----
@@ -102,7 +137,9 @@ def flatten_bias(intensity: NDArray[np.float32], inside: NDArray[np.bool_], spac
     for cell_mm in _BIAS_GRIDS_MM:
         step = [max(1, round(cell_mm / s)) for s in spacing_zyx_mm]
         share = block_mean(inside.astype(np.float32), step)
-        small = block_mean((intensity + np.float32(0.05)) * inside, step) / np.maximum(share, np.float32(0.01))
+        small = block_mean((intensity + np.float32(0.05)) * inside, step) / np.maximum(
+            share, np.float32(0.01)
+        )
         mask = (share > 0.5) & (small > 0.1)
         if min(mask.shape) >= 4 and mask.sum() >= _FEWEST_BIAS_CELLS:
             break
@@ -114,15 +151,25 @@ def flatten_bias(intensity: NDArray[np.float32], inside: NDArray[np.bool_], spac
     n4.SetNumberOfControlPoints([4, 4, 4])
     n4.SetNumberOfThreads(1)
     image = sitk.GetImageFromArray(small)
-    image.SetSpacing([float(s * k) for s, k in zip(spacing_zyx_mm, step, strict=True)][::-1])
+    image.SetSpacing(
+        [float(s * k) for s, k in zip(spacing_zyx_mm, step, strict=True)][::-1]
+    )
     label = sitk.GetImageFromArray(mask.astype(np.uint8))
     label.CopyInformation(image)
     _execute(n4, image, label)
     field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).astype(np.float32)
     field -= np.median(field[mask])
     z, y, x = (n * k for n, k in zip(field.shape, step, strict=True))
-    flat = intensity * np.exp(-resample(np.clip(field, -1.2, 1.2), (z, y, x))[tuple(slice(n) for n in intensity.shape)])
-    high = float(np.percentile(flat[inside][:: max(1, int(inside.sum()) // 500_000)], _PERCENTILES[1]))
+    flat = intensity * np.exp(
+        -resample(np.clip(field, -1.2, 1.2), (z, y, x))[
+            tuple(slice(n) for n in intensity.shape)
+        ]
+    )
+    high = float(
+        np.percentile(
+            flat[inside][:: max(1, int(inside.sum()) // 500_000)], _PERCENTILES[1]
+        )
+    )
     return np.clip(flat / max(high, 1e-3), 0.0, 1.0, dtype=np.float32)
 
 
@@ -153,10 +200,15 @@ def _execute(n4: sitk.N4BiasFieldCorrectionImageFilter, *images: sitk.Image) -> 
 
 @contextmanager
 def _interrupts_kept() -> Iterator[list[int]]:
-    """Keep Ctrl-C until the block ends, where it is then dealt with as usual: in a filter's callback it would be lost."""
+    """Keep Ctrl-C until the block ends, where it is then dealt with as usual.
+
+    In a filter's callback it would be lost.
+    """
     came: list[int] = []
     before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
+    if threading.current_thread() is not threading.main_thread() or not callable(
+        before
+    ):
         yield came
         return
     signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
@@ -203,12 +255,18 @@ class WorkingGrid:
 
 
 def working_grid(
-    inside: NDArray[np.bool_], spacing_zyx_mm: NDArray[np.float64], *, finest_mm: float, most_voxels: int, margin_mm: float = 6.0
+    inside: NDArray[np.bool_],
+    spacing_zyx_mm: NDArray[np.float64],
+    *,
+    finest_mm: float,
+    most_voxels: int,
+    margin_mm: float = 6.0,
 ) -> WorkingGrid:
     """Choose the box around the body and the encoder's voxel size.
 
-    Axes finer than `finest_mm` are averaged down to it; axes coarser than three times the finest axis are interpolated
-    up to that; and all axes are made coarser together until the box holds at most `most_voxels`.
+    Axes finer than `finest_mm` are averaged down to it; axes coarser than three times
+    the finest axis are interpolated up to that; and all axes are made coarser together
+    until the box holds at most `most_voxels`.
 
     Raises
     ------
@@ -216,14 +274,22 @@ def working_grid(
         If `inside` is empty.
     """
     if not inside.any():
-        raise GeometryError("The scan holds no body: every voxel looks like air. Check the file, or give --modality.")
+        raise GeometryError(
+            "The scan holds no body: every voxel looks like air. Check the file, or"
+            " give --modality."
+        )
     spacing = np.asarray(spacing_zyx_mm, dtype=np.float64)
     box = []
     for axis in range(3):
         other = tuple(a for a in range(3) if a != axis)
         used = np.flatnonzero(inside.any(axis=other))
         margin = int(np.ceil(margin_mm / spacing[axis]))
-        box.append(slice(max(0, int(used[0]) - margin), min(inside.shape[axis], int(used[-1]) + 1 + margin)))
+        box.append(
+            slice(
+                max(0, int(used[0]) - margin),
+                min(inside.shape[axis], int(used[-1]) + 1 + margin),
+            )
+        )
     size_mm = np.array([s.stop - s.start for s in box]) * spacing
     step = np.maximum(spacing, finest_mm)
     step = np.minimum(step, 3.0 * step.min())
@@ -231,11 +297,19 @@ def working_grid(
     shape = np.maximum(np.round(size_mm / step), 1).astype(int)
     same = np.array([s.stop - s.start for s in box])
     shape = np.where(np.abs(shape - same) <= 0.06 * same, same, shape)
-    return WorkingGrid((box[0], box[1], box[2]), tuple(shape.tolist()), tuple((size_mm / shape).tolist()))
+    return WorkingGrid(
+        (box[0], box[1], box[2]),
+        tuple(shape.tolist()),
+        tuple((size_mm / shape).tolist()),
+    )
 
 
-def resample(data: NDArray[np.float32], shape_zyx: tuple[int, int, int]) -> NDArray[np.float32]:
-    """Bring an array to another shape over the same extent: averaged where it gets coarser, linear elsewhere.
+def resample(
+    data: NDArray[np.float32], shape_zyx: tuple[int, int, int]
+) -> NDArray[np.float32]:
+    """Bring an array to another shape over the same extent.
+
+    Averaged where it gets coarser, linear elsewhere.
 
     Parameters
     ----------
@@ -253,30 +327,67 @@ def resample(data: NDArray[np.float32], shape_zyx: tuple[int, int, int]) -> NDAr
     if data.shape == tuple(shape_zyx):
         return data
     ratio = np.array(data.shape) / np.array(shape_zyx)
-    smooth = ndimage.gaussian_filter(data, 0.4 * np.where(ratio > 1.2, ratio, 0.0), mode="nearest", truncate=2.5)
+    smooth = ndimage.gaussian_filter(
+        data, 0.4 * np.where(ratio > 1.2, ratio, 0.0), mode="nearest", truncate=2.5
+    )
     image = sitk.GetImageFromArray(smooth)
     image.SetSpacing([1.0, 1.0, 1.0])
     size = [int(n) for n in reversed(shape_zyx)]
     step = [float(r) for r in reversed(ratio)]
     origin = [(s - 1.0) / 2.0 for s in step]
-    out = sitk.Resample(image, size, sitk.Transform(), sitk.sitkLinear, origin, step, image.GetDirection(), 0.0, sitk.sitkFloat32, True)
+    out = sitk.Resample(
+        image,
+        size,
+        sitk.Transform(),
+        sitk.sitkLinear,
+        origin,
+        step,
+        image.GetDirection(),
+        0.0,
+        sitk.sitkFloat32,
+        True,
+    )
     return sitk.GetArrayFromImage(out)
 
 
-def prepare_intensity(volume: Volume, inside: NDArray[np.bool_], settings: ProposeSettings) -> NDArray[np.float32]:
-    """Map a scan to brightness in [0, 1], (z, y, x) float32; an MR's bias is flattened if the settings say so."""
+def prepare_intensity(
+    volume: Volume, inside: NDArray[np.bool_], settings: ProposeSettings
+) -> NDArray[np.float32]:
+    """Map a scan to brightness in [0, 1], (z, y, x) float32.
+
+    An MR's bias is flattened if the settings say so.
+    """
     intensity = scale_intensity(volume.data, volume.modality, inside=inside)
     if volume.modality == "mr" and settings.flatten_bias == "on":
         intensity = flatten_bias(intensity, inside, volume.spacing_zyx_mm)
     return intensity
 
 
-def encoder_intensity(intensity: NDArray[np.float32], inside: NDArray[np.bool_], modality: Modality) -> NDArray[np.float32]:
-    """Give what the encoder sees of brightness (z, y, x): MR raised to the power that brings the body's median to one half."""
-    return intensity ** np.float32(gamma_to_middle(intensity[inside])) if modality == "mr" else intensity
+def encoder_intensity(
+    intensity: NDArray[np.float32], inside: NDArray[np.bool_], modality: Modality
+) -> NDArray[np.float32]:
+    """Give what the encoder sees of brightness (z, y, x).
+
+    MR raised to the power that brings the body's median to one half.
+    """
+    return (
+        intensity ** np.float32(gamma_to_middle(intensity[inside]))
+        if modality == "mr"
+        else intensity
+    )
 
 
-def choose_grid(inside: NDArray[np.bool_], volume: Volume, settings: ProposeSettings) -> WorkingGrid:
-    """Choose the working grid of a scan: fine enough for the anatomy, small enough for `working_mvox`."""
+def choose_grid(
+    inside: NDArray[np.bool_], volume: Volume, settings: ProposeSettings
+) -> WorkingGrid:
+    """Choose the working grid of a scan.
+
+    Fine enough for the anatomy, small enough for `working_mvox`.
+    """
     most = int(settings.working_mvox * 1e6)
-    return working_grid(inside, volume.spacing_zyx_mm, finest_mm=settings.working_spacing_mm, most_voxels=most)
+    return working_grid(
+        inside,
+        volume.spacing_zyx_mm,
+        finest_mm=settings.working_spacing_mm,
+        most_voxels=most,
+    )

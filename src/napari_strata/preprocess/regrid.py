@@ -14,15 +14,23 @@ logger = logging.getLogger(__name__)
 
 _WORTH_SAYING = 0.98
 _SAME_VOX = 0.1
-"""Grids whose voxels lie closer than this, in voxels, are the same: what rounded affines leave."""
+"""Grids whose voxels lie closer than this, in voxels, are the same.
+
+What rounded affines leave.
+"""
 _EXACT_VOX = 1e-3
 _CROPPING = ("", ".seg.nrrd")
 
 
-def labels_on_grid(segmentation: Segmentation, geometry: Geometry, *, what: str = "The labels") -> Segmentation:
-    """Bring labels onto another grid: every voxel takes the label of the voxel that its centre lies in.
+def labels_on_grid(
+    segmentation: Segmentation, geometry: Geometry, *, what: str = "The labels"
+) -> Segmentation:
+    """Bring labels onto another grid.
 
-    Where the grids share their voxels, cropped, flipped or not, labels are copied exactly.
+    Every voxel takes the label of the voxel that its centre lies in.
+
+    Where the grids share their voxels, cropped, flipped or not, labels are copied
+    exactly.
 
     Parameters
     ----------
@@ -36,8 +44,9 @@ def labels_on_grid(segmentation: Segmentation, geometry: Geometry, *, what: str 
     Returns
     -------
     Segmentation
-        The same region table; voxels outside the labels' grid are background. Warnings tell where the grids do
-        not share their voxels, how much lies outside, and which regions are lost.
+        The same region table; voxels outside the labels' grid are background. Warnings
+        tell where the grids do not share their voxels, how much lies outside, and which
+        regions are lost.
 
     Raises
     ------
@@ -46,26 +55,51 @@ def labels_on_grid(segmentation: Segmentation, geometry: Geometry, *, what: str 
     """
     exact = np.linalg.inv(segmentation.geometry.affine) @ geometry.affine
     back, off = _rounded(exact, geometry.shape_zyx)
-    labels, found = segmentation.labels, np.zeros(geometry.shape_zyx, segmentation.labels.dtype)
+    labels, found = (
+        segmentation.labels,
+        np.zeros(geometry.shape_zyx, segmentation.labels.dtype),
+    )
     size = np.array(labels.shape)
     y, x = np.indices(geometry.shape_zyx[1:])
-    plane = back[:3, 1, None, None] * y + back[:3, 2, None, None] * x + back[:3, 3, None, None]
+    plane = (
+        back[:3, 1, None, None] * y
+        + back[:3, 2, None, None] * x
+        + back[:3, 3, None, None]
+    )
     for z in range(geometry.shape_zyx[0]):
-        at = np.floor(plane + back[:3, 0, None, None] * z + (0.5 + 1e-6)).astype(np.int64)
+        at = np.floor(plane + back[:3, 0, None, None] * z + (0.5 + 1e-6)).astype(
+            np.int64
+        )
         inside = ((at >= 0) & (at < size[:, None, None])).all(axis=0)
         found[z][inside] = labels[tuple(at[:, inside])]
     if off > _SAME_VOX:
-        logger.warning("%s: on another grid, so resampled (nearest neighbour). Check that they are of this patient.", what)
+        logger.warning(
+            "%s: on another grid, so resampled (nearest neighbour). Check that they are"
+            " of this patient.",
+            what,
+        )
     elif off > _EXACT_VOX:
-        logger.warning("%s: their affine differs from the scan's by up to %.2g of a voxel; taken for the same grid.", what, off)
+        logger.warning(
+            "%s: their affine differs from the scan's by up to %.2g of a voxel; taken"
+            " for the same grid.",
+            what,
+            off,
+        )
     if labels.any() and not found.any():
-        raise GeometryError(f"{what} lie wholly outside the scan. Give the scan that they were drawn on.")
+        raise GeometryError(
+            f"{what} lie wholly outside the scan. Give the scan that they were"
+            " drawn on."
+        )
     _tell_lost(segmentation, found, np.linalg.inv(back), what)
     return Segmentation(found, segmentation.regions, geometry)
 
 
-def labels_of_part(segmentation: Segmentation, geometry: Geometry, *, what: str = "The labels") -> Segmentation:
-    """Put labels of a format that leaves out slices without labels (DICOM SEG, 3D Slicer's) on the whole grid, voxel on voxel.
+def labels_of_part(
+    segmentation: Segmentation, geometry: Geometry, *, what: str = "The labels"
+) -> Segmentation:
+    """Put labels of a format that leaves out slices without labels.
+
+    (DICOM SEG, 3D Slicer's) on the whole grid, voxel on voxel.
 
     Parameters
     ----------
@@ -79,17 +113,26 @@ def labels_of_part(segmentation: Segmentation, geometry: Geometry, *, what: str 
     Returns
     -------
     Segmentation
-        On the whole grid, background outside; a warning tells that. Labels on another grid, or on the same, come back as they were.
+        On the whole grid, background outside; a warning tells that. Labels on another
+        grid, or on the same, come back as they were.
     """
     if not _is_part(segmentation.geometry, geometry):
         return segmentation
     shape = " x ".join(map(str, segmentation.labels.shape))
-    logger.warning("%s cover a part of the grid (%s voxels); the rest is taken for background.", what, shape)
+    logger.warning(
+        "%s cover a part of the grid (%s voxels); the rest is taken for background.",
+        what,
+        shape,
+    )
     return labels_on_grid(segmentation, geometry, what=what)
 
 
-def on_one_grid(segmentation: Segmentation, other: Segmentation, *, names: tuple[str, str]) -> tuple[Segmentation, Segmentation]:
-    """Bring two segmentations to one grid where one is of a format that leaves out slices; others come back as they were.
+def on_one_grid(
+    segmentation: Segmentation, other: Segmentation, *, names: tuple[str, str]
+) -> tuple[Segmentation, Segmentation]:
+    """Bring two segmentations to one grid where one is of a format that leaves out slices.
+
+    Others come back as they were.
 
     Parameters
     ----------
@@ -106,7 +149,9 @@ def on_one_grid(segmentation: Segmentation, other: Segmentation, *, names: tuple
     both = _around(mine, theirs)
     if both is None:
         return segmentation, other
-    return labels_of_part(segmentation, both, what=names[0]), labels_of_part(other, both, what=names[1])
+    return labels_of_part(segmentation, both, what=names[0]), labels_of_part(
+        other, both, what=names[1]
+    )
 
 
 def _corners(shape_zyx: tuple[int, ...]) -> NDArray[np.float64]:
@@ -115,8 +160,12 @@ def _corners(shape_zyx: tuple[int, ...]) -> NDArray[np.float64]:
     return np.column_stack([corners, np.ones(len(corners))])
 
 
-def _rounded(back: NDArray[np.floating], shape_zyx: tuple[int, ...]) -> tuple[NDArray[np.floating], float]:
-    """Round a map between indices to whole ones where the two grids share their voxels, and say how far they are apart.
+def _rounded(
+    back: NDArray[np.floating], shape_zyx: tuple[int, ...]
+) -> tuple[NDArray[np.floating], float]:
+    """Round a map between indices to whole ones where the two grids share their voxels.
+
+    Say how far they are apart.
 
     Returns
     -------
@@ -134,7 +183,9 @@ def _rounded(back: NDArray[np.floating], shape_zyx: tuple[int, ...]) -> tuple[ND
 
 
 def _leaves_out(geometry: Geometry) -> bool:
-    """Say whether labels come from a format that leaves out slices without labels: DICOM SEG, or 3D Slicer's.
+    """Say whether labels come from a format that leaves out slices without labels.
+
+    DICOM SEG, or 3D Slicer's.
 
     Other files that lack slices are more likely to have lost them.
     """
@@ -143,7 +194,10 @@ def _leaves_out(geometry: Geometry) -> bool:
 
 
 def _is_part(part: Geometry, whole: Geometry) -> bool:
-    """Say whether one grid is a smaller box of the other's voxels, flipped or turned or not, as some formats leave it."""
+    """Say whether one grid is a smaller box of the other's voxels, flipped or turned or not.
+
+    As some formats leave it.
+    """
     if part.file is not None and not _leaves_out(part):
         return False
     onto, off = _rounded(np.linalg.inv(whole.affine) @ part.affine, part.shape_zyx)
@@ -160,7 +214,12 @@ def _around(one: Geometry, other: Geometry) -> Geometry | None:
     onto, off = _rounded(np.linalg.inv(one.affine) @ other.affine, other.shape_zyx)
     at = (_corners(other.shape_zyx) @ onto.T)[:, :3]
     top = np.array(one.shape_zyx) - 1
-    if off > _SAME_VOX or (at.min(axis=0) > top).any() or (at.max(axis=0) < 0).any() or one.shape_zyx == other.shape_zyx:
+    if (
+        off > _SAME_VOX
+        or (at.min(axis=0) > top).any()
+        or (at.max(axis=0) < 0).any()
+        or one.shape_zyx == other.shape_zyx
+    ):
         return None
     low, high = np.minimum(at.min(axis=0), 0), np.maximum(at.max(axis=0), top)
     affine = one.affine.copy()
@@ -169,8 +228,16 @@ def _around(one: Geometry, other: Geometry) -> Geometry | None:
     return Geometry((z, y, x), affine)
 
 
-def _tell_lost(segmentation: Segmentation, found: NDArray[np.unsignedinteger], onto: NDArray[np.floating], what: str) -> None:
-    """Warn of labelled voxels outside the new grid, and of regions that lie outside or between its voxels' centres."""
+def _tell_lost(
+    segmentation: Segmentation,
+    found: NDArray[np.unsignedinteger],
+    onto: NDArray[np.floating],
+    what: str,
+) -> None:
+    """Warn of labelled voxels outside the new grid.
+
+    Of regions that lie outside or between its voxels' centres.
+    """
     labels, size = segmentation.labels, np.array(found.shape)
     had, within = 0, 0
     seen: set[int] = set()
@@ -181,8 +248,21 @@ def _tell_lost(segmentation: Segmentation, found: NDArray[np.unsignedinteger], o
         had, within = had + len(y), within + int(np.count_nonzero(inside))
         seen.update(label_ids(plane[y[inside], x[inside]]))
     if within < _WORTH_SAYING * had:
-        logger.warning("%s: %.0f %% of the labelled volume lies outside the new grid.", what, 100 * (1 - within / had))
+        logger.warning(
+            "%s: %.0f %% of the labelled volume lies outside the new grid.",
+            what,
+            100 * (1 - within / had),
+        )
     lost = set(label_ids(labels)) - set(label_ids(found))
-    for ids, why in ((lost - seen, "lie outside the new grid"), (lost & seen, "are too small for the new grid's voxels")):
+    for ids, why in (
+        (lost - seen, "lie outside the new grid"),
+        (lost & seen, "are too small for the new grid's voxels"),
+    ):
         if ids:
-            logger.warning("%s: %d regions %s and are lost: %s.", what, len(ids), why, ", ".join(map(str, sorted(ids))))
+            logger.warning(
+                "%s: %d regions %s and are lost: %s.",
+                what,
+                len(ids),
+                why,
+                ", ".join(map(str, sorted(ids))),
+            )

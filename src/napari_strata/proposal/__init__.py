@@ -1,1 +1,4 @@
-"""From features to a proposal: supervoxels, their descriptors, two merge trees, and the codebook of a cohort."""
+"""From features to a proposal.
+
+Supervoxels, their descriptors, two merge trees, and the codebook of a cohort.
+"""

@@ -11,13 +11,21 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError
 from napari_strata.proposal.hierarchy.tree import Hierarchy
-from napari_strata.volume import Segmentation, Volume, default_regions, smallest_label_dtype
+from napari_strata.volume import (
+    Segmentation,
+    Volume,
+    default_regions,
+    smallest_label_dtype,
+)
 
 logger = logging.getLogger(__name__)
 
 TreeName = Literal["regions", "tissues"]
 
-SUGGESTED_RANGE: dict[TreeName, tuple[int, int]] = {"tissues": (2, 64), "regions": (4, 400)}
+SUGGESTED_RANGE: dict[TreeName, tuple[int, int]] = {
+    "tissues": (2, 64),
+    "regions": (4, 400),
+}
 """Between which granularities cuts are suggested."""
 _USUAL: dict[TreeName, int] = {"tissues": 16, "regions": 100}
 
@@ -33,7 +41,8 @@ class Proposal:
     supervoxels : (z, y, x) int32 array
         Supervoxel id 0 .. n - 1 of every voxel of the scan, every id in use.
     descriptors : (n, d) float32 array
-        What is known of each supervoxel, columns named by `descriptor_names`, standardised over the body.
+        What is known of each supervoxel, columns named by `descriptor_names`,
+        standardised over the body.
     descriptor_names : tuple of str
         For example "feature 0.3", "brightness mean", "position z".
     region_tree, tissue_tree : Hierarchy
@@ -45,7 +54,8 @@ class Proposal:
     provenance : dict
         Settings, seed, versions, weights hash, timings: plain values, for the sidecar.
     descriptor_scale : (2, d) float32 array or None
-        Mean and spread that each column was standardised by, so that scans can be compared; None in cases of earlier versions.
+        Mean and spread that each column was standardised by, so that scans can be
+        compared; None in cases of earlier versions.
 
     Examples
     --------
@@ -71,7 +81,10 @@ class Proposal:
 
     def __post_init__(self) -> None:
         if self.supervoxels.shape != self.volume.data.shape:
-            raise GeometryError(f"Supervoxels are {self.supervoxels.shape} but the volume is {self.volume.data.shape}.")
+            raise GeometryError(
+                f"Supervoxels are {self.supervoxels.shape} but the volume is"
+                f" {self.volume.data.shape}."
+            )
 
     @property
     def n_supervoxels(self) -> int:
@@ -80,7 +93,10 @@ class Proposal:
 
     @property
     def magnification(self) -> float:
-        """How many times larger than life the scan was looked at: 1.0 but for small bodies, such as a mouse's."""
+        """How many times larger than life the scan was looked at.
+
+        1.0 but for small bodies, such as a mouse's.
+        """
         return float(self.provenance.get("magnification", 1.0))
 
     def tree(self, name: TreeName) -> Hierarchy:
@@ -88,16 +104,29 @@ class Proposal:
         return self.region_tree if name == "regions" else self.tissue_tree
 
     def suggested(self, name: TreeName) -> tuple[int, ...]:
-        """Give the granularities at which a tree is stable, coarse to fine: up to four, see `Hierarchy.marks`."""
+        """Give the granularities at which a tree is stable, coarse to fine.
+
+        Up to four, see `Hierarchy.marks`.
+        """
         return self.tree(name).marks(*SUGGESTED_RANGE[name])
 
     def middle_suggestion(self, name: TreeName) -> int:
-        """Give the middle one of `suggested`, the finer of two; a usual number of regions where there is none."""
+        """Give the middle one of `suggested`, the finer of two.
+
+        A usual number of regions where there is none.
+        """
         marks = self.suggested(name)
-        return marks[len(marks) // 2] if marks else min(_USUAL[name], self.tree(name).max_regions)
+        return (
+            marks[len(marks) // 2]
+            if marks
+            else min(_USUAL[name], self.tree(name).max_regions)
+        )
 
     def tissues(self, n: int) -> Segmentation:
-        """Cut the tissue tree: n groups of alike supervoxels, anywhere in the scan, besides region 0."""
+        """Cut the tissue tree: n groups of alike supervoxels, anywhere in the scan.
+
+        Besides region 0.
+        """
         return self._segmentation("tissues", n)
 
     def regions(self, n: int) -> Segmentation:
@@ -108,9 +137,17 @@ class Proposal:
         tree = self.tree(name)
         if n > tree.max_regions:
             logger.warning(
-                "Asked for %d %s; the scan has only %d supervoxels in the body, so it gets that many.", n, name, tree.max_regions
+                "Asked for %d %s; the scan has only %d supervoxels in the body, so it"
+                " gets that many.",
+                n,
+                name,
+                tree.max_regions,
             )
         table = tree.cut(n)
         dtype = smallest_label_dtype(int(table.max(initial=0)))
         labels = table.astype(dtype)[self.supervoxels]
-        return Segmentation(labels, default_regions(np.unique(table), name.removesuffix("s")), self.volume.geometry)
+        return Segmentation(
+            labels,
+            default_regions(np.unique(table), name.removesuffix("s")),
+            self.volume.geometry,
+        )

@@ -1,1 +1,4 @@
-"""A proposal in a person's hands: the owner table, edits, undo, teaching by strokes, and case files."""
+"""A proposal in a person's hands.
+
+The owner table, edits, undo, teaching by strokes, and case files.
+"""

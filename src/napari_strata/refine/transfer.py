@@ -1,8 +1,12 @@
-"""What strokes on one scan taught, for another scan: a follow-up of the same patient, or the next of a cohort.
+"""What strokes on one scan taught, for another scan.
 
-Kept are looks that mean the same in every scan (see `proposal.cohort`): brightness brought to one scale, features, and where in
-the body a supervoxel lies, as a share of its extent. A supervoxel of the other scan goes with the region that has the nearest
-example (Cover and Hart, 1967), evened out over touching supervoxels. One example, not some: a small region has few.
+A follow-up of the same patient, or the next of a cohort.
+
+Kept are looks that mean the same in every scan (see `proposal.cohort`): brightness
+brought to one scale, features, and where in the body a supervoxel lies, as a share of
+its extent. A supervoxel of the other scan goes with the region that has the nearest
+example (Cover and Hart, 1967), evened out over touching supervoxels. One example, not
+some: a small region has few.
 """
 
 from __future__ import annotations
@@ -21,21 +25,40 @@ from safetensors.numpy import save
 from napari_strata._version import __version__
 from napari_strata.errors import TeachingError, WriteError
 from napari_strata.io.atomic import atomic_path
-from napari_strata.proposal.codebook.cohort_table import IntensityMap, CohortTable, Leaves, align_intensity, cohort_table, leaves_of
+from napari_strata.proposal.codebook.cohort_table import (
+    CohortTable,
+    IntensityMap,
+    Leaves,
+    align_intensity,
+    cohort_table,
+    leaves_of,
+)
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.refine.state.assignment import State, region_table
 from napari_strata.refine.state.proposal_index import ProposalIndex
-from napari_strata.volume import BACKGROUND, Modality, Region, Segmentation, smallest_label_dtype
+from napari_strata.volume import (
+    BACKGROUND,
+    Modality,
+    Region,
+    Segmentation,
+    smallest_label_dtype,
+)
 
 VERSION = 1
 """Of the file's layout."""
 SUFFIX = ".strata-teaching"
 FITS_BELOW = 2.0
-"""A scan fits up to this drift; 1 is how far the teaching scan's own supervoxels lie from each other."""
+"""A scan fits up to this drift.
+
+1 is how far the teaching scan's own supervoxels lie from each other.
+"""
 _PER_REGION = 600
 _BACKGROUND_EXAMPLES = 1500
 _INTENSITY, _AROUND, _FEATURES, _PLACE = 6.0, 3.0, 1.0, 2.0
-"""What the parts of a supervoxel's looks weigh: brightness inside and around, features, and place, 1 being the whole body."""
+"""What the parts of a supervoxel's looks weigh.
+
+Brightness inside and around, features, and place, 1 being the whole body.
+"""
 _SMOOTHING, _ROUNDS = 0.5, 4
 _BLOCK = 4096
 
@@ -51,7 +74,8 @@ class TransferredLabels:
     confidence : (n_supervoxels,) float32 array
         Share of the evidence that speaks for that region, 0 to 1.
     drift : float
-        How far the scan's supervoxels lie from the examples, as a multiple of the same inside the teaching scan.
+        How far the scan's supervoxels lie from the examples, as a multiple of the same
+        inside the teaching scan.
     regions : tuple of Region
         Taught names and colours, for the regions that were found.
     """
@@ -71,24 +95,39 @@ class TransferredLabels:
         if self.fits:
             return ""
         return (
-            f"the scan is unlike the one that taught (drift {self.drift:.2f}, at most {FITS_BELOW:g} is expected): look at every region "
-            "before you use it, or teach on a scan of this kind."
+            f"the scan is unlike the one that taught (drift {self.drift:.2f}, at most"
+            f" {FITS_BELOW:g} is expected): look at every region before you use it, or"
+            " teach on a scan of this kind."
         )
 
     def segmentation(self, proposal: Proposal) -> Segmentation:
         """Paint the proposal it was made from."""
         dtype = smallest_label_dtype(int(self.table.max(initial=0)))
-        return Segmentation(self.table.astype(dtype)[proposal.supervoxels], self.regions, proposal.volume.geometry)
+        return Segmentation(
+            self.table.astype(dtype)[proposal.supervoxels],
+            self.regions,
+            proposal.volume.geometry,
+        )
 
     def record(self, proposal: Proposal) -> dict[str, Any]:
-        """Give plain values for a sidecar: drift, and the mean confidence of each region over its voxels."""
-        sizes = np.bincount(proposal.supervoxels.ravel(), minlength=len(self.table)).astype(np.float64)
+        """Give plain values for a sidecar.
+
+        Drift, and the mean confidence of each region over its voxels.
+        """
+        sizes = np.bincount(
+            proposal.supervoxels.ravel(), minlength=len(self.table)
+        ).astype(np.float64)
         total = np.bincount(self.table, weights=sizes)
-        sure = np.bincount(self.table, weights=sizes * self.confidence) / np.maximum(total, 1)
+        sure = np.bincount(self.table, weights=sizes * self.confidence) / np.maximum(
+            total, 1
+        )
         return {
             "drift": round(self.drift, 4),
             "fits": self.fits,
-            "confidence": {str(region.id): round(float(sure[region.id]), 4) for region in self.regions},
+            "confidence": {
+                str(region.id): round(float(sure[region.id]), 4)
+                for region in self.regions
+            },
         }
 
 
@@ -143,7 +182,9 @@ class Teaching:
         """Hash of what decides the labels."""
         return hashlib.sha256(self._to_bytes()).hexdigest()
 
-    def check(self, modality: Modality, weights_sha256: str | None, name: str = "The scan") -> None:
+    def check(
+        self, modality: Modality, weights_sha256: str | None, name: str = "The scan"
+    ) -> None:
         """Refuse scans of another modality, or seen by another encoder.
 
         Raises
@@ -153,11 +194,15 @@ class Teaching:
         """
         if modality != self.modality:
             kinds = {"ct": "CT", "mr": "MR"}
-            raise TeachingError(f"{name} is read as {kinds[modality]}, but the teaching comes from {kinds[self.modality]}. Use another.")
+            raise TeachingError(
+                f"{name} is read as {kinds[modality]}, but the teaching comes from"
+                f" {kinds[self.modality]}. Use another."
+            )
         if weights_sha256 != self.weights_sha256:
             raise TeachingError(
-                f"{name} is seen with another encoder than the case that taught was: they cannot be compared. "
-                "Give the same encoder (--encoder, --method), or teach again."
+                f"{name} is seen with another encoder than the case that taught was:"
+                " they cannot be compared. Give the same encoder (--encoder,"
+                " --method), or teach again."
             )
 
     def apply(self, proposal: Proposal) -> TransferredLabels:
@@ -166,32 +211,67 @@ class Teaching:
         Raises
         ------
         TeachingError
-            If the proposal comes from another encoder or modality, or describes supervoxels otherwise.
+            If the proposal comes from another encoder or modality, or describes
+            supervoxels otherwise.
         """
         table = _comparable(proposal)
-        self.check(table.modality, table.weights_sha256, proposal.volume.name or "The scan")
+        self.check(
+            table.modality, table.weights_sha256, proposal.volume.name or "The scan"
+        )
         if table.names != self.names:
-            raise TeachingError("The proposal describes supervoxels by other columns than the teaching. Teach again with this Strata.")
-        nothing = TransferredLabels(np.zeros(len(table.body), np.int32), np.ones(len(table.body), np.float32), 0.0, ())
+            raise TeachingError(
+                "The proposal describes supervoxels by other columns than the teaching."
+                " Teach again with this Strata."
+            )
+        nothing = TransferredLabels(
+            np.zeros(len(table.body), np.int32),
+            np.ones(len(table.body), np.float32),
+            0.0,
+            (),
+        )
         if not table.body.any():
             return nothing
         seed = int(self.about.get("seed", 0))
-        mapped = IntensityMap() if self.modality == "ct" else align_intensity(leaves_of(table, seed=seed), self.reference)
+        mapped = (
+            IntensityMap()
+            if self.modality == "ct"
+            else align_intensity(leaves_of(table, seed=seed), self.reference)
+        )
         looks = _looks(proposal, table, mapped)
         choices = np.unique(self.taught)
-        away = np.stack([_to_nearest(looks, self.looks[self.taught == region]) for region in choices], axis=1)
-        likeness = np.exp(-(away - away.min(axis=1, keepdims=True)) / max(2 * self.typical_distance, 1e-6))
+        away = np.stack(
+            [
+                _to_nearest(looks, self.looks[self.taught == region])
+                for region in choices
+            ],
+            axis=1,
+        )
+        likeness = np.exp(
+            -(away - away.min(axis=1, keepdims=True))
+            / max(2 * self.typical_distance, 1e-6)
+        )
         likeness = likeness / likeness.sum(axis=1, keepdims=True)
         start = likeness
         for _ in range(_ROUNDS):
-            likeness = (1 - _SMOOTHING) * start + _SMOOTHING * (table.neighborhood.matrix @ likeness)
+            likeness = (1 - _SMOOTHING) * start + _SMOOTHING * (
+                table.neighborhood.matrix @ likeness
+            )
         best = likeness.argmax(axis=1)
         found = np.where(table.body, choices[best], BACKGROUND).astype(np.int32)
-        sure = np.where(table.body, likeness[np.arange(len(best)), best], 1.0).astype(np.float32)
+        sure = np.where(table.body, likeness[np.arange(len(best)), best], 1.0).astype(
+            np.float32
+        )
         weight = table.sizes_vox[table.body]
-        drift = float(np.average(away.min(axis=1)[table.body], weights=weight)) / max(self.typical_distance, 1e-9)
+        drift = float(np.average(away.min(axis=1)[table.body], weights=weight)) / max(
+            self.typical_distance, 1e-9
+        )
         there = set(np.unique(found).tolist())
-        return TransferredLabels(found, sure, drift, tuple(region for region in self.regions if region.id in there))
+        return TransferredLabels(
+            found,
+            sure,
+            drift,
+            tuple(region for region in self.regions if region.id in there),
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the teaching (safetensors; nothing is pickled).
@@ -199,27 +279,40 @@ class Teaching:
         Raises
         ------
         WriteError
-            If it cannot be written, or the name is not that of a teaching: a slip of the hand must not replace a scan.
+            If it cannot be written, or the name is not that of a teaching: a slip of
+            the hand must not replace a scan.
         """
         if Path(path).suffix.lower() != SUFFIX:
-            raise WriteError(f"Cannot write the teaching to {path}: the name must end in {SUFFIX}.")
+            raise WriteError(
+                f"Cannot write the teaching to {path}: the name must end in {SUFFIX}."
+            )
         data = self._to_bytes()
         with atomic_path(path) as temporary:
             temporary.write_bytes(data)
 
     def _to_bytes(self) -> bytes:
-        arrays: dict[str, NDArray[Any]] = {f"reference {name}": getattr(self.reference, name) for name in Leaves.__slots__}
+        arrays: dict[str, NDArray[Any]] = {
+            f"reference {name}": getattr(self.reference, name)
+            for name in Leaves.__slots__
+        }
         arrays |= {"looks": self.looks, "taught": self.taught}
         said = {
-            "regions": [[region.id, region.name, list(region.color)] for region in self.regions],
+            "regions": [
+                [region.id, region.name, list(region.color)] for region in self.regions
+            ],
             "typical_distance": self.typical_distance,
             "modality": self.modality,
             "weights_sha256": self.weights_sha256,
             "names": self.names,
             "about": self.about,
         }
-        header = {"strata-teaching": json.dumps({"version": VERSION, **said}, sort_keys=True)}
-        return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, header)
+        header = {
+            "strata-teaching": json.dumps({"version": VERSION, **said}, sort_keys=True)
+        }
+        return save(
+            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
+            header,
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Teaching:
@@ -228,7 +321,8 @@ class Teaching:
         Raises
         ------
         TeachingError
-            If the file is missing, damaged, no teaching, or of a version that is not known.
+            If the file is missing, damaged, no teaching, or of a version that is not
+            known.
         """
         try:
             with safe_open(str(path), framework="np") as store:
@@ -236,26 +330,48 @@ class Teaching:
                 arrays = {name: store.get_tensor(name) for name in store.keys()}  # noqa: SIM118
             if header["version"] != VERSION:
                 raise TeachingError(
-                    f"{path} is a teaching of version {header['version']}, and this Strata knows {VERSION}. Teach again, or update Strata."
+                    f"{path} is a teaching of version {header['version']}, and this"
+                    f" Strata knows {VERSION}. Teach again, or update Strata."
                 )
             return cls._from_parts(header, arrays)
         except FileNotFoundError as err:
-            raise TeachingError(f"There is no teaching {path}. Make one with `strata teach CASE -o FILE{SUFFIX}`.") from err
+            raise TeachingError(
+                f"There is no teaching {path}. Make one with `strata teach CASE -o"
+                f" FILE{SUFFIX}`."
+            ) from err
         except OSError as err:
-            raise TeachingError(f"Cannot read the teaching {path}: {err.strerror or err}. Check the path.") from err
+            raise TeachingError(
+                f"Cannot read the teaching {path}: {err.strerror or err}. Check the"
+                " path."
+            ) from err
         except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as err:
-            raise TeachingError(f"{path} is not a whole Strata teaching. Make one with `strata teach CASE -o FILE{SUFFIX}`.") from err
+            raise TeachingError(
+                f"{path} is not a whole Strata teaching. Make one with `strata teach"
+                f" CASE -o FILE{SUFFIX}`."
+            ) from err
 
     @classmethod
-    def _from_parts(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Teaching:
+    def _from_parts(
+        cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]
+    ) -> Teaching:
         looks, taught = arrays["looks"], arrays["taught"]
-        if looks.ndim != 2 or taught.shape != looks.shape[:1] or not len(taught) or not np.isfinite(looks).all():
+        if (
+            looks.ndim != 2
+            or taught.shape != looks.shape[:1]
+            or not len(taught)
+            or not np.isfinite(looks).all()
+        ):
             raise ValueError("examples do not match")
         return cls(
-            regions=tuple(Region(int(row[0]), str(row[1]), tuple(row[2])) for row in header["regions"]),
+            regions=tuple(
+                Region(int(row[0]), str(row[1]), tuple(row[2]))
+                for row in header["regions"]
+            ),
             looks=looks.astype(np.float32),
             taught=taught.astype(np.int32),
-            reference=Leaves(*(arrays[f"reference {name}"] for name in Leaves.__slots__)),
+            reference=Leaves(
+                *(arrays[f"reference {name}"] for name in Leaves.__slots__)
+            ),
             typical_distance=float(header["typical_distance"]),
             modality=header["modality"],
             weights_sha256=header["weights_sha256"],
@@ -264,7 +380,13 @@ class Teaching:
         )
 
 
-def teach(proposal: Proposal, table: NDArray[np.integer], regions: tuple[Region, ...], *, seed: int = 0) -> Teaching:
+def teach(
+    proposal: Proposal,
+    table: NDArray[np.integer],
+    regions: tuple[Region, ...],
+    *,
+    seed: int = 0,
+) -> Teaching:
     """Learn regions from a corrected proposal.
 
     Parameters
@@ -272,7 +394,8 @@ def teach(proposal: Proposal, table: NDArray[np.integer], regions: tuple[Region,
     proposal : Proposal
         Of the scan that teaches.
     table : (n_supervoxels,) integer array
-        Region of each supervoxel; what is in none of `regions` teaches what belongs to none.
+        Region of each supervoxel; what is in none of `regions` teaches what belongs to
+        none.
     regions : tuple of Region
         The regions to teach.
     seed : int
@@ -281,18 +404,32 @@ def teach(proposal: Proposal, table: NDArray[np.integer], regions: tuple[Region,
     Raises
     ------
     TeachingError
-        If none of the regions has a supervoxel of the body, or the proposal keeps no raw descriptors.
+        If none of the regions has a supervoxel of the body, or the proposal keeps no
+        raw descriptors.
     """
     described = _comparable(proposal)
-    wanted = [region for region in regions if region.id != BACKGROUND and (described.body & (table == region.id)).any()]
+    wanted = [
+        region
+        for region in regions
+        if region.id != BACKGROUND and (described.body & (table == region.id)).any()
+    ]
     if not wanted:
-        raise TeachingError("This case teaches nothing yet: scribble on a region, or name one, then teach.")
-    own = np.where(described.body & np.isin(table, [region.id for region in wanted]), table, BACKGROUND)
+        raise TeachingError(
+            "This case teaches nothing yet: scribble on a region, or name one, then"
+            " teach."
+        )
+    own = np.where(
+        described.body & np.isin(table, [region.id for region in wanted]),
+        table,
+        BACKGROUND,
+    )
     looks = _looks(proposal, described, IntensityMap())
     rng, chosen = np.random.default_rng(seed), []
     for region in [BACKGROUND, *(row.id for row in wanted)]:
         members = rng.permutation(np.flatnonzero(described.body & (own == region)))
-        chosen.append(members[: _BACKGROUND_EXAMPLES if region == BACKGROUND else _PER_REGION])
+        chosen.append(
+            members[: _BACKGROUND_EXAMPLES if region == BACKGROUND else _PER_REGION]
+        )
     picked = np.concatenate(chosen)
     return Teaching(
         regions=tuple(wanted),
@@ -303,14 +440,24 @@ def teach(proposal: Proposal, table: NDArray[np.integer], regions: tuple[Region,
         modality=described.modality,
         weights_sha256=described.weights_sha256,
         names=described.names,
-        about={"seed": seed, "scan": proposal.volume.name, "napari_strata": __version__, "settings": described.settings},
+        about={
+            "seed": seed,
+            "scan": proposal.volume.name,
+            "napari_strata": __version__,
+            "settings": described.settings,
+        },
     )
 
 
 def transferable_regions(state: State) -> tuple[Region, ...]:
     """Give the regions that a person taught by strokes, or owns under a name of their own."""
     by_stroke = {state.current_id(stroke.region) for stroke in state.strokes}
-    rows = [row for row in state.rows.values() if row.id in by_stroke or row.name not in (f"region {row.id}", f"tissue {row.id}")]
+    rows = [
+        row
+        for row in state.rows.values()
+        if row.id in by_stroke
+        or row.name not in (f"region {row.id}", f"tissue {row.id}")
+    ]
     return tuple(sorted(rows, key=lambda row: row.id))
 
 
@@ -323,38 +470,74 @@ def fit_teaching(state: State, index: ProposalIndex, *, seed: int = 0) -> Teachi
         If nothing was taught.
     """
     proposal = index.proposal
-    return teach(proposal, region_table(state, index)[: proposal.n_supervoxels], transferable_regions(state), seed=seed)
+    return teach(
+        proposal,
+        region_table(state, index)[: proposal.n_supervoxels],
+        transferable_regions(state),
+        seed=seed,
+    )
 
 
 def _comparable(proposal: Proposal) -> CohortTable:
     if proposal.descriptor_scale is None:
-        raise TeachingError(f"The proposal for {proposal.volume.name} does not keep raw descriptors. Propose the scan again.")
+        raise TeachingError(
+            f"The proposal for {proposal.volume.name} does not keep raw descriptors."
+            " Propose the scan again."
+        )
     return cohort_table(proposal)
 
 
-def _looks(proposal: Proposal, table: CohortTable, mapped: IntensityMap) -> NDArray[np.float32]:
+def _looks(
+    proposal: Proposal, table: CohortTable, mapped: IntensityMap
+) -> NDArray[np.float32]:
     """Give what supervoxels are compared by, (n_supervoxels, d) float32."""
-    middle, spread = proposal.descriptor_scale if proposal.descriptor_scale is not None else (0.0, 1.0)
-    at = [k for k, name in enumerate(proposal.descriptor_names) if name.startswith("position")]
+    middle, spread = (
+        proposal.descriptor_scale
+        if proposal.descriptor_scale is not None
+        else (0.0, 1.0)
+    )
+    at = [
+        k
+        for k, name in enumerate(proposal.descriptor_names)
+        if name.startswith("position")
+    ]
     place = (proposal.descriptors * spread + middle)[:, at]
     inside = place[table.body] if table.body.any() else place
-    low, high = np.percentile(inside, (1, 99), axis=0) if len(inside) else (np.zeros(len(at)), np.ones(len(at)))
+    low, high = (
+        np.percentile(inside, (1, 99), axis=0)
+        if len(inside)
+        else (np.zeros(len(at)), np.ones(len(at)))
+    )
     share = np.clip((place - low) / np.maximum(high - low, 1e-6), -0.25, 1.25)
-    bright = mapped(table.intensity) * np.array([_INTENSITY, _AROUND, _AROUND], np.float32)
-    return np.concatenate([bright, _FEATURES * table.features, _PLACE * share], axis=1).astype(np.float32)
+    bright = mapped(table.intensity) * np.array(
+        [_INTENSITY, _AROUND, _AROUND], np.float32
+    )
+    return np.concatenate(
+        [bright, _FEATURES * table.features, _PLACE * share], axis=1
+    ).astype(np.float32)
 
 
-def _to_nearest(looks: NDArray[np.float32], examples: NDArray[np.float32], *, skip: int = 0) -> NDArray[np.float32]:
-    """Give the squared distance (n,) to the nearest example, or to the next one after `skip` of them."""
+def _to_nearest(
+    looks: NDArray[np.float32], examples: NDArray[np.float32], *, skip: int = 0
+) -> NDArray[np.float32]:
+    """Give the squared distance (n,) to the nearest example.
+
+    Or to the next one after `skip` of them.
+    """
     place = min(skip, len(examples) - 1)
     length, found = (examples**2).sum(axis=1), np.empty(len(looks), np.float32)
     for begin in range(0, len(looks), _BLOCK):
         part = looks[begin : begin + _BLOCK]
         squares = (part**2).sum(axis=1)[:, None] + length - 2 * part @ examples.T
-        found[begin : begin + len(part)] = np.maximum(np.partition(squares, place, axis=1)[:, place], 0)
+        found[begin : begin + len(part)] = np.maximum(
+            np.partition(squares, place, axis=1)[:, place], 0
+        )
     return found
 
 
 def _usual_distance(looks: NDArray[np.float32], taught: NDArray[np.integer]) -> float:
-    own = [_to_nearest(looks[taught == region], looks[taught == region], skip=1) for region in np.unique(taught)]
+    own = [
+        _to_nearest(looks[taught == region], looks[taught == region], skip=1)
+        for region in np.unique(taught)
+    ]
     return max(float(np.median(np.concatenate(own))), 1e-4)

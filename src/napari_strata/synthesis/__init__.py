@@ -1,5 +1,8 @@
-"""Procedural anatomy, rendered as scans: what the encoder learns from, the sample scans and the test phantoms.
+"""Procedural anatomy, rendered as scans.
 
-Three separate stages: anatomy (which structure is where), appearance (how bright each tissue is), artefacts (what the
-scanner does to it). Nothing here was measured on a person.
+What the encoder learns from, the sample scans and the test phantoms.
+
+Three separate stages: anatomy (which structure is where), appearance (how bright each
+tissue is), artefacts (what the scanner does to it). Nothing here was measured on a
+person.
 """

@@ -1,4 +1,7 @@
-"""What a scanner does to an image: partial volume, thick slices, bias, noise, ringing, motion, metal streaks."""
+"""What a scanner does to an image.
+
+Partial volume, thick slices, bias, noise, ringing, motion, metal streaks.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,30 @@ from torch import Tensor
 from napari_strata.synthesis.appearance import Rendering
 from napari_strata.synthesis.fields import Grid, blur
 
-FAULTS = ("soft", "thick", "jumps", "gamma", "bias", "ringing", "motion", "noise", "metal", "window", "crop", "strip")
-"""The faults that can be left out. "crop" and "strip" (a scan's edge in the block, a skull-stripped head) empty a part
-of the block in image and labels; the others change the image only."""
+FAULTS = (
+    "soft",
+    "thick",
+    "jumps",
+    "gamma",
+    "bias",
+    "ringing",
+    "motion",
+    "noise",
+    "metal",
+    "window",
+    "crop",
+    "strip",
+)
+"""The faults that can be left out. "crop" and "strip".
+
+(a scan's edge in the block, a skull-stripped head) empty a part
+of the block in image and labels; the others change the image only.
+"""
 
 
-def degrade(rendering: Rendering, grid: Grid, *, without: frozenset[str] = frozenset()) -> Tensor:
+def degrade(
+    rendering: Rendering, grid: Grid, *, without: frozenset[str] = frozenset()
+) -> Tensor:
     """Give a rendering a random set of a scanner's faults.
 
     Parameters
@@ -31,7 +52,8 @@ def degrade(rendering: Rendering, grid: Grid, *, without: frozenset[str] = froze
     Returns
     -------
     (z, y, x) float32 tensor
-        HU for CT, else a brightness of about 0 to 1, which ringing and counting noise can leave slightly negative.
+        HU for CT, else a brightness of about 0 to 1, which ringing and counting noise
+        can leave slightly negative.
     """
     image = rendering.image
 
@@ -56,19 +78,32 @@ def degrade(rendering: Rendering, grid: Grid, *, without: frozenset[str] = froze
     if happens("bias", 0.85):
         image = image * bias_field(grid, strength=grid.uniform(0.0, 0.6))
     if happens("jumps", 0.08):
-        image = slice_jumps(image, grid, axis=grid.integer(0, 3), strength=grid.uniform(0.02, 0.12))
+        image = slice_jumps(
+            image, grid, axis=grid.integer(0, 3), strength=grid.uniform(0.02, 0.12)
+        )
     if happens("ringing", 0.12):
         image = ringing(image, keep=grid.uniform(0.55, 0.9))
     if happens("motion", 0.12):
         image = motion(image, grid)
     if happens("noise", 1.0):
-        sigma = grid.uniform(0.002, 0.05) if grid.uniform() < 0.8 else grid.uniform(0.05, 0.11)
-        image = rician(image, grid, sigma=sigma) if grid.uniform() < 0.75 else counting_noise(image, grid, sigma=sigma)
+        sigma = (
+            grid.uniform(0.002, 0.05)
+            if grid.uniform() < 0.8
+            else grid.uniform(0.05, 0.11)
+        )
+        image = (
+            rician(image, grid, sigma=sigma)
+            if grid.uniform() < 0.75
+            else counting_noise(image, grid, sigma=sigma)
+        )
     return image
 
 
 def ct_noise(image: Tensor, grid: Grid, *, sigma_hu: float) -> Tensor:
-    """Add noise of a given standard deviation in HU, more or less grainy as reconstruction filters make it."""
+    """Add noise of a given standard deviation in HU.
+
+    More or less grainy as reconstruction filters make it.
+    """
     grain = torch.randn(image.shape, generator=grid.generator, device=grid.device)
     softness = grid.uniform(0.0, 0.9)
     grain = blur(grain, (softness, softness, softness))
@@ -87,46 +122,75 @@ def gamma(image: Tensor, exponent: float) -> Tensor:
 
 
 def thicken(image: Tensor, *, axis: int, factor: int) -> Tensor:
-    """Average `factor` slices along an axis and interpolate back, as thick slices look after resampling."""
+    """Average `factor` slices along an axis and interpolate back.
+
+    As thick slices look after resampling.
+    """
     n = image.shape[axis]
     if n < 2 * factor:
         return image
     kernel, size = [1, 1, 1], list(image.shape)
     kernel[axis], size[axis] = factor, max(2, n // factor)
-    thick = F.interpolate(F.avg_pool3d(image[None, None], kernel), size=size, mode="nearest")
-    return F.interpolate(thick, size=image.shape, mode="trilinear", align_corners=False)[0, 0]
+    thick = F.interpolate(
+        F.avg_pool3d(image[None, None], kernel), size=size, mode="nearest"
+    )
+    return F.interpolate(
+        thick, size=image.shape, mode="trilinear", align_corners=False
+    )[0, 0]
 
 
 def slice_jumps(image: Tensor, grid: Grid, *, axis: int, strength: float) -> Tensor:
-    """Scale every slice along an axis by its own factor of about 1 +- strength, as interleaved slices come out."""
+    """Scale every slice along an axis by its own factor of about 1 +- strength.
+
+    As interleaved slices come out.
+    """
     size = [1, 1, 1]
     size[axis] = image.shape[axis]
-    return image * torch.exp(strength * torch.randn(size, generator=grid.generator, device=grid.device))
+    return image * torch.exp(
+        strength * torch.randn(size, generator=grid.generator, device=grid.device)
+    )
 
 
 def bias_field(grid: Grid, *, strength: float) -> Tensor:
-    """Draw a smooth multiplicative field, (z, y, x), with values in about 1 - strength .. 1 + strength."""
+    """Draw a smooth multiplicative field, (z, y, x).
+
+    With values in about 1 - strength .. 1 + strength.
+    """
     extent = max(n * s for n, s in zip(grid.shape, grid.spacing_mm, strict=True))
-    field = grid.noise(max(0.5 * extent, 50.0)) + 0.3 * grid.noise(max(0.25 * extent, 30.0))
+    field = grid.noise(max(0.5 * extent, 50.0)) + 0.3 * grid.noise(
+        max(0.25 * extent, 30.0)
+    )
     field = field - field.mean()
     return 1.0 + strength * torch.tanh(1.2 * field / field.std().clamp_min(0.3))
 
 
 def rician(image: Tensor, grid: Grid, *, sigma: float) -> Tensor:
     """Add noise to both channels of a complex signal and take the magnitude."""
-    real = torch.randn(image.shape, generator=grid.generator, device=grid.device).mul_(sigma).add_(image)
-    other = torch.randn(image.shape, generator=grid.generator, device=grid.device).mul_(sigma)
+    real = (
+        torch.randn(image.shape, generator=grid.generator, device=grid.device)
+        .mul_(sigma)
+        .add_(image)
+    )
+    other = torch.randn(image.shape, generator=grid.generator, device=grid.device).mul_(
+        sigma
+    )
     return torch.hypot(real, other)
 
 
 def counting_noise(image: Tensor, grid: Grid, *, sigma: float) -> Tensor:
-    """Add Poisson-like noise: its variance grows with the signal, and is sigma squared where the image is 0.5."""
+    """Add Poisson-like noise.
+
+    Its variance grows with the signal, and is sigma squared where the image is 0.5.
+    """
     grain = torch.randn(image.shape, generator=grid.generator, device=grid.device)
     return image + sigma * grain * (2.0 * image.clamp_min(0.002)).sqrt_()
 
 
 def ringing(image: Tensor, *, keep: float) -> Tensor:
-    """Cut the highest frequencies off in-plane (Gibbs ringing); `keep` is the part of each axis that stays."""
+    """Cut the highest frequencies off in-plane (Gibbs ringing).
+
+    `keep` is the part of each axis that stays.
+    """
     spectrum = torch.fft.fftshift(torch.fft.fftn(image, dim=(1, 2)), dim=(1, 2))
     for axis in (1, 2):
         n = image.shape[axis]
@@ -138,13 +202,21 @@ def ringing(image: Tensor, *, keep: float) -> Tensor:
 
 
 def motion(image: Tensor, grid: Grid) -> Tensor:
-    """Smear along one in-plane axis and add faint shifted copies, as movement, breathing and pulsation do."""
+    """Smear along one in-plane axis and add faint shifted copies.
+
+    As movement, breathing and pulsation do.
+    """
     axis = 1 + grid.integer(0, 2)
     smear = [0.0, 0.0, 0.0]
     smear[axis] = grid.uniform(0.0, 1.4)
     out = blur(image, (smear[0], smear[1], smear[2]))
-    shift, strength = int(image.shape[axis] / grid.uniform(2, 6)), grid.uniform(0.02, 0.12)
-    return out + strength * (image.roll(shift, dims=axis) + 0.6 * image.roll(-shift, dims=axis) - image)
+    shift, strength = (
+        int(image.shape[axis] / grid.uniform(2, 6)),
+        grid.uniform(0.02, 0.12),
+    )
+    return out + strength * (
+        image.roll(shift, dims=axis) + 0.6 * image.roll(-shift, dims=axis) - image
+    )
 
 
 def metal_streaks(clean_hu: Tensor, grid: Grid) -> Tensor:
@@ -157,14 +229,24 @@ def metal_streaks(clean_hu: Tensor, grid: Grid) -> Tensor:
     side = torch.arange(clean_hu.shape[2], device=grid.device).view(1, -1) - x
     angle = torch.atan2(back.float(), side.float())
     distance = torch.hypot(back.float(), side.float())
-    rays = torch.sin(grid.integer(6, 24) * angle + grid.uniform(0, 2 * math.pi)) * torch.exp(-distance / grid.uniform(20, 80))
-    slab = torch.exp(-(((torch.arange(clean_hu.shape[0], device=grid.device) - z).float() / 3.0) ** 2))
+    rays = torch.sin(
+        grid.integer(6, 24) * angle + grid.uniform(0, 2 * math.pi)
+    ) * torch.exp(-distance / grid.uniform(20, 80))
+    slab = torch.exp(
+        -(
+            ((torch.arange(clean_hu.shape[0], device=grid.device) - z).float() / 3.0)
+            ** 2
+        )
+    )
     metal = 2500.0 * torch.exp(-((distance / grid.uniform(1.0, 3.0)) ** 2))
     return slab.view(-1, 1, 1) * (grid.uniform(100, 400) * rays + metal)
 
 
 def edge_of_scan(grid: Grid) -> Tensor:
-    """Draw where a scan that ends inside the block still is, (z, y, x) bool: up to half is cut off one or two sides."""
+    """Draw where a scan that ends inside the block still is, (z, y, x) bool.
+
+    Up to half is cut off one or two sides.
+    """
     inside = torch.ones(grid.shape, dtype=torch.bool, device=grid.device)
     for _ in range(1 + grid.integer(0, 2)):
         axis = grid.integer(0, 3)

@@ -29,8 +29,8 @@ class Grid:
     generator : torch.Generator
         On the tensors' device; the same seed gives the same block.
     bounds : three pairs of (3, n) CPU tensors
-        Smallest and largest left, front and up in every slice along z, y and x; primitives are drawn only where they
-        can lie.
+        Smallest and largest left, front and up in every slice along z, y and x;
+        primitives are drawn only where they can lie.
     """
 
     left: Tensor
@@ -53,14 +53,21 @@ class Grid:
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
         """Draw one number."""
-        return low + (high - low) * float(torch.rand((), generator=self.generator, device=self.device))
+        return low + (high - low) * float(
+            torch.rand((), generator=self.generator, device=self.device)
+        )
 
     def integer(self, low: int, high: int) -> int:
         """Draw one whole number in [low, high)."""
-        return int(torch.randint(low, high, (), generator=self.generator, device=self.device))
+        return int(
+            torch.randint(low, high, (), generator=self.generator, device=self.device)
+        )
 
     def noise(self, length_mm: float) -> Tensor:
-        """Draw smooth noise (z, y, x), mean 0 and standard deviation about 1, that varies over `length_mm`."""
+        """Draw smooth noise (z, y, x), mean 0 and standard deviation about 1.
+
+        Varies over `length_mm`.
+        """
         return smooth_noise(self.shape, self.spacing_mm, length_mm, self.generator)
 
     def drawing_from(self, generator: torch.Generator) -> Grid:
@@ -73,40 +80,77 @@ class Grid:
             return self
         steps = tuple(slice(None, None, 2 if axis in axes else 1) for axis in range(3))
         size = [s * 2 if axis in axes else s for axis, s in enumerate(self.spacing_mm)]
-        left, front, up = (part[steps].contiguous() for part in (self.left, self.front, self.up))
-        return Grid(left, front, up, (size[0], size[1], size[2]), self.generator, _bounds(left, front, up))
+        left, front, up = (
+            part[steps].contiguous() for part in (self.left, self.front, self.up)
+        )
+        return Grid(
+            left,
+            front,
+            up,
+            (size[0], size[1], size[2]),
+            self.generator,
+            _bounds(left, front, up),
+        )
 
     def warped(self, amplitude_mm: float, length_mm: float) -> Grid:
         """Give the same block with its coordinates bent smoothly."""
-        left, front, up = (axis + amplitude_mm * self.noise(length_mm) for axis in (self.left, self.front, self.up))
-        return Grid(left, front, up, self.spacing_mm, self.generator, _bounds(left, front, up))
+        left, front, up = (
+            axis + amplitude_mm * self.noise(length_mm)
+            for axis in (self.left, self.front, self.up)
+        )
+        return Grid(
+            left, front, up, self.spacing_mm, self.generator, _bounds(left, front, up)
+        )
 
     def mirrored(self) -> Grid:
         """Fold the left side on the right one, so that what is drawn once appears on both."""
         bounds = []
         for least, most in self.bounds:
-            near = torch.where((least[0] < 0) & (most[0] > 0), 0.0, torch.minimum(least[0].abs(), most[0].abs()))
+            near = torch.where(
+                (least[0] < 0) & (most[0] > 0),
+                0.0,
+                torch.minimum(least[0].abs(), most[0].abs()),
+            )
             far = torch.maximum(least[0].abs(), most[0].abs())
-            bounds.append((torch.stack([near, *least[1:]]), torch.stack([far, *most[1:]])))
+            bounds.append(
+                (torch.stack([near, *least[1:]]), torch.stack([far, *most[1:]]))
+            )
         return replace(self, left=self.left.abs(), bounds=tuple(bounds))
 
-    def ellipsoid(self, center: Point, radii: Point, power: float = 2.0, *, whole: bool = False) -> Tensor:
-        """Give the normalised radius (z, y, x): below 1 inside; centre and radii as (left, front, up) in mm.
+    def ellipsoid(
+        self, center: Point, radii: Point, power: float = 2.0, *, whole: bool = False
+    ) -> Tensor:
+        """Give the normalised radius (z, y, x).
 
-        Far outside (beyond about 1.5) it is 9 unless `whole`, so that most of a block costs nothing.
+        Below 1 inside; centre and radii as (left, front, up) in mm.
+
+        Far outside (beyond about 1.5) it is 9 unless `whole`, so that most of a block
+        costs nothing.
         """
         parts = list(zip((self.left, self.front, self.up), center, radii, strict=True))
-        window = None if whole else self.window([(c - 1.5 * r, c + 1.5 * r) for _, c, r in parts])
+        window = (
+            None
+            if whole
+            else self.window([(c - 1.5 * r, c + 1.5 * r) for _, c, r in parts])
+        )
         if window is not None:
             parts = [(axis[window], c, r) for axis, c, r in parts]
         if power == 2.0:
             squares = [((axis - c) * (1.0 / r)).square_() for axis, c, r in parts]
-            return self._paste(squares[0].add_(squares[1]).add_(squares[2]).sqrt_(), window)
+            return self._paste(
+                squares[0].add_(squares[1]).add_(squares[2]).sqrt_(), window
+            )
         powers = [((axis - c) * (1.0 / r)).abs_().pow_(power) for axis, c, r in parts]
-        return self._paste(powers[0].add_(powers[1]).add_(powers[2]).pow_(1.0 / power), window)
+        return self._paste(
+            powers[0].add_(powers[1]).add_(powers[2]).pow_(1.0 / power), window
+        )
 
-    def capsule(self, start: Point, end: Point, radius_mm: float, *, taper: float = 1.0) -> Tensor:
-        """Give the normalised distance (z, y, x) from a straight piece of tube: below 1 inside, 9 far outside.
+    def capsule(
+        self, start: Point, end: Point, radius_mm: float, *, taper: float = 1.0
+    ) -> Tensor:
+        """Give the normalised distance (z, y, x) from a straight piece of tube.
+
+        Below 1 inside, 9 far outside.
 
         Parameters
         ----------
@@ -118,18 +162,37 @@ class Grid:
             Radius at the end as a part of that at the start.
         """
         reach = 1.5 * radius_mm * max(1.0, taper)
-        window = self.window([(min(a, b) - reach, max(a, b) + reach) for a, b in zip(start, end, strict=True)])
+        window = self.window(
+            [
+                (min(a, b) - reach, max(a, b) + reach)
+                for a, b in zip(start, end, strict=True)
+            ]
+        )
         along = [b - a for a, b in zip(start, end, strict=True)]
         squared = max(sum(v * v for v in along), 1e-6)
-        to = [axis[window] - a for axis, a in zip((self.left, self.front, self.up), start, strict=True)]
-        t = (to[0] * along[0]).add_(to[1], alpha=along[1]).add_(to[2], alpha=along[2]).mul_(1.0 / squared).clamp_(0, 1)
+        to = [
+            axis[window] - a
+            for axis, a in zip((self.left, self.front, self.up), start, strict=True)
+        ]
+        t = (
+            (to[0] * along[0])
+            .add_(to[1], alpha=along[1])
+            .add_(to[2], alpha=along[2])
+            .mul_(1.0 / squared)
+            .clamp_(0, 1)
+        )
         for part, a in zip(to, along, strict=True):
             part.sub_(t, alpha=a).square_()
         distance = to[0].add_(to[1]).add_(to[2]).sqrt_()
-        return self._paste(distance / (t.mul_((taper - 1) * radius_mm).add_(radius_mm)), window)
+        return self._paste(
+            distance / (t.mul_((taper - 1) * radius_mm).add_(radius_mm)), window
+        )
 
     def window(self, box: Box) -> tuple[slice, slice, slice]:
-        """Give the slices of the block that can meet a box of (low, high) in mm along left, front, up."""
+        """Give the slices of the block that can meet a box of.
+
+        (low, high) in mm along left, front, up.
+        """
         low, high = (torch.tensor([side[i] for side in box])[:, None] for i in (0, 1))
         found = []
         for least, most in self.bounds:
@@ -139,8 +202,17 @@ class Grid:
 
     def cut(self, window: tuple[slice, slice, slice]) -> Grid:
         """Give a part of the block."""
-        bounds = tuple((least[:, along], most[:, along]) for (least, most), along in zip(self.bounds, window, strict=True))
-        return replace(self, left=self.left[window], front=self.front[window], up=self.up[window], bounds=bounds)
+        bounds = tuple(
+            (least[:, along], most[:, along])
+            for (least, most), along in zip(self.bounds, window, strict=True)
+        )
+        return replace(
+            self,
+            left=self.left[window],
+            front=self.front[window],
+            up=self.up[window],
+            bounds=bounds,
+        )
 
     def _paste(self, part: Tensor, window: tuple[slice, slice, slice] | None) -> Tensor:
         if window is None:
@@ -163,7 +235,9 @@ def make_grid(
     *,
     tilt_degrees: float = 0.0,
 ) -> Grid:
-    """Make the coordinates of a block in memory order (z toward Inferior, y toward Posterior, x toward Left).
+    """Make the coordinates of a block in memory order.
+
+    (z toward Inferior, y toward Posterior, x toward Left).
 
     Parameters
     ----------
@@ -177,11 +251,16 @@ def make_grid(
         Largest random rotation about each axis.
     """
     device = generator.device
-    axes = [(torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2) * s for n, s in zip(shape, spacing_mm, strict=True)]
+    axes = [
+        (torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2) * s
+        for n, s in zip(shape, spacing_mm, strict=True)
+    ]
     down, back, left = torch.meshgrid(*axes, indexing="ij")
     up, front = -down, -back
     for first, second in ((0, 1), (0, 2), (1, 2)):
-        angle = math.radians(tilt_degrees) * (2 * float(torch.rand((), generator=generator, device=device)) - 1)
+        angle = math.radians(tilt_degrees) * (
+            2 * float(torch.rand((), generator=generator, device=device)) - 1
+        )
         parts = [left, front, up]
         a, b = parts[first], parts[second]
         parts[first] = a * math.cos(angle) - b * math.sin(angle)
@@ -194,12 +273,18 @@ def make_grid(
 def _bounds(left: Tensor, front: Tensor, up: Tensor) -> Bounds:
     """Find the smallest and largest left, front and up of every slice along z, y and x."""
     both = torch.stack([left, front, up])
-    ends = [(both.amin(dim=rest).cpu(), both.amax(dim=rest).cpu()) for rest in ((2, 3), (1, 3), (1, 2))]
+    ends = [
+        (both.amin(dim=rest).cpu(), both.amax(dim=rest).cpu())
+        for rest in ((2, 3), (1, 3), (1, 2))
+    ]
     return tuple(ends)
 
 
 def radial(first: Tensor, second: Tensor) -> Tensor:
-    """Give sqrt(first^2 + second^2); several times faster than `torch.hypot`, which guards against overflow."""
+    """Give sqrt(first^2 + second^2).
+
+    Several times faster than `torch.hypot`, which guards against overflow.
+    """
     return first.square().add_(second.square()).sqrt_()
 
 
@@ -208,15 +293,29 @@ _SPLINE_VARIANCE = (151 / 315) ** 3
 
 
 def smooth_noise(
-    shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], length_mm: float, generator: torch.Generator
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    length_mm: float,
+    generator: torch.Generator,
 ) -> Tensor:
-    """Draw Gaussian noise on a coarse grid of step `length_mm` and lay cubic B-splines over it: (z, y, x), variance about 1."""
-    coarse = [math.ceil(n * s / length_mm) + 4 for n, s in zip(shape, spacing_mm, strict=True)]
-    out = torch.randn(coarse, generator=generator, device=generator.device) / math.sqrt(_SPLINE_VARIANCE)
+    """Draw Gaussian noise on a coarse grid of step `length_mm`.
+
+    Lay cubic B-splines over it: (z, y, x), variance about 1.
+    """
+    coarse = [
+        math.ceil(n * s / length_mm) + 4 for n, s in zip(shape, spacing_mm, strict=True)
+    ]
+    out = torch.randn(coarse, generator=generator, device=generator.device) / math.sqrt(
+        _SPLINE_VARIANCE
+    )
     offset = torch.rand(3, generator=generator, device=generator.device)
     steps = [s / length_mm for s in spacing_mm]
     for axis in range(3):  # three small matrix products: the spline is separable
-        at = offset[axis] + 1 + torch.arange(shape[axis], device=out.device) * steps[axis]
+        at = (
+            offset[axis]
+            + 1
+            + torch.arange(shape[axis], device=out.device) * steps[axis]
+        )
         away = (at[:, None] - torch.arange(coarse[axis], device=out.device)).abs()
         inner = 2 / 3 - away**2 + away**3 / 2
         weights = torch.where(away < 1, inner, (2 - away).clamp_min(0) ** 3 / 6)
@@ -237,5 +336,7 @@ def blur(image: Tensor, sigma_vox: tuple[float, float, float]) -> Tensor:
         shape[axis + 2] = len(at)
         pad = [0, 0, 0, 0, 0, 0]
         pad[2 * (2 - axis)] = pad[2 * (2 - axis) + 1] = radius
-        out = F.conv3d(F.pad(out, pad, mode="replicate"), (kernel / kernel.sum()).view(shape))
+        out = F.conv3d(
+            F.pad(out, pad, mode="replicate"), (kernel / kernel.sum()).view(shape)
+        )
     return out[0, 0]

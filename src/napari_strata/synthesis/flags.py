@@ -19,14 +19,54 @@ if TYPE_CHECKING:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `strata synthesise`."""
-    parser.add_argument("--gallery", type=Path, metavar="PNG", help="draw a contact sheet: blocks, contrasts, faults")
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="write scans and their ground truth as NIfTI")
-    parser.add_argument("--count", type=int, default=12, help="how many blocks or scans (default: 12)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first one; the next ones count up (default: 0)")
-    parser.add_argument("--family", choices=("head", "torso", "shapes"), help="only this kind of anatomy")
-    parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help="families, contrasts or faults to leave out")
-    parser.add_argument("--shape", type=int, nargs=3, default=(64, 64, 64), metavar=("Z", "Y", "X"), help="voxels (default: 64 64 64)")
-    parser.add_argument("--spacing", type=float, metavar="MM", help="voxel size along all axes; each draws its own if not given")
+    parser.add_argument(
+        "--gallery",
+        type=Path,
+        metavar="PNG",
+        help="draw a contact sheet: blocks, contrasts, faults",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="write scans and their ground truth as NIfTI",
+    )
+    parser.add_argument(
+        "--count", type=int, default=12, help="how many blocks or scans (default: 12)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the first one; the next ones count up (default: 0)",
+    )
+    parser.add_argument(
+        "--family",
+        choices=("head", "torso", "shapes"),
+        help="only this kind of anatomy",
+    )
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="families, contrasts or faults to leave out",
+    )
+    parser.add_argument(
+        "--shape",
+        type=int,
+        nargs=3,
+        default=(64, 64, 64),
+        metavar=("Z", "Y", "X"),
+        help="voxels (default: 64 64 64)",
+    )
+    parser.add_argument(
+        "--spacing",
+        type=float,
+        metavar="MM",
+        help="voxel size along all axes; each draws its own if not given",
+    )
 
 
 def check_flags(arguments: argparse.Namespace) -> None:
@@ -38,19 +78,27 @@ def check_flags(arguments: argparse.Namespace) -> None:
         If nothing is asked for, or the gallery's name does not end in .png.
     """
     if arguments.gallery is None and arguments.output is None:
-        raise SettingsError("Nothing to make. Give --gallery PNG for a picture, or -o DIR for scans.")
+        raise SettingsError(
+            "Nothing to make. Give --gallery PNG for a picture, or -o DIR for scans."
+        )
     if arguments.gallery is not None and arguments.gallery.suffix.lower() != ".png":
-        raise SettingsError(f"Cannot draw the gallery {arguments.gallery}: the name must end in .png.")
+        raise SettingsError(
+            f"Cannot draw the gallery {arguments.gallery}: the name must end in .png."
+        )
 
 
 def draw_from(arguments: argparse.Namespace) -> Image:
     """Draw the gallery that the flags ask for; see `gallery.draw_gallery`."""
     from napari_strata.synthesis.gallery import draw_gallery
 
-    return draw_gallery(_synthesiser(arguments), seed=arguments.seed, count=arguments.count)
+    return draw_gallery(
+        _synthesiser(arguments), seed=arguments.seed, count=arguments.count
+    )
 
 
-def scans_from(arguments: argparse.Namespace) -> Iterator[tuple[str, Volume, Segmentation]]:
+def scans_from(
+    arguments: argparse.Namespace,
+) -> Iterator[tuple[str, Volume, Segmentation]]:
     """Make the scans that the flags ask for, one after another: name, scan, tissues."""
     from napari_strata.synthesis.samples import synthesise_scans
 
@@ -61,7 +109,16 @@ def _synthesiser(arguments: argparse.Namespace) -> Synthesiser:
     from napari_strata.synthesis.synthesiser import Synthesiser
 
     shape = (arguments.shape[0], arguments.shape[1], arguments.shape[2])
-    made = Synthesiser(shape=shape, without=names_in(" ".join(arguments.without)), spacing_mm=arguments.spacing)
+    made = Synthesiser(
+        shape=shape,
+        without=names_in(" ".join(arguments.without)),
+        spacing_mm=arguments.spacing,
+    )
     if arguments.family is None:
         return made
-    return Synthesiser(shape=shape, families={arguments.family: 1.0}, without=made.without, spacing_mm=made.spacing_mm)
+    return Synthesiser(
+        shape=shape,
+        families={arguments.family: 1.0},
+        without=made.without,
+        spacing_mm=made.spacing_mm,
+    )

@@ -12,7 +12,13 @@ from torch import Tensor
 
 from napari_strata.errors import SettingsError
 from napari_strata.synthesis.anatomy import Anatomy
-from napari_strata.synthesis.appearance import CONTRASTS, Appearance, Contrast, Rendering, TableAppearance
+from napari_strata.synthesis.appearance import (
+    CONTRASTS,
+    Appearance,
+    Contrast,
+    Rendering,
+    TableAppearance,
+)
 from napari_strata.synthesis.artefacts import FAULTS, degrade, edge_of_scan
 from napari_strata.synthesis.fields import Grid, make_grid
 from napari_strata.synthesis.head import HEAD_EXTENT_MM, INSIDE_SKULL, draw_head
@@ -30,11 +36,37 @@ _FAMILIES: dict[Family, tuple[Callable[..., Anatomy], tuple[float, float, float]
 _PLACES_TRIED, _STRUCTURES_WANTED = 4, 5
 """A field of view that holds almost nothing is drawn again, a few times."""
 _HALVED_ONE, _HALVED_ALL = 0.15, 0.02
-"""How often a block is drawn at half the voxel size along its thickest axis, and along all axes."""
+"""How often a block is drawn at half the voxel size along its thickest axis.
+
+Along all axes.
+"""
 _CHANCES: dict[Family, dict[Contrast, float]] = {
-    "head": {"t1": 0.34, "t2": 0.14, "flair": 0.17, "pd": 0.05, "ct": 0.08, "random": 0.17, "inverted": 0.05},
-    "torso": {"t1": 0.09, "t2": 0.1, "pd": 0.03, "ct": 0.6, "random": 0.14, "inverted": 0.04},
-    "shapes": {"t1": 0.05, "t2": 0.05, "flair": 0.05, "pd": 0.05, "ct": 0.2, "random": 0.5, "inverted": 0.1},
+    "head": {
+        "t1": 0.34,
+        "t2": 0.14,
+        "flair": 0.17,
+        "pd": 0.05,
+        "ct": 0.08,
+        "random": 0.17,
+        "inverted": 0.05,
+    },
+    "torso": {
+        "t1": 0.09,
+        "t2": 0.1,
+        "pd": 0.03,
+        "ct": 0.6,
+        "random": 0.14,
+        "inverted": 0.04,
+    },
+    "shapes": {
+        "t1": 0.05,
+        "t2": 0.05,
+        "flair": 0.05,
+        "pd": 0.05,
+        "ct": 0.2,
+        "random": 0.5,
+        "inverted": 0.1,
+    },
 }
 
 
@@ -83,18 +115,22 @@ class Synthesiser:
     device : str
         "cpu" or "cuda".
     without : tuple of str
-        Families, contrasts, faults (`artefacts.FAULTS`) and "lesion" to leave out, as held-out tests need.
+        Families, contrasts, faults (`artefacts.FAULTS`) and "lesion" to leave out, as
+        held-out tests need.
     spacing_mm : float, optional
         Voxel size along all axes; each scan draws its own if not given.
 
     Raises
     ------
     SettingsError
-        If a name in `families` or `without` is not known, nothing is left to draw, or the voxels make no scan.
+        If a name in `families` or `without` is not known, nothing is left to draw, or
+        the voxels make no scan.
     """
 
     shape: tuple[int, int, int] = (64, 64, 64)
-    families: dict[Family, float] = field(default_factory=lambda: {"head": 0.4, "torso": 0.45, "shapes": 0.15})
+    families: dict[Family, float] = field(
+        default_factory=lambda: {"head": 0.4, "torso": 0.45, "shapes": 0.15}
+    )
     appearance: Appearance = field(default_factory=TableAppearance)
     device: str = "cpu"
     without: tuple[str, ...] = ()
@@ -103,35 +139,64 @@ class Synthesiser:
     def __post_init__(self) -> None:
         known = (*_FAMILIES, *CONTRASTS, *FAULTS, "lesion")
         if self.spacing_mm is not None and not 0 < self.spacing_mm < 1000:
-            raise SettingsError(f"A voxel size of {self.spacing_mm} mm cannot be drawn. Give a number above 0.")
+            raise SettingsError(
+                f"A voxel size of {self.spacing_mm} mm cannot be drawn. Give a number"
+                " above 0."
+            )
         if min(self.shape) < 2:
-            raise SettingsError(f"A scan of {self.shape} voxels cannot be drawn. Give at least 2 along each axis.")
+            raise SettingsError(
+                f"A scan of {self.shape} voxels cannot be drawn. Give at least 2 along"
+                " each axis."
+            )
         for family in self.families:
             if family not in _FAMILIES:
-                raise SettingsError(f"There is no family of anatomy {family!r}. Choose from {', '.join(_FAMILIES)}.")
+                raise SettingsError(
+                    f"There is no family of anatomy {family!r}. Choose from"
+                    f" {', '.join(_FAMILIES)}."
+                )
         for name in self.without:
             if name not in known:
-                raise SettingsError(f"There is no {name!r} to synthesise or to leave out. Choose from {', '.join(known)}.")
-        if not any(self.families.get(name, 0) > 0 for name in _FAMILIES if name not in self.without):
-            raise SettingsError("Every family of anatomy is left out; keep one of head, torso and shapes.")
+                raise SettingsError(
+                    f"There is no {name!r} to synthesise or to leave out. Choose from"
+                    f" {', '.join(known)}."
+                )
+        if not any(
+            self.families.get(name, 0) > 0
+            for name in _FAMILIES
+            if name not in self.without
+        ):
+            raise SettingsError(
+                "Every family of anatomy is left out; keep one of head, torso and"
+                " shapes."
+            )
         for family in self.families:
-            if not any(chance > 0 and name not in self.without for name, chance in _CHANCES[family].items()):
-                raise SettingsError(f"Every contrast of the family {family!r} is left out; keep one.")
+            if not any(
+                chance > 0 and name not in self.without
+                for name, chance in _CHANCES[family].items()
+            ):
+                raise SettingsError(
+                    f"Every contrast of the family {family!r} is left out; keep one."
+                )
 
     def make(self, seed: int) -> SyntheticScan:
-        """Make a block with random anatomy, place, voxel size, contrast and faults: the first of `make_views`."""
+        """Make a block with random anatomy, place, voxel size, contrast and faults.
+
+        The first of `make_views`.
+        """
         return self.make_views(seed, count=1)[0]
 
     def make_views(self, seed: int, count: int = 2) -> tuple[SyntheticScan, ...]:
         """Make several scans of one anatomy on one grid.
 
-        In half of the cases the views share the clean image (one contrast, the same tissue means and texture) and
-        differ by the scanner's faults only; otherwise each draws its own contrast, means and texture.
+        In half of the cases the views share the clean image (one contrast, the same
+        tissue means and texture) and differ by the scanner's faults only; otherwise
+        each draws its own contrast, means and texture.
 
         Parameters
         ----------
         seed : int
-            The same seed gives the same views; a longer series begins with the shorter one.
+            The same seed gives the same views; a longer series begins with the shorter
+            one.
         count : int
             How many, at least 1.
 
@@ -141,12 +206,22 @@ class Synthesiser:
             They share `anatomy`.
         """
         generator = torch.Generator(self.device).manual_seed(seed)
-        family = _choose({name: chance for name, chance in self.families.items() if name not in self.without}, generator)
+        family = _choose(
+            {
+                name: chance
+                for name, chance in self.families.items()
+                if name not in self.without
+            },
+            generator,
+        )
         for _ in range(_PLACES_TRIED):
             grid, halved = self._place(family, generator)
             fine = _draw(family, grid, lesions="lesion" not in self.without)
             sizes = torch.bincount(fine.structures.flatten().int(), minlength=256)
-            if int((sizes > 0.004 * fine.structures.numel()).sum()) >= _STRUCTURES_WANTED:
+            if (
+                int((sizes > 0.004 * fine.structures.numel()).sum())
+                >= _STRUCTURES_WANTED
+            ):
                 break
         anatomy, coarse = fine.every_second(halved), grid.every_second(halved)
         keep = self._keep(anatomy, coarse)
@@ -158,28 +233,63 @@ class Synthesiser:
             own = torch.Generator(self.device).manual_seed(first + number)
             if number == 0 or not shared:
                 contrast = self._contrast(family, own)
-                rendering = _halve(self.appearance.render(fine, grid.drawing_from(own), contrast), halved)
-            image = degrade(rendering, coarse.drawing_from(own), without=frozenset(self.without))
-            views.append(SyntheticScan(_emptied(image, keep, rendering), shown, contrast, coarse.spacing_mm, 0 if shared else number))
+                rendering = _halve(
+                    self.appearance.render(fine, grid.drawing_from(own), contrast),
+                    halved,
+                )
+            image = degrade(
+                rendering, coarse.drawing_from(own), without=frozenset(self.without)
+            )
+            views.append(
+                SyntheticScan(
+                    _emptied(image, keep, rendering),
+                    shown,
+                    contrast,
+                    coarse.spacing_mm,
+                    0 if shared else number,
+                )
+            )
         return tuple(views)
 
     def make_whole(
-        self, seed: int, *, family: Family, contrast: Contrast, spacing_mm: tuple[float, float, float],
+        self,
+        seed: int,
+        *,
+        family: Family,
+        contrast: Contrast,
+        spacing_mm: tuple[float, float, float],
         center_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ) -> SyntheticScan:
-        """Make a scan of one family in one contrast at a given place and voxel size, upright, neither thick nor clipped."""
+        """Make a scan of one family in one contrast at a given place and voxel size, upright.
+
+        Neither thick nor clipped.
+        """
         generator = torch.Generator(self.device).manual_seed(seed)
         grid = make_grid(self.shape, spacing_mm, center_mm, generator, tilt_degrees=3.0)
         anatomy = _draw(family, grid, lesions="lesion" not in self.without)
         rendering = self.appearance.render(anatomy, grid, contrast)
-        image = degrade(rendering, grid, without=frozenset((*self.without, "thick", "window")))
+        image = degrade(
+            rendering, grid, without=frozenset((*self.without, "thick", "window"))
+        )
         return SyntheticScan(image, anatomy, contrast, spacing_mm)
 
     def _contrast(self, family: Family, generator: torch.Generator) -> Contrast:
-        return _choose({name: chance for name, chance in _CHANCES[family].items() if name not in self.without}, generator)
+        return _choose(
+            {
+                name: chance
+                for name, chance in _CHANCES[family].items()
+                if name not in self.without
+            },
+            generator,
+        )
 
-    def _place(self, family: Family, generator: torch.Generator) -> tuple[Grid, tuple[int, ...]]:
-        """Choose a field of view, from a close look to most of the body, and the axes to draw at half the voxel size."""
+    def _place(
+        self, family: Family, generator: torch.Generator
+    ) -> tuple[Grid, tuple[int, ...]]:
+        """Choose a field of view, from a close look to most of the body.
+
+        The axes to draw at half the voxel size.
+        """
         first = make_grid((1, 1, 1), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), generator)
         spacing = 0.8 * (3.2 / 0.8) ** first.uniform()
         step = [spacing, spacing, spacing]
@@ -191,16 +301,31 @@ class Synthesiser:
         center = tuple(first.uniform(-0.36, 0.36) * e for e in extent)
         chance, axis = first.uniform(), first.integer(0, 3)
         thickest = max(range(3), key=lambda i: (step[i], i == axis))
-        halved = (0, 1, 2) if chance < _HALVED_ALL else (thickest,) if chance < _HALVED_ALL + _HALVED_ONE else ()
-        shape = [2 * n - 1 if axis in halved else n for axis, n in enumerate(self.shape)]
+        halved = (
+            (0, 1, 2)
+            if chance < _HALVED_ALL
+            else (thickest,)
+            if chance < _HALVED_ALL + _HALVED_ONE
+            else ()
+        )
+        shape = [
+            2 * n - 1 if axis in halved else n for axis, n in enumerate(self.shape)
+        ]
         fine = [s / 2 if axis in halved else s for axis, s in enumerate(step)]
         grid = make_grid(
-            (shape[0], shape[1], shape[2]), (fine[0], fine[1], fine[2]), (center[0], center[1], center[2]), generator, tilt_degrees=20.0
+            (shape[0], shape[1], shape[2]),
+            (fine[0], fine[1], fine[2]),
+            (center[0], center[1], center[2]),
+            generator,
+            tilt_degrees=20.0,
         )
         return grid, halved
 
     def _keep(self, anatomy: Anatomy, grid: Grid) -> Tensor | None:
-        """Choose what is left of the block: all (None), the inside of the skull, or up to the edge of the scan."""
+        """Choose what is left of the block.
+
+        All (None), the inside of the skull, or up to the edge of the scan.
+        """
         chance = grid.uniform()
         if anatomy.family == "head" and chance < 0.2 and "strip" not in self.without:
             inside = anatomy.inside(INSIDE_SKULL)
@@ -215,7 +340,10 @@ def _draw(family: Family, grid: Grid, *, lesions: bool) -> Anatomy:
 
 
 def _halve(rendering: Rendering, axes: tuple[int, ...]) -> Rendering:
-    """Average a rendering that was drawn at half the voxel size down: each voxel over itself and half its neighbours."""
+    """Average a rendering that was drawn at half the voxel size down.
+
+    Each voxel over itself and half its neighbours.
+    """
     image = rendering.image[None, None]
     for axis in axes:
         view, pad = [1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0]
@@ -231,7 +359,9 @@ def _emptied(image: Tensor, keep: Tensor | None, rendering: Rendering) -> Tensor
     """Put padding where nothing is kept: 0, or -1024 HU."""
     if keep is None:
         return image
-    return torch.where(keep, image, torch.full_like(image, -1024.0 if rendering.is_ct else 0.0))
+    return torch.where(
+        keep, image, torch.full_like(image, -1024.0 if rendering.is_ct else 0.0)
+    )
 
 
 def _choose(chances: dict[Key, float], generator: torch.Generator) -> Key:

@@ -1,6 +1,7 @@
 """BIDS data sets: which scans they hold, and the derivative data set that labels go into.
 
-The names follow the Brain Imaging Data Structure, version 1.10, "Derivatives: segmentations".
+The names follow the Brain Imaging Data Structure, version 1.10, "Derivatives:
+segmentations".
 """
 
 from __future__ import annotations
@@ -23,7 +24,21 @@ BIDS_VERSION = "1.10.0"
 _DESCRIPTION = "dataset_description.json"
 _IMAGES = ("anat", "ct")
 """Folders of 3D images of structure."""
-_OTHERS = ("func", "dwi", "perf", "fmap", "pet", "eeg", "meg", "ieeg", "nirs", "mrs", "beh", "micr", "motion")
+_OTHERS = (
+    "func",
+    "dwi",
+    "perf",
+    "fmap",
+    "pet",
+    "eeg",
+    "meg",
+    "ieeg",
+    "nirs",
+    "mrs",
+    "beh",
+    "micr",
+    "motion",
+)
 """Folders of series over time or directions, of field maps and of other kinds of data."""
 NO_RAW_DATA = ("derivatives", "sourcedata", "code", "stimuli", "phenotype")
 """Folders of a data set that hold no scans in its own order."""
@@ -31,10 +46,28 @@ _NO_SCANS = ("defacemask", "mask", "dseg", "probseg", "seg", "label", "labels")
 _PARTS = ("phase", "real", "imag")
 _PHASES = ("phase", "phasediff", "phase1", "phase2")
 _STRUCTURAL = (
-    *("t1w", "t2w", "pdw", "t2starw", "flair", "inplanet1", "inplanet2", "pdt2", "angio", "megre", "mese", "mp2rage", "unit1", "vfa"),
+    *(
+        "t1w",
+        "t2w",
+        "pdw",
+        "t2starw",
+        "flair",
+        "inplanet1",
+        "inplanet2",
+        "pdt2",
+        "angio",
+        "megre",
+        "mese",
+        "mp2rage",
+        "unit1",
+        "vfa",
+    ),
     *("t1map", "t2map", "t2starmap", "t1", "t2", "ct", "mprage"),
 )
-"""Last words of names of structural images, in lower case: taken also where their folder does not say so."""
+"""Last words of names of structural images, in lower case.
+
+Taken also where their folder does not say so.
+"""
 _SUBJECT = re.compile(r"sub([-_].|\d)", re.IGNORECASE)
 _MARK = 4
 _FIRST = (".nii.gz", ".nii")
@@ -51,12 +84,23 @@ _IGNORED = (
     "replay.tsv",
     "qc",
 )
-_UNITS = {"_ml": "mL", "_mm": "mm", "_mm2": "mm^2", "_hu": "HU", "voxels": "1", "_start": "1", "_stop": "1"}
+_UNITS = {
+    "_ml": "mL",
+    "_mm": "mm",
+    "_mm2": "mm^2",
+    "_hu": "HU",
+    "voxels": "1",
+    "_start": "1",
+    "_stop": "1",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """Why an image is not taken, in a few words, and whether a person may want it nevertheless."""
+    """Why an image is not taken, in a few words.
+
+    Whether a person may want it nevertheless.
+    """
 
     reason: str
     may_be_scan: bool
@@ -73,9 +117,11 @@ class BidsName:
     folder : str
         Below the root, with "/": "sub-01/ses-1/anat".
     entities : tuple of (str, str)
-        Keys and values in the order of the name; the key is "" for a word off the standard ("run_1" gives two).
+        Keys and values in the order of the name; the key is "" for a word off the
+        standard ("run_1" gives two).
     suffix : str
-        What the name ends in: "T1w". Of a name or an ending off the standard, with what keeps it apart from others.
+        What the name ends in: "T1w". Of a name or an ending off the standard, with what
+        keeps it apart from others.
     file : str
         The file's name.
     """
@@ -88,8 +134,15 @@ class BidsName:
 
     @property
     def labels_stem(self) -> str:
-        """Path below the derivative data set, without ending: "sub-01/anat/sub-01_desc-T1w_dseg"."""
-        kept = [f"{key}-{value}" if key else value for key, value in self.entities if key != "desc"]
+        """Path below the derivative data set, without ending.
+
+        "sub-01/anat/sub-01_desc-T1w_dseg".
+        """
+        kept = [
+            f"{key}-{value}" if key else value
+            for key, value in self.entities
+            if key != "desc"
+        ]
         return f"{self.folder}/{'_'.join([*kept, f'desc-{self.suffix}'])}_dseg"
 
     @property
@@ -101,29 +154,42 @@ class BidsName:
 def is_dataset(folder: Path) -> bool:
     """Say whether a folder is a BIDS data set of scans, not of derivatives."""
     said = _description_in(folder)
-    return isinstance(said, dict) and "BIDSVersion" in said and said.get("DatasetType", "raw") == "raw"
+    return (
+        isinstance(said, dict)
+        and "BIDSVersion" in said
+        and said.get("DatasetType", "raw") == "raw"
+    )
 
 
 def _description_in(folder: Path) -> Any:
     """Read the description of a data set; None where there is none that can be read."""
     path = folder / _DESCRIPTION
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else None
+        return (
+            json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else None
+        )
     except (OSError, ValueError):
         return None
 
 
 def is_subject(folder: str) -> bool:
-    """Say whether a folder of a data set is a subject's: "sub-01", or off the standard "sub_01" or "sub01"."""
+    """Say whether a folder of a data set is a subject's.
+
+    "sub-01", or off the standard "sub_01" or "sub01".
+    """
     return _SUBJECT.match(folder) is not None
 
 
 def name_of(path: Path) -> BidsName | None:
-    """Read the entities of a file in a subject's folder of a BIDS data set; None for any other file.
+    """Read the entities of a file in a subject's folder of a BIDS data set.
 
-    A name off the standard (dashes and dots in values, underscores for dashes) is kept as it is, word by word.
+    None for any other file.
+
+    A name off the standard (dashes and dots in values, underscores for dashes) is kept
+    as it is, word by word.
     """
-    from napari_strata.io.files import SCAN_SUFFIXES  # here, as it loads SimpleITK, which `--help` does without
+    # here, as it loads SimpleITK, which `--help` does without
+    from napari_strata.io.files import SCAN_SUFFIXES
 
     suffix = file_suffix(path)
     if suffix not in SCAN_SUFFIXES or path.is_dir():
@@ -137,23 +203,40 @@ def name_of(path: Path) -> BidsName | None:
     *words, last = path.name[: len(path.name) - len(suffix)].split("_")
     plain = [_plain(word) for word in words]
     kind = re.sub(r"[^A-Za-z0-9]", "", last)
-    if (plain, _plain(last)) != (words, last) or not kind:  # two such names must not become one
+    # two such names must not become one
+    if (plain, _plain(last)) != (words, last) or not kind:
         kind += hashlib.sha256(name_bytes(path.name)).hexdigest()[:_MARK]
     kind += _told_apart(path, path.name[len(path.name) - len(suffix) :])
     parts = [word.partition("-") for word in plain]
-    return BidsName(root, folder, tuple((key, value) if dash else ("", key) for key, dash, value in parts), kind, path.name)
+    return BidsName(
+        root,
+        folder,
+        tuple((key, value) if dash else ("", key) for key, dash, value in parts),
+        kind,
+        path.name,
+    )
 
 
 def _told_apart(path: Path, ending: str) -> str:
-    """Give what the ending adds to the name of outputs: for other kinds than NIfTI, and where a scan of the same name lies beside."""
+    """Give what the ending adds to the name of outputs.
+
+    For other kinds than NIfTI, and where a scan of the same name lies beside.
+    """
     stem = path.name[: len(path.name) - len(ending)]
     before = _FIRST[: _FIRST.index(ending)] if ending in _FIRST else _FIRST
     is_twin = any(path.with_name(stem + other).exists() for other in before)
-    return "".join(part.title() for part in ending.split(".")) if is_twin or ending.lower() not in _FIRST else ""
+    return (
+        "".join(part.title() for part in ending.split("."))
+        if is_twin or ending.lower() not in _FIRST
+        else ""
+    )
 
 
 def _plain(word: str) -> str:
-    """Give a word of a name as it may stand in the name of an output: letters, digits, ".", "+" and "-"."""
+    """Give a word of a name as it may stand in the name of an output.
+
+    Letters, digits, ".", "+" and "-".
+    """
     return re.sub(r"[^\w.+-]", "", word)
 
 
@@ -165,28 +248,49 @@ def is_phase(path: Path) -> bool:
 
 
 def why_not_taken(path: Path) -> Why | None:
-    """Say why an image is not proposed on, by its name and folders below the root of a data set; None where it is taken."""
+    """Say why an image is not proposed on.
+
+    By its name and folders below the root of a data set; None where it is taken.
+    """
     *folders, name = path.parts
     if not folders or not is_subject(folders[0]):
-        return Why("it lies in no subject's folder (sub-...) of the BIDS data set; name it to have it proposed on", may_be_scan=True)
-    kind = next((one for one in reversed(folders[1:]) if one.lower() in (*_IMAGES, *_OTHERS)), "").lower()
+        return Why(
+            "it lies in no subject's folder (sub-...) of the BIDS data set; name it to"
+            " have it proposed on",
+            may_be_scan=True,
+        )
+    kind = next(
+        (one for one in reversed(folders[1:]) if one.lower() in (*_IMAGES, *_OTHERS)),
+        "",
+    ).lower()
     if kind in _OTHERS:
-        return Why(f"it lies in {kind}: no single image of structure", may_be_scan=False)
+        return Why(
+            f"it lies in {kind}: no single image of structure", may_be_scan=False
+        )
     last = name[: len(name) - len(file_suffix(name))].split("_")[-1]
     if last.lower() in _NO_SCANS or last.lower().endswith("mask"):
         return Why("a mask or labels, by its name", may_be_scan=False)
     if is_phase(path):
-        return Why("a phase image, not the magnitude; name the file to have it proposed on", may_be_scan=True)
+        return Why(
+            "a phase image, not the magnitude; name the file to have it proposed on",
+            may_be_scan=True,
+        )
     if not kind and last.lower() not in _STRUCTURAL:
-        return Why("it lies in no anat or ct folder; name it to have it proposed on", may_be_scan=True)
+        return Why(
+            "it lies in no anat or ct folder; name it to have it proposed on",
+            may_be_scan=True,
+        )
     return None
 
 
 def write_description(folder: Path, root: Path, how: str = "") -> None:
-    """Write what makes a folder a BIDS derivative data set: its description, and what of ours a validator passes over.
+    """Write what makes a folder a BIDS derivative data set.
 
-    A description that stands there is brought up to date (who made the labels, with which version and how, and from which scans);
-    what people added to it stays, and so does one that is not of derivatives.
+    Its description, and what of ours a validator passes over.
+
+    A description that stands there is brought up to date (who made the labels, with
+    which version and how, and from which scans); what people added to it stays, and so
+    does one that is not of derivatives.
 
     Parameters
     ----------
@@ -201,8 +305,10 @@ def write_description(folder: Path, root: Path, how: str = "") -> None:
         If it cannot be written.
     """
     about = (
-        "# Strata: proposed tissue regions\n\nUnsupervised regions of the scans in the linked data set, proposed by Strata, each with "
-        "its label table and a JSON file\nof settings and versions. Research software: it proposes, a person decides. Not for diagnosis.\n"
+        "# Strata: proposed tissue regions\n\nUnsupervised regions of the scans in the"
+        " linked data set, proposed by Strata, each with its label table and a JSON"
+        " file\nof settings and versions. Research software: it proposes, a person"
+        " decides. Not for diagnosis.\n"
     )
     made = f"Unsupervised regions, {how}" if how else "Unsupervised regions"
     raw = os.path.relpath(root, folder).replace(os.sep, "/")
@@ -220,54 +326,105 @@ def write_description(folder: Path, root: Path, how: str = "") -> None:
         "SourceDatasets": [{"URL": raw}],
         "DatasetLinks": {"raw": raw},
     }
-    texts = {_DESCRIPTION: _with_others(folder, said), ".bidsignore": _with_ignored(folder), "README.md": about}
+    texts = {
+        _DESCRIPTION: _with_others(folder, said),
+        ".bidsignore": _with_ignored(folder),
+        "README.md": about,
+    }
     for name, text in texts.items():
         path = folder / name
-        if text is not None and not (path.exists() and (name == "README.md" or path.read_text(encoding="utf-8", errors="replace") == text)):
+        if text is not None and not (
+            path.exists()
+            and (
+                name == "README.md"
+                or path.read_text(encoding="utf-8", errors="replace") == text
+            )
+        ):
             with atomic_path(path) as unfinished:
                 unfinished.write_text(text, encoding="utf-8")
 
 
 def _with_others(folder: Path, said: dict[str, Any]) -> str | None:
-    """Bring our part of a description up to date, and keep what people wrote; None where it cannot be read, or is not of derivatives."""
+    """Bring our part of a description up to date, and keep what people wrote.
+
+    None where it cannot be read, or is not of derivatives.
+    """
     path, found = folder / _DESCRIPTION, _description_in(folder)
     if found is None:
         return None if path.exists() else json.dumps(said, indent=1) + "\n"
     makers = found.get("GeneratedBy") if isinstance(found, dict) else None
     if not isinstance(makers, list) or found.get("DatasetType") != "derivative":
         return None
-    ours = [k for k, one in enumerate(makers) if isinstance(one, dict) and one.get("Name") == "Strata"]
+    ours = [
+        k
+        for k, one in enumerate(makers)
+        if isinstance(one, dict) and one.get("Name") == "Strata"
+    ]
     fresh = said["GeneratedBy"][0]
-    kept = [makers[k] | fresh if k in ours else makers[k] for k in range(len(makers))] + ([] if ours else [fresh])
+    kept = [
+        makers[k] | fresh if k in ours else makers[k] for k in range(len(makers))
+    ] + ([] if ours else [fresh])
     links = found.get("DatasetLinks")
     links = {**(links if isinstance(links, dict) else {}), **said["DatasetLinks"]}
-    return json_text({**said, **found, "GeneratedBy": kept, "DatasetLinks": links}, indent=1) + "\n"
+    return (
+        json_text(
+            {**said, **found, "GeneratedBy": kept, "DatasetLinks": links}, indent=1
+        )
+        + "\n"
+    )
 
 
 def _with_ignored(folder: Path) -> str:
     """Give the patterns that a validator passes over: those that stand there, and ours."""
     path = folder / ".bidsignore"
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    lines = (
+        path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if path.is_file()
+        else []
+    )
     return "\n".join([*lines, *(one for one in _IGNORED if one not in lines)]) + "\n"
 
 
 def sidecar_keys(name: BidsName, document: dict[str, Any]) -> dict[str, Any]:
-    """Give what BIDS wants to stand in the JSON file of labels, the meaning of each column of the label table included."""
+    """Give what BIDS wants to stand in the JSON file of labels.
+
+    The meaning of each column of the label table included.
+    """
     columns = {}
     for column in _measured(document["regions"]):
-        unit = next((unit for ending, unit in _UNITS.items() if column.endswith(ending)), None)
-        columns[column] = {"Description": f"{column.replace('_', ' ')} of the region"} | ({} if unit is None else {"Units": unit})
-    checked = "corrected by a person's edits" if document.get("replay", {}).get("edits") else "a person has not checked them"
+        unit = next(
+            (unit for ending, unit in _UNITS.items() if column.endswith(ending)), None
+        )
+        columns[column] = {
+            "Description": f"{column.replace('_', ' ')} of the region"
+        } | ({} if unit is None else {"Units": unit})
+    checked = (
+        "corrected by a person's edits"
+        if document.get("replay", {}).get("edits")
+        else "a person has not checked them"
+    )
     described = f"Tissue regions proposed without supervision; {checked}."
-    return {"Description": described, "Sources": [name.source], "SpatialReference": name.source, "Manual": False, **columns}
+    return {
+        "Description": described,
+        "Sources": [name.source],
+        "SpatialReference": name.source,
+        "Manual": False,
+        **columns,
+    }
 
 
 def _measured(rows: list[dict[str, Any]]) -> list[str]:
-    return [name for name in (rows[0] if rows else {}) if name not in ("id", "name", "color", "locked", "accepted", "code")]
+    return [
+        name
+        for name in (rows[0] if rows else {})
+        if name not in ("id", "name", "color", "locked", "accepted", "code")
+    ]
 
 
 def write_label_table(table: Path, rows: list[dict[str, Any]]) -> None:
-    """Write a BIDS label table (`_dseg.tsv`): index, name and colour, then the measures, n/a where there is none.
+    """Write a BIDS label table (`_dseg.tsv`).
+
+    Index, name and colour, then the measures, n/a where there is none.
 
     Parameters
     ----------
@@ -281,6 +438,8 @@ def write_label_table(table: Path, rows: list[dict[str, Any]]) -> None:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(["index", "name", "color", *measured])
         for row in rows:
-            color = "#{:02x}{:02x}{:02x}".format(*row["color"]) if "color" in row else "n/a"
+            color = (
+                "#{:02x}{:02x}{:02x}".format(*row["color"]) if "color" in row else "n/a"
+            )
             cells = ["n/a" if row[name] is None else row[name] for name in measured]
             writer.writerow([row["id"], row["name"], color, *cells])

@@ -1,6 +1,7 @@
 """Looking for scans in folders: what is one, and what is passed over, with the reason.
 
-Nothing is passed over in silence but hidden system files, documents (JSON, text, pictures) and the batch's own outputs.
+Nothing is passed over in silence but hidden system files, documents (JSON, text,
+pictures) and the batch's own outputs.
 """
 
 from __future__ import annotations
@@ -24,8 +25,25 @@ from napari_strata.io.files import SCAN_SUFFIXES
 _DICOM_SUFFIXES = (".dcm", ".ima")
 _PACKED = (".bz2", ".xz", ".zst", ".z", ".zip", ".7z", ".gz")
 _OTHER_IMAGES = (
-    *(f"{scan}{packed}" for scan in (".nii", ".hdr", ".img", ".nrrd", ".mha", ".mhd") for packed in _PACKED),
-    *(".mnc", ".mnc.gz", ".minc", ".rec", ".v", ".brik", ".brik.gz", ".mif", ".mif.gz", ".gipl", ".gipl.gz", ".img.bz2"),
+    *(
+        f"{scan}{packed}"
+        for scan in (".nii", ".hdr", ".img", ".nrrd", ".mha", ".mhd")
+        for packed in _PACKED
+    ),
+    *(
+        ".mnc",
+        ".mnc.gz",
+        ".minc",
+        ".rec",
+        ".v",
+        ".brik",
+        ".brik.gz",
+        ".mif",
+        ".mif.gz",
+        ".gipl",
+        ".gipl.gz",
+        ".img.bz2",
+    ),
     *(".tif", ".tiff", ".vti", ".fdf", ".2dseq", ".isq", ".vol", ".dcm.gz", ".mgh.gz"),
 )
 """Endings of images that Strata does not read, in lower case."""
@@ -50,8 +68,9 @@ class PassedOver:
     reason : str
         Why, and what to do, in a few words.
     may_be_scan : bool
-        Whether a person may want it proposed on: it is named one by one, and the exit code is 1. False for what is no scan by
-        its kind (masks, series over time, labels of ours).
+        Whether a person may want it proposed on: it is named one by one, and the exit
+        code is 1. False for what is no scan by its kind (masks, series over time,
+        labels of ours).
     """
 
     path: Path
@@ -75,9 +94,12 @@ class Search:
     passed: dict[Path, PassedOver] = field(default_factory=dict)
 
     def in_folder(self, folder: Path, seen: _Seen | None = None) -> Iterator[Path]:
-        """Give scan files and DICOM folders in a folder and all below it, in order of name; of a BIDS data set its structural scans.
+        """Give scan files and DICOM folders in a folder and all below it, in order of name.
 
-        `seen` has the folders that are searched already, and gets those that are searched now.
+        Of a BIDS data set its structural scans.
+
+        `seen` has the folders that are searched already, and gets those that are
+        searched now.
         """
         seen = {} if seen is None else seen
         if bids.is_dataset(folder):
@@ -86,14 +108,21 @@ class Search:
         for file in self.files(folder, seen):
             place = self._place(file)
             if place is not None and place == file and bids.is_phase(file):
-                self._pass(file, "a phase image, not the magnitude; name the file to have it proposed on", may_be_scan=True)
+                self._pass(
+                    file,
+                    "a phase image, not the magnitude; name the file to have it"
+                    " proposed on",
+                    may_be_scan=True,
+                )
             elif place is not None:
                 yield place
 
     def in_glob(self, pattern: str) -> Iterator[Path]:
         """Give the scans that a glob finds; a folder that it finds is searched."""
         seen: _Seen = {}
-        for match in sorted(self._matches(pattern), key=lambda path: (path.is_symlink(), path.parts)):
+        for match in sorted(
+            self._matches(pattern), key=lambda path: (path.is_symlink(), path.parts)
+        ):
             if _is_folder(match):
                 if not match.is_symlink() or self._leads_on(match, seen):
                     yield from self.in_folder(match, seen)
@@ -103,36 +132,75 @@ class Search:
                     yield place
 
     def _matches(self, pattern: str) -> list[Path]:
-        """Expand a glob: "*" as the shell does, "**" for all folders below, each once whatever links there are."""
+        """Expand a glob: "*" as the shell does, "**" for all folders below.
+
+        Each once whatever links there are.
+        """
         parts = Path(pattern).parts
         fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
         found = [Path(os.path.abspath(Path(*parts[:fixed])))]
         for number, part in enumerate(parts[fixed:], fixed + 1):
             if part == "**":
-                found = list(dict.fromkeys(folder for one in found if one.is_dir() for folder, _ in self._listed(one, {})))
+                found = list(
+                    dict.fromkeys(
+                        folder
+                        for one in found
+                        if one.is_dir()
+                        for folder, _ in self._listed(one, {})
+                    )
+                )
                 if number == len(parts):
-                    found += [one.joinpath(name) for one in found for name in _names_in(one) if not _is_hidden(name)]
+                    found += [
+                        one.joinpath(name)
+                        for one in found
+                        for name in _names_in(one)
+                        if not _is_hidden(name)
+                    ]
             elif glob.has_magic(part):
-                fits = [one / name for one in found for name in _names_in(one) if name == part or fnmatch.fnmatch(name, part)]
-                found = [one for one in fits if part.startswith(".") or not _is_hidden(one.name)]
+                fits = [
+                    one / name
+                    for one in found
+                    for name in _names_in(one)
+                    if name == part or fnmatch.fnmatch(name, part)
+                ]
+                found = [
+                    one
+                    for one in fits
+                    if part.startswith(".") or not _is_hidden(one.name)
+                ]
             else:
                 found = [one / part for one in found if os.path.lexists(one / part)]
         return found
 
     def _in_dataset(self, root: Path, seen: _Seen) -> Iterator[Path]:
-        """Give the structural scans of a BIDS data set; everything else in it that is an image is passed over by name."""
+        """Give the structural scans of a BIDS data set.
+
+        Everything else in it that is an image is passed over by name.
+        """
         for file in self.files(root, seen):
             folders = file.relative_to(root).parts[:-1]
-            if folders and not bids.is_subject(folders[0]) and folders[0].lower() in bids.NO_RAW_DATA:
+            if (
+                folders
+                and not bids.is_subject(folders[0])
+                and folders[0].lower() in bids.NO_RAW_DATA
+            ):
                 if _has_image_ending(file) and not file.name.startswith("."):
-                    where = f"it lies in {folders[0]}, where a BIDS data set keeps no scans; name its folder to have it searched"
+                    where = (
+                        f"it lies in {folders[0]}, where a BIDS data set keeps no"
+                        " scans; name its folder to have it searched"
+                    )
                     self._pass(_one_for_series(file), where, may_be_scan=False)
                 continue
             place = self._place(file)
             if place is None:
                 continue
             if place != file and place.is_dir():
-                self._pass(place, "DICOM in a BIDS data set; name the folder itself to have it proposed on", may_be_scan=True)
+                self._pass(
+                    place,
+                    "DICOM in a BIDS data set; name the folder itself to have it"
+                    " proposed on",
+                    may_be_scan=True,
+                )
                 continue
             why = bids.why_not_taken(place.relative_to(root))
             if why is None:
@@ -141,13 +209,18 @@ class Search:
                 self._pass(place, why.reason, may_be_scan=why.may_be_scan)
 
     def files(self, folder: Path, seen: _Seen | None = None) -> Iterator[Path]:
-        """Give all files in a folder and below it, in order of name, through links and never in a circle."""
+        """Give all files in a folder and below it, in order of name.
+
+        Through links and never in a circle.
+        """
         seen = {} if seen is None else seen
         for here, names in self._listed(folder, seen):
             yield from (here / name for name in names)
 
     def _listed(self, top: Path, seen: _Seen) -> list[tuple[Path, list[str]]]:
-        """Give a folder and all below it with the names of their files, each folder once, in order of name.
+        """Give a folder and all below it with the names of their files, each folder once.
+
+        In order of name.
 
         Links to folders are followed where they lead to new ones.
         """
@@ -163,13 +236,24 @@ class Search:
         """Say whether a link leads to a folder that is to be searched still."""
         first = seen.get(_identity(link))
         if _leads_up(link, link.parent):
-            self._pass(link, "a link to a folder that it lies in itself", may_be_scan=False)
+            self._pass(
+                link, "a link to a folder that it lies in itself", may_be_scan=False
+            )
         elif first is not None and first != link:
-            self._pass(link, f"a link to a folder that is searched already, as {first}", may_be_scan=False)
+            self._pass(
+                link,
+                f"a link to a folder that is searched already, as {first}",
+                may_be_scan=False,
+            )
         return first is None and not _leads_up(link, link.parent)
 
-    def _real_folders(self, top: Path, seen: _Seen, links: list[Path]) -> Iterator[tuple[Path, list[str]]]:
-        """Give a folder and those below it with their files, without following links to folders, which are put by."""
+    def _real_folders(
+        self, top: Path, seen: _Seen, links: list[Path]
+    ) -> Iterator[tuple[Path, list[str]]]:
+        """Give a folder and those below it with their files.
+
+        Without following links to folders, which are put by.
+        """
         waiting = [top]
         while waiting:
             folder = waiting.pop()
@@ -178,32 +262,61 @@ class Search:
             seen[_identity(folder)] = folder
             try:
                 with os.scandir(folder) as entries:
-                    listed = sorted((entry.name, _is_folder(entry), entry.is_symlink()) for entry in entries)
+                    listed = sorted(
+                        (entry.name, _is_folder(entry), entry.is_symlink())
+                        for entry in entries
+                    )
             except OSError as err:
-                self._pass(folder, f"the folder cannot be opened: {err.strerror}; check that you may read it", may_be_scan=True)
+                self._pass(
+                    folder,
+                    f"the folder cannot be opened: {err.strerror}; check that you may"
+                    " read it",
+                    may_be_scan=True,
+                )
                 continue
             if file_suffix(folder) in SCAN_SUFFIXES and not listed:
-                self._pass(folder, "an empty folder under a scan's name", may_be_scan=True)
+                self._pass(
+                    folder, "an empty folder under a scan's name", may_be_scan=True
+                )
             yield folder, [name for name, is_folder, _ in listed if not is_folder]
             for name, _, is_link in (one for one in listed if one[1]):
                 if _is_hidden(name):
-                    if any(_has_image_ending(Path(one)) for one in _names_in(folder / name)):
-                        self._pass(folder / name, "a hidden folder; name it to have it searched", may_be_scan=False)
+                    if any(
+                        _has_image_ending(Path(one)) for one in _names_in(folder / name)
+                    ):
+                        self._pass(
+                            folder / name,
+                            "a hidden folder; name it to have it searched",
+                            may_be_scan=False,
+                        )
                 elif is_link:
                     links.append(folder / name)
                 else:
                     waiting.append(folder / name)
 
     def _place(self, file: Path) -> Path | None:
-        """Give where the scan of a file is: a slice's folder, the header of a pair, else the file itself; None where it is no scan."""
+        """Give where the scan of a file is.
+
+        A slice's folder, the header of a pair, else the file itself; None where it is
+        no scan.
+        """
         suffix = file_suffix(file)
         if _is_hidden(file.name):
-            if suffix in (*SCAN_SUFFIXES, *_DICOM_SUFFIXES) and not file.name.startswith(".strata-") and not _is_apple_double(file):
-                self._pass(file, "a hidden file; name it to have it proposed on", may_be_scan=False)
+            if (
+                suffix in (*SCAN_SUFFIXES, *_DICOM_SUFFIXES)
+                and not file.name.startswith(".strata-")
+                and not _is_apple_double(file)
+            ):
+                self._pass(
+                    file,
+                    "a hidden file; name it to have it proposed on",
+                    may_be_scan=False,
+                )
             return None
         try:
             mode = file.stat().st_mode
-        except FileNotFoundError:  # a link to nowhere, as in a data set that was fetched in part
+        # a link to nowhere, as in a data set that was fetched in part
+        except FileNotFoundError:
             if suffix in (*SCAN_SUFFIXES, *_DICOM_SUFFIXES):
                 return file  # fails, with its reason
             if not suffix or _has_image_ending(file):
@@ -211,7 +324,9 @@ class Search:
             return None
         except OSError as err:
             if not suffix or _has_image_ending(file):
-                self._pass(file, f"it cannot be looked at: {err.strerror}", may_be_scan=True)
+                self._pass(
+                    file, f"it cannot be looked at: {err.strerror}", may_be_scan=True
+                )
             return None
         if not stat.S_ISREG(mode):
             self._pass(file, "a pipe, a socket or a device", may_be_scan=False)
@@ -235,11 +350,16 @@ class Search:
     def _is_output(self, path: Path) -> bool:
         if self.outputs is None:
             return False
-        return path.is_relative_to(self.outputs) or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.outputs))
+        return path.is_relative_to(self.outputs) or Path(
+            os.path.realpath(path)
+        ).is_relative_to(os.path.realpath(self.outputs))
 
 
 def place_of(file: Path) -> Path:
-    """Give where the scan of a file is that a person named: a slice's folder, the header of a pair, else the file itself."""
+    """Give where the scan of a file is that a person named.
+
+    A slice's folder, the header of a pair, else the file itself.
+    """
     suffix = file_suffix(file)
     if suffix == ".img":
         header = half_of_pair(file, ".hdr")
@@ -248,7 +368,10 @@ def place_of(file: Path) -> Path:
 
 
 def _is_slice(file: Path, suffix: str) -> bool:
-    """Say whether a file is part of a DICOM series; DICOMDIR, a table of contents, carries the mark but is none."""
+    """Say whether a file is part of a DICOM series.
+
+    DICOMDIR, a table of contents, carries the mark but is none.
+    """
     if file.name.upper() == "DICOMDIR" or suffix in SCAN_SUFFIXES:
         return False
     return suffix in _DICOM_SUFFIXES or is_dicom(file)
@@ -260,28 +383,57 @@ def _why_no_scan(file: Path) -> bids.Why | None:
     if name.endswith(".seg.nrrd"):
         return bids.Why("a segmentation of 3D Slicer, not a scan", may_be_scan=False)
     if name.endswith(".par") and half_of_pair(file, ".rec").exists():
-        return bids.Why("of a kind that Strata does not read (.par/.rec); convert it to NIfTI", may_be_scan=True)
+        return bids.Why(
+            "of a kind that Strata does not read (.par/.rec); convert it to NIfTI",
+            may_be_scan=True,
+        )
     if name.endswith(".rec") and half_of_pair(file, ".par").exists():
         return None  # told with its header
     ending = next((one for one in _OTHER_IMAGES if name.endswith(one)), None)
     if ending is not None or name == "2dseq":
-        what = "unpack it" if ending and ending.endswith(_PACKED[:-1]) else "convert it to NIfTI"
-        return bids.Why(f"of a kind that Strata does not read ({ending or '2dseq'}); {what}", may_be_scan=True)
+        what = (
+            "unpack it"
+            if ending and ending.endswith(_PACKED[:-1])
+            else "convert it to NIfTI"
+        )
+        return bids.Why(
+            f"of a kind that Strata does not read ({ending or '2dseq'}); {what}",
+            may_be_scan=True,
+        )
     if name.endswith(_VOXELS_ALONE):
-        return None if _has_header(file) else bids.Why("voxels without a header; export the scan again", may_be_scan=True)
+        return (
+            None
+            if _has_header(file)
+            else bids.Why(
+                "voxels without a header; export the scan again", may_be_scan=True
+            )
+        )
     if name.endswith(_ARCHIVES):
-        return bids.Why("an archive that may hold scans; unpack it", may_be_scan=True) if _may_hold_scans(file) else None
+        return (
+            bids.Why("an archive that may hold scans; unpack it", may_be_scan=True)
+            if _may_hold_scans(file)
+            else None
+        )
     stripped = Path(file.name.rstrip(" ."))
     if stripped.name != file.name and file_suffix(stripped) in SCAN_SUFFIXES:
-        return bids.Why("its name ends in a space or a dot; rename it", may_be_scan=True)
+        return bids.Why(
+            "its name ends in a space or a dot; rename it", may_be_scan=True
+        )
     if not os.access(file, os.R_OK):
         return bids.Why("it cannot be read: permission denied", may_be_scan=True)
     return None
 
 
 def _has_header(voxels: Path) -> bool:
-    """Say whether a header beside goes with a file of voxels: by its name, or because it names the file."""
-    headers = [voxels.with_name(one) for one in _names_in(voxels.parent) if file_suffix(one) in (".mhd", ".nhdr")]
+    """Say whether a header beside goes with a file of voxels.
+
+    By its name, or because it names the file.
+    """
+    headers = [
+        voxels.with_name(one)
+        for one in _names_in(voxels.parent)
+        if file_suffix(one) in (".mhd", ".nhdr")
+    ]
     stem = voxels.name.split(".")[0]
     if any(one.name.split(".")[0] == stem for one in headers):
         return True
@@ -289,7 +441,10 @@ def _has_header(voxels: Path) -> bool:
 
 
 def _start_of(file: Path) -> bytes:
-    """Give the first bytes of a regular file; none of anything else, which might never answer, or of what cannot be read."""
+    """Give the first bytes of a regular file.
+
+    None of anything else, which might never answer, or of what cannot be read.
+    """
     try:
         if not file.is_file():
             return b""
@@ -300,7 +455,10 @@ def _start_of(file: Path) -> bytes:
 
 
 def _may_hold_scans(archive: Path) -> bool:
-    """Say whether scans may be in an archive, by the names of its first members; yes where they cannot be read."""
+    """Say whether scans may be in an archive, by the names of its first members.
+
+    Yes where they cannot be read.
+    """
     try:
         if archive.suffix.lower() == ".zip":
             with zipfile.ZipFile(archive) as opened:
@@ -309,7 +467,11 @@ def _may_hold_scans(archive: Path) -> bool:
             return True
         else:
             with tarfile.open(archive) as packed:
-                names = [one.name for _, one in zip(range(_MOST_MEMBERS), packed, strict=False) if one.isfile()]
+                names = [
+                    one.name
+                    for _, one in zip(range(_MOST_MEMBERS), packed, strict=False)
+                    if one.isfile()
+                ]
     except (OSError, EOFError, ValueError, tarfile.TarError, zipfile.BadZipFile):
         return True
     return any(not Path(name).suffix or _has_image_ending(Path(name)) for name in names)
@@ -317,7 +479,11 @@ def _may_hold_scans(archive: Path) -> bool:
 
 def _has_image_ending(path: Path) -> bool:
     suffix = file_suffix(path)
-    return suffix in (*SCAN_SUFFIXES, *_DICOM_SUFFIXES, ".seg.nrrd") or path.name.lower().endswith(_OTHER_IMAGES)
+    return suffix in (
+        *SCAN_SUFFIXES,
+        *_DICOM_SUFFIXES,
+        ".seg.nrrd",
+    ) or path.name.lower().endswith(_OTHER_IMAGES)
 
 
 def _one_for_series(file: Path) -> Path:
@@ -328,7 +494,8 @@ def _one_for_series(file: Path) -> Path:
 def _is_folder(entry: Path | os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself, or into a folder that may not be read
+    # a link that leads to itself, or into a folder that may not be read
+    except OSError:
         return False
 
 
@@ -342,7 +509,10 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _leads_up(link: Path, folder: Path) -> bool:
-    """Say whether a link leads to a folder or one that it lies in: to follow it would end nowhere."""
+    """Say whether a link leads to a folder or one that it lies in.
+
+    To follow it would end nowhere.
+    """
     return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(link))
 
 
@@ -358,7 +528,10 @@ def _is_hidden(name: str) -> bool:
 
 
 def _is_apple_double(file: Path) -> bool:
-    """Say whether a file is what a Mac keeps beside another on a foreign disk; so is one that cannot be read."""
+    """Say whether a file is what a Mac keeps beside another on a foreign disk.
+
+    So is one that cannot be read.
+    """
     if not file.name.startswith("._"):
         return False
     try:

@@ -13,7 +13,18 @@ from napari_strata.volume import Modality
 
 LIST_SUFFIXES = (".csv", ".tsv")
 _PATHS = ("path", "reference", "codebook", "replay")
-COLUMNS = ("id", "path", "series", "index", "modality", "reference", "codebook", "replay", "subject", "session")
+COLUMNS = (
+    "id",
+    "path",
+    "series",
+    "index",
+    "modality",
+    "reference",
+    "codebook",
+    "replay",
+    "subject",
+    "session",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,43 +49,67 @@ def read_list(path: Path) -> tuple[ListRow, ...]:
     Parameters
     ----------
     path : Path
-        CSV with commas, semicolons or tabs and a header line. `path` is needed; `id`, `series`, `index`, `modality`,
-        `reference`, `codebook`, `replay`, `subject` and `session` are read if there; other columns are left alone. Paths count
-        from the list's folder; one that is no UTF-8 may stand there as its bytes,
-        or as a batch's tables show it. A scan that is not there is no error yet: it fails in the batch, with its reason.
+        CSV with commas, semicolons or tabs and a header line. `path` is needed; `id`,
+        `series`, `index`, `modality`, `reference`, `codebook`, `replay`, `subject` and
+        `session` are read if there; other columns are left alone. Paths count from the
+        list's folder; one that is no UTF-8 may stand there as its bytes, or as a
+        batch's tables show it. A scan that is not there is no error yet: it fails in
+        the batch, with its reason.
 
     Raises
     ------
     ReadError
-        If the list cannot be read, has no column `path`, a column that looks misspelt, an id twice or a bad cell.
+        If the list cannot be read, has no column `path`, a column that looks misspelt,
+        an id twice or a bad cell.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        with open(
+            path, newline="", encoding="utf-8-sig", errors="surrogateescape"
+        ) as file:
             head = file.readline()
             delimiter = max("\t;,", key=head.count)
             file.seek(0)
             table = csv.DictReader(file, delimiter=delimiter)
             names = [str(name).strip().lower() for name in table.fieldnames or ()]
-            cells = [{key: str(value or "").strip() for key, value in zip(names, row.values(), strict=False)} for row in table]
+            cells = [
+                {
+                    key: str(value or "").strip()
+                    for key, value in zip(names, row.values(), strict=False)
+                }
+                for row in table
+            ]
     except (OSError, UnicodeDecodeError, csv.Error) as err:
-        raise ReadError(f"Cannot read the list {path}: {err}. Give a CSV file (UTF-8) with a header line.") from err
+        raise ReadError(
+            f"Cannot read the list {path}: {err}. Give a CSV file (UTF-8) with a header"
+            " line."
+        ) from err
     _check_text(path, cells)
     _check_columns(path, names)
-    rows = tuple(_row(path, number, one) for number, one in enumerate(cells, 2) if any(one.values()))
+    rows = tuple(
+        _row(path, number, one)
+        for number, one in enumerate(cells, 2)
+        if any(one.values())
+    )
     if not rows:
-        raise ReadError(f"The list {path} has no rows. Write one scan per line under the header.")
+        raise ReadError(
+            f"The list {path} has no rows. Write one scan per line under the header."
+        )
     _check_ids(path, rows)
     return rows
 
 
 def _check_columns(path: Path, names: list[str]) -> None:
     if "path" not in names:
-        raise ReadError(f"The list {path} has no column `path`; it has {', '.join(names) or 'none'}. Name the scans' column so.")
+        raise ReadError(
+            f"The list {path} has no column `path`; it has"
+            f" {', '.join(names) or 'none'}. Name the scans' column so."
+        )
     for name in set(names) - set(COLUMNS):
         near = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.8)
         if near:
             raise ReadError(
-                f"The list {path} has a column `{name}`. If it is meant to be `{near[0]}`, name it so; else choose another name."
+                f"The list {path} has a column `{name}`. If it is meant to be"
+                f" `{near[0]}`, name it so; else choose another name."
             )
 
 
@@ -83,13 +118,25 @@ def _row(path: Path, number: int, cells: dict[str, str]) -> ListRow:
         text = cells.get(name, "")
         return _place(path, text) if text else None
 
-    scan, modality, index = place("path"), cells.get("modality", "").lower(), cells.get("index", "")
+    scan, modality, index = (
+        place("path"),
+        cells.get("modality", "").lower(),
+        cells.get("index", ""),
+    )
     if scan is None:
-        raise ReadError(f"Line {number} of {path} has no path. Fill it in, or take the line out.")
+        raise ReadError(
+            f"Line {number} of {path} has no path. Fill it in, or take the line out."
+        )
     if modality not in ("", "ct", "mr"):
-        raise ReadError(f"Line {number} of {path} has the modality {modality!r}. Write ct or mr, or leave it empty.")
+        raise ReadError(
+            f"Line {number} of {path} has the modality {modality!r}. Write ct or mr, or"
+            " leave it empty."
+        )
     if index and not index.isdecimal():
-        raise ReadError(f"Line {number} of {path} has the index {index!r}. Write a whole number from 0, or leave it empty.")
+        raise ReadError(
+            f"Line {number} of {path} has the index {index!r}. Write a whole number"
+            " from 0, or leave it empty."
+        )
     return ListRow(
         id=cells.get("id", ""),
         path=scan,
@@ -105,8 +152,15 @@ def _row(path: Path, number: int, cells: dict[str, str]) -> ListRow:
 
 
 def _place(path: Path, text: str) -> Path:
-    r"""Give the absolute path of a cell. Where there is nothing, `\xe9` may stand for a byte, as in the tables that a batch writes."""
-    plain, meant = ((path.parent / Path(one).expanduser()).absolute() for one in (text, from_printable(text)))
+    r"""Give the absolute path of a cell.
+
+    Where there is nothing, `\xe9` may stand for a byte, as in the tables that a batch
+    writes.
+    """
+    plain, meant = (
+        (path.parent / Path(one).expanduser()).absolute()
+        for one in (text, from_printable(text))
+    )
     return meant if not plain.exists() and meant.exists() else plain
 
 
@@ -114,8 +168,15 @@ def _check_text(path: Path, cells: list[dict[str, str]]) -> None:
     """Refuse text that is no UTF-8, but for the path of a file whose name is these very bytes."""
     for number, row in enumerate(cells, 2):
         for name, text in row.items():
-            if name in COLUMNS and not is_text(text) and (name not in _PATHS or not (path.parent / text).exists()):
-                raise ReadError(f"Line {number} of the list {path} is no UTF-8 text: {text}. Save the list as CSV (UTF-8).")
+            if (
+                name in COLUMNS
+                and not is_text(text)
+                and (name not in _PATHS or not (path.parent / text).exists())
+            ):
+                raise ReadError(
+                    f"Line {number} of the list {path} is no UTF-8 text: {text}. Save"
+                    " the list as CSV (UTF-8)."
+                )
 
 
 def _check_ids(path: Path, rows: tuple[ListRow, ...]) -> None:
@@ -123,5 +184,8 @@ def _check_ids(path: Path, rows: tuple[ListRow, ...]) -> None:
     for row in rows:
         name = row.id.casefold()
         if name and name in seen:
-            raise ReadError(f"The list {path} has the id {row.id} twice. Give each scan an id of its own.")
+            raise ReadError(
+                f"The list {path} has the id {row.id} twice. Give each scan an id of"
+                " its own."
+            )
         seen.add(name)

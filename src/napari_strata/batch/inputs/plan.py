@@ -28,12 +28,18 @@ logger = logging.getLogger(__name__)
 
 _Key = tuple[Path, tuple[str | None, str | None], int | None, str]
 _LONGEST_ID = 120
-"""In bytes. File systems take names of 255; DICOM trees have folders of 64 characters in folders of 64."""
+"""In bytes. File systems take names of 255.
+
+DICOM trees have folders of 64 characters in folders of 64.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class _FoundScan:
-    """A scan without its id: the last `depth` of `words` name it, and more of them if they have to."""
+    """A scan without its id.
+
+    The last `depth` of `words` name it, and more of them if they have to.
+    """
 
     path: Path
     series: str | None
@@ -43,7 +49,10 @@ class _FoundScan:
     known: bids.BidsName | None = None
 
     def name(self, more: int = 0) -> str:
-        """Give the last words as one; folders that the file's own name repeats (sub-01/sub-01_T1w) are left out."""
+        """Give the last words as one.
+
+        Folders that the file's own name repeats (sub-01/sub-01_T1w) are left out.
+        """
         *folders, last = self.words[-self.depth - more :]
         said = last.split("_")
         words = [*(word for word in folders if word not in said), last]
@@ -53,12 +62,20 @@ class _FoundScan:
         return hashlib.sha256(name_bytes(f"{self.path}|{self.series}")).hexdigest()[:6]
 
     def key(self) -> _Key:
-        """Say which scan it is, however it was given; in a list one scan may stand twice under two ids.
+        """Say which scan it is, however it was given.
 
-        In a BIDS data set two names are two scans, though both may be links to one file, as in a store of contents.
+        In a list one scan may stand twice under two ids.
+
+        In a BIDS data set two names are two scans, though both may be links to one
+        file, as in a store of contents.
         """
         index, name = (None, "") if self.row is None else (self.row.index, self.row.id)
-        return Path(os.path.realpath(self.path)), (self.series, None if self.known is None else self.known.labels_stem), index, name
+        return (
+            Path(os.path.realpath(self.path)),
+            (self.series, None if self.known is None else self.known.labels_stem),
+            index,
+            name,
+        )
 
     def plan(self, name: str) -> PlannedScan:
         """Make the scan of the batch: what the list says, over what the path says."""
@@ -93,8 +110,13 @@ class Plan:
     passed: tuple[PassedOver, ...]
 
 
-def plan_scans(inputs: Sequence[str | Path], *, leave_out: Path | None = None) -> tuple[PlannedScan, ...]:
-    """Find the scans of a batch; see `plan_batch`. A warning tells of each image that may be a scan and is passed over."""
+def plan_scans(
+    inputs: Sequence[str | Path], *, leave_out: Path | None = None
+) -> tuple[PlannedScan, ...]:
+    """Find the scans of a batch; see `plan_batch`.
+
+    A warning tells of each image that may be a scan and is passed over.
+    """
     plan = plan_batch(inputs, leave_out=leave_out)
     for one in plan.passed:
         if one.may_be_scan:
@@ -108,46 +130,63 @@ def plan_batch(inputs: Sequence[str | Path], *, leave_out: Path | None = None) -
     Parameters
     ----------
     inputs : sequence of str or Path
-        Files, folders, globs ("**" goes into folders) and lists (CSV, see `read_list`). A folder, or one that a glob finds,
-        is searched for scan files and DICOM series, also through links, each folder once. Of a BIDS data set the structural images
-        are taken. A DICOM file stands for its folder. A file that is named itself is always taken.
+        Files, folders, globs ("**" goes into folders) and lists (CSV, see `read_list`).
+        A folder, or one that a glob finds, is searched for scan files and DICOM series,
+        also through links, each folder once. Of a BIDS data set the structural images
+        are taken. A DICOM file stands for its folder. A file that is named itself is
+        always taken.
     leave_out : Path, optional
         A folder that is not searched: the batch's own outputs.
 
     Returns
     -------
     Plan
-        Each scan once, in the order of the inputs; a list may name one twice, under two ids, and goes before a search. An id
-        is the list's, the name in a BIDS data set, or the path below the folder or glob that was given; where two scans would
-        share one, more of the path is added, or a mark made from it.
+        Each scan once, in the order of the inputs; a list may name one twice, under two
+        ids, and goes before a search. An id is the list's, the name in a BIDS data set,
+        or the path below the folder or glob that was given; where two scans would share
+        one, more of the path is added, or a mark made from it.
 
     Raises
     ------
     ReadError
         If an input does not exist, holds no scan, or is no list that can be read.
     WriteError
-        If `leave_out` lies in a DICOM folder, whose every file counts when it is known again.
+        If `leave_out` lies in a DICOM folder, whose every file counts when it is known
+        again.
     """
     search = Search(None if leave_out is None else _plain(leave_out))
     found: dict[_Key, _FoundScan] = {}
     for given in inputs:
         before = len(search.passed)
-        some = list(_listed(_plain(given)) if _is_list(given) else _searched(str(given), search))
+        some = list(
+            _listed(_plain(given)) if _is_list(given) else _searched(str(given), search)
+        )
         if not some:
             raise ReadError(
-                f"There is no scan in {given}{_told(list(search.passed.values())[before:])}. "
-                "Give scan files, folders that hold some, or a glob in quotes."
+                "There is no scan in"
+                f" {given}{_told(list(search.passed.values())[before:])}. Give scan"
+                " files, folders that hold some, or a glob in quotes."
             )
         for one in some:
             first = found.setdefault(one.key(), one)
             if first.path != one.path:
                 why = f"the same scan as {first.path}, through a link"
-                search.passed.setdefault(one.path, PassedOver(one.path, why, may_be_scan=False))
+                search.passed.setdefault(
+                    one.path, PassedOver(one.path, why, may_be_scan=False)
+                )
     listed = {key[:2] for key, one in found.items() if one.row is not None}
-    rows = [one for key, one in found.items() if one.row is not None or key[:2] not in listed]
-    scans = tuple(row.plan(name) for name, row in zip(_unique_names(rows), rows, strict=True))
+    rows = [
+        one
+        for key, one in found.items()
+        if one.row is not None or key[:2] not in listed
+    ]
+    scans = tuple(
+        row.plan(name) for name, row in zip(_unique_names(rows), rows, strict=True)
+    )
     taken = {row.path for row in rows}
-    return Plan(scans, tuple(one for one in search.passed.values() if one.path not in taken))
+    return Plan(
+        scans, tuple(one for one in search.passed.values() if one.path not in taken)
+    )
 
 
 def _told(passed: list[PassedOver]) -> str:
@@ -164,7 +203,9 @@ def _is_list(given: str | Path) -> bool:
 
 def _listed(path: Path) -> Iterator[_FoundScan]:
     for row in read_list(path):
-        name = row.id or row.path.name[: len(row.path.name) - len(file_suffix(row.path))]
+        name = (
+            row.id or row.path.name[: len(row.path.name) - len(file_suffix(row.path))]
+        )
         words = (*row.path.parent.parts[1:], name) if not row.id else (row.id,)
         yield _FoundScan(row.path, row.series, words, 1, row, bids.name_of(row.path))
 
@@ -205,15 +246,23 @@ def _fixed_parts(pattern: str) -> list[str]:
 
 
 def _scans_at(place: Path, base: Path, outputs: Path | None) -> Iterator[_FoundScan]:
-    """Give the scan of a file, or one per series of a DICOM folder; a folder that cannot be listed fails later, with its reason."""
+    """Give the scan of a file, or one per series of a DICOM folder.
+
+    A folder that cannot be listed fails later, with its reason.
+    """
     known = bids.name_of(place)
     depth = 1 if known else max(1, len(place.relative_to(base).parts))
     if not place.is_dir():
         stem = place.name[: len(place.name) - len(file_suffix(place))]
-        yield _FoundScan(place, None, (*place.parent.parts[1:], stem), depth, known=known)
+        yield _FoundScan(
+            place, None, (*place.parent.parts[1:], stem), depth, known=known
+        )
         return
     if outputs is not None and outputs.is_relative_to(place):
-        raise WriteError(f"The output folder {outputs} lies in the DICOM folder {place}. Choose one elsewhere.")
+        raise WriteError(
+            f"The output folder {outputs} lies in the DICOM folder {place}. Choose one"
+            " elsewhere."
+        )
     words = place.parts[1:]
     try:
         series = sorted(list_series(place), key=lambda one: one.uid)
@@ -221,7 +270,9 @@ def _scans_at(place: Path, base: Path, outputs: Path | None) -> Iterator[_FoundS
         yield _FoundScan(place, None, words, depth)
         return
     for one in series:
-        label = () if len(series) == 1 else (one.description or one.modality or "series",)
+        label = (
+            () if len(series) == 1 else (one.description or one.modality or "series",)
+        )
         yield _FoundScan(place, one.uid, (*words, *label), depth + len(label))
 
 
@@ -244,7 +295,10 @@ def _unique_names(found: list[_FoundScan]) -> list[str]:
 
 
 def _short(name: str, mark: str) -> str:
-    """Keep the end of a name that is too long for a file's, which tells most, with a mark made from the whole."""
+    """Keep the end of a name that is too long for a file's, which tells most.
+
+    With a mark made from the whole.
+    """
     plain = name.encode()  # `_FoundScan.name` leaves letters only
     if len(plain) <= _LONGEST_ID:
         return name

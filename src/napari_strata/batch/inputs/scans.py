@@ -1,4 +1,7 @@
-"""One scan of a batch: where it is, what it is called, whose it is, and what is known of it beforehand."""
+"""One scan of a batch: where it is, what it is called, whose it is.
+
+What is known of it beforehand.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,8 @@ class PlannedScan:
     subject, session : str
         Whose scan it is and when it was taken; "" where nothing says so.
     kind : str
-        What kind of image of the subject it is, "T1w" for example: follow-ups are compared within a kind.
+        What kind of image of the subject it is, "T1w" for example: follow-ups are
+        compared within a kind.
     bids : BidsName or None
         Its name in a BIDS data set.
     """
@@ -67,18 +71,35 @@ class Who:
 
 
 def who(path: Path) -> Who:
-    """Read `sub-...` and `ses-...` in a path, nearest the file first; what else the file is called is the kind."""
+    """Read `sub-...` and `ses-...` in a path, nearest the file first.
+
+    What else the file is called is the kind.
+    """
     found: dict[str, str] = {}
     stem = path.name[: len(path.name) - len(file_suffix(path))]
     for part in (stem, *reversed(path.parts[:-1])):
         whole = re.fullmatch(r"(sub|ses)_(\w+)", part)  # off the standard
-        for key, value in [whole.groups()] if whole and part != stem else re.findall(r"(?:^|_)(sub|ses)-([^_]+)", part):
+        for key, value in (
+            [whole.groups()]
+            if whole and part != stem
+            else re.findall(r"(?:^|_)(sub|ses)-([^_]+)", part)
+        ):
             found.setdefault(key, value)
-    words = [word for word in stem.split("_") if word.partition("-")[0] not in _TAKEN_OUT]
+    words = [
+        word for word in stem.split("_") if word.partition("-")[0] not in _TAKEN_OUT
+    ]
     return Who(found.get("sub", ""), found.get("ses", ""), "_".join(words))
 
 
 def planned(name: str, path: Path, series: str | None = None) -> PlannedScan:
     """Make a scan of a batch, with what its path says."""
     said = who(path)
-    return PlannedScan(name, path, series, subject=said.subject, session=said.session, kind=said.kind, bids=name_of(path))
+    return PlannedScan(
+        name,
+        path,
+        series,
+        subject=said.subject,
+        session=said.session,
+        kind=said.kind,
+        bids=name_of(path),
+    )

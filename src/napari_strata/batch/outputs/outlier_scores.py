@@ -12,12 +12,18 @@ import numpy as np
 from napari_strata.batch.outputs.results import shared_regions
 
 OUTLIER_ABOVE = 3.5
-"""Robust z scores beyond it are outliers (Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993)."""
+"""Robust z scores beyond it are outliers.
+
+(Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993).
+"""
 FEWEST_SCANS = 5
 """With fewer scans of a modality nothing is said."""
 _NORMAL_MAD = 0.6745
 _LEAST_SPREAD = 0.05
-"""A spread below this (in natural logarithms, about 5 %) is taken for it: in a very even cohort a trifle is no outlier."""
+"""A spread below this (in natural logarithms, about 5 %) is taken for it.
+
+In a very even cohort a trifle is no outlier.
+"""
 _LEAST_SHARE = 0.005
 """Regions with a smaller share of what is labelled are left out: their sizes scatter."""
 
@@ -54,13 +60,18 @@ def outlier_scores(documents: Sequence[dict[str, Any]]) -> list[OutlierScore]:
     Returns
     -------
     list of OutlierScore
-        One per scan. Compared are how much is labelled in mL, how sure the proposal is and, where all scans were given the
-        same tissues by one codebook or teaching, the drift and each tissue's share of what is labelled. Figures are compared by their
-        logarithms: half and double are equally far.
+        One per scan. Compared are how much is labelled in mL, how sure the proposal is
+        and, where all scans were given the same tissues by one codebook or teaching,
+        the drift and each tissue's share of what is labelled. Figures are compared by
+        their logarithms: half and double are equally far.
     """
     found = [OutlierScore(None, "")] * len(documents)
     for modality in {document["scan"]["modality"] for document in documents}:
-        own = [k for k, document in enumerate(documents) if document["scan"]["modality"] == modality]
+        own = [
+            k
+            for k, document in enumerate(documents)
+            if document["scan"]["modality"] == modality
+        ]
         if len(own) < FEWEST_SCANS:
             continue
         tables = _figures([documents[k] for k in own])
@@ -79,9 +90,14 @@ def _figures(documents: list[dict[str, Any]]) -> dict[str, list[float]]:
     shared = [shared_regions(document) for document in documents]
     if all(shared) and len({one["sha256"] for one in shared}) == 1:
         tables["drift"] = [float(one["drift"]) for one in shared]
-        shares = [{row["name"]: row["volume_ml"] for row in document["regions"]} for document in documents]
+        shares = [
+            {row["name"]: row["volume_ml"] for row in document["regions"]}
+            for document in documents
+        ]
         for name in sorted({name for one in shares for name in one}):
-            tables[f"share of {name}"] = [one.get(name, 0.0) / max(sum(one.values()), 1e-9) for one in shares]
+            tables[f"share of {name}"] = [
+                one.get(name, 0.0) / max(sum(one.values()), 1e-9) for one in shares
+            ]
     return tables
 
 
@@ -90,12 +106,17 @@ def _farthest(tables: dict[str, list[float]], n: int) -> list[OutlierScore]:
     for name, values in tables.items():
         plain = np.array(values)
         known = plain[np.isfinite(plain)]
-        if len(known) < FEWEST_SCANS or (name.startswith("share") and np.median(known) < _LEAST_SHARE):
+        if len(known) < FEWEST_SCANS or (
+            name.startswith("share") and np.median(known) < _LEAST_SHARE
+        ):
             continue
         logs = np.log(np.maximum(plain, _LEAST_SHARE / 10))
         middle = np.nanmedian(logs)
         spread = max(float(np.nanmedian(np.abs(logs - middle))), _LEAST_SPREAD)
         for k, z in enumerate((_NORMAL_MAD * np.abs(logs - middle) / spread).tolist()):
             if math.isfinite(z) and z > (best[k].score or 0.0):
-                best[k] = OutlierScore(round(z, 2), f"{name} {plain[k]:.3g}, usually {float(np.median(known)):.3g}")
+                best[k] = OutlierScore(
+                    round(z, 2),
+                    f"{name} {plain[k]:.3g}, usually {float(np.median(known)):.3g}",
+                )
     return best

@@ -1,4 +1,7 @@
-"""The page over a batch: which scans went wrong, at a glance; one HTML file that needs nothing else."""
+"""The page over a batch.
+
+Scans went wrong, at a glance; one HTML file that needs nothing else.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from napari_strata.batch.outputs.results import shared_regions, thumbnail_of
 from napari_strata.batch.outputs.tables import Collected, ScanRow
 from napari_strata.batch.workers.process import only_writer
-from napari_strata.batch.outputs.results import shared_regions, thumbnail_of
 from napari_strata.export.outputs import NOTICE
 from napari_strata.filenames import json_text, printable
 from napari_strata.io.atomic import atomic_path
@@ -22,9 +25,12 @@ PAGE_NAME = "qc.html"
 
 
 def write_page(tables: Collected, folder: str | Path) -> Path:
-    """Write the page: a sortable table of all scans, outliers first, with thumbnails, a plot of drift, settings and versions.
+    """Write the page: a sortable table of all scans, outliers first.
 
-    It opens from the disk, asks the network for nothing, and names no time, so that the same results give the same page.
+    With thumbnails, a plot of drift, settings and versions.
+
+    It opens from the disk, asks the network for nothing, and names no time, so that the
+    same results give the same page.
 
     Parameters
     ----------
@@ -46,9 +52,14 @@ def write_page(tables: Collected, folder: str | Path) -> Path:
         "settings": _settings(tables.rows),
         "versions": versions(),
     }
-    # "</script>" or "<!--" in a file's name must not end the script that carries the data
+    # "</script>" or "<!--" in a file's name must not end the script that carries the
+    # data
     data = json_text(said, separators=(",", ":")).replace("<", "\\u003c")
-    text = (files("napari_strata.batch") / "page.html").read_text(encoding="utf-8").replace("__DATA__", data)
+    text = (
+        (files("napari_strata.batch") / "page.html")
+        .read_text(encoding="utf-8")
+        .replace("__DATA__", data)
+    )
     with only_writer(target.parent), atomic_path(target) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
     return target
@@ -57,7 +68,10 @@ def write_page(tables: Collected, folder: str | Path) -> Path:
 def _limit(rows: tuple[ScanRow, ...]) -> dict[str, Any]:
     """Say up to which drift scans fit what gave them their regions, and what that is."""
     by_teaching = any("taught" in row.document for row in rows)
-    return {"fits_below": taught.FITS_BELOW if by_teaching else codebook.FITS_BELOW, "fits_what": "teaching" if by_teaching else "codebook"}
+    return {
+        "fits_below": taught.FITS_BELOW if by_teaching else codebook.FITS_BELOW,
+        "fits_what": "teaching" if by_teaching else "codebook",
+    }
 
 
 def _scan(row: ScanRow, folder: Path) -> dict[str, Any]:
@@ -99,7 +113,9 @@ def _unfit(shared: dict[str, Any]) -> str:
 def _picture(path: Path) -> str:
     """Give a thumbnail as a data URI; "" where it is gone."""
     try:
-        return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+        return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode(
+            "ascii"
+        )
     except OSError:
         return ""
 

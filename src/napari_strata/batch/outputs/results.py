@@ -23,7 +23,10 @@ Layout = Literal["flat", "bids"]
 THUMBNAILS = "qc"
 _UNFINISHED_FOLDER = ".strata-batch-"
 _UNFINISHED_FILES = (".tsv", ".html", ".webp", ".md", ".strata-codebook")
-"""Endings of what a batch, and no other command, may have left half written under a name that begins with ".strata-"."""
+"""Endings of what a batch.
+
+No other command, may have left half written under a name that begins with ".strata-".
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +38,15 @@ class ScanResult:
     scan : PlannedScan
         The scan.
     outputs : Outputs
-        Its labels, sidecar and table; where `status` is "failed" they are missing, or left from an earlier run.
+        Its labels, sidecar and table; where `status` is "failed" they are missing, or
+        left from an earlier run.
     status : {"done", "kept", "failed"}
         "kept": what an earlier run made still stands.
     reason : str
         Why it failed, in one line; "" otherwise.
     warning : str
-        What to know of it: that it does not fit the codebook or the teaching, or that its labels were changed by hand; "" otherwise.
+        What to know of it: that it does not fit the codebook or the teaching, or that
+        its labels were changed by hand; "" otherwise.
     seconds : float
         That the work took; 0 for what was kept.
     peak_gb : float or None
@@ -51,7 +56,8 @@ class ScanResult:
     traceback : str
         Of an error that nobody foresaw; "" otherwise.
     measured : dict or None
-        For labels that were changed by hand: what a sidecar says, of the labels as they are now.
+        For labels that were changed by hand: what a sidecar says, of the labels as they
+        are now.
     """
 
     scan: PlannedScan
@@ -67,7 +73,10 @@ class ScanResult:
 
 
 def shared_regions(document: dict[str, Any]) -> dict[str, Any]:
-    """Give what a sidecar says of the codebook or the teaching that its regions come from, and share with other scans."""
+    """Give what a sidecar says of the codebook or the teaching that its regions come from.
+
+    Share with other scans.
+    """
     return document.get("codebook") or document.get("taught") or {}
 
 
@@ -82,7 +91,9 @@ def outputs_of(scan: PlannedScan, folder: Path, layout: Layout) -> Outputs:
     if layout == "flat" or scan.bids is None:
         return outputs_beside(folder / f"{scan.id}_labels.nii.gz")
     stem = folder / scan.bids.labels_stem
-    return Outputs(*(stem.with_name(stem.name + suffix) for suffix in (".nii.gz", ".json", ".tsv")))
+    return Outputs(
+        *(stem.with_name(stem.name + suffix) for suffix in (".nii.gz", ".json", ".tsv"))
+    )
 
 
 def thumbnail_of(scan: PlannedScan, folder: Path) -> Path:
@@ -92,7 +103,9 @@ def thumbnail_of(scan: PlannedScan, folder: Path) -> Path:
 
 @contextmanager
 def unfinished_folder(folder: Path) -> Iterator[Path]:
-    """Lend a hidden folder inside the outputs, gone at the end; what is to stay is moved out of it.
+    """Lend a hidden folder inside the outputs, gone at the end.
+
+    What is to stay is moved out of it.
 
     Raises
     ------
@@ -103,7 +116,9 @@ def unfinished_folder(folder: Path) -> Iterator[Path]:
     try:
         made.mkdir()
     except OSError as err:
-        raise WriteError(f"Cannot write to {folder}: {err.strerror}. Choose another folder.") from err
+        raise WriteError(
+            f"Cannot write to {folder}: {err.strerror}. Choose another folder."
+        ) from err
     try:
         yield made
     finally:
@@ -112,10 +127,13 @@ def unfinished_folder(folder: Path) -> Iterator[Path]:
 
 
 def move_in_place(moves: Sequence[tuple[Path, Path]]) -> None:
-    """Move finished files to their names, one step each; the sidecar, which vouches for the others, comes last.
+    """Move finished files to their names, one step each.
 
-    An earlier sidecar is put aside first, beside the new one. Killed in between, `settle` and `sweep` tell by the two that the
-    labels are a batch's; and labels never stand beside a sidecar of others.
+    The sidecar, which vouches for the others, comes last.
+
+    An earlier sidecar is put aside first, beside the new one. Killed in between,
+    `settle` and `sweep` tell by the two that the labels are a batch's; and labels never
+    stand beside a sidecar of others.
 
     Parameters
     ----------
@@ -135,11 +153,17 @@ def move_in_place(moves: Sequence[tuple[Path, Path]]) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             _put(source, target)
     except OSError as err:
-        raise WriteError(f"Cannot write to {sidecar.parent}: {err.strerror}. Check that you may write there.") from err
+        raise WriteError(
+            f"Cannot write to {sidecar.parent}: {err.strerror}. Check that you may"
+            " write there."
+        ) from err
 
 
 def _put(source: Path, target: Path) -> None:
-    """Give a file its final name; what a link leads to gets the contents, also on another disk, and the link stays."""
+    """Give a file its final name.
+
+    What a link leads to gets the contents, also on another disk, and the link stays.
+    """
     end = link_end(target)
     if end == target:
         os.replace(source, target)
@@ -149,14 +173,20 @@ def _put(source: Path, target: Path) -> None:
 
 
 def settle(folder: Path, outputs: Outputs) -> None:
-    """Put right what a worker left of a scan that died while it moved the scan's files; nobody else may be at work on it."""
+    """Put right what a worker left of a scan that died while it moved the scan's files.
+
+    Nobody else may be at work on it.
+    """
     if outputs.labels.is_file() and not outputs.sidecar.exists():
         for hidden in folder.glob(f"{_UNFINISHED_FOLDER}*"):
             _put_right_one(hidden / outputs.sidecar.relative_to(folder), outputs)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed batches left unfinished. No other batch may be writing there: see `only_writer`."""
+    """Remove what killed batches left unfinished.
+
+    No other batch may be writing there: see `only_writer`.
+    """
     for left in (*folder.glob(".strata-*"), *(folder / THUMBNAILS).glob(".strata-*")):
         if left.is_dir() and left.name.startswith(_UNFINISHED_FOLDER):
             _put_right(left, folder)
@@ -177,12 +207,18 @@ def _put_right(hidden: Path, folder: Path) -> None:
 
 
 def _put_right_one(unfinished: Path, outputs: Outputs) -> None:
-    """Give earlier labels their sidecar back, or remove new ones that have none yet; labels that neither knows are a person's."""
+    """Give earlier labels their sidecar back, or remove new ones that have none yet.
+
+    Labels that neither knows are a person's.
+    """
     if outputs.sidecar.exists() or not outputs.labels.is_file():
         return
     earlier = _earlier(unfinished)
     with contextlib.suppress(OSError, StrataError):
-        known = [(read_sidecar(path) or {}).get("labels_sha256") for path in (earlier, unfinished)]
+        known = [
+            (read_sidecar(path) or {}).get("labels_sha256")
+            for path in (earlier, unfinished)
+        ]
         found = hash_file(outputs.labels)
         if found == known[0] != known[1]:
             os.replace(earlier, outputs.sidecar)
@@ -203,4 +239,7 @@ def check_names(scans: Sequence[PlannedScan], folder: Path, layout: Layout) -> N
         labels = outputs_of(scan, folder, layout).labels
         other = taken.setdefault(labels, scan)
         if other is not scan:
-            raise WriteError(f"{other.path} and {scan.path} would both be written to {labels.name}. Leave one out, or run them apart.")
+            raise WriteError(
+                f"{other.path} and {scan.path} would both be written to {labels.name}."
+                " Leave one out, or run them apart."
+            )

@@ -1,4 +1,7 @@
-"""The tables over all scans of a batch: volumes, scans, failures, follow-ups and agreement with references."""
+"""The tables over all scans of a batch.
+
+Volumes, scans, failures, follow-ups and agreement with references.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from typing import Any
 
 from napari_strata.batch.inputs.discovery import PassedOver
 from napari_strata.batch.outputs.outlier_scores import OutlierScore, outlier_scores
-from napari_strata.batch.workers.process import only_writer
 from napari_strata.batch.outputs.results import ScanResult, shared_regions
+from napari_strata.batch.workers.process import only_writer
 from napari_strata.export.outputs import read_sidecar
 from napari_strata.export.tables import table_columns
 from napari_strata.filenames import ESCAPED, printable
@@ -27,14 +30,49 @@ _CODEBOOK_COLUMNS = ("drift", "fits")
 _RENAMED = {"id": "region_id", "name": "region"}
 _FAILURE_COLUMNS = ("scan", "path", "series", "reason")
 _OVERVIEW_COLUMNS = (
-    *("scan", "path", "series", "subject", "session", "kind", "status", "reason", "warning", "modality"),
-    *("shape_zyx", "spacing_zyx_mm", "regions", "labelled_ml", "labelled_share", "confidence", "drift", "fits"),
+    *(
+        "scan",
+        "path",
+        "series",
+        "subject",
+        "session",
+        "kind",
+        "status",
+        "reason",
+        "warning",
+        "modality",
+    ),
+    *(
+        "shape_zyx",
+        "spacing_zyx_mm",
+        "regions",
+        "labelled_ml",
+        "labelled_share",
+        "confidence",
+        "drift",
+        "fits",
+    ),
     *("edits", "edits_lost"),
     *("outlier_score", "outlier", "outlier_by", "strata_version"),
 )
 _CHANGE_COLUMNS = (
-    *("subject", "kind", "session", "scan", "region_id", "region", "volume_ml", "first_session", "change_from_first_ml"),
-    *("change_from_first_percent", "change_from_previous_ml", "change_from_previous_percent", "fits"),
+    *(
+        "subject",
+        "kind",
+        "session",
+        "scan",
+        "region_id",
+        "region",
+        "volume_ml",
+        "first_session",
+        "change_from_first_ml",
+    ),
+    *(
+        "change_from_first_percent",
+        "change_from_previous_ml",
+        "change_from_previous_percent",
+        "fits",
+    ),
 )
 _REPLAY_COLUMNS = ("scan", "case", "number", "edit", "status", "why")
 _AGREEMENT_COLUMNS = ("scan", "measure", "class", "value")
@@ -68,7 +106,8 @@ class Collected:
     volumes, scans, failures : Path
         Tab-separated text, UTF-8, one header line.
     changes, agreement, replay : Path or None
-        None where there were no follow-ups with a codebook or a teaching, no references, or no edits to replay.
+        None where there were no follow-ups with a codebook or a teaching, no
+        references, or no edits to replay.
     rows : tuple of Row
         What they were made from.
     """
@@ -82,23 +121,29 @@ class Collected:
     rows: tuple[ScanRow, ...]
 
 
-def collect(results: Sequence[ScanResult], folder: str | Path, passed: Sequence[PassedOver] = ()) -> Collected:
+def collect(
+    results: Sequence[ScanResult], folder: str | Path, passed: Sequence[PassedOver] = ()
+) -> Collected:
     """Write the tables for the scans of a batch.
 
-    volumes.tsv has one row per scan and region, with the unit in each column's name; CT intensities (`mean_hu`) and MR
-    ones (`mean`, no unit) have columns of their own. A region's number means the same thing in one scan only: tissue 3
-    of one scan is not tissue 3 of another, unless a codebook or a teaching was used; then `drift` and `fits` say how well
-    each scan fits it. scans.tsv has one row per scan, with how unlike the others it is. failures.tsv has one row per scan
-    that failed, with the reason, and one without an id per image that was passed over.
-    changes.tsv, where a codebook or a teaching numbered several sessions of a subject, has the volume of each
-    region in each session and its change. agreement.tsv scores scans that have a reference. replay.tsv tells what became of each edit
-    of a case that was replayed. No table tells times or
-    whether a scan was kept, so that a run that was stopped and gone on with ends in the same tables.
+    volumes.tsv has one row per scan and region, with the unit in each column's name; CT
+    intensities (`mean_hu`) and MR ones (`mean`, no unit) have columns of their own. A
+    region's number means the same thing in one scan only: tissue 3 of one scan is not
+    tissue 3 of another, unless a codebook or a teaching was used; then `drift` and
+    `fits` say how well each scan fits it. scans.tsv has one row per scan, with how
+    unlike the others it is. failures.tsv has one row per scan that failed, with the
+    reason, and one without an id per image that was passed over. changes.tsv, where a
+    codebook or a teaching numbered several sessions of a subject, has the volume of
+    each region in each session and its change. agreement.tsv scores scans that have a
+    reference. replay.tsv tells what became of each edit of a case that was replayed. No
+    table tells times or whether a scan was kept, so that a run that was stopped and
+    gone on with ends in the same tables.
 
     Parameters
     ----------
     results : sequence of ScanResult
-        From `run_batch`. Scans of earlier batches in the same folder are not in the tables.
+        From `run_batch`. Scans of earlier batches in the same folder are not in the
+        tables.
     folder : str or Path
         Where the tables go, replacing earlier ones.
     passed : sequence of PassedOver
@@ -113,31 +158,55 @@ def collect(results: Sequence[ScanResult], folder: str | Path, passed: Sequence[
     rows = _rows(results)
     made = [row for row in rows if row.document]
     volumes = [line for row in made for line in _volume_rows(row)]
-    failed = [_named(row.result) | {"reason": row.result.reason} for row in rows if row.result.status == "failed"]
-    failed += [{"path": printable(one.path), "reason": f"passed over: {one.reason}"} for one in passed]
-    changes, agreement = list(_change_rows(made)), [line for row in made for line in _agreement_rows(row)]
+    failed = [
+        _named(row.result) | {"reason": row.result.reason}
+        for row in rows
+        if row.result.status == "failed"
+    ]
+    failed += [
+        {"path": printable(one.path), "reason": f"passed over: {one.reason}"}
+        for one in passed
+    ]
+    changes, agreement = (
+        list(_change_rows(made)),
+        [line for row in made for line in _agreement_rows(row)],
+    )
     replay = [line for row in made for line in _replay_rows(row)]
     with only_writer(target):
         _write(target / "volumes.tsv", _volume_columns(volumes), volumes)
-        _write(target / "scans.tsv", _OVERVIEW_COLUMNS, [_overview(row) for row in rows])
+        _write(
+            target / "scans.tsv", _OVERVIEW_COLUMNS, [_overview(row) for row in rows]
+        )
         _write(target / "failures.tsv", _FAILURE_COLUMNS, failed)
         return Collected(
             volumes=target / "volumes.tsv",
             scans=target / "scans.tsv",
             failures=target / "failures.tsv",
             changes=_write_or_remove(target / "changes.tsv", _CHANGE_COLUMNS, changes),
-            agreement=_write_or_remove(target / "agreement.tsv", _AGREEMENT_COLUMNS, agreement),
+            agreement=_write_or_remove(
+                target / "agreement.tsv", _AGREEMENT_COLUMNS, agreement
+            ),
             replay=_write_or_remove(target / "replay.tsv", _REPLAY_COLUMNS, replay),
             rows=rows,
         )
 
 
 def _rows(results: Sequence[ScanResult]) -> tuple[ScanRow, ...]:
-    documents = [{} if one.status == "failed" else one.measured or whole_sidecar(one.outputs.sidecar) for one in results]
-    odd = iter(outlier_scores([document for document in documents if "quality" in document]))
+    documents = [
+        (
+            {}
+            if one.status == "failed"
+            else one.measured or whole_sidecar(one.outputs.sidecar)
+        )
+        for one in results
+    ]
+    odd = iter(
+        outlier_scores([document for document in documents if "quality" in document])
+    )
     nothing = OutlierScore(None, "")
     return tuple(
-        ScanRow(one, document, next(odd) if "quality" in document else nothing) for one, document in zip(results, documents, strict=True)
+        ScanRow(one, document, next(odd) if "quality" in document else nothing)
+        for one, document in zip(results, documents, strict=True)
     )
 
 
@@ -148,12 +217,20 @@ def whole_sidecar(path: Path) -> dict[str, Any]:
 
 
 def _named(result: ScanResult) -> dict[str, Any]:
-    return {"scan": result.scan.id, "path": printable(result.scan.path), "series": result.scan.series}
+    return {
+        "scan": result.scan.id,
+        "path": printable(result.scan.path),
+        "series": result.scan.series,
+    }
 
 
 def _fit(document: dict[str, Any]) -> dict[str, Any]:
     shared = shared_regions(document)
-    return {"drift": shared["drift"], "fits": "yes" if shared["fits"] else "no"} if shared else {}
+    return (
+        {"drift": shared["drift"], "fits": "yes" if shared["fits"] else "no"}
+        if shared
+        else {}
+    )
 
 
 def _volume_rows(row: ScanRow) -> list[dict[str, Any]]:
@@ -161,18 +238,31 @@ def _volume_rows(row: ScanRow) -> list[dict[str, Any]]:
     scan = {
         **_named(row.result),
         "modality": document["scan"]["modality"],
-        "cut": " ".join(f"{n} {tree}" for tree, n in document["cut"].items()) or "changed by hand",
+        "cut": (
+            " ".join(f"{n} {tree}" for tree, n in document["cut"].items())
+            or "changed by hand"
+        ),
         "strata_version": document["versions"]["napari-strata"],
         **_fit(document),
     }
     columns = table_columns(scan["modality"])
-    return [scan | {_RENAMED.get(name, name): region.get(name) for name in columns} for region in document["regions"]]
+    return [
+        scan | {_RENAMED.get(name, name): region.get(name) for name in columns}
+        for region in document["regions"]
+    ]
 
 
 def _volume_columns(rows: list[dict[str, Any]]) -> list[str]:
-    """Name the columns that the modalities among the rows need, in the order of the region table."""
+    """Name the columns that the modalities among the rows need.
+
+    In the order of the region table.
+    """
     modalities = sorted({row["modality"] for row in rows}) or ["mr"]
-    names = [_RENAMED.get(name, name) for modality in modalities for name in table_columns(modality)]
+    names = [
+        _RENAMED.get(name, name)
+        for modality in modalities
+        for name in table_columns(modality)
+    ]
     fitted = _CODEBOOK_COLUMNS if any("drift" in row for row in rows) else ()
     return list(dict.fromkeys((*_SCAN_COLUMNS, *fitted, *names)))
 
@@ -189,12 +279,17 @@ def _overview(row: ScanRow) -> dict[str, Any]:
         "reason": result.reason,
         "warning": result.warning,
         "outlier_score": row.odd.score,
-        "outlier": "yes" if row.odd.is_outlier else "no" if row.odd.score is not None else "",
+        "outlier": (
+            "yes" if row.odd.is_outlier else "no" if row.odd.score is not None else ""
+        ),
         "outlier_by": row.odd.why if row.odd.is_outlier else "",
     }
     if not document:
         return said
-    grid = {key: " ".join(f"{n:g}" for n in document["scan"][key]) for key in ("shape_zyx", "spacing_zyx_mm")}
+    grid = {
+        key: " ".join(f"{n:g}" for n in document["scan"][key])
+        for key in ("shape_zyx", "spacing_zyx_mm")
+    }
     more = {
         "modality": document["scan"]["modality"],
         "regions": len(document["regions"]),
@@ -206,66 +301,127 @@ def _overview(row: ScanRow) -> dict[str, Any]:
 
 
 def _change_rows(rows: Sequence[ScanRow]) -> Iterator[dict[str, Any]]:
-    """Follow each region of a subject over the sessions in order of their names; they are the same by one codebook or teaching."""
+    """Follow each region of a subject over the sessions in order of their names.
+
+    They are the same by one codebook or teaching.
+    """
     groups: dict[tuple[str, str, str], list[ScanRow]] = {}
     for row in rows:
         scan, shared = row.result.scan, shared_regions(row.document)
         if shared and scan.subject and scan.session:
-            groups.setdefault((scan.subject, scan.kind, shared["sha256"]), []).append(row)
+            groups.setdefault((scan.subject, scan.kind, shared["sha256"]), []).append(
+                row
+            )
     for (subject, kind, _), group in groups.items():
-        group.sort(key=lambda row: (_in_order(row.result.scan.session), row.result.scan.id))
+        group.sort(
+            key=lambda row: (_in_order(row.result.scan.session), row.result.scan.id)
+        )
         if len({row.result.scan.session for row in group}) < 2:
             continue
-        volumes = [{region["id"]: region["volume_ml"] for region in row.document["regions"]} for row in group]
-        names = {region["id"]: region["name"] for row in group for region in row.document["regions"]}
+        volumes = [
+            {region["id"]: region["volume_ml"] for region in row.document["regions"]}
+            for row in group
+        ]
+        names = {
+            region["id"]: region["name"]
+            for row in group
+            for region in row.document["regions"]
+        }
         for place, row in enumerate(group):
             scan = row.result.scan
-            start = {"subject": subject, "kind": kind, "session": scan.session, "scan": scan.id, **_fit(row.document)}
+            start = {
+                "subject": subject,
+                "kind": kind,
+                "session": scan.session,
+                "scan": scan.id,
+                **_fit(row.document),
+            }
             start["first_session"] = group[0].result.scan.session
             for region, name in sorted(names.items()):
                 series = [one.get(region, 0.0) for one in volumes[: place + 1]]
-                yield start | {"region_id": region, "region": name, "volume_ml": series[-1], **_changes(series)}
+                yield start | {
+                    "region_id": region,
+                    "region": name,
+                    "volume_ml": series[-1],
+                    **_changes(series),
+                }
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:
-    """Give what to sort names by: numbers in them count as numbers, so that session 2 comes before session 10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part.casefold()) for part in re.split(r"(\d+)", name) if part]
+    """Give what to sort names by.
+
+    Numbers in them count as numbers, so that session 2 comes before session 10.
+    """
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part.casefold())
+        for part in re.split(r"(\d+)", name)
+        if part
+    ]
 
 
 def _changes(series: list[float]) -> dict[str, Any]:
-    """Compare the last volume with the first and the one before; a share of nothing is left empty."""
+    """Compare the last volume with the first and the one before.
+
+    A share of nothing is left empty.
+    """
     if len(series) < 2:
         return {}
     said: dict[str, Any] = {}
     for word, before in (("first", series[0]), ("previous", series[-2])):
         said[f"change_from_{word}_ml"] = float(f"{series[-1] - before:.6g}")
-        said[f"change_from_{word}_percent"] = float(f"{100 * (series[-1] - before) / before:.4g}") if before else None
+        said[f"change_from_{word}_percent"] = (
+            float(f"{100 * (series[-1] - before) / before:.4g}") if before else None
+        )
     return said
 
 
 def _agreement_rows(row: ScanRow) -> Iterator[dict[str, Any]]:
     for measure, value in row.document.get("agreement", {}).items():
         for name, one in value.items() if isinstance(value, dict) else (("", value),):
-            yield {"scan": row.result.scan.id, "measure": measure, "class": name, "value": one}
+            yield {
+                "scan": row.result.scan.id,
+                "measure": measure,
+                "class": name,
+                "value": one,
+            }
 
 
 def _replay_rows(row: ScanRow) -> Iterator[dict[str, Any]]:
     said = row.document.get("replay", {})
     for step in said.get("steps", ()):
-        yield {"scan": row.result.scan.id, "case": printable(said["case"]), **step, "edit": step["name"]}
+        yield {
+            "scan": row.result.scan.id,
+            "case": printable(said["case"]),
+            **step,
+            "edit": step["name"],
+        }
 
 
-def _write_or_remove(path: Path, columns: Iterable[str], rows: list[dict[str, Any]]) -> Path | None:
+def _write_or_remove(
+    path: Path, columns: Iterable[str], rows: list[dict[str, Any]]
+) -> Path | None:
     if rows:
         _write(path, columns, rows)
         return path
-    if path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith("\t".join(columns)):
+    if path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(
+        "\t".join(columns)
+    ):
         path.unlink()  # ours, of an earlier run
     return None
 
 
 def _write(path: Path, columns: Iterable[str], rows: list[dict[str, Any]]) -> None:
-    with atomic_path(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8", errors=ESCAPED) as file:
-        writer = csv.DictWriter(file, list(columns), delimiter="\t", lineterminator="\n", restval="", extrasaction="ignore")
+    with (
+        atomic_path(path) as unfinished,
+        open(unfinished, "w", newline="", encoding="utf-8", errors=ESCAPED) as file,
+    ):
+        writer = csv.DictWriter(
+            file,
+            list(columns),
+            delimiter="\t",
+            lineterminator="\n",
+            restval="",
+            extrasaction="ignore",
+        )
         writer.writeheader()
         writer.writerows(rows)

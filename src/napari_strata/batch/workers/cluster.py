@@ -1,7 +1,11 @@
-"""Scans on Dask workers: one scan at a time on each, memory counted before it starts, and dead workers made up for.
+"""Scans on Dask workers.
 
-Dask is imported only here and only when it is used. The client gives each free worker one scan, rather than leaving that to
-Dask's scheduler: what a worker's death costs, and how much memory is in use, is then known for each scan.
+One scan at a time on each, memory counted before it starts, and dead workers made up
+for.
+
+Dask is imported only here and only when it is used. The client gives each free worker
+one scan, rather than leaving that to Dask's scheduler: what a worker's death costs, and
+how much memory is in use, is then known for each scan.
 """
 
 from __future__ import annotations
@@ -16,9 +20,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from napari_strata.batch.workers.local import WAITING, ScanOutcome, Say, too_large
-from napari_strata.batch.workers.memory import IDLE_GB, machine_gb
 from napari_strata.batch.inputs.scans import PlannedScan
+from napari_strata.batch.workers.local import WAITING, Say, ScanOutcome, too_large
+from napari_strata.batch.workers.memory import IDLE_GB, machine_gb
 from napari_strata.errors import ClusterError
 from napari_strata.pipeline import versions
 from napari_strata.settings import BatchSettings
@@ -41,8 +45,12 @@ _QUIET = {
     "distributed.worker.http.routes": [],
     "distributed.comm.timeouts.connect": "60s",
 }
-"""On this machine: nothing to spill, a paused worker would never go on, no sampling of calls, time for a worker that is busy in
-one long call, Ctrl-C left to the command (see `dask_setup`), and no page that tells other users what is in work."""
+"""On this machine: nothing to spill, a paused worker would never go on, no sampling of calls.
+
+Time for a worker that is busy in
+one long call, Ctrl-C left to the command (see `dask_setup`), and no page that tells
+other users what is in work.
+"""
 
 
 def is_installed() -> bool:
@@ -51,8 +59,12 @@ def is_installed() -> bool:
 
 
 @contextmanager
-def open_workers(settings: BatchSettings, *, workers: int, budget_gb: float) -> Iterator[Any]:
-    """Connect to workers: a running scheduler's, those of a cluster that is started, or processes on this machine.
+def open_workers(
+    settings: BatchSettings, *, workers: int, budget_gb: float
+) -> Iterator[Any]:
+    """Connect to workers: a running scheduler's, those of a cluster that is started.
+
+    Or processes on this machine.
 
     Parameters
     ----------
@@ -76,41 +88,69 @@ def open_workers(settings: BatchSettings, *, workers: int, budget_gb: float) -> 
         import dask
         import distributed
     except ImportError as err:
-        raise ClusterError(f"Running scans on several workers needs Dask, which is not installed. Install it: {INSTALL}") from err
+        raise ClusterError(
+            "Running scans on several workers needs Dask, which is not installed."
+            f" Install it: {INSTALL}"
+        ) from err
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         if not settings.scheduler and not settings.cluster:
             stack.enter_context(dask.config.set(_QUIET))
         try:
-            client = stack.enter_context(_connect(distributed, settings, workers, budget_gb))
-            client.wait_for_workers(1, timeout=None if settings.cluster else _FIRST_WORKER_S)
+            client = stack.enter_context(
+                _connect(distributed, settings, workers, budget_gb)
+            )
+            client.wait_for_workers(
+                1, timeout=None if settings.cluster else _FIRST_WORKER_S
+            )
         except (OSError, TimeoutError) as err:
             where = settings.scheduler or settings.cluster or "this machine"
-            raise ClusterError(f"No worker answers at {where}: {err or 'timed out'}. Check the address, and that workers run.") from err
+            raise ClusterError(
+                f"No worker answers at {where}: {err or 'timed out'}. Check the"
+                " address, and that workers run."
+            ) from err
         _check_alike(client)
         yield client
 
 
 @contextmanager
-def _connect(distributed: Any, settings: BatchSettings, workers: int, budget_gb: float) -> Iterator[Any]:
+def _connect(
+    distributed: Any, settings: BatchSettings, workers: int, budget_gb: float
+) -> Iterator[Any]:
     if settings.scheduler:
         try:
             with distributed.Client(settings.scheduler, set_as_default=False) as client:
                 yield client
         except ValueError as err:
-            raise ClusterError(f"{settings.scheduler} is no address of a scheduler. Give one like tcp://host:8786.") from err
+            raise ClusterError(
+                f"{settings.scheduler} is no address of a scheduler. Give one like"
+                " tcp://host:8786."
+            ) from err
         return
-    started = _start_named(settings.cluster, workers) if settings.cluster else _start_here(distributed, workers, budget_gb)
-    with started as cluster, distributed.Client(cluster, set_as_default=False) as client:
+    started = (
+        _start_named(settings.cluster, workers)
+        if settings.cluster
+        else _start_here(distributed, workers, budget_gb)
+    )
+    with (
+        started as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
         yield client
 
 
 def _start_here(distributed: Any, workers: int, budget_gb: float) -> Any:
-    """Start worker processes on this machine; what they say to each other is encrypted, so no other user can join in."""
+    """Start worker processes on this machine.
+
+    What they say to each other is encrypted, so no other user can join in.
+    """
     try:
         security: Any = distributed.Security.temporary()
     except ImportError as err:
-        raise ClusterError(f"Workers on this machine need the package cryptography, which is not installed. Install it: {INSTALL}") from err
+        raise ClusterError(
+            "Workers on this machine need the package cryptography, which is not"
+            f" installed. Install it: {INSTALL}"
+        ) from err
     return distributed.LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
@@ -129,8 +169,9 @@ def _start_named(name: str, workers: int) -> Any:
         made = getattr(importlib.import_module(module), kind)()
     except (ImportError, AttributeError, ValueError) as err:
         raise ClusterError(
-            f"Cannot start the cluster {name}: {err}. Name a class such as dask_jobqueue.SLURMCluster, install its package, "
-            "and describe the cluster in your Dask configuration."
+            f"Cannot start the cluster {name}: {err}. Name a class such as"
+            " dask_jobqueue.SLURMCluster, install its package, and describe the"
+            " cluster in your Dask configuration."
         ) from err
     made.scale(max(workers, 1))
     return made
@@ -141,10 +182,20 @@ def _check_alike(client: Any) -> None:
     here = versions()
     for address, there in client.run(versions, on_error="return").items():
         if isinstance(there, BaseException):
-            raise ClusterError(f"Worker {address} cannot load Strata ({there}). Install the same Strata there as here.")
-        other = [f"{name} {there[name]} (here {here[name]})" for name in _SAME_EVERYWHERE if there[name] != here[name]]
+            raise ClusterError(
+                f"Worker {address} cannot load Strata ({there}). Install the same"
+                " Strata there as here."
+            )
+        other = [
+            f"{name} {there[name]} (here {here[name]})"
+            for name in _SAME_EVERYWHERE
+            if there[name] != here[name]
+        ]
         if other:
-            raise ClusterError(f"Worker {address} runs {', '.join(other)}. Install the same versions there as here.")
+            raise ClusterError(
+                f"Worker {address} runs {', '.join(other)}. Install the same versions"
+                " there as here."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +222,12 @@ class Workers:
     attempts: int
     say: Say
 
-    def run(self, task: Callable[..., Any], scans: Sequence[PlannedScan], on_progress: Progress) -> Generator[ScanOutcome, None, None]:
+    def run(
+        self,
+        task: Callable[..., Any],
+        scans: Sequence[PlannedScan],
+        on_progress: Progress,
+    ) -> Generator[ScanOutcome, None, None]:
         """Give an outcome per scan, the largest scans first.
 
         Raises
@@ -189,7 +245,8 @@ class Workers:
                     outcomes = round_.step()
                 except OSError as err:
                     raise ClusterError(
-                        f"Dask's scheduler no longer answers ({err or 'timed out'}). What is done stays: start it, and run this again."
+                        f"Dask's scheduler no longer answers ({err or 'timed out'})."
+                        " What is done stays: start it, and run this again."
                     ) from err
                 for outcome in outcomes:
                     ended += 1
@@ -214,11 +271,18 @@ class _Round:
     limits: dict[str, float] = field(default_factory=dict)
 
     def step(self) -> list[ScanOutcome]:
-        """Take what came to an end, give free workers something to do, and wait a little for the next to end."""
+        """Take what came to an end, give free workers something to do.
+
+        Wait a little for the next to end.
+        """
         client = self.workers.client
-        # asked of the scheduler itself: client.scheduler_info may give an older answer without any workers
+        # asked of the scheduler itself: client.scheduler_info may give an older answer
+        # without any workers
         known = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
-        self.limits = {address: (one.get("memory_limit") or float("inf")) / 1e9 for address, one in known.items()}
+        self.limits = {
+            address: (one.get("memory_limit") or float("inf")) / 1e9
+            for address, one in known.items()
+        }
         outcomes = [*self._ended(), *self._hopeless()]
         self._allot()
         self._wait()
@@ -239,7 +303,9 @@ class _Round:
             if future.status == "finished":
                 try:
                     value = future.result(timeout=_ANSWER_S)
-                except (TimeoutError, CancelledError):  # its worker died with the answer: the next step knows, and gives it to another
+                # its worker died with the answer: the next step knows, and gives it to
+                # another
+                except (TimeoutError, CancelledError):
                     if address in self.limits:
                         continue
                 else:
@@ -249,7 +315,13 @@ class _Round:
             del self.running[future]
             if future.status == "error" and not _died(future):
                 err = future.exception()
-                yield ScanOutcome(number, None, f"Unforeseen {type(err).__name__} on {address}: {' '.join(str(err).split())}", address)
+                yield ScanOutcome(
+                    number,
+                    None,
+                    f"Unforeseen {type(err).__name__} on {address}:"
+                    f" {' '.join(str(err).split())}",
+                    address,
+                )
             else:
                 yield from self._lost(future, number, address)
 
@@ -258,13 +330,29 @@ class _Round:
         self.workers.client.cancel([future], force=True)
         self.deaths[number] += 1
         times = self.deaths[number]
-        self.workers.say("worker died", scan=self.scans[number].id, worker=address, times=times, state="gone" if gone else state)
+        self.workers.say(
+            "worker died",
+            scan=self.scans[number].id,
+            worker=address,
+            times=times,
+            state="gone" if gone else state,
+        )
         if times < self.workers.attempts:
             self.waiting.insert(0, number)
             return
-        said = {1: "its worker", 2: "its worker twice"}.get(times, f"its worker {times} times")
-        why = "want of memory is the usual cause. Run it alone with --workers 1, or on a larger machine"
-        yield ScanOutcome(number, None, f"{self.scans[number].path} killed {said}, and was set aside; {why}.", address)
+        said = {1: "its worker", 2: "its worker twice"}.get(
+            times, f"its worker {times} times"
+        )
+        why = (
+            "want of memory is the usual cause. Run it alone with --workers 1, or on a"
+            " larger machine"
+        )
+        yield ScanOutcome(
+            number,
+            None,
+            f"{self.scans[number].path} killed {said}, and was set aside; {why}.",
+            address,
+        )
 
     def _hopeless(self) -> Iterator[ScanOutcome]:
         """Give up the scans that no worker that is there could hold."""
@@ -273,32 +361,63 @@ class _Round:
         most = max(self._room(address, 0.0) for address in self.limits)
         for number in [one for one in self.waiting if (self.needs[one] or 0.0) > most]:
             self.waiting.remove(number)
-            yield ScanOutcome(number, None, too_large(self.scans[number], self.needs[number] or 0.0, most))
+            yield ScanOutcome(
+                number,
+                None,
+                too_large(self.scans[number], self.needs[number] or 0.0, most),
+            )
 
     def _room(self, address: str, used_gb: float) -> float:
         """Give the memory that a scan may take on a free worker, in GB."""
         budget = self.workers.budget_gb
         idle = len(self.limits) - len(self.running) - 1
-        return self.limits[address] if budget is None else min(self.limits[address], budget - used_gb - idle * IDLE_GB)
+        return (
+            self.limits[address]
+            if budget is None
+            else min(self.limits[address], budget - used_gb - idle * IDLE_GB)
+        )
 
     def _allot(self) -> None:
-        """Give each free worker the first waiting scan that fits it and what is left of the budget."""
+        """Give each free worker the first waiting scan that fits it and what is left.
+
+        Of the budget.
+        """
         busy = {address for _, address in self.running.values()}
         for address in sorted(set(self.limits) - busy):
-            used = sum(self.needs[number] or IDLE_GB for number, _ in self.running.values())
+            used = sum(
+                self.needs[number] or IDLE_GB for number, _ in self.running.values()
+            )
             room = self._room(address, used)
-            number = next((one for one in self.waiting if (self.needs[one] or IDLE_GB) <= room or self.needs[one] is None), None)
+            number = next(
+                (
+                    one
+                    for one in self.waiting
+                    if (self.needs[one] or IDLE_GB) <= room or self.needs[one] is None
+                ),
+                None,
+            )
             if number is None:
                 continue
             self.waiting.remove(number)
-            future = self.workers.client.submit(self.task, self.scans[number], workers=[address], pure=False, retries=0)
+            future = self.workers.client.submit(
+                self.task, self.scans[number], workers=[address], pure=False, retries=0
+            )
             self.running[future] = (number, address)
-            self.workers.say("started", scan=self.scans[number].id, worker=address, need_gb=self.needs[number])
+            self.workers.say(
+                "started",
+                scan=self.scans[number].id,
+                worker=address,
+                need_gb=self.needs[number],
+            )
 
     def _wait(self) -> None:
         from distributed import wait
 
-        with contextlib.suppress(TimeoutError, CancelledError), self.workers.client.as_current():  # `step` asks what was lost, and why
+        # `step` asks what was lost, and why
+        with (
+            contextlib.suppress(TimeoutError, CancelledError),
+            self.workers.client.as_current(),
+        ):
             if self.running:
                 wait(list(self.running), timeout=_TICK_S, return_when="FIRST_COMPLETED")
             else:
@@ -312,7 +431,9 @@ def _died(future: Any) -> bool:
     return isinstance(future.exception(), KilledWorker | FutureCancelledError)
 
 
-def workers_here(settings: BatchSettings, needs_gb: Sequence[float], *, threads: int, cores: int) -> int:
+def workers_here(
+    settings: BatchSettings, needs_gb: Sequence[float], *, threads: int, cores: int
+) -> int:
     """Say how many workers to start on this machine: as many as cores, memory and scans allow.
 
     Parameters
@@ -330,7 +451,9 @@ def workers_here(settings: BatchSettings, needs_gb: Sequence[float], *, threads:
     budget = budget_here(settings)
     fitting = [need for need in needs_gb if need <= budget] or [IDLE_GB]
     beside_largest = 1 + int((budget - max(fitting)) / IDLE_GB)
-    return max(1, min(wanted, len(needs_gb), int(budget / min(fitting)), beside_largest))
+    return max(
+        1, min(wanted, len(needs_gb), int(budget / min(fitting)), beside_largest)
+    )
 
 
 def budget_here(settings: BatchSettings) -> float:

@@ -1,4 +1,7 @@
-"""Give every scan to a task, here or on workers, and take what comes back in the order in which it does."""
+"""Give every scan to a task, here or on workers.
+
+Take what comes back in the order in which it does.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,11 @@ from typing import Any, Protocol
 from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.volume import Progress
 
-LOOKING, FITTING, WAITING = "looking at scans for the codebook", "fitting the codebook", "waiting for workers"
+LOOKING, FITTING, WAITING = (
+    "looking at scans for the codebook",
+    "fitting the codebook",
+    "waiting for workers",
+)
 """What is going on, where it is no scan's own work; for progress."""
 Say = Callable[..., None]
 """Takes an event and plain values, as `RunLog.add` does."""
@@ -40,8 +47,16 @@ class ScanOutcome:
 class Executor(Protocol):
     """Runs a task on scans."""
 
-    def run(self, task: Callable[..., Any], scans: Sequence[PlannedScan], on_progress: Progress) -> Generator[ScanOutcome, None, None]:
-        """Give an outcome per scan, in any order; `on_progress` gets (ended, all, what is going on) and may raise `Cancelled`."""
+    def run(
+        self,
+        task: Callable[..., Any],
+        scans: Sequence[PlannedScan],
+        on_progress: Progress,
+    ) -> Generator[ScanOutcome, None, None]:
+        """Give an outcome per scan, in any order.
+
+        `on_progress` gets (ended, all, what is going on) and may raise `Cancelled`.
+        """
         ...
 
 
@@ -60,11 +75,22 @@ class LocalExecutor:
     needs_gb: Callable[[PlannedScan], float | None]
     budget_gb: float
 
-    def run(self, task: Callable[..., Any], scans: Sequence[PlannedScan], on_progress: Progress) -> Generator[ScanOutcome, None, None]:
+    def run(
+        self,
+        task: Callable[..., Any],
+        scans: Sequence[PlannedScan],
+        on_progress: Progress,
+    ) -> Generator[ScanOutcome, None, None]:
         """Give an outcome per scan; see `Executor`."""
         for number, scan in enumerate(scans):
 
-            def show(done: int, total: int, stage: str, number: int = number, scan: PlannedScan = scan) -> None:
+            def show(
+                done: int,
+                total: int,
+                stage: str,
+                number: int = number,
+                scan: PlannedScan = scan,
+            ) -> None:
                 if stage != "done":  # the proposal is, the scan is not
                     on_progress(number, len(scans), f"{scan.id}: {stage}")
 
@@ -79,6 +105,7 @@ class LocalExecutor:
 def too_large(scan: PlannedScan, need_gb: float, budget_gb: float) -> str:
     """Say that a scan is not begun for want of memory."""
     return (
-        f"{scan.path} needs about {need_gb:.1f} GB of memory, and {budget_gb:.1f} GB may be used. "
-        "Raise --budget-gb if the machine has more, lower --working-mvox, or run it on a larger machine."
+        f"{scan.path} needs about {need_gb:.1f} GB of memory, and {budget_gb:.1f} GB"
+        " may be used. Raise --budget-gb if the machine has more, lower"
+        " --working-mvox, or run it on a larger machine."
     )

@@ -16,22 +16,36 @@ from napari_strata.settings import ProposeSettings
 IDLE_GB = 0.7
 """A process with torch and the encoder loaded, between scans."""
 _PER_MVOX_GB, _PER_WORKING_MVOX_GB, _OUTPUT_PER_WORKING_MVOX_GB = 0.022, 0.3, 0.1
-"""Per million voxels of the scan, and of the encoder's grid; of the latter what its features take beside its tiles."""
+"""Per million voxels of the scan, and of the encoder's grid.
+
+Of the latter what its features take beside its tiles.
+"""
 _BESIDE_PER_MVOX_GB, _MOST_BESIDE_MVOX = 0.05, 12.0
-"""Per million voxels, where pieces start while the encoder works: with more than one thread, up to 12 million in the body's box."""
+"""Per million voxels, where pieces start while the encoder works.
+
+With more than one thread, up to 12 million in the body's box.
+"""
 _CLASSICAL_IDLE_GB, _CLASSICAL_PER_MVOX_GB = 0.35, 0.08
 _CASE_PER_MVOX_GB = 0.02
-"""Per million voxels, where a case is replayed: its own supervoxels, and labels before and after."""
+"""Per million voxels, where a case is replayed.
+
+Its own supervoxels, and labels before and after.
+"""
 _MARGIN = 1.15
 _SHARE_TO_USE = 0.9
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
-def estimate_gb(scan: PlannedScan, settings: ProposeSettings, *, threads: int = 1) -> float | None:
-    """Estimate the peak memory of a proposal in GB (1e9 bytes); None where the header cannot be read.
+def estimate_gb(
+    scan: PlannedScan, settings: ProposeSettings, *, threads: int = 1
+) -> float | None:
+    """Estimate the peak memory of a proposal in GB (1e9 bytes).
 
-    A line fitted to measured peaks, with 15 % on top: with one thread 256 x 256 x 256 voxels take 3.0 GB (3.3 estimated), a CT of
-    512 x 512 x 600 takes 5.9 GB (6.9), a cube of 64 voxels 0.7 GB (0.9). See `docs/batch.md`.
+    None where the header cannot be read.
+
+    A line fitted to measured peaks, with 15 % on top: with one thread 256 x 256 x 256
+    voxels take 3.0 GB (3.3 estimated), a CT of 512 x 512 x 600 takes 5.9 GB (6.9), a
+    cube of 64 voxels 0.7 GB (0.9). See `docs/batch.md`.
 
     Parameters
     ----------
@@ -48,37 +62,68 @@ def estimate_gb(scan: PlannedScan, settings: ProposeSettings, *, threads: int = 
         return None
     case_gb = _CASE_PER_MVOX_GB if scan.replay is not None else 0.0
     if settings.method == "gmm-mrf":
-        return round(_MARGIN * (_CLASSICAL_IDLE_GB + (_CLASSICAL_PER_MVOX_GB + case_gb) * mvox), 2)
+        return round(
+            _MARGIN * (_CLASSICAL_IDLE_GB + (_CLASSICAL_PER_MVOX_GB + case_gb) * mvox),
+            2,
+        )
     working = min(mvox, settings.working_mvox)
-    encoder = min(_PER_WORKING_MVOX_GB * working, settings.memory_gb + _OUTPUT_PER_WORKING_MVOX_GB * working)
+    encoder = min(
+        _PER_WORKING_MVOX_GB * working,
+        settings.memory_gb + _OUTPUT_PER_WORKING_MVOX_GB * working,
+    )
     beside = _BESIDE_PER_MVOX_GB * min(mvox, _MOST_BESIDE_MVOX) if threads != 1 else 0.0
-    return round(_MARGIN * (IDLE_GB + encoder + beside + (_PER_MVOX_GB + case_gb) * mvox), 2)
+    return round(
+        _MARGIN * (IDLE_GB + encoder + beside + (_PER_MVOX_GB + case_gb) * mvox), 2
+    )
 
 
 def machine_gb() -> float:
-    """Give how much memory may be used here, in GB: nine tenths of the machine's, or of its container's or job's if that has less."""
-    limits = [int(text) for text in (*_limits("memory.max"), *_limits("memory.limit_in_bytes")) if text.isdecimal()]
+    """Give how much memory may be used here, in GB.
+
+    Nine tenths of the machine's, or of its container's or job's if that has less.
+    """
+    limits = [
+        int(text)
+        for text in (*_limits("memory.max"), *_limits("memory.limit_in_bytes"))
+        if text.isdecimal()
+    ]
     return round(_SHARE_TO_USE * min([psutil.virtual_memory().total, *limits]) / 1e9, 2)
 
 
 def core_count() -> int:
-    """Give how many cores this process may use: those it may run on, or its container's share if that is less."""
+    """Give how many cores this process may use.
+
+    Those it may run on, or its container's share if that is less.
+    """
     try:
         cores = len(psutil.Process().cpu_affinity())
     except AttributeError:  # macOS has no affinity
         cores = psutil.cpu_count() or 1
-    shares = [[int(part) for part in text.split()] for text in _limits("cpu.max") if not text.startswith("max")]
+    shares = [
+        [int(part) for part in text.split()]
+        for text in _limits("cpu.max")
+        if not text.startswith("max")
+    ]
     return max(1, min([cores, *(-(-quota // period) for quota, period in shares)]))
 
 
 def _limits(name: str) -> list[str]:
-    """Read a limit of the control groups that this process is in, from its own up (Linux); jobs and containers have some."""
+    """Read a limit of the control groups that this process is in, from its own up (Linux).
+
+    Jobs and containers have some.
+    """
     try:
-        own = [line.split(":", 2)[2].strip("/") for line in os.fsdecode(Path("/proc/self/cgroup").read_bytes()).splitlines()]
+        own = [
+            line.split(":", 2)[2].strip("/")
+            for line in os.fsdecode(Path("/proc/self/cgroup").read_bytes()).splitlines()
+        ]
     except (OSError, IndexError):
         own = []
     folders = {
-        base / part for path in (*own, "") for base in (_CGROUPS, _CGROUPS / "memory") for part in (path, *map(str, Path(path).parents))
+        base / part
+        for path in (*own, "")
+        for base in (_CGROUPS, _CGROUPS / "memory")
+        for part in (path, *map(str, Path(path).parents))
     }
     found = []
     for folder in sorted(folders):

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from napari_strata.encoder.pretraining.tasks import Batch
-from napari_strata.preprocess.intensity import scale_intensity, gamma_to_middle
+from napari_strata.preprocess.intensity import gamma_to_middle, scale_intensity
 from napari_strata.settings import PretrainSettings, names_in
 from napari_strata.synthesis.synthesiser import Synthesiser, SyntheticScan
 
@@ -25,7 +25,9 @@ class SyntheticBatches(Dataset[Batch]):
     def __init__(self, settings: PretrainSettings) -> None:
         self.settings = settings
         side = settings.patch_vox
-        self.synthesiser = Synthesiser((side, side, side), without=names_in(settings.without))
+        self.synthesiser = Synthesiser(
+            (side, side, side), without=names_in(settings.without)
+        )
 
     def __len__(self) -> int:
         return self.settings.steps
@@ -33,11 +35,24 @@ class SyntheticBatches(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         first = self.settings.seed * 10_000_000 + step * self.settings.batch
         seeds = list(range(first, first + self.settings.batch))
-        return make_batch(self.synthesiser, seeds, views=self.settings.views, coarse=self.settings.coarse_labels)
+        return make_batch(
+            self.synthesiser,
+            seeds,
+            views=self.settings.views,
+            coarse=self.settings.coarse_labels,
+        )
 
 
-def make_batch(synthesiser: Synthesiser, seeds: list[int], *, views: int = 2, coarse: str = "structure") -> Batch:
-    """Synthesise patches in several views, map them to brightness with a little play in the range, and turn them about.
+def make_batch(
+    synthesiser: Synthesiser,
+    seeds: list[int],
+    *,
+    views: int = 2,
+    coarse: str = "structure",
+) -> Batch:
+    """Synthesise patches in several views.
+
+    Map them to brightness with a little play in the range, and turn them about.
 
     Parameters
     ----------
@@ -63,27 +78,56 @@ def make_batch(synthesiser: Synthesiser, seeds: list[int], *, views: int = 2, co
         scans = synthesiser.make_views(seed, views)
         play = np.random.default_rng(seed)
         foreground = (scans[0].anatomy.tissues > 0).cpu().numpy()
-        intensity = [torch.from_numpy(patch_intensity(scan, foreground, play)) for scan in scans]
+        intensity = [
+            torch.from_numpy(patch_intensity(scan, foreground, play)) for scan in scans
+        ]
         anatomy = scans[0].anatomy
-        other = {"structure": anatomy.structures, "tissue": anatomy.tissues, "compartment": anatomy.compartments}[coarse]
-        stack = torch.stack([*intensity, anatomy.tissues.float().cpu(), other.float().cpu()])
-        stack = stack.permute(0, *(1 + play.permutation(3)).tolist()) if play.random() < 0.5 else stack
+        other = {
+            "structure": anatomy.structures,
+            "tissue": anatomy.tissues,
+            "compartment": anatomy.compartments,
+        }[coarse]
+        stack = torch.stack(
+            [*intensity, anatomy.tissues.float().cpu(), other.float().cpu()]
+        )
+        stack = (
+            stack.permute(0, *(1 + play.permutation(3)).tolist())
+            if play.random() < 0.5
+            else stack
+        )
         stack = torch.flip(stack, [axis for axis in (1, 2, 3) if play.random() < 0.5])
         images += list(stack[: len(scans)])
         tissues.append(stack[-2].long())
         others.append(stack[-1].long())
         looks.append(tuple(scan.look for scan in scans))
     tissue, other = torch.stack(tissues), torch.stack(others)
-    return Batch(torch.stack(images)[:, None].contiguous(), (tissue, tissue, other, other), tuple(looks))
+    return Batch(
+        torch.stack(images)[:, None].contiguous(),
+        (tissue, tissue, other, other),
+        tuple(looks),
+    )
 
 
-def patch_intensity(scan: SyntheticScan, foreground: np.ndarray, play: np.random.Generator) -> np.ndarray:
-    """Map a synthetic scan to brightness in [0, 1], (z, y, x) float32, about as `preprocess` would map the whole scan."""
+def patch_intensity(
+    scan: SyntheticScan, foreground: np.ndarray, play: np.random.Generator
+) -> np.ndarray:
+    """Map a synthetic scan to brightness in [0, 1].
+
+    (z, y, x) float32, about as `preprocess` would map the whole scan.
+    """
     data = scan.image.cpu().numpy()
     if scan.is_ct:
         return scale_intensity(data + play.normal(0, 6), "ct")
-    image = np.clip(scale_intensity(data, "mr") * play.uniform(0.7, 1.1) + play.uniform(-0.02, 0.05), 0, 1, dtype=np.float32)
+    image = np.clip(
+        scale_intensity(data, "mr") * play.uniform(0.7, 1.1)
+        + play.uniform(-0.02, 0.05),
+        0,
+        1,
+        dtype=np.float32,
+    )
     image = image ** np.float32(play.uniform(0.6, 1.6))
     if play.random() < 0.75 and foreground.any():
-        image = image ** np.float32(gamma_to_middle(image[foreground]) * play.uniform(0.85, 1.18))
+        image = image ** np.float32(
+            gamma_to_middle(image[foreground]) * play.uniform(0.85, 1.18)
+        )
     return image

@@ -1,4 +1,7 @@
-"""Pretraining without a human label, on synthetic scans; a run can be stopped and taken up again."""
+"""Pretraining without a human label, on synthetic scans.
+
+A run can be stopped and taken up again.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from napari_strata.encoder.memory import kept_pages
-from napari_strata.encoder.network import NetworkShape, StrataEncoder, pick_device, torch_threads
+from napari_strata.encoder.network import (
+    NetworkShape,
+    StrataEncoder,
+    pick_device,
+    torch_threads,
+)
 from napari_strata.encoder.pretraining.patches import SyntheticBatches
 from napari_strata.encoder.pretraining.tasks import Batch, pretext_loss
 from napari_strata.encoder.weights import write_tensors, write_weights
@@ -50,7 +58,8 @@ def pretrain(
     Parameters
     ----------
     output : Path
-        Where the weights go (safetensors); `output.with_suffix(".state")` keeps what a later run needs to go on.
+        Where the weights go (safetensors); `output.with_suffix(".state")` keeps what a
+        later run needs to go on.
     settings : PretrainSettings
         The recipe.
     device : {"auto", "cpu", "cuda"}
@@ -58,12 +67,13 @@ def pretrain(
     threads : int
         CPU threads; 0 takes every core.
     workers : int
-        Processes that synthesise the next scans meanwhile; 0 does it in this one. The result is the same: scans are
-        made on the CPU either way.
+        Processes that synthesise the next scans meanwhile; 0 does it in this one. The
+        result is the same: scans are made on the CPU either way.
     minutes : float, optional
         Stop after this long, having saved; otherwise after `settings.steps`.
     batches : Dataset of Batch, optional
-        The batch of every step, if not what the recipe's own seed gives: so that several recipes can see the same scans.
+        The batch of every step, if not what the recipe's own seed gives: so that
+        several recipes can see the same scans.
     on_progress : callable
         Called as (step, steps, "contrast 3.21, inpaint 0.08").
 
@@ -80,16 +90,28 @@ def pretrain(
         If there is too little in a batch to normalise.
     """
     if settings.batch * settings.views * (settings.patch_vox // 16) ** 3 < 2:
-        raise SettingsError("One patch of 16 voxels is too little for the batch norms. Give --batch 2, --views 2 or --patch-vox 32.")
+        raise SettingsError(
+            "One patch of 16 voxels is too little for the batch norms. Give --batch 2,"
+            " --views 2 or --patch-vox 32."
+        )
     with torch_threads(threads), kept_pages():
         run = _Run.start(output, settings, pick_device(device))
-        left = Subset(batches or SyntheticBatches(settings), range(run.step, settings.steps))
-        loader = DataLoader(left, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+        left = Subset(
+            batches or SyntheticBatches(settings), range(run.step, settings.steps)
+        )
+        loader = DataLoader(
+            left,
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+        )
         _train(run, iter(loader), minutes, on_progress)
     return output
 
 
-def _train(run: _Run, batches: Iterator[Batch], minutes: float | None, on_progress: Progress) -> None:
+def _train(
+    run: _Run, batches: Iterator[Batch], minutes: float | None, on_progress: Progress
+) -> None:
     settings = run.settings
     started = saved = time.monotonic()
     while run.step < settings.steps:
@@ -100,7 +122,14 @@ def _train(run: _Run, batches: Iterator[Batch], minutes: float | None, on_progre
         run.seconds += time.monotonic() - begun
         if run.step % 10 == 0:
             recent = np.mean(run.curve[-50:], axis=0)
-            on_progress(run.step, settings.steps, ", ".join(f"{name} {value:.3f}" for name, value in zip(LOSSES, recent, strict=True)))
+            on_progress(
+                run.step,
+                settings.steps,
+                ", ".join(
+                    f"{name} {value:.3f}"
+                    for name, value in zip(LOSSES, recent, strict=True)
+                ),
+            )
         if time.monotonic() - saved > 60 * settings.checkpoint_minutes:
             run.save()
             saved = time.monotonic()
@@ -121,11 +150,17 @@ class _Run:
     seconds: float = 0.0
 
     @classmethod
-    def start(cls, output: Path, settings: PretrainSettings, device: torch.device) -> _Run:
+    def start(
+        cls, output: Path, settings: PretrainSettings, device: torch.device
+    ) -> _Run:
         torch.manual_seed(settings.seed)
-        encoder = StrataEncoder(NetworkShape(settings.network, settings.width, settings.channels)).to(device)
+        encoder = StrataEncoder(
+            NetworkShape(settings.network, settings.width, settings.channels)
+        ).to(device)
         encoder.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        optimiser = torch.optim.AdamW(encoder.parameters(), lr=settings.learning_rate, weight_decay=1e-5)
+        optimiser = torch.optim.AdamW(
+            encoder.parameters(), lr=settings.learning_rate, weight_decay=1e-5
+        )
         run = cls(output, settings, device, encoder, optimiser, 0, [])
         if run.state_path.exists():
             run._resume()
@@ -143,7 +178,9 @@ class _Run:
         generator = torch.Generator().manual_seed(first)
         torch.manual_seed(first)
         self.encoder.train()
-        losses = pretext_loss(self.encoder, batch.to(self.device), self.settings, generator)
+        losses = pretext_loss(
+            self.encoder, batch.to(self.device), self.settings, generator
+        )
         self.optimiser.zero_grad(set_to_none=True)
         losses["total"].backward()
         torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 5.0)
@@ -158,20 +195,48 @@ class _Run:
 
     def save(self) -> None:
         """Write the weights, and what the next run needs to go on."""
-        recipe = {**self.settings.to_dict(), "step": self.step, "seconds": round(self.seconds)}
+        recipe = {
+            **self.settings.to_dict(),
+            "step": self.step,
+            "seconds": round(self.seconds),
+        }
         write_weights(self.encoder, self.output, recipe)
-        tensors: dict[str, Tensor] = {f"model.{k}": v.contiguous().cpu() for k, v in self.encoder.state_dict().items()}
+        tensors: dict[str, Tensor] = {
+            f"model.{k}": v.contiguous().cpu()
+            for k, v in self.encoder.state_dict().items()
+        }
         for number, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{number}.{k}": torch.as_tensor(v).contiguous().cpu() for k, v in state.items()}
-        tensors["curve"] = torch.tensor(self.curve, dtype=torch.float32).reshape(-1, len(LOSSES))
-        write_tensors(tensors, self.state_path, {"step": str(self.step), "recipe": json.dumps(recipe)})
+            tensors |= {
+                f"optimiser.{number}.{k}": torch.as_tensor(v).contiguous().cpu()
+                for k, v in state.items()
+            }
+        tensors["curve"] = torch.tensor(self.curve, dtype=torch.float32).reshape(
+            -1, len(LOSSES)
+        )
+        write_tensors(
+            tensors,
+            self.state_path,
+            {"step": str(self.step), "recipe": json.dumps(recipe)},
+        )
 
     def _check_recipe(self, recipe: dict[str, Any]) -> None:
-        """Refuse to go on with other settings than the state's; a knob that it does not know had its default."""
-        kept = {knob.name: recipe.get(knob.name, knob.default) for knob in fields(PretrainSettings)}
+        """Refuse to go on with other settings than the state's.
+
+        A knob that it does not know had its default.
+        """
+        kept = {
+            knob.name: recipe.get(knob.name, knob.default)
+            for knob in fields(PretrainSettings)
+        }
         given = self.settings.to_dict()
-        kept["without"], given["without"] = (sorted(names_in(str(one["without"]))) for one in (kept, given))
-        if other := [f"{name} ({kept[name]!r}, now {given[name]!r})" for name in given if name not in _FREE and kept[name] != given[name]]:
+        kept["without"], given["without"] = (
+            sorted(names_in(str(one["without"]))) for one in (kept, given)
+        )
+        if other := [
+            f"{name} ({kept[name]!r}, now {given[name]!r})"
+            for name in given
+            if name not in _FREE and kept[name] != given[name]
+        ]:
             raise WeightsError(
                 f"{self.state_path} was begun with other settings: {', '.join(other)}. "
                 "Give the same ones to go on, or move it away to start afresh."
@@ -179,14 +244,31 @@ class _Run:
 
     def _resume(self) -> None:
         try:
-            with plain_name(self.state_path) as name, safe_open(name, framework="pt") as store:
+            with (
+                plain_name(self.state_path) as name,
+                safe_open(name, framework="pt") as store,
+            ):
                 recipe = dict(json.loads(store.metadata()["recipe"]))
                 self._check_recipe(recipe)
                 tensors = {key: store.get_tensor(key) for key in store.keys()}  # noqa: SIM118
-            self.encoder.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-            self.curve = [tuple(row) for row in tensors["curve"].reshape(-1, len(LOSSES)).tolist()]
-        except (OSError, RuntimeError, KeyError, TypeError, SafetensorError, ValueError) as err:
-            raise WeightsError(f"Cannot go on from {self.state_path}: {err}. Move it away to start afresh.") from err
+            self.encoder.load_state_dict(
+                {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
+            )
+            self.curve = [
+                tuple(row) for row in tensors["curve"].reshape(-1, len(LOSSES)).tolist()
+            ]
+        except (
+            OSError,
+            RuntimeError,
+            KeyError,
+            TypeError,
+            SafetensorError,
+            ValueError,
+        ) as err:
+            raise WeightsError(
+                f"Cannot go on from {self.state_path}: {err}. Move it away to start"
+                " afresh."
+            ) from err
         packed = self.optimiser.state_dict()
         for key, value in tensors.items():
             if key.startswith("optimiser."):

@@ -1,4 +1,7 @@
-"""Patches of a person's own unlabelled scans, seen again with other scanner's faults; and synthetic ones that look like them."""
+"""Patches of a person's own unlabelled scans, seen again with other scanner's faults.
+
+Synthetic ones that look like them.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_strata.preprocess.body import body_mask, magnified
 from napari_strata.encoder.pretraining.tasks import Batch
 from napari_strata.errors import GeometryError
-from napari_strata.preprocess.intensity import choose_grid, encoder_intensity, prepare_intensity, resample
+from napari_strata.preprocess.body import body_mask, magnified
+from napari_strata.preprocess.intensity import (
+    choose_grid,
+    encoder_intensity,
+    prepare_intensity,
+    resample,
+)
 from napari_strata.settings import ProposeSettings
 from napari_strata.synthesis.artefacts import bias_field, gamma, rician, thicken
 from napari_strata.synthesis.fields import Grid, blur, make_grid
@@ -38,7 +46,8 @@ class WorkingScan:
     is_ct : bool
         CT keeps its scale, so it is re-rendered with less freedom.
     thick_axis, thickness : int, float
-        The axis with the thickest slices, and how many working voxels one slice covers there.
+        The axis with the thickest slices, and how many working voxels one slice covers
+        there.
     spacing_mm : tuple of 3 float
         Voxel size of the working grid.
     """
@@ -51,8 +60,12 @@ class WorkingScan:
     spacing_mm: tuple[float, float, float]
 
     @classmethod
-    def prepare(cls, volume: Volume, patch_vox: int, settings: ProposeSettings | None = None) -> WorkingScan:
-        """Find the body of a scan, map it to brightness and bring it to its working grid, all as `embed` does.
+    def prepare(
+        cls, volume: Volume, patch_vox: int, settings: ProposeSettings | None = None
+    ) -> WorkingScan:
+        """Find the body of a scan, map it to brightness and bring it to its working grid.
+
+        All as `embed` does.
 
         Raises
         ------
@@ -60,67 +73,124 @@ class WorkingScan:
             If the scan holds no body, values that are not finite, or one value only.
         """
         if not np.isfinite(volume.data).all():
-            raise GeometryError("it holds NaN or infinite values. Read it with `strata.read`.")
+            raise GeometryError(
+                "it holds NaN or infinite values. Read it with `strata.read`."
+            )
         if volume.data.min() == volume.data.max():
-            raise GeometryError(f"it is empty: every voxel is {volume.data.min():g}. Check that it is the right scan.")
+            raise GeometryError(
+                f"it is empty: every voxel is {volume.data.min():g}. Check that it is"
+                " the right scan."
+            )
         chosen = settings or ProposeSettings()
         inside = body_mask(volume)
         volume, _ = magnified(volume, inside)
         grid = choose_grid(inside, volume, chosen)
-        seen = encoder_intensity(prepare_intensity(volume, inside, chosen), inside, volume.modality)
+        seen = encoder_intensity(
+            prepare_intensity(volume, inside, chosen), inside, volume.modality
+        )
         intensity = resample(np.ascontiguousarray(seen[grid.box]), grid.shape_zyx)
         mask = resample(inside[grid.box].astype(np.float32), grid.shape_zyx) > 0.5
-        pad = [(0, max(0, min(patch_vox, -(-n // _STEP_VOX) * _STEP_VOX) - n)) for n in intensity.shape]
-        mask = np.pad(mask, pad) if mask.any() else np.ones([n + more for n, (_, more) in zip(intensity.shape, pad, strict=True)], bool)
+        pad = [
+            (0, max(0, min(patch_vox, -(-n // _STEP_VOX) * _STEP_VOX) - n))
+            for n in intensity.shape
+        ]
+        mask = (
+            np.pad(mask, pad)
+            if mask.any()
+            else np.ones(
+                [n + more for n, (_, more) in zip(intensity.shape, pad, strict=True)],
+                bool,
+            )
+        )
         slices = np.asarray(volume.spacing_zyx_mm) / grid.spacing_zyx_mm
         axis = int(np.argmax(volume.spacing_zyx_mm))
         image = torch.from_numpy(np.pad(intensity, pad, mode="edge"))
-        return cls(image, np.flatnonzero(mask), volume.modality == "ct", axis, float(slices[axis]), grid.spacing_zyx_mm)
+        return cls(
+            image,
+            np.flatnonzero(mask),
+            volume.modality == "ct",
+            axis,
+            float(slices[axis]),
+            grid.spacing_zyx_mm,
+        )
 
     def patch(self, patch_vox: int, rng: np.random.Generator) -> Tensor:
-        """Cut a patch around a random voxel of the body, turned over at random: (z, y, x), sides of at most `patch_vox`."""
+        """Cut a patch around a random voxel of the body, turned over at random.
+
+        (z, y, x), sides of at most `patch_vox`.
+        """
         center = np.unravel_index(rng.choice(self.body), self.intensity.shape)
         corner = []
         for at, n in zip(center, self.intensity.shape, strict=True):
             side = min(patch_vox, n)
-            start = int(np.clip(int(at) - rng.integers(side // 4, side - side // 4 + 1), 0, n - side))
+            start = int(
+                np.clip(
+                    int(at) - rng.integers(side // 4, side - side // 4 + 1), 0, n - side
+                )
+            )
             corner.append(slice(start, start + side // _STEP_VOX * _STEP_VOX))
         cut = self.intensity[tuple(corner)]
-        return torch.flip(cut, [axis for axis in range(3) if rng.random() < 0.5]).contiguous()
+        return torch.flip(
+            cut, [axis for axis in range(3) if rng.random() < 0.5]
+        ).contiguous()
 
     def grid(self, shape: Sequence[int], seed: int) -> Grid:
         """Give the grid of a patch of this scan, with a source of randomness."""
         z, y, x = shape
-        return make_grid((z, y, x), self.spacing_mm, (0.0, 0.0, 0.0), torch.Generator().manual_seed(seed))
+        return make_grid(
+            (z, y, x),
+            self.spacing_mm,
+            (0.0, 0.0, 0.0),
+            torch.Generator().manual_seed(seed),
+        )
 
 
 def rerender(image: Tensor, grid: Grid, scan: WorkingScan) -> Tensor:
-    """Give a patch (z, y, x) other scanner's faults: bend, bias, range, thicker slices, softness, noise; in [0, 1]."""
+    """Give a patch (z, y, x) other scanner's faults.
+
+    Bend, bias, range, thicker slices, softness, noise; in [0, 1].
+    """
     freedom = 0.25 if scan.is_ct else 1.0
     if scan.thickness > 1.3 and grid.uniform() < 0.3:
-        image = thicken(image, axis=scan.thick_axis, factor=max(2, round(scan.thickness * grid.uniform(0.8, 1.5))))
+        image = thicken(
+            image,
+            axis=scan.thick_axis,
+            factor=max(2, round(scan.thickness * grid.uniform(0.8, 1.5))),
+        )
     elif grid.uniform() < 0.3:
         soft = grid.uniform(0.3, 0.8)
         image = blur(image, (soft, soft, soft))
     image = gamma(image, math.exp(freedom * grid.uniform(-0.35, 0.35)))
     image = image * bias_field(grid, strength=freedom * grid.uniform(0.0, 0.35))
-    image = image * (1.0 + freedom * grid.uniform(-0.12, 0.1)) + freedom * grid.uniform(-0.03, 0.05)
-    return rician(image.clamp_min(0.0), grid, sigma=grid.uniform(0.0, 0.05)).clamp(0.0, 1.0)
+    image = image * (1.0 + freedom * grid.uniform(-0.12, 0.1)) + freedom * grid.uniform(
+        -0.03, 0.05
+    )
+    return rician(image.clamp_min(0.0), grid, sigma=grid.uniform(0.0, 0.05)).clamp(
+        0.0, 1.0
+    )
 
 
 def real_views(scan: WorkingScan, patch_vox: int, seed: int) -> Tensor:
-    """Cut a patch and give two renderings of it that differ by the scanner's faults only, (2, 1, z, y, x)."""
+    """Cut a patch and give two renderings of it that differ by the scanner's faults only.
+
+    (2, 1, z, y, x).
+    """
     patch = scan.patch(patch_vox, np.random.default_rng(seed))
     grid = scan.grid(patch.shape, seed)
-    return torch.stack([rerender(patch, grid, scan), rerender(patch, grid, scan)])[:, None]
+    return torch.stack([rerender(patch, grid, scan), rerender(patch, grid, scan)])[
+        :, None
+    ]
 
 
 def dress(batch: Batch, scan: WorkingScan, seed: int) -> Batch:
-    """Make synthetic patches look like a scan: the last view of each gets its brightness and its thick slices.
+    """Make synthetic patches look like a scan.
 
-    The brightness of a patch of the scan is laid over the synthetic one by rank, brightest on brightest or brightest on
-    darkest (histogram matching), so that what is bright and how strongly things differ comes from the scan while the
-    truth stays known.
+    The last view of each gets its brightness and its thick slices.
+
+    The brightness of a patch of the scan is laid over the synthetic one by rank,
+    brightest on brightest or brightest on darkest (histogram matching), so that what is
+    bright and how strongly things differ comes from the scan while the truth stays
+    known.
 
     Parameters
     ----------
@@ -139,16 +209,25 @@ def dress(batch: Batch, scan: WorkingScan, seed: int) -> Batch:
         like = scan.patch(max(plain.shape), rng)
         worn = match_intensity(plain, like, backward=bool(rng.random() < 0.5))
         if scan.thickness > 1.3:
-            worn = thicken(worn, axis=scan.thick_axis, factor=max(2, round(scan.thickness)))
-        image[last, 0] = rerender(worn, scan.grid(plain.shape, int(rng.integers(2**31))), scan)
+            worn = thicken(
+                worn, axis=scan.thick_axis, factor=max(2, round(scan.thickness))
+            )
+        image[last, 0] = rerender(
+            worn, scan.grid(plain.shape, int(rng.integers(2**31))), scan
+        )
     looks = tuple((*look[:-1], max(look) + 1) for look in batch.looks)
     return Batch(image, batch.labels, looks)
 
 
 def match_intensity(image: Tensor, like: Tensor, *, backward: bool = False) -> Tensor:
-    """Lay the brightness of one patch over another by rank; backward puts the brightest where it was darkest."""
+    """Lay the brightness of one patch over another by rank.
+
+    Backward puts the brightest where it was darkest.
+    """
     share = np.linspace(0.0, 1.0, _QUANTILES)
     have = np.quantile(image.numpy(), share)
     want = np.quantile(like.numpy(), 1.0 - share if backward else share)
     distinct = np.concatenate([[True], np.diff(have) > 1e-6])
-    return torch.from_numpy(np.interp(image.numpy(), have[distinct], want[distinct]).astype(np.float32))
+    return torch.from_numpy(
+        np.interp(image.numpy(), have[distinct], want[distinct]).astype(np.float32)
+    )

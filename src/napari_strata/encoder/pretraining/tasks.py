@@ -1,4 +1,7 @@
-"""The pretext tasks: voxel contrast at several levels, agreement between views, painting blocks and slices back in."""
+"""The pretext tasks: voxel contrast at several levels, agreement between views.
+
+Painting blocks and slices back in.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +27,14 @@ class Batch:
     Parameters
     ----------
     image : (patch * view, 1, z, y, x) float32 tensor
-        Brightness in [0, 1]; the views of one patch follow one another and lie on one grid.
+        Brightness in [0, 1]; the views of one patch follow one another and lie on one
+        grid.
     labels : tuple of (patch, z, y, x) int64 tensor
-        The labels to contrast at each level, finest first; for scans without any truth an empty tuple, and then each
-        voxel is alike only to itself in the other views.
+        The labels to contrast at each level, finest first; for scans without any truth
+        an empty tuple, and then each voxel is alike only to itself in the other views.
     looks : tuple of tuple of int
-        For each patch a number per view; views with the same number differ by the scanner's faults only.
+        For each patch a number per view; views with the same number differ by the
+        scanner's faults only.
     """
 
     image: Tensor
@@ -39,7 +44,9 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Give the batch on a device, images channels-last."""
         image = self.image.to(device, memory_format=torch.channels_last_3d)
-        return Batch(image, tuple(labels.to(device) for labels in self.labels), self.looks)
+        return Batch(
+            image, tuple(labels.to(device) for labels in self.labels), self.looks
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +58,8 @@ class Hidden:
     unseen : (patch * view, 1, z, y, x) bool tensor
         What the encoder does not see.
     blocks, slabs : bool tensors, same shape
-        What it has to paint back: the blocks, and the first slices past the last one seen.
+        What it has to paint back: the blocks, and the first slices past the last one
+        seen.
     """
 
     unseen: Tensor
@@ -59,28 +67,55 @@ class Hidden:
     slabs: Tensor
 
 
-def hide(shape: tuple[int, ...], settings: PretrainSettings, generator: torch.Generator) -> Hidden:
-    """Choose what to hide: in some images everything past a slice (next-slice prediction), random blocks in the others."""
+def hide(
+    shape: tuple[int, ...], settings: PretrainSettings, generator: torch.Generator
+) -> Hidden:
+    """Choose what to hide: in some images everything past a slice.
+
+    (next-slice prediction), random blocks in the others.
+    """
     count, _, *sides = shape
-    coarse = torch.rand((count, 1, *(-(-n // _BLOCK_VOX) for n in sides)), generator=generator) < settings.masked_share
-    blocks = F.interpolate(coarse.float(), scale_factor=_BLOCK_VOX, mode="nearest")[:, :, : sides[0], : sides[1], : sides[2]].bool()
+    coarse = (
+        torch.rand(
+            (count, 1, *(-(-n // _BLOCK_VOX) for n in sides)), generator=generator
+        )
+        < settings.masked_share
+    )
+    blocks = F.interpolate(coarse.float(), scale_factor=_BLOCK_VOX, mode="nearest")[
+        :, :, : sides[0], : sides[1], : sides[2]
+    ].bool()
     unseen, slabs = blocks.clone(), torch.zeros_like(blocks)
     if settings.next_slice_weight:
-        for number in torch.nonzero(torch.rand(count, generator=generator) < settings.next_slice_share).flatten().tolist():
-            axis, backward = (int(torch.randint(n, (), generator=generator)) for n in (3, 2))
-            last = int(sides[axis] * (0.6 + 0.3 * float(torch.rand((), generator=generator))))
+        for number in (
+            torch.nonzero(
+                torch.rand(count, generator=generator) < settings.next_slice_share
+            )
+            .flatten()
+            .tolist()
+        ):
+            axis, backward = (
+                int(torch.randint(n, (), generator=generator)) for n in (3, 2)
+            )
+            last = int(
+                sides[axis] * (0.6 + 0.3 * float(torch.rand((), generator=generator)))
+            )
             at = torch.arange(sides[axis])
-            at = (at.flip(0) if backward else at).view([-1 if a == axis else 1 for a in range(3)])
+            at = (at.flip(0) if backward else at).view(
+                [-1 if a == axis else 1 for a in range(3)]
+            )
             blocks[number] = False
             unseen[number] = (at > last).expand(*sides)
             slabs[number] = ((at > last) & (at <= last + _SLAB_VOX)).expand(*sides)
     return Hidden(unseen, blocks, slabs)
 
 
-def sample_voxels(labels: Tensor, allowed: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def sample_voxels(
+    labels: Tensor, allowed: Tensor, count: int, generator: torch.Generator
+) -> Tensor:
     """Draw voxels of one patch, balanced over its labels: flat indices (n,), n <= count.
 
-    Each label gets an equal share (rare ones are taken whole), at most 24 labels are used.
+    Each label gets an equal share (rare ones are taken whole), at most 24 labels are
+    used.
     """
     flat = labels.flatten()
     order = torch.randperm(flat.numel(), generator=generator).to(flat.device)
@@ -88,7 +123,11 @@ def sample_voxels(labels: Tensor, allowed: Tensor, count: int, generator: torch.
     sizes = torch.bincount(flat[order])
     present = torch.nonzero(sizes >= 8).flatten()
     if len(present) > _MOST_LABELS:
-        present = present[torch.randperm(len(present), generator=generator).to(flat.device)[:_MOST_LABELS]]
+        present = present[
+            torch.randperm(len(present), generator=generator).to(flat.device)[
+                :_MOST_LABELS
+            ]
+        ]
     if len(present) < 2:
         return order[:0]
     share = -(-count // len(present))
@@ -109,8 +148,8 @@ def voxel_contrast(features: Tensor, labels: Tensor, temperature: float) -> Tens
 
     Notes
     -----
-    Khosla et al., Supervised Contrastive Learning, 2020 (the form with the sum outside the logarithm), with labels
-    that a program made up rather than a person.
+    Khosla et al., Supervised Contrastive Learning, 2020 (the form with the sum outside
+    the logarithm), with labels that a program made up rather than a person.
     """
     similarity = features @ features.T / temperature
     own = torch.eye(len(features), dtype=torch.bool, device=features.device)
@@ -123,18 +162,28 @@ def voxel_contrast(features: Tensor, labels: Tensor, temperature: float) -> Tens
 
 
 def read_at(level: Tensor, index: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Read a map (channel, z', y', x') at flat indices of the full grid, interpolated: (n, channel)."""
+    """Read a map (channel, z', y', x') at flat indices of the full grid, interpolated.
+
+    (n, channel).
+    """
     z, y, x = shape
     if level.shape[1:] == shape:
         return level.permute(1, 2, 3, 0).reshape(-1, level.shape[0])[index]
     place = torch.stack([index % x, (index // x) % y, index // (x * y)], dim=1).float()
     size = torch.tensor([x, y, z], device=index.device).float()
     where = (2 * (place + 0.5) / size - 1).view(1, -1, 1, 1, 3)
-    found = F.grid_sample(level[None], where, mode="bilinear", padding_mode="border", align_corners=False)
+    found = F.grid_sample(
+        level[None], where, mode="bilinear", padding_mode="border", align_corners=False
+    )
     return found[0, :, :, 0, 0].T
 
 
-def pretext_loss(encoder: StrataEncoder, batch: Batch, settings: PretrainSettings, generator: torch.Generator) -> dict[str, Tensor]:
+def pretext_loss(
+    encoder: StrataEncoder,
+    batch: Batch,
+    settings: PretrainSettings,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
     """Compute the losses of one batch.
 
     Parameters
@@ -151,29 +200,51 @@ def pretext_loss(encoder: StrataEncoder, batch: Batch, settings: PretrainSetting
     Returns
     -------
     dict of scalar tensors
-        "contrast" (mean over levels and patches), "agreement" (1 - cosine of a voxel with itself in a view with the
-        same look), "inpaint" and "next_slice" (mean absolute error), and their weighted "total".
+        "contrast" (mean over levels and patches), "agreement" (1 - cosine of a voxel
+        with itself in a view with the same look), "inpaint" and "next_slice" (mean
+        absolute error), and their weighted "total".
     """
     device = batch.image.device
     hidden = hide(tuple(batch.image.shape), settings, generator)
     unseen = hidden.unseen.to(device)
-    seen = torch.where(unseen, torch.rand_like(batch.image[:, :, :1, :1, :1]), batch.image)
+    seen = torch.where(
+        unseen, torch.rand_like(batch.image[:, :, :1, :1, :1]), batch.image
+    )
     maps = encoder.decode(seen.contiguous(memory_format=torch.channels_last_3d))
     nothing = maps[0].sum() * 0
     contrast, agreement = [nothing], [nothing]
     for patch, looks in enumerate(batch.looks):
         first = patch * len(looks)
         allowed = ~unseen[first : first + len(looks), 0].any(dim=0)
-        found = _compare(encoder, [m[first : first + len(looks)] for m in maps], _truth(batch, patch), allowed, settings, generator, looks)
+        found = _compare(
+            encoder,
+            [m[first : first + len(looks)] for m in maps],
+            _truth(batch, patch),
+            allowed,
+            settings,
+            generator,
+            looks,
+        )
         contrast, agreement = contrast + found[0], agreement + found[1]
     losses = {
         "contrast": torch.stack(contrast).sum() / max(1, len(contrast) - 1),
         "agreement": torch.stack(agreement).sum() / max(1, len(agreement) - 1),
-        "inpaint": _paint_error(encoder, maps[0], batch.image, hidden.blocks.to(device)),
-        "next_slice": _paint_error(encoder, maps[0], batch.image, hidden.slabs.to(device)),
+        "inpaint": _paint_error(
+            encoder, maps[0], batch.image, hidden.blocks.to(device)
+        ),
+        "next_slice": _paint_error(
+            encoder, maps[0], batch.image, hidden.slabs.to(device)
+        ),
     }
-    weights = (settings.contrast_weight, settings.agreement_weight, settings.inpaint_weight, settings.next_slice_weight)
-    losses["total"] = torch.stack([w * loss for w, loss in zip(weights, losses.values(), strict=True)]).sum()
+    weights = (
+        settings.contrast_weight,
+        settings.agreement_weight,
+        settings.inpaint_weight,
+        settings.next_slice_weight,
+    )
+    losses["total"] = torch.stack(
+        [w * loss for w, loss in zip(weights, losses.values(), strict=True)]
+    ).sum()
     return losses
 
 
@@ -182,10 +253,18 @@ def _truth(batch: Batch, patch: int) -> tuple[Tensor, ...]:
 
 
 def _compare(
-    encoder: StrataEncoder, maps: list[Tensor], truth: tuple[Tensor, ...], allowed: Tensor,
-    settings: PretrainSettings, generator: torch.Generator, looks: tuple[int, ...],
+    encoder: StrataEncoder,
+    maps: list[Tensor],
+    truth: tuple[Tensor, ...],
+    allowed: Tensor,
+    settings: PretrainSettings,
+    generator: torch.Generator,
+    looks: tuple[int, ...],
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Contrast sampled voxels of one patch at each level, jointly over views of one look, and see whether these agree."""
+    """Contrast sampled voxels of one patch at each level, jointly over views of one look.
+
+    See whether these agree.
+    """
     contrast: list[Tensor] = []
     agreement: list[Tensor] = []
     shape = (allowed.shape[0], allowed.shape[1], allowed.shape[2])
@@ -200,25 +279,37 @@ def _compare(
         index = chosen[key]
         if len(index) < _FEWEST_VOXELS:
             continue
-        same = labels.flatten()[index] if labels is not None else torch.arange(len(index), device=index.device)
+        same = (
+            labels.flatten()[index]
+            if labels is not None
+            else torch.arange(len(index), device=index.device)
+        )
         rows = [encoder.project(read_at(view, index, shape), number) for view in level]
         for look in dict.fromkeys(looks):
             alike = [row for row, own in zip(rows, looks, strict=True) if own == look]
             if settings.contrast_weight and (labels is not None or len(alike) > 1):
-                contrast.append(voxel_contrast(torch.cat(alike), same.repeat(len(alike)), settings.temperature))
+                contrast.append(
+                    voxel_contrast(
+                        torch.cat(alike), same.repeat(len(alike)), settings.temperature
+                    )
+                )
             if settings.agreement_weight and len(alike) > 1:
                 agreement.append(1 - (alike[0] * alike[1]).sum(1).mean())
     return contrast, agreement
 
 
-def _draw(labels: Tensor | None, allowed: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def _draw(
+    labels: Tensor | None, allowed: Tensor, count: int, generator: torch.Generator
+) -> Tensor:
     if labels is not None:
         return sample_voxels(labels, allowed, count, generator)
     order = torch.randperm(allowed.numel(), generator=generator).to(allowed.device)
     return order[allowed.flatten()[order]][:count]
 
 
-def _paint_error(encoder: StrataEncoder, finest: Tensor, image: Tensor, where: Tensor) -> Tensor:
+def _paint_error(
+    encoder: StrataEncoder, finest: Tensor, image: Tensor, where: Tensor
+) -> Tensor:
     if not where.any():
         return finest.sum() * 0
     rows = finest.permute(0, 2, 3, 4, 1)[where[:, 0]]

@@ -1,9 +1,11 @@
 """Volumes and segmentations as napari layers, and back (no Qt).
 
-Layers are shown with a diagonal scale in mm and a translation that puts the middle of the grid where it lies in the
-patient, along (inferior, posterior, left). Layers of one scan therefore coincide, two scans of one examination lie over
-each other, and an oblique scan is shown along its own axes. The true affine travels in the metadata, also under the keys
-of napari-nifti (x, y, z order), whose writer is right then too. Back from a layer, `placing` finds where it lies.
+Layers are shown with a diagonal scale in mm and a translation that puts the middle of
+the grid where it lies in the patient, along (inferior, posterior, left). Layers of one
+scan therefore coincide, two scans of one examination lie over each other, and an
+oblique scan is shown along its own axes. The true affine travels in the metadata, also
+under the keys of napari-nifti (x, y, z order), whose writer is right then too. Back
+from a layer, `placing` finds where it lies.
 """
 
 from __future__ import annotations
@@ -18,7 +20,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_strata.errors import GeometryError
-from napari_strata.gui.canvas.placement import METADATA_KEY, PLACING, Placement, layer_name, lies_straight, place, placing_of, spatial_shape, world_linear, world_of
+from napari_strata.gui.canvas.placement import (
+    METADATA_KEY,
+    PLACING,
+    Placement,
+    layer_name,
+    lies_straight,
+    place,
+    placing_of,
+    spatial_shape,
+    world_linear,
+    world_of,
+)
 from napari_strata.io.intensities import check_varies, finite, plain_type
 from napari_strata.io.modality import guess_modality
 from napari_strata.refine.session.refinement import Refinement
@@ -59,19 +72,34 @@ def image_tuple(volume: Volume) -> LayerTuple:
     """Give a scan as an image layer tuple, grey, with a window that suits its modality."""
     from napari_strata.gui.canvas.window_presets import contrast_limits, default_preset
 
-    facts = {key: getattr(volume, key) for key in ("modality", "name", "path", "notes", "index", "series")}
-    limits = contrast_limits(volume.data, volume.modality, default_preset(volume.modality))
+    facts = {
+        key: getattr(volume, key)
+        for key in ("modality", "name", "path", "notes", "index", "series")
+    }
+    limits = contrast_limits(
+        volume.data, volume.modality, default_preset(volume.modality)
+    )
     kwargs = {
-        "name": volume.name if volume.index is None else f"{volume.name}, volume {volume.index}",
+        "name": (
+            volume.name
+            if volume.index is None
+            else f"{volume.name}, volume {volume.index}"
+        ),
         "colormap": "gray",
         "contrast_limits": limits,
         "interpolation2d": "linear",
         "rendering": "mip" if volume.modality == "ct" else "attenuated_mip",
     }
-    return np.asarray(volume.data), {**kwargs, **grid_kwargs(volume.geometry, facts)}, "image"
+    return (
+        np.asarray(volume.data),
+        {**kwargs, **grid_kwargs(volume.geometry, facts)},
+        "image",
+    )
 
 
-def labels_tuple(segmentation: Segmentation, *, name: str, opacity: float = 0.45) -> LayerTuple:
+def labels_tuple(
+    segmentation: Segmentation, *, name: str, opacity: float = 0.45
+) -> LayerTuple:
     """Give labels as a labels layer tuple with the colours and names of its region table."""
     facts = {"regions": segmentation.regions}
     kwargs = {
@@ -80,31 +108,47 @@ def labels_tuple(segmentation: Segmentation, *, name: str, opacity: float = 0.45
         "colormap": region_colormap(segmentation.regions),
         "features": region_features(segmentation.regions),
     }
-    return segmentation.labels, {**kwargs, **grid_kwargs(segmentation.geometry, facts)}, "labels"
+    return (
+        segmentation.labels,
+        {**kwargs, **grid_kwargs(segmentation.geometry, facts)},
+        "labels",
+    )
 
 
 def case_labels_tuple(work: Refinement, *, name: str) -> LayerTuple:
     """Give a refinement as a labels layer tuple whose type leaves room for regions to come."""
     labels: NDArray[np.unsignedinteger] = work.labels.astype(roomy_dtype(work.next_id))
-    data, kwargs, kind = labels_tuple(Segmentation(labels, work.regions, work.volume.geometry), name=name)
-    kwargs["colormap"] = region_colormap(work.regions, capacity=color_capacity(work.next_id))
+    data, kwargs, kind = labels_tuple(
+        Segmentation(labels, work.regions, work.volume.geometry), name=name
+    )
+    kwargs["colormap"] = region_colormap(
+        work.regions, capacity=color_capacity(work.next_id)
+    )
     return data, kwargs, kind
 
 
 def roomy_dtype(next_id: int) -> type[np.unsignedinteger]:
-    """Give a label type that leaves room for as many regions again, so that it hardly ever changes: napari shows another type anew."""
+    """Give a label type that leaves room for as many regions again.
+
+    So that it hardly ever changes: napari shows another type anew.
+    """
     return np.uint16 if next_id < 2**15 else np.uint32
 
 
 def color_capacity(top: int) -> int:
-    """Give how many ids get a colour ahead of need, so that colours are made anew only now and then: 4095, 16383 ..."""
+    """Give how many ids get a colour ahead of need.
+
+    So that colours are made anew only now and then: 4095, 16383 ...
+    """
     colors = _LEAST_COLORS
     while colors <= top:
         colors *= 4
     return colors - 1
 
 
-def similarity_tuple(similarity: NDArray[np.float32], placed: Mapping[str, Any], *, name: str) -> LayerTuple:
+def similarity_tuple(
+    similarity: NDArray[np.float32], placed: Mapping[str, Any], *, name: str
+) -> LayerTuple:
     """Give a similarity map (z, y, x) as an image layer tuple.
 
     Parameters
@@ -119,51 +163,102 @@ def similarity_tuple(similarity: NDArray[np.float32], placed: Mapping[str, Any],
     return _map_tuple(similarity, placed, "similarity", name=name, colormap="inferno")
 
 
-def confidence_tuple(confidence: NDArray[np.float32], placed: Mapping[str, Any], *, name: str) -> LayerTuple:
-    """Give a confidence map (z, y, x) in [0, 1] as an image layer tuple; see `similarity_tuple`."""
+def confidence_tuple(
+    confidence: NDArray[np.float32], placed: Mapping[str, Any], *, name: str
+) -> LayerTuple:
+    """Give a confidence map (z, y, x) in [0, 1] as an image layer tuple.
+
+    See `similarity_tuple`.
+    """
     return _map_tuple(confidence, placed, "confidence", name=name, colormap="viridis")
 
 
-def feature_colors_tuple(colors: NDArray[np.uint8], placed: Mapping[str, Any], *, name: str) -> LayerTuple:
-    """Give feature colours (z, y, x, 3), RGB from 0 to 255, as an image layer tuple; see `similarity_tuple`."""
+def feature_colors_tuple(
+    colors: NDArray[np.uint8], placed: Mapping[str, Any], *, name: str
+) -> LayerTuple:
+    """Give feature colours (z, y, x, 3), RGB from 0 to 255, as an image layer tuple.
+
+    See `similarity_tuple`.
+    """
     shown = {"name": name, "rgb": True}
-    return colors, {**placed, **shown, "metadata": _explaining(placed, "features")}, "image"
+    return (
+        colors,
+        {**placed, **shown, "metadata": _explaining(placed, "features")},
+        "image",
+    )
 
 
-def _map_tuple(values: NDArray[np.float32], placed: Mapping[str, Any], what: str, *, name: str, colormap: str) -> LayerTuple:
+def _map_tuple(
+    values: NDArray[np.float32],
+    placed: Mapping[str, Any],
+    what: str,
+    *,
+    name: str,
+    colormap: str,
+) -> LayerTuple:
     shown = {"name": name, "colormap": colormap, "contrast_limits": (0.0, 1.0)}
     return values, {**placed, **shown, "metadata": _explaining(placed, what)}, "image"
 
 
 def _explaining(placed: Mapping[str, Any], what: str) -> dict[str, Any]:
     metadata = dict(placed.get("metadata", {}))
-    return {**metadata, METADATA_KEY: {**metadata.get(METADATA_KEY, {}), EXPLAINS: what}}
+    return {
+        **metadata,
+        METADATA_KEY: {**metadata.get(METADATA_KEY, {}), EXPLAINS: what},
+    }
 
 
-def grid_kwargs(geometry: Geometry, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Give the keyword arguments that place a layer on `geometry`: scale, translate, units, axis labels, metadata."""
+def grid_kwargs(
+    geometry: Geometry, facts: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Give the keyword arguments that place a layer on `geometry`.
+
+    Scale, translate, units, axis labels, metadata.
+    """
     world = world_of(geometry)
-    placed = {"scale": geometry.spacing_zyx_mm, "translate": world[:3, 3], "units": UNITS, "axis_labels": AXIS_LABELS}
-    return {**placed, "metadata": _metadata(geometry, {"world": world, **(facts or {})})}
+    placed = {
+        "scale": geometry.spacing_zyx_mm,
+        "translate": world[:3, 3],
+        "units": UNITS,
+        "axis_labels": AXIS_LABELS,
+    }
+    return {
+        **placed,
+        "metadata": _metadata(geometry, {"world": world, **(facts or {})}),
+    }
 
 
-def matching_grid_kwargs(layer: napari.layers.Layer, geometry: Geometry, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def matching_grid_kwargs(
+    layer: napari.layers.Layer,
+    geometry: Geometry,
+    facts: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Give the keyword arguments that lay a new 3D layer exactly over `layer`, whoever made it.
 
-    The layer's own transform, units and axis labels are copied, so that napari's scale bar and linked views keep working;
-    the metadata are ours.
+    The layer's own transform, units and axis labels are copied, so that napari's scale
+    bar and linked views keep working; the metadata are ours.
     """
     placement = place(level_shape(layer), placing_of(layer))
     placed = {"world": placement.world, "knows_sides": placement.knows_sides}
-    return {**overlay_kwargs(layer), "metadata": _metadata(geometry, {**placed, **(facts or {})})}
+    return {
+        **overlay_kwargs(layer),
+        "metadata": _metadata(geometry, {**placed, **(facts or {})}),
+    }
 
 
 def overlay_kwargs(layer: napari.layers.Layer) -> dict[str, Any]:
-    """Give what places another 3D layer exactly as `layer`, of more axes the last three: the whole transform, units, axis labels."""
+    """Give what places another 3D layer exactly as `layer`, of more axes the last three.
+
+    The whole transform, units, axis labels.
+    """
     spare = layer.ndim - 3
     named = {"units": layer.units[spare:], "axis_labels": layer.axis_labels[spare:]}
     if not spare:
-        return {**{key: getattr(layer, key) for key in PLACING}, "affine": np.array(layer.affine.affine_matrix), **named}
+        return {
+            **{key: getattr(layer, key) for key in PLACING},
+            "affine": np.array(layer.affine.affine_matrix),
+            **named,
+        }
     world = np.eye(4)
     world[:3, 3] = np.asarray(layer.data_to_world(np.zeros(3)), np.float64)[-3:]
     world[:3, :3] = world_linear(layer)
@@ -173,18 +268,27 @@ def overlay_kwargs(layer: napari.layers.Layer) -> dict[str, Any]:
 
 
 def scan_data(layer: napari.layers.Layer) -> Any:
-    """Give the array (z, y, x) of a layer as it is, not read into memory: the full resolution, the only step of other axes."""
+    """Give the array (z, y, x) of a layer as it is, not read into memory.
+
+    The full resolution, the only step of other axes.
+    """
     data = layer.data[0] if layer.multiscale else layer.data
     return data[(0,) * (len(data.shape) - 3)] if len(data.shape) > 3 else data
 
 
 def level_shape(layer: napari.layers.Layer) -> tuple[int, ...]:
     """Give the shape of a layer's data, of several resolutions the full one."""
-    return tuple(int(n) for n in (layer.data[0] if layer.multiscale else layer.data).shape)
+    return tuple(
+        int(n) for n in (layer.data[0] if layer.multiscale else layer.data).shape
+    )
 
 
 def _metadata(geometry: Geometry, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a layer's metadata: our facts, and the keys of napari-nifti, for the array with its axes in the order x, y, z."""
+    """Give a layer's metadata.
+
+    Our facts, and the keys of napari-nifti, for the array with its axes in the order x,
+    y, z.
+    """
     affine = np.array(geometry.affine[:, [2, 1, 0, 3]])
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     return {
@@ -192,23 +296,31 @@ def _metadata(geometry: Geometry, facts: Mapping[str, Any]) -> dict[str, Any]:
         "spacing": spacing,
         "origin": affine[:3, 3],
         "direction": affine[:3, :3] / spacing,
-        "header": {} if geometry.file is None else {"format": geometry.file.kind, "suffix": geometry.file.suffix},
+        "header": (
+            {}
+            if geometry.file is None
+            else {"format": geometry.file.kind, "suffix": geometry.file.suffix}
+        ),
         METADATA_KEY: {"geometry": geometry, **facts},
     }
 
 
-def region_colormap(regions: Iterable[Region], *, capacity: int = 0, hidden: Collection[int] = ()) -> CyclicLabelColormap:
+def region_colormap(
+    regions: Iterable[Region], *, capacity: int = 0, hidden: Collection[int] = ()
+) -> CyclicLabelColormap:
     """Give a napari colormap with the table's colours; background is clear.
 
-    It is a cycle, long enough for no id to come round again below 65,536: napari makes the colours of 16-bit labels from a
-    cycle in no time, from a dictionary in a tenth of a second.
+    It is a cycle, long enough for no id to come round again below 65,536: napari makes
+    the colours of 16-bit labels from a cycle in no time, from a dictionary in a tenth
+    of a second.
 
     Parameters
     ----------
     regions : iterable of Region
         The table.
     capacity : int
-        Ids up to here get their default colour too, so that the map need not change with every step of a slider.
+        Ids up to here get their default colour too, so that the map need not change
+        with every step of a slider.
     hidden : collection of int
         Ids that are not drawn.
     """
@@ -225,7 +337,10 @@ def region_colormap(regions: Iterable[Region], *, capacity: int = 0, hidden: Col
 
 @lru_cache(maxsize=8)
 def _default_colors(top: int) -> NDArray[np.float32]:
-    """Give the default colours of the ids 0 .. top, (top + 1, 4) RGBA from 0 to 1; not to be written in."""
+    """Give the default colours of the ids 0 .. top, (top + 1, 4) RGBA from 0 to 1.
+
+    Not to be written in.
+    """
     rgb = np.array([region_color(number) for number in range(top + 1)], np.float32)
     return np.column_stack([rgb / np.float32(255), np.ones(top + 1, np.float32)])
 
@@ -243,7 +358,10 @@ def layer_facts(layer: napari.layers.Layer) -> dict[str, Any]:
 
 
 def is_scan(layer: napari.layers.Layer) -> bool:
-    """Say whether a layer can be worked on: a 3D grey image, or one of more axes with a single step; no map of ours."""
+    """Say whether a layer can be worked on.
+
+    A 3D grey image, or one of more axes with a single step; no map of ours.
+    """
     from napari.layers import Image
 
     if not isinstance(layer, Image) or layer.rgb or EXPLAINS in layer_facts(layer):
@@ -253,22 +371,39 @@ def is_scan(layer: napari.layers.Layer) -> bool:
 
 
 def what_to_do(layers: Iterable[napari.layers.Layer]) -> dict[str, str]:
-    """Say what a person can do about layers among which there is no scan; empty where opening one is all there is to do."""
+    """Say what a person can do about layers among which there is no scan.
+
+    Empty where opening one is all there is to do.
+    """
     from napari.layers import Image
 
-    series = any(isinstance(layer, Image) and layer.ndim - 2 * layer.rgb > 3 for layer in layers)
-    return {"none": "Several volumes in one layer: Open scan… takes one"} if series else {}
+    series = any(
+        isinstance(layer, Image) and layer.ndim - 2 * layer.rgb > 3 for layer in layers
+    )
+    return (
+        {"none": "Several volumes in one layer: Open scan… takes one"} if series else {}
+    )
 
 
-def volume_from_layer(layer: napari.layers.Layer, modality: Modality | None = None) -> Volume:
+def volume_from_layer(
+    layer: napari.layers.Layer, modality: Modality | None = None
+) -> Volume:
     """Make a Volume from any 3D image layer; see `volume_from_parts`."""
     if not is_scan(layer):
         shape = level_shape(layer)
         if len(shape) == 4 and shape[-1] == 1:
             spatial_shape(shape, f"Layer '{layer.name}' is not a 3D grey image: it")
-        why = f"is not a 3D grey image ({' x '.join(map(str, shape))}{', RGB' if getattr(layer, 'rgb', False) else ''})"
-        raise GeometryError(f"Layer '{layer.name}' {why}. Choose one scan, or open one volume of the series.")
-    volume = volume_from_parts(layer.data, {**placing_of(layer), "multiscale": layer.multiscale})
+        why = (
+            "is not a 3D grey image"
+            f" ({' x '.join(map(str, shape))}{', RGB' if getattr(layer, 'rgb', False) else ''})"
+        )
+        raise GeometryError(
+            f"Layer '{layer.name}' {why}. Choose one scan, or open one volume of the"
+            " series."
+        )
+    volume = volume_from_parts(
+        layer.data, {**placing_of(layer), "multiscale": layer.multiscale}
+    )
     return volume if modality is None else replace(volume, modality=modality)
 
 
@@ -288,20 +423,24 @@ def tell_assumed(layer: napari.layers.Layer, volume: Volume) -> None:
 
 
 def volume_from_parts(data: ArrayLike, attributes: Mapping[str, Any]) -> Volume:
-    """Make a Volume from the data and the attributes of an image layer, by the same rules as for files.
+    """Make a Volume from the data and the attributes of an image layer.
+
+    By the same rules as for files.
 
     Parameters
     ----------
     data : (z, y, x) array
-        The layer's data; axes before the last three have one step, and of several resolutions the first is taken.
+        The layer's data; axes before the last three have one step, and of several
+        resolutions the first is taken.
     attributes : mapping
-        `scale`, and where there are any `translate`, `rotate`, `shear`, `affine`, `units`, `axis_labels`, `metadata`, `name`,
-        `multiscale`.
+        `scale`, and where there are any `translate`, `rotate`, `shear`, `affine`,
+        `units`, `axis_labels`, `metadata`, `name`, `multiscale`.
 
     Returns
     -------
     Volume
-        With the geometry of `placing.place`; `notes` say what had to be assumed, and what was done to the intensities.
+        With the geometry of `placing.place`; `notes` say what had to be assumed, and
+        what was done to the intensities.
 
     Raises
     ------
@@ -316,7 +455,10 @@ def volume_from_parts(data: ArrayLike, attributes: Mapping[str, Any]) -> Volume:
     shape = placement.geometry.shape_zyx
     if min(shape) < 2:
         size = " x ".join(map(str, shape))
-        raise GeometryError(f"{name} has one slice only ({size}). Strata needs a 3D scan: open the whole volume.")
+        raise GeometryError(
+            f"{name} has one slice only ({size}). Strata needs a 3D scan: open the"
+            " whole volume."
+        )
     plain = plain_type(array.reshape(shape), name)
     intensities, notes = finite(plain, name)
     check_varies(intensities, name)
@@ -334,21 +476,28 @@ def volume_from_parts(data: ArrayLike, attributes: Mapping[str, Any]) -> Volume:
     )
 
 
-def segmentation_from_parts(data: ArrayLike, attributes: Mapping[str, Any], *, scans: Sequence[Placement] = ()) -> Segmentation:
-    """Make a Segmentation from the data and the attributes of a labels layer; unknown labels get default rows.
+def segmentation_from_parts(
+    data: ArrayLike, attributes: Mapping[str, Any], *, scans: Sequence[Placement] = ()
+) -> Segmentation:
+    """Make a Segmentation from the data and the attributes of a labels layer.
+
+    Unknown labels get default rows.
 
     `scans` says where the scans beside it lie, see `placing.place`.
 
     Raises
     ------
     GeometryError
-        If the data are not 3D, the transform cannot be used, or voxels are no whole numbers from 0 to 4294967295.
+        If the data are not 3D, the transform cannot be used, or voxels are no whole
+        numbers from 0 to 4294967295.
     """
     array = _full_resolution(data, attributes)
     placement = place(array.shape, attributes, scans=scans)
     for note in placement.notes:
         logger.warning("%s: %s", layer_name(attributes), note)
-    labels = _as_labels(array.reshape(placement.geometry.shape_zyx), layer_name(attributes))
+    labels = _as_labels(
+        array.reshape(placement.geometry.shape_zyx), layer_name(attributes)
+    )
     facts = (attributes.get("metadata") or {}).get(METADATA_KEY) or {}
     known = {region.id: region for region in facts.get("regions", ())}
     table = tuple(known.get(row.id, row) for row in default_regions(label_ids(labels)))
@@ -356,24 +505,43 @@ def segmentation_from_parts(data: ArrayLike, attributes: Mapping[str, Any], *, s
 
 
 def _full_resolution(data: Any, attributes: Mapping[str, Any]) -> NDArray[Any]:
-    """Read the array of a layer into memory: of several resolutions, which napari keeps in a sequence, the first."""
-    levels = attributes.get("multiscale") or (isinstance(data, Sequence) and all(hasattr(level, "shape") for level in data))
+    """Read the array of a layer into memory.
+
+    Of several resolutions, which napari keeps in a sequence, the first.
+    """
+    levels = attributes.get("multiscale") or (
+        isinstance(data, Sequence) and all(hasattr(level, "shape") for level in data)
+    )
     return np.asarray(data[0] if levels and len(data) else data)
 
 
 def _as_labels(values: NDArray[Any], name: str) -> NDArray[np.unsignedinteger]:
     """Give label values in the smallest unsigned type that holds them."""
     if values.dtype.kind not in "biuf":
-        raise GeometryError(f"{name} has {values.dtype} voxels. Labels are whole numbers from 0 up: convert the layer to labels.")
+        raise GeometryError(
+            f"{name} has {values.dtype} voxels. Labels are whole numbers from 0 up:"
+            " convert the layer to labels."
+        )
     if values.dtype.kind == "b":
         return values.astype(np.uint8)
-    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.round(values)).all()):
+    if values.dtype.kind == "f" and not (
+        np.isfinite(values).all() and (values == np.round(values)).all()
+    ):
         odd = values[~(values == np.round(values))]
-        raise GeometryError(f"{name} holds {odd[0] if odd.size else 'infinity'}. Labels are whole numbers from 0 up: round them first.")
+        raise GeometryError(
+            f"{name} holds {odd[0] if odd.size else 'infinity'}. Labels are whole"
+            " numbers from 0 up: round them first."
+        )
     lowest, highest = (int(values.min()), int(values.max())) if values.size else (0, 0)
     if lowest < 0:
-        raise GeometryError(f"{name} holds {lowest}. Labels below 0 cannot be written: renumber them from 1, with 0 for background.")
+        raise GeometryError(
+            f"{name} holds {lowest}. Labels below 0 cannot be written: renumber them"
+            " from 1, with 0 for background."
+        )
     if highest >= 2**32:
-        raise GeometryError(f"{name} holds {highest}, which does not fit into 32 bits. Renumber the labels.")
+        raise GeometryError(
+            f"{name} holds {highest}, which does not fit into 32 bits. Renumber the"
+            " labels."
+        )
     labels: NDArray[np.unsignedinteger] = values.astype(smallest_label_dtype(highest))
     return labels

@@ -1,4 +1,7 @@
-"""How the scan lies on the canvas: planes, orientation letters, the 3D camera, and the position under the cursor (no Qt)."""
+"""How the scan lies on the canvas.
+
+Planes, orientation letters, the 3D camera, and the position under the cursor (no Qt).
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,15 @@ if TYPE_CHECKING:
 Plane = Literal["axial", "coronal", "sagittal"]
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 
-_PLANE_AXES: dict[Plane, tuple[int, int, int]] = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
-"""World axis (0 = right-left, 1 = anterior-posterior, 2 = superior-inferior) that goes through, down and across."""
+_PLANE_AXES: dict[Plane, tuple[int, int, int]] = {
+    "axial": (2, 1, 0),
+    "coronal": (1, 2, 0),
+    "sagittal": (0, 2, 1),
+}
+"""World axis (0 = right-left, 1 = anterior-posterior.
+
+2 = superior-inferior) that goes through, down and across.
+"""
 
 _LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
 
@@ -47,8 +57,8 @@ def world_directions(layer: napari.layers.Layer) -> NDArray[np.float64] | None:
     Returns
     -------
     (3, 3) float64 array or None
-        Column i is the RAS+ axis that world axis i runs along, a signed unit vector; None where the layer does not
-        tell, or two axes would share one letter.
+        Column i is the RAS+ axis that world axis i runs along, a signed unit vector;
+        None where the layer does not tell, or two axes would share one letter.
     """
     placement = place(level_shape(layer), placing_of(layer))
     if not placement.knows_sides:
@@ -61,7 +71,11 @@ def world_directions(layer: napari.layers.Layer) -> NDArray[np.float64] | None:
     return nearest if abs(np.linalg.det(nearest)) > 0.5 else None
 
 
-def edge_letters(directions: NDArray[np.float64], displayed: tuple[int, int], orientation2d: tuple[str, str]) -> EdgeLetters:
+def edge_letters(
+    directions: NDArray[np.float64],
+    displayed: tuple[int, int],
+    orientation2d: tuple[str, str],
+) -> EdgeLetters:
     """Give the letters at the canvas edges.
 
     Parameters
@@ -73,30 +87,45 @@ def edge_letters(directions: NDArray[np.float64], displayed: tuple[int, int], or
     orientation2d : tuple of 2 str
         Where they grow to: ("down" or "up", "right" or "left").
     """
-    ahead, behind = zip(*(_both_ways(directions[:, axis]) for axis in displayed), strict=True)
-    bottom, top = (ahead[0], behind[0]) if orientation2d[0] == "down" else (behind[0], ahead[0])
-    right, left = (ahead[1], behind[1]) if orientation2d[1] == "right" else (behind[1], ahead[1])
+    ahead, behind = zip(
+        *(_both_ways(directions[:, axis]) for axis in displayed), strict=True
+    )
+    bottom, top = (
+        (ahead[0], behind[0]) if orientation2d[0] == "down" else (behind[0], ahead[0])
+    )
+    right, left = (
+        (ahead[1], behind[1]) if orientation2d[1] == "right" else (behind[1], ahead[1])
+    )
     return EdgeLetters(left=left, right=right, top=top, bottom=bottom)
 
 
-def turned_letters(looking_ras: NDArray[np.float64], up_ras: NDArray[np.float64]) -> EdgeLetters:
-    """Give the letters at the canvas edges in 3D, "" where an edge is nearer to none: more than 35 degrees off.
+def turned_letters(
+    looking_ras: NDArray[np.float64], up_ras: NDArray[np.float64]
+) -> EdgeLetters:
+    """Give the letters at the canvas edges in 3D, "" where an edge is nearer to none.
+
+    More than 35 degrees off.
 
     Parameters
     ----------
     looking_ras, up_ras : (3,) array
-        Where the camera looks and what is up on the canvas, as RAS+ directions. The view is no mirror image.
+        Where the camera looks and what is up on the canvas, as RAS+ directions. The
+        view is no mirror image.
     """
     right = np.cross(looking_ras, up_ras)
     ends = []
     for direction in (up_ras, right):
-        unit = np.asarray(direction, np.float64) / max(float(np.linalg.norm(direction)), 1e-9)
+        unit = np.asarray(direction, np.float64) / max(
+            float(np.linalg.norm(direction)), 1e-9
+        )
         ends.append(_both_ways(unit) if np.abs(unit).max() > 0.82 else ("", ""))
     (top, bottom), (ahead, behind) = ends
     return EdgeLetters(left=behind, right=ahead, top=top, bottom=bottom)
 
 
-def plane_order(directions: NDArray[np.float64] | None, plane: Plane) -> tuple[int, int, int]:
+def plane_order(
+    directions: NDArray[np.float64] | None, plane: Plane
+) -> tuple[int, int, int]:
     """Give napari's dims order (through, down, across) that shows a plane."""
     if directions is None:
         directions = -np.eye(3)[::-1]
@@ -105,33 +134,55 @@ def plane_order(directions: NDArray[np.float64] | None, plane: Plane) -> tuple[i
     return through, down, across
 
 
-def upright_orientation(directions: NDArray[np.float64], order: tuple[int, int, int]) -> tuple[str, str, str]:
-    """Give napari's camera orientation for which the patient is upright in 2D and not mirrored in 3D.
+def upright_orientation(
+    directions: NDArray[np.float64], order: tuple[int, int, int]
+) -> tuple[str, str, str]:
+    """Give napari's camera orientation for which the patient is upright in 2D and not mirrored.
 
-    In 2D, feet and back go down, the patient's left goes right (in sagittal planes the back does). In 3D napari shows
-    (towards, down, right) as a right-handed frame, so the depth axis must be turned round whenever the displayed axes,
-    in the order shown, are left-handed in the patient.
+    In 3D.
+
+    In 2D, feet and back go down, the patient's left goes right (in sagittal planes the
+    back does). In 3D napari shows (towards, down, right) as a right-handed frame, so
+    the depth axis must be turned round whenever the displayed axes, in the order shown,
+    are left-handed in the patient.
     """
     down = "down" if directions[:, order[1]].sum() < 0 else "up"
     across = "right" if directions[:, order[2]].sum() < 0 else "left"
-    handedness = np.linalg.det(directions[:, list(order)]) * (1 if down == "down" else -1) * (1 if across == "right" else -1)
+    handedness = (
+        np.linalg.det(directions[:, list(order)])
+        * (1 if down == "down" else -1)
+        * (1 if across == "right" else -1)
+    )
     return ("towards" if handedness > 0 else "away"), down, across
 
 
-def describe_position(geometry: Geometry, data: NDArray[np.generic], voxel_zyx: ArrayLike, *, unit: str = "") -> str:
+def describe_position(
+    geometry: Geometry,
+    data: NDArray[np.generic],
+    voxel_zyx: ArrayLike,
+    *,
+    unit: str = "",
+) -> str:
     """Say where a voxel lies in the patient and what it holds, or "" outside the scan."""
     index = np.round(np.asarray(voxel_zyx, dtype=np.float64)).astype(int)
     if (index < 0).any() or (index >= geometry.shape_zyx).any():
         return ""
     point = geometry.world_from_voxel(np.asarray(voxel_zyx, dtype=np.float64))
-    place = "  ".join(f"{_LETTERS[axis][int(point[axis] >= 0)]} {abs(point[axis]):.1f}" for axis in range(3))
+    place = "  ".join(
+        f"{_LETTERS[axis][int(point[axis] >= 0)]} {abs(point[axis]):.1f}"
+        for axis in range(3)
+    )
     value = data[tuple(index)]
-    shown = f"{value:.4g}" if data.dtype.kind == "f" and not unit else f"{float(value):.0f}"
+    shown = (
+        f"{value:.4g}" if data.dtype.kind == "f" and not unit else f"{float(value):.0f}"
+    )
     return f"{place} mm   {shown}{' ' + unit if unit else ''}"
 
 
 class CanvasOrientation:
-    """Keeps the letters at the canvas edges and the 3D camera true while planes are rolled, transposed or turned.
+    """Keeps the letters at the canvas edges and the 3D camera true while planes are rolled.
+
+    Transposed or turned.
 
     Parameters
     ----------
@@ -152,7 +203,10 @@ class CanvasOrientation:
 
     @property
     def directions(self) -> NDArray[np.float64] | None:
-        """Where napari's world axes point in the patient, see `world_directions`; None where that is not known."""
+        """Where napari's world axes point in the patient, see `world_directions`.
+
+        None where that is not known.
+        """
         return self._directions
 
     def set_scan(self, layer: napari.layers.Layer | None) -> None:
@@ -207,7 +261,11 @@ class CanvasOrientation:
     def _order(self) -> tuple[int, int, int] | None:
         dims = self._viewer.dims
         order = tuple(int(axis) - (dims.ndim - 3) for axis in dims.order[-3:])
-        return (order[0], order[1], order[2]) if dims.ndim >= 3 and min(order) >= 0 else None
+        return (
+            (order[0], order[1], order[2])
+            if dims.ndim >= 3 and min(order) >= 0
+            else None
+        )
 
     def _turn_camera(self) -> None:
         order, camera = self._order(), self._camera
@@ -215,7 +273,11 @@ class CanvasOrientation:
             return
         down, across = (str(way) for way in camera.orientation2d)
         signs = (1 if down == "down" else -1) * (1 if across == "right" else -1)
-        depth = "towards" if np.linalg.det(self._directions[:, list(order)]) * signs > 0 else "away"
+        depth = (
+            "towards"
+            if np.linalg.det(self._directions[:, list(order)]) * signs > 0
+            else "away"
+        )
         if str(camera.orientation[0]) != depth:
             camera.orientation = (depth, down, across)
         if not np.any(camera.angles):
@@ -232,10 +294,20 @@ class CanvasOrientation:
     def _write_letters(self) -> None:
         order = self._order()
         letters: EdgeLetters | None = None
-        if self._viewer.dims.ndisplay == 2 and self._directions is not None and order is not None:
+        if (
+            self._viewer.dims.ndisplay == 2
+            and self._directions is not None
+            and order is not None
+        ):
             down, across = (str(way) for way in self._camera.orientation2d)
-            letters = edge_letters(self._directions, (order[1], order[2]), (down, across))
-        elif self._viewer.dims.ndisplay == 3 and self._directions is not None and order is not None:
+            letters = edge_letters(
+                self._directions, (order[1], order[2]), (down, across)
+            )
+        elif (
+            self._viewer.dims.ndisplay == 3
+            and self._directions is not None
+            and order is not None
+        ):
             shown = self._directions[:, list(order)]
             ahead, above = looks_along(self._viewer)
             letters = turned_letters(shown @ ahead, shown @ above)

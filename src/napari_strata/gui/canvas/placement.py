@@ -1,9 +1,13 @@
-"""Where a napari layer lies in the patient: its whole data-to-world transform, and what its reader said of it (no Qt).
+"""Where a napari layer lies in the patient.
 
-A layer's place is its data-to-world transform (affine, rotate, shear, scale, translate), each world axis in its unit. Where a
-reader left the patient's own affine in the metadata, the world that it placed the layer in is tied to the patient by that: as
-long as the layer lies where its reader put it, the reader's affine holds to the last digit; once it is moved, its new place is
-carried over into the patient in the same way. A layer of which no reader said anything lies with world axes z, y and x toward
+Its whole data-to-world transform, and what its reader said of it (no Qt).
+
+A layer's place is its data-to-world transform (affine, rotate, shear, scale,
+translate), each world axis in its unit. Where a reader left the patient's own affine in
+the metadata, the world that it placed the layer in is tied to the patient by that: as
+long as the layer lies where its reader put it, the reader's affine holds to the last
+digit; once it is moved, its new place is carried over into the patient in the same way.
+A layer of which no reader said anything lies with world axes z, y and x toward
 Inferior, Posterior and Left, and its notes say that left and right are a guess.
 """
 
@@ -29,13 +33,25 @@ PLACING = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_lab
 """The attributes that say where a layer lies."""
 
 _GUESSED = "The layer does not say how the patient lies: left and right are a guess."
-_UNCODED = "The header does not say how the patient lies (sform and qform codes are 0): left and right are a guess."
+_UNCODED = (
+    "The header does not say how the patient lies (sform and qform codes are 0): left"
+    " and right are a guess."
+)
 _NO_UNIT = "The layer gives no unit of length: its sizes were taken for millimetres."
-_MOVED = "The layer was moved, cropped or scaled after it was read; it is taken where it lies now, not where its file lies."
-_UNFIT = "The affine in the layer's metadata does not fit its transform, or its axis order is not told, and was left out."
+_MOVED = (
+    "The layer was moved, cropped or scaled after it was read; it is taken where it"
+    " lies now, not where its file lies."
+)
+_UNFIT = (
+    "The affine in the layer's metadata does not fit its transform, or its axis order"
+    " is not told, and was left out."
+)
 
 _MATCHES_VOX = 0.01
-"""How far the corners may lie from where a reader puts them, in the shortest voxel side: readers round to 1e-6."""
+"""How far the corners may lie from where a reader puts them, in the shortest voxel side.
+
+Readers round to 1e-6.
+"""
 _STAYS_VOX = 1e-4
 """The same for layers that we placed ourselves: only floating point comes between."""
 
@@ -73,14 +89,22 @@ class Placement:
 
     @property
     def directions(self) -> NDArray[np.float64]:
-        """Where napari's world axes point in the patient: column i is world axis i in RAS+, lengths near 1."""
-        turned: NDArray[np.float64] = self.geometry.affine[:3, :3] @ np.linalg.inv(self.world[:3, :3])
+        """Where napari's world axes point in the patient.
+
+        Column i is world axis i in RAS+, lengths near 1.
+        """
+        turned: NDArray[np.float64] = self.geometry.affine[:3, :3] @ np.linalg.inv(
+            self.world[:3, :3]
+        )
         return turned
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Said:
-    """What a reader said: the affine of the array's own indices (to RAS+), and the world transform that it gave the layer."""
+    """What a reader said: the affine of the array's own indices (to RAS+).
+
+    The world transform that it gave the layer.
+    """
 
     affine: NDArray[np.float64]
     world: NDArray[np.float64]
@@ -93,7 +117,11 @@ class _Said:
 
 def placing_of(layer: napari.layers.Layer) -> dict[str, Any]:
     """Give the attributes of a layer that say where it lies, with its metadata and name."""
-    return {**{key: getattr(layer, key) for key in PLACING}, "metadata": layer.metadata, "name": layer.name}
+    return {
+        **{key: getattr(layer, key) for key in PLACING},
+        "metadata": layer.metadata,
+        "name": layer.name,
+    }
 
 
 def spatial_shape(shape: Sequence[int], name: str) -> tuple[int, int, int]:
@@ -106,48 +134,88 @@ def spatial_shape(shape: Sequence[int], name: str) -> tuple[int, int, int]:
     """
     size = " x ".join(str(int(n)) for n in shape)
     if len(shape) < 3:
-        raise GeometryError(f"{name} is a 2D image ({size}). Strata needs a 3D scan: open the whole volume.")
+        raise GeometryError(
+            f"{name} is a 2D image ({size}). Strata needs a 3D scan: open the whole"
+            " volume."
+        )
     if len(shape) == 4 and shape[-1] == 1 and shape[0] != 1:
-        raise GeometryError(f"{name} has its time axis last ({size}), where x should be. Open the file with Strata, or drop that axis.")
+        raise GeometryError(
+            f"{name} has its time axis last ({size}), where x should be. Open the file"
+            " with Strata, or drop that axis."
+        )
     if any(int(n) != 1 for n in shape[:-3]):
-        raise GeometryError(f"{name} holds several volumes ({size}). Choose one: Open scan… takes one of a file.")
+        raise GeometryError(
+            f"{name} holds several volumes ({size}). Choose one: Open scan… takes one"
+            " of a file."
+        )
     z, y, x = (int(n) for n in shape[-3:])
     return z, y, x
 
 
-def world_from_parts(attributes: Mapping[str, Any], ndim: int) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Give the transform (4, 4) from the last three indices of a layer to napari's world in mm, and notes on its units.
+def world_from_parts(
+    attributes: Mapping[str, Any], ndim: int
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Give the transform (4, 4) from the last three indices of a layer to napari's world in mm.
+
+    Notes on its units.
 
     Raises
     ------
     GeometryError
-        If the transform cannot be used: axes before the last three are mixed with them, or units are of no length.
+        If the transform cannot be used: axes before the last three are mixed with them,
+        or units are of no length.
     """
     from napari.utils.transforms import Affine
 
     name = layer_name(attributes)
-    given = {key: attributes.get(key) for key in ("scale", "translate", "rotate", "shear")}
+    given = {
+        key: attributes.get(key) for key in ("scale", "translate", "rotate", "shear")
+    }
     try:
-        inner = Affine(ndim=ndim, **{key: value for key, value in given.items() if value is not None})
+        inner = Affine(
+            ndim=ndim,
+            **{key: value for key, value in given.items() if value is not None},
+        )
         outer = attributes.get("affine")
-        outer = np.eye(ndim + 1) if outer is None else np.asarray(getattr(outer, "affine_matrix", outer), np.float64)
+        outer = (
+            np.eye(ndim + 1)
+            if outer is None
+            else np.asarray(getattr(outer, "affine_matrix", outer), np.float64)
+        )
         padded = np.eye(ndim + 1)
         start = ndim + 1 - len(outer)
         padded[start:, start:] = outer
         whole = padded @ np.asarray(inner.affine_matrix, np.float64)
     except (ValueError, TypeError, np.linalg.LinAlgError) as err:
-        raise GeometryError(f"{name} has a transform that cannot be used ({err}). Give it a new affine in its layer's controls.") from err
+        raise GeometryError(
+            f"{name} has a transform that cannot be used ({err}). Give it a new affine"
+            " in its layer's controls."
+        ) from err
     spare = ndim - 3
-    if spare and (np.abs(whole[spare:ndim, :spare]).max() > 0 or np.abs(whole[:spare, spare:ndim]).max() > 0):
-        raise GeometryError(f"{name} mixes its first axis with the three of the scan (affine). Take the volume out of it first.")
+    if spare and (
+        np.abs(whole[spare:ndim, :spare]).max() > 0
+        or np.abs(whole[:spare, spare:ndim]).max() > 0
+    ):
+        raise GeometryError(
+            f"{name} mixes its first axis with the three of the scan (affine). Take the"
+            " volume out of it first."
+        )
     world = whole[spare:, spare:]
     if not np.isfinite(world).all():
-        raise GeometryError(f"{name} has a transform that is not finite. Set its scale, translate and affine anew.")
+        raise GeometryError(
+            f"{name} has a transform that is not finite. Set its scale, translate and"
+            " affine anew."
+        )
     mm, notes = _mm_per_unit(attributes.get("units"), name)
     return np.diag([*mm, 1.0]) @ world, notes
 
 
-def place(shape: Sequence[int], attributes: Mapping[str, Any], *, scans: Sequence[Placement] = ()) -> Placement:
+def place(
+    shape: Sequence[int],
+    attributes: Mapping[str, Any],
+    *,
+    scans: Sequence[Placement] = (),
+) -> Placement:
     """Find where a layer lies in the patient.
 
     Parameters
@@ -157,8 +225,9 @@ def place(shape: Sequence[int], attributes: Mapping[str, Any], *, scans: Sequenc
     attributes : mapping
         As `placing_of` gives them, or as napari hands them to a writer.
     scans : sequence of Placement
-        Where the scans in the same viewer lie: a layer that nobody said anything of, such as napari's own new labels, lies in
-        the patient by the one that fills the same box.
+        Where the scans in the same viewer lie: a layer that nobody said anything of,
+        such as napari's own new labels, lies in the patient by the one that fills the
+        same box.
 
     Returns
     -------
@@ -175,111 +244,199 @@ def place(shape: Sequence[int], attributes: Mapping[str, Any], *, scans: Sequenc
     world, unit_notes = world_from_parts(attributes, len(shape))
     sides = np.linalg.norm(world[:3, :3], axis=0)
     if sides.min() <= 0 or abs(np.linalg.det(world[:3, :3] / sides)) < 1e-6:
-        raise GeometryError(f"{name} is flat: its scale or affine is singular. Set its scale and affine anew.")
+        raise GeometryError(
+            f"{name} is flat: its scale or affine is singular. Set its scale and affine"
+            " anew."
+        )
     metadata = attributes.get("metadata") or {}
     facts = metadata.get(METADATA_KEY)
     stored = facts.get("geometry") if isinstance(facts, Mapping) else None
     if isinstance(stored, Geometry):
-        said = _Said(stored.affine, np.asarray(facts.get("world", world_of(stored)), np.float64))
+        said = _Said(
+            stored.affine, np.asarray(facts.get("world", world_of(stored)), np.float64)
+        )
         knows_sides = bool(facts.get("knows_sides", True))
         if stored.shape_zyx == shape_zyx and (
-            _gap(said.world, world, shape_zyx) <= _STAYS_VOX * sides.min() or _never_placed(said.world, world)
+            _gap(said.world, world, shape_zyx) <= _STAYS_VOX * sides.min()
+            or _never_placed(said.world, world)
         ):
             return Placement(stored, world, knows_sides)
-        return Placement(Geometry(shape_zyx, said.patient_from_world @ world), world, knows_sides, (_MOVED,))
+        return Placement(
+            Geometry(shape_zyx, said.patient_from_world @ world),
+            world,
+            knows_sides,
+            (_MOVED,),
+        )
     notes: tuple[str, ...] = ()
     mm, told = _told_by_header(metadata)
     in_unit = mm_per_unit(attributes.get("units"), name)
-    if metadata.get("header") is None and not _is_in_mm(metadata, world, shape_zyx) and np.ptp(in_unit) == 0:
-        mm, told = float(in_unit[0]), unit_notes  # nobody says what the affine is in: in the layer's own unit, if it fits there
+    if (
+        metadata.get("header") is None
+        and not _is_in_mm(metadata, world, shape_zyx)
+        and np.ptp(in_unit) == 0
+    ):
+        # nobody says what the affine is in: in the layer's own unit, if it fits there
+        mm, told = float(in_unit[0]), unit_notes
     to_mm = np.diag([mm, mm, mm, 1.0])
     has_its_unit = bool(np.allclose(in_unit, mm, rtol=1e-9))
-    of_reader = np.linalg.inv(to_mm) @ world if has_its_unit else world  # in the unit of the reader's affine
+    # in the unit of the reader's affine
+    of_reader = np.linalg.inv(to_mm) @ world if has_its_unit else world
     nearest = _MATCHES_VOX * np.linalg.norm(of_reader[:3, :3], axis=0).min()
     for find in (_by_affine, _by_direction):
         found = find(metadata, of_reader, shape_zyx)
         if isinstance(found, _Said):
             if _gap(found.world, of_reader, shape_zyx) > nearest:
-                return Placement(Geometry(shape_zyx, to_mm @ found.patient_from_world @ of_reader), world, True, (*told, _MOVED))
+                return Placement(
+                    Geometry(shape_zyx, to_mm @ found.patient_from_world @ of_reader),
+                    world,
+                    True,
+                    (*told, _MOVED),
+                )
             geometry = Geometry(shape_zyx, to_mm @ found.affine)
             return Placement(_on_file(geometry, metadata, to_mm), world, True, told)
         notes += found
     box = _box(world, shape_zyx)
     for scan in scans:
-        if np.abs(_box(scan.world, scan.geometry.shape_zyx) - box).max() <= _BOXED_VOX * sides.min():
+        if (
+            np.abs(_box(scan.world, scan.geometry.shape_zyx) - box).max()
+            <= _BOXED_VOX * sides.min()
+        ):
             return _over(scan, world, shape_zyx)
     affine = _usual_frame(attributes.get("axis_labels")) @ world
-    return Placement(Geometry(shape_zyx, affine), world, False, (*unit_notes, *notes, _GUESSED))
+    return Placement(
+        Geometry(shape_zyx, affine), world, False, (*unit_notes, *notes, _GUESSED)
+    )
 
 
-def _is_in_mm(metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]) -> bool:
+def _is_in_mm(
+    metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]
+) -> bool:
     """Say whether what a reader said fits the layer's place in mm, or says nothing."""
-    return any(isinstance(find(metadata, world, shape), _Said) for find in (_by_affine, _by_direction))
+    return any(
+        isinstance(find(metadata, world, shape), _Said)
+        for find in (_by_affine, _by_direction)
+    )
 
 
-def _on_file(geometry: Geometry, metadata: Mapping[str, Any], to_mm: NDArray[np.float64]) -> Geometry:
-    """Give the geometry on the grid of the file whose NIfTI header a reader left, so that labels go back there to the last digit.
+def _on_file(
+    geometry: Geometry, metadata: Mapping[str, Any], to_mm: NDArray[np.float64]
+) -> Geometry:
+    """Give the geometry on the grid of the file whose NIfTI header a reader left.
 
-    Readers turn axes and round (napari-nifti to 1e-6, which 500 voxels make 5e-4 mm); the header holds what the file says.
+    So that labels go back there to the last digit.
+
+    Readers turn axes and round (napari-nifti to 1e-6, which 500 voxels make 5e-4 mm);
+    the header holds what the file says.
     """
     header: Any = metadata.get("header")
     shape = _stored_shape(metadata)
-    if shape is None or not all(hasattr(header, name) for name in ("get_best_affine", "binaryblock")):
+    if shape is None or not all(
+        hasattr(header, name) for name in ("get_best_affine", "binaryblock")
+    ):
         return geometry
     affine = to_mm @ np.array(header.get_best_affine(), dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         return geometry
     file_from_array = np.linalg.inv(affine) @ geometry.affine
     turned = np.rint(file_from_array[:3, :3])
-    is_turn = (np.abs(turned).sum(axis=0) == 1).all() and (np.abs(turned).sum(axis=1) == 1).all()
+    is_turn = (np.abs(turned).sum(axis=0) == 1).all() and (
+        np.abs(turned).sum(axis=1) == 1
+    ).all()
     if not is_turn or sorted(shape) != sorted(geometry.shape_zyx):
         return geometry
     exact = np.eye(4)
     exact[:3, :3] = turned
-    exact[:3, 3] = [size - 1 if row.sum() < 0 else 0 for size, row in zip(shape, turned, strict=True)]
+    exact[:3, 3] = [
+        size - 1 if row.sum() < 0 else 0
+        for size, row in zip(shape, turned, strict=True)
+    ]
     matches = _gap(exact, file_from_array, geometry.shape_zyx) <= _MATCHES_VOX
     axes = np.abs(turned).argmax(axis=1)
     if not matches or shape != tuple(geometry.shape_zyx[axis] for axis in axes):
         return geometry
     to_array = np.stack([axes, turned.sum(axis=1)], axis=1).astype(np.float64)
-    grid = FileGrid("nifti", (shape[0], shape[1], shape[2]), affine, to_array, bytes(header.binaryblock), ".nii.gz")
+    grid = FileGrid(
+        "nifti",
+        (shape[0], shape[1], shape[2]),
+        affine,
+        to_array,
+        bytes(header.binaryblock),
+        ".nii.gz",
+    )
     return Geometry(geometry.shape_zyx, affine @ exact, grid)
 
 
 def _told_by_header(metadata: Mapping[str, Any]) -> tuple[float, tuple[str, ...]]:
-    """Give the length in mm that a reader's affine is in, as the NIfTI header beside it says, and what a file's notes would say."""
+    """Give the length in mm that a reader's affine is in, as the NIfTI header beside it says.
+
+    What a file's notes would say.
+    """
     header: Any = metadata.get("header")
     if not hasattr(header, "get_xyzt_units"):
         return 1.0, ()
     mm = {"micron": 1e-3, "meter": 1e3}.get(header.get_xyzt_units()[0], 1.0)
-    notes = () if mm == 1 else (f"The header gives lengths in units of {mm:g} mm; they were turned into mm.",)
+    notes = (
+        ()
+        if mm == 1
+        else (
+            (
+                f"The header gives lengths in units of {mm:g} mm; they were turned"
+                " into mm."
+            ),
+        )
+    )
     uncoded = header["sform_code"] == 0 and header["qform_code"] == 0
     return mm, (*notes, _UNCODED) if uncoded else notes
 
 
 def _never_placed(given: NDArray[np.float64], world: NDArray[np.float64]) -> bool:
-    """Say whether a layer that carries our metadata was made by a script that set no transform, or the scan's scale alone."""
+    """Say whether a layer that carries our metadata was made by a script.
+
+    Set no transform, or the scan's scale alone.
+    """
     at_zero = given.copy()
     at_zero[:3, 3] = 0
-    return np.array_equal(world, np.eye(4)) or np.allclose(world, at_zero, rtol=1e-9, atol=1e-9)
+    return np.array_equal(world, np.eye(4)) or np.allclose(
+        world, at_zero, rtol=1e-9, atol=1e-9
+    )
 
 
-def _over(scan: Placement, world: NDArray[np.float64], shape: tuple[int, int, int]) -> Placement:
+def _over(
+    scan: Placement, world: NDArray[np.float64], shape: tuple[int, int, int]
+) -> Placement:
     """Place a layer by the scan under it: on its grid where they share one."""
-    if shape == scan.geometry.shape_zyx and _gap(scan.world, world, shape) <= _MATCHES_VOX * np.linalg.norm(world[:3, :3], axis=0).min():
+    if (
+        shape == scan.geometry.shape_zyx
+        and _gap(scan.world, world, shape)
+        <= _MATCHES_VOX * np.linalg.norm(world[:3, :3], axis=0).min()
+    ):
         return Placement(scan.geometry, world, scan.knows_sides)
     affine = scan.geometry.affine @ np.linalg.inv(scan.world) @ world
     return Placement(Geometry(shape, affine), world, scan.knows_sides)
 
 
-def _box(world: NDArray[np.float64], shape: tuple[int, int, int]) -> NDArray[np.float64]:
-    """Give the lowest and highest world coordinates (2, 3) that an array takes up, to the outer sides of its voxels."""
-    ends = np.array([(*corner, 1) for corner in product(*((-0.5, n - 0.5) for n in shape))], np.float64) @ world.T
+def _box(
+    world: NDArray[np.float64], shape: tuple[int, int, int]
+) -> NDArray[np.float64]:
+    """Give the lowest and highest world coordinates.
+
+    (2, 3) that an array takes up, to the outer sides of its voxels.
+    """
+    ends = (
+        np.array(
+            [(*corner, 1) for corner in product(*((-0.5, n - 0.5) for n in shape))],
+            np.float64,
+        )
+        @ world.T
+    )
     return np.stack([ends[:, :3].min(axis=0), ends[:, :3].max(axis=0)])
 
 
 def world_of(geometry: Geometry) -> NDArray[np.float64]:
-    """Give the world transform (4, 4) that we place a scan by: along its own axes, its middle where it lies in the patient."""
+    """Give the world transform (4, 4) that we place a scan by.
+
+    Along its own axes, its middle where it lies in the patient.
+    """
     spacing = geometry.spacing_zyx_mm
     middle = (np.asarray(geometry.shape_zyx) - 1) / 2
     world = np.diag([*spacing, 1.0])
@@ -290,20 +447,34 @@ def world_of(geometry: Geometry) -> NDArray[np.float64]:
 def same_place(one: Geometry, other: Geometry) -> bool:
     """Say whether two grids lie in one place, to a hundredth of a voxel."""
     far = _MATCHES_VOX * float(one.spacing_zyx_mm.min())
-    return one.shape_zyx == other.shape_zyx and _gap(one.affine, other.affine, one.shape_zyx) <= far
+    return (
+        one.shape_zyx == other.shape_zyx
+        and _gap(one.affine, other.affine, one.shape_zyx) <= far
+    )
 
 
 def lies_straight(layer: napari.layers.Layer) -> bool:
-    """Say whether a layer's axes run along napari's, so that a plane on screen is a plane of its array."""
+    """Say whether a layer's axes run along napari's.
+
+    So that a plane on screen is a plane of its array.
+    """
     linear = world_linear(layer)
     off = linear - np.diag(np.diag(linear))
     return bool(np.abs(off).max(initial=0) <= 1e-9 * np.abs(linear).max())
 
 
 def world_linear(layer: napari.layers.Layer) -> NDArray[np.float64]:
-    """Give the linear part (3, 3) of a layer's data-to-world transform, in its own units: its last three axes."""
+    """Give the linear part (3, 3) of a layer's data-to-world transform, in its own units.
+
+    Its last three axes.
+    """
     origin = np.asarray(layer.data_to_world(np.zeros(3)), np.float64)[-3:]
-    return np.column_stack([np.asarray(layer.data_to_world(row), np.float64)[-3:] - origin for row in np.eye(3)])
+    return np.column_stack(
+        [
+            np.asarray(layer.data_to_world(row), np.float64)[-3:] - origin
+            for row in np.eye(3)
+        ]
+    )
 
 
 def layer_name(attributes: Mapping[str, Any]) -> str:
@@ -320,14 +491,25 @@ def _mm_per_unit(units: Any, name: str) -> tuple[NDArray[np.float64], tuple[str,
     import pint
 
     known_units = pint.get_application_registry()
-    given = [units] * 3 if units is None or isinstance(units, (str, pint.Unit)) else list(units)[-3:]
+    given = (
+        [units] * 3
+        if units is None or isinstance(units, (str, pint.Unit))
+        else list(units)[-3:]
+    )
     factors: list[float | None] = []
     words = []
     for unit in given:
         try:
-            known = known_units.parse_units(str(unit)) if unit is not None else known_units.pixel
+            known = (
+                known_units.parse_units(str(unit))
+                if unit is not None
+                else known_units.pixel
+            )
         except (pint.UndefinedUnitError, ValueError) as err:
-            raise GeometryError(f"{name} has the unit '{unit}', which is no length. Set its units to mm.") from err
+            raise GeometryError(
+                f"{name} has the unit '{unit}', which is no length. Set its units"
+                " to mm."
+            ) from err
         words.append(str(known))
         if known.is_compatible_with(known_units.mm):
             factors.append(float(known_units.Quantity(1, known).to("mm").magnitude))
@@ -335,36 +517,61 @@ def _mm_per_unit(units: Any, name: str) -> tuple[NDArray[np.float64], tuple[str,
             factors.append(None)
         else:
             raise GeometryError(
-                f"{name} has an axis in {known}, and a scan has three axes of length. Choose a 3D scan, or set units to mm."
+                f"{name} has an axis in {known}, and a scan has three axes of length."
+                " Choose a 3D scan, or set units to mm."
             )
     if None not in factors:
         mm = np.array(factors, np.float64)
         if (mm == 1).all():
             return mm, ()
-        return mm, (f"The layer gives lengths in {' and '.join(dict.fromkeys(words))}; they were turned into mm.",)
+        return mm, (
+            (
+                f"The layer gives lengths in {' and '.join(dict.fromkeys(words))}; they"
+                " were turned into mm."
+            ),
+        )
     if any(factor is not None for factor in factors):
-        raise GeometryError(f"{name} gives a length on some axes only ({', '.join(words)}). Set the units of all three, for example to mm.")
+        raise GeometryError(
+            f"{name} gives a length on some axes only ({', '.join(words)}). Set the"
+            " units of all three, for example to mm."
+        )
     return np.ones(3), (_NO_UNIT,)
 
 
 def _usual_frame(labels: Any) -> NDArray[np.float64]:
-    """Give napari's world -> RAS+ where nobody says: axes named z, y, x, else in that order, toward Inferior, Posterior, Left."""
+    """Give napari's world -> RAS+ where nobody says.
+
+    Axes named z, y, x, else in that order, toward Inferior, Posterior, Left.
+    """
     names = [str(label).lower() for label in labels or ()][-3:]
-    order = [names.index(axis) for axis in "xyz"] if sorted(names) == ["x", "y", "z"] else [2, 1, 0]
+    order = (
+        [names.index(axis) for axis in "xyz"]
+        if sorted(names) == ["x", "y", "z"]
+        else [2, 1, 0]
+    )
     frame = np.zeros((4, 4))
     frame[[0, 1, 2], order] = -1
     frame[3, 3] = 1
     return frame
 
 
-def _gap(one: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, int, int]) -> float:
+def _gap(
+    one: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, int, int]
+) -> float:
     """Give how far two transforms put the corners of an array apart."""
-    corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in shape))], np.float64)
+    corners = np.array(
+        [(*corner, 1) for corner in product(*((0, n - 1) for n in shape))], np.float64
+    )
     return float(np.linalg.norm(corners @ (one - other).T, axis=1).max())
 
 
-def _by_affine(metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]) -> _Said | tuple[str, ...]:
-    """Take the affine that another reader left, where the layer's transform shows how that reader orders axes."""
+def _by_affine(
+    metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]
+) -> _Said | tuple[str, ...]:
+    """Take the affine that another reader left.
+
+    Where the layer's transform shows how that reader orders axes.
+    """
     affine = _given_affine(metadata)
     if affine is None:
         return () if metadata.get("affine") is None else (_UNFIT,)
@@ -372,59 +579,102 @@ def _by_affine(metadata: Mapping[str, Any], world: NDArray[np.float64], shape: t
     for said in _whole_layouts(affine, shape):
         if _gap(said.world, world, shape) <= tolerance:
             return said
-    plain = [said for said in _scale_layouts(affine, world) if _gap(said.world, world, shape) <= tolerance]
-    fitting = [said for said in plain if _fits_header(metadata, said, affine, shape)] or plain
-    if fitting and all(_gap(said.affine, fitting[0].affine, shape) <= tolerance for said in fitting):
+    plain = [
+        said
+        for said in _scale_layouts(affine, world)
+        if _gap(said.world, world, shape) <= tolerance
+    ]
+    fitting = [
+        said for said in plain if _fits_header(metadata, said, affine, shape)
+    ] or plain
+    if fitting and all(
+        _gap(said.affine, fitting[0].affine, shape) <= tolerance for said in fitting
+    ):
         return fitting[0]
     moved = _as_napari_nifti(affine, shape)
-    if not fitting and {"header", "coordinate_system"} <= metadata.keys() and _header_shape(metadata) == sorted(shape):
+    if (
+        not fitting
+        and {"header", "coordinate_system"} <= metadata.keys()
+        and _header_shape(metadata) == sorted(shape)
+    ):
         return moved
     return (_UNFIT,)
 
 
 def _given_affine(metadata: Mapping[str, Any]) -> NDArray[np.float64] | None:
-    """Give the affine in the metadata, x, y, z to RAS+ mm; of a larger one, with time last, the three axes of space."""
+    """Give the affine in the metadata, x, y, z to RAS+ mm.
+
+    Of a larger one, with time last, the three axes of space.
+    """
     given = metadata.get("affine")
     try:
         affine = np.zeros(0) if given is None else np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):
         return None
-    if affine.ndim != 2 or affine.shape[0] != affine.shape[1] or len(affine) < 4 or not np.isfinite(affine).all():
+    if (
+        affine.ndim != 2
+        or affine.shape[0] != affine.shape[1]
+        or len(affine) < 4
+        or not np.isfinite(affine).all()
+    ):
         return None
     affine = affine[np.ix_([0, 1, 2, -1], [0, 1, 2, -1])]
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if lengths.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-6:
         return None
-    return _LPS @ affine if "LPS" in str(metadata.get("coordinate_system", "")).upper() else affine
+    return (
+        _LPS @ affine
+        if "LPS" in str(metadata.get("coordinate_system", "")).upper()
+        else affine
+    )
 
 
 def _as_napari_nifti(affine: NDArray[np.float64], shape: tuple[int, int, int]) -> _Said:
-    """Place an array as napari-nifti does since 0.0.19: (z, y, x), negative scales, the origin at the far corner."""
+    """Place an array as napari-nifti does since 0.0.19.
+
+    (z, y, x), negative scales, the origin at the far corner.
+    """
     sides, origin = np.linalg.norm(affine[:3, :3], axis=0)[::-1], affine[2::-1, 3]
     world = np.diag([*-sides, 1.0])
     world[:3, 3] = origin + (np.asarray(shape) - 1) * sides
     return _Said(affine[:, _REVERSED], world)
 
 
-def _whole_layouts(affine: NDArray[np.float64], shape: tuple[int, int, int]) -> Iterator[_Said]:
+def _whole_layouts(
+    affine: NDArray[np.float64], shape: tuple[int, int, int]
+) -> Iterator[_Said]:
     """Give how readers place a layer by the whole affine: the surest first."""
     yield _as_napari_nifti(affine, shape)
     for order in ([0, 1, 2, 3], _REVERSED):
         ordered = affine[:, order]
-        rows = (np.eye(4), _LPS) if order != _REVERSED else (_ROWS_REVERSED, _ROWS_REVERSED @ _LPS, np.eye(4), _LPS)
+        rows = (
+            (np.eye(4), _LPS)
+            if order != _REVERSED
+            else (_ROWS_REVERSED, _ROWS_REVERSED @ _LPS, np.eye(4), _LPS)
+        )
         for basis in rows:
             yield _Said(ordered, basis @ ordered)
 
 
-def _scale_layouts(affine: NDArray[np.float64], world: NDArray[np.float64]) -> Iterator[_Said]:
-    """Give how readers place a layer by voxel sizes alone, from zero or from the origin, whatever the signs."""
+def _scale_layouts(
+    affine: NDArray[np.float64], world: NDArray[np.float64]
+) -> Iterator[_Said]:
+    """Give how readers place a layer by voxel sizes alone, from zero or from the origin.
+
+    Whatever the signs.
+    """
     signs, shift = np.sign(np.diag(world)[:3]), world[:3, 3]
     for order in ([0, 1, 2, 3], _REVERSED):
         ordered = affine[:, order]
         sides = np.linalg.norm(ordered[:3, :3], axis=0)
         told = np.diag([*(signs * sides), 1.0])
         origin = affine[order[:3], 3]
-        is_origin = np.allclose(np.abs(shift), np.abs(origin), rtol=0, atol=_MATCHES_VOX * float(sides.min()))
+        is_origin = np.allclose(
+            np.abs(shift),
+            np.abs(origin),
+            rtol=0,
+            atol=_MATCHES_VOX * float(sides.min()),
+        )
         told[:3, 3] = shift if is_origin else 0
         yield _Said(ordered, told)
 
@@ -436,50 +686,86 @@ def _header_shape(metadata: Mapping[str, Any]) -> list[int] | None:
 
 
 def _stored_shape(metadata: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Give the sizes in another reader's NIfTI header along the file's axes; None where there is no such header."""
-    ask: Callable[[], Sequence[int]] | None = getattr(metadata.get("header"), "get_data_shape", None)
+    """Give the sizes in another reader's NIfTI header along the file's axes.
+
+    None where there is no such header.
+    """
+    ask: Callable[[], Sequence[int]] | None = getattr(
+        metadata.get("header"), "get_data_shape", None
+    )
     shape = () if ask is None else tuple(int(n) for n in ask())[:3]
     return shape if len(shape) == 3 else None
 
 
-def _fits_header(metadata: Mapping[str, Any], said: _Said, affine: NDArray[np.float64], shape: tuple[int, int, int]) -> bool:
-    """Say whether the header's sizes, along x, y, z, are those of an array in the order that is supposed."""
-    stored = _stored_shape(metadata)
-    return stored is not None and stored == (shape if np.array_equal(said.affine, affine) else shape[::-1])
+def _fits_header(
+    metadata: Mapping[str, Any],
+    said: _Said,
+    affine: NDArray[np.float64],
+    shape: tuple[int, int, int],
+) -> bool:
+    """Say whether the header's sizes, along x, y, z.
 
-
-def _by_direction(metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]) -> _Said | tuple[str, ...]:
-    """Take spacing, origin and direction without an affine: of readers on ITK (z, y, x) toward Superior, Posterior and Left.
-
-    Such are napari-itk-io and napari-nifti before 0.0.19; the latter has RAS+ where medvol since 0.0.18 reads the file for it, which
-    the header then shows.
+    Are those of an array in the order that is supposed.
     """
-    if metadata.get("affine") is not None or not {"spacing", "origin", "direction"} <= metadata.keys():
+    stored = _stored_shape(metadata)
+    return stored is not None and stored == (
+        shape if np.array_equal(said.affine, affine) else shape[::-1]
+    )
+
+
+def _by_direction(
+    metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]
+) -> _Said | tuple[str, ...]:
+    """Take spacing, origin and direction without an affine.
+
+    Of readers on ITK (z, y, x) toward Superior, Posterior and Left.
+
+    Such are napari-itk-io and napari-nifti before 0.0.19; the latter has RAS+ where
+    medvol since 0.0.18 reads the file for it, which the header then shows.
+    """
+    if (
+        metadata.get("affine") is not None
+        or not {"spacing", "origin", "direction"} <= metadata.keys()
+    ):
         return ()
     try:
-        spacing, origin = (np.asarray(metadata[key], np.float64).ravel()[-3:] for key in ("spacing", "origin"))
+        spacing, origin = (
+            np.asarray(metadata[key], np.float64).ravel()[-3:]
+            for key in ("spacing", "origin")
+        )
         direction = np.asarray(metadata["direction"], np.float64)
     except (TypeError, ValueError):
         return (_UNFIT,)
-    if direction.ndim != 2 or min(direction.shape) < 3 or len(spacing) < 3 or len(origin) < 3 or not (spacing > 0).all():
+    if (
+        direction.ndim != 2
+        or min(direction.shape) < 3
+        or len(spacing) < 3
+        or len(origin) < 3
+        or not (spacing > 0).all()
+    ):
         return (_UNFIT,)
     direction = direction[-3:, -3:]
     header = metadata.get("header")
-    is_ras = hasattr(header, "get_data_shape") or (isinstance(header, Mapping) and "space directions" in header)
+    is_ras = hasattr(header, "get_data_shape") or (
+        isinstance(header, Mapping) and "space directions" in header
+    )
     whole = _composed(direction * spacing, origin)
     if not np.isfinite(whole).all() or abs(np.linalg.det(direction)) < 1e-6:
         return (_UNFIT,)
     tolerance = _MATCHES_VOX * float(np.linalg.norm(world[:3, :3], axis=0).min())
     for linear in (whole[:3, :3], np.diag(spacing), direction.T * spacing):
         told = _composed(linear, origin)
-        # cropped or pushed aside: the linear part tells the reader's way, and its origin is the same in all of them
+        # cropped or pushed aside: the linear part tells the reader's way, and its
+        # origin is the same in all of them
         shifted = _composed(linear, world[:3, 3])
         if _gap(shifted, world, shape) <= tolerance:
             return _Said(whole if is_ras else _FROM_ITK @ whole, told)
     return (_UNFIT,)
 
 
-def _composed(linear: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArray[np.float64]:
+def _composed(
+    linear: NDArray[np.float64], shift: NDArray[np.float64]
+) -> NDArray[np.float64]:
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = linear, shift
     return affine

@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import StrataError
 
-_AXES = {"R": (0, 1.0), "L": (0, -1.0), "A": (1, 1.0), "P": (1, -1.0), "S": (2, 1.0), "I": (2, -1.0)}
+_AXES = {
+    "R": (0, 1.0),
+    "L": (0, -1.0),
+    "A": (1, 1.0),
+    "P": (1, -1.0),
+    "S": (2, 1.0),
+    "I": (2, -1.0),
+}
 _NUMBER = r"[-+]?\d+(?:\.\d+)?"
 
 
@@ -37,10 +44,17 @@ def position_from_text(text: str) -> NDArray[np.float64]:
     numbers = re.findall(_NUMBER, text)
     if len(numbers) == 3 and not re.search(r"[A-Za-z]", text.lower().replace("mm", "")):
         return np.array([float(number) for number in numbers])
-    raise StrataError(f"'{text}' is no position. Write for example L 12 P 30.5 S 7 (mm), or three numbers: right, anterior, superior.")
+    raise StrataError(
+        f"'{text}' is no position. Write for example L 12 P 30.5 S 7 (mm), or three"
+        " numbers: right, anterior, superior."
+    )
 
 
 def text_from_position(point_ras_mm: NDArray[np.float64]) -> str:
     """Write a position as `position_from_text` reads it."""
     letters = (("L", "R"), ("P", "A"), ("I", "S"))
-    return " ".join(f"{letters[axis][int(point_ras_mm[axis] >= 0)]} {abs(float(point_ras_mm[axis])):.1f}" for axis in range(3))
+    return " ".join(
+        f"{letters[axis][int(point_ras_mm[axis] >= 0)]}"
+        f" {abs(float(point_ras_mm[axis])):.1f}"
+        for axis in range(3)
+    )

@@ -15,7 +15,10 @@ from napari_strata.refine.session.refinement import Refinement
 from napari_strata.volume import Progress
 
 MOST_VOXELS = 3_000_000
-"""A region whose box holds more is averaged down first, so that a surface takes a second and not a minute."""
+"""A region whose box holds more is averaged down first.
+
+So that a surface takes a second and not a minute.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +46,9 @@ class RegionSurface:
     faces: NDArray[np.int32]
 
 
-def surfaces_body(work: Refinement, regions: Sequence[int], on_progress: Progress) -> list[RegionSurface]:
+def surfaces_body(
+    work: Refinement, regions: Sequence[int], on_progress: Progress
+) -> list[RegionSurface]:
     """Make the surfaces of regions, smoothed by less than a voxel.
 
     Raises
@@ -54,20 +59,42 @@ def surfaces_body(work: Refinement, regions: Sequence[int], on_progress: Progres
     labels, rows = work.labels, {row.id: row for row in work.regions}
     made = []
     for number, region in enumerate(regions):
-        on_progress(number, len(regions), f"Surface of {rows[region].name if region in rows else region}")
+        on_progress(
+            number,
+            len(regions),
+            f"Surface of {rows[region].name if region in rows else region}",
+        )
         box = ndi.find_objects((labels == region).view(np.uint8), max_label=1)[0]
         if box is None or region not in rows:
-            raise EditError(f"Region {region} has no voxel to make a surface of. Look at the region table for the ids in use.")
+            raise EditError(
+                f"Region {region} has no voxel to make a surface of. Look at the region"
+                " table for the ids in use."
+            )
         start = np.array([part.start for part in box])
         vertices, faces = surface_of(labels[box] == region)
-        made.append(RegionSurface(region, rows[region].name, rows[region].color, (vertices + start).astype(np.float32), faces))
+        made.append(
+            RegionSurface(
+                region,
+                rows[region].name,
+                rows[region].color,
+                (vertices + start).astype(np.float32),
+                faces,
+            )
+        )
     return made
 
 
-def surface_of(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Give the surface of a mask (z, y, x) as vertices (n, 3) in its voxels and faces (m, 3): marching cubes (Lewiner)."""
+def surface_of(
+    mask: NDArray[np.bool_],
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Give the surface of a mask (z, y, x) as vertices (n, 3) in its voxels and faces (m, 3).
+
+    Marching cubes (Lewiner).
+    """
     step = max(1, int(np.ceil((mask.size / MOST_VOXELS) ** (1 / 3))))
-    padded = np.pad(mask, [(step, step + (-size) % step) for size in mask.shape]).astype(np.float32)
+    padded = np.pad(
+        mask, [(step, step + (-size) % step) for size in mask.shape]
+    ).astype(np.float32)
     if step > 1:
         z, y, x = (size // step for size in padded.shape)
         padded = padded.reshape(z, step, y, step, x, step).mean(axis=(1, 3, 5))
@@ -75,4 +102,6 @@ def surface_of(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np
     level = 0.5 if smooth.max() > 0.5 else float(smooth.max()) / 2
     vertices, faces, _, _ = marching_cubes(smooth, level)
     # the middle of a block of `step` voxels, less the voxels that were put around
-    return (vertices * step + (step - 1) / 2 - step).astype(np.float32), faces.astype(np.int32)
+    return (vertices * step + (step - 1) / 2 - step).astype(np.float32), faces.astype(
+        np.int32
+    )

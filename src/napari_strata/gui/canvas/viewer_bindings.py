@@ -1,4 +1,7 @@
-"""Everything the panel hangs on a viewer, so that closing the panel takes all of it down again (no Qt)."""
+"""Everything the panel hangs on a viewer.
+
+So that closing the panel takes all of it down again (no Qt).
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,20 @@ class ViewerBindings:
         emitter.connect(callback)
         self._undo.append(lambda: emitter.disconnect(callback))
 
-    def on_mouse(self, callbacks: list[Callable[..., Any]], callback: Callable[..., Any]) -> None:
+    def on_mouse(
+        self, callbacks: list[Callable[..., Any]], callback: Callable[..., Any]
+    ) -> None:
         """Call back on the mouse, through one of the viewer's callback lists."""
         callbacks.append(callback)
         self._undo.append(lambda: callbacks.remove(callback))
 
-    def on_keys(self, provider: Any, keys: Iterable[tuple[str, Callable[[], object]]]) -> None:
-        """Bind keys on the viewer or on a layer; bindings of napari itself come back with `remove`."""
+    def on_keys(
+        self, provider: Any, keys: Iterable[tuple[str, Callable[[], object]]]
+    ) -> None:
+        """Bind keys on the viewer or on a layer.
+
+        Bindings of napari itself come back with `remove`.
+        """
         for key, action in keys:
             provider.bind_key(key, _without_argument(action), overwrite=True)
             self._undo.append(partial(provider.bind_key, key, None, overwrite=True))

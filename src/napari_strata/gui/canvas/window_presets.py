@@ -24,7 +24,10 @@ MR_WINDOWS_PERCENT: dict[str, tuple[float, float]] = {
     "Bright structures (50-99.9 %)": (50.0, 99.9),
     "Full range": (0.0, 100.0),
 }
-"""Name -> (low, high) percentile of the voxels that are not the most common value (air, or a mask's fill)."""
+"""Name -> (low, high) percentile of the voxels that are not the most common value (air.
+
+Or a mask's fill).
+"""
 
 
 def preset_names(modality: Modality) -> tuple[str, ...]:
@@ -37,7 +40,9 @@ def default_preset(modality: Modality) -> str:
     return preset_names(modality)[0]
 
 
-def contrast_limits(data: NDArray[np.generic], modality: Modality, preset: str) -> tuple[float, float]:
+def contrast_limits(
+    data: NDArray[np.generic], modality: Modality, preset: str
+) -> tuple[float, float]:
     """Give the (low, high) grey values of a preset.
 
     Parameters
@@ -55,13 +60,23 @@ def contrast_limits(data: NDArray[np.generic], modality: Modality, preset: str) 
     step = max(1, round((data.size / 1e6) ** (1 / 3)))
     sample = data[::step, ::step, ::step].ravel().astype(np.float32)
     values, counts = np.unique(sample, return_counts=True)
-    inside = sample[sample != values[counts.argmax()]] if len(values) > 1 and counts.max() > 0.05 * sample.size else sample
-    low, high = (float(limit) for limit in np.percentile(inside, MR_WINDOWS_PERCENT[preset]))
+    inside = (
+        sample[sample != values[counts.argmax()]]
+        if len(values) > 1 and counts.max() > 0.05 * sample.size
+        else sample
+    )
+    low, high = (
+        float(limit) for limit in np.percentile(inside, MR_WINDOWS_PERCENT[preset])
+    )
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def dragged_window(limits: tuple[float, float], across: float, down: float) -> tuple[float, float]:
-    """Give the window after a drag of the mouse, as at a reading desk: to the right is wider, down is brighter.
+def dragged_window(
+    limits: tuple[float, float], across: float, down: float
+) -> tuple[float, float]:
+    """Give the window after a drag of the mouse, as at a reading desk.
+
+    To the right is wider, down is brighter.
 
     Parameters
     ----------

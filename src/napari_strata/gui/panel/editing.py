@@ -14,9 +14,9 @@ from qtpy.QtCore import QObject, QTimer
 from napari_strata.errors import StrataError
 from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.tools.cut_line import CutLine, DrawnLine
+from napari_strata.gui.tools.region_tools import region_tool
 from napari_strata.gui.widgets.edit_section import EditSection
 from napari_strata.gui.widgets.region_table import RegionTable
-from napari_strata.gui.tools.region_tools import region_tool
 from napari_strata.refine.session.refinement import Refinement
 from napari_strata.volume import BACKGROUND
 
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 
 _READY_MS = 30
-"""How long after the brush was taken the layer for previews is made: the canvas is drawn in between."""
+"""How long after the brush was taken the layer for previews is made.
+
+The canvas is drawn in between.
+"""
 
 
 @contextmanager
@@ -108,7 +111,10 @@ class Editor(QObject):
             self._step(case, partial(case.work.jump, step))
 
     def use_tool(self, tool: str) -> None:
-        """Take "select", "scribble", "cut" or "paint" in hand; "select" where that cannot be done."""
+        """Take "select", "scribble", "cut" or "paint" in hand.
+
+        "select" where that cannot be done.
+        """
         self._put_line_down()
         try:
             self._take(self._require_case(), tool)
@@ -164,7 +170,8 @@ class Editor(QObject):
             self._stroked = layer
             self._bind_keys(layer)
             layer.events.paint.connect(self._on_stroke)
-            # a stroke is to be answered at once: what shows the answer is there before it
+            # a stroke is to be answered at once: what shows the answer is there before
+            # it
             self._ready_timer.start()
 
     def _make_ready(self) -> None:
@@ -202,7 +209,10 @@ class Editor(QObject):
     def _selected(self, least: int, verb: str) -> list[int]:
         ids = list(self._table.selected)
         if len(ids) < least:
-            raise StrataError(f"Select {'a region' if least == 1 else 'two or more regions'} to {verb}: click the scan, or the table.")
+            raise StrataError(
+                f"Select {'a region' if least == 1 else 'two or more regions'} to"
+                f" {verb}: click the scan, or the table."
+            )
         return ids
 
     def _target(self) -> int | None:
@@ -216,10 +226,21 @@ class Editor(QObject):
         self._table.select(list(ids))
 
     def _merge(self, case: ScanCase) -> None:
-        case.submit(partial(case.work.merge, self._selected(2, "merge")), lambda kept: self._select_after([kept]))
+        case.submit(
+            partial(case.work.merge, self._selected(2, "merge")),
+            lambda kept: self._select_after([kept]),
+        )
 
     def _split(self, case: ScanCase) -> None:
-        case.submit(partial(split_all, case.work, self._selected(1, "split"), self._section.parts.value()), self._select_after)
+        case.submit(
+            partial(
+                split_all,
+                case.work,
+                self._selected(1, "split"),
+                self._section.parts.value(),
+            ),
+            self._select_after,
+        )
 
     def _update(self, case: ScanCase) -> None:
         case.apply_strokes(self._section.scope, self._on_taught)
@@ -235,8 +256,11 @@ class Editor(QObject):
         case.drop_strokes()
 
     def _step(self, case: ScanCase, act: Callable[[], object]) -> None:
-        # the buttons at once, so that no press is lost; the long lists follow when the presses are over
-        case.submit(act, lambda _name: self._section.show_history(*next_steps(case.work)))
+        # the buttons at once, so that no press is lost; the long lists follow when the
+        # presses are over
+        case.submit(
+            act, lambda _name: self._section.show_history(*next_steps(case.work))
+        )
 
 
 def next_steps(work: Refinement) -> tuple[str, str]:

@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from napari_strata.errors import StrataError
-from napari_strata.gui.tasks.explanation_tasks import Answer, ExplainRequest, Question, explain_body
-from napari_strata.gui.session.scan_case import ScanCase
+from napari_strata.gui.canvas.layers import (
+    EXPLAINS,
+    confidence_tuple,
+    feature_colors_tuple,
+    layer_facts,
+    matching_grid_kwargs,
+    similarity_tuple,
+)
 from napari_strata.gui.panel.editing import reported
-from napari_strata.gui.widgets.explain_section import ExplainSection
+from napari_strata.gui.session.scan_case import ScanCase
+from napari_strata.gui.tasks.explanation_tasks import (
+    Answer,
+    ExplainRequest,
+    Question,
+    explain_body,
+)
 from napari_strata.gui.tasks.jobs import JobRunner
-from napari_strata.gui.canvas.layers import EXPLAINS, confidence_tuple, feature_colors_tuple, layer_facts, matching_grid_kwargs, similarity_tuple
+from napari_strata.gui.widgets.explain_section import ExplainSection
 from napari_strata.gui.widgets.region_table import RegionTable
 
 if TYPE_CHECKING:
@@ -23,7 +35,9 @@ if TYPE_CHECKING:
 
 
 class Explainer:
-    """Answers what the explain section asks, of the region that was selected last, and keeps one layer per map and scan.
+    """Answers what the explain section asks, of the region that was selected last.
+
+    Keeps one layer per map and scan.
 
     Parameters
     ----------
@@ -61,10 +75,14 @@ class Explainer:
             case = self._require_case()
             region = self._table.selected[-1] if self._table.selected else None
             if region is None and question in ("card", "similarity"):
-                raise StrataError("Select a region to explain: click the scan, or the table.")
+                raise StrataError(
+                    "Select a region to explain: click the scan, or the table."
+                )
             work = case.work
             names = {row.id: row.name for row in work.regions}
-            request = ExplainRequest(work.proposal, work.table.copy(), work.tree, region, question, names)
+            request = ExplainRequest(
+                work.proposal, work.table.copy(), work.tree, region, question, names
+            )
             self._jobs.start(partial(explain_body, request), partial(self._show, case))
 
     def selection_changed(self) -> None:
@@ -91,15 +109,25 @@ class Explainer:
     def _on_changed(self, change: object) -> None:
         self.selection_changed()
 
-    def _show_map(self, case: ScanCase, request: ExplainRequest, painted: NDArray[Any]) -> None:
-        placed = matching_grid_kwargs(case.image, case.work.volume.geometry, {"scan_id": case.image.unique_id})
+    def _show_map(
+        self, case: ScanCase, request: ExplainRequest, painted: NDArray[Any]
+    ) -> None:
+        placed = matching_grid_kwargs(
+            case.image, case.work.volume.geometry, {"scan_id": case.image.unique_id}
+        )
         if request.question == "features":
-            made = feature_colors_tuple(painted, placed, name=f"{case.image.name} features")
+            made = feature_colors_tuple(
+                painted, placed, name=f"{case.image.name} features"
+            )
         elif request.question == "confidence":
-            made = confidence_tuple(painted, placed, name=f"{case.image.name} confidence")
+            made = confidence_tuple(
+                painted, placed, name=f"{case.image.name} confidence"
+            )
         else:
             name = request.names.get(request.region or 0, "background")
-            made = similarity_tuple(painted, placed, name=f"{case.image.name} like {name}")
+            made = similarity_tuple(
+                painted, placed, name=f"{case.image.name} like {name}"
+            )
         layer = self._find(case, request.question)
         if layer is None:
             active = self._viewer.layers.selection.active
@@ -107,11 +135,16 @@ class Explainer:
             self._viewer.layers.selection.active = active
         else:
             layer.data, layer.name, layer.visible = made[0], made[1]["name"], True
-            self._viewer.layers.move(self._viewer.layers.index(layer), len(self._viewer.layers))
+            self._viewer.layers.move(
+                self._viewer.layers.index(layer), len(self._viewer.layers)
+            )
 
     def _find(self, case: ScanCase, question: Question) -> napari.layers.Image | None:
         for layer in self._viewer.layers:
             facts = layer_facts(layer)
-            if facts.get(EXPLAINS) == question and facts.get("scan_id") == case.image.unique_id:
+            if (
+                facts.get(EXPLAINS) == question
+                and facts.get("scan_id") == case.image.unique_id
+            ):
                 return layer
         return None

@@ -1,4 +1,7 @@
-"""Which formats the window offers, and where an export goes: names, filters, and what would be replaced (no layers)."""
+"""Which formats the window offers, and where an export goes.
+
+Names, filters, and what would be replaced (no layers).
+"""
 
 from __future__ import annotations
 
@@ -9,33 +12,57 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from napari_strata.errors import WriteError
 from napari_strata.export.dicom_seg import check_series
-from napari_strata.export.files import DICOM_SUFFIX, EXPORT_SUFFIXES, FORMATS, region_paths
+from napari_strata.export.files import (
+    DICOM_SUFFIX,
+    EXPORT_SUFFIXES,
+    FORMATS,
+    region_paths,
+)
 from napari_strata.gui.widgets.dialogs import beside_scan
 from napari_strata.io.atomic import file_suffix
 from napari_strata.volume import Region, Volume
 
 FIRST_FORMAT = next(iter(FORMATS))
 """The format that is offered first."""
-_STEMS = {".seg.nrrd": "segmentation", ".nrrd": "regions", ".stl": "surfaces", ".csv": "measures"}
-"""What a suggested name says, by the first ending of its format: labels of two formats, each with its table, need two names."""
+_STEMS = {
+    ".seg.nrrd": "segmentation",
+    ".nrrd": "regions",
+    ".stl": "surfaces",
+    ".csv": "measures",
+}
+"""What a suggested name says, by the first ending of its format.
+
+Labels of two formats, each with its table, need two names.
+"""
 
 
 def export_filter(name: str) -> str:
-    """Give the file dialog's filter for a format of `FORMATS`: "NIfTI labels (*.nii.gz *.nii)"."""
+    """Give the file dialog's filter for a format of `FORMATS`.
+
+    "NIfTI labels (*.nii.gz *.nii)".
+    """
     return f"{name} ({' '.join(f'*{suffix}' for suffix in FORMATS[name])})"
 
 
 def chosen_path(chosen: Path, suggested: Path, chosen_format: str) -> Path:
     """Settle name and format where the two disagree.
 
-    An ending that a person typed says the format. Where the suggested name was left as it was, and where a name has no ending
-    that is known, the dialog's list of formats does.
+    An ending that a person typed says the format. Where the suggested name was left as
+    it was, and where a name has no ending that is known, the dialog's list of formats
+    does.
     """
     if file_suffix(chosen) in FORMATS[chosen_format]:
         return chosen
     if chosen == suggested:
-        return chosen.with_name(chosen.name[: len(chosen.name) - len(file_suffix(chosen))] + FORMATS[chosen_format][0])
-    return chosen if file_suffix(chosen) in EXPORT_SUFFIXES else chosen.with_name(chosen.name + FORMATS[chosen_format][0])
+        return chosen.with_name(
+            chosen.name[: len(chosen.name) - len(file_suffix(chosen))]
+            + FORMATS[chosen_format][0]
+        )
+    return (
+        chosen
+        if file_suffix(chosen) in EXPORT_SUFFIXES
+        else chosen.with_name(chosen.name + FORMATS[chosen_format][0])
+    )
 
 
 def check_format(name: str, volume: Volume | None) -> None:
@@ -44,7 +71,8 @@ def check_format(name: str, volume: Volume | None) -> None:
     Raises
     ------
     WriteError
-        If a DICOM segmentation is wanted of a scan that is no DICOM series, or the library for it is missing.
+        If a DICOM segmentation is wanted of a scan that is no DICOM series, or the
+        library for it is missing.
     """
     if DICOM_SUFFIX not in FORMATS[name]:
         return
@@ -54,13 +82,21 @@ def check_format(name: str, volume: Volume | None) -> None:
         if volume is None or "highdicom" in str(err):
             raise
         raise WriteError(
-            f"A DICOM segmentation refers to the DICOM series that was segmented, and '{volume.name}' is none. "
-            "Open the folder of the series, or choose another format."
+            "A DICOM segmentation refers to the DICOM series that was segmented, and"
+            f" '{volume.name}' is none. Open the folder of the series, or choose"
+            " another format."
         ) from err
 
 
-def ask_export_path(parent: QWidget, volume: Volume | None, chosen_format: str, regions: Iterable[Region]) -> Path | None:
-    """Ask where labels go and in which format; None when the dialog, or the question about a file that is there, is left.
+def ask_export_path(
+    parent: QWidget,
+    volume: Volume | None,
+    chosen_format: str,
+    regions: Iterable[Region],
+) -> Path | None:
+    """Ask where labels go and in which format.
+
+    None when the dialog, or the question about a file that is there, is left.
 
     Parameters
     ----------
@@ -76,19 +112,34 @@ def ask_export_path(parent: QWidget, volume: Volume | None, chosen_format: str, 
     ending = FORMATS[chosen_format][0]
     suggested = beside_scan(volume, f"_{_STEMS.get(ending, 'labels')}{ending}")
     filters = [export_filter(name) for name in FORMATS]
-    found, used = QFileDialog.getSaveFileName(parent, "Export", str(suggested), ";;".join(filters), export_filter(chosen_format))
+    found, used = QFileDialog.getSaveFileName(
+        parent,
+        "Export",
+        str(suggested),
+        ";;".join(filters),
+        export_filter(chosen_format),
+    )
     if not found:
         return None
     name = list(FORMATS)[filters.index(used)] if used in filters else chosen_format
     path = chosen_path(Path(found), suggested, name)
     # the dialog asked about the name that was typed, not about what becomes of it here
-    there = [one for one in region_paths(path, regions) if one.exists() and one != Path(found)]
+    there = [
+        one
+        for one in region_paths(path, regions)
+        if one.exists() and one != Path(found)
+    ]
     return None if there and not ask_overwrite(parent, there) else path
 
 
 def ask_overwrite(parent: QWidget, paths: list[Path]) -> bool:
     """Ask whether files that are there may be replaced; the answer at hand is No."""
     yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
-    names = ", ".join(path.name for path in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-    text = f"{names} {'is' if len(paths) == 1 else 'are'} there already, in {paths[0].parent}. Replace?"
+    names = ", ".join(path.name for path in paths[:3]) + (
+        f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    )
+    text = (
+        f"{names} {'is' if len(paths) == 1 else 'are'} there already, in"
+        f" {paths[0].parent}. Replace?"
+    )
     return bool(QMessageBox.question(parent, "Export", text, yes | no, no) == yes)

@@ -11,16 +11,23 @@ from typing import TYPE_CHECKING, Any
 from napari.utils.notifications import show_info
 
 from napari_strata.errors import StrataError
-from napari_strata.gui.session.scan_case import Absorbed, ScanCase
-from napari_strata.gui.session.open_cases import OpenCases
-from napari_strata.gui.widgets.dialogs import ask_choice
+from napari_strata.gui.canvas.layers import LayerTuple
 from napari_strata.gui.panel.editing import reported
 from napari_strata.gui.panel.exporting import ask_export_path, check_format
-from napari_strata.gui.tasks.jobs import JobRunner
-from napari_strata.gui.canvas.layers import LayerTuple
-from napari_strata.gui.widgets.sections import ExportSection
-from napari_strata.gui.tasks.worker import Opened, Several, export_body, load_body, save_body, scan_body
 from napari_strata.gui.plugin.writers import check_scans_stay, open_files
+from napari_strata.gui.session.open_cases import OpenCases
+from napari_strata.gui.session.scan_case import Absorbed, ScanCase
+from napari_strata.gui.tasks.jobs import JobRunner
+from napari_strata.gui.tasks.worker import (
+    Opened,
+    Several,
+    export_body,
+    load_body,
+    save_body,
+    scan_body,
+)
+from napari_strata.gui.widgets.dialogs import ask_choice
+from napari_strata.gui.widgets.sections import ExportSection
 from napari_strata.io.atomic import file_suffix
 from napari_strata.io.files import LABEL_SUFFIXES
 from napari_strata.volume import Progress, Volume
@@ -31,7 +38,9 @@ if TYPE_CHECKING:
 
 
 class FileController:
-    """Writes and opens files in a thread; edits asked for meanwhile wait for the file, not the person.
+    """Writes and opens files in a thread.
+
+    Edits asked for meanwhile wait for the file, not the person.
 
     Parameters
     ----------
@@ -71,12 +80,17 @@ class FileController:
         return self._held is not None
 
     def ask_export(self, chosen_format: str) -> Path | None:
-        """Ask where the labels in hand go; None where that was left, or where the format cannot be written."""
+        """Ask where the labels in hand go.
+
+        None where that was left, or where the format cannot be written.
+        """
         path = None
         with self._reported():
             work = self._require_case().work
             check_format(chosen_format, work.volume)
-            path = ask_export_path(self._section, work.volume, chosen_format, work.regions)
+            path = ask_export_path(
+                self._section, work.volume, chosen_format, work.regions
+            )
         return path
 
     def export_to(self, path: Path) -> None:
@@ -98,28 +112,51 @@ class FileController:
 
         self._write(body_of, self._on_saved)
 
-    def open_case(self, path: Path, image: napari.layers.Image | None, volume: Volume | None) -> None:
+    def open_case(
+        self, path: Path, image: napari.layers.Image | None, volume: Volume | None
+    ) -> None:
         """Open a case of a scan."""
         with reported():
             if volume is None or image is None:
-                raise StrataError("Open the scan that the case belongs to first, or drop the case file on the canvas.")
-            self._jobs.start(partial(load_body, path, volume), partial(self._on_opened, image))
+                raise StrataError(
+                    "Open the scan that the case belongs to first, or drop the case"
+                    " file on the canvas."
+                )
+            self._jobs.start(
+                partial(load_body, path, volume), partial(self._on_opened, image)
+            )
             self.opening = image
 
     def open_scan(self, path: Path, **options: Any) -> None:
-        """Read a scan and add it to the viewer; asks which one where there are several (`options` of `read`)."""
+        """Read a scan and add it to the viewer.
+
+        Asks which one where there are several (`options` of `read`).
+        """
         with reported():
-            self._jobs.start(partial(scan_body, path, options), partial(self._on_scan, path))
+            self._jobs.start(
+                partial(scan_body, path, options), partial(self._on_scan, path)
+            )
 
     def _write(
-        self, body_of: Callable[[ScanCase], Callable[[Progress], Path]], on_done: Callable[[ScanCase, tuple[str, ...], Path], None]
+        self,
+        body_of: Callable[[ScanCase], Callable[[Progress], Path]],
+        on_done: Callable[[ScanCase, tuple[str, ...], Path], None],
     ) -> None:
-        """Write a file once all edits that were asked for are done, with what other tools wrote in the layer."""
+        """Write a file once all edits that were asked for are done.
+
+        With what other tools wrote in the layer.
+        """
         with self._reported():
             case = self._require_case()
             case.keep_our_array()
-            # what is written is what stood there when it was asked for: the queue is paused before a later edit starts
-            case.queue.submit(case.absorb, partial(self._begin, case, body_of, on_done), case.queue.resume, pauses=True)
+            # what is written is what stood there when it was asked for: the queue is
+            # paused before a later edit starts
+            case.queue.submit(
+                case.absorb,
+                partial(self._begin, case, body_of, on_done),
+                case.queue.resume,
+                pauses=True,
+            )
 
     def _begin(
         self,
@@ -128,13 +165,19 @@ class FileController:
         on_done: Callable[[ScanCase, tuple[str, ...], Path], None],
         absorbed: Absorbed,
     ) -> None:
-        """Start to write what stands there; the queue is paused, and goes on when that is done or cannot be started."""
+        """Start to write what stands there.
+
+        The queue is paused, and goes on when that is done or cannot be started.
+        """
         with self._reported():
             try:
                 case.show_absorbed(absorbed)
                 history = case.work.history
                 self._jobs.start(
-                    body_of(case), lambda written: on_done(case, history, written), writes=True, on_fail=self._section.show_result
+                    body_of(case),
+                    lambda written: on_done(case, history, written),
+                    writes=True,
+                    on_fail=self._section.show_result,
                 )
             except BaseException:
                 case.queue.resume()
@@ -163,11 +206,19 @@ class FileController:
         data, kwargs, _ = made
         self._viewer.add_image(data, **kwargs)
 
-    def _on_exported(self, case: ScanCase, history: tuple[str, ...], written: Path) -> None:
-        beside = ", with its region table beside it" if file_suffix(written) in LABEL_SUFFIXES else ""
+    def _on_exported(
+        self, case: ScanCase, history: tuple[str, ...], written: Path
+    ) -> None:
+        beside = (
+            ", with its region table beside it"
+            if file_suffix(written) in LABEL_SUFFIXES
+            else ""
+        )
         self._tell(f"Wrote {written}{beside}.")
 
-    def _on_saved(self, case: ScanCase, history: tuple[str, ...], written: Path) -> None:
+    def _on_saved(
+        self, case: ScanCase, history: tuple[str, ...], written: Path
+    ) -> None:
         case.note_saved(history)
         self._tell(f"Saved {written}.")
 
@@ -177,7 +228,10 @@ class FileController:
 
     @contextmanager
     def _reported(self) -> Generator[None]:
-        """Turn our own errors into a notification, and say the same in the panel, where it stays."""
+        """Turn our own errors into a notification, and say the same in the panel.
+
+        Where it stays.
+        """
         with reported():
             try:
                 yield

@@ -1,4 +1,7 @@
-"""The explanation that comes up when the cursor rests on a region, where a person asked for that."""
+"""The explanation that comes up when the cursor rests on a region.
+
+Where a person asked for that.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QToolTip, QWidget
 
 from napari_strata.errors import StrataError
-from napari_strata.gui.tasks.explanation_tasks import ExplainRequest, explanation_text
-from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.panel.layout import single_shot
+from napari_strata.gui.session.scan_case import ScanCase
+from napari_strata.gui.tasks.explanation_tasks import ExplainRequest, explanation_text
 from napari_strata.volume import BACKGROUND
 
 if TYPE_CHECKING:
@@ -26,7 +29,9 @@ _STILL_PIXELS = 4
 
 
 class HoverCard(QObject):
-    """Explains the region under a cursor that rests, in a thread, and shows the words beside it until the mouse moves on.
+    """Explains the region under a cursor that rests, in a thread.
+
+    Shows the words beside it until the mouse moves on.
 
     Parameters
     ----------
@@ -38,7 +43,13 @@ class HoverCard(QObject):
         Says whether a person asked for it.
     """
 
-    def __init__(self, parent: QWidget, *, case: Callable[[], ScanCase | None], is_wanted: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        parent: QWidget,
+        *,
+        case: Callable[[], ScanCase | None],
+        is_wanted: Callable[[], bool],
+    ) -> None:
         super().__init__(parent)
         self._parent = parent
         self._case = case
@@ -53,9 +64,16 @@ class HoverCard(QObject):
         """Note where the mouse is; on a plane only."""
         self._timer.stop()
         self._region, case = None, self._case()
-        if not self._is_wanted() or case is None or not case.is_shown or viewer.dims.ndisplay != 2:
+        if (
+            not self._is_wanted()
+            or case is None
+            or not case.is_shown
+            or viewer.dims.ndisplay != 2
+        ):
             return
-        region = case.region_under(event.position, event.view_direction, list(event.dims_displayed))
+        region = case.region_under(
+            event.position, event.view_direction, list(event.dims_displayed)
+        )
         if region is not None and region != BACKGROUND:
             self._region, self._place = region, QCursor.pos()
             self._timer.start()
@@ -68,7 +86,12 @@ class HoverCard(QObject):
     def explain_now(self) -> None:
         """Explain the region under the cursor, as if it had rested."""
         case = self._case()
-        if case is None or not case.is_shown or self._region is None or not self._is_still():
+        if (
+            case is None
+            or not case.is_shown
+            or self._region is None
+            or not self._is_still()
+        ):
             return
         if self.is_working:
             # one at a time: the rest goes on
@@ -76,8 +99,13 @@ class HoverCard(QObject):
             return
         work, self.is_working = case.work, True
         names = {row.id: row.name for row in work.regions}
-        request = ExplainRequest(work.proposal, work.table.copy(), work.tree, self._region, "card", names)
-        create_worker(partial(_words, request), _connect={"returned": self._on_words, "finished": self._on_finished})
+        request = ExplainRequest(
+            work.proposal, work.table.copy(), work.tree, self._region, "card", names
+        )
+        create_worker(
+            partial(_words, request),
+            _connect={"returned": self._on_words, "finished": self._on_finished},
+        )
 
     def _on_words(self, answer: tuple[int, str]) -> None:
         region, words = answer
@@ -92,7 +120,10 @@ class HoverCard(QObject):
 
 
 def _words(request: ExplainRequest) -> tuple[int, str]:
-    """Explain a region; "" where an edit took it away meanwhile, which is nothing to tell anybody."""
+    """Explain a region; "" where an edit took it away meanwhile.
+
+    Is nothing to tell anybody.
+    """
     try:
         return request.region or BACKGROUND, explanation_text(request)
     except StrataError:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 HELP: dict[str, tuple[tuple[str, str], ...]] = {
     "Select and edit": (
-        ("Click, Shift+click", "select the region under the cursor, add it to the selection"),
+        (
+            "Click, Shift+click",
+            "select the region under the cursor, add it to the selection",
+        ),
         ("M, S", "merge, split the selected regions"),
         ("F2", "rename the region selected last"),
         ("A, K", "accept the selected regions (and lock them); lock or unlock them"),
@@ -42,8 +45,13 @@ HELP: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 
-def bind_panel_keys(hooks: ViewerBindings, viewer: napari.viewer.Viewer, panel: StrataPanel) -> None:
-    """Bind the keys that work wherever the canvas has the focus; layers of other kinds keep their own keys first."""
+def bind_panel_keys(
+    hooks: ViewerBindings, viewer: napari.viewer.Viewer, panel: StrataPanel
+) -> None:
+    """Bind the keys that work wherever the canvas has the focus.
+
+    Layers of other kinds keep their own keys first.
+    """
     edit, tool, show = panel.edit, panel.use_tool, panel.orientation.show_plane
     keys: dict[str, Callable[[], object]] = {
         **{key: partial(edit, "merge") for key in ("M", "Shift-M")},
@@ -67,6 +75,9 @@ def bind_panel_keys(hooks: ViewerBindings, viewer: napari.viewer.Viewer, panel: 
         "G": panel.regions.outline.toggle,
         "Shift-O": panel.regions.show_all.click,
         "H": panel.show_help,
-        **{f"Alt-{number}": partial(panel.viewing.show_window_number, number) for number in range(1, 8)},
+        **{
+            f"Alt-{number}": partial(panel.viewing.show_window_number, number)
+            for number in range(1, 8)
+        },
     }
     hooks.on_keys(viewer, keys.items())

@@ -13,12 +13,17 @@ from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QSplitter, QVBoxLayout, QWidget
 
-from napari_strata.gui.session.scan_case import ScanCase
-from napari_strata.gui.canvas.viewer_bindings import ViewerBindings
 from napari_strata.gui.canvas.layers import overlay_kwargs, scan_data
-from napari_strata.gui.panel.layout import single_shot
+from napari_strata.gui.canvas.orientation import (
+    PLANES,
+    CanvasOrientation,
+    Plane,
+    plane_order,
+)
 from napari_strata.gui.canvas.placement import mm_per_unit
-from napari_strata.gui.canvas.orientation import PLANES, CanvasOrientation, Plane, plane_order
+from napari_strata.gui.canvas.viewer_bindings import ViewerBindings
+from napari_strata.gui.panel.layout import single_shot
+from napari_strata.gui.session.scan_case import ScanCase
 
 if TYPE_CHECKING:
     import napari.layers
@@ -48,7 +53,13 @@ class PlaneView(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.canvas)
         shown = {name: getattr(image, name) for name in (*_MIRRORED, "interpolation2d")}
-        self.image = Image(scan_data(image), name=image.name, metadata=image.metadata, **overlay_kwargs(image), **shown)
+        self.image = Image(
+            scan_data(image),
+            name=image.name,
+            metadata=image.metadata,
+            **overlay_kwargs(image),
+            **shown,
+        )
         self.model.layers.append(self.image)
         self.labels: Labels | None = None
         self.cross: Vectors | None = None
@@ -68,13 +79,18 @@ class PlaneView(QWidget):
             self.labels = None
         if labels is not None:
             shown = {name: getattr(labels, name) for name in ("opacity", "colormap")}
-            self.labels = Labels(labels.data, name=labels.name, **overlay_kwargs(labels), **shown)
+            self.labels = Labels(
+                labels.data, name=labels.name, **overlay_kwargs(labels), **shown
+            )
             self.labels.contour = labels.contour
             self.model.layers.append(self.labels)
         self._put_cross_on_top()
 
     def show_cross(self, lines: NDArray[np.float64]) -> None:
-        """Draw the crosshair: (3, 2, 3) start and direction of three lines, in the scan's world."""
+        """Draw the crosshair: (3, 2, 3) start and direction of three lines.
+
+        In the scan's world.
+        """
         if self.cross is None:
             self.cross = cross_layer(lines, self.image)
             self.model.layers.append(self.cross)
@@ -90,7 +106,9 @@ class PlaneView(QWidget):
 
     def _put_cross_on_top(self) -> None:
         if self.cross is not None and self.cross in self.model.layers:
-            self.model.layers.move(self.model.layers.index(self.cross), len(self.model.layers))
+            self.model.layers.move(
+                self.model.layers.index(self.cross), len(self.model.layers)
+            )
 
 
 class LinkedPlanes(QSplitter):
@@ -105,9 +123,14 @@ class LinkedPlanes(QSplitter):
     """
 
     undocked = Signal()
-    """Emitted when it is taken out of its dock, which is all that napari does when the dock is closed."""
+    """Emitted when it is taken out of its dock.
 
-    def __init__(self, viewer: napari.viewer.Viewer, image: napari.layers.Image) -> None:
+    Is all that napari does when the dock is closed.
+    """
+
+    def __init__(
+        self, viewer: napari.viewer.Viewer, image: napari.layers.Image
+    ) -> None:
         super().__init__(Qt.Orientation.Vertical)
         self._viewer = viewer
         self._source = image
@@ -145,12 +168,18 @@ class LinkedPlanes(QSplitter):
             case.painter.shows_all_planes = True
             case.painter.painted.connect(self._repaint_timer.start)
         for view in self.views:
-            view.show_labels(case.labels if case is not None and case.is_shown else None)
+            view.show_labels(
+                case.labels if case is not None and case.is_shown else None
+            )
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 (Qt's name)
         """Tell when it is left without a parent."""
         super().changeEvent(event)
-        if event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None:
+        if (
+            event is not None
+            and event.type() == QEvent.Type.ParentChange
+            and self.parent() is None
+        ):
             self.undocked.emit()
 
     def close_down(self) -> None:
@@ -166,14 +195,19 @@ class LinkedPlanes(QSplitter):
     def _on_order(self, event: object = None) -> None:
         """Show the two planes that the main canvas does not."""
         main = self._main_plane()
-        for view, plane in zip(self.views, [plane for plane in PLANES if plane != main], strict=False):
+        for view, plane in zip(
+            self.views, [plane for plane in PLANES if plane != main], strict=False
+        ):
             view.orientation.show_plane(plane)
         self._on_moved()
 
     def _main_plane(self) -> Plane:
         directions = self.views[0].orientation.directions
         through = self._viewer.dims.order[-3] - (self._viewer.dims.ndim - 3)
-        return next((plane for plane in PLANES if plane_order(directions, plane)[0] == through), "axial")
+        return next(
+            (plane for plane in PLANES if plane_order(directions, plane)[0] == through),
+            "axial",
+        )
 
     def _point(self) -> NDArray[np.float64]:
         return np.asarray(self._viewer.dims.point[-3:], np.float64)
@@ -248,7 +282,10 @@ class LinkedPlanes(QSplitter):
 
 
 def cross_layer(lines: NDArray[np.float64], scan: napari.layers.Layer) -> Vectors:
-    """Make the layer that draws a crosshair over a scan: three long lines, of which a plane shows the two that lie in it."""
+    """Make the layer that draws a crosshair over a scan.
+
+    Three long lines, of which a plane shows the two that lie in it.
+    """
     layer = Vectors(
         lines,
         name=CROSSHAIR_NAME,

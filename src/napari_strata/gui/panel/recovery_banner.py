@@ -13,8 +13,8 @@ from qtpy.QtWidgets import QFrame, QLabel, QVBoxLayout, QWidget
 from napari_strata.errors import CaseError
 from napari_strata.gui.panel.editing import reported
 from napari_strata.gui.tasks.jobs import JobRunner
-from napari_strata.gui.widgets.sections import push_button, row_of
 from napari_strata.gui.tasks.worker import Opened, resume_body
+from napari_strata.gui.widgets.sections import push_button, row_of
 from napari_strata.refine.session.recovery import Unfinished, find_unfinished
 from napari_strata.volume import Volume
 
@@ -33,9 +33,15 @@ class RecoveryBanner(QFrame):
         self.setFrameShape(QFrame.Shape.StyledPanel)
         self.words = QLabel()
         self.words.setWordWrap(True)
-        self.resume = push_button("Go on with it", "Open the scan's regions as they were, with their history")
-        self.discard = push_button("Remove it", "Take the unfinished work off the disk; this cannot be undone")
-        self.later = push_button("Later", "Leave it on the disk; it is offered when the scan is opened again")
+        self.resume = push_button(
+            "Go on with it", "Open the scan's regions as they were, with their history"
+        )
+        self.discard = push_button(
+            "Remove it", "Take the unfinished work off the disk; this cannot be undone"
+        )
+        self.later = push_button(
+            "Later", "Leave it on the disk; it is offered when the scan is opened again"
+        )
         column = QVBoxLayout(self)
         column.addWidget(self.words)
         column.addLayout(row_of(self.resume, self.later, self.discard))
@@ -47,7 +53,10 @@ class RecoveryBanner(QFrame):
     def offer(self, found: Unfinished) -> None:
         """Show what was found."""
         when = f"{found.changed:%Y-%m-%d %H:%M}"
-        self.words.setText(f"Unfinished work on this scan: {found.edits} edits that no case file holds, the last on {when} ({found.last}).")
+        self.words.setText(
+            f"Unfinished work on this scan: {found.edits} edits that no case file"
+            f" holds, the last on {when} ({found.last})."
+        )
         self.show()
 
 
@@ -75,14 +84,21 @@ class RecoveryController(QObject):
         card.resume_asked.connect(self._resume)
         card.discard_asked.connect(self._discard)
 
-    def look(self, image: napari.layers.Image | None, volume: Volume | None, folder: Path | None) -> None:
+    def look(
+        self,
+        image: napari.layers.Image | None,
+        volume: Volume | None,
+        folder: Path | None,
+    ) -> None:
         """Look for work on a scan, in a thread."""
         if image is self._image:
             return
         self._image, self._volume, self._found = image, volume, None
         self._card.hide()
         if image is not None and volume is not None and volume.path:
-            create_worker(_find, image, volume, folder, _connect={"returned": self._on_found})
+            create_worker(
+                _find, image, volume, folder, _connect={"returned": self._on_found}
+            )
 
     def _on_found(self, answer: tuple[napari.layers.Image, Unfinished | None]) -> None:
         image, found = answer
@@ -95,7 +111,10 @@ class RecoveryController(QObject):
         self._card.hide()
         if found is not None and image is not None and volume is not None:
             with reported():
-                self._jobs.start(partial(resume_body, found, volume), partial(self._on_resumed, image))
+                self._jobs.start(
+                    partial(resume_body, found, volume),
+                    partial(self._on_resumed, image),
+                )
 
     def _on_resumed(self, image: napari.layers.Image, opened: Opened) -> None:
         self.resumed.emit(image, opened)
@@ -107,10 +126,13 @@ class RecoveryController(QObject):
                 self._found.discard()
 
 
-def _find(image: napari.layers.Image, volume: Volume, folder: Path | None) -> tuple[napari.layers.Image, Unfinished | None]:
+def _find(
+    image: napari.layers.Image, volume: Volume, folder: Path | None
+) -> tuple[napari.layers.Image, Unfinished | None]:
     try:
         found = find_unfinished(volume, folder=folder)
     except (CaseError, OSError):
-        # what cannot be read cannot be offered, and must not keep a scan from being opened
+        # what cannot be read cannot be offered, and must not keep a scan from being
+        # opened
         found = []
     return image, found[0] if found else None

@@ -1,4 +1,7 @@
-"""Keeps the region table and the history equal to the case in hand, and carries out what is asked for in them."""
+"""Keeps the region table and the history equal to the case in hand.
+
+Carries out what is asked for in them.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from napari_strata.gui.panel.editing import next_steps, reported
 from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.widgets.edit_section import EditSection
-from napari_strata.gui.panel.editing import next_steps, reported
 from napari_strata.gui.widgets.list_sections import HistorySection, RegionsSection
 from napari_strata.gui.widgets.region_names import known_names, remember_name
 from napari_strata.refine.session.refinement import Refinement
@@ -43,9 +46,17 @@ class RegionListController:
         self._regions, self._history, self._edits = regions, history, edits
         self._require_case = require_case
         table = regions.table
-        table.rename_asked.connect(lambda region, name: self._on_row(rename_known, region, name))
-        table.recolor_asked.connect(lambda region, rgb: self._on_row(Refinement.recolor, region, rgb))
-        table.lock_asked.connect(lambda region, locked: self._on_row(Refinement.lock if locked else Refinement.unlock, region))
+        table.rename_asked.connect(
+            lambda region, name: self._on_row(rename_known, region, name)
+        )
+        table.recolor_asked.connect(
+            lambda region, rgb: self._on_row(Refinement.recolor, region, rgb)
+        )
+        table.lock_asked.connect(
+            lambda region, locked: self._on_row(
+                Refinement.lock if locked else Refinement.unlock, region
+            )
+        )
         table.show_asked.connect(self._on_show)
         table.asked.connect(self._on_menu)
         regions.outline_asked.connect(self._on_outline)
@@ -59,7 +70,9 @@ class RegionListController:
             self._history.show_steps((), ())
             return
         work = case.work
-        self._regions.table.show_regions(work.regions, case.statistics(), case.painter.hidden)
+        self._regions.table.show_regions(
+            work.regions, case.statistics(), case.painter.hidden
+        )
         self._edits.show_history(*next_steps(work))
         self._history.show_steps(work.history, work.undone)
         self._regions.outline.setChecked(case.is_outlined)
@@ -89,13 +102,20 @@ class RegionListController:
             elif what in ("lock", "unlock"):
                 case.submit(partial(_set_locks, case.work, ids, what == "lock"))
             else:
-                hidden = {"solo": present - set(ids), "hide": case.painter.hidden | set(ids), "show_all": set()}[what]
+                hidden = {
+                    "solo": present - set(ids),
+                    "hide": case.painter.hidden | set(ids),
+                    "show_all": set(),
+                }[what]
                 case.painter.hide(frozenset(hidden))
                 self.show(case)
 
 
 def rename_known(work: Refinement, region: int, name: str) -> None:
-    """Rename a region; a name from the built-in list brings its colour along, any other is remembered."""
+    """Rename a region; a name from the built-in list brings its colour along.
+
+    Any other is remembered.
+    """
     work.rename(region, name)
     known = known_names().get(name)
     if known is None:

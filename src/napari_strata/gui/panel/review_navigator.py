@@ -11,10 +11,10 @@ from napari.layers import Points
 from napari.utils.notifications import show_info
 
 from napari_strata.errors import StrataError
-from napari_strata.gui.session.scan_case import ScanCase
-from napari_strata.gui.panel.editing import reported
-from napari_strata.gui.widgets.list_sections import ReviewSection
 from napari_strata.gui.canvas.placement import mm_per_unit
+from napari_strata.gui.panel.editing import reported
+from napari_strata.gui.session.scan_case import ScanCase
+from napari_strata.gui.widgets.list_sections import ReviewSection
 from napari_strata.refine.suggestions.suggest import Suggestion
 
 if TYPE_CHECKING:
@@ -68,16 +68,25 @@ class ReviewNavigator:
         """Go to the place most worth a look that was not seen yet."""
         with reported():
             case = self._require_case()
-            case.submit(partial(case.work.suggestions, _MOST + len(self._seen)), partial(self._go, case))
+            case.submit(
+                partial(case.work.suggestions, _MOST + len(self._seen)),
+                partial(self._go, case),
+            )
 
     def accept(self) -> None:
-        """Keep the place as it is shown, so that strokes elsewhere leave it alone, and go on to the next."""
+        """Keep the place as it is shown, so that strokes elsewhere leave it alone.
+
+        Go on to the next.
+        """
         with reported():
             case = self._require_case()
             if self._here is None or self._here[0] is not case:
                 raise StrataError("Go to a place first: Next place, or N.")
             place = self._here[1]
-            case.submit(partial(case.work.assign_at, [place.voxel_zyx], place.region), lambda _region: self.next())
+            case.submit(
+                partial(case.work.assign_at, [place.voxel_zyx], place.region),
+                lambda _region: self.next(),
+            )
 
     def leave(self) -> None:
         """Leave the place, and hide its ring: taking a layer away would hold the window up."""
@@ -85,7 +94,11 @@ class ReviewNavigator:
             self._here[0].accept_keys(False)
         self._here = None
         self._section.show_place("")
-        if self._mark is not None and self._mark in self._viewer.layers and self._mark.visible:
+        if (
+            self._mark is not None
+            and self._mark in self._viewer.layers
+            and self._mark.visible
+        ):
             self._mark.visible = False
 
     def forget(self) -> None:

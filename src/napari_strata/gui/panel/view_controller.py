@@ -12,20 +12,25 @@ from qtpy.QtWidgets import QDockWidget, QMainWindow
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.canvas.canvas import camera_of, has_tool
-from napari_strata.gui.session.scan_case import ScanCase
-from napari_strata.gui.panel.editing import reported
-from napari_strata.gui.tasks.jobs import JobRunner
 from napari_strata.gui.canvas.layers import layer_facts, overlay_kwargs
-from napari_strata.gui.panel.layout import single_shot
+from napari_strata.gui.canvas.orientation import PLANES, CanvasOrientation
 from napari_strata.gui.canvas.placement import METADATA_KEY
-from napari_strata.gui.panel.linked_planes import LinkedPlanes
 from napari_strata.gui.canvas.position import position_from_text
+from napari_strata.gui.canvas.surfaces import RegionSurface, surfaces_body
+from napari_strata.gui.canvas.window_presets import (
+    contrast_limits,
+    default_preset,
+    dragged_window,
+    preset_names,
+)
+from napari_strata.gui.panel.editing import reported
+from napari_strata.gui.panel.layout import single_shot
+from napari_strata.gui.panel.linked_planes import LinkedPlanes
 from napari_strata.gui.preferences import default_view
+from napari_strata.gui.session.scan_case import ScanCase
+from napari_strata.gui.tasks.jobs import JobRunner
 from napari_strata.gui.tools.ruler import Ruler
 from napari_strata.gui.widgets.sections import ScanSection
-from napari_strata.gui.canvas.surfaces import RegionSurface, surfaces_body
-from napari_strata.gui.canvas.orientation import PLANES, CanvasOrientation
-from napari_strata.gui.canvas.window_presets import contrast_limits, default_preset, dragged_window, preset_names
 from napari_strata.volume import Modality, Volume
 
 if TYPE_CHECKING:
@@ -54,7 +59,10 @@ class ViewController(QObject):
 
     modality_changed = Signal()
     tool_taken = Signal()
-    """Emitted before the ruler is taken, or the view turns to surfaces: other tools are put down."""
+    """Emitted before the ruler is taken, or the view turns to surfaces.
+
+    Other tools are put down.
+    """
 
     def __init__(
         self,
@@ -67,7 +75,12 @@ class ViewController(QObject):
         case: Callable[[], ScanCase | None],
     ) -> None:
         super().__init__(section)
-        self._section, self._viewer, self._orientation, self._jobs = section, viewer, orientation, jobs
+        self._section, self._viewer, self._orientation, self._jobs = (
+            section,
+            viewer,
+            orientation,
+            jobs,
+        )
         self._selected, self._case = selected, case
         self._image: napari.layers.Image | None = None
         self._volume: Volume | None = None
@@ -107,11 +120,15 @@ class ViewController(QObject):
     def show_window(self, preset: str) -> None:
         """Set the grey-value window to a preset."""
         if self._image is not None and self._volume is not None:
-            self._set_limits(contrast_limits(self._volume.data, self._volume.modality, preset))
+            self._set_limits(
+                contrast_limits(self._volume.data, self._volume.modality, preset)
+            )
 
     def show_window_number(self, number: int) -> None:
         """Set the grey-value window to the preset with a number from 1."""
-        if self._volume is not None and number <= len(names := preset_names(self._volume.modality)):
+        if self._volume is not None and number <= len(
+            names := preset_names(self._volume.modality)
+        ):
             self._section.preset.setCurrentText(names[number - 1])
             self.show_window(names[number - 1])
 
@@ -122,20 +139,29 @@ class ViewController(QObject):
                 raise StrataError("Open a scan first.")
             geometry = self._volume.geometry
             voxel = geometry.voxel_from_world(position_from_text(text))
-            if (voxel < -0.5).any() or (voxel > np.array(geometry.shape_zyx) - 0.5).any():
+            if (voxel < -0.5).any() or (
+                voxel > np.array(geometry.shape_zyx) - 0.5
+            ).any():
                 raise StrataError(f"'{text}' lies outside the scan.")
             dims = self._viewer.dims
-            dims.set_point(range(dims.ndim - 3, dims.ndim), [float(at) for at in self._image.data_to_world(voxel)[-3:]])
+            dims.set_point(
+                range(dims.ndim - 3, dims.ndim),
+                [float(at) for at in self._image.data_to_world(voxel)[-3:]],
+            )
 
     def show_planes(self, wanted: bool) -> None:
         """Show the two other planes beside the canvas, or take them away."""
         if wanted and self.planes is None and self._image is not None:
             self.planes = LinkedPlanes(self._viewer, self._image)
             self.planes.follow_case(self._case())
-            self._viewer.window.add_dock_widget(self.planes, name="Other planes", area="right")
+            self._viewer.window.add_dock_widget(
+                self.planes, name="Other planes", area="right"
+            )
             # docks have their sizes only once they were laid out
             self._arrange_timer.start()
-            self.planes.undocked.connect(partial(self._section.buttons["planes"].setChecked, False))
+            self.planes.undocked.connect(
+                partial(self._section.buttons["planes"].setChecked, False)
+            )
         elif not wanted and self.planes is not None:
             planes, self.planes = self.planes, None
             self._fit_timer.start()
@@ -144,17 +170,31 @@ class ViewController(QObject):
                 self._viewer.window.remove_dock_widget(planes)
             panel = dock_of(self._section)
             if panel is not None and isinstance(panel.parentWidget(), QMainWindow):
-                panel.parentWidget().resizeDocks([panel], [panel.minimumWidth()], Qt.Orientation.Horizontal)
+                panel.parentWidget().resizeDocks(
+                    [panel], [panel.minimumWidth()], Qt.Orientation.Horizontal
+                )
 
     def _arrange(self) -> None:
-        """Give the other planes a column of their own between canvas and panel, and fit the scan into them."""
+        """Give the other planes a column of their own between canvas and panel.
+
+        Fit the scan into them.
+        """
         if self.planes is None:
             return
         planes, panel = dock_of(self.planes), dock_of(self._section)
         window = None if planes is None else planes.parentWidget()
-        if isinstance(window, QMainWindow) and planes is not None and panel is not None and not panel.isFloating():
+        if (
+            isinstance(window, QMainWindow)
+            and planes is not None
+            and panel is not None
+            and not panel.isFloating()
+        ):
             window.splitDockWidget(planes, panel, Qt.Orientation.Horizontal)
-            window.resizeDocks([planes, panel], [window.width() // 4, panel.minimumWidth()], Qt.Orientation.Horizontal)
+            window.resizeDocks(
+                [planes, panel],
+                [window.width() // 4, panel.minimumWidth()],
+                Qt.Orientation.Horizontal,
+            )
         self._fit_timer.start()
 
     def show_default_view(self) -> None:
@@ -165,26 +205,51 @@ class ViewController(QObject):
             self._section.buttons["planes"].setChecked(True)
 
     def show_surfaces(self) -> None:
-        """Make surfaces of the selected regions, or of all where none is selected, and turn to 3D."""
+        """Make surfaces of the selected regions, or of all where none is selected.
+
+        Turn to 3D.
+        """
         with reported():
             case = self._case()
             if case is None or not case.is_shown:
-                raise StrataError("There are no regions yet. Press Propose regions first.")
-            regions = list(self._selected()) or [row.id for row in case.work.regions][:_MOST_SURFACES]
-            self._jobs.start(partial(surfaces_body, case.work, regions), partial(self._on_surfaces, case))
+                raise StrataError(
+                    "There are no regions yet. Press Propose regions first."
+                )
+            regions = (
+                list(self._selected())
+                or [row.id for row in case.work.regions][:_MOST_SURFACES]
+            )
+            self._jobs.start(
+                partial(surfaces_body, case.work, regions),
+                partial(self._on_surfaces, case),
+            )
 
     def on_drag(self, viewer: napari.viewer.Viewer, event: Any) -> Generator[None]:
-        """Change the window while the right mouse button is held; in 3D, and with a brush in hand, it is napari's."""
-        if event.button != 2 or event.modifiers or viewer.dims.ndisplay != 2 or self._image is None or has_tool(viewer):
+        """Change the window while the right mouse button is held.
+
+        In 3D, and with a brush in hand, it is napari's.
+        """
+        if (
+            event.button != 2
+            or event.modifiers
+            or viewer.dims.ndisplay != 2
+            or self._image is None
+            or has_tool(viewer)
+        ):
             return
-        start, limits = np.asarray(event.pos, np.float64), tuple(self._image.contrast_limits)
+        start, limits = (
+            np.asarray(event.pos, np.float64),
+            tuple(self._image.contrast_limits),
+        )
         camera = camera_of(viewer)
         zooms, camera.mouse_zoom = camera.mouse_zoom, False
         try:
             yield
             while event.type == "mouse_move":
                 across, down = np.asarray(event.pos, np.float64) - start
-                self._set_limits(dragged_window((limits[0], limits[1]), float(across), float(down)))
+                self._set_limits(
+                    dragged_window((limits[0], limits[1]), float(across), float(down))
+                )
                 event.handled = True
                 yield
         finally:
@@ -201,7 +266,10 @@ class ViewController(QObject):
 
     def _on_modality(self, modality: Modality) -> None:
         if self._image is not None:
-            self._image.metadata[METADATA_KEY] = {**layer_facts(self._image), "modality": modality}
+            self._image.metadata[METADATA_KEY] = {
+                **layer_facts(self._image),
+                "modality": modality,
+            }
             self.modality_changed.emit()
             self.show_window(default_preset(modality))
 
@@ -227,7 +295,11 @@ class ViewController(QObject):
         labels, name = case.labels, f"{surface.name} surface"
         color = np.array([[*surface.color, 255]], np.float32) / 255
         mark = (case.image.unique_id, surface.region)
-        for layer in [layer for layer in self._viewer.layers if layer_facts(layer).get("surface_of") == mark]:
+        for layer in [
+            layer
+            for layer in self._viewer.layers
+            if layer_facts(layer).get("surface_of") == mark
+        ]:
             self._viewer.layers.remove(layer)
         self._viewer.add_surface(
             (surface.vertices, surface.faces),

@@ -1,4 +1,7 @@
-"""What the manifest names but for writers: reader, sample data and commands (Qt only where a command needs it)."""
+"""What the manifest names but for writers.
+
+Reader, sample data and commands (Qt only where a command needs it).
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,23 @@ OLDEST_NAPARI = (0, 7)
 _NO_LAYERS: Any = ((None,),)
 """How a reader tells napari that it read the file and there is nothing to show."""
 
-SCAN_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz")
+SCAN_SUFFIXES = (
+    ".nii",
+    ".nii.gz",
+    ".hdr",
+    ".img",
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+    ".mgh",
+    ".mgz",
+)
 
 
-def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerTuple]] | None:
+def get_reader(
+    path: str | Sequence[str],
+) -> Callable[[str | Sequence[str]], list[LayerTuple]] | None:
     """Give a reader for scans and label files, None for what is neither.
 
     A folder is taken when it holds DICOM files. Several paths are read one by one.
@@ -41,7 +57,10 @@ def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], lis
 
 
 def read_layers(path: str | Sequence[str]) -> list[LayerTuple]:
-    """Read scans as image layers, exported labels as labels layers, and cases as both; the panel goes on with a case."""
+    """Read scans as image layers, exported labels as labels layers, and cases as both.
+
+    The panel goes on with a case.
+    """
     from napari_strata.io.files import read_labels
 
     layers: list[LayerTuple] = []
@@ -178,10 +197,13 @@ def panel(viewer: napari.viewer.Viewer) -> StrataPanel:
     return docked
 
 
-def open_viewer(path: str | Path | None = None, **read_options: Any) -> napari.viewer.Viewer:
+def open_viewer(
+    path: str | Path | None = None, **read_options: Any
+) -> napari.viewer.Viewer:
     """Open napari with the panel docked and, where a path is given, that scan or case.
 
-    Where there are several scans, a person is asked in the window which one. The caller starts the event loop with `napari.run()`.
+    Where there are several scans, a person is asked in the window which one. The caller
+    starts the event loop with `napari.run()`.
 
     Parameters
     ----------
@@ -193,7 +215,8 @@ def open_viewer(path: str | Path | None = None, **read_options: Any) -> napari.v
     Raises
     ------
     StrataError
-        If no Qt binding is installed, napari is too old, or options are given for a case.
+        If no Qt binding is installed, napari is too old, or options are given for a
+        case.
     ReadError, CaseError
         If the scan or case cannot be read; no window is opened then.
     """
@@ -203,8 +226,13 @@ def open_viewer(path: str | Path | None = None, **read_options: Any) -> napari.v
     import napari
 
     source = None if path is None else Path(path)
-    layers, choices = ([], ()) if source is None else _read_to_view(source, read_options)
-    viewer = napari.Viewer(title="Strata" if source is None else f"Strata: {printable(source.name)}", show_welcome_screen=source is None)
+    layers, choices = (
+        ([], ()) if source is None else _read_to_view(source, read_options)
+    )
+    viewer = napari.Viewer(
+        title="Strata" if source is None else f"Strata: {printable(source.name)}",
+        show_welcome_screen=source is None,
+    )
     docked = panel(viewer)
     if source is not None and choices:
         from napari_strata.gui.widgets.dialogs import ask_choice
@@ -220,7 +248,10 @@ def open_viewer(path: str | Path | None = None, **read_options: Any) -> napari.v
 
 
 def view_scan(path: str | Path | None = None, **read_options: Any) -> None:
-    """Open a scan in napari with the panel docked, and return when the window is closed; see `open_viewer`."""
+    """Open a scan in napari with the panel docked, and return when the window is closed.
+
+    See `open_viewer`.
+    """
     open_viewer(path, **read_options)
     import napari
 
@@ -228,7 +259,10 @@ def view_scan(path: str | Path | None = None, **read_options: Any) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Give napari the panel's class, which is imported only once napari is known to be recent enough for it."""
+    """Give napari the panel's class.
+
+    Is imported only once napari is known to be recent enough for it.
+    """
     if name != "StrataPanel":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     require_napari()
@@ -248,7 +282,10 @@ def require_napari() -> None:
     found = version("napari")
     if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < OLDEST_NAPARI:
         needed = ".".join(str(part) for part in OLDEST_NAPARI)
-        raise StrataError(f'This is napari {found}, and Strata needs {needed} or newer. Run: pip install --upgrade "napari-strata[gui]"')
+        raise StrataError(
+            f"This is napari {found}, and Strata needs {needed} or newer. Run: pip"
+            ' install --upgrade "napari-strata[gui]"'
+        )
 
 
 def require_qt() -> None:
@@ -262,11 +299,17 @@ def require_qt() -> None:
     try:
         import qtpy.QtWidgets  # noqa: F401
     except ImportError as err:
-        raise StrataError('Opening a window needs a Qt binding, and none is installed. Run: pip install "napari-strata[gui]"') from err
+        raise StrataError(
+            "Opening a window needs a Qt binding, and none is installed. Run: pip"
+            ' install "napari-strata[gui]"'
+        ) from err
 
 
 def _read_scan(path: Path) -> list[LayerTuple]:
-    """Read a scan; where there are several and a window to ask in, the one that a person chooses, or none of them."""
+    """Read a scan; where there are several and a window to ask in.
+
+    The one that a person chooses, or none of them.
+    """
     from napari_strata.io.files import read
 
     try:
@@ -280,14 +323,22 @@ def _read_scan(path: Path) -> list[LayerTuple]:
     return [] if options is None else [image_tuple(read(path, **options))]
 
 
-def _read_to_view(path: Path, options: Mapping[str, Any]) -> tuple[list[LayerTuple], Sequence[tuple[str, Mapping[str, Any]]]]:
-    """Read a scan or a case; where there are several scans, give what can be chosen instead (options of `read`)."""
+def _read_to_view(
+    path: Path, options: Mapping[str, Any]
+) -> tuple[list[LayerTuple], Sequence[tuple[str, Mapping[str, Any]]]]:
+    """Read a scan or a case.
+
+    Where there are several scans, give what can be chosen instead (options of `read`).
+    """
     from napari_strata.io.files import read
 
     given = [name for name, value in options.items() if value is not None]
     if path.suffix == CASE_SUFFIX:
         if given:
-            raise StrataError(f"{path.name} is a case and holds one scan. Leave out {', '.join(given)}.")
+            raise StrataError(
+                f"{path.name} is a case and holds one scan. Leave out"
+                f" {', '.join(given)}."
+            )
         return _read_case(path), ()
     try:
         return [image_tuple(read(path, **options))], ()
@@ -298,10 +349,13 @@ def _read_to_view(path: Path, options: Mapping[str, Any]) -> tuple[list[LayerTup
 
 
 def _share_contexts() -> None:
-    """Let the canvases of all windows share what they hold on the graphics card; only before the application is made.
+    """Let the canvases of all windows share what they hold on the graphics card.
 
-    Otherwise vispy, which is told of deleted layers late, may delete what another window's canvas holds under the same number,
-    and that window goes down when it is drawn next.
+    Only before the application is made.
+
+    Otherwise vispy, which is told of deleted layers late, may delete what another
+    window's canvas holds under the same number, and that window goes down when it is
+    drawn next.
     """
     from qtpy.QtCore import QCoreApplication, Qt
 
@@ -314,7 +368,10 @@ def _read_case(path: Path) -> list[LayerTuple]:
     from napari_strata.refine.session.refinement import Refinement
 
     work = Refinement.load(path)
-    layers = [image_tuple(work.volume), case_labels_tuple(work, name=f"{_stem(path)} regions")]
+    layers = [
+        image_tuple(work.volume),
+        case_labels_tuple(work, name=f"{_stem(path)} regions"),
+    ]
     for _, kwargs, _ in layers:
         kwargs["metadata"][METADATA_KEY] |= {"work": work, "saved": work.history}
     return layers
@@ -332,19 +389,31 @@ def _is_known(path: Path) -> bool:
     if path.is_dir():
         from napari_strata.io.dicom.series import is_dicom
 
-        return any(is_dicom(file) for file in islice((file for file in path.rglob("*") if file.is_file()), 200))
+        return any(
+            is_dicom(file)
+            for file in islice(
+                (file for file in path.rglob("*") if file.is_file()), 200
+            )
+        )
     from napari_strata.io.dicom.series import is_segmentation
 
-    return path.name.lower().endswith((*SCAN_SUFFIXES, CASE_SUFFIX)) or is_segmentation(path)
+    return path.name.lower().endswith((*SCAN_SUFFIXES, CASE_SUFFIX)) or is_segmentation(
+        path
+    )
 
 
 def _has_region_table(path: Path) -> bool:
-    """Say whether a file holds labels: with our region table beside them, or 3D Slicer's or DICOM's with theirs inside."""
+    """Say whether a file holds labels.
+
+    With our region table beside them, or 3D Slicer's or DICOM's with theirs inside.
+    """
     from napari_strata.export.outputs import outputs_beside
     from napari_strata.io.files import holds_segments
     from napari_strata.io.sidecar import has_table
 
-    return path.is_file() and (holds_segments(path) or has_table(outputs_beside(path).sidecar))
+    return path.is_file() and (
+        holds_segments(path) or has_table(outputs_beside(path).sidecar)
+    )
 
 
 def _stem(path: Path) -> str:

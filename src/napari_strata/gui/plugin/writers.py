@@ -1,4 +1,8 @@
-"""What napari's own File > Save writes: labels and cases as they are on screen, never over a scan that is open (Qt only in a window)."""
+"""What napari's own File > Save writes.
+
+Labels and cases as they are on screen, never over a scan that is open (Qt only in a
+window).
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_strata.errors import GeometryError, StrataError, WriteError
-from napari_strata.gui.canvas.layers import is_scan, layer_facts, level_shape, segmentation_from_parts
-from napari_strata.gui.canvas.placement import METADATA_KEY, Placement, place, placing_of
+from napari_strata.gui.canvas.layers import (
+    is_scan,
+    layer_facts,
+    level_shape,
+    segmentation_from_parts,
+)
+from napari_strata.gui.canvas.placement import (
+    METADATA_KEY,
+    Placement,
+    place,
+    placing_of,
+)
 from napari_strata.io.atomic import same_file
 from napari_strata.volume import Region
 
@@ -23,7 +37,10 @@ if TYPE_CHECKING:
     from napari_strata.refine.session.refinement import Refinement
 
 CASE_SUFFIX = ".strata"
-_NO_CASE = "A case is made of a scan whose regions Strata proposed. Save other labels as .nii.gz, .nrrd or .mha."
+_NO_CASE = (
+    "A case is made of a scan whose regions Strata proposed. Save other labels as"
+    " .nii.gz, .nrrd or .mha."
+)
 
 
 def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
@@ -32,7 +49,8 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     Raises
     ------
     WriteError
-        If a scan that is open, or a JSON file that Strata did not write, would be replaced; or if it cannot be written.
+        If a scan that is open, or a JSON file that Strata did not write, would be
+        replaced; or if it cannot be written.
     """
     from napari_strata.export.document import check_sidecar
     from napari_strata.export.outputs import outputs_beside
@@ -42,7 +60,9 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     segmentation = segmentation_from_parts(data, attributes, scans=_scans_in_front())
     check_scans_stay(Path(path), segmentation.regions, _scan_files(attributes))
     check_sidecar(outputs_beside(path).sidecar, Path(path))
-    return [str(written) for written in write_labels_and_regions(segmentation, Path(path))]
+    return [
+        str(written) for written in write_labels_and_regions(segmentation, Path(path))
+    ]
 
 
 def write_other(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
@@ -61,30 +81,45 @@ def write_other(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     return [str(write(segmentation, path))]
 
 
-def write_case(path: str, layers: Sequence[tuple[Any, dict[str, Any], str]]) -> list[str]:
-    """Write the case that a labels layer shows, with all that was asked for and what other tools wrote in the layer.
+def write_case(
+    path: str, layers: Sequence[tuple[Any, dict[str, Any], str]]
+) -> list[str]:
+    """Write the case that a labels layer shows.
+
+    With all that was asked for and what other tools wrote in the layer.
 
     Raises
     ------
     StrataError
-        If it shows none, if another layer is not of that case, or if the layer shows what the case does not hold.
+        If it shows none, if another layer is not of that case, or if the layer shows
+        what the case does not hold.
     WriteError
         If a scan that is open would be replaced, or the case cannot be written.
     """
     works = [_work_of(attributes) for _, attributes, _ in layers]
-    shown = [(data, attributes, work) for (data, attributes, kind), work in zip(layers, works, strict=True) if kind == "labels"]
+    shown = [
+        (data, attributes, work)
+        for (data, attributes, kind), work in zip(layers, works, strict=True)
+        if kind == "labels"
+    ]
     data, attributes, work = shown[0] if len(shown) == 1 else (None, {}, None)
     if work is None:
         raise StrataError(_NO_CASE)
     if any(other is not work for other in works):
-        raise StrataError("A case holds one scan and its regions, and nothing else. Select only these layers to save it.")
+        raise StrataError(
+            "A case holds one scan and its regions, and nothing else. Select only these"
+            " layers to save it."
+        )
     check_scans_stay(Path(path), (), _scan_files(attributes))
     case = _settled_case(work)
     if case is not None:
         case.show_absorbed(case.absorb())
         case.painter.finish()
     elif not np.array_equal(np.asarray(data), work.labels):
-        raise StrataError("Another tool wrote in these labels, and the case does not hold that. Open the Strata panel, then save again.")
+        raise StrataError(
+            "Another tool wrote in these labels, and the case does not hold that. Open"
+            " the Strata panel, then save again."
+        )
     history = work.history
     work.save(path)
     if case is not None:
@@ -92,7 +127,9 @@ def write_case(path: str, layers: Sequence[tuple[Any, dict[str, Any], str]]) -> 
     return [path]
 
 
-def check_scans_stay(path: Path, regions: Iterable[Region], scans: Iterable[str]) -> None:
+def check_scans_stay(
+    path: Path, regions: Iterable[Region], scans: Iterable[str]
+) -> None:
     """Check that no scan that is open is replaced.
 
     Raises
@@ -105,14 +142,28 @@ def check_scans_stay(path: Path, regions: Iterable[Region], scans: Iterable[str]
     targets = region_paths(path, regions)
     for scan in scans:
         if any(same_file(target, scan) for target in targets):
-            raise WriteError(f"{scan} is a scan that is open here, and would be replaced. Choose another name.")
+            raise WriteError(
+                f"{scan} is a scan that is open here, and would be replaced. Choose"
+                " another name."
+            )
 
 
 def open_files(viewer: napari.viewer.Viewer) -> list[str]:
-    """Give the files that the scans in a viewer were read from, by whatever reader; a case may be saved over itself."""
+    """Give the files that the scans in a viewer were read from, by whatever reader.
+
+    A case may be saved over itself.
+    """
     scans = [layer for layer in viewer.layers if is_scan(layer)]
-    found = [path for layer in scans for path in (layer_facts(layer).get("path"), layer.source.path)]
-    return [str(path) for path in found if path and Path(path).is_file() and Path(path).suffix != CASE_SUFFIX]
+    found = [
+        path
+        for layer in scans
+        for path in (layer_facts(layer).get("path"), layer.source.path)
+    ]
+    return [
+        str(path)
+        for path in found
+        if path and Path(path).is_file() and Path(path).suffix != CASE_SUFFIX
+    ]
 
 
 def has_window() -> bool:
@@ -134,7 +185,10 @@ def _work_of(attributes: Mapping[str, Any]) -> Refinement | None:
 
 
 def _scan_files(attributes: Mapping[str, Any]) -> list[str]:
-    """Give the files of the scans that are open in the window in front, and of the scan that labels lie on."""
+    """Give the files of the scans that are open in the window in front.
+
+    Of the scan that labels lie on.
+    """
     work = _work_of(attributes)
     found = [work.volume.path] if work is not None and work.volume.path else []
     if has_window():
@@ -146,26 +200,37 @@ def _scan_files(attributes: Mapping[str, Any]) -> list[str]:
 
 
 def _scans_in_front() -> list[Placement]:
-    """Say where the scans in the window in front lie; those whose transform cannot be used are no help."""
+    """Say where the scans in the window in front lie.
+
+    Those whose transform cannot be used are no help.
+    """
     if not has_window():
         return []
     import napari
 
     viewer, found = napari.current_viewer(), []
-    for layer in reversed([] if viewer is None else [layer for layer in viewer.layers if is_scan(layer)]):
+    for layer in reversed(
+        [] if viewer is None else [layer for layer in viewer.layers if is_scan(layer)]
+    ):
         with suppress(GeometryError):
             found.append(place(level_shape(layer), placing_of(layer)))
     return found
 
 
 def _as_decided(data: Any, attributes: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Give the labels and the table of a layer once all edits that were asked for are done and shown."""
+    """Give the labels and the table of a layer once all edits that were asked for are done.
+
+    Shown.
+    """
     case = _settled_case(_work_of(attributes))
     if case is None:
         return data, attributes
     metadata = attributes["metadata"]
     facts = {**metadata[METADATA_KEY], "regions": case.work.regions}
-    return case.labels.data, {**attributes, "metadata": {**metadata, METADATA_KEY: facts}}
+    return case.labels.data, {
+        **attributes,
+        "metadata": {**metadata, METADATA_KEY: facts},
+    }
 
 
 def _settled_case(work: Refinement | None) -> ScanCase | None:
@@ -182,12 +247,19 @@ def _settled_case(work: Refinement | None) -> ScanCase | None:
 
     from napari_strata.gui.panel.panel import StrataPanel
 
-    panels = [widget for widget in QApplication.allWidgets() if isinstance(widget, StrataPanel)]
+    panels = [
+        widget
+        for widget in QApplication.allWidgets()
+        if isinstance(widget, StrataPanel)
+    ]
     for panel in panels:
         for case in panel.cases.shown:
             if case.work is work:
                 if panel.filing.is_writing:
-                    raise StrataError("Another file is still being written. Wait for it, then save again.")
+                    raise StrataError(
+                        "Another file is still being written. Wait for it, then save"
+                        " again."
+                    )
                 panel.settle()
                 case.finish()
                 case.keep_our_array()

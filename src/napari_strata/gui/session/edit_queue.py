@@ -1,4 +1,7 @@
-"""Edits run one after the other outside the GUI thread; what they changed is shown in it, in order."""
+"""Edits run one after the other outside the GUI thread.
+
+What they changed is shown in it, in order.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ class _Wish:
 class EditQueue(QObject):
     """Runs edits of one case in the order in which they were asked for, in a thread of its own.
 
-    An error of ours becomes a notification; anything else is a bug and is raised in the GUI thread.
+    An error of ours becomes a notification; anything else is a bug and is raised in the
+    GUI thread.
     """
 
     idle = Signal()
@@ -36,12 +40,15 @@ class EditQueue(QObject):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="strata-edits")
+        self._thread = ThreadPoolExecutor(
+            max_workers=1, thread_name_prefix="strata-edits"
+        )
         self._waiting: deque[_Wish] = deque()
         self._running: tuple[_Wish, Future[Any]] | None = None
         self._posted: deque[Callable[[], None]] = deque()
         self._is_paused = self._is_closed = False
-        # also where an edit is done before `submit` returns: napari tells of paint before it writes it
+        # also where an edit is done before `submit` returns: napari tells of paint
+        # before it writes it
         self._woken.connect(self.deliver, Qt.ConnectionType.QueuedConnection)  # type: ignore[call-arg]  # PyQt6 does not declare it
         self.destroyed.connect(partial(_hand_over, self._waiting, self._thread))
 
@@ -58,9 +65,12 @@ class EditQueue(QObject):
         *,
         pauses: bool = False,
     ) -> None:
-        """Run `act()` in the thread when its turn comes, then `on_done(result)`, or `on_fail()`, in the GUI thread.
+        """Run `act()` in the thread when its turn comes, then `on_done(result)`.
 
-        With `pauses` the queue is paused when `act` ends, before anything that was asked for later is started.
+        Or `on_fail()`, in the GUI thread.
+
+        With `pauses` the queue is paused when `act` ends, before anything that was
+        asked for later is started.
         """
         if self._is_closed:
             return
@@ -71,7 +81,10 @@ class EditQueue(QObject):
         self._start_next()
 
     def post(self, show: Callable[[], None]) -> None:
-        """Call `show()` in the GUI thread, after what was posted before; at once when called there."""
+        """Call `show()` in the GUI thread, after what was posted before.
+
+        At once when called there.
+        """
         if self._is_closed:
             return
         self._posted.append(show)
@@ -99,7 +112,10 @@ class EditQueue(QObject):
                 self.idle.emit()
 
     def finish(self) -> None:
-        """Wait for every edit and show it; a paused queue is left as it is once the running edit is done."""
+        """Wait for every edit and show it.
+
+        A paused queue is left as it is once the running edit is done.
+        """
         while self._running is not None:
             # the exception, if any, is dealt with by deliver
             self._running[1].exception()
@@ -116,7 +132,10 @@ class EditQueue(QObject):
         self._start_next()
 
     def close(self, *, drop: bool = False) -> None:
-        """Take no more edits and show none any more; those that wait are carried out first, unless they are dropped."""
+        """Take no more edits and show none any more.
+
+        Those that wait are carried out first, unless they are dropped.
+        """
         self._is_closed = True
         self._posted.clear()
         if drop:
@@ -158,7 +177,10 @@ class EditQueue(QObject):
 
 
 def _hand_over(waiting: deque[_Wish], thread: ThreadPoolExecutor) -> None:
-    """Carry out what waits though nobody looks any more, in order; Python waits for it when it exits."""
+    """Carry out what waits though nobody looks any more, in order.
+
+    Python waits for it when it exits.
+    """
     while waiting:
         act = waiting.popleft().act
         try:

@@ -1,4 +1,7 @@
-"""Two time points side by side, with the change of volume of the regions that have one name in both."""
+"""Two time points side by side.
+
+With the change of volume of the regions that have one name in both.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QComboBox, QDialog, QFormLayout, QHeaderView, QLabel, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDialog,
+    QFormLayout,
+    QHeaderView,
+    QLabel,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_strata.gui.canvas.canvas import grid_of
 from napari_strata.gui.session.scan_case import ScanCase
@@ -22,7 +35,10 @@ _HEADERS = ("Region", "Before (mL)", "After (mL)", "Change (mL)", "Change (%)")
 
 @dataclass(frozen=True, slots=True)
 class VolumeChange:
-    """The volume of a region at two time points, in mL; `percent` is NaN where there was nothing before."""
+    """The volume of a region at two time points, in mL.
+
+    `percent` is NaN where there was nothing before.
+    """
 
     name: str
     before_ml: float
@@ -40,7 +56,8 @@ class VolumeChange:
 
 
 def volume_changes(
-    before: tuple[Sequence[Region], Mapping[int, RegionStatistics]], after: tuple[Sequence[Region], Mapping[int, RegionStatistics]]
+    before: tuple[Sequence[Region], Mapping[int, RegionStatistics]],
+    after: tuple[Sequence[Region], Mapping[int, RegionStatistics]],
 ) -> list[VolumeChange]:
     """Compare regions of the same name; several regions of one name count together.
 
@@ -53,9 +70,15 @@ def volume_changes(
     for rows, facts in (before, after):
         found: dict[str, float] = {}
         for row in rows:
-            found[row.name] = found.get(row.name, 0.0) + (facts[row.id].volume_ml if row.id in facts else 0.0)
+            found[row.name] = found.get(row.name, 0.0) + (
+                facts[row.id].volume_ml if row.id in facts else 0.0
+            )
         volumes.append(found)
-    return [VolumeChange(name, volumes[0][name], volumes[1][name]) for name in volumes[0] if name in volumes[1]]
+    return [
+        VolumeChange(name, volumes[0][name], volumes[1][name])
+        for name in volumes[0]
+        if name in volumes[1]
+    ]
 
 
 class FollowUp(QDialog):
@@ -73,7 +96,13 @@ class FollowUp(QDialog):
         The panel.
     """
 
-    def __init__(self, viewer: napari.viewer.Viewer, after: ScanCase, others: Sequence[ScanCase], parent: QWidget) -> None:
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        after: ScanCase,
+        others: Sequence[ScanCase],
+        parent: QWidget,
+    ) -> None:
         super().__init__(parent)
         self.setWindowTitle("Strata: two time points")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
@@ -83,13 +112,20 @@ class FollowUp(QDialog):
         self.choice.addItems([case.image.name for case in others])
         self.table = QTableWidget(0, len(_HEADERS))
         self.table.setHorizontalHeaderLabels(_HEADERS)
-        self.table.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        self.table.horizontalHeader().setSectionResizeMode(
+            0, QHeaderView.ResizeMode.Stretch
+        )
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         form, column = QFormLayout(), QVBoxLayout(self)
         form.addRow("Before", self.choice)
         form.addRow("After", QLabel(after.image.name))
         column.addLayout(form)
-        column.addWidget(QLabel("Regions with one name in both; give them the same names, or use a codebook."))
+        column.addWidget(
+            QLabel(
+                "Regions with one name in both; give them the same names, or use a"
+                " codebook."
+            )
+        )
         column.addWidget(self.table)
         self.choice.currentIndexChanged.connect(self.compare)
         self.finished.connect(self._put_back)
@@ -99,22 +135,36 @@ class FollowUp(QDialog):
         """Show both scans side by side, and the table."""
         before = self._others[max(self.choice.currentIndex(), 0)]
         side_by_side(self._viewer, before, self._after)
-        changes = volume_changes(*((case.work.regions, case.statistics()) for case in (before, self._after)))
+        changes = volume_changes(
+            *((case.work.regions, case.statistics()) for case in (before, self._after))
+        )
         self.table.setRowCount(len(changes))
         for number, change in enumerate(changes):
-            figures = (f"{change.before_ml:.2f}", f"{change.after_ml:.2f}", f"{change.change_ml:+.2f}", f"{change.percent:+.1f}")
+            figures = (
+                f"{change.before_ml:.2f}",
+                f"{change.after_ml:.2f}",
+                f"{change.change_ml:+.2f}",
+                f"{change.percent:+.1f}",
+            )
             for column, text in enumerate((change.name, *figures)):
                 item = QTableWidgetItem(text)
                 if column:
-                    item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+                    item.setTextAlignment(
+                        Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+                    )
                 self.table.setItem(number, column, item)
 
     def _put_back(self) -> None:
         grid_of(self._viewer).enabled = False
 
 
-def side_by_side(viewer: napari.viewer.Viewer, before: ScanCase, after: ScanCase) -> None:
-    """Put two scans with their regions in two cells of napari's grid, the earlier one on the left."""
+def side_by_side(
+    viewer: napari.viewer.Viewer, before: ScanCase, after: ScanCase
+) -> None:
+    """Put two scans with their regions in two cells of napari's grid.
+
+    The earlier one on the left.
+    """
     layers = viewer.layers
     pairs = [before.image, before.labels, after.image, after.labels]
     for layer in layers:

@@ -10,9 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_strata.gui.tools.hand_paint import HandPaint, differences
-from napari_strata.gui.canvas.layers import LayerTuple, case_labels_tuple, color_capacity, matching_grid_kwargs, region_colormap, region_features, roomy_dtype
+from napari_strata.gui.canvas.layers import (
+    LayerTuple,
+    case_labels_tuple,
+    color_capacity,
+    matching_grid_kwargs,
+    region_colormap,
+    region_features,
+    roomy_dtype,
+)
 from napari_strata.gui.canvas.placement import METADATA_KEY, lies_straight
+from napari_strata.gui.tools.hand_paint import HandPaint, differences
 from napari_strata.refine.session.refinement import Change, Refinement
 from napari_strata.volume import region_color
 
@@ -28,14 +36,17 @@ SLAB_VOXELS = 1_500_000
 _PAUSE_S = 0.03
 """Changes that follow one another faster are painted together."""
 _NAMES_MS = 200
-"""How long after the last change napari is told the names of regions: it takes milliseconds over them, and shows them only on hover."""
+"""How long after the last change napari is told the names of regions.
+
+It takes milliseconds over them, and shows them only on hover.
+"""
 
 
 class LabelsPainter(QObject):
     """Shows a refinement in a labels layer and writes its changes there, box by box.
 
-    What is on screen is written first and the rest in slabs between other events, so that the slider stays smooth on
-    large scans.
+    What is on screen is written first and the rest in slabs between other events, so
+    that the slider stays smooth on large scans.
 
     Parameters
     ----------
@@ -50,7 +61,8 @@ class LabelsPainter(QObject):
     layer : napari.layers.Labels or None
         A layer that shows `work` already; None adds one.
     made : LayerTuple or None
-        What `case_labels_tuple` gave for `work`, where it was made outside the GUI thread.
+        What `case_labels_tuple` gave for `work`, where it was made outside the GUI
+        thread.
     """
 
     painted = Signal()
@@ -93,7 +105,10 @@ class LabelsPainter(QObject):
 
     @property
     def unwritten(self) -> Box | None:
-        """The box in which the layer may still show what was before; None where it shows all that it was told of."""
+        """The box in which the layer may still show what was before.
+
+        None where it shows all that it was told of.
+        """
         return self._dirty
 
     def finish(self) -> None:
@@ -113,11 +128,16 @@ class LabelsPainter(QObject):
             self.layer = self._add_layer(None)
 
     def show_change(self, change: Change) -> None:
-        """Paint what is on screen of a change, at once unless another was painted just now; the rest follows in the event loop."""
+        """Paint what is on screen of a change, at once unless another was painted just now.
+
+        The rest follows in the event loop.
+        """
         self._table_changed = self._table_changed or change.regions
         if change.box is not None:
             self._screen_changed = True
-            self._dirty = change.box if self._dirty is None else union(self._dirty, change.box)
+            self._dirty = (
+                change.box if self._dirty is None else union(self._dirty, change.box)
+            )
         if self.is_settled:
             return
         self._timer.start()
@@ -127,32 +147,62 @@ class LabelsPainter(QObject):
     def hide(self, regions: frozenset[int]) -> None:
         """Draw every region but these."""
         self.hidden = regions
-        self.layer.colormap = region_colormap(self.work.regions, capacity=self._capacity, hidden=regions)
+        self.layer.colormap = region_colormap(
+            self.work.regions, capacity=self._capacity, hidden=regions
+        )
         self.painted.emit()
 
     def repaint(self, voxels: NDArray[np.int64]) -> None:
-        """Write the refinement's labels over whatever stands in the layer, in the box around some voxels (n, 3)."""
+        """Write the refinement's labels over whatever stands in the layer.
+
+        In the box around some voxels (n, 3).
+        """
         if len(voxels) and self.layer in self._viewer.layers:
             low, high = voxels.min(axis=0), voxels.max(axis=0) + 1
-            self._write((slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])))
+            self._write(
+                (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2]))
+            )
             self._refresh()
 
     def differs_on_screen(self) -> bool:
-        """Say whether the layer shows something that the refinement did not: somebody else wrote in it."""
+        """Say whether the layer shows something that the refinement did not.
+
+        Somebody else wrote in it.
+        """
         all_of_it = self._viewer.dims.ndisplay == 3 or not lies_straight(self.layer)
         boxes = [self.whole_box] if all_of_it else list(self._on_screen(self.whole_box))
-        return any(bool((np.asarray(self.layer.data[box]) != self.work.labels_in(box)).any()) for box in boxes)
+        return any(
+            bool((np.asarray(self.layer.data[box]) != self.work.labels_in(box)).any())
+            for box in boxes
+        )
 
     def all_differences(self) -> HandPaint:
-        """Find every voxel that somebody else wrote, but where we are still to write; may run in any thread between edits."""
+        """Find every voxel that somebody else wrote, but where we are still to write.
+
+        May run in any thread between edits.
+        """
         shape, unwritten = self.layer.data.shape, self.unwritten
         found = [HandPaint(np.empty(0, np.int64), np.empty(0, np.int64))]
-        for part in (self.whole_box,) if unwritten is None else outside(self.whole_box, unwritten):
+        for part in (
+            (self.whole_box,)
+            if unwritten is None
+            else outside(self.whole_box, unwritten)
+        ):
             for slab in slabs(part):
                 box = slab, part[1], part[2]
                 start = slab.start, part[1].start, part[2].start
-                found.append(differences(np.asarray(self.layer.data[box]), self.work.labels_in(box), start, shape))
-        return HandPaint(np.concatenate([one.flat for one in found]), np.concatenate([one.values for one in found]))
+                found.append(
+                    differences(
+                        np.asarray(self.layer.data[box]),
+                        self.work.labels_in(box),
+                        start,
+                        shape,
+                    )
+                )
+        return HandPaint(
+            np.concatenate([one.flat for one in found]),
+            np.concatenate([one.values for one in found]),
+        )
 
     @property
     def whole_box(self) -> Box:
@@ -161,7 +211,10 @@ class LabelsPainter(QObject):
         return slice(0, z), slice(0, y), slice(0, x)
 
     def _on_screen(self, box: Box) -> Iterator[Box]:
-        """Give the parts of a box that lie in the planes on screen; none where these are no planes of the array."""
+        """Give the parts of a box that lie in the planes on screen.
+
+        None where these are no planes of the array.
+        """
         dims = self._viewer.dims
         if dims.ndim != 3 or not lies_straight(self.layer):
             return
@@ -174,20 +227,31 @@ class LabelsPainter(QObject):
 
     def _add_layer(self, made: LayerTuple | None) -> napari.layers.Labels:
         data, kwargs, _ = made or case_labels_tuple(self.work, name="regions")
-        kwargs |= matching_grid_kwargs(self._image, self.work.volume.geometry, {"regions": self.work.regions})
+        kwargs |= matching_grid_kwargs(
+            self._image, self.work.volume.geometry, {"regions": self.work.regions}
+        )
         self._capacity = color_capacity(self.work.next_id)
         self._colors = {region.id: region.color for region in self.work.regions}
-        return self._viewer.add_labels(data, **{**kwargs, "name": f"{self._image.name} regions"})
+        return self._viewer.add_labels(
+            data, **{**kwargs, "name": f"{self._image.name} regions"}
+        )
 
     def _paint_next(self) -> None:
-        """Do the most pressing piece of work: the table, then what is on screen, then a slab of the rest."""
+        """Do the most pressing piece of work.
+
+        The table, then what is on screen, then a slab of the rest.
+        """
         if self.layer not in self._viewer.layers:
             self._dirty, self._table_changed, self._screen_changed = None, False, False
         if self._table_changed:
             self._table_changed = False
             self._follow_table()
         self._painted_at = time.perf_counter()
-        if self._dirty is not None and self._screen_changed and self._viewer.dims.ndisplay == 2:
+        if (
+            self._dirty is not None
+            and self._screen_changed
+            and self._viewer.dims.ndisplay == 2
+        ):
             for plane in self._on_screen(self._dirty):
                 self._write(plane)
             self._view_written = view_of(self._viewer)
@@ -205,7 +269,9 @@ class LabelsPainter(QObject):
         self._write((slab, dirty[1], dirty[2]))
         rest = slice(slab.stop, dirty[0].stop)
         self._dirty = (rest, dirty[1], dirty[2]) if rest.start < rest.stop else None
-        if self._dirty is None and shows_else(self._viewer, self._view_written, self.layer):
+        if self._dirty is None and shows_else(
+            self._viewer, self._view_written, self.layer
+        ):
             self._refresh()
 
     def _follow_table(self) -> None:
@@ -213,10 +279,15 @@ class LabelsPainter(QObject):
         if top > np.iinfo(layer.data.dtype).max:
             layer.data = np.asarray(layer.data).astype(roomy_dtype(top + 1))
         colors = {region.id: region.color for region in regions}
-        recolored = any(self._colors.get(number, region_color(number)) != color for number, color in colors.items())
+        recolored = any(
+            self._colors.get(number, region_color(number)) != color
+            for number, color in colors.items()
+        )
         if top > self._capacity or recolored:
             self._capacity = color_capacity(top)
-            layer.colormap = region_colormap(regions, capacity=self._capacity, hidden=self.hidden)
+            layer.colormap = region_colormap(
+                regions, capacity=self._capacity, hidden=self.hidden
+            )
         self._colors.update(colors)
         layer.metadata[METADATA_KEY] |= {"regions": regions}
         self._names_timer.start()
@@ -240,26 +311,43 @@ def view_of(viewer: napari.viewer.Viewer) -> View:
     return dims.ndisplay, dims.order[0], tuple(dims.point)
 
 
-def shows_else(viewer: napari.viewer.Viewer, written: View | None, layer: napari.layers.Layer) -> bool:
-    """Say whether a viewer shows more than the plane that was on screen then: 3D shows all, and somebody may have scrolled on.
+def shows_else(
+    viewer: napari.viewer.Viewer, written: View | None, layer: napari.layers.Layer
+) -> bool:
+    """Say whether a viewer shows more than the plane that was on screen then.
 
-    Beside a layer of more axes than three, and where a turned layer's planes are not the screen's, nothing is written first,
-    so that what is on screen comes with the rest.
+    3D shows all, and somebody may have scrolled on.
+
+    Beside a layer of more axes than three, and where a turned layer's planes are not
+    the screen's, nothing is written first, so that what is on screen comes with the
+    rest.
     """
     dims = viewer.dims
-    return dims.ndisplay == 3 or dims.ndim != 3 or view_of(viewer) != written or not lies_straight(layer)
+    return (
+        dims.ndisplay == 3
+        or dims.ndim != 3
+        or view_of(viewer) != written
+        or not lies_straight(layer)
+    )
 
 
 def slabs(box: Box) -> Iterator[slice]:
     """Cut a box along its first axis into what is written in one turn of the event loop."""
-    thickness = max(1, SLAB_VOXELS // max(1, (box[1].stop - box[1].start) * (box[2].stop - box[2].start)))
+    thickness = max(
+        1,
+        SLAB_VOXELS
+        // max(1, (box[1].stop - box[1].start) * (box[2].stop - box[2].start)),
+    )
     for start in range(box[0].start, box[0].stop, thickness):
         yield slice(start, min(start + thickness, box[0].stop))
 
 
 def union(one: Box, other: Box) -> Box:
     """Give the smallest box that holds two."""
-    z, y, x = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
+    z, y, x = (
+        slice(min(a.start, b.start), max(a.stop, b.stop))
+        for a, b in zip(one, other, strict=True)
+    )
     return z, y, x
 
 
@@ -267,7 +355,10 @@ def outside(box: Box, hole: Box) -> Iterator[Box]:
     """Cut what a box holds outside of a hole in it into boxes."""
     rest = list(box)
     for axis in range(3):
-        for part in (slice(rest[axis].start, hole[axis].start), slice(hole[axis].stop, rest[axis].stop)):
+        for part in (
+            slice(rest[axis].start, hole[axis].start),
+            slice(hole[axis].stop, rest[axis].stop),
+        ):
             if part.start < part.stop:
                 piece = [*rest[:axis], part, *rest[axis + 1 :]]
                 yield piece[0], piece[1], piece[2]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_strata.gui.session.scan_case import ScanCase, marked_work
 from napari_strata.gui.canvas.layers import LayerTuple, layer_facts
 from napari_strata.gui.canvas.placement import METADATA_KEY
+from napari_strata.gui.session.scan_case import ScanCase, marked_work
 from napari_strata.gui.tasks.quiet import thaw
 from napari_strata.refine.session.refinement import Refinement
 
@@ -52,9 +52,12 @@ class OpenCases(QObject):
         labels: napari.layers.Labels | None = None,
         made: LayerTuple | None = None,
     ) -> None:
-        """Go on with a refinement of a scan; what was there before stays as a plain, hidden labels layer.
+        """Go on with a refinement of a scan.
 
-        `labels` is a layer that shows the refinement already, `made` one that is ready to be added.
+        What was there before stays as a plain, hidden labels layer.
+
+        `labels` is a layer that shows the refinement already, `made` one that is ready
+        to be added.
         """
         if image not in self._viewer.layers:
             return
@@ -73,7 +76,10 @@ class OpenCases(QObject):
         self.adopted.emit(case)
 
     def adopt_marked(self) -> None:
-        """Take up what the reader of case files added, or an earlier panel left: a scan and labels that share a refinement."""
+        """Take up what the reader of case files added, or an earlier panel left.
+
+        A scan and labels that share a refinement.
+        """
         owned = {case.work for case in self._cases.values()}
         for image, work, labels in marked_work(self._viewer.layers):
             if work not in owned:
@@ -82,7 +88,9 @@ class OpenCases(QObject):
 
     def drop_gone(self) -> None:
         """Close the cases whose scan is no longer in the viewer."""
-        for image in [image for image in self._cases if image not in self._viewer.layers]:
+        for image in [
+            image for image in self._cases if image not in self._viewer.layers
+        ]:
             self._cases.pop(image).close("keep")
             thaw()
 

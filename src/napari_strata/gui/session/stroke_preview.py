@@ -10,13 +10,24 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_strata.errors import EditError
-from napari_strata.gui.session.edit_queue import EditQueue
-from napari_strata.gui.canvas.layers import USUAL_IDS, matching_grid_kwargs, region_colormap
-from napari_strata.gui.session.labels_painter import Box, View, shows_else, slabs, union, view_of
+from napari_strata.gui.canvas.layers import (
+    USUAL_IDS,
+    matching_grid_kwargs,
+    region_colormap,
+)
 from napari_strata.gui.canvas.placement import lies_straight
-from napari_strata.refine.state.assignment import Scope
+from napari_strata.gui.session.edit_queue import EditQueue
+from napari_strata.gui.session.labels_painter import (
+    Box,
+    View,
+    shows_else,
+    slabs,
+    union,
+    view_of,
+)
 from napari_strata.refine.session.preview import Preview, preview_strokes
 from napari_strata.refine.session.refinement import Refinement
+from napari_strata.refine.state.assignment import Scope
 from napari_strata.volume import Region, region_color
 
 if TYPE_CHECKING:
@@ -25,9 +36,15 @@ if TYPE_CHECKING:
 
 PREVIEW_NAME = "Strata preview"
 _BACKGROUND, _OTHERS = USUAL_IDS + 1, USUAL_IDS + 2
-"""What voxels hold that would become background, and a region of an unusually large id; others hold their region's id, or 0."""
+"""What voxels hold that would become background, and a region of an unusually large id.
+
+Others hold their region's id, or 0.
+"""
 _NUMBERS = np.array([0, _BACKGROUND, *range(1, USUAL_IDS + 1), _OTHERS], np.uint16)
-"""By what `Preview.changes_in` gives: the region's id plus 1, the last entry standing for all larger ones."""
+"""By what `Preview.changes_in` gives.
+
+The region's id plus 1, the last entry standing for all larger ones.
+"""
 
 _AT_ONCE = 200_000
 """Voxels that are painted in no time; of more, the plane on screen comes first."""
@@ -55,7 +72,13 @@ class StrokePreview(QObject):
     painted = Signal()
     """Emitted after the plane on screen was written."""
 
-    def __init__(self, viewer: napari.viewer.Viewer, queue: EditQueue, work: Refinement, parent: QObject) -> None:
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        queue: EditQueue,
+        work: Refinement,
+        parent: QObject,
+    ) -> None:
         super().__init__(parent)
         self._viewer = viewer
         self._queue = queue
@@ -82,8 +105,13 @@ class StrokePreview(QObject):
         """Whether all of the preview is painted."""
         return not self._dirty
 
-    def show(self, strokes: PreviewStrokes, scope: Scope, *, over: napari.layers.Layer) -> None:
-        """Compute what strokes would do, in the thread, and show it; a later call takes the place of an earlier one."""
+    def show(
+        self, strokes: PreviewStrokes, scope: Scope, *, over: napari.layers.Layer
+    ) -> None:
+        """Compute what strokes would do, in the thread, and show it.
+
+        A later call takes the place of an earlier one.
+        """
         self._serial += 1
         if not strokes:
             self.drop()
@@ -96,7 +124,8 @@ class StrokePreview(QObject):
             try:
                 return preview_strokes(self._work, strokes, scope=scope)
             except EditError:
-                # what cannot be taken is said when it is asked for, not while a person strokes
+                # what cannot be taken is said when it is asked for, not while a person
+                # strokes
                 return None
 
         def arrived(preview: Preview | None) -> None:
@@ -128,7 +157,9 @@ class StrokePreview(QObject):
 
     def make_layer(self, *, over: napari.layers.Layer) -> None:
         """Add the layer, empty, where it is not there yet."""
-        if over in self._viewer.layers and (self.layer is None or self.layer not in self._viewer.layers):
+        if over in self._viewer.layers and (
+            self.layer is None or self.layer not in self._viewer.layers
+        ):
             self._forget()
             self._rows = []
             self.layer = self._add_layer(over)
@@ -148,21 +179,40 @@ class StrokePreview(QObject):
         self._dirty, self._written = [], None
 
     def _paint_in(self, box: Box | None) -> None:
-        """Paint the preview in a box, and take an earlier one away: what is on screen now, the rest in the event loop."""
+        """Paint the preview in a box, and take an earlier one away.
+
+        What is on screen now, the rest in the event loop.
+        """
         if self._written is not None:
             box = self._written if box is None else union(self._written, box)
         self._written = box
         if box is not None:
             is_small = np.prod([part.stop - part.start for part in box]) <= _AT_ONCE
-            self._dirty = [box] if is_small else [*self._screen_first(box), *((slab, *box[1:]) for slab in slabs(box))]
+            self._dirty = (
+                [box]
+                if is_small
+                else [
+                    *self._screen_first(box),
+                    *((slab, *box[1:]) for slab in slabs(box)),
+                ]
+            )
             self._screen_changed = True
             self._timer.start()
             self._paint_next()
 
     def _give_colors(self) -> None:
-        """Colour the layer as the regions are: anew only where somebody chose a colour, for napari takes its time over that."""
-        chosen = [row for row in self._work.regions if row.color != region_color(row.id) and row.id <= USUAL_IDS]
-        if self.layer is not None and [(row.id, row.color) for row in chosen] != [(row.id, row.color) for row in self._rows]:
+        """Colour the layer as the regions are.
+
+        Anew only where somebody chose a colour, for napari takes its time over that.
+        """
+        chosen = [
+            row
+            for row in self._work.regions
+            if row.color != region_color(row.id) and row.id <= USUAL_IDS
+        ]
+        if self.layer is not None and [(row.id, row.color) for row in chosen] != [
+            (row.id, row.color) for row in self._rows
+        ]:
             self._rows = chosen
             self.layer.colormap = _colormap(chosen)
 
@@ -171,16 +221,25 @@ class StrokePreview(QObject):
         geometry = self._work.volume.geometry
         placed = matching_grid_kwargs(over, geometry)
         empty = np.zeros(geometry.shape_zyx, np.uint16)
-        layer = self._viewer.add_labels(empty, name=PREVIEW_NAME, opacity=0.75, colormap=_colormap(()), **placed)
+        layer = self._viewer.add_labels(
+            empty, name=PREVIEW_NAME, opacity=0.75, colormap=_colormap(()), **placed
+        )
         if active is not None:
             # a stroke is drawn over the preview
-            self._viewer.layers.move(self._viewer.layers.index(layer), self._viewer.layers.index(active))
+            self._viewer.layers.move(
+                self._viewer.layers.index(layer), self._viewer.layers.index(active)
+            )
             self._viewer.layers.selection.active = active
         return layer
 
     def _screen_first(self, box: Box) -> list[Box]:
         dims, layer = self._viewer.dims, self.layer
-        if layer is None or dims.ndisplay == 3 or dims.ndim != 3 or not lies_straight(layer):
+        if (
+            layer is None
+            or dims.ndisplay == 3
+            or dims.ndim != 3
+            or not lies_straight(layer)
+        ):
             return []
         axis = dims.order[0]
         index = round(float(layer.world_to_data(dims.point)[axis]))
@@ -199,8 +258,12 @@ class StrokePreview(QObject):
             if preview is None:
                 layer.data[first] = 0
             else:
-                layer.data[first] = _NUMBERS[np.minimum(preview.changes_in(first), len(_NUMBERS) - 1)]
-            if self._screen_changed or (not self._dirty and shows_else(self._viewer, self._view_written, layer)):
+                layer.data[first] = _NUMBERS[
+                    np.minimum(preview.changes_in(first), len(_NUMBERS) - 1)
+                ]
+            if self._screen_changed or (
+                not self._dirty and shows_else(self._viewer, self._view_written, layer)
+            ):
                 self._view_written = view_of(self._viewer)
                 layer.refresh(extent=False, thumbnail=False)
                 self.painted.emit()
@@ -211,5 +274,8 @@ class StrokePreview(QObject):
 
 
 def _colormap(chosen: Sequence[Region]) -> Any:
-    fixed = Region(_BACKGROUND, "", (255, 255, 255)), Region(_OTHERS, "", (128, 128, 128))
+    fixed = (
+        Region(_BACKGROUND, "", (255, 255, 255)),
+        Region(_OTHERS, "", (128, 128, 128)),
+    )
     return region_colormap((*fixed, *chosen), capacity=_OTHERS)

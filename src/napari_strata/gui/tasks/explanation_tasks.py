@@ -9,7 +9,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_strata.explain import MergePath, MergeStep, RegionCard, explain_region, feature_colors, merge_path, similarity_map
+from napari_strata.explain import (
+    MergePath,
+    MergeStep,
+    RegionCard,
+    explain_region,
+    feature_colors,
+    merge_path,
+    similarity_map,
+)
 from napari_strata.proposal.proposal import Proposal, TreeName
 from napari_strata.volume import Progress
 
@@ -32,7 +40,8 @@ class ExplainRequest:
     tree : {"regions", "tissues"}
         The tree in use.
     region : int or None
-        The region; None asks of the whole scan, and only "confidence" and "features" can.
+        The region; None asks of the whole scan, and only "confidence" and "features"
+        can.
     question : {"card", "similarity", "confidence", "features"}
         Words only, or a map with them.
     names : mapping
@@ -49,7 +58,10 @@ class ExplainRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """Words, "" without a region, and a map: (z, y, x) float32, (z, y, x, 3) uint8 for "features", None for "card"."""
+    """Words, "" without a region, and a map.
+
+    (z, y, x) float32, (z, y, x, 3) uint8 for "features", None for "card".
+    """
 
     request: ExplainRequest
     text: str
@@ -75,11 +87,24 @@ def explain_body(request: ExplainRequest, on_progress: Progress) -> Answer:
     elif request.question == "features":
         values = np.rint(255 * feature_colors(proposal)).astype(np.uint8)
     text = "" if request.region is None else explanation_text(request)
-    return Answer(request, text, None if values is None else paint_map(values, proposal.supervoxels, on_progress))
+    return Answer(
+        request,
+        text,
+        (
+            None
+            if values is None
+            else paint_map(values, proposal.supervoxels, on_progress)
+        ),
+    )
 
 
-def paint_map(values: NDArray[Any], supervoxels: NDArray[np.int32], on_progress: Progress) -> NDArray[Any]:
-    """Paint one value, or one colour, per supervoxel over the scan, a plane at a time: (z, y, x) or (z, y, x, channel)."""
+def paint_map(
+    values: NDArray[Any], supervoxels: NDArray[np.int32], on_progress: Progress
+) -> NDArray[Any]:
+    """Paint one value, or one colour, per supervoxel over the scan, a plane at a time.
+
+    (z, y, x) or (z, y, x, channel).
+    """
     painted = np.empty((*supervoxels.shape, *values.shape[1:]), values.dtype)
     for z, plane in enumerate(supervoxels):
         on_progress(z, len(supervoxels), "Painting the map")
@@ -88,7 +113,10 @@ def paint_map(values: NDArray[Any], supervoxels: NDArray[np.int32], on_progress:
 
 
 def explanation_text(request: ExplainRequest) -> str:
-    """Say in a few lines what holds a region together, what parts it from a neighbour, and how it merges."""
+    """Say in a few lines what holds a region together, what parts it from a neighbour.
+
+    How it merges.
+    """
     if request.region is None:
         return ""
     card = explain_region(request.proposal, request.table, request.region)
@@ -99,15 +127,27 @@ def explanation_text(request: ExplainRequest) -> str:
 
 def _card_lines(card: RegionCard, names: Mapping[int, str]) -> list[str]:
     lines = [
-        f"{_name(card.id, names)}: {_ml(card.volume_ml)}, {card.n_supervoxels} pieces, confidence {card.confidence:.2f}",
+        (
+            f"{_name(card.id, names)}: {_ml(card.volume_ml)}, {card.n_supervoxels}"
+            f" pieces, confidence {card.confidence:.2f}"
+        ),
         f"Alike inside: {card.similarity:.2f}.",
     ]
     if card.neighbor is None:
         return lines
-    lines[-1] += f" Most alike neighbour: {_name(card.neighbor, names)}, {card.neighbor_similarity:.2f}."
+    lines[-1] += (
+        f" Most alike neighbour: {_name(card.neighbor, names)},"
+        f" {card.neighbor_similarity:.2f}."
+    )
     split = card.evidence
-    lines.append(f"What parts them: features {split.features:.0%}, intensity {split.intensity:.0%}, position {split.position:.0%}")
-    told = ", ".join(f"{column.name} {column.difference_sd:+.1f} sd" for column in card.telling[:_COLUMNS_TOLD])
+    lines.append(
+        f"What parts them: features {split.features:.0%}, intensity"
+        f" {split.intensity:.0%}, position {split.position:.0%}"
+    )
+    told = ", ".join(
+        f"{column.name} {column.difference_sd:+.1f} sd"
+        for column in card.telling[:_COLUMNS_TOLD]
+    )
     lines[-1] += f" (most: {told})." if told else "."
     return lines
 
@@ -115,20 +155,40 @@ def _card_lines(card: RegionCard, names: Mapping[int, str]) -> list[str]:
 def _path_lines(path: MergePath, request: ExplainRequest) -> list[str]:
     lines = []
     if path.share < 1:
-        lines.append(f"It is {path.share:.0%} of the smallest branch that holds it, {_ml(path.volume_ml)}; of that branch:")
-    sizes = np.bincount(request.proposal.supervoxels.ravel(), minlength=request.proposal.n_supervoxels)
-    told = [f"at {step.n} joins {_partner(step, request, sizes)}, {_ml(step.joined_ml)}" for step in path.steps[:_STEPS_TOLD]]
+        lines.append(
+            f"It is {path.share:.0%} of the smallest branch that holds it,"
+            f" {_ml(path.volume_ml)}; of that branch:"
+        )
+    sizes = np.bincount(
+        request.proposal.supervoxels.ravel(), minlength=request.proposal.n_supervoxels
+    )
+    told = [
+        f"at {step.n} joins {_partner(step, request, sizes)}, {_ml(step.joined_ml)}"
+        for step in path.steps[:_STEPS_TOLD]
+    ]
     more = len(path.steps) - len(told)
     if told:
-        lines.append("Coarser: " + "; ".join(told) + (f"; {more} more." if more else "."))
-    lines.append("Finer: a single piece." if path.parts_at is None else f"Finer: parts at {path.parts_at}.")
+        lines.append(
+            "Coarser: " + "; ".join(told) + (f"; {more} more." if more else ".")
+        )
+    lines.append(
+        "Finer: a single piece."
+        if path.parts_at is None
+        else f"Finer: parts at {path.parts_at}."
+    )
     return lines
 
 
 def _partner(step: MergeStep, request: ExplainRequest, sizes: NDArray[np.int64]) -> str:
-    """Name what a region joins with by the region that most of it is now: ids on screen need not be those of a cut."""
+    """Name what a region joins with by the region that most of it is now.
+
+    Ids on screen need not be those of a cut.
+    """
     members = request.proposal.tree(request.tree).cut(step.n + 1) == step.joined
-    return _name(int(np.bincount(request.table[members], weights=sizes[members]).argmax()), request.names)
+    return _name(
+        int(np.bincount(request.table[members], weights=sizes[members]).argmax()),
+        request.names,
+    )
 
 
 def _name(region: int, names: Mapping[int, str]) -> str:

@@ -24,7 +24,10 @@ logger = logging.getLogger(__name__)
 POLL_MS = 80
 _CANCELLED = "Cancelled; nothing was changed."
 ANSWER_MS = 700
-"""A job that has not stopped by then after a cancel is let go: it ends at its next report, and nobody waits for it."""
+"""A job that has not stopped by then after a cancel is let go.
+
+It ends at its next report, and nobody waits for it.
+"""
 
 _STOPPABLE: WeakSet[JobProgress] = WeakSet()
 """Of every job that leaves no file, and has not ended."""
@@ -33,7 +36,8 @@ _STOPPABLE: WeakSet[JobProgress] = WeakSet()
 class JobRunner(QObject):
     """Runs one job at a time in a thread and tells the GUI thread how it goes.
 
-    Closing the window or the application cancels the job that runs; one that writes a file is finished first.
+    Closing the window or the application cancels the job that runs; one that writes a
+    file is finished first.
     """
 
     progressed = Signal(object)
@@ -56,7 +60,8 @@ class JobRunner(QObject):
         self._left = threading.Event()
         application = QGuiApplication.instance()
         if isinstance(application, QGuiApplication):
-            # napari waits for its threads when the application quits, so ours must know before
+            # napari waits for its threads when the application quits, so ours must know
+            # before
             application.lastWindowClosed.connect(self.leave)
 
     @property
@@ -74,8 +79,9 @@ class JobRunner(QObject):
     ) -> None:
         """Run `body(on_progress)` in a thread, then `on_done(result)` in the GUI thread.
 
-        With `writes` the job leaves a file: when it ends well, `on_done` says so even if it was cancelled too late.
-        Where it ends in an error of ours, or is cancelled, a notification says so, and `on_fail` is given the same words.
+        With `writes` the job leaves a file: when it ends well, `on_done` says so even
+        if it was cancelled too late. Where it ends in an error of ours, or is
+        cancelled, a notification says so, and `on_fail` is given the same words.
 
         Raises
         ------
@@ -83,9 +89,16 @@ class JobRunner(QObject):
             If another job is still running.
         """
         if self._progress is not None:
-            raise StrataError("Another job is still running. Wait for it, or cancel it first.")
+            raise StrataError(
+                "Another job is still running. Wait for it, or cancel it first."
+            )
         progress = JobProgress()
-        self._progress, self._on_done, self._on_fail, self._writes = progress, on_done, on_fail, writes
+        self._progress, self._on_done, self._on_fail, self._writes = (
+            progress,
+            on_done,
+            on_fail,
+            writes,
+        )
         if not writes:
             _STOPPABLE.add(progress)
         if isinstance(parent := self.parent(), QObject):
@@ -95,7 +108,11 @@ class JobRunner(QObject):
         self.progressed.emit(ProgressStep(0, 0, "Starting"))
         # a child, so that what it is told comes to nobody once the window is gone
         answers = _Answers(progress, self)
-        create_worker(partial(_carry_out, body, self._left), progress, _connect={"returned": answers.take})
+        create_worker(
+            partial(_carry_out, body, self._left),
+            progress,
+            _connect={"returned": answers.take},
+        )
 
     def cancel(self) -> None:
         """Ask the job that runs, if any, to stop."""
@@ -106,7 +123,10 @@ class JobRunner(QObject):
                 self._let_go_timer.start()
 
     def leave(self) -> None:
-        """Cancel the job that runs, or let it finish where it writes a file: the window is going."""
+        """Cancel the job that runs, or let it finish where it writes a file.
+
+        The window is going.
+        """
         self._left.set()
         if self._progress is not None and not self._writes:
             self._progress.cancel()
@@ -172,24 +192,37 @@ class _Answers(QObject):
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """How a job ended that raised: with PySide6, napari's own handling of a worker that raises raises once more."""
+    """How a job ended that raised.
+
+    With PySide6, napari's own handling of a worker that raises raises once more.
+    """
 
     error: Exception
 
 
-def _carry_out(body: Callable[[JobProgress], Any], left: threading.Event, progress: JobProgress) -> Any:
-    """Run a job; where its window went meanwhile, its error is logged, for there is nobody else to tell."""
+def _carry_out(
+    body: Callable[[JobProgress], Any], left: threading.Event, progress: JobProgress
+) -> Any:
+    """Run a job; where its window went meanwhile, its error is logged.
+
+    For there is nobody else to tell.
+    """
     try:
         return body(progress)
     except Exception as err:  # noqa: BLE001 (the GUI thread tells it, or raises it with its traceback)
         if left.is_set() and not isinstance(err, Cancelled):
-            logger.error("The window was closed while this was under way, and it failed: %s", err)
+            logger.error(
+                "The window was closed while this was under way, and it failed: %s", err
+            )
         return _Failed(err)
 
 
 @atexit.register
 def end_jobs() -> None:
-    """Stop what may be stopped and wait for the rest: a thread that is left running would bring Python down when it exits."""
+    """Stop what may be stopped and wait for the rest.
+
+    A thread that is left running would bring Python down when it exits.
+    """
     for progress in list(_STOPPABLE):
         progress.cancel()
     if (pool := QThreadPool.globalInstance()) is not None:

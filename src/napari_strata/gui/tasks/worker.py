@@ -1,4 +1,7 @@
-"""What runs outside the GUI thread, as plain functions, and the progress report they share with it (no Qt)."""
+"""What runs outside the GUI thread, as plain functions.
+
+The progress report they share with it (no Qt).
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,10 @@ class JobProgress:
         return self._cancelled.is_set()
 
     def cancel(self) -> None:
-        """Stop the job at its next report of progress; may be called from any thread, more than once."""
+        """Stop the job at its next report of progress.
+
+        May be called from any thread, more than once.
+        """
         self._cancelled.set()
 
 
@@ -101,7 +107,9 @@ def opened(work: Refinement, on_progress: Progress) -> Opened:
     return Opened(work, case_labels_tuple(work, name="regions"))
 
 
-def propose_body(request: ProposalRequest, on_progress: Progress, *, propose: Propose | None = None) -> Opened:
+def propose_body(
+    request: ProposalRequest, on_progress: Progress, *, propose: Propose | None = None
+) -> Opened:
     """Make a proposal and start refining it at the granularity asked for.
 
     Parameters
@@ -122,15 +130,26 @@ def propose_body(request: ProposalRequest, on_progress: Progress, *, propose: Pr
     run = request.run
     with kept_responsive():
         proposal = propose(
-            request.volume, settings=request.settings, seed=run.seed, device=run.device, threads=run.threads, on_progress=on_progress
+            request.volume,
+            settings=request.settings,
+            seed=run.seed,
+            device=run.device,
+            threads=run.threads,
+            on_progress=on_progress,
         )
     on_progress(1, 1, "Cutting the tree")
-    work = Refinement(proposal, regions=request.n) if request.tree == "regions" else Refinement(proposal, tissues=request.n)
+    work = (
+        Refinement(proposal, regions=request.n)
+        if request.tree == "regions"
+        else Refinement(proposal, tissues=request.n)
+    )
     return opened(work, on_progress)
 
 
 def export_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
-    """Write what stands there in the format that the name ends in, and give the file's path back, or the folder's of several.
+    """Write what stands there in the format that the name ends in.
+
+    Give the file's path back, or the folder's of several.
 
     Raises
     ------
@@ -140,16 +159,30 @@ def export_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
     on_progress(0, 1, f"Writing {printable(path.name)}")
     proposal = work.proposal
     known = Known(work.volume, proposal.confidence[proposal.supervoxels])
-    return export_labels(work.segmentation, known, path, export_provenance(work), on_progress=on_progress)
+    return export_labels(
+        work.segmentation, known, path, export_provenance(work), on_progress=on_progress
+    )
 
 
 def export_provenance(work: Refinement) -> dict[str, Any]:
-    """Say how labels were made: the proposal's own account, the cut, and the steps a person took."""
-    return {**work.proposal.provenance, "tree": work.tree, "granularity": work.granularity, "edits": list(work.history)}
+    """Say how labels were made.
+
+    The proposal's own account, the cut, and the steps a person took.
+    """
+    return {
+        **work.proposal.provenance,
+        "tree": work.tree,
+        "granularity": work.granularity,
+        "edits": list(work.history),
+    }
 
 
-def write_labels_and_regions(segmentation: Segmentation, path: Path) -> tuple[Path, Path]:
-    """Write labels whose scan is not at hand: the labels, and their region table where `read_labels` looks for it.
+def write_labels_and_regions(
+    segmentation: Segmentation, path: Path
+) -> tuple[Path, Path]:
+    """Write labels whose scan is not at hand.
+
+    The labels, and their region table where `read_labels` looks for it.
 
     Raises
     ------
@@ -157,9 +190,15 @@ def write_labels_and_regions(segmentation: Segmentation, path: Path) -> tuple[Pa
         If either cannot be written.
     """
     labels = write(segmentation, path)
-    rows = [{"id": row.id, "name": row.name, "color": list(row.color), "locked": row.locked} for row in segmentation.regions]
+    rows = [
+        {"id": row.id, "name": row.name, "color": list(row.color), "locked": row.locked}
+        for row in segmentation.regions
+    ]
     with atomic_path(outputs_beside(labels).sidecar) as unfinished:
-        unfinished.write_text(json.dumps({"format": SIDECAR_FORMAT, "regions": rows}, indent=2), encoding="utf-8")
+        unfinished.write_text(
+            json.dumps({"format": SIDECAR_FORMAT, "regions": rows}, indent=2),
+            encoding="utf-8",
+        )
     return labels, outputs_beside(labels).sidecar
 
 
@@ -171,13 +210,21 @@ def resume_body(found: Unfinished, volume: Volume, on_progress: Progress) -> Ope
 
 @dataclass(frozen=True, slots=True)
 class Several:
-    """What can be chosen in a file or folder that holds several scans: words, and options of `read`."""
+    """What can be chosen in a file or folder that holds several scans.
+
+    Words, and options of `read`.
+    """
 
     options: tuple[tuple[str, Mapping[str, Any]], ...]
 
 
-def scan_body(path: Path, options: Mapping[str, Any], on_progress: Progress) -> LayerTuple | Several:
-    """Read a scan as an image layer tuple; where it holds several, give what can be chosen (`options` of `read`)."""
+def scan_body(
+    path: Path, options: Mapping[str, Any], on_progress: Progress
+) -> LayerTuple | Several:
+    """Read a scan as an image layer tuple.
+
+    Where it holds several, give what can be chosen (`options` of `read`).
+    """
     from napari_strata.io.files import read
 
     on_progress(0, 0, f"Reading {printable(path.name)}")

@@ -10,8 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import EditError
+from napari_strata.gui.canvas.layers import (
+    USUAL_IDS,
+    matching_grid_kwargs,
+    region_colormap,
+)
 from napari_strata.gui.tools.hand_paint import paint_from_event
-from napari_strata.gui.canvas.layers import USUAL_IDS, matching_grid_kwargs, region_colormap
 from napari_strata.volume import BACKGROUND, Geometry, Region, region_color
 
 if TYPE_CHECKING:
@@ -20,9 +24,12 @@ if TYPE_CHECKING:
 
 STROKES_NAME = "Strata strokes"
 _NEW, _BACKGROUND, _FIRST = USUAL_IDS + 1, USUAL_IDS + 2, USUAL_IDS + 3
-"""What strokes for a region that does not exist yet, for background and for the first region of an unusually large id are stored as.
+"""What strokes for a region that does not exist yet.
 
-Strokes for other regions are stored as the region's id: its colour is there from the start.
+For background and for the first region of an unusually large id are stored as.
+
+Strokes for other regions are stored as the region's id: its colour is there from the
+start.
 """
 _MOST = 2**16 - 1
 
@@ -56,9 +63,17 @@ class Brush:
         Of the scan.
     """
 
-    def __init__(self, viewer: napari.viewer.Viewer, reference: napari.layers.Layer, geometry: Geometry) -> None:
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        reference: napari.layers.Layer,
+        geometry: Geometry,
+    ) -> None:
         self._viewer = viewer
-        self._colors: dict[int, tuple[int, int, int]] = {_NEW: (255, 255, 0), _BACKGROUND: (255, 255, 255)}
+        self._colors: dict[int, tuple[int, int, int]] = {
+            _NEW: (255, 255, 0),
+            _BACKGROUND: (255, 255, 255),
+        }
         self.layer = viewer.add_labels(
             np.zeros(geometry.shape_zyx, np.uint16),
             name=STROKES_NAME,
@@ -76,16 +91,28 @@ class Brush:
         """Whether the layer is still in the viewer."""
         return self.layer in self._viewer.layers
 
-    def pick_up(self, region: int | None, regions: tuple[Region, ...], *, size: int) -> None:
-        """Make the layer active with a brush of `size` voxels for `region`, None for a new one."""
+    def pick_up(
+        self, region: int | None, regions: tuple[Region, ...], *, size: int
+    ) -> None:
+        """Make the layer active with a brush of `size` voxels for `region`.
+
+        None for a new one.
+        """
         slot = self._slot(region)
         rows = {row.id: row.color for row in regions}
-        stroked = {number: rows[one] for one, number in self._slots.items() if one in rows}
-        news = {number: color for number, color in stroked.items() if self._colors.get(number, region_color(number)) != color}
+        stroked = {
+            number: rows[one] for one, number in self._slots.items() if one in rows
+        }
+        news = {
+            number: color
+            for number, color in stroked.items()
+            if self._colors.get(number, region_color(number)) != color
+        }
         if news:
             self._colors |= news
             self.layer.colormap = _colormap(self._colors)
-        # each of these makes napari redraw controls and cursor, also where nothing changes
+        # each of these makes napari redraw controls and cursor, also where nothing
+        # changes
         if self.layer.selected_label != slot:
             self.layer.selected_label = slot
         if self.layer.brush_size != size:
@@ -101,7 +128,11 @@ class Brush:
     def strokes(self) -> tuple[Strokes, ...]:
         """Give the strokes, one entry per region; those for a new region come last."""
         data = self.layer.data
-        touched = np.unique(np.concatenate(self._touched)) if self._touched else np.empty(0, np.int64)
+        touched = (
+            np.unique(np.concatenate(self._touched))
+            if self._touched
+            else np.empty(0, np.int64)
+        )
         flat = touched if self._is_fully_known else np.flatnonzero(data)
         values = data.reshape(-1)[flat]
         flat, values = flat[values > 0], values[values > 0]
@@ -110,8 +141,13 @@ class Brush:
             return ()
         voxels = np.stack(np.unravel_index(flat, data.shape), axis=1)
         regions = {number: one for one, number in self._slots.items()}
-        stored = sorted((value for value in np.unique(values).tolist() if value in regions), key=lambda value: (value == _NEW, value))
-        return tuple(Strokes(regions[value], voxels[values == value]) for value in stored)
+        stored = sorted(
+            (value for value in np.unique(values).tolist() if value in regions),
+            key=lambda value: (value == _NEW, value),
+        )
+        return tuple(
+            Strokes(regions[value], voxels[values == value]) for value in stored
+        )
 
     def erase(self, strokes: Strokes) -> None:
         """Take strokes off the layer."""
@@ -126,14 +162,24 @@ class Brush:
     def _slot(self, region: int | None) -> int:
         """Give the number that strokes for a region are stored as."""
         if region not in self._slots:
-            number = region if region is not None and region <= USUAL_IDS else max(_FIRST - 1, *self._slots.values()) + 1
+            number = (
+                region
+                if region is not None and region <= USUAL_IDS
+                else max(_FIRST - 1, *self._slots.values()) + 1
+            )
             if number > _MOST:
-                raise EditError("Strokes were made for too many regions. Delete the layer of the strokes and take the brush again.")
+                raise EditError(
+                    "Strokes were made for too many regions. Delete the layer of the"
+                    " strokes and take the brush again."
+                )
             self._slots[region] = number
         return self._slots[region]
 
     def _on_paint(self, event: Any) -> None:
-        """Remember which voxels were written, so that strokes are found without a look at the whole scan."""
+        """Remember which voxels were written.
+
+        So that strokes are found without a look at the whole scan.
+        """
         painted = paint_from_event(getattr(event, "value", None), self.layer.data.shape)
         if painted is None:
             self._is_fully_known = False
@@ -147,4 +193,7 @@ class Brush:
 
 
 def _colormap(colors: Mapping[int, tuple[int, int, int]]) -> Any:
-    return region_colormap((Region(number, "", color) for number, color in colors.items()), capacity=_BACKGROUND)
+    return region_colormap(
+        (Region(number, "", color) for number, color in colors.items()),
+        capacity=_BACKGROUND,
+    )

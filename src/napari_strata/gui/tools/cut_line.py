@@ -1,4 +1,7 @@
-"""The cutting line: drawn over a region on a slice, it parts the region along the direction of view."""
+"""The cutting line: drawn over a region on a slice.
+
+It parts the region along the direction of view.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,8 @@ class DrawnLine:
     through : int
         The axis of the scan that the person looks along, or nearly so.
     along : (3,) float64 array or None
-        The direction of view in voxels, where the scan is turned against the screen; None along `through`.
+        The direction of view in voxels, where the scan is turned against the screen;
+        None along `through`.
     """
 
     voxels: NDArray[np.float64]
@@ -46,15 +50,20 @@ class DrawnLine:
     along: NDArray[np.float64] | None = None
 
     def region_of(self, labels: NDArray[np.integer], preferred: Collection[int]) -> int:
-        """Give the region that most of the line runs through: one of the preferred ones where it meets any.
+        """Give the region that most of the line runs through.
+
+        One of the preferred ones where it meets any.
 
         Raises
         ------
         StrataError
             If it runs through background only.
         """
-        # by length, two samples a voxel: a hand that lingers gives many points of a short piece
-        along = np.concatenate([[0.0], np.linalg.norm(np.diff(self.voxels, axis=0), axis=1).cumsum()])
+        # by length, two samples a voxel: a hand that lingers gives many points of a
+        # short piece
+        along = np.concatenate(
+            [[0.0], np.linalg.norm(np.diff(self.voxels, axis=0), axis=1).cumsum()]
+        )
         at = np.linspace(0, along[-1], max(2, int(along[-1] * 2) + 1))
         dense = np.stack([np.interp(at, along, axis) for axis in self.voxels.T], axis=1)
         index = np.rint(dense).astype(int)
@@ -64,20 +73,31 @@ class DrawnLine:
         chosen = met[np.isin(met, list(preferred))]
         found, count = np.unique(chosen if len(chosen) else met, return_counts=True)
         if len(found) == 0:
-            raise StrataError("The line crosses no region. Draw it across the region that is to be parted.")
+            raise StrataError(
+                "The line crosses no region. Draw it across the region that is to be"
+                " parted."
+            )
         return int(found[count.argmax()])
 
-    def in_patient(self, geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Give its points in RAS+ mm (n, 3), without the hand's trembling, and the direction of view in RAS (3,)."""
+    def in_patient(
+        self, geometry: Geometry
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give its points in RAS+ mm (n, 3), without the hand's trembling.
+
+        The direction of view in RAS (3,).
+        """
         flat = [axis for axis in range(3) if axis != self.through]
         along = np.eye(3)[self.through] if self.along is None else self.along
         view = geometry.affine[:3, :3] @ along
         points = geometry.world_from_voxel(self.voxels)
         # two axes of the screen: the direction of view has no part in what a hand drew
         across = np.linalg.svd(view[None] / np.linalg.norm(view))[2][1:]
-        # one voxel: what a hand that meant a straight line strays, and its last twitch must not turn the cut
+        # one voxel: what a hand that meant a straight line strays, and its last twitch
+        # must not turn the cut
         drawn = (points - points[0]) @ across.T
-        kept = approximate_polygon(drawn, tolerance=float(geometry.spacing_zyx_mm[flat].max()))
+        kept = approximate_polygon(
+            drawn, tolerance=float(geometry.spacing_zyx_mm[flat].max())
+        )
         return points[0] + kept @ across, view
 
 
@@ -99,13 +119,27 @@ class CutLine:
         If the viewer shows 3D.
     """
 
-    def __init__(self, viewer: napari.viewer.Viewer, labels: napari.layers.Labels, on_drawn: Callable[[DrawnLine], None]) -> None:
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        labels: napari.layers.Labels,
+        on_drawn: Callable[[DrawnLine], None],
+    ) -> None:
         if viewer.dims.ndisplay != 2:
-            raise StrataError("A line that cuts is drawn on a plane. Go back to one first: Axial, Coronal or Sagittal.")
+            raise StrataError(
+                "A line that cuts is drawn on a plane. Go back to one first: Axial,"
+                " Coronal or Sagittal."
+            )
         self._viewer = viewer
         self._labels = labels
         self._on_drawn = on_drawn
-        self.layer = Shapes(ndim=3, name=CUT_NAME, edge_color=_COLOR, face_color="transparent", **overlay_kwargs(labels))
+        self.layer = Shapes(
+            ndim=3,
+            name=CUT_NAME,
+            edge_color=_COLOR,
+            face_color="transparent",
+            **overlay_kwargs(labels),
+        )
         viewer.add_layer(self.layer)
         viewer.layers.selection.active = labels
         viewer.mouse_drag_callbacks.append(self.on_drag)
@@ -118,8 +152,16 @@ class CutLine:
             self._viewer.layers.remove(self.layer)
 
     def on_drag(self, viewer: napari.viewer.Viewer, event: Any) -> Generator[None]:
-        """Draw while the left button is held, and hand the line over when it is released; with another tool in hand, leave it to that."""
-        if event.button != 1 or event.modifiers or viewer.dims.ndisplay != 2 or has_tool(viewer):
+        """Draw while the left button is held, and hand the line over when it is released.
+
+        With another tool in hand, leave it to that.
+        """
+        if (
+            event.button != 1
+            or event.modifiers
+            or viewer.dims.ndisplay != 2
+            or has_tool(viewer)
+        ):
             return
         camera, start = camera_of(viewer), np.asarray(event.pos)
         pans, camera.mouse_pan = camera.mouse_pan, False
@@ -127,7 +169,9 @@ class CutLine:
         try:
             yield
             while event.type == "mouse_move":
-                moved = moved or bool(np.abs(np.asarray(event.pos) - start).max() > _LEAST_PIXELS)
+                moved = moved or bool(
+                    np.abs(np.asarray(event.pos) - start).max() > _LEAST_PIXELS
+                )
                 points.append(self._voxel(event))
                 self._show(points)
                 event.handled = True
@@ -137,10 +181,16 @@ class CutLine:
             self._show([])
         if moved:
             shift = viewer.dims.ndim - 3
-            shown = next(axis for axis in range(3) if axis + shift not in viewer.dims.displayed)
+            shown = next(
+                axis for axis in range(3) if axis + shift not in viewer.dims.displayed
+            )
             sides = np.linalg.norm(linear := world_linear(self._labels), axis=0)
             through = int(np.abs(linear[shown] / sides).argmax())
-            along = None if lies_straight(self._labels) else np.linalg.inv(linear)[:, shown].astype(np.float64)
+            along = (
+                None
+                if lies_straight(self._labels)
+                else np.linalg.inv(linear)[:, shown].astype(np.float64)
+            )
             self._on_drawn(DrawnLine(np.array(points), through, along))
 
     def _voxel(self, event: Any) -> NDArray[np.float64]:
@@ -151,5 +201,11 @@ class CutLine:
             return
         self.layer.data = []
         if len(points) > 1:
-            width = 1.5 / camera_of(self._viewer).zoom / float(np.linalg.norm(world_linear(self._labels), axis=0).min())
-            self.layer.add_paths([np.array(points)], edge_width=width, edge_color=_COLOR)
+            width = (
+                1.5
+                / camera_of(self._viewer).zoom
+                / float(np.linalg.norm(world_linear(self._labels), axis=0).min())
+            )
+            self.layer.add_paths(
+                [np.array(points)], edge_width=width, edge_color=_COLOR
+            )

@@ -27,14 +27,18 @@ class HandPaint:
 
     def voxels_of(self, value: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
         """Give the indices (n, 3) of the voxels that were given a label."""
-        return np.stack(np.unravel_index(self.flat[self.values == value], shape), axis=1)
+        return np.stack(
+            np.unravel_index(self.flat[self.values == value], shape), axis=1
+        )
 
 
-def paint_from_event(item: Sequence[Any] | None, shape: tuple[int, ...]) -> HandPaint | None:
+def paint_from_event(
+    item: Sequence[Any] | None, shape: tuple[int, ...]
+) -> HandPaint | None:
     """Read the value of a labels layer's paint event.
 
-    napari writes each change as voxel indices with old and new values, and since 0.9 as a box with a mask; the last
-    change of a voxel holds.
+    napari writes each change as voxel indices with old and new values, and since 0.9 as
+    a box with a mask; the last change of a voxel holds.
 
     Returns
     -------
@@ -47,7 +51,10 @@ def paint_from_event(item: Sequence[Any] | None, shape: tuple[int, ...]) -> Hand
             flat = _flat_in_box(change.slice_key, change.mask, shape)
             value: Any = change.new_value
         elif isinstance(change, tuple) and len(change) == 3:
-            flat = np.ravel_multi_index(tuple(np.atleast_1d(np.asarray(one, np.int64)) for one in change[0]), shape)
+            flat = np.ravel_multi_index(
+                tuple(np.atleast_1d(np.asarray(one, np.int64)) for one in change[0]),
+                shape,
+            )
             value = change[2]
         else:
             return None
@@ -60,15 +67,33 @@ def paint_from_event(item: Sequence[Any] | None, shape: tuple[int, ...]) -> Hand
     return HandPaint(found, np.concatenate(values)[::-1][place])
 
 
-def differences(shown: NDArray[Any], expected: NDArray[Any], start: Sequence[int], shape: tuple[int, ...]) -> HandPaint:
-    """Find the voxels of a box that a layer shows otherwise than expected; `start` is the box's first voxel."""
+def differences(
+    shown: NDArray[Any],
+    expected: NDArray[Any],
+    start: Sequence[int],
+    shape: tuple[int, ...],
+) -> HandPaint:
+    """Find the voxels of a box that a layer shows otherwise than expected.
+
+    `start` is the box's first voxel.
+    """
     found = np.argwhere(shown != expected)
-    flat = np.ravel_multi_index(tuple((found + np.asarray(start)).T), shape).astype(np.int64)
+    flat = np.ravel_multi_index(tuple((found + np.asarray(start)).T), shape).astype(
+        np.int64
+    )
     return HandPaint(flat, np.asarray(shown[tuple(found.T)], np.int64))
 
 
-def _flat_in_box(box: tuple[slice, ...], mask: NDArray[np.bool_] | None, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    bounds = np.array([part.indices(size)[:2] for part, size in zip(box, shape, strict=True)])
+def _flat_in_box(
+    box: tuple[slice, ...], mask: NDArray[np.bool_] | None, shape: tuple[int, ...]
+) -> NDArray[np.int64]:
+    bounds = np.array(
+        [part.indices(size)[:2] for part, size in zip(box, shape, strict=True)]
+    )
     size = tuple((bounds[:, 1] - bounds[:, 0]).tolist())
-    inside = np.argwhere(np.ones(size, bool) if mask is None else np.asarray(mask).reshape(size))
-    return np.ravel_multi_index(tuple((inside + bounds[:, 0]).T), shape).astype(np.int64)
+    inside = np.argwhere(
+        np.ones(size, bool) if mask is None else np.asarray(mask).reshape(size)
+    )
+    return np.ravel_multi_index(tuple((inside + bounds[:, 0]).T), shape).astype(
+        np.int64
+    )

@@ -1,4 +1,7 @@
-"""What the menu of the edit section does to the selected regions, as plain calls of the refinement (no Qt)."""
+"""What the menu of the edit section does to the selected regions.
+
+As plain calls of the refinement (no Qt).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ GROW_MM = 1.0
 ISLAND_ML = 0.5
 
 
-def region_tool(what: str, work: Refinement, regions: Sequence[int]) -> Callable[[], object]:
+def region_tool(
+    what: str, work: Refinement, regions: Sequence[int]
+) -> Callable[[], object]:
     """Give the call that carries out a tool of `edit_section.TOOLS` on some regions.
 
     Raises
@@ -34,7 +39,9 @@ def region_tool(what: str, work: Refinement, regions: Sequence[int]) -> Callable
         "shrink": lambda region: work.shrink(region, GROW_MM),
         "fill_holes": work.fill_holes,
         "keep_largest": work.keep_largest,
-        "remove_islands": lambda region: work.remove_islands(region, smaller_than_ml=ISLAND_ML),
+        "remove_islands": lambda region: work.remove_islands(
+            region, smaller_than_ml=ISLAND_ML
+        ),
         "split_parts": work.split_parts,
         "mirror": work.mirror,
     }

@@ -20,7 +20,9 @@ _COLOR = "#ffd75a"
 
 def length_mm(line: ArrayLike) -> float:
     """Give the length of a line through points (n, 3) in mm."""
-    return float(np.linalg.norm(np.diff(np.asarray(line, np.float64), axis=0), axis=1).sum())
+    return float(
+        np.linalg.norm(np.diff(np.asarray(line, np.float64), axis=0), axis=1).sum()
+    )
 
 
 class Ruler:
@@ -49,8 +51,9 @@ class Ruler:
         Parameters
         ----------
         scan : napari layer or None
-            What is measured. The ruler shares its units: napari leaves units out of account where it turns the mouse's
-            place into a layer's, so a layer of other units would shift the strokes on all of them.
+            What is measured. The ruler shares its units: napari leaves units out of
+            account where it turns the mouse's place into a layer's, so a layer of other
+            units would shift the strokes on all of them.
         """
         if not self.is_shown:
             units = ("mm", "mm", "mm") if scan is None else scan.units[-3:]
@@ -64,7 +67,12 @@ class Ruler:
                 face_color="transparent",
                 edge_width=0.8 / float(self._mm.max()),
                 features={"length": np.empty(0, object)},
-                text={"string": "{length}", "color": _COLOR, "size": 14, "anchor": "upper_left"},
+                text={
+                    "string": "{length}",
+                    "color": _COLOR,
+                    "size": 14,
+                    "anchor": "upper_left",
+                },
             )
             self._viewer.add_layer(self.layer)
             self.layer.events.data.connect(self._on_data)
@@ -85,7 +93,10 @@ class Ruler:
     def _on_data(self, event: object = None) -> None:
         if self._writing or self.layer is None:
             return
-        lengths = [f"{length_mm(np.asarray(line) * self._mm):.1f} mm" for line in self.layer.data]
+        lengths = [
+            f"{length_mm(np.asarray(line) * self._mm):.1f} mm"
+            for line in self.layer.data
+        ]
         if list(self.layer.features["length"]) == lengths:
             return
         self._writing = True

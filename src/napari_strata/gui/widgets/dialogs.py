@@ -11,13 +11,18 @@ from qtpy.QtWidgets import QFileDialog, QInputDialog, QMessageBox, QWidget
 from napari_strata.filenames import printable
 from napari_strata.volume import Volume
 
-SCAN_FILTER = "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.mgh *.mgz *.hdr *.img *.dcm);;All files (*)"
+SCAN_FILTER = (
+    "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.mgh *.mgz *.hdr *.img"
+    " *.dcm);;All files (*)"
+)
 CASE_FILTER = "Strata case (*.strata)"
 
 
 def ask_case_path(parent: QWidget, volume: Volume | None) -> Path | None:
     """Ask where a case is saved; None when the dialog is left."""
-    chosen, _ = QFileDialog.getSaveFileName(parent, "Save case", str(beside_scan(volume, ".strata")), CASE_FILTER)
+    chosen, _ = QFileDialog.getSaveFileName(
+        parent, "Save case", str(beside_scan(volume, ".strata")), CASE_FILTER
+    )
     return _with_suffix(chosen, ".strata")
 
 
@@ -39,11 +44,18 @@ def ask_scan_folder(parent: QWidget) -> Path | None:
     return Path(chosen) if chosen else None
 
 
-def ask_choice(parent: QWidget | None, path: Path, options: Sequence[tuple[str, Mapping[str, Any]]]) -> Mapping[str, Any] | None:
+def ask_choice(
+    parent: QWidget | None, path: Path, options: Sequence[tuple[str, Mapping[str, Any]]]
+) -> Mapping[str, Any] | None:
     """Ask which of several scans to open: options of `read`; None when the dialog is left."""
     words = [f"{number}: {told}" for number, (told, _) in enumerate(options, 1)]
     chosen, is_sure = QInputDialog.getItem(
-        parent, "Open scan", f"{printable(path.name)} holds {len(words)} scans. Open which one?", words, 0, False
+        parent,
+        "Open scan",
+        f"{printable(path.name)} holds {len(words)} scans. Open which one?",
+        words,
+        0,
+        False,
     )
     return options[words.index(chosen)][1] if is_sure else None
 
@@ -58,9 +70,12 @@ def ask_replace(parent: QWidget) -> bool:
     """Ask whether edits that were not saved may be replaced; the answer at hand is No."""
     yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
     text = (
-        "Edits of this scan are not saved as a case. A new proposal starts over without them, and they cannot be undone then. Replace them?"
+        "Edits of this scan are not saved as a case. A new proposal starts over without"
+        " them, and they cannot be undone then. Replace them?"
     )
-    return bool(QMessageBox.question(parent, "Propose regions", text, yes | no, no) == yes)
+    return bool(
+        QMessageBox.question(parent, "Propose regions", text, yes | no, no) == yes
+    )
 
 
 def beside_scan(volume: Volume | None, ending: str) -> Path:

@@ -3,22 +3,60 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QButtonGroup, QCheckBox, QGridLayout, QLabel, QMenu, QPushButton, QSpinBox, QWidget
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QCheckBox,
+    QGridLayout,
+    QLabel,
+    QMenu,
+    QPushButton,
+    QSpinBox,
+    QWidget,
+)
 
-from napari_strata.gui.widgets.sections import Section, narrow_combo, push_button, row_of
+from napari_strata.gui.widgets.sections import (
+    Section,
+    narrow_combo,
+    push_button,
+    row_of,
+)
 from napari_strata.refine.state.assignment import Scope
 
 TOOLS: dict[str, tuple[str, str]] = {
     "accept": ("Accept", "Mark the regions as looked at and right, and lock them (A)"),
-    "grow": ("Grow by 1 mm", "Move the border outward by 1 mm, the same along every axis"),
-    "shrink": ("Shrink by 1 mm", "Move the border inward by 1 mm, the same along every axis"),
-    "smooth": ("Smooth borders", "Smooth the borders of the regions at once: no gap, no overlap"),
+    "grow": (
+        "Grow by 1 mm",
+        "Move the border outward by 1 mm, the same along every axis",
+    ),
+    "shrink": (
+        "Shrink by 1 mm",
+        "Move the border inward by 1 mm, the same along every axis",
+    ),
+    "smooth": (
+        "Smooth borders",
+        "Smooth the borders of the regions at once: no gap, no overlap",
+    ),
     "fill_holes": ("Fill holes", "Give a region what it encloses on all sides"),
-    "keep_largest": ("Keep the largest part", "Give all parts but the largest to what surrounds them"),
-    "remove_islands": ("Remove islands below 0.5 mL", "Give small parts to what surrounds them"),
-    "split_parts": ("Split into connected parts", "Give every connected part an id of its own"),
-    "mirror": ("Mirror to the other side", "Copy a region across the plane about which the body is most symmetrical"),
-    "swap": ("Swap two regions", "Let two regions change places; each keeps its name and colour"),
+    "keep_largest": (
+        "Keep the largest part",
+        "Give all parts but the largest to what surrounds them",
+    ),
+    "remove_islands": (
+        "Remove islands below 0.5 mL",
+        "Give small parts to what surrounds them",
+    ),
+    "split_parts": (
+        "Split into connected parts",
+        "Give every connected part an id of its own",
+    ),
+    "mirror": (
+        "Mirror to the other side",
+        "Copy a region across the plane about which the body is most symmetrical",
+    ),
+    "swap": (
+        "Swap two regions",
+        "Let two regions change places; each keeps its name and colour",
+    ),
     "delete": ("Make background", "Give the regions to the background"),
 }
 """Name -> (text, help) of what the menu of the edit section offers."""
@@ -37,36 +75,79 @@ class EditSection(Section):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Edit", parent)
-        self.merge = self._command("merge", "Merge", "Make the selected regions one; the first selected keeps its name (M)")
-        self.split = self._command("split", "Split into", "Part each selected region along its strongest boundary (S)")
+        self.merge = self._command(
+            "merge",
+            "Merge",
+            "Make the selected regions one; the first selected keeps its name (M)",
+        )
+        self.split = self._command(
+            "split",
+            "Split into",
+            "Part each selected region along its strongest boundary (S)",
+        )
         self.parts = QSpinBox()
         self.parts.setRange(2, 50)
         self.parts.setToolTip("Number of parts")
-        self.more = push_button("More", "More that can be done to the selected regions: accept, grow, smooth, fill holes, mirror ...")
+        self.more = push_button(
+            "More",
+            "More that can be done to the selected regions: accept, grow, smooth, fill"
+            " holes, mirror ...",
+        )
         self.more.setMenu(QMenu(self.more))
         for what, (text, tip) in TOOLS.items():
-            action = self.more.menu().addAction(text, lambda what=what: self.tool_asked.emit(what))
+            action = self.more.menu().addAction(
+                text, lambda what=what: self.tool_asked.emit(what)
+            )
             action.setToolTip(tip)
         self.more.menu().setToolTipsVisible(True)
         self.undo = self._command("undo", "Undo", "Nothing to undo (Ctrl+Z)")
         self.redo = self._command("redo", "Redo", "Nothing to redo (Ctrl+Shift+Z)")
-        self.apply = self._command("update", "Update", "Take the strokes: let the rest follow (Space with a preview, or Shift+U)")
-        self.clear = self._command("clear", "Clear", "Take the strokes off the canvas (Escape while a preview is shown)")
+        self.apply = self._command(
+            "update",
+            "Update",
+            "Take the strokes: let the rest follow (Space with a preview, or Shift+U)",
+        )
+        self.clear = self._command(
+            "clear",
+            "Clear",
+            "Take the strokes off the canvas (Escape while a preview is shown)",
+        )
         self.preview = QCheckBox("Preview")
         self.preview.setChecked(True)
-        self.preview.setToolTip("Show what the strokes would change, before you take them with Update or Space")
+        self.preview.setToolTip(
+            "Show what the strokes would change, before you take them with Update or"
+            " Space"
+        )
         self.tools = {
-            "select": push_button("Select", "Click a region on the scan to select it; Ctrl or Shift for several (Shift+C)", checkable=True),
-            "scribble": push_button("Scribble", "Stroke over what belongs to a region; alike places follow (Shift+S)", checkable=True),
-            "cut": push_button(
-                "Cut", "Draw a line across a region on a plane: it is parted there in every slice (Shift+X)", checkable=True
+            "select": push_button(
+                "Select",
+                "Click a region on the scan to select it; Ctrl or Shift for several"
+                " (Shift+C)",
+                checkable=True,
             ),
-            "paint": push_button("Paint", "Paint single voxels of the selected region; they always win (Shift+P)", checkable=True),
+            "scribble": push_button(
+                "Scribble",
+                "Stroke over what belongs to a region; alike places follow (Shift+S)",
+                checkable=True,
+            ),
+            "cut": push_button(
+                "Cut",
+                "Draw a line across a region on a plane: it is parted there in every"
+                " slice (Shift+X)",
+                checkable=True,
+            ),
+            "paint": push_button(
+                "Paint",
+                "Paint single voxels of the selected region; they always win (Shift+P)",
+                checkable=True,
+            ),
         }
         self._group = QButtonGroup(self)
         for name, button in self.tools.items():
             self._group.addButton(button)
-            button.clicked.connect(lambda _checked=False, name=name: self.tool_chosen.emit(name))
+            button.clicked.connect(
+                lambda _checked=False, name=name: self.tool_chosen.emit(name)
+            )
         self.tools["select"].setChecked(True)
         self._add_brush_options()
         self._lay_out()
@@ -74,7 +155,13 @@ class EditSection(Section):
     @property
     def buttons(self) -> dict[str, QPushButton]:
         """Every button that has an icon, by its name."""
-        return {**self.tools, "merge": self.merge, "split": self.split, "undo": self.undo, "redo": self.redo}
+        return {
+            **self.tools,
+            "merge": self.merge,
+            "split": self.split,
+            "undo": self.undo,
+            "redo": self.redo,
+        }
 
     @property
     def scope(self) -> Scope:
@@ -94,7 +181,10 @@ class EditSection(Section):
     @property
     def tool(self) -> str:
         """The tool that is chosen."""
-        return next((name for name, button in self.tools.items() if button.isChecked()), "select")
+        return next(
+            (name for name, button in self.tools.items() if button.isChecked()),
+            "select",
+        )
 
     def show_target(self, target: str) -> None:
         """Show what strokes are for."""
@@ -114,10 +204,17 @@ class EditSection(Section):
 
     def show_history(self, undo: str, redo: str) -> None:
         """Show what undo and redo would do, "" for nothing."""
-        for button, what, key in ((self.undo, undo, "Ctrl+Z"), (self.redo, redo, "Ctrl+Shift+Z")):
+        for button, what, key in (
+            (self.undo, undo, "Ctrl+Z"),
+            (self.redo, redo, "Ctrl+Shift+Z"),
+        ):
             button.setEnabled(bool(what))
             name = button.text()
-            button.setToolTip(f"{name}: {what} ({key})" if what else f"Nothing to {name.lower()} ({key})")
+            button.setToolTip(
+                f"{name}: {what} ({key})"
+                if what
+                else f"Nothing to {name.lower()} ({key})"
+            )
 
     def _command(self, name: str, text: str, tooltip: str) -> QPushButton:
         button = push_button(text, tooltip)
@@ -125,13 +222,24 @@ class EditSection(Section):
         return button
 
     def _add_brush_options(self) -> None:
-        self._target, self._scope, self._size = narrow_combo(), narrow_combo(), QSpinBox()
-        for text, value in (("the selected region", "selected"), ("a new region", "new"), ("background", "background")):
+        self._target, self._scope, self._size = (
+            narrow_combo(),
+            narrow_combo(),
+            QSpinBox(),
+        )
+        for text, value in (
+            ("the selected region", "selected"),
+            ("a new region", "new"),
+            ("background", "background"),
+        ):
             self._target.addItem(text, value)
         for text, value in (("here", "here"), ("everywhere", "everywhere")):
             self._scope.addItem(text, value)
         self._target.setToolTip("Which region the strokes belong to")
-        self._scope.setToolTip("here: this neighbourhood follows the strokes; everywhere: every unlocked region of the scan does")
+        self._scope.setToolTip(
+            "here: this neighbourhood follows the strokes; everywhere: every unlocked"
+            " region of the scan does"
+        )
         self._size.setRange(1, 60)
         self._size.setValue(3)
         self._size.setToolTip("Brush size in voxels; [ and ] change it on the canvas")
@@ -144,8 +252,16 @@ class EditSection(Section):
         self.body.addLayout(row_of(*self.tools.values()))
         options = QGridLayout()
         options.setSpacing(4)
-        widgets: list[tuple[QWidget, int, int, int]] = [(QLabel("Strokes for"), 0, 0, 1), (self._target, 0, 1, 3)]
-        widgets += [(QLabel("Reach"), 1, 0, 1), (self._scope, 1, 1, 1), (QLabel("Brush"), 1, 2, 1), (self._size, 1, 3, 1)]
+        widgets: list[tuple[QWidget, int, int, int]] = [
+            (QLabel("Strokes for"), 0, 0, 1),
+            (self._target, 0, 1, 3),
+        ]
+        widgets += [
+            (QLabel("Reach"), 1, 0, 1),
+            (self._scope, 1, 1, 1),
+            (QLabel("Brush"), 1, 2, 1),
+            (self._size, 1, 3, 1),
+        ]
         for widget, row, column, columns in widgets:
             options.addWidget(widget, row, column, 1, columns)
         options.setColumnStretch(1, 1)

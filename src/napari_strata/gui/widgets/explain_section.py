@@ -9,10 +9,19 @@ from napari_strata.gui.preferences import explains_on_hover
 from napari_strata.gui.widgets.sections import Section, push_button, row_of
 
 QUESTIONS = {
-    "card": ("Why?", "Say what holds the selected region together, and what parts it from the neighbour most like it"),
+    "card": (
+        "Why?",
+        (
+            "Say what holds the selected region together, and what parts it from the"
+            " neighbour most like it"
+        ),
+    ),
     "similarity": ("Similar", "Show where the scan looks like the selected region"),
     "confidence": ("Sure", "Show how clearly each place belongs to its tissue"),
-    "features": ("Features", "Show what the encoder saw, as colours: alike colours, alike features"),
+    "features": (
+        "Features",
+        "Show what the encoder saw, as colours: alike colours, alike features",
+    ),
 }
 
 
@@ -29,16 +38,22 @@ class ExplainSection(Section):
         self.buttons = {}
         for question, (text, tooltip) in QUESTIONS.items():
             self.buttons[question] = button = push_button(text, tooltip)
-            button.clicked.connect(lambda _checked=False, question=question: self.asked.emit(question))
+            button.clicked.connect(
+                lambda _checked=False, question=question: self.asked.emit(question)
+            )
         self.body.addLayout(row_of(*self.buttons.values()))
         self.hover = QCheckBox("When the cursor rests on a region")
-        self.hover.setToolTip("Say the same beside the cursor when it rests on a region for a moment")
+        self.hover.setToolTip(
+            "Say the same beside the cursor when it rests on a region for a moment"
+        )
         self.hover.setChecked(explains_on_hover())
         self.body.addWidget(self.hover)
         self.answer = QLabel()
         self.answer.setWordWrap(True)
         self.answer.setTextFormat(Qt.TextFormat.PlainText)
-        self.answer.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.answer.setTextInteractionFlags(
+            Qt.TextInteractionFlag.TextSelectableByMouse
+        )
         self.body.addWidget(self.answer)
         self.show_answer("")
 

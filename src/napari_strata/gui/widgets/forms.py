@@ -16,7 +16,8 @@ def settings_form(settings: object) -> Container[Any]:
     Parameters
     ----------
     settings : dataclass
-        Its values are the form's values; its field metadata give `minimum`, `maximum`, `unit` and `description`.
+        Its values are the form's values; its field metadata give `minimum`, `maximum`,
+        `unit` and `description`.
     """
     hints = get_type_hints(type(settings))
     rows = []
@@ -24,10 +25,16 @@ def settings_form(settings: object) -> Container[Any]:
         facts = dict(knob.metadata)
         options: dict[str, Any] = {"tooltip": facts.get("description", "")}
         if hints[knob.name] in (int, float):
-            options |= {key: facts[source] for key, source in (("min", "minimum"), ("max", "maximum")) if source in facts}
+            options |= {
+                key: facts[source]
+                for key, source in (("min", "minimum"), ("max", "maximum"))
+                if source in facts
+            }
             options["step"] = 0.1 if hints[knob.name] is float else 1
         unit = facts.get("unit", "")
-        label = knob.name.removesuffix(f"_{unit.lower()}").replace("_", " ").capitalize()
+        label = (
+            knob.name.removesuffix(f"_{unit.lower()}").replace("_", " ").capitalize()
+        )
         rows.append(
             create_widget(
                 value=getattr(settings, knob.name),

@@ -7,7 +7,17 @@ from collections.abc import Mapping
 import numpy as np
 from qtpy.QtCore import QPointF, Qt, Signal
 from qtpy.QtGui import QPainter, QPaintEvent, QPalette, QPen, QResizeEvent, QShowEvent
-from qtpy.QtWidgets import QButtonGroup, QHBoxLayout, QSlider, QSpinBox, QStyle, QStyleOptionSlider, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QHBoxLayout,
+    QSlider,
+    QSpinBox,
+    QStyle,
+    QStyleOptionSlider,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_strata.gui.widgets.sections import Section, push_button, row_of
 from napari_strata.proposal.proposal import Proposal, TreeName
@@ -27,7 +37,16 @@ class MarkedSlider(QSlider):
         style = self.style()
         if style is None:
             return 0
-        return int(style.subControlRect(QStyle.ComplexControl.CC_Slider, option, QStyle.SubControl.SC_SliderHandle, self).center().x())
+        return int(
+            style.subControlRect(
+                QStyle.ComplexControl.CC_Slider,
+                option,
+                QStyle.SubControl.SC_SliderHandle,
+                self,
+            )
+            .center()
+            .x()
+        )
 
 
 class MarkBar(QWidget):
@@ -51,7 +70,9 @@ class MarkBar(QWidget):
         self._tree: TreeName | None = None
         self.buttons: dict[int, QToolButton] = {}
 
-    def show_marks(self, steps: Mapping[int, int], current: int, tree: TreeName) -> None:
+    def show_marks(
+        self, steps: Mapping[int, int], current: int, tree: TreeName
+    ) -> None:
         """Show marks, the slider's step of each number of regions, and which one is in use."""
         if (dict(steps), tree) != (self._steps, self._tree):
             self._steps, self._tree = dict(steps), tree
@@ -59,7 +80,10 @@ class MarkBar(QWidget):
                 button.setParent(None)
                 button.deleteLater()
             self.buttons = {n: self._button(n, tree) for n in self._steps}
-            height = max((button.sizeHint().height() for button in self.buttons.values()), default=0)
+            height = max(
+                (button.sizeHint().height() for button in self.buttons.values()),
+                default=0,
+            )
             self.setFixedHeight(self._TICK + height if height else 0)
             self._place()
         for n, button in self.buttons.items():
@@ -88,7 +112,10 @@ class MarkBar(QWidget):
             painter.setPen(QPen(color, 2 if button.isChecked() else 1))
             x = self._slider.x_of(self._steps[n]) + 0.5
             painter.drawLine(QPointF(x, 0), QPointF(x, self._TICK / 2))
-            painter.drawLine(QPointF(x, self._TICK / 2), QPointF(button.geometry().center().x() + 0.5, self._TICK))
+            painter.drawLine(
+                QPointF(x, self._TICK / 2),
+                QPointF(button.geometry().center().x() + 0.5, self._TICK),
+            )
         painter.end()
 
     def _button(self, n: int, tree: TreeName) -> QToolButton:
@@ -115,14 +142,22 @@ class MarkBar(QWidget):
             widths.append(width)
             right = lefts[-1] + width
         for i in range(len(lefts) - 1, -1, -1):
-            lefts[i] = min(lefts[i], (lefts[i + 1] if i + 1 < len(lefts) else self.width()) - widths[i])
-        for button, left, width in zip(self.buttons.values(), lefts, widths, strict=True):
+            lefts[i] = min(
+                lefts[i],
+                (lefts[i + 1] if i + 1 < len(lefts) else self.width()) - widths[i],
+            )
+        for button, left, width in zip(
+            self.buttons.values(), lefts, widths, strict=True
+        ):
             button.setGeometry(left, self._TICK, width, button.sizeHint().height())
         self.update()
 
 
 class GranularitySection(Section):
-    """Chooses the tree and how finely it is cut; the slider is logarithmic, with marks where the tree is stable."""
+    """Chooses the tree and how finely it is cut.
+
+    The slider is logarithmic, with marks where the tree is stable.
+    """
 
     cut_asked = Signal(str, int)
 
@@ -130,7 +165,9 @@ class GranularitySection(Section):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Granularity", parent)
-        self.tissues = push_button("Tissues", "Groups of alike places, anywhere in the scan", checkable=True)
+        self.tissues = push_button(
+            "Tissues", "Groups of alike places, anywhere in the scan", checkable=True
+        )
         self.regions = push_button("Regions", "Connected pieces", checkable=True)
         self._trees = QButtonGroup(self)
         for button in (self.tissues, self.regions):
@@ -138,7 +175,10 @@ class GranularitySection(Section):
         self.tissues.setChecked(True)
         self.slider = MarkedSlider()
         self.slider.setRange(0, self._STEPS)
-        self.slider.setToolTip("Coarse to fine. Regions you named, merged, locked or scribbled keep what you gave them")
+        self.slider.setToolTip(
+            "Coarse to fine. Regions you named, merged, locked or scribbled keep what"
+            " you gave them"
+        )
         self.marks = MarkBar(self.slider)
         self.count = QSpinBox()
         self.count.setToolTip("Number of regions besides the background")
@@ -172,7 +212,9 @@ class GranularitySection(Section):
         if proposal is self._proposal:
             return
         self._proposal = proposal
-        self._limits = {name: max(proposal.tree(name).max_regions, 1) for name in self._limits}
+        self._limits = {
+            name: max(proposal.tree(name).max_regions, 1) for name in self._limits
+        }
         self._marks = {name: proposal.suggested(name) for name in self._limits}
         self._show(self.n)
 
@@ -223,9 +265,21 @@ class GranularitySection(Section):
         self.count.setValue(n)
         if not keep_slider:
             self.slider.setValue(self._step_of(n))
-        self.marks.show_marks({mark: self._step_of(mark) for mark in self._marks[self.tree] if mark <= limit}, n, self.tree)
+        self.marks.show_marks(
+            {
+                mark: self._step_of(mark)
+                for mark in self._marks[self.tree]
+                if mark <= limit
+            },
+            n,
+            self.tree,
+        )
         self._showing = False
 
     def _step_of(self, n: int) -> int:
         limit = self._limits[self.tree]
-        return round(self._STEPS * np.log(max(min(n, limit), 1)) / np.log(limit)) if limit > 1 else 0
+        return (
+            round(self._STEPS * np.log(max(min(n, limit), 1)) / np.log(limit))
+            if limit > 1
+            else 0
+        )

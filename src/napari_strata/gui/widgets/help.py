@@ -8,7 +8,15 @@ from pathlib import Path
 
 from platformdirs import user_config_path
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QDialog, QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QDialog,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_strata.gui.panel.keys import HELP
 
@@ -16,25 +24,58 @@ TOUR: tuple[tuple[str, str, str], ...] = (
     (
         "scan",
         "Open a scan",
-        "Drop a file or a DICOM folder on the canvas, or press Open scan. The letters say which side is which.",
+        (
+            "Drop a file or a DICOM folder on the canvas, or press Open scan. The"
+            " letters say which side is which."
+        ),
     ),
-    ("proposing", "Let it propose", "Press Propose regions. It takes seconds to a few minutes; Cancel stops it at any time."),
+    (
+        "proposing",
+        "Let it propose",
+        (
+            "Press Propose regions. It takes seconds to a few minutes; Cancel stops it"
+            " at any time."
+        ),
+    ),
     (
         "granularity",
         "Coarser or finer",
-        "Drag the slider. At the numbers under it the tree is stable. What you edit stays.",
+        (
+            "Drag the slider. At the numbers under it the tree is stable. What you edit"
+            " stays."
+        ),
     ),
-    ("regions", "Regions", "Click a region on the scan or here. Double-click its name to rename it; lock what is right."),
-    ("look", "Where to look", "N takes you to the places where the proposal is least sure; Space accepts what is shown there."),
+    (
+        "regions",
+        "Regions",
+        (
+            "Click a region on the scan or here. Double-click its name to rename it;"
+            " lock what is right."
+        ),
+    ),
+    (
+        "look",
+        "Where to look",
+        (
+            "N takes you to the places where the proposal is least sure; Space accepts"
+            " what is shown there."
+        ),
+    ),
     (
         "edits",
         "Correct",
-        "Merge, split, or scribble: stroke over what belongs together, look at the preview, press Space.",
+        (
+            "Merge, split, or scribble: stroke over what belongs together, look at the"
+            " preview, press Space."
+        ),
     ),
     (
         "export",
         "Export",
-        "Labels go on the scan's own grid; there are surfaces and tables too, and a case keeps all with its history. H shows every key.",
+        (
+            "Labels go on the scan's own grid; there are surfaces and tables too, and a"
+            " case keeps all with its history. H shows every key."
+        ),
     ),
 )
 """Section, title and words of each stop."""
@@ -107,8 +148,13 @@ def help_html() -> str:
     """Write the list of keys."""
     parts = []
     for title, rows in HELP.items():
-        lines = "".join(f"<tr><td style='padding-right:14px'><b>{keys}</b></td><td>{what}</td></tr>" for keys, what in rows)
-        parts.append(f"<h4 style='margin-bottom:2px'>{title}</h4><table>{lines}</table>")
+        lines = "".join(
+            f"<tr><td style='padding-right:14px'><b>{keys}</b></td><td>{what}</td></tr>"
+            for keys, what in rows
+        )
+        parts.append(
+            f"<h4 style='margin-bottom:2px'>{title}</h4><table>{lines}</table>"
+        )
     return "".join(parts)
 
 
@@ -118,7 +164,10 @@ def tour_was_seen(path: Path | None = None) -> bool:
 
 
 def note_tour_seen(path: Path | None = None) -> None:
-    """Remember that the tour was taken or skipped; where that cannot be written it comes again."""
+    """Remember that the tour was taken or skipped.
+
+    Where that cannot be written it comes again.
+    """
     target = path or _seen_path()
     with contextlib.suppress(OSError):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -30,8 +30,15 @@ def icon_of(name: str, kind: Literal["dark", "light"]) -> QIcon:
     return QIcon(str(files("napari_strata.gui") / "icons" / f"{name}_{kind}.svg"))
 
 
-def show_icons(buttons: Mapping[str, QPushButton], viewer: napari.viewer.Viewer, hooks: ViewerBindings) -> None:
-    """Put icons on buttons, by name, and change them with the theme for as long as the hooks hang."""
+def show_icons(
+    buttons: Mapping[str, QPushButton],
+    viewer: napari.viewer.Viewer,
+    hooks: ViewerBindings,
+) -> None:
+    """Put icons on buttons, by name.
+
+    Change them with the theme for as long as the hooks hang.
+    """
 
     def follow(_event: object = None) -> None:
         kind = kind_of_theme(viewer.theme)

@@ -26,8 +26,12 @@ class RegionsSection(Section):
         self.filter.setPlaceholderText("Filter by name")
         self.filter.setClearButtonEnabled(True)
         self.filter.setToolTip("Show only the regions whose name holds this text")
-        self.outline = push_button("Outline", "Draw regions as outlines instead of filled (G)", checkable=True)
-        self.show_all = push_button("Show all", "Draw every region again, after Hide or Show only this")
+        self.outline = push_button(
+            "Outline", "Draw regions as outlines instead of filled (G)", checkable=True
+        )
+        self.show_all = push_button(
+            "Show all", "Draw every region again, after Hide or Show only this"
+        )
         self.filter.textChanged.connect(self.table.filter_names)
         self.outline.toggled.connect(self.outline_asked)
         self.show_all.clicked.connect(lambda: self.table.asked.emit("show_all", ()))
@@ -43,8 +47,13 @@ class ReviewSection(Section):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Look next", parent)
-        self.next = push_button("Next place", "Go to the next place where the proposal is least sure (N)")
-        self.accept = push_button("Accept", "The region there is right: keep this place as it is, and go on (Space)")
+        self.next = push_button(
+            "Next place", "Go to the next place where the proposal is least sure (N)"
+        )
+        self.accept = push_button(
+            "Accept",
+            "The region there is right: keep this place as it is, and go on (Space)",
+        )
         self.reason = QLabel()
         self.reason.setWordWrap(True)
         self.next.clicked.connect(self.next_asked)
@@ -70,11 +79,16 @@ class HistorySection(QCollapsible):
         super().__init__("History", parent, expandedIcon="▾", collapsedIcon="▸")
         self.setDuration(0)
         self.steps = QListWidget()
-        self.steps.setToolTip("Click a step to go back, or forward, to just after it; nothing is lost until you edit again")
+        self.steps.setToolTip(
+            "Click a step to go back, or forward, to just after it; nothing is lost"
+            " until you edit again"
+        )
         self.steps.setFixedHeight(130)
         self.addWidget(self.steps)
         self._shown: tuple[tuple[str, ...], int] = (), 0
-        self.steps.itemClicked.connect(lambda item: self.jump_asked.emit(self.steps.row(item)))
+        self.steps.itemClicked.connect(
+            lambda item: self.jump_asked.emit(self.steps.row(item))
+        )
         self.show_steps((), ())
 
     def show_steps(self, done: Sequence[str], undone: Sequence[str]) -> None:
@@ -84,11 +98,21 @@ class HistorySection(QCollapsible):
             return
         self._shown = (names, len(done))
         self.setText(f"History ({len(done)} steps)" if done else "History")
-        same = next((i for i, pair in enumerate(zip(names, before, strict=False)) if pair[0] != pair[1]), min(len(names), len(before)))
+        same = next(
+            (
+                i
+                for i, pair in enumerate(zip(names, before, strict=False))
+                if pair[0] != pair[1]
+            ),
+            min(len(names), len(before)),
+        )
         while self.steps.count() > same:
             self.steps.takeItem(self.steps.count() - 1)
         self.steps.addItems(list(names[same:]))
         for number in range(min(same, was_done + 1, len(done) + 1), len(names)):
             if (item := self.steps.item(number)) is not None:
-                item.setData(Qt.ItemDataRole.ForegroundRole, QBrush(Qt.GlobalColor.gray) if number > len(done) else None)
+                item.setData(
+                    Qt.ItemDataRole.ForegroundRole,
+                    QBrush(Qt.GlobalColor.gray) if number > len(done) else None,
+                )
         self.steps.setCurrentRow(len(done))

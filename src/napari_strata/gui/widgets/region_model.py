@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt, Signal
+from qtpy.QtCore import (
+    QAbstractTableModel,
+    QModelIndex,
+    QSortFilterProxyModel,
+    Qt,
+    Signal,
+)
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QWidget
 
@@ -19,7 +25,10 @@ _HEADERS = ("", "", "Region", "mL", "Mean", "SD", "Sure", "OK", "Lock")
 _TIPS = (
     "Whether the region is drawn",
     "Colour; double-click to change it",
-    "Name; double-click to rename the region, which also keeps it when the slider moves",
+    (
+        "Name; double-click to rename the region, which also keeps it when the slider"
+        " moves"
+    ),
     "Volume in millilitres",
     "Mean brightness: HU for CT, the scan's own unit for MR",
     "Standard deviation of the brightness",
@@ -31,7 +40,10 @@ _Role = Qt.ItemDataRole
 
 
 class RegionModel(QAbstractTableModel):
-    """Rows of the region table; edits are asked for by signal and show once the refinement has made them."""
+    """Rows of the region table.
+
+    Edits are asked for by signal and show once the refinement has made them.
+    """
 
     rename_asked = Signal(int, str)
     lock_asked = Signal(int, bool)
@@ -49,8 +61,16 @@ class RegionModel(QAbstractTableModel):
         """The regions shown."""
         return self._rows
 
-    def show_regions(self, rows: tuple[Region, ...], facts: Mapping[int, RegionStatistics], hidden: frozenset[int]) -> None:
-        """Show other rows, sorted; the view keeps its selection where the regions stay the same."""
+    def show_regions(
+        self,
+        rows: tuple[Region, ...],
+        facts: Mapping[int, RegionStatistics],
+        hidden: frozenset[int],
+    ) -> None:
+        """Show other rows, sorted.
+
+        The view keeps its selection where the regions stay the same.
+        """
         changed = facts != self._facts or hidden != self._hidden
         self._facts, self._hidden = facts, hidden
         rows = self._sorted(rows)
@@ -58,7 +78,9 @@ class RegionModel(QAbstractTableModel):
         if before == now:
             changed, self._rows = changed or rows != self._rows, rows
             if changed and rows:
-                self.dataChanged.emit(self.index(0, 0), self.index(len(rows) - 1, COLUMNS - 1))
+                self.dataChanged.emit(
+                    self.index(0, 0), self.index(len(rows) - 1, COLUMNS - 1)
+                )
         elif set(before) == set(now):
             self._put_in_order(rows)
         else:
@@ -66,22 +88,38 @@ class RegionModel(QAbstractTableModel):
             self._rows = rows
             self.endResetModel()
 
-    def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
-        """Sort by a column. Python sorts here, a key a row: Qt would ask for thousands of values, one at a time."""
+    def sort(
+        self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder
+    ) -> None:
+        """Sort by a column. Python sorts here, a key a row.
+
+        Qt would ask for thousands of values, one at a time.
+        """
         self._order = column, order
         self._put_in_order(self._sorted(self._rows))
 
     def _sorted(self, rows: tuple[Region, ...]) -> tuple[Region, ...]:
         column, order = self._order
         is_down = order == Qt.SortOrder.DescendingOrder
-        return tuple(sorted(rows, key=lambda row: self._sort_key(row, column), reverse=is_down)) if column >= 0 else rows
+        return (
+            tuple(
+                sorted(
+                    rows, key=lambda row: self._sort_key(row, column), reverse=is_down
+                )
+            )
+            if column >= 0
+            else rows
+        )
 
     def _put_in_order(self, rows: tuple[Region, ...]) -> None:
         """Show the same regions in another order."""
         self.layoutAboutToBeChanged.emit()
         place = {row.id: number for number, row in enumerate(rows)}
         before = self.persistentIndexList()
-        after = [self.index(place[self._rows[index.row()].id], index.column()) for index in before]
+        after = [
+            self.index(place[self._rows[index.row()].id], index.column())
+            for index in before
+        ]
         self._rows = rows
         self.changePersistentIndexList(before, after)
         self.layoutChanged.emit()
@@ -94,7 +132,9 @@ class RegionModel(QAbstractTableModel):
         """Count the columns."""
         return COLUMNS
 
-    def headerData(self, section: int, orientation: Qt.Orientation, role: int = _Role.DisplayRole) -> Any:  # noqa: N802
+    def headerData(  # noqa: N802
+        self, section: int, orientation: Qt.Orientation, role: int = _Role.DisplayRole
+    ) -> Any:
         """Give a column's title or help."""
         if orientation != Qt.Orientation.Horizontal:
             return None
@@ -107,21 +147,30 @@ class RegionModel(QAbstractTableModel):
         region, column = self._rows[index.row()], index.column()
         if role == _Role.ToolTipRole:
             known = describe_name(region.name)
-            return f"{region.name} (id {region.id}{f'; {known}' if known else ''}). {_TIPS[column]}"
+            return (
+                f"{region.name} (id {region.id}{f'; {known}' if known else ''})."
+                f" {_TIPS[column]}"
+            )
         if column in (SHOWN, LOCK):
             is_on = region.locked if column == LOCK else region.id not in self._hidden
-            return (_Role.CheckStateRole == role or None) and (Qt.CheckState.Checked if is_on else Qt.CheckState.Unchecked)
+            return (_Role.CheckStateRole == role or None) and (
+                Qt.CheckState.Checked if is_on else Qt.CheckState.Unchecked
+            )
         if column == COLOR:
             return QColor(*region.color) if role == _Role.DecorationRole else None
         if column == NAME:
             return region.name if role in (_Role.DisplayRole, _Role.EditRole) else None
         if column == ACCEPTED:
-            return ("✓" if region.accepted else "") if role == _Role.DisplayRole else None
+            return (
+                ("✓" if region.accepted else "") if role == _Role.DisplayRole else None
+            )
         if role == _Role.TextAlignmentRole:
             return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         return self._number(region.id, column) if role == _Role.DisplayRole else None
 
-    def setData(self, index: QModelIndex, value: Any, role: int = _Role.EditRole) -> bool:  # noqa: N802
+    def setData(  # noqa: N802
+        self, index: QModelIndex, value: Any, role: int = _Role.EditRole
+    ) -> bool:
         """Ask for a new name, for a lock, or for a region to be shown."""
         region = self._rows[index.row()]
         if role == _Role.EditRole and index.column() == NAME:
@@ -151,10 +200,18 @@ class RegionModel(QAbstractTableModel):
             return region.id if column == COLOR else int(region.accepted)
         if column == NAME:
             # region 9 before region 10
-            return "".join(part.rjust(8) if part.isdigit() else part for part in region.name.lower().split(" "))
+            return "".join(
+                part.rjust(8) if part.isdigit() else part
+                for part in region.name.lower().split(" ")
+            )
         if facts is None:
             return -1e9
-        value = {VOLUME: facts.volume_ml, MEAN: facts.mean, SD: facts.sd, CONFIDENCE: facts.confidence}[column]
+        value = {
+            VOLUME: facts.volume_ml,
+            MEAN: facts.mean,
+            SD: facts.sd,
+            CONFIDENCE: facts.confidence,
+        }[column]
         return -1e9 if value != value else value
 
     def _number(self, region: int, column: int) -> str | None:
@@ -162,11 +219,23 @@ class RegionModel(QAbstractTableModel):
         if facts is None:
             return None
         if column == VOLUME:
-            return f"{facts.volume_ml:.2f}" if facts.volume_ml < 10 else f"{facts.volume_ml:.0f}"
+            return (
+                f"{facts.volume_ml:.2f}"
+                if facts.volume_ml < 10
+                else f"{facts.volume_ml:.0f}"
+            )
         if column == CONFIDENCE:
-            return "" if facts.confidence != facts.confidence else f"{facts.confidence:.2f}"
+            return (
+                ""
+                if facts.confidence != facts.confidence
+                else f"{facts.confidence:.2f}"
+            )
         value = facts.mean if column == MEAN else facts.sd
-        return f"{value:.0f}" if abs(value) >= 10 or value == int(value) else f"{value:.2g}"
+        return (
+            f"{value:.0f}"
+            if abs(value) >= 10 or value == int(value)
+            else f"{value:.2g}"
+        )
 
 
 class SortedRegions(QSortFilterProxyModel):
@@ -177,7 +246,9 @@ class SortedRegions(QSortFilterProxyModel):
         self.setFilterKeyColumn(NAME)
         self.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
 
-    def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
+    def sort(
+        self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder
+    ) -> None:
         """Let the model sort its rows."""
         if (model := self.sourceModel()) is not None:
             model.sort(column, order)

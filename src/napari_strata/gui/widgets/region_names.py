@@ -1,7 +1,10 @@
-"""Names to choose from: those of TotalSegmentator and FreeSurfer, a few of ours, and the person's own (no Qt).
+"""Names to choose from.
 
-`names.tsv` holds facts only: the structure names of TotalSegmentator, and FreeSurfer's with the colours of its colour table.
-The colours of the other rows are ours. Codes are those of `io.terms`, so that the window shows what an export says.
+Those of TotalSegmentator and FreeSurfer, a few of ours, and the person's own (no Qt).
+
+`names.tsv` holds facts only: the structure names of TotalSegmentator, and FreeSurfer's
+with the colours of its colour table. The colours of the other rows are ours. Codes are
+those of `io.terms`, so that the window shows what an export says.
 """
 
 from __future__ import annotations
@@ -46,7 +49,9 @@ class KnownName:
 @cache
 def known_names() -> dict[str, KnownName]:
     """Give the built-in list, by name."""
-    with files("napari_strata.gui").joinpath("names.tsv").open(encoding="utf-8") as lines:
+    with (
+        files("napari_strata.gui").joinpath("names.tsv").open(encoding="utf-8") as lines
+    ):
         rows = list(csv.DictReader(lines, delimiter="\t"))
     return {row["name"]: _known(row) for row in rows}
 
@@ -55,11 +60,20 @@ def _known(row: dict[str, str]) -> KnownName:
     """Make a name from its row; the code is that of exports."""
     words = re.split("[_-]", row["name"].lower())
     side = "left" if "left" in words else "right" if "right" in words else ""
-    return KnownName(row["name"], row["list"], (coded(row["name"]) or {}).get("value", ""), side, _rgb(row["rgb"]))
+    return KnownName(
+        row["name"],
+        row["list"],
+        (coded(row["name"]) or {}).get("value", ""),
+        side,
+        _rgb(row["rgb"]),
+    )
 
 
 def own_names(path: Path | None = None) -> list[str]:
-    """Give the names that a person has used before, the latest first; none where they cannot be read."""
+    """Give the names that a person has used before, the latest first.
+
+    None where they cannot be read.
+    """
     try:
         return (path or _own_path()).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -67,7 +81,10 @@ def own_names(path: Path | None = None) -> list[str]:
 
 
 def remember_name(name: str, path: Path | None = None) -> None:
-    """Keep a name that is not in the built-in list; where that cannot be written it is forgotten, and nothing else happens."""
+    """Keep a name that is not in the built-in list.
+
+    Where that cannot be written it is forgotten, and nothing else happens.
+    """
     if name in known_names():
         return
     target = path or _own_path()
@@ -80,7 +97,10 @@ def remember_name(name: str, path: Path | None = None) -> None:
 
 
 def suggested_names(in_use: Iterable[str] = (), path: Path | None = None) -> list[str]:
-    """Give every name worth suggesting: a person's own, those in use, then the built-in list, each once."""
+    """Give every name worth suggesting.
+
+    A person's own, those in use, then the built-in list, each once.
+    """
     return list(dict.fromkeys([*own_names(path), *in_use, *known_names()]))
 
 

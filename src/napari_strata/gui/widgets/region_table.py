@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from qtpy.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, QPoint, Qt, Signal
+from qtpy.QtCore import (
+    QItemSelection,
+    QItemSelectionModel,
+    QModelIndex,
+    QPoint,
+    Qt,
+    Signal,
+)
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -19,27 +26,54 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_strata.gui.widgets.region_model import (
+    ACCEPTED,
+    COLOR,
+    COLUMNS,
+    CONFIDENCE,
+    LOCK,
+    MEAN,
+    NAME,
+    SD,
+    SHOWN,
+    VOLUME,
+    RegionModel,
+    SortedRegions,
+)
 from napari_strata.gui.widgets.region_names import suggested_names
-from napari_strata.gui.widgets.region_model import ACCEPTED, COLOR, COLUMNS, CONFIDENCE, LOCK, MEAN, NAME, SD, SHOWN, VOLUME, RegionModel, SortedRegions
 from napari_strata.refine.state.statistics import RegionStatistics
 from napari_strata.volume import Region
 
 _CHECK_STYLE = (
-    "QTableView::indicator { width: 11px; height: 11px; border: 1px solid #8a8f98; border-radius: 2px; }"
-    "QTableView::indicator:checked { background: #e0a030; border-color: #e0a030; }"
+    "QTableView::indicator { width: 11px; height: 11px; border: 1px solid #8a8f98;"
+    " border-radius: 2px; }QTableView::indicator:checked { background: #e0a030;"
+    " border-color: #e0a030; }"
 )
 """Check boxes that can be seen in napari's dark and light themes."""
-_WIDTHS = {SHOWN: 20, COLOR: 24, VOLUME: 44, MEAN: 46, SD: 46, CONFIDENCE: 42, ACCEPTED: 24, LOCK: 36}
+_WIDTHS = {
+    SHOWN: 20,
+    COLOR: 24,
+    VOLUME: 44,
+    MEAN: 46,
+    SD: 46,
+    CONFIDENCE: 42,
+    ACCEPTED: 24,
+    LOCK: 36,
+}
 
 
 class NameDelegate(QStyledItemDelegate):
     """Completes names while they are typed."""
 
-    def __init__(self, names: Callable[[], Sequence[str]], parent: QWidget | None = None) -> None:
+    def __init__(
+        self, names: Callable[[], Sequence[str]], parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         self._names = names
 
-    def createEditor(self, parent: QWidget | None, option: QStyleOptionViewItem, index: QModelIndex) -> QWidget | None:  # noqa: N802
+    def createEditor(  # noqa: N802
+        self, parent: QWidget | None, option: QStyleOptionViewItem, index: QModelIndex
+    ) -> QWidget | None:
         """Give a line with the names worth suggesting."""
         line = QLineEdit(parent)
         completer = QCompleter(list(self._names()), line)
@@ -58,7 +92,10 @@ class RegionTable(QTableView):
     show_asked = Signal(int, bool)
     recolor_asked = Signal(int, tuple)
     asked = Signal(str, tuple)
-    """What was chosen in the menu, "jump", "solo", "show_all", "hide", "lock" or "unlock", and of which regions."""
+    """What was chosen in the menu, "jump", "solo", "show_all", "hide", "lock" or "unlock".
+
+    Of which regions.
+    """
     selected_changed = Signal(tuple)
     """Ids of the selected regions, in the order they were selected."""
 
@@ -70,7 +107,12 @@ class RegionTable(QTableView):
         self.setModel(self.sorted)
         self.setSortingEnabled(True)
         self.sortByColumn(NAME, Qt.SortOrder.AscendingOrder)
-        self.setItemDelegateForColumn(NAME, NameDelegate(lambda: suggested_names(row.name for row in self.regions.rows), self))
+        self.setItemDelegateForColumn(
+            NAME,
+            NameDelegate(
+                lambda: suggested_names(row.name for row in self.regions.rows), self
+            ),
+        )
         self._selected: list[int] = []
         self._filling = False
         self._set_looks()
@@ -87,7 +129,12 @@ class RegionTable(QTableView):
         """Ids of the selected regions, first selected first."""
         return tuple(self._selected)
 
-    def show_regions(self, rows: tuple[Region, ...], facts: Mapping[int, RegionStatistics], hidden: frozenset[int] = frozenset()) -> None:
+    def show_regions(
+        self,
+        rows: tuple[Region, ...],
+        facts: Mapping[int, RegionStatistics],
+        hidden: frozenset[int] = frozenset(),
+    ) -> None:
         """Show other rows, with the selection kept as far as the regions still exist."""
         present = {row.id for row in rows}
         kept = [region for region in self._selected if region in present]
@@ -109,15 +156,23 @@ class RegionTable(QTableView):
         selection = QItemSelection()
         for region in wanted:
             left = self.sorted.mapFromSource(self.regions.index(place[region], 0))
-            right = self.sorted.mapFromSource(self.regions.index(place[region], COLUMNS - 1))
+            right = self.sorted.mapFromSource(
+                self.regions.index(place[region], COLUMNS - 1)
+            )
             selection.select(left, right)
         self._filling = True
-        self.selectionModel().select(selection, QItemSelectionModel.SelectionFlag.ClearAndSelect)
+        self.selectionModel().select(
+            selection, QItemSelectionModel.SelectionFlag.ClearAndSelect
+        )
         self._filling = False
         changed, self._selected = self._selected != wanted, wanted
         if changed:
             if wanted:
-                self.scrollTo(self.sorted.mapFromSource(self.regions.index(place[wanted[-1]], NAME)))
+                self.scrollTo(
+                    self.sorted.mapFromSource(
+                        self.regions.index(place[wanted[-1]], NAME)
+                    )
+                )
             self.selected_changed.emit(self.selected)
 
     def menu(self) -> QMenu | None:
@@ -146,12 +201,19 @@ class RegionTable(QTableView):
         """Open the name of the region selected last for typing."""
         place = {row.id: number for number, row in enumerate(self.regions.rows)}
         if self._selected:
-            self.edit(self.sorted.mapFromSource(self.regions.index(place[self._selected[-1]], NAME)))
+            self.edit(
+                self.sorted.mapFromSource(
+                    self.regions.index(place[self._selected[-1]], NAME)
+                )
+            )
 
     def _set_looks(self) -> None:
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
-        self.setEditTriggers(QAbstractItemView.EditTrigger.DoubleClicked | QAbstractItemView.EditTrigger.EditKeyPressed)
+        self.setEditTriggers(
+            QAbstractItemView.EditTrigger.DoubleClicked
+            | QAbstractItemView.EditTrigger.EditKeyPressed
+        )
         self.setShowGrid(False)
         self.setWordWrap(False)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
@@ -164,7 +226,10 @@ class RegionTable(QTableView):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
             self.setColumnWidth(column, width)
         self.setStyleSheet(_CHECK_STYLE)
-        self.setToolTip("Click to select, Ctrl or Shift for several. Or click a region on the scan. Right-click for more.")
+        self.setToolTip(
+            "Click to select, Ctrl or Shift for several. Or click a region on the scan."
+            " Right-click for more."
+        )
 
     def _region_at(self, index: QModelIndex) -> Region:
         return self.regions.rows[self.sorted.mapToSource(index).row()]
@@ -189,7 +254,9 @@ class RegionTable(QTableView):
     def _on_selection(self) -> None:
         if self._filling:
             return
-        now = {self._region_at(index).id for index in self.selectionModel().selectedRows()}
+        now = {
+            self._region_at(index).id for index in self.selectionModel().selectedRows()
+        }
         kept = [region for region in self._selected if region in now]
         self._selected = kept + sorted(now - set(kept))
         self.selected_changed.emit(self.selected)

@@ -1,4 +1,7 @@
-"""The small sections of the panel: each shows a state it is given and tells by signal what a person wants."""
+"""The small sections of the panel.
+
+Each shows a state it is given and tells by signal what a person wants.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,11 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from napari_strata.export.files import FORMATS
-from napari_strata.gui.widgets.forms import form_values, settings_form
-from napari_strata.gui.preferences import run_settings
 from napari_strata.gui.canvas.orientation import PLANES
 from napari_strata.gui.canvas.window_presets import preset_names
+from napari_strata.gui.preferences import run_settings
 from napari_strata.gui.tasks.worker import ProgressStep
+from napari_strata.gui.widgets.forms import form_values, settings_form
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.volume import Modality
 
@@ -66,7 +69,9 @@ def row_of(*widgets: QWidget) -> QHBoxLayout:
 def narrow_combo() -> QComboBox:
     """Make a choice that does not force the panel wide when a file has a long name."""
     combo = QComboBox()
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setSizeAdjustPolicy(
+        QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+    )
     combo.setMinimumContentsLength(8)
     combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     return combo
@@ -91,39 +96,75 @@ class ScanSection(Section):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Scan", parent)
-        self.scans, self.modality, self.preset = narrow_combo(), narrow_combo(), narrow_combo()
+        self.scans, self.modality, self.preset = (
+            narrow_combo(),
+            narrow_combo(),
+            narrow_combo(),
+        )
         self.scans.setToolTip("The 3D image layer to work on")
-        self.modality.setToolTip("What the grey values mean: MR (no unit) or CT in Hounsfield units")
-        self.preset.setToolTip("Grey-value window (Alt+1, Alt+2 ...); drag with the right mouse button to change it by hand")
+        self.modality.setToolTip(
+            "What the grey values mean: MR (no unit) or CT in Hounsfield units"
+        )
+        self.preset.setToolTip(
+            "Grey-value window (Alt+1, Alt+2 ...); drag with the right mouse button to"
+            " change it by hand"
+        )
         for text, value in MODALITIES:
             self.modality.addItem(text, value)
-        self.open_file = push_button("Open scan…", "Read a scan file; the window stays free meanwhile")
-        self.open_folder = push_button("DICOM folder…", "Read a folder of DICOM files; the window stays free meanwhile")
+        self.open_file = push_button(
+            "Open scan…", "Read a scan file; the window stays free meanwhile"
+        )
+        self.open_folder = push_button(
+            "DICOM folder…",
+            "Read a folder of DICOM files; the window stays free meanwhile",
+        )
         self.help = push_button("Keys and help", "Show every key and mouse gesture (H)")
         self.readout = QLabel(" ")
-        self.readout.setToolTip("Position of the cursor in the patient (mm) and the value there")
+        self.readout.setToolTip(
+            "Position of the cursor in the patient (mm) and the value there"
+        )
         self.readout.setWordWrap(True)
         self.readout.setMinimumHeight(2 * self.readout.fontMetrics().lineSpacing())
         self.position = QLineEdit()
         self.position.setPlaceholderText("Go to mm: L 12 P 30 S 5")
-        self.position.setToolTip("A position in the patient, as the line below writes it, or right, anterior, superior; Enter goes there")
+        self.position.setToolTip(
+            "A position in the patient, as the line below writes it, or right,"
+            " anterior, superior; Enter goes there"
+        )
         self._make_buttons()
         self._lay_out()
         self._connect()
 
-    def show_scans(self, names: Sequence[str], current: int, *, none: str = "Open a scan, or drop one on the canvas") -> None:
-        """List the scans; `current` is -1 for none, and `none` says what to do where there are none."""
+    def show_scans(
+        self,
+        names: Sequence[str],
+        current: int,
+        *,
+        none: str = "Open a scan, or drop one on the canvas",
+    ) -> None:
+        """List the scans; `current` is -1 for none.
+
+        `none` says what to do where there are none.
+        """
         shown = list(names) or [none]
         if shown != [self.scans.itemText(row) for row in range(self.scans.count())]:
             self.scans.clear()
             self.scans.addItems(shown)
         self.scans.setCurrentIndex(max(current, 0))
-        for part in (self.scans, self.modality, self.preset, self.position, *self.buttons.values()):
+        for part in (
+            self.scans,
+            self.modality,
+            self.preset,
+            self.position,
+            *self.buttons.values(),
+        ):
             part.setEnabled(bool(names))
 
     def show_modality(self, modality: Modality) -> None:
         """Show a modality and its window presets."""
-        self.modality.setCurrentIndex([value for _, value in MODALITIES].index(modality))
+        self.modality.setCurrentIndex(
+            [value for _, value in MODALITIES].index(modality)
+        )
         self.preset.clear()
         self.preset.addItems(preset_names(modality))
 
@@ -131,15 +172,48 @@ class ScanSection(Section):
         facing = "upright, patient's left on the right"
         texts = {
             "axial": ("Axial", f"Show the axial plane, {facing} (Shift+A)", False),
-            "coronal": ("Coronal", f"Show the coronal plane, {facing} (Shift+F)", False),
-            "sagittal": ("Sagittal", "Show the sagittal plane, upright, front on the left (Shift+G)", False),
+            "coronal": (
+                "Coronal",
+                f"Show the coronal plane, {facing} (Shift+F)",
+                False,
+            ),
+            "sagittal": (
+                "Sagittal",
+                "Show the sagittal plane, upright, front on the left (Shift+G)",
+                False,
+            ),
             "3d": ("3D", "Show the scan in 3D from the front (Shift+H)", False),
-            "planes": ("Three planes", "Show the other two planes beside this one, linked by a crosshair (Shift+T)", True),
-            "ruler": ("Ruler", "Press, drag and release to measure in mm (Shift+R)", True),
-            "surfaces": ("Surfaces", "Show the selected regions as surfaces in 3D", False),
-            "compare": ("Compare", "Two time points side by side, with the change of volume of regions of one name", False),
+            "planes": (
+                "Three planes",
+                (
+                    "Show the other two planes beside this one, linked by a crosshair"
+                    " (Shift+T)"
+                ),
+                True,
+            ),
+            "ruler": (
+                "Ruler",
+                "Press, drag and release to measure in mm (Shift+R)",
+                True,
+            ),
+            "surfaces": (
+                "Surfaces",
+                "Show the selected regions as surfaces in 3D",
+                False,
+            ),
+            "compare": (
+                "Compare",
+                (
+                    "Two time points side by side, with the change of volume of regions"
+                    " of one name"
+                ),
+                False,
+            ),
         }
-        self.buttons = {name: push_button(text, tip, checkable=checkable) for name, (text, tip, checkable) in texts.items()}
+        self.buttons = {
+            name: push_button(text, tip, checkable=checkable)
+            for name, (text, tip, checkable) in texts.items()
+        }
 
     def _lay_out(self) -> None:
         form = QFormLayout()
@@ -148,8 +222,19 @@ class ScanSection(Section):
         form.addRow("Window", row_of(self.modality, self.preset))
         self.body.addLayout(row_of(self.open_file, self.open_folder, self.help))
         self.body.addLayout(form)
-        self.body.addLayout(row_of(*(self.buttons[name] for name in ("axial", "coronal", "sagittal", "3d"))))
-        self.body.addLayout(row_of(*(self.buttons[name] for name in ("planes", "ruler", "surfaces", "compare"))))
+        self.body.addLayout(
+            row_of(
+                *(self.buttons[name] for name in ("axial", "coronal", "sagittal", "3d"))
+            )
+        )
+        self.body.addLayout(
+            row_of(
+                *(
+                    self.buttons[name]
+                    for name in ("planes", "ruler", "surfaces", "compare")
+                )
+            )
+        )
         self.body.addWidget(self.position)
         self.body.addWidget(self.readout)
 
@@ -158,11 +243,19 @@ class ScanSection(Section):
         self.open_file.clicked.connect(self.open_file_asked)
         self.open_folder.clicked.connect(self.open_folder_asked)
         self.help.clicked.connect(self.help_asked)
-        self.modality.activated.connect(lambda row: self.modality_chosen.emit(MODALITIES[row][1]))
-        self.preset.activated.connect(lambda _row: self.window_chosen.emit(self.preset.currentText()))
-        self.position.returnPressed.connect(lambda: self.position_asked.emit(self.position.text()))
+        self.modality.activated.connect(
+            lambda row: self.modality_chosen.emit(MODALITIES[row][1])
+        )
+        self.preset.activated.connect(
+            lambda _row: self.window_chosen.emit(self.preset.currentText())
+        )
+        self.position.returnPressed.connect(
+            lambda: self.position_asked.emit(self.position.text())
+        )
         for plane in PLANES:
-            self.buttons[plane].clicked.connect(lambda _checked=False, plane=plane: self.plane_asked.emit(plane))
+            self.buttons[plane].clicked.connect(
+                lambda _checked=False, plane=plane: self.plane_asked.emit(plane)
+            )
         self.buttons["3d"].clicked.connect(self.volume_view_asked)
         self.buttons["planes"].toggled.connect(self.planes_asked)
         self.buttons["ruler"].toggled.connect(self.ruler_asked)
@@ -178,7 +271,11 @@ class ProposeSection(Section):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Propose", parent)
-        self.propose = push_button("Propose regions", "Let the encoder look at the scan and propose regions; you correct them below")
+        self.propose = push_button(
+            "Propose regions",
+            "Let the encoder look at the scan and propose regions; you correct them"
+            " below",
+        )
         self.cancel = push_button("Cancel", "Stop; nothing is changed")
         self.progress = QProgressBar()
         self.progress.setTextVisible(False)
@@ -190,9 +287,14 @@ class ProposeSection(Section):
         self.body.addLayout(row_of(self.propose, self.cancel))
         self.body.addWidget(self.progress)
         self.body.addWidget(self.stage)
-        self._settings_form, self._run_form = settings_form(ProposeSettings()), settings_form(run_settings())
+        self._settings_form, self._run_form = (
+            settings_form(ProposeSettings()),
+            settings_form(run_settings()),
+        )
         self._settings_form.margins = self._run_form.margins = (0, 0, 0, 0)
-        self.advanced = QCollapsible("Advanced settings", expandedIcon="▾", collapsedIcon="▸")
+        self.advanced = QCollapsible(
+            "Advanced settings", expandedIcon="▾", collapsedIcon="▸"
+        )
         self.advanced.setDuration(0)
         self.advanced.addWidget(self._settings_form.native)
         self.advanced.addWidget(self._run_form.native)
@@ -207,7 +309,9 @@ class ProposeSection(Section):
         SettingsError
             If a value is outside its limits.
         """
-        return form_values(self._settings_form, ProposeSettings), form_values(self._run_form, RunSettings)
+        return form_values(self._settings_form, ProposeSettings), form_values(
+            self._run_form, RunSettings
+        )
 
     def show_running(self, running: bool) -> None:
         """Show whether a job runs."""
@@ -235,12 +339,23 @@ class ExportSection(Section):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Export", parent)
-        self.export = push_button("Export…", "Write the labels on the scan's own grid, or in another format: choose it in the dialog")
-        self.formats = push_button("Format", "Export in one of the formats that Strata writes")
+        self.export = push_button(
+            "Export…",
+            "Write the labels on the scan's own grid, or in another format: choose it"
+            " in the dialog",
+        )
+        self.formats = push_button(
+            "Format", "Export in one of the formats that Strata writes"
+        )
         self.formats.setMenu(QMenu(self.formats))
         for name, suffixes in FORMATS.items():
-            self.formats.menu().addAction(f"{name} ({', '.join(suffixes)})", lambda name=name: self.export_asked.emit(name))
-        self.save = push_button("Save case…", "Save the whole case, with its history, to go on later")
+            self.formats.menu().addAction(
+                f"{name} ({', '.join(suffixes)})",
+                lambda name=name: self.export_asked.emit(name),
+            )
+        self.save = push_button(
+            "Save case…", "Save the whole case, with its history, to go on later"
+        )
         self.open = push_button("Open case…", "Go on with a saved case of this scan")
         self.export.clicked.connect(lambda: self.export_asked.emit(next(iter(FORMATS))))
         self.save.clicked.connect(self.save_asked)

@@ -1,8 +1,9 @@
 """What a DICOM SEG takes over from the headers of its series: valid values only, through pydicom.
 
-Anonymisers and old archives leave dates, names and identifiers that the standard does not allow, and that no library
-writes again. Such values are left empty and told. UIDs are references: they are kept as they stand wherever a file can
-hold them, for the archive knows the series by nothing else.
+Anonymisers and old archives leave dates, names and identifiers that the standard does
+not allow, and that no library writes again. Such values are left empty and told. UIDs
+are references: they are kept as they stand wherever a file can hold them, for the
+archive knows the series by nothing else.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import ReadError
 from napari_strata.io.dicom.series import series_slices
-from napari_strata.io.dicom.slice import HeaderError, Slice, off_right_angles, quiet_pydicom, read_all, straight_axes
+from napari_strata.io.dicom.slice import (
+    HeaderError,
+    Slice,
+    off_right_angles,
+    quiet_pydicom,
+    read_all,
+    straight_axes,
+)
 
 if TYPE_CHECKING:
     from pydicom import DataElement, Dataset
@@ -31,19 +39,50 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _EXACT = 1e-3
-"""How far directions may be from one long and at right angles to be kept: readers of the segmentation refuse more."""
+"""How far directions may be from one long and at right angles to be kept.
+
+Readers of the segmentation refuse more.
+"""
 
 _ALWAYS = (
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
+    *(
+        "PatientID",
+        "PatientName",
+        "PatientBirthDate",
+        "PatientSex",
+        "AccessionNumber",
+        "StudyID",
+        "StudyDate",
+        "StudyTime",
+    ),
     "ReferringPhysicianName",
 )
 """What every image carries, be it empty, but anonymisers take out."""
 _MORE = (
-    *("StudyDescription", "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy", "AdmittingDiagnosesDescription"),
-    *("ProcedureCodeSequence", "IssuerOfAccessionNumberSequence", "PositionReferenceIndicator"),
-    *("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "StationName"),
+    *(
+        "StudyDescription",
+        "PhysiciansOfRecord",
+        "NameOfPhysiciansReadingStudy",
+        "AdmittingDiagnosesDescription",
+    ),
+    *(
+        "ProcedureCodeSequence",
+        "IssuerOfAccessionNumberSequence",
+        "PositionReferenceIndicator",
+    ),
+    *(
+        "Manufacturer",
+        "ManufacturerModelName",
+        "DeviceSerialNumber",
+        "SoftwareVersions",
+        "StationName",
+    ),
     *("InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName"),
-    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
+    *(
+        "LossyImageCompression",
+        "LossyImageCompressionRatio",
+        "LossyImageCompressionMethod",
+    ),
 )
 _GROUPS = (0x0010, 0x0012, 0x0032, 0x0038)
 """Groups of tags about the patient, the trial, the study and the visit."""
@@ -53,16 +92,29 @@ _CARETS = 4
 _ONE_LINE = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "PN", "SH", "TM", "UC")
 _NAMED_UID = re.compile(r"[0-9A-Za-z._-]{1,64}", re.ASCII)
 _VALID_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+", re.ASCII)
-_INVALID = (ValueError, TypeError, AttributeError, KeyError, IndexError, LookupError, OverflowError, NotImplementedError, struct.error)
+_INVALID = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    IndexError,
+    LookupError,
+    OverflowError,
+    NotImplementedError,
+    struct.error,
+)
 _HIGHEST_NUMBER = 2**31 - 2001
 
 
 def read_headers(path: str | Path, series: str | None = None) -> tuple[Dataset, ...]:
-    """Make headers of a series, slices in the order of `read`'s own grid, that hold what a SEG refers to and takes over.
+    """Make headers of a series, slices in the order of `read`'s own grid.
 
-    Empty UIDs, which some anonymisers leave, are mended: those of an image from its file's head, those of study, series
-    and frame of reference by new ones that depend on the images' UIDs only. A warning tells of each value that was not
-    valid and is left empty, and of each UID that was made or is not as the standard has it.
+    Hold what a SEG refers to and takes over.
+
+    Empty UIDs, which some anonymisers leave, are mended: those of an image from its
+    file's head, those of study, series and frame of reference by new ones that depend
+    on the images' UIDs only. A warning tells of each value that was not valid and is
+    left empty, and of each UID that was made or is not as the standard has it.
 
     Parameters
     ----------
@@ -83,11 +135,17 @@ def read_headers(path: str | Path, series: str | None = None) -> tuple[Dataset, 
     try:
         header = read_all(first.path)
     except HeaderError as err:
-        raise ReadError(f"{first.path} cannot be read: {err}. Export the series again.") from err
+        raise ReadError(
+            f"{first.path} cannot be read: {err}. Export the series again."
+        ) from err
     common = Dataset()
     left = _copy_valid(header, common)
     if left:
-        logger.warning("%s: left empty in the segmentation, as not valid in the series: %s.", path, ", ".join(left))
+        logger.warning(
+            "%s: left empty in the segmentation, as not valid in the series: %s.",
+            path,
+            ", ".join(left),
+        )
     with no_validation():
         _set_uids(common, slices, str(path))
         common.Rows, common.Columns = first.pixels.rows, first.pixels.columns
@@ -101,7 +159,10 @@ def read_headers(path: str | Path, series: str | None = None) -> tuple[Dataset, 
 
 @contextmanager
 def no_validation() -> Iterator[None]:
-    """Let pydicom take values as they are, for UIDs that are kept though the standard does not allow them."""
+    """Let pydicom take values as they are.
+
+    For UIDs that are kept though the standard does not allow them.
+    """
     from pydicom.config import disable_value_validation
 
     with quiet_pydicom(), disable_value_validation():
@@ -116,7 +177,10 @@ def dicom_errors() -> tuple[type[Exception], ...]:
 
 
 def _copy_valid(header: Dataset, common: Dataset) -> list[str]:
-    """Copy what is about patient, study and scanner, as far as it is valid; give the names of the rest."""
+    """Copy what is about patient, study and scanner, as far as it is valid.
+
+    Give the names of the rest.
+    """
     from pydicom.datadict import keyword_for_tag
 
     left = []
@@ -125,7 +189,9 @@ def _copy_valid(header: Dataset, common: Dataset) -> list[str]:
             left.append("SpecificCharacterSet")
         for tag in sorted(header.keys()):
             keyword = keyword_for_tag(tag)
-            if not keyword or not (tag.group in _GROUPS or keyword in (*_ALWAYS, *_MORE)):
+            if not keyword or not (
+                tag.group in _GROUPS or keyword in (*_ALWAYS, *_MORE)
+            ):
                 continue
             try:
                 element = header[tag]
@@ -143,13 +209,18 @@ def _copy_valid(header: Dataset, common: Dataset) -> list[str]:
 def _is_charset_known(header: Dataset) -> bool:
     from pydicom.charset import python_encoding
 
-    raw = header.get_item(0x00080005).value if "SpecificCharacterSet" in header else None
+    raw = (
+        header.get_item(0x00080005).value if "SpecificCharacterSet" in header else None
+    )
     text = raw.decode("ascii", "replace") if isinstance(raw, bytes) else str(raw or "")
     return all(part.strip(" \0") in python_encoding for part in text.split("\\"))
 
 
 def _check(element: DataElement, keyword: str) -> None:
-    """Raise one of `_INVALID` unless a value, or all in a sequence, is as the standard has it and can be written."""
+    """Raise one of `_INVALID` unless a value.
+
+    Or all in a sequence, is as the standard has it and can be written.
+    """
     from pydicom.config import RAISE
     from pydicom.datadict import dictionary_VM, keyword_for_tag
     from pydicom.filebase import DicomBytesIO
@@ -167,12 +238,29 @@ def _check(element: DataElement, keyword: str) -> None:
         text = "" if value is None else str(value)
         if "\ufffd" in text or (element.VR in _ONE_LINE and not text.isprintable()):
             raise ValueError("undecodable")
-        if element.VR not in ("OB", "OW", "UN", "US", "SS", "UL", "SL", "FL", "FD", "AT"):
+        if element.VR not in (
+            "OB",
+            "OW",
+            "UN",
+            "US",
+            "SS",
+            "UL",
+            "SL",
+            "FL",
+            "FD",
+            "AT",
+        ):
             validate_value(element.VR, text, RAISE)
         if element.VR == "DA" and text:
             datetime.datetime.strptime(text, "%Y%m%d")
-        too_many = element.VR == "PN" and any(group.count("^") > _CARETS for group in text.split("="))
-        if too_many or (keyword == "PatientSex" and text not in _SEX) or (element.VR == "TM" and text and not _TIME.fullmatch(text)):
+        too_many = element.VR == "PN" and any(
+            group.count("^") > _CARETS for group in text.split("=")
+        )
+        if (
+            too_many
+            or (keyword == "PatientSex" and text not in _SEX)
+            or (element.VR == "TM" and text and not _TIME.fullmatch(text))
+        ):
             raise ValueError("not as the standard has it")
     buffer = DicomBytesIO()
     buffer.is_little_endian, buffer.is_implicit_VR = True, False
@@ -180,7 +268,10 @@ def _check(element: DataElement, keyword: str) -> None:
 
 
 def _set_uids(common: Dataset, slices: Sequence[Slice], source: str) -> None:
-    """Set the UIDs of study, series and frame of reference; tell of those that are new or not valid."""
+    """Set the UIDs of study, series and frame of reference.
+
+    Tell of those that are new or not valid.
+    """
     from pydicom.uid import UID
 
     images = "\n".join(sorted(one.instance for one in slices))
@@ -191,7 +282,11 @@ def _set_uids(common: Dataset, slices: Sequence[Slice], source: str) -> None:
         ("SeriesInstanceUID", [one.uid for one in slices]),
         ("FrameOfReferenceUID", [one.frame for one in slices]),
     ):
-        uid = Counter(value for value in values if value).most_common(1)[0][0] if any(values) else ""
+        uid = (
+            Counter(value for value in values if value).most_common(1)[0][0]
+            if any(values)
+            else ""
+        )
         if not _NAMED_UID.fullmatch(uid):
             digest = hashlib.sha256(f"{name}\n{images}".encode()).digest()
             new = f"2.25.{int.from_bytes(digest[:16], 'big')}"
@@ -205,14 +300,29 @@ def _set_uids(common: Dataset, slices: Sequence[Slice], source: str) -> None:
             odd.append(f"{name} {uid}")
         setattr(common, name, UID(uid, validation_mode=0))
     if made:
-        logger.warning("%s (anonymised?): %s. An archive will not find the series by that.", source, " and ".join(made))
-    odd += [f"SOPInstanceUID {one.instance}" for one in slices if not _VALID_UID.fullmatch(one.instance)][:1]
+        logger.warning(
+            "%s (anonymised?): %s. An archive will not find the series by that.",
+            source,
+            " and ".join(made),
+        )
+    odd += [
+        f"SOPInstanceUID {one.instance}"
+        for one in slices
+        if not _VALID_UID.fullmatch(one.instance)
+    ][:1]
     if odd:
         logger.warning(
-            "%s has UIDs that are not valid (%s). They are kept, so that the segmentation refers to the series.", source, ", ".join(odd)
+            "%s has UIDs that are not valid (%s). They are kept, so that the"
+            " segmentation refers to the series.",
+            source,
+            ", ".join(odd),
         )
     if len({one.instance for one in slices}) < len(slices):
-        logger.warning("%s has slices that share one SOPInstanceUID; the segmentation cannot tell them apart.", source)
+        logger.warning(
+            "%s has slices that share one SOPInstanceUID; the segmentation cannot tell"
+            " them apart.",
+            source,
+        )
 
 
 def _of_slice(one: Slice, common: Dataset) -> Dataset:
@@ -224,15 +334,26 @@ def _of_slice(one: Slice, common: Dataset) -> Dataset:
     def decimals(values: NDArray[np.float64]) -> list[DSfloat]:
         return [DSfloat(float(value), auto_format=True) for value in values]
 
-    for name, value in (("SOPClassUID", one.storage_class), ("SOPInstanceUID", one.instance)):
+    for name, value in (
+        ("SOPClassUID", one.storage_class),
+        ("SOPInstanceUID", one.instance),
+    ):
         if not _NAMED_UID.fullmatch(value):
-            raise ReadError(f"{one.path} has no {name}, so nothing can refer to it. Export the series again, or anonymise it otherwise.")
+            raise ReadError(
+                f"{one.path} has no {name}, so nothing can refer to it. Export the"
+                " series again, or anonymise it otherwise."
+            )
     header = Dataset()
     header.update(common)
-    header.SOPClassUID, header.SOPInstanceUID = UID(one.storage_class, validation_mode=0), UID(one.instance, validation_mode=0)
+    header.SOPClassUID, header.SOPInstanceUID = (
+        UID(one.storage_class, validation_mode=0),
+        UID(one.instance, validation_mode=0),
+    )
     header.ImagePositionPatient = decimals(one.position)
     is_exact = off_right_angles(one.orientation) <= _EXACT
-    header.ImageOrientationPatient = decimals(one.orientation if is_exact else straight_axes(one.orientation).T[:2].ravel())
+    header.ImageOrientationPatient = decimals(
+        one.orientation if is_exact else straight_axes(one.orientation).T[:2].ravel()
+    )
     header.PixelSpacing = decimals(one.spacing)
     return header
 

@@ -1,8 +1,10 @@
-"""The voxels of DICOM slices: each decoded and rescaled by its own header, all joined in a type that holds them.
+"""The voxels of DICOM slices.
 
-Native pixels are read as they lie in the file. Compressed ones are decoded by GDCM, which SimpleITK brings: each frame
-is handed over in a bare file of its own, so that nothing but the decoding is left to it. RLE is decoded here, which is
-ten times faster.
+Each decoded and rescaled by its own header, all joined in a type that holds them.
+
+Native pixels are read as they lie in the file. Compressed ones are decoded by GDCM,
+which SimpleITK brings: each frame is handed over in a bare file of its own, so that
+nothing but the decoding is left to it. RLE is decoded here, which is ten times faster.
 """
 
 from __future__ import annotations
@@ -18,10 +20,26 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_strata.errors import ReadError
-from napari_strata.io.dicom.slice import DEFLATED, HeaderError, PixelFormat, Rescale, Slice, inflate, open_bounded, quiet_pydicom, reread
+from napari_strata.io.dicom.slice import (
+    DEFLATED,
+    HeaderError,
+    PixelFormat,
+    Rescale,
+    Slice,
+    inflate,
+    open_bounded,
+    quiet_pydicom,
+    reread,
+)
 from napari_strata.io.itk import quiet_stderr
 
-_NATIVE = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", DEFLATED)
+_NATIVE = (
+    "",
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.1",
+    "1.2.840.10008.1.2.2",
+    DEFLATED,
+)
 _RLE = "1.2.840.10008.1.2.5"
 _JPEG = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70))
 _JPEG_LS = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (80, 81))
@@ -29,7 +47,10 @@ _JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91))
 _CUT = "is damaged or cut short: voxels are missing. Copy it again"
 _INTEGERS = (np.int16, np.uint16, np.int32, np.uint32, np.int64)
 _EXACT_IN_FLOAT32 = 2**22
-"""Steps between the smallest and the largest value up to which float32 keeps neighbours well apart."""
+"""Steps between the smallest.
+
+The largest value up to which float32 keeps neighbours well apart.
+"""
 _TINY = 1e-30
 _Place = Literal["lower", "upper", "either"]
 _SOF = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xF7})
@@ -61,18 +82,30 @@ def read_voxels(slices: Sequence[Slice]) -> Voxels:
     Raises
     ------
     ReadError
-        If a slice's voxels are missing, too few, damaged or stored in a way that Strata does not read.
+        If a slice's voxels are missing, too few, damaged or stored in a way that Strata
+        does not read.
     """
     planes: list[NDArray[np.generic]] = []
     dirty: list[Path] = []
     longer: list[Path] = []
     read = [_plane(one) for one in slices]
     unclear: list[Path] = []
-    if any(plane.place == "upper" for plane in read):  # a dark slice does not show where its values lie; its neighbours do
+    # a dark slice does not show where its values lie; its neighbours do
+    if any(plane.place == "upper" for plane in read):
         _check_one_place(slices, read)
-        read = [_plane(one, upper=True) if plane.place == "either" else plane for one, plane in zip(slices, read, strict=True)]
-    elif not any(plane.place == "lower" and _claims_upper(one.pixels) for one, plane in zip(slices, read, strict=True)):
-        unclear = [one.path for one, plane in zip(slices, read, strict=True) if plane.place == "either" and plane.values.any()]
+        read = [
+            _plane(one, upper=True) if plane.place == "either" else plane
+            for one, plane in zip(slices, read, strict=True)
+        ]
+    elif not any(
+        plane.place == "lower" and _claims_upper(one.pixels)
+        for one, plane in zip(slices, read, strict=True)
+    ):
+        unclear = [
+            one.path
+            for one, plane in zip(slices, read, strict=True)
+            if plane.place == "either" and plane.values.any()
+        ]
     for one, plane in zip(slices, read, strict=True):
         if plane.has_other_bits:
             dirty.append(one.path)
@@ -81,13 +114,20 @@ def read_voxels(slices: Sequence[Slice]) -> Voxels:
         planes.append(plane.values)
     notes = []
     if dirty:
-        notes.append(f"{named(dirty)} {_has(dirty)} values in bits that the header calls unused; only the bits in use were read.")
+        notes.append(
+            f"{named(dirty)} {_has(dirty)} values in bits that the header calls unused;"
+            " only the bits in use were read."
+        )
     if longer:
-        notes.append(f"{named(longer)} {_has(longer)} more pixel data than rows and columns ask for; the rest was left out.")
+        notes.append(
+            f"{named(longer)} {_has(longer)} more pixel data than rows and columns ask"
+            " for; the rest was left out."
+        )
     if unclear:
         notes.append(
-            f"{named(unclear)} {_says(unclear)} by the high bit that values lie in the upper bits, and voxels fit the lower bits too; "
-            "those were read: all values may be too high by one factor."
+            f"{named(unclear)} {_says(unclear)} by the high bit that values lie in the"
+            " upper bits, and voxels fit the lower bits too; those were read: all"
+            " values may be too high by one factor."
         )
     return Voxels(_join(planes, [one.rescale for one in slices]), tuple(notes))
 
@@ -100,9 +140,16 @@ def same_voxels(one: Slice, other: Slice) -> bool:
     ReadError
         If the voxels of one of them cannot be read.
     """
-    if (one.pixels.rows, one.pixels.columns) != (other.pixels.rows, other.pixels.columns):
+    if (one.pixels.rows, one.pixels.columns) != (
+        other.pixels.rows,
+        other.pixels.columns,
+    ):
         return False
-    return np.array_equal(_plane(one).values, _plane(other).values, equal_nan=one.pixels.element != "integer")
+    return np.array_equal(
+        _plane(one).values,
+        _plane(other).values,
+        equal_nan=one.pixels.element != "integer",
+    )
 
 
 def named(paths: Sequence[Path], most: int = 3) -> str:
@@ -122,7 +169,8 @@ class _Plane:
     has_other_bits, is_longer : bool
         Whether unused bits were set, and whether there was more than one image's worth.
     place : {"lower", "upper", "either"}
-        Which bits hold the values; "either" where the header claims the upper ones and the voxels fit both.
+        Which bits hold the values; "either" where the header claims the upper ones and
+        the voxels fit both.
     """
 
     values: NDArray[np.generic]
@@ -140,7 +188,9 @@ def _says(paths: Sequence[Path]) -> str:
 
 
 def _check_one_place(slices: Sequence[Slice], read: Sequence[_Plane]) -> None:
-    """Refuse a slice with values in the lower bits whose header says, as those of its neighbours do, that they lie in the upper ones.
+    """Refuse a slice with values in the lower bits whose header says.
+
+    As those of its neighbours do, that they lie in the upper ones.
 
     Raises
     ------
@@ -150,8 +200,9 @@ def _check_one_place(slices: Sequence[Slice], read: Sequence[_Plane]) -> None:
     for one, plane in zip(slices, read, strict=True):
         if plane.place == "lower" and _claims_upper(one.pixels):
             raise ReadError(
-                f"{one.path} says by its high bit that values lie in the upper bits, where those of other slices are, "
-                "but its own lie in the lower ones. Repair its header, or export the series again."
+                f"{one.path} says by its high bit that values lie in the upper bits,"
+                " where those of other slices are, but its own lie in the lower ones."
+                " Repair its header, or export the series again."
             )
 
 
@@ -161,7 +212,9 @@ def _plane(one: Slice, *, upper: bool = False) -> _Plane:
     except PixelError as err:
         raise ReadError(f"{one.path} {err}.") from err
     except OSError as err:
-        raise ReadError(f"Cannot read {one.path}: {err.strerror}. Check that you may read it.") from err
+        raise ReadError(
+            f"Cannot read {one.path}: {err.strerror}. Check that you may read it."
+        ) from err
 
 
 def _stored(one: Slice, *, upper: bool) -> _Plane:
@@ -169,7 +222,10 @@ def _stored(one: Slice, *, upper: bool) -> _Plane:
     if pixels.syntax in _NATIVE:
         values, longer = _native(one)
     elif pixels.element != "integer":
-        raise PixelError("has compressed voxels of floating point, which Strata does not read. Convert the series to NIfTI")
+        raise PixelError(
+            "has compressed voxels of floating point, which Strata does not read."
+            " Convert the series to NIfTI"
+        )
     else:
         values, longer = _decoded(one), False
     place: _Place = "upper" if upper else _place(values, pixels)
@@ -186,16 +242,20 @@ def _native(one: Slice) -> tuple[NDArray[np.generic], bool]:
     bits = {"float32": 32, "float64": 64}.get(pixels.element, pixels.allocated)
     wanted = (count * bits + 7) // 8
     if pixels.length < 0:
-        raise PixelError("has compressed voxels, but its head does not say how. Export it again")
+        raise PixelError(
+            "has compressed voxels, but its head does not say how. Export it again"
+        )
     if pixels.length < wanted:
         raise PixelError(
-            f"has {pixels.length} bytes of voxels where {pixels.rows} rows, {pixels.columns} columns and {bits} bits ask for "
-            f"{wanted}: voxels are missing. Copy it again, or export it again"
+            f"has {pixels.length} bytes of voxels where {pixels.rows} rows,"
+            f" {pixels.columns} columns and {bits} bits ask for {wanted}: voxels are"
+            " missing. Copy it again, or export it again"
         )
     if pixels.length >= 2 * wanted and wanted > 1:
         raise PixelError(
-            f"has {pixels.length} bytes of voxels where {pixels.rows} rows, {pixels.columns} columns and {bits} bits ask for "
-            f"{wanted}: its header does not fit. Repair it, or export the series again"
+            f"has {pixels.length} bytes of voxels where {pixels.rows} rows,"
+            f" {pixels.columns} columns and {bits} bits ask for {wanted}: its header"
+            " does not fit. Repair it, or export the series again"
         )
     raw = _read_at(one, wanted + wanted % 2)
     if len(raw) < wanted:
@@ -206,12 +266,22 @@ def _native(one: Slice) -> tuple[NDArray[np.generic], bool]:
     order = "<" if pixels.little_endian else ">"
     longer = pixels.length > wanted + wanted % 2
     if pixels.element != "integer":
-        return np.frombuffer(raw, f"{order}f{bits // 8}", count).reshape(pixels.rows, pixels.columns), longer
+        return (
+            np.frombuffer(raw, f"{order}f{bits // 8}", count).reshape(
+                pixels.rows, pixels.columns
+            ),
+            longer,
+        )
     octets = np.frombuffer(raw, np.uint8)
     if swapped:
         octets = octets.reshape(-1, 2)[:, ::-1].ravel()
     if bits == 1:
-        return np.unpackbits(octets, count=count, bitorder="little").reshape(pixels.rows, pixels.columns), longer
+        return (
+            np.unpackbits(octets, count=count, bitorder="little").reshape(
+                pixels.rows, pixels.columns
+            ),
+            longer,
+        )
     kind = f"{order}{'i' if pixels.signed else 'u'}{bits // 8}"
     return octets[:wanted].view(kind).reshape(pixels.rows, pixels.columns), longer
 
@@ -228,8 +298,13 @@ def _read_at(one: Slice, size: int) -> bytes:
         return file.read(size)
 
 
-def _clean(values: NDArray[np.generic], pixels: PixelFormat, *, upper: bool) -> tuple[NDArray[np.generic], bool]:
-    """Keep the bits in use, as pydicom does, extend the sign, and say whether the other bits held something."""
+def _clean(
+    values: NDArray[np.generic], pixels: PixelFormat, *, upper: bool
+) -> tuple[NDArray[np.generic], bool]:
+    """Keep the bits in use, as pydicom does, extend the sign.
+
+    Say whether the other bits held something.
+    """
     unused = pixels.allocated - pixels.stored
     if pixels.element != "integer" or pixels.allocated == 1:
         return values, False
@@ -244,19 +319,24 @@ def _clean(values: NDArray[np.generic], pixels: PixelFormat, *, upper: bool) -> 
     cleaned = np.right_shift(shifted, native.dtype.type(unused))
     if not np.array_equal(cleaned, native):
         above = native.view(unsigned.dtype) >> np.uint8(pixels.stored)
-        return cleaned, bool(above.any()) and not (pixels.signed and _is_sign(native, pixels.stored))
+        return cleaned, bool(above.any()) and not (
+            pixels.signed and _is_sign(native, pixels.stored)
+        )
     return cleaned, False
 
 
 def _claims_upper(pixels: PixelFormat) -> bool:
-    return pixels.element == "integer" and 0 < pixels.high_bit + 1 - pixels.stored <= pixels.allocated - pixels.stored
+    return (
+        pixels.element == "integer"
+        and 0 < pixels.high_bit + 1 - pixels.stored <= pixels.allocated - pixels.stored
+    )
 
 
 def _place(values: NDArray[np.generic], pixels: PixelFormat) -> _Place:
     """Say which bits hold the values.
 
-    Old scanners wrote them into the upper bits and said so by High Bit. Sloppy headers say it too, so that is believed only
-    where the voxels agree.
+    Old scanners wrote them into the upper bits and said so by High Bit. Sloppy headers
+    say it too, so that is believed only where the voxels agree.
 
     Raises
     ------
@@ -271,7 +351,10 @@ def _place(values: NDArray[np.generic], pixels: PixelFormat) -> _Place:
     below = bool((unsigned & unsigned.dtype.type((1 << low) - 1)).any())
     above = bool((unsigned >> np.uint8(pixels.stored)).any())
     if below and above:
-        raise PixelError("says by its high bit that values lie where they do not. Repair its header, or export it again")
+        raise PixelError(
+            "says by its high bit that values lie where they do not. Repair its header,"
+            " or export it again"
+        )
     if above:
         return "upper"
     return "lower" if below else "either"
@@ -286,9 +369,15 @@ def _is_sign(native: NDArray[np.generic], stored: int) -> bool:
 def _decoded(one: Slice) -> NDArray[np.generic]:
     pixels = one.pixels
     if pixels.syntax not in (_RLE, *_JPEG, *_JPEG_LS, *_JPEG_2000):
-        raise PixelError(f"is compressed in a way that Strata does not read ({_syntax_name(pixels.syntax)}). Convert the series to NIfTI")
+        raise PixelError(
+            "is compressed in a way that Strata does not read"
+            f" ({_syntax_name(pixels.syntax)}). Convert the series to NIfTI"
+        )
     if pixels.length >= 0:
-        raise PixelError("says that it is compressed, but its voxels are not wrapped as such. Export it again")
+        raise PixelError(
+            "says that it is compressed, but its voxels are not wrapped as such. Export"
+            " it again"
+        )
     frame = _frame(one)
     if pixels.syntax == _RLE:
         return _unpacked(frame, pixels)
@@ -299,8 +388,12 @@ def _decoded(one: Slice) -> NDArray[np.generic]:
         raise PixelError(_unlike(image.shape[0], image.shape[1], pixels))
     kind = np.dtype(f"{'i' if pixels.signed else 'u'}{max(pixels.allocated, 8) // 8}")
     if image.dtype.itemsize > kind.itemsize:
-        raise PixelError("holds an image of more bits than its header says. Export it again")
-    return image.astype(kind) if image.dtype.itemsize < kind.itemsize else image.view(kind)
+        raise PixelError(
+            "holds an image of more bits than its header says. Export it again"
+        )
+    return (
+        image.astype(kind) if image.dtype.itemsize < kind.itemsize else image.view(kind)
+    )
 
 
 def _syntax_name(syntax: str) -> str:
@@ -310,7 +403,10 @@ def _syntax_name(syntax: str) -> str:
 
 
 def _unlike(rows: int, columns: int, pixels: PixelFormat) -> str:
-    return f"holds an image of {rows} x {columns} voxels where its header says {pixels.rows} x {pixels.columns}. Export it again"
+    return (
+        f"holds an image of {rows} x {columns} voxels where its header says"
+        f" {pixels.rows} x {pixels.columns}. Export it again"
+    )
 
 
 def _frame(one: Slice) -> bytes:
@@ -326,7 +422,10 @@ def _frame(one: Slice) -> bytes:
             items.append(item)
     frame = b"".join(items[1:])
     if not frame:
-        raise PixelError("holds no image: its compressed voxels are empty. Copy it again, or export it again")
+        raise PixelError(
+            "holds no image: its compressed voxels are empty. Copy it again, or export"
+            " it again"
+        )
     return frame
 
 
@@ -364,7 +463,10 @@ def _unpack(run: bytes, count: int) -> bytearray:
 
 
 def _check_size(frame: bytes, pixels: PixelFormat) -> None:
-    """Compare what a JPEG or JPEG-LS stream says of itself with the header; GDCM would take either."""
+    """Compare what a JPEG or JPEG-LS stream says of itself with the header.
+
+    GDCM would take either.
+    """
     at = 2
     while at + 9 <= len(frame) and frame[at] == 0xFF:
         marker = frame[at + 1]
@@ -372,7 +474,10 @@ def _check_size(frame: bytes, pixels: PixelFormat) -> None:
             at += 1
             continue
         if marker in _SOF:
-            rows, columns = int.from_bytes(frame[at + 5 : at + 7], "big"), int.from_bytes(frame[at + 7 : at + 9], "big")
+            rows, columns = (
+                int.from_bytes(frame[at + 5 : at + 7], "big"),
+                int.from_bytes(frame[at + 7 : at + 9], "big"),
+            )
             if (rows, columns) != (pixels.rows, pixels.columns):
                 raise PixelError(_unlike(rows, columns, pixels))
             return
@@ -389,12 +494,19 @@ def _by_gdcm(frame: bytes, pixels: PixelFormat) -> NDArray[np.generic]:
     bare = Dataset()
     bare.file_meta = FileMetaDataset()
     bare.file_meta.TransferSyntaxUID = UID(pixels.syntax)
-    bare.SOPClassUID = bare.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    bare.SOPClassUID = bare.file_meta.MediaStorageSOPClassUID = (
+        SecondaryCaptureImageStorage
+    )
     bare.SOPInstanceUID = bare.file_meta.MediaStorageSOPInstanceUID = UID("2.25.1")
     bare.SamplesPerPixel, bare.PhotometricInterpretation = 1, "MONOCHROME2"
     bare.Rows, bare.Columns = pixels.rows, pixels.columns
-    stored = pixels.allocated if _claims_upper(pixels) else pixels.stored  # GDCM would cut off the upper bits
-    bare.BitsAllocated, bare.BitsStored, bare.HighBit = pixels.allocated, stored, stored - 1
+    # GDCM would cut off the upper bits
+    stored = pixels.allocated if _claims_upper(pixels) else pixels.stored
+    bare.BitsAllocated, bare.BitsStored, bare.HighBit = (
+        pixels.allocated,
+        stored,
+        stored - 1,
+    )
     bare.PixelRepresentation = int(pixels.signed)
     bare.PixelData = encapsulate([frame], has_bot=False)
     bare["PixelData"].VR, bare["PixelData"].is_undefined_length = "OB", True
@@ -411,7 +523,9 @@ def _by_gdcm(frame: bytes, pixels: PixelFormat) -> NDArray[np.generic]:
             raise PixelError("has damaged or cut short voxels. Copy it again") from err
     found: NDArray[np.generic] = sitk.GetArrayFromImage(image)
     if found.shape[0] != 1 or found.ndim != 3:
-        raise PixelError("holds no single grey image, whatever its header says. Export it again")
+        raise PixelError(
+            "holds no single grey image, whatever its header says. Export it again"
+        )
     return found[0]
 
 
@@ -422,24 +536,54 @@ def _through_table(one: Slice, values: NDArray[np.generic]) -> NDArray[np.generi
     try:
         with quiet_pydicom():
             return apply_modality_lut(values, reread(one.path))
-    except (HeaderError, AttributeError, KeyError, ValueError, TypeError, IndexError) as err:
-        raise PixelError("has a damaged table of intensities (Modality LUT). Export it again") from err
+    except (
+        HeaderError,
+        AttributeError,
+        KeyError,
+        ValueError,
+        TypeError,
+        IndexError,
+    ) as err:
+        raise PixelError(
+            "has a damaged table of intensities (Modality LUT). Export it again"
+        ) from err
 
 
-def _join(planes: list[NDArray[np.generic]], rescales: list[Rescale]) -> NDArray[np.generic]:
-    """Rescale each slice by its own header into the smallest usual type that holds all: whole numbers where all are."""
+def _join(
+    planes: list[NDArray[np.generic]], rescales: list[Rescale]
+) -> NDArray[np.generic]:
+    """Rescale each slice by its own header into the smallest usual type that holds all.
+
+    Whole numbers where all are.
+    """
     kinds = {plane.dtype for plane in planes}
-    if len(kinds) == 1 and all(rescale.is_identity or rescale.table for rescale in rescales):
+    if len(kinds) == 1 and all(
+        rescale.is_identity or rescale.table for rescale in rescales
+    ):
         return np.stack(planes)
     factors = [_factors(rescale) for rescale in rescales]
-    whole = all(plane.dtype.kind in "iu" for plane in planes) and all(part.is_integer() for pair in factors for part in pair)
-    lows, highs = zip(*(_range(plane, *pair) for plane, pair in zip(planes, factors, strict=True)), strict=True)
+    whole = all(plane.dtype.kind in "iu" for plane in planes) and all(
+        part.is_integer() for pair in factors for part in pair
+    )
+    lows, highs = zip(
+        *(_range(plane, *pair) for plane, pair in zip(planes, factors, strict=True)),
+        strict=True,
+    )
     low, high = min(lows), max(highs)
     if whole:
-        fitting = [kind for kind in _INTEGERS if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max]
+        fitting = [
+            kind
+            for kind in _INTEGERS
+            if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max
+        ]
         if fitting:
             return _rescaled(planes, factors, np.dtype(fitting[0]), np.dtype(np.int64))
-    return _rescaled(planes, factors, _float_kind(planes, factors, float(low), float(high)), np.dtype(np.float64))
+    return _rescaled(
+        planes,
+        factors,
+        _float_kind(planes, factors, float(low), float(high)),
+        np.dtype(np.float64),
+    )
 
 
 def _factors(rescale: Rescale) -> tuple[float, float]:
@@ -448,7 +592,9 @@ def _factors(rescale: Rescale) -> tuple[float, float]:
     return rescale.slope or 1.0, rescale.intercept or 0.0
 
 
-def _range(plane: NDArray[np.generic], slope: float, intercept: float) -> tuple[float, float]:
+def _range(
+    plane: NDArray[np.generic], slope: float, intercept: float
+) -> tuple[float, float]:
     """Give the lowest and highest intensity, exactly where all is whole."""
     seen = plane if plane.dtype.kind in "iu" else plane[np.isfinite(plane)]
     ends = [seen.min().item(), seen.max().item()] if seen.size else [0, 0]
@@ -459,24 +605,40 @@ def _range(plane: NDArray[np.generic], slope: float, intercept: float) -> tuple[
     return min(values), max(values)
 
 
-def _float_kind(planes: list[NDArray[np.generic]], factors: list[tuple[float, float]], low: float, high: float) -> np.dtype[np.generic]:
+def _float_kind(
+    planes: list[NDArray[np.generic]],
+    factors: list[tuple[float, float]],
+    low: float,
+    high: float,
+) -> np.dtype[np.generic]:
     """Choose float32 where it keeps neighbouring values apart, else float64."""
     largest, step = max(abs(low), abs(high)), min(abs(slope) for slope, _ in factors)
-    stored_floats = {plane.dtype.itemsize for plane in planes if plane.dtype.kind == "f"}
-    wide = 8 in stored_floats or (not stored_floats and largest > _EXACT_IN_FLOAT32 * step)
+    stored_floats = {
+        plane.dtype.itemsize for plane in planes if plane.dtype.kind == "f"
+    }
+    wide = 8 in stored_floats or (
+        not stored_floats and largest > _EXACT_IN_FLOAT32 * step
+    )
     narrow_range = _TINY < largest < float(np.finfo(np.float32).max)
     return np.dtype(np.float64 if wide or not narrow_range else np.float32)
 
 
 def _rescaled(
-    planes: list[NDArray[np.generic]], factors: list[tuple[float, float]], kind: np.dtype[np.generic], through: np.dtype[np.generic]
+    planes: list[NDArray[np.generic]],
+    factors: list[tuple[float, float]],
+    kind: np.dtype[np.generic],
+    through: np.dtype[np.generic],
 ) -> NDArray[np.generic]:
     """Stack slices as `kind`; what is to be rescaled is computed as `through`."""
     joined = np.empty((len(planes), *planes[0].shape), kind)
     with np.errstate(over="ignore", invalid="ignore"):
-        for k, (plane, (slope, intercept)) in enumerate(zip(planes, factors, strict=True)):
+        for k, (plane, (slope, intercept)) in enumerate(
+            zip(planes, factors, strict=True)
+        ):
             if (slope, intercept) == (1.0, 0.0):
                 joined[k] = plane
             else:
-                joined[k] = plane.astype(through) * through.type(slope) + through.type(intercept)
+                joined[k] = plane.astype(through) * through.type(slope) + through.type(
+                    intercept
+                )
     return joined

@@ -1,7 +1,8 @@
 """One DICOM file: whether it is one, and what its header says of one slice.
 
-A header is read with pydicom up to the pixels and no further, as raw bytes: an invalid value is a fault of that slice,
-told when its series is read, and never an exception of the parser.
+A header is read with pydicom up to the pixels and no further, as raw bytes: an invalid
+value is a fault of that slice, told when its series is read, and never an exception of
+the parser.
 """
 
 from __future__ import annotations
@@ -27,22 +28,37 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.filebase import DicomBytesIO
 
-SCAN_CLASSES = tuple("1.2.840.10008.5.1.4.1.1." + part for part in ("2", "2.1", "2.2", "4", "4.1", "4.4", "20", "128", "130"))
+SCAN_CLASSES = tuple(
+    "1.2.840.10008.5.1.4.1.1." + part
+    for part in ("2", "2.1", "2.2", "4", "4.1", "4.4", "20", "128", "130")
+)
 """Storage classes of CT, MR, PET and nuclear medicine images."""
 SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 DEFLATED = "1.2.840.10008.1.2.1.99"
 
 SKEW = 0.05
-"""How far directions of rows and columns may be from one long and at right angles: headers round them."""
+"""How far directions of rows and columns may be from one long and at right angles.
 
-_ASIDE_CLASSES = tuple("1.2.840.10008.5.1.4.1.1." + part for part in ("9.", "11.", "66", "67", "88.", "104.", "481."))
-"""Storage classes of what is no scan though some of it has voxels: curves, presentations, segmentations, reports, documents, therapy."""
+Headers round them.
+"""
+
+_ASIDE_CLASSES = tuple(
+    "1.2.840.10008.5.1.4.1.1." + part
+    for part in ("9.", "11.", "66", "67", "88.", "104.", "481.")
+)
+"""Storage classes of what is no scan though some of it has voxels.
+
+Curves, presentations, segmentations, reports, documents, therapy.
+"""
 _DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 _DICOM = "1.2.840.10008."
 _HEAD = 4096
 _APPLE_DOUBLE = (b"\x00\x05\x16\x07", b"\x00\x05\x16\x00")
 _STORAGE_CLASS = b"\x02\x00\x02\x00UI"
-_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split())
+_VRS = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC"
+    b" UI UL UN UR US UT UV".split()
+)
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _UNDEFINED = 0xFFFFFFFF
 _LONGEST_FIRST = 1024
@@ -51,17 +67,69 @@ _ELEMENTS_OF_PROOF = 3
 _MOST_SHOWN = 32
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 
-_CHARSET, _CLASS, _INSTANCE, _MODALITY, _DESCRIPTION = 0x00080005, 0x00080016, 0x00080018, 0x00080060, 0x0008103E
-_STUDY, _SERIES, _POSITION, _ORIENTATION, _FRAME = 0x0020000D, 0x0020000E, 0x00200032, 0x00200037, 0x00200052
-_SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS, _SPACING = 0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280030
+_CHARSET, _CLASS, _INSTANCE, _MODALITY, _DESCRIPTION = (
+    0x00080005,
+    0x00080016,
+    0x00080018,
+    0x00080060,
+    0x0008103E,
+)
+_STUDY, _SERIES, _POSITION, _ORIENTATION, _FRAME = (
+    0x0020000D,
+    0x0020000E,
+    0x00200032,
+    0x00200037,
+    0x00200052,
+)
+_SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS, _SPACING = (
+    0x00280002,
+    0x00280004,
+    0x00280008,
+    0x00280010,
+    0x00280011,
+    0x00280030,
+)
 _ALLOCATED, _STORED, _HIGH_BIT, _SIGNED = 0x00280100, 0x00280101, 0x00280102, 0x00280103
 _INTERCEPT, _SLOPE, _RESCALE_TYPE, _LUT = 0x00281052, 0x00281053, 0x00281054, 0x00283000
 _WANTED = (
-    *(_CHARSET, _CLASS, _INSTANCE, _MODALITY, _DESCRIPTION, _STUDY, _SERIES, _POSITION, _ORIENTATION, _FRAME),
+    *(
+        _CHARSET,
+        _CLASS,
+        _INSTANCE,
+        _MODALITY,
+        _DESCRIPTION,
+        _STUDY,
+        _SERIES,
+        _POSITION,
+        _ORIENTATION,
+        _FRAME,
+    ),
     *(_SAMPLES, _PHOTOMETRIC, _FRAMES),
-    *(_ROWS, _COLUMNS, _SPACING, _ALLOCATED, _STORED, _HIGH_BIT, _SIGNED, _INTERCEPT, _SLOPE, _RESCALE_TYPE, _LUT),
+    *(
+        _ROWS,
+        _COLUMNS,
+        _SPACING,
+        _ALLOCATED,
+        _STORED,
+        _HIGH_BIT,
+        _SIGNED,
+        _INTERCEPT,
+        _SLOPE,
+        _RESCALE_TYPE,
+        _LUT,
+    ),
 )
-_FIRST_TEXTS = (0x00020002, 0x00020003, 0x00020010, _CHARSET, 0x00080008, _CLASS, _INSTANCE, 0x00080020, _MODALITY)
+_FIRST_TEXTS = (
+    0x00020002,
+    0x00020003,
+    0x00020010,
+    _CHARSET,
+    0x00080008,
+    _CLASS,
+    _INSTANCE,
+    0x00080020,
+    _MODALITY,
+)
 _PIXEL_DATA = {0x7FE00010: "integer", 0x7FE00008: "float32", 0x7FE00009: "float64"}
 
 
@@ -84,7 +152,8 @@ class PixelFormat:
     vr : str
         Its VR as written; "" where the file writes none.
     offset, length : int
-        Where its value starts in the file (or in the inflated file), and the bytes that it claims, -1 for undefined.
+        Where its value starts in the file (or in the inflated file), and the bytes that
+        it claims, -1 for undefined.
     rows, columns, allocated, stored, high_bit : int
         As the header says; 0 where it does not.
     signed : bool
@@ -135,7 +204,10 @@ class Rescale:
     @property
     def is_identity(self) -> bool:
         """Whether intensities are the stored values."""
-        return not self.table and (1.0 if self.slope is None else self.slope, self.intercept or 0.0) == (1.0, 0.0)
+        return not self.table and (
+            1.0 if self.slope is None else self.slope,
+            self.intercept or 0.0,
+        ) == (1.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,7 +219,8 @@ class Slice:
     path : Path
         The file.
     uid, instance, description, modality, storage_class, study, frame : str
-        SeriesInstanceUID, SOPInstanceUID, SeriesDescription, Modality, SOPClassUID, StudyInstanceUID, FrameOfReferenceUID.
+        SeriesInstanceUID, SOPInstanceUID, SeriesDescription, Modality, SOPClassUID,
+        StudyInstanceUID, FrameOfReferenceUID.
     frames, samples : int
         Images in the file, and values per voxel.
     position, orientation, spacing : float64 arrays
@@ -179,22 +252,33 @@ class Slice:
 
     @property
     def is_aside(self) -> bool:
-        """Whether the file is something beside scans (a dose, a screenshot), not perhaps a slice of one."""
+        """Whether the file is something beside scans.
+
+        (a dose, a screenshot), not perhaps a slice of one.
+        """
         lies = self.position.size == 3 and self.orientation.size == 6
         return self.storage_class.startswith(_ASIDE_CLASSES) or (
-            not lies and self.storage_class not in SCAN_CLASSES and self.storage_class.startswith(_DICOM)
+            not lies
+            and self.storage_class not in SCAN_CLASSES
+            and self.storage_class.startswith(_DICOM)
         )
 
 
 def off_right_angles(orientation: NDArray[np.float64]) -> float:
-    """Say how far the directions of rows and columns (6 numbers) are from one long and at right angles."""
+    """Say how far the directions of rows and columns.
+
+    (6 numbers) are from one long and at right angles.
+    """
     right, down = orientation.reshape(2, 3)
     lengths = float(np.linalg.norm(right)), float(np.linalg.norm(down))
     return max(*(abs(length - 1) for length in lengths), abs(float(right @ down)))
 
 
 def straight_axes(orientation: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give directions of rows, columns and slices (as matrix columns), one long and at right angles, as ITK makes them."""
+    """Give directions of rows, columns and slices.
+
+    (as matrix columns), one long and at right angles, as ITK makes them.
+    """
     right, down = orientation.reshape(2, 3)
     normal = np.cross(right, down) / np.linalg.norm(np.cross(right, down))
     upright = down / np.linalg.norm(down)
@@ -219,7 +303,10 @@ def is_dicom(path: Path) -> bool:
 
 
 def head_of(path: Path) -> bytes:
-    """Give the first bytes of a regular file; none of anything else, or of what cannot be read."""
+    """Give the first bytes of a regular file.
+
+    None of anything else, or of what cannot be read.
+    """
     try:
         if not path.is_file():
             return b""
@@ -230,7 +317,10 @@ def head_of(path: Path) -> bytes:
 
 
 class BoundedFile(io.BufferedReader):
-    """A file that sets no memory aside for more bytes than it has left: a damaged length may ask for 4 GB."""
+    """A file that sets no memory aside for more bytes than it has left.
+
+    A damaged length may ask for 4 GB.
+    """
 
     def __init__(self, raw: io.FileIO) -> None:
         super().__init__(raw)
@@ -255,8 +345,15 @@ def open_bounded(path: Path) -> BoundedFile:
 
 
 def is_system_file(path: Path, head: bytes) -> bool:
-    """Say whether a file is what an operating system leaves beside others (AppleDouble, .DS_Store, Thumbs.db)."""
-    return head[:4] in _APPLE_DOUBLE or path.name.lower() in (".ds_store", "thumbs.db", "desktop.ini")
+    """Say whether a file is what an operating system leaves beside others.
+
+    (AppleDouble, .DS_Store, Thumbs.db).
+    """
+    return head[:4] in _APPLE_DOUBLE or path.name.lower() in (
+        ".ds_store",
+        "thumbs.db",
+        "desktop.ini",
+    )
 
 
 def is_segmentation(path: str | Path) -> bool:
@@ -265,7 +362,10 @@ def is_segmentation(path: str | Path) -> bool:
 
 
 def storage_class(path: Path) -> str:
-    """Give the storage class that a file's head names; empty where it names none or is no DICOM."""
+    """Give the storage class that a file's head names.
+
+    Empty where it names none or is no DICOM.
+    """
     head = head_of(path)
     if head[128:132] == b"DICM":
         _, found, rest = head.partition(_STORAGE_CLASS)
@@ -274,7 +374,14 @@ def storage_class(path: Path) -> str:
     if not _is_dicom_head(head):
         return ""
     start = 132 if head[128:132] == b"DICM" else 0
-    return next((_ascii(value) for tag, value in _elements(head[start:]) if tag in (0x00020002, _CLASS)), "")
+    return next(
+        (
+            _ascii(value)
+            for tag, value in _elements(head[start:])
+            if tag in (0x00020002, _CLASS)
+        ),
+        "",
+    )
 
 
 @contextmanager
@@ -297,7 +404,9 @@ def class_name(uid: str) -> str:
 
     with quiet_pydicom():
         name = UID(uid).name
-    return (name if name != uid else f"an object of class {uid}").removesuffix(" Storage")
+    return (name if name != uid else f"an object of class {uid}").removesuffix(
+        " Storage"
+    )
 
 
 def read_slice(path: Path, *, sure: bool) -> Slice | Aside:
@@ -308,7 +417,8 @@ def read_slice(path: Path, *, sure: bool) -> Slice | Aside:
     path : Path
         A regular file.
     sure : bool
-        Whether the file is known to be DICOM; else it has to prove it by rows, columns and pixels.
+        Whether the file is known to be DICOM; else it has to prove it by rows, columns
+        and pixels.
 
     Raises
     ------
@@ -319,7 +429,9 @@ def read_slice(path: Path, *, sure: bool) -> Slice | Aside:
     """
     with open_bounded(path) as file:
         header, start = _parse(file)
-        stored_class = _uid(header, _CLASS) or _uid(getattr(header, "file_meta", None), 0x00020002)
+        stored_class = _uid(header, _CLASS) or _uid(
+            getattr(header, "file_meta", None), 0x00020002
+        )
         uid = _uid(header, _SERIES)
         if stored_class == _DIRECTORY_CLASS:
             return Aside(path, "DICOMDIR")
@@ -353,7 +465,9 @@ def inflate(path: Path) -> bytes:
     return start.getvalue()
 
 
-def _slice(path: Path, header: Dataset, pixels: PixelFormat, stored_class: str, uid: str) -> Slice:
+def _slice(
+    path: Path, header: Dataset, pixels: PixelFormat, stored_class: str, uid: str
+) -> Slice:
     faults: list[str] = []
 
     position = _numbers(header, _POSITION, "position", 3, faults)
@@ -371,7 +485,8 @@ def _slice(path: Path, header: Dataset, pixels: PixelFormat, stored_class: str, 
     return Slice(
         path=path,
         uid=uid,
-        instance=_uid(header, _INSTANCE) or _uid(getattr(header, "file_meta", None), 0x00020003),
+        instance=_uid(header, _INSTANCE)
+        or _uid(getattr(header, "file_meta", None), 0x00020003),
         description=_described(header),
         modality=_text(header, _MODALITY),
         storage_class=stored_class,
@@ -392,10 +507,18 @@ def _rescale_faults(rescale: Rescale) -> list[str]:
     if rescale.table:
         return []
     if rescale.slope == 0:
-        return ["has a rescale slope of 0, which leaves nothing of its values. Repair its header, or export it again"]
+        return [
+            "has a rescale slope of 0, which leaves nothing of its values. Repair its"
+            " header, or export it again"
+        ]
     if not (rescale.is_given or rescale.is_identity):
-        there, lost = ("intercept", "slope") if rescale.slope is None else ("slope", "intercept")
-        return [f"has a rescale {there} but no rescale {lost}, so its values are unknown. Repair its header, or export it again"]
+        there, lost = (
+            ("intercept", "slope") if rescale.slope is None else ("slope", "intercept")
+        )
+        return [
+            f"has a rescale {there} but no rescale {lost}, so its values are unknown."
+            " Repair its header, or export it again"
+        ]
     return []
 
 
@@ -403,13 +526,22 @@ def _pixel_faults(pixels: PixelFormat) -> list[str]:
     if not pixels.element:
         return ["has no pixel data: it is cut short, or no image. Copy it again"]
     if pixels.rows < 1 or pixels.columns < 1:
-        return [f"says that it has {pixels.rows} rows and {pixels.columns} columns. Repair its header, or export it again"]
+        return [
+            f"says that it has {pixels.rows} rows and {pixels.columns} columns. Repair"
+            " its header, or export it again"
+        ]
     if pixels.element != "integer":
         return []
     if pixels.allocated not in (1, 8, 16, 32, 64):
-        return [f"says that a voxel takes {pixels.allocated} bits, which Strata does not read. Convert the series to NIfTI"]
+        return [
+            f"says that a voxel takes {pixels.allocated} bits, which Strata does not"
+            " read. Convert the series to NIfTI"
+        ]
     if not 1 <= pixels.stored <= pixels.allocated:
-        return [f"says that {pixels.stored} of {pixels.allocated} bits are used. Repair its header, or export it again"]
+        return [
+            f"says that {pixels.stored} of {pixels.allocated} bits are used. Repair its"
+            " header, or export it again"
+        ]
     return []
 
 
@@ -441,8 +573,13 @@ def reread(path: Path) -> Dataset:
         return _parse(file, (_LUT, _SIGNED))[0]
 
 
-def _parse(file: BinaryIO, wanted: tuple[int, ...] = _WANTED) -> tuple[Dataset, DicomBytesIO | None]:
-    """Read the header up to the pixels, where the file then stands, or the inflated data set if it is deflated."""
+def _parse(
+    file: BinaryIO, wanted: tuple[int, ...] = _WANTED
+) -> tuple[Dataset, DicomBytesIO | None]:
+    """Read the header up to the pixels, where the file then stands.
+
+    Or the inflated data set if it is deflated.
+    """
     from pydicom import dcmread
     from pydicom.errors import BytesLengthException, InvalidDicomError
     from pydicom.filebase import DicomBytesIO
@@ -459,11 +596,23 @@ def _parse(file: BinaryIO, wanted: tuple[int, ...] = _WANTED) -> tuple[Dataset, 
             IndexError,
             NotImplementedError,
         ),
-        *(struct.error, zlib.error, OverflowError, MemoryError, RecursionError, LookupError),
+        *(
+            struct.error,
+            zlib.error,
+            OverflowError,
+            MemoryError,
+            RecursionError,
+            LookupError,
+        ),
     )
     try:
         with quiet_pydicom():
-            header = dcmread(file, stop_before_pixels=True, force=True, specific_tags=[*wanted] or None)
+            header = dcmread(
+                file,
+                stop_before_pixels=True,
+                force=True,
+                specific_tags=[*wanted] or None,
+            )
     except damaged as err:
         raise HeaderError("its header is damaged") from err
     return header, header.buffer if isinstance(header.buffer, DicomBytesIO) else None
@@ -483,7 +632,11 @@ def _pixel_format(header: Dataset, stream: BinaryIO | DicomBytesIO) -> PixelForm
         element = _PIXEL_DATA.get(group << 16 | number, "")
     if element and not implicit and head[4:6] in _VRS:
         vr, long = head[4:6].decode("ascii"), head[4:6] in _LONG_VRS
-        (length,) = struct.unpack(f"{order}I", head[8:12]) if long and len(head) == 12 else struct.unpack(f"{order}H", head[6:8])
+        (length,) = (
+            struct.unpack(f"{order}I", head[8:12])
+            if long and len(head) == 12
+            else struct.unpack(f"{order}H", head[6:8])
+        )
         offset = stream.tell() - len(head) + (12 if long else 8)
     elif element:
         (length,) = struct.unpack(f"{order}I", head[4:8])
@@ -514,8 +667,14 @@ def _value(header: Dataset | None, tag: int) -> object:
 
 def _ascii(raw: object) -> str:
     """Give text that is to be one short line of ASCII; what is none becomes a question mark."""
-    text = raw[:_LONGEST_TEXT].decode("ascii", "replace") if isinstance(raw, bytes) else str(raw or "")
-    return "".join(letter if " " <= letter <= "~" else "?" for letter in text.strip(" \0\t\r\n"))
+    text = (
+        raw[:_LONGEST_TEXT].decode("ascii", "replace")
+        if isinstance(raw, bytes)
+        else str(raw or "")
+    )
+    return "".join(
+        letter if " " <= letter <= "~" else "?" for letter in text.strip(" \0\t\r\n")
+    )
 
 
 def _uid(header: Dataset | None, tag: int) -> str:
@@ -537,11 +696,19 @@ def _whole(header: Dataset, tag: int) -> int:
         text = _ascii(raw)
         return int(text) if text.isdecimal() else 0
     width = 4 if len(raw) >= 4 and vr in ("UL", "SL") else 2
-    return int.from_bytes(raw[:width], "little" if header.original_encoding[1] else "big")
+    return int.from_bytes(
+        raw[:width], "little" if header.original_encoding[1] else "big"
+    )
 
 
-def _numbers(header: Dataset, tag: int, name: str, count: int, faults: list[str]) -> NDArray[np.float64]:
-    """Give decimal numbers; empty, with a fault unless there is no value at all, where they are not `count` finite ones."""
+def _numbers(
+    header: Dataset, tag: int, name: str, count: int, faults: list[str]
+) -> NDArray[np.float64]:
+    """Give decimal numbers.
+
+    Empty, with a fault unless there is no value at all, where they are not `count`
+    finite ones.
+    """
     text = _ascii(_value(header, tag))
     parts = [part.strip(" \0") for part in text.split("\\")]
     if not any(parts):
@@ -550,12 +717,18 @@ def _numbers(header: Dataset, tag: int, name: str, count: int, faults: list[str]
     if len(values) == count and all(math.isfinite(value) for value in values):
         return np.array(values)
     wanted = "a number" if count == 1 else f"{count} numbers"
-    faults.append(f"has a {name} that is not {wanted} ({text[:_MOST_SHOWN]!r}). Repair its header, or export it again")
+    faults.append(
+        f"has a {name} that is not {wanted} ({text[:_MOST_SHOWN]!r}). Repair its"
+        " header, or export it again"
+    )
     return np.array([])
 
 
 def _described(header: Dataset) -> str:
-    """Give the series' description in its own character set; what cannot be decoded is replaced."""
+    """Give the series' description in its own character set.
+
+    What cannot be decoded is replaced.
+    """
     from pydicom.charset import convert_encodings, decode_bytes
 
     raw = _value(header, _DESCRIPTION)
@@ -567,7 +740,9 @@ def _described(header: Dataset) -> str:
             text = decode_bytes(raw, convert_encodings(charsets), {9, 10, 12, 13})
     except (LookupError, ValueError, TypeError, AttributeError):
         text = raw.decode("utf-8", "replace")
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:_LONGEST_TEXT]
+    return " ".join(
+        "".join(letter if letter.isprintable() else " " for letter in text).split()
+    )[:_LONGEST_TEXT]
 
 
 def _is_dicom_head(head: bytes) -> bool:
@@ -577,20 +752,36 @@ def _is_dicom_head(head: bytes) -> bool:
         return False
     found = list(_elements(head))
     texts = [value for tag, value in found if tag in _FIRST_TEXTS]
-    return len(found) >= _ELEMENTS_OF_PROOF and any(texts) and all(text.rstrip(b"\0").isascii() for text in texts)
+    return (
+        len(found) >= _ELEMENTS_OF_PROOF
+        and any(texts)
+        and all(text.rstrip(b"\0").isascii() for text in texts)
+    )
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Give the leading elements of a data set without a head: tag and value, up to the first that is long or none."""
+    """Give the leading elements of a data set without a head.
+
+    Tag and value, up to the first that is long or none.
+    """
     order: Literal["little", "big"] = "little" if data[1:2] == b"\0" else "big"
     explicit = data[4:6] in _VRS
     at, last = 0, -1
     while at + 8 <= len(data):
-        group, number = int.from_bytes(data[at : at + 2], order), int.from_bytes(data[at + 2 : at + 4], order)
+        group, number = (
+            int.from_bytes(data[at : at + 2], order),
+            int.from_bytes(data[at + 2 : at + 4], order),
+        )
         tag, vr = group << 16 | number, data[at + 4 : at + 6]
         if tag <= last or (explicit and vr not in _VRS):
             return
-        width, start = (4, at + 4) if not explicit else (4, at + 8) if vr in _LONG_VRS else (2, at + 6)
+        width, start = (
+            (4, at + 4)
+            if not explicit
+            else (4, at + 8)
+            if vr in _LONG_VRS
+            else (2, at + 6)
+        )
         length = int.from_bytes(data[start : start + width], order)
         at = start + width + length
         if length > _LONGEST_FIRST or length % 2 or at > len(data):

@@ -1,1 +1,4 @@
-"""What only labels need: whole numbers out of a file's values, names inside files, DICOM segmentations."""
+"""What only labels need.
+
+Whole numbers out of a file's values, names inside files, DICOM segmentations.
+"""

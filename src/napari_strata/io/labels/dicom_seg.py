@@ -1,4 +1,7 @@
-"""DICOM segmentations (SEG) as labels, through pydicom: binary, fractional and label maps, with any frames left out."""
+"""DICOM segmentations (SEG) as labels, through pydicom.
+
+Binary, fractional and label maps, with any frames left out.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError, ReadError
-from napari_strata.io.dicom.slice import SKEW, off_right_angles, open_bounded, quiet_pydicom, straight_axes
+from napari_strata.io.dicom.slice import (
+    SKEW,
+    off_right_angles,
+    open_bounded,
+    quiet_pydicom,
+    straight_axes,
+)
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid
 from napari_strata.io.itk import affine_ras
 from napari_strata.io.labels.objects import parse_errors
-from napari_strata.volume import BACKGROUND, Geometry, Region, default_regions, region_color, smallest_label_dtype
+from napari_strata.volume import (
+    BACKGROUND,
+    Geometry,
+    Region,
+    default_regions,
+    region_color,
+    smallest_label_dtype,
+)
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -78,7 +94,10 @@ class _Frames:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Stack:
-    """The slices that frames make: the slice of each frame, the step from one to the next and the first one's place."""
+    """The slices that frames make.
+
+    The slice of each frame, the step from one to the next and the first one's place.
+    """
 
     places: NDArray[np.int64]
     count: int
@@ -88,10 +107,12 @@ class _Stack:
 
 
 def read_dicom_seg(path: str | Path, *, like: Geometry | None = None) -> DicomSeg:
-    """Read a DICOM SEG, ours or another program's, on its own grid: that of its slices, which may be fewer than the scan's.
+    """Read a DICOM SEG, ours or another program's, on its own grid.
 
-    Ids are those that Strata gave, else the segments' numbers. Where segments overlap, the later one is on top.
-    Fractional segments count from one half.
+    Of its slices, which may be fewer than the scan's.
+
+    Ids are those that Strata gave, else the segments' numbers. Where segments overlap,
+    the later one is on top. Fractional segments count from one half.
 
     Parameters
     ----------
@@ -103,7 +124,8 @@ def read_dicom_seg(path: str | Path, *, like: Geometry | None = None) -> DicomSe
     Raises
     ------
     ReadError
-        If pydicom is missing, the file is damaged, it is no segmentation of a volume, or its frames are no even stack.
+        If pydicom is missing, the file is damaged, it is no segmentation of a volume,
+        or its frames are no even stack.
     GeometryError
         If positions or voxel sizes cannot be used.
     """
@@ -115,47 +137,90 @@ def read_dicom_seg(path: str | Path, *, like: Geometry | None = None) -> DicomSe
     except ImportError as err:
         raise ReadError(_NO_LIBRARY) from err
     try:
-        with quiet_pydicom():  # of values that break DICOM's rules; what matters is checked here
+        # of values that break DICOM's rules; what matters is checked here
+        with quiet_pydicom():
             with open_bounded(Path(path)) as file:
                 stored = dcmread(file, force=True)
             _name_syntax(stored)
             return _read(stored, source, like)
     except damaged as err:
-        raise ReadError(f"{source} is a DICOM SEG that was cut short or damaged. Copy it again, or export it anew.") from err
+        raise ReadError(
+            f"{source} is a DICOM SEG that was cut short or damaged. Copy it again, or"
+            " export it anew."
+        ) from err
     except RuntimeError as err:
-        raise ReadError(f"{source} is a DICOM SEG whose frames cannot be decompressed ({err}). Export it uncompressed.") from err
+        raise ReadError(
+            f"{source} is a DICOM SEG whose frames cannot be decompressed ({err})."
+            " Export it uncompressed."
+        ) from err
 
 
 def _name_syntax(stored: Dataset) -> None:
-    """Name the encoding of a file without a head, which pydicom has guessed, so that its pixels can be read."""
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+    """Name the encoding of a file without a head, which pydicom has guessed.
+
+    So that its pixels can be read.
+    """
+    from pydicom.uid import (
+        ExplicitVRBigEndian,
+        ExplicitVRLittleEndian,
+        ImplicitVRLittleEndian,
+    )
 
     if "TransferSyntaxUID" not in stored.file_meta:
         implicit, little = stored.original_encoding
         stored.file_meta.TransferSyntaxUID = (
-            ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+            ImplicitVRLittleEndian
+            if implicit
+            else ExplicitVRLittleEndian
+            if little
+            else ExplicitVRBigEndian
         )
 
 
 def _read(stored: Dataset, source: str, like: Geometry | None) -> DicomSeg:
     _check_kind(stored, source)
-    n_frames, rows, columns = int(stored.get("NumberOfFrames") or 1), int(stored.Rows), int(stored.Columns)
+    n_frames, rows, columns = (
+        int(stored.get("NumberOfFrames") or 1),
+        int(stored.Rows),
+        int(stored.Columns),
+    )
     frames = _frames(stored, n_frames, source)
     check_voxel_size(source, frames.spacing_mm)
     stack = _stack(frames, source, like)
     check_shape(source, (columns, rows, stack.count), thin=True)
     regions, notes = _regions(stored), list(stack.notes)
-    labels, over = _painted(stored, frames, stack, {number: region.id for number, region in regions.items()})
+    labels, over = _painted(
+        stored, frames, stack, {number: region.id for number, region in regions.items()}
+    )
     if over:
-        notes.append(f"{over} voxels lie in several segments; the last one has the voxels that they share (segments that overlap).")
+        notes.append(
+            f"{over} voxels lie in several segments; the last one has the voxels that"
+            " they share (segments that overlap)."
+        )
     if _type(stored) == "FRACTIONAL":
         notes.append("Segments are fractional: a voxel is taken from one half up.")
     known = {region.id: region for region in regions.values()}
-    unlisted = [int(i) for i in np.unique(labels) if i != BACKGROUND and int(i) not in known]
+    unlisted = [
+        int(i) for i in np.unique(labels) if i != BACKGROUND and int(i) not in known
+    ]
     if unlisted:
-        notes.append(f"The file describes no segment for some labelled voxels; they are kept as regions {', '.join(map(str, unlisted))}.")
-    axes = np.column_stack([frames.right * frames.spacing_mm[1], frames.down * frames.spacing_mm[0], stack.step])
-    grid = make_grid(source, "itk", (columns, rows, stack.count), affine_ras(stack.origin, np.ones(3), axes))
+        notes.append(
+            "The file describes no segment for some labelled voxels; they are kept as"
+            f" regions {', '.join(map(str, unlisted))}."
+        )
+    axes = np.column_stack(
+        [
+            frames.right * frames.spacing_mm[1],
+            frames.down * frames.spacing_mm[0],
+            stack.step,
+        ]
+    )
+    grid = make_grid(
+        source,
+        "itk",
+        (columns, rows, stack.count),
+        affine_ras(stack.origin, np.ones(3), axes),
+    )
     image = FileImage(labels.transpose(2, 1, 0), grid, None, tuple(notes))
     return DicomSeg(image, (*regions.values(), *default_regions(unlisted)))
 
@@ -170,12 +235,21 @@ def _check_kind(stored: Dataset, source: str) -> None:
     if "Rows" not in stored or "Columns" not in stored:
         raise AttributeError("no image")
     if "TotalPixelMatrixRows" in stored or "TotalPixelMatrixOriginSequence" in stored:
-        raise ReadError(f"{source} is a segmentation of a microscope slide (tiled frames), not of a volume. Strata needs a 3D one.")
+        raise ReadError(
+            f"{source} is a segmentation of a microscope slide (tiled frames), not of a"
+            " volume. Strata needs a 3D one."
+        )
     if _type(stored) not in ("BINARY", "FRACTIONAL", "LABELMAP"):
-        raise ReadError(f"{source} is a DICOM SEG of type {_type(stored)}, which Strata does not know. Export it as BINARY.")
+        raise ReadError(
+            f"{source} is a DICOM SEG of type {_type(stored)}, which Strata does not"
+            " know. Export it as BINARY."
+        )
     if stored.get("NumberOfFrames") == 0 or not stored.get("PixelData"):
         if "PixelData" in stored or stored.get("NumberOfFrames") == 0:
-            raise ReadError(f"{source} is a DICOM SEG without frames: nothing is segmented in it. Give another one.")
+            raise ReadError(
+                f"{source} is a DICOM SEG without frames: nothing is segmented in it."
+                " Give another one."
+            )
         raise AttributeError("no pixel data")
 
 
@@ -196,18 +270,30 @@ def _frames(stored: Dataset, n_frames: int, source: str) -> _Frames:
     planes = [found(group, "PlanePositionSequence") for group in groups]
     if any(plane is None or not plane.get("ImagePositionPatient") for plane in planes):
         raise ReadError(
-            f"{source} is a segmentation of a 2D image (its frames have no place in the patient). Strata needs one of a volume."
+            f"{source} is a segmentation of a 2D image (its frames have no place in the"
+            " patient). Strata needs one of a volume."
         )
-    turned = _alike([found(group, "PlaneOrientationSequence") for group in groups], "ImageOrientationPatient", source)
+    turned = _alike(
+        [found(group, "PlaneOrientationSequence") for group in groups],
+        "ImageOrientationPatient",
+        source,
+    )
     measured = [found(group, "PixelMeasuresSequence") for group in groups]
     spacing = _alike(measured, "PixelSpacing", source)
     if not np.isfinite(turned).all() or off_right_angles(turned) > SKEW:
-        raise GeometryError(f"{source} has an orientation that is no rotation. Export it again.")
+        raise GeometryError(
+            f"{source} has an orientation that is no rotation. Export it again."
+        )
     right, down = straight_axes(turned).T[:2]
     named = [found(group, "SegmentIdentificationSequence") for group in groups]
-    positions = np.array([plane.ImagePositionPatient for plane in planes if plane is not None], np.float64).reshape(-1, 3)
+    positions = np.array(
+        [plane.ImagePositionPatient for plane in planes if plane is not None],
+        np.float64,
+    ).reshape(-1, 3)
     if not np.isfinite(positions).all():
-        raise GeometryError(f"{source} has a frame whose position is no number. Export it again.")
+        raise GeometryError(
+            f"{source} has a frame whose position is no number. Export it again."
+        )
     return _Frames(
         positions,
         right,
@@ -215,7 +301,9 @@ def _frames(stored: Dataset, n_frames: int, source: str) -> _Frames:
         spacing,
         _length(measured[0], "SpacingBetweenSlices"),
         _length(measured[0], "SliceThickness"),
-        tuple(None if one is None else int(one.ReferencedSegmentNumber) for one in named),
+        tuple(
+            None if one is None else int(one.ReferencedSegmentNumber) for one in named
+        ),
     )
 
 
@@ -223,7 +311,10 @@ def _alike(items: Sequence[Any], name: str, source: str) -> NDArray[np.float64]:
     """Give the numbers that every frame has alike."""
     values = np.array([item.get(name) for item in items], np.float64)
     if np.abs(values - values[0]).max() > _PARALLEL:
-        raise ReadError(f"{source} has frames of different {name}, so they are no stack. Export it as one volume.")
+        raise ReadError(
+            f"{source} has frames of different {name}, so they are no stack. Export it"
+            " as one volume."
+        )
     return values[0]
 
 
@@ -235,7 +326,10 @@ def _length(measures: Any, name: str) -> float | None:
 
 
 def _stack(frames: _Frames, source: str, like: Geometry | None) -> _Stack:
-    """Put frames into the slices of an even stack; askew where they lie so, as a tilted gantry leaves them."""
+    """Put frames into the slices of an even stack.
+
+    Askew where they lie so, as a tilted gantry leaves them.
+    """
     normal = np.cross(frames.right, frames.down)
     along = frames.positions @ normal
     first, last = frames.positions[along.argmin()], frames.positions[along.argmax()]
@@ -247,16 +341,25 @@ def _stack(frames: _Frames, source: str, like: Geometry | None) -> _Stack:
     count = int(places.max()) + 1
     step = (last - first) / (count - 1) if count > 1 else normal * between
     if np.abs(frames.positions - first - places[:, None] * step).max() > _EVEN_MM:
-        raise ReadError(f"{source} has frames that are no even stack. Export it as one volume.")
+        raise ReadError(
+            f"{source} has frames that are no even stack. Export it as one volume."
+        )
     return _Stack(places, count, step, first, notes)
 
 
 def _between(
-    frames: _Frames, gaps: NDArray[np.float64], source: str, like: Geometry | None, normal: NDArray[np.float64]
+    frames: _Frames,
+    gaps: NDArray[np.float64],
+    source: str,
+    like: Geometry | None,
+    normal: NDArray[np.float64],
 ) -> tuple[float, tuple[str, ...]]:
-    """Give the distance of slices: as the file says, else the scan's, else the smallest gap or the thickness.
+    """Give the distance of slices.
 
-    Frames without a voxel are usually left out, so gaps alone may be several slices wide.
+    As the file says, else the scan's, else the smallest gap or the thickness.
+
+    Frames without a voxel are usually left out, so gaps alone may be several slices
+    wide.
     """
     by_scan = None if like is None else _slices_of(like, normal)
     for length in (frames.between_mm, by_scan):
@@ -265,29 +368,49 @@ def _between(
     thick = frames.thickness_mm
     if len(gaps) > 1 and np.ptp(gaps) <= _EVEN_MM:
         apart = float(gaps.mean())
-        said = f"The file does not say how far its slices are apart; {apart:.4g} mm is taken, as its frames lie."
+        said = (
+            f"The file does not say how far its slices are apart; {apart:.4g} mm is"
+            " taken, as its frames lie."
+        )
         return apart, () if thick is None or abs(thick - apart) <= _EVEN_MM else (said,)
     if thick is not None and _fits(gaps, thick):
         same = gaps.size and np.abs(gaps - thick).max() <= _EVEN_MM
-        said = f"The file does not say how far its slices are apart; their thickness is taken ({thick:.4g} mm)."
+        said = (
+            "The file does not say how far its slices are apart; their thickness is"
+            f" taken ({thick:.4g} mm)."
+        )
         return thick, () if same else (said,)
     if not gaps.size:
         raise ReadError(
-            f"{source} has one slice, and does not say how thick it is. Give the scan that it was drawn on, for example with "
-            "`strata convert --like SCAN`."
+            f"{source} has one slice, and does not say how thick it is. Give the scan"
+            " that it was drawn on, for example with `strata convert --like SCAN`."
         )
     between = float(gaps.min())
     if not _fits(gaps, between):
-        raise ReadError(f"{source} has frames at uneven distances, which are no even stack. Export it as one volume.")
-    return between, (f"The file does not say how far its slices are apart; {between:.4g} mm is taken, the smallest step between frames.",)
+        raise ReadError(
+            f"{source} has frames at uneven distances, which are no even stack. Export"
+            " it as one volume."
+        )
+    return between, (
+        (
+            f"The file does not say how far its slices are apart; {between:.4g} mm is"
+            " taken, the smallest step between frames."
+        ),
+    )
 
 
 def _fits(gaps: NDArray[np.float64], length: float) -> bool:
-    return bool(np.abs(gaps - np.rint(gaps / length) * length).max(initial=0) <= _EVEN_MM and (np.rint(gaps / length) >= 1).all())
+    return bool(
+        np.abs(gaps - np.rint(gaps / length) * length).max(initial=0) <= _EVEN_MM
+        and (np.rint(gaps / length) >= 1).all()
+    )
 
 
 def _slices_of(like: Geometry, normal: NDArray[np.float64]) -> float | None:
-    """Give the distance of a scan's planes along a normal in LPS; None where none of its axes runs there."""
+    """Give the distance of a scan's planes along a normal in LPS.
+
+    None where none of its axes runs there.
+    """
     inverse = np.linalg.inv(like.affine)[:3, :3]
     for row in inverse:
         towards = row / np.linalg.norm(row) * (-1, -1, 1)
@@ -296,22 +419,34 @@ def _slices_of(like: Geometry, normal: NDArray[np.float64]) -> float | None:
     return None
 
 
-def _painted(stored: Dataset, frames: _Frames, stack: _Stack, id_of: dict[int, int]) -> tuple[NDArray[np.unsignedinteger], int]:
-    """Lay segments over each other: labels (slice, row, column), and how many voxels of one are hidden by another."""
+def _painted(
+    stored: Dataset, frames: _Frames, stack: _Stack, id_of: dict[int, int]
+) -> tuple[NDArray[np.unsignedinteger], int]:
+    """Lay segments over each other.
+
+    Labels (slice, row, column), and how many voxels of one are hidden by another.
+    """
     rows, columns = int(stored.Rows), int(stored.Columns)
     if _type(stored) == "LABELMAP":
         return _mapped(stored, stack, id_of, (rows, columns)), 0
     order = {number: n for n, number in enumerate(id_of)}
-    numbers = [number if number is not None else next(iter(id_of)) for number in frames.segments]
+    numbers = [
+        number if number is not None else next(iter(id_of))
+        for number in frames.segments
+    ]
     if any(number not in id_of for number in numbers):
         raise ValueError("a frame of a segment that is not described")
     least = 1.0
     if _type(stored) == "FRACTIONAL":
         least = _AT_LEAST * float(stored.get("MaximumFractionalValue") or 255)
-    labels = np.zeros((stack.count, rows, columns), smallest_label_dtype(max(id_of.values())))
+    labels = np.zeros(
+        (stack.count, rows, columns), smallest_label_dtype(max(id_of.values()))
+    )
     on_top = np.zeros(labels.shape, np.uint16)
     hidden = np.zeros(labels.shape, bool)
-    for frame, number, place in zip(_pixels(stored, len(numbers)), numbers, stack.places, strict=True):
+    for frame, number, place in zip(
+        _pixels(stored, len(numbers)), numbers, stack.places, strict=True
+    ):
         rank = order[number] + 1
         inside = frame.reshape(rows, columns) >= least
         plane, over = labels[place], on_top[place]
@@ -321,13 +456,20 @@ def _painted(stored: Dataset, frames: _Frames, stack: _Stack, id_of: dict[int, i
     return labels, int(np.count_nonzero(hidden))
 
 
-def _mapped(stored: Dataset, stack: _Stack, id_of: dict[int, int], plane: tuple[int, int]) -> NDArray[np.unsignedinteger]:
-    """Give the labels of a label map; what no segment describes keeps its number where that is free."""
+def _mapped(
+    stored: Dataset, stack: _Stack, id_of: dict[int, int], plane: tuple[int, int]
+) -> NDArray[np.unsignedinteger]:
+    """Give the labels of a label map.
+
+    What no segment describes keeps its number where that is free.
+    """
     background = stored.get("PixelPaddingValue")
     values = np.zeros((stack.count, *plane), np.uint16)
     if background not in (None, 0):
         values[:] = int(background)
-    for frame, place in zip(_pixels(stored, len(stack.places)), stack.places, strict=True):
+    for frame, place in zip(
+        _pixels(stored, len(stack.places)), stack.places, strict=True
+    ):
         values[place] = frame.reshape(plane)
     found = [int(value) for value in np.unique(values)]
     taken = max([*id_of.values(), *found])
@@ -354,22 +496,46 @@ def _pixels(stored: Dataset, count: int) -> Iterator[NDArray[Any]]:
 
 
 def _regions(stored: Dataset) -> dict[int, Region]:
-    """Give the region of every segment's number, in the order of the segments; a label map's background is none."""
+    """Give the region of every segment's number, in the order of the segments.
+
+    A label map's background is none.
+    """
     described = {int(one.SegmentNumber): one for one in stored.SegmentSequence}
     described.pop(BACKGROUND, None)
-    if len(described) != len([one for one in stored.SegmentSequence if int(one.SegmentNumber) != BACKGROUND]) or not described:
+    if (
+        len(described)
+        != len(
+            [
+                one
+                for one in stored.SegmentSequence
+                if int(one.SegmentNumber) != BACKGROUND
+            ]
+        )
+        or not described
+    ):
         raise ValueError("segments without a number of their own")
     if _type(stored) == "LABELMAP" and stored.get("PixelPaddingValue") is not None:
         described.pop(int(stored.PixelPaddingValue), None)
-    tracked = [_TRACKED.match(str(one.get("TrackingID", ""))) for one in described.values()]
+    tracked = [
+        _TRACKED.match(str(one.get("TrackingID", ""))) for one in described.values()
+    ]
     ids = [int(match[1]) for match in tracked if match]
-    if len(set(ids)) != len(described) or min(ids, default=0) < 1 or max(ids, default=0) >= 2**32:
+    if (
+        len(set(ids)) != len(described)
+        or min(ids, default=0) < 1
+        or max(ids, default=0) >= 2**32
+    ):
         ids = list(described)
     regions = {}
     for region_id, (number, one) in zip(ids, described.items(), strict=True):
         lab = one.get("RecommendedDisplayCIELabValue")
-        color = _rgb(lab) if lab is not None and len(lab) == 3 else region_color(region_id)
-        name, label = str(one.get("SegmentDescription") or ""), str(one.get("SegmentLabel") or "")
+        color = (
+            _rgb(lab) if lab is not None and len(lab) == 3 else region_color(region_id)
+        )
+        name, label = (
+            str(one.get("SegmentDescription") or ""),
+            str(one.get("SegmentLabel") or ""),
+        )
         known = name if label and name.startswith(label) else label
         regions[number] = Region(region_id, known or f"segment {number}", color)
     return regions
@@ -377,12 +543,31 @@ def _regions(stored: Dataset) -> dict[int, Region]:
 
 def _rgb(stored: Sequence[int]) -> tuple[int, int, int]:
     """Turn DICOM's 16-bit CIELab (white D65) into sRGB bytes."""
-    lightness, a, b = stored[0] * 100 / 65535, stored[1] * 255 / 65535 - 128, stored[2] * 255 / 65535 - 128
+    lightness, a, b = (
+        stored[0] * 100 / 65535,
+        stored[1] * 255 / 65535 - 128,
+        stored[2] * 255 / 65535 - 128,
+    )
     y = (lightness + 16) / 116
     shares = np.array([a / 500 + y, y, y - b / 200])
-    xyz = np.where(shares**3 > 0.008856, shares**3, (shares - 16 / 116) / 7.787) * (0.95047, 1.0, 1.08883)
-    linear = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]]) @ xyz
+    xyz = np.where(shares**3 > 0.008856, shares**3, (shares - 16 / 116) / 7.787) * (
+        0.95047,
+        1.0,
+        1.08883,
+    )
+    linear = (
+        np.array(
+            [
+                [3.2406, -1.5372, -0.4986],
+                [-0.9689, 1.8758, 0.0415],
+                [0.0557, -0.2040, 1.0570],
+            ]
+        )
+        @ xyz
+    )
     bright = np.maximum(linear, 0.0031308)
-    srgb = np.where(linear > 0.0031308, 1.055 * bright ** (1 / 2.4) - 0.055, 12.92 * linear)
+    srgb = np.where(
+        linear > 0.0031308, 1.055 * bright ** (1 / 2.4) - 0.055, 12.92 * linear
+    )
     red, green, blue = (int(part) for part in np.clip(np.rint(srgb * 255), 0, 255))
     return red, green, blue

@@ -1,4 +1,7 @@
-"""Names and colours that label files carry inside: XML in a NIfTI header's extension, FreeSurfer's table behind the voxels of an MGZ."""
+"""Names and colours that label files carry inside.
+
+XML in a NIfTI header's extension, FreeSurfer's table behind the voxels of an MGZ.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,15 @@ _LONGEST = 2**24
 _LABEL = re.compile(r"<Label\b([^>]*)>(.*?)</Label>", re.DOTALL)
 _ATTRIBUTE = re.compile(r"""(\w+)\s*=\s*["']([^"']*)["']""")
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
-_KINDS = {2: "DICOM", 4: "AFNI", 6: "comment", 8: "XCEDE", 30: "Caret", 32: "CIFTI", 44: "MATLAB"}
+_KINDS = {
+    2: "DICOM",
+    4: "AFNI",
+    6: "comment",
+    8: "XCEDE",
+    30: "Caret",
+    32: "CIFTI",
+    44: "MATLAB",
+}
 _MGH_VOXELS = 284
 _MGH_FOOTER = 20
 _COLOUR_TABLE = 1
@@ -46,7 +57,10 @@ class Names:
 
 
 def nifti_names(path: Path, suffix: str) -> Names:
-    """Read the names in a NIfTI header's extensions, as TotalSegmentator and Connectome Workbench write them."""
+    """Read the names in a NIfTI header's extensions.
+
+    As TotalSegmentator and Connectome Workbench write them.
+    """
     header = path.with_suffix(".hdr") if suffix == ".img" else path
     blocks = _extensions(header)
     regions: dict[int, Region] = {}
@@ -58,7 +72,12 @@ def nifti_names(path: Path, suffix: str) -> Names:
             unread.append(_KINDS.get(code, f"code {code}"))
     notes: tuple[str, ...] = ()
     if unread:
-        notes = (f"The header has an extension ({', '.join(dict.fromkeys(unread))}) that is not read; names in it, if any, are left out.",)
+        notes = (
+            (
+                f"The header has an extension ({', '.join(dict.fromkeys(unread))}) that"
+                " is not read; names in it, if any, are left out."
+            ),
+        )
     return Names(tuple(regions.values()), notes)
 
 
@@ -73,7 +92,15 @@ def mgh_names(path: Path, n_bytes: int) -> Names:
     try:
         return Names(_after_tags(raw))
     except (struct.error, ValueError):
-        return Names((), ("The file ends with a colour table that cannot be read; names are left out.",))
+        return Names(
+            (),
+            (
+                (
+                    "The file ends with a colour table that cannot be read; names are"
+                    " left out."
+                ),
+            ),
+        )
 
 
 def _extensions(path: Path) -> list[tuple[int, bytes]]:
@@ -81,14 +108,22 @@ def _extensions(path: Path) -> list[tuple[int, bytes]]:
     try:
         with ImageOpener(str(path), "rb") as file:
             start = file.read(4)
-            order = "<" if start in (struct.pack("<i", 348), struct.pack("<i", 540)) else ">"
+            order = (
+                "<"
+                if start in (struct.pack("<i", 348), struct.pack("<i", 540))
+                else ">"
+            )
             (size,) = struct.unpack(f"{order}i", start)
             head = start + file.read(size - 4)
             kind = nib.Nifti1Header if size == 348 else nib.Nifti2Header
             offset = float(kind(head[:size], order, check=False)["vox_offset"])
             mark = file.read(4)
             single = path.suffix.lower() != ".hdr"
-            limit = min(int(offset) - size - 4, _LONGEST) if single and math.isfinite(offset) else _LONGEST
+            limit = (
+                min(int(offset) - size - 4, _LONGEST)
+                if single and math.isfinite(offset)
+                else _LONGEST
+            )
             if mark[:1] in (b"", b"\0") or limit < 16:
                 return []
             raw = file.read(limit)
@@ -105,7 +140,10 @@ def _extensions(path: Path) -> list[tuple[int, bytes]]:
 
 
 def _xml_labels(block: bytes) -> list[Region]:
-    """Give the rows of a label table of Caret's: ``<Label Key="1" Red="0.5" ...>name</Label>``."""
+    """Give the rows of a label table of Caret's.
+
+    ``<Label Key="1" Red="0.5" ...>name</Label>``.
+    """
     regions = []
     for given, text in _LABEL.findall(block.decode("utf-8", "replace")):
         said = dict(_ATTRIBUTE.findall(given))
@@ -155,7 +193,10 @@ def _after_tags(raw: bytes) -> tuple[Region, ...]:
 
 
 class _Table:
-    """FreeSurfer's binary colour table, old (every entry in order) or version 2 (entries with an index)."""
+    """FreeSurfer's binary colour table, old (every entry in order) or version 2.
+
+    (entries with an index).
+    """
 
     def __init__(self, raw: bytes, at: int) -> None:
         self._raw, self._at = raw, at
@@ -171,14 +212,23 @@ class _Table:
         count = self._number()
         if count > 0:
             self._text()
-            rows = [(n, self._text(), self._color()) for n in range(self._checked(count))]
+            rows = [
+                (n, self._text(), self._color()) for n in range(self._checked(count))
+            ]
         else:
             if count != -2:
                 raise ValueError(f"colour table of version {-count}")
             self._number()
             self._text()
-            rows = [(self._number(), self._text(), self._color()) for _ in range(self._checked(self._number()))]
-        return tuple(Region(n, name or f"region {n}", color) for n, name, color in rows if n > BACKGROUND)
+            rows = [
+                (self._number(), self._text(), self._color())
+                for _ in range(self._checked(self._number()))
+            ]
+        return tuple(
+            Region(n, name or f"region {n}", color)
+            for n, name, color in rows
+            if n > BACKGROUND
+        )
 
     def _checked(self, count: int) -> int:
         if not 0 <= count <= _MOST_ENTRIES:

@@ -18,16 +18,20 @@ _NO_LABELS = "which holds no labels. Give a DICOM SEG or a label file."
 _KINDS = {
     "481.1": f"an RT image, {_NO_LABELS}",
     "481.2": f"an RT dose, {_NO_LABELS}",
-    "481.3": "an RT structure set (RTSTRUCT): contours, which Strata does not read. Convert it to labels on its series first, "
-    "for example with 3D Slicer or plastimatch.",
+    "481.3": (
+        "an RT structure set (RTSTRUCT): contours, which Strata does not read. Convert"
+        " it to labels on its series first, for example with 3D Slicer or plastimatch."
+    ),
     "481.5": f"an RT plan, {_NO_VOXELS}",
     "481.8": f"an RT ion plan, {_NO_VOXELS}",
     "66": f"DICOM raw data, {_NO_LABELS}",
     "66.1": f"a DICOM registration, {_NO_LABELS}",
     "66.2": f"a set of DICOM fiducials (points), {_NO_VOXELS}",
     "66.3": f"a DICOM deformable registration, {_NO_LABELS}",
-    "66.5": "a DICOM surface segmentation: meshes, which Strata does not read. Convert it to labels on its series first, "
-    "for example with 3D Slicer.",
+    "66.5": (
+        "a DICOM surface segmentation: meshes, which Strata does not read. Convert it"
+        " to labels on its series first, for example with 3D Slicer."
+    ),
     "66.6": f"a DICOM tractography result (tracks), {_NO_VOXELS}",
     "67": f"a DICOM real world value map, {_NO_LABELS}",
     "30": f"a DICOM parametric map, {_NO_LABELS}",
@@ -51,16 +55,30 @@ def parse_errors() -> tuple[type[Exception], ...]:
     """
     from pydicom.errors import BytesLengthException
 
-    of_values = (TypeError, ValueError, LookupError, ArithmeticError, NotImplementedError, RecursionError)
+    of_values = (
+        TypeError,
+        ValueError,
+        LookupError,
+        ArithmeticError,
+        NotImplementedError,
+        RecursionError,
+    )
     return (*dicom_errors(), BytesLengthException, struct.error, zlib.error, *of_values)
 
 
 def storage_class(path: Path) -> str:
-    """Give the storage class of a DICOM file: as its head says, or where it has none, as the object itself does; "" for none."""
+    """Give the storage class of a DICOM file.
+
+    As its head says, or where it has none, as the object itself does; "" for none.
+    """
     with path.open("rb") as file:
         _, found, rest = file.read(_HEAD).partition(_CLASS)
     if found:
-        return rest[2 : 2 + int.from_bytes(rest[:2], "little")].strip(b"\0 ").decode("ascii", "replace")
+        return (
+            rest[2 : 2 + int.from_bytes(rest[:2], "little")]
+            .strip(b"\0 ")
+            .decode("ascii", "replace")
+        )
     try:
         from pydicom import dcmread
 
@@ -69,17 +87,29 @@ def storage_class(path: Path) -> str:
         return ""
     try:
         with quiet_pydicom(), open_bounded(path) as file:
-            return str(dcmread(file, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID"]).get("SOPClassUID", ""))
+            return str(
+                dcmread(
+                    file,
+                    stop_before_pixels=True,
+                    force=True,
+                    specific_tags=["SOPClassUID"],
+                ).get("SOPClassUID", "")
+            )
     except damaged:
         return ""
 
 
 def object_kind(name: str) -> str | None:
-    """Say what a storage class is that holds neither slices nor segments, and what to do; None for those that do."""
+    """Say what a storage class is that holds neither slices nor segments, and what to do.
+
+    None for those that do.
+    """
     if not name.startswith(_STORAGE):
         return None
     kind = name.removeprefix(_STORAGE)
-    return _KINDS.get(kind) or next((said for start, said in _FAMILIES if kind.startswith(start)), None)
+    return _KINDS.get(kind) or next(
+        (said for start, said in _FAMILIES if kind.startswith(start)), None
+    )
 
 
 def is_seg(path: Path) -> bool:

@@ -1,6 +1,9 @@
-"""3D Slicer's segmentations (.seg.nrrd): labels with names, colours and coded terms in one file, through SimpleITK.
+"""3D Slicer's segmentations (.seg.nrrd).
 
-The fields are described in Slicer's developer guide ("Segmentation labelmap file format").
+Labels with names, colours and coded terms in one file, through SimpleITK.
+
+The fields are described in Slicer's developer guide ("Segmentation labelmap file
+format").
 """
 
 from __future__ import annotations
@@ -19,7 +22,15 @@ from napari_strata.io.itk import itk_image, read_itk, write_image
 from napari_strata.io.labels.values import HIGHEST_ID, whole_labels
 from napari_strata.io.terms import SCHEME, Code, term_of
 from napari_strata.io.text_header import read_text_header
-from napari_strata.volume import BACKGROUND, FileGrid, Region, default_regions, pack_labels, region_color, smallest_label_dtype
+from napari_strata.volume import (
+    BACKGROUND,
+    FileGrid,
+    Region,
+    default_regions,
+    pack_labels,
+    region_color,
+    smallest_label_dtype,
+)
 
 SUFFIX = ".seg.nrrd"
 _CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
@@ -55,7 +66,9 @@ class _Segment:
     region: Region
 
 
-def write_seg_nrrd(path: Path, labels: NDArray[np.generic], grid: FileGrid, regions: tuple[Region, ...]) -> None:
+def write_seg_nrrd(
+    path: Path, labels: NDArray[np.generic], grid: FileGrid, regions: tuple[Region, ...]
+) -> None:
     """Write labels as one layer of segments.
 
     Parameters
@@ -82,7 +95,11 @@ def write_seg_nrrd(path: Path, labels: NDArray[np.generic], grid: FileGrid, regi
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",
     }
     extents = _extents(labels)
-    table = {region.id: region for region in (*default_regions(extents), *regions) if region.id != BACKGROUND}
+    table = {
+        region.id: region
+        for region in (*default_regions(extents), *regions)
+        if region.id != BACKGROUND
+    }
     for n, region in enumerate(table[region_id] for region_id in sorted(table)):
         fields |= {
             f"Segment{n}_ID": f"Segment_{region.id}",
@@ -101,10 +118,13 @@ def write_seg_nrrd(path: Path, labels: NDArray[np.generic], grid: FileGrid, regi
 
 
 def read_seg_nrrd(path: Path) -> SegNrrd:
-    """Read a segmentation of 3D Slicer's, or ours: .seg.nrrd, or another NRRD file with the same fields.
+    """Read a segmentation of 3D Slicer's, or ours.
 
-    Segments that overlap (layers) are laid over each other, the later one on top; the notes say how many voxels that hid.
-    A segment keeps its label value as its id where no other segment has it; else all are numbered from 1.
+    .seg.nrrd, or another NRRD file with the same fields.
+
+    Segments that overlap (layers) are laid over each other, the later one on top; the
+    notes say how many voxels that hid. A segment keeps its label value as its id where
+    no other segment has it; else all are numbered from 1.
 
     Parameters
     ----------
@@ -120,8 +140,16 @@ def read_seg_nrrd(path: Path) -> SegNrrd:
     """
     source = str(path)
     header = read_text_header(path, SUFFIX)
-    if "fractional" in header.keys.get(_REPRESENTATION, header.keys.get(_OLD_REPRESENTATION, "")).lower():
-        raise ReadError(f"{source} holds fractional segments (shares of a voxel). Export it from 3D Slicer as a binary labelmap.")
+    if (
+        "fractional"
+        in header.keys.get(
+            _REPRESENTATION, header.keys.get(_OLD_REPRESENTATION, "")
+        ).lower()
+    ):
+        raise ReadError(
+            f"{source} holds fractional segments (shares of a voxel). Export it from 3D"
+            " Slicer as a binary labelmap."
+        )
     stored = read_itk(path, None, suffix=SUFFIX, every=True)
     layers, rounded = _whole_layers(stored.data, source)
     segments = _segments(header.keys, source, layers.shape[3])
@@ -129,29 +157,53 @@ def read_seg_nrrd(path: Path) -> SegNrrd:
     labels, hidden = _flatten(layers, [*unlisted, *segments], source)
     notes = stored.notes + rounded
     if hidden:
-        notes += (f"{hidden} voxels lie in several segments; the last one of the file has them.",)
+        notes += (
+            (
+                f"{hidden} voxels lie in several segments; the last one of the file has"
+                " them."
+            ),
+        )
     if segments and unlisted:
         kept = ", ".join(str(one.region.id) for one in unlisted)
-        notes += (f"The header lists no segment for some labelled voxels; they are kept as regions {kept}.",)
+        notes += (
+            (
+                "The header lists no segment for some labelled voxels; they are kept"
+                f" as regions {kept}."
+            ),
+        )
     regions = tuple(segment.region for segment in (*segments, *unlisted))
     return SegNrrd(FileImage(labels, stored.grid, None, notes), regions)
 
 
-def _whole_layers(data: NDArray[Any], source: str) -> tuple[NDArray[np.unsignedinteger], tuple[str, ...]]:
-    """Give layers (i, j, k, layer) of whole numbers from 0 up, and what was done to the file's values."""
+def _whole_layers(
+    data: NDArray[Any], source: str
+) -> tuple[NDArray[np.unsignedinteger], tuple[str, ...]]:
+    """Give layers (i, j, k, layer) of whole numbers from 0 up.
+
+    What was done to the file's values.
+    """
     count = data.shape[3]
-    found = [whole_labels(data[..., n], source, volume=n if count > 1 else None) for n in range(count)]
+    found = [
+        whole_labels(data[..., n], source, volume=n if count > 1 else None)
+        for n in range(count)
+    ]
     notes = dict.fromkeys(note for one in found for note in one.notes)
     return np.stack([one.labels for one in found], axis=-1), tuple(notes)
 
 
 def _extents(labels: NDArray[np.generic]) -> dict[int, str]:
-    """Give the box of every id in file indices, as Slicer writes it: first and last along i, j and k."""
+    """Give the box of every id in file indices, as Slicer writes it.
+
+    First and last along i, j and k.
+    """
     from scipy.ndimage import find_objects
 
     ids, packed = pack_labels(labels)
     boxes = find_objects(packed)
-    return {region: " ".join(f"{span.start} {span.stop - 1}" for span in box) for region, box in zip(ids, boxes, strict=True)}
+    return {
+        region: " ".join(f"{span.start} {span.stop - 1}" for span in box)
+        for region, box in zip(ids, boxes, strict=True)
+    }
 
 
 def _tags(region: Region) -> str:
@@ -160,39 +212,90 @@ def _tags(region: Region) -> str:
     def triplet(code: Code | None) -> str:
         return f"{SCHEME}^{code.value}^{code.meaning}" if code else "^^"
 
-    entry = "~".join([_CONTEXT, triplet(term.category), triplet(term.kind), triplet(term.side), _ANATOMY_CONTEXT, "^^", "^^"])
-    return f"TerminologyEntry:{entry}|" + (f"{_LOCKED}|" if region.locked else "") + (f"{_ACCEPTED}|" if region.accepted else "")
+    entry = "~".join(
+        [
+            _CONTEXT,
+            triplet(term.category),
+            triplet(term.kind),
+            triplet(term.side),
+            _ANATOMY_CONTEXT,
+            "^^",
+            "^^",
+        ]
+    )
+    return (
+        f"TerminologyEntry:{entry}|"
+        + (f"{_LOCKED}|" if region.locked else "")
+        + (f"{_ACCEPTED}|" if region.accepted else "")
+    )
 
 
 def _segments(keys: Mapping[str, str], source: str, n_layers: int) -> list[_Segment]:
-    """Read the header's fields of every segment; old files give each a layer of its own, and do not say so."""
-    numbers = sorted(int(key[7:-3]) for key in keys if key.startswith("Segment") and key.endswith("_ID") and key[7:-3].isdigit())
+    """Read the header's fields of every segment.
+
+    Old files give each a layer of its own, and do not say so.
+    """
+    numbers = sorted(
+        int(key[7:-3])
+        for key in keys
+        if key.startswith("Segment") and key.endswith("_ID") and key[7:-3].isdigit()
+    )
 
     def field(n: int, name: str, default: str) -> str:
         return keys.get(f"Segment{n}_{name}", default)
 
     found = []
-    own_layers = len(numbers) == n_layers and not any(f"Segment{n}_Layer" in keys for n in numbers)
+    own_layers = len(numbers) == n_layers and not any(
+        f"Segment{n}_Layer" in keys for n in numbers
+    )
     try:
         for place, n in enumerate(numbers):
             value = int(field(n, "LabelValue", "1"))
-            color = [round(255 * float(part)) for part in field(n, "Color", "").split()] or list(region_color(n + 1))
+            color = [
+                round(255 * float(part)) for part in field(n, "Color", "").split()
+            ] or list(region_color(n + 1))
             red, green, blue = (min(max(part, 0), 255) for part in color)
             tags = field(n, "Tags", "").split("|")
-            region = Region(value, field(n, "Name", f"segment {n + 1}"), (red, green, blue), _LOCKED in tags, _ACCEPTED in tags)
-            found.append(_Segment(int(field(n, "Layer", str(place if own_layers else 0))), value, region))
+            region = Region(
+                value,
+                field(n, "Name", f"segment {n + 1}"),
+                (red, green, blue),
+                _LOCKED in tags,
+                _ACCEPTED in tags,
+            )
+            found.append(
+                _Segment(
+                    int(field(n, "Layer", str(place if own_layers else 0))),
+                    value,
+                    region,
+                )
+            )
             if value > HIGHEST_ID:
                 raise ValueError(f"label value {value}")
     except (ValueError, OverflowError) as err:
-        raise ReadError(f"The header of {source} has damaged segment fields. Export it from 3D Slicer again.") from err
-    if len({segment.value for segment in found}) == len(found) and all(segment.value > 0 for segment in found):
+        raise ReadError(
+            f"The header of {source} has damaged segment fields. Export it from 3D"
+            " Slicer again."
+        ) from err
+    if len({segment.value for segment in found}) == len(found) and all(
+        segment.value > 0 for segment in found
+    ):
         return found
-    return [_Segment(one.layer, one.value, replace(one.region, id=n)) for n, one in enumerate(found, 1)]
+    return [
+        _Segment(one.layer, one.value, replace(one.region, id=n))
+        for n, one in enumerate(found, 1)
+    ]
 
 
 def _unlisted(layers: NDArray[np.generic], segments: list[_Segment]) -> list[_Segment]:
-    """Give a segment for every label value that the header forgot: under its value, or the next free id where that is taken."""
-    listed, taken = {(one.layer, one.value) for one in segments}, {one.region.id for one in segments}
+    """Give a segment for every label value that the header forgot.
+
+    Under its value, or the next free id where that is taken.
+    """
+    listed, taken = (
+        {(one.layer, one.value) for one in segments},
+        {one.region.id for one in segments},
+    )
     found = []
     for layer in range(layers.shape[-1]):
         for value in (int(v) for v in np.unique(layers[..., layer]) if v > 0):
@@ -203,11 +306,22 @@ def _unlisted(layers: NDArray[np.generic], segments: list[_Segment]) -> list[_Se
     return found
 
 
-def _flatten(layers: NDArray[np.generic], segments: list[_Segment], source: str) -> tuple[NDArray[np.unsignedinteger], int]:
-    """Lay segments over each other: (i, j, k) labels, and how many voxels of a segment another one hides."""
+def _flatten(
+    layers: NDArray[np.generic], segments: list[_Segment], source: str
+) -> tuple[NDArray[np.unsignedinteger], int]:
+    """Lay segments over each other.
+
+    (i, j, k) labels, and how many voxels of a segment another one hides.
+    """
     if any(not 0 <= segment.layer < layers.shape[-1] for segment in segments):
-        raise ReadError(f"The header of {source} speaks of layers that the file does not have. Export it from 3D Slicer again.")
-    labels = np.zeros(layers.shape[:3], smallest_label_dtype(max((one.region.id for one in segments), default=0)))
+        raise ReadError(
+            f"The header of {source} speaks of layers that the file does not have."
+            " Export it from 3D Slicer again."
+        )
+    labels = np.zeros(
+        layers.shape[:3],
+        smallest_label_dtype(max((one.region.id for one in segments), default=0)),
+    )
     hidden = 0
     for segment in segments:
         inside = layers[..., segment.layer] == segment.value

@@ -1,8 +1,9 @@
 """The codebook: what keeps region 3 the same tissue in every scan of a cohort.
 
-It is fitted in rounds. The first compares supervoxels by brightness, brought to one scale, and features; each later one
-also by which tissues the round before found around them. Muscle and grey matter may be equally bright and look alike, but
-only one of them lies beside white matter.
+It is fitted in rounds. The first compares supervoxels by brightness, brought to one
+scale, and features; each later one also by which tissues the round before found around
+them. Muscle and grey matter may be equally bright and look alike, but only one of them
+lies beside white matter.
 """
 
 from __future__ import annotations
@@ -22,10 +23,28 @@ from safetensors.numpy import save
 from napari_strata._version import __version__
 from napari_strata.errors import CodebookError
 from napari_strata.io.atomic import atomic_path
-from napari_strata.proposal.codebook.cohort_table import IntensityMap, CohortTable, Leaves, align_intensity, cohort_table, leaves_of
+from napari_strata.proposal.codebook.cohort_table import (
+    CohortTable,
+    IntensityMap,
+    Leaves,
+    align_intensity,
+    cohort_table,
+    leaves_of,
+)
+from napari_strata.proposal.codebook.fit import (
+    Round,
+    fit_rounds,
+    mean_distance,
+    vectors_of,
+)
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.proposal.codebook.fit import Round, fit_rounds, mean_distance, vectors_of
-from napari_strata.volume import Modality, Region, Segmentation, default_regions, smallest_label_dtype
+from napari_strata.volume import (
+    Modality,
+    Region,
+    Segmentation,
+    default_regions,
+    smallest_label_dtype,
+)
 
 VERSION = 1
 """Of the file's layout."""
@@ -48,7 +67,8 @@ class Assignment:
     table : (n_supervoxels,) int32 array
         Tissue of each supervoxel; 0 for background.
     drift : float
-        How far the scan's supervoxels lie from the codebook, as a multiple of the same for the scans that taught it.
+        How far the scan's supervoxels lie from the codebook, as a multiple of the same
+        for the scans that taught it.
     fits : bool
         Whether the drift is small enough for the numbers to be trusted.
     intensity : IntensityMap
@@ -66,20 +86,28 @@ class Assignment:
     def segmentation(self, proposal: Proposal) -> Segmentation:
         """Paint the proposal it was made from."""
         dtype = smallest_label_dtype(int(self.table.max(initial=0)))
-        return Segmentation(self.table.astype(dtype)[proposal.supervoxels], self.regions, proposal.volume.geometry)
+        return Segmentation(
+            self.table.astype(dtype)[proposal.supervoxels],
+            self.regions,
+            proposal.volume.geometry,
+        )
 
     def warning(self) -> str:
         """Say that the scan does not fit; "" where it does."""
         if self.fits:
             return ""
         return (
-            f"the scan does not fit the codebook (drift {self.drift:.2f}, at most {FITS_BELOW:g} is expected): its region "
-            "numbers may mean other tissues. Fit a codebook to scans of this kind."
+            f"the scan does not fit the codebook (drift {self.drift:.2f}, at most"
+            f" {FITS_BELOW:g} is expected): its region numbers may mean other tissues."
+            " Fit a codebook to scans of this kind."
         )
 
     def record(self) -> dict[str, Any]:
         """Give plain values for a sidecar."""
-        mapped = {"scale": round(self.intensity.scale, 4), "offset": round(self.intensity.offset, 4)}
+        mapped = {
+            "scale": round(self.intensity.scale, 4),
+            "offset": round(self.intensity.offset, 4),
+        }
         return {"drift": round(self.drift, 4), "fits": self.fits, "brightness": mapped}
 
 
@@ -96,7 +124,8 @@ class Codebook:
     reference : Leaves
         What brightness is aligned to.
     typical_distance : float
-        From the supervoxels of the scans that taught it to their nearest leaf in the first round.
+        From the supervoxels of the scans that taught it to their nearest leaf in the
+        first round.
     modality : {"ct", "mr"}
         Of the scans.
     weights_sha256 : str or None
@@ -136,8 +165,12 @@ class Codebook:
         """Hash of what decides the labels."""
         return hashlib.sha256(self._to_bytes()).hexdigest()
 
-    def check(self, modality: Modality, weights_sha256: str | None, name: str = "The scan") -> None:
-        """Refuse scans of another modality, or seen by another encoder, before work is done on them.
+    def check(
+        self, modality: Modality, weights_sha256: str | None, name: str = "The scan"
+    ) -> None:
+        """Refuse scans of another modality.
+
+        Or seen by another encoder, before work is done on them.
 
         Raises
         ------
@@ -157,7 +190,10 @@ class Codebook:
         """
         if modality != self.modality:
             kinds = {"ct": "CT", "mr": "MR"}
-            raise CodebookError(f"{name} is read as {kinds[modality]}, but the codebook was fitted to {kinds[self.modality]}. Use another.")
+            raise CodebookError(
+                f"{name} is read as {kinds[modality]}, but the codebook was fitted to"
+                f" {kinds[self.modality]}. Use another."
+            )
 
     def apply(self, proposal: Proposal | CohortTable) -> Assignment:
         """Give every supervoxel of a scan its tissue.
@@ -165,19 +201,31 @@ class Codebook:
         Raises
         ------
         CodebookError
-            If the proposal comes from another encoder or modality, or keeps no raw descriptors.
+            If the proposal comes from another encoder or modality, or keeps no raw
+            descriptors.
         """
         table = cohort_table(proposal) if isinstance(proposal, Proposal) else proposal
         self.check(table.modality, table.weights_sha256)
         if table.names != self.names:
-            raise CodebookError("The proposal describes supervoxels by other columns than the codebook. Fit the codebook again.")
+            raise CodebookError(
+                "The proposal describes supervoxels by other columns than the codebook."
+                " Fit the codebook again."
+            )
         if not table.body.any():
-            return Assignment(np.zeros(len(table.body), np.int32), 0.0, True, IntensityMap(), ())
+            return Assignment(
+                np.zeros(len(table.body), np.int32), 0.0, True, IntensityMap(), ()
+            )
         seed = int(self.about.get("seed", 0))
-        mapped = IntensityMap() if self.modality == "ct" else align_intensity(leaves_of(table, seed=seed), self.reference)
+        mapped = (
+            IntensityMap()
+            if self.modality == "ct"
+            else align_intensity(leaves_of(table, seed=seed), self.reference)
+        )
         tissue, distance = np.zeros(len(table.body), np.int32), 0.0
         for number, one in enumerate(self.rounds):
-            leaf, away = one.nearest(vectors_of(table, mapped, tissue if number else None, self.n))
+            leaf, away = one.nearest(
+                vectors_of(table, mapped, tissue if number else None, self.n)
+            )
             tissue = np.where(table.body, one.tissue[leaf], 0).astype(np.int32)
             if not number:
                 distance = mean_distance(away, table)
@@ -199,12 +247,20 @@ class Codebook:
             temporary.write_bytes(data)
 
     def _to_bytes(self) -> bytes:
-        arrays: dict[str, NDArray[Any]] = {f"reference {name}": getattr(self.reference, name) for name in Leaves.__slots__}
+        arrays: dict[str, NDArray[Any]] = {
+            f"reference {name}": getattr(self.reference, name)
+            for name in Leaves.__slots__
+        }
         for number, one in enumerate(self.rounds):
-            arrays |= {f"round {number} leaves": one.leaves, f"round {number} tissue": one.tissue}
+            arrays |= {
+                f"round {number} leaves": one.leaves,
+                f"round {number} tissue": one.tissue,
+            }
         said = {
             "rounds": len(self.rounds),
-            "regions": [[region.id, region.name, list(region.color)] for region in self.regions],
+            "regions": [
+                [region.id, region.name, list(region.color)] for region in self.regions
+            ],
             "typical_distance": self.typical_distance,
             "modality": self.modality,
             "weights_sha256": self.weights_sha256,
@@ -213,7 +269,11 @@ class Codebook:
         }
         return save(
             {name: np.ascontiguousarray(array) for name, array in arrays.items()},
-            {"strata-codebook": json.dumps({"version": VERSION, **said}, sort_keys=True)},
+            {
+                "strata-codebook": json.dumps(
+                    {"version": VERSION, **said}, sort_keys=True
+                )
+            },
         )
 
     @classmethod
@@ -223,7 +283,8 @@ class Codebook:
         Raises
         ------
         CodebookError
-            If the file is missing, damaged, no codebook, or of a version that is not known.
+            If the file is missing, damaged, no codebook, or of a version that is not
+            known.
         """
         try:
             with safe_open(str(path), framework="np") as store:
@@ -231,24 +292,43 @@ class Codebook:
                 arrays = {name: store.get_tensor(name) for name in store.keys()}  # noqa: SIM118
             if header["version"] != VERSION:
                 raise CodebookError(
-                    f"{path} is a codebook of version {header['version']}, and this Strata knows {VERSION}. Fit it again, or update Strata."
+                    f"{path} is a codebook of version {header['version']}, and this"
+                    f" Strata knows {VERSION}. Fit it again, or update Strata."
                 )
             return cls._from_parts(header, arrays)
         except FileNotFoundError as err:
-            raise CodebookError(f"There is no codebook {path}. Make one with `strata codebook fit`.") from err
+            raise CodebookError(
+                f"There is no codebook {path}. Make one with `strata codebook fit`."
+            ) from err
         except OSError as err:
-            raise CodebookError(f"Cannot read the codebook {path}: {err.strerror or err}. Check the path.") from err
+            raise CodebookError(
+                f"Cannot read the codebook {path}: {err.strerror or err}. Check the"
+                " path."
+            ) from err
         except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as err:
-            raise CodebookError(f"{path} is not a whole Strata codebook. Make one with `strata codebook fit`.") from err
+            raise CodebookError(
+                f"{path} is not a whole Strata codebook. Make one with `strata codebook"
+                " fit`."
+            ) from err
 
     @classmethod
-    def _from_parts(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Codebook:
+    def _from_parts(
+        cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]
+    ) -> Codebook:
         count = int(header["rounds"])
-        rounds = tuple(Round(arrays[f"round {k} leaves"], arrays[f"round {k} tissue"]) for k in range(count))
+        rounds = tuple(
+            Round(arrays[f"round {k} leaves"], arrays[f"round {k} tissue"])
+            for k in range(count)
+        )
         return cls(
-            regions=tuple(Region(int(row[0]), str(row[1]), tuple(row[2])) for row in header["regions"]),
+            regions=tuple(
+                Region(int(row[0]), str(row[1]), tuple(row[2]))
+                for row in header["regions"]
+            ),
             rounds=rounds,
-            reference=Leaves(*(arrays[f"reference {name}"] for name in Leaves.__slots__)),
+            reference=Leaves(
+                *(arrays[f"reference {name}"] for name in Leaves.__slots__)
+            ),
             typical_distance=float(header["typical_distance"]),
             modality=header["modality"],
             weights_sha256=header["weights_sha256"],
@@ -267,10 +347,14 @@ def check_encoder(codebook: Codebook, weights_sha256: str | None) -> None:
     """
     if weights_sha256 == codebook.weights_sha256:
         return
-    ours, theirs = ((str(one)[:12] if one else "none (gmm-mrf)") for one in (codebook.weights_sha256, weights_sha256))
+    ours, theirs = (
+        (str(one)[:12] if one else "none (gmm-mrf)")
+        for one in (codebook.weights_sha256, weights_sha256)
+    )
     raise CodebookError(
-        f"The codebook was fitted with encoder {ours}, and the scan is seen with {theirs}: they cannot be compared. "
-        "Give the encoder it was fitted with (--encoder, --method), or fit it again."
+        f"The codebook was fitted with encoder {ours}, and the scan is seen with"
+        f" {theirs}: they cannot be compared. Give the encoder it was fitted with"
+        " (--encoder, --method), or fit it again."
     )
 
 
@@ -283,16 +367,21 @@ def check_tissues(tissues: int) -> None:
         Outside 1 to 200.
     """
     if not 1 <= tissues <= MOST_TISSUES:
-        raise CodebookError(f"Asked for {tissues} tissues. Ask for 1 to {MOST_TISSUES}.")
+        raise CodebookError(
+            f"Asked for {tissues} tissues. Ask for 1 to {MOST_TISSUES}."
+        )
 
 
-def fit_codebook(scans: Sequence[Proposal | CohortTable], *, tissues: int = 16, seed: int = 0) -> Codebook:
+def fit_codebook(
+    scans: Sequence[Proposal | CohortTable], *, tissues: int = 16, seed: int = 0
+) -> Codebook:
     """Find tissues that mean the same in all of some scans.
 
     Parameters
     ----------
     scans : sequence of Proposal or CohortTable
-        Of one modality, proposed with one encoder; every scan counts the same. Brightness is aligned to the first.
+        Of one modality, proposed with one encoder; every scan counts the same.
+        Brightness is aligned to the first.
     tissues : int
         How many; 1 to 200.
     seed : int
@@ -300,13 +389,15 @@ def fit_codebook(scans: Sequence[Proposal | CohortTable], *, tissues: int = 16, 
 
     Notes
     -----
-    Tissues are learnt from all scans together. Where some then share too little, for scans of unlike content may come out with
-    tissues of their own, they are learnt from one scan alone: the one among the first few that the others lie nearest to.
+    Tissues are learnt from all scans together. Where some then share too little, for
+    scans of unlike content may come out with tissues of their own, they are learnt from
+    one scan alone: the one among the first few that the others lie nearest to.
 
     Raises
     ------
     CodebookError
-        If there is no scan, they do not go together, or they hold fewer supervoxels than tissues.
+        If there is no scan, they do not go together, or they hold fewer supervoxels
+        than tissues.
 
     Examples
     --------
@@ -318,12 +409,23 @@ def fit_codebook(scans: Sequence[Proposal | CohortTable], *, tissues: int = 16, 
     _check_together(tables, tissues)
     leaves = [leaves_of(table, seed=seed) for table in tables]
     reference, mr = leaves[0], tables[0].modality == "mr"
-    maps = [align_intensity(one, reference) if mr and number else IntensityMap() for number, one in enumerate(leaves)]
+    maps = [
+        align_intensity(one, reference) if mr and number else IntensityMap()
+        for number, one in enumerate(leaves)
+    ]
     best = fit_rounds(tables, maps, range(len(tables)), tissues=tissues, seed=seed)
     if best.shared < _SHARED_ENOUGH:
-        alone = [fit_rounds(tables, maps, (one,), tissues=tissues, seed=seed) for one in range(min(len(tables), MOST_TEACHERS))]
+        alone = [
+            fit_rounds(tables, maps, (one,), tissues=tissues, seed=seed)
+            for one in range(min(len(tables), MOST_TEACHERS))
+        ]
         best = min(alone, key=lambda fit: fit.farthest)
-    about = {"seed": seed, "scans": len(tables), "shared": round(best.shared, 4), "napari_strata": __version__}
+    about = {
+        "seed": seed,
+        "scans": len(tables),
+        "shared": round(best.shared, 4),
+        "napari_strata": __version__,
+    }
     return Codebook(
         regions=default_regions(range(1, tissues + 1), "tissue"),
         rounds=best.rounds,
@@ -337,19 +439,33 @@ def fit_codebook(scans: Sequence[Proposal | CohortTable], *, tissues: int = 16, 
 
 
 def fewest_supervoxels(tissues: int) -> int:
-    """Give how many supervoxels in the body a scan must have for a codebook of so many tissues to be fitted to it."""
+    """Give how many supervoxels in the body a scan must have for a codebook.
+
+    Of so many tissues to be fitted to it.
+    """
     return max(8, tissues)
 
 
 def _check_together(tables: Sequence[CohortTable], tissues: int) -> None:
     if not tables:
-        raise CodebookError("There is no scan to fit a codebook to. Give at least one, better five or more of one kind.")
+        raise CodebookError(
+            "There is no scan to fit a codebook to. Give at least one, better five or"
+            " more of one kind."
+        )
     check_tissues(tissues)
     first = tables[0]
     for number, table in enumerate(tables):
-        if (table.modality, table.weights_sha256, table.names) != (first.modality, first.weights_sha256, first.names):
+        if (table.modality, table.weights_sha256, table.names) != (
+            first.modality,
+            first.weights_sha256,
+            first.names,
+        ):
             raise CodebookError(
-                f"Scan {number + 1} is of another modality, or was seen by another encoder, than the first. Fit them apart."
+                f"Scan {number + 1} is of another modality, or was seen by another"
+                " encoder, than the first. Fit them apart."
             )
         if table.body.sum() < fewest_supervoxels(tissues):
-            raise CodebookError(f"Scan {number + 1} has {table.body.sum()} supervoxels in the body, too few for {tissues} tissues.")
+            raise CodebookError(
+                f"Scan {number + 1} has {table.body.sum()} supervoxels in the body, too"
+                f" few for {tissues} tissues."
+            )

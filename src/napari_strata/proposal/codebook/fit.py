@@ -12,9 +12,9 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from napari_strata.errors import CodebookError
-from napari_strata.proposal.codebook.cohort_table import IntensityMap, CohortTable
-from napari_strata.proposal.supervoxels.clustering import one_openmp_thread
+from napari_strata.proposal.codebook.cohort_table import CohortTable, IntensityMap
 from napari_strata.proposal.hierarchy.build_trees import region_tree
+from napari_strata.proposal.supervoxels.clustering import one_openmp_thread
 
 _ROUNDS = 5
 _LEAVES = 300
@@ -39,9 +39,14 @@ class Round:
     leaves: NDArray[np.float32]
     tissue: NDArray[np.int32]
 
-    def nearest(self, vectors: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def nearest(
+        self, vectors: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Give the nearest leaf of each row, and its distance."""
-        found, distance = np.empty(len(vectors), np.int64), np.empty(len(vectors), np.float32)
+        found, distance = (
+            np.empty(len(vectors), np.int64),
+            np.empty(len(vectors), np.float32),
+        )
         length = (self.leaves**2).sum(axis=1)
         for begin in range(0, len(vectors), 8192):
             part = vectors[begin : begin + 8192]
@@ -64,7 +69,8 @@ class Fit:
     distance : float
         Mean distance of the teachers from their nearest leaves in the first round.
     shared : float
-        Least share of the body, over all pairs of scans, whose tissue the other scan has as much of; 0 to 1.
+        Least share of the body, over all pairs of scans, whose tissue the other scan
+        has as much of; 0 to 1.
     farthest : float
         Distance of the scan that lies farthest, as a multiple of the teachers' own.
     """
@@ -75,38 +81,69 @@ class Fit:
     farthest: float
 
 
-def fit_rounds(tables: Sequence[CohortTable], maps: Sequence[IntensityMap], teachers: Sequence[int], *, tissues: int, seed: int) -> Fit:
+def fit_rounds(
+    tables: Sequence[CohortTable],
+    maps: Sequence[IntensityMap],
+    teachers: Sequence[int],
+    *,
+    tissues: int,
+    seed: int,
+) -> Fit:
     """Learn rounds from the scans numbered `teachers`, and see what all scans make of them."""
     rounds: list[Round] = []
     found: list[NDArray[np.int32] | None] = [None] * len(tables)
     distances, shares = np.zeros(len(tables)), np.zeros((len(tables), tissues + 1))
     for number in range(_ROUNDS):
-        vectors = [vectors_of(table, mapped, now, tissues) for table, mapped, now in zip(tables, maps, found, strict=True)]
-        one = _fit_round([tables[k] for k in teachers], [vectors[k] for k in teachers], tissues, seed)
+        vectors = [
+            vectors_of(table, mapped, now, tissues)
+            for table, mapped, now in zip(tables, maps, found, strict=True)
+        ]
+        one = _fit_round(
+            [tables[k] for k in teachers], [vectors[k] for k in teachers], tissues, seed
+        )
         rounds.append(one)
         for k, table in enumerate(tables):
             leaf, away = one.nearest(vectors[k])
             now = np.where(table.body, one.tissue[leaf], 0).astype(np.int32)
-            shares[k] = np.bincount(now, weights=table.sizes_vox * table.body, minlength=tissues + 1)
+            shares[k] = np.bincount(
+                now, weights=table.sizes_vox * table.body, minlength=tissues + 1
+            )
             found[k] = now
             if not number:
                 distances[k] = mean_distance(away, table)
     shares /= shares.sum(axis=1, keepdims=True)
     overlap = np.minimum(shares[:, None], shares[None]).sum(axis=-1)
     own = float(distances[list(teachers)].mean())
-    return Fit(tuple(rounds), own, float(overlap.min()), float(distances.max() / max(own, 1e-9)))
+    return Fit(
+        tuple(rounds),
+        own,
+        float(overlap.min()),
+        float(distances.max() / max(own, 1e-9)),
+    )
 
 
-def vectors_of(table: CohortTable, mapped: IntensityMap, tissue: NDArray[np.int32] | None, n: int) -> NDArray[np.float32]:
+def vectors_of(
+    table: CohortTable, mapped: IntensityMap, tissue: NDArray[np.int32] | None, n: int
+) -> NDArray[np.float32]:
     """Give what supervoxels are compared by between scans, (n_supervoxels, d) float32."""
-    parts = [np.float32(_INTENSITY) * mapped(table.intensity[:, :1]), np.float32(_FEATURES) * table.features]
+    parts = [
+        np.float32(_INTENSITY) * mapped(table.intensity[:, :1]),
+        np.float32(_FEATURES) * table.features,
+    ]
     if tissue is not None:
         parts.append(np.float32(_SURROUNDINGS) * table.surroundings(tissue, n))
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
-def _fit_round(tables: Sequence[CohortTable], vectors: Sequence[NDArray[np.float32]], tissues: int, seed: int) -> Round:
-    """Cluster the scans together, each counting the same: leaves by k-means, tissues by Ward's criterion over them.
+def _fit_round(
+    tables: Sequence[CohortTable],
+    vectors: Sequence[NDArray[np.float32]],
+    tissues: int,
+    seed: int,
+) -> Round:
+    """Cluster the scans together, each counting the same.
+
+    Leaves by k-means, tissues by Ward's criterion over them.
 
     Raises
     ------
@@ -122,19 +159,42 @@ def _fit_round(tables: Sequence[CohortTable], vectors: Sequence[NDArray[np.float
         weights.append(sizes / sizes.sum() * 1e6)
     pooled, weight = np.concatenate(samples), np.concatenate(weights)
     count = min(_LEAVES, max(tissues, len(pooled) // 20))
-    means = KMeans(count, n_init=1, init="random" if count > 100 else "k-means++", max_iter=12, random_state=seed)
+    means = KMeans(
+        count,
+        n_init=1,
+        init="random" if count > 100 else "k-means++",
+        max_iter=12,
+        random_state=seed,
+    )
     with one_openmp_thread(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer unlike supervoxels than leaves: fewer leaves, see below
+        # fewer unlike supervoxels than leaves: fewer leaves, see below
+        warnings.simplefilter("ignore", ConvergenceWarning)
         leaf = means.fit(pooled, sample_weight=weight).labels_
     share = np.bincount(leaf, weights=weight, minlength=count)
-    centers, share = means.cluster_centers_[share > 0].astype(np.float32), share[share > 0]
+    centers, share = (
+        means.cluster_centers_[share > 0].astype(np.float32),
+        share[share > 0],
+    )
     if len(centers) < tissues:
-        raise CodebookError(f"The scans hold only {len(centers)} kinds of supervoxels, too few for {tissues} tissues. Ask for fewer.")
+        raise CodebookError(
+            f"The scans hold only {len(centers)} kinds of supervoxels, too few for"
+            f" {tissues} tissues. Ask for fewer."
+        )
     pairs = np.stack(np.triu_indices(len(centers), 1), axis=1)
     whole = np.maximum(np.round(share), 1).astype(np.int64)
-    tissue = region_tree(centers, whole, pairs, np.zeros(len(centers), bool)).cut(tissues)
-    bright = np.bincount(tissue, weights=share * centers[:, 0], minlength=tissues + 1)[1:]
-    order = np.argsort(bright / np.maximum(np.bincount(tissue, weights=share, minlength=tissues + 1)[1:], 1e-9), kind="stable")
+    tissue = region_tree(centers, whole, pairs, np.zeros(len(centers), bool)).cut(
+        tissues
+    )
+    bright = np.bincount(tissue, weights=share * centers[:, 0], minlength=tissues + 1)[
+        1:
+    ]
+    order = np.argsort(
+        bright
+        / np.maximum(
+            np.bincount(tissue, weights=share, minlength=tissues + 1)[1:], 1e-9
+        ),
+        kind="stable",
+    )
     number = np.empty(tissues + 1, np.int32)
     number[order + 1] = np.arange(1, tissues + 1)
     return Round(np.ascontiguousarray(centers), number[tissue])

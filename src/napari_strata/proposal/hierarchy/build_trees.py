@@ -1,4 +1,7 @@
-"""The two trees: regions, of touching pieces by Ward's criterion, and tissues, of alike pieces anywhere, from the top down."""
+"""The two trees: regions, of touching pieces by Ward's criterion.
+
+Tissues, of alike pieces anywhere, from the top down.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,29 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from napari_strata.proposal.hierarchy.ward_subprocess import ward_tree
 from napari_strata.proposal.hierarchy.divisive_clustering import divide
+from napari_strata.proposal.hierarchy.region_merging import (
+    Forest,
+    SupervoxelGraph,
+    merge_in_pairs,
+)
 from napari_strata.proposal.hierarchy.tree import Hierarchy, hierarchy_from_merges
-from napari_strata.proposal.hierarchy.region_merging import Forest, SupervoxelGraph, merge_in_pairs
+from napari_strata.proposal.hierarchy.ward_subprocess import ward_tree
 
 _TISSUE_GROUPS = 800
 """Groups that tissues are divided into; finer cuts part what is hardly told apart."""
 _ONE_BY_ONE = 8000
-"""Pieces from which on the cheapest merge of all is done before the next one is looked for; until then all pairs at once that are
-each other's cheapest, in less than half of the time. What cuts of up to 200 regions are worth is the same."""
+"""Pieces from which on the cheapest merge of all is done before the next one is looked for.
+
+Until then all pairs at once that are
+each other's cheapest, in less than half of the time. What cuts of up to 200 regions are
+worth is the same.
+"""
 _SPECK_SHARE = 0.01
-"""Parts of the body that touch nothing and hold less than this share of it are merged with what lies nearest."""
+"""Parts of the body that touch nothing and hold less than this share of it are merged.
+
+With what lies nearest.
+"""
 
 
 def region_tree(
@@ -33,8 +47,8 @@ def region_tree(
 ) -> Hierarchy:
     """Merge touching supervoxels by Ward's criterion over the contact graph.
 
-    Large parts that do not touch are joined last. Specks that touch nothing count as touching the nearest piece: otherwise
-    the highest cuts would part dust from dust.
+    Large parts that do not touch are joined last. Specks that touch nothing count as
+    touching the nearest piece: otherwise the highest cuts would part dust from dust.
 
     Parameters
     ----------
@@ -54,7 +68,9 @@ def region_tree(
     Hierarchy
     """
 
-    def merge(members: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def merge(
+        members: NDArray[np.integer],
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         inner = _inner_edges(edges, members)
         if centers_mm is not None:
             inner = _bridge_specks(inner, sizes[members], centers_mm[members])
@@ -71,15 +87,22 @@ def tissue_tree(
     *,
     groups: int = _TISSUE_GROUPS,
 ) -> Hierarchy:
-    """Tell supervoxels apart by what they look like, wherever they lie: from the top down, sizes counted.
+    """Tell supervoxels apart by what they look like, wherever they lie.
 
-    Parameters are those of `region_tree`; `groups` is how many groups are told apart at most, below which pieces are
-    merged by closeness. The background's part of the tree is by contact.
+    From the top down, sizes counted.
+
+    Parameters are those of `region_tree`; `groups` is how many groups are told apart at
+    most, below which pieces are merged by closeness. The background's part of the tree
+    is by contact.
     """
 
-    def merge(members: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def merge(
+        members: NDArray[np.integer],
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         if background[members[0]]:
-            return _ward_in_parts(vectors[members], sizes[members], _inner_edges(edges, members))
+            return _ward_in_parts(
+                vectors[members], sizes[members], _inner_edges(edges, members)
+            )
         return _by_division(vectors[members], sizes[members], groups)
 
     return _two_trees(background, sizes, merge)
@@ -88,25 +111,40 @@ def tissue_tree(
 def _two_trees(
     background: NDArray[np.bool_],
     sizes: NDArray[np.integer],
-    merge: Callable[[NDArray[np.integer]], tuple[NDArray[np.int64], NDArray[np.float64]]],
+    merge: Callable[
+        [NDArray[np.integer]], tuple[NDArray[np.int64], NDArray[np.float64]]
+    ],
 ) -> Hierarchy:
     fore, back = np.flatnonzero(~background), np.flatnonzero(background)
     nothing = (np.empty((0, 2), np.int64), np.empty(0))
     fore_merges, fore_heights = merge(fore) if len(fore) > 1 else nothing
     back_merges, back_heights = merge(back) if len(back) > 1 else nothing
-    return hierarchy_from_merges(fore, fore_merges, fore_heights, back, back_merges, back_heights, sizes)
+    return hierarchy_from_merges(
+        fore, fore_merges, fore_heights, back, back_merges, back_heights, sizes
+    )
 
 
-def _inner_edges(edges: NDArray[np.integer], members: NDArray[np.integer]) -> NDArray[np.int64]:
+def _inner_edges(
+    edges: NDArray[np.integer], members: NDArray[np.integer]
+) -> NDArray[np.int64]:
     """Keep the edges between members, in the members' own numbering."""
-    number = np.full(1 + max(int(edges.max(initial=0)), int(members.max())), -1, np.int64)
+    number = np.full(
+        1 + max(int(edges.max(initial=0)), int(members.max())), -1, np.int64
+    )
     number[members] = np.arange(len(members))
     renamed = number[edges]
     return renamed[(renamed >= 0).all(axis=1)]
 
 
-def _bridge_specks(edges: NDArray[np.int64], sizes: NDArray[np.integer], centers_mm: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Add an edge from every small part that touches nothing to the nearest piece of a large part."""
+def _bridge_specks(
+    edges: NDArray[np.int64],
+    sizes: NDArray[np.integer],
+    centers_mm: NDArray[np.floating],
+) -> NDArray[np.int64]:
+    """Add an edge from every small part that touches nothing to the nearest piece.
+
+    Of a large part.
+    """
     part = _parts(edges, len(sizes))
     weight = np.bincount(part, weights=sizes)
     large = (weight >= _SPECK_SHARE * weight.sum()) | (weight == weight.max())
@@ -116,20 +154,29 @@ def _bridge_specks(edges: NDArray[np.int64], sizes: NDArray[np.integer], centers
     distance, nearest = cKDTree(centers_mm[anchors]).query(centers_mm[specks])
     order = np.lexsort((distance, part[specks]))
     pick = order[np.unique(part[specks][order], return_index=True)[1]]
-    return np.concatenate([edges, np.stack([specks[pick], anchors[nearest[pick]]], axis=1)])
+    return np.concatenate(
+        [edges, np.stack([specks[pick], anchors[nearest[pick]]], axis=1)]
+    )
 
 
 def _parts(edges: NDArray[np.int64], n: int) -> NDArray[np.int32]:
     """Give the connected part of each of n nodes."""
-    links = sparse.coo_matrix((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(n, n))
-    found: NDArray[np.int32] = sparse.csgraph.connected_components(links, directed=False)[1]
+    links = sparse.coo_matrix(
+        (np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(n, n)
+    )
+    found: NDArray[np.int32] = sparse.csgraph.connected_components(
+        links, directed=False
+    )[1]
     return found
 
 
 def _ward_in_parts(
     vectors: NDArray[np.float32], sizes: NDArray[np.integer], edges: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Run Ward's criterion over each connected part, and join the parts last, the largest first."""
+    """Run Ward's criterion over each connected part.
+
+    Join the parts last, the largest first.
+    """
     n, part = len(vectors), _parts(edges, len(vectors))
     weight = np.bincount(part, weights=sizes)
     merges, heights, tops, made = [np.empty((0, 2), np.int64)], [np.empty(0)], [], n
@@ -137,8 +184,16 @@ def _ward_in_parts(
         members = np.flatnonzero(part == number) if len(weight) > 1 else np.arange(n)
         tops.append(int(members[0]))
         if len(members) > 1:
-            own, up = _ward_on_graph(vectors[members], sizes[members], _inner_edges(edges, members))
-            merges.append(np.where(own < len(members), members[np.minimum(own, len(members) - 1)], own - len(members) + made))
+            own, up = _ward_on_graph(
+                vectors[members], sizes[members], _inner_edges(edges, members)
+            )
+            merges.append(
+                np.where(
+                    own < len(members),
+                    members[np.minimum(own, len(members) - 1)],
+                    own - len(members) + made,
+                )
+            )
             heights.append(up)
             made += len(own)
             tops[-1] = made - 1
@@ -146,39 +201,70 @@ def _ward_in_parts(
     order = np.argsort(level, kind="stable")
     number_of = np.arange(n + len(rows))
     number_of[n + order] = n + np.arange(len(rows))
-    rows, level, tops_now = number_of[rows[order]], level[order], number_of[np.array(tops)]
+    rows, level, tops_now = (
+        number_of[rows[order]],
+        level[order],
+        number_of[np.array(tops)],
+    )
     last = n + len(rows) + np.arange(len(tops) - 1)
-    joins = np.stack([np.concatenate([tops_now[:1], last[:-1]])[: len(tops) - 1], tops_now[1:]], axis=1)
-    return np.concatenate([rows, joins]), np.concatenate([level, np.full(len(joins), level.max(initial=0.0))])
+    joins = np.stack(
+        [np.concatenate([tops_now[:1], last[:-1]])[: len(tops) - 1], tops_now[1:]],
+        axis=1,
+    )
+    return np.concatenate([rows, joins]), np.concatenate(
+        [level, np.full(len(joins), level.max(initial=0.0))]
+    )
 
 
 def _ward_on_graph(
     vectors: NDArray[np.float32], sizes: NDArray[np.integer], edges: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Run Ward's criterion over a connected graph: in pairs while there are many pieces, then one merge at a time."""
-    supervoxels = SupervoxelGraph(sizes.astype(np.float32), np.ascontiguousarray(vectors, np.float32), edges.astype(np.int32))
+    """Run Ward's criterion over a connected graph.
+
+    In pairs while there are many pieces, then one merge at a time.
+    """
+    supervoxels = SupervoxelGraph(
+        sizes.astype(np.float32),
+        np.ascontiguousarray(vectors, np.float32),
+        edges.astype(np.int32),
+    )
     paired = merge_in_pairs(supervoxels, _ONE_BY_ONE)
     left = paired.graph
-    parents, altitudes = ward_tree(left.vectors.astype(np.float64), left.sizes.astype(np.float64), left.edges.astype(np.int64))
+    parents, altitudes = ward_tree(
+        left.vectors.astype(np.float64),
+        left.sizes.astype(np.float64),
+        left.edges.astype(np.int64),
+    )
     return _on_top(paired, *_merges_of(parents, altitudes, len(left.sizes)))
 
 
-def _on_top(paired: Forest, rows: NDArray[np.int64], altitudes: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _on_top(
+    paired: Forest, rows: NDArray[np.int64], altitudes: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Put the merges of what was left on top of those in pairs, all in order of height."""
     kept, n = len(paired.tops), len(paired.tops) + len(paired.rows)
     inner = np.maximum(paired.tops - n, -1)
     below = np.concatenate([np.append(paired.heights, 0.0)[inner], altitudes])
     for node, (one, other) in enumerate(rows.tolist(), start=kept):
         below[node] = max(below[node], below[one], below[other])
-    upper = np.where(rows < kept, paired.tops[np.minimum(rows, kept - 1)], rows - kept + n + len(paired.rows))
-    merges, heights = np.concatenate([paired.rows, upper]), np.concatenate([paired.heights, below[kept:]])
+    upper = np.where(
+        rows < kept,
+        paired.tops[np.minimum(rows, kept - 1)],
+        rows - kept + n + len(paired.rows),
+    )
+    merges, heights = (
+        np.concatenate([paired.rows, upper]),
+        np.concatenate([paired.heights, below[kept:]]),
+    )
     order = np.argsort(heights, kind="stable")
     number = np.arange(n + len(merges))
     number[n + order] = n + np.arange(len(order))
     return number[merges[order]], heights[order]
 
 
-def _merges_of(parents: NDArray[np.int64], altitudes: NDArray[np.float64], n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _merges_of(
+    parents: NDArray[np.int64], altitudes: NDArray[np.float64], n: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Turn the parents of a tree into rows of two children, in order of height."""
     inner = np.arange(n, len(parents))
     order = np.argsort(altitudes[inner], kind="stable")
@@ -188,8 +274,13 @@ def _merges_of(parents: NDArray[np.int64], altitudes: NDArray[np.float64], n: in
     return number[children].reshape(-1, 2), altitudes[inner][order]
 
 
-def _by_division(vectors: NDArray[np.float32], sizes: NDArray[np.integer], groups: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Divide from the top down; inside a group, pieces are merged first, in order of closeness."""
+def _by_division(
+    vectors: NDArray[np.float32], sizes: NDArray[np.integer], groups: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Divide from the top down.
+
+    Inside a group, pieces are merged first, in order of closeness.
+    """
     found = divide(vectors, sizes, groups)
     rows, tops = _pair_up(found.group, vectors @ (vectors.std(axis=0) ** 2))
     n, top, upper = len(vectors) + len(rows), list(tops), []
@@ -199,17 +290,26 @@ def _by_division(vectors: NDArray[np.float32], sizes: NDArray[np.integer], group
         top[first] = n + len(upper) - 1
     heights = np.maximum.accumulate(found.gain[::-1])
     low = np.linspace(0.0, 1e-3, len(rows)) * (heights[0] if len(heights) else 1.0)
-    return np.concatenate([rows, np.array(upper, np.int64).reshape(-1, 2)]), np.concatenate([low, heights])
+    return np.concatenate(
+        [rows, np.array(upper, np.int64).reshape(-1, 2)]
+    ), np.concatenate([low, heights])
 
 
-def _pair_up(code: NDArray[np.integer], value: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Merge the members of each code, neighbours in `value` first: rows of two children, and the top node of each code."""
+def _pair_up(
+    code: NDArray[np.integer], value: NDArray[np.floating]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Merge the members of each code, neighbours in `value` first.
+
+    Rows of two children, and the top node of each code.
+    """
     nodes = np.lexsort((value, code)).astype(np.int64)
     group = code[nodes]
     merges, n = [np.empty((0, 2), np.int64)], len(code)
     while (group[1:] == group[:-1]).any():
         start = np.append(0, np.flatnonzero(group[1:] != group[:-1]) + 1)
-        rank = np.arange(len(nodes)) - np.repeat(start, np.diff(np.append(start, len(nodes))))
+        rank = np.arange(len(nodes)) - np.repeat(
+            start, np.diff(np.append(start, len(nodes)))
+        )
         left = np.flatnonzero((rank[:-1] % 2 == 0) & (group[1:] == group[:-1]))
         merges.append(np.stack([nodes[left], nodes[left + 1]], axis=1))
         nodes[left] = n + np.arange(len(left))

@@ -1,7 +1,8 @@
 """Divide vectors in two again and again, where they spread most: tissues from the top down.
 
-Merging from the bottom up, as Ward's criterion does, decides the last merges by all the accidents of the first ones. Here
-the first cuts are decided by all the vectors together, so a scan with a little noise, or flipped, is cut in the same places.
+Merging from the bottom up, as Ward's criterion does, decides the last merges by all the
+accidents of the first ones. Here the first cuts are decided by all the vectors
+together, so a scan with a little noise, or flipped, is cut in the same places.
 """
 
 from __future__ import annotations
@@ -45,8 +46,12 @@ class _Cut:
     gain: float
 
 
-def divide(vectors: NDArray[np.floating], weights: NDArray[np.integer], groups: int) -> Division:
-    """Divide vectors into groups: always the group that gains most, along the direction in which it spreads most.
+def divide(
+    vectors: NDArray[np.floating], weights: NDArray[np.integer], groups: int
+) -> Division:
+    """Divide vectors into groups.
+
+    Always the group that gains most, along the direction in which it spreads most.
 
     Parameters
     ----------
@@ -59,14 +64,19 @@ def divide(vectors: NDArray[np.floating], weights: NDArray[np.integer], groups: 
 
     Notes
     -----
-    Principal direction divisive partitioning (Boley, 1998), with the cut along the direction where two groups fit best
-    (Su and Dy, 2007).
+    Principal direction divisive partitioning (Boley, 1998), with the cut along the
+    direction where two groups fit best (Su and Dy, 2007).
     """
-    with threadpool_limits(1, user_api="blas"):  # sums do not depend on the number of cores, and small matrices wait for nobody
-        return _divided(np.asarray(vectors, np.float32), np.asarray(weights, np.float64), groups)
+    # sums do not depend on the number of cores, and small matrices wait for nobody
+    with threadpool_limits(1, user_api="blas"):
+        return _divided(
+            np.asarray(vectors, np.float32), np.asarray(weights, np.float64), groups
+        )
 
 
-def _divided(points: NDArray[np.float32], weight: NDArray[np.float64], groups: int) -> Division:
+def _divided(
+    points: NDArray[np.float32], weight: NDArray[np.float64], groups: int
+) -> Division:
     members = [np.arange(len(points))]
     whole = _best_cut(points, weight)
     cuts, least = [whole], _TOO_CLOSE * whole.gain
@@ -93,17 +103,25 @@ def _divided(points: NDArray[np.float32], weight: NDArray[np.float64], groups: i
 
 
 def _best_cut(points: NDArray[np.float32], weight: NDArray[np.float64]) -> _Cut:
-    """Find where to cut a group: across its first principal direction, at the best place along it."""
+    """Find where to cut a group.
+
+    Across its first principal direction, at the best place along it.
+    """
     nowhere = _Cut(np.zeros(len(points), bool), 0.0)
     if len(points) < 2:
         return nowhere
     total = weight.sum()
     centered = points - (weight @ points / total).astype(np.float32)
     spread = (centered * weight[:, None].astype(np.float32)).T @ centered
-    along = (centered @ np.linalg.eigh(spread.astype(np.float64))[1][:, -1].astype(np.float32)).astype(np.float64)
+    along = (
+        centered
+        @ np.linalg.eigh(spread.astype(np.float64))[1][:, -1].astype(np.float32)
+    ).astype(np.float64)
     order = np.argsort(along, kind="stable")
     heavy, moment = np.cumsum(weight[order])[:-1], np.cumsum((weight * along)[order])
-    between = moment[:-1] ** 2 / heavy + (moment[-1] - moment[:-1]) ** 2 / (total - heavy)
+    between = moment[:-1] ** 2 / heavy + (moment[-1] - moment[:-1]) ** 2 / (
+        total - heavy
+    )
     between[np.diff(along[order]) <= 0] = 0.0
     place = int(between.argmax())
     far = along > along[order[place]]

@@ -1,6 +1,9 @@
-"""Grow a scan's voxels together into pieces: each voxel with the neighbour it is most like, then pieces by Ward's criterion.
+"""Grow a scan's voxels together into pieces.
 
-Unlike cells of a fixed size, pieces that grow stay on one side of an edge however thin the tissue is.
+Each voxel with the neighbour it is most like, then pieces by Ward's criterion.
+
+Unlike cells of a fixed size, pieces that grow stay on one side of an edge however thin
+the tissue is.
 """
 
 from __future__ import annotations
@@ -36,11 +39,15 @@ class SupervoxelGraph:
     edges: NDArray[np.int32]
 
 
-def most_alike_neighbors(channels: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Join each voxel of the body with the face neighbour it is most like: piece of each voxel, (z, y, x) int32.
+def most_alike_neighbors(
+    channels: NDArray[np.float32], inside: NDArray[np.bool_]
+) -> NDArray[np.int32]:
+    """Join each voxel of the body with the face neighbour it is most like.
 
-    The first round of Boruvka's minimum spanning forest, about four voxels a piece: pieces 0 .. n - 1, and n for all that
-    is outside the body.
+    Piece of each voxel, (z, y, x) int32.
+
+    The first round of Boruvka's minimum spanning forest, about four voxels a piece:
+    pieces 0 .. n - 1, and n for all that is outside the body.
 
     Parameters
     ----------
@@ -67,7 +74,10 @@ def most_alike_neighbors(channels: NDArray[np.float32], inside: NDArray[np.bool_
             nearest[own][closer] = squares[closer]
             chosen[own][closer] = number[other][closer]
     del nearest, squares, closer
-    links = sparse.csr_matrix((np.ones(n, np.int8), chosen[inside], np.arange(n + 1, dtype=np.int32)), shape=(n, n))
+    links = sparse.csr_matrix(
+        (np.ones(n, np.int8), chosen[inside], np.arange(n + 1, dtype=np.int32)),
+        shape=(n, n),
+    )
     del number, chosen
     count, supervoxel = sparse.csgraph.connected_components(links, directed=False)
     del links
@@ -76,8 +86,12 @@ def most_alike_neighbors(channels: NDArray[np.float32], inside: NDArray[np.bool_
     return supervoxels
 
 
-def touching_pairs(labels: NDArray[np.int32], n: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Find the pairs of pieces 0 .. n - 1 that share voxel faces: (e, 2) int32, smaller id first, and faces shared (e,).
+def touching_pairs(
+    labels: NDArray[np.int32], n: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Find the pairs of pieces 0 .. n - 1 that share voxel faces.
+
+    (e, 2) int32, smaller id first, and faces shared (e,).
 
     Counted axis by axis, for memory: a large scan has tens of millions of faces.
     """
@@ -87,19 +101,32 @@ def touching_pairs(labels: NDArray[np.int32], n: int) -> tuple[NDArray[np.int32]
         differ = rolled[1:] != rolled[:-1]
         counts = counts + _count_pairs(rolled[1:][differ], rolled[:-1][differ], n)
     found = counts.tocoo()
-    return np.stack([found.row, found.col], axis=1).astype(np.int32), found.data.astype(np.int32)
+    return np.stack([found.row, found.col], axis=1).astype(np.int32), found.data.astype(
+        np.int32
+    )
 
 
-def unique_pairs(pairs: NDArray[np.int32], n: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Give each unordered pair once, sorted, (e, 2) int32, and how often it was there, (e,) int32."""
+def unique_pairs(
+    pairs: NDArray[np.int32], n: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Give each unordered pair once, sorted, (e, 2) int32.
+
+    How often it was there, (e,) int32.
+    """
     found = _count_pairs(pairs[:, 0], pairs[:, 1], n).tocoo()
-    return np.stack([found.row, found.col], axis=1).astype(np.int32), found.data.astype(np.int32)
+    return np.stack([found.row, found.col], axis=1).astype(np.int32), found.data.astype(
+        np.int32
+    )
 
 
-def _count_pairs(first: NDArray[np.int32], second: NDArray[np.int32], n: int) -> sparse.csr_matrix:
+def _count_pairs(
+    first: NDArray[np.int32], second: NDArray[np.int32], n: int
+) -> sparse.csr_matrix:
     """Count unordered pairs: an (n, n) matrix, the smaller id its row."""
     ends = (np.minimum(first, second), np.maximum(first, second))
-    counts = sparse.coo_matrix((np.ones(len(first), np.int32), ends), shape=(n, n)).tocsr()
+    counts = sparse.coo_matrix(
+        (np.ones(len(first), np.int32), ends), shape=(n, n)
+    ).tocsr()
     counts.sum_duplicates()
     return counts
 
@@ -127,7 +154,8 @@ class Forest:
     Parameters
     ----------
     rows : (m, 2) int64 array
-        Merges in order; nodes 0 .. n - 1 are the pieces, and row k makes node n + k of two earlier ones.
+        Merges in order; nodes 0 .. n - 1 are the pieces, and row k makes node n + k of
+        two earlier ones.
     heights : (m,) float64 array
         What each merge cost, and no less than the merges under it.
     tops : (n - m,) int64 array
@@ -143,30 +171,43 @@ class Forest:
 
 
 def merge_in_pairs(graph: SupervoxelGraph, target: int) -> Forest:
-    """Merge as `merge_to` does, two pieces at a time, and keep the tree; no further once a round finds few pairs.
+    """Merge as `merge_to` does, two pieces at a time, and keep the tree.
 
-    That is where many pieces are most like the same one, which joins one of them a round.
+    No further once a round finds few pairs.
+
+    That is where many pieces are most like the same one, which joins one of them a
+    round.
     """
     n = made = len(graph.sizes)
     tops, below = np.arange(n, dtype=np.int64), np.zeros(n)
     rows, heights = [np.empty((0, 2), np.int64)], [np.empty(0)]
     while len(graph.sizes) > target and len(graph.edges):
         raise_if_cancelled()
-        pairs, cost = _cheapest_pairs(graph.sizes, graph.vectors, graph.edges, most=len(graph.sizes) - target)
+        pairs, cost = _cheapest_pairs(
+            graph.sizes, graph.vectors, graph.edges, most=len(graph.sizes) - target
+        )
         alone = _disjoint(pairs, cost, len(graph.sizes))
         pairs, cost = pairs[alone], cost[alone]
         rows.append(tops[pairs])
         heights.append(np.maximum(cost, below[pairs].max(axis=1)))
         graph, left = _join(graph, pairs)
-        tops[pairs[:, 0]], below[pairs[:, 0]] = made + np.arange(len(pairs)), heights[-1]
+        tops[pairs[:, 0]], below[pairs[:, 0]] = (
+            made + np.arange(len(pairs)),
+            heights[-1],
+        )
         tops, below, made = tops[left], below[left], made + len(pairs)
         if len(pairs) < _FEW_PAIRS * len(left):
             break
     return Forest(np.concatenate(rows), np.concatenate(heights), tops, graph)
 
 
-def _disjoint(pairs: NDArray[np.int32], cost: NDArray[np.float32], n: int) -> NDArray[np.int64]:
-    """Choose pairs that share no piece, the cheapest first; equal costs may pair a piece twice."""
+def _disjoint(
+    pairs: NDArray[np.int32], cost: NDArray[np.float32], n: int
+) -> NDArray[np.int64]:
+    """Choose pairs that share no piece, the cheapest first.
+
+    Equal costs may pair a piece twice.
+    """
     order = np.argsort(cost, kind="stable")
     first, turn = np.full(n, len(pairs)), np.arange(len(pairs))
     for end in (0, 1):
@@ -174,8 +215,13 @@ def _disjoint(pairs: NDArray[np.int32], cost: NDArray[np.float32], n: int) -> ND
     return order[(first[pairs[order]] == turn[:, None]).all(axis=1)]
 
 
-def _join(graph: SupervoxelGraph, pairs: NDArray[np.int32]) -> tuple[SupervoxelGraph, NDArray[np.bool_]]:
-    """Join disjoint pairs, each into its first piece: the pieces that are left, and which of all they are."""
+def _join(
+    graph: SupervoxelGraph, pairs: NDArray[np.int32]
+) -> tuple[SupervoxelGraph, NDArray[np.bool_]]:
+    """Join disjoint pairs, each into its first piece.
+
+    The pieces that are left, and which of all they are.
+    """
     one, other = pairs.T
     sizes, vectors = graph.sizes.copy(), graph.vectors.copy()
     sizes[one] += graph.sizes[other]
@@ -191,10 +237,13 @@ def _join(graph: SupervoxelGraph, pairs: NDArray[np.int32]) -> tuple[SupervoxelG
 
 
 def merge_to(graph: SupervoxelGraph, target: int) -> Merged:
-    """Merge touching pieces by Ward's criterion until `target` are left, or nothing touches any more.
+    """Merge touching pieces by Ward's criterion until `target` are left.
 
-    In every round all pairs that are each other's cheapest merge are joined, at the end only the cheapest of them: what one
-    merge at a time would give, but for the order of distant merges.
+    Or nothing touches any more.
+
+    In every round all pairs that are each other's cheapest merge are joined, at the end
+    only the cheapest of them: what one merge at a time would give, but for the order of
+    distant merges.
 
     Raises
     ------
@@ -203,34 +252,54 @@ def merge_to(graph: SupervoxelGraph, target: int) -> Merged:
 
     Notes
     -----
-    Ward, Hierarchical Grouping to Optimize an Objective Function, 1963; reciprocal nearest neighbours: Murtagh, 1983.
+    Ward, Hierarchical Grouping to Optimize an Objective Function, 1963; reciprocal
+    nearest neighbours: Murtagh, 1983.
     """
     sizes, vectors, edges = graph.sizes, graph.vectors, graph.edges
     if not np.isfinite(vectors).all():
-        raise ValueError("Pieces cannot be compared: what they look like is not a number somewhere.")
+        raise ValueError(
+            "Pieces cannot be compared: what they look like is not a number somewhere."
+        )
     supervoxel = np.arange(len(sizes), dtype=np.int32)
     while len(sizes) > target and len(edges):
         raise_if_cancelled()
         pairs = _cheapest_pairs(sizes, vectors, edges, most=len(sizes) - target)[0]
         n = len(sizes)
-        links = sparse.coo_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+        links = sparse.coo_matrix(
+            (np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n)
+        )
         count, merged = sparse.csgraph.connected_components(links, directed=False)
         merged = merged.astype(np.int32)
         weight = np.bincount(merged, weights=sizes, minlength=count)
-        columns = [np.bincount(merged, weights=sizes * column, minlength=count) / weight for column in vectors.T]
-        sizes, vectors = weight.astype(np.float32), np.stack(columns, axis=1).astype(np.float32)
+        columns = [
+            np.bincount(merged, weights=sizes * column, minlength=count) / weight
+            for column in vectors.T
+        ]
+        sizes, vectors = (
+            weight.astype(np.float32),
+            np.stack(columns, axis=1).astype(np.float32),
+        )
         supervoxel, edges = merged[supervoxel], merged[edges]
         edges = unique_pairs(edges[edges[:, 0] != edges[:, 1]], count)[0]
     return Merged(supervoxel, SupervoxelGraph(sizes, vectors, edges))
 
 
 def _cheapest_pairs(
-    sizes: NDArray[np.float32], vectors: NDArray[np.float32], edges: NDArray[np.int32], *, most: int
+    sizes: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    edges: NDArray[np.int32],
+    *,
+    most: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Give the edges that are the cheapest of both their ends, the cheapest `most` of them, and what they cost."""
+    """Give the edges that are the cheapest of both their ends, the cheapest `most` of them.
+
+    What they cost.
+    """
     first, second = edges[:, 0], edges[:, 1]
     step = vectors[first] - vectors[second]
-    cost = np.einsum("ed,ed->e", step, step) * (sizes[first] * sizes[second] / (sizes[first] + sizes[second]))
+    cost = np.einsum("ed,ed->e", step, step) * (
+        sizes[first] * sizes[second] / (sizes[first] + sizes[second])
+    )
     cheapest = np.full(len(sizes), np.inf, np.float32)
     np.minimum.at(cheapest, first, cost)
     np.minimum.at(cheapest, second, cost)

@@ -1,7 +1,10 @@
-"""Ward's tree over a graph, in another process where a window waits: higra's call keeps Python's lock for seconds.
+"""Ward's tree over a graph, in another process where a window waits.
 
-A thread that does not give the lock back stops every other thread, the one that draws the window too. Whoever has a window
-asks for `kept_responsive`; everybody else runs it in place. The result is the same bit by bit.
+Higra's call keeps Python's lock for seconds.
+
+A thread that does not give the lock back stops every other thread, the one that draws
+the window too. Whoever has a window asks for `kept_responsive`; everybody else runs it
+in place. The result is the same bit by bit.
 """
 
 from __future__ import annotations
@@ -32,7 +35,10 @@ _IS_WATCHED: ContextVar[bool] = ContextVar("a window waits", default=False)
 
 @contextmanager
 def kept_responsive() -> Generator[None]:
-    """Run long calls that keep Python's lock in another process, for as long as the context lasts, in this thread."""
+    """Run long calls that keep Python's lock in another process.
+
+    For as long as the context lasts, in this thread.
+    """
     token = _IS_WATCHED.set(True)
     try:
         yield
@@ -68,13 +74,22 @@ def ward_tree(
         if returned == 0 and answer.exists():
             with np.load(answer, allow_pickle=False) as found:
                 return found["parents"], found["altitudes"]
-    logger.warning("Another process could not be used (%s); the window may not answer for some seconds.", said.strip()[-200:])
+    logger.warning(
+        "Another process could not be used (%s); the window may not answer for some"
+        " seconds.",
+        said.strip()[-200:],
+    )
     return _ward_tree(vectors, sizes, edges)
 
 
 def _run(command: list[str]) -> tuple[int, str]:
-    """Run a process to its end, or until nobody waits for it any more; give its exit status and what it said of errors."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    """Run a process to its end, or until nobody waits for it any more.
+
+    Give its exit status and what it said of errors.
+    """
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             while True:
                 try:
@@ -93,13 +108,17 @@ def _ward_tree(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     graph = higra.UndirectedGraph(len(vectors))
     graph.add_edges(edges[:, 0], edges[:, 1])
-    tree, altitudes = higra.binary_partition_tree_ward_linkage(graph, vectors, sizes, altitude_correction="max")
+    tree, altitudes = higra.binary_partition_tree_ward_linkage(
+        graph, vectors, sizes, altitude_correction="max"
+    )
     return np.asarray(tree.parents(), np.int64), np.asarray(altitudes, np.float64)
 
 
 def _main(asked: str, answer: str) -> None:
     with np.load(asked, allow_pickle=False) as given:
-        parents, altitudes = _ward_tree(given["vectors"], given["sizes"], given["edges"])
+        parents, altitudes = _ward_tree(
+            given["vectors"], given["sizes"], given["edges"]
+        )
     np.savez(answer, parents=parents, altitudes=altitudes)
 
 

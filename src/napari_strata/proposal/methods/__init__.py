@@ -1,1 +1,4 @@
-"""Ways to propose: with the learned encoder, or with a Gaussian mixture and a Markov random field."""
+"""Ways to propose: with the learned encoder.
+
+Or with a Gaussian mixture and a Markov random field.
+"""

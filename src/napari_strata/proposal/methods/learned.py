@@ -9,27 +9,50 @@ from numpy.typing import NDArray
 
 from napari_strata.encoder.embed import FeatureMap
 from napari_strata.proposal.confidence import ConfidenceInputs, estimate_confidence
-from napari_strata.proposal.supervoxels.descriptors import Descriptors, Pooler, boundary_step
-from napari_strata.proposal.supervoxels.oversegmentation import Supervoxels, PreparedScan, InitialSegments, find_supervoxels, grow_initial_segments
+from napari_strata.proposal.hierarchy.build_trees import region_tree
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.proposal.supervoxels.clustering import Contacts
-from napari_strata.proposal.supervoxels.context_features import Neighborhood, Tissues, tissues_in_rounds
-from napari_strata.proposal.hierarchy.build_trees import region_tree
+from napari_strata.proposal.supervoxels.context_features import (
+    Neighborhood,
+    Tissues,
+    tissues_in_rounds,
+)
+from napari_strata.proposal.supervoxels.descriptors import (
+    Descriptors,
+    Pooler,
+    boundary_step,
+)
+from napari_strata.proposal.supervoxels.oversegmentation import (
+    InitialSegments,
+    PreparedScan,
+    Supervoxels,
+    find_supervoxels,
+    grow_initial_segments,
+)
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Modality, Progress, Volume, no_progress
 
 _FINE_LEVELS = 2
-"""Levels that are averaged over a supervoxel; coarser ones change little inside it and are read at its centre."""
+"""Levels that are averaged over a supervoxel.
+
+Coarser ones change little inside it and are read at its centre.
+"""
 _REGION_LEVELS = (1.0, 1.0, 0.5, 0.3)
 """How much each encoder level says about what belongs together."""
 _REGION_INTENSITY, _REGION_AROUND = 6.0, 4.0
-"""Weights of brightness, which spans 1, against features of unit length: inside a piece; 2 mm and 4 mm around it."""
+"""Weights of brightness, which spans 1, against features of unit length.
+
+Inside a piece; 2 mm and 4 mm around it.
+"""
 _REGION_PLACE = 0.04
 """Weight of 1 mm at a position weight of 1."""
 _TISSUE_INTENSITY = 6.0
 _BLURRED = 0.029
-"""Spread of brightness inside pieces at which features and surroundings count in full for tissues. Where brightness tells
-tissues apart more finely they count less: there it decides."""
+"""Spread of brightness inside pieces at which features and surroundings count in full.
+
+For tissues. Where brightness tells
+tissues apart more finely they count less: there it decides.
+"""
 _REGION_SHARES = 1.5
 """Weight of the tissues found in and beside a piece, for what belongs together."""
 _RANK_SHARE_TISSUES, _RANK_SHARE_REGIONS = 0.3, 0.5
@@ -53,7 +76,12 @@ class ProposalInputs:
 
 
 def build_proposal(
-    evidence: ProposalInputs, settings: ProposeSettings, *, seed: int, initial: InitialSegments | None = None, on_progress: Progress = no_progress
+    evidence: ProposalInputs,
+    settings: ProposeSettings,
+    *,
+    seed: int,
+    initial: InitialSegments | None = None,
+    on_progress: Progress = no_progress,
 ) -> Proposal:
     """Make supervoxels, descriptors, both trees and the confidence of a scan.
 
@@ -66,7 +94,8 @@ def build_proposal(
     seed : int
         The same seed gives the same proposal.
     initial : Started, optional
-        The start of its supervoxels, where it was made already, from the same scan, body, brightness and settings.
+        The start of its supervoxels, where it was made already, from the same scan,
+        body, brightness and settings.
     on_progress : callable
         Called as (done, total, stage).
 
@@ -78,7 +107,13 @@ def build_proposal(
     steps = 4
     on_progress(0, steps, "supervoxels")
     prepared, volume = evidence.prepared, evidence.prepared.volume
-    supervoxels = find_supervoxels(prepared, initial or grow_initial_segments(prepared, settings), evidence.features, settings, seed=seed)
+    supervoxels = find_supervoxels(
+        prepared,
+        initial or grow_initial_segments(prepared, settings),
+        evidence.features,
+        settings,
+        seed=seed,
+    )
     on_progress(1, steps, "descriptors")
     described = _describe(evidence.features, supervoxels, volume.spacing_zyx_mm)
     body = supervoxels.body
@@ -86,8 +121,23 @@ def build_proposal(
     tissues = find_tissues(described, supervoxels.contacts, body, volume, settings)
     on_progress(3, steps, "tree of regions")
     vectors = region_vectors(described, tissues.shares, settings, volume.modality)
-    regions = region_tree(vectors, described.sizes_vox, supervoxels.contacts.edges, ~body, centers_mm=described.center_zyx_mm)
-    sure = estimate_confidence(ConfidenceInputs(tissues.vectors, vectors, tissues.tree, regions, supervoxels.contacts, described.sizes_vox))
+    regions = region_tree(
+        vectors,
+        described.sizes_vox,
+        supervoxels.contacts.edges,
+        ~body,
+        centers_mm=described.center_zyx_mm,
+    )
+    sure = estimate_confidence(
+        ConfidenceInputs(
+            tissues.vectors,
+            vectors,
+            tissues.tree,
+            regions,
+            supervoxels.contacts,
+            described.sizes_vox,
+        )
+    )
     on_progress(steps, steps, "done")
     return Proposal(
         volume,
@@ -102,11 +152,15 @@ def build_proposal(
     )
 
 
-def _describe(features: FeatureMap, supervoxels: Supervoxels, spacing_zyx_mm: NDArray[np.float64]) -> Descriptors:
+def _describe(
+    features: FeatureMap, supervoxels: Supervoxels, spacing_zyx_mm: NDArray[np.float64]
+) -> Descriptors:
     """Add what the encoder saw of each supervoxel to what brightness and place say."""
     n = len(supervoxels.sizes_vox)
     return Descriptors(
-        features=_pool_features(features, supervoxels.labels, supervoxels.center_zyx_mm / spacing_zyx_mm, n),
+        features=_pool_features(
+            features, supervoxels.labels, supervoxels.center_zyx_mm / spacing_zyx_mm, n
+        ),
         intensity=supervoxels.intensity,
         boundary=boundary_step(supervoxels.contacts, n),
         center_zyx_mm=supervoxels.center_zyx_mm,
@@ -115,9 +169,14 @@ def _describe(features: FeatureMap, supervoxels: Supervoxels, spacing_zyx_mm: ND
 
 
 def _pool_features(
-    features: FeatureMap, labels: NDArray[np.int32], centers_vox: NDArray[np.floating], n: int
+    features: FeatureMap,
+    labels: NDArray[np.int32],
+    centers_vox: NDArray[np.floating],
+    n: int,
 ) -> tuple[NDArray[np.float32], ...]:
-    """Average the fine levels over the supervoxels, each at its own resolution; read the rest at the centre.
+    """Average the fine levels over the supervoxels, each at its own resolution.
+
+    Read the rest at the centre.
 
     The rest: coarse levels, and pieces that are too small to be met by a level.
     """
@@ -129,7 +188,11 @@ def _pool_features(
         values, places = features.inner_level(number)
         poolers = [Pooler(labels[np.ix_(*place)], n) for place in places]
         counts = np.sum([pooler.counts for pooler in poolers], axis=0)
-        means = np.sum([pooler.mean(values) * pooler.counts[:, None] for pooler in poolers], axis=0, dtype=np.float32)
+        means = np.sum(
+            [pooler.mean(values) * pooler.counts[:, None] for pooler in poolers],
+            axis=0,
+            dtype=np.float32,
+        )
         means /= np.maximum(counts, 1)[:, None].astype(np.float32)
         missed = np.flatnonzero(counts == 0)
         means[missed] = features.read_at(number, centers_vox[missed])
@@ -137,13 +200,22 @@ def _pool_features(
     return tuple(out)
 
 
-def find_tissues(described: Descriptors, contacts: Contacts, body: NDArray[np.bool_], volume: Volume, settings: ProposeSettings) -> Tissues:
+def find_tissues(
+    described: Descriptors,
+    contacts: Contacts,
+    body: NDArray[np.bool_],
+    volume: Volume,
+    settings: ProposeSettings,
+) -> Tissues:
     """Find what is alike wherever it lies: by brightness, features, and the tissues around."""
     noise = _usual(described.intensity[body, 1], described.sizes_vox[body])
-    neighborhood = Neighborhood.of(contacts.edges, described.sizes_vox, body, volume.geometry.voxel_volume_mm3)
+    neighborhood = Neighborhood.of(
+        contacts.edges, described.sizes_vox, body, volume.geometry.voxel_volume_mm3
+    )
     nothing = np.empty((len(body), 0), np.float32)
     return tissues_in_rounds(
-        np.float32(_TISSUE_INTENSITY) * _evened_intensity(described, volume.modality, _RANK_SHARE_TISSUES),
+        np.float32(_TISSUE_INTENSITY)
+        * _evened_intensity(described, volume.modality, _RANK_SHARE_TISSUES),
         np.concatenate([nothing, *described.features], axis=1),
         described.sizes_vox,
         contacts.edges,
@@ -157,21 +229,56 @@ def _usual(values: NDArray[np.float32], weights: NDArray[np.integer]) -> float:
     """Give the weighted median, 0 of nothing."""
     order = np.argsort(values)
     total = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(total, total[-1] / 2)]) if len(values) else 0.0
+    return (
+        float(values[order][np.searchsorted(total, total[-1] / 2)])
+        if len(values)
+        else 0.0
+    )
 
 
-def _evened_intensity(described: Descriptors, modality: Modality, share: float) -> NDArray[np.float32]:
-    """Give each supervoxel's brightness; in an MR mixed with its rank, which spreads out the range where most tissue lies."""
+def _evened_intensity(
+    described: Descriptors, modality: Modality, share: float
+) -> NDArray[np.float32]:
+    """Give each supervoxel's brightness.
+
+    In an MR mixed with its rank, which spreads out the range where most tissue lies.
+    """
     intensity = described.intensity[:, 0]
-    return intensity if modality == "ct" else (1 - share) * intensity + share * described.intensity[:, 4]
+    return (
+        intensity
+        if modality == "ct"
+        else (1 - share) * intensity + share * described.intensity[:, 4]
+    )
 
 
 def region_vectors(
-    described: Descriptors, shares: NDArray[np.float32], settings: ProposeSettings, modality: Modality
+    described: Descriptors,
+    shares: NDArray[np.float32],
+    settings: ProposeSettings,
+    modality: Modality,
 ) -> NDArray[np.float32]:
-    """Give what makes touching supervoxels belong together: brightness, features, tissues and position, (n, d) float32."""
-    intensity = _REGION_INTENSITY * _evened_intensity(described, modality, _RANK_SHARE_REGIONS)
+    """Give what makes touching supervoxels belong together.
+
+    Brightness, features, tissues and position, (n, d) float32.
+    """
+    intensity = _REGION_INTENSITY * _evened_intensity(
+        described, modality, _RANK_SHARE_REGIONS
+    )
     around = _REGION_AROUND * described.intensity[:, 2:4]
-    levels = [level * (weight * settings.feature_weight) for level, weight in zip(described.features, _REGION_LEVELS, strict=False)]
-    place = described.center_zyx_mm * np.float32(settings.position_weight * _REGION_PLACE)
-    return np.concatenate([intensity[:, None], around, *levels, np.float32(_REGION_SHARES) * shares, place], axis=1).astype(np.float32)
+    levels = [
+        level * (weight * settings.feature_weight)
+        for level, weight in zip(described.features, _REGION_LEVELS, strict=False)
+    ]
+    place = described.center_zyx_mm * np.float32(
+        settings.position_weight * _REGION_PLACE
+    )
+    return np.concatenate(
+        [
+            intensity[:, None],
+            around,
+            *levels,
+            np.float32(_REGION_SHARES) * shares,
+            place,
+        ],
+        axis=1,
+    ).astype(np.float32)

@@ -1,4 +1,8 @@
-"""Settle the edges of pieces: voxel by voxel to where brightness wants them, and crumbs into the neighbour they are like."""
+"""Settle the edges of pieces.
+
+Voxel by voxel to where brightness wants them, and crumbs into the neighbour they are
+like.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,16 @@ from numpy.typing import NDArray
 from scipy import sparse
 from skimage.measure import label as label_parts
 
-from napari_strata.proposal.hierarchy.region_merging import touching_pairs, unique_pairs
 from napari_strata.cancellation import raise_if_cancelled
+from napari_strata.proposal.hierarchy.region_merging import touching_pairs, unique_pairs
 
 _STANDS_OUT = 0.1
 """Brightness difference times root of size above which a small piece is kept."""
 _SNAP_ROUNDS, _SNAP_SMOOTHNESS, _SNAP_INERTIA = 2, 0.4, 0.01
-"""Passes over the pieces' edges; what each of a voxel's six neighbours in a piece is worth, and what a move must gain."""
+"""Passes over the pieces' edges.
+
+What each of a voxel's six neighbours in a piece is worth, and what a move must gain.
+"""
 _NEVER_EATEN_VOX = 8
 """Pieces of this size or less lose no voxel to a neighbour."""
 CRUMB_VOX, _CRUMB_ROUNDS = 6, 3
@@ -30,7 +37,9 @@ def settle_edges(
     inside: NDArray[np.bool_],
     crumb_vox: int = CRUMB_VOX,
 ) -> NDArray[np.int32]:
-    """Move the edges of pieces to where they suit brightness, make each part a piece of its own, and join crumbs.
+    """Move the edges of pieces to where they suit brightness, make each part a piece of its own.
+
+    Join crumbs.
 
     Parameters
     ----------
@@ -56,34 +65,50 @@ def settle_edges(
 
 
 def _connected(supervoxels: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Give every part that is connected by faces, edges or corners a number of its own, from 0."""
+    """Give every part that is connected by faces, edges or corners a number of its own.
+
+    From 0.
+    """
     return label_parts(supervoxels, connectivity=3, background=-1).astype(np.int32) - 1
 
 
 def noise_level(intensity: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
-    """Estimate the standard deviation of the noise from how voxels differ from the mean of their six neighbours.
+    """Estimate the standard deviation of the noise from how voxels differ from the mean.
 
-    The median keeps edges out of it; on noise alone the difference has a variance of 7/6. Every third axial plane counts.
+    Of their six neighbours.
+
+    The median keeps edges out of it; on noise alone the difference has a variance of
+    7/6. Every third axial plane counts.
     """
     found = []
     for z in range(0, intensity.shape[0], 3):
         plane = intensity[z]
-        around = intensity[max(z - 1, 0)] + intensity[min(z + 1, intensity.shape[0] - 1)]
+        around = (
+            intensity[max(z - 1, 0)] + intensity[min(z + 1, intensity.shape[0] - 1)]
+        )
         for axis in range(2):
             around = around + np.roll(plane, 1, axis) + np.roll(plane, -1, axis)
         found.append(np.abs(plane - around / 6.0)[inside[z]])
     difference = np.concatenate(found)
     if not difference.size:
         return 0.0
-    return float(np.median(difference[:: max(1, difference.size // 500_000)])) / 0.6745 / np.sqrt(7.0 / 6.0)
+    return (
+        float(np.median(difference[:: max(1, difference.size // 500_000)]))
+        / 0.6745
+        / np.sqrt(7.0 / 6.0)
+    )
 
 
-def snap_edges(labels: NDArray[np.int32], intensity: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Move the pieces' edges voxel by voxel: each edge voxel goes to the touching piece that suits it best.
+def snap_edges(
+    labels: NDArray[np.int32], intensity: NDArray[np.float32], inside: NDArray[np.bool_]
+) -> NDArray[np.int32]:
+    """Move the pieces' edges voxel by voxel.
 
-    A piece suits a voxel by how near its mean brightness is, in units of the noise, and by how many of the voxel's six
-    neighbours it has. Pieces may fall apart by it; voxels never leave the body. Slab by slab, so that it takes little
-    memory.
+    Each edge voxel goes to the touching piece that suits it best.
+
+    A piece suits a voxel by how near its mean brightness is, in units of the noise, and
+    by how many of the voxel's six neighbours it has. Pieces may fall apart by it;
+    voxels never leave the body. Slab by slab, so that it takes little memory.
 
     Parameters
     ----------
@@ -102,14 +127,20 @@ def snap_edges(labels: NDArray[np.int32], intensity: NDArray[np.float32], inside
         body[labels[part][inside[part]]] = True
     for _ in range(_SNAP_ROUNDS):
         sizes, mean = _sizes_and_means(labels, intensity, n)
-        supervoxels = _SupervoxelSums(mean.astype(np.float32), sizes <= _NEVER_EATEN_VOX, body, noise)
+        supervoxels = _SupervoxelSums(
+            mean.astype(np.float32), sizes <= _NEVER_EATEN_VOX, body, noise
+        )
         moved = np.empty_like(labels)
         for begin in range(0, len(labels), _SLAB):
             raise_if_cancelled()
             end = min(begin + _SLAB, len(labels))
             planes = labels[max(begin - 1, 0) : end + 1]
-            padded = np.pad(planes, [(begin == 0, end == len(labels)), (1, 1), (1, 1)], mode="edge")
-            moved[begin:end] = _snap_slab(padded, intensity[begin:end], inside[begin:end], supervoxels)
+            padded = np.pad(
+                planes, [(begin == 0, end == len(labels)), (1, 1), (1, 1)], mode="edge"
+            )
+            moved[begin:end] = _snap_slab(
+                padded, intensity[begin:end], inside[begin:end], supervoxels
+            )
         labels = moved
     return labels
 
@@ -124,11 +155,19 @@ class _SupervoxelSums:
     noise: float
 
 
-def _snap_slab(padded: NDArray[np.int32], intensity: NDArray[np.float32], inside: NDArray[np.bool_], supervoxels: _SupervoxelSums) -> NDArray[np.int32]:
+def _snap_slab(
+    padded: NDArray[np.int32],
+    intensity: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+    supervoxels: _SupervoxelSums,
+) -> NDArray[np.int32]:
     """Move the edges in a slab that has one more voxel on every side."""
     z, y, x = intensity.shape
     labels = padded[1:-1, 1:-1, 1:-1].copy()
-    beside = [padded[1 + dz : z + 1 + dz, 1 + dy : y + 1 + dy, 1 + dx : x + 1 + dx] for dz, dy, dx in _FACES]
+    beside = [
+        padded[1 + dz : z + 1 + dz, 1 + dy : y + 1 + dy, 1 + dx : x + 1 + dx]
+        for dz, dy, dx in _FACES
+    ]
     edge = np.zeros(intensity.shape, bool)
     for other in beside:
         edge |= other != labels
@@ -141,7 +180,9 @@ def _snap_slab(padded: NDArray[np.int32], intensity: NDArray[np.float32], inside
         for other in around:
             company += other == supervoxel
         off = (value - supervoxels.mean[supervoxel]) / np.float32(supervoxels.noise)
-        found: NDArray[np.float32] = np.float32(0.5) * off * off - np.float32(_SNAP_SMOOTHNESS) * company
+        found: NDArray[np.float32] = (
+            np.float32(0.5) * off * off - np.float32(_SNAP_SMOOTHNESS) * company
+        )
         return found
 
     best, least = own.copy(), cost(own) - np.float32(_SNAP_INERTIA)
@@ -155,21 +196,33 @@ def _snap_slab(padded: NDArray[np.int32], intensity: NDArray[np.float32], inside
     return labels
 
 
-def _sizes_and_means(labels: NDArray[np.int32], intensity: NDArray[np.float32], n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _sizes_and_means(
+    labels: NDArray[np.int32], intensity: NDArray[np.float32], n: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Count the voxels of each piece and average its brightness, slab by slab."""
     sizes, sums = np.zeros(n, np.int64), np.zeros(n)
     for begin in range(0, len(labels), _SLAB):
         flat = labels[begin : begin + _SLAB].ravel()
         sizes += np.bincount(flat, minlength=n)
-        sums += np.bincount(flat, weights=intensity[begin : begin + _SLAB].ravel(), minlength=n)
+        sums += np.bincount(
+            flat, weights=intensity[begin : begin + _SLAB].ravel(), minlength=n
+        )
     return sizes, sums / np.maximum(sizes, 1)
 
 
-def join_crumbs(labels: NDArray[np.int32], intensity: NDArray[np.float32], inside: NDArray[np.bool_], smallest_vox: int) -> NDArray[np.int32]:
-    """Join small pieces to the touching piece of most like brightness, on the same side of the body's edge.
+def join_crumbs(
+    labels: NDArray[np.int32],
+    intensity: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+    smallest_vox: int,
+) -> NDArray[np.int32]:
+    """Join small pieces to the touching piece of most like brightness.
 
-    Joined are single voxels, and pieces under `smallest_vox` voxels that do not stand out: the smaller a piece, the more
-    it has to differ from every neighbour to be kept, so that noise goes and thin bright or dark strands stay.
+    On the same side of the body's edge.
+
+    Joined are single voxels, and pieces under `smallest_vox` voxels that do not stand
+    out: the smaller a piece, the more it has to differ from every neighbour to be kept,
+    so that noise goes and thin bright or dark strands stay.
     """
     n = int(labels.max()) + 1
     sizes, mean = _sizes_and_means(labels, intensity, n)
@@ -180,17 +233,25 @@ def join_crumbs(labels: NDArray[np.int32], intensity: NDArray[np.float32], insid
         if sizes.min() >= smallest_vox:
             break
         both = np.concatenate([edges, edges[:, ::-1]])
-        both = both[(sizes[both[:, 0]] < smallest_vox) & (body[both[:, 0]] == body[both[:, 1]])]
+        both = both[
+            (sizes[both[:, 0]] < smallest_vox) & (body[both[:, 0]] == body[both[:, 1]])
+        ]
         gap = np.abs(mean[both[:, 0]] - mean[both[:, 1]])
         order = np.lexsort((-sizes[both[:, 1]], gap, both[:, 0]))
         source, first = np.unique(both[order, 0], return_index=True)
         chosen, gap = both[order[first], 1], gap[order[first]]
         plain = (sizes[source] < 2) | (gap * np.sqrt(sizes[source]) < _STANDS_OUT)
-        graph = sparse.coo_matrix((np.ones(plain.sum()), (source[plain], chosen[plain])), shape=(len(sizes), len(sizes)))
+        graph = sparse.coo_matrix(
+            (np.ones(plain.sum()), (source[plain], chosen[plain])),
+            shape=(len(sizes), len(sizes)),
+        )
         count, joined = sparse.csgraph.connected_components(graph, directed=False)
         weight = np.bincount(joined, weights=sizes, minlength=count)
         mean = np.bincount(joined, weights=sizes * mean, minlength=count) / weight
-        sizes, body = weight.astype(np.int64), np.bincount(joined, weights=body, minlength=count) > 0
+        sizes, body = (
+            weight.astype(np.int64),
+            np.bincount(joined, weights=body, minlength=count) > 0,
+        )
         table, edges = joined.astype(np.int32)[table], joined.astype(np.int32)[edges]
         edges = unique_pairs(edges[edges[:, 0] != edges[:, 1]], count)[0]
     return table[labels]

@@ -1,8 +1,9 @@
 """Break a scan into small connected pieces whose edges lie where the tissue has edges.
 
-Voxels grow together into pieces (see `merging`), so thin structures survive; the pieces' edges are then moved voxel by
-voxel to where brightness and smoothness want them, and crumbs join the neighbour they are most like. Outside the body
-the pieces are large blocks.
+Voxels grow together into pieces (see `merging`), so thin structures survive; the
+pieces' edges are then moved voxel by voxel to where brightness and smoothness want
+them, and crumbs join the neighbour they are most like. Outside the body the pieces are
+large blocks.
 """
 
 from __future__ import annotations
@@ -17,19 +18,33 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from threadpoolctl import threadpool_limits
 
-from napari_strata.proposal.hierarchy.region_merging import SupervoxelGraph, merge_to, most_alike_neighbors, touching_pairs
-from napari_strata.proposal.supervoxels.boundary_refinement import CRUMB_VOX, settle_edges
 from napari_strata.cancellation import raise_if_cancelled
+from napari_strata.proposal.hierarchy.region_merging import (
+    SupervoxelGraph,
+    merge_to,
+    most_alike_neighbors,
+    touching_pairs,
+)
+from napari_strata.proposal.supervoxels.boundary_refinement import (
+    CRUMB_VOX,
+    settle_edges,
+)
 
 _JOBLIB_CORES = "LOKY_MAX_CPU_COUNT"
 _BLOCK_MM = 30.0
 """Side of the blocks outside the body."""
 _SMOOTHING = 0.4
-"""Voxels looked at are smoothed by this much of the finest axis' voxel before they grow together."""
+"""Voxels looked at are smoothed by this much.
+
+Of the finest axis' voxel before they grow together.
+"""
 _SMALL_BODY_SUPERVOXELS, _FEWEST_VOX_IN_SMALL = 1500, 8
 """A body of few voxels gets up to this many pieces, of at least this many voxels on average."""
 _SEGMENTS = 16
-"""Brightness alone merges down to this many times the pieces wanted; feature components have a say in the rest."""
+"""Brightness alone merges down to this many times the pieces wanted.
+
+Feature components have a say in the rest.
+"""
 _PLACE_WEIGHT = 0.004
 """Brightness that one mm is worth: keeps pieces compact where nothing else parts them."""
 
@@ -80,7 +95,8 @@ def make_supervoxels(
     Parameters
     ----------
     channels : (z, y, x, channel) float32 array
-        Channel 0 is brightness in [0, 1]; the others, if any, are feature components on a like scale.
+        Channel 0 is brightness in [0, 1]; the others, if any, are feature components on
+        a like scale.
     inside : (z, y, x) bool array
         The body.
     spacing_zyx_mm : (3,) array
@@ -91,12 +107,19 @@ def make_supervoxels(
     Returns
     -------
     (z, y, x) int32 array
-        Ids 0 .. n - 1, every id in use, each piece connected (by faces, edges or corners, so that layers one voxel thin
-        stay whole), none across the body's edge.
+        Ids 0 .. n - 1, every id in use, each piece connected (by faces, edges or
+        corners, so that layers one voxel thin stay whole), none across the body's edge.
     """
     intensity = np.ascontiguousarray(channels[..., 0])
     segments = grow_segments(intensity, inside, spacing_zyx_mm, plan)
-    return merge_segments(segments, intensity, inside, spacing_zyx_mm, plan, components=[*np.moveaxis(channels[..., 1:], -1, 0)])
+    return merge_segments(
+        segments,
+        intensity,
+        inside,
+        spacing_zyx_mm,
+        plan,
+        components=[*np.moveaxis(channels[..., 1:], -1, 0)],
+    )
 
 
 def grow_segments(
@@ -105,12 +128,16 @@ def grow_segments(
     spacing_zyx_mm: NDArray[np.float64],
     plan: SupervoxelPlan,
 ) -> Segments:
-    """Grow the voxels of the body together by brightness, into several times as many pieces as are wanted.
+    """Grow the voxels of the body together by brightness.
+
+    Into several times as many pieces as are wanted.
 
     Parameters are those of `make_supervoxels`; `intensity` is brightness (z, y, x).
     """
     finest = float(np.min(spacing_zyx_mm))
-    smooth = ndimage.gaussian_filter(intensity, _SMOOTHING * finest / spacing_zyx_mm, truncate=3.0)
+    smooth = ndimage.gaussian_filter(
+        intensity, _SMOOTHING * finest / spacing_zyx_mm, truncate=3.0
+    )
     raise_if_cancelled()
     start = most_alike_neighbors(smooth[None], inside)
     raise_if_cancelled()
@@ -118,14 +145,22 @@ def grow_segments(
     sizes = np.maximum(np.bincount(start.ravel(), minlength=n), 1)
     columns = [_mean_of(smooth, start, sizes)]
     for axis, spacing in enumerate(spacing_zyx_mm):
-        place = np.arange(start.shape[axis], dtype=np.float64).reshape([-1 if a == axis else 1 for a in range(3)])
-        columns.append(_PLACE_WEIGHT * spacing * _mean_of(np.broadcast_to(place, start.shape), start, sizes))
+        place = np.arange(start.shape[axis], dtype=np.float64).reshape(
+            [-1 if a == axis else 1 for a in range(3)]
+        )
+        columns.append(
+            _PLACE_WEIGHT
+            * spacing
+            * _mean_of(np.broadcast_to(place, start.shape), start, sizes)
+        )
     raise_if_cancelled()
     edges = touching_pairs(start, n)[0]
     raise_if_cancelled()
     outside = n - 1 if not inside.all() else n
     edges = edges[(edges != outside).all(axis=1)]
-    graph = SupervoxelGraph(sizes.astype(np.float32), np.stack(columns, axis=1).astype(np.float32), edges)
+    graph = SupervoxelGraph(
+        sizes.astype(np.float32), np.stack(columns, axis=1).astype(np.float32), edges
+    )
     merged = merge_to(graph, _SEGMENTS * _count(inside, plan) + 1)
     return Segments(merged.supervoxel[start], merged.graph)
 
@@ -139,7 +174,9 @@ def merge_segments(
     *,
     components: Sequence[NDArray[np.float32]] = (),
 ) -> NDArray[np.int32]:
-    """Merge sprouts into the supervoxels that are wanted, by what else is known of them, and settle the edges.
+    """Merge sprouts into the supervoxels that are wanted, by what else is known of them.
+
+    Settle the edges.
 
     Parameters
     ----------
@@ -154,9 +191,17 @@ def merge_segments(
         As `make_supervoxels` gives them.
     """
     graph = segments.graph
-    known = [_mean_of(part, segments.grow_segments, np.maximum(graph.sizes, 1)) for part in components]
-    vectors = np.concatenate([graph.vectors, *(column.astype(np.float32)[:, None] for column in known)], axis=1)
-    grown = merge_to(SupervoxelGraph(graph.sizes, vectors, graph.edges), _count(inside, plan) + 1)
+    known = [
+        _mean_of(part, segments.grow_segments, np.maximum(graph.sizes, 1))
+        for part in components
+    ]
+    vectors = np.concatenate(
+        [graph.vectors, *(column.astype(np.float32)[:, None] for column in known)],
+        axis=1,
+    )
+    grown = merge_to(
+        SupervoxelGraph(graph.sizes, vectors, graph.edges), _count(inside, plan) + 1
+    )
     supervoxels = grown.supervoxel[segments.grow_segments]
     blocks = block_cells(inside.shape, spacing_zyx_mm, _BLOCK_MM)
     supervoxels = np.where(inside, supervoxels, blocks + supervoxels.max() + 1)
@@ -166,20 +211,38 @@ def merge_segments(
 def _count(inside: NDArray[np.bool_], plan: SupervoxelPlan) -> int:
     """Give how many pieces a body of this size gets."""
     voxels = int(inside.sum())
-    return max(1, min(plan.target, max(voxels // plan.fewest_vox, min(voxels // _FEWEST_VOX_IN_SMALL, _SMALL_BODY_SUPERVOXELS))))
+    return max(
+        1,
+        min(
+            plan.target,
+            max(
+                voxels // plan.fewest_vox,
+                min(voxels // _FEWEST_VOX_IN_SMALL, _SMALL_BODY_SUPERVOXELS),
+            ),
+        ),
+    )
 
 
-def _mean_of(values: NDArray[np.floating], supervoxels: NDArray[np.int32], sizes: NDArray[np.number]) -> NDArray[np.float64]:
+def _mean_of(
+    values: NDArray[np.floating],
+    supervoxels: NDArray[np.int32],
+    sizes: NDArray[np.number],
+) -> NDArray[np.float64]:
     """Average values (z, y, x) over pieces of known sizes, (n,)."""
-    sums = np.bincount(supervoxels.ravel(), weights=values.ravel(), minlength=len(sizes))
+    sums = np.bincount(
+        supervoxels.ravel(), weights=values.ravel(), minlength=len(sizes)
+    )
     return np.asarray(sums / sizes, np.float64)
 
 
 @contextmanager
 def one_openmp_thread() -> Iterator[None]:
-    """Keep scikit-learn's k-means to one thread: with several, its sums depend on which thread ends first.
+    """Keep scikit-learn's k-means to one thread.
 
-    joblib is told the same, or it would look for physical cores and complain where a container hides them.
+    With several, its sums depend on which thread ends first.
+
+    joblib is told the same, or it would look for physical cores and complain where a
+    container hides them.
     """
     before = os.environ.get(_JOBLIB_CORES)
     os.environ[_JOBLIB_CORES] = "1"
@@ -193,12 +256,19 @@ def one_openmp_thread() -> Iterator[None]:
             os.environ[_JOBLIB_CORES] = before
 
 
-def block_cells(shape: tuple[int, ...], spacing_zyx_mm: NDArray[np.float64], side_mm: float) -> NDArray[np.int32]:
+def block_cells(
+    shape: tuple[int, ...], spacing_zyx_mm: NDArray[np.float64], side_mm: float
+) -> NDArray[np.int32]:
     """Cut a grid into blocks of about `side_mm`: block number of each voxel, (z, y, x) int32."""
-    axes = [np.arange(n) // max(1, round(side_mm / s)) for n, s in zip(shape, spacing_zyx_mm, strict=True)]
+    axes = [
+        np.arange(n) // max(1, round(side_mm / s))
+        for n, s in zip(shape, spacing_zyx_mm, strict=True)
+    ]
     counts = [int(a[-1]) + 1 for a in axes]
     z, y, x = axes
-    return ((z[:, None, None] * counts[1] + y[:, None]) * counts[2] + x).astype(np.int32)
+    return ((z[:, None, None] * counts[1] + y[:, None]) * counts[2] + x).astype(
+        np.int32
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -220,7 +290,9 @@ class Contacts:
     step: NDArray[np.float32]
 
 
-def find_contacts(labels: NDArray[np.int32], intensity: NDArray[np.float32], n: int) -> Contacts:
+def find_contacts(
+    labels: NDArray[np.int32], intensity: NDArray[np.float32], n: int
+) -> Contacts:
     """Find the pairs of touching supervoxels, ids 0 .. n - 1 in `labels` (z, y, x)."""
     pairs, steps = [], []
     for axis in range(3):
@@ -231,10 +303,18 @@ def find_contacts(labels: NDArray[np.int32], intensity: NDArray[np.float32], n: 
         pairs.append(ends)
         steps.append(np.abs(bright[1:][touch] - bright[:-1][touch]))
     low, high = np.concatenate(pairs).T
-    faces = sparse.coo_matrix((np.ones(len(low), np.int32), (low, high)), shape=(n, n)).tocsr()
-    step = sparse.coo_matrix((np.concatenate(steps).astype(np.float64), (low, high)), shape=(n, n)).tocsr()
+    faces = sparse.coo_matrix(
+        (np.ones(len(low), np.int32), (low, high)), shape=(n, n)
+    ).tocsr()
+    step = sparse.coo_matrix(
+        (np.concatenate(steps).astype(np.float64), (low, high)), shape=(n, n)
+    ).tocsr()
     faces.sum_duplicates()
     step.sum_duplicates()
     found = faces.tocoo()
     edges = np.stack([found.row, found.col], axis=1).astype(np.int32)
-    return Contacts(edges, found.data.astype(np.int32), (step.tocoo().data / found.data).astype(np.float32))
+    return Contacts(
+        edges,
+        found.data.astype(np.int32),
+        (step.tocoo().data / found.data).astype(np.float32),
+    )

@@ -1,6 +1,9 @@
-"""What lies around a supervoxel: averages over its neighbours, and tissues found in rounds by what surrounds them.
+"""What lies around a supervoxel.
 
-Muscle and grey matter may be equally bright and have like features, but only one of them lies beside white matter.
+Averages over its neighbours, and tissues found in rounds by what surrounds them.
+
+Muscle and grey matter may be equally bright and have like features, but only one of
+them lies beside white matter.
 """
 
 from __future__ import annotations
@@ -12,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from napari_strata.proposal.hierarchy.tree import Hierarchy
-from napari_strata.proposal.hierarchy.build_trees import tissue_tree
 from napari_strata.cancellation import raise_if_cancelled
+from napari_strata.proposal.hierarchy.build_trees import tissue_tree
+from napari_strata.proposal.hierarchy.tree import Hierarchy
 
 SMOOTHED_MM = 4.5
-"""Features are averaged over neighbours about this far, weighted by size: single pieces are noisy."""
+"""Features are averaged over neighbours about this far, weighted by size.
+
+Single pieces are noisy.
+"""
 AROUND_MM = 14.0
 """How far around a piece its surroundings reach."""
 _HOP_SHARE = 0.8
@@ -38,7 +44,8 @@ class Neighborhood:
     Parameters
     ----------
     matrix : (n, n) sparse array
-        Gives each supervoxel of the body the mean over itself and those it touches, sizes counted.
+        Gives each supervoxel of the body the mean over itself and those it touches,
+        sizes counted.
     width_mm : float
         About how wide a supervoxel is.
     """
@@ -47,16 +54,37 @@ class Neighborhood:
     width_mm: float
 
     @classmethod
-    def of(cls, edges: NDArray[np.integer], sizes: NDArray[np.integer], body: NDArray[np.bool_], voxel_volume_mm3: float) -> Neighborhood:
-        """Make it from touching pairs (e, 2), voxels (n,), who is in the body (n,), and the volume of a voxel in mm3."""
+    def of(
+        cls,
+        edges: NDArray[np.integer],
+        sizes: NDArray[np.integer],
+        body: NDArray[np.bool_],
+        voxel_volume_mm3: float,
+    ) -> Neighborhood:
+        """Make it from touching pairs (e, 2), voxels (n,), who is in the body (n,).
+
+        The volume of a voxel in mm3.
+        """
         n, own = len(sizes), np.arange(len(sizes))
         inner = edges[body[edges[:, 0]] & body[edges[:, 1]]]
         row = np.concatenate([inner[:, 0], inner[:, 1], own])
         column = np.concatenate([inner[:, 1], inner[:, 0], own])
-        links = sparse.coo_array((sizes[column].astype(np.float32), (row, column)), shape=(n, n)).tocsr()
+        links = sparse.coo_array(
+            (sizes[column].astype(np.float32), (row, column)), shape=(n, n)
+        ).tocsr()
         total = np.asarray(links.sum(axis=1)).ravel()
-        matrix = sparse.dia_array(((1 / np.maximum(total, 1e-9))[None].astype(np.float32), [0]), shape=(n, n)).tocsr() @ links
-        width = (float(sizes[body].mean()) * voxel_volume_mm3) ** (1 / 3) if body.any() else AROUND_MM
+        matrix = (
+            sparse.dia_array(
+                ((1 / np.maximum(total, 1e-9))[None].astype(np.float32), [0]),
+                shape=(n, n),
+            ).tocsr()
+            @ links
+        )
+        width = (
+            (float(sizes[body].mean()) * voxel_volume_mm3) ** (1 / 3)
+            if body.any()
+            else AROUND_MM
+        )
         return cls(matrix, width)
 
     def hops(self, reach_mm: float) -> int:
@@ -70,8 +98,13 @@ class Neighborhood:
             values = self.matrix @ values
         return np.asarray(values, np.float32)
 
-    def shares(self, tissue: NDArray[np.integer], n: int, times: int) -> NDArray[np.float32]:
-        """Give the share of each of tissues 0 .. n around each supervoxel, (n_supervoxels, n + 1) float32."""
+    def shares(
+        self, tissue: NDArray[np.integer], n: int, times: int
+    ) -> NDArray[np.float32]:
+        """Give the share of each of tissues 0 .. n around each supervoxel.
+
+        (n_supervoxels, n + 1) float32.
+        """
         return self.averaged(np.eye(n + 1, dtype=np.float32)[tissue], times)
 
 
@@ -104,7 +137,9 @@ def tissues_in_rounds(
     *,
     weight: float,
 ) -> Tissues:
-    """Find tissues by brightness and features, then again by these and by which tissues lie around, a few times.
+    """Find tissues by brightness and features.
+
+    Then again by these and by which tissues lie around, a few times.
 
     Parameters
     ----------
@@ -117,16 +152,26 @@ def tissues_in_rounds(
     neighborhood : Neighborhood
         Who lies around whom.
     weight : float
-        Weight of features and surroundings against brightness; 0 leaves brightness alone.
+        Weight of features and surroundings against brightness; 0 leaves brightness
+        alone.
     """
     parts = [intensity[:, None]]
     if weight and features.shape[1]:
-        parts.append(np.float32(weight * _FEATURES) * neighborhood.averaged(features, neighborhood.hops(SMOOTHED_MM)))
+        parts.append(
+            np.float32(weight * _FEATURES)
+            * neighborhood.averaged(features, neighborhood.hops(SMOOTHED_MM))
+        )
     vectors = np.concatenate(parts, axis=1).astype(np.float32)
     times = max(1, neighborhood.hops(AROUND_MM))
     for _ in range(_ROUNDS if weight else 0):
         found = tissue_tree(vectors, sizes, edges, ~body, groups=_TISSUES).cut(_TISSUES)
-        around = np.float32(weight * _SURROUNDINGS) * neighborhood.shares(found, _TISSUES, times)
+        around = np.float32(weight * _SURROUNDINGS) * neighborhood.shares(
+            found, _TISSUES, times
+        )
         vectors = np.concatenate([*parts, around], axis=1).astype(np.float32)
     tree = tissue_tree(vectors, sizes, edges, ~body)
-    return Tissues(tree, vectors, neighborhood.shares(tree.cut(_SHARED_TISSUES), _SHARED_TISSUES, 1))
+    return Tissues(
+        tree,
+        vectors,
+        neighborhood.shares(tree.cut(_SHARED_TISSUES), _SHARED_TISSUES, 1),
+    )

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from napari_strata.proposal.supervoxels.clustering import Contacts
 from napari_strata.cancellation import raise_if_cancelled
+from napari_strata.proposal.supervoxels.clustering import Contacts
 
 _SLAB_VOXELS = 2_000_000
 """Voxels that are counted at a time."""
@@ -22,10 +22,11 @@ class Descriptors:
     Parameters
     ----------
     features : tuple of (n, channel) float32 arrays
-        Mean feature per encoder level, finest first (not standardised, about unit length).
+        Mean feature per encoder level, finest first (not standardised, about unit
+        length).
     intensity : (n, 5) float32 array
-        Mean and standard deviation inside, mean at 2 mm and at 4 mm around, and rank: the share of the body that is darker;
-        all on the scale of brightness, [0, 1].
+        Mean and standard deviation inside, mean at 2 mm and at 4 mm around, and rank:
+        the share of the body that is darker; all on the scale of brightness, [0, 1].
     boundary : (n,) float32 array
         Mean brightness step across its faces.
     center_zyx_mm : (n, 3) float32 array
@@ -43,8 +44,19 @@ class Descriptors:
     @property
     def names(self) -> tuple[str, ...]:
         """Column names of `table`."""
-        level_names = [f"feature {k}.{c}" for k, level in enumerate(self.features) for c in range(level.shape[1])]
-        rest = ["brightness mean", "brightness sd", "brightness 2 mm", "brightness 4 mm", "brightness rank", "boundary step"]
+        level_names = [
+            f"feature {k}.{c}"
+            for k, level in enumerate(self.features)
+            for c in range(level.shape[1])
+        ]
+        rest = [
+            "brightness mean",
+            "brightness sd",
+            "brightness 2 mm",
+            "brightness 4 mm",
+            "brightness rank",
+            "boundary step",
+        ]
         return (*level_names, *rest, "position z", "position y", "position x")
 
     def table(self, body: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -53,14 +65,27 @@ class Descriptors:
         return ((self._columns() - middle) / spread).astype(np.float32)
 
     def scale(self, body: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Give the mean and the spread that `table` standardises each column by, (2, d) float32."""
+        """Give the mean and the spread that `table` standardises each column by.
+
+        (2, d) float32.
+        """
         columns = self._columns()
         chosen = columns[body] if body.any() else columns
         spread = chosen.std(axis=0)
-        return np.stack([chosen.mean(axis=0), np.where(spread > 1e-6, spread, 1.0)]).astype(np.float32)
+        return np.stack(
+            [chosen.mean(axis=0), np.where(spread > 1e-6, spread, 1.0)]
+        ).astype(np.float32)
 
     def _columns(self) -> NDArray[np.float32]:
-        return np.concatenate([*self.features, self.intensity, self.boundary[:, None], self.center_zyx_mm], axis=1)
+        return np.concatenate(
+            [
+                *self.features,
+                self.intensity,
+                self.boundary[:, None],
+                self.center_zyx_mm,
+            ],
+            axis=1,
+        )
 
 
 class Pooler:
@@ -77,14 +102,18 @@ class Pooler:
     def __init__(self, labels: NDArray[np.integer], n: int) -> None:
         flat = np.ascontiguousarray(labels.reshape(-1), dtype=np.int32)
         ones = np.ones(len(flat), np.float32)
-        self._membership = sparse.csc_matrix((ones, flat, np.arange(len(flat) + 1, dtype=np.int32)), shape=(n, len(flat)))
+        self._membership = sparse.csc_matrix(
+            (ones, flat, np.arange(len(flat) + 1, dtype=np.int32)), shape=(n, len(flat))
+        )
         self.counts = np.bincount(flat, minlength=n)
 
     def mean(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Average values (..., channel) over each supervoxel: (n, channel) float32."""
         raise_if_cancelled()
         columns = values.reshape(-1, values.shape[-1])
-        return (self._membership @ columns / np.maximum(self.counts, 1)[:, None]).astype(np.float32)
+        return (
+            self._membership @ columns / np.maximum(self.counts, 1)[:, None]
+        ).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,24 +124,47 @@ class Around:
     far: NDArray[np.float32]
 
     @classmethod
-    def of(cls, intensity: NDArray[np.float32], spacing_zyx_mm: NDArray[np.float64]) -> Around:
+    def of(
+        cls, intensity: NDArray[np.float32], spacing_zyx_mm: NDArray[np.float64]
+    ) -> Around:
         """Smooth brightness (z, y, x) by Gaussians of 2 mm and 4 mm."""
         near = ndimage.gaussian_filter(intensity, 2.0 / spacing_zyx_mm, truncate=2.0)
         raise_if_cancelled()
-        return cls(near, ndimage.gaussian_filter(near, np.sqrt(12.0) / spacing_zyx_mm, truncate=2.0))
+        return cls(
+            near,
+            ndimage.gaussian_filter(near, np.sqrt(12.0) / spacing_zyx_mm, truncate=2.0),
+        )
 
 
-def describe_intensity(pooler: Pooler, intensity: NDArray[np.float32], rank: NDArray[np.float32], around: Around) -> NDArray[np.float32]:
-    """Give mean, standard deviation, mean at 2 mm and 4 mm around, and mean rank, per supervoxel: (n, 5) float32."""
-    columns = [pooler.mean(values[..., None])[:, 0] for values in (intensity, intensity * intensity, around.near, around.far, rank)]
+def describe_intensity(
+    pooler: Pooler,
+    intensity: NDArray[np.float32],
+    rank: NDArray[np.float32],
+    around: Around,
+) -> NDArray[np.float32]:
+    """Give mean, standard deviation, mean at 2 mm and 4 mm around.
+
+    Mean rank, per supervoxel: (n, 5) float32.
+    """
+    columns = [
+        pooler.mean(values[..., None])[:, 0]
+        for values in (intensity, intensity * intensity, around.near, around.far, rank)
+    ]
     mean, square, near, far, above = columns
-    return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 0.0)), near, far, above], axis=1)
+    return np.stack(
+        [mean, np.sqrt(np.maximum(square - mean**2, 0.0)), near, far, above], axis=1
+    )
 
 
-def intensity_rank(intensity: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+def intensity_rank(
+    intensity: NDArray[np.float32], inside: NDArray[np.bool_]
+) -> NDArray[np.float32]:
     """Give the share of the body that is darker than each voxel, (z, y, x) float32 in [0, 1]."""
     sample = intensity[inside]
-    edges = np.quantile(sample[:: max(1, sample.size // 500_000)], np.linspace(0, 1, 257)) + np.arange(257) * 1e-9
+    edges = (
+        np.quantile(sample[:: max(1, sample.size // 500_000)], np.linspace(0, 1, 257))
+        + np.arange(257) * 1e-9
+    )
     out = np.empty_like(intensity)
     for plane, above in zip(intensity, out, strict=True):
         raise_if_cancelled()
@@ -123,7 +175,9 @@ def intensity_rank(intensity: NDArray[np.float32], inside: NDArray[np.bool_]) ->
 def sizes_and_centers(
     labels: NDArray[np.int32], n: int, spacing_zyx_mm: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Count the voxels of each supervoxel of `labels` (z, y, x), and give its centroid in mm from the first voxel.
+    """Count the voxels of each supervoxel of `labels` (z, y, x).
+
+    Give its centroid in mm from the first voxel.
 
     Returns
     -------
@@ -138,17 +192,25 @@ def sizes_and_centers(
     for begin in range(0, len(labels), deep):
         slab = labels[begin : begin + deep]
         flat = slab.ravel()
-        z = np.repeat(np.arange(begin, begin + len(slab), dtype=np.float64), rows * columns)
+        z = np.repeat(
+            np.arange(begin, begin + len(slab), dtype=np.float64), rows * columns
+        )
         sizes += np.bincount(flat, minlength=n)
         for axis, place in enumerate((z, np.tile(y, len(slab)), np.tile(x, len(slab)))):
             sums[:, axis] += np.bincount(flat, weights=place, minlength=n)
-    return sizes, (sums / np.maximum(sizes, 1)[:, None] * spacing_zyx_mm).astype(np.float32)
+    return sizes, (sums / np.maximum(sizes, 1)[:, None] * spacing_zyx_mm).astype(
+        np.float32
+    )
 
 
 def boundary_step(contacts: Contacts, n: int) -> NDArray[np.float32]:
     """Give the mean brightness step over all faces of each supervoxel, (n,) float32."""
     total, faces = np.zeros(n), np.zeros(n)
     for side in (0, 1):
-        total += np.bincount(contacts.edges[:, side], weights=contacts.step * contacts.faces, minlength=n)
-        faces += np.bincount(contacts.edges[:, side], weights=contacts.faces, minlength=n)
+        total += np.bincount(
+            contacts.edges[:, side], weights=contacts.step * contacts.faces, minlength=n
+        )
+        faces += np.bincount(
+            contacts.edges[:, side], weights=contacts.faces, minlength=n
+        )
     return (total / np.maximum(faces, 1)).astype(np.float32)

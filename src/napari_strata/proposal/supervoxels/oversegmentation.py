@@ -1,4 +1,7 @@
-"""Pieces of a scan and what brightness and place say of them; brightness starts them, before the encoder has looked."""
+"""Pieces of a scan and what brightness and place say of them.
+
+Brightness starts them, before the encoder has looked.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,34 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_strata.cancellation import raise_if_cancelled
 from napari_strata.preprocess.body import body_mask, magnified
-from napari_strata.preprocess.intensity import WorkingGrid, block_mean, choose_grid, prepare_intensity, resample
-from napari_strata.proposal.supervoxels.descriptors import Around, Pooler, intensity_rank, describe_intensity, sizes_and_centers
+from napari_strata.preprocess.intensity import (
+    WorkingGrid,
+    block_mean,
+    choose_grid,
+    prepare_intensity,
+    resample,
+)
 from napari_strata.proposal.supervoxels.boundary_refinement import settle_edges
-from napari_strata.proposal.supervoxels.clustering import Contacts, Segments, SupervoxelPlan, block_cells, find_contacts, merge_segments, grow_segments
+from napari_strata.proposal.supervoxels.clustering import (
+    Contacts,
+    Segments,
+    SupervoxelPlan,
+    block_cells,
+    find_contacts,
+    grow_segments,
+    merge_segments,
+)
+from napari_strata.proposal.supervoxels.descriptors import (
+    Around,
+    Pooler,
+    describe_intensity,
+    intensity_rank,
+    sizes_and_centers,
+)
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Volume
-from napari_strata.cancellation import raise_if_cancelled
 
 if TYPE_CHECKING:
     from napari_strata.encoder.embed import FeatureMap
@@ -25,9 +48,15 @@ _COMPONENT_WEIGHT = 0.03
 """Brightness that a feature component's unit is worth while pieces grow."""
 _AIR_BLOCK_MM = 40.0
 _MOST_SEGMENTED_VOXELS = 17_000_000
-"""Boxes above this grow their pieces on a coarser copy; edges are snapped to the scan's own voxels all the same."""
+"""Boxes above this grow their pieces on a coarser copy.
+
+Edges are snapped to the scan's own voxels all the same.
+"""
 _MOST_BESIDE_VOXELS = 12_000_000
-"""Boxes up to this start their pieces while the encoder works; of larger ones both together take too much memory."""
+"""Boxes up to this start their pieces while the encoder works.
+
+Of larger ones both together take too much memory.
+"""
 _MOST_DESCRIBED_VOXELS = 24_000_000
 """Scans above this are described from every second or third voxel."""
 
@@ -49,7 +78,8 @@ class PreparedScan:
     grid : WorkingGrid
         The body's box, and the encoder's grid over it.
     magnification : float
-        How many times larger the lengths are than in the scan; 1.0 but for small bodies.
+        How many times larger the lengths are than in the scan; 1.0 but for small
+        bodies.
     """
 
     volume: Volume
@@ -98,11 +128,16 @@ def prepare_scan(volume: Volume, settings: ProposeSettings) -> PreparedScan:
     inside = body_mask(volume)
     seen, times = magnified(volume, inside)
     grid = choose_grid(inside, seen, settings)
-    return PreparedScan(seen, inside, prepare_intensity(seen, inside, settings), grid, times)
+    return PreparedScan(
+        seen, inside, prepare_intensity(seen, inside, settings), grid, times
+    )
 
 
 def fits_beside_encoder(grid: WorkingGrid) -> bool:
-    """Say whether a box is small enough for its pieces to start while the encoder works: both take memory."""
+    """Say whether a box is small enough for its pieces to start while the encoder works.
+
+    Both take memory.
+    """
     return int(np.prod(grid.box_shape)) <= _MOST_BESIDE_VOXELS
 
 
@@ -115,7 +150,8 @@ class InitialSegments:
     rank : (z, y, x) float32 array
         Share of the body that is darker, over the scan.
     features, inside : (z, y, x) float32 and bool arrays
-        What voxels were compared by, and the body: over the body's box, made coarser by `step`.
+        What voxels were compared by, and the body: over the body's box, made coarser by
+        `step`.
     step : tuple of 3 int
         Voxels of the scan per voxel of those, along each axis.
     segments : Segments
@@ -132,7 +168,9 @@ class InitialSegments:
     around: Around
 
 
-def grow_initial_segments(prepared: PreparedScan, settings: ProposeSettings) -> InitialSegments:
+def grow_initial_segments(
+    prepared: PreparedScan, settings: ProposeSettings
+) -> InitialSegments:
     """Grow the small pieces that brightness alone decides.
 
     Parameters
@@ -150,10 +188,26 @@ def grow_initial_segments(prepared: PreparedScan, settings: ProposeSettings) -> 
     plan = SupervoxelPlan(target=settings.supervoxels)
     segments = grow_segments(features, inside, spacing * step, plan)
     view = _thinned(prepared.intensity.shape, spacing)
-    return InitialSegments(rank, features, inside, step, segments, Around.of(np.ascontiguousarray(prepared.intensity[view]), spacing * _steps(view)))
+    return InitialSegments(
+        rank,
+        features,
+        inside,
+        step,
+        segments,
+        Around.of(
+            np.ascontiguousarray(prepared.intensity[view]), spacing * _steps(view)
+        ),
+    )
 
 
-def find_supervoxels(prepared: PreparedScan, initial: InitialSegments, features: FeatureMap, settings: ProposeSettings, *, seed: int = 0) -> Supervoxels:
+def find_supervoxels(
+    prepared: PreparedScan,
+    initial: InitialSegments,
+    features: FeatureMap,
+    settings: ProposeSettings,
+    *,
+    seed: int = 0,
+) -> Supervoxels:
     """Break a scan into supervoxels, and describe them by brightness.
 
     Parameters
@@ -172,25 +226,51 @@ def find_supervoxels(prepared: PreparedScan, initial: InitialSegments, features:
     labels, n = _supervoxels(prepared, initial, features, settings, seed)
     spacing = prepared.volume.spacing_zyx_mm
     view = _thinned(labels.shape, spacing)
-    contacts = find_contacts(np.ascontiguousarray(labels[view]), np.ascontiguousarray(prepared.intensity[view]), n)
+    contacts = find_contacts(
+        np.ascontiguousarray(labels[view]),
+        np.ascontiguousarray(prepared.intensity[view]),
+        n,
+    )
     raise_if_cancelled()
     sizes, centers = sizes_and_centers(labels, n, spacing)
     body = np.bincount(labels[prepared.inside], minlength=n) > 0.5 * sizes
     raise_if_cancelled()
-    return Supervoxels(labels, contacts, _describe(prepared, initial, labels, centers, view), centers, sizes, body)
+    return Supervoxels(
+        labels,
+        contacts,
+        _describe(prepared, initial, labels, centers, view),
+        centers,
+        sizes,
+        body,
+    )
 
 
 def _supervoxels(
-    prepared: PreparedScan, initial: InitialSegments, features: FeatureMap, settings: ProposeSettings, seed: int
+    prepared: PreparedScan,
+    initial: InitialSegments,
+    features: FeatureMap,
+    settings: ProposeSettings,
+    seed: int,
 ) -> tuple[NDArray[np.int32], int]:
     """Make supervoxels in the body's box and large blocks around it, on the scan's own grid."""
     box, spacing, step = prepared.grid.box, prepared.volume.spacing_zyx_mm, initial.step
     components = _components(features, initial.features.shape, settings, seed)
     plan = SupervoxelPlan(target=settings.supervoxels)
-    inner = merge_segments(initial.segments, initial.features, initial.inside, spacing * step, plan, components=components)
+    inner = merge_segments(
+        initial.segments,
+        initial.features,
+        initial.inside,
+        spacing * step,
+        plan,
+        components=components,
+    )
     if max(step) > 1:
-        for axis, (times, size) in enumerate(zip(step, prepared.grid.box_shape, strict=True)):
-            inner = np.take(np.repeat(inner, times, axis=axis), np.arange(size), axis=axis)
+        for axis, (times, size) in enumerate(
+            zip(step, prepared.grid.box_shape, strict=True)
+        ):
+            inner = np.take(
+                np.repeat(inner, times, axis=axis), np.arange(size), axis=axis
+            )
         inner = settle_edges(inner, prepared.intensity[box], prepared.inside[box])
     outer = block_cells(prepared.intensity.shape, spacing, _AIR_BLOCK_MM)
     outer += inner.max() + 1
@@ -200,44 +280,71 @@ def _supervoxels(
     return number[outer], int(used.sum())
 
 
-def _components(features: FeatureMap, shape_zyx: tuple[int, int, int], settings: ProposeSettings, seed: int) -> list[NDArray[np.float32]]:
-    """Give the feature components that have a say where pieces merge, on a grid of this shape over the body's box."""
+def _components(
+    features: FeatureMap,
+    shape_zyx: tuple[int, int, int],
+    settings: ProposeSettings,
+    seed: int,
+) -> list[NDArray[np.float32]]:
+    """Give the feature components that have a say where pieces merge.
+
+    On a grid of this shape over the body's box.
+    """
     weight = np.float32(_COMPONENT_WEIGHT * settings.feature_weight)
     found = principal_maps(features, 2, seed=seed) if weight else []
     return [resample(weight * component, shape_zyx) for component in found]
 
 
-def principal_maps(features: FeatureMap, count: int, *, seed: int) -> list[NDArray[np.float32]]:
-    """Give the first principal components of the finest features, (z, y, x) float32 each, on the working grid.
+def principal_maps(
+    features: FeatureMap, count: int, *, seed: int
+) -> list[NDArray[np.float32]]:
+    """Give the first principal components of the finest features.
 
-    Their signs are fixed (the largest loading is positive); they are centred, and not scaled.
+    (z, y, x) float32 each, on the working grid.
+
+    Their signs are fixed (the largest loading is positive); they are centred, and not
+    scaled.
     """
     finest = features.at_level(0)
     flat = finest.reshape(-1, finest.shape[-1])
     rng = np.random.default_rng(seed)
     sample = flat[rng.choice(len(flat), min(len(flat), 50_000), replace=False)]
     center = sample.mean(axis=0)
-    axes = np.linalg.svd(np.concatenate([sample, sample]) - center, full_matrices=False)[2][:count]
+    axes = np.linalg.svd(
+        np.concatenate([sample, sample]) - center, full_matrices=False
+    )[2][:count]
     axes *= np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
     maps = (flat @ axes.T - center @ axes.T).reshape(*finest.shape[:-1], len(axes))
     return [np.ascontiguousarray(maps[..., k]) for k in range(len(axes))]
 
 
-def coarsening(shape: Sequence[int], spacing_zyx_mm: NDArray[np.float64], most: int) -> tuple[int, int, int]:
-    """Give how many voxels to join along each axis so that at most `most` are left, the finest axis first."""
+def coarsening(
+    shape: Sequence[int], spacing_zyx_mm: NDArray[np.float64], most: int
+) -> tuple[int, int, int]:
+    """Give how many voxels to join along each axis so that at most `most` are left.
+
+    The finest axis first.
+    """
     step = [1, 1, 1]
     while np.prod([-(-n // k) for n, k in zip(shape, step, strict=True)]) > most:
-        left = [mm * k if k < n else np.inf for mm, k, n in zip(spacing_zyx_mm, step, shape, strict=True)]
+        left = [
+            mm * k if k < n else np.inf
+            for mm, k, n in zip(spacing_zyx_mm, step, shape, strict=True)
+        ]
         step[int(np.argmin(left))] += 1
     return step[0], step[1], step[2]
 
 
 def segment_features(
-    prepared: PreparedScan, rank: NDArray[np.float32], *, step: tuple[int, int, int] = (1, 1, 1)
+    prepared: PreparedScan,
+    rank: NDArray[np.float32],
+    *,
+    step: tuple[int, int, int] = (1, 1, 1),
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Give what voxels are compared by while pieces grow, over the body's box.
 
-    In an MR that is brightness and its rank, half each, so that the range where most of the body lies counts most.
+    In an MR that is brightness and its rank, half each, so that the range where most of
+    the body lies counts most.
 
     Parameters
     ----------
@@ -252,7 +359,10 @@ def segment_features(
         Brightness in [0, 1], and the body.
     """
     box = prepared.grid.box
-    intensity, inside = prepared.intensity[box], np.ascontiguousarray(prepared.inside[box])
+    intensity, inside = (
+        prepared.intensity[box],
+        np.ascontiguousarray(prepared.inside[box]),
+    )
     if prepared.volume.modality == "mr":
         intensity = np.float32(0.5) * (intensity + rank[box])
     if max(step) > 1:
@@ -262,8 +372,14 @@ def segment_features(
 
 
 def _thinned(shape: tuple[int, ...], spacing_zyx_mm: NDArray[np.float64]) -> View:
-    """Choose which voxels of a scan are looked at to describe it: all, or every k-th of a very large one."""
-    z, y, x = (slice(k // 2, None, k) for k in coarsening(shape, spacing_zyx_mm, _MOST_DESCRIBED_VOXELS))
+    """Choose which voxels of a scan are looked at to describe it.
+
+    All, or every k-th of a very large one.
+    """
+    z, y, x = (
+        slice(k // 2, None, k)
+        for k in coarsening(shape, spacing_zyx_mm, _MOST_DESCRIBED_VOXELS)
+    )
     return z, y, x
 
 
@@ -272,14 +388,37 @@ def _steps(view: View) -> NDArray[np.int64]:
 
 
 def _describe(
-    prepared: PreparedScan, initial: InitialSegments, labels: NDArray[np.int32], centers_mm: NDArray[np.float32], view: View
+    prepared: PreparedScan,
+    initial: InitialSegments,
+    labels: NDArray[np.int32],
+    centers_mm: NDArray[np.float32],
+    view: View,
 ) -> NDArray[np.float32]:
-    """Describe each supervoxel by its brightness; one that the view misses, by the voxel in its middle."""
+    """Describe each supervoxel by its brightness.
+
+    One that the view misses, by the voxel in its middle.
+    """
     n, spacing = len(centers_mm), prepared.volume.spacing_zyx_mm
-    seen, intensity = np.ascontiguousarray(labels[view]), np.ascontiguousarray(prepared.intensity[view])
-    described = describe_intensity(Pooler(seen, n), intensity, np.ascontiguousarray(initial.rank[view]), initial.around)
+    seen, intensity = (
+        np.ascontiguousarray(labels[view]),
+        np.ascontiguousarray(prepared.intensity[view]),
+    )
+    described = describe_intensity(
+        Pooler(seen, n),
+        intensity,
+        np.ascontiguousarray(initial.rank[view]),
+        initial.around,
+    )
     missed = np.flatnonzero(np.bincount(seen.ravel(), minlength=n) == 0)
-    middle = tuple(np.clip(np.round(centers_mm[missed] / spacing).astype(int), 0, np.array(labels.shape) - 1).T)
-    described[missed] = np.stack([prepared.intensity[middle]] * 5, axis=1) * np.array([1, 0, 1, 1, 0], np.float32)
+    middle = tuple(
+        np.clip(
+            np.round(centers_mm[missed] / spacing).astype(int),
+            0,
+            np.array(labels.shape) - 1,
+        ).T
+    )
+    described[missed] = np.stack([prepared.intensity[middle]] * 5, axis=1) * np.array(
+        [1, 0, 1, 1, 0], np.float32
+    )
     described[missed, 4] = initial.rank[middle]
     return described

@@ -1,7 +1,9 @@
-"""Work ahead of the encoder: a scan's body is found and its pieces start to grow in a thread of their own.
+"""Work ahead of the encoder.
 
-That needs brightness only. So a second core has work while torch loads and while the encoder's layers wait for each other;
-what comes out is the same as one after the other.
+A scan's body is found and its pieces start to grow in a thread of their own.
+
+That needs brightness only. So a second core has work while torch loads and while the
+encoder's layers wait for each other; what comes out is the same as one after the other.
 """
 
 from __future__ import annotations
@@ -12,11 +14,17 @@ from concurrent.futures import TimeoutError as StillAtWorkError
 from types import TracebackType
 from typing import TypeVar
 
+from napari_strata.cancellation import progress_scope
 from napari_strata.errors import Cancelled
-from napari_strata.proposal.supervoxels.oversegmentation import PreparedScan, InitialSegments, fits_beside_encoder, prepare_scan, grow_initial_segments
+from napari_strata.proposal.supervoxels.oversegmentation import (
+    InitialSegments,
+    PreparedScan,
+    fits_beside_encoder,
+    grow_initial_segments,
+    prepare_scan,
+)
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Progress, Volume
-from napari_strata.cancellation import progress_scope
 
 _ASK_AGAIN_S = 0.2
 """How often a thread that waits asks whether it should go on."""
@@ -24,7 +32,9 @@ Result = TypeVar("Result")
 
 
 class Prefetch:
-    """Sees a scan and starts its pieces in another thread, from the first moment until the `with` block is left.
+    """Sees a scan and starts its pieces in another thread.
+
+    From the first moment until the `with` block is left.
 
     Parameters
     ----------
@@ -33,31 +43,44 @@ class Prefetch:
     settings : ProposeSettings
         Knobs.
     beside : bool
-        Start pieces while the encoder works. Otherwise, and where the scan is too large for both at once, for memory, they
-        start when `initial` asks for them.
+        Start pieces while the encoder works. Otherwise, and where the scan is too large
+        for both at once, for memory, they start when `initial` asks for them.
     """
 
-    def __init__(self, volume: Volume, settings: ProposeSettings, *, beside: bool = True) -> None:
+    def __init__(
+        self, volume: Volume, settings: ProposeSettings, *, beside: bool = True
+    ) -> None:
         self._settings, self._beside = settings, beside
         self._stopped, self._asked = threading.Event(), threading.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="strata-ahead")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="strata-prefetch")
         self._prepared: Future[PreparedScan] = self._thread.submit(self._see, volume)
         self._started: Future[InitialSegments] = self._thread.submit(self._start)
 
     def __enter__(self) -> Prefetch:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._stopped.set()
         self._asked.set()
         self._thread.shutdown()
 
-    def prepared(self, on_progress: Progress) -> PreparedScan:
-        """Give the body and its brightness; `on_progress` is called while they are looked for, and may raise to stop."""
+    def prepared_scan(self, on_progress: Progress) -> PreparedScan:
+        """Give the body and its brightness.
+
+        `on_progress` is called while they are looked for, and may raise to stop.
+        """
         return _wait(self._prepared, on_progress, "finding the body")
 
-    def initial(self, on_progress: Progress) -> InitialSegments:
-        """Give the start of its supervoxels; `on_progress` is called while they grow, and may raise to stop."""
+    def initial_segments(self, on_progress: Progress) -> InitialSegments:
+        """Give the start of its supervoxels.
+
+        `on_progress` is called while they grow, and may raise to stop.
+        """
         self._asked.set()
         return _wait(self._started, on_progress, "supervoxels")
 

@@ -1,4 +1,6 @@
-"""The edits: small records of what a person did, in region ids and points in mm, each of which makes a new state.
+"""The edits: small records of what a person did, in region ids and points in mm.
+
+Each of which makes a new state.
 
 An edit that cannot be carried out raises `EditError` before anything is changed.
 """
@@ -14,16 +16,56 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import TreeName
-from napari_strata.refine.state.fragments import any_supervoxel, by_largest_supervoxel, give_voxels, nearer, supervoxel_sizes, roots
-from napari_strata.refine.state.assignment import FOLLOW, NOT_GIVEN, NOT_SPREAD, Scope, State, Stroke, base_owner, base_table, give, join, named_regions, new_id, of_supervoxels, own_region, paint_voxels, painted_at, supervoxel_table, supervoxels_at_voxels, region_of_voxels, require_regions, require_target, require_unlocked, with_ids
+from napari_strata.refine.scribble.scribble_classifier import (
+    STAY,
+    StrokeExamples,
+    classify,
+    connected,
+    within_mm,
+)
+from napari_strata.refine.state.assignment import (
+    FOLLOW,
+    NOT_GIVEN,
+    NOT_SPREAD,
+    Scope,
+    State,
+    Stroke,
+    base_owner,
+    base_table,
+    give,
+    join,
+    named_regions,
+    new_id,
+    of_supervoxels,
+    own_region,
+    paint_voxels,
+    painted_at,
+    region_of_voxels,
+    require_regions,
+    require_target,
+    require_unlocked,
+    supervoxel_table,
+    supervoxels_at_voxels,
+    with_ids,
+)
+from napari_strata.refine.state.fragments import (
+    any_supervoxel,
+    by_largest_supervoxel,
+    give_voxels,
+    nearer,
+    roots,
+    supervoxel_sizes,
+)
 from napari_strata.refine.state.proposal_index import ProposalIndex
-from napari_strata.refine.scribble.scribble_classifier import STAY, StrokeExamples, classify, connected, within_mm
 from napari_strata.volume import BACKGROUND
 
 logger = logging.getLogger(__name__)
 
 REACH_MM = 30.0
-"""How far a scribble "here" reaches from the supervoxels that it crosses, centre to centre; in a small body as if it were magnified."""
+"""How far a scribble "here" reaches from the supervoxels that it crosses, centre to centre.
+
+In a small body as if it were magnified.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +101,10 @@ class Edit(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Move the slider or change the tree, through every stop of one drag in turn: ids are handed out at each."""
+    """Move the slider or change the tree, through every stop of one drag in turn.
+
+    Ids are handed out at each.
+    """
 
     stops: tuple[tuple[TreeName, int], ...]
     kind: ClassVar[str] = "cut"
@@ -86,7 +131,10 @@ class Merge:
         require_regions(state, index, ids)
         require_unlocked(state, ids)
         if BACKGROUND in ids[1:]:
-            raise EditError("Region 0 is background and cannot be merged into a region. Name 0 first to make regions background.")
+            raise EditError(
+                "Region 0 is background and cannot be merged into a region. Name 0"
+                " first to make regions background."
+            )
         name = "Merge: " + " + ".join(state.name(i) for i in ids)
         return EditResult(join(state, index, ids), name, (ids[0],))
 
@@ -109,10 +157,17 @@ class Split:
         members = np.flatnonzero(supervoxel_table(state, index) == self.region)
         leaves, leaf = np.unique(roots(state, index, members), return_inverse=True)
         if len(leaves) < 2:
-            raise EditError(f"{state.name(self.region)} lies in one supervoxel and cannot be split so. Split it along a line, or paint.")
+            raise EditError(
+                f"{state.name(self.region)} lies in one supervoxel and cannot be split"
+                " so. Split it along a line, or paint."
+            )
         by = "" if self.tree is None else f" by {self.tree}"
-        name = f"Split: {state.name(self.region)} into {min(self.into, len(leaves))}{by}"
-        parts = index.proposal.tree(self.tree or state.tree).split(leaves, self.into)[leaf]
+        name = (
+            f"Split: {state.name(self.region)} into {min(self.into, len(leaves))}{by}"
+        )
+        parts = index.proposal.tree(self.tree or state.tree).split(leaves, self.into)[
+            leaf
+        ]
         sizes = np.bincount(parts, weights=supervoxel_sizes(state, index)[members])
         state, made = own_region(state, index, self.region), []
         for part in np.argsort(-sizes, kind="stable")[1:]:
@@ -132,11 +187,17 @@ class Assign:
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
         """Move the supervoxels; scribbles elsewhere will not move them again."""
-        ids = np.unique(supervoxels_at_voxels(state, index, index.flat_from_ras(self.points_ras_mm)))
+        ids = np.unique(
+            supervoxels_at_voxels(state, index, index.flat_from_ras(self.points_ras_mm))
+        )
         require_unlocked(state, supervoxel_table(state, index)[ids].tolist())
         state = require_target(state, index, self.region)
         state = give(state, ids, self.region, pointed=True)
-        return EditResult(state, f"Assign: {state.name(self.region)}, {len(ids)} supervoxels", (self.region,))
+        return EditResult(
+            state,
+            f"Assign: {state.name(self.region)}, {len(ids)} supervoxels",
+            (self.region,),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +214,22 @@ class SetRow:
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
         """Take ownership of the region and change its row."""
         if self.region == BACKGROUND:
-            raise EditError("Region 0 is background: it has no name, colour or lock of its own.")
+            raise EditError(
+                "Region 0 is background: it has no name, colour or lock of its own."
+            )
         require_regions(state, index, [self.region])
         old = state.name(self.region)
         state = own_region(state, index, self.region)
-        wanted = {"name": self.name, "color": self.color, "locked": self.locked, "accepted": self.accepted}
-        row = replace(state.rows[self.region], **{key: value for key, value in wanted.items() if value is not None})  # type: ignore[arg-type]
+        wanted = {
+            "name": self.name,
+            "color": self.color,
+            "locked": self.locked,
+            "accepted": self.accepted,
+        }
+        row = replace(
+            state.rows[self.region],
+            **{key: value for key, value in wanted.items() if value is not None},
+        )  # type: ignore[arg-type]
         state = replace(state, rows={**state.rows, self.region: row})
         if self.name is not None:
             return EditResult(state, f"Rename: {old} to {self.name}")
@@ -182,17 +253,30 @@ class Paint:
         voxels = index.flat_from_ras(self.points_ras_mm)
         free = voxels[_unlocked(state, index, voxels)]
         if len(free) == 0:
-            raise EditError("All of these voxels lie in locked regions. Unlock them to paint there.")
-        state = paint_voxels(require_target(state, index, self.region), free, self.region)
-        skipped = f" ({len(voxels) - len(free)} skipped in locked regions)" if len(free) < len(voxels) else ""
-        return EditResult(state, f"Paint: {state.name(self.region)}, {len(free)} voxels{skipped}", (self.region,))
+            raise EditError(
+                "All of these voxels lie in locked regions. Unlock them to paint there."
+            )
+        state = paint_voxels(
+            require_target(state, index, self.region), free, self.region
+        )
+        skipped = (
+            f" ({len(voxels) - len(free)} skipped in locked regions)"
+            if len(free) < len(voxels)
+            else ""
+        )
+        return EditResult(
+            state,
+            f"Paint: {state.name(self.region)}, {len(free)} voxels{skipped}",
+            (self.region,),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scribble:
     """Show some voxels of a region, and let what is like them follow.
 
-    `by_intensity` tells whether the scan was asked where supervoxels were cut, None if none was.
+    `by_intensity` tells whether the scan was asked where supervoxels were cut, None if
+    none was.
     """
 
     points_ras_mm: NDArray[np.float64]
@@ -202,21 +286,41 @@ class Scribble:
     kind: ClassVar[str] = "scribble"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Give what the stroke crosses to the region, then let the rest follow within the scope."""
+        """Give what the stroke crosses to the region.
+
+        Then let the rest follow within the scope.
+        """
         voxels = index.flat_from_ras(self.points_ras_mm)
         free = voxels[_unlocked(state, index, voxels)]
         if len(free) == 0:
-            raise EditError("All of the stroke lies in locked regions. Unlock them to scribble there.")
+            raise EditError(
+                "All of the stroke lies in locked regions. Unlock them to scribble"
+                " there."
+            )
         state = require_target(state, index, self.region)
-        state, by_intensity = _take_stroke(state, index, Stroke(free, self.region, self.scope), self.by_intensity)
+        state, by_intensity = _take_stroke(
+            state, index, Stroke(free, self.region, self.scope), self.by_intensity
+        )
         state = _spread(state, index, np.unique(index.supervoxels_at(free)), self)
-        skipped = f" ({len(voxels) - len(free)} skipped in locked regions)" if len(free) < len(voxels) else ""
+        skipped = (
+            f" ({len(voxels) - len(free)} skipped in locked regions)"
+            if len(free) < len(voxels)
+            else ""
+        )
         name = f"Scribble: {state.name(self.region)}, {len(free)} voxels{skipped}"
-        return EditResult(with_ids(state, index), name, (self.region,), replace(self, by_intensity=by_intensity))
+        return EditResult(
+            with_ids(state, index),
+            name,
+            (self.region,),
+            replace(self, by_intensity=by_intensity),
+        )
 
 
 def foreseen(edit: Edit, state: State, index: ProposalIndex) -> EditResult | None:
-    """Give the outcome that a preview found for the same scribble in the same state; None where none did."""
+    """Give the outcome that a preview found for the same scribble in the same state.
+
+    None where none did.
+    """
     for before, scribble, outcome in index.foreseen:
         if before is state and isinstance(edit, Scribble) and _is_same(edit, scribble):
             found: EditResult = outcome
@@ -225,32 +329,53 @@ def foreseen(edit: Edit, state: State, index: ProposalIndex) -> EditResult | Non
 
 
 def _is_same(one: Scribble, other: Scribble) -> bool:
-    asked = (one.region, one.scope, one.by_intensity) == (other.region, other.scope, other.by_intensity)
+    asked = (one.region, one.scope, one.by_intensity) == (
+        other.region,
+        other.scope,
+        other.by_intensity,
+    )
     return asked and np.array_equal(one.points_ras_mm, other.points_ras_mm)
 
 
-def _unlocked(state: State, index: ProposalIndex, flat_voxels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    free: NDArray[np.bool_] = ~np.isin(region_of_voxels(state, index, flat_voxels), state.locked_ids())
+def _unlocked(
+    state: State, index: ProposalIndex, flat_voxels: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    free: NDArray[np.bool_] = ~np.isin(
+        region_of_voxels(state, index, flat_voxels), state.locked_ids()
+    )
     return free
 
 
 def _evidence(state: State) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Give every voxel that a stroke crossed and its region; where strokes cross, the latest holds."""
+    """Give every voxel that a stroke crossed and its region.
+
+    Where strokes cross, the latest holds.
+    """
     if not state.strokes:
         return np.empty(0, np.int64), np.empty(0, np.int32)
     voxels = np.concatenate([s.voxels for s in reversed(state.strokes)])
     lengths = [len(s.voxels) for s in reversed(state.strokes)]
-    regions = np.repeat([state.current_id(s.region) for s in reversed(state.strokes)], lengths)
+    regions = np.repeat(
+        [state.current_id(s.region) for s in reversed(state.strokes)], lengths
+    )
     found, first = np.unique(voxels, return_index=True)
     return found, regions[first].astype(np.int32)
 
 
-def _take_stroke(state: State, index: ProposalIndex, stroke: Stroke, by_intensity: bool | None) -> tuple[State, bool | None]:
-    """Give each piece that a stroke crosses to its region; pieces that another region's strokes hold are cut between the two."""
+def _take_stroke(
+    state: State, index: ProposalIndex, stroke: Stroke, by_intensity: bool | None
+) -> tuple[State, bool | None]:
+    """Give each piece that a stroke crosses to its region.
+
+    Pieces that another region's strokes hold are cut between the two.
+    """
     earlier, earlier_regions = _evidence(state)
     state = replace(state, strokes=(*state.strokes, stroke))
     seen, regions = _evidence(state)
-    held, holders = supervoxels_at_voxels(state, index, stroke.voxels), supervoxels_at_voxels(state, index, seen)
+    held, holders = (
+        supervoxels_at_voxels(state, index, stroke.voxels),
+        supervoxels_at_voxels(state, index, seen),
+    )
     crossed = np.unique(held)
     locked = np.isin(supervoxel_table(state, index)[crossed], state.locked_ids())
     taken = ~locked & ~_strayed(index, stroke, roots(state, index, crossed))
@@ -263,17 +388,25 @@ def _take_stroke(state: State, index: ProposalIndex, stroke: Stroke, by_intensit
         inside = holders == supervoxel
         seeds = seen[inside & (regions == stroke.region)], seen[inside & rival]
         mine = nearer(before, index, supervoxel, *seeds, by_intensity=by_intensity)
-        state = give_voxels(state, index, mine, np.full(len(mine), stroke.region), pointed=True)
+        state = give_voxels(
+            state, index, mine, np.full(len(mine), stroke.region), pointed=True
+        )
     state = give(state, crossed[taken & ~contested], stroke.region, pointed=True)
-    # strokes paint only in blocks of background, see `_strayed`; what is painted elsewhere is the brush's
+    # strokes paint only in blocks of background, see `_strayed`; what is painted
+    # elsewhere is the brush's
     in_air = index.teaching.background[index.supervoxels_at(stroke.voxels)]
     by_stroke = in_air & _painted_by(state, stroke.voxels, earlier, earlier_regions)
     painted = stroke.voxels[by_stroke | (lost & (painted_at(state, stroke.voxels) < 0))]
     return paint_voxels(state, painted, stroke.region), by_intensity
 
 
-def _strayed(index: ProposalIndex, stroke: Stroke, crossed: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Tell which supervoxels are large blocks of background that a stroke on the body only strays into: those are painted."""
+def _strayed(
+    index: ProposalIndex, stroke: Stroke, crossed: NDArray[np.integer]
+) -> NDArray[np.bool_]:
+    """Tell which supervoxels are large blocks of background.
+
+    A stroke on the body only strays into: those are painted.
+    """
     background = index.teaching.background
     outside = background[index.supervoxels_at(stroke.voxels)]
     if stroke.region == BACKGROUND or 2 * outside.sum() > len(outside):
@@ -283,42 +416,74 @@ def _strayed(index: ProposalIndex, stroke: Stroke, crossed: NDArray[np.integer])
 
 
 def _painted_by(
-    state: State, voxels: NDArray[np.int64], earlier: NDArray[np.int64], earlier_regions: NDArray[np.int32]
+    state: State,
+    voxels: NDArray[np.int64],
+    earlier: NDArray[np.int64],
+    earlier_regions: NDArray[np.int32],
 ) -> NDArray[np.bool_]:
-    """Tell which voxels were painted by an earlier stroke, not by the brush: a later stroke may take those."""
+    """Tell which voxels were painted by an earlier stroke, not by the brush.
+
+    A later stroke may take those.
+    """
     if len(earlier) == 0:
         return np.zeros(len(voxels), np.bool_)
     place = np.minimum(np.searchsorted(earlier, voxels), len(earlier) - 1)
-    same: NDArray[np.bool_] = (earlier[place] == voxels) & (painted_at(state, voxels) == earlier_regions[place])
+    same: NDArray[np.bool_] = (earlier[place] == voxels) & (
+        painted_at(state, voxels) == earlier_regions[place]
+    )
     return same
 
 
-def _spread(state: State, index: ProposalIndex, crossed: NDArray[np.integer], scribble: Scribble) -> State:
-    """Let unlocked pieces that nobody pointed at follow all strokes so far (everywhere) or this one (here).
+def _spread(
+    state: State, index: ProposalIndex, crossed: NDArray[np.integer], scribble: Scribble
+) -> State:
+    """Let unlocked pieces that nobody pointed at follow all strokes so far.
 
-    Whole supervoxels are told apart; what was cut from one follows with it, as far as it is free to.
+    (everywhere) or this one (here).
+
+    Whole supervoxels are told apart; what was cut from one follows with it, as far as
+    it is free to.
     """
-    table, base, locked = supervoxel_table(state, index), base_owner(state), state.locked_ids()
+    table, base, locked = (
+        supervoxel_table(state, index),
+        base_owner(state),
+        state.locked_ids(),
+    )
     here = scribble.scope == "here"
     own = table if here else base_table(state, index)
     free = (state.given == NOT_GIVEN) & ~np.isin(table, locked)
     if here:
-        free &= of_supervoxels(within_mm(index.teaching, crossed, REACH_MM / index.proposal.magnification), state)
+        free &= of_supervoxels(
+            within_mm(index.teaching, crossed, REACH_MM / index.proposal.magnification),
+            state,
+        )
     taught = sorted({state.current_id(s.region) for s in state.strokes})
     examples = np.where(np.isin(state.given, taught), state.given, NOT_GIVEN)
     count = index.proposal.n_supervoxels
     shown = by_largest_supervoxel(state, index, examples)
     unnamed = (base == FOLLOW)[:count]
-    lesson = StrokeExamples(shown, own[:count], any_supervoxel(state, free, count), here, named_regions(state)[:count], unnamed)
+    lesson = StrokeExamples(
+        shown,
+        own[:count],
+        any_supervoxel(state, free, count),
+        here,
+        named_regions(state)[:count],
+        unnamed,
+    )
     said = of_supervoxels(classify(index.teaching, lesson), state).copy()
     said[np.isin(said, locked) | (said == own)] = STAY
     owner, before = state.owner.copy(), state.before.copy()
     if here:
         moved = free & (said == scribble.region)
-        moved &= of_supervoxels(connected(index.teaching, crossed, any_supervoxel(state, moved, count)), state)
+        moved &= of_supervoxels(
+            connected(index.teaching, crossed, any_supervoxel(state, moved, count)),
+            state,
+        )
     else:
         moved = free & (said != STAY)
-        back = free & (said == STAY) & (state.before != NOT_SPREAD) & ~np.isin(own, locked)
+        back = (
+            free & (said == STAY) & (state.before != NOT_SPREAD) & ~np.isin(own, locked)
+        )
         owner[back] = base[back]
         before[back] = NOT_SPREAD
     before[moved] = base[moved]

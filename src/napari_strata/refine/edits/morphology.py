@@ -1,4 +1,7 @@
-"""What region edits work out on voxels: parts, holes, islands, smooth borders, growing, mirroring. Arrays in, arrays out."""
+"""What region edits work out on voxels.
+
+Parts, holes, islands, smooth borders, growing, mirroring. Arrays in, arrays out.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ _PLANE_GRID = 64
 
 
 def parts_of(mask: Mask) -> NDArray[np.int32]:
-    """Give the number of the part that each voxel is in: 1 the largest, 0 outside; parts hang together by faces of voxels."""
+    """Give the number of the part that each voxel is in.
+
+    1 the largest, 0 outside; parts hang together by faces of voxels.
+    """
     found, count = ndi.label(mask)
     sizes = np.bincount(found.ravel(), minlength=count + 1)[1:]
     rank = np.zeros(count + 1, np.int32)
@@ -28,12 +34,19 @@ def parts_of(mask: Mask) -> NDArray[np.int32]:
 
 
 def holes_of(mask: Mask) -> Mask:
-    """Give what a mask encloses: voxels from which no way along faces of voxels leads out of it."""
+    """Give what a mask encloses.
+
+    Voxels from which no way along faces of voxels leads out of it.
+    """
     return np.asarray(ndi.binary_fill_holes(mask) & ~mask, np.bool_)
 
 
-def surroundings(parts: NDArray[np.int32], labels: Labels, allowed: Mask) -> NDArray[np.int64]:
-    """Give for each part 0 .. n the label that touches it with most faces, -1 where no allowed voxel touches it.
+def surroundings(
+    parts: NDArray[np.int32], labels: Labels, allowed: Mask
+) -> NDArray[np.int64]:
+    """Give for each part 0 .. n the label that touches it with most faces.
+
+    -1 where no allowed voxel touches it.
 
     Parameters
     ----------
@@ -47,10 +60,23 @@ def surroundings(parts: NDArray[np.int32], labels: Labels, allowed: Mask) -> NDA
     pairs = []
     asked = allowed & (parts == 0)
     for axis in range(3):
-        for there, here in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
-            one, two = (tuple(side if k == axis else slice(None) for k in range(3)) for side in (here, there))
+        for there, here in (
+            (slice(1, None), slice(None, -1)),
+            (slice(None, -1), slice(1, None)),
+        ):
+            one, two = (
+                tuple(side if k == axis else slice(None) for k in range(3))
+                for side in (here, there)
+            )
             touch = (parts[one] > 0) & asked[two]
-            pairs.append(np.stack([parts[one][touch].astype(np.int64), labels[two][touch].astype(np.int64)]))
+            pairs.append(
+                np.stack(
+                    [
+                        parts[one][touch].astype(np.int64),
+                        labels[two][touch].astype(np.int64),
+                    ]
+                )
+            )
     kinds, faces = np.unique(np.concatenate(pairs, axis=1), axis=1, return_counts=True)
     best = np.full(int(parts.max(initial=0)) + 1, -1, np.int64)
     order = np.argsort(faces, kind="stable")
@@ -58,23 +84,41 @@ def surroundings(parts: NDArray[np.int32], labels: Labels, allowed: Mask) -> NDA
     return best
 
 
-def nearest_label(labels: Labels, allowed: Mask, spacing_zyx_mm: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Give every voxel the label of the nearest allowed voxel, -1 where none is allowed at all."""
+def nearest_label(
+    labels: Labels, allowed: Mask, spacing_zyx_mm: NDArray[np.floating]
+) -> NDArray[np.int64]:
+    """Give every voxel the label of the nearest allowed voxel.
+
+    -1 where none is allowed at all.
+    """
     if not allowed.any():
         return np.full(labels.shape, -1, np.int64)
-    places = ndi.distance_transform_edt(~allowed, sampling=spacing_zyx_mm, return_distances=False, return_indices=True)
+    places = ndi.distance_transform_edt(
+        ~allowed, sampling=spacing_zyx_mm, return_distances=False, return_indices=True
+    )
     return labels[tuple(places)].astype(np.int64)
 
 
-def distance_mm(mask: Mask, spacing_zyx_mm: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Give how far every voxel's centre is from that of the nearest voxel of a mask, infinite where there is none."""
+def distance_mm(
+    mask: Mask, spacing_zyx_mm: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Give how far every voxel's centre is from that of the nearest voxel of a mask.
+
+    Infinite where there is none.
+    """
     if not mask.any():
         return np.full(mask.shape, np.inf)
-    return np.asarray(ndi.distance_transform_edt(~mask, sampling=spacing_zyx_mm), np.float64)
+    return np.asarray(
+        ndi.distance_transform_edt(~mask, sampling=spacing_zyx_mm), np.float64
+    )
 
 
-def smoothed(labels: Labels, sd_vox: NDArray[np.floating], left_out: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Smooth all borders at once: every voxel gets the label that is commonest around it, weighted by a Gaussian.
+def smoothed(
+    labels: Labels, sd_vox: NDArray[np.floating], left_out: NDArray[np.integer]
+) -> NDArray[np.int64]:
+    """Smooth all borders at once.
+
+    Every voxel gets the label that is commonest around it, weighted by a Gaussian.
 
     Parameters
     ----------
@@ -95,16 +139,30 @@ def smoothed(labels: Labels, sd_vox: NDArray[np.floating], left_out: NDArray[np.
     for label, found in zip(ids.tolist(), boxes, strict=True):
         if label in left_out:
             continue
-        box = tuple(slice(max(part.start - pad, 0), part.stop + pad) for part, pad in zip(found, reach, strict=True))
-        weight = ndi.gaussian_filter((labels[box] == label).astype(np.float32), sd_vox, truncate=_TRUNCATE, mode="nearest")
+        box = tuple(
+            slice(max(part.start - pad, 0), part.stop + pad)
+            for part, pad in zip(found, reach, strict=True)
+        )
+        weight = ndi.gaussian_filter(
+            (labels[box] == label).astype(np.float32),
+            sd_vox,
+            truncate=_TRUNCATE,
+            mode="nearest",
+        )
         better = weight > best[box]
         best[box][better] = weight[better]
         winner[box][better] = label
     return winner
 
 
-def side_of_line(points: NDArray[np.floating], line: NDArray[np.floating], direction: NDArray[np.floating]) -> Mask:
-    """Tell on which side of a drawn line points lie, seen along a direction; the line goes on straight at both ends.
+def side_of_line(
+    points: NDArray[np.floating],
+    line: NDArray[np.floating],
+    direction: NDArray[np.floating],
+) -> Mask:
+    """Tell on which side of a drawn line points lie, seen along a direction.
+
+    The line goes on straight at both ends.
 
     Parameters
     ----------
@@ -119,23 +177,45 @@ def side_of_line(points: NDArray[np.floating], line: NDArray[np.floating], direc
     along = line[-1] - line[0] - ((line[-1] - line[0]) @ view) * view
     along = along / np.linalg.norm(along)
     across = np.cross(view, along)
-    flat, drawn = ((part - line[0]) @ np.stack([along, across], axis=1) for part in (points, line))
+    flat, drawn = (
+        (part - line[0]) @ np.stack([along, across], axis=1) for part in (points, line)
+    )
     far = 4 * float(np.abs(np.concatenate([flat, drawn])).max()) + 1.0
     begin, end = (drawn[0] - drawn[1]), (drawn[-1] - drawn[-2])
-    ends = [drawn[0] + far * begin / max(np.linalg.norm(begin), 1e-9), drawn[-1] + far * end / max(np.linalg.norm(end), 1e-9)]
+    ends = [
+        drawn[0] + far * begin / max(np.linalg.norm(begin), 1e-9),
+        drawn[-1] + far * end / max(np.linalg.norm(end), 1e-9),
+    ]
     corners = np.array([[ends[1][0], 4 * far], [ends[0][0], 4 * far]])
-    inside: Mask = points_in_poly(flat, np.concatenate([ends[:1], drawn, ends[1:], corners]))
+    inside: Mask = points_in_poly(
+        flat, np.concatenate([ends[:1], drawn, ends[1:], corners])
+    )
     return inside
 
 
-def mirrored(mask: Mask, reflection: NDArray[np.floating], offset: NDArray[np.floating], shape: tuple[int, ...]) -> Mask:
-    """Sample a mask at reflected places: voxel v of the result (of a given shape) holds what lies at `reflection @ v + offset`."""
-    sampled = ndi.affine_transform(mask.astype(np.float32), reflection, offset, output_shape=shape, order=1)
+def mirrored(
+    mask: Mask,
+    reflection: NDArray[np.floating],
+    offset: NDArray[np.floating],
+    shape: tuple[int, ...],
+) -> Mask:
+    """Sample a mask at reflected places.
+
+    Voxel v of the result (of a given shape) holds what lies at `reflection @ v +
+    offset`.
+    """
+    sampled = ndi.affine_transform(
+        mask.astype(np.float32), reflection, offset, output_shape=shape, order=1
+    )
     return np.asarray(sampled >= 0.5, np.bool_)
 
 
-def symmetry_plane(body: Mask, affine: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Find the plane that mirrors a body onto itself best, starting from the patient's own left-right axis.
+def symmetry_plane(
+    body: Mask, affine: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Find the plane that mirrors a body onto itself best.
+
+    Starting from the patient's own left-right axis.
 
     Parameters
     ----------
@@ -155,22 +235,39 @@ def symmetry_plane(body: Mask, affine: NDArray[np.floating]) -> tuple[NDArray[np
     start = np.asarray(affine, np.float64)[:3, 3]
     spacing = np.linalg.norm(matrix, axis=0)
     padded = np.pad(coarse, 1)
-    depth = ndi.distance_transform_edt(padded, sampling=spacing) - ndi.distance_transform_edt(~padded, sampling=spacing)
+    depth = ndi.distance_transform_edt(
+        padded, sampling=spacing
+    ) - ndi.distance_transform_edt(~padded, sampling=spacing)
     inside = np.argwhere(coarse)
     if len(inside) == 0:
         return start + matrix @ (np.array(coarse.shape) / 2), np.array([1.0, 0.0, 0.0])
     points = inside[:: max(1, len(inside) // _PLANE_POINTS)] @ matrix.T + start
-    own = ndi.map_coordinates(depth, ((points - start) @ np.linalg.inv(matrix).T + 1).T, order=1, mode="nearest")
+    own = ndi.map_coordinates(
+        depth,
+        ((points - start) @ np.linalg.inv(matrix).T + 1).T,
+        order=1,
+        mode="nearest",
+    )
     center = points.mean(axis=0)
 
     def unlike(knobs: NDArray[np.floating]) -> float:
         normal, shift = _normal(knobs), float(knobs[2])
         other = points - 2 * ((points - center) @ normal - shift)[:, None] * normal
-        there = ndi.map_coordinates(depth, ((other - start) @ np.linalg.inv(matrix).T + 1).T, order=1, mode="nearest")
+        there = ndi.map_coordinates(
+            depth,
+            ((other - start) @ np.linalg.inv(matrix).T + 1).T,
+            order=1,
+            mode="nearest",
+        )
         return float(np.abs(there - own).mean())
 
     first = np.array([[0, 0, 0], [0.1, 0, 0], [0, 0.1, 0], [0, 0, 5.0]])
-    knobs = optimize.minimize(unlike, np.zeros(3), method="Nelder-Mead", options={"initial_simplex": first, "maxiter": 200}).x
+    knobs = optimize.minimize(
+        unlike,
+        np.zeros(3),
+        method="Nelder-Mead",
+        options={"initial_simplex": first, "maxiter": 200},
+    ).x
     normal = _normal(knobs)
     return center + float(knobs[2]) * normal, normal
 

@@ -1,7 +1,10 @@
-"""Edits of whole regions at voxel level: parting, swapping, deleting, mending, growing and mirroring.
+"""Edits of whole regions at voxel level.
 
-Voxels of locked regions and hand-painted voxels stay as they are in every one of them, but that swapping and deleting a
-region take its painted voxels along. Where a border is to leave the supervoxels' borders, supervoxels are cut.
+Parting, swapping, deleting, mending, growing and mirroring.
+
+Voxels of locked regions and hand-painted voxels stay as they are in every one of them,
+but that swapping and deleting a region take its painted voxels along. Where a border is
+to leave the supervoxels' borders, supervoxels are cut.
 """
 
 from __future__ import annotations
@@ -14,11 +17,24 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import EditError
 from napari_strata.refine.edits import morphology
-from napari_strata.refine.state.fragments import flat_where, give_voxels
 from napari_strata.refine.edits.basic import EditResult
-from napari_strata.refine.state.assignment import State, join, new_id, own_region, present_ids, require_regions, require_target, require_unlocked
+from napari_strata.refine.state.assignment import (
+    State,
+    join,
+    new_id,
+    own_region,
+    present_ids,
+    require_regions,
+    require_target,
+    require_unlocked,
+)
+from napari_strata.refine.state.fragments import flat_where, give_voxels
 from napari_strata.refine.state.proposal_index import Box, ProposalIndex
-from napari_strata.refine.state.rendering import labels_in_box, painted_in_box, region_box
+from napari_strata.refine.state.rendering import (
+    labels_in_box,
+    painted_in_box,
+    region_box,
+)
 from napari_strata.volume import BACKGROUND
 
 Point = tuple[float, float, float]
@@ -29,7 +45,10 @@ MOST_PARTS = 200
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scene:
-    """Regions and what lies around them: a box of the scan, its labels, and the voxels that may change."""
+    """Regions and what lies around them.
+
+    A box of the scan, its labels, and the voxels that may change.
+    """
 
     box: Box
     labels: NDArray[np.integer]
@@ -37,10 +56,15 @@ class _Scene:
     spacing_zyx_mm: NDArray[np.float64]
 
 
-def _scene(state: State, index: ProposalIndex, regions: list[int], *, pad_mm: float = 0.0) -> _Scene:
+def _scene(
+    state: State, index: ProposalIndex, regions: list[int], *, pad_mm: float = 0.0
+) -> _Scene:
     box = region_box(state, index, np.array(regions), pad_mm=pad_mm)
     if box is None:
-        raise EditError(f"{', '.join(state.name(i) for i in regions)}: there are no voxels. Choose a region of the region table.")
+        raise EditError(
+            f"{', '.join(state.name(i) for i in regions)}: there are no voxels. Choose"
+            " a region of the region table."
+        )
     labels = labels_in_box(state, index, box)
     free = ~np.isin(labels, state.locked_ids()) & ~painted_in_box(state, index, box)
     return _Scene(box, labels, free, index.proposal.volume.spacing_zyx_mm)
@@ -48,34 +72,60 @@ def _scene(state: State, index: ProposalIndex, regions: list[int], *, pad_mm: fl
 
 def _checked(state: State, index: ProposalIndex, region: int, doing: str) -> None:
     if region == BACKGROUND:
-        raise EditError(f"Region 0 is background: {doing} works on other regions. Choose one of the region table.")
+        raise EditError(
+            f"Region 0 is background: {doing} works on other regions. Choose one of the"
+            " region table."
+        )
     require_regions(state, index, [region])
     require_unlocked(state, [region])
 
 
-def _relabelled(state: State, index: ProposalIndex, scene: _Scene, labels: NDArray[np.integer]) -> tuple[State, int]:
-    """Give voxels of a scene their new labels where they may change; -1 leaves as it is. Gives how many changed."""
+def _relabelled(
+    state: State, index: ProposalIndex, scene: _Scene, labels: NDArray[np.integer]
+) -> tuple[State, int]:
+    """Give voxels of a scene their new labels where they may change; -1 leaves as it is.
+
+    Gives how many changed.
+    """
     changed = scene.free & (labels >= 0) & (labels != scene.labels)
     voxels = flat_where(index, scene.box, changed)
     return give_voxels(state, index, voxels, labels[changed]), len(voxels)
 
 
-def _done(state: State, name: str, count: int, ids: tuple[int, ...], nothing: str) -> EditResult:
+def _done(
+    state: State, name: str, count: int, ids: tuple[int, ...], nothing: str
+) -> EditResult:
     if count == 0:
         raise EditError(nothing)
     return EditResult(state, f"{name}, {count} voxels", ids)
 
 
-def _parted(state: State, index: ProposalIndex, region: int, scene: _Scene, part: NDArray[np.integer]) -> tuple[State, tuple[int, ...]]:
+def _parted(
+    state: State,
+    index: ProposalIndex,
+    region: int,
+    scene: _Scene,
+    part: NDArray[np.integer],
+) -> tuple[State, tuple[int, ...]]:
     """Give every numbered part of a region (1, 2 ...; 0 stays) but the largest a new id."""
     inside = (scene.labels == region) & scene.free
     sizes = np.bincount(part[inside])
     present = np.flatnonzero(sizes)
     if len(present) < 2:
-        raise EditError(f"{state.name(region)} would stay in one part. Choose another way to split it.")
+        raise EditError(
+            f"{state.name(region)} would stay in one part. Choose another way to"
+            " split it."
+        )
     if len(present) > MOST_PARTS:
-        raise EditError(f"{state.name(region)} would fall into {len(present)} parts. Say which are too small to count.")
-    state, made, labels = own_region(state, index, region), [], np.where(inside, region, -1)
+        raise EditError(
+            f"{state.name(region)} would fall into {len(present)} parts. Say which are"
+            " too small to count."
+        )
+    state, made, labels = (
+        own_region(state, index, region),
+        [],
+        np.where(inside, region, -1),
+    )
     for number in present[np.argsort(-sizes[present], kind="stable")][1:].tolist():
         fresh, state = new_id(state)
         labels[inside & (part == number)] = fresh
@@ -85,7 +135,10 @@ def _parted(state: State, index: ProposalIndex, region: int, scene: _Scene, part
 
 @dataclass(frozen=True, slots=True)
 class SplitParts:
-    """Give every connected part of a region an id of its own; parts smaller than a volume stay with the largest."""
+    """Give every connected part of a region an id of its own.
+
+    Parts smaller than a volume stay with the largest.
+    """
 
     region: int
     smallest_ml: float = 0.0
@@ -97,8 +150,14 @@ class SplitParts:
         require_unlocked(state, [self.region])
         scene = _scene(state, index, [self.region])
         parts = morphology.parts_of(scene.labels == self.region)
-        sizes_ml = np.bincount(parts.ravel()) * index.proposal.volume.geometry.voxel_volume_mm3 / 1000
-        number = np.maximum(np.where(sizes_ml < self.smallest_ml, 1, np.arange(len(sizes_ml))), 1)
+        sizes_ml = (
+            np.bincount(parts.ravel())
+            * index.proposal.volume.geometry.voxel_volume_mm3
+            / 1000
+        )
+        number = np.maximum(
+            np.where(sizes_ml < self.smallest_ml, 1, np.arange(len(sizes_ml))), 1
+        )
         name = f"Split: {state.name(self.region)} into its parts"
         state, made = _parted(state, index, self.region, scene, number[parts])
         return EditResult(state, name, made)
@@ -106,7 +165,10 @@ class SplitParts:
 
 @dataclass(frozen=True, slots=True)
 class SplitLine:
-    """Part a region along a line drawn on a plane, seen along a direction; two points make a straight cut."""
+    """Part a region along a line drawn on a plane, seen along a direction.
+
+    Two points make a straight cut.
+    """
 
     region: int
     line_ras_mm: tuple[Point, ...]
@@ -117,11 +179,23 @@ class SplitLine:
         """Give the smaller side a new id."""
         require_regions(state, index, [self.region])
         require_unlocked(state, [self.region])
-        line, direction = np.array(self.line_ras_mm, np.float64).reshape(-1, 3), np.array(self.direction_ras, np.float64)
-        line = line[np.append(True, np.linalg.norm(np.diff(line, axis=0), axis=1) > 1e-6)]
+        line, direction = (
+            np.array(self.line_ras_mm, np.float64).reshape(-1, 3),
+            np.array(self.direction_ras, np.float64),
+        )
+        line = line[
+            np.append(True, np.linalg.norm(np.diff(line, axis=0), axis=1) > 1e-6)
+        ]
         view = direction / max(float(np.linalg.norm(direction)), 1e-12)
-        if len(line) < 2 or np.linalg.norm(np.cross(line[-1] - line[0], view)) < 1e-6 or not np.isfinite(line).all():
-            raise EditError("A line that splits needs two points that lie apart as seen along its direction. Draw it across the region.")
+        if (
+            len(line) < 2
+            or np.linalg.norm(np.cross(line[-1] - line[0], view)) < 1e-6
+            or not np.isfinite(line).all()
+        ):
+            raise EditError(
+                "A line that splits needs two points that lie apart as seen along its"
+                " direction. Draw it across the region."
+            )
         scene = _scene(state, index, [self.region])
         inside = scene.labels == self.region
         points = index.ras_mm(flat_where(index, scene.box, inside))
@@ -134,7 +208,10 @@ class SplitLine:
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """Let two regions change places: each gets the other's voxels, name and colour stay with the id."""
+    """Let two regions change places.
+
+    Each gets the other's voxels, name and colour stay with the id.
+    """
 
     one: int
     other: int
@@ -150,10 +227,17 @@ class Swap:
         pair = {self.one: self.other, self.other: self.one}
 
         def exchanged(values: NDArray[np.int32]) -> NDArray[np.int32]:
-            return np.select([values == self.one, values == self.other], [self.other, self.one], values).astype(np.int32)
+            return np.select(
+                [values == self.one, values == self.other],
+                [self.other, self.one],
+                values,
+            ).astype(np.int32)
 
         called = [state.current_id(stroke.region) for stroke in state.strokes]
-        strokes = tuple(replace(stroke, region=pair.get(at, at)) for stroke, at in zip(state.strokes, called, strict=True))
+        strokes = tuple(
+            replace(stroke, region=pair.get(at, at))
+            for stroke, at in zip(state.strokes, called, strict=True)
+        )
         state = replace(
             state,
             owner=exchanged(state.owner),
@@ -163,7 +247,11 @@ class Swap:
             merged={old: pair.get(at, at) for old, at in state.merged.items()},
             strokes=strokes,
         )
-        return EditResult(state, f"Swap: {state.name(self.one)} and {state.name(self.other)}", (self.one, self.other))
+        return EditResult(
+            state,
+            f"Swap: {state.name(self.one)} and {state.name(self.other)}",
+            (self.one, self.other),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,41 +286,79 @@ class FillHoles:
         scene = _scene(state, index, [self.region])
         inside = scene.labels == self.region
         holes = morphology.parts_of(morphology.holes_of(inside))
-        sizes_ml = np.bincount(holes.ravel()) * index.proposal.volume.geometry.voxel_volume_mm3 / 1000
-        kept = (sizes_ml <= (np.inf if self.largest_ml is None else self.largest_ml)) & (np.arange(len(sizes_ml)) > 0)
-        state, count = _relabelled(state, index, scene, np.where(kept[holes], self.region, -1))
+        sizes_ml = (
+            np.bincount(holes.ravel())
+            * index.proposal.volume.geometry.voxel_volume_mm3
+            / 1000
+        )
+        kept = (
+            sizes_ml <= (np.inf if self.largest_ml is None else self.largest_ml)
+        ) & (np.arange(len(sizes_ml)) > 0)
+        state, count = _relabelled(
+            state, index, scene, np.where(kept[holes], self.region, -1)
+        )
         name = state.name(self.region)
-        return _done(state, f"Fill holes: {name}", count, (self.region,), f"{name} has no holes that can be filled.")
+        return _done(
+            state,
+            f"Fill holes: {name}",
+            count,
+            (self.region,),
+            f"{name} has no holes that can be filled.",
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveIslands:
-    """Give small connected parts of a region to what surrounds them; without a volume, all but the largest part."""
+    """Give small connected parts of a region to what surrounds them.
+
+    Without a volume, all but the largest part.
+    """
 
     region: int
     smaller_than_ml: float | None = None
     kind: ClassVar[str] = "remove islands"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Give each part to the unlocked region that it touches most; the largest always stays."""
+        """Give each part to the unlocked region that it touches most.
+
+        The largest always stays.
+        """
         _checked(state, index, self.region, "removing islands")
         scene = _scene(state, index, [self.region])
         parts = morphology.parts_of(scene.labels == self.region)
-        sizes_ml = np.bincount(parts.ravel()) * index.proposal.volume.geometry.voxel_volume_mm3 / 1000
+        sizes_ml = (
+            np.bincount(parts.ravel())
+            * index.proposal.volume.geometry.voxel_volume_mm3
+            / 1000
+        )
         small = np.arange(len(sizes_ml)) > 1
         if self.smaller_than_ml is not None:
             small &= sizes_ml < self.smaller_than_ml
         islands = np.where(small[parts], parts, 0).astype(np.int32)
         allowed = ~np.isin(scene.labels, [*state.locked_ids().tolist(), self.region])
         labels = morphology.surroundings(islands, scene.labels, allowed)[islands]
-        state, count = _relabelled(state, index, scene, np.where(islands > 0, labels, -1))
-        name, doing = state.name(self.region), "Keep largest" if self.smaller_than_ml is None else "Remove islands"
-        return _done(state, f"{doing}: {name}", count, (self.region,), f"{name} has no islands that can be removed.")
+        state, count = _relabelled(
+            state, index, scene, np.where(islands > 0, labels, -1)
+        )
+        name, doing = (
+            state.name(self.region),
+            ("Keep largest" if self.smaller_than_ml is None else "Remove islands"),
+        )
+        return _done(
+            state,
+            f"{doing}: {name}",
+            count,
+            (self.region,),
+            f"{name} has no islands that can be removed.",
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Smooth:
-    """Smooth the borders of regions all at once, so that neighbours leave neither gap nor overlap."""
+    """Smooth the borders of regions all at once.
+
+    So that neighbours leave neither gap nor overlap.
+    """
 
     ids: tuple[int, ...]
     sd_mm: float
@@ -242,23 +368,41 @@ class Smooth:
         """Give voxels at the regions' borders to the region that is commonest around them."""
         ids = list(dict.fromkeys(self.ids)) or present_ids(state, index).tolist()
         if not 0 < self.sd_mm <= 50:
-            raise EditError(f"The smoothing is a length in mm above 0 and up to 50, not {self.sd_mm}.")
-        ids = [i for i in ids if self.ids or not (i in state.rows and state.rows[i].locked)]
+            raise EditError(
+                "The smoothing is a length in mm above 0 and up to 50, not"
+                f" {self.sd_mm}."
+            )
+        ids = [
+            i for i in ids if self.ids or not (i in state.rows and state.rows[i].locked)
+        ]
         if not ids:
-            raise EditError("There is no unlocked region to smooth. Unlock one, or make one first.")
+            raise EditError(
+                "There is no unlocked region to smooth. Unlock one, or make one first."
+            )
         for region in ids:
             _checked(state, index, region, "smoothing")
         scene = _scene(state, index, ids, pad_mm=3 * self.sd_mm)
-        labels = morphology.smoothed(scene.labels, self.sd_mm / scene.spacing_zyx_mm, state.locked_ids())
+        labels = morphology.smoothed(
+            scene.labels, self.sd_mm / scene.spacing_zyx_mm, state.locked_ids()
+        )
         labels[~(np.isin(scene.labels, ids) | np.isin(labels, ids))] = -1
         state, count = _relabelled(state, index, scene, labels)
         name = ", ".join(state.name(i) for i in ids) if self.ids else "all regions"
-        return _done(state, f"Smooth: {name}, {self.sd_mm:g} mm", count, tuple(ids), f"{name}: the borders are smooth already.")
+        return _done(
+            state,
+            f"Smooth: {name}, {self.sd_mm:g} mm",
+            count,
+            tuple(ids),
+            f"{name}: the borders are smooth already.",
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Grow:
-    """Move a region's border outward by a length, or inward by a negative one; `into` limits what it may take."""
+    """Move a region's border outward by a length, or inward by a negative one.
+
+    `into` limits what it may take.
+    """
 
     region: int
     by_mm: float
@@ -269,25 +413,46 @@ class Grow:
         """Take or give the voxels whose centres lie within that length of the other side's."""
         _checked(state, index, self.region, "growing")
         if not 0 < abs(self.by_mm) <= 200:
-            raise EditError(f"A region grows or shrinks by up to 200 mm, not by {self.by_mm}.")
+            raise EditError(
+                f"A region grows or shrinks by up to 200 mm, not by {self.by_mm}."
+            )
         scene = _scene(state, index, [self.region], pad_mm=abs(self.by_mm))
         inside = scene.labels == self.region
         reach_mm = abs(self.by_mm) + 1e-3
         if self.by_mm > 0:
-            wanted = ~inside & (morphology.distance_mm(inside, scene.spacing_zyx_mm) <= reach_mm)
+            wanted = ~inside & (
+                morphology.distance_mm(inside, scene.spacing_zyx_mm) <= reach_mm
+            )
             labels = np.where(wanted, self.region, -1)
             if self.into is not None:
                 labels[~np.isin(scene.labels, self.into)] = -1
         else:
-            wanted = inside & (morphology.distance_mm(~inside, scene.spacing_zyx_mm) <= reach_mm)
-            allowed = ~np.isin(scene.labels, [*state.locked_ids().tolist(), self.region])
+            wanted = inside & (
+                morphology.distance_mm(~inside, scene.spacing_zyx_mm) <= reach_mm
+            )
+            allowed = ~np.isin(
+                scene.labels, [*state.locked_ids().tolist(), self.region]
+            )
             if self.into is not None:
                 allowed &= np.isin(scene.labels, self.into)
-            labels = np.where(wanted, morphology.nearest_label(scene.labels, allowed, scene.spacing_zyx_mm), -1)
+            labels = np.where(
+                wanted,
+                morphology.nearest_label(scene.labels, allowed, scene.spacing_zyx_mm),
+                -1,
+            )
         state, count = _relabelled(state, index, scene, labels)
         name, doing = state.name(self.region), "Grow" if self.by_mm > 0 else "Shrink"
-        nothing = f"{name} cannot {doing.lower()} there: voxels are larger than that, or what is around is locked or painted."
-        return _done(state, f"{doing}: {name}, {abs(self.by_mm):g} mm", count, (self.region,), nothing)
+        nothing = (
+            f"{name} cannot {doing.lower()} there: voxels are larger than that, or what"
+            " is around is locked or painted."
+        )
+        return _done(
+            state,
+            f"{doing}: {name}, {abs(self.by_mm):g} mm",
+            count,
+            (self.region,),
+            nothing,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,23 +468,53 @@ class Mirror:
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
         """Give the mirrored voxels to the target; the region itself keeps all it has."""
         if self.region == BACKGROUND or self.region == self.target:
-            raise EditError("Mirroring copies a region to another one. Choose two different regions, not background.")
+            raise EditError(
+                "Mirroring copies a region to another one. Choose two different"
+                " regions, not background."
+            )
         require_regions(state, index, [self.region])
         normal = np.array(self.normal_ras, np.float64)
         length = float(np.linalg.norm(normal))
-        if not (np.isfinite(normal).all() and length > 1e-9 and np.isfinite(self.point_ras_mm).all()):
-            raise EditError("The plane of a mirror needs a point and a direction in mm that is not zero.")
+        if not (
+            np.isfinite(normal).all()
+            and length > 1e-9
+            and np.isfinite(self.point_ras_mm).all()
+        ):
+            raise EditError(
+                "The plane of a mirror needs a point and a direction in mm that is not"
+                " zero."
+            )
         name = state.name(self.region)
-        fresh = self.target not in (BACKGROUND, *state.rows) and not (present_ids(state, index) == self.target).any()
+        fresh = (
+            self.target not in (BACKGROUND, *state.rows)
+            and not (present_ids(state, index) == self.target).any()
+        )
         source = _scene(state, index, [self.region])
         state = require_target(state, index, self.target)
         if fresh:
-            state = replace(state, rows={**state.rows, self.target: replace(state.rows[self.target], name=f"{name} mirrored")})
-        matrix, offset = _reflection(index, np.array(self.point_ras_mm), normal / length)
-        box = _mirrored_box(source.box, matrix, offset, index.proposal.supervoxels.shape)
+            state = replace(
+                state,
+                rows={
+                    **state.rows,
+                    self.target: replace(
+                        state.rows[self.target], name=f"{name} mirrored"
+                    ),
+                },
+            )
+        matrix, offset = _reflection(
+            index, np.array(self.point_ras_mm), normal / length
+        )
+        box = _mirrored_box(
+            source.box, matrix, offset, index.proposal.supervoxels.shape
+        )
         if box is None:
-            raise EditError(f"{name} lies outside the scan when mirrored. Choose another plane.")
-        starts = [np.array([part.start for part in one], np.float64) for one in (source.box, box)]
+            raise EditError(
+                f"{name} lies outside the scan when mirrored. Choose another plane."
+            )
+        starts = [
+            np.array([part.start for part in one], np.float64)
+            for one in (source.box, box)
+        ]
         copied = morphology.mirrored(
             source.labels == self.region,
             matrix,
@@ -327,14 +522,28 @@ class Mirror:
             tuple(part.stop - part.start for part in box),
         )
         labels = labels_in_box(state, index, box)
-        free = ~np.isin(labels, [*state.locked_ids().tolist(), self.region]) & ~painted_in_box(state, index, box)
+        free = ~np.isin(
+            labels, [*state.locked_ids().tolist(), self.region]
+        ) & ~painted_in_box(state, index, box)
         scene = _Scene(box, labels, free, source.spacing_zyx_mm)
-        state, count = _relabelled(state, index, scene, np.where(copied, self.target, -1))
-        nothing = f"{name} mirrored falls on itself, or on locked or painted voxels only."
-        return _done(state, f"Mirror: {name} to {state.name(self.target)}", count, (self.target,), nothing)
+        state, count = _relabelled(
+            state, index, scene, np.where(copied, self.target, -1)
+        )
+        nothing = (
+            f"{name} mirrored falls on itself, or on locked or painted voxels only."
+        )
+        return _done(
+            state,
+            f"Mirror: {name} to {state.name(self.target)}",
+            count,
+            (self.target,),
+            nothing,
+        )
 
 
-def _reflection(index: ProposalIndex, point: NDArray[np.float64], normal: NDArray[np.float64]) -> tuple[Any, Any]:
+def _reflection(
+    index: ProposalIndex, point: NDArray[np.float64], normal: NDArray[np.float64]
+) -> tuple[Any, Any]:
     """Give matrix and offset that take voxel indices to those of their mirror images."""
     affine = index.proposal.volume.geometry.affine
     world = np.eye(4)
@@ -344,8 +553,16 @@ def _reflection(index: ProposalIndex, point: NDArray[np.float64], normal: NDArra
     return to_mirror[:3, :3], to_mirror[:3, 3]
 
 
-def _mirrored_box(box: Box, matrix: NDArray[np.float64], offset: NDArray[np.float64], shape: tuple[int, ...]) -> Box | None:
-    corners = np.stack(np.meshgrid(*[(part.start, part.stop - 1) for part in box], indexing="ij"), axis=-1).reshape(-1, 3)
+def _mirrored_box(
+    box: Box,
+    matrix: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    shape: tuple[int, ...],
+) -> Box | None:
+    corners = np.stack(
+        np.meshgrid(*[(part.start, part.stop - 1) for part in box], indexing="ij"),
+        axis=-1,
+    ).reshape(-1, 3)
     found = corners @ matrix.T + offset
     low = np.maximum(np.floor(found.min(axis=0)).astype(int) - 1, 0)
     high = np.minimum(np.ceil(found.max(axis=0)).astype(int) + 2, shape)
@@ -355,4 +572,14 @@ def _mirrored_box(box: Box, matrix: NDArray[np.float64], offset: NDArray[np.floa
     return z, y, x
 
 
-REGION_EDITS = (SplitParts, SplitLine, Swap, Delete, FillHoles, RemoveIslands, Smooth, Grow, Mirror)
+REGION_EDITS = (
+    SplitParts,
+    SplitLine,
+    Swap,
+    Delete,
+    FillHoles,
+    RemoveIslands,
+    Smooth,
+    Grow,
+    Mirror,
+)

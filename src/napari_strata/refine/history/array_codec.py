@@ -1,4 +1,7 @@
-"""Arrays and plain values as compressed bytes. Nothing is pickled, and damage is found by a checksum."""
+"""Arrays and plain values as compressed bytes.
+
+Nothing is pickled, and damage is found by a checksum.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,23 @@ def pack(arrays: Arrays, values: dict[str, Any]) -> bytes:
         is_row = array.ndim == 1 and array.dtype.kind == "i" and array.size > 1
         plain = np.diff(array, prepend=array.dtype.type(0)) if is_row else array
         entries.append([name, array.dtype.str, list(array.shape), is_row])
-        blobs.append(np.ascontiguousarray(plain).reshape(-1).view(np.uint8).reshape(-1, array.dtype.itemsize).T.tobytes())
+        blobs.append(
+            np.ascontiguousarray(plain)
+            .reshape(-1)
+            .view(np.uint8)
+            .reshape(-1, array.dtype.itemsize)
+            .T.tobytes()
+        )
     head = json.dumps({"arrays": entries, "values": values}).encode()
-    return zlib.compress(len(head).to_bytes(4, "little") + head + b"".join(blobs), _LEVEL)
+    return zlib.compress(
+        len(head).to_bytes(4, "little") + head + b"".join(blobs), _LEVEL
+    )
 
 
 def unpack(data: bytes) -> tuple[Arrays, dict[str, Any]]:
-    """Turn bytes back into arrays and values; the inverse of `pack`, but that tuples come back as lists.
+    """Turn bytes back into arrays and values.
+
+    The inverse of `pack`, but that tuples come back as lists.
 
     Raises
     ------

@@ -9,11 +9,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_strata.refine.edits.basic import Assign, Cut, Edit, Merge, Paint, Scribble, SetRow, Split
+from napari_strata.refine.edits.basic import (
+    Assign,
+    Cut,
+    Edit,
+    Merge,
+    Paint,
+    Scribble,
+    SetRow,
+    Split,
+)
 from napari_strata.refine.edits.region_edits import REGION_EDITS
 from napari_strata.volume import Region
 
-_KINDS: dict[str, Callable[..., Edit]] = {edit.kind: edit for edit in (Cut, Merge, Split, Assign, SetRow, Paint, Scribble, *REGION_EDITS)}
+_KINDS: dict[str, Callable[..., Edit]] = {
+    edit.kind: edit
+    for edit in (Cut, Merge, Split, Assign, SetRow, Paint, Scribble, *REGION_EDITS)
+}
 
 
 def record_from_edit(edit: Edit) -> tuple[dict[str, Any], NDArray[np.float64] | None]:
@@ -23,7 +35,9 @@ def record_from_edit(edit: Edit) -> tuple[dict[str, Any], NDArray[np.float64] | 
     return {"kind": edit.kind, **values}, points
 
 
-def edit_from_record(record: dict[str, Any], points_ras_mm: NDArray[np.float64] | None) -> Edit:
+def edit_from_record(
+    record: dict[str, Any], points_ras_mm: NDArray[np.float64] | None
+) -> Edit:
     """Turn plain values and points back into an edit; the inverse of `record_from_edit`.
 
     Raises
@@ -38,7 +52,9 @@ def edit_from_record(record: dict[str, Any], points_ras_mm: NDArray[np.float64] 
 
 
 def _as_tuples(value: Any) -> Any:
-    return tuple(_as_tuples(part) for part in value) if isinstance(value, list) else value
+    return (
+        tuple(_as_tuples(part) for part in value) if isinstance(value, list) else value
+    )
 
 
 def row_values(row: Region) -> list[Any]:

@@ -10,12 +10,24 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import EditError, GeometryError
 from napari_strata.proposal.proposal import Proposal, TreeName
-from napari_strata.refine.state.fragments import cut_supervoxels
-from napari_strata.refine.state.assignment import FOLLOW, MAX_REGION_ID, State, supervoxels_at_voxels, start_state
 from napari_strata.refine.history.array_codec import pack, unpack
-from napari_strata.refine.state.proposal_index import ProposalIndex
 from napari_strata.refine.history.edit_serialization import row_from_values, row_values
-from napari_strata.volume import BACKGROUND, Geometry, Region, Segmentation, default_regions
+from napari_strata.refine.state.assignment import (
+    FOLLOW,
+    MAX_REGION_ID,
+    State,
+    start_state,
+    supervoxels_at_voxels,
+)
+from napari_strata.refine.state.fragments import cut_supervoxels
+from napari_strata.refine.state.proposal_index import ProposalIndex
+from napari_strata.volume import (
+    BACKGROUND,
+    Geometry,
+    Region,
+    Segmentation,
+    default_regions,
+)
 
 _MOST_PAIRS = 50_000_000
 """Above this many pairs of supervoxel and label they are counted by sorting."""
@@ -49,10 +61,18 @@ class InitialState:
             If a label is too large for a region id.
         """
         check_labels(proposal.volume.geometry, segmentation)
-        used = set(np.flatnonzero(np.bincount(segmentation.labels.ravel())).tolist()) - {BACKGROUND}
-        rows = {row.id: row for row in (*default_regions(sorted(used)), *segmentation.regions) if row.id in used}
+        used = set(
+            np.flatnonzero(np.bincount(segmentation.labels.ravel())).tolist()
+        ) - {BACKGROUND}
+        rows = {
+            row.id: row
+            for row in (*default_regions(sorted(used)), *segmentation.regions)
+            if row.id in used
+        }
         values = {"rows": [row_values(rows[i]) for i in sorted(rows)]}
-        return cls("regions", 0, pack({"labels": segmentation.labels.reshape(-1)}, values))
+        return cls(
+            "regions", 0, pack({"labels": segmentation.labels.reshape(-1)}, values)
+        )
 
     def state(self, index: ProposalIndex) -> State:
         """Make the state before the first edit.
@@ -67,7 +87,10 @@ class InitialState:
             return state
         arrays, values = unpack(self.labels)
         if arrays["labels"].size != index.proposal.supervoxels.size:
-            raise GeometryError("The labels that this case began from belong to a scan of another size. Replay it on its own scan.")
+            raise GeometryError(
+                "The labels that this case began from belong to a scan of another size."
+                " Replay it on its own scan."
+            )
         rows = {row.id: row for row in map(row_from_values, values["rows"])}
         return _labelled(state, index, arrays["labels"], rows)
 
@@ -85,7 +108,10 @@ def check_labels(scan: Geometry, segmentation: Segmentation) -> None:
     check_grid(scan, segmentation.geometry)
     highest = int(segmentation.labels.max(initial=0))
     if highest > MAX_REGION_ID:
-        raise EditError(f"Label {highest} is too large for a region id. Renumber the labels to at most {MAX_REGION_ID}.")
+        raise EditError(
+            f"Label {highest} is too large for a region id. Renumber the labels to at"
+            f" most {MAX_REGION_ID}."
+        )
 
 
 def check_grid(scan: Geometry, labels: Geometry) -> None:
@@ -94,27 +120,52 @@ def check_grid(scan: Geometry, labels: Geometry) -> None:
     Raises
     ------
     GeometryError
-        If they do not: a corner lies a tenth of a voxel or more from where the scan has it.
+        If they do not: a corner lies a tenth of a voxel or more from where the scan has
+        it.
     """
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in scan.shape_zyx], indexing="ij")).reshape(3, -1).T
+    corners = (
+        np.array(np.meshgrid(*[(0, n - 1) for n in scan.shape_zyx], indexing="ij"))
+        .reshape(3, -1)
+        .T
+    )
     same = labels.shape_zyx == scan.shape_zyx
-    away_mm = np.linalg.norm(scan.world_from_voxel(corners) - labels.world_from_voxel(corners), axis=1).max() if same else np.inf
+    away_mm = (
+        np.linalg.norm(
+            scan.world_from_voxel(corners) - labels.world_from_voxel(corners), axis=1
+        ).max()
+        if same
+        else np.inf
+    )
     if away_mm > 0.1 * scan.spacing_zyx_mm.min():
-        where = f"lies up to {away_mm:.1f} mm off" if same else f"is {labels.shape_zyx}, that of the scan {scan.shape_zyx}"
+        where = (
+            f"lies up to {away_mm:.1f} mm off"
+            if same
+            else f"is {labels.shape_zyx}, that of the scan {scan.shape_zyx}"
+        )
         raise GeometryError(
-            f"The labels' grid {where}. Resample them with `strata convert --like SCAN`, or give the scan that they were drawn on."
+            f"The labels' grid {where}. Resample them with `strata convert --like"
+            " SCAN`, or give the scan that they were drawn on."
         )
 
 
-def _labelled(state: State, index: ProposalIndex, labels: NDArray[Any], rows: dict[int, Region]) -> State:
-    """Give every supervoxel its commonest label, and cut from it what has another; what has none follows the slider."""
+def _labelled(
+    state: State, index: ProposalIndex, labels: NDArray[Any], rows: dict[int, Region]
+) -> State:
+    """Give every supervoxel its commonest label, and cut from it what has another.
+
+    What has none follows the slider.
+    """
     ids = np.array([BACKGROUND, *rows], np.int64)
     places = np.zeros(int(ids.max()) + 1, np.int64)
     places[ids] = np.arange(len(ids))
     supervoxels = index.proposal.supervoxels.reshape(-1)
-    common = ids[_commonest(supervoxels, places[labels], index.proposal.n_supervoxels, len(ids))]
+    common = ids[
+        _commonest(supervoxels, places[labels], index.proposal.n_supervoxels, len(ids))
+    ]
     owner = np.where(common == BACKGROUND, FOLLOW, common).astype(np.int32)
-    state = replace(state, owner=owner, rows=rows, next_id=max(state.next_id, int(ids.max()) + 1))
+    state = replace(
+        state, owner=owner, rows=rows, next_id=max(state.next_id, int(ids.max()) + 1)
+    )
     other = np.flatnonzero(common[supervoxels] != labels).astype(np.int64)
     if len(other) == 0:
         return state
@@ -125,10 +176,16 @@ def _labelled(state: State, index: ProposalIndex, labels: NDArray[Any], rows: di
     return replace(state, owner=owner)
 
 
-def _commonest(supervoxels: NDArray[np.int32], label: NDArray[np.int64], count: int, labels: int) -> NDArray[np.int64]:
+def _commonest(
+    supervoxels: NDArray[np.int32], label: NDArray[np.int64], count: int, labels: int
+) -> NDArray[np.int64]:
     keys = supervoxels.astype(np.int64) * labels + label
     if count * labels <= _MOST_PAIRS:
-        return np.bincount(keys, minlength=count * labels).reshape(count, labels).argmax(axis=1)
+        return (
+            np.bincount(keys, minlength=count * labels)
+            .reshape(count, labels)
+            .argmax(axis=1)
+        )
     pairs, voxels = np.unique(keys, return_counts=True)
     order = np.argsort(voxels, kind="stable")
     best = np.zeros(count, np.int64)

@@ -1,7 +1,9 @@
-"""The journal: one step per edit, each with the difference it made, so that undo and redo are exact and unlimited.
+"""The journal: one step per edit, each with the difference it made.
 
-Steps are kept compressed, and turn into bytes on their own, so a journal on disk grows by appending. A snapshot of the
-whole state every so many steps keeps far jumps quick.
+So that undo and redo are exact and unlimited.
+
+Steps are kept compressed, and turn into bytes on their own, so a journal on disk grows
+by appending. A snapshot of the whole state every so many steps keeps far jumps quick.
 """
 
 from __future__ import annotations
@@ -13,19 +15,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.refine.edits.basic import Edit
-from napari_strata.refine.state.sparse_voxels import layer_changes, looked_up, merged, overlaid
-from napari_strata.refine.state.assignment import State, Stroke
 from napari_strata.refine.history.array_codec import Arrays, pack, unpack
-from napari_strata.refine.history.edit_serialization import edit_from_record, record_from_edit, row_from_values, row_values
+from napari_strata.refine.history.edit_serialization import (
+    edit_from_record,
+    record_from_edit,
+    row_from_values,
+    row_values,
+)
 from napari_strata.refine.history.snapshot import state_from_bytes
+from napari_strata.refine.state.assignment import State, Stroke
+from napari_strata.refine.state.sparse_voxels import (
+    layer_changes,
+    looked_up,
+    merged,
+    overlaid,
+)
 
 SNAPSHOT_EVERY = 200
 """Steps between two snapshots of the whole state."""
 
 _PER_MM = 2.0**14
-"""Points are kept to this part of a mm: whole numbers on a grid pack ten times better than fractions."""
+"""Points are kept to this part of a mm.
+
+Whole numbers on a grid pack ten times better than fractions.
+"""
 _TABLES = ("owner", "given", "before")
-_LAYERS = {"painted": ("painted_voxels", "painted_regions"), "cut": ("cut_voxels", "cut_supervoxels")}
+_LAYERS = {
+    "painted": ("painted_voxels", "painted_regions"),
+    "cut": ("cut_voxels", "cut_supervoxels"),
+}
 _PAIRS = ("rows", "merged")
 
 
@@ -36,11 +54,14 @@ class Delta:
     Parameters
     ----------
     arrays : dict of arrays
-        For each table "owner", "given", "before", "ids regions", "ids tissues": "<table> at", "<table> old", "<table> new", and
-        "<table> tail" with the rows of pieces that were cut; "leaf_parents tail" with their supervoxels. For the layers
-        "painted" and "cut": "<layer> voxels", "<layer> old", "<layer> new", -1 where a voxel is not in it. Only what changed is there.
+        For each table "owner", "given", "before", "ids regions", "ids tissues":
+        "<table> at", "<table> old", "<table> new", and "<table> tail" with the rows of
+        pieces that were cut; "leaf_parents tail" with their supervoxels. For the layers
+        "painted" and "cut": "<layer> voxels", "<layer> old", "<layer> new", -1 where a
+        voxel is not in it. Only what changed is there.
     values : dict
-        Plain values: "tree", "n", "rows", "merged", "stroke regions" as [old, new], and "next_id" after the edit.
+        Plain values: "tree", "n", "rows", "merged", "stroke regions" as [old, new], and
+        "next_id" after the edit.
     strokes : tuple of Stroke
         Strokes that were added.
     """
@@ -52,7 +73,9 @@ class Delta:
     @property
     def is_empty(self) -> bool:
         """Whether nothing changed that a person could notice or undo."""
-        return not self.arrays and not self.strokes and not set(self.values) - {"next_id"}
+        return (
+            not self.arrays and not self.strokes and not set(self.values) - {"next_id"}
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,14 +103,24 @@ class JournalStep:
         arrays = dict(delta.arrays)
         if points is not None:
             arrays["points"] = np.rint(points.T * _PER_MM).astype(np.int64).reshape(-1)
-        arrays |= {f"stroke {i}": stroke.voxels for i, stroke in enumerate(delta.strokes)}
+        arrays |= {
+            f"stroke {i}": stroke.voxels for i, stroke in enumerate(delta.strokes)
+        }
         values = dict(delta.values)
         if "rows" in values:
-            values["rows"] = [[row_values(row) for row in side.values()] for side in values["rows"]]
+            values["rows"] = [
+                [row_values(row) for row in side.values()] for side in values["rows"]
+            ]
         if "merged" in values:
             values["merged"] = [sorted(side.items()) for side in values["merged"]]
         strokes = [[stroke.region, stroke.scope] for stroke in delta.strokes]
-        text = {"name": name, "edit": record, "first_id": first_id, "values": values, "strokes": strokes}
+        text = {
+            "name": name,
+            "edit": record,
+            "first_id": first_id,
+            "values": values,
+            "strokes": strokes,
+        }
         return cls(name, first_id, pack(arrays, text))
 
     @classmethod
@@ -104,20 +137,31 @@ class JournalStep:
 
     @property
     def edit(self) -> Edit:
-        """What was done; replaying it on the same proposal from the same state gives the same result."""
+        """What was done; replaying it on the same proposal.
+
+        From the same state gives the same result.
+        """
         arrays, text = unpack(self.packed)
         points = arrays.get("points")
-        return edit_from_record(text["edit"], None if points is None else points.reshape(3, -1).T / _PER_MM)
+        return edit_from_record(
+            text["edit"], None if points is None else points.reshape(3, -1).T / _PER_MM
+        )
 
     @property
     def delta(self) -> Delta:
         """What it changed."""
         arrays, text = unpack(self.packed)
         arrays.pop("points", None)
-        strokes = tuple(Stroke(arrays.pop(f"stroke {i}"), region, scope) for i, (region, scope) in enumerate(text["strokes"]))
+        strokes = tuple(
+            Stroke(arrays.pop(f"stroke {i}"), region, scope)
+            for i, (region, scope) in enumerate(text["strokes"])
+        )
         values = text["values"]
         if "rows" in values:
-            values["rows"] = [{row[0]: row_from_values(row) for row in side} for side in values["rows"]]
+            values["rows"] = [
+                {row[0]: row_from_values(row) for row in side}
+                for side in values["rows"]
+            ]
         if "merged" in values:
             values["merged"] = [dict(side) for side in values["merged"]]
         return Delta(arrays, values, strokes)
@@ -125,7 +169,9 @@ class JournalStep:
 
 @dataclass(slots=True)
 class Journal:
-    """Steps that were done, steps that were undone and can be redone (next one last), and states in between.
+    """Steps that were done, steps that were undone and can be redone (next one last).
+
+    States in between.
 
     Parameters
     ----------
@@ -147,14 +193,18 @@ class Journal:
     def add(self, step: JournalStep) -> None:
         """Put a new step on top; what was undone is forgotten."""
         self.undone.clear()
-        self.snapshots = {at: packed for at, packed in self.snapshots.items() if at <= len(self.done)}
+        self.snapshots = {
+            at: packed for at, packed in self.snapshots.items() if at <= len(self.done)
+        }
         self.done.append(step)
 
     def take_last(self) -> None:
         """Forget the last step and all that were undone: another one takes its place."""
         self.undone.clear()
         self.done.pop()
-        self.snapshots = {at: packed for at, packed in self.snapshots.items() if at <= len(self.done)}
+        self.snapshots = {
+            at: packed for at, packed in self.snapshots.items() if at <= len(self.done)
+        }
 
     def move(self, count: int) -> None:
         """Let exactly `count` steps be done, the others undone."""
@@ -204,17 +254,27 @@ def difference(old: State, new: State) -> Delta:
             continue
         at = np.flatnonzero(before != after[: len(before)]).astype(np.int32)
         if len(at):
-            arrays |= {f"{name} at": at, f"{name} old": before[at], f"{name} new": after[at]}
+            arrays |= {
+                f"{name} at": at,
+                f"{name} old": before[at],
+                f"{name} new": after[at],
+            }
         if len(after) > len(before):
             arrays[f"{name} tail"] = after[len(before) :]
     if len(new.leaf_parents) > len(old.leaf_parents):
         arrays["leaf_parents tail"] = new.leaf_parents[len(old.leaf_parents) :]
     for name, (voxels, values) in _LAYERS.items():
-        layers = [(getattr(state, voxels), getattr(state, values)) for state in (old, new)]
+        layers = [
+            (getattr(state, voxels), getattr(state, values)) for state in (old, new)
+        ]
         changed = layer_changes(*layers)
         if len(changed):
             sides = [looked_up(*layer, changed) for layer in layers]
-            arrays |= {f"{name} voxels": changed, f"{name} old": sides[0], f"{name} new": sides[1]}
+            arrays |= {
+                f"{name} voxels": changed,
+                f"{name} old": sides[0],
+                f"{name} new": sides[1],
+            }
     return Delta(arrays, _changed_values(old, new), new.strokes[len(old.strokes) :])
 
 
@@ -225,10 +285,20 @@ def _changed_values(old: State, new: State) -> dict[str, Any]:
             values[name] = [getattr(old, name), getattr(new, name)]
     for name in _PAIRS:
         before, after = getattr(old, name), getattr(new, name)
-        changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+        changed = {
+            key
+            for key in before.keys() | after.keys()
+            if before.get(key) != after.get(key)
+        }
         if changed:
-            values[name] = [{key: side[key] for key in sorted(changed) if key in side} for side in (before, after)]
-    regions = [[stroke.region for stroke in state.strokes[: len(old.strokes)]] for state in (old, new)]
+            values[name] = [
+                {key: side[key] for key in sorted(changed) if key in side}
+                for side in (before, after)
+            ]
+    regions = [
+        [stroke.region for stroke in state.strokes[: len(old.strokes)]]
+        for state in (old, new)
+    ]
     if regions[0] != regions[1]:
         values["stroke regions"] = regions
     return values
@@ -236,42 +306,78 @@ def _changed_values(old: State, new: State) -> dict[str, Any]:
 
 def painted_changes(old: State, new: State) -> NDArray[np.int64]:
     """Give the flat voxels (ascending) that were painted, unpainted or cut between two states."""
-    found = [layer_changes(*[(getattr(state, v), getattr(state, w)) for state in (old, new)]) for v, w in _LAYERS.values()]
+    found = [
+        layer_changes(*[(getattr(state, v), getattr(state, w)) for state in (old, new)])
+        for v, w in _LAYERS.values()
+    ]
     return merged(*found)
 
 
 def stepped(state: State, delta: Delta, *, back: bool) -> State:
-    """Apply a difference, or take it back. `next_id` never goes back: ids are not handed out twice."""
+    """Apply a difference, or take it back.
+
+    `next_id` never goes back: ids are not handed out twice.
+    """
     target, side = ("old", 0) if back else ("new", 1)
-    tables = {name: _patched(table, name, target, delta.arrays) for name, table in _tables(state).items()}
+    tables = {
+        name: _patched(table, name, target, delta.arrays)
+        for name, table in _tables(state).items()
+    }
     changes: dict[str, Any] = {name: tables[name] for name in _TABLES}
     changes["rank_ids"] = {tree: tables[f"ids {tree}"] for tree in state.rank_ids}
-    changes["leaf_parents"] = _patched(state.leaf_parents, "leaf_parents", target, delta.arrays)
+    changes["leaf_parents"] = _patched(
+        state.leaf_parents, "leaf_parents", target, delta.arrays
+    )
     for name, (voxels, values) in _LAYERS.items():
         if f"{name} voxels" in delta.arrays:
             layer = getattr(state, voxels), getattr(state, values)
-            changes[voxels], changes[values] = overlaid(*layer, delta.arrays[f"{name} voxels"], delta.arrays[f"{name} {target}"])
+            changes[voxels], changes[values] = overlaid(
+                *layer, delta.arrays[f"{name} voxels"], delta.arrays[f"{name} {target}"]
+            )
     for name in ("tree", "n"):
         if name in delta.values:
             changes[name] = delta.values[name][side]
     for name in _PAIRS:
         if name in delta.values:
             other = delta.values[name][1 - side]
-            changes[name] = {key: value for key, value in getattr(state, name).items() if key not in other} | delta.values[name][side]
-    strokes = state.strokes[: len(state.strokes) - len(delta.strokes)] if back else state.strokes
+            changes[name] = {
+                key: value
+                for key, value in getattr(state, name).items()
+                if key not in other
+            } | delta.values[name][side]
+    strokes = (
+        state.strokes[: len(state.strokes) - len(delta.strokes)]
+        if back
+        else state.strokes
+    )
     if "stroke regions" in delta.values:
         renamed = delta.values["stroke regions"][side]
-        strokes = tuple(replace(stroke, region=region) for stroke, region in zip(strokes, renamed, strict=True))
+        strokes = tuple(
+            replace(stroke, region=region)
+            for stroke, region in zip(strokes, renamed, strict=True)
+        )
     strokes = strokes if back else (*strokes, *delta.strokes)
-    return replace(state, strokes=strokes, next_id=max(state.next_id, delta.values["next_id"]), **changes)
+    return replace(
+        state,
+        strokes=strokes,
+        next_id=max(state.next_id, delta.values["next_id"]),
+        **changes,
+    )
 
 
-def _patched(table: NDArray[Any], name: str, target: str, arrays: Arrays) -> NDArray[Any]:
-    """Change rows of a table; going back, the rows of cut pieces are taken off, going forward they are put on."""
+def _patched(
+    table: NDArray[Any], name: str, target: str, arrays: Arrays
+) -> NDArray[Any]:
+    """Change rows of a table.
+
+    Going back, the rows of cut pieces are taken off, going forward they are put on.
+    """
     tail = arrays.get(f"{name} tail")
     if tail is not None and target == "old":
         table = table[: len(table) - len(tail)]
     if f"{name} at" in arrays:
         table = table.copy()
         table[arrays[f"{name} at"]] = arrays[f"{name} {target}"]
-    return np.concatenate([table, tail]) if tail is not None and target == "new" else table
+    return (
+        np.concatenate([table, tail]) if tail is not None and target == "new" else table
+    )

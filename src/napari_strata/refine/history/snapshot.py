@@ -6,12 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from napari_strata.refine.state.assignment import State, Stroke
 from napari_strata.refine.history.array_codec import Arrays, pack, unpack
 from napari_strata.refine.history.edit_serialization import row_from_values, row_values
+from napari_strata.refine.state.assignment import State, Stroke
 
 _ARRAYS = {
-    **{name: name for name in ("owner", "given", "before", "painted_voxels", "painted_regions", "leaf_parents", "cut_voxels", )},
+    **{
+        name: name
+        for name in (
+            "owner",
+            "given",
+            "before",
+            "painted_voxels",
+            "painted_regions",
+            "leaf_parents",
+            "cut_voxels",
+        )
+    },
     "cut_pieces": "cut_supervoxels",
 }
 """Key of each array in files, and the attribute of `State` that it holds."""
@@ -21,7 +32,11 @@ def state_arrays(state: State) -> Arrays:
     """Give the arrays of a state by name, the strokes' voxels in one row."""
     arrays: Arrays = {key: getattr(state, name) for key, name in _ARRAYS.items()}
     arrays |= {f"ids {tree}": ids for tree, ids in state.rank_ids.items()}
-    return arrays | {"strokes": np.concatenate([np.empty(0, np.int64), *[stroke.voxels for stroke in state.strokes]])}
+    return arrays | {
+        "strokes": np.concatenate(
+            [np.empty(0, np.int64), *[stroke.voxels for stroke in state.strokes]]
+        )
+    }
 
 
 def state_values(state: State) -> dict[str, Any]:
@@ -31,7 +46,10 @@ def state_values(state: State) -> dict[str, Any]:
         "n": state.n,
         "rows": [row_values(row) for row in state.rows.values()],
         "merged": list(state.merged.items()),
-        "strokes": [[stroke.region, stroke.scope, len(stroke.voxels)] for stroke in state.strokes],
+        "strokes": [
+            [stroke.region, stroke.scope, len(stroke.voxels)]
+            for stroke in state.strokes
+        ],
         "next_id": state.next_id,
     }
 
@@ -45,7 +63,10 @@ def state_from(arrays: Arrays, values: dict[str, Any]) -> State:
         If they are not those of a state.
     """
     ends = np.cumsum([0, *[length for _, _, length in values["strokes"]]])
-    strokes = [Stroke(arrays["strokes"][ends[i] : ends[i + 1]], region, scope) for i, (region, scope, _) in enumerate(values["strokes"])]
+    strokes = [
+        Stroke(arrays["strokes"][ends[i] : ends[i + 1]], region, scope)
+        for i, (region, scope, _) in enumerate(values["strokes"])
+    ]
     return State(
         **{name: arrays[key] for key, name in _ARRAYS.items()},
         tree=values["tree"],

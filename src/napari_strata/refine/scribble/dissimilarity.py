@@ -16,22 +16,29 @@ _POOLED_PRIOR = 30.0
 """The same for the scatter that all regions have in common."""
 _SURE = 0.8
 _MOST_SURE = 20.0
-"""What is surely of a region counts as at most so many examples of it, and as a fifth of what there is of it."""
+"""What is surely of a region counts as at most so many examples of it.
+
+As a fifth of what there is of it.
+"""
 _SURE_SHARE = 0.2
 
 Examples = Sequence[NDArray[np.intp]]
 
 
-def nearest(points: NDArray[np.float32], at: NDArray[np.integer]) -> NDArray[np.float32]:
+def nearest(
+    points: NDArray[np.float32], at: NDArray[np.integer]
+) -> NDArray[np.float32]:
     """Give half the squared distance of points (n, k) to the nearest of those at `at`.
 
-    Half, because a single example scatters as much as the supervoxel itself, and a region's mean hardly at all.
+    Half, because a single example scatters as much as the supervoxel itself, and a
+    region's mean hardly at all.
     """
     shown = points[at[:: -(-len(at) // _MAX_EXAMPLES)]]
     offset = (shown**2).sum(axis=1)[:, None]
     found = np.einsum("ij,ij->i", points, points)
     for start in range(0, len(points), _BLOCK):
-        # block by block: the table of all distances would not fit into the processor's cache
+        # block by block: the table of all distances would not fit into the processor's
+        # cache
         squared = (-2 * shown) @ points[start : start + _BLOCK].T
         squared += offset
         found[start : start + _BLOCK] += squared.min(axis=0)
@@ -39,37 +46,60 @@ def nearest(points: NDArray[np.float32], at: NDArray[np.integer]) -> NDArray[np.
     return half
 
 
-def scatter_distance(points: NDArray[np.float32], examples: Examples) -> NDArray[np.float32]:
-    """Give minus the logarithm of each region's likelihood, (n, regions), a normal law whose variance is drawn towards 1."""
+def scatter_distance(
+    points: NDArray[np.float32], examples: Examples
+) -> NDArray[np.float32]:
+    """Give minus the logarithm of each region's likelihood.
+
+    (n, regions), a normal law whose variance is drawn towards 1.
+    """
     mean = np.stack([points[at].mean(axis=0) for at in examples])
     count = np.array([len(at) for at in examples], np.float32)[:, None]
-    spread = np.stack([((points[at] - points[at].mean(axis=0)) ** 2).sum(axis=0) for at in examples])
+    spread = np.stack(
+        [((points[at] - points[at].mean(axis=0)) ** 2).sum(axis=0) for at in examples]
+    )
     variance = (_SCATTER_PRIOR + spread) / (_SCATTER_PRIOR + count)
     return _minus_log(points, mean, variance, count / (1 + count))
 
 
-def pooled_distance(points: NDArray[np.float32], examples: Examples) -> NDArray[np.float32]:
-    """Give half the squared distance to each region's mean, (n, regions), by the scatter that all regions have in common.
+def pooled_distance(
+    points: NDArray[np.float32], examples: Examples
+) -> NDArray[np.float32]:
+    """Give half the squared distance to each region's mean.
 
-    Linear discriminant analysis (Fisher, 1936), the scatter drawn towards 1 while there are few examples.
+    (n, regions), by the scatter that all regions have in common.
+
+    Linear discriminant analysis (Fisher, 1936), the scatter drawn towards 1 while there
+    are few examples.
     """
     mean = np.stack([points[at].mean(axis=0) for at in examples])
     off = np.concatenate([points[at] - points[at].mean(axis=0) for at in examples])
-    within = (_POOLED_PRIOR * np.eye(points.shape[1]) + off.T @ off) / (_POOLED_PRIOR + len(off) - len(mean))
+    within = (_POOLED_PRIOR * np.eye(points.shape[1]) + off.T @ off) / (
+        _POOLED_PRIOR + len(off) - len(mean)
+    )
     turn = linalg.cholesky(linalg.inv(within), lower=True).astype(np.float32)
     turned, middle = points @ turn, mean @ turn
-    squared = np.einsum("ij,ij->i", turned, turned)[:, None] - 2 * turned @ middle.T + (middle**2).sum(axis=1)
+    squared = (
+        np.einsum("ij,ij->i", turned, turned)[:, None]
+        - 2 * turned @ middle.T
+        + (middle**2).sum(axis=1)
+    )
     half: NDArray[np.float32] = (np.maximum(squared, 0) / 2).astype(np.float32)
     return half
 
 
 def sure_distance(
-    points: NDArray[np.float32], examples: Examples, likeness: NDArray[np.floating], sizes: NDArray[np.floating]
+    points: NDArray[np.float32],
+    examples: Examples,
+    likeness: NDArray[np.floating],
+    sizes: NDArray[np.floating],
 ) -> NDArray[np.float32]:
-    """Give what `scatter_distance` gives, (n, regions), having learnt also from what surely belongs to a region.
+    """Give what `scatter_distance` gives.
 
-    A step of self-training (Scudder, 1965): `likeness` (n, regions) is what came out before, `sizes` (n,) how much each
-    supervoxel counts.
+    (n, regions), having learnt also from what surely belongs to a region.
+
+    A step of self-training (Scudder, 1965): `likeness` (n, regions) is what came out
+    before, `sizes` (n,) how much each supervoxel counts.
     """
     means, variances = [], []
     for column, at in enumerate(examples):
@@ -81,16 +111,27 @@ def sure_distance(
         count, more = float(len(at)), min(_MOST_SURE, _SURE_SHARE * total)
         shown, found = points[at].mean(axis=0), share @ points[held]
         mean = (count * shown + more * found) / (count + more)
-        spread = ((points[at] - mean) ** 2).sum(axis=0) + more * (share @ (points[held] - mean) ** 2)
+        spread = ((points[at] - mean) ** 2).sum(axis=0) + more * (
+            share @ (points[held] - mean) ** 2
+        )
         means.append(mean)
         variances.append((_SCATTER_PRIOR + spread) / (_SCATTER_PRIOR + count + more))
     return _minus_log(points, np.stack(means), np.stack(variances), 1.0)
 
 
 def _minus_log(
-    points: NDArray[np.float32], mean: NDArray[np.floating], variance: NDArray[np.floating], trust: NDArray[np.float32] | float
+    points: NDArray[np.float32],
+    mean: NDArray[np.floating],
+    variance: NDArray[np.floating],
+    trust: NDArray[np.float32] | float,
 ) -> NDArray[np.float32]:
     precision = (trust / variance).astype(np.float32)
-    squared = points**2 @ precision.T - 2 * points @ (mean * precision).T.astype(np.float32) + (mean**2 * precision).sum(axis=1)
-    minus_log: NDArray[np.float32] = ((np.maximum(squared, 0) + np.log(variance).sum(axis=1)) / 2).astype(np.float32)
+    squared = (
+        points**2 @ precision.T
+        - 2 * points @ (mean * precision).T.astype(np.float32)
+        + (mean**2 * precision).sum(axis=1)
+    )
+    minus_log: NDArray[np.float32] = (
+        (np.maximum(squared, 0) + np.log(variance).sum(axis=1)) / 2
+    ).astype(np.float32)
     return minus_log

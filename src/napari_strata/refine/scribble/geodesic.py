@@ -1,4 +1,7 @@
-"""How far it is from strokes to every supervoxel: over neighbours, where edges are long, and by what they are like."""
+"""How far it is from strokes to every supervoxel.
+
+Over neighbours, where edges are long, and by what they are like.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,9 @@ _KEPT = 128
 
 
 class GeodesicDistances:
-    """Shortest ways over touching supervoxels (geodesic distances; Dijkstra, 1959), the last ones kept: a click changes one region's.
+    """Shortest ways over touching supervoxels (geodesic distances.
+
+    Dijkstra, 1959), the last ones kept: a click changes one region's.
 
     Parameters
     ----------
@@ -36,25 +41,41 @@ class GeodesicDistances:
         a, b = edges.reshape(-1, 2).astype(np.int64).T
         apart = np.sqrt(((points[a] - points[b]) ** 2).sum(axis=1))
         usual = float(np.median(apart)) if len(apart) else 1.0
-        one_way = csr_array((apart / max(usual, 1e-6) + _STEP, (a, b)), shape=(len(points), len(points)))
+        one_way = csr_array(
+            (apart / max(usual, 1e-6) + _STEP, (a, b)), shape=(len(points), len(points))
+        )
         both = csr_array(one_way + one_way.T)
-        # in the types that the search works in: it would turn the whole graph into them every time, while a window waits
-        parts = both.data.astype(np.float64), both.indices.astype(np.int32), both.indptr.astype(np.int32)
+        # in the types that the search works in: it would turn the whole graph into them
+        # every time, while a window waits
+        parts = (
+            both.data.astype(np.float64),
+            both.indices.astype(np.int32),
+            both.indptr.astype(np.int32),
+        )
         self._graph = csr_array(parts, shape=both.shape)
         self._points = points
         self._found: OrderedDict[tuple[str, bytes], NDArray[np.float32]] = OrderedDict()
         self._keeping = threading.Lock()
 
     def length(self, seeds: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Give the length of the way to the nearest seed, (n,), in usual differences of touching supervoxels."""
+        """Give the length of the way to the nearest seed.
+
+        (n,), in usual differences of touching supervoxels.
+        """
         return self._kept("way", np.unique(seeds), self._search)
 
     def unlike(self, seeds: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Give how unlike each supervoxel is to the nearest seed, (n,); see `likeness.nearest`."""
+        """Give how unlike each supervoxel is to the nearest seed, (n,).
+
+        See `likeness.nearest`.
+        """
         return self._kept("unlike", seeds, lambda at: nearest(self._points, at))
 
     def _kept(
-        self, what: str, seeds: NDArray[np.integer], find: Callable[[NDArray[np.integer]], NDArray[np.float32]]
+        self,
+        what: str,
+        seeds: NDArray[np.integer],
+        find: Callable[[NDArray[np.integer]], NDArray[np.float32]],
     ) -> NDArray[np.float32]:
         key = what, hashlib.sha256(seeds.astype(np.int64).tobytes()).digest()
         with self._keeping:
@@ -70,5 +91,7 @@ class GeodesicDistances:
         return kept
 
     def _search(self, seeds: NDArray[np.integer]) -> NDArray[np.float32]:
-        far: NDArray[np.float64] = dijkstra(self._graph, directed=True, indices=seeds, min_only=True)
+        far: NDArray[np.float64] = dijkstra(
+            self._graph, directed=True, indices=seeds, min_only=True
+        )
         return np.minimum(far, _FARTHEST).astype(np.float32)

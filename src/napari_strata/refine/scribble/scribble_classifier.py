@@ -1,10 +1,13 @@
-"""What strokes teach: a small classifier on supervoxel descriptors, quick enough to run at every stroke.
+"""What strokes teach: a small classifier on supervoxel descriptors.
 
-Descriptors are first brought into a space in which distance means "unlike, as tissues go": the discriminant axes (Fisher,
-1936) of the proposal's own tissue tree, found without any label, beside the descriptors themselves. There a supervoxel
-goes with the region whose nearest stroke (Cover and Hart, 1967) and whose strokes' scatter it fits best, and which it is
-reached from over like neighbours, evened out over touching supervoxels with the strokes held fast (as in label propagation;
-Zhou et al., 2003).
+Quick enough to run at every stroke.
+
+Descriptors are first brought into a space in which distance means "unlike, as tissues
+go": the discriminant axes (Fisher, 1936) of the proposal's own tissue tree, found
+without any label, beside the descriptors themselves. There a supervoxel goes with the
+region whose nearest stroke (Cover and Hart, 1967) and whose strokes' scatter it fits
+best, and which it is reached from over like neighbours, evened out over touching
+supervoxels with the strokes held fast (as in label propagation; Zhou et al., 2003).
 """
 
 from __future__ import annotations
@@ -20,7 +23,11 @@ from scipy.spatial import cKDTree
 
 from napari_strata.proposal.hierarchy.tree import Hierarchy
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.scribble.dissimilarity import pooled_distance, scatter_distance, sure_distance
+from napari_strata.refine.scribble.dissimilarity import (
+    pooled_distance,
+    scatter_distance,
+    sure_distance,
+)
 from napari_strata.refine.scribble.geodesic import GeodesicDistances
 from napari_strata.volume import BACKGROUND
 
@@ -61,12 +68,13 @@ class FeatureSpace:
     Parameters
     ----------
     points : (n, k) float32 array
-        Supervoxels; one unit is about the usual scatter inside a tissue. The first `n_kind` columns say what a supervoxel is
-        like, the rest where it lies.
+        Supervoxels; one unit is about the usual scatter inside a tissue. The first
+        `n_kind` columns say what a supervoxel is like, the rest where it lies.
     n_kind : int
         How many columns say what it is like.
     tissues : (n,) int32 array
-        The proposal's own tissues, as many as it tells apart clearly, 0 for its background.
+        The proposal's own tissues, as many as it tells apart clearly, 0 for its
+        background.
     fine_tissues : (n,) int32 array
         The same, some more of them, for the neighbourhood of a stroke.
     centers_mm : (n, 3) float32 array
@@ -78,7 +86,8 @@ class FeatureSpace:
     ways : Ways
         How far it is from strokes, over touching supervoxels and by what they are like.
     weights : (n,) float32 array
-        How much each counts as evidence: its size, 1 being usual; 0 in the proposal's background.
+        How much each counts as evidence: its size, 1 being usual; 0 in the proposal's
+        background.
     """
 
     points: NDArray[np.float32]
@@ -105,10 +114,12 @@ class StrokeExamples:
     free : (n,) bool array
         The supervoxels to decide on.
     is_near : bool
-        Whether only a stroke's neighbourhood is decided on: tissues are finer then, and those of region 0 that no region's
-        strokes touched keep their say although region 0 was taught.
+        Whether only a stroke's neighbourhood is decided on: tissues are finer then, and
+        those of region 0 that no region's strokes touched keep their say although
+        region 0 was taught.
     named : (n,) int32 array or None
-        Region that a person gave whole regions of the proposal to, by a name or a merge, -1 for none.
+        Region that a person gave whole regions of the proposal to, by a name or a
+        merge, -1 for none.
     unowned : (n,) bool array or None
         Supervoxels that follow the slider, nobody having named or moved their region.
     """
@@ -123,7 +134,11 @@ class StrokeExamples:
     @property
     def teachers(self) -> NDArray[np.int32]:
         """Region that strokes showed or a person named, (n,), -1 for none."""
-        return self.examples if self.named is None else np.where(self.examples >= 0, self.examples, self.named)
+        return (
+            self.examples
+            if self.named is None
+            else np.where(self.examples >= 0, self.examples, self.named)
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,22 +161,40 @@ class Classification:
 
 
 def feature_space(proposal: Proposal, centers_mm: NDArray[np.floating]) -> FeatureSpace:
-    """Make the space from a proposal and the centres (n, 3) of its supervoxels in mm along the array's axes, once per case."""
-    is_place = np.array([name.startswith("position") for name in proposal.descriptor_names], np.bool_)
+    """Make the space from a proposal and the centres.
+
+    (n, 3) of its supervoxels in mm along the array's axes, once per case.
+    """
+    is_place = np.array(
+        [name.startswith("position") for name in proposal.descriptor_names], np.bool_
+    )
     descriptors = np.nan_to_num(proposal.descriptors).astype(np.float64)
     values = descriptors[:, ~is_place]
-    kind = np.hstack([values @ _discriminant_axes(values, proposal.tissue_tree.cut(_TISSUES)), _DESCRIPTOR_WEIGHT * values])
+    kind = np.hstack(
+        [
+            values @ _discriminant_axes(values, proposal.tissue_tree.cut(_TISSUES)),
+            _DESCRIPTOR_WEIGHT * values,
+        ]
+    )
     if kind.shape[1] > _MAX_AXES:
         _, turn = linalg.eigh(np.cov(kind, rowvar=False))
         kind = kind @ turn[:, -_MAX_AXES:]
-    points = np.hstack([kind, _PLACE_WEIGHT * descriptors[:, is_place]]).astype(np.float32)
+    points = np.hstack([kind, _PLACE_WEIGHT * descriptors[:, is_place]]).astype(
+        np.float32
+    )
     background = np.zeros(len(points), np.bool_)
-    background[proposal.region_tree.leaf_order[: proposal.region_tree.n_background]] = True
+    background[proposal.region_tree.leaf_order[: proposal.region_tree.n_background]] = (
+        True
+    )
     return FeatureSpace(
         points=points,
         n_kind=kind.shape[1],
-        tissues=proposal.tissue_tree.cut(clear_tissues(proposal.tissue_tree, _EXPLAINED)),
-        fine_tissues=proposal.tissue_tree.cut(clear_tissues(proposal.tissue_tree, _FINELY_EXPLAINED)),
+        tissues=proposal.tissue_tree.cut(
+            clear_tissues(proposal.tissue_tree, _EXPLAINED)
+        ),
+        fine_tissues=proposal.tissue_tree.cut(
+            clear_tissues(proposal.tissue_tree, _FINELY_EXPLAINED)
+        ),
         centers_mm=centers_mm.astype(np.float32),
         background=background,
         neighbours=_neighbours(points[:, : kind.shape[1]], proposal.edges),
@@ -171,44 +204,72 @@ def feature_space(proposal: Proposal, centers_mm: NDArray[np.floating]) -> Featu
 
 
 def _weights(proposal: Proposal, background: NDArray[np.bool_]) -> NDArray[np.float32]:
-    sizes = np.bincount(proposal.supervoxels.ravel(), minlength=len(background)).astype(np.float32)
+    sizes = np.bincount(proposal.supervoxels.ravel(), minlength=len(background)).astype(
+        np.float32
+    )
     sizes[background] = 0
-    return sizes / max(float(sizes[~background].mean()) if not background.all() else 1.0, 1e-6)
+    return sizes / max(
+        float(sizes[~background].mean()) if not background.all() else 1.0, 1e-6
+    )
 
 
 def clear_tissues(tree: Hierarchy, share: float) -> int:
-    """Give how many tissues a scan has: the fewest that explain a share of the tissue tree's scatter, at most 96.
+    """Give how many tissues a scan has.
 
-    Heights of a Ward tree are the scatter that each merge adds. A skull-stripped head has a handful of tissues, a trunk some dozens.
+    The fewest that explain a share of the tissue tree's scatter, at most 96.
+
+    Heights of a Ward tree are the scatter that each merge adds. A skull-stripped head
+    has a handful of tissues, a trunk some dozens.
     """
     explained = np.cumsum(tree.heights.astype(np.float64))
     if len(explained) == 0:
         return 1
-    return int(np.clip(2 + np.searchsorted(explained, share * explained[-1]), _FEWEST_TISSUES, _MOST_TISSUES))
+    return int(
+        np.clip(
+            2 + np.searchsorted(explained, share * explained[-1]),
+            _FEWEST_TISSUES,
+            _MOST_TISSUES,
+        )
+    )
 
 
-def _discriminant_axes(values: NDArray[np.float64], groups: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Give the axes (d, k) along which groups differ most, scaled to unit scatter inside groups."""
+def _discriminant_axes(
+    values: NDArray[np.float64], groups: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """Give the axes (d, k) along which groups differ most.
+
+    Scaled to unit scatter inside groups.
+    """
     means = _means(values, groups)
     within = values - means[groups]
     scatter = within.T @ within / max(len(values) - 1, 1)
-    scatter += np.eye(len(scatter)) * (_SHRINKAGE * np.trace(scatter) / len(scatter) + 1e-6)
+    scatter += np.eye(len(scatter)) * (
+        _SHRINKAGE * np.trace(scatter) / len(scatter) + 1e-6
+    )
     spread = means - means.mean(axis=0)
     strength, axes = linalg.eigh(spread.T @ spread / len(means), scatter)
-    kept: NDArray[np.float64] = axes[:, strength > _AXIS_STRENGTH * max(float(strength.max(initial=0)), 1e-12)]
+    kept: NDArray[np.float64] = axes[
+        :, strength > _AXIS_STRENGTH * max(float(strength.max(initial=0)), 1e-12)
+    ]
     return kept
 
 
-def _means(values: NDArray[np.floating], groups: NDArray[np.integer]) -> NDArray[np.float64]:
+def _means(
+    values: NDArray[np.floating], groups: NDArray[np.integer]
+) -> NDArray[np.float64]:
     count = np.maximum(np.bincount(groups), 1)
-    return np.stack([np.bincount(groups, weights=column) / count for column in values.T], axis=1)
+    return np.stack(
+        [np.bincount(groups, weights=column) / count for column in values.T], axis=1
+    )
 
 
 def _neighbours(points: NDArray[np.float32], edges: NDArray[np.int32]) -> csr_array:
     a, b = edges.reshape(-1, 2).astype(np.int64).T
     distance = ((points[a] - points[b]) ** 2).sum(axis=1)
     usual = float(np.median(distance)) if len(distance) else 1.0
-    weight = np.maximum(np.exp(-_EDGE_SHARPNESS * distance / max(usual, 1e-6)), 1e-6).astype(np.float32)
+    weight = np.maximum(
+        np.exp(-_EDGE_SHARPNESS * distance / max(usual, 1e-6)), 1e-6
+    ).astype(np.float32)
     half = csr_array((weight, (a, b)), shape=(len(points), len(points)))
     both = csr_array(half + half.T)
     total = np.maximum(both.sum(axis=1), 1e-12)
@@ -216,10 +277,20 @@ def _neighbours(points: NDArray[np.float32], edges: NDArray[np.int32]) -> csr_ar
     return both
 
 
-def within_mm(space: FeatureSpace, seeds: NDArray[np.integer], reach_mm: float) -> NDArray[np.bool_]:
-    """Tell which supervoxels, (n,) bool, have their centre at most `reach_mm` from that of a seed."""
+def within_mm(
+    space: FeatureSpace, seeds: NDArray[np.integer], reach_mm: float
+) -> NDArray[np.bool_]:
+    """Tell which supervoxels.
+
+    (n,) bool, have their centre at most `reach_mm` from that of a seed.
+    """
     at, centers = space.centers_mm[seeds], space.centers_mm
-    near = np.flatnonzero(((centers >= at.min(axis=0) - reach_mm) & (centers <= at.max(axis=0) + reach_mm)).all(axis=1))
+    near = np.flatnonzero(
+        (
+            (centers >= at.min(axis=0) - reach_mm)
+            & (centers <= at.max(axis=0) + reach_mm)
+        ).all(axis=1)
+    )
     distance, _ = cKDTree(at).query(centers[near], distance_upper_bound=reach_mm)
     reached = np.zeros(len(centers), np.bool_)
     reached[near] = np.isfinite(distance)
@@ -227,12 +298,19 @@ def within_mm(space: FeatureSpace, seeds: NDArray[np.integer], reach_mm: float) 
     return reached
 
 
-def connected(space: FeatureSpace, seeds: NDArray[np.integer], allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell which allowed supervoxels, (n,) bool, touch a seed, or another that does, and so on."""
+def connected(
+    space: FeatureSpace, seeds: NDArray[np.integer], allowed: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Tell which allowed supervoxels, (n,) bool, touch a seed, or another that does.
+
+    So on.
+    """
     inside = allowed.copy()
     inside[seeds] = True
     members = np.flatnonzero(inside)
-    _, part = connected_components(space.neighbours[members][:, members], directed=False)
+    _, part = connected_components(
+        space.neighbours[members][:, members], directed=False
+    )
     reached = np.zeros(len(inside), np.bool_)
     reached[members] = np.isin(part, part[np.searchsorted(members, seeds)])
     return reached
@@ -241,7 +319,8 @@ def connected(space: FeatureSpace, seeds: NDArray[np.integer], allowed: NDArray[
 def classify(space: FeatureSpace, lesson: StrokeExamples) -> NDArray[np.int32]:
     """Say which taught region each free supervoxel is most like, or that it stays; see `weigh`.
 
-    The proposal's background is taken only by region 0 and by a region that has a stroke in it.
+    The proposal's background is taken only by region 0 and by a region that has a
+    stroke in it.
 
     Returns
     -------
@@ -261,25 +340,34 @@ def classify(space: FeatureSpace, lesson: StrokeExamples) -> NDArray[np.int32]:
 
 
 def weigh(space: FeatureSpace, lesson: StrokeExamples) -> Classification:
-    """Say how much speaks for each taught region, and for staying, at every supervoxel; at least one example is needed.
+    """Say how much speaks for each taught region, and for staying, at every supervoxel.
 
-    How far a supervoxel is from a taught region is its squared distance to the nearest stroke on it and to the mean of its
-    strokes, by their own scatter and by the scatter that all regions have in common, and the longer the way from there
-    is over touching supervoxels, edges being long steps, the farther. It goes with the nearest, evened out over touching
-    supervoxels. Once all regions are taught, what surely belongs to a region then teaches a little, too, and all are told
-    apart again; and what is very unlike all strokes goes to region 0, if that was taught inside the body, less readily with
-    every further stroke on it.
+    At least one example is needed.
 
-    How far a supervoxel is from its own region is half its squared distance to that region's mean. Region 0 holds whatever
-    nobody named, so there the mean is that of its tissue, and it has no say in tissues that hold a good part of a region's
-    strokes, nor, unless `is_near`, anywhere once a stroke taught region 0 itself. A single first stroke therefore takes the
-    tissue it lies in and what is nearer to it than to its own kind; once every region is taught, strokes alone decide.
+    How far a supervoxel is from a taught region is its squared distance to the nearest
+    stroke on it and to the mean of its strokes, by their own scatter and by the scatter
+    that all regions have in common, and the longer the way from there is over touching
+    supervoxels, edges being long steps, the farther. It goes with the nearest, evened
+    out over touching supervoxels. Once all regions are taught, what surely belongs to a
+    region then teaches a little, too, and all are told apart again; and what is very
+    unlike all strokes goes to region 0, if that was taught inside the body, less
+    readily with every further stroke on it.
+
+    How far a supervoxel is from its own region is half its squared distance to that
+    region's mean. Region 0 holds whatever nobody named, so there the mean is that of
+    its tissue, and it has no say in tissues that hold a good part of a region's
+    strokes, nor, unless `is_near`, anywhere once a stroke taught region 0 itself. A
+    single first stroke therefore takes the tissue it lies in and what is nearer to it
+    than to its own kind; once every region is taught, strokes alone decide.
     """
     shown = np.flatnonzero(lesson.examples >= 0)
     teachers = lesson.teachers
     taught = np.unique(teachers[teachers >= 0])
     column = np.searchsorted(taught, lesson.examples[shown])
-    examples = [_some(np.flatnonzero(teachers == region), lesson.examples == region) for region in taught]
+    examples = [
+        _some(np.flatnonzero(teachers == region), lesson.examples == region)
+        for region in taught
+    ]
     alike = np.stack([space.ways.unlike(at) for at in examples], axis=1)
     distance = _distance(space, examples, alike)
     unlike = _least(distance)
@@ -289,37 +377,65 @@ def weigh(space: FeatureSpace, lesson: StrokeExamples) -> Classification:
     if lesson.named is not None:
         named = np.flatnonzero(lesson.named >= 0)
         distance[named, np.searchsorted(taught, lesson.named[named])] -= _NAMED
-    if taught[0] == BACKGROUND and not lesson.is_near and not space.background[examples[0]].all():
-        distance[:, 0] = np.minimum(distance[:, 0], limit + _UNLIKE_PER_EXAMPLE * len(examples[0]) + _least(way))
+    if (
+        taught[0] == BACKGROUND
+        and not lesson.is_near
+        and not space.background[examples[0]].all()
+    ):
+        distance[:, 0] = np.minimum(
+            distance[:, 0], limit + _UNLIKE_PER_EXAMPLE * len(examples[0]) + _least(way)
+        )
     own = _own_distance(space, lesson)
     softness = _SOFTNESS
     if np.isfinite(own[lesson.free]).any():
         distance = np.column_stack([distance, _least(distance) + own - _least(alike)])
     else:
-        first = _smoothed(space, _likeness(distance, softness), (shown, column), _FIRST_ROUNDS)
-        distance += _SURE_WEIGHT * sure_distance(space.points, examples, first, space.weights)
+        first = _smoothed(
+            space, _likeness(distance, softness), (shown, column), _FIRST_ROUNDS
+        )
+        distance += _SURE_WEIGHT * sure_distance(
+            space.points, examples, first, space.weights
+        )
         softness *= 1 + _SURE_WEIGHT
-        distance = np.column_stack([distance, np.full(len(distance), np.inf, np.float32)])
+        distance = np.column_stack(
+            [distance, np.full(len(distance), np.inf, np.float32)]
+        )
     likeness = _smoothed(space, _likeness(distance, softness), (shown, column), _ROUNDS)
-    return Classification(np.append(taught, STAY).astype(np.int32), likeness, np.asarray(unlike / limit, np.float32))
+    return Classification(
+        np.append(taught, STAY).astype(np.int32),
+        likeness,
+        np.asarray(unlike / limit, np.float32),
+    )
 
 
 def _some(members: NDArray[np.intp], is_stroked: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Choose a region's examples: all that strokes crossed, and some, evenly, of a named region."""
+    """Choose a region's examples.
+
+    All that strokes crossed, and some, evenly, of a named region.
+    """
     stroked = is_stroked[members]
     rest = members[~stroked]
-    return np.sort(np.concatenate([members[stroked], rest[:: -(-len(rest) // _MOST_NAMED) or 1]]))
+    return np.sort(
+        np.concatenate([members[stroked], rest[:: -(-len(rest) // _MOST_NAMED) or 1]])
+    )
 
 
-def _distance(space: FeatureSpace, examples: list[NDArray[np.intp]], alike: NDArray[np.float32]) -> NDArray[np.float32]:
+def _distance(
+    space: FeatureSpace, examples: list[NDArray[np.intp]], alike: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """Give how unlike each supervoxel is to the strokes of each region, (n, regions)."""
-    distance = (1 - _SCATTER_WEIGHT) * alike + _SCATTER_WEIGHT * scatter_distance(space.points, examples)
+    distance = (1 - _SCATTER_WEIGHT) * alike + _SCATTER_WEIGHT * scatter_distance(
+        space.points, examples
+    )
     distance += _POOLED_WEIGHT * pooled_distance(space.points, examples)
     return np.asarray(distance, np.float32)
 
 
 def _least(columns: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Give the least of each row, column by column: numpy takes twenty times as long along rows of a few."""
+    """Give the least of each row, column by column.
+
+    Numpy takes twenty times as long along rows of a few.
+    """
     least = columns[:, 0].copy()
     for column in columns.T[1:]:
         np.minimum(least, column, out=least)
@@ -333,13 +449,18 @@ def _likeness(distance: NDArray[np.float32], softness: float) -> NDArray[np.floa
 
 
 def _own_distance(space: FeatureSpace, lesson: StrokeExamples) -> NDArray[np.float32]:
-    """Give how far each supervoxel is from the mean of its own region (for region 0, its tissue); infinite where that has no say.
+    """Give how far each supervoxel is from the mean of its own region.
 
-    Only what a supervoxel is like counts here, not where it lies: a tissue is to be found again on the other side.
+    (for region 0, its tissue); infinite where that has no say.
+
+    Only what a supervoxel is like counts here, not where it lies: a tissue is to be
+    found again on the other side.
     """
     background = lesson.own == BACKGROUND
     tissues = space.fine_tissues if lesson.is_near else space.tissues
-    _, group = np.unique(np.where(background, -1 - tissues, lesson.own), return_inverse=True)
+    _, group = np.unique(
+        np.where(background, -1 - tissues, lesson.own), return_inverse=True
+    )
     silent = background & _touched(tissues, lesson.teachers, _TOUCHED_SHARE)[tissues]
     if lesson.unowned is not None and not lesson.is_near:
         silent |= lesson.unowned & _touched(tissues, lesson.teachers, 0.0)[tissues]
@@ -348,27 +469,40 @@ def _own_distance(space: FeatureSpace, lesson: StrokeExamples) -> NDArray[np.flo
     if lesson.named is not None:
         silent |= lesson.named >= 0
     kind = space.points[:, : space.n_kind]
-    distance = np.where(background, _OWN_WEIGHT, 1.0) * ((kind - _means(kind, group)[group]) ** 2).sum(axis=1)
+    distance = np.where(background, _OWN_WEIGHT, 1.0) * (
+        (kind - _means(kind, group)[group]) ** 2
+    ).sum(axis=1)
     return np.where(silent, np.inf, distance).astype(np.float32)
 
 
-def _touched(group: NDArray[np.integer], examples: NDArray[np.int32], share: float) -> NDArray[np.bool_]:
+def _touched(
+    group: NDArray[np.integer], examples: NDArray[np.int32], share: float
+) -> NDArray[np.bool_]:
     """Tell which groups hold a good part of the examples of some region besides 0.
 
-    By the proposal's tissues, not by region: a stroke has already made what it crosses its own region.
+    By the proposal's tissues, not by region: a stroke has already made what it crosses
+    its own region.
     """
     touched = np.zeros(int(group.max()) + 1, np.bool_)
     shown = np.flatnonzero(examples > BACKGROUND)
     for region in np.unique(examples[shown]):
-        held = np.bincount(group[shown[examples[shown] == region]], minlength=len(touched))
+        held = np.bincount(
+            group[shown[examples[shown] == region]], minlength=len(touched)
+        )
         touched |= held >= max(1.0, share * held.sum())
     return touched
 
 
 def _smoothed(
-    space: FeatureSpace, likeness: NDArray[np.float32], told: tuple[NDArray[np.integer], NDArray[np.integer]], rounds: int
+    space: FeatureSpace,
+    likeness: NDArray[np.float32],
+    told: tuple[NDArray[np.integer], NDArray[np.integer]],
+    rounds: int,
 ) -> NDArray[np.float32]:
-    """Even out over touching supervoxels; `told` are supervoxels that are held fast, and their columns."""
+    """Even out over touching supervoxels.
+
+    `told` are supervoxels that are held fast, and their columns.
+    """
     start = (1 - _SMOOTHING) * likeness
     for _ in range(rounds):
         likeness = space.neighbours @ likeness

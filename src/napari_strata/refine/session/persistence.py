@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Self
 
 from napari_strata.errors import CaseError, WriteError
-from napari_strata.refine.storage import autosave as saving
-from napari_strata.refine.storage.case_file import CaseContents, check_replaceable, read_case, steps_in, write_case
-from napari_strata.refine.history.journal import Journal
-from napari_strata.refine.state.proposal_index import ProposalIndex
-from napari_strata.refine.session.region_editing import ShapeEditing
 from napari_strata.refine.history.initial_state import InitialState
+from napari_strata.refine.history.journal import Journal
+from napari_strata.refine.session.region_editing import ShapeEditing
+from napari_strata.refine.state.proposal_index import ProposalIndex
+from napari_strata.refine.storage import autosave as saving
+from napari_strata.refine.storage.case_file import (
+    CaseContents,
+    check_replaceable,
+    read_case,
+    steps_in,
+    write_case,
+)
 from napari_strata.volume import Volume
 
 
@@ -43,15 +49,19 @@ class Persistence(ShapeEditing):
         """What those that it went on from held, so that they may be replaced."""
 
     def save(self, path: str | Path) -> None:
-        """Save the whole case (proposal, edits, history) as one file; the scan itself is not in it.
+        """Save the whole case (proposal, edits, history) as one file.
 
-        What is saved is the case as it stands at the call: edits that arrive while the file is written are not in it.
+        The scan itself is not in it.
+
+        What is saved is the case as it stands at the call: edits that arrive while the
+        file is written are not in it.
 
         Raises
         ------
         WriteError
-            If the file cannot be written, its name does not end in .strata, or another window saved other edits under that name
-            since this case was opened from it or saved to it; what stood under its name stands there still.
+            If the file cannot be written, its name does not end in .strata, or another
+            window saved other edits under that name since this case was opened from it
+            or saved to it; what stood under its name stands there still.
         """
         with self._saving:
             self._save(path)
@@ -59,8 +69,14 @@ class Persistence(ShapeEditing):
     def _save(self, path: str | Path) -> None:
         contents = self._contents()
         place = Path(path).absolute()
-        if place in self._on_disk and _digest_of(place) not in (None, self._on_disk[place]):
-            raise WriteError(f"{path} was saved by another window meanwhile. Save under another name, so that no edits are lost.")
+        if place in self._on_disk and _digest_of(place) not in (
+            None,
+            self._on_disk[place],
+        ):
+            raise WriteError(
+                f"{path} was saved by another window meanwhile. Save under another"
+                " name, so that no edits are lost."
+            )
         write_case(path, contents)
         with self._changing:
             self._on_disk[place] = _digest(contents.journal.line)
@@ -71,7 +87,9 @@ class Persistence(ShapeEditing):
                     self._autosave.append(saving.SAVED, self.next_id)
 
     def check_replaceable(self, path: str | Path) -> None:
-        """Check that saving under a name loses no edits: a case of that name holds only edits of this one, or this one went on from it.
+        """Check that saving under a name loses no edits.
+
+        A case of that name holds only edits of this one, or this one went on from it.
 
         Raises
         ------
@@ -90,7 +108,8 @@ class Persistence(ShapeEditing):
         path : str or Path
             The case file.
         volume : Volume, optional
-            The scan; without it, it is read from where it lay when its data are first used.
+            The scan; without it, it is read from where it lay when its data are first
+            used.
 
         Raises
         ------
@@ -104,13 +123,27 @@ class Persistence(ShapeEditing):
 
     @classmethod
     def _from(cls, contents: CaseContents) -> Self:
-        work = cls._started(ProposalIndex(contents.proposal), replace(contents.start, labels=None))
-        work._start, work._state, work._journal = contents.start, contents.state, contents.journal
+        work = cls._started(
+            ProposalIndex(contents.proposal), replace(contents.start, labels=None)
+        )
+        work._start, work._state, work._journal = (
+            contents.start,
+            contents.state,
+            contents.journal,
+        )
         return work
 
     @classmethod
-    def taken_up(cls, contents: CaseContents, saver: saving.Autosave | None, once_saved: Iterable[tuple[bytes, ...]] = ()) -> Self:
-        """Go on with work that a journal on the disk holds, and with that journal if it is given; cases of it held `once_saved`."""
+    def taken_up(
+        cls,
+        contents: CaseContents,
+        saver: saving.Autosave | None,
+        once_saved: Iterable[tuple[bytes, ...]] = (),
+    ) -> Self:
+        """Go on with work that a journal on the disk holds.
+
+        With that journal if it is given; cases of it held `once_saved`.
+        """
         work = cls._from(contents)
         work._autosave, work._is_saved = saver, False
         work._once_saved = {_digest(steps) for steps in once_saved}
@@ -118,13 +151,18 @@ class Persistence(ShapeEditing):
 
     def _contents(self) -> CaseContents:
         with self._changing:
-            return CaseContents(self.proposal, self._start, self._state, self._journal.copy())
+            return CaseContents(
+                self.proposal, self._start, self._state, self._journal.copy()
+            )
 
     def autosave(self, folder: str | Path | None = None) -> Path:
-        """From here on put every edit on the disk before its call returns; `find_unfinished` finds it after a crash.
+        """From here on put every edit on the disk before its call returns.
 
-        The journal lies beside the scan, or in the user's state folder where the scan's folder is read-only or the scan is
-        DICOM or was made in memory. It stays until `end_autosave`; leaving without that is what a crash looks like.
+        `find_unfinished` finds it after a crash.
+
+        The journal lies beside the scan, or in the user's state folder where the scan's
+        folder is read-only or the scan is DICOM or was made in memory. It stays until
+        `end_autosave`; leaving without that is what a crash looks like.
 
         Parameters
         ----------
@@ -144,15 +182,21 @@ class Persistence(ShapeEditing):
         with self._changing:
             if self._autosave is None:
                 place = None if folder is None else Path(folder)
-                self._autosave = saving.Autosave.begin(self._contents(), place, is_saved=self._is_saved)
+                self._autosave = saving.Autosave.begin(
+                    self._contents(), place, is_saved=self._is_saved
+                )
                 if self._journal.line or self._start.labels is not None:
-                    # what came before the journal could not be made again from it: that is on the disk before the first edit
+                    # what came before the journal could not be made again from it: that
+                    # is on the disk before the first edit
                     self._autosave.wait()
             return self._autosave.journal
 
     @property
     def autosave_problem(self) -> str | None:
-        """Why the last edits are not on the disk, for people; None when they are, or nothing is being saved as it happens."""
+        """Why the last edits are not on the disk, for people.
+
+        None when they are, or nothing is being saved as it happens.
+        """
         return self._autosave.problem if self._autosave is not None else None
 
     def end_autosave(self, *, keep: bool = False) -> None:
@@ -175,7 +219,9 @@ class Persistence(ShapeEditing):
 
 
 def _digest(steps: tuple[bytes, ...]) -> bytes:
-    return hashlib.sha256(b"".join(hashlib.sha256(step).digest() for step in steps)).digest()
+    return hashlib.sha256(
+        b"".join(hashlib.sha256(step).digest() for step in steps)
+    ).digest()
 
 
 def _digest_of(path: Path) -> bytes | None:

@@ -1,4 +1,7 @@
-"""What strokes would do, shown before a person says yes: nothing is changed and nothing is written down."""
+"""What strokes would do, shown before a person says yes.
+
+Nothing is changed and nothing is written down.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_strata.refine.edits.basic import Scribble, foreseen
-from napari_strata.refine.state.assignment import Scope
-from napari_strata.refine.state.proposal_index import Box
 from napari_strata.refine.session.refinement import changed_box
 from napari_strata.refine.session.view import View
+from napari_strata.refine.state.assignment import Scope
+from napari_strata.refine.state.proposal_index import Box
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,7 +27,8 @@ class Preview:
     now, then : Shown
         The case as it stands, and as it would.
     box : tuple of 3 slices or None
-        The part of the scan (z, y, x) in which labels would change; None when none would.
+        The part of the scan (z, y, x) in which labels would change; None when none
+        would.
     regions : tuple of int
         The region of each stroke.
     """
@@ -43,12 +47,18 @@ class Preview:
             Part of the scan along z, y, x, in steps of one.
         """
         then = self.then.labels_in(box)
-        changed: NDArray[np.unsignedinteger] = np.where(self.now.labels_in(box) != then, then.astype(np.uint32) + 1, 0)
+        changed: NDArray[np.unsignedinteger] = np.where(
+            self.now.labels_in(box) != then, then.astype(np.uint32) + 1, 0
+        )
         return changed
 
 
-def preview_strokes(work: View, strokes: Sequence[tuple[ArrayLike, int | None]], *, scope: Scope) -> Preview:
-    """Say what strokes would do if they were taken one after the other, as `Refinement.scribble` takes them.
+def preview_strokes(
+    work: View, strokes: Sequence[tuple[ArrayLike, int | None]], *, scope: Scope
+) -> Preview:
+    """Say what strokes would do if they were taken one after the other.
+
+    As `Refinement.scribble` takes them.
 
     Parameters
     ----------
@@ -68,7 +78,9 @@ def preview_strokes(work: View, strokes: Sequence[tuple[ArrayLike, int | None]],
     state, regions, found = before, [], []
     for voxels, region in strokes:
         points = index.ras_mm(index.flat_voxels(voxels))
-        scribble = Scribble(points, state.next_id if region is None else int(region), scope)
+        scribble = Scribble(
+            points, state.next_id if region is None else int(region), scope
+        )
         outcome = foreseen(scribble, state, index) or scribble.apply(state, index)
         found.append((state, scribble, outcome))
         state = outcome.state

@@ -13,10 +13,10 @@ from filelock import FileLock
 
 from napari_strata.errors import CaseError
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.storage import autosave
-from napari_strata.refine.storage.case_file import CaseContents, file_name, read_case
 from napari_strata.refine.history.journal import Journal, JournalStep
 from napari_strata.refine.session.refinement import Refinement
+from napari_strata.refine.storage import autosave
+from napari_strata.refine.storage.case_file import CaseContents, file_name, read_case
 from napari_strata.volume import Volume
 
 
@@ -47,25 +47,33 @@ class Unfinished:
     edits: int
     last: str
 
-    def resume(self, *, volume: Volume | None = None, proposal: Proposal | None = None) -> Refinement:
+    def resume(
+        self, *, volume: Volume | None = None, proposal: Proposal | None = None
+    ) -> Refinement:
         """Take the work up, complete to the last edit; from here on edits go to the same journal.
 
         Parameters
         ----------
         volume : Volume, optional
-            The scan; without it, it is read from where it lay when its voxels are first used.
+            The scan; without it, it is read from where it lay when its voxels are first
+            used.
         proposal : Proposal, optional
-            Only asked for if the process died within seconds of beginning, before the case itself was on the disk: a proposal
-            of the same scan with the same settings, on which the edits are carried out again.
+            Only asked for if the process died within seconds of beginning, before the
+            case itself was on the disk: a proposal of the same scan with the same
+            settings, on which the edits are carried out again.
 
         Raises
         ------
         CaseError
-            If the files are damaged or gone, `volume` is another scan, another window works on it, or a proposal is needed.
+            If the files are damaged or gone, `volume` is another scan, another window
+            works on it, or a proposal is needed.
         """
         is_free, lock = autosave.try_lock(self.journal)
         if not is_free:
-            raise CaseError(f"The work in {self.journal} goes on in another window. Close that one first.")
+            raise CaseError(
+                f"The work in {self.journal} goes on in another window. Close that one"
+                " first."
+            )
         try:
             return self._resumed(volume, proposal, lock)
         except BaseException:
@@ -73,7 +81,9 @@ class Unfinished:
                 lock.release()
             raise
 
-    def _resumed(self, volume: Volume | None, proposal: Proposal | None, lock: FileLock | None) -> Refinement:
+    def _resumed(
+        self, volume: Volume | None, proposal: Proposal | None, lock: FileLock | None
+    ) -> Refinement:
         logged = autosave.read_journal(self.journal)
         case = autosave.case_of(self.journal)
         if case.exists():
@@ -81,12 +91,17 @@ class Unfinished:
                 begun = read_case(case, volume)
                 contents = _followed(begun, logged.records)
             except (KeyError, IndexError, ValueError, TypeError) as err:
-                raise CaseError(f"The journal {self.journal} does not follow from its case. Open {case} itself.") from err
+                raise CaseError(
+                    f"The journal {self.journal} does not follow from its case. Open"
+                    f" {case} itself."
+                ) from err
             try:
                 saver = autosave.Autosave(self.journal, logged.size, lock)
             except OSError:
                 saver = None
-            work = Refinement.taken_up(contents, saver, _once_saved(begun.journal, logged.records))
+            work = Refinement.taken_up(
+                contents, saver, _once_saved(begun.journal, logged.records)
+            )
             if saver is None:
                 # it cannot be written to any more: go on in another one
                 work.autosave(autosave.state_folder())
@@ -95,10 +110,14 @@ class Unfinished:
             return work
         if logged.header["done"] or logged.header["from_labels"]:
             raise CaseError(
-                f"The case that {self.journal} goes on from never reached the disk. Open your own copy of it and repeat the edits."
+                f"The case that {self.journal} goes on from never reached the disk."
+                " Open your own copy of it and repeat the edits."
             )
         if proposal is None:
-            raise CaseError(f"The case of {self.journal} never reached the disk. Propose the scan again and pass resume(proposal=...).")
+            raise CaseError(
+                f"The case of {self.journal} never reached the disk. Propose the scan"
+                " again and pass resume(proposal=...)."
+            )
         work = _carried_out(proposal, logged)
         work.autosave(self.journal.parent)
         if lock is not None:
@@ -117,22 +136,29 @@ class Unfinished:
         """
         is_free, lock = autosave.try_lock(self.journal)
         if not is_free:
-            raise CaseError(f"The work in {self.journal} goes on in another window. Close that one first.")
+            raise CaseError(
+                f"The work in {self.journal} goes on in another window. Close that one"
+                " first."
+            )
         if lock is not None:
             lock.release()
         autosave.remove_pair(self.journal)
 
 
-def find_unfinished(scan: str | Path | Volume | None = None, *, folder: str | Path | None = None) -> list[Unfinished]:
+def find_unfinished(
+    scan: str | Path | Volume | None = None, *, folder: str | Path | None = None
+) -> list[Unfinished]:
     """Find work that a crash left behind, newest first.
 
-    Looks beside the scan (work that moved along with it is found too) and in the user's state folder. Work that still goes on in
-    another process is left out; what holds no edit that a case file does not hold is taken away.
+    Looks beside the scan (work that moved along with it is found too) and in the user's
+    state folder. Work that still goes on in another process is left out; what holds no
+    edit that a case file does not hold is taken away.
 
     Parameters
     ----------
     scan : str, Path, Volume or None
-        The scan whose work is looked for; None finds all in the state folder (and in `folder`).
+        The scan whose work is looked for; None finds all in the state folder (and in
+        `folder`).
     folder : str, Path or None
         A folder to look in besides.
 
@@ -145,14 +171,32 @@ def find_unfinished(scan: str | Path | Volume | None = None, *, folder: str | Pa
     >>> strata.find_unfinished(folder=".")
     []
     """
-    path = Path(scan.path) if isinstance(scan, Volume) and scan.path else Path(scan) if isinstance(scan, str | Path) else None
-    wanted = autosave.scan_key(scan) if isinstance(scan, Volume) else {} if path is None else {"path": str(path.absolute())}
+    path = (
+        Path(scan.path)
+        if isinstance(scan, Volume) and scan.path
+        else Path(scan)
+        if isinstance(scan, str | Path)
+        else None
+    )
+    wanted = (
+        autosave.scan_key(scan)
+        if isinstance(scan, Volume)
+        else {}
+        if path is None
+        else {"path": str(path.absolute())}
+    )
     beside = path.absolute().parent if path is not None else None
-    places = [place for place in (folder, beside, autosave.state_folder()) if place is not None]
+    places = [
+        place
+        for place in (folder, beside, autosave.state_folder())
+        if place is not None
+    ]
 
     def fits(header: dict[str, Any], place: Path) -> bool:
         said = header["scan"]
-        if place == beside and file_name(str(said.get("path", ""))) == file_name(wanted["path"]):
+        if place == beside and file_name(str(said.get("path", ""))) == file_name(
+            wanted["path"]
+        ):
             said = {**said, "path": wanted["path"]}
         return all(said.get(key) == value for key, value in wanted.items())
 
@@ -170,18 +214,46 @@ def find_unfinished(scan: str | Path | Volume | None = None, *, folder: str | Pa
 
 
 def _unfinished(journal: Path, logged: autosave.Logged) -> Unfinished | None:
-    since = next((i for i in range(len(logged.records) - 1, -1, -1) if logged.records[i].kind == autosave.SAVED), -1)
-    edits = [record for record in logged.records[since + 1 :] if record.kind != autosave.SNAPSHOT]
-    before = int(logged.header["done"]) if logged.header.get("unsaved") and since < 0 else 0
+    since = next(
+        (
+            i
+            for i in range(len(logged.records) - 1, -1, -1)
+            if logged.records[i].kind == autosave.SAVED
+        ),
+        -1,
+    )
+    edits = [
+        record
+        for record in logged.records[since + 1 :]
+        if record.kind != autosave.SNAPSHOT
+    ]
+    before = (
+        int(logged.header["done"]) if logged.header.get("unsaved") and since < 0 else 0
+    )
     if not edits and not before:
         return None
-    steps = [record for record in logged.records if record.kind in (autosave.ADD, autosave.REPLACE)]
+    steps = [
+        record
+        for record in logged.records
+        if record.kind in (autosave.ADD, autosave.REPLACE)
+    ]
     changed = datetime.datetime.fromtimestamp(journal.stat().st_mtime)
     last = JournalStep.from_bytes(steps[-1].payload).name if steps else ""
-    return Unfinished(journal, str(logged.header["name"]), str(logged.header["scan"].get("path", "")), changed, before + len(edits), last)
+    return Unfinished(
+        journal,
+        str(logged.header["name"]),
+        str(logged.header["scan"].get("path", "")),
+        changed,
+        before + len(edits),
+        last,
+    )
 
 
-def _follow(journal: Journal, record: autosave.Record, read_step: Callable[[bytes], JournalStep] = JournalStep.from_bytes) -> None:
+def _follow(
+    journal: Journal,
+    record: autosave.Record,
+    read_step: Callable[[bytes], JournalStep] = JournalStep.from_bytes,
+) -> None:
     """Do to a journal in memory what a record of one on the disk says."""
     if record.kind in (autosave.REPLACE, autosave.DROP):
         journal.take_last()
@@ -200,7 +272,8 @@ def _followed(contents: CaseContents, records: list[autosave.Record]) -> CaseCon
         _follow(journal, record)
         # a step that took the last one's place began where that one had begun
         floor = min(floor, len(journal.done) - (record.kind == autosave.REPLACE))
-    # the case's own steps up to the lowest place still hold; from there on the journal's do
+    # the case's own steps up to the lowest place still hold; from there on the
+    # journal's do
     before = contents.journal.state_at(floor, contents.state)
     line = [*journal.done, *reversed(journal.undone)]
     ahead = Journal(line[:floor], line[floor:][::-1], journal.snapshots)
@@ -209,8 +282,13 @@ def _followed(contents: CaseContents, records: list[autosave.Record]) -> CaseCon
     return replace(contents, state=replace(state, next_id=next_id), journal=journal)
 
 
-def _once_saved(begun: Journal, records: list[autosave.Record]) -> list[tuple[bytes, ...]]:
-    """Give the steps that cases of this work held: where the journal began, and each time that it was saved."""
+def _once_saved(
+    begun: Journal, records: list[autosave.Record]
+) -> list[tuple[bytes, ...]]:
+    """Give the steps that cases of this work held.
+
+    Where the journal began, and each time that it was saved.
+    """
     journal = begun.copy()
     found = [journal.line]
     for record in records:
@@ -222,9 +300,17 @@ def _once_saved(begun: Journal, records: list[autosave.Record]) -> list[tuple[by
 
 def _carried_out(proposal: Proposal, logged: autosave.Logged) -> Refinement:
     tree, n = logged.header["tree"], logged.header["n"]
-    work = Refinement(proposal, regions=n) if tree == "regions" else Refinement(proposal, tissues=n)
+    work = (
+        Refinement(proposal, regions=n)
+        if tree == "regions"
+        else Refinement(proposal, tissues=n)
+    )
     journal = Journal()
     for record in logged.records:
         _follow(journal, record)
     next_id = logged.records[-1].next_id if logged.records else work.next_id
-    return work.with_steps([*journal.done, *reversed(journal.undone)], done=len(journal.done), next_id=next_id)
+    return work.with_steps(
+        [*journal.done, *reversed(journal.undone)],
+        done=len(journal.done),
+        next_id=next_id,
+    )

@@ -1,4 +1,7 @@
-"""The face of refinement: what the window, scripts and the command line hold while a person corrects a proposal."""
+"""The face of refinement.
+
+What the window, scripts and the command line hold while a person corrects a proposal.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,21 @@ import numpy as np
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal, TreeName
-from napari_strata.refine.storage import autosave as saving
-from napari_strata.refine.state.fragments import roots
 from napari_strata.refine.edits.basic import Cut, Edit, EditResult, foreseen
-from napari_strata.refine.history.journal import SNAPSHOT_EVERY, JournalStep, difference, painted_changes, stepped
+from napari_strata.refine.history.initial_state import InitialState
+from napari_strata.refine.history.journal import (
+    SNAPSHOT_EVERY,
+    JournalStep,
+    difference,
+    painted_changes,
+    stepped,
+)
+from napari_strata.refine.history.snapshot import state_bytes
 from napari_strata.refine.session.persistence import Persistence
 from napari_strata.refine.state.assignment import State, supervoxel_table
+from napari_strata.refine.state.fragments import roots
 from napari_strata.refine.state.proposal_index import Box, ProposalIndex
-from napari_strata.refine.history.snapshot import state_bytes
-from napari_strata.refine.history.initial_state import InitialState
+from napari_strata.refine.storage import autosave as saving
 from napari_strata.volume import Segmentation
 
 logger = logging.getLogger(__name__)
@@ -47,14 +56,16 @@ class Change:
 class Refinement(Persistence):
     """A proposal in a person's hands: edits, undo, and the labels as they stand.
 
-    Every edit is a journal step that can be undone; an edit that fails raises `EditError` and changes nothing.
+    Every edit is a journal step that can be undone; an edit that fails raises
+    `EditError` and changes nothing.
 
     Parameters
     ----------
     proposal : Proposal
         What the machine said.
     regions, tissues : int, optional
-        Start from this many regions or tissues; with neither, everything is in region 0.
+        Start from this many regions or tissues; with neither, everything is in region
+        0.
 
     Raises
     ------
@@ -76,21 +87,34 @@ class Refinement(Persistence):
     True
     """
 
-    def __init__(self, proposal: Proposal, *, regions: int | None = None, tissues: int | None = None) -> None:
-        self._begin(ProposalIndex(proposal), InitialState(*_stop(proposal, "regions", regions=regions, tissues=tissues)))
+    def __init__(
+        self,
+        proposal: Proposal,
+        *,
+        regions: int | None = None,
+        tissues: int | None = None,
+    ) -> None:
+        self._begin(
+            ProposalIndex(proposal),
+            InitialState(*_stop(proposal, "regions", regions=regions, tissues=tissues)),
+        )
 
     @classmethod
     def from_labels(cls, proposal: Proposal, segmentation: Segmentation) -> Self:
-        """Start from labels that somebody or something else made, voxel by voxel, and repair them with the same edits.
+        """Start from labels that somebody or something else made, voxel by voxel.
 
-        Every label keeps its id, name, colour and lock. Voxels without a label are free: the slider fills them.
+        Repair them with the same edits.
+
+        Every label keeps its id, name, colour and lock. Voxels without a label are
+        free: the slider fills them.
 
         Parameters
         ----------
         proposal : Proposal
             What the machine says of the scan.
         segmentation : Segmentation
-            Labels on the scan's grid, for example `read_labels("totalsegmentator.nii.gz")`.
+            Labels on the scan's grid, for example
+            `read_labels("totalsegmentator.nii.gz")`.
 
         Raises
         ------
@@ -99,7 +123,9 @@ class Refinement(Persistence):
         EditError
             If a label is too large for a region id.
         """
-        return cls._started(ProposalIndex(proposal), InitialState.from_labels(proposal, segmentation))
+        return cls._started(
+            ProposalIndex(proposal), InitialState.from_labels(proposal, segmentation)
+        )
 
     def _begin(self, index: ProposalIndex, start: InitialState) -> None:
         self._listeners: list[Callable[[Change], None]] = []
@@ -108,7 +134,9 @@ class Refinement(Persistence):
     # Edits
 
     def cut(self, *, regions: int | None = None, tissues: int | None = None) -> None:
-        """Fill what nobody owns from another cut: move the slider, or change the tree; with neither, nothing is filled.
+        """Fill what nobody owns from another cut.
+
+        Move the slider, or change the tree; with neither, nothing is filled.
 
         Consecutive cuts are one step of the history.
 
@@ -131,8 +159,12 @@ class Refinement(Persistence):
         delta = last.delta
         before = stepped(self._state, delta, back=True)
         if self.next_id == delta.values["next_id"] and edit.stops[-1][0] == stop[0]:
-            # nothing was given an id since this drag began: what it only passed needs none, and ranks get the same ids again
-            before, edit = replace(before, next_id=last.first_id), Cut((*edit.stops[:-1], stop))
+            # nothing was given an id since this drag began: what it only passed needs
+            # none, and ranks get the same ids again
+            before, edit = (
+                replace(before, next_id=last.first_id),
+                Cut((*edit.stops[:-1], stop)),
+            )
             outcome = edit.apply(before, self._index)
         else:
             edit = Cut((*edit.stops, stop))
@@ -198,7 +230,9 @@ class Refinement(Persistence):
         self._show(state, name, saving.MOVE, saving.count_bytes(step))
 
     def replay(self, proposal: Proposal) -> Refinement:
-        """Carry out the steps that are done on a proposal from the start; the same proposal gives the same labels.
+        """Carry out the steps that are done on a proposal from the start.
+
+        The same proposal gives the same labels.
 
         Raises
         ------
@@ -208,10 +242,14 @@ class Refinement(Persistence):
             If it began from labels that do not fit the scan.
         """
         work = self._started(ProposalIndex(proposal), self._start)
-        return work.with_steps(self._journal.done, done=len(self._journal.done), next_id=self.next_id)
+        return work.with_steps(
+            self._journal.done, done=len(self._journal.done), next_id=self.next_id
+        )
 
     def with_steps(self, steps: list[JournalStep], *, done: int, next_id: int) -> Self:
-        """Carry out steps of another journal, all of them, then undo those past the first `done`; gives itself.
+        """Carry out steps of another journal, all of them.
+
+        Then undo those past the first `done`; gives itself.
 
         `next_id` is the id that came next there.
 
@@ -229,7 +267,10 @@ class Refinement(Persistence):
         return self
 
     def on_change(self, callback: Callable[[Change], None]) -> Callable[[], None]:
-        """Call `callback(change)` after every edit, undo and redo; returns a function that stops it."""
+        """Call `callback(change)` after every edit, undo and redo.
+
+        Returns a function that stops it.
+        """
         self._listeners.append(callback)
 
         def unsubscribe() -> None:
@@ -243,12 +284,16 @@ class Refinement(Persistence):
     def _do(self, edit: Edit) -> EditResult:
         with self._changing:
             before = self._state
-            outcome = foreseen(edit, before, self._index) or edit.apply(before, self._index)
+            outcome = foreseen(edit, before, self._index) or edit.apply(
+                before, self._index
+            )
             delta = difference(before, outcome.state)
             if not delta.is_empty:
                 if not self._journal.done:
                     self._journal.snapshots[0] = state_bytes(before)
-                step = JournalStep.of(outcome.name, outcome.edit or edit, before.next_id, delta)
+                step = JournalStep.of(
+                    outcome.name, outcome.edit or edit, before.next_id, delta
+                )
                 self._journal.add(step)
                 self._show(outcome.state, outcome.name, saving.ADD, step.packed)
                 self._take_snapshot()
@@ -267,7 +312,9 @@ class Refinement(Persistence):
         self._log(kind, payload)
         if not self._listeners:
             return
-        change = Change(changed_box(before, state, self._index), rows != self.regions, name)
+        change = Change(
+            changed_box(before, state, self._index), rows != self.regions, name
+        )
         for callback in tuple(self._listeners):
             callback(change)
 
@@ -278,18 +325,33 @@ def changed_box(before: State, after: State, index: ProposalIndex) -> Box | None
     shared = min(len(table) for table in tables)
     changed = np.flatnonzero(tables[0][:shared] != tables[1][:shared])
     longer = before if len(tables[0]) > shared else after
-    return index.box_of(np.unique(roots(longer, index, changed)), painted_changes(before, after))
+    return index.box_of(
+        np.unique(roots(longer, index, changed)), painted_changes(before, after)
+    )
 
 
-def _stop(proposal: Proposal, tree: TreeName, *, regions: int | None, tissues: int | None) -> tuple[TreeName, int]:
-    """Turn what a person asked for into a tree and a cut; with neither number, everything goes to region 0."""
+def _stop(
+    proposal: Proposal, tree: TreeName, *, regions: int | None, tissues: int | None
+) -> tuple[TreeName, int]:
+    """Turn what a person asked for into a tree and a cut.
+
+    With neither number, everything goes to region 0.
+    """
     if regions is not None and tissues is not None:
         raise EditError("Give a number of regions or of tissues, not both.")
-    name: TreeName = "tissues" if tissues is not None else "regions" if regions is not None else tree
+    name: TreeName = (
+        "tissues" if tissues is not None else "regions" if regions is not None else tree
+    )
     wanted = tissues or regions or 0
     most = proposal.tree(name).max_regions
     if wanted < 0:
         raise EditError(f"The number of {name} cannot be {wanted}. Give 0 or more.")
     if wanted > most:
-        logger.warning("Asked for %d %s; the scan has only %d supervoxels in the body, so it gets that many.", wanted, name, most)
+        logger.warning(
+            "Asked for %d %s; the scan has only %d supervoxels in the body, so it gets"
+            " that many.",
+            wanted,
+            name,
+            most,
+        )
     return name, min(int(wanted), most)

@@ -1,7 +1,10 @@
-"""A case's edits on another proposal of the same scan: after new weights or settings nobody's work is to be lost.
+"""A case's edits on another proposal of the same scan.
 
-Points are in mm and mean the same as before. Region ids do not: another proposal numbers its regions otherwise. So each region
-that an edit speaks of is looked for by the voxels that it had when the edit was made, and what cannot be found is told.
+After new weights or settings nobody's work is to be lost.
+
+Points are in mm and mean the same as before. Region ids do not: another proposal
+numbers its regions otherwise. So each region that an edit speaks of is looked for by
+the voxels that it had when the edit was made, and what cannot be found is told.
 """
 
 from __future__ import annotations
@@ -13,15 +16,29 @@ import numpy as np
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.storage.case_file import CaseContents
-from napari_strata.refine.edits.basic import Assign, Cut, Edit, Merge, EditResult, Paint, Scribble, SetRow
-from napari_strata.refine.history.journal import Journal, JournalStep, difference, stepped
+from napari_strata.refine.edits.basic import (
+    Assign,
+    Cut,
+    Edit,
+    EditResult,
+    Merge,
+    Paint,
+    Scribble,
+    SetRow,
+)
+from napari_strata.refine.edits.region_edits import Delete, Mirror
+from napari_strata.refine.history.initial_state import InitialState
+from napari_strata.refine.history.journal import (
+    Journal,
+    JournalStep,
+    difference,
+    stepped,
+)
+from napari_strata.refine.session.refinement import Refinement
 from napari_strata.refine.state.assignment import State, present_ids, require_unlocked
 from napari_strata.refine.state.proposal_index import ProposalIndex
-from napari_strata.refine.session.refinement import Refinement
-from napari_strata.refine.edits.region_edits import Delete, Mirror
 from napari_strata.refine.state.rendering import labels_in_box, region_box
-from napari_strata.refine.history.initial_state import InitialState
+from napari_strata.refine.storage.case_file import CaseContents
 from napari_strata.volume import BACKGROUND, Segmentation
 
 SAME_REGION = 0.7
@@ -45,7 +62,8 @@ class ReplayedStep:
     name : str
         As the history of the case has it.
     status : {"carried out", "not needed", "not carried out"}
-        "not needed": what it asked for is so already, or it moved the slider and the regions come from elsewhere.
+        "not needed": what it asked for is so already, or it moved the slider and the
+        regions come from elsewhere.
     why : str
         Why it was not; "" for what was.
     """
@@ -82,11 +100,16 @@ class Replayed:
         return Refinement.taken_up(self.contents, None).segmentation
 
 
-def replay_edits(case: CaseContents, proposal: Proposal, *, shown: Segmentation | None = None) -> Replayed:
-    """Carry out the edits of a case on another proposal of its scan; on the same proposal the labels are the case's own.
+def replay_edits(
+    case: CaseContents, proposal: Proposal, *, shown: Segmentation | None = None
+) -> Replayed:
+    """Carry out the edits of a case on another proposal of its scan.
 
-    A region that an edit speaks of is the one that an earlier edit made or changed; else the regions that mostly lie in what it
-    was then, joined, or the one that is most like it, if they overlap well enough (`SAME_REGION`).
+    On the same proposal the labels are the case's own.
+
+    A region that an edit speaks of is the one that an earlier edit made or changed;
+    else the regions that mostly lie in what it was then, joined, or the one that is
+    most like it, if they overlap well enough (`SAME_REGION`).
 
     Parameters
     ----------
@@ -95,9 +118,10 @@ def replay_edits(case: CaseContents, proposal: Proposal, *, shown: Segmentation 
     proposal : Proposal
         What the machine says of the scan now.
     shown : Segmentation, optional
-        Labels to start from, whose numbers mean the same in other scans (a codebook's tissues). The ids of its `regions` mean
-        that even where this scan has none of them: no region that a person made gets one. Without them the start is the case's
-        own, and so are the moves of its slider.
+        Labels to start from, whose numbers mean the same in other scans (a codebook's
+        tissues). The ids of its `regions` mean that even where this scan has none of
+        them: no region that a person made gets one. Without them the start is the
+        case's own, and so are the moves of its slider.
 
     Raises
     ------
@@ -108,13 +132,28 @@ def replay_edits(case: CaseContents, proposal: Proposal, *, shown: Segmentation 
     if shown is not None:
         start = InitialState.from_labels(proposal, shown)
     else:
-        start = replace(case.start, n=min(case.start.n, proposal.tree(case.start.tree).max_regions))
+        start = replace(
+            case.start, n=min(case.start.n, proposal.tree(case.start.tree).max_regions)
+        )
     shared = frozenset(() if shown is None else (region.id for region in shown.regions))
     state = start.state(index)
     state = replace(state, next_id=max(state.next_id, 1 + max(shared, default=0)))
-    work = _Replay(old, case.journal.state_at(0, case.state), index, state, shared=None if shown is None else shared)
-    work.old = replace(work.old, next_id=case.journal.done[0].first_id if case.journal.done else case.state.next_id)
-    steps = tuple(work.step(number, step) for number, step in enumerate(case.journal.done, 1))
+    work = _Replay(
+        old,
+        case.journal.state_at(0, case.state),
+        index,
+        state,
+        shared=None if shown is None else shared,
+    )
+    work.old = replace(
+        work.old,
+        next_id=(
+            case.journal.done[0].first_id if case.journal.done else case.state.next_id
+        ),
+    )
+    steps = tuple(
+        work.step(number, step) for number, step in enumerate(case.journal.done, 1)
+    )
     return Replayed(CaseContents(proposal, start, work.state, work.journal), steps)
 
 
@@ -128,11 +167,20 @@ class _Replay:
     index, state : Pieces, State
         The new proposal, and the state so far.
     shared : frozenset of int or None
-        Ids that mean the same in other scans, whether this one has such a region or not; None where the start is the case's own
-        cut, whose slider is moved as the case says.
+        Ids that mean the same in other scans, whether this one has such a region or
+        not; None where the start is the case's own cut, whose slider is moved as the
+        case says.
     """
 
-    def __init__(self, before: ProposalIndex, old: State, index: ProposalIndex, state: State, *, shared: frozenset[int] | None) -> None:
+    def __init__(
+        self,
+        before: ProposalIndex,
+        old: State,
+        index: ProposalIndex,
+        state: State,
+        *,
+        shared: frozenset[int] | None,
+    ) -> None:
         self.before, self.old, self.index, self.state = before, old, index, state
         self.moves_slider, self.shared = shared is None, shared or frozenset()
         self.journal = Journal()
@@ -157,10 +205,14 @@ class _Replay:
         now: dict[int, int] = {}
         if isinstance(edit, Merge | Delete):
             mapped: Edit = replace(edit, ids=self._together(state, edit.ids))
-            now = dict.fromkeys(edit.ids, mapped.ids[0] if isinstance(edit, Merge) else BACKGROUND)  # type: ignore[attr-defined]
+            now = dict.fromkeys(
+                edit.ids, mapped.ids[0] if isinstance(edit, Merge) else BACKGROUND
+            )  # type: ignore[attr-defined]
         else:
             for region, is_target in _regions_in(edit):
-                state, now[region] = self._found(state, region, made, is_target=is_target)
+                state, now[region] = self._found(
+                    state, region, made, is_target=is_target
+                )
             mapped = _renumbered(_within(edit, self.index.proposal), now)
         if isinstance(mapped, Merge) and len(mapped.ids) < 2:
             self._keep(state, made, now)
@@ -171,43 +223,69 @@ class _Replay:
         return "carried out", ""
 
     def _keep(self, state: State, made: list[JournalStep], now: dict[int, int]) -> None:
-        """Let a state stand, and remember what the regions of the case are called here once a person owns them."""
+        """Let a state stand, and remember what the regions.
+
+        Of the case are called here once a person owns them.
+        """
         for one in made:
             self.journal.add(one)
         self.state = state
-        self.known |= {old: new for old, new in now.items() if state.current_id(new) in state.rows}
+        self.known |= {
+            old: new for old, new in now.items() if state.current_id(new) in state.rows
+        }
 
     def _done(self, state: State, edit: Edit, made: list[JournalStep]) -> State:
-        """Give the state after an edit, and put its step with the others unless it changed nothing."""
+        """Give the state after an edit.
+
+        Put its step with the others unless it changed nothing.
+        """
         outcome: EditResult = edit.apply(state, self.index)
         delta = difference(state, outcome.state)
         if not delta.is_empty:
-            made.append(JournalStep.of(outcome.name, outcome.edit or edit, state.next_id, delta))
+            made.append(
+                JournalStep.of(outcome.name, outcome.edit or edit, state.next_id, delta)
+            )
         return outcome.state
 
     def _together(self, state: State, regions: tuple[int, ...]) -> tuple[int, ...]:
-        """Give what regions of the case that were joined or deleted are here, all taken together: where they met does not matter.
+        """Give what regions of the case that were joined or deleted are here.
+
+        All taken together: where they met does not matter.
 
         Raises
         ------
         EditError
             If they are not here.
         """
-        known = {one: BACKGROUND if one == BACKGROUND else state.current_id(self.known[one]) for one in regions if one in self._sure}
+        known = {
+            one: BACKGROUND if one == BACKGROUND else state.current_id(self.known[one])
+            for one in regions
+            if one in self._sure
+        }
         unknown = tuple(one for one in regions if one not in known)
         alike = self._alike(state, unknown) if unknown else ()
         if unknown and not alike:
             names = " + ".join(self.old.name(one) for one in unknown)
             raise EditError(f"{names} has no counterpart on the new proposal.")
-        first = (known[regions[0]],) if regions[0] in known else self._alike(state, regions[:1])
-        kept = first if regions[0] in known else tuple(one for one in first if one in alike)
+        first = (
+            (known[regions[0]],)
+            if regions[0] in known
+            else self._alike(state, regions[:1])
+        )
+        kept = (
+            first
+            if regions[0] in known
+            else tuple(one for one in first if one in alike)
+        )
         return tuple(dict.fromkeys((*kept, *alike, *known.values())))
 
     @property
     def _sure(self) -> set[int]:
         return {BACKGROUND, *self.known}
 
-    def _found(self, state: State, region: int, made: list[JournalStep], *, is_target: bool) -> tuple[State, int]:
+    def _found(
+        self, state: State, region: int, made: list[JournalStep], *, is_target: bool
+    ) -> tuple[State, int]:
         """Give what a region of the case is here; regions that mostly lie in it are joined first.
 
         Raises
@@ -219,7 +297,9 @@ class _Replay:
             return state, BACKGROUND
         if region in self.known:
             return state, state.current_id(self.known[region])
-        was_there = region in self.old.rows or bool((present_ids(self.old, self.before) == region).any())
+        was_there = region in self.old.rows or bool(
+            (present_ids(self.old, self.before) == region).any()
+        )
         alike = self._alike(state, (region,)) if was_there else ()
         if len(alike) > 1:
             require_unlocked(state, alike)
@@ -227,47 +307,88 @@ class _Replay:
         if alike:
             return state, alike[0]
         if not is_target:
-            raise EditError(f"{self.old.name(region)} (id {region}) has no counterpart on the new proposal.")
+            raise EditError(
+                f"{self.old.name(region)} (id {region}) has no counterpart on the new"
+                " proposal."
+            )
         return state, region if self._is_free(state, region) else state.next_id
 
     def _alike(self, state: State, regions: tuple[int, ...]) -> tuple[int, ...]:
-        """Give the regions here that are some regions of the case together, by their voxels; the one with most of them first."""
+        """Give the regions here that are some regions of the case together, by their voxels.
+
+        The one with most of them first.
+        """
         box = region_box(self.old, self.before, np.array(regions))
-        inside = None if box is None else np.isin(labels_in_box(self.old, self.before, box), regions)
+        inside = (
+            None
+            if box is None
+            else np.isin(labels_in_box(self.old, self.before, box), regions)
+        )
         if box is None or inside is None or not inside.any():
             return tuple(region for region in regions if region in state.rows)
         size = int(inside.sum())
         shared = np.bincount(labels_in_box(state, self.index, box)[inside])
         shared[BACKGROUND] = 0
-        ids = np.flatnonzero(shared)[np.argsort(-shared[np.flatnonzero(shared)], kind="stable")]
+        ids = np.flatnonzero(shared)[
+            np.argsort(-shared[np.flatnonzero(shared)], kind="stable")
+        ]
         sizes = np.array([self._size(state, one) for one in ids.tolist()])
         held = ids[2 * shared[ids] > sizes]
-        if len(held) and _dice(shared[held].sum(), size, sizes[np.isin(ids, held)].sum()) >= SAME_REGION:
+        if (
+            len(held)
+            and _dice(shared[held].sum(), size, sizes[np.isin(ids, held)].sum())
+            >= SAME_REGION
+        ):
             return tuple(held.tolist())
-        each = [_dice(shared[one], size, total) for one, total in zip(ids.tolist(), sizes.tolist(), strict=True)]
+        each = [
+            _dice(shared[one], size, total)
+            for one, total in zip(ids.tolist(), sizes.tolist(), strict=True)
+        ]
         best = int(np.argmax(each)) if each else -1
         return (int(ids[best]),) if best >= 0 and each[best] >= SAME_REGION else ()
 
     def _size(self, state: State, region: int) -> int:
         box = region_box(state, self.index, np.array([region]))
-        return 0 if box is None else int((labels_in_box(state, self.index, box) == region).sum())
+        return (
+            0
+            if box is None
+            else int((labels_in_box(state, self.index, box) == region).sum())
+        )
 
     def _is_free(self, state: State, region: int) -> bool:
         """Say whether an id was never handed out here, and means nothing in other scans."""
         if region in self.shared:
             return False
         ranks = any((ids == region).any() for ids in state.rank_ids.values())
-        return not (region in state.rows or region in state.merged or ranks or (present_ids(state, self.index) == region).any())
+        return not (
+            region in state.rows
+            or region in state.merged
+            or ranks
+            or (present_ids(state, self.index) == region).any()
+        )
 
-    def _named(self, state: State, edit: Edit, now: dict[int, int], made: list[JournalStep]) -> State:
-        """Give a region that had to be made the name and colour that it had in the case before the edit."""
+    def _named(
+        self, state: State, edit: Edit, now: dict[int, int], made: list[JournalStep]
+    ) -> State:
+        """Give a region that had to be made the name and colour that it had.
+
+        In the case before the edit.
+        """
         target = _GIVEN_TO.get(type(edit))
         old = self.old.rows.get(getattr(edit, target)) if target else None
-        if old is None or now[old.id] in self.state.rows or now[old.id] not in state.rows:
+        if (
+            old is None
+            or now[old.id] in self.state.rows
+            or now[old.id] not in state.rows
+        ):
             return state
-        if (present_ids(self.state, self.index) == now[old.id]).any() or state.rows[now[old.id]].name == old.name:
+        if (present_ids(self.state, self.index) == now[old.id]).any() or state.rows[
+            now[old.id]
+        ].name == old.name:
             return state
-        return self._done(state, SetRow(now[old.id], name=old.name, color=old.color), made)
+        return self._done(
+            state, SetRow(now[old.id], name=old.name, color=old.color), made
+        )
 
 
 def _regions_in(edit: Edit) -> list[tuple[int, bool]]:
@@ -275,12 +396,18 @@ def _regions_in(edit: Edit) -> list[tuple[int, bool]]:
     found: dict[int, bool] = {}
     for knob in fields(edit):  # type: ignore[arg-type]
         for region in _ids(knob.name, getattr(edit, knob.name)):
-            found[region] = found.get(region, True) and _GIVEN_TO.get(type(edit)) == knob.name
+            found[region] = (
+                found.get(region, True) and _GIVEN_TO.get(type(edit)) == knob.name
+            )
     return list(found.items())
 
 
 def _ids(field: str, value: Any) -> tuple[int, ...]:
-    if field not in _NAMED or value is None or (field == "into" and isinstance(value, int)):
+    if (
+        field not in _NAMED
+        or value is None
+        or (field == "into" and isinstance(value, int))
+    ):
         return ()
     return value if isinstance(value, tuple) else (value,)
 
@@ -299,7 +426,9 @@ def _within(edit: Edit, proposal: Proposal) -> Edit:
     """Keep moves of the slider within what the trees have."""
     if not isinstance(edit, Cut):
         return edit
-    return Cut(tuple((tree, min(n, proposal.tree(tree).max_regions)) for tree, n in edit.stops))
+    return Cut(
+        tuple((tree, min(n, proposal.tree(tree).max_regions)) for tree, n in edit.stops)
+    )
 
 
 def _dice(shared: float, one: float, other: float) -> float:

@@ -1,7 +1,7 @@
 """The owner table: which region each supervoxel belongs to, and the small state around it.
 
-A `State` is never changed in place: edits make a new one, so a failing edit leaves everything as it was, and undo is a
-difference between two states.
+A `State` is never changed in place: edits make a new one, so a failing edit leaves
+everything as it was, and undo is a difference between two states.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import TreeName
-from napari_strata.refine.state.sparse_voxels import looked_up, overlaid
 from napari_strata.refine.state.proposal_index import ProposalIndex
+from napari_strata.refine.state.sparse_voxels import looked_up, overlaid
 from napari_strata.volume import BACKGROUND, Region, default_regions, region_color
 
 FOLLOW = -1
@@ -59,13 +59,16 @@ class State:
     owner : (n + k,) int32 array
         Region that a person gave to each piece, or `FOLLOW`.
     given : (n + k,) int32 array
-        Region of pieces that a person pointed at (stroke, assign), else `NOT_GIVEN`. Scribbles elsewhere never move them.
+        Region of pieces that a person pointed at (stroke, assign), else `NOT_GIVEN`.
+        Scribbles elsewhere never move them.
     before : (n + k,) int32 array
-        Owner before a scribble spread to the piece, else `NOT_SPREAD`: what it goes back to when later strokes say so.
+        Owner before a scribble spread to the piece, else `NOT_SPREAD`: what it goes
+        back to when later strokes say so.
     tree, n : {"regions", "tissues"}, int
         The cut that fills what nobody owns.
     rank_ids : dict of (max_regions,) int32 arrays
-        Per tree, region id of rank 1, 2 ...; 0 where none was handed out yet, or where a person owns that region now.
+        Per tree, region id of rank 1, 2 ...; 0 where none was handed out yet, or where
+        a person owns that region now.
     rows : dict of Region
         Rows of regions that persons own.
     merged : dict of int
@@ -73,10 +76,12 @@ class State:
     painted_voxels, painted_regions : (p,) int64 array, (p,) int32 array
         Hand-painted voxels (flat, ascending) and their region ids.
     leaf_parents : (k,) int32 array
-        For each piece that was cut from a supervoxel: that supervoxel. Piece i < n is what is left of the proposal's
-        supervoxel i, piece n + j the j-th one cut; all tables of pieces have n + k rows.
+        For each piece that was cut from a supervoxel: that supervoxel. Piece i < n is
+        what is left of the proposal's supervoxel i, piece n + j the j-th one cut; all
+        tables of pieces have n + k rows.
     cut_voxels, cut_supervoxels : (m,) int64 array, (m,) int32 array
-        Voxels (flat, ascending) that were cut from their supervoxel, and the piece that each is in.
+        Voxels (flat, ascending) that were cut from their supervoxel, and the piece that
+        each is in.
     strokes : tuple of Stroke
         Evidence, oldest first.
     next_id : int
@@ -91,13 +96,21 @@ class State:
     rank_ids: dict[TreeName, NDArray[np.int32]]
     rows: dict[int, Region] = field(default_factory=dict)
     merged: dict[int, int] = field(default_factory=dict)
-    painted_voxels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    painted_regions: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    painted_voxels: NDArray[np.int64] = field(
+        default_factory=lambda: np.empty(0, np.int64)
+    )
+    painted_regions: NDArray[np.int32] = field(
+        default_factory=lambda: np.empty(0, np.int32)
+    )
     strokes: tuple[Stroke, ...] = ()
     next_id: int = 1
-    leaf_parents: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    leaf_parents: NDArray[np.int32] = field(
+        default_factory=lambda: np.empty(0, np.int32)
+    )
     cut_voxels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    cut_supervoxels: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    cut_supervoxels: NDArray[np.int32] = field(
+        default_factory=lambda: np.empty(0, np.int32)
+    )
 
     def current_id(self, region: int) -> int:
         """Give what a region is called now: itself, or the region it was merged into."""
@@ -111,9 +124,17 @@ class State:
 
     def rows_of(self, regions: Sequence[int]) -> tuple[Region, ...]:
         """Give the rows of some regions; see `row`."""
-        of_tissues = np.isin(regions, self.rank_ids["tissues"]) if len(regions) else np.zeros(0, np.bool_)
+        of_tissues = (
+            np.isin(regions, self.rank_ids["tissues"])
+            if len(regions)
+            else np.zeros(0, np.bool_)
+        )
         kinds = zip(regions, of_tissues.tolist(), strict=True)
-        return tuple(self.rows.get(i) or default_regions([i], "tissue" if of_tissue else "region")[0] for i, of_tissue in kinds)
+        return tuple(
+            self.rows.get(i)
+            or default_regions([i], "tissue" if of_tissue else "region")[0]
+            for i, of_tissue in kinds
+        )
 
     def name(self, region: int) -> str:
         """Give a region's name, "background" for region 0."""
@@ -121,7 +142,9 @@ class State:
 
     def locked_ids(self) -> NDArray[np.int32]:
         """Give the ids of locked regions."""
-        return np.array(sorted(i for i, row in self.rows.items() if row.locked), np.int32)
+        return np.array(
+            sorted(i for i, row in self.rows.items() if row.locked), np.int32
+        )
 
 
 def start_state(index: ProposalIndex, tree: TreeName, n: int) -> State:
@@ -142,13 +165,26 @@ def start_state(index: ProposalIndex, tree: TreeName, n: int) -> State:
 
 
 def of_supervoxels(values: NDArray[Any], state: State) -> NDArray[Any]:
-    """Give a value of each supervoxel (n, ...) to all pieces (n + k, ...): what was cut has that of its supervoxel."""
-    return np.concatenate([values, values[state.leaf_parents]]) if len(state.leaf_parents) else values
+    """Give a value of each supervoxel (n, ...) to all pieces (n + k, ...).
+
+    What was cut has that of its supervoxel.
+    """
+    return (
+        np.concatenate([values, values[state.leaf_parents]])
+        if len(state.leaf_parents)
+        else values
+    )
 
 
-def _filled(owner: NDArray[np.int32], state: State, index: ProposalIndex) -> NDArray[np.int32]:
+def _filled(
+    owner: NDArray[np.int32], state: State, index: ProposalIndex
+) -> NDArray[np.int32]:
     ids = np.concatenate([np.array([BACKGROUND], np.int32), state.rank_ids[state.tree]])
-    return np.where(owner == FOLLOW, of_supervoxels(ids[index.ranks(state.tree, state.n)], state), owner)
+    return np.where(
+        owner == FOLLOW,
+        of_supervoxels(ids[index.ranks(state.tree, state.n)], state),
+        owner,
+    )
 
 
 def supervoxel_table(state: State, index: ProposalIndex) -> NDArray[np.int32]:
@@ -157,18 +193,31 @@ def supervoxel_table(state: State, index: ProposalIndex) -> NDArray[np.int32]:
 
 
 def region_table(state: State, index: ProposalIndex) -> NDArray[np.int32]:
-    """Give the region of each supervoxel, (n,), without what was cut from it or painted on it; see `loose_voxels` for those."""
+    """Give the region of each supervoxel.
+
+    (n,), without what was cut from it or painted on it; see `loose_voxels` for those.
+    """
     return supervoxel_table(state, index)[: index.proposal.n_supervoxels]
 
 
 def named_regions(state: State) -> NDArray[np.int32]:
-    """Give the region of supervoxels that a person gave to it whole regions at a time, by a name or a merge; -1 for the rest.
+    """Give the region of supervoxels that a person gave to it whole regions at a time.
+
+    By a name or a merge; -1 for the rest.
 
     Regions that bear their default name count only once strokes taught them.
     """
     taught = {state.current_id(stroke.region) for stroke in state.strokes}
-    named = [row.id for row in state.rows.values() if row.id in taught or row.name not in (f"region {row.id}", f"tissue {row.id}")]
-    whole = (state.given == NOT_GIVEN) & (state.before == NOT_SPREAD) & np.isin(state.owner, named)
+    named = [
+        row.id
+        for row in state.rows.values()
+        if row.id in taught or row.name not in (f"region {row.id}", f"tissue {row.id}")
+    ]
+    whole = (
+        (state.given == NOT_GIVEN)
+        & (state.before == NOT_SPREAD)
+        & np.isin(state.owner, named)
+    )
     return np.where(whole, state.owner, NOT_GIVEN).astype(np.int32)
 
 
@@ -185,8 +234,8 @@ def base_table(state: State, index: ProposalIndex) -> NDArray[np.int32]:
 def with_ids(state: State, index: ProposalIndex) -> State:
     """Hand out ids to the slider's regions that are shown and have none, in order of rank.
 
-    The first tree that is used therefore shows its ranks as ids, as `Proposal.regions` does. A rank keeps its id however the
-    slider moves, until a person owns that region.
+    The first tree that is used therefore shows its ranks as ids, as `Proposal.regions`
+    does. A rank keeps its id however the slider moves, until a person owns that region.
     """
     ranks = of_supervoxels(index.ranks(state.tree, state.n), state)
     free = (state.owner == FOLLOW) | (state.before == FOLLOW)
@@ -197,35 +246,72 @@ def with_ids(state: State, index: ProposalIndex) -> State:
     if len(missing) == 0:
         return state
     ids = ids.copy()
-    ids[missing - 1] = np.arange(state.next_id, state.next_id + len(missing), dtype=np.int32)
-    return replace(state, rank_ids={**state.rank_ids, state.tree: ids}, next_id=state.next_id + len(missing))
+    ids[missing - 1] = np.arange(
+        state.next_id, state.next_id + len(missing), dtype=np.int32
+    )
+    return replace(
+        state,
+        rank_ids={**state.rank_ids, state.tree: ids},
+        next_id=state.next_id + len(missing),
+    )
 
 
 def own_region(state: State, index: ProposalIndex, region: int) -> State:
-    """Take ownership of a whole region, so that its name and extent no longer follow the slider."""
+    """Take ownership of a whole region.
+
+    So that its name and extent no longer follow the slider.
+    """
     if region == BACKGROUND:
         return state
     owner, before = state.owner.copy(), state.before.copy()
     before[(state.before != NOT_SPREAD) & (base_table(state, index) == region)] = region
     owner[supervoxel_table(state, index) == region] = region
     rows = {**state.rows, region: state.row(region)}
-    rank_ids = {tree: np.where(ids == region, 0, ids).astype(np.int32) for tree, ids in state.rank_ids.items()}
-    return replace(state, owner=owner, before=before, rows=rows, rank_ids=rank_ids, next_id=max(state.next_id, region + 1))
+    rank_ids = {
+        tree: np.where(ids == region, 0, ids).astype(np.int32)
+        for tree, ids in state.rank_ids.items()
+    }
+    return replace(
+        state,
+        owner=owner,
+        before=before,
+        rows=rows,
+        rank_ids=rank_ids,
+        next_id=max(state.next_id, region + 1),
+    )
 
 
-def give(state: State, supervoxel_ids: NDArray[np.integer], region: int | NDArray[np.integer], *, pointed: bool) -> State:
-    """Give pieces to a region (or one each) by a person's edit; `pointed` when the person pointed at these very pieces."""
+def give(
+    state: State,
+    supervoxel_ids: NDArray[np.integer],
+    region: int | NDArray[np.integer],
+    *,
+    pointed: bool,
+) -> State:
+    """Give pieces to a region (or one each) by a person's edit.
+
+    `pointed` when the person pointed at these very pieces.
+    """
     owner, given, before = state.owner.copy(), state.given.copy(), state.before.copy()
     owner[supervoxel_ids] = region
     before[supervoxel_ids] = NOT_SPREAD
-    moved = supervoxel_ids if pointed else supervoxel_ids[given[supervoxel_ids] != NOT_GIVEN]
+    moved = (
+        supervoxel_ids
+        if pointed
+        else supervoxel_ids[given[supervoxel_ids] != NOT_GIVEN]
+    )
     given[moved] = owner[moved]
     return replace(state, owner=owner, given=given, before=before)
 
 
 def paint_voxels(state: State, flat_voxels: NDArray[np.int64], region: int) -> State:
     """Set hand-painted voxels (flat, ascending, each once) to a region."""
-    painted = overlaid(state.painted_voxels, state.painted_regions, flat_voxels, np.full(len(flat_voxels), region, np.int32))
+    painted = overlaid(
+        state.painted_voxels,
+        state.painted_regions,
+        flat_voxels,
+        np.full(len(flat_voxels), region, np.int32),
+    )
     return replace(state, painted_voxels=painted[0], painted_regions=painted[1])
 
 
@@ -234,7 +320,9 @@ def painted_at(state: State, flat_voxels: NDArray[np.integer]) -> NDArray[np.int
     return looked_up(state.painted_voxels, state.painted_regions, flat_voxels)
 
 
-def supervoxels_at_voxels(state: State, index: ProposalIndex, flat_voxels: NDArray[np.integer]) -> NDArray[np.int32]:
+def supervoxels_at_voxels(
+    state: State, index: ProposalIndex, flat_voxels: NDArray[np.integer]
+) -> NDArray[np.int32]:
     """Give the piece that each voxel is in: its supervoxel, or what was cut from it."""
     found = index.supervoxels_at(flat_voxels)
     if len(state.cut_voxels) == 0:
@@ -243,20 +331,36 @@ def supervoxels_at_voxels(state: State, index: ProposalIndex, flat_voxels: NDArr
     return np.where(cut >= 0, cut, found)
 
 
-def loose_voxels(state: State, index: ProposalIndex) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Give the voxels (flat, ascending) that do not follow their supervoxel, cut or painted, and the region that each is shown as."""
+def loose_voxels(
+    state: State, index: ProposalIndex
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Give the voxels (flat, ascending) that do not follow their supervoxel, cut or painted.
+
+    The region that each is shown as.
+    """
     cut = state.cut_voxels, supervoxel_table(state, index)[state.cut_supervoxels]
     return overlaid(*cut, state.painted_voxels, state.painted_regions)
 
 
-def region_of_voxels(state: State, index: ProposalIndex, flat_voxels: NDArray[np.integer]) -> NDArray[np.int32]:
+def region_of_voxels(
+    state: State, index: ProposalIndex, flat_voxels: NDArray[np.integer]
+) -> NDArray[np.int32]:
     """Give the region that each voxel is shown as."""
     painted = painted_at(state, flat_voxels)
-    return np.where(painted >= 0, painted, supervoxel_table(state, index)[supervoxels_at_voxels(state, index, flat_voxels)])
+    return np.where(
+        painted >= 0,
+        painted,
+        supervoxel_table(state, index)[
+            supervoxels_at_voxels(state, index, flat_voxels)
+        ],
+    )
 
 
 def join(state: State, index: ProposalIndex, ids: list[int]) -> State:
-    """Make regions one, under the first id; painted voxels, strokes and what scribbles displaced follow."""
+    """Make regions one, under the first id.
+
+    Painted voxels, strokes and what scribbles displaced follow.
+    """
     for region in ids:
         state = own_region(state, index, region)
     kept, gone = ids[0], ids[1:]
@@ -264,7 +368,9 @@ def join(state: State, index: ProposalIndex, ids: list[int]) -> State:
     def renamed(values: NDArray[np.int32]) -> NDArray[np.int32]:
         return np.where(np.isin(values, gone), kept, values).astype(np.int32)
 
-    merged = {old: kept if new in gone else new for old, new in state.merged.items()} | dict.fromkeys(gone, kept)
+    merged = {
+        old: kept if new in gone else new for old, new in state.merged.items()
+    } | dict.fromkeys(gone, kept)
     return replace(
         state,
         owner=renamed(state.owner),
@@ -287,7 +393,9 @@ def present_ids(state: State, index: ProposalIndex) -> NDArray[np.int32]:
     """Give the ids that some piece or painted voxel has, ascending, region 0 left out."""
     held = np.bincount(supervoxel_table(state, index))
     held[BACKGROUND] = 0
-    return np.union1d(np.flatnonzero(held), state.painted_regions[state.painted_regions != BACKGROUND]).astype(np.int32)
+    return np.union1d(
+        np.flatnonzero(held), state.painted_regions[state.painted_regions != BACKGROUND]
+    ).astype(np.int32)
 
 
 def require_regions(state: State, index: ProposalIndex, ids: Iterable[int]) -> None:
@@ -302,9 +410,19 @@ def require_regions(state: State, index: ProposalIndex, ids: Iterable[int]) -> N
     for region in ids:
         if region in state.merged:
             now = state.merged[region]
-            raise EditError(f"Region {region} was merged into {state.name(now)} (id {now}). Use that one.")
-        if region != BACKGROUND and region not in state.rows and not (present == region).any():
-            raise EditError(f"There is no region {region} now. Look at the region table for the ids in use.")
+            raise EditError(
+                f"Region {region} was merged into {state.name(now)} (id {now}). Use"
+                " that one."
+            )
+        if (
+            region != BACKGROUND
+            and region not in state.rows
+            and not (present == region).any()
+        ):
+            raise EditError(
+                f"There is no region {region} now. Look at the region table for the ids"
+                " in use."
+            )
 
 
 def require_unlocked(state: State, ids: Iterable[int]) -> None:
@@ -317,11 +435,15 @@ def require_unlocked(state: State, ids: Iterable[int]) -> None:
     """
     for region in sorted(set(ids)):
         if region in state.rows and state.rows[region].locked:
-            raise EditError(f"{state.name(region)} (id {region}) is locked. Unlock it to change it.")
+            raise EditError(
+                f"{state.name(region)} (id {region}) is locked. Unlock it to change it."
+            )
 
 
 def require_target(state: State, index: ProposalIndex, region: int) -> State:
-    """Make a region ready to be given something: it is owned from here on, or made when the id is new.
+    """Make a region ready to be given something.
+
+    It is owned from here on, or made when the id is new.
 
     Raises
     ------
@@ -329,7 +451,10 @@ def require_target(state: State, index: ProposalIndex, region: int) -> State:
         If it is locked, was merged away, or the id is out of range.
     """
     if not 0 <= region <= MAX_REGION_ID:
-        raise EditError(f"Region id {region} is out of range. Use 0 for background or an id from 1 to {MAX_REGION_ID}.")
+        raise EditError(
+            f"Region id {region} is out of range. Use 0 for background or an id from 1"
+            f" to {MAX_REGION_ID}."
+        )
     if region in state.merged:
         require_regions(state, index, [region])
     require_unlocked(state, [region])

@@ -1,8 +1,9 @@
 """Cutting supervoxels at voxel level, so that results need not follow their borders.
 
-A piece is what is left of a supervoxel, or what was cut from one. Cutting appends a piece that records its supervoxel;
-nothing is renumbered and the trees stay as they are. A new piece starts as what it was cut from: same owner, same
-descriptors, same place in the trees.
+A piece is what is left of a supervoxel, or what was cut from one. Cutting appends a
+piece that records its supervoxel; nothing is renumbered and the trees stay as they are.
+A new piece starts as what it was cut from: same owner, same descriptors, same place in
+the trees.
 """
 
 from __future__ import annotations
@@ -14,17 +15,27 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
-from napari_strata.refine.state.sparse_voxels import overlaid
-from napari_strata.refine.state.assignment import State, give, own_region, supervoxels_at_voxels
+from napari_strata.refine.state.assignment import (
+    State,
+    give,
+    own_region,
+    supervoxels_at_voxels,
+)
 from napari_strata.refine.state.proposal_index import Box, ProposalIndex
+from napari_strata.refine.state.sparse_voxels import overlaid
 
 _EDGE_COST = 8.0
 """How much farther a step is across a usual difference of brightness inside the supervoxel."""
 _DENSE_VOXELS = 200_000
-"""Above this many voxels of a supervoxel, stroke voxels alone are cut out: blocks of air are not worth a search."""
+"""Above this many voxels of a supervoxel, stroke voxels alone are cut out.
+
+Blocks of air are not worth a search.
+"""
 
 
-def roots(state: State, index: ProposalIndex, supervoxel_ids: NDArray[np.integer]) -> NDArray[np.int32]:
+def roots(
+    state: State, index: ProposalIndex, supervoxel_ids: NDArray[np.integer]
+) -> NDArray[np.int32]:
     """Give the supervoxel that each piece is, or was cut from."""
     count = index.proposal.n_supervoxels
     found = supervoxel_ids.astype(np.int32, copy=True)
@@ -36,13 +47,20 @@ def roots(state: State, index: ProposalIndex, supervoxel_ids: NDArray[np.integer
 def supervoxel_sizes(state: State, index: ProposalIndex) -> NDArray[np.int64]:
     """Give the voxels of each piece, (n + k,), painted ones included."""
     count = index.proposal.n_supervoxels
-    cut = np.bincount(state.cut_supervoxels - count, minlength=len(state.leaf_parents)).astype(np.int64)
-    left = index.sizes_vox - np.bincount(state.leaf_parents, weights=cut, minlength=count).astype(np.int64)
+    cut = np.bincount(
+        state.cut_supervoxels - count, minlength=len(state.leaf_parents)
+    ).astype(np.int64)
+    left = index.sizes_vox - np.bincount(
+        state.leaf_parents, weights=cut, minlength=count
+    ).astype(np.int64)
     return np.concatenate([left, cut])
 
 
 def whole_supervoxels(state: State, count: int) -> State:
-    """Give a state as if nothing had been cut: `count` supervoxels, each as what is left of it."""
+    """Give a state as if nothing had been cut.
+
+    `count` supervoxels, each as what is left of it.
+    """
     if len(state.leaf_parents) == 0:
         return state
     return replace(
@@ -56,15 +74,22 @@ def whole_supervoxels(state: State, count: int) -> State:
     )
 
 
-def any_supervoxel(state: State, marked: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+def any_supervoxel(
+    state: State, marked: NDArray[np.bool_], count: int
+) -> NDArray[np.bool_]:
     """Tell which of `count` supervoxels have any piece that is marked."""
     found = marked[:count].copy()
     found[state.leaf_parents[marked[count:]]] = True
     return found
 
 
-def by_largest_supervoxel(state: State, index: ProposalIndex, values: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Give each supervoxel (n,) the value of its largest piece; pieces cut from it count only where they have one."""
+def by_largest_supervoxel(
+    state: State, index: ProposalIndex, values: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """Give each supervoxel (n,) the value of its largest piece.
+
+    Pieces cut from it count only where they have one.
+    """
     count = index.proposal.n_supervoxels
     found = values[:count].copy()
     told = np.flatnonzero(values[count:] >= 0)
@@ -76,7 +101,9 @@ def by_largest_supervoxel(state: State, index: ProposalIndex, values: NDArray[np
     return found
 
 
-def voxels_of_supervoxel(state: State, index: ProposalIndex, supervoxel: int) -> NDArray[np.int64]:
+def voxels_of_supervoxel(
+    state: State, index: ProposalIndex, supervoxel: int
+) -> NDArray[np.int64]:
     """Give the flat voxels of one piece, ascending."""
     count = index.proposal.n_supervoxels
     if supervoxel >= count:
@@ -84,16 +111,29 @@ def voxels_of_supervoxel(state: State, index: ProposalIndex, supervoxel: int) ->
     z0, y0, x0, z1, y1, x1 = index.boxes[supervoxel].tolist()
     box = slice(z0, z1), slice(y0, y1), slice(x0, x1)
     voxels = flat_where(index, box, index.proposal.supervoxels[box] == supervoxel)
-    return voxels[supervoxels_at_voxels(state, index, voxels) == supervoxel] if len(state.cut_voxels) else voxels
+    return (
+        voxels[supervoxels_at_voxels(state, index, voxels) == supervoxel]
+        if len(state.cut_voxels)
+        else voxels
+    )
 
 
-def flat_where(index: ProposalIndex, box: Box, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+def flat_where(
+    index: ProposalIndex, box: Box, mask: NDArray[np.bool_]
+) -> NDArray[np.int64]:
     """Give the flat voxels of the scan, ascending, that a mask over a box of it holds."""
     zyx = [axis + part.start for axis, part in zip(np.nonzero(mask), box, strict=True)]
-    return np.ravel_multi_index(tuple(zyx), index.proposal.supervoxels.shape).astype(np.int64)
+    return np.ravel_multi_index(tuple(zyx), index.proposal.supervoxels.shape).astype(
+        np.int64
+    )
 
 
-def cut_supervoxels(state: State, index: ProposalIndex, flat_voxels: NDArray[np.int64], groups: NDArray[np.integer]) -> State:
+def cut_supervoxels(
+    state: State,
+    index: ProposalIndex,
+    flat_voxels: NDArray[np.int64],
+    groups: NDArray[np.integer],
+) -> State:
     """Cut pieces so that each holds voxels of one group only.
 
     Parameters
@@ -110,16 +150,22 @@ def cut_supervoxels(state: State, index: ProposalIndex, flat_voxels: NDArray[np.
     Returns
     -------
     State
-        The same labels; every piece that holds some of the voxels holds only those, all of one group.
+        The same labels; every piece that holds some of the voxels holds only those, all
+        of one group.
     """
     held = supervoxels_at_voxels(state, index, flat_voxels)
     span = int(groups.max(initial=0)) + 1
     keys, first, member, sizes = np.unique(
-        held.astype(np.int64) * span + groups, return_index=True, return_inverse=True, return_counts=True
+        held.astype(np.int64) * span + groups,
+        return_index=True,
+        return_inverse=True,
+        return_counts=True,
     )
     whole = supervoxel_sizes(state, index)[keys // span] == sizes
     # a piece that falls apart completely keeps its id for its largest part
-    used_up = np.bincount(keys // span, weights=sizes, minlength=len(state.owner))[keys // span]
+    used_up = np.bincount(keys // span, weights=sizes, minlength=len(state.owner))[
+        keys // span
+    ]
     falls = ~whole & (supervoxel_sizes(state, index)[keys // span] == used_up)
     order = np.lexsort((first, -sizes, keys // span))
     heads = order[np.flatnonzero(np.diff((keys // span)[order], prepend=-1))]
@@ -133,7 +179,12 @@ def cut_supervoxels(state: State, index: ProposalIndex, flat_voxels: NDArray[np.
     new_ids[fresh] = len(state.owner) + np.arange(len(fresh), dtype=np.int32)
     parents = (keys[fresh] // span).astype(np.int32)
     moved = new_ids[member] >= 0
-    layer = overlaid(state.cut_voxels, state.cut_supervoxels, flat_voxels[moved], new_ids[member[moved]])
+    layer = overlaid(
+        state.cut_voxels,
+        state.cut_supervoxels,
+        flat_voxels[moved],
+        new_ids[member[moved]],
+    )
     return replace(
         state,
         owner=np.concatenate([state.owner, state.owner[parents]]),
@@ -146,25 +197,44 @@ def cut_supervoxels(state: State, index: ProposalIndex, flat_voxels: NDArray[np.
 
 
 def give_voxels(
-    state: State, index: ProposalIndex, flat_voxels: NDArray[np.int64], regions: NDArray[np.integer], *, pointed: bool = False
+    state: State,
+    index: ProposalIndex,
+    flat_voxels: NDArray[np.int64],
+    regions: NDArray[np.integer],
+    *,
+    pointed: bool = False,
 ) -> State:
-    """Give each voxel (ascending, each once) to a region, cutting supervoxels where it takes that; the regions are owned from here on."""
+    """Give each voxel (ascending, each once) to a region.
+
+    Cutting supervoxels where it takes that; the regions are owned from here on.
+    """
     if len(flat_voxels) == 0:
         return state
     found, group = np.unique(regions, return_inverse=True)
     for region in found.tolist():
         state = own_region(state, index, region)
     state = cut_supervoxels(state, index, flat_voxels, group)
-    held, at = np.unique(supervoxels_at_voxels(state, index, flat_voxels), return_index=True)
+    held, at = np.unique(
+        supervoxels_at_voxels(state, index, flat_voxels), return_index=True
+    )
     return give(state, held, found[group[at]].astype(np.int32), pointed=pointed)
 
 
 def nearer(
-    state: State, index: ProposalIndex, supervoxel: int, mine: NDArray[np.int64], theirs: NDArray[np.int64], *, by_intensity: bool
+    state: State,
+    index: ProposalIndex,
+    supervoxel: int,
+    mine: NDArray[np.int64],
+    theirs: NDArray[np.int64],
+    *,
+    by_intensity: bool,
 ) -> NDArray[np.int64]:
-    """Give the voxels of a piece that are nearer to some of its voxels than to others, the way led through the piece.
+    """Give the voxels of a piece that are nearer to some of its voxels than to others.
 
-    The way is measured in mm and, where the scan is at hand, gets longer across edges of brightness (a geodesic distance).
+    The way led through the piece.
+
+    The way is measured in mm and, where the scan is at hand, gets longer across edges
+    of brightness (a geodesic distance).
 
     Parameters
     ----------
@@ -184,21 +254,36 @@ def nearer(
     if len(voxels) > _DENSE_VOXELS:
         return mine
     graph = _grid_graph(index, voxels, by_intensity=by_intensity)
-    ways = [dijkstra(graph, directed=False, indices=np.searchsorted(voxels, seeds), min_only=True) for seeds in (mine, theirs)]
+    ways = [
+        dijkstra(
+            graph, directed=False, indices=np.searchsorted(voxels, seeds), min_only=True
+        )
+        for seeds in (mine, theirs)
+    ]
     taken: NDArray[np.int64] = voxels[ways[0] < ways[1]]
     return taken
 
 
-def _grid_graph(index: ProposalIndex, voxels: NDArray[np.int64], *, by_intensity: bool) -> csr_array:
+def _grid_graph(
+    index: ProposalIndex, voxels: NDArray[np.int64], *, by_intensity: bool
+) -> csr_array:
     shape = index.proposal.supervoxels.shape
     zyx = np.stack(np.unravel_index(voxels, shape))
     spacing = index.proposal.volume.spacing_zyx_mm
     steps, pairs = (shape[1] * shape[2], shape[2], 1), []
     for axis, step in enumerate(steps):
         near = np.flatnonzero(zyx[axis] < shape[axis] - 1)
-        place = np.minimum(np.searchsorted(voxels, voxels[near] + step), len(voxels) - 1)
+        place = np.minimum(
+            np.searchsorted(voxels, voxels[near] + step), len(voxels) - 1
+        )
         touching = voxels[place] == voxels[near] + step
-        pairs.append((near[touching], place[touching], np.full(int(touching.sum()), spacing[axis])))
+        pairs.append(
+            (
+                near[touching],
+                place[touching],
+                np.full(int(touching.sum()), spacing[axis]),
+            )
+        )
     one, two, length = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     if by_intensity and len(one):
         values = np.asarray(index.proposal.volume.data[tuple(zyx)], np.float64)

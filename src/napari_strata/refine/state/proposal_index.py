@@ -1,4 +1,7 @@
-"""What edits look up in a proposal: sizes, boxes and voxels of supervoxels. Never changes while a person works."""
+"""What edits look up in a proposal: sizes, boxes and voxels of supervoxels.
+
+Never changes while a person works.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_strata.errors import CaseError, EditError
 from napari_strata.proposal.proposal import Proposal, TreeName
-from napari_strata.refine.scribble.scribble_classifier import FeatureSpace, feature_space
+from napari_strata.refine.scribble.scribble_classifier import (
+    FeatureSpace,
+    feature_space,
+)
 
 Box = tuple[slice, slice, slice]
 
@@ -30,10 +36,16 @@ class ProposalIndex:
         self.answers: dict[Any, Any] = {}
         """What strokes answered to suggestions, kept by `doubts`."""
         self.foreseen: tuple[tuple[Any, Any, Any], ...] = ()
-        """What the last preview found, (state, edit, outcome) of each stroke: taking it need not find it again."""
+        """What the last preview found, (state, edit, outcome) of each stroke.
+
+        Taking it need not find it again.
+        """
 
     def ranks(self, tree: TreeName, n: int) -> NDArray[np.int32]:
-        """Give the cut of a tree at n, (n_supervoxels,) ranks 0 .. n; the last one asked for is kept."""
+        """Give the cut of a tree at n, (n_supervoxels,) ranks 0 .. n.
+
+        The last one asked for is kept.
+        """
         last = self._last_cut
         if last is None or last[:2] != (tree, n):
             last = self._last_cut = (tree, n, self.proposal.tree(tree).cut(n))
@@ -51,7 +63,10 @@ class ProposalIndex:
     @cached_property
     def background(self) -> NDArray[np.bool_]:
         """Which supervoxels are the proposal's background, (n_supervoxels,)."""
-        tree, found = self.proposal.region_tree, np.zeros(self.proposal.n_supervoxels, np.bool_)
+        tree, found = (
+            self.proposal.region_tree,
+            np.zeros(self.proposal.n_supervoxels, np.bool_),
+        )
         found[tree.leaf_order[: tree.n_background]] = True
         return found
 
@@ -65,15 +80,26 @@ class ProposalIndex:
 
     @cached_property
     def intensity_sums(self) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-        """Sums of intensities and of their squares in each supervoxel, see `sums_per_supervoxel`."""
+        """Sums of intensities and of their squares in each supervoxel.
+
+        See `sums_per_supervoxel`.
+        """
         data = np.asarray(self.proposal.volume.data)
-        return sums_per_supervoxel(data, self.proposal.supervoxels, self.proposal.n_supervoxels)
+        return sums_per_supervoxel(
+            data, self.proposal.supervoxels, self.proposal.n_supervoxels
+        )
 
     @cached_property
     def first_voxels(self) -> NDArray[np.int64]:
-        """Flat index of the first voxel of each supervoxel, (n_supervoxels,): a point that lies in it for certain."""
+        """Flat index of the first voxel of each supervoxel, (n_supervoxels,).
+
+        A point that lies in it for certain.
+        """
         supervoxels = self.proposal.supervoxels
-        first, within = np.empty(self.proposal.n_supervoxels, np.int64), np.arange(supervoxels[0].size)[::-1]
+        first, within = (
+            np.empty(self.proposal.n_supervoxels, np.int64),
+            np.arange(supervoxels[0].size)[::-1],
+        )
         # from the last to the first, plane by plane, see `bounding_boxes`
         for z in range(len(supervoxels) - 1, -1, -1):
             first[supervoxels[z].ravel()[::-1]] = within + z * len(within)
@@ -81,16 +107,23 @@ class ProposalIndex:
 
     @cached_property
     def boxes(self) -> NDArray[np.int32]:
-        """Bounding box of each supervoxel, (n_supervoxels, 6): starts z, y, x, then stops z, y, x."""
+        """Bounding box of each supervoxel, (n_supervoxels, 6).
+
+        Starts z, y, x, then stops z, y, x.
+        """
         return bounding_boxes(self.proposal.supervoxels, self.proposal.n_supervoxels)
 
     @cached_property
     def teaching(self) -> FeatureSpace:
         """The space in which strokes teach."""
         middle = (self.boxes[:, :3] + self.boxes[:, 3:] - 1) / 2
-        return feature_space(self.proposal, middle * self.proposal.volume.spacing_zyx_mm)
+        return feature_space(
+            self.proposal, middle * self.proposal.volume.spacing_zyx_mm
+        )
 
-    def box_of(self, supervoxel_ids: NDArray[np.integer], flat_voxels: NDArray[np.integer]) -> Box | None:
+    def box_of(
+        self, supervoxel_ids: NDArray[np.integer], flat_voxels: NDArray[np.integer]
+    ) -> Box | None:
         """Give the box that holds these supervoxels and voxels, None where there are neither."""
         starts, stops = [], []
         if len(supervoxel_ids):
@@ -98,13 +131,19 @@ class ProposalIndex:
             starts.append(boxes[:, :3].min(axis=0))
             stops.append(boxes[:, 3:].max(axis=0))
         if len(flat_voxels):
-            zyx = np.stack(np.unravel_index(flat_voxels, self.proposal.supervoxels.shape), axis=1)
+            zyx = np.stack(
+                np.unravel_index(flat_voxels, self.proposal.supervoxels.shape), axis=1
+            )
             starts.append(zyx.min(axis=0))
             stops.append(zyx.max(axis=0) + 1)
         if not starts:
             return None
         low, high = np.min(starts, axis=0), np.max(stops, axis=0)
-        return slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1])), slice(int(low[2]), int(high[2]))
+        return (
+            slice(int(low[0]), int(high[0])),
+            slice(int(low[1]), int(high[1])),
+            slice(int(low[2]), int(high[2])),
+        )
 
     def flat_voxels(self, voxels_zyx: ArrayLike) -> NDArray[np.int64]:
         """Turn (n, 3) integer indices into sorted flat indices, each once.
@@ -117,21 +156,39 @@ class ProposalIndex:
         voxels = np.atleast_2d(np.asarray(voxels_zyx))
         shape = self.proposal.supervoxels.shape
         if voxels.ndim != 2 or voxels.shape[1] != 3 or len(voxels) == 0:
-            raise EditError(f"Voxels must be an (n, 3) list of z, y, x indices, got shape {voxels.shape}.")
+            raise EditError(
+                "Voxels must be an (n, 3) list of z, y, x indices, got shape"
+                f" {voxels.shape}."
+            )
         if voxels.dtype.kind not in "iu":
-            raise EditError(f"Voxels must be whole numbers, got {voxels.dtype}. Round them to voxel indices first.")
+            raise EditError(
+                f"Voxels must be whole numbers, got {voxels.dtype}. Round them to voxel"
+                " indices first."
+            )
         if (voxels < 0).any() or (voxels >= np.array(shape)).any():
-            raise EditError(f"Some voxels lie outside the scan, which has shape {shape}. Give indices as z, y, x.")
+            raise EditError(
+                f"Some voxels lie outside the scan, which has shape {shape}. Give"
+                " indices as z, y, x."
+            )
         return np.unique(np.ravel_multi_index(tuple(voxels.T), shape)).astype(np.int64)
 
     def ras_mm(self, flat_voxels: NDArray[np.integer]) -> NDArray[np.float64]:
         """Give the world points (n, 3) of flat voxel indices."""
-        zyx = np.stack(np.unravel_index(flat_voxels, self.proposal.supervoxels.shape), axis=1)
+        zyx = np.stack(
+            np.unravel_index(flat_voxels, self.proposal.supervoxels.shape), axis=1
+        )
         return self.proposal.volume.geometry.world_from_voxel(zyx)
 
     def flat_from_ras(self, points_ras_mm: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Give the sorted flat indices of the voxels that hold world points (n, 3); the inverse of `ras_mm`."""
-        return self.flat_voxels(np.rint(self.proposal.volume.geometry.voxel_from_world(points_ras_mm)).astype(np.int64))
+        """Give the sorted flat indices of the voxels that hold world points (n, 3).
+
+        The inverse of `ras_mm`.
+        """
+        return self.flat_voxels(
+            np.rint(
+                self.proposal.volume.geometry.voxel_from_world(points_ras_mm)
+            ).astype(np.int64)
+        )
 
     def supervoxels_at(self, flat_voxels: NDArray[np.integer]) -> NDArray[np.int32]:
         """Give the supervoxel of each flat voxel index."""
@@ -142,15 +199,20 @@ class ProposalIndex:
 def bounding_boxes(supervoxels: NDArray[np.int32], count: int) -> NDArray[np.int32]:
     """Find the box of each supervoxel (z, y, x), as `ProposalIndex.boxes` gives it.
 
-    Plane by plane over runs of equal voxels, each of which takes well under a millisecond: a call that goes over the whole scan
-    would keep Python's lock, and with it a window, for as long as it takes.
+    Plane by plane over runs of equal voxels, each of which takes well under a
+    millisecond: a call that goes over the whole scan would keep Python's lock, and with
+    it a window, for as long as it takes.
 
     Returns
     -------
     (count, 6) int32 array
-        Starts z, y, x, then stops z, y, x; every supervoxel below `count` is expected to occur.
+        Starts z, y, x, then stops z, y, x; every supervoxel below `count` is expected
+        to occur.
     """
-    low, high = np.full((3, count), np.iinfo(np.int32).max, np.int32), np.zeros((3, count), np.int32)
+    low, high = (
+        np.full((3, count), np.iinfo(np.int32).max, np.int32),
+        np.zeros((3, count), np.int32),
+    )
     begins = np.ones(supervoxels.shape[1:], np.bool_)
     for z, plane in enumerate(supervoxels):
         np.not_equal(plane[:, 1:], plane[:, :-1], out=begins[:, 1:])
@@ -169,7 +231,9 @@ def bounding_boxes(supervoxels: NDArray[np.int32], count: int) -> NDArray[np.int
 def sums_per_supervoxel(
     data: NDArray[np.generic], supervoxels: NDArray[np.int32], count: int
 ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """Sum intensities and their squares in each supervoxel, after taking a constant off, which keeps the squares exact.
+    """Sum intensities and their squares in each supervoxel, after taking a constant off.
+
+    Keeps the squares exact.
 
     Returns
     -------

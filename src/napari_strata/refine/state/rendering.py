@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_strata.refine.state.fragments import roots
 from napari_strata.refine.state.assignment import State, supervoxel_table
+from napari_strata.refine.state.fragments import roots
 from napari_strata.refine.state.proposal_index import Box, ProposalIndex
 
 Shape = tuple[int, ...]
 
 
-def labels_in_box(state: State, index: ProposalIndex, box: Box, dtype: type[np.integer] = np.int32) -> NDArray[np.integer]:
+def labels_in_box(
+    state: State, index: ProposalIndex, box: Box, dtype: type[np.integer] = np.int32
+) -> NDArray[np.integer]:
     """Give the region of every voxel in a box of the scan, a new array.
 
     Parameters
@@ -27,7 +29,10 @@ def labels_in_box(state: State, index: ProposalIndex, box: Box, dtype: type[np.i
     shape = index.proposal.supervoxels.shape
     table = supervoxel_table(state, index).astype(dtype)
     labels = table[: index.proposal.n_supervoxels][index.proposal.supervoxels[box]]
-    for voxels, values in ((state.cut_voxels, table[state.cut_supervoxels]), (state.painted_voxels, state.painted_regions)):
+    for voxels, values in (
+        (state.cut_voxels, table[state.cut_supervoxels]),
+        (state.painted_voxels, state.painted_regions),
+    ):
         inside, place = in_box(voxels, box, shape)
         labels[place] = values[inside]
     return labels
@@ -36,25 +41,48 @@ def labels_in_box(state: State, index: ProposalIndex, box: Box, dtype: type[np.i
 def painted_in_box(state: State, index: ProposalIndex, box: Box) -> NDArray[np.bool_]:
     """Tell which voxels in a box of the scan are painted by hand."""
     shape = index.proposal.supervoxels.shape
-    painted = np.zeros([part.indices(size)[1] - part.indices(size)[0] for part, size in zip(box, shape, strict=True)], np.bool_)
+    painted = np.zeros(
+        [
+            part.indices(size)[1] - part.indices(size)[0]
+            for part, size in zip(box, shape, strict=True)
+        ],
+        np.bool_,
+    )
     painted[in_box(state.painted_voxels, box, shape)[1]] = True
     return painted
 
 
-def in_box(voxels: NDArray[np.int64], box: Box, shape: Shape) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], ...]]:
-    """Give which of some flat voxels (ascending) lie in a box, as places in the row, and their indices in the box."""
+def in_box(
+    voxels: NDArray[np.int64], box: Box, shape: Shape
+) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], ...]]:
+    """Give which of some flat voxels (ascending) lie in a box, as places in the row.
+
+    Their indices in the box.
+    """
     if len(voxels) == 0:
         return np.empty(0, np.int64), (np.empty(0, np.int64),) * len(shape)
-    bounds = np.array([part.indices(size)[:2] for part, size in zip(box, shape, strict=True)])
+    bounds = np.array(
+        [part.indices(size)[:2] for part, size in zip(box, shape, strict=True)]
+    )
     plane = shape[1] * shape[2]
     first, last = np.searchsorted(voxels, bounds[0] * plane)
     zyx = np.stack(np.unravel_index(voxels[first:last], shape))
-    held = np.flatnonzero(((zyx[1:] >= bounds[1:, :1]) & (zyx[1:] < bounds[1:, 1:])).all(axis=0))
+    held = np.flatnonzero(
+        ((zyx[1:] >= bounds[1:, :1]) & (zyx[1:] < bounds[1:, 1:])).all(axis=0)
+    )
     return first + held, tuple(zyx[:, held] - bounds[:, :1])
 
 
-def region_box(state: State, index: ProposalIndex, regions: NDArray[np.integer], *, pad_mm: float = 0.0) -> Box | None:
-    """Give a box that holds all voxels of some regions and as much around them, None where there are none.
+def region_box(
+    state: State,
+    index: ProposalIndex,
+    regions: NDArray[np.integer],
+    *,
+    pad_mm: float = 0.0,
+) -> Box | None:
+    """Give a box that holds all voxels of some regions and as much around them.
+
+    None where there are none.
 
     Parameters
     ----------
@@ -65,12 +93,23 @@ def region_box(state: State, index: ProposalIndex, regions: NDArray[np.integer],
     pad_mm : float
         How far around; one voxel more is added.
     """
-    held = np.unique(roots(state, index, np.flatnonzero(np.isin(supervoxel_table(state, index), regions))))
-    box = index.box_of(held, state.painted_voxels[np.isin(state.painted_regions, regions)])
+    held = np.unique(
+        roots(
+            state,
+            index,
+            np.flatnonzero(np.isin(supervoxel_table(state, index), regions)),
+        )
+    )
+    box = index.box_of(
+        held, state.painted_voxels[np.isin(state.painted_regions, regions)]
+    )
     if box is None:
         return None
     spacing = index.proposal.volume.spacing_zyx_mm
     margin = [int(pad_mm / step) + 1 for step in spacing]
     sides = zip(box, margin, index.proposal.supervoxels.shape, strict=True)
-    z, y, x = (slice(max(part.start - pad, 0), min(part.stop + pad, size)) for part, pad, size in sides)
+    z, y, x = (
+        slice(max(part.start - pad, 0), min(part.stop + pad, size))
+        for part, pad, size in sides
+    )
     return z, y, x

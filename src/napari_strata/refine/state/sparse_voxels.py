@@ -1,4 +1,7 @@
-"""Sparse layers over the volume: some voxels (flat, ascending, each once) and a value for each."""
+"""Sparse layers over the volume.
+
+Some voxels (flat, ascending, each once) and a value for each.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ Layer = tuple[NDArray[np.int64], NDArray[np.int32]]
 """Voxels and their values."""
 
 
-def looked_up(voxels: NDArray[np.int64], values: NDArray[np.int32], at: NDArray[np.integer]) -> NDArray[np.int32]:
+def looked_up(
+    voxels: NDArray[np.int64], values: NDArray[np.int32], at: NDArray[np.integer]
+) -> NDArray[np.int32]:
     """Give the value of each voxel of `at`, -1 where the layer has none."""
     if len(voxels) == 0:
         return np.full(len(at), -1, np.int32)
@@ -17,8 +22,16 @@ def looked_up(voxels: NDArray[np.int64], values: NDArray[np.int32], at: NDArray[
     return np.where(voxels[place] == at, values[place], -1).astype(np.int32)
 
 
-def overlaid(voxels: NDArray[np.int64], values: NDArray[np.int32], at: NDArray[np.int64], new: NDArray[np.int32]) -> Layer:
-    """Set the values of some voxels (ascending, each once); a new value of -1 takes the voxel out of the layer."""
+def overlaid(
+    voxels: NDArray[np.int64],
+    values: NDArray[np.int32],
+    at: NDArray[np.int64],
+    new: NDArray[np.int32],
+) -> Layer:
+    """Set the values of some voxels (ascending, each once).
+
+    A new value of -1 takes the voxel out of the layer.
+    """
     place = np.searchsorted(voxels, at)
     known = place < len(voxels)
     known[known] = voxels[place[known]] == at[known]
@@ -33,7 +46,10 @@ def overlaid(voxels: NDArray[np.int64], values: NDArray[np.int32], at: NDArray[n
 
 
 def layer_changes(old: Layer, new: Layer) -> NDArray[np.int64]:
-    """Give the voxels (ascending) whose value differs between two layers, those that only one of them has included."""
+    """Give the voxels (ascending) whose value differs between two layers.
+
+    Those that only one of them has included.
+    """
     if old[0] is new[0] and old[1] is new[1]:
         return np.empty(0, np.int64)
     gone = looked_up(*new, old[0]) != old[1]
@@ -42,7 +58,10 @@ def layer_changes(old: Layer, new: Layer) -> NDArray[np.int64]:
 
 
 def merged(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Give the voxels of two rows (each ascending) as one, each once; much quicker than numpy's union, which does not know the order."""
+    """Give the voxels of two rows (each ascending) as one, each once.
+
+    Much quicker than numpy's union, which does not know the order.
+    """
     both = np.concatenate([one, other])
     both.sort(kind="stable")
     return both[np.append(True, np.diff(both) > 0)] if len(both) else both

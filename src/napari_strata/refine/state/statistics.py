@@ -21,9 +21,11 @@ class RegionStatistics:
     volume_ml : float
         Its volume in mL.
     mean, sd : float
-        Of the intensities (HU for CT, the scan's own unit for MR); `sd` is the population's, as in `measure_regions`.
+        Of the intensities (HU for CT, the scan's own unit for MR); `sd` is the
+        population's, as in `measure_regions`.
     confidence : float
-        Mean over its supervoxels, weighted by voxels, in [0, 1]; NaN where it holds none.
+        Mean over its supervoxels, weighted by voxels, in [0, 1]; NaN where it holds
+        none.
     """
 
     voxels: int
@@ -33,31 +35,60 @@ class RegionStatistics:
     confidence: float
 
 
-def region_statistics(state: State, index: ProposalIndex) -> dict[int, RegionStatistics]:
+def region_statistics(
+    state: State, index: ProposalIndex
+) -> dict[int, RegionStatistics]:
     """Measure every region in use, background too."""
     table, bins = region_table(state, index), state.next_id
     shift, sums, squares = index.intensity_sums
     values = (index.sizes_vox.astype(np.float64), sums, squares)
-    count, total, square = (np.bincount(table, weights=column, minlength=bins) for column in values)
-    confidence = np.bincount(table, weights=index.sizes_vox * index.proposal.confidence, minlength=bins)
+    count, total, square = (
+        np.bincount(table, weights=column, minlength=bins) for column in values
+    )
+    confidence = np.bincount(
+        table, weights=index.sizes_vox * index.proposal.confidence, minlength=bins
+    )
     machine = count.copy()
     voxels, taken = loose_voxels(state, index)
     if len(voxels):
-        grey = np.asarray(index.proposal.volume.data).ravel()[voxels].astype(np.float64) - shift
+        grey = (
+            np.asarray(index.proposal.volume.data).ravel()[voxels].astype(np.float64)
+            - shift
+        )
         left = table[index.supervoxels_at(voxels)]
         for column, weights in ((count, None), (total, grey), (square, grey**2)):
             column -= np.bincount(left, weights=weights, minlength=len(column))
             column += np.bincount(taken, weights=weights, minlength=len(column))
     voxel_ml = index.proposal.volume.geometry.voxel_volume_mm3 / 1000
     return {
-        region: _row(count[region], total[region], square[region], shift, voxel_ml, confidence[region] / machine[region])
-        if machine[region]
-        else _row(count[region], total[region], square[region], shift, voxel_ml, np.nan)
+        region: (
+            _row(
+                count[region],
+                total[region],
+                square[region],
+                shift,
+                voxel_ml,
+                confidence[region] / machine[region],
+            )
+            if machine[region]
+            else _row(
+                count[region], total[region], square[region], shift, voxel_ml, np.nan
+            )
+        )
         for region in np.flatnonzero(count > 0).tolist()
     }
 
 
-def _row(count: float, total: float, square: float, shift: float, voxel_ml: float, confidence: float) -> RegionStatistics:
+def _row(
+    count: float,
+    total: float,
+    square: float,
+    shift: float,
+    voxel_ml: float,
+    confidence: float,
+) -> RegionStatistics:
     mean = total / count
     sd = float(np.sqrt(max(square / count - mean**2, 0.0)))
-    return RegionStatistics(int(count), float(count * voxel_ml), float(mean + shift), sd, float(confidence))
+    return RegionStatistics(
+        int(count), float(count * voxel_ml), float(mean + shift), sd, float(confidence)
+    )

@@ -1,8 +1,12 @@
-"""Work saved as it happens: a journal on the disk that grows by every edit, beside a case file written once.
+"""Work saved as it happens.
 
-A process that is killed leaves both behind, and `find_unfinished` finds them. The journal is appended to and forced out to
-the disk before the edit's call returns; a record that was cut off is left out on reading, so that what comes back is the
-state after the last edit that was completed. While a process works on a pair, a lock keeps others from taking it up.
+A journal on the disk that grows by every edit, beside a case file written once.
+
+A process that is killed leaves both behind, and `find_unfinished` finds them. The
+journal is appended to and forced out to the disk before the edit's call returns; a
+record that was cut off is left out on reading, so that what comes back is the state
+after the last edit that was completed. While a process works on a pair, a lock keeps
+others from taking it up.
 """
 
 from __future__ import annotations
@@ -27,14 +31,22 @@ from filelock import FileLock, Timeout
 
 from napari_strata.errors import CaseError
 from napari_strata.io.atomic import file_suffix
-from napari_strata.refine.storage.case_file import CaseContents, known_hash, write_archive
+from napari_strata.refine.storage.case_file import (
+    CaseContents,
+    known_hash,
+    write_archive,
+)
 from napari_strata.volume import Volume
 
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".strata-journal"
 ADD, REPLACE, DROP, MOVE, SNAPSHOT, SAVED = b"A", b"R", b"D", b"M", b"S", b"V"
-"""Kinds of record: a step came; came in the last one's place; the last one went; so many are done; a whole state; saved elsewhere."""
+"""Kinds of record: a step came.
+
+Came in the last one's place; the last one went; so many are done; a whole state; saved
+elsewhere.
+"""
 
 _MAGIC = b"strata-journal 1\n"
 _HEAD = struct.Struct("<cIqI")
@@ -76,7 +88,9 @@ def count_bytes(count: int) -> bytes:
 
 
 class Autosave:
-    """Appends to a journal on the disk; what the disk does not take is kept and tried again with the next edit.
+    """Appends to a journal on the disk.
+
+    What the disk does not take is kept and tried again with the next edit.
 
     Parameters
     ----------
@@ -105,8 +119,16 @@ class Autosave:
             self._file.truncate(size)
 
     @classmethod
-    def begin(cls, contents: CaseContents, folder: Path | None = None, *, is_saved: bool = True) -> Self:
-        """Start a journal beside the scan, else in the user's state folder; the case file follows in a thread of its own.
+    def begin(
+        cls,
+        contents: CaseContents,
+        folder: Path | None = None,
+        *,
+        is_saved: bool = True,
+    ) -> Self:
+        """Start a journal beside the scan, else in the user's state folder.
+
+        The case file follows in a thread of its own.
 
         `is_saved` tells whether another file holds what was done so far.
 
@@ -119,7 +141,9 @@ class Autosave:
         header = {**_header(contents), "unsaved": not is_saved}
         text = _MAGIC + json.dumps(header).encode() + b"\n"
         problems = []
-        name = re.sub(r"[^\w.\- ]", "_", Path(volume.path).name or volume.name or "scan")
+        name = re.sub(
+            r"[^\w.\- ]", "_", Path(volume.path).name or volume.name or "scan"
+        )
         name = name.encode()[:_LONGEST_NAME].decode(errors="ignore")
         for place in [folder] if folder is not None else folders_for(volume):
             journal = place / f"{name}.{token}{SUFFIX}"
@@ -140,19 +164,31 @@ class Autosave:
                 continue
             saver._write_case(contents)
             return saver
-        raise CaseError(f"Work cannot be saved as it happens ({'; '.join(problems)}). Save the case yourself, or free some space.")
+        raise CaseError(
+            f"Work cannot be saved as it happens ({'; '.join(problems)}). Save the case"
+            " yourself, or free some space."
+        )
 
     @property
     def problem(self) -> str | None:
-        """Why edits are not on the disk, one sentence; None when they are. They are kept, and written when that is over."""
+        """Why edits are not on the disk, one sentence; None when they are.
+
+        They are kept, and written when that is over.
+        """
         return self._journal_problem or self._case_problem
 
     def append(self, kind: bytes, next_id: int, payload: bytes = b"") -> None:
-        """Put a record on the disk; trouble is told by `problem` and as a warning, and never raised: the edit itself is done."""
+        """Put a record on the disk.
+
+        Trouble is told by `problem` and as a warning, and never raised: the edit itself
+        is done.
+        """
         check = zlib.crc32(kind + next_id.to_bytes(8, "little", signed=True) + payload)
         with self._turn:
             was_over = self._journal_problem is not None
-            self._pending.append(_HEAD.pack(kind, len(payload), next_id, check) + payload)
+            self._pending.append(
+                _HEAD.pack(kind, len(payload), next_id, check) + payload
+            )
             self._flush()
             was_over &= self._journal_problem is None
         if was_over or time.monotonic() > self._again_at:
@@ -171,7 +207,10 @@ class Autosave:
         except OSError as err:
             with contextlib.suppress(OSError):
                 self._file.truncate(self._size)
-            problem = f"Edits are not being saved to {self.journal}: {err.strerror or err}. Free some space or save the case elsewhere."
+            problem = (
+                f"Edits are not being saved to {self.journal}: {err.strerror or err}."
+                " Free some space or save the case elsewhere."
+            )
             if problem != self._journal_problem:
                 logger.warning("%s", problem)
             self._journal_problem = problem
@@ -195,7 +234,10 @@ class Autosave:
             except OSError as err:
                 with contextlib.suppress(OSError):
                     part.unlink(missing_ok=True)
-                self._case_problem = f"The case is not being saved to {self.case}: {err.strerror or err}. Save it elsewhere."
+                self._case_problem = (
+                    f"The case is not being saved to {self.case}:"
+                    f" {err.strerror or err}. Save it elsewhere."
+                )
                 logger.warning("%s", self._case_problem)
 
         self._writer = threading.Thread(target=write, name="strata-autosave")
@@ -203,7 +245,11 @@ class Autosave:
 
     def _write_case_again(self) -> None:
         """Try again what the disk did not take."""
-        if self._writer is not None and not self._writer.is_alive() and self._unwritten is not None:
+        if (
+            self._writer is not None
+            and not self._writer.is_alive()
+            and self._unwritten is not None
+        ):
             self._write_case(self._unwritten)
 
     def wait(self) -> None:
@@ -238,10 +284,23 @@ def case_of(journal: Path) -> Path:
 
 
 def folders_for(volume: Volume) -> list[Path]:
-    """Give where a scan's journal may lie, best first: beside the scan if that is a file, then the user's state folder."""
+    """Give where a scan's journal may lie, best first.
+
+    Beside the scan if that is a file, then the user's state folder.
+    """
     scan = Path(volume.path) if volume.path else None
-    beside = [scan.absolute().parent] if scan is not None and scan.is_file() and not volume.series and _is_own_file(scan) else []
-    return [*[place for place in beside if os.access(place, os.W_OK | os.X_OK)], state_folder()]
+    beside = (
+        [scan.absolute().parent]
+        if scan is not None
+        and scan.is_file()
+        and not volume.series
+        and _is_own_file(scan)
+        else []
+    )
+    return [
+        *[place for place in beside if os.access(place, os.W_OK | os.X_OK)],
+        state_folder(),
+    ]
 
 
 def _is_own_file(scan: Path) -> bool:
@@ -259,7 +318,12 @@ def state_folder() -> Path:
 def remove_pair(journal: Path) -> None:
     """Remove a journal and what belongs to it."""
     case = case_of(journal)
-    for path in (case, case.with_name(f"{case.name}.part"), journal, _lock_path(journal)):
+    for path in (
+        case,
+        case.with_name(f"{case.name}.part"),
+        journal,
+        _lock_path(journal),
+    ):
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 
@@ -280,14 +344,19 @@ def _locked(journal: Path) -> FileLock | None:
     try:
         lock.acquire()
     except Timeout as err:
-        raise CaseError(f"The work in {journal} goes on in another window. Close that one first.") from err
+        raise CaseError(
+            f"The work in {journal} goes on in another window. Close that one first."
+        ) from err
     except (OSError, NotImplementedError):
         return None
     return lock
 
 
 def try_lock(journal: Path) -> tuple[bool, FileLock | None]:
-    """Try to take a journal's lock: whether nobody else works on it, and the lock if the disk has such."""
+    """Try to take a journal's lock.
+
+    Whether nobody else works on it, and the lock if the disk has such.
+    """
     try:
         return True, _locked(journal)
     except CaseError:
@@ -310,7 +379,11 @@ def _header(contents: CaseContents) -> dict[str, Any]:
 def scan_key(volume: Volume) -> dict[str, Any]:
     """Give what tells a scan from others: where it lies, else a hash of its voxels."""
     if volume.path:
-        return {"path": str(Path(volume.path).absolute()), "index": volume.index, "series": volume.series}
+        return {
+            "path": str(Path(volume.path).absolute()),
+            "index": volume.index,
+            "series": volume.series,
+        }
     return {"hash": known_hash(volume)}
 
 
@@ -348,7 +421,11 @@ def read_journal(journal: Path) -> Logged:
     while len(data) - end >= _HEAD.size:
         kind, length, next_id, check = _HEAD.unpack_from(data, end)
         payload = data[end + _HEAD.size : end + _HEAD.size + length]
-        if len(payload) < length or zlib.crc32(kind + next_id.to_bytes(8, "little", signed=True) + payload) != check:
+        if (
+            len(payload) < length
+            or zlib.crc32(kind + next_id.to_bytes(8, "little", signed=True) + payload)
+            != check
+        ):
             break
         records.append(Record(kind, next_id, payload))
         end += _HEAD.size + length
@@ -361,9 +438,13 @@ def _opened(journal: Path) -> Iterator[IO[bytes]]:
         with journal.open("rb") as file:
             yield file
     except OSError as err:
-        raise CaseError(f"Cannot read {journal}: {err.strerror or err}. Check the path.") from err
+        raise CaseError(
+            f"Cannot read {journal}: {err.strerror or err}. Check the path."
+        ) from err
     except ValueError as err:
-        raise CaseError(f"{journal} is not a Strata journal, or was made by a newer version.") from err
+        raise CaseError(
+            f"{journal} is not a Strata journal, or was made by a newer version."
+        ) from err
 
 
 def _read_header(file: IO[bytes]) -> tuple[dict[str, Any], int]:
@@ -376,16 +457,26 @@ def _read_header(file: IO[bytes]) -> tuple[dict[str, Any], int]:
     """
     magic, line = file.readline(), file.readline()
     header = json.loads(line)
-    if magic != _MAGIC or not isinstance(header, dict) or not isinstance(header.get("scan"), dict):
+    if (
+        magic != _MAGIC
+        or not isinstance(header, dict)
+        or not isinstance(header.get("scan"), dict)
+    ):
         raise ValueError("no journal")
     return header, len(magic) + len(line)
 
 
-def matching(folder: Path, fits: Callable[[dict[str, Any]], bool]) -> list[tuple[Path, Logged]]:
+def matching(
+    folder: Path, fits: Callable[[dict[str, Any]], bool]
+) -> list[tuple[Path, Logged]]:
     """Find the journals in a folder whose header fits, newest first."""
     found = []
     try:
-        journals = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime, reverse=True)
+        journals = sorted(
+            folder.glob(f"*{SUFFIX}"),
+            key=lambda path: path.stat().st_mtime,
+            reverse=True,
+        )
     except OSError:
         return []
     for journal in journals:

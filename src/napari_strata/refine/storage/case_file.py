@@ -1,4 +1,6 @@
-"""The case file: one zip archive with everything of a case but the scan itself, written in one go.
+"""The case file: one zip archive with everything of a case but the scan itself.
+
+Written in one go.
 
 It opens without the scan, the encoder or its weights. Nothing in it is pickled.
 """
@@ -26,11 +28,11 @@ from napari_strata.errors import CaseError, GeometryError, StrataError, WriteErr
 from napari_strata.io.atomic import atomic_path
 from napari_strata.proposal.hierarchy.tree import Hierarchy
 from napari_strata.proposal.proposal import Proposal, TreeName
+from napari_strata.refine.history.initial_state import InitialState
 from napari_strata.refine.history.journal import Journal, JournalStep
+from napari_strata.refine.history.snapshot import state_arrays, state_from, state_values
 from napari_strata.refine.state.assignment import State
 from napari_strata.refine.storage.lazy_scan import LazyScan
-from napari_strata.refine.history.snapshot import state_arrays, state_from, state_values
-from napari_strata.refine.history.initial_state import InitialState
 from napari_strata.volume import FileGrid, Geometry, Volume
 
 SUFFIX = ".strata"
@@ -38,7 +40,16 @@ FORMAT = 2
 """Version of the case file's layout."""
 
 _PASS_IT = "Read the scan and pass it: Refinement.load(case, volume=...)."
-_DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, EOFError, OverflowError, RuntimeError)
+_DAMAGE = (
+    KeyError,
+    IndexError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    OverflowError,
+    RuntimeError,
+)
 _ARCHIVE_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error)
 
 
@@ -70,10 +81,14 @@ def write_case(path: str | Path, contents: CaseContents) -> None:
     Raises
     ------
     WriteError
-        If it cannot be written, or the name is not that of a case: a slip of the hand must not replace a scan.
+        If it cannot be written, or the name is not that of a case: a slip of the hand
+        must not replace a scan.
     """
     if Path(path).suffix.lower() != SUFFIX:
-        raise WriteError(f"Cannot write the case to {path}: the name of a case ends in {SUFFIX}. Labels are written by strata.write.")
+        raise WriteError(
+            f"Cannot write the case to {path}: the name of a case ends in {SUFFIX}."
+            " Labels are written by strata.write."
+        )
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         write_archive(file, contents)
 
@@ -87,7 +102,9 @@ def write_archive(file: IO[bytes], contents: CaseContents) -> None:
         If the disk does not take it.
     """
     proposal, state, journal = contents.proposal, contents.state, contents.journal
-    arrays = _proposal_arrays(proposal) | {f"state {name}": array for name, array in state_arrays(state).items()}
+    arrays = _proposal_arrays(proposal) | {
+        f"state {name}": array for name, array in state_arrays(state).items()
+    }
     manifest = {
         "format": FORMAT,
         "napari_strata": __version__,
@@ -103,8 +120,13 @@ def write_archive(file: IO[bytes], contents: CaseContents) -> None:
         archive.writestr("case.json", json.dumps(manifest, default=str, indent=1))
         for name, array in arrays.items():
             archive.writestr(f"{name}.npy", _npy(array))
-        packed = {f"journal/{i:06d}.bin": step.packed for i, step in enumerate([*journal.done, *reversed(journal.undone)])}
-        packed |= {f"snapshots/{count}.bin": data for count, data in journal.snapshots.items()}
+        packed = {
+            f"journal/{i:06d}.bin": step.packed
+            for i, step in enumerate([*journal.done, *reversed(journal.undone)])
+        }
+        packed |= {
+            f"snapshots/{count}.bin": data for count, data in journal.snapshots.items()
+        }
         if contents.start.labels is not None:
             packed["start.bin"] = contents.start.labels
         for name, data in packed.items():
@@ -113,7 +135,11 @@ def write_archive(file: IO[bytes], contents: CaseContents) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScanOfCase:
-    """The scan that a case was made on: where it lay, which part of it ("" and None where nothing says so), its grid and hash."""
+    """The scan that a case was made on.
+
+    Where it lay, which part of it ("" and None where nothing says so), its grid and
+    hash.
+    """
 
     path: str
     index: int | None
@@ -136,12 +162,22 @@ def scan_of_case(path: str | Path) -> ScanOfCase:
     """
     with _opened(path) as (_, manifest):
         record = manifest["volume"]
-        geometry = Geometry(tuple(record["shape"]), np.array(record["affine"], np.float64))
-        return ScanOfCase(str(record["path"]), record.get("index"), record.get("series"), geometry, str(record["hash"]))
+        geometry = Geometry(
+            tuple(record["shape"]), np.array(record["affine"], np.float64)
+        )
+        return ScanOfCase(
+            str(record["path"]),
+            record.get("index"),
+            record.get("series"),
+            geometry,
+            str(record["hash"]),
+        )
 
 
 def steps_in(path: str | Path) -> tuple[bytes, ...]:
-    """Give the steps of a case file, packed: those that are done, then those that were undone, next first.
+    """Give the steps of a case file, packed.
+
+    Those that are done, then those that were undone, next first.
 
     Raises
     ------
@@ -149,12 +185,17 @@ def steps_in(path: str | Path) -> tuple[bytes, ...]:
         If it is not a case that this version can read.
     """
     with _opened(path) as (archive, manifest):
-        return tuple(archive.read(f"journal/{i:06d}.bin") for i in range(manifest["done"] + manifest["undone"]))
+        return tuple(
+            archive.read(f"journal/{i:06d}.bin")
+            for i in range(manifest["done"] + manifest["undone"])
+        )
 
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, Any]]]:
-    """Open a case file: the archive, and its manifest. What goes wrong inside the block is told as damage of the file.
+    """Open a case file: the archive, and its manifest.
+
+    What goes wrong inside the block is told as damage of the file.
 
     Raises
     ------
@@ -167,13 +208,20 @@ def _opened(path: str | Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, Any]]
             _check_format(path, int(manifest["format"]))
             yield archive, manifest
     except OSError as err:
-        raise CaseError(f"Cannot open the case {path}: {err.strerror or err}. Check the path.") from err
+        raise CaseError(
+            f"Cannot open the case {path}: {err.strerror or err}. Check the path."
+        ) from err
     except (*_DAMAGE, *_ARCHIVE_DAMAGE, GeometryError) as err:
-        raise CaseError(f"{path} is not a whole Strata case: it is damaged or another kind of file. Use a backup.") from err
+        raise CaseError(
+            f"{path} is not a whole Strata case: it is damaged or another kind of file."
+            " Use a backup."
+        ) from err
 
 
 def check_replaceable(path: str | Path, steps: tuple[bytes, ...] = ()) -> None:
-    """Check that no edit is lost when a case with some steps is written under a name: an older case there holds no others.
+    """Check that no edit is lost when a case with some steps is written under a name.
+
+    An older case there holds no others.
 
     Raises
     ------
@@ -185,11 +233,15 @@ def check_replaceable(path: str | Path, steps: tuple[bytes, ...] = ()) -> None:
     try:
         found = steps_in(path)
     except CaseError as err:
-        raise WriteError(f"{path} exists and cannot be read as a case. Choose another name, or move it away.") from err
+        raise WriteError(
+            f"{path} exists and cannot be read as a case. Choose another name, or move"
+            " it away."
+        ) from err
     if found != steps[: len(found)]:
         last = JournalStep.from_bytes(found[-1]).name
         raise WriteError(
-            f"{path} holds {len(found)} edits that would be lost (the last one: {last}). Choose another name, or move it away."
+            f"{path} holds {len(found)} edits that would be lost (the last one:"
+            f" {last}). Choose another name, or move it away."
         )
 
 
@@ -206,16 +258,25 @@ def read_case(path: str | Path, volume: Volume | None = None) -> CaseContents:
     Raises
     ------
     CaseError
-        If the file is missing, damaged, made by a newer version, or `volume` is another scan.
+        If the file is missing, damaged, made by a newer version, or `volume` is another
+        scan.
     """
     with _opened(path) as (archive, manifest):
         names = archive.namelist()
-        arrays = {Path(n).stem: _from_npy(archive.read(n)) for n in names if n.endswith(".npy")}
+        arrays = {
+            Path(n).stem: _from_npy(archive.read(n))
+            for n in names
+            if n.endswith(".npy")
+        }
         journal = _journal(archive, manifest["done"], manifest["undone"])
         labels = archive.read("start.bin") if "start.bin" in names else None
         scan = _volume(manifest["volume"], volume, Path(path).absolute().parent)
         proposal = _proposal(manifest, arrays, scan)
-        kept = {name.removeprefix("state "): array for name, array in arrays.items() if name.startswith("state ")}
+        kept = {
+            name.removeprefix("state "): array
+            for name, array in arrays.items()
+            if name.startswith("state ")
+        }
         state = state_from(kept, manifest["state"])
         tree, n = manifest["start"]
         start = InitialState(tree, int(n), labels)
@@ -224,18 +285,30 @@ def read_case(path: str | Path, volume: Volume | None = None) -> CaseContents:
 
 def _check_format(path: str | Path, found: int) -> None:
     if found > FORMAT:
-        raise CaseError(f"{path} was made by a newer version of Strata. Update napari-strata to open it.")
+        raise CaseError(
+            f"{path} was made by a newer version of Strata. Update napari-strata to"
+            " open it."
+        )
     if found < FORMAT:
         raise CaseError(
-            f"{path} was made by a version of Strata before its first release, and cannot be opened. Export its labels with that version "
-            "and start from them (strata refine SCAN --from-labels LABELS), or propose the scan again."
+            f"{path} was made by a version of Strata before its first release, and"
+            " cannot be opened. Export its labels with that version and start from"
+            " them (strata refine SCAN --from-labels LABELS), or propose the scan"
+            " again."
         )
 
 
 def _journal(archive: zipfile.ZipFile, done: int, undone: int) -> Journal:
-    steps = [JournalStep.from_bytes(archive.read(f"journal/{i:06d}.bin")) for i in range(done + undone)]
+    steps = [
+        JournalStep.from_bytes(archive.read(f"journal/{i:06d}.bin"))
+        for i in range(done + undone)
+    ]
     kept = [name for name in archive.namelist() if name.startswith("snapshots/")]
-    return Journal(steps[:done], steps[done:][::-1], {int(Path(name).stem): archive.read(name) for name in kept})
+    return Journal(
+        steps[:done],
+        steps[done:][::-1],
+        {int(Path(name).stem): archive.read(name) for name in kept},
+    )
 
 
 def _npy(array: NDArray[Any]) -> bytes:
@@ -249,20 +322,34 @@ def _from_npy(data: bytes) -> NDArray[Any]:
 
 
 def _proposal_arrays(proposal: Proposal) -> dict[str, NDArray[Any]]:
-    # Neighbours mostly share a supervoxel: differences along the row are mostly 0 and pack 5 times better.
-    arrays: dict[str, NDArray[Any]] = {"supervoxels": np.diff(proposal.supervoxels.ravel(), prepend=np.int32(0)).astype(np.int32)}
-    arrays |= {name: getattr(proposal, name) for name in ("descriptors", "confidence", "edges")}
+    # Neighbours mostly share a supervoxel: differences along the row are mostly 0 and
+    # pack 5 times better.
+    arrays: dict[str, NDArray[Any]] = {
+        "supervoxels": (
+            np.diff(proposal.supervoxels.ravel(), prepend=np.int32(0)).astype(np.int32)
+        )
+    }
+    arrays |= {
+        name: getattr(proposal, name) for name in ("descriptors", "confidence", "edges")
+    }
     if proposal.descriptor_scale is not None:
         arrays["descriptor_scale"] = proposal.descriptor_scale
     names: tuple[TreeName, ...] = ("regions", "tissues")
     for tree in names:
         hierarchy = proposal.tree(tree)
-        arrays |= {f"tree {tree} {knob.name}": np.asarray(getattr(hierarchy, knob.name)) for knob in fields(Hierarchy)}
+        arrays |= {
+            f"tree {tree} {knob.name}": np.asarray(getattr(hierarchy, knob.name))
+            for knob in fields(Hierarchy)
+        }
     return arrays
 
 
-def _proposal(manifest: dict[str, Any], arrays: dict[str, NDArray[Any]], volume: Volume) -> Proposal:
-    supervoxels = np.cumsum(arrays["supervoxels"], dtype=np.int32).reshape(volume.geometry.shape_zyx)
+def _proposal(
+    manifest: dict[str, Any], arrays: dict[str, NDArray[Any]], volume: Volume
+) -> Proposal:
+    supervoxels = np.cumsum(arrays["supervoxels"], dtype=np.int32).reshape(
+        volume.geometry.shape_zyx
+    )
     if supervoxels.min() != 0 or supervoxels.max() + 1 != len(arrays["descriptors"]):
         raise ValueError("supervoxels and descriptors do not match")
     return Proposal(
@@ -280,7 +367,9 @@ def _proposal(manifest: dict[str, Any], arrays: dict[str, NDArray[Any]], volume:
 
 
 def _tree(arrays: dict[str, NDArray[Any]], name: TreeName) -> Hierarchy:
-    values: dict[str, Any] = {knob.name: arrays[f"tree {name} {knob.name}"] for knob in fields(Hierarchy)}
+    values: dict[str, Any] = {
+        knob.name: arrays[f"tree {name} {knob.name}"] for knob in fields(Hierarchy)
+    }
     return Hierarchy(**values | {"n_background": int(values["n_background"])})
 
 
@@ -290,7 +379,13 @@ def _volume_record(volume: Volume) -> dict[str, Any]:
     return {
         "shape": volume.geometry.shape_zyx,
         "affine": volume.geometry.affine.tolist(),
-        "file": None if file is None else {knob.name: _plain(getattr(file, knob.name)) for knob in fields(FileGrid)},
+        "file": (
+            None
+            if file is None
+            else {
+                knob.name: _plain(getattr(file, knob.name)) for knob in fields(FileGrid)
+            }
+        ),
         "modality": volume.modality,
         "name": volume.name,
         "path": str(Path(volume.path).absolute()) if volume.path else "",
@@ -305,7 +400,11 @@ def _volume_record(volume: Volume) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return {"array": value.tolist()}
-    return {"base64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
+    return (
+        {"base64": base64.b64encode(value).decode()}
+        if isinstance(value, bytes)
+        else value
+    )
 
 
 def _from_plain(value: Any) -> Any:
@@ -330,12 +429,25 @@ def scan_hash(data: NDArray[np.generic]) -> str:
 
 
 def _volume(record: dict[str, Any], given: Volume | None, folder: Path) -> Volume:
-    file = None if record["file"] is None else FileGrid(**{key: _from_plain(value) for key, value in record["file"].items()})
-    geometry = Geometry(tuple(record["shape"]), np.array(record["affine"], np.float64), file)
+    file = (
+        None
+        if record["file"] is None
+        else FileGrid(
+            **{key: _from_plain(value) for key, value in record["file"].items()}
+        )
+    )
+    geometry = Geometry(
+        tuple(record["shape"]), np.array(record["affine"], np.float64), file
+    )
     if given is not None:
         _check_same_scan(record, given, geometry)
         return given
-    scan = LazyScan(_reader(record, folder), geometry.shape_zyx, np.dtype(record["dtype"]), record["hash"])
+    scan = LazyScan(
+        _reader(record, folder),
+        geometry.shape_zyx,
+        np.dtype(record["dtype"]),
+        record["hash"],
+    )
     return Volume(
         data=cast(NDArray[np.generic], scan),
         geometry=geometry,
@@ -348,32 +460,48 @@ def _volume(record: dict[str, Any], given: Volume | None, folder: Path) -> Volum
     )
 
 
-def _check_same_scan(record: dict[str, Any], volume: Volume, geometry: Geometry) -> None:
+def _check_same_scan(
+    record: dict[str, Any], volume: Volume, geometry: Geometry
+) -> None:
     what = _difference(volume, geometry, record["hash"])
     if not what:
         return
-    given, made_on = (str(path or name) for path, name in ((volume.path, volume.name), (record["path"], record["name"])))
+    given, made_on = (
+        str(path or name)
+        for path, name in ((volume.path, volume.name), (record["path"], record["name"]))
+    )
     raise CaseError(
-        f"{given} is not the scan of this case, which was made on {made_on}: {what}. Give the scan as it was then; labels can be had "
-        "without it, by Refinement.load(case).segmentation."
+        f"{given} is not the scan of this case, which was made on {made_on}: {what}."
+        " Give the scan as it was then; labels can be had without it, by"
+        " Refinement.load(case).segmentation."
     )
 
 
 def _difference(volume: Volume, geometry: Geometry, known: str) -> str:
     """Say what is other in a scan than a case knows it by; "" where nothing is."""
-    if volume.geometry.shape_zyx != geometry.shape_zyx or not np.allclose(volume.geometry.affine, geometry.affine, atol=1e-3):
+    if volume.geometry.shape_zyx != geometry.shape_zyx or not np.allclose(
+        volume.geometry.affine, geometry.affine, atol=1e-3
+    ):
         return "it lies on another grid"
     return "" if scan_hash(volume.data) == known else "its voxels differ"
 
 
 def _reader(record: dict[str, Any], folder: Path) -> Any:
-    """Make the function that reads the case's scan from where it lay, or from beside the case where both were moved."""
+    """Make the function that reads the case's scan from where it lay.
+
+    Or from beside the case where both were moved.
+    """
 
     def read_scan() -> NDArray[np.generic]:
         if not record["path"]:
-            raise CaseError(f"The scan of this case ({record['name']}) was made in memory and is not in the case file. {_PASS_IT}")
+            raise CaseError(
+                f"The scan of this case ({record['name']}) was made in memory and is"
+                f" not in the case file. {_PASS_IT}"
+            )
         problems: list[CaseError] = []
-        for place in dict.fromkeys((record["path"], str(folder / file_name(record["path"])))):
+        for place in dict.fromkeys(
+            (record["path"], str(folder / file_name(record["path"])))
+        ):
             try:
                 return _same_scan(record, place)
             except CaseError as err:
@@ -387,10 +515,20 @@ def _same_scan(record: dict[str, Any], place: str) -> NDArray[np.generic]:
     from napari_strata.io.files import read
 
     try:
-        volume = read(place, index=record.get("index"), series=record.get("series"), modality=record["modality"])
+        volume = read(
+            place,
+            index=record.get("index"),
+            series=record.get("series"),
+            modality=record["modality"],
+        )
     except StrataError as err:
-        raise CaseError(f"The scan of this case cannot be read from {place}. {_PASS_IT}") from err
-    if volume.data.shape != tuple(record["shape"]) or scan_hash(volume.data) != record["hash"]:
+        raise CaseError(
+            f"The scan of this case cannot be read from {place}. {_PASS_IT}"
+        ) from err
+    if (
+        volume.data.shape != tuple(record["shape"])
+        or scan_hash(volume.data) != record["hash"]
+    ):
         raise CaseError(f"{place} is not the scan of this case any more. {_PASS_IT}")
     return volume.data
 

@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 
 class LazyScan(NDArrayOperatorsMixin):
-    """Stands for a scan's array: knows its shape and type, and reads the voxels when they are first used.
+    """Stands for a scan's array.
+
+    Knows its shape and type, and reads the voxels when they are first used.
 
     Parameters
     ----------
     read : callable
-        Gives the array (z, y, x); raises `CaseError` when the scan is gone or another one.
+        Gives the array (z, y, x); raises `CaseError` when the scan is gone or another
+        one.
     shape : tuple of 3 int
         Voxels along z, y, x.
     dtype : numpy.dtype
@@ -25,7 +28,13 @@ class LazyScan(NDArrayOperatorsMixin):
         SHA-256 that the scan had.
     """
 
-    def __init__(self, read: Callable[[], NDArray[np.generic]], shape: tuple[int, int, int], dtype: np.dtype[Any], scan_hash: str) -> None:
+    def __init__(
+        self,
+        read: Callable[[], NDArray[np.generic]],
+        shape: tuple[int, int, int],
+        dtype: np.dtype[Any],
+        scan_hash: str,
+    ) -> None:
         self._read = read
         self._data: NDArray[np.generic] | None = None
         self.shape = shape
@@ -41,9 +50,15 @@ class LazyScan(NDArrayOperatorsMixin):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Read the scan."""
-        return np.array(self._array(), dtype=dtype) if copy else np.asarray(self._array(), dtype=dtype)
+        return (
+            np.array(self._array(), dtype=dtype)
+            if copy
+            else np.asarray(self._array(), dtype=dtype)
+        )
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any
+    ) -> Any:
         """Calculate with the scan."""
         plain = [x._array() if isinstance(x, LazyScan) else x for x in inputs]
         return getattr(ufunc, method)(*plain, **kwargs)

@@ -1,4 +1,7 @@
-"""Where a person's next look is worth most, and why; which reasons count is learnt from the strokes so far."""
+"""Where a person's next look is worth most, and why.
+
+Reasons count is learnt from the strokes so far.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import EditError
-from napari_strata.refine.suggestions.uncertainty import REASONS, Uncertainty, estimate_uncertainty
-from napari_strata.refine.state.assignment import NOT_GIVEN, State, loose_voxels, painted_at, region_table
+from napari_strata.refine.state.assignment import (
+    NOT_GIVEN,
+    State,
+    loose_voxels,
+    painted_at,
+    region_table,
+)
 from napari_strata.refine.state.proposal_index import ProposalIndex
+from napari_strata.refine.suggestions.uncertainty import (
+    REASONS,
+    Uncertainty,
+    estimate_uncertainty,
+)
 
 _PER_REGION = 3
 _APART_MM = 12.0
@@ -42,12 +55,17 @@ class Suggestion:
     kind: str = "confidence"
 
 
-def suggest(state: State, index: ProposalIndex, n: int, *, seed: int = 0) -> list[Suggestion]:
-    """Rank places of the body by how much may be wrong there, well apart, at most three per region at first.
+def suggest(
+    state: State, index: ProposalIndex, n: int, *, seed: int = 0
+) -> list[Suggestion]:
+    """Rank places of the body by how much may be wrong there, well apart.
 
-    How much may be wrong is the volume around a supervoxel, shared out by the doubts about it (see `estimate_uncertainty.estimate_uncertainty`), each doubt
-    weighed by how well it foretold this person's corrections. Supervoxels that a person pointed at, painted over or locked are
-    left out.
+    At most three per region at first.
+
+    How much may be wrong is the volume around a supervoxel, shared out by the doubts
+    about it (see `estimate_uncertainty.estimate_uncertainty`), each doubt weighed by
+    how well it foretold this person's corrections. Supervoxels that a person pointed
+    at, painted over or locked are left out.
     """
     if n <= 0:
         return []
@@ -61,8 +79,13 @@ def suggest(state: State, index: ProposalIndex, n: int, *, seed: int = 0) -> lis
     ranked = np.argsort(-worth, kind="stable")
     ranked = _apart(ranked[worth[ranked] > 0][: _PLAUSIBLE * n], index)
     spread = _spread(ranked, table)
-    places = [_suggestion(state, index, found, int(i), int(table[i])) for i in spread[: 2 * n]]
-    flat = np.array([np.ravel_multi_index(s.voxel_zyx, proposal.supervoxels.shape) for s in places], np.int64)
+    places = [
+        _suggestion(state, index, found, int(i), int(table[i])) for i in spread[: 2 * n]
+    ]
+    flat = np.array(
+        [np.ravel_multi_index(s.voxel_zyx, proposal.supervoxels.shape) for s in places],
+        np.int64,
+    )
     unpainted = painted_at(state, flat) < 0
     return [s for s, keep in zip(places, unpainted, strict=True) if keep][:n]
 
@@ -72,14 +95,21 @@ def _spread(ranked: NDArray[np.intp], table: NDArray[np.int32]) -> NDArray[np.in
     turn = np.zeros(len(ranked), np.int64)
     order = np.argsort(table[ranked], kind="stable")
     starts = np.flatnonzero(np.diff(table[ranked][order], prepend=-1))
-    turn[order] = np.arange(len(ranked)) - np.repeat(starts, np.diff(np.append(starts, len(ranked))))
+    turn[order] = np.arange(len(ranked)) - np.repeat(
+        starts, np.diff(np.append(starts, len(ranked)))
+    )
     return ranked[np.argsort(turn // _PER_REGION > 0, kind="stable")]
 
 
 def _apart(ranked: NDArray[np.intp], index: ProposalIndex) -> NDArray[np.intp]:
-    """Put what lies near something better at the end: one look shows both. In a small scan, near is an eighth of the body."""
+    """Put what lies near something better at the end: one look shows both.
+
+    In a small scan, near is an eighth of the body.
+    """
     centers, later = index.teaching.centers_mm[ranked], np.zeros(len(ranked), np.bool_)
-    apart_mm = min(_APART_MM, float(np.ptp(index.teaching.centers_mm, axis=0).max()) / 8)
+    apart_mm = min(
+        _APART_MM, float(np.ptp(index.teaching.centers_mm, axis=0).max()) / 8
+    )
     for k in range(len(ranked)):
         if not later[k]:
             near = ((centers[k + 1 :] - centers[k]) ** 2).sum(axis=1) < apart_mm**2
@@ -87,24 +117,44 @@ def _apart(ranked: NDArray[np.intp], index: ProposalIndex) -> NDArray[np.intp]:
     return ranked[np.argsort(later, kind="stable")]
 
 
-def _suggestion(state: State, index: ProposalIndex, found: Uncertainty, supervoxel: int, region: int) -> Suggestion:
+def _suggestion(
+    state: State, index: ProposalIndex, found: Uncertainty, supervoxel: int, region: int
+) -> Suggestion:
     voxel = _inner_voxel(index, supervoxel)
     point = index.proposal.volume.geometry.world_from_voxel(voxel)
     kind = REASONS[int(found.main[supervoxel])]
     z, y, x = (int(v) for v in voxel)
     right, anterior, superior = (float(v) for v in point)
-    return Suggestion(region, (right, anterior, superior), (z, y, x), _sentence(state, index, found, supervoxel, kind), kind)
+    return Suggestion(
+        region,
+        (right, anterior, superior),
+        (z, y, x),
+        _sentence(state, index, found, supervoxel, kind),
+        kind,
+    )
 
 
-def _sentence(state: State, index: ProposalIndex, found: Uncertainty, supervoxel: int, kind: str) -> str:
-    volume_ml = index.sizes_vox[supervoxel] * index.proposal.volume.geometry.voxel_volume_mm3 / 1000
+def _sentence(
+    state: State, index: ProposalIndex, found: Uncertainty, supervoxel: int, kind: str
+) -> str:
+    volume_ml = (
+        index.sizes_vox[supervoxel]
+        * index.proposal.volume.geometry.voxel_volume_mm3
+        / 1000
+    )
     if kind == "strokes":
-        return f"Could as well be {state.name(int(found.rival[supervoxel]))}, by the strokes so far."
+        return (
+            f"Could as well be {state.name(int(found.rival[supervoxel]))}, by the"
+            " strokes so far."
+        )
     if kind == "unlike":
         return "Unlike everything that strokes showed so far."
     if kind == "neighbours":
         return "Most of what touches it is in other regions."
-    return f"Confidence {float(index.proposal.confidence[supervoxel]):.2f} over {volume_ml:.2g} mL."
+    return (
+        f"Confidence {float(index.proposal.confidence[supervoxel]):.2f} over"
+        f" {volume_ml:.2g} mL."
+    )
 
 
 def place_in(state: State, index: ProposalIndex, region: int) -> tuple[int, int, int]:
@@ -120,13 +170,21 @@ def place_in(state: State, index: ProposalIndex, region: int) -> tuple[int, int,
         voxels, taken = loose_voxels(state, index)
         painted = voxels[taken == region]
         if len(painted) == 0:
-            raise EditError(f"{state.name(region)} (id {region}) has no voxel in the scan.")
-        voxel = np.stack(np.unravel_index(painted[len(painted) // 2], index.proposal.supervoxels.shape))
+            raise EditError(
+                f"{state.name(region)} (id {region}) has no voxel in the scan."
+            )
+        voxel = np.stack(
+            np.unravel_index(
+                painted[len(painted) // 2], index.proposal.supervoxels.shape
+            )
+        )
     else:
         spacing = index.proposal.volume.spacing_zyx_mm
         middles = (index.boxes[members, :3] + index.boxes[members, 3:]) / 2 * spacing
         centre = np.average(middles, axis=0, weights=index.sizes_vox[members])
-        voxel = _inner_voxel(index, int(members[((middles - centre) ** 2).sum(axis=1).argmin()]))
+        voxel = _inner_voxel(
+            index, int(members[((middles - centre) ** 2).sum(axis=1).argmin()])
+        )
     z, y, x = (int(v) for v in voxel)
     return z, y, x
 

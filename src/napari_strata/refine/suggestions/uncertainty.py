@@ -1,8 +1,10 @@
 """Reasons to doubt a supervoxel's region, and which of them foretell this person's corrections.
 
-Every stroke is an answer: it corrects what was shown there, or confirms it. A reason that was strong where a stroke corrected
-gains weight, and one that was strong where a stroke confirmed loses some: a bandit over reasons, by Thompson's sampling
-(1933) of beta laws. It is read off the strokes in the case each time, so undo takes it back, and a case keeps it.
+Every stroke is an answer: it corrects what was shown there, or confirms it. A reason
+that was strong where a stroke corrected gains weight, and one that was strong where a
+stroke confirmed loses some: a bandit over reasons, by Thompson's sampling (1933) of
+beta laws. It is read off the strokes in the case each time, so undo takes it back, and
+a case keeps it.
 """
 
 from __future__ import annotations
@@ -12,12 +14,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_strata.refine.scribble.scribble_classifier import (
+    STAY,
+    FeatureSpace,
+    StrokeExamples,
+    weigh,
+)
 from napari_strata.refine.state.assignment import State, Stroke, region_table
 from napari_strata.refine.state.proposal_index import ProposalIndex
-from napari_strata.refine.scribble.scribble_classifier import STAY, StrokeExamples, FeatureSpace, weigh
 
 REASONS = ("strokes", "unlike", "neighbours", "confidence")
-"""What the strokes leave open; far from all strokes; at odds with its neighbours; the machine itself is unsure."""
+"""What the strokes leave open.
+
+Far from all strokes; at odds with its neighbours; the machine itself is unsure.
+"""
 _STANDING = np.array([4.0, 2.5, 2.0, 1.0])
 """How many corrections of 5 each reason starts as having foretold; set by hand."""
 _OUT_OF = 5.0
@@ -46,18 +56,24 @@ class Uncertainty:
     rival: NDArray[np.int32]
 
 
-def estimate_uncertainty(state: State, index: ProposalIndex, *, seed: int = 0) -> Uncertainty:
+def estimate_uncertainty(
+    state: State, index: ProposalIndex, *, seed: int = 0
+) -> Uncertainty:
     """Weigh the reasons to doubt each supervoxel; the same case and seed give the same."""
     table = region_table(state, index)
     grounds, rival = _grounds(index, _examples(state, index, state.strokes), table)
     weighed = grounds * _weights(state, index, seed)
     space = index.teaching
     worth = index.sizes_vox * weighed.sum(axis=1)
-    worth[space.background] = np.minimum(worth[space.background], np.median(index.sizes_vox))
+    worth[space.background] = np.minimum(
+        worth[space.background], np.median(index.sizes_vox)
+    )
     around = worth
     for _ in range(_HOPS):
         around = space.neighbours @ around
-    return Uncertainty((worth + around).astype(np.float32), weighed.argmax(axis=1), rival)
+    return Uncertainty(
+        (worth + around).astype(np.float32), weighed.argmax(axis=1), rival
+    )
 
 
 def _weights(state: State, index: ProposalIndex, seed: int) -> NDArray[np.float64]:
@@ -73,10 +89,18 @@ def _weights(state: State, index: ProposalIndex, seed: int) -> NDArray[np.float6
     return drawn / drawn.sum()
 
 
-def _answer(state: State, index: ProposalIndex, number: int) -> tuple[bool, NDArray[np.float64]] | None:
-    """Tell whether a stroke corrected what the strokes before it said, and how strong each reason was there, 0 to 1."""
+def _answer(
+    state: State, index: ProposalIndex, number: int
+) -> tuple[bool, NDArray[np.float64]] | None:
+    """Tell whether a stroke corrected what the strokes before it said.
+
+    How strong each reason was there, 0 to 1.
+    """
     stroke = state.strokes[number]
-    key = tuple(id(one) for one in state.strokes[: number + 1]), tuple(sorted(state.merged.items()))
+    key = (
+        tuple(id(one) for one in state.strokes[: number + 1]),
+        tuple(sorted(state.merged.items())),
+    )
     kept = index.answers.get(key)
     if kept is None:
         examples = _examples(state, index, state.strokes[:number])
@@ -85,14 +109,18 @@ def _answer(state: State, index: ProposalIndex, number: int) -> tuple[bool, NDAr
         grounds, _, said = _judged(index, examples)
         at = np.unique(index.supervoxels_at(stroke.voxels))
         corrected = bool((said[at] != state.current_id(stroke.region)).mean() > 0.5)
-        strength = np.array([(column <= column[at].max()).mean() for column in grounds.T])
+        strength = np.array(
+            [(column <= column[at].max()).mean() for column in grounds.T]
+        )
         if len(index.answers) >= _KEPT:
             index.answers.clear()
         kept = index.answers[key] = state.strokes[: number + 1], (corrected, strength)
     return kept[1]
 
 
-def _examples(state: State, index: ProposalIndex, strokes: tuple[Stroke, ...]) -> NDArray[np.int32]:
+def _examples(
+    state: State, index: ProposalIndex, strokes: tuple[Stroke, ...]
+) -> NDArray[np.int32]:
     """Give the region that the latest stroke showed for each supervoxel, (n,), -1 for none."""
     shown = np.full(index.proposal.n_supervoxels, -1, np.int32)
     for stroke in strokes:
@@ -100,7 +128,9 @@ def _examples(state: State, index: ProposalIndex, strokes: tuple[Stroke, ...]) -
     return shown
 
 
-def _judged(index: ProposalIndex, examples: NDArray[np.int32]) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]:
+def _judged(
+    index: ProposalIndex, examples: NDArray[np.int32]
+) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]:
     """Give grounds, rivals and what the strokes say, as if strokes alone decided."""
     space = index.teaching
     lesson = StrokeExamples(examples, np.zeros(len(examples), np.int32), examples < 0)
@@ -111,8 +141,13 @@ def _judged(index: ProposalIndex, examples: NDArray[np.int32]) -> tuple[NDArray[
     return grounds, rival, said
 
 
-def _grounds(index: ProposalIndex, examples: NDArray[np.int32], table: NDArray[np.int32]) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Give how strong each reason is at every supervoxel, (n, reasons) from 0 to 1, and the rival region, (n,)."""
+def _grounds(
+    index: ProposalIndex, examples: NDArray[np.int32], table: NDArray[np.int32]
+) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Give how strong each reason is at every supervoxel, (n, reasons) from 0 to 1.
+
+    The rival region, (n,).
+    """
     space = index.teaching
     grounds = np.zeros((len(table), len(REASONS)))
     rival = table.copy()
@@ -121,7 +156,10 @@ def _grounds(index: ProposalIndex, examples: NDArray[np.int32], table: NDArray[n
         lesson = StrokeExamples(examples, np.zeros(len(table), np.int32), examples < 0)
         verdict = weigh(space, lesson)
         order = np.argsort(-verdict.likeness, axis=1, kind="stable")[:, :2]
-        best, second = (np.take_along_axis(verdict.likeness, order[:, k : k + 1], axis=1)[:, 0] for k in (0, 1))
+        best, second = (
+            np.take_along_axis(verdict.likeness, order[:, k : k + 1], axis=1)[:, 0]
+            for k in (0, 1)
+        )
         grounds[:, 0] = 1 - (best - second)
         two = verdict.choices[order]
         rival = np.where(two[:, 0] == table, two[:, 1], two[:, 0]).astype(np.int32)
@@ -137,5 +175,7 @@ def _share_alike(space: FeatureSpace, table: NDArray[np.int32]) -> NDArray[np.fl
     links = space.neighbours
     row = np.repeat(np.arange(len(table)), np.diff(links.indptr))
     same = table[row] == table[links.indices]
-    share: NDArray[np.float64] = np.bincount(row, weights=links.data * same, minlength=len(table)).astype(np.float64)
+    share: NDArray[np.float64] = np.bincount(
+        row, weights=links.data * same, minlength=len(table)
+    ).astype(np.float64)
     return share

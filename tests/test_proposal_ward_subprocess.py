@@ -22,7 +22,11 @@ def test_another_process_gives_the_same_tree_bit_by_bit(monkeypatch):
 def test_where_no_process_can_be_started_it_runs_in_place(monkeypatch, caplog):
     monkeypatch.setattr(apart, "_WORTH_IT", 0)
     monkeypatch.setattr(apart, "__name__", "napari_strata.proposal.nowhere")
-    vectors, sizes, edges = np.arange(6.0).reshape(3, 2), np.ones(3), np.array([[0, 1], [1, 2]])
+    vectors, sizes, edges = (
+        np.arange(6.0).reshape(3, 2),
+        np.ones(3),
+        np.array([[0, 1], [1, 2]]),
+    )
     with apart.kept_responsive():
         parents, _ = apart.ward_tree(vectors, sizes, edges)
     assert len(parents) == 5

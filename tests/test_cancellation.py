@@ -7,11 +7,11 @@ import signal
 import numpy as np
 import pytest
 
-from napari_strata.preprocess import intensity as preprocess
-from napari_strata import cancellation as wanted
+from napari_strata import cancellation
 from napari_strata.encoder import embed
 from napari_strata.encoder.custom_network import open_encoder
 from napari_strata.errors import Cancelled
+from napari_strata.preprocess import intensity as preprocess
 from napari_strata.preprocess.intensity import WorkingGrid, flatten_bias
 from napari_strata.proposal.hierarchy import ward_subprocess as apart
 from napari_strata.settings import ProposeSettings
@@ -31,18 +31,32 @@ class Leaver:
 
 @pytest.fixture(autouse=True)
 def always_asked(monkeypatch):
-    monkeypatch.setattr(wanted, "_PAUSE_S", -1.0)
+    monkeypatch.setattr(cancellation, "_PAUSE_S", -1.0)
 
 
 def test_the_encoder_asks_between_its_layers_and_is_the_same_afterwards():
     intensity = np.random.default_rng(0).random((16, 16, 16), np.float32)
-    grid, encoder = WorkingGrid((slice(0, 16),) * 3, (16, 16, 16), (1.0, 1.0, 1.0)), open_encoder(None)
-    whole = embed.embed_intensity(intensity, grid, encoder, settings=ProposeSettings(), device="cpu")
+    grid, encoder = (
+        WorkingGrid((slice(0, 16),) * 3, (16, 16, 16), (1.0, 1.0, 1.0)),
+        open_encoder(None),
+    )
+    whole = embed.embed_intensity(
+        intensity, grid, encoder, settings=ProposeSettings(), device="cpu"
+    )
     leaver = Leaver(patience=4)
-    with pytest.raises(Cancelled), wanted.watched(leaver) as report:
-        embed.embed_intensity(intensity, grid, encoder, settings=ProposeSettings(), device="cpu", on_progress=report)
+    with pytest.raises(Cancelled), cancellation.progress_scope(leaver) as report:
+        embed.embed_intensity(
+            intensity,
+            grid,
+            encoder,
+            settings=ProposeSettings(),
+            device="cpu",
+            on_progress=report,
+        )
     assert leaver.reports == [(0, 1, "encoding")] * 5
-    again = embed.embed_intensity(intensity, grid, encoder, settings=ProposeSettings(), device="cpu")
+    again = embed.embed_intensity(
+        intensity, grid, encoder, settings=ProposeSettings(), device="cpu"
+    )
     for one, other in zip(whole.levels, again.levels, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -50,7 +64,7 @@ def test_the_encoder_asks_between_its_layers_and_is_the_same_afterwards():
 def test_the_flattening_of_an_mr_stops_between_its_iterations():
     intensity = np.random.default_rng(0).random((40, 40, 40), np.float32)
     arguments = intensity, np.ones(intensity.shape, bool), np.array([4.0, 4.0, 4.0])
-    with wanted.watched(Leaver(patience=3)) as report:
+    with cancellation.progress_scope(Leaver(patience=3)) as report:
         report(0, 1, "finding the body")
         with pytest.raises(Cancelled):
             flatten_bias(*arguments)
@@ -58,16 +72,20 @@ def test_the_flattening_of_an_mr_stops_between_its_iterations():
 
 
 def test_ctrl_c_in_the_flattening_is_not_lost(monkeypatch):
-    monkeypatch.setattr(preprocess, "raise_if_cancelled", lambda: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(
+        preprocess, "raise_if_cancelled", lambda: signal.raise_signal(signal.SIGINT)
+    )
     intensity = np.random.default_rng(0).random((40, 40, 40), np.float32)
     with pytest.raises(KeyboardInterrupt):
-        flatten_bias(intensity, np.ones(intensity.shape, bool), np.array([4.0, 4.0, 4.0]))
+        flatten_bias(
+            intensity, np.ones(intensity.shape, bool), np.array([4.0, 4.0, 4.0])
+        )
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_another_process_is_ended_when_its_tree_is_not_wanted(monkeypatch):
     monkeypatch.setattr(apart, "_ASK_S", 0.01)
-    with wanted.watched(Leaver(patience=1)) as report:
+    with cancellation.progress_scope(Leaver(patience=1)) as report:
         report(2, 4, "tree of tissues")
         with pytest.raises(Cancelled):
             apart._run(["sleep", "60"])
@@ -75,7 +93,7 @@ def test_another_process_is_ended_when_its_tree_is_not_wanted(monkeypatch):
 
 def test_outside_of_watched_work_nobody_is_asked():
     leaver = Leaver(patience=0)
-    with pytest.raises(Cancelled), wanted.watched(leaver) as report:
+    with pytest.raises(Cancelled), cancellation.progress_scope(leaver) as report:
         report(0, 1, "reading")
-    wanted.raise_if_cancelled()
+    cancellation.raise_if_cancelled()
     assert len(leaver.reports) == 1

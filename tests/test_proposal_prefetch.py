@@ -6,24 +6,31 @@ import numpy as np
 import pytest
 
 import napari_strata as strata
+from napari_strata.cancellation import raise_if_cancelled
 from napari_strata.errors import Cancelled, GeometryError
 from napari_strata.proposal.supervoxels import prefetch as module
 from napari_strata.proposal.supervoxels.prefetch import Prefetch
 from napari_strata.volume import no_progress
-from napari_strata.cancellation import raise_if_cancelled
 from phantoms import phantom_volume
 
 SETTINGS = strata.ProposeSettings(supervoxels=300)
 
 
 def threads_ahead():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("strata-ahead")]
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread.name.startswith("strata-prefetch")
+    ]
 
 
 def test_beside_the_encoder_or_after_it_the_pieces_are_the_same():
     volume = phantom_volume((24, 32, 32))
-    with Prefetch(volume, SETTINGS) as beside, Prefetch(volume, SETTINGS, beside=False) as after:
-        one, other = beside.started(no_progress), after.started(no_progress)
+    with (
+        Prefetch(volume, SETTINGS) as beside,
+        Prefetch(volume, SETTINGS, beside=False) as after,
+    ):
+        one, other = beside.initial_segments(no_progress), after.started(no_progress)
     assert np.array_equal(one.segments.grow_segments, other.segments.grow_segments)
     assert np.array_equal(one.segments.graph.vectors, other.segments.graph.vectors)
     assert not threads_ahead()
@@ -37,21 +44,24 @@ def test_stopping_stops_the_thread_too(monkeypatch):
         while True:
             raise_if_cancelled()
 
-    monkeypatch.setattr(module, "start", grow_for_ever)
+    monkeypatch.setattr(module, "grow_initial_segments", grow_for_ever)
 
     def stop_once_it_grows(done, total, stage):
         asked.append(stage)
         if begun.is_set():
             raise Cancelled("enough")
 
-    with Prefetch(phantom_volume(), SETTINGS) as ahead, pytest.raises(Cancelled):
-        ahead.started(stop_once_it_grows)
+    with Prefetch(phantom_volume(), SETTINGS) as prefetch, pytest.raises(Cancelled):
+        prefetch.initial_segments(stop_once_it_grows)
     assert not threads_ahead()
     assert set(asked) == {"supervoxels"}
 
 
 def test_what_goes_wrong_in_the_thread_is_told():
     in_metres = phantom_volume(spacing_zyx_mm=(0.001, 0.001, 0.001))
-    with Prefetch(in_metres, SETTINGS) as ahead, pytest.raises(GeometryError, match="voxel size"):
-        ahead.sight(no_progress)
+    with (
+        Prefetch(in_metres, SETTINGS) as prefetch,
+        pytest.raises(GeometryError, match="voxel size"),
+    ):
+        prefetch.prepared_scan(no_progress)
     assert not threads_ahead()

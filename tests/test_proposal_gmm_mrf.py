@@ -1,4 +1,7 @@
-"""Proposals without an encoder: a mixture of classes, a Markov random field, and everything that a proposal has."""
+"""Proposals without an encoder.
+
+A mixture of classes, a Markov random field, and everything that a proposal has.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,14 @@ from napari_strata.errors import Cancelled, GeometryError, SettingsError
 from napari_strata.io.files import write_scan
 from napari_strata.measure import compare
 from napari_strata.proposal.methods import gmm_mrf as classical
-from napari_strata.proposal.methods.gmm_mrf import MarkovField, Mixture, class_tree, class_confidence, fit_mixture, propose_classes
+from napari_strata.proposal.methods.gmm_mrf import (
+    MarkovField,
+    Mixture,
+    class_confidence,
+    class_tree,
+    fit_mixture,
+    propose_classes,
+)
 from napari_strata.refine.session.refinement import Refinement
 from napari_strata.volume import Geometry, Segmentation, Volume, default_regions
 from phantoms import INTENSITIES, phantom_truth, phantom_volume
@@ -28,8 +38,15 @@ TRUTH = phantom_truth(SHAPE)
 
 
 def noisy(sd: float, seed: int = 0) -> Volume:
-    data = np.array(INTENSITIES)[TRUTH] + np.random.default_rng(seed).normal(0, sd, SHAPE)
-    return Volume(data.astype(np.float32), Geometry.from_spacing(SHAPE, SPACING), "mr", name="phantom")
+    data = np.array(INTENSITIES)[TRUTH] + np.random.default_rng(seed).normal(
+        0, sd, SHAPE
+    )
+    return Volume(
+        data.astype(np.float32),
+        Geometry.from_spacing(SHAPE, SPACING),
+        "mr",
+        name="phantom",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +60,20 @@ def proposal(volume):
 
 
 def agreement(segmentation: Segmentation) -> float:
-    return compare(segmentation, Segmentation(TRUTH, default_regions(range(1, 6)), segmentation.geometry)).many_to_one_mean
+    return compare(
+        segmentation,
+        Segmentation(TRUTH, default_regions(range(1, 6)), segmentation.geometry),
+    ).many_to_one_mean
 
 
 def test_a_mixture_finds_how_many_classes_there_are_and_where():
     rng = np.random.default_rng(0)
-    values = np.concatenate([rng.normal(mean, 0.03, n) for mean, n in ((0.7, 30_000), (0.2, 10_000), (0.45, 4_000))])
+    values = np.concatenate(
+        [
+            rng.normal(mean, 0.03, n)
+            for mean, n in ((0.7, 30_000), (0.2, 10_000), (0.45, 4_000))
+        ]
+    )
     mixture = fit_mixture(values.astype(np.float32), most=16, seed=0)
     assert mixture.means == pytest.approx([0.2, 0.45, 0.7], abs=0.01)
     assert np.sqrt(mixture.variances) == pytest.approx([0.03] * 3, abs=0.005)
@@ -67,8 +92,12 @@ def two_classes(sd: float = 0.2) -> Mixture:
 def test_the_field_removes_noise_that_voxels_alone_cannot_tell_from_tissue():
     truth = np.zeros((20, 24, 28), np.uint8)
     truth[:, 6:18, 8:20] = 1
-    intensity = (0.3 + 0.4 * truth + np.random.default_rng(0).normal(0, 0.2, truth.shape)).astype(np.float32)
-    found = MarkovField(two_classes(), np.array([1.0, 1.0, 1.0])).classify(intensity, np.ones(truth.shape, bool))
+    intensity = (
+        0.3 + 0.4 * truth + np.random.default_rng(0).normal(0, 0.2, truth.shape)
+    ).astype(np.float32)
+    found = MarkovField(two_classes(), np.array([1.0, 1.0, 1.0])).classify(
+        intensity, np.ones(truth.shape, bool)
+    )
     assert ((intensity > 0.5) == truth).mean() < 0.86
     assert (found == truth).mean() > 0.97
 
@@ -101,8 +130,16 @@ def test_slabs_change_nothing(monkeypatch):
 def test_classes_are_whole_before_any_two_merge():
     rng = np.random.default_rng(0)
     classes = np.repeat([0, 1, 2, 3], 50)
-    intensity = (np.array([0.1, 0.5, 0.55, 0.9])[classes] + rng.normal(0, 0.02, 200)).astype(np.float32)
-    tree = class_tree(classes, intensity, rng.integers(1, 2000, 200), np.empty((0, 2), np.int32), np.zeros(200, bool))
+    intensity = (
+        np.array([0.1, 0.5, 0.55, 0.9])[classes] + rng.normal(0, 0.02, 200)
+    ).astype(np.float32)
+    tree = class_tree(
+        classes,
+        intensity,
+        rng.integers(1, 2000, 200),
+        np.empty((0, 2), np.int32),
+        np.zeros(200, bool),
+    )
     assert len(np.unique(np.stack([tree.cut(4), classes]), axis=1).T) == 4
     three = tree.cut(3)
     assert set(three[classes == 1]) == set(three[classes == 2])
@@ -154,16 +191,32 @@ def test_the_same_seed_gives_the_same_labels(volume, proposal):
 def test_confidence_is_a_share_and_lower_where_classes_are_near(proposal):
     assert 0 <= proposal.confidence.min() <= proposal.confidence.max() <= 1
     classes, nobody = np.repeat([0, 1, 2], 20), np.zeros(60, bool)
-    tree = class_tree(classes, np.array([0.1, 0.5, 0.6], np.float32)[classes], np.ones(60, int), np.empty((0, 2), np.int32), nobody)
-    clear, doubtful = np.eye(3, dtype=np.float32)[classes], np.full((60, 3), 0.2, np.float32)
+    tree = class_tree(
+        classes,
+        np.array([0.1, 0.5, 0.6], np.float32)[classes],
+        np.ones(60, int),
+        np.empty((0, 2), np.int32),
+        nobody,
+    )
+    clear, doubtful = (
+        np.eye(3, dtype=np.float32)[classes],
+        np.full((60, 3), 0.2, np.float32),
+    )
     doubtful[np.arange(60), classes] = 0.6
     assert class_confidence(clear, tree) == pytest.approx(np.ones(60))
     assert class_confidence(doubtful, tree) == pytest.approx(np.full(60, 0.4))
 
 
 def test_descriptors_are_brightness_and_position_only(proposal):
-    assert {name.split()[0] for name in proposal.descriptor_names} == {"brightness", "boundary", "position"}
-    assert proposal.descriptors.shape == (proposal.n_supervoxels, len(proposal.descriptor_names))
+    assert {name.split()[0] for name in proposal.descriptor_names} == {
+        "brightness",
+        "boundary",
+        "position",
+    }
+    assert proposal.descriptors.shape == (
+        proposal.n_supervoxels,
+        len(proposal.descriptor_names),
+    )
     assert np.isfinite(proposal.descriptors).all()
 
 
@@ -178,7 +231,9 @@ def test_provenance_says_that_there_was_no_encoder(proposal):
 
 
 def test_an_encoder_is_refused_with_advice(volume, tmp_path):
-    with pytest.raises(SettingsError, match=r"Leave --encoder out, or take --method strata"):
+    with pytest.raises(
+        SettingsError, match=r"Leave --encoder out, or take --method strata"
+    ):
         strata.propose(volume, settings=SETTINGS, weights=tmp_path / "some.safetensors")
 
 
@@ -191,7 +246,11 @@ def test_a_scan_of_nothing_is_a_clear_error(volume):
 def test_it_can_be_cancelled_at_every_stage():
     volume = phantom_volume((16, 20, 24), (3.0, 1.5, 2.0))
     stages, few = [], replace(SETTINGS, mixture_classes=3, supervoxels=300)
-    strata.propose(volume, settings=few, on_progress=lambda done, total, stage: stages.append(stage))
+    strata.propose(
+        volume,
+        settings=few,
+        on_progress=lambda done, total, stage: stages.append(stage),
+    )
     assert stages[-1] == "done"
     for wanted in set(stages):
 
@@ -215,7 +274,11 @@ def test_slabs_and_slivers_work(shape):
 
 def test_two_values_are_two_tissues():
     bright = np.indices((16, 18, 20))[2] > 7
-    volume = Volume(np.where(bright, 60, -80).astype(np.int16), Geometry.from_spacing(bright.shape, (5.0, 1.0, 1.0)), "ct")
+    volume = Volume(
+        np.where(bright, 60, -80).astype(np.int16),
+        Geometry.from_spacing(bright.shape, (5.0, 1.0, 1.0)),
+        "ct",
+    )
     proposal = strata.propose(volume, settings=SETTINGS)
     labels = proposal.tissues(2).labels
     assert len(np.unique(labels[bright])) == len(np.unique(labels[~bright])) == 1
@@ -224,7 +287,12 @@ def test_two_values_are_two_tissues():
 
 def test_ct_works():
     volume = replace(noisy(20), modality="ct")
-    hu = replace(volume, data=(np.array((-1000, -80, 20, 60, 200, 700))[TRUTH] + volume.data * 0.02).astype(np.int16))
+    hu = replace(
+        volume,
+        data=(
+            np.array((-1000, -80, 20, 60, 200, 700))[TRUTH] + volume.data * 0.02
+        ).astype(np.int16),
+    )
     assert agreement(strata.propose(hu, settings=SETTINGS).tissues(8)) > 0.85
 
 
@@ -241,15 +309,36 @@ def test_a_case_of_it_can_be_kept_taught_and_opened(proposal, volume, tmp_path):
 
 
 def test_the_command_writes_labels_without_loading_torch(tmp_path):
-    scan = write_scan(phantom_volume((16, 20, 24), (3.0, 1.5, 2.0)), tmp_path / "scan.nii.gz")
-    words = ["propose", str(scan), "-o", str(tmp_path / "labels.nii.gz"), "--tissues", "7", "--method", "gmm-mrf", "--quiet"]
+    scan = write_scan(
+        phantom_volume((16, 20, 24), (3.0, 1.5, 2.0)), tmp_path / "scan.nii.gz"
+    )
+    words = [
+        "propose",
+        str(scan),
+        "-o",
+        str(tmp_path / "labels.nii.gz"),
+        "--tissues",
+        "7",
+        "--method",
+        "gmm-mrf",
+        "--quiet",
+    ]
     words += ["--case", str(tmp_path / "case.strata"), "--supervoxels", "800"]
     script = (
-        f"import sys, napari_strata.cli.command_line as cli\nassert cli.main({words!r}) == 0\nprint([m for m in ('torch', 'monai') if m in sys.modules])"
+        f"import sys, napari_strata.cli.command_line as cli\nassert cli.main({words!r})"
+        " == 0\nprint([m for m in ('torch', 'monai') if m in sys.modules])"
     )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=200)
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=200,
+    )
     assert run.stdout.splitlines()[-1] == "[]"
-    assert set(np.unique(strata.read_labels(tmp_path / "labels.nii.gz").labels)) == set(range(8))
+    assert set(np.unique(strata.read_labels(tmp_path / "labels.nii.gz").labels)) == set(
+        range(8)
+    )
     sidecar = json.loads((tmp_path / "labels.json").read_text())
     assert sidecar["weights_sha256"] is None
     assert sidecar["settings"]["method"] == "gmm-mrf"
@@ -257,7 +346,17 @@ def test_the_command_writes_labels_without_loading_torch(tmp_path):
 
 def test_the_command_refuses_an_encoder(volume, tmp_path, capsys):
     scan = write_scan(volume, tmp_path / "scan.nii.gz")
-    words = ["propose", str(scan), "-o", str(tmp_path / "labels.nii.gz"), "--tissues", "7", "--method", "gmm-mrf", "--quiet"]
+    words = [
+        "propose",
+        str(scan),
+        "-o",
+        str(tmp_path / "labels.nii.gz"),
+        "--tissues",
+        "7",
+        "--method",
+        "gmm-mrf",
+        "--quiet",
+    ]
     assert main([*words, "--encoder", str(tmp_path / "w.safetensors")]) == 2
     assert "Leave --encoder out" in capsys.readouterr().err
     assert not (tmp_path / "labels.nii.gz").exists()
@@ -267,11 +366,29 @@ def test_tissues_of_the_mni152_brain_are_found(tmp_path):
     datasets = pytest.importorskip("nilearn.datasets")
     found = {}
     for name in ("template", "brain_mask", "gm_template", "wm_template"):
-        getattr(datasets, f"load_mni152_{name}")(resolution=2).to_filename(tmp_path / f"{name}.nii.gz")
+        getattr(datasets, f"load_mni152_{name}")(resolution=2).to_filename(
+            tmp_path / f"{name}.nii.gz"
+        )
         found[name] = strata.read(tmp_path / f"{name}.nii.gz")
-    brain, grey, white = (found[name].data / float(found[name].data.max()) for name in ("brain_mask", "gm_template", "wm_template"))
-    labels = np.where(brain > 0, 1 + np.stack([np.clip(1 - grey - white, 0, 1), grey, white]).argmax(axis=0), 0).astype(np.uint8)
+    brain, grey, white = (
+        found[name].data / float(found[name].data.max())
+        for name in ("brain_mask", "gm_template", "wm_template")
+    )
+    labels = np.where(
+        brain > 0,
+        1 + np.stack([np.clip(1 - grey - white, 0, 1), grey, white]).argmax(axis=0),
+        0,
+    ).astype(np.uint8)
     labels[ndimage.distance_transform_edt(brain == 0, sampling=2.0) > 3] = 255
-    reference = Segmentation(labels, default_regions((1, 2, 3, 255)), found["template"].geometry)
-    proposal = strata.propose(found["template"], settings=strata.ProposeSettings(method="gmm-mrf"))
-    assert compare(proposal.tissues(16), reference, ignore=(0,), other=(255,)).many_to_one_mean > 0.87
+    reference = Segmentation(
+        labels, default_regions((1, 2, 3, 255)), found["template"].geometry
+    )
+    proposal = strata.propose(
+        found["template"], settings=strata.ProposeSettings(method="gmm-mrf")
+    )
+    assert (
+        compare(
+            proposal.tissues(16), reference, ignore=(0,), other=(255,)
+        ).many_to_one_mean
+        > 0.87
+    )
