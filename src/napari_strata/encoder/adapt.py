@@ -468,9 +468,9 @@ def reestimate(encoder: nn.Module, patches: Iterable[Tensor], share: float) -> N
         if isinstance(module, nn.BatchNorm3d) and module.track_running_stats
     ]
     old = [
-        (norm.running_mean.clone(), norm.running_var.clone(), norm.momentum)
+        (norm.running_mean.clone(), norm.running_var.clone(), norm.momentum)  # type: ignore[union-attr]
         for norm in norms
-    ]  # type: ignore[union-attr]
+    ]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None

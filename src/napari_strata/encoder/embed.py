@@ -260,9 +260,8 @@ class FeatureMap:
                 known, found, torch.zeros(())
             ).numpy()
             first += level.shape[-1]
-        return ScanFeatures(
-            data, tuple(slice(start, stop) for start, stop in bounds), volume.geometry
-        )  # type: ignore[arg-type]
+        z, y, x = (slice(start, stop) for start, stop in bounds)
+        return ScanFeatures(data, (z, y, x), volume.geometry)
 
 
 def intensity_codes(intensity: NDArray[np.float32]) -> NDArray[np.float32]:

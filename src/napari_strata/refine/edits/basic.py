@@ -226,10 +226,8 @@ class SetRow:
             "locked": self.locked,
             "accepted": self.accepted,
         }
-        row = replace(
-            state.rows[self.region],
-            **{key: value for key, value in wanted.items() if value is not None},
-        )  # type: ignore[arg-type]
+        given = {key: value for key, value in wanted.items() if value is not None}
+        row = replace(state.rows[self.region], **given)  # type: ignore[arg-type]
         state = replace(state, rows={**state.rows, self.region: row})
         if self.name is not None:
             return EditResult(state, f"Rename: {old} to {self.name}")

@@ -205,9 +205,8 @@ class _Replay:
         now: dict[int, int] = {}
         if isinstance(edit, Merge | Delete):
             mapped: Edit = replace(edit, ids=self._together(state, edit.ids))
-            now = dict.fromkeys(
-                edit.ids, mapped.ids[0] if isinstance(edit, Merge) else BACKGROUND
-            )  # type: ignore[attr-defined]
+            into = mapped.ids[0] if isinstance(edit, Merge) else BACKGROUND  # type: ignore[attr-defined]
+            now = dict.fromkeys(edit.ids, into)
         else:
             for region, is_target in _regions_in(edit):
                 state, now[region] = self._found(
