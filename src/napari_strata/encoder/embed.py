@@ -260,8 +260,8 @@ class FeatureMap:
                 known, found, torch.zeros(())
             ).numpy()
             first += level.shape[-1]
-        z, y, x = (slice(start, stop) for start, stop in bounds)
-        return ScanFeatures(data, (z, y, x), volume.geometry)
+        along_z, along_y, along_x = (slice(start, stop) for start, stop in bounds)
+        return ScanFeatures(data, (along_z, along_y, along_x), volume.geometry)
 
 
 def intensity_codes(intensity: NDArray[np.float32]) -> NDArray[np.float32]:
