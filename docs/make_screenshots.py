@@ -390,7 +390,7 @@ class Tour:
     def regions_in_the_middle(self) -> list[int]:
         """Give the regions of the slice on screen, largest first."""
         index = self.slice_index()
-        labels = self.case.work.labels_in(
+        labels = self.case.work.view.labels_in(
             (slice(index, index + 1), *self.case.painter.whole_box[1:])
         )
         counts = np.bincount(labels.ravel())
@@ -489,7 +489,7 @@ def make_head(
     tour.export()
     tour.intensity()
     # nothing of the tour is to be offered when the scan is opened again
-    tour.case.work.end_autosave()
+    tour.case.work.storage.end_autosave()
     tour.viewer.close()
     return scan
 

@@ -69,12 +69,15 @@ def test_exported_labels_open_as_a_labels_layer_with_their_names(scan, tmp_path)
     work = Refinement(phantom_proposal(read(scan)), tissues=4)
     region = work.regions[0].id
     work.rename(region, "liver")
-    work.recolor(region, (10, 200, 30))
+    work.edits.recolor(region, (10, 200, 30))
     image = only_layer(scan)
     layer = Labels(
         work.labels,
         metadata={
-            "strata": {"geometry": work.volume.geometry, "regions": work.regions}
+            "strata": {
+                "geometry": work.proposal.volume.geometry,
+                "regions": work.regions,
+            }
         },
     )
     data, attributes, _ = layer.as_layer_data_tuple()

@@ -201,7 +201,7 @@ def test_what_another_tool_writes_in_the_labels_becomes_a_step(proposed, qtbot):
     panel.case.labels.data[z, y, x : x + 3] = region
     panel.case.labels.refresh()
     qtbot.waitUntil(lambda: len(panel.case.work.history) == 1, timeout=5000)
-    assert panel.case.work.region_at((z, y, x)) == region
+    assert panel.case.work.view.region_at((z, y, x)) == region
     panel.edit("undo")
     assert shown(panel)[z, y, x] == 0
 

@@ -81,8 +81,8 @@ def test_a_click_on_a_mark_moves_slider_count_and_regions_there(proposed, tree):
         section.marks.buttons[mark].click()
         panel.settle()
         assert (
-            panel.case.work.tree,
-            panel.case.work.granularity,
+            panel.case.work.view.tree,
+            panel.case.work.view.granularity,
             section.count.value(),
         ) == (tree, mark, mark)
         assert before is None or section.slider.value() > before
@@ -147,7 +147,7 @@ def test_maps_lie_over_the_scan_and_are_no_scans(proposed, qtbot):
     pieces, proposal = work.proposal.supervoxels, work.proposal
     np.testing.assert_array_equal(
         map_of(viewer, "similarity").data,
-        similarity_map(proposal, work.table, region)[pieces],
+        similarity_map(proposal, work.view.table, region)[pieces],
     )
     np.testing.assert_array_equal(
         map_of(viewer, "confidence").data, proposal.confidence[pieces]
@@ -167,7 +167,7 @@ def test_maps_lie_over_the_scan_and_are_no_scans(proposed, qtbot):
     assert len(viewer.layers) == count
     np.testing.assert_array_equal(
         map_of(viewer, "similarity").data,
-        similarity_map(proposal, work.table, other)[pieces],
+        similarity_map(proposal, work.view.table, other)[pieces],
     )
     assert map_of(viewer, "similarity").name.endswith(f"tissue {other}")
     assert viewer.layers[-1].name == map_of(viewer, "similarity").name

@@ -171,7 +171,7 @@ def test_what_cannot_be_written_is_one_sentence_in_the_panel(
     (tmp_path / "theirs.csv").write_text("name,age\n")
     export(panel, qtbot, tmp_path / "theirs.csv")
     assert "is not Strata's" in told(panel)
-    panel.case.work.delete([row.id for row in panel.case.work.regions])
+    panel.case.work.edits.delete([row.id for row in panel.case.work.regions])
     export(panel, qtbot, tmp_path / "a.stl")
     assert "no region with voxels" in told(panel)
     assert scan.read_bytes() == before

@@ -273,7 +273,7 @@ def test_a_table_sorted_by_volume_keeps_its_selection_and_its_order(proposed):
     chosen = table.regions.rows[2].id
     table.select([chosen])
     table.sortByColumn(VOLUME, Qt.SortOrder.DescendingOrder)
-    sizes = [panel.case.work.sizes_vox[row.id] for row in table.regions.rows]
+    sizes = [panel.case.work.view.sizes_vox[row.id] for row in table.regions.rows]
     assert sizes == sorted(sizes, reverse=True)
     assert table.selected == (chosen,)
     assert [index.row() for index in table.selectionModel().selectedRows()] == [

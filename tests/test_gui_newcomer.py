@@ -67,7 +67,7 @@ def test_edits_that_were_not_saved_are_offered_again(
         assert panel.case is None
     else:
         # what a program that ends does to the lock on its journal
-        panel.case.work.end_autosave(keep=True)
+        panel.case.work.storage.end_autosave(keep=True)
         viewer.close()
         viewer = make_napari_viewer_proxy()
         panel = dock(viewer)

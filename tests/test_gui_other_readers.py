@@ -120,7 +120,9 @@ def test_a_layer_that_is_scaled_later_is_read_anew_and_not_exported_with_old_siz
     layer = shared_viewer.add_image(phantom_volume().data, name="bare")
     layer.scale = (3, 2, 2)
     propose(panel, qtbot)
-    assert panel.case.work.volume.geometry.voxel_volume_mm3 == pytest.approx(12)
+    assert panel.case.work.proposal.volume.geometry.voxel_volume_mm3 == pytest.approx(
+        12
+    )
     assert "left and right are a guess" in said()
     layer.scale = (1, 1, 1)
     export(panel, qtbot, tmp_path / "labels.nii.gz")

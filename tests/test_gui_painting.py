@@ -60,7 +60,7 @@ def test_a_colour_that_comes_back_by_redo_is_drawn(proposed):  # noqa: F811
     _, panel = proposed
     work = Refinement(panel.case.work.proposal, tissues=4)
     (made,) = work.split(work.regions[0].id)
-    work.recolor(made, (255, 0, 0))
+    work.edits.recolor(made, (255, 0, 0))
     work.undo()
     work.undo()
     panel.adopt(panel.image, work)

@@ -84,7 +84,10 @@ def test_the_slider_cuts_and_the_table_and_colours_follow(proposed, qtbot):
         np.unique(shown(panel)[shown(panel) > 0]),
         [row.id for row in panel.case.work.regions],
     )
-    assert (panel.case.work.tree, panel.case.work.granularity) == ("regions", 15)
+    assert (panel.case.work.view.tree, panel.case.work.view.granularity) == (
+        "regions",
+        15,
+    )
     qtbot.waitUntil(lambda: len(panel.table.regions.rows) == 15, timeout=5000)
     for row in panel.case.work.regions:
         np.testing.assert_allclose(
@@ -92,7 +95,7 @@ def test_the_slider_cuts_and_the_table_and_colours_follow(proposed, qtbot):
         )
     panel.granularity.slider.setValue(0)
     panel.settle()
-    assert panel.case.work.granularity == 1
+    assert panel.case.work.view.granularity == 1
 
 
 def test_volumes_and_brightness_in_the_table_are_those_of_the_voxels(proposed):
@@ -179,7 +182,7 @@ def test_naparis_own_brush_is_part_of_the_history(proposed):
     z, y, x = np.argwhere(before == 0)[0]
     panel.case.labels.paint((z, y, x), region)
     panel.settle()
-    assert panel.case.work.region_at((z, y, x)) == region
+    assert panel.case.work.view.region_at((z, y, x)) == region
     panel.edit("undo")
     np.testing.assert_array_equal(shown(panel), before)
 

@@ -162,7 +162,7 @@ class Session:
                 pump(0.025)
             drag_s = positions * 0.025
             seen = len(updates)
-        n = self.case.work.granularity
+        n = self.case.work.view.granularity
         self.rows[
             -1
         ].note = f"{seen / drag_s:.0f} updates of the visible slice per second"
@@ -189,7 +189,7 @@ class Session:
         self.edit(
             "colour",
             lambda: panel.table.recolor_asked.emit(second, color),
-            lambda work: work.recolor(second, color),
+            lambda work: work.edits.recolor(second, color),
         )
         self.edit(
             "lock",
@@ -263,7 +263,7 @@ class Session:
             voxel, region = place.voxel_zyx, place.region
             with self.step("accept it"):
                 self.panel.look.accept.click()
-            self.script.append(lambda work: work.assign_at([voxel], region))
+            self.script.append(lambda work: work.edits.assign_at([voxel], region))
 
     def explain(self) -> None:
         """Ask why a region is one, and where the scan looks like it."""
@@ -292,7 +292,7 @@ class Session:
     def ids(self) -> list[int]:
         """Give the regions, largest first, unlocked."""
         sizes, free = (
-            self.case.work.sizes_vox,
+            self.case.work.view.sizes_vox,
             {row.id for row in self.case.work.regions if not row.locked},
         )
         return sorted(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
+from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
@@ -138,7 +139,7 @@ MODULES: dict[str, str] = {
     "refine.records": "refine.history.edit_serialization",
     "refine.recovery": "refine.session.recovery",
     "refine.refinement": "refine.session.refinement",
-    "refine.region_editing": "refine.session.region_editing",
+    "refine.region_editing": "refine.session.editing",
     "refine.region_edits": "refine.edits.region_edits",
     "refine.rendering": "refine.state.rendering",
     "refine.replaying": "refine.session.replay",
@@ -277,6 +278,9 @@ NAMES: dict[str, dict[str, str]] = {
         "Doubts": "refine.suggestions.uncertainty:Uncertainty",
         "doubts": "refine.suggestions.uncertainty:estimate_uncertainty",
     },
+    "refine.editing": {
+        "Editing": "refine.session.editing:Edits",
+    },
     "refine.edits": {
         "Outcome": "refine.edits.basic:EditResult",
     },
@@ -284,7 +288,7 @@ NAMES: dict[str, dict[str, str]] = {
         "Step": "refine.history.journal:JournalStep",
     },
     "refine.keeping": {
-        "Keeping": "refine.session.persistence:Persistence",
+        "Keeping": "refine.session.persistence:Storage",
     },
     "refine.owner": {
         "of_pieces": "refine.state.assignment:of_supervoxels",
@@ -295,7 +299,11 @@ NAMES: dict[str, dict[str, str]] = {
         "Pieces": "refine.state.proposal_index:ProposalIndex",
     },
     "refine.region_editing": {
-        "RegionEditing": "refine.session.region_editing:ShapeEditing",
+        "RegionEditing": "refine.session.editing:Edits",
+    },
+    "refine.refinement": {
+        "Change": "refine.session.edit_session:Change",
+        "changed_box": "refine.session.edit_session:changed_box",
     },
     "refine.scan": {
         "ScanOnDisk": "refine.storage.lazy_scan:LazyScan",
@@ -326,6 +334,49 @@ NAMES: dict[str, dict[str, str]] = {
     },
 }
 """For each old module: its names that changed, as "module of today:name of today"."""
+
+REFINEMENT: dict[str, str] = {
+    "assign": "edits.assign",
+    "assign_at": "edits.assign_at",
+    "autosave": "storage.begin_autosave",
+    "autosave_problem": "storage.autosave_problem",
+    "check_replaceable": "storage.check_replaceable",
+    "delete": "edits.delete",
+    "end_autosave": "storage.end_autosave",
+    "fill_holes": "edits.fill_holes",
+    "granularity": "view.granularity",
+    "grow": "edits.grow",
+    "jump": "steps.jump",
+    "keep_largest": "edits.keep_largest",
+    "label_dtype": "view.label_dtype",
+    "labels_in": "view.labels_in",
+    "mirror": "edits.mirror",
+    "next_id": "view.next_id",
+    "on_change": "steps.on_change",
+    "origin_at": "view.origin_at",
+    "place_of": "view.place_of",
+    "prepare": "view.prepare",
+    "recolor": "edits.recolor",
+    "region_at": "view.region_at",
+    "remove_islands": "edits.remove_islands",
+    "shrink": "edits.shrink",
+    "sizes_vox": "view.sizes_vox",
+    "smooth": "edits.smooth",
+    "split_line": "edits.split_line",
+    "split_parts": "edits.split_parts",
+    "split_plane": "edits.split_plane",
+    "statistics": "view.statistics",
+    "stroked": "view.stroked",
+    "suggestions": "view.suggestions",
+    "swap": "edits.swap",
+    "symmetry_plane": "view.symmetry_plane",
+    "table": "view.table",
+    "tree": "view.tree",
+    "undone": "steps.undone",
+    "volume": "proposal.volume",
+    "with_steps": "steps.carry_out",
+}
+"""Attributes of `Refinement` that moved to its parts, and their places today."""
 
 
 class _OldModules(MetaPathFinder, Loader):
@@ -384,3 +435,33 @@ def install() -> None:
     """Make modules importable under their old names. The package calls it once."""
     if not any(isinstance(finder, _OldModules) for finder in sys.meta_path):
         sys.meta_path.append(_OldModules())
+
+
+def moved_attribute(work: object, name: str) -> Any:
+    """Return an attribute of `Refinement` that moved to one of its parts.
+
+    Parameters
+    ----------
+    work : Refinement
+        The refinement.
+    name : str
+        The old name.
+
+    Raises
+    ------
+    AttributeError
+        If there was no such attribute.
+    """
+    today = REFINEMENT.get(name)
+    if today is None:
+        raise AttributeError(
+            f"{type(work).__name__!r} object has no attribute {name!r}"
+        )
+    value = attrgetter(today)(work)
+    warnings.warn(
+        f"Refinement.{name} is Refinement.{today} now. "
+        "The old name goes away with version 0.3.",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return value

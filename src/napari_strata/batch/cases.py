@@ -268,7 +268,7 @@ def is_of_case(case: Path, labels: Path) -> bool:
     """
     try:
         saved, held = read_labels(labels), Refinement.load(case)
-        return saved.labels.shape == held.volume.geometry.shape_zyx and bool(
+        return saved.labels.shape == held.proposal.volume.geometry.shape_zyx and bool(
             np.array_equal(saved.labels, held.labels)
         )
     except StrataError:

@@ -139,7 +139,7 @@ def _explain(arguments: argparse.Namespace) -> None:
 
     work = Refinement.load(arguments.case)
     if arguments.region is not None:
-        told = explain_region(work.proposal, work.table, arguments.region)
+        told = explain_region(work.proposal, work.view.table, arguments.region)
         names = _names(work)
         said = {
             "name": names.get(told.id),
@@ -150,9 +150,9 @@ def _explain(arguments: argparse.Namespace) -> None:
         print_json({**asdict(told), **said})
         return
     voxel = arguments.voxel or _voxel_at(work, arguments.at)
-    region, origin = work.region_at(voxel), work.origin_at(voxel)
+    region, origin = work.view.region_at(voxel), work.view.origin_at(voxel)
     card = explain_voxel(
-        work.proposal, work.table, voxel, region=region, strokes=work.stroked
+        work.proposal, work.view.table, voxel, region=region, strokes=work.view.stroked
     )
     names = _names(work)
     said = {
@@ -171,11 +171,11 @@ def _names(work: Refinement) -> dict[int, str]:
 
 def _voxel_at(work: Refinement, place_ras_mm: list[float]) -> list[int]:
     """Give the voxel (z, y, x) that holds a place."""
-    found = np.rint(work.volume.geometry.voxel_from_world(place_ras_mm))
+    found = np.rint(work.proposal.volume.geometry.voxel_from_world(place_ras_mm))
     if not (
         np.isfinite(found).all()
         and (found >= 0).all()
-        and (found < work.volume.geometry.shape_zyx).all()
+        and (found < work.proposal.volume.geometry.shape_zyx).all()
     ):
         raise RegionError(
             f"{tuple(place_ras_mm)} mm lies outside the scan. Give a place in it as"
@@ -206,12 +206,12 @@ def _refine(arguments: argparse.Namespace) -> None:
     is_saved = False
     try:
         if arguments.case:
-            work.check_replaceable(arguments.case)
+            work.storage.check_replaceable(arguments.case)
         _write(arguments, work)
         is_saved = bool(arguments.case)
     finally:
         if arguments.recover:
-            work.end_autosave(keep=not is_saved)
+            work.storage.end_autosave(keep=not is_saved)
     for number, name in enumerate(work.history, start=1):
         print(f"{number}. {name}")
     written = (
@@ -326,7 +326,7 @@ def _replayed(arguments: argparse.Namespace, volume: Volume) -> Refinement:
 
 def _carried_over(case: Path, proposal: Proposal) -> Refinement:
     """Carry out a case's edits on another proposal; say which could not be."""
-    from napari_strata.refine.session.refinement import Refinement
+    from napari_strata.refine.session.refinement import continue_case
     from napari_strata.refine.session.replay import replay_edits
     from napari_strata.refine.storage.case_file import read_case
 
@@ -336,7 +336,7 @@ def _carried_over(case: Path, proposal: Proposal) -> Refinement:
             f"note: edit {step.number} ({step.name}) was not carried out: {step.why}",
             file=sys.stderr,
         )
-    return Refinement.taken_up(found.contents, None)
+    return continue_case(found.contents)
 
 
 def _from_labels(arguments: argparse.Namespace, volume: Volume) -> Refinement:
@@ -384,7 +384,7 @@ def _write(arguments: argparse.Namespace, work: Refinement) -> None:
 
             write_outputs(
                 work.segmentation,
-                work.volume,
+                work.proposal.volume,
                 arguments.output,
                 provenance,
                 together=together,

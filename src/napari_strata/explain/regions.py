@@ -197,7 +197,7 @@ def explain_region(
     proposal : Proposal
         What the table speaks of.
     table : (n_supervoxels,) integer array
-        The region of each supervoxel: `Hierarchy.cut(n)` or `Refinement.table`.
+        The region of each supervoxel: `Hierarchy.cut(n)` or `Refinement.view.table`.
     region : int
         An id in the table; 0 asks about background.
 

@@ -114,14 +114,14 @@ def explain_voxel(
     proposal : Proposal
         What the table speaks of.
     table : (n_supervoxels,) integer array
-        The region of each supervoxel, for example `Refinement.table`.
+        The region of each supervoxel, for example `Refinement.view.table`.
     voxel_zyx : (3,) integers
         The voxel as array indices.
     region : int or None
         The region that it is shown as, where that is not its supervoxel's: painted by
         hand or cut.
     strokes : tuple of two (k,) integer arrays, or None
-        Supervoxels that strokes crossed and their regions: `Refinement.stroked`.
+        Supervoxels that strokes crossed and their regions: `Refinement.view.stroked`.
 
     Raises
     ------

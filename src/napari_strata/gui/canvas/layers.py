@@ -117,12 +117,14 @@ def labels_tuple(
 
 def case_labels_tuple(work: Refinement, *, name: str) -> LayerTuple:
     """Give a refinement as a labels layer tuple whose type leaves room for regions to come."""
-    labels: NDArray[np.unsignedinteger] = work.labels.astype(roomy_dtype(work.next_id))
+    labels: NDArray[np.unsignedinteger] = work.labels.astype(
+        roomy_dtype(work.view.next_id)
+    )
     data, kwargs, kind = labels_tuple(
-        Segmentation(labels, work.regions, work.volume.geometry), name=name
+        Segmentation(labels, work.regions, work.proposal.volume.geometry), name=name
     )
     kwargs["colormap"] = region_colormap(
-        work.regions, capacity=color_capacity(work.next_id)
+        work.regions, capacity=color_capacity(work.view.next_id)
     )
     return data, kwargs, kind
 

@@ -108,7 +108,7 @@ class Editor(QObject):
         """Undo or redo until that many steps are done."""
         with reported():
             case = self._require_case()
-            self._step(case, partial(case.work.jump, step))
+            self._step(case, partial(case.work.steps.jump, step))
 
     def use_tool(self, tool: str) -> None:
         """Take "select", "scribble", "cut" or "paint" in hand.
@@ -192,8 +192,8 @@ class Editor(QObject):
     def _cut(self, case: ScanCase, line: DrawnLine) -> None:
         with reported():
             region = line.region_of(np.asarray(case.labels.data), self._table.selected)
-            points, direction = line.in_patient(case.work.volume.geometry)
-            act = partial(case.work.split_line, region, points, direction)
+            points, direction = line.in_patient(case.work.proposal.volume.geometry)
+            act = partial(case.work.edits.split_line, region, points, direction)
             case.submit(act, lambda made: self._select_after([region, *made]))
 
     def _on_stroke(self, event: object = None) -> None:
@@ -265,7 +265,7 @@ class Editor(QObject):
 
 def next_steps(work: Refinement) -> tuple[str, str]:
     """Name what undo and redo would do, "" for nothing."""
-    done, undone = work.history, work.undone
+    done, undone = work.history, work.steps.undone
     return done[-1] if done else "", undone[0] if undone else ""
 
 

@@ -81,7 +81,12 @@ class Explainer:
             work = case.work
             names = {row.id: row.name for row in work.regions}
             request = ExplainRequest(
-                work.proposal, work.table.copy(), work.tree, region, question, names
+                work.proposal,
+                work.view.table.copy(),
+                work.view.tree,
+                region,
+                question,
+                names,
             )
             self._jobs.start(partial(explain_body, request), partial(self._show, case))
 
@@ -113,7 +118,9 @@ class Explainer:
         self, case: ScanCase, request: ExplainRequest, painted: NDArray[Any]
     ) -> None:
         placed = matching_grid_kwargs(
-            case.image, case.work.volume.geometry, {"scan_id": case.image.unique_id}
+            case.image,
+            case.work.proposal.volume.geometry,
+            {"scan_id": case.image.unique_id},
         )
         if request.question == "features":
             made = feature_colors_tuple(

@@ -87,9 +87,9 @@ class FileController:
         path = None
         with self._reported():
             work = self._require_case().work
-            check_format(chosen_format, work.volume)
+            check_format(chosen_format, work.proposal.volume)
             path = ask_export_path(
-                self._section, work.volume, chosen_format, work.regions
+                self._section, work.proposal.volume, chosen_format, work.regions
             )
         return path
 

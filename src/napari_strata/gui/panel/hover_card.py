@@ -100,7 +100,12 @@ class HoverCard(QObject):
         work, self.is_working = case.work, True
         names = {row.id: row.name for row in work.regions}
         request = ExplainRequest(
-            work.proposal, work.table.copy(), work.tree, self._region, "card", names
+            work.proposal,
+            work.view.table.copy(),
+            work.view.tree,
+            self._region,
+            "card",
+            names,
         )
         create_worker(
             partial(_words, request),

@@ -325,7 +325,9 @@ class StrataPanel(PanelLayout):
         else:
             self.granularity.show_proposal(case.work.proposal)
             if self._cut_wanted is None and not case.queue.is_busy:
-                self.granularity.show_cut(case.work.tree, case.work.granularity)
+                self.granularity.show_cut(
+                    case.work.view.tree, case.work.view.granularity
+                )
 
     # Building
 

@@ -50,7 +50,7 @@ class RegionListController:
             lambda region, name: self._on_row(rename_known, region, name)
         )
         table.recolor_asked.connect(
-            lambda region, rgb: self._on_row(Refinement.recolor, region, rgb)
+            lambda region, rgb: self._on_row(_recolor, region, rgb)
         )
         table.lock_asked.connect(
             lambda region, locked: self._on_row(
@@ -74,7 +74,7 @@ class RegionListController:
             work.regions, case.statistics(), case.painter.hidden
         )
         self._edits.show_history(*next_steps(work))
-        self._history.show_steps(work.history, work.undone)
+        self._history.show_steps(work.history, work.steps.undone)
         self._regions.outline.setChecked(case.is_outlined)
 
     def _on_row(self, act: Callable[..., None], region: int, *args: Any) -> None:
@@ -98,7 +98,7 @@ class RegionListController:
             case = self._require_case()
             present = {row.id for row in case.work.regions}
             if what == "jump":
-                case.submit(partial(case.work.place_of, ids[-1]), case.go_to)
+                case.submit(lambda: case.work.view.place_of(ids[-1]), case.go_to)
             elif what in ("lock", "unlock"):
                 case.submit(partial(_set_locks, case.work, ids, what == "lock"))
             else:
@@ -111,6 +111,10 @@ class RegionListController:
                 self.show(case)
 
 
+def _recolor(work: Refinement, region: int, color: tuple[int, int, int]) -> None:
+    work.edits.recolor(region, color)
+
+
 def rename_known(work: Refinement, region: int, name: str) -> None:
     """Rename a region; a name from the built-in list brings its colour along.
 
@@ -121,7 +125,7 @@ def rename_known(work: Refinement, region: int, name: str) -> None:
     if known is None:
         remember_name(name)
     elif next(row.color for row in work.regions if row.id == region) != known.color:
-        work.recolor(region, known.color)
+        work.edits.recolor(region, known.color)
 
 
 def _set_locks(work: Refinement, ids: Sequence[int], locked: bool) -> None:

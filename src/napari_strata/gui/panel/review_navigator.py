@@ -67,9 +67,9 @@ class ReviewNavigator:
     def next(self) -> None:
         """Go to the place most worth a look that was not seen yet."""
         with reported():
-            case = self._require_case()
+            case, count = self._require_case(), _MOST + len(self._seen)
             case.submit(
-                partial(case.work.suggestions, _MOST + len(self._seen)),
+                lambda: case.work.view.suggestions(count),
                 partial(self._go, case),
             )
 
@@ -84,7 +84,7 @@ class ReviewNavigator:
                 raise StrataError("Go to a place first: Next place, or N.")
             place = self._here[1]
             case.submit(
-                partial(case.work.assign_at, [place.voxel_zyx], place.region),
+                partial(case.work.edits.assign_at, [place.voxel_zyx], place.region),
                 lambda _region: self.next(),
             )
 

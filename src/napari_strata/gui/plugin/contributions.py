@@ -369,7 +369,7 @@ def _read_case(path: Path) -> list[LayerTuple]:
 
     work = Refinement.load(path)
     layers = [
-        image_tuple(work.volume),
+        image_tuple(work.proposal.volume),
         case_labels_tuple(work, name=f"{_stem(path)} regions"),
     ]
     for _, kwargs, _ in layers:

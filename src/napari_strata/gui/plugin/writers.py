@@ -190,7 +190,11 @@ def _scan_files(attributes: Mapping[str, Any]) -> list[str]:
     Of the scan that labels lie on.
     """
     work = _work_of(attributes)
-    found = [work.volume.path] if work is not None and work.volume.path else []
+    found = (
+        [work.proposal.volume.path]
+        if work is not None and work.proposal.volume.path
+        else []
+    )
     if has_window():
         import napari
 

@@ -21,7 +21,8 @@ from napari_strata.gui.canvas.layers import (
 )
 from napari_strata.gui.canvas.placement import METADATA_KEY, lies_straight
 from napari_strata.gui.tools.hand_paint import HandPaint, differences
-from napari_strata.refine.session.refinement import Change, Refinement
+from napari_strata.refine.session.edit_session import Change
+from napari_strata.refine.session.refinement import Refinement
 from napari_strata.volume import region_color
 
 if TYPE_CHECKING:
@@ -172,7 +173,11 @@ class LabelsPainter(QObject):
         all_of_it = self._viewer.dims.ndisplay == 3 or not lies_straight(self.layer)
         boxes = [self.whole_box] if all_of_it else list(self._on_screen(self.whole_box))
         return any(
-            bool((np.asarray(self.layer.data[box]) != self.work.labels_in(box)).any())
+            bool(
+                (
+                    np.asarray(self.layer.data[box]) != self.work.view.labels_in(box)
+                ).any()
+            )
             for box in boxes
         )
 
@@ -194,7 +199,7 @@ class LabelsPainter(QObject):
                 found.append(
                     differences(
                         np.asarray(self.layer.data[box]),
-                        self.work.labels_in(box),
+                        self.work.view.labels_in(box),
                         start,
                         shape,
                     )
@@ -207,7 +212,7 @@ class LabelsPainter(QObject):
     @property
     def whole_box(self) -> Box:
         """The box of the whole scan."""
-        z, y, x = self.work.volume.geometry.shape_zyx
+        z, y, x = self.work.proposal.volume.geometry.shape_zyx
         return slice(0, z), slice(0, y), slice(0, x)
 
     def _on_screen(self, box: Box) -> Iterator[Box]:
@@ -228,9 +233,11 @@ class LabelsPainter(QObject):
     def _add_layer(self, made: LayerTuple | None) -> napari.layers.Labels:
         data, kwargs, _ = made or case_labels_tuple(self.work, name="regions")
         kwargs |= matching_grid_kwargs(
-            self._image, self.work.volume.geometry, {"regions": self.work.regions}
+            self._image,
+            self.work.proposal.volume.geometry,
+            {"regions": self.work.regions},
         )
-        self._capacity = color_capacity(self.work.next_id)
+        self._capacity = color_capacity(self.work.view.next_id)
         self._colors = {region.id: region.color for region in self.work.regions}
         return self._viewer.add_labels(
             data, **{**kwargs, "name": f"{self._image.name} regions"}
@@ -275,7 +282,7 @@ class LabelsPainter(QObject):
             self._refresh()
 
     def _follow_table(self) -> None:
-        regions, layer, top = self.work.regions, self.layer, self.work.next_id - 1
+        regions, layer, top = self.work.regions, self.layer, self.work.view.next_id - 1
         if top > np.iinfo(layer.data.dtype).max:
             layer.data = np.asarray(layer.data).astype(roomy_dtype(top + 1))
         colors = {region.id: region.color for region in regions}
@@ -302,7 +309,7 @@ class LabelsPainter(QObject):
         self.painted.emit()
 
     def _write(self, box: Box) -> None:
-        self.layer.data[box] = self.work.labels_in(box)
+        self.layer.data[box] = self.work.view.labels_in(box)
 
 
 def view_of(viewer: napari.viewer.Viewer) -> View:

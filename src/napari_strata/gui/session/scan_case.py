@@ -35,7 +35,8 @@ from napari_strata.gui.session.labels_painter import LabelsPainter
 from napari_strata.gui.session.stroke_preview import StrokePreview
 from napari_strata.gui.tools.brush import Brush, Strokes
 from napari_strata.gui.tools.hand_paint import HandPaint, paint_from_event
-from napari_strata.refine.session.refinement import Change, Refinement
+from napari_strata.refine.session.edit_session import Change
+from napari_strata.refine.session.refinement import Refinement
 from napari_strata.refine.state.assignment import Scope
 from napari_strata.refine.state.statistics import RegionStatistics
 
@@ -112,13 +113,13 @@ class ScanCase(QObject):
         self._look_timer.setSingleShot(True)
         self._look_timer.setInterval(_LOOK_MS)
         self._look_timer.timeout.connect(self._look_for_other_hands)
-        self._unsubscribe = work.on_change(
+        self._unsubscribe = work.steps.on_change(
             lambda change: self.queue.post(partial(self._show, change))
         )
         self._waiting_keys = ViewerBindings(viewer)
         self._is_prepared = False
         self._told: str | None = None
-        self.queue.submit(work.prepare, self._on_prepared)
+        self.queue.submit(work.view.prepare, self._on_prepared)
         self.queue.submit(partial(begin_autosave, work, autosave_folder()), self._tell)
         self.mark_layers()
         self._watch_labels()
@@ -191,7 +192,9 @@ class ScanCase(QObject):
 
     def statistics(self) -> Mapping[int, RegionStatistics]:
         """Measure every region in use; nothing as long as the sums behind it are not made."""
-        return self.work.statistics() if self._is_prepared and self.is_shown else {}
+        return (
+            self.work.view.statistics() if self._is_prepared and self.is_shown else {}
+        )
 
     def submit(
         self, act: Callable[[], Any], on_done: Callable[[Any], None] | None = None
@@ -226,7 +229,7 @@ class ScanCase(QObject):
         StrataError
             If one was moved, turned or scaled since.
         """
-        geometry = self.work.volume.geometry
+        geometry = self.work.proposal.volume.geometry
         for layer in (self.image, self.labels):
             now = place(level_shape(layer), placing_of(layer)).geometry
             if not same_place(now, geometry):
@@ -276,7 +279,9 @@ class ScanCase(QObject):
         self._unsubscribe()
         self.queue.close(drop=ending == "discard")
         if ending != "leave" or not self.has_unsaved_edits:
-            self.work.end_autosave(keep=ending == "keep" and self.has_unsaved_edits)
+            self.work.storage.end_autosave(
+                keep=ending == "keep" and self.has_unsaved_edits
+            )
         self.painter.close()
         self.preview.close()
         if self.brush is not None:
@@ -291,7 +296,9 @@ class ScanCase(QObject):
         """
         self.labels.mode = "pan_zoom"
         if self.brush is None or not self.brush.is_present:
-            self.brush = Brush(self._viewer, self.labels, self.work.volume.geometry)
+            self.brush = Brush(
+                self._viewer, self.labels, self.work.proposal.volume.geometry
+            )
         self.brush.pick_up(region, self.work.regions, size=size)
         return self.brush
 
@@ -304,7 +311,7 @@ class ScanCase(QObject):
         if self.brush is not None and self.brush.is_present:
             self.brush.put_down()
         layer.brush_size = size
-        layer.selected_label = self.work.next_id if region is None else region
+        layer.selected_label = self.work.view.next_id if region is None else region
         layer.mode = "paint"
         self._viewer.layers.selection.active = layer
 
@@ -403,7 +410,7 @@ class ScanCase(QObject):
             show_error(refusal)
 
     def _take(self, painted: HandPaint) -> Absorbed:
-        shape = self.work.volume.geometry.shape_zyx
+        shape = self.work.proposal.volume.geometry.shape_zyx
         refusals = []
         for value in np.unique(painted.values).tolist():
             try:
@@ -444,9 +451,9 @@ class ScanCase(QObject):
 
         Say so.
         """
-        if self.labels.data.shape == self.work.volume.geometry.shape_zyx:
+        if self.labels.data.shape == self.work.proposal.volume.geometry.shape_zyx:
             return True
-        self.labels.data = self.work.labels.astype(roomy_dtype(self.work.next_id))
+        self.labels.data = self.work.labels.astype(roomy_dtype(self.work.view.next_id))
         show_error(
             "Another tool gave the labels layer another shape than the scan has. The"
             " labels are as they were before."
@@ -467,7 +474,7 @@ class ScanCase(QObject):
         self._told = problem
 
     def _show(self, change: Change) -> None:
-        self._tell(self.work.autosave_problem)
+        self._tell(self.work.storage.autosave_problem)
         if self.is_shown:
             self.painter.show_change(change)
         self.changed.emit(change)
@@ -500,7 +507,7 @@ class ScanCase(QObject):
 def begin_autosave(work: Refinement, folder: Path | None) -> str | None:
     """Put every edit on the disk from here on; gives the reason where that cannot be done."""
     try:
-        work.autosave(folder)
+        work.storage.begin_autosave(folder)
     except CaseError as err:
         return str(err)
     return None

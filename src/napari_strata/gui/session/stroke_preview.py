@@ -218,7 +218,7 @@ class StrokePreview(QObject):
 
     def _add_layer(self, over: napari.layers.Layer) -> napari.layers.Labels:
         active = self._viewer.layers.selection.active
-        geometry = self._work.volume.geometry
+        geometry = self._work.proposal.volume.geometry
         placed = matching_grid_kwargs(over, geometry)
         empty = np.zeros(geometry.shape_zyx, np.uint16)
         layer = self._viewer.add_labels(

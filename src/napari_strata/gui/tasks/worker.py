@@ -102,7 +102,7 @@ class Opened:
 def opened(work: Refinement, on_progress: Progress) -> Opened:
     """Make everything ready that the window needs of a refinement."""
     on_progress(1, 1, "Preparing the edits")
-    work.prepare()
+    work.view.prepare()
     on_progress(1, 1, "Painting the labels")
     return Opened(work, case_labels_tuple(work, name="regions"))
 
@@ -158,7 +158,7 @@ def export_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
     """
     on_progress(0, 1, f"Writing {printable(path.name)}")
     proposal = work.proposal
-    known = Known(work.volume, proposal.confidence[proposal.supervoxels])
+    known = Known(work.proposal.volume, proposal.confidence[proposal.supervoxels])
     return export_labels(
         work.segmentation, known, path, export_provenance(work), on_progress=on_progress
     )
@@ -171,8 +171,8 @@ def export_provenance(work: Refinement) -> dict[str, Any]:
     """
     return {
         **work.proposal.provenance,
-        "tree": work.tree,
-        "granularity": work.granularity,
+        "tree": work.view.tree,
+        "granularity": work.view.granularity,
         "edits": list(work.history),
     }
 

@@ -30,20 +30,22 @@ def region_tool(
     if what == "swap":
         if len(regions) != 2:
             raise StrataError("Select exactly two regions to swap.")
-        return partial(work.swap, regions[0], regions[1])
+        return partial(work.edits.swap, regions[0], regions[1])
     if what in ("delete", "smooth"):
-        return partial(work.delete if what == "delete" else work.smooth, list(regions))
+        return partial(
+            work.edits.delete if what == "delete" else work.edits.smooth, list(regions)
+        )
     one_by_one: dict[str, Callable[[int], object]] = {
         "accept": work.accept,
-        "grow": lambda region: work.grow(region, GROW_MM),
-        "shrink": lambda region: work.shrink(region, GROW_MM),
-        "fill_holes": work.fill_holes,
-        "keep_largest": work.keep_largest,
-        "remove_islands": lambda region: work.remove_islands(
+        "grow": lambda region: work.edits.grow(region, GROW_MM),
+        "shrink": lambda region: work.edits.shrink(region, GROW_MM),
+        "fill_holes": work.edits.fill_holes,
+        "keep_largest": work.edits.keep_largest,
+        "remove_islands": lambda region: work.edits.remove_islands(
             region, smaller_than_ml=ISLAND_ML
         ),
-        "split_parts": work.split_parts,
-        "mirror": work.mirror,
+        "split_parts": work.edits.split_parts,
+        "mirror": work.edits.mirror,
     }
     return partial(_each, one_by_one[what], tuple(regions))
 

@@ -14,7 +14,7 @@ from filelock import FileLock
 from napari_strata.errors import CaseError
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.refine.history.journal import Journal, JournalStep
-from napari_strata.refine.session.refinement import Refinement
+from napari_strata.refine.session.refinement import Refinement, continue_case
 from napari_strata.refine.storage import autosave
 from napari_strata.refine.storage.case_file import CaseContents, file_name, read_case
 from napari_strata.volume import Volume
@@ -99,12 +99,12 @@ class Unfinished:
                 saver = autosave.Autosave(self.journal, logged.size, lock)
             except OSError:
                 saver = None
-            work = Refinement.taken_up(
+            work = continue_case(
                 contents, saver, _once_saved(begun.journal, logged.records)
             )
             if saver is None:
                 # it cannot be written to any more: go on in another one
-                work.autosave(autosave.state_folder())
+                work.storage.begin_autosave(autosave.state_folder())
                 if lock is not None:
                     lock.release()
             return work
@@ -119,10 +119,10 @@ class Unfinished:
                 " again and pass resume(proposal=...)."
             )
         work = _carried_out(proposal, logged)
-        work.autosave(self.journal.parent)
+        work.storage.begin_autosave(self.journal.parent)
         if lock is not None:
             lock.release()
-        if work.autosave_problem is None:
+        if work.storage.autosave_problem is None:
             autosave.remove_pair(self.journal)
         return work
 
@@ -165,9 +165,9 @@ def find_unfinished(
     Examples
     --------
     >>> work = strata.Refinement(proposal, tissues=4)
-    >>> journal = work.autosave(".")
+    >>> journal = work.storage.begin_autosave(".")
     >>> work.rename(1, "muscle")
-    >>> work.end_autosave()  # without this line the edit would be found
+    >>> work.storage.end_autosave()  # without this line the edit would be found
     >>> strata.find_unfinished(folder=".")
     []
     """
@@ -308,9 +308,10 @@ def _carried_out(proposal: Proposal, logged: autosave.Logged) -> Refinement:
     journal = Journal()
     for record in logged.records:
         _follow(journal, record)
-    next_id = logged.records[-1].next_id if logged.records else work.next_id
-    return work.with_steps(
+    next_id = logged.records[-1].next_id if logged.records else work.view.next_id
+    work.steps.carry_out(
         [*journal.done, *reversed(journal.undone)],
         done=len(journal.done),
         next_id=next_id,
     )
+    return work

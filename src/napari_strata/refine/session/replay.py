@@ -34,7 +34,7 @@ from napari_strata.refine.history.journal import (
     difference,
     stepped,
 )
-from napari_strata.refine.session.refinement import Refinement
+from napari_strata.refine.session.refinement import continue_case
 from napari_strata.refine.state.assignment import State, present_ids, require_unlocked
 from napari_strata.refine.state.proposal_index import ProposalIndex
 from napari_strata.refine.state.rendering import labels_in_box, region_box
@@ -97,7 +97,7 @@ class Replayed:
     @property
     def segmentation(self) -> Segmentation:
         """The labels as they stand after the edits."""
-        return Refinement.taken_up(self.contents, None).segmentation
+        return continue_case(self.contents).segmentation
 
 
 def replay_edits(
