@@ -291,10 +291,7 @@ class Teaching:
             temporary.write_bytes(data)
 
     def _to_bytes(self) -> bytes:
-        arrays: dict[str, NDArray[Any]] = {
-            f"reference {name}": getattr(self.reference, name)
-            for name in Leaves.__slots__
-        }
+        arrays: dict[str, NDArray[Any]] = {**self.reference.arrays}
         arrays |= {"looks": self.looks, "taught": self.taught}
         said = {
             "regions": [
@@ -369,9 +366,7 @@ class Teaching:
             ),
             looks=looks.astype(np.float32),
             taught=taught.astype(np.int32),
-            reference=Leaves(
-                *(arrays[f"reference {name}"] for name in Leaves.__slots__)
-            ),
+            reference=Leaves.from_arrays(arrays),
             typical_distance=float(header["typical_distance"]),
             modality=header["modality"],
             weights_sha256=header["weights_sha256"],

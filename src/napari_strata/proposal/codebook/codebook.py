@@ -247,10 +247,7 @@ class Codebook:
             temporary.write_bytes(data)
 
     def _to_bytes(self) -> bytes:
-        arrays: dict[str, NDArray[Any]] = {
-            f"reference {name}": getattr(self.reference, name)
-            for name in Leaves.__slots__
-        }
+        arrays: dict[str, NDArray[Any]] = {**self.reference.arrays}
         for number, one in enumerate(self.rounds):
             arrays |= {
                 f"round {number} leaves": one.leaves,
@@ -326,9 +323,7 @@ class Codebook:
                 for row in header["regions"]
             ),
             rounds=rounds,
-            reference=Leaves(
-                *(arrays[f"reference {name}"] for name in Leaves.__slots__)
-            ),
+            reference=Leaves.from_arrays(arrays),
             typical_distance=float(header["typical_distance"]),
             modality=header["modality"],
             weights_sha256=header["weights_sha256"],
