@@ -50,7 +50,7 @@ NRRD = {
         ("NDims", "3.9"),
         ("BinaryDataByteOrderMSB", "maybe"),
         ("HeaderSize", "10"),
-        ("CompressedData", "True"),  # and no CompressedDataSize
+        ("CompressedData", "True"),  # and they are not
     ],
 )
 def test_meta_image_of_unclear_numbers_is_refused(tmp_path, name, value):
