@@ -184,6 +184,10 @@ def itk_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
 
     Raises what `read_itk` does for a bad header.
     """
+    _check_voxel_file(path)
+    header = read_text_header(path, suffix)
+    _check_numbers(str(path), header)
+    _check_axes(str(path), header)
     reader = sitk.ImageFileReader()
     with plain_name(path, beside=True) as name:
         reader.SetFileName(name)
