@@ -149,6 +149,7 @@ def _read_itk(
     affine, notes = placed(
         header, affine_ras(np.array(reader.GetOrigin()[:3]), spacing, direction), source
     )
+    notes += _surplus(path, header, math.prod(size) * values, kind)
     grid = make_grid(source, "itk", (i, j, k), affine, suffix=suffix)
     if header.kind == "meta" and _is_packed(header.fields):
         stored = _unpacked_meta(path, header, (*size[::-1], values), kind)
@@ -361,7 +362,7 @@ def _unpacked_meta(
     for n, name in enumerate(names or [path.name], 1):
         with _opened(path, name) as file:
             if not names:
-                _skip_meta_header(file)
+                _skip_header(file, header)
             for part in unpacked(file, str(path), limit=limit, zlib_too=True):
                 found += part[: n * share - len(found)]
         if len(found) < n * share:
@@ -373,6 +374,37 @@ def _unpacked_meta(
         )
     stored = np.frombuffer(found, dtype.newbyteorder(_meta_order(header.fields)))
     return stored.astype(dtype, copy=False).reshape(shape)
+
+
+def _surplus(path: Path, header: TextHeader, count: int, kind: str) -> tuple[str, ...]:
+    """Give a note where plain voxels take more bytes than `count` values of a kind.
+
+    As after a transfer as text, which adds a byte to some of them.
+    """
+    fields, bits = header.fields, _TYPE.search(kind)
+    plain = (
+        fields.get("encoding", "raw").lower() == "raw"
+        and fields.get("binarydata", "true").lower() in ("true", "t", "1")
+        and not _is_packed(fields)
+        and not fields.keys() & {"headersize", "byteskip", "lineskip"}
+    )
+    # NRRD's kinds of values beside space are not all kept as they are stored
+    if not plain or bits is None or "matrix" in fields.get("kinds", ""):
+        return ()
+    names = _named_files(path)
+    behind = 0
+    if not names:
+        with path.open("rb") as file:
+            _skip_header(file, header)
+            behind = file.tell()
+    has = sum((path.parent / name).stat().st_size for name in names or [path.name])
+    more = has - behind - count * int(bits[1]) // 8
+    if more <= 0:
+        return ()
+    return (
+        f"The voxels take {more:,} bytes more than the header says; those at the end are ignored."
+        " If the file was sent as text, its values are wrong.",
+    )
 
 
 def _check_gzip(path: Path, header: TextHeader) -> None:
@@ -390,8 +422,7 @@ def _check_gzip(path: Path, header: TextHeader) -> None:
     for name in names or [path.name]:
         with _opened(path, name) as file:
             if not names:
-                while file.readline(_LONGEST_HEADER).rstrip(b"\r\n"):
-                    pass
+                _skip_header(file, header)
             for _ in range(int(skipped) if _WHOLE.fullmatch(skipped) else 0):
                 if not file.readline(_LONGEST_HEADER):
                     break
@@ -415,10 +446,15 @@ def _opened(path: Path, name: str) -> BinaryIO:
         ) from err
 
 
-def _skip_meta_header(file: BinaryIO) -> None:
-    """Move past the last line of a MetaImage header, after which the voxels begin."""
+def _skip_header(file: BinaryIO, header: TextHeader) -> None:
+    """Move to the first byte behind the header, where the voxels begin."""
     while line := file.readline(_LONGEST_HEADER):
-        if line.partition(b"=")[0].strip().lower() == b"elementdatafile":
+        if header.kind == "nrrd" and not line.rstrip(b"\r\n"):
+            return
+        if (
+            header.kind == "meta"
+            and line.partition(b"=")[0].strip().lower() == b"elementdatafile"
+        ):
             return
 
 
