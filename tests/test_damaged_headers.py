@@ -50,7 +50,7 @@ NRRD = {
         ("NDims", "3.9"),
         ("BinaryDataByteOrderMSB", "maybe"),
         ("HeaderSize", "10"),
-        ("CompressedData", "True"),  # and no CompressedDataSize
+        ("CompressedData", "True"),  # and they are not
     ],
 )
 def test_meta_image_of_unclear_numbers_is_refused(tmp_path, name, value):
@@ -110,3 +110,39 @@ def test_frames_by_the_billion_are_not_listed(tmp_path):
     path.write_bytes(gzip.compress(head.ljust(284, b"\0") + bytes(240)))
     with pytest.raises((ReadError, ChoiceError), match=r"scan\.mgz"):
         read(path)
+
+
+@pytest.mark.parametrize("origin", ["none", "(nan,nan,nan)", None])
+def test_an_origin_that_is_not_known_is_told(tmp_path, origin):
+    path = tmp_path / "scan.nrrd"
+    lines = {"space": "LPS", "space directions": "(1,0,0) (0,1,0) (0,0,2)"}
+    lines |= {} if origin is None else {"space origin": origin}
+    head = "".join(f"{key}: {said}\n" for key, said in {**NRRD, **lines}.items())
+    path.write_bytes(f"NRRD0004\n{head}\n".encode() + VOXELS)
+    assert "where the scan lies" in " ".join(read(path).notes)
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+def test_more_voxels_than_the_header_says_are_told(tmp_path, suffix):
+    path = tmp_path / f"scan{suffix}"
+    space = {"space": "LPS", "space origin": "(0,0,0)"}
+    space["space directions"] = "(1,0,0) (0,1,0) (0,0,2)"
+    head = "".join(f"{key}: {said}\n" for key, said in {**NRRD, **space}.items())
+    head = f"NRRD0004\n{head}\n"
+    if suffix == ".mha":
+        head = "".join(f"{key} = {said}\n" for key, said in META.items())
+    path.write_bytes(head.encode() + VOXELS)
+    assert read(path).notes == ()
+    path.write_bytes(head.encode() + VOXELS.replace(b"\n", b"\r\n"))
+    assert "1 bytes more" in " ".join(read(path).notes)
+
+
+def test_the_shape_of_one_dicom_file_is_that_of_its_series(tmp_path):
+    from benchmarks.fuzz.seeds import chosen_seeds
+
+    from napari_strata.io.header import header_shape
+
+    (seed,) = chosen_seeds("dicom/two-series")
+    for name, raw in seed.files.items():
+        (tmp_path / name).write_bytes(raw)
+    assert header_shape(tmp_path / "IM1.dcm") == (7, 8, 3)

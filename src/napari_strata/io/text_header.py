@@ -371,6 +371,12 @@ def _nrrd_notes(fields: Mapping[str, str]) -> tuple[str, ...]:
             "The header does not give the voxel size along every axis: 1 mm is taken,"
             " which is a guess."
         )
+    origin = fields.get("spaceorigin", "none").strip(" ()").lower()
+    if directions is not None and (origin == "none" or "nan" in origin):
+        notes.append(
+            "The header does not say where the scan lies (no NRRD space origin): 0 0 0"
+            " is taken, which is a guess."
+        )
     if "oldmin" in fields or "oldmax" in fields:
         low, high = fields.get("oldmin", "?"), fields.get("oldmax", "?")
         notes.append(
