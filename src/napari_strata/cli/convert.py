@@ -23,15 +23,10 @@ from napari_strata.io.atomic import file_suffix
 from napari_strata.settings import ExportSettings
 
 if TYPE_CHECKING:
-    from napari_strata.export.files import Known
+    from napari_strata.export.base import ExportContext
     from napari_strata.volume import Segmentation, Volume
 
 _CASE = ".strata"
-_WITHOUT_VOXELS = (
-    ((".stl", ".obj", ".ply", ".mtl"), "a mesh"),
-    ((".csv", ".tsv", ".parquet"), "a table of measures"),
-    ((".label", ".txt"), "a label description (see --names)"),
-)
 _WHAT = (
     "labels to write. Label volumes: .nii.gz, .nii, .nrrd, .mha, .mgz, .mgh; "
     "3D Slicer: .seg.nrrd; DICOM SEG: .dcm (with --like SERIES); "
@@ -171,13 +166,14 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
 
 def _check_options(arguments: argparse.Namespace) -> None:
     """Refuse options that would have no effect."""
-    from napari_strata.export.tables import TABLE_SUFFIXES
+    from napari_strata.export.tables import MEASURES_TABLE
 
-    tables = any(file_suffix(path) in TABLE_SUFFIXES for path in arguments.output)
+    suffixes = MEASURES_TABLE.suffixes
+    tables = any(file_suffix(path) in suffixes for path in arguments.output)
     if arguments.reference and not arguments.scan and not tables:
         raise SettingsError(
             "--reference adds columns to a table. Write one too"
-            f" ({', '.join(TABLE_SUFFIXES)}), or leave it out."
+            f" ({', '.join(suffixes)}), or leave it out."
         )
     for flag, given in (
         ("--match", arguments.match),
@@ -239,9 +235,11 @@ def _convert_scan(arguments: argparse.Namespace) -> None:
     )
 
 
-def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
+def _open(arguments: argparse.Namespace) -> tuple[Segmentation, ExportContext]:
     """Read the labels, and what is to be known beside them, on one grid."""
-    from napari_strata.export.files import Known, read_labels
+    from napari_strata.export.base import ExportContext
+    from napari_strata.export.files import read_labels
+    from napari_strata.export.formats import content_without_voxels
     from napari_strata.preprocess.regrid import labels_on_grid
 
     source = arguments.input
@@ -250,12 +248,9 @@ def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
             f"{source} is a folder. Give a file with labels, or --scan to convert the"
             " DICOM series in it."
         )
-    if what := next(
-        (kind for suffixes, kind in _WITHOUT_VOXELS if file_suffix(source) in suffixes),
-        None,
-    ):
+    if content := content_without_voxels(source):
         raise ReadError(
-            f"{source} is {what}, which holds no voxels. Give the labels that it was"
+            f"{source} is {content}, which holds no voxels. Give the labels that it was"
             " made from."
         )
     scan = _read(arguments, arguments.like) if arguments.like else None
@@ -263,7 +258,10 @@ def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
         segmentation, known = _open_case(source, scan)
     else:
         index = None if arguments.like else arguments.index
-        segmentation, known = read_labels(source, like=scan, index=index), Known(scan)
+        segmentation, known = (
+            read_labels(source, like=scan, index=index),
+            ExportContext(scan),
+        )
     if arguments.reference is None:
         return segmentation, known
     reference = labels_on_grid(
@@ -274,15 +272,15 @@ def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
     return segmentation, replace(known, reference=reference)
 
 
-def _open_case(path: Path, scan: Volume | None) -> tuple[Segmentation, Known]:
+def _open_case(path: Path, scan: Volume | None) -> tuple[Segmentation, ExportContext]:
     """Give a case's labels, with its scan and confidence."""
-    from napari_strata.export.files import Known
+    from napari_strata.export.base import ExportContext
     from napari_strata.refine.session.refinement import Refinement
 
     work = Refinement.load(path, volume=scan)
     proposal = work.proposal
     provenance = {**proposal.provenance, "edits": list(work.history)}
-    return work.segmentation, Known(
+    return work.segmentation, ExportContext(
         proposal.volume,
         proposal.confidence[proposal.supervoxels],
         provenance=provenance,

@@ -11,37 +11,23 @@ from pathlib import Path
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from napari_strata.errors import WriteError
-from napari_strata.export.dicom_seg import check_series
-from napari_strata.export.files import (
-    DICOM_SUFFIX,
-    EXPORT_SUFFIXES,
-    FORMATS,
-    region_paths,
-)
+from napari_strata.export.base import ExportContext
+from napari_strata.export.formats import EXPORT_SUFFIXES, FORMATS_BY_NAME
+from napari_strata.export.per_region import region_paths
 from napari_strata.gui.widgets.dialogs import beside_scan
 from napari_strata.io.atomic import file_suffix
 from napari_strata.volume import Region, Volume
 
-FIRST_FORMAT = next(iter(FORMATS))
+FIRST_FORMAT = next(iter(FORMATS_BY_NAME))
 """The format that is offered first."""
-_STEMS = {
-    ".seg.nrrd": "segmentation",
-    ".nrrd": "regions",
-    ".stl": "surfaces",
-    ".csv": "measures",
-}
-"""What a suggested name says, by the first ending of its format.
-
-Labels of two formats, each with its table, need two names.
-"""
 
 
 def export_filter(name: str) -> str:
-    """Give the file dialog's filter for a format of `FORMATS`.
+    """Give the file dialog's filter for a format of `FORMATS_BY_NAME`.
 
     "NIfTI labels (*.nii.gz *.nii)".
     """
-    return f"{name} ({' '.join(f'*{suffix}' for suffix in FORMATS[name])})"
+    return f"{name} ({' '.join(f'*{suffix}' for suffix in FORMATS_BY_NAME[name].suffixes)})"
 
 
 def chosen_path(chosen: Path, suggested: Path, chosen_format: str) -> Path:
@@ -51,17 +37,17 @@ def chosen_path(chosen: Path, suggested: Path, chosen_format: str) -> Path:
     it was, and where a name has no ending that is known, the dialog's list of formats
     does.
     """
-    if file_suffix(chosen) in FORMATS[chosen_format]:
+    if file_suffix(chosen) in FORMATS_BY_NAME[chosen_format].suffixes:
         return chosen
     if chosen == suggested:
         return chosen.with_name(
             chosen.name[: len(chosen.name) - len(file_suffix(chosen))]
-            + FORMATS[chosen_format][0]
+            + FORMATS_BY_NAME[chosen_format].suffixes[0]
         )
     return (
         chosen
         if file_suffix(chosen) in EXPORT_SUFFIXES
-        else chosen.with_name(chosen.name + FORMATS[chosen_format][0])
+        else chosen.with_name(chosen.name + FORMATS_BY_NAME[chosen_format].suffixes[0])
     )
 
 
@@ -74,12 +60,11 @@ def check_format(name: str, volume: Volume | None) -> None:
         If a DICOM segmentation is wanted of a scan that is no DICOM series, or the
         library for it is missing.
     """
-    if DICOM_SUFFIX not in FORMATS[name]:
-        return
+    export_format = FORMATS_BY_NAME[name]
     try:
-        check_series(volume, name)
+        export_format.check(Path(name), ExportContext(volume))
     except WriteError as err:
-        if volume is None or "highdicom" in str(err):
+        if not export_format.needs_series or volume is None or "highdicom" in str(err):
             raise
         raise WriteError(
             "A DICOM segmentation refers to the DICOM series that was segmented, and"
@@ -105,13 +90,13 @@ def ask_export_path(
     volume : Volume or None
         The scan, beside which it opens.
     chosen_format : str
-        The key of `FORMATS` that stands there first.
+        The key of `FORMATS_BY_NAME` that stands there first.
     regions : iterable of Region
         What "{id}" and "{name}" in a name stand for.
     """
-    ending = FORMATS[chosen_format][0]
-    suggested = beside_scan(volume, f"_{_STEMS.get(ending, 'labels')}{ending}")
-    filters = [export_filter(name) for name in FORMATS]
+    ending = FORMATS_BY_NAME[chosen_format].suffixes[0]
+    suggested = beside_scan(volume, f"_{FORMATS_BY_NAME[chosen_format].stem}{ending}")
+    filters = [export_filter(name) for name in FORMATS_BY_NAME]
     found, used = QFileDialog.getSaveFileName(
         parent,
         "Export",
@@ -121,7 +106,9 @@ def ask_export_path(
     )
     if not found:
         return None
-    name = list(FORMATS)[filters.index(used)] if used in filters else chosen_format
+    name = (
+        list(FORMATS_BY_NAME)[filters.index(used)] if used in filters else chosen_format
+    )
     path = chosen_path(Path(found), suggested, name)
     # the dialog asked about the name that was typed, not about what becomes of it here
     there = [

@@ -137,7 +137,7 @@ def check_scans_stay(
     WriteError
         If a file would be written over one.
     """
-    from napari_strata.export.files import region_paths
+    from napari_strata.export.per_region import region_paths
 
     targets = region_paths(path, regions)
     for scan in scans:
