@@ -1,7 +1,4 @@
-"""What stands in another place in napari 0.7 and 0.8 than in 0.9.
-
-Camera, grid, and text at the edges of the canvas (no Qt).
-"""
+"""What differs between napari 0.7, 0.8 and 0.9: camera, grid and canvas text (no Qt)."""
 
 from __future__ import annotations
 
@@ -15,6 +12,9 @@ from scipy.spatial.transform import Rotation
 
 if TYPE_CHECKING:
     import napari.viewer
+
+OVERLAY_COLOR = "#ffd75a"
+"""Yellow of the crosshair, ruler, cut line and review ring: rare in scans and tissues."""
 
 EDGES = {
     "left": "middle_left",
@@ -34,36 +34,36 @@ What they say of it is wrong where an axis is flipped.
 
 
 def has_tool(viewer: napari.viewer.Viewer) -> bool:
-    """Say whether the mouse draws, paints or moves something of the active layer.
+    """Return whether the mouse works on the active layer instead of moving the view.
 
-    Not the view.
+    It then draws, paints or moves something there.
     """
     active = viewer.layers.selection.active
     return active is not None and str(active.mode) not in ("pan_zoom", "transform")
 
 
 def camera_of(viewer: napari.viewer.Viewer) -> Any:
-    """Give the camera."""
+    """Return the viewer's camera."""
     return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
 
 
 def grid_of(viewer: napari.viewer.Viewer) -> Any:
-    """Give the grid in which layers can be shown side by side."""
+    """Return the grid in which layers can be shown side by side."""
     return viewer.canvas.grid if hasattr(viewer, "canvas") else viewer.grid
 
 
 def canvas_size(viewer: napari.viewer.Viewer) -> tuple[int, int] | None:
-    """Give the canvas's height and width in pixels.
+    """Return the canvas's height and width in pixels.
 
-    None where napari (before 0.9) does not tell.
+    None before napari 0.9, which does not expose it.
     """
     return tuple(viewer.canvas.size) if hasattr(viewer, "canvas") else None
 
 
 def look_along(viewer: napari.viewer.Viewer, view: ArrayLike, up: ArrayLike) -> None:
-    """Turn the camera in 3D so that the person looks along one direction.
+    """Turn the 3D camera towards one direction, with another one up.
 
-    With another one up; (3,), along the displayed axes.
+    Both are (3,) vectors along the displayed axes.
     """
     camera = camera_of(viewer)
     if hasattr(viewer, "scene"):
@@ -88,9 +88,9 @@ def look_along(viewer: napari.viewer.Viewer, view: ArrayLike, up: ArrayLike) -> 
 def looks_along(
     viewer: napari.viewer.Viewer,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Tell in which direction the person looks in 3D, and which one is up.
+    """Return where the 3D camera looks and which direction is up.
 
-    (3,), along the displayed axes.
+    Both are (3,) vectors along the displayed axes.
     """
     camera = camera_of(viewer)
     if hasattr(viewer, "scene"):
@@ -106,7 +106,7 @@ def looks_along(
 
 
 def _flips(camera: Any) -> NDArray[np.int64]:
-    """Tell which of vispy's axes (x, y, z) run the other way than vispy's own: -1, else 1."""
+    """Return -1 for each axis (x, y, z) that runs against vispy's own direction, else 1."""
     ways = (str(way) for way in camera.orientation[::-1])
     return np.array(
         [
@@ -119,7 +119,8 @@ def _flips(camera: Any) -> NDArray[np.int64]:
 class EdgeText:
     """A letter or two at each edge of the canvas.
 
-    Napari before 0.9 lets others write one text only, so it says the edges in words.
+    napari before 0.9 has one text for plugins only, so there the edges are written as
+    words.
 
     Parameters
     ----------
@@ -153,11 +154,11 @@ class EdgeText:
 
     @property
     def shown(self) -> Mapping[str, str]:
-        """What stands at "left", "right", "top" and "bottom"; empty where nothing does."""
+        """The texts at "left", "right", "top" and "bottom"; edges without text are missing."""
         return self._shown
 
     def show(self, texts: Mapping[str, str]) -> None:
-        """Write at some edges, and at no other."""
+        """Write at the given edges, and clear the others."""
         self._shown = {edge: texts[edge] for edge in EDGES if texts.get(edge)}
         if not self._has_edges:
             self._write(
@@ -171,7 +172,7 @@ class EdgeText:
             )
 
     def resize(self, font_size: float) -> None:
-        """Write larger or smaller."""
+        """Change the font size."""
         overlays = (
             [self._viewer.canvas.overlays[_key(edge)] for edge in EDGES]
             if self._has_edges
@@ -181,7 +182,7 @@ class EdgeText:
             overlay.font_size = font_size
 
     def close(self) -> None:
-        """Take everything off the canvas."""
+        """Take every text off the canvas."""
         self._shown = {}
         if not self._has_edges:
             self._write(self._viewer.text_overlay, "")

@@ -1,7 +1,4 @@
-"""How the scan lies on the canvas.
-
-Planes, orientation letters, the 3D camera, and the position under the cursor (no Qt).
-"""
+"""Orientation on the canvas: planes, letters, the 3D camera and the position (no Qt)."""
 
 from __future__ import annotations
 
@@ -47,7 +44,7 @@ class EdgeLetters:
 
 
 def world_directions(layer: napari.layers.Layer) -> NDArray[np.float64] | None:
-    """Say where napari's world axes point in the patient.
+    """Return the directions of napari's world axes in the patient.
 
     Parameters
     ----------
@@ -76,7 +73,7 @@ def edge_letters(
     displayed: tuple[int, int],
     orientation2d: tuple[str, str],
 ) -> EdgeLetters:
-    """Give the letters at the canvas edges.
+    """Return the letters at the canvas edges.
 
     Parameters
     ----------
@@ -102,9 +99,9 @@ def edge_letters(
 def turned_letters(
     looking_ras: NDArray[np.float64], up_ras: NDArray[np.float64]
 ) -> EdgeLetters:
-    """Give the letters at the canvas edges in 3D, "" where an edge is nearer to none.
+    """Return the letters at the canvas edges in 3D.
 
-    More than 35 degrees off.
+    "" at an edge that is more than 35 degrees off any axis.
 
     Parameters
     ----------
@@ -126,7 +123,7 @@ def turned_letters(
 def plane_order(
     directions: NDArray[np.float64] | None, plane: Plane
 ) -> tuple[int, int, int]:
-    """Give napari's dims order (through, down, across) that shows a plane."""
+    """Return napari's dims order (through, down, across) that shows a plane."""
     if directions is None:
         directions = -np.eye(3)[::-1]
     wanted = _PLANE_AXES[plane]
@@ -137,14 +134,12 @@ def plane_order(
 def upright_orientation(
     directions: NDArray[np.float64], order: tuple[int, int, int]
 ) -> tuple[str, str, str]:
-    """Give napari's camera orientation for which the patient is upright in 2D and not mirrored.
+    """Return the camera orientation with the patient upright in 2D and unmirrored in 3D.
 
-    In 3D.
-
-    In 2D, feet and back go down, the patient's left goes right (in sagittal planes the
-    back does). In 3D napari shows (towards, down, right) as a right-handed frame, so
-    the depth axis must be turned round whenever the displayed axes, in the order shown,
-    are left-handed in the patient.
+    In 2D, feet and back go down and the patient's left goes right (in sagittal planes
+    the back does). In 3D napari shows (towards, down, right) as a right-handed frame,
+    so the depth axis is reversed if the displayed axes, in the order shown, are
+    left-handed in the patient.
     """
     down = "down" if directions[:, order[1]].sum() < 0 else "up"
     across = "right" if directions[:, order[2]].sum() < 0 else "left"
@@ -163,7 +158,7 @@ def describe_position(
     *,
     unit: str = "",
 ) -> str:
-    """Say where a voxel lies in the patient and what it holds, or "" outside the scan."""
+    """Return a voxel's position in the patient and its value as text, "" outside the scan."""
     index = np.round(np.asarray(voxel_zyx, dtype=np.float64)).astype(int)
     if (index < 0).any() or (index >= geometry.shape_zyx).any():
         return ""
@@ -180,9 +175,7 @@ def describe_position(
 
 
 class CanvasOrientation:
-    """Keeps the letters at the canvas edges and the 3D camera true while planes are rolled.
-
-    Transposed or turned.
+    """Keeps letters and 3D camera right while planes are rolled, transposed or turned.
 
     Parameters
     ----------
@@ -203,9 +196,9 @@ class CanvasOrientation:
 
     @property
     def directions(self) -> NDArray[np.float64] | None:
-        """Where napari's world axes point in the patient, see `world_directions`.
+        """Directions of napari's world axes in the patient, see `world_directions`.
 
-        None where that is not known.
+        None if they are not known.
         """
         return self._directions
 
@@ -215,7 +208,7 @@ class CanvasOrientation:
         self.update()
 
     def show_plane(self, plane: Plane) -> None:
-        """Turn to a plane, upright, and fit it to the canvas."""
+        """Show a plane, upright, and fit it to the canvas."""
         viewer = self._viewer
         spare = viewer.dims.ndim - 3
         if spare < 0:
@@ -228,7 +221,7 @@ class CanvasOrientation:
         viewer.fit_to_view()
 
     def show_3d(self) -> None:
-        """Turn to 3D, seen from the front, head up."""
+        """Show 3D, seen from the front, head up."""
         viewer = self._viewer
         viewer.dims.ndisplay = 3
         viewer.fit_to_view()
@@ -315,7 +308,7 @@ class CanvasOrientation:
 
 
 def _both_ways(direction: NDArray[np.float64]) -> tuple[str, str]:
-    """Give the letters ahead of and behind a signed axis."""
+    """Return the letters ahead of and behind a signed axis."""
     axis = int(np.abs(direction).argmax())
     ahead = int(direction[axis] > 0)
     return _LETTERS[axis][ahead], _LETTERS[axis][1 - ahead]

@@ -1,14 +1,13 @@
-"""Where a napari layer lies in the patient.
-
-Its whole data-to-world transform, and what its reader said of it (no Qt).
+"""Where a napari layer lies in the patient (no Qt).
 
 A layer's place is its data-to-world transform (affine, rotate, shear, scale,
-translate), each world axis in its unit. Where a reader left the patient's own affine in
-the metadata, the world that it placed the layer in is tied to the patient by that: as
-long as the layer lies where its reader put it, the reader's affine holds to the last
-digit; once it is moved, its new place is carried over into the patient in the same way.
-A layer of which no reader said anything lies with world axes z, y and x toward
-Inferior, Posterior and Left, and its notes say that left and right are a guess.
+translate), each world axis in its unit. Many readers leave the patient's affine in the
+metadata, which relates that world to the patient. As long as the layer lies where its
+reader put it, the reader's affine holds to the last digit; once the layer is moved, its
+new place is carried over into the patient in the same way.
+
+If the reader left nothing, the world axes z, y and x are taken to point toward
+Inferior, Posterior and Left, and the notes say that left and right are a guess.
 """
 
 from __future__ import annotations
@@ -89,9 +88,9 @@ class Placement:
 
     @property
     def directions(self) -> NDArray[np.float64]:
-        """Where napari's world axes point in the patient.
+        """Directions of napari's world axes in the patient.
 
-        Column i is world axis i in RAS+, lengths near 1.
+        Column i is world axis i in RAS+, of length near 1.
         """
         turned: NDArray[np.float64] = self.geometry.affine[:3, :3] @ np.linalg.inv(
             self.world[:3, :3]
@@ -116,7 +115,7 @@ class _Said:
 
 
 def placing_of(layer: napari.layers.Layer) -> dict[str, Any]:
-    """Give the attributes of a layer that say where it lies, with its metadata and name."""
+    """Return the attributes of a layer that place it, with its metadata and name."""
     return {
         **{key: getattr(layer, key) for key in PLACING},
         "metadata": layer.metadata,
@@ -125,7 +124,7 @@ def placing_of(layer: napari.layers.Layer) -> dict[str, Any]:
 
 
 def spatial_shape(shape: Sequence[int], name: str) -> tuple[int, int, int]:
-    """Give the last three axes of a shape whose other axes have one step.
+    """Return the last three axes of a shape whose other axes have one step.
 
     Raises
     ------
@@ -155,9 +154,9 @@ def spatial_shape(shape: Sequence[int], name: str) -> tuple[int, int, int]:
 def world_from_parts(
     attributes: Mapping[str, Any], ndim: int
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Give the transform (4, 4) from the last three indices of a layer to napari's world in mm.
+    """Return the transform (4, 4) from a layer's last three indices to napari's world in mm.
 
-    Notes on its units.
+    The second value holds notes on its units.
 
     Raises
     ------
@@ -311,7 +310,7 @@ def place(
 def _is_in_mm(
     metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> bool:
-    """Say whether what a reader said fits the layer's place in mm, or says nothing."""
+    """Return whether the reader's metadata fit the layer's place in mm."""
     return any(
         isinstance(find(metadata, world, shape), _Said)
         for find in (_by_affine, _by_direction)
@@ -321,12 +320,11 @@ def _is_in_mm(
 def _on_file(
     geometry: Geometry, metadata: Mapping[str, Any], to_mm: NDArray[np.float64]
 ) -> Geometry:
-    """Give the geometry on the grid of the file whose NIfTI header a reader left.
+    """Return the geometry on the grid of the file whose NIfTI header the reader left.
 
-    So that labels go back there to the last digit.
-
-    Readers turn axes and round (napari-nifti to 1e-6, which 500 voxels make 5e-4 mm);
-    the header holds what the file says.
+    Labels then go back to that grid exactly. Readers turn axes and round (napari-nifti
+    to 1e-6, which over 500 voxels makes 5e-4 mm), while the header has the file's own
+    numbers.
     """
     header: Any = metadata.get("header")
     shape = _stored_shape(metadata)
@@ -390,9 +388,9 @@ def _told_by_header(metadata: Mapping[str, Any]) -> tuple[float, tuple[str, ...]
 
 
 def _never_placed(given: NDArray[np.float64], world: NDArray[np.float64]) -> bool:
-    """Say whether a layer that carries our metadata was made by a script.
+    """Return whether a layer with our metadata was made by a script without a transform.
 
-    Set no transform, or the scan's scale alone.
+    Such a layer has the identity, or the scan's scale alone.
     """
     at_zero = given.copy()
     at_zero[:3, 3] = 0
@@ -404,7 +402,7 @@ def _never_placed(given: NDArray[np.float64], world: NDArray[np.float64]) -> boo
 def _over(
     scan: Placement, world: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> Placement:
-    """Place a layer by the scan under it: on its grid where they share one."""
+    """Place a layer by the scan under it: on its grid if they share one."""
     if (
         shape == scan.geometry.shape_zyx
         and _gap(scan.world, world, shape)
@@ -418,9 +416,9 @@ def _over(
 def _box(
     world: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> NDArray[np.float64]:
-    """Give the lowest and highest world coordinates.
+    """Return the lowest and highest world coordinates (2, 3) of an array.
 
-    (2, 3) that an array takes up, to the outer sides of its voxels.
+    Measured to the outer sides of its voxels.
     """
     ends = (
         np.array(
@@ -433,9 +431,9 @@ def _box(
 
 
 def world_of(geometry: Geometry) -> NDArray[np.float64]:
-    """Give the world transform (4, 4) that we place a scan by.
+    """Return the world transform (4, 4) by which we place a scan.
 
-    Along its own axes, its middle where it lies in the patient.
+    Along its own axes, with its middle where it lies in the patient.
     """
     spacing = geometry.spacing_zyx_mm
     middle = (np.asarray(geometry.shape_zyx) - 1) / 2
@@ -445,7 +443,7 @@ def world_of(geometry: Geometry) -> NDArray[np.float64]:
 
 
 def same_place(one: Geometry, other: Geometry) -> bool:
-    """Say whether two grids lie in one place, to a hundredth of a voxel."""
+    """Return whether two grids agree to a hundredth of a voxel."""
     far = _MATCHES_VOX * float(one.spacing_zyx_mm.min())
     return (
         one.shape_zyx == other.shape_zyx
@@ -454,9 +452,9 @@ def same_place(one: Geometry, other: Geometry) -> bool:
 
 
 def lies_straight(layer: napari.layers.Layer) -> bool:
-    """Say whether a layer's axes run along napari's.
+    """Return whether a layer's axes run along napari's.
 
-    So that a plane on screen is a plane of its array.
+    A plane on screen is then a plane of its array.
     """
     linear = world_linear(layer)
     off = linear - np.diag(np.diag(linear))
@@ -464,9 +462,9 @@ def lies_straight(layer: napari.layers.Layer) -> bool:
 
 
 def world_linear(layer: napari.layers.Layer) -> NDArray[np.float64]:
-    """Give the linear part (3, 3) of a layer's data-to-world transform, in its own units.
+    """Return the linear part (3, 3) of a layer's data-to-world transform, in its own units.
 
-    Its last three axes.
+    For the layer's last three axes.
     """
     origin = np.asarray(layer.data_to_world(np.zeros(3)), np.float64)[-3:]
     return np.column_stack(
@@ -478,12 +476,15 @@ def world_linear(layer: napari.layers.Layer) -> NDArray[np.float64]:
 
 
 def layer_name(attributes: Mapping[str, Any]) -> str:
-    """Name a layer in messages."""
+    """Return how messages name a layer."""
     return f"Layer '{attributes['name']}'" if attributes.get("name") else "The layer"
 
 
 def mm_per_unit(units: Any, name: str) -> NDArray[np.float64]:
-    """Give mm per unit of the last three axes; pixels count as mm where no axis has a length."""
+    """Return mm per unit of the last three axes.
+
+    Pixels count as mm if no axis has a length.
+    """
     return _mm_per_unit(units, name)[0]
 
 
@@ -539,9 +540,10 @@ def _mm_per_unit(units: Any, name: str) -> tuple[NDArray[np.float64], tuple[str,
 
 
 def _usual_frame(labels: Any) -> NDArray[np.float64]:
-    """Give napari's world -> RAS+ where nobody says.
+    """Return the transform from napari's world to RAS+ that is assumed without metadata.
 
-    Axes named z, y, x, else in that order, toward Inferior, Posterior, Left.
+    Axes named z, y, x, or else the axes in that order, point toward Inferior,
+    Posterior, Left.
     """
     names = [str(label).lower() for label in labels or ()][-3:]
     order = (

@@ -87,7 +87,7 @@ def surfaces_body(
 def surface_of(
     mask: NDArray[np.bool_],
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Give the surface of a mask (z, y, x) as vertices (n, 3) in its voxels and faces (m, 3).
+    """Return the surface of a mask (z, y, x): vertices (n, 3) in its voxels, faces (m, 3).
 
     Marching cubes (Lewiner).
     """

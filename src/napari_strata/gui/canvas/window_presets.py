@@ -1,4 +1,7 @@
-"""Grey-value windows: CT presets in HU, MR presets in percentiles (no Qt)."""
+"""Grey-value windows: CT presets in HU, MR presets in percentiles (no Qt).
+
+Add or change a preset in `CT_WINDOWS_HU` or `MR_WINDOWS_PERCENT`.
+"""
 
 from __future__ import annotations
 
@@ -31,19 +34,19 @@ Or a mask's fill).
 
 
 def preset_names(modality: Modality) -> tuple[str, ...]:
-    """List the presets of a modality, the default first."""
+    """Return the names of a modality's presets, the default first."""
     return tuple(CT_WINDOWS_HU if modality == "ct" else MR_WINDOWS_PERCENT)
 
 
 def default_preset(modality: Modality) -> str:
-    """Give the preset that a scan opens with."""
+    """Return the preset that a scan opens with."""
     return preset_names(modality)[0]
 
 
 def contrast_limits(
     data: NDArray[np.generic], modality: Modality, preset: str
 ) -> tuple[float, float]:
-    """Give the (low, high) grey values of a preset.
+    """Return the (low, high) grey values of a preset.
 
     Parameters
     ----------
@@ -74,9 +77,7 @@ def contrast_limits(
 def dragged_window(
     limits: tuple[float, float], across: float, down: float
 ) -> tuple[float, float]:
-    """Give the window after a drag of the mouse, as at a reading desk.
-
-    To the right is wider, down is brighter.
+    """Return the window after a drag of the mouse: right is wider, down is brighter.
 
     Parameters
     ----------

@@ -17,7 +17,6 @@ from napari_strata.gui.canvas.layers import (
     matching_grid_kwargs,
     similarity_tuple,
 )
-from napari_strata.gui.panel.editing import reported
 from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.tasks.explanation_tasks import (
     Answer,
@@ -26,6 +25,7 @@ from napari_strata.gui.tasks.explanation_tasks import (
     explain_body,
 )
 from napari_strata.gui.tasks.jobs import JobRunner
+from napari_strata.gui.tasks.notifications import notify_errors
 from napari_strata.gui.widgets.explain_section import ExplainSection
 from napari_strata.gui.widgets.region_table import RegionTable
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 
 class Explainer:
-    """Answers what the explain section asks, of the region that was selected last.
+    """Answers the questions of the explain section about the region selected last.
 
-    Keeps one layer per map and scan.
+    Keeps one map layer per question and scan.
 
     Parameters
     ----------
@@ -50,7 +50,9 @@ class Explainer:
     viewer : napari.viewer.Viewer
         Where the maps are shown.
     require_case : callable
-        Gives the case in hand, or raises `StrataError`.
+        Returns the case in hand, or raises `StrataError`.
+    send_cut : callable
+        Submits the slider's last cut, so that it comes before the question.
     """
 
     def __init__(
@@ -61,17 +63,29 @@ class Explainer:
         *,
         viewer: napari.viewer.Viewer,
         require_case: Callable[[], ScanCase],
+        send_cut: Callable[[], None],
     ) -> None:
         self._section = section
         self._table = table
         self._jobs = jobs
         self._viewer = viewer
         self._require_case = require_case
+        self._send_cut = send_cut
         self._stop_watching: Callable[[], None] = lambda: None
+        section.asked.connect(self.ask)
 
     def ask(self, question: Question) -> None:
-        """Answer a question in a thread."""
-        with reported():
+        """Answer a question in a thread, once the edits that were asked for are done."""
+        self._send_cut()
+        with notify_errors():
+            case = self._require_case()
+            if case.queue.is_busy:
+                case.queue.submit(lambda: None, lambda _nothing: self._start(question))
+            else:
+                self._start(question)
+
+    def _start(self, question: Question) -> None:
+        with notify_errors():
             case = self._require_case()
             region = self._table.selected[-1] if self._table.selected else None
             if region is None and question in ("card", "similarity"):
@@ -86,7 +100,7 @@ class Explainer:
             self._jobs.start(partial(explain_body, request), partial(self._show, case))
 
     def selection_changed(self) -> None:
-        """Take the words away: they are of another region, or of what it was before an edit."""
+        """Remove the text: it describes another region, or the region before an edit."""
         self._stop_watching()
         self._stop_watching = lambda: None
         self._section.show_answer("")
@@ -102,7 +116,7 @@ class Explainer:
             self._show_map(case, answer.request, answer.painted)
 
     def _watch(self, case: ScanCase) -> None:
-        """Take the words away at the next change of the case."""
+        """Remove the text at the next change of the case."""
         case.changed.connect(self._on_changed)
         self._stop_watching = lambda: case.changed.disconnect(self._on_changed)
 

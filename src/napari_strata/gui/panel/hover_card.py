@@ -1,7 +1,4 @@
-"""The explanation that comes up when the cursor rests on a region.
-
-Where a person asked for that.
-"""
+"""The explanation that appears when the cursor rests on a region, if switched on."""
 
 from __future__ import annotations
 
@@ -15,9 +12,9 @@ from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QToolTip, QWidget
 
 from napari_strata.errors import StrataError
-from napari_strata.gui.panel.layout import single_shot
 from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.tasks.explanation_tasks import ExplainRequest, explanation_text
+from napari_strata.gui.tasks.timers import single_shot
 from napari_strata.volume import BACKGROUND
 
 if TYPE_CHECKING:
@@ -29,18 +26,18 @@ _STILL_PIXELS = 4
 
 
 class HoverCard(QObject):
-    """Explains the region under a cursor that rests, in a thread.
+    """Explains the region under a resting cursor, in a thread.
 
-    Shows the words beside it until the mouse moves on.
+    The text appears beside the cursor and goes when the mouse moves on.
 
     Parameters
     ----------
     parent : QWidget
         Ends it with it, and lends the words its looks.
     case : callable
-        Gives the case in hand, None where there is none.
-    is_wanted : callable
-        Says whether a person asked for it.
+        Returns the case in hand, None if there is none.
+    is_enabled : callable
+        Returns whether hover explanations are switched on.
     """
 
     def __init__(
@@ -48,12 +45,12 @@ class HoverCard(QObject):
         parent: QWidget,
         *,
         case: Callable[[], ScanCase | None],
-        is_wanted: Callable[[], bool],
+        is_enabled: Callable[[], bool],
     ) -> None:
         super().__init__(parent)
         self._parent = parent
         self._case = case
-        self._is_wanted = is_wanted
+        self._is_enabled = is_enabled
         self._timer = single_shot(self, REST_MS, self.explain_now)
         self._place = QPoint()
         self._region: int | None = None
@@ -61,11 +58,11 @@ class HoverCard(QObject):
         """Whether an explanation is being worked out."""
 
     def on_move(self, viewer: napari.viewer.Viewer, event: Any) -> None:
-        """Note where the mouse is; on a plane only."""
+        """Note the region under the mouse (2D only)."""
         self._timer.stop()
         self._region, case = None, self._case()
         if (
-            not self._is_wanted()
+            not self._is_enabled()
             or case is None
             or not case.is_shown
             or viewer.dims.ndisplay != 2
@@ -84,7 +81,7 @@ class HoverCard(QObject):
         self._region = None
 
     def explain_now(self) -> None:
-        """Explain the region under the cursor, as if it had rested."""
+        """Explain the region under the cursor now."""
         case = self._case()
         if (
             case is None
@@ -120,10 +117,7 @@ class HoverCard(QObject):
 
 
 def _words(request: ExplainRequest) -> tuple[int, str]:
-    """Explain a region; "" where an edit took it away meanwhile.
-
-    Is nothing to tell anybody.
-    """
+    """Explain a region; "" if an edit removed it meanwhile."""
     try:
         return request.region or BACKGROUND, explanation_text(request)
     except StrataError:

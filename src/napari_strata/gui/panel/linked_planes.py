@@ -13,6 +13,7 @@ from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QSplitter, QVBoxLayout, QWidget
 
+from napari_strata.gui.canvas.canvas import OVERLAY_COLOR
 from napari_strata.gui.canvas.layers import overlay_kwargs, scan_data
 from napari_strata.gui.canvas.orientation import (
     PLANES,
@@ -22,15 +23,14 @@ from napari_strata.gui.canvas.orientation import (
 )
 from napari_strata.gui.canvas.placement import mm_per_unit
 from napari_strata.gui.canvas.viewer_bindings import ViewerBindings
-from napari_strata.gui.panel.layout import single_shot
 from napari_strata.gui.session.scan_case import ScanCase
+from napari_strata.gui.tasks.timers import single_shot
 
 if TYPE_CHECKING:
     import napari.layers
     import napari.viewer
 
 CROSSHAIR_NAME = "Strata crosshair"
-_COLOR = "#ffd75a"
 _MIRRORED = ("contrast_limits", "gamma", "colormap")
 
 
@@ -87,10 +87,7 @@ class PlaneView(QWidget):
         self._put_cross_on_top()
 
     def show_cross(self, lines: NDArray[np.float64]) -> None:
-        """Draw the crosshair: (3, 2, 3) start and direction of three lines.
-
-        In the scan's world.
-        """
+        """Draw the crosshair: (3, 2, 3) start and direction of three lines, in the scan's world."""
         if self.cross is None:
             self.cross = cross_layer(lines, self.image)
             self.model.layers.append(self.cross)
@@ -173,7 +170,7 @@ class LinkedPlanes(QSplitter):
             )
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 (Qt's name)
-        """Tell when it is left without a parent."""
+        """Emit `undocked` when it is left without a parent."""
         super().changeEvent(event)
         if (
             event is not None
@@ -193,7 +190,7 @@ class LinkedPlanes(QSplitter):
             view.close_down()
 
     def _on_order(self, event: object = None) -> None:
-        """Show the two planes that the main canvas does not."""
+        """Show the two planes that the main canvas does not show."""
         main = self._main_plane()
         for view, plane in zip(
             self.views, [plane for plane in PLANES if plane != main], strict=False
@@ -237,7 +234,7 @@ class LinkedPlanes(QSplitter):
             self._moving = False
 
     def _on_press(self, model: ViewerModel, event: Any) -> Any:
-        """Move every plane to where the mouse is pressed, and along with it."""
+        """Move every plane to where the mouse is pressed, and follow its drag."""
         if event.button != 1 or event.modifiers:
             return
         while True:
@@ -282,14 +279,14 @@ class LinkedPlanes(QSplitter):
 
 
 def cross_layer(lines: NDArray[np.float64], scan: napari.layers.Layer) -> Vectors:
-    """Make the layer that draws a crosshair over a scan.
+    """Return the layer that draws a crosshair over a scan.
 
-    Three long lines, of which a plane shows the two that lie in it.
+    It has three long lines, of which a plane shows the two that lie in it.
     """
     layer = Vectors(
         lines,
         name=CROSSHAIR_NAME,
-        edge_color=_COLOR,
+        edge_color=OVERLAY_COLOR,
         edge_width=0.6 / float(mm_per_unit(scan.units, CROSSHAIR_NAME).max()),
         opacity=0.7,
         vector_style="line",

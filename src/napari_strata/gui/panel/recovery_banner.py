@@ -1,4 +1,4 @@
-"""Offers work on a scan that a crash or a closed window left behind."""
+"""Offers unsaved work on a scan that a crash or a closed window left behind."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QFrame, QLabel, QVBoxLayout, QWidget
 
 from napari_strata.errors import CaseError
-from napari_strata.gui.panel.editing import reported
 from napari_strata.gui.tasks.jobs import JobRunner
+from napari_strata.gui.tasks.notifications import notify_errors
 from napari_strata.gui.tasks.worker import Opened, resume_body
 from napari_strata.gui.widgets.sections import push_button, row_of
 from napari_strata.refine.session.recovery import Unfinished, find_unfinished
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class RecoveryBanner(QFrame):
-    """Says what was found, and asks whether to go on with it."""
+    """Shows what was found, and asks whether to continue it."""
 
     resume_asked = Signal()
     discard_asked = Signal()
@@ -61,7 +61,7 @@ class RecoveryBanner(QFrame):
 
 
 class RecoveryController(QObject):
-    """Looks for unfinished work whenever another scan is taken in hand.
+    """Looks for unsaved work whenever another scan is taken in hand.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class RecoveryController(QObject):
         volume: Volume | None,
         folder: Path | None,
     ) -> None:
-        """Look for work on a scan, in a thread."""
+        """Look for unsaved work on a scan, in a thread."""
         if image is self._image:
             return
         self._image, self._volume, self._found = image, volume, None
@@ -110,7 +110,7 @@ class RecoveryController(QObject):
         found, image, volume = self._found, self._image, self._volume
         self._card.hide()
         if found is not None and image is not None and volume is not None:
-            with reported():
+            with notify_errors():
                 self._jobs.start(
                     partial(resume_body, found, volume),
                     partial(self._on_resumed, image),
@@ -122,7 +122,7 @@ class RecoveryController(QObject):
     def _discard(self) -> None:
         self._card.hide()
         if self._found is not None:
-            with reported():
+            with notify_errors():
                 self._found.discard()
 
 

@@ -1,7 +1,4 @@
-"""Keeps the region table and the history equal to the case in hand.
-
-Carries out what is asked for in them.
-"""
+"""What the region table and the history do to the case in hand."""
 
 from __future__ import annotations
 
@@ -9,8 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from napari_strata.gui.panel.editing import next_steps, reported
+from napari_strata.gui.panel.editing import next_step_names
 from napari_strata.gui.session.scan_case import ScanCase
+from napari_strata.gui.tasks.notifications import notify_errors
 from napari_strata.gui.widgets.edit_section import EditSection
 from napari_strata.gui.widgets.list_sections import HistorySection, RegionsSection
 from napari_strata.gui.widgets.region_names import known_names, remember_name
@@ -18,7 +16,7 @@ from napari_strata.refine.session.refinement import Refinement
 
 
 class RegionListController:
-    """Fills the lists of the panel.
+    """Keeps the region table and the history up to date, and carries out their commands.
 
     Parameters
     ----------
@@ -73,28 +71,28 @@ class RegionListController:
         self._regions.table.show_regions(
             work.regions, case.statistics(), case.painter.hidden
         )
-        self._edits.show_history(*next_steps(work))
+        self._edits.show_history(*next_step_names(work))
         self._history.show_steps(work.history, work.undone)
-        self._regions.outline.setChecked(case.is_outlined)
+        self._regions.outline.setChecked(case.painter.is_outlined)
 
     def _on_row(self, act: Callable[..., None], region: int, *args: Any) -> None:
-        with reported():
+        with notify_errors():
             case = self._require_case()
             case.submit(partial(act, case.work, region, *args))
 
     def _on_show(self, region: int, is_shown: bool) -> None:
-        with reported():
+        with notify_errors():
             case = self._require_case()
             hidden = case.painter.hidden
             case.painter.hide(hidden - {region} if is_shown else hidden | {region})
             self.show(case)
 
     def _on_outline(self, wanted: bool) -> None:
-        with reported():
-            self._require_case().show_outline(wanted)
+        with notify_errors():
+            self._require_case().painter.show_outline(wanted)
 
     def _on_menu(self, what: str, ids: Sequence[int]) -> None:
-        with reported():
+        with notify_errors():
             case = self._require_case()
             present = {row.id for row in case.work.regions}
             if what == "jump":
@@ -112,9 +110,9 @@ class RegionListController:
 
 
 def rename_known(work: Refinement, region: int, name: str) -> None:
-    """Rename a region; a name from the built-in list brings its colour along.
+    """Rename a region; a name from the built-in list also sets its colour.
 
-    Any other is remembered.
+    Any other name is remembered for later.
     """
     work.rename(region, name)
     known = known_names().get(name)

@@ -1,4 +1,4 @@
-"""What the mouse does on the canvas: it tells where it is, and clicks select regions (no Qt)."""
+"""The mouse on the canvas: it shows the position, and clicks select regions (no Qt)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CLICK_PIXELS = 3
 
 
 class Cursor:
-    """Follows the mouse for the scan in hand.
+    """Follows the mouse over the scan in hand.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Cursor:
         self._image, self._volume, self._case = image, volume, case
 
     def on_move(self, viewer: napari.viewer.Viewer, event: Any) -> None:
-        """Tell what is under the cursor (2D only)."""
+        """Show the position, the intensity and the region under the cursor (2D only)."""
         text = ""
         if (
             self._image is not None

@@ -1,7 +1,4 @@
-"""Edits run one after the other outside the GUI thread.
-
-What they changed is shown in it, in order.
-"""
+"""Edits run one after the other in a thread; their results are shown in the GUI thread."""
 
 from __future__ import annotations
 
@@ -27,10 +24,10 @@ class _Wish:
 
 
 class EditQueue(QObject):
-    """Runs edits of one case in the order in which they were asked for, in a thread of its own.
+    """Runs the edits of one case in the order asked for, in a thread of its own.
 
-    An error of ours becomes a notification; anything else is a bug and is raised in the
-    GUI thread.
+    A `StrataError` becomes a notification; any other error is a bug and is raised in
+    the GUI thread.
     """
 
     idle = Signal()
@@ -65,12 +62,11 @@ class EditQueue(QObject):
         *,
         pauses: bool = False,
     ) -> None:
-        """Run `act()` in the thread when its turn comes, then `on_done(result)`.
+        """Run `edit()` in the thread when its turn comes, then `on_done(result)`.
 
-        Or `on_fail()`, in the GUI thread.
-
-        With `pauses` the queue is paused when `act` ends, before anything that was
-        asked for later is started.
+        On an error `on_fail()` is called instead. Both are called in the GUI thread.
+        With `pauses` the queue is paused when the edit ends, before any later edit
+        starts.
         """
         if self._is_closed:
             return
@@ -83,7 +79,7 @@ class EditQueue(QObject):
     def post(self, show: Callable[[], None]) -> None:
         """Call `show()` in the GUI thread, after what was posted before.
 
-        At once when called there.
+        Called at once if this is the GUI thread.
         """
         if self._is_closed:
             return
@@ -114,7 +110,7 @@ class EditQueue(QObject):
     def finish(self) -> None:
         """Wait for every edit and show it.
 
-        A paused queue is left as it is once the running edit is done.
+        A paused queue stays paused once the running edit is done.
         """
         while self._running is not None:
             # the exception, if any, is dealt with by deliver
@@ -123,18 +119,18 @@ class EditQueue(QObject):
         self._show_posted()
 
     def pause(self) -> None:
-        """Start no further edit until `resume`; those asked for meanwhile wait."""
+        """Start no further edit until `resume`."""
         self._is_paused = True
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Start edits again after `pause`."""
         self._is_paused = False
         self._start_next()
 
     def close(self, *, drop: bool = False) -> None:
-        """Take no more edits and show none any more.
+        """Accept no more edits and show none any more.
 
-        Those that wait are carried out first, unless they are dropped.
+        Waiting edits are carried out first, unless they are dropped.
         """
         self._is_closed = True
         self._posted.clear()
@@ -177,9 +173,9 @@ class EditQueue(QObject):
 
 
 def _hand_over(waiting: deque[_Wish], thread: ThreadPoolExecutor) -> None:
-    """Carry out what waits though nobody looks any more, in order.
+    """Run the waiting edits in order after the queue was closed.
 
-    Python waits for it when it exits.
+    Python waits for them when it exits.
     """
     while waiting:
         act = waiting.popleft().act

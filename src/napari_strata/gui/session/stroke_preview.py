@@ -1,4 +1,4 @@
-"""The preview layer: what strokes would do, shown before they are taken."""
+"""The preview layer: what strokes would change, shown before they are applied."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ PreviewStrokes = Sequence[tuple[NDArray[np.int64], int | None]]
 
 
 class StrokePreview(QObject):
-    """Shows in a layer of its own which voxels strokes would change, and to which region.
+    """Shows which voxels the strokes would change, and to which region, in a layer of its own.
 
     Parameters
     ----------
@@ -108,9 +108,9 @@ class StrokePreview(QObject):
     def show(
         self, strokes: PreviewStrokes, scope: Scope, *, over: napari.layers.Layer
     ) -> None:
-        """Compute what strokes would do, in the thread, and show it.
+        """Compute the preview of strokes in the thread, and show it.
 
-        A later call takes the place of an earlier one.
+        A later call replaces an earlier one.
         """
         self._serial += 1
         if not strokes:
@@ -143,12 +143,12 @@ class StrokePreview(QObject):
             self.shown_changed.emit(False)
 
     def finish(self) -> None:
-        """Paint what is still to be painted, now."""
+        """Paint the rest now."""
         while self._dirty:
             self._paint_next()
 
     def close(self) -> None:
-        """Take the layer away."""
+        """Remove the layer."""
         self._serial += 1
         self._forget()
         if self.layer is not None and self.layer in self._viewer.layers:
@@ -156,7 +156,7 @@ class StrokePreview(QObject):
         self.layer = None
 
     def make_layer(self, *, over: napari.layers.Layer) -> None:
-        """Add the layer, empty, where it is not there yet."""
+        """Add the empty layer if it is not there yet."""
         if over in self._viewer.layers and (
             self.layer is None or self.layer not in self._viewer.layers
         ):
@@ -179,9 +179,9 @@ class StrokePreview(QObject):
         self._dirty, self._written = [], None
 
     def _paint_in(self, box: Box | None) -> None:
-        """Paint the preview in a box, and take an earlier one away.
+        """Paint the preview in a box, and remove an earlier one.
 
-        What is on screen now, the rest in the event loop.
+        What is on screen is painted now, the rest in the event loop.
         """
         if self._written is not None:
             box = self._written if box is None else union(self._written, box)
@@ -201,9 +201,9 @@ class StrokePreview(QObject):
             self._paint_next()
 
     def _give_colors(self) -> None:
-        """Colour the layer as the regions are.
+        """Give the layer the regions' colours.
 
-        Anew only where somebody chose a colour, for napari takes its time over that.
+        Only if somebody chose a colour, because napari is slow to change a colormap.
         """
         chosen = [
             row

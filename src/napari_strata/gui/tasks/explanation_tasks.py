@@ -1,4 +1,4 @@
-"""What the explain section says and shows, made outside the GUI thread (no Qt, no layers)."""
+"""Texts and maps of the explain section, made outside the GUI thread (no Qt, no layers)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COLUMNS_TOLD = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExplainRequest:
-    """What a person asked of a region.
+    """A question about a region, with the state of the case when it was asked.
 
     Parameters
     ----------
@@ -58,9 +58,10 @@ class ExplainRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """Words, "" without a region, and a map.
+    """The answer to a question: a text and a map.
 
-    (z, y, x) float32, (z, y, x, 3) uint8 for "features", None for "card".
+    The text is "" without a region. The map is (z, y, x) float32, (z, y, x, 3) uint8
+    for "features", and None for "card".
     """
 
     request: ExplainRequest
@@ -69,7 +70,7 @@ class Answer:
 
 
 def explain_body(request: ExplainRequest, on_progress: Progress) -> Answer:
-    """Answer in words, and paint the map that was asked for.
+    """Answer a question with a text, and with a map if it asks for one.
 
     Raises
     ------
@@ -101,9 +102,9 @@ def explain_body(request: ExplainRequest, on_progress: Progress) -> Answer:
 def paint_map(
     values: NDArray[Any], supervoxels: NDArray[np.int32], on_progress: Progress
 ) -> NDArray[Any]:
-    """Paint one value, or one colour, per supervoxel over the scan, a plane at a time.
+    """Paint one value, or one colour, per supervoxel over the scan, plane by plane.
 
-    (z, y, x) or (z, y, x, channel).
+    Returns (z, y, x) or (z, y, x, channel).
     """
     painted = np.empty((*supervoxels.shape, *values.shape[1:]), values.dtype)
     for z, plane in enumerate(supervoxels):
@@ -113,10 +114,7 @@ def paint_map(
 
 
 def explanation_text(request: ExplainRequest) -> str:
-    """Say in a few lines what holds a region together, what parts it from a neighbour.
-
-    How it merges.
-    """
+    """Return a few lines on a region: its coherence, its closest neighbour, its merges."""
     if request.region is None:
         return ""
     card = explain_region(request.proposal, request.table, request.region)
@@ -180,9 +178,10 @@ def _path_lines(path: MergePath, request: ExplainRequest) -> list[str]:
 
 
 def _partner(step: MergeStep, request: ExplainRequest, sizes: NDArray[np.int64]) -> str:
-    """Name what a region joins with by the region that most of it is now.
+    """Return the name of the region that a region joins in a merge step.
 
-    Ids on screen need not be those of a cut.
+    It is the region that most of the joined part belongs to now: ids on screen need not
+    be those of a cut.
     """
     members = request.proposal.tree(request.tree).cut(step.n + 1) == step.joined
     return _name(

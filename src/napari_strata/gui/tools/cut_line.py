@@ -1,7 +1,4 @@
-"""The cutting line: drawn over a region on a slice.
-
-It parts the region along the direction of view.
-"""
+"""The cut line: drawn over a region on a plane, it splits it along the viewing direction."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from numpy.typing import NDArray
 from skimage.measure import approximate_polygon
 
 from napari_strata.errors import StrataError
-from napari_strata.gui.canvas.canvas import camera_of, has_tool
+from napari_strata.gui.canvas.canvas import OVERLAY_COLOR, camera_of, has_tool
 from napari_strata.gui.canvas.layers import overlay_kwargs
 from napari_strata.gui.canvas.placement import lies_straight, world_linear
 from napari_strata.volume import BACKGROUND, Geometry
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
     import napari.viewer
 
 CUT_NAME = "Strata cut"
-_COLOR = "#ffd75a"
 _LEAST_PIXELS = 3
 """A press that moves no further than this is a click, not a line."""
 
@@ -50,9 +46,9 @@ class DrawnLine:
     along: NDArray[np.float64] | None = None
 
     def region_of(self, labels: NDArray[np.integer], preferred: Collection[int]) -> int:
-        """Give the region that most of the line runs through.
+        """Return the region that most of the line runs through.
 
-        One of the preferred ones where it meets any.
+        A preferred region wins if the line meets any.
 
         Raises
         ------
@@ -82,10 +78,7 @@ class DrawnLine:
     def in_patient(
         self, geometry: Geometry
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Give its points in RAS+ mm (n, 3), without the hand's trembling.
-
-        The direction of view in RAS (3,).
-        """
+        """Return the line's points (n, 3) in RAS+ mm, smoothed, and the viewing direction (3,)."""
         flat = [axis for axis in range(3) if axis != self.through]
         along = np.eye(3)[self.through] if self.along is None else self.along
         view = geometry.affine[:3, :3] @ along
@@ -136,7 +129,7 @@ class CutLine:
         self.layer = Shapes(
             ndim=3,
             name=CUT_NAME,
-            edge_color=_COLOR,
+            edge_color=OVERLAY_COLOR,
             face_color="transparent",
             **overlay_kwargs(labels),
         )
@@ -145,7 +138,7 @@ class CutLine:
         viewer.mouse_drag_callbacks.append(self.on_drag)
 
     def put_down(self) -> None:
-        """Take the line off the canvas and leave the mouse to others; more than once is fine."""
+        """Take the line off the canvas and release the mouse; may be called more than once."""
         if self.on_drag in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self.on_drag)
         if self.layer in self._viewer.layers:
@@ -154,7 +147,7 @@ class CutLine:
     def on_drag(self, viewer: napari.viewer.Viewer, event: Any) -> Generator[None]:
         """Draw while the left button is held, and hand the line over when it is released.
 
-        With another tool in hand, leave it to that.
+        With another tool in hand, the drag is left to that tool.
         """
         if (
             event.button != 1
@@ -207,5 +200,5 @@ class CutLine:
                 / float(np.linalg.norm(world_linear(self._labels), axis=0).min())
             )
             self.layer.add_paths(
-                [np.array(points)], edge_width=width, edge_color=_COLOR
+                [np.array(points)], edge_width=width, edge_color=OVERLAY_COLOR
             )

@@ -1,4 +1,4 @@
-"""What napari's own brush, fill and polygon tell of the voxels that they wrote (no Qt)."""
+"""Which voxels napari's own brush, fill and polygon wrote (no Qt)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HandPaint:
-    """Voxels that were written in a labels layer by somebody else than us.
+    """Voxels that were written in a labels layer by another tool.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class HandPaint:
     values: NDArray[np.int64]
 
     def voxels_of(self, value: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
-        """Give the indices (n, 3) of the voxels that were given a label."""
+        """Return the indices (n, 3) of the voxels that were given a label."""
         return np.stack(
             np.unravel_index(self.flat[self.values == value], shape), axis=1
         )
@@ -37,8 +37,8 @@ def paint_from_event(
 ) -> HandPaint | None:
     """Read the value of a labels layer's paint event.
 
-    napari writes each change as voxel indices with old and new values, and since 0.9 as
-    a box with a mask; the last change of a voxel holds.
+    napari stores each change as voxel indices with old and new values, and since 0.9 as
+    a box with a mask. If a voxel was changed twice, the last change counts.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def differences(
     start: Sequence[int],
     shape: tuple[int, ...],
 ) -> HandPaint:
-    """Find the voxels of a box that a layer shows otherwise than expected.
+    """Find the voxels of a box where a layer differs from the expected labels.
 
     `start` is the box's first voxel.
     """

@@ -1,7 +1,4 @@
-"""What the menu of the edit section does to the selected regions.
-
-As plain calls of the refinement (no Qt).
-"""
+"""The tools of the More menu, as plain calls of the refinement (no Qt)."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ ISLAND_ML = 0.5
 def region_tool(
     what: str, work: Refinement, regions: Sequence[int]
 ) -> Callable[[], object]:
-    """Give the call that carries out a tool of `edit_section.TOOLS` on some regions.
+    """Return the call that applies a tool of `edit_section.TOOLS` to some regions.
 
     Raises
     ------

@@ -165,7 +165,7 @@ class EditSection(Section):
 
     @property
     def scope(self) -> Scope:
-        """How far scribbles reach."""
+        """How far scribbles reach: "here" or "everywhere"."""
         return "everywhere" if self._scope.currentData() == "everywhere" else "here"
 
     @property
@@ -175,12 +175,12 @@ class EditSection(Section):
 
     @property
     def brush_size(self) -> int:
-        """Brush diameter in screen voxels."""
+        """Brush diameter in voxels."""
         return int(self._size.value())
 
     @property
     def tool(self) -> str:
-        """The tool that is chosen."""
+        """The chosen tool."""
         return next(
             (name for name, button in self.tools.items() if button.isChecked()),
             "select",
@@ -199,11 +199,11 @@ class EditSection(Section):
         self.tools[tool].setChecked(True)
 
     def show_preview(self, is_shown: bool) -> None:
-        """Show whether strokes wait for a yes."""
+        """Show whether strokes wait to be applied."""
         self.apply.setText("Accept strokes" if is_shown else "Update")
 
     def show_history(self, undo: str, redo: str) -> None:
-        """Show what undo and redo would do, "" for nothing."""
+        """Show the names of the steps that undo and redo would affect, "" for none."""
         for button, what, key in (
             (self.undo, undo, "Ctrl+Z"),
             (self.redo, redo, "Ctrl+Shift+Z"),

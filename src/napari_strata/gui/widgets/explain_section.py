@@ -26,7 +26,7 @@ QUESTIONS = {
 
 
 class ExplainSection(Section):
-    """Asks why a region is one, and shows the answer in words."""
+    """Asks why a region is one, and shows the answer as text."""
 
     asked = Signal(str)
     """A key of `QUESTIONS`."""
@@ -58,7 +58,7 @@ class ExplainSection(Section):
         self.show_answer("")
 
     def show_answer(self, text: str) -> None:
-        """Show an answer; "" takes it away."""
+        """Show an answer; "" removes it."""
         self.answer.setText(text)
         self.answer.setVisible(bool(text))
         if text:

@@ -1,4 +1,4 @@
-"""The granularity section of the panel: two trees, a slider, and marks where a tree is stable."""
+"""The granularity section: which tree, and a slider with marks where it is stable."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from napari_strata.proposal.proposal import Proposal, TreeName
 
 
 class MarkedSlider(QSlider):
-    """A horizontal slider that tells where its handle stands at a value."""
+    """A horizontal slider that knows where its handle is at any value."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(Qt.Orientation.Horizontal, parent)
 
     def x_of(self, value: int) -> int:
-        """Give the middle of the handle at a value, in pixels from the left edge."""
+        """Return the middle of the handle at a value, in pixels from the left edge."""
         option = QStyleOptionSlider()
         self.initStyleOption(option)
         option.sliderPosition = option.sliderValue = value
@@ -73,7 +73,7 @@ class MarkBar(QWidget):
     def show_marks(
         self, steps: Mapping[int, int], current: int, tree: TreeName
     ) -> None:
-        """Show marks, the slider's step of each number of regions, and which one is in use."""
+        """Show a mark for each number of regions at its slider step; `current` is in use."""
         if (dict(steps), tree) != (self._steps, self._tree):
             self._steps, self._tree = dict(steps), tree
             for button in self.buttons.values():
@@ -134,7 +134,7 @@ class MarkBar(QWidget):
         self.chosen.emit(n)
 
     def _place(self) -> None:
-        """Put each button under its tick, pushed apart where they would overlap."""
+        """Put each button under its tick, pushed apart if they would overlap."""
         lefts, widths, right = [], [], 0
         for n, button in self.buttons.items():
             width = max(button.fontMetrics().horizontalAdvance(str(n)) + 12, 22)
@@ -199,16 +199,16 @@ class GranularitySection(Section):
 
     @property
     def tree(self) -> TreeName:
-        """The tree that is chosen."""
+        """The chosen tree."""
         return "tissues" if self.tissues.isChecked() else "regions"
 
     @property
     def n(self) -> int:
-        """How many regions are wanted of the chosen tree."""
+        """Number of regions chosen for the tree."""
         return self._wanted[self.tree]
 
     def show_proposal(self, proposal: Proposal) -> None:
-        """Set how fine each tree can be cut, and mark the granularities at which it is stable."""
+        """Set how finely each tree can be cut, and mark where it is stable."""
         if proposal is self._proposal:
             return
         self._proposal = proposal
@@ -219,7 +219,7 @@ class GranularitySection(Section):
         self._show(self.n)
 
     def forget_proposal(self) -> None:
-        """Let go of the proposal that was shown last: its scan was closed."""
+        """Release the proposal shown last: its scan was closed."""
         self._proposal = None
 
     def show_cut(self, tree: TreeName, n: int) -> None:

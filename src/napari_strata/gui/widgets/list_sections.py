@@ -1,4 +1,4 @@
-"""The sections that list: regions, places to look at next, and the history."""
+"""The sections with lists: regions, review, and the history."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RegionsSection(Section):
 
 
 class ReviewSection(Section):
-    """Takes a person to the places where a look is worth most."""
+    """Leads a person to the places where the proposal is least certain."""
 
     next_asked = Signal()
     accept_asked = Signal()
@@ -63,7 +63,7 @@ class ReviewSection(Section):
         self.show_place("")
 
     def show_place(self, text: str) -> None:
-        """Say what is worth a look here; "" when a person is not at such a place."""
+        """Show why this place is worth reviewing; "" if there is none."""
         self.reason.setText(text)
         self.reason.setVisible(bool(text))
         self.accept.setEnabled(bool(text))
@@ -92,7 +92,7 @@ class HistorySection(QCollapsible):
         self.show_steps((), ())
 
     def show_steps(self, done: Sequence[str], undone: Sequence[str]) -> None:
-        """List the steps that are done and, greyed, those that redo would bring back."""
+        """List the steps that are done and, in grey, those that redo would bring back."""
         names, (before, was_done) = ("Start", *done, *undone), self._shown
         if (names, len(done)) == self._shown:
             return

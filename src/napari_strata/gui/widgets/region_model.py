@@ -1,4 +1,8 @@
-"""Rows and columns of the region table, as Qt asks for them."""
+"""The region table's columns and cells.
+
+To add a column, add a row to `COLUMNS`, its text in `RegionModel.data` and its key in
+`_sort_key`.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +46,7 @@ _Role = Qt.ItemDataRole
 class RegionModel(QAbstractTableModel):
     """Rows of the region table.
 
-    Edits are asked for by signal and show once the refinement has made them.
+    Edits are requested by signal and appear once the refinement has made them.
     """
 
     rename_asked = Signal(int, str)
@@ -69,7 +73,7 @@ class RegionModel(QAbstractTableModel):
     ) -> None:
         """Show other rows, sorted.
 
-        The view keeps its selection where the regions stay the same.
+        The view keeps its selection as long as the regions stay the same.
         """
         changed = facts != self._facts or hidden != self._hidden
         self._facts, self._hidden = facts, hidden
@@ -91,9 +95,9 @@ class RegionModel(QAbstractTableModel):
     def sort(
         self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder
     ) -> None:
-        """Sort by a column. Python sorts here, a key a row.
+        """Sort by a column.
 
-        Qt would ask for thousands of values, one at a time.
+        Python sorts here with one key per row; Qt would ask for thousands of values.
         """
         self._order = column, order
         self._put_in_order(self._sorted(self._rows))
@@ -125,17 +129,17 @@ class RegionModel(QAbstractTableModel):
         self.layoutChanged.emit()
 
     def rowCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: N802, B008 (Qt's name and default)
-        """Count the regions."""
+        """Return the number of regions."""
         return 0 if parent.isValid() else len(self._rows)
 
     def columnCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: N802, B008 (Qt's name and default)
-        """Count the columns."""
+        """Return the number of columns."""
         return COLUMNS
 
     def headerData(  # noqa: N802
         self, section: int, orientation: Qt.Orientation, role: int = _Role.DisplayRole
     ) -> Any:
-        """Give a column's title or help."""
+        """Return a column's title or help."""
         if orientation != Qt.Orientation.Horizontal:
             return None
         if role == _Role.ToolTipRole:
@@ -143,7 +147,7 @@ class RegionModel(QAbstractTableModel):
         return _HEADERS[section] if role == _Role.DisplayRole else None
 
     def data(self, index: QModelIndex, role: int = _Role.DisplayRole) -> Any:
-        """Give what a cell shows in a role."""
+        """Return what a cell shows in a role."""
         region, column = self._rows[index.row()], index.column()
         if role == _Role.ToolTipRole:
             known = describe_name(region.name)
@@ -184,7 +188,7 @@ class RegionModel(QAbstractTableModel):
         return False
 
     def flags(self, index: QModelIndex) -> Qt.ItemFlag:
-        """Say what can be done with a cell."""
+        """Return what can be done with a cell."""
         flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
         if index.column() == NAME:
             flags |= Qt.ItemFlag.ItemIsEditable
@@ -239,7 +243,7 @@ class RegionModel(QAbstractTableModel):
 
 
 class SortedRegions(QSortFilterProxyModel):
-    """Those of the rows whose name holds some text, in the model's order."""
+    """The rows whose name holds the filter's text, in the model's order."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)

@@ -1,4 +1,4 @@
-"""The region table: sorting, selecting, and asking for names, colours, locks and sight."""
+"""The region table: sorting, selecting, and commands for names, colours, locks and display."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class NameDelegate(QStyledItemDelegate):
     def createEditor(  # noqa: N802
         self, parent: QWidget | None, option: QStyleOptionViewItem, index: QModelIndex
     ) -> QWidget | None:
-        """Give a line with the names worth suggesting."""
+        """Return a line edit that suggests names."""
         line = QLineEdit(parent)
         completer = QCompleter(list(self._names()), line)
         completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
@@ -135,7 +135,7 @@ class RegionTable(QTableView):
         facts: Mapping[int, RegionStatistics],
         hidden: frozenset[int] = frozenset(),
     ) -> None:
-        """Show other rows, with the selection kept as far as the regions still exist."""
+        """Show other rows; the selection is kept as far as the regions still exist."""
         present = {row.id for row in rows}
         kept = [region for region in self._selected if region in present]
         self._filling = True
@@ -175,8 +175,24 @@ class RegionTable(QTableView):
                 )
             self.selected_changed.emit(self.selected)
 
+    def click(self, region: int, add: bool = False) -> None:
+        """Select a region that was clicked on the scan.
+
+        With `add` it is added to the selection, or taken out if it is selected.
+        """
+        others = [one for one in self._selected if one != region] if add else []
+        is_removed = add and region in self._selected
+        self.select(others if is_removed else [*others, region])
+
+    def toggle_lock(self) -> None:
+        """Lock the selected regions, or unlock them if all of them are locked."""
+        rows = [row for row in self.regions.rows if row.id in self._selected]
+        if rows:
+            command = "unlock" if all(row.locked for row in rows) else "lock"
+            self.asked.emit(command, self.selected)
+
     def menu(self) -> QMenu | None:
-        """Make the menu of the selected regions; None when none is selected."""
+        """Return the menu of the selected regions, None if none is selected."""
         ids = self.selected
         if not ids:
             return None
@@ -198,7 +214,7 @@ class RegionTable(QTableView):
         return menu
 
     def rename_last(self) -> None:
-        """Open the name of the region selected last for typing."""
+        """Start editing the name of the region selected last."""
         place = {row.id: number for number, row in enumerate(self.regions.rows)}
         if self._selected:
             self.edit(
