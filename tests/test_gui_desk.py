@@ -333,7 +333,7 @@ def test_a_large_surface_is_made_coarser_and_stays_in_place(monkeypatch):
         < 12
     )
     fine, _ = surface_of(ball)
-    monkeypatch.setattr("napari_strata.gui.canvas.surfaces.MOST_VOXELS", 5000)
+    monkeypatch.setattr("napari_strata.gui.canvas.surfaces.MAX_VOXELS", 5000)
     coarse, _ = surface_of(ball)
     assert len(coarse) < len(fine) / 4
     np.testing.assert_allclose(
@@ -351,18 +351,18 @@ def test_two_viewers_do_not_disturb_each_other(
     second = StrataPanel(viewer, propose=propose_phantom)
     viewer.window.add_dock_widget(second, name="Strata")
     add_scan(viewer, phantom_volume(seed=1))
-    second.start_proposal()
+    second.proposals.start()
     qtbot.waitUntil(lambda: second.case is not None, timeout=20000)
     expected = shown(first).copy()
-    second.table.select(two_regions(second))
-    second.edit("merge")
+    second.sections.regions.table.select(two_regions(second))
+    second.editor.edit("merge")
     second.settle()
     np.testing.assert_array_equal(shown(first), expected)
     assert first.case.work.history == ()
     viewer.close()
-    first.edit("undo")
-    first.table.select(two_regions(first))
-    first.edit("merge")
+    first.editor.edit("undo")
+    first.sections.regions.table.select(two_regions(first))
+    first.editor.edit("merge")
     first.settle()
     assert len(first.case.work.history) == 1
 

@@ -14,7 +14,7 @@ from napari_strata.gui.panel.panel import StrataPanel
 from napari_strata.gui.session import labels_painter as painter
 from napari_strata.gui.tasks import quiet
 from napari_strata.gui.tasks.jobs import JobRunner
-from napari_strata.gui.widgets.region_model import VOLUME
+from napari_strata.gui.widgets.region_columns import VOLUME
 from napari_strata.io.files import read_labels
 from test_gui_panel import add_scan, messages, propose_phantom, shown, two_regions
 
@@ -53,7 +53,7 @@ def test_a_panel_opened_again_goes_on_with_the_case(proposed):
     assert (again.case.work, again.case.labels) == (work, labels)
     assert len(viewer.layers) == 2
     np.testing.assert_array_equal(shown(again), expected)
-    again.edit("undo")
+    again.editor.edit("undo")
     again.settle()
     assert len(again.case.work.regions) == 8
     assert not first._refresh_timer.isActive()

@@ -23,13 +23,14 @@ EDGES = {
     "bottom": "bottom_center",
 }
 """Edge of the canvas -> napari's name for the place in the middle of it."""
-_COLOR, _BOX = (1.0, 0.85, 0.35, 1.0), (0.0, 0.0, 0.0, 0.6)
+_TEXT_COLOR, _BOX_COLOR = (1.0, 0.85, 0.35, 1.0), (0.0, 0.0, 0.0, 0.6)
 """Legible on the scan, on a dark and on a light canvas."""
 _FONT_SIZE = 16
-_HANDS, _TURN = np.array([1, -1, 1]), np.array([0.0, 0.0, 90.0])
-"""How napari 0.7 and 0.8 turn their camera's angles into what is drawn.
+"""Points; readable from a reading distance, small beside the scan."""
+_ANGLE_SIGNS, _ANGLE_OFFSET = np.array([1, -1, 1]), np.array([0.0, 0.0, 90.0])
+"""How napari 0.7 and 0.8 turn camera angles (degrees) into what is drawn.
 
-What they say of it is wrong where an axis is flipped.
+Their own conversion is wrong if an axis is flipped.
 """
 
 
@@ -70,7 +71,9 @@ def look_along(viewer: napari.viewer.Viewer, view: ArrayLike, up: ArrayLike) -> 
         camera.set_view_direction(tuple(np.asarray(view)), tuple(np.asarray(up)))
         return
     flips = _flips(camera)
-    ahead, above = (flips * np.asarray(way, np.float64)[::-1] for way in (view, up))
+    ahead, above = (
+        flips * np.asarray(direction, np.float64)[::-1] for direction in (view, up)
+    )
     x, y, z, w = Rotation.from_matrix(
         np.stack([np.cross(ahead, above), ahead, above]).T
     ).as_quat()
@@ -78,8 +81,11 @@ def look_along(viewer: napari.viewer.Viewer, view: ArrayLike, up: ArrayLike) -> 
         # the angles of a view along an axis are not unique; any will do
         warnings.filterwarnings("ignore", "Gimbal lock")
         angles = (
-            (Rotation.from_quat([x, z, y, w]).as_euler("yzx", degrees=True) - _TURN)
-            * _HANDS
+            (
+                Rotation.from_quat([x, z, y, w]).as_euler("yzx", degrees=True)
+                - _ANGLE_OFFSET
+            )
+            * _ANGLE_SIGNS
             * flips
         )
     camera.angles = tuple(float(angle) for angle in angles)
@@ -99,7 +105,9 @@ def looks_along(
         )
     flips = _flips(camera)
     x, y, z, w = Rotation.from_euler(
-        "yzx", np.asarray(camera.angles) * flips * _HANDS + _TURN, degrees=True
+        "yzx",
+        np.asarray(camera.angles) * flips * _ANGLE_SIGNS + _ANGLE_OFFSET,
+        degrees=True,
     ).as_quat()
     rows = Rotation.from_quat([x, z, y, w]).as_matrix().T
     return (flips * rows[1])[::-1], (flips * rows[2])[::-1]
@@ -107,11 +115,13 @@ def looks_along(
 
 def _flips(camera: Any) -> NDArray[np.int64]:
     """Return -1 for each axis (x, y, z) that runs against vispy's own direction, else 1."""
-    ways = (str(way) for way in camera.orientation[::-1])
+    directions = (str(direction) for direction in camera.orientation[::-1])
     return np.array(
         [
-            1 if way == usual else -1
-            for way, usual in zip(ways, ("right", "down", "away"), strict=True)
+            1 if direction == usual else -1
+            for direction, usual in zip(
+                directions, ("right", "down", "away"), strict=True
+            )
         ]
     )
 
@@ -125,7 +135,7 @@ class EdgeText:
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-        On whose canvas it stands until `close`.
+        Its canvas holds the texts until `close`.
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
@@ -139,9 +149,9 @@ class EdgeText:
                 viewer.canvas.overlays[_key(edge)] = TextOverlay(
                     position=place,
                     font_size=_FONT_SIZE,
-                    color=_COLOR,
+                    color=_TEXT_COLOR,
                     box=True,
-                    box_color=_BOX,
+                    box_color=_BOX_COLOR,
                     visible=False,
                 )
         else:
@@ -149,7 +159,7 @@ class EdgeText:
             overlay.position, overlay.font_size, overlay.color = (
                 EDGES["top"],
                 _FONT_SIZE,
-                _COLOR,
+                _TEXT_COLOR,
             )
 
     @property

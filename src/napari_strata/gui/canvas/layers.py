@@ -59,13 +59,14 @@ LayerTuple = tuple[Any, dict[str, Any], str]
 """(data, keyword arguments of the layer, "image" or "labels")."""
 
 EXPLAINS = "explains"
-"""The fact by which a map that explains a proposal is known; it is no scan to work on."""
+"""Key of the fact that marks a map of the explain section; such a map is no scan."""
 
-_MOST_CYCLIC = 2**16
+_MAX_CYCLIC = 2**16
 """Colours that napari's cyclic map of labels may have."""
-_LEAST_COLORS = 2**12
-USUAL_IDS = _LEAST_COLORS - 1
-"""Ids up to here have a colour from the start."""
+_MIN_COLORS = 2**12
+"""Colours made from the start: more than the regions of nearly every case."""
+USUAL_IDS = _MIN_COLORS - 1
+"""Ids up to this have a colour from the start."""
 AXIS_LABELS = ("z", "y", "x")
 UNITS = ("mm", "mm", "mm")
 
@@ -145,7 +146,7 @@ def color_capacity(top: int) -> int:
 
     Colours are then remade only now and then.
     """
-    colors = _LEAST_COLORS
+    colors = _MIN_COLORS
     while colors <= top:
         colors *= 4
     return colors - 1
@@ -161,7 +162,7 @@ def similarity_tuple(
     similarity : (z, y, x) float32 array
         In [0, 1]: `similarity_map(...)[proposal.supervoxels]`.
     placed : mapping
-        Where it lies: `grid_kwargs` or `matching_grid_kwargs`.
+        From `grid_kwargs` or `matching_grid_kwargs`.
     name : str
         The layer's name.
     """
@@ -322,15 +323,15 @@ def region_colormap(
     regions : iterable of Region
         The table.
     capacity : int
-        Ids up to here get their default colour too, so that the map need not change
-        with every step of a slider.
+        Ids up to this get their default colour too, so that the map need not change
+        with every step of the slider.
     hidden : collection of int
         Ids that are not drawn.
     """
     from napari.utils.colormaps import CyclicLabelColormap
 
     colors = {region.id: region.color for region in regions}
-    top = min(max([capacity, 1, *colors]), _MOST_CYCLIC - 1)
+    top = min(max([capacity, 1, *colors]), _MAX_CYCLIC - 1)
     rgba = np.array(_default_colors(top))
     for number, color in colors.items():
         rgba[(number - 1) % top + 1, :3] = np.array(color, np.float32) / np.float32(255)
@@ -420,10 +421,10 @@ def warn_assumptions(layer: napari.layers.Layer, volume: Volume) -> None:
     """Warn about what was assumed of a layer, beyond what its reader noted."""
     from napari.utils.notifications import show_warning
 
-    told = set(layer_facts(layer).get("notes", ()))
-    news = [note for note in volume.notes if note not in told]
-    if news:
-        show_warning(f"{layer.name}: {' '.join(news)}")
+    noted = set(layer_facts(layer).get("notes", ()))
+    new_notes = [note for note in volume.notes if note not in noted]
+    if new_notes:
+        show_warning(f"{layer.name}: {' '.join(new_notes)}")
 
 
 def volume_from_parts(data: ArrayLike, attributes: Mapping[str, Any]) -> Volume:
@@ -443,8 +444,8 @@ def volume_from_parts(data: ArrayLike, attributes: Mapping[str, Any]) -> Volume:
     Returns
     -------
     Volume
-        With the geometry of `placing.place`; `notes` say what had to be assumed, and
-        what was done to the intensities.
+        With the geometry of `placement.place`; `notes` name what was assumed, and what
+        was done to the intensities.
 
     Raises
     ------

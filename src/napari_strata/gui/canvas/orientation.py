@@ -25,10 +25,13 @@ _PLANE_AXES: dict[Plane, tuple[int, int, int]] = {
     "coronal": (1, 2, 0),
     "sagittal": (0, 2, 1),
 }
-"""World axis (0 = right-left, 1 = anterior-posterior.
+"""World axes that go through, down and across a plane.
 
-2 = superior-inferior) that goes through, down and across.
+0 = right-left, 1 = anterior-posterior, 2 = superior-inferior.
 """
+_LETTER_COSINE = 0.82
+"""Cosine of 35 degrees: an edge further off every axis has no letter in 3D."""
+
 
 _LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
 
@@ -55,7 +58,7 @@ def world_directions(layer: napari.layers.Layer) -> NDArray[np.float64] | None:
     -------
     (3, 3) float64 array or None
         Column i is the RAS+ axis that world axis i runs along, a signed unit vector;
-        None where the layer does not tell, or two axes would share one letter.
+        None if the layer does not tell, or two axes would share one letter.
     """
     placement = place(level_shape(layer), placing_of(layer))
     if not placement.knows_sides:
@@ -78,11 +81,11 @@ def edge_letters(
     Parameters
     ----------
     directions : (3, 3) array
-        As `world_directions` gives them.
+        From `world_directions`.
     displayed : tuple of 2 int
         World axes shown down and across the canvas, as napari orders them.
     orientation2d : tuple of 2 str
-        Where they grow to: ("down" or "up", "right" or "left").
+        Where they grow: ("down" or "up", "right" or "left").
     """
     ahead, behind = zip(
         *(_both_ways(directions[:, axis]) for axis in displayed), strict=True
@@ -115,7 +118,9 @@ def turned_letters(
         unit = np.asarray(direction, np.float64) / max(
             float(np.linalg.norm(direction)), 1e-9
         )
-        ends.append(_both_ways(unit) if np.abs(unit).max() > 0.82 else ("", ""))
+        ends.append(
+            _both_ways(unit) if np.abs(unit).max() > _LETTER_COSINE else ("", "")
+        )
     (top, bottom), (ahead, behind) = ends
     return EdgeLetters(left=behind, right=ahead, top=top, bottom=bottom)
 
@@ -126,8 +131,8 @@ def plane_order(
     """Return napari's dims order (through, down, across) that shows a plane."""
     if directions is None:
         directions = -np.eye(3)[::-1]
-    wanted = _PLANE_AXES[plane]
-    through, down, across = (int(np.abs(directions[axis]).argmax()) for axis in wanted)
+    axes = _PLANE_AXES[plane]
+    through, down, across = (int(np.abs(directions[axis]).argmax()) for axis in axes)
     return through, down, across
 
 
@@ -180,7 +185,7 @@ class CanvasOrientation:
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-        Whose canvas it looks after until `close`.
+        Its canvas is kept right until `close`.
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:

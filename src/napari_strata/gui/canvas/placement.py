@@ -27,23 +27,27 @@ if TYPE_CHECKING:
     import napari.layers
 
 METADATA_KEY = "strata"
-"""Where our own facts about a layer stand in its metadata."""
+"""Key of our own facts in a layer's metadata."""
 PLACING = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
-"""The attributes that say where a layer lies."""
+"""The attributes that place a layer."""
 
-_GUESSED = "The layer does not say how the patient lies: left and right are a guess."
-_UNCODED = (
+_NOTE_SIDES_GUESSED = (
+    "The layer does not say how the patient lies: left and right are a guess."
+)
+_NOTE_NO_SFORM = (
     "The header does not say how the patient lies (sform and qform codes are 0): left"
     " and right are a guess."
 )
-_NO_UNIT = "The layer gives no unit of length: its sizes were taken for millimetres."
-_MOVED = (
+_NOTE_NO_UNIT = (
+    "The layer gives no unit of length: its sizes were taken for millimetres."
+)
+_NOTE_MOVED = (
     "The layer was moved, cropped or scaled after it was read; it is taken where it"
     " lies now, not where its file lies."
 )
-_UNFIT = (
+_NOTE_AFFINE_IGNORED = (
     "The affine in the layer's metadata does not fit its transform, or its axis order"
-    " is not told, and was left out."
+    " is not header_notes, and was left out."
 )
 
 _MATCHES_VOX = 0.01
@@ -99,10 +103,11 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Said:
-    """What a reader said: the affine of the array's own indices (to RAS+).
+class _ReaderPlacement:
+    """Where a reader placed an array.
 
-    The world transform that it gave the layer.
+    `affine` maps array indices to RAS+, `world` maps them to the world in which it
+    placed the layer.
     """
 
     affine: NDArray[np.float64]
@@ -224,14 +229,14 @@ def place(
     attributes : mapping
         As `placing_of` gives them, or as napari hands them to a writer.
     scans : sequence of Placement
-        Where the scans in the same viewer lie: a layer that nobody said anything of,
+        Where the scans in the same viewer lie: a layer that nobody reader anything of,
         such as napari's own new labels, lies in the patient by the one that fills the
         same box.
 
     Returns
     -------
     Placement
-        By what its reader said and where it lies now; see the module.
+        From what its reader said and where it lies now; see the module.
 
     Raises
     ------
@@ -251,59 +256,66 @@ def place(
     facts = metadata.get(METADATA_KEY)
     stored = facts.get("geometry") if isinstance(facts, Mapping) else None
     if isinstance(stored, Geometry):
-        said = _Said(
+        reader = _ReaderPlacement(
             stored.affine, np.asarray(facts.get("world", world_of(stored)), np.float64)
         )
         knows_sides = bool(facts.get("knows_sides", True))
         if stored.shape_zyx == shape_zyx and (
-            _gap(said.world, world, shape_zyx) <= _STAYS_VOX * sides.min()
-            or _never_placed(said.world, world)
+            _corner_distance(reader.world, world, shape_zyx) <= _STAYS_VOX * sides.min()
+            or _never_placed(reader.world, world)
         ):
             return Placement(stored, world, knows_sides)
         return Placement(
-            Geometry(shape_zyx, said.patient_from_world @ world),
+            Geometry(shape_zyx, reader.patient_from_world @ world),
             world,
             knows_sides,
-            (_MOVED,),
+            (_NOTE_MOVED,),
         )
     notes: tuple[str, ...] = ()
-    mm, told = _told_by_header(metadata)
-    in_unit = mm_per_unit(attributes.get("units"), name)
+    mm, header_notes = _header_unit(metadata)
+    mm_of_unit = mm_per_unit(attributes.get("units"), name)
     if (
         metadata.get("header") is None
         and not _is_in_mm(metadata, world, shape_zyx)
-        and np.ptp(in_unit) == 0
+        and np.ptp(mm_of_unit) == 0
     ):
         # nobody says what the affine is in: in the layer's own unit, if it fits there
-        mm, told = float(in_unit[0]), unit_notes
+        mm, header_notes = float(mm_of_unit[0]), unit_notes
     to_mm = np.diag([mm, mm, mm, 1.0])
-    has_its_unit = bool(np.allclose(in_unit, mm, rtol=1e-9))
+    has_same_unit = bool(np.allclose(mm_of_unit, mm, rtol=1e-9))
     # in the unit of the reader's affine
-    of_reader = np.linalg.inv(to_mm) @ world if has_its_unit else world
-    nearest = _MATCHES_VOX * np.linalg.norm(of_reader[:3, :3], axis=0).min()
+    world_in_unit = np.linalg.inv(to_mm) @ world if has_same_unit else world
+    nearest = _MATCHES_VOX * np.linalg.norm(world_in_unit[:3, :3], axis=0).min()
     for find in (_by_affine, _by_direction):
-        found = find(metadata, of_reader, shape_zyx)
-        if isinstance(found, _Said):
-            if _gap(found.world, of_reader, shape_zyx) > nearest:
+        layout = find(metadata, world_in_unit, shape_zyx)
+        if isinstance(layout, _ReaderPlacement):
+            if _corner_distance(layout.world, world_in_unit, shape_zyx) > nearest:
                 return Placement(
-                    Geometry(shape_zyx, to_mm @ found.patient_from_world @ of_reader),
+                    Geometry(
+                        shape_zyx, to_mm @ layout.patient_from_world @ world_in_unit
+                    ),
                     world,
                     True,
-                    (*told, _MOVED),
+                    (*header_notes, _NOTE_MOVED),
                 )
-            geometry = Geometry(shape_zyx, to_mm @ found.affine)
-            return Placement(_on_file(geometry, metadata, to_mm), world, True, told)
-        notes += found
-    box = _box(world, shape_zyx)
+            geometry = Geometry(shape_zyx, to_mm @ layout.affine)
+            return Placement(
+                _on_file(geometry, metadata, to_mm), world, True, header_notes
+            )
+        notes += layout
+    box = _world_box(world, shape_zyx)
     for scan in scans:
         if (
-            np.abs(_box(scan.world, scan.geometry.shape_zyx) - box).max()
+            np.abs(_world_box(scan.world, scan.geometry.shape_zyx) - box).max()
             <= _BOXED_VOX * sides.min()
         ):
-            return _over(scan, world, shape_zyx)
-    affine = _usual_frame(attributes.get("axis_labels")) @ world
+            return _on_scan(scan, world, shape_zyx)
+    affine = _assumed_frame(attributes.get("axis_labels")) @ world
     return Placement(
-        Geometry(shape_zyx, affine), world, False, (*unit_notes, *notes, _GUESSED)
+        Geometry(shape_zyx, affine),
+        world,
+        False,
+        (*unit_notes, *notes, _NOTE_SIDES_GUESSED),
     )
 
 
@@ -312,7 +324,7 @@ def _is_in_mm(
 ) -> bool:
     """Return whether the reader's metadata fit the layer's place in mm."""
     return any(
-        isinstance(find(metadata, world, shape), _Said)
+        isinstance(find(metadata, world, shape), _ReaderPlacement)
         for find in (_by_affine, _by_direction)
     )
 
@@ -348,7 +360,9 @@ def _on_file(
         size - 1 if row.sum() < 0 else 0
         for size, row in zip(shape, turned, strict=True)
     ]
-    matches = _gap(exact, file_from_array, geometry.shape_zyx) <= _MATCHES_VOX
+    matches = (
+        _corner_distance(exact, file_from_array, geometry.shape_zyx) <= _MATCHES_VOX
+    )
     axes = np.abs(turned).argmax(axis=1)
     if not matches or shape != tuple(geometry.shape_zyx[axis] for axis in axes):
         return geometry
@@ -364,10 +378,11 @@ def _on_file(
     return Geometry(geometry.shape_zyx, affine @ exact, grid)
 
 
-def _told_by_header(metadata: Mapping[str, Any]) -> tuple[float, tuple[str, ...]]:
-    """Give the length in mm that a reader's affine is in, as the NIfTI header beside it says.
+def _header_unit(metadata: Mapping[str, Any]) -> tuple[float, tuple[str, ...]]:
+    """Return the length in mm of the unit of a reader's affine, and notes.
 
-    What a file's notes would say.
+    From the NIfTI header beside the affine, with the notes that reading the file would
+    give.
     """
     header: Any = metadata.get("header")
     if not hasattr(header, "get_xyzt_units"):
@@ -384,7 +399,7 @@ def _told_by_header(metadata: Mapping[str, Any]) -> tuple[float, tuple[str, ...]
         )
     )
     uncoded = header["sform_code"] == 0 and header["qform_code"] == 0
-    return mm, (*notes, _UNCODED) if uncoded else notes
+    return mm, (*notes, _NOTE_NO_SFORM) if uncoded else notes
 
 
 def _never_placed(given: NDArray[np.float64], world: NDArray[np.float64]) -> bool:
@@ -399,13 +414,13 @@ def _never_placed(given: NDArray[np.float64], world: NDArray[np.float64]) -> boo
     )
 
 
-def _over(
+def _on_scan(
     scan: Placement, world: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> Placement:
     """Place a layer by the scan under it: on its grid if they share one."""
     if (
         shape == scan.geometry.shape_zyx
-        and _gap(scan.world, world, shape)
+        and _corner_distance(scan.world, world, shape)
         <= _MATCHES_VOX * np.linalg.norm(world[:3, :3], axis=0).min()
     ):
         return Placement(scan.geometry, world, scan.knows_sides)
@@ -413,7 +428,7 @@ def _over(
     return Placement(Geometry(shape, affine), world, scan.knows_sides)
 
 
-def _box(
+def _world_box(
     world: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> NDArray[np.float64]:
     """Return the lowest and highest world coordinates (2, 3) of an array.
@@ -447,7 +462,7 @@ def same_place(one: Geometry, other: Geometry) -> bool:
     far = _MATCHES_VOX * float(one.spacing_zyx_mm.min())
     return (
         one.shape_zyx == other.shape_zyx
-        and _gap(one.affine, other.affine, one.shape_zyx) <= far
+        and _corner_distance(one.affine, other.affine, one.shape_zyx) <= far
     )
 
 
@@ -536,10 +551,10 @@ def _mm_per_unit(units: Any, name: str) -> tuple[NDArray[np.float64], tuple[str,
             f"{name} gives a length on some axes only ({', '.join(words)}). Set the"
             " units of all three, for example to mm."
         )
-    return np.ones(3), (_NO_UNIT,)
+    return np.ones(3), (_NOTE_NO_UNIT,)
 
 
-def _usual_frame(labels: Any) -> NDArray[np.float64]:
+def _assumed_frame(labels: Any) -> NDArray[np.float64]:
     """Return the transform from napari's world to RAS+ that is assumed without metadata.
 
     Axes named z, y, x, or else the axes in that order, point toward Inferior,
@@ -557,10 +572,10 @@ def _usual_frame(labels: Any) -> NDArray[np.float64]:
     return frame
 
 
-def _gap(
+def _corner_distance(
     one: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> float:
-    """Give how far two transforms put the corners of an array apart."""
+    """Return how far apart two transforms put the corners of an array."""
     corners = np.array(
         [(*corner, 1) for corner in product(*((0, n - 1) for n in shape))], np.float64
     )
@@ -569,28 +584,29 @@ def _gap(
 
 def _by_affine(
     metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]
-) -> _Said | tuple[str, ...]:
-    """Take the affine that another reader left.
+) -> _ReaderPlacement | tuple[str, ...]:
+    """Find the layout of an affine that another reader left in the metadata.
 
-    Where the layer's transform shows how that reader orders axes.
+    The layer's transform shows how that reader orders axes.
     """
     affine = _given_affine(metadata)
     if affine is None:
-        return () if metadata.get("affine") is None else (_UNFIT,)
+        return () if metadata.get("affine") is None else (_NOTE_AFFINE_IGNORED,)
     tolerance = _MATCHES_VOX * float(np.linalg.norm(world[:3, :3], axis=0).min())
-    for said in _whole_layouts(affine, shape):
-        if _gap(said.world, world, shape) <= tolerance:
-            return said
+    for reader in _whole_layouts(affine, shape):
+        if _corner_distance(reader.world, world, shape) <= tolerance:
+            return reader
     plain = [
-        said
-        for said in _scale_layouts(affine, world)
-        if _gap(said.world, world, shape) <= tolerance
+        reader
+        for reader in _scale_layouts(affine, world)
+        if _corner_distance(reader.world, world, shape) <= tolerance
     ]
     fitting = [
-        said for said in plain if _fits_header(metadata, said, affine, shape)
+        reader for reader in plain if _fits_header(metadata, reader, affine, shape)
     ] or plain
     if fitting and all(
-        _gap(said.affine, fitting[0].affine, shape) <= tolerance for said in fitting
+        _corner_distance(reader.affine, fitting[0].affine, shape) <= tolerance
+        for reader in fitting
     ):
         return fitting[0]
     moved = _as_napari_nifti(affine, shape)
@@ -600,11 +616,11 @@ def _by_affine(
         and _header_shape(metadata) == sorted(shape)
     ):
         return moved
-    return (_UNFIT,)
+    return (_NOTE_AFFINE_IGNORED,)
 
 
 def _given_affine(metadata: Mapping[str, Any]) -> NDArray[np.float64] | None:
-    """Give the affine in the metadata, x, y, z to RAS+ mm.
+    """Return the affine in the metadata, x, y, z to RAS+ mm.
 
     Of a larger one, with time last, the three axes of space.
     """
@@ -631,21 +647,23 @@ def _given_affine(metadata: Mapping[str, Any]) -> NDArray[np.float64] | None:
     )
 
 
-def _as_napari_nifti(affine: NDArray[np.float64], shape: tuple[int, int, int]) -> _Said:
-    """Place an array as napari-nifti does since 0.0.19.
+def _as_napari_nifti(
+    affine: NDArray[np.float64], shape: tuple[int, int, int]
+) -> _ReaderPlacement:
+    """Return the layout of napari-nifti since 0.0.19.
 
     (z, y, x), negative scales, the origin at the far corner.
     """
     sides, origin = np.linalg.norm(affine[:3, :3], axis=0)[::-1], affine[2::-1, 3]
     world = np.diag([*-sides, 1.0])
     world[:3, 3] = origin + (np.asarray(shape) - 1) * sides
-    return _Said(affine[:, _REVERSED], world)
+    return _ReaderPlacement(affine[:, _REVERSED], world)
 
 
 def _whole_layouts(
     affine: NDArray[np.float64], shape: tuple[int, int, int]
-) -> Iterator[_Said]:
-    """Give how readers place a layer by the whole affine: the surest first."""
+) -> Iterator[_ReaderPlacement]:
+    """Yield the ways in which readers place a layer by the whole affine, the likeliest first."""
     yield _as_napari_nifti(affine, shape)
     for order in ([0, 1, 2, 3], _REVERSED):
         ordered = affine[:, order]
@@ -655,21 +673,21 @@ def _whole_layouts(
             else (_ROWS_REVERSED, _ROWS_REVERSED @ _LPS, np.eye(4), _LPS)
         )
         for basis in rows:
-            yield _Said(ordered, basis @ ordered)
+            yield _ReaderPlacement(ordered, basis @ ordered)
 
 
 def _scale_layouts(
     affine: NDArray[np.float64], world: NDArray[np.float64]
-) -> Iterator[_Said]:
-    """Give how readers place a layer by voxel sizes alone, from zero or from the origin.
+) -> Iterator[_ReaderPlacement]:
+    """Yield the ways in which readers place a layer by voxel sizes alone.
 
-    Whatever the signs.
+    From zero or from the origin, with any signs.
     """
     signs, shift = np.sign(np.diag(world)[:3]), world[:3, 3]
     for order in ([0, 1, 2, 3], _REVERSED):
         ordered = affine[:, order]
         sides = np.linalg.norm(ordered[:3, :3], axis=0)
-        told = np.diag([*(signs * sides), 1.0])
+        placed = np.diag([*(signs * sides), 1.0])
         origin = affine[order[:3], 3]
         is_origin = np.allclose(
             np.abs(shift),
@@ -677,20 +695,20 @@ def _scale_layouts(
             rtol=0,
             atol=_MATCHES_VOX * float(sides.min()),
         )
-        told[:3, 3] = shift if is_origin else 0
-        yield _Said(ordered, told)
+        placed[:3, 3] = shift if is_origin else 0
+        yield _ReaderPlacement(ordered, placed)
 
 
 def _header_shape(metadata: Mapping[str, Any]) -> list[int] | None:
-    """Give the sizes in another reader's NIfTI header, sorted; None where there is none."""
+    """Return the sizes in another reader's NIfTI header, sorted; None without a header."""
     shape = _stored_shape(metadata)
     return None if shape is None else sorted(shape)
 
 
 def _stored_shape(metadata: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Give the sizes in another reader's NIfTI header along the file's axes.
+    """Return the sizes in another reader's NIfTI header along the file's axes.
 
-    None where there is no such header.
+    None if there is no such header.
     """
     ask: Callable[[], Sequence[int]] | None = getattr(
         metadata.get("header"), "get_data_shape", None
@@ -701,29 +719,25 @@ def _stored_shape(metadata: Mapping[str, Any]) -> tuple[int, ...] | None:
 
 def _fits_header(
     metadata: Mapping[str, Any],
-    said: _Said,
+    reader: _ReaderPlacement,
     affine: NDArray[np.float64],
     shape: tuple[int, int, int],
 ) -> bool:
-    """Say whether the header's sizes, along x, y, z.
-
-    Are those of an array in the order that is supposed.
-    """
+    """Return whether the header's sizes, along x, y, z, fit the supposed axis order."""
     stored = _stored_shape(metadata)
     return stored is not None and stored == (
-        shape if np.array_equal(said.affine, affine) else shape[::-1]
+        shape if np.array_equal(reader.affine, affine) else shape[::-1]
     )
 
 
 def _by_direction(
     metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]
-) -> _Said | tuple[str, ...]:
-    """Take spacing, origin and direction without an affine.
+) -> _ReaderPlacement | tuple[str, ...]:
+    """Find the layout of spacing, origin and direction without an affine.
 
-    Of readers on ITK (z, y, x) toward Superior, Posterior and Left.
-
-    Such are napari-itk-io and napari-nifti before 0.0.19; the latter has RAS+ where
-    medvol since 0.0.18 reads the file for it, which the header then shows.
+    Readers on ITK leave these, as (z, y, x) toward Superior, Posterior and Left:
+    napari-itk-io and napari-nifti before 0.0.19. The latter has RAS+ if medvol since
+    0.0.18 reads the file for it, which the header then shows.
     """
     if (
         metadata.get("affine") is not None
@@ -737,7 +751,7 @@ def _by_direction(
         )
         direction = np.asarray(metadata["direction"], np.float64)
     except (TypeError, ValueError):
-        return (_UNFIT,)
+        return (_NOTE_AFFINE_IGNORED,)
     if (
         direction.ndim != 2
         or min(direction.shape) < 3
@@ -745,27 +759,27 @@ def _by_direction(
         or len(origin) < 3
         or not (spacing > 0).all()
     ):
-        return (_UNFIT,)
+        return (_NOTE_AFFINE_IGNORED,)
     direction = direction[-3:, -3:]
     header = metadata.get("header")
     is_ras = hasattr(header, "get_data_shape") or (
         isinstance(header, Mapping) and "space directions" in header
     )
-    whole = _composed(direction * spacing, origin)
+    whole = _affine_from(direction * spacing, origin)
     if not np.isfinite(whole).all() or abs(np.linalg.det(direction)) < 1e-6:
-        return (_UNFIT,)
+        return (_NOTE_AFFINE_IGNORED,)
     tolerance = _MATCHES_VOX * float(np.linalg.norm(world[:3, :3], axis=0).min())
     for linear in (whole[:3, :3], np.diag(spacing), direction.T * spacing):
-        told = _composed(linear, origin)
+        placed = _affine_from(linear, origin)
         # cropped or pushed aside: the linear part tells the reader's way, and its
         # origin is the same in all of them
-        shifted = _composed(linear, world[:3, 3])
-        if _gap(shifted, world, shape) <= tolerance:
-            return _Said(whole if is_ras else _FROM_ITK @ whole, told)
-    return (_UNFIT,)
+        shifted = _affine_from(linear, world[:3, 3])
+        if _corner_distance(shifted, world, shape) <= tolerance:
+            return _ReaderPlacement(whole if is_ras else _FROM_ITK @ whole, placed)
+    return (_NOTE_AFFINE_IGNORED,)
 
 
-def _composed(
+def _affine_from(
     linear: NDArray[np.float64], shift: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     affine = np.eye(4)

@@ -126,34 +126,40 @@ class Explainer:
     def _show_map(
         self, case: ScanCase, request: ExplainRequest, painted: NDArray[Any]
     ) -> None:
-        placed = matching_grid_kwargs(
+        grid_options = matching_grid_kwargs(
             case.image, case.work.volume.geometry, {"scan_id": case.image.unique_id}
         )
         if request.question == "features":
-            made = feature_colors_tuple(
-                painted, placed, name=f"{case.image.name} features"
+            map_tuple = feature_colors_tuple(
+                painted, grid_options, name=f"{case.image.name} features"
             )
         elif request.question == "confidence":
-            made = confidence_tuple(
-                painted, placed, name=f"{case.image.name} confidence"
+            map_tuple = confidence_tuple(
+                painted, grid_options, name=f"{case.image.name} confidence"
             )
         else:
             name = request.names.get(request.region or 0, "background")
-            made = similarity_tuple(
-                painted, placed, name=f"{case.image.name} like {name}"
+            map_tuple = similarity_tuple(
+                painted, grid_options, name=f"{case.image.name} like {name}"
             )
-        layer = self._find(case, request.question)
+        layer = self._find_map(case, request.question)
         if layer is None:
             active = self._viewer.layers.selection.active
-            layer = self._viewer.add_image(made[0], **made[1])
+            layer = self._viewer.add_image(map_tuple[0], **map_tuple[1])
             self._viewer.layers.selection.active = active
         else:
-            layer.data, layer.name, layer.visible = made[0], made[1]["name"], True
+            layer.data, layer.name, layer.visible = (
+                map_tuple[0],
+                map_tuple[1]["name"],
+                True,
+            )
             self._viewer.layers.move(
                 self._viewer.layers.index(layer), len(self._viewer.layers)
             )
 
-    def _find(self, case: ScanCase, question: Question) -> napari.layers.Image | None:
+    def _find_map(
+        self, case: ScanCase, question: Question
+    ) -> napari.layers.Image | None:
         for layer in self._viewer.layers:
             facts = layer_facts(layer)
             if (

@@ -21,7 +21,7 @@ from napari_strata.gui.tasks.jobs import JobRunner
 from napari_strata.gui.tasks.notifications import notify_errors
 from napari_strata.gui.tasks.worker import (
     Opened,
-    Several,
+    ScanChoices,
     export_body,
     load_body,
     save_body,
@@ -55,7 +55,7 @@ class FileController:
     Parameters
     ----------
     section : ExportSection
-        Is told what became of it.
+        Shows what was written, or why nothing was.
     viewer : napari.viewer.Viewer
         Where a scan goes that was opened.
     jobs : JobRunner
@@ -232,8 +232,8 @@ class FileController:
         if (case := self._cases.of(image)) is not None:
             case.note_saved(opened.work.history)
 
-    def _on_scan(self, path: Path, made: LayerTuple | Several) -> None:
-        if isinstance(made, Several):
+    def _on_scan(self, path: Path, made: LayerTuple | ScanChoices) -> None:
+        if isinstance(made, ScanChoices):
             options = ask_choice(self._section, path, made.options)
             if options is not None:
                 self.open_scan(path, **options)

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     import napari.viewer
 
 REST_MS = 700
-"""How long the cursor rests before anything is worked out."""
+"""Rest of the cursor before a region is explained: longer than a pause in a movement."""
 _STILL_PIXELS = 4
+"""A resting hand moves the mouse by up to this much."""
 
 
 class HoverCard(QObject):
@@ -33,7 +34,7 @@ class HoverCard(QObject):
     Parameters
     ----------
     parent : QWidget
-        Ends it with it, and lends the words its looks.
+        Qt parent; its style is that of the text.
     case : callable
         Returns the case in hand, None if there is none.
     is_enabled : callable
@@ -52,7 +53,7 @@ class HoverCard(QObject):
         self._case = case
         self._is_enabled = is_enabled
         self._timer = single_shot(self, REST_MS, self.explain_now)
-        self._place = QPoint()
+        self._position = QPoint()
         self._region: int | None = None
         self.is_working = False
         """Whether an explanation is being worked out."""
@@ -72,7 +73,7 @@ class HoverCard(QObject):
             event.position, event.view_direction, list(event.dims_displayed)
         )
         if region is not None and region != BACKGROUND:
-            self._region, self._place = region, QCursor.pos()
+            self._region, self._position = region, QCursor.pos()
             self._timer.start()
 
     def close(self) -> None:
@@ -100,23 +101,23 @@ class HoverCard(QObject):
             work.proposal, work.table.copy(), work.tree, self._region, "card", names
         )
         create_worker(
-            partial(_words, request),
-            _connect={"returned": self._on_words, "finished": self._on_finished},
+            partial(_explain, request),
+            _connect={"returned": self._on_text, "finished": self._on_finished},
         )
 
-    def _on_words(self, answer: tuple[int, str]) -> None:
-        region, words = answer
-        if words and region == self._region and self._is_still():
-            QToolTip.showText(self._place, words, self._parent)
+    def _on_text(self, answer: tuple[int, str]) -> None:
+        region, text = answer
+        if text and region == self._region and self._is_still():
+            QToolTip.showText(self._position, text, self._parent)
 
     def _on_finished(self) -> None:
         self.is_working = False
 
     def _is_still(self) -> bool:
-        return bool((QCursor.pos() - self._place).manhattanLength() <= _STILL_PIXELS)
+        return bool((QCursor.pos() - self._position).manhattanLength() <= _STILL_PIXELS)
 
 
-def _words(request: ExplainRequest) -> tuple[int, str]:
+def _explain(request: ExplainRequest) -> tuple[int, str]:
     """Explain a region; "" if an edit removed it meanwhile."""
     try:
         return request.region or BACKGROUND, explanation_text(request)

@@ -23,13 +23,13 @@ class RegionListController:
     regions : RegionsSection
         The region table.
     history : HistorySection
-        The steps.
+        The list of steps.
     edits : EditSection
-        Whose undo and redo say what they would do.
+        Its undo and redo buttons name their steps.
     require_case : callable
-        Gives the case in hand, or raises `StrataError`.
+        Returns the case in hand, or raises `StrataError`.
     jump : callable
-        Undoes or redoes until so many steps are done.
+        Undoes or redoes until the given number of steps is done.
     """
 
     def __init__(
@@ -45,17 +45,17 @@ class RegionListController:
         self._require_case = require_case
         table = regions.table
         table.rename_asked.connect(
-            lambda region, name: self._on_row(rename_known, region, name)
+            lambda region, name: self._edit_region(rename_known, region, name)
         )
         table.recolor_asked.connect(
-            lambda region, rgb: self._on_row(Refinement.recolor, region, rgb)
+            lambda region, rgb: self._edit_region(Refinement.recolor, region, rgb)
         )
         table.lock_asked.connect(
-            lambda region, locked: self._on_row(
+            lambda region, locked: self._edit_region(
                 Refinement.lock if locked else Refinement.unlock, region
             )
         )
-        table.show_asked.connect(self._on_show)
+        table.show_asked.connect(self._on_show_region)
         table.asked.connect(self._on_menu)
         regions.outline_asked.connect(self._on_outline)
         history.jump_asked.connect(jump)
@@ -75,21 +75,21 @@ class RegionListController:
         self._history.show_steps(work.history, work.undone)
         self._regions.outline.setChecked(case.painter.is_outlined)
 
-    def _on_row(self, act: Callable[..., None], region: int, *args: Any) -> None:
+    def _edit_region(self, act: Callable[..., None], region: int, *args: Any) -> None:
         with notify_errors():
             case = self._require_case()
             case.submit(partial(act, case.work, region, *args))
 
-    def _on_show(self, region: int, is_shown: bool) -> None:
+    def _on_show_region(self, region: int, is_shown: bool) -> None:
         with notify_errors():
             case = self._require_case()
             hidden = case.painter.hidden
             case.painter.hide(hidden - {region} if is_shown else hidden | {region})
             self.show(case)
 
-    def _on_outline(self, wanted: bool) -> None:
+    def _on_outline(self, is_on: bool) -> None:
         with notify_errors():
-            self._require_case().painter.show_outline(wanted)
+            self._require_case().painter.show_outline(is_on)
 
     def _on_menu(self, what: str, ids: Sequence[int]) -> None:
         with notify_errors():

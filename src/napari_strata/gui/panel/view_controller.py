@@ -68,10 +68,7 @@ class ViewController(QObject):
 
     modality_changed = Signal()
     tool_taken = Signal()
-    """Emitted before the ruler is taken, or the view turns to surfaces.
-
-    Other tools are put down.
-    """
+    """Emitted before the ruler is picked up or surfaces are shown: other tools go."""
 
     def __init__(
         self,
@@ -97,7 +94,7 @@ class ViewController(QObject):
         self._volume: Volume | None = None
         self.ruler = Ruler(viewer)
         self.planes: LinkedPlanes | None = None
-        self._arrange_timer = single_shot(self, 0, self._arrange)
+        self._arrange_timer = single_shot(self, 0, self._arrange_docks)
         self._fit_timer = single_shot(self, _FIT_MS, viewer.fit_to_view)
         section.modality_chosen.connect(self._on_modality)
         section.window_chosen.connect(self.show_window)
@@ -161,9 +158,9 @@ class ViewController(QObject):
                 [float(at) for at in self._image.data_to_world(voxel)[-3:]],
             )
 
-    def show_planes(self, wanted: bool) -> None:
+    def show_planes(self, is_on: bool) -> None:
         """Show the two other planes beside the canvas, or remove them."""
-        if wanted and self.planes is None and self._image is not None:
+        if is_on and self.planes is None and self._image is not None:
             self.planes = LinkedPlanes(self._viewer, self._image)
             self.planes.follow_case(self._cases.of(self._image))
             self._viewer.window.add_dock_widget(
@@ -174,7 +171,7 @@ class ViewController(QObject):
             self.planes.undocked.connect(
                 partial(self._section.buttons["planes"].setChecked, False)
             )
-        elif not wanted and self.planes is not None:
+        elif not is_on and self.planes is not None:
             planes, self.planes = self.planes, None
             self._fit_timer.start()
             planes.close_down()
@@ -186,7 +183,7 @@ class ViewController(QObject):
                     [panel], [panel.minimumWidth()], Qt.Orientation.Horizontal
                 )
 
-    def _arrange(self) -> None:
+    def _arrange_docks(self) -> None:
         """Put the other planes in a column between canvas and panel, and fit the scan."""
         if self.planes is None:
             return
@@ -287,8 +284,8 @@ class ViewController(QObject):
             self.modality_changed.emit()
             self.show_window(default_preset(modality))
 
-    def _on_ruler(self, wanted: bool) -> None:
-        if wanted:
+    def _on_ruler(self, is_on: bool) -> None:
+        if is_on:
             self.tool_taken.emit()
             self.ruler.pick_up(self._image)
         else:
@@ -308,11 +305,11 @@ class ViewController(QObject):
     def _add_surface(self, case: ScanCase, surface: RegionSurface) -> None:
         labels, name = case.labels, f"{surface.name} surface"
         color = np.array([[*surface.color, 255]], np.float32) / 255
-        mark = (case.image.unique_id, surface.region)
+        surface_key = (case.image.unique_id, surface.region)
         for layer in [
             layer
             for layer in self._viewer.layers
-            if layer_facts(layer).get("surface_of") == mark
+            if layer_facts(layer).get("surface_of") == surface_key
         ]:
             self._viewer.layers.remove(layer)
         self._viewer.add_surface(
@@ -321,7 +318,7 @@ class ViewController(QObject):
             vertex_colors=np.repeat(color, len(surface.vertices), axis=0),
             shading="smooth",
             opacity=0.9,
-            metadata={METADATA_KEY: {"surface_of": mark}},
+            metadata={METADATA_KEY: {"surface_of": surface_key}},
             **overlay_kwargs(labels),
         )
 

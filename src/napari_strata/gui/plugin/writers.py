@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from napari_strata.gui.session.scan_case import ScanCase
     from napari_strata.refine.session.refinement import Refinement
 
-_NO_CASE = (
+_NOT_A_CASE = (
     "A case is made of a scan whose regions Strata proposed. Save other labels as"
     " .nii.gz, .nrrd or .mha."
 )
@@ -50,8 +50,10 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     from napari_strata.export.outputs import outputs_beside
     from napari_strata.gui.tasks.worker import write_labels_and_regions
 
-    data, attributes = _as_decided(data, attributes)
-    segmentation = segmentation_from_parts(data, attributes, scans=_scans_in_front())
+    data, attributes = _settled_parts(data, attributes)
+    segmentation = segmentation_from_parts(
+        data, attributes, scans=_open_scan_placements()
+    )
     check_keeps_scans(Path(path), segmentation.regions, _scan_files(attributes))
     check_sidecar(outputs_beside(path).sidecar, Path(path))
     return [
@@ -69,8 +71,10 @@ def write_other(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """
     from napari_strata.export.files import write
 
-    data, attributes = _as_decided(data, attributes)
-    segmentation = segmentation_from_parts(data, attributes, scans=_scans_in_front())
+    data, attributes = _settled_parts(data, attributes)
+    segmentation = segmentation_from_parts(
+        data, attributes, scans=_open_scan_placements()
+    )
     check_keeps_scans(Path(path), segmentation.regions, _scan_files(attributes))
     return [str(write(segmentation, path))]
 
@@ -98,7 +102,7 @@ def write_case(
     ]
     data, attributes, work = shown[0] if len(shown) == 1 else (None, {}, None)
     if work is None:
-        raise StrataError(_NO_CASE)
+        raise StrataError(_NOT_A_CASE)
     if any(other is not work for other in works):
         raise StrataError(
             "A case holds one scan and its regions, and nothing else. Select only these"
@@ -145,38 +149,35 @@ def _scan_files(attributes: Mapping[str, Any]) -> list[str]:
     The scan that the labels lie on, and those open in the window in front.
     """
     work = _work_of(attributes)
-    found = [work.volume.path] if work is not None and work.volume.path else []
+    files = [work.volume.path] if work is not None and work.volume.path else []
     if has_window():
         import napari
 
         viewer = napari.current_viewer()
-        found += [] if viewer is None else open_scan_files(viewer)
-    return found
+        files += [] if viewer is None else open_scan_files(viewer)
+    return files
 
 
-def _scans_in_front() -> list[Placement]:
-    """Say where the scans in the window in front lie.
+def _open_scan_placements() -> list[Placement]:
+    """Return the placements of the scans in the window in front.
 
-    Those whose transform cannot be used are no help.
+    Scans whose transform cannot be used are left out.
     """
     if not has_window():
         return []
     import napari
 
-    viewer, found = napari.current_viewer(), []
+    viewer, placements = napari.current_viewer(), []
     for layer in reversed(
         [] if viewer is None else [layer for layer in viewer.layers if is_scan(layer)]
     ):
         with suppress(GeometryError):
-            found.append(place(level_shape(layer), placing_of(layer)))
-    return found
+            placements.append(place(level_shape(layer), placing_of(layer)))
+    return placements
 
 
-def _as_decided(data: Any, attributes: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Give the labels and the table of a layer once all edits that were asked for are done.
-
-    Shown.
-    """
+def _settled_parts(data: Any, attributes: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the labels and the table of a layer once all edits asked for are done and shown."""
     case = _settled_case(_work_of(attributes))
     if case is None:
         return data, attributes
@@ -189,7 +190,7 @@ def _as_decided(data: Any, attributes: dict[str, Any]) -> tuple[Any, dict[str, A
 
 
 def _settled_case(work: Refinement | None) -> ScanCase | None:
-    """Find the case of a refinement in an open panel, and do all that was asked for there.
+    """Find the case of a refinement in an open panel, and finish its edits.
 
     Raises
     ------

@@ -25,9 +25,9 @@ class Cursor:
     Parameters
     ----------
     show_text : callable
-        Called with what is under the cursor, "" off the scan.
+        Called with the text for the position under the cursor, "" off the scan.
     click_region : callable
-        Called with a region's id, and whether it is to be added to the selection.
+        Called with a region's id, and whether it is added to the selection.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Cursor:
                 self._volume.geometry, self._volume.data, voxel, unit=unit
             )
             if text and (region := self._region_at(event)) is not None:
-                text += f"\n{self._name(region)}"
+                text += f"\n{self._name_of(region)}"
         self._show_text(text)
 
     def on_drag(self, viewer: napari.viewer.Viewer, event: Any) -> Generator[None]:
@@ -97,7 +97,7 @@ class Cursor:
             event.position, event.view_direction, list(event.dims_displayed)
         )
 
-    def _name(self, region: int) -> str:
+    def _name_of(self, region: int) -> str:
         if region == BACKGROUND or self._case is None:
             return "background"
         return next(

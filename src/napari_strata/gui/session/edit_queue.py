@@ -16,8 +16,8 @@ from napari_strata.errors import StrataError
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
-    act: Callable[[], Any]
+class _QueuedEdit:
+    edit: Callable[[], Any]
     on_done: Callable[[Any], None] | None
     on_fail: Callable[[], None] | None
     pauses: bool
@@ -40,8 +40,8 @@ class EditQueue(QObject):
         self._thread = ThreadPoolExecutor(
             max_workers=1, thread_name_prefix="strata-edits"
         )
-        self._waiting: deque[_Wish] = deque()
-        self._running: tuple[_Wish, Future[Any]] | None = None
+        self._waiting: deque[_QueuedEdit] = deque()
+        self._running: tuple[_QueuedEdit, Future[Any]] | None = None
         self._posted: deque[Callable[[], None]] = deque()
         self._is_paused = self._is_closed = False
         # also where an edit is done before `submit` returns: napari tells of paint
@@ -56,7 +56,7 @@ class EditQueue(QObject):
 
     def submit(
         self,
-        act: Callable[[], Any],
+        edit: Callable[[], Any],
         on_done: Callable[[Any], None] | None = None,
         on_fail: Callable[[], None] | None = None,
         *,
@@ -71,7 +71,7 @@ class EditQueue(QObject):
         if self._is_closed:
             return
         was_busy = self.is_busy
-        self._waiting.append(_Wish(act, on_done, on_fail, pauses))
+        self._waiting.append(_QueuedEdit(edit, on_done, on_fail, pauses))
         if not was_busy:
             self.busy_changed.emit(True)
         self._start_next()
@@ -97,11 +97,11 @@ class EditQueue(QObject):
         self._show_posted()
         if running is None or not is_done or self._running is not running:
             return
-        (wish, future), self._running = running, None
-        self._is_paused = self._is_paused or wish.pauses
+        (queued, future), self._running = running, None
+        self._is_paused = self._is_paused or queued.pauses
         self._start_next()
         try:
-            self._answer(wish, future)
+            self._report_result(queued, future)
         finally:
             if not self.is_busy and not self._is_closed:
                 self.busy_changed.emit(False)
@@ -141,9 +141,9 @@ class EditQueue(QObject):
 
     def _start_next(self) -> None:
         if self._running is None and self._waiting and not self._is_paused:
-            wish = self._waiting.popleft()
-            future = self._thread.submit(wish.act)
-            self._running = wish, future
+            queued = self._waiting.popleft()
+            future = self._thread.submit(queued.edit)
+            self._running = queued, future
             future.add_done_callback(lambda _future: self._wake())
 
     def _wake(self) -> None:
@@ -157,30 +157,30 @@ class EditQueue(QObject):
         while self._posted:
             self._posted.popleft()()
 
-    def _answer(self, wish: _Wish, future: Future[Any]) -> None:
+    def _report_result(self, queued: _QueuedEdit, future: Future[Any]) -> None:
         if self._is_closed:
             return
         error = future.exception()
         if error is None:
-            if wish.on_done is not None:
-                wish.on_done(future.result())
+            if queued.on_done is not None:
+                queued.on_done(future.result())
             return
-        if wish.on_fail is not None:
-            wish.on_fail()
+        if queued.on_fail is not None:
+            queued.on_fail()
         if not isinstance(error, StrataError):
             raise error
         show_error(str(error))
 
 
-def _hand_over(waiting: deque[_Wish], thread: ThreadPoolExecutor) -> None:
+def _hand_over(waiting: deque[_QueuedEdit], thread: ThreadPoolExecutor) -> None:
     """Run the waiting edits in order after the queue was closed.
 
     Python waits for them when it exits.
     """
     while waiting:
-        act = waiting.popleft().act
+        edit = waiting.popleft().edit
         try:
-            thread.submit(act)
+            thread.submit(edit)
         except RuntimeError:
             # Python is exiting already, and starts no more threads
-            act()
+            edit()

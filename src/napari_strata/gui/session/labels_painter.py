@@ -35,13 +35,13 @@ View = tuple[int, int, tuple[float, ...]]
 OUTLINE_PIXELS = 2
 """Width of region outlines, in screen pixels."""
 SLAB_VOXELS = 1_500_000
-"""Voxels written per turn of the event loop when much changed: about ten milliseconds."""
+"""Voxels written per turn of the event loop, about 10 ms: the slider stays smooth."""
 _PAUSE_S = 0.03
-"""Changes that follow one another faster are painted together."""
+"""Changes that follow each other within this time are painted together: one frame."""
 _NAMES_MS = 200
-"""How long after the last change napari is told the names of regions.
+"""Delay before napari gets the names of regions.
 
-It takes milliseconds over them, and shows them only on hover.
+It needs milliseconds for them, and shows them only on hover.
 """
 
 
@@ -60,11 +60,11 @@ class LabelsPainter(QObject):
     work : Refinement
         What is shown.
     parent : QObject
-        Ends the painter with it.
+        Qt parent.
     layer : napari.layers.Labels or None
         A layer that shows `work` already; None adds one.
     made : LayerTuple or None
-        What `case_labels_tuple` gave for `work`, where it was made outside the GUI
+        The result of `case_labels_tuple` for `work`, if it was made outside the GUI
         thread.
     """
 
@@ -186,7 +186,7 @@ class LabelsPainter(QObject):
         May run in any thread between edits.
         """
         shape, unwritten = self.layer.data.shape, self.unwritten
-        found = [HandPaint(np.empty(0, np.int64), np.empty(0, np.int64))]
+        parts = [HandPaint(np.empty(0, np.int64), np.empty(0, np.int64))]
         for part in (
             (self.whole_box,)
             if unwritten is None
@@ -195,7 +195,7 @@ class LabelsPainter(QObject):
             for slab in slabs(part):
                 box = slab, part[1], part[2]
                 start = slab.start, part[1].start, part[2].start
-                found.append(
+                parts.append(
                     differences(
                         np.asarray(self.layer.data[box]),
                         self.work.labels_in(box),
@@ -204,8 +204,8 @@ class LabelsPainter(QObject):
                     )
                 )
         return HandPaint(
-            np.concatenate([one.flat for one in found]),
-            np.concatenate([one.values for one in found]),
+            np.concatenate([part.flat for part in parts]),
+            np.concatenate([part.values for part in parts]),
         )
 
     @property
@@ -359,6 +359,6 @@ def outside(box: Box, hole: Box) -> Iterator[Box]:
             slice(hole[axis].stop, rest[axis].stop),
         ):
             if part.start < part.stop:
-                piece = [*rest[:axis], part, *rest[axis + 1 :]]
-                yield piece[0], piece[1], piece[2]
+                side = [*rest[:axis], part, *rest[axis + 1 :]]
+                yield side[0], side[1], side[2]
         rest[axis] = hole[axis]

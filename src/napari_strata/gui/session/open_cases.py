@@ -25,7 +25,7 @@ class OpenCases(QObject):
     viewer : napari.viewer.Viewer
         Whose layers they show.
     parent : QObject
-        Ends them with it.
+        Qt parent.
     """
 
     adopted = Signal(object)

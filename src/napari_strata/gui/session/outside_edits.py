@@ -90,7 +90,7 @@ class OutsideEdits(QObject):
         bindings.on_event(events.set_data, self._on_set_data)
 
     def absorb(self) -> Absorbed:
-        """Hand what other tools wrote over to the refinement.
+        """Pass what other tools wrote to the refinement.
 
         Runs in the thread of the edits, between them.
         """

@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 
 PREVIEW_NAME = "Strata preview"
 _BACKGROUND, _OTHERS = USUAL_IDS + 1, USUAL_IDS + 2
-"""What voxels hold that would become background, and a region of an unusually large id.
+"""Values of voxels that would become background, or a region with a very large id.
 
-Others hold their region's id, or 0.
+Other voxels hold their region's id, or 0.
 """
 _NUMBERS = np.array([0, _BACKGROUND, *range(1, USUAL_IDS + 1), _OTHERS], np.uint16)
-"""By what `Preview.changes_in` gives.
+"""Layer values by the result of `Preview.changes_in`: a region's id plus 1.
 
-The region's id plus 1, the last entry standing for all larger ones.
+The last entry stands for all larger ids.
 """
 
-_AT_ONCE = 200_000
-"""Voxels that are painted in no time; of more, the plane on screen comes first."""
+_AT_ONCE_VOXELS = 200_000
+"""Up to this size a preview is painted at once; else the plane on screen comes first."""
 
 PreviewStrokes = Sequence[tuple[NDArray[np.int64], int | None]]
 
@@ -64,11 +64,11 @@ class StrokePreview(QObject):
     work : Refinement
         What would be changed.
     parent : QObject
-        Ends it with it.
+        Qt parent.
     """
 
     shown_changed = Signal(bool)
-    """Whether a preview waits for a person's yes."""
+    """Whether a preview waits to be applied."""
     painted = Signal()
     """Emitted after the plane on screen was written."""
 
@@ -124,8 +124,7 @@ class StrokePreview(QObject):
             try:
                 return preview_strokes(self._work, strokes, scope=scope)
             except EditError:
-                # what cannot be taken is said when it is asked for, not while a person
-                # strokes
+                # a refusal is shown when the strokes are applied, not while stroking
                 return None
 
         def arrived(preview: Preview | None) -> None:
@@ -187,7 +186,9 @@ class StrokePreview(QObject):
             box = self._written if box is None else union(self._written, box)
         self._written = box
         if box is not None:
-            is_small = np.prod([part.stop - part.start for part in box]) <= _AT_ONCE
+            is_small = (
+                np.prod([part.stop - part.start for part in box]) <= _AT_ONCE_VOXELS
+            )
             self._dirty = (
                 [box]
                 if is_small
@@ -201,7 +202,7 @@ class StrokePreview(QObject):
             self._paint_next()
 
     def _give_colors(self) -> None:
-        """Give the layer the regions' colours.
+        """Colour the layer like the regions.
 
         Only if somebody chose a colour, because napari is slow to change a colormap.
         """

@@ -23,8 +23,10 @@ from napari_strata.volume import Progress
 
 Question = Literal["card", "similarity", "confidence", "features"]
 
-_STEPS_TOLD = 3
-_COLUMNS_TOLD = 2
+_MAX_STEPS = 3
+"""Merge steps named in a text, so that it stays a few lines long."""
+_MAX_DIFFERENCES = 2
+"""Differences named between a region and its neighbour, the largest first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +36,7 @@ class ExplainRequest:
     Parameters
     ----------
     proposal : Proposal
-        What the table speaks of.
+        The proposal whose supervoxels the table lists.
     table : (n_supervoxels,) int32 array
         The region of each supervoxel as it stood when it was asked.
     tree : {"regions", "tissues"}
@@ -127,7 +129,7 @@ def _card_lines(card: RegionCard, names: Mapping[int, str]) -> list[str]:
     lines = [
         (
             f"{_name(card.id, names)}: {_ml(card.volume_ml)}, {card.n_supervoxels}"
-            f" pieces, confidence {card.confidence:.2f}"
+            f" supervoxels, confidence {card.confidence:.2f}"
         ),
         f"Alike inside: {card.similarity:.2f}.",
     ]
@@ -142,11 +144,11 @@ def _card_lines(card: RegionCard, names: Mapping[int, str]) -> list[str]:
         f"What parts them: features {split.features:.0%}, intensity"
         f" {split.intensity:.0%}, position {split.position:.0%}"
     )
-    told = ", ".join(
+    shown = ", ".join(
         f"{column.name} {column.difference_sd:+.1f} sd"
-        for column in card.telling[:_COLUMNS_TOLD]
+        for column in card.telling[:_MAX_DIFFERENCES]
     )
-    lines[-1] += f" (most: {told})." if told else "."
+    lines[-1] += f" (most: {shown})." if shown else "."
     return lines
 
 
@@ -160,17 +162,17 @@ def _path_lines(path: MergePath, request: ExplainRequest) -> list[str]:
     sizes = np.bincount(
         request.proposal.supervoxels.ravel(), minlength=request.proposal.n_supervoxels
     )
-    told = [
+    shown = [
         f"at {step.n} joins {_partner(step, request, sizes)}, {_ml(step.joined_ml)}"
-        for step in path.steps[:_STEPS_TOLD]
+        for step in path.steps[:_MAX_STEPS]
     ]
-    more = len(path.steps) - len(told)
-    if told:
+    more = len(path.steps) - len(shown)
+    if shown:
         lines.append(
-            "Coarser: " + "; ".join(told) + (f"; {more} more." if more else ".")
+            "Coarser: " + "; ".join(shown) + (f"; {more} more." if more else ".")
         )
     lines.append(
-        "Finer: a single piece."
+        "Finer: a single supervoxel."
         if path.parts_at is None
         else f"Finer: parts at {path.parts_at}."
     )

@@ -23,15 +23,16 @@ from napari_strata.gui.tasks.worker import JobProgress, ProgressStep
 logger = logging.getLogger(__name__)
 
 POLL_MS = 80
+"""Time between two progress reports: smooth to look at, cheap to draw."""
 _CANCELLED = "Cancelled; nothing was changed."
 ABANDON_MS = 700
-"""A job that has not stopped by then after a cancel is let go.
+"""A job that has not stopped by then after a cancel is abandoned.
 
-It ends at its next report, and nobody waits for it.
+It ends at its next progress report, and nothing waits for it.
 """
 
 _STOPPABLE: WeakSet[JobProgress] = WeakSet()
-"""Of every job that leaves no file, and has not ended."""
+"""Progress of every running job that writes no file."""
 
 
 class JobRunner(QObject):
@@ -55,11 +56,11 @@ class JobRunner(QObject):
         self._poll.setInterval(POLL_MS)
         self._poll.timeout.connect(self._report)
         self._abandon_timer = single_shot(self, ABANDON_MS, self._abandon)
-        self._left = threading.Event()
+        self._window_closed = threading.Event()
         application = QGuiApplication.instance()
         if isinstance(application, QGuiApplication):
-            # napari waits for its threads when the application quits, so ours must know
-            # before
+            # napari waits for its threads when the application quits, so a job must be
+            # cancelled before that
             application.lastWindowClosed.connect(self.leave)
 
     @property
@@ -100,16 +101,18 @@ class JobRunner(QObject):
         if not writes:
             _STOPPABLE.add(progress)
         if isinstance(parent := self.parent(), QObject):
-            parent.destroyed.connect(self._left.set if writes else progress.cancel)
+            parent.destroyed.connect(
+                self._window_closed.set if writes else progress.cancel
+            )
         self._poll.start()
         self.running_changed.emit(True)
         self.progressed.emit(ProgressStep(0, 0, "Starting"))
-        # a child, so that what it is told comes to nobody once the window is gone
-        answers = _Answers(progress, self)
+        # a child, so that its result goes nowhere once the window is gone
+        job_end = _JobEnd(progress, self)
         create_worker(
-            partial(_carry_out, body, self._left),
+            partial(_run_job, body, self._window_closed),
             progress,
-            _connect={"returned": answers.take},
+            _connect={"returned": job_end.take},
         )
 
     def cancel(self) -> None:
@@ -122,7 +125,7 @@ class JobRunner(QObject):
 
     def leave(self) -> None:
         """Cancel the running job, unless it writes a file, because the window is closing."""
-        self._left.set()
+        self._window_closed.set()
         if self._progress is not None and not self._writes:
             self._progress.cancel()
 
@@ -169,7 +172,7 @@ class JobRunner(QObject):
             raise error
 
 
-class _Answers(QObject):
+class _JobEnd(QObject):
     """Passes the end of one job on to the runner, in the GUI thread."""
 
     def __init__(self, progress: JobProgress, runner: JobRunner) -> None:
@@ -196,7 +199,7 @@ class _Failed:
     error: Exception
 
 
-def _carry_out(
+def _run_job(
     body: Callable[[JobProgress], Any], left: threading.Event, progress: JobProgress
 ) -> Any:
     """Run a job. If its window was closed meanwhile, log its error, since nobody sees it."""

@@ -26,7 +26,7 @@ from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.volume import Progress, Segmentation, Volume
 
 Propose = Callable[..., Proposal]
-"""Anything that is called like `napari_strata.pipeline.propose`."""
+"""Any function with the parameters of `napari_strata.pipeline.propose`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Opened:
     Parameters
     ----------
     work : Refinement
-        What is edited; its lookups are made.
+        What is edited, with its lookups made.
     layer : tuple
         Its labels as a layer tuple.
     """
@@ -206,7 +206,7 @@ def resume_body(found: Unfinished, volume: Volume, on_progress: Progress) -> Ope
 
 
 @dataclass(frozen=True, slots=True)
-class Several:
+class ScanChoices:
     """The choices in a file or folder that holds several scans.
 
     For each, a text and options of `read`.
@@ -217,7 +217,7 @@ class Several:
 
 def scan_body(
     path: Path, options: Mapping[str, Any], on_progress: Progress
-) -> LayerTuple | Several:
+) -> LayerTuple | ScanChoices:
     """Read a scan as an image layer tuple.
 
     If the file holds several, return the choices instead. `options` are those of
@@ -231,8 +231,8 @@ def scan_body(
     except ChoiceError as err:
         if not err.options:
             raise
-        # an exception that is returned would count as one that was raised
-        return Several(err.options)
+        # napari would treat a returned exception as a raised one
+        return ScanChoices(err.options)
 
 
 def save_body(work: Refinement, path: Path, on_progress: Progress) -> Path:

@@ -23,15 +23,14 @@ if TYPE_CHECKING:
     import napari.viewer
 
 STROKES_NAME = "Strata strokes"
-_NEW, _BACKGROUND, _FIRST = USUAL_IDS + 1, USUAL_IDS + 2, USUAL_IDS + 3
-"""What strokes for a region that does not exist yet.
+_NEW, _BACKGROUND, _FIRST_LARGE = USUAL_IDS + 1, USUAL_IDS + 2, USUAL_IDS + 3
+"""Layer values of strokes for a new region, background, and the first very large id.
 
-For background and for the first region of an unusually large id are stored as.
-
-Strokes for other regions are stored as the region's id: its colour is there from the
+Strokes for other regions are stored as the region's id, whose colour exists from the
 start.
 """
-_MOST = 2**16 - 1
+_MAX_VALUE = 2**16 - 1
+"""Largest value of the 16-bit stroke layer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,8 +107,7 @@ class Brush:
         if news:
             self._colors |= news
             self.layer.colormap = _colormap(self._colors)
-        # each of these makes napari redraw controls and cursor, also where nothing
-        # changes
+        # each assignment makes napari redraw controls and cursor, even without a change
         if self.layer.selected_label != value:
             self.layer.selected_label = value
         if self.layer.brush_size != size:
@@ -162,12 +160,12 @@ class Brush:
             number = (
                 region
                 if region is not None and region <= USUAL_IDS
-                else max(_FIRST - 1, *self._values.values()) + 1
+                else max(_FIRST_LARGE - 1, *self._values.values()) + 1
             )
-            if number > _MOST:
+            if number > _MAX_VALUE:
                 raise EditError(
-                    "Strokes were made for too many regions. Delete the layer of the"
-                    " strokes and take the brush again."
+                    "There are strokes for too many regions. Delete the stroke layer and pick"
+                    " the brush up again."
                 )
             self._values[region] = number
         return self._values[region]

@@ -43,7 +43,7 @@ def paint_from_event(
     Returns
     -------
     HandPaint or None
-        None where the event tells in a way that we do not know.
+        None if the event has a form that we do not know.
     """
     flats, values = [], []
     for change in item or ():
@@ -63,8 +63,8 @@ def paint_from_event(
     if not flats:
         return None
     last_first = np.concatenate(flats)[::-1]
-    found, place = np.unique(last_first, return_index=True)
-    return HandPaint(found, np.concatenate(values)[::-1][place])
+    flat, place = np.unique(last_first, return_index=True)
+    return HandPaint(flat, np.concatenate(values)[::-1][place])
 
 
 def differences(
@@ -77,11 +77,11 @@ def differences(
 
     `start` is the box's first voxel.
     """
-    found = np.argwhere(shown != expected)
-    flat = np.ravel_multi_index(tuple((found + np.asarray(start)).T), shape).astype(
+    differing = np.argwhere(shown != expected)
+    flat = np.ravel_multi_index(tuple((differing + np.asarray(start)).T), shape).astype(
         np.int64
     )
-    return HandPaint(flat, np.asarray(shown[tuple(found.T)], np.int64))
+    return HandPaint(flat, np.asarray(shown[tuple(differing.T)], np.int64))
 
 
 def _flat_in_box(

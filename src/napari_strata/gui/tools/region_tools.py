@@ -9,11 +9,13 @@ from napari_strata.errors import StrataError
 from napari_strata.refine.session.refinement import Refinement
 
 GROW_MM = 1.0
+"""Step of Grow and Shrink, in mm: about one voxel of a usual scan."""
 ISLAND_ML = 0.5
+"""Parts below this volume, in mL, are removed as islands; the menu names the number."""
 
 
 def region_tool(
-    what: str, work: Refinement, regions: Sequence[int]
+    tool: str, work: Refinement, regions: Sequence[int]
 ) -> Callable[[], object]:
     """Return the call that applies a tool of `edit_section.TOOLS` to some regions.
 
@@ -24,12 +26,12 @@ def region_tool(
     """
     if not regions:
         raise StrataError("Select a region first: click the scan, or the table.")
-    if what == "swap":
+    if tool == "swap":
         if len(regions) != 2:
             raise StrataError("Select exactly two regions to swap.")
         return partial(work.swap, regions[0], regions[1])
-    if what in ("delete", "smooth"):
-        return partial(work.delete if what == "delete" else work.smooth, list(regions))
+    if tool in ("delete", "smooth"):
+        return partial(work.delete if tool == "delete" else work.smooth, list(regions))
     one_by_one: dict[str, Callable[[int], object]] = {
         "accept": work.accept,
         "grow": lambda region: work.grow(region, GROW_MM),
@@ -42,9 +44,9 @@ def region_tool(
         "split_parts": work.split_parts,
         "mirror": work.mirror,
     }
-    return partial(_each, one_by_one[what], tuple(regions))
+    return partial(_each, one_by_one[tool], tuple(regions))
 
 
-def _each(act: Callable[[int], object], regions: Sequence[int]) -> None:
+def _each(edit: Callable[[int], object], regions: Sequence[int]) -> None:
     for region in regions:
-        act(region)
+        edit(region)

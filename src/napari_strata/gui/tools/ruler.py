@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import napari.viewer
 
 RULER_NAME = "Strata ruler"
+_LINE_MM = 0.8
+"""Width of the ruler's lines: visible on a whole head, thin beside a small structure."""
 
 
 def length_mm(line: ArrayLike) -> float:
@@ -31,7 +33,7 @@ class Ruler:
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-        Where the layer goes.
+        Where the ruler's layer goes.
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
@@ -51,9 +53,9 @@ class Ruler:
         Parameters
         ----------
         scan : napari layer or None
-            What is measured. The ruler shares its units: napari leaves units out of
-            account where it turns the mouse's place into a layer's, so a layer of other
-            units would shift the strokes on all of them.
+            What is measured. The ruler shares its units: napari ignores units when it
+            converts mouse positions for a layer, so a layer in other units would shift
+            what is drawn on all of them.
         """
         if not self.is_shown:
             units = ("mm", "mm", "mm") if scan is None else scan.units[-3:]
@@ -65,7 +67,7 @@ class Ruler:
                 axis_labels=("z", "y", "x") if scan is None else scan.axis_labels[-3:],
                 edge_color=OVERLAY_COLOR,
                 face_color="transparent",
-                edge_width=0.8 / float(self._mm.max()),
+                edge_width=_LINE_MM / float(self._mm.max()),
                 features={"length": np.empty(0, object)},
                 text={
                     "string": "{length}",

@@ -48,16 +48,16 @@ def ask_choice(
     parent: QWidget | None, path: Path, options: Sequence[tuple[str, Mapping[str, Any]]]
 ) -> Mapping[str, Any] | None:
     """Ask which of several scans to open: return options of `read`, None if cancelled."""
-    words = [f"{number}: {told}" for number, (told, _) in enumerate(options, 1)]
+    texts = [f"{number}: {text}" for number, (text, _) in enumerate(options, 1)]
     chosen, is_sure = QInputDialog.getItem(
         parent,
         "Open scan",
-        f"{printable(path.name)} holds {len(words)} scans. Open which one?",
-        words,
+        f"{printable(path.name)} holds {len(texts)} scans. Open which one?",
+        texts,
         0,
         False,
     )
-    return options[words.index(chosen)][1] if is_sure else None
+    return options[texts.index(chosen)][1] if is_sure else None
 
 
 def with_path(path: Path | None, use: Callable[[Path], None]) -> None:
@@ -70,8 +70,8 @@ def ask_replace(parent: QWidget) -> bool:
     """Ask whether unsaved edits may be replaced; the default answer is No."""
     yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
     text = (
-        "Edits of this scan are not saved as a case. A new proposal starts over without"
-        " them, and they cannot be undone then. Replace them?"
+        "Edits of this scan are not saved as a case. A new proposal discards them, and"
+        " this cannot be undone. Discard them?"
     )
     return bool(
         QMessageBox.question(parent, "Propose regions", text, yes | no, no) == yes

@@ -21,7 +21,7 @@ from napari_strata.volume import Region, Volume
 
 FIRST_FORMAT = next(iter(FORMATS))
 """The format that is offered first."""
-_STEMS = {
+_NAME_ENDINGS = {
     ".seg.nrrd": "segmentation",
     ".nrrd": "regions",
     ".stl": "surfaces",
@@ -101,31 +101,35 @@ def ask_export_path(
     volume : Volume or None
         The scan, beside which it opens.
     chosen_format : str
-        The key of `FORMATS` that stands there first.
+        The key of `FORMATS` that stands existing first.
     regions : iterable of Region
         What "{id}" and "{name}" in a name stand for.
     """
     ending = FORMATS[chosen_format][0]
-    suggested = beside_scan(volume, f"_{_STEMS.get(ending, 'labels')}{ending}")
+    suggested = beside_scan(volume, f"_{_NAME_ENDINGS.get(ending, 'labels')}{ending}")
     filters = [export_filter(name) for name in FORMATS]
-    found, used = QFileDialog.getSaveFileName(
+    chosen, chosen_filter = QFileDialog.getSaveFileName(
         parent,
         "Export",
         str(suggested),
         ";;".join(filters),
         export_filter(chosen_format),
     )
-    if not found:
+    if not chosen:
         return None
-    name = list(FORMATS)[filters.index(used)] if used in filters else chosen_format
-    path = chosen_path(Path(found), suggested, name)
+    name = (
+        list(FORMATS)[filters.index(chosen_filter)]
+        if chosen_filter in filters
+        else chosen_format
+    )
+    path = chosen_path(Path(chosen), suggested, name)
     # the dialog asked about the name that was typed, not about what becomes of it here
-    there = [
+    existing = [
         one
         for one in region_paths(path, regions)
-        if one.exists() and one != Path(found)
+        if one.exists() and one != Path(chosen)
     ]
-    return None if there and not ask_overwrite(parent, there) else path
+    return None if existing and not ask_overwrite(parent, existing) else path
 
 
 def ask_overwrite(parent: QWidget, paths: list[Path]) -> bool:
@@ -135,7 +139,7 @@ def ask_overwrite(parent: QWidget, paths: list[Path]) -> bool:
         f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     )
     text = (
-        f"{names} {'is' if len(paths) == 1 else 'are'} there already, in"
+        f"{names} {'is' if len(paths) == 1 else 'are'} existing already, in"
         f" {paths[0].parent}. Replace?"
     )
     return bool(QMessageBox.question(parent, "Export", text, yes | no, no) == yes)

@@ -55,7 +55,7 @@ class MarkBar(QWidget):
     Parameters
     ----------
     slider : MarkedSlider
-        What it stands under, with the same left edge.
+        The slider above it, with the same left edge.
     """
 
     chosen = Signal(int)
@@ -129,7 +129,7 @@ class MarkBar(QWidget):
         return button
 
     def _on_click(self, n: int) -> None:
-        # a click on the mark in use must not take its look away
+        # a click on the mark in use must not uncheck it
         self.buttons[n].setChecked(True)
         self.chosen.emit(n)
 
@@ -166,9 +166,11 @@ class GranularitySection(Section):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Granularity", parent)
         self.tissues = push_button(
-            "Tissues", "Groups of alike places, anywhere in the scan", checkable=True
+            "Tissues", "Groups of similar regions, anywhere in the scan", checkable=True
         )
-        self.regions = push_button("Regions", "Connected pieces", checkable=True)
+        self.regions = push_button(
+            "Regions", "Connected parts of the scan", checkable=True
+        )
         self._trees = QButtonGroup(self)
         for button in (self.tissues, self.regions):
             self._trees.addButton(button)
@@ -176,8 +178,8 @@ class GranularitySection(Section):
         self.slider = MarkedSlider()
         self.slider.setRange(0, self._STEPS)
         self.slider.setToolTip(
-            "Coarse to fine. Regions you named, merged, locked or scribbled keep what"
-            " you gave them"
+            "Coarse to fine. Regions that you named, merged, locked or scribbled keep"
+            " their voxels"
         )
         self.marks = MarkBar(self.slider)
         self.count = QSpinBox()
@@ -187,7 +189,7 @@ class GranularitySection(Section):
         self.body.addLayout(row_of(self.tissues, self.regions))
         self._lay_out()
         self._limits: dict[TreeName, int] = {"tissues": 2, "regions": 2}
-        self._wanted: dict[TreeName, int] = {"tissues": 8, "regions": 100}
+        self._counts: dict[TreeName, int] = {"tissues": 8, "regions": 100}
         self._marks: dict[TreeName, tuple[int, ...]] = {"tissues": (), "regions": ()}
         self._showing = False
         self._proposal: Proposal | None = None
@@ -205,7 +207,7 @@ class GranularitySection(Section):
     @property
     def n(self) -> int:
         """Number of regions chosen for the tree."""
-        return self._wanted[self.tree]
+        return self._counts[self.tree]
 
     def show_proposal(self, proposal: Proposal) -> None:
         """Set how finely each tree can be cut, and mark where it is stable."""
@@ -225,7 +227,7 @@ class GranularitySection(Section):
     def show_cut(self, tree: TreeName, n: int) -> None:
         """Show a cut that was made elsewhere, by undo for example."""
         (self.tissues if tree == "tissues" else self.regions).setChecked(True)
-        self._wanted[tree] = n
+        self._counts[tree] = n
         self._show(n)
 
     def _lay_out(self) -> None:
@@ -255,7 +257,7 @@ class GranularitySection(Section):
             self._ask(n)
 
     def _ask(self, n: int) -> None:
-        self._wanted[self.tree] = n
+        self._counts[self.tree] = n
         self.cut_asked.emit(self.tree, n)
 
     def _show(self, n: int, *, keep_slider: bool = False) -> None:

@@ -30,7 +30,7 @@ TOUR: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "proposal",
-        "Let it propose",
+        "Propose regions",
         (
             "Press Propose regions. It takes seconds to a few minutes; Cancel stops it"
             " at any time."
@@ -40,8 +40,8 @@ TOUR: tuple[tuple[str, str, str], ...] = (
         "granularity",
         "Coarser or finer",
         (
-            "Drag the slider. At the numbers under it the tree is stable. What you edit"
-            " stays."
+            "Drag the slider. The numbers under it are good choices: the tree is stable"
+            " there. Your edits stay."
         ),
     ),
     (
@@ -56,7 +56,7 @@ TOUR: tuple[tuple[str, str, str], ...] = (
         "review",
         "Where to look",
         (
-            "N takes you to the places where the proposal is least sure; Space accepts"
+            "N goes to the places where the proposal is least certain; Space accepts"
             " what is shown there."
         ),
     ),
@@ -64,7 +64,7 @@ TOUR: tuple[tuple[str, str, str], ...] = (
         "edit",
         "Correct",
         (
-            "Merge, split, or scribble: stroke over what belongs together, look at the"
+            "Merge, split, or scribble: stroke over what belongs together, check the"
             " preview, press Space."
         ),
     ),
@@ -72,12 +72,12 @@ TOUR: tuple[tuple[str, str, str], ...] = (
         "export",
         "Export",
         (
-            "Labels go on the scan's own grid; there are surfaces and tables too, and a"
-            " case keeps all with its history. H shows every key."
+            "Labels are written on the scan's own grid; there are surfaces and tables"
+            " too, and a case keeps everything with its history. H shows every key."
         ),
     ),
 )
-"""Section, title and words of each stop."""
+"""Section (an attribute of `PanelSections`), title and text of each stop."""
 
 
 class HelpOverlay(QDialog):
@@ -100,7 +100,7 @@ class TourCard(QFrame):
     """One stop of the tour at a time, at the top of the panel; it can be left at any stop."""
 
     stop_shown = Signal(str)
-    """The section that the stop speaks of."""
+    """The section that the stop is about."""
     left = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:

@@ -25,7 +25,7 @@ class RegionsSection(Section):
         self.filter = QLineEdit()
         self.filter.setPlaceholderText("Filter by name")
         self.filter.setClearButtonEnabled(True)
-        self.filter.setToolTip("Show only the regions whose name holds this text")
+        self.filter.setToolTip("Show only the regions whose name contains this text")
         self.outline = push_button(
             "Outline", "Draw regions as outlines instead of filled (G)", checkable=True
         )
@@ -48,11 +48,11 @@ class ReviewSection(Section):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Look next", parent)
         self.next = push_button(
-            "Next place", "Go to the next place where the proposal is least sure (N)"
+            "Next place", "Go to the next place where the proposal is least certain (N)"
         )
         self.accept = push_button(
             "Accept",
-            "The region there is right: keep this place as it is, and go on (Space)",
+            "The region here is right: fix this place, and go to the next (Space)",
         )
         self.reason = QLabel()
         self.reason.setWordWrap(True)
@@ -73,7 +73,7 @@ class HistorySection(QCollapsible):
     """Every step by name; a click goes back, or forward, to just after it."""
 
     jump_asked = Signal(int)
-    """The number of steps that are to be done."""
+    """The number of steps to keep."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("History", parent, expandedIcon="▾", collapsedIcon="▸")

@@ -20,8 +20,8 @@ from platformdirs import user_config_path
 
 from napari_strata.io.terms import coded
 
-MOST_OWN = 500
-"""Names of a person's own that are remembered; the oldest go first."""
+MAX_OWN_NAMES = 500
+"""Own names that are remembered, so that suggestions stay quick; the oldest go first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def remember_name(name: str, path: Path | None = None) -> None:
     if name in known_names():
         return
     target = path or _own_path()
-    names = [name, *(one for one in own_names(target) if one != name)][:MOST_OWN]
+    names = [name, *(one for one in own_names(target) if one != name)][:MAX_OWN_NAMES]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text("\n".join(names) + "\n", encoding="utf-8")

@@ -112,24 +112,24 @@ class ScanSection(Section):
         for text, value in MODALITIES:
             self.modality.addItem(text, value)
         self.open_file = push_button(
-            "Open scan…", "Read a scan file; the window stays free meanwhile"
+            "Open scan…", "Open a scan file, in the background"
         )
         self.open_folder = push_button(
             "DICOM folder…",
-            "Read a folder of DICOM files; the window stays free meanwhile",
+            "Open a folder of DICOM files, in the background",
         )
         self.help = push_button("Keys and help", "Show every key and mouse gesture (H)")
         self.readout = QLabel(" ")
         self.readout.setToolTip(
-            "Position of the cursor in the patient (mm) and the value there"
+            "Position of the cursor in the patient (mm) and the intensity there"
         )
         self.readout.setWordWrap(True)
         self.readout.setMinimumHeight(2 * self.readout.fontMetrics().lineSpacing())
         self.position = QLineEdit()
         self.position.setPlaceholderText("Go to mm: L 12 P 30 S 5")
         self.position.setToolTip(
-            "A position in the patient, as the line below writes it, or right,"
-            " anterior, superior; Enter goes there"
+            "A position in the patient, as in the line below, or three numbers: right,"
+            " anterior, superior. Enter goes there"
         )
         self._make_buttons()
         self._lay_out()
@@ -204,8 +204,8 @@ class ScanSection(Section):
             "compare": (
                 "Compare",
                 (
-                    "Two time points side by side, with the change of volume of regions"
-                    " of one name"
+                    "Show two time points side by side, with the volume changes of"
+                    " regions of the same name"
                 ),
                 False,
             ),
@@ -273,8 +273,7 @@ class ProposeSection(Section):
         super().__init__("Propose", parent)
         self.propose = push_button(
             "Propose regions",
-            "Let the encoder look at the scan and propose regions; you correct them"
-            " below",
+            "Compute regions of the scan with the encoder; you correct them below",
         )
         self.cancel = push_button("Cancel", "Stop; nothing is changed")
         self.progress = QProgressBar()
@@ -334,15 +333,14 @@ class ExportSection(Section):
     """A key of `napari_strata.export.files.FORMATS`."""
     save_asked = Signal()
     result_shown = Signal()
-    """Emitted when it was said what was written, or why nothing was."""
+    """Emitted when a result is shown: what was written, or why nothing was."""
     open_asked = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Export", parent)
         self.export = push_button(
             "Export…",
-            "Write the labels on the scan's own grid, or in another format: choose it"
-            " in the dialog",
+            "Write the labels on the scan's own grid; other formats are in the dialog",
         )
         self.formats = push_button(
             "Format", "Export in one of the formats that Strata writes"
@@ -354,9 +352,9 @@ class ExportSection(Section):
                 lambda name=name: self.export_asked.emit(name),
             )
         self.save = push_button(
-            "Save case…", "Save the whole case, with its history, to go on later"
+            "Save case…", "Save the case with its history, to continue later"
         )
-        self.open = push_button("Open case…", "Go on with a saved case of this scan")
+        self.open = push_button("Open case…", "Continue a saved case of this scan")
         self.export.clicked.connect(lambda: self.export_asked.emit(next(iter(FORMATS))))
         self.save.clicked.connect(self.save_asked)
         self.open.clicked.connect(self.open_asked)
@@ -381,7 +379,7 @@ class ExportSection(Section):
 
     def show_result(self, text: str) -> None:
         """Show what was written, or why nothing was; "" removes it."""
-        # a long path may be broken at these, so that it does not make the panel wider
+        # zero-width spaces let a long path wrap, so that the panel does not get wider
         self.result.setText(re.sub(r"([/\\_.-])", "\\1\u200b", text))
         self.result.setToolTip(text)
         self.result.setVisible(bool(text))
