@@ -330,7 +330,7 @@ def _add_view(commands: Any) -> None:
 
 
 def _view(arguments: argparse.Namespace) -> None:
-    from napari_strata.gui.plugin.contributions import view_scan
+    from napari_strata.gui.plugin.window import view_scan
 
     view_scan(
         arguments.scan,
