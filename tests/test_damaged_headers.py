@@ -138,11 +138,11 @@ def test_more_voxels_than_the_header_says_are_told(tmp_path, suffix):
 
 
 def test_the_shape_of_one_dicom_file_is_that_of_its_series(tmp_path):
-    from benchmarks.fuzz.seeds import chosen_seeds
+    from benchmarks.fuzz.seeds import dicom_series
 
     from napari_strata.io.header import header_shape
 
-    (seed,) = chosen_seeds("dicom/two-series")
-    for name, raw in seed.files.items():
+    files = {**dicom_series(), **dicom_series(series=2, prefix="B")}
+    for name, raw in files.items():
         (tmp_path / name).write_bytes(raw)
     assert header_shape(tmp_path / "IM1.dcm") == (7, 8, 3)

@@ -364,7 +364,9 @@ def _dicom(seed: Seed, path: Path) -> list[Reading] | None:
     folder = path if path.is_dir() else path.parent
     groups: dict[str, list[Any]] = {}
     for file in sorted(folder.rglob("*")):
-        if not file.is_file() or file.name.startswith("._"):
+        if not file.is_file():
+            continue
+        if file.name.startswith("._") and file.read_bytes()[128:132] != b"DICM":
             continue
         try:
             ds = _dataset(file.read_bytes())
