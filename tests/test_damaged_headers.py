@@ -50,12 +50,20 @@ NRRD = {
         ("NDims", "3.9"),
         ("BinaryDataByteOrderMSB", "maybe"),
         ("HeaderSize", "10"),
+        # ITK gives it to C's printf, and the process dies
+        ("ElementDataFile", "%s%n"),
+        ("ElementDataFile", "slice%d%n.raw 1 6 1"),
+        ("Comment", "1\noffset = 5 5 5"),  # which ITK passes over
+        ("Comment", "1\na word\nOffset = 1 2 3"),  # and the line after this one
+        ("Comment", "1\nOrigin = 5 5 5"),  # and an Offset of 1 2 3
+        ("Comment", "1\nCompressedData: maybe"),
         ("CompressedData", "True"),  # and they are not
     ],
 )
 def test_meta_image_of_unclear_numbers_is_refused(tmp_path, name, value):
     path = tmp_path / "scan.mha"
-    fields = {**dict(list(META.items())[:-1]), name: value, "ElementDataFile": "LOCAL"}
+    fields = {**dict(list(META.items())[:-1]), name: value}
+    fields = {**fields, "ElementDataFile": fields.get("ElementDataFile", "LOCAL")}
     path.write_bytes(
         "".join(f"{key} = {said}\n" for key, said in fields.items()).encode() + VOXELS
     )
@@ -109,6 +117,14 @@ def test_frames_by_the_billion_are_not_listed(tmp_path):
     path = tmp_path / "scan.mgz"
     path.write_bytes(gzip.compress(head.ljust(284, b"\0") + bytes(240)))
     with pytest.raises((ReadError, ChoiceError), match=r"scan\.mgz"):
+        read(path)
+
+
+def test_a_pattern_of_names_that_printf_would_misread_is_refused(tmp_path):
+    path = tmp_path / "scan.nhdr"
+    head = "".join(f"{key}: {said}\n" for key, said in NRRD.items())
+    path.write_text(f"NRRD0004\n{head}data file: slice%d%n%n.raw 1 6 1\n\n")
+    with pytest.raises(ReadError, match="pattern"):
         read(path)
 
 
