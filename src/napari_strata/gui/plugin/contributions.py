@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_strata.errors import ChoiceError, StrataError
-from napari_strata.filenames import printable
+from napari_strata.filenames import SCAN_SUFFIXES, printable
 from napari_strata.gui.canvas.layers import LayerTuple, image_tuple, labels_tuple
 from napari_strata.gui.canvas.placement import METADATA_KEY
 from napari_strata.gui.plugin.writers import CASE_SUFFIX, has_window
@@ -30,19 +30,6 @@ OLDEST_NAPARI = (0, 7)
 
 _NO_LAYERS: Any = ((None,),)
 """How a reader tells napari that it read the file and there is nothing to show."""
-
-SCAN_SUFFIXES = (
-    ".nii",
-    ".nii.gz",
-    ".hdr",
-    ".img",
-    ".nrrd",
-    ".nhdr",
-    ".mha",
-    ".mhd",
-    ".mgh",
-    ".mgz",
-)
 
 
 def get_reader(
