@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_strata.errors import WriteError
+from napari_strata.filenames import CASE_SUFFIX
 from napari_strata.gui.canvas.layers import is_scan, layer_facts
 from napari_strata.io.atomic import same_file
 from napari_strata.volume import Region
 
 if TYPE_CHECKING:
     import napari.viewer
-
-CASE_SUFFIX = ".strata"
-"""Ending of case files."""
 
 
 def open_scan_files(viewer: napari.viewer.Viewer) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_strata.errors import ChoiceError
+from napari_strata.filenames import CASE_SUFFIX
 from napari_strata.gui.canvas.layers import (
     LayerTuple,
     case_labels_tuple,
@@ -15,7 +16,6 @@ from napari_strata.gui.canvas.layers import (
     labels_tuple,
 )
 from napari_strata.gui.canvas.placement import METADATA_KEY
-from napari_strata.gui.canvas.scan_files import CASE_SUFFIX
 from napari_strata.gui.plugin.writers import has_window
 
 NO_LAYERS: Any = ((None,),)

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_strata.errors import ChoiceError, StrataError
-from napari_strata.filenames import printable
+from napari_strata.filenames import CASE_SUFFIX, printable
 from napari_strata.gui.canvas.layers import LayerTuple, image_tuple
-from napari_strata.gui.canvas.scan_files import CASE_SUFFIX
 from napari_strata.gui.plugin.readers import read_case
 
 if TYPE_CHECKING:
