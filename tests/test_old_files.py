@@ -25,9 +25,9 @@ def test_an_old_case_opens_with_its_labels_and_its_history(work, tmp_path):
     assert [step.partition(":")[0] for step in work.history] == [
         *("Merge", "Rename", "Scribble", "Paint", "Grow", "Split")
     ]
-    assert len(work.undone) == 2
-    work.jump(0)
-    work.jump(6)
+    assert len(work.steps.undone) == 2
+    work.steps.jump(0)
+    work.steps.jump(6)
     assert np.array_equal(work.labels, kept)
     work.save(tmp_path / "again.strata")
     assert strata.Refinement.load(tmp_path / "again.strata").history == work.history

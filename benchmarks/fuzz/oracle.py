@@ -204,6 +204,7 @@ def _nrrd(seed: Seed, path: Path) -> list[Reading] | None:
         "endian",
         "data file",
         "space units",
+        "spacings",
         "content",
     }
     if set(fields) - known or ("labels" in seed.name and "slicer" in seed.name):
@@ -241,6 +242,13 @@ def _nrrd(seed: Seed, path: Path) -> list[Reading] | None:
         count = math.prod(sizes) * dtype.itemsize
         data = np.frombuffer(rest[:count], dtype)
     data = data[: math.prod(sizes)].reshape(sizes, order="F")
+    if "space" not in fields:  # taken for LPS, which a note calls a guess
+        assert "space origin" not in fields
+        fields |= {"space": "lps", "space origin": "(0,0,0)"}
+        steps = [float(part) for part in fields["spacings"].split()]
+        fields["space directions"] = " ".join(
+            f"({','.join(map(str, row))})" for row in np.diag(steps)
+        )
     words = fields["space directions"].split()
     columns = [
         [float(part) for part in word.strip("()").split(",")]
@@ -364,7 +372,9 @@ def _dicom(seed: Seed, path: Path) -> list[Reading] | None:
     folder = path if path.is_dir() else path.parent
     groups: dict[str, list[Any]] = {}
     for file in sorted(folder.rglob("*")):
-        if not file.is_file() or file.name.startswith("._"):
+        if not file.is_file():
+            continue
+        if file.name.startswith("._") and file.read_bytes()[128:132] != b"DICM":
             continue
         try:
             ds = _dataset(file.read_bytes())
@@ -411,11 +421,7 @@ def _dataset(raw: bytes) -> Any:
     # drops them
     if "PixelData" not in ds:
         kept = next((n for n in range(7, 0, -1) if raw.endswith(_END_OF_PIXELS[:n])), 0)
-        ds = (
-            pydicom.dcmread(BytesIO(raw + _END_OF_PIXELS[kept:]), force=True)
-            if kept
-            else ds
-        )
+        ds = pydicom.dcmread(BytesIO(raw + _END_OF_PIXELS[kept:]), force=True)
     for name in _DECIMALS:
         # Their values are text, whatever a damaged header calls them: pydicom would
         # take eight letters for a number

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError, ReadError
-from napari_strata.filenames import plain_name
+from napari_strata.filenames import plain_name, printable
 from napari_strata.io.compressed import unpacked
 from napari_strata.io.grid import (
     FileImage,
@@ -69,6 +69,50 @@ _NUMBERS = {
 
 By the names that `TextHeader.fields` has for them.
 """
+
+
+_MARK = re.compile("([=:])")
+_META_NAMES = {
+    name.lower(): name
+    for name in (
+        "NDims",
+        "DimSize",
+        "ElementSpacing",
+        "ElementSize",
+        "Offset",
+        "Origin",
+        "Position",
+        "CenterOfRotation",
+        "TransformMatrix",
+        "Rotation",
+        "Orientation",
+        "ElementType",
+        "ElementDataFile",
+        "ElementNumberOfChannels",
+        "BinaryData",
+        "BinaryDataByteOrderMSB",
+        "ElementByteOrderMSB",
+        "CompressedData",
+        "CompressedDataSize",
+        "HeaderSize",
+        "AnatomicalOrientation",
+        "DistanceUnits",
+    )
+}
+"""The fields that decide what is read, as MetaImage writes them."""
+_SAME_FIELD = {
+    "Origin": "Offset",
+    "Position": "Offset",
+    "Rotation": "TransformMatrix",
+    "Orientation": "TransformMatrix",
+    "ElementByteOrderMSB": "BinaryDataByteOrderMSB",
+}
+_DATA_FILE = re.compile(
+    rb"\s*(ElementDataFile\s*[=:]|data ?file\s*:)(.*)", re.IGNORECASE | re.DOTALL
+)
+_NUMBERED = re.compile(r"%[0-9]*[dixu]")
+_SAFELY_NUMBERED = re.compile(r"[^%]*%0?[0-9]?[dixu][^%]*")
+"""One number in a pattern of file names; MetaIO and teem give it to C's printf."""
 
 
 @contextmanager
@@ -310,11 +354,17 @@ def _named_files(path: Path) -> list[str]:
     for n, line in enumerate(lines):
         if not line.rstrip(b"\r"):  # the end of an NRRD header
             break
-        key, _, value = line.partition(
-            b":" if line.lower().startswith(b"data") else b"="
-        )
-        if key.strip().lower() in (b"elementdatafile", b"data file", b"datafile"):
-            return _voxel_files(os.fsdecode(value.strip()), lines[n + 1 :])
+        if found := _DATA_FILE.match(line):
+            said = os.fsdecode(found[2].strip())
+            is_meta = found[1].lower().startswith(b"element")
+            is_pattern = "%" in said and (is_meta or _NUMBERED.search(said))
+            if is_pattern and not _SAFELY_NUMBERED.fullmatch(said):
+                raise ReadError(
+                    f"{path} keeps its voxels in files whose names cannot be made of"
+                    f" the pattern {printable(said[:_MOST_SHOWN])}. Rename them without"
+                    " %, and list them in the header."
+                )
+            return _voxel_files(said, lines[n + 1 :])
     return []
 
 
@@ -327,7 +377,7 @@ def _voxel_files(value: str, after: list[bytes]) -> list[str]:
         return []
     if value.startswith("LIST"):
         return [name for line in after if (name := os.fsdecode(line.strip()))]
-    if "%" not in value:
+    if not _NUMBERED.search(value):
         return [value]
     try:
         pattern, first, last, step = value.split()[:4]
@@ -453,7 +503,7 @@ def _skip_header(file: BinaryIO, header: TextHeader) -> None:
             return
         if (
             header.kind == "meta"
-            and line.partition(b"=")[0].strip().lower() == b"elementdatafile"
+            and re.split(b"[=:]", line, maxsplit=1)[0].strip() == b"ElementDataFile"
         ):
             return
 
@@ -516,7 +566,53 @@ def _check_numbers(source: str, header: TextHeader) -> None:
             )
 
     if header.kind == "meta":
+        _check_meta_lines(Path(source))
         _check_storage(source, fields)
+
+
+def _check_meta_lines(path: Path) -> None:
+    """Refuse a MetaImage header with lines that ITK passes over, or reads otherwise.
+
+    It ignores a name whose capitals are wrong, takes the line behind one without "=" for
+    its value, and of two lines of one meaning takes either.
+
+    Raises
+    ------
+    ReadError
+        If so.
+    """
+    with path.open("rb") as file:
+        lines = file.read(_LONGEST_HEADER).split(b"\n")
+    if not any(_DATA_FILE.match(line) for line in lines):
+        raise ReadError(
+            f"{path} cannot be read: it is damaged, cut short or of another format."
+            " Copy it again, or check its name."
+        )
+    said: dict[str, tuple[str, str]] = {}
+    for line in lines:
+        text = line.decode("latin-1").strip()
+        name, mark, value = (
+            part.strip() for part in [*_MARK.split(text, maxsplit=1), "", ""][:3]
+        )
+        if text and not (name and mark):
+            raise ReadError(
+                f"{path} has a line in its header that is no field"
+                f" ({printable(text[:_MOST_SHOWN])}). Repair it, or export it again."
+            )
+        known = _META_NAMES.get(name.lower())
+        if known is not None and name != known:
+            raise ReadError(
+                f"{path} has a field {name} in its header, which MetaImage writes"
+                f" {known}. Repair it, or export it again."
+            )
+        other = said.setdefault(_SAME_FIELD.get(name, name), (name, value))
+        if known is not None and other[1] != value:
+            raise ReadError(
+                f"{path} says in its header {other[0]} = {other[1][:_MOST_SHOWN]} and"
+                f" {name} = {value[:_MOST_SHOWN]}. Repair it, or export it again."
+            )
+        if known == "ElementDataFile":
+            return
 
 
 def _check_storage(source: str, fields: Mapping[str, str]) -> None:

@@ -168,8 +168,10 @@ def read_text_header(path: Path, suffix: str) -> TextHeader:
         if nrrd and not text:  # the end of the header
             break
         mark = (":=" if re.match(r"[^:]*:=", text) else ":") if nrrd else "="
+        if not nrrd and (first := re.search("[=:]", text)):  # ITK takes either
+            mark = first[0]
         name, found, value = text.partition(mark)
-        if text.startswith("#") or not found:
+        if (nrrd and text.startswith("#")) or not found:
             continue
         if mark == ":=":
             keys[name.strip()] = _ESCAPED.sub(
