@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import ReadError
+from napari_strata.io.dicom.header_values import quiet_pydicom
 from napari_strata.io.dicom.series import series_slices
 from napari_strata.io.dicom.slice import (
     HeaderError,
     Slice,
     off_right_angles,
-    quiet_pydicom,
     read_all,
     straight_axes,
 )

@@ -15,13 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError, ReadError
-from napari_strata.io.dicom.slice import (
-    SKEW,
-    off_right_angles,
-    open_bounded,
-    quiet_pydicom,
-    straight_axes,
-)
+from napari_strata.io.dicom.file_head import open_bounded
+from napari_strata.io.dicom.header_values import quiet_pydicom
+from napari_strata.io.dicom.slice import SKEW, off_right_angles, straight_axes
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid
 from napari_strata.io.itk import affine_ras
 from napari_strata.io.labels.objects import parse_errors

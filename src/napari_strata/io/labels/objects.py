@@ -6,8 +6,9 @@ import struct
 import zlib
 from pathlib import Path
 
+from napari_strata.io.dicom.file_head import open_bounded
+from napari_strata.io.dicom.header_values import quiet_pydicom
 from napari_strata.io.dicom.headers import dicom_errors
-from napari_strata.io.dicom.slice import open_bounded, quiet_pydicom
 
 _CLASS = b"\x02\x00\x02\x00UI"
 _HEAD = 4096
