@@ -50,12 +50,20 @@ NRRD = {
         ("NDims", "3.9"),
         ("BinaryDataByteOrderMSB", "maybe"),
         ("HeaderSize", "10"),
-        ("CompressedData", "True"),  # and no CompressedDataSize
+        # ITK gives it to C's printf, and the process dies
+        ("ElementDataFile", "%s%n"),
+        ("ElementDataFile", "slice%d%n.raw 1 6 1"),
+        ("Comment", "1\noffset = 5 5 5"),  # which ITK passes over
+        ("Comment", "1\na word\nOffset = 1 2 3"),  # and the line after this one
+        ("Comment", "1\nOrigin = 5 5 5"),  # and an Offset of 1 2 3
+        ("Comment", "1\nCompressedData: maybe"),
+        ("CompressedData", "True"),  # and they are not
     ],
 )
 def test_meta_image_of_unclear_numbers_is_refused(tmp_path, name, value):
     path = tmp_path / "scan.mha"
-    fields = {**dict(list(META.items())[:-1]), name: value, "ElementDataFile": "LOCAL"}
+    fields = {**dict(list(META.items())[:-1]), name: value}
+    fields = {**fields, "ElementDataFile": fields.get("ElementDataFile", "LOCAL")}
     path.write_bytes(
         "".join(f"{key} = {said}\n" for key, said in fields.items()).encode() + VOXELS
     )
@@ -110,3 +118,47 @@ def test_frames_by_the_billion_are_not_listed(tmp_path):
     path.write_bytes(gzip.compress(head.ljust(284, b"\0") + bytes(240)))
     with pytest.raises((ReadError, ChoiceError), match=r"scan\.mgz"):
         read(path)
+
+
+def test_a_pattern_of_names_that_printf_would_misread_is_refused(tmp_path):
+    path = tmp_path / "scan.nhdr"
+    head = "".join(f"{key}: {said}\n" for key, said in NRRD.items())
+    path.write_text(f"NRRD0004\n{head}data file: slice%d%n%n.raw 1 6 1\n\n")
+    with pytest.raises(ReadError, match="pattern"):
+        read(path)
+
+
+@pytest.mark.parametrize("origin", ["none", "(nan,nan,nan)", None])
+def test_an_origin_that_is_not_known_is_told(tmp_path, origin):
+    path = tmp_path / "scan.nrrd"
+    lines = {"space": "LPS", "space directions": "(1,0,0) (0,1,0) (0,0,2)"}
+    lines |= {} if origin is None else {"space origin": origin}
+    head = "".join(f"{key}: {said}\n" for key, said in {**NRRD, **lines}.items())
+    path.write_bytes(f"NRRD0004\n{head}\n".encode() + VOXELS)
+    assert "where the scan lies" in " ".join(read(path).notes)
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+def test_more_voxels_than_the_header_says_are_told(tmp_path, suffix):
+    path = tmp_path / f"scan{suffix}"
+    space = {"space": "LPS", "space origin": "(0,0,0)"}
+    space["space directions"] = "(1,0,0) (0,1,0) (0,0,2)"
+    head = "".join(f"{key}: {said}\n" for key, said in {**NRRD, **space}.items())
+    head = f"NRRD0004\n{head}\n"
+    if suffix == ".mha":
+        head = "".join(f"{key} = {said}\n" for key, said in META.items())
+    path.write_bytes(head.encode() + VOXELS)
+    assert read(path).notes == ()
+    path.write_bytes(head.encode() + VOXELS.replace(b"\n", b"\r\n"))
+    assert "1 bytes more" in " ".join(read(path).notes)
+
+
+def test_the_shape_of_one_dicom_file_is_that_of_its_series(tmp_path):
+    from benchmarks.fuzz.seeds import dicom_series
+
+    from napari_strata.io.header import header_shape
+
+    files = {**dicom_series(), **dicom_series(series=2, prefix="B")}
+    for name, raw in files.items():
+        (tmp_path / name).write_bytes(raw)
+    assert header_shape(tmp_path / "IM1.dcm") == (7, 8, 3)

@@ -28,6 +28,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img")
+MGH_SUFFIXES = (".mgh", ".mgz")
+ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+SCAN_SUFFIXES = (*NIFTI_SUFFIXES, *MGH_SUFFIXES, *ITK_SUFFIXES)
+"""Endings of scan files, in lower case; DICOM files are known by their contents."""
+CASE_SUFFIX = ".strata"
+"""Ending of a case: a proposal with a person's edits."""
+CODEBOOK_SUFFIX = ".strata-codebook"
+"""Ending of a codebook."""
+TEACHING_SUFFIX = ".strata-teaching"
+"""Ending of a teaching."""
+JOURNAL_SUFFIX = ".strata-journal"
+"""Ending of the journal of unfinished work, kept by autosave."""
+WEIGHTS_SUFFIX = ".safetensors"
+"""Ending of encoder weights."""
+
 ESCAPED = "strata-escaped"
 """Error handler for text files and streams.
 

@@ -139,6 +139,29 @@ def propose(
     return replace(proposal, provenance=how)
 
 
+def propose_with(
+    volume: Volume,
+    settings: ProposeSettings,
+    run: RunSettings,
+    *,
+    weights: Path | None = None,
+    on_progress: Progress = no_progress,
+) -> Proposal:
+    """Propose regions for a scan with settings as the command and the batch hold them.
+
+    Parameters, result and errors are those of `propose`.
+    """
+    return propose(
+        volume,
+        settings=settings,
+        seed=run.seed,
+        device=run.device,
+        threads=run.threads,
+        weights=weights,
+        on_progress=on_progress,
+    )
+
+
 def check_weights(settings: ProposeSettings, weights: Path | None) -> None:
     """Refuse weights where the method has no use for them.
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from napari_strata.batch.inputs.discovery import Search
 from napari_strata.batch.inputs.scans import PlannedScan
+from napari_strata.batch.outputs.names import LABELS_STEM, REPLAY
 from napari_strata.errors import CaseError, ReadError, StrataError
 from napari_strata.io.files import hash_file, read, read_labels
 from napari_strata.proposal.proposal import Proposal
@@ -32,7 +33,7 @@ _MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Matched:
+class MatchedCases:
     """Scans with the cases that belong to them.
 
     Parameters
@@ -48,7 +49,7 @@ class Matched:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Edited:
+class EditedLabels:
     """Labels after the edits of a case.
 
     Parameters
@@ -66,7 +67,7 @@ class Edited:
     warning: str
 
 
-def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> Matched:
+def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> MatchedCases:
     """Find the scan that each case belongs to: the one it was made on.
 
     That is the scan at the same path; else the one whose id the case bears, or whose
@@ -98,7 +99,7 @@ def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> Matched:
         path for place in places for path in _cases_in(place, notes)
     ):
         try:
-            matches = _belongs(case, scan_of_case(case), scans, places_of)
+            matches = _matches(case, scan_of_case(case), scans, places_of)
         except CaseError as err:
             notes.append(f"{' '.join(str(err).split())} Its edits are not replayed.")
             continue
@@ -119,7 +120,7 @@ def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> Matched:
             for match in matches
             if match.rank > best
         ]
-    return Matched(tuple(chosen), tuple(notes))
+    return MatchedCases(tuple(chosen), tuple(notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ def _cases_in(place: Path, notes: list[str]) -> list[Path]:
         ]
         notes += [
             f"{one.path} is passed over: {one.reason}."
-            for one in search.passed.values()
+            for one in search.skipped.values()
             if one.may_be_scan
         ]
         if not found:
@@ -158,7 +159,7 @@ def _cases_in(place: Path, notes: list[str]) -> list[Path]:
     return [place]
 
 
-def _belongs(
+def _matches(
     case: Path,
     of: ScanOfCase,
     scans: Sequence[PlannedScan],
@@ -180,7 +181,7 @@ def _belongs(
         for number, scan in enumerate(scans)
         if _is_named_after(case, scan)
     ]
-    alike = [_Match(case, number, 2) for number in _ending_alike(of, scans)]
+    alike = [_Match(case, number, 2) for number in _same_path_end(of, scans)]
     return next(
         ([match] for match in (*named, *alike) if _is_scan_of(of, scans[match.number])),
         [],
@@ -188,7 +189,7 @@ def _belongs(
 
 
 def _is_named_after(case: Path, scan: PlannedScan) -> bool:
-    return case.stem.removesuffix("_labels").casefold() == scan.id.casefold()
+    return case.stem.removesuffix(LABELS_STEM).casefold() == scan.id.casefold()
 
 
 def _made_on(of: ScanOfCase, places_of: dict[Path, list[int]]) -> list[int]:
@@ -207,7 +208,7 @@ def _is_part(of: ScanOfCase, scan: PlannedScan) -> bool:
     )
 
 
-def _ending_alike(of: ScanOfCase, scans: Sequence[PlannedScan]) -> list[int]:
+def _same_path_end(of: ScanOfCase, scans: Sequence[PlannedScan]) -> list[int]:
     """Give the scan whose path shares most of its end with a case's, file name and all.
 
     As after a move; none where several do.
@@ -215,7 +216,7 @@ def _ending_alike(of: ScanOfCase, scans: Sequence[PlannedScan]) -> list[int]:
     parts = of.path.replace("\\", "/").rstrip("/").split("/")[::-1]
     shared = [
         (
-            _in_common(parts, scan.path.parts[::-1])
+            _common_length(parts, scan.path.parts[::-1])
             if of.path and _is_part(of, scan)
             else 0
         )
@@ -225,7 +226,7 @@ def _ending_alike(of: ScanOfCase, scans: Sequence[PlannedScan]) -> list[int]:
     return [shared.index(most)] if most and shared.count(most) == 1 else []
 
 
-def _in_common(one: Sequence[str], other: Sequence[str]) -> int:
+def _common_length(one: Sequence[str], other: Sequence[str]) -> int:
     return next(
         (k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
         min(len(one), len(other)),
@@ -275,13 +276,13 @@ def is_of_case(case: Path, labels: Path) -> bool:
         return False
 
 
-def edited(
+def apply_case(
     case: Path,
     proposal: Proposal,
     labels: Segmentation,
     *,
     shared: tuple[Region, ...] = (),
-) -> Edited:
+) -> EditedLabels:
     """Carry out the edits of a scan's case on what was proposed for it.
 
     Parameters
@@ -314,7 +315,7 @@ def edited(
         )
         warning = (
             f"{len(lost)} of {total} edits of {case.name} could not be carried out"
-            f" ({names}); see replay.tsv."
+            f" ({names}); see {REPLAY}."
         )
     steps = [
         {
@@ -333,4 +334,4 @@ def edited(
         "warning": warning,
         "steps": steps,
     }
-    return Edited(found.segmentation, said, warning)
+    return EditedLabels(found.segmentation, said, warning)

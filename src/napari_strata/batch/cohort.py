@@ -16,9 +16,14 @@ from threadpoolctl import threadpool_limits
 
 from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.batch.one_scan import proposal_of
+from napari_strata.batch.outputs.names import (
+    BIDS_LABELS_STEM,
+    COHORT_CODEBOOK,
+    LABELS_STEM,
+)
 from napari_strata.batch.outputs.results import ScanResult
 from napari_strata.batch.recipe import Recipe
-from napari_strata.batch.workers.local import FITTING, LOOKING, Executor, Say
+from napari_strata.batch.workers.local import FITTING, SAMPLING, Executor, LogEvent
 from napari_strata.errors import Cancelled, CodebookError, StrataError, WriteError
 from napari_strata.export.outputs import read_sidecar
 from napari_strata.io.files import read
@@ -33,11 +38,9 @@ from napari_strata.volume import Progress, no_progress
 
 logger = logging.getLogger(__name__)
 
-CODEBOOK_NAME = "cohort.strata-codebook"
-
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class CohortTableResult:
     """What the first pass gives for a scan.
 
     What a codebook is fitted to, or why there is nothing.
@@ -48,7 +51,7 @@ class Looked:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class CohortTableTask:
     """Proposes a scan and keeps what a codebook needs of it.
 
     Parameters
@@ -61,7 +64,7 @@ class Look:
 
     def __call__(
         self, scan: PlannedScan, on_progress: Progress = no_progress
-    ) -> Looked:
+    ) -> CohortTableResult:
         """Give what a codebook needs.
 
         A scan that cannot be read, or is too small, is told by its reason.
@@ -78,21 +81,23 @@ class Look:
         except Cancelled:
             raise
         except StrataError as err:
-            return Looked(None, " ".join(str(err).split()))
+            return CohortTableResult(None, " ".join(str(err).split()))
         except MemoryError:
-            return Looked(None, f"{scan.path} needs more memory than there is.")
+            return CohortTableResult(
+                None, f"{scan.path} needs more memory than there is."
+            )
         except Exception as err:  # noqa: BLE001 - the second pass meets it again, and keeps its traceback
-            return Looked(
+            return CohortTableResult(
                 None, f"Unforeseen {type(err).__name__}: {' '.join(str(err).split())}."
             )
         found, least = int(table.body.sum()), fewest_supervoxels(self.recipe.n)
         if found < least:
-            return Looked(
+            return CohortTableResult(
                 None,
                 f"{scan.path} has {found} supervoxels in the body; a codebook of"
                 f" {self.recipe.n} tissues takes {least}.",
             )
-        return Looked(table)
+        return CohortTableResult(table)
 
 
 def sample_of(
@@ -147,7 +152,7 @@ def kept_codebook(
         otherwise and `refit` is False: with another one every number would mean another
         tissue.
     """
-    path = folder / CODEBOOK_NAME
+    path = folder / COHORT_CODEBOOK
     if not path.is_file():
         return None
     codebook = Codebook.load(path)
@@ -156,7 +161,7 @@ def kept_codebook(
             f"{path} was not fitted by a batch, and would be replaced. Move it, or give"
             " it with --codebook."
         )
-    fitted, asked = _fitted(codebook), _asked(recipe, count)
+    fitted, asked = _codebook_record(codebook), _recipe_record(recipe, count)
     other = [
         f"{key} {fitted[key]} (now {asked[key]})"
         for key in asked
@@ -174,8 +179,8 @@ def kept_codebook(
     )
 
 
-def _fitted(codebook: Codebook) -> dict[str, Any]:
-    """Say how a codebook was fitted, in the words of `_asked`."""
+def _codebook_record(codebook: Codebook) -> dict[str, Any]:
+    """Say how a codebook was fitted, in the words of `_recipe_record`."""
     about = codebook.about
     batch, settings = about["batch"], about.get("settings")
     said = {
@@ -191,7 +196,7 @@ def _fitted(codebook: Codebook) -> dict[str, Any]:
     )
 
 
-def _asked(recipe: Recipe, count: int) -> dict[str, Any]:
+def _recipe_record(recipe: Recipe, count: int) -> dict[str, Any]:
     encoder = _mark(encoder_in_use(recipe.settings, recipe.weights))
     said = {
         "tissues": recipe.n,
@@ -207,7 +212,7 @@ def _mark(sha256: str | None) -> str:
     return (sha256 or "none")[:12]
 
 
-def put_aside(folder: Path) -> Path | None:
+def archive_codebook(folder: Path) -> Path | None:
     """Keep a codebook that another one takes the place of, under a name made from its contents.
 
     None where there is none.
@@ -217,7 +222,7 @@ def put_aside(folder: Path) -> Path | None:
     WriteError
         If it cannot be renamed.
     """
-    path = folder / CODEBOOK_NAME
+    path = folder / COHORT_CODEBOOK
     if not path.is_file():
         return None
     kept = path.with_name(f"{path.stem}-{Codebook.load(path).sha256[:12]}{path.suffix}")
@@ -239,7 +244,7 @@ def cohort_codebook(
     engine: Executor,
     *,
     count: int,
-    say: Say,
+    say: LogEvent,
     on_progress: Progress,
 ) -> Codebook:
     """Fit a codebook to a sample of the scans, and keep it in the folder.
@@ -270,11 +275,11 @@ def cohort_codebook(
     WriteError
         If the codebook cannot be saved.
     """
-    path = folder / CODEBOOK_NAME
+    path = folder / COHORT_CODEBOOK
     tables: dict[int, CohortTable] = {}
-    on_progress(0, len(chosen), LOOKING)
-    for outcome in engine.run(Look(recipe), chosen, on_progress):
-        looked = outcome.value or Looked(None, outcome.reason)
+    on_progress(0, len(chosen), SAMPLING)
+    for outcome in engine.run(CohortTableTask(recipe), chosen, on_progress):
+        looked = outcome.value or CohortTableResult(None, outcome.reason)
         if looked.table is None:
             say(
                 "left out of the codebook",
@@ -312,7 +317,7 @@ def cohort_codebook(
         "scans": [chosen[k].id for k in order],
     }
     codebook = replace(fitted, about={**fitted.about, "batch": batch})
-    earlier = put_aside(folder)
+    earlier = archive_codebook(folder)
     if earlier is not None:
         say("earlier codebook put aside", path=str(earlier))
     codebook.save(path)
@@ -347,7 +352,12 @@ def other_numbers(folder: Path, results: Sequence[ScanResult]) -> list[str]:
     if not shared:
         return []
     found = []
-    for path in sorted((*folder.rglob("*_labels.json"), *folder.rglob("*_dseg.json"))):
+    for path in sorted(
+        (
+            *folder.rglob(f"*{LABELS_STEM}.json"),
+            *folder.rglob(f"*{BIDS_LABELS_STEM}.json"),
+        )
+    ):
         if path not in own and not any(
             part.startswith(".") for part in path.relative_to(folder).parts
         ):

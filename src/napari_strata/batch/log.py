@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from napari_strata.batch.outputs.names import LOG
 from napari_strata.errors import WriteError
 from napari_strata.filenames import json_text
-
-LOG_NAME = "batch.jsonl"
 
 
 class RunLog:
@@ -31,7 +30,7 @@ class RunLog:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / LOG_NAME
+        self.path = folder / LOG
         try:
             with open(self.path, "ab+") as file:
                 if file.tell():
@@ -73,7 +72,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     """Read a log; lines that a killed run left half are passed over."""
     found = []
     # not at what Python takes for line ends in names
-    for line in (folder / LOG_NAME).read_text(encoding="utf-8").split("\n"):
+    for line in (folder / LOG).read_text(encoding="utf-8").split("\n"):
         try:
             found.append(json.loads(line))
         except ValueError:

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 import traceback
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +18,23 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from napari_strata.batch.cases import edited
-from napari_strata.batch.inputs.bids import sidecar_keys, write_label_table
+from napari_strata.batch.cases import apply_case
 from napari_strata.batch.inputs.scans import PlannedScan
+from napari_strata.batch.outputs.bids_derivative import (
+    sidecar_keys,
+    write_label_table,
+)
 from napari_strata.batch.outputs.results import (
     Layout,
     ScanResult,
     move_in_place,
     outputs_of,
-    settle,
+    repair_interrupted,
     thumbnail_of,
     unfinished_folder,
 )
 from napari_strata.batch.recipe import Recipe
-from napari_strata.batch.resume import EarlierResult, look
+from napari_strata.batch.resume import EarlierResult, check_earlier
 from napari_strata.batch.workers.process import peak_gb, reset_peak
 from napari_strata.errors import Cancelled, StrataError, WriteError
 from napari_strata.export.outputs import (
@@ -45,8 +48,9 @@ from napari_strata.export.tables import table_rows
 from napari_strata.filenames import json_text
 from napari_strata.io.atomic import atomic_path, same_file
 from napari_strata.io.files import hash_file, read, read_labels
+from napari_strata.labelling import label_proposal
 from napari_strata.measure import agree, compare, join_by_overlap, measure_regions
-from napari_strata.pipeline import encoder_in_use, propose, versions
+from napari_strata.pipeline import encoder_in_use, propose_with, versions
 from napari_strata.preprocess.regrid import labels_of_part
 from napari_strata.report import thumbnail
 from napari_strata.volume import Progress, Region, Segmentation, Volume, no_progress
@@ -68,7 +72,7 @@ class _Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class ScanTask:
     """What is done with a scan; small and plain, so that it can be sent to a worker.
 
     Parameters
@@ -104,7 +108,7 @@ class Work:
             result, seconds=round(time.perf_counter() - begun, 2), peak_gb=peak_gb()
         )
 
-    def standing(self, scan: PlannedScan) -> ScanResult | None:
+    def earlier_result(self, scan: PlannedScan) -> ScanResult | None:
         """Give the result of a scan whose outputs stand.
 
         None for one that there is something to do for, or that cannot be told.
@@ -116,16 +120,16 @@ class Work:
             ):
                 return None
             recipe = self.recipe.of(scan)
-            found = look(scan, outputs, recipe)
+            found = check_earlier(scan, outputs, recipe)
             return (
                 None
                 if found.action == "make"
-                else self._kept(scan, outputs, recipe, found)
+                else self._kept_result(scan, outputs, recipe, found)
             )
         except (StrataError, OSError):
             return None  # it fails again where its reason is kept
 
-    def _kept(
+    def _kept_result(
         self, scan: PlannedScan, outputs: Outputs, recipe: Recipe, found: EarlierResult
     ) -> ScanResult:
         """Give the result of a scan that is left as it is.
@@ -166,10 +170,10 @@ class Work:
         trace = ""
         try:
             recipe = self.recipe.of(scan)
-            settle(self.folder, outputs)
-            found = look(scan, outputs, recipe)
+            repair_interrupted(self.folder, outputs)
+            found = check_earlier(scan, outputs, recipe)
             if found.action != "make":
-                return self._kept(scan, outputs, recipe, found)
+                return self._kept_result(scan, outputs, recipe, found)
             with threadpool_limits(recipe.threads):
                 warning = self._make(scan, outputs, recipe, on_progress)
         except Cancelled:
@@ -223,24 +227,22 @@ class Work:
         proposal = proposal_of(volume, recipe, on_progress)
         said = {
             **proposal.provenance,
-            **recipe.asked(scan),
+            **recipe.inputs_record(scan),
             "seconds": {"read": read_seconds, **proposal.provenance["seconds"]},
         }
-        painted = _painted(proposal, recipe)
+        labels = _labels_of(proposal, recipe)
         if scan.replay is not None:
             on_progress(0, 1, "replaying edits")
-            painted = _edited(painted, scan.replay, proposal, recipe.shared)
-        segmentation, sure = (
-            painted.segmentation,
-            painted.confidence[proposal.supervoxels],
-        )
-        said |= painted.said | {"quality": _quality(segmentation, sure)}
+            labels = _with_edits(labels, scan.replay, proposal, recipe.shared)
+        segmentation = labels.segmentation
+        confidence = labels.confidence[proposal.supervoxels]
+        said |= labels.record | {"quality": _quality(segmentation, confidence)}
         if reference is not None:
             on_progress(0, 1, "comparing")
             said["agreement"] = _agreement(segmentation, reference)
         on_progress(0, 1, "writing")
-        self._write(scan, outputs, _Result(segmentation, volume, sure, said))
-        return painted.warning
+        self._write(scan, outputs, _Result(segmentation, volume, confidence, said))
+        return labels.warning
 
     def _write(self, scan: PlannedScan, outputs: Outputs, result: _Result) -> None:
         """Write everything into a hidden folder, then move it to its names."""
@@ -288,7 +290,7 @@ class Work:
                 (made.table, outputs.table),
                 (made.sidecar, outputs.sidecar),
             ]
-            if look(scan, outputs, self.recipe.of(scan)).action == "leave":
+            if check_earlier(scan, outputs, self.recipe.of(scan)).action == "leave":
                 raise WriteError(
                     f"{outputs.labels} was changed by hand while the scan was in work,"
                     " and is left as it is."
@@ -297,70 +299,39 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Painted:
-    """A proposal in regions, with what the sidecar says of them.
+class _Labels:
+    """Labels of a scan, with the keys that its sidecar adds and its warning.
 
-    Confidence is that of every supervoxel.
+    `confidence` is that of each supervoxel.
     """
 
     segmentation: Segmentation
     confidence: NDArray[np.float32]
-    said: dict[str, Any] = field(default_factory=dict)
-    warning: str = ""
+    record: dict[str, Any]
+    warning: str
 
 
-def _painted(proposal: Proposal, recipe: Recipe) -> _Painted:
-    """Give a scan the tissues of the codebook, the regions that were taught.
-
-    Or a cut of its own tree.
-    """
-    if recipe.codebook is not None:
-        assigned = recipe.codebook.apply(proposal)
-        warning = assigned.warning()
-        said = {
-            "sha256": recipe.codebook.sha256,
-            **assigned.record(),
-            "warning": warning,
-        }
-        return _Painted(
-            assigned.segmentation(proposal),
-            proposal.confidence,
-            {"codebook": said},
-            warning,
-        )
-    if recipe.teaching is not None:
-        taught = recipe.teaching.apply(proposal)
-        warning = taught.warning()
-        said = {
-            "sha256": recipe.teaching.sha256,
-            **taught.record(proposal),
-            "warning": warning,
-        }
-        return _Painted(
-            taught.segmentation(proposal), taught.confidence, {"taught": said}, warning
-        )
-    cut = (
-        proposal.tissues(recipe.n)
-        if recipe.tree == "tissues"
-        else proposal.regions(recipe.n)
-    )
-    return _Painted(cut, proposal.confidence)
+def _labels_of(proposal: Proposal, recipe: Recipe) -> _Labels:
+    """Return the labels of a proposal by the codebook, the teaching or the cut."""
+    labelled = label_proposal(proposal, recipe.source)
+    record = {
+        key: {**values, "warning": labelled.warning}
+        for key, values in labelled.provenance.items()
+    }
+    return _Labels(labelled.segmentation, labelled.confidence, record, labelled.warning)
 
 
-def _edited(
-    painted: _Painted, case: Path, proposal: Proposal, shared: tuple[Region, ...]
-) -> _Painted:
-    """Carry out the edits of the scan's case.
-
-    What could not be is told beside what else is to be known.
-    """
-    found = edited(case, proposal, painted.segmentation, shared=shared)
-    warning = " ".join(one for one in (painted.warning, found.warning) if one)
+def _with_edits(
+    labels: _Labels, case: Path, proposal: Proposal, shared: tuple[Region, ...]
+) -> _Labels:
+    """Return the labels after the edits of the scan's case."""
+    replayed = apply_case(case, proposal, labels.segmentation, shared=shared)
+    warnings = (labels.warning, replayed.warning)
     return replace(
-        painted,
-        segmentation=found.segmentation,
-        said={**painted.said, "replay": found.said},
-        warning=warning,
+        labels,
+        segmentation=replayed.segmentation,
+        record={**labels.record, "replay": replayed.said},
+        warning=" ".join(warning for warning in warnings if warning),
     )
 
 
@@ -390,13 +361,11 @@ def _save_picture(volume: Volume, segmentation: Segmentation, path: Path) -> Non
 def proposal_of(
     volume: Volume, recipe: Recipe, on_progress: Progress = no_progress
 ) -> Proposal:
-    """Propose as a recipe says."""
-    return propose(
+    """Return the proposal of a scan as a recipe says."""
+    return propose_with(
         volume,
-        settings=recipe.settings,
-        seed=recipe.run.seed,
-        device=recipe.run.device,
-        threads=recipe.threads,
+        recipe.settings,
+        replace(recipe.run, threads=recipe.threads),
         weights=recipe.weights,
         on_progress=on_progress,
     )

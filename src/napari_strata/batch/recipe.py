@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.errors import SettingsError
 from napari_strata.io.files import hash_file
+from napari_strata.labelling import (
+    Cut,
+    LabelSource,
+    TreeKind,
+    check_source,
+    load_codebook,
+    region_count,
+)
 from napari_strata.pipeline import check_weights, encoder_in_use
-from napari_strata.proposal.codebook.codebook import Codebook, check_encoder
+from napari_strata.proposal.codebook.codebook import Codebook
 from napari_strata.refine.transfer import Teaching
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.volume import Modality, Region
@@ -49,7 +57,7 @@ class Recipe:
         both are given, or weights are given to a method without an encoder.
     """
 
-    tree: Literal["tissues", "regions"]
+    tree: TreeKind
     n: int
     settings: ProposeSettings = field(default_factory=ProposeSettings)
     run: RunSettings = field(default_factory=RunSettings)
@@ -59,8 +67,7 @@ class Recipe:
     teaching: Teaching | None = None
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise SettingsError(f"Asked for {self.n} {self.tree}. Ask for at least 1.")
+        Cut(self.tree, self.n)  # checks the number
         if self.codebook is not None and (self.tree, self.n) != (
             "tissues",
             self.codebook.n,
@@ -76,13 +83,53 @@ class Recipe:
             )
         if self.teaching is not None and (self.tree, self.n) != (
             "tissues",
-            len(self.teaching.regions),
+            region_count(self.teaching),
         ):
             raise SettingsError(
                 f"Asked for {self.n} {self.tree}, but {len(self.teaching.regions)}"
                 " regions were taught. Ask for those."
             )
         check_weights(self.settings, self.weights)
+
+    @classmethod
+    def of_source(
+        cls,
+        source: LabelSource,
+        settings: ProposeSettings,
+        run: RunSettings,
+        *,
+        modality: Modality | None = None,
+        weights: Path | None = None,
+    ) -> Recipe:
+        """Return the recipe that labels every scan by a cut, a codebook or a teaching.
+
+        Raises
+        ------
+        SettingsError
+            If the number of regions of a cut is left to the scan: those of a batch
+            could not be compared.
+        """
+        if isinstance(source, Cut):
+            if source.n is None:
+                raise SettingsError(
+                    f"A batch needs a number of {source.tree}. Name one."
+                )
+            return cls(source.tree, source.n, settings, run, modality, weights)
+        return cls(
+            "tissues",
+            region_count(source),
+            settings,
+            run,
+            modality,
+            weights,
+            codebook=source if isinstance(source, Codebook) else None,
+            teaching=source if isinstance(source, Teaching) else None,
+        )
+
+    @property
+    def source(self) -> LabelSource:
+        """What decides the labels: the codebook, the teaching, or a cut."""
+        return self.codebook or self.teaching or Cut(self.tree, self.n)
 
     @property
     def threads(self) -> int:
@@ -148,12 +195,7 @@ class Recipe:
 
             open_encoder(self.weights)
             pick_device(self.run.device)
-        if self.codebook is not None:
-            check_encoder(self.codebook, encoder_in_use(self.settings, self.weights))
-        if self.teaching is not None:
-            self.teaching.check(
-                self.teaching.modality, encoder_in_use(self.settings, self.weights)
-            )
+        check_source(self.source, self.settings, self.weights)
 
     def of(self, scan: PlannedScan) -> Recipe:
         """Give the recipe for one scan: its own codebook and modality go before.
@@ -168,11 +210,10 @@ class Recipe:
         own = replace(self, modality=scan.modality) if scan.modality else self
         if scan.codebook is None:
             return own
-        codebook = Codebook.load(scan.codebook)
-        check_encoder(codebook, encoder_in_use(self.settings, self.weights))
+        codebook = load_codebook(scan.codebook, self.settings, self.weights)
         return own.with_codebook(codebook)
 
-    def asked(self, scan: PlannedScan) -> dict[str, Any]:
+    def inputs_record(self, scan: PlannedScan) -> dict[str, Any]:
         """Give what decides a scan's outputs besides its own contents, as the sidecar keeps it.
 
         `of` comes first.

@@ -30,18 +30,18 @@ class EarlierResult:
     action : {"keep", "make", "leave"}
         "leave": labels that were changed since Strata made them; they are a person's
         work.
-    why : str
+    reason : str
         In a few words.
     warning : str
         Of the codebook or the teaching, where it stands.
     """
 
     action: str
-    why: str
+    reason: str
     warning: str = ""
 
 
-def look(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> EarlierResult:
+def check_earlier(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> EarlierResult:
     """Say what an earlier run left of a scan, and what is to be done.
 
     Raises
@@ -59,13 +59,15 @@ def look(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> EarlierResult:
             "make", "not made yet" if document is None else "its labels are gone"
         )
     if document is None or document.get("labels_sha256") != hash_file(outputs.labels):
-        return _left(scan, outputs, document or {}, recipe)
+        return _left_as_is(scan, outputs, document or {}, recipe)
     if document.get("replay") and scan.replay is None:
         return _with_edits(scan, outputs, document, recipe)
     if not outputs.table.is_file():
         return EarlierResult("make", "its table is gone")
     changed = [
-        key for key, value in recipe.asked(scan).items() if document.get(key) != value
+        key
+        for key, value in recipe.inputs_record(scan).items()
+        if document.get(key) != value
     ]
     if document.get("versions", {}).get("napari-strata") != _version():
         changed.append("version")
@@ -130,19 +132,19 @@ def _with_edits(
 
 def _numbers(document: dict[str, Any]) -> str:
     """Say in words whose numbers a sidecar's labels have."""
-    return _in_words(
+    return _numbers_in_words(
         "codebook" if document.get("codebook") else "teaching",
         shared_regions(document).get("sha256"),
     )
 
 
 def _numbers_now(recipe: Recipe) -> str:
-    return _in_words(
+    return _numbers_in_words(
         "codebook" if recipe.codebook is not None else "teaching", recipe.shared_sha256
     )
 
 
-def _in_words(kind: str, sha256: str | None) -> str:
+def _numbers_in_words(kind: str, sha256: str | None) -> str:
     return (
         f"the numbers of the {kind} {sha256[:12]}"
         if sha256
@@ -191,7 +193,7 @@ def _check_id(scan: PlannedScan, outputs: Outputs, of: dict[str, Any]) -> None:
         )
 
 
-def _left(
+def _left_as_is(
     scan: PlannedScan, outputs: Outputs, document: dict[str, Any], recipe: Recipe
 ) -> EarlierResult:
     """Leave labels that no sidecar of a batch vouches for.

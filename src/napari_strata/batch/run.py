@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from napari_strata.batch.cohort import cohort_codebook, kept_codebook, sample_of
-from napari_strata.batch.inputs.bids import write_description
 from napari_strata.batch.inputs.plan import PlannedScan
 from napari_strata.batch.log import RunLog
-from napari_strata.batch.one_scan import Work
+from napari_strata.batch.one_scan import ScanTask
+from napari_strata.batch.outputs.bids_derivative import write_description
 from napari_strata.batch.outputs.results import (
     ScanResult,
     check_names,
     layout_of,
     outputs_of,
-    sweep,
+    remove_unfinished,
 )
 from napari_strata.batch.recipe import Recipe
-from napari_strata.batch.resume import EarlierResult, look
+from napari_strata.batch.resume import EarlierResult, check_earlier
 from napari_strata.batch.workers.cluster import (
     Workers,
     budget_here,
@@ -37,7 +37,7 @@ from napari_strata.batch.workers.cluster import (
 from napari_strata.batch.workers.local import (
     Executor,
     LocalExecutor,
-    Say,
+    LogEvent,
     ScanOutcome,
     too_large,
 )
@@ -49,11 +49,11 @@ from napari_strata.pipeline import versions
 from napari_strata.settings import BatchSettings
 from napari_strata.volume import Progress, no_progress
 
-__all__ = ["Foreseen", "Recipe", "ScanResult", "foresee", "run_batch"]
+__all__ = ["PlannedAction", "Recipe", "ScanResult", "plan_actions", "run_batch"]
 
 
 @dataclass(frozen=True, slots=True)
-class Foreseen:
+class PlannedAction:
     """What a batch would do with a scan.
 
     Parameters
@@ -63,7 +63,7 @@ class Foreseen:
     action : {"make", "keep", "leave", "fail"}
         "leave": labels changed by hand, which stay; "fail": the scan cannot be read or
         is too large.
-    why : str
+    reason : str
         In a few words.
     need_gb : float or None
         Memory that it is expected to take.
@@ -71,7 +71,7 @@ class Foreseen:
 
     scan: PlannedScan
     action: str
-    why: str
+    reason: str
     need_gb: float | None
 
 
@@ -135,7 +135,7 @@ def run_batch(
     recipe.check()
     target = Path(folder).absolute()
     with only_writer(target):
-        sweep(target)
+        remove_unfinished(target)
         log = RunLog(target)
         log.add(
             "run started",
@@ -207,8 +207,8 @@ class _Batch:
                 write_description(
                     self.folder, self.scans[0].bids.root, recipe.in_words()
                 )
-            work = Work(self.folder, recipe, layout)
-            results = self._standing(work)
+            work = ScanTask(self.folder, recipe, layout)
+            results = self._earlier_results(work)
             rest = [
                 number for number in range(len(self.scans)) if number not in results
             ]
@@ -218,10 +218,10 @@ class _Batch:
                     _engine(left, recipe, self.settings, self.log.add)
                 )
             if engine is not None:
-                results |= self._made(rest, work, engine, on_progress)
+                results |= self._run_tasks(rest, work, engine, on_progress)
         return tuple(results[number] for number in range(len(self.scans)))
 
-    def _standing(self, work: Work) -> dict[int, ScanResult]:
+    def _earlier_results(self, work: ScanTask) -> dict[int, ScanResult]:
         """Find what stands, before workers are started.
 
         A cluster's workers, which may read faster, find it themselves.
@@ -231,15 +231,17 @@ class _Batch:
         with ThreadPoolExecutor(core_count()) as readers:
             found = {
                 number: one
-                for number, one in enumerate(readers.map(work.standing, self.scans))
+                for number, one in enumerate(
+                    readers.map(work.earlier_result, self.scans)
+                )
                 if one is not None
             }
         for one in found.values():
-            self._took(one)
+            self._record_result(one)
         return found
 
-    def _made(
-        self, rest: list[int], work: Work, engine: Executor, on_progress: Progress
+    def _run_tasks(
+        self, rest: list[int], work: ScanTask, engine: Executor, on_progress: Progress
     ) -> dict[int, ScanResult]:
         before, scans, results = (
             len(self.scans) - len(rest),
@@ -255,10 +257,10 @@ class _Batch:
                 result = results[rest[outcome.number]] = _result(
                     outcome, scans[outcome.number], work
                 )
-                self._took(result)
+                self._record_result(result)
         return results
 
-    def _took(self, result: ScanResult) -> None:
+    def _record_result(self, result: ScanResult) -> None:
         """Write a line about a scan, without what is empty; and pass it on."""
         said: dict[str, Any] = {
             "path": str(result.scan.path),
@@ -276,7 +278,7 @@ class _Batch:
 
 @contextmanager
 def _engine(
-    scans: Sequence[PlannedScan], recipe: Recipe, settings: BatchSettings, say: Say
+    scans: Sequence[PlannedScan], recipe: Recipe, settings: BatchSettings, say: LogEvent
 ) -> Iterator[Executor]:
     """Choose where scans run.
 
@@ -329,7 +331,7 @@ def _workers_pay(recipe: Recipe) -> bool:
     return pick_device(recipe.run.device).type == "cpu"
 
 
-def _result(outcome: ScanOutcome, scan: PlannedScan, work: Work) -> ScanResult:
+def _result(outcome: ScanOutcome, scan: PlannedScan, work: ScanTask) -> ScanResult:
     if isinstance(outcome.value, ScanResult):
         return replace(outcome.value, worker=outcome.worker)
     return ScanResult(
@@ -341,14 +343,14 @@ def _result(outcome: ScanOutcome, scan: PlannedScan, work: Work) -> ScanResult:
     )
 
 
-def foresee(
+def plan_actions(
     scans: Sequence[PlannedScan],
     folder: str | Path,
     recipe: Recipe,
     *,
     settings: BatchSettings | None = None,
     on_progress: Progress = no_progress,
-) -> tuple[Foreseen, ...]:
+) -> tuple[PlannedAction, ...]:
     """Say what `run_batch` would do, and do nothing.
 
     Contents are compared, so every scan that has labels is read through.
@@ -379,12 +381,14 @@ def foresee(
         on_progress(number, len(scans), scan.id)
         need = estimate_gb(scan, recipe.settings, threads=recipe.threads)
         try:
-            seen = look(scan, outputs_of(scan, target, layout), recipe.of(scan))
+            seen = check_earlier(
+                scan, outputs_of(scan, target, layout), recipe.of(scan)
+            )
             if seen.action == "make" and need is None:
                 header_shape(scan.path, series=scan.series)
             elif seen.action == "make" and need is not None and need > budget:
                 seen = EarlierResult("fail", too_large(scan, need, budget))
         except StrataError as err:
             seen = EarlierResult("fail", " ".join(str(err).split()))
-        found.append(Foreseen(scan, seen.action, seen.why, need))
+        found.append(PlannedAction(scan, seen.action, seen.reason, need))
     return tuple(found)

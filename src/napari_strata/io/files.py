@@ -12,7 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import ChoiceError, ReadError, WriteError
-from napari_strata.filenames import printable
+from napari_strata.filenames import (
+    ITK_SUFFIXES,
+    MGH_SUFFIXES,
+    NIFTI_SUFFIXES,
+    SCAN_SUFFIXES,
+    printable,
+)
 from napari_strata.io.atomic import Together, atomic_path, file_suffix, same_file
 from napari_strata.io.dicom.series import (
     SeriesInfo,
@@ -80,12 +86,10 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _READERS = {
-    **dict.fromkeys((".nii", ".nii.gz", ".hdr", ".img"), read_nifti),
-    **dict.fromkeys((".mgh", ".mgz"), read_mgh),
-    **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), read_itk),
+    **dict.fromkeys(NIFTI_SUFFIXES, read_nifti),
+    **dict.fromkeys(MGH_SUFFIXES, read_mgh),
+    **dict.fromkeys(ITK_SUFFIXES, read_itk),
 }
-SCAN_SUFFIXES = tuple(_READERS)
-"""Endings of scan files, in lower case; DICOM files are known by their mark instead."""
 _WRITERS = {
     **dict.fromkeys((".nii", ".nii.gz"), write_nifti),
     **dict.fromkeys((".mgh", ".mgz"), write_mgh),

@@ -6,18 +6,18 @@ import math
 import os
 import re
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError, ReadError
-from napari_strata.filenames import plain_name
+from napari_strata.filenames import plain_name, printable
+from napari_strata.io.compressed import unpacked
 from napari_strata.io.grid import (
     FileImage,
     check_shape,
@@ -34,13 +34,15 @@ _T = TypeVar("_T")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _one_at_a_time = threading.Lock()
 _LONGEST_HEADER = 65536
-_CHUNK = 2**22
 _MOST_FILES = 10_000
 _MOST_SHOWN = 60
 _WHOLE = re.compile(r"[0-9]{1,18}")
 _FINITE = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _UNKNOWN = ("nan", "-nan", "+nan", "none")
 """NRRD's words for a number that is not known; ITK reads them as such."""
+_TYPE = re.compile(r"(\d+)-bit (unsigned int|signed int|float)")
+_FORMS = {"unsigned int": "u", "signed int": "i", "float": "f"}
+"""numpy's letter for a kind of number as ITK names it ("16-bit unsigned integer")."""
 _NUMBERS = {
     "nrrd": {
         "sizes": "whole",
@@ -67,6 +69,50 @@ _NUMBERS = {
 
 By the names that `TextHeader.fields` has for them.
 """
+
+
+_MARK = re.compile("([=:])")
+_META_NAMES = {
+    name.lower(): name
+    for name in (
+        "NDims",
+        "DimSize",
+        "ElementSpacing",
+        "ElementSize",
+        "Offset",
+        "Origin",
+        "Position",
+        "CenterOfRotation",
+        "TransformMatrix",
+        "Rotation",
+        "Orientation",
+        "ElementType",
+        "ElementDataFile",
+        "ElementNumberOfChannels",
+        "BinaryData",
+        "BinaryDataByteOrderMSB",
+        "ElementByteOrderMSB",
+        "CompressedData",
+        "CompressedDataSize",
+        "HeaderSize",
+        "AnatomicalOrientation",
+        "DistanceUnits",
+    )
+}
+"""The fields that decide what is read, as MetaImage writes them."""
+_SAME_FIELD = {
+    "Origin": "Offset",
+    "Position": "Offset",
+    "Rotation": "TransformMatrix",
+    "Orientation": "TransformMatrix",
+    "ElementByteOrderMSB": "BinaryDataByteOrderMSB",
+}
+_DATA_FILE = re.compile(
+    rb"\s*(ElementDataFile\s*[=:]|data ?file\s*:)(.*)", re.IGNORECASE | re.DOTALL
+)
+_NUMBERED = re.compile(r"%[0-9]*[dixu]")
+_SAFELY_NUMBERED = re.compile(r"[^%]*%0?[0-9]?[dixu][^%]*")
+"""One number in a pattern of file names; MetaIO and teem give it to C's printf."""
 
 
 @contextmanager
@@ -132,8 +178,6 @@ def _read_itk(
     run_itk(reader.ReadImageInformation, source)
     size, values = reader.GetSize(), reader.GetNumberOfComponents()
     kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-    if header.kind == "meta" and _is_packed(header.fields):
-        _check_inflates(path, header, math.prod(size) * values * _bits(kind) // 8)
     _check_values(
         source,
         kind,
@@ -149,7 +193,14 @@ def _read_itk(
     affine, notes = placed(
         header, affine_ras(np.array(reader.GetOrigin()[:3]), spacing, direction), source
     )
+    notes += _surplus(path, header, math.prod(size) * values, kind)
     grid = make_grid(source, "itk", (i, j, k), affine, suffix=suffix)
+    if header.kind == "meta" and _is_packed(header.fields):
+        stored = _unpacked_meta(path, header, (*size[::-1], values), kind)
+        volumes = _by_volume(stored, (i, j, k))
+        return FileImage(volumes if every else volumes[..., volume], grid, None, notes)
+    if header.fields.get("encoding", "").lower() in ("gzip", "gz"):
+        _check_gzip(path, header)
     if every:
         return FileImage(
             _volumes(run_itk(reader.Execute, source), (i, j, k)), grid, None, notes
@@ -178,6 +229,10 @@ def itk_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
 
     Raises what `read_itk` does for a bad header.
     """
+    _check_voxel_file(path)
+    header = read_text_header(path, suffix)
+    _check_numbers(str(path), header)
+    _check_axes(str(path), header)
     reader = sitk.ImageFileReader()
     with plain_name(path, beside=True) as name:
         reader.SetFileName(name)
@@ -283,23 +338,34 @@ def _check_voxel_file(path: Path) -> None:
     ReadError
         If so.
     """
+    for name in _named_files(path):
+        if not (path.parent / name).exists():
+            raise ReadError(
+                f"{path} keeps its voxels in {name}, which is not there. Put it"
+                " beside, or copy both again."
+            )
+
+
+def _named_files(path: Path) -> list[str]:
+    """Give the names of the files with the voxels; none where they follow the header."""
     with path.open("rb") as file:
         head = file.read(_LONGEST_HEADER)
     lines = head.split(b"\n")
     for n, line in enumerate(lines):
         if not line.rstrip(b"\r"):  # the end of an NRRD header
-            return
-        key, _, value = line.partition(
-            b":" if line.lower().startswith(b"data") else b"="
-        )
-        if key.strip().lower() in (b"elementdatafile", b"data file", b"datafile"):
-            for name in _voxel_files(os.fsdecode(value.strip()), lines[n + 1 :]):
-                if not (path.parent / name).exists():
-                    raise ReadError(
-                        f"{path} keeps its voxels in {name}, which is not there. Put it"
-                        " beside, or copy both again."
-                    )
-            return
+            break
+        if found := _DATA_FILE.match(line):
+            said = os.fsdecode(found[2].strip())
+            is_meta = found[1].lower().startswith(b"element")
+            is_pattern = "%" in said and (is_meta or _NUMBERED.search(said))
+            if is_pattern and not _SAFELY_NUMBERED.fullmatch(said):
+                raise ReadError(
+                    f"{path} keeps its voxels in files whose names cannot be made of"
+                    f" the pattern {printable(said[:_MOST_SHOWN])}. Rename them without"
+                    " %, and list them in the header."
+                )
+            return _voxel_files(said, lines[n + 1 :])
+    return []
 
 
 def _voxel_files(value: str, after: list[bytes]) -> list[str]:
@@ -311,7 +377,7 @@ def _voxel_files(value: str, after: list[bytes]) -> list[str]:
         return []
     if value.startswith("LIST"):
         return [name for line in after if (name := os.fsdecode(line.strip()))]
-    if "%" not in value:
+    if not _NUMBERED.search(value):
         return [value]
     try:
         pattern, first, last, step = value.split()[:4]
@@ -321,62 +387,124 @@ def _voxel_files(value: str, after: list[bytes]) -> list[str]:
         return []
 
 
-def _bits(kind: str) -> int:
-    """Return the bits of a value of a type as ITK names it.
+def _unpacked_meta(
+    path: Path, header: TextHeader, shape: tuple[int, ...], kind: str
+) -> NDArray[Any]:
+    """Read the voxels of a compressed MetaImage, in ITK's order of axes.
 
-    Such as "vector of 16-bit unsigned integer".
-    """
-    found = re.search(r"(\d+)-bit", kind)
-    return int(found[1]) if found else 8
-
-
-def _check_inflates(path: Path, header: TextHeader, needed: int) -> None:
-    """Refuse a compressed MetaImage that holds too few voxels.
-
-    ITK would fill the rest with what lies in memory.
+    ITK compares no checksum, and gives what lies in memory where the stream is damaged.
 
     Raises
     ------
     ReadError
-        If so.
+        If they are damaged, or fewer than the header says.
     """
-    named = header.fields.get("elementdatafile", "")
-    if named.startswith("LIST") or "%" in named:
-        return
-    left = header.fields.get("compresseddatasize", "")
-    limit = int(left) if left.isdecimal() and int(left) else None
-    # zlib or gzip, as ITK takes them
-    inflated, inflate = 0, zlib.decompressobj(wbits=47)
-    try:
-        with (
-            path.open("rb")
-            if named.upper() in ("LOCAL", "")
-            else (path.parent / named).open("rb")
-        ) as file:
-            if named.upper() in ("LOCAL", ""):
-                _skip_meta_header(file)
-            while inflated < needed and (
-                chunk := file.read(_CHUNK if limit is None else min(_CHUNK, limit))
-            ):
-                limit = None if limit is None else limit - len(chunk)
-                inflated += len(inflate.decompress(chunk))
-                if limit == 0:
-                    break
-    except (zlib.error, OSError) as err:
+    named = _TYPE.search(kind)
+    if named is None:
+        raise ReadError(f"{path} has voxels of an unknown type ({kind}).")
+    dtype = np.dtype(f"{_FORMS[named[2]]}{int(named[1]) // 8}")
+    names = _named_files(path)
+    size = header.fields.get("compresseddatasize", "0")
+    limit = None if names or not int(size) else int(size)
+    needed = math.prod(shape) * dtype.itemsize
+    share = needed // max(len(names), 1)
+    found = bytearray()
+    for n, name in enumerate(names or [path.name], 1):
+        with _opened(path, name) as file:
+            if not names:
+                _skip_header(file, header)
+            for part in unpacked(file, str(path), limit=limit, zlib_too=True):
+                found += part[: n * share - len(found)]
+        if len(found) < n * share:
+            break
+    if len(found) < needed:
         raise ReadError(
-            f"{path} is damaged: its voxels cannot be decompressed. Copy it again."
-        ) from err
-    if inflated < needed:
-        raise ReadError(
-            f"{path} is cut short: its voxels are {inflated:,} bytes, its header asks"
+            f"{path} is cut short: its voxels are {len(found):,} bytes, its header asks"
             f" for {needed:,}. Copy it again."
         )
+    stored = np.frombuffer(found, dtype.newbyteorder(_meta_order(header.fields)))
+    return stored.astype(dtype, copy=False).reshape(shape)
 
 
-def _skip_meta_header(file: BinaryIO) -> None:
-    """Move past the last line of a MetaImage header, after which the voxels begin."""
+def _surplus(path: Path, header: TextHeader, count: int, kind: str) -> tuple[str, ...]:
+    """Give a note where plain voxels take more bytes than `count` values of a kind.
+
+    As after a transfer as text, which adds a byte to some of them.
+    """
+    fields, bits = header.fields, _TYPE.search(kind)
+    plain = (
+        fields.get("encoding", "raw").lower() == "raw"
+        and fields.get("binarydata", "true").lower() in ("true", "t", "1")
+        and not _is_packed(fields)
+        and not fields.keys() & {"headersize", "byteskip", "lineskip"}
+    )
+    # NRRD's kinds of values beside space are not all kept as they are stored
+    if not plain or bits is None or "matrix" in fields.get("kinds", ""):
+        return ()
+    names = _named_files(path)
+    behind = 0
+    if not names:
+        with path.open("rb") as file:
+            _skip_header(file, header)
+            behind = file.tell()
+    has = sum((path.parent / name).stat().st_size for name in names or [path.name])
+    more = has - behind - count * int(bits[1]) // 8
+    if more <= 0:
+        return ()
+    return (
+        f"The voxels take {more:,} bytes more than the header says; those at the end are ignored."
+        " If the file was sent as text, its values are wrong.",
+    )
+
+
+def _check_gzip(path: Path, header: TextHeader) -> None:
+    """Read the voxels of a gzip-compressed NRRD to the end of their stream.
+
+    ITK stops at the last voxel, and does not compare the checksum.
+
+    Raises
+    ------
+    ReadError
+        If they are damaged.
+    """
+    names = _named_files(path)
+    skipped = header.fields.get("lineskip", "0")
+    for name in names or [path.name]:
+        with _opened(path, name) as file:
+            if not names:
+                _skip_header(file, header)
+            for _ in range(int(skipped) if _WHOLE.fullmatch(skipped) else 0):
+                if not file.readline(_LONGEST_HEADER):
+                    break
+            for _ in unpacked(file, str(path)):
+                pass
+
+
+def _opened(path: Path, name: str) -> BinaryIO:
+    """Open one of the files with the voxels of a header.
+
+    Raises
+    ------
+    ReadError
+        If it cannot be opened.
+    """
+    try:
+        return (path.parent / name).open("rb")
+    except OSError as err:
+        raise ReadError(
+            f"{path} keeps its voxels in {name}, which cannot be read: {err.strerror}."
+        ) from err
+
+
+def _skip_header(file: BinaryIO, header: TextHeader) -> None:
+    """Move to the first byte behind the header, where the voxels begin."""
     while line := file.readline(_LONGEST_HEADER):
-        if line.partition(b"=")[0].strip().lower() == b"elementdatafile":
+        if header.kind == "nrrd" and not line.rstrip(b"\r\n"):
+            return
+        if (
+            header.kind == "meta"
+            and re.split(b"[=:]", line, maxsplit=1)[0].strip() == b"ElementDataFile"
+        ):
             return
 
 
@@ -438,7 +566,53 @@ def _check_numbers(source: str, header: TextHeader) -> None:
             )
 
     if header.kind == "meta":
+        _check_meta_lines(Path(source))
         _check_storage(source, fields)
+
+
+def _check_meta_lines(path: Path) -> None:
+    """Refuse a MetaImage header with lines that ITK passes over, or reads otherwise.
+
+    It ignores a name whose capitals are wrong, takes the line behind one without "=" for
+    its value, and of two lines of one meaning takes either.
+
+    Raises
+    ------
+    ReadError
+        If so.
+    """
+    with path.open("rb") as file:
+        lines = file.read(_LONGEST_HEADER).split(b"\n")
+    if not any(_DATA_FILE.match(line) for line in lines):
+        raise ReadError(
+            f"{path} cannot be read: it is damaged, cut short or of another format."
+            " Copy it again, or check its name."
+        )
+    said: dict[str, tuple[str, str]] = {}
+    for line in lines:
+        text = line.decode("latin-1").strip()
+        name, mark, value = (
+            part.strip() for part in [*_MARK.split(text, maxsplit=1), "", ""][:3]
+        )
+        if text and not (name and mark):
+            raise ReadError(
+                f"{path} has a line in its header that is no field"
+                f" ({printable(text[:_MOST_SHOWN])}). Repair it, or export it again."
+            )
+        known = _META_NAMES.get(name.lower())
+        if known is not None and name != known:
+            raise ReadError(
+                f"{path} has a field {name} in its header, which MetaImage writes"
+                f" {known}. Repair it, or export it again."
+            )
+        other = said.setdefault(_SAME_FIELD.get(name, name), (name, value))
+        if known is not None and other[1] != value:
+            raise ReadError(
+                f"{path} says in its header {other[0]} = {other[1][:_MOST_SHOWN]} and"
+                f" {name} = {value[:_MOST_SHOWN]}. Repair it, or export it again."
+            )
+        if known == "ElementDataFile":
+            return
 
 
 def _check_storage(source: str, fields: Mapping[str, str]) -> None:
@@ -478,11 +652,18 @@ def _check_storage(source: str, fields: Mapping[str, str]) -> None:
             f" {skipped[:_MOST_SHOWN]}). Repair its header."
         )
     size = fields.get("compresseddatasize", "0")
-    if packed and inside and not (_WHOLE.fullmatch(size) and int(size)):
+    if packed and not _WHOLE.fullmatch(size):
         raise ReadError(
-            f"{source} does not say how long its compressed voxels are"
-            " (CompressedDataSize). Export the scan again."
+            f"{source} says that its compressed voxels are {size[:_MOST_SHOWN]!r} bytes"
+            " long (CompressedDataSize), which is no number. Repair its header."
         )
+
+
+def _meta_order(fields: Mapping[str, str]) -> Literal["<", ">"]:
+    """Give the byte order of a MetaImage's voxels."""
+    names = ("binarydatabyteordermsb", "elementbyteordermsb")
+    said = next((fields[name] for name in names if name in fields), "false")
+    return ">" if said.lower() in ("true", "t", "1") else "<"
 
 
 def _is_packed(fields: Mapping[str, str]) -> bool:
@@ -539,12 +720,19 @@ def _check_axes(source: str, header: TextHeader) -> None:
 
 
 def _volumes(image: sitk.Image, shape: tuple[int, int, int]) -> NDArray[np.generic]:
-    """Give an ITK image's voxels as (i, j, k, volume).
-
-    Values of one voxel run faster than its other axes.
-    """
+    """Give an ITK image's voxels as (i, j, k, volume)."""
     data = sitk.GetArrayFromImage(image)
     if image.GetNumberOfComponentsPerPixel() == 1:
         data = data[..., None]
+    return _by_volume(data, shape)
+
+
+def _by_volume(
+    data: NDArray[np.generic], shape: tuple[int, int, int]
+) -> NDArray[np.generic]:
+    """Move (..., k, j, i, value) to (i, j, k, volume).
+
+    Values of one voxel run faster than its other axes.
+    """
     moved = np.moveaxis(data, (-2, -3, -4), (0, 1, 2))
     return moved.reshape(*shape, -1)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.arrayproxy import ArrayProxy
 from nibabel.openers import ImageOpener
 from numpy.typing import NDArray
 
 from napari_strata.errors import ReadError, WriteError
+from napari_strata.io.compressed import UNREADABLE, damaged, stored_voxels
 from napari_strata.io.grid import (
     FileImage,
     check_shape,
@@ -19,12 +19,7 @@ from napari_strata.io.grid import (
     make_grid,
     pick_volume,
 )
-from napari_strata.io.nifti import (
-    HIGHEST_GZIP_RATIO,
-    UNREADABLE,
-    check_compression,
-    damaged,
-)
+from napari_strata.io.nifti import HIGHEST_GZIP_RATIO, check_compression
 from napari_strata.volume import FileGrid
 
 _START = np.dtype(
@@ -87,22 +82,14 @@ def read_mgh(
     frame = 0 if every else pick_volume(source, frames, index)
     affine, notes = _affine(start, source)
     grid = make_grid(source, "mgh", (i, j, k), affine, suffix=suffix)
-    proxy = ArrayProxy(
-        source,
-        (
-            (i, j, k, frames),
-            np.dtype(_TYPES[int(start["type"])]),
-            _HEADER_BYTES,
-            1.0,
-            0.0,
-        ),
-        mmap=False,
+    data, more = stored_voxels(
+        path,
+        (i, j, k, frames),
+        np.dtype(_TYPES[int(start["type"])]),
+        offset=_HEADER_BYTES,
+        volume=None if every else frame,
     )
-    try:
-        data = np.asarray(proxy[...] if every else proxy[..., frame])
-    except (*UNREADABLE, ValueError) as err:
-        raise damaged(source) from err
-    return FileImage(data, grid, None, notes)
+    return FileImage(data, grid, None, notes + more)
 
 
 def mgh_shape(path: Path, *, suffix: str) -> tuple[int, ...]:

@@ -8,7 +8,6 @@ qform, codes and units bit for bit.
 from __future__ import annotations
 
 import math
-import zlib
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -16,13 +15,13 @@ from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
-from nibabel.arrayproxy import ArrayProxy
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError, ReadError
 from napari_strata.io.atomic import half_of_pair
+from napari_strata.io.compressed import UNREADABLE, damaged, stored_voxels
 from napari_strata.io.grid import (
     FileImage,
     check_shape,
@@ -31,9 +30,6 @@ from napari_strata.io.grid import (
     pick_volume,
 )
 from napari_strata.volume import FileGrid
-
-UNREADABLE = (OSError, EOFError, zlib.error)
-"""What nibabel raises on files that are cut short or wrongly compressed."""
 
 _GZIP = b"\x1f\x8b"
 HIGHEST_GZIP_RATIO = 1100
@@ -112,12 +108,19 @@ def read_nifti(
         header=bytes(header.binaryblock),
         suffix=suffix,
     )
-    if every:
-        volumes = _read_voxels(layout, None).reshape(i, j, k, -1, order="F")
-        return FileImage(_scaled_labels(volumes, header, source), grid, None, notes)
-    return FileImage(
-        _scaled(_read_voxels(layout, volume), header, source), grid, None, notes
+    raw, more = stored_voxels(
+        layout.path,
+        layout.shape,
+        layout.dtype,
+        offset=layout.offset,
+        volume=None if every else volume,
     )
+    if every:
+        volumes = raw.reshape(i, j, k, -1, order="F")
+        data = _scaled_labels(volumes, header, source)
+    else:
+        data = _scaled(raw, header, source)
+    return FileImage(data, grid, None, notes + more)
 
 
 def nifti_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
@@ -218,11 +221,6 @@ def _narrowed(data: NDArray[np.generic]) -> NDArray[np.generic]:
         if np.iinfo(kind).min <= lowest and highest <= np.iinfo(kind).max
     )
     return data.astype(next(fitting, np.float64))
-
-
-def damaged(source: str) -> ReadError:
-    """Make the error for a file that ends too early or cannot be decompressed."""
-    return ReadError(f"{source} is damaged or cut short. Copy or download it again.")
 
 
 def check_compression(path: Path) -> None:
@@ -503,29 +501,6 @@ def _disputes(
             " sform is used."
         ),
     )
-
-
-def _read_voxels(layout: _Layout, volume: int | None) -> NDArray[Any]:
-    """Read one volume, or all where it is None, as they are stored, without scaling."""
-    proxy = ArrayProxy(
-        str(layout.path),
-        (layout.shape, layout.dtype, layout.offset, 1.0, 0.0),
-        mmap=False,
-    )
-    which: tuple[Any, ...] = (...,)
-    if volume is not None:
-        which = (slice(None),) * 3 + tuple(
-            int(i) for i in np.unravel_index(volume, layout.shape[3:], order="F")
-        )
-    try:
-        return np.asarray(proxy[which])
-    except (*UNREADABLE, ValueError) as err:
-        raise damaged(str(layout.path)) from err
-    except MemoryError as err:
-        raise ReadError(
-            f"{layout.path} does not fit into memory. Crop or downsample it, or use a"
-            " machine with more memory."
-        ) from err
 
 
 def _scaled(

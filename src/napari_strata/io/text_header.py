@@ -168,8 +168,10 @@ def read_text_header(path: Path, suffix: str) -> TextHeader:
         if nrrd and not text:  # the end of the header
             break
         mark = (":=" if re.match(r"[^:]*:=", text) else ":") if nrrd else "="
+        if not nrrd and (first := re.search("[=:]", text)):  # ITK takes either
+            mark = first[0]
         name, found, value = text.partition(mark)
-        if text.startswith("#") or not found:
+        if (nrrd and text.startswith("#")) or not found:
             continue
         if mark == ":=":
             keys[name.strip()] = _ESCAPED.sub(
@@ -370,6 +372,12 @@ def _nrrd_notes(fields: Mapping[str, str]) -> tuple[str, ...]:
         notes.append(
             "The header does not give the voxel size along every axis: 1 mm is taken,"
             " which is a guess."
+        )
+    origin = fields.get("spaceorigin", "none").strip(" ()").lower()
+    if directions is not None and (origin == "none" or "nan" in origin):
+        notes.append(
+            "The header does not say where the scan lies (no NRRD space origin): 0 0 0"
+            " is taken, which is a guess."
         )
     if "oldmin" in fields or "oldmax" in fields:
         low, high = fields.get("oldmin", "?"), fields.get("oldmax", "?")

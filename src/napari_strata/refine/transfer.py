@@ -24,6 +24,7 @@ from safetensors.numpy import save
 
 from napari_strata._version import __version__
 from napari_strata.errors import TeachingError, WriteError
+from napari_strata.filenames import TEACHING_SUFFIX
 from napari_strata.io.atomic import atomic_path
 from napari_strata.proposal.codebook.cohort_table import (
     CohortTable,
@@ -46,7 +47,7 @@ from napari_strata.volume import (
 
 VERSION = 1
 """Of the file's layout."""
-SUFFIX = ".strata-teaching"
+SUFFIX = TEACHING_SUFFIX
 FITS_BELOW = 2.0
 """A scan fits up to this drift.
 

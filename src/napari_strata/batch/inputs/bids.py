@@ -1,27 +1,23 @@
-"""BIDS data sets: which scans they hold, and the derivative data set that labels go into.
+"""BIDS data sets: names of files, and which of them are structural scans.
 
-The names follow the Brain Imaging Data Structure, version 1.10, "Derivatives:
-segmentations".
+The names follow the Brain Imaging Data Structure, version 1.10.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import itertools
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_strata._version import __version__
-from napari_strata.filenames import ESCAPED, json_text, name_bytes
-from napari_strata.io.atomic import atomic_path, file_suffix
+from napari_strata.filenames import SCAN_SUFFIXES, name_bytes
+from napari_strata.io.atomic import file_suffix
 
-BIDS_VERSION = "1.10.0"
-_DESCRIPTION = "dataset_description.json"
+DESCRIPTION = "dataset_description.json"
+"""Name of the file that describes a BIDS data set."""
 _IMAGES = ("anat", "ct")
 """Folders of 3D images of structure."""
 _OTHERS = (
@@ -72,31 +68,10 @@ _SUBJECT = re.compile(r"sub([-_].|\d)", re.IGNORECASE)
 _MARK = 4
 _FIRST = (".nii.gz", ".nii")
 """Of several files of one name, the first of these goes under the plain name."""
-_IGNORED = (
-    "*.html",
-    "batch.jsonl",
-    "cohort*.strata-codebook",
-    "volumes.tsv",
-    "scans.tsv",
-    "failures.tsv",
-    "changes.tsv",
-    "agreement.tsv",
-    "replay.tsv",
-    "qc",
-)
-_UNITS = {
-    "_ml": "mL",
-    "_mm": "mm",
-    "_mm2": "mm^2",
-    "_hu": "HU",
-    "voxels": "1",
-    "_start": "1",
-    "_stop": "1",
-}
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
+class SkipReason:
     """Why an image is not taken, in a few words.
 
     Whether a person may want it nevertheless.
@@ -153,7 +128,7 @@ class BidsName:
 
 def is_dataset(folder: Path) -> bool:
     """Say whether a folder is a BIDS data set of scans, not of derivatives."""
-    said = _description_in(folder)
+    said = read_description(folder)
     return (
         isinstance(said, dict)
         and "BIDSVersion" in said
@@ -161,9 +136,9 @@ def is_dataset(folder: Path) -> bool:
     )
 
 
-def _description_in(folder: Path) -> Any:
+def read_description(folder: Path) -> Any:
     """Read the description of a data set; None where there is none that can be read."""
-    path = folder / _DESCRIPTION
+    path = folder / DESCRIPTION
     try:
         return (
             json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else None
@@ -188,9 +163,6 @@ def name_of(path: Path) -> BidsName | None:
     A name off the standard (dashes and dots in values, underscores for dashes) is kept
     as it is, word by word.
     """
-    # here, as it loads SimpleITK, which `--help` does without
-    from napari_strata.io.files import SCAN_SUFFIXES
-
     suffix = file_suffix(path)
     if suffix not in SCAN_SUFFIXES or path.is_dir():
         return None
@@ -206,7 +178,7 @@ def name_of(path: Path) -> BidsName | None:
     # two such names must not become one
     if (plain, _plain(last)) != (words, last) or not kind:
         kind += hashlib.sha256(name_bytes(path.name)).hexdigest()[:_MARK]
-    kind += _told_apart(path, path.name[len(path.name) - len(suffix) :])
+    kind += _ending_mark(path, path.name[len(path.name) - len(suffix) :])
     parts = [word.partition("-") for word in plain]
     return BidsName(
         root,
@@ -217,7 +189,7 @@ def name_of(path: Path) -> BidsName | None:
     )
 
 
-def _told_apart(path: Path, ending: str) -> str:
+def _ending_mark(path: Path, ending: str) -> str:
     """Give what the ending adds to the name of outputs.
 
     For other kinds than NIfTI, and where a scan of the same name lies beside.
@@ -247,14 +219,14 @@ def is_phase(path: Path) -> bool:
     return bool(pairs & {f"part-{part}" for part in _PARTS}) or words[-1] in _PHASES
 
 
-def why_not_taken(path: Path) -> Why | None:
+def skip_reason(path: Path) -> SkipReason | None:
     """Say why an image is not proposed on.
 
     By its name and folders below the root of a data set; None where it is taken.
     """
     *folders, name = path.parts
     if not folders or not is_subject(folders[0]):
-        return Why(
+        return SkipReason(
             "it lies in no subject's folder (sub-...) of the BIDS data set; name it to"
             " have it proposed on",
             may_be_scan=True,
@@ -264,182 +236,20 @@ def why_not_taken(path: Path) -> Why | None:
         "",
     ).lower()
     if kind in _OTHERS:
-        return Why(
+        return SkipReason(
             f"it lies in {kind}: no single image of structure", may_be_scan=False
         )
     last = name[: len(name) - len(file_suffix(name))].split("_")[-1]
     if last.lower() in _NO_SCANS or last.lower().endswith("mask"):
-        return Why("a mask or labels, by its name", may_be_scan=False)
+        return SkipReason("a mask or labels, by its name", may_be_scan=False)
     if is_phase(path):
-        return Why(
+        return SkipReason(
             "a phase image, not the magnitude; name the file to have it proposed on",
             may_be_scan=True,
         )
     if not kind and last.lower() not in _STRUCTURAL:
-        return Why(
+        return SkipReason(
             "it lies in no anat or ct folder; name it to have it proposed on",
             may_be_scan=True,
         )
     return None
-
-
-def write_description(folder: Path, root: Path, how: str = "") -> None:
-    """Write what makes a folder a BIDS derivative data set.
-
-    Its description, and what of ours a validator passes over.
-
-    A description that stands there is brought up to date (who made the labels, with
-    which version and how, and from which scans); what people added to it stays, and so
-    does one that is not of derivatives.
-
-    Parameters
-    ----------
-    folder, root : Path
-        The derivative data set, and the one of the scans.
-    how : str
-        How the labels are made, in a few words.
-
-    Raises
-    ------
-    WriteError
-        If it cannot be written.
-    """
-    about = (
-        "# Strata: proposed tissue regions\n\nUnsupervised regions of the scans in the"
-        " linked data set, proposed by Strata, each with its label table and a JSON"
-        " file\nof settings and versions. Research software: it proposes, a person"
-        " decides. Not for diagnosis.\n"
-    )
-    made = f"Unsupervised regions, {how}" if how else "Unsupervised regions"
-    raw = os.path.relpath(root, folder).replace(os.sep, "/")
-    said: dict[str, Any] = {
-        "Name": "Strata: proposed tissue regions",
-        "BIDSVersion": BIDS_VERSION,
-        "DatasetType": "derivative",
-        "GeneratedBy": [
-            {
-                "Name": "Strata",
-                "Version": __version__,
-                "Description": f"{made}; unchecked, unless a JSON file tells of edits.",
-            }
-        ],
-        "SourceDatasets": [{"URL": raw}],
-        "DatasetLinks": {"raw": raw},
-    }
-    texts = {
-        _DESCRIPTION: _with_others(folder, said),
-        ".bidsignore": _with_ignored(folder),
-        "README.md": about,
-    }
-    for name, text in texts.items():
-        path = folder / name
-        if text is not None and not (
-            path.exists()
-            and (
-                name == "README.md"
-                or path.read_text(encoding="utf-8", errors="replace") == text
-            )
-        ):
-            with atomic_path(path) as unfinished:
-                unfinished.write_text(text, encoding="utf-8")
-
-
-def _with_others(folder: Path, said: dict[str, Any]) -> str | None:
-    """Bring our part of a description up to date, and keep what people wrote.
-
-    None where it cannot be read, or is not of derivatives.
-    """
-    path, found = folder / _DESCRIPTION, _description_in(folder)
-    if found is None:
-        return None if path.exists() else json.dumps(said, indent=1) + "\n"
-    makers = found.get("GeneratedBy") if isinstance(found, dict) else None
-    if not isinstance(makers, list) or found.get("DatasetType") != "derivative":
-        return None
-    ours = [
-        k
-        for k, one in enumerate(makers)
-        if isinstance(one, dict) and one.get("Name") == "Strata"
-    ]
-    fresh = said["GeneratedBy"][0]
-    kept = [
-        makers[k] | fresh if k in ours else makers[k] for k in range(len(makers))
-    ] + ([] if ours else [fresh])
-    links = found.get("DatasetLinks")
-    links = {**(links if isinstance(links, dict) else {}), **said["DatasetLinks"]}
-    return (
-        json_text(
-            {**said, **found, "GeneratedBy": kept, "DatasetLinks": links}, indent=1
-        )
-        + "\n"
-    )
-
-
-def _with_ignored(folder: Path) -> str:
-    """Give the patterns that a validator passes over: those that stand there, and ours."""
-    path = folder / ".bidsignore"
-    lines = (
-        path.read_text(encoding="utf-8", errors="replace").splitlines()
-        if path.is_file()
-        else []
-    )
-    return "\n".join([*lines, *(one for one in _IGNORED if one not in lines)]) + "\n"
-
-
-def sidecar_keys(name: BidsName, document: dict[str, Any]) -> dict[str, Any]:
-    """Give what BIDS wants to stand in the JSON file of labels.
-
-    The meaning of each column of the label table included.
-    """
-    columns = {}
-    for column in _measured(document["regions"]):
-        unit = next(
-            (unit for ending, unit in _UNITS.items() if column.endswith(ending)), None
-        )
-        columns[column] = {
-            "Description": f"{column.replace('_', ' ')} of the region"
-        } | ({} if unit is None else {"Units": unit})
-    checked = (
-        "corrected by a person's edits"
-        if document.get("replay", {}).get("edits")
-        else "a person has not checked them"
-    )
-    described = f"Tissue regions proposed without supervision; {checked}."
-    return {
-        "Description": described,
-        "Sources": [name.source],
-        "SpatialReference": name.source,
-        "Manual": False,
-        **columns,
-    }
-
-
-def _measured(rows: list[dict[str, Any]]) -> list[str]:
-    return [
-        name
-        for name in (rows[0] if rows else {})
-        if name not in ("id", "name", "color", "locked", "accepted", "code")
-    ]
-
-
-def write_label_table(table: Path, rows: list[dict[str, Any]]) -> None:
-    """Write a BIDS label table (`_dseg.tsv`).
-
-    Index, name and colour, then the measures, n/a where there is none.
-
-    Parameters
-    ----------
-    table : Path
-        The file to write.
-    rows : list of dict
-        The regions of a sidecar.
-    """
-    measured = _measured(rows)
-    with open(table, "w", newline="", encoding="utf-8", errors=ESCAPED) as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(["index", "name", "color", *measured])
-        for row in rows:
-            color = (
-                "#{:02x}{:02x}{:02x}".format(*row["color"]) if "color" in row else "n/a"
-            )
-            cells = ["n/a" if row[name] is None else row[name] for name in measured]
-            writer.writerow([row["id"], row["name"], color, *cells])

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from napari_strata.batch.inputs import bids
 from napari_strata.export.outputs import outputs_beside, read_sidecar
+from napari_strata.filenames import SCAN_SUFFIXES
 from napari_strata.io.atomic import file_suffix, half_of_pair
 from napari_strata.io.dicom.series import is_dicom
-from napari_strata.io.files import SCAN_SUFFIXES
 
 _DICOM_SUFFIXES = (".dcm", ".ima")
 _PACKED = (".bz2", ".xz", ".zst", ".z", ".zip", ".7z", ".gz")
@@ -52,13 +52,13 @@ _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".
 _MOST_MEMBERS = 8
 """Members of an archive that are looked at, in search of scans."""
 _LONGEST_HEADER = 65536
-_Seen = dict[tuple[int, int], Path]
+_VisitedFolders = dict[tuple[int, int], Path]
 """Folders that were searched, by device and number."""
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
 
 
 @dataclass(frozen=True, slots=True)
-class PassedOver:
+class SkippedPath:
     """A file or folder that was found and is not taken.
 
     Parameters
@@ -66,7 +66,7 @@ class PassedOver:
     path : Path
         Which one.
     reason : str
-        Why, and what to do, in a few words.
+        Why it is passed over, and what to do, in a few words.
     may_be_scan : bool
         Whether a person may want it proposed on: it is named one by one, and the exit
         code is 1. False for what is no scan by its kind (masks, series over time,
@@ -86,14 +86,16 @@ class Search:
     ----------
     outputs : Path or None
         The batch's own outputs, where nothing is looked for.
-    passed : dict
+    skipped : dict
         Filled by the searches: what was passed over, by path.
     """
 
     outputs: Path | None = None
-    passed: dict[Path, PassedOver] = field(default_factory=dict)
+    skipped: dict[Path, SkippedPath] = field(default_factory=dict)
 
-    def in_folder(self, folder: Path, seen: _Seen | None = None) -> Iterator[Path]:
+    def in_folder(
+        self, folder: Path, seen: _VisitedFolders | None = None
+    ) -> Iterator[Path]:
         """Give scan files and DICOM folders in a folder and all below it, in order of name.
 
         Of a BIDS data set its structural scans.
@@ -108,7 +110,7 @@ class Search:
         for file in self.files(folder, seen):
             place = self._place(file)
             if place is not None and place == file and bids.is_phase(file):
-                self._pass(
+                self._skip(
                     file,
                     "a phase image, not the magnitude; name the file to have it"
                     " proposed on",
@@ -119,7 +121,7 @@ class Search:
 
     def in_glob(self, pattern: str) -> Iterator[Path]:
         """Give the scans that a glob finds; a folder that it finds is searched."""
-        seen: _Seen = {}
+        seen: _VisitedFolders = {}
         for match in sorted(
             self._matches(pattern), key=lambda path: (path.is_symlink(), path.parts)
         ):
@@ -172,7 +174,7 @@ class Search:
                 found = [one / part for one in found if os.path.lexists(one / part)]
         return found
 
-    def _in_dataset(self, root: Path, seen: _Seen) -> Iterator[Path]:
+    def _in_dataset(self, root: Path, seen: _VisitedFolders) -> Iterator[Path]:
         """Give the structural scans of a BIDS data set.
 
         Everything else in it that is an image is passed over by name.
@@ -189,26 +191,28 @@ class Search:
                         f"it lies in {folders[0]}, where a BIDS data set keeps no"
                         " scans; name its folder to have it searched"
                     )
-                    self._pass(_one_for_series(file), where, may_be_scan=False)
+                    self._skip(_one_for_series(file), where, may_be_scan=False)
                 continue
             place = self._place(file)
             if place is None:
                 continue
             if place != file and place.is_dir():
-                self._pass(
+                self._skip(
                     place,
                     "DICOM in a BIDS data set; name the folder itself to have it"
                     " proposed on",
                     may_be_scan=True,
                 )
                 continue
-            why = bids.why_not_taken(place.relative_to(root))
+            why = bids.skip_reason(place.relative_to(root))
             if why is None:
                 yield place
             else:
-                self._pass(place, why.reason, may_be_scan=why.may_be_scan)
+                self._skip(place, why.reason, may_be_scan=why.may_be_scan)
 
-    def files(self, folder: Path, seen: _Seen | None = None) -> Iterator[Path]:
+    def files(
+        self, folder: Path, seen: _VisitedFolders | None = None
+    ) -> Iterator[Path]:
         """Give all files in a folder and below it, in order of name.
 
         Through links and never in a circle.
@@ -217,7 +221,7 @@ class Search:
         for here, names in self._listed(folder, seen):
             yield from (here / name for name in names)
 
-    def _listed(self, top: Path, seen: _Seen) -> list[tuple[Path, list[str]]]:
+    def _listed(self, top: Path, seen: _VisitedFolders) -> list[tuple[Path, list[str]]]:
         """Give a folder and all below it with the names of their files, each folder once.
 
         In order of name.
@@ -232,15 +236,15 @@ class Search:
                 found += self._real_folders(link, seen, links)
         return sorted(found, key=lambda one: one[0].parts)
 
-    def _leads_on(self, link: Path, seen: _Seen) -> bool:
+    def _leads_on(self, link: Path, seen: _VisitedFolders) -> bool:
         """Say whether a link leads to a folder that is to be searched still."""
         first = seen.get(_identity(link))
         if _leads_up(link, link.parent):
-            self._pass(
+            self._skip(
                 link, "a link to a folder that it lies in itself", may_be_scan=False
             )
         elif first is not None and first != link:
-            self._pass(
+            self._skip(
                 link,
                 f"a link to a folder that is searched already, as {first}",
                 may_be_scan=False,
@@ -248,7 +252,7 @@ class Search:
         return first is None and not _leads_up(link, link.parent)
 
     def _real_folders(
-        self, top: Path, seen: _Seen, links: list[Path]
+        self, top: Path, seen: _VisitedFolders, links: list[Path]
     ) -> Iterator[tuple[Path, list[str]]]:
         """Give a folder and those below it with their files.
 
@@ -267,7 +271,7 @@ class Search:
                         for entry in entries
                     )
             except OSError as err:
-                self._pass(
+                self._skip(
                     folder,
                     f"the folder cannot be opened: {err.strerror}; check that you may"
                     " read it",
@@ -275,7 +279,7 @@ class Search:
                 )
                 continue
             if file_suffix(folder) in SCAN_SUFFIXES and not listed:
-                self._pass(
+                self._skip(
                     folder, "an empty folder under a scan's name", may_be_scan=True
                 )
             yield folder, [name for name, is_folder, _ in listed if not is_folder]
@@ -284,7 +288,7 @@ class Search:
                     if any(
                         _has_image_ending(Path(one)) for one in _names_in(folder / name)
                     ):
-                        self._pass(
+                        self._skip(
                             folder / name,
                             "a hidden folder; name it to have it searched",
                             may_be_scan=False,
@@ -307,7 +311,7 @@ class Search:
                 and not file.name.startswith(".strata-")
                 and not _is_apple_double(file)
             ):
-                self._pass(
+                self._skip(
                     file,
                     "a hidden file; name it to have it proposed on",
                     may_be_scan=False,
@@ -320,32 +324,32 @@ class Search:
             if suffix in (*SCAN_SUFFIXES, *_DICOM_SUFFIXES):
                 return file  # fails, with its reason
             if not suffix or _has_image_ending(file):
-                self._pass(file, "a link to nowhere", may_be_scan=True)
+                self._skip(file, "a link to nowhere", may_be_scan=True)
             return None
         except OSError as err:
             if not suffix or _has_image_ending(file):
-                self._pass(
+                self._skip(
                     file, f"it cannot be looked at: {err.strerror}", may_be_scan=True
                 )
             return None
         if not stat.S_ISREG(mode):
-            self._pass(file, "a pipe, a socket or a device", may_be_scan=False)
+            self._skip(file, "a pipe, a socket or a device", may_be_scan=False)
             return None
         return self._place_of_file(file, suffix)
 
     def _place_of_file(self, file: Path, suffix: str) -> Path | None:
         if suffix in SCAN_SUFFIXES and _is_ours(file):
-            self._pass(file, "labels that Strata wrote", may_be_scan=False)
+            self._skip(file, "labels that Strata wrote", may_be_scan=False)
             return None
         if suffix in SCAN_SUFFIXES or _is_slice(file, suffix):
             return place_of(file)
-        why = _why_no_scan(file)
+        why = _skip_reason_of_file(file)
         if why is not None:
-            self._pass(file, why.reason, may_be_scan=why.may_be_scan)
+            self._skip(file, why.reason, may_be_scan=why.may_be_scan)
         return None
 
-    def _pass(self, path: Path, reason: str, *, may_be_scan: bool) -> None:
-        self.passed.setdefault(path, PassedOver(path, reason, may_be_scan))
+    def _skip(self, path: Path, reason: str, *, may_be_scan: bool) -> None:
+        self.skipped.setdefault(path, SkippedPath(path, reason, may_be_scan))
 
     def _is_output(self, path: Path) -> bool:
         if self.outputs is None:
@@ -377,13 +381,15 @@ def _is_slice(file: Path, suffix: str) -> bool:
     return suffix in _DICOM_SUFFIXES or is_dicom(file)
 
 
-def _why_no_scan(file: Path) -> bids.Why | None:
+def _skip_reason_of_file(file: Path) -> bids.SkipReason | None:
     """Say why a file that may be an image is passed over; None for a document."""
     name = file.name.lower()
     if name.endswith(".seg.nrrd"):
-        return bids.Why("a segmentation of 3D Slicer, not a scan", may_be_scan=False)
+        return bids.SkipReason(
+            "a segmentation of 3D Slicer, not a scan", may_be_scan=False
+        )
     if name.endswith(".par") and half_of_pair(file, ".rec").exists():
-        return bids.Why(
+        return bids.SkipReason(
             "of a kind that Strata does not read (.par/.rec); convert it to NIfTI",
             may_be_scan=True,
         )
@@ -396,7 +402,7 @@ def _why_no_scan(file: Path) -> bids.Why | None:
             if ending and ending.endswith(_PACKED[:-1])
             else "convert it to NIfTI"
         )
-        return bids.Why(
+        return bids.SkipReason(
             f"of a kind that Strata does not read ({ending or '2dseq'}); {what}",
             may_be_scan=True,
         )
@@ -404,23 +410,25 @@ def _why_no_scan(file: Path) -> bids.Why | None:
         return (
             None
             if _has_header(file)
-            else bids.Why(
+            else bids.SkipReason(
                 "voxels without a header; export the scan again", may_be_scan=True
             )
         )
     if name.endswith(_ARCHIVES):
         return (
-            bids.Why("an archive that may hold scans; unpack it", may_be_scan=True)
+            bids.SkipReason(
+                "an archive that may hold scans; unpack it", may_be_scan=True
+            )
             if _may_hold_scans(file)
             else None
         )
     stripped = Path(file.name.rstrip(" ."))
     if stripped.name != file.name and file_suffix(stripped) in SCAN_SUFFIXES:
-        return bids.Why(
+        return bids.SkipReason(
             "its name ends in a space or a dot; rename it", may_be_scan=True
         )
     if not os.access(file, os.R_OK):
-        return bids.Why("it cannot be read: permission denied", may_be_scan=True)
+        return bids.SkipReason("it cannot be read: permission denied", may_be_scan=True)
     return None
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from napari_strata.batch.inputs import bids
-from napari_strata.batch.inputs.discovery import PassedOver, Search, place_of
+from napari_strata.batch.inputs.discovery import Search, SkippedPath, place_of
 from napari_strata.batch.inputs.lists import LIST_SUFFIXES, ListRow, read_list
 from napari_strata.batch.inputs.scans import PlannedScan, planned
 from napari_strata.errors import ReadError, WriteError
@@ -22,7 +22,7 @@ from napari_strata.io.atomic import file_suffix
 from napari_strata.io.files import list_series
 from napari_strata.io.hashing import check_regular
 
-__all__ = ["PassedOver", "Plan", "PlannedScan", "plan_batch", "plan_scans"]
+__all__ = ["Plan", "PlannedScan", "SkippedPath", "plan_batch", "plan_scans"]
 
 logger = logging.getLogger(__name__)
 
@@ -102,12 +102,12 @@ class Plan:
     ----------
     scans : tuple of PlannedScan
         The scans.
-    passed : tuple of PassedOver
+    skipped : tuple of SkippedPath
         Images that the searches found and did not take, each with the reason.
     """
 
     scans: tuple[PlannedScan, ...]
-    passed: tuple[PassedOver, ...]
+    skipped: tuple[SkippedPath, ...]
 
 
 def plan_scans(
@@ -118,7 +118,7 @@ def plan_scans(
     A warning tells of each image that may be a scan and is passed over.
     """
     plan = plan_batch(inputs, leave_out=leave_out)
-    for one in plan.passed:
+    for one in plan.skipped:
         if one.may_be_scan:
             logger.warning("%s is passed over: %s", printable(one.path), one.reason)
     return plan.scans
@@ -157,22 +157,22 @@ def plan_batch(inputs: Sequence[str | Path], *, leave_out: Path | None = None) -
     search = Search(None if leave_out is None else _plain(leave_out))
     found: dict[_Key, _FoundScan] = {}
     for given in inputs:
-        before = len(search.passed)
+        before = len(search.skipped)
         some = list(
             _listed(_plain(given)) if _is_list(given) else _searched(str(given), search)
         )
         if not some:
             raise ReadError(
                 "There is no scan in"
-                f" {given}{_told(list(search.passed.values())[before:])}. Give scan"
+                f" {given}{_skipped_in_words(list(search.skipped.values())[before:])}. Give scan"
                 " files, folders that hold some, or a glob in quotes."
             )
         for one in some:
             first = found.setdefault(one.key(), one)
             if first.path != one.path:
                 why = f"the same scan as {first.path}, through a link"
-                search.passed.setdefault(
-                    one.path, PassedOver(one.path, why, may_be_scan=False)
+                search.skipped.setdefault(
+                    one.path, SkippedPath(one.path, why, may_be_scan=False)
                 )
     listed = {key[:2] for key, one in found.items() if one.row is not None}
     rows = [
@@ -185,11 +185,11 @@ def plan_batch(inputs: Sequence[str | Path], *, leave_out: Path | None = None) -
     )
     taken = {row.path for row in rows}
     return Plan(
-        scans, tuple(one for one in search.passed.values() if one.path not in taken)
+        scans, tuple(one for one in search.skipped.values() if one.path not in taken)
     )
 
 
-def _told(passed: list[PassedOver]) -> str:
+def _skipped_in_words(passed: list[SkippedPath]) -> str:
     """Say in a few words what was passed over, where nothing else was found."""
     if not passed:
         return ""
@@ -278,23 +278,25 @@ def _scans_at(place: Path, base: Path, outputs: Path | None) -> Iterator[_FoundS
 
 def _unique_names(found: list[_FoundScan]) -> list[str]:
     names = [one.name() for one in found]
-    for group in _alike(names):
+    for group in _same_names(names):
         longest = max(len(found[k].words) for k in group)
         for more in range(1, longest):
             tried = [found[k].name(more) for k in group]
-            if not _alike(tried):
+            if not _same_names(tried):
                 break
         else:
             tried = [f"{names[k]}-{found[k].mark()}" for k in group]
         for k, name in zip(group, tried, strict=True):
             names[k] = name
-    for group in _alike(names):  # a longer name may be another scan's short one
+    for group in _same_names(names):  # a longer name may be another scan's short one
         for k in group:
             names[k] += f"-{found[k].mark()}"
-    return [_short(name, one.mark()) for name, one in zip(names, found, strict=True)]
+    return [
+        _shortened(name, one.mark()) for name, one in zip(names, found, strict=True)
+    ]
 
 
-def _short(name: str, mark: str) -> str:
+def _shortened(name: str, mark: str) -> str:
     """Keep the end of a name that is too long for a file's, which tells most.
 
     With a mark made from the whole.
@@ -305,7 +307,7 @@ def _short(name: str, mark: str) -> str:
     return plain[-_LONGEST_ID:].decode(errors="ignore").lstrip("._-") + f"-{mark}"
 
 
-def _alike(names: list[str]) -> list[list[int]]:
+def _same_names(names: list[str]) -> list[list[int]]:
     """Give the places of names that one file system or another takes for the same."""
     places: dict[str, list[int]] = {}
     for k, name in enumerate(names):

@@ -62,7 +62,7 @@ class PlannedScan:
 
 
 @dataclass(frozen=True, slots=True)
-class Who:
+class ScanIdentity:
     """Subject, session and kind of image, as a path says; "" where it does not."""
 
     subject: str
@@ -70,7 +70,7 @@ class Who:
     kind: str
 
 
-def who(path: Path) -> Who:
+def identity_of(path: Path) -> ScanIdentity:
     """Read `sub-...` and `ses-...` in a path, nearest the file first.
 
     What else the file is called is the kind.
@@ -88,12 +88,12 @@ def who(path: Path) -> Who:
     words = [
         word for word in stem.split("_") if word.partition("-")[0] not in _TAKEN_OUT
     ]
-    return Who(found.get("sub", ""), found.get("ses", ""), "_".join(words))
+    return ScanIdentity(found.get("sub", ""), found.get("ses", ""), "_".join(words))
 
 
 def planned(name: str, path: Path, series: str | None = None) -> PlannedScan:
     """Make a scan of a batch, with what its path says."""
-    said = who(path)
+    said = identity_of(path)
     return PlannedScan(
         name,
         path,

@@ -36,12 +36,12 @@ class OutlierScore:
     ----------
     score : float or None
         Its largest robust z score; None where there are too few scans to tell.
-    why : str
+    reason : str
         Which figure that is, with its value and the cohort's median.
     """
 
     score: float | None
-    why: str
+    reason: str
 
     @property
     def is_outlier(self) -> bool:

@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from napari_strata.batch.outputs.names import PAGE
 from napari_strata.batch.outputs.results import shared_regions, thumbnail_of
 from napari_strata.batch.outputs.tables import Collected, ScanRow
 from napari_strata.batch.workers.process import only_writer
@@ -20,8 +21,6 @@ from napari_strata.io.atomic import atomic_path
 from napari_strata.pipeline import versions
 from napari_strata.proposal.codebook import codebook
 from napari_strata.refine import transfer as taught
-
-PAGE_NAME = "qc.html"
 
 
 def write_page(tables: Collected, folder: str | Path) -> Path:
@@ -44,7 +43,7 @@ def write_page(tables: Collected, folder: str | Path) -> Path:
     WriteError
         If it cannot be written, or another batch is writing to the folder.
     """
-    target = Path(folder) / PAGE_NAME
+    target = Path(folder) / PAGE
     said = {
         "notice": NOTICE,
         **_limit(tables.rows),
@@ -84,9 +83,9 @@ def _scan(row: ScanRow, folder: Path) -> dict[str, Any]:
         "failed": result.status == "failed",
         "reason": result.reason,
         "warning": result.warning,
-        "score": row.odd.score,
-        "outlier": row.odd.is_outlier,
-        "why": row.odd.why,
+        "score": row.outlier.score,
+        "outlier": row.outlier.is_outlier,
+        "why": row.outlier.reason,
     }
     if not document:
         return said

@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from napari_strata.batch.inputs.scans import PlannedScan
+from napari_strata.batch.outputs.names import (
+    LABELS_STEM,
+    THUMBNAILS,
+    UNFINISHED_SUFFIXES,
+)
 from napari_strata.errors import StrataError, WriteError
 from napari_strata.export.outputs import Outputs, outputs_beside, read_sidecar
 from napari_strata.io.atomic import atomic_path, link_end
@@ -20,13 +25,8 @@ from napari_strata.io.files import hash_file
 
 Layout = Literal["flat", "bids"]
 """How outputs are named: after the id, or as a BIDS derivative data set."""
-THUMBNAILS = "qc"
 _UNFINISHED_FOLDER = ".strata-batch-"
-_UNFINISHED_FILES = (".tsv", ".html", ".webp", ".md", ".strata-codebook")
-"""Endings of what a batch.
-
-No other command, may have left half written under a name that begins with ".strata-".
-"""
+"""Start of the name of the hidden folder in which the outputs of a scan are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def layout_of(scans: Sequence[PlannedScan]) -> Layout:
 def outputs_of(scan: PlannedScan, folder: Path, layout: Layout) -> Outputs:
     """Name the labels, sidecar and table of a scan."""
     if layout == "flat" or scan.bids is None:
-        return outputs_beside(folder / f"{scan.id}_labels.nii.gz")
+        return outputs_beside(folder / f"{scan.id}{LABELS_STEM}.nii.gz")
     stem = folder / scan.bids.labels_stem
     return Outputs(
         *(stem.with_name(stem.name + suffix) for suffix in (".nii.gz", ".json", ".tsv"))
@@ -132,7 +132,7 @@ def move_in_place(moves: Sequence[tuple[Path, Path]]) -> None:
     The sidecar, which vouches for the others, comes last.
 
     An earlier sidecar is put aside first, beside the new one. Killed in between,
-    `settle` and `sweep` tell by the two that the labels are a batch's; and labels never
+    `repair_interrupted` and `remove_unfinished` tell by the two that the labels are a batch's; and labels never
     stand beside a sidecar of others.
 
     Parameters
@@ -172,7 +172,7 @@ def _put(source: Path, target: Path) -> None:
         shutil.copyfile(source, unfinished)
 
 
-def settle(folder: Path, outputs: Outputs) -> None:
+def repair_interrupted(folder: Path, outputs: Outputs) -> None:
     """Put right what a worker left of a scan that died while it moved the scan's files.
 
     Nobody else may be at work on it.
@@ -182,7 +182,7 @@ def settle(folder: Path, outputs: Outputs) -> None:
             _put_right_one(hidden / outputs.sidecar.relative_to(folder), outputs)
 
 
-def sweep(folder: Path) -> None:
+def remove_unfinished(folder: Path) -> None:
     """Remove what killed batches left unfinished.
 
     No other batch may be writing there: see `only_writer`.
@@ -191,7 +191,7 @@ def sweep(folder: Path) -> None:
         if left.is_dir() and left.name.startswith(_UNFINISHED_FOLDER):
             _put_right(left, folder)
             shutil.rmtree(left, ignore_errors=True)
-        elif left.is_file() and left.suffix in _UNFINISHED_FILES:
+        elif left.is_file() and left.suffix in UNFINISHED_SUFFIXES:
             left.unlink(missing_ok=True)
 
 

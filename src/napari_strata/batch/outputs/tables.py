@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_strata.batch.inputs.discovery import PassedOver
+from napari_strata.batch.inputs.discovery import SkippedPath
+from napari_strata.batch.outputs import names
 from napari_strata.batch.outputs.outlier_scores import OutlierScore, outlier_scores
 from napari_strata.batch.outputs.results import ScanResult, shared_regions
 from napari_strata.batch.workers.process import only_writer
@@ -88,13 +89,13 @@ class ScanRow:
         What became of it.
     document : dict
         The sidecar; empty for a scan that failed.
-    odd : OutlierScore
+    outlier : OutlierScore
         How unlike the others it is.
     """
 
     result: ScanResult
     document: dict[str, Any]
-    odd: OutlierScore
+    outlier: OutlierScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,9 @@ class Collected:
 
 
 def collect(
-    results: Sequence[ScanResult], folder: str | Path, passed: Sequence[PassedOver] = ()
+    results: Sequence[ScanResult],
+    folder: str | Path,
+    passed: Sequence[SkippedPath] = (),
 ) -> Collected:
     """Write the tables for the scans of a batch.
 
@@ -146,7 +149,7 @@ def collect(
         tables.
     folder : str or Path
         Where the tables go, replacing earlier ones.
-    passed : sequence of PassedOver
+    passed : sequence of SkippedPath
         What the search passed over, for failures.tsv.
 
     Raises
@@ -159,7 +162,7 @@ def collect(
     made = [row for row in rows if row.document]
     volumes = [line for row in made for line in _volume_rows(row)]
     failed = [
-        _named(row.result) | {"reason": row.result.reason}
+        _scan_cells(row.result) | {"reason": row.result.reason}
         for row in rows
         if row.result.status == "failed"
     ]
@@ -173,20 +176,20 @@ def collect(
     )
     replay = [line for row in made for line in _replay_rows(row)]
     with only_writer(target):
-        _write(target / "volumes.tsv", _volume_columns(volumes), volumes)
+        _write(target / names.VOLUMES, _volume_columns(volumes), volumes)
         _write(
-            target / "scans.tsv", _OVERVIEW_COLUMNS, [_overview(row) for row in rows]
+            target / names.SCANS, _OVERVIEW_COLUMNS, [_overview(row) for row in rows]
         )
-        _write(target / "failures.tsv", _FAILURE_COLUMNS, failed)
+        _write(target / names.FAILURES, _FAILURE_COLUMNS, failed)
         return Collected(
-            volumes=target / "volumes.tsv",
-            scans=target / "scans.tsv",
-            failures=target / "failures.tsv",
-            changes=_write_or_remove(target / "changes.tsv", _CHANGE_COLUMNS, changes),
+            volumes=target / names.VOLUMES,
+            scans=target / names.SCANS,
+            failures=target / names.FAILURES,
+            changes=_write_or_remove(target / names.CHANGES, _CHANGE_COLUMNS, changes),
             agreement=_write_or_remove(
-                target / "agreement.tsv", _AGREEMENT_COLUMNS, agreement
+                target / names.AGREEMENT, _AGREEMENT_COLUMNS, agreement
             ),
-            replay=_write_or_remove(target / "replay.tsv", _REPLAY_COLUMNS, replay),
+            replay=_write_or_remove(target / names.REPLAY, _REPLAY_COLUMNS, replay),
             rows=rows,
         )
 
@@ -216,7 +219,7 @@ def whole_sidecar(path: Path) -> dict[str, Any]:
     return document if {"scan", "cut", "versions", "regions"} <= set(document) else {}
 
 
-def _named(result: ScanResult) -> dict[str, Any]:
+def _scan_cells(result: ScanResult) -> dict[str, Any]:
     return {
         "scan": result.scan.id,
         "path": printable(result.scan.path),
@@ -224,7 +227,7 @@ def _named(result: ScanResult) -> dict[str, Any]:
     }
 
 
-def _fit(document: dict[str, Any]) -> dict[str, Any]:
+def _fit_cells(document: dict[str, Any]) -> dict[str, Any]:
     shared = shared_regions(document)
     return (
         {"drift": shared["drift"], "fits": "yes" if shared["fits"] else "no"}
@@ -236,14 +239,14 @@ def _fit(document: dict[str, Any]) -> dict[str, Any]:
 def _volume_rows(row: ScanRow) -> list[dict[str, Any]]:
     document = row.document
     scan = {
-        **_named(row.result),
+        **_scan_cells(row.result),
         "modality": document["scan"]["modality"],
         "cut": (
             " ".join(f"{n} {tree}" for tree, n in document["cut"].items())
             or "changed by hand"
         ),
         "strata_version": document["versions"]["napari-strata"],
-        **_fit(document),
+        **_fit_cells(document),
     }
     columns = table_columns(scan["modality"])
     return [
@@ -271,18 +274,22 @@ def _overview(row: ScanRow) -> dict[str, Any]:
     result, document = row.result, row.document
     scan = result.scan
     said = {
-        **_named(result),
+        **_scan_cells(result),
         "subject": printable(scan.subject),
         "session": printable(scan.session),
         "kind": printable(scan.kind),
         "status": "failed" if result.status == "failed" else "ok",
         "reason": result.reason,
         "warning": result.warning,
-        "outlier_score": row.odd.score,
+        "outlier_score": row.outlier.score,
         "outlier": (
-            "yes" if row.odd.is_outlier else "no" if row.odd.score is not None else ""
+            "yes"
+            if row.outlier.is_outlier
+            else "no"
+            if row.outlier.score is not None
+            else ""
         ),
-        "outlier_by": row.odd.why if row.odd.is_outlier else "",
+        "outlier_by": row.outlier.reason if row.outlier.is_outlier else "",
     }
     if not document:
         return said
@@ -297,7 +304,9 @@ def _overview(row: ScanRow) -> dict[str, Any]:
     }
     replay = document.get("replay", {})
     edits = {"edits": replay["edits"], "edits_lost": replay["lost"]} if replay else {}
-    return said | grid | more | document.get("quality", {}) | _fit(document) | edits
+    return (
+        said | grid | more | document.get("quality", {}) | _fit_cells(document) | edits
+    )
 
 
 def _change_rows(rows: Sequence[ScanRow]) -> Iterator[dict[str, Any]]:
@@ -334,7 +343,7 @@ def _change_rows(rows: Sequence[ScanRow]) -> Iterator[dict[str, Any]]:
                 "kind": kind,
                 "session": scan.session,
                 "scan": scan.id,
-                **_fit(row.document),
+                **_fit_cells(row.document),
             }
             start["first_session"] = group[0].result.scan.session
             for region, name in sorted(names.items()):

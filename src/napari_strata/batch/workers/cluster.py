@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from napari_strata.batch.inputs.scans import PlannedScan
-from napari_strata.batch.workers.local import WAITING, Say, ScanOutcome, too_large
+from napari_strata.batch.workers.local import WAITING, LogEvent, ScanOutcome, too_large
 from napari_strata.batch.workers.memory import IDLE_GB, machine_gb
 from napari_strata.errors import ClusterError
 from napari_strata.pipeline import versions
@@ -220,7 +220,7 @@ class Workers:
     needs_gb: Callable[[PlannedScan], float | None]
     budget_gb: float | None
     attempts: int
-    say: Say
+    say: LogEvent
 
     def run(
         self,
@@ -283,8 +283,8 @@ class _Round:
             address: (one.get("memory_limit") or float("inf")) / 1e9
             for address, one in known.items()
         }
-        outcomes = [*self._ended(), *self._hopeless()]
-        self._allot()
+        outcomes = [*self._ended(), *self._too_large()]
+        self._assign()
         self._wait()
         return outcomes
 
@@ -354,7 +354,7 @@ class _Round:
             address,
         )
 
-    def _hopeless(self) -> Iterator[ScanOutcome]:
+    def _too_large(self) -> Iterator[ScanOutcome]:
         """Give up the scans that no worker that is there could hold."""
         if self.running or not self.limits:
             return
@@ -377,7 +377,7 @@ class _Round:
             else min(self.limits[address], budget - used_gb - idle * IDLE_GB)
         )
 
-    def _allot(self) -> None:
+    def _assign(self) -> None:
         """Give each free worker the first waiting scan that fits it and what is left.
 
         Of the budget.

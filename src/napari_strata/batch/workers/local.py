@@ -12,13 +12,13 @@ from typing import Any, Protocol
 from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.volume import Progress
 
-LOOKING, FITTING, WAITING = (
+SAMPLING, FITTING, WAITING = (
     "looking at scans for the codebook",
     "fitting the codebook",
     "waiting for workers",
 )
 """What is going on, where it is no scan's own work; for progress."""
-Say = Callable[..., None]
+LogEvent = Callable[..., None]
 """Takes an event and plain values, as `RunLog.add` does."""
 
 

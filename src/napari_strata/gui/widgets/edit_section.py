@@ -23,7 +23,7 @@ from napari_strata.gui.widgets.sections import (
 from napari_strata.refine.state.assignment import Scope
 
 TOOLS: dict[str, tuple[str, str]] = {
-    "accept": ("Accept", "Mark the regions as looked at and right, and lock them (A)"),
+    "accept": ("Accept", "Mark the regions as checked and right, and lock them (A)"),
     "grow": (
         "Grow by 1 mm",
         "Move the border outward by 1 mm, the same along every axis",
@@ -36,14 +36,14 @@ TOOLS: dict[str, tuple[str, str]] = {
         "Smooth borders",
         "Smooth the borders of the regions at once: no gap, no overlap",
     ),
-    "fill_holes": ("Fill holes", "Give a region what it encloses on all sides"),
+    "fill_holes": ("Fill holes", "Add to a region the holes that it encloses"),
     "keep_largest": (
         "Keep the largest part",
-        "Give all parts but the largest to what surrounds them",
+        "Give all parts except the largest to the surrounding regions",
     ),
     "remove_islands": (
         "Remove islands below 0.5 mL",
-        "Give small parts to what surrounds them",
+        "Give small parts to the surrounding regions",
     ),
     "split_parts": (
         "Split into connected parts",
@@ -51,15 +51,15 @@ TOOLS: dict[str, tuple[str, str]] = {
     ),
     "mirror": (
         "Mirror to the other side",
-        "Copy a region across the plane about which the body is most symmetrical",
+        "Copy a region across the plane of symmetry of the body",
     ),
     "swap": (
         "Swap two regions",
-        "Let two regions change places; each keeps its name and colour",
+        "Exchange two regions; each keeps its name and colour",
     ),
-    "delete": ("Make background", "Give the regions to the background"),
+    "delete": ("Make background", "Make the regions background"),
 }
-"""Name -> (text, help) of what the menu of the edit section offers."""
+"""Name -> (text, tooltip) of the tools in the More menu."""
 
 
 class EditSection(Section):
@@ -78,20 +78,20 @@ class EditSection(Section):
         self.merge = self._command(
             "merge",
             "Merge",
-            "Make the selected regions one; the first selected keeps its name (M)",
+            "Merge the selected regions; the first one keeps its name (M)",
         )
         self.split = self._command(
             "split",
             "Split into",
-            "Part each selected region along its strongest boundary (S)",
+            "Split each selected region along its strongest boundary (S)",
         )
         self.parts = QSpinBox()
         self.parts.setRange(2, 50)
         self.parts.setToolTip("Number of parts")
         self.more = push_button(
             "More",
-            "More that can be done to the selected regions: accept, grow, smooth, fill"
-            " holes, mirror ...",
+            "More tools for the selected regions: accept, grow, smooth, fill holes,"
+            " mirror ...",
         )
         self.more.setMenu(QMenu(self.more))
         for what, (text, tip) in TOOLS.items():
@@ -105,17 +105,17 @@ class EditSection(Section):
         self.apply = self._command(
             "update",
             "Update",
-            "Take the strokes: let the rest follow (Space with a preview, or Shift+U)",
+            "Apply the strokes: similar voxels follow (Space with a preview, or Shift+U)",
         )
         self.clear = self._command(
             "clear",
             "Clear",
-            "Take the strokes off the canvas (Escape while a preview is shown)",
+            "Remove the strokes (Escape while a preview is shown)",
         )
         self.preview = QCheckBox("Preview")
         self.preview.setChecked(True)
         self.preview.setToolTip(
-            "Show what the strokes would change, before you take them with Update or"
+            "Show what the strokes would change, before you apply them with Update or"
             " Space"
         )
         self.tools = {
@@ -127,18 +127,18 @@ class EditSection(Section):
             ),
             "scribble": push_button(
                 "Scribble",
-                "Stroke over what belongs to a region; alike places follow (Shift+S)",
+                "Stroke over what belongs to a region; similar voxels follow (Shift+S)",
                 checkable=True,
             ),
             "cut": push_button(
                 "Cut",
-                "Draw a line across a region on a plane: it is parted there in every"
+                "Draw a line across a region on a plane: it is split there in every"
                 " slice (Shift+X)",
                 checkable=True,
             ),
             "paint": push_button(
                 "Paint",
-                "Paint single voxels of the selected region; they always win (Shift+P)",
+                "Paint voxels of the selected region; painted voxels always stay (Shift+P)",
                 checkable=True,
             ),
         }
@@ -165,7 +165,7 @@ class EditSection(Section):
 
     @property
     def scope(self) -> Scope:
-        """How far scribbles reach."""
+        """How far scribbles reach: "here" or "everywhere"."""
         return "everywhere" if self._scope.currentData() == "everywhere" else "here"
 
     @property
@@ -175,12 +175,12 @@ class EditSection(Section):
 
     @property
     def brush_size(self) -> int:
-        """Brush diameter in screen voxels."""
+        """Brush diameter in voxels."""
         return int(self._size.value())
 
     @property
     def tool(self) -> str:
-        """The tool that is chosen."""
+        """The chosen tool."""
         return next(
             (name for name, button in self.tools.items() if button.isChecked()),
             "select",
@@ -199,11 +199,11 @@ class EditSection(Section):
         self.tools[tool].setChecked(True)
 
     def show_preview(self, is_shown: bool) -> None:
-        """Show whether strokes wait for a yes."""
+        """Show whether strokes wait to be applied."""
         self.apply.setText("Accept strokes" if is_shown else "Update")
 
     def show_history(self, undo: str, redo: str) -> None:
-        """Show what undo and redo would do, "" for nothing."""
+        """Show the names of the steps that undo and redo would affect, "" for none."""
         for button, what, key in (
             (self.undo, undo, "Ctrl+Z"),
             (self.redo, redo, "Ctrl+Shift+Z"),
@@ -237,7 +237,7 @@ class EditSection(Section):
             self._scope.addItem(text, value)
         self._target.setToolTip("Which region the strokes belong to")
         self._scope.setToolTip(
-            "here: this neighbourhood follows the strokes; everywhere: every unlocked"
+            "here: only the surroundings follow the strokes; everywhere: every unlocked"
             " region of the scan does"
         )
         self._size.setRange(1, 60)

@@ -1,4 +1,4 @@
-"""Forms made from settings dataclasses, so that a default stands in settings.py only."""
+"""Forms made from settings dataclasses, so that defaults stand in settings.py only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ S = TypeVar("S")
 
 
 def settings_form(settings: object) -> Container[Any]:
-    """Make a form with one row per knob, with its limits, unit and help.
+    """Make a form with one row per setting, with its limits, unit and help.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def settings_form(settings: object) -> Container[Any]:
 
 
 def form_values(form: Container[Any], kind: type[S]) -> S:
-    """Read a form back into the settings it was made from.
+    """Read the settings back from the form that was made of them.
 
     Raises
     ------

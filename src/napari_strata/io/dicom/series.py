@@ -203,7 +203,8 @@ def dicom_shape(path: Path, series: str | None) -> tuple[int, ...]:
     Raises what `read_dicom` does for bad ones.
     """
     folder = path if path.is_dir() else path.parent
-    slices = _chosen(folder, _study(folder), series)
+    asked = series or (None if path.is_dir() else _only(path).uid)
+    slices = _chosen(folder, _study(folder), asked)
     _check_alike(folder, slices)
     return (slices[0].pixels.columns, slices[0].pixels.rows, len(slices))
 

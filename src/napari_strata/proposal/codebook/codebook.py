@@ -22,6 +22,7 @@ from safetensors.numpy import save
 
 from napari_strata._version import __version__
 from napari_strata.errors import CodebookError
+from napari_strata.filenames import CODEBOOK_SUFFIX
 from napari_strata.io.atomic import atomic_path
 from napari_strata.proposal.codebook.cohort_table import (
     CohortTable,
@@ -48,7 +49,7 @@ from napari_strata.volume import (
 
 VERSION = 1
 """Of the file's layout."""
-SUFFIX = ".strata-codebook"
+SUFFIX = CODEBOOK_SUFFIX
 MOST_TISSUES = 200
 _SHARED_ENOUGH = 0.5
 """Less than this of two scans in the same tissues, and one scan teaches the others."""

@@ -30,6 +30,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from napari_strata.errors import CaseError
+from napari_strata.filenames import JOURNAL_SUFFIX, SCAN_SUFFIXES
 from napari_strata.io.atomic import file_suffix
 from napari_strata.refine.storage.case_file import (
     CaseContents,
@@ -40,7 +41,7 @@ from napari_strata.volume import Volume
 
 logger = logging.getLogger(__name__)
 
-SUFFIX = ".strata-journal"
+SUFFIX = JOURNAL_SUFFIX
 ADD, REPLACE, DROP, MOVE, SNAPSHOT, SAVED = b"A", b"R", b"D", b"M", b"S", b"V"
 """Kinds of record: a step came.
 
@@ -305,8 +306,6 @@ def folders_for(volume: Volume) -> list[Path]:
 
 def _is_own_file(scan: Path) -> bool:
     """Tell a file that is a whole scan from one of the many of a DICOM folder."""
-    from napari_strata.io.files import SCAN_SUFFIXES
-
     return file_suffix(scan) in SCAN_SUFFIXES
 
 

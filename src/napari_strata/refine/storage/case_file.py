@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from napari_strata._version import __version__
 from napari_strata.errors import CaseError, GeometryError, StrataError, WriteError
+from napari_strata.filenames import CASE_SUFFIX
 from napari_strata.io.atomic import atomic_path
 from napari_strata.proposal.hierarchy.tree import Hierarchy
 from napari_strata.proposal.proposal import Proposal, TreeName
@@ -35,7 +36,7 @@ from napari_strata.refine.state.assignment import State
 from napari_strata.refine.storage.lazy_scan import LazyScan
 from napari_strata.volume import FileGrid, Geometry, Volume
 
-SUFFIX = ".strata"
+SUFFIX = CASE_SUFFIX
 FORMAT = 2
 """Version of the case file's layout."""
 

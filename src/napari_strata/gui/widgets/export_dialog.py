@@ -1,7 +1,4 @@
-"""Which formats the window offers, and where an export goes.
-
-Names, filters, and what would be replaced (no layers).
-"""
+"""Where an export goes: formats, file names, and what would be replaced (no layers)."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ from napari_strata.volume import Region, Volume
 
 FIRST_FORMAT = next(iter(FORMATS))
 """The format that is offered first."""
-_STEMS = {
+_NAME_ENDINGS = {
     ".seg.nrrd": "segmentation",
     ".nrrd": "regions",
     ".stl": "surfaces",
@@ -37,19 +34,18 @@ Labels of two formats, each with its table, need two names.
 
 
 def export_filter(name: str) -> str:
-    """Give the file dialog's filter for a format of `FORMATS`.
+    """Return the file dialog's filter for a format of `FORMATS`.
 
-    "NIfTI labels (*.nii.gz *.nii)".
+    For example "NIfTI labels (*.nii.gz *.nii)".
     """
     return f"{name} ({' '.join(f'*{suffix}' for suffix in FORMATS[name])})"
 
 
 def chosen_path(chosen: Path, suggested: Path, chosen_format: str) -> Path:
-    """Settle name and format where the two disagree.
+    """Return the path with the suffix of the chosen format if name and format disagree.
 
-    An ending that a person typed says the format. Where the suggested name was left as
-    it was, and where a name has no ending that is known, the dialog's list of formats
-    does.
+    A known suffix that a person typed decides. The dialog's list of formats decides if
+    the suggested name was left as it was, or the name has no known suffix.
     """
     if file_suffix(chosen) in FORMATS[chosen_format]:
         return chosen
@@ -66,7 +62,7 @@ def chosen_path(chosen: Path, suggested: Path, chosen_format: str) -> Path:
 
 
 def check_format(name: str, volume: Volume | None) -> None:
-    """Say that a format cannot be written at all, before anybody looks for a name.
+    """Check that a format can be written at all, before a name is asked for.
 
     Raises
     ------
@@ -96,7 +92,7 @@ def ask_export_path(
 ) -> Path | None:
     """Ask where labels go and in which format.
 
-    None when the dialog, or the question about a file that is there, is left.
+    None if the dialog is cancelled, or a file that exists must not be replaced.
 
     Parameters
     ----------
@@ -105,41 +101,45 @@ def ask_export_path(
     volume : Volume or None
         The scan, beside which it opens.
     chosen_format : str
-        The key of `FORMATS` that stands there first.
+        The key of `FORMATS` that stands existing first.
     regions : iterable of Region
         What "{id}" and "{name}" in a name stand for.
     """
     ending = FORMATS[chosen_format][0]
-    suggested = beside_scan(volume, f"_{_STEMS.get(ending, 'labels')}{ending}")
+    suggested = beside_scan(volume, f"_{_NAME_ENDINGS.get(ending, 'labels')}{ending}")
     filters = [export_filter(name) for name in FORMATS]
-    found, used = QFileDialog.getSaveFileName(
+    chosen, chosen_filter = QFileDialog.getSaveFileName(
         parent,
         "Export",
         str(suggested),
         ";;".join(filters),
         export_filter(chosen_format),
     )
-    if not found:
+    if not chosen:
         return None
-    name = list(FORMATS)[filters.index(used)] if used in filters else chosen_format
-    path = chosen_path(Path(found), suggested, name)
+    name = (
+        list(FORMATS)[filters.index(chosen_filter)]
+        if chosen_filter in filters
+        else chosen_format
+    )
+    path = chosen_path(Path(chosen), suggested, name)
     # the dialog asked about the name that was typed, not about what becomes of it here
-    there = [
+    existing = [
         one
         for one in region_paths(path, regions)
-        if one.exists() and one != Path(found)
+        if one.exists() and one != Path(chosen)
     ]
-    return None if there and not ask_overwrite(parent, there) else path
+    return None if existing and not ask_overwrite(parent, existing) else path
 
 
 def ask_overwrite(parent: QWidget, paths: list[Path]) -> bool:
-    """Ask whether files that are there may be replaced; the answer at hand is No."""
+    """Ask whether existing files may be replaced; the default answer is No."""
     yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
     names = ", ".join(path.name for path in paths[:3]) + (
         f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     )
     text = (
-        f"{names} {'is' if len(paths) == 1 else 'are'} there already, in"
+        f"{names} {'is' if len(paths) == 1 else 'are'} existing already, in"
         f" {paths[0].parent}. Replace?"
     )
     return bool(QMessageBox.question(parent, "Export", text, yes | no, no) == yes)
