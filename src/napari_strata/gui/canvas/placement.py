@@ -229,7 +229,7 @@ def place(
     attributes : mapping
         As `placing_of` gives them, or as napari hands them to a writer.
     scans : sequence of Placement
-        Where the scans in the same viewer lie: a layer that nobody reader anything of,
+        Where the scans in the same viewer lie: a layer without such metadata,
         such as napari's own new labels, lies in the patient by the one that fills the
         same box.
 
@@ -279,7 +279,7 @@ def place(
         and not _is_in_mm(metadata, world, shape_zyx)
         and np.ptp(mm_of_unit) == 0
     ):
-        # nobody says what the affine is in: in the layer's own unit, if it fits there
+        # nothing names the affine's unit: take the layer's own unit, if it fits
         mm, header_notes = float(mm_of_unit[0]), unit_notes
     to_mm = np.diag([mm, mm, mm, 1.0])
     has_same_unit = bool(np.allclose(mm_of_unit, mm, rtol=1e-9))
@@ -771,8 +771,8 @@ def _by_direction(
     tolerance = _MATCHES_VOX * float(np.linalg.norm(world[:3, :3], axis=0).min())
     for linear in (whole[:3, :3], np.diag(spacing), direction.T * spacing):
         placed = _affine_from(linear, origin)
-        # cropped or pushed aside: the linear part tells the reader's way, and its
-        # origin is the same in all of them
+        # a layer that was cropped or moved: its linear part shows the layout, and the
+        # origin is the same in all layouts
         shifted = _affine_from(linear, world[:3, 3])
         if _corner_distance(shifted, world, shape) <= tolerance:
             return _ReaderPlacement(whole if is_ras else _FROM_ITK @ whole, placed)
