@@ -46,7 +46,8 @@ class EditQueue(QObject):
         self._is_paused = self._is_closed = False
         # queued even if the edit is done before `submit` returns: napari emits its paint
         # event before it writes the voxels
-        self._woken.connect(self.deliver, Qt.ConnectionType.QueuedConnection)  # type: ignore[call-arg]  # PyQt6 does not declare it
+        queued = Qt.ConnectionType.QueuedConnection
+        self._woken.connect(self.deliver, queued)  # type: ignore[call-arg]  # PyQt6
         self.destroyed.connect(partial(_hand_over, self._waiting, self._thread))
 
     @property

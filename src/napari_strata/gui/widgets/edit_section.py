@@ -62,6 +62,33 @@ TOOLS: dict[str, tuple[str, str]] = {
 """Name -> (text, tooltip) of the tools in the More menu."""
 
 
+BRUSHES: dict[str, tuple[str, str]] = {
+    "select": (
+        "Select",
+        "Click a region on the scan to select it; Ctrl or Shift for several (Shift+C)",
+    ),
+    "scribble": (
+        "Scribble",
+        "Stroke over what belongs to a region; similar voxels follow (Shift+S)",
+    ),
+    "cut": (
+        "Cut",
+        "Draw a line across a region on a plane: it is split there in every slice"
+        " (Shift+X)",
+    ),
+    "paint": (
+        "Paint",
+        "Paint voxels of the selected region; painted voxels always stay (Shift+P)",
+    ),
+}
+"""Name -> (text, tooltip) of what the mouse does on the canvas."""
+
+_MAX_PARTS = 50
+"""Parts that Split may make at once: more could not be told apart in the table."""
+_BRUSH_VOXELS, _MAX_BRUSH_VOXELS = 3, 60
+"""Brush diameter at the start, about a thin structure, and the largest one."""
+
+
 class EditSection(Section):
     """The tools that change regions."""
 
@@ -86,20 +113,9 @@ class EditSection(Section):
             "Split each selected region along its strongest boundary (S)",
         )
         self.parts = QSpinBox()
-        self.parts.setRange(2, 50)
+        self.parts.setRange(2, _MAX_PARTS)
         self.parts.setToolTip("Number of parts")
-        self.more = push_button(
-            "More",
-            "More tools for the selected regions: accept, grow, smooth, fill holes,"
-            " mirror ...",
-        )
-        self.more.setMenu(QMenu(self.more))
-        for what, (text, tip) in TOOLS.items():
-            action = self.more.menu().addAction(
-                text, lambda what=what: self.tool_asked.emit(what)
-            )
-            action.setToolTip(tip)
-        self.more.menu().setToolTipsVisible(True)
+        self.more = self._more_menu()
         self.undo = self._command("undo", "Undo", "Nothing to undo (Ctrl+Z)")
         self.redo = self._command("redo", "Redo", "Nothing to redo (Ctrl+Shift+Z)")
         self.apply = self._command(
@@ -119,28 +135,8 @@ class EditSection(Section):
             " Space"
         )
         self.tools = {
-            "select": push_button(
-                "Select",
-                "Click a region on the scan to select it; Ctrl or Shift for several"
-                " (Shift+C)",
-                checkable=True,
-            ),
-            "scribble": push_button(
-                "Scribble",
-                "Stroke over what belongs to a region; similar voxels follow (Shift+S)",
-                checkable=True,
-            ),
-            "cut": push_button(
-                "Cut",
-                "Draw a line across a region on a plane: it is split there in every"
-                " slice (Shift+X)",
-                checkable=True,
-            ),
-            "paint": push_button(
-                "Paint",
-                "Paint voxels of the selected region; painted voxels always stay (Shift+P)",
-                checkable=True,
-            ),
+            name: push_button(text, tooltip, checkable=True)
+            for name, (text, tooltip) in BRUSHES.items()
         }
         self._group = QButtonGroup(self)
         for name, button in self.tools.items():
@@ -216,6 +212,21 @@ class EditSection(Section):
                 else f"Nothing to {name.lower()} ({key})"
             )
 
+    def _more_menu(self) -> QPushButton:
+        """Return the button whose menu holds `TOOLS`."""
+        more = push_button(
+            "More",
+            "More tools for the selected regions: accept, grow, smooth, fill holes,"
+            " mirror ...",
+        )
+        menu = QMenu(more)
+        for name, (text, tooltip) in TOOLS.items():
+            action = menu.addAction(text, lambda name=name: self.tool_asked.emit(name))
+            action.setToolTip(tooltip)
+        menu.setToolTipsVisible(True)
+        more.setMenu(menu)
+        return more
+
     def _command(self, name: str, text: str, tooltip: str) -> QPushButton:
         button = push_button(text, tooltip)
         button.clicked.connect(lambda _checked=False: self.asked.emit(name))
@@ -240,8 +251,8 @@ class EditSection(Section):
             "here: only the surroundings follow the strokes; everywhere: every unlocked"
             " region of the scan does"
         )
-        self._size.setRange(1, 60)
-        self._size.setValue(3)
+        self._size.setRange(1, _MAX_BRUSH_VOXELS)
+        self._size.setValue(_BRUSH_VOXELS)
         self._size.setToolTip("Brush size in voxels; [ and ] change it on the canvas")
         self._target.activated.connect(self.brush_changed)
         self._scope.activated.connect(self.brush_changed)
