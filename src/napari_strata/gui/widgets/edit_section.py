@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_strata.gui.actions import shortcut
 from napari_strata.gui.widgets.sections import (
     Section,
     narrow_combo,
@@ -23,7 +24,10 @@ from napari_strata.gui.widgets.sections import (
 from napari_strata.refine.state.assignment import Scope
 
 TOOLS: dict[str, tuple[str, str]] = {
-    "accept": ("Accept", "Mark the regions as checked and right, and lock them (A)"),
+    "accept": (
+        "Accept",
+        f"Mark the regions as checked and right, and lock them ({shortcut('accept')})",
+    ),
     "grow": (
         "Grow by 1 mm",
         "Move the border outward by 1 mm, the same along every axis",
@@ -65,20 +69,23 @@ TOOLS: dict[str, tuple[str, str]] = {
 BRUSHES: dict[str, tuple[str, str]] = {
     "select": (
         "Select",
-        "Click a region on the scan to select it; Ctrl or Shift for several (Shift+C)",
+        "Click a region on the scan to select it; Ctrl or Shift for several"
+        f" ({shortcut('select')})",
     ),
     "scribble": (
         "Scribble",
-        "Stroke over what belongs to a region; similar voxels follow (Shift+S)",
+        "Stroke over what belongs to a region; similar voxels follow"
+        f" ({shortcut('scribble')})",
     ),
     "cut": (
         "Cut",
         "Draw a line across a region on a plane: it is split there in every slice"
-        " (Shift+X)",
+        f" ({shortcut('cut')})",
     ),
     "paint": (
         "Paint",
-        "Paint voxels of the selected region; painted voxels always stay (Shift+P)",
+        "Paint voxels of the selected region; painted voxels always stay"
+        f" ({shortcut('paint')})",
     ),
 }
 """Name -> (text, tooltip) of what the mouse does on the canvas."""
@@ -105,28 +112,36 @@ class EditSection(Section):
         self.merge = self._command(
             "merge",
             "Merge",
-            "Merge the selected regions; the first one keeps its name (M)",
+            "Merge the selected regions; the first one keeps its name"
+            f" ({shortcut('merge')})",
         )
         self.split = self._command(
             "split",
             "Split into",
-            "Split each selected region along its strongest boundary (S)",
+            "Split each selected region along its strongest boundary"
+            f" ({shortcut('split')})",
         )
         self.parts = QSpinBox()
         self.parts.setRange(2, _MAX_PARTS)
         self.parts.setToolTip("Number of parts")
         self.more = self._more_menu()
-        self.undo = self._command("undo", "Undo", "Nothing to undo (Ctrl+Z)")
-        self.redo = self._command("redo", "Redo", "Nothing to redo (Ctrl+Shift+Z)")
+        self.undo = self._command(
+            "undo", "Undo", f"Nothing to undo ({shortcut('undo')})"
+        )
+        self.redo = self._command(
+            "redo", "Redo", f"Nothing to redo ({shortcut('redo')})"
+        )
         self.apply = self._command(
             "update",
             "Update",
-            "Apply the strokes: similar voxels follow (Space with a preview, or Shift+U)",
+            "Apply the strokes: similar voxels follow"
+            ""
+            f" ({shortcut('update', 'preview')} with a preview, or {shortcut('update')})",
         )
         self.clear = self._command(
             "clear",
             "Clear",
-            "Remove the strokes (Escape while a preview is shown)",
+            f"Remove the strokes ({shortcut('clear')} while a preview is shown)",
         )
         self.preview = QCheckBox("Preview")
         self.preview.setChecked(True)
@@ -201,8 +216,8 @@ class EditSection(Section):
     def show_history(self, undo: str, redo: str) -> None:
         """Show the names of the steps that undo and redo would affect, "" for none."""
         for button, what, key in (
-            (self.undo, undo, "Ctrl+Z"),
-            (self.redo, redo, "Ctrl+Shift+Z"),
+            (self.undo, undo, shortcut("undo")),
+            (self.redo, redo, shortcut("redo")),
         ):
             button.setEnabled(bool(what))
             name = button.text()
