@@ -27,7 +27,7 @@ _NAME_ENDINGS = {
     ".stl": "surfaces",
     ".csv": "measures",
 }
-"""What a suggested name says, by the first ending of its format.
+"""Ending of the suggested name, by the first suffix of the format.
 
 Labels of two formats, each with its table, need two names.
 """
@@ -67,7 +67,7 @@ def check_format(name: str, volume: Volume | None) -> None:
     Raises
     ------
     WriteError
-        If a DICOM segmentation is wanted of a scan that is no DICOM series, or the
+        If the format is DICOM segmentation and the scan is no DICOM series, or the
         library for it is missing.
     """
     if DICOM_SUFFIX not in FORMATS[name]:
@@ -97,11 +97,11 @@ def ask_export_path(
     Parameters
     ----------
     parent : QWidget
-        Over which the dialog opens.
+        Parent of the dialog.
     volume : Volume or None
         The scan, beside which it opens.
     chosen_format : str
-        The key of `FORMATS` that stands existing first.
+        The key of `FORMATS` that is offered first.
     regions : iterable of Region
         What "{id}" and "{name}" in a name stand for.
     """
@@ -123,7 +123,7 @@ def ask_export_path(
         else chosen_format
     )
     path = chosen_path(Path(chosen), suggested, name)
-    # the dialog asked about the name that was typed, not about what becomes of it here
+    # the dialog asked only about the name that was typed, which may have changed here
     existing = [
         one
         for one in region_paths(path, regions)
@@ -139,7 +139,7 @@ def ask_overwrite(parent: QWidget, paths: list[Path]) -> bool:
         f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     )
     text = (
-        f"{names} {'is' if len(paths) == 1 else 'are'} existing already, in"
+        f"{names} {'is' if len(paths) == 1 else 'are'} already in"
         f" {paths[0].parent}. Replace?"
     )
     return bool(QMessageBox.question(parent, "Export", text, yes | no, no) == yes)
