@@ -10,10 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from napari_strata.errors import ReadError
+from napari_strata.export.base import ExportFormat, ExportRequest
+from napari_strata.filenames import ESCAPED
 from napari_strata.volume import BACKGROUND, Region
-
-DESCRIPTION_SUFFIXES = (".label", ".txt")
-"""Endings of label descriptions, in lower case."""
 
 _HEAD = """# ITK-SNAP label description, written by Strata
 # IDX: label; R G B: colour, 0-255; A: opacity, 0-1; VIS, MSH: shown in slices and in 3D; \
@@ -86,3 +85,18 @@ def read_description(path: str | Path) -> tuple[Region, ...]:
                 )
             )
     return tuple(regions)
+
+
+def _stage(request: ExportRequest) -> None:
+    request.together.file(request.path).write_text(
+        description_text(request.segmentation.regions), encoding="utf-8", errors=ESCAPED
+    )
+
+
+ITKSNAP_DESCRIPTION = ExportFormat(
+    "ITK-SNAP label description",
+    (".label", ".txt"),
+    _stage,
+    content="a label description (see --names)",
+    is_ours=is_description,
+)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import WriteError
+from napari_strata.export.base import ExportContext
 from napari_strata.export.document import (
     NOTICE,
     check_sidecar,
@@ -19,7 +20,6 @@ from napari_strata.export.document import (
     read_sidecar,
     scan_record,
 )
-from napari_strata.export.files import Known
 from napari_strata.export.files import write as export
 from napari_strata.export.tables import is_table, write_table
 from napari_strata.io.atomic import Together, file_suffix, same_file
@@ -140,7 +140,7 @@ def write_outputs(
 
 def export_labels(
     segmentation: Segmentation,
-    known: Known,
+    known: ExportContext,
     path: str | Path,
     provenance: dict[str, Any],
     *,
@@ -155,10 +155,10 @@ def export_labels(
     ----------
     segmentation : Segmentation
         What to write.
-    known : Known
+    known : ExportContext
         The scan, without which there is no sidecar with provenance, and the confidence.
     path : str or Path
-        Ends in one of `napari_strata.export.files.EXPORT_SUFFIXES`.
+        Ends in one of `napari_strata.export.formats.EXPORT_SUFFIXES`.
     provenance : dict
         Plain values to keep in a sidecar.
     settings, on_progress

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from napari_strata.errors import WriteError
-from napari_strata.export.itksnap import DESCRIPTION_SUFFIXES, is_description
-from napari_strata.export.tables import TABLE_SUFFIXES, is_table
+from napari_strata.export.formats import format_of
 from napari_strata.io.atomic import file_suffix, same_file
 from napari_strata.io.dicom.series import is_dicom, is_segmentation
 from napari_strata.volume import Volume
@@ -34,20 +33,13 @@ def check_may_replace(path: Path, scan: Volume | None) -> None:
         raise WriteError(f"{path} is the scan itself. Choose another name.")
     if not path.is_file():
         return
-    suffix = file_suffix(path)
-    if not is_segmentation(path) and (suffix == ".dcm" or is_dicom(path)):
+    if not is_segmentation(path) and (file_suffix(path) == ".dcm" or is_dicom(path)):
         raise WriteError(
             f"{path} is no DICOM segmentation but perhaps an image of a series, and"
             " would be replaced. Choose another name."
         )
-    ours = (
-        is_description(path)
-        if suffix in DESCRIPTION_SUFFIXES
-        else is_table(path)
-        if suffix in TABLE_SUFFIXES
-        else True
-    )
-    if not ours:
+    export_format = format_of(path)
+    if export_format is not None and not export_format.is_ours(path):
         raise WriteError(
             f"{path} is not Strata's and would be replaced. Choose another name."
         )

@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from napari_strata.export.files import FORMATS
+from napari_strata.export.formats import FORMATS_BY_NAME
 from napari_strata.gui.actions import shortcut
 from napari_strata.gui.canvas.orientation import PLANES
 from napari_strata.gui.canvas.window_presets import preset_names
@@ -342,7 +342,7 @@ class ExportSection(Section):
     """Asks for exports, and for cases to be saved and opened."""
 
     export_asked = Signal(str)
-    """A key of `napari_strata.export.files.FORMATS`."""
+    """A key of `napari_strata.export.formats.FORMATS_BY_NAME`."""
     save_asked = Signal()
     result_shown = Signal()
     """Emitted when a result is shown: what was written, or why nothing was."""
@@ -358,16 +358,18 @@ class ExportSection(Section):
             "Format", "Export in one of the formats that Strata writes"
         )
         self.formats.setMenu(QMenu(self.formats))
-        for name, suffixes in FORMATS.items():
+        for name, export_format in FORMATS_BY_NAME.items():
             self.formats.menu().addAction(
-                f"{name} ({', '.join(suffixes)})",
+                f"{name} ({', '.join(export_format.suffixes)})",
                 lambda name=name: self.export_asked.emit(name),
             )
         self.save = push_button(
             "Save case…", "Save the case with its history, to continue later"
         )
         self.open = push_button("Open case…", "Continue a saved case of this scan")
-        self.export.clicked.connect(lambda: self.export_asked.emit(next(iter(FORMATS))))
+        self.export.clicked.connect(
+            lambda: self.export_asked.emit(next(iter(FORMATS_BY_NAME)))
+        )
         self.save.clicked.connect(self.save_asked)
         self.open.clicked.connect(self.open_asked)
         self.result = QLabel()
