@@ -195,7 +195,8 @@ class Edits(RuleBasedStateMachine):
         region = self.region(choice)
         more = {"rename": ("a name",), "recolor": ((1, 2, 3),)}.get(what, ())
         if self.edit(
-            lambda: getattr(self.work, what)(region, *more), unlocks=what == "unlock"
+            lambda: getattr(self.work.edits, what)(region, *more),
+            unlocks=what == "unlock",
         ):
             assert np.array_equal(
                 self.now.labels, self.steps[max(self.at - 1, 0)].labels

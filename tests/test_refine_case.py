@@ -154,7 +154,7 @@ def test_the_scan_is_read_from_its_place_when_first_used(tmp_path: Path) -> None
     found = Refinement.load(
         tmp_path / "again.strata", volume=read(tmp_path / "moved.nii.gz")
     )
-    assert np.array_equal(found.volume.data, volume.data)
+    assert np.array_equal(found.proposal.volume.data, volume.data)
 
 
 def test_a_case_of_one_volume_of_a_4d_file_reads_that_volume_again(

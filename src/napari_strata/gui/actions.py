@@ -397,6 +397,17 @@ def keys_for(when: When, panel: Panel) -> Iterable[tuple[str, Callable[[], objec
     ]
 
 
+def shortcut(action_id: str, when: When | None = None) -> str:
+    """Return the first key of an action, for tooltips; `when` chooses among several."""
+    return next(
+        key.text
+        for action in ACTIONS
+        if action.id == action_id
+        for key in action.keys
+        if when in (None, key.when)
+    )
+
+
 def help_rows() -> dict[str, list[tuple[str, str]]]:
     """Return the help overlay's rows (keys, help) by heading."""
     rows: dict[str, list[tuple[str, str]]] = {}

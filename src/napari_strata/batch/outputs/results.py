@@ -131,9 +131,9 @@ def move_in_place(moves: Sequence[tuple[Path, Path]]) -> None:
 
     The sidecar, which vouches for the others, comes last.
 
-    An earlier sidecar is put aside first, beside the new one. Killed in between,
-    `repair_interrupted` and `remove_unfinished` tell by the two that the labels are a batch's; and labels never
-    stand beside a sidecar of others.
+    An earlier sidecar is put aside first, beside the new one. If the process is killed in
+    between, `repair_interrupted` and `remove_unfinished` recognise from the two that the labels
+    belong to a batch. Labels never stand beside the sidecar of other labels.
 
     Parameters
     ----------

@@ -229,7 +229,7 @@ def place(
     attributes : mapping
         As `placing_of` gives them, or as napari hands them to a writer.
     scans : sequence of Placement
-        Where the scans in the same viewer lie: a layer that nobody reader anything of,
+        Where the scans in the same viewer lie: a layer without such metadata,
         such as napari's own new labels, lies in the patient by the one that fills the
         same box.
 
@@ -253,56 +253,13 @@ def place(
             " anew."
         )
     metadata = attributes.get("metadata") or {}
-    facts = metadata.get(METADATA_KEY)
-    stored = facts.get("geometry") if isinstance(facts, Mapping) else None
-    if isinstance(stored, Geometry):
-        reader = _ReaderPlacement(
-            stored.affine, np.asarray(facts.get("world", world_of(stored)), np.float64)
-        )
-        knows_sides = bool(facts.get("knows_sides", True))
-        if stored.shape_zyx == shape_zyx and (
-            _corner_distance(reader.world, world, shape_zyx) <= _STAYS_VOX * sides.min()
-            or _never_placed(reader.world, world)
-        ):
-            return Placement(stored, world, knows_sides)
-        return Placement(
-            Geometry(shape_zyx, reader.patient_from_world @ world),
-            world,
-            knows_sides,
-            (_NOTE_MOVED,),
-        )
-    notes: tuple[str, ...] = ()
-    mm, header_notes = _header_unit(metadata)
-    mm_of_unit = mm_per_unit(attributes.get("units"), name)
-    if (
-        metadata.get("header") is None
-        and not _is_in_mm(metadata, world, shape_zyx)
-        and np.ptp(mm_of_unit) == 0
-    ):
-        # nobody says what the affine is in: in the layer's own unit, if it fits there
-        mm, header_notes = float(mm_of_unit[0]), unit_notes
-    to_mm = np.diag([mm, mm, mm, 1.0])
-    has_same_unit = bool(np.allclose(mm_of_unit, mm, rtol=1e-9))
-    # in the unit of the reader's affine
-    world_in_unit = np.linalg.inv(to_mm) @ world if has_same_unit else world
-    nearest = _MATCHES_VOX * np.linalg.norm(world_in_unit[:3, :3], axis=0).min()
-    for find in (_by_affine, _by_direction):
-        layout = find(metadata, world_in_unit, shape_zyx)
-        if isinstance(layout, _ReaderPlacement):
-            if _corner_distance(layout.world, world_in_unit, shape_zyx) > nearest:
-                return Placement(
-                    Geometry(
-                        shape_zyx, to_mm @ layout.patient_from_world @ world_in_unit
-                    ),
-                    world,
-                    True,
-                    (*header_notes, _NOTE_MOVED),
-                )
-            geometry = Geometry(shape_zyx, to_mm @ layout.affine)
-            return Placement(
-                _on_file(geometry, metadata, to_mm), world, True, header_notes
-            )
-        notes += layout
+    ours = _by_our_metadata(metadata, world, shape_zyx)
+    if ours is not None:
+        return ours
+    readers = _by_reader(attributes, world, shape_zyx, unit_notes)
+    if isinstance(readers, Placement):
+        return readers
+    notes = readers
     box = _world_box(world, shape_zyx)
     for scan in scans:
         if (
@@ -317,6 +274,63 @@ def place(
         False,
         (*unit_notes, *notes, _NOTE_SIDES_GUESSED),
     )
+
+
+def _by_our_metadata(
+    metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]
+) -> Placement | None:
+    """Place a layer that we made, None if we did not make it."""
+    facts = metadata.get(METADATA_KEY)
+    stored = facts.get("geometry") if isinstance(facts, Mapping) else None
+    if not isinstance(facts, Mapping) or not isinstance(stored, Geometry):
+        return None
+    first_world = np.asarray(facts.get("world", world_of(stored)), np.float64)
+    reader = _ReaderPlacement(stored.affine, first_world)
+    knows_sides = bool(facts.get("knows_sides", True))
+    shortest_side = np.linalg.norm(world[:3, :3], axis=0).min()
+    if stored.shape_zyx == shape and (
+        _corner_distance(reader.world, world, shape) <= _STAYS_VOX * shortest_side
+        or _never_placed(reader.world, world)
+    ):
+        return Placement(stored, world, knows_sides)
+    geometry = Geometry(shape, reader.patient_from_world @ world)
+    return Placement(geometry, world, knows_sides, (_NOTE_MOVED,))
+
+
+def _by_reader(
+    attributes: Mapping[str, Any],
+    world: NDArray[np.float64],
+    shape: tuple[int, int, int],
+    unit_notes: tuple[str, ...],
+) -> Placement | tuple[str, ...]:
+    """Place a layer by the metadata of another reader; return notes if that fails."""
+    metadata = attributes.get("metadata") or {}
+    notes: tuple[str, ...] = ()
+    mm, header_notes = _header_unit(metadata)
+    mm_of_unit = mm_per_unit(attributes.get("units"), layer_name(attributes))
+    if (
+        metadata.get("header") is None
+        and not _is_in_mm(metadata, world, shape)
+        and np.ptp(mm_of_unit) == 0
+    ):
+        # nothing names the affine's unit: take the layer's own unit, if it fits
+        mm, header_notes = float(mm_of_unit[0]), unit_notes
+    to_mm = np.diag([mm, mm, mm, 1.0])
+    has_same_unit = bool(np.allclose(mm_of_unit, mm, rtol=1e-9))
+    # in the unit of the reader's affine
+    world_in_unit = np.linalg.inv(to_mm) @ world if has_same_unit else world
+    nearest = _MATCHES_VOX * np.linalg.norm(world_in_unit[:3, :3], axis=0).min()
+    for find in (_by_affine, _by_direction):
+        layout = find(metadata, world_in_unit, shape)
+        if not isinstance(layout, _ReaderPlacement):
+            notes += layout
+            continue
+        if _corner_distance(layout.world, world_in_unit, shape) > nearest:
+            moved = Geometry(shape, to_mm @ layout.patient_from_world @ world_in_unit)
+            return Placement(moved, world, True, (*header_notes, _NOTE_MOVED))
+        geometry = Geometry(shape, to_mm @ layout.affine)
+        return Placement(_on_file(geometry, metadata, to_mm), world, True, header_notes)
+    return notes
 
 
 def _is_in_mm(
@@ -771,8 +785,8 @@ def _by_direction(
     tolerance = _MATCHES_VOX * float(np.linalg.norm(world[:3, :3], axis=0).min())
     for linear in (whole[:3, :3], np.diag(spacing), direction.T * spacing):
         placed = _affine_from(linear, origin)
-        # cropped or pushed aside: the linear part tells the reader's way, and its
-        # origin is the same in all of them
+        # a layer that was cropped or moved: its linear part shows the layout, and the
+        # origin is the same in all layouts
         shifted = _affine_from(linear, world[:3, 3])
         if _corner_distance(shifted, world, shape) <= tolerance:
             return _ReaderPlacement(whole if is_ras else _FROM_ITK @ whole, placed)

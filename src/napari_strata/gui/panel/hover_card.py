@@ -92,7 +92,7 @@ class HoverCard(QObject):
         ):
             return
         if self.is_working:
-            # one at a time: the rest goes on
+            # one explanation at a time: ask again later
             self._timer.start()
             return
         work, self.is_working = case.work, True

@@ -201,10 +201,12 @@ def write_labels_and_regions(
     return labels, outputs_beside(labels).sidecar
 
 
-def resume_body(found: Unfinished, volume: Volume, on_progress: Progress) -> Opened:
+def resume_body(
+    unfinished: Unfinished, volume: Volume, on_progress: Progress
+) -> Opened:
     """Open unsaved work that was left behind."""
     on_progress(0, 1, "Opening the unfinished work")
-    return opened(found.resume(volume=volume), on_progress)
+    return opened(unfinished.resume(volume=volume), on_progress)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def check_format(name: str, volume: Volume | None) -> None:
     Raises
     ------
     WriteError
-        If a DICOM segmentation is wanted of a scan that is no DICOM series, or the
+        If the format is DICOM segmentation and the scan is no DICOM series, or the
         library for it is missing.
     """
     export_format = FORMATS_BY_NAME[name]
@@ -82,7 +82,7 @@ def ask_export_path(
     Parameters
     ----------
     parent : QWidget
-        Over which the dialog opens.
+        Parent of the dialog.
     volume : Volume or None
         The scan, beside which it opens.
     chosen_format : str
@@ -108,7 +108,7 @@ def ask_export_path(
         else chosen_format
     )
     path = chosen_path(Path(chosen), suggested, name)
-    # the dialog asked about the name that was typed, not about what becomes of it here
+    # the dialog asked only about the name that was typed, which may have changed here
     existing = [
         one
         for one in region_paths(path, regions)
@@ -124,7 +124,7 @@ def ask_overwrite(parent: QWidget, paths: list[Path]) -> bool:
         f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     )
     text = (
-        f"{names} {'is' if len(paths) == 1 else 'are'} existing already, in"
+        f"{names} {'is' if len(paths) == 1 else 'are'} already in"
         f" {paths[0].parent}. Replace?"
     )
     return bool(QMessageBox.question(parent, "Export", text, yes | no, no) == yes)
