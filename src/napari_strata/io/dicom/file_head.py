@@ -101,7 +101,7 @@ def is_system_file(path: Path, head: bytes) -> bool:
 
 
 def is_segmentation(path: str | Path) -> bool:
-    """Say whether a file is a DICOM segmentation (SEG), by its head."""
+    """Return whether a file is a DICOM segmentation (SEG), by its first bytes."""
     return storage_class(Path(path)).startswith("1.2.840.10008.5.1.4.1.1.66.")
 
 

@@ -53,7 +53,7 @@ def uid_value(header: Dataset | None, tag: int) -> str:
 
 
 def first_text(header: Dataset, tag: int) -> str:
-    """Give the first value of a text element."""
+    """Return the first value of a text element."""
     return ascii_line(element_value(header, tag)).split("\\")[0].strip()
 
 
