@@ -19,13 +19,11 @@ from napari_strata.proposal.proposal import Proposal, TreeName
 EvidenceGroup = Literal["features", "intensity", "position"]
 
 _PRIOR_SUPERVOXELS = 1.0
-"""Descriptors have variance 1 over the body.
-
-A region's own variance counts against this many supervoxels of that.
-"""
+"""Weight, in supervoxels, of the body's variance (1) against a region's own."""
 _TELLING_COLUMNS = 5
+"""Descriptors named in an explanation: as many as a person reads."""
 _COLOR_PERCENTILES = (1, 99)
-"""Between which shades of the body a component's colour goes from none to full."""
+"""Percentiles over the body between which a colour goes from none to full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ class RegionCard:
         How much its own supervoxels look like its prototype, in [0, 1]: what makes it
         one.
     neighbor : int or None
-        The touching region that looks most like it (it can be 0); None where no other
+        The touching region most similar to it (it can be 0); None where no other
         region touches it.
     neighbor_similarity : float
         How much that region's supervoxels look like this region's prototype, in [0, 1];
@@ -423,12 +421,14 @@ def _similarity(
     squares = (proposal.descriptors - crowd.mean.astype(np.float32)) ** 2 / _variance(
         crowd
     ).astype(np.float32)
-    looks = [
+    visible_groups = [
         columns
         for name, columns in descriptor_groups(proposal).items()
         if name != "position" and len(columns)
     ]
-    distance = np.mean([squares[:, columns].mean(axis=1) for columns in looks], axis=0)
+    distance = np.mean(
+        [squares[:, columns].mean(axis=1) for columns in visible_groups], axis=0
+    )
     return np.exp(-0.5 * distance).astype(np.float32)
 
 

@@ -15,12 +15,9 @@ from napari_strata.explain.regions import EvidenceGroup, descriptor_groups
 from napari_strata.proposal.proposal import Proposal
 
 _PRIOR_SUPERVOXELS = 4.0
-"""A region's own variance counts against this many supervoxels of the body's.
-
-(variance 1 in every column).
-"""
+"""Weight, in supervoxels, of the body's variance (1) against a region's own."""
 _BLOCK = 8192
-"""Supervoxels at a time."""
+"""Supervoxels computed at a time, which bounds the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +29,8 @@ class VoxelEvidence:
     Parameters
     ----------
     features, intensity, position, strokes : float
-        What the encoder saw; brightness inside and around; the place in the scan;
-        strokes on supervoxels alike. Positive speaks for the region, negative for the
+        Encoder features; intensity inside and around; position in the scan; strokes on
+        similar supervoxels. Positive speaks for the region, negative for the
         runner-up.
     """
 
@@ -56,12 +53,12 @@ class VoxelCard:
     region : int
         The region that it is compared for.
     runner_up : int or None
-        The region that its looks and place speak for most, besides that one; None where
+        The region that its descriptors speak for most, besides that one; None where
         there is no other.
     likelihood : float
         How much more they speak for the region than for the runner-up, in [0, 1]; below
         0.5 they speak for the runner-up; 0 where the region has no supervoxel, only
-        voxels that were painted or cut: it has no looks of its own. Not calibrated.
+        voxels that were painted or cut: it has no descriptors of its own. Not calibrated.
     confidence : float
         The proposal's confidence in the supervoxel, in [0, 1].
     evidence : VoxelEvidence

@@ -33,9 +33,8 @@ from napari_strata.volume import (
 logger = logging.getLogger(__name__)
 
 _LONGEST_LABEL = 64
+"""Longest SegmentLabel, in characters: the limit of DICOM's type LO."""
 _TRACKED = re.compile(r"Strata region (\d+)$")
-_AT_LEAST = 0.5
-_EVEN_MM = 0.05
 _NO_LIBRARY = "DICOM SEG needs highdicom and pydicom: install napari-strata[dicom]."
 
 

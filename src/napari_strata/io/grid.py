@@ -38,8 +38,12 @@ MOST_SHEAR = 1e-4
 """
 
 _SMALLEST_VOXEL_MM, _LARGEST_VOXEL_MM, _FARTHEST_MM = 1e-6, 1e5, 1e7
-"""Beyond these a header is damaged, and places in mm would be lost to rounding."""
+"""Smallest and largest voxel size, largest distance from the origin.
+
+Beyond these a header is damaged, and rounding would falsify positions in mm.
+"""
 _MOST_OPTIONS = 10_000
+"""Volumes that a `ChoiceError` lists at most."""
 _MEMORY_AXES = axcodes2ornt(("I", "P", "L"))
 
 

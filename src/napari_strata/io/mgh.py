@@ -45,8 +45,8 @@ _NAMES = {
 }
 _HEADER_BYTES = 284
 _HIGHEST_ID = 2**31 - 1
-_MAY_BE = 100
-"""A plausible number of a voxel type; what is above means that it is no MGH file at all."""
+_PLAUSIBLE_TYPES = 100
+"""Voxel type codes are below this; a higher one means that the file is no MGH file."""
 
 
 def read_mgh(
@@ -200,7 +200,7 @@ def _read_start(path: Path) -> np.void:
         int(start["version"]) & 0xFF != 1
         or not 0 <= int(start["version"]) < 2**24
         or min(start["dims"]) < 1
-        or not 0 <= kind < _MAY_BE
+        or not 0 <= kind < _PLAUSIBLE_TYPES
     ):
         raise ReadError(
             f"{path} is not an MGH file, whatever its name says. Check that it is the"

@@ -20,7 +20,9 @@ NRRD = (".nrrd", ".nhdr", ".seg.nrrd")
 """Endings of NRRD files, in lower case."""
 
 _LONGEST_HEADER = 2**24
+"""Longest NRRD header, in bytes; 3D Slicer writes long ones for many segments."""
 _LONGEST_META_HEADER = 2**16
+"""Longest MetaImage header, in bytes."""
 _ITEM = re.compile(r'"([^"]*)"|(\S+)')
 _ESCAPED = re.compile(r"\\n|\\\\")
 _VECTOR = re.compile(r"none|\([^()]*\)", re.IGNORECASE)

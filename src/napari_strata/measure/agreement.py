@@ -27,7 +27,8 @@ from napari_strata.volume import (
 
 _EMPTY = float("nan")
 _CORNERS = tuple(np.ndindex(2, 2, 2))
-_ALL = 255
+_ALL_INSIDE = 255
+"""Code of a cube whose eight corners are inside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class RegionAgreement:
 
     Notes
     -----
-    Normalised surface Dice and surface pieces: Nikolov et al., J Med Internet Res 2021.
+    Normalised surface Dice and surface elements: Nikolov et al., J Med Internet Res 2021.
     """
 
     id: int
@@ -199,7 +200,7 @@ def _index(
     code = np.zeros(size, np.uint8)
     for bit, (z, y, x) in enumerate(_CORNERS):
         code |= inside[z : z + size[0], y : y + size[1], x : x + size[2]] << bit
-    places = np.argwhere((code > 0) & (code < _ALL))
+    places = np.argwhere((code > 0) & (code < _ALL_INSIDE))
     start = np.array([span.start for span in spans])
     return _Surface(
         geometry.world_from_voxel(places + start - 0.5), areas[code[tuple(places.T)]]
@@ -211,7 +212,7 @@ def _areas_mm2(geometry: Geometry) -> NDArray[np.float64]:
 
     The bits of a pattern are in the order of `_CORNERS`.
     """
-    areas = np.zeros(_ALL + 1)
+    areas = np.zeros(_ALL_INSIDE + 1)
     for code, triangles in enumerate(_triangles(), 1):
         sides = np.diff(triangles, axis=1) @ geometry.affine[:3, :3].T
         areas[code] = (
@@ -227,7 +228,7 @@ def _triangles() -> tuple[NDArray[np.float64], ...]:
     For the patterns 1 to 254.
     """
     found = []
-    for code in range(1, _ALL):
+    for code in range(1, _ALL_INSIDE):
         cube = np.array([code >> bit & 1 for bit in range(8)], np.float32).reshape(
             2, 2, 2
         )

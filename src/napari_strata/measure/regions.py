@@ -21,6 +21,8 @@ from napari_strata.volume import (
 )
 
 _EMPTY = float("nan")
+_SAME_GRID_VOX = 0.1
+"""Largest distance, in voxels, between grids that count as one; rounding is less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,7 @@ def require_same_grid(
     apart_mm = np.linalg.norm(
         geometry.world_from_voxel(corners) - other.world_from_voxel(corners), axis=1
     ).max()
-    if apart_mm > 0.1 * geometry.spacing_zyx_mm.min():
+    if apart_mm > _SAME_GRID_VOX * geometry.spacing_zyx_mm.min():
         raise GeometryError(
             f"{what} lie up to {apart_mm:.3g} mm away from {than}: their affines"
             " differ. Take the scan that they were drawn on, or resample them to its"

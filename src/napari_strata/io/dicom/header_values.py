@@ -23,6 +23,7 @@ from napari_strata.io.dicom import tags
 from napari_strata.io.dicom.file_head import LONGEST_TEXT, ascii_line
 
 _MOST_SHOWN = 32
+"""Characters of an invalid value that a message shows."""
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _EXACT = 1e-3
-"""How far directions may be from one long and at right angles to be kept.
+"""Largest deviation from orthonormal with which directions are kept.
 
 Readers of the segmentation refuse more.
 """
@@ -89,6 +89,7 @@ _GROUPS = (0x0010, 0x0012, 0x0032, 0x0038)
 _SEX = ("", "M", "F", "O")
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?", re.ASCII)
 _CARETS = 4
+"""Carets in a person's name at most: it has five components."""
 _ONE_LINE = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "PN", "SH", "TM", "UC")
 _NAMED_UID = re.compile(r"[0-9A-Za-z._-]{1,64}", re.ASCII)
 _VALID_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+", re.ASCII)
@@ -104,6 +105,7 @@ _INVALID = (
     struct.error,
 )
 _HIGHEST_NUMBER = 2**31 - 2001
+"""Highest series number that is taken over; the SEG's own number lies above it."""
 
 
 def read_headers(path: str | Path, series: str | None = None) -> tuple[Dataset, ...]:

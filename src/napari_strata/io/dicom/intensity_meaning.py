@@ -15,12 +15,16 @@ from napari_strata.volume import Modality
 _MODALITIES: dict[str, Modality] = {"CT": "ct", "MR": "mr"}
 _HU_TYPES = ("", "HU", "HU_MOD", "US")
 """Rescale types that leave a CT in HU; "US" (unspecified) is what ITK writes beside its own."""
-_UNSHIFTED_WATER, _WATER, _AIR_AT_MOST = (900, 1200), (-150, 150), -150
-"""Stored values of soft tissue where 1024 stands for 0 HU.
-
-Soft tissue in HU; no CT with air around has all voxels above this.
-"""
+_UNSHIFTED_WATER = (900, 1200)
+"""Stored values of soft tissue if 1024 stands for 0 HU."""
+_WATER = (-150, 150)
+"""Soft tissue in HU."""
+_AIR_AT_MOST = -150
+"""HU; a CT with air around the body has voxels below this."""
 _SAMPLES = 200_000
+"""Voxels looked at: shares are then known to about 0.1 %."""
+_LEAST_UNSHIFTED = 20
+"""At least one in this many voxels has to be unshifted soft tissue."""
 
 
 def describe_intensities(
@@ -98,4 +102,4 @@ def _is_unshifted(data: NDArray[np.generic]) -> bool:
         np.count_nonzero((inside >= low) & (inside <= high))
         for low, high in (_UNSHIFTED_WATER, _WATER)
     )
-    return unshifted > max(plain, inside.size // 20)
+    return unshifted > max(plain, inside.size // _LEAST_UNSHIFTED)

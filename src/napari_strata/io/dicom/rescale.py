@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 from napari_strata.io.dicom.slice import Rescale
 
 _INTEGERS = (np.int16, np.uint16, np.int32, np.uint32, np.int64)
+"""Integer types of scans, the smallest first."""
 _EXACT_IN_FLOAT32 = 2**22
-"""Steps between the smallest.
-
-The largest value up to which float32 keeps neighbours well apart.
-"""
+"""Largest number of steps that float32 holds with two bits to spare (it has 24)."""
 _TINY = 1e-30
+"""Smallest range of intensities that float32 holds with full precision."""
 
 
 def join_slices(

@@ -37,9 +37,13 @@ _LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 
 _TRACKED = re.compile(r"Strata region (\d+)$")
 _AT_LEAST = 0.5
+"""Fraction of the maximum from which a voxel of a fractional segment belongs to it."""
 _EVEN_MM = 0.05
+"""Largest offset of a frame from the even stack; rounding in headers explains less."""
 _PARALLEL = 1e-3
+"""Largest difference of direction cosines of parallel planes (rounding in headers)."""
 _SAME_PLACE_MM = 1e-3
+"""Frames nearer than this lie in one plane; headers have three decimals or more."""
 _NO_LIBRARY = "DICOM SEG needs pydicom: install napari-strata[dicom]."
 
 

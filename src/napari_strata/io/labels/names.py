@@ -34,11 +34,17 @@ _KINDS = {
     44: "MATLAB",
 }
 _MGH_VOXELS = 284
+"""Byte at which the voxels of an MGH file begin."""
 _MGH_FOOTER = 20
+"""Bytes of scan parameters between the voxels and the tags of an MGH file."""
 _COLOUR_TABLE = 1
-_WITHOUT_LENGTH = (_COLOUR_TABLE, 2, 20)  # FreeSurfer's old tags
-_XFORM = 30  # its length has 4 bytes, the others' 8
+"""FreeSurfer's tag of an old colour table."""
+_WITHOUT_LENGTH = (_COLOUR_TABLE, 2, 20)
+"""FreeSurfer's old tags, which are not followed by a length."""
+_XFORM = 30
+"""FreeSurfer's tag of a transform; its length has 4 bytes, that of other tags 8."""
 _MOST_ENTRIES = 2**20
+"""Largest colour table; a larger count means a damaged file."""
 
 
 @dataclass(frozen=True, slots=True)
