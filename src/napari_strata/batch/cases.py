@@ -1,6 +1,6 @@
-"""Cases that people saved, and the scans of a batch that they belong to.
+"""Cases that people saved, matched to the scans of a batch.
 
-Their edits are replayed on what is proposed anew.
+Their edits are repeated on the new proposals.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ class EditedLabels:
 
 
 def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> MatchedCases:
-    """Find the scan that each case belongs to: the one it was made on.
+    """Match cases to the scans that they were made on.
 
-    That is the scan at the same path; else the one whose id the case bears, or whose
-    path ends most like the one it was made on, if grid and intensities are those that
-    the case knows its scan by: for this that scan is read. Of a scan's cases those
-    matched by path go before those by id, and these before those by the end of the
-    path.
+    A case belongs to the scan at the path that it was made on. If there is none, it
+    belongs to the scan with its id, or to the scan whose path has the longest end in
+    common with its own, provided that the grid and the intensities agree; the scan is
+    read to check this. If several cases match one scan, those matched by path come
+    first, then by id, then by the end of the path.
 
     Parameters
     ----------
@@ -125,9 +125,9 @@ def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> MatchedC
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """A case and the place of a scan that it belongs to.
+    """A case, a scan that it belongs to, and how it was matched.
 
-    By path is rank 0, by id 1, by the end of the path 2.
+    `rank` is 0 by path, 1 by id, 2 by the end of the path.
     """
 
     case: Path
@@ -165,10 +165,7 @@ def _matches(
     scans: Sequence[PlannedScan],
     places_of: dict[Path, list[int]],
 ) -> list[_Match]:
-    """Find the scans of a case.
-
-    `places_of` says which of them lie at a path with its links followed.
-    """
+    """Return the scans of a case; `places_of` has the scans at each real path."""
     same = [
         _Match(case, number, 0)
         for number in _made_on(of, places_of)
@@ -193,7 +190,7 @@ def _is_named_after(case: Path, scan: PlannedScan) -> bool:
 
 
 def _made_on(of: ScanOfCase, places_of: dict[Path, list[int]]) -> list[int]:
-    """Give the scans at a case's path, or in the folder that a DICOM file stands for."""
+    """Return the scans at a case's path, or in the folder of its DICOM file."""
     if not of.path:
         return []
     path = Path(os.path.realpath(of.path))
@@ -201,7 +198,7 @@ def _made_on(of: ScanOfCase, places_of: dict[Path, list[int]]) -> list[int]:
 
 
 def _is_part(of: ScanOfCase, scan: PlannedScan) -> bool:
-    """Say whether a scan may be the same series of a folder, or the same volume of a file."""
+    """Return whether a scan may be the same series of a folder, or volume of a file."""
     return all(
         None in pair or pair[0] == pair[1]
         for pair in ((of.series, scan.series), (of.index, scan.index))
@@ -209,9 +206,9 @@ def _is_part(of: ScanOfCase, scan: PlannedScan) -> bool:
 
 
 def _same_path_end(of: ScanOfCase, scans: Sequence[PlannedScan]) -> list[int]:
-    """Give the scan whose path shares most of its end with a case's, file name and all.
+    """Return the scan whose path has most of its end in common with a case's.
 
-    As after a move; none where several do.
+    The file was moved. Nothing is returned if several scans share equally much.
     """
     parts = of.path.replace("\\", "/").rstrip("/").split("/")[::-1]
     shared = [
@@ -234,9 +231,9 @@ def _common_length(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def _is_scan_of(of: ScanOfCase, scan: PlannedScan) -> bool:
-    """Read a scan, to say whether it is a case's.
+    """Read a scan, and return whether it is a case's.
 
-    One that cannot be read is not, and tells its reason when it is proposed.
+    A scan that cannot be read is not; it fails with its reason when it is proposed.
     """
     try:
         return of.is_like(
@@ -263,10 +260,7 @@ def _with_case(scan: PlannedScan, cases: list[Path]) -> PlannedScan:
 
 
 def is_of_case(case: Path, labels: Path) -> bool:
-    """Say whether labels that a person saved are those of a case as it stands.
-
-    So that nothing is lost where they are replaced.
-    """
+    """Return whether saved labels equal those of a case, so that nothing is lost."""
     try:
         saved, held = read_labels(labels), Refinement.load(case)
         return saved.labels.shape == held.volume.geometry.shape_zyx and bool(
@@ -283,7 +277,7 @@ def apply_case(
     *,
     shared: tuple[Region, ...] = (),
 ) -> EditedLabels:
-    """Carry out the edits of a scan's case on what was proposed for it.
+    """Repeat the edits of a scan's case on its new proposal.
 
     Parameters
     ----------

@@ -1,7 +1,4 @@
-"""Two passes over a cohort.
-
-Fit a codebook to a sample of its scans, then give every scan its tissues.
-"""
+"""Two passes over a cohort: fit a codebook to a sample, then label every scan with it."""
 
 from __future__ import annotations
 
@@ -41,10 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CohortTableResult:
-    """What the first pass gives for a scan.
-
-    What a codebook is fitted to, or why there is nothing.
-    """
+    """What the codebook needs of a scan, or why it cannot be had."""
 
     table: CohortTable | None
     reason: str = ""
@@ -52,7 +46,7 @@ class CohortTableResult:
 
 @dataclass(frozen=True, slots=True)
 class CohortTableTask:
-    """Proposes a scan and keeps what a codebook needs of it.
+    """Task of the first pass: propose a scan, keep what a codebook needs of it.
 
     Parameters
     ----------
@@ -65,10 +59,7 @@ class CohortTableTask:
     def __call__(
         self, scan: PlannedScan, on_progress: Progress = no_progress
     ) -> CohortTableResult:
-        """Give what a codebook needs.
-
-        A scan that cannot be read, or is too small, is told by its reason.
-        """
+        """Return the cohort table of a scan, or the reason why there is none."""
         try:
             volume = read(
                 scan.path,
@@ -103,9 +94,10 @@ class CohortTableTask:
 def sample_of(
     scans: Sequence[PlannedScan], count: int, seed: int
 ) -> tuple[PlannedScan, ...]:
-    """Choose scans at random, the same ones each time.
+    """Return scans drawn at random, the same ones for the same seed.
 
-    One per subject before a second of any; in the order of the scans.
+    Every subject is drawn once before any is drawn twice; the order is that of the
+    scans.
     """
     shuffled = sorted(
         range(len(scans)),
@@ -123,11 +115,9 @@ def sample_of(
 def kept_codebook(
     folder: Path, recipe: Recipe, count: int, *, refit: bool = False
 ) -> Codebook | None:
-    """Give the codebook that an earlier run fitted in this folder.
+    """Return the codebook that an earlier run fitted in this folder with this recipe.
 
-    If it was fitted as is asked now.
-
-    It stays as it is when scans are added later, so that they get the same tissues.
+    It is kept when scans are added later, so that they get the same tissues.
 
     Parameters
     ----------
@@ -180,7 +170,7 @@ def kept_codebook(
 
 
 def _codebook_record(codebook: Codebook) -> dict[str, Any]:
-    """Say how a codebook was fitted, in the words of `_recipe_record`."""
+    """Return how a codebook was fitted, with the keys of `_recipe_record`."""
     about = codebook.about
     batch, settings = about["batch"], about.get("settings")
     said = {
@@ -213,9 +203,7 @@ def _mark(sha256: str | None) -> str:
 
 
 def archive_codebook(folder: Path) -> Path | None:
-    """Keep a codebook that another one takes the place of, under a name made from its contents.
-
-    None where there is none.
+    """Rename the codebook in a folder, by its hash; return None if there is none.
 
     Raises
     ------
@@ -247,9 +235,9 @@ def cohort_codebook(
     say: LogEvent,
     on_progress: Progress,
 ) -> Codebook:
-    """Fit a codebook to a sample of the scans, and keep it in the folder.
+    """Fit a codebook to a sample of the scans, and save it in the folder.
 
-    One that stands there is put aside.
+    An earlier codebook there is renamed.
 
     Parameters
     ----------
@@ -326,9 +314,9 @@ def cohort_codebook(
 
 
 def other_numbers(folder: Path, results: Sequence[ScanResult]) -> list[str]:
-    """Name the labels in a folder that are of no scan of a run.
+    """Return the names of labels in a folder that have another codebook's numbers.
 
-    Have tissues of another codebook than its scans.
+    Only labels of scans that are not part of the run.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The log of a batch: one JSON object per line, appended to over all runs into a folder."""
+"""Log of a batch: one JSON object per line, continued by every run in a folder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from napari_strata.filenames import json_text
 
 
 class RunLog:
-    """Appends what happens to a file, a line each.
-
-    Is on the disk before the next thing happens.
+    """Log file of a batch, one line per event; each is on the disk at once.
 
     Parameters
     ----------
@@ -45,7 +43,7 @@ class RunLog:
             ) from err
 
     def add(self, event: str, **said: Any) -> None:
-        """Append one line: when, what, and plain values.
+        """Append one line: time, event and plain values.
 
         Raises
         ------
@@ -69,7 +67,7 @@ class RunLog:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Read a log; lines that a killed run left half are passed over."""
+    """Read a log; half lines of a killed run are skipped."""
     found = []
     # not at what Python takes for line ends in names
     for line in (folder / LOG).read_text(encoding="utf-8").split("\n"):

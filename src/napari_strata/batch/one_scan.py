@@ -1,4 +1,4 @@
-"""One scan of a batch, from file to files.
+"""One scan of a batch, from file to outputs.
 
 The same code runs in this process and on every worker.
 """
@@ -63,7 +63,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Result:
-    """What was made of a scan, before it is written; confidence is that of every voxel."""
+    """Labels of a scan before they are written; `confidence` is per voxel."""
 
     segmentation: Segmentation
     volume: Volume
@@ -73,7 +73,7 @@ class _Result:
 
 @dataclass(frozen=True, slots=True)
 class ScanTask:
-    """What is done with a scan; small and plain, so that it can be sent to a worker.
+    """Task of one scan: plain values only, so that it can be sent to a worker.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class ScanTask:
     def __call__(
         self, scan: PlannedScan, on_progress: Progress = no_progress
     ) -> ScanResult:
-        """Make what is missing or changed; what goes wrong is in the result.
+        """Make what is missing or changed; errors are kept in the result.
 
         Raises
         ------
@@ -109,9 +109,9 @@ class ScanTask:
         )
 
     def earlier_result(self, scan: PlannedScan) -> ScanResult | None:
-        """Give the result of a scan whose outputs stand.
+        """Return the result of a scan whose outputs are up to date.
 
-        None for one that there is something to do for, or that cannot be told.
+        None if something is to be done, or cannot be checked.
         """
         outputs = outputs_of(scan, self.folder, self.layout)
         try:
@@ -132,9 +132,10 @@ class ScanTask:
     def _kept_result(
         self, scan: PlannedScan, outputs: Outputs, recipe: Recipe, found: EarlierResult
     ) -> ScanResult:
-        """Give the result of a scan that is left as it is.
+        """Return the result of a scan that is kept.
 
-        Draw its picture if it is gone, and measure labels changed by hand anew.
+        Draw its picture if that is missing, and measure labels that were changed by
+        hand.
         """
         target = thumbnail_of(scan, self.folder)
         if found.action == "keep" and target.is_file():
@@ -199,10 +200,7 @@ class ScanTask:
     def _make(
         self, scan: PlannedScan, outputs: Outputs, recipe: Recipe, on_progress: Progress
     ) -> str:
-        """Propose one scan and write it.
-
-        Give the warning that it fits neither codebook nor teaching, or "".
-        """
+        """Propose one scan and write it; return the warning that it does not fit, or ""."""
         begun = time.perf_counter()
         on_progress(0, 1, "reading")
         volume = read(
@@ -245,7 +243,7 @@ class ScanTask:
         return labels.warning
 
     def _write(self, scan: PlannedScan, outputs: Outputs, result: _Result) -> None:
-        """Write everything into a hidden folder, then move it to its names."""
+        """Write all outputs into a hidden folder, then move them to their names."""
         if same_file(outputs.labels, result.volume.path):
             raise WriteError(
                 f"{outputs.labels} is the scan itself. Choose another folder."
@@ -336,9 +334,9 @@ def _with_edits(
 
 
 def _agreement(labels: Segmentation, reference: Segmentation) -> dict[str, Any]:
-    """Score labels against a reference.
+    """Return scores of labels against a reference: overlap, and surface distances.
 
-    Overlap, and the surfaces of regions joined into the classes that they overlap most.
+    For the surfaces, regions are joined to the class that they overlap most.
     """
     said = compare(labels, reference).to_dict()
     rows = agree(join_by_overlap(labels, reference), reference)
@@ -374,7 +372,7 @@ def proposal_of(
 def _quality(
     segmentation: Segmentation, confidence: NDArray[np.float32]
 ) -> dict[str, Any]:
-    """Give what a scan is compared by with others: how much is labelled, and how sure that is."""
+    """Return figures to compare scans by: labelled volume and mean confidence."""
     inside = segmentation.labels > 0
     sure = float(confidence[inside].mean()) if inside.any() else None
     labelled_ml = int(inside.sum()) * segmentation.geometry.voxel_volume_mm3 / 1000

@@ -1,7 +1,4 @@
-"""What an earlier run left of a scan.
-
-What stands, what is made anew, and what is a person's and left.
-"""
+"""Earlier results: what is up to date, what is made again, what a person changed."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ from napari_strata.pipeline import versions
 
 @dataclass(frozen=True, slots=True)
 class EarlierResult:
-    """What an earlier run left of a scan.
+    """State of the earlier outputs of a scan, and what to do.
 
     Parameters
     ----------
@@ -42,7 +39,7 @@ class EarlierResult:
 
 
 def check_earlier(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> EarlierResult:
-    """Say what an earlier run left of a scan, and what is to be done.
+    """Compare the earlier outputs of a scan with the recipe.
 
     Raises
     ------
@@ -80,7 +77,7 @@ def check_earlier(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> Earlie
 
 
 def _warnings(document: dict[str, Any]) -> str:
-    """Give what is to be known of labels that stand: that they do not fit, or lack some edits."""
+    """Return the warnings of labels that are kept: bad fit, lost edits."""
     said = (
         shared_regions(document).get("warning", ""),
         document.get("replay", {}).get("warning", ""),
@@ -91,9 +88,9 @@ def _warnings(document: dict[str, Any]) -> str:
 def _with_edits(
     scan: PlannedScan, outputs: Outputs, document: dict[str, Any], recipe: Recipe
 ) -> EarlierResult:
-    """Keep labels with replayed edits where no case says them again.
+    """Keep labels with replayed edits if no case for them is given now.
 
-    Settings, seed, weights and version may be others.
+    Settings, seed, weights and version may have changed.
 
     Raises
     ------
@@ -131,7 +128,7 @@ def _with_edits(
 
 
 def _numbers(document: dict[str, Any]) -> str:
-    """Say in words whose numbers a sidecar's labels have."""
+    """Return in words which numbers a sidecar's labels have."""
     return _numbers_in_words(
         "codebook" if document.get("codebook") else "teaching",
         shared_regions(document).get("sha256"),
@@ -153,18 +150,15 @@ def _numbers_in_words(kind: str, sha256: str | None) -> str:
 
 
 def _is_other_part(scan: PlannedScan, of: dict[str, Any]) -> bool:
-    """Say whether a scan is another series of the same folder.
-
-    Or another volume of the same file, than a sidecar's.
-    """
+    """Return whether a scan is another series or volume of a sidecar's file."""
     chosen = ((of.get("series"), scan.series), (of.get("index"), scan.index))
     return any(None not in pair and pair[0] != pair[1] for pair in chosen)
 
 
 def _check_id(scan: PlannedScan, outputs: Outputs, of: dict[str, Any]) -> None:
-    """Refuse to write over the labels of another scan that had this id before.
+    """Refuse to replace the labels of another scan that had this id before.
 
-    Is there still, as it was.
+    That scan still exists, unchanged.
 
     Raises
     ------
@@ -196,9 +190,7 @@ def _check_id(scan: PlannedScan, outputs: Outputs, of: dict[str, Any]) -> None:
 def _left_as_is(
     scan: PlannedScan, outputs: Outputs, document: dict[str, Any], recipe: Recipe
 ) -> EarlierResult:
-    """Leave labels that no sidecar of a batch vouches for.
-
-    They are a person's work, wherever they were saved.
+    """Keep labels that no sidecar of a batch belongs to: they are a person's work.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""A batch: every scan through the same work, here or on workers.
+"""Run of a batch: every scan through the same task, here or on workers.
 
-Past failures and what is done, into tables and a page.
+A scan that fails does not stop the others; finished ones are kept.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def run_batch(
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """A batch in a folder that nobody else writes to."""
+    """A batch in a folder that only this process writes to."""
 
     scans: tuple[PlannedScan, ...]
     folder: Path
@@ -178,9 +178,9 @@ class _Batch:
     def run(
         self, codebook_from: int, refit: bool, on_progress: Progress
     ) -> tuple[ScanResult, ...]:
-        """Fit a codebook if asked, and work on the scans.
+        """Fit a codebook if asked, then label the scans.
 
-        Workers are started only when there is something for them to do.
+        Workers are started only if there is something to do.
         """
         recipe, engine = self.recipe, None
         with contextlib.ExitStack() as stack:
@@ -222,9 +222,9 @@ class _Batch:
         return tuple(results[number] for number in range(len(self.scans)))
 
     def _earlier_results(self, work: ScanTask) -> dict[int, ScanResult]:
-        """Find what stands, before workers are started.
+        """Return the results that are up to date, before workers are started.
 
-        A cluster's workers, which may read faster, find it themselves.
+        Workers of a cluster, which may read faster, check it themselves.
         """
         if self.settings.scheduler or self.settings.cluster:
             return {}
@@ -261,7 +261,7 @@ class _Batch:
         return results
 
     def _record_result(self, result: ScanResult) -> None:
-        """Write a line about a scan, without what is empty; and pass it on."""
+        """Log a result without empty values, and pass it on."""
         said: dict[str, Any] = {
             "path": str(result.scan.path),
             "series": result.scan.series,
@@ -280,10 +280,7 @@ class _Batch:
 def _engine(
     scans: Sequence[PlannedScan], recipe: Recipe, settings: BatchSettings, say: LogEvent
 ) -> Iterator[Executor]:
-    """Choose where scans run.
-
-    Here, where one worker is asked for or nothing else is there; else on workers.
-    """
+    """Yield the executor: this process for one worker or without Dask, else workers."""
     needs = {
         scan: estimate_gb(scan, recipe.settings, threads=recipe.threads)
         for scan in scans
@@ -318,9 +315,9 @@ def _engine(
 
 
 def _workers_pay(recipe: Recipe) -> bool:
-    """Say whether to start workers unasked.
+    """Return whether to start workers by default.
 
-    Not without Dask, and not where all would share one GPU.
+    Not without Dask, and not if all would share one GPU.
     """
     if not is_installed():
         return False
@@ -351,9 +348,9 @@ def plan_actions(
     settings: BatchSettings | None = None,
     on_progress: Progress = no_progress,
 ) -> tuple[PlannedAction, ...]:
-    """Say what `run_batch` would do, and do nothing.
+    """Return what `run_batch` would do with each scan, and do nothing.
 
-    Contents are compared, so every scan that has labels is read through.
+    Contents are compared, so every scan that has labels is read.
 
     Parameters
     ----------

@@ -72,10 +72,7 @@ _FIRST = (".nii.gz", ".nii")
 
 @dataclass(frozen=True, slots=True)
 class SkipReason:
-    """Why an image is not taken, in a few words.
-
-    Whether a person may want it nevertheless.
-    """
+    """Why an image is skipped, and whether a person may want it nevertheless."""
 
     reason: str
     may_be_scan: bool
@@ -83,7 +80,7 @@ class SkipReason:
 
 @dataclass(frozen=True, slots=True)
 class BidsName:
-    """What a file is called in a BIDS data set.
+    """Name of a file in a BIDS data set, with its parts.
 
     Parameters
     ----------
@@ -127,7 +124,7 @@ class BidsName:
 
 
 def is_dataset(folder: Path) -> bool:
-    """Say whether a folder is a BIDS data set of scans, not of derivatives."""
+    """Return whether a folder is a BIDS data set of scans, not of derivatives."""
     said = read_description(folder)
     return (
         isinstance(said, dict)
@@ -137,7 +134,7 @@ def is_dataset(folder: Path) -> bool:
 
 
 def read_description(folder: Path) -> Any:
-    """Read the description of a data set; None where there is none that can be read."""
+    """Read the description of a data set; None if there is none, or it is unreadable."""
     path = folder / DESCRIPTION
     try:
         return (
@@ -148,20 +145,18 @@ def read_description(folder: Path) -> Any:
 
 
 def is_subject(folder: str) -> bool:
-    """Say whether a folder of a data set is a subject's.
+    """Return whether a folder name is a subject's.
 
-    "sub-01", or off the standard "sub_01" or "sub01".
+    "sub-01", or not quite to the standard "sub_01" or "sub01".
     """
     return _SUBJECT.match(folder) is not None
 
 
 def name_of(path: Path) -> BidsName | None:
-    """Read the entities of a file in a subject's folder of a BIDS data set.
+    """Return the name of a file in a subject's folder of a BIDS data set, or None.
 
-    None for any other file.
-
-    A name off the standard (dashes and dots in values, underscores for dashes) is kept
-    as it is, word by word.
+    A name that breaks the standard (dashes and dots in values, underscores for dashes)
+    is kept word by word.
     """
     suffix = file_suffix(path)
     if suffix not in SCAN_SUFFIXES or path.is_dir():
@@ -190,9 +185,9 @@ def name_of(path: Path) -> BidsName | None:
 
 
 def _ending_mark(path: Path, ending: str) -> str:
-    """Give what the ending adds to the name of outputs.
+    """Return what the ending adds to the name of outputs.
 
-    For other kinds than NIfTI, and where a scan of the same name lies beside.
+    Something for formats other than NIfTI, and if another file has the same stem.
     """
     stem = path.name[: len(path.name) - len(ending)]
     before = _FIRST[: _FIRST.index(ending)] if ending in _FIRST else _FIRST
@@ -205,24 +200,21 @@ def _ending_mark(path: Path, ending: str) -> str:
 
 
 def _plain(word: str) -> str:
-    """Give a word of a name as it may stand in the name of an output.
-
-    Letters, digits, ".", "+" and "-".
-    """
+    """Return a word of a name with only letters, digits, ".", "+" and "-"."""
     return re.sub(r"[^\w.+-]", "", word)
 
 
 def is_phase(path: Path) -> bool:
-    """Say whether a name is that of the phase, the real or the imaginary part of an image."""
+    """Return whether a name is that of the phase, real or imaginary part of an image."""
     words = path.name[: len(path.name) - len(file_suffix(path))].lower().split("_")
     pairs = {*words, *("-".join(pair) for pair in itertools.pairwise(words))}
     return bool(pairs & {f"part-{part}" for part in _PARTS}) or words[-1] in _PHASES
 
 
 def skip_reason(path: Path) -> SkipReason | None:
-    """Say why an image is not proposed on.
+    """Return why an image is skipped, or None if it is a scan to propose on.
 
-    By its name and folders below the root of a data set; None where it is taken.
+    Decided by its name and its folders below the root of the data set.
     """
     *folders, name = path.parts
     if not folders or not is_subject(folders[0]):

@@ -1,7 +1,7 @@
-"""Looking for scans in folders: what is one, and what is passed over, with the reason.
+"""Search of folders for scans: what is taken, and what is skipped for which reason.
 
-Nothing is passed over in silence but hidden system files, documents (JSON, text,
-pictures) and the batch's own outputs.
+Skipped without a reason are only hidden system files, documents (JSON, text, pictures)
+and the batch's own outputs.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class SkippedPath:
 
 @dataclass(slots=True)
 class Search:
-    """A search of folders: gives the places of scans, and keeps what is passed over.
+    """Search of folders for scans that keeps what it skips.
 
     Parameters
     ----------
@@ -96,12 +96,10 @@ class Search:
     def in_folder(
         self, folder: Path, seen: _VisitedFolders | None = None
     ) -> Iterator[Path]:
-        """Give scan files and DICOM folders in a folder and all below it, in order of name.
+        """Yield scan files and DICOM folders in a folder and below it, in order of name.
 
-        Of a BIDS data set its structural scans.
-
-        `seen` has the folders that are searched already, and gets those that are
-        searched now.
+        Of a BIDS data set only its structural scans. `seen` holds the folders that were
+        searched, and is extended.
         """
         seen = {} if seen is None else seen
         if bids.is_dataset(folder):
@@ -120,7 +118,7 @@ class Search:
                 yield place
 
     def in_glob(self, pattern: str) -> Iterator[Path]:
-        """Give the scans that a glob finds; a folder that it finds is searched."""
+        """Yield the scans that a glob finds; folders that it finds are searched."""
         seen: _VisitedFolders = {}
         for match in sorted(
             self._matches(pattern), key=lambda path: (path.is_symlink(), path.parts)
@@ -134,10 +132,7 @@ class Search:
                     yield place
 
     def _matches(self, pattern: str) -> list[Path]:
-        """Expand a glob: "*" as the shell does, "**" for all folders below.
-
-        Each once whatever links there are.
-        """
+        """Expand a glob: "*" as the shell does, "**" for all folders below, each once."""
         parts = Path(pattern).parts
         fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
         found = [Path(os.path.abspath(Path(*parts[:fixed])))]
@@ -175,10 +170,7 @@ class Search:
         return found
 
     def _in_dataset(self, root: Path, seen: _VisitedFolders) -> Iterator[Path]:
-        """Give the structural scans of a BIDS data set.
-
-        Everything else in it that is an image is passed over by name.
-        """
+        """Yield the structural scans of a BIDS data set; its other images are skipped."""
         for file in self.files(root, seen):
             folders = file.relative_to(root).parts[:-1]
             if (
@@ -213,20 +205,15 @@ class Search:
     def files(
         self, folder: Path, seen: _VisitedFolders | None = None
     ) -> Iterator[Path]:
-        """Give all files in a folder and below it, in order of name.
-
-        Through links and never in a circle.
-        """
+        """Yield all files in a folder and below it, in order of name, each folder once."""
         seen = {} if seen is None else seen
         for here, names in self._listed(folder, seen):
             yield from (here / name for name in names)
 
     def _listed(self, top: Path, seen: _VisitedFolders) -> list[tuple[Path, list[str]]]:
-        """Give a folder and all below it with the names of their files, each folder once.
+        """Return a folder and all below it with the names of their files, each once.
 
-        In order of name.
-
-        Links to folders are followed where they lead to new ones.
+        In order of name. Links are followed if they lead to folders that were not seen.
         """
         links: list[Path] = []
         found = list(self._real_folders(top, seen, links))
@@ -237,7 +224,7 @@ class Search:
         return sorted(found, key=lambda one: one[0].parts)
 
     def _leads_on(self, link: Path, seen: _VisitedFolders) -> bool:
-        """Say whether a link leads to a folder that is to be searched still."""
+        """Return whether a link leads to a folder that has not been searched."""
         first = seen.get(_identity(link))
         if _leads_up(link, link.parent):
             self._skip(
@@ -254,10 +241,7 @@ class Search:
     def _real_folders(
         self, top: Path, seen: _VisitedFolders, links: list[Path]
     ) -> Iterator[tuple[Path, list[str]]]:
-        """Give a folder and those below it with their files.
-
-        Without following links to folders, which are put by.
-        """
+        """Yield a folder and those below it with their files; links go to `links`."""
         waiting = [top]
         while waiting:
             folder = waiting.pop()
@@ -299,10 +283,9 @@ class Search:
                     waiting.append(folder / name)
 
     def _place(self, file: Path) -> Path | None:
-        """Give where the scan of a file is.
+        """Return where the scan of a file is, or None if it is no scan.
 
-        A slice's folder, the header of a pair, else the file itself; None where it is
-        no scan.
+        The folder of a DICOM slice, the header of a pair, else the file itself.
         """
         suffix = file_suffix(file)
         if _is_hidden(file.name):
@@ -360,9 +343,9 @@ class Search:
 
 
 def place_of(file: Path) -> Path:
-    """Give where the scan of a file is that a person named.
+    """Return where the scan of a file is that a person named.
 
-    A slice's folder, the header of a pair, else the file itself.
+    The folder of a DICOM slice, the header of a pair, else the file itself.
     """
     suffix = file_suffix(file)
     if suffix == ".img":
@@ -372,9 +355,9 @@ def place_of(file: Path) -> Path:
 
 
 def _is_slice(file: Path, suffix: str) -> bool:
-    """Say whether a file is part of a DICOM series.
+    """Return whether a file is part of a DICOM series.
 
-    DICOMDIR, a table of contents, carries the mark but is none.
+    DICOMDIR, a table of contents, has the DICOM mark but is no slice.
     """
     if file.name.upper() == "DICOMDIR" or suffix in SCAN_SUFFIXES:
         return False
@@ -382,7 +365,7 @@ def _is_slice(file: Path, suffix: str) -> bool:
 
 
 def _skip_reason_of_file(file: Path) -> bids.SkipReason | None:
-    """Say why a file that may be an image is passed over; None for a document."""
+    """Return why a file that may be an image is skipped; None for a document."""
     name = file.name.lower()
     if name.endswith(".seg.nrrd"):
         return bids.SkipReason(
@@ -433,9 +416,9 @@ def _skip_reason_of_file(file: Path) -> bids.SkipReason | None:
 
 
 def _has_header(voxels: Path) -> bool:
-    """Say whether a header beside goes with a file of voxels.
+    """Return whether a file of voxels has a header beside it.
 
-    By its name, or because it names the file.
+    One with the same stem, or one that names the file.
     """
     headers = [
         voxels.with_name(one)
@@ -449,9 +432,9 @@ def _has_header(voxels: Path) -> bool:
 
 
 def _start_of(file: Path) -> bytes:
-    """Give the first bytes of a regular file.
+    """Return the first bytes of a regular file; nothing if it cannot be read.
 
-    None of anything else, which might never answer, or of what cannot be read.
+    Other files, such as pipes, might never answer.
     """
     try:
         if not file.is_file():
@@ -463,9 +446,9 @@ def _start_of(file: Path) -> bytes:
 
 
 def _may_hold_scans(archive: Path) -> bool:
-    """Say whether scans may be in an archive, by the names of its first members.
+    """Return whether an archive may hold scans, by the names of its first members.
 
-    Yes where they cannot be read.
+    True if they cannot be read.
     """
     try:
         if archive.suffix.lower() == ".zip":
@@ -495,7 +478,7 @@ def _has_image_ending(path: Path) -> bool:
 
 
 def _one_for_series(file: Path) -> Path:
-    """Give the folder of a slice, which stands for all of them; any other file as it is."""
+    """Return the folder of a DICOM slice, which stands for all; else the file itself."""
     return file.parent if file_suffix(file) in _DICOM_SUFFIXES else file
 
 
@@ -508,7 +491,7 @@ def _is_folder(entry: Path | os.DirEntry[str]) -> bool:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Tell one folder from another, through links."""
+    """Return device and inode of a folder, which are the same through links."""
     try:
         found = path.stat()
     except OSError:
@@ -517,10 +500,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _leads_up(link: Path, folder: Path) -> bool:
-    """Say whether a link leads to a folder or one that it lies in.
-
-    To follow it would end nowhere.
-    """
+    """Return whether a link leads to a folder or one above it: an endless circle."""
     return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(link))
 
 
@@ -536,9 +516,9 @@ def _is_hidden(name: str) -> bool:
 
 
 def _is_apple_double(file: Path) -> bool:
-    """Say whether a file is what a Mac keeps beside another on a foreign disk.
+    """Return whether a file is macOS metadata (AppleDouble) of another file.
 
-    So is one that cannot be read.
+    True if it cannot be read.
     """
     if not file.name.startswith("._"):
         return False
@@ -550,6 +530,6 @@ def _is_apple_double(file: Path) -> bool:
 
 
 def _is_ours(path: Path) -> bool:
-    """Say whether a file is labels that Strata wrote."""
+    """Return whether a file is labels that Strata wrote."""
     document = read_sidecar(outputs_beside(path).sidecar)
     return document is not None and document.get("labels") == path.name

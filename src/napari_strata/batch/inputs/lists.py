@@ -1,4 +1,4 @@
-"""A batch given as a table: one row per scan, with what the path alone does not say."""
+"""Lists of scans (CSV): one row per scan, with what its path does not tell."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class ListRow:
-    """One row of a list; None or "" where its cell is empty. Paths are absolute."""
+    """One row of a list; None or "" for an empty cell. Paths are absolute."""
 
     id: str
     path: Path
@@ -152,10 +152,9 @@ def _row(path: Path, number: int, cells: dict[str, str]) -> ListRow:
 
 
 def _place(path: Path, text: str) -> Path:
-    r"""Give the absolute path of a cell.
+    r"""Return the absolute path of a cell.
 
-    Where there is nothing, `\xe9` may stand for a byte, as in the tables that a batch
-    writes.
+    If there is no such file, `\xe9` may stand for a byte, as in the tables of a batch.
     """
     plain, meant = (
         (path.parent / Path(one).expanduser()).absolute()
@@ -165,7 +164,7 @@ def _place(path: Path, text: str) -> Path:
 
 
 def _check_text(path: Path, cells: list[dict[str, str]]) -> None:
-    """Refuse text that is no UTF-8, but for the path of a file whose name is these very bytes."""
+    """Refuse text that is not UTF-8, except paths of files that have these bytes."""
     for number, row in enumerate(cells, 2):
         for name, text in row.items():
             if (

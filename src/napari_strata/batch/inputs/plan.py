@@ -1,4 +1,4 @@
-"""Which scans a batch is about, and a unique id for each; and what is passed over."""
+"""Plan of a batch: its scans with unique ids, and what is skipped."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DICOM trees have folders of 64 characters in folders of 64.
 class _FoundScan:
     """A scan without its id.
 
-    The last `depth` of `words` name it, and more of them if they have to.
+    The last `depth` of `words` name it; more of them if other scans have the same name.
     """
 
     path: Path
@@ -49,7 +49,7 @@ class _FoundScan:
     known: bids.BidsName | None = None
 
     def name(self, more: int = 0) -> str:
-        """Give the last words as one.
+        """Return the last words as one name.
 
         Folders that the file's own name repeats (sub-01/sub-01_T1w) are left out.
         """
@@ -62,12 +62,10 @@ class _FoundScan:
         return hashlib.sha256(name_bytes(f"{self.path}|{self.series}")).hexdigest()[:6]
 
     def key(self) -> _Key:
-        """Say which scan it is, however it was given.
+        """Return what identifies a scan, however it was named.
 
-        In a list one scan may stand twice under two ids.
-
-        In a BIDS data set two names are two scans, though both may be links to one
-        file, as in a store of contents.
+        A list may hold one scan under two ids. In a BIDS data set two names are two
+        scans, even if both are links to one file.
         """
         index, name = (None, "") if self.row is None else (self.row.index, self.row.id)
         return (
@@ -78,7 +76,7 @@ class _FoundScan:
         )
 
     def plan(self, name: str) -> PlannedScan:
-        """Make the scan of the batch: what the list says, over what the path says."""
+        """Return the scan of the batch; values of a list override those of the path."""
         scan = planned(name, self.path, self.series)
         if self.row is None:
             return scan
@@ -96,7 +94,7 @@ class _FoundScan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a batch is about.
+    """Scans of a batch, and what its search skipped.
 
     Parameters
     ----------
@@ -115,7 +113,7 @@ def plan_scans(
 ) -> tuple[PlannedScan, ...]:
     """Find the scans of a batch; see `plan_batch`.
 
-    A warning tells of each image that may be a scan and is passed over.
+    A warning is logged for each skipped image that may be a scan.
     """
     plan = plan_batch(inputs, leave_out=leave_out)
     for one in plan.skipped:
@@ -125,7 +123,7 @@ def plan_scans(
 
 
 def plan_batch(inputs: Sequence[str | Path], *, leave_out: Path | None = None) -> Plan:
-    """Find the scans of a batch, and what is passed over.
+    """Find the scans of a batch, and what is skipped.
 
     Parameters
     ----------
@@ -190,7 +188,7 @@ def plan_batch(inputs: Sequence[str | Path], *, leave_out: Path | None = None) -
 
 
 def _skipped_in_words(passed: list[SkippedPath]) -> str:
-    """Say in a few words what was passed over, where nothing else was found."""
+    """Return in a few words what was skipped, for when nothing else was found."""
     if not passed:
         return ""
     more = f", and {len(passed) - 1} more" if len(passed) > 1 else ""
@@ -219,12 +217,12 @@ def _searched(given: str, search: Search) -> Iterator[_FoundScan]:
 
 
 def _plain(path: str | Path) -> Path:
-    """Give the absolute path, with links as they are."""
+    """Return the absolute path, with links kept."""
     return Path(os.path.abspath(path))
 
 
 def _places(given: str, search: Search) -> Iterator[tuple[Path, Path]]:
-    """Give scan files and DICOM folders, each with the folder from which its name counts."""
+    """Yield scan files and DICOM folders, each with the folder that its id starts at."""
     path = _plain(given)
     if path.is_dir():
         yield from ((place, path) for place in search.in_folder(path))
@@ -239,16 +237,16 @@ def _places(given: str, search: Search) -> Iterator[tuple[Path, Path]]:
 
 
 def _fixed_parts(pattern: str) -> list[str]:
-    """Give the parts of a glob before the first that stands for several names."""
+    """Return the parts of a glob before the first one with a wildcard."""
     parts = Path(pattern).parts
     first = next(k for k, part in enumerate(parts) if glob.has_magic(part))
     return list(parts[:first])
 
 
 def _scans_at(place: Path, base: Path, outputs: Path | None) -> Iterator[_FoundScan]:
-    """Give the scan of a file, or one per series of a DICOM folder.
+    """Yield the scan of a file, or one per series of a DICOM folder.
 
-    A folder that cannot be listed fails later, with its reason.
+    A folder that cannot be listed is yielded too: it fails later, with its reason.
     """
     known = bids.name_of(place)
     depth = 1 if known else max(1, len(place.relative_to(base).parts))
@@ -297,10 +295,7 @@ def _unique_names(found: list[_FoundScan]) -> list[str]:
 
 
 def _shortened(name: str, mark: str) -> str:
-    """Keep the end of a name that is too long for a file's, which tells most.
-
-    With a mark made from the whole.
-    """
+    """Return a name that fits a file name: its end, with a hash of the whole."""
     plain = name.encode()  # `_FoundScan.name` leaves letters only
     if len(plain) <= _LONGEST_ID:
         return name
@@ -308,7 +303,7 @@ def _shortened(name: str, mark: str) -> str:
 
 
 def _same_names(names: list[str]) -> list[list[int]]:
-    """Give the places of names that one file system or another takes for the same."""
+    """Return groups of names that some file system takes for the same."""
     places: dict[str, list[int]] = {}
     for k, name in enumerate(names):
         places.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(k)

@@ -1,7 +1,4 @@
-"""One scan of a batch: where it is, what it is called, whose it is.
-
-What is known of it beforehand.
-"""
+"""One scan of a batch: path, id, subject, and what a list says of it."""
 
 from __future__ import annotations
 
@@ -63,7 +60,7 @@ class PlannedScan:
 
 @dataclass(frozen=True, slots=True)
 class ScanIdentity:
-    """Subject, session and kind of image, as a path says; "" where it does not."""
+    """Subject, session and kind of image by a path; "" for what it does not tell."""
 
     subject: str
     session: str
@@ -71,9 +68,9 @@ class ScanIdentity:
 
 
 def identity_of(path: Path) -> ScanIdentity:
-    """Read `sub-...` and `ses-...` in a path, nearest the file first.
+    """Return the `sub-...` and `ses-...` of a path, nearest the file first.
 
-    What else the file is called is the kind.
+    The rest of the file name is the kind of image.
     """
     found: dict[str, str] = {}
     stem = path.name[: len(path.name) - len(file_suffix(path))]
@@ -92,7 +89,7 @@ def identity_of(path: Path) -> ScanIdentity:
 
 
 def planned(name: str, path: Path, series: str | None = None) -> PlannedScan:
-    """Make a scan of a batch, with what its path says."""
+    """Return a scan of a batch, with what its path tells."""
     said = identity_of(path)
     return PlannedScan(
         name,

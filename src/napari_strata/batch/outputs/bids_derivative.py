@@ -31,13 +31,10 @@ _UNITS = {
 
 
 def write_description(folder: Path, root: Path, how: str = "") -> None:
-    """Write what makes a folder a BIDS derivative data set.
+    """Write the description, .bidsignore and README of a BIDS derivative data set.
 
-    Its description, and what of ours a validator passes over.
-
-    A description that stands there is brought up to date (who made the labels, with
-    which version and how, and from which scans); what people added to it stays, and so
-    does one that is not of derivatives.
+    An existing description is updated (version, how the labels are made, source scans).
+    What people added to it is kept; so is a description of another type.
 
     Parameters
     ----------
@@ -92,9 +89,9 @@ def write_description(folder: Path, root: Path, how: str = "") -> None:
 
 
 def _with_others(folder: Path, said: dict[str, Any]) -> str | None:
-    """Bring our part of a description up to date, and keep what people wrote.
+    """Return the description with our part updated, and the rest as people wrote it.
 
-    None where it cannot be read, or is not of derivatives.
+    None if it cannot be read, or is not of derivatives.
     """
     path, found = folder / DESCRIPTION, read_description(folder)
     if found is None:
@@ -122,7 +119,7 @@ def _with_others(folder: Path, said: dict[str, Any]) -> str | None:
 
 
 def _with_ignored(folder: Path) -> str:
-    """Give the patterns that a validator passes over: those that stand there, and ours."""
+    """Return the text of .bidsignore: the patterns in it, and ours."""
     path = folder / ".bidsignore"
     lines = (
         path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -133,9 +130,9 @@ def _with_ignored(folder: Path) -> str:
 
 
 def sidecar_keys(name: BidsName, document: dict[str, Any]) -> dict[str, Any]:
-    """Give what BIDS wants to stand in the JSON file of labels.
+    """Return the keys that BIDS asks for in the JSON file of labels.
 
-    The meaning of each column of the label table included.
+    The meaning of each column of the label table is one of them.
     """
     columns = {}
     for column in _measured(document["regions"]):
@@ -171,7 +168,7 @@ def _measured(rows: list[dict[str, Any]]) -> list[str]:
 def write_label_table(table: Path, rows: list[dict[str, Any]]) -> None:
     """Write a BIDS label table (`_dseg.tsv`).
 
-    Index, name and colour, then the measures, n/a where there is none.
+    Index, name and colour, then the measures; n/a where there is none.
 
     Parameters
     ----------

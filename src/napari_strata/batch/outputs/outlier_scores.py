@@ -1,4 +1,4 @@
-"""Which scans of a cohort look unlike the others, and by what."""
+"""Outlier scores: which scans of a cohort differ from the others, and in what."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def outlier_scores(documents: Sequence[dict[str, Any]]) -> list[OutlierScore]:
 
 
 def _figures(documents: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Give what is compared, NaN where a scan lacks it."""
+    """Return the figures to compare, NaN where a scan lacks one."""
     quality = [document.get("quality", {}) for document in documents]
     tables = {
         "labelled mL": [float(one.get("labelled_ml") or math.nan) for one in quality],

@@ -1,7 +1,4 @@
-"""The page over a batch.
-
-Scans went wrong, at a glance; one HTML file that needs nothing else.
-"""
+"""Page over a batch: one HTML file that shows at a glance which scans went wrong."""
 
 from __future__ import annotations
 
@@ -26,10 +23,9 @@ from napari_strata.refine import transfer as taught
 def write_page(tables: Collected, folder: str | Path) -> Path:
     """Write the page: a sortable table of all scans, outliers first.
 
-    With thumbnails, a plot of drift, settings and versions.
-
-    It opens from the disk, asks the network for nothing, and names no time, so that the
-    same results give the same page.
+    It has thumbnails, a plot of drift, settings and versions. It opens from the disk,
+    loads nothing from the network, and contains no time: the same results give the same
+    page.
 
     Parameters
     ----------
@@ -65,7 +61,7 @@ def write_page(tables: Collected, folder: str | Path) -> Path:
 
 
 def _limit(rows: tuple[ScanRow, ...]) -> dict[str, Any]:
-    """Say up to which drift scans fit what gave them their regions, and what that is."""
+    """Return the drift up to which a scan fits, and whether to a codebook or a teaching."""
     by_teaching = any("taught" in row.document for row in rows)
     return {
         "fits_below": taught.FITS_BELOW if by_teaching else codebook.FITS_BELOW,
@@ -105,12 +101,12 @@ def _scan(row: ScanRow, folder: Path) -> dict[str, Any]:
 
 
 def _unfit(shared: dict[str, Any]) -> str:
-    """Say in a few words that a scan does not fit; the page tells once what that means."""
+    """Return in a few words that a scan does not fit; "" if it does."""
     return f"drift {shared['drift']:.2f}" if shared and not shared["fits"] else ""
 
 
 def _picture(path: Path) -> str:
-    """Give a thumbnail as a data URI; "" where it is gone."""
+    """Return a thumbnail as a data URI; "" if the file is missing."""
     try:
         return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode(
             "ascii"
@@ -120,7 +116,7 @@ def _picture(path: Path) -> str:
 
 
 def _settings(rows: tuple[ScanRow, ...]) -> list[dict[str, Any]]:
-    """Give the different ways in which the scans were made, most used first."""
+    """Return the different settings of the scans, the most frequent first."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
         document = row.document

@@ -1,4 +1,4 @@
-"""Where the outputs of a scan go, and what became of it."""
+"""Outputs of a scan: their names, how they are moved in place, and the result."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _UNFINISHED_FOLDER = ".strata-batch-"
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
-    """What became of one scan.
+    """Result of one scan.
 
     Parameters
     ----------
@@ -73,21 +73,18 @@ class ScanResult:
 
 
 def shared_regions(document: dict[str, Any]) -> dict[str, Any]:
-    """Give what a sidecar says of the codebook or the teaching that its regions come from.
-
-    Share with other scans.
-    """
+    """Return a sidecar's record of the codebook or the teaching; empty without one."""
     return document.get("codebook") or document.get("taught") or {}
 
 
 def layout_of(scans: Sequence[PlannedScan]) -> Layout:
-    """Take the BIDS layout where all scans lie in one BIDS data set."""
+    """Return the BIDS layout if all scans lie in one BIDS data set, else flat."""
     roots = {None if scan.bids is None else scan.bids.root for scan in scans}
     return "bids" if len(roots) == 1 and None not in roots else "flat"
 
 
 def outputs_of(scan: PlannedScan, folder: Path, layout: Layout) -> Outputs:
-    """Name the labels, sidecar and table of a scan."""
+    """Return the names of the labels, sidecar and table of a scan."""
     if layout == "flat" or scan.bids is None:
         return outputs_beside(folder / f"{scan.id}{LABELS_STEM}.nii.gz")
     stem = folder / scan.bids.labels_stem
@@ -97,15 +94,15 @@ def outputs_of(scan: PlannedScan, folder: Path, layout: Layout) -> Outputs:
 
 
 def thumbnail_of(scan: PlannedScan, folder: Path) -> Path:
-    """Name the picture of a scan for the page."""
+    """Return the name of the picture of a scan for the page."""
     return folder / THUMBNAILS / f"{scan.id}.webp"
 
 
 @contextmanager
 def unfinished_folder(folder: Path) -> Iterator[Path]:
-    """Lend a hidden folder inside the outputs, gone at the end.
+    """Yield a hidden folder inside the outputs; it is removed at the end.
 
-    What is to stay is moved out of it.
+    Finished files are moved out of it before.
 
     Raises
     ------
@@ -127,13 +124,12 @@ def unfinished_folder(folder: Path) -> Iterator[Path]:
 
 
 def move_in_place(moves: Sequence[tuple[Path, Path]]) -> None:
-    """Move finished files to their names, one step each.
+    """Move finished files to their names, the sidecar last.
 
-    The sidecar, which vouches for the others, comes last.
-
-    An earlier sidecar is put aside first, beside the new one. Killed in between,
-    `repair_interrupted` and `remove_unfinished` tell by the two that the labels are a batch's; and labels never
-    stand beside a sidecar of others.
+    An earlier sidecar is first moved into the hidden folder, beside the new one. If the
+    process is killed in between, `repair_interrupted` and `remove_unfinished` know by
+    the two sidecars that the labels are a batch's. Labels never stand beside the
+    sidecar of other labels.
 
     Parameters
     ----------
@@ -160,9 +156,9 @@ def move_in_place(moves: Sequence[tuple[Path, Path]]) -> None:
 
 
 def _put(source: Path, target: Path) -> None:
-    """Give a file its final name.
+    """Move a file to its final name.
 
-    What a link leads to gets the contents, also on another disk, and the link stays.
+    If that is a link, the file that it leads to is replaced, also on another disk.
     """
     end = link_end(target)
     if end == target:
@@ -173,9 +169,9 @@ def _put(source: Path, target: Path) -> None:
 
 
 def repair_interrupted(folder: Path, outputs: Outputs) -> None:
-    """Put right what a worker left of a scan that died while it moved the scan's files.
+    """Repair the outputs of a scan whose worker died while it moved them.
 
-    Nobody else may be at work on it.
+    No other process may work on the scan.
     """
     if outputs.labels.is_file() and not outputs.sidecar.exists():
         for hidden in folder.glob(f"{_UNFINISHED_FOLDER}*"):
@@ -200,16 +196,16 @@ def _earlier(unfinished: Path) -> Path:
 
 
 def _put_right(hidden: Path, folder: Path) -> None:
-    """End what was begun with the files in a hidden folder."""
+    """Repair all outputs that have files in a hidden folder."""
     for unfinished in hidden.rglob("*.json"):
         sidecar = folder / unfinished.relative_to(hidden)
         _put_right_one(unfinished, outputs_beside(sidecar.with_suffix(".nii.gz")))
 
 
 def _put_right_one(unfinished: Path, outputs: Outputs) -> None:
-    """Give earlier labels their sidecar back, or remove new ones that have none yet.
+    """Move the earlier sidecar back to its labels, or remove new labels without one.
 
-    Labels that neither knows are a person's.
+    Labels that neither sidecar knows are a person's, and stay.
     """
     if outputs.sidecar.exists() or not outputs.labels.is_file():
         return

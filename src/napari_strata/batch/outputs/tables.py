@@ -1,7 +1,4 @@
-"""The tables over all scans of a batch.
-
-Volumes, scans, failures, follow-ups and agreement with references.
-"""
+"""Tables over all scans of a batch: volumes, scans, failures, changes, agreement."""
 
 from __future__ import annotations
 
@@ -81,7 +78,7 @@ _AGREEMENT_COLUMNS = ("scan", "measure", "class", "value")
 
 @dataclass(frozen=True, slots=True)
 class ScanRow:
-    """A scan with what its sidecar says.
+    """A scan with its sidecar.
 
     Parameters
     ----------
@@ -100,7 +97,7 @@ class ScanRow:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """The tables of a batch.
+    """Tables of a batch.
 
     Parameters
     ----------
@@ -214,7 +211,7 @@ def _rows(results: Sequence[ScanResult]) -> tuple[ScanRow, ...]:
 
 
 def whole_sidecar(path: Path) -> dict[str, Any]:
-    """Read what a batch wrote beside labels; empty where somebody saved other labels over it."""
+    """Read the sidecar of a batch; empty if other labels were saved over it."""
     document = read_sidecar(path) or {}
     return document if {"scan", "cut", "versions", "regions"} <= set(document) else {}
 
@@ -256,10 +253,7 @@ def _volume_rows(row: ScanRow) -> list[dict[str, Any]]:
 
 
 def _volume_columns(rows: list[dict[str, Any]]) -> list[str]:
-    """Name the columns that the modalities among the rows need.
-
-    In the order of the region table.
-    """
+    """Return the columns that the modalities of the rows need, in table order."""
     modalities = sorted({row["modality"] for row in rows}) or ["mr"]
     names = [
         _RENAMED.get(name, name)
@@ -310,9 +304,9 @@ def _overview(row: ScanRow) -> dict[str, Any]:
 
 
 def _change_rows(rows: Sequence[ScanRow]) -> Iterator[dict[str, Any]]:
-    """Follow each region of a subject over the sessions in order of their names.
+    """Yield the volume of each region of a subject in each session, with its change.
 
-    They are the same by one codebook or teaching.
+    Only scans with the same codebook or teaching are compared.
     """
     groups: dict[tuple[str, str, str], list[ScanRow]] = {}
     for row in rows:
@@ -357,10 +351,7 @@ def _change_rows(rows: Sequence[ScanRow]) -> Iterator[dict[str, Any]]:
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:
-    """Give what to sort names by.
-
-    Numbers in them count as numbers, so that session 2 comes before session 10.
-    """
+    """Return a sort key for names: session 2 comes before session 10."""
     return [
         (int(part), "") if part.isdecimal() else (-1, part.casefold())
         for part in re.split(r"(\d+)", name)
@@ -369,9 +360,9 @@ def _in_order(name: str) -> list[tuple[int, str]]:
 
 
 def _changes(series: list[float]) -> dict[str, Any]:
-    """Compare the last volume with the first and the one before.
+    """Return the change of the last volume from the first and from the one before.
 
-    A share of nothing is left empty.
+    The percentage of nothing is None.
     """
     if len(series) < 2:
         return {}

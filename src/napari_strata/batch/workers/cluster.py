@@ -54,7 +54,7 @@ other users what is in work.
 
 
 def is_installed() -> bool:
-    """Say whether Dask's distributed part is there."""
+    """Return whether Dask's package distributed is installed."""
     return importlib.util.find_spec("distributed") is not None
 
 
@@ -62,9 +62,7 @@ def is_installed() -> bool:
 def open_workers(
     settings: BatchSettings, *, workers: int, budget_gb: float
 ) -> Iterator[Any]:
-    """Connect to workers: a running scheduler's, those of a cluster that is started.
-
-    Or processes on this machine.
+    """Connect to workers: of a running scheduler, of a cluster, or on this machine.
 
     Parameters
     ----------
@@ -140,10 +138,7 @@ def _connect(
 
 
 def _start_here(distributed: Any, workers: int, budget_gb: float) -> Any:
-    """Start worker processes on this machine.
-
-    What they say to each other is encrypted, so no other user can join in.
-    """
+    """Start worker processes on this machine; their traffic is encrypted."""
     try:
         security: Any = distributed.Security.temporary()
     except ImportError as err:
@@ -163,7 +158,7 @@ def _start_here(distributed: Any, workers: int, budget_gb: float) -> Any:
 
 
 def _start_named(name: str, workers: int) -> Any:
-    """Start a cluster of a named class, set up by the user's Dask configuration."""
+    """Start a cluster of a named class, as the user's Dask configuration describes it."""
     module, _, kind = name.replace(":", ".").rpartition(".")
     try:
         made = getattr(importlib.import_module(module), kind)()
@@ -178,7 +173,7 @@ def _start_named(name: str, workers: int) -> Any:
 
 
 def _check_alike(client: Any) -> None:
-    """Refuse workers with another Strata: their labels would differ."""
+    """Refuse workers with other package versions: their labels would differ."""
     here = versions()
     for address, there in client.run(versions, on_error="return").items():
         if isinstance(there, BaseException):
@@ -200,7 +195,7 @@ def _check_alike(client: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Scans on the workers of a Dask client; see `Engine`.
+    """Executor on the workers of a Dask client; see `Executor`.
 
     Parameters
     ----------
@@ -228,7 +223,7 @@ class Workers:
         scans: Sequence[PlannedScan],
         on_progress: Progress,
     ) -> Generator[ScanOutcome, None, None]:
-        """Give an outcome per scan, the largest scans first.
+        """Yield an outcome per scan, the largest scans first.
 
         Raises
         ------
@@ -259,7 +254,7 @@ class Workers:
 
 @dataclass(slots=True)
 class _Round:
-    """Which scans wait and which are with whom."""
+    """Queue of a run: scans that wait, and scans at work with their workers."""
 
     workers: Workers
     task: Callable[..., Any]
@@ -271,10 +266,7 @@ class _Round:
     limits: dict[str, float] = field(default_factory=dict)
 
     def step(self) -> list[ScanOutcome]:
-        """Take what came to an end, give free workers something to do.
-
-        Wait a little for the next to end.
-        """
+        """Collect finished scans, assign new ones to free workers, and wait a little."""
         client = self.workers.client
         # asked of the scheduler itself: client.scheduler_info may give an older answer
         # without any workers
@@ -289,14 +281,14 @@ class _Round:
         return outcomes
 
     def in_work(self) -> str:
-        """Say which scans are in work."""
+        """Return which scans are at work, in words."""
         if not self.running:
             return WAITING if self.waiting else "done"
         names = ", ".join(self.scans[number].id for number, _ in self.running.values())
         return names if len(names) < 60 else f"{len(self.running)} scans in work"
 
     def _ended(self) -> Iterator[ScanOutcome]:
-        """Give results; scans whose worker is gone go back to the front, or are set aside."""
+        """Yield finished scans; those of dead workers wait again, or fail."""
         for future, (number, address) in list(self.running.items()):
             if future.status == "pending" and address in self.limits:
                 continue
@@ -355,7 +347,7 @@ class _Round:
         )
 
     def _too_large(self) -> Iterator[ScanOutcome]:
-        """Give up the scans that no worker that is there could hold."""
+        """Yield failures for scans that are too large for every worker."""
         if self.running or not self.limits:
             return
         most = max(self._room(address, 0.0) for address in self.limits)
@@ -368,7 +360,7 @@ class _Round:
             )
 
     def _room(self, address: str, used_gb: float) -> float:
-        """Give the memory that a scan may take on a free worker, in GB."""
+        """Return the memory that a scan may take on a free worker, in GB."""
         budget = self.workers.budget_gb
         idle = len(self.limits) - len(self.running) - 1
         return (
@@ -378,10 +370,7 @@ class _Round:
         )
 
     def _assign(self) -> None:
-        """Give each free worker the first waiting scan that fits it and what is left.
-
-        Of the budget.
-        """
+        """Assign to each free worker the first waiting scan that fits in memory."""
         busy = {address for _, address in self.running.values()}
         for address in sorted(set(self.limits) - busy):
             used = sum(
@@ -434,7 +423,7 @@ def _died(future: Any) -> bool:
 def workers_here(
     settings: BatchSettings, needs_gb: Sequence[float], *, threads: int, cores: int
 ) -> int:
-    """Say how many workers to start on this machine: as many as cores, memory and scans allow.
+    """Return how many workers this machine takes: by cores, memory and scans.
 
     Parameters
     ----------
@@ -457,5 +446,5 @@ def workers_here(
 
 
 def budget_here(settings: BatchSettings) -> float:
-    """Give the memory that may be used on this machine, in GB."""
+    """Return the memory that may be used on this machine, in GB."""
     return settings.budget_gb or machine_gb()

@@ -1,7 +1,4 @@
-"""Give every scan to a task, here or on workers.
-
-Take what comes back in the order in which it does.
-"""
+"""Executors: run a task on every scan; this one in the same process."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ LogEvent = Callable[..., None]
 
 @dataclass(frozen=True, slots=True)
 class ScanOutcome:
-    """What a task gave for a scan.
+    """Outcome of a task on one scan.
 
     Parameters
     ----------
@@ -45,7 +42,7 @@ class ScanOutcome:
 
 
 class Executor(Protocol):
-    """Runs a task on scans."""
+    """Runner of a task on scans."""
 
     def run(
         self,
@@ -53,16 +50,16 @@ class Executor(Protocol):
         scans: Sequence[PlannedScan],
         on_progress: Progress,
     ) -> Generator[ScanOutcome, None, None]:
-        """Give an outcome per scan, in any order.
+        """Yield an outcome per scan, in any order.
 
-        `on_progress` gets (ended, all, what is going on) and may raise `Cancelled`.
+        `on_progress` gets (scans ended, scans, stage) and may raise `Cancelled`.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LocalExecutor:
-    """One scan after another in this process, in order.
+    """Executor in this process, one scan after another.
 
     Parameters
     ----------
@@ -81,7 +78,7 @@ class LocalExecutor:
         scans: Sequence[PlannedScan],
         on_progress: Progress,
     ) -> Generator[ScanOutcome, None, None]:
-        """Give an outcome per scan; see `Executor`."""
+        """Yield an outcome per scan; see `Executor`."""
         for number, scan in enumerate(scans):
 
             def show(
@@ -103,7 +100,7 @@ class LocalExecutor:
 
 
 def too_large(scan: PlannedScan, need_gb: float, budget_gb: float) -> str:
-    """Say that a scan is not begun for want of memory."""
+    """Return the reason why a scan is not started: too little memory."""
     return (
         f"{scan.path} needs about {need_gb:.1f} GB of memory, and {budget_gb:.1f} GB"
         " may be used. Raise --budget-gb if the machine has more, lower"

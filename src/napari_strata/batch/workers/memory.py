@@ -1,4 +1,4 @@
-"""How much memory a scan takes, told from its header before it is read, and how much there is."""
+"""Memory: what a scan needs, estimated from its header, and what there is."""
 
 from __future__ import annotations
 
@@ -39,13 +39,11 @@ _CGROUPS = Path("/sys/fs/cgroup")
 def estimate_gb(
     scan: PlannedScan, settings: ProposeSettings, *, threads: int = 1
 ) -> float | None:
-    """Estimate the peak memory of a proposal in GB (1e9 bytes).
+    """Estimate the peak memory of a proposal in GB (1e9 bytes); None without a header.
 
-    None where the header cannot be read.
-
-    A line fitted to measured peaks, with 15 % on top: with one thread 256 x 256 x 256
-    voxels take 3.0 GB (3.3 estimated), a CT of 512 x 512 x 600 takes 5.9 GB (6.9), a
-    cube of 64 voxels 0.7 GB (0.9). See `docs/batch.md`.
+    A line fitted to measured peaks, plus 15 %. With one thread, 256 x 256 x 256 voxels
+    take 3.0 GB (3.3 estimated), a CT of 512 x 512 x 600 takes 5.9 GB (6.9), a cube of
+    64 voxels 0.7 GB (0.9). See `docs/batch.md`.
 
     Parameters
     ----------
@@ -78,9 +76,9 @@ def estimate_gb(
 
 
 def machine_gb() -> float:
-    """Give how much memory may be used here, in GB.
+    """Return how much memory may be used here, in GB.
 
-    Nine tenths of the machine's, or of its container's or job's if that has less.
+    Nine tenths of the machine's memory, or of the limit of its container or job.
     """
     limits = [
         int(text)
@@ -91,10 +89,7 @@ def machine_gb() -> float:
 
 
 def core_count() -> int:
-    """Give how many cores this process may use.
-
-    Those it may run on, or its container's share if that is less.
-    """
+    """Return how many cores this process may use, by affinity and container limit."""
     try:
         cores = len(psutil.Process().cpu_affinity())
     except AttributeError:  # macOS has no affinity
@@ -108,9 +103,9 @@ def core_count() -> int:
 
 
 def _limits(name: str) -> list[str]:
-    """Read a limit of the control groups that this process is in, from its own up (Linux).
+    """Return the values of a limit of the control groups of this process (Linux).
 
-    Jobs and containers have some.
+    Containers and cluster jobs set such limits.
     """
     try:
         own = [
