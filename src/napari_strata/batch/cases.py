@@ -63,7 +63,7 @@ class EditedLabels:
     """
 
     segmentation: Segmentation
-    said: dict[str, Any]
+    record: dict[str, Any]
     warning: str
 
 
@@ -90,7 +90,7 @@ def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> MatchedC
     CaseError
         If two cases belong to one scan in the same way.
     """
-    found: dict[int, list[_Match]] = {}
+    matches_of: dict[int, list[_Match]] = {}
     places_of: dict[Path, list[int]] = {}
     for number, scan in enumerate(scans):
         places_of.setdefault(Path(os.path.realpath(scan.path)), []).append(number)
@@ -108,9 +108,9 @@ def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> MatchedC
                 f"{case} belongs to none of the scans, so its edits are not replayed."
             )
         for match in matches:
-            found.setdefault(match.number, []).append(match)
+            matches_of.setdefault(match.number, []).append(match)
     chosen = list(scans)
-    for number, matches in found.items():
+    for number, matches in matches_of.items():
         best = min(match.rank for match in matches)
         chosen[number] = scan = _with_case(
             scans[number], [match.case for match in matches if match.rank == best]
@@ -138,7 +138,7 @@ class _Match:
 def _cases_in(place: Path, notes: list[str]) -> list[Path]:
     if place.is_dir():
         search = Search()
-        found = [
+        cases = [
             path
             for path in search.files(place)
             if path.suffix.lower() == SUFFIX and path.is_file() and path.name[0] != "."
@@ -148,12 +148,12 @@ def _cases_in(place: Path, notes: list[str]) -> list[Path]:
             for one in search.skipped.values()
             if one.may_be_scan
         ]
-        if not found:
+        if not cases:
             raise ReadError(
                 f"There is no case ({SUFFIX}) in {place}. Give cases, or a folder that"
                 " holds some."
             )
-        return found
+        return cases
     if not place.is_file():
         raise ReadError(f"There is no file or folder {place}. Check the path.")
     return [place]
@@ -300,8 +300,8 @@ def apply_case(
         If the labels that it began from do not fit the scan.
     """
     shown = replace(labels, regions=shared) if shared else None
-    found = replay_edits(read_case(case, proposal.volume), proposal, shown=shown)
-    lost, total = found.lost, len(found.steps)
+    replayed = replay_edits(read_case(case, proposal.volume), proposal, shown=shown)
+    lost, total = replayed.lost, len(replayed.steps)
     warning = ""
     if lost:
         names = "; ".join(step.name for step in lost[:_MOST_NAMED]) + (
@@ -318,9 +318,9 @@ def apply_case(
             "status": step.status,
             "why": step.why,
         }
-        for step in found.steps
+        for step in replayed.steps
     ]
-    said = {
+    record = {
         "case": str(case),
         "sha256": hash_file(case),
         "edits": total,
@@ -328,4 +328,4 @@ def apply_case(
         "warning": warning,
         "steps": steps,
     }
-    return EditedLabels(found.segmentation, said, warning)
+    return EditedLabels(replayed.segmentation, record, warning)

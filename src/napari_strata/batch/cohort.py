@@ -81,12 +81,13 @@ class CohortTableTask:
             return CohortTableResult(
                 None, f"Unforeseen {type(err).__name__}: {' '.join(str(err).split())}."
             )
-        found, least = int(table.body.sum()), fewest_supervoxels(self.recipe.n)
-        if found < least:
+        n_supervoxels = int(table.body.sum())
+        n_needed = fewest_supervoxels(self.recipe.n)
+        if n_supervoxels < n_needed:
             return CohortTableResult(
                 None,
-                f"{scan.path} has {found} supervoxels in the body; a codebook of"
-                f" {self.recipe.n} tissues takes {least}.",
+                f"{scan.path} has {n_supervoxels} supervoxels in the body; a codebook of"
+                f" {self.recipe.n} tissues takes {n_needed}.",
             )
         return CohortTableResult(table)
 
@@ -103,12 +104,12 @@ def sample_of(
         range(len(scans)),
         key=lambda k: hashlib.sha256(f"{seed}|{scans[k].id}".encode()).hexdigest(),
     )
-    turn: dict[str, int] = {}
+    times_drawn: dict[str, int] = {}
     ranks: list[tuple[int, int, int]] = []
     for k in shuffled:
-        who = scans[k].subject or scans[k].id
-        turn[who] = turn.get(who, 0) + 1
-        ranks.append((turn[who], len(ranks), k))
+        subject = scans[k].subject or scans[k].id
+        times_drawn[subject] = times_drawn.get(subject, 0) + 1
+        ranks.append((times_drawn[subject], len(ranks), k))
     return tuple(scans[k] for k in sorted(k for _, _, k in sorted(ranks)[:count]))
 
 
@@ -148,24 +149,24 @@ def kept_codebook(
     codebook = Codebook.load(path)
     if not isinstance(codebook.about.get("batch"), dict):
         raise CodebookError(
-            f"{path} was not fitted by a batch, and would be replaced. Move it, or give"
+            f"{path} was not fitted by a batch, and would be replaced. Move it, or use"
             " it with --codebook."
         )
-    fitted, asked = _codebook_record(codebook), _recipe_record(recipe, count)
-    other = [
-        f"{key} {fitted[key]} (now {asked[key]})"
-        for key in asked
-        if key in fitted and fitted[key] != asked[key]
+    fitted, current = _codebook_record(codebook), _recipe_record(recipe, count)
+    differences = [
+        f"{key} {fitted[key]} (now {current[key]})"
+        for key in current
+        if key in fitted and fitted[key] != current[key]
     ]
-    if not other:
+    if not differences:
         return codebook
     if refit:
         return None
     raise CodebookError(
-        f"{path} was fitted with {', '.join(other)}. With another codebook every number"
-        " would mean another tissue. Ask for what it was fitted with, choose another"
-        " folder, or add --refit-codebook: a codebook is then fitted anew, and every"
-        " scan is made anew with it."
+        f"{path} was fitted with {', '.join(differences)}. With another"
+        " codebook every number would mean another tissue. Use the same values, choose"
+        " another folder, or add --refit-codebook: a new codebook is then fitted, and"
+        " all labels are made again with it."
     )
 
 
@@ -173,14 +174,14 @@ def _codebook_record(codebook: Codebook) -> dict[str, Any]:
     """Return how a codebook was fitted, with the keys of `_recipe_record`."""
     about = codebook.about
     batch, settings = about["batch"], about.get("settings")
-    said = {
+    record = {
         "tissues": codebook.n,
         "seed": about.get("seed"),
         "sample": batch.get("sample"),
         "modality": batch.get("modality"),
     }
     return (
-        said
+        record
         | {"encoder": _mark(codebook.weights_sha256)}
         | (settings if isinstance(settings, dict) else {})
     )
@@ -188,14 +189,14 @@ def _codebook_record(codebook: Codebook) -> dict[str, Any]:
 
 def _recipe_record(recipe: Recipe, count: int) -> dict[str, Any]:
     encoder = _mark(encoder_in_use(recipe.settings, recipe.weights))
-    said = {
+    record = {
         "tissues": recipe.n,
         "seed": recipe.run.seed,
         "sample": count,
         "modality": recipe.modality,
         "encoder": encoder,
     }
-    return said | recipe.settings.to_dict()
+    return record | recipe.settings.to_dict()
 
 
 def _mark(sha256: str | None) -> str:
@@ -229,10 +230,10 @@ def cohort_codebook(
     chosen: Sequence[PlannedScan],
     folder: Path,
     recipe: Recipe,
-    engine: Executor,
+    executor: Executor,
     *,
     count: int,
-    say: LogEvent,
+    log_event: LogEvent,
     on_progress: Progress,
 ) -> Codebook:
     """Fit a codebook to a sample of the scans, and save it in the folder.
@@ -266,21 +267,21 @@ def cohort_codebook(
     path = folder / COHORT_CODEBOOK
     tables: dict[int, CohortTable] = {}
     on_progress(0, len(chosen), SAMPLING)
-    for outcome in engine.run(CohortTableTask(recipe), chosen, on_progress):
-        looked = outcome.value or CohortTableResult(None, outcome.reason)
-        if looked.table is None:
-            say(
+    for outcome in executor.run(CohortTableTask(recipe), chosen, on_progress):
+        result = outcome.value or CohortTableResult(None, outcome.reason)
+        if result.table is None:
+            log_event(
                 "left out of the codebook",
                 scan=chosen[outcome.number].id,
-                reason=looked.reason,
+                reason=result.reason,
             )
             logger.warning(
                 "%s is left out of the codebook: %s",
                 chosen[outcome.number].id,
-                looked.reason,
+                result.reason,
             )
         else:
-            tables[outcome.number] = looked.table
+            tables[outcome.number] = result.table
     if not tables:
         raise CodebookError(
             f"None of the {len(chosen)} scans chosen for the codebook can be read."
@@ -288,12 +289,13 @@ def cohort_codebook(
         )
     on_progress(len(chosen), len(chosen), FITTING)
     order = sorted(tables)
-    kinds = {tables[k].modality: chosen[k] for k in order}
-    if len(kinds) > 1:
+    by_modality = {tables[k].modality: chosen[k] for k in order}
+    if len(by_modality) > 1:
         raise CodebookError(
-            f"The scans chosen for the codebook are not of one kind: {kinds['ct'].path}"
-            f" is read as CT and {kinds['mr'].path} as MR. Run CT and MR apart, into"
-            " two folders; or say what all are with --modality."
+            "The scans chosen for the codebook are not of one kind:"
+            f" {by_modality['ct'].path} is read as CT and {by_modality['mr'].path} as"
+            " MR. Run CT and MR separately, into two folders, or set --modality for"
+            " all."
         )
     with threadpool_limits(recipe.threads):
         fitted = fit_codebook(
@@ -307,9 +309,9 @@ def cohort_codebook(
     codebook = replace(fitted, about={**fitted.about, "batch": batch})
     earlier = archive_codebook(folder)
     if earlier is not None:
-        say("earlier codebook put aside", path=str(earlier))
+        log_event("earlier codebook put aside", path=str(earlier))
     codebook.save(path)
-    say("codebook fitted", path=str(path), scans=batch["scans"])
+    log_event("codebook fitted", path=str(path), scans=batch["scans"])
     return codebook
 
 
@@ -339,7 +341,7 @@ def other_numbers(folder: Path, results: Sequence[ScanResult]) -> list[str]:
     }
     if not shared:
         return []
-    found = []
+    names = []
     for path in sorted(
         (
             *folder.rglob(f"*{LABELS_STEM}.json"),
@@ -351,5 +353,5 @@ def other_numbers(folder: Path, results: Sequence[ScanResult]) -> list[str]:
         ):
             codebook = (read_sidecar(path) or {}).get("codebook")
             if codebook and codebook.get("sha256") not in shared:
-                found.append(path.stem)
-    return found
+                names.append(path.stem)
+    return names

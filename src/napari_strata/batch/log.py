@@ -42,7 +42,7 @@ class RunLog:
                 " folder."
             ) from err
 
-    def add(self, event: str, **said: Any) -> None:
+    def add(self, event: str, **values: Any) -> None:
         """Append one line: time, event and plain values.
 
         Raises
@@ -54,7 +54,7 @@ class RunLog:
             {
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "event": event,
-                **said,
+                **values,
             }
         )
         try:
@@ -68,11 +68,11 @@ class RunLog:
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """Read a log; half lines of a killed run are skipped."""
-    found = []
+    events = []
     # not at what Python takes for line ends in names
     for line in (folder / LOG).read_text(encoding="utf-8").split("\n"):
         try:
-            found.append(json.loads(line))
+            events.append(json.loads(line))
         except ValueError:
             continue
-    return found
+    return events

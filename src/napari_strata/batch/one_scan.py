@@ -68,7 +68,7 @@ class _Result:
     segmentation: Segmentation
     volume: Volume
     confidence: NDArray[np.float32]
-    said: dict[str, Any]
+    provenance: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +99,13 @@ class ScanTask:
         Cancelled
             From `on_progress`.
         """
-        begun, outputs = time.perf_counter(), outputs_of(scan, self.folder, self.layout)
+        start, outputs = time.perf_counter(), outputs_of(scan, self.folder, self.layout)
         reset_peak()
         result = self._run(scan, outputs, on_progress)
         if result.status == "kept":
             return result
         return replace(
-            result, seconds=round(time.perf_counter() - begun, 2), peak_gb=peak_gb()
+            result, seconds=round(time.perf_counter() - start, 2), peak_gb=peak_gb()
         )
 
     def earlier_result(self, scan: PlannedScan) -> ScanResult | None:
@@ -120,17 +120,21 @@ class ScanTask:
             ):
                 return None
             recipe = self.recipe.of(scan)
-            found = check_earlier(scan, outputs, recipe)
+            earlier = check_earlier(scan, outputs, recipe)
             return (
                 None
-                if found.action == "make"
-                else self._kept_result(scan, outputs, recipe, found)
+                if earlier.action == "make"
+                else self._kept_result(scan, outputs, recipe, earlier)
             )
         except (StrataError, OSError):
             return None  # it fails again where its reason is kept
 
     def _kept_result(
-        self, scan: PlannedScan, outputs: Outputs, recipe: Recipe, found: EarlierResult
+        self,
+        scan: PlannedScan,
+        outputs: Outputs,
+        recipe: Recipe,
+        earlier: EarlierResult,
     ) -> ScanResult:
         """Return the result of a scan that is kept.
 
@@ -138,8 +142,8 @@ class ScanTask:
         hand.
         """
         target = thumbnail_of(scan, self.folder)
-        if found.action == "keep" and target.is_file():
-            return ScanResult(scan, outputs, "kept", warning=found.warning)
+        if earlier.action == "keep" and target.is_file():
+            return ScanResult(scan, outputs, "kept", warning=earlier.warning)
         volume, labels = (
             read(
                 scan.path,
@@ -153,7 +157,7 @@ class ScanTask:
         with atomic_path(target) as unfinished:
             _save_picture(volume, labels, unfinished)
         measured = None
-        if found.action == "leave":
+        if earlier.action == "leave":
             regions = table_rows(measure_regions(labels, volume), volume.modality)
             measured = {
                 "scan": scan_record(volume),
@@ -162,7 +166,7 @@ class ScanTask:
                 "regions": regions,
             }
         return ScanResult(
-            scan, outputs, "kept", warning=found.warning, measured=measured
+            scan, outputs, "kept", warning=earlier.warning, measured=measured
         )
 
     def _run(
@@ -172,9 +176,9 @@ class ScanTask:
         try:
             recipe = self.recipe.of(scan)
             repair_interrupted(self.folder, outputs)
-            found = check_earlier(scan, outputs, recipe)
-            if found.action != "make":
-                return self._kept_result(scan, outputs, recipe, found)
+            earlier = check_earlier(scan, outputs, recipe)
+            if earlier.action != "make":
+                return self._kept_result(scan, outputs, recipe, earlier)
             with threadpool_limits(recipe.threads):
                 warning = self._make(scan, outputs, recipe, on_progress)
         except Cancelled:
@@ -201,12 +205,12 @@ class ScanTask:
         self, scan: PlannedScan, outputs: Outputs, recipe: Recipe, on_progress: Progress
     ) -> str:
         """Propose one scan and write it; return the warning that it does not fit, or ""."""
-        begun = time.perf_counter()
+        start = time.perf_counter()
         on_progress(0, 1, "reading")
         volume = read(
             scan.path, index=scan.index, series=scan.series, modality=recipe.modality
         )
-        read_seconds = round(time.perf_counter() - begun, 2)
+        read_seconds = round(time.perf_counter() - start, 2)
         if recipe.teaching is not None:
             recipe.teaching.check(
                 volume.modality,
@@ -223,7 +227,7 @@ class ScanTask:
                 what=f"The reference labels {scan.reference}",
             )
         proposal = proposal_of(volume, recipe, on_progress)
-        said = {
+        provenance = {
             **proposal.provenance,
             **recipe.inputs_record(scan),
             "seconds": {"read": read_seconds, **proposal.provenance["seconds"]},
@@ -234,12 +238,14 @@ class ScanTask:
             labels = _with_edits(labels, scan.replay, proposal, recipe.shared)
         segmentation = labels.segmentation
         confidence = labels.confidence[proposal.supervoxels]
-        said |= labels.record | {"quality": _quality(segmentation, confidence)}
+        provenance |= labels.record | {"quality": _quality(segmentation, confidence)}
         if reference is not None:
             on_progress(0, 1, "comparing")
-            said["agreement"] = _agreement(segmentation, reference)
+            provenance["agreement"] = _agreement(segmentation, reference)
         on_progress(0, 1, "writing")
-        self._write(scan, outputs, _Result(segmentation, volume, confidence, said))
+        self._write(
+            scan, outputs, _Result(segmentation, volume, confidence, provenance)
+        )
         return labels.warning
 
     def _write(self, scan: PlannedScan, outputs: Outputs, result: _Result) -> None:
@@ -268,7 +274,7 @@ class ScanTask:
                 result.segmentation,
                 result.volume,
                 made.labels,
-                result.said,
+                result.provenance,
                 confidence=result.confidence,
             )
             document = json.loads(made.sidecar.read_text(encoding="utf-8"))
@@ -328,7 +334,7 @@ def _with_edits(
     return replace(
         labels,
         segmentation=replayed.segmentation,
-        record={**labels.record, "replay": replayed.said},
+        record={**labels.record, "replay": replayed.record},
         warning=" ".join(warning for warning in warnings if warning),
     )
 
@@ -338,18 +344,18 @@ def _agreement(labels: Segmentation, reference: Segmentation) -> dict[str, Any]:
 
     For the surfaces, regions are joined to the class that they overlap most.
     """
-    said = compare(labels, reference).to_dict()
+    scores = compare(labels, reference).to_dict()
     rows = agree(join_by_overlap(labels, reference), reference)
     for measure in ("hd95_mm", "nsd", "volume_difference_ml"):
         values = {row.id: getattr(row, measure) for row in rows}
         name = (
             f"nsd_{rows[0].tolerance_mm:g}_mm" if measure == "nsd" and rows else measure
         )
-        said[name] = {
+        scores[name] = {
             number: float(f"{value:.6g}") if math.isfinite(value) else None
             for number, value in values.items()
         }
-    return said
+    return scores
 
 
 def _save_picture(volume: Volume, segmentation: Segmentation, path: Path) -> None:
@@ -373,11 +379,13 @@ def _quality(
     segmentation: Segmentation, confidence: NDArray[np.float32]
 ) -> dict[str, Any]:
     """Return figures to compare scans by: labelled volume and mean confidence."""
-    inside = segmentation.labels > 0
-    sure = float(confidence[inside].mean()) if inside.any() else None
-    labelled_ml = int(inside.sum()) * segmentation.geometry.voxel_volume_mm3 / 1000
+    is_labelled = segmentation.labels > 0
+    mean_confidence = (
+        float(confidence[is_labelled].mean()) if is_labelled.any() else None
+    )
+    labelled_ml = int(is_labelled.sum()) * segmentation.geometry.voxel_volume_mm3 / 1000
     return {
         "labelled_ml": float(f"{labelled_ml:.6g}"),
-        "labelled_share": round(float(inside.mean()), 4),
-        "confidence": None if sure is None else round(sure, 4),
+        "labelled_share": round(float(is_labelled.mean()), 4),
+        "confidence": None if mean_confidence is None else round(mean_confidence, 4),
     }

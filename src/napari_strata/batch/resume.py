@@ -78,11 +78,11 @@ def check_earlier(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> Earlie
 
 def _warnings(document: dict[str, Any]) -> str:
     """Return the warnings of labels that are kept: bad fit, lost edits."""
-    said = (
+    warnings = (
         shared_regions(document).get("warning", ""),
         document.get("replay", {}).get("warning", ""),
     )
-    return " ".join(one for one in said if one)
+    return " ".join(warning for warning in warnings if warning)
 
 
 def _with_edits(
@@ -98,20 +98,22 @@ def _with_edits(
         If they are of another scan, or their numbers of another codebook or teaching:
         they would count as this scan's.
     """
-    of, edits = (
+    scan_record, with_edits = (
         document.get("scan", {}),
         f"{outputs.labels} has the edits of {document['replay'].get('case')}",
     )
-    if of.get("sha256") != hash_file(scan.path) or _is_other_part(scan, of):
-        _check_id(scan, outputs, of)
+    if scan_record.get("sha256") != hash_file(scan.path) or _is_other_part(
+        scan, scan_record
+    ):
+        _check_id(scan, outputs, scan_record)
         raise WriteError(
-            f"{edits}, made on another scan, or on this one before it changed"
-            f" ({of.get('path')}). It is left as it is; move it away to have"
+            f"{with_edits}, made on another scan, or on this one before it changed"
+            f" ({scan_record.get('path')}). It is left as it is; move it away to have"
             f" {scan.path} made, or choose another folder."
         )
     if shared_regions(document).get("sha256") != recipe.shared_sha256:
         raise WriteError(
-            f"{edits}, on {_numbers(document)}, and this run has"
+            f"{with_edits}, on {_numbers(document)}, and this run has"
             f" {_numbers_now(recipe)}: the same number would mean something else. It is"
             " left as it is. Give --replay again to have the edits carried out anew,"
             " or move it away to have it made without them."
@@ -149,13 +151,16 @@ def _numbers_in_words(kind: str, sha256: str | None) -> str:
     )
 
 
-def _is_other_part(scan: PlannedScan, of: dict[str, Any]) -> bool:
+def _is_other_part(scan: PlannedScan, scan_record: dict[str, Any]) -> bool:
     """Return whether a scan is another series or volume of a sidecar's file."""
-    chosen = ((of.get("series"), scan.series), (of.get("index"), scan.index))
+    chosen = (
+        (scan_record.get("series"), scan.series),
+        (scan_record.get("index"), scan.index),
+    )
     return any(None not in pair and pair[0] != pair[1] for pair in chosen)
 
 
-def _check_id(scan: PlannedScan, outputs: Outputs, of: dict[str, Any]) -> None:
+def _check_id(scan: PlannedScan, outputs: Outputs, scan_record: dict[str, Any]) -> None:
     """Refuse to replace the labels of another scan that had this id before.
 
     That scan still exists, unchanged.
@@ -165,20 +170,22 @@ def _check_id(scan: PlannedScan, outputs: Outputs, of: dict[str, Any]) -> None:
     WriteError
         If there is one.
     """
-    earlier = Path(of.get("path") or "")
-    other = _is_other_part(scan, of)
+    earlier = Path(scan_record.get("path") or "")
+    other = _is_other_part(scan, scan_record)
     if (
-        not of.get("path")
+        not scan_record.get("path")
         or not earlier.exists()
         or (same_file(earlier, scan.path) and not other)
     ):
         return
     digest = hash_file(earlier)
-    if digest == of.get("sha256") and (other or digest != hash_file(scan.path)):
+    if digest == scan_record.get("sha256") and (
+        other or digest != hash_file(scan.path)
+    ):
         which = "".join(
-            f", {name} {of[name]}"
+            f", {name} {scan_record[name]}"
             for name in ("series", "index")
-            if of.get(name) is not None
+            if scan_record.get(name) is not None
         )
         raise WriteError(
             f"{outputs.labels.name} belongs to another scan of the same id,"
@@ -201,13 +208,14 @@ def _left_as_is(
         return EarlierResult(
             "make", "its labels are its case's, whose edits are replayed"
         )
-    of = document.get("scan", {})
-    if of.get("sha256") and (
-        of["sha256"] != hash_file(scan.path) or _is_other_part(scan, of)
+    scan_record = document.get("scan", {})
+    if scan_record.get("sha256") and (
+        scan_record["sha256"] != hash_file(scan.path)
+        or _is_other_part(scan, scan_record)
     ):
         raise WriteError(
             f"{outputs.labels} was changed by hand and belongs to another scan, or to"
-            f" this one before it changed ({of.get('path')}). It is left as it is; move"
+            f" this one before it changed ({scan_record.get('path')}). It is left as it is; move"
             f" it away to have {scan.path} made, or choose another folder."
         )
     numbers = ""

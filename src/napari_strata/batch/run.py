@@ -182,46 +182,48 @@ class _Batch:
 
         Workers are started only if there is something to do.
         """
-        recipe, engine = self.recipe, None
+        recipe, executor = self.recipe, None
         with contextlib.ExitStack() as stack:
             if codebook_from:
-                book = kept_codebook(self.folder, recipe, codebook_from, refit=refit)
-                if book is None:
-                    engine = stack.enter_context(
-                        _engine(self.scans, recipe, self.settings, self.log.add)
+                codebook = kept_codebook(
+                    self.folder, recipe, codebook_from, refit=refit
+                )
+                if codebook is None:
+                    executor = stack.enter_context(
+                        _executor(self.scans, recipe, self.settings, self.log.add)
                     )
                     chosen = sample_of(self.scans, codebook_from, recipe.run.seed)
-                    book = cohort_codebook(
+                    codebook = cohort_codebook(
                         chosen,
                         self.folder,
                         recipe,
-                        engine,
+                        executor,
                         count=codebook_from,
-                        say=self.log.add,
+                        log_event=self.log.add,
                         on_progress=on_progress,
                     )
-                recipe = recipe.with_codebook(book)
+                recipe = recipe.with_codebook(codebook)
             layout = layout_of(self.scans)
             check_names(self.scans, self.folder, layout)
             if layout == "bids" and self.scans[0].bids is not None:
                 write_description(
                     self.folder, self.scans[0].bids.root, recipe.in_words()
                 )
-            work = ScanTask(self.folder, recipe, layout)
-            results = self._earlier_results(work)
+            task = ScanTask(self.folder, recipe, layout)
+            results = self._earlier_results(task)
             rest = [
                 number for number in range(len(self.scans)) if number not in results
             ]
-            if rest and engine is None:
+            if rest and executor is None:
                 left = [self.scans[number] for number in rest]
-                engine = stack.enter_context(
-                    _engine(left, recipe, self.settings, self.log.add)
+                executor = stack.enter_context(
+                    _executor(left, recipe, self.settings, self.log.add)
                 )
-            if engine is not None:
-                results |= self._run_tasks(rest, work, engine, on_progress)
+            if executor is not None:
+                results |= self._run_tasks(rest, task, executor, on_progress)
         return tuple(results[number] for number in range(len(self.scans)))
 
-    def _earlier_results(self, work: ScanTask) -> dict[int, ScanResult]:
+    def _earlier_results(self, task: ScanTask) -> dict[int, ScanResult]:
         """Return the results that are up to date, before workers are started.
 
         Workers of a cluster, which may read faster, check it themselves.
@@ -229,19 +231,19 @@ class _Batch:
         if self.settings.scheduler or self.settings.cluster:
             return {}
         with ThreadPoolExecutor(core_count()) as readers:
-            found = {
+            results = {
                 number: one
                 for number, one in enumerate(
-                    readers.map(work.earlier_result, self.scans)
+                    readers.map(task.earlier_result, self.scans)
                 )
                 if one is not None
             }
-        for one in found.values():
+        for one in results.values():
             self._record_result(one)
-        return found
+        return results
 
     def _run_tasks(
-        self, rest: list[int], work: ScanTask, engine: Executor, on_progress: Progress
+        self, rest: list[int], task: ScanTask, executor: Executor, on_progress: Progress
     ) -> dict[int, ScanResult]:
         before, scans, results = (
             len(self.scans) - len(rest),
@@ -252,58 +254,65 @@ class _Batch:
         def show(done: int, total: int, stage: str) -> None:
             on_progress(before + done, before + total, stage)
 
-        with contextlib.closing(engine.run(work, scans, show)) as outcomes:
+        with contextlib.closing(executor.run(task, scans, show)) as outcomes:
             for outcome in outcomes:
                 result = results[rest[outcome.number]] = _result(
-                    outcome, scans[outcome.number], work
+                    outcome, scans[outcome.number], task
                 )
                 self._record_result(result)
         return results
 
     def _record_result(self, result: ScanResult) -> None:
         """Log a result without empty values, and pass it on."""
-        said: dict[str, Any] = {
+        values: dict[str, Any] = {
             "path": str(result.scan.path),
             "series": result.scan.series,
         }
         for name in ("reason", "warning", "seconds", "peak_gb", "worker", "traceback"):
-            said[name] = getattr(result, name)
+            values[name] = getattr(result, name)
         self.log.add(
             result.status,
             scan=result.scan.id,
-            **{key: value for key, value in said.items() if value},
+            **{key: value for key, value in values.items() if value},
         )
         self.on_result(result)
 
 
 @contextmanager
-def _engine(
-    scans: Sequence[PlannedScan], recipe: Recipe, settings: BatchSettings, say: LogEvent
+def _executor(
+    scans: Sequence[PlannedScan],
+    recipe: Recipe,
+    settings: BatchSettings,
+    log_event: LogEvent,
 ) -> Iterator[Executor]:
     """Yield the executor: this process for one worker or without Dask, else workers."""
     needs = {
         scan: estimate_gb(scan, recipe.settings, threads=recipe.threads)
         for scan in scans
     }
-    away = bool(settings.scheduler or settings.cluster)
-    budget = settings.budget_gb or (None if away else budget_here(settings))
-    if not away and (
+    is_remote = bool(settings.scheduler or settings.cluster)
+    budget = settings.budget_gb or (None if is_remote else budget_here(settings))
+    if not is_remote and (
         settings.workers == 1
         or len(scans) < 2
         or (settings.workers == 0 and not _workers_pay(recipe))
     ):
-        say("engine", kind="this process", threads=recipe.threads, budget_gb=budget)
+        log_event(
+            "engine", kind="this process", threads=recipe.threads, budget_gb=budget
+        )
         yield LocalExecutor(needs.__getitem__, budget or 0.0)
         return
-    known = [need or IDLE_GB for need in needs.values()]
+    known_gb = [need or IDLE_GB for need in needs.values()]
     count = (
         settings.workers
-        if away
-        else workers_here(settings, known, threads=recipe.threads, cores=core_count())
+        if is_remote
+        else workers_here(
+            settings, known_gb, threads=recipe.threads, cores=core_count()
+        )
     )
     with open_workers(settings, workers=count, budget_gb=budget or 0.0) as client:
         where = settings.scheduler or settings.cluster or "this machine"
-        say(
+        log_event(
             "engine",
             kind="dask",
             where=where,
@@ -311,7 +320,7 @@ def _engine(
             threads=recipe.threads,
             budget_gb=budget,
         )
-        yield Workers(client, needs.__getitem__, budget, settings.attempts, say)
+        yield Workers(client, needs.__getitem__, budget, settings.attempts, log_event)
 
 
 def _workers_pay(recipe: Recipe) -> bool:
@@ -373,19 +382,19 @@ def plan_actions(
     budget = chosen.budget_gb or (
         float("inf") if chosen.scheduler or chosen.cluster else budget_here(chosen)
     )
-    found = []
+    actions = []
     for number, scan in enumerate(scans):
         on_progress(number, len(scans), scan.id)
         need = estimate_gb(scan, recipe.settings, threads=recipe.threads)
         try:
-            seen = check_earlier(
+            earlier = check_earlier(
                 scan, outputs_of(scan, target, layout), recipe.of(scan)
             )
-            if seen.action == "make" and need is None:
+            if earlier.action == "make" and need is None:
                 header_shape(scan.path, series=scan.series)
-            elif seen.action == "make" and need is not None and need > budget:
-                seen = EarlierResult("fail", too_large(scan, need, budget))
+            elif earlier.action == "make" and need is not None and need > budget:
+                earlier = EarlierResult("fail", too_large(scan, need, budget))
         except StrataError as err:
-            seen = EarlierResult("fail", " ".join(str(err).split()))
-        found.append(PlannedAction(scan, seen.action, seen.reason, need))
-    return tuple(found)
+            earlier = EarlierResult("fail", " ".join(str(err).split()))
+        actions.append(PlannedAction(scan, earlier.action, earlier.reason, need))
+    return tuple(actions)

@@ -125,11 +125,11 @@ class BidsName:
 
 def is_dataset(folder: Path) -> bool:
     """Return whether a folder is a BIDS data set of scans, not of derivatives."""
-    said = read_description(folder)
+    description = read_description(folder)
     return (
-        isinstance(said, dict)
-        and "BIDSVersion" in said
-        and said.get("DatasetType", "raw") == "raw"
+        isinstance(description, dict)
+        and "BIDSVersion" in description
+        and description.get("DatasetType", "raw") == "raw"
     )
 
 

@@ -94,18 +94,18 @@ class Search:
     skipped: dict[Path, SkippedPath] = field(default_factory=dict)
 
     def in_folder(
-        self, folder: Path, seen: _VisitedFolders | None = None
+        self, folder: Path, visited: _VisitedFolders | None = None
     ) -> Iterator[Path]:
         """Yield scan files and DICOM folders in a folder and below it, in order of name.
 
         Of a BIDS data set only its structural scans. `seen` holds the folders that were
         searched, and is extended.
         """
-        seen = {} if seen is None else seen
+        visited = {} if visited is None else visited
         if bids.is_dataset(folder):
-            yield from self._in_dataset(folder, seen)
+            yield from self._in_dataset(folder, visited)
             return
-        for file in self.files(folder, seen):
+        for file in self.files(folder, visited):
             place = self._place(file)
             if place is not None and place == file and bids.is_phase(file):
                 self._skip(
@@ -119,13 +119,13 @@ class Search:
 
     def in_glob(self, pattern: str) -> Iterator[Path]:
         """Yield the scans that a glob finds; folders that it finds are searched."""
-        seen: _VisitedFolders = {}
+        visited: _VisitedFolders = {}
         for match in sorted(
             self._matches(pattern), key=lambda path: (path.is_symlink(), path.parts)
         ):
             if _is_folder(match):
-                if not match.is_symlink() or self._leads_on(match, seen):
-                    yield from self.in_folder(match, seen)
+                if not match.is_symlink() or self._leads_on(match, visited):
+                    yield from self.in_folder(match, visited)
             elif not self._is_output(match):
                 place = self._place(match)
                 if place is not None:
@@ -135,43 +135,43 @@ class Search:
         """Expand a glob: "*" as the shell does, "**" for all folders below, each once."""
         parts = Path(pattern).parts
         fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
-        found = [Path(os.path.abspath(Path(*parts[:fixed])))]
+        paths = [Path(os.path.abspath(Path(*parts[:fixed])))]
         for number, part in enumerate(parts[fixed:], fixed + 1):
             if part == "**":
-                found = list(
+                paths = list(
                     dict.fromkeys(
                         folder
-                        for one in found
-                        if one.is_dir()
-                        for folder, _ in self._listed(one, {})
+                        for path in paths
+                        if path.is_dir()
+                        for folder, _ in self._listed(path, {})
                     )
                 )
                 if number == len(parts):
-                    found += [
-                        one.joinpath(name)
-                        for one in found
-                        for name in _names_in(one)
+                    paths += [
+                        path.joinpath(name)
+                        for path in paths
+                        for name in _names_in(path)
                         if not _is_hidden(name)
                     ]
             elif glob.has_magic(part):
-                fits = [
-                    one / name
-                    for one in found
-                    for name in _names_in(one)
+                matching = [
+                    path / name
+                    for path in paths
+                    for name in _names_in(path)
                     if name == part or fnmatch.fnmatch(name, part)
                 ]
-                found = [
-                    one
-                    for one in fits
-                    if part.startswith(".") or not _is_hidden(one.name)
+                paths = [
+                    path
+                    for path in matching
+                    if part.startswith(".") or not _is_hidden(path.name)
                 ]
             else:
-                found = [one / part for one in found if os.path.lexists(one / part)]
-        return found
+                paths = [path / part for path in paths if os.path.lexists(path / part)]
+        return paths
 
-    def _in_dataset(self, root: Path, seen: _VisitedFolders) -> Iterator[Path]:
+    def _in_dataset(self, root: Path, visited: _VisitedFolders) -> Iterator[Path]:
         """Yield the structural scans of a BIDS data set; its other images are skipped."""
-        for file in self.files(root, seen):
+        for file in self.files(root, visited):
             folders = file.relative_to(root).parts[:-1]
             if (
                 folders
@@ -196,19 +196,19 @@ class Search:
                     may_be_scan=True,
                 )
                 continue
-            why = bids.skip_reason(place.relative_to(root))
-            if why is None:
+            skip = bids.skip_reason(place.relative_to(root))
+            if skip is None:
                 yield place
             else:
-                self._skip(place, why.reason, may_be_scan=why.may_be_scan)
+                self._skip(place, skip.reason, may_be_scan=skip.may_be_scan)
 
     def files(
-        self, folder: Path, seen: _VisitedFolders | None = None
+        self, folder: Path, visited: _VisitedFolders | None = None
     ) -> Iterator[Path]:
         """Yield all files in a folder and below it, in order of name, each folder once."""
-        seen = {} if seen is None else seen
-        for here, names in self._listed(folder, seen):
-            yield from (here / name for name in names)
+        visited = {} if visited is None else visited
+        for path, names in self._listed(folder, visited):
+            yield from (path / name for name in names)
 
     def _listed(self, top: Path, seen: _VisitedFolders) -> list[tuple[Path, list[str]]]:
         """Return a folder and all below it with the names of their files, each once.
@@ -216,38 +216,38 @@ class Search:
         In order of name. Links are followed if they lead to folders that were not seen.
         """
         links: list[Path] = []
-        found = list(self._real_folders(top, seen, links))
+        folders = list(self._real_folders(top, seen, links))
         while links:
             link = links.pop(0)
             if self._leads_on(link, seen) and not _leads_up(link, top):
-                found += self._real_folders(link, seen, links)
-        return sorted(found, key=lambda one: one[0].parts)
+                folders += self._real_folders(link, seen, links)
+        return sorted(folders, key=lambda one: one[0].parts)
 
-    def _leads_on(self, link: Path, seen: _VisitedFolders) -> bool:
+    def _leads_on(self, link: Path, visited: _VisitedFolders) -> bool:
         """Return whether a link leads to a folder that has not been searched."""
-        first = seen.get(_identity(link))
+        earlier = visited.get(_identity(link))
         if _leads_up(link, link.parent):
             self._skip(
                 link, "a link to a folder that it lies in itself", may_be_scan=False
             )
-        elif first is not None and first != link:
+        elif earlier is not None and earlier != link:
             self._skip(
                 link,
-                f"a link to a folder that is searched already, as {first}",
+                f"a link to a folder that is searched already, as {earlier}",
                 may_be_scan=False,
             )
-        return first is None and not _leads_up(link, link.parent)
+        return earlier is None and not _leads_up(link, link.parent)
 
     def _real_folders(
-        self, top: Path, seen: _VisitedFolders, links: list[Path]
+        self, top: Path, visited: _VisitedFolders, links: list[Path]
     ) -> Iterator[tuple[Path, list[str]]]:
         """Yield a folder and those below it with their files; links go to `links`."""
         waiting = [top]
         while waiting:
             folder = waiting.pop()
-            if self._is_output(folder) or _identity(folder) in seen:
+            if self._is_output(folder) or _identity(folder) in visited:
                 continue
-            seen[_identity(folder)] = folder
+            visited[_identity(folder)] = folder
             try:
                 with os.scandir(folder) as entries:
                     listed = sorted(
@@ -267,10 +267,11 @@ class Search:
                     folder, "an empty folder under a scan's name", may_be_scan=True
                 )
             yield folder, [name for name, is_folder, _ in listed if not is_folder]
-            for name, _, is_link in (one for one in listed if one[1]):
+            for name, _, is_link in (entry for entry in listed if entry[1]):
                 if _is_hidden(name):
                     if any(
-                        _has_image_ending(Path(one)) for one in _names_in(folder / name)
+                        _has_image_ending(Path(entry))
+                        for entry in _names_in(folder / name)
                     ):
                         self._skip(
                             folder / name,
@@ -326,9 +327,9 @@ class Search:
             return None
         if suffix in SCAN_SUFFIXES or _is_slice(file, suffix):
             return place_of(file)
-        why = _skip_reason_of_file(file)
-        if why is not None:
-            self._skip(file, why.reason, may_be_scan=why.may_be_scan)
+        skip = _skip_reason_of_file(file)
+        if skip is not None:
+            self._skip(file, skip.reason, may_be_scan=skip.may_be_scan)
         return None
 
     def _skip(self, path: Path, reason: str, *, may_be_scan: bool) -> None:
@@ -493,10 +494,10 @@ def _is_folder(entry: Path | os.DirEntry[str]) -> bool:
 def _identity(path: Path) -> tuple[int, int]:
     """Return device and inode of a folder, which are the same through links."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return hash(path), 0
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _leads_up(link: Path, folder: Path) -> bool:

@@ -86,9 +86,9 @@ def read_list(path: Path) -> tuple[ListRow, ...]:
     _check_text(path, cells)
     _check_columns(path, names)
     rows = tuple(
-        _row(path, number, one)
-        for number, one in enumerate(cells, 2)
-        if any(one.values())
+        _row(path, number, row)
+        for number, row in enumerate(cells, 2)
+        if any(row.values())
     )
     if not rows:
         raise ReadError(
@@ -156,11 +156,11 @@ def _place(path: Path, text: str) -> Path:
 
     If there is no such file, `\xe9` may stand for a byte, as in the tables of a batch.
     """
-    plain, meant = (
-        (path.parent / Path(one).expanduser()).absolute()
-        for one in (text, from_printable(text))
+    as_written, unescaped = (
+        (path.parent / Path(name).expanduser()).absolute()
+        for name in (text, from_printable(text))
     )
-    return meant if not plain.exists() and meant.exists() else plain
+    return unescaped if not as_written.exists() and unescaped.exists() else as_written
 
 
 def _check_text(path: Path, cells: list[dict[str, str]]) -> None:
@@ -179,12 +179,12 @@ def _check_text(path: Path, cells: list[dict[str, str]]) -> None:
 
 
 def _check_ids(path: Path, rows: tuple[ListRow, ...]) -> None:
-    seen: set[str] = set()
+    taken: set[str] = set()
     for row in rows:
         name = row.id.casefold()
-        if name and name in seen:
+        if name and name in taken:
             raise ReadError(
                 f"The list {path} has the id {row.id} twice. Give each scan an id of"
                 " its own."
             )
-        seen.add(name)
+        taken.add(name)

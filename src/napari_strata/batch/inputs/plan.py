@@ -46,7 +46,7 @@ class _FoundScan:
     words: tuple[str, ...]
     depth: int
     row: ListRow | None = None
-    known: bids.BidsName | None = None
+    bids_name: bids.BidsName | None = None
 
     def name(self, more: int = 0) -> str:
         """Return the last words as one name.
@@ -54,8 +54,8 @@ class _FoundScan:
         Folders that the file's own name repeats (sub-01/sub-01_T1w) are left out.
         """
         *folders, last = self.words[-self.depth - more :]
-        said = last.split("_")
-        words = [*(word for word in folders if word not in said), last]
+        own_words = last.split("_")
+        words = [*(word for word in folders if word not in own_words), last]
         return re.sub(r"[^\w.+-]+", "_", "_".join(words)).strip("._") or "scan"
 
     def mark(self) -> str:
@@ -70,7 +70,10 @@ class _FoundScan:
         index, name = (None, "") if self.row is None else (self.row.index, self.row.id)
         return (
             Path(os.path.realpath(self.path)),
-            (self.series, None if self.known is None else self.known.labels_stem),
+            (
+                self.series,
+                None if self.bids_name is None else self.bids_name.labels_stem,
+            ),
             index,
             name,
         )
@@ -153,30 +156,32 @@ def plan_batch(inputs: Sequence[str | Path], *, leave_out: Path | None = None) -
         again.
     """
     search = Search(None if leave_out is None else _plain(leave_out))
-    found: dict[_Key, _FoundScan] = {}
-    for given in inputs:
-        before = len(search.skipped)
-        some = list(
-            _listed(_plain(given)) if _is_list(given) else _searched(str(given), search)
+    scans_by_key: dict[_Key, _FoundScan] = {}
+    for source in inputs:
+        n_skipped = len(search.skipped)
+        scans_found = list(
+            _listed(_plain(source))
+            if _is_list(source)
+            else _searched(str(source), search)
         )
-        if not some:
+        if not scans_found:
+            skipped = _skipped_in_words(list(search.skipped.values())[n_skipped:])
             raise ReadError(
-                "There is no scan in"
-                f" {given}{_skipped_in_words(list(search.skipped.values())[before:])}. Give scan"
-                " files, folders that hold some, or a glob in quotes."
+                f"There is no scan in {source}{skipped}. Give scan files, folders with"
+                " scans, or a glob in quotes."
             )
-        for one in some:
-            first = found.setdefault(one.key(), one)
-            if first.path != one.path:
-                why = f"the same scan as {first.path}, through a link"
+        for scan in scans_found:
+            earlier = scans_by_key.setdefault(scan.key(), scan)
+            if earlier.path != scan.path:
+                reason = f"the same scan as {earlier.path}, through a link"
                 search.skipped.setdefault(
-                    one.path, SkippedPath(one.path, why, may_be_scan=False)
+                    scan.path, SkippedPath(scan.path, reason, may_be_scan=False)
                 )
-    listed = {key[:2] for key, one in found.items() if one.row is not None}
+    listed = {key[:2] for key, scan in scans_by_key.items() if scan.row is not None}
     rows = [
-        one
-        for key, one in found.items()
-        if one.row is not None or key[:2] not in listed
+        scan
+        for key, scan in scans_by_key.items()
+        if scan.row is not None or key[:2] not in listed
     ]
     scans = tuple(
         row.plan(name) for name, row in zip(_unique_names(rows), rows, strict=True)
@@ -195,8 +200,8 @@ def _skipped_in_words(passed: list[SkippedPath]) -> str:
     return f" but what is passed over ({passed[0].path}: {passed[0].reason}{more})"
 
 
-def _is_list(given: str | Path) -> bool:
-    return Path(given).suffix.lower() in LIST_SUFFIXES and Path(given).is_file()
+def _is_list(source: str | Path) -> bool:
+    return Path(source).suffix.lower() in LIST_SUFFIXES and Path(source).is_file()
 
 
 def _listed(path: Path) -> Iterator[_FoundScan]:
@@ -208,9 +213,9 @@ def _listed(path: Path) -> Iterator[_FoundScan]:
         yield _FoundScan(row.path, row.series, words, 1, row, bids.name_of(row.path))
 
 
-def _searched(given: str, search: Search) -> Iterator[_FoundScan]:
+def _searched(source: str, search: Search) -> Iterator[_FoundScan]:
     places: dict[Path, Path] = {}
-    for place, base in _places(given, search):
+    for place, base in _places(source, search):
         places.setdefault(place, base)
     for place, base in places.items():
         yield from _scans_at(place, base, search.outputs)
@@ -221,19 +226,19 @@ def _plain(path: str | Path) -> Path:
     return Path(os.path.abspath(path))
 
 
-def _places(given: str, search: Search) -> Iterator[tuple[Path, Path]]:
+def _places(source: str, search: Search) -> Iterator[tuple[Path, Path]]:
     """Yield scan files and DICOM folders, each with the folder that its id starts at."""
-    path = _plain(given)
+    path = _plain(source)
     if path.is_dir():
         yield from ((place, path) for place in search.in_folder(path))
     elif path.exists():
         check_regular(path)
         yield place_of(path), path.parent
-    elif glob.has_magic(given):
-        base = _plain(Path(*_fixed_parts(given)))
-        yield from ((place, base) for place in search.in_glob(given))
+    elif glob.has_magic(source):
+        base = _plain(Path(*_fixed_parts(source)))
+        yield from ((place, base) for place in search.in_glob(source))
     else:
-        raise ReadError(f"There is no file or folder {given}. Check the path.")
+        raise ReadError(f"There is no file or folder {source}. Check the path.")
 
 
 def _fixed_parts(pattern: str) -> list[str]:
@@ -248,12 +253,12 @@ def _scans_at(place: Path, base: Path, outputs: Path | None) -> Iterator[_FoundS
 
     A folder that cannot be listed is yielded too: it fails later, with its reason.
     """
-    known = bids.name_of(place)
-    depth = 1 if known else max(1, len(place.relative_to(base).parts))
+    bids_name = bids.name_of(place)
+    depth = 1 if bids_name else max(1, len(place.relative_to(base).parts))
     if not place.is_dir():
         stem = place.name[: len(place.name) - len(file_suffix(place))]
         yield _FoundScan(
-            place, None, (*place.parent.parts[1:], stem), depth, known=known
+            place, None, (*place.parent.parts[1:], stem), depth, bids_name=bids_name
         )
         return
     if outputs is not None and outputs.is_relative_to(place):
@@ -274,23 +279,23 @@ def _scans_at(place: Path, base: Path, outputs: Path | None) -> Iterator[_FoundS
         yield _FoundScan(place, one.uid, (*words, *label), depth + len(label))
 
 
-def _unique_names(found: list[_FoundScan]) -> list[str]:
-    names = [one.name() for one in found]
+def _unique_names(scans: list[_FoundScan]) -> list[str]:
+    names = [scan.name() for scan in scans]
     for group in _same_names(names):
-        longest = max(len(found[k].words) for k in group)
+        longest = max(len(scans[k].words) for k in group)
         for more in range(1, longest):
-            tried = [found[k].name(more) for k in group]
-            if not _same_names(tried):
+            longer = [scans[k].name(more) for k in group]
+            if not _same_names(longer):
                 break
         else:
-            tried = [f"{names[k]}-{found[k].mark()}" for k in group]
-        for k, name in zip(group, tried, strict=True):
+            longer = [f"{names[k]}-{scans[k].mark()}" for k in group]
+        for k, name in zip(group, longer, strict=True):
             names[k] = name
     for group in _same_names(names):  # a longer name may be another scan's short one
         for k in group:
-            names[k] += f"-{found[k].mark()}"
+            names[k] += f"-{scans[k].mark()}"
     return [
-        _shortened(name, one.mark()) for name, one in zip(names, found, strict=True)
+        _shortened(name, scan.mark()) for name, scan in zip(names, scans, strict=True)
     ]
 
 

@@ -72,31 +72,33 @@ def identity_of(path: Path) -> ScanIdentity:
 
     The rest of the file name is the kind of image.
     """
-    found: dict[str, str] = {}
+    entities: dict[str, str] = {}
     stem = path.name[: len(path.name) - len(file_suffix(path))]
     for part in (stem, *reversed(path.parts[:-1])):
-        whole = re.fullmatch(r"(sub|ses)_(\w+)", part)  # off the standard
+        match = re.fullmatch(r"(sub|ses)_(\w+)", part)  # off the standard
         for key, value in (
-            [whole.groups()]
-            if whole and part != stem
+            [match.groups()]
+            if match and part != stem
             else re.findall(r"(?:^|_)(sub|ses)-([^_]+)", part)
         ):
-            found.setdefault(key, value)
+            entities.setdefault(key, value)
     words = [
         word for word in stem.split("_") if word.partition("-")[0] not in _TAKEN_OUT
     ]
-    return ScanIdentity(found.get("sub", ""), found.get("ses", ""), "_".join(words))
+    return ScanIdentity(
+        entities.get("sub", ""), entities.get("ses", ""), "_".join(words)
+    )
 
 
 def planned(name: str, path: Path, series: str | None = None) -> PlannedScan:
     """Return a scan of a batch, with what its path tells."""
-    said = identity_of(path)
+    identity = identity_of(path)
     return PlannedScan(
         name,
         path,
         series,
-        subject=said.subject,
-        session=said.session,
-        kind=said.kind,
+        subject=identity.subject,
+        session=identity.session,
+        kind=identity.kind,
         bids=name_of(path),
     )

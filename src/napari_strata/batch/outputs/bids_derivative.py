@@ -56,7 +56,7 @@ def write_description(folder: Path, root: Path, how: str = "") -> None:
     )
     made = f"Unsupervised regions, {how}" if how else "Unsupervised regions"
     raw = os.path.relpath(root, folder).replace(os.sep, "/")
-    said: dict[str, Any] = {
+    description: dict[str, Any] = {
         "Name": "Strata: proposed tissue regions",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
@@ -71,7 +71,7 @@ def write_description(folder: Path, root: Path, how: str = "") -> None:
         "DatasetLinks": {"raw": raw},
     }
     texts = {
-        DESCRIPTION: _with_others(folder, said),
+        DESCRIPTION: _with_others(folder, description),
         ".bidsignore": _with_ignored(folder),
         "README.md": about,
     }
@@ -88,31 +88,35 @@ def write_description(folder: Path, root: Path, how: str = "") -> None:
                 unfinished.write_text(text, encoding="utf-8")
 
 
-def _with_others(folder: Path, said: dict[str, Any]) -> str | None:
+def _with_others(folder: Path, description: dict[str, Any]) -> str | None:
     """Return the description with our part updated, and the rest as people wrote it.
 
     None if it cannot be read, or is not of derivatives.
     """
-    path, found = folder / DESCRIPTION, read_description(folder)
-    if found is None:
-        return None if path.exists() else json.dumps(said, indent=1) + "\n"
-    makers = found.get("GeneratedBy") if isinstance(found, dict) else None
-    if not isinstance(makers, list) or found.get("DatasetType") != "derivative":
+    path, existing = folder / DESCRIPTION, read_description(folder)
+    if existing is None:
+        return None if path.exists() else json.dumps(description, indent=1) + "\n"
+    makers = existing.get("GeneratedBy") if isinstance(existing, dict) else None
+    if not isinstance(makers, list) or existing.get("DatasetType") != "derivative":
         return None
     ours = [
         k
         for k, one in enumerate(makers)
         if isinstance(one, dict) and one.get("Name") == "Strata"
     ]
-    fresh = said["GeneratedBy"][0]
+    fresh = description["GeneratedBy"][0]
     kept = [
         makers[k] | fresh if k in ours else makers[k] for k in range(len(makers))
     ] + ([] if ours else [fresh])
-    links = found.get("DatasetLinks")
-    links = {**(links if isinstance(links, dict) else {}), **said["DatasetLinks"]}
+    links = existing.get("DatasetLinks")
+    links = {
+        **(links if isinstance(links, dict) else {}),
+        **description["DatasetLinks"],
+    }
     return (
         json_text(
-            {**said, **found, "GeneratedBy": kept, "DatasetLinks": links}, indent=1
+            {**description, **existing, "GeneratedBy": kept, "DatasetLinks": links},
+            indent=1,
         )
         + "\n"
     )

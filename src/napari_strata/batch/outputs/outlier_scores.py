@@ -65,19 +65,19 @@ def outlier_scores(documents: Sequence[dict[str, Any]]) -> list[OutlierScore]:
         the drift and each tissue's share of what is labelled. Figures are compared by
         their logarithms: half and double are equally far.
     """
-    found = [OutlierScore(None, "")] * len(documents)
+    scores = [OutlierScore(None, "")] * len(documents)
     for modality in {document["scan"]["modality"] for document in documents}:
-        own = [
+        members = [
             k
             for k, document in enumerate(documents)
             if document["scan"]["modality"] == modality
         ]
-        if len(own) < FEWEST_SCANS:
+        if len(members) < FEWEST_SCANS:
             continue
-        tables = _figures([documents[k] for k in own])
-        for k, odd in zip(own, _farthest(tables, len(own)), strict=True):
-            found[k] = odd
-    return found
+        tables = _figures([documents[k] for k in members])
+        for k, score in zip(members, _farthest(tables, len(members)), strict=True):
+            scores[k] = score
+    return scores
 
 
 def _figures(documents: list[dict[str, Any]]) -> dict[str, list[float]]:
@@ -104,19 +104,19 @@ def _figures(documents: list[dict[str, Any]]) -> dict[str, list[float]]:
 def _farthest(tables: dict[str, list[float]], n: int) -> list[OutlierScore]:
     best = [OutlierScore(0.0, "")] * n
     for name, values in tables.items():
-        plain = np.array(values)
-        known = plain[np.isfinite(plain)]
-        if len(known) < FEWEST_SCANS or (
-            name.startswith("share") and np.median(known) < _LEAST_SHARE
+        figures = np.array(values)
+        finite = figures[np.isfinite(figures)]
+        if len(finite) < FEWEST_SCANS or (
+            name.startswith("share") and np.median(finite) < _LEAST_SHARE
         ):
             continue
-        logs = np.log(np.maximum(plain, _LEAST_SHARE / 10))
+        logs = np.log(np.maximum(figures, _LEAST_SHARE / 10))
         middle = np.nanmedian(logs)
         spread = max(float(np.nanmedian(np.abs(logs - middle))), _LEAST_SPREAD)
         for k, z in enumerate((_NORMAL_MAD * np.abs(logs - middle) / spread).tolist()):
             if math.isfinite(z) and z > (best[k].score or 0.0):
                 best[k] = OutlierScore(
                     round(z, 2),
-                    f"{name} {plain[k]:.3g}, usually {float(np.median(known)):.3g}",
+                    f"{name} {figures[k]:.3g}, usually {float(np.median(finite)):.3g}",
                 )
     return best

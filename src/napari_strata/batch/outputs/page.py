@@ -40,7 +40,7 @@ def write_page(tables: Collected, folder: str | Path) -> Path:
         If it cannot be written, or another batch is writing to the folder.
     """
     target = Path(folder) / PAGE
-    said = {
+    data = {
         "notice": NOTICE,
         **_limit(tables.rows),
         "scans": [_scan(row, Path(folder)) for row in tables.rows],
@@ -49,14 +49,14 @@ def write_page(tables: Collected, folder: str | Path) -> Path:
     }
     # "</script>" or "<!--" in a file's name must not end the script that carries the
     # data
-    data = json_text(said, separators=(",", ":")).replace("<", "\\u003c")
-    text = (
+    json_data = json_text(data, separators=(",", ":")).replace("<", "\\u003c")
+    html = (
         (files("napari_strata.batch") / "page.html")
         .read_text(encoding="utf-8")
-        .replace("__DATA__", data)
+        .replace("__DATA__", json_data)
     )
     with only_writer(target.parent), atomic_path(target) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(html, encoding="utf-8")
     return target
 
 
@@ -71,7 +71,7 @@ def _limit(rows: tuple[ScanRow, ...]) -> dict[str, Any]:
 
 def _scan(row: ScanRow, folder: Path) -> dict[str, Any]:
     result, document = row.result, row.document
-    said: dict[str, Any] = {
+    row_data: dict[str, Any] = {
         "id": result.scan.id,
         "path": printable(result.scan.path),
         "subject": printable(result.scan.subject),
@@ -84,9 +84,9 @@ def _scan(row: ScanRow, folder: Path) -> dict[str, Any]:
         "why": row.outlier.reason,
     }
     if not document:
-        return said
+        return row_data
     shared, quality = shared_regions(document), document.get("quality", {})
-    return said | {
+    return row_data | {
         "modality": document["scan"]["modality"],
         "shape": document["scan"]["shape_zyx"],
         "regions": len(document["regions"]),
@@ -117,12 +117,12 @@ def _picture(path: Path) -> str:
 
 def _settings(rows: tuple[ScanRow, ...]) -> list[dict[str, Any]]:
     """Return the different settings of the scans, the most frequent first."""
-    found: dict[str, dict[str, Any]] = {}
+    counted: dict[str, dict[str, Any]] = {}
     for row in rows:
         document = row.document
         if "settings" not in document:
             continue
-        one: dict[str, Any] = {
+        settings: dict[str, Any] = {
             "cut": " ".join(f"{n} {tree}" for tree, n in document["cut"].items()),
             "codebook": str(document.get("codebook", {}).get("sha256", "none"))[:12],
             "teaching": str(document.get("taught", {}).get("sha256", "none"))[:12],
@@ -133,6 +133,8 @@ def _settings(rows: tuple[ScanRow, ...]) -> list[dict[str, Any]]:
             "strata": document["versions"]["napari-strata"],
             **document["settings"],
         }
-        kept = found.setdefault(json.dumps(one, sort_keys=True), one | {"scans": 0})
-        kept["scans"] += 1
-    return sorted(found.values(), key=lambda one: -one["scans"])
+        entry = counted.setdefault(
+            json.dumps(settings, sort_keys=True), settings | {"scans": 0}
+        )
+        entry["scans"] += 1
+    return sorted(counted.values(), key=lambda settings: -settings["scans"])

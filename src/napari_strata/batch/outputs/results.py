@@ -119,7 +119,7 @@ def unfinished_folder(folder: Path) -> Iterator[Path]:
     try:
         yield made
     finally:
-        _put_right(made, folder)
+        _repair(made, folder)
         shutil.rmtree(made, ignore_errors=True)
 
 
@@ -147,7 +147,7 @@ def move_in_place(moves: Sequence[tuple[Path, Path]]) -> None:
             os.replace(sidecar, _earlier(unfinished))
         for source, target in moves:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _put(source, target)
+            _move(source, target)
     except OSError as err:
         raise WriteError(
             f"Cannot write to {sidecar.parent}: {err.strerror}. Check that you may"
@@ -155,7 +155,7 @@ def move_in_place(moves: Sequence[tuple[Path, Path]]) -> None:
         ) from err
 
 
-def _put(source: Path, target: Path) -> None:
+def _move(source: Path, target: Path) -> None:
     """Move a file to its final name.
 
     If that is a link, the file that it leads to is replaced, also on another disk.
@@ -175,7 +175,7 @@ def repair_interrupted(folder: Path, outputs: Outputs) -> None:
     """
     if outputs.labels.is_file() and not outputs.sidecar.exists():
         for hidden in folder.glob(f"{_UNFINISHED_FOLDER}*"):
-            _put_right_one(hidden / outputs.sidecar.relative_to(folder), outputs)
+            _repair_one(hidden / outputs.sidecar.relative_to(folder), outputs)
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -185,7 +185,7 @@ def remove_unfinished(folder: Path) -> None:
     """
     for left in (*folder.glob(".strata-*"), *(folder / THUMBNAILS).glob(".strata-*")):
         if left.is_dir() and left.name.startswith(_UNFINISHED_FOLDER):
-            _put_right(left, folder)
+            _repair(left, folder)
             shutil.rmtree(left, ignore_errors=True)
         elif left.is_file() and left.suffix in UNFINISHED_SUFFIXES:
             left.unlink(missing_ok=True)
@@ -195,14 +195,14 @@ def _earlier(unfinished: Path) -> Path:
     return unfinished.with_name(f"{unfinished.name}.earlier")
 
 
-def _put_right(hidden: Path, folder: Path) -> None:
+def _repair(hidden: Path, folder: Path) -> None:
     """Repair all outputs that have files in a hidden folder."""
     for unfinished in hidden.rglob("*.json"):
         sidecar = folder / unfinished.relative_to(hidden)
-        _put_right_one(unfinished, outputs_beside(sidecar.with_suffix(".nii.gz")))
+        _repair_one(unfinished, outputs_beside(sidecar.with_suffix(".nii.gz")))
 
 
-def _put_right_one(unfinished: Path, outputs: Outputs) -> None:
+def _repair_one(unfinished: Path, outputs: Outputs) -> None:
     """Move the earlier sidecar back to its labels, or remove new labels without one.
 
     Labels that neither sidecar knows are a person's, and stay.
@@ -211,14 +211,14 @@ def _put_right_one(unfinished: Path, outputs: Outputs) -> None:
         return
     earlier = _earlier(unfinished)
     with contextlib.suppress(OSError, StrataError):
-        known = [
+        recorded = [
             (read_sidecar(path) or {}).get("labels_sha256")
             for path in (earlier, unfinished)
         ]
-        found = hash_file(outputs.labels)
-        if found == known[0] != known[1]:
+        actual = hash_file(outputs.labels)
+        if actual == recorded[0] != recorded[1]:
             os.replace(earlier, outputs.sidecar)
-        elif found in known:
+        elif actual in recorded:
             outputs.labels.unlink()
 
 

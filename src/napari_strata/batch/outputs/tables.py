@@ -200,12 +200,12 @@ def _rows(results: Sequence[ScanResult]) -> tuple[ScanRow, ...]:
         )
         for one in results
     ]
-    odd = iter(
+    scores = iter(
         outlier_scores([document for document in documents if "quality" in document])
     )
-    nothing = OutlierScore(None, "")
+    no_score = OutlierScore(None, "")
     return tuple(
-        ScanRow(one, document, next(odd) if "quality" in document else nothing)
+        ScanRow(one, document, next(scores) if "quality" in document else no_score)
         for one, document in zip(results, documents, strict=True)
     )
 
@@ -267,7 +267,7 @@ def _volume_columns(rows: list[dict[str, Any]]) -> list[str]:
 def _overview(row: ScanRow) -> dict[str, Any]:
     result, document = row.result, row.document
     scan = result.scan
-    said = {
+    cells = {
         **_scan_cells(result),
         "subject": printable(scan.subject),
         "session": printable(scan.session),
@@ -286,12 +286,12 @@ def _overview(row: ScanRow) -> dict[str, Any]:
         "outlier_by": row.outlier.reason if row.outlier.is_outlier else "",
     }
     if not document:
-        return said
+        return cells
     grid = {
         key: " ".join(f"{n:g}" for n in document["scan"][key])
         for key in ("shape_zyx", "spacing_zyx_mm")
     }
-    more = {
+    about = {
         "modality": document["scan"]["modality"],
         "regions": len(document["regions"]),
         "strata_version": document["versions"]["napari-strata"],
@@ -299,7 +299,12 @@ def _overview(row: ScanRow) -> dict[str, Any]:
     replay = document.get("replay", {})
     edits = {"edits": replay["edits"], "edits_lost": replay["lost"]} if replay else {}
     return (
-        said | grid | more | document.get("quality", {}) | _fit_cells(document) | edits
+        cells
+        | grid
+        | about
+        | document.get("quality", {})
+        | _fit_cells(document)
+        | edits
     )
 
 
@@ -366,13 +371,13 @@ def _changes(series: list[float]) -> dict[str, Any]:
     """
     if len(series) < 2:
         return {}
-    said: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for word, before in (("first", series[0]), ("previous", series[-2])):
-        said[f"change_from_{word}_ml"] = float(f"{series[-1] - before:.6g}")
-        said[f"change_from_{word}_percent"] = (
+        changes[f"change_from_{word}_ml"] = float(f"{series[-1] - before:.6g}")
+        changes[f"change_from_{word}_percent"] = (
             float(f"{100 * (series[-1] - before) / before:.4g}") if before else None
         )
-    return said
+    return changes
 
 
 def _agreement_rows(row: ScanRow) -> Iterator[dict[str, Any]]:
@@ -387,11 +392,11 @@ def _agreement_rows(row: ScanRow) -> Iterator[dict[str, Any]]:
 
 
 def _replay_rows(row: ScanRow) -> Iterator[dict[str, Any]]:
-    said = row.document.get("replay", {})
-    for step in said.get("steps", ()):
+    replay = row.document.get("replay", {})
+    for step in replay.get("steps", ()):
         yield {
             "scan": row.result.scan.id,
-            "case": printable(said["case"]),
+            "case": printable(replay["case"]),
             **step,
             "edit": step["name"],
         }

@@ -215,7 +215,7 @@ class Workers:
     needs_gb: Callable[[PlannedScan], float | None]
     budget_gb: float | None
     attempts: int
-    say: LogEvent
+    log_event: LogEvent
 
     def run(
         self,
@@ -232,12 +232,12 @@ class Workers:
         """
         needs = [self.needs_gb(scan) for scan in scans]
         order = sorted(range(len(scans)), key=lambda number: -(needs[number] or 0.0))
-        round_ = _Round(self, task, scans, needs, order)
+        queue = _Round(self, task, scans, needs, order)
         ended = 0
         try:
-            while round_.waiting or round_.running:
+            while queue.waiting or queue.running:
                 try:
-                    outcomes = round_.step()
+                    outcomes = queue.step()
                 except OSError as err:
                     raise ClusterError(
                         f"Dask's scheduler no longer answers ({err or 'timed out'})."
@@ -246,10 +246,10 @@ class Workers:
                 for outcome in outcomes:
                     ended += 1
                     yield outcome
-                on_progress(ended, len(scans), round_.in_work())
+                on_progress(ended, len(scans), queue.in_work())
         finally:
             with contextlib.suppress(OSError):  # the scheduler may be gone
-                self.client.cancel(list(round_.running), force=True)
+                self.client.cancel(list(queue.running), force=True)
 
 
 @dataclass(slots=True)
@@ -270,10 +270,10 @@ class _Round:
         client = self.workers.client
         # asked of the scheduler itself: client.scheduler_info may give an older answer
         # without any workers
-        known = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
+        scheduled = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
         self.limits = {
-            address: (one.get("memory_limit") or float("inf")) / 1e9
-            for address, one in known.items()
+            address: (worker.get("memory_limit") or float("inf")) / 1e9
+            for address, worker in scheduled.items()
         }
         outcomes = [*self._ended(), *self._too_large()]
         self._assign()
@@ -318,31 +318,31 @@ class _Round:
                 yield from self._lost(future, number, address)
 
     def _lost(self, future: Any, number: int, address: str) -> Iterator[ScanOutcome]:
-        state, gone = future.status, address not in self.limits
+        status, gone = future.status, address not in self.limits
         self.workers.client.cancel([future], force=True)
         self.deaths[number] += 1
         times = self.deaths[number]
-        self.workers.say(
+        self.workers.log_event(
             "worker died",
             scan=self.scans[number].id,
             worker=address,
             times=times,
-            state="gone" if gone else state,
+            state="gone" if gone else status,
         )
         if times < self.workers.attempts:
             self.waiting.insert(0, number)
             return
-        said = {1: "its worker", 2: "its worker twice"}.get(
+        died = {1: "its worker", 2: "its worker twice"}.get(
             times, f"its worker {times} times"
         )
-        why = (
+        advice = (
             "want of memory is the usual cause. Run it alone with --workers 1, or on a"
             " larger machine"
         )
         yield ScanOutcome(
             number,
             None,
-            f"{self.scans[number].path} killed {said}, and was set aside; {why}.",
+            f"{self.scans[number].path} killed {died}, and was set aside; {advice}.",
             address,
         )
 
@@ -392,7 +392,7 @@ class _Round:
                 self.task, self.scans[number], workers=[address], pure=False, retries=0
             )
             self.running[future] = (number, address)
-            self.workers.say(
+            self.workers.log_event(
                 "started",
                 scan=self.scans[number].id,
                 worker=address,
@@ -436,12 +436,12 @@ def workers_here(
     cores : int
         Of the machine.
     """
-    wanted = settings.workers or max(1, cores // max(threads, 1))
+    n_most = settings.workers or max(1, cores // max(threads, 1))
     budget = budget_here(settings)
-    fitting = [need for need in needs_gb if need <= budget] or [IDLE_GB]
-    beside_largest = 1 + int((budget - max(fitting)) / IDLE_GB)
+    fitting_gb = [need for need in needs_gb if need <= budget] or [IDLE_GB]
+    beside_largest = 1 + int((budget - max(fitting_gb)) / IDLE_GB)
     return max(
-        1, min(wanted, len(needs_gb), int(budget / min(fitting)), beside_largest)
+        1, min(n_most, len(needs_gb), int(budget / min(fitting_gb)), beside_largest)
     )
 
 

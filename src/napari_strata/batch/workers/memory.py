@@ -120,10 +120,10 @@ def _limits(name: str) -> list[str]:
         for base in (_CGROUPS, _CGROUPS / "memory")
         for part in (path, *map(str, Path(path).parents))
     }
-    found = []
+    values = []
     for folder in sorted(folders):
         try:
-            found.append((folder / name).read_text(encoding="ascii").strip())
+            values.append((folder / name).read_text(encoding="ascii").strip())
         except OSError:
             continue
-    return found
+    return values
