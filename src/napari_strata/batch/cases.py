@@ -30,6 +30,7 @@ from napari_strata.refine.storage.case_file import (
 from napari_strata.volume import Region, Segmentation
 
 _MOST_NAMED = 3
+"""Cases or edits that are named as examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,9 @@ class MatchedCases:
     Parameters
     ----------
     scans : tuple of PlannedScan
-        All of them, in order.
+        All scans, in order.
     notes : tuple of str
-        Cases that belong to none of the scans or cannot be read, each with the reason.
+        Cases that belong to no scan or cannot be read, each with the reason.
     """
 
     scans: tuple[PlannedScan, ...]
@@ -55,11 +56,11 @@ class EditedLabels:
     Parameters
     ----------
     segmentation : Segmentation
-        The labels.
+        Labels after the edits.
     said : dict
-        What the sidecar keeps of it: the case, how many edits, and what became of each.
+        What the sidecar keeps: the case, the number of edits, and the result of each.
     warning : str
-        Which edits could not be carried out; "" where all were.
+        Which edits could not be carried out; "" if all were.
     """
 
     segmentation: Segmentation
@@ -79,16 +80,16 @@ def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> MatchedC
     Parameters
     ----------
     scans : sequence of PlannedScan
-        A case that a list names for a scan goes before those found here.
+        A case that a list names for a scan is preferred to those found here.
     places : sequence of Path
-        Cases, or folders that are searched for some with all below them.
+        Cases, or folders that are searched for cases, with all folders below.
 
     Raises
     ------
     ReadError
         If a place does not exist or holds no case.
     CaseError
-        If two cases belong to one scan in the same way.
+        If two cases match one scan equally well.
     """
     matches_of: dict[int, list[_Match]] = {}
     places_of: dict[Path, list[int]] = {}
@@ -282,22 +283,22 @@ def apply_case(
     Parameters
     ----------
     case : Path
-        The case; its scan must be the proposal's.
+        A case of the proposal's scan.
     proposal : Proposal
-        Made anew.
+        The new proposal.
     labels : Segmentation
-        What the batch made of it.
+        Its labels before the edits.
     shared : tuple of Region
-        All regions whose numbers mean the same in other scans, those that this one
-        lacks, too: the edits are then carried out on the labels. Without any the case's
-        own cut, and the moves of its slider, take their place.
+        Regions of the codebook or teaching, with those that this scan lacks: the edits
+        are then carried out on `labels`. Without any, the case's own cut and its slider
+        moves replace `labels`.
 
     Raises
     ------
     CaseError
         If the case cannot be read, or is of another scan.
     GeometryError
-        If the labels that it began from do not fit the scan.
+        If the labels that the case started from do not fit the scan.
     """
     shown = replace(labels, regions=shared) if shared else None
     replayed = replay_edits(read_case(case, proposal.volume), proposal, shown=shown)

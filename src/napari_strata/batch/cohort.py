@@ -51,7 +51,7 @@ class CohortTableTask:
     Parameters
     ----------
     recipe : Recipe
-        The settings count; the cut does not.
+        Its settings are used; its cut is not.
     """
 
     recipe: Recipe
@@ -77,9 +77,9 @@ class CohortTableTask:
             return CohortTableResult(
                 None, f"{scan.path} needs more memory than there is."
             )
-        except Exception as err:  # noqa: BLE001 - the second pass meets it again, and keeps its traceback
+        except Exception as err:  # noqa: BLE001 - the second pass fails too, and keeps the traceback
             return CohortTableResult(
-                None, f"Unforeseen {type(err).__name__}: {' '.join(str(err).split())}."
+                None, f"Unexpected {type(err).__name__}: {' '.join(str(err).split())}."
             )
         n_supervoxels = int(table.body.sum())
         n_needed = fewest_supervoxels(self.recipe.n)
@@ -87,7 +87,7 @@ class CohortTableTask:
             return CohortTableResult(
                 None,
                 f"{scan.path} has {n_supervoxels} supervoxels in the body; a codebook of"
-                f" {self.recipe.n} tissues takes {n_needed}.",
+                f" {self.recipe.n} tissues needs {n_needed}.",
             )
         return CohortTableResult(table)
 
@@ -123,25 +123,25 @@ def kept_codebook(
     Parameters
     ----------
     folder : Path
-        Of the outputs.
+        Output folder.
     recipe : Recipe
         Its `n` is the number of tissues.
     count : int
-        How many scans it is to be fitted to.
+        Number of scans to fit it to.
     refit : bool
-        Whether one that was fitted otherwise may make room for another.
+        Whether a codebook that was fitted differently may be replaced.
 
     Returns
     -------
     Codebook or None
-        None where one is to be fitted.
+        None if a codebook has to be fitted.
 
     Raises
     ------
     CodebookError
-        If another codebook stands where ours would go, it is damaged, or it was fitted
-        otherwise and `refit` is False: with another one every number would mean another
-        tissue.
+        If the file there was not fitted by a batch, is damaged, or was fitted
+        differently and `refit` is False: with another codebook every number would mean
+        another tissue.
     """
     path = folder / COHORT_CODEBOOK
     if not path.is_file():
@@ -217,11 +217,11 @@ def archive_codebook(folder: Path) -> Path | None:
     kept = path.with_name(f"{path.stem}-{Codebook.load(path).sha256[:12]}{path.suffix}")
     try:
         path.rename(kept)
-    except FileExistsError:  # Windows: the same one was put aside before
+    except FileExistsError:  # Windows: the same codebook was renamed before
         path.unlink()
     except OSError as err:
         raise WriteError(
-            f"Cannot rename {path}: {err.strerror}. Move it away yourself."
+            f"Cannot rename {path}: {err.strerror}. Move it away."
         ) from err
     return kept
 
@@ -243,24 +243,24 @@ def cohort_codebook(
     Parameters
     ----------
     chosen : sequence of PlannedScan
-        The sample; see `sample_of`. Those that cannot be read are left out.
+        The sample; see `sample_of`. Scans that cannot be read are left out.
     folder : Path
-        Of the outputs.
+        Output folder.
     recipe : Recipe
         Its `n` is the number of tissues.
-    engine : Executor
+    executor : Executor
         Runs the first pass.
     count : int
-        How many scans were asked for; there may be fewer. See `kept_codebook`.
-    say : callable
-        Takes events for the log.
+        Number of scans asked for; there may be fewer. See `kept_codebook`.
+    log_event : callable
+        Writes events to the log.
     on_progress : callable
-        Of the first pass.
+        Called during the first pass.
 
     Raises
     ------
     CodebookError
-        If none of the scans in the sample can be used, or they do not go together.
+        If no scan of the sample can be used, or it mixes CT and MR.
     WriteError
         If the codebook cannot be saved.
     """
@@ -323,9 +323,9 @@ def other_numbers(folder: Path, results: Sequence[ScanResult]) -> list[str]:
     Parameters
     ----------
     folder : Path
-        Of the outputs.
+        Output folder.
     results : sequence of ScanResult
-        Of the run.
+        Results of the run.
     """
     own = {result.outputs.sidecar for result in results}
     made = [

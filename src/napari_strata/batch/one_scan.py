@@ -24,6 +24,7 @@ from napari_strata.batch.outputs.bids_derivative import (
     sidecar_keys,
     write_label_table,
 )
+from napari_strata.batch.outputs.names import LOG
 from napari_strata.batch.outputs.results import (
     Layout,
     ScanResult,
@@ -78,11 +79,11 @@ class ScanTask:
     Parameters
     ----------
     folder : Path
-        Where outputs go.
+        Output folder.
     recipe : Recipe
-        The same for all scans.
+        What is done, the same for all scans.
     layout : {"flat", "bids"}
-        How outputs are named.
+        Names of outputs.
     """
 
     folder: Path
@@ -127,7 +128,7 @@ class ScanTask:
                 else self._kept_result(scan, outputs, recipe, earlier)
             )
         except (StrataError, OSError):
-            return None  # it fails again where its reason is kept
+            return None  # it fails again in the task, where the reason is kept
 
     def _kept_result(
         self,
@@ -188,12 +189,12 @@ class ScanTask:
         except MemoryError:
             reason = (
                 f"{scan.path} needs more memory than there is. Lower memory_gb or"
-                " supervoxels, or run it on a larger machine."
+                " supervoxels, or use a larger machine."
             )
-        except Exception as err:  # noqa: BLE001 - a fault of ours in one scan must not cost the others; its traceback is kept
+        except Exception as err:  # noqa: BLE001 - a bug in one scan must not stop the others; its traceback is kept
             reason = (
-                f"Unforeseen {type(err).__name__}: {' '.join(str(err).split())}. Please"
-                " report it, with what batch.jsonl says."
+                f"Unexpected {type(err).__name__}: {' '.join(str(err).split())}. Please"
+                f" report it, with the traceback in {LOG}."
             )
             trace = traceback.format_exc()
         else:
@@ -218,7 +219,7 @@ class ScanTask:
                 str(scan.path),
             )
         reference = None
-        # before the work: what is no reference is refused now
+        # read before the work, so that a bad reference is refused early
         if scan.reference is not None:
             reference = read_labels(scan.reference, like=volume.geometry)
             reference = labels_of_part(
@@ -296,8 +297,8 @@ class ScanTask:
             ]
             if check_earlier(scan, outputs, self.recipe.of(scan)).action == "leave":
                 raise WriteError(
-                    f"{outputs.labels} was changed by hand while the scan was in work,"
-                    " and is left as it is."
+                    f"{outputs.labels} was changed by hand while the scan was processed,"
+                    " and is kept."
                 )
             move_in_place(moves)
 

@@ -33,22 +33,22 @@ class Recipe:
     tree : {"tissues", "regions"}
         Which tree is cut.
     n : int
-        Into how many tissues or regions; at least 1.
+        Number of tissues or regions, at least 1.
     settings : ProposeSettings
-        Knobs of the proposal.
+        Settings of the proposal.
     run : RunSettings
-        Device, threads and seed. Threads are per scan; 0 takes one, so that labels do
+        Device, threads and seed. Threads are per scan; 0 means one, so that labels do
         not depend on the machine.
     modality : {"ct", "mr"} or None
-        How to read intensities, where the scans do not say.
+        How to read intensities, if the scans do not say.
     weights : Path or None
         Another encoder than the shipped one; see `propose`.
     codebook : Codebook or None
         Gives every scan the same tissue numbers; `tree` and `n` are then "tissues" and
         the codebook's.
     teaching : Teaching or None
-        Gives every scan the regions that another scan's strokes taught; `tree` and `n`
-        are then "tissues" and how many those are. Not together with a codebook.
+        Gives every scan the regions that the strokes on another scan taught; `tree` and
+        `n` are then "tissues" and their number. Not together with a codebook.
 
     Raises
     ------
@@ -74,7 +74,7 @@ class Recipe:
         ):
             raise SettingsError(
                 f"Asked for {self.n} {self.tree}, but the codebook has"
-                f" {self.codebook.n} tissues. Ask for those."
+                f" {self.codebook.n} tissues. Ask for that many."
             )
         if self.teaching is not None and self.codebook is not None:
             raise SettingsError(
@@ -87,7 +87,7 @@ class Recipe:
         ):
             raise SettingsError(
                 f"Asked for {self.n} {self.tree}, but {len(self.teaching.regions)}"
-                " regions were taught. Ask for those."
+                " regions were taught. Ask for that many tissues."
             )
         check_weights(self.settings, self.weights)
 

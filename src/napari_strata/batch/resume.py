@@ -26,11 +26,11 @@ class EarlierResult:
     ----------
     action : {"keep", "make", "leave"}
         "leave": labels that were changed since Strata made them; they are a person's
-        work.
+        work and stay.
     reason : str
-        In a few words.
+        Why, in a few words.
     warning : str
-        Of the codebook or the teaching, where it stands.
+        Warning of the codebook, the teaching or the replayed edits of kept labels.
     """
 
     action: str
@@ -46,9 +46,9 @@ def check_earlier(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> Earlie
     ReadError
         If the scan, its reference or its labels cannot be read.
     WriteError
-        If labels stand there that belong to another scan: changed by a person, or of
-        one that is there still. Or if they have a person's edits, and the numbers of
-        another codebook or teaching.
+        If the labels there belong to another scan that still exists, or were changed
+        by a person. Or if they have a person's edits, and the numbers of another
+        codebook or teaching.
     """
     document = read_sidecar(outputs.sidecar)
     if not outputs.labels.is_file():
@@ -73,7 +73,7 @@ def check_earlier(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> Earlie
     if changed:
         _check_id(scan, outputs, document.get("scan", {}))
         return EarlierResult("make", f"changed: {', '.join(changed)}")
-    return EarlierResult("keep", "stands", _warnings(document))
+    return EarlierResult("keep", "up to date", _warnings(document))
 
 
 def _warnings(document: dict[str, Any]) -> str:
@@ -95,8 +95,8 @@ def _with_edits(
     Raises
     ------
     WriteError
-        If they are of another scan, or their numbers of another codebook or teaching:
-        they would count as this scan's.
+        If they belong to another scan, or their numbers to another codebook or
+        teaching: they would count as this scan's.
     """
     scan_record, with_edits = (
         document.get("scan", {}),
@@ -115,12 +115,12 @@ def _with_edits(
         raise WriteError(
             f"{with_edits}, on {_numbers(document)}, and this run has"
             f" {_numbers_now(recipe)}: the same number would mean something else. It is"
-            " left as it is. Give --replay again to have the edits carried out anew,"
-            " or move it away to have it made without them."
+            " kept. Give --replay again to repeat the edits, or move it away to make"
+            " the labels without them."
         )
     note = (
         f"{outputs.labels.name} has the edits of {document['replay'].get('case')}, and"
-        " is left as it is without --replay."
+        " is kept without --replay."
     )
     return EarlierResult(
         "keep",

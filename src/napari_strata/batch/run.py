@@ -64,9 +64,9 @@ class PlannedAction:
         "leave": labels changed by hand, which stay; "fail": the scan cannot be read or
         is too large.
     reason : str
-        In a few words.
+        Reason, in a few words.
     need_gb : float or None
-        Memory that it is expected to take.
+        Estimated peak memory; None if unknown.
     """
 
     scan: PlannedScan
@@ -88,47 +88,46 @@ def run_batch(
 ) -> tuple[ScanResult, ...]:
     """Propose regions for every scan and write them to a folder.
 
-    Each scan gives ID_labels.nii.gz on its own grid, with ID_labels.json and
-    ID_labels.csv; scans of one BIDS data set give a derivative data set. A scan is
-    passed over where these stand, and the sidecar names the same contents of scan and
-    labels, settings, seed, weights, cut, codebook or teaching, modality, series and
-    version. The device and the number of threads are not compared. What happens is told
-    in batch.jsonl.
+    Each scan gets ID_labels.nii.gz on its own grid, with ID_labels.json and
+    ID_labels.csv; scans of one BIDS data set get a derivative data set. Outputs are kept
+    if the sidecar has the same contents of scan and labels, settings, seed, weights, cut,
+    codebook or teaching, modality, series and version. The device and the number of
+    threads are not compared. Events are logged in batch.jsonl.
 
     Parameters
     ----------
     scans : sequence of PlannedScan
         From `plan_scans`.
     folder, recipe : str or Path, Recipe
-        Where the outputs go, made if need be (one batch at a time may write there); and
-        what is done with every scan.
+        Output folder, made if need be (one batch at a time may write there); and what
+        is done with every scan.
     settings : BatchSettings, optional
-        How many scans run at once, and where. Without it one after another in this
-        process, which needs no Dask; with it a script has to guard its main part (``if
-        __name__ == "__main__":``), as for any worker processes.
+        How many scans run at once, and where. Without settings, one after another in
+        this process, which needs no Dask. With settings, a script must guard its main
+        part (``if __name__ == "__main__":``), as for any worker processes.
     codebook_from, refit_codebook : int, bool
-        Fit a codebook of the recipe's `n` tissues to so many of the scans first (0:
-        none), and let it take the place of another.
+        First fit a codebook of the recipe's `n` tissues to this many of the scans (0:
+        no codebook); and whether it may replace one that was fitted differently.
     on_progress, on_result : callable
-        Called as (scans ended, scans, what is going on); raise `Cancelled` in it to
-        stop. And with each result as it comes.
+        Called as (scans ended, scans, stage); raise `Cancelled` in it to stop.
+        And called with each result when it is ready.
 
     Returns
     -------
     tuple of ScanResult
         One per scan, in order. A scan that cannot be read, proposed or written is
-        "failed", and the rest goes on.
+        "failed"; the others continue.
 
     Raises
     ------
     WriteError
         If the folder cannot be made, another batch is writing there, or two scans would
-        have one name.
+        have the same name.
     WeightsError, SettingsError, CodebookError
         If the weights, the device or the codebook cannot be used for any scan, or the
-        folder has a codebook that was fitted otherwise.
+        folder has a codebook that was fitted differently.
     ClusterError
-        If workers are asked for and cannot be had.
+        If workers cannot be started.
     Cancelled
         From `on_progress`.
     """
@@ -364,16 +363,16 @@ def plan_actions(
     Parameters
     ----------
     scans, folder, recipe, settings
-        As `run_batch` takes them.
+        As for `run_batch`.
     on_progress : callable
-        Called as (scans looked at, scans, id).
+        Called as (scans checked, scans, id).
 
     Raises
     ------
     WeightsError, SettingsError, CodebookError
-        If nothing could start.
+        If no scan could be started.
     WriteError
-        If two scans would have one name.
+        If two scans would have the same name.
     """
     recipe.check()
     target, layout = Path(folder).absolute(), layout_of(scans)

@@ -19,7 +19,7 @@ from napari_strata.io.atomic import file_suffix
 DESCRIPTION = "dataset_description.json"
 """Name of the file that describes a BIDS data set."""
 _IMAGES = ("anat", "ct")
-"""Folders of 3D images of structure."""
+"""Folders of structural 3D images."""
 _OTHERS = (
     "func",
     "dwi",
@@ -35,9 +35,9 @@ _OTHERS = (
     "micr",
     "motion",
 )
-"""Folders of series over time or directions, of field maps and of other kinds of data."""
+"""Folders of time series, diffusion, field maps and other kinds of data."""
 NO_RAW_DATA = ("derivatives", "sourcedata", "code", "stimuli", "phenotype")
-"""Folders of a data set that hold no scans in its own order."""
+"""Folders of a data set without raw scans."""
 _NO_SCANS = ("defacemask", "mask", "dseg", "probseg", "seg", "label", "labels")
 _PARTS = ("phase", "real", "imag")
 _PHASES = ("phase", "phasediff", "phase1", "phase2")
@@ -60,14 +60,12 @@ _STRUCTURAL = (
     ),
     *("t1map", "t2map", "t2starmap", "t1", "t2", "ct", "mprage"),
 )
-"""Last words of names of structural images, in lower case.
-
-Taken also where their folder does not say so.
-"""
+"""Last words of names of structural images, in lower case, whatever their folder."""
 _SUBJECT = re.compile(r"sub([-_].|\d)", re.IGNORECASE)
 _MARK = 4
+"""Hexadecimal digits of a hash that keeps names apart which differ in odd letters."""
 _FIRST = (".nii.gz", ".nii")
-"""Of several files of one name, the first of these goes under the plain name."""
+"""Of several files with one stem, the first of these keeps the plain name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +87,11 @@ class BidsName:
     folder : str
         Below the root, with "/": "sub-01/ses-1/anat".
     entities : tuple of (str, str)
-        Keys and values in the order of the name; the key is "" for a word off the
-        standard ("run_1" gives two).
+        Keys and values in the order of the name; the key is "" for a word that breaks
+        the standard ("run_1" is two words).
     suffix : str
-        What the name ends in: "T1w". Of a name or an ending off the standard, with what
-        keeps it apart from others.
+        Last word of the name: "T1w". With a hash or the format, if the name would
+        otherwise not be unique.
     file : str
         The file's name.
     """
@@ -219,8 +217,8 @@ def skip_reason(path: Path) -> SkipReason | None:
     *folders, name = path.parts
     if not folders or not is_subject(folders[0]):
         return SkipReason(
-            "it lies in no subject's folder (sub-...) of the BIDS data set; name it to"
-            " have it proposed on",
+            "it lies in no subject's folder (sub-...) of the BIDS data set; name the"
+            " file to propose on it",
             may_be_scan=True,
         )
     kind = next(
@@ -229,19 +227,19 @@ def skip_reason(path: Path) -> SkipReason | None:
     ).lower()
     if kind in _OTHERS:
         return SkipReason(
-            f"it lies in {kind}: no single image of structure", may_be_scan=False
+            f"it lies in {kind}, not among structural images", may_be_scan=False
         )
     last = name[: len(name) - len(file_suffix(name))].split("_")[-1]
     if last.lower() in _NO_SCANS or last.lower().endswith("mask"):
         return SkipReason("a mask or labels, by its name", may_be_scan=False)
     if is_phase(path):
         return SkipReason(
-            "a phase image, not the magnitude; name the file to have it proposed on",
+            "a phase image, not the magnitude; name the file to propose on it",
             may_be_scan=True,
         )
     if not kind and last.lower() not in _STRUCTURAL:
         return SkipReason(
-            "it lies in no anat or ct folder; name it to have it proposed on",
+            "it lies in no anat or ct folder; name the file to propose on it",
             may_be_scan=True,
         )
     return None

@@ -46,15 +46,17 @@ _OTHER_IMAGES = (
     ),
     *(".tif", ".tiff", ".vti", ".fdf", ".2dseq", ".isq", ".vol", ".dcm.gz", ".mgh.gz"),
 )
-"""Endings of images that Strata does not read, in lower case."""
-_VOXELS_ALONE = (".raw", ".zraw", ".raw.gz", ".zraw.gz")
+"""Endings of images that Strata cannot read, in lower case."""
+_RAW_VOXELS = (".raw", ".zraw", ".raw.gz", ".zraw.gz")
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 _MOST_MEMBERS = 8
-"""Members of an archive that are looked at, in search of scans."""
+"""Members of an archive that are checked: one may be large."""
 _LONGEST_HEADER = 65536
+"""Bytes of a header that are searched for the name of its file of voxels."""
 _VisitedFolders = dict[tuple[int, int], Path]
-"""Folders that were searched, by device and number."""
+"""Folders that were searched, by device and inode."""
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
+"""First bytes of an AppleDouble file: macOS metadata of another file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +66,12 @@ class SkippedPath:
     Parameters
     ----------
     path : Path
-        Which one.
+        The file or folder.
     reason : str
         Why it is passed over, and what to do, in a few words.
     may_be_scan : bool
-        Whether a person may want it proposed on: it is named one by one, and the exit
-        code is 1. False for what is no scan by its kind (masks, series over time,
-        labels of ours).
+        Whether a person may want to propose on it: then it is named, and the exit code
+        is 1. False for other kinds of file (masks, time series, labels of Strata).
     """
 
     path: Path
@@ -85,9 +86,9 @@ class Search:
     Parameters
     ----------
     outputs : Path or None
-        The batch's own outputs, where nothing is looked for.
+        Output folder of the batch, which is not searched.
     skipped : dict
-        Filled by the searches: what was passed over, by path.
+        What the searches skipped, by path.
     """
 
     outputs: Path | None = None
@@ -110,8 +111,7 @@ class Search:
             if place is not None and place == file and bids.is_phase(file):
                 self._skip(
                     file,
-                    "a phase image, not the magnitude; name the file to have it"
-                    " proposed on",
+                    "a phase image, not the magnitude; name the file to propose on it",
                     may_be_scan=True,
                 )
             elif place is not None:
@@ -181,7 +181,7 @@ class Search:
                 if _has_image_ending(file) and not file.name.startswith("."):
                     where = (
                         f"it lies in {folders[0]}, where a BIDS data set keeps no"
-                        " scans; name its folder to have it searched"
+                        " scans; name the folder to search it"
                     )
                     self._skip(_one_for_series(file), where, may_be_scan=False)
                 continue
@@ -191,8 +191,7 @@ class Search:
             if place != file and place.is_dir():
                 self._skip(
                     place,
-                    "DICOM in a BIDS data set; name the folder itself to have it"
-                    " proposed on",
+                    "DICOM in a BIDS data set; name the folder itself to propose on it",
                     may_be_scan=True,
                 )
                 continue
@@ -275,7 +274,7 @@ class Search:
                     ):
                         self._skip(
                             folder / name,
-                            "a hidden folder; name it to have it searched",
+                            "a hidden folder; name it to search it",
                             may_be_scan=False,
                         )
                 elif is_link:
@@ -297,13 +296,13 @@ class Search:
             ):
                 self._skip(
                     file,
-                    "a hidden file; name it to have it proposed on",
+                    "a hidden file; name it to propose on it",
                     may_be_scan=False,
                 )
             return None
         try:
             mode = file.stat().st_mode
-        # a link to nowhere, as in a data set that was fetched in part
+        # a broken link, as in a data set that was downloaded in part
         except FileNotFoundError:
             if suffix in (*SCAN_SUFFIXES, *_DICOM_SUFFIXES):
                 return file  # fails, with its reason
@@ -312,9 +311,7 @@ class Search:
             return None
         except OSError as err:
             if not suffix or _has_image_ending(file):
-                self._skip(
-                    file, f"it cannot be looked at: {err.strerror}", may_be_scan=True
-                )
+                self._skip(file, f"it cannot be read: {err.strerror}", may_be_scan=True)
             return None
         if not stat.S_ISREG(mode):
             self._skip(file, "a pipe, a socket or a device", may_be_scan=False)
@@ -374,11 +371,11 @@ def _skip_reason_of_file(file: Path) -> bids.SkipReason | None:
         )
     if name.endswith(".par") and half_of_pair(file, ".rec").exists():
         return bids.SkipReason(
-            "of a kind that Strata does not read (.par/.rec); convert it to NIfTI",
+            "of a format that Strata does not read (.par/.rec); convert it to NIfTI",
             may_be_scan=True,
         )
     if name.endswith(".rec") and half_of_pair(file, ".par").exists():
-        return None  # told with its header
+        return None  # named with its header
     ending = next((one for one in _OTHER_IMAGES if name.endswith(one)), None)
     if ending is not None or name == "2dseq":
         what = (
@@ -387,10 +384,10 @@ def _skip_reason_of_file(file: Path) -> bids.SkipReason | None:
             else "convert it to NIfTI"
         )
         return bids.SkipReason(
-            f"of a kind that Strata does not read ({ending or '2dseq'}); {what}",
+            f"of a format that Strata does not read ({ending or '2dseq'}); {what}",
             may_be_scan=True,
         )
-    if name.endswith(_VOXELS_ALONE):
+    if name.endswith(_RAW_VOXELS):
         return (
             None
             if _has_header(file)
@@ -486,7 +483,7 @@ def _one_for_series(file: Path) -> Path:
 def _is_folder(entry: Path | os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    # a link that leads to itself, or into a folder that may not be read
+    # a link to itself, or into a folder without permission
     except OSError:
         return False
 

@@ -12,7 +12,7 @@ from napari_strata.filenames import from_printable, is_text
 from napari_strata.volume import Modality
 
 LIST_SUFFIXES = (".csv", ".tsv")
-_PATHS = ("path", "reference", "codebook", "replay")
+_PATH_COLUMNS = ("path", "reference", "codebook", "replay")
 COLUMNS = (
     "id",
     "path",
@@ -51,16 +51,16 @@ def read_list(path: Path) -> tuple[ListRow, ...]:
     path : Path
         CSV with commas, semicolons or tabs and a header line. `path` is needed; `id`,
         `series`, `index`, `modality`, `reference`, `codebook`, `replay`, `subject` and
-        `session` are read if there; other columns are left alone. Paths count from the
-        list's folder; one that is no UTF-8 may stand there as its bytes, or as a
-        batch's tables show it. A scan that is not there is no error yet: it fails in
-        the batch, with its reason.
+        `session` are optional; other columns are ignored. Paths are relative to the
+        list's folder; one that is not UTF-8 may be written as its bytes, or as the
+        tables of a batch show it. A missing scan is no error here: it fails in the
+        batch, with its reason.
 
     Raises
     ------
     ReadError
-        If the list cannot be read, has no column `path`, a column that looks misspelt,
-        an id twice or a bad cell.
+        If the list cannot be read, has no column `path`, a misspelt column, an id twice
+        or a bad cell.
     """
     try:
         with open(
@@ -102,14 +102,14 @@ def _check_columns(path: Path, names: list[str]) -> None:
     if "path" not in names:
         raise ReadError(
             f"The list {path} has no column `path`; it has"
-            f" {', '.join(names) or 'none'}. Name the scans' column so."
+            f" {', '.join(names) or 'none'}. Give the column of the scans this name."
         )
     for name in set(names) - set(COLUMNS):
         near = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.8)
         if near:
             raise ReadError(
-                f"The list {path} has a column `{name}`. If it is meant to be"
-                f" `{near[0]}`, name it so; else choose another name."
+                f"The list {path} has a column `{name}`. If it means `{near[0]}`,"
+                f" rename it to that; else choose another name."
             )
 
 
@@ -170,10 +170,10 @@ def _check_text(path: Path, cells: list[dict[str, str]]) -> None:
             if (
                 name in COLUMNS
                 and not is_text(text)
-                and (name not in _PATHS or not (path.parent / text).exists())
+                and (name not in _PATH_COLUMNS or not (path.parent / text).exists())
             ):
                 raise ReadError(
-                    f"Line {number} of the list {path} is no UTF-8 text: {text}. Save"
+                    f"Line {number} of the list {path} is not UTF-8 text: {text}. Save"
                     " the list as CSV (UTF-8)."
                 )
 

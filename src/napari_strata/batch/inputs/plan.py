@@ -28,10 +28,7 @@ logger = logging.getLogger(__name__)
 
 _Key = tuple[Path, tuple[str | None, str | None], int | None, str]
 _LONGEST_ID = 120
-"""In bytes. File systems take names of 255.
-
-DICOM trees have folders of 64 characters in folders of 64.
-"""
+"""Bytes of an id. File systems allow names of 255; DICOM trees nest names of 64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +129,10 @@ def plan_batch(inputs: Sequence[str | Path], *, leave_out: Path | None = None) -
     ----------
     inputs : sequence of str or Path
         Files, folders, globs ("**" goes into folders) and lists (CSV, see `read_list`).
-        A folder, or one that a glob finds, is searched for scan files and DICOM series,
-        also through links, each folder once. Of a BIDS data set the structural images
-        are taken. A DICOM file stands for its folder. A file that is named itself is
-        always taken.
+        Folders, also those that a glob finds, are searched for scan files and DICOM
+        series, through links too, each folder once. Of a BIDS data set the structural
+        images are taken. A DICOM file means its folder. A file that is named is always
+        taken.
     leave_out : Path, optional
         A folder that is not searched: the batch's own outputs.
 
@@ -143,17 +140,16 @@ def plan_batch(inputs: Sequence[str | Path], *, leave_out: Path | None = None) -
     -------
     Plan
         Each scan once, in the order of the inputs; a list may name one twice, under two
-        ids, and goes before a search. An id is the list's, the name in a BIDS data set,
-        or the path below the folder or glob that was given; where two scans would share
-        one, more of the path is added, or a mark made from it.
+        ids, and overrides a search. An id is the list's, the name in a BIDS data set, or
+        the path below the folder or glob. If two scans would share an id, more of the
+        path or a hash of it is added.
 
     Raises
     ------
     ReadError
-        If an input does not exist, holds no scan, or is no list that can be read.
+        If an input does not exist, holds no scan, or is a list that cannot be read.
     WriteError
-        If `leave_out` lies in a DICOM folder, whose every file counts when it is known
-        again.
+        If `leave_out` lies in a DICOM folder: its files would change the folder's hash.
     """
     search = Search(None if leave_out is None else _plain(leave_out))
     scans_by_key: dict[_Key, _FoundScan] = {}
@@ -197,7 +193,7 @@ def _skipped_in_words(passed: list[SkippedPath]) -> str:
     if not passed:
         return ""
     more = f", and {len(passed) - 1} more" if len(passed) > 1 else ""
-    return f" but what is passed over ({passed[0].path}: {passed[0].reason}{more})"
+    return f" except what was passed over ({passed[0].path}: {passed[0].reason}{more})"
 
 
 def _is_list(source: str | Path) -> bool:

@@ -10,7 +10,8 @@ from napari_strata.batch.inputs.bids import BidsName, name_of
 from napari_strata.io.atomic import file_suffix
 from napari_strata.volume import Modality
 
-_TAKEN_OUT = ("sub", "ses", "run")
+_NOT_OF_KIND = ("sub", "ses", "run")
+"""Entities of a name that do not say what kind of image it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class PlannedScan:
     Parameters
     ----------
     id : str
-        Unique in the batch (upper and lower case apart), fit for a file name.
+        Unique in the batch (without regard to case), fit for a file name.
     path : Path
         A file, or a DICOM folder.
     series : str or None
@@ -28,20 +29,20 @@ class PlannedScan:
     index : int or None
         Which volume of a 4D file.
     modality : {"ct", "mr"} or None
-        How to read its intensities; None leaves it to the recipe.
+        How to read its intensities; None: as the recipe says.
     reference : Path or None
-        Labels to score against.
+        Reference labels for scores.
     codebook : Path or None
-        A codebook of its own, in the place of the recipe's.
+        Its own codebook, instead of the recipe's.
     replay : Path or None
-        A case of the scan, whose edits are carried out on what is proposed.
+        A case of the scan whose edits are repeated on its proposal.
     subject, session : str
-        Whose scan it is and when it was taken; "" where nothing says so.
+        Subject and session; "" if unknown.
     kind : str
         What kind of image of the subject it is, "T1w" for example: follow-ups are
         compared within a kind.
     bids : BidsName or None
-        Its name in a BIDS data set.
+        Its name in a BIDS data set, if it lies in one.
     """
 
     id: str
@@ -83,7 +84,7 @@ def identity_of(path: Path) -> ScanIdentity:
         ):
             entities.setdefault(key, value)
     words = [
-        word for word in stem.split("_") if word.partition("-")[0] not in _TAKEN_OUT
+        word for word in stem.split("_") if word.partition("-")[0] not in _NOT_OF_KIND
     ]
     return ScanIdentity(
         entities.get("sub", ""), entities.get("ses", ""), "_".join(words)

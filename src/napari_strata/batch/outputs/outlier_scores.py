@@ -12,20 +12,18 @@ import numpy as np
 from napari_strata.batch.outputs.results import shared_regions
 
 OUTLIER_ABOVE = 3.5
-"""Robust z scores beyond it are outliers.
+"""Robust z scores above this are outliers.
 
-(Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993).
+Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993.
 """
 FEWEST_SCANS = 5
-"""With fewer scans of a modality nothing is said."""
+"""Scans of a modality that are needed to compare them: fewer have no usual range."""
 _NORMAL_MAD = 0.6745
+"""Median absolute deviation of a normal distribution, in standard deviations."""
 _LEAST_SPREAD = 0.05
-"""A spread below this (in natural logarithms, about 5 %) is taken for it.
-
-In a very even cohort a trifle is no outlier.
-"""
+"""Smallest spread (natural logarithm: about 5 %), so that a trifle is no outlier."""
 _LEAST_SHARE = 0.005
-"""Regions with a smaller share of what is labelled are left out: their sizes scatter."""
+"""Tissues with a smaller share of the labelled volume are left out: they scatter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +33,9 @@ class OutlierScore:
     Parameters
     ----------
     score : float or None
-        Its largest robust z score; None where there are too few scans to tell.
+        Its largest robust z score; None if there are too few scans.
     reason : str
-        Which figure that is, with its value and the cohort's median.
+        The figure with that score, its value and the cohort's median.
     """
 
     score: float | None
@@ -45,7 +43,7 @@ class OutlierScore:
 
     @property
     def is_outlier(self) -> bool:
-        """Whether the score is beyond the usual limit."""
+        """Whether the score is above the usual limit."""
         return self.score is not None and self.score > OUTLIER_ABOVE
 
 
@@ -60,10 +58,10 @@ def outlier_scores(documents: Sequence[dict[str, Any]]) -> list[OutlierScore]:
     Returns
     -------
     list of OutlierScore
-        One per scan. Compared are how much is labelled in mL, how sure the proposal is
-        and, where all scans were given the same tissues by one codebook or teaching,
-        the drift and each tissue's share of what is labelled. Figures are compared by
-        their logarithms: half and double are equally far.
+        One per scan. Compared are the labelled volume in mL and the mean confidence. If
+        all scans have the same codebook or teaching, the drift and each tissue's share
+        of the labelled volume are compared too. Logarithms are compared: half and
+        double are equally far.
     """
     scores = [OutlierScore(None, "")] * len(documents)
     for modality in {document["scan"]["modality"] for document in documents}:

@@ -24,7 +24,7 @@ from napari_strata.io.atomic import atomic_path, link_end
 from napari_strata.io.files import hash_file
 
 Layout = Literal["flat", "bids"]
-"""How outputs are named: after the id, or as a BIDS derivative data set."""
+"""Names of outputs: by the id of the scan, or as a BIDS derivative data set."""
 _UNFINISHED_FOLDER = ".strata-batch-"
 """Start of the name of the hidden folder in which the outputs of a scan are made."""
 
@@ -38,25 +38,25 @@ class ScanResult:
     scan : PlannedScan
         The scan.
     outputs : Outputs
-        Its labels, sidecar and table; where `status` is "failed" they are missing, or
-        left from an earlier run.
+        Its labels, sidecar and table; if `status` is "failed" they are missing, or
+        of an earlier run.
     status : {"done", "kept", "failed"}
-        "kept": what an earlier run made still stands.
+        "kept": the outputs of an earlier run are up to date.
     reason : str
         Why it failed, in one line; "" otherwise.
     warning : str
-        What to know of it: that it does not fit the codebook or the teaching, or that
-        its labels were changed by hand; "" otherwise.
+        That the scan does not fit the codebook or the teaching, or that its labels were
+        changed by hand; "" otherwise.
     seconds : float
-        That the work took; 0 for what was kept.
+        Duration; 0 if the outputs were kept.
     peak_gb : float or None
-        Most memory that its process took meanwhile, where the system tells (Linux).
+        Peak memory of the process (Linux only).
     worker : str
-        Who did it; "" for this process.
+        Address of the worker; "" for this process.
     traceback : str
-        Of an error that nobody foresaw; "" otherwise.
+        Traceback of an unexpected error; "" otherwise.
     measured : dict or None
-        For labels that were changed by hand: what a sidecar says, of the labels as they
+        For labels that were changed by hand: a sidecar's content for the labels as they
         are now.
     """
 
@@ -134,7 +134,7 @@ def move_in_place(moves: Sequence[tuple[Path, Path]]) -> None:
     Parameters
     ----------
     moves : sequence of (Path, Path)
-        From and to, on one disk; the last one is the sidecar.
+        Source and target, on the same disk; the last one is the sidecar.
 
     Raises
     ------
@@ -237,5 +237,5 @@ def check_names(scans: Sequence[PlannedScan], folder: Path, layout: Layout) -> N
         if other is not scan:
             raise WriteError(
                 f"{other.path} and {scan.path} would both be written to {labels.name}."
-                " Leave one out, or run them apart."
+                " Leave one out, or run them separately."
             )

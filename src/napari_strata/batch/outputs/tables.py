@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _SCAN_COLUMNS = ("scan", "path", "series", "modality", "cut", "strata_version")
 _CODEBOOK_COLUMNS = ("drift", "fits")
-"""After the columns of the scan, where a codebook or a teaching was used."""
+"""Columns after those of the scan, if a codebook or a teaching was used."""
 _RENAMED = {"id": "region_id", "name": "region"}
 _FAILURE_COLUMNS = ("scan", "path", "series", "reason")
 _OVERVIEW_COLUMNS = (
@@ -83,11 +83,11 @@ class ScanRow:
     Parameters
     ----------
     result : ScanResult
-        What became of it.
+        Result of the scan.
     document : dict
-        The sidecar; empty for a scan that failed.
+        Its sidecar; empty for a scan that failed.
     outlier : OutlierScore
-        How unlike the others it is.
+        How much it differs from the others.
     """
 
     result: ScanResult
@@ -104,10 +104,10 @@ class Collected:
     volumes, scans, failures : Path
         Tab-separated text, UTF-8, one header line.
     changes, agreement, replay : Path or None
-        None where there were no follow-ups with a codebook or a teaching, no
-        references, or no edits to replay.
-    rows : tuple of Row
-        What they were made from.
+        None if there are no follow-ups with a codebook or a teaching, no references, or
+        no replayed edits.
+    rows : tuple of ScanRow
+        The scans, with the sidecars that the tables were made from.
     """
 
     volumes: Path
@@ -127,27 +127,25 @@ def collect(
     """Write the tables for the scans of a batch.
 
     volumes.tsv has one row per scan and region, with the unit in each column's name; CT
-    intensities (`mean_hu`) and MR ones (`mean`, no unit) have columns of their own. A
-    region's number means the same thing in one scan only: tissue 3 of one scan is not
-    tissue 3 of another, unless a codebook or a teaching was used; then `drift` and
-    `fits` say how well each scan fits it. scans.tsv has one row per scan, with how
-    unlike the others it is. failures.tsv has one row per scan that failed, with the
-    reason, and one without an id per image that was passed over. changes.tsv, where a
-    codebook or a teaching numbered several sessions of a subject, has the volume of
-    each region in each session and its change. agreement.tsv scores scans that have a
-    reference. replay.tsv tells what became of each edit of a case that was replayed. No
-    table tells times or whether a scan was kept, so that a run that was stopped and
-    gone on with ends in the same tables.
+    intensities (`mean_hu`) and MR ones (`mean`, no unit) have separate columns. A
+    region's number has a meaning in its own scan only: tissue 3 of one scan is not
+    tissue 3 of another, unless a codebook or a teaching was used. Then `drift` and
+    `fits` are how well each scan fits it. scans.tsv has one row per scan, with its
+    outlier score. failures.tsv has one row per scan that failed, with the reason, and
+    one row without an id per image that was skipped. changes.tsv has the volume of each
+    region in each session of a subject, with its change, if a codebook or a teaching
+    was used. agreement.tsv has the scores of scans with a reference. replay.tsv has the
+    result of each replayed edit. No table has times, or whether a scan was kept: a run
+    that was stopped and continued ends with the same tables.
 
     Parameters
     ----------
     results : sequence of ScanResult
-        From `run_batch`. Scans of earlier batches in the same folder are not in the
-        tables.
+        From `run_batch`. Scans of earlier batches in the same folder are left out.
     folder : str or Path
-        Where the tables go, replacing earlier ones.
+        Folder of the tables; earlier ones are replaced.
     passed : sequence of SkippedPath
-        What the search passed over, for failures.tsv.
+        What the search skipped, for failures.tsv.
 
     Raises
     ------
@@ -411,7 +409,7 @@ def _write_or_remove(
     if path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(
         "\t".join(columns)
     ):
-        path.unlink()  # ours, of an earlier run
+        path.unlink()  # written by an earlier run
     return None
 
 

@@ -1,11 +1,8 @@
-"""Scans on Dask workers.
+"""Executor on Dask workers: one scan at a time on each, with a memory budget.
 
-One scan at a time on each, memory counted before it starts, and dead workers made up
-for.
-
-Dask is imported only here and only when it is used. The client gives each free worker
-one scan, rather than leaving that to Dask's scheduler: what a worker's death costs, and
-how much memory is in use, is then known for each scan.
+Dask is imported only here, and only when it is used. The client assigns scans to free
+workers itself, rather than Dask's scheduler. So it knows how much memory is in use, and
+which scan is lost when a worker dies.
 """
 
 from __future__ import annotations
@@ -30,10 +27,14 @@ from napari_strata.volume import Progress
 
 INSTALL = 'python -m pip install "napari-strata[cluster]"'
 _TICK_S = 0.5
+"""Seconds between two looks at the queue, if nothing ends before."""
 _ANSWER_S = 5.0
+"""Seconds to wait for the result of a finished task: its worker may have died."""
 _FIRST_WORKER_S = 60
+"""Seconds to wait for the first worker; a cluster's queue may take any time."""
 _SAME_EVERYWHERE = ("napari-strata", "torch", "numpy")
-_QUIET = {
+"""Packages whose versions change labels: they must be the same on all workers."""
+_LOCAL_CONFIG = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
@@ -45,11 +46,11 @@ _QUIET = {
     "distributed.worker.http.routes": [],
     "distributed.comm.timeouts.connect": "60s",
 }
-"""On this machine: nothing to spill, a paused worker would never go on, no sampling of calls.
+"""Dask's configuration for workers on this machine.
 
-Time for a worker that is busy in
-one long call, Ctrl-C left to the command (see `dask_setup`), and no page that tells
-other users what is in work.
+No spilling and no pausing (there is nothing to spill, and a paused worker would never
+continue), no profiling, patience with a worker that is busy in one long call, Ctrl-C left
+to the command (see `dask_setup`), and no status page for other users.
 """
 
 
@@ -67,11 +68,11 @@ def open_workers(
     Parameters
     ----------
     settings : BatchSettings
-        `scheduler` and `cluster` say which.
+        `scheduler` and `cluster` choose which.
     workers : int
-        How many are started, where they are.
+        Number of workers to start.
     budget_gb : float
-        On this machine a worker that takes more is stopped.
+        On this machine, a worker that takes more is stopped.
 
     Yields
     ------
@@ -80,7 +81,7 @@ def open_workers(
     Raises
     ------
     ClusterError
-        If Dask is not installed, nobody answers, or the workers run another Strata.
+        If Dask is not installed, no worker answers, or the workers have other versions.
     """
     try:
         import dask
@@ -93,7 +94,7 @@ def open_workers(
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         if not settings.scheduler and not settings.cluster:
-            stack.enter_context(dask.config.set(_QUIET))
+            stack.enter_context(dask.config.set(_LOCAL_CONFIG))
         try:
             client = stack.enter_context(
                 _connect(distributed, settings, workers, budget_gb)
@@ -121,7 +122,7 @@ def _connect(
                 yield client
         except ValueError as err:
             raise ClusterError(
-                f"{settings.scheduler} is no address of a scheduler. Give one like"
+                f"{settings.scheduler} is not the address of a scheduler. Give one like"
                 " tcp://host:8786."
             ) from err
         return
@@ -200,15 +201,15 @@ class Workers:
     Parameters
     ----------
     client : distributed.Client
-        Connected.
+        A connected client.
     needs_gb : callable
-        Estimates a scan's peak memory; None where nothing is known.
+        Estimates a scan's peak memory in GB; None if unknown.
     budget_gb : float or None
-        For all scans in work together; None where each worker has its own limit only.
+        Memory for all scans at work together; None if only each worker has a limit.
     attempts : int
-        Workers that may die under a scan.
-    say : callable
-        Takes events for the log.
+        Workers that may die on one scan.
+    log_event : callable
+        Writes events to the log.
     """
 
     client: Any
@@ -228,7 +229,7 @@ class Workers:
         Raises
         ------
         ClusterError
-            If the scheduler goes away.
+            If the scheduler no longer answers.
         """
         needs = [self.needs_gb(scan) for scan in scans]
         order = sorted(range(len(scans)), key=lambda number: -(needs[number] or 0.0))
@@ -248,7 +249,7 @@ class Workers:
                     yield outcome
                 on_progress(ended, len(scans), queue.in_work())
         finally:
-            with contextlib.suppress(OSError):  # the scheduler may be gone
+            with contextlib.suppress(OSError):  # the scheduler may not answer
                 self.client.cancel(list(queue.running), force=True)
 
 
@@ -268,8 +269,8 @@ class _Round:
     def step(self) -> list[ScanOutcome]:
         """Collect finished scans, assign new ones to free workers, and wait a little."""
         client = self.workers.client
-        # asked of the scheduler itself: client.scheduler_info may give an older answer
-        # without any workers
+        # from the scheduler itself: client.scheduler_info may be outdated, without any
+        # workers
         scheduled = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
         self.limits = {
             address: (worker.get("memory_limit") or float("inf")) / 1e9
@@ -295,8 +296,8 @@ class _Round:
             if future.status == "finished":
                 try:
                     value = future.result(timeout=_ANSWER_S)
-                # its worker died with the answer: the next step knows, and gives it to
-                # another
+                # its worker died before it sent the result: the next step knows, and
+                # assigns the scan to another
                 except (TimeoutError, CancelledError):
                     if address in self.limits:
                         continue
@@ -310,7 +311,7 @@ class _Round:
                 yield ScanOutcome(
                     number,
                     None,
-                    f"Unforeseen {type(err).__name__} on {address}:"
+                    f"Unexpected {type(err).__name__} on {address}:"
                     f" {' '.join(str(err).split())}",
                     address,
                 )
@@ -336,13 +337,13 @@ class _Round:
             times, f"its worker {times} times"
         )
         advice = (
-            "want of memory is the usual cause. Run it alone with --workers 1, or on a"
-            " larger machine"
+            "too little memory is the usual cause. Run it alone with --workers 1, or on"
+            " a larger machine"
         )
         yield ScanOutcome(
             number,
             None,
-            f"{self.scans[number].path} killed {died}, and was set aside; {advice}.",
+            f"{self.scans[number].path} killed {died} and was given up; {advice}.",
             address,
         )
 
@@ -430,11 +431,11 @@ def workers_here(
     settings : BatchSettings
         `workers` and `budget_gb`.
     needs_gb : sequence of float
-        Of the scans.
+        Estimates for the scans, in GB.
     threads : int
-        Of each worker.
+        Threads of each worker.
     cores : int
-        Of the machine.
+        Cores of the machine.
     """
     n_most = settings.workers or max(1, cores // max(threads, 1))
     budget = budget_here(settings)

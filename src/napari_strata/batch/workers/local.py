@@ -10,13 +10,13 @@ from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.volume import Progress
 
 SAMPLING, FITTING, WAITING = (
-    "looking at scans for the codebook",
+    "proposing scans for the codebook",
     "fitting the codebook",
     "waiting for workers",
 )
-"""What is going on, where it is no scan's own work; for progress."""
+"""Stages of a batch that belong to no single scan, for progress."""
 LogEvent = Callable[..., None]
-"""Takes an event and plain values, as `RunLog.add` does."""
+"""Writes an event with plain values to the log, as `RunLog.add` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,13 @@ class ScanOutcome:
     Parameters
     ----------
     number : int
-        Place of the scan.
+        Index of the scan.
     value : Any
-        What the task returned; None where it never came to an end.
+        Result of the task; None if it did not end.
     reason : str
-        Why it did not, in one line; "" otherwise.
+        Why it did not end, in one line; "" otherwise.
     worker : str
-        Who did it; "" for this process.
+        Address of the worker; "" for this process.
     """
 
     number: int
@@ -64,9 +64,9 @@ class LocalExecutor:
     Parameters
     ----------
     needs_gb : callable
-        Estimates a scan's peak memory; None where nothing is known.
+        Estimates a scan's peak memory in GB; None if unknown.
     budget_gb : float
-        A scan that needs more is not begun.
+        Scans that need more are not started.
     """
 
     needs_gb: Callable[[PlannedScan], float | None]
@@ -88,7 +88,7 @@ class LocalExecutor:
                 number: int = number,
                 scan: PlannedScan = scan,
             ) -> None:
-                if stage != "done":  # the proposal is, the scan is not
+                if stage != "done":  # the proposal is done, the scan is not
                     on_progress(number, len(scans), f"{scan.id}: {stage}")
 
             show(0, 1, "looking for earlier results")
@@ -104,5 +104,5 @@ def too_large(scan: PlannedScan, need_gb: float, budget_gb: float) -> str:
     return (
         f"{scan.path} needs about {need_gb:.1f} GB of memory, and {budget_gb:.1f} GB"
         " may be used. Raise --budget-gb if the machine has more, lower"
-        " --working-mvox, or run it on a larger machine."
+        " --working-mvox, or use a larger machine."
     )

@@ -14,25 +14,22 @@ from napari_strata.io.header import header_shape
 from napari_strata.settings import ProposeSettings
 
 IDLE_GB = 0.7
-"""A process with torch and the encoder loaded, between scans."""
+"""Memory in GB of a process with torch and the encoder loaded, between scans."""
 _PER_MVOX_GB, _PER_WORKING_MVOX_GB, _OUTPUT_PER_WORKING_MVOX_GB = 0.022, 0.3, 0.1
-"""Per million voxels of the scan, and of the encoder's grid.
-
-Of the latter what its features take beside its tiles.
-"""
+"""GB per million voxels: of the scan, of the encoder's grid, and of its features."""
 _BESIDE_PER_MVOX_GB, _MOST_BESIDE_MVOX = 0.05, 12.0
-"""Per million voxels, where pieces start while the encoder works.
+"""GB per million voxels of supervoxels that are made while the encoder works.
 
-With more than one thread, up to 12 million in the body's box.
+Only with several threads, and up to 12 million voxels in the body's bounding box.
 """
-_CLASSICAL_IDLE_GB, _CLASSICAL_PER_MVOX_GB = 0.35, 0.08
+_GMM_IDLE_GB, _GMM_PER_MVOX_GB = 0.35, 0.08
+"""The same two figures for the method gmm-mrf, which loads no torch."""
 _CASE_PER_MVOX_GB = 0.02
-"""Per million voxels, where a case is replayed.
-
-Its own supervoxels, and labels before and after.
-"""
+"""GB per million voxels if a case is replayed: its supervoxels, and labels twice."""
 _MARGIN = 1.15
+"""Factor on top of the fitted line."""
 _SHARE_TO_USE = 0.9
+"""Share of the memory that a batch uses; the system needs the rest."""
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -50,7 +47,7 @@ def estimate_gb(
     scan : PlannedScan
         Only its header is read.
     settings : ProposeSettings
-        `method`, `working_mvox` and `memory_gb` count.
+        `method`, `working_mvox` and `memory_gb` are used.
     threads : int
         Threads per scan; 0 for all there are.
     """
@@ -61,7 +58,7 @@ def estimate_gb(
     case_gb = _CASE_PER_MVOX_GB if scan.replay is not None else 0.0
     if settings.method == "gmm-mrf":
         return round(
-            _MARGIN * (_CLASSICAL_IDLE_GB + (_CLASSICAL_PER_MVOX_GB + case_gb) * mvox),
+            _MARGIN * (_GMM_IDLE_GB + (_GMM_PER_MVOX_GB + case_gb) * mvox),
             2,
         )
     working = min(mvox, settings.working_mvox)

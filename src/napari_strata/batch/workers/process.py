@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from napari_strata.errors import WriteError
 
 LOCK_NAME = ".batch-lock"
+"""Name of the lock file in the output folder."""
 
 
 def dask_setup(worker: Any) -> None:
