@@ -40,7 +40,7 @@ _NO_LIBRARY = "DICOM SEG needs highdicom and pydicom: install napari-strata[dico
 
 
 def check_series(scan: Volume | None, path: str | Path) -> Volume:
-    """Say early that a DICOM SEG cannot be written.
+    """Check before any work that a DICOM SEG can be written, and return the scan.
 
     Raises
     ------

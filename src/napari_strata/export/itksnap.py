@@ -1,4 +1,4 @@
-"""ITK-SNAP's label descriptions.
+"""ITK-SNAP label descriptions.
 
 Names and colours of labels as a text table, to load beside a label volume.
 """
@@ -25,7 +25,7 @@ _ROW = re.compile(
 
 
 def description_text(regions: Iterable[Region]) -> str:
-    """Give the table as text.
+    """Return the region table as a label description.
 
     A double quote in a name, which the format cannot hold, becomes a single one.
     """
@@ -43,7 +43,7 @@ def description_text(regions: Iterable[Region]) -> str:
 
 
 def is_description(path: str | Path) -> bool:
-    """Say whether a file is a label description that Strata wrote, by its first line."""
+    """Return whether a file is a label description by Strata, from its first line."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.readline() == _HEAD.splitlines(keepends=True)[0]

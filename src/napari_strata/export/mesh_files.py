@@ -1,6 +1,6 @@
 """STL, OBJ and PLY files of surfaces, in mm.
 
-Each says its space in the way that 3D Slicer reads ("SPACE=LPS").
+Each declares its space as 3D Slicer reads it ("SPACE=LPS").
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _PLY_FACE = np.dtype([("corners", "u1"), ("vertices", "<i4", 3)])
 def stage_meshes(
     meshes: Sequence[Mesh], path: Path, together: Together, *, space: MeshSpace
 ) -> None:
-    """Write surfaces to one file that gets its name when `together` closes.
+    """Write surfaces to one file that gets its final name when `together` closes.
 
-    OBJ with its materials (.mtl) beside it.
+    OBJ files get their materials (.mtl) beside them.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def _mtl(meshes: Iterable[Mesh]) -> str:
 
 
 def _token(mesh: Mesh) -> str:
-    """Name a region in one word, for OBJ: the id keeps names apart."""
+    """Return a region's name as one word, for OBJ; the id makes it unique."""
     return f"{mesh.region.id}_" + "_".join(printable(mesh.region.name).split())
 
 

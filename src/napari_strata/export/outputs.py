@@ -1,4 +1,4 @@
-"""Labels with everything that belongs beside them: the JSON sidecar and the region table."""
+"""Labels with the files that belong beside them: JSON sidecar and region table."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """The files that were written together.
+    """Files that were written together.
 
     Parameters
     ----------
@@ -59,9 +59,9 @@ class Outputs:
 
 
 def outputs_beside(labels: str | Path) -> Outputs:
-    """Name the files that go with a label file.
+    """Return the files that belong to a label file.
 
-    Labels.json and labels.csv beside labels.nii.gz.
+    labels.json and labels.csv beside labels.nii.gz.
     """
     path = Path(labels)
     stem = path.name[: len(path.name) - len(file_suffix(path))]
@@ -69,7 +69,7 @@ def outputs_beside(labels: str | Path) -> Outputs:
 
 
 def check_outputs(labels: str | Path) -> None:
-    """Say early that labels and what goes beside them cannot be written under a name.
+    """Check before any work that labels, sidecar and table can be written under a name.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def write_outputs(
     confidence: NDArray[np.floating] | None = None,
     together: Together | None = None,
 ) -> Outputs:
-    """Write labels on the scan's own grid, with their sidecar and table; all of them or none.
+    """Write labels on the scan's own grid, with sidecar and table; all of them or none.
 
     Parameters
     ----------
@@ -147,9 +147,9 @@ def export_labels(
     settings: ExportSettings | None = None,
     on_progress: Progress = no_progress,
 ) -> Path:
-    """Do what a person means by "export".
+    """Export labels to a file.
 
-    A label volume gets sidecar and table beside it, any other format is one file.
+    A label volume gets a sidecar and a table beside it; any other format is one file.
 
     Parameters
     ----------
@@ -179,5 +179,5 @@ def export_labels(
 
 
 def outputs_as_text(outputs: Outputs) -> dict[str, str]:
-    """Give the paths as plain text."""
+    """Return the paths as plain text."""
     return {name: str(path) for name, path in asdict(outputs).items()}

@@ -1,6 +1,6 @@
-"""The region table for a spreadsheet or a script.
+"""Write the region table as CSV, TSV or Parquet.
 
-One row per region, the unit in each column's name.
+One row per region; each column's name ends with its unit.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def write_table(
     modality: Modality | None,
     agreements: Sequence[RegionAgreement] = (),
 ) -> None:
-    """Write the region table as CSV or TSV (UTF-8, decimal point) or Parquet, as the name ends.
+    """Write the region table as CSV or TSV (UTF-8, decimal point) or Parquet, by suffix.
 
     Parameters
     ----------

@@ -1,4 +1,7 @@
-"""What an export may replace: a file of its own kind, and nothing that it was made from."""
+"""Which existing files an export may replace.
+
+Files of its own kind by Strata, and none that it is made from.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from napari_strata.volume import Volume
 
 
 def check_may_replace(path: Path, scan: Volume | None) -> None:
-    """Raise where a file would be replaced that is an image, or that Strata did not write.
+    """Raise if a file is an image, or was not written by Strata.
 
     Parameters
     ----------
@@ -48,7 +51,7 @@ def check_may_replace(path: Path, scan: Volume | None) -> None:
 def check_inputs_stay(
     outputs: Iterable[Path], inputs: Iterable[str | Path | None]
 ) -> None:
-    """Raise where an output is one of the files that it is made from, under whatever name.
+    """Raise if an output is one of the inputs, under any name.
 
     Raises
     ------
@@ -66,9 +69,9 @@ def check_inputs_stay(
 
 
 def check_distinct(paths: Iterable[Path]) -> None:
-    """Raise where two files would get one name.
+    """Raise if two files would get one name.
 
-    On a disk too that does not tell capitals from small letters.
+    Names that differ in capitals only count as one, as on some file systems.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""NRRD and MetaImage through SimpleITK, and what DICOM shares with them."""
+"""NRRD and MetaImage files through SimpleITK, and functions shared with DICOM."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ _SAFELY_NUMBERED = re.compile(r"[^%]*%0?[0-9]?[dixu][^%]*")
 def quiet_stderr() -> Iterator[None]:
     """Keep ITK's C++ libraries from writing to standard error.
 
-    What they say is in the exception too.
+    Their messages are in the exception too.
     """
     with _one_at_a_time, open(os.devnull, "wb") as nowhere:
         try:
@@ -225,9 +225,9 @@ def _read_itk(
 
 
 def itk_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
-    """Give the voxels along i, j, k of one volume, from the header alone.
+    """Return the voxels along i, j, k of one volume, from the header alone.
 
-    Raises what `read_itk` does for a bad header.
+    Raises the errors of `read_itk` for an invalid header.
     """
     _check_voxel_file(path)
     header = read_text_header(path, suffix)
@@ -261,7 +261,7 @@ def write_itk(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:
 
 
 def itk_image(data: NDArray[np.generic], grid: FileGrid) -> sitk.Image:
-    """Make an ITK image, in LPS, of an array (i, j, k) in the file's own order."""
+    """Return an ITK image, in LPS, of an array (i, j, k) in the file's own order."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(data.transpose(2, 1, 0)))
     lps = _LPS_TO_RAS @ grid.affine + 0.0
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
@@ -291,7 +291,7 @@ def affine_ras(
     spacing_mm: NDArray[np.float64],
     direction_lps: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Make the affine (i, j, k) -> RAS+ mm of an ITK image.
+    """Return the affine (i, j, k) -> RAS+ mm of an ITK image.
 
     Only signs change between LPS and RAS, so it is exact.
     """
@@ -302,18 +302,18 @@ def affine_ras(
 
 
 def voxels(image: sitk.Image) -> NDArray[np.generic]:
-    """Give an ITK image's voxels as (i, j, k)."""
+    """Return an ITK image's voxels as (i, j, k)."""
     return sitk.GetArrayFromImage(image).transpose(2, 1, 0)
 
 
 def last_line(err: BaseException) -> str:
-    """Give the last line of ITK's message, which says most."""
+    """Return the last line of ITK's message, which holds the cause."""
     lines = [line.strip() for line in str(err).splitlines() if line.strip()]
     return lines[-1].removeprefix("Reason: ").rstrip(".") if lines else "unknown reason"
 
 
 def run_itk(action: Callable[[], _T], source: str) -> _T:
-    """Read with ITK, quietly.
+    """Run an ITK reader without output to standard error.
 
     Raises
     ------
@@ -347,7 +347,7 @@ def _check_voxel_file(path: Path) -> None:
 
 
 def _named_files(path: Path) -> list[str]:
-    """Give the names of the files with the voxels; none where they follow the header."""
+    """Return the names of the files with the voxels; none if they follow the header."""
     with path.open("rb") as file:
         head = file.read(_LONGEST_HEADER)
     lines = head.split(b"\n")
@@ -369,9 +369,10 @@ def _named_files(path: Path) -> list[str]:
 
 
 def _voxel_files(value: str, after: list[bytes]) -> list[str]:
-    """Give the files that a header names.
+    """Return the files that a header names.
 
-    One, a LIST of them below, or a pattern with first, last and step of its numbers.
+    One file, a LIST of files below, or a pattern with first, last and step of its
+    numbers.
     """
     if not value or value.startswith("LOCAL"):
         return []
@@ -427,9 +428,9 @@ def _unpacked_meta(
 
 
 def _surplus(path: Path, header: TextHeader, count: int, kind: str) -> tuple[str, ...]:
-    """Give a note where plain voxels take more bytes than `count` values of a kind.
+    """Return a note if plain voxels take more bytes than `count` values of a kind.
 
-    As after a transfer as text, which adds a byte to some of them.
+    A transfer as text adds bytes to some files.
     """
     fields, bits = header.fields, _TYPE.search(kind)
     plain = (
@@ -660,7 +661,7 @@ def _check_storage(source: str, fields: Mapping[str, str]) -> None:
 
 
 def _meta_order(fields: Mapping[str, str]) -> Literal["<", ">"]:
-    """Give the byte order of a MetaImage's voxels."""
+    """Return the byte order of a MetaImage's voxels."""
     names = ("binarydatabyteordermsb", "elementbyteordermsb")
     said = next((fields[name] for name in names if name in fields), "false")
     return ">" if said.lower() in ("true", "t", "1") else "<"
@@ -720,7 +721,7 @@ def _check_axes(source: str, header: TextHeader) -> None:
 
 
 def _volumes(image: sitk.Image, shape: tuple[int, int, int]) -> NDArray[np.generic]:
-    """Give an ITK image's voxels as (i, j, k, volume)."""
+    """Return an ITK image's voxels as (i, j, k, volume)."""
     data = sitk.GetArrayFromImage(image)
     if image.GetNumberOfComponentsPerPixel() == 1:
         data = data[..., None]
