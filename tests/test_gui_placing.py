@@ -127,7 +127,7 @@ def export(layer: Image, path: Path) -> tuple[nib.Nifti1Image, Labels]:
 
 
 def angles(affine: np.ndarray) -> np.ndarray:
-    """Give voxel sizes and the cosines between axes.
+    """Return voxel sizes and the cosines between axes.
 
     Whatever order and direction the axes have.
     """
