@@ -34,31 +34,76 @@ from napari_strata.volume import BACKGROUND
 STAY = -1
 """Said of a supervoxel that is more like its own region than like any stroke."""
 
-_TISSUES = 64
-_AXIS_STRENGTH = 0.005
-_SHRINKAGE = 0.1
-_DESCRIPTOR_WEIGHT = 0.5
-_PLACE_WEIGHT = 0.5
-_MAX_AXES = 28
-_SOFTNESS = 6.0
-_NAMED = 4.0
-_MOST_NAMED = 8
-_SMOOTHING = 0.8
-_ROUNDS = 8
-_FIRST_ROUNDS = 3
-_EDGE_SHARPNESS = 3.0
-_SCATTER_WEIGHT = 0.5
-_POOLED_WEIGHT = 0.5
-_SURE_WEIGHT = 0.5
-_WAY = 5.0
-_UNLIKE = 1.1
-_UNLIKE_PER_EXAMPLE = 1.0
-_OWN_WEIGHT = 0.5
-_TOUCHED_SHARE = 0.2
-_FEWEST_TISSUES = 3
-_MOST_TISSUES = 96
-_EXPLAINED = 0.95
-_FINELY_EXPLAINED = 0.97
+
+@dataclass(frozen=True, slots=True)
+class ScribbleConstants:
+    """Constants of the classifier, found with a simulated user (see docs/teaching.md)."""
+
+    axis_tissues: int = 64
+    """Tissues (count) whose differences define the discriminant axes. More than a scan has,
+    so that no tissue is missed."""
+    axis_strength: float = 0.005
+    """Least strength of a discriminant axis, as a share of the strongest. Weaker axes are
+    noise."""
+    shrinkage: float = 0.1
+    """Share of the mean variance added to the scatter inside tissues, so that it can be
+    inverted."""
+    descriptor_weight: float = 0.5
+    """Weight of the descriptors beside the discriminant axes: axes found without labels
+    can miss a difference that strokes show."""
+    position_weight: float = 0.5
+    """Weight of the position beside the descriptors: it separates alike organs, and must
+    not outweigh likeness."""
+    max_axes: int = 28
+    """Most axes (count) without position. More cost time at every stroke and gain nothing."""
+    softness: float = 6.0
+    """Dissimilarity (half squared distance) at which a likeness falls to 1/e."""
+    named_bonus: float = 4.0
+    """Dissimilarity taken off for the region that a person named or merged, so that it
+    stays unless strokes clearly disagree."""
+    max_named_examples: int = 8
+    """Most examples (supervoxels) of a named region, so that it does not outweigh strokes."""
+    smoothing: float = 0.8
+    """Share of a supervoxel's likeness that comes from its neighbours in each iteration."""
+    iterations: int = 8
+    """Iterations of the final smoothing: about how many supervoxels far it reaches."""
+    first_iterations: int = 3
+    """Iterations before self-training, which needs only rough likenesses."""
+    edge_sharpness: float = 3.0
+    """How fast a neighbour's weight falls with its squared distance, in median squared
+    distances of neighbours: smoothing stops at edges."""
+    scatter_weight: float = 0.5
+    """Weight of the likelihood by each region's own variance, against the nearest example."""
+    pooled_weight: float = 0.5
+    """Weight of the linear discriminant distance, which is steadier with few examples."""
+    self_training_weight: float = 0.5
+    """Weight of the distances after self-training. Softness grows with it."""
+    geodesic_weight: float = 5.0
+    """Weight of the logarithm of the geodesic distance: likeness must reach a supervoxel
+    over like neighbours."""
+    unlike_limit: float = 1.1
+    """Dissimilarity per axis from which a supervoxel is like no example and goes to region
+    0, if strokes taught region 0 in the body."""
+    unlike_per_example: float = 1.0
+    """Rise of that limit for each example (supervoxel) of region 0, whose own examples
+    then decide."""
+    background_own_weight: float = 0.5
+    """Weight of the distance to its own tissue for region 0: half, since its tissues are
+    estimated and not shown by a person."""
+    touched_share: float = 0.2
+    """Share of a region's examples in a tissue from which region 0 has no say there."""
+    min_tissues: int = 3
+    """Fewest tissues (count) of a scan."""
+    max_tissues: int = 96
+    """Most tissues (count) of a scan."""
+    explained: float = 0.95
+    """Share of the tissue tree's scatter that its tissues explain, for scope "everywhere":
+    5 tissues on a skull-stripped head, 40 to 70 on a trunk."""
+    finely_explained: float = 0.97
+    """The same for scope "here": near a stroke finer tissues are told apart."""
+
+
+CONSTANTS = ScribbleConstants()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,16 +217,19 @@ def feature_space(proposal: Proposal, centers_mm: NDArray[np.floating]) -> Featu
     values = descriptors[:, ~is_place]
     kind = np.hstack(
         [
-            values @ _discriminant_axes(values, proposal.tissue_tree.cut(_TISSUES)),
-            _DESCRIPTOR_WEIGHT * values,
+            values
+            @ _discriminant_axes(
+                values, proposal.tissue_tree.cut(CONSTANTS.axis_tissues)
+            ),
+            CONSTANTS.descriptor_weight * values,
         ]
     )
-    if kind.shape[1] > _MAX_AXES:
+    if kind.shape[1] > CONSTANTS.max_axes:
         _, turn = linalg.eigh(np.cov(kind, rowvar=False))
-        kind = kind @ turn[:, -_MAX_AXES:]
-    points = np.hstack([kind, _PLACE_WEIGHT * descriptors[:, is_place]]).astype(
-        np.float32
-    )
+        kind = kind @ turn[:, -CONSTANTS.max_axes :]
+    points = np.hstack(
+        [kind, CONSTANTS.position_weight * descriptors[:, is_place]]
+    ).astype(np.float32)
     background = np.zeros(len(points), np.bool_)
     background[proposal.region_tree.leaf_order[: proposal.region_tree.n_background]] = (
         True
@@ -190,10 +238,10 @@ def feature_space(proposal: Proposal, centers_mm: NDArray[np.floating]) -> Featu
         points=points,
         n_kind=kind.shape[1],
         tissues=proposal.tissue_tree.cut(
-            clear_tissues(proposal.tissue_tree, _EXPLAINED)
+            clear_tissues(proposal.tissue_tree, CONSTANTS.explained)
         ),
         fine_tissues=proposal.tissue_tree.cut(
-            clear_tissues(proposal.tissue_tree, _FINELY_EXPLAINED)
+            clear_tissues(proposal.tissue_tree, CONSTANTS.finely_explained)
         ),
         centers_mm=centers_mm.astype(np.float32),
         background=background,
@@ -227,8 +275,8 @@ def clear_tissues(tree: Hierarchy, share: float) -> int:
     return int(
         np.clip(
             2 + np.searchsorted(explained, share * explained[-1]),
-            _FEWEST_TISSUES,
-            _MOST_TISSUES,
+            CONSTANTS.min_tissues,
+            CONSTANTS.max_tissues,
         )
     )
 
@@ -244,12 +292,13 @@ def _discriminant_axes(
     within = values - means[groups]
     scatter = within.T @ within / max(len(values) - 1, 1)
     scatter += np.eye(len(scatter)) * (
-        _SHRINKAGE * np.trace(scatter) / len(scatter) + 1e-6
+        CONSTANTS.shrinkage * np.trace(scatter) / len(scatter) + 1e-6
     )
     spread = means - means.mean(axis=0)
     strength, axes = linalg.eigh(spread.T @ spread / len(means), scatter)
     kept: NDArray[np.float64] = axes[
-        :, strength > _AXIS_STRENGTH * max(float(strength.max(initial=0)), 1e-12)
+        :,
+        strength > CONSTANTS.axis_strength * max(float(strength.max(initial=0)), 1e-12),
     ]
     return kept
 
@@ -268,7 +317,7 @@ def _neighbours(points: NDArray[np.float32], edges: NDArray[np.int32]) -> csr_ar
     distance = ((points[a] - points[b]) ** 2).sum(axis=1)
     usual = float(np.median(distance)) if len(distance) else 1.0
     weight = np.maximum(
-        np.exp(-_EDGE_SHARPNESS * distance / max(usual, 1e-6)), 1e-6
+        np.exp(-CONSTANTS.edge_sharpness * distance / max(usual, 1e-6)), 1e-6
     ).astype(np.float32)
     half = csr_array((weight, (a, b)), shape=(len(points), len(points)))
     both = csr_array(half + half.T)
@@ -371,36 +420,46 @@ def weigh(space: FeatureSpace, lesson: StrokeExamples) -> Classification:
     alike = np.stack([space.ways.unlike(at) for at in examples], axis=1)
     distance = _distance(space, examples, alike)
     unlike = _least(distance)
-    way = _WAY * np.log1p(np.stack([space.ways.length(at) for at in examples], axis=1))
+    way = CONSTANTS.geodesic_weight * np.log1p(
+        np.stack([space.ways.length(at) for at in examples], axis=1)
+    )
     distance += way
-    limit = _UNLIKE * space.points.shape[1]
+    limit = CONSTANTS.unlike_limit * space.points.shape[1]
     if lesson.named is not None:
         named = np.flatnonzero(lesson.named >= 0)
-        distance[named, np.searchsorted(taught, lesson.named[named])] -= _NAMED
+        distance[named, np.searchsorted(taught, lesson.named[named])] -= (
+            CONSTANTS.named_bonus
+        )
     if (
         taught[0] == BACKGROUND
         and not lesson.is_near
         and not space.background[examples[0]].all()
     ):
         distance[:, 0] = np.minimum(
-            distance[:, 0], limit + _UNLIKE_PER_EXAMPLE * len(examples[0]) + _least(way)
+            distance[:, 0],
+            limit + CONSTANTS.unlike_per_example * len(examples[0]) + _least(way),
         )
     own = _own_distance(space, lesson)
-    softness = _SOFTNESS
+    softness = CONSTANTS.softness
     if np.isfinite(own[lesson.free]).any():
         distance = np.column_stack([distance, _least(distance) + own - _least(alike)])
     else:
         first = _smoothed(
-            space, _likeness(distance, softness), (shown, column), _FIRST_ROUNDS
+            space,
+            _likeness(distance, softness),
+            (shown, column),
+            CONSTANTS.first_iterations,
         )
-        distance += _SURE_WEIGHT * sure_distance(
+        distance += CONSTANTS.self_training_weight * sure_distance(
             space.points, examples, first, space.weights
         )
-        softness *= 1 + _SURE_WEIGHT
+        softness *= 1 + CONSTANTS.self_training_weight
         distance = np.column_stack(
             [distance, np.full(len(distance), np.inf, np.float32)]
         )
-    likeness = _smoothed(space, _likeness(distance, softness), (shown, column), _ROUNDS)
+    likeness = _smoothed(
+        space, _likeness(distance, softness), (shown, column), CONSTANTS.iterations
+    )
     return Classification(
         np.append(taught, STAY).astype(np.int32),
         likeness,
@@ -416,7 +475,12 @@ def _some(members: NDArray[np.intp], is_stroked: NDArray[np.bool_]) -> NDArray[n
     stroked = is_stroked[members]
     rest = members[~stroked]
     return np.sort(
-        np.concatenate([members[stroked], rest[:: -(-len(rest) // _MOST_NAMED) or 1]])
+        np.concatenate(
+            [
+                members[stroked],
+                rest[:: -(-len(rest) // CONSTANTS.max_named_examples) or 1],
+            ]
+        )
     )
 
 
@@ -424,10 +488,10 @@ def _distance(
     space: FeatureSpace, examples: list[NDArray[np.intp]], alike: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Give how unlike each supervoxel is to the strokes of each region, (n, regions)."""
-    distance = (1 - _SCATTER_WEIGHT) * alike + _SCATTER_WEIGHT * scatter_distance(
-        space.points, examples
-    )
-    distance += _POOLED_WEIGHT * pooled_distance(space.points, examples)
+    distance = (
+        1 - CONSTANTS.scatter_weight
+    ) * alike + CONSTANTS.scatter_weight * scatter_distance(space.points, examples)
+    distance += CONSTANTS.pooled_weight * pooled_distance(space.points, examples)
     return np.asarray(distance, np.float32)
 
 
@@ -461,7 +525,10 @@ def _own_distance(space: FeatureSpace, lesson: StrokeExamples) -> NDArray[np.flo
     _, group = np.unique(
         np.where(background, -1 - tissues, lesson.own), return_inverse=True
     )
-    silent = background & _touched(tissues, lesson.teachers, _TOUCHED_SHARE)[tissues]
+    silent = (
+        background
+        & _touched(tissues, lesson.teachers, CONSTANTS.touched_share)[tissues]
+    )
     if lesson.unowned is not None and not lesson.is_near:
         silent |= lesson.unowned & _touched(tissues, lesson.teachers, 0.0)[tissues]
     if (lesson.examples == BACKGROUND).any() and not lesson.is_near:
@@ -469,7 +536,7 @@ def _own_distance(space: FeatureSpace, lesson: StrokeExamples) -> NDArray[np.flo
     if lesson.named is not None:
         silent |= lesson.named >= 0
     kind = space.points[:, : space.n_kind]
-    distance = np.where(background, _OWN_WEIGHT, 1.0) * (
+    distance = np.where(background, CONSTANTS.background_own_weight, 1.0) * (
         (kind - _means(kind, group)[group]) ** 2
     ).sum(axis=1)
     return np.where(silent, np.inf, distance).astype(np.float32)
@@ -503,10 +570,10 @@ def _smoothed(
 
     `told` are supervoxels that are held fast, and their columns.
     """
-    start = (1 - _SMOOTHING) * likeness
+    start = (1 - CONSTANTS.smoothing) * likeness
     for _ in range(rounds):
         likeness = space.neighbours @ likeness
-        likeness *= _SMOOTHING
+        likeness *= CONSTANTS.smoothing
         likeness += start
         likeness[told[0]] = 0
         likeness[told] = 1
