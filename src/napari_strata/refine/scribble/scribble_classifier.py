@@ -1,13 +1,11 @@
-"""What strokes teach: a small classifier on supervoxel descriptors.
+"""Classifier of supervoxels from a few strokes, quick enough to run at every stroke.
 
-Quick enough to run at every stroke.
-
-Descriptors are first brought into a space in which distance means "unlike, as tissues
-go": the discriminant axes (Fisher, 1936) of the proposal's own tissue tree, found
-without any label, beside the descriptors themselves. There a supervoxel goes with the
-region whose nearest stroke (Cover and Hart, 1967) and whose strokes' scatter it fits
-best, and which it is reached from over like neighbours, evened out over touching
-supervoxels with the strokes held fast (as in label propagation; Zhou et al., 2003).
+Descriptors are first mapped to a space in which distance means "unlike, as tissues go":
+the discriminant axes (Fisher, 1936) of the proposal's own tissue tree, found without
+labels, beside the descriptors themselves. Each supervoxel is assigned to the region
+whose nearest stroke (Cover and Hart, 1967), whose strokes' distribution and whose
+geodesic distance fit best. The result is smoothed over touching supervoxels with the
+strokes fixed, as in label propagation (Zhou et al., 2003).
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ from napari_strata.refine.scribble.geodesic import GeodesicDistances
 from napari_strata.volume import BACKGROUND
 
 STAY = -1
-"""Said of a supervoxel that is more like its own region than like any stroke."""
+"""Result for a supervoxel that is more like its own region than like any stroke."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +106,7 @@ CONSTANTS = ScribbleConstants()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureSpace:
-    """Where supervoxels lie for the classifier.
+    """Feature space of the supervoxels of one proposal.
 
     Parameters
     ----------
@@ -128,8 +126,8 @@ class FeatureSpace:
         The proposal's background, large blocks of air.
     neighbours : (n, n) sparse array
         Weights of touching supervoxels, more for more alike; rows sum to one.
-    ways : Ways
-        How far it is from strokes, over touching supervoxels and by what they are like.
+    ways : GeodesicDistances
+        Geodesic distances and dissimilarities from seeds.
     weights : (n,) float32 array
         How much each counts as evidence: its size, 1 being usual; 0 in the proposal's
         background.
@@ -148,7 +146,7 @@ class FeatureSpace:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StrokeExamples:
-    """What is to be told apart.
+    """Training data of the classifier: examples and the supervoxels to classify.
 
     Parameters
     ----------
@@ -188,7 +186,7 @@ class StrokeExamples:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classification:
-    """What strokes say.
+    """Likeness of every supervoxel to each taught region.
 
     Parameters
     ----------
@@ -206,9 +204,9 @@ class Classification:
 
 
 def feature_space(proposal: Proposal, centers_mm: NDArray[np.floating]) -> FeatureSpace:
-    """Make the space from a proposal and the centres.
+    """Compute the feature space of a proposal, once per case.
 
-    (n, 3) of its supervoxels in mm along the array's axes, once per case.
+    `centers_mm` are the centres (n, 3) of its supervoxels in mm along the array's axes.
     """
     is_place = np.array(
         [name.startswith("position") for name in proposal.descriptor_names], np.bool_
@@ -262,12 +260,11 @@ def _weights(proposal: Proposal, background: NDArray[np.bool_]) -> NDArray[np.fl
 
 
 def clear_tissues(tree: Hierarchy, share: float) -> int:
-    """Give how many tissues a scan has.
+    """Return the number of tissues of a scan.
 
-    The fewest that explain a share of the tissue tree's scatter, at most 96.
-
-    Heights of a Ward tree are the scatter that each merge adds. A skull-stripped head
-    has a handful of tissues, a trunk some dozens.
+    The fewest that explain a share of the tissue tree's scatter, at most 96. Heights of
+    a Ward tree are the scatter that each merge adds. A skull-stripped head has a
+    handful of tissues, a trunk some dozens.
     """
     explained = np.cumsum(tree.heights.astype(np.float64))
     if len(explained) == 0:
@@ -284,9 +281,9 @@ def clear_tissues(tree: Hierarchy, share: float) -> int:
 def _discriminant_axes(
     values: NDArray[np.float64], groups: NDArray[np.int32]
 ) -> NDArray[np.float64]:
-    """Give the axes (d, k) along which groups differ most.
+    """Return the axes (d, k) along which groups differ most.
 
-    Scaled to unit scatter inside groups.
+    Scaled to unit variance inside groups.
     """
     means = _means(values, groups)
     within = values - means[groups]
@@ -329,9 +326,9 @@ def _neighbours(points: NDArray[np.float32], edges: NDArray[np.int32]) -> csr_ar
 def within_mm(
     space: FeatureSpace, seeds: NDArray[np.integer], reach_mm: float
 ) -> NDArray[np.bool_]:
-    """Tell which supervoxels.
+    """Return which supervoxels, (n,) bool, lie at most `reach_mm` from a seed.
 
-    (n,) bool, have their centre at most `reach_mm` from that of a seed.
+    Measured between centres.
     """
     at, centers = space.centers_mm[seeds], space.centers_mm
     near = np.flatnonzero(
@@ -350,9 +347,9 @@ def within_mm(
 def connected(
     space: FeatureSpace, seeds: NDArray[np.integer], allowed: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Tell which allowed supervoxels, (n,) bool, touch a seed, or another that does.
+    """Return which allowed supervoxels, (n,) bool, are connected to a seed.
 
-    So on.
+    Over touching supervoxels that are allowed too.
     """
     inside = allowed.copy()
     inside[seeds] = True
@@ -366,10 +363,10 @@ def connected(
 
 
 def classify(space: FeatureSpace, lesson: StrokeExamples) -> NDArray[np.int32]:
-    """Say which taught region each free supervoxel is most like, or that it stays; see `weigh`.
+    """Return the most similar taught region of each free supervoxel, or `STAY`; see `weigh`.
 
-    The proposal's background is taken only by region 0 and by a region that has a
-    stroke in it.
+    The proposal's background goes only to region 0 and to a region that has a stroke in
+    it.
 
     Returns
     -------
@@ -389,25 +386,24 @@ def classify(space: FeatureSpace, lesson: StrokeExamples) -> NDArray[np.int32]:
 
 
 def weigh(space: FeatureSpace, lesson: StrokeExamples) -> Classification:
-    """Say how much speaks for each taught region, and for staying, at every supervoxel.
+    """Compute the likeness of every supervoxel to each taught region, and to its own.
 
     At least one example is needed.
 
-    How far a supervoxel is from a taught region is its squared distance to the nearest
-    stroke on it and to the mean of its strokes, by their own scatter and by the scatter
-    that all regions have in common, and the longer the way from there is over touching
-    supervoxels, edges being long steps, the farther. It goes with the nearest, evened
-    out over touching supervoxels. Once all regions are taught, what surely belongs to a
-    region then teaches a little, too, and all are told apart again; and what is very
-    unlike all strokes goes to region 0, if that was taught inside the body, less
-    readily with every further stroke on it.
+    The distance to a taught region is the sum of the squared distance to its nearest
+    stroke, of the distances to its strokes' mean by their own variance and by the
+    pooled variance, and of the logarithm of the geodesic distance. The result is
+    smoothed over touching supervoxels. Once all regions are taught, there is one step
+    of self-training, and supervoxels that are very unlike all strokes go to region 0,
+    if that was taught inside the body; the limit rises with every further stroke on it.
 
-    How far a supervoxel is from its own region is half its squared distance to that
-    region's mean. Region 0 holds whatever nobody named, so there the mean is that of
-    its tissue, and it has no say in tissues that hold a good part of a region's
-    strokes, nor, unless `is_near`, anywhere once a stroke taught region 0 itself. A
-    single first stroke therefore takes the tissue it lies in and what is nearer to it
-    than to its own kind; once every region is taught, strokes alone decide.
+    The distance of a supervoxel to its own region is half its squared distance to that
+    region's mean. Region 0 holds all that nobody named, so its mean is that of the
+    supervoxel's tissue, and it has no say in tissues that hold a good part of a
+    region's strokes, nor, unless `is_near`, anywhere once a stroke taught region 0
+    itself. A single first stroke therefore takes the tissue it lies in and supervoxels
+    nearer to it than to their own kind; once every region is taught, strokes alone
+    decide.
     """
     shown = np.flatnonzero(lesson.examples >= 0)
     teachers = lesson.teachers
@@ -468,10 +464,7 @@ def weigh(space: FeatureSpace, lesson: StrokeExamples) -> Classification:
 
 
 def _some(members: NDArray[np.intp], is_stroked: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Choose a region's examples.
-
-    All that strokes crossed, and some, evenly, of a named region.
-    """
+    """Return a region's examples: all that strokes crossed, and evenly some of a named region."""
     stroked = is_stroked[members]
     rest = members[~stroked]
     return np.sort(
@@ -487,7 +480,7 @@ def _some(members: NDArray[np.intp], is_stroked: NDArray[np.bool_]) -> NDArray[n
 def _distance(
     space: FeatureSpace, examples: list[NDArray[np.intp]], alike: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Give how unlike each supervoxel is to the strokes of each region, (n, regions)."""
+    """Return the dissimilarity of each supervoxel to each region's strokes, (n, regions)."""
     distance = (
         1 - CONSTANTS.scatter_weight
     ) * alike + CONSTANTS.scatter_weight * scatter_distance(space.points, examples)
@@ -496,10 +489,7 @@ def _distance(
 
 
 def _least(columns: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Give the least of each row, column by column.
-
-    Numpy takes twenty times as long along rows of a few.
-    """
+    """Return the minimum of each row, column by column: numpy is slow along short rows."""
     least = columns[:, 0].copy()
     for column in columns.T[1:]:
         np.minimum(least, column, out=least)
@@ -513,12 +503,10 @@ def _likeness(distance: NDArray[np.float32], softness: float) -> NDArray[np.floa
 
 
 def _own_distance(space: FeatureSpace, lesson: StrokeExamples) -> NDArray[np.float32]:
-    """Give how far each supervoxel is from the mean of its own region.
+    """Return the distance of each supervoxel to the mean of its own region.
 
-    (for region 0, its tissue); infinite where that has no say.
-
-    Only what a supervoxel is like counts here, not where it lies: a tissue is to be
-    found again on the other side.
+    For region 0, of its tissue; infinite where that has no say. Only descriptors count
+    here, not the position: a tissue is to be found again on the other side.
     """
     background = lesson.own == BACKGROUND
     tissues = space.fine_tissues if lesson.is_near else space.tissues
@@ -545,10 +533,10 @@ def _own_distance(space: FeatureSpace, lesson: StrokeExamples) -> NDArray[np.flo
 def _touched(
     group: NDArray[np.integer], examples: NDArray[np.int32], share: float
 ) -> NDArray[np.bool_]:
-    """Tell which groups hold a good part of the examples of some region besides 0.
+    """Return which groups hold a good part of the examples of some region other than 0.
 
-    By the proposal's tissues, not by region: a stroke has already made what it crosses
-    its own region.
+    Groups are the proposal's tissues, not regions: a stroke has already assigned what
+    it crosses.
     """
     touched = np.zeros(int(group.max()) + 1, np.bool_)
     shown = np.flatnonzero(examples > BACKGROUND)
@@ -566,9 +554,9 @@ def _smoothed(
     told: tuple[NDArray[np.integer], NDArray[np.integer]],
     rounds: int,
 ) -> NDArray[np.float32]:
-    """Even out over touching supervoxels.
+    """Smooth likenesses over touching supervoxels.
 
-    `told` are supervoxels that are held fast, and their columns.
+    `told`: supervoxels that are fixed, and their columns.
     """
     start = (1 - CONSTANTS.smoothing) * likeness
     for _ in range(rounds):
