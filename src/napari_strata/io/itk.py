@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
 
@@ -38,6 +39,10 @@ _MOST_FILES = 10_000
 _MOST_SHOWN = 60
 _WHOLE = re.compile(r"[0-9]{1,18}")
 _FINITE = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_TEXT_NUMBER = re.compile(
+    rb"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?|[-+]?(?:nan|inf(?:inity)?)",
+    re.IGNORECASE,
+)
 _UNKNOWN = ("nan", "-nan", "+nan", "none")
 """NRRD's words for a number that is not known; ITK reads them as such."""
 _TYPE = re.compile(r"(\d+)-bit (unsigned int|signed int|float)")
@@ -71,6 +76,7 @@ By the names that `TextHeader.fields` has for them.
 """
 
 
+_VECTOR = re.compile(r"\([^()]*\)|[^\s()]+")
 _MARK = re.compile("([=:])")
 _META_NAMES = {
     name.lower(): name
@@ -100,6 +106,10 @@ _META_NAMES = {
     )
 }
 """The fields that decide what is read, as MetaImage writes them."""
+_META_OTHERS = ("ElementNBits", "ElementOrigin", "ElementDirection")
+"""Names that look like one of them, and are none."""
+_ALIKE = 0.82
+"""Likeness (difflib's ratio) above which a name is one of them, misspelt."""
 _SAME_FIELD = {
     "Origin": "Offset",
     "Position": "Offset",
@@ -110,6 +120,7 @@ _SAME_FIELD = {
 _DATA_FILE = re.compile(
     rb"\s*(ElementDataFile\s*[=:]|data ?file\s*:)(.*)", re.IGNORECASE | re.DOTALL
 )
+_PACKED_NAME = re.compile(r"\.(gz|zraw|bz2)$", re.IGNORECASE)
 _NUMBERED = re.compile(r"%[0-9]*[dixu]")
 _SAFELY_NUMBERED = re.compile(r"[^%]*%0?[0-9]?[dixu][^%]*")
 """One number in a pattern of file names; MetaIO and teem give it to C's printf."""
@@ -174,6 +185,7 @@ def _read_itk(
     reader.SetFileName(name)
     header = read_text_header(path, suffix)
     _check_numbers(source, header)
+    _check_plain(path, header)
     _check_axes(source, header)
     run_itk(reader.ReadImageInformation, source)
     size, values = reader.GetSize(), reader.GetNumberOfComponents()
@@ -232,6 +244,7 @@ def itk_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
     _check_voxel_file(path)
     header = read_text_header(path, suffix)
     _check_numbers(str(path), header)
+    _check_plain(path, header)
     _check_axes(str(path), header)
     reader = sitk.ImageFileReader()
     with plain_name(path, beside=True) as name:
@@ -430,31 +443,62 @@ def _surplus(path: Path, header: TextHeader, count: int, kind: str) -> tuple[str
     """Give a note where plain voxels take more bytes than `count` values of a kind.
 
     As after a transfer as text, which adds a byte to some of them.
+
+    Raises
+    ------
+    ReadError
+        If voxels written as numbers are none, or fewer or more than `count`.
     """
     fields, bits = header.fields, _TYPE.search(kind)
-    plain = (
-        fields.get("encoding", "raw").lower() == "raw"
-        and fields.get("binarydata", "true").lower() in ("true", "t", "1")
-        and not _is_packed(fields)
-        and not fields.keys() & {"headersize", "byteskip", "lineskip"}
-    )
+    encoding = fields.get("encoding", "raw").lower()
+    if fields.get("binarydata", "true").lower() in ("false", "f", "0"):
+        encoding = "text"
+    plain = not _is_packed(fields) and not fields.keys() & {
+        "headersize",
+        "byteskip",
+        "lineskip",
+    }
     # NRRD's kinds of values beside space are not all kept as they are stored
     if not plain or bits is None or "matrix" in fields.get("kinds", ""):
         return ()
+    more = 0
     names = _named_files(path)
-    behind = 0
-    if not names:
-        with path.open("rb") as file:
-            _skip_header(file, header)
-            behind = file.tell()
-    has = sum((path.parent / name).stat().st_size for name in names or [path.name])
-    more = has - behind - count * int(bits[1]) // 8
-    if more <= 0:
+    share = count // max(len(names), 1)
+    for name in names or [path.name]:
+        with _opened(path, name) as file:
+            if not names:
+                _skip_header(file, header)
+            if encoding == "raw":
+                behind = file.tell()
+                has = file.seek(0, os.SEEK_END) - behind
+                more += max(0, has - share * int(bits[1]) // 8)
+            elif encoding in ("text", "txt", "ascii"):
+                _check_text(path, file.read(), share)
+    if not more:
         return ()
     return (
-        f"The voxels take {more:,} bytes more than the header says; those at the end are ignored."
-        " If the file was sent as text, its values are wrong.",
+        f"The voxels take {more:,} bytes more than the header says; those at the end"
+        " are ignored. If the file was sent as text, its values are wrong.",
     )
+
+
+def _check_text(path: Path, text: bytes, count: int) -> None:
+    """Refuse voxels written as numbers that are no numbers, or not so many.
+
+    Raises
+    ------
+    ReadError
+        If so.
+    """
+    words = re.split(rb"[\s,]+", text.strip())
+    wrong = next((word for word in words if not _TEXT_NUMBER.fullmatch(word)), None)
+    if wrong is not None or len(words) != count:
+        what = (
+            f"{len(words):,} numbers where its header asks for {count:,}"
+            if wrong is None
+            else f"{printable(wrong[:_MOST_SHOWN].decode('latin-1'))} among its voxels"
+        )
+        raise ReadError(f"{path} has {what}: it is damaged. Copy it again.")
 
 
 def _check_gzip(path: Path, header: TextHeader) -> None:
@@ -542,11 +586,7 @@ def _check_numbers(source: str, header: TextHeader) -> None:
         )
     for name in sorted(fields.keys() & _NUMBERS[header.kind].keys()):
         kind, value = _NUMBERS[header.kind][name], fields[name]
-        words = (
-            re.split(r"[\s(),]+", value.strip(" ()"))
-            if "vector" in kind
-            else value.split()
-        )
+        words = _vector_words(value) if "vector" in kind else value.split()
         known = _WHOLE if kind == "whole" else _FINITE
         good = all(
             known.fullmatch(word)
@@ -600,10 +640,13 @@ def _check_meta_lines(path: Path) -> None:
                 f" ({printable(text[:_MOST_SHOWN])}). Repair it, or export it again."
             )
         known = _META_NAMES.get(name.lower())
+        if known is None and name not in _META_OTHERS:
+            near = get_close_matches(name, _META_NAMES.values(), n=1, cutoff=_ALIKE)
+            known = near[0] if near else None
         if known is not None and name != known:
             raise ReadError(
-                f"{path} has a field {name} in its header, which MetaImage writes"
-                f" {known}. Repair it, or export it again."
+                f"{path} has a field {printable(name)} in its header, which MetaImage"
+                f" writes {known}. Repair it, or export it again."
             )
         other = said.setdefault(_SAME_FIELD.get(name, name), (name, value))
         if known is not None and other[1] != value:
@@ -613,6 +656,14 @@ def _check_meta_lines(path: Path) -> None:
             )
         if known == "ElementDataFile":
             return
+
+
+def _vector_words(value: str) -> list[str]:
+    """Give the numbers of NRRD vectors, such as "(1,0,0) none"; "" for one left out."""
+    words: list[str] = []
+    for vector in _VECTOR.findall(value):
+        words += [one.strip() for one in vector.strip("()").split(",")]
+    return words if not _VECTOR.sub("", value).strip() else [""]
 
 
 def _check_storage(source: str, fields: Mapping[str, str]) -> None:
@@ -656,6 +707,28 @@ def _check_storage(source: str, fields: Mapping[str, str]) -> None:
         raise ReadError(
             f"{source} says that its compressed voxels are {size[:_MOST_SHOWN]!r} bytes"
             " long (CompressedDataSize), which is no number. Repair its header."
+        )
+
+
+def _check_plain(path: Path, header: TextHeader) -> None:
+    """Refuse voxels that are compressed, though the header does not say so.
+
+    Raises
+    ------
+    ReadError
+        If the header, or the name of a file, says both.
+    """
+    fields = header.fields
+    size = fields.get("compresseddatasize", "0")
+    if header.kind == "meta":
+        unclear = not _is_packed(fields) and size != "0"
+        plain = not _is_packed(fields)
+    else:
+        unclear, plain = False, fields.get("encoding", "raw").lower() == "raw"
+    if plain and (unclear or any(map(_PACKED_NAME.search, _named_files(path)))):
+        raise ReadError(
+            f"{path} does not say that its voxels are compressed, which their length or"
+            " name does. Repair its header, or copy it again."
         )
 
 
