@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError, ReadError
-from napari_strata.filenames import plain_name, printable
+from napari_strata.filenames import plain_name
 from napari_strata.io.compressed import unpacked
 from napari_strata.io.grid import (
     FileImage,
@@ -208,11 +208,13 @@ def _read_itk(
     notes += _surplus(path, header, math.prod(size) * values, kind)
     grid = make_grid(source, "itk", (i, j, k), affine, suffix=suffix)
     if header.kind == "meta" and _is_packed(header.fields):
-        stored = _unpacked_meta(path, header, (*size[::-1], values), kind)
+        stored, more = _unpacked_meta(path, header, (*size[::-1], values), kind)
+        notes += more
         volumes = _by_volume(stored, (i, j, k))
         return FileImage(volumes if every else volumes[..., volume], grid, None, notes)
     if header.fields.get("encoding", "").lower() in ("gzip", "gz"):
-        _check_gzip(path, header)
+        n_bytes = math.prod(size) * values * _bits(kind) // 8
+        notes += _check_gzip(path, header, n_bytes)
     if every:
         return FileImage(
             _volumes(run_itk(reader.Execute, source), (i, j, k)), grid, None, notes
@@ -374,7 +376,7 @@ def _named_files(path: Path) -> list[str]:
             if is_pattern and not _SAFELY_NUMBERED.fullmatch(said):
                 raise ReadError(
                     f"{path} keeps its voxels in files whose names cannot be made of"
-                    f" the pattern {printable(said[:_MOST_SHOWN])}. Rename them without"
+                    f" the pattern {said[:_MOST_SHOWN]!r}. Rename them without"
                     " %, and list them in the header."
                 )
             return _voxel_files(said, lines[n + 1 :])
@@ -402,8 +404,8 @@ def _voxel_files(value: str, after: list[bytes]) -> list[str]:
 
 def _unpacked_meta(
     path: Path, header: TextHeader, shape: tuple[int, ...], kind: str
-) -> NDArray[Any]:
-    """Read the voxels of a compressed MetaImage, in ITK's order of axes.
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Read the voxels of a compressed MetaImage, in ITK's order of axes; and notes.
 
     ITK compares no checksum, and gives what lies in memory where the stream is damaged.
 
@@ -421,12 +423,13 @@ def _unpacked_meta(
     limit = None if names or not int(size) else int(size)
     needed = math.prod(shape) * dtype.itemsize
     share = needed // max(len(names), 1)
-    found = bytearray()
+    found, has = bytearray(), 0
     for n, name in enumerate(names or [path.name], 1):
         with _opened(path, name) as file:
             if not names:
                 _skip_header(file, header)
             for part in unpacked(file, str(path), limit=limit, zlib_too=True):
+                has += len(part)
                 found += part[: n * share - len(found)]
         if len(found) < n * share:
             break
@@ -436,7 +439,7 @@ def _unpacked_meta(
             f" for {needed:,}. Copy it again."
         )
     stored = np.frombuffer(found, dtype.newbyteorder(_meta_order(header.fields)))
-    return stored.astype(dtype, copy=False).reshape(shape)
+    return stored.astype(dtype, copy=False).reshape(shape), _more_bytes(has - needed)
 
 
 def _surplus(path: Path, header: TextHeader, count: int, kind: str) -> tuple[str, ...]:
@@ -449,7 +452,7 @@ def _surplus(path: Path, header: TextHeader, count: int, kind: str) -> tuple[str
     ReadError
         If voxels written as numbers are none, or fewer or more than `count`.
     """
-    fields, bits = header.fields, _TYPE.search(kind)
+    fields = header.fields
     encoding = fields.get("encoding", "raw").lower()
     if fields.get("binarydata", "true").lower() in ("false", "f", "0"):
         encoding = "text"
@@ -459,7 +462,7 @@ def _surplus(path: Path, header: TextHeader, count: int, kind: str) -> tuple[str
         "lineskip",
     }
     # NRRD's kinds of values beside space are not all kept as they are stored
-    if not plain or bits is None or "matrix" in fields.get("kinds", ""):
+    if not plain or not _bits(kind) or "matrix" in fields.get("kinds", ""):
         return ()
     more = 0
     names = _named_files(path)
@@ -471,9 +474,16 @@ def _surplus(path: Path, header: TextHeader, count: int, kind: str) -> tuple[str
             if encoding == "raw":
                 behind = file.tell()
                 has = file.seek(0, os.SEEK_END) - behind
-                more += max(0, has - share * int(bits[1]) // 8)
+                more += max(0, has - share * _bits(kind) // 8)
+            elif encoding == "hex":
+                has = len(b"".join(file.read().split())) // 2
+                more += max(0, has - share * _bits(kind) // 8)
             elif encoding in ("text", "txt", "ascii"):
                 _check_text(path, file.read(), share)
+    return _more_bytes(more)
+
+
+def _more_bytes(more: int) -> tuple[str, ...]:
     if not more:
         return ()
     return (
@@ -496,15 +506,22 @@ def _check_text(path: Path, text: bytes, count: int) -> None:
         what = (
             f"{len(words):,} numbers where its header asks for {count:,}"
             if wrong is None
-            else f"{printable(wrong[:_MOST_SHOWN].decode('latin-1'))} among its voxels"
+            else f"{wrong[:_MOST_SHOWN].decode('latin-1')!r} among its voxels"
         )
         raise ReadError(f"{path} has {what}: it is damaged. Copy it again.")
 
 
-def _check_gzip(path: Path, header: TextHeader) -> None:
+def _bits(kind: str) -> int:
+    """Give the bits of a value of a kind as ITK names it, 0 for an unknown one."""
+    found = _TYPE.search(kind)
+    return int(found[1]) if found else 0
+
+
+def _check_gzip(path: Path, header: TextHeader, n_bytes: int) -> tuple[str, ...]:
     """Read the voxels of a gzip-compressed NRRD to the end of their stream.
 
-    ITK stops at the last voxel, and does not compare the checksum.
+    ITK stops at the last voxel, and does not compare the checksum. A note tells where
+    there are more than `n_bytes`.
 
     Raises
     ------
@@ -513,6 +530,7 @@ def _check_gzip(path: Path, header: TextHeader) -> None:
     """
     names = _named_files(path)
     skipped = header.fields.get("lineskip", "0")
+    more = 0
     for name in names or [path.name]:
         with _opened(path, name) as file:
             if not names:
@@ -520,8 +538,11 @@ def _check_gzip(path: Path, header: TextHeader) -> None:
             for _ in range(int(skipped) if _WHOLE.fullmatch(skipped) else 0):
                 if not file.readline(_LONGEST_HEADER):
                     break
-            for _ in unpacked(file, str(path)):
-                pass
+            has = sum(map(len, unpacked(file, str(path))))
+        more += max(0, has - n_bytes // max(len(names), 1))
+    if "byteskip" in header.fields or "matrix" in header.fields.get("kinds", ""):
+        return ()
+    return _more_bytes(more)
 
 
 def _opened(path: Path, name: str) -> BinaryIO:
@@ -637,7 +658,7 @@ def _check_meta_lines(path: Path) -> None:
         if text and not (name and mark):
             raise ReadError(
                 f"{path} has a line in its header that is no field"
-                f" ({printable(text[:_MOST_SHOWN])}). Repair it, or export it again."
+                f" ({text[:_MOST_SHOWN]!r}). Repair it, or export it again."
             )
         known = _META_NAMES.get(name.lower())
         if known is None and name not in _META_OTHERS:
@@ -645,14 +666,14 @@ def _check_meta_lines(path: Path) -> None:
             known = near[0] if near else None
         if known is not None and name != known:
             raise ReadError(
-                f"{path} has a field {printable(name)} in its header, which MetaImage"
+                f"{path} has a field {name[:_MOST_SHOWN]!r} in its header, which MetaImage"
                 f" writes {known}. Repair it, or export it again."
             )
         other = said.setdefault(_SAME_FIELD.get(name, name), (name, value))
         if known is not None and other[1] != value:
             raise ReadError(
-                f"{path} says in its header {other[0]} = {other[1][:_MOST_SHOWN]} and"
-                f" {name} = {value[:_MOST_SHOWN]}. Repair it, or export it again."
+                f"{path} says in its header {other[0]} = {other[1][:_MOST_SHOWN]!r} and"
+                f" {name} = {value[:_MOST_SHOWN]!r}. Repair it, or export it again."
             )
         if known == "ElementDataFile":
             return
@@ -700,7 +721,7 @@ def _check_storage(source: str, fields: Mapping[str, str]) -> None:
     if (skipped not in ("0", "-1") and inside) or (skipped != "0" and packed):
         raise ReadError(
             f"{source} says that its voxels start elsewhere than they do (HeaderSize"
-            f" {skipped[:_MOST_SHOWN]}). Repair its header."
+            f" {skipped[:_MOST_SHOWN]!r}). Repair its header."
         )
     size = fields.get("compresseddatasize", "0")
     if packed and not _WHOLE.fullmatch(size):

@@ -44,7 +44,6 @@ As for `Geometry`.
 _SAME_SIZE = 0.01
 _HIGHEST_CODE = 5
 """The last code of an sform or qform (NIFTI_XFORM_TEMPLATE_OTHER)."""
-_SAME_PLACE_MM = 1e-3
 _ABSURD = 1e9
 """A number in an sform, finite and above this.
 
@@ -493,7 +492,9 @@ def _check_codes(
     for name in unknown:
         without[name] = 0
     other, _ = _affine(without, shape, source)
-    if not np.allclose(other, affine, rtol=0, atol=_SAME_PLACE_MM):
+    voxel_mm = np.linalg.norm(affine[:3, :3], axis=0).min()
+    apart = np.abs(other - affine) * [*shape[:3], 1]
+    if not (apart <= _SAME_SIZE * voxel_mm).all():
         told = " and ".join(f"{name} {int(header[name])}" for name in unknown)
         raise GeometryError(
             f"{source} has {told}, which NIfTI does not know: whether it says where the"
