@@ -174,7 +174,7 @@ def test_an_origin_that_is_not_known_is_told(tmp_path, origin):
     assert "where the scan lies" in " ".join(read(path).notes)
 
 
-@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd", ".nii"])
 def test_more_voxels_than_the_header_says_are_told(tmp_path, suffix):
     path = tmp_path / f"scan{suffix}"
     space = {"space": "LPS", "space origin": "(0,0,0)"}
@@ -183,10 +183,26 @@ def test_more_voxels_than_the_header_says_are_told(tmp_path, suffix):
     head = f"NRRD0004\n{head}\n"
     if suffix == ".mha":
         head = "".join(f"{key} = {said}\n" for key, said in META.items())
-    path.write_bytes(head.encode() + VOXELS)
+    raw = head.encode()
+    if suffix == ".nii":
+        import nibabel as nib
+
+        raw = nib.Nifti1Image(np.zeros((4, 5, 6), "i2"), np.eye(4)).to_bytes()[:352]
+    path.write_bytes(raw + VOXELS)
     assert read(path).notes == ()
-    path.write_bytes(head.encode() + VOXELS.replace(b"\n", b"\r\n"))
+    path.write_bytes(raw + VOXELS.replace(b"\n", b"\r\n"))
     assert "1 bytes more" in " ".join(read(path).notes)
+
+
+@pytest.mark.parametrize(
+    "name", ["Offset", "TransformMatrix", "BinaryDataByteOrderMSB"]
+)
+def test_a_part_of_a_meta_image_header_that_is_lost_is_told(tmp_path, name):
+    path = tmp_path / "scan.mha"
+    fields = {key: said for key, said in META.items() if key != name}
+    head = "".join(f"{key} = {said}\n" for key, said in fields.items())
+    path.write_bytes(head.encode() + VOXELS)
+    assert name in " ".join(read(path).notes)
 
 
 def test_the_shape_of_one_dicom_file_is_that_of_its_series(tmp_path):

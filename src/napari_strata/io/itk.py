@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError, ReadError
 from napari_strata.filenames import plain_name
-from napari_strata.io.compressed import unpacked
+from napari_strata.io.compressed import more_bytes, unpacked
 from napari_strata.io.grid import (
     FileImage,
     check_shape,
@@ -439,7 +439,7 @@ def _unpacked_meta(
             f" for {needed:,}. Copy it again."
         )
     stored = np.frombuffer(found, dtype.newbyteorder(_meta_order(header.fields)))
-    return stored.astype(dtype, copy=False).reshape(shape), _more_bytes(has - needed)
+    return stored.astype(dtype, copy=False).reshape(shape), more_bytes(has - needed)
 
 
 def _surplus(path: Path, header: TextHeader, count: int, kind: str) -> tuple[str, ...]:
@@ -480,16 +480,7 @@ def _surplus(path: Path, header: TextHeader, count: int, kind: str) -> tuple[str
                 more += max(0, has - share * _bits(kind) // 8)
             elif encoding in ("text", "txt", "ascii"):
                 _check_text(path, file.read(), share)
-    return _more_bytes(more)
-
-
-def _more_bytes(more: int) -> tuple[str, ...]:
-    if not more:
-        return ()
-    return (
-        f"The voxels take {more:,} bytes more than the header says; those at the end"
-        " are ignored. If the file was sent as text, its values are wrong.",
-    )
+    return more_bytes(more)
 
 
 def _check_text(path: Path, text: bytes, count: int) -> None:
@@ -542,7 +533,7 @@ def _check_gzip(path: Path, header: TextHeader, n_bytes: int) -> tuple[str, ...]
         more += max(0, has - n_bytes // max(len(names), 1))
     if "byteskip" in header.fields or "matrix" in header.fields.get("kinds", ""):
         return ()
-    return _more_bytes(more)
+    return more_bytes(more)
 
 
 def _opened(path: Path, name: str) -> BinaryIO:

@@ -117,6 +117,7 @@ def read_nifti(
         layout.dtype,
         offset=layout.offset,
         volume=None if every else volume,
+        is_last=True,
     )
     if every:
         volumes = raw.reshape(i, j, k, -1, order="F")
