@@ -88,6 +88,7 @@ def read_mgh(
         np.dtype(_TYPES[int(start["type"])]),
         offset=_HEADER_BYTES,
         volume=None if every else frame,
+        is_last=False,
     )
     return FileImage(data, grid, None, notes + more)
 

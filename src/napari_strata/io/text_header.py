@@ -398,6 +398,26 @@ def _meta_notes(header: TextHeader, affine: NDArray[np.float64]) -> tuple[str, .
             "The header does not give a voxel size (no ElementSpacing): 1 mm is taken,"
             " which is a guess."
         )
+    # all three have a default; where a part is said, the rest was left out or lost
+    is_turned = bool(fields.keys() & {"transformmatrix", "rotation", "orientation"})
+    is_moved = bool(fields.keys() & {"offset", "origin", "position"})
+    if is_moved and not is_turned:
+        notes.append(
+            "The header does not say how the patient lies (an Offset, and no"
+            " TransformMatrix): left and right are a guess."
+        )
+    if is_turned and not is_moved:
+        notes.append(
+            "The header does not say where the scan lies (a TransformMatrix, and no"
+            " Offset): 0 0 0 is taken, which is a guess."
+        )
+    ordered = fields.keys() & {"binarydatabyteordermsb", "elementbyteordermsb"}
+    one_byte = fields.get("elementtype", "").upper() in ("MET_CHAR", "MET_UCHAR")
+    if "binarydata" in fields and not ordered and not one_byte:
+        notes.append(
+            "The header does not give the order of bytes (BinaryDataByteOrderMSB):"
+            " little-endian is taken, which is a guess."
+        )
     slope = fields.get("elementtointensityfunctionslope", "1")
     offset = fields.get("elementtointensityfunctionoffset", "0")
     if (_number(slope), _number(offset)) != (1.0, 0.0):

@@ -65,9 +65,7 @@ class Edits:
             )
 
     def merge(self, ids: Sequence[int]) -> int:
-        """Make regions one; the first id is kept, and returned.
-
-        Painted voxels and strokes follow.
+        """Merge regions into the first one, and return its id. See `Refinement.merge`.
 
         Raises
         ------
@@ -79,11 +77,10 @@ class Edits:
     def split(
         self, region: int, *, into: int = 2, tree: TreeName | None = None
     ) -> list[int]:
-        """Part a region (region 0 too) into its children in a tree.
+        """Split a region into its children in a tree, and return the new ids.
 
-        The largest part keeps the id, the new ids are returned.
-
-        Fewer parts come back only where the region has fewer supervoxels.
+        The largest part keeps the id. There are fewer parts than requested only where
+        the region has fewer supervoxels.
 
         Parameters
         ----------
@@ -107,9 +104,9 @@ class Edits:
         return list(self._session.do(Split(int(region), int(into), tree)).ids)
 
     def assign(self, supervoxel_ids: ArrayLike, region: int | None = None) -> int:
-        """Give supervoxels to a region (None makes a new one).
+        """Assign supervoxels to a region (None makes a new one), and return its id.
 
-        Scribbles elsewhere will not move them again.
+        Scribbles elsewhere do not move them again.
 
         Raises
         ------
@@ -131,7 +128,7 @@ class Edits:
         return self._assign(self._first_uncut(np.unique(ids)), region)
 
     def assign_at(self, voxels_zyx: ArrayLike, region: int | None = None) -> int:
-        """Give the supervoxels at some voxels (n, 3) to a region (None makes a new one).
+        """Assign the supervoxels at voxels (n, 3) to a region (None makes a new one).
 
         Raises
         ------
@@ -141,7 +138,7 @@ class Edits:
         return self._assign(self._session.index.flat_voxels(voxels_zyx), region)
 
     def _first_uncut(self, ids: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Give for each supervoxel a voxel that was not cut from it."""
+        """Return for each supervoxel a voxel that was not cut from it."""
         first = self._session.index.first_voxels[ids]
         for i in np.flatnonzero(
             supervoxels_at_voxels(self._session.state, self._session.index, first)
@@ -159,7 +156,7 @@ class Edits:
             ).ids[0]
 
     def rename(self, region: int, name: str) -> None:
-        """Give a region a person's word.
+        """Name a region.
 
         Raises
         ------
@@ -171,7 +168,7 @@ class Edits:
         self._session.do(SetRow(int(region), name=name.strip()))
 
     def recolor(self, region: int, color: tuple[int, int, int]) -> None:
-        """Give a region an RGB colour, 0-255.
+        """Set the RGB colour (0-255) of a region.
 
         Raises
         ------
@@ -185,7 +182,7 @@ class Edits:
         self._session.do(SetRow(int(region), color=(values[0], values[1], values[2])))
 
     def accept(self, region: int) -> None:
-        """Say that a region is right: it is marked as accepted, and locked.
+        """Mark a region as accepted, and lock it.
 
         Raises
         ------
@@ -195,9 +192,7 @@ class Edits:
         self._session.do(SetRow(int(region), locked=True, accepted=True))
 
     def lock(self, region: int) -> None:
-        """Keep a region as it is.
-
-        No edit, cut, scribble or brush changes it until it is unlocked.
+        """Lock a region: no edit, cut, scribble or brush changes it until it is unlocked.
 
         Raises
         ------
@@ -207,7 +202,7 @@ class Edits:
         self._session.do(SetRow(int(region), locked=True))
 
     def unlock(self, region: int) -> None:
-        """Let a region be changed again; it is no longer accepted then.
+        """Unlock a region; it is no longer accepted then.
 
         Raises
         ------
@@ -223,7 +218,7 @@ class Edits:
         region: int | None = None,
         scope: Scope = "everywhere",
     ) -> int:
-        """Show some voxels of a region; what is like them follows.
+        """Assign the supervoxels under a stroke to a region; similar ones follow.
 
         Parameters
         ----------
@@ -259,11 +254,10 @@ class Edits:
             ]
 
     def paint(self, voxels_zyx: ArrayLike, region: int | None = None) -> int:
-        """Give voxels (n, 3) to a region by hand; they win over everything automatic.
+        """Paint voxels (n, 3) with a region; they override its supervoxels' regions.
 
-        None makes a new region.
-
-        Voxels shown as a locked region are skipped; the step's name says how many.
+        None makes a new region. Voxels of locked regions are skipped; the step's name
+        has their number.
 
         Raises
         ------
@@ -278,9 +272,9 @@ class Edits:
     # Shapes of regions
 
     def split_parts(self, region: int, *, smallest_ml: float = 0.0) -> list[int]:
-        """Give every connected part of a region an id of its own.
+        """Assign a new id to every connected part of a region but the largest.
 
-        The largest keeps the old one, the new ids are returned.
+        Returns the new ids.
 
         Parameters
         ----------
@@ -300,7 +294,7 @@ class Edits:
     def split_line(
         self, region: int, line_ras_mm: ArrayLike, direction_ras: ArrayLike
     ) -> list[int]:
-        """Part a region along a line that was drawn over it.
+        """Split a region along a line that was drawn over it.
 
         The larger side keeps the id, the new one is returned.
 
@@ -332,9 +326,7 @@ class Edits:
     def split_plane(
         self, region: int, point_ras_mm: ArrayLike, normal_ras: ArrayLike
     ) -> list[int]:
-        """Part a region by a plane through a point, across a direction.
-
-        The larger side keeps the id.
+        """Split a region by a plane. The larger side keeps the id.
 
         Raises
         ------
@@ -355,9 +347,7 @@ class Edits:
         )
 
     def swap(self, one: int, other: int) -> None:
-        """Let two regions change places.
-
-        Each id gets the other's voxels, and keeps its name and colour.
+        """Exchange the voxels of two regions; names and colours stay with the ids.
 
         Raises
         ------
@@ -367,7 +357,7 @@ class Edits:
         self._session.do(Swap(int(one), int(other)))
 
     def delete(self, ids: int | Iterable[int]) -> None:
-        """Make regions background, with what was painted of them.
+        """Make regions background, their painted voxels too.
 
         Raises
         ------
@@ -384,7 +374,7 @@ class Edits:
         )
 
     def fill_holes(self, region: int, *, largest_ml: float | None = None) -> None:
-        """Give a region what it encloses on all sides.
+        """Fill the holes of a region.
 
         Parameters
         ----------
@@ -403,9 +393,9 @@ class Edits:
         )
 
     def remove_islands(self, region: int, *, smaller_than_ml: float) -> None:
-        """Give parts of a region below a volume to what surrounds them.
+        """Assign parts of a region below a volume to their surroundings.
 
-        Its largest part always stays.
+        The largest part always stays.
 
         Raises
         ------
@@ -415,7 +405,7 @@ class Edits:
         self._session.do(RemoveIslands(int(region), float(smaller_than_ml)))
 
     def keep_largest(self, region: int) -> None:
-        """Give all parts of a region but its largest to what surrounds them.
+        """Assign all parts of a region but the largest to their surroundings.
 
         Raises
         ------
@@ -427,7 +417,7 @@ class Edits:
     def smooth(self, ids: int | Sequence[int] = (), *, sd_mm: float = 1.5) -> None:
         """Smooth the borders of some regions, or of all, at once.
 
-        Neighbours leave neither gap nor overlap.
+        There is neither gap nor overlap between neighbours.
 
         Parameters
         ----------

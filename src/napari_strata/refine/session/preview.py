@@ -1,7 +1,4 @@
-"""What strokes would do, shown before a person says yes.
-
-Nothing is changed and nothing is written down.
-"""
+"""Preview of strokes. Nothing is changed or written."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from napari_strata.refine.state.proposal_index import Box
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Preview:
-    """The labels as they would stand after some strokes.
+    """Labels before and after some strokes.
 
     Parameters
     ----------
@@ -40,7 +37,7 @@ class Preview:
     regions: tuple[int, ...]
 
     def changes_in(self, box: Box) -> NDArray[np.unsignedinteger]:
-        """Give what each voxel of a box would become, plus 1; 0 where it stays as it is.
+        """Return each voxel's new label plus 1 in a box; 0 where it stays as it is.
 
         Parameters
         ----------
@@ -57,9 +54,7 @@ class Preview:
 def preview_strokes(
     work: Refinement, strokes: Sequence[tuple[ArrayLike, int | None]], *, scope: Scope
 ) -> Preview:
-    """Say what strokes would do if they were taken one after the other.
-
-    As `Refinement.scribble` takes them.
+    """Compute the result of strokes taken one after the other, as `Refinement.scribble`.
 
     Parameters
     ----------

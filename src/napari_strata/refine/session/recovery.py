@@ -1,4 +1,4 @@
-"""What a crash left behind, found again and taken up where it stopped."""
+"""Recovery of work after a crash."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from napari_strata.volume import Volume
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """Work that was not ended: edits that no case file holds.
+    """Work after a crash: edits that no case file holds.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Unfinished:
     def resume(
         self, *, volume: Volume | None = None, proposal: Proposal | None = None
     ) -> Refinement:
-        """Take the work up, complete to the last edit; from here on edits go to the same journal.
+        """Open the work, complete to the last edit; further edits go to the same journal.
 
         Parameters
         ----------
@@ -127,7 +127,7 @@ class Unfinished:
         return work
 
     def discard(self) -> None:
-        """Remove it for good.
+        """Remove it permanently.
 
         Raises
         ------
@@ -150,9 +150,9 @@ def find_unfinished(
 ) -> list[Unfinished]:
     """Find work that a crash left behind, newest first.
 
-    Looks beside the scan (work that moved along with it is found too) and in the user's
-    state folder. Work that still goes on in another process is left out; what holds no
-    edit that a case file does not hold is taken away.
+    Searches beside the scan (also after both were moved) and in the user's state
+    folder. Work that is open in another process is left out; journals without unsaved
+    edits are removed.
 
     Parameters
     ----------
@@ -254,7 +254,7 @@ def _follow(
     record: autosave.Record,
     read_step: Callable[[bytes], JournalStep] = JournalStep.from_bytes,
 ) -> None:
-    """Do to a journal in memory what a record of one on the disk says."""
+    """Apply a record of a journal on the disk to one in memory."""
     if record.kind in (autosave.REPLACE, autosave.DROP):
         journal.take_last()
     if record.kind in (autosave.ADD, autosave.REPLACE):
@@ -266,7 +266,7 @@ def _follow(
 
 
 def _followed(contents: CaseContents, records: list[autosave.Record]) -> CaseContents:
-    """Give a case as it stands after the records of its journal."""
+    """Return a case as of the last record of its journal."""
     journal, floor = contents.journal.copy(), len(contents.journal.done)
     for record in records:
         _follow(journal, record)
@@ -285,9 +285,9 @@ def _followed(contents: CaseContents, records: list[autosave.Record]) -> CaseCon
 def _once_saved(
     begun: Journal, records: list[autosave.Record]
 ) -> list[tuple[bytes, ...]]:
-    """Give the steps that cases of this work held.
+    """Return the steps of all case files of this work.
 
-    Where the journal began, and each time that it was saved.
+    As of the beginning of the journal, and each time it was saved.
     """
     journal = begun.copy()
     found = [journal.line]

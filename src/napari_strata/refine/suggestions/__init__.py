@@ -1,4 +1,4 @@
-"""Where a person should look next, and why."""
+"""Suggestions of places to review, with reasons."""
 
 from napari_strata.deprecated import moved_names
 
