@@ -45,7 +45,7 @@ def wrong_checksum(source: str, kind: str = "gzip") -> ReadError:
 
 
 def more_bytes(count: int) -> tuple[str, ...]:
-    """Give a note on bytes that are there beyond the voxels of the header; none for 0."""
+    """Return a note on bytes beyond the voxels of the header; none for 0 bytes."""
     if count <= 0:
         return ()
     return (

@@ -504,7 +504,7 @@ def _check_text(path: Path, text: bytes, count: int) -> None:
 
 
 def _bits(kind: str) -> int:
-    """Give the bits of a value of a kind as ITK names it, 0 for an unknown one."""
+    """Return the bits of a value of a type as ITK names it; 0 if it is unknown."""
     found = _TYPE.search(kind)
     return int(found[1]) if found else 0
 
@@ -672,7 +672,7 @@ def _check_meta_lines(path: Path) -> None:
 
 
 def _vector_words(value: str) -> list[str]:
-    """Give the numbers of NRRD vectors, such as "(1,0,0) none"; "" for one left out."""
+    """Return the numbers of NRRD vectors, such as "(1,0,0) none"; "" for one left out."""
     words: list[str] = []
     for vector in _VECTOR.findall(value):
         words += [one.strip() for one in vector.strip("()").split(",")]

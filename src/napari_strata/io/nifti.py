@@ -380,7 +380,7 @@ def _layout(header: nib.Nifti1Header, path: Path, *, thin: bool = False) -> _Lay
 
 
 def _has_extension(path: Path, behind: int) -> bool:
-    """Say whether the four bytes before `behind` announce an extension."""
+    """Return whether the four bytes before `behind` announce an extension."""
     try:
         with ImageOpener(str(path), "rb") as file:
             return file.read(behind)[-4:-3] not in (b"", b"\0")
