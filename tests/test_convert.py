@@ -427,7 +427,7 @@ def test_a_dicom_series_becomes_nifti_with_the_same_voxels_and_place(
             ["labels.nii.gz", "-o", "x.csv", "--modality", "ct"],
             "--modality is about a scan",
         ),
-        (["labels.nii.gz", "-o", "{idd}.stl"], "{idd} stands for nothing"),
+        (["labels.nii.gz", "-o", "{idd}.stl"], "{idd} is no field"),
         (["labels.nii.gz", "-o", "notes.txt"], "notes.txt is not Strata's"),
         (["labels.nii.gz", "-o", "cohort.csv"], "cohort.csv is not Strata's"),
         (["labels.nii.gz", "-o", "labels.nii.gz"], "would be replaced"),

@@ -57,6 +57,8 @@ NRRD = {
         ("Comment", "1\na word\nOffset = 1 2 3"),  # and the line after this one
         ("Comment", "1\nOrigin = 5 5 5"),  # and an Offset of 1 2 3
         ("Comment", "1\nCompressedData: maybe"),
+        ("Comment", "1\nCompresedData = True"),  # misspelt, so not compressed
+        ("CompressedDataSize", "100"),  # and CompressedData = False
         ("CompressedData", "True"),  # and they are not
     ],
 )
@@ -87,6 +89,12 @@ def test_meta_image_of_unclear_numbers_is_refused(tmp_path, name, value):
             "space directions": "(1,0,0) (0,1,0) (0,0,2)",
             "space origin": "(1.5.2,2,3)",
         },
+        {
+            "space": "LPS",
+            "space directions": "(1,0,0) (0,,0) (0,0,2)",
+            "space origin": "(0,0,0)",
+        },
+        {"spacings": "1 1 2", "encoding": "ascii"},  # and the voxels are no numbers
     ],
 )
 def test_nrrd_of_unclear_numbers_is_refused(tmp_path, lines):
@@ -107,6 +115,34 @@ def test_a_shifted_sform_is_no_reason_to_take_the_qform(tmp_path):
     image.header["sform_code"] = 1
     path.write_bytes(bytes(image.header.binaryblock) + bytes(4) + bytes(240))
     with pytest.raises(GeometryError, match="sform"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"vox_offset": 4},  # the header would be read as voxels
+        {"vox_offset": 1e-38},
+        {"vox_offset": 352.5},
+        {"vox_offset": 0, "extension": 1},
+        {"sform_code": -1, "qform_code": 1},  # which some take, and some do not
+        {"sform_code": 7, "qform_code": 0},
+    ],
+    ids=str,
+)
+def test_nifti_that_says_unclearly_where_its_voxels_are(tmp_path, fields):
+    import nibabel as nib
+
+    path = tmp_path / "scan.nii"
+    header = nib.Nifti1Image(np.zeros((4, 5, 6), "i2"), np.eye(4)).header
+    header.set_qform(np.eye(4), 1)
+    header.set_sform(np.diag([1, 1, 2, 1]), 1)
+    header["vox_offset"] = 352
+    for name in fields.keys() - {"extension"}:
+        header[name] = fields[name]
+    mark = bytes([fields.get("extension", 0), 0, 0, 0])
+    path.write_bytes(bytes(header.binaryblock) + mark + bytes(40) + VOXELS)
+    with pytest.raises((ReadError, GeometryError), match=r"scan\.nii"):
         read(path)
 
 
@@ -138,7 +174,7 @@ def test_an_origin_that_is_not_known_is_told(tmp_path, origin):
     assert "where the scan lies" in " ".join(read(path).notes)
 
 
-@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd", ".nii"])
 def test_more_voxels_than_the_header_says_are_told(tmp_path, suffix):
     path = tmp_path / f"scan{suffix}"
     space = {"space": "LPS", "space origin": "(0,0,0)"}
@@ -147,10 +183,26 @@ def test_more_voxels_than_the_header_says_are_told(tmp_path, suffix):
     head = f"NRRD0004\n{head}\n"
     if suffix == ".mha":
         head = "".join(f"{key} = {said}\n" for key, said in META.items())
-    path.write_bytes(head.encode() + VOXELS)
+    raw = head.encode()
+    if suffix == ".nii":
+        import nibabel as nib
+
+        raw = nib.Nifti1Image(np.zeros((4, 5, 6), "i2"), np.eye(4)).to_bytes()[:352]
+    path.write_bytes(raw + VOXELS)
     assert read(path).notes == ()
-    path.write_bytes(head.encode() + VOXELS.replace(b"\n", b"\r\n"))
+    path.write_bytes(raw + VOXELS.replace(b"\n", b"\r\n"))
     assert "1 bytes more" in " ".join(read(path).notes)
+
+
+@pytest.mark.parametrize(
+    "name", ["Offset", "TransformMatrix", "BinaryDataByteOrderMSB"]
+)
+def test_a_part_of_a_meta_image_header_that_is_lost_is_told(tmp_path, name):
+    path = tmp_path / "scan.mha"
+    fields = {key: said for key, said in META.items() if key != name}
+    head = "".join(f"{key} = {said}\n" for key, said in fields.items())
+    path.write_bytes(head.encode() + VOXELS)
+    assert name in " ".join(read(path).notes)
 
 
 def test_the_shape_of_one_dicom_file_is_that_of_its_series(tmp_path):

@@ -225,7 +225,7 @@ def test_a_napari_that_is_too_old_is_named_with_what_to_do(monkeypatch, scan):
 class TestWindow:
     @pytest.fixture
     def window(self, make_napari_viewer, npe2pm, monkeypatch):
-        """Give a viewer in which napari knows the plugin, and let `open_viewer` use it."""
+        """Return a viewer in which napari knows the plugin, and let `open_viewer` use it."""
         from importlib.resources import files
 
         import napari

@@ -118,8 +118,8 @@ def test_why_says_what_holds_a_region_together(proposed, qtbot):
     text = panel.sections.explanation.answer.text()
     for word in (
         f"tissue {region}: ",
-        "Alike inside",
-        "What parts them",
+        "Similarity inside",
+        "What separates them",
         "Coarser",
         "Finer",
     ):

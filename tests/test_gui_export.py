@@ -17,7 +17,7 @@ import SimpleITK as sitk
 import trimesh
 from napari.utils.notifications import notification_manager
 
-from napari_strata.export.files import FORMATS
+from napari_strata.export.formats import FORMATS_BY_NAME
 from napari_strata.gui.panel.panel import StrataPanel
 from napari_strata.gui.widgets import export_dialog
 from napari_strata.io.files import read, write_scan
@@ -200,7 +200,7 @@ def test_the_dialog_offers_every_format_and_asks_before_it_replaces_anything(
     offered = [
         action.text() for action in panel.sections.export.formats.menu().actions()
     ]
-    assert [text.split(" (")[0] for text in offered] == list(FORMATS)
+    assert [text.split(" (")[0] for text in offered] == list(FORMATS_BY_NAME)
     panel.sections.export.formats.menu().actions()[
         offered.index("Surfaces (.stl, .obj, .ply)")
     ].trigger()

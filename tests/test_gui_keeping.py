@@ -111,7 +111,7 @@ def test_unsaved_edits_are_replaced_only_when_the_answer_is_yes(
     panel.settle()
     work = panel.case.work
     panel.proposals.start()
-    assert asked == [panel]
+    assert len(asked) == 1
     assert panel.jobs.is_running == answer
     qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
     assert (panel.case.work is work) == (not answer)

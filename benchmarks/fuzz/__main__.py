@@ -398,7 +398,8 @@ def main() -> int:
     if asked.case is not None:
         show_case(asked.seed, asked.case, asked.output, asked.only)
         return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.default_int_handler)
     log = Log(asked.log, {"seed": asked.seed, "only": asked.only})
     tally, cases = Tally(), range(asked.first, asked.first + asked.cases)
     earlier = {one["case"]: one for one in log.earlier() if one["case"] in cases}

@@ -1,4 +1,4 @@
-"""One scan of a batch, from file to files.
+"""One scan of a batch, from file to outputs.
 
 The same code runs in this process and on every worker.
 """
@@ -24,6 +24,7 @@ from napari_strata.batch.outputs.bids_derivative import (
     sidecar_keys,
     write_label_table,
 )
+from napari_strata.batch.outputs.names import LOG
 from napari_strata.batch.outputs.results import (
     Layout,
     ScanResult,
@@ -63,26 +64,26 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Result:
-    """What was made of a scan, before it is written; confidence is that of every voxel."""
+    """Labels of a scan before they are written; `confidence` is per voxel."""
 
     segmentation: Segmentation
     volume: Volume
     confidence: NDArray[np.float32]
-    said: dict[str, Any]
+    provenance: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ScanTask:
-    """What is done with a scan; small and plain, so that it can be sent to a worker.
+    """Task of one scan: plain values only, so that it can be sent to a worker.
 
     Parameters
     ----------
     folder : Path
-        Where outputs go.
+        Output folder.
     recipe : Recipe
-        The same for all scans.
+        What is done, the same for all scans.
     layout : {"flat", "bids"}
-        How outputs are named.
+        Names of outputs.
     """
 
     folder: Path
@@ -92,26 +93,26 @@ class ScanTask:
     def __call__(
         self, scan: PlannedScan, on_progress: Progress = no_progress
     ) -> ScanResult:
-        """Make what is missing or changed; what goes wrong is in the result.
+        """Make what is missing or changed; errors are kept in the result.
 
         Raises
         ------
         Cancelled
             From `on_progress`.
         """
-        begun, outputs = time.perf_counter(), outputs_of(scan, self.folder, self.layout)
+        start, outputs = time.perf_counter(), outputs_of(scan, self.folder, self.layout)
         reset_peak()
         result = self._run(scan, outputs, on_progress)
         if result.status == "kept":
             return result
         return replace(
-            result, seconds=round(time.perf_counter() - begun, 2), peak_gb=peak_gb()
+            result, seconds=round(time.perf_counter() - start, 2), peak_gb=peak_gb()
         )
 
     def earlier_result(self, scan: PlannedScan) -> ScanResult | None:
-        """Give the result of a scan whose outputs stand.
+        """Return the result of a scan whose outputs are up to date.
 
-        None for one that there is something to do for, or that cannot be told.
+        None if something is to be done, or cannot be checked.
         """
         outputs = outputs_of(scan, self.folder, self.layout)
         try:
@@ -120,25 +121,30 @@ class ScanTask:
             ):
                 return None
             recipe = self.recipe.of(scan)
-            found = check_earlier(scan, outputs, recipe)
+            earlier = check_earlier(scan, outputs, recipe)
             return (
                 None
-                if found.action == "make"
-                else self._kept_result(scan, outputs, recipe, found)
+                if earlier.action == "make"
+                else self._kept_result(scan, outputs, recipe, earlier)
             )
         except (StrataError, OSError):
-            return None  # it fails again where its reason is kept
+            return None  # it fails again in the task, where the reason is kept
 
     def _kept_result(
-        self, scan: PlannedScan, outputs: Outputs, recipe: Recipe, found: EarlierResult
+        self,
+        scan: PlannedScan,
+        outputs: Outputs,
+        recipe: Recipe,
+        earlier: EarlierResult,
     ) -> ScanResult:
-        """Give the result of a scan that is left as it is.
+        """Return the result of a scan that is kept.
 
-        Draw its picture if it is gone, and measure labels changed by hand anew.
+        Draw its picture if that is missing, and measure labels that were changed by
+        hand.
         """
         target = thumbnail_of(scan, self.folder)
-        if found.action == "keep" and target.is_file():
-            return ScanResult(scan, outputs, "kept", warning=found.warning)
+        if earlier.action == "keep" and target.is_file():
+            return ScanResult(scan, outputs, "kept", warning=earlier.warning)
         volume, labels = (
             read(
                 scan.path,
@@ -152,7 +158,7 @@ class ScanTask:
         with atomic_path(target) as unfinished:
             _save_picture(volume, labels, unfinished)
         measured = None
-        if found.action == "leave":
+        if earlier.action == "leave":
             regions = table_rows(measure_regions(labels, volume), volume.modality)
             measured = {
                 "scan": scan_record(volume),
@@ -161,7 +167,7 @@ class ScanTask:
                 "regions": regions,
             }
         return ScanResult(
-            scan, outputs, "kept", warning=found.warning, measured=measured
+            scan, outputs, "kept", warning=earlier.warning, measured=measured
         )
 
     def _run(
@@ -171,9 +177,9 @@ class ScanTask:
         try:
             recipe = self.recipe.of(scan)
             repair_interrupted(self.folder, outputs)
-            found = check_earlier(scan, outputs, recipe)
-            if found.action != "make":
-                return self._kept_result(scan, outputs, recipe, found)
+            earlier = check_earlier(scan, outputs, recipe)
+            if earlier.action != "make":
+                return self._kept_result(scan, outputs, recipe, earlier)
             with threadpool_limits(recipe.threads):
                 warning = self._make(scan, outputs, recipe, on_progress)
         except Cancelled:
@@ -183,12 +189,12 @@ class ScanTask:
         except MemoryError:
             reason = (
                 f"{scan.path} needs more memory than there is. Lower memory_gb or"
-                " supervoxels, or run it on a larger machine."
+                " supervoxels, or use a larger machine."
             )
-        except Exception as err:  # noqa: BLE001 - a fault of ours in one scan must not cost the others; its traceback is kept
+        except Exception as err:  # noqa: BLE001 - a bug in one scan must not stop the others; its traceback is kept
             reason = (
-                f"Unforeseen {type(err).__name__}: {' '.join(str(err).split())}. Please"
-                " report it, with what batch.jsonl says."
+                f"Unexpected {type(err).__name__}: {' '.join(str(err).split())}. Please"
+                f" report it, with the traceback in {LOG}."
             )
             trace = traceback.format_exc()
         else:
@@ -199,16 +205,13 @@ class ScanTask:
     def _make(
         self, scan: PlannedScan, outputs: Outputs, recipe: Recipe, on_progress: Progress
     ) -> str:
-        """Propose one scan and write it.
-
-        Give the warning that it fits neither codebook nor teaching, or "".
-        """
-        begun = time.perf_counter()
+        """Propose one scan and write it; return the warning that it does not fit, or ""."""
+        start = time.perf_counter()
         on_progress(0, 1, "reading")
         volume = read(
             scan.path, index=scan.index, series=scan.series, modality=recipe.modality
         )
-        read_seconds = round(time.perf_counter() - begun, 2)
+        read_seconds = round(time.perf_counter() - start, 2)
         if recipe.teaching is not None:
             recipe.teaching.check(
                 volume.modality,
@@ -216,7 +219,7 @@ class ScanTask:
                 str(scan.path),
             )
         reference = None
-        # before the work: what is no reference is refused now
+        # read before the work, so that a bad reference is refused early
         if scan.reference is not None:
             reference = read_labels(scan.reference, like=volume.geometry)
             reference = labels_of_part(
@@ -225,7 +228,7 @@ class ScanTask:
                 what=f"The reference labels {scan.reference}",
             )
         proposal = proposal_of(volume, recipe, on_progress)
-        said = {
+        provenance = {
             **proposal.provenance,
             **recipe.inputs_record(scan),
             "seconds": {"read": read_seconds, **proposal.provenance["seconds"]},
@@ -236,16 +239,18 @@ class ScanTask:
             labels = _with_edits(labels, scan.replay, proposal, recipe.shared)
         segmentation = labels.segmentation
         confidence = labels.confidence[proposal.supervoxels]
-        said |= labels.record | {"quality": _quality(segmentation, confidence)}
+        provenance |= labels.record | {"quality": _quality(segmentation, confidence)}
         if reference is not None:
             on_progress(0, 1, "comparing")
-            said["agreement"] = _agreement(segmentation, reference)
+            provenance["agreement"] = _agreement(segmentation, reference)
         on_progress(0, 1, "writing")
-        self._write(scan, outputs, _Result(segmentation, volume, confidence, said))
+        self._write(
+            scan, outputs, _Result(segmentation, volume, confidence, provenance)
+        )
         return labels.warning
 
     def _write(self, scan: PlannedScan, outputs: Outputs, result: _Result) -> None:
-        """Write everything into a hidden folder, then move it to its names."""
+        """Write all outputs into a hidden folder, then move them to their names."""
         if same_file(outputs.labels, result.volume.path):
             raise WriteError(
                 f"{outputs.labels} is the scan itself. Choose another folder."
@@ -270,7 +275,7 @@ class ScanTask:
                 result.segmentation,
                 result.volume,
                 made.labels,
-                result.said,
+                result.provenance,
                 confidence=result.confidence,
             )
             document = json.loads(made.sidecar.read_text(encoding="utf-8"))
@@ -292,8 +297,8 @@ class ScanTask:
             ]
             if check_earlier(scan, outputs, self.recipe.of(scan)).action == "leave":
                 raise WriteError(
-                    f"{outputs.labels} was changed by hand while the scan was in work,"
-                    " and is left as it is."
+                    f"{outputs.labels} was changed by hand while the scan was processed,"
+                    " and is kept."
                 )
             move_in_place(moves)
 
@@ -330,28 +335,28 @@ def _with_edits(
     return replace(
         labels,
         segmentation=replayed.segmentation,
-        record={**labels.record, "replay": replayed.said},
+        record={**labels.record, "replay": replayed.record},
         warning=" ".join(warning for warning in warnings if warning),
     )
 
 
 def _agreement(labels: Segmentation, reference: Segmentation) -> dict[str, Any]:
-    """Score labels against a reference.
+    """Return scores of labels against a reference: overlap, and surface distances.
 
-    Overlap, and the surfaces of regions joined into the classes that they overlap most.
+    For the surfaces, regions are joined to the class that they overlap most.
     """
-    said = compare(labels, reference).to_dict()
+    scores = compare(labels, reference).to_dict()
     rows = agree(join_by_overlap(labels, reference), reference)
     for measure in ("hd95_mm", "nsd", "volume_difference_ml"):
         values = {row.id: getattr(row, measure) for row in rows}
         name = (
             f"nsd_{rows[0].tolerance_mm:g}_mm" if measure == "nsd" and rows else measure
         )
-        said[name] = {
+        scores[name] = {
             number: float(f"{value:.6g}") if math.isfinite(value) else None
             for number, value in values.items()
         }
-    return said
+    return scores
 
 
 def _save_picture(volume: Volume, segmentation: Segmentation, path: Path) -> None:
@@ -374,12 +379,14 @@ def proposal_of(
 def _quality(
     segmentation: Segmentation, confidence: NDArray[np.float32]
 ) -> dict[str, Any]:
-    """Give what a scan is compared by with others: how much is labelled, and how sure that is."""
-    inside = segmentation.labels > 0
-    sure = float(confidence[inside].mean()) if inside.any() else None
-    labelled_ml = int(inside.sum()) * segmentation.geometry.voxel_volume_mm3 / 1000
+    """Return figures to compare scans by: labelled volume and mean confidence."""
+    is_labelled = segmentation.labels > 0
+    mean_confidence = (
+        float(confidence[is_labelled].mean()) if is_labelled.any() else None
+    )
+    labelled_ml = int(is_labelled.sum()) * segmentation.geometry.voxel_volume_mm3 / 1000
     return {
         "labelled_ml": float(f"{labelled_ml:.6g}"),
-        "labelled_share": round(float(inside.mean()), 4),
-        "confidence": None if sure is None else round(sure, 4),
+        "labelled_share": round(float(is_labelled.mean()), 4),
+        "confidence": None if mean_confidence is None else round(mean_confidence, 4),
     }

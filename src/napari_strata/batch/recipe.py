@@ -1,4 +1,4 @@
-"""What is done with every scan of a batch."""
+"""Recipe of a batch: settings, cut, codebook or teaching for all scans."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ class Recipe:
     tree : {"tissues", "regions"}
         Which tree is cut.
     n : int
-        Into how many tissues or regions; at least 1.
+        Number of tissues or regions, at least 1.
     settings : ProposeSettings
-        Knobs of the proposal.
+        Settings of the proposal.
     run : RunSettings
-        Device, threads and seed. Threads are per scan; 0 takes one, so that labels do
+        Device, threads and seed. Threads are per scan; 0 means one, so that labels do
         not depend on the machine.
     modality : {"ct", "mr"} or None
-        How to read intensities, where the scans do not say.
+        How to read intensities, if the scans do not say.
     weights : Path or None
         Another encoder than the shipped one; see `propose`.
     codebook : Codebook or None
         Gives every scan the same tissue numbers; `tree` and `n` are then "tissues" and
         the codebook's.
     teaching : Teaching or None
-        Gives every scan the regions that another scan's strokes taught; `tree` and `n`
-        are then "tissues" and how many those are. Not together with a codebook.
+        Gives every scan the regions that the strokes on another scan taught; `tree` and
+        `n` are then "tissues" and their number. Not together with a codebook.
 
     Raises
     ------
@@ -74,7 +74,7 @@ class Recipe:
         ):
             raise SettingsError(
                 f"Asked for {self.n} {self.tree}, but the codebook has"
-                f" {self.codebook.n} tissues. Ask for those."
+                f" {self.codebook.n} tissues. Ask for that many."
             )
         if self.teaching is not None and self.codebook is not None:
             raise SettingsError(
@@ -87,7 +87,7 @@ class Recipe:
         ):
             raise SettingsError(
                 f"Asked for {self.n} {self.tree}, but {len(self.teaching.regions)}"
-                " regions were taught. Ask for those."
+                " regions were taught. Ask for that many tissues."
             )
         check_weights(self.settings, self.weights)
 
@@ -138,28 +138,22 @@ class Recipe:
 
     @property
     def shared(self) -> tuple[Region, ...]:
-        """All regions of the codebook or the teaching.
-
-        Whose numbers mean the same in every scan; none without.
-        """
+        """Regions of the codebook or the teaching, the same in all scans; else none."""
         source = self.codebook or self.teaching
         return source.regions if source is not None else ()
 
     @property
     def shared_sha256(self) -> str | None:
-        """Hash of what `shared` comes from."""
+        """Hash of the codebook or the teaching."""
         source = self.codebook or self.teaching
         return source.sha256 if source is not None else None
 
     def with_codebook(self, codebook: Codebook) -> Recipe:
-        """Give the same recipe with a codebook's tissues."""
+        """Return the same recipe with a codebook's tissues."""
         return replace(self, codebook=codebook, tree="tissues", n=codebook.n)
 
     def in_words(self) -> str:
-        """Say how the labels are made.
-
-        The cut, the seed, and the settings that are not the usual ones.
-        """
+        """Return how the labels are made: cut, seed, and settings that are not defaults."""
         usual, own = ProposeSettings().to_dict(), self.settings.to_dict()
         shared = (
             "of a codebook "
@@ -179,9 +173,9 @@ class Recipe:
         )
 
     def check(self) -> None:
-        """Fail at once where every scan would.
+        """Check what would fail for every scan.
 
-        Without loading torch for a method that has no encoder.
+        Loads no torch for a method without an encoder.
 
         Raises
         ------
@@ -198,7 +192,7 @@ class Recipe:
         check_source(self.source, self.settings, self.weights)
 
     def of(self, scan: PlannedScan) -> Recipe:
-        """Give the recipe for one scan: its own codebook and modality go before.
+        """Return the recipe for one scan, with its own codebook and modality if it has some.
 
         Raises
         ------
@@ -214,9 +208,9 @@ class Recipe:
         return own.with_codebook(codebook)
 
     def inputs_record(self, scan: PlannedScan) -> dict[str, Any]:
-        """Give what decides a scan's outputs besides its own contents, as the sidecar keeps it.
+        """Return what decides a scan's outputs besides its contents, as sidecars keep it.
 
-        `of` comes first.
+        Call it on the result of `of`.
 
         Raises
         ------

@@ -1,6 +1,6 @@
-"""Why a voxel is in its region and not in another one.
+"""Explain why a voxel is in its region and not in another one.
 
-What speaks for either, by kind of evidence.
+The evidence for either, by kind.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BLOCK = 8192
 
 @dataclass(frozen=True, slots=True)
 class VoxelEvidence:
-    """What speaks for the region a voxel is in, against the runner-up.
+    """Evidence for the region of a voxel, against the runner-up.
 
     Shares whose absolute values sum to 1, or zeros.
 
@@ -45,7 +45,7 @@ class VoxelEvidence:
 
 @dataclass(frozen=True, slots=True)
 class VoxelCard:
-    """Why a voxel is in its region.
+    """Explanation of why a voxel is in its region.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ The regions (k,) that they were shown to belong to.
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Laws:
-    """A normal law per region, columns independent: ids (r,), means and variances (r, d)."""
+    """Gaussian per region with independent columns: ids (r,), means and variances (r, d)."""
 
     ids: NDArray[np.intp]
     means: NDArray[np.float64]
@@ -101,13 +101,13 @@ def explain_voxel(
     region: int | None = None,
     strokes: Stroked | None = None,
 ) -> VoxelCard:
-    """Say what speaks for the region that a voxel is in, and which region comes next.
+    """Explain which evidence puts a voxel in its region, and name the runner-up region.
 
-    Every region is a normal law over the descriptors of its supervoxels, each column by
-    itself; evidence is the difference of log-likelihoods between the region and the
-    runner-up, averaged over the columns of a kind, so that many columns do not outvote
-    few. Strokes count by how much nearer the nearest supervoxel stroked for the one is
-    than for the other.
+    Every region is a Gaussian with diagonal covariance over the descriptors of its
+    supervoxels; evidence is the difference of log-likelihoods between the region and
+    the runner-up, averaged over the columns of a kind, so that many columns do not
+    outvote few. Strokes count by how much nearer the nearest supervoxel stroked for the
+    one is than for the other.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def explain_voxel(
     total = np.sum(list(parts.values()), axis=0)[0]
     others = np.flatnonzero(laws.ids != own)
     mine = np.flatnonzero(laws.ids == own)
-    said: dict[str, float] = dict.fromkeys(
+    evidence: dict[str, float] = dict.fromkeys(
         ("features", "intensity", "position", "strokes"), 0.0
     )
     runner_up = None
@@ -152,14 +152,14 @@ def explain_voxel(
     if len(others):
         runner_up = int(laws.ids[best])
     if runner_up is not None and len(mine):
-        said |= {
+        evidence |= {
             name: float(part[0, mine[0]] - part[0, best])
             for name, part in parts.items()
         }
-        said["strokes"] = _stroke_evidence(
+        evidence["strokes"] = _stroke_evidence(
             proposal, supervoxel, own, runner_up, strokes
         )
-    weight = sum(abs(value) for value in said.values()) or 1.0
+    weight = sum(abs(value) for value in evidence.values()) or 1.0
     z, y, x = voxel
     return VoxelCard(
         voxel_zyx=(z, y, x),
@@ -167,13 +167,13 @@ def explain_voxel(
         region=own,
         runner_up=runner_up,
         likelihood=(
-            _likelihood(sum(said.values()))
+            _likelihood(sum(evidence.values()))
             if len(others) and len(mine)
             else float(len(others) == 0)
         ),
         confidence=float(proposal.confidence[supervoxel]),
         evidence=VoxelEvidence(
-            **{name: value / weight for name, value in said.items()}
+            **{name: value / weight for name, value in evidence.items()}
         ),
     )
 
@@ -185,7 +185,7 @@ def _likelihood(evidence: float) -> float:
 def uncertainty_map(
     proposal: Proposal, table: NDArray[np.integer]
 ) -> NDArray[np.float32]:
-    """Say how near every supervoxel is to being in another region, by looks and place.
+    """Return how near every supervoxel is to being in another region.
 
     1 - `VoxelCard.likelihood` without strokes.
 
@@ -243,9 +243,9 @@ def _laws(proposal: Proposal, table: NDArray[np.integer]) -> _Laws:
 def _by_group(
     proposal: Proposal, laws: _Laws, supervoxels: NDArray[np.integer]
 ) -> dict[EvidenceGroup, NDArray[np.float64]]:
-    """Give the mean log-likelihood per column of some supervoxels under every law.
+    """Return the mean log-likelihood per column of supervoxels under every region's Gaussian.
 
-    (k, r), for each kind of descriptor.
+    An array (k, r) for each group of descriptors.
     """
     rows = proposal.descriptors[supervoxels].astype(np.float64)
     found: dict[EvidenceGroup, NDArray[np.float64]] = {}
@@ -270,9 +270,9 @@ def _by_group(
 def _stroke_evidence(
     proposal: Proposal, supervoxel: int, own: int, other: int, strokes: Stroked | None
 ) -> float:
-    """Give half the mean squared distance to the nearest stroke of the other region.
+    """Return half the difference of mean squared distances to the nearest strokes.
 
-    Less that to the nearest of its own.
+    The distance to the other region's strokes, less that to the region's own.
     """
     if strokes is None:
         return 0.0

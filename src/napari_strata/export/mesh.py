@@ -1,4 +1,4 @@
-"""Closed surfaces of regions in millimetres, as large as the regions are."""
+"""Closed surfaces of regions in mm, with the volumes of the regions."""
 
 from __future__ import annotations
 
@@ -63,10 +63,7 @@ class Mesh:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Surface:
-    """A surface in array indices (z, y, x) of a box.
-
-    With the volume in voxels that it encloses (signed).
-    """
+    """A surface in array indices (z, y, x) of a box, with its signed volume in voxels."""
 
     vertices: NDArray[np.float64]
     faces: NDArray[np.int64]
@@ -80,7 +77,7 @@ def region_meshes(
     space: MeshSpace = "LPS",
     on_progress: Progress = no_progress,
 ) -> Iterator[Mesh]:
-    """Make the surface of every region that has voxels, one after another.
+    """Yield the surface of every region that has voxels.
 
     Marching cubes (Lewiner et al., Journal of Graphics Tools 2003) on each connected
     part (by faces, edges or corners) of the region's mask, smoothed where the part is
@@ -119,18 +116,18 @@ def region_meshes(
 
 
 def enclosed(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> float:
-    """Give the signed volume inside a closed surface.
+    """Return the signed volume inside a closed surface.
 
-    Positive where normals point outward in a right-handed space.
+    Positive if normals point outward in a right-handed space.
     """
     a, b, c = (vertices[faces[:, n]] - vertices.mean(axis=0) for n in range(3))
     return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
 
 
 def _surface(mask: NDArray[np.bool_], smooth_vox: float) -> _Surface:
-    """Find the surface of a region, each connected part of it as large as its own voxels.
+    """Return the surface of a region, in indices of the mask.
 
-    In indices of the mask.
+    Each connected part encloses the volume of its own voxels.
     """
     parts, _ = ndi.label(mask, np.ones((3, 3, 3)))
     known: dict[tuple[tuple[int, ...], bytes], _Surface] = {}
@@ -160,9 +157,10 @@ def _surface(mask: NDArray[np.bool_], smooth_vox: float) -> _Surface:
 
 
 def _part_surface(mask: NDArray[np.bool_], smooth_vox: float) -> _Surface:
-    """Find the surface of one part.
+    """Return the surface of one part.
 
-    Every voxel's centre stays on its side, and the level gives the part's own volume.
+    Every voxel's centre stays on its side, and the level encloses the part's own
+    volume.
     """
     pad = 2 + int(np.ceil(4 * smooth_vox))
     inside = np.pad(mask, pad)
@@ -180,9 +178,9 @@ def _part_surface(mask: NDArray[np.bool_], smooth_vox: float) -> _Surface:
 
 
 def _rounded(inside: NDArray[np.bool_], smooth_vox: float) -> NDArray[np.float32]:
-    """Smooth a mask, but not where it is so thin that it would dissolve.
+    """Smooth a mask, except where it is so thin that it would vanish.
 
-    There the level 0.5 encloses about its volume.
+    The level 0.5 then encloses about its volume.
 
     Parameters
     ----------
@@ -226,17 +224,17 @@ def _shell(shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return shell
 
 
-def _with_volume(at: Callable[[float], _Surface], wanted: float) -> _Surface:
-    """Search the level at which a surface encloses `wanted` voxels.
+def _with_volume(at: Callable[[float], _Surface], voxels: float) -> _Surface:
+    """Find the level at which a surface encloses `voxels` voxels.
 
     The volume falls as the level rises.
     """
     low, high, level = 0.0, 1.0, 0.5
     best = at(level)
     for _ in range(_TRIALS):
-        if abs(best.voxels - wanted) <= _VOLUME_ERROR * wanted:
+        if abs(best.voxels - voxels) <= _VOLUME_ERROR * voxels:
             break
-        low, high = (low, level) if best.voxels < wanted else (level, high)
+        low, high = (low, level) if best.voxels < voxels else (level, high)
         level = 0.5 * (low + high)
         best = at(level)
     return best

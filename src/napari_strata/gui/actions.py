@@ -100,8 +100,13 @@ def _plane(plane: str) -> Callable[[Panel], object]:
 
 
 def _press(section: str, button: str) -> Callable[[Panel], object]:
-    """Return a call that presses a button of a section, on or off if it is checkable."""
-    return lambda panel: getattr(panel.sections, section).buttons[button].click()
+    """Return a call that clicks a button of a section, or switches a checkable one."""
+
+    def press(panel: Panel) -> None:
+        widget = getattr(panel.sections, section).buttons[button]
+        (widget.toggle if widget.isCheckable() else widget.click)()
+
+    return press
 
 
 def _window_preset(number: int) -> Action:
@@ -395,6 +400,17 @@ def keys_for(when: When, panel: Panel) -> Iterable[tuple[str, Callable[[], objec
         for key in action.keys
         if key.when == when
     ]
+
+
+def shortcut(action_id: str, when: When | None = None) -> str:
+    """Return the first key of an action, for tooltips; `when` chooses among several."""
+    return next(
+        key.text
+        for action in ACTIONS
+        if action.id == action_id
+        for key in action.keys
+        if when in (None, key.when)
+    )
 
 
 def help_rows() -> dict[str, list[tuple[str, str]]]:

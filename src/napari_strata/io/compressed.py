@@ -1,13 +1,14 @@
 """Compressed voxels, read to the end of their stream.
 
-The checksum of a gzip or zlib stream stands behind its data. A reader that stops at the
-last voxel never sees it, and takes voxels of a damaged file that still unpack.
+The checksum of a gzip or zlib stream follows its data. A reader that stops at the last
+voxel never compares it, and accepts a damaged file that still decompresses.
 """
 
 from __future__ import annotations
 
 import gzip
 import math
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,15 +32,25 @@ _CHUNK = 2**16
 
 
 def damaged(source: str) -> ReadError:
-    """Make the error for a file that ends too early or cannot be decompressed."""
+    """Return the error for a file that ends too early or cannot be decompressed."""
     return ReadError(f"{source} is damaged or cut short. Copy or download it again.")
 
 
 def wrong_checksum(source: str, kind: str = "gzip") -> ReadError:
-    """Make the error for a file whose compressed data are not what was compressed."""
+    """Return the error for a file whose compressed data do not match their checksum."""
     return ReadError(
         f"{source} is damaged: its {kind} checksum does not fit. Copy it again from"
         " where it came."
+    )
+
+
+def more_bytes(count: int) -> tuple[str, ...]:
+    """Give a note on bytes that are there beyond the voxels of the header; none for 0."""
+    if count <= 0:
+        return ()
+    return (
+        f"The voxels take {count:,} bytes more than the header says; those at the end"
+        " are ignored. If the file was sent as text, its values are wrong.",
     )
 
 
@@ -50,8 +61,9 @@ def stored_voxels(
     *,
     offset: int,
     volume: int | None,
+    is_last: bool,
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Read voxels of a NIfTI or MGH file as they are stored, a .gz or .mgz to its end.
+    """Read the stored voxels of a NIfTI or MGH file, a .gz or .mgz file to its end.
 
     Parameters
     ----------
@@ -65,6 +77,8 @@ def stored_voxels(
         Byte at which they begin, uncompressed.
     volume : int or None
         Which (i, j, k) volume; None for all of them.
+    is_last : bool
+        Whether the format has nothing behind the voxels: a note tells of what is there.
 
     Returns
     -------
@@ -88,7 +102,8 @@ def stored_voxels(
             proxy = ArrayProxy(file, (shape, dtype, offset, 1.0, 0.0), mmap=False)
             data = np.asarray(proxy[which])
             needed = offset + math.prod(shape) * dtype.itemsize
-            return data, _to_the_end(file, needed)
+            notes = _to_the_end(file, needed)
+            return data, notes + (more_bytes(file.tell() - needed) if is_last else ())
     except gzip.BadGzipFile as err:
         wrong = "CRC" in str(err) or "length" in str(err)
         raise wrong_checksum(source) if wrong else damaged(source) from err
@@ -102,7 +117,7 @@ def stored_voxels(
 
 
 def _to_the_end(file: ImageOpener, needed: int) -> tuple[str, ...]:
-    """Read what is left of a gzip file, so that its checksum is compared.
+    """Move to the end. A gzip file is read, so that its checksum is compared.
 
     Raises
     ------
@@ -110,6 +125,7 @@ def _to_the_end(file: ImageOpener, needed: int) -> tuple[str, ...]:
         If it is damaged, or unpacks to fewer than `needed` bytes.
     """
     if not isinstance(file.fobj, gzip.GzipFile):
+        file.seek(0, os.SEEK_END)
         return ()
     try:
         while file.read(2**20):
@@ -127,7 +143,7 @@ def _to_the_end(file: ImageOpener, needed: int) -> tuple[str, ...]:
 def unpacked(
     file: BinaryIO, source: str, *, limit: int | None = None, zlib_too: bool = False
 ) -> Iterator[bytes]:
-    """Give the bytes of the gzip data that begin where a file stands.
+    """Return the decompressed gzip data that begin at a file's position.
 
     Parameters
     ----------

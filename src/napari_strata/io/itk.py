@@ -1,4 +1,4 @@
-"""NRRD and MetaImage through SimpleITK, and what DICOM shares with them."""
+"""NRRD and MetaImage files through SimpleITK, and functions shared with DICOM."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
 
@@ -16,8 +17,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError, ReadError
-from napari_strata.filenames import plain_name, printable
-from napari_strata.io.compressed import unpacked
+from napari_strata.filenames import plain_name
+from napari_strata.io.compressed import more_bytes, unpacked
 from napari_strata.io.grid import (
     FileImage,
     check_shape,
@@ -38,6 +39,10 @@ _MOST_FILES = 10_000
 _MOST_SHOWN = 60
 _WHOLE = re.compile(r"[0-9]{1,18}")
 _FINITE = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_TEXT_NUMBER = re.compile(
+    rb"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?|[-+]?(?:nan|inf(?:inity)?)",
+    re.IGNORECASE,
+)
 _UNKNOWN = ("nan", "-nan", "+nan", "none")
 """NRRD's words for a number that is not known; ITK reads them as such."""
 _TYPE = re.compile(r"(\d+)-bit (unsigned int|signed int|float)")
@@ -71,6 +76,7 @@ By the names that `TextHeader.fields` has for them.
 """
 
 
+_VECTOR = re.compile(r"\([^()]*\)|[^\s()]+")
 _MARK = re.compile("([=:])")
 _META_NAMES = {
     name.lower(): name
@@ -100,6 +106,10 @@ _META_NAMES = {
     )
 }
 """The fields that decide what is read, as MetaImage writes them."""
+_META_OTHERS = ("ElementNBits", "ElementOrigin", "ElementDirection")
+"""Names that look like one of them, and are none."""
+_ALIKE = 0.82
+"""Likeness (difflib's ratio) above which a name is one of them, misspelt."""
 _SAME_FIELD = {
     "Origin": "Offset",
     "Position": "Offset",
@@ -110,6 +120,7 @@ _SAME_FIELD = {
 _DATA_FILE = re.compile(
     rb"\s*(ElementDataFile\s*[=:]|data ?file\s*:)(.*)", re.IGNORECASE | re.DOTALL
 )
+_PACKED_NAME = re.compile(r"\.(gz|zraw|bz2)$", re.IGNORECASE)
 _NUMBERED = re.compile(r"%[0-9]*[dixu]")
 _SAFELY_NUMBERED = re.compile(r"[^%]*%0?[0-9]?[dixu][^%]*")
 """One number in a pattern of file names; MetaIO and teem give it to C's printf."""
@@ -119,7 +130,7 @@ _SAFELY_NUMBERED = re.compile(r"[^%]*%0?[0-9]?[dixu][^%]*")
 def quiet_stderr() -> Iterator[None]:
     """Keep ITK's C++ libraries from writing to standard error.
 
-    What they say is in the exception too.
+    Their messages are in the exception too.
     """
     with _one_at_a_time, open(os.devnull, "wb") as nowhere:
         try:
@@ -174,6 +185,7 @@ def _read_itk(
     reader.SetFileName(name)
     header = read_text_header(path, suffix)
     _check_numbers(source, header)
+    _check_plain(path, header)
     _check_axes(source, header)
     run_itk(reader.ReadImageInformation, source)
     size, values = reader.GetSize(), reader.GetNumberOfComponents()
@@ -196,11 +208,13 @@ def _read_itk(
     notes += _surplus(path, header, math.prod(size) * values, kind)
     grid = make_grid(source, "itk", (i, j, k), affine, suffix=suffix)
     if header.kind == "meta" and _is_packed(header.fields):
-        stored = _unpacked_meta(path, header, (*size[::-1], values), kind)
+        stored, more = _unpacked_meta(path, header, (*size[::-1], values), kind)
+        notes += more
         volumes = _by_volume(stored, (i, j, k))
         return FileImage(volumes if every else volumes[..., volume], grid, None, notes)
     if header.fields.get("encoding", "").lower() in ("gzip", "gz"):
-        _check_gzip(path, header)
+        n_bytes = math.prod(size) * values * _bits(kind) // 8
+        notes += _check_gzip(path, header, n_bytes)
     if every:
         return FileImage(
             _volumes(run_itk(reader.Execute, source), (i, j, k)), grid, None, notes
@@ -225,13 +239,14 @@ def _read_itk(
 
 
 def itk_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
-    """Give the voxels along i, j, k of one volume, from the header alone.
+    """Return the voxels along i, j, k of one volume, from the header alone.
 
-    Raises what `read_itk` does for a bad header.
+    Raises the errors of `read_itk` for an invalid header.
     """
     _check_voxel_file(path)
     header = read_text_header(path, suffix)
     _check_numbers(str(path), header)
+    _check_plain(path, header)
     _check_axes(str(path), header)
     reader = sitk.ImageFileReader()
     with plain_name(path, beside=True) as name:
@@ -261,7 +276,7 @@ def write_itk(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:
 
 
 def itk_image(data: NDArray[np.generic], grid: FileGrid) -> sitk.Image:
-    """Make an ITK image, in LPS, of an array (i, j, k) in the file's own order."""
+    """Return an ITK image, in LPS, of an array (i, j, k) in the file's own order."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(data.transpose(2, 1, 0)))
     lps = _LPS_TO_RAS @ grid.affine + 0.0
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
@@ -291,7 +306,7 @@ def affine_ras(
     spacing_mm: NDArray[np.float64],
     direction_lps: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Make the affine (i, j, k) -> RAS+ mm of an ITK image.
+    """Return the affine (i, j, k) -> RAS+ mm of an ITK image.
 
     Only signs change between LPS and RAS, so it is exact.
     """
@@ -302,18 +317,18 @@ def affine_ras(
 
 
 def voxels(image: sitk.Image) -> NDArray[np.generic]:
-    """Give an ITK image's voxels as (i, j, k)."""
+    """Return an ITK image's voxels as (i, j, k)."""
     return sitk.GetArrayFromImage(image).transpose(2, 1, 0)
 
 
 def last_line(err: BaseException) -> str:
-    """Give the last line of ITK's message, which says most."""
+    """Return the last line of ITK's message, which holds the cause."""
     lines = [line.strip() for line in str(err).splitlines() if line.strip()]
     return lines[-1].removeprefix("Reason: ").rstrip(".") if lines else "unknown reason"
 
 
 def run_itk(action: Callable[[], _T], source: str) -> _T:
-    """Read with ITK, quietly.
+    """Run an ITK reader without output to standard error.
 
     Raises
     ------
@@ -347,7 +362,7 @@ def _check_voxel_file(path: Path) -> None:
 
 
 def _named_files(path: Path) -> list[str]:
-    """Give the names of the files with the voxels; none where they follow the header."""
+    """Return the names of the files with the voxels; none if they follow the header."""
     with path.open("rb") as file:
         head = file.read(_LONGEST_HEADER)
     lines = head.split(b"\n")
@@ -361,7 +376,7 @@ def _named_files(path: Path) -> list[str]:
             if is_pattern and not _SAFELY_NUMBERED.fullmatch(said):
                 raise ReadError(
                     f"{path} keeps its voxels in files whose names cannot be made of"
-                    f" the pattern {printable(said[:_MOST_SHOWN])}. Rename them without"
+                    f" the pattern {said[:_MOST_SHOWN]!r}. Rename them without"
                     " %, and list them in the header."
                 )
             return _voxel_files(said, lines[n + 1 :])
@@ -369,9 +384,10 @@ def _named_files(path: Path) -> list[str]:
 
 
 def _voxel_files(value: str, after: list[bytes]) -> list[str]:
-    """Give the files that a header names.
+    """Return the files that a header names.
 
-    One, a LIST of them below, or a pattern with first, last and step of its numbers.
+    One file, a LIST of files below, or a pattern with first, last and step of its
+    numbers.
     """
     if not value or value.startswith("LOCAL"):
         return []
@@ -389,8 +405,8 @@ def _voxel_files(value: str, after: list[bytes]) -> list[str]:
 
 def _unpacked_meta(
     path: Path, header: TextHeader, shape: tuple[int, ...], kind: str
-) -> NDArray[Any]:
-    """Read the voxels of a compressed MetaImage, in ITK's order of axes.
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Read the voxels of a compressed MetaImage, in ITK's order of axes; and notes.
 
     ITK compares no checksum, and gives what lies in memory where the stream is damaged.
 
@@ -408,12 +424,13 @@ def _unpacked_meta(
     limit = None if names or not int(size) else int(size)
     needed = math.prod(shape) * dtype.itemsize
     share = needed // max(len(names), 1)
-    found = bytearray()
+    found, has = bytearray(), 0
     for n, name in enumerate(names or [path.name], 1):
         with _opened(path, name) as file:
             if not names:
                 _skip_header(file, header)
             for part in unpacked(file, str(path), limit=limit, zlib_too=True):
+                has += len(part)
                 found += part[: n * share - len(found)]
         if len(found) < n * share:
             break
@@ -423,44 +440,80 @@ def _unpacked_meta(
             f" for {needed:,}. Copy it again."
         )
     stored = np.frombuffer(found, dtype.newbyteorder(_meta_order(header.fields)))
-    return stored.astype(dtype, copy=False).reshape(shape)
+    return stored.astype(dtype, copy=False).reshape(shape), more_bytes(has - needed)
 
 
 def _surplus(path: Path, header: TextHeader, count: int, kind: str) -> tuple[str, ...]:
-    """Give a note where plain voxels take more bytes than `count` values of a kind.
+    """Return a note if plain voxels take more bytes than `count` values of a kind.
 
-    As after a transfer as text, which adds a byte to some of them.
+    A transfer as text adds bytes to some files.
+
+    Raises
+    ------
+    ReadError
+        If voxels that are written as text are not numbers, or not `count` of them.
     """
-    fields, bits = header.fields, _TYPE.search(kind)
-    plain = (
-        fields.get("encoding", "raw").lower() == "raw"
-        and fields.get("binarydata", "true").lower() in ("true", "t", "1")
-        and not _is_packed(fields)
-        and not fields.keys() & {"headersize", "byteskip", "lineskip"}
-    )
+    fields = header.fields
+    encoding = fields.get("encoding", "raw").lower()
+    if fields.get("binarydata", "true").lower() in ("false", "f", "0"):
+        encoding = "text"
+    plain = not _is_packed(fields) and not fields.keys() & {
+        "headersize",
+        "byteskip",
+        "lineskip",
+    }
     # NRRD's kinds of values beside space are not all kept as they are stored
-    if not plain or bits is None or "matrix" in fields.get("kinds", ""):
+    if not plain or not _bits(kind) or "matrix" in fields.get("kinds", ""):
         return ()
+    more = 0
     names = _named_files(path)
-    behind = 0
-    if not names:
-        with path.open("rb") as file:
-            _skip_header(file, header)
-            behind = file.tell()
-    has = sum((path.parent / name).stat().st_size for name in names or [path.name])
-    more = has - behind - count * int(bits[1]) // 8
-    if more <= 0:
-        return ()
-    return (
-        f"The voxels take {more:,} bytes more than the header says; those at the end are ignored."
-        " If the file was sent as text, its values are wrong.",
-    )
+    share = count // max(len(names), 1)
+    for name in names or [path.name]:
+        with _opened(path, name) as file:
+            if not names:
+                _skip_header(file, header)
+            if encoding == "raw":
+                behind = file.tell()
+                has = file.seek(0, os.SEEK_END) - behind
+                more += max(0, has - share * _bits(kind) // 8)
+            elif encoding == "hex":
+                has = len(b"".join(file.read().split())) // 2
+                more += max(0, has - share * _bits(kind) // 8)
+            elif encoding in ("text", "txt", "ascii"):
+                _check_text(path, file.read(), share)
+    return more_bytes(more)
 
 
-def _check_gzip(path: Path, header: TextHeader) -> None:
+def _check_text(path: Path, text: bytes, count: int) -> None:
+    """Refuse voxels written as numbers that are no numbers, or not so many.
+
+    Raises
+    ------
+    ReadError
+        If so.
+    """
+    words = re.split(rb"[\s,]+", text.strip())
+    wrong = next((word for word in words if not _TEXT_NUMBER.fullmatch(word)), None)
+    if wrong is not None or len(words) != count:
+        what = (
+            f"{len(words):,} numbers where its header asks for {count:,}"
+            if wrong is None
+            else f"{wrong[:_MOST_SHOWN].decode('latin-1')!r} among its voxels"
+        )
+        raise ReadError(f"{path} has {what}: it is damaged. Copy it again.")
+
+
+def _bits(kind: str) -> int:
+    """Give the bits of a value of a kind as ITK names it, 0 for an unknown one."""
+    found = _TYPE.search(kind)
+    return int(found[1]) if found else 0
+
+
+def _check_gzip(path: Path, header: TextHeader, n_bytes: int) -> tuple[str, ...]:
     """Read the voxels of a gzip-compressed NRRD to the end of their stream.
 
-    ITK stops at the last voxel, and does not compare the checksum.
+    ITK stops at the last voxel, and does not compare the checksum. A note tells where
+    there are more than `n_bytes`.
 
     Raises
     ------
@@ -469,6 +522,7 @@ def _check_gzip(path: Path, header: TextHeader) -> None:
     """
     names = _named_files(path)
     skipped = header.fields.get("lineskip", "0")
+    more = 0
     for name in names or [path.name]:
         with _opened(path, name) as file:
             if not names:
@@ -476,8 +530,11 @@ def _check_gzip(path: Path, header: TextHeader) -> None:
             for _ in range(int(skipped) if _WHOLE.fullmatch(skipped) else 0):
                 if not file.readline(_LONGEST_HEADER):
                     break
-            for _ in unpacked(file, str(path)):
-                pass
+            has = sum(map(len, unpacked(file, str(path))))
+        more += max(0, has - n_bytes // max(len(names), 1))
+    if "byteskip" in header.fields or "matrix" in header.fields.get("kinds", ""):
+        return ()
+    return more_bytes(more)
 
 
 def _opened(path: Path, name: str) -> BinaryIO:
@@ -542,11 +599,7 @@ def _check_numbers(source: str, header: TextHeader) -> None:
         )
     for name in sorted(fields.keys() & _NUMBERS[header.kind].keys()):
         kind, value = _NUMBERS[header.kind][name], fields[name]
-        words = (
-            re.split(r"[\s(),]+", value.strip(" ()"))
-            if "vector" in kind
-            else value.split()
-        )
+        words = _vector_words(value) if "vector" in kind else value.split()
         known = _WHOLE if kind == "whole" else _FINITE
         good = all(
             known.fullmatch(word)
@@ -597,22 +650,33 @@ def _check_meta_lines(path: Path) -> None:
         if text and not (name and mark):
             raise ReadError(
                 f"{path} has a line in its header that is no field"
-                f" ({printable(text[:_MOST_SHOWN])}). Repair it, or export it again."
+                f" ({text[:_MOST_SHOWN]!r}). Repair it, or export it again."
             )
         known = _META_NAMES.get(name.lower())
+        if known is None and name not in _META_OTHERS:
+            near = get_close_matches(name, _META_NAMES.values(), n=1, cutoff=_ALIKE)
+            known = near[0] if near else None
         if known is not None and name != known:
             raise ReadError(
-                f"{path} has a field {name} in its header, which MetaImage writes"
-                f" {known}. Repair it, or export it again."
+                f"{path} has a field {name[:_MOST_SHOWN]!r} in its header, which MetaImage"
+                f" writes {known}. Repair it, or export it again."
             )
         other = said.setdefault(_SAME_FIELD.get(name, name), (name, value))
         if known is not None and other[1] != value:
             raise ReadError(
-                f"{path} says in its header {other[0]} = {other[1][:_MOST_SHOWN]} and"
-                f" {name} = {value[:_MOST_SHOWN]}. Repair it, or export it again."
+                f"{path} says in its header {other[0]} = {other[1][:_MOST_SHOWN]!r} and"
+                f" {name} = {value[:_MOST_SHOWN]!r}. Repair it, or export it again."
             )
         if known == "ElementDataFile":
             return
+
+
+def _vector_words(value: str) -> list[str]:
+    """Give the numbers of NRRD vectors, such as "(1,0,0) none"; "" for one left out."""
+    words: list[str] = []
+    for vector in _VECTOR.findall(value):
+        words += [one.strip() for one in vector.strip("()").split(",")]
+    return words if not _VECTOR.sub("", value).strip() else [""]
 
 
 def _check_storage(source: str, fields: Mapping[str, str]) -> None:
@@ -649,7 +713,7 @@ def _check_storage(source: str, fields: Mapping[str, str]) -> None:
     if (skipped not in ("0", "-1") and inside) or (skipped != "0" and packed):
         raise ReadError(
             f"{source} says that its voxels start elsewhere than they do (HeaderSize"
-            f" {skipped[:_MOST_SHOWN]}). Repair its header."
+            f" {skipped[:_MOST_SHOWN]!r}). Repair its header."
         )
     size = fields.get("compresseddatasize", "0")
     if packed and not _WHOLE.fullmatch(size):
@@ -659,8 +723,30 @@ def _check_storage(source: str, fields: Mapping[str, str]) -> None:
         )
 
 
+def _check_plain(path: Path, header: TextHeader) -> None:
+    """Refuse voxels that are compressed, though the header does not say so.
+
+    Raises
+    ------
+    ReadError
+        If the header, or the name of a file, says both.
+    """
+    fields = header.fields
+    size = fields.get("compresseddatasize", "0")
+    if header.kind == "meta":
+        unclear = not _is_packed(fields) and size != "0"
+        plain = not _is_packed(fields)
+    else:
+        unclear, plain = False, fields.get("encoding", "raw").lower() == "raw"
+    if plain and (unclear or any(map(_PACKED_NAME.search, _named_files(path)))):
+        raise ReadError(
+            f"{path} does not say that its voxels are compressed, which their length or"
+            " name does. Repair its header, or copy it again."
+        )
+
+
 def _meta_order(fields: Mapping[str, str]) -> Literal["<", ">"]:
-    """Give the byte order of a MetaImage's voxels."""
+    """Return the byte order of a MetaImage's voxels."""
     names = ("binarydatabyteordermsb", "elementbyteordermsb")
     said = next((fields[name] for name in names if name in fields), "false")
     return ">" if said.lower() in ("true", "t", "1") else "<"
@@ -720,7 +806,7 @@ def _check_axes(source: str, header: TextHeader) -> None:
 
 
 def _volumes(image: sitk.Image, shape: tuple[int, int, int]) -> NDArray[np.generic]:
-    """Give an ITK image's voxels as (i, j, k, volume)."""
+    """Return an ITK image's voxels as (i, j, k, volume)."""
     data = sitk.GetArrayFromImage(image)
     if image.GetNumberOfComponentsPerPixel() == 1:
         data = data[..., None]

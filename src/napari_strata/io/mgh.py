@@ -88,20 +88,21 @@ def read_mgh(
         np.dtype(_TYPES[int(start["type"])]),
         offset=_HEADER_BYTES,
         volume=None if every else frame,
+        is_last=False,
     )
     return FileImage(data, grid, None, notes + more)
 
 
 def mgh_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
-    """Give the voxels along i, j, k of one frame, from the header alone.
+    """Return the voxels along i, j, k of one frame, from the header alone.
 
-    Raises what `read_mgh` does for a bad header.
+    Raises the errors of `read_mgh` for an invalid header.
     """
     return tuple(int(n) for n in _read_start(path)["dims"][:3])
 
 
 def mgh_bytes(path: Path) -> int:
-    """Give how many bytes the voxels take, uncompressed.
+    """Return the bytes that the voxels take, uncompressed.
 
     Raises what `read_mgh` does for a bad header.
     """
@@ -132,7 +133,7 @@ def write_mgh(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:
 
 
 def check_mgh_ids(path: Path, highest: int) -> None:
-    """Say early that labels are too large for MGH.
+    """Check before any work that labels fit into MGH's integers.
 
     Raises
     ------
@@ -148,9 +149,9 @@ def check_mgh_ids(path: Path, highest: int) -> None:
 
 
 def _affine(start: np.void, source: str) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Give the affine index -> RAS mm, in 32-bit floats as nibabel has it.
+    """Return the affine (i, j, k) -> RAS+ mm, in 32-bit floats as nibabel has it.
 
-    Where the header gives none, nibabel's default.
+    nibabel's default if the header has none.
     """
     sizes, axes, center = start["delta"], start["axes"], start["center"]
     notes: tuple[str, ...] = ()

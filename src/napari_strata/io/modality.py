@@ -1,4 +1,4 @@
-"""Tell CT from MR by the histogram, for files that do not say."""
+"""Distinguish CT from MR by the histogram, for files that do not name the modality."""
 
 from __future__ import annotations
 

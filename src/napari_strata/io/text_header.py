@@ -239,7 +239,7 @@ def placed(
 
 
 def millimetres(unit: str) -> float | None:
-    """Give the millimetres of a unit of length; None for what is none."""
+    """Return the length of a unit in mm; None if it is no unit of length."""
     name = _unit_name(unit)
     if name in _NO_LENGTHS:  # "ms" are no metres
         return None
@@ -273,9 +273,9 @@ def _without_time(space: str) -> str:
 def _nrrd_affine(
     header: TextHeader, signs: tuple[int, int], affine: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Give the affine of a space with time, whose first two axes ITK does not turn.
+    """Return the affine of a space with time, whose first two axes ITK does not flip.
 
-    As it was where the header is odd.
+    Unchanged if the header is unusual.
     """
     vectors = [vector for vector in header.directions or [] if vector is not None][:3]
     try:
@@ -396,6 +396,26 @@ def _meta_notes(header: TextHeader, affine: NDArray[np.float64]) -> tuple[str, .
             "The header does not give a voxel size (no ElementSpacing): 1 mm is taken,"
             " which is a guess."
         )
+    # all three have a default; where a part is said, the rest was left out or lost
+    is_turned = bool(fields.keys() & {"transformmatrix", "rotation", "orientation"})
+    is_moved = bool(fields.keys() & {"offset", "origin", "position"})
+    if is_moved and not is_turned:
+        notes.append(
+            "The header does not say how the patient lies (an Offset, and no"
+            " TransformMatrix): left and right are a guess."
+        )
+    if is_turned and not is_moved:
+        notes.append(
+            "The header does not say where the scan lies (a TransformMatrix, and no"
+            " Offset): 0 0 0 is taken, which is a guess."
+        )
+    ordered = fields.keys() & {"binarydatabyteordermsb", "elementbyteordermsb"}
+    one_byte = fields.get("elementtype", "").upper() in ("MET_CHAR", "MET_UCHAR")
+    if "binarydata" in fields and not ordered and not one_byte:
+        notes.append(
+            "The header does not give the order of bytes (BinaryDataByteOrderMSB):"
+            " little-endian is taken, which is a guess."
+        )
     slope = fields.get("elementtointensityfunctionslope", "1")
     offset = fields.get("elementtointensityfunctionoffset", "0")
     if (_number(slope), _number(offset)) != (1.0, 0.0):
@@ -419,7 +439,7 @@ _AXIS_OF = {"R": 0, "L": 0, "A": 1, "P": 1, "I": 2, "S": 2}
 
 
 def _orientation_code(affine: NDArray[np.float64]) -> str:
-    """Give MetaImage's code of the axes, which names where each comes from.
+    """Return MetaImage's axis code, which names the side that each axis starts from.
 
     RAI runs toward left, posterior, superior.
     """

@@ -1,10 +1,6 @@
-"""How well each region agrees with the same region of a reference.
+"""Agreement of each region with the same region of a reference.
 
-Dice, distances between surfaces in mm, volume difference.
-
-Surfaces are made of the small pieces that marching cubes finds between eight
-neighbouring voxels, each with its area and place in millimetres of the patient: thick
-slices weigh what they should, and oblique and sheared grids are right.
+Dice, distances between surfaces in mm, difference of volumes.
 """
 
 from __future__ import annotations
@@ -78,7 +74,7 @@ class RegionAgreement:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Surface:
-    """Pieces of a region's surface: centres (n, 3) in RAS+ mm and areas (n,) in mm2."""
+    """Surface elements of a region: centres (n, 3) in RAS+ mm and areas (n,) in mm2."""
 
     centers_mm: NDArray[np.float64]
     areas_mm2: NDArray[np.float64]
@@ -140,15 +136,15 @@ def agree(
         ids = {i for one in (labels, reference) for i in label_ids(one.labels)} | {
             row.id for row in labels.regions
         }
-    wanted = sorted(set(ids) - {BACKGROUND})
+    region_ids = sorted(set(ids) - {BACKGROUND})
     names = {
         row.id: row.name
-        for row in (*default_regions(wanted), *reference.regions, *labels.regions)
+        for row in (*default_regions(region_ids), *reference.regions, *labels.regions)
     }
     areas = _areas_mm2(labels.geometry)
     return tuple(
         _agree(Region(i, names[i], (0, 0, 0)), labels, reference, tolerance_mm, areas)
-        for i in wanted
+        for i in region_ids
     )
 
 
@@ -188,9 +184,9 @@ def _agree(
 def _index(
     mask: NDArray[np.bool_], geometry: Geometry, areas: NDArray[np.float64]
 ) -> _Surface:
-    """Find the surface between the voxels of a mask and the others.
+    """Return the surface between the voxels of a mask and the others.
 
-    What lies beyond the array is outside.
+    Beyond the array is outside.
     """
     spans = []
     for axis in range(3):
@@ -211,9 +207,9 @@ def _index(
 
 
 def _areas_mm2(geometry: Geometry) -> NDArray[np.float64]:
-    """Give the area of the surface between eight neighbouring voxels.
+    """Return the surface area between eight neighbouring voxels, per inside pattern.
 
-    By which of them are inside (bits as in `_CORNERS`).
+    The bits of a pattern are in the order of `_CORNERS`.
     """
     areas = np.zeros(_ALL + 1)
     for code, triangles in enumerate(_triangles(), 1):
@@ -226,9 +222,9 @@ def _areas_mm2(geometry: Geometry) -> NDArray[np.float64]:
 
 @cache
 def _triangles() -> tuple[NDArray[np.float64], ...]:
-    """Give the triangles (n, 3, zyx) of marching cubes in a cube of eight voxels.
+    """Return the marching-cubes triangles (n, 3, zyx) in a cube of eight voxels.
 
-    For the codes 1 to 254.
+    For the patterns 1 to 254.
     """
     found = []
     for code in range(1, _ALL):
@@ -243,7 +239,7 @@ def _triangles() -> tuple[NDArray[np.float64], ...]:
 def _surface_scores(
     ours: _Surface, theirs: _Surface, tolerance_mm: float
 ) -> tuple[float, float]:
-    """Give the 95 % Hausdorff distance in mm and the normalised surface Dice."""
+    """Return the 95 % Hausdorff distance in mm and the normalised surface Dice."""
     there, _ = KDTree(theirs.centers_mm).query(ours.centers_mm)
     back, _ = KDTree(ours.centers_mm).query(theirs.centers_mm)
     within = tolerance_mm + 1e-6  # distances are sums of rounded millimetres
@@ -259,7 +255,7 @@ def _surface_scores(
 def _percentile_95(
     distances_mm: NDArray[np.float64], areas_mm2: NDArray[np.float64]
 ) -> float:
-    """Give the smallest distance within which 95 % of the area lies."""
+    """Return the smallest distance within which 95 % of the area lies."""
     order = np.argsort(distances_mm)
     covered = np.cumsum(areas_mm2[order])
     return float(distances_mm[order[np.searchsorted(covered, 0.95 * covered[-1])]])

@@ -19,7 +19,7 @@ from napari_strata.io.atomic import file_suffix
 DESCRIPTION = "dataset_description.json"
 """Name of the file that describes a BIDS data set."""
 _IMAGES = ("anat", "ct")
-"""Folders of 3D images of structure."""
+"""Folders of structural 3D images."""
 _OTHERS = (
     "func",
     "dwi",
@@ -35,9 +35,9 @@ _OTHERS = (
     "micr",
     "motion",
 )
-"""Folders of series over time or directions, of field maps and of other kinds of data."""
+"""Folders of time series, diffusion, field maps and other kinds of data."""
 NO_RAW_DATA = ("derivatives", "sourcedata", "code", "stimuli", "phenotype")
-"""Folders of a data set that hold no scans in its own order."""
+"""Folders of a data set without raw scans."""
 _NO_SCANS = ("defacemask", "mask", "dseg", "probseg", "seg", "label", "labels")
 _PARTS = ("phase", "real", "imag")
 _PHASES = ("phase", "phasediff", "phase1", "phase2")
@@ -60,22 +60,17 @@ _STRUCTURAL = (
     ),
     *("t1map", "t2map", "t2starmap", "t1", "t2", "ct", "mprage"),
 )
-"""Last words of names of structural images, in lower case.
-
-Taken also where their folder does not say so.
-"""
+"""Last words of names of structural images, in lower case, whatever their folder."""
 _SUBJECT = re.compile(r"sub([-_].|\d)", re.IGNORECASE)
 _MARK = 4
+"""Hexadecimal digits of a hash that keeps names apart which differ in odd letters."""
 _FIRST = (".nii.gz", ".nii")
-"""Of several files of one name, the first of these goes under the plain name."""
+"""Of several files with one stem, the first of these keeps the plain name."""
 
 
 @dataclass(frozen=True, slots=True)
 class SkipReason:
-    """Why an image is not taken, in a few words.
-
-    Whether a person may want it nevertheless.
-    """
+    """Why an image is skipped, and whether a person may want it nevertheless."""
 
     reason: str
     may_be_scan: bool
@@ -83,7 +78,7 @@ class SkipReason:
 
 @dataclass(frozen=True, slots=True)
 class BidsName:
-    """What a file is called in a BIDS data set.
+    """Name of a file in a BIDS data set, with its parts.
 
     Parameters
     ----------
@@ -92,11 +87,11 @@ class BidsName:
     folder : str
         Below the root, with "/": "sub-01/ses-1/anat".
     entities : tuple of (str, str)
-        Keys and values in the order of the name; the key is "" for a word off the
-        standard ("run_1" gives two).
+        Keys and values in the order of the name; the key is "" for a word that breaks
+        the standard ("run_1" is two words).
     suffix : str
-        What the name ends in: "T1w". Of a name or an ending off the standard, with what
-        keeps it apart from others.
+        Last word of the name: "T1w". With a hash or the format, if the name would
+        otherwise not be unique.
     file : str
         The file's name.
     """
@@ -127,17 +122,17 @@ class BidsName:
 
 
 def is_dataset(folder: Path) -> bool:
-    """Say whether a folder is a BIDS data set of scans, not of derivatives."""
-    said = read_description(folder)
+    """Return whether a folder is a BIDS data set of scans, not of derivatives."""
+    description = read_description(folder)
     return (
-        isinstance(said, dict)
-        and "BIDSVersion" in said
-        and said.get("DatasetType", "raw") == "raw"
+        isinstance(description, dict)
+        and "BIDSVersion" in description
+        and description.get("DatasetType", "raw") == "raw"
     )
 
 
 def read_description(folder: Path) -> Any:
-    """Read the description of a data set; None where there is none that can be read."""
+    """Read the description of a data set; None if there is none, or it is unreadable."""
     path = folder / DESCRIPTION
     try:
         return (
@@ -148,20 +143,18 @@ def read_description(folder: Path) -> Any:
 
 
 def is_subject(folder: str) -> bool:
-    """Say whether a folder of a data set is a subject's.
+    """Return whether a folder name is a subject's.
 
-    "sub-01", or off the standard "sub_01" or "sub01".
+    "sub-01", or not quite to the standard "sub_01" or "sub01".
     """
     return _SUBJECT.match(folder) is not None
 
 
 def name_of(path: Path) -> BidsName | None:
-    """Read the entities of a file in a subject's folder of a BIDS data set.
+    """Return the name of a file in a subject's folder of a BIDS data set, or None.
 
-    None for any other file.
-
-    A name off the standard (dashes and dots in values, underscores for dashes) is kept
-    as it is, word by word.
+    A name that breaks the standard (dashes and dots in values, underscores for dashes)
+    is kept word by word.
     """
     suffix = file_suffix(path)
     if suffix not in SCAN_SUFFIXES or path.is_dir():
@@ -190,9 +183,9 @@ def name_of(path: Path) -> BidsName | None:
 
 
 def _ending_mark(path: Path, ending: str) -> str:
-    """Give what the ending adds to the name of outputs.
+    """Return what the ending adds to the name of outputs.
 
-    For other kinds than NIfTI, and where a scan of the same name lies beside.
+    Something for formats other than NIfTI, and if another file has the same stem.
     """
     stem = path.name[: len(path.name) - len(ending)]
     before = _FIRST[: _FIRST.index(ending)] if ending in _FIRST else _FIRST
@@ -205,30 +198,27 @@ def _ending_mark(path: Path, ending: str) -> str:
 
 
 def _plain(word: str) -> str:
-    """Give a word of a name as it may stand in the name of an output.
-
-    Letters, digits, ".", "+" and "-".
-    """
+    """Return a word of a name with only letters, digits, ".", "+" and "-"."""
     return re.sub(r"[^\w.+-]", "", word)
 
 
 def is_phase(path: Path) -> bool:
-    """Say whether a name is that of the phase, the real or the imaginary part of an image."""
+    """Return whether a name is that of the phase, real or imaginary part of an image."""
     words = path.name[: len(path.name) - len(file_suffix(path))].lower().split("_")
     pairs = {*words, *("-".join(pair) for pair in itertools.pairwise(words))}
     return bool(pairs & {f"part-{part}" for part in _PARTS}) or words[-1] in _PHASES
 
 
 def skip_reason(path: Path) -> SkipReason | None:
-    """Say why an image is not proposed on.
+    """Return why an image is skipped, or None if it is a scan to propose on.
 
-    By its name and folders below the root of a data set; None where it is taken.
+    Decided by its name and its folders below the root of the data set.
     """
     *folders, name = path.parts
     if not folders or not is_subject(folders[0]):
         return SkipReason(
-            "it lies in no subject's folder (sub-...) of the BIDS data set; name it to"
-            " have it proposed on",
+            "it lies in no subject's folder (sub-...) of the BIDS data set; name the"
+            " file to propose on it",
             may_be_scan=True,
         )
     kind = next(
@@ -237,19 +227,19 @@ def skip_reason(path: Path) -> SkipReason | None:
     ).lower()
     if kind in _OTHERS:
         return SkipReason(
-            f"it lies in {kind}: no single image of structure", may_be_scan=False
+            f"it lies in {kind}, not among structural images", may_be_scan=False
         )
     last = name[: len(name) - len(file_suffix(name))].split("_")[-1]
     if last.lower() in _NO_SCANS or last.lower().endswith("mask"):
         return SkipReason("a mask or labels, by its name", may_be_scan=False)
     if is_phase(path):
         return SkipReason(
-            "a phase image, not the magnitude; name the file to have it proposed on",
+            "a phase image, not the magnitude; name the file to propose on it",
             may_be_scan=True,
         )
     if not kind and last.lower() not in _STRUCTURAL:
         return SkipReason(
-            "it lies in no anat or ct folder; name it to have it proposed on",
+            "it lies in no anat or ct folder; name the file to propose on it",
             may_be_scan=True,
         )
     return None

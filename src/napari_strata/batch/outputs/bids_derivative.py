@@ -31,13 +31,10 @@ _UNITS = {
 
 
 def write_description(folder: Path, root: Path, how: str = "") -> None:
-    """Write what makes a folder a BIDS derivative data set.
+    """Write the description, .bidsignore and README of a BIDS derivative data set.
 
-    Its description, and what of ours a validator passes over.
-
-    A description that stands there is brought up to date (who made the labels, with
-    which version and how, and from which scans); what people added to it stays, and so
-    does one that is not of derivatives.
+    An existing description is updated (version, how the labels are made, source scans).
+    What people added to it is kept; so is a description of another type.
 
     Parameters
     ----------
@@ -59,7 +56,7 @@ def write_description(folder: Path, root: Path, how: str = "") -> None:
     )
     made = f"Unsupervised regions, {how}" if how else "Unsupervised regions"
     raw = os.path.relpath(root, folder).replace(os.sep, "/")
-    said: dict[str, Any] = {
+    description: dict[str, Any] = {
         "Name": "Strata: proposed tissue regions",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
@@ -74,7 +71,7 @@ def write_description(folder: Path, root: Path, how: str = "") -> None:
         "DatasetLinks": {"raw": raw},
     }
     texts = {
-        DESCRIPTION: _with_others(folder, said),
+        DESCRIPTION: _with_others(folder, description),
         ".bidsignore": _with_ignored(folder),
         "README.md": about,
     }
@@ -91,38 +88,42 @@ def write_description(folder: Path, root: Path, how: str = "") -> None:
                 unfinished.write_text(text, encoding="utf-8")
 
 
-def _with_others(folder: Path, said: dict[str, Any]) -> str | None:
-    """Bring our part of a description up to date, and keep what people wrote.
+def _with_others(folder: Path, description: dict[str, Any]) -> str | None:
+    """Return the description with our part updated, and the rest as people wrote it.
 
-    None where it cannot be read, or is not of derivatives.
+    None if it cannot be read, or is not of derivatives.
     """
-    path, found = folder / DESCRIPTION, read_description(folder)
-    if found is None:
-        return None if path.exists() else json.dumps(said, indent=1) + "\n"
-    makers = found.get("GeneratedBy") if isinstance(found, dict) else None
-    if not isinstance(makers, list) or found.get("DatasetType") != "derivative":
+    path, existing = folder / DESCRIPTION, read_description(folder)
+    if existing is None:
+        return None if path.exists() else json.dumps(description, indent=1) + "\n"
+    makers = existing.get("GeneratedBy") if isinstance(existing, dict) else None
+    if not isinstance(makers, list) or existing.get("DatasetType") != "derivative":
         return None
     ours = [
         k
         for k, one in enumerate(makers)
         if isinstance(one, dict) and one.get("Name") == "Strata"
     ]
-    fresh = said["GeneratedBy"][0]
+    fresh = description["GeneratedBy"][0]
     kept = [
         makers[k] | fresh if k in ours else makers[k] for k in range(len(makers))
     ] + ([] if ours else [fresh])
-    links = found.get("DatasetLinks")
-    links = {**(links if isinstance(links, dict) else {}), **said["DatasetLinks"]}
+    links = existing.get("DatasetLinks")
+    links = {
+        **(links if isinstance(links, dict) else {}),
+        **description["DatasetLinks"],
+    }
     return (
         json_text(
-            {**said, **found, "GeneratedBy": kept, "DatasetLinks": links}, indent=1
+            {**description, **existing, "GeneratedBy": kept, "DatasetLinks": links},
+            indent=1,
         )
         + "\n"
     )
 
 
 def _with_ignored(folder: Path) -> str:
-    """Give the patterns that a validator passes over: those that stand there, and ours."""
+    """Return the text of .bidsignore: the patterns in it, and ours."""
     path = folder / ".bidsignore"
     lines = (
         path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -133,9 +134,9 @@ def _with_ignored(folder: Path) -> str:
 
 
 def sidecar_keys(name: BidsName, document: dict[str, Any]) -> dict[str, Any]:
-    """Give what BIDS wants to stand in the JSON file of labels.
+    """Return the keys that BIDS asks for in the JSON file of labels.
 
-    The meaning of each column of the label table included.
+    The meaning of each column of the label table is one of them.
     """
     columns = {}
     for column in _measured(document["regions"]):
@@ -171,7 +172,7 @@ def _measured(rows: list[dict[str, Any]]) -> list[str]:
 def write_label_table(table: Path, rows: list[dict[str, Any]]) -> None:
     """Write a BIDS label table (`_dseg.tsv`).
 
-    Index, name and colour, then the measures, n/a where there is none.
+    Index, name and colour, then the measures; n/a where there is none.
 
     Parameters
     ----------

@@ -20,14 +20,9 @@ from napari_strata.io.atomic import file_suffix
 from napari_strata.settings import ExportSettings
 
 if TYPE_CHECKING:
-    from napari_strata.export.files import Known
+    from napari_strata.export.base import ExportContext
     from napari_strata.volume import Segmentation, Volume
 
-_NO_LABELS = (
-    ((".stl", ".obj", ".ply", ".mtl"), "a mesh"),
-    ((".csv", ".tsv", ".parquet"), "a table of measures"),
-    ((".label", ".txt"), "a label description (see --names)"),
-)
 _OUTPUT_HELP = (
     "labels to write. Label volumes: .nii.gz, .nii, .nrrd, .mha, .mgz, .mgh; "
     "3D Slicer: .seg.nrrd; DICOM SEG: .dcm (with --like SERIES); "
@@ -163,13 +158,14 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
 
 def _check_options(arguments: argparse.Namespace) -> None:
     """Refuse options that would have no effect."""
-    from napari_strata.export.tables import TABLE_SUFFIXES
+    from napari_strata.export.tables import MEASURES_TABLE
 
-    tables = any(file_suffix(path) in TABLE_SUFFIXES for path in arguments.output)
+    suffixes = MEASURES_TABLE.suffixes
+    tables = any(file_suffix(path) in suffixes for path in arguments.output)
     if arguments.reference and not arguments.scan and not tables:
         raise SettingsError(
             "--reference adds columns to a table. Write one too"
-            f" ({', '.join(TABLE_SUFFIXES)}), or leave it out."
+            f" ({', '.join(suffixes)}), or leave it out."
         )
     for flag, value in (
         ("--match", arguments.match),
@@ -220,9 +216,11 @@ def _convert_scan(arguments: argparse.Namespace) -> None:
     )
 
 
-def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
+def _open(arguments: argparse.Namespace) -> tuple[Segmentation, ExportContext]:
     """Read the labels, with the scan and the reference labels on the same grid."""
-    from napari_strata.export.files import Known, read_labels
+    from napari_strata.export.base import ExportContext
+    from napari_strata.export.files import read_labels
+    from napari_strata.export.formats import content_without_voxels
     from napari_strata.preprocess.regrid import labels_on_grid
 
     source = arguments.input
@@ -231,12 +229,9 @@ def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
             f"{source} is a folder. Give a file with labels, or --scan to convert the"
             " DICOM series in it."
         )
-    if what := next(
-        (kind for suffixes, kind in _NO_LABELS if file_suffix(source) in suffixes),
-        None,
-    ):
+    if content := content_without_voxels(source):
         raise ReadError(
-            f"{source} is {what}, which has no voxels. Give the labels that it was"
+            f"{source} is {content}, which has no voxels. Give the labels that it was"
             " made from."
         )
     scan = read_scan(arguments, arguments.like) if arguments.like else None
@@ -244,7 +239,10 @@ def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
         segmentation, known = _open_case(source, scan)
     else:
         index = None if arguments.like else arguments.index
-        segmentation, known = read_labels(source, like=scan, index=index), Known(scan)
+        segmentation, known = (
+            read_labels(source, like=scan, index=index),
+            ExportContext(scan),
+        )
     if arguments.reference is None:
         return segmentation, known
     reference = labels_on_grid(
@@ -255,15 +253,15 @@ def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
     return segmentation, replace(known, reference=reference)
 
 
-def _open_case(path: Path, scan: Volume | None) -> tuple[Segmentation, Known]:
+def _open_case(path: Path, scan: Volume | None) -> tuple[Segmentation, ExportContext]:
     """Return a case's labels, with its scan, confidence and edits."""
-    from napari_strata.export.files import Known
+    from napari_strata.export.base import ExportContext
     from napari_strata.refine.session.refinement import Refinement
 
     work = Refinement.load(path, volume=scan)
     proposal = work.proposal
     provenance = {**proposal.provenance, "edits": list(work.history)}
-    return work.segmentation, Known(
+    return work.segmentation, ExportContext(
         proposal.volume,
         proposal.confidence[proposal.supervoxels],
         provenance=provenance,

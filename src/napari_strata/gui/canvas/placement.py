@@ -47,7 +47,7 @@ _NOTE_MOVED = (
 )
 _NOTE_AFFINE_IGNORED = (
     "The affine in the layer's metadata does not fit its transform, or its axis order"
-    " is not header_notes, and was left out."
+    " is unknown, and was left out."
 )
 
 _MATCHES_VOX = 0.01
@@ -103,7 +103,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _ReaderPlacement:
+class _Layout:
     """Where a reader placed an array.
 
     `affine` maps array indices to RAS+, `world` maps them to the world in which it
@@ -229,7 +229,7 @@ def place(
     attributes : mapping
         As `placing_of` gives them, or as napari hands them to a writer.
     scans : sequence of Placement
-        Where the scans in the same viewer lie: a layer that nobody reader anything of,
+        Where the scans in the same viewer lie: a layer without such metadata,
         such as napari's own new labels, lies in the patient by the one that fills the
         same box.
 
@@ -253,56 +253,13 @@ def place(
             " anew."
         )
     metadata = attributes.get("metadata") or {}
-    facts = metadata.get(METADATA_KEY)
-    stored = facts.get("geometry") if isinstance(facts, Mapping) else None
-    if isinstance(stored, Geometry):
-        reader = _ReaderPlacement(
-            stored.affine, np.asarray(facts.get("world", world_of(stored)), np.float64)
-        )
-        knows_sides = bool(facts.get("knows_sides", True))
-        if stored.shape_zyx == shape_zyx and (
-            _corner_distance(reader.world, world, shape_zyx) <= _STAYS_VOX * sides.min()
-            or _never_placed(reader.world, world)
-        ):
-            return Placement(stored, world, knows_sides)
-        return Placement(
-            Geometry(shape_zyx, reader.patient_from_world @ world),
-            world,
-            knows_sides,
-            (_NOTE_MOVED,),
-        )
-    notes: tuple[str, ...] = ()
-    mm, header_notes = _header_unit(metadata)
-    mm_of_unit = mm_per_unit(attributes.get("units"), name)
-    if (
-        metadata.get("header") is None
-        and not _is_in_mm(metadata, world, shape_zyx)
-        and np.ptp(mm_of_unit) == 0
-    ):
-        # nobody says what the affine is in: in the layer's own unit, if it fits there
-        mm, header_notes = float(mm_of_unit[0]), unit_notes
-    to_mm = np.diag([mm, mm, mm, 1.0])
-    has_same_unit = bool(np.allclose(mm_of_unit, mm, rtol=1e-9))
-    # in the unit of the reader's affine
-    world_in_unit = np.linalg.inv(to_mm) @ world if has_same_unit else world
-    nearest = _MATCHES_VOX * np.linalg.norm(world_in_unit[:3, :3], axis=0).min()
-    for find in (_by_affine, _by_direction):
-        layout = find(metadata, world_in_unit, shape_zyx)
-        if isinstance(layout, _ReaderPlacement):
-            if _corner_distance(layout.world, world_in_unit, shape_zyx) > nearest:
-                return Placement(
-                    Geometry(
-                        shape_zyx, to_mm @ layout.patient_from_world @ world_in_unit
-                    ),
-                    world,
-                    True,
-                    (*header_notes, _NOTE_MOVED),
-                )
-            geometry = Geometry(shape_zyx, to_mm @ layout.affine)
-            return Placement(
-                _on_file(geometry, metadata, to_mm), world, True, header_notes
-            )
-        notes += layout
+    ours = _by_our_metadata(metadata, world, shape_zyx)
+    if ours is not None:
+        return ours
+    readers = _by_reader(attributes, world, shape_zyx, unit_notes)
+    if isinstance(readers, Placement):
+        return readers
+    notes = readers
     box = _world_box(world, shape_zyx)
     for scan in scans:
         if (
@@ -319,12 +276,69 @@ def place(
     )
 
 
+def _by_our_metadata(
+    metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]
+) -> Placement | None:
+    """Place a layer that we made, None if we did not make it."""
+    facts = metadata.get(METADATA_KEY)
+    stored = facts.get("geometry") if isinstance(facts, Mapping) else None
+    if not isinstance(facts, Mapping) or not isinstance(stored, Geometry):
+        return None
+    first_world = np.asarray(facts.get("world", world_of(stored)), np.float64)
+    layout = _Layout(stored.affine, first_world)
+    knows_sides = bool(facts.get("knows_sides", True))
+    shortest_side = np.linalg.norm(world[:3, :3], axis=0).min()
+    if stored.shape_zyx == shape and (
+        _corner_distance(layout.world, world, shape) <= _STAYS_VOX * shortest_side
+        or _never_placed(layout.world, world)
+    ):
+        return Placement(stored, world, knows_sides)
+    geometry = Geometry(shape, layout.patient_from_world @ world)
+    return Placement(geometry, world, knows_sides, (_NOTE_MOVED,))
+
+
+def _by_reader(
+    attributes: Mapping[str, Any],
+    world: NDArray[np.float64],
+    shape: tuple[int, int, int],
+    unit_notes: tuple[str, ...],
+) -> Placement | tuple[str, ...]:
+    """Place a layer by the metadata of another reader; return notes if that fails."""
+    metadata = attributes.get("metadata") or {}
+    notes: tuple[str, ...] = ()
+    mm, header_notes = _header_unit(metadata)
+    mm_of_unit = mm_per_unit(attributes.get("units"), layer_name(attributes))
+    if (
+        metadata.get("header") is None
+        and not _is_in_mm(metadata, world, shape)
+        and np.ptp(mm_of_unit) == 0
+    ):
+        # nothing names the affine's unit: take the layer's own unit, if it fits
+        mm, header_notes = float(mm_of_unit[0]), unit_notes
+    to_mm = np.diag([mm, mm, mm, 1.0])
+    has_same_unit = bool(np.allclose(mm_of_unit, mm, rtol=1e-9))
+    # in the unit of the reader's affine
+    world_in_unit = np.linalg.inv(to_mm) @ world if has_same_unit else world
+    nearest = _MATCHES_VOX * np.linalg.norm(world_in_unit[:3, :3], axis=0).min()
+    for find in (_by_affine, _by_direction):
+        layout = find(metadata, world_in_unit, shape)
+        if not isinstance(layout, _Layout):
+            notes += layout
+            continue
+        if _corner_distance(layout.world, world_in_unit, shape) > nearest:
+            moved = Geometry(shape, to_mm @ layout.patient_from_world @ world_in_unit)
+            return Placement(moved, world, True, (*header_notes, _NOTE_MOVED))
+        geometry = Geometry(shape, to_mm @ layout.affine)
+        return Placement(_on_file(geometry, metadata, to_mm), world, True, header_notes)
+    return notes
+
+
 def _is_in_mm(
     metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> bool:
     """Return whether the reader's metadata fit the layer's place in mm."""
     return any(
-        isinstance(find(metadata, world, shape), _ReaderPlacement)
+        isinstance(find(metadata, world, shape), _Layout)
         for find in (_by_affine, _by_direction)
     )
 
@@ -584,7 +598,7 @@ def _corner_distance(
 
 def _by_affine(
     metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]
-) -> _ReaderPlacement | tuple[str, ...]:
+) -> _Layout | tuple[str, ...]:
     """Find the layout of an affine that another reader left in the metadata.
 
     The layer's transform shows how that reader orders axes.
@@ -593,20 +607,20 @@ def _by_affine(
     if affine is None:
         return () if metadata.get("affine") is None else (_NOTE_AFFINE_IGNORED,)
     tolerance = _MATCHES_VOX * float(np.linalg.norm(world[:3, :3], axis=0).min())
-    for reader in _whole_layouts(affine, shape):
-        if _corner_distance(reader.world, world, shape) <= tolerance:
-            return reader
+    for layout in _whole_layouts(affine, shape):
+        if _corner_distance(layout.world, world, shape) <= tolerance:
+            return layout
     plain = [
-        reader
-        for reader in _scale_layouts(affine, world)
-        if _corner_distance(reader.world, world, shape) <= tolerance
+        layout
+        for layout in _scale_layouts(affine, world)
+        if _corner_distance(layout.world, world, shape) <= tolerance
     ]
     fitting = [
-        reader for reader in plain if _fits_header(metadata, reader, affine, shape)
+        layout for layout in plain if _fits_header(metadata, layout, affine, shape)
     ] or plain
     if fitting and all(
-        _corner_distance(reader.affine, fitting[0].affine, shape) <= tolerance
-        for reader in fitting
+        _corner_distance(layout.affine, fitting[0].affine, shape) <= tolerance
+        for layout in fitting
     ):
         return fitting[0]
     moved = _as_napari_nifti(affine, shape)
@@ -649,7 +663,7 @@ def _given_affine(metadata: Mapping[str, Any]) -> NDArray[np.float64] | None:
 
 def _as_napari_nifti(
     affine: NDArray[np.float64], shape: tuple[int, int, int]
-) -> _ReaderPlacement:
+) -> _Layout:
     """Return the layout of napari-nifti since 0.0.19.
 
     (z, y, x), negative scales, the origin at the far corner.
@@ -657,12 +671,12 @@ def _as_napari_nifti(
     sides, origin = np.linalg.norm(affine[:3, :3], axis=0)[::-1], affine[2::-1, 3]
     world = np.diag([*-sides, 1.0])
     world[:3, 3] = origin + (np.asarray(shape) - 1) * sides
-    return _ReaderPlacement(affine[:, _REVERSED], world)
+    return _Layout(affine[:, _REVERSED], world)
 
 
 def _whole_layouts(
     affine: NDArray[np.float64], shape: tuple[int, int, int]
-) -> Iterator[_ReaderPlacement]:
+) -> Iterator[_Layout]:
     """Yield the ways in which readers place a layer by the whole affine, the likeliest first."""
     yield _as_napari_nifti(affine, shape)
     for order in ([0, 1, 2, 3], _REVERSED):
@@ -673,12 +687,12 @@ def _whole_layouts(
             else (_ROWS_REVERSED, _ROWS_REVERSED @ _LPS, np.eye(4), _LPS)
         )
         for basis in rows:
-            yield _ReaderPlacement(ordered, basis @ ordered)
+            yield _Layout(ordered, basis @ ordered)
 
 
 def _scale_layouts(
     affine: NDArray[np.float64], world: NDArray[np.float64]
-) -> Iterator[_ReaderPlacement]:
+) -> Iterator[_Layout]:
     """Yield the ways in which readers place a layer by voxel sizes alone.
 
     From zero or from the origin, with any signs.
@@ -696,7 +710,7 @@ def _scale_layouts(
             atol=_MATCHES_VOX * float(sides.min()),
         )
         placed[:3, 3] = shift if is_origin else 0
-        yield _ReaderPlacement(ordered, placed)
+        yield _Layout(ordered, placed)
 
 
 def _header_shape(metadata: Mapping[str, Any]) -> list[int] | None:
@@ -719,20 +733,20 @@ def _stored_shape(metadata: Mapping[str, Any]) -> tuple[int, ...] | None:
 
 def _fits_header(
     metadata: Mapping[str, Any],
-    reader: _ReaderPlacement,
+    layout: _Layout,
     affine: NDArray[np.float64],
     shape: tuple[int, int, int],
 ) -> bool:
     """Return whether the header's sizes, along x, y, z, fit the supposed axis order."""
     stored = _stored_shape(metadata)
     return stored is not None and stored == (
-        shape if np.array_equal(reader.affine, affine) else shape[::-1]
+        shape if np.array_equal(layout.affine, affine) else shape[::-1]
     )
 
 
 def _by_direction(
     metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]
-) -> _ReaderPlacement | tuple[str, ...]:
+) -> _Layout | tuple[str, ...]:
     """Find the layout of spacing, origin and direction without an affine.
 
     Readers on ITK leave these, as (z, y, x) toward Superior, Posterior and Left:
@@ -771,11 +785,11 @@ def _by_direction(
     tolerance = _MATCHES_VOX * float(np.linalg.norm(world[:3, :3], axis=0).min())
     for linear in (whole[:3, :3], np.diag(spacing), direction.T * spacing):
         placed = _affine_from(linear, origin)
-        # cropped or pushed aside: the linear part tells the reader's way, and its
-        # origin is the same in all of them
+        # a layer that was cropped or moved: its linear part shows the layout, and the
+        # origin is the same in all layouts
         shifted = _affine_from(linear, world[:3, 3])
         if _corner_distance(shifted, world, shape) <= tolerance:
-            return _ReaderPlacement(whole if is_ras else _FROM_ITK @ whole, placed)
+            return _Layout(whole if is_ras else _FROM_ITK @ whole, placed)
     return (_NOTE_AFFINE_IGNORED,)
 
 

@@ -53,7 +53,7 @@ def check_keeps_scans(
     WriteError
         If one of the files to write is one of the scans.
     """
-    from napari_strata.export.files import region_paths
+    from napari_strata.export.per_region import region_paths
 
     targets = region_paths(path, regions)
     for scan in scans:

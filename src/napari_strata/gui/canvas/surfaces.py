@@ -56,7 +56,7 @@ def surfaces_body(
         If a region has no voxel.
     """
     labels, rows = work.labels, {row.id: row for row in work.regions}
-    made = []
+    surfaces = []
     for number, region in enumerate(regions):
         on_progress(
             number,
@@ -71,7 +71,7 @@ def surfaces_body(
             )
         start = np.array([part.start for part in box])
         vertices, faces = surface_of(labels[box] == region)
-        made.append(
+        surfaces.append(
             RegionSurface(
                 region,
                 rows[region].name,
@@ -80,7 +80,7 @@ def surfaces_body(
                 faces,
             )
         )
-    return made
+    return surfaces
 
 
 def surface_of(
@@ -100,7 +100,7 @@ def surface_of(
     smooth = ndi.gaussian_filter(padded, _SMOOTHING_VOX)
     level = 0.5 if smooth.max() > 0.5 else float(smooth.max()) / 2
     vertices, faces, _, _ = marching_cubes(smooth, level)
-    # the middle of a block of `step` voxels, less the voxels that were put around
+    # the middle of a block of `step` voxels, minus the padding
     return (vertices * step + (step - 1) / 2 - step).astype(np.float32), faces.astype(
         np.int32
     )

@@ -262,7 +262,7 @@ def next_step_names(work: Refinement) -> tuple[str, str]:
 
 
 def split_all(work: Refinement, regions: Sequence[int], into: int) -> list[int]:
-    """Split regions one after the other and give the parts, each region's own id first."""
+    """Split regions one by one; return the parts, each region's own id first."""
     parts: list[int] = []
     for region in regions:
         parts += [region, *work.split(region, into=into)]

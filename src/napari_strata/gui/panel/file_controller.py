@@ -228,17 +228,17 @@ class FileController:
                 written.queue.resume()
 
     def _on_opened(self, image: napari.layers.Image, opened: Opened) -> None:
-        self._cases.adopt(image, opened.work, made=opened.layer)
+        self._cases.adopt(image, opened.work, layer_tuple=opened.layer)
         if (case := self._cases.of(image)) is not None:
             case.note_saved(opened.work.history)
 
-    def _on_scan(self, path: Path, made: LayerTuple | ScanChoices) -> None:
-        if isinstance(made, ScanChoices):
-            options = ask_choice(self._section, path, made.options)
+    def _on_scan(self, path: Path, result: LayerTuple | ScanChoices) -> None:
+        if isinstance(result, ScanChoices):
+            options = ask_choice(self._section, path, result.options)
             if options is not None:
                 self.open_scan(path, **options)
             return
-        data, kwargs, _ = made
+        data, kwargs, _ = result
         self._viewer.add_image(data, **kwargs)
 
     def _on_exported(

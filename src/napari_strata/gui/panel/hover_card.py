@@ -56,7 +56,7 @@ class HoverCard(QObject):
         self._position = QPoint()
         self._region: int | None = None
         self.is_working = False
-        """Whether an explanation is being worked out."""
+        """Whether an explanation is being made."""
 
     def on_move(self, viewer: napari.viewer.Viewer, event: Any) -> None:
         """Note the region under the mouse (2D only)."""
@@ -92,7 +92,7 @@ class HoverCard(QObject):
         ):
             return
         if self.is_working:
-            # one at a time: the rest goes on
+            # one explanation at a time: ask again later
             self._timer.start()
             return
         work, self.is_working = case.work, True

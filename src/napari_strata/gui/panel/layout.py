@@ -108,7 +108,7 @@ class PanelLayout(QScrollArea):
             scroll = partial(self.ensureWidgetVisible, text)
             shown.connect(single_shot(self, _SCROLL_MS, scroll).start)
 
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 (Qt's name)
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Keep the panel as wide as its rows need, with any font and theme of napari."""
         if (
             watched is self.sections

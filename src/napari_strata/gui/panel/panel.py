@@ -156,6 +156,11 @@ class StrataPanel(PanelLayout):
         self.proposals = ProposalController(
             sections, self.scans, self.cases, self.jobs, self.editor, propose=propose
         )
+        self._make_views()
+
+    def _make_views(self) -> None:
+        sections, viewer, require = self.sections, self._viewer, self._require_case
+        table = sections.regions.table
         self.explainer = Explainer(
             sections.explanation,
             table,

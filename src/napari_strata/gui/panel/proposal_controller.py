@@ -105,7 +105,7 @@ class ProposalController(QObject):
     def open(self, image: napari.layers.Image, opened: Opened) -> None:
         """Open a case that was made or restored in a thread."""
         self._editor.drop_tools(self._cases.of(image))
-        self._cases.adopt(image, opened.work, made=opened.layer)
+        self._cases.adopt(image, opened.work, layer_tuple=opened.layer)
 
     def _may_replace_edits(self, image: napari.layers.Image) -> bool:
         case = self._cases.of(image)

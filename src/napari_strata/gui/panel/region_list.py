@@ -75,10 +75,10 @@ class RegionListController:
         self._history.show_steps(work.history, work.steps.undone)
         self._regions.outline.setChecked(case.painter.is_outlined)
 
-    def _edit_region(self, act: Callable[..., None], region: int, *args: Any) -> None:
+    def _edit_region(self, edit: Callable[..., None], region: int, *args: Any) -> None:
         with notify_errors():
             case = self._require_case()
-            case.submit(partial(act, case.work, region, *args))
+            case.submit(partial(edit, case.work, region, *args))
 
     def _on_show_region(self, region: int, is_shown: bool) -> None:
         with notify_errors():

@@ -37,9 +37,9 @@ class ReviewNavigator:
     Parameters
     ----------
     section : ReviewSection
-        Says why a place is worth a look.
+        Shows why a place is worth reviewing.
     viewer : napari.viewer.Viewer
-        What is moved there.
+        The viewer that is moved there.
     require_case : callable
         Returns the case in hand, or raises `StrataError`.
     select : callable

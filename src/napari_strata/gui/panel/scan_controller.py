@@ -129,7 +129,7 @@ class ScanController(QObject):
         return [layer for layer in self._viewer.layers if is_scan(layer)]
 
     def _watch(self, image: napari.layers.Image | None) -> None:
-        """Read the scan again when somebody moves or scales its layer, or changes its data."""
+        """Read the scan again when its layer is moved, scaled or given other data."""
         self._moved_timer.stop()
         if image is self._image:
             return

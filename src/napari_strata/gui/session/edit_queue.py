@@ -44,9 +44,10 @@ class EditQueue(QObject):
         self._running: tuple[_QueuedEdit, Future[Any]] | None = None
         self._posted: deque[Callable[[], None]] = deque()
         self._is_paused = self._is_closed = False
-        # also where an edit is done before `submit` returns: napari tells of paint
-        # before it writes it
-        self._woken.connect(self.deliver, Qt.ConnectionType.QueuedConnection)  # type: ignore[call-arg]  # PyQt6 does not declare it
+        # queued even if the edit is done before `submit` returns: napari emits its paint
+        # event before it writes the voxels
+        queued = Qt.ConnectionType.QueuedConnection
+        self._woken.connect(self.deliver, queued)  # type: ignore[call-arg]  # PyQt6
         self.destroyed.connect(partial(_hand_over, self._waiting, self._thread))
 
     @property
@@ -93,7 +94,7 @@ class EditQueue(QObject):
         """Show what is done so far, and start the next edit."""
         running = self._running
         is_done = running is not None and running[1].done()
-        # looked at before: what an edit changed is shown before the next one starts
+        # `is_done` is read first: an edit is shown before the next one starts
         self._show_posted()
         if running is None or not is_done or self._running is not running:
             return
@@ -113,7 +114,7 @@ class EditQueue(QObject):
         A paused queue stays paused once the running edit is done.
         """
         while self._running is not None:
-            # the exception, if any, is dealt with by deliver
+            # waits; `deliver` handles the exception, if any
             self._running[1].exception()
             self.deliver()
         self._show_posted()
@@ -150,7 +151,7 @@ class EditQueue(QObject):
         try:
             self._woken.emit()
         except RuntimeError:
-            # the window went, and this object with it, while the thread was at work
+            # the window was closed, and this object deleted, while the thread worked
             self._is_closed = True
 
     def _show_posted(self) -> None:

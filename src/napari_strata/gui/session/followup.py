@@ -65,12 +65,12 @@ def volume_changes(
     """
     volumes = []
     for rows, facts in (before, after):
-        found: dict[str, float] = {}
+        by_name: dict[str, float] = {}
         for row in rows:
-            found[row.name] = found.get(row.name, 0.0) + (
+            by_name[row.name] = by_name.get(row.name, 0.0) + (
                 facts[row.id].volume_ml if row.id in facts else 0.0
             )
-        volumes.append(found)
+        volumes.append(by_name)
     return [
         VolumeChange(name, volumes[0][name], volumes[1][name])
         for name in volumes[0]

@@ -64,7 +64,7 @@ class LabelsPainter(QObject):
         Qt parent.
     layer : napari.layers.Labels or None
         A layer that shows `work` already; None adds one.
-    made : LayerTuple or None
+    layer_tuple : LayerTuple or None
         The result of `case_labels_tuple` for `work`, if it was made outside the GUI
         thread.
     """
@@ -79,7 +79,7 @@ class LabelsPainter(QObject):
         work: Refinement,
         parent: QObject,
         layer: napari.layers.Labels | None = None,
-        made: LayerTuple | None = None,
+        layer_tuple: LayerTuple | None = None,
     ) -> None:
         super().__init__(parent)
         self._viewer = viewer
@@ -97,7 +97,7 @@ class LabelsPainter(QObject):
         self._painted_at = 0.0
         self._view_written: View | None = None
         self._names_timer = single_shot(self, _NAMES_MS, self._show_names)
-        self.layer = self._add_layer(made) if layer is None else layer
+        self.layer = self._add_layer(layer_tuple) if layer is None else layer
 
     @property
     def is_settled(self) -> bool:
@@ -234,8 +234,8 @@ class LabelsPainter(QObject):
                 plane[axis] = slice(int(middle[axis]), int(middle[axis]) + 1)
                 yield plane[0], plane[1], plane[2]
 
-    def _add_layer(self, made: LayerTuple | None) -> napari.layers.Labels:
-        data, kwargs, _ = made or case_labels_tuple(self.work, name="regions")
+    def _add_layer(self, layer_tuple: LayerTuple | None) -> napari.layers.Labels:
+        data, kwargs, _ = layer_tuple or case_labels_tuple(self.work, name="regions")
         kwargs |= matching_grid_kwargs(
             self._image,
             self.work.proposal.volume.geometry,

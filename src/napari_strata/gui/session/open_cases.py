@@ -50,12 +50,12 @@ class OpenCases(QObject):
         image: napari.layers.Image,
         work: Refinement,
         labels: napari.layers.Labels | None = None,
-        made: LayerTuple | None = None,
+        layer_tuple: LayerTuple | None = None,
     ) -> None:
         """Open a case with a refinement of a scan.
 
         The regions of an earlier case stay as a plain, hidden labels layer. `labels` is
-        a layer that shows the refinement already, `made` one that is ready to be added.
+        a layer that shows the refinement already, `layer_tuple` one that is ready to be added.
         """
         if image not in self._viewer.layers:
             return
@@ -69,7 +69,7 @@ class OpenCases(QObject):
                 before.labels.name = f"{before.labels.name} (before)"
                 before.labels.visible = False
         mark_layer(image, work=work)
-        case = ScanCase(self._viewer, image, work, self, labels, made)
+        case = ScanCase(self._viewer, image, work, self, labels, layer_tuple)
         self._cases[image] = case
         self._viewer.layers.selection.active = case.labels
         self.adopted.emit(case)

@@ -57,7 +57,7 @@ class ScanCase(QObject):
         Qt parent.
     labels : napari.layers.Labels or None
         A layer that shows the refinement already; None adds one.
-    made : LayerTuple or None
+    layer_tuple : LayerTuple or None
         The layer to add, if it was made outside the GUI thread.
     """
 
@@ -71,14 +71,14 @@ class ScanCase(QObject):
         work: Refinement,
         parent: QObject,
         labels: napari.layers.Labels | None = None,
-        made: LayerTuple | None = None,
+        layer_tuple: LayerTuple | None = None,
     ) -> None:
         super().__init__(parent)
         self._viewer = viewer
         self.image = image
         self.work = work
         self.queue = EditQueue(self)
-        self.painter = LabelsPainter(viewer, image, work, self, labels, made)
+        self.painter = LabelsPainter(viewer, image, work, self, labels, layer_tuple)
         self.preview = StrokePreview(viewer, self.queue, work, self)
         self.brushes = CaseBrushes(
             viewer, work, self.painter, self.preview, self.submit

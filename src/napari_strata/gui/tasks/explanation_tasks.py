@@ -131,17 +131,17 @@ def _card_lines(card: RegionCard, names: Mapping[int, str]) -> list[str]:
             f"{_name(card.id, names)}: {_ml(card.volume_ml)}, {card.n_supervoxels}"
             f" supervoxels, confidence {card.confidence:.2f}"
         ),
-        f"Alike inside: {card.similarity:.2f}.",
+        f"Similarity inside: {card.similarity:.2f}.",
     ]
     if card.neighbor is None:
         return lines
     lines[-1] += (
-        f" Most alike neighbour: {_name(card.neighbor, names)},"
+        f" Most similar neighbour: {_name(card.neighbor, names)},"
         f" {card.neighbor_similarity:.2f}."
     )
     split = card.evidence
     lines.append(
-        f"What parts them: features {split.features:.0%}, intensity"
+        f"What separates them: features {split.features:.0%}, intensity"
         f" {split.intensity:.0%}, position {split.position:.0%}"
     )
     shown = ", ".join(
@@ -174,7 +174,7 @@ def _path_lines(path: MergePath, request: ExplainRequest) -> list[str]:
     lines.append(
         "Finer: a single supervoxel."
         if path.parts_at is None
-        else f"Finer: parts at {path.parts_at}."
+        else f"Finer: splits at {path.parts_at}."
     )
     return lines
 

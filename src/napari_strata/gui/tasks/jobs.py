@@ -205,7 +205,7 @@ def _run_job(
     """Run a job. If its window was closed meanwhile, log its error, since nobody sees it."""
     try:
         return body(progress)
-    except Exception as err:  # noqa: BLE001 (the GUI thread tells it, or raises it with its traceback)
+    except Exception as err:  # noqa: BLE001 (the GUI thread raises or shows it)
         if left.is_set() and not isinstance(err, Cancelled):
             logger.error(
                 "The window was closed while this was under way, and it failed: %s", err

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_strata.errors import Cancelled, ChoiceError
-from napari_strata.export.files import Known
+from napari_strata.export.base import ExportContext
 from napari_strata.export.outputs import export_labels, outputs_beside
 from napari_strata.filenames import printable
 from napari_strata.gui.canvas.layers import LayerTuple, case_labels_tuple, image_tuple
@@ -155,7 +155,9 @@ def export_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
     """
     on_progress(0, 1, f"Writing {printable(path.name)}")
     proposal = work.proposal
-    known = Known(work.proposal.volume, proposal.confidence[proposal.supervoxels])
+    known = ExportContext(
+        work.proposal.volume, proposal.confidence[proposal.supervoxels]
+    )
     return export_labels(
         work.segmentation, known, path, export_provenance(work), on_progress=on_progress
     )
@@ -199,10 +201,12 @@ def write_labels_and_regions(
     return labels, outputs_beside(labels).sidecar
 
 
-def resume_body(found: Unfinished, volume: Volume, on_progress: Progress) -> Opened:
+def resume_body(
+    unfinished: Unfinished, volume: Volume, on_progress: Progress
+) -> Opened:
     """Open unsaved work that was left behind."""
     on_progress(0, 1, "Opening the unfinished work")
-    return opened(found.resume(volume=volume), on_progress)
+    return opened(unfinished.resume(volume=volume), on_progress)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,37 +8,23 @@ from pathlib import Path
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from napari_strata.errors import WriteError
-from napari_strata.export.dicom_seg import check_series
-from napari_strata.export.files import (
-    DICOM_SUFFIX,
-    EXPORT_SUFFIXES,
-    FORMATS,
-    region_paths,
-)
+from napari_strata.export.base import ExportContext
+from napari_strata.export.formats import EXPORT_SUFFIXES, FORMATS_BY_NAME
+from napari_strata.export.per_region import region_paths
 from napari_strata.gui.widgets.dialogs import beside_scan
 from napari_strata.io.atomic import file_suffix
 from napari_strata.volume import Region, Volume
 
-FIRST_FORMAT = next(iter(FORMATS))
+FIRST_FORMAT = next(iter(FORMATS_BY_NAME))
 """The format that is offered first."""
-_NAME_ENDINGS = {
-    ".seg.nrrd": "segmentation",
-    ".nrrd": "regions",
-    ".stl": "surfaces",
-    ".csv": "measures",
-}
-"""What a suggested name says, by the first ending of its format.
-
-Labels of two formats, each with its table, need two names.
-"""
 
 
 def export_filter(name: str) -> str:
-    """Return the file dialog's filter for a format of `FORMATS`.
+    """Return the file dialog's filter for a format of `FORMATS_BY_NAME`.
 
     For example "NIfTI labels (*.nii.gz *.nii)".
     """
-    return f"{name} ({' '.join(f'*{suffix}' for suffix in FORMATS[name])})"
+    return f"{name} ({' '.join(f'*{suffix}' for suffix in FORMATS_BY_NAME[name].suffixes)})"
 
 
 def chosen_path(chosen: Path, suggested: Path, chosen_format: str) -> Path:
@@ -47,17 +33,17 @@ def chosen_path(chosen: Path, suggested: Path, chosen_format: str) -> Path:
     A known suffix that a person typed decides. The dialog's list of formats decides if
     the suggested name was left as it was, or the name has no known suffix.
     """
-    if file_suffix(chosen) in FORMATS[chosen_format]:
+    if file_suffix(chosen) in FORMATS_BY_NAME[chosen_format].suffixes:
         return chosen
     if chosen == suggested:
         return chosen.with_name(
             chosen.name[: len(chosen.name) - len(file_suffix(chosen))]
-            + FORMATS[chosen_format][0]
+            + FORMATS_BY_NAME[chosen_format].suffixes[0]
         )
     return (
         chosen
         if file_suffix(chosen) in EXPORT_SUFFIXES
-        else chosen.with_name(chosen.name + FORMATS[chosen_format][0])
+        else chosen.with_name(chosen.name + FORMATS_BY_NAME[chosen_format].suffixes[0])
     )
 
 
@@ -67,15 +53,14 @@ def check_format(name: str, volume: Volume | None) -> None:
     Raises
     ------
     WriteError
-        If a DICOM segmentation is wanted of a scan that is no DICOM series, or the
+        If the format is DICOM segmentation and the scan is no DICOM series, or the
         library for it is missing.
     """
-    if DICOM_SUFFIX not in FORMATS[name]:
-        return
+    export_format = FORMATS_BY_NAME[name]
     try:
-        check_series(volume, name)
+        export_format.check(Path(name), ExportContext(volume))
     except WriteError as err:
-        if volume is None or "highdicom" in str(err):
+        if not export_format.needs_series or volume is None or "highdicom" in str(err):
             raise
         raise WriteError(
             "A DICOM segmentation refers to the DICOM series that was segmented, and"
@@ -97,17 +82,17 @@ def ask_export_path(
     Parameters
     ----------
     parent : QWidget
-        Over which the dialog opens.
+        Parent of the dialog.
     volume : Volume or None
         The scan, beside which it opens.
     chosen_format : str
-        The key of `FORMATS` that stands existing first.
+        The key of `FORMATS_BY_NAME` that is selected first.
     regions : iterable of Region
         What "{id}" and "{name}" in a name stand for.
     """
-    ending = FORMATS[chosen_format][0]
-    suggested = beside_scan(volume, f"_{_NAME_ENDINGS.get(ending, 'labels')}{ending}")
-    filters = [export_filter(name) for name in FORMATS]
+    ending = FORMATS_BY_NAME[chosen_format].suffixes[0]
+    suggested = beside_scan(volume, f"_{FORMATS_BY_NAME[chosen_format].stem}{ending}")
+    filters = [export_filter(name) for name in FORMATS_BY_NAME]
     chosen, chosen_filter = QFileDialog.getSaveFileName(
         parent,
         "Export",
@@ -118,12 +103,12 @@ def ask_export_path(
     if not chosen:
         return None
     name = (
-        list(FORMATS)[filters.index(chosen_filter)]
+        list(FORMATS_BY_NAME)[filters.index(chosen_filter)]
         if chosen_filter in filters
         else chosen_format
     )
     path = chosen_path(Path(chosen), suggested, name)
-    # the dialog asked about the name that was typed, not about what becomes of it here
+    # the dialog asked only about the name that was typed, which may have changed here
     existing = [
         one
         for one in region_paths(path, regions)
@@ -139,7 +124,7 @@ def ask_overwrite(parent: QWidget, paths: list[Path]) -> bool:
         f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     )
     text = (
-        f"{names} {'is' if len(paths) == 1 else 'are'} existing already, in"
+        f"{names} {'is' if len(paths) == 1 else 'are'} already in"
         f" {paths[0].parent}. Replace?"
     )
     return bool(QMessageBox.question(parent, "Export", text, yes | no, no) == yes)

@@ -9,6 +9,7 @@ from qtpy.QtGui import QBrush
 from qtpy.QtWidgets import QLabel, QLineEdit, QListWidget, QWidget
 from superqt import QCollapsible
 
+from napari_strata.gui.actions import shortcut
 from napari_strata.gui.widgets.region_table import RegionTable
 from napari_strata.gui.widgets.sections import Section, push_button, row_of
 
@@ -27,7 +28,9 @@ class RegionsSection(Section):
         self.filter.setClearButtonEnabled(True)
         self.filter.setToolTip("Show only the regions whose name contains this text")
         self.outline = push_button(
-            "Outline", "Draw regions as outlines instead of filled (G)", checkable=True
+            "Outline",
+            f"Draw regions as outlines instead of filled ({shortcut('outline')})",
+            checkable=True,
         )
         self.show_all = push_button(
             "Show all", "Draw every region again, after Hide or Show only this"
@@ -48,11 +51,14 @@ class ReviewSection(Section):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Look next", parent)
         self.next = push_button(
-            "Next place", "Go to the next place where the proposal is least certain (N)"
+            "Next place",
+            "Go to the next place where the proposal is least certain"
+            f" ({shortcut('next_place')})",
         )
         self.accept = push_button(
             "Accept",
-            "The region here is right: fix this place, and go to the next (Space)",
+            "The region here is right: fix this place, and go to the next"
+            f" ({shortcut('accept_place')})",
         )
         self.reason = QLabel()
         self.reason.setWordWrap(True)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from napari_strata.gui.actions import shortcut
 from napari_strata.refine.state.statistics import RegionStatistics
 from napari_strata.volume import Region
 
@@ -153,7 +154,7 @@ REGION_COLUMNS: tuple[RegionColumn, ...] = (
     RegionColumn(
         "accepted",
         "OK",
-        "Accepted: somebody has checked it and found it right (A)",
+        f"Accepted: somebody has checked it and found it right ({shortcut('accept')})",
         24,
         lambda row: "✓" if row.region.accepted else "",
         lambda row: int(row.region.accepted),

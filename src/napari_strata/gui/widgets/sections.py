@@ -24,7 +24,8 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from napari_strata.export.files import FORMATS
+from napari_strata.export.formats import FORMATS_BY_NAME
+from napari_strata.gui.actions import shortcut
 from napari_strata.gui.canvas.orientation import PLANES
 from napari_strata.gui.canvas.window_presets import preset_names
 from napari_strata.gui.preferences import run_settings
@@ -118,7 +119,9 @@ class ScanSection(Section):
             "DICOM folder…",
             "Open a folder of DICOM files, in the background",
         )
-        self.help = push_button("Keys and help", "Show every key and mouse gesture (H)")
+        self.help = push_button(
+            "Keys and help", f"Show every key and mouse gesture ({shortcut('keys')})"
+        )
         self.readout = QLabel(" ")
         self.readout.setToolTip(
             "Position of the cursor in the patient (mm) and the intensity there"
@@ -171,29 +174,38 @@ class ScanSection(Section):
     def _make_buttons(self) -> None:
         facing = "upright, patient's left on the right"
         texts = {
-            "axial": ("Axial", f"Show the axial plane, {facing} (Shift+A)", False),
+            "axial": (
+                "Axial",
+                f"Show the axial plane, {facing} ({shortcut('axial')})",
+                False,
+            ),
             "coronal": (
                 "Coronal",
-                f"Show the coronal plane, {facing} (Shift+F)",
+                f"Show the coronal plane, {facing} ({shortcut('coronal')})",
                 False,
             ),
             "sagittal": (
                 "Sagittal",
-                "Show the sagittal plane, upright, front on the left (Shift+G)",
+                "Show the sagittal plane, upright, front on the left"
+                f" ({shortcut('sagittal')})",
                 False,
             ),
-            "3d": ("3D", "Show the scan in 3D from the front (Shift+H)", False),
+            "3d": (
+                "3D",
+                f"Show the scan in 3D from the front ({shortcut('3d')})",
+                False,
+            ),
             "planes": (
                 "Three planes",
                 (
                     "Show the other two planes beside this one, linked by a crosshair"
-                    " (Shift+T)"
+                    f" ({shortcut('three_planes')})"
                 ),
                 True,
             ),
             "ruler": (
                 "Ruler",
-                "Press, drag and release to measure in mm (Shift+R)",
+                f"Press, drag and release to measure in mm ({shortcut('ruler')})",
                 True,
             ),
             "surfaces": (
@@ -330,7 +342,7 @@ class ExportSection(Section):
     """Asks for exports, and for cases to be saved and opened."""
 
     export_asked = Signal(str)
-    """A key of `napari_strata.export.files.FORMATS`."""
+    """A key of `napari_strata.export.formats.FORMATS_BY_NAME`."""
     save_asked = Signal()
     result_shown = Signal()
     """Emitted when a result is shown: what was written, or why nothing was."""
@@ -346,16 +358,18 @@ class ExportSection(Section):
             "Format", "Export in one of the formats that Strata writes"
         )
         self.formats.setMenu(QMenu(self.formats))
-        for name, suffixes in FORMATS.items():
+        for name, export_format in FORMATS_BY_NAME.items():
             self.formats.menu().addAction(
-                f"{name} ({', '.join(suffixes)})",
+                f"{name} ({', '.join(export_format.suffixes)})",
                 lambda name=name: self.export_asked.emit(name),
             )
         self.save = push_button(
             "Save case…", "Save the case with its history, to continue later"
         )
         self.open = push_button("Open case…", "Continue a saved case of this scan")
-        self.export.clicked.connect(lambda: self.export_asked.emit(next(iter(FORMATS))))
+        self.export.clicked.connect(
+            lambda: self.export_asked.emit(next(iter(FORMATS_BY_NAME)))
+        )
         self.save.clicked.connect(self.save_asked)
         self.open.clicked.connect(self.open_asked)
         self.result = QLabel()
