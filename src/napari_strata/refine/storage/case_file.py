@@ -332,7 +332,9 @@ def _proposal_arrays(proposal: Proposal) -> dict[str, NDArray[Any]]:
     for tree in names:
         hierarchy = proposal.tree(tree)
         arrays |= {
-            f"tree {tree} {attribute.name}": np.asarray(getattr(hierarchy, attribute.name))
+            f"tree {tree} {attribute.name}": np.asarray(
+                getattr(hierarchy, attribute.name)
+            )
             for attribute in fields(Hierarchy)
         }
     return arrays
