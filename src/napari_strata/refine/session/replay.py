@@ -201,8 +201,9 @@ class _Replay:
         made: list[JournalStep] = []
         now: dict[int, int] = {}
         if isinstance(edit, Merge | Delete):
-            mapped: Edit = replace(edit, ids=self._together(state, edit.ids))
-            into = mapped.ids[0] if isinstance(edit, Merge) else BACKGROUND  # type: ignore[attr-defined]
+            merged_ids = self._together(state, edit.ids)
+            mapped: Edit = replace(edit, ids=merged_ids)
+            into = merged_ids[0] if isinstance(edit, Merge) else BACKGROUND
             now = dict.fromkeys(edit.ids, into)
         else:
             for region, is_target in _regions_in(edit):
