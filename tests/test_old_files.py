@@ -34,7 +34,7 @@ def test_an_old_case_opens_with_its_labels_and_its_history(work, tmp_path):
 
 
 def test_steps_are_written_under_the_names_that_old_versions_read(work):
-    scribble = work._journal.done[2].edit
+    scribble = work._session.journal.done[2].edit
     record, _ = record_from_edit(scribble)
     assert set(record) == {"kind", "region", "scope", "by_brightness"}
 

@@ -290,7 +290,7 @@ class Teaching:
     def _to_bytes(self) -> bytes:
         arrays: dict[str, NDArray[Any]] = {**self.reference.arrays}
         arrays |= {"looks": self.looks, "taught": self.taught}
-        said = {
+        details = {
             "regions": [
                 [region.id, region.name, list(region.color)] for region in self.regions
             ],
@@ -301,7 +301,9 @@ class Teaching:
             "about": self.about,
         }
         header = {
-            "strata-teaching": json.dumps({"version": VERSION, **said}, sort_keys=True)
+            "strata-teaching": json.dumps(
+                {"version": VERSION, **details}, sort_keys=True
+            )
         }
         return save(
             {name: np.ascontiguousarray(array) for name, array in arrays.items()},
@@ -400,31 +402,31 @@ def teach(
         raw descriptors.
     """
     described = _comparable(proposal)
-    wanted = [
+    usable = [
         region
         for region in regions
         if region.id != BACKGROUND and (described.body & (table == region.id)).any()
     ]
-    if not wanted:
+    if not usable:
         raise TeachingError(
             "This case teaches nothing yet: scribble on a region, or name one, then"
             " teach."
         )
     own = np.where(
-        described.body & np.isin(table, [region.id for region in wanted]),
+        described.body & np.isin(table, [region.id for region in usable]),
         table,
         BACKGROUND,
     )
     looks = _looks(proposal, described, IntensityMap())
     rng, chosen = np.random.default_rng(seed), []
-    for region in [BACKGROUND, *(row.id for row in wanted)]:
+    for region in [BACKGROUND, *(row.id for row in usable)]:
         members = rng.permutation(np.flatnonzero(described.body & (own == region)))
         chosen.append(
             members[: _BACKGROUND_EXAMPLES if region == BACKGROUND else _PER_REGION]
         )
     picked = np.concatenate(chosen)
     return Teaching(
-        regions=tuple(wanted),
+        regions=tuple(usable),
         looks=looks[picked],
         taught=own[picked].astype(np.int32),
         reference=leaves_of(described, seed=seed),

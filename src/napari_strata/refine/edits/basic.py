@@ -219,13 +219,13 @@ class SetRow:
         require_regions(state, index, [self.region])
         old = state.name(self.region)
         state = own_region(state, index, self.region)
-        wanted = {
+        changes = {
             "name": self.name,
             "color": self.color,
             "locked": self.locked,
             "accepted": self.accepted,
         }
-        given = {key: value for key, value in wanted.items() if value is not None}
+        given = {key: value for key, value in changes.items() if value is not None}
         row = replace(state.rows[self.region], **given)  # type: ignore[arg-type]
         state = replace(state, rows={**state.rows, self.region: row})
         if self.name is not None:
@@ -451,7 +451,7 @@ def _spread(
     count = index.proposal.n_supervoxels
     shown = by_largest_supervoxel(state, index, examples)
     unnamed = (base == FOLLOW)[:count]
-    lesson = StrokeExamples(
+    training = StrokeExamples(
         shown,
         own[:count],
         any_supervoxel(state, free, count),
@@ -459,22 +459,25 @@ def _spread(
         named_regions(state)[:count],
         unnamed,
     )
-    said = of_supervoxels(classify(index.teaching, lesson), state).copy()
-    said[np.isin(said, locked) | (said == own)] = STAY
+    choices = of_supervoxels(classify(index.teaching, training), state).copy()
+    choices[np.isin(choices, locked) | (choices == own)] = STAY
     owner, before = state.owner.copy(), state.before.copy()
     if here:
-        moved = free & (said == scribble.region)
+        moved = free & (choices == scribble.region)
         moved &= of_supervoxels(
             connected(index.teaching, crossed, any_supervoxel(state, moved, count)),
             state,
         )
     else:
-        moved = free & (said != STAY)
+        moved = free & (choices != STAY)
         back = (
-            free & (said == STAY) & (state.before != NOT_SPREAD) & ~np.isin(own, locked)
+            free
+            & (choices == STAY)
+            & (state.before != NOT_SPREAD)
+            & ~np.isin(own, locked)
         )
         owner[back] = base[back]
         before[back] = NOT_SPREAD
     before[moved] = base[moved]
-    owner[moved] = said[moved]
+    owner[moved] = choices[moved]
     return replace(state, owner=owner, before=before)

@@ -406,14 +406,14 @@ class Grow:
         inside = scene.labels == self.region
         reach_mm = abs(self.by_mm) + 1e-3
         if self.by_mm > 0:
-            wanted = ~inside & (
+            moved = ~inside & (
                 morphology.distance_mm(inside, scene.spacing_zyx_mm) <= reach_mm
             )
-            labels = np.where(wanted, self.region, -1)
+            labels = np.where(moved, self.region, -1)
             if self.into is not None:
                 labels[~np.isin(scene.labels, self.into)] = -1
         else:
-            wanted = inside & (
+            moved = inside & (
                 morphology.distance_mm(~inside, scene.spacing_zyx_mm) <= reach_mm
             )
             allowed = ~np.isin(
@@ -422,7 +422,7 @@ class Grow:
             if self.into is not None:
                 allowed &= np.isin(scene.labels, self.into)
             labels = np.where(
-                wanted,
+                moved,
                 morphology.nearest_label(scene.labels, allowed, scene.spacing_zyx_mm),
                 -1,
             )

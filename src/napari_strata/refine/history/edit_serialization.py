@@ -35,7 +35,7 @@ _ATTRIBUTES = {key: name for name, key in _FILE_KEYS.items()}
 
 def record_from_edit(edit: Edit) -> tuple[dict[str, Any], NDArray[np.float64] | None]:
     """Turn an edit into plain values and its points (n, 3) in mm, if it has any."""
-    names = [knob.name for knob in fields(edit)]  # type: ignore[arg-type]
+    names = [attribute.name for attribute in fields(edit)]  # type: ignore[arg-type]
     values = {_FILE_KEYS.get(name, name): getattr(edit, name) for name in names}
     points = values.pop("points_ras_mm", None)
     return {"kind": edit.kind, **values}, points

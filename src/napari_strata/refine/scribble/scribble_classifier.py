@@ -362,7 +362,7 @@ def connected(
     return reached
 
 
-def classify(space: FeatureSpace, lesson: StrokeExamples) -> NDArray[np.int32]:
+def classify(space: FeatureSpace, strokes: StrokeExamples) -> NDArray[np.int32]:
     """Return the most similar taught region of each free supervoxel, or `STAY`; see `weigh`.
 
     The proposal's background goes only to region 0 and to a region that has a stroke in
@@ -373,19 +373,19 @@ def classify(space: FeatureSpace, lesson: StrokeExamples) -> NDArray[np.int32]:
     (n,) int32 array
         Region id, or `STAY`; `STAY` for what is not free.
     """
-    said = np.full(len(space.points), STAY, np.int32)
-    shown = np.flatnonzero(lesson.examples >= 0)
-    if len(shown) == 0 or not lesson.free.any():
-        return said
-    verdict = weigh(space, lesson)
-    best = verdict.choices[verdict.likeness.argmax(axis=1)]
-    in_air = np.unique(lesson.examples[shown[space.background[shown]]])
+    choices = np.full(len(space.points), STAY, np.int32)
+    shown = np.flatnonzero(strokes.examples >= 0)
+    if len(shown) == 0 or not strokes.free.any():
+        return choices
+    result = weigh(space, strokes)
+    best = result.choices[result.likeness.argmax(axis=1)]
+    in_air = np.unique(strokes.examples[shown[space.background[shown]]])
     best[space.background & ~np.isin(best, np.append(in_air, BACKGROUND))] = STAY
-    said[lesson.free] = best[lesson.free]
-    return said
+    choices[strokes.free] = best[strokes.free]
+    return choices
 
 
-def weigh(space: FeatureSpace, lesson: StrokeExamples) -> Classification:
+def weigh(space: FeatureSpace, strokes: StrokeExamples) -> Classification:
     """Compute the likeness of every supervoxel to each taught region, and to its own.
 
     At least one example is needed.
@@ -405,12 +405,12 @@ def weigh(space: FeatureSpace, lesson: StrokeExamples) -> Classification:
     nearer to it than to their own kind; once every region is taught, strokes alone
     decide.
     """
-    shown = np.flatnonzero(lesson.examples >= 0)
-    teachers = lesson.teachers
+    shown = np.flatnonzero(strokes.examples >= 0)
+    teachers = strokes.teachers
     taught = np.unique(teachers[teachers >= 0])
-    column = np.searchsorted(taught, lesson.examples[shown])
+    column = np.searchsorted(taught, strokes.examples[shown])
     examples = [
-        _some(np.flatnonzero(teachers == region), lesson.examples == region)
+        _some(np.flatnonzero(teachers == region), strokes.examples == region)
         for region in taught
     ]
     alike = np.stack([space.ways.unlike(at) for at in examples], axis=1)
@@ -421,23 +421,23 @@ def weigh(space: FeatureSpace, lesson: StrokeExamples) -> Classification:
     )
     distance += way
     limit = CONSTANTS.unlike_limit * space.points.shape[1]
-    if lesson.named is not None:
-        named = np.flatnonzero(lesson.named >= 0)
-        distance[named, np.searchsorted(taught, lesson.named[named])] -= (
+    if strokes.named is not None:
+        named = np.flatnonzero(strokes.named >= 0)
+        distance[named, np.searchsorted(taught, strokes.named[named])] -= (
             CONSTANTS.named_bonus
         )
     if (
         taught[0] == BACKGROUND
-        and not lesson.is_near
+        and not strokes.is_near
         and not space.background[examples[0]].all()
     ):
         distance[:, 0] = np.minimum(
             distance[:, 0],
             limit + CONSTANTS.unlike_per_example * len(examples[0]) + _least(way),
         )
-    own = _own_distance(space, lesson)
+    own = _own_distance(space, strokes)
     softness = CONSTANTS.softness
-    if np.isfinite(own[lesson.free]).any():
+    if np.isfinite(own[strokes.free]).any():
         distance = np.column_stack([distance, _least(distance) + own - _least(alike)])
     else:
         first = _smoothed(
@@ -502,27 +502,27 @@ def _likeness(distance: NDArray[np.float32], softness: float) -> NDArray[np.floa
     return np.asarray(likeness, np.float32)
 
 
-def _own_distance(space: FeatureSpace, lesson: StrokeExamples) -> NDArray[np.float32]:
+def _own_distance(space: FeatureSpace, strokes: StrokeExamples) -> NDArray[np.float32]:
     """Return the distance of each supervoxel to the mean of its own region.
 
     For region 0, of its tissue; infinite where that has no say. Only descriptors count
     here, not the position: a tissue is to be found again on the other side.
     """
-    background = lesson.own == BACKGROUND
-    tissues = space.fine_tissues if lesson.is_near else space.tissues
+    background = strokes.own == BACKGROUND
+    tissues = space.fine_tissues if strokes.is_near else space.tissues
     _, group = np.unique(
-        np.where(background, -1 - tissues, lesson.own), return_inverse=True
+        np.where(background, -1 - tissues, strokes.own), return_inverse=True
     )
     silent = (
         background
-        & _touched(tissues, lesson.teachers, CONSTANTS.touched_share)[tissues]
+        & _touched(tissues, strokes.teachers, CONSTANTS.touched_share)[tissues]
     )
-    if lesson.unowned is not None and not lesson.is_near:
-        silent |= lesson.unowned & _touched(tissues, lesson.teachers, 0.0)[tissues]
-    if (lesson.examples == BACKGROUND).any() and not lesson.is_near:
+    if strokes.unowned is not None and not strokes.is_near:
+        silent |= strokes.unowned & _touched(tissues, strokes.teachers, 0.0)[tissues]
+    if (strokes.examples == BACKGROUND).any() and not strokes.is_near:
         silent |= background
-    if lesson.named is not None:
-        silent |= lesson.named >= 0
+    if strokes.named is not None:
+        silent |= strokes.named >= 0
     kind = space.points[:, : space.n_kind]
     distance = np.where(background, CONSTANTS.background_own_weight, 1.0) * (
         (kind - _means(kind, group)[group]) ** 2
@@ -551,7 +551,7 @@ def _touched(
 def _smoothed(
     space: FeatureSpace,
     likeness: NDArray[np.float32],
-    told: tuple[NDArray[np.integer], NDArray[np.integer]],
+    fixed: tuple[NDArray[np.integer], NDArray[np.integer]],
     rounds: int,
 ) -> NDArray[np.float32]:
     """Smooth likenesses over touching supervoxels.
@@ -563,6 +563,6 @@ def _smoothed(
         likeness = space.neighbours @ likeness
         likeness *= CONSTANTS.smoothing
         likeness += start
-        likeness[told[0]] = 0
-        likeness[told] = 1
+        likeness[fixed[0]] = 0
+        likeness[fixed] = 1
     return likeness

@@ -178,7 +178,7 @@ def find_unfinished(
         if isinstance(scan, str | Path)
         else None
     )
-    wanted = (
+    scan_id = (
         autosave.scan_key(scan)
         if isinstance(scan, Volume)
         else {}
@@ -193,12 +193,12 @@ def find_unfinished(
     ]
 
     def fits(header: dict[str, Any], place: Path) -> bool:
-        said = header["scan"]
-        if place == beside and file_name(str(said.get("path", ""))) == file_name(
-            wanted["path"]
+        recorded = header["scan"]
+        if place == beside and file_name(str(recorded.get("path", ""))) == file_name(
+            scan_id["path"]
         ):
-            said = {**said, "path": wanted["path"]}
-        return all(said.get(key) == value for key, value in wanted.items())
+            recorded = {**recorded, "path": scan_id["path"]}
+        return all(recorded.get(key) == value for key, value in scan_id.items())
 
     found = []
     for place in dict.fromkeys(Path(place) for place in places):

@@ -201,8 +201,9 @@ class _Replay:
         made: list[JournalStep] = []
         now: dict[int, int] = {}
         if isinstance(edit, Merge | Delete):
-            mapped: Edit = replace(edit, ids=self._together(state, edit.ids))
-            into = mapped.ids[0] if isinstance(edit, Merge) else BACKGROUND  # type: ignore[attr-defined]
+            merged_ids = self._together(state, edit.ids)
+            mapped: Edit = replace(edit, ids=merged_ids)
+            into = merged_ids[0] if isinstance(edit, Merge) else BACKGROUND
             now = dict.fromkeys(edit.ids, into)
         else:
             for region, is_target in _regions_in(edit):
@@ -381,10 +382,10 @@ class _Replay:
 def _regions_in(edit: Edit) -> list[tuple[int, bool]]:
     """Return the regions of an edit, each once, and whether it may be a new one."""
     found: dict[int, bool] = {}
-    for knob in fields(edit):  # type: ignore[arg-type]
-        for region in _ids(knob.name, getattr(edit, knob.name)):
+    for attribute in fields(edit):  # type: ignore[arg-type]
+        for region in _ids(attribute.name, getattr(edit, attribute.name)):
             found[region] = (
-                found.get(region, True) and _GIVEN_TO.get(type(edit)) == knob.name
+                found.get(region, True) and _GIVEN_TO.get(type(edit)) == attribute.name
             )
     return list(found.items())
 
@@ -401,11 +402,11 @@ def _ids(field: str, value: Any) -> tuple[int, ...]:
 
 def _renumbered(edit: Edit, now: dict[int, int]) -> Edit:
     changes: dict[str, Any] = {}
-    for knob in fields(edit):  # type: ignore[arg-type]
-        value = getattr(edit, knob.name)
-        if found := _ids(knob.name, value):
+    for attribute in fields(edit):  # type: ignore[arg-type]
+        value = getattr(edit, attribute.name)
+        if found := _ids(attribute.name, value):
             mapped = tuple(now[region] for region in found)
-            changes[knob.name] = mapped if isinstance(value, tuple) else mapped[0]
+            changes[attribute.name] = mapped if isinstance(value, tuple) else mapped[0]
     return replace(edit, **changes)  # type: ignore[type-var]
 
 

@@ -88,12 +88,12 @@ def by_largest_supervoxel(
     """
     count = index.proposal.n_supervoxels
     found = values[:count].copy()
-    told = np.flatnonzero(values[count:] >= 0)
-    if len(told):
+    valued = np.flatnonzero(values[count:] >= 0)
+    if len(valued):
         sizes = supervoxel_sizes(state, index)
-        told = told[np.argsort(sizes[count + told], kind="stable")]
-        told = told[sizes[count + told] > sizes[state.leaf_parents[told]]]
-        found[state.leaf_parents[told]] = values[count + told]
+        valued = valued[np.argsort(sizes[count + valued], kind="stable")]
+        valued = valued[sizes[count + valued] > sizes[state.leaf_parents[valued]]]
+        found[state.leaf_parents[valued]] = values[count + valued]
     return found
 
 

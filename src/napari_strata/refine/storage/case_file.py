@@ -332,8 +332,10 @@ def _proposal_arrays(proposal: Proposal) -> dict[str, NDArray[Any]]:
     for tree in names:
         hierarchy = proposal.tree(tree)
         arrays |= {
-            f"tree {tree} {knob.name}": np.asarray(getattr(hierarchy, knob.name))
-            for knob in fields(Hierarchy)
+            f"tree {tree} {attribute.name}": np.asarray(
+                getattr(hierarchy, attribute.name)
+            )
+            for attribute in fields(Hierarchy)
         }
     return arrays
 
@@ -362,7 +364,8 @@ def _proposal(
 
 def _tree(arrays: dict[str, NDArray[Any]], name: TreeName) -> Hierarchy:
     values: dict[str, Any] = {
-        knob.name: arrays[f"tree {name} {knob.name}"] for knob in fields(Hierarchy)
+        attribute.name: arrays[f"tree {name} {attribute.name}"]
+        for attribute in fields(Hierarchy)
     }
     return Hierarchy(**values | {"n_background": int(values["n_background"])})
 
@@ -377,7 +380,8 @@ def _volume_record(volume: Volume) -> dict[str, Any]:
             None
             if file is None
             else {
-                knob.name: _plain(getattr(file, knob.name)) for knob in fields(FileGrid)
+                attribute.name: _plain(getattr(file, attribute.name))
+                for attribute in fields(FileGrid)
             }
         ),
         "modality": volume.modality,

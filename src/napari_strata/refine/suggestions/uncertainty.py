@@ -80,9 +80,9 @@ def _weights(state: State, index: ProposalIndex, seed: int) -> NDArray[np.float6
     """Sample the weight of each reason, (reasons,), summing to one."""
     right, wrong = _STANDING.copy(), _OUT_OF - _STANDING
     for number in range(max(1, len(state.strokes) - _NOTED), len(state.strokes)):
-        told = _answer(state, index, number)
-        if told is not None:
-            corrected, strength = told
+        answer = _answer(state, index, number)
+        if answer is not None:
+            corrected, strength = answer
             right += strength if corrected else 0
             wrong += (1 - strength) if corrected else strength
     drawn = np.random.default_rng((seed, len(state.strokes))).beta(right, wrong)
@@ -106,9 +106,9 @@ def _answer(
         examples = _examples(state, index, state.strokes[:number])
         if len(np.unique(examples)) < 3:
             return None
-        grounds, _, said = _judged(index, examples)
+        grounds, _, chosen = _judged(index, examples)
         at = np.unique(index.supervoxels_at(stroke.voxels))
-        corrected = bool((said[at] != state.current_id(stroke.region)).mean() > 0.5)
+        corrected = bool((chosen[at] != state.current_id(stroke.region)).mean() > 0.5)
         strength = np.array(
             [(column <= column[at].max()).mean() for column in grounds.T]
         )
@@ -133,12 +133,12 @@ def _judged(
 ) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]:
     """Return reasons, rivals and likenesses as if strokes alone decided."""
     space = index.teaching
-    lesson = StrokeExamples(examples, np.zeros(len(examples), np.int32), examples < 0)
-    verdict = weigh(space, lesson)
-    said = verdict.choices[verdict.likeness.argmax(axis=1)]
-    said = np.where(said == STAY, 0, said).astype(np.int32)
-    grounds, rival = _grounds(index, examples, said)
-    return grounds, rival, said
+    training = StrokeExamples(examples, np.zeros(len(examples), np.int32), examples < 0)
+    result = weigh(space, training)
+    chosen = result.choices[result.likeness.argmax(axis=1)]
+    chosen = np.where(chosen == STAY, 0, chosen).astype(np.int32)
+    grounds, rival = _grounds(index, examples, chosen)
+    return grounds, rival, chosen
 
 
 def _grounds(
@@ -153,18 +153,20 @@ def _grounds(
     rival = table.copy()
     shown = np.flatnonzero(examples >= 0)
     if len(np.unique(examples[shown])) > 1:
-        lesson = StrokeExamples(examples, np.zeros(len(table), np.int32), examples < 0)
-        verdict = weigh(space, lesson)
-        order = np.argsort(-verdict.likeness, axis=1, kind="stable")[:, :2]
+        training = StrokeExamples(
+            examples, np.zeros(len(table), np.int32), examples < 0
+        )
+        result = weigh(space, training)
+        order = np.argsort(-result.likeness, axis=1, kind="stable")[:, :2]
         best, second = (
-            np.take_along_axis(verdict.likeness, order[:, k : k + 1], axis=1)[:, 0]
+            np.take_along_axis(result.likeness, order[:, k : k + 1], axis=1)[:, 0]
             for k in (0, 1)
         )
         grounds[:, 0] = 1 - (best - second)
-        two = verdict.choices[order]
+        two = result.choices[order]
         rival = np.where(two[:, 0] == table, two[:, 1], two[:, 0]).astype(np.int32)
         rival = np.where(rival == STAY, 0, rival).astype(np.int32)
-        grounds[:, 1] = verdict.unlike**2 / (1 + verdict.unlike**2)
+        grounds[:, 1] = result.unlike**2 / (1 + result.unlike**2)
     grounds[:, 2] = 1 - _share_alike(space, table)
     grounds[:, 3] = 1 - index.proposal.confidence
     return grounds, rival
