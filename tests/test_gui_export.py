@@ -222,7 +222,7 @@ def test_the_dialog_offers_every_format_and_asks_before_it_replaces_anything(
         (str(tmp_path / "mine"), export_dialog.export_filter("Table of measures"))
     )
     panel.sections.export.export.click()
-    assert asked == [f"mine.csv is there already, in {tmp_path}. Replace?"]
+    assert asked == [f"mine.csv is already in {tmp_path}. Replace?"]
     assert not panel.jobs.is_running
 
 
