@@ -238,7 +238,7 @@ def test_another_codebook_takes_a_word_for_it_and_all_scans_with_it(
     assert main([*words, "--refit-codebook"]) == 1
     said = capsys.readouterr()
     assert "0 done, 4 kept, 1 failed" in said.out, "the same words again go on with it"
-    assert "not named by this command" in said.err
+    assert "this command does not name" in said.err
     assert "(before_labels; 1 in all)" in said.err, "it has the earlier numbers"
     assert main(["batch", str(cohort), "-o", str(out), "--dry-run", *FEW]) == 1
     assert "note: " in capsys.readouterr().err, "numbers without the codebook are told"

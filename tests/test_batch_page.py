@@ -96,7 +96,7 @@ def test_the_scan_unlike_the_others_is_the_outlier_and_says_by_what():
     )
     found = outlier_scores(cohort)
     assert [odd.is_outlier for odd in found] == [False] * 8 + [True, False]
-    assert found[8].why == "labelled mL 300, usually 1.03e+03"
+    assert found[8].reason == "labelled mL 300, usually 1.03e+03"
     assert found[9].score is None  # one CT has nothing to be compared with
     assert all(odd.score is None for odd in outlier_scores(cohort[:3]))
 

@@ -166,8 +166,8 @@ class ProposeSettings(_Checked):
 
     method: Literal["strata", "gmm-mrf"] = _setting(
         "strata",
-        "strata: features of the learned encoder; gmm-mrf: no encoder, a Gaussian"
-        " mixture of intensities and a Markov random field",
+        "Features of the learned encoder (strata), or a Gaussian mixture of intensities"
+        " with a Markov random field and no encoder (gmm-mrf)",
     )
     working_spacing_mm: float = _setting(
         1.0,
@@ -309,7 +309,7 @@ class PretrainSettings(_Checked):
     )
     agreement_weight: float = _setting(
         0.5,
-        "Weight of the agreement loss between two views of one rendering",
+        "Weight of the agreement loss between two views of the same appearance",
         minimum=0.0,
         maximum=10.0,
     )
@@ -330,7 +330,7 @@ class PretrainSettings(_Checked):
     )
     next_slice_share: float = _setting(
         0.15,
-        "Share of each image that is cut off and predicted",
+        "Share of the images in which all slices after one are hidden and predicted",
         minimum=0.0,
         maximum=1.0,
     )
@@ -404,7 +404,7 @@ class AdaptSettings(_Checked):
     )
     least_gain: float = _setting(
         0.01,
-        "Smallest mean gain for which new weights are written",
+        "Smallest gain for which new weights are written",
         minimum=-1.0,
         maximum=1.0,
     )

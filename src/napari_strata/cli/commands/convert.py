@@ -61,6 +61,20 @@ def add_command(commands: Any) -> None:
         metavar="FILE",
         help=_OUTPUT_HELP,
     )
+    _add_scan_flags(parser)
+    _add_label_flags(parser)
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        metavar="TOML",
+        help="settings from the file's [export] table; flags win",
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    add_settings(parser, ExportSettings)
+    parser.set_defaults(run=_convert)
+
+
+def _add_scan_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--like",
         metavar="SCAN",
@@ -80,6 +94,9 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("--series", help="which series of a DICOM folder (its UID)")
     add_modality(parser, "scan does")
+
+
+def _add_label_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--names",
         type=Path,
@@ -92,15 +109,6 @@ def add_command(commands: Any) -> None:
         metavar="LABELS",
         help="compare with these labels, in tables (see --match)",
     )
-    parser.add_argument(
-        "--settings",
-        type=Path,
-        metavar="TOML",
-        help="settings from the file's [export] table; flags win",
-    )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
-    add_settings(parser, ExportSettings)
-    parser.set_defaults(run=_convert)
 
 
 def _convert(arguments: argparse.Namespace) -> None:
