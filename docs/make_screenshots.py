@@ -390,7 +390,7 @@ class Tour:
         self.viewer.theme = "dark"
 
     def regions_in_the_middle(self) -> list[int]:
-        """Give the regions of the slice on screen, largest first."""
+        """Return the regions of the slice on screen, largest first."""
         index = self.slice_index()
         labels = self.case.work.view.labels_in(
             (slice(index, index + 1), *self.case.painter.whole_box[1:])
@@ -400,7 +400,7 @@ class Tour:
         return [int(number) for number in np.argsort(-counts) if counts[number]][:4]
 
     def slice_index(self) -> int:
-        """Give the axial slice on screen."""
+        """Return the axial slice on screen."""
         return round(float(self.case.labels.world_to_data(self.viewer.dims.point)[0]))
 
     def stroke_here(self) -> None:

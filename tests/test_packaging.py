@@ -44,7 +44,8 @@ def test_whoever_cites_or_packages_strata_gets_this_version():
         == recipe["context"]["version"]
         == strata.__version__
     )
-    assert recipe["build"]["python"]["entry_points"] == [
+    base = recipe["outputs"][0]
+    assert base["build"]["python"]["entry_points"] == [
         f"{name} = {place}" for name, place in PROJECT["scripts"].items()
     ]
     authors = [person["name"] for person in PROJECT["authors"]]
@@ -57,13 +58,14 @@ def test_whoever_cites_or_packages_strata_gets_this_version():
     assert authors == [one["name"] for one in read_yaml("CITATION.cff")["authors"]]
 
 
-def test_the_conda_recipe_has_the_same_dependencies():
+def test_the_conda_packages_have_the_dependencies_of_the_base_and_of_gui():
+    base, gui = (
+        {split(one) for one in output["requirements"]["run"] if "$" not in one}
+        for output in read_yaml("packaging/conda/recipe.yaml")["outputs"]
+    )
     python = split(f"python {PROJECT['requires-python']}")
-    expected = {python, *(split(one) for one in PROJECT["dependencies"])}
-    assert {
-        split(one)
-        for one in read_yaml("packaging/conda/recipe.yaml")["requirements"]["run"]
-    } == expected
+    assert base == {python, *(split(one) for one in PROJECT["dependencies"])}
+    assert gui == {split(one) for one in PROJECT["optional-dependencies"]["gui"]}
 
 
 def test_the_model_card_is_data_and_tells_of_these_weights():
