@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from napari_strata.errors import ChoiceError, GeometryError, ReadError
-from napari_strata.io.files import read
+from napari_strata.io.files import read, read_labels
 
 VOXELS = np.arange(120, dtype="<i2").tobytes()
 META = {
@@ -203,6 +203,16 @@ def test_a_part_of_a_meta_image_header_that_is_lost_is_told(tmp_path, name):
     head = "".join(f"{key} = {said}\n" for key, said in fields.items())
     path.write_bytes(head.encode() + VOXELS)
     assert name in " ".join(read(path).notes)
+
+
+def test_a_segment_of_the_background_is_refused(tmp_path):
+    path = tmp_path / "labels.seg.nrrd"
+    lines = {"space": "LPS", "space directions": "(1,0,0) (0,1,0) (0,0,2)"}
+    head = "".join(f"{key}: {said}\n" for key, said in {**NRRD, **lines}.items())
+    head += "Segment0_ID:=one\nSegment0_LabelValue:=0\n"
+    path.write_bytes(f"NRRD0004\n{head}\n".encode() + VOXELS)
+    with pytest.raises(ReadError, match="segment fields"):
+        read_labels(path)
 
 
 def test_the_shape_of_one_dicom_file_is_that_of_its_series(tmp_path):

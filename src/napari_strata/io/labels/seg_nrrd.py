@@ -264,16 +264,14 @@ def _segments(keys: Mapping[str, str], source: str, n_layers: int) -> list[_Segm
                     region,
                 )
             )
-            if value > HIGHEST_ID:
+            if not BACKGROUND < value <= HIGHEST_ID:
                 raise ValueError(f"label value {value}")
     except (ValueError, OverflowError) as err:
         raise ReadError(
             f"The header of {source} has damaged segment fields. Export it from 3D"
             " Slicer again."
         ) from err
-    if len({segment.value for segment in found}) == len(found) and all(
-        segment.value > 0 for segment in found
-    ):
+    if len({segment.value for segment in found}) == len(found):
         return found
     return [
         _Segment(one.layer, one.value, replace(one.region, id=n))
