@@ -46,7 +46,7 @@ from napari_strata.filenames import json_text
 from napari_strata.io.atomic import atomic_path, same_file
 from napari_strata.io.files import hash_file, read, read_labels
 from napari_strata.measure import agree, compare, join_by_overlap, measure_regions
-from napari_strata.pipeline import encoder_in_use, propose, versions
+from napari_strata.pipeline import encoder_in_use, propose_run, versions
 from napari_strata.preprocess.regrid import labels_of_part
 from napari_strata.report import thumbnail
 from napari_strata.volume import Progress, Region, Segmentation, Volume, no_progress
@@ -390,13 +390,11 @@ def _save_picture(volume: Volume, segmentation: Segmentation, path: Path) -> Non
 def proposal_of(
     volume: Volume, recipe: Recipe, on_progress: Progress = no_progress
 ) -> Proposal:
-    """Propose as a recipe says."""
-    return propose(
+    """Propose with the settings of a recipe."""
+    return propose_run(
         volume,
-        settings=recipe.settings,
-        seed=recipe.run.seed,
-        device=recipe.run.device,
-        threads=recipe.threads,
+        recipe.settings,
+        replace(recipe.run, threads=recipe.threads),
         weights=recipe.weights,
         on_progress=on_progress,
     )

@@ -128,7 +128,7 @@ def _fit(arguments: argparse.Namespace) -> None:
     begun = time.perf_counter()
     from napari_strata.batch.inputs.plan import plan_batch
     from napari_strata.io.files import read
-    from napari_strata.pipeline import propose
+    from napari_strata.pipeline import propose_run
     from napari_strata.proposal.codebook.codebook import check_tissues, fit_codebook
     from napari_strata.proposal.codebook.cohort_table import cohort_table
 
@@ -145,12 +145,10 @@ def _fit(arguments: argparse.Namespace) -> None:
             show(number, len(scans), f"{name}: {stage}") if stage != "done" else None
 
         volume = read(scan.path, series=scan.series, modality=arguments.modality)
-        proposal = propose(
+        proposal = propose_run(
             volume,
-            settings=settings,
-            seed=run.seed,
-            device=run.device,
-            threads=run.threads,
+            settings,
+            run,
             weights=arguments.weights,
             on_progress=shown,
         )

@@ -217,14 +217,12 @@ def _propose(arguments: argparse.Namespace) -> None:
     read_seconds = time.perf_counter() - begun
     if codebook is not None:
         codebook.check_modality(volume.modality)
-    from napari_strata.pipeline import propose
+    from napari_strata.pipeline import propose_run
 
-    proposal = propose(
+    proposal = propose_run(
         volume,
-        settings=settings,
-        seed=run.seed,
-        device=run.device,
-        threads=run.threads,
+        settings,
+        run,
         weights=arguments.weights,
         on_progress=progress(arguments.quiet),
     )

@@ -258,7 +258,7 @@ def _propose(
 
     If there is one.
     """
-    from napari_strata.pipeline import propose
+    from napari_strata.pipeline import propose_run
 
     settings = (
         ProposeSettings.from_dict(base.provenance.get("settings", {}))
@@ -273,12 +273,10 @@ def _propose(
         RunSettings(seed=int(ran.get("seed", 0))) if base is not None else None,
     )
     chosen = settings_of(arguments, ProposeSettings, "propose", settings)
-    return propose(
+    return propose_run(
         volume,
-        settings=chosen,
-        seed=run.seed,
-        device=run.device,
-        threads=run.threads,
+        chosen,
+        run,
         weights=arguments.weights,
         on_progress=progress(arguments.quiet),
     )
