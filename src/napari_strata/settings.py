@@ -15,6 +15,8 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 from napari_strata.errors import SettingsError
 
 Device = Literal["auto", "cpu", "cuda"]
+MethodName = Literal["strata", "gmm-mrf"]
+"""Names of the clustering methods; `proposal.methods.registry` holds the same."""
 DicomSegments = Literal["binary", "labelmap"]
 MeshSpace = Literal["LPS", "RAS"]
 Matching = Literal["ids", "overlap"]
@@ -164,7 +166,7 @@ class ProposeSettings(_Checked):
     200000.
     """
 
-    method: Literal["strata", "gmm-mrf"] = _setting(
+    method: MethodName = _setting(
         "strata",
         "Features of the learned encoder (strata), or a Gaussian mixture of intensities"
         " with a Markov random field and no encoder (gmm-mrf)",

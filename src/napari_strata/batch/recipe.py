@@ -19,6 +19,7 @@ from napari_strata.labelling import (
 )
 from napari_strata.pipeline import check_weights, encoder_in_use
 from napari_strata.proposal.codebook.codebook import Codebook
+from napari_strata.proposal.methods.registry import find_method
 from napari_strata.refine.transfer import Teaching
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.volume import Modality, Region
@@ -183,7 +184,7 @@ class Recipe:
             If the weights, the device, the codebook or the teaching cannot be used for
             any scan.
         """
-        if self.settings.method != "gmm-mrf":
+        if find_method(self.settings.method).needs_encoder:
             from napari_strata.encoder.custom_network import open_encoder
             from napari_strata.encoder.network import pick_device
 

@@ -46,6 +46,7 @@ from napari_strata.batch.workers.process import only_writer
 from napari_strata.errors import StrataError
 from napari_strata.io.header import header_shape
 from napari_strata.pipeline import versions
+from napari_strata.proposal.methods.registry import find_method
 from napari_strata.settings import BatchSettings
 from napari_strata.volume import Progress, no_progress
 
@@ -329,7 +330,8 @@ def _workers_pay(recipe: Recipe) -> bool:
     """
     if not is_installed():
         return False
-    if recipe.settings.method == "gmm-mrf" or recipe.run.device == "cpu":
+    method = find_method(recipe.settings.method)
+    if recipe.run.device == "cpu" or not method.needs_encoder:
         return True
     from napari_strata.encoder.network import pick_device
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import RegionError, SettingsError
+from napari_strata.proposal.methods.registry import method_names
 from napari_strata.proposal.proposal import Proposal, TreeName
 
 EvidenceGroup = Literal["features", "intensity", "position"]
@@ -345,7 +346,7 @@ def feature_colors(proposal: Proposal) -> NDArray[np.float32]:
     if not len(columns):
         raise SettingsError(
             "This proposal holds no features to colour by. Propose with the method"
-            ' "strata".'
+            f" {method_names(needs_encoder=True)}."
         )
     rows = proposal.descriptors[:, columns].astype(np.float64)
     tree = proposal.region_tree

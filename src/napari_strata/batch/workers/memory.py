@@ -11,6 +11,7 @@ import psutil
 from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.errors import StrataError
 from napari_strata.io.header import header_shape
+from napari_strata.proposal.methods.registry import find_method
 from napari_strata.settings import ProposeSettings
 
 IDLE_GB = 0.7
@@ -56,7 +57,7 @@ def estimate_gb(
     except StrataError:
         return None
     case_gb = _CASE_PER_MVOX_GB if scan.replay is not None else 0.0
-    if settings.method == "gmm-mrf":
+    if not find_method(settings.method).needs_encoder:
         return round(
             _MARGIN * (_GMM_IDLE_GB + (_GMM_PER_MVOX_GB + case_gb) * mvox),
             2,

@@ -38,6 +38,7 @@ from napari_strata.proposal.codebook.fit import (
     mean_distance,
     vectors_of,
 )
+from napari_strata.proposal.methods.registry import method_names
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.volume import (
     Modality,
@@ -344,7 +345,7 @@ def check_encoder(codebook: Codebook, weights_sha256: str | None) -> None:
     if weights_sha256 == codebook.weights_sha256:
         return
     ours, theirs = (
-        (str(one)[:12] if one else "none (gmm-mrf)")
+        (str(one)[:12] if one else f"none ({method_names(needs_encoder=False)})")
         for one in (codebook.weights_sha256, weights_sha256)
     )
     raise CodebookError(
