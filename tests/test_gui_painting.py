@@ -60,10 +60,10 @@ def test_a_colour_that_comes_back_by_redo_is_drawn(proposed):  # noqa: F811
     _, panel = proposed
     work = Refinement(panel.case.work.proposal, tissues=4)
     (made,) = work.split(work.regions[0].id)
-    work.recolor(made, (255, 0, 0))
+    work.edits.recolor(made, (255, 0, 0))
     work.undo()
     work.undo()
-    panel.adopt(panel.image, work)
+    panel.cases.adopt(panel.scans.image, work)
     panel.editor.jump(2)
     assert (shown(panel) == made).any()
     np.testing.assert_allclose(panel.case.labels.get_color(made)[:3], (1, 0, 0))

@@ -2,9 +2,10 @@
 
 Each is read right or refused in one line, the same twice.
 
-python -m benchmarks.fuzz --cases 100000            all of it; 10^5 take one to two
-hours on two cores python -m benchmarks.fuzz --case 4711 -o out/4711   one case again:
-its files, what was done to them, what comes of it
+    python -m benchmarks.fuzz --cases 100000 --log out/fuzz.jsonl
+        all of it; the same line again goes on where it was stopped
+    python -m benchmarks.fuzz --case 4711 -o out/4711
+        one case again: its files, what was done to them, what comes of it
 
 Every case damages a small good file (see `seeds.py`, `mutate.py`), and is read in two
 processes of unlike memory: freed and new memory is filled with other bytes, the cases
@@ -23,12 +24,14 @@ import queue
 import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,6 +118,7 @@ class _Process:
             stdout=subprocess.PIPE,
             env=environment,
             cwd=ROOT,
+            start_new_session=True,  # Ctrl-C stops the run, and counts as no abort
         )
         self.heard = b""
 
@@ -163,29 +167,22 @@ class Tally:
     strict: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     unlike: int = 0
 
-    def add(self, first: dict[str, Any], second: dict[str, Any]) -> None:
-        """Count one case's two runs."""
-        case, family = (
-            first["case"],
-            (first["seed"] or second["seed"]).split("/")[0] or "died",
-        )
-        kind = (
-            first["kind"] if first["kind"] != "volume" else f"volume, {first['agrees']}"
-        )
-        kind = f"labels, {first['agrees']}" if kind == "labels" else kind
-        self.counts[family, kind] += 1
-        for fault in dict.fromkeys([*first["faults"], *second["faults"]]):
-            self.faults[f"{family}: {_general(fault)}"].append(case)
-        if (first["kind"], first["told"]) != (second["kind"], second["told"]):
-            self.unlike += 1
-            self.faults[f"{family}: two runs differ"].append(case)
-        if first["agrees"] == "not read":
-            self.alone[
-                f"{first['seed']}:"
-                f" {_general('; '.join(one.split(': ', 1)[-1] for one in first['done']))}"
-            ].append(case)
-        if first["elsewhere"] and first["kind"] == "refused":
-            self.strict[f"{family}: {_general(first['told'])}"].append(case)
+    def add(self, summary: dict[str, Any]) -> None:
+        """Count one case, as `summary_of` gives it."""
+        case, family = summary["case"], summary["family"]
+        self.counts[family, summary["kind"]] += 1
+        for fault in summary.get("faults", ()):
+            self.faults[f"{family}: {fault}"].append(case)
+        self.unlike += summary.get("unlike", False)
+        if "alone" in summary:
+            self.alone[summary["alone"]].append(case)
+        if "strict" in summary:
+            self.strict[f"{family}: {summary['strict']}"].append(case)
+
+    @property
+    def n_cases(self) -> int:
+        """How many cases were counted."""
+        return self.counts.total()
 
     def table(self) -> str:
         """Give the counts as a table: a row per outcome, a column per family."""
@@ -210,13 +207,72 @@ def _general(text: str) -> str:
     return re.sub(r"[-+]?\d[\d.,e+-]*", "N", text)[:200]
 
 
-def run(cases: range, *, seed: int, jobs: int, folder: Path, only: str = "") -> Tally:
-    """Run cases twice each, in `jobs` processes; `only` some seeds."""
+def summary_of(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Give what is counted of a case's two runs; a line of the log."""
+    kind = first["kind"]
+    if kind in ("volume", "labels"):
+        kind = f"{kind}, {first['agrees']}"
+    unlike = (first["kind"], first["told"]) != (second["kind"], second["told"])
+    faults = [*first["faults"], *second["faults"], *["two runs differ"][: int(unlike)]]
+    summary: dict[str, Any] = {
+        "case": first["case"],
+        "family": (first["seed"] or second["seed"]).split("/")[0] or "died",
+        "kind": kind,
+    }
+    if faults:
+        summary["faults"] = [*dict.fromkeys(map(_general, faults))]
+        summary["unlike"] = unlike
+    if first["agrees"] == "not read":
+        done = "; ".join(one.split(": ", 1)[-1] for one in first["done"])
+        summary["alone"] = f"{first['seed']}: {_general(done)}"
+    if first["elsewhere"] and first["kind"] == "refused":
+        summary["strict"] = _general(first["told"])
+    return summary
+
+
+@dataclass
+class Log:
+    """A file with a line per finished case, from which a stopped run goes on."""
+
+    path: Path | None
+    settings: dict[str, Any]
+
+    def earlier(self) -> list[dict[str, Any]]:
+        """Give the cases that are finished; the file is begun where there is none."""
+        if self.path is None:
+            return []
+        if not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(f"{json.dumps(self.settings)}\n", encoding="utf-8")
+            return []
+        text = self.path.read_text(encoding="utf-8")
+        lines = text.splitlines(keepends=True)
+        if json.loads(lines[0]) != self.settings:
+            raise SystemExit(f"{self.path} is the log of another run: {lines[0]}")
+        whole = [line for line in lines if line.endswith("\n")]
+        self.path.write_text("".join(whole), encoding="utf-8")  # a line was cut short
+        return [json.loads(line) for line in whole[1:]]
+
+    def add(self, summary: dict[str, Any]) -> None:
+        """Write a case down, and name its faults on standard error."""
+        for fault in summary.get("faults", ()):
+            print(f"case {summary['case']}: {fault}", file=sys.stderr, flush=True)
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(f"{json.dumps(summary)}\n")
+
+
+def run(
+    cases: Sequence[int], tally: Tally, log: Log, *, jobs: int, folder: Path
+) -> None:
+    """Run cases twice each, in `jobs` processes, and count them; stops at Ctrl-C."""
+    seed, only = log.settings["seed"], log.settings["only"]
     write_seeds(folder / "seeds", only)
-    tally, lock, half = Tally(), threading.Lock(), {}
+    lock, stop = threading.Lock(), threading.Event()
+    half: dict[int, dict[str, Any]] = {}
     begun = time.monotonic()
     chunks = [cases[at : at + CHUNK] for at in range(0, len(cases), CHUNK)]
-    waiting: dict[bool, queue.SimpleQueue[range]] = {
+    waiting: dict[bool, queue.SimpleQueue[Sequence[int]]] = {
         False: queue.SimpleQueue(),
         True: queue.SimpleQueue(),
     }
@@ -225,44 +281,55 @@ def run(cases: range, *, seed: int, jobs: int, folder: Path, only: str = "") -> 
         waiting[True].put(chunk[::-1])
     finished = 0
 
-    def work(number: int) -> None:
+    def finish(summary: dict[str, Any]) -> None:
         nonlocal finished
+        tally.add(summary)
+        log.add(summary)
+        finished += 1
+        if finished % 2000 == 0:
+            spent = time.monotonic() - begun
+            found = sum(map(len, tally.faults.values()))
+            print(
+                f"{finished:,} of {len(cases):,} cases, {spent:.0f} s, {found} faults",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def work(number: int) -> None:
         sides = [False, True] if jobs == 1 else [bool(number % 2)]
         for second in sides:
             process = _Process(
                 folder / "seeds", seed, folder / f"worker{number}{'ab'[second]}", second
             )
-            while True:
+            while not stop.is_set():
                 try:
                     chunk = waiting[second].get_nowait()
                 except queue.Empty:
                     break
                 for case in chunk:
+                    if stop.is_set():
+                        break
                     outcome = process.run(case)
                     with lock:
                         other = half.pop(case, None)
                         if other is None:
                             half[case] = outcome
-                            continue
-                        tally.add(*((other, outcome) if second else (outcome, other)))
-                        finished += 1
-                        if finished % 2000 == 0:
-                            spent = time.monotonic() - begun
-                            found = sum(map(len, tally.faults.values()))
-                            print(
-                                f"{finished:,} of {len(cases):,} cases, {spent:.0f} s,"
-                                f" {found} faults",
-                                file=sys.stderr,
-                                flush=True,
-                            )
+                        elif second:
+                            finish(summary_of(other, outcome))
+                        else:
+                            finish(summary_of(outcome, other))
             process.close()
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(jobs)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
-    return tally
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 def show_case(seed: int, case: int, output: Path | None, only: str) -> None:
@@ -314,6 +381,12 @@ def main() -> int:
         help="with --case: keep its files here; else: write faults there as JSON",
     )
     parser.add_argument(
+        "--log",
+        type=Path,
+        metavar="FILE",
+        help="a JSON line per finished case; where FILE exists, the run goes on",
+    )
+    parser.add_argument(
         "--review",
         action="store_true",
         help=(
@@ -325,16 +398,19 @@ def main() -> int:
     if asked.case is not None:
         show_case(asked.seed, asked.case, asked.output, asked.only)
         return 0
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.default_int_handler)
+    log = Log(asked.log, {"seed": asked.seed, "only": asked.only})
+    tally, cases = Tally(), range(asked.first, asked.first + asked.cases)
+    earlier = {one["case"]: one for one in log.earlier() if one["case"] in cases}
+    for summary in earlier.values():
+        tally.add(summary)
     with tempfile.TemporaryDirectory(
         dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     ) as name:
-        tally = run(
-            range(asked.first, asked.first + asked.cases),
-            seed=asked.seed,
-            jobs=asked.jobs,
-            folder=Path(name),
-            only=asked.only,
-        )
+        left = [case for case in cases if case not in earlier]
+        run(left, tally, log, jobs=asked.jobs, folder=Path(name))
+    print(f"{tally.n_cases:,} of {len(cases):,} cases\n")
     print(tally.table())
     print(
         f"\n{tally.unlike} cases differ between two runs;"

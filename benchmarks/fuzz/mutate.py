@@ -6,6 +6,7 @@ The same for the same random generator.
 from __future__ import annotations
 
 import gzip
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -53,6 +54,9 @@ NUMBERS = (
 )
 
 
+BEHIND_CHECKSUM = "a byte changed, and the checksum not"
+
+
 def damaged(seed: Seed, rng: Rng) -> tuple[Seed, tuple[str, ...]]:
     """Damage an input one to three times; gives it, and what was done."""
     done = []
@@ -96,6 +100,8 @@ def _files(seed: Seed, rng: Rng) -> tuple[Seed, str]:
 
 def _bytes(seed: Seed, name: str, rng: Rng) -> tuple[bytes, str]:
     raw = seed.files[name]
+    if rng.random() < 0.04 and (changed := _behind_checksum(raw, rng)):
+        return changed, BEHIND_CHECKSUM
     if raw[:2] == b"\x1f\x8b":
         return _packed(seed, name, raw, rng)
     if rng.random() < 0.3:
@@ -157,6 +163,36 @@ def _packed(seed: Seed, name: str, raw: bytes, rng: Rng) -> tuple[bytes, str]:
     if kind == 5:
         return gzip.compress(raw, mtime=0), "compressed twice"
     return _plain(raw, rng)
+
+
+def _behind_checksum(raw: bytes, rng: Rng) -> bytes | None:
+    """Change a byte of gzip or zlib data that still unpack; None where there are none.
+
+    The data are stored, not compressed, so that only the checksum tells.
+    """
+    head, mark, packed = raw.partition(b"LOCAL\n")
+    if not mark:
+        head, mark, packed = raw.partition(b"\n\n")
+    if not mark or raw[:2] == b"\x1f\x8b":
+        head, mark, packed = b"", b"", raw
+    is_gzip = packed[:2] == b"\x1f\x8b"
+    if not is_gzip and packed[:1] != b"\x78":
+        return None
+    try:
+        inside = zlib.decompress(packed, wbits=47)
+    except zlib.error:
+        return None
+    stored = bytearray(
+        gzip.compress(inside, 0, mtime=0) if is_gzip else zlib.compress(inside, 0)
+    )
+    first, last = (15, len(stored) - 8) if is_gzip else (7, len(stored) - 4)
+    if len(inside) != last - first:
+        return None
+    # the last bytes are voxels, whatever comes before them
+    stored[int(rng.integers((first + last) // 2, last))] ^= 1 << int(rng.integers(8))
+    size = f"CompressedDataSize = {len(stored)}".encode()
+    head = re.sub(rb"CompressedDataSize = \d+", size, head)
+    return head + mark + bytes(stored)
 
 
 def _plain(raw: bytes, rng: Rng) -> tuple[bytes, str]:

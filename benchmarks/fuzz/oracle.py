@@ -179,8 +179,12 @@ def _nrrd(seed: Seed, path: Path) -> list[Reading] | None:
     )
     lines = head.decode("ascii").replace("\r", "").split("\n")
     assert lines[0].startswith("NRRD000")
-    fields = {}
+    fields: dict[str, str] = {}
+    later: list[str] = []
     for line in lines[1:]:
+        if fields.get("data file") == "LIST":
+            later.append(line)
+            continue
         if line.startswith("#") or ":=" in line:
             continue
         key, colon, value = line.partition(": ")
@@ -200,6 +204,7 @@ def _nrrd(seed: Seed, path: Path) -> list[Reading] | None:
         "endian",
         "data file",
         "space units",
+        "spacings",
         "content",
     }
     if set(fields) - known or ("labels" in seed.name and "slicer" in seed.name):
@@ -210,13 +215,25 @@ def _nrrd(seed: Seed, path: Path) -> list[Reading] | None:
     sizes = [int(n) for n in fields["sizes"].split()]
     assert len(sizes) == int(fields["dimension"])
     assert math.prod(sizes) < _MOST_VOXELS
-    if "data file" in fields:
-        assert " " not in fields["data file"]
-        rest = (path.parent / fields["data file"]).read_bytes()
     encoding = fields["encoding"]
+    parts = [rest]
+    if "data file" in fields:
+        names = [fields["data file"]]
+        if names == ["LIST"]:
+            names = [name for name in later if name]
+        elif " " in names[0]:
+            pattern, first, last, step = names[0].split()
+            numbers = range(int(first), int(last) + 1, int(step))
+            names = [pattern % number for number in numbers]
+        parts = [(path.parent / name).read_bytes() for name in names]
     if encoding in ("gzip", "gz"):
-        rest = gzip.decompress(rest)
-    elif encoding == "hex":
+        parts = [gzip.decompress(part) for part in parts]
+    if len(parts) > 1:
+        share = math.prod(sizes) // len(parts) * dtype.itemsize
+        assert encoding in ("raw", "gzip", "gz")
+        assert all(len(part) == share for part in parts)
+    rest = b"".join(parts)
+    if encoding == "hex":
         rest = bytes.fromhex(rest.decode("ascii"))
     if encoding in ("ascii", "text", "txt"):
         data = np.array(rest.split(), dtype=dtype)
@@ -225,6 +242,13 @@ def _nrrd(seed: Seed, path: Path) -> list[Reading] | None:
         count = math.prod(sizes) * dtype.itemsize
         data = np.frombuffer(rest[:count], dtype)
     data = data[: math.prod(sizes)].reshape(sizes, order="F")
+    if "space" not in fields:  # taken for LPS, which a note calls a guess
+        assert "space origin" not in fields
+        fields |= {"space": "lps", "space origin": "(0,0,0)"}
+        steps = [float(part) for part in fields["spacings"].split()]
+        fields["space directions"] = " ".join(
+            f"({','.join(map(str, row))})" for row in np.diag(steps)
+        )
     words = fields["space directions"].split()
     columns = [
         [float(part) for part in word.strip("()").split(",")]
@@ -308,8 +332,10 @@ def _meta(seed: Seed, path: Path) -> list[Reading] | None:
     assert len(sizes) == int(fields["NDims"]) == 3
     channels = int(fields.get("ElementNumberOfChannels", 1))
     assert math.prod(sizes) * channels < _MOST_VOXELS
-    if fields["ElementDataFile"] == "LIST":
+    if listed := fields["ElementDataFile"] == "LIST":
         parts = [(path.parent / name.decode()).read_bytes() for name in rest.split()]
+        if fields["CompressedData"] == "True":
+            parts = [zlib.decompress(part, wbits=47) for part in parts]
         assert all(
             len(part) == math.prod(sizes[:2]) * channels * dtype.itemsize
             for part in parts
@@ -318,7 +344,8 @@ def _meta(seed: Seed, path: Path) -> list[Reading] | None:
     elif fields["ElementDataFile"] != "LOCAL":
         rest = (path.parent / fields["ElementDataFile"]).read_bytes()
     if fields["CompressedData"] == "True":
-        rest = zlib.decompress(rest[: int(fields["CompressedDataSize"])])
+        size = int(fields.get("CompressedDataSize", 0)) or None
+        rest = rest if listed else zlib.decompress(rest[:size], wbits=47)
     count = math.prod(sizes) * channels
     data = np.frombuffer(rest[: count * dtype.itemsize], dtype).reshape(
         [channels, *sizes], order="F"
@@ -345,7 +372,9 @@ def _dicom(seed: Seed, path: Path) -> list[Reading] | None:
     folder = path if path.is_dir() else path.parent
     groups: dict[str, list[Any]] = {}
     for file in sorted(folder.rglob("*")):
-        if not file.is_file() or file.name.startswith("._"):
+        if not file.is_file():
+            continue
+        if file.name.startswith("._") and file.read_bytes()[128:132] != b"DICM":
             continue
         try:
             ds = _dataset(file.read_bytes())
@@ -365,7 +394,19 @@ def _dicom(seed: Seed, path: Path) -> list[Reading] | None:
         chosen = next(iter(groups.values()))
     else:
         chosen = groups[str(_dataset(path.read_bytes()).SeriesInstanceUID)]
-    return [_slice(ds) for ds in chosen]
+    found: dict[str, list[Reading]] = {}
+    for ds in chosen:
+        same = found.setdefault(str(ds.get("SOPInstanceUID", "")), [])
+        if not any(_equal(one, _slice(ds)) for one in same):
+            same.append(_slice(ds))
+    return [one for same in found.values() for one in same]
+
+
+def _equal(one: Reading, other: Reading) -> bool:
+    """Say whether two slices are copies, of which one is left out."""
+    return np.array_equal(one.data, other.data) and np.array_equal(
+        one.affine, other.affine
+    )
 
 
 def _dataset(raw: bytes) -> Any:
@@ -380,11 +421,7 @@ def _dataset(raw: bytes) -> Any:
     # drops them
     if "PixelData" not in ds:
         kept = next((n for n in range(7, 0, -1) if raw.endswith(_END_OF_PIXELS[:n])), 0)
-        ds = (
-            pydicom.dcmread(BytesIO(raw + _END_OF_PIXELS[kept:]), force=True)
-            if kept
-            else ds
-        )
+        ds = pydicom.dcmread(BytesIO(raw + _END_OF_PIXELS[kept:]), force=True)
     for name in _DECIMALS:
         # Their values are text, whatever a damaged header calls them: pydicom would
         # take eight letters for a number

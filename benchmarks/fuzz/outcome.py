@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from benchmarks.fuzz import oracle
-from benchmarks.fuzz.mutate import damaged
+from benchmarks.fuzz.mutate import BEHIND_CHECKSUM, damaged
 from benchmarks.fuzz.seeds import Seed
 
 from napari_strata.errors import ChoiceError, StrataError
@@ -195,6 +195,8 @@ def _judge(seed: Seed, path: Path, result: Any, outcome: Outcome) -> None:
         outcome.faults.append("voxels that are no numbers")
     if data.dtype.byteorder == ">" or not data.flags.c_contiguous:
         outcome.faults.append("an array of foreign byte or axis order")
+    if len(outcome.done) == 1 and outcome.done[0].endswith(BEHIND_CHECKSUM):
+        outcome.faults.append("a wrong checksum is taken")
     if found is None:
         outcome.agrees = "not read"
     else:

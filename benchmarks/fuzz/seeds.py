@@ -149,6 +149,12 @@ def nifti_seeds() -> Iterator[Seed]:
     yield one("complex", nifti(values("c8")))
     yield one("gzip", gzip.compress(nifti(values("i2")), mtime=0), ".nii.gz")
     yield one(
+        "gzip-4d",
+        gzip.compress(nifti(values("i2", shape=(*SHAPE, 3))), mtime=0),
+        ".nii.gz",
+        index=1,
+    )
+    yield one(
         "gzip-float",
         gzip.compress(nifti(values("f4"), scale=(1.0, 0.0)), mtime=0),
         ".nii.gz",
@@ -304,8 +310,9 @@ def meta(
     big: bool = False,
     file: str = "LOCAL",
     channels: int = 1,
+    size: bool = True,
 ) -> tuple[bytes, bytes]:
-    """Give the header and the voxels of a MetaImage file."""
+    """Give the header and the voxels of a MetaImage file; `size` of what is packed."""
     lps = np.diag([-1.0, -1, 1, 1]) @ affine()
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     kind = {
@@ -326,7 +333,7 @@ def meta(
         f"BinaryDataByteOrderMSB = {big}",
         f"CompressedData = {compressed}",
     ]
-    if compressed:
+    if compressed and size:
         head.append(f"CompressedDataSize = {len(raw)}")
     head += [
         (
@@ -369,6 +376,14 @@ def text_header_seeds() -> Iterator[Seed]:
         nrrd(values("i2"), space="", lines=("spacings: 1 2 3",)),
         ".nrrd",
     )
+    more = {
+        f"slice{k}.gz": gzip.compress(values("u1")[:, :, k].tobytes(order="F"), mtime=0)
+        for k in range(SHAPE[2])
+    }
+    listed = "".join(f"{name}\n" for name in more)
+    head, _ = nrrd(values("u1"), encoding="gzip", lines=("data file: LIST",))
+    head = head.removesuffix(b"\n") + listed.encode()
+    yield Seed("nrrd/list-of-gzip", {"scan.nhdr": head, **more}, "scan.nhdr")
     yield whole("nrrd/list", nrrd(values("i2", shape=(2, *SHAPE))), ".nrrd", index=1)
     head, raw = nrrd(values("i2"), file="voxels.raw")
     yield Seed("nrrd/detached", {"scan.nhdr": head, "voxels.raw": raw}, "scan.nhdr")
@@ -418,6 +433,17 @@ def text_header_seeds() -> Iterator[Seed]:
     yield whole("meta/raw", meta(values("i2")), ".mha")
     yield whole("meta/big-endian", meta(values("i4"), big=True), ".mha")
     yield whole("meta/packed", meta(values("f4"), compressed=True), ".mha")
+    yield whole(
+        "meta/packed-no-size",
+        meta(values("i2"), compressed=True, big=True, size=False),
+        ".mha",
+    )
+    head, _ = meta(values("i2"), compressed=True, file="LIST", size=False)
+    packed = {f"{name}.z": zlib.compress(raw) for name, raw in slices.items()}
+    listed = "".join(f"{name}\n" for name in packed)
+    yield Seed(
+        "meta/list-packed", {"scan.mhd": head + listed.encode(), **packed}, "scan.mhd"
+    )
     yield whole(
         "meta/channels",
         meta(values("u2", shape=(2, *SHAPE)), channels=2),

@@ -108,7 +108,7 @@ def propose(
     ((24, 24, 24), 4)
     """
     run = RunSettings(device=device, threads=threads, seed=seed)
-    return propose_run(
+    return propose_with(
         volume,
         settings or ProposeSettings(),
         run,
@@ -117,7 +117,7 @@ def propose(
     )
 
 
-def propose_run(
+def propose_with(
     volume: Volume,
     settings: ProposeSettings,
     run: RunSettings,
@@ -125,7 +125,10 @@ def propose_run(
     weights: Path | None = None,
     on_progress: Progress = no_progress,
 ) -> Proposal:
-    """Propose regions as `propose` does, with device, threads and seed in one object."""
+    """Propose regions for a scan with settings as the command and the batch hold them.
+
+    Parameters, result and errors are those of `propose`.
+    """
     if not np.isfinite(volume.data).all():
         raise GeometryError(
             f"{volume.name} holds NaN or infinite values. Read it with `strata.read`,"

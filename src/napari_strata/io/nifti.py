@@ -8,7 +8,6 @@ qform, codes and units bit for bit.
 from __future__ import annotations
 
 import math
-import zlib
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -16,13 +15,13 @@ from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
-from nibabel.arrayproxy import ArrayProxy
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError, ReadError
 from napari_strata.io.atomic import half_of_pair
+from napari_strata.io.compressed import UNREADABLE, damaged, stored_voxels
 from napari_strata.io.grid import (
     FileImage,
     check_shape,
@@ -31,9 +30,6 @@ from napari_strata.io.grid import (
     pick_volume,
 )
 from napari_strata.volume import FileGrid
-
-UNREADABLE = (OSError, EOFError, zlib.error)
-"""What nibabel raises on files that are cut short or wrongly compressed."""
 
 _GZIP = b"\x1f\x8b"
 HIGHEST_GZIP_RATIO = 1100
@@ -46,6 +42,8 @@ _FLAT = 1e-6
 As for `Geometry`.
 """
 _SAME_SIZE = 0.01
+_HIGHEST_CODE = 5
+"""The last code of an sform or qform (NIFTI_XFORM_TEMPLATE_OTHER)."""
 _ABSURD = 1e9
 """A number in an sform, finite and above this.
 
@@ -103,6 +101,7 @@ def read_nifti(
     volume = 0 if every else pick_volume(source, math.prod(layout.shape[3:]), index)
     check_voxel_size(source, header["pixdim"][1:4].astype(np.float64))
     affine, notes = _affine(header, layout.shape, source)
+    _check_codes(header, layout.shape, affine, source)
     i, j, k = layout.shape[:3]
     grid = make_grid(
         source,
@@ -112,18 +111,26 @@ def read_nifti(
         header=bytes(header.binaryblock),
         suffix=suffix,
     )
-    if every:
-        volumes = _read_voxels(layout, None).reshape(i, j, k, -1, order="F")
-        return FileImage(_scaled_labels(volumes, header, source), grid, None, notes)
-    return FileImage(
-        _scaled(_read_voxels(layout, volume), header, source), grid, None, notes
+    raw, more = stored_voxels(
+        layout.path,
+        layout.shape,
+        layout.dtype,
+        offset=layout.offset,
+        volume=None if every else volume,
+        is_last=True,
     )
+    if every:
+        volumes = raw.reshape(i, j, k, -1, order="F")
+        data = _scaled_labels(volumes, header, source)
+    else:
+        data = _scaled(raw, header, source)
+    return FileImage(data, grid, None, notes + more)
 
 
 def nifti_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
-    """Give the voxels along i, j, k of one volume, from the header alone.
+    """Return the voxels along i, j, k of one volume, from the header alone.
 
-    Raises what `read_nifti` does for a bad header.
+    Raises the errors of `read_nifti` for an invalid header.
     """
     header = _read_header(half_of_pair(path, ".hdr") if suffix == ".img" else path)
     return _layout(
@@ -198,9 +205,9 @@ def write_nifti_scan(
 
 
 def _narrowed(data: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Give 64-bit integers in the smallest type that holds them, exactly.
+    """Return 64-bit integers in the smallest type that holds them exactly.
 
-    Beyond 32 bits as float64.
+    Those beyond 32 bits become float64.
     """
     if data.dtype.kind not in "iu" or data.dtype.itemsize < 8:
         return data
@@ -218,11 +225,6 @@ def _narrowed(data: NDArray[np.generic]) -> NDArray[np.generic]:
         if np.iinfo(kind).min <= lowest and highest <= np.iinfo(kind).max
     )
     return data.astype(next(fitting, np.float64))
-
-
-def damaged(source: str) -> ReadError:
-    """Make the error for a file that ends too early or cannot be decompressed."""
-    return ReadError(f"{source} is damaged or cut short. Copy or download it again.")
 
 
 def check_compression(path: Path) -> None:
@@ -355,7 +357,18 @@ def _layout(header: nib.Nifti1Header, path: Path, *, thin: bool = False) -> _Lay
             " damaged. Export the scan again."
         )
     single = bytes(header["magic"])[1:2] == b"+"
-    offset = int(starts) or (int(header["sizeof_hdr"]) + 4 if single else 0)
+    earliest = int(header["sizeof_hdr"]) + 4 if single else 0
+    if starts != int(starts) or 0 < starts < earliest:
+        raise ReadError(
+            f"{path} says that its voxels start at byte {starts:g}, which lies in its"
+            " header: it is damaged. Export the scan again."
+        )
+    offset = int(starts) or earliest
+    if single and not starts and _has_extension(path, earliest):
+        raise ReadError(
+            f"{path} does not say at which byte its voxels start (vox_offset 0), and has"
+            " an extension before them. Export the scan again."
+        )
     needed, size = offset + math.prod(shape) * dtype.itemsize, path.stat().st_size
     most = size * HIGHEST_GZIP_RATIO if path.suffix.lower() == ".gz" else size
     if needed > most:
@@ -364,6 +377,15 @@ def _layout(header: nib.Nifti1Header, path: Path, *, thin: bool = False) -> _Lay
             f" {size:,}. Copy or download it again."
         )
     return _Layout(path, shape + (1,) * (4 - len(shape)), dtype, offset)
+
+
+def _has_extension(path: Path, behind: int) -> bool:
+    """Return whether the four bytes before `behind` announce an extension."""
+    try:
+        with ImageOpener(str(path), "rb") as file:
+            return file.read(behind)[-4:-3] not in (b"", b"\0")
+    except UNREADABLE as err:
+        raise damaged(str(path)) from err
 
 
 def _real_dtype(header: nib.Nifti1Header, source: str) -> np.dtype[np.generic]:
@@ -390,10 +412,9 @@ def _real_dtype(header: nib.Nifti1Header, source: str) -> np.dtype[np.generic]:
 def _affine(
     header: nib.Nifti1Header, shape: tuple[int, ...], source: str
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Give the affine in mm.
+    """Return the affine (i, j, k) -> RAS+ mm, and notes on how it was chosen.
 
-    Of the sform where it has a code and can be used, else of the qform, and notes on
-    that.
+    The sform is used if it has a code and is valid, else the qform.
     """
     header = header.copy()
     if header["pixdim"][0] not in (-1, 1):
@@ -445,8 +466,44 @@ def _affine(
     )
 
 
+def _check_codes(
+    header: nib.Nifti1Header,
+    shape: tuple[int, ...],
+    affine: NDArray[np.float64],
+    source: str,
+) -> None:
+    """Refuse codes that NIfTI does not know, where the place depends on them.
+
+    Some programs take such an sform or qform, others do not.
+
+    Raises
+    ------
+    GeometryError
+        If so.
+    """
+    unknown = [
+        name
+        for name in ("sform_code", "qform_code")
+        if not 0 <= int(header[name]) <= _HIGHEST_CODE
+    ]
+    if not unknown:
+        return
+    without = header.copy()
+    for name in unknown:
+        without[name] = 0
+    other, _ = _affine(without, shape, source)
+    voxel_mm = np.linalg.norm(affine[:3, :3], axis=0).min()
+    apart = np.abs(other - affine) * [*shape[:3], 1]
+    if not (apart <= _SAME_SIZE * voxel_mm).all():
+        told = " and ".join(f"{name} {int(header[name])}" for name in unknown)
+        raise GeometryError(
+            f"{source} has {told}, which NIfTI does not know: whether it says where the"
+            " scan lies is unclear. Repair its header."
+        )
+
+
 def _qform(header: nib.Nifti1Header) -> NDArray[np.float64] | None:
-    """Give the qform; None where its code is 0 or its quaternion is no rotation."""
+    """Return the qform; None if its code is 0 or its quaternion is no rotation."""
     try:
         qform = header.get_qform(coded=True)[0]
     except (HeaderDataError, ValueError):
@@ -471,7 +528,7 @@ def _disputes(
     qform: NDArray[np.float64] | None,
     mm: float,
 ) -> tuple[str, ...]:
-    """Give notes on what in the header speaks against the sform."""
+    """Return notes on header fields that contradict the sform."""
     if not np.isfinite(sform).all():
         return ()
     sizes = header["pixdim"][1:4].astype(np.float64)
@@ -505,29 +562,6 @@ def _disputes(
     )
 
 
-def _read_voxels(layout: _Layout, volume: int | None) -> NDArray[Any]:
-    """Read one volume, or all where it is None, as they are stored, without scaling."""
-    proxy = ArrayProxy(
-        str(layout.path),
-        (layout.shape, layout.dtype, layout.offset, 1.0, 0.0),
-        mmap=False,
-    )
-    which: tuple[Any, ...] = (...,)
-    if volume is not None:
-        which = (slice(None),) * 3 + tuple(
-            int(i) for i in np.unravel_index(volume, layout.shape[3:], order="F")
-        )
-    try:
-        return np.asarray(proxy[which])
-    except (*UNREADABLE, ValueError) as err:
-        raise damaged(str(layout.path)) from err
-    except MemoryError as err:
-        raise ReadError(
-            f"{layout.path} does not fit into memory. Crop or downsample it, or use a"
-            " machine with more memory."
-        ) from err
-
-
 def _scaled(
     raw: NDArray[Any], header: nib.Nifti1Header, source: str
 ) -> NDArray[np.generic]:
@@ -554,7 +588,7 @@ def _scaled_labels(
 
 
 def _slope(header: nib.Nifti1Header, source: str) -> tuple[float, float]:
-    """Give slope and intercept; 1 and 0 where the header has no scale."""
+    """Return slope and intercept; 1 and 0 if the header has no scale."""
     try:
         slope, inter = header.get_slope_inter()
     except HeaderDataError as err:

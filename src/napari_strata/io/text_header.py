@@ -20,7 +20,9 @@ NRRD = (".nrrd", ".nhdr", ".seg.nrrd")
 """Endings of NRRD files, in lower case."""
 
 _LONGEST_HEADER = 2**24
+"""Longest NRRD header, in bytes; 3D Slicer writes long ones for many segments."""
 _LONGEST_META_HEADER = 2**16
+"""Longest MetaImage header, in bytes."""
 _ITEM = re.compile(r'"([^"]*)"|(\S+)')
 _ESCAPED = re.compile(r"\\n|\\\\")
 _VECTOR = re.compile(r"none|\([^()]*\)", re.IGNORECASE)
@@ -168,8 +170,10 @@ def read_text_header(path: Path, suffix: str) -> TextHeader:
         if nrrd and not text:  # the end of the header
             break
         mark = (":=" if re.match(r"[^:]*:=", text) else ":") if nrrd else "="
+        if not nrrd and (first := re.search("[=:]", text)):  # ITK takes either
+            mark = first[0]
         name, found, value = text.partition(mark)
-        if text.startswith("#") or not found:
+        if (nrrd and text.startswith("#")) or not found:
             continue
         if mark == ":=":
             keys[name.strip()] = _ESCAPED.sub(
@@ -237,7 +241,7 @@ def placed(
 
 
 def millimetres(unit: str) -> float | None:
-    """Give the millimetres of a unit of length; None for what is none."""
+    """Return the length of a unit in mm; None if it is no unit of length."""
     name = _unit_name(unit)
     if name in _NO_LENGTHS:  # "ms" are no metres
         return None
@@ -271,9 +275,9 @@ def _without_time(space: str) -> str:
 def _nrrd_affine(
     header: TextHeader, signs: tuple[int, int], affine: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Give the affine of a space with time, whose first two axes ITK does not turn.
+    """Return the affine of a space with time, whose first two axes ITK does not flip.
 
-    As it was where the header is odd.
+    Unchanged if the header is unusual.
     """
     vectors = [vector for vector in header.directions or [] if vector is not None][:3]
     try:
@@ -371,6 +375,12 @@ def _nrrd_notes(fields: Mapping[str, str]) -> tuple[str, ...]:
             "The header does not give the voxel size along every axis: 1 mm is taken,"
             " which is a guess."
         )
+    origin = fields.get("spaceorigin", "none").strip(" ()").lower()
+    if directions is not None and (origin == "none" or "nan" in origin):
+        notes.append(
+            "The header does not say where the scan lies (no NRRD space origin): 0 0 0"
+            " is taken, which is a guess."
+        )
     if "oldmin" in fields or "oldmax" in fields:
         low, high = fields.get("oldmin", "?"), fields.get("oldmax", "?")
         notes.append(
@@ -387,6 +397,26 @@ def _meta_notes(header: TextHeader, affine: NDArray[np.float64]) -> tuple[str, .
         notes.append(
             "The header does not give a voxel size (no ElementSpacing): 1 mm is taken,"
             " which is a guess."
+        )
+    # all three have a default; where a part is said, the rest was left out or lost
+    is_turned = bool(fields.keys() & {"transformmatrix", "rotation", "orientation"})
+    is_moved = bool(fields.keys() & {"offset", "origin", "position"})
+    if is_moved and not is_turned:
+        notes.append(
+            "The header does not say how the patient lies (an Offset, and no"
+            " TransformMatrix): left and right are a guess."
+        )
+    if is_turned and not is_moved:
+        notes.append(
+            "The header does not say where the scan lies (a TransformMatrix, and no"
+            " Offset): 0 0 0 is taken, which is a guess."
+        )
+    ordered = fields.keys() & {"binarydatabyteordermsb", "elementbyteordermsb"}
+    one_byte = fields.get("elementtype", "").upper() in ("MET_CHAR", "MET_UCHAR")
+    if "binarydata" in fields and not ordered and not one_byte:
+        notes.append(
+            "The header does not give the order of bytes (BinaryDataByteOrderMSB):"
+            " little-endian is taken, which is a guess."
         )
     slope = fields.get("elementtointensityfunctionslope", "1")
     offset = fields.get("elementtointensityfunctionoffset", "0")
@@ -411,7 +441,7 @@ _AXIS_OF = {"R": 0, "L": 0, "A": 1, "P": 1, "I": 2, "S": 2}
 
 
 def _orientation_code(affine: NDArray[np.float64]) -> str:
-    """Give MetaImage's code of the axes, which names where each comes from.
+    """Return MetaImage's axis code, which names the side that each axis starts from.
 
     RAI runs toward left, posterior, superior.
     """

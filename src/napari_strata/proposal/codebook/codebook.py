@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from napari_strata._version import __version__
 from napari_strata.errors import CodebookError
+from napari_strata.filenames import CODEBOOK_SUFFIX
 from napari_strata.io.atomic import atomic_path
 from napari_strata.io.tensor_file import read_tensor_file, tensor_bytes
 from napari_strata.proposal.codebook.cohort_table import (
@@ -47,7 +48,7 @@ from napari_strata.volume import (
 
 VERSION = 1
 """Of the file's layout."""
-SUFFIX = ".strata-codebook"
+SUFFIX = CODEBOOK_SUFFIX
 MOST_TISSUES = 200
 _SHARED_ENOUGH = 0.5
 """Less than this of two scans in the same tissues, and one scan teaches the others."""
@@ -246,10 +247,7 @@ class Codebook:
             temporary.write_bytes(data)
 
     def _to_bytes(self) -> bytes:
-        arrays: dict[str, NDArray[Any]] = {
-            f"reference {name}": getattr(self.reference, name)
-            for name in Leaves.__slots__
-        }
+        arrays: dict[str, NDArray[Any]] = {**self.reference.arrays}
         for number, one in enumerate(self.rounds):
             arrays |= {
                 f"round {number} leaves": one.leaves,
@@ -316,9 +314,7 @@ class Codebook:
                 for row in header["regions"]
             ),
             rounds=rounds,
-            reference=Leaves(
-                *(arrays[f"reference {name}"] for name in Leaves.__slots__)
-            ),
+            reference=Leaves.from_arrays(arrays),
             typical_distance=float(header["typical_distance"]),
             modality=header["modality"],
             weights_sha256=header["weights_sha256"],
