@@ -11,20 +11,18 @@ few.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from napari_strata._version import __version__
 from napari_strata.errors import TeachingError, WriteError
 from napari_strata.filenames import TEACHING_SUFFIX
 from napari_strata.io.atomic import atomic_path
+from napari_strata.io.tensor_file import read_tensor_file, tensor_bytes
 from napari_strata.proposal.codebook.cohort_table import (
     CohortTable,
     IntensityMap,
@@ -290,7 +288,7 @@ class Teaching:
     def _to_bytes(self) -> bytes:
         arrays: dict[str, NDArray[Any]] = {**self.reference.arrays}
         arrays |= {"looks": self.looks, "taught": self.taught}
-        details = {
+        header = {
             "regions": [
                 [region.id, region.name, list(region.color)] for region in self.regions
             ],
@@ -300,15 +298,7 @@ class Teaching:
             "names": self.names,
             "about": self.about,
         }
-        header = {
-            "strata-teaching": json.dumps(
-                {"version": VERSION, **details}, sort_keys=True
-            )
-        }
-        return save(
-            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
-            header,
-        )
+        return tensor_bytes("strata-teaching", VERSION, header, arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Teaching:
@@ -321,9 +311,7 @@ class Teaching:
             known.
         """
         try:
-            with safe_open(str(path), framework="np") as store:
-                header = json.loads((store.metadata() or {})["strata-teaching"])
-                arrays = {name: store.get_tensor(name) for name in store.keys()}  # noqa: SIM118
+            header, arrays = read_tensor_file(path, "strata-teaching")
             if header["version"] != VERSION:
                 raise TeachingError(
                     f"{path} is a teaching of version {header['version']}, and this"
@@ -340,7 +328,7 @@ class Teaching:
                 f"Cannot read the teaching {path}: {err.strerror or err}. Check the"
                 " path."
             ) from err
-        except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as err:
+        except (KeyError, ValueError, TypeError, IndexError) as err:
             raise TeachingError(
                 f"{path} is not a whole Strata teaching. Make one with `strata teach"
                 f" CASE -o FILE{SUFFIX}`."

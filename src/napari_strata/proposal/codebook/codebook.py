@@ -9,7 +9,6 @@ lies beside white matter.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +16,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from napari_strata._version import __version__
 from napari_strata.errors import CodebookError
 from napari_strata.filenames import CODEBOOK_SUFFIX
 from napari_strata.io.atomic import atomic_path
+from napari_strata.io.tensor_file import read_tensor_file, tensor_bytes
 from napari_strata.proposal.codebook.cohort_table import (
     CohortTable,
     IntensityMap,
@@ -255,7 +253,7 @@ class Codebook:
                 f"round {number} leaves": one.leaves,
                 f"round {number} tissue": one.tissue,
             }
-        said = {
+        header = {
             "rounds": len(self.rounds),
             "regions": [
                 [region.id, region.name, list(region.color)] for region in self.regions
@@ -266,14 +264,7 @@ class Codebook:
             "names": self.names,
             "about": self.about,
         }
-        return save(
-            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
-            {
-                "strata-codebook": json.dumps(
-                    {"version": VERSION, **said}, sort_keys=True
-                )
-            },
-        )
+        return tensor_bytes("strata-codebook", VERSION, header, arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Codebook:
@@ -286,9 +277,7 @@ class Codebook:
             known.
         """
         try:
-            with safe_open(str(path), framework="np") as store:
-                header = json.loads((store.metadata() or {})["strata-codebook"])
-                arrays = {name: store.get_tensor(name) for name in store.keys()}  # noqa: SIM118
+            header, arrays = read_tensor_file(path, "strata-codebook")
             if header["version"] != VERSION:
                 raise CodebookError(
                     f"{path} is a codebook of version {header['version']}, and this"
@@ -304,7 +293,7 @@ class Codebook:
                 f"Cannot read the codebook {path}: {err.strerror or err}. Check the"
                 " path."
             ) from err
-        except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as err:
+        except (KeyError, ValueError, TypeError, IndexError) as err:
             raise CodebookError(
                 f"{path} is not a whole Strata codebook. Make one with `strata codebook"
                 " fit`."
