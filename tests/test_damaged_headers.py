@@ -215,6 +215,18 @@ def test_a_segment_of_the_background_is_refused(tmp_path):
         read_labels(path)
 
 
+def test_a_slice_that_is_neither_signed_nor_unsigned_is_refused(tmp_path):
+    from benchmarks.fuzz.seeds import dicom_series
+
+    def change(ds, k):
+        ds.PixelRepresentation = 512 if k == 1 else ds.PixelRepresentation
+
+    for name, raw in dicom_series(change=change).items():
+        (tmp_path / name).write_bytes(raw)
+    with pytest.raises(ReadError, match=r"IM1\.dcm has a pixel representation of 512"):
+        read(tmp_path)
+
+
 def test_the_shape_of_one_dicom_file_is_that_of_its_series(tmp_path):
     from benchmarks.fuzz.seeds import dicom_series
 

@@ -26,6 +26,7 @@ from napari_strata.volume import Geometry
 
 _MOST_VOXELS = 10**6
 _END_OF_PIXELS = b"\xfe\xff\xdd\xe0\0\0\0\0"
+_JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 _DECIMALS = (
     "ImagePositionPatient",
     "ImageOrientationPatient",
@@ -447,6 +448,13 @@ def _slice(ds: Any) -> Reading:
         * int(ds.get("NumberOfFrames", 1))
         < _MOST_VOXELS
     )
+    if ds.file_meta.TransferSyntaxUID in _JPEG_2000:
+        from pydicom.encaps import generate_frames
+        from pydicom.pixels.utils import get_j2k_parameters
+
+        frame = next(generate_frames(ds.PixelData, number_of_frames=1))
+        # else pydicom moves the values by half their range
+        assert get_j2k_parameters(frame)["is_signed"] == bool(ds.PixelRepresentation)
     data = ds.pixel_array.astype(np.float64)
     assert data.ndim == 2
     slope, intercept = (ds.get(name) for name in ("RescaleSlope", "RescaleIntercept"))
