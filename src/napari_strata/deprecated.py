@@ -37,12 +37,12 @@ MODULES: dict[str, str] = {
     "batch.work": "batch.one_scan",
     "body": "preprocess.body",
     "cli": "cli.command_line",
-    "commands_batch": "cli.batch",
-    "commands_codebook": "cli.codebook",
-    "commands_convert": "cli.convert",
-    "commands_encoder": "cli.encoder",
-    "commands_refine": "cli.refine",
-    "commands_teach": "cli.teach",
+    "commands_batch": "cli.commands.batch",
+    "commands_codebook": "cli.commands.codebook",
+    "commands_convert": "cli.commands.convert",
+    "commands_encoder": "cli.commands.pretrain",
+    "commands_refine": "cli.commands.refine",
+    "commands_teach": "cli.commands.teach",
     "encoder.bring": "encoder.custom_network",
     "encoder.patches": "encoder.pretraining.patches",
     "encoder.pretrain": "encoder.pretraining.pretrain",
@@ -53,7 +53,7 @@ MODULES: dict[str, str] = {
     "gui.canvas": "gui.canvas.canvas",
     "gui.case": "gui.session.scan_case",
     "gui.cases": "gui.session.open_cases",
-    "gui.contributions": "gui.plugin.contributions",
+    "gui.contributions": "gui.plugin.readers",
     "gui.cut_line": "gui.tools.cut_line",
     "gui.dialogs": "gui.widgets.dialogs",
     "gui.edit_queue": "gui.session.edit_queue",
@@ -61,7 +61,7 @@ MODULES: dict[str, str] = {
     "gui.editing": "gui.panel.editing",
     "gui.explain_section": "gui.widgets.explain_section",
     "gui.explaining": "gui.panel.explaining",
-    "gui.exporting": "gui.panel.exporting",
+    "gui.exporting": "gui.widgets.export_dialog",
     "gui.filing": "gui.panel.file_controller",
     "gui.followup": "gui.session.followup",
     "gui.forms": "gui.widgets.forms",
@@ -71,7 +71,7 @@ MODULES: dict[str, str] = {
     "gui.hooks": "gui.canvas.viewer_bindings",
     "gui.hovering": "gui.panel.hover_card",
     "gui.jobs": "gui.tasks.jobs",
-    "gui.keys": "gui.panel.keys",
+    "gui.keys": "gui.actions",
     "gui.layers": "gui.canvas.layers",
     "gui.layout": "gui.panel.layout",
     "gui.list_sections": "gui.widgets.list_sections",
@@ -159,16 +159,40 @@ MODULES: dict[str, str] = {
 """Old module, and the one that holds its names today (both below `napari_strata`)."""
 
 NAMES: dict[str, dict[str, str]] = {
+    "batch.bids": {
+        "BIDS_VERSION": "batch.outputs.bids_derivative:BIDS_VERSION",
+        "Why": "batch.inputs.bids:SkipReason",
+        "sidecar_keys": "batch.outputs.bids_derivative:sidecar_keys",
+        "why_not_taken": "batch.inputs.bids:skip_reason",
+        "write_description": "batch.outputs.bids_derivative:write_description",
+        "write_label_table": "batch.outputs.bids_derivative:write_label_table",
+    },
+    "batch.cases": {
+        "Edited": "batch.cases:EditedLabels",
+        "Matched": "batch.cases:MatchedCases",
+        "edited": "batch.cases:apply_case",
+    },
+    "batch.cohort": {
+        "CODEBOOK_NAME": "batch.outputs.names:COHORT_CODEBOOK",
+        "Look": "batch.cohort:CohortTableTask",
+        "Looked": "batch.cohort:CohortTableResult",
+        "put_aside": "batch.cohort:archive_codebook",
+    },
     "batch.collect": {
         "Row": "batch.outputs.tables:ScanRow",
     },
+    "batch.discovery": {
+        "PassedOver": "batch.inputs.discovery:SkippedPath",
+    },
     "batch.earlier": {
         "Found": "batch.resume:EarlierResult",
+        "look": "batch.resume:check_earlier",
     },
     "batch.engine": {
         "Engine": "batch.workers.local:Executor",
         "Here": "batch.workers.local:LocalExecutor",
         "Outcome": "batch.workers.local:ScanOutcome",
+        "Say": "batch.workers.local:LogEvent",
     },
     "batch.lists": {
         "Row": "batch.inputs.lists:ListRow",
@@ -176,6 +200,32 @@ NAMES: dict[str, dict[str, str]] = {
     "batch.outliers": {
         "Oddness": "batch.outputs.outlier_scores:OutlierScore",
         "oddness": "batch.outputs.outlier_scores:outlier_scores",
+    },
+    "batch.page": {
+        "PAGE_NAME": "batch.outputs.names:PAGE",
+    },
+    "batch.results": {
+        "THUMBNAILS": "batch.outputs.names:THUMBNAILS",
+        "settle": "batch.outputs.results:repair_interrupted",
+        "sweep": "batch.outputs.results:remove_unfinished",
+    },
+    "batch.run": {
+        "Foreseen": "batch.run:PlannedAction",
+        "foresee": "batch.run:plan_actions",
+    },
+    "batch.scans": {
+        "Who": "batch.inputs.scans:ScanIdentity",
+        "who": "batch.inputs.scans:identity_of",
+    },
+    "batch.work": {
+        "Work": "batch.one_scan:ScanTask",
+    },
+    "commands_batch": {
+        "BatchProgress": "cli.batch_progress:BatchProgress",
+        "duration": "cli.batch_progress:duration",
+    },
+    "commands_encoder": {
+        "MOST_SCANS": "cli.commands.adapt:MAX_SCANS",
     },
     "encoder.bring": {
         "BroughtEncoder": "encoder.custom_network:CustomEncoder",
@@ -190,14 +240,73 @@ NAMES: dict[str, dict[str, str]] = {
     "encoder.real_patches": {
         "match_brightness": "encoder.pretraining.real_patches:match_intensity",
     },
+    "export.files": {
+        "FORMATS": "export.formats:FORMATS_BY_NAME",
+        "Known": "export.base:ExportContext",
+        "region_paths": "export.per_region:region_paths",
+    },
+    "gui.case": {
+        "Absorbed": "gui.session.outside_edits:Absorbed",
+        "OUTLINE_PIXELS": "gui.session.labels_painter:OUTLINE_PIXELS",
+        "marked_work": "gui.session.layer_marks:marked_cases",
+    },
     "gui.cases": {
         "Cases": "gui.session.open_cases:OpenCases",
+    },
+    "gui.contributions": {
+        "OLDEST_NAPARI": "gui.plugin.window:OLDEST_NAPARI",
+        "PLUGIN": "gui.plugin.window:PLUGIN",
+        "SCAN_SUFFIXES": "filenames:SCAN_SUFFIXES",
+        "StrataPanel": "gui.panel.panel:StrataPanel",
+        "WIDGET": "gui.plugin.window:WIDGET",
+        "accept": "gui.plugin.commands:accept",
+        "compare": "gui.plugin.commands:compare",
+        "cut": "gui.plugin.commands:cut",
+        "export": "gui.plugin.commands:export",
+        "keys": "gui.plugin.commands:keys",
+        "merge": "gui.plugin.commands:merge",
+        "next_place": "gui.plugin.commands:next_place",
+        "open_viewer": "gui.plugin.window:open_viewer",
+        "paint": "gui.plugin.commands:paint",
+        "panel": "gui.plugin.window:dock_panel",
+        "propose": "gui.plugin.commands:propose",
+        "redo": "gui.plugin.commands:redo",
+        "require_napari": "gui.plugin.window:require_napari",
+        "require_qt": "gui.plugin.window:require_qt",
+        "ruler": "gui.plugin.commands:ruler",
+        "sample_chest_ct": "gui.plugin.samples:sample_chest_ct",
+        "sample_head_t1": "gui.plugin.samples:sample_head_t1",
+        "sample_thick_t2": "gui.plugin.samples:sample_thick_t2",
+        "save_case": "gui.plugin.commands:save_case",
+        "scribble": "gui.plugin.commands:scribble",
+        "split": "gui.plugin.commands:split",
+        "surfaces": "gui.plugin.commands:surfaces",
+        "three_planes": "gui.plugin.commands:three_planes",
+        "tour": "gui.plugin.commands:tour",
+        "undo": "gui.plugin.commands:undo",
+        "update": "gui.plugin.commands:update",
+        "view_scan": "gui.plugin.window:view_scan",
+        "why": "gui.plugin.commands:why",
+    },
+    "gui.editing": {
+        "next_steps": "gui.panel.editing:next_step_names",
+        "reported": "gui.tasks.notifications:notify_errors",
     },
     "gui.filing": {
         "Filing": "gui.panel.file_controller:FileController",
     },
     "gui.hooks": {
         "ViewerHooks": "gui.canvas.viewer_bindings:ViewerBindings",
+    },
+    "gui.jobs": {
+        "ANSWER_MS": "gui.tasks.jobs:ABANDON_MS",
+    },
+    "gui.layers": {
+        "tell_assumed": "gui.canvas.layers:warn_assumptions",
+        "what_to_do": "gui.canvas.layers:advice_without_scan",
+    },
+    "gui.layout": {
+        "single_shot": "gui.tasks.timers:single_shot",
     },
     "gui.list_sections": {
         "LookSection": "gui.widgets.list_sections:ReviewSection",
@@ -207,6 +316,10 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "gui.looking": {
         "Looker": "gui.panel.review_navigator:ReviewNavigator",
+        "MARK_NAME": "gui.panel.review_navigator:RING_NAME",
+    },
+    "gui.names": {
+        "MOST_OWN": "gui.widgets.region_names:MAX_OWN_NAMES",
     },
     "gui.pointer": {
         "Pointer": "gui.session.cursor:Cursor",
@@ -215,11 +328,35 @@ NAMES: dict[str, dict[str, str]] = {
         "Recovery": "gui.panel.recovery_banner:RecoveryController",
         "RecoveryCard": "gui.panel.recovery_banner:RecoveryBanner",
     },
+    "gui.region_model": {
+        "COLUMNS": "batch.inputs.lists:COLUMNS",
+    },
+    "gui.surfaces": {
+        "MOST_VOXELS": "gui.canvas.surfaces:MAX_VOXELS",
+    },
     "gui.viewing": {
         "Viewing": "gui.panel.view_controller:ViewController",
     },
     "gui.worker": {
+        "Several": "gui.tasks.worker:ScanChoices",
         "Step": "gui.tasks.worker:ProgressStep",
+    },
+    "gui.writing": {
+        "CASE_SUFFIX": "filenames:CASE_SUFFIX",
+        "check_scans_stay": "gui.canvas.scan_files:check_keeps_scans",
+        "open_files": "gui.canvas.scan_files:open_scan_files",
+    },
+    "io.dicom_pixels": {
+        "PixelError": "io.dicom.decompress:PixelError",
+    },
+    "io.dicom_slice": {
+        "BoundedFile": "io.dicom.file_head:BoundedFile",
+        "head_of": "io.dicom.file_head:head_of",
+        "is_dicom": "io.dicom.file_head:is_dicom",
+        "is_segmentation": "io.dicom.file_head:is_segmentation",
+        "is_system_file": "io.dicom.file_head:is_system_file",
+        "open_bounded": "io.dicom.file_head:open_bounded",
+        "quiet_pydicom": "io.dicom.header_values:quiet_pydicom",
     },
     "preprocess": {
         "CT_KNOTS_BRIGHTNESS": "preprocess.intensity:CT_KNOTS_INTENSITY",
@@ -278,17 +415,11 @@ NAMES: dict[str, dict[str, str]] = {
         "Doubts": "refine.suggestions.uncertainty:Uncertainty",
         "doubts": "refine.suggestions.uncertainty:estimate_uncertainty",
     },
-    "refine.editing": {
-        "Editing": "refine.session.editing:Edits",
-    },
     "refine.edits": {
         "Outcome": "refine.edits.basic:EditResult",
     },
     "refine.journal": {
         "Step": "refine.history.journal:JournalStep",
-    },
-    "refine.keeping": {
-        "Keeping": "refine.session.persistence:Storage",
     },
     "refine.owner": {
         "of_pieces": "refine.state.assignment:of_supervoxels",
@@ -297,9 +428,6 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "refine.pieces": {
         "Pieces": "refine.state.proposal_index:ProposalIndex",
-    },
-    "refine.region_editing": {
-        "RegionEditing": "refine.session.editing:Edits",
     },
     "refine.refinement": {
         "Change": "refine.session.edit_session:Change",
@@ -327,6 +455,15 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "refine.ways": {
         "Ways": "refine.scribble.geodesic:GeodesicDistances",
+    },
+    "terminal": {
+        "AUTO": "cli.flags:AUTO",
+        "add_recipe": "cli.flags:add_recipe",
+        "add_settings": "cli.flags:add_settings",
+        "count_or_auto": "cli.flags:count_or_auto",
+        "passed_lines": "cli.terminal:skipped_lines",
+        "settings_of": "cli.flags:settings_of",
+        "tell_passed": "cli.terminal:print_skipped",
     },
     "wanted": {
         "check_wanted": "cancellation:raise_if_cancelled",

@@ -16,6 +16,7 @@ import numpy as np
 from napari_strata.batch.inputs.discovery import Search
 from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.batch.outputs.names import LABELS_STEM, REPLAY
+from napari_strata.deprecated import moved_names
 from napari_strata.errors import CaseError, ReadError, StrataError
 from napari_strata.io.files import hash_file, read, read_labels
 from napari_strata.proposal.proposal import Proposal
@@ -330,3 +331,6 @@ def apply_case(
         "steps": steps,
     }
     return EditedLabels(replayed.segmentation, record, warning)
+
+
+__getattr__ = moved_names("batch.cases")

@@ -21,6 +21,7 @@ from napari_strata.batch.outputs.names import (
 from napari_strata.batch.outputs.results import ScanResult
 from napari_strata.batch.recipe import Recipe
 from napari_strata.batch.workers.local import FITTING, SAMPLING, Executor, LogEvent
+from napari_strata.deprecated import moved_names
 from napari_strata.errors import Cancelled, CodebookError, StrataError, WriteError
 from napari_strata.export.outputs import read_sidecar
 from napari_strata.io.files import read
@@ -355,3 +356,6 @@ def other_numbers(folder: Path, results: Sequence[ScanResult]) -> list[str]:
             if codebook and codebook.get("sha256") not in shared:
                 names.append(path.stem)
     return names
+
+
+__getattr__ = moved_names("batch.cohort")

@@ -43,6 +43,7 @@ from napari_strata.batch.workers.local import (
 )
 from napari_strata.batch.workers.memory import IDLE_GB, core_count, estimate_gb
 from napari_strata.batch.workers.process import only_writer
+from napari_strata.deprecated import moved_names
 from napari_strata.errors import StrataError
 from napari_strata.io.header import header_shape
 from napari_strata.pipeline import versions
@@ -399,3 +400,6 @@ def plan_actions(
             earlier = EarlierResult("fail", " ".join(str(err).split()))
         actions.append(PlannedAction(scan, earlier.action, earlier.reason, need))
     return tuple(actions)
+
+
+__getattr__ = moved_names("batch.run")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from napari_strata.deprecated import moved_names
 from napari_strata.errors import WriteError
 from napari_strata.export.base import ExportContext, ExportFormat, ExportRequest
 from napari_strata.export.formats import EXPORT_FORMATS, EXPORT_SUFFIXES, format_of
@@ -236,3 +237,6 @@ def read_labels(
         if geometry is None
         else labels_on_grid(found, geometry, what=f"The labels {path}")
     )
+
+
+__getattr__ = moved_names("export.files")

@@ -330,7 +330,7 @@ def _slice(
         kind=first_text(header, tags.RESCALE_TYPE).upper(),
         table=bool(element_value(header, tags.MODALITY_LUT)),
     )
-    if (sign := _whole(header, _SIGNED)) not in (0, 1):
+    if (sign := count_value(header, tags.PIXEL_REPRESENTATION)) not in (0, 1):
         faults.append(
             f"has a pixel representation of {sign}, which is neither 0 (unsigned) nor 1"
             " (signed). Repair its header, or export it again"
