@@ -255,7 +255,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path, capsys):
     capsys.readouterr()
     main([*words, "--dry-run"])
     said = capsys.readouterr().out
-    assert "a: would keep (stands)" in said
+    assert "a: would keep (up to date)" in said
     assert "b: would make (changed: scan)" in said
     main([*words, "--dry-run", "--seed", "3"])
     assert "a: would make (changed: batch)" in capsys.readouterr().out

@@ -30,7 +30,7 @@ def test_beside_a_layer_of_four_axes_an_edit_and_a_preview_are_drawn_to_the_end(
     viewer, panel = proposed
     case = panel.case
     monkeypatch.setattr(painter, "SLAB_VOXELS", 2000)
-    monkeypatch.setattr(previewing, "_AT_ONCE", 0)
+    monkeypatch.setattr(previewing, "_AT_ONCE_VOXELS", 0)
     viewer.add_image(np.zeros((3, *case.labels.data.shape), np.float32), visible=False)
     first, second = two_regions(panel)
     voxels = np.argwhere(shown(panel) == first)

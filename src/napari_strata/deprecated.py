@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import spec_from_loader
 from operator import attrgetter
 from types import ModuleType
@@ -410,8 +410,8 @@ def moved_names(old: str) -> Callable[[str], Any]:
     """
 
     def find(name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(f"module {_PACKAGE}.{old!r} has no attribute {name!r}")
+        if name.startswith("__") or _is_module(f"{_PACKAGE}.{old}.{name}"):
+            raise AttributeError(f"module '{_PACKAGE}.{old}' has no attribute {name!r}")
         home, _, today = NAMES.get(old, {}).get(name, "").partition(":")
         home, today = home or MODULES.get(old, old), today or name
         try:
@@ -429,6 +429,16 @@ def moved_names(old: str) -> Callable[[str], Any]:
         return value
 
     return find
+
+
+def _is_module(name: str) -> bool:
+    """Return whether a package has a module of today, which `from ... import` then finds."""
+    package, _, leaf = name.rpartition(".")
+    paths = getattr(sys.modules.get(package), "__path__", None)
+    return (
+        paths is not None
+        and PathFinder.find_spec(f"{package}.{leaf}", paths) is not None
+    )
 
 
 def install() -> None:

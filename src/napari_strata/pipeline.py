@@ -125,7 +125,7 @@ def propose_with(
     weights: Path | None = None,
     on_progress: Progress = no_progress,
 ) -> Proposal:
-    """Propose regions for a scan with settings as the command and the batch hold them.
+    """Propose regions as `propose` does, with device, threads and seed in one object.
 
     Parameters, result and errors are those of `propose`.
     """

@@ -113,12 +113,12 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
     """Check flags and the names of outputs before anything is read."""
     if not (arguments.output or arguments.case or arguments.replay):
         raise SettingsError(
-            "No output was named. Write labels with -o, a case with --case, or both."
+            "Name what to write: labels with -o, a case with --case, or both."
         )
     if arguments.case:
         check_suffix(arguments.case, CASE_SUFFIX)
     if arguments.propose_again and not arguments.replay:
-        raise SettingsError("--propose-again works with --replay only. Leave it out.")
+        raise SettingsError("--propose-again goes with --replay. Leave it out.")
     outputs: list[Path] = []
     if arguments.output:
         from napari_strata.export.outputs import check_outputs, outputs_beside
