@@ -162,8 +162,7 @@ class ProposeSettings(_Checked):
     >>> strata.ProposeSettings(supervoxels=5)
     Traceback (most recent call last):
     ...
-    napari_strata.errors.SettingsError: supervoxels is 5; it must lie between 100 and
-    200000.
+    napari_strata.errors.SettingsError: supervoxels is 5; it must lie between 100 ...
     """
 
     method: MethodName = _setting(
