@@ -78,7 +78,8 @@ class CohortTableTask:
             return CohortTableResult(
                 None, f"{scan.path} needs more memory than there is."
             )
-        except Exception as err:  # noqa: BLE001 - the second pass fails too, and keeps the traceback
+        # the second pass fails too, and keeps the traceback
+        except Exception as err:  # noqa: BLE001
             return CohortTableResult(
                 None, f"Unexpected {type(err).__name__}: {' '.join(str(err).split())}."
             )

@@ -191,7 +191,8 @@ class ScanTask:
                 f"{scan.path} needs more memory than there is. Lower memory_gb or"
                 " supervoxels, or use a larger machine."
             )
-        except Exception as err:  # noqa: BLE001 - a bug in one scan must not stop the others; its traceback is kept
+        # a bug in one scan must not stop the others; its traceback is kept
+        except Exception as err:  # noqa: BLE001
             reason = (
                 f"Unexpected {type(err).__name__}: {' '.join(str(err).split())}. Please"
                 f" report it, with the traceback in {LOG}."

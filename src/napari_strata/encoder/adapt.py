@@ -468,7 +468,7 @@ def reestimate(encoder: nn.Module, patches: Iterable[Tensor], share: float) -> N
         if isinstance(module, nn.BatchNorm3d) and module.track_running_stats
     ]
     old = [
-        (norm.running_mean.clone(), norm.running_var.clone(), norm.momentum)  # type: ignore[union-attr]
+        (norm.running_mean.clone(), norm.running_var.clone(), norm.momentum)  # type: ignore
         for norm in norms
     ]
     for norm in norms:
@@ -477,7 +477,8 @@ def reestimate(encoder: nn.Module, patches: Iterable[Tensor], share: float) -> N
         norm.train()
     with torch.no_grad():
         for patch in patches:
-            encoder.decode(patch.contiguous(memory_format=torch.channels_last_3d))  # type: ignore[operator]
+            last = patch.contiguous(memory_format=torch.channels_last_3d)
+            encoder.decode(last)  # type: ignore[operator]
     for norm, (mean, variance, momentum) in zip(norms, old, strict=True):
         norm.running_mean.lerp_(mean, 1.0 - share)  # type: ignore[union-attr]
         norm.running_var.lerp_(variance, 1.0 - share)  # type: ignore[union-attr]

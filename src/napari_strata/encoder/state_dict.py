@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pickle  # noqa: TID251 - only for the name of an error; nothing is unpickled without torch's restrictions
+# only for the name of an error: nothing is unpickled without torch's restrictions
+import pickle  # noqa: TID251
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal

@@ -72,7 +72,8 @@ def _terms() -> dict[str, Term]:
         rows = list(csv.DictReader(lines, delimiter="\t"))
     found: dict[str, Term] = {}
     for row in rows:
-        term = Term(CATEGORIES[row["category"]], Code(row["snomed_ct"], row["meaning"]))  # type: ignore[index]
+        code = Code(row["snomed_ct"], row["meaning"])
+        term = Term(CATEGORIES[row["category"]], code)  # type: ignore[index]
         names = (
             row["meaning"].lower(),
             *(

@@ -180,7 +180,8 @@ def _execute(n4: sitk.N4BiasFieldCorrectionImageFilter, *images: sitk.Image) -> 
     def ask() -> None:
         try:
             raise_if_cancelled()
-        except BaseException as err:  # noqa: BLE001  the filter would make an error of its own of it; it is raised below
+        # the filter would replace the error by its own; it is raised below
+        except BaseException as err:  # noqa: BLE001
             raised.append(err)
         if raised or interrupts:
             n4.Abort()
