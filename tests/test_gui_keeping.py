@@ -14,7 +14,7 @@ from napari_strata.gui.panel.panel import StrataPanel
 from napari_strata.gui.session import labels_painter as painter
 from napari_strata.gui.tasks import quiet
 from napari_strata.gui.tasks.jobs import JobRunner
-from napari_strata.gui.widgets.region_columns import VOLUME
+from napari_strata.gui.widgets.region_table_columns import VOLUME
 from napari_strata.io.files import read_labels
 from test_gui_panel import add_scan, messages, propose_phantom, shown, two_regions
 

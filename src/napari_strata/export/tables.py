@@ -20,7 +20,7 @@ from napari_strata.measure import (
     join_by_overlap,
     measure_regions,
 )
-from napari_strata.measure.region_columns import (
+from napari_strata.measure.exported_columns import (
     AGREEMENT_COLUMNS,
     LEADING_COLUMNS,
     REGION_COLUMNS,

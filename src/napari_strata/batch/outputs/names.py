@@ -1,4 +1,8 @@
-"""File names in the folder of a batch, in one place."""
+"""File names in the folder of a batch, in one place.
+
+Tables are made in `tables.py`, the page in `page.py`, the files of each scan in
+`batch/one_scan.py`.
+"""
 
 from __future__ import annotations
 

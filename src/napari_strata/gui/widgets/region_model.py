@@ -15,14 +15,14 @@ from qtpy.QtCore import (
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QWidget
 
-from napari_strata.gui.widgets.region_columns import (
+from napari_strata.gui.widgets.region_names import describe_name
+from napari_strata.gui.widgets.region_table_columns import (
     LOCK,
     NAME,
     REGION_COLUMNS,
     SHOWN,
     RegionRow,
 )
-from napari_strata.gui.widgets.region_names import describe_name
 from napari_strata.refine.state.statistics import RegionStatistics
 from napari_strata.volume import Region
 

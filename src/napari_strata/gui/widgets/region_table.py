@@ -26,15 +26,15 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_strata.gui.widgets.region_columns import (
+from napari_strata.gui.widgets.region_model import RegionModel, SortedRegions
+from napari_strata.gui.widgets.region_names import suggested_names
+from napari_strata.gui.widgets.region_table_columns import (
     COLOR,
     LOCK,
     NAME,
     REGION_COLUMNS,
     SHOWN,
 )
-from napari_strata.gui.widgets.region_model import RegionModel, SortedRegions
-from napari_strata.gui.widgets.region_names import suggested_names
 from napari_strata.refine.state.statistics import RegionStatistics
 from napari_strata.volume import Region
 

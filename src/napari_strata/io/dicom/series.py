@@ -1,8 +1,8 @@
-"""DICOM series: which files make one, in which order, and whether they are one even stack.
+"""DICOM series: which files make one, and whether they are one even stack.
 
 Every file's own header is read and checked before the voxels are: the values of a slice
 and its place are right, or the series is refused by the name of the slice. Headers come
-through pydicom, voxels as `dicom_pixels` tells.
+through pydicom, the order from `slice_order.py`, voxels from `pixels.py`.
 """
 
 from __future__ import annotations

@@ -186,11 +186,6 @@ def find_unfinished(
         else {"path": str(path.absolute())}
     )
     beside = path.absolute().parent if path is not None else None
-    places = [
-        place
-        for place in (folder, beside, autosave.state_folder())
-        if place is not None
-    ]
 
     def fits(header: dict[str, Any], place: Path) -> bool:
         recorded = header["scan"]
@@ -201,7 +196,7 @@ def find_unfinished(
         return all(recorded.get(key) == value for key, value in scan_id.items())
 
     found = []
-    for place in dict.fromkeys(Path(place) for place in places):
+    for place in autosave.folders_to_search(beside, folder):
         for journal, logged in autosave.matching(place, partial(fits, place=place)):
             is_free, lock = autosave.try_lock(journal)
             one = _unfinished(journal, logged) if is_free else None

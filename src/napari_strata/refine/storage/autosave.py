@@ -299,6 +299,20 @@ def folders_for(volume: Volume) -> list[Path]:
     ]
 
 
+def folders_to_search(beside: Path | None, chosen: str | Path | None) -> list[Path]:
+    """Return the folders where unfinished work on a scan may lie.
+
+    Parameters
+    ----------
+    beside : Path or None
+        The scan's folder, None if it is not known.
+    chosen : str, Path or None
+        The folder that a person chose, if any.
+    """
+    places = (chosen, beside, state_folder())
+    return list(dict.fromkeys(Path(place) for place in places if place is not None))
+
+
 def _is_own_file(scan: Path) -> bool:
     """Return whether a file is a whole scan, not one of the files of a DICOM folder."""
     return file_suffix(scan) in SCAN_SUFFIXES

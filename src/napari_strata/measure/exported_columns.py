@@ -1,7 +1,8 @@
-"""The columns of the region table: name, unit, type and value of each.
+"""The columns of exported tables of regions: name, unit, type and value of each.
 
 To add a column, add it to `REGION_COLUMNS` or `AGREEMENT_COLUMNS`. Files (CSV, TSV,
-Parquet, JSON) and the tables of a batch choose from these.
+Parquet, JSON) and the tables of a batch choose from these. The columns that the window
+shows are in `gui/widgets/region_table_columns.py`.
 """
 
 from __future__ import annotations

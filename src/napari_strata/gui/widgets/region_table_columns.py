@@ -1,7 +1,8 @@
-"""The columns of the region table, one row each (no Qt).
+"""The columns of the region table in the window, one row each (no Qt).
 
-To add a column, add a row to `REGION_COLUMNS`: key, header, help, width, the text of a
-cell and what it is sorted by.
+To add a column, add a row to `REGION_COLUMNS` (key, header, help, width, the text of a
+cell and what it is sorted by) and its name to the positions below it. Columns of exported
+tables are in `measure/exported_columns.py`.
 """
 
 from __future__ import annotations
