@@ -1,4 +1,4 @@
-"""The region table's rows, as Qt asks for them; the columns are in `region_columns`."""
+"""The region table's rows, as Qt asks for them; the columns are in `region_table_columns`."""
 
 from __future__ import annotations
 
