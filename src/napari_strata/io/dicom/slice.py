@@ -664,10 +664,19 @@ def _pixel_format(header: Dataset, stream: BinaryIO | DicomBytesIO) -> PixelForm
 
 
 def _value(header: Dataset | None, tag: int) -> object:
-    """Give an element's raw value: bytes, a sequence, or None where it is missing or empty."""
+    """Give an element's raw value: bytes, a sequence, or None where it is missing or empty.
+
+    Raises
+    ------
+    HeaderError
+        If its kind (VR) is none that DICOM knows.
+    """
     if header is None or tag not in header:
         return None
-    return header.get_item(tag).value or None
+    try:
+        return header.get_item(tag).value or None
+    except NotImplementedError as err:
+        raise HeaderError("its header is damaged") from err
 
 
 def _ascii(raw: object) -> str:
