@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import napari_strata
 from napari_strata import settings
-from napari_strata.cli.command_line import _parser
+from napari_strata.cli.command_line import build_parser
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -176,7 +176,7 @@ def limits(hint: Any, metadata: dict[str, Any]) -> str:
 
 def commands_page() -> str:
     """Return every command with its options, from the parser itself."""
-    parser = _parser()
+    parser = build_parser()
     text = f"{NOTE}\n\n# Commands\n\n{parser.description}\n\n"
     text += (
         "`strata COMMAND --help` says the same in the terminal. Exit codes: 0 done, 1"

@@ -33,7 +33,7 @@ from qtpy.QtWidgets import QApplication, QDockWidget, QWidget
 import napari_strata as strata
 from napari_strata.gui.canvas.window_presets import CT_WINDOWS_HU
 from napari_strata.gui.panel.panel import StrataPanel
-from napari_strata.gui.plugin.contributions import open_viewer, panel
+from napari_strata.gui.plugin.window import dock_panel, open_viewer
 from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.tasks.worker import Propose
 from napari_strata.gui.widgets.help import HelpOverlay, note_tour_seen
@@ -94,9 +94,9 @@ class Tour:
         self.takes_all = False
         self.viewer = open_viewer(scan)
         self.viewer.window.resize(*WINDOW)
-        self.panel: StrataPanel = panel(self.viewer)
+        self.panel: StrataPanel = dock_panel(self.viewer)
         if propose is not None:
-            self.panel.propose_with(propose)
+            self.panel.proposals.propose_with(propose)
         self.image = self.viewer.layers[0]
         self.viewer.canvas.overlays.scale_bar.visible = True
         settle(0.5)
@@ -138,7 +138,7 @@ class Tour:
 
     def propose(self) -> None:
         """Propose, with a picture of the progress."""
-        self.panel.proposing.propose.click()
+        self.panel.sections.proposal.propose.click()
         settle(1.5)
         self.shoot("progress", only_to_look_at=True)
         wait_for(lambda: self.panel.case is not None and not self.panel.is_busy)
@@ -146,12 +146,12 @@ class Tour:
 
     def three_planes(self) -> None:
         """Show the regions in three planes with a crosshair."""
-        self.panel.scan.buttons["planes"].setChecked(True)
-        self.panel.viewing.go_to("L 20 P 15 S 10")
+        self.panel.sections.scan.buttons["planes"].setChecked(True)
+        self.panel.views.go_to("L 20 P 15 S 10")
         self.wait()
         settle(1.5)
         self.shoot("three_planes")
-        self.panel.scan.buttons["planes"].setChecked(False)
+        self.panel.sections.scan.buttons["planes"].setChecked(False)
 
     def name_tissues(self, maps: dict[str, NDArray[np.bool_]]) -> None:
         """Merge and name the tissues, as a person does who looks at them.
@@ -172,21 +172,21 @@ class Tour:
             )
         for name, regions in groups.items():
             if len(regions) > 1:
-                self.panel.table.select(regions)
-                self.panel.edits.merge.click()
+                self.panel.sections.regions.table.select(regions)
+                self.panel.sections.edit.merge.click()
                 self.wait()
-            self.panel.table.rename_asked.emit(regions[0], name)
+            self.panel.sections.regions.table.rename_asked.emit(regions[0], name)
             self.wait()
             self.require_overlap(
                 name, np.asarray(self.case.labels.data) == regions[0], maps[name]
             )
             if name != "CSF":
-                self.panel.table.lock_asked.emit(regions[0], True)
+                self.panel.sections.regions.table.lock_asked.emit(regions[0], True)
                 self.wait()
 
     def case_cut(self, n: int) -> None:
         """Move the slider."""
-        self.panel.granularity.count.setValue(n)
+        self.panel.sections.granularity.count.setValue(n)
         self.wait()
 
     def require_overlap(
@@ -208,18 +208,20 @@ class Tour:
         """
         csf = next(row.id for row in self.case.work.regions if row.name == "CSF")
         self.stroke_at(VENTRICLES, "new")
-        self.panel.ensureWidgetVisible(self.panel.history)
+        self.panel.ensureWidgetVisible(self.panel.sections.history)
         self.shoot("preview")
         self.take()
         # the strokes reached into the fissures too: those go back to the CSF
-        self.panel.table.select([csf])
+        self.panel.sections.regions.table.select([csf])
         self.stroke_at(FISSURES, "selected")
         self.take()
-        self.panel.viewing.go_to(VENTRICLES[-1])
+        self.panel.views.go_to(VENTRICLES[-1])
         self.wait()
         ventricles = max(row.id for row in self.case.work.regions)
-        self.panel.table.rename_asked.emit(ventricles, "ventricles")
-        self.panel.table.recolor_asked.emit(ventricles, VENTRICLE_COLOR)
+        self.panel.sections.regions.table.rename_asked.emit(ventricles, "ventricles")
+        self.panel.sections.regions.table.recolor_asked.emit(
+            ventricles, VENTRICLE_COLOR
+        )
         self.wait()
         found = np.asarray(self.case.labels.data) == ventricles
         ml = (
@@ -236,35 +238,35 @@ class Tour:
             sys.exit(
                 "what was stroked is not the ventricles; the picture would not be true"
             )
-        self.panel.table.select([ventricles])
-        self.panel.history.expand()
+        self.panel.sections.regions.table.select([ventricles])
+        self.panel.sections.history.expand()
         settle(0.3)
-        self.panel.ensureWidgetVisible(self.panel.history)
+        self.panel.ensureWidgetVisible(self.panel.sections.history)
         self.shoot("after_scribbles")
-        self.panel.history.collapse()
+        self.panel.sections.history.collapse()
 
     def stroke_at(self, places: tuple[str, ...], target: str) -> None:
         """Draw strokes at places, for a new region or the selected one; wait for the preview."""
-        self.panel.edits.show_target(target)
-        self.panel.edits.show_scope("here")
-        self.panel.edits.tools["scribble"].click()
+        self.panel.sections.edit.show_target(target)
+        self.panel.sections.edit.show_scope("here")
+        self.panel.sections.edit.tools["scribble"].click()
         for place in places:
-            self.panel.viewing.go_to(place)
+            self.panel.views.go_to(place)
             self.stroke_here()
         self.wait()
 
     def take(self) -> None:
         """Take the preview."""
-        self.panel.edits.apply.click()
-        self.panel.edits.tools["select"].click()
+        self.panel.sections.edit.apply.click()
+        self.panel.sections.edit.tools["select"].click()
         self.wait()
 
     def window(self) -> None:
         """Show the whole window with three planes and the named regions, for the README."""
         for layer in [layer for layer in self.viewer.layers if " like " in layer.name]:
             self.viewer.layers.remove(layer)
-        self.panel.scan.buttons["planes"].setChecked(True)
-        self.panel.viewing.go_to("L 12 P 15 S 18")
+        self.panel.sections.scan.buttons["planes"].setChecked(True)
+        self.panel.views.go_to("L 12 P 15 S 18")
         self.wait()
         settle(1.5)
         # napari's own docks give their room to the scan
@@ -280,32 +282,32 @@ class Tour:
         self.shoot("window")
         for dock in docks:
             dock.show()
-        self.panel.scan.buttons["planes"].setChecked(False)
+        self.panel.sections.scan.buttons["planes"].setChecked(False)
 
     def explain(self) -> None:
         """Ask why a region is one."""
-        self.panel.table.select(self.regions_in_the_middle()[:1])
+        self.panel.sections.regions.table.select(self.regions_in_the_middle()[:1])
         for question in ("card", "similarity"):
-            self.panel.explaining.buttons[question].click()
+            self.panel.sections.explanation.buttons[question].click()
             self.wait()
         self.shoot("explain")
         self.viewer.layers[-1].visible = False
 
     def look(self) -> None:
         """Go to a place worth a look, with regions as outlines."""
-        self.panel.regions.outline.setChecked(True)
-        self.panel.look.next.click()
+        self.panel.sections.regions.outline.setChecked(True)
+        self.panel.sections.review.next.click()
         self.wait()
-        self.panel.ensureWidgetVisible(self.panel.look)
+        self.panel.ensureWidgetVisible(self.panel.sections.review)
         self.shoot("look_next", only_to_look_at=True)
-        self.panel.regions.outline.setChecked(False)
-        self.panel.looker.forget()
+        self.panel.sections.regions.outline.setChecked(False)
+        self.panel.review.forget()
 
     def cut(self) -> None:
         """Draw a line across a region with the mouse, and take the cut back."""
-        self.panel.table.select(self.regions_in_the_middle()[:1])
-        self.panel.edits.tools["cut"].click()
-        self.panel.ensureWidgetVisible(self.panel.edits)
+        self.panel.sections.regions.table.select(self.regions_in_the_middle()[:1])
+        self.panel.sections.edit.tools["cut"].click()
+        self.panel.ensureWidgetVisible(self.panel.sections.edit)
         canvas = next(
             widget
             for widget in QApplication.allWidgets()
@@ -326,8 +328,8 @@ class Tour:
         self.shoot("cut_done", only_to_look_at=True)
         if not self.case.work.history[-1].endswith("along a line"):
             sys.exit("the line did not part the region")
-        self.panel.edit("undo")
-        self.panel.edits.tools["select"].click()
+        self.panel.editor.edit("undo")
+        self.panel.sections.edit.tools["select"].click()
         self.wait()
 
     def surfaces(self) -> None:
@@ -337,8 +339,8 @@ class Tour:
             for row in self.case.work.regions
             if row.name in ("white_matter", "ventricles")
         ]
-        self.panel.table.select(named)
-        self.panel.scan.buttons["surfaces"].click()
+        self.panel.sections.regions.table.select(named)
+        self.panel.sections.scan.buttons["surfaces"].click()
         self.wait()
         self.image.visible = False
         # drawn last and without depth, so that the ventricles can be seen through it
@@ -368,7 +370,7 @@ class Tour:
         """Export, open the file again, and look whether it lies where it lay."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "labels.nii.gz"
-            self.panel.export_to(path)
+            self.panel.files.export_to(path)
             self.wait()
             self.shoot("exported", only_to_look_at=True)
             before = np.asarray(self.case.labels.data)
@@ -388,9 +390,9 @@ class Tour:
         self.viewer.theme = "dark"
 
     def regions_in_the_middle(self) -> list[int]:
-        """Give the regions of the slice on screen, largest first."""
+        """Return the regions of the slice on screen, largest first."""
         index = self.slice_index()
-        labels = self.case.work.labels_in(
+        labels = self.case.work.view.labels_in(
             (slice(index, index + 1), *self.case.painter.whole_box[1:])
         )
         counts = np.bincount(labels.ravel())
@@ -398,7 +400,7 @@ class Tour:
         return [int(number) for number in np.argsort(-counts) if counts[number]][:4]
 
     def slice_index(self) -> int:
-        """Give the axial slice on screen."""
+        """Return the axial slice on screen."""
         return round(float(self.case.labels.world_to_data(self.viewer.dims.point)[0]))
 
     def stroke_here(self) -> None:
@@ -489,7 +491,7 @@ def make_head(
     tour.export()
     tour.intensity()
     # nothing of the tour is to be offered when the scan is opened again
-    tour.case.work.end_autosave()
+    tour.case.work.storage.end_autosave()
     tour.viewer.close()
     return scan
 
@@ -504,7 +506,7 @@ def make_windows(scan: Path, out: Path) -> None:
     while len({shot.shape for shot in shots}) != 1:
         shots = []
         for name in CT_SHOWN:
-            tour.panel.viewing.show_window_number(1 + list(CT_WINDOWS_HU).index(name))
+            tour.panel.views.show_window_number(1 + list(CT_WINDOWS_HU).index(name))
             (
                 tour.viewer.canvas.overlays.text.text,
                 tour.viewer.canvas.overlays.text.visible,
@@ -519,7 +521,7 @@ def make_windows(scan: Path, out: Path) -> None:
 def make_view(scan: Path, out: Path, name: str) -> None:
     """Show a scan in its three planes."""
     tour = Tour(scan, out)
-    tour.panel.scan.buttons["planes"].setChecked(True)
+    tour.panel.sections.scan.buttons["planes"].setChecked(True)
     settle(1.5)
     tour.shoot(name)
     tour.viewer.close()

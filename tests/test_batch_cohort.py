@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_strata.batch.cohort import CODEBOOK_NAME, sample_of
+from napari_strata.batch.cohort import sample_of
 from napari_strata.batch.inputs.plan import plan_scans
 from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.batch.log import read_log
 from napari_strata.batch.one_scan import proposal_of
+from napari_strata.batch.outputs.names import COHORT_CODEBOOK
 from napari_strata.batch.outputs.results import ScanResult
 from napari_strata.batch.outputs.tables import collect
 from napari_strata.cli.command_line import main
@@ -98,7 +99,7 @@ def made(cohort, tmp_path_factory) -> Path:
 
 
 def test_every_scan_gets_the_tissues_of_the_codebook_fitted_first(made):
-    codebook = Codebook.load(made / CODEBOOK_NAME)
+    codebook = Codebook.load(made / COHORT_CODEBOOK)
     assert codebook.n == 6
     fitted = codebook.about["batch"]["scans"]
     assert 2 <= len(fitted) <= 3
@@ -191,13 +192,13 @@ def test_a_second_run_keeps_the_codebook_even_when_scans_are_added(
         Path(shutil.copytree(cohort, tmp_path / "scans")),
         Path(shutil.copytree(made, tmp_path / "out")),
     )
-    before = (out / CODEBOOK_NAME).read_bytes()
+    before = (out / COHORT_CODEBOOK).read_bytes()
     save_visit(scans, "d", "1", seed=4)
     assert (
         main(["batch", str(scans), "-o", str(out), "--codebook-from", "3", *FEW]) == 1
     )
     assert "1 done, 4 kept, 1 failed" in capsys.readouterr().out
-    assert (out / CODEBOOK_NAME).read_bytes() == before
+    assert (out / COHORT_CODEBOOK).read_bytes() == before
 
 
 def test_another_codebook_takes_a_word_for_it_and_all_scans_with_it(
@@ -205,8 +206,8 @@ def test_another_codebook_takes_a_word_for_it_and_all_scans_with_it(
 ):
     out = Path(shutil.copytree(made, tmp_path / "out"))
     before, earlier = (
-        (out / CODEBOOK_NAME).read_bytes(),
-        Codebook.load(out / CODEBOOK_NAME),
+        (out / COHORT_CODEBOOK).read_bytes(),
+        Codebook.load(out / COHORT_CODEBOOK),
     )
     words = [
         "batch",
@@ -223,10 +224,10 @@ def test_another_codebook_takes_a_word_for_it_and_all_scans_with_it(
     said = capsys.readouterr().err
     assert "seed 0 (now 1)" in said
     assert "--refit-codebook" in said
-    assert (out / CODEBOOK_NAME).read_bytes() == before
+    assert (out / COHORT_CODEBOOK).read_bytes() == before
     assert main([*words, "--refit-codebook"]) == 1
     assert "4 done, 0 kept, 1 failed" in capsys.readouterr().out
-    fitted = Codebook.load(out / CODEBOOK_NAME)
+    fitted = Codebook.load(out / COHORT_CODEBOOK)
     assert {
         json.loads(path.read_text())["codebook"]["sha256"]
         for path in out.glob("*_labels.json")
@@ -237,7 +238,7 @@ def test_another_codebook_takes_a_word_for_it_and_all_scans_with_it(
     assert main([*words, "--refit-codebook"]) == 1
     said = capsys.readouterr()
     assert "0 done, 4 kept, 1 failed" in said.out, "the same words again go on with it"
-    assert "not named by this command" in said.err
+    assert "this command does not name" in said.err
     assert "(before_labels; 1 in all)" in said.err, "it has the earlier numbers"
     assert main(["batch", str(cohort), "-o", str(out), "--dry-run", *FEW]) == 1
     assert "note: " in capsys.readouterr().err, "numbers without the codebook are told"
@@ -246,7 +247,7 @@ def test_another_codebook_takes_a_word_for_it_and_all_scans_with_it(
 def test_the_warning_of_a_scan_that_does_not_fit_stays_when_it_is_kept(
     cohort, made, tmp_path, capsys
 ):
-    strict = replace(Codebook.load(made / CODEBOOK_NAME), typical_distance=1e-6)
+    strict = replace(Codebook.load(made / COHORT_CODEBOOK), typical_distance=1e-6)
     strict.save(tmp_path / "strict.strata-codebook")
     out = tmp_path / "out"
     scan = next(cohort.glob("sub-b/**/*.nii.gz"))
@@ -342,7 +343,7 @@ def test_a_scan_that_no_codebook_can_be_fitted_to_is_left_out_and_one_of_another
         "sub-a_ses-1_T1w",
         "sub-b_ses-1_T1w",
     }
-    before = (out / CODEBOOK_NAME).read_bytes()
+    before = (out / COHORT_CODEBOOK).read_bytes()
     left = {
         line["scan"]: line["reason"]
         for line in read_log(out)
@@ -354,7 +355,7 @@ def test_a_scan_that_no_codebook_can_be_fitted_to_is_left_out_and_one_of_another
     capsys.readouterr()
     main(words)
     # fewer scans than were asked for, and more of them now
-    assert (out / CODEBOOK_NAME).read_bytes() == before
+    assert (out / COHORT_CODEBOOK).read_bytes() == before
     (scans / "list.csv").write_text(
         "path,modality\nsub-a/ses-1/sub-a_ses-1_T1w.nii.gz,mr\nsub-c/ses-1/sub-c_ses-1_T1w.nii.gz,ct\n"
     )

@@ -76,7 +76,7 @@ def test_the_example_of_a_cohort_runs(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "2: done" in said
     assert (tmp_path / "out" / "qc.html").is_file()
-    assert "mL in the middle of" in said
+    assert "mL, the median of" in said
 
 
 def test_the_notebook_runs_from_the_first_cell_to_the_last(tmp_path):

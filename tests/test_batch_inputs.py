@@ -255,7 +255,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path, capsys):
     capsys.readouterr()
     main([*words, "--dry-run"])
     said = capsys.readouterr().out
-    assert "a: would keep (stands)" in said
+    assert "a: would keep (up to date)" in said
     assert "b: would make (changed: scan)" in said
     main([*words, "--dry-run", "--seed", "3"])
     assert "a: would make (changed: batch)" in capsys.readouterr().out
@@ -365,7 +365,7 @@ def test_bids_names_off_the_standard_are_found_and_what_is_passed_over_is_told(
         "2020-02-15",
     }
     assert {
-        str(one.path.relative_to(odd_dataset)): one.may_be_scan for one in plan.passed
+        str(one.path.relative_to(odd_dataset)): one.may_be_scan for one in plan.skipped
     } == PASSED
 
 
@@ -424,9 +424,9 @@ def test_a_search_follows_links_once_and_ends(tmp_path):
             "in/x.nii.gz/inner.nii.gz",
             "out_there/b.nii.gz",
         ]
-        doubted = {one.path.name for one in plan.passed if one.may_be_scan}
+        doubted = {one.path.name for one in plan.skipped if one.may_be_scan}
         assert doubted == {"other.tif", "trail.nii.gz ", "scan.zip", "self"}
-        assert {"two", "up"} <= {one.path.name for one in plan.passed}
+        assert {"two", "up"} <= {one.path.name for one in plan.skipped}
 
 
 def test_a_list_may_name_a_scan_twice_and_goes_before_a_search(tmp_path):

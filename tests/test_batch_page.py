@@ -15,7 +15,7 @@ from napari_strata.batch.outputs.outlier_scores import outlier_scores
 from napari_strata.batch.outputs.page import write_page
 from napari_strata.batch.outputs.results import ScanResult
 from napari_strata.batch.outputs.tables import collect
-from napari_strata.cli.batch import BatchProgress, duration
+from napari_strata.cli.batch_progress import BatchProgress, duration
 from napari_strata.export.outputs import outputs_beside
 
 
@@ -96,7 +96,7 @@ def test_the_scan_unlike_the_others_is_the_outlier_and_says_by_what():
     )
     found = outlier_scores(cohort)
     assert [odd.is_outlier for odd in found] == [False] * 8 + [True, False]
-    assert found[8].why == "labelled mL 300, usually 1.03e+03"
+    assert found[8].reason == "labelled mL 300, usually 1.03e+03"
     assert found[9].score is None  # one CT has nothing to be compared with
     assert all(odd.score is None for odd in outlier_scores(cohort[:3]))
 
@@ -111,7 +111,7 @@ def test_progress_tells_how_many_are_done_and_when_the_rest_will_be(capsys):
         if status == "done":
             show(2, 10, "a")
         now[0] += 60 if status != "kept" else 0
-        show.took(ScanResult(scan, outputs, status, seconds=60.0))
+        show.add_result(ScanResult(scan, outputs, status, seconds=60.0))
     said = capsys.readouterr().err.splitlines()
     assert said[-1] == "[4/10, 1 failed, 2 min, about 6 min left] a: failed in 60 s"
     assert [duration(seconds) for seconds in (5, 89, 600, 11_100)] == [

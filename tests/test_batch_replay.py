@@ -126,7 +126,7 @@ def test_edits_are_carried_out_on_what_is_proposed_anew_and_never_dropped(
     assert main([*anew, "--seed", "3"]) == 0
     said = capsys.readouterr()
     assert "2 done, 1 kept" in said.out
-    assert "left as it is without --replay" in said.err
+    assert "kept without --replay" in said.err
     assert labels.read_bytes() == before
 
 

@@ -417,17 +417,17 @@ def test_a_dicom_series_becomes_nifti_with_the_same_voxels_and_place(
         ),
         (
             ["labels.nii.gz", "-o", "x.csv", "--match", "overlap"],
-            "--match is about a comparison",
+            "--match needs labels to compare with",
         ),
         (
             ["labels.nii.gz", "-o", "x.csv", "--tolerance-mm", "1"],
-            "--tolerance-mm is about a comparison",
+            "--tolerance-mm needs labels to compare with",
         ),
         (
             ["labels.nii.gz", "-o", "x.csv", "--modality", "ct"],
-            "--modality is about a scan",
+            "--modality needs a scan",
         ),
-        (["labels.nii.gz", "-o", "{idd}.stl"], "{idd} stands for nothing"),
+        (["labels.nii.gz", "-o", "{idd}.stl"], "{idd} is no field"),
         (["labels.nii.gz", "-o", "notes.txt"], "notes.txt is not Strata's"),
         (["labels.nii.gz", "-o", "cohort.csv"], "cohort.csv is not Strata's"),
         (["labels.nii.gz", "-o", "labels.nii.gz"], "would be replaced"),
@@ -447,7 +447,7 @@ def test_a_dicom_series_becomes_nifti_with_the_same_voxels_and_place(
         ),
         ([".", "-o", "x.nii"], "is a folder"),
         (["nm.label", "-o", "x.nii"], "nm.label is a label description"),
-        (["cohort.csv", "-o", "x.nii"], "holds no voxels"),
+        (["cohort.csv", "-o", "x.nii"], "has no voxels"),
         (["missing.nii.gz", "-o", "x.nii"], "There is no file"),
         (
             ["labels.nii.gz", "-o", "x.nii", "--names", "missing.label"],

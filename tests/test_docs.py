@@ -23,7 +23,7 @@ LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(<?([^()\s>]+)>?(?:\s+\"[^\"]*
 
 @cache
 def prose(path: Path) -> str:
-    """Give a page without its code, where brackets are no links."""
+    """Return a page without its code, where brackets are not links."""
     text = re.sub(
         r"^(```+).*?^\1",
         "",
@@ -35,7 +35,7 @@ def prose(path: Path) -> str:
 
 @cache
 def anchors(path: Path) -> set[str]:
-    """Give the anchors of a page's headings, as the site and code hosts make them."""
+    """Return the anchors of a page's headings, as the site and code hosts make them."""
     text = re.sub(
         r"^(```+).*?^\1",
         "",

@@ -44,9 +44,9 @@ def save_series(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """Give what examples start from, as docs/reference/index.md says.
+    """Return what examples start from: a scan on the disk, read, with a proposal.
 
-    A scan on the disk, read, with a proposal.
+    docs/reference/index.md describes the same.
     """
     folder = tmp_path_factory.mktemp("examples")
     write_scan(phantom_volume((24, 24, 24)), folder / "scan.nii.gz")

@@ -122,8 +122,8 @@ def test_cuts_and_refinements_can_be_asked(proposal):
     new = work.split(3, into=2)[0]
     for table, region in (
         (proposal.tissue_tree.cut(5), 2),
-        (work.table, new),
-        (work.table, 0),
+        (work.view.table, new),
+        (work.view.table, 0),
     ):
         card = explain_region(proposal, table, region)
         assert card.n_supervoxels == (table == region).sum()
@@ -191,10 +191,10 @@ def test_the_merge_path_agrees_with_the_cuts(proposal, tree):
 def test_the_merge_path_of_an_edited_region_says_how_much_of_the_branch_it_is(proposal):
     work = Refinement(proposal, regions=12)
     kept = work.merge([2, 7])
-    path = merge_path(proposal, work.table, kept, "regions")
+    path = merge_path(proposal, work.view.table, kept, "regions")
     assert 0 < path.share <= 1
     assert path.whole_at < 12
-    assert merge_path(proposal, work.table, 0, "regions") is None
+    assert merge_path(proposal, work.view.table, 0, "regions") is None
     single = merge_path(proposal, proposal.region_tree.cut(10**6), 1, "regions")
     assert single.parts_at is None
 

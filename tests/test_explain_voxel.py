@@ -86,40 +86,45 @@ def test_strokes_and_the_way_a_voxel_came_to_its_region_are_told(
     work.scribble([place], region=30)
     work.scribble([deep_in(1)], region=31)
     work.paint([[0, 0, 0]], 31)
-    assert work.origin_at(place) == "shown"
-    assert work.origin_at((0, 0, 0)) == "painted"
+    assert work.view.origin_at(place) == "shown"
+    assert work.view.origin_at((0, 0, 0)) == "painted"
     follows = np.argwhere(
         (work.labels == 30) & (proposal.supervoxels != proposal.supervoxels[place])
     )
-    assert {work.origin_at(voxel) for voxel in follows} == {"taught"}
-    card = explain_voxel(proposal, work.table, follows[0], strokes=work.stroked)
+    assert {work.view.origin_at(voxel) for voxel in follows} == {"taught"}
+    card = explain_voxel(
+        proposal, work.view.table, follows[0], strokes=work.view.stroked
+    )
     assert card.region == 30
     assert (
         explain_voxel(
-            proposal, work.table, place, strokes=work.stroked
+            proposal, work.view.table, place, strokes=work.view.stroked
         ).evidence.strokes
         > 0
     )
     assert (
         explain_voxel(
-            proposal, work.table, (0, 0, 0), region=work.region_at((0, 0, 0))
+            proposal, work.view.table, (0, 0, 0), region=work.view.region_at((0, 0, 0))
         ).region
         == 31
     )
     work.rename(31, "rest")
     assert {
-        work.origin_at(voxel) for voxel in np.argwhere(work.labels == 31)[::50]
+        work.view.origin_at(voxel) for voxel in np.argwhere(work.labels == 31)[::50]
     } <= {"shown", "taught", "edited", "painted"}
-    assert Refinement(proposal, regions=6).origin_at(place) == "proposed"
+    assert Refinement(proposal, regions=6).view.origin_at(place) == "proposed"
 
 
 def test_a_region_that_is_only_painted_is_not_said_to_be_likely(
     proposal: Proposal,
 ) -> None:
     work = Refinement(proposal, tissues=5)
-    place, below = deep_in(4), Refinement(proposal, tissues=5).region_at(deep_in(4))
+    place, below = (
+        deep_in(4),
+        Refinement(proposal, tissues=5).view.region_at(deep_in(4)),
+    )
     painted = work.paint([place])
-    card = explain_voxel(proposal, work.table, place, region=painted)
+    card = explain_voxel(proposal, work.view.table, place, region=painted)
     assert (card.region, card.runner_up, card.likelihood) == (painted, below, 0.0)
 
 
@@ -135,7 +140,7 @@ def test_the_command_says_it_as_json(
     proposal: Proposal, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     work = Refinement(proposal, tissues=5)
-    work.rename(work.region_at(deep_in(4)), "kidney")
+    work.rename(work.view.region_at(deep_in(4)), "kidney")
     work.save(tmp_path / "case.strata")
     place = [str(v) for v in proposal.volume.geometry.world_from_voxel(deep_in(4))]
     assert main(["explain", str(tmp_path / "case.strata"), "--at", *place]) == 0

@@ -17,7 +17,8 @@ import SimpleITK as sitk
 import napari_strata as strata
 from exported import GRIDS, REGIONS, Case, make_case
 from napari_strata.errors import Cancelled, GeometryError, ReadError, WriteError
-from napari_strata.export.files import Known, write_together
+from napari_strata.export.base import ExportContext
+from napari_strata.export.files import write_together
 from napari_strata.export.itksnap import read_description
 from napari_strata.preprocess.regrid import labels_on_grid
 from napari_strata.volume import Geometry, Region, Segmentation
@@ -293,7 +294,7 @@ def test_several_files_are_written_together_or_not_at_all(tmp_path: Path) -> Non
         write_together(
             case.segmentation,
             [tmp_path / "a.nii.gz", tmp_path / "a.dcm"],
-            known=Known(case.scan),
+            known=ExportContext(case.scan),
         )
     with pytest.raises(WriteError, match="does not exist"):
         write_together(
@@ -314,7 +315,7 @@ def test_the_scan_is_known_however_it_is_given(tmp_path: Path) -> None:
         case.segmentation,
         tmp_path / "t.csv",
         scan=case.scan,
-        known=Known(confidence=sure),
+        known=ExportContext(confidence=sure),
     )
     assert {"mean_hu", "confidence"} <= set(
         path.read_text(encoding="utf-8").splitlines()[0].split(",")
@@ -324,7 +325,7 @@ def test_the_scan_is_known_however_it_is_given(tmp_path: Path) -> None:
             case.segmentation,
             path,
             scan=case.scan,
-            known=Known(strata.read(tmp_path / "scan.nii.gz")),
+            known=ExportContext(strata.read(tmp_path / "scan.nii.gz")),
         )
 
 

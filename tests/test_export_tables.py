@@ -11,7 +11,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from napari_strata.errors import WriteError
-from napari_strata.export.files import Known
+from napari_strata.export.base import ExportContext
 from napari_strata.export.outputs import export_labels
 from napari_strata.export.tables import is_table, table_columns, table_rows, write_table
 from napari_strata.measure import RegionMeasure, agree, measure_regions
@@ -161,7 +161,7 @@ def test_an_export_is_labels_with_sidecar_and_table_or_one_file(tmp_path, name, 
     scan = Volume(np.full(labels.shape, 7.5), geometry)
     written = export_labels(
         Segmentation(labels, (), geometry),
-        Known(scan, np.full(labels.shape, 0.5)),
+        ExportContext(scan, np.full(labels.shape, 0.5)),
         tmp_path / name,
         {"seed": 3},
     )

@@ -69,7 +69,7 @@ def picture_of(viewer) -> np.ndarray:
 
 
 def place_in(picture: np.ndarray, name: str) -> np.ndarray | None:
-    """Give where a mark is on the canvas.
+    """Return where a mark is on the canvas.
 
     As (down, across) from the middle in half canvases, None if it is not seen.
     """

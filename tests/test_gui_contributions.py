@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import nibabel as nib
@@ -18,9 +19,11 @@ from napari.layers import Image, Labels
 from npe2 import PluginManifest
 
 from napari_strata import write
+from napari_strata.cli import main
 from napari_strata.errors import ReadError, StrataError, WriteError
 from napari_strata.gui.canvas.layers import case_labels_tuple
-from napari_strata.gui.plugin import contributions
+from napari_strata.gui.plugin import commands, readers, samples
+from napari_strata.gui.plugin import window as opening
 from napari_strata.gui.plugin import writers as writing
 from napari_strata.gui.widgets import dialogs
 from napari_strata.io.files import read, read_labels
@@ -32,7 +35,7 @@ OBLIQUE = np.array(
     [[1.9, 0.2, 0.1, -20], [-0.2, 1.4, 0.3, -30], [-0.1, -0.3, 2.9, 10], [0, 0, 0, 1.0]]
 )
 
-MANIFEST = Path(contributions.__file__).parents[1] / "napari.yaml"
+MANIFEST = Path(opening.__file__).parents[2] / "napari.yaml"
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def scan(tmp_path):
 
 
 def only_layer(path):
-    reader = contributions.get_reader(str(path))
+    reader = readers.get_reader(str(path))
     assert reader is not None
     ((data, kwargs, kind),) = reader(str(path))
     return {"image": Image, "labels": Labels}[kind](data, **kwargs)
@@ -69,12 +72,15 @@ def test_exported_labels_open_as_a_labels_layer_with_their_names(scan, tmp_path)
     work = Refinement(phantom_proposal(read(scan)), tissues=4)
     region = work.regions[0].id
     work.rename(region, "liver")
-    work.recolor(region, (10, 200, 30))
+    work.edits.recolor(region, (10, 200, 30))
     image = only_layer(scan)
     layer = Labels(
         work.labels,
         metadata={
-            "strata": {"geometry": work.volume.geometry, "regions": work.regions}
+            "strata": {
+                "geometry": work.proposal.volume.geometry,
+                "regions": work.regions,
+            }
         },
     )
     data, attributes, _ = layer.as_layer_data_tuple()
@@ -131,7 +137,7 @@ def test_of_dcm_files_only_segmentations_are_read(tmp_path):
     assert np.count_nonzero(layer.data) == np.count_nonzero(labels.labels)
     # other readers take a slice as an image of its own
     one_slice = next((tmp_path / "ct").iterdir())
-    assert contributions.get_reader(str(one_slice)) is None
+    assert readers.get_reader(str(one_slice)) is None
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "picture.png", "empty_folder"])
@@ -141,14 +147,14 @@ def test_what_is_no_scan_is_left_to_other_readers(tmp_path, name):
         path.write_text("nothing")
     else:
         path.mkdir()
-    assert contributions.get_reader(str(path)) is None
+    assert readers.get_reader(str(path)) is None
 
 
 def test_a_case_opens_as_scan_and_labels_that_share_the_work(scan, tmp_path):
     work = Refinement(phantom_proposal(read(scan)), tissues=4)
     work.merge([row.id for row in work.regions][:2])
     work.save(tmp_path / "case.strata")
-    (data, kwargs, kind), (labels, more, other) = contributions.read_layers(
+    (data, kwargs, kind), (labels, more, other) = readers.read_layers(
         str(tmp_path / "case.strata")
     )
     assert (kind, other) == ("image", "labels")
@@ -160,9 +166,9 @@ def test_a_case_opens_as_scan_and_labels_that_share_the_work(scan, tmp_path):
 @pytest.mark.parametrize(
     "make",
     [
-        contributions.sample_head_t1,
-        contributions.sample_chest_ct,
-        contributions.sample_thick_t2,
+        samples.sample_head_t1,
+        samples.sample_chest_ct,
+        samples.sample_thick_t2,
     ],
 )
 def test_samples_come_with_their_truth(make):
@@ -176,14 +182,27 @@ def test_samples_come_with_their_truth(make):
 def test_without_qt_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "qtpy.QtWidgets", None)
     with pytest.raises(StrataError, match=r"napari-strata\[gui\]"):
-        contributions.open_viewer("scan.nii.gz")
+        opening.open_viewer("scan.nii.gz")
+
+
+def test_without_napari_view_ends_in_one_sentence(monkeypatch, scan, capsys):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(opening, "version", missing)
+    monkeypatch.setitem(sys.modules, "napari", None)
+    assert main(["view", str(scan)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert 'napari, which is not installed. Run: pip install "napari-strata[gui]"' in (
+        line
+    )
 
 
 def test_a_napari_that_is_too_old_is_named_with_what_to_do(monkeypatch, scan):
-    monkeypatch.setattr(contributions, "version", lambda _name: "0.6.10rc1")
+    monkeypatch.setattr(opening, "version", lambda _name: "0.6.10rc1")
     for opens in (
-        lambda: contributions.open_viewer(scan),
-        lambda: contributions.StrataPanel,
+        lambda: opening.open_viewer(scan),
+        lambda: opening.StrataPanel,
     ):
         with pytest.raises(
             StrataError,
@@ -193,20 +212,20 @@ def test_a_napari_that_is_too_old_is_named_with_what_to_do(monkeypatch, scan):
             ),
         ):
             opens()
-    monkeypatch.setattr(contributions, "version", lambda _name: "0.10.1")
-    assert contributions.StrataPanel.__name__ == "StrataPanel"
+    monkeypatch.setattr(opening, "version", lambda _name: "0.10.1")
+    assert opening.StrataPanel.__name__ == "StrataPanel"
     requirements = tomllib.loads(
         (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     )["project"]
-    oldest = ".".join(str(part) for part in contributions.OLDEST_NAPARI)
-    assert f"napari>={oldest}" in requirements["dependencies"]
+    oldest = ".".join(str(part) for part in opening.OLDEST_NAPARI)
+    assert f"napari[pyqt6]>={oldest}" in requirements["optional-dependencies"]["gui"]
 
 
 @pytest.mark.gui
 class TestWindow:
     @pytest.fixture
     def window(self, make_napari_viewer, npe2pm, monkeypatch):
-        """Give a viewer in which napari knows the plugin, and let `open_viewer` use it."""
+        """Return a viewer in which napari knows the plugin, and let `open_viewer` use it."""
         from importlib.resources import files
 
         import napari
@@ -220,26 +239,26 @@ class TestWindow:
         return viewer
 
     def test_a_scan_opens_with_the_panel_docked(self, window, scan):
-        viewer = contributions.open_viewer(scan)
-        panel = contributions.panel(viewer)
+        viewer = opening.open_viewer(scan)
+        panel = opening.dock_panel(viewer)
         assert [layer.name for layer in viewer.layers] == ["scan"] or len(
             viewer.layers
         ) == 1
-        assert panel.image == viewer.layers[0]
+        assert panel.scans.image == viewer.layers[0]
         assert viewer.dims.order == (0, 1, 2)
-        assert contributions.panel(viewer) is panel
+        assert opening.dock_panel(viewer) is panel
 
     def test_a_case_opens_with_its_regions_in_hand(self, window, scan, tmp_path):
         work = Refinement(phantom_proposal(read(scan)), tissues=4)
         work.save(tmp_path / "case.strata")
-        viewer = contributions.open_viewer(
+        viewer = opening.open_viewer(
             tmp_path / "case.strata", index=None, series=None, modality=None
         )
         np.testing.assert_array_equal(
-            contributions.panel(viewer).case.work.labels, work.labels
+            opening.dock_panel(viewer).case.work.labels, work.labels
         )
         with pytest.raises(StrataError, match="Leave out index"):
-            contributions.open_viewer(tmp_path / "case.strata", index=1)
+            opening.open_viewer(tmp_path / "case.strata", index=1)
 
     def test_of_several_scans_the_person_chooses_one(
         self, window, tmp_path, monkeypatch
@@ -259,13 +278,12 @@ class TestWindow:
                 None if path.name == "a.nii.gz" else options[1][1]
             ),
         )
-        (only,) = contributions.read_layers([str(path) for path in paths])
+        (only,) = readers.read_layers([str(path) for path in paths])
         assert only[1]["name"] == "b, volume 1"
-        assert contributions.read_layers(str(paths[0])) == [(None,)]
-        assert len(contributions.open_viewer(paths[0], index=None).layers) == 0
+        assert readers.read_layers(str(paths[0])) == [(None,)]
+        assert len(opening.open_viewer(paths[0], index=None).layers) == 0
         assert [
-            layer.name
-            for layer in contributions.open_viewer(paths[1], index=None).layers
+            layer.name for layer in opening.open_viewer(paths[1], index=None).layers
         ] == ["b, volume 1"]
 
     def test_a_scan_that_cannot_be_read_opens_no_window(self, monkeypatch, tmp_path):
@@ -273,17 +291,17 @@ class TestWindow:
             "napari.Viewer", lambda **_: pytest.fail("a window was opened")
         )
         with pytest.raises(ReadError, match=r"nowhere\.nii"):
-            contributions.open_viewer(tmp_path / "nowhere.nii")
+            opening.open_viewer(tmp_path / "nowhere.nii")
 
     def test_the_panel_goes_on_with_an_opened_case(self, window, scan, tmp_path):
         work = Refinement(phantom_proposal(read(scan)), tissues=4)
         work.merge([row.id for row in work.regions][:2])
         work.save(tmp_path / "case.strata")
-        panel = contributions.panel(window)
+        panel = opening.dock_panel(window)
         window.open(str(tmp_path / "case.strata"), plugin="napari-strata")
         assert panel.case is not None
         assert len(window.layers) == 2
-        contributions.undo(window)
+        commands.undo(window)
         panel.settle()
         assert len(panel.case.work.regions) == 4
         np.testing.assert_array_equal(
@@ -309,7 +327,7 @@ class TestWindow:
         Refinement(phantom_proposal(read(scan)), tissues=4).save(
             tmp_path / "case.strata"
         )
-        panel = contributions.panel(window)
+        panel = opening.dock_panel(window)
         image, labels = window.open(
             str(tmp_path / "case.strata"), plugin="napari-strata"
         )
@@ -349,4 +367,4 @@ class TestWindow:
 
         window.open(str(scan), plugin="napari-strata")
         get_app_model().commands.execute_command("napari-strata.merge").result()
-        assert contributions.panel(window).case is None
+        assert opening.dock_panel(window).case is None

@@ -51,12 +51,12 @@ def test_a_line_over_a_region_parts_it_through_every_slice(proposed):  # noqa: F
     viewer, panel = proposed
     start = shown(panel).copy()
     region = two_regions(panel)[0]
-    panel.table.select([region])
+    panel.sections.regions.table.select([region])
     viewer.dims.ndisplay = 3
-    panel.use_tool("cut")
+    panel.editor.use_tool("cut")
     assert "drawn on a plane" in messages()
     panel.orientation.show_plane("coronal")
-    panel.use_tool("cut")
+    panel.editor.use_tool("cut")
     layers = list(viewer.layers)
 
     draw(viewer, panel, (0, 14, 15), (12, 14, 16), (23, 14, 15))
@@ -69,27 +69,27 @@ def test_a_line_over_a_region_parts_it_through_every_slice(proposed):  # noqa: F
     # in every coronal slice
     sides = [np.flatnonzero((after == one).any(axis=(0, 1))) for one in (region, made)]
     assert sides[0].max() < sides[1].min() or sides[1].max() < sides[0].min()
-    assert set(panel.table.selected) == {region, made}
+    assert set(panel.sections.regions.table.selected) == {region, made}
     assert camera_of(viewer).mouse_pan
     assert list(viewer.layers) == layers
     draw(viewer, panel, (0, 14, 0), (1, 14, 0))
     assert "crosses no region" in messages()
-    panel.edit("undo")
+    panel.editor.edit("undo")
     np.testing.assert_array_equal(shown(panel), start)
-    panel.use_tool("select")
+    panel.editor.use_tool("select")
     assert len(viewer.layers) == len(layers) - 1
 
 
 def test_nothing_is_cut_while_another_tool_is_in_hand(proposed):  # noqa: F811
     viewer, panel = proposed
     panel.orientation.show_plane("coronal")
-    panel.use_tool("cut")
+    panel.editor.use_tool("cut")
     panel.case.labels.mode = "paint"
     draw(viewer, panel, (0, 14, 15), (12, 14, 16), (23, 14, 15))
-    panel.use_tool("cut")
-    panel.scan.buttons["ruler"].setChecked(True)
-    assert panel.edits.tool == "select"
-    assert viewer.layers.selection.active == panel.viewing.ruler.layer
+    panel.editor.use_tool("cut")
+    panel.sections.scan.buttons["ruler"].setChecked(True)
+    assert panel.sections.edit.tool == "select"
+    assert viewer.layers.selection.active == panel.views.ruler.layer
     draw(viewer, panel, (0, 14, 15), (12, 14, 16), (23, 14, 15))
     assert panel.case.work.history == ()
 

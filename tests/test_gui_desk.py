@@ -14,9 +14,9 @@ from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
+from napari_strata.gui.actions import ACTIONS, help_rows
 from napari_strata.gui.canvas.canvas import camera_of, grid_of
 from napari_strata.gui.canvas.surfaces import surface_of
-from napari_strata.gui.panel.keys import HELP
 from napari_strata.gui.panel.linked_planes import CROSSHAIR_NAME
 from napari_strata.gui.panel.panel import StrataPanel
 from napari_strata.gui.session.followup import FollowUp
@@ -47,7 +47,7 @@ def proposed(shared_viewer, qtbot):
     viewer.window.add_dock_widget(panel, name="Strata")
     notification_manager.records.clear()
     add_scan(viewer)
-    panel.start_proposal()
+    panel.proposals.start()
     qtbot.waitUntil(
         lambda: panel.case is not None and bool(panel.case.statistics()), timeout=20000
     )
@@ -57,9 +57,9 @@ def proposed(shared_viewer, qtbot):
 
 
 def stroke(panel, voxel=(12, 12, 9)) -> Labels:
-    panel.edits.show_target("new")
-    panel.use_tool("scribble")
-    layer = panel.case.brush.layer
+    panel.sections.edit.show_target("new")
+    panel.editor.use_tool("scribble")
+    layer = panel.case.brushes.scribble.layer
     layer.paint(voxel, layer.selected_label)
     panel.editor.show_preview()
     panel.case.queue.finish()
@@ -96,8 +96,8 @@ def test_escape_drops_the_strokes_and_changes_nothing(proposed):
 def test_names_bring_their_colour_along_and_a_persons_own_are_remembered(proposed):
     _, panel = proposed
     first, second = two_regions(panel)
-    panel.table.rename_asked.emit(first, "Left-Hippocampus")
-    panel.table.rename_asked.emit(second, "suspicious thing")
+    panel.sections.regions.table.rename_asked.emit(first, "Left-Hippocampus")
+    panel.sections.regions.table.rename_asked.emit(second, "suspicious thing")
     panel.settle()
     rows = {row.id: row for row in panel.case.work.regions}
     assert rows[first].color == (220, 216, 20)
@@ -129,13 +129,13 @@ def test_names_that_cannot_be_written_are_forgotten_quietly(tmp_path):
 def test_hidden_and_solo_regions_are_not_drawn_and_still_exported(proposed):
     _, panel = proposed
     first, second = two_regions(panel)
-    panel.table.asked.emit("solo", (first,))
+    panel.sections.regions.table.asked.emit("solo", (first,))
     assert panel.case.labels.get_color(first)[3] == 1
     assert panel.case.labels.get_color(second)[3] == 0
     assert (shown(panel) == second).any()
-    panel.regions.show_all.click()
+    panel.sections.regions.show_all.click()
     assert panel.case.labels.get_color(second)[3] == 1
-    panel.table.show_asked.emit(second, False)
+    panel.sections.regions.table.show_asked.emit(second, False)
     assert panel.case.labels.get_color(second)[3] == 0
 
 
@@ -144,11 +144,11 @@ def test_the_table_filters_sorts_and_jumps(proposed):
     region = two_regions(panel)[1]
     panel.case.work.rename(region, "Right thing")
     panel.refresh()
-    panel.regions.filter.setText("right")
-    assert panel.table.sorted.rowCount() == 1
-    panel.regions.filter.setText("")
-    assert panel.table.sorted.rowCount() == 8
-    panel.table.asked.emit("jump", (region,))
+    panel.sections.regions.filter.setText("right")
+    assert panel.sections.regions.table.sorted.rowCount() == 1
+    panel.sections.regions.filter.setText("")
+    assert panel.sections.regions.table.sorted.rowCount() == 8
+    panel.sections.regions.table.asked.emit("jump", (region,))
     panel.settle()
     voxel = np.rint(panel.case.labels.world_to_data(viewer.dims.point)).astype(int)
     assert shown(panel)[tuple(voxel)] == region
@@ -159,38 +159,38 @@ def test_the_history_lists_every_step_and_goes_back_to_one(proposed):
     first, second = two_regions(panel)
     start = shown(panel).copy()
     for region, name in ((first, "one"), (second, "two")):
-        panel.table.rename_asked.emit(region, name)
+        panel.sections.regions.table.rename_asked.emit(region, name)
     panel.settle()
     panel.refresh()
     steps = [
-        panel.history.steps.item(row).text()
-        for row in range(panel.history.steps.count())
+        panel.sections.history.steps.item(row).text()
+        for row in range(panel.sections.history.steps.count())
     ]
     assert steps == [
         "Start",
         f"Rename: tissue {first} to one",
         f"Rename: tissue {second} to two",
     ]
-    panel.history.jump_asked.emit(1)
+    panel.sections.history.jump_asked.emit(1)
     panel.settle()
     assert len(panel.case.work.history) == 1
-    panel.history.jump_asked.emit(0)
+    panel.sections.history.jump_asked.emit(0)
     np.testing.assert_array_equal(shown(panel), start)
 
 
 def test_next_goes_to_an_unsure_place_and_accept_keeps_it(proposed):
     viewer, panel = proposed
-    panel.looker.next()
+    panel.review.next()
     panel.settle()
-    place = panel.looker.here
-    assert panel.table.selected == (place.region,)
+    place = panel.review.here
+    assert panel.sections.regions.table.selected == (place.region,)
     np.testing.assert_allclose(
         viewer.dims.point, panel.case.labels.data_to_world(place.voxel_zyx)
     )
-    panel.look.accept.click()
+    panel.sections.review.accept.click()
     panel.settle()
     assert panel.case.work.history[-1].startswith("Assign")
-    assert panel.looker.here.voxel_zyx != place.voxel_zyx
+    assert panel.review.here.voxel_zyx != place.voxel_zyx
 
 
 def test_what_another_tool_writes_in_the_labels_becomes_a_step(proposed, qtbot):
@@ -201,8 +201,8 @@ def test_what_another_tool_writes_in_the_labels_becomes_a_step(proposed, qtbot):
     panel.case.labels.data[z, y, x : x + 3] = region
     panel.case.labels.refresh()
     qtbot.waitUntil(lambda: len(panel.case.work.history) == 1, timeout=5000)
-    assert panel.case.work.region_at((z, y, x)) == region
-    panel.edit("undo")
+    assert panel.case.work.view.region_at((z, y, x)) == region
+    panel.editor.edit("undo")
     assert shown(panel)[z, y, x] == 0
 
 
@@ -238,8 +238,8 @@ def test_a_right_drag_changes_the_window_and_the_other_keys_of_the_mouse_do_not(
     proposed, qtbot
 ):
     viewer, panel = proposed
-    panel.use_tool("select")
-    limits = tuple(panel.image.contrast_limits)
+    panel.editor.use_tool("select")
+    limits = tuple(panel.scans.image.contrast_limits)
     event = type(
         "Event",
         (),
@@ -251,67 +251,67 @@ def test_a_right_drag_changes_the_window_and_the_other_keys_of_the_mouse_do_not(
             "handled": False,
         },
     )()
-    drag = panel.viewing.on_drag(viewer, event)
+    drag = panel.views.on_drag(viewer, event)
     next(drag)
     event.type, event.pos = "mouse_move", np.array([110.0, 10.0])
     next(drag)
-    assert np.diff(panel.image.contrast_limits) > np.diff(limits)
+    assert np.diff(panel.scans.image.contrast_limits) > np.diff(limits)
     event.type = "mouse_release"
     assert next(drag, None) is None
     assert camera_of(viewer).mouse_zoom
     event.button = 1
-    assert next(panel.viewing.on_drag(viewer, event), None) is None
+    assert next(panel.views.on_drag(viewer, event), None) is None
 
 
 def test_go_to_shows_the_place_and_refuses_what_lies_outside(proposed):
     viewer, panel = proposed
-    panel.viewing.go_to("R 6.5 P 0.5 I 1")
+    panel.views.go_to("R 6.5 P 0.5 I 1")
     np.testing.assert_allclose(
-        panel.image.world_to_data(viewer.dims.point), (12, 14, 9)
+        panel.scans.image.world_to_data(viewer.dims.point), (12, 14, 9)
     )
-    panel.viewing.go_to("R 600 P 0 I 1")
+    panel.views.go_to("R 600 P 0 I 1")
     assert "outside" in messages()
 
 
 def test_three_planes_follow_each_other_and_the_regions(proposed, qtbot):
     viewer, panel = proposed
     panel.orientation.show_plane("axial")
-    panel.scan.buttons["planes"].click()
-    coronal, sagittal = panel.viewing.planes.views
+    panel.sections.scan.buttons["planes"].click()
+    coronal, sagittal = panel.views.planes.views
     assert [view.model.dims.order[0] for view in (coronal, sagittal)] == [1, 2]
     letters = [view.orientation.letters.shown["left"] for view in (coronal, sagittal)]
     assert letters == ["R", "A"]
-    panel.viewing.go_to("R 6.5 P 0.5 I 1")
+    panel.views.go_to("R 6.5 P 0.5 I 1")
     for view in (coronal, sagittal):
         np.testing.assert_allclose(view.model.dims.point, viewer.dims.point)
     coronal.model.dims.set_current_step(1, 5)
     assert viewer.dims.current_step[1] == 5
-    panel.table.select(two_regions(panel))
-    panel.edit("merge")
+    panel.sections.regions.table.select(two_regions(panel))
+    panel.editor.edit("merge")
     panel.settle()
     assert np.shares_memory(sagittal.labels.data, panel.case.labels.data)
     panel.orientation.show_plane("sagittal")
     assert [view.model.dims.order[0] for view in (coronal, sagittal)] == [0, 1]
-    panel.scan.buttons["planes"].click()
+    panel.sections.scan.buttons["planes"].click()
     assert CROSSHAIR_NAME not in viewer.layers
-    assert panel.viewing.planes is None
+    assert panel.views.planes is None
 
 
 def test_the_ruler_tells_lengths_in_mm(proposed):
     _, panel = proposed
-    panel.scan.buttons["ruler"].click()
-    layer = panel.viewing.ruler.layer
+    panel.sections.scan.buttons["ruler"].click()
+    layer = panel.views.ruler.layer
     layer.add_lines(np.array([[0, 0, 0], [0, 3, 4]]))
     assert list(layer.features["length"]) == ["5.0 mm"]
-    panel.scan.buttons["ruler"].click()
+    panel.sections.scan.buttons["ruler"].click()
     assert str(layer.mode) == "pan_zoom"
 
 
 def test_surfaces_lie_where_the_region_lies(proposed, qtbot):
     viewer, panel = proposed
     region = two_regions(panel)[1]
-    panel.table.select([region])
-    panel.scan.buttons["surfaces"].click()
+    panel.sections.regions.table.select([region])
+    panel.sections.scan.buttons["surfaces"].click()
     qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
     surface = viewer.layers[-1]
     inside = np.argwhere(shown(panel) == region)
@@ -333,7 +333,7 @@ def test_a_large_surface_is_made_coarser_and_stays_in_place(monkeypatch):
         < 12
     )
     fine, _ = surface_of(ball)
-    monkeypatch.setattr("napari_strata.gui.canvas.surfaces.MOST_VOXELS", 5000)
+    monkeypatch.setattr("napari_strata.gui.canvas.surfaces.MAX_VOXELS", 5000)
     coarse, _ = surface_of(ball)
     assert len(coarse) < len(fine) / 4
     np.testing.assert_allclose(
@@ -351,34 +351,34 @@ def test_two_viewers_do_not_disturb_each_other(
     second = StrataPanel(viewer, propose=propose_phantom)
     viewer.window.add_dock_widget(second, name="Strata")
     add_scan(viewer, phantom_volume(seed=1))
-    second.start_proposal()
+    second.proposals.start()
     qtbot.waitUntil(lambda: second.case is not None, timeout=20000)
     expected = shown(first).copy()
-    second.table.select(two_regions(second))
-    second.edit("merge")
+    second.sections.regions.table.select(two_regions(second))
+    second.editor.edit("merge")
     second.settle()
     np.testing.assert_array_equal(shown(first), expected)
     assert first.case.work.history == ()
     viewer.close()
-    first.edit("undo")
-    first.table.select(two_regions(first))
-    first.edit("merge")
+    first.editor.edit("undo")
+    first.sections.regions.table.select(two_regions(first))
+    first.editor.edit("merge")
     first.settle()
     assert len(first.case.work.history) == 1
 
 
 def test_two_time_points_are_compared_by_name(proposed, qtbot):
     viewer, panel = proposed
-    first = panel.image
+    first = panel.scans.image
     second = add_scan(viewer, phantom_volume(seed=5))
-    panel.compare()
+    panel.views.compare()
     assert "other scan" in messages()
-    panel.choose_scan(second)
-    panel.start_proposal()
+    panel.scans.choose(second)
+    panel.proposals.start()
     qtbot.waitUntil(
         lambda: panel.case is not None and bool(panel.case.statistics()), timeout=20000
     )
-    panel.compare()
+    panel.views.compare()
     dialog = panel.findChild(FollowUp)
     names = [dialog.table.item(row, 0).text() for row in range(dialog.table.rowCount())]
     assert len(names) == 8
@@ -396,7 +396,7 @@ def test_two_time_points_are_compared_by_name(proposed, qtbot):
 
 def test_keys_reach_the_panel_and_napari_keeps_its_own(proposed, qtbot):
     viewer, panel = proposed
-    panel.table.select(two_regions(panel))
+    panel.sections.regions.table.select(two_regions(panel))
     handled = {str(key) for key in viewer.keymap}
     for key in ("M", "S", "N", "K", "W", "G", "H", "F2"):
         assert key in handled
@@ -410,11 +410,19 @@ def test_keys_reach_the_panel_and_napari_keeps_its_own(proposed, qtbot):
     assert "M" not in {str(key) for key in Labels(np.zeros((2, 2), int)).keymap}
 
 
+def test_every_action_of_the_table_can_be_run(shared_viewer):
+    panel = StrataPanel(shared_viewer, propose=propose_phantom)
+    for action in ACTIONS:
+        action.run(panel)
+    assert "There are no regions to edit yet" in messages()
+    panel.close_down()
+
+
 def test_the_help_lists_every_key(proposed, qtbot):
     _, panel = proposed
-    panel.show_help()
+    panel.sections.show_help()
     overlay = panel.findChild(HelpOverlay)
-    for rows in HELP.values():
+    for rows in help_rows().values():
         for keys, _ in rows:
             assert keys in overlay.words.text()
     QTest.keyClick(overlay, Qt.Key.Key_Escape)
@@ -423,14 +431,14 @@ def test_the_help_lists_every_key(proposed, qtbot):
 def test_the_tour_comes_once_and_can_be_skipped(make_napari_viewer_proxy):
     viewer = make_napari_viewer_proxy()
     panel = StrataPanel(viewer)
-    panel.tour.begin()
+    panel.sections.tour.begin()
     for _ in TOUR:
-        panel.tour.next.click()
-    assert panel.tour.isHidden()
+        panel.sections.tour.next.click()
+    assert panel.sections.tour.isHidden()
     assert tour_was_seen()
-    panel.tour.begin()
-    panel.tour.skip.click()
-    assert panel.tour.isHidden()
+    panel.sections.tour.begin()
+    panel.sections.tour.skip.click()
+    assert panel.sections.tour.isHidden()
     note_tour_seen()
     panel.close_down()
 
@@ -440,12 +448,12 @@ def test_a_stroke_with_the_mouse_makes_a_preview(make_napari_viewer_proxy, qtbot
     panel = StrataPanel(viewer, propose=propose_phantom)
     viewer.window.add_dock_widget(panel, name="Strata")
     add_scan(viewer)
-    panel.start_proposal()
+    panel.proposals.start()
     qtbot.waitUntil(
         lambda: panel.case is not None and not panel.case.queue.is_busy, timeout=20000
     )
-    panel.edits.show_target("new")
-    panel.use_tool("scribble")
+    panel.sections.edit.show_target("new")
+    panel.editor.use_tool("scribble")
     canvas = next(
         widget
         for widget in QApplication.allWidgets()

@@ -47,7 +47,7 @@ def proposed(shared_viewer, qtbot):
     viewer.window.add_dock_widget(panel, name="Strata")
     notification_manager.records.clear()
     add_scan(viewer)
-    panel.start_proposal()
+    panel.proposals.start()
     qtbot.waitUntil(lambda: panel.case is not None, timeout=20000)
     yield viewer, panel
     panel.jobs.cancel()
@@ -55,7 +55,7 @@ def proposed(shared_viewer, qtbot):
 
 
 def ask(panel, qtbot, question):
-    panel.explaining.buttons[question].click()
+    panel.sections.explanation.buttons[question].click()
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
 
 
@@ -71,7 +71,7 @@ def map_of(viewer, question):
 @pytest.mark.parametrize("tree", ["tissues", "regions"])
 def test_a_click_on_a_mark_moves_slider_count_and_regions_there(proposed, tree):
     _, panel = proposed
-    section = panel.granularity
+    section = panel.sections.granularity
     (section.tissues if tree == "tissues" else section.regions).click()
     marks = panel.case.work.proposal.suggested(tree)
     assert marks
@@ -81,8 +81,8 @@ def test_a_click_on_a_mark_moves_slider_count_and_regions_there(proposed, tree):
         section.marks.buttons[mark].click()
         panel.settle()
         assert (
-            panel.case.work.tree,
-            panel.case.work.granularity,
+            panel.case.work.view.tree,
+            panel.case.work.view.granularity,
             section.count.value(),
         ) == (tree, mark, mark)
         assert before is None or section.slider.value() > before
@@ -101,40 +101,43 @@ def test_a_click_on_a_mark_moves_slider_count_and_regions_there(proposed, tree):
 
 def test_mark_buttons_stand_in_order_side_by_side(proposed):
     _, panel = proposed
-    panel.granularity.regions.click()
-    boxes = [button.geometry() for button in panel.granularity.marks.buttons.values()]
+    panel.sections.granularity.regions.click()
+    boxes = [
+        button.geometry()
+        for button in panel.sections.granularity.marks.buttons.values()
+    ]
     assert all(one.right() < other.left() for one, other in pairwise(boxes))
-    assert boxes[-1].right() <= panel.granularity.marks.width()
+    assert boxes[-1].right() <= panel.sections.granularity.marks.width()
 
 
 def test_why_says_what_holds_a_region_together(proposed, qtbot):
     _, panel = proposed
     region = two_regions(panel)[0]
-    panel.table.select([region])
+    panel.sections.regions.table.select([region])
     ask(panel, qtbot, "card")
-    text = panel.explaining.answer.text()
+    text = panel.sections.explanation.answer.text()
     for word in (
         f"tissue {region}: ",
-        "Alike inside",
-        "What parts them",
+        "Similarity inside",
+        "What separates them",
         "Coarser",
         "Finer",
     ):
         assert word in text
-    panel.table.select([two_regions(panel)[1]])
-    assert not panel.explaining.answer.text()
+    panel.sections.regions.table.select([two_regions(panel)[1]])
+    assert not panel.sections.explanation.answer.text()
     ask(panel, qtbot, "card")
-    assert panel.explaining.answer.text()
-    panel.edit("split")
+    assert panel.sections.explanation.answer.text()
+    panel.editor.edit("split")
     panel.settle()
-    assert not panel.explaining.answer.text()
+    assert not panel.sections.explanation.answer.text()
 
 
 def test_maps_lie_over_the_scan_and_are_no_scans(proposed, qtbot):
     viewer, panel = proposed
-    work, image = panel.case.work, panel.image
+    work, image = panel.case.work, panel.scans.image
     region, other = two_regions(panel)
-    panel.table.select([region])
+    panel.sections.regions.table.select([region])
     active = viewer.layers.selection.active
     for question in ("similarity", "confidence", "features"):
         ask(panel, qtbot, question)
@@ -147,7 +150,7 @@ def test_maps_lie_over_the_scan_and_are_no_scans(proposed, qtbot):
     pieces, proposal = work.proposal.supervoxels, work.proposal
     np.testing.assert_array_equal(
         map_of(viewer, "similarity").data,
-        similarity_map(proposal, work.table, region)[pieces],
+        similarity_map(proposal, work.view.table, region)[pieces],
     )
     np.testing.assert_array_equal(
         map_of(viewer, "confidence").data, proposal.confidence[pieces]
@@ -158,16 +161,16 @@ def test_maps_lie_over_the_scan_and_are_no_scans(proposed, qtbot):
         atol=0.003,
     )
     assert map_of(viewer, "features").rgb
-    assert panel.scan.scans.count() == 1
-    assert panel.image is image
+    assert panel.sections.scan.scans.count() == 1
+    assert panel.scans.image is image
     assert viewer.layers.selection.active == active
     count = len(viewer.layers)
-    panel.table.select([other])
+    panel.sections.regions.table.select([other])
     ask(panel, qtbot, "similarity")
     assert len(viewer.layers) == count
     np.testing.assert_array_equal(
         map_of(viewer, "similarity").data,
-        similarity_map(proposal, work.table, other)[pieces],
+        similarity_map(proposal, work.view.table, other)[pieces],
     )
     assert map_of(viewer, "similarity").name.endswith(f"tissue {other}")
     assert viewer.layers[-1].name == map_of(viewer, "similarity").name
@@ -179,8 +182,8 @@ def test_maps_of_the_whole_scan_need_no_region_and_the_others_ask_for_one(
     viewer, panel = proposed
     ask(panel, qtbot, "confidence")
     assert map_of(viewer, "confidence").visible
-    assert not panel.explaining.answer.text()
-    panel.explaining.buttons["card"].click()
+    assert not panel.sections.explanation.answer.text()
+    panel.sections.explanation.buttons["card"].click()
     assert "Select a region" in messages()
 
 
@@ -248,7 +251,7 @@ def test_a_cursor_that_rests_on_a_region_gets_an_explanation_only_where_that_was
     rest_on(inside)
     qtbot.wait(30)
     assert told == []
-    panel.explaining.hover.setChecked(True)
+    panel.sections.explanation.hover.setChecked(True)
     rest_on(inside)
     qtbot.waitUntil(lambda: told != [], timeout=20000)
     name = next(row.name for row in panel.case.work.regions if row.id == region)

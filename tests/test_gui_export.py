@@ -17,9 +17,9 @@ import SimpleITK as sitk
 import trimesh
 from napari.utils.notifications import notification_manager
 
-from napari_strata.export.files import FORMATS
-from napari_strata.gui.panel import exporting
+from napari_strata.export.formats import FORMATS_BY_NAME
 from napari_strata.gui.panel.panel import StrataPanel
+from napari_strata.gui.widgets import export_dialog
 from napari_strata.io.files import read, write_scan
 from phantoms import phantom_volume
 from test_gui_panel import add_scan, propose_phantom, shown
@@ -34,17 +34,17 @@ def desk(make_napari_viewer_proxy, qtbot, scan: Path) -> StrataPanel:
     viewer.window.add_dock_widget(panel, name="Strata")
     notification_manager.records.clear()
     add_scan(viewer, read(scan))
-    panel.start_proposal()
+    panel.proposals.start()
     qtbot.waitUntil(lambda: panel.case is not None and not panel.is_busy, timeout=20000)
     return panel
 
 
 def told(panel) -> str:
-    return panel.export.result.toolTip()
+    return panel.sections.export.result.toolTip()
 
 
 def export(panel, qtbot, path: Path) -> Path:
-    panel.export_to(path)
+    panel.files.export_to(path)
     qtbot.waitUntil(lambda: not panel.is_busy and bool(told(panel)), timeout=20000)
     return path
 
@@ -144,16 +144,16 @@ def test_what_cannot_be_written_is_one_sentence_in_the_panel(
     second = write_scan(phantom_volume(seed=2), tmp_path / "second.nii.gz")
     add_scan(panel.case._viewer, read(second))
     monkeypatch.setattr(
-        exporting.QFileDialog,
+        export_dialog.QFileDialog,
         "getSaveFileName",
         lambda *_: pytest.fail("asked for a name all the same"),
     )
 
-    panel.export.export_asked.emit("DICOM segmentation")
+    panel.sections.export.export_asked.emit("DICOM segmentation")
     assert "is none. Open the folder of the series" in told(panel)
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "highdicom", None)
-        panel.export.export_asked.emit("DICOM segmentation")
+        panel.sections.export.export_asked.emit("DICOM segmentation")
         assert "install napari-strata[dicom]" in told(panel)
 
     for path, words in (
@@ -162,7 +162,7 @@ def test_what_cannot_be_written_is_one_sentence_in_the_panel(
         (tmp_path / "a.png", "the name must end in"),
         (tmp_path / "nowhere" / "a.stl", "does not exist"),
     ):
-        panel.export.show_result("")
+        panel.sections.export.show_result("")
         export(panel, qtbot, path)
         assert words in told(panel)
         assert told(panel) in " ".join(
@@ -171,7 +171,7 @@ def test_what_cannot_be_written_is_one_sentence_in_the_panel(
     (tmp_path / "theirs.csv").write_text("name,age\n")
     export(panel, qtbot, tmp_path / "theirs.csv")
     assert "is not Strata's" in told(panel)
-    panel.case.work.delete([row.id for row in panel.case.work.regions])
+    panel.case.work.edits.delete([row.id for row in panel.case.work.regions])
     export(panel, qtbot, tmp_path / "a.stl")
     assert "no region with voxels" in told(panel)
     assert scan.read_bytes() == before
@@ -193,34 +193,36 @@ def test_the_dialog_offers_every_format_and_asks_before_it_replaces_anything(
     )
     answers: list[tuple[str, str]] = []
     monkeypatch.setattr(
-        exporting.QFileDialog,
+        export_dialog.QFileDialog,
         "getSaveFileName",
         lambda *given: (given[2], given[4]) if not answers else answers.pop(),
     )
-    offered = [action.text() for action in panel.export.formats.menu().actions()]
-    assert [text.split(" (")[0] for text in offered] == list(FORMATS)
-    panel.export.formats.menu().actions()[
+    offered = [
+        action.text() for action in panel.sections.export.formats.menu().actions()
+    ]
+    assert [text.split(" (")[0] for text in offered] == list(FORMATS_BY_NAME)
+    panel.sections.export.formats.menu().actions()[
         offered.index("Surfaces (.stl, .obj, .ply)")
     ].trigger()
     qtbot.waitUntil(lambda: "scan_surfaces.stl" in told(panel), timeout=20000)
 
     answers.append(
-        (str(tmp_path / "mine"), exporting.export_filter("Table of measures"))
+        (str(tmp_path / "mine"), export_dialog.export_filter("Table of measures"))
     )
-    panel.export.export.click()
+    panel.sections.export.export.click()
     qtbot.waitUntil(lambda: "mine.csv" in told(panel), timeout=20000)
 
     asked = []
     monkeypatch.setattr(
-        exporting.QMessageBox,
+        export_dialog.QMessageBox,
         "question",
         lambda *given: asked.append(given[2]) or given[3].__class__.No,
     )
     answers.append(
-        (str(tmp_path / "mine"), exporting.export_filter("Table of measures"))
+        (str(tmp_path / "mine"), export_dialog.export_filter("Table of measures"))
     )
-    panel.export.export.click()
-    assert asked == [f"mine.csv is there already, in {tmp_path}. Replace?"]
+    panel.sections.export.export.click()
+    assert asked == [f"mine.csv is already in {tmp_path}. Replace?"]
     assert not panel.jobs.is_running
 
 
@@ -238,6 +240,6 @@ def test_the_dialog_offers_every_format_and_asks_before_it_replaces_anything(
 def test_an_ending_that_was_typed_says_the_format_else_the_list_does(
     typed, format_, expected
 ):
-    assert exporting.chosen_path(
+    assert export_dialog.chosen_path(
         Path(typed), Path("scan_labels.nii.gz"), format_
     ) == Path(expected)

@@ -9,12 +9,12 @@ import pytest
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
 
-from napari_strata.gui.panel import panel as panel_module
+from napari_strata.gui.panel import proposal_controller
 from napari_strata.gui.panel.panel import StrataPanel
 from napari_strata.gui.session import labels_painter as painter
 from napari_strata.gui.tasks import quiet
 from napari_strata.gui.tasks.jobs import JobRunner
-from napari_strata.gui.widgets.region_model import VOLUME
+from napari_strata.gui.widgets.region_columns import VOLUME
 from napari_strata.io.files import read_labels
 from test_gui_panel import add_scan, messages, propose_phantom, shown, two_regions
 
@@ -28,7 +28,7 @@ def proposed(shared_viewer, qtbot):
     viewer.window.add_dock_widget(panel, name="Strata")
     notification_manager.records.clear()
     add_scan(viewer)
-    panel.start_proposal()
+    panel.proposals.start()
     qtbot.waitUntil(lambda: panel.case is not None, timeout=20000)
     yield viewer, panel
     panel.jobs.cancel()
@@ -36,8 +36,8 @@ def proposed(shared_viewer, qtbot):
 
 
 def merge_two(panel) -> None:
-    panel.table.select(two_regions(panel))
-    panel.edit("merge")
+    panel.sections.regions.table.select(two_regions(panel))
+    panel.editor.edit("merge")
 
 
 def test_a_panel_opened_again_goes_on_with_the_case(proposed):
@@ -53,7 +53,7 @@ def test_a_panel_opened_again_goes_on_with_the_case(proposed):
     assert (again.case.work, again.case.labels) == (work, labels)
     assert len(viewer.layers) == 2
     np.testing.assert_array_equal(shown(again), expected)
-    again.edit("undo")
+    again.editor.edit("undo")
     again.settle()
     assert len(again.case.work.regions) == 8
     assert not first._refresh_timer.isActive()
@@ -61,34 +61,36 @@ def test_a_panel_opened_again_goes_on_with_the_case(proposed):
 
 def test_strokes_for_a_new_region_stay_new_when_the_slider_hands_out_ids(proposed):
     _, panel = proposed
-    panel.edits.show_target("new")
-    panel.use_tool("scribble")
-    strokes = panel.case.brush.layer
+    panel.sections.edit.show_target("new")
+    panel.editor.use_tool("scribble")
+    strokes = panel.case.brushes.scribble.layer
     strokes.paint((12, 12, 9), strokes.selected_label)
     panel.case.work.cut(regions=15)
     before = {row.id for row in panel.case.work.regions}
-    panel.edit("update")
+    panel.editor.edit("update")
     assert int(shown(panel)[12, 12, 9]) not in before
 
 
 def test_an_update_that_fails_half_way_does_not_teach_twice(proposed):
     _, panel = proposed
     (first, second), labels = two_regions(panel), shown(panel).copy()
-    panel.edits.show_scope("here")
+    panel.sections.edit.show_scope("here")
     for region in (first, second):
-        panel.table.select([region])
-        panel.use_tool("scribble")
-        panel.case.brush.layer.brush_size = 1
-        panel.case.brush.layer.paint(
+        panel.sections.regions.table.select([region])
+        panel.editor.use_tool("scribble")
+        panel.case.brushes.scribble.layer.brush_size = 1
+        panel.case.brushes.scribble.layer.paint(
             tuple(np.argwhere(labels == region)[0]),
-            panel.case.brush.layer.selected_label,
+            panel.case.brushes.scribble.layer.selected_label,
         )
     panel.case.work.lock(second)
-    panel.edit("update")
+    panel.editor.edit("update")
     panel.settle()
-    assert [strokes.region for strokes in panel.case.brush.strokes()] == [second]
+    assert [strokes.region for strokes in panel.case.brushes.scribble.strokes()] == [
+        second
+    ]
     taught = len(panel.case.work.history)
-    panel.edit("update")
+    panel.editor.edit("update")
     panel.settle()
     assert "locked" in messages()
     assert len(panel.case.work.history) == taught
@@ -101,13 +103,15 @@ def test_unsaved_edits_are_replaced_only_when_the_answer_is_yes(
     _, panel = proposed
     asked = []
     monkeypatch.setattr(
-        panel_module, "ask_replace", lambda parent: asked.append(parent) or answer
+        proposal_controller,
+        "ask_replace",
+        lambda parent: asked.append(parent) or answer,
     )
     merge_two(panel)
     panel.settle()
     work = panel.case.work
-    panel.start_proposal()
-    assert asked == [panel]
+    panel.proposals.start()
+    assert len(asked) == 1
     assert panel.jobs.is_running == answer
     qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
     assert (panel.case.work is work) == (not answer)
@@ -118,13 +122,13 @@ def test_saved_edits_are_replaced_without_a_question(
 ):
     _, panel = proposed
     monkeypatch.setattr(
-        panel_module, "ask_replace", lambda parent: pytest.fail("asked")
+        proposal_controller, "ask_replace", lambda parent: pytest.fail("asked")
     )
     merge_two(panel)
     work = panel.case.work
-    panel.save_to(tmp_path / "case.strata")
+    panel.files.save_to(tmp_path / "case.strata")
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
-    panel.start_proposal()
+    panel.proposals.start()
     qtbot.waitUntil(lambda: panel.case.work is not work, timeout=20000)
 
 
@@ -146,16 +150,16 @@ def test_a_saved_case_is_opened_with_its_history(proposed, tmp_path, qtbot):
     _, panel = proposed
     panel.case.work.merge(two_regions(panel))
     expected, first = shown(panel).copy(), panel.case
-    panel.save_to(tmp_path / "case.strata")
+    panel.files.save_to(tmp_path / "case.strata")
     # what is asked for while the file is written waits for it, and is not in it
-    panel.edit("undo")
+    panel.editor.edit("undo")
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
     panel.settle()
     assert len(panel.case.work.regions) == 8
-    panel.open_from(tmp_path / "case.strata")
+    panel.files.open_case(tmp_path / "case.strata")
     qtbot.waitUntil(lambda: panel.case is not first, timeout=20000)
     np.testing.assert_array_equal(shown(panel), expected)
-    panel.edit("undo")
+    panel.editor.edit("undo")
     panel.settle()
     assert len(panel.case.work.regions) == 8
 
@@ -164,8 +168,8 @@ def test_export_writes_what_is_on_the_screen(proposed, tmp_path, qtbot):
     _, panel = proposed
     region = two_regions(panel)[0]
     panel.case.work.rename(region, "liver")
-    panel.granularity.count.setValue(5)
-    panel.export_to(tmp_path / "labels.nii.gz")
+    panel.sections.granularity.count.setValue(5)
+    panel.files.export_to(tmp_path / "labels.nii.gz")
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
     back = read_labels(tmp_path / "labels.nii.gz")
     np.testing.assert_array_equal(back.labels, shown(panel))
@@ -185,13 +189,13 @@ def test_an_export_right_after_an_edit_writes_that_edit_and_takes_nothing_back(
             lambda: time.sleep(0.05) or panel.case.work.merge(two_regions(panel))
         )
     else:
-        panel.granularity.regions.click()
-        panel.granularity.count.setValue(15)
-    panel.export_to(tmp_path / "labels.nii.gz")
+        panel.sections.granularity.regions.click()
+        panel.sections.granularity.count.setValue(15)
+    panel.files.export_to(tmp_path / "labels.nii.gz")
     panel.case.submit(lambda: panel.case.work.merge(two_regions(panel)))
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
     assert len(panel.case.work.history) == 2
-    panel.edit("undo")
+    panel.editor.edit("undo")
     np.testing.assert_array_equal(
         read_labels(tmp_path / "labels.nii.gz").labels, shown(panel)
     )
@@ -212,7 +216,7 @@ def test_what_another_tool_wrote_is_exported_though_an_edit_is_still_painted(
     )
     panel.case.submit(lambda: panel.case.work.merge(two_regions(panel)))
     panel.case.labels.data[z, y, x] = 5
-    panel.export_to(tmp_path / "labels.nii.gz")
+    panel.files.export_to(tmp_path / "labels.nii.gz")
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
     assert len(panel.case.work.history) == 2
     assert read_labels(tmp_path / "labels.nii.gz").labels[z, y, x] == 5
@@ -238,7 +242,7 @@ def test_paint_is_taken_after_napari_wrote_it_however_quick_the_thread_is(propos
 
 def test_an_export_that_fails_says_why(proposed, tmp_path, qtbot):
     _, panel = proposed
-    panel.export_to(tmp_path / "nowhere" / "labels.nii.gz")
+    panel.files.export_to(tmp_path / "nowhere" / "labels.nii.gz")
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
     assert "nowhere" in messages()
 
@@ -269,11 +273,11 @@ def test_a_table_sorted_by_volume_keeps_its_selection_and_its_order(proposed):
     _, panel = proposed
     panel.settle()
     panel.refresh()
-    table = panel.table
+    table = panel.sections.regions.table
     chosen = table.regions.rows[2].id
     table.select([chosen])
     table.sortByColumn(VOLUME, Qt.SortOrder.DescendingOrder)
-    sizes = [panel.case.work.sizes_vox[row.id] for row in table.regions.rows]
+    sizes = [panel.case.work.view.sizes_vox[row.id] for row in table.regions.rows]
     assert sizes == sorted(sizes, reverse=True)
     assert table.selected == (chosen,)
     assert [index.row() for index in table.selectionModel().selectedRows()] == [
@@ -286,10 +290,10 @@ def test_a_closed_scan_and_a_closed_panel_let_go_of_the_proposal(proposed, monke
     monkeypatch.setitem(quiet._state, "frozen", True)
     panel.settle()
     panel.refresh()
-    assert panel.granularity._proposal is panel.case.work.proposal
+    assert panel.sections.granularity._proposal is panel.case.work.proposal
     viewer.layers.clear()
     panel.refresh()
-    assert panel.granularity._proposal is None
+    assert panel.sections.granularity._proposal is None
     quiet._state["frozen"] = True
     panel.close_down()
     assert not quiet._state["frozen"]

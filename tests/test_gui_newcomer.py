@@ -8,7 +8,7 @@ import pytest
 from napari.utils.notifications import notification_manager
 
 from napari_strata.gui.panel.panel import StrataPanel
-from napari_strata.gui.plugin.contributions import get_reader
+from napari_strata.gui.plugin.readers import get_reader
 from napari_strata.gui.widgets import dialogs
 from napari_strata.io.files import read_labels, write_scan
 from phantoms import phantom_volume
@@ -34,7 +34,7 @@ def proposed(shared_viewer, qtbot, scan):
     viewer = shared_viewer
     panel = dock(viewer)
     viewer.open(str(scan), plugin="napari-strata")
-    panel.start_proposal()
+    panel.proposals.start()
     qtbot.waitUntil(lambda: panel.case is not None and not panel.is_busy, timeout=20000)
     yield viewer, panel
     panel.jobs.cancel()
@@ -42,8 +42,8 @@ def proposed(shared_viewer, qtbot, scan):
 
 
 def merge_two(panel) -> np.ndarray:
-    panel.table.select(two_regions(panel))
-    panel.edit("merge")
+    panel.sections.regions.table.select(two_regions(panel))
+    panel.editor.edit("merge")
     return shown(panel).copy()
 
 
@@ -63,22 +63,22 @@ def test_edits_that_were_not_saved_are_offered_again(
     viewer, panel = proposed
     expected = merge_two(panel)
     if how == "delete the scan":
-        viewer.layers.remove(panel.image)
+        viewer.layers.remove(panel.scans.image)
         assert panel.case is None
     else:
         # what a program that ends does to the lock on its journal
-        panel.case.work.end_autosave(keep=True)
+        panel.case.work.storage.end_autosave(keep=True)
         viewer.close()
         viewer = make_napari_viewer_proxy()
         panel = dock(viewer)
     viewer.layers.clear()
     viewer.open(str(scan), plugin="napari-strata")
-    qtbot.waitUntil(lambda: not panel.recovery_card.isHidden(), timeout=20000)
-    assert "Merge" in panel.recovery_card.words.text()
-    panel.recovery_card.resume.click()
+    qtbot.waitUntil(lambda: not panel.sections.recovery.isHidden(), timeout=20000)
+    assert "Merge" in panel.sections.recovery.words.text()
+    panel.sections.recovery.resume.click()
     qtbot.waitUntil(lambda: panel.case is not None and not panel.is_busy, timeout=20000)
     np.testing.assert_array_equal(shown(panel), expected)
-    panel.edit("undo")
+    panel.editor.edit("undo")
     panel.settle()
     assert len(panel.case.work.regions) == 8
 
@@ -94,7 +94,7 @@ def test_an_autosave_folder_that_cannot_be_written_is_told_and_the_work_goes_on(
     viewer = make_napari_viewer_proxy()
     panel = dock(viewer)
     viewer.open(str(scan), plugin="napari-strata")
-    panel.start_proposal()
+    panel.proposals.start()
     qtbot.waitUntil(lambda: panel.case is not None and not panel.is_busy, timeout=20000)
     assert "memory only" in messages()
     merge_two(panel)
@@ -103,13 +103,13 @@ def test_an_autosave_folder_that_cannot_be_written_is_told_and_the_work_goes_on(
 
 def test_a_second_scan_leaves_the_first_ones_case_alone(proposed):
     viewer, panel = proposed
-    expected, first = merge_two(panel), panel.image
+    expected, first = merge_two(panel), panel.scans.image
     second = add_scan(viewer, phantom_volume(seed=3))
-    assert panel.image == first
-    panel.scan.scan_chosen.emit(1)
-    assert panel.image == second
+    assert panel.scans.image == first
+    panel.sections.scan.scan_chosen.emit(1)
+    assert panel.scans.image == second
     assert panel.case is None
-    panel.choose_scan(first)
+    panel.scans.choose(first)
     np.testing.assert_array_equal(shown(panel), expected)
 
 
@@ -129,7 +129,7 @@ def test_naparis_shuffled_colours_are_a_look_and_change_nothing(proposed):
     panel.settle()
     assert panel.case.work.regions == before
     region = two_regions(panel)[0]
-    panel.table.recolor_asked.emit(region, (1, 2, 3))
+    panel.sections.regions.table.recolor_asked.emit(region, (1, 2, 3))
     panel.settle()
     np.testing.assert_allclose(
         panel.case.labels.get_color(region)[:3] * 255, (1, 2, 3), atol=1
@@ -140,19 +140,21 @@ def test_region_tools_and_accept_are_steps_that_can_be_undone(proposed):
     _, panel = proposed
     region = two_regions(panel)[1]
     start = shown(panel).copy()
-    panel.table.select([region])
-    panel.edits.tool_asked.emit("grow")
+    panel.sections.regions.table.select([region])
+    panel.sections.edit.tool_asked.emit("grow")
     panel.settle()
     assert (shown(panel) == region).sum() > (start == region).sum()
-    panel.edits.tool_asked.emit("accept")
+    panel.sections.edit.tool_asked.emit("accept")
     panel.settle()
     panel.refresh()
-    row = next(row for row in panel.table.regions.rows if row.id == region)
+    row = next(
+        row for row in panel.sections.regions.table.regions.rows if row.id == region
+    )
     assert (row.accepted, row.locked) == (True, True)
-    panel.history.jump_asked.emit(0)
+    panel.sections.history.jump_asked.emit(0)
     np.testing.assert_array_equal(shown(panel), start)
-    panel.table.select([])
-    panel.edits.tool_asked.emit("fill_holes")
+    panel.sections.regions.table.select([])
+    panel.sections.edit.tool_asked.emit("fill_holes")
     assert "Select a region" in messages()
 
 
@@ -174,10 +176,10 @@ def test_a_file_of_several_volumes_is_asked_about_and_the_chosen_one_opens(
     viewer = make_napari_viewer_proxy()
     panel = dock(viewer)
     viewer.add_image(np.zeros((3, 4, 5, 6)), name="another reader's")
-    assert "Open scan" in panel.scan.scans.currentText()
+    assert "Open scan" in panel.sections.scan.scans.currentText()
     for _dropped in range(2):
         viewer.open(str(tmp_path / "series.nii.gz"), plugin="napari-strata")
-    panel.filing.open_scan(tmp_path / "series.nii.gz")
+    panel.files.open_scan(tmp_path / "series.nii.gz")
     qtbot.waitUntil(lambda: len(viewer.layers) == 3, timeout=20000)
     assert asked == ["series.nii.gz holds 5 scans. Open which one?"] * 3
     assert [layer.name for layer in viewer.layers][1:] == [
@@ -188,7 +190,7 @@ def test_a_file_of_several_volumes_is_asked_about_and_the_chosen_one_opens(
         np.testing.assert_allclose(
             np.sort(layer.data.ravel()), np.sort(stack[..., number].ravel())
         )
-    assert panel.volume.index == 2
+    assert panel.scans.volume.index == 2
 
 
 def test_a_folder_without_scans_is_left_to_other_readers(tmp_path):

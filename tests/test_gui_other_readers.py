@@ -33,13 +33,13 @@ def panel(shared_viewer, qtbot):
 
 
 def propose(panel, qtbot) -> None:
-    panel.proposing.propose.click()
+    panel.sections.proposal.propose.click()
     qtbot.waitUntil(lambda: panel.case is not None and not panel.is_busy, timeout=20000)
     panel.settle()
 
 
 def export(panel, qtbot, path) -> None:
-    panel.export_to(path)
+    panel.files.export_to(path)
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
 
 
@@ -87,25 +87,27 @@ def test_on_a_turned_layer_mouse_positions_edits_and_planes_meet_the_right_voxel
     layer = shared_viewer.add_image(
         phantom_volume().data, scale=(2, 1, 1), rotate=TURN, units="mm", name="turned"
     )
-    assert panel.volume is not None
+    assert panel.scans.volume is not None
     for voxel in ((3, 4, 5), (20, 9, 30)):
         event = SimpleNamespace(position=layer.data_to_world(voxel))
-        panel.pointer.on_move(shared_viewer, event)
-        assert panel.scan.readout.text().split()[-1] == f"{layer.data[voxel]:.4g}"
-        point = panel.volume.geometry.world_from_voxel(voxel)
-        panel.viewing.go_to(" ".join(f"{value:.6f}" for value in point))
+        panel.canvas_cursor.on_move(shared_viewer, event)
+        assert (
+            panel.sections.scan.readout.text().split()[-1] == f"{layer.data[voxel]:.4g}"
+        )
+        point = panel.scans.volume.geometry.world_from_voxel(voxel)
+        panel.views.go_to(" ".join(f"{value:.6f}" for value in point))
         # napari stops at whole steps
         np.testing.assert_allclose(
             shared_viewer.dims.point, layer.data_to_world(voxel), atol=1.1
         )
     propose(panel, qtbot)
-    panel.scan.buttons["planes"].click()
+    panel.sections.scan.buttons["planes"].click()
     first, second = [row.id for row in panel.case.work.regions][:2]
-    panel.table.select([first, second])
-    panel.edit("merge")
+    panel.sections.regions.table.select([first, second])
+    panel.editor.edit("merge")
     panel.settle()
     np.testing.assert_array_equal(panel.case.labels.data, panel.case.work.labels)
-    for view in panel.viewing.planes.views:
+    for view in panel.views.planes.views:
         np.testing.assert_allclose(
             view.image.data_to_world((1, 2, 3)), layer.data_to_world((1, 2, 3))
         )
@@ -120,7 +122,9 @@ def test_a_layer_that_is_scaled_later_is_read_anew_and_not_exported_with_old_siz
     layer = shared_viewer.add_image(phantom_volume().data, name="bare")
     layer.scale = (3, 2, 2)
     propose(panel, qtbot)
-    assert panel.case.work.volume.geometry.voxel_volume_mm3 == pytest.approx(12)
+    assert panel.case.work.proposal.volume.geometry.voxel_volume_mm3 == pytest.approx(
+        12
+    )
     assert "left and right are a guess" in said()
     layer.scale = (1, 1, 1)
     export(panel, qtbot, tmp_path / "labels.nii.gz")

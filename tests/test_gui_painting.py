@@ -30,7 +30,7 @@ def test_beside_a_layer_of_four_axes_an_edit_and_a_preview_are_drawn_to_the_end(
     viewer, panel = proposed
     case = panel.case
     monkeypatch.setattr(painter, "SLAB_VOXELS", 2000)
-    monkeypatch.setattr(previewing, "_AT_ONCE", 0)
+    monkeypatch.setattr(previewing, "_AT_ONCE_VOXELS", 0)
     viewer.add_image(np.zeros((3, *case.labels.data.shape), np.float32), visible=False)
     first, second = two_regions(panel)
     voxels = np.argwhere(shown(panel) == first)
@@ -60,10 +60,10 @@ def test_a_colour_that_comes_back_by_redo_is_drawn(proposed):  # noqa: F811
     _, panel = proposed
     work = Refinement(panel.case.work.proposal, tissues=4)
     (made,) = work.split(work.regions[0].id)
-    work.recolor(made, (255, 0, 0))
+    work.edits.recolor(made, (255, 0, 0))
     work.undo()
     work.undo()
-    panel.adopt(panel.image, work)
+    panel.cases.adopt(panel.scans.image, work)
     panel.editor.jump(2)
     assert (shown(panel) == made).any()
     np.testing.assert_allclose(panel.case.labels.get_color(made)[:3], (1, 0, 0))

@@ -47,7 +47,7 @@ def docked(shared_viewer, qtbot):
 def proposed(docked, qtbot):
     viewer, panel = docked
     add_scan(viewer)
-    panel.proposing.propose.click()
+    panel.sections.proposal.propose.click()
     qtbot.waitUntil(lambda: panel.case is not None, timeout=20000)
     return viewer, panel
 
@@ -68,36 +68,45 @@ def two_regions(panel) -> list[int]:
 
 def test_a_proposal_shows_as_a_labels_layer_over_the_scan(proposed):
     viewer, panel = proposed
-    labels, image = panel.case.labels, panel.image
+    labels, image = panel.case.labels, panel.scans.image
     assert labels in viewer.layers
     np.testing.assert_array_equal(shown(panel), panel.case.work.labels)
     np.testing.assert_allclose(labels.scale, image.scale)
     assert labels.units == image.units
-    assert len(panel.table.regions.rows) == len(panel.case.work.regions) == 8
+    assert (
+        len(panel.sections.regions.table.regions.rows)
+        == len(panel.case.work.regions)
+        == 8
+    )
 
 
 def test_the_slider_cuts_and_the_table_and_colours_follow(proposed, qtbot):
     _, panel = proposed
-    panel.granularity.regions.click()
-    panel.granularity.count.setValue(15)
+    panel.sections.granularity.regions.click()
+    panel.sections.granularity.count.setValue(15)
     np.testing.assert_array_equal(
         np.unique(shown(panel)[shown(panel) > 0]),
         [row.id for row in panel.case.work.regions],
     )
-    assert (panel.case.work.tree, panel.case.work.granularity) == ("regions", 15)
-    qtbot.waitUntil(lambda: len(panel.table.regions.rows) == 15, timeout=5000)
+    assert (panel.case.work.view.tree, panel.case.work.view.granularity) == (
+        "regions",
+        15,
+    )
+    qtbot.waitUntil(
+        lambda: len(panel.sections.regions.table.regions.rows) == 15, timeout=5000
+    )
     for row in panel.case.work.regions:
         np.testing.assert_allclose(
             panel.case.labels.get_color(row.id)[:3] * 255, row.color, atol=1
         )
-    panel.granularity.slider.setValue(0)
+    panel.sections.granularity.slider.setValue(0)
     panel.settle()
-    assert panel.case.work.granularity == 1
+    assert panel.case.work.view.granularity == 1
 
 
 def test_volumes_and_brightness_in_the_table_are_those_of_the_voxels(proposed):
     _, panel = proposed
-    labels, grey = shown(panel), panel.volume.data
+    labels, grey = shown(panel), panel.scans.volume.data
     for region, facts in panel.case.statistics().items():
         inside = grey[labels == region]
         assert facts.volume_ml == pytest.approx(inside.size * 2 / 1000)
@@ -111,14 +120,14 @@ def test_merge_keeps_the_first_selected_and_undo_gives_everything_back(proposed)
     _, panel = proposed
     before = shown(panel).copy()
     second, first = two_regions(panel)
-    panel.table.select([first, second])
-    panel.edits.merge.click()
+    panel.sections.regions.table.select([first, second])
+    panel.sections.edit.merge.click()
     assert (shown(panel)[np.isin(before, [first, second])] == first).all()
-    assert panel.table.selected == (first,)
-    assert "Merge" in panel.edits.undo.toolTip()
-    panel.edits.undo.click()
+    assert panel.sections.regions.table.selected == (first,)
+    assert "Merge" in panel.sections.edit.undo.toolTip()
+    panel.sections.edit.undo.click()
     np.testing.assert_array_equal(shown(panel), before)
-    panel.edits.redo.click()
+    panel.sections.edit.redo.click()
     assert not (shown(panel) == second).any()
 
 
@@ -126,24 +135,24 @@ def test_split_parts_a_region_and_selects_the_parts(proposed):
     _, panel = proposed
     region = two_regions(panel)[0]
     before = shown(panel).copy()
-    panel.table.select([region])
-    panel.edits.parts.setValue(3)
-    panel.edits.split.click()
+    panel.sections.regions.table.select([region])
+    panel.sections.edit.parts.setValue(3)
+    panel.sections.edit.split.click()
     parts = np.unique(shown(panel)[before == region])
     assert len(parts) == 3
-    assert set(panel.table.selected) == set(parts.tolist())
+    assert set(panel.sections.regions.table.selected) == set(parts.tolist())
 
 
 def test_scribbles_make_a_new_region_that_the_table_selects(proposed):
     viewer, panel = proposed
-    panel.edits.show_target("new")
-    panel.edits.tools["scribble"].click()
+    panel.sections.edit.show_target("new")
+    panel.sections.edit.tools["scribble"].click()
     strokes = viewer.layers.selection.active
-    assert strokes == panel.case.brush.layer
+    assert strokes == panel.case.brushes.scribble.layer
     strokes.paint((12, 12, 9), strokes.selected_label)
-    panel.edits.apply.click()
+    panel.sections.edit.apply.click()
     new = int(shown(panel)[12, 12, 9])
-    assert panel.table.selected == (new,)
+    assert panel.sections.regions.table.selected == (new,)
     assert not np.asarray(strokes.data).any()
     assert "strokes" not in messages()
 
@@ -151,21 +160,25 @@ def test_scribbles_make_a_new_region_that_the_table_selects(proposed):
 def test_scribbles_for_the_selected_region_and_the_background(proposed):
     _, panel = proposed
     region = two_regions(panel)[1]
-    panel.table.select([region])
-    panel.edits.show_scope("everywhere")
-    panel.use_tool("scribble")
-    panel.case.brush.layer.paint((12, 12, 9), panel.case.brush.layer.selected_label)
-    panel.edits.show_target("background")
-    panel.use_tool("scribble")
-    panel.case.brush.layer.paint((12, 14, 16), panel.case.brush.layer.selected_label)
-    panel.edit("update")
+    panel.sections.regions.table.select([region])
+    panel.sections.edit.show_scope("everywhere")
+    panel.editor.use_tool("scribble")
+    panel.case.brushes.scribble.layer.paint(
+        (12, 12, 9), panel.case.brushes.scribble.layer.selected_label
+    )
+    panel.sections.edit.show_target("background")
+    panel.editor.use_tool("scribble")
+    panel.case.brushes.scribble.layer.paint(
+        (12, 14, 16), panel.case.brushes.scribble.layer.selected_label
+    )
+    panel.editor.edit("update")
     assert shown(panel)[12, 12, 9] == region
     assert shown(panel)[12, 14, 16] == 0
 
 
 def test_update_without_strokes_says_what_to_do(proposed):
     _, panel = proposed
-    panel.edit("update")
+    panel.editor.edit("update")
     assert "no strokes" in messages()
 
 
@@ -173,31 +186,31 @@ def test_naparis_own_brush_is_part_of_the_history(proposed):
     _, panel = proposed
     region = two_regions(panel)[0]
     before = shown(panel).copy()
-    panel.table.select([region])
-    panel.use_tool("paint")
+    panel.sections.regions.table.select([region])
+    panel.editor.use_tool("paint")
     panel.case.labels.brush_size = 1
     z, y, x = np.argwhere(before == 0)[0]
     panel.case.labels.paint((z, y, x), region)
     panel.settle()
-    assert panel.case.work.region_at((z, y, x)) == region
-    panel.edit("undo")
+    assert panel.case.work.view.region_at((z, y, x)) == region
+    panel.editor.edit("undo")
     np.testing.assert_array_equal(shown(panel), before)
 
 
 def test_names_colours_and_locks_are_edited_in_the_table(proposed):
     _, panel = proposed
     region = two_regions(panel)[0]
-    panel.table.rename_asked.emit(region, "liver")
-    panel.table.recolor_asked.emit(region, (1, 2, 3))
-    panel.table.lock_asked.emit(region, True)
+    panel.sections.regions.table.rename_asked.emit(region, "liver")
+    panel.sections.regions.table.recolor_asked.emit(region, (1, 2, 3))
+    panel.sections.regions.table.lock_asked.emit(region, True)
     panel.settle()
     row = next(row for row in panel.case.work.regions if row.id == region)
     assert (row.name, row.color, row.locked) == ("liver", (1, 2, 3), True)
     np.testing.assert_allclose(
         panel.case.labels.get_color(region)[:3] * 255, (1, 2, 3), atol=1
     )
-    panel.table.select([region])
-    panel.edit("split")
+    panel.sections.regions.table.select([region])
+    panel.editor.edit("split")
     panel.settle()
     assert "locked" in messages()
 
@@ -205,12 +218,12 @@ def test_names_colours_and_locks_are_edited_in_the_table(proposed):
 def test_clicking_a_region_selects_it_and_ctrl_adds(proposed):
     _, panel = proposed
     first, second = two_regions(panel)
-    panel.click_region(first)
-    assert panel.table.selected == (first,)
-    panel.click_region(second, add=True)
-    assert panel.table.selected == (first, second)
-    panel.click_region(first, add=True)
-    assert panel.table.selected == (second,)
+    panel.sections.regions.table.click(first)
+    assert panel.sections.regions.table.selected == (first,)
+    panel.sections.regions.table.click(second, add=True)
+    assert panel.sections.regions.table.selected == (first, second)
+    panel.sections.regions.table.click(first, add=True)
+    assert panel.sections.regions.table.selected == (second,)
 
 
 def test_the_region_under_the_mouse_is_found_in_2d_and_3d(proposed):
@@ -233,7 +246,7 @@ def mouse(panel, voxel, **more):
         view_direction=None,
         dims_displayed=[1, 2],
     )
-    event.position = panel.image.data_to_world(voxel)
+    event.position = panel.scans.image.data_to_world(voxel)
     for name, value in more.items():
         setattr(event, name, value)
     return event
@@ -241,37 +254,37 @@ def mouse(panel, voxel, **more):
 
 def test_the_readout_says_where_the_cursor_is_and_what_is_there(proposed):
     viewer, panel = proposed
-    viewer.dims.set_point(range(3), panel.image.data_to_world((12, 14, 9)))
+    viewer.dims.set_point(range(3), panel.scans.image.data_to_world((12, 14, 9)))
     panel.case.work.rename(int(shown(panel)[12, 14, 9]), "liver")
-    panel.pointer.on_move(viewer, mouse(panel, (12, 14, 9)))
-    text = panel.scan.readout.text()
+    panel.canvas_cursor.on_move(viewer, mouse(panel, (12, 14, 9)))
+    text = panel.sections.scan.readout.text()
     assert text.startswith("R 6.5  P 0.5  I 1.0 mm")
     assert "liver" in text
-    panel.pointer.on_move(viewer, mouse(panel, (12, 14, 900)))
-    assert not panel.scan.readout.text().strip()
+    panel.canvas_cursor.on_move(viewer, mouse(panel, (12, 14, 900)))
+    assert not panel.sections.scan.readout.text().strip()
 
 
 def test_a_click_on_the_scan_selects_and_a_drag_does_not(proposed):
     viewer, panel = proposed
-    viewer.dims.set_point(range(3), panel.image.data_to_world((12, 14, 16)))
+    viewer.dims.set_point(range(3), panel.scans.image.data_to_world((12, 14, 16)))
     event = mouse(panel, (12, 14, 16))
-    dragging = panel.pointer.on_drag(viewer, event)
+    dragging = panel.canvas_cursor.on_drag(viewer, event)
     next(dragging)
     event.type, event.pos = "mouse_move", np.array([30, 0])
     next(dragging)
     event.type = "mouse_release"
     assert next(dragging, None) is None
-    assert panel.table.selected == ()
-    clicking = panel.pointer.on_drag(viewer, mouse(panel, (12, 14, 16)))
+    assert panel.sections.regions.table.selected == ()
+    clicking = panel.canvas_cursor.on_drag(viewer, mouse(panel, (12, 14, 16)))
     next(clicking)
     assert next(clicking, None) is None
-    assert panel.table.selected == (int(shown(panel)[12, 14, 16]),)
+    assert panel.sections.regions.table.selected == (int(shown(panel)[12, 14, 16]),)
 
 
 def test_proposing_again_keeps_the_earlier_labels(proposed, qtbot):
     viewer, panel = proposed
     earlier = panel.case.labels
-    panel.start_proposal()
+    panel.proposals.start()
     qtbot.waitUntil(
         lambda: panel.case is not None and panel.case.labels != earlier, timeout=20000
     )
@@ -281,33 +294,33 @@ def test_proposing_again_keeps_the_earlier_labels(proposed, qtbot):
 
 def test_a_deleted_labels_layer_can_be_brought_back_with_its_work(proposed):
     viewer, panel = proposed
-    panel.table.select(two_regions(panel))
-    panel.edit("merge")
+    panel.sections.regions.table.select(two_regions(panel))
+    panel.editor.edit("merge")
     expected = shown(panel).copy()
     viewer.layers.remove(panel.case.labels)
     panel.refresh()
-    assert not panel.edits.isEnabled()
-    panel.show_again.click()
+    assert not panel.sections.edit.isEnabled()
+    panel.sections.show_again.click()
     np.testing.assert_array_equal(shown(panel), expected)
-    assert panel.edits.isEnabled()
+    assert panel.sections.edit.isEnabled()
 
 
 def test_the_panel_lives_without_a_scan_and_with_several(docked, qtbot):
     viewer, panel = docked
-    panel.start_proposal()
+    panel.proposals.start()
     assert "Open a scan first" in messages()
-    panel.edit("merge")
+    panel.editor.edit("merge")
     first, second = add_scan(viewer), add_scan(viewer)
-    panel.choose_scan(first)
-    panel.start_proposal()
+    panel.scans.choose(first)
+    panel.proposals.start()
     qtbot.waitUntil(lambda: panel.case is not None, timeout=20000)
-    panel.choose_scan(second)
+    panel.scans.choose(second)
     assert panel.case is None
-    assert panel.table.regions.rows == ()
-    panel.choose_scan(first)
-    assert len(panel.table.regions.rows) == 8
+    assert panel.sections.regions.table.regions.rows == ()
+    panel.scans.choose(first)
+    assert len(panel.sections.regions.table.regions.rows) == 8
     viewer.layers.clear()
-    assert panel.image is None
+    assert panel.scans.image is None
 
 
 def test_a_bare_array_can_be_worked_on(docked, qtbot):
@@ -315,7 +328,7 @@ def test_a_bare_array_can_be_worked_on(docked, qtbot):
     image = viewer.add_image(
         phantom_volume().data, scale=(2, 1, 1), translate=(5, 6, 7), name="array"
     )
-    panel.start_proposal()
+    panel.proposals.start()
     qtbot.waitUntil(lambda: panel.case is not None, timeout=20000)
     np.testing.assert_allclose(panel.case.labels.translate, image.translate)
     assert not panel.orientation.letters.shown
@@ -343,8 +356,8 @@ class Held:
 
 def start_held(viewer, panel, qtbot) -> Held:
     held = Held()
-    panel.propose_with(held)
-    panel.start_proposal()
+    panel.proposals.propose_with(held)
+    panel.proposals.start()
     qtbot.waitUntil(held.started.is_set, timeout=10000)
     return held
 
@@ -353,8 +366,8 @@ def test_cancel_stops_the_work_and_changes_nothing(docked, qtbot):
     viewer, panel = docked
     add_scan(viewer)
     held = start_held(viewer, panel, qtbot)
-    assert panel.proposing.cancel.isEnabled()
-    panel.proposing.cancel.click()
+    assert panel.sections.proposal.cancel.isEnabled()
+    panel.sections.proposal.cancel.click()
     qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=10000)
     assert held.stopped.is_set()
     assert len(viewer.layers) == 1
@@ -375,7 +388,7 @@ def test_a_second_job_waits_its_turn(docked, qtbot):
     viewer, panel = docked
     add_scan(viewer)
     start_held(viewer, panel, qtbot)
-    panel.start_proposal()
+    panel.proposals.start()
     assert "still running" in messages()
 
 
@@ -397,18 +410,18 @@ def test_an_error_of_ours_is_one_line_and_the_panel_goes_on(docked, qtbot):
     def broken(volume, **_):
         raise ReadError("The scan is gone. Open it again.")
 
-    panel.propose_with(broken)
-    panel.start_proposal()
+    panel.proposals.propose_with(broken)
+    panel.proposals.start()
     qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=10000)
     assert "The scan is gone. Open it again." in messages()
-    assert panel.proposing.propose.isEnabled()
+    assert panel.sections.proposal.propose.isEnabled()
 
 
 def test_windows_change_the_contrast_of_the_scan(docked):
     viewer, panel = docked
     image = add_scan(viewer)
-    panel.scan.modality_chosen.emit("ct")
-    panel.scan.window_chosen.emit("Lung")
+    panel.sections.scan.modality_chosen.emit("ct")
+    panel.sections.scan.window_chosen.emit("Lung")
     assert tuple(image.contrast_limits) == (-1350, 150)
 
 

@@ -127,7 +127,7 @@ def export(layer: Image, path: Path) -> tuple[nib.Nifti1Image, Labels]:
 
 
 def angles(affine: np.ndarray) -> np.ndarray:
-    """Give voxel sizes and the cosines between axes.
+    """Return voxel sizes and the cosines between axes.
 
     Whatever order and direction the axes have.
     """
@@ -197,7 +197,7 @@ def test_equal_voxel_sides_do_not_confuse_the_axis_order():
     untold = Image(varied((6, 6, 6)), metadata={"affine": affine})
     assert not has_known_orientation(untold)
     assert any(
-        "axis order is not told" in note for note in volume_from_layer(untold).notes
+        "axis order is unknown" in note for note in volume_from_layer(untold).notes
     )
 
 

@@ -33,9 +33,9 @@ def test_window_command_and_python_give_the_same_labels(
     viewer.window.add_dock_widget(panel, name="Strata")
     data, kwargs, _ = image_tuple(volume)
     viewer.add_image(data, **kwargs)
-    panel.granularity.tissues.click()
-    panel.granularity.count.setValue(8)
-    panel.proposing.propose.click()
+    panel.sections.granularity.tissues.click()
+    panel.sections.granularity.count.setValue(8)
+    panel.sections.proposal.propose.click()
     qtbot.waitUntil(
         lambda: panel.case is not None and not panel.jobs.is_running, timeout=120_000
     )

@@ -249,7 +249,8 @@ def test_refine_refuses_large_ids_before_it_proposes(
     )
     labels = save(tmp_path / "allen.nii", truth(614454277, 997).astype(np.uint32))
     monkeypatch.setattr(
-        "napari_strata.cli.refine._propose", lambda *_: pytest.fail("it proposed")
+        "napari_strata.cli.commands.refine._propose",
+        lambda *_: pytest.fail("it proposed"),
     )
     assert (
         main(

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from npe2 import PluginManifest
 
+from napari_strata.gui.actions import ACTIONS, Key
+from napari_strata.gui.plugin import commands
+
 ROOT = Path(__file__).parents[1]
 PACKAGED = Path(str(files("napari_strata"))) / "napari.yaml"
 
@@ -51,3 +54,28 @@ def test_icons_ship_in_a_dark_and_a_light_version_and_commands_name_none():
     # napari takes a command's icon for a key of an icon service, which it would ask
     # over the network
     assert all(command.icon is None for command in manifest.contributions.commands)
+
+
+def test_the_manifest_names_the_commands_of_the_action_table():
+    manifest = PluginManifest.from_file(PACKAGED)
+    room = "napari_strata.gui.plugin.commands:"
+    listed = {
+        (command.id.removeprefix("napari-strata."), command.title)
+        for command in manifest.contributions.commands
+        if str(command.python_name).startswith(room)
+    }
+    table = [action for action in ACTIONS if action.is_command]
+    assert listed == {(action.id, action.title) for action in table}
+    assert all(getattr(commands, action.id).__name__ == action.id for action in table)
+    ids = [action.id for action in ACTIONS]
+    keys = [(key.text, key.when) for action in ACTIONS for key in action.keys]
+    assert len(set(ids)) == len(ids)
+    assert len(set(keys)) == len(keys)
+    assert (
+        next(
+            action.id
+            for action in ACTIONS
+            if Key("Ctrl+Z", "regions layer") in action.keys
+        )
+        == "undo"
+    )

@@ -121,7 +121,9 @@ def test_a_proposal_remembers_its_scan_and_its_case_finds_it(folder, capsys):
     document = json.loads((folder / f"lab{LATIN}.json").read_text(encoding="utf-8"))
     assert document["scan"]["path"] == str(scan)
     assert document["scan"]["name"] == r"d\xe9r\n"
-    assert np.array_equal(Refinement.load(case).volume.data[:], strata.read(scan).data)
+    assert np.array_equal(
+        Refinement.load(case).proposal.volume.data[:], strata.read(scan).data
+    )
     assert main(["info", str(folder / f"no{LATIN}.nii")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -130,9 +132,9 @@ def test_unsaved_work_is_found_again(folder, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(folder.parent))
     scan = write_scan(phantom_volume(), folder / f"{'日' * 70}{LATIN}.nii.gz")
     work = Refinement(phantom_proposal(strata.read(scan)), tissues=4)
-    work.autosave()
+    work.storage.begin_autosave()
     work.rename(work.regions[0].id, "kept")
-    work.end_autosave(keep=True)
+    work.storage.end_autosave(keep=True)
     (found,) = find_unfinished(scan)
     assert found.resume().regions[0].name == "kept"
 

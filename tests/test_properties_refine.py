@@ -54,13 +54,15 @@ class Seen:
             self.granularity,
         ) == (
             work.regions,
-            work.tree,
-            work.granularity,
+            work.view.tree,
+            work.view.granularity,
         )
 
 
 def seen(work: Refinement, painted: NDArray[np.bool_]) -> Seen:
-    return Seen(work.labels.copy(), work.regions, work.tree, work.granularity, painted)
+    return Seen(
+        work.labels.copy(), work.regions, work.view.tree, work.view.granularity, painted
+    )
 
 
 class Edits(RuleBasedStateMachine):
@@ -109,7 +111,7 @@ class Edits(RuleBasedStateMachine):
         if before.same(self.work) and len(self.work.history) == steps:
             # nothing to do is no step, and what was undone can still be redone
             return True
-        assert not self.work.undone
+        assert not self.work.steps.undone
         self.at = len(self.work.history)
         self.steps = [
             *self.steps[: self.at],
@@ -180,7 +182,9 @@ class Edits(RuleBasedStateMachine):
     @rule(voxels=VOXELS, choice=CHOICE, new=st.booleans())
     def assign(self, voxels: list[tuple[int, ...]], choice: int, new: bool) -> None:
         self.edit(
-            lambda: self.work.assign_at(voxels, None if new else self.region(choice))
+            lambda: self.work.edits.assign_at(
+                voxels, None if new else self.region(choice)
+            )
         )
 
     @rule(
@@ -189,29 +193,29 @@ class Edits(RuleBasedStateMachine):
     )
     def row(self, choice: int, what: str) -> None:
         region = self.region(choice)
+        before = self.now.labels
         more = {"rename": ("a name",), "recolor": ((1, 2, 3),)}.get(what, ())
         if self.edit(
-            lambda: getattr(self.work, what)(region, *more), unlocks=what == "unlock"
+            lambda: getattr(self.work.edits, what)(region, *more),
+            unlocks=what == "unlock",
         ):
-            assert np.array_equal(
-                self.now.labels, self.steps[max(self.at - 1, 0)].labels
-            )
+            assert np.array_equal(self.now.labels, before)
 
     @rule(one=CHOICE, other=CHOICE, mm=st.floats(0.5, 3), what=st.integers(0, 8))
     def reshape(self, one: int, other: int, mm: float, what: int) -> None:
         work, first, second = self.work, self.region(one), self.region(other)
-        centre = work.volume.geometry.world_from_voxel(np.array(SHAPE) / 2)
+        centre = work.proposal.volume.geometry.world_from_voxel(np.array(SHAPE) / 2)
         self.edit(
             [
-                lambda: work.swap(first, second),
-                lambda: work.delete(first),
-                lambda: work.fill_holes(first),
-                lambda: work.keep_largest(first),
-                lambda: work.smooth([first], sd_mm=mm),
-                lambda: work.grow(first, mm),
-                lambda: work.shrink(first, mm),
-                lambda: work.split_plane(first, centre, (mm, 1.0, -1.0)),
-                lambda: work.mirror(
+                lambda: work.edits.swap(first, second),
+                lambda: work.edits.delete(first),
+                lambda: work.edits.fill_holes(first),
+                lambda: work.edits.keep_largest(first),
+                lambda: work.edits.smooth([first], sd_mm=mm),
+                lambda: work.edits.grow(first, mm),
+                lambda: work.edits.shrink(first, mm),
+                lambda: work.edits.split_plane(first, centre, (mm, 1.0, -1.0)),
+                lambda: work.edits.mirror(
                     first,
                     target=second,
                     point_ras_mm=centre,
@@ -235,18 +239,18 @@ class Edits(RuleBasedStateMachine):
     @rule(choice=CHOICE)
     def jump(self, choice: int) -> None:
         self.at = choice % len(self.steps)
-        self.work.jump(self.at)
+        self.work.steps.jump(self.at)
 
     @rule()
     def save_and_load(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "case.strata"
             self.work.save(path)
-            loaded = Refinement.load(path, volume=self.work.volume)
-        assert (loaded.history, loaded.undone, loaded.next_id) == (
+            loaded = Refinement.load(path, volume=self.work.proposal.volume)
+        assert (loaded.history, loaded.steps.undone, loaded.view.next_id) == (
             self.work.history,
-            self.work.undone,
-            self.work.next_id,
+            self.work.steps.undone,
+            self.work.view.next_id,
         )
         self.work = loaded
 
@@ -262,7 +266,7 @@ class Edits(RuleBasedStateMachine):
         if hasattr(self, "work"):
             assert self.now.same(self.work)
             assert len(self.work.history) == self.at
-            assert len(self.work.undone) == len(self.steps) - 1 - self.at
+            assert len(self.work.steps.undone) == len(self.steps) - 1 - self.at
             assert set(np.unique(self.work.labels)) - {0} <= {
                 row.id for row in self.work.regions
             }

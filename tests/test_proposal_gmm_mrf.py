@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -28,7 +29,9 @@ from napari_strata.proposal.methods.gmm_mrf import (
     fit_mixture,
     propose_classes,
 )
+from napari_strata.proposal.methods.registry import METHODS, find_method
 from napari_strata.refine.session.refinement import Refinement
+from napari_strata.settings import MethodName
 from napari_strata.volume import Geometry, Segmentation, Volume, default_regions
 from phantoms import INTENSITIES, phantom_truth, phantom_volume
 
@@ -392,3 +395,11 @@ def test_tissues_of_the_mni152_brain_are_found(tmp_path):
         ).many_to_one_mean
         > 0.87
     )
+
+
+def test_settings_name_the_methods_of_the_registry():
+    names = tuple(method.name for method in METHODS)
+    assert get_args(MethodName) == names
+    assert [find_method(name).name for name in names] == list(names)
+    with pytest.raises(SettingsError, match="strata, gmm-mrf"):
+        find_method("k-means")

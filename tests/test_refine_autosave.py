@@ -49,7 +49,7 @@ def on_disk(folder: Path) -> Proposal:
 
 def edited(work: Refinement) -> Refinement:
     work.rename(3, "liver")
-    work.grow(3, 1.5)
+    work.edits.grow(3, 1.5)
     work.scribble([[12, 13, 8], [12, 13, 9]], region=60)
     work.paint([[1, 1, 1]], 3)
     work.undo()
@@ -63,7 +63,7 @@ def crashed(work: Refinement) -> str:
 
     Gives what was on the screen.
     """
-    work.end_autosave(keep=True)
+    work.storage.end_autosave(keep=True)
     return str(crash.digest(work))
 
 
@@ -87,7 +87,7 @@ def test_random_edits_leave_locked_regions_painted_voxels_and_the_journal_in_ord
 
 def test_work_lies_beside_the_scan_and_is_offered_for_it(tmp_path: Path) -> None:
     work = Refinement(on_disk(tmp_path), regions=10)
-    journal = work.autosave()
+    journal = work.storage.begin_autosave()
     assert journal.parent == tmp_path
     assert find_unfinished(tmp_path / "scan.nii.gz") == []
     edited(work)
@@ -99,7 +99,8 @@ def test_work_lies_beside_the_scan_and_is_offered_for_it(tmp_path: Path) -> None
     again = found.resume()
     assert crash.digest(again) == before
     assert np.array_equal(
-        np.asarray(again.volume.data), strata.read(tmp_path / "scan.nii.gz").data
+        np.asarray(again.proposal.volume.data),
+        strata.read(tmp_path / "scan.nii.gz").data,
     )
     again.merge([3, 60])
     after = crashed(again)
@@ -115,7 +116,7 @@ def test_work_that_moved_along_with_its_scan_is_found_and_goes_on(
     old, new = tmp_path / "disk one", tmp_path / "disk two"
     old.mkdir()
     work = Refinement(on_disk(old), regions=10)
-    work.autosave()
+    work.storage.begin_autosave()
     seen = crashed(edited(work))
     old.rename(new)
     assert find_unfinished(old / "scan.nii.gz") == []
@@ -124,8 +125,8 @@ def test_work_that_moved_along_with_its_scan_is_found_and_goes_on(
     assert left.journal == by_path.journal
     again = left.resume()
     assert crash.digest(again) == seen
-    again.statistics()
-    again.end_autosave(keep=True)
+    again.view.statistics()
+    again.storage.end_autosave(keep=True)
     (new / "scan.nii.gz").rename(new / "other.nii.gz")
     assert find_unfinished(new / "other.nii.gz") == []
 
@@ -139,7 +140,7 @@ def test_what_came_before_the_journal_is_on_the_disk_before_the_first_edit(
         edited(work)
     else:
         work = Refinement.from_labels(proposal, work.segmentation)
-    journal = work.autosave(tmp_path)
+    journal = work.storage.begin_autosave(tmp_path)
     assert autosave.case_of(journal).exists()
     work.rename(work.regions[-1].id, "spleen")
     seen = crashed(work)
@@ -151,7 +152,7 @@ def test_a_cut_off_journal_gives_the_edits_before(
     proposal: Proposal, tmp_path: Path
 ) -> None:
     work = Refinement(proposal, regions=10)
-    journal = work.autosave(tmp_path)
+    journal = work.storage.begin_autosave(tmp_path)
     work.merge([1, 2])
     kept = crash.digest(work)
     size = journal.stat().st_size
@@ -189,7 +190,7 @@ def test_other_files_of_that_name_are_passed_over(
     ):
         (tmp_path / f"{number}.strata-journal").write_bytes(content)
     work = Refinement(proposal, regions=10)
-    work.autosave(tmp_path)
+    work.storage.begin_autosave(tmp_path)
     crashed(edited(work))
     assert len(find_unfinished(folder=tmp_path)) == 1
 
@@ -198,14 +199,14 @@ def test_saved_work_is_not_offered_again_until_it_is_edited(
     proposal: Proposal, tmp_path: Path
 ) -> None:
     work = edited(Refinement(proposal, regions=10))
-    work.autosave(tmp_path)
+    work.storage.begin_autosave(tmp_path)
     assert crash.digest(find_unfinished_after(work, tmp_path)) == crash.digest(work)
-    work.autosave(tmp_path / "two")
+    work.storage.begin_autosave(tmp_path / "two")
     work.save(tmp_path / "case.strata")
     crashed(work)
     assert find_unfinished(folder=tmp_path / "two") == []
     work = Refinement.load(tmp_path / "case.strata")
-    work.autosave(tmp_path / "three")
+    work.storage.begin_autosave(tmp_path / "three")
     work.rename(3, "spleen")
     assert crash.digest(
         find_unfinished_after(work, tmp_path / "three")
@@ -216,12 +217,12 @@ def test_ended_work_leaves_nothing_behind(
     proposal: Proposal, tmp_path: Path, state_folder: Path
 ) -> None:
     work = Refinement(proposal, regions=10)
-    assert work.autosave().parent == state_folder
+    assert work.storage.begin_autosave().parent == state_folder
     edited(work)
-    work.end_autosave()
+    work.storage.end_autosave()
     assert list(state_folder.iterdir()) == []
     work.merge([3, 60])
-    work.autosave(tmp_path)
+    work.storage.begin_autosave(tmp_path)
     crashed(work)
     find_unfinished(folder=tmp_path)[0].discard()
     assert not [path for path in tmp_path.iterdir() if path.is_file()]
@@ -235,7 +236,7 @@ def test_work_on_a_dicom_folder_lies_in_the_state_folder_and_is_found_for_it(
     work = Refinement(
         phantom_proposal(replace(phantom_volume(), path=str(series))), regions=10
     )
-    assert work.autosave().parent == state_folder
+    assert work.storage.begin_autosave().parent == state_folder
     crashed(edited(work))
     assert len(find_unfinished(series)) == len(find_unfinished()) == 1
     assert find_unfinished(tmp_path / "other") == []
@@ -245,7 +246,7 @@ def test_work_on_a_scan_made_in_memory_is_known_by_its_voxels(
     proposal: Proposal, state_folder: Path
 ) -> None:
     work = Refinement(proposal, regions=10)
-    work.autosave()
+    work.storage.begin_autosave()
     crashed(edited(work))
     assert len(find_unfinished(phantom_volume())) == 1
     assert find_unfinished(phantom_volume(seed=1)) == []
@@ -264,7 +265,7 @@ def test_a_read_only_folder_sends_the_work_to_the_state_folder(
     work = Refinement(on_disk(tmp_path), regions=10)
     tmp_path.chmod(0o500)
     try:
-        assert work.autosave().parent == state_folder
+        assert work.storage.begin_autosave().parent == state_folder
     finally:
         tmp_path.chmod(0o700)
 
@@ -281,7 +282,7 @@ def test_a_folder_that_refuses_sends_the_work_to_the_state_folder(
         return open_file(path, mode, *args, **knobs)  # type: ignore[call-overload]
 
     monkeypatch.setattr(Path, "open", refuse)
-    assert work.autosave().parent == state_folder
+    assert work.storage.begin_autosave().parent == state_folder
     assert crash.digest(
         find_unfinished_after(edited(work), state_folder)
     ) == crash.digest(work)
@@ -294,7 +295,7 @@ def test_work_in_a_folder_that_became_read_only_goes_on_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     work = edited(Refinement(proposal, regions=10))
-    work.autosave(tmp_path)
+    work.storage.begin_autosave(tmp_path)
     before = crashed(work)
     (found,) = find_unfinished(folder=tmp_path)
     open_file = Path.open
@@ -319,7 +320,7 @@ def test_a_full_disk_is_told_and_loses_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     work = Refinement(proposal, regions=10)
-    work.autosave(tmp_path)
+    work.storage.begin_autosave(tmp_path)
     work.merge([1, 2])
 
     def full(_: int) -> None:
@@ -328,8 +329,8 @@ def test_a_full_disk_is_told_and_loses_nothing(
     monkeypatch.setattr(os, "fsync", full)
     work.merge([1, 3])
     work.merge([1, 4])
-    assert work.autosave_problem is not None
-    assert "No space left" in work.autosave_problem
+    assert work.storage.autosave_problem is not None
+    assert "No space left" in work.storage.autosave_problem
     assert (
         len(
             [record for record in caplog.records if "not being saved" in record.message]
@@ -352,10 +353,10 @@ def test_a_case_that_the_disk_did_not_take_is_written_when_there_is_room_again(
     work = Refinement(proposal, regions=10)
     with monkeypatch.context() as patched:
         patched.setattr(autosave, "write_archive", full)
-        journal = work.autosave(tmp_path)
-        work._autosave.wait()
+        journal = work.storage.begin_autosave(tmp_path)
+        work._session.autosave.wait()
         work.merge([1, 2])
-        assert "No space left" in (work.autosave_problem or "")
+        assert "No space left" in (work.storage.autosave_problem or "")
     assert not autosave.case_of(journal).exists()
     assert crash.digest(find_unfinished_after(work, tmp_path)) == crash.digest(work)
 
@@ -366,16 +367,16 @@ def test_with_nowhere_to_write_autosave_says_so_and_work_goes_on(
     (tmp_path / "file").write_text("")
     work = Refinement(proposal, regions=10)
     with pytest.raises(CaseError, match="Save the case yourself"):
-        work.autosave(tmp_path / "file" / "below")
+        work.storage.begin_autosave(tmp_path / "file" / "below")
     work.merge([1, 2])
-    assert work.autosave_problem is None
+    assert work.storage.autosave_problem is None
 
 
 def test_killed_before_the_case_was_written_the_edits_are_carried_out_on_a_new_proposal(
     proposal: Proposal, tmp_path: Path
 ) -> None:
     work = Refinement(proposal, regions=10)
-    journal = work.autosave(tmp_path)
+    journal = work.storage.begin_autosave(tmp_path)
     before = crash.digest(edited(work))
     crashed(work)
     autosave.case_of(journal).unlink()
@@ -384,9 +385,9 @@ def test_killed_before_the_case_was_written_the_edits_are_carried_out_on_a_new_p
         found.resume()
     again = found.resume(proposal=phantom_proposal())
     assert np.array_equal(again.labels, work.labels)
-    assert (again.history, again.undone, again.regions) == (
+    assert (again.history, again.steps.undone, again.regions) == (
         work.history,
-        work.undone,
+        work.steps.undone,
         work.regions,
     )
     crashed(again)
@@ -398,7 +399,7 @@ def test_two_windows_do_not_take_up_the_same_work(
     proposal: Proposal, tmp_path: Path
 ) -> None:
     work = edited(Refinement(proposal, regions=10))
-    work.autosave(tmp_path)
+    work.storage.begin_autosave(tmp_path)
     crashed(work)
     (found,) = find_unfinished(folder=tmp_path)
     again = found.resume()

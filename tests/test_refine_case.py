@@ -36,7 +36,7 @@ def work() -> Refinement:
     work.scribble([[12, 13, 8], [12, 13, 9]], region=60)
     work.paint([[1, 1, 1], [20, 20, 20]], 31)
     work.lock(31)
-    work.recolor(60, (1, 2, 3))
+    work.edits.recolor(60, (1, 2, 3))
     work.undo()
     return work
 
@@ -47,12 +47,15 @@ def test_everything_comes_back(work: Refinement, tmp_path: Path) -> None:
     assert np.array_equal(again.labels, work.labels)
     assert again.labels.dtype == work.labels.dtype
     assert again.regions == work.regions
-    assert (again.history, again.undone, again.next_id) == (
+    assert (again.history, again.steps.undone, again.view.next_id) == (
         work.history,
-        work.undone,
-        work.next_id,
+        work.steps.undone,
+        work.view.next_id,
     )
-    assert (again.tree, again.granularity) == (work.tree, work.granularity)
+    assert (again.view.tree, again.view.granularity) == (
+        work.view.tree,
+        work.view.granularity,
+    )
     for name in ("supervoxels", "descriptors", "confidence", "edges"):
         assert np.array_equal(
             getattr(again.proposal, name), getattr(work.proposal, name)
@@ -73,11 +76,11 @@ def test_work_goes_on_after_loading_as_if_never_closed(
         one.scribble([[12, 20, 16]], region=61)
     assert np.array_equal(again.labels, work.labels)
     for step in range(steps, -1, -1):
-        work.jump(step)
-        again.jump(step)
+        work.steps.jump(step)
+        again.steps.jump(step)
         assert np.array_equal(again.labels, work.labels)
         assert again.regions == work.regions
-    again.jump(steps)
+    again.steps.jump(steps)
     assert np.array_equal(again.replay(phantom_proposal()).labels, again.labels)
 
 
@@ -116,7 +119,7 @@ def test_geometry_comes_back_bit_for_bit(tmp_path: Path) -> None:
         notes=("Said.",),
     )
     Refinement(phantom_proposal(moved)).save(tmp_path / "case.strata")
-    found = Refinement.load(tmp_path / "case.strata").volume
+    found = Refinement.load(tmp_path / "case.strata").proposal.volume
     assert found.geometry.affine.tobytes() == affine.tobytes()
     assert found.geometry.file is not None
     assert found.geometry.file.affine.tobytes() == grid.affine.tobytes()
@@ -139,19 +142,19 @@ def test_the_scan_is_read_from_its_place_when_first_used(tmp_path: Path) -> None
     Refinement(phantom_proposal(volume), regions=5).save(tmp_path / "case.strata")
     work = Refinement.load(tmp_path / "case.strata")
     write(work.segmentation, tmp_path / "labels.nii.gz")
-    assert np.array_equal(np.asarray(work.volume.data), volume.data)
-    assert np.allclose(work.volume.data * 2 - volume.data, volume.data)
+    assert np.array_equal(np.asarray(work.proposal.volume.data), volume.data)
+    assert np.allclose(work.proposal.volume.data * 2 - volume.data, volume.data)
     work.save(tmp_path / "again.strata")
 
     (tmp_path / "scan.nii.gz").rename(tmp_path / "moved.nii.gz")
     work = Refinement.load(tmp_path / "again.strata")
     assert work.segmentation.labels.shape == volume.data.shape
     with pytest.raises(CaseError, match=r"volume="):
-        np.asarray(work.volume.data)
+        np.asarray(work.proposal.volume.data)
     found = Refinement.load(
         tmp_path / "again.strata", volume=read(tmp_path / "moved.nii.gz")
     )
-    assert np.array_equal(found.volume.data, volume.data)
+    assert np.array_equal(found.proposal.volume.data, volume.data)
 
 
 def test_a_case_of_one_volume_of_a_4d_file_reads_that_volume_again(
@@ -163,7 +166,7 @@ def test_a_case_of_one_volume_of_a_4d_file_reads_that_volume_again(
     )
     volume = read(tmp_path / "scan.nii.gz", index=1)
     Refinement(phantom_proposal(volume), regions=5).save(tmp_path / "case.strata")
-    again = Refinement.load(tmp_path / "case.strata").volume
+    again = Refinement.load(tmp_path / "case.strata").proposal.volume
     assert (again.index, again.series) == (1, None)
     assert np.array_equal(np.asarray(again.data), volume.data)
     assert scan_record(again)["index"] == 1
@@ -195,7 +198,7 @@ def test_a_scan_made_in_memory_has_to_be_passed(
     work: Refinement, tmp_path: Path
 ) -> None:
     work.save(tmp_path / "case.strata")
-    volume = Refinement.load(tmp_path / "case.strata").volume
+    volume = Refinement.load(tmp_path / "case.strata").proposal.volume
     assert volume.data.shape == (24, 28, 32)
     with pytest.raises(CaseError, match="made in memory"):
         volume.data.min()
@@ -258,7 +261,12 @@ def test_a_failed_save_keeps_the_old_case(
 def test_an_edit_that_arrives_during_a_save_is_not_in_the_file(
     work: Refinement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labels, history, undone, rows = work.labels, work.history, work.undone, work.regions
+    labels, history, undone, rows = (
+        work.labels,
+        work.history,
+        work.steps.undone,
+        work.regions,
+    )
     write_entry = zipfile.ZipFile.writestr
 
     def edit_and_write(archive: zipfile.ZipFile, *args: Any, **knobs: Any) -> None:
@@ -275,8 +283,8 @@ def test_an_edit_that_arrives_during_a_save_is_not_in_the_file(
     assert len(work.history) > len(history)
     again = Refinement.load(tmp_path / "case.strata")
     assert np.array_equal(again.labels, labels)
-    assert (again.history, again.undone, again.regions) == (history, undone, rows)
-    again.jump(0)
+    assert (again.history, again.steps.undone, again.regions) == (history, undone, rows)
+    again.steps.jump(0)
     assert np.array_equal(again.labels, phantom_proposal().regions(20).labels)
 
 
@@ -317,18 +325,18 @@ def test_a_case_is_only_replaceable_by_one_that_holds_its_edits(
     work: Refinement, tmp_path: Path
 ) -> None:
     path = tmp_path / "case.strata"
-    work.check_replaceable(path)
+    work.storage.check_replaceable(path)
     work.save(path)
     work.redo()
     work.rename(31, "liver")
-    work.check_replaceable(path)
+    work.storage.check_replaceable(path)
     with pytest.raises(
         WriteError, match=r"edits that would be lost \(the last one: Recolor"
     ):
-        Refinement(work.proposal, regions=20).check_replaceable(path)
+        Refinement(work.proposal, regions=20).storage.check_replaceable(path)
     path.write_bytes(b"something else")
     with pytest.raises(WriteError, match="cannot be read as a case"):
-        work.check_replaceable(path)
+        work.storage.check_replaceable(path)
 
 
 def test_a_case_of_a_scan_that_moved_along_finds_it_beside_itself(
@@ -345,7 +353,9 @@ def test_a_case_of_a_scan_that_moved_along_finds_it_beside_itself(
     )
     old.rename(new)
     again = Refinement.load(new / "case.strata")
-    assert np.array_equal(np.asarray(again.volume.data), read(new / "scan.nii.gz").data)
+    assert np.array_equal(
+        np.asarray(again.proposal.volume.data), read(new / "scan.nii.gz").data
+    )
     nibabel.save(
         nibabel.Nifti1Image(data + 1, np.diag([1.0, 1, 2, 1])), new / "scan.nii.gz"
     )
@@ -354,9 +364,9 @@ def test_a_case_of_a_scan_that_moved_along_finds_it_beside_itself(
         match=r"new.scan\.nii\.gz is not the scan of this case.*its voxels differ",
     ):
         Refinement.load(new / "case.strata", volume=read(new / "scan.nii.gz"))
-    Refinement.load(new / "case.strata").prepare()
+    Refinement.load(new / "case.strata").view.prepare()
     with pytest.raises(CaseError, match=r"cannot be read from .*old"):
-        np.asarray(Refinement.load(new / "case.strata").volume.data)
+        np.asarray(Refinement.load(new / "case.strata").proposal.volume.data)
 
 
 def test_a_case_of_the_first_format_says_how_to_go_on(

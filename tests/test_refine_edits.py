@@ -10,7 +10,8 @@ import pytest
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.session.refinement import Change, Refinement
+from napari_strata.refine.session.edit_session import Change
+from napari_strata.refine.session.refinement import Refinement
 from phantoms import phantom_proposal
 
 
@@ -89,11 +90,11 @@ def test_region_0_can_be_split_assigned_and_scribbled(proposal: Proposal) -> Non
     new = work.split(0, into=3)
     assert len(new) == 2
     assert set(np.unique(work.labels)) == {0, *new}
-    corner = work.assign_at([[0, 0, 0]])
-    assert work.region_at((0, 0, 0)) == corner
+    corner = work.edits.assign_at([[0, 0, 0]])
+    assert work.view.region_at((0, 0, 0)) == corner
     assert (
         work.scribble([[0, 0, 31]], scope="here")
-        == work.region_at((0, 0, 31))
+        == work.view.region_at((0, 0, 31))
         == corner + 1
     )
 
@@ -135,8 +136,8 @@ def test_lock_refuses_edits_and_says_what_to_do(proposal: Proposal) -> None:
         lambda: work.merge([3, 4]),
         lambda: work.merge([4, 3]),
         lambda: work.split(3),
-        lambda: work.assign_at(inside, 4),
-        lambda: work.assign_at(outside, 3),
+        lambda: work.edits.assign_at(inside, 4),
+        lambda: work.edits.assign_at(outside, 3),
         lambda: work.scribble(outside, region=3),
         lambda: work.scribble(inside, region=4),
         lambda: work.paint(outside, 3),
@@ -185,9 +186,9 @@ def test_painted_voxels_win_over_everything_and_follow_merges(
         (lambda w: w.split(3, into=1), "2 parts or more"),
         (lambda w: w.rename(3, "  "), "empty"),
         (lambda w: w.rename(0, "air"), "background"),
-        (lambda w: w.recolor(3, (0, 0, 300)), "0 to 255"),
-        (lambda w: w.assign([10**6], 3), "Supervoxel ids"),
-        (lambda w: w.assign([], 3), "Supervoxel ids"),
+        (lambda w: w.edits.recolor(3, (0, 0, 300)), "0 to 255"),
+        (lambda w: w.edits.assign([10**6], 3), "Supervoxel ids"),
+        (lambda w: w.edits.assign([], 3), "Supervoxel ids"),
         (lambda w: w.paint([[0, 0, 99]], 3), "outside the scan"),
         (lambda w: w.paint([[0.5, 0, 0]], 3), "whole numbers"),
         (lambda w: w.paint([], 3), "z, y, x"),
@@ -195,19 +196,19 @@ def test_painted_voxels_win_over_everything_and_follow_merges(
         (lambda w: w.scribble([[0, 0, 0]], region=3, scope="near"), "scope"),
         (lambda w: w.cut(regions=3, tissues=3), "not both"),
         (lambda w: w.cut(regions=-1), "cannot be -1"),
-        (lambda w: w.jump(5), "steps 0 to 0"),
+        (lambda w: w.steps.jump(5), "steps 0 to 0"),
     ],
 )
 def test_bad_edits_say_why_and_change_nothing(
     proposal: Proposal, attempt: Callable[[Refinement], object], says: str
 ) -> None:
     work = Refinement(proposal, regions=10)
-    before, next_id = work.labels, work.next_id
+    before, next_id = work.labels, work.view.next_id
     with pytest.raises(EditError, match=says):
         attempt(work)
     assert np.array_equal(work.labels, before)
     assert work.history == ()
-    assert work.next_id == next_id
+    assert work.view.next_id == next_id
 
 
 def test_threads_get_a_new_region_each_and_undo_a_step_each(proposal: Proposal) -> None:
@@ -230,7 +231,7 @@ def test_threads_get_a_new_region_each_and_undo_a_step_each(proposal: Proposal) 
         for thread in threads:
             thread.join()
     assert len(set(made)) == 24
-    assert (len(work.history), len(work.undone)) == (12, 12)
+    assert (len(work.history), len(work.steps.undone)) == (12, 12)
 
 
 def test_smoothing_all_where_all_is_locked_says_so(proposal: Proposal) -> None:
@@ -238,7 +239,7 @@ def test_smoothing_all_where_all_is_locked_says_so(proposal: Proposal) -> None:
     for row in work.regions:
         work.lock(row.id)
     with pytest.raises(EditError, match="no unlocked region to smooth"):
-        work.smooth()
+        work.edits.smooth()
 
 
 def test_consecutive_cuts_are_one_step(proposal: Proposal) -> None:
@@ -261,7 +262,7 @@ def test_a_drag_that_ends_where_it_began_leaves_no_step_and_no_stale_redo(
     work.merge([1, 2])
     work.undo()
     work.cut(regions=20)
-    assert (work.history, work.undone) == ((), ())
+    assert (work.history, work.steps.undone) == ((), ())
     assert np.array_equal(work.labels, start)
 
 
@@ -270,11 +271,11 @@ def test_a_long_drag_uses_up_no_ids_for_what_it_only_passed(proposal: Proposal) 
     for n in (60, 200, 90, 12):
         work.cut(regions=n)
         assert np.array_equal(work.labels, proposal.regions(n).labels)
-    assert work.next_id == 13
+    assert work.view.next_id == 13
     assert work.split(1) == [13]
     again = work.replay(phantom_proposal())
     assert np.array_equal(again.labels, work.labels)
-    assert again.next_id == work.next_id
+    assert again.view.next_id == work.view.next_id
 
 
 def test_a_drag_that_goes_on_after_an_undo_uses_no_id_twice(proposal: Proposal) -> None:
@@ -297,18 +298,18 @@ def test_undo_redo_and_jump_are_exact(proposal: Proposal) -> None:
     work.rename(30, "kidney")
     seen.append((work.labels, work.regions))
     for step in (0, 3, 1, 2, 0, 3):
-        work.jump(step)
+        work.steps.jump(step)
         assert len(work.history) == step
         assert np.array_equal(work.labels, seen[step][0])
         assert work.regions == seen[step][1]
-    assert [work.undo() for _ in range(4)] == [*reversed(work.undone), None]
+    assert [work.undo() for _ in range(4)] == [*reversed(work.steps.undone), None]
     assert [work.redo() is None for _ in range(4)] == [False, False, False, True]
 
 
 def test_listeners_hear_the_box_that_changed_and_no_more(proposal: Proposal) -> None:
     work = Refinement(proposal, regions=10)
     heard: list[Change] = []
-    stop = work.on_change(heard.append)
+    stop = work.steps.on_change(heard.append)
     shown = work.labels
     for edit in (
         lambda: work.merge([1, 2]),
@@ -316,13 +317,13 @@ def test_listeners_hear_the_box_that_changed_and_no_more(proposal: Proposal) -> 
         lambda: work.split(4),
         work.undo,
         lambda: work.cut(tissues=3),
-        lambda: work.jump(0),
+        lambda: work.steps.jump(0),
     ):
         edit()
         box = heard[-1].box
         assert box is not None
-        shown = shown.astype(work.label_dtype)
-        shown[box] = work.labels_in(box)
+        shown = shown.astype(work.view.label_dtype)
+        shown[box] = work.view.labels_in(box)
         assert np.array_equal(shown, work.labels)
     work.rename(3, "liver")
     assert heard[-1].box is None
@@ -360,7 +361,7 @@ def random_edit(work: Refinement, rng: np.random.Generator) -> None:
         lambda: work.merge([one, two]),
         lambda: work.merge([0, two]),
         lambda: work.split(one, into=int(rng.integers(2, 4))),
-        lambda: work.assign_at(spot[:5], target),
+        lambda: work.edits.assign_at(spot[:5], target),
         lambda: work.rename(one, f"name {rng.integers(9)}"),
         lambda: work.scribble(near, region=target, scope="here"),
         lambda: work.scribble(near, region=target, scope="everywhere"),
@@ -368,7 +369,7 @@ def random_edit(work: Refinement, rng: np.random.Generator) -> None:
         work.undo,
         work.undo,
         work.redo,
-        lambda: work.jump(
+        lambda: work.steps.jump(
             int(rng.integers(max(0, len(work.history) - 4), len(work.history) + 1))
         ),
     ]
@@ -392,9 +393,9 @@ def test_500_random_edits_keep_locks_painted_voxels_and_the_books(
     def push(change: Change) -> None:
         if change.box is not None:
             shown[0] = shown[0].astype(np.uint32)
-            shown[0][change.box] = work.labels_in(change.box)
+            shown[0][change.box] = work.view.labels_in(change.box)
 
-    work.on_change(push)
+    work.steps.on_change(push)
     refused = 0
     for _ in range(500):
         before = work.labels
@@ -404,7 +405,7 @@ def test_500_random_edits_keep_locks_painted_voxels_and_the_books(
             refused += 1
             assert np.array_equal(work.labels, before)
         if len(work.history) < start:
-            work.jump(start)
+            work.steps.jump(start)
         for region, where in locked.items():
             assert np.array_equal(work.labels == region, where)
         assert np.array_equal(shown[0], work.labels)
@@ -412,8 +413,8 @@ def test_500_random_edits_keep_locks_painted_voxels_and_the_books(
     assert refused < 300
     final, rows, steps = work.labels, work.regions, len(work.history)
     assert np.array_equal(work.replay(proposal).labels, final)
-    work.jump(0)
+    work.steps.jump(0)
     assert np.array_equal(work.labels, proposal.regions(12).labels)
-    work.jump(steps)
+    work.steps.jump(steps)
     assert np.array_equal(work.labels, final)
     assert work.regions == rows

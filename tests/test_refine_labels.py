@@ -47,8 +47,8 @@ def test_labels_are_kept_voxel_by_voxel_with_names_colours_and_locks(
     work = Refinement.from_labels(proposal, given)
     assert np.array_equal(work.labels, given.labels)
     assert work.regions == tuple(sorted(given.regions, key=lambda row: row.id))
-    assert (work.next_id, work.history) == (1201, ())
-    assert work.sizes_vox == {
+    assert (work.view.next_id, work.history) == (1201, ())
+    assert work.view.sizes_vox == {
         i: int((given.labels == i).sum()) for i in (0, 5, 77, 300, 1200)
     }
     work.save(tmp_path / "case.strata")
@@ -60,16 +60,16 @@ def test_labels_are_kept_voxel_by_voxel_with_names_colours_and_locks(
 def test_labels_are_repaired_with_the_same_tools(proposal: Proposal) -> None:
     given = rough_labels(proposal)
     work = Refinement.from_labels(proposal, given)
-    work.grow(5, 1)
+    work.edits.grow(5, 1)
     work.merge([1200, 77])
     work.scribble(np.argwhere(phantom_truth() == 2)[:20], region=5)
-    work.smooth([1200], sd_mm=1)
+    work.edits.smooth([1200], sd_mm=1)
     assert np.array_equal(work.labels == 300, given.labels == 300), (
         "the liver is locked"
     )
     after = work.labels
     assert np.array_equal(work.replay(proposal).labels, after)
-    work.jump(0)
+    work.steps.jump(0)
     assert np.array_equal(work.labels, given.labels)
     work.cut(regions=30)
     assert np.array_equal(
@@ -132,7 +132,7 @@ def case(scan: Path) -> Path:
     )
     work = Refinement.load(path)
     work.merge([1, 2])
-    work.grow(3, 2)
+    work.edits.grow(3, 2)
     work.scribble([[12, 14, 10], [12, 14, 11]], region=40)
     work.save(path)
     return path
@@ -219,9 +219,9 @@ def test_work_is_taken_up_after_a_crash(
 ) -> None:
     monkeypatch.setattr(autosave, "state_folder", lambda: tmp_path / "state")
     work = Refinement.load(case)
-    work.autosave()
+    work.storage.begin_autosave()
     work.rename(40, "cyst")
-    work.end_autosave(keep=True)
+    work.storage.end_autosave(keep=True)
     assert (
         main(["refine", str(scan), "--recover", "--case", str(tmp_path / "c.strata")])
         == 0
@@ -250,12 +250,12 @@ def test_recovered_work_replaces_the_case_that_it_went_on_from_and_no_other(
     )
     work = Refinement.load(case)
     work.save(first)
-    work.autosave()
+    work.storage.begin_autosave()
     work.rename(40, "cyst")
     work.save(second)
-    work.jump(1)
+    work.steps.jump(1)
     work.rename(3, "liver")
-    work.end_autosave(keep=True)
+    work.storage.end_autosave(keep=True)
     other = Refinement.load(case)
     other.rename(3, "spleen")
     other.save(foreign)
@@ -264,8 +264,8 @@ def test_recovered_work_replaces_the_case_that_it_went_on_from_and_no_other(
     for path in (first, second):
         (left,) = strata.find_unfinished(scan)
         taken = left.resume()
-        taken.check_replaceable(path)
-        taken.end_autosave(keep=True)
+        taken.storage.check_replaceable(path)
+        taken.storage.end_autosave(keep=True)
     assert main(["refine", str(scan), "--recover", "--case", str(first)]) == 0
     assert Refinement.load(first).history == (
         "Merge: tissue 1 + tissue 2",
@@ -333,11 +333,11 @@ def test_a_case_with_edits_is_not_written_over(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--recover"], "what to write"),
+        (["--recover"], "Write labels with -o"),
         (["--replay", "{other}", "-o", "{out}"], "No such file"),
         (["--from-labels", "{scan}", "--case", "{out}"], "must end in .strata"),
         (["--from-labels", "{small}", "-o", "{out}"], "Resample"),
-        (["--recover", "--propose-again", "-o", "{out}"], "goes with --replay"),
+        (["--recover", "--propose-again", "-o", "{out}"], "works with --replay"),
         (["--replay", "{case}", "-o", "{scan}"], "the scan itself"),
     ],
 )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import ndimage as ndi
 
-from napari_strata.refine.session.refinement import Refinement
+from napari_strata.refine.session.refinement import Refinement, continue_case
 from napari_strata.refine.session.replay import replay_edits
 from napari_strata.refine.storage.case_file import CaseContents, read_case
 from napari_strata.volume import default_regions
@@ -23,7 +23,7 @@ LIVER, KIDNEY = 2, 3
 
 def contents(work: Refinement, tmp_path) -> CaseContents:
     work.save(tmp_path / "case.strata")
-    return read_case(tmp_path / "case.strata", work.volume)
+    return read_case(tmp_path / "case.strata", work.proposal.volume)
 
 
 def worked_on() -> Refinement:
@@ -42,9 +42,9 @@ def worked_on() -> Refinement:
     work.rename(60, "kidney")
     work.paint([[1, 1, 1], [20, 20, 20]], organ)
     work.cut(regions=12)
-    work.grow(organ, 2.0)
+    work.edits.grow(organ, 2.0)
     work.lock(organ)
-    work.recolor(60, (1, 2, 3))
+    work.edits.recolor(60, (1, 2, 3))
     work.undo()
     return work
 
@@ -69,7 +69,7 @@ def test_on_another_proposal_edits_find_their_regions_by_place_and_not_by_number
     assert len(organ) > 1
     work.merge(organ)
     work.rename(organ[0], "liver")
-    work.assign_at(np.argwhere(ndi.binary_erosion(TRUTH == KIDNEY)), region=60)
+    work.edits.assign_at(np.argwhere(ndi.binary_erosion(TRUTH == KIDNEY)), region=60)
     work.rename(60, "kidney")
     work.paint([[1, 1, 1], [20, 20, 20]], organ[0])
     other = phantom_proposal(phantom_volume(), block=5)
@@ -83,8 +83,8 @@ def test_on_another_proposal_edits_find_their_regions_by_place_and_not_by_number
     assert found.segmentation.labels[1, 1, 1] == names["liver"], (
         "a painted voxel is where it was"
     )
-    again = Refinement.taken_up(found.contents, None)
-    again.jump(0)
+    again = continue_case(found.contents)
+    again.steps.jump(0)
     assert "liver" not in {region.name for region in again.regions}, (
         "the edits can be undone one by one"
     )

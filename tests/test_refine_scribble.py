@@ -126,10 +126,10 @@ def test_assigned_supervoxels_are_not_moved_by_scribbles_elsewhere(
 ) -> None:
     work = Refinement(proposal)
     body = np.unique(proposal.supervoxels[TRUTH == 1])[:30]
-    work.assign(body, 4)
+    work.edits.assign(body, 4)
     work.scribble(click(TRUTH == 2), region=5)
     work.scribble(click((TRUTH == 1) & ~np.isin(proposal.supervoxels, body)), region=6)
-    assert (work.table[body] == 4).all()
+    assert (work.view.table[body] == 4).all()
 
 
 def test_a_later_stroke_calls_back_what_an_earlier_one_took(proposal: Proposal) -> None:
@@ -161,7 +161,7 @@ def test_a_supervoxel_that_strokes_of_two_regions_cross_is_cut_between_them(
     assert (labels[tuple(biggest[:12].T)] == 1).all()
     assert (labels[tuple(biggest[12:].T)] == 2).all()
     assert np.array_equal(work.replay(proposal).labels, labels)
-    work.jump(1)
+    work.steps.jump(1)
     assert (work.labels[tuple(biggest.T)] == 1).all()
 
 
@@ -201,7 +201,7 @@ def test_a_stroke_over_the_brush_leaves_it_even_where_an_earlier_stroke_lay(
     work.scribble(spot, region=30)
     work.paint(spot, 30)
     work.scribble(spot, region=31)
-    assert work.region_at(spot[0]) == 30
+    assert work.view.region_at(spot[0]) == 30
 
 
 def test_locked_regions_ignore_strokes_and_do_not_grow(proposal: Proposal) -> None:
@@ -272,14 +272,14 @@ def test_suggestions_are_uncertain_places_inside_their_region(
 ) -> None:
     work = Refinement(proposal, regions=8)
     work.lock(1)
-    found = work.suggestions(6)
+    found = work.view.suggestions(6)
     assert len(found) == 6
     for place in found:
-        assert work.region_at(place.voxel_zyx) == place.region != 1
+        assert work.view.region_at(place.voxel_zyx) == place.region != 1
         assert np.allclose(
             proposal.volume.geometry.world_from_voxel(place.voxel_zyx), place.ras_mm
         )
-    assert Refinement(proposal).suggestions(0) == []
+    assert Refinement(proposal).view.suggestions(0) == []
 
 
 def test_taking_what_was_previewed_gives_the_same_labels_as_stroking_at_once(

@@ -63,7 +63,7 @@ def test_every_correction_is_obeyed_at_once_and_stays(proposal: Proposal) -> Non
         region = 0 if TRUTH[tuple(voxel)] == 1 else int(TRUTH[tuple(voxel)])
         work.scribble(voxel[None], region=region)
         told.append((voxel, region))
-        assert all(work.region_at(place) == said for place, said in told)
+        assert all(work.view.region_at(place) == said for place, said in told)
 
 
 def test_one_click_on_the_body_stops_a_leak(proposal: Proposal) -> None:
@@ -94,7 +94,7 @@ def test_what_is_unlike_everything_taught_goes_to_the_background(
 
 def test_a_named_region_teaches_too(proposal: Proposal) -> None:
     work = Refinement(proposal, regions=30)
-    region = work.region_at(ball(PARTS == 1, 0)[0])
+    region = work.view.region_at(ball(PARTS == 1, 0)[0])
     work.rename(region, "kidney")
     mine = (work.labels == region) & (PARTS == 1)
     work.scribble(ball(TRUTH == 1), region=0)
@@ -109,15 +109,15 @@ def test_the_same_strokes_give_the_same_labels_and_suggestions(
 ) -> None:
     one, two = taught(proposal), taught(phantom_proposal())
     assert np.array_equal(one.labels, two.labels)
-    assert one.suggestions(8) == two.suggestions(8)
+    assert one.view.suggestions(8) == two.view.suggestions(8)
     one.save(tmp_path / "case.strata")
     again = Refinement.load(tmp_path / "case.strata", volume=proposal.volume)
-    assert again.suggestions(8) == two.suggestions(8)
+    assert again.view.suggestions(8) == two.view.suggestions(8)
 
 
 def test_suggestions_say_why_and_lie_apart(proposal: Proposal) -> None:
     work = taught(proposal)
-    found = work.suggestions(6)
+    found = work.view.suggestions(6)
     places = (
         np.array([place.voxel_zyx for place in found]) * proposal.volume.spacing_zyx_mm
     )
@@ -137,23 +137,23 @@ def test_suggestions_learn_from_what_strokes_correct_and_undo_takes_it_back(
     proposal: Proposal,
 ) -> None:
     work = taught(proposal)
-    before = work.suggestions(8)
+    before = work.view.suggestions(8)
     for place in before[:3]:
         said = int(TRUTH[place.voxel_zyx])
         work.scribble([place.voxel_zyx], region=0 if said <= 1 else said)
-    after = work.suggestions(8)
+    after = work.view.suggestions(8)
     assert not {place.voxel_zyx for place in before[:3]} & {
         place.voxel_zyx for place in after
     }
     for _ in range(3):
         work.undo()
-    assert work.suggestions(8) == before
+    assert work.view.suggestions(8) == before
 
 
 def test_what_nobody_taught_is_suggested_as_unlike_everything(
     proposal: Proposal,
 ) -> None:
-    found = taught(proposal, (1, 2)).suggestions(40)
+    found = taught(proposal, (1, 2)).view.suggestions(40)
     unlike = [place for place in found if TRUTH[place.voxel_zyx] >= 3]
     assert unlike
     assert any(

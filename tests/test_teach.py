@@ -232,7 +232,7 @@ def test_teach_and_propose_on_the_command_line(tmp_path, capsys):
     work = Refinement.load(case)
     inside = np.argwhere(ndi.binary_erosion(TRUTH == LIVER))
     work.rename(work.scribble(inside[::9], scope="everywhere"), "liver")
-    taken = work.labels == work.region_at(inside[0])
+    taken = work.labels == work.view.region_at(inside[0])
     work.save(case)
     assert main(["teach", str(case), "-o", str(tmp_path / "a.txt")]) == 2
     assert main(["teach", str(case), "-o", str(tmp_path / "a.strata-teaching")]) == 0

@@ -1,6 +1,6 @@
 """One napari window for many tests.
 
-It is emptied after each, and thrown away where that does not make it as new.
+It is emptied after each test, and replaced if that does not make it as new.
 """
 
 from __future__ import annotations
@@ -14,10 +14,7 @@ from napari_strata.gui.canvas.canvas import camera_of, grid_of
 
 
 class SharedWindow:
-    """A hidden napari window that lives from test to test.
-
-    Set up as napari's own fixture does.
-    """
+    """A hidden napari window that is shared by tests, set up like napari's own fixture."""
 
     def __init__(self) -> None:
         self._viewer: Any = None
@@ -26,7 +23,7 @@ class SharedWindow:
         self._patches = ExitStack()
 
     def open(self) -> Any:
-        """Give the window, empty."""
+        """Return the window, empty."""
         import napari
         from napari.settings import get_settings
         from qtpy.QtWidgets import QApplication
@@ -69,10 +66,7 @@ class SharedWindow:
         )
 
     def empty(self) -> None:
-        """Take away what a test put into the window.
-
-        A window that is not as new then is closed.
-        """
+        """Remove what a test put into the window; close it if it is not as new then."""
         from napari.settings import get_settings
 
         viewer = self._viewer
@@ -97,9 +91,9 @@ class SharedWindow:
             self.close()
 
     def _delete_what_is_left(self) -> None:
-        """Delete the panels that were docked, and dialogs.
+        """Delete docked panels and dialogs.
 
-        Python's garbage collector would, at a moment that Qt does not stand.
+        Left to Python's garbage collector, their deletion can crash Qt.
         """
         from qtpy.QtCore import QCoreApplication, QEvent
         from qtpy.QtWidgets import QApplication
@@ -113,7 +107,7 @@ class SharedWindow:
         QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
 
     def close(self) -> None:
-        """Throw the window away."""
+        """Close the window for good."""
         from napari._qt.qt_viewer import QtViewer
 
         viewer, self._viewer = self._viewer, None
@@ -131,7 +125,7 @@ class SharedWindow:
 
 
 def _state(viewer: Any) -> dict[str, Any]:
-    """Give what a test may change of a window, but for layers and docked widgets."""
+    """Return what a test may change of a window, except layers and docked widgets."""
     callbacks = (
         "mouse_drag_callbacks",
         "mouse_move_callbacks",

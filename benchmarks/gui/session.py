@@ -30,7 +30,7 @@ from qtpy.QtCore import QThreadPool
 
 from napari_strata.gui.canvas.layers import is_scan
 from napari_strata.gui.panel.panel import StrataPanel
-from napari_strata.gui.plugin.contributions import panel as open_panel
+from napari_strata.gui.plugin.window import dock_panel as open_panel
 from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.widgets.help import note_tour_seen
 from napari_strata.io.files import read_labels
@@ -124,15 +124,15 @@ class Session:
         """Read a scan in the thread and show it; the first draw is napari's."""
         count = len(self.viewer.layers)
         with self.step("open", "napari's first draw in it"):
-            self.panel.filing.open_scan(scan)
+            self.panel.files.open_scan(scan)
             while len(self.viewer.layers) == count:
                 pump(0.01)
 
     def propose(self) -> None:
         """Propose eight tissues."""
         with self.step("propose", "napari's first draw of the labels in it"):
-            self.panel.granularity.count.setValue(8)
-            self.panel.proposing.propose.click()
+            self.panel.sections.granularity.count.setValue(8)
+            self.panel.sections.proposal.propose.click()
             self.wait()
         self.script.clear()
 
@@ -141,11 +141,11 @@ class Session:
 
         The answer is the time until the window says so.
         """
-        self.panel.proposing.propose.click()
+        self.panel.sections.proposal.propose.click()
         pump(1.0)
         with self.step("cancel a proposal"):
             began = time.perf_counter()
-            self.panel.proposing.cancel.click()
+            self.panel.sections.proposal.cancel.click()
             while self.panel.jobs.is_running:
                 pump(0.002)
             answer = time.perf_counter() - began
@@ -155,14 +155,14 @@ class Session:
         """Drag the granularity slider, as fast as the mouse comes."""
         updates = []
         self.case.painter.painted.connect(lambda: updates.append(time.perf_counter()))
-        slider = self.panel.granularity.slider
+        slider = self.panel.sections.granularity.slider
         with self.step("slide"):
             for position in np.linspace(30, 240, positions).astype(int).tolist():
                 slider.setValue(position)
                 pump(0.025)
             drag_s = positions * 0.025
             seen = len(updates)
-        n = self.case.work.granularity
+        n = self.case.work.view.granularity
         self.rows[
             -1
         ].note = f"{seen / drag_s:.0f} updates of the visible slice per second"
@@ -183,37 +183,41 @@ class Session:
         name, color = "left lung, my own name", (10, 200, 30)
         self.edit(
             "rename",
-            lambda: panel.table.rename_asked.emit(first, name),
+            lambda: panel.sections.regions.table.rename_asked.emit(first, name),
             lambda work: work.rename(first, name),
         )
         self.edit(
             "colour",
-            lambda: panel.table.recolor_asked.emit(second, color),
-            lambda work: work.recolor(second, color),
+            lambda: panel.sections.regions.table.recolor_asked.emit(second, color),
+            lambda work: work.edits.recolor(second, color),
         )
         self.edit(
             "lock",
-            lambda: panel.table.lock_asked.emit(fourth, True),
+            lambda: panel.sections.regions.table.lock_asked.emit(fourth, True),
             lambda work: work.lock(fourth),
         )
-        panel.table.select([second, third])
+        panel.sections.regions.table.select([second, third])
         self.edit(
-            "merge", panel.edits.merge.click, lambda work: work.merge([second, third])
+            "merge",
+            panel.sections.edit.merge.click,
+            lambda work: work.merge([second, third]),
         )
-        panel.table.select([second])
+        panel.sections.regions.table.select([second])
         self.edit(
-            "split", panel.edits.split.click, lambda work: work.split(second, into=2)
+            "split",
+            panel.sections.edit.split.click,
+            lambda work: work.split(second, into=2),
         )
 
     def scribble(self, scope: str) -> None:
         """Stroke over part of a region for a new one, look at the preview, accept."""
         panel, case = self.panel, self.case
-        panel.edits.show_scope(scope)
-        panel.edits.show_target("new")
+        panel.sections.edit.show_scope(scope)
+        panel.sections.edit.show_target("new")
         with self.step(f"take the brush ({scope})"):
-            panel.edits.tools["scribble"].click()
+            panel.sections.edit.tools["scribble"].click()
         voxels = self.stroke_voxels()
-        layer = case.brush.layer
+        layer = case.brushes.scribble.layer
         layer.brush_size = 1
         shown: list[float] = []
         case.preview.painted.connect(lambda: shown.append(time.perf_counter()))
@@ -231,21 +235,21 @@ class Session:
         case.painter.painted.connect(lambda: painted.append(time.perf_counter()))
         with self.step(f"scribble {scope}"):
             began = time.perf_counter()
-            panel.edits.apply.click()
+            panel.sections.edit.apply.click()
         self.rows[-1].note = (
             f"new edge on the visible slice after {1000 * (painted[0] - began):.0f} ms"
             if painted
             else ""
         )
         self.script.append(lambda work: work.scribble(voxels, scope=scope))
-        panel.use_tool("select")
+        panel.editor.use_tool("select")
 
     def history(self, undo: int = 10, redo: int = 5) -> None:
         """Undo and redo, one press after the other."""
         undo = min(undo, len(self.case.work.history))
         for name, count, button, same in (
-            (f"undo {undo}", undo, self.panel.edits.undo, Refinement.undo),
-            (f"redo {redo}", redo, self.panel.edits.redo, Refinement.redo),
+            (f"undo {undo}", undo, self.panel.sections.edit.undo, Refinement.undo),
+            (f"redo {redo}", redo, self.panel.sections.edit.redo, Refinement.redo),
         ):
             with self.step(name):
                 for _ in range(count):
@@ -257,28 +261,28 @@ class Session:
         """Jump to three places worth a look, and accept the last."""
         for number in range(3):
             with self.step(f"next place {number + 1}"):
-                self.panel.look.next.click()
-        place = self.panel.looker.here
+                self.panel.sections.review.next.click()
+        place = self.panel.review.here
         if place is not None:
             voxel, region = place.voxel_zyx, place.region
             with self.step("accept it"):
-                self.panel.look.accept.click()
-            self.script.append(lambda work: work.assign_at([voxel], region))
+                self.panel.sections.review.accept.click()
+            self.script.append(lambda work: work.edits.assign_at([voxel], region))
 
     def explain(self) -> None:
         """Ask why a region is one, and where the scan looks like it."""
-        self.panel.table.select(self.ids()[:1])
+        self.panel.sections.regions.table.select(self.ids()[:1])
         for question in ("card", "similarity"):
             with self.step(f"explain: {question}"):
-                self.panel.explaining.buttons[question].click()
+                self.panel.sections.explanation.buttons[question].click()
 
     def export(self) -> tuple[Path, Path]:
         """Export the labels and save the case."""
         labels, case = self.folder / "labels.nii.gz", self.folder / "case.strata"
         with self.step("export"):
-            self.panel.export_to(labels)
+            self.panel.files.export_to(labels)
         with self.step("save the case"):
-            self.panel.save_to(case)
+            self.panel.files.save_to(case)
         return labels, case
 
     def reopen(self, case: Path, scan: Path) -> None:
@@ -287,12 +291,12 @@ class Session:
             self.viewer.layers.clear()
         self.open(scan)
         with self.step("reopen the case", "napari's first draw of the labels in it"):
-            self.panel.open_from(case)
+            self.panel.files.open_case(case)
 
     def ids(self) -> list[int]:
         """Give the regions, largest first, unlocked."""
         sizes, free = (
-            self.case.work.sizes_vox,
+            self.case.work.view.sizes_vox,
             {row.id for row in self.case.work.regions if not row.locked},
         )
         return sorted(
@@ -337,7 +341,7 @@ def run_session(session: Session, scan: Path, made: Path | None) -> bool:
         bool(np.array_equal(exported.labels, work.labels))
         and exported.regions == work.segmentation.regions
     )
-    session.panel.propose_with(None)
+    session.panel.proposals.propose_with(None)
     session.cancel()
     session.reopen(case, scan)
     return same and bool(
@@ -349,7 +353,9 @@ def take_proposal_of(panel: StrataPanel, made: Path | None) -> None:
     """Let the panel take a case's proposal instead of making one, where a case is given."""
     if made is not None:
         proposal = Refinement.load(made).proposal
-        panel.propose_with(lambda volume, **_how: replace(proposal, volume=volume))
+        panel.proposals.propose_with(
+            lambda volume, **_how: replace(proposal, volume=volume)
+        )
 
 
 def markdown(scan: Path, rows: list[Row], same: bool) -> str:

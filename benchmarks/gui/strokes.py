@@ -28,7 +28,7 @@ from benchmarks.gui.beat import Moment, pump
 from benchmarks.gui.session import Session, prepared_napari, take_proposal_of
 from qtpy.QtWidgets import QApplication
 
-from napari_strata.gui.plugin.contributions import panel as open_panel
+from napari_strata.gui.plugin.window import dock_panel as open_panel
 
 LIMIT_S = 20.0
 
@@ -78,7 +78,10 @@ class Stopwatch:
 
 def stroke(session: Session, rng: np.random.Generator) -> Callable[[], None]:
     """Choose a stroke somewhere in the body, and give what makes it, as the mouse does."""
-    layer, labels = session.case.brush.layer, np.asarray(session.case.labels.data)
+    layer, labels = (
+        session.case.brushes.scribble.layer,
+        np.asarray(session.case.labels.data),
+    )
     middle = labels.shape[0] // 2
     y, x = rng.choice(np.argwhere(labels[middle] > 0))
     across = np.clip(x + np.arange(20), 0, labels.shape[2] - 1)
@@ -100,14 +103,14 @@ def measure(session: Session, strokes: int, seed: int) -> dict[str, list[Moment]
     found: dict[str, list[Moment]] = {}
     for number in range(2 * strokes + 2):
         scope = ("here", "everywhere")[number % 2]
-        panel.edits.show_scope(scope)
-        panel.edits.show_target("new")
-        panel.use_tool("scribble")
-        session.case.brush.layer.brush_size = 1
+        panel.sections.edit.show_scope(scope)
+        panel.sections.edit.show_target("new")
+        panel.editor.use_tool("scribble")
+        session.case.brushes.scribble.layer.brush_size = 1
         session.wait()
         for what, act in (
             ("preview", stroke(session, rng)),
-            ("labels", panel.edits.apply.click),
+            ("labels", panel.sections.edit.apply.click),
         ):
             passed = watch.time(act, what)
             session.wait()

@@ -36,7 +36,7 @@ def child(case: Path, folder: Path, seed: int, first: int) -> None:
     """
     found = find_unfinished(folder=folder)
     work = found[0].resume() if found else Refinement.load(case)
-    work.autosave(folder)
+    work.storage.begin_autosave(folder)
     for i in itertools.count(first):
         random_edit(work, np.random.default_rng([seed, i]))
         sys.stdout.write(f"{i + 1} {digest(work)}\n")
@@ -115,7 +115,7 @@ def crash(
             same = state == digest(never_killed)
             equal += same
             lost += [] if same else [kill]
-            work.end_autosave(keep=True)
+            work.storage.end_autosave(keep=True)
         left = sum(path.stat().st_size for path in folder.glob("*.strata-journal"))
     return {
         "kills": kills,
@@ -143,12 +143,12 @@ def long_run(
     kept = {i: work.labels == i for i in (3, 5)}
     floor, refused, checks, broken = len(work.history), 0, 0, 0
     with tempfile.TemporaryDirectory() as name:
-        journal = work.autosave(name)
+        journal = work.storage.begin_autosave(name)
         begun = time.process_time()
         for i in range(edits):
             refused += not random_edit(work, rng)
             if len(work.history) < floor:
-                work.jump(floor)
+                work.steps.jump(floor)
             labels = work.labels
             broken += any(
                 not np.array_equal(labels == region, where)
@@ -160,10 +160,10 @@ def long_run(
                     f"{i + 1} edits, {refused} refused, {len(work.history)} steps,"
                     f" {time.process_time() - begun:.0f} s\n"
                 )
-        work.end_autosave(keep=True)
+        work.storage.end_autosave(keep=True)
         again = find_unfinished(folder=name)[0].resume()
         same = digest(again) == digest(work)
-        again.end_autosave(keep=True)
+        again.storage.end_autosave(keep=True)
         size = journal.stat().st_size
     return {
         "edits": edits,
@@ -183,9 +183,9 @@ def _agrees(work: Refinement, proposal: Proposal) -> bool:
     Replaying the steps too.
     """
     before, steps = digest(work), len(work.history)
-    work.jump(0)
+    work.steps.jump(0)
     start = np.array_equal(work.labels, proposal.regions(20).labels)
-    work.jump(steps)
+    work.steps.jump(steps)
     return (
         start
         and digest(work) == before

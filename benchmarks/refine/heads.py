@@ -77,14 +77,12 @@ def ours_with(**constants: float) -> Callable[[RobotScan], Decide]:
         inner = ours(scan)
 
         def decide(examples: NDArray[np.int32]) -> NDArray[np.int32]:
-            before = {name: getattr(teaching, name) for name in constants}
+            before = teaching.CONSTANTS
             try:
-                for name, value in constants.items():
-                    setattr(teaching, name, value)
+                teaching.CONSTANTS = dataclasses.replace(before, **constants)
                 return inner(examples)
             finally:
-                for name, value in before.items():
-                    setattr(teaching, name, value)
+                teaching.CONSTANTS = before
 
         return decide
 
@@ -269,11 +267,11 @@ HEADS: dict[str, Callable[[RobotScan], Decide]] = {
     "ours": ours,
     "ours, no encoder features": ours_without("feature"),
     "ours, no position": ours_without("position"),
-    "ours, no ways": ours_with(_WAY=0.0),
-    "ours, no common scatter": ours_with(_POOLED_WEIGHT=0.0),
-    "ours, nothing learnt from the sure": ours_with(_SURE_WEIGHT=0.0),
-    "ours, no limit": ours_with(_UNLIKE=1e6),
-    "ours, not evened out": ours_with(_ROUNDS=0, _FIRST_ROUNDS=0),
+    "ours, no ways": ours_with(geodesic_weight=0.0),
+    "ours, no common scatter": ours_with(pooled_weight=0.0),
+    "ours, nothing learnt from the sure": ours_with(self_training_weight=0.0),
+    "ours, no limit": ours_with(unlike_limit=1e6),
+    "ours, not evened out": ours_with(iterations=0, first_iterations=0),
     "filter bank + forest (ilastik-like)": classifier(forest, filter_bank),
     "descriptors + forest": classifier(forest, descriptors),
     "descriptors + forest + evened out": forest_spread,

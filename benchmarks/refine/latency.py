@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from napari_strata.errors import EditError
-from napari_strata.refine.session.refinement import Change, Refinement
+from napari_strata.refine.session.edit_session import Change
+from napari_strata.refine.session.refinement import Refinement
 
 
 class Watch:
@@ -79,12 +80,12 @@ def measure(case: Path, strokes: int, seed: int) -> dict[str, object]:
     rng, watch = np.random.default_rng(seed), Watch()
     work = Refinement.load(case)
     heard: list[Change] = []
-    work.on_change(heard.append)
+    work.steps.on_change(heard.append)
     shape = work.proposal.supervoxels.shape
     body = np.argwhere(work.proposal.regions(100).labels[::4, ::4, ::4] > 0) * 4
     whole = tuple(slice(0, n) for n in shape)
     with tempfile.TemporaryDirectory() as folder:
-        journal = work.autosave(folder)
+        journal = work.storage.begin_autosave(folder)
         work.scribble(ball(body[0], shape), region=200)
         work.undo()
         before, begun = os.path.getsize(journal), len(work.history)
@@ -101,12 +102,12 @@ def measure(case: Path, strokes: int, seed: int) -> dict[str, object]:
                     slab: tuple[slice, ...] = slab,
                 ) -> None:
                     work.scribble(voxels, region=region, scope=scope)  # type: ignore[arg-type]
-                    _ = work.regions, work.labels_in(slab)  # type: ignore[arg-type]
+                    _ = work.regions, work.view.labels_in(slab)  # type: ignore[arg-type]
 
                 watch.time(f"stroke {scope}: table and visible slice", stroke)
                 watch.time(
                     f"stroke {scope}: then all labels that changed",
-                    lambda: heard[-1].box and work.labels_in(heard[-1].box),
+                    lambda: heard[-1].box and work.view.labels_in(heard[-1].box),
                 )
                 watch.time("labels of the whole volume", lambda: work.labels)
                 watch.time("undo", work.undo)
@@ -115,12 +116,12 @@ def measure(case: Path, strokes: int, seed: int) -> dict[str, object]:
                     work.undo()
         _time_region_edits(work, watch)
         steps = len(work.history) - begun
-        packed = [len(step.packed) for step in work._journal.done[begun:]]
+        packed = [len(step.packed) for step in work._session.journal.done[begun:]]
         disk = os.path.getsize(journal) - before
-        work.jump(0)
-        watch.time("jump to the last step", lambda: work.jump(begun + steps))
-        watch.time("jump to the start", lambda: work.jump(0))
-        work.end_autosave()
+        work.steps.jump(0)
+        watch.time("jump to the last step", lambda: work.steps.jump(begun + steps))
+        watch.time("jump to the start", lambda: work.steps.jump(0))
+        work.storage.end_autosave()
     return {
         "supervoxels": work.proposal.n_supervoxels,
         "shape": list(shape),
@@ -136,15 +137,15 @@ def measure(case: Path, strokes: int, seed: int) -> dict[str, object]:
 def _time_region_edits(work: Refinement, watch: Watch) -> None:
     """Time one call of each edit of regions, and its undo."""
     edits: dict[str, Callable[[], object]] = {
-        "grow 2 mm": lambda: work.grow(200, 2),
-        "shrink 1 mm": lambda: work.shrink(200, 1),
-        "smooth one region": lambda: work.smooth([201], sd_mm=1),
-        "smooth all regions": lambda: work.smooth(sd_mm=1),
-        "keep largest": lambda: work.keep_largest(202),
-        "fill holes": lambda: work.fill_holes(203),
-        "mirror": lambda: work.mirror(204),
-        "split into parts": lambda: work.split_parts(205, smallest_ml=0.5),
-        "swap": lambda: work.swap(200, 201),
+        "grow 2 mm": lambda: work.edits.grow(200, 2),
+        "shrink 1 mm": lambda: work.edits.shrink(200, 1),
+        "smooth one region": lambda: work.edits.smooth([201], sd_mm=1),
+        "smooth all regions": lambda: work.edits.smooth(sd_mm=1),
+        "keep largest": lambda: work.edits.keep_largest(202),
+        "fill holes": lambda: work.edits.fill_holes(203),
+        "mirror": lambda: work.edits.mirror(204),
+        "split into parts": lambda: work.edits.split_parts(205, smallest_ml=0.5),
+        "swap": lambda: work.edits.swap(200, 201),
         "merge": lambda: work.merge([206, 207]),
         "cut": lambda: work.cut(regions=150),
     }

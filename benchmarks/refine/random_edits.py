@@ -23,37 +23,37 @@ def random_edit(work: Refinement, rng: np.random.Generator) -> bool:
     near = np.clip(spot[:1] + rng.integers(-2, 3, (30, 3)), 0, np.array(shape) - 1)
     target = [one, 0, None][int(rng.integers(3))]
     length = float(rng.uniform(1, 4))
-    points = work.volume.geometry.world_from_voxel(spot[:3])
+    points = work.proposal.volume.geometry.world_from_voxel(spot[:3])
     edits: list[Callable[[], object]] = [
         lambda: work.cut(regions=int(rng.integers(0, 60))),
         lambda: work.cut(tissues=int(rng.integers(0, 12))),
         lambda: work.merge([one, two]),
         lambda: work.split(one, into=int(rng.integers(2, 4))),
         lambda: work.split(one, tree="tissues"),
-        lambda: work.split_parts(one, smallest_ml=0.01),
-        lambda: work.split_plane(one, points[0], rng.normal(size=3)),
-        lambda: work.split_line(one, points, (0, 0, 1)),
-        lambda: work.assign_at(spot[:5], target),
+        lambda: work.edits.split_parts(one, smallest_ml=0.01),
+        lambda: work.edits.split_plane(one, points[0], rng.normal(size=3)),
+        lambda: work.edits.split_line(one, points, (0, 0, 1)),
+        lambda: work.edits.assign_at(spot[:5], target),
         lambda: work.rename(one, f"name {rng.integers(9)}"),
         lambda: work.scribble(near, region=target, scope="here"),
         lambda: work.scribble(near, region=target, scope="everywhere"),
         lambda: work.scribble(near[:9], region=two, scope="here"),
         lambda: work.paint(spot, target),
-        lambda: work.swap(one, two),
-        lambda: work.delete(one),
-        lambda: work.fill_holes(one),
-        lambda: work.keep_largest(one),
-        lambda: work.remove_islands(one, smaller_than_ml=0.05),
-        lambda: work.smooth([one], sd_mm=length / 2),
-        lambda: work.grow(one, length),
-        lambda: work.shrink(one, length),
-        lambda: work.mirror(
+        lambda: work.edits.swap(one, two),
+        lambda: work.edits.delete(one),
+        lambda: work.edits.fill_holes(one),
+        lambda: work.edits.keep_largest(one),
+        lambda: work.edits.remove_islands(one, smaller_than_ml=0.05),
+        lambda: work.edits.smooth([one], sd_mm=length / 2),
+        lambda: work.edits.grow(one, length),
+        lambda: work.edits.shrink(one, length),
+        lambda: work.edits.mirror(
             one, target=target, point_ras_mm=points[0], normal_ras=rng.normal(size=3)
         ),
         work.undo,
         work.undo,
         work.redo,
-        lambda: work.jump(
+        lambda: work.steps.jump(
             int(rng.integers(max(0, len(work.history) - 4), len(work.history) + 1))
         ),
     ]
@@ -73,11 +73,11 @@ def digest(work: Refinement) -> str:
     text = repr(
         (
             work.history,
-            work.undone,
+            work.steps.undone,
             work.regions,
-            work.next_id,
-            work.tree,
-            work.granularity,
+            work.view.next_id,
+            work.view.tree,
+            work.view.granularity,
         )
     )
     return hashlib.sha256(labels.tobytes() + text.encode()).hexdigest()

@@ -67,7 +67,7 @@ def correct(
         if len(missed):
             work.paint(missed[:400], region)
         if number % 3 == 0:
-            work.smooth([region], sd_mm=2.0)
+            work.edits.smooth([region], sd_mm=2.0)
         if number % 4 == 0:
             work.lock(region)
 

@@ -71,7 +71,7 @@ def _from_proposal(
     work, region_for = Refinement(robot.scan.proposal, regions=100), {0: 0}
     best, waiting = 0.0, list(robot.classes)
     for actions in range(_MOST_ACTIONS + 1):
-        names = np.zeros(work.next_id + 1, np.int32)
+        names = np.zeros(work.view.next_id + 1, np.int32)
         for value, region in region_for.items():
             names[region] = value
         labels = names[work.labels].astype(np.uint8)
@@ -82,7 +82,7 @@ def _from_proposal(
             return (actions if score >= goal else None), best
         voxels, said, part = wanted
         gain, chosen, value = _best_name(
-            robot, work.table, names, waiting[:1] or robot.classes, several=several
+            robot, work.view.table, names, waiting[:1] or robot.classes, several=several
         )
         if gain > (0.0 if waiting else 0.5 * part):
             ids = [region_for[value], *chosen] if value in region_for else chosen
@@ -194,7 +194,7 @@ def suggested(
     seen: list[NDArray[np.int64]],
 ) -> NDArray[np.int64]:
     """The first suggestion that the reference can judge."""
-    for place in work.suggestions(12):
+    for place in work.view.suggestions(12):
         if robot.scan.reference[place.voxel_zyx] > 0:
             return np.array(place.voxel_zyx)
     return at_random(robot, work, rng, seen)

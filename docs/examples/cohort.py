@@ -1,12 +1,9 @@
-"""A cohort from Python.
-
-Scans there are, one codebook for all, tables and a page; then what a script reads from
-them.
+"""A cohort from Python: find scans, fit a codebook, make tables and a page, read volumes.
 
     python docs/examples/cohort.py SCANS... -o OUT --tissues 16 --codebook-from 20
 
 SCANS are files, folders, BIDS data sets, globs or a list (CSV). Run it again after
-adding scans: only those are made.
+adding scans: only the new ones are computed.
 """
 
 from __future__ import annotations
@@ -45,34 +42,34 @@ def main(argv: Sequence[str] | None = None) -> None:
         recipe,
         settings=BatchSettings(workers=asked.workers),
         codebook_from=asked.codebook_from,
-        on_result=tell,
+        on_result=print_result,
     )
     tables = collect(results, asked.output)
     print(f"Look at {write_page(tables, asked.output)} before you trust a number.")
     for region, volumes in volumes_by_region(tables.volumes).items():
         print(
-            f"{region}: {statistics.median(volumes):.1f} mL in the middle of"
+            f"{region}: {statistics.median(volumes):.1f} mL, the median of"
             f" {len(volumes)} scans"
         )
 
 
-def tell(result: ScanResult) -> None:
-    """Print what became of a scan."""
+def print_result(result: ScanResult) -> None:
+    """Print the outcome of a scan."""
     print(
         f"{result.scan.id}: {result.status} {result.reason or result.warning}".rstrip()
     )
 
 
 def volumes_by_region(table: Path) -> dict[str, list[float]]:
-    """Read the volumes of each region, from scans that fit the codebook only."""
-    found: dict[str, list[float]] = {}
+    """Return the volumes of each region, only of scans that fit the codebook."""
+    by_region: dict[str, list[float]] = {}
     with table.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             if row["fits"] == "yes":
-                found.setdefault(row["region"], []).append(float(row["volume_ml"]))
-    return found
+                by_region.setdefault(row["region"], []).append(float(row["volume_ml"]))
+    return by_region
 
 
-# workers are processes of their own, and must not start it again
+# workers are separate processes, and must not start it again
 if __name__ == "__main__":
     main()

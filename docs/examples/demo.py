@@ -1,6 +1,6 @@
-"""The main job, twice: tissues of a real head MR and of a sample CT, from file to files.
+"""Propose tissues on a real head MR and on a sample CT, from file to files.
 
-Run by ``make demo``. It works through the same command that a person types, and writes
+Run by ``make demo``. It calls the same command that a person types, and writes
 everything to out/demo/.
 """
 
@@ -23,7 +23,7 @@ STRATA = Path(sys.executable).with_name("strata")
 
 @dataclass(frozen=True)
 class Outputs:
-    """The files that `strata propose` makes of one scan."""
+    """The files that `strata propose` writes for one scan."""
 
     labels: Path
     table: Path
@@ -32,7 +32,7 @@ class Outputs:
 
     @classmethod
     def of(cls, scan: Path) -> Outputs:
-        """Name them after the scan."""
+        """Return the names for a scan."""
         stem = str(OUT / f"{scan.name.removesuffix('.nii.gz')}_labels")
         return cls(
             *(Path(stem + suffix) for suffix in (".nii.gz", ".csv", ".json", ".png"))
@@ -105,7 +105,7 @@ def propose(scan: Path) -> float:
 
 
 def shown(path: Path) -> str:
-    """Give a path as it is typed from the project's folder."""
+    """Return a path as it is typed from the project's folder."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from napari_strata import deprecated
 from napari_strata._version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -92,3 +93,6 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """List the public names without importing them."""
     return sorted([*globals(), *__all__])
+
+
+deprecated.install()

@@ -1,4 +1,4 @@
-"""Typed exceptions: each says what happened, with which input, and what to do.
+"""Typed exceptions; a message says what happened, with which input, and what to do.
 
 The command line's top and the GUI worker's error slot turn a `StrataError` into one
 line for the user. Anything else is a bug and keeps its traceback.
@@ -11,9 +11,9 @@ from napari_strata.filenames import printable
 
 
 class StrataError(Exception):
-    """Base of every error that a user can mend.
+    """Base of every error that a user can fix.
 
-    Its text is one line that can be shown, whatever names stand in it.
+    Its text is one printable line, whatever file names it contains.
 
     Examples
     --------
@@ -25,7 +25,7 @@ class StrataError(Exception):
     """
 
     def __str__(self) -> str:
-        """Give the message, with characters of file names that cannot be shown escaped."""
+        """Return the message, with unprintable characters of file names escaped."""
         return printable(super().__str__())
 
 
@@ -34,14 +34,14 @@ class ReadError(StrataError):
 
 
 class ChoiceError(ReadError):
-    """The input holds several scans (4D volumes, DICOM series) and one has to be chosen.
+    """The input holds several scans (4D volumes, DICOM series); one has to be chosen.
 
     Parameters
     ----------
     message : str
-        What it holds, and how a command chooses.
+        What the input holds, and which flag chooses.
     options : sequence of (str, dict)
-        What can be chosen: words for people, and what `read` takes for it ("index" or
+        The choices: a description, and the arguments for `read` ("index" or
         "series").
     """
 
@@ -53,15 +53,15 @@ class ChoiceError(ReadError):
 
 
 class GeometryError(StrataError):
-    """The affine, shape or spacing of a scan cannot be used, or two grids do not match."""
+    """A scan's affine, shape or spacing cannot be used, or two grids do not match."""
 
 
 class WriteError(StrataError):
-    """An output could not be written; nothing stands under its final name."""
+    """An output could not be written; no file has its final name."""
 
 
 class SettingsError(StrataError):
-    """A setting is outside its limits or not known."""
+    """A setting is outside its limits, or unknown."""
 
 
 class WeightsError(StrataError):
@@ -69,16 +69,16 @@ class WeightsError(StrataError):
 
 
 class AdaptError(StrataError):
-    """The encoder was not adapted.
+    """The encoder was not adapted; nothing was written.
 
-    There are no scans, or it would not have got better; nothing was written.
+    There are no scans, or adapting does not improve it.
 
     Parameters
     ----------
     message : str
         What happened and what to do.
     table : str
-        The figures that spoke against it, a row each; empty if it did not come so far.
+        The scores that speak against it, one per row; empty if none were computed.
     """
 
     def __init__(self, message: str, table: str = "") -> None:
@@ -91,10 +91,7 @@ class EditError(StrataError):
 
 
 class RegionError(StrataError):
-    """A region that is asked about is not there.
-
-    Or the table of regions belongs to another proposal.
-    """
+    """A region does not exist, or a region table belongs to another proposal."""
 
 
 class CaseError(StrataError):
@@ -104,23 +101,23 @@ class CaseError(StrataError):
 class CodebookError(StrataError):
     """A codebook cannot be read, fitted or applied.
 
-    Another version, encoder or modality, or nothing to fit it to.
+    It has another version, encoder or modality, or there is nothing to fit it to.
     """
 
 
 class TeachingError(StrataError):
     """A teaching cannot be read, made or applied.
 
-    Nothing taught yet, or another version, encoder or modality.
+    Nothing was taught yet, or it has another version, encoder or modality.
     """
 
 
 class ClusterError(StrataError):
     """Workers cannot be started or used.
 
-    Dask is not installed, nobody answers, or a worker is not like this machine.
+    Dask is not installed, no worker answers, or a worker has other package versions.
     """
 
 
 class Cancelled(StrataError):
-    """Raised by a progress callable to stop the work in hand."""
+    """Raised by a progress callable to stop the running work."""

@@ -1,17 +1,17 @@
-r"""File names as text that can be shown and written down.
+r"""File names: suffixes of formats, and names as printable text.
 
-On Linux a file name is bytes, and need not be text at all. Python holds a byte that it
-cannot decode as a lone surrogate. No UTF-8 file, terminal, C++ library or window takes
-such a character. So there is one rule, and it stands here:
+On Linux a file name is bytes, and need not be text at all. Python keeps a byte that it
+cannot decode as a lone surrogate. No UTF-8 file, terminal, C++ library or window accepts
+such a character. The rules are:
 
-- **Files are opened by the exact bytes**: paths stay `Path` or `str` as Python gave
-  them, surrogates included.
-- **C++ and Rust libraries get another name** where the bytes are no UTF-8: that of a
-  link (`plain_name`).
-- **People read** `printable(path)`: a byte that is no text as `\xe9`, a line break as
+- **Files are opened by their exact bytes**: paths stay `Path` or `str` as Python
+  returns them, surrogates included.
+- **C++ and Rust libraries get the name of a link** if the bytes are not UTF-8
+  (`plain_name`).
+- **People read** `printable(path)`: a byte that is not text as `\xe9`, a line break as
   `\n`, other control characters likewise.
-- **JSON keeps the path itself** (`json_text`): the surrogate as `\udce9`, which reads
-  back as the same path.
+- **JSON keeps the path itself** (`json_text`): the surrogate as `\udce9`, so that the
+  same path is read back.
 """
 
 from __future__ import annotations
@@ -28,10 +28,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ESCAPED = "strata-escaped"
-"""Error handler for text files and streams.
+NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img")
+MGH_SUFFIXES = (".mgh", ".mgz")
+ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+SCAN_SUFFIXES = (*NIFTI_SUFFIXES, *MGH_SUFFIXES, *ITK_SUFFIXES)
+"""Endings of scan files, in lower case; DICOM files are known by their contents."""
+CASE_SUFFIX = ".strata"
+"""Ending of a case: a proposal with a person's edits."""
+CODEBOOK_SUFFIX = ".strata-codebook"
+"""Ending of a codebook."""
+TEACHING_SUFFIX = ".strata-teaching"
+"""Ending of a teaching."""
+JOURNAL_SUFFIX = ".strata-journal"
+"""Ending of the journal of unfinished work, kept by autosave."""
+WEIGHTS_SUFFIX = ".safetensors"
+"""Ending of encoder weights."""
 
-What the encoding cannot hold is written as `printable` writes it.
+ESCAPED = "strata-escaped"
+"""Name of the error handler of text files and streams.
+
+It writes what the encoding lacks as `printable` does.
 """
 
 _UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -41,9 +57,7 @@ _BYTES = re.compile(r"(?:\\x[89a-f][0-9a-f])+")
 
 
 def printable(text: object) -> str:
-    r"""Give a path, or a message with paths in it.
-
-    As one line that every terminal, file and window takes.
+    r"""Return a path, or a message with paths, as one line of printable text.
 
     Parameters
     ----------
@@ -53,22 +67,19 @@ def printable(text: object) -> str:
     Returns
     -------
     str
-        Bytes that are no text as `\xe9`; line breaks, tabs and other control characters
+        Bytes that are not text as `\xe9`; line breaks, tabs and other control characters
         escaped as Python writes them.
     """
     return _UNSHOWN.sub(lambda found: _escape(found[0]), str(text))
 
 
 def is_text(name: str) -> bool:
-    """Say whether a name is text, without bytes that could not be decoded."""
+    """Return whether a name is text, without bytes that could not be decoded."""
     return _SURROGATE.search(name) is None
 
 
 def from_printable(text: str) -> str:
-    r"""Turn `\xe9` in a path that was copied from a message or a table back into the byte.
-
-    It stands for.
-    """
+    r"""Return a path from a message or a table with `\xe9` turned back into the byte."""
     return _BYTES.sub(
         lambda found: bytes.fromhex(found[0].replace(r"\x", "")).decode(
             "utf-8", "surrogateescape"
@@ -83,9 +94,9 @@ def json_text(
     indent: int | None = None,
     separators: tuple[str, str] | None = None,
 ) -> str:
-    """Give JSON that keeps letters readable and is valid UTF-8.
+    """Return JSON as valid UTF-8 with readable letters.
 
-    Whatever file names stand in it; they read back unchanged.
+    File names in it are read back unchanged, whatever their bytes.
     """
     text = json.dumps(
         document, indent=indent, separators=separators, ensure_ascii=False
@@ -94,26 +105,24 @@ def json_text(
 
 
 def name_bytes(text: str) -> bytes:
-    """Give bytes to hash a path by: UTF-8, and other bytes as they are told apart in Python."""
+    """Return the bytes to hash a path by: UTF-8, with surrogates kept."""
     return text.encode("utf-8", "surrogatepass")
 
 
 @contextmanager
 def plain_name(path: Path, *, beside: bool = False) -> Iterator[str]:
-    """Lend a name of a file that a library can open which takes names as UTF-8.
+    """Yield a UTF-8 name of a file, for libraries that accept no other.
 
-    ITK aborts the process over any other.
-
-    Where the folder's or the file's name is other bytes, links in a private folder lead
-    there, gone at the end.
+    ITK aborts the process if a name is not UTF-8. If the path has other bytes, the name
+    is a link in a private folder, removed at the end.
 
     Parameters
     ----------
     path : Path
-        A file, or one that is to be made under a name of plain letters.
+        An existing file, or one to be made whose own name is UTF-8.
     beside : bool
-        Whether the library looks for other files beside it, as for the voxels of a
-        header: they are linked as well.
+        Whether to link the other files of the folder too, because the library looks
+        for them: the voxels of a header, for example.
 
     Raises
     ------
@@ -146,7 +155,7 @@ def plain_name(path: Path, *, beside: bool = False) -> Iterator[str]:
 
 
 def _is_plain(path: Path) -> bool:
-    """Say whether the bytes of a name are the UTF-8 of its text, as libraries take them."""
+    """Return whether the bytes of a name are the UTF-8 of its text."""
     try:
         return os.fsencode(path) == str(path).encode("utf-8")
     except UnicodeEncodeError:  # a byte that is no text
@@ -154,12 +163,12 @@ def _is_plain(path: Path) -> bool:
 
 
 def escape_streams() -> None:
-    """Make standard output and error take every character.
+    """Make stdout and stderr accept every character.
 
-    What their encoding does not have is written as `printable` does.
+    What their encoding lacks is written as `printable` does.
     """
     for stream in (sys.stdout, sys.stderr):
-        # None for a stream that a test or a notebook put in the place
+        # None for the replacement streams of tests and notebooks
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors=ESCAPED)

@@ -1,4 +1,4 @@
-"""The page to look at: the scan, the regions on it and what they are, as one picture."""
+"""Pictures of a scan with its regions: a page with a legend, and thumbnails."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from napari_strata.io.atomic import atomic_path
 from napari_strata.measure import require_same_grid
 from napari_strata.volume import BACKGROUND, Segmentation, Volume, region_color
 
-_CELL_PX = 280
-_TALLEST_PX = 420
+# layout of the page, in pixels
+_CELL_PX = 280  # widest slice
+_TALLEST_PX = 420  # a long body is scaled down to it
 _GAP_PX = 6
 _MARGIN_PX = 24
 _LEGEND_PX = 270
@@ -25,25 +26,29 @@ _LEGEND_ROW_PX = 24
 _TITLE_PX = 76
 _ROW_TITLE_PX = 30
 _NOTE_PX = 34
+_LOWEST_PX = 480  # height of the page at least, for the legend
+_LOWEST_ROW_PX = 68  # height of a row at least, for its directions
 _PAPER, _INK, _FAINT = (16, 17, 20), (236, 237, 240), (150, 154, 162)
 _FILL_OPACITY, _OUTLINE_OPACITY, _THUMBNAIL_OPACITY = 0.45, 1.0, 0.15
-# regions are drawn this much finer and scaled down, so that outlines stay thin and
-# smooth
 _FINER = 2
+"""Regions are drawn this much finer and scaled down: thin and smooth outlines."""
 _BODY_SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Slices are taken where this share of the labelled volume lies below."""
 _STRAY_SHARE = 0.002
-_LOWEST_PX = 480
-_LOWEST_ROW_PX = 68
+"""Slices with a smaller share of visible voxels are cropped: noise, not body."""
+_VISIBLE_SHARE = 0.2
+"""Share of the window above black from which an unlabelled voxel counts as visible."""
 _CT_BLACK_HU, _CT_WHITE_HU = -200.0, (250.0, 600.0)
+"""CT window: black below soft tissue; white between bone marrow and contrast agent."""
 _NOTE = "Proposed by Strata. Research software: it proposes, a person decides."
 
 
 @dataclass(frozen=True, slots=True)
 class _Plane:
-    """A row of the page.
+    """A row of the page: slices along one axis.
 
-    `edges` are the patient's directions at left, right, top and bottom, `poles` the
-    RAS+ axis across and its opposite.
+    `edges` are the patient's directions at left, right, top and bottom; `poles` the two
+    directions along the axis.
     """
 
     name: str
@@ -61,7 +66,7 @@ _PLANES = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Palette:
-    """Colour, name and size of each label that occurs, in order of id."""
+    """Colour, name and volume of each label in the scan, in order of id."""
 
     ids: NDArray[np.unsignedinteger]
     colors: NDArray[np.uint8]
@@ -93,9 +98,7 @@ class _Palette:
 
 
 def montage(volume: Volume, segmentation: Segmentation, path: str | Path) -> None:
-    """Write a PNG page: axial.
-
-    Coronal and sagittal slices through the body with the regions drawn on them.
+    """Write a PNG page of axial, coronal and sagittal slices with the regions on them.
 
     Each row starts with the bare scan at the middle slice. Slices are upright, true to
     scale in mm, and in the radiological convention: the patient's left is on the right
@@ -132,11 +135,10 @@ def montage(volume: Volume, segmentation: Segmentation, path: str | Path) -> Non
 def thumbnail(
     volume: Volume, segmentation: Segmentation, *, side_px: int = 150
 ) -> Image.Image:
-    """Draw a scan small: the middle axial, coronal and sagittal slice side by side.
+    """Return a small picture: the middle slice of each plane with regions' outlines.
 
-    With the regions' outlines.
-
-    Upright, true to scale in mm and in the radiological convention, as in `montage`.
+    Axial, coronal and sagittal side by side, upright, true to scale in mm and in the
+    radiological convention, as in `montage`.
 
     Parameters
     ----------
@@ -168,10 +170,7 @@ def thumbnail(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scene:
-    """What is drawn: the part of the scan that holds the body, its regions.
-
-    How intensities become grey.
-    """
+    """The part of the scan with the body, its regions, and the window of grey values."""
 
     volume: Volume
     segmentation: Segmentation
@@ -191,7 +190,7 @@ class _Scene:
         )
 
     def size_px(self, plane: _Plane) -> tuple[int, int]:
-        """Give width and height of a plane's slices, one scale in mm for the whole page."""
+        """Return width and height of a plane's slices, on one mm scale for the page."""
         z, y, x = (
             (part.stop - part.start) * float(mm)
             for part, mm in zip(self.crop, self.volume.spacing_zyx_mm, strict=True)
@@ -201,10 +200,7 @@ class _Scene:
         return max(round(wide * px_per_mm), 8), max(round(high * px_per_mm), 8)
 
     def slices(self, plane: _Plane) -> list[int]:
-        """Choose slices that part the labelled body into equal shares.
-
-        All of the scan where nothing is labelled.
-        """
+        """Return slices at fixed shares of the labelled volume, or of the whole scan."""
         across = tuple(axis for axis in range(3) if axis != plane.axis)
         filled = np.count_nonzero(self.segmentation.labels, axis=across).cumsum()
         if filled[-1] == 0:
@@ -214,7 +210,7 @@ class _Scene:
         ]
 
     def grey(self, plane: _Plane, at: int, size_px: tuple[int, int]) -> Image.Image:
-        """Draw a slice of the bare scan, so wide and high."""
+        """Draw a slice of the bare scan at a width and height."""
         low, high = self.window
         plain = self._cut(self.volume.data, plane, at).astype(np.float64)
         grey = np.clip((plain - low) / (high - low), 0, 1) * 255
@@ -228,10 +224,7 @@ class _Scene:
         )
 
     def contours(self, plane: _Plane, at: int, side_px: int) -> Image.Image:
-        """Draw a slice of the scan in a small square.
-
-        With the regions' outlines a pixel thick.
-        """
+        """Draw a slice in a small square, with outlines of one pixel."""
         width, height = self.size_px(plane)
         scale = side_px / max(width, height)
         size = max(round(width * scale), 2), max(round(height * scale), 2)
@@ -246,10 +239,7 @@ class _Scene:
         fill: float,
         thick: int,
     ) -> Image.Image:
-        """Draw a slice, tinted with the opacity `fill`.
-
-        With outlines of `thick` of the finer pixels.
-        """
+        """Draw a slice, tinted with opacity `fill`, outlines `thick` fine pixels wide."""
         finer = size_px[0] * _FINER, size_px[1] * _FINER
         scan = np.asarray(self.grey(plane, at, finer), dtype=np.float64)
         labels = self._cut(self.segmentation.labels, plane, at)
@@ -277,9 +267,9 @@ class _Scene:
 
 
 def _window(volume: Volume, segmentation: Segmentation) -> tuple[float, float]:
-    """Give the intensities shown as black and white.
+    """Return the intensities shown as black and white.
 
-    Percentiles of the body; in CT soft tissue, and contrast agent if there is any.
+    MR: percentiles of the body. CT: soft tissue, and contrast agent if there is any.
     """
     body = volume.data[segmentation.labels != BACKGROUND]
     low, high = np.percentile(
@@ -293,13 +283,12 @@ def _window(volume: Volume, segmentation: Segmentation) -> tuple[float, float]:
 def _crop(
     volume: Volume, segmentation: Segmentation, window: tuple[float, float]
 ) -> tuple[slice, slice, slice]:
-    """Leave out the air: keep what is labelled.
-
-    What shows on the scan though nobody labelled it.
-    """
+    """Return the box without air: what is labelled, or bright enough to be seen."""
     low, high = window
     data: NDArray[Any] = volume.data
-    seen = (segmentation.labels != BACKGROUND) | (data > low + 0.2 * (high - low))
+    seen = (segmentation.labels != BACKGROUND) | (
+        data > low + _VISIBLE_SHARE * (high - low)
+    )
     parts = []
     for axis, length in enumerate(seen.shape):
         share = seen.mean(axis=tuple(other for other in range(3) if other != axis))
@@ -338,10 +327,7 @@ def _draw_page(scene: _Scene) -> Image.Image:
 def _draw_row(
     page: Image.Image, scene: _Scene, plane: _Plane, top: int, column_px: int
 ) -> None:
-    """Draw one plane: its name, the bare scan at the middle slice.
-
-    Then the regions at every slice.
-    """
+    """Draw one plane: its name, the bare middle slice, then slices with regions."""
     draw = ImageDraw.Draw(page)
     _text(draw, (_MARGIN_PX, top + 6), plane.name, 15, _INK)
     places = scene.slices(plane)
@@ -375,7 +361,7 @@ def _draw_row(
 
 
 def _place(volume: Volume, plane: _Plane, at: int) -> str:
-    """Say where the middle of a slice lies in the patient, for example "S 12 mm"."""
+    """Return where the middle of a slice lies in the patient, such as "S 12 mm"."""
     center = (np.array(volume.data.shape) - 1) / 2
     center[plane.axis] = at
     along = {"RL": 0, "AP": 1, "SI": 2}[plane.poles]
@@ -425,7 +411,7 @@ def _draw_edges(
 def _draw_legend(
     draw: ImageDraw.ImageDraw, palette: _Palette, *, left: int, bottom: int
 ) -> None:
-    """List the largest regions with their colours and volumes, as many as the page holds."""
+    """List the largest regions, as many as fit, with their colours and volumes."""
     shown = np.flatnonzero(palette.ids != BACKGROUND)
     shown = shown[np.argsort(-palette.volumes_ml[shown], kind="stable")]
     room = (bottom - _TITLE_PX - _ROW_TITLE_PX) // _LEGEND_ROW_PX - 1
@@ -472,10 +458,7 @@ def _shorten(draw: ImageDraw.ImageDraw, name: str, width: float) -> str:
 
 
 def _plain(text: str) -> str:
-    """Spell a name with the letters that Pillow's own font has.
-
-    So that the page is the same on every machine.
-    """
+    """Return a name in the letters of Pillow's own font: the same on every machine."""
     return (
         unicodedata.normalize("NFKD", text.replace("ß", "ss"))
         .encode("ascii", "ignore")

@@ -1,4 +1,4 @@
-"""Every knob once: default, unit, limits and help.
+"""Settings: default, unit, limits and help of each, in one place.
 
 The command line's flags, the TOML file and napari's form are made from these
 dataclasses, so a default lives in one place only. The metadata keys are the ones that
@@ -15,12 +15,14 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 from napari_strata.errors import SettingsError
 
 Device = Literal["auto", "cpu", "cuda"]
+MethodName = Literal["strata", "gmm-mrf"]
+"""Names of the clustering methods; `proposal.methods.registry` holds the same."""
 DicomSegments = Literal["binary", "labelmap"]
 MeshSpace = Literal["LPS", "RAS"]
 Matching = Literal["ids", "overlap"]
 
 
-def _knob(
+def _setting(
     default: Any,
     description: str,
     *,
@@ -43,34 +45,34 @@ def _knob(
 
 
 class _Checked:
-    """Adds limit checks and TOML to a settings dataclass."""
+    """Limit checks and TOML for a settings dataclass."""
 
     __slots__ = ()
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
-        for knob in fields(self):  # type: ignore[arg-type]
+        for setting in fields(self):  # type: ignore[arg-type]
             _check(
-                knob.name,
-                getattr(self, knob.name),
-                hints[knob.name],
-                dict(knob.metadata),
+                setting.name,
+                getattr(self, setting.name),
+                hints[setting.name],
+                dict(setting.metadata),
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the settings as plain values, for sidecars and TOML."""
+        """Return the settings as plain values, for sidecars and TOML."""
         return asdict(self)  # type: ignore[call-overload]
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Make settings from plain values.
+        """Return settings from plain values.
 
         Raises
         ------
         SettingsError
             If a name is not known or a value is outside its limits.
         """
-        known = {knob.name for knob in fields(cls)}  # type: ignore[arg-type]
+        known = {setting.name for setting in fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(values) - known)
         if unknown:
             raise SettingsError(
@@ -81,7 +83,7 @@ class _Checked:
 
     @classmethod
     def from_toml(cls, path: str | Path, table: str) -> Self:
-        """Read settings from one table of a TOML file; a missing table gives the defaults.
+        """Read settings from one table of a TOML file; without the table, the defaults.
 
         Raises
         ------
@@ -131,7 +133,7 @@ def _check(name: str, value: Any, hint: Any, limits: dict[str, Any]) -> None:
 
 
 def names_in(text: str) -> tuple[str, ...]:
-    """Give the names in a text, separated by commas or spaces."""
+    """Return the names in a text, separated by commas or spaces."""
     return tuple(text.replace(",", " ").split())
 
 
@@ -139,16 +141,18 @@ def names_in(text: str) -> tuple[str, ...]:
 class RunSettings(_Checked):
     """Where and how work runs; changes speed, not meaning."""
 
-    device: Device = _knob(
+    device: Device = _setting(
         "auto", "Where the encoder runs; auto takes a CUDA GPU when there is one"
     )
-    threads: int = _knob(0, "CPU threads; 0 takes every core", minimum=0, maximum=256)
-    seed: int = _knob(0, "Seed of every random choice", minimum=0, maximum=2**31 - 1)
+    threads: int = _setting(
+        0, "CPU threads; 0 takes every core", minimum=0, maximum=256
+    )
+    seed: int = _setting(0, "Seed of every random choice", minimum=0, maximum=2**31 - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class ProposeSettings(_Checked):
-    """What a proposal is made of.
+    """How a proposal is made.
 
     Examples
     --------
@@ -158,58 +162,59 @@ class ProposeSettings(_Checked):
     >>> strata.ProposeSettings(supervoxels=5)
     Traceback (most recent call last):
     ...
-    napari_strata.errors.SettingsError: supervoxels is 5; it must lie between 100 and
-    200000.
+    napari_strata.errors.SettingsError: supervoxels is 5; it must lie between 100 ...
     """
 
-    method: Literal["strata", "gmm-mrf"] = _knob(
+    method: MethodName = _setting(
         "strata",
-        "How: with the learned encoder, or without it, by a Gaussian mixture of"
-        " brightness and a Markov random field",
+        "Features of the learned encoder (strata), or a Gaussian mixture of intensities"
+        " with a Markov random field and no encoder (gmm-mrf)",
     )
-    working_spacing_mm: float = _knob(
+    working_spacing_mm: float = _setting(
         1.0,
-        "Finest voxel size that the encoder sees; finer scans are averaged down to it",
+        "Smallest voxel size for the encoder; finer scans are averaged down to it",
         minimum=0.3,
         maximum=10.0,
         unit="mm",
     )
-    working_mvox: float = _knob(
+    working_mvox: float = _setting(
         6.0,
-        "Most voxels (in millions) of the body's box that the encoder sees; larger"
-        " boxes are made coarser",
+        "Largest number of voxels (in millions) in the body's bounding box for the"
+        " encoder; larger boxes are resampled coarser",
         minimum=0.1,
         maximum=1000.0,
     )
-    memory_gb: float = _knob(
+    memory_gb: float = _setting(
         2.0,
-        "Memory that the encoder's layers may take, features aside; larger scans run in"
+        "Memory for the encoder's layers, without its features; larger scans run in"
         " tiles",
         minimum=0.5,
         maximum=512.0,
         unit="GB",
     )
-    flatten_bias: Literal["on", "off"] = _knob(
+    flatten_bias: Literal["on", "off"] = _setting(
         "on",
-        "Divide the coils' slow change of brightness out of MR scans (N4) before"
-        " anything else",
+        "Correct the bias field of MR scans (N4), before anything else",
     )
-    supervoxels: int = _knob(
+    supervoxels: int = _setting(
         48000,
-        "Supervoxels to aim for in the body; small bodies get fewer",
+        "Target number of supervoxels in the body; small bodies get fewer",
         minimum=100,
         maximum=200000,
     )
-    mixture_classes: int = _knob(
+    mixture_classes: int = _setting(
         16,
-        "Most classes of the Gaussian mixture, with the method gmm-mrf",
+        "Largest number of classes of the Gaussian mixture, with the method gmm-mrf",
         minimum=1,
         maximum=64,
     )
-    feature_weight: float = _knob(
-        1.0, "Weight of learned features against intensity", minimum=0.0, maximum=10.0
+    feature_weight: float = _setting(
+        1.0,
+        "Weight of learned features, relative to intensity",
+        minimum=0.0,
+        maximum=10.0,
     )
-    position_weight: float = _knob(
+    position_weight: float = _setting(
         0.3,
         "Weight of position in the tree of connected regions",
         minimum=0.0,
@@ -221,34 +226,34 @@ class ProposeSettings(_Checked):
 class BatchSettings(_Checked):
     """How many scans of a batch run at once, and where; changes speed, not results."""
 
-    workers: int = _knob(
+    workers: int = _setting(
         0,
-        "Scans at once; 0 takes as many as cores and memory allow, 1 needs no Dask and"
-        " stays in this process",
+        "Scans at once; 0 takes as many as cores and memory allow, 1 runs in this"
+        " process without Dask",
         minimum=0,
         maximum=4096,
     )
-    budget_gb: float = _knob(
+    budget_gb: float = _setting(
         0.0,
-        "Memory that the scans in work may take together; 0 takes nine tenths of the"
-        " machine's, or what each worker of a cluster has",
+        "Memory for all scans at work together; 0 takes nine tenths of the machine's,"
+        " or on a cluster what each worker has",
         minimum=0.0,
         maximum=1e6,
         unit="GB",
     )
-    scheduler: str = _knob(
+    scheduler: str = _setting(
         "",
         "Address of a running Dask scheduler, such as tcp://host:8786; empty starts"
         " workers on this machine",
     )
-    cluster: str = _knob(
+    cluster: str = _setting(
         "",
-        "Start this kind of cluster as your Dask configuration says, such as"
-        " dask_jobqueue.SLURMCluster, with so many workers",
+        "Class of a cluster to start with your Dask configuration, such as"
+        " dask_jobqueue.SLURMCluster",
     )
-    attempts: int = _knob(
+    attempts: int = _setting(
         2,
-        "Workers that may die under one scan before it is set aside",
+        "Number of workers that may die on one scan before the scan counts as failed",
         minimum=1,
         maximum=100,
     )
@@ -258,20 +263,20 @@ class BatchSettings(_Checked):
 class PretrainSettings(_Checked):
     """The recipe of the encoder."""
 
-    network: Literal["light", "basic", "segresnet"] = _knob(
-        "basic", "What the network is built like"
+    network: Literal["light", "basic", "segresnet"] = _setting(
+        "basic", "Architecture of the network"
     )
-    width: int = _knob(16, "Channels of its finest level", minimum=4, maximum=64)
-    channels: int = _knob(
+    width: int = _setting(16, "Channels of the finest level", minimum=4, maximum=64)
+    channels: int = _setting(
         12,
-        "Unit-length channels read out at each of four levels",
+        "Unit-length feature channels at each of four levels",
         minimum=2,
         maximum=64,
     )
-    steps: int = _knob(4000, "Optimiser steps", minimum=1, maximum=10_000_000)
-    batch: int = _knob(2, "Synthetic anatomies per step", minimum=1, maximum=256)
-    views: int = _knob(2, "Renderings of each anatomy", minimum=1, maximum=4)
-    patch_vox: int = _knob(
+    steps: int = _setting(4000, "Optimiser steps", minimum=1, maximum=10_000_000)
+    batch: int = _setting(2, "Synthetic anatomies per step", minimum=1, maximum=256)
+    views: int = _setting(2, "Renderings of each anatomy", minimum=1, maximum=4)
+    patch_vox: int = _setting(
         64,
         "Side of a patch, a multiple of 16",
         minimum=16,
@@ -279,82 +284,88 @@ class PretrainSettings(_Checked):
         multiple_of=16,
         unit="voxels",
     )
-    without: str = _knob(
+    without: str = _setting(
         "",
-        "Families, contrasts or faults to leave out, separated by commas or spaces",
+        "Families, contrasts or artefacts to leave out, separated by commas or spaces",
         names=True,
     )
-    voxels_per_patch: int = _knob(
-        512, "Voxels contrasted per patch and label set", minimum=32, maximum=8192
+    voxels_per_patch: int = _setting(
+        512,
+        "Voxels in the contrastive loss, per patch and label set",
+        minimum=32,
+        maximum=8192,
     )
-    temperature: float = _knob(
-        0.15, "Temperature of the contrast", minimum=0.01, maximum=2.0
+    temperature: float = _setting(
+        0.15, "Temperature of the contrastive loss", minimum=0.01, maximum=2.0
     )
-    contrast_levels: Literal["four", "finest"] = _knob(
-        "four", "Levels at which voxels are contrasted"
+    contrast_levels: Literal["four", "finest"] = _setting(
+        "four", "Levels with a contrastive loss"
     )
-    coarse_labels: Literal["structure", "tissue", "compartment"] = _knob(
+    coarse_labels: Literal["structure", "tissue", "compartment"] = _setting(
         "structure",
-        "Labels that the two coarse levels contrast; the fine ones contrast tissues",
+        "Labels for the contrastive loss of the two coarse levels; the fine ones use tissues",
     )
-    contrast_weight: float = _knob(
-        1.0, "Weight of the contrast between voxels", minimum=0.0, maximum=10.0
+    contrast_weight: float = _setting(
+        1.0, "Weight of the contrastive loss between voxels", minimum=0.0, maximum=10.0
     )
-    agreement_weight: float = _knob(
+    agreement_weight: float = _setting(
         0.5,
-        "Weight of the agreement between two views of one look",
+        "Weight of the agreement loss between two views of the same appearance",
         minimum=0.0,
         maximum=10.0,
     )
-    masked_share: float = _knob(
+    masked_share: float = _setting(
         0.15,
-        "Share of 8-voxel blocks that are hidden and painted back in",
+        "Share of 8-voxel blocks that are masked for inpainting",
         minimum=0.0,
         maximum=0.9,
     )
-    inpaint_weight: float = _knob(
-        0.5, "Weight of painting blocks back in", minimum=0.0, maximum=10.0
+    inpaint_weight: float = _setting(
+        0.5, "Weight of the inpainting loss", minimum=0.0, maximum=10.0
     )
-    next_slice_weight: float = _knob(
+    next_slice_weight: float = _setting(
         0.25,
-        "Weight of painting the slices past the last one seen",
+        "Weight of the loss of predicting the slices after the last one seen",
         minimum=0.0,
         maximum=10.0,
     )
-    next_slice_share: float = _knob(
-        0.15, "Share of the images that are cut off for it", minimum=0.0, maximum=1.0
+    next_slice_share: float = _setting(
+        0.15,
+        "Share of the images in which all slices after one are hidden and predicted",
+        minimum=0.0,
+        maximum=1.0,
     )
-    learning_rate: float = _knob(
+    learning_rate: float = _setting(
         2e-3, "Peak learning rate of AdamW", minimum=1e-6, maximum=1.0
     )
-    checkpoint_minutes: float = _knob(
-        2.0, "Save this often", minimum=0.1, maximum=1440.0, unit="min"
+    checkpoint_minutes: float = _setting(
+        2.0, "Time between checkpoints", minimum=0.1, maximum=1440.0, unit="min"
     )
-    seed: int = _knob(0, "Seed of weights and scans", minimum=0, maximum=2**31 - 1)
+    seed: int = _setting(0, "Seed of weights and scans", minimum=0, maximum=2**31 - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptSettings(_Checked):
     """How the encoder is adapted to unlabelled scans."""
 
-    minutes: float = _knob(
+    minutes: float = _setting(
         2.0,
-        "Time for all of it, reading aside",
+        "Time for the whole adaptation, without reading the scans",
         minimum=0.05,
         maximum=1440.0,
         unit="min",
     )
-    steps: int = _knob(
+    steps: int = _setting(
         80,
-        "Most steps of training; the time may end them earlier",
+        "Largest number of training steps; the time limit may end them earlier",
         minimum=0,
         maximum=100_000,
     )
-    batch: int = _knob(2, "Synthetic patches per step", minimum=1, maximum=64)
-    learning_rate: float = _knob(
+    batch: int = _setting(2, "Synthetic patches per step", minimum=1, maximum=64)
+    learning_rate: float = _setting(
         1e-3, "Peak learning rate of AdamW", minimum=1e-6, maximum=0.1
     )
-    patch_vox: int = _knob(
+    patch_vox: int = _setting(
         48,
         "Side of a patch, a multiple of 16",
         minimum=16,
@@ -362,37 +373,43 @@ class AdaptSettings(_Checked):
         multiple_of=16,
         unit="voxels",
     )
-    statistics_batches: int = _knob(
+    statistics_batches: int = _setting(
         24,
-        "Pairs of patches that the batch norms' statistics are taken from",
+        "Pairs of patches for the statistics of batch normalisation",
         minimum=2,
         maximum=1000,
     )
-    statistics_share: float = _knob(
+    statistics_share: float = _setting(
         0.5,
-        "Weight of the scans' statistics against those of the pretraining",
+        "Weight of the scans' statistics, relative to those of the pretraining",
         minimum=0.0,
         maximum=1.0,
     )
-    steps_share: float = _knob(
+    steps_share: float = _setting(
         0.5,
-        "How far to go from the weights before to those after the steps",
+        "Share of the way from the old weights to the trained ones",
         minimum=0.0,
         maximum=1.0,
     )
-    real_weight: float = _knob(
+    real_weight: float = _setting(
         0.5,
-        "Weight of the tasks on the scans against those on synthetic patches",
+        "Weight of the losses on the scans, relative to those on synthetic patches",
         minimum=0.0,
         maximum=10.0,
     )
-    most_fall: float = _knob(
-        0.01, "Most that a probe may fall by", minimum=0.0, maximum=1.0
+    most_fall: float = _setting(
+        0.01,
+        "Largest fall of a probe's score that is accepted",
+        minimum=0.0,
+        maximum=1.0,
     )
-    least_gain: float = _knob(
-        0.01, "Least gain that is worth writing", minimum=-1.0, maximum=1.0
+    least_gain: float = _setting(
+        0.01,
+        "Smallest gain for which new weights are written",
+        minimum=-1.0,
+        maximum=1.0,
     )
-    seed: int = _knob(
+    seed: int = _setting(
         0, "Seed of patches and synthetic scans", minimum=0, maximum=2**31 - 1
     )
 
@@ -401,30 +418,30 @@ class AdaptSettings(_Checked):
 class ExportSettings(_Checked):
     """How meshes, DICOM SEG and tables are written."""
 
-    mesh_space: MeshSpace = _knob(
+    mesh_space: MeshSpace = _setting(
         "LPS",
-        "Axes of mesh coordinates (mm); LPS is what DICOM, ITK and 3D Slicer take",
+        "Axes of mesh coordinates (mm); DICOM, ITK and 3D Slicer use LPS",
     )
-    mesh_smooth_vox: float = _knob(
+    mesh_smooth_vox: float = _setting(
         0.7,
-        "Gaussian (sd) that rounds the voxels' steps off meshes; their volume stays",
+        "Standard deviation of the Gaussian that smooths meshes; volumes are kept",
         minimum=0.0,
         maximum=3.0,
         unit="voxels",
     )
-    dicom_segments: DicomSegments = _knob(
+    dicom_segments: DicomSegments = _setting(
         "binary",
         "DICOM SEG as one bit mask per segment, which every viewer reads, or as a label"
-        " map (2024 standard)",
+        " map (DICOM 2024)",
     )
-    match: Matching = _knob(
+    match: Matching = _setting(
         "ids",
-        "With a reference, compare regions of equal number; or first join those that"
-        " overlap most with one reference label",
+        "With a reference: compare regions with equal numbers (ids), or first join the"
+        " regions that overlap most with the same reference label (overlap)",
     )
-    tolerance_mm: float = _knob(
+    tolerance_mm: float = _setting(
         2.0,
-        "Distance up to which two surfaces count as the same, with a reference",
+        "With a reference: distance up to which two surfaces count as the same",
         minimum=0.0,
         maximum=100.0,
         unit="mm",
@@ -432,4 +449,4 @@ class ExportSettings(_Checked):
 
 
 RECIPES = {"v1": PretrainSettings(batch=4, views=1, agreement_weight=0.0, steps=1670)}
-"""Recipes by name; "v1" is that of the shipped weights."""
+"""Recipes by name; "v1" made the shipped weights."""

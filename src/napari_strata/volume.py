@@ -22,19 +22,20 @@ Progress = Callable[[int, int, str], None]
 """Called as `on_progress(done, total, stage)`; it may raise `Cancelled` to stop the work."""
 
 BACKGROUND = 0
-"""The id of region 0: air, table, everything that nobody asked for."""
+"""Label of air, table and all else that belongs to no region."""
 _COUNTED_UP_TO = 2**24
+"""Largest id for which labels are counted rather than sorted: a table of 128 MB."""
 
 
 def no_progress(done: int, total: int, stage: str) -> None:
-    """Report progress to nobody."""
+    """Ignore progress."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FileGrid:
-    """The grid as the file states it.
+    """Grid of a file, as its header states it.
 
-    Kept so that labels go back exactly where the scan came from.
+    Labels are written back on exactly this grid.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ class FileGrid:
     shape : tuple of 3 int
         Voxels along the file's own axes, in index order (i, j, k).
     affine : (4, 4) float64 array
-        File index (i, j, k) -> RAS+ mm, bit for bit as the file gives it.
+        File index (i, j, k) -> RAS+ mm, bit for bit as in the file.
     to_memory : (3, 2) float64 array
         nibabel orientation transform that takes the file's axes to memory order (z, y,
         x).
@@ -63,7 +64,7 @@ class FileGrid:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Geometry:
-    """Where an array lies in the patient.
+    """Shape of an array, and where it lies in the patient.
 
     Parameters
     ----------
@@ -124,7 +125,7 @@ class Geometry:
     def from_spacing(
         cls, shape_zyx: tuple[int, int, int], spacing_zyx_mm: ArrayLike
     ) -> Geometry:
-        """Make an axis-aligned geometry in memory order, centred on the world origin."""
+        """Return an axis-aligned geometry in memory order, centred on the origin."""
         spacing = np.asarray(spacing_zyx_mm, dtype=np.float64)
         affine = np.zeros((4, 4))
         affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = (
@@ -148,7 +149,7 @@ class Geometry:
 
     @property
     def is_oblique(self) -> bool:
-        """Whether any axis leaves the patient's axes by more than about half a degree."""
+        """Whether any axis deviates from the patient's axes by more than half a degree."""
         cosines = np.abs(self.affine[:3, :3] / self.spacing_zyx_mm)
         return bool((cosines.max(axis=0) < np.cos(np.radians(0.5))).any())
 
@@ -170,7 +171,7 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Volume:
-    """A scan.
+    """A scan: intensities with their geometry.
 
     Parameters
     ----------
@@ -181,16 +182,17 @@ class Volume:
     modality : {"ct", "mr"}
         What the intensities mean.
     name : str
-        For people: usually the file's name.
+        Display name, usually the file's name.
     path : str
         Where it was read from; "" for an array made in memory.
     notes : tuple of str
-        What the reader had to do to the scan, one sentence each (replaced NaN, missing
+        What the reader repaired or noticed, one sentence each (replaced NaN, missing
         slices ...).
     index : int or None
-        Which volume of a 4D file was chosen, from 0; None where nobody chose.
+        Which volume of a 4D file was chosen, from 0; None if none was chosen.
     series : str or None
-        SeriesInstanceUID that was chosen in a DICOM folder; None where nobody chose.
+        SeriesInstanceUID that was chosen in a DICOM folder; None if none was
+        chosen.
 
     Examples
     --------
@@ -213,7 +215,7 @@ class Volume:
     def __post_init__(self) -> None:
         if self.data.shape != self.geometry.shape_zyx:
             raise GeometryError(
-                f"Image data are {self.data.shape} but the geometry says"
+                f"Image data have shape {self.data.shape}, but the geometry has"
                 f" {self.geometry.shape_zyx}."
             )
 
@@ -225,20 +227,20 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One row of the region table: what a person sees of a region.
+    """One row of the region table.
 
     Parameters
     ----------
     id : int
         Positive, never reused within a case.
     name : str
-        A person's word for it, or "region 7" / "tissue 3".
+        Name chosen by a person, or "region 7" / "tissue 3".
     color : tuple of 3 int
         RGB, 0-255.
     locked : bool
-        Locked regions are never changed, by machine or by brush.
+        Locked regions are never changed, neither by an edit nor by a brush.
     accepted : bool
-        A person looked at it and found it right.
+        A person checked the region and accepted it.
 
     Examples
     --------
@@ -255,9 +257,9 @@ class Region:
 
 
 def region_color(region_id: int) -> tuple[int, int, int]:
-    """Give the default RGB colour (0-255) of a region id.
+    """Return the default RGB colour (0-255) of a region id.
 
-    Far apart for neighbouring ids, the same everywhere.
+    Colours of neighbouring ids differ clearly, by steps of the golden ratio in hue.
     """
     hue = (region_id * 0.61803398875) % 1.0
     saturation = (0.85, 0.6, 0.95)[region_id % 3]
@@ -267,10 +269,7 @@ def region_color(region_id: int) -> tuple[int, int, int]:
 
 
 def default_regions(ids: Iterable[int], kind: str = "region") -> tuple[Region, ...]:
-    """Make table rows with default names.
-
-    ("region 3") and colours for `ids`, region 0 left out.
-    """
+    """Return table rows with default names ("region 3") and colours, without region 0."""
     return tuple(
         Region(int(i), f"{kind} {int(i)}", region_color(int(i)))
         for i in ids
@@ -279,28 +278,23 @@ def default_regions(ids: Iterable[int], kind: str = "region") -> tuple[Region, .
 
 
 def smallest_label_dtype(max_id: int) -> type[np.unsignedinteger]:
-    """Give the smallest unsigned integer type that holds `max_id`.
+    """Return the smallest unsigned integer type that holds `max_id`.
 
-    (napari is far faster on uint8 and uint16).
+    napari is far faster on uint8 and uint16.
     """
     return np.uint8 if max_id < 2**8 else np.uint16 if max_id < 2**16 else np.uint32
 
 
 def label_ids(labels: NDArray[np.generic]) -> list[int]:
-    """Give the ids that labels hold, in order, without the background.
-
-    Counting is far faster than sorting.
-    """
-    many = int(labels.max(initial=0)) > _COUNTED_UP_TO
-    found = np.unique(labels) if many else np.flatnonzero(np.bincount(labels.ravel()))
-    return [int(i) for i in found if i != BACKGROUND]
+    """Return the ids in labels, in order, without the background."""
+    is_large = int(labels.max(initial=0)) > _COUNTED_UP_TO
+    # counting is far faster than sorting
+    ids = np.unique(labels) if is_large else np.flatnonzero(np.bincount(labels.ravel()))
+    return [int(i) for i in ids if i != BACKGROUND]
 
 
 def pack_labels(labels: NDArray[np.generic]) -> tuple[list[int], NDArray[np.int32]]:
-    """Give the ids of `label_ids`.
-
-    The labels with the first id as 1, the second as 2 ..., the background as 0.
-    """
+    """Return the ids of `label_ids`, and labels renumbered 1, 2, ... in their order."""
     ids = label_ids(labels)
     if max(ids, default=0) > _COUNTED_UP_TO:
         packed = np.searchsorted(ids, labels).astype(np.int32) + 1
@@ -312,7 +306,7 @@ def pack_labels(labels: NDArray[np.generic]) -> tuple[list[int], NDArray[np.int3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segmentation:
-    """Labels on a grid, with the table that says what they mean.
+    """Labels on a grid, with their region table.
 
     Parameters
     ----------
@@ -341,7 +335,7 @@ class Segmentation:
     def __post_init__(self) -> None:
         if self.labels.shape != self.geometry.shape_zyx:
             raise GeometryError(
-                f"Labels are {self.labels.shape} but the volume is"
+                f"Labels have shape {self.labels.shape}, but the volume has"
                 f" {self.geometry.shape_zyx}. Load the scan that the labels were"
                 " drawn on."
             )
@@ -356,5 +350,5 @@ class Segmentation:
         return self.regions
 
     def with_regions(self, regions: tuple[Region, ...]) -> Segmentation:
-        """Give the same labels with another table."""
+        """Return the same labels with another region table."""
         return replace(self, regions=regions)

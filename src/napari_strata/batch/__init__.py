@@ -1,5 +1,5 @@
-"""Many scans: plan which they are, run each here or on Dask workers, collect tables and a page.
+"""Many scans: find them, label each here or on Dask workers, write tables and a page.
 
-A scan that fails is recorded with its reason and the rest goes on; running again does
-only what is missing or changed.
+A scan that fails is recorded with its reason, and the others continue. Running the batch
+again makes only what is missing or changed.
 """

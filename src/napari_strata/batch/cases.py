@@ -1,6 +1,6 @@
-"""Cases that people saved, and the scans of a batch that they belong to.
+"""Cases that people saved, matched to the scans of a batch.
 
-Their edits are replayed on what is proposed anew.
+Their edits are repeated on the new proposals.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 
 from napari_strata.batch.inputs.discovery import Search
 from napari_strata.batch.inputs.scans import PlannedScan
+from napari_strata.batch.outputs.names import LABELS_STEM, REPLAY
+from napari_strata.deprecated import moved_names
 from napari_strata.errors import CaseError, ReadError, StrataError
 from napari_strata.io.files import hash_file, read, read_labels
 from napari_strata.proposal.proposal import Proposal
@@ -29,18 +31,19 @@ from napari_strata.refine.storage.case_file import (
 from napari_strata.volume import Region, Segmentation
 
 _MOST_NAMED = 3
+"""Cases or edits that are named as examples."""
 
 
 @dataclass(frozen=True, slots=True)
-class Matched:
+class MatchedCases:
     """Scans with the cases that belong to them.
 
     Parameters
     ----------
     scans : tuple of PlannedScan
-        All of them, in order.
+        All scans, in order.
     notes : tuple of str
-        Cases that belong to none of the scans or cannot be read, each with the reason.
+        Cases that belong to no scan or cannot be read, each with the reason.
     """
 
     scans: tuple[PlannedScan, ...]
@@ -48,48 +51,48 @@ class Matched:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Edited:
+class EditedLabels:
     """Labels after the edits of a case.
 
     Parameters
     ----------
     segmentation : Segmentation
-        The labels.
+        Labels after the edits.
     said : dict
-        What the sidecar keeps of it: the case, how many edits, and what became of each.
+        What the sidecar keeps: the case, the number of edits, and the result of each.
     warning : str
-        Which edits could not be carried out; "" where all were.
+        Which edits could not be carried out; "" if all were.
     """
 
     segmentation: Segmentation
-    said: dict[str, Any]
+    record: dict[str, Any]
     warning: str
 
 
-def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> Matched:
-    """Find the scan that each case belongs to: the one it was made on.
+def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> MatchedCases:
+    """Match cases to the scans that they were made on.
 
-    That is the scan at the same path; else the one whose id the case bears, or whose
-    path ends most like the one it was made on, if grid and intensities are those that
-    the case knows its scan by: for this that scan is read. Of a scan's cases those
-    matched by path go before those by id, and these before those by the end of the
-    path.
+    A case belongs to the scan at the path that it was made on. If there is none, it
+    belongs to the scan with its id, or to the scan whose path has the longest end in
+    common with its own, provided that the grid and the intensities agree; the scan is
+    read to check this. If several cases match one scan, those matched by path come
+    first, then by id, then by the end of the path.
 
     Parameters
     ----------
     scans : sequence of PlannedScan
-        A case that a list names for a scan goes before those found here.
+        A case that a list names for a scan is preferred to those found here.
     places : sequence of Path
-        Cases, or folders that are searched for some with all below them.
+        Cases, or folders that are searched for cases, with all folders below.
 
     Raises
     ------
     ReadError
         If a place does not exist or holds no case.
     CaseError
-        If two cases belong to one scan in the same way.
+        If two cases match one scan equally well.
     """
-    found: dict[int, list[_Match]] = {}
+    matches_of: dict[int, list[_Match]] = {}
     places_of: dict[Path, list[int]] = {}
     for number, scan in enumerate(scans):
         places_of.setdefault(Path(os.path.realpath(scan.path)), []).append(number)
@@ -98,7 +101,7 @@ def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> Matched:
         path for place in places for path in _cases_in(place, notes)
     ):
         try:
-            matches = _belongs(case, scan_of_case(case), scans, places_of)
+            matches = _matches(case, scan_of_case(case), scans, places_of)
         except CaseError as err:
             notes.append(f"{' '.join(str(err).split())} Its edits are not replayed.")
             continue
@@ -107,9 +110,9 @@ def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> Matched:
                 f"{case} belongs to none of the scans, so its edits are not replayed."
             )
         for match in matches:
-            found.setdefault(match.number, []).append(match)
+            matches_of.setdefault(match.number, []).append(match)
     chosen = list(scans)
-    for number, matches in found.items():
+    for number, matches in matches_of.items():
         best = min(match.rank for match in matches)
         chosen[number] = scan = _with_case(
             scans[number], [match.case for match in matches if match.rank == best]
@@ -119,14 +122,14 @@ def with_cases(scans: Sequence[PlannedScan], places: Sequence[Path]) -> Matched:
             for match in matches
             if match.rank > best
         ]
-    return Matched(tuple(chosen), tuple(notes))
+    return MatchedCases(tuple(chosen), tuple(notes))
 
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """A case and the place of a scan that it belongs to.
+    """A case, a scan that it belongs to, and how it was matched.
 
-    By path is rank 0, by id 1, by the end of the path 2.
+    `rank` is 0 by path, 1 by id, 2 by the end of the path.
     """
 
     case: Path
@@ -137,37 +140,34 @@ class _Match:
 def _cases_in(place: Path, notes: list[str]) -> list[Path]:
     if place.is_dir():
         search = Search()
-        found = [
+        cases = [
             path
             for path in search.files(place)
             if path.suffix.lower() == SUFFIX and path.is_file() and path.name[0] != "."
         ]
         notes += [
             f"{one.path} is passed over: {one.reason}."
-            for one in search.passed.values()
+            for one in search.skipped.values()
             if one.may_be_scan
         ]
-        if not found:
+        if not cases:
             raise ReadError(
                 f"There is no case ({SUFFIX}) in {place}. Give cases, or a folder that"
                 " holds some."
             )
-        return found
+        return cases
     if not place.is_file():
         raise ReadError(f"There is no file or folder {place}. Check the path.")
     return [place]
 
 
-def _belongs(
+def _matches(
     case: Path,
     of: ScanOfCase,
     scans: Sequence[PlannedScan],
     places_of: dict[Path, list[int]],
 ) -> list[_Match]:
-    """Find the scans of a case.
-
-    `places_of` says which of them lie at a path with its links followed.
-    """
+    """Return the scans of a case; `places_of` has the scans at each real path."""
     same = [
         _Match(case, number, 0)
         for number in _made_on(of, places_of)
@@ -180,7 +180,7 @@ def _belongs(
         for number, scan in enumerate(scans)
         if _is_named_after(case, scan)
     ]
-    alike = [_Match(case, number, 2) for number in _ending_alike(of, scans)]
+    alike = [_Match(case, number, 2) for number in _same_path_end(of, scans)]
     return next(
         ([match] for match in (*named, *alike) if _is_scan_of(of, scans[match.number])),
         [],
@@ -188,11 +188,11 @@ def _belongs(
 
 
 def _is_named_after(case: Path, scan: PlannedScan) -> bool:
-    return case.stem.removesuffix("_labels").casefold() == scan.id.casefold()
+    return case.stem.removesuffix(LABELS_STEM).casefold() == scan.id.casefold()
 
 
 def _made_on(of: ScanOfCase, places_of: dict[Path, list[int]]) -> list[int]:
-    """Give the scans at a case's path, or in the folder that a DICOM file stands for."""
+    """Return the scans at a case's path, or in the folder of its DICOM file."""
     if not of.path:
         return []
     path = Path(os.path.realpath(of.path))
@@ -200,22 +200,22 @@ def _made_on(of: ScanOfCase, places_of: dict[Path, list[int]]) -> list[int]:
 
 
 def _is_part(of: ScanOfCase, scan: PlannedScan) -> bool:
-    """Say whether a scan may be the same series of a folder, or the same volume of a file."""
+    """Return whether a scan may be the same series of a folder, or volume of a file."""
     return all(
         None in pair or pair[0] == pair[1]
         for pair in ((of.series, scan.series), (of.index, scan.index))
     )
 
 
-def _ending_alike(of: ScanOfCase, scans: Sequence[PlannedScan]) -> list[int]:
-    """Give the scan whose path shares most of its end with a case's, file name and all.
+def _same_path_end(of: ScanOfCase, scans: Sequence[PlannedScan]) -> list[int]:
+    """Return the scan whose path has most of its end in common with a case's.
 
-    As after a move; none where several do.
+    The file was moved. Nothing is returned if several scans share equally much.
     """
     parts = of.path.replace("\\", "/").rstrip("/").split("/")[::-1]
     shared = [
         (
-            _in_common(parts, scan.path.parts[::-1])
+            _common_length(parts, scan.path.parts[::-1])
             if of.path and _is_part(of, scan)
             else 0
         )
@@ -225,7 +225,7 @@ def _ending_alike(of: ScanOfCase, scans: Sequence[PlannedScan]) -> list[int]:
     return [shared.index(most)] if most and shared.count(most) == 1 else []
 
 
-def _in_common(one: Sequence[str], other: Sequence[str]) -> int:
+def _common_length(one: Sequence[str], other: Sequence[str]) -> int:
     return next(
         (k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
         min(len(one), len(other)),
@@ -233,9 +233,9 @@ def _in_common(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def _is_scan_of(of: ScanOfCase, scan: PlannedScan) -> bool:
-    """Read a scan, to say whether it is a case's.
+    """Read a scan, and return whether it is a case's.
 
-    One that cannot be read is not, and tells its reason when it is proposed.
+    A scan that cannot be read is not; it fails with its reason when it is proposed.
     """
     try:
         return of.is_like(
@@ -262,51 +262,48 @@ def _with_case(scan: PlannedScan, cases: list[Path]) -> PlannedScan:
 
 
 def is_of_case(case: Path, labels: Path) -> bool:
-    """Say whether labels that a person saved are those of a case as it stands.
-
-    So that nothing is lost where they are replaced.
-    """
+    """Return whether saved labels equal those of a case, so that nothing is lost."""
     try:
         saved, held = read_labels(labels), Refinement.load(case)
-        return saved.labels.shape == held.volume.geometry.shape_zyx and bool(
+        return saved.labels.shape == held.proposal.volume.geometry.shape_zyx and bool(
             np.array_equal(saved.labels, held.labels)
         )
     except StrataError:
         return False
 
 
-def edited(
+def apply_case(
     case: Path,
     proposal: Proposal,
     labels: Segmentation,
     *,
     shared: tuple[Region, ...] = (),
-) -> Edited:
-    """Carry out the edits of a scan's case on what was proposed for it.
+) -> EditedLabels:
+    """Repeat the edits of a scan's case on its new proposal.
 
     Parameters
     ----------
     case : Path
-        The case; its scan must be the proposal's.
+        A case of the proposal's scan.
     proposal : Proposal
-        Made anew.
+        The new proposal.
     labels : Segmentation
-        What the batch made of it.
+        Its labels before the edits.
     shared : tuple of Region
-        All regions whose numbers mean the same in other scans, those that this one
-        lacks, too: the edits are then carried out on the labels. Without any the case's
-        own cut, and the moves of its slider, take their place.
+        Regions of the codebook or teaching, with those that this scan lacks: the edits
+        are then carried out on `labels`. Without any, the case's own cut and its slider
+        moves replace `labels`.
 
     Raises
     ------
     CaseError
         If the case cannot be read, or is of another scan.
     GeometryError
-        If the labels that it began from do not fit the scan.
+        If the labels that the case started from do not fit the scan.
     """
     shown = replace(labels, regions=shared) if shared else None
-    found = replay_edits(read_case(case, proposal.volume), proposal, shown=shown)
-    lost, total = found.lost, len(found.steps)
+    replayed = replay_edits(read_case(case, proposal.volume), proposal, shown=shown)
+    lost, total = replayed.lost, len(replayed.steps)
     warning = ""
     if lost:
         names = "; ".join(step.name for step in lost[:_MOST_NAMED]) + (
@@ -314,7 +311,7 @@ def edited(
         )
         warning = (
             f"{len(lost)} of {total} edits of {case.name} could not be carried out"
-            f" ({names}); see replay.tsv."
+            f" ({names}); see {REPLAY}."
         )
     steps = [
         {
@@ -323,9 +320,9 @@ def edited(
             "status": step.status,
             "why": step.why,
         }
-        for step in found.steps
+        for step in replayed.steps
     ]
-    said = {
+    record = {
         "case": str(case),
         "sha256": hash_file(case),
         "edits": total,
@@ -333,4 +330,7 @@ def edited(
         "warning": warning,
         "steps": steps,
     }
-    return Edited(found.segmentation, said, warning)
+    return EditedLabels(replayed.segmentation, record, warning)
+
+
+__getattr__ = moved_names("batch.cases")

@@ -1,7 +1,4 @@
-"""Two passes over a cohort.
-
-Fit a codebook to a sample of its scans, then give every scan its tissues.
-"""
+"""Two passes over a cohort: fit a codebook to a sample, then label every scan with it."""
 
 from __future__ import annotations
 
@@ -16,9 +13,15 @@ from threadpoolctl import threadpool_limits
 
 from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.batch.one_scan import proposal_of
+from napari_strata.batch.outputs.names import (
+    BIDS_LABELS_STEM,
+    COHORT_CODEBOOK,
+    LABELS_STEM,
+)
 from napari_strata.batch.outputs.results import ScanResult
 from napari_strata.batch.recipe import Recipe
-from napari_strata.batch.workers.local import FITTING, LOOKING, Executor, Say
+from napari_strata.batch.workers.local import FITTING, SAMPLING, Executor, LogEvent
+from napari_strata.deprecated import moved_names
 from napari_strata.errors import Cancelled, CodebookError, StrataError, WriteError
 from napari_strata.export.outputs import read_sidecar
 from napari_strata.io.files import read
@@ -33,39 +36,31 @@ from napari_strata.volume import Progress, no_progress
 
 logger = logging.getLogger(__name__)
 
-CODEBOOK_NAME = "cohort.strata-codebook"
-
 
 @dataclass(frozen=True, slots=True)
-class Looked:
-    """What the first pass gives for a scan.
-
-    What a codebook is fitted to, or why there is nothing.
-    """
+class CohortTableResult:
+    """What the codebook needs of a scan, or why it cannot be had."""
 
     table: CohortTable | None
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """Proposes a scan and keeps what a codebook needs of it.
+class CohortTableTask:
+    """Task of the first pass: propose a scan, keep what a codebook needs of it.
 
     Parameters
     ----------
     recipe : Recipe
-        The settings count; the cut does not.
+        Its settings are used; its cut is not.
     """
 
     recipe: Recipe
 
     def __call__(
         self, scan: PlannedScan, on_progress: Progress = no_progress
-    ) -> Looked:
-        """Give what a codebook needs.
-
-        A scan that cannot be read, or is too small, is told by its reason.
-        """
+    ) -> CohortTableResult:
+        """Return the cohort table of a scan, or the reason why there is none."""
         try:
             volume = read(
                 scan.path,
@@ -78,156 +73,156 @@ class Look:
         except Cancelled:
             raise
         except StrataError as err:
-            return Looked(None, " ".join(str(err).split()))
+            return CohortTableResult(None, " ".join(str(err).split()))
         except MemoryError:
-            return Looked(None, f"{scan.path} needs more memory than there is.")
-        except Exception as err:  # noqa: BLE001 - the second pass meets it again, and keeps its traceback
-            return Looked(
-                None, f"Unforeseen {type(err).__name__}: {' '.join(str(err).split())}."
+            return CohortTableResult(
+                None, f"{scan.path} needs more memory than there is."
             )
-        found, least = int(table.body.sum()), fewest_supervoxels(self.recipe.n)
-        if found < least:
-            return Looked(
+        except Exception as err:  # noqa: BLE001 - the second pass fails too, and keeps the traceback
+            return CohortTableResult(
+                None, f"Unexpected {type(err).__name__}: {' '.join(str(err).split())}."
+            )
+        n_supervoxels = int(table.body.sum())
+        n_needed = fewest_supervoxels(self.recipe.n)
+        if n_supervoxels < n_needed:
+            return CohortTableResult(
                 None,
-                f"{scan.path} has {found} supervoxels in the body; a codebook of"
-                f" {self.recipe.n} tissues takes {least}.",
+                f"{scan.path} has {n_supervoxels} supervoxels in the body; a codebook of"
+                f" {self.recipe.n} tissues needs {n_needed}.",
             )
-        return Looked(table)
+        return CohortTableResult(table)
 
 
 def sample_of(
     scans: Sequence[PlannedScan], count: int, seed: int
 ) -> tuple[PlannedScan, ...]:
-    """Choose scans at random, the same ones each time.
+    """Return scans drawn at random, the same ones for the same seed.
 
-    One per subject before a second of any; in the order of the scans.
+    Every subject is drawn once before any is drawn twice; the order is that of the
+    scans.
     """
     shuffled = sorted(
         range(len(scans)),
         key=lambda k: hashlib.sha256(f"{seed}|{scans[k].id}".encode()).hexdigest(),
     )
-    turn: dict[str, int] = {}
+    times_drawn: dict[str, int] = {}
     ranks: list[tuple[int, int, int]] = []
     for k in shuffled:
-        who = scans[k].subject or scans[k].id
-        turn[who] = turn.get(who, 0) + 1
-        ranks.append((turn[who], len(ranks), k))
+        subject = scans[k].subject or scans[k].id
+        times_drawn[subject] = times_drawn.get(subject, 0) + 1
+        ranks.append((times_drawn[subject], len(ranks), k))
     return tuple(scans[k] for k in sorted(k for _, _, k in sorted(ranks)[:count]))
 
 
 def kept_codebook(
     folder: Path, recipe: Recipe, count: int, *, refit: bool = False
 ) -> Codebook | None:
-    """Give the codebook that an earlier run fitted in this folder.
+    """Return the codebook that an earlier run fitted in this folder with this recipe.
 
-    If it was fitted as is asked now.
-
-    It stays as it is when scans are added later, so that they get the same tissues.
+    It is kept when scans are added later, so that they get the same tissues.
 
     Parameters
     ----------
     folder : Path
-        Of the outputs.
+        Output folder.
     recipe : Recipe
         Its `n` is the number of tissues.
     count : int
-        How many scans it is to be fitted to.
+        Number of scans to fit it to.
     refit : bool
-        Whether one that was fitted otherwise may make room for another.
+        Whether a codebook that was fitted differently may be replaced.
 
     Returns
     -------
     Codebook or None
-        None where one is to be fitted.
+        None if a codebook has to be fitted.
 
     Raises
     ------
     CodebookError
-        If another codebook stands where ours would go, it is damaged, or it was fitted
-        otherwise and `refit` is False: with another one every number would mean another
-        tissue.
+        If the file there was not fitted by a batch, is damaged, or was fitted
+        differently and `refit` is False: with another codebook every number would mean
+        another tissue.
     """
-    path = folder / CODEBOOK_NAME
+    path = folder / COHORT_CODEBOOK
     if not path.is_file():
         return None
     codebook = Codebook.load(path)
     if not isinstance(codebook.about.get("batch"), dict):
         raise CodebookError(
-            f"{path} was not fitted by a batch, and would be replaced. Move it, or give"
+            f"{path} was not fitted by a batch, and would be replaced. Move it, or use"
             " it with --codebook."
         )
-    fitted, asked = _fitted(codebook), _asked(recipe, count)
-    other = [
-        f"{key} {fitted[key]} (now {asked[key]})"
-        for key in asked
-        if key in fitted and fitted[key] != asked[key]
+    fitted, current = _codebook_record(codebook), _recipe_record(recipe, count)
+    differences = [
+        f"{key} {fitted[key]} (now {current[key]})"
+        for key in current
+        if key in fitted and fitted[key] != current[key]
     ]
-    if not other:
+    if not differences:
         return codebook
     if refit:
         return None
     raise CodebookError(
-        f"{path} was fitted with {', '.join(other)}. With another codebook every number"
-        " would mean another tissue. Ask for what it was fitted with, choose another"
-        " folder, or add --refit-codebook: a codebook is then fitted anew, and every"
-        " scan is made anew with it."
+        f"{path} was fitted with {', '.join(differences)}. With another"
+        " codebook every number would mean another tissue. Use the same values, choose"
+        " another folder, or add --refit-codebook: a new codebook is then fitted, and"
+        " all labels are made again with it."
     )
 
 
-def _fitted(codebook: Codebook) -> dict[str, Any]:
-    """Say how a codebook was fitted, in the words of `_asked`."""
+def _codebook_record(codebook: Codebook) -> dict[str, Any]:
+    """Return how a codebook was fitted, with the keys of `_recipe_record`."""
     about = codebook.about
     batch, settings = about["batch"], about.get("settings")
-    said = {
+    record = {
         "tissues": codebook.n,
         "seed": about.get("seed"),
         "sample": batch.get("sample"),
         "modality": batch.get("modality"),
     }
     return (
-        said
+        record
         | {"encoder": _mark(codebook.weights_sha256)}
         | (settings if isinstance(settings, dict) else {})
     )
 
 
-def _asked(recipe: Recipe, count: int) -> dict[str, Any]:
+def _recipe_record(recipe: Recipe, count: int) -> dict[str, Any]:
     encoder = _mark(encoder_in_use(recipe.settings, recipe.weights))
-    said = {
+    record = {
         "tissues": recipe.n,
         "seed": recipe.run.seed,
         "sample": count,
         "modality": recipe.modality,
         "encoder": encoder,
     }
-    return said | recipe.settings.to_dict()
+    return record | recipe.settings.to_dict()
 
 
 def _mark(sha256: str | None) -> str:
     return (sha256 or "none")[:12]
 
 
-def put_aside(folder: Path) -> Path | None:
-    """Keep a codebook that another one takes the place of, under a name made from its contents.
-
-    None where there is none.
+def archive_codebook(folder: Path) -> Path | None:
+    """Rename the codebook in a folder, by its hash; return None if there is none.
 
     Raises
     ------
     WriteError
         If it cannot be renamed.
     """
-    path = folder / CODEBOOK_NAME
+    path = folder / COHORT_CODEBOOK
     if not path.is_file():
         return None
     kept = path.with_name(f"{path.stem}-{Codebook.load(path).sha256[:12]}{path.suffix}")
     try:
         path.rename(kept)
-    except FileExistsError:  # Windows: the same one was put aside before
+    except FileExistsError:  # Windows: the same codebook was renamed before
         path.unlink()
     except OSError as err:
         raise WriteError(
-            f"Cannot rename {path}: {err.strerror}. Move it away yourself."
+            f"Cannot rename {path}: {err.strerror}. Move it away."
         ) from err
     return kept
 
@@ -236,58 +231,58 @@ def cohort_codebook(
     chosen: Sequence[PlannedScan],
     folder: Path,
     recipe: Recipe,
-    engine: Executor,
+    executor: Executor,
     *,
     count: int,
-    say: Say,
+    log_event: LogEvent,
     on_progress: Progress,
 ) -> Codebook:
-    """Fit a codebook to a sample of the scans, and keep it in the folder.
+    """Fit a codebook to a sample of the scans, and save it in the folder.
 
-    One that stands there is put aside.
+    An earlier codebook there is renamed.
 
     Parameters
     ----------
     chosen : sequence of PlannedScan
-        The sample; see `sample_of`. Those that cannot be read are left out.
+        The sample; see `sample_of`. Scans that cannot be read are left out.
     folder : Path
-        Of the outputs.
+        Output folder.
     recipe : Recipe
         Its `n` is the number of tissues.
-    engine : Executor
+    executor : Executor
         Runs the first pass.
     count : int
-        How many scans were asked for; there may be fewer. See `kept_codebook`.
-    say : callable
-        Takes events for the log.
+        Number of scans asked for; there may be fewer. See `kept_codebook`.
+    log_event : callable
+        Writes events to the log.
     on_progress : callable
-        Of the first pass.
+        Called during the first pass.
 
     Raises
     ------
     CodebookError
-        If none of the scans in the sample can be used, or they do not go together.
+        If no scan of the sample can be used, or it mixes CT and MR.
     WriteError
         If the codebook cannot be saved.
     """
-    path = folder / CODEBOOK_NAME
+    path = folder / COHORT_CODEBOOK
     tables: dict[int, CohortTable] = {}
-    on_progress(0, len(chosen), LOOKING)
-    for outcome in engine.run(Look(recipe), chosen, on_progress):
-        looked = outcome.value or Looked(None, outcome.reason)
-        if looked.table is None:
-            say(
+    on_progress(0, len(chosen), SAMPLING)
+    for outcome in executor.run(CohortTableTask(recipe), chosen, on_progress):
+        result = outcome.value or CohortTableResult(None, outcome.reason)
+        if result.table is None:
+            log_event(
                 "left out of the codebook",
                 scan=chosen[outcome.number].id,
-                reason=looked.reason,
+                reason=result.reason,
             )
             logger.warning(
                 "%s is left out of the codebook: %s",
                 chosen[outcome.number].id,
-                looked.reason,
+                result.reason,
             )
         else:
-            tables[outcome.number] = looked.table
+            tables[outcome.number] = result.table
     if not tables:
         raise CodebookError(
             f"None of the {len(chosen)} scans chosen for the codebook can be read."
@@ -295,12 +290,13 @@ def cohort_codebook(
         )
     on_progress(len(chosen), len(chosen), FITTING)
     order = sorted(tables)
-    kinds = {tables[k].modality: chosen[k] for k in order}
-    if len(kinds) > 1:
+    by_modality = {tables[k].modality: chosen[k] for k in order}
+    if len(by_modality) > 1:
         raise CodebookError(
-            f"The scans chosen for the codebook are not of one kind: {kinds['ct'].path}"
-            f" is read as CT and {kinds['mr'].path} as MR. Run CT and MR apart, into"
-            " two folders; or say what all are with --modality."
+            "The scans chosen for the codebook are not of one kind:"
+            f" {by_modality['ct'].path} is read as CT and {by_modality['mr'].path} as"
+            " MR. Run CT and MR separately, into two folders, or set --modality for"
+            " all."
         )
     with threadpool_limits(recipe.threads):
         fitted = fit_codebook(
@@ -312,25 +308,25 @@ def cohort_codebook(
         "scans": [chosen[k].id for k in order],
     }
     codebook = replace(fitted, about={**fitted.about, "batch": batch})
-    earlier = put_aside(folder)
+    earlier = archive_codebook(folder)
     if earlier is not None:
-        say("earlier codebook put aside", path=str(earlier))
+        log_event("earlier codebook put aside", path=str(earlier))
     codebook.save(path)
-    say("codebook fitted", path=str(path), scans=batch["scans"])
+    log_event("codebook fitted", path=str(path), scans=batch["scans"])
     return codebook
 
 
 def other_numbers(folder: Path, results: Sequence[ScanResult]) -> list[str]:
-    """Name the labels in a folder that are of no scan of a run.
+    """Return the names of labels in a folder that have another codebook's numbers.
 
-    Have tissues of another codebook than its scans.
+    Only labels of scans that are not part of the run.
 
     Parameters
     ----------
     folder : Path
-        Of the outputs.
+        Output folder.
     results : sequence of ScanResult
-        Of the run.
+        Results of the run.
     """
     own = {result.outputs.sidecar for result in results}
     made = [
@@ -346,12 +342,20 @@ def other_numbers(folder: Path, results: Sequence[ScanResult]) -> list[str]:
     }
     if not shared:
         return []
-    found = []
-    for path in sorted((*folder.rglob("*_labels.json"), *folder.rglob("*_dseg.json"))):
+    names = []
+    for path in sorted(
+        (
+            *folder.rglob(f"*{LABELS_STEM}.json"),
+            *folder.rglob(f"*{BIDS_LABELS_STEM}.json"),
+        )
+    ):
         if path not in own and not any(
             part.startswith(".") for part in path.relative_to(folder).parts
         ):
             codebook = (read_sidecar(path) or {}).get("codebook")
             if codebook and codebook.get("sha256") not in shared:
-                found.append(path.stem)
-    return found
+                names.append(path.stem)
+    return names
+
+
+__getattr__ = moved_names("batch.cohort")

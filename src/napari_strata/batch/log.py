@@ -1,4 +1,4 @@
-"""The log of a batch: one JSON object per line, appended to over all runs into a folder."""
+"""Log of a batch: one JSON object per line, continued by every run in a folder."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from napari_strata.batch.outputs.names import LOG
 from napari_strata.errors import WriteError
 from napari_strata.filenames import json_text
 
-LOG_NAME = "batch.jsonl"
-
 
 class RunLog:
-    """Appends what happens to a file, a line each.
-
-    Is on the disk before the next thing happens.
+    """Log file of a batch, one line per event; each is on the disk at once.
 
     Parameters
     ----------
@@ -31,7 +28,7 @@ class RunLog:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / LOG_NAME
+        self.path = folder / LOG
         try:
             with open(self.path, "ab+") as file:
                 if file.tell():
@@ -45,8 +42,8 @@ class RunLog:
                 " folder."
             ) from err
 
-    def add(self, event: str, **said: Any) -> None:
-        """Append one line: when, what, and plain values.
+    def add(self, event: str, **values: Any) -> None:
+        """Append one line: time, event and plain values.
 
         Raises
         ------
@@ -57,7 +54,7 @@ class RunLog:
             {
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "event": event,
-                **said,
+                **values,
             }
         )
         try:
@@ -70,12 +67,12 @@ class RunLog:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Read a log; lines that a killed run left half are passed over."""
-    found = []
+    """Read a log; half lines of a killed run are skipped."""
+    events = []
     # not at what Python takes for line ends in names
-    for line in (folder / LOG_NAME).read_text(encoding="utf-8").split("\n"):
+    for line in (folder / LOG).read_text(encoding="utf-8").split("\n"):
         try:
-            found.append(json.loads(line))
+            events.append(json.loads(line))
         except ValueError:
             continue
-    return found
+    return events

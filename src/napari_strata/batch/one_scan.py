@@ -1,4 +1,4 @@
-"""One scan of a batch, from file to files.
+"""One scan of a batch, from file to outputs.
 
 The same code runs in this process and on every worker.
 """
@@ -10,7 +10,7 @@ import logging
 import math
 import time
 import traceback
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +18,24 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from napari_strata.batch.cases import edited
-from napari_strata.batch.inputs.bids import sidecar_keys, write_label_table
+from napari_strata.batch.cases import apply_case
 from napari_strata.batch.inputs.scans import PlannedScan
+from napari_strata.batch.outputs.bids_derivative import (
+    sidecar_keys,
+    write_label_table,
+)
+from napari_strata.batch.outputs.names import LOG
 from napari_strata.batch.outputs.results import (
     Layout,
     ScanResult,
     move_in_place,
     outputs_of,
-    settle,
+    repair_interrupted,
     thumbnail_of,
     unfinished_folder,
 )
 from napari_strata.batch.recipe import Recipe
-from napari_strata.batch.resume import EarlierResult, look
+from napari_strata.batch.resume import EarlierResult, check_earlier
 from napari_strata.batch.workers.process import peak_gb, reset_peak
 from napari_strata.errors import Cancelled, StrataError, WriteError
 from napari_strata.export.outputs import (
@@ -45,8 +49,9 @@ from napari_strata.export.tables import table_rows
 from napari_strata.filenames import json_text
 from napari_strata.io.atomic import atomic_path, same_file
 from napari_strata.io.files import hash_file, read, read_labels
+from napari_strata.labelling import label_proposal
 from napari_strata.measure import agree, compare, join_by_overlap, measure_regions
-from napari_strata.pipeline import encoder_in_use, propose, versions
+from napari_strata.pipeline import encoder_in_use, propose_with, versions
 from napari_strata.preprocess.regrid import labels_of_part
 from napari_strata.report import thumbnail
 from napari_strata.volume import Progress, Region, Segmentation, Volume, no_progress
@@ -59,26 +64,26 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Result:
-    """What was made of a scan, before it is written; confidence is that of every voxel."""
+    """Labels of a scan before they are written; `confidence` is per voxel."""
 
     segmentation: Segmentation
     volume: Volume
     confidence: NDArray[np.float32]
-    said: dict[str, Any]
+    provenance: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What is done with a scan; small and plain, so that it can be sent to a worker.
+class ScanTask:
+    """Task of one scan: plain values only, so that it can be sent to a worker.
 
     Parameters
     ----------
     folder : Path
-        Where outputs go.
+        Output folder.
     recipe : Recipe
-        The same for all scans.
+        What is done, the same for all scans.
     layout : {"flat", "bids"}
-        How outputs are named.
+        Names of outputs.
     """
 
     folder: Path
@@ -88,26 +93,26 @@ class Work:
     def __call__(
         self, scan: PlannedScan, on_progress: Progress = no_progress
     ) -> ScanResult:
-        """Make what is missing or changed; what goes wrong is in the result.
+        """Make what is missing or changed; errors are kept in the result.
 
         Raises
         ------
         Cancelled
             From `on_progress`.
         """
-        begun, outputs = time.perf_counter(), outputs_of(scan, self.folder, self.layout)
+        start, outputs = time.perf_counter(), outputs_of(scan, self.folder, self.layout)
         reset_peak()
         result = self._run(scan, outputs, on_progress)
         if result.status == "kept":
             return result
         return replace(
-            result, seconds=round(time.perf_counter() - begun, 2), peak_gb=peak_gb()
+            result, seconds=round(time.perf_counter() - start, 2), peak_gb=peak_gb()
         )
 
-    def standing(self, scan: PlannedScan) -> ScanResult | None:
-        """Give the result of a scan whose outputs stand.
+    def earlier_result(self, scan: PlannedScan) -> ScanResult | None:
+        """Return the result of a scan whose outputs are up to date.
 
-        None for one that there is something to do for, or that cannot be told.
+        None if something is to be done, or cannot be checked.
         """
         outputs = outputs_of(scan, self.folder, self.layout)
         try:
@@ -116,25 +121,30 @@ class Work:
             ):
                 return None
             recipe = self.recipe.of(scan)
-            found = look(scan, outputs, recipe)
+            earlier = check_earlier(scan, outputs, recipe)
             return (
                 None
-                if found.action == "make"
-                else self._kept(scan, outputs, recipe, found)
+                if earlier.action == "make"
+                else self._kept_result(scan, outputs, recipe, earlier)
             )
         except (StrataError, OSError):
-            return None  # it fails again where its reason is kept
+            return None  # it fails again in the task, where the reason is kept
 
-    def _kept(
-        self, scan: PlannedScan, outputs: Outputs, recipe: Recipe, found: EarlierResult
+    def _kept_result(
+        self,
+        scan: PlannedScan,
+        outputs: Outputs,
+        recipe: Recipe,
+        earlier: EarlierResult,
     ) -> ScanResult:
-        """Give the result of a scan that is left as it is.
+        """Return the result of a scan that is kept.
 
-        Draw its picture if it is gone, and measure labels changed by hand anew.
+        Draw its picture if that is missing, and measure labels that were changed by
+        hand.
         """
         target = thumbnail_of(scan, self.folder)
-        if found.action == "keep" and target.is_file():
-            return ScanResult(scan, outputs, "kept", warning=found.warning)
+        if earlier.action == "keep" and target.is_file():
+            return ScanResult(scan, outputs, "kept", warning=earlier.warning)
         volume, labels = (
             read(
                 scan.path,
@@ -148,7 +158,7 @@ class Work:
         with atomic_path(target) as unfinished:
             _save_picture(volume, labels, unfinished)
         measured = None
-        if found.action == "leave":
+        if earlier.action == "leave":
             regions = table_rows(measure_regions(labels, volume), volume.modality)
             measured = {
                 "scan": scan_record(volume),
@@ -157,7 +167,7 @@ class Work:
                 "regions": regions,
             }
         return ScanResult(
-            scan, outputs, "kept", warning=found.warning, measured=measured
+            scan, outputs, "kept", warning=earlier.warning, measured=measured
         )
 
     def _run(
@@ -166,10 +176,10 @@ class Work:
         trace = ""
         try:
             recipe = self.recipe.of(scan)
-            settle(self.folder, outputs)
-            found = look(scan, outputs, recipe)
-            if found.action != "make":
-                return self._kept(scan, outputs, recipe, found)
+            repair_interrupted(self.folder, outputs)
+            earlier = check_earlier(scan, outputs, recipe)
+            if earlier.action != "make":
+                return self._kept_result(scan, outputs, recipe, earlier)
             with threadpool_limits(recipe.threads):
                 warning = self._make(scan, outputs, recipe, on_progress)
         except Cancelled:
@@ -179,12 +189,12 @@ class Work:
         except MemoryError:
             reason = (
                 f"{scan.path} needs more memory than there is. Lower memory_gb or"
-                " supervoxels, or run it on a larger machine."
+                " supervoxels, or use a larger machine."
             )
-        except Exception as err:  # noqa: BLE001 - a fault of ours in one scan must not cost the others; its traceback is kept
+        except Exception as err:  # noqa: BLE001 - a bug in one scan must not stop the others; its traceback is kept
             reason = (
-                f"Unforeseen {type(err).__name__}: {' '.join(str(err).split())}. Please"
-                " report it, with what batch.jsonl says."
+                f"Unexpected {type(err).__name__}: {' '.join(str(err).split())}. Please"
+                f" report it, with the traceback in {LOG}."
             )
             trace = traceback.format_exc()
         else:
@@ -195,16 +205,13 @@ class Work:
     def _make(
         self, scan: PlannedScan, outputs: Outputs, recipe: Recipe, on_progress: Progress
     ) -> str:
-        """Propose one scan and write it.
-
-        Give the warning that it fits neither codebook nor teaching, or "".
-        """
-        begun = time.perf_counter()
+        """Propose one scan and write it; return the warning that it does not fit, or ""."""
+        start = time.perf_counter()
         on_progress(0, 1, "reading")
         volume = read(
             scan.path, index=scan.index, series=scan.series, modality=recipe.modality
         )
-        read_seconds = round(time.perf_counter() - begun, 2)
+        read_seconds = round(time.perf_counter() - start, 2)
         if recipe.teaching is not None:
             recipe.teaching.check(
                 volume.modality,
@@ -212,7 +219,7 @@ class Work:
                 str(scan.path),
             )
         reference = None
-        # before the work: what is no reference is refused now
+        # read before the work, so that a bad reference is refused early
         if scan.reference is not None:
             reference = read_labels(scan.reference, like=volume.geometry)
             reference = labels_of_part(
@@ -221,29 +228,29 @@ class Work:
                 what=f"The reference labels {scan.reference}",
             )
         proposal = proposal_of(volume, recipe, on_progress)
-        said = {
+        provenance = {
             **proposal.provenance,
-            **recipe.asked(scan),
+            **recipe.inputs_record(scan),
             "seconds": {"read": read_seconds, **proposal.provenance["seconds"]},
         }
-        painted = _painted(proposal, recipe)
+        labels = _labels_of(proposal, recipe)
         if scan.replay is not None:
             on_progress(0, 1, "replaying edits")
-            painted = _edited(painted, scan.replay, proposal, recipe.shared)
-        segmentation, sure = (
-            painted.segmentation,
-            painted.confidence[proposal.supervoxels],
-        )
-        said |= painted.said | {"quality": _quality(segmentation, sure)}
+            labels = _with_edits(labels, scan.replay, proposal, recipe.shared)
+        segmentation = labels.segmentation
+        confidence = labels.confidence[proposal.supervoxels]
+        provenance |= labels.record | {"quality": _quality(segmentation, confidence)}
         if reference is not None:
             on_progress(0, 1, "comparing")
-            said["agreement"] = _agreement(segmentation, reference)
+            provenance["agreement"] = _agreement(segmentation, reference)
         on_progress(0, 1, "writing")
-        self._write(scan, outputs, _Result(segmentation, volume, sure, said))
-        return painted.warning
+        self._write(
+            scan, outputs, _Result(segmentation, volume, confidence, provenance)
+        )
+        return labels.warning
 
     def _write(self, scan: PlannedScan, outputs: Outputs, result: _Result) -> None:
-        """Write everything into a hidden folder, then move it to its names."""
+        """Write all outputs into a hidden folder, then move them to their names."""
         if same_file(outputs.labels, result.volume.path):
             raise WriteError(
                 f"{outputs.labels} is the scan itself. Choose another folder."
@@ -268,7 +275,7 @@ class Work:
                 result.segmentation,
                 result.volume,
                 made.labels,
-                result.said,
+                result.provenance,
                 confidence=result.confidence,
             )
             document = json.loads(made.sidecar.read_text(encoding="utf-8"))
@@ -288,99 +295,68 @@ class Work:
                 (made.table, outputs.table),
                 (made.sidecar, outputs.sidecar),
             ]
-            if look(scan, outputs, self.recipe.of(scan)).action == "leave":
+            if check_earlier(scan, outputs, self.recipe.of(scan)).action == "leave":
                 raise WriteError(
-                    f"{outputs.labels} was changed by hand while the scan was in work,"
-                    " and is left as it is."
+                    f"{outputs.labels} was changed by hand while the scan was processed,"
+                    " and is kept."
                 )
             move_in_place(moves)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Painted:
-    """A proposal in regions, with what the sidecar says of them.
+class _Labels:
+    """Labels of a scan, with the keys that its sidecar adds and its warning.
 
-    Confidence is that of every supervoxel.
+    `confidence` is that of each supervoxel.
     """
 
     segmentation: Segmentation
     confidence: NDArray[np.float32]
-    said: dict[str, Any] = field(default_factory=dict)
-    warning: str = ""
+    record: dict[str, Any]
+    warning: str
 
 
-def _painted(proposal: Proposal, recipe: Recipe) -> _Painted:
-    """Give a scan the tissues of the codebook, the regions that were taught.
-
-    Or a cut of its own tree.
-    """
-    if recipe.codebook is not None:
-        assigned = recipe.codebook.apply(proposal)
-        warning = assigned.warning()
-        said = {
-            "sha256": recipe.codebook.sha256,
-            **assigned.record(),
-            "warning": warning,
-        }
-        return _Painted(
-            assigned.segmentation(proposal),
-            proposal.confidence,
-            {"codebook": said},
-            warning,
-        )
-    if recipe.teaching is not None:
-        taught = recipe.teaching.apply(proposal)
-        warning = taught.warning()
-        said = {
-            "sha256": recipe.teaching.sha256,
-            **taught.record(proposal),
-            "warning": warning,
-        }
-        return _Painted(
-            taught.segmentation(proposal), taught.confidence, {"taught": said}, warning
-        )
-    cut = (
-        proposal.tissues(recipe.n)
-        if recipe.tree == "tissues"
-        else proposal.regions(recipe.n)
-    )
-    return _Painted(cut, proposal.confidence)
+def _labels_of(proposal: Proposal, recipe: Recipe) -> _Labels:
+    """Return the labels of a proposal by the codebook, the teaching or the cut."""
+    labelled = label_proposal(proposal, recipe.source)
+    record = {
+        key: {**values, "warning": labelled.warning}
+        for key, values in labelled.provenance.items()
+    }
+    return _Labels(labelled.segmentation, labelled.confidence, record, labelled.warning)
 
 
-def _edited(
-    painted: _Painted, case: Path, proposal: Proposal, shared: tuple[Region, ...]
-) -> _Painted:
-    """Carry out the edits of the scan's case.
-
-    What could not be is told beside what else is to be known.
-    """
-    found = edited(case, proposal, painted.segmentation, shared=shared)
-    warning = " ".join(one for one in (painted.warning, found.warning) if one)
+def _with_edits(
+    labels: _Labels, case: Path, proposal: Proposal, shared: tuple[Region, ...]
+) -> _Labels:
+    """Return the labels after the edits of the scan's case."""
+    replayed = apply_case(case, proposal, labels.segmentation, shared=shared)
+    warnings = (labels.warning, replayed.warning)
     return replace(
-        painted,
-        segmentation=found.segmentation,
-        said={**painted.said, "replay": found.said},
-        warning=warning,
+        labels,
+        segmentation=replayed.segmentation,
+        record={**labels.record, "replay": replayed.record},
+        warning=" ".join(warning for warning in warnings if warning),
     )
 
 
 def _agreement(labels: Segmentation, reference: Segmentation) -> dict[str, Any]:
-    """Score labels against a reference.
+    """Return scores of labels against a reference: overlap, and surface distances.
 
-    Overlap, and the surfaces of regions joined into the classes that they overlap most.
+    For the surfaces, regions are joined to the class that they overlap most.
     """
-    said = compare(labels, reference).to_dict()
+    scores = compare(labels, reference).to_dict()
     rows = agree(join_by_overlap(labels, reference), reference)
     for measure in ("hd95_mm", "nsd", "volume_difference_ml"):
         values = {row.id: getattr(row, measure) for row in rows}
         name = (
             f"nsd_{rows[0].tolerance_mm:g}_mm" if measure == "nsd" and rows else measure
         )
-        said[name] = {
+        scores[name] = {
             number: float(f"{value:.6g}") if math.isfinite(value) else None
             for number, value in values.items()
         }
-    return said
+    return scores
 
 
 def _save_picture(volume: Volume, segmentation: Segmentation, path: Path) -> None:
@@ -390,13 +366,11 @@ def _save_picture(volume: Volume, segmentation: Segmentation, path: Path) -> Non
 def proposal_of(
     volume: Volume, recipe: Recipe, on_progress: Progress = no_progress
 ) -> Proposal:
-    """Propose as a recipe says."""
-    return propose(
+    """Return the proposal of a scan as a recipe says."""
+    return propose_with(
         volume,
-        settings=recipe.settings,
-        seed=recipe.run.seed,
-        device=recipe.run.device,
-        threads=recipe.threads,
+        recipe.settings,
+        replace(recipe.run, threads=recipe.threads),
         weights=recipe.weights,
         on_progress=on_progress,
     )
@@ -405,12 +379,14 @@ def proposal_of(
 def _quality(
     segmentation: Segmentation, confidence: NDArray[np.float32]
 ) -> dict[str, Any]:
-    """Give what a scan is compared by with others: how much is labelled, and how sure that is."""
-    inside = segmentation.labels > 0
-    sure = float(confidence[inside].mean()) if inside.any() else None
-    labelled_ml = int(inside.sum()) * segmentation.geometry.voxel_volume_mm3 / 1000
+    """Return figures to compare scans by: labelled volume and mean confidence."""
+    is_labelled = segmentation.labels > 0
+    mean_confidence = (
+        float(confidence[is_labelled].mean()) if is_labelled.any() else None
+    )
+    labelled_ml = int(is_labelled.sum()) * segmentation.geometry.voxel_volume_mm3 / 1000
     return {
         "labelled_ml": float(f"{labelled_ml:.6g}"),
-        "labelled_share": round(float(inside.mean()), 4),
-        "confidence": None if sure is None else round(sure, 4),
+        "labelled_share": round(float(is_labelled.mean()), 4),
+        "confidence": None if mean_confidence is None else round(mean_confidence, 4),
     }

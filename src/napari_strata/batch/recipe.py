@@ -1,16 +1,25 @@
-"""What is done with every scan of a batch."""
+"""Recipe of a batch: settings, cut, codebook or teaching for all scans."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.errors import SettingsError
 from napari_strata.io.files import hash_file
+from napari_strata.labelling import (
+    Cut,
+    LabelSource,
+    TreeKind,
+    check_source,
+    load_codebook,
+    region_count,
+)
 from napari_strata.pipeline import check_weights, encoder_in_use
-from napari_strata.proposal.codebook.codebook import Codebook, check_encoder
+from napari_strata.proposal.codebook.codebook import Codebook
+from napari_strata.proposal.methods.registry import find_method
 from napari_strata.refine.transfer import Teaching
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.volume import Modality, Region
@@ -25,22 +34,22 @@ class Recipe:
     tree : {"tissues", "regions"}
         Which tree is cut.
     n : int
-        Into how many tissues or regions; at least 1.
+        Number of tissues or regions, at least 1.
     settings : ProposeSettings
-        Knobs of the proposal.
+        Settings of the proposal.
     run : RunSettings
-        Device, threads and seed. Threads are per scan; 0 takes one, so that labels do
+        Device, threads and seed. Threads are per scan; 0 means one, so that labels do
         not depend on the machine.
     modality : {"ct", "mr"} or None
-        How to read intensities, where the scans do not say.
+        How to read intensities, if the scans do not say.
     weights : Path or None
         Another encoder than the shipped one; see `propose`.
     codebook : Codebook or None
         Gives every scan the same tissue numbers; `tree` and `n` are then "tissues" and
         the codebook's.
     teaching : Teaching or None
-        Gives every scan the regions that another scan's strokes taught; `tree` and `n`
-        are then "tissues" and how many those are. Not together with a codebook.
+        Gives every scan the regions that the strokes on another scan taught; `tree` and
+        `n` are then "tissues" and their number. Not together with a codebook.
 
     Raises
     ------
@@ -49,7 +58,7 @@ class Recipe:
         both are given, or weights are given to a method without an encoder.
     """
 
-    tree: Literal["tissues", "regions"]
+    tree: TreeKind
     n: int
     settings: ProposeSettings = field(default_factory=ProposeSettings)
     run: RunSettings = field(default_factory=RunSettings)
@@ -59,15 +68,14 @@ class Recipe:
     teaching: Teaching | None = None
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise SettingsError(f"Asked for {self.n} {self.tree}. Ask for at least 1.")
+        Cut(self.tree, self.n)  # checks the number
         if self.codebook is not None and (self.tree, self.n) != (
             "tissues",
             self.codebook.n,
         ):
             raise SettingsError(
                 f"Asked for {self.n} {self.tree}, but the codebook has"
-                f" {self.codebook.n} tissues. Ask for those."
+                f" {self.codebook.n} tissues. Ask for that many."
             )
         if self.teaching is not None and self.codebook is not None:
             raise SettingsError(
@@ -76,13 +84,53 @@ class Recipe:
             )
         if self.teaching is not None and (self.tree, self.n) != (
             "tissues",
-            len(self.teaching.regions),
+            region_count(self.teaching),
         ):
             raise SettingsError(
                 f"Asked for {self.n} {self.tree}, but {len(self.teaching.regions)}"
-                " regions were taught. Ask for those."
+                " regions were taught. Ask for that many tissues."
             )
         check_weights(self.settings, self.weights)
+
+    @classmethod
+    def of_source(
+        cls,
+        source: LabelSource,
+        settings: ProposeSettings,
+        run: RunSettings,
+        *,
+        modality: Modality | None = None,
+        weights: Path | None = None,
+    ) -> Recipe:
+        """Return the recipe that labels every scan by a cut, a codebook or a teaching.
+
+        Raises
+        ------
+        SettingsError
+            If the number of regions of a cut is left to the scan: those of a batch
+            could not be compared.
+        """
+        if isinstance(source, Cut):
+            if source.n is None:
+                raise SettingsError(
+                    f"A batch needs a number of {source.tree}. Name one."
+                )
+            return cls(source.tree, source.n, settings, run, modality, weights)
+        return cls(
+            "tissues",
+            region_count(source),
+            settings,
+            run,
+            modality,
+            weights,
+            codebook=source if isinstance(source, Codebook) else None,
+            teaching=source if isinstance(source, Teaching) else None,
+        )
+
+    @property
+    def source(self) -> LabelSource:
+        """What decides the labels: the codebook, the teaching, or a cut."""
+        return self.codebook or self.teaching or Cut(self.tree, self.n)
 
     @property
     def threads(self) -> int:
@@ -91,28 +139,22 @@ class Recipe:
 
     @property
     def shared(self) -> tuple[Region, ...]:
-        """All regions of the codebook or the teaching.
-
-        Whose numbers mean the same in every scan; none without.
-        """
+        """Regions of the codebook or the teaching, the same in all scans; else none."""
         source = self.codebook or self.teaching
         return source.regions if source is not None else ()
 
     @property
     def shared_sha256(self) -> str | None:
-        """Hash of what `shared` comes from."""
+        """Hash of the codebook or the teaching."""
         source = self.codebook or self.teaching
         return source.sha256 if source is not None else None
 
     def with_codebook(self, codebook: Codebook) -> Recipe:
-        """Give the same recipe with a codebook's tissues."""
+        """Return the same recipe with a codebook's tissues."""
         return replace(self, codebook=codebook, tree="tissues", n=codebook.n)
 
     def in_words(self) -> str:
-        """Say how the labels are made.
-
-        The cut, the seed, and the settings that are not the usual ones.
-        """
+        """Return how the labels are made: cut, seed, and settings that are not defaults."""
         usual, own = ProposeSettings().to_dict(), self.settings.to_dict()
         shared = (
             "of a codebook "
@@ -132,9 +174,9 @@ class Recipe:
         )
 
     def check(self) -> None:
-        """Fail at once where every scan would.
+        """Check what would fail for every scan.
 
-        Without loading torch for a method that has no encoder.
+        Loads no torch for a method without an encoder.
 
         Raises
         ------
@@ -142,21 +184,16 @@ class Recipe:
             If the weights, the device, the codebook or the teaching cannot be used for
             any scan.
         """
-        if self.settings.method != "gmm-mrf":
+        if find_method(self.settings.method).needs_encoder:
             from napari_strata.encoder.custom_network import open_encoder
             from napari_strata.encoder.network import pick_device
 
             open_encoder(self.weights)
             pick_device(self.run.device)
-        if self.codebook is not None:
-            check_encoder(self.codebook, encoder_in_use(self.settings, self.weights))
-        if self.teaching is not None:
-            self.teaching.check(
-                self.teaching.modality, encoder_in_use(self.settings, self.weights)
-            )
+        check_source(self.source, self.settings, self.weights)
 
     def of(self, scan: PlannedScan) -> Recipe:
-        """Give the recipe for one scan: its own codebook and modality go before.
+        """Return the recipe for one scan, with its own codebook and modality if it has some.
 
         Raises
         ------
@@ -168,14 +205,13 @@ class Recipe:
         own = replace(self, modality=scan.modality) if scan.modality else self
         if scan.codebook is None:
             return own
-        codebook = Codebook.load(scan.codebook)
-        check_encoder(codebook, encoder_in_use(self.settings, self.weights))
+        codebook = load_codebook(scan.codebook, self.settings, self.weights)
         return own.with_codebook(codebook)
 
-    def asked(self, scan: PlannedScan) -> dict[str, Any]:
-        """Give what decides a scan's outputs besides its own contents, as the sidecar keeps it.
+    def inputs_record(self, scan: PlannedScan) -> dict[str, Any]:
+        """Return what decides a scan's outputs besides its contents, as sidecars keep it.
 
-        `of` comes first.
+        Call it on the result of `of`.
 
         Raises
         ------

@@ -1,7 +1,4 @@
-"""What an earlier run left of a scan.
-
-What stands, what is made anew, and what is a person's and left.
-"""
+"""Earlier results: what is up to date, what is made again, what a person changed."""
 
 from __future__ import annotations
 
@@ -23,35 +20,35 @@ from napari_strata.pipeline import versions
 
 @dataclass(frozen=True, slots=True)
 class EarlierResult:
-    """What an earlier run left of a scan.
+    """State of the earlier outputs of a scan, and what to do.
 
     Parameters
     ----------
     action : {"keep", "make", "leave"}
         "leave": labels that were changed since Strata made them; they are a person's
-        work.
-    why : str
-        In a few words.
+        work and stay.
+    reason : str
+        Why, in a few words.
     warning : str
-        Of the codebook or the teaching, where it stands.
+        Warning of the codebook, the teaching or the replayed edits of kept labels.
     """
 
     action: str
-    why: str
+    reason: str
     warning: str = ""
 
 
-def look(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> EarlierResult:
-    """Say what an earlier run left of a scan, and what is to be done.
+def check_earlier(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> EarlierResult:
+    """Compare the earlier outputs of a scan with the recipe.
 
     Raises
     ------
     ReadError
         If the scan, its reference or its labels cannot be read.
     WriteError
-        If labels stand there that belong to another scan: changed by a person, or of
-        one that is there still. Or if they have a person's edits, and the numbers of
-        another codebook or teaching.
+        If the labels there belong to another scan that still exists, or were changed
+        by a person. Or if they have a person's edits, and the numbers of another
+        codebook or teaching.
     """
     document = read_sidecar(outputs.sidecar)
     if not outputs.labels.is_file():
@@ -59,13 +56,15 @@ def look(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> EarlierResult:
             "make", "not made yet" if document is None else "its labels are gone"
         )
     if document is None or document.get("labels_sha256") != hash_file(outputs.labels):
-        return _left(scan, outputs, document or {}, recipe)
+        return _left_as_is(scan, outputs, document or {}, recipe)
     if document.get("replay") and scan.replay is None:
         return _with_edits(scan, outputs, document, recipe)
     if not outputs.table.is_file():
         return EarlierResult("make", "its table is gone")
     changed = [
-        key for key, value in recipe.asked(scan).items() if document.get(key) != value
+        key
+        for key, value in recipe.inputs_record(scan).items()
+        if document.get(key) != value
     ]
     if document.get("versions", {}).get("napari-strata") != _version():
         changed.append("version")
@@ -74,52 +73,54 @@ def look(scan: PlannedScan, outputs: Outputs, recipe: Recipe) -> EarlierResult:
     if changed:
         _check_id(scan, outputs, document.get("scan", {}))
         return EarlierResult("make", f"changed: {', '.join(changed)}")
-    return EarlierResult("keep", "stands", _warnings(document))
+    return EarlierResult("keep", "up to date", _warnings(document))
 
 
 def _warnings(document: dict[str, Any]) -> str:
-    """Give what is to be known of labels that stand: that they do not fit, or lack some edits."""
-    said = (
+    """Return the warnings of labels that are kept: bad fit, lost edits."""
+    warnings = (
         shared_regions(document).get("warning", ""),
         document.get("replay", {}).get("warning", ""),
     )
-    return " ".join(one for one in said if one)
+    return " ".join(warning for warning in warnings if warning)
 
 
 def _with_edits(
     scan: PlannedScan, outputs: Outputs, document: dict[str, Any], recipe: Recipe
 ) -> EarlierResult:
-    """Keep labels with replayed edits where no case says them again.
+    """Keep labels with replayed edits if no case for them is given now.
 
-    Settings, seed, weights and version may be others.
+    Settings, seed, weights and version may have changed.
 
     Raises
     ------
     WriteError
-        If they are of another scan, or their numbers of another codebook or teaching:
-        they would count as this scan's.
+        If they belong to another scan, or their numbers to another codebook or
+        teaching: they would count as this scan's.
     """
-    of, edits = (
+    scan_record, with_edits = (
         document.get("scan", {}),
         f"{outputs.labels} has the edits of {document['replay'].get('case')}",
     )
-    if of.get("sha256") != hash_file(scan.path) or _is_other_part(scan, of):
-        _check_id(scan, outputs, of)
+    if scan_record.get("sha256") != hash_file(scan.path) or _is_other_part(
+        scan, scan_record
+    ):
+        _check_id(scan, outputs, scan_record)
         raise WriteError(
-            f"{edits}, made on another scan, or on this one before it changed"
-            f" ({of.get('path')}). It is left as it is; move it away to have"
+            f"{with_edits}, made on another scan, or on this one before it changed"
+            f" ({scan_record.get('path')}). It is left as it is; move it away to have"
             f" {scan.path} made, or choose another folder."
         )
     if shared_regions(document).get("sha256") != recipe.shared_sha256:
         raise WriteError(
-            f"{edits}, on {_numbers(document)}, and this run has"
+            f"{with_edits}, on {_numbers(document)}, and this run has"
             f" {_numbers_now(recipe)}: the same number would mean something else. It is"
-            " left as it is. Give --replay again to have the edits carried out anew,"
-            " or move it away to have it made without them."
+            " kept. Give --replay again to repeat the edits, or move it away to make"
+            " the labels without them."
         )
     note = (
         f"{outputs.labels.name} has the edits of {document['replay'].get('case')}, and"
-        " is left as it is without --replay."
+        " is kept without --replay."
     )
     return EarlierResult(
         "keep",
@@ -129,20 +130,20 @@ def _with_edits(
 
 
 def _numbers(document: dict[str, Any]) -> str:
-    """Say in words whose numbers a sidecar's labels have."""
-    return _in_words(
+    """Return in words which numbers a sidecar's labels have."""
+    return _numbers_in_words(
         "codebook" if document.get("codebook") else "teaching",
         shared_regions(document).get("sha256"),
     )
 
 
 def _numbers_now(recipe: Recipe) -> str:
-    return _in_words(
+    return _numbers_in_words(
         "codebook" if recipe.codebook is not None else "teaching", recipe.shared_sha256
     )
 
 
-def _in_words(kind: str, sha256: str | None) -> str:
+def _numbers_in_words(kind: str, sha256: str | None) -> str:
     return (
         f"the numbers of the {kind} {sha256[:12]}"
         if sha256
@@ -150,39 +151,41 @@ def _in_words(kind: str, sha256: str | None) -> str:
     )
 
 
-def _is_other_part(scan: PlannedScan, of: dict[str, Any]) -> bool:
-    """Say whether a scan is another series of the same folder.
-
-    Or another volume of the same file, than a sidecar's.
-    """
-    chosen = ((of.get("series"), scan.series), (of.get("index"), scan.index))
+def _is_other_part(scan: PlannedScan, scan_record: dict[str, Any]) -> bool:
+    """Return whether a scan is another series or volume of a sidecar's file."""
+    chosen = (
+        (scan_record.get("series"), scan.series),
+        (scan_record.get("index"), scan.index),
+    )
     return any(None not in pair and pair[0] != pair[1] for pair in chosen)
 
 
-def _check_id(scan: PlannedScan, outputs: Outputs, of: dict[str, Any]) -> None:
-    """Refuse to write over the labels of another scan that had this id before.
+def _check_id(scan: PlannedScan, outputs: Outputs, scan_record: dict[str, Any]) -> None:
+    """Refuse to replace the labels of another scan that had this id before.
 
-    Is there still, as it was.
+    That scan still exists, unchanged.
 
     Raises
     ------
     WriteError
         If there is one.
     """
-    earlier = Path(of.get("path") or "")
-    other = _is_other_part(scan, of)
+    earlier = Path(scan_record.get("path") or "")
+    other = _is_other_part(scan, scan_record)
     if (
-        not of.get("path")
+        not scan_record.get("path")
         or not earlier.exists()
         or (same_file(earlier, scan.path) and not other)
     ):
         return
     digest = hash_file(earlier)
-    if digest == of.get("sha256") and (other or digest != hash_file(scan.path)):
+    if digest == scan_record.get("sha256") and (
+        other or digest != hash_file(scan.path)
+    ):
         which = "".join(
-            f", {name} {of[name]}"
+            f", {name} {scan_record[name]}"
             for name in ("series", "index")
-            if of.get(name) is not None
+            if scan_record.get(name) is not None
         )
         raise WriteError(
             f"{outputs.labels.name} belongs to another scan of the same id,"
@@ -191,12 +194,10 @@ def _check_id(scan: PlannedScan, outputs: Outputs, of: dict[str, Any]) -> None:
         )
 
 
-def _left(
+def _left_as_is(
     scan: PlannedScan, outputs: Outputs, document: dict[str, Any], recipe: Recipe
 ) -> EarlierResult:
-    """Leave labels that no sidecar of a batch vouches for.
-
-    They are a person's work, wherever they were saved.
+    """Keep labels that no sidecar of a batch belongs to: they are a person's work.
 
     Raises
     ------
@@ -207,13 +208,14 @@ def _left(
         return EarlierResult(
             "make", "its labels are its case's, whose edits are replayed"
         )
-    of = document.get("scan", {})
-    if of.get("sha256") and (
-        of["sha256"] != hash_file(scan.path) or _is_other_part(scan, of)
+    scan_record = document.get("scan", {})
+    if scan_record.get("sha256") and (
+        scan_record["sha256"] != hash_file(scan.path)
+        or _is_other_part(scan, scan_record)
     ):
         raise WriteError(
             f"{outputs.labels} was changed by hand and belongs to another scan, or to"
-            f" this one before it changed ({of.get('path')}). It is left as it is; move"
+            f" this one before it changed ({scan_record.get('path')}). It is left as it is; move"
             f" it away to have {scan.path} made, or choose another folder."
         )
     numbers = ""

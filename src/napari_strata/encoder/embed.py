@@ -15,6 +15,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from napari_strata.cancellation import raise_if_cancelled
+from napari_strata.deprecated import moved_names
 from napari_strata.encoder.custom_network import open_encoder
 from napari_strata.encoder.memory import kept_pages
 from napari_strata.encoder.network import Encoder, pick_device
@@ -445,3 +446,6 @@ def _slabs(
     for start in range(0, shape[0], step):
         stop = min(start + step, shape[0])
         yield (max(0, start - halo), min(shape[0], stop + halo)), (start, stop)
+
+
+__getattr__ = moved_names("encoder.embed")

@@ -1,6 +1,6 @@
-"""Why a region is one, and why a voxel is in its region.
+"""Explanations: what makes a region one region, and why a voxel is in its region.
 
-Figures from the proposal's table of supervoxels, for people to judge.
+Figures come from the proposal's table of supervoxels, for people to judge.
 """
 
 from napari_strata.explain.regions import (

@@ -1,7 +1,7 @@
-"""Why a region is one, and what separates it from the neighbour most like it.
+"""Explain a region: what unites it, and what separates it from its most similar neighbour.
 
-Everything is counted from the proposal's table of supervoxels, so an answer takes
-milliseconds and follows every edit. It tells what the proposal saw, not what the tissue
+Everything is computed from the proposal's table of supervoxels, so an answer takes
+milliseconds and follows every edit. It shows what the proposal saw, not what the tissue
 is.
 """
 
@@ -14,25 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import RegionError, SettingsError
+from napari_strata.proposal.methods.registry import method_names
 from napari_strata.proposal.proposal import Proposal, TreeName
 
 EvidenceGroup = Literal["features", "intensity", "position"]
 
 _PRIOR_SUPERVOXELS = 1.0
-"""Descriptors have variance 1 over the body.
-
-A region's own variance counts against this many supervoxels of that.
-"""
+"""Weight, in supervoxels, of the body's variance (1) against a region's own."""
 _TELLING_COLUMNS = 5
+"""Descriptors named in an explanation: as many as a person reads."""
 _COLOR_PERCENTILES = (1, 99)
-"""Between which shades of the body a component's colour goes from none to full."""
+"""Percentiles over the body between which a colour goes from none to full."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvidenceSplit:
-    """How much each group of descriptors says about a separation.
+    """Share of each group of descriptors in a separation.
 
-    Shares that sum to 1, or zeros where nothing separates.
+    Shares sum to 1, or are zeros if nothing separates.
 
     Parameters
     ----------
@@ -67,7 +66,7 @@ class TellingColumn:
 
 @dataclass(frozen=True, slots=True)
 class RegionCard:
-    """Why a region is one, and what separates it from a neighbour.
+    """Explanation of a region and of what separates it from a neighbour.
 
     Parameters
     ----------
@@ -84,7 +83,7 @@ class RegionCard:
         How much its own supervoxels look like its prototype, in [0, 1]: what makes it
         one.
     neighbor : int or None
-        The touching region that looks most like it (it can be 0); None where no other
+        The touching region most similar to it (it can be 0); None where no other
         region touches it.
     neighbor_similarity : float
         How much that region's supervoxels look like this region's prototype, in [0, 1];
@@ -135,7 +134,7 @@ class MergeStep:
 
 @dataclass(frozen=True, slots=True)
 class MergePath:
-    """Where a region comes from and goes to when the slider moves.
+    """Coarser and finer cuts of a region when the slider moves.
 
     Parameters
     ----------
@@ -167,7 +166,7 @@ class MergePath:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Crowd:
-    """Some supervoxels: rows (k, d) or (k,), and weights (k,) by size that sum to k."""
+    """Supervoxels: rows (k, d) or (k,), and weights (k,) by size that sum to k."""
 
     rows: NDArray[np.float64]
     weights: NDArray[np.float64]
@@ -178,26 +177,26 @@ class _Crowd:
 
     @property
     def spread(self) -> NDArray[np.float64]:
-        """The weighted sum of squares about the mean."""
+        """Return the weighted sum of squares about the mean."""
         return self.weights @ (self.rows - self.mean) ** 2
 
 
 def explain_region(
     proposal: Proposal, table: NDArray[np.integer], region: int
 ) -> RegionCard:
-    """Say why a region is one and what separates it from the touching region most like it.
+    """Explain a region and what separates it from its most similar touching region.
 
     The evidence is counted per group of descriptors along the line between the two
     regions' means: the squared difference of means over the pooled variance inside the
-    two (Fisher's criterion on a fixed direction, so that columns that say the same
-    thing twice count once), divided by the sum over groups.
+    two (Fisher's criterion on a fixed direction, so that redundant columns count once),
+    divided by the sum over groups.
 
     Parameters
     ----------
     proposal : Proposal
         What the table speaks of.
     table : (n_supervoxels,) integer array
-        The region of each supervoxel: `Hierarchy.cut(n)` or `Refinement.table`.
+        The region of each supervoxel: `Hierarchy.cut(n)` or `Refinement.view.table`.
     region : int
         An id in the table; 0 asks about background.
 
@@ -246,12 +245,12 @@ def explain_region(
 def similarity_map(
     proposal: Proposal, table: NDArray[np.integer], region: int
 ) -> NDArray[np.float32]:
-    """Say how much every supervoxel looks like a region's prototype.
+    """Return how similar every supervoxel is to a region's prototype.
 
     The prototype is the region's mean; distances are in the region's own standard
-    deviations, so a region of many textures forgives more than a plain one. Features
-    and intensity count half each; position does not count, so that alike tissue shows
-    wherever it lies.
+    deviations, so a region of varied texture tolerates more than a uniform one.
+    Features and intensity count half each; position does not count, so that similar
+    tissue shows wherever it lies.
 
     Parameters
     ----------
@@ -272,9 +271,9 @@ def similarity_map(
 def merge_path(
     proposal: Proposal, table: NDArray[np.integer], region: int, tree: TreeName
 ) -> MergePath | None:
-    """Follow a region through a tree.
+    """Return a region's path through a tree.
 
-    The coarser regions that swallow it one after another, and the cut that parts it.
+    The coarser regions that contain it one after another, and the cut that divides it.
 
     Parameters
     ----------
@@ -325,11 +324,11 @@ def merge_path(
 
 
 def feature_colors(proposal: Proposal) -> NDArray[np.float32]:
-    """Give every supervoxel a colour by what the encoder saw: alike colours, alike features.
+    """Return a colour for every supervoxel: similar features have similar colours.
 
     Red, green and blue are the first three principal components of the feature
     descriptors over the body, each spread between its 1st and 99th percentile there; a
-    component's largest loading is positive, so that the same proposal always gives the
+    component's largest loading is positive, so that the same proposal always has the
     same colours. Colours of two scans cannot be compared.
 
     Returns
@@ -347,7 +346,7 @@ def feature_colors(proposal: Proposal) -> NDArray[np.float32]:
     if not len(columns):
         raise SettingsError(
             "This proposal holds no features to colour by. Propose with the method"
-            ' "strata".'
+            f" {method_names(needs_encoder=True)}."
         )
     rows = proposal.descriptors[:, columns].astype(np.float64)
     tree = proposal.region_tree
@@ -395,9 +394,9 @@ def _crowd(
 
 
 def descriptor_groups(proposal: Proposal) -> dict[EvidenceGroup, NDArray[np.intp]]:
-    """Give the columns of each group, by their names.
+    """Return the columns of each group of descriptors, by their names.
 
-    What is neither a feature nor a position is intensity.
+    Columns that are neither features nor positions are intensity.
     """
     found: dict[EvidenceGroup, list[int]] = {
         "features": [],
@@ -423,12 +422,14 @@ def _similarity(
     squares = (proposal.descriptors - crowd.mean.astype(np.float32)) ** 2 / _variance(
         crowd
     ).astype(np.float32)
-    looks = [
+    visible_groups = [
         columns
         for name, columns in descriptor_groups(proposal).items()
         if name != "position" and len(columns)
     ]
-    distance = np.mean([squares[:, columns].mean(axis=1) for columns in looks], axis=0)
+    distance = np.mean(
+        [squares[:, columns].mean(axis=1) for columns in visible_groups], axis=0
+    )
     return np.exp(-0.5 * distance).astype(np.float32)
 
 
@@ -439,10 +440,7 @@ def _most_alike_neighbor(
     alike: NDArray[np.float32],
     sizes: NDArray[np.int64],
 ) -> tuple[int | None, float]:
-    """Give the touching region whose supervoxels look most like the prototype.
-
-    How much they do.
-    """
+    """Return the touching region most similar to the prototype, and its similarity."""
     ends = table[proposal.edges]
     touching = np.unique(ends[(ends == region).any(axis=1)])
     touching = touching[touching != region]
@@ -454,7 +452,7 @@ def _most_alike_neighbor(
 
 
 def _separation(one: _Crowd, other: _Crowd, columns: NDArray[np.intp]) -> float:
-    """Give the squared difference of means over the pooled variance.
+    """Return the squared difference of means over the pooled variance.
 
     Along the line between the means.
     """
@@ -471,7 +469,7 @@ def _separation(one: _Crowd, other: _Crowd, columns: NDArray[np.intp]) -> float:
 
 
 def _variance(*crowds: _Crowd) -> NDArray[np.float64]:
-    """Give the pooled variance inside some crowds, per column."""
+    """Return the pooled variance per column inside several groups of supervoxels."""
     squares = np.sum([crowd.spread for crowd in crowds], axis=0)
     return (squares + _PRIOR_SUPERVOXELS) / (
         sum(len(crowd.rows) for crowd in crowds) + _PRIOR_SUPERVOXELS

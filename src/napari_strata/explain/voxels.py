@@ -1,6 +1,6 @@
-"""Why a voxel is in its region and not in another one.
+"""Explain why a voxel is in its region and not in another one.
 
-What speaks for either, by kind of evidence.
+The evidence for either, by kind.
 """
 
 from __future__ import annotations
@@ -15,25 +15,22 @@ from napari_strata.explain.regions import EvidenceGroup, descriptor_groups
 from napari_strata.proposal.proposal import Proposal
 
 _PRIOR_SUPERVOXELS = 4.0
-"""A region's own variance counts against this many supervoxels of the body's.
-
-(variance 1 in every column).
-"""
+"""Weight, in supervoxels, of the body's variance (1) against a region's own."""
 _BLOCK = 8192
-"""Supervoxels at a time."""
+"""Supervoxels computed at a time, which bounds the memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class VoxelEvidence:
-    """What speaks for the region a voxel is in, against the runner-up.
+    """Evidence for the region of a voxel, against the runner-up.
 
     Shares whose absolute values sum to 1, or zeros.
 
     Parameters
     ----------
     features, intensity, position, strokes : float
-        What the encoder saw; brightness inside and around; the place in the scan;
-        strokes on supervoxels alike. Positive speaks for the region, negative for the
+        Encoder features; intensity inside and around; position in the scan; strokes on
+        similar supervoxels. Positive speaks for the region, negative for the
         runner-up.
     """
 
@@ -45,7 +42,7 @@ class VoxelEvidence:
 
 @dataclass(frozen=True, slots=True)
 class VoxelCard:
-    """Why a voxel is in its region.
+    """Explanation of why a voxel is in its region.
 
     Parameters
     ----------
@@ -56,12 +53,12 @@ class VoxelCard:
     region : int
         The region that it is compared for.
     runner_up : int or None
-        The region that its looks and place speak for most, besides that one; None where
+        The region that its descriptors speak for most, besides that one; None where
         there is no other.
     likelihood : float
         How much more they speak for the region than for the runner-up, in [0, 1]; below
         0.5 they speak for the runner-up; 0 where the region has no supervoxel, only
-        voxels that were painted or cut: it has no looks of its own. Not calibrated.
+        voxels that were painted or cut: it has no descriptors of its own. Not calibrated.
     confidence : float
         The proposal's confidence in the supervoxel, in [0, 1].
     evidence : VoxelEvidence
@@ -86,7 +83,7 @@ The regions (k,) that they were shown to belong to.
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Laws:
-    """A normal law per region, columns independent: ids (r,), means and variances (r, d)."""
+    """Gaussian per region with independent columns: ids (r,), means and variances (r, d)."""
 
     ids: NDArray[np.intp]
     means: NDArray[np.float64]
@@ -101,27 +98,27 @@ def explain_voxel(
     region: int | None = None,
     strokes: Stroked | None = None,
 ) -> VoxelCard:
-    """Say what speaks for the region that a voxel is in, and which region comes next.
+    """Explain which evidence puts a voxel in its region, and name the runner-up region.
 
-    Every region is a normal law over the descriptors of its supervoxels, each column by
-    itself; evidence is the difference of log-likelihoods between the region and the
-    runner-up, averaged over the columns of a kind, so that many columns do not outvote
-    few. Strokes count by how much nearer the nearest supervoxel stroked for the one is
-    than for the other.
+    Every region is a Gaussian with diagonal covariance over the descriptors of its
+    supervoxels; evidence is the difference of log-likelihoods between the region and
+    the runner-up, averaged over the columns of a kind, so that many columns do not
+    outvote few. Strokes count by how much nearer the nearest supervoxel stroked for the
+    one is than for the other.
 
     Parameters
     ----------
     proposal : Proposal
         What the table speaks of.
     table : (n_supervoxels,) integer array
-        The region of each supervoxel, for example `Refinement.table`.
+        The region of each supervoxel, for example `Refinement.view.table`.
     voxel_zyx : (3,) integers
         The voxel as array indices.
     region : int or None
         The region that it is shown as, where that is not its supervoxel's: painted by
         hand or cut.
     strokes : tuple of two (k,) integer arrays, or None
-        Supervoxels that strokes crossed and their regions: `Refinement.stroked`.
+        Supervoxels that strokes crossed and their regions: `Refinement.view.stroked`.
 
     Raises
     ------
@@ -144,7 +141,7 @@ def explain_voxel(
     total = np.sum(list(parts.values()), axis=0)[0]
     others = np.flatnonzero(laws.ids != own)
     mine = np.flatnonzero(laws.ids == own)
-    said: dict[str, float] = dict.fromkeys(
+    evidence: dict[str, float] = dict.fromkeys(
         ("features", "intensity", "position", "strokes"), 0.0
     )
     runner_up = None
@@ -152,14 +149,14 @@ def explain_voxel(
     if len(others):
         runner_up = int(laws.ids[best])
     if runner_up is not None and len(mine):
-        said |= {
+        evidence |= {
             name: float(part[0, mine[0]] - part[0, best])
             for name, part in parts.items()
         }
-        said["strokes"] = _stroke_evidence(
+        evidence["strokes"] = _stroke_evidence(
             proposal, supervoxel, own, runner_up, strokes
         )
-    weight = sum(abs(value) for value in said.values()) or 1.0
+    weight = sum(abs(value) for value in evidence.values()) or 1.0
     z, y, x = voxel
     return VoxelCard(
         voxel_zyx=(z, y, x),
@@ -167,13 +164,13 @@ def explain_voxel(
         region=own,
         runner_up=runner_up,
         likelihood=(
-            _likelihood(sum(said.values()))
+            _likelihood(sum(evidence.values()))
             if len(others) and len(mine)
             else float(len(others) == 0)
         ),
         confidence=float(proposal.confidence[supervoxel]),
         evidence=VoxelEvidence(
-            **{name: value / weight for name, value in said.items()}
+            **{name: value / weight for name, value in evidence.items()}
         ),
     )
 
@@ -185,7 +182,7 @@ def _likelihood(evidence: float) -> float:
 def uncertainty_map(
     proposal: Proposal, table: NDArray[np.integer]
 ) -> NDArray[np.float32]:
-    """Say how near every supervoxel is to being in another region, by looks and place.
+    """Return how near every supervoxel is to being in another region.
 
     1 - `VoxelCard.likelihood` without strokes.
 
@@ -243,9 +240,9 @@ def _laws(proposal: Proposal, table: NDArray[np.integer]) -> _Laws:
 def _by_group(
     proposal: Proposal, laws: _Laws, supervoxels: NDArray[np.integer]
 ) -> dict[EvidenceGroup, NDArray[np.float64]]:
-    """Give the mean log-likelihood per column of some supervoxels under every law.
+    """Return the mean log-likelihood per column of supervoxels under every region's Gaussian.
 
-    (k, r), for each kind of descriptor.
+    An array (k, r) for each group of descriptors.
     """
     rows = proposal.descriptors[supervoxels].astype(np.float64)
     found: dict[EvidenceGroup, NDArray[np.float64]] = {}
@@ -270,9 +267,9 @@ def _by_group(
 def _stroke_evidence(
     proposal: Proposal, supervoxel: int, own: int, other: int, strokes: Stroked | None
 ) -> float:
-    """Give half the mean squared distance to the nearest stroke of the other region.
+    """Return half the difference of mean squared distances to the nearest strokes.
 
-    Less that to the nearest of its own.
+    The distance to the other region's strokes, less that to the region's own.
     """
     if strokes is None:
         return 0.0

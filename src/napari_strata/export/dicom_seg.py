@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from napari_strata._version import __version__
 from napari_strata.errors import WriteError
+from napari_strata.export.base import ExportContext, ExportFormat, ExportRequest
 from napari_strata.io.dicom.headers import no_validation, read_headers
 from napari_strata.io.grid import plain_grid, to_file_order
 from napari_strata.io.terms import SCHEME, term_of
@@ -32,14 +33,13 @@ from napari_strata.volume import (
 logger = logging.getLogger(__name__)
 
 _LONGEST_LABEL = 64
+"""Longest SegmentLabel, in characters: the limit of DICOM's type LO."""
 _TRACKED = re.compile(r"Strata region (\d+)$")
-_AT_LEAST = 0.5
-_EVEN_MM = 0.05
 _NO_LIBRARY = "DICOM SEG needs highdicom and pydicom: install napari-strata[dicom]."
 
 
 def check_series(scan: Volume | None, path: str | Path) -> Volume:
-    """Say early that a DICOM SEG cannot be written.
+    """Check before any work that a DICOM SEG can be written, and return the scan.
 
     Raises
     ------
@@ -209,3 +209,22 @@ def _describe(number: int, region: Region) -> Any:
             hd.sr.CodedConcept(term.side.value, SCHEME, term.side.meaning)
         ]
     return described
+
+
+def _check(path: Path, context: ExportContext) -> None:
+    check_series(context.scan, path)
+
+
+def _stage(request: ExportRequest) -> None:
+    unfinished = request.together.file(request.path)
+    write_dicom_seg(
+        request.segmentation,
+        unfinished,
+        check_series(request.context.scan, request.path),
+        segments=request.settings.dicom_segments,
+    )
+
+
+DICOM_SEG = ExportFormat(
+    "DICOM segmentation", (".dcm",), _stage, needs_series=True, check=_check
+)

@@ -1,6 +1,7 @@
-"""What the JSON file beside labels says.
+"""The JSON file beside labels.
 
-Names, colours, codes and measures of the regions, the scan, and how they were made.
+Names, colours, codes and measures of the regions, the scan, and how the labels were
+made.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def labels_document(
     measures: Sequence[RegionMeasure],
     provenance: dict[str, Any],
 ) -> dict[str, Any]:
-    """Say what is known of labels, as plain values.
+    """Return the content of the JSON file beside labels, as plain values.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ def labels_document(
     volume : Volume
         The scan.
     regions : sequence of Region
-        The region table; regions that it lacks get default looks.
+        The region table; regions that it lacks get default names and colours.
     measures : sequence of RegionMeasure
         A row for each region.
     provenance : dict
@@ -49,7 +50,7 @@ def labels_document(
         for region in (*default_regions(measure.id for measure in measures), *regions)
     }
     rows = [
-        {**row, **_looks(table[measure.id])}
+        {**row, **_region_facts(table[measure.id])}
         for row, measure in zip(
             table_rows(measures, volume.modality), measures, strict=True
         )
@@ -64,7 +65,7 @@ def labels_document(
 
 
 def check_sidecar(sidecar: Path, labels: Path) -> None:
-    """Say early that a JSON file may not be replaced by that of some labels.
+    """Check before any work that a JSON file may be replaced by that of some labels.
 
     Raises
     ------
@@ -99,7 +100,7 @@ def read_sidecar(path: str | Path) -> dict[str, Any] | None:
 
 
 def document_text(document: dict[str, Any]) -> str:
-    """Give the text of the JSON file."""
+    """Return the text of the JSON file."""
     return json_text(document, indent=1) + "\n"
 
 
@@ -128,12 +129,12 @@ def scan_record(volume: Volume) -> dict[str, Any]:
     }
 
 
-def _looks(region: Region) -> dict[str, Any]:
-    """Give what a region looks like and is, besides its measures."""
+def _region_facts(region: Region) -> dict[str, Any]:
+    """Return colour, lock, acceptance and code of a region, for the JSON file."""
     code = coded(region.name)
-    said: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "color": list(region.color),
         "locked": region.locked,
         "accepted": region.accepted,
     }
-    return said if code is None else said | {"code": code}
+    return facts if code is None else facts | {"code": code}

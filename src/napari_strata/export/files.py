@@ -1,99 +1,43 @@
-"""The one way out: a segmentation to any format, as a file's name ends.
+"""Export a segmentation to one or several files, and read labels of any format.
 
-The labels of any format back.
+The file name's suffix selects the format from `napari_strata.export.formats`.
 """
 
 from __future__ import annotations
 
-import logging
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from napari_strata.errors import CaseError, WriteError
-from napari_strata.export.dicom_seg import check_series, write_dicom_seg
-from napari_strata.export.document import document_text, labels_document
-from napari_strata.export.itksnap import DESCRIPTION_SUFFIXES, description_text
-from napari_strata.export.mesh import region_meshes
-from napari_strata.export.mesh_files import MESH_SUFFIXES, stage_meshes
-from napari_strata.export.tables import TABLE_SUFFIXES, check_parquet, write_table
-from napari_strata.export.targets import check_distinct, check_may_replace
-from napari_strata.filenames import ESCAPED
-from napari_strata.io import files
-from napari_strata.io.atomic import Together, file_suffix
-from napari_strata.io.files import LABEL_SUFFIXES, stage_labels
-from napari_strata.io.labels.seg_nrrd import SUFFIX as SEG_NRRD
-from napari_strata.io.sidecar import table_text
-from napari_strata.measure import (
-    agree,
-    join_by_overlap,
-    measure_regions,
-    require_same_grid,
+from napari_strata.deprecated import moved_names
+from napari_strata.errors import WriteError
+from napari_strata.export.base import ExportContext, ExportFormat, ExportRequest
+from napari_strata.export.formats import EXPORT_FORMATS, EXPORT_SUFFIXES, format_of
+from napari_strata.export.per_region import (
+    has_region_field,
+    output_paths,
+    unknown_field,
 )
+from napari_strata.export.targets import check_distinct, check_may_replace
+from napari_strata.io import files
+from napari_strata.io.atomic import Together
+from napari_strata.measure import require_same_grid
 from napari_strata.preprocess.regrid import labels_on_grid
 from napari_strata.settings import ExportSettings
 from napari_strata.volume import (
     Geometry,
     Progress,
-    Region,
     Segmentation,
     Volume,
-    default_regions,
-    label_ids,
     no_progress,
 )
 
-logger = logging.getLogger(__name__)
-
-DICOM_SUFFIX = ".dcm"
-FORMATS = {
-    "NIfTI labels": (".nii.gz", ".nii"),
-    "3D Slicer segmentation": (".seg.nrrd",),
-    "DICOM segmentation": (DICOM_SUFFIX,),
-    "NRRD, MetaImage or FreeSurfer labels": tuple(
-        suffix for suffix in LABEL_SUFFIXES if not suffix.startswith((".nii", ".seg"))
-    ),
-    "Surfaces": MESH_SUFFIXES,
-    "ITK-SNAP label description": DESCRIPTION_SUFFIXES,
-    "Table of measures": TABLE_SUFFIXES,
-}
-"""What `write` makes, for people, with the endings of the names in lower case."""
-EXPORT_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
-"""Endings that `write` knows, in lower case."""
-
-_FIELD = re.compile(r"\{(id|name)\}")
-_OTHER_FIELD = re.compile(r"\{(?!(?:id|name)\})[^{}]*\}")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Known:
-    """What is known besides the labels; formats take what they need.
-
-    Parameters
-    ----------
-    scan : Volume or None
-        The scan that the labels lie on. DICOM SEG needs it, tables take intensities
-        from it, label files its own grid.
-    confidence : (z, y, x) float array or None
-        Of every voxel, in [0, 1], for tables:
-        ``proposal.confidence[proposal.supervoxels]``.
-    reference : Segmentation or None
-        Labels to compare with, for tables: id by id, or with
-        ``ExportSettings(match="overlap")`` after regions were joined.
-    provenance : dict or None
-        How the labels were made (settings, seed, versions, edits), as plain values for
-        the JSON beside a label volume, which then tells measures and the scan, too.
-    """
-
-    scan: Volume | None = None
-    confidence: NDArray[np.floating] | None = None
-    reference: Segmentation | None = None
-    provenance: dict[str, Any] | None = None
+_PER_REGION_SUFFIXES = tuple(
+    suffix
+    for export_format in EXPORT_FORMATS
+    if export_format.one_file_per_region
+    for suffix in export_format.suffixes
+)
 
 
 def write(
@@ -101,23 +45,20 @@ def write(
     path: str | Path,
     *,
     scan: Volume | None = None,
-    known: Known | None = None,
+    known: ExportContext | None = None,
     settings: ExportSettings | None = None,
     sidecar: bool = True,
     on_progress: Progress = no_progress,
 ) -> Path:
-    """Write a segmentation in the format that the name ends in.
+    """Write a segmentation in the format of the file name's suffix.
 
-    ============================================
-    ========================================================= .nii .nii.gz .nrrd .mha
-    .mgh .mgz              label volume on the scan's own grid, region table beside it
-    .seg.nrrd                                      the same for 3D Slicer, names and
-    colours inside .dcm                                           DICOM SEG that refers
-    to the scan's series (extra `dicom`) .stl .obj .ply
-    closed surfaces in mm .label .txt                                    ITK-SNAP label
-    description (names and colours only) .csv .tsv .parquet
-    one row of measures per region ============================================
-    =========================================================
+    - .nii .nii.gz .nrrd .mha .mgh .mgz: label volume on the scan's own grid, with the
+      region table in a JSON file beside it
+    - .seg.nrrd: label volume for 3D Slicer, with names and colours inside
+    - .dcm: DICOM SEG that refers to the scan's series (extra `dicom`)
+    - .stl .obj .ply: closed surfaces in mm
+    - .label .txt: ITK-SNAP label description (names and colours only)
+    - .csv .tsv .parquet: table of measures, one row per region
 
     Parameters
     ----------
@@ -127,8 +68,8 @@ def write(
         The file. For meshes "{id}" and "{name}" in it stand for each region's, and give
         a file per region.
     scan : Volume, optional
-        The scan that the labels lie on; short for ``known=Known(scan)``.
-    known : Known, optional
+        The scan that the labels lie on; short for ``known=ExportContext(scan)``.
+    known : ExportContext, optional
         Scan, confidence and reference.
     settings : ExportSettings, optional
         Space and smoothing of meshes, kind of DICOM SEG, tolerance.
@@ -161,7 +102,7 @@ def write(
     'measures.csv'
     """
     if known is None or known.scan is None:
-        known = replace(known or Known(), scan=scan)
+        known = replace(known or ExportContext(), scan=scan)
     elif scan is not None and scan is not known.scan:
         raise WriteError(
             f"Cannot write {path}: `scan` and `known.scan` are two scans. Give one of"
@@ -181,52 +122,42 @@ def write_together(
     segmentation: Segmentation,
     paths: Sequence[str | Path],
     *,
-    known: Known | None = None,
+    known: ExportContext | None = None,
     settings: ExportSettings | None = None,
     sidecar: bool = True,
     on_progress: Progress = no_progress,
 ) -> tuple[Path, ...]:
     """Write a segmentation in several formats; all files or none. See `write`."""
-    chosen, beside = settings or ExportSettings(), known or Known()
+    chosen, context = settings or ExportSettings(), known or ExportContext()
     targets = [Path(path) for path in paths]
-    check_paths(targets, beside)
-    if beside.scan is not None:
+    check_paths(targets, context)
+    if context.scan is not None:
         require_same_grid(
-            segmentation.geometry, beside.scan.geometry, "The labels", "the scan"
+            segmentation.geometry, context.scan.geometry, "The labels", "the scan"
         )
-        segmentation = replace(segmentation, geometry=beside.scan.geometry)
-    owned = {target: _own_paths(target, segmentation) for target in targets}
-    check_distinct(path for paths in owned.values() for path in paths)
+        segmentation = replace(segmentation, geometry=context.scan.geometry)
+    outputs = {target: output_paths(target, segmentation) for target in targets}
+    check_distinct(path for paths in outputs.values() for path in paths)
     with Together() as together:
         for target in targets:
-            suffix = file_suffix(target)
-            if suffix in LABEL_SUFFIXES:
-                _stage_labels(segmentation, target, together, beside, sidecar=sidecar)
-            elif suffix == DICOM_SUFFIX:
-                unfinished = together.file(target)
-                write_dicom_seg(
-                    segmentation,
-                    unfinished,
-                    check_series(beside.scan, target),
-                    segments=chosen.dicom_segments,
+            _known_format(target).stage(
+                ExportRequest(
+                    segmentation=segmentation,
+                    path=target,
+                    together=together,
+                    context=context,
+                    settings=chosen,
+                    sidecar=sidecar,
+                    on_progress=on_progress,
                 )
-            elif suffix in MESH_SUFFIXES:
-                _stage_surfaces(segmentation, target, together, chosen, on_progress)
-            elif suffix in DESCRIPTION_SUFFIXES:
-                together.file(target).write_text(
-                    description_text(segmentation.regions),
-                    encoding="utf-8",
-                    errors=ESCAPED,
-                )
-            else:
-                _stage_table(segmentation, target, together, beside, chosen)
+            )
     return tuple(
-        target.parent if _FIELD.search(target.name) else target for target in targets
+        target.parent if has_region_field(target) else target for target in targets
     )
 
 
-def check_paths(paths: Sequence[Path], known: Known) -> None:
-    """Say early that something cannot be written.
+def check_paths(paths: Sequence[Path], context: ExportContext) -> None:
+    """Check before any work that all files can be written.
 
     Raises
     ------
@@ -234,28 +165,36 @@ def check_paths(paths: Sequence[Path], known: Known) -> None:
         See `write`.
     """
     for path in paths:
-        suffix = file_suffix(path)
-        if suffix not in EXPORT_SUFFIXES:
+        export_format = _known_format(path)
+        if field := unknown_field(path):
             raise WriteError(
-                f"Cannot write {path}: the name must end in"
-                f" {', '.join(EXPORT_SUFFIXES[:-1])} or {EXPORT_SUFFIXES[-1]}."
+                f"Cannot write {path}: {field} is no field; only {{id}} and {{name}}"
+                " are."
             )
-        if other := _OTHER_FIELD.search(path.name):
+        if has_region_field(path) and not export_format.one_file_per_region:
             raise WriteError(
-                f"Cannot write {path}: {other[0]} stands for nothing; only {{id}} and"
-                " {name} do."
+                f"Cannot write {path}: only meshes ({', '.join(_PER_REGION_SUFFIXES)})"
+                " can be written as one file per region."
             )
-        if _FIELD.search(path.name) and suffix not in MESH_SUFFIXES:
-            raise WriteError(
-                f"Cannot write {path}: only meshes ({', '.join(MESH_SUFFIXES)}) come as"
-                " one file per region."
-            )
-        if suffix == DICOM_SUFFIX:
-            check_series(known.scan, path)
-        if suffix == ".parquet":
-            check_parquet()
-        check_may_replace(path, known.scan)
+        export_format.check(path, context)
+        check_may_replace(path, context.scan)
     check_distinct(paths)
+
+
+def _known_format(path: Path) -> ExportFormat:
+    """Return the format of a path.
+
+    Raises
+    ------
+    WriteError
+        If the suffix belongs to no format.
+    """
+    if (export_format := format_of(path)) is None:
+        raise WriteError(
+            f"Cannot write {path}: the name must end in"
+            f" {', '.join(EXPORT_SUFFIXES[:-1])} or {EXPORT_SUFFIXES[-1]}."
+        )
+    return export_format
 
 
 def read_labels(
@@ -300,131 +239,4 @@ def read_labels(
     )
 
 
-def _stage_surfaces(
-    segmentation: Segmentation,
-    path: Path,
-    together: Together,
-    settings: ExportSettings,
-    on_progress: Progress,
-) -> None:
-    space = settings.mesh_space
-    meshes = list(
-        region_meshes(
-            segmentation,
-            smooth_vox=settings.mesh_smooth_vox,
-            space=space,
-            on_progress=on_progress,
-        )
-    )
-    if not meshes:
-        raise WriteError(
-            f"Cannot write {path}: there is no region with voxels, so there is no"
-            " surface."
-        )
-    if not _FIELD.search(path.name):
-        stage_meshes(meshes, path, together, space=space)
-        return
-    for mesh in meshes:
-        stage_meshes([mesh], _own_path(path, mesh.region), together, space=space)
-
-
-def _own_paths(path: Path, segmentation: Segmentation) -> list[Path]:
-    """Give the files that one target becomes.
-
-    Raises
-    ------
-    WriteError
-        If two regions would be written to one file.
-    """
-    if not _FIELD.search(path.name):
-        return [path]
-    ids = label_ids(segmentation.labels)
-    table = {
-        region.id: region for region in (*default_regions(ids), *segmentation.regions)
-    }
-    paths = [_own_path(path, table[i]) for i in ids]
-    if len({one.name.casefold() for one in paths}) < len(paths):
-        raise WriteError(
-            f"Cannot write {path}: two regions have the same name. Put {{id}} into the"
-            " file's name too."
-        )
-    return paths
-
-
-def region_paths(path: Path, regions: Iterable[Region]) -> list[Path]:
-    """Name every file that a target may become.
-
-    Itself, or one for each region where "{id}" or "{name}" stands in its name.
-    """
-    return (
-        [_own_path(path, region) for region in regions]
-        if _FIELD.search(path.name)
-        else [path]
-    )
-
-
-def _own_path(path: Path, region: Region) -> Path:
-    """Put a region's id and name where "{id}" and "{name}" stand.
-
-    What file systems dislike becomes "_".
-    """
-    words = {
-        "id": str(region.id),
-        "name": re.sub(r"[^\w-]+", "_", region.name).strip("_") or "region",
-    }
-    return path.with_name(_FIELD.sub(lambda field: words[field[1]], path.name))
-
-
-def _stage_labels(
-    segmentation: Segmentation,
-    path: Path,
-    together: Together,
-    known: Known,
-    *,
-    sidecar: bool,
-) -> None:
-    """Write a label volume.
-
-    The JSON beside it tells all that is known, if it is known how they were made.
-    """
-    scan, provenance = known.scan, known.provenance
-    if (
-        not sidecar
-        or file_suffix(path) == SEG_NRRD
-        or scan is None
-        or provenance is None
-    ):
-        stage_labels(segmentation, path, together, sidecar=sidecar)
-        return
-    beside = path.with_name(
-        f"{path.name[: len(path.name) - len(file_suffix(path))]}.json"
-    )
-    stage_labels(segmentation, path, together, sidecar=False)
-    if table_text(beside, path, segmentation.regions) is None:
-        return  # that of the same labels in another format, which says the same
-    try:
-        measures = measure_regions(segmentation, scan, confidence=known.confidence)
-    except CaseError as err:
-        logger.warning("%s tells no intensities: %s", beside.name, err)
-        measures = measure_regions(segmentation, confidence=known.confidence)
-    document = labels_document(path, scan, segmentation.regions, measures, provenance)
-    together.file(beside).write_text(document_text(document), encoding="utf-8")
-
-
-def _stage_table(
-    segmentation: Segmentation,
-    path: Path,
-    together: Together,
-    known: Known,
-    settings: ExportSettings,
-) -> None:
-    if known.reference is not None and settings.match == "overlap":
-        segmentation = join_by_overlap(segmentation, known.reference)
-    measures = measure_regions(segmentation, known.scan, confidence=known.confidence)
-    agreements = (
-        ()
-        if known.reference is None
-        else agree(segmentation, known.reference, tolerance_mm=settings.tolerance_mm)
-    )
-    modality = None if known.scan is None else known.scan.modality
-    write_table(measures, together.file(path), modality=modality, agreements=agreements)
+__getattr__ = moved_names("export.files")

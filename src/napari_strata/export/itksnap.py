@@ -1,4 +1,4 @@
-"""ITK-SNAP's label descriptions.
+"""ITK-SNAP label descriptions.
 
 Names and colours of labels as a text table, to load beside a label volume.
 """
@@ -10,10 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from napari_strata.errors import ReadError
+from napari_strata.export.base import ExportFormat, ExportRequest
+from napari_strata.filenames import ESCAPED
 from napari_strata.volume import BACKGROUND, Region
-
-DESCRIPTION_SUFFIXES = (".label", ".txt")
-"""Endings of label descriptions, in lower case."""
 
 _HEAD = """# ITK-SNAP label description, written by Strata
 # IDX: label; R G B: colour, 0-255; A: opacity, 0-1; VIS, MSH: shown in slices and in 3D; \
@@ -26,7 +25,7 @@ _ROW = re.compile(
 
 
 def description_text(regions: Iterable[Region]) -> str:
-    """Give the table as text.
+    """Return the region table as a label description.
 
     A double quote in a name, which the format cannot hold, becomes a single one.
     """
@@ -44,7 +43,7 @@ def description_text(regions: Iterable[Region]) -> str:
 
 
 def is_description(path: str | Path) -> bool:
-    """Say whether a file is a label description that Strata wrote, by its first line."""
+    """Return whether a file is a label description by Strata, from its first line."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.readline() == _HEAD.splitlines(keepends=True)[0]
@@ -86,3 +85,18 @@ def read_description(path: str | Path) -> tuple[Region, ...]:
                 )
             )
     return tuple(regions)
+
+
+def _stage(request: ExportRequest) -> None:
+    request.together.file(request.path).write_text(
+        description_text(request.segmentation.regions), encoding="utf-8", errors=ESCAPED
+    )
+
+
+ITKSNAP_DESCRIPTION = ExportFormat(
+    "ITK-SNAP label description",
+    (".label", ".txt"),
+    _stage,
+    content="a label description (see --names)",
+    is_ours=is_description,
+)

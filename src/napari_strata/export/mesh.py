@@ -1,4 +1,4 @@
-"""Closed surfaces of regions in millimetres, as large as the regions are."""
+"""Closed surfaces of regions in mm, with the volumes of the regions."""
 
 from __future__ import annotations
 
@@ -21,17 +21,34 @@ from napari_strata.volume import (
     pack_labels,
 )
 
-_VOLUME_ERROR = 0.005
-_TRIALS = 20
-_MARGIN = 0.02
-_SPECK = 512
-# Smoothed masks at most this at their middle dissolve, those above the second do not.
-_THIN, _THICK = 0.56, 0.74
-# What a voxel beside a lone voxel, a tube and a plate one voxel wide (by a Gaussian's
-# value at their middle) has to be for the level 0.5 to enclose an octahedron, a rod and
-# a plate of their volume.
-_SLENDER_VOX = 0.7
-_OUTSIDE = ((0.145, 0.275, 0.525), (0.45, 0.293, 0.0))
+
+@dataclass(frozen=True, slots=True)
+class MeshConstants:
+    """Accuracy of surfaces, and the shapes that are too thin to smooth."""
+
+    volume_error: float = 0.005
+    """Largest relative difference of a surface's volume from that of its voxels."""
+    trials: int = 20
+    """Bisections of the level: a millionth of its range, far below the volume error."""
+    margin: float = 0.02
+    """Smallest distance of a voxel's value from the level, so that its side is kept."""
+    speck_vox: int = 512
+    """Boxes up to this size, in voxels, are cached: small parts repeat, large do not."""
+    thin: float = 0.56
+    """Parts whose smoothed mask is at most this in their middle are not smoothed."""
+    thick: float = 0.74
+    """Parts whose smoothed mask is above this in their middle are smoothed fully."""
+    slender_vox: float = 0.7
+    """Sigma of the Gaussian that tells lone voxels, tubes and plates apart."""
+    outside: tuple[tuple[float, ...], tuple[float, ...]] = (
+        (0.145, 0.275, 0.525),
+        (0.45, 0.293, 0.0),
+    )
+    """Gaussian's value in a lone voxel, a tube and a plate one voxel wide, and the value
+    that a voxel beside each needs, so that the level 0.5 encloses their volume."""
+
+
+_CONSTANTS = MeshConstants()
 _TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -63,10 +80,7 @@ class Mesh:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Surface:
-    """A surface in array indices (z, y, x) of a box.
-
-    With the volume in voxels that it encloses (signed).
-    """
+    """A surface in array indices (z, y, x) of a box, with its signed volume in voxels."""
 
     vertices: NDArray[np.float64]
     faces: NDArray[np.int64]
@@ -80,7 +94,7 @@ def region_meshes(
     space: MeshSpace = "LPS",
     on_progress: Progress = no_progress,
 ) -> Iterator[Mesh]:
-    """Make the surface of every region that has voxels, one after another.
+    """Yield the surface of every region that has voxels.
 
     Marching cubes (Lewiner et al., Journal of Graphics Tools 2003) on each connected
     part (by faces, edges or corners) of the region's mask, smoothed where the part is
@@ -119,18 +133,18 @@ def region_meshes(
 
 
 def enclosed(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> float:
-    """Give the signed volume inside a closed surface.
+    """Return the signed volume inside a closed surface.
 
-    Positive where normals point outward in a right-handed space.
+    Positive if normals point outward in a right-handed space.
     """
     a, b, c = (vertices[faces[:, n]] - vertices.mean(axis=0) for n in range(3))
     return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
 
 
 def _surface(mask: NDArray[np.bool_], smooth_vox: float) -> _Surface:
-    """Find the surface of a region, each connected part of it as large as its own voxels.
+    """Return the surface of a region, in indices of the mask.
 
-    In indices of the mask.
+    Each connected part encloses the volume of its own voxels.
     """
     parts, _ = ndi.label(mask, np.ones((3, 3, 3)))
     known: dict[tuple[tuple[int, ...], bytes], _Surface] = {}
@@ -140,7 +154,7 @@ def _surface(mask: NDArray[np.bool_], smooth_vox: float) -> _Surface:
         # specks are alike: each shape is worked out once
         key = (part.shape, np.packbits(part).tobytes())
         surface = known.get(key) or _part_surface(part, smooth_vox)
-        if part.size <= _SPECK:
+        if part.size <= _CONSTANTS.speck_vox:
             known[key] = surface
         found.append(
             _Surface(
@@ -160,9 +174,10 @@ def _surface(mask: NDArray[np.bool_], smooth_vox: float) -> _Surface:
 
 
 def _part_surface(mask: NDArray[np.bool_], smooth_vox: float) -> _Surface:
-    """Find the surface of one part.
+    """Return the surface of one part.
 
-    Every voxel's centre stays on its side, and the level gives the part's own volume.
+    Every voxel's centre stays on its side, and the level encloses the part's own
+    volume.
     """
     pad = 2 + int(np.ceil(4 * smooth_vox))
     inside = np.pad(mask, pad)
@@ -170,8 +185,8 @@ def _part_surface(mask: NDArray[np.bool_], smooth_vox: float) -> _Surface:
 
     def at(level: float) -> _Surface:
         kept = field - np.float32(level)
-        np.maximum(kept, _MARGIN, out=kept, where=inside)
-        np.minimum(kept, -_MARGIN, out=kept, where=~inside)
+        np.maximum(kept, _CONSTANTS.margin, out=kept, where=inside)
+        np.minimum(kept, -_CONSTANTS.margin, out=kept, where=~inside)
         corners, faces, _, _ = marching_cubes(kept, 0.0)
         vertices, found = corners.astype(np.float64), faces.astype(np.int64)
         return _Surface(vertices - pad, found, abs(enclosed(vertices, found)))
@@ -180,9 +195,9 @@ def _part_surface(mask: NDArray[np.bool_], smooth_vox: float) -> _Surface:
 
 
 def _rounded(inside: NDArray[np.bool_], smooth_vox: float) -> NDArray[np.float32]:
-    """Smooth a mask, but not where it is so thin that it would dissolve.
+    """Smooth a mask, except where it is so thin that it would vanish.
 
-    There the level 0.5 encloses about its volume.
+    The level 0.5 then encloses about its volume.
 
     Parameters
     ----------
@@ -203,17 +218,22 @@ def _rounded(inside: NDArray[np.bool_], smooth_vox: float) -> NDArray[np.float32
         else mask
     )
     near = ndi.maximum_filter(smooth * mask, 2 * int(np.ceil(smooth_vox)) + 1)
-    places = (near > 0) & (near < _THICK) if smooth_vox > 0 else near > 0
+    places = (near > 0) & (near < _CONSTANTS.thick) if smooth_vox > 0 else near > 0
     if places.any():
         thin = (
-            np.clip((_THICK - near[places]) / (_THICK - _THIN), 0, 1)
+            np.clip(
+                (_CONSTANTS.thick - near[places])
+                / (_CONSTANTS.thick - _CONSTANTS.thin),
+                0,
+                1,
+            )
             if smooth_vox > 0
             else 1.0
         )
         slender = ndi.maximum_filter(
-            ndi.gaussian_filter(mask, _SLENDER_VOX, mode="constant") * mask, 3
+            ndi.gaussian_filter(mask, _CONSTANTS.slender_vox, mode="constant") * mask, 3
         )[places]
-        outside = np.interp(slender, *_OUTSIDE) * (slender > 0)
+        outside = np.interp(slender, *_CONSTANTS.outside) * (slender > 0)
         smooth[places] += thin * (np.where(inside[places], 1, outside) - smooth[places])
     smooth[_shell(smooth.shape)] = 0
     return smooth
@@ -226,17 +246,17 @@ def _shell(shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return shell
 
 
-def _with_volume(at: Callable[[float], _Surface], wanted: float) -> _Surface:
-    """Search the level at which a surface encloses `wanted` voxels.
+def _with_volume(at: Callable[[float], _Surface], voxels: float) -> _Surface:
+    """Find the level at which a surface encloses `voxels` voxels.
 
     The volume falls as the level rises.
     """
     low, high, level = 0.0, 1.0, 0.5
     best = at(level)
-    for _ in range(_TRIALS):
-        if abs(best.voxels - wanted) <= _VOLUME_ERROR * wanted:
+    for _ in range(_CONSTANTS.trials):
+        if abs(best.voxels - voxels) <= _CONSTANTS.volume_error * voxels:
             break
-        low, high = (low, level) if best.voxels < wanted else (level, high)
+        low, high = (low, level) if best.voxels < voxels else (level, high)
         level = 0.5 * (low + high)
         best = at(level)
     return best

@@ -1,6 +1,6 @@
 """STL, OBJ and PLY files of surfaces, in mm.
 
-Each says its space in the way that 3D Slicer reads ("SPACE=LPS").
+Each declares its space as 3D Slicer reads it ("SPACE=LPS").
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from napari_strata.errors import WriteError
-from napari_strata.export.mesh import Mesh
+from napari_strata.export.base import ExportFormat, ExportRequest
+from napari_strata.export.mesh import Mesh, region_meshes
+from napari_strata.export.per_region import has_region_field, region_path
 from napari_strata.filenames import ESCAPED, printable
 from napari_strata.io.atomic import Together, file_suffix
 from napari_strata.settings import MeshSpace
-
-MESH_SUFFIXES = (".stl", ".obj", ".ply")
-"""Endings of mesh files, in lower case."""
 
 _MARK = "Strata"
 _STL_TRIANGLE = np.dtype(
@@ -30,9 +29,9 @@ _PLY_FACE = np.dtype([("corners", "u1"), ("vertices", "<i4", 3)])
 def stage_meshes(
     meshes: Sequence[Mesh], path: Path, together: Together, *, space: MeshSpace
 ) -> None:
-    """Write surfaces to one file that gets its name when `together` closes.
+    """Write surfaces to one file that gets its final name when `together` closes.
 
-    OBJ with its materials (.mtl) beside it.
+    OBJ files get their materials (.mtl) beside them.
 
     Parameters
     ----------
@@ -154,9 +153,51 @@ def _mtl(meshes: Iterable[Mesh]) -> str:
 
 
 def _token(mesh: Mesh) -> str:
-    """Name a region in one word, for OBJ: the id keeps names apart."""
+    """Return a region's name as one word, for OBJ; the id makes it unique."""
     return f"{mesh.region.id}_" + "_".join(printable(mesh.region.name).split())
 
 
 def _ascii(text: str) -> str:
     return " ".join(text.split()).encode("ascii", "replace").decode("ascii")
+
+
+def _stage_surfaces(request: ExportRequest) -> None:
+    """Write the surfaces of all regions, to one file or to one file per region.
+
+    Raises
+    ------
+    WriteError
+        If no region has voxels.
+    """
+    path, settings = request.path, request.settings
+    space = settings.mesh_space
+    meshes = list(
+        region_meshes(
+            request.segmentation,
+            smooth_vox=settings.mesh_smooth_vox,
+            space=space,
+            on_progress=request.on_progress,
+        )
+    )
+    if not meshes:
+        raise WriteError(
+            f"Cannot write {path}: there is no region with voxels, so there is no"
+            " surface."
+        )
+    if not has_region_field(path):
+        stage_meshes(meshes, path, request.together, space=space)
+        return
+    for mesh in meshes:
+        own_path = region_path(path, mesh.region)
+        stage_meshes([mesh], own_path, request.together, space=space)
+
+
+SURFACES = ExportFormat(
+    "Surfaces",
+    (".stl", ".obj", ".ply"),
+    _stage_surfaces,
+    stem="surfaces",
+    content="a mesh",
+    companions=(".mtl",),
+    one_file_per_region=True,
+)

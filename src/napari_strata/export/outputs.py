@@ -1,4 +1,4 @@
-"""Labels with everything that belongs beside them: the JSON sidecar and the region table."""
+"""Labels with the files that belong beside them: JSON sidecar and region table."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import WriteError
+from napari_strata.export.base import ExportContext
 from napari_strata.export.document import (
     NOTICE,
     check_sidecar,
@@ -19,7 +20,6 @@ from napari_strata.export.document import (
     read_sidecar,
     scan_record,
 )
-from napari_strata.export.files import Known
 from napari_strata.export.files import write as export
 from napari_strata.export.tables import is_table, write_table
 from napari_strata.io.atomic import Together, file_suffix, same_file
@@ -45,7 +45,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """The files that were written together.
+    """Files that were written together.
 
     Parameters
     ----------
@@ -59,9 +59,9 @@ class Outputs:
 
 
 def outputs_beside(labels: str | Path) -> Outputs:
-    """Name the files that go with a label file.
+    """Return the files that belong to a label file.
 
-    Labels.json and labels.csv beside labels.nii.gz.
+    labels.json and labels.csv beside labels.nii.gz.
     """
     path = Path(labels)
     stem = path.name[: len(path.name) - len(file_suffix(path))]
@@ -69,7 +69,7 @@ def outputs_beside(labels: str | Path) -> Outputs:
 
 
 def check_outputs(labels: str | Path) -> None:
-    """Say early that labels and what goes beside them cannot be written under a name.
+    """Check before any work that labels, sidecar and table can be written under a name.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def write_outputs(
     confidence: NDArray[np.floating] | None = None,
     together: Together | None = None,
 ) -> Outputs:
-    """Write labels on the scan's own grid, with their sidecar and table; all of them or none.
+    """Write labels on the scan's own grid, with sidecar and table; all of them or none.
 
     Parameters
     ----------
@@ -140,25 +140,25 @@ def write_outputs(
 
 def export_labels(
     segmentation: Segmentation,
-    known: Known,
+    known: ExportContext,
     path: str | Path,
     provenance: dict[str, Any],
     *,
     settings: ExportSettings | None = None,
     on_progress: Progress = no_progress,
 ) -> Path:
-    """Do what a person means by "export".
+    """Export labels to a file.
 
-    A label volume gets sidecar and table beside it, any other format is one file.
+    A label volume gets a sidecar and a table beside it; any other format is one file.
 
     Parameters
     ----------
     segmentation : Segmentation
         What to write.
-    known : Known
+    known : ExportContext
         The scan, without which there is no sidecar with provenance, and the confidence.
     path : str or Path
-        Ends in one of `napari_strata.export.files.EXPORT_SUFFIXES`.
+        Ends in one of `napari_strata.export.formats.EXPORT_SUFFIXES`.
     provenance : dict
         Plain values to keep in a sidecar.
     settings, on_progress
@@ -179,5 +179,5 @@ def export_labels(
 
 
 def outputs_as_text(outputs: Outputs) -> dict[str, str]:
-    """Give the paths as plain text."""
+    """Return the paths as plain text."""
     return {name: str(path) for name, path in asdict(outputs).items()}

@@ -1,76 +1,54 @@
-"""The region table for a spreadsheet or a script.
+"""Write the region table as CSV, TSV or Parquet.
 
-One row per region, the unit in each column's name.
+One row per region; each column's name ends with its unit.
 """
 
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from napari_strata.errors import WriteError
+from napari_strata.export.base import ExportContext, ExportFormat, ExportRequest
 from napari_strata.filenames import ESCAPED
 from napari_strata.io.atomic import atomic_path, file_suffix
-from napari_strata.measure import RegionAgreement, RegionMeasure
+from napari_strata.measure import (
+    RegionAgreement,
+    RegionMeasure,
+    agree,
+    join_by_overlap,
+    measure_regions,
+)
+from napari_strata.measure.region_columns import (
+    AGREEMENT_COLUMNS,
+    LEADING_COLUMNS,
+    REGION_COLUMNS,
+    Cell,
+    region_columns,
+)
 from napari_strata.volume import Modality
 
-Cell = int | float | str | None
-"""A value of the table; None where a region without voxels has no statistic."""
-
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
-"""Endings of region tables; Parquet needs the extra `parquet`."""
-
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_FIRST = ("id", "name", "voxels", "volume_ml")
-_INTENSITIES = ("mean", "sd", "minimum", "p5", "p25", "median", "p75", "p95", "maximum")
-_PLACES = (
-    "centroid_r_mm",
-    "centroid_a_mm",
-    "centroid_s_mm",
-    "z_start",
-    "y_start",
-    "x_start",
-    "z_stop",
-    "y_stop",
-    "x_stop",
-)
-_BOX = tuple(f"box_{axis}_{end}_mm" for end in ("min", "max") for axis in "ras")
-_WHOLE = (
-    "id",
-    "voxels",
-    "z_start",
-    "y_start",
-    "x_start",
-    "z_stop",
-    "y_stop",
-    "x_stop",
-    "reference_voxels",
-)
-_TEXT = ("name",)
 
 
 def table_columns(modality: Modality | None) -> tuple[str, ...]:
-    """Name the columns of the region table.
+    """Return the names of the region table's columns.
 
     CT intensities are in HU and say so ("mean_hu"), MR ones have no unit ("mean");
     without a scan (None) there are none.
     """
-    unit = "_hu" if modality == "ct" else ""
-    seen = tuple(name + unit for name in _INTENSITIES) if modality else ()
-    return (*_FIRST, "surface_mm2", *seen, *_PLACES, *_BOX, "confidence")
+    return tuple(column.name_for(modality) for column in region_columns(modality))
 
 
 def agreement_columns(tolerance_mm: float) -> tuple[str, ...]:
-    """Name the columns that a reference adds; the tolerance stands in a name ("nsd_at_2mm")."""
-    return (
-        "reference_voxels",
-        "dice",
-        "hd95_mm",
-        f"nsd_at_{tolerance_mm:g}mm",
-        "volume_difference_ml",
-        "volume_difference_percent",
+    """Return the names of the columns that a reference adds.
+
+    One of them names the tolerance ("nsd_at_2mm").
+    """
+    return tuple(
+        column.name.format(tolerance=f"{tolerance_mm:g}")
+        for column in AGREEMENT_COLUMNS
     )
 
 
@@ -79,16 +57,16 @@ def table_rows(
     modality: Modality | None,
     agreements: Sequence[RegionAgreement] = (),
 ) -> list[dict[str, Cell]]:
-    """Give the region table as plain rows, fit for JSON.
+    """Return the region table as plain rows that JSON can hold.
 
     Parameters
     ----------
     measures : sequence of RegionMeasure
-        What `measure_regions` gives.
+        Results of `measure_regions`.
     modality : {"ct", "mr"} or None
         Decides the units in the column names; None leaves the intensities out.
     agreements : sequence of RegionAgreement
-        What `agree` gives for the same regions; regions that only the reference has get
+        Results of `agree` for the same regions; regions that only the reference has get
         rows of their own, at the end.
 
     Returns
@@ -99,16 +77,16 @@ def table_rows(
         array indices and the box in RAS+ mm. Numbers carry six digits; None where there
         is no such number (a region without voxels, an infinite distance).
     """
-    columns = table_columns(modality)
-    rows = [
-        dict(zip(columns, _cells(measure, modality), strict=True))
+    columns = region_columns(modality)
+    rows: list[dict[str, Cell]] = [
+        {column.name_for(modality): column.cell(measure) for column in columns}
         for measure in measures
     ]
     if not agreements:
         return rows
     compared = {one.id: one for one in agreements}
     own = {measure.id for measure in measures}
-    empty = dict.fromkeys(columns)
+    empty = dict.fromkeys(table_columns(modality))
     rows += [
         {**empty, "id": one.id, "name": one.name, "voxels": 0, "volume_ml": 0.0}
         for one in agreements
@@ -137,19 +115,19 @@ def write_table(
     modality: Modality | None,
     agreements: Sequence[RegionAgreement] = (),
 ) -> None:
-    """Write the region table as CSV or TSV (UTF-8, decimal point) or Parquet, as the name ends.
+    """Write the region table as CSV or TSV (UTF-8, decimal point) or Parquet, by suffix.
 
     Parameters
     ----------
     measures : sequence of RegionMeasure
-        What `measure_regions` gives.
+        Results of `measure_regions`.
     path : str or Path
         Ends in .csv, .tsv or .parquet; it is written under a temporary name and then
         renamed.
     modality : {"ct", "mr"} or None
         Decides the units in the column names; None leaves the intensities out.
     agreements : sequence of RegionAgreement
-        What `agree` gives; adds columns.
+        Results of `agree`; they add columns.
 
     Raises
     ------
@@ -179,7 +157,7 @@ def write_table(
 
 
 def check_parquet() -> None:
-    """Say early that Parquet cannot be written here.
+    """Check before any work that Parquet files can be written.
 
     Raises
     ------
@@ -196,9 +174,9 @@ def check_parquet() -> None:
 
 
 def is_table(path: str | Path) -> bool:
-    """Say whether a file is a region table, of this or an earlier version.
+    """Return whether a file is a region table of this or an earlier version.
 
-    By its first columns.
+    It is recognised by its first columns.
     """
     file = Path(path)
     if file_suffix(file) == ".parquet":
@@ -210,42 +188,13 @@ def is_table(path: str | Path) -> bool:
             )
     except (OSError, UnicodeDecodeError, csv.Error):
         return False
-    return tuple(header[: len(_FIRST)]) == _FIRST and "centroid_r_mm" in header
+    return _starts_like_table(header) and "centroid_r_mm" in header
 
 
-def _cells(measure: RegionMeasure, modality: Modality | None) -> list[Cell]:
-    seen = [getattr(measure, name) for name in _INTENSITIES] if modality else []
-    size = [
-        _number(x)
-        for x in (
-            measure.volume_ml,
-            measure.surface_mm2,
-            *seen,
-            *measure.centroid_ras_mm,
-        )
-    ]
-    box = (*measure.box_start_zyx, *measure.box_stop_zyx)
-    ends = [_number(x) for x in (*measure.box_min_ras_mm, *measure.box_max_ras_mm)]
-    sure = None if measure.confidence is None else _number(measure.confidence)
-    return [measure.id, measure.name, measure.voxels, *size, *box, *ends, sure]
-
-
-def _agreement_cells(one: RegionAgreement | None) -> list[Cell]:
-    if one is None:
-        return [None] * len(agreement_columns(0))
-    scores = (
-        one.dice,
-        one.hd95_mm,
-        one.nsd,
-        one.volume_difference_ml,
-        one.volume_difference_percent,
-    )
-    return [one.reference_voxels, *map(_number, scores)]
-
-
-def _number(value: float) -> float | None:
-    """Round to six digits; None for what is no finite number."""
-    return float(f"{value:.6g}") if math.isfinite(value) else None
+def _agreement_cells(agreement: RegionAgreement | None) -> list[Cell]:
+    if agreement is None:
+        return [None] * len(AGREEMENT_COLUMNS)
+    return [column.cell(agreement) for column in AGREEMENT_COLUMNS]
 
 
 def _write_parquet(
@@ -255,12 +204,13 @@ def _write_parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {
-        **dict.fromkeys(columns, pa.float64()),
-        **dict.fromkeys(_WHOLE, pa.int64()),
-        **dict.fromkeys(_TEXT, pa.string()),
+    types = {"integer": pa.int64(), "number": pa.float64(), "text": pa.string()}
+    whole = {
+        column.name: column.kind
+        for column in (*REGION_COLUMNS, *AGREEMENT_COLUMNS)
+        if column.kind != "number"
     }
-    schema = pa.schema([(name, kinds[name]) for name in columns])
+    schema = pa.schema([(name, types[whole.get(name, "number")]) for name in columns])
     with path.open("wb") as file:  # opened here: pyarrow takes no name that is not text
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
 
@@ -275,4 +225,44 @@ def _is_parquet_table(path: Path) -> bool:
             names = pq.read_schema(file).names
     except (OSError, pa.ArrowInvalid):
         return False
-    return tuple(names[: len(_FIRST)]) == _FIRST
+    return _starts_like_table(names)
+
+
+def _starts_like_table(names: Sequence[str]) -> bool:
+    return tuple(names[: len(LEADING_COLUMNS)]) == LEADING_COLUMNS
+
+
+def _check(path: Path, context: ExportContext) -> None:
+    if file_suffix(path) == ".parquet":
+        check_parquet()
+
+
+def _stage_table(request: ExportRequest) -> None:
+    segmentation, context = request.segmentation, request.context
+    scan, reference, settings = context.scan, context.reference, request.settings
+    if reference is not None and settings.match == "overlap":
+        segmentation = join_by_overlap(segmentation, reference)
+    measures = measure_regions(segmentation, scan, confidence=context.confidence)
+    agreements = (
+        ()
+        if reference is None
+        else agree(segmentation, reference, tolerance_mm=settings.tolerance_mm)
+    )
+    write_table(
+        measures,
+        request.together.file(request.path),
+        modality=None if scan is None else scan.modality,
+        agreements=agreements,
+    )
+
+
+MEASURES_TABLE = ExportFormat(
+    "Table of measures",
+    (".csv", ".tsv", ".parquet"),
+    _stage_table,
+    stem="measures",
+    content="a table of measures",
+    check=_check,
+    is_ours=is_table,
+)
+"""Region tables; Parquet needs the extra `parquet`."""

@@ -1,4 +1,7 @@
-"""What an export may replace: a file of its own kind, and nothing that it was made from."""
+"""Which existing files an export may replace.
+
+Files of its own kind by Strata, and none that it is made from.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from napari_strata.errors import WriteError
-from napari_strata.export.itksnap import DESCRIPTION_SUFFIXES, is_description
-from napari_strata.export.tables import TABLE_SUFFIXES, is_table
+from napari_strata.export.formats import format_of
 from napari_strata.io.atomic import file_suffix, same_file
 from napari_strata.io.dicom.series import is_dicom, is_segmentation
 from napari_strata.volume import Volume
 
 
 def check_may_replace(path: Path, scan: Volume | None) -> None:
-    """Raise where a file would be replaced that is an image, or that Strata did not write.
+    """Raise if a file is an image, or was not written by Strata.
 
     Parameters
     ----------
@@ -34,20 +36,13 @@ def check_may_replace(path: Path, scan: Volume | None) -> None:
         raise WriteError(f"{path} is the scan itself. Choose another name.")
     if not path.is_file():
         return
-    suffix = file_suffix(path)
-    if not is_segmentation(path) and (suffix == ".dcm" or is_dicom(path)):
+    if not is_segmentation(path) and (file_suffix(path) == ".dcm" or is_dicom(path)):
         raise WriteError(
             f"{path} is no DICOM segmentation but perhaps an image of a series, and"
             " would be replaced. Choose another name."
         )
-    ours = (
-        is_description(path)
-        if suffix in DESCRIPTION_SUFFIXES
-        else is_table(path)
-        if suffix in TABLE_SUFFIXES
-        else True
-    )
-    if not ours:
+    export_format = format_of(path)
+    if export_format is not None and not export_format.is_ours(path):
         raise WriteError(
             f"{path} is not Strata's and would be replaced. Choose another name."
         )
@@ -56,7 +51,7 @@ def check_may_replace(path: Path, scan: Volume | None) -> None:
 def check_inputs_stay(
     outputs: Iterable[Path], inputs: Iterable[str | Path | None]
 ) -> None:
-    """Raise where an output is one of the files that it is made from, under whatever name.
+    """Raise if an output is one of the inputs, under any name.
 
     Raises
     ------
@@ -74,9 +69,9 @@ def check_inputs_stay(
 
 
 def check_distinct(paths: Iterable[Path]) -> None:
-    """Raise where two files would get one name.
+    """Raise if two files would get one name.
 
-    On a disk too that does not tell capitals from small letters.
+    Names that differ in capitals only count as one, as on some file systems.
 
     Raises
     ------

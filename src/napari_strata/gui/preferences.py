@@ -1,4 +1,4 @@
-"""What a person has set in napari's preferences, under Plugins > Strata (no Qt)."""
+"""Preferences under Plugins > Strata in napari: device, threads, autosave folder, view (no Qt)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PLUGIN = "napari-strata"
 
 
 def run_settings() -> RunSettings:
-    """Give the device and the threads that proposals start with."""
+    """Return the device and the threads that proposals start with."""
     return RunSettings(
         device=_preference("work", "device", "auto"),
         threads=int(_preference("work", "threads", 0)),
@@ -19,23 +19,29 @@ def run_settings() -> RunSettings:
 
 
 def autosave_folder() -> Path | None:
-    """Give the folder in which edits are kept until they are saved; None for the usual one."""
+    """Return the folder in which edits are kept until they are saved.
+
+    None for the default: beside the scan.
+    """
     chosen = str(_preference("work", "autosave_folder", "")).strip()
     return Path(chosen).expanduser() if chosen else None
 
 
 def default_view() -> str:
-    """Give the view in which a scan opens: "axial", "coronal", "sagittal" or "three planes"."""
+    """Return the view in which a scan opens.
+
+    "axial", "coronal", "sagittal" or "three planes".
+    """
     return str(_preference("view", "default_view", "axial"))
 
 
 def explains_on_hover() -> bool:
-    """Say whether a region is explained when the cursor rests on it."""
+    """Return whether a region is explained when the cursor rests on it."""
     return bool(_preference("view", "explain_on_hover", False))
 
 
 def _preference(group: str, name: str, default: Any) -> Any:
-    """Read one preference; the default where this napari keeps none for plugins (before 0.9)."""
+    """Return one preference, or the default if napari has none for plugins (before 0.9)."""
     try:
         from napari.settings import get_plugin_settings
     except ImportError:

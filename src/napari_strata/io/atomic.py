@@ -1,4 +1,7 @@
-"""Write to a temporary name, then rename: nothing half-written ever stands under a final name."""
+"""Atomic writes: files are written under temporary names and then renamed.
+
+A final name never holds a half-written file.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,9 @@ _REASONS = {
 
 
 def file_suffix(path: str | Path) -> str:
-    """Give the suffix in lower case, with what belongs to it.
+    """Return the suffix in lower case, compound suffixes included.
 
-    "a.b.NII.GZ" gives ".nii.gz", "a.seg.nrrd" gives ".seg.nrrd".
+    "a.b.NII.GZ" has ".nii.gz", "a.seg.nrrd" has ".seg.nrrd".
     """
     suffixes = [part.lower() for part in Path(path).suffixes]
     if suffixes[-1:] == [".gz"] or suffixes[-2:] == [".seg", ".nrrd"]:
@@ -37,9 +40,9 @@ def file_suffix(path: str | Path) -> str:
 
 
 def half_of_pair(path: Path, suffix: str) -> Path:
-    """Give the other file of a pair (.hdr and .img), also where the endings are in capitals.
+    """Return the other file of a .hdr and .img pair, also for suffixes in capitals.
 
-    "A.HDR" goes with "A.IMG".
+    "A.HDR" belongs to "A.IMG".
     """
     plain, capitals = path.with_suffix(suffix), path.with_suffix(suffix.upper())
     return capitals if not plain.exists() and capitals.exists() else plain
@@ -47,10 +50,10 @@ def half_of_pair(path: Path, suffix: str) -> Path:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Lend a temporary path beside `path`, and rename it to `path` when the block succeeds.
+    """Yield a temporary path beside `path`, renamed to `path` when the block succeeds.
 
-    Keep the block to writing that one file: any OSError inside it is taken for trouble
-    with the output.
+    The block should only write that one file: an OSError inside it is reported as a
+    problem with the output.
 
     Parameters
     ----------
@@ -84,7 +87,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def link_end(path: Path) -> Path:
-    """Give the file that a link leads to, there or not; any other path as it is.
+    """Return the target of a symbolic link, even if it does not exist; other paths as they are.
 
     Raises
     ------
@@ -103,24 +106,24 @@ def link_end(path: Path) -> Path:
 
 
 class Together:
-    """Several files that get their names together, or none of them does.
+    """Several files that get their final names together, or none of them.
 
-    All are forced out to the disk before the first is renamed. Where a rename fails
-    nevertheless, those before it are taken back: what stood under their names stands
-    there again. Only a crash between two renames could leave some.
+    All are flushed to disk before the first is renamed. If a rename fails, the earlier
+    ones are undone and the previous files restored. Only a crash between two renames
+    can leave some of them.
     """
 
     def __init__(self) -> None:
         self._files: list[tuple[Path, Path]] = []
 
     def __enter__(self) -> Self:
-        """Begin; nothing is there yet."""
+        """Begin with no files."""
         return self
 
     def file(self, path: str | Path) -> Path:
-        """Lend a temporary path.
+        """Return a temporary path that gets its final name when the block succeeds.
 
-        As `atomic_path` does, that gets its name when the whole block has succeeded.
+        See `atomic_path`.
 
         Raises
         ------
@@ -140,7 +143,7 @@ class Together:
     ) -> None:
         """Flush every file, then rename them.
 
-        Where either fails, nothing new stands under any name.
+        If either fails, no file keeps a new final name.
         """
         try:
             if kind is None:
@@ -193,9 +196,9 @@ class Together:
 
 
 def _kept_aside(target: Path) -> Path | None:
-    """Give a second name to what stands under a name, so that it can be put back.
+    """Keep an existing file under a second name, so that it can be restored.
 
-    None where nothing does.
+    Return None if there is no file.
 
     Raises
     ------
@@ -213,9 +216,9 @@ def _kept_aside(target: Path) -> Path | None:
 
 
 def _taken_back(renamed: list[tuple[Path, Path | None]]) -> list[Path]:
-    """Put back what was replaced and remove what is new.
+    """Restore replaced files and remove new ones.
 
-    Give those for which that did not work.
+    Return the files for which this failed.
     """
     left = []
     for target, kept in reversed(renamed):
@@ -233,9 +236,9 @@ def _taken_back(renamed: list[tuple[Path, Path | None]]) -> list[Path]:
 
 
 def _temporary(target: Path) -> Path:
-    """Name a file beside another (beside what it leads to, for a link).
+    """Return an unused temporary path beside a file, or beside a link's target.
 
-    With the same ending, that does not exist yet.
+    It has the same suffix.
 
     Raises
     ------
@@ -256,9 +259,9 @@ def _temporary(target: Path) -> Path:
 
 
 def same_file(one: str | Path, other: str | Path) -> bool:
-    """Say whether two paths are one file, through links.
+    """Return whether two paths are one file, through links and on any file system.
 
-    Whatever the disk makes of capitals.
+    File systems that ignore capitals are taken into account.
     """
     try:
         return os.path.samefile(one, other)
@@ -300,9 +303,10 @@ def _check_target(target: Path, end: Path) -> None:
 
 
 def flush(temporary: Path) -> None:
-    """Force a file out to the disk.
+    """Flush a file to disk.
 
-    A full network disk may only say so then, which has to be before the rename.
+    A full network disk may only report the error then, which has to be before the
+    rename.
 
     Raises
     ------

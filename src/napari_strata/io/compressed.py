@@ -1,7 +1,7 @@
 """Compressed voxels, read to the end of their stream.
 
-The checksum of a gzip or zlib stream stands behind its data. A reader that stops at the
-last voxel never sees it, and takes voxels of a damaged file that still unpack.
+The checksum of a gzip or zlib stream follows its data. A reader that stops at the last
+voxel never compares it, and accepts a damaged file that still decompresses.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _CHUNK = 2**16
 
 
 def damaged(source: str) -> ReadError:
-    """Make the error for a file that ends too early or cannot be decompressed."""
+    """Return the error for a file that ends too early or cannot be decompressed."""
     return ReadError(f"{source} is damaged or cut short. Copy or download it again.")
 
 
 def wrong_checksum(source: str, kind: str = "gzip") -> ReadError:
-    """Make the error for a file whose compressed data are not what was compressed."""
+    """Return the error for a file whose compressed data do not match their checksum."""
     return ReadError(
         f"{source} is damaged: its {kind} checksum does not fit. Copy it again from"
         " where it came."
@@ -45,7 +45,7 @@ def wrong_checksum(source: str, kind: str = "gzip") -> ReadError:
 
 
 def more_bytes(count: int) -> tuple[str, ...]:
-    """Give a note on bytes that are there beyond the voxels of the header; none for 0."""
+    """Return a note on bytes beyond the voxels of the header; none for 0 bytes."""
     if count <= 0:
         return ()
     return (
@@ -63,7 +63,7 @@ def stored_voxels(
     volume: int | None,
     is_last: bool,
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Read voxels of a NIfTI or MGH file as they are stored, a .gz or .mgz to its end.
+    """Read the stored voxels of a NIfTI or MGH file, a .gz or .mgz file to its end.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def stored_voxels(
 
 
 def _to_the_end(file: ImageOpener, needed: int) -> tuple[str, ...]:
-    """Move to the end; a gzip file is read on, so that its checksum is compared.
+    """Move to the end. A gzip file is read, so that its checksum is compared.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def _to_the_end(file: ImageOpener, needed: int) -> tuple[str, ...]:
 def unpacked(
     file: BinaryIO, source: str, *, limit: int | None = None, zlib_too: bool = False
 ) -> Iterator[bytes]:
-    """Give the bytes of the gzip data that begin where a file stands.
+    """Return the decompressed gzip data that begin at a file's position.
 
     Parameters
     ----------

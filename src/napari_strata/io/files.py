@@ -1,4 +1,4 @@
-"""Read a scan or labels from any known file, and write labels on the scan's own grid."""
+"""Read scans and labels from all formats, and write labels on the scan's own grid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import ChoiceError, ReadError, WriteError
-from napari_strata.filenames import printable
+from napari_strata.filenames import (
+    ITK_SUFFIXES,
+    MGH_SUFFIXES,
+    NIFTI_SUFFIXES,
+    SCAN_SUFFIXES,
+    printable,
+)
 from napari_strata.io.atomic import Together, atomic_path, file_suffix, same_file
 from napari_strata.io.dicom.series import (
     SeriesInfo,
@@ -80,12 +86,10 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _READERS = {
-    **dict.fromkeys((".nii", ".nii.gz", ".hdr", ".img"), read_nifti),
-    **dict.fromkeys((".mgh", ".mgz"), read_mgh),
-    **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), read_itk),
+    **dict.fromkeys(NIFTI_SUFFIXES, read_nifti),
+    **dict.fromkeys(MGH_SUFFIXES, read_mgh),
+    **dict.fromkeys(ITK_SUFFIXES, read_itk),
 }
-SCAN_SUFFIXES = tuple(_READERS)
-"""Endings of scan files, in lower case; DICOM files are known by their mark instead."""
 _WRITERS = {
     **dict.fromkeys((".nii", ".nii.gz"), write_nifti),
     **dict.fromkeys((".mgh", ".mgz"), write_mgh),
@@ -166,11 +170,7 @@ def read_labels(
 ) -> Segmentation:
     """Read labels in the memory order of `read`.
 
-    With names, colours and locks from inside the file or the JSON beside it.
-
-    Label volumes (NIfTI, NRRD, MetaImage, MGH), 3D Slicer's segmentations and DICOM
-    SEG. Values up to 1e-3 off whole numbers are rounded; a 4D file of zeros and ones is
-    one-hot, a volume for each label; warnings tell both.
+    Names, colours and locks come from inside the file or the JSON file beside it.
 
     Parameters
     ----------
@@ -220,10 +220,7 @@ def read_labels(
 
 
 def holds_segments(path: str | Path) -> bool:
-    """Say whether a file is labels by its format.
-
-    A segmentation of 3D Slicer's, or a DICOM SEG.
-    """
+    """Return whether a file's format holds segments: 3D Slicer's .seg.nrrd or DICOM SEG."""
     source = Path(path)
     suffix = file_suffix(source)
     try:
@@ -239,9 +236,9 @@ def holds_segments(path: str | Path) -> bool:
 def write(
     segmentation: Segmentation, path: str | Path, *, sidecar: bool = True
 ) -> Path:
-    """Write labels on the grid of the file that the scan came from.
+    """Write labels on the grid of the scan's file, with their region table beside them.
 
-    Their region table beside them; both or neither.
+    Either both files are written or neither.
 
     Parameters
     ----------
@@ -280,9 +277,9 @@ def stage_labels(
     *,
     sidecar: bool = True,
 ) -> None:
-    """Do what `write` does.
+    """Write labels as `write` does, but within a transaction.
 
-    But let the files get their names only when `together` closes without an error.
+    The files get their final names when `together` closes without an error.
 
     Raises
     ------
@@ -319,7 +316,7 @@ def stage_labels(
 
 
 def check_label_path(path: str | Path) -> None:
-    """Say early that labels cannot be written under a name.
+    """Check before any work that labels can be written under a name.
 
     Raises
     ------
@@ -334,9 +331,9 @@ def check_label_path(path: str | Path) -> None:
 
 
 def write_scan(volume: Volume, path: str | Path) -> Path:
-    """Write a scan: on the grid of its file.
+    """Write a scan on the grid of its file.
 
-    Or with axes toward Right, Anterior and Superior if it was made in memory.
+    A scan made in memory gets axes toward Right, Anterior and Superior.
 
     Parameters
     ----------
@@ -374,10 +371,10 @@ def write_scan(volume: Volume, path: str | Path) -> Path:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _FileLabels:
-    """Labels (i, j, k) of a file, and what it says of them.
+    """Labels (i, j, k) of a file, with names and notes.
 
-    `inside` are names of any labels, `regions` those of its own. A format that is
-    complete holds its names, so that no JSON file is looked for.
+    `inside` are names of any labels, `regions` those of its own. A complete format
+    holds its own names, so no JSON file is looked for.
     """
 
     labels: NDArray[np.generic]
@@ -423,7 +420,7 @@ def _load_labels(source: Path, index: int | None, like: Geometry | None) -> _Fil
 
 
 def _of_volumes(image: FileImage, source: Path, index: int | None) -> _FileLabels:
-    """Turn all volumes of a file into labels."""
+    """Return the labels of all volumes of a file."""
     advice, names = "", Names()
     if image.grid.kind == "nifti":
         names = nifti_names(source, image.grid.suffix)
@@ -496,7 +493,7 @@ def _of_series(source: Path, index: int | None) -> _FileLabels:
 
 
 def _check_there(source: Path) -> None:
-    """Raise unless there is a file with something in it, or a folder, that may be read."""
+    """Raise unless a path is a readable folder or non-empty file."""
     try:
         if not source.exists():
             raise ReadError(f"There is no file or folder {source}. Check the path.")

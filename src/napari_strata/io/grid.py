@@ -1,8 +1,8 @@
 """File order and memory order: the one place where axes are permuted.
 
 Memory order is (z, y, x) toward Inferior, Posterior, Left. A scan is brought there by
-flips and swaps of axes only, so no intensity is ever interpolated and every label can
-go back to the voxel it came from.
+flips and swaps of axes only, so no intensity is interpolated and every label can go
+back to the voxel it came from.
 """
 
 from __future__ import annotations
@@ -38,14 +38,18 @@ MOST_SHEAR = 1e-4
 """
 
 _SMALLEST_VOXEL_MM, _LARGEST_VOXEL_MM, _FARTHEST_MM = 1e-6, 1e5, 1e7
-"""Beyond these a header is damaged, and places in mm would be lost to rounding."""
+"""Smallest and largest voxel size, largest distance from the origin.
+
+Beyond these a header is damaged, and rounding would falsify positions in mm.
+"""
 _MOST_OPTIONS = 10_000
+"""Volumes that a `ChoiceError` lists at most."""
 _MEMORY_AXES = axcodes2ornt(("I", "P", "L"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FileImage:
-    """What a format's reader gives: voxels in the file's own order.
+    """A reader's result: voxels in the file's own axis order, with grid and notes.
 
     Parameters
     ----------
@@ -67,7 +71,7 @@ class FileImage:
 
 
 def check_shape(source: str, shape: tuple[int, ...], *, thin: bool = False) -> None:
-    """Raise unless `shape` is that of a 3D scan of a size that can be opened.
+    """Raise unless `shape` is that of a 3D scan of a supported size.
 
     Parameters
     ----------
@@ -108,7 +112,7 @@ def check_shape(source: str, shape: tuple[int, ...], *, thin: bool = False) -> N
 
 
 def pick_volume(source: str, count: int, index: int | None) -> int:
-    """Give the volume to read out of `count`, as a person chose it.
+    """Return the index of the volume to read out of `count`.
 
     Raises
     ------
@@ -160,7 +164,7 @@ def make_grid(
     header: bytes | None = None,
     suffix: str = "",
 ) -> FileGrid:
-    """Describe a file's grid and how its axes are brought to memory order.
+    """Return a file's grid, with the axis permutation to memory order.
 
     Parameters
     ----------
@@ -199,14 +203,7 @@ def make_grid(
 
 
 def check_shearless(target: Path, geometry: Geometry, suffix: str) -> None:
-    """Raise where a grid that comes from no file is sheared and the format is one.
-
-    In which others misread that.
-
-    A sheared NIfTI (sform only) is refused by ITK and everything on it, and
-    straightened by what reads the qform; MGH is read as if its axes were square. NRRD
-    and MetaImage hold any three directions. Scans whose own file is sheared keep their
-    own grid.
+    """Raise if a sheared grid without a source file is written to a format misread by others.
 
     Raises
     ------
@@ -226,10 +223,7 @@ def check_shearless(target: Path, geometry: Geometry, suffix: str) -> None:
 
 
 def plain_grid(geometry: Geometry) -> FileGrid:
-    """Make a grid with axes toward Right, Anterior.
-
-    Superior for an array that came from no file.
-    """
+    """Return a grid with axes toward Right, Anterior and Superior, for in-memory arrays."""
     to_ras = io_orientation(geometry.affine)
     affine = geometry.affine @ inv_ornt_aff(to_ras, geometry.shape_zyx)
     i, j, k = (geometry.shape_zyx[int(axis)] for axis in np.argsort(to_ras[:, 0]))
@@ -244,20 +238,20 @@ def plain_grid(geometry: Geometry) -> FileGrid:
 
 
 def memory_geometry(grid: FileGrid) -> Geometry:
-    """Give the geometry that an array has once it is in memory order."""
+    """Return the geometry of an array in memory order."""
     affine = grid.affine @ inv_ornt_aff(grid.to_memory, grid.shape)
     z, y, x = (grid.shape[int(axis)] for axis in np.argsort(grid.to_memory[:, 0]))
     return Geometry((z, y, x), affine + 0.0, grid)
 
 
 def to_memory_order(data: NDArray[np.generic], grid: FileGrid) -> NDArray[np.generic]:
-    """Bring a file-order array to memory order: C-contiguous, native byte order, same values."""
+    """Return an array in memory order: C-contiguous, native byte order, same values."""
     native = data.dtype.newbyteorder("=")
     return np.ascontiguousarray(apply_orientation(data, grid.to_memory), dtype=native)
 
 
 def to_file_order(labels: NDArray[np.generic], grid: FileGrid) -> NDArray[np.generic]:
-    """Bring a memory-order array back to the file's own axes (a view).
+    """Return a view of a memory-order array in the file's own axis order.
 
     Raises
     ------

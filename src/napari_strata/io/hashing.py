@@ -1,4 +1,4 @@
-"""The hash of a scan's files, to know it again."""
+"""Hashes of a scan's files, by which a scan is recognised."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from napari_strata.io.dicom.series import is_segmentation
 
 
 def hash_file(path: str | Path) -> str:
-    """Give the SHA-256 of a scan's bytes, to know it again.
+    """Return the SHA-256 of a scan's bytes, by which it is recognised.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def hash_file(path: str | Path) -> str:
 def check_regular(path: Path) -> None:
     """Refuse a pipe, a socket or a device before it is opened.
 
-    It might never answer, or never end.
+    Reading one might block or never end.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def check_regular(path: Path) -> None:
 
 
 def _companions(path: Path) -> Iterator[Path]:
-    """Give the file that holds the voxels of a header file, or the other half of a pair."""
+    """Return the file with the voxels of a header file, or the other half of a pair."""
     suffix = file_suffix(path)
     if suffix in (".hdr", ".img"):
         yield half_of_pair(path, ".img" if suffix == ".hdr" else ".hdr")

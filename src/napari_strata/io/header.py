@@ -1,4 +1,4 @@
-"""How large a scan is, without reading its voxels: to plan memory before the work starts."""
+"""The size of a scan from its header alone, to plan memory before reading voxels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHAPES = {
 
 
 def header_shape(path: str | Path, *, series: str | None = None) -> tuple[int, ...]:
-    """Give the number of voxels along a scan's own three axes, from its header alone.
+    """Return the numbers of voxels along a scan's own three axes, from its header alone.
 
     Parameters
     ----------

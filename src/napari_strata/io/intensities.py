@@ -1,6 +1,6 @@
-"""What every scan's intensities go through, whether they come from a file or from a layer.
+"""Checks and conversions of intensities, for scans from files and from layers.
 
-Finite, varying, a known type.
+Afterwards intensities are finite, vary, and have a known type.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from napari_strata.errors import ReadError
 
 
 def finite(data: NDArray[Any], source: str) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Replace NaN and infinite voxels.
+    """Replace voxels that are NaN, infinite or too large for float32 by the lowest other value.
 
-    Those that float32 cannot hold, by the lowest other value, and say so.
+    Return a note on them too.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def finite(data: NDArray[Any], source: str) -> tuple[NDArray[Any], tuple[str, ..
 
 
 def check_varies(data: NDArray[Any], source: str) -> None:
-    """Raise where all voxels are equal, which is no scan to work on.
+    """Raise if all voxels are equal, because nothing can be segmented then.
 
     Raises
     ------
@@ -69,9 +69,9 @@ def check_varies(data: NDArray[Any], source: str) -> None:
 
 
 def plain_type(data: NDArray[Any], source: str) -> NDArray[Any]:
-    """Give intensities in a real type that all that follows can count with.
+    """Return intensities in a real type that numpy and ITK can compute with.
 
-    Native byte order, no bool, half or long double.
+    Native byte order; no bool, half or long double.
 
     Raises
     ------

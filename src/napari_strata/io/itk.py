@@ -1,4 +1,4 @@
-"""NRRD and MetaImage through SimpleITK, and what DICOM shares with them."""
+"""NRRD and MetaImage files through SimpleITK, and functions shared with DICOM."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ _SAFELY_NUMBERED = re.compile(r"[^%]*%0?[0-9]?[dixu][^%]*")
 def quiet_stderr() -> Iterator[None]:
     """Keep ITK's C++ libraries from writing to standard error.
 
-    What they say is in the exception too.
+    Their messages are in the exception too.
     """
     with _one_at_a_time, open(os.devnull, "wb") as nowhere:
         try:
@@ -239,9 +239,9 @@ def _read_itk(
 
 
 def itk_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
-    """Give the voxels along i, j, k of one volume, from the header alone.
+    """Return the voxels along i, j, k of one volume, from the header alone.
 
-    Raises what `read_itk` does for a bad header.
+    Raises the errors of `read_itk` for an invalid header.
     """
     _check_voxel_file(path)
     header = read_text_header(path, suffix)
@@ -276,7 +276,7 @@ def write_itk(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:
 
 
 def itk_image(data: NDArray[np.generic], grid: FileGrid) -> sitk.Image:
-    """Make an ITK image, in LPS, of an array (i, j, k) in the file's own order."""
+    """Return an ITK image, in LPS, of an array (i, j, k) in the file's own order."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(data.transpose(2, 1, 0)))
     lps = _LPS_TO_RAS @ grid.affine + 0.0
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
@@ -306,7 +306,7 @@ def affine_ras(
     spacing_mm: NDArray[np.float64],
     direction_lps: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Make the affine (i, j, k) -> RAS+ mm of an ITK image.
+    """Return the affine (i, j, k) -> RAS+ mm of an ITK image.
 
     Only signs change between LPS and RAS, so it is exact.
     """
@@ -317,18 +317,18 @@ def affine_ras(
 
 
 def voxels(image: sitk.Image) -> NDArray[np.generic]:
-    """Give an ITK image's voxels as (i, j, k)."""
+    """Return an ITK image's voxels as (i, j, k)."""
     return sitk.GetArrayFromImage(image).transpose(2, 1, 0)
 
 
 def last_line(err: BaseException) -> str:
-    """Give the last line of ITK's message, which says most."""
+    """Return the last line of ITK's message, which holds the cause."""
     lines = [line.strip() for line in str(err).splitlines() if line.strip()]
     return lines[-1].removeprefix("Reason: ").rstrip(".") if lines else "unknown reason"
 
 
 def run_itk(action: Callable[[], _T], source: str) -> _T:
-    """Read with ITK, quietly.
+    """Run an ITK reader without output to standard error.
 
     Raises
     ------
@@ -362,7 +362,7 @@ def _check_voxel_file(path: Path) -> None:
 
 
 def _named_files(path: Path) -> list[str]:
-    """Give the names of the files with the voxels; none where they follow the header."""
+    """Return the names of the files with the voxels; none if they follow the header."""
     with path.open("rb") as file:
         head = file.read(_LONGEST_HEADER)
     lines = head.split(b"\n")
@@ -384,9 +384,10 @@ def _named_files(path: Path) -> list[str]:
 
 
 def _voxel_files(value: str, after: list[bytes]) -> list[str]:
-    """Give the files that a header names.
+    """Return the files that a header names.
 
-    One, a LIST of them below, or a pattern with first, last and step of its numbers.
+    One file, a LIST of files below, or a pattern with first, last and step of its
+    numbers.
     """
     if not value or value.startswith("LOCAL"):
         return []
@@ -443,14 +444,14 @@ def _unpacked_meta(
 
 
 def _surplus(path: Path, header: TextHeader, count: int, kind: str) -> tuple[str, ...]:
-    """Give a note where plain voxels take more bytes than `count` values of a kind.
+    """Return a note if plain voxels take more bytes than `count` values of a kind.
 
-    As after a transfer as text, which adds a byte to some of them.
+    A transfer as text adds bytes to some files.
 
     Raises
     ------
     ReadError
-        If voxels written as numbers are none, or fewer or more than `count`.
+        If voxels that are written as text are not numbers, or not `count` of them.
     """
     fields = header.fields
     encoding = fields.get("encoding", "raw").lower()
@@ -503,7 +504,7 @@ def _check_text(path: Path, text: bytes, count: int) -> None:
 
 
 def _bits(kind: str) -> int:
-    """Give the bits of a value of a kind as ITK names it, 0 for an unknown one."""
+    """Return the bits of a value of a type as ITK names it; 0 if it is unknown."""
     found = _TYPE.search(kind)
     return int(found[1]) if found else 0
 
@@ -671,7 +672,7 @@ def _check_meta_lines(path: Path) -> None:
 
 
 def _vector_words(value: str) -> list[str]:
-    """Give the numbers of NRRD vectors, such as "(1,0,0) none"; "" for one left out."""
+    """Return the numbers of NRRD vectors, such as "(1,0,0) none"; "" for one left out."""
     words: list[str] = []
     for vector in _VECTOR.findall(value):
         words += [one.strip() for one in vector.strip("()").split(",")]
@@ -745,7 +746,7 @@ def _check_plain(path: Path, header: TextHeader) -> None:
 
 
 def _meta_order(fields: Mapping[str, str]) -> Literal["<", ">"]:
-    """Give the byte order of a MetaImage's voxels."""
+    """Return the byte order of a MetaImage's voxels."""
     names = ("binarydatabyteordermsb", "elementbyteordermsb")
     said = next((fields[name] for name in names if name in fields), "false")
     return ">" if said.lower() in ("true", "t", "1") else "<"
@@ -805,7 +806,7 @@ def _check_axes(source: str, header: TextHeader) -> None:
 
 
 def _volumes(image: sitk.Image, shape: tuple[int, int, int]) -> NDArray[np.generic]:
-    """Give an ITK image's voxels as (i, j, k, volume)."""
+    """Return an ITK image's voxels as (i, j, k, volume)."""
     data = sitk.GetArrayFromImage(image)
     if image.GetNumberOfComponentsPerPixel() == 1:
         data = data[..., None]

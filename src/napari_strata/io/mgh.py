@@ -45,8 +45,8 @@ _NAMES = {
 }
 _HEADER_BYTES = 284
 _HIGHEST_ID = 2**31 - 1
-_MAY_BE = 100
-"""A plausible number of a voxel type; what is above means that it is no MGH file at all."""
+_PLAUSIBLE_TYPES = 100
+"""Voxel type codes are below this; a higher one means that the file is no MGH file."""
 
 
 def read_mgh(
@@ -94,15 +94,15 @@ def read_mgh(
 
 
 def mgh_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
-    """Give the voxels along i, j, k of one frame, from the header alone.
+    """Return the voxels along i, j, k of one frame, from the header alone.
 
-    Raises what `read_mgh` does for a bad header.
+    Raises the errors of `read_mgh` for an invalid header.
     """
     return tuple(int(n) for n in _read_start(path)["dims"][:3])
 
 
 def mgh_bytes(path: Path) -> int:
-    """Give how many bytes the voxels take, uncompressed.
+    """Return the bytes that the voxels take, uncompressed.
 
     Raises what `read_mgh` does for a bad header.
     """
@@ -133,7 +133,7 @@ def write_mgh(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:
 
 
 def check_mgh_ids(path: Path, highest: int) -> None:
-    """Say early that labels are too large for MGH.
+    """Check before any work that labels fit into MGH's integers.
 
     Raises
     ------
@@ -149,9 +149,9 @@ def check_mgh_ids(path: Path, highest: int) -> None:
 
 
 def _affine(start: np.void, source: str) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Give the affine index -> RAS mm, in 32-bit floats as nibabel has it.
+    """Return the affine (i, j, k) -> RAS+ mm, in 32-bit floats as nibabel has it.
 
-    Where the header gives none, nibabel's default.
+    nibabel's default if the header has none.
     """
     sizes, axes, center = start["delta"], start["axes"], start["center"]
     notes: tuple[str, ...] = ()
@@ -201,7 +201,7 @@ def _read_start(path: Path) -> np.void:
         int(start["version"]) & 0xFF != 1
         or not 0 <= int(start["version"]) < 2**24
         or min(start["dims"]) < 1
-        or not 0 <= kind < _MAY_BE
+        or not 0 <= kind < _PLAUSIBLE_TYPES
     ):
         raise ReadError(
             f"{path} is not an MGH file, whatever its name says. Check that it is the"

@@ -128,9 +128,9 @@ def read_nifti(
 
 
 def nifti_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
-    """Give the voxels along i, j, k of one volume, from the header alone.
+    """Return the voxels along i, j, k of one volume, from the header alone.
 
-    Raises what `read_nifti` does for a bad header.
+    Raises the errors of `read_nifti` for an invalid header.
     """
     header = _read_header(half_of_pair(path, ".hdr") if suffix == ".img" else path)
     return _layout(
@@ -205,9 +205,9 @@ def write_nifti_scan(
 
 
 def _narrowed(data: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Give 64-bit integers in the smallest type that holds them, exactly.
+    """Return 64-bit integers in the smallest type that holds them exactly.
 
-    Beyond 32 bits as float64.
+    Those beyond 32 bits become float64.
     """
     if data.dtype.kind not in "iu" or data.dtype.itemsize < 8:
         return data
@@ -380,7 +380,7 @@ def _layout(header: nib.Nifti1Header, path: Path, *, thin: bool = False) -> _Lay
 
 
 def _has_extension(path: Path, behind: int) -> bool:
-    """Say whether the four bytes before `behind` announce an extension."""
+    """Return whether the four bytes before `behind` announce an extension."""
     try:
         with ImageOpener(str(path), "rb") as file:
             return file.read(behind)[-4:-3] not in (b"", b"\0")
@@ -412,10 +412,9 @@ def _real_dtype(header: nib.Nifti1Header, source: str) -> np.dtype[np.generic]:
 def _affine(
     header: nib.Nifti1Header, shape: tuple[int, ...], source: str
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Give the affine in mm.
+    """Return the affine (i, j, k) -> RAS+ mm, and notes on how it was chosen.
 
-    Of the sform where it has a code and can be used, else of the qform, and notes on
-    that.
+    The sform is used if it has a code and is valid, else the qform.
     """
     header = header.copy()
     if header["pixdim"][0] not in (-1, 1):
@@ -504,7 +503,7 @@ def _check_codes(
 
 
 def _qform(header: nib.Nifti1Header) -> NDArray[np.float64] | None:
-    """Give the qform; None where its code is 0 or its quaternion is no rotation."""
+    """Return the qform; None if its code is 0 or its quaternion is no rotation."""
     try:
         qform = header.get_qform(coded=True)[0]
     except (HeaderDataError, ValueError):
@@ -529,7 +528,7 @@ def _disputes(
     qform: NDArray[np.float64] | None,
     mm: float,
 ) -> tuple[str, ...]:
-    """Give notes on what in the header speaks against the sform."""
+    """Return notes on header fields that contradict the sform."""
     if not np.isfinite(sform).all():
         return ()
     sizes = header["pixdim"][1:4].astype(np.float64)
@@ -589,7 +588,7 @@ def _scaled_labels(
 
 
 def _slope(header: nib.Nifti1Header, source: str) -> tuple[float, float]:
-    """Give slope and intercept; 1 and 0 where the header has no scale."""
+    """Return slope and intercept; 1 and 0 if the header has no scale."""
     try:
         slope, inter = header.get_slope_inter()
     except HeaderDataError as err:

@@ -30,9 +30,9 @@ _REWRITTEN = (
 
 
 def table_text(path: Path, labels: Path, regions: Sequence[Region]) -> str | None:
-    """Give the text of the JSON beside labels.
+    """Return the text of the JSON file beside labels.
 
-    None where one of other labels says the same already, and is to stay.
+    None if the file of other labels already says the same, and is to stay.
 
     Parameters
     ----------
@@ -75,9 +75,9 @@ def table_text(path: Path, labels: Path, regions: Sequence[Region]) -> str | Non
 
 
 def sidecar_owner(path: Path, labels: Path) -> Path | None:
-    """Give the other labels in the folder that a JSON file belongs to.
+    """Return the other labels in the folder that a JSON file belongs to.
 
-    None where it may be that of `labels`.
+    None if it may belong to `labels`.
     """
     document = _document(path)
     if document is None:
@@ -110,9 +110,9 @@ def read_table(path: Path) -> tuple[Region, ...]:
 
 
 def has_table(path: Path) -> bool:
-    """Say whether a JSON file beside an image holds a region table.
+    """Return whether a JSON file beside an image holds a region table.
 
-    So that the image is labels: ours, damaged or not, or one like it.
+    The image is labels then. The table may be by Strata, damaged or not, or similar.
     """
     try:
         return bool(read_names(path)[0]) or (
@@ -165,7 +165,7 @@ def _is_ours(document: Any) -> bool:
 
 
 def _mentions_us(path: Path) -> bool:
-    """Say whether a damaged file is one of ours: its first line but one says the format."""
+    """Return whether a damaged file was written by Strata, by its second line."""
     try:
         with path.open("rb") as file:
             return b'"strata-labels' in file.read(_HEAD)
@@ -238,7 +238,7 @@ def _ours(path: Path) -> dict[str, Any]:
 
 
 def _named(regions: Sequence[Region]) -> dict[int, Region]:
-    """Give what a table says beyond the default names."""
+    """Return the regions of a table that differ from the default ones."""
     return {
         region.id: region
         for region in regions

@@ -86,20 +86,20 @@ def _terms() -> dict[str, Term]:
 
 
 def known_terms() -> tuple[Term, ...]:
-    """Give every term of the list, once."""
+    """Return every term of the list, once."""
     return tuple(dict.fromkeys(_terms().values()))
 
 
 def coded(name: str) -> dict[str, str] | None:
-    """Give the code of a region's name as plain values, for files.
+    """Return the code of a region's name as plain values, for files.
 
-    None for a name that the list lacks.
+    None for a name that is not in the list.
     """
     term = term_of(name)
     if not term.known:
         return None
-    said = {"scheme": SCHEME, "value": term.kind.value, "meaning": term.kind.meaning}
-    return said | ({"side": term.side.meaning} if term.side is not None else {})
+    code = {"scheme": SCHEME, "value": term.kind.value, "meaning": term.kind.meaning}
+    return code | ({"side": term.side.meaning} if term.side is not None else {})
 
 
 def term_of(name: str) -> Term:

@@ -20,7 +20,9 @@ NRRD = (".nrrd", ".nhdr", ".seg.nrrd")
 """Endings of NRRD files, in lower case."""
 
 _LONGEST_HEADER = 2**24
+"""Longest NRRD header, in bytes; 3D Slicer writes long ones for many segments."""
 _LONGEST_META_HEADER = 2**16
+"""Longest MetaImage header, in bytes."""
 _ITEM = re.compile(r'"([^"]*)"|(\S+)')
 _ESCAPED = re.compile(r"\\n|\\\\")
 _VECTOR = re.compile(r"none|\([^()]*\)", re.IGNORECASE)
@@ -239,7 +241,7 @@ def placed(
 
 
 def millimetres(unit: str) -> float | None:
-    """Give the millimetres of a unit of length; None for what is none."""
+    """Return the length of a unit in mm; None if it is no unit of length."""
     name = _unit_name(unit)
     if name in _NO_LENGTHS:  # "ms" are no metres
         return None
@@ -273,9 +275,9 @@ def _without_time(space: str) -> str:
 def _nrrd_affine(
     header: TextHeader, signs: tuple[int, int], affine: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Give the affine of a space with time, whose first two axes ITK does not turn.
+    """Return the affine of a space with time, whose first two axes ITK does not flip.
 
-    As it was where the header is odd.
+    Unchanged if the header is unusual.
     """
     vectors = [vector for vector in header.directions or [] if vector is not None][:3]
     try:
@@ -439,7 +441,7 @@ _AXIS_OF = {"R": 0, "L": 0, "A": 1, "P": 1, "I": 2, "S": 2}
 
 
 def _orientation_code(affine: NDArray[np.float64]) -> str:
-    """Give MetaImage's code of the axes, which names where each comes from.
+    """Return MetaImage's axis code, which names the side that each axis starts from.
 
     RAI runs toward left, posterior, superior.
     """

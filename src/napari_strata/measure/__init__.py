@@ -1,4 +1,4 @@
-"""What is in the regions, and how well labels agree with a reference."""
+"""Measures of regions, and agreement of labels with a reference."""
 
 from napari_strata.measure.agreement import RegionAgreement, agree
 from napari_strata.measure.overlap import Agreement, compare, join_by_overlap

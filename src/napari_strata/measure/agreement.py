@@ -1,10 +1,6 @@
-"""How well each region agrees with the same region of a reference.
+"""Agreement of each region with the same region of a reference.
 
-Dice, distances between surfaces in mm, volume difference.
-
-Surfaces are made of the small pieces that marching cubes finds between eight
-neighbouring voxels, each with its area and place in millimetres of the patient: thick
-slices weigh what they should, and oblique and sheared grids are right.
+Dice, distances between surfaces in mm, difference of volumes.
 """
 
 from __future__ import annotations
@@ -31,7 +27,8 @@ from napari_strata.volume import (
 
 _EMPTY = float("nan")
 _CORNERS = tuple(np.ndindex(2, 2, 2))
-_ALL = 255
+_ALL_INSIDE = 255
+"""Code of a cube whose eight corners are inside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,7 @@ class RegionAgreement:
 
     Notes
     -----
-    Normalised surface Dice and surface pieces: Nikolov et al., J Med Internet Res 2021.
+    Normalised surface Dice and surface elements: Nikolov et al., J Med Internet Res 2021.
     """
 
     id: int
@@ -78,7 +75,7 @@ class RegionAgreement:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Surface:
-    """Pieces of a region's surface: centres (n, 3) in RAS+ mm and areas (n,) in mm2."""
+    """Surface elements of a region: centres (n, 3) in RAS+ mm and areas (n,) in mm2."""
 
     centers_mm: NDArray[np.float64]
     areas_mm2: NDArray[np.float64]
@@ -140,15 +137,15 @@ def agree(
         ids = {i for one in (labels, reference) for i in label_ids(one.labels)} | {
             row.id for row in labels.regions
         }
-    wanted = sorted(set(ids) - {BACKGROUND})
+    region_ids = sorted(set(ids) - {BACKGROUND})
     names = {
         row.id: row.name
-        for row in (*default_regions(wanted), *reference.regions, *labels.regions)
+        for row in (*default_regions(region_ids), *reference.regions, *labels.regions)
     }
     areas = _areas_mm2(labels.geometry)
     return tuple(
         _agree(Region(i, names[i], (0, 0, 0)), labels, reference, tolerance_mm, areas)
-        for i in wanted
+        for i in region_ids
     )
 
 
@@ -188,9 +185,9 @@ def _agree(
 def _index(
     mask: NDArray[np.bool_], geometry: Geometry, areas: NDArray[np.float64]
 ) -> _Surface:
-    """Find the surface between the voxels of a mask and the others.
+    """Return the surface between the voxels of a mask and the others.
 
-    What lies beyond the array is outside.
+    Beyond the array is outside.
     """
     spans = []
     for axis in range(3):
@@ -203,7 +200,7 @@ def _index(
     code = np.zeros(size, np.uint8)
     for bit, (z, y, x) in enumerate(_CORNERS):
         code |= inside[z : z + size[0], y : y + size[1], x : x + size[2]] << bit
-    places = np.argwhere((code > 0) & (code < _ALL))
+    places = np.argwhere((code > 0) & (code < _ALL_INSIDE))
     start = np.array([span.start for span in spans])
     return _Surface(
         geometry.world_from_voxel(places + start - 0.5), areas[code[tuple(places.T)]]
@@ -211,11 +208,11 @@ def _index(
 
 
 def _areas_mm2(geometry: Geometry) -> NDArray[np.float64]:
-    """Give the area of the surface between eight neighbouring voxels.
+    """Return the surface area between eight neighbouring voxels, per inside pattern.
 
-    By which of them are inside (bits as in `_CORNERS`).
+    The bits of a pattern are in the order of `_CORNERS`.
     """
-    areas = np.zeros(_ALL + 1)
+    areas = np.zeros(_ALL_INSIDE + 1)
     for code, triangles in enumerate(_triangles(), 1):
         sides = np.diff(triangles, axis=1) @ geometry.affine[:3, :3].T
         areas[code] = (
@@ -226,12 +223,12 @@ def _areas_mm2(geometry: Geometry) -> NDArray[np.float64]:
 
 @cache
 def _triangles() -> tuple[NDArray[np.float64], ...]:
-    """Give the triangles (n, 3, zyx) of marching cubes in a cube of eight voxels.
+    """Return the marching-cubes triangles (n, 3, zyx) in a cube of eight voxels.
 
-    For the codes 1 to 254.
+    For the patterns 1 to 254.
     """
     found = []
-    for code in range(1, _ALL):
+    for code in range(1, _ALL_INSIDE):
         cube = np.array([code >> bit & 1 for bit in range(8)], np.float32).reshape(
             2, 2, 2
         )
@@ -243,7 +240,7 @@ def _triangles() -> tuple[NDArray[np.float64], ...]:
 def _surface_scores(
     ours: _Surface, theirs: _Surface, tolerance_mm: float
 ) -> tuple[float, float]:
-    """Give the 95 % Hausdorff distance in mm and the normalised surface Dice."""
+    """Return the 95 % Hausdorff distance in mm and the normalised surface Dice."""
     there, _ = KDTree(theirs.centers_mm).query(ours.centers_mm)
     back, _ = KDTree(ours.centers_mm).query(theirs.centers_mm)
     within = tolerance_mm + 1e-6  # distances are sums of rounded millimetres
@@ -259,7 +256,7 @@ def _surface_scores(
 def _percentile_95(
     distances_mm: NDArray[np.float64], areas_mm2: NDArray[np.float64]
 ) -> float:
-    """Give the smallest distance within which 95 % of the area lies."""
+    """Return the smallest distance within which 95 % of the area lies."""
     order = np.argsort(distances_mm)
     covered = np.cumsum(areas_mm2[order])
     return float(distances_mm[order[np.searchsorted(covered, 0.95 * covered[-1])]])

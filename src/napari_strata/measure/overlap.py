@@ -1,4 +1,4 @@
-"""How well labels overlap a reference as a whole, whatever their numbers.
+"""Overlap of labels with a reference as a whole, whatever their numbers.
 
 Matched Dice, Rand index, variation of information.
 """
@@ -27,7 +27,7 @@ _EMPTY = float("nan")
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How well labels agree with a reference, over the voxels that are scored.
+    """Agreement of labels with a reference, over the scored voxels.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class Agreement:
     voi_merge_bits: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the scores as plain values, for JSON."""
+        """Return the scores as plain values, for JSON."""
         return asdict(self)
 
 
@@ -140,12 +140,10 @@ def compare(
 
 
 def join_by_overlap(labels: Segmentation, reference: Segmentation) -> Segmentation:
-    """Give every region the number and name of the reference label that it overlaps most.
+    """Return labels in which each region has the id and name of its best reference label.
 
-    The background included.
-
-    What an unsupervised segmentation could reach if a person named its regions: regions
-    of one label become one region. A tie goes to the smaller number.
+    The best is the one that it overlaps most, background included; regions with the
+    same best label become one.
 
     Parameters
     ----------
@@ -193,9 +191,9 @@ def _contingency(
 
 
 def _one_to_one(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Dice per class under the one-to-one matching with the highest sum.
+    """Return Dice per class under the one-to-one matching with the highest sum.
 
-    (Kuhn's Hungarian method).
+    The matching is found by the Hungarian method (Kuhn 1955).
     """
     dice = (
         2
@@ -209,7 +207,7 @@ def _one_to_one(table: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _many_to_one(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Dice per class when every region is given to the class that it overlaps most."""
+    """Return Dice per class, with every region in the class that it overlaps most."""
     n_classes = table.shape[1]
     owner = table.argmax(axis=1)
     hits = np.bincount(owner, table.max(axis=1), n_classes)
@@ -232,7 +230,7 @@ def _adjusted_rand(table: NDArray[np.float64]) -> float:
 
 
 def _variation_of_information(table: NDArray[np.float64]) -> tuple[float, float]:
-    """Give H(labels | reference) and H(reference | labels) in bits."""
+    """Return H(labels | reference) and H(reference | labels) in bits."""
     joint = table / table.sum()
 
     def entropy(p: NDArray[np.float64]) -> float:

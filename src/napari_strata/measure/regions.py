@@ -1,4 +1,4 @@
-"""Size, surface, place, intensity and confidence of every region."""
+"""Size, surface, position, intensity and confidence of every region."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from napari_strata.volume import (
 )
 
 _EMPTY = float("nan")
+_SAME_GRID_VOX = 0.1
+"""Largest distance, in voxels, between grids that count as one; rounding is less."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegionMeasure:
-    """Size, place and intensity of one region.
+    """Size, position and intensity of one region.
 
     Parameters
     ----------
@@ -172,7 +174,7 @@ def _surfaces_mm2(segmentation: Segmentation) -> dict[int, float]:
 def require_same_grid(
     geometry: Geometry, other: Geometry, what: str, than: str
 ) -> None:
-    """Refuse two grids that differ in shape, or by more than a tenth of a voxel anywhere.
+    """Refuse grids that differ in shape, or anywhere by more than a tenth of a voxel.
 
     Parameters
     ----------
@@ -198,7 +200,7 @@ def require_same_grid(
     apart_mm = np.linalg.norm(
         geometry.world_from_voxel(corners) - other.world_from_voxel(corners), axis=1
     ).max()
-    if apart_mm > 0.1 * geometry.spacing_zyx_mm.min():
+    if apart_mm > _SAME_GRID_VOX * geometry.spacing_zyx_mm.min():
         raise GeometryError(
             f"{what} lie up to {apart_mm:.3g} mm away from {than}: their affines"
             " differ. Take the scan that they were drawn on, or resample them to its"
@@ -278,7 +280,7 @@ def _measure(
 
 
 def _statistics(found: NDArray[np.generic] | None) -> tuple[float, ...]:
-    """Give mean, sd, minimum, p5, p25, median, p75, p95 and maximum."""
+    """Return mean, sd, minimum, p5, p25, median, p75, p95 and maximum."""
     if found is None:
         return (_EMPTY,) * 9
     values = np.sort(found).astype(np.float64)
@@ -295,7 +297,7 @@ def _statistics(found: NDArray[np.generic] | None) -> tuple[float, ...]:
 def _world_box(
     places_zyx: NDArray[np.intp], geometry: Geometry
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Give the box along the patient's axes that holds every voxel out to its corners.
+    """Return the box along the patient's axes around all voxels and their corners.
 
     Exact on oblique grids too.
     """
@@ -313,10 +315,7 @@ def _world_box(
 
 
 def _quantile(ordered: NDArray[np.float64], fraction: float) -> float:
-    """Interpolate linearly between neighbours.
-
-    As numpy does, in values that are already in order.
-    """
+    """Return a quantile of sorted values, by linear interpolation as in numpy."""
     place = fraction * (len(ordered) - 1)
     below = int(place)
     above = min(below + 1, len(ordered) - 1)

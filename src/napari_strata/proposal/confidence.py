@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_strata.deprecated import moved_names
 from napari_strata.proposal.hierarchy.tree import Hierarchy
 from napari_strata.proposal.supervoxels.clustering import Contacts
 
@@ -164,3 +165,6 @@ def _company(contacts: Contacts, table: NDArray[np.int32]) -> NDArray[np.float64
             contacts.edges[:, side], weights=contacts.faces, minlength=len(table)
         )
     return np.where(faces > 0, own / np.maximum(faces, 1), 1.0)
+
+
+__getattr__ = moved_names("proposal.confidence")

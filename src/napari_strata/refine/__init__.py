@@ -1,4 +1,1 @@
-"""A proposal in a person's hands.
-
-The owner table, edits, undo, teaching by strokes, and case files.
-"""
+"""Corrections of a proposal: edits, undo, scribbles, case files and teachings."""

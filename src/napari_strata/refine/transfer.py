@@ -1,30 +1,28 @@
-"""What strokes on one scan taught, for another scan.
+"""Teachings: regions of one corrected scan, transferred to another scan.
 
-A follow-up of the same patient, or the next of a cohort.
-
-Kept are looks that mean the same in every scan (see `proposal.cohort`): brightness
-brought to one scale, features, and where in the body a supervoxel lies, as a share of
-its extent. A supervoxel of the other scan goes with the region that has the nearest
-example (Cover and Hart, 1967), evened out over touching supervoxels. One example, not
-some: a small region has few.
+For a follow-up of the same patient, or the next scan of a cohort. A teaching holds
+features that mean the same in every scan (see `proposal.codebook`): intensities on one
+scale, encoder features, and the position as a share of the body's extent. A supervoxel
+of the other scan gets the region of its nearest example (Cover and Hart, 1967),
+smoothed over touching supervoxels. One nearest example, not several: a small region has
+few.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from napari_strata._version import __version__
 from napari_strata.errors import TeachingError, WriteError
+from napari_strata.filenames import TEACHING_SUFFIX
 from napari_strata.io.atomic import atomic_path
+from napari_strata.io.tensor_file import read_tensor_file, tensor_bytes
 from napari_strata.proposal.codebook.cohort_table import (
     CohortTable,
     IntensityMap,
@@ -46,7 +44,7 @@ from napari_strata.volume import (
 
 VERSION = 1
 """Of the file's layout."""
-SUFFIX = ".strata-teaching"
+SUFFIX = TEACHING_SUFFIX
 FITS_BELOW = 2.0
 """A scan fits up to this drift.
 
@@ -65,7 +63,7 @@ _BLOCK = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TransferredLabels:
-    """A scan in the regions that another one taught.
+    """A scan with the regions of a teaching.
 
     Parameters
     ----------
@@ -87,11 +85,11 @@ class TransferredLabels:
 
     @property
     def fits(self) -> bool:
-        """Whether the scan is enough like the teaching one for the regions to be trusted."""
+        """Whether the scan is similar enough to the teaching one for trusted regions."""
         return self.drift <= FITS_BELOW
 
     def warning(self) -> str:
-        """Say that the scan does not fit; "" where it does."""
+        """Warning that the scan does not fit; "" if it does."""
         if self.fits:
             return ""
         return (
@@ -110,10 +108,7 @@ class TransferredLabels:
         )
 
     def record(self, proposal: Proposal) -> dict[str, Any]:
-        """Give plain values for a sidecar.
-
-        Drift, and the mean confidence of each region over its voxels.
-        """
+        """Return plain values for a sidecar: drift, and the mean confidence of each region."""
         sizes = np.bincount(
             proposal.supervoxels.ravel(), minlength=len(self.table)
         ).astype(np.float64)
@@ -133,7 +128,7 @@ class TransferredLabels:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Teaching:
-    """What one case taught.
+    """Regions taught by one case, for other scans.
 
     Parameters
     ----------
@@ -144,7 +139,7 @@ class Teaching:
     taught : (m,) int32 array
         Region of each example; 0 for what belongs to none.
     reference : Leaves
-        What brightness is aligned to.
+        Reference to which intensities are aligned.
     typical_distance : float
         Usual squared distance between an example and the nearest of its region.
     modality : {"ct", "mr"}
@@ -179,13 +174,13 @@ class Teaching:
 
     @property
     def sha256(self) -> str:
-        """Hash of what decides the labels."""
+        """Hash of everything that decides the labels."""
         return hashlib.sha256(self._to_bytes()).hexdigest()
 
     def check(
         self, modality: Modality, weights_sha256: str | None, name: str = "The scan"
     ) -> None:
-        """Refuse scans of another modality, or seen by another encoder.
+        """Reject scans of another modality or encoder.
 
         Raises
         ------
@@ -206,7 +201,7 @@ class Teaching:
             )
 
     def apply(self, proposal: Proposal) -> TransferredLabels:
-        """Give every supervoxel of a scan a taught region, or none.
+        """Assign every supervoxel of a scan a taught region, or none.
 
         Raises
         ------
@@ -291,12 +286,9 @@ class Teaching:
             temporary.write_bytes(data)
 
     def _to_bytes(self) -> bytes:
-        arrays: dict[str, NDArray[Any]] = {
-            f"reference {name}": getattr(self.reference, name)
-            for name in Leaves.__slots__
-        }
+        arrays: dict[str, NDArray[Any]] = {**self.reference.arrays}
         arrays |= {"looks": self.looks, "taught": self.taught}
-        said = {
+        header = {
             "regions": [
                 [region.id, region.name, list(region.color)] for region in self.regions
             ],
@@ -306,13 +298,7 @@ class Teaching:
             "names": self.names,
             "about": self.about,
         }
-        header = {
-            "strata-teaching": json.dumps({"version": VERSION, **said}, sort_keys=True)
-        }
-        return save(
-            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
-            header,
-        )
+        return tensor_bytes("strata-teaching", VERSION, header, arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Teaching:
@@ -325,9 +311,7 @@ class Teaching:
             known.
         """
         try:
-            with safe_open(str(path), framework="np") as store:
-                header = json.loads((store.metadata() or {})["strata-teaching"])
-                arrays = {name: store.get_tensor(name) for name in store.keys()}  # noqa: SIM118
+            header, arrays = read_tensor_file(path, "strata-teaching")
             if header["version"] != VERSION:
                 raise TeachingError(
                     f"{path} is a teaching of version {header['version']}, and this"
@@ -344,7 +328,7 @@ class Teaching:
                 f"Cannot read the teaching {path}: {err.strerror or err}. Check the"
                 " path."
             ) from err
-        except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as err:
+        except (KeyError, ValueError, TypeError, IndexError) as err:
             raise TeachingError(
                 f"{path} is not a whole Strata teaching. Make one with `strata teach"
                 f" CASE -o FILE{SUFFIX}`."
@@ -369,9 +353,7 @@ class Teaching:
             ),
             looks=looks.astype(np.float32),
             taught=taught.astype(np.int32),
-            reference=Leaves(
-                *(arrays[f"reference {name}"] for name in Leaves.__slots__)
-            ),
+            reference=Leaves.from_arrays(arrays),
             typical_distance=float(header["typical_distance"]),
             modality=header["modality"],
             weights_sha256=header["weights_sha256"],
@@ -387,7 +369,7 @@ def teach(
     *,
     seed: int = 0,
 ) -> Teaching:
-    """Learn regions from a corrected proposal.
+    """Fit a teaching to a corrected proposal.
 
     Parameters
     ----------
@@ -408,31 +390,31 @@ def teach(
         raw descriptors.
     """
     described = _comparable(proposal)
-    wanted = [
+    usable = [
         region
         for region in regions
         if region.id != BACKGROUND and (described.body & (table == region.id)).any()
     ]
-    if not wanted:
+    if not usable:
         raise TeachingError(
             "This case teaches nothing yet: scribble on a region, or name one, then"
             " teach."
         )
     own = np.where(
-        described.body & np.isin(table, [region.id for region in wanted]),
+        described.body & np.isin(table, [region.id for region in usable]),
         table,
         BACKGROUND,
     )
     looks = _looks(proposal, described, IntensityMap())
     rng, chosen = np.random.default_rng(seed), []
-    for region in [BACKGROUND, *(row.id for row in wanted)]:
+    for region in [BACKGROUND, *(row.id for row in usable)]:
         members = rng.permutation(np.flatnonzero(described.body & (own == region)))
         chosen.append(
             members[: _BACKGROUND_EXAMPLES if region == BACKGROUND else _PER_REGION]
         )
     picked = np.concatenate(chosen)
     return Teaching(
-        regions=tuple(wanted),
+        regions=tuple(usable),
         looks=looks[picked],
         taught=own[picked].astype(np.int32),
         reference=leaves_of(described, seed=seed),
@@ -450,7 +432,7 @@ def teach(
 
 
 def transferable_regions(state: State) -> tuple[Region, ...]:
-    """Give the regions that a person taught by strokes, or owns under a name of their own."""
+    """Return the regions that a person taught by strokes, or named."""
     by_stroke = {state.current_id(stroke.region) for stroke in state.strokes}
     rows = [
         row
@@ -462,7 +444,7 @@ def transferable_regions(state: State) -> tuple[Region, ...]:
 
 
 def fit_teaching(state: State, index: ProposalIndex, *, seed: int = 0) -> Teaching:
-    """Learn from a case as it stands.
+    """Fit a teaching to the current state of a case.
 
     Raises
     ------
@@ -490,7 +472,7 @@ def _comparable(proposal: Proposal) -> CohortTable:
 def _looks(
     proposal: Proposal, table: CohortTable, mapped: IntensityMap
 ) -> NDArray[np.float32]:
-    """Give what supervoxels are compared by, (n_supervoxels, d) float32."""
+    """Return the features by which supervoxels are compared, (n_supervoxels, d) float32."""
     middle, spread = (
         proposal.descriptor_scale
         if proposal.descriptor_scale is not None
@@ -520,7 +502,7 @@ def _looks(
 def _to_nearest(
     looks: NDArray[np.float32], examples: NDArray[np.float32], *, skip: int = 0
 ) -> NDArray[np.float32]:
-    """Give the squared distance (n,) to the nearest example.
+    """Return the squared distance (n,) to the nearest example.
 
     Or to the next one after `skip` of them.
     """

@@ -1,29 +1,25 @@
-"""BIDS data sets: which scans they hold, and the derivative data set that labels go into.
+"""BIDS data sets: names of files, and which of them are structural scans.
 
-The names follow the Brain Imaging Data Structure, version 1.10, "Derivatives:
-segmentations".
+The names follow the Brain Imaging Data Structure, version 1.10.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import itertools
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_strata._version import __version__
-from napari_strata.filenames import ESCAPED, json_text, name_bytes
-from napari_strata.io.atomic import atomic_path, file_suffix
+from napari_strata.filenames import SCAN_SUFFIXES, name_bytes
+from napari_strata.io.atomic import file_suffix
 
-BIDS_VERSION = "1.10.0"
-_DESCRIPTION = "dataset_description.json"
+DESCRIPTION = "dataset_description.json"
+"""Name of the file that describes a BIDS data set."""
 _IMAGES = ("anat", "ct")
-"""Folders of 3D images of structure."""
+"""Folders of structural 3D images."""
 _OTHERS = (
     "func",
     "dwi",
@@ -39,9 +35,9 @@ _OTHERS = (
     "micr",
     "motion",
 )
-"""Folders of series over time or directions, of field maps and of other kinds of data."""
+"""Folders of time series, diffusion, field maps and other kinds of data."""
 NO_RAW_DATA = ("derivatives", "sourcedata", "code", "stimuli", "phenotype")
-"""Folders of a data set that hold no scans in its own order."""
+"""Folders of a data set without raw scans."""
 _NO_SCANS = ("defacemask", "mask", "dseg", "probseg", "seg", "label", "labels")
 _PARTS = ("phase", "real", "imag")
 _PHASES = ("phase", "phasediff", "phase1", "phase2")
@@ -64,43 +60,17 @@ _STRUCTURAL = (
     ),
     *("t1map", "t2map", "t2starmap", "t1", "t2", "ct", "mprage"),
 )
-"""Last words of names of structural images, in lower case.
-
-Taken also where their folder does not say so.
-"""
+"""Last words of names of structural images, in lower case, whatever their folder."""
 _SUBJECT = re.compile(r"sub([-_].|\d)", re.IGNORECASE)
 _MARK = 4
+"""Hexadecimal digits of a hash that keeps names apart which differ in odd letters."""
 _FIRST = (".nii.gz", ".nii")
-"""Of several files of one name, the first of these goes under the plain name."""
-_IGNORED = (
-    "*.html",
-    "batch.jsonl",
-    "cohort*.strata-codebook",
-    "volumes.tsv",
-    "scans.tsv",
-    "failures.tsv",
-    "changes.tsv",
-    "agreement.tsv",
-    "replay.tsv",
-    "qc",
-)
-_UNITS = {
-    "_ml": "mL",
-    "_mm": "mm",
-    "_mm2": "mm^2",
-    "_hu": "HU",
-    "voxels": "1",
-    "_start": "1",
-    "_stop": "1",
-}
+"""Of several files with one stem, the first of these keeps the plain name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
-    """Why an image is not taken, in a few words.
-
-    Whether a person may want it nevertheless.
-    """
+class SkipReason:
+    """Why an image is skipped, and whether a person may want it nevertheless."""
 
     reason: str
     may_be_scan: bool
@@ -108,7 +78,7 @@ class Why:
 
 @dataclass(frozen=True, slots=True)
 class BidsName:
-    """What a file is called in a BIDS data set.
+    """Name of a file in a BIDS data set, with its parts.
 
     Parameters
     ----------
@@ -117,11 +87,11 @@ class BidsName:
     folder : str
         Below the root, with "/": "sub-01/ses-1/anat".
     entities : tuple of (str, str)
-        Keys and values in the order of the name; the key is "" for a word off the
-        standard ("run_1" gives two).
+        Keys and values in the order of the name; the key is "" for a word that breaks
+        the standard ("run_1" is two words).
     suffix : str
-        What the name ends in: "T1w". Of a name or an ending off the standard, with what
-        keeps it apart from others.
+        Last word of the name: "T1w". With a hash or the format, if the name would
+        otherwise not be unique.
     file : str
         The file's name.
     """
@@ -152,18 +122,18 @@ class BidsName:
 
 
 def is_dataset(folder: Path) -> bool:
-    """Say whether a folder is a BIDS data set of scans, not of derivatives."""
-    said = _description_in(folder)
+    """Return whether a folder is a BIDS data set of scans, not of derivatives."""
+    description = read_description(folder)
     return (
-        isinstance(said, dict)
-        and "BIDSVersion" in said
-        and said.get("DatasetType", "raw") == "raw"
+        isinstance(description, dict)
+        and "BIDSVersion" in description
+        and description.get("DatasetType", "raw") == "raw"
     )
 
 
-def _description_in(folder: Path) -> Any:
-    """Read the description of a data set; None where there is none that can be read."""
-    path = folder / _DESCRIPTION
+def read_description(folder: Path) -> Any:
+    """Read the description of a data set; None if there is none, or it is unreadable."""
+    path = folder / DESCRIPTION
     try:
         return (
             json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else None
@@ -173,24 +143,19 @@ def _description_in(folder: Path) -> Any:
 
 
 def is_subject(folder: str) -> bool:
-    """Say whether a folder of a data set is a subject's.
+    """Return whether a folder name is a subject's.
 
-    "sub-01", or off the standard "sub_01" or "sub01".
+    "sub-01", or not quite to the standard "sub_01" or "sub01".
     """
     return _SUBJECT.match(folder) is not None
 
 
 def name_of(path: Path) -> BidsName | None:
-    """Read the entities of a file in a subject's folder of a BIDS data set.
+    """Return the name of a file in a subject's folder of a BIDS data set, or None.
 
-    None for any other file.
-
-    A name off the standard (dashes and dots in values, underscores for dashes) is kept
-    as it is, word by word.
+    A name that breaks the standard (dashes and dots in values, underscores for dashes)
+    is kept word by word.
     """
-    # here, as it loads SimpleITK, which `--help` does without
-    from napari_strata.io.files import SCAN_SUFFIXES
-
     suffix = file_suffix(path)
     if suffix not in SCAN_SUFFIXES or path.is_dir():
         return None
@@ -206,7 +171,7 @@ def name_of(path: Path) -> BidsName | None:
     # two such names must not become one
     if (plain, _plain(last)) != (words, last) or not kind:
         kind += hashlib.sha256(name_bytes(path.name)).hexdigest()[:_MARK]
-    kind += _told_apart(path, path.name[len(path.name) - len(suffix) :])
+    kind += _ending_mark(path, path.name[len(path.name) - len(suffix) :])
     parts = [word.partition("-") for word in plain]
     return BidsName(
         root,
@@ -217,10 +182,10 @@ def name_of(path: Path) -> BidsName | None:
     )
 
 
-def _told_apart(path: Path, ending: str) -> str:
-    """Give what the ending adds to the name of outputs.
+def _ending_mark(path: Path, ending: str) -> str:
+    """Return what the ending adds to the name of outputs.
 
-    For other kinds than NIfTI, and where a scan of the same name lies beside.
+    Something for formats other than NIfTI, and if another file has the same stem.
     """
     stem = path.name[: len(path.name) - len(ending)]
     before = _FIRST[: _FIRST.index(ending)] if ending in _FIRST else _FIRST
@@ -233,30 +198,27 @@ def _told_apart(path: Path, ending: str) -> str:
 
 
 def _plain(word: str) -> str:
-    """Give a word of a name as it may stand in the name of an output.
-
-    Letters, digits, ".", "+" and "-".
-    """
+    """Return a word of a name with only letters, digits, ".", "+" and "-"."""
     return re.sub(r"[^\w.+-]", "", word)
 
 
 def is_phase(path: Path) -> bool:
-    """Say whether a name is that of the phase, the real or the imaginary part of an image."""
+    """Return whether a name is that of the phase, real or imaginary part of an image."""
     words = path.name[: len(path.name) - len(file_suffix(path))].lower().split("_")
     pairs = {*words, *("-".join(pair) for pair in itertools.pairwise(words))}
     return bool(pairs & {f"part-{part}" for part in _PARTS}) or words[-1] in _PHASES
 
 
-def why_not_taken(path: Path) -> Why | None:
-    """Say why an image is not proposed on.
+def skip_reason(path: Path) -> SkipReason | None:
+    """Return why an image is skipped, or None if it is a scan to propose on.
 
-    By its name and folders below the root of a data set; None where it is taken.
+    Decided by its name and its folders below the root of the data set.
     """
     *folders, name = path.parts
     if not folders or not is_subject(folders[0]):
-        return Why(
-            "it lies in no subject's folder (sub-...) of the BIDS data set; name it to"
-            " have it proposed on",
+        return SkipReason(
+            "it lies in no subject's folder (sub-...) of the BIDS data set; name the"
+            " file to propose on it",
             may_be_scan=True,
         )
     kind = next(
@@ -264,182 +226,20 @@ def why_not_taken(path: Path) -> Why | None:
         "",
     ).lower()
     if kind in _OTHERS:
-        return Why(
-            f"it lies in {kind}: no single image of structure", may_be_scan=False
+        return SkipReason(
+            f"it lies in {kind}, not among structural images", may_be_scan=False
         )
     last = name[: len(name) - len(file_suffix(name))].split("_")[-1]
     if last.lower() in _NO_SCANS or last.lower().endswith("mask"):
-        return Why("a mask or labels, by its name", may_be_scan=False)
+        return SkipReason("a mask or labels, by its name", may_be_scan=False)
     if is_phase(path):
-        return Why(
-            "a phase image, not the magnitude; name the file to have it proposed on",
+        return SkipReason(
+            "a phase image, not the magnitude; name the file to propose on it",
             may_be_scan=True,
         )
     if not kind and last.lower() not in _STRUCTURAL:
-        return Why(
-            "it lies in no anat or ct folder; name it to have it proposed on",
+        return SkipReason(
+            "it lies in no anat or ct folder; name the file to propose on it",
             may_be_scan=True,
         )
     return None
-
-
-def write_description(folder: Path, root: Path, how: str = "") -> None:
-    """Write what makes a folder a BIDS derivative data set.
-
-    Its description, and what of ours a validator passes over.
-
-    A description that stands there is brought up to date (who made the labels, with
-    which version and how, and from which scans); what people added to it stays, and so
-    does one that is not of derivatives.
-
-    Parameters
-    ----------
-    folder, root : Path
-        The derivative data set, and the one of the scans.
-    how : str
-        How the labels are made, in a few words.
-
-    Raises
-    ------
-    WriteError
-        If it cannot be written.
-    """
-    about = (
-        "# Strata: proposed tissue regions\n\nUnsupervised regions of the scans in the"
-        " linked data set, proposed by Strata, each with its label table and a JSON"
-        " file\nof settings and versions. Research software: it proposes, a person"
-        " decides. Not for diagnosis.\n"
-    )
-    made = f"Unsupervised regions, {how}" if how else "Unsupervised regions"
-    raw = os.path.relpath(root, folder).replace(os.sep, "/")
-    said: dict[str, Any] = {
-        "Name": "Strata: proposed tissue regions",
-        "BIDSVersion": BIDS_VERSION,
-        "DatasetType": "derivative",
-        "GeneratedBy": [
-            {
-                "Name": "Strata",
-                "Version": __version__,
-                "Description": f"{made}; unchecked, unless a JSON file tells of edits.",
-            }
-        ],
-        "SourceDatasets": [{"URL": raw}],
-        "DatasetLinks": {"raw": raw},
-    }
-    texts = {
-        _DESCRIPTION: _with_others(folder, said),
-        ".bidsignore": _with_ignored(folder),
-        "README.md": about,
-    }
-    for name, text in texts.items():
-        path = folder / name
-        if text is not None and not (
-            path.exists()
-            and (
-                name == "README.md"
-                or path.read_text(encoding="utf-8", errors="replace") == text
-            )
-        ):
-            with atomic_path(path) as unfinished:
-                unfinished.write_text(text, encoding="utf-8")
-
-
-def _with_others(folder: Path, said: dict[str, Any]) -> str | None:
-    """Bring our part of a description up to date, and keep what people wrote.
-
-    None where it cannot be read, or is not of derivatives.
-    """
-    path, found = folder / _DESCRIPTION, _description_in(folder)
-    if found is None:
-        return None if path.exists() else json.dumps(said, indent=1) + "\n"
-    makers = found.get("GeneratedBy") if isinstance(found, dict) else None
-    if not isinstance(makers, list) or found.get("DatasetType") != "derivative":
-        return None
-    ours = [
-        k
-        for k, one in enumerate(makers)
-        if isinstance(one, dict) and one.get("Name") == "Strata"
-    ]
-    fresh = said["GeneratedBy"][0]
-    kept = [
-        makers[k] | fresh if k in ours else makers[k] for k in range(len(makers))
-    ] + ([] if ours else [fresh])
-    links = found.get("DatasetLinks")
-    links = {**(links if isinstance(links, dict) else {}), **said["DatasetLinks"]}
-    return (
-        json_text(
-            {**said, **found, "GeneratedBy": kept, "DatasetLinks": links}, indent=1
-        )
-        + "\n"
-    )
-
-
-def _with_ignored(folder: Path) -> str:
-    """Give the patterns that a validator passes over: those that stand there, and ours."""
-    path = folder / ".bidsignore"
-    lines = (
-        path.read_text(encoding="utf-8", errors="replace").splitlines()
-        if path.is_file()
-        else []
-    )
-    return "\n".join([*lines, *(one for one in _IGNORED if one not in lines)]) + "\n"
-
-
-def sidecar_keys(name: BidsName, document: dict[str, Any]) -> dict[str, Any]:
-    """Give what BIDS wants to stand in the JSON file of labels.
-
-    The meaning of each column of the label table included.
-    """
-    columns = {}
-    for column in _measured(document["regions"]):
-        unit = next(
-            (unit for ending, unit in _UNITS.items() if column.endswith(ending)), None
-        )
-        columns[column] = {
-            "Description": f"{column.replace('_', ' ')} of the region"
-        } | ({} if unit is None else {"Units": unit})
-    checked = (
-        "corrected by a person's edits"
-        if document.get("replay", {}).get("edits")
-        else "a person has not checked them"
-    )
-    described = f"Tissue regions proposed without supervision; {checked}."
-    return {
-        "Description": described,
-        "Sources": [name.source],
-        "SpatialReference": name.source,
-        "Manual": False,
-        **columns,
-    }
-
-
-def _measured(rows: list[dict[str, Any]]) -> list[str]:
-    return [
-        name
-        for name in (rows[0] if rows else {})
-        if name not in ("id", "name", "color", "locked", "accepted", "code")
-    ]
-
-
-def write_label_table(table: Path, rows: list[dict[str, Any]]) -> None:
-    """Write a BIDS label table (`_dseg.tsv`).
-
-    Index, name and colour, then the measures, n/a where there is none.
-
-    Parameters
-    ----------
-    table : Path
-        The file to write.
-    rows : list of dict
-        The regions of a sidecar.
-    """
-    measured = _measured(rows)
-    with open(table, "w", newline="", encoding="utf-8", errors=ESCAPED) as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(["index", "name", "color", *measured])
-        for row in rows:
-            color = (
-                "#{:02x}{:02x}{:02x}".format(*row["color"]) if "color" in row else "n/a"
-            )
-            cells = ["n/a" if row[name] is None else row[name] for name in measured]
-            writer.writerow([row["id"], row["name"], color, *cells])

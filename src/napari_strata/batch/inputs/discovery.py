@@ -1,7 +1,7 @@
-"""Looking for scans in folders: what is one, and what is passed over, with the reason.
+"""Search of folders for scans: what is taken, and what is skipped for which reason.
 
-Nothing is passed over in silence but hidden system files, documents (JSON, text,
-pictures) and the batch's own outputs.
+Skipped without a reason are only hidden system files, documents (JSON, text, pictures)
+and the batch's own outputs.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 
 from napari_strata.batch.inputs import bids
 from napari_strata.export.outputs import outputs_beside, read_sidecar
+from napari_strata.filenames import SCAN_SUFFIXES
 from napari_strata.io.atomic import file_suffix, half_of_pair
 from napari_strata.io.dicom.series import is_dicom
-from napari_strata.io.files import SCAN_SUFFIXES
 
 _DICOM_SUFFIXES = (".dcm", ".ima")
 _PACKED = (".bz2", ".xz", ".zst", ".z", ".zip", ".7z", ".gz")
@@ -46,31 +46,32 @@ _OTHER_IMAGES = (
     ),
     *(".tif", ".tiff", ".vti", ".fdf", ".2dseq", ".isq", ".vol", ".dcm.gz", ".mgh.gz"),
 )
-"""Endings of images that Strata does not read, in lower case."""
-_VOXELS_ALONE = (".raw", ".zraw", ".raw.gz", ".zraw.gz")
+"""Endings of images that Strata cannot read, in lower case."""
+_RAW_VOXELS = (".raw", ".zraw", ".raw.gz", ".zraw.gz")
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 _MOST_MEMBERS = 8
-"""Members of an archive that are looked at, in search of scans."""
+"""Members of an archive that are checked: one may be large."""
 _LONGEST_HEADER = 65536
-_Seen = dict[tuple[int, int], Path]
-"""Folders that were searched, by device and number."""
+"""Bytes of a header that are searched for the name of its file of voxels."""
+_VisitedFolders = dict[tuple[int, int], Path]
+"""Folders that were searched, by device and inode."""
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
+"""First bytes of an AppleDouble file: macOS metadata of another file."""
 
 
 @dataclass(frozen=True, slots=True)
-class PassedOver:
+class SkippedPath:
     """A file or folder that was found and is not taken.
 
     Parameters
     ----------
     path : Path
-        Which one.
+        The file or folder.
     reason : str
-        Why, and what to do, in a few words.
+        Why it is passed over, and what to do, in a few words.
     may_be_scan : bool
-        Whether a person may want it proposed on: it is named one by one, and the exit
-        code is 1. False for what is no scan by its kind (masks, series over time,
-        labels of ours).
+        Whether a person may want to propose on it: then it is named, and the exit code
+        is 1. False for other kinds of file (masks, time series, labels of Strata).
     """
 
     path: Path
@@ -80,104 +81,97 @@ class PassedOver:
 
 @dataclass(slots=True)
 class Search:
-    """A search of folders: gives the places of scans, and keeps what is passed over.
+    """Search of folders for scans that keeps what it skips.
 
     Parameters
     ----------
     outputs : Path or None
-        The batch's own outputs, where nothing is looked for.
-    passed : dict
-        Filled by the searches: what was passed over, by path.
+        Output folder of the batch, which is not searched.
+    skipped : dict
+        What the searches skipped, by path.
     """
 
     outputs: Path | None = None
-    passed: dict[Path, PassedOver] = field(default_factory=dict)
+    skipped: dict[Path, SkippedPath] = field(default_factory=dict)
 
-    def in_folder(self, folder: Path, seen: _Seen | None = None) -> Iterator[Path]:
-        """Give scan files and DICOM folders in a folder and all below it, in order of name.
+    def in_folder(
+        self, folder: Path, visited: _VisitedFolders | None = None
+    ) -> Iterator[Path]:
+        """Yield scan files and DICOM folders in a folder and below it, in order of name.
 
-        Of a BIDS data set its structural scans.
-
-        `seen` has the folders that are searched already, and gets those that are
-        searched now.
+        Of a BIDS data set only its structural scans. `seen` holds the folders that were
+        searched, and is extended.
         """
-        seen = {} if seen is None else seen
+        visited = {} if visited is None else visited
         if bids.is_dataset(folder):
-            yield from self._in_dataset(folder, seen)
+            yield from self._in_dataset(folder, visited)
             return
-        for file in self.files(folder, seen):
+        for file in self.files(folder, visited):
             place = self._place(file)
             if place is not None and place == file and bids.is_phase(file):
-                self._pass(
+                self._skip(
                     file,
-                    "a phase image, not the magnitude; name the file to have it"
-                    " proposed on",
+                    "a phase image, not the magnitude; name the file to propose on it",
                     may_be_scan=True,
                 )
             elif place is not None:
                 yield place
 
     def in_glob(self, pattern: str) -> Iterator[Path]:
-        """Give the scans that a glob finds; a folder that it finds is searched."""
-        seen: _Seen = {}
+        """Yield the scans that a glob finds; folders that it finds are searched."""
+        visited: _VisitedFolders = {}
         for match in sorted(
             self._matches(pattern), key=lambda path: (path.is_symlink(), path.parts)
         ):
             if _is_folder(match):
-                if not match.is_symlink() or self._leads_on(match, seen):
-                    yield from self.in_folder(match, seen)
+                if not match.is_symlink() or self._leads_on(match, visited):
+                    yield from self.in_folder(match, visited)
             elif not self._is_output(match):
                 place = self._place(match)
                 if place is not None:
                     yield place
 
     def _matches(self, pattern: str) -> list[Path]:
-        """Expand a glob: "*" as the shell does, "**" for all folders below.
-
-        Each once whatever links there are.
-        """
+        """Expand a glob: "*" as the shell does, "**" for all folders below, each once."""
         parts = Path(pattern).parts
         fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
-        found = [Path(os.path.abspath(Path(*parts[:fixed])))]
+        paths = [Path(os.path.abspath(Path(*parts[:fixed])))]
         for number, part in enumerate(parts[fixed:], fixed + 1):
             if part == "**":
-                found = list(
+                paths = list(
                     dict.fromkeys(
                         folder
-                        for one in found
-                        if one.is_dir()
-                        for folder, _ in self._listed(one, {})
+                        for path in paths
+                        if path.is_dir()
+                        for folder, _ in self._listed(path, {})
                     )
                 )
                 if number == len(parts):
-                    found += [
-                        one.joinpath(name)
-                        for one in found
-                        for name in _names_in(one)
+                    paths += [
+                        path.joinpath(name)
+                        for path in paths
+                        for name in _names_in(path)
                         if not _is_hidden(name)
                     ]
             elif glob.has_magic(part):
-                fits = [
-                    one / name
-                    for one in found
-                    for name in _names_in(one)
+                matching = [
+                    path / name
+                    for path in paths
+                    for name in _names_in(path)
                     if name == part or fnmatch.fnmatch(name, part)
                 ]
-                found = [
-                    one
-                    for one in fits
-                    if part.startswith(".") or not _is_hidden(one.name)
+                paths = [
+                    path
+                    for path in matching
+                    if part.startswith(".") or not _is_hidden(path.name)
                 ]
             else:
-                found = [one / part for one in found if os.path.lexists(one / part)]
-        return found
+                paths = [path / part for path in paths if os.path.lexists(path / part)]
+        return paths
 
-    def _in_dataset(self, root: Path, seen: _Seen) -> Iterator[Path]:
-        """Give the structural scans of a BIDS data set.
-
-        Everything else in it that is an image is passed over by name.
-        """
-        for file in self.files(root, seen):
+    def _in_dataset(self, root: Path, visited: _VisitedFolders) -> Iterator[Path]:
+        """Yield the structural scans of a BIDS data set; its other images are skipped."""
+        for file in self.files(root, visited):
             folders = file.relative_to(root).parts[:-1]
             if (
                 folders
@@ -187,79 +181,72 @@ class Search:
                 if _has_image_ending(file) and not file.name.startswith("."):
                     where = (
                         f"it lies in {folders[0]}, where a BIDS data set keeps no"
-                        " scans; name its folder to have it searched"
+                        " scans; name the folder to search it"
                     )
-                    self._pass(_one_for_series(file), where, may_be_scan=False)
+                    self._skip(_one_for_series(file), where, may_be_scan=False)
                 continue
             place = self._place(file)
             if place is None:
                 continue
             if place != file and place.is_dir():
-                self._pass(
+                self._skip(
                     place,
-                    "DICOM in a BIDS data set; name the folder itself to have it"
-                    " proposed on",
+                    "DICOM in a BIDS data set; name the folder itself to propose on it",
                     may_be_scan=True,
                 )
                 continue
-            why = bids.why_not_taken(place.relative_to(root))
-            if why is None:
+            skip = bids.skip_reason(place.relative_to(root))
+            if skip is None:
                 yield place
             else:
-                self._pass(place, why.reason, may_be_scan=why.may_be_scan)
+                self._skip(place, skip.reason, may_be_scan=skip.may_be_scan)
 
-    def files(self, folder: Path, seen: _Seen | None = None) -> Iterator[Path]:
-        """Give all files in a folder and below it, in order of name.
+    def files(
+        self, folder: Path, visited: _VisitedFolders | None = None
+    ) -> Iterator[Path]:
+        """Yield all files in a folder and below it, in order of name, each folder once."""
+        visited = {} if visited is None else visited
+        for path, names in self._listed(folder, visited):
+            yield from (path / name for name in names)
 
-        Through links and never in a circle.
-        """
-        seen = {} if seen is None else seen
-        for here, names in self._listed(folder, seen):
-            yield from (here / name for name in names)
+    def _listed(self, top: Path, seen: _VisitedFolders) -> list[tuple[Path, list[str]]]:
+        """Return a folder and all below it with the names of their files, each once.
 
-    def _listed(self, top: Path, seen: _Seen) -> list[tuple[Path, list[str]]]:
-        """Give a folder and all below it with the names of their files, each folder once.
-
-        In order of name.
-
-        Links to folders are followed where they lead to new ones.
+        In order of name. Links are followed if they lead to folders that were not seen.
         """
         links: list[Path] = []
-        found = list(self._real_folders(top, seen, links))
+        folders = list(self._real_folders(top, seen, links))
         while links:
             link = links.pop(0)
             if self._leads_on(link, seen) and not _leads_up(link, top):
-                found += self._real_folders(link, seen, links)
-        return sorted(found, key=lambda one: one[0].parts)
+                folders += self._real_folders(link, seen, links)
+        return sorted(folders, key=lambda one: one[0].parts)
 
-    def _leads_on(self, link: Path, seen: _Seen) -> bool:
-        """Say whether a link leads to a folder that is to be searched still."""
-        first = seen.get(_identity(link))
+    def _leads_on(self, link: Path, visited: _VisitedFolders) -> bool:
+        """Return whether a link leads to a folder that has not been searched."""
+        earlier = visited.get(_identity(link))
         if _leads_up(link, link.parent):
-            self._pass(
+            self._skip(
                 link, "a link to a folder that it lies in itself", may_be_scan=False
             )
-        elif first is not None and first != link:
-            self._pass(
+        elif earlier is not None and earlier != link:
+            self._skip(
                 link,
-                f"a link to a folder that is searched already, as {first}",
+                f"a link to a folder that is searched already, as {earlier}",
                 may_be_scan=False,
             )
-        return first is None and not _leads_up(link, link.parent)
+        return earlier is None and not _leads_up(link, link.parent)
 
     def _real_folders(
-        self, top: Path, seen: _Seen, links: list[Path]
+        self, top: Path, visited: _VisitedFolders, links: list[Path]
     ) -> Iterator[tuple[Path, list[str]]]:
-        """Give a folder and those below it with their files.
-
-        Without following links to folders, which are put by.
-        """
+        """Yield a folder and those below it with their files; links go to `links`."""
         waiting = [top]
         while waiting:
             folder = waiting.pop()
-            if self._is_output(folder) or _identity(folder) in seen:
+            if self._is_output(folder) or _identity(folder) in visited:
                 continue
-            seen[_identity(folder)] = folder
+            visited[_identity(folder)] = folder
             try:
                 with os.scandir(folder) as entries:
                     listed = sorted(
@@ -267,7 +254,7 @@ class Search:
                         for entry in entries
                     )
             except OSError as err:
-                self._pass(
+                self._skip(
                     folder,
                     f"the folder cannot be opened: {err.strerror}; check that you may"
                     " read it",
@@ -275,18 +262,19 @@ class Search:
                 )
                 continue
             if file_suffix(folder) in SCAN_SUFFIXES and not listed:
-                self._pass(
+                self._skip(
                     folder, "an empty folder under a scan's name", may_be_scan=True
                 )
             yield folder, [name for name, is_folder, _ in listed if not is_folder]
-            for name, _, is_link in (one for one in listed if one[1]):
+            for name, _, is_link in (entry for entry in listed if entry[1]):
                 if _is_hidden(name):
                     if any(
-                        _has_image_ending(Path(one)) for one in _names_in(folder / name)
+                        _has_image_ending(Path(entry))
+                        for entry in _names_in(folder / name)
                     ):
-                        self._pass(
+                        self._skip(
                             folder / name,
-                            "a hidden folder; name it to have it searched",
+                            "a hidden folder; name it to search it",
                             may_be_scan=False,
                         )
                 elif is_link:
@@ -295,10 +283,9 @@ class Search:
                     waiting.append(folder / name)
 
     def _place(self, file: Path) -> Path | None:
-        """Give where the scan of a file is.
+        """Return where the scan of a file is, or None if it is no scan.
 
-        A slice's folder, the header of a pair, else the file itself; None where it is
-        no scan.
+        The folder of a DICOM slice, the header of a pair, else the file itself.
         """
         suffix = file_suffix(file)
         if _is_hidden(file.name):
@@ -307,45 +294,43 @@ class Search:
                 and not file.name.startswith(".strata-")
                 and not _is_apple_double(file)
             ):
-                self._pass(
+                self._skip(
                     file,
-                    "a hidden file; name it to have it proposed on",
+                    "a hidden file; name it to propose on it",
                     may_be_scan=False,
                 )
             return None
         try:
             mode = file.stat().st_mode
-        # a link to nowhere, as in a data set that was fetched in part
+        # a broken link, as in a data set that was downloaded in part
         except FileNotFoundError:
             if suffix in (*SCAN_SUFFIXES, *_DICOM_SUFFIXES):
                 return file  # fails, with its reason
             if not suffix or _has_image_ending(file):
-                self._pass(file, "a link to nowhere", may_be_scan=True)
+                self._skip(file, "a link to nowhere", may_be_scan=True)
             return None
         except OSError as err:
             if not suffix or _has_image_ending(file):
-                self._pass(
-                    file, f"it cannot be looked at: {err.strerror}", may_be_scan=True
-                )
+                self._skip(file, f"it cannot be read: {err.strerror}", may_be_scan=True)
             return None
         if not stat.S_ISREG(mode):
-            self._pass(file, "a pipe, a socket or a device", may_be_scan=False)
+            self._skip(file, "a pipe, a socket or a device", may_be_scan=False)
             return None
         return self._place_of_file(file, suffix)
 
     def _place_of_file(self, file: Path, suffix: str) -> Path | None:
         if suffix in SCAN_SUFFIXES and _is_ours(file):
-            self._pass(file, "labels that Strata wrote", may_be_scan=False)
+            self._skip(file, "labels that Strata wrote", may_be_scan=False)
             return None
         if suffix in SCAN_SUFFIXES or _is_slice(file, suffix):
             return place_of(file)
-        why = _why_no_scan(file)
-        if why is not None:
-            self._pass(file, why.reason, may_be_scan=why.may_be_scan)
+        skip = _skip_reason_of_file(file)
+        if skip is not None:
+            self._skip(file, skip.reason, may_be_scan=skip.may_be_scan)
         return None
 
-    def _pass(self, path: Path, reason: str, *, may_be_scan: bool) -> None:
-        self.passed.setdefault(path, PassedOver(path, reason, may_be_scan))
+    def _skip(self, path: Path, reason: str, *, may_be_scan: bool) -> None:
+        self.skipped.setdefault(path, SkippedPath(path, reason, may_be_scan))
 
     def _is_output(self, path: Path) -> bool:
         if self.outputs is None:
@@ -356,9 +341,9 @@ class Search:
 
 
 def place_of(file: Path) -> Path:
-    """Give where the scan of a file is that a person named.
+    """Return where the scan of a file is that a person named.
 
-    A slice's folder, the header of a pair, else the file itself.
+    The folder of a DICOM slice, the header of a pair, else the file itself.
     """
     suffix = file_suffix(file)
     if suffix == ".img":
@@ -368,27 +353,29 @@ def place_of(file: Path) -> Path:
 
 
 def _is_slice(file: Path, suffix: str) -> bool:
-    """Say whether a file is part of a DICOM series.
+    """Return whether a file is part of a DICOM series.
 
-    DICOMDIR, a table of contents, carries the mark but is none.
+    DICOMDIR, a table of contents, has the DICOM mark but is no slice.
     """
     if file.name.upper() == "DICOMDIR" or suffix in SCAN_SUFFIXES:
         return False
     return suffix in _DICOM_SUFFIXES or is_dicom(file)
 
 
-def _why_no_scan(file: Path) -> bids.Why | None:
-    """Say why a file that may be an image is passed over; None for a document."""
+def _skip_reason_of_file(file: Path) -> bids.SkipReason | None:
+    """Return why a file that may be an image is skipped; None for a document."""
     name = file.name.lower()
     if name.endswith(".seg.nrrd"):
-        return bids.Why("a segmentation of 3D Slicer, not a scan", may_be_scan=False)
+        return bids.SkipReason(
+            "a segmentation of 3D Slicer, not a scan", may_be_scan=False
+        )
     if name.endswith(".par") and half_of_pair(file, ".rec").exists():
-        return bids.Why(
-            "of a kind that Strata does not read (.par/.rec); convert it to NIfTI",
+        return bids.SkipReason(
+            "of a format that Strata does not read (.par/.rec); convert it to NIfTI",
             may_be_scan=True,
         )
     if name.endswith(".rec") and half_of_pair(file, ".par").exists():
-        return None  # told with its header
+        return None  # named with its header
     ending = next((one for one in _OTHER_IMAGES if name.endswith(one)), None)
     if ending is not None or name == "2dseq":
         what = (
@@ -396,38 +383,40 @@ def _why_no_scan(file: Path) -> bids.Why | None:
             if ending and ending.endswith(_PACKED[:-1])
             else "convert it to NIfTI"
         )
-        return bids.Why(
-            f"of a kind that Strata does not read ({ending or '2dseq'}); {what}",
+        return bids.SkipReason(
+            f"of a format that Strata does not read ({ending or '2dseq'}); {what}",
             may_be_scan=True,
         )
-    if name.endswith(_VOXELS_ALONE):
+    if name.endswith(_RAW_VOXELS):
         return (
             None
             if _has_header(file)
-            else bids.Why(
+            else bids.SkipReason(
                 "voxels without a header; export the scan again", may_be_scan=True
             )
         )
     if name.endswith(_ARCHIVES):
         return (
-            bids.Why("an archive that may hold scans; unpack it", may_be_scan=True)
+            bids.SkipReason(
+                "an archive that may hold scans; unpack it", may_be_scan=True
+            )
             if _may_hold_scans(file)
             else None
         )
     stripped = Path(file.name.rstrip(" ."))
     if stripped.name != file.name and file_suffix(stripped) in SCAN_SUFFIXES:
-        return bids.Why(
+        return bids.SkipReason(
             "its name ends in a space or a dot; rename it", may_be_scan=True
         )
     if not os.access(file, os.R_OK):
-        return bids.Why("it cannot be read: permission denied", may_be_scan=True)
+        return bids.SkipReason("it cannot be read: permission denied", may_be_scan=True)
     return None
 
 
 def _has_header(voxels: Path) -> bool:
-    """Say whether a header beside goes with a file of voxels.
+    """Return whether a file of voxels has a header beside it.
 
-    By its name, or because it names the file.
+    One with the same stem, or one that names the file.
     """
     headers = [
         voxels.with_name(one)
@@ -441,9 +430,9 @@ def _has_header(voxels: Path) -> bool:
 
 
 def _start_of(file: Path) -> bytes:
-    """Give the first bytes of a regular file.
+    """Return the first bytes of a regular file; nothing if it cannot be read.
 
-    None of anything else, which might never answer, or of what cannot be read.
+    Other files, such as pipes, might never answer.
     """
     try:
         if not file.is_file():
@@ -455,9 +444,9 @@ def _start_of(file: Path) -> bytes:
 
 
 def _may_hold_scans(archive: Path) -> bool:
-    """Say whether scans may be in an archive, by the names of its first members.
+    """Return whether an archive may hold scans, by the names of its first members.
 
-    Yes where they cannot be read.
+    True if they cannot be read.
     """
     try:
         if archive.suffix.lower() == ".zip":
@@ -487,32 +476,29 @@ def _has_image_ending(path: Path) -> bool:
 
 
 def _one_for_series(file: Path) -> Path:
-    """Give the folder of a slice, which stands for all of them; any other file as it is."""
+    """Return the folder of a DICOM slice, which stands for all; else the file itself."""
     return file.parent if file_suffix(file) in _DICOM_SUFFIXES else file
 
 
 def _is_folder(entry: Path | os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    # a link that leads to itself, or into a folder that may not be read
+    # a link to itself, or into a folder without permission
     except OSError:
         return False
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Tell one folder from another, through links."""
+    """Return device and inode of a folder, which are the same through links."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return hash(path), 0
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _leads_up(link: Path, folder: Path) -> bool:
-    """Say whether a link leads to a folder or one that it lies in.
-
-    To follow it would end nowhere.
-    """
+    """Return whether a link leads to a folder or one above it: an endless circle."""
     return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(link))
 
 
@@ -528,9 +514,9 @@ def _is_hidden(name: str) -> bool:
 
 
 def _is_apple_double(file: Path) -> bool:
-    """Say whether a file is what a Mac keeps beside another on a foreign disk.
+    """Return whether a file is macOS metadata (AppleDouble) of another file.
 
-    So is one that cannot be read.
+    True if it cannot be read.
     """
     if not file.name.startswith("._"):
         return False
@@ -542,6 +528,6 @@ def _is_apple_double(file: Path) -> bool:
 
 
 def _is_ours(path: Path) -> bool:
-    """Say whether a file is labels that Strata wrote."""
+    """Return whether a file is labels that Strata wrote."""
     document = read_sidecar(outputs_beside(path).sidecar)
     return document is not None and document.get("labels") == path.name

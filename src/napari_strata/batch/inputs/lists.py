@@ -1,4 +1,4 @@
-"""A batch given as a table: one row per scan, with what the path alone does not say."""
+"""Lists of scans (CSV): one row per scan, with what its path does not tell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from napari_strata.filenames import from_printable, is_text
 from napari_strata.volume import Modality
 
 LIST_SUFFIXES = (".csv", ".tsv")
-_PATHS = ("path", "reference", "codebook", "replay")
+_PATH_COLUMNS = ("path", "reference", "codebook", "replay")
 COLUMNS = (
     "id",
     "path",
@@ -29,7 +29,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class ListRow:
-    """One row of a list; None or "" where its cell is empty. Paths are absolute."""
+    """One row of a list; None or "" for an empty cell. Paths are absolute."""
 
     id: str
     path: Path
@@ -51,16 +51,16 @@ def read_list(path: Path) -> tuple[ListRow, ...]:
     path : Path
         CSV with commas, semicolons or tabs and a header line. `path` is needed; `id`,
         `series`, `index`, `modality`, `reference`, `codebook`, `replay`, `subject` and
-        `session` are read if there; other columns are left alone. Paths count from the
-        list's folder; one that is no UTF-8 may stand there as its bytes, or as a
-        batch's tables show it. A scan that is not there is no error yet: it fails in
-        the batch, with its reason.
+        `session` are optional; other columns are ignored. Paths are relative to the
+        list's folder; one that is not UTF-8 may be written as its bytes, or as the
+        tables of a batch show it. A missing scan is no error here: it fails in the
+        batch, with its reason.
 
     Raises
     ------
     ReadError
-        If the list cannot be read, has no column `path`, a column that looks misspelt,
-        an id twice or a bad cell.
+        If the list cannot be read, has no column `path`, a misspelt column, an id twice
+        or a bad cell.
     """
     try:
         with open(
@@ -86,9 +86,9 @@ def read_list(path: Path) -> tuple[ListRow, ...]:
     _check_text(path, cells)
     _check_columns(path, names)
     rows = tuple(
-        _row(path, number, one)
-        for number, one in enumerate(cells, 2)
-        if any(one.values())
+        _row(path, number, row)
+        for number, row in enumerate(cells, 2)
+        if any(row.values())
     )
     if not rows:
         raise ReadError(
@@ -102,14 +102,14 @@ def _check_columns(path: Path, names: list[str]) -> None:
     if "path" not in names:
         raise ReadError(
             f"The list {path} has no column `path`; it has"
-            f" {', '.join(names) or 'none'}. Name the scans' column so."
+            f" {', '.join(names) or 'none'}. Give the column of the scans this name."
         )
     for name in set(names) - set(COLUMNS):
         near = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.8)
         if near:
             raise ReadError(
-                f"The list {path} has a column `{name}`. If it is meant to be"
-                f" `{near[0]}`, name it so; else choose another name."
+                f"The list {path} has a column `{name}`. If it means `{near[0]}`,"
+                f" rename it to that; else choose another name."
             )
 
 
@@ -152,40 +152,39 @@ def _row(path: Path, number: int, cells: dict[str, str]) -> ListRow:
 
 
 def _place(path: Path, text: str) -> Path:
-    r"""Give the absolute path of a cell.
+    r"""Return the absolute path of a cell.
 
-    Where there is nothing, `\xe9` may stand for a byte, as in the tables that a batch
-    writes.
+    If there is no such file, `\xe9` may stand for a byte, as in the tables of a batch.
     """
-    plain, meant = (
-        (path.parent / Path(one).expanduser()).absolute()
-        for one in (text, from_printable(text))
+    as_written, unescaped = (
+        (path.parent / Path(name).expanduser()).absolute()
+        for name in (text, from_printable(text))
     )
-    return meant if not plain.exists() and meant.exists() else plain
+    return unescaped if not as_written.exists() and unescaped.exists() else as_written
 
 
 def _check_text(path: Path, cells: list[dict[str, str]]) -> None:
-    """Refuse text that is no UTF-8, but for the path of a file whose name is these very bytes."""
+    """Refuse text that is not UTF-8, except paths of files that have these bytes."""
     for number, row in enumerate(cells, 2):
         for name, text in row.items():
             if (
                 name in COLUMNS
                 and not is_text(text)
-                and (name not in _PATHS or not (path.parent / text).exists())
+                and (name not in _PATH_COLUMNS or not (path.parent / text).exists())
             ):
                 raise ReadError(
-                    f"Line {number} of the list {path} is no UTF-8 text: {text}. Save"
+                    f"Line {number} of the list {path} is not UTF-8 text: {text}. Save"
                     " the list as CSV (UTF-8)."
                 )
 
 
 def _check_ids(path: Path, rows: tuple[ListRow, ...]) -> None:
-    seen: set[str] = set()
+    taken: set[str] = set()
     for row in rows:
         name = row.id.casefold()
-        if name and name in seen:
+        if name and name in taken:
             raise ReadError(
                 f"The list {path} has the id {row.id} twice. Give each scan an id of"
                 " its own."
             )
-        seen.add(name)
+        taken.add(name)

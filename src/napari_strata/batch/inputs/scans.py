@@ -1,7 +1,4 @@
-"""One scan of a batch: where it is, what it is called, whose it is.
-
-What is known of it beforehand.
-"""
+"""One scan of a batch: path, id, subject, and what a list says of it."""
 
 from __future__ import annotations
 
@@ -13,7 +10,8 @@ from napari_strata.batch.inputs.bids import BidsName, name_of
 from napari_strata.io.atomic import file_suffix
 from napari_strata.volume import Modality
 
-_TAKEN_OUT = ("sub", "ses", "run")
+_NOT_OF_KIND = ("sub", "ses", "run")
+"""Entities of a name that do not say what kind of image it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +21,7 @@ class PlannedScan:
     Parameters
     ----------
     id : str
-        Unique in the batch (upper and lower case apart), fit for a file name.
+        Unique in the batch (without regard to case), fit for a file name.
     path : Path
         A file, or a DICOM folder.
     series : str or None
@@ -31,20 +29,20 @@ class PlannedScan:
     index : int or None
         Which volume of a 4D file.
     modality : {"ct", "mr"} or None
-        How to read its intensities; None leaves it to the recipe.
+        How to read its intensities; None: as the recipe says.
     reference : Path or None
-        Labels to score against.
+        Reference labels for scores.
     codebook : Path or None
-        A codebook of its own, in the place of the recipe's.
+        Its own codebook, instead of the recipe's.
     replay : Path or None
-        A case of the scan, whose edits are carried out on what is proposed.
+        A case of the scan whose edits are repeated on its proposal.
     subject, session : str
-        Whose scan it is and when it was taken; "" where nothing says so.
+        Subject and session; "" if unknown.
     kind : str
         What kind of image of the subject it is, "T1w" for example: follow-ups are
         compared within a kind.
     bids : BidsName or None
-        Its name in a BIDS data set.
+        Its name in a BIDS data set, if it lies in one.
     """
 
     id: str
@@ -62,44 +60,46 @@ class PlannedScan:
 
 
 @dataclass(frozen=True, slots=True)
-class Who:
-    """Subject, session and kind of image, as a path says; "" where it does not."""
+class ScanIdentity:
+    """Subject, session and kind of image by a path; "" for what it does not tell."""
 
     subject: str
     session: str
     kind: str
 
 
-def who(path: Path) -> Who:
-    """Read `sub-...` and `ses-...` in a path, nearest the file first.
+def identity_of(path: Path) -> ScanIdentity:
+    """Return the `sub-...` and `ses-...` of a path, nearest the file first.
 
-    What else the file is called is the kind.
+    The rest of the file name is the kind of image.
     """
-    found: dict[str, str] = {}
+    entities: dict[str, str] = {}
     stem = path.name[: len(path.name) - len(file_suffix(path))]
     for part in (stem, *reversed(path.parts[:-1])):
-        whole = re.fullmatch(r"(sub|ses)_(\w+)", part)  # off the standard
+        match = re.fullmatch(r"(sub|ses)_(\w+)", part)  # off the standard
         for key, value in (
-            [whole.groups()]
-            if whole and part != stem
+            [match.groups()]
+            if match and part != stem
             else re.findall(r"(?:^|_)(sub|ses)-([^_]+)", part)
         ):
-            found.setdefault(key, value)
+            entities.setdefault(key, value)
     words = [
-        word for word in stem.split("_") if word.partition("-")[0] not in _TAKEN_OUT
+        word for word in stem.split("_") if word.partition("-")[0] not in _NOT_OF_KIND
     ]
-    return Who(found.get("sub", ""), found.get("ses", ""), "_".join(words))
+    return ScanIdentity(
+        entities.get("sub", ""), entities.get("ses", ""), "_".join(words)
+    )
 
 
 def planned(name: str, path: Path, series: str | None = None) -> PlannedScan:
-    """Make a scan of a batch, with what its path says."""
-    said = who(path)
+    """Return a scan of a batch, with what its path tells."""
+    identity = identity_of(path)
     return PlannedScan(
         name,
         path,
         series,
-        subject=said.subject,
-        session=said.session,
-        kind=said.kind,
+        subject=identity.subject,
+        session=identity.session,
+        kind=identity.kind,
         bids=name_of(path),
     )

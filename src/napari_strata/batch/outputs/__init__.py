@@ -1,1 +1,1 @@
-"""What a batch writes: results of each scan, tables, outlier scores and the page."""
+"""Outputs of a batch: files of each scan, tables, outlier scores and the page."""

@@ -1,4 +1,4 @@
-"""Which scans of a cohort look unlike the others, and by what."""
+"""Outlier scores: which scans of a cohort differ from the others, and in what."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ import numpy as np
 from napari_strata.batch.outputs.results import shared_regions
 
 OUTLIER_ABOVE = 3.5
-"""Robust z scores beyond it are outliers.
+"""Robust z scores above this are outliers.
 
-(Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993).
+Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993.
 """
 FEWEST_SCANS = 5
-"""With fewer scans of a modality nothing is said."""
+"""Scans of a modality that are needed to compare them: fewer have no usual range."""
 _NORMAL_MAD = 0.6745
+"""Median absolute deviation of a normal distribution, in standard deviations."""
 _LEAST_SPREAD = 0.05
-"""A spread below this (in natural logarithms, about 5 %) is taken for it.
-
-In a very even cohort a trifle is no outlier.
-"""
+"""Smallest spread (natural logarithm: about 5 %), so that a trifle is no outlier."""
 _LEAST_SHARE = 0.005
-"""Regions with a smaller share of what is labelled are left out: their sizes scatter."""
+"""Tissues with a smaller share of the labelled volume are left out: they scatter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +33,17 @@ class OutlierScore:
     Parameters
     ----------
     score : float or None
-        Its largest robust z score; None where there are too few scans to tell.
-    why : str
-        Which figure that is, with its value and the cohort's median.
+        Its largest robust z score; None if there are too few scans.
+    reason : str
+        The figure with that score, its value and the cohort's median.
     """
 
     score: float | None
-    why: str
+    reason: str
 
     @property
     def is_outlier(self) -> bool:
-        """Whether the score is beyond the usual limit."""
+        """Whether the score is above the usual limit."""
         return self.score is not None and self.score > OUTLIER_ABOVE
 
 
@@ -60,28 +58,28 @@ def outlier_scores(documents: Sequence[dict[str, Any]]) -> list[OutlierScore]:
     Returns
     -------
     list of OutlierScore
-        One per scan. Compared are how much is labelled in mL, how sure the proposal is
-        and, where all scans were given the same tissues by one codebook or teaching,
-        the drift and each tissue's share of what is labelled. Figures are compared by
-        their logarithms: half and double are equally far.
+        One per scan. Compared are the labelled volume in mL and the mean confidence. If
+        all scans have the same codebook or teaching, the drift and each tissue's share
+        of the labelled volume are compared too. Logarithms are compared: half and
+        double are equally far.
     """
-    found = [OutlierScore(None, "")] * len(documents)
+    scores = [OutlierScore(None, "")] * len(documents)
     for modality in {document["scan"]["modality"] for document in documents}:
-        own = [
+        members = [
             k
             for k, document in enumerate(documents)
             if document["scan"]["modality"] == modality
         ]
-        if len(own) < FEWEST_SCANS:
+        if len(members) < FEWEST_SCANS:
             continue
-        tables = _figures([documents[k] for k in own])
-        for k, odd in zip(own, _farthest(tables, len(own)), strict=True):
-            found[k] = odd
-    return found
+        tables = _figures([documents[k] for k in members])
+        for k, score in zip(members, _farthest(tables, len(members)), strict=True):
+            scores[k] = score
+    return scores
 
 
 def _figures(documents: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Give what is compared, NaN where a scan lacks it."""
+    """Return the figures to compare, NaN where a scan lacks one."""
     quality = [document.get("quality", {}) for document in documents]
     tables = {
         "labelled mL": [float(one.get("labelled_ml") or math.nan) for one in quality],
@@ -104,19 +102,19 @@ def _figures(documents: list[dict[str, Any]]) -> dict[str, list[float]]:
 def _farthest(tables: dict[str, list[float]], n: int) -> list[OutlierScore]:
     best = [OutlierScore(0.0, "")] * n
     for name, values in tables.items():
-        plain = np.array(values)
-        known = plain[np.isfinite(plain)]
-        if len(known) < FEWEST_SCANS or (
-            name.startswith("share") and np.median(known) < _LEAST_SHARE
+        figures = np.array(values)
+        finite = figures[np.isfinite(figures)]
+        if len(finite) < FEWEST_SCANS or (
+            name.startswith("share") and np.median(finite) < _LEAST_SHARE
         ):
             continue
-        logs = np.log(np.maximum(plain, _LEAST_SHARE / 10))
+        logs = np.log(np.maximum(figures, _LEAST_SHARE / 10))
         middle = np.nanmedian(logs)
         spread = max(float(np.nanmedian(np.abs(logs - middle))), _LEAST_SPREAD)
         for k, z in enumerate((_NORMAL_MAD * np.abs(logs - middle) / spread).tolist()):
             if math.isfinite(z) and z > (best[k].score or 0.0):
                 best[k] = OutlierScore(
                     round(z, 2),
-                    f"{name} {plain[k]:.3g}, usually {float(np.median(known)):.3g}",
+                    f"{name} {figures[k]:.3g}, usually {float(np.median(finite)):.3g}",
                 )
     return best

@@ -1,7 +1,4 @@
-"""The page over a batch.
-
-Scans went wrong, at a glance; one HTML file that needs nothing else.
-"""
+"""Page over a batch: one HTML file that shows at a glance which scans went wrong."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from napari_strata.batch.outputs.names import PAGE
 from napari_strata.batch.outputs.results import shared_regions, thumbnail_of
 from napari_strata.batch.outputs.tables import Collected, ScanRow
 from napari_strata.batch.workers.process import only_writer
@@ -21,16 +19,13 @@ from napari_strata.pipeline import versions
 from napari_strata.proposal.codebook import codebook
 from napari_strata.refine import transfer as taught
 
-PAGE_NAME = "qc.html"
-
 
 def write_page(tables: Collected, folder: str | Path) -> Path:
     """Write the page: a sortable table of all scans, outliers first.
 
-    With thumbnails, a plot of drift, settings and versions.
-
-    It opens from the disk, asks the network for nothing, and names no time, so that the
-    same results give the same page.
+    It has thumbnails, a plot of drift, settings and versions. It opens from the disk,
+    loads nothing from the network, and contains no time: the same results give the same
+    page.
 
     Parameters
     ----------
@@ -44,8 +39,8 @@ def write_page(tables: Collected, folder: str | Path) -> Path:
     WriteError
         If it cannot be written, or another batch is writing to the folder.
     """
-    target = Path(folder) / PAGE_NAME
-    said = {
+    target = Path(folder) / PAGE
+    data = {
         "notice": NOTICE,
         **_limit(tables.rows),
         "scans": [_scan(row, Path(folder)) for row in tables.rows],
@@ -54,19 +49,19 @@ def write_page(tables: Collected, folder: str | Path) -> Path:
     }
     # "</script>" or "<!--" in a file's name must not end the script that carries the
     # data
-    data = json_text(said, separators=(",", ":")).replace("<", "\\u003c")
-    text = (
+    json_data = json_text(data, separators=(",", ":")).replace("<", "\\u003c")
+    html = (
         (files("napari_strata.batch") / "page.html")
         .read_text(encoding="utf-8")
-        .replace("__DATA__", data)
+        .replace("__DATA__", json_data)
     )
     with only_writer(target.parent), atomic_path(target) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(html, encoding="utf-8")
     return target
 
 
 def _limit(rows: tuple[ScanRow, ...]) -> dict[str, Any]:
-    """Say up to which drift scans fit what gave them their regions, and what that is."""
+    """Return the drift up to which a scan fits, and whether to a codebook or a teaching."""
     by_teaching = any("taught" in row.document for row in rows)
     return {
         "fits_below": taught.FITS_BELOW if by_teaching else codebook.FITS_BELOW,
@@ -76,7 +71,7 @@ def _limit(rows: tuple[ScanRow, ...]) -> dict[str, Any]:
 
 def _scan(row: ScanRow, folder: Path) -> dict[str, Any]:
     result, document = row.result, row.document
-    said: dict[str, Any] = {
+    row_data: dict[str, Any] = {
         "id": result.scan.id,
         "path": printable(result.scan.path),
         "subject": printable(result.scan.subject),
@@ -84,14 +79,14 @@ def _scan(row: ScanRow, folder: Path) -> dict[str, Any]:
         "failed": result.status == "failed",
         "reason": result.reason,
         "warning": result.warning,
-        "score": row.odd.score,
-        "outlier": row.odd.is_outlier,
-        "why": row.odd.why,
+        "score": row.outlier.score,
+        "outlier": row.outlier.is_outlier,
+        "why": row.outlier.reason,
     }
     if not document:
-        return said
+        return row_data
     shared, quality = shared_regions(document), document.get("quality", {})
-    return said | {
+    return row_data | {
         "modality": document["scan"]["modality"],
         "shape": document["scan"]["shape_zyx"],
         "regions": len(document["regions"]),
@@ -106,12 +101,12 @@ def _scan(row: ScanRow, folder: Path) -> dict[str, Any]:
 
 
 def _unfit(shared: dict[str, Any]) -> str:
-    """Say in a few words that a scan does not fit; the page tells once what that means."""
+    """Return in a few words that a scan does not fit; "" if it does."""
     return f"drift {shared['drift']:.2f}" if shared and not shared["fits"] else ""
 
 
 def _picture(path: Path) -> str:
-    """Give a thumbnail as a data URI; "" where it is gone."""
+    """Return a thumbnail as a data URI; "" if the file is missing."""
     try:
         return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode(
             "ascii"
@@ -121,13 +116,13 @@ def _picture(path: Path) -> str:
 
 
 def _settings(rows: tuple[ScanRow, ...]) -> list[dict[str, Any]]:
-    """Give the different ways in which the scans were made, most used first."""
-    found: dict[str, dict[str, Any]] = {}
+    """Return the different settings of the scans, the most frequent first."""
+    counted: dict[str, dict[str, Any]] = {}
     for row in rows:
         document = row.document
         if "settings" not in document:
             continue
-        one: dict[str, Any] = {
+        settings: dict[str, Any] = {
             "cut": " ".join(f"{n} {tree}" for tree, n in document["cut"].items()),
             "codebook": str(document.get("codebook", {}).get("sha256", "none"))[:12],
             "teaching": str(document.get("taught", {}).get("sha256", "none"))[:12],
@@ -138,6 +133,8 @@ def _settings(rows: tuple[ScanRow, ...]) -> list[dict[str, Any]]:
             "strata": document["versions"]["napari-strata"],
             **document["settings"],
         }
-        kept = found.setdefault(json.dumps(one, sort_keys=True), one | {"scans": 0})
-        kept["scans"] += 1
-    return sorted(found.values(), key=lambda one: -one["scans"])
+        entry = counted.setdefault(
+            json.dumps(settings, sort_keys=True), settings | {"scans": 0}
+        )
+        entry["scans"] += 1
+    return sorted(counted.values(), key=lambda settings: -settings["scans"])

@@ -1,4 +1,4 @@
-"""Where the outputs of a scan go, and what became of it."""
+"""Outputs of a scan: their names, how they are moved in place, and the result."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ from pathlib import Path
 from typing import Any, Literal
 
 from napari_strata.batch.inputs.scans import PlannedScan
+from napari_strata.batch.outputs.names import (
+    LABELS_STEM,
+    THUMBNAILS,
+    UNFINISHED_SUFFIXES,
+)
 from napari_strata.errors import StrataError, WriteError
 from napari_strata.export.outputs import Outputs, outputs_beside, read_sidecar
 from napari_strata.io.atomic import atomic_path, link_end
 from napari_strata.io.files import hash_file
 
 Layout = Literal["flat", "bids"]
-"""How outputs are named: after the id, or as a BIDS derivative data set."""
-THUMBNAILS = "qc"
+"""Names of outputs: by the id of the scan, or as a BIDS derivative data set."""
 _UNFINISHED_FOLDER = ".strata-batch-"
-_UNFINISHED_FILES = (".tsv", ".html", ".webp", ".md", ".strata-codebook")
-"""Endings of what a batch.
-
-No other command, may have left half written under a name that begins with ".strata-".
-"""
+"""Start of the name of the hidden folder in which the outputs of a scan are made."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
-    """What became of one scan.
+    """Result of one scan.
 
     Parameters
     ----------
     scan : PlannedScan
         The scan.
     outputs : Outputs
-        Its labels, sidecar and table; where `status` is "failed" they are missing, or
-        left from an earlier run.
+        Its labels, sidecar and table; if `status` is "failed" they are missing, or
+        of an earlier run.
     status : {"done", "kept", "failed"}
-        "kept": what an earlier run made still stands.
+        "kept": the outputs of an earlier run are up to date.
     reason : str
         Why it failed, in one line; "" otherwise.
     warning : str
-        What to know of it: that it does not fit the codebook or the teaching, or that
-        its labels were changed by hand; "" otherwise.
+        That the scan does not fit the codebook or the teaching, or that its labels were
+        changed by hand; "" otherwise.
     seconds : float
-        That the work took; 0 for what was kept.
+        Duration; 0 if the outputs were kept.
     peak_gb : float or None
-        Most memory that its process took meanwhile, where the system tells (Linux).
+        Peak memory of the process (Linux only).
     worker : str
-        Who did it; "" for this process.
+        Address of the worker; "" for this process.
     traceback : str
-        Of an error that nobody foresaw; "" otherwise.
+        Traceback of an unexpected error; "" otherwise.
     measured : dict or None
-        For labels that were changed by hand: what a sidecar says, of the labels as they
+        For labels that were changed by hand: a sidecar's content for the labels as they
         are now.
     """
 
@@ -73,23 +73,20 @@ class ScanResult:
 
 
 def shared_regions(document: dict[str, Any]) -> dict[str, Any]:
-    """Give what a sidecar says of the codebook or the teaching that its regions come from.
-
-    Share with other scans.
-    """
+    """Return a sidecar's record of the codebook or the teaching; empty without one."""
     return document.get("codebook") or document.get("taught") or {}
 
 
 def layout_of(scans: Sequence[PlannedScan]) -> Layout:
-    """Take the BIDS layout where all scans lie in one BIDS data set."""
+    """Return the BIDS layout if all scans lie in one BIDS data set, else flat."""
     roots = {None if scan.bids is None else scan.bids.root for scan in scans}
     return "bids" if len(roots) == 1 and None not in roots else "flat"
 
 
 def outputs_of(scan: PlannedScan, folder: Path, layout: Layout) -> Outputs:
-    """Name the labels, sidecar and table of a scan."""
+    """Return the names of the labels, sidecar and table of a scan."""
     if layout == "flat" or scan.bids is None:
-        return outputs_beside(folder / f"{scan.id}_labels.nii.gz")
+        return outputs_beside(folder / f"{scan.id}{LABELS_STEM}.nii.gz")
     stem = folder / scan.bids.labels_stem
     return Outputs(
         *(stem.with_name(stem.name + suffix) for suffix in (".nii.gz", ".json", ".tsv"))
@@ -97,15 +94,15 @@ def outputs_of(scan: PlannedScan, folder: Path, layout: Layout) -> Outputs:
 
 
 def thumbnail_of(scan: PlannedScan, folder: Path) -> Path:
-    """Name the picture of a scan for the page."""
+    """Return the name of the picture of a scan for the page."""
     return folder / THUMBNAILS / f"{scan.id}.webp"
 
 
 @contextmanager
 def unfinished_folder(folder: Path) -> Iterator[Path]:
-    """Lend a hidden folder inside the outputs, gone at the end.
+    """Yield a hidden folder inside the outputs; it is removed at the end.
 
-    What is to stay is moved out of it.
+    Finished files are moved out of it before.
 
     Raises
     ------
@@ -122,23 +119,22 @@ def unfinished_folder(folder: Path) -> Iterator[Path]:
     try:
         yield made
     finally:
-        _put_right(made, folder)
+        _repair(made, folder)
         shutil.rmtree(made, ignore_errors=True)
 
 
 def move_in_place(moves: Sequence[tuple[Path, Path]]) -> None:
-    """Move finished files to their names, one step each.
+    """Move finished files to their names, the sidecar last.
 
-    The sidecar, which vouches for the others, comes last.
-
-    An earlier sidecar is put aside first, beside the new one. Killed in between,
-    `settle` and `sweep` tell by the two that the labels are a batch's; and labels never
-    stand beside a sidecar of others.
+    An earlier sidecar is first moved into the hidden folder, beside the new one. If the
+    process is killed in between, `repair_interrupted` and `remove_unfinished` know by
+    the two sidecars that the labels are a batch's. Labels never stand beside the
+    sidecar of other labels.
 
     Parameters
     ----------
     moves : sequence of (Path, Path)
-        From and to, on one disk; the last one is the sidecar.
+        Source and target, on the same disk; the last one is the sidecar.
 
     Raises
     ------
@@ -151,7 +147,7 @@ def move_in_place(moves: Sequence[tuple[Path, Path]]) -> None:
             os.replace(sidecar, _earlier(unfinished))
         for source, target in moves:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _put(source, target)
+            _move(source, target)
     except OSError as err:
         raise WriteError(
             f"Cannot write to {sidecar.parent}: {err.strerror}. Check that you may"
@@ -159,10 +155,10 @@ def move_in_place(moves: Sequence[tuple[Path, Path]]) -> None:
         ) from err
 
 
-def _put(source: Path, target: Path) -> None:
-    """Give a file its final name.
+def _move(source: Path, target: Path) -> None:
+    """Move a file to its final name.
 
-    What a link leads to gets the contents, also on another disk, and the link stays.
+    If that is a link, the file that it leads to is replaced, also on another disk.
     """
     end = link_end(target)
     if end == target:
@@ -172,26 +168,26 @@ def _put(source: Path, target: Path) -> None:
         shutil.copyfile(source, unfinished)
 
 
-def settle(folder: Path, outputs: Outputs) -> None:
-    """Put right what a worker left of a scan that died while it moved the scan's files.
+def repair_interrupted(folder: Path, outputs: Outputs) -> None:
+    """Repair the outputs of a scan whose worker died while it moved them.
 
-    Nobody else may be at work on it.
+    No other process may work on the scan.
     """
     if outputs.labels.is_file() and not outputs.sidecar.exists():
         for hidden in folder.glob(f"{_UNFINISHED_FOLDER}*"):
-            _put_right_one(hidden / outputs.sidecar.relative_to(folder), outputs)
+            _repair_one(hidden / outputs.sidecar.relative_to(folder), outputs)
 
 
-def sweep(folder: Path) -> None:
+def remove_unfinished(folder: Path) -> None:
     """Remove what killed batches left unfinished.
 
     No other batch may be writing there: see `only_writer`.
     """
     for left in (*folder.glob(".strata-*"), *(folder / THUMBNAILS).glob(".strata-*")):
         if left.is_dir() and left.name.startswith(_UNFINISHED_FOLDER):
-            _put_right(left, folder)
+            _repair(left, folder)
             shutil.rmtree(left, ignore_errors=True)
-        elif left.is_file() and left.suffix in _UNFINISHED_FILES:
+        elif left.is_file() and left.suffix in UNFINISHED_SUFFIXES:
             left.unlink(missing_ok=True)
 
 
@@ -199,30 +195,30 @@ def _earlier(unfinished: Path) -> Path:
     return unfinished.with_name(f"{unfinished.name}.earlier")
 
 
-def _put_right(hidden: Path, folder: Path) -> None:
-    """End what was begun with the files in a hidden folder."""
+def _repair(hidden: Path, folder: Path) -> None:
+    """Repair all outputs that have files in a hidden folder."""
     for unfinished in hidden.rglob("*.json"):
         sidecar = folder / unfinished.relative_to(hidden)
-        _put_right_one(unfinished, outputs_beside(sidecar.with_suffix(".nii.gz")))
+        _repair_one(unfinished, outputs_beside(sidecar.with_suffix(".nii.gz")))
 
 
-def _put_right_one(unfinished: Path, outputs: Outputs) -> None:
-    """Give earlier labels their sidecar back, or remove new ones that have none yet.
+def _repair_one(unfinished: Path, outputs: Outputs) -> None:
+    """Move the earlier sidecar back to its labels, or remove new labels without one.
 
-    Labels that neither knows are a person's.
+    Labels that neither sidecar knows are a person's, and stay.
     """
     if outputs.sidecar.exists() or not outputs.labels.is_file():
         return
     earlier = _earlier(unfinished)
     with contextlib.suppress(OSError, StrataError):
-        known = [
+        recorded = [
             (read_sidecar(path) or {}).get("labels_sha256")
             for path in (earlier, unfinished)
         ]
-        found = hash_file(outputs.labels)
-        if found == known[0] != known[1]:
+        actual = hash_file(outputs.labels)
+        if actual == recorded[0] != recorded[1]:
             os.replace(earlier, outputs.sidecar)
-        elif found in known:
+        elif actual in recorded:
             outputs.labels.unlink()
 
 
@@ -241,5 +237,5 @@ def check_names(scans: Sequence[PlannedScan], folder: Path, layout: Layout) -> N
         if other is not scan:
             raise WriteError(
                 f"{other.path} and {scan.path} would both be written to {labels.name}."
-                " Leave one out, or run them apart."
+                " Leave one out, or run them separately."
             )

@@ -1,7 +1,4 @@
-"""The tables over all scans of a batch.
-
-Volumes, scans, failures, follow-ups and agreement with references.
-"""
+"""Tables over all scans of a batch: volumes, scans, failures, changes, agreement."""
 
 from __future__ import annotations
 
@@ -13,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_strata.batch.inputs.discovery import PassedOver
+from napari_strata.batch.inputs.discovery import SkippedPath
+from napari_strata.batch.outputs import names
 from napari_strata.batch.outputs.outlier_scores import OutlierScore, outlier_scores
 from napari_strata.batch.outputs.results import ScanResult, shared_regions
 from napari_strata.batch.workers.process import only_writer
@@ -26,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _SCAN_COLUMNS = ("scan", "path", "series", "modality", "cut", "strata_version")
 _CODEBOOK_COLUMNS = ("drift", "fits")
-"""After the columns of the scan, where a codebook or a teaching was used."""
+"""Columns after those of the scan, if a codebook or a teaching was used."""
 _RENAMED = {"id": "region_id", "name": "region"}
 _FAILURE_COLUMNS = ("scan", "path", "series", "reason")
 _OVERVIEW_COLUMNS = (
@@ -80,36 +78,36 @@ _AGREEMENT_COLUMNS = ("scan", "measure", "class", "value")
 
 @dataclass(frozen=True, slots=True)
 class ScanRow:
-    """A scan with what its sidecar says.
+    """A scan with its sidecar.
 
     Parameters
     ----------
     result : ScanResult
-        What became of it.
+        Result of the scan.
     document : dict
-        The sidecar; empty for a scan that failed.
-    odd : OutlierScore
-        How unlike the others it is.
+        Its sidecar; empty for a scan that failed.
+    outlier : OutlierScore
+        How much it differs from the others.
     """
 
     result: ScanResult
     document: dict[str, Any]
-    odd: OutlierScore
+    outlier: OutlierScore
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """The tables of a batch.
+    """Tables of a batch.
 
     Parameters
     ----------
     volumes, scans, failures : Path
         Tab-separated text, UTF-8, one header line.
     changes, agreement, replay : Path or None
-        None where there were no follow-ups with a codebook or a teaching, no
-        references, or no edits to replay.
-    rows : tuple of Row
-        What they were made from.
+        None if there are no follow-ups with a codebook or a teaching, no references, or
+        no replayed edits.
+    rows : tuple of ScanRow
+        The scans, with the sidecars that the tables were made from.
     """
 
     volumes: Path
@@ -122,32 +120,32 @@ class Collected:
 
 
 def collect(
-    results: Sequence[ScanResult], folder: str | Path, passed: Sequence[PassedOver] = ()
+    results: Sequence[ScanResult],
+    folder: str | Path,
+    passed: Sequence[SkippedPath] = (),
 ) -> Collected:
     """Write the tables for the scans of a batch.
 
     volumes.tsv has one row per scan and region, with the unit in each column's name; CT
-    intensities (`mean_hu`) and MR ones (`mean`, no unit) have columns of their own. A
-    region's number means the same thing in one scan only: tissue 3 of one scan is not
-    tissue 3 of another, unless a codebook or a teaching was used; then `drift` and
-    `fits` say how well each scan fits it. scans.tsv has one row per scan, with how
-    unlike the others it is. failures.tsv has one row per scan that failed, with the
-    reason, and one without an id per image that was passed over. changes.tsv, where a
-    codebook or a teaching numbered several sessions of a subject, has the volume of
-    each region in each session and its change. agreement.tsv scores scans that have a
-    reference. replay.tsv tells what became of each edit of a case that was replayed. No
-    table tells times or whether a scan was kept, so that a run that was stopped and
-    gone on with ends in the same tables.
+    intensities (`mean_hu`) and MR ones (`mean`, no unit) have separate columns. A
+    region's number has a meaning in its own scan only: tissue 3 of one scan is not
+    tissue 3 of another, unless a codebook or a teaching was used. Then `drift` and
+    `fits` are how well each scan fits it. scans.tsv has one row per scan, with its
+    outlier score. failures.tsv has one row per scan that failed, with the reason, and
+    one row without an id per image that was skipped. changes.tsv has the volume of each
+    region in each session of a subject, with its change, if a codebook or a teaching
+    was used. agreement.tsv has the scores of scans with a reference. replay.tsv has the
+    result of each replayed edit. No table has times, or whether a scan was kept: a run
+    that was stopped and continued ends with the same tables.
 
     Parameters
     ----------
     results : sequence of ScanResult
-        From `run_batch`. Scans of earlier batches in the same folder are not in the
-        tables.
+        From `run_batch`. Scans of earlier batches in the same folder are left out.
     folder : str or Path
-        Where the tables go, replacing earlier ones.
-    passed : sequence of PassedOver
-        What the search passed over, for failures.tsv.
+        Folder of the tables; earlier ones are replaced.
+    passed : sequence of SkippedPath
+        What the search skipped, for failures.tsv.
 
     Raises
     ------
@@ -159,7 +157,7 @@ def collect(
     made = [row for row in rows if row.document]
     volumes = [line for row in made for line in _volume_rows(row)]
     failed = [
-        _named(row.result) | {"reason": row.result.reason}
+        _scan_cells(row.result) | {"reason": row.result.reason}
         for row in rows
         if row.result.status == "failed"
     ]
@@ -173,20 +171,20 @@ def collect(
     )
     replay = [line for row in made for line in _replay_rows(row)]
     with only_writer(target):
-        _write(target / "volumes.tsv", _volume_columns(volumes), volumes)
+        _write(target / names.VOLUMES, _volume_columns(volumes), volumes)
         _write(
-            target / "scans.tsv", _OVERVIEW_COLUMNS, [_overview(row) for row in rows]
+            target / names.SCANS, _OVERVIEW_COLUMNS, [_overview(row) for row in rows]
         )
-        _write(target / "failures.tsv", _FAILURE_COLUMNS, failed)
+        _write(target / names.FAILURES, _FAILURE_COLUMNS, failed)
         return Collected(
-            volumes=target / "volumes.tsv",
-            scans=target / "scans.tsv",
-            failures=target / "failures.tsv",
-            changes=_write_or_remove(target / "changes.tsv", _CHANGE_COLUMNS, changes),
+            volumes=target / names.VOLUMES,
+            scans=target / names.SCANS,
+            failures=target / names.FAILURES,
+            changes=_write_or_remove(target / names.CHANGES, _CHANGE_COLUMNS, changes),
             agreement=_write_or_remove(
-                target / "agreement.tsv", _AGREEMENT_COLUMNS, agreement
+                target / names.AGREEMENT, _AGREEMENT_COLUMNS, agreement
             ),
-            replay=_write_or_remove(target / "replay.tsv", _REPLAY_COLUMNS, replay),
+            replay=_write_or_remove(target / names.REPLAY, _REPLAY_COLUMNS, replay),
             rows=rows,
         )
 
@@ -200,23 +198,23 @@ def _rows(results: Sequence[ScanResult]) -> tuple[ScanRow, ...]:
         )
         for one in results
     ]
-    odd = iter(
+    scores = iter(
         outlier_scores([document for document in documents if "quality" in document])
     )
-    nothing = OutlierScore(None, "")
+    no_score = OutlierScore(None, "")
     return tuple(
-        ScanRow(one, document, next(odd) if "quality" in document else nothing)
+        ScanRow(one, document, next(scores) if "quality" in document else no_score)
         for one, document in zip(results, documents, strict=True)
     )
 
 
 def whole_sidecar(path: Path) -> dict[str, Any]:
-    """Read what a batch wrote beside labels; empty where somebody saved other labels over it."""
+    """Read the sidecar of a batch; empty if other labels were saved over it."""
     document = read_sidecar(path) or {}
     return document if {"scan", "cut", "versions", "regions"} <= set(document) else {}
 
 
-def _named(result: ScanResult) -> dict[str, Any]:
+def _scan_cells(result: ScanResult) -> dict[str, Any]:
     return {
         "scan": result.scan.id,
         "path": printable(result.scan.path),
@@ -224,7 +222,7 @@ def _named(result: ScanResult) -> dict[str, Any]:
     }
 
 
-def _fit(document: dict[str, Any]) -> dict[str, Any]:
+def _fit_cells(document: dict[str, Any]) -> dict[str, Any]:
     shared = shared_regions(document)
     return (
         {"drift": shared["drift"], "fits": "yes" if shared["fits"] else "no"}
@@ -236,14 +234,14 @@ def _fit(document: dict[str, Any]) -> dict[str, Any]:
 def _volume_rows(row: ScanRow) -> list[dict[str, Any]]:
     document = row.document
     scan = {
-        **_named(row.result),
+        **_scan_cells(row.result),
         "modality": document["scan"]["modality"],
         "cut": (
             " ".join(f"{n} {tree}" for tree, n in document["cut"].items())
             or "changed by hand"
         ),
         "strata_version": document["versions"]["napari-strata"],
-        **_fit(document),
+        **_fit_cells(document),
     }
     columns = table_columns(scan["modality"])
     return [
@@ -253,10 +251,7 @@ def _volume_rows(row: ScanRow) -> list[dict[str, Any]]:
 
 
 def _volume_columns(rows: list[dict[str, Any]]) -> list[str]:
-    """Name the columns that the modalities among the rows need.
-
-    In the order of the region table.
-    """
+    """Return the columns that the modalities of the rows need, in table order."""
     modalities = sorted({row["modality"] for row in rows}) or ["mr"]
     names = [
         _RENAMED.get(name, name)
@@ -270,40 +265,51 @@ def _volume_columns(rows: list[dict[str, Any]]) -> list[str]:
 def _overview(row: ScanRow) -> dict[str, Any]:
     result, document = row.result, row.document
     scan = result.scan
-    said = {
-        **_named(result),
+    cells = {
+        **_scan_cells(result),
         "subject": printable(scan.subject),
         "session": printable(scan.session),
         "kind": printable(scan.kind),
         "status": "failed" if result.status == "failed" else "ok",
         "reason": result.reason,
         "warning": result.warning,
-        "outlier_score": row.odd.score,
+        "outlier_score": row.outlier.score,
         "outlier": (
-            "yes" if row.odd.is_outlier else "no" if row.odd.score is not None else ""
+            "yes"
+            if row.outlier.is_outlier
+            else "no"
+            if row.outlier.score is not None
+            else ""
         ),
-        "outlier_by": row.odd.why if row.odd.is_outlier else "",
+        "outlier_by": row.outlier.reason if row.outlier.is_outlier else "",
     }
     if not document:
-        return said
+        return cells
     grid = {
         key: " ".join(f"{n:g}" for n in document["scan"][key])
         for key in ("shape_zyx", "spacing_zyx_mm")
     }
-    more = {
+    about = {
         "modality": document["scan"]["modality"],
         "regions": len(document["regions"]),
         "strata_version": document["versions"]["napari-strata"],
     }
     replay = document.get("replay", {})
     edits = {"edits": replay["edits"], "edits_lost": replay["lost"]} if replay else {}
-    return said | grid | more | document.get("quality", {}) | _fit(document) | edits
+    return (
+        cells
+        | grid
+        | about
+        | document.get("quality", {})
+        | _fit_cells(document)
+        | edits
+    )
 
 
 def _change_rows(rows: Sequence[ScanRow]) -> Iterator[dict[str, Any]]:
-    """Follow each region of a subject over the sessions in order of their names.
+    """Yield the volume of each region of a subject in each session, with its change.
 
-    They are the same by one codebook or teaching.
+    Only scans with the same codebook or teaching are compared.
     """
     groups: dict[tuple[str, str, str], list[ScanRow]] = {}
     for row in rows:
@@ -334,7 +340,7 @@ def _change_rows(rows: Sequence[ScanRow]) -> Iterator[dict[str, Any]]:
                 "kind": kind,
                 "session": scan.session,
                 "scan": scan.id,
-                **_fit(row.document),
+                **_fit_cells(row.document),
             }
             start["first_session"] = group[0].result.scan.session
             for region, name in sorted(names.items()):
@@ -348,10 +354,7 @@ def _change_rows(rows: Sequence[ScanRow]) -> Iterator[dict[str, Any]]:
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:
-    """Give what to sort names by.
-
-    Numbers in them count as numbers, so that session 2 comes before session 10.
-    """
+    """Return a sort key for names: session 2 comes before session 10."""
     return [
         (int(part), "") if part.isdecimal() else (-1, part.casefold())
         for part in re.split(r"(\d+)", name)
@@ -360,19 +363,19 @@ def _in_order(name: str) -> list[tuple[int, str]]:
 
 
 def _changes(series: list[float]) -> dict[str, Any]:
-    """Compare the last volume with the first and the one before.
+    """Return the change of the last volume from the first and from the one before.
 
-    A share of nothing is left empty.
+    The percentage of nothing is None.
     """
     if len(series) < 2:
         return {}
-    said: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for word, before in (("first", series[0]), ("previous", series[-2])):
-        said[f"change_from_{word}_ml"] = float(f"{series[-1] - before:.6g}")
-        said[f"change_from_{word}_percent"] = (
+        changes[f"change_from_{word}_ml"] = float(f"{series[-1] - before:.6g}")
+        changes[f"change_from_{word}_percent"] = (
             float(f"{100 * (series[-1] - before) / before:.4g}") if before else None
         )
-    return said
+    return changes
 
 
 def _agreement_rows(row: ScanRow) -> Iterator[dict[str, Any]]:
@@ -387,11 +390,11 @@ def _agreement_rows(row: ScanRow) -> Iterator[dict[str, Any]]:
 
 
 def _replay_rows(row: ScanRow) -> Iterator[dict[str, Any]]:
-    said = row.document.get("replay", {})
-    for step in said.get("steps", ()):
+    replay = row.document.get("replay", {})
+    for step in replay.get("steps", ()):
         yield {
             "scan": row.result.scan.id,
-            "case": printable(said["case"]),
+            "case": printable(replay["case"]),
             **step,
             "edit": step["name"],
         }
@@ -406,7 +409,7 @@ def _write_or_remove(
     if path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(
         "\t".join(columns)
     ):
-        path.unlink()  # ours, of an earlier run
+        path.unlink()  # written by an earlier run
     return None
 
 

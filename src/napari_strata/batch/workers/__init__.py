@@ -1,1 +1,1 @@
-"""Where a batch runs: in this process, in several, on a cluster; and what memory allows."""
+"""Executors of a batch: this process, several processes, a cluster; and memory."""

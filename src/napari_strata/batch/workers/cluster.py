@@ -1,11 +1,8 @@
-"""Scans on Dask workers.
+"""Executor on Dask workers: one scan at a time on each, with a memory budget.
 
-One scan at a time on each, memory counted before it starts, and dead workers made up
-for.
-
-Dask is imported only here and only when it is used. The client gives each free worker
-one scan, rather than leaving that to Dask's scheduler: what a worker's death costs, and
-how much memory is in use, is then known for each scan.
+Dask is imported only here, and only when it is used. The client assigns scans to free
+workers itself, rather than Dask's scheduler. So it knows how much memory is in use, and
+which scan is lost when a worker dies.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from napari_strata.batch.inputs.scans import PlannedScan
-from napari_strata.batch.workers.local import WAITING, Say, ScanOutcome, too_large
+from napari_strata.batch.workers.local import WAITING, LogEvent, ScanOutcome, too_large
 from napari_strata.batch.workers.memory import IDLE_GB, machine_gb
 from napari_strata.errors import ClusterError
 from napari_strata.pipeline import versions
@@ -30,10 +27,14 @@ from napari_strata.volume import Progress
 
 INSTALL = 'python -m pip install "napari-strata[cluster]"'
 _TICK_S = 0.5
+"""Seconds between two looks at the queue, if nothing ends before."""
 _ANSWER_S = 5.0
+"""Seconds to wait for the result of a finished task: its worker may have died."""
 _FIRST_WORKER_S = 60
+"""Seconds to wait for the first worker; a cluster's queue may take any time."""
 _SAME_EVERYWHERE = ("napari-strata", "torch", "numpy")
-_QUIET = {
+"""Packages whose versions change labels: they must be the same on all workers."""
+_LOCAL_CONFIG = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
@@ -45,16 +46,16 @@ _QUIET = {
     "distributed.worker.http.routes": [],
     "distributed.comm.timeouts.connect": "60s",
 }
-"""On this machine: nothing to spill, a paused worker would never go on, no sampling of calls.
+"""Dask's configuration for workers on this machine.
 
-Time for a worker that is busy in
-one long call, Ctrl-C left to the command (see `dask_setup`), and no page that tells
-other users what is in work.
+No spilling and no pausing (there is nothing to spill, and a paused worker would never
+continue), no profiling, patience with a worker that is busy in one long call, Ctrl-C left
+to the command (see `dask_setup`), and no status page for other users.
 """
 
 
 def is_installed() -> bool:
-    """Say whether Dask's distributed part is there."""
+    """Return whether Dask's package distributed is installed."""
     return importlib.util.find_spec("distributed") is not None
 
 
@@ -62,18 +63,16 @@ def is_installed() -> bool:
 def open_workers(
     settings: BatchSettings, *, workers: int, budget_gb: float
 ) -> Iterator[Any]:
-    """Connect to workers: a running scheduler's, those of a cluster that is started.
-
-    Or processes on this machine.
+    """Connect to workers: of a running scheduler, of a cluster, or on this machine.
 
     Parameters
     ----------
     settings : BatchSettings
-        `scheduler` and `cluster` say which.
+        `scheduler` and `cluster` choose which.
     workers : int
-        How many are started, where they are.
+        Number of workers to start.
     budget_gb : float
-        On this machine a worker that takes more is stopped.
+        On this machine, a worker that takes more is stopped.
 
     Yields
     ------
@@ -82,7 +81,7 @@ def open_workers(
     Raises
     ------
     ClusterError
-        If Dask is not installed, nobody answers, or the workers run another Strata.
+        If Dask is not installed, no worker answers, or the workers have other versions.
     """
     try:
         import dask
@@ -95,7 +94,7 @@ def open_workers(
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         if not settings.scheduler and not settings.cluster:
-            stack.enter_context(dask.config.set(_QUIET))
+            stack.enter_context(dask.config.set(_LOCAL_CONFIG))
         try:
             client = stack.enter_context(
                 _connect(distributed, settings, workers, budget_gb)
@@ -123,7 +122,7 @@ def _connect(
                 yield client
         except ValueError as err:
             raise ClusterError(
-                f"{settings.scheduler} is no address of a scheduler. Give one like"
+                f"{settings.scheduler} is not the address of a scheduler. Give one like"
                 " tcp://host:8786."
             ) from err
         return
@@ -140,10 +139,7 @@ def _connect(
 
 
 def _start_here(distributed: Any, workers: int, budget_gb: float) -> Any:
-    """Start worker processes on this machine.
-
-    What they say to each other is encrypted, so no other user can join in.
-    """
+    """Start worker processes on this machine; their traffic is encrypted."""
     try:
         security: Any = distributed.Security.temporary()
     except ImportError as err:
@@ -163,7 +159,7 @@ def _start_here(distributed: Any, workers: int, budget_gb: float) -> Any:
 
 
 def _start_named(name: str, workers: int) -> Any:
-    """Start a cluster of a named class, set up by the user's Dask configuration."""
+    """Start a cluster of a named class, as the user's Dask configuration describes it."""
     module, _, kind = name.replace(":", ".").rpartition(".")
     try:
         made = getattr(importlib.import_module(module), kind)()
@@ -178,7 +174,7 @@ def _start_named(name: str, workers: int) -> Any:
 
 
 def _check_alike(client: Any) -> None:
-    """Refuse workers with another Strata: their labels would differ."""
+    """Refuse workers with other package versions: their labels would differ."""
     here = versions()
     for address, there in client.run(versions, on_error="return").items():
         if isinstance(there, BaseException):
@@ -200,27 +196,27 @@ def _check_alike(client: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Scans on the workers of a Dask client; see `Engine`.
+    """Executor on the workers of a Dask client; see `Executor`.
 
     Parameters
     ----------
     client : distributed.Client
-        Connected.
+        A connected client.
     needs_gb : callable
-        Estimates a scan's peak memory; None where nothing is known.
+        Estimates a scan's peak memory in GB; None if unknown.
     budget_gb : float or None
-        For all scans in work together; None where each worker has its own limit only.
+        Memory for all scans at work together; None if only each worker has a limit.
     attempts : int
-        Workers that may die under a scan.
-    say : callable
-        Takes events for the log.
+        Workers that may die on one scan.
+    log_event : callable
+        Writes events to the log.
     """
 
     client: Any
     needs_gb: Callable[[PlannedScan], float | None]
     budget_gb: float | None
     attempts: int
-    say: Say
+    log_event: LogEvent
 
     def run(
         self,
@@ -228,21 +224,21 @@ class Workers:
         scans: Sequence[PlannedScan],
         on_progress: Progress,
     ) -> Generator[ScanOutcome, None, None]:
-        """Give an outcome per scan, the largest scans first.
+        """Yield an outcome per scan, the largest scans first.
 
         Raises
         ------
         ClusterError
-            If the scheduler goes away.
+            If the scheduler no longer answers.
         """
         needs = [self.needs_gb(scan) for scan in scans]
         order = sorted(range(len(scans)), key=lambda number: -(needs[number] or 0.0))
-        round_ = _Round(self, task, scans, needs, order)
+        queue = _Round(self, task, scans, needs, order)
         ended = 0
         try:
-            while round_.waiting or round_.running:
+            while queue.waiting or queue.running:
                 try:
-                    outcomes = round_.step()
+                    outcomes = queue.step()
                 except OSError as err:
                     raise ClusterError(
                         f"Dask's scheduler no longer answers ({err or 'timed out'})."
@@ -251,15 +247,15 @@ class Workers:
                 for outcome in outcomes:
                     ended += 1
                     yield outcome
-                on_progress(ended, len(scans), round_.in_work())
+                on_progress(ended, len(scans), queue.in_work())
         finally:
-            with contextlib.suppress(OSError):  # the scheduler may be gone
-                self.client.cancel(list(round_.running), force=True)
+            with contextlib.suppress(OSError):  # the scheduler may not answer
+                self.client.cancel(list(queue.running), force=True)
 
 
 @dataclass(slots=True)
 class _Round:
-    """Which scans wait and which are with whom."""
+    """Queue of a run: scans that wait, and scans at work with their workers."""
 
     workers: Workers
     task: Callable[..., Any]
@@ -271,40 +267,37 @@ class _Round:
     limits: dict[str, float] = field(default_factory=dict)
 
     def step(self) -> list[ScanOutcome]:
-        """Take what came to an end, give free workers something to do.
-
-        Wait a little for the next to end.
-        """
+        """Collect finished scans, assign new ones to free workers, and wait a little."""
         client = self.workers.client
-        # asked of the scheduler itself: client.scheduler_info may give an older answer
-        # without any workers
-        known = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
+        # from the scheduler itself: client.scheduler_info may be outdated, without any
+        # workers
+        scheduled = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
         self.limits = {
-            address: (one.get("memory_limit") or float("inf")) / 1e9
-            for address, one in known.items()
+            address: (worker.get("memory_limit") or float("inf")) / 1e9
+            for address, worker in scheduled.items()
         }
-        outcomes = [*self._ended(), *self._hopeless()]
-        self._allot()
+        outcomes = [*self._ended(), *self._too_large()]
+        self._assign()
         self._wait()
         return outcomes
 
     def in_work(self) -> str:
-        """Say which scans are in work."""
+        """Return which scans are at work, in words."""
         if not self.running:
             return WAITING if self.waiting else "done"
         names = ", ".join(self.scans[number].id for number, _ in self.running.values())
         return names if len(names) < 60 else f"{len(self.running)} scans in work"
 
     def _ended(self) -> Iterator[ScanOutcome]:
-        """Give results; scans whose worker is gone go back to the front, or are set aside."""
+        """Yield finished scans; those of dead workers wait again, or fail."""
         for future, (number, address) in list(self.running.items()):
             if future.status == "pending" and address in self.limits:
                 continue
             if future.status == "finished":
                 try:
                     value = future.result(timeout=_ANSWER_S)
-                # its worker died with the answer: the next step knows, and gives it to
-                # another
+                # its worker died before it sent the result: the next step knows, and
+                # assigns the scan to another
                 except (TimeoutError, CancelledError):
                     if address in self.limits:
                         continue
@@ -318,7 +311,7 @@ class _Round:
                 yield ScanOutcome(
                     number,
                     None,
-                    f"Unforeseen {type(err).__name__} on {address}:"
+                    f"Unexpected {type(err).__name__} on {address}:"
                     f" {' '.join(str(err).split())}",
                     address,
                 )
@@ -326,36 +319,36 @@ class _Round:
                 yield from self._lost(future, number, address)
 
     def _lost(self, future: Any, number: int, address: str) -> Iterator[ScanOutcome]:
-        state, gone = future.status, address not in self.limits
+        status, gone = future.status, address not in self.limits
         self.workers.client.cancel([future], force=True)
         self.deaths[number] += 1
         times = self.deaths[number]
-        self.workers.say(
+        self.workers.log_event(
             "worker died",
             scan=self.scans[number].id,
             worker=address,
             times=times,
-            state="gone" if gone else state,
+            state="gone" if gone else status,
         )
         if times < self.workers.attempts:
             self.waiting.insert(0, number)
             return
-        said = {1: "its worker", 2: "its worker twice"}.get(
+        died = {1: "its worker", 2: "its worker twice"}.get(
             times, f"its worker {times} times"
         )
-        why = (
-            "want of memory is the usual cause. Run it alone with --workers 1, or on a"
-            " larger machine"
+        advice = (
+            "too little memory is the usual cause. Run it alone with --workers 1, or on"
+            " a larger machine"
         )
         yield ScanOutcome(
             number,
             None,
-            f"{self.scans[number].path} killed {said}, and was set aside; {why}.",
+            f"{self.scans[number].path} killed {died} and was given up; {advice}.",
             address,
         )
 
-    def _hopeless(self) -> Iterator[ScanOutcome]:
-        """Give up the scans that no worker that is there could hold."""
+    def _too_large(self) -> Iterator[ScanOutcome]:
+        """Yield failures for scans that are too large for every worker."""
         if self.running or not self.limits:
             return
         most = max(self._room(address, 0.0) for address in self.limits)
@@ -368,7 +361,7 @@ class _Round:
             )
 
     def _room(self, address: str, used_gb: float) -> float:
-        """Give the memory that a scan may take on a free worker, in GB."""
+        """Return the memory that a scan may take on a free worker, in GB."""
         budget = self.workers.budget_gb
         idle = len(self.limits) - len(self.running) - 1
         return (
@@ -377,11 +370,8 @@ class _Round:
             else min(self.limits[address], budget - used_gb - idle * IDLE_GB)
         )
 
-    def _allot(self) -> None:
-        """Give each free worker the first waiting scan that fits it and what is left.
-
-        Of the budget.
-        """
+    def _assign(self) -> None:
+        """Assign to each free worker the first waiting scan that fits in memory."""
         busy = {address for _, address in self.running.values()}
         for address in sorted(set(self.limits) - busy):
             used = sum(
@@ -403,7 +393,7 @@ class _Round:
                 self.task, self.scans[number], workers=[address], pure=False, retries=0
             )
             self.running[future] = (number, address)
-            self.workers.say(
+            self.workers.log_event(
                 "started",
                 scan=self.scans[number].id,
                 worker=address,
@@ -434,28 +424,28 @@ def _died(future: Any) -> bool:
 def workers_here(
     settings: BatchSettings, needs_gb: Sequence[float], *, threads: int, cores: int
 ) -> int:
-    """Say how many workers to start on this machine: as many as cores, memory and scans allow.
+    """Return how many workers this machine takes: by cores, memory and scans.
 
     Parameters
     ----------
     settings : BatchSettings
         `workers` and `budget_gb`.
     needs_gb : sequence of float
-        Of the scans.
+        Estimates for the scans, in GB.
     threads : int
-        Of each worker.
+        Threads of each worker.
     cores : int
-        Of the machine.
+        Cores of the machine.
     """
-    wanted = settings.workers or max(1, cores // max(threads, 1))
+    n_most = settings.workers or max(1, cores // max(threads, 1))
     budget = budget_here(settings)
-    fitting = [need for need in needs_gb if need <= budget] or [IDLE_GB]
-    beside_largest = 1 + int((budget - max(fitting)) / IDLE_GB)
+    fitting_gb = [need for need in needs_gb if need <= budget] or [IDLE_GB]
+    beside_largest = 1 + int((budget - max(fitting_gb)) / IDLE_GB)
     return max(
-        1, min(wanted, len(needs_gb), int(budget / min(fitting)), beside_largest)
+        1, min(n_most, len(needs_gb), int(budget / min(fitting_gb)), beside_largest)
     )
 
 
 def budget_here(settings: BatchSettings) -> float:
-    """Give the memory that may be used on this machine, in GB."""
+    """Return the memory that may be used on this machine, in GB."""
     return settings.budget_gb or machine_gb()

@@ -1,7 +1,4 @@
-"""Give every scan to a task, here or on workers.
-
-Take what comes back in the order in which it does.
-"""
+"""Executors: run a task on every scan; this one in the same process."""
 
 from __future__ import annotations
 
@@ -12,30 +9,30 @@ from typing import Any, Protocol
 from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.volume import Progress
 
-LOOKING, FITTING, WAITING = (
-    "looking at scans for the codebook",
+SAMPLING, FITTING, WAITING = (
+    "proposing scans for the codebook",
     "fitting the codebook",
     "waiting for workers",
 )
-"""What is going on, where it is no scan's own work; for progress."""
-Say = Callable[..., None]
-"""Takes an event and plain values, as `RunLog.add` does."""
+"""Stages of a batch that belong to no single scan, for progress."""
+LogEvent = Callable[..., None]
+"""Writes an event with plain values to the log, as `RunLog.add` does."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScanOutcome:
-    """What a task gave for a scan.
+    """Outcome of a task on one scan.
 
     Parameters
     ----------
     number : int
-        Place of the scan.
+        Index of the scan.
     value : Any
-        What the task returned; None where it never came to an end.
+        Result of the task; None if it did not end.
     reason : str
-        Why it did not, in one line; "" otherwise.
+        Why it did not end, in one line; "" otherwise.
     worker : str
-        Who did it; "" for this process.
+        Address of the worker; "" for this process.
     """
 
     number: int
@@ -45,7 +42,7 @@ class ScanOutcome:
 
 
 class Executor(Protocol):
-    """Runs a task on scans."""
+    """Runner of a task on scans."""
 
     def run(
         self,
@@ -53,23 +50,23 @@ class Executor(Protocol):
         scans: Sequence[PlannedScan],
         on_progress: Progress,
     ) -> Generator[ScanOutcome, None, None]:
-        """Give an outcome per scan, in any order.
+        """Yield an outcome per scan, in any order.
 
-        `on_progress` gets (ended, all, what is going on) and may raise `Cancelled`.
+        `on_progress` gets (scans ended, scans, stage) and may raise `Cancelled`.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LocalExecutor:
-    """One scan after another in this process, in order.
+    """Executor in this process, one scan after another.
 
     Parameters
     ----------
     needs_gb : callable
-        Estimates a scan's peak memory; None where nothing is known.
+        Estimates a scan's peak memory in GB; None if unknown.
     budget_gb : float
-        A scan that needs more is not begun.
+        Scans that need more are not started.
     """
 
     needs_gb: Callable[[PlannedScan], float | None]
@@ -81,7 +78,7 @@ class LocalExecutor:
         scans: Sequence[PlannedScan],
         on_progress: Progress,
     ) -> Generator[ScanOutcome, None, None]:
-        """Give an outcome per scan; see `Executor`."""
+        """Yield an outcome per scan; see `Executor`."""
         for number, scan in enumerate(scans):
 
             def show(
@@ -91,7 +88,7 @@ class LocalExecutor:
                 number: int = number,
                 scan: PlannedScan = scan,
             ) -> None:
-                if stage != "done":  # the proposal is, the scan is not
+                if stage != "done":  # the proposal is done, the scan is not
                     on_progress(number, len(scans), f"{scan.id}: {stage}")
 
             show(0, 1, "looking for earlier results")
@@ -103,9 +100,9 @@ class LocalExecutor:
 
 
 def too_large(scan: PlannedScan, need_gb: float, budget_gb: float) -> str:
-    """Say that a scan is not begun for want of memory."""
+    """Return the reason why a scan is not started: too little memory."""
     return (
         f"{scan.path} needs about {need_gb:.1f} GB of memory, and {budget_gb:.1f} GB"
         " may be used. Raise --budget-gb if the machine has more, lower"
-        " --working-mvox, or run it on a larger machine."
+        " --working-mvox, or use a larger machine."
     )

@@ -1,4 +1,4 @@
-"""How much memory a scan takes, told from its header before it is read, and how much there is."""
+"""Memory: what a scan needs, estimated from its header, and what there is."""
 
 from __future__ import annotations
 
@@ -11,48 +11,44 @@ import psutil
 from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.errors import StrataError
 from napari_strata.io.header import header_shape
+from napari_strata.proposal.methods.registry import find_method
 from napari_strata.settings import ProposeSettings
 
 IDLE_GB = 0.7
-"""A process with torch and the encoder loaded, between scans."""
+"""Memory in GB of a process with torch and the encoder loaded, between scans."""
 _PER_MVOX_GB, _PER_WORKING_MVOX_GB, _OUTPUT_PER_WORKING_MVOX_GB = 0.022, 0.3, 0.1
-"""Per million voxels of the scan, and of the encoder's grid.
-
-Of the latter what its features take beside its tiles.
-"""
+"""GB per million voxels: of the scan, of the encoder's grid, and of its features."""
 _BESIDE_PER_MVOX_GB, _MOST_BESIDE_MVOX = 0.05, 12.0
-"""Per million voxels, where pieces start while the encoder works.
+"""GB per million voxels of supervoxels that are made while the encoder works.
 
-With more than one thread, up to 12 million in the body's box.
+Only with several threads, and up to 12 million voxels in the body's bounding box.
 """
-_CLASSICAL_IDLE_GB, _CLASSICAL_PER_MVOX_GB = 0.35, 0.08
+_GMM_IDLE_GB, _GMM_PER_MVOX_GB = 0.35, 0.08
+"""The same two figures for the method gmm-mrf, which loads no torch."""
 _CASE_PER_MVOX_GB = 0.02
-"""Per million voxels, where a case is replayed.
-
-Its own supervoxels, and labels before and after.
-"""
+"""GB per million voxels if a case is replayed: its supervoxels, and labels twice."""
 _MARGIN = 1.15
+"""Factor on top of the fitted line."""
 _SHARE_TO_USE = 0.9
+"""Share of the memory that a batch uses; the system needs the rest."""
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def estimate_gb(
     scan: PlannedScan, settings: ProposeSettings, *, threads: int = 1
 ) -> float | None:
-    """Estimate the peak memory of a proposal in GB (1e9 bytes).
+    """Estimate the peak memory of a proposal in GB (1e9 bytes); None without a header.
 
-    None where the header cannot be read.
-
-    A line fitted to measured peaks, with 15 % on top: with one thread 256 x 256 x 256
-    voxels take 3.0 GB (3.3 estimated), a CT of 512 x 512 x 600 takes 5.9 GB (6.9), a
-    cube of 64 voxels 0.7 GB (0.9). See `docs/batch.md`.
+    A line fitted to measured peaks, plus 15 %. With one thread, 256 x 256 x 256 voxels
+    take 3.0 GB (3.3 estimated), a CT of 512 x 512 x 600 takes 5.9 GB (6.9), a cube of
+    64 voxels 0.7 GB (0.9). See `docs/batch.md`.
 
     Parameters
     ----------
     scan : PlannedScan
         Only its header is read.
     settings : ProposeSettings
-        `method`, `working_mvox` and `memory_gb` count.
+        `method`, `working_mvox` and `memory_gb` are used.
     threads : int
         Threads per scan; 0 for all there are.
     """
@@ -61,9 +57,9 @@ def estimate_gb(
     except StrataError:
         return None
     case_gb = _CASE_PER_MVOX_GB if scan.replay is not None else 0.0
-    if settings.method == "gmm-mrf":
+    if not find_method(settings.method).needs_encoder:
         return round(
-            _MARGIN * (_CLASSICAL_IDLE_GB + (_CLASSICAL_PER_MVOX_GB + case_gb) * mvox),
+            _MARGIN * (_GMM_IDLE_GB + (_GMM_PER_MVOX_GB + case_gb) * mvox),
             2,
         )
     working = min(mvox, settings.working_mvox)
@@ -78,9 +74,9 @@ def estimate_gb(
 
 
 def machine_gb() -> float:
-    """Give how much memory may be used here, in GB.
+    """Return how much memory may be used here, in GB.
 
-    Nine tenths of the machine's, or of its container's or job's if that has less.
+    Nine tenths of the machine's memory, or of the limit of its container or job.
     """
     limits = [
         int(text)
@@ -91,10 +87,7 @@ def machine_gb() -> float:
 
 
 def core_count() -> int:
-    """Give how many cores this process may use.
-
-    Those it may run on, or its container's share if that is less.
-    """
+    """Return how many cores this process may use, by affinity and container limit."""
     try:
         cores = len(psutil.Process().cpu_affinity())
     except AttributeError:  # macOS has no affinity
@@ -108,9 +101,9 @@ def core_count() -> int:
 
 
 def _limits(name: str) -> list[str]:
-    """Read a limit of the control groups that this process is in, from its own up (Linux).
+    """Return the values of a limit of the control groups of this process (Linux).
 
-    Jobs and containers have some.
+    Containers and cluster jobs set such limits.
     """
     try:
         own = [
@@ -125,10 +118,10 @@ def _limits(name: str) -> list[str]:
         for base in (_CGROUPS, _CGROUPS / "memory")
         for part in (path, *map(str, Path(path).parents))
     }
-    found = []
+    values = []
     for folder in sorted(folders):
         try:
-            found.append((folder / name).read_text(encoding="ascii").strip())
+            values.append((folder / name).read_text(encoding="ascii").strip())
         except OSError:
             continue
-    return found
+    return values

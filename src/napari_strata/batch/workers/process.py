@@ -1,7 +1,4 @@
-"""What the system knows of this process.
-
-Its peak memory; and that no other process writes to a folder.
-"""
+"""Peak memory of this process, and the lock on the output folder."""
 
 from __future__ import annotations
 
@@ -16,28 +13,26 @@ from filelock import FileLock, Timeout
 from napari_strata.errors import WriteError
 
 LOCK_NAME = ".batch-lock"
+"""Name of the lock file in the output folder."""
 
 
 def dask_setup(worker: Any) -> None:
-    """Leave Ctrl-C to the command, which stops its workers.
+    """Ignore Ctrl-C in workers: the command stops them.
 
-    Dask calls this in each that it starts on this machine.
+    Dask calls this in each worker on this machine.
     """
     with contextlib.suppress(ValueError):  # not in a process's main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def reset_peak() -> None:
-    """Forget the peak memory so far; Linux only, elsewhere the process's own peak is told."""
+    """Reset the peak memory (Linux only; elsewhere the peak counts from the start)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak_gb() -> float | None:
-    """Give the peak of resident memory since `reset_peak`, in GB.
-
-    None where the system does not tell.
-    """
+    """Return the peak of resident memory since `reset_peak` in GB, None if unknown."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -52,12 +47,10 @@ def peak_gb() -> float | None:
 
 @contextlib.contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Make sure that one batch at a time writes to a folder.
+    """Lock a folder for this batch; it is made if need be.
 
-    The system lets go when the process ends, however it ends.
-
-    The folder is made if need be. Who holds it may ask again: a batch and the tables
-    that belong to it are one.
+    The system releases the lock when the process ends. The same process may lock it
+    again: a batch and its tables belong together.
 
     Raises
     ------

@@ -1,7 +1,4 @@
-"""What stands in another place in napari 0.7 and 0.8 than in 0.9.
-
-Camera, grid, and text at the edges of the canvas (no Qt).
-"""
+"""What differs between napari 0.7, 0.8 and 0.9: camera, grid and canvas text (no Qt)."""
 
 from __future__ import annotations
 
@@ -16,6 +13,9 @@ from scipy.spatial.transform import Rotation
 if TYPE_CHECKING:
     import napari.viewer
 
+OVERLAY_COLOR = "#ffd75a"
+"""Yellow of the crosshair, ruler, cut line and review ring: rare in scans and tissues."""
+
 EDGES = {
     "left": "middle_left",
     "right": "middle_right",
@@ -23,54 +23,57 @@ EDGES = {
     "bottom": "bottom_center",
 }
 """Edge of the canvas -> napari's name for the place in the middle of it."""
-_COLOR, _BOX = (1.0, 0.85, 0.35, 1.0), (0.0, 0.0, 0.0, 0.6)
+_TEXT_COLOR, _BOX_COLOR = (1.0, 0.85, 0.35, 1.0), (0.0, 0.0, 0.0, 0.6)
 """Legible on the scan, on a dark and on a light canvas."""
 _FONT_SIZE = 16
-_HANDS, _TURN = np.array([1, -1, 1]), np.array([0.0, 0.0, 90.0])
-"""How napari 0.7 and 0.8 turn their camera's angles into what is drawn.
+"""Points; readable from a reading distance, small beside the scan."""
+_ANGLE_SIGNS, _ANGLE_OFFSET = np.array([1, -1, 1]), np.array([0.0, 0.0, 90.0])
+"""How napari 0.7 and 0.8 turn camera angles (degrees) into what is drawn.
 
-What they say of it is wrong where an axis is flipped.
+Their own conversion is wrong if an axis is flipped.
 """
 
 
 def has_tool(viewer: napari.viewer.Viewer) -> bool:
-    """Say whether the mouse draws, paints or moves something of the active layer.
+    """Return whether the mouse works on the active layer instead of moving the view.
 
-    Not the view.
+    It then draws, paints or moves something there.
     """
     active = viewer.layers.selection.active
     return active is not None and str(active.mode) not in ("pan_zoom", "transform")
 
 
 def camera_of(viewer: napari.viewer.Viewer) -> Any:
-    """Give the camera."""
+    """Return the viewer's camera."""
     return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
 
 
 def grid_of(viewer: napari.viewer.Viewer) -> Any:
-    """Give the grid in which layers can be shown side by side."""
+    """Return the grid in which layers can be shown side by side."""
     return viewer.canvas.grid if hasattr(viewer, "canvas") else viewer.grid
 
 
 def canvas_size(viewer: napari.viewer.Viewer) -> tuple[int, int] | None:
-    """Give the canvas's height and width in pixels.
+    """Return the canvas's height and width in pixels.
 
-    None where napari (before 0.9) does not tell.
+    None before napari 0.9, which does not expose it.
     """
     return tuple(viewer.canvas.size) if hasattr(viewer, "canvas") else None
 
 
 def look_along(viewer: napari.viewer.Viewer, view: ArrayLike, up: ArrayLike) -> None:
-    """Turn the camera in 3D so that the person looks along one direction.
+    """Turn the 3D camera towards one direction, with another one up.
 
-    With another one up; (3,), along the displayed axes.
+    Both are (3,) vectors along the displayed axes.
     """
     camera = camera_of(viewer)
     if hasattr(viewer, "scene"):
         camera.set_view_direction(tuple(np.asarray(view)), tuple(np.asarray(up)))
         return
     flips = _flips(camera)
-    ahead, above = (flips * np.asarray(way, np.float64)[::-1] for way in (view, up))
+    ahead, above = (
+        flips * np.asarray(direction, np.float64)[::-1] for direction in (view, up)
+    )
     x, y, z, w = Rotation.from_matrix(
         np.stack([np.cross(ahead, above), ahead, above]).T
     ).as_quat()
@@ -78,8 +81,11 @@ def look_along(viewer: napari.viewer.Viewer, view: ArrayLike, up: ArrayLike) -> 
         # the angles of a view along an axis are not unique; any will do
         warnings.filterwarnings("ignore", "Gimbal lock")
         angles = (
-            (Rotation.from_quat([x, z, y, w]).as_euler("yzx", degrees=True) - _TURN)
-            * _HANDS
+            (
+                Rotation.from_quat([x, z, y, w]).as_euler("yzx", degrees=True)
+                - _ANGLE_OFFSET
+            )
+            * _ANGLE_SIGNS
             * flips
         )
     camera.angles = tuple(float(angle) for angle in angles)
@@ -88,9 +94,9 @@ def look_along(viewer: napari.viewer.Viewer, view: ArrayLike, up: ArrayLike) -> 
 def looks_along(
     viewer: napari.viewer.Viewer,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Tell in which direction the person looks in 3D, and which one is up.
+    """Return where the 3D camera looks and which direction is up.
 
-    (3,), along the displayed axes.
+    Both are (3,) vectors along the displayed axes.
     """
     camera = camera_of(viewer)
     if hasattr(viewer, "scene"):
@@ -99,19 +105,23 @@ def looks_along(
         )
     flips = _flips(camera)
     x, y, z, w = Rotation.from_euler(
-        "yzx", np.asarray(camera.angles) * flips * _HANDS + _TURN, degrees=True
+        "yzx",
+        np.asarray(camera.angles) * flips * _ANGLE_SIGNS + _ANGLE_OFFSET,
+        degrees=True,
     ).as_quat()
     rows = Rotation.from_quat([x, z, y, w]).as_matrix().T
     return (flips * rows[1])[::-1], (flips * rows[2])[::-1]
 
 
 def _flips(camera: Any) -> NDArray[np.int64]:
-    """Tell which of vispy's axes (x, y, z) run the other way than vispy's own: -1, else 1."""
-    ways = (str(way) for way in camera.orientation[::-1])
+    """Return -1 for each axis (x, y, z) that runs against vispy's own direction, else 1."""
+    directions = (str(direction) for direction in camera.orientation[::-1])
     return np.array(
         [
-            1 if way == usual else -1
-            for way, usual in zip(ways, ("right", "down", "away"), strict=True)
+            1 if direction == usual else -1
+            for direction, usual in zip(
+                directions, ("right", "down", "away"), strict=True
+            )
         ]
     )
 
@@ -119,12 +129,13 @@ def _flips(camera: Any) -> NDArray[np.int64]:
 class EdgeText:
     """A letter or two at each edge of the canvas.
 
-    Napari before 0.9 lets others write one text only, so it says the edges in words.
+    napari before 0.9 has one text for plugins only, so there the edges are written as
+    words.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-        On whose canvas it stands until `close`.
+        Its canvas holds the texts until `close`.
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
@@ -138,9 +149,9 @@ class EdgeText:
                 viewer.canvas.overlays[_key(edge)] = TextOverlay(
                     position=place,
                     font_size=_FONT_SIZE,
-                    color=_COLOR,
+                    color=_TEXT_COLOR,
                     box=True,
-                    box_color=_BOX,
+                    box_color=_BOX_COLOR,
                     visible=False,
                 )
         else:
@@ -148,16 +159,16 @@ class EdgeText:
             overlay.position, overlay.font_size, overlay.color = (
                 EDGES["top"],
                 _FONT_SIZE,
-                _COLOR,
+                _TEXT_COLOR,
             )
 
     @property
     def shown(self) -> Mapping[str, str]:
-        """What stands at "left", "right", "top" and "bottom"; empty where nothing does."""
+        """The texts at "left", "right", "top" and "bottom"; edges without text are missing."""
         return self._shown
 
     def show(self, texts: Mapping[str, str]) -> None:
-        """Write at some edges, and at no other."""
+        """Write at the given edges, and clear the others."""
         self._shown = {edge: texts[edge] for edge in EDGES if texts.get(edge)}
         if not self._has_edges:
             self._write(
@@ -171,7 +182,7 @@ class EdgeText:
             )
 
     def resize(self, font_size: float) -> None:
-        """Write larger or smaller."""
+        """Change the font size."""
         overlays = (
             [self._viewer.canvas.overlays[_key(edge)] for edge in EDGES]
             if self._has_edges
@@ -181,7 +192,7 @@ class EdgeText:
             overlay.font_size = font_size
 
     def close(self) -> None:
-        """Take everything off the canvas."""
+        """Take every text off the canvas."""
         self._shown = {}
         if not self._has_edges:
             self._write(self._viewer.text_overlay, "")

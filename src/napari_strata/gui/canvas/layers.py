@@ -3,9 +3,11 @@
 Layers are shown with a diagonal scale in mm and a translation that puts the middle of
 the grid where it lies in the patient, along (inferior, posterior, left). Layers of one
 scan therefore coincide, two scans of one examination lie over each other, and an
-oblique scan is shown along its own axes. The true affine travels in the metadata, also
-under the keys of napari-nifti (x, y, z order), whose writer is right then too. Back
-from a layer, `placing` finds where it lies.
+oblique scan is shown along its own axes.
+
+The true affine is kept in the metadata, also under the keys of napari-nifti (x, y, z
+order), so that its writer works too. Back from a layer, `placement.place` finds where
+it lies.
 """
 
 from __future__ import annotations
@@ -57,19 +59,20 @@ LayerTuple = tuple[Any, dict[str, Any], str]
 """(data, keyword arguments of the layer, "image" or "labels")."""
 
 EXPLAINS = "explains"
-"""The fact by which a map that explains a proposal is known; it is no scan to work on."""
+"""Key of the fact that marks a map of the explain section; such a map is no scan."""
 
-_MOST_CYCLIC = 2**16
+_MAX_CYCLIC = 2**16
 """Colours that napari's cyclic map of labels may have."""
-_LEAST_COLORS = 2**12
-USUAL_IDS = _LEAST_COLORS - 1
-"""Ids up to here have a colour from the start."""
+_MIN_COLORS = 2**12
+"""Colours made from the start: more than the regions of nearly every case."""
+USUAL_IDS = _MIN_COLORS - 1
+"""Ids up to this have a colour from the start."""
 AXIS_LABELS = ("z", "y", "x")
 UNITS = ("mm", "mm", "mm")
 
 
 def image_tuple(volume: Volume) -> LayerTuple:
-    """Give a scan as an image layer tuple, grey, with a window that suits its modality."""
+    """Return a scan as a grey image layer tuple, with the default window of its modality."""
     from napari_strata.gui.canvas.window_presets import contrast_limits, default_preset
 
     facts = {
@@ -100,7 +103,7 @@ def image_tuple(volume: Volume) -> LayerTuple:
 def labels_tuple(
     segmentation: Segmentation, *, name: str, opacity: float = 0.45
 ) -> LayerTuple:
-    """Give labels as a labels layer tuple with the colours and names of its region table."""
+    """Return labels as a labels layer tuple with the colours and names of their region table."""
     facts = {"regions": segmentation.regions}
     kwargs = {
         "name": name,
@@ -116,31 +119,36 @@ def labels_tuple(
 
 
 def case_labels_tuple(work: Refinement, *, name: str) -> LayerTuple:
-    """Give a refinement as a labels layer tuple whose type leaves room for regions to come."""
-    labels: NDArray[np.unsignedinteger] = work.labels.astype(roomy_dtype(work.next_id))
+    """Return a refinement as a labels layer tuple.
+
+    Its type and colours leave room for regions to come.
+    """
+    labels: NDArray[np.unsignedinteger] = work.labels.astype(
+        roomy_dtype(work.view.next_id)
+    )
     data, kwargs, kind = labels_tuple(
-        Segmentation(labels, work.regions, work.volume.geometry), name=name
+        Segmentation(labels, work.regions, work.proposal.volume.geometry), name=name
     )
     kwargs["colormap"] = region_colormap(
-        work.regions, capacity=color_capacity(work.next_id)
+        work.regions, capacity=color_capacity(work.view.next_id)
     )
     return data, kwargs, kind
 
 
 def roomy_dtype(next_id: int) -> type[np.unsignedinteger]:
-    """Give a label type that leaves room for as many regions again.
+    """Return a label type with room for twice the ids in use.
 
-    So that it hardly ever changes: napari shows another type anew.
+    napari rebuilds the layer when the type changes, so it should hardly ever change.
     """
     return np.uint16 if next_id < 2**15 else np.uint32
 
 
 def color_capacity(top: int) -> int:
-    """Give how many ids get a colour ahead of need.
+    """Return how many ids get a colour ahead of need: 4095, 16383 ...
 
-    So that colours are made anew only now and then: 4095, 16383 ...
+    Colours are then remade only now and then.
     """
-    colors = _LEAST_COLORS
+    colors = _MIN_COLORS
     while colors <= top:
         colors *= 4
     return colors - 1
@@ -149,14 +157,14 @@ def color_capacity(top: int) -> int:
 def similarity_tuple(
     similarity: NDArray[np.float32], placed: Mapping[str, Any], *, name: str
 ) -> LayerTuple:
-    """Give a similarity map (z, y, x) as an image layer tuple.
+    """Return a similarity map (z, y, x) as an image layer tuple.
 
     Parameters
     ----------
     similarity : (z, y, x) float32 array
         In [0, 1]: `similarity_map(...)[proposal.supervoxels]`.
     placed : mapping
-        Where it lies: `grid_kwargs` or `matching_grid_kwargs`.
+        From `grid_kwargs` or `matching_grid_kwargs`.
     name : str
         The layer's name.
     """
@@ -166,7 +174,7 @@ def similarity_tuple(
 def confidence_tuple(
     confidence: NDArray[np.float32], placed: Mapping[str, Any], *, name: str
 ) -> LayerTuple:
-    """Give a confidence map (z, y, x) in [0, 1] as an image layer tuple.
+    """Return a confidence map (z, y, x) in [0, 1] as an image layer tuple.
 
     See `similarity_tuple`.
     """
@@ -176,7 +184,7 @@ def confidence_tuple(
 def feature_colors_tuple(
     colors: NDArray[np.uint8], placed: Mapping[str, Any], *, name: str
 ) -> LayerTuple:
-    """Give feature colours (z, y, x, 3), RGB from 0 to 255, as an image layer tuple.
+    """Return feature colours (z, y, x, 3), RGB from 0 to 255, as an image layer tuple.
 
     See `similarity_tuple`.
     """
@@ -211,9 +219,9 @@ def _explaining(placed: Mapping[str, Any], what: str) -> dict[str, Any]:
 def grid_kwargs(
     geometry: Geometry, facts: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Give the keyword arguments that place a layer on `geometry`.
+    """Return the layer keyword arguments that place a layer on a geometry.
 
-    Scale, translate, units, axis labels, metadata.
+    Scale, translate, units, axis labels and metadata.
     """
     world = world_of(geometry)
     placed = {
@@ -233,10 +241,10 @@ def matching_grid_kwargs(
     geometry: Geometry,
     facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Give the keyword arguments that lay a new 3D layer exactly over `layer`, whoever made it.
+    """Return the keyword arguments that lay a new 3D layer exactly over an existing one.
 
-    The layer's own transform, units and axis labels are copied, so that napari's scale
-    bar and linked views keep working; the metadata are ours.
+    The existing layer may be anyone's. Its transform, units and axis labels are copied,
+    so that napari's scale bar and linked views keep working; the metadata are ours.
     """
     placement = place(level_shape(layer), placing_of(layer))
     placed = {"world": placement.world, "knows_sides": placement.knows_sides}
@@ -247,9 +255,9 @@ def matching_grid_kwargs(
 
 
 def overlay_kwargs(layer: napari.layers.Layer) -> dict[str, Any]:
-    """Give what places another 3D layer exactly as `layer`, of more axes the last three.
+    """Return the transform, units and axis labels of a layer, for a 3D layer over it.
 
-    The whole transform, units, axis labels.
+    Of a layer with more axes, the last three count.
     """
     spare = layer.ndim - 3
     named = {"units": layer.units[spare:], "axis_labels": layer.axis_labels[spare:]}
@@ -268,26 +276,25 @@ def overlay_kwargs(layer: napari.layers.Layer) -> dict[str, Any]:
 
 
 def scan_data(layer: napari.layers.Layer) -> Any:
-    """Give the array (z, y, x) of a layer as it is, not read into memory.
+    """Return the array (z, y, x) of a layer without reading it into memory.
 
-    The full resolution, the only step of other axes.
+    The full resolution, and the only step of any other axis.
     """
     data = layer.data[0] if layer.multiscale else layer.data
     return data[(0,) * (len(data.shape) - 3)] if len(data.shape) > 3 else data
 
 
 def level_shape(layer: napari.layers.Layer) -> tuple[int, ...]:
-    """Give the shape of a layer's data, of several resolutions the full one."""
+    """Return the shape of a layer's data; with several resolutions, that of the full one."""
     return tuple(
         int(n) for n in (layer.data[0] if layer.multiscale else layer.data).shape
     )
 
 
 def _metadata(geometry: Geometry, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a layer's metadata.
+    """Return a layer's metadata: our facts, and the keys of napari-nifti.
 
-    Our facts, and the keys of napari-nifti, for the array with its axes in the order x,
-    y, z.
+    The latter describe the array with its axes in the order x, y, z.
     """
     affine = np.array(geometry.affine[:, [2, 1, 0, 3]])
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
@@ -308,26 +315,25 @@ def _metadata(geometry: Geometry, facts: Mapping[str, Any]) -> dict[str, Any]:
 def region_colormap(
     regions: Iterable[Region], *, capacity: int = 0, hidden: Collection[int] = ()
 ) -> CyclicLabelColormap:
-    """Give a napari colormap with the table's colours; background is clear.
+    """Return a napari colormap with the table's colours; background is clear.
 
-    It is a cycle, long enough for no id to come round again below 65,536: napari makes
-    the colours of 16-bit labels from a cycle in no time, from a dictionary in a tenth
-    of a second.
+    It is a cyclic colormap, long enough that no id below 65,536 repeats: napari colours
+    16-bit labels from a cycle at once, from a dictionary in a tenth of a second.
 
     Parameters
     ----------
     regions : iterable of Region
         The table.
     capacity : int
-        Ids up to here get their default colour too, so that the map need not change
-        with every step of a slider.
+        Ids up to this get their default colour too, so that the map need not change
+        with every step of the slider.
     hidden : collection of int
         Ids that are not drawn.
     """
     from napari.utils.colormaps import CyclicLabelColormap
 
     colors = {region.id: region.color for region in regions}
-    top = min(max([capacity, 1, *colors]), _MOST_CYCLIC - 1)
+    top = min(max([capacity, 1, *colors]), _MAX_CYCLIC - 1)
     rgba = np.array(_default_colors(top))
     for number, color in colors.items():
         rgba[(number - 1) % top + 1, :3] = np.array(color, np.float32) / np.float32(255)
@@ -337,30 +343,31 @@ def region_colormap(
 
 @lru_cache(maxsize=8)
 def _default_colors(top: int) -> NDArray[np.float32]:
-    """Give the default colours of the ids 0 .. top, (top + 1, 4) RGBA from 0 to 1.
+    """Return the default colours of the ids 0 .. top, (top + 1, 4) RGBA from 0 to 1.
 
-    Not to be written in.
+    Cached: must not be written to.
     """
     rgb = np.array([region_color(number) for number in range(top + 1)], np.float32)
     return np.column_stack([rgb / np.float32(255), np.ones(top + 1, np.float32)])
 
 
 def region_features(regions: Iterable[Region]) -> dict[str, list[Any]]:
-    """Give the features table that makes napari show a region's name under the cursor."""
+    """Return the features table with which napari shows a region's name under the cursor."""
     rows = [(0, "background"), *((region.id, region.name) for region in regions)]
     return {"index": [row[0] for row in rows], "region": [row[1] for row in rows]}
 
 
 def layer_facts(layer: napari.layers.Layer) -> dict[str, Any]:
-    """Give what we know of a layer that we made, else an empty dict."""
+    """Return our facts about a layer, an empty dict if we did not make it."""
     facts = layer.metadata.get(METADATA_KEY, {})
     return facts if isinstance(facts, dict) else {}
 
 
 def is_scan(layer: napari.layers.Layer) -> bool:
-    """Say whether a layer can be worked on.
+    """Return whether a layer can be worked on as a scan.
 
-    A 3D grey image, or one of more axes with a single step; no map of ours.
+    A 3D grey image, or one of more axes with a single step each; our own maps are
+    excluded.
     """
     from napari.layers import Image
 
@@ -370,10 +377,10 @@ def is_scan(layer: napari.layers.Layer) -> bool:
     return len(shape) == 3 or (len(shape) > 3 and set(shape[:-3]) == {1})
 
 
-def what_to_do(layers: Iterable[napari.layers.Layer]) -> dict[str, str]:
-    """Say what a person can do about layers among which there is no scan.
+def advice_without_scan(layers: Iterable[napari.layers.Layer]) -> dict[str, str]:
+    """Return what to write in the list of scans if none of the layers is one.
 
-    Empty where opening one is all there is to do.
+    Empty if opening a scan is all there is to do.
     """
     from napari.layers import Image
 
@@ -408,24 +415,24 @@ def volume_from_layer(
 
 
 def has_known_orientation(layer: napari.layers.Layer) -> bool:
-    """Say whether a layer tells where the patient's left is; a bare array does not."""
+    """Return whether a layer tells where the patient's left is; a bare array does not."""
     return place(level_shape(layer), placing_of(layer)).knows_sides
 
 
-def tell_assumed(layer: napari.layers.Layer, volume: Volume) -> None:
-    """Tell a person what had to be assumed of a layer, beyond what its reader noted."""
+def warn_assumptions(layer: napari.layers.Layer, volume: Volume) -> None:
+    """Warn about what was assumed of a layer, beyond what its reader noted."""
     from napari.utils.notifications import show_warning
 
-    told = set(layer_facts(layer).get("notes", ()))
-    news = [note for note in volume.notes if note not in told]
-    if news:
-        show_warning(f"{layer.name}: {' '.join(news)}")
+    noted = set(layer_facts(layer).get("notes", ()))
+    new_notes = [note for note in volume.notes if note not in noted]
+    if new_notes:
+        show_warning(f"{layer.name}: {' '.join(new_notes)}")
 
 
 def volume_from_parts(data: ArrayLike, attributes: Mapping[str, Any]) -> Volume:
-    """Make a Volume from the data and the attributes of an image layer.
+    """Make a Volume from the data and attributes of an image layer.
 
-    By the same rules as for files.
+    The rules are those for files.
 
     Parameters
     ----------
@@ -439,8 +446,8 @@ def volume_from_parts(data: ArrayLike, attributes: Mapping[str, Any]) -> Volume:
     Returns
     -------
     Volume
-        With the geometry of `placing.place`; `notes` say what had to be assumed, and
-        what was done to the intensities.
+        With the geometry of `placement.place`; `notes` name what was assumed, and what
+        was done to the intensities.
 
     Raises
     ------
@@ -479,11 +486,10 @@ def volume_from_parts(data: ArrayLike, attributes: Mapping[str, Any]) -> Volume:
 def segmentation_from_parts(
     data: ArrayLike, attributes: Mapping[str, Any], *, scans: Sequence[Placement] = ()
 ) -> Segmentation:
-    """Make a Segmentation from the data and the attributes of a labels layer.
+    """Make a Segmentation from the data and attributes of a labels layer.
 
-    Unknown labels get default rows.
-
-    `scans` says where the scans beside it lie, see `placing.place`.
+    Labels without a row in the region table get default rows. `scans` are the
+    placements of the scans beside it, see `placement.place`.
 
     Raises
     ------
@@ -505,10 +511,7 @@ def segmentation_from_parts(
 
 
 def _full_resolution(data: Any, attributes: Mapping[str, Any]) -> NDArray[Any]:
-    """Read the array of a layer into memory.
-
-    Of several resolutions, which napari keeps in a sequence, the first.
-    """
+    """Read the array of a layer into memory; with several resolutions, the full one."""
     levels = attributes.get("multiscale") or (
         isinstance(data, Sequence) and all(hasattr(level, "shape") for level in data)
     )
@@ -516,7 +519,7 @@ def _full_resolution(data: Any, attributes: Mapping[str, Any]) -> NDArray[Any]:
 
 
 def _as_labels(values: NDArray[Any], name: str) -> NDArray[np.unsignedinteger]:
-    """Give label values in the smallest unsigned type that holds them."""
+    """Return label values in the smallest unsigned type that holds them."""
     if values.dtype.kind not in "biuf":
         raise GeometryError(
             f"{name} has {values.dtype} voxels. Labels are whole numbers from 0 up:"

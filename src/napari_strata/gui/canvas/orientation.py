@@ -1,7 +1,4 @@
-"""How the scan lies on the canvas.
-
-Planes, orientation letters, the 3D camera, and the position under the cursor (no Qt).
-"""
+"""Orientation on the canvas: planes, letters, the 3D camera and the position (no Qt)."""
 
 from __future__ import annotations
 
@@ -28,10 +25,13 @@ _PLANE_AXES: dict[Plane, tuple[int, int, int]] = {
     "coronal": (1, 2, 0),
     "sagittal": (0, 2, 1),
 }
-"""World axis (0 = right-left, 1 = anterior-posterior.
+"""World axes that go through, down and across a plane.
 
-2 = superior-inferior) that goes through, down and across.
+0 = right-left, 1 = anterior-posterior, 2 = superior-inferior.
 """
+_LETTER_COSINE = 0.82
+"""Cosine of 35 degrees: an edge further off every axis has no letter in 3D."""
+
 
 _LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
 
@@ -47,7 +47,7 @@ class EdgeLetters:
 
 
 def world_directions(layer: napari.layers.Layer) -> NDArray[np.float64] | None:
-    """Say where napari's world axes point in the patient.
+    """Return the directions of napari's world axes in the patient.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def world_directions(layer: napari.layers.Layer) -> NDArray[np.float64] | None:
     -------
     (3, 3) float64 array or None
         Column i is the RAS+ axis that world axis i runs along, a signed unit vector;
-        None where the layer does not tell, or two axes would share one letter.
+        None if the layer does not tell, or two axes would share one letter.
     """
     placement = place(level_shape(layer), placing_of(layer))
     if not placement.knows_sides:
@@ -76,16 +76,16 @@ def edge_letters(
     displayed: tuple[int, int],
     orientation2d: tuple[str, str],
 ) -> EdgeLetters:
-    """Give the letters at the canvas edges.
+    """Return the letters at the canvas edges.
 
     Parameters
     ----------
     directions : (3, 3) array
-        As `world_directions` gives them.
+        From `world_directions`.
     displayed : tuple of 2 int
         World axes shown down and across the canvas, as napari orders them.
     orientation2d : tuple of 2 str
-        Where they grow to: ("down" or "up", "right" or "left").
+        Where they grow: ("down" or "up", "right" or "left").
     """
     ahead, behind = zip(
         *(_both_ways(directions[:, axis]) for axis in displayed), strict=True
@@ -102,9 +102,9 @@ def edge_letters(
 def turned_letters(
     looking_ras: NDArray[np.float64], up_ras: NDArray[np.float64]
 ) -> EdgeLetters:
-    """Give the letters at the canvas edges in 3D, "" where an edge is nearer to none.
+    """Return the letters at the canvas edges in 3D.
 
-    More than 35 degrees off.
+    "" at an edge that is more than 35 degrees off any axis.
 
     Parameters
     ----------
@@ -118,7 +118,9 @@ def turned_letters(
         unit = np.asarray(direction, np.float64) / max(
             float(np.linalg.norm(direction)), 1e-9
         )
-        ends.append(_both_ways(unit) if np.abs(unit).max() > 0.82 else ("", ""))
+        ends.append(
+            _both_ways(unit) if np.abs(unit).max() > _LETTER_COSINE else ("", "")
+        )
     (top, bottom), (ahead, behind) = ends
     return EdgeLetters(left=behind, right=ahead, top=top, bottom=bottom)
 
@@ -126,25 +128,23 @@ def turned_letters(
 def plane_order(
     directions: NDArray[np.float64] | None, plane: Plane
 ) -> tuple[int, int, int]:
-    """Give napari's dims order (through, down, across) that shows a plane."""
+    """Return napari's dims order (through, down, across) that shows a plane."""
     if directions is None:
         directions = -np.eye(3)[::-1]
-    wanted = _PLANE_AXES[plane]
-    through, down, across = (int(np.abs(directions[axis]).argmax()) for axis in wanted)
+    axes = _PLANE_AXES[plane]
+    through, down, across = (int(np.abs(directions[axis]).argmax()) for axis in axes)
     return through, down, across
 
 
 def upright_orientation(
     directions: NDArray[np.float64], order: tuple[int, int, int]
 ) -> tuple[str, str, str]:
-    """Give napari's camera orientation for which the patient is upright in 2D and not mirrored.
+    """Return the camera orientation with the patient upright in 2D and unmirrored in 3D.
 
-    In 3D.
-
-    In 2D, feet and back go down, the patient's left goes right (in sagittal planes the
-    back does). In 3D napari shows (towards, down, right) as a right-handed frame, so
-    the depth axis must be turned round whenever the displayed axes, in the order shown,
-    are left-handed in the patient.
+    In 2D, feet and back go down and the patient's left goes right (in sagittal planes
+    the back does). In 3D napari shows (towards, down, right) as a right-handed frame,
+    so the depth axis is reversed if the displayed axes, in the order shown, are
+    left-handed in the patient.
     """
     down = "down" if directions[:, order[1]].sum() < 0 else "up"
     across = "right" if directions[:, order[2]].sum() < 0 else "left"
@@ -163,7 +163,7 @@ def describe_position(
     *,
     unit: str = "",
 ) -> str:
-    """Say where a voxel lies in the patient and what it holds, or "" outside the scan."""
+    """Return a voxel's position in the patient and its value as text, "" outside the scan."""
     index = np.round(np.asarray(voxel_zyx, dtype=np.float64)).astype(int)
     if (index < 0).any() or (index >= geometry.shape_zyx).any():
         return ""
@@ -180,14 +180,12 @@ def describe_position(
 
 
 class CanvasOrientation:
-    """Keeps the letters at the canvas edges and the 3D camera true while planes are rolled.
-
-    Transposed or turned.
+    """Keeps letters and 3D camera right while planes are rolled, transposed or turned.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-        Whose canvas it looks after until `close`.
+        Its canvas is kept right until `close`.
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
@@ -203,9 +201,9 @@ class CanvasOrientation:
 
     @property
     def directions(self) -> NDArray[np.float64] | None:
-        """Where napari's world axes point in the patient, see `world_directions`.
+        """Directions of napari's world axes in the patient, see `world_directions`.
 
-        None where that is not known.
+        None if they are not known.
         """
         return self._directions
 
@@ -215,7 +213,7 @@ class CanvasOrientation:
         self.update()
 
     def show_plane(self, plane: Plane) -> None:
-        """Turn to a plane, upright, and fit it to the canvas."""
+        """Show a plane, upright, and fit it to the canvas."""
         viewer = self._viewer
         spare = viewer.dims.ndim - 3
         if spare < 0:
@@ -228,7 +226,7 @@ class CanvasOrientation:
         viewer.fit_to_view()
 
     def show_3d(self) -> None:
-        """Turn to 3D, seen from the front, head up."""
+        """Show 3D, seen from the front, head up."""
         viewer = self._viewer
         viewer.dims.ndisplay = 3
         viewer.fit_to_view()
@@ -315,7 +313,7 @@ class CanvasOrientation:
 
 
 def _both_ways(direction: NDArray[np.float64]) -> tuple[str, str]:
-    """Give the letters ahead of and behind a signed axis."""
+    """Return the letters ahead of and behind a signed axis."""
     axis = int(np.abs(direction).argmax())
     ahead = int(direction[axis] > 0)
     return _LETTERS[axis][ahead], _LETTERS[axis][1 - ahead]

@@ -1,14 +1,13 @@
-"""Where a napari layer lies in the patient.
-
-Its whole data-to-world transform, and what its reader said of it (no Qt).
+"""Where a napari layer lies in the patient (no Qt).
 
 A layer's place is its data-to-world transform (affine, rotate, shear, scale,
-translate), each world axis in its unit. Where a reader left the patient's own affine in
-the metadata, the world that it placed the layer in is tied to the patient by that: as
-long as the layer lies where its reader put it, the reader's affine holds to the last
-digit; once it is moved, its new place is carried over into the patient in the same way.
-A layer of which no reader said anything lies with world axes z, y and x toward
-Inferior, Posterior and Left, and its notes say that left and right are a guess.
+translate), each world axis in its unit. Many readers leave the patient's affine in the
+metadata, which relates that world to the patient. As long as the layer lies where its
+reader put it, the reader's affine holds to the last digit; once the layer is moved, its
+new place is carried over into the patient in the same way.
+
+If the reader left nothing, the world axes z, y and x are taken to point toward
+Inferior, Posterior and Left, and the notes say that left and right are a guess.
 """
 
 from __future__ import annotations
@@ -28,23 +27,27 @@ if TYPE_CHECKING:
     import napari.layers
 
 METADATA_KEY = "strata"
-"""Where our own facts about a layer stand in its metadata."""
+"""Key of our own facts in a layer's metadata."""
 PLACING = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
-"""The attributes that say where a layer lies."""
+"""The attributes that place a layer."""
 
-_GUESSED = "The layer does not say how the patient lies: left and right are a guess."
-_UNCODED = (
+_NOTE_SIDES_GUESSED = (
+    "The layer does not say how the patient lies: left and right are a guess."
+)
+_NOTE_NO_SFORM = (
     "The header does not say how the patient lies (sform and qform codes are 0): left"
     " and right are a guess."
 )
-_NO_UNIT = "The layer gives no unit of length: its sizes were taken for millimetres."
-_MOVED = (
+_NOTE_NO_UNIT = (
+    "The layer gives no unit of length: its sizes were taken for millimetres."
+)
+_NOTE_MOVED = (
     "The layer was moved, cropped or scaled after it was read; it is taken where it"
     " lies now, not where its file lies."
 )
-_UNFIT = (
+_NOTE_AFFINE_IGNORED = (
     "The affine in the layer's metadata does not fit its transform, or its axis order"
-    " is not told, and was left out."
+    " is unknown, and was left out."
 )
 
 _MATCHES_VOX = 0.01
@@ -89,9 +92,9 @@ class Placement:
 
     @property
     def directions(self) -> NDArray[np.float64]:
-        """Where napari's world axes point in the patient.
+        """Directions of napari's world axes in the patient.
 
-        Column i is world axis i in RAS+, lengths near 1.
+        Column i is world axis i in RAS+, of length near 1.
         """
         turned: NDArray[np.float64] = self.geometry.affine[:3, :3] @ np.linalg.inv(
             self.world[:3, :3]
@@ -100,10 +103,11 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Said:
-    """What a reader said: the affine of the array's own indices (to RAS+).
+class _Layout:
+    """Where a reader placed an array.
 
-    The world transform that it gave the layer.
+    `affine` maps array indices to RAS+, `world` maps them to the world in which it
+    placed the layer.
     """
 
     affine: NDArray[np.float64]
@@ -116,7 +120,7 @@ class _Said:
 
 
 def placing_of(layer: napari.layers.Layer) -> dict[str, Any]:
-    """Give the attributes of a layer that say where it lies, with its metadata and name."""
+    """Return the attributes of a layer that place it, with its metadata and name."""
     return {
         **{key: getattr(layer, key) for key in PLACING},
         "metadata": layer.metadata,
@@ -125,7 +129,7 @@ def placing_of(layer: napari.layers.Layer) -> dict[str, Any]:
 
 
 def spatial_shape(shape: Sequence[int], name: str) -> tuple[int, int, int]:
-    """Give the last three axes of a shape whose other axes have one step.
+    """Return the last three axes of a shape whose other axes have one step.
 
     Raises
     ------
@@ -155,9 +159,9 @@ def spatial_shape(shape: Sequence[int], name: str) -> tuple[int, int, int]:
 def world_from_parts(
     attributes: Mapping[str, Any], ndim: int
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Give the transform (4, 4) from the last three indices of a layer to napari's world in mm.
+    """Return the transform (4, 4) from a layer's last three indices to napari's world in mm.
 
-    Notes on its units.
+    The second value holds notes on its units.
 
     Raises
     ------
@@ -225,14 +229,14 @@ def place(
     attributes : mapping
         As `placing_of` gives them, or as napari hands them to a writer.
     scans : sequence of Placement
-        Where the scans in the same viewer lie: a layer that nobody said anything of,
+        Where the scans in the same viewer lie: a layer without such metadata,
         such as napari's own new labels, lies in the patient by the one that fills the
         same box.
 
     Returns
     -------
     Placement
-        By what its reader said and where it lies now; see the module.
+        From what its reader said and where it lies now; see the module.
 
     Raises
     ------
@@ -249,71 +253,92 @@ def place(
             " anew."
         )
     metadata = attributes.get("metadata") or {}
-    facts = metadata.get(METADATA_KEY)
-    stored = facts.get("geometry") if isinstance(facts, Mapping) else None
-    if isinstance(stored, Geometry):
-        said = _Said(
-            stored.affine, np.asarray(facts.get("world", world_of(stored)), np.float64)
-        )
-        knows_sides = bool(facts.get("knows_sides", True))
-        if stored.shape_zyx == shape_zyx and (
-            _gap(said.world, world, shape_zyx) <= _STAYS_VOX * sides.min()
-            or _never_placed(said.world, world)
-        ):
-            return Placement(stored, world, knows_sides)
-        return Placement(
-            Geometry(shape_zyx, said.patient_from_world @ world),
-            world,
-            knows_sides,
-            (_MOVED,),
-        )
-    notes: tuple[str, ...] = ()
-    mm, told = _told_by_header(metadata)
-    in_unit = mm_per_unit(attributes.get("units"), name)
-    if (
-        metadata.get("header") is None
-        and not _is_in_mm(metadata, world, shape_zyx)
-        and np.ptp(in_unit) == 0
-    ):
-        # nobody says what the affine is in: in the layer's own unit, if it fits there
-        mm, told = float(in_unit[0]), unit_notes
-    to_mm = np.diag([mm, mm, mm, 1.0])
-    has_its_unit = bool(np.allclose(in_unit, mm, rtol=1e-9))
-    # in the unit of the reader's affine
-    of_reader = np.linalg.inv(to_mm) @ world if has_its_unit else world
-    nearest = _MATCHES_VOX * np.linalg.norm(of_reader[:3, :3], axis=0).min()
-    for find in (_by_affine, _by_direction):
-        found = find(metadata, of_reader, shape_zyx)
-        if isinstance(found, _Said):
-            if _gap(found.world, of_reader, shape_zyx) > nearest:
-                return Placement(
-                    Geometry(shape_zyx, to_mm @ found.patient_from_world @ of_reader),
-                    world,
-                    True,
-                    (*told, _MOVED),
-                )
-            geometry = Geometry(shape_zyx, to_mm @ found.affine)
-            return Placement(_on_file(geometry, metadata, to_mm), world, True, told)
-        notes += found
-    box = _box(world, shape_zyx)
+    ours = _by_our_metadata(metadata, world, shape_zyx)
+    if ours is not None:
+        return ours
+    readers = _by_reader(attributes, world, shape_zyx, unit_notes)
+    if isinstance(readers, Placement):
+        return readers
+    notes = readers
+    box = _world_box(world, shape_zyx)
     for scan in scans:
         if (
-            np.abs(_box(scan.world, scan.geometry.shape_zyx) - box).max()
+            np.abs(_world_box(scan.world, scan.geometry.shape_zyx) - box).max()
             <= _BOXED_VOX * sides.min()
         ):
-            return _over(scan, world, shape_zyx)
-    affine = _usual_frame(attributes.get("axis_labels")) @ world
+            return _on_scan(scan, world, shape_zyx)
+    affine = _assumed_frame(attributes.get("axis_labels")) @ world
     return Placement(
-        Geometry(shape_zyx, affine), world, False, (*unit_notes, *notes, _GUESSED)
+        Geometry(shape_zyx, affine),
+        world,
+        False,
+        (*unit_notes, *notes, _NOTE_SIDES_GUESSED),
     )
+
+
+def _by_our_metadata(
+    metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]
+) -> Placement | None:
+    """Place a layer that we made, None if we did not make it."""
+    facts = metadata.get(METADATA_KEY)
+    stored = facts.get("geometry") if isinstance(facts, Mapping) else None
+    if not isinstance(facts, Mapping) or not isinstance(stored, Geometry):
+        return None
+    first_world = np.asarray(facts.get("world", world_of(stored)), np.float64)
+    layout = _Layout(stored.affine, first_world)
+    knows_sides = bool(facts.get("knows_sides", True))
+    shortest_side = np.linalg.norm(world[:3, :3], axis=0).min()
+    if stored.shape_zyx == shape and (
+        _corner_distance(layout.world, world, shape) <= _STAYS_VOX * shortest_side
+        or _never_placed(layout.world, world)
+    ):
+        return Placement(stored, world, knows_sides)
+    geometry = Geometry(shape, layout.patient_from_world @ world)
+    return Placement(geometry, world, knows_sides, (_NOTE_MOVED,))
+
+
+def _by_reader(
+    attributes: Mapping[str, Any],
+    world: NDArray[np.float64],
+    shape: tuple[int, int, int],
+    unit_notes: tuple[str, ...],
+) -> Placement | tuple[str, ...]:
+    """Place a layer by the metadata of another reader; return notes if that fails."""
+    metadata = attributes.get("metadata") or {}
+    notes: tuple[str, ...] = ()
+    mm, header_notes = _header_unit(metadata)
+    mm_of_unit = mm_per_unit(attributes.get("units"), layer_name(attributes))
+    if (
+        metadata.get("header") is None
+        and not _is_in_mm(metadata, world, shape)
+        and np.ptp(mm_of_unit) == 0
+    ):
+        # nothing names the affine's unit: take the layer's own unit, if it fits
+        mm, header_notes = float(mm_of_unit[0]), unit_notes
+    to_mm = np.diag([mm, mm, mm, 1.0])
+    has_same_unit = bool(np.allclose(mm_of_unit, mm, rtol=1e-9))
+    # in the unit of the reader's affine
+    world_in_unit = np.linalg.inv(to_mm) @ world if has_same_unit else world
+    nearest = _MATCHES_VOX * np.linalg.norm(world_in_unit[:3, :3], axis=0).min()
+    for find in (_by_affine, _by_direction):
+        layout = find(metadata, world_in_unit, shape)
+        if not isinstance(layout, _Layout):
+            notes += layout
+            continue
+        if _corner_distance(layout.world, world_in_unit, shape) > nearest:
+            moved = Geometry(shape, to_mm @ layout.patient_from_world @ world_in_unit)
+            return Placement(moved, world, True, (*header_notes, _NOTE_MOVED))
+        geometry = Geometry(shape, to_mm @ layout.affine)
+        return Placement(_on_file(geometry, metadata, to_mm), world, True, header_notes)
+    return notes
 
 
 def _is_in_mm(
     metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> bool:
-    """Say whether what a reader said fits the layer's place in mm, or says nothing."""
+    """Return whether the reader's metadata fit the layer's place in mm."""
     return any(
-        isinstance(find(metadata, world, shape), _Said)
+        isinstance(find(metadata, world, shape), _Layout)
         for find in (_by_affine, _by_direction)
     )
 
@@ -321,12 +346,11 @@ def _is_in_mm(
 def _on_file(
     geometry: Geometry, metadata: Mapping[str, Any], to_mm: NDArray[np.float64]
 ) -> Geometry:
-    """Give the geometry on the grid of the file whose NIfTI header a reader left.
+    """Return the geometry on the grid of the file whose NIfTI header the reader left.
 
-    So that labels go back there to the last digit.
-
-    Readers turn axes and round (napari-nifti to 1e-6, which 500 voxels make 5e-4 mm);
-    the header holds what the file says.
+    Labels then go back to that grid exactly. Readers turn axes and round (napari-nifti
+    to 1e-6, which over 500 voxels makes 5e-4 mm), while the header has the file's own
+    numbers.
     """
     header: Any = metadata.get("header")
     shape = _stored_shape(metadata)
@@ -350,7 +374,9 @@ def _on_file(
         size - 1 if row.sum() < 0 else 0
         for size, row in zip(shape, turned, strict=True)
     ]
-    matches = _gap(exact, file_from_array, geometry.shape_zyx) <= _MATCHES_VOX
+    matches = (
+        _corner_distance(exact, file_from_array, geometry.shape_zyx) <= _MATCHES_VOX
+    )
     axes = np.abs(turned).argmax(axis=1)
     if not matches or shape != tuple(geometry.shape_zyx[axis] for axis in axes):
         return geometry
@@ -366,10 +392,11 @@ def _on_file(
     return Geometry(geometry.shape_zyx, affine @ exact, grid)
 
 
-def _told_by_header(metadata: Mapping[str, Any]) -> tuple[float, tuple[str, ...]]:
-    """Give the length in mm that a reader's affine is in, as the NIfTI header beside it says.
+def _header_unit(metadata: Mapping[str, Any]) -> tuple[float, tuple[str, ...]]:
+    """Return the length in mm of the unit of a reader's affine, and notes.
 
-    What a file's notes would say.
+    From the NIfTI header beside the affine, with the notes that reading the file would
+    give.
     """
     header: Any = metadata.get("header")
     if not hasattr(header, "get_xyzt_units"):
@@ -386,13 +413,13 @@ def _told_by_header(metadata: Mapping[str, Any]) -> tuple[float, tuple[str, ...]
         )
     )
     uncoded = header["sform_code"] == 0 and header["qform_code"] == 0
-    return mm, (*notes, _UNCODED) if uncoded else notes
+    return mm, (*notes, _NOTE_NO_SFORM) if uncoded else notes
 
 
 def _never_placed(given: NDArray[np.float64], world: NDArray[np.float64]) -> bool:
-    """Say whether a layer that carries our metadata was made by a script.
+    """Return whether a layer with our metadata was made by a script without a transform.
 
-    Set no transform, or the scan's scale alone.
+    Such a layer has the identity, or the scan's scale alone.
     """
     at_zero = given.copy()
     at_zero[:3, 3] = 0
@@ -401,13 +428,13 @@ def _never_placed(given: NDArray[np.float64], world: NDArray[np.float64]) -> boo
     )
 
 
-def _over(
+def _on_scan(
     scan: Placement, world: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> Placement:
-    """Place a layer by the scan under it: on its grid where they share one."""
+    """Place a layer by the scan under it: on its grid if they share one."""
     if (
         shape == scan.geometry.shape_zyx
-        and _gap(scan.world, world, shape)
+        and _corner_distance(scan.world, world, shape)
         <= _MATCHES_VOX * np.linalg.norm(world[:3, :3], axis=0).min()
     ):
         return Placement(scan.geometry, world, scan.knows_sides)
@@ -415,12 +442,12 @@ def _over(
     return Placement(Geometry(shape, affine), world, scan.knows_sides)
 
 
-def _box(
+def _world_box(
     world: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> NDArray[np.float64]:
-    """Give the lowest and highest world coordinates.
+    """Return the lowest and highest world coordinates (2, 3) of an array.
 
-    (2, 3) that an array takes up, to the outer sides of its voxels.
+    Measured to the outer sides of its voxels.
     """
     ends = (
         np.array(
@@ -433,9 +460,9 @@ def _box(
 
 
 def world_of(geometry: Geometry) -> NDArray[np.float64]:
-    """Give the world transform (4, 4) that we place a scan by.
+    """Return the world transform (4, 4) by which we place a scan.
 
-    Along its own axes, its middle where it lies in the patient.
+    Along its own axes, with its middle where it lies in the patient.
     """
     spacing = geometry.spacing_zyx_mm
     middle = (np.asarray(geometry.shape_zyx) - 1) / 2
@@ -445,18 +472,18 @@ def world_of(geometry: Geometry) -> NDArray[np.float64]:
 
 
 def same_place(one: Geometry, other: Geometry) -> bool:
-    """Say whether two grids lie in one place, to a hundredth of a voxel."""
+    """Return whether two grids agree to a hundredth of a voxel."""
     far = _MATCHES_VOX * float(one.spacing_zyx_mm.min())
     return (
         one.shape_zyx == other.shape_zyx
-        and _gap(one.affine, other.affine, one.shape_zyx) <= far
+        and _corner_distance(one.affine, other.affine, one.shape_zyx) <= far
     )
 
 
 def lies_straight(layer: napari.layers.Layer) -> bool:
-    """Say whether a layer's axes run along napari's.
+    """Return whether a layer's axes run along napari's.
 
-    So that a plane on screen is a plane of its array.
+    A plane on screen is then a plane of its array.
     """
     linear = world_linear(layer)
     off = linear - np.diag(np.diag(linear))
@@ -464,9 +491,9 @@ def lies_straight(layer: napari.layers.Layer) -> bool:
 
 
 def world_linear(layer: napari.layers.Layer) -> NDArray[np.float64]:
-    """Give the linear part (3, 3) of a layer's data-to-world transform, in its own units.
+    """Return the linear part (3, 3) of a layer's data-to-world transform, in its own units.
 
-    Its last three axes.
+    For the layer's last three axes.
     """
     origin = np.asarray(layer.data_to_world(np.zeros(3)), np.float64)[-3:]
     return np.column_stack(
@@ -478,12 +505,15 @@ def world_linear(layer: napari.layers.Layer) -> NDArray[np.float64]:
 
 
 def layer_name(attributes: Mapping[str, Any]) -> str:
-    """Name a layer in messages."""
+    """Return how messages name a layer."""
     return f"Layer '{attributes['name']}'" if attributes.get("name") else "The layer"
 
 
 def mm_per_unit(units: Any, name: str) -> NDArray[np.float64]:
-    """Give mm per unit of the last three axes; pixels count as mm where no axis has a length."""
+    """Return mm per unit of the last three axes.
+
+    Pixels count as mm if no axis has a length.
+    """
     return _mm_per_unit(units, name)[0]
 
 
@@ -535,13 +565,14 @@ def _mm_per_unit(units: Any, name: str) -> tuple[NDArray[np.float64], tuple[str,
             f"{name} gives a length on some axes only ({', '.join(words)}). Set the"
             " units of all three, for example to mm."
         )
-    return np.ones(3), (_NO_UNIT,)
+    return np.ones(3), (_NOTE_NO_UNIT,)
 
 
-def _usual_frame(labels: Any) -> NDArray[np.float64]:
-    """Give napari's world -> RAS+ where nobody says.
+def _assumed_frame(labels: Any) -> NDArray[np.float64]:
+    """Return the transform from napari's world to RAS+ that is assumed without metadata.
 
-    Axes named z, y, x, else in that order, toward Inferior, Posterior, Left.
+    Axes named z, y, x, or else the axes in that order, point toward Inferior,
+    Posterior, Left.
     """
     names = [str(label).lower() for label in labels or ()][-3:]
     order = (
@@ -555,10 +586,10 @@ def _usual_frame(labels: Any) -> NDArray[np.float64]:
     return frame
 
 
-def _gap(
+def _corner_distance(
     one: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> float:
-    """Give how far two transforms put the corners of an array apart."""
+    """Return how far apart two transforms put the corners of an array."""
     corners = np.array(
         [(*corner, 1) for corner in product(*((0, n - 1) for n in shape))], np.float64
     )
@@ -567,28 +598,29 @@ def _gap(
 
 def _by_affine(
     metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]
-) -> _Said | tuple[str, ...]:
-    """Take the affine that another reader left.
+) -> _Layout | tuple[str, ...]:
+    """Find the layout of an affine that another reader left in the metadata.
 
-    Where the layer's transform shows how that reader orders axes.
+    The layer's transform shows how that reader orders axes.
     """
     affine = _given_affine(metadata)
     if affine is None:
-        return () if metadata.get("affine") is None else (_UNFIT,)
+        return () if metadata.get("affine") is None else (_NOTE_AFFINE_IGNORED,)
     tolerance = _MATCHES_VOX * float(np.linalg.norm(world[:3, :3], axis=0).min())
-    for said in _whole_layouts(affine, shape):
-        if _gap(said.world, world, shape) <= tolerance:
-            return said
+    for layout in _whole_layouts(affine, shape):
+        if _corner_distance(layout.world, world, shape) <= tolerance:
+            return layout
     plain = [
-        said
-        for said in _scale_layouts(affine, world)
-        if _gap(said.world, world, shape) <= tolerance
+        layout
+        for layout in _scale_layouts(affine, world)
+        if _corner_distance(layout.world, world, shape) <= tolerance
     ]
     fitting = [
-        said for said in plain if _fits_header(metadata, said, affine, shape)
+        layout for layout in plain if _fits_header(metadata, layout, affine, shape)
     ] or plain
     if fitting and all(
-        _gap(said.affine, fitting[0].affine, shape) <= tolerance for said in fitting
+        _corner_distance(layout.affine, fitting[0].affine, shape) <= tolerance
+        for layout in fitting
     ):
         return fitting[0]
     moved = _as_napari_nifti(affine, shape)
@@ -598,11 +630,11 @@ def _by_affine(
         and _header_shape(metadata) == sorted(shape)
     ):
         return moved
-    return (_UNFIT,)
+    return (_NOTE_AFFINE_IGNORED,)
 
 
 def _given_affine(metadata: Mapping[str, Any]) -> NDArray[np.float64] | None:
-    """Give the affine in the metadata, x, y, z to RAS+ mm.
+    """Return the affine in the metadata, x, y, z to RAS+ mm.
 
     Of a larger one, with time last, the three axes of space.
     """
@@ -629,21 +661,23 @@ def _given_affine(metadata: Mapping[str, Any]) -> NDArray[np.float64] | None:
     )
 
 
-def _as_napari_nifti(affine: NDArray[np.float64], shape: tuple[int, int, int]) -> _Said:
-    """Place an array as napari-nifti does since 0.0.19.
+def _as_napari_nifti(
+    affine: NDArray[np.float64], shape: tuple[int, int, int]
+) -> _Layout:
+    """Return the layout of napari-nifti since 0.0.19.
 
     (z, y, x), negative scales, the origin at the far corner.
     """
     sides, origin = np.linalg.norm(affine[:3, :3], axis=0)[::-1], affine[2::-1, 3]
     world = np.diag([*-sides, 1.0])
     world[:3, 3] = origin + (np.asarray(shape) - 1) * sides
-    return _Said(affine[:, _REVERSED], world)
+    return _Layout(affine[:, _REVERSED], world)
 
 
 def _whole_layouts(
     affine: NDArray[np.float64], shape: tuple[int, int, int]
-) -> Iterator[_Said]:
-    """Give how readers place a layer by the whole affine: the surest first."""
+) -> Iterator[_Layout]:
+    """Yield the ways in which readers place a layer by the whole affine, the likeliest first."""
     yield _as_napari_nifti(affine, shape)
     for order in ([0, 1, 2, 3], _REVERSED):
         ordered = affine[:, order]
@@ -653,21 +687,21 @@ def _whole_layouts(
             else (_ROWS_REVERSED, _ROWS_REVERSED @ _LPS, np.eye(4), _LPS)
         )
         for basis in rows:
-            yield _Said(ordered, basis @ ordered)
+            yield _Layout(ordered, basis @ ordered)
 
 
 def _scale_layouts(
     affine: NDArray[np.float64], world: NDArray[np.float64]
-) -> Iterator[_Said]:
-    """Give how readers place a layer by voxel sizes alone, from zero or from the origin.
+) -> Iterator[_Layout]:
+    """Yield the ways in which readers place a layer by voxel sizes alone.
 
-    Whatever the signs.
+    From zero or from the origin, with any signs.
     """
     signs, shift = np.sign(np.diag(world)[:3]), world[:3, 3]
     for order in ([0, 1, 2, 3], _REVERSED):
         ordered = affine[:, order]
         sides = np.linalg.norm(ordered[:3, :3], axis=0)
-        told = np.diag([*(signs * sides), 1.0])
+        placed = np.diag([*(signs * sides), 1.0])
         origin = affine[order[:3], 3]
         is_origin = np.allclose(
             np.abs(shift),
@@ -675,20 +709,20 @@ def _scale_layouts(
             rtol=0,
             atol=_MATCHES_VOX * float(sides.min()),
         )
-        told[:3, 3] = shift if is_origin else 0
-        yield _Said(ordered, told)
+        placed[:3, 3] = shift if is_origin else 0
+        yield _Layout(ordered, placed)
 
 
 def _header_shape(metadata: Mapping[str, Any]) -> list[int] | None:
-    """Give the sizes in another reader's NIfTI header, sorted; None where there is none."""
+    """Return the sizes in another reader's NIfTI header, sorted; None without a header."""
     shape = _stored_shape(metadata)
     return None if shape is None else sorted(shape)
 
 
 def _stored_shape(metadata: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Give the sizes in another reader's NIfTI header along the file's axes.
+    """Return the sizes in another reader's NIfTI header along the file's axes.
 
-    None where there is no such header.
+    None if there is no such header.
     """
     ask: Callable[[], Sequence[int]] | None = getattr(
         metadata.get("header"), "get_data_shape", None
@@ -699,29 +733,25 @@ def _stored_shape(metadata: Mapping[str, Any]) -> tuple[int, ...] | None:
 
 def _fits_header(
     metadata: Mapping[str, Any],
-    said: _Said,
+    layout: _Layout,
     affine: NDArray[np.float64],
     shape: tuple[int, int, int],
 ) -> bool:
-    """Say whether the header's sizes, along x, y, z.
-
-    Are those of an array in the order that is supposed.
-    """
+    """Return whether the header's sizes, along x, y, z, fit the supposed axis order."""
     stored = _stored_shape(metadata)
     return stored is not None and stored == (
-        shape if np.array_equal(said.affine, affine) else shape[::-1]
+        shape if np.array_equal(layout.affine, affine) else shape[::-1]
     )
 
 
 def _by_direction(
     metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]
-) -> _Said | tuple[str, ...]:
-    """Take spacing, origin and direction without an affine.
+) -> _Layout | tuple[str, ...]:
+    """Find the layout of spacing, origin and direction without an affine.
 
-    Of readers on ITK (z, y, x) toward Superior, Posterior and Left.
-
-    Such are napari-itk-io and napari-nifti before 0.0.19; the latter has RAS+ where
-    medvol since 0.0.18 reads the file for it, which the header then shows.
+    Readers on ITK leave these, as (z, y, x) toward Superior, Posterior and Left:
+    napari-itk-io and napari-nifti before 0.0.19. The latter has RAS+ if medvol since
+    0.0.18 reads the file for it, which the header then shows.
     """
     if (
         metadata.get("affine") is not None
@@ -735,7 +765,7 @@ def _by_direction(
         )
         direction = np.asarray(metadata["direction"], np.float64)
     except (TypeError, ValueError):
-        return (_UNFIT,)
+        return (_NOTE_AFFINE_IGNORED,)
     if (
         direction.ndim != 2
         or min(direction.shape) < 3
@@ -743,27 +773,27 @@ def _by_direction(
         or len(origin) < 3
         or not (spacing > 0).all()
     ):
-        return (_UNFIT,)
+        return (_NOTE_AFFINE_IGNORED,)
     direction = direction[-3:, -3:]
     header = metadata.get("header")
     is_ras = hasattr(header, "get_data_shape") or (
         isinstance(header, Mapping) and "space directions" in header
     )
-    whole = _composed(direction * spacing, origin)
+    whole = _affine_from(direction * spacing, origin)
     if not np.isfinite(whole).all() or abs(np.linalg.det(direction)) < 1e-6:
-        return (_UNFIT,)
+        return (_NOTE_AFFINE_IGNORED,)
     tolerance = _MATCHES_VOX * float(np.linalg.norm(world[:3, :3], axis=0).min())
     for linear in (whole[:3, :3], np.diag(spacing), direction.T * spacing):
-        told = _composed(linear, origin)
-        # cropped or pushed aside: the linear part tells the reader's way, and its
-        # origin is the same in all of them
-        shifted = _composed(linear, world[:3, 3])
-        if _gap(shifted, world, shape) <= tolerance:
-            return _Said(whole if is_ras else _FROM_ITK @ whole, told)
-    return (_UNFIT,)
+        placed = _affine_from(linear, origin)
+        # a layer that was cropped or moved: its linear part shows the layout, and the
+        # origin is the same in all layouts
+        shifted = _affine_from(linear, world[:3, 3])
+        if _corner_distance(shifted, world, shape) <= tolerance:
+            return _Layout(whole if is_ras else _FROM_ITK @ whole, placed)
+    return (_NOTE_AFFINE_IGNORED,)
 
 
-def _composed(
+def _affine_from(
     linear: NDArray[np.float64], shift: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     affine = np.eye(4)

@@ -1,4 +1,4 @@
-"""Positions in the patient as a person types and reads them (no Qt)."""
+"""Positions in the patient as text (no Qt)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NUMBER = r"[-+]?\d+(?:\.\d+)?"
 
 
 def position_from_text(text: str) -> NDArray[np.float64]:
-    """Read a position: "L 12 P 30.5 S 7" in any order, or three numbers x, y, z in RAS+ mm.
+    """Read "L 12 P 30.5 S 7" in any order, or three numbers x, y, z in RAS+ mm.
 
     Returns
     -------

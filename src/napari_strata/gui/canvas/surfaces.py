@@ -14,11 +14,10 @@ from napari_strata.errors import EditError
 from napari_strata.refine.session.refinement import Refinement
 from napari_strata.volume import Progress
 
-MOST_VOXELS = 3_000_000
-"""A region whose box holds more is averaged down first.
-
-So that a surface takes a second and not a minute.
-"""
+MAX_VOXELS = 3_000_000
+"""A region with a larger box is averaged down first, so that it takes a second."""
+_SMOOTHING_VOX = 0.7
+"""Gaussian sigma, in voxels: removes the steps of a mask and moves no border visibly."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +56,7 @@ def surfaces_body(
         If a region has no voxel.
     """
     labels, rows = work.labels, {row.id: row for row in work.regions}
-    made = []
+    surfaces = []
     for number, region in enumerate(regions):
         on_progress(
             number,
@@ -67,12 +66,12 @@ def surfaces_body(
         box = ndi.find_objects((labels == region).view(np.uint8), max_label=1)[0]
         if box is None or region not in rows:
             raise EditError(
-                f"Region {region} has no voxel to make a surface of. Look at the region"
-                " table for the ids in use."
+                f"Region {region} has no voxel to make a surface of. The region table has"
+                " the ids in use."
             )
         start = np.array([part.start for part in box])
         vertices, faces = surface_of(labels[box] == region)
-        made.append(
+        surfaces.append(
             RegionSurface(
                 region,
                 rows[region].name,
@@ -81,27 +80,27 @@ def surfaces_body(
                 faces,
             )
         )
-    return made
+    return surfaces
 
 
 def surface_of(
     mask: NDArray[np.bool_],
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Give the surface of a mask (z, y, x) as vertices (n, 3) in its voxels and faces (m, 3).
+    """Return the surface of a mask (z, y, x): vertices (n, 3) in its voxels, faces (m, 3).
 
     Marching cubes (Lewiner).
     """
-    step = max(1, int(np.ceil((mask.size / MOST_VOXELS) ** (1 / 3))))
+    step = max(1, int(np.ceil((mask.size / MAX_VOXELS) ** (1 / 3))))
     padded = np.pad(
         mask, [(step, step + (-size) % step) for size in mask.shape]
     ).astype(np.float32)
     if step > 1:
         z, y, x = (size // step for size in padded.shape)
         padded = padded.reshape(z, step, y, step, x, step).mean(axis=(1, 3, 5))
-    smooth = ndi.gaussian_filter(padded, 0.7)
+    smooth = ndi.gaussian_filter(padded, _SMOOTHING_VOX)
     level = 0.5 if smooth.max() > 0.5 else float(smooth.max()) / 2
     vertices, faces, _, _ = marching_cubes(smooth, level)
-    # the middle of a block of `step` voxels, less the voxels that were put around
+    # the middle of a block of `step` voxels, minus the padding
     return (vertices * step + (step - 1) / 2 - step).astype(np.float32), faces.astype(
         np.int32
     )

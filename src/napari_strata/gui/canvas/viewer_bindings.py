@@ -1,7 +1,4 @@
-"""Everything the panel hangs on a viewer.
-
-So that closing the panel takes all of it down again (no Qt).
-"""
+"""Callbacks and keys on a viewer that can all be removed again (no Qt)."""
 
 from __future__ import annotations
 
@@ -41,20 +38,20 @@ class ViewerBindings:
     def on_keys(
         self, provider: Any, keys: Iterable[tuple[str, Callable[[], object]]]
     ) -> None:
-        """Bind keys on the viewer or on a layer.
+        """Bind keys, in napari's notation, on the viewer or on a layer.
 
-        Bindings of napari itself come back with `remove`.
+        napari's own bindings come back with `remove`.
         """
         for key, action in keys:
             provider.bind_key(key, _without_argument(action), overwrite=True)
             self._undo.append(partial(provider.bind_key, key, None, overwrite=True))
 
     def on_remove(self, callback: Callable[[], object]) -> None:
-        """Call back when the hooks are removed."""
+        """Call back when the bindings are removed."""
         self._undo.append(callback)
 
     def remove(self) -> None:
-        """Take everything down, last hung first."""
+        """Remove every binding, the latest first."""
         while self._undo:
             self._undo.pop()()
 

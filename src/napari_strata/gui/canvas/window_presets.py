@@ -1,4 +1,7 @@
-"""Grey-value windows: CT presets in HU, MR presets in percentiles (no Qt)."""
+"""Grey-value windows: CT presets in HU, MR presets in percentiles (no Qt).
+
+Add or change a preset in `CT_WINDOWS_HU` or `MR_WINDOWS_PERCENT`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ CT_WINDOWS_HU: dict[str, tuple[float, float]] = {
     "Mediastinum": (50.0, 350.0),
     "Angiography": (300.0, 600.0),
 }
-"""Name -> (centre, width) in Hounsfield units, as radiology departments commonly set them."""
+"""Name -> (centre, width) in Hounsfield units, as commonly used in radiology."""
 
 MR_WINDOWS_PERCENT: dict[str, tuple[float, float]] = {
     "Standard (1-99.5 %)": (1.0, 99.5),
@@ -24,26 +27,34 @@ MR_WINDOWS_PERCENT: dict[str, tuple[float, float]] = {
     "Bright structures (50-99.9 %)": (50.0, 99.9),
     "Full range": (0.0, 100.0),
 }
-"""Name -> (low, high) percentile of the voxels that are not the most common value (air.
+"""Name -> (low, high) percentile of the voxels.
 
-Or a mask's fill).
+The most common value, air or the fill of a mask, does not count.
 """
+_SAMPLE_VOXELS = 1e6
+"""Voxels that MR percentiles are computed from: enough for a steady percentile."""
+_FILL_SHARE = 0.05
+"""A value that more than this share of the voxels has is air or fill, and left out."""
+_DRAG_WIDTH_PIXELS = 200
+"""A drag to the right by this many pixels widens the window by a factor of e."""
+_DRAG_CENTER_PIXELS = 300
+"""A drag down by this many pixels moves the centre by one window width."""
 
 
 def preset_names(modality: Modality) -> tuple[str, ...]:
-    """List the presets of a modality, the default first."""
+    """Return the names of a modality's presets, the default first."""
     return tuple(CT_WINDOWS_HU if modality == "ct" else MR_WINDOWS_PERCENT)
 
 
 def default_preset(modality: Modality) -> str:
-    """Give the preset that a scan opens with."""
+    """Return the preset that a scan opens with."""
     return preset_names(modality)[0]
 
 
 def contrast_limits(
     data: NDArray[np.generic], modality: Modality, preset: str
 ) -> tuple[float, float]:
-    """Give the (low, high) grey values of a preset.
+    """Return the (low, high) grey values of a preset.
 
     Parameters
     ----------
@@ -57,12 +68,12 @@ def contrast_limits(
     if modality == "ct":
         center, width = CT_WINDOWS_HU[preset]
         return center - width / 2, center + width / 2
-    step = max(1, round((data.size / 1e6) ** (1 / 3)))
+    step = max(1, round((data.size / _SAMPLE_VOXELS) ** (1 / 3)))
     sample = data[::step, ::step, ::step].ravel().astype(np.float32)
     values, counts = np.unique(sample, return_counts=True)
     inside = (
         sample[sample != values[counts.argmax()]]
-        if len(values) > 1 and counts.max() > 0.05 * sample.size
+        if len(values) > 1 and counts.max() > _FILL_SHARE * sample.size
         else sample
     )
     low, high = (
@@ -74,9 +85,7 @@ def contrast_limits(
 def dragged_window(
     limits: tuple[float, float], across: float, down: float
 ) -> tuple[float, float]:
-    """Give the window after a drag of the mouse, as at a reading desk.
-
-    To the right is wider, down is brighter.
+    """Return the window after a drag of the mouse: right is wider, down is brighter.
 
     Parameters
     ----------
@@ -86,6 +95,6 @@ def dragged_window(
         How far the mouse has moved, in pixels.
     """
     width, center = limits[1] - limits[0], (limits[0] + limits[1]) / 2
-    wider = width * float(np.exp(across / 200))
-    moved = center - down * width / 300
+    wider = width * float(np.exp(across / _DRAG_WIDTH_PIXELS))
+    moved = center - down * width / _DRAG_CENTER_PIXELS
     return moved - wider / 2, moved + wider / 2

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.session.scan_case import ScanCase
+from napari_strata.gui.tasks.notifications import notify_errors
+from napari_strata.gui.tasks.timers import single_shot
 from napari_strata.gui.tools.cut_line import CutLine, DrawnLine
 from napari_strata.gui.tools.region_tools import region_tool
 from napari_strata.gui.widgets.edit_section import EditSection
@@ -24,24 +25,12 @@ if TYPE_CHECKING:
     import napari.layers
 
 
-_READY_MS = 30
-"""How long after the brush was taken the layer for previews is made.
-
-The canvas is drawn in between.
-"""
-
-
-@contextmanager
-def reported() -> Generator[None]:
-    """Turn our own errors into a napari notification; anything else is a bug and goes on."""
-    try:
-        yield
-    except StrataError as err:
-        show_error(str(err))
+_PREVIEW_LAYER_MS = 30
+"""Delay before the preview layer is made for a new brush; the canvas is drawn first."""
 
 
 class Editor(QObject):
-    """Carries out what the edit section asks for, on the regions that the table has selected.
+    """Carries out the edit section's commands on the regions selected in the table.
 
     Parameters
     ----------
@@ -50,7 +39,9 @@ class Editor(QObject):
     table : RegionTable
         Whose selection is edited.
     require_case : callable
-        Gives the case in hand, or raises `StrataError`.
+        Returns the case in hand, or raises `StrataError`.
+    send_cut : callable
+        Submits the slider's last cut, so that it comes before an edit.
     show : callable
         Brings the panel up to date.
     bind_keys : callable
@@ -63,6 +54,7 @@ class Editor(QObject):
         table: RegionTable,
         *,
         require_case: Callable[[], ScanCase],
+        send_cut: Callable[[], None],
         show: Callable[[], None],
         bind_keys: Callable[[napari.layers.Layer], None],
     ) -> None:
@@ -70,54 +62,54 @@ class Editor(QObject):
         self._section = section
         self._table = table
         self._require_case = require_case
+        self._send_cut = send_cut
         self._show = show
         self._bind_keys = bind_keys
-        self._stroked: napari.layers.Layer | None = None
-        self._line: CutLine | None = None
-        # napari tells of a stroke just before it writes the last of it
-        self._preview_timer = QTimer(self)
-        self._preview_timer.setSingleShot(True)
-        self._preview_timer.setInterval(0)
-        self._preview_timer.timeout.connect(self.show_preview)
-        self._ready_timer = QTimer(self)
-        self._ready_timer.setSingleShot(True)
-        self._ready_timer.setInterval(_READY_MS)
-        self._ready_timer.timeout.connect(self._make_ready)
+        self._stroke_layer: napari.layers.Layer | None = None
+        self._cut_line: CutLine | None = None
+        # 0 ms: napari emits its paint event just before it writes the last voxels
+        self._preview_timer = single_shot(self, 0, self.show_preview)
+        self._layer_timer = single_shot(self, _PREVIEW_LAYER_MS, self._make_layer)
+        section.asked.connect(self.edit)
+        section.tool_chosen.connect(self.use_tool)
+        section.tool_asked.connect(self.use_region_tool)
+        section.brush_changed.connect(self.brush_changed)
         section.preview.toggled.connect(self._on_preview_toggled)
 
-    def edit(self, what: str) -> None:
+    def edit(self, command: str) -> None:
         """Carry out "merge", "split", "update", "clear", "undo" or "redo"."""
-        actions = {
+        self._send_cut()
+        edits = {
             "merge": self._merge,
             "split": self._split,
             "update": self._update,
             "clear": self._clear,
-            "undo": lambda case: self._step(case, case.work.undo),
-            "redo": lambda case: self._step(case, case.work.redo),
+            "undo": lambda case: self._run_step(case, case.work.undo),
+            "redo": lambda case: self._run_step(case, case.work.redo),
         }
-        with reported():
-            actions[what](self._require_case())
+        with notify_errors():
+            edits[command](self._require_case())
 
-    def use_region_tool(self, what: str) -> None:
-        """Carry out a tool of the menu on the selected regions."""
-        with reported():
+    def use_region_tool(self, tool: str) -> None:
+        """Apply a tool of the More menu to the selected regions."""
+        with notify_errors():
             case = self._require_case()
-            case.submit(region_tool(what, case.work, self._table.selected))
+            case.submit(region_tool(tool, case.work, self._table.selected))
 
     def jump(self, step: int) -> None:
-        """Undo or redo until that many steps are done."""
-        with reported():
+        """Undo or redo until the given number of steps is done."""
+        with notify_errors():
             case = self._require_case()
-            self._step(case, partial(case.work.jump, step))
+            self._run_step(case, partial(case.work.steps.jump, step))
 
     def use_tool(self, tool: str) -> None:
-        """Take "select", "scribble", "cut" or "paint" in hand.
+        """Pick up "select", "scribble", "cut" or "paint".
 
-        "select" where that cannot be done.
+        Falls back to "select" if the tool cannot be used.
         """
-        self._put_line_down()
+        self._put_cut_line_down()
         try:
-            self._take(self._require_case(), tool)
+            self._pick_up(self._require_case(), tool)
         except StrataError as err:
             self._section.show_tool("select")
             show_error(str(err))
@@ -127,90 +119,91 @@ class Editor(QObject):
     def drop_tools(self, case: ScanCase | None) -> None:
         """Go back to selecting, before another case is taken in hand."""
         self._section.show_tool("select")
-        self._put_line_down()
+        self._put_cut_line_down()
         if case is not None and case.is_shown:
-            case.put_down()
+            case.brushes.put_down()
 
     def selection_changed(self) -> None:
-        """Let the brush in hand follow the selection."""
+        """Let the brush follow the selection."""
         if self._table.selected and self._section.target == "selected":
             self.brush_changed()
 
     def brush_changed(self) -> None:
-        """Let the brush in hand, and the preview, follow their options."""
+        """Let the brush and the preview follow their options."""
         if self._section.tool not in ("select", "cut"):
             self.use_tool(self._section.tool)
         self._preview_timer.start()
 
     def show_preview(self) -> None:
-        """Show what the strokes would do, where that is wanted."""
-        with reported():
+        """Show what the strokes would do, if the preview is switched on."""
+        with notify_errors():
             if self._section.preview.isChecked():
-                self._require_case().show_preview(self._section.scope)
+                self._require_case().brushes.show_preview(self._section.scope)
 
-    def _take(self, case: ScanCase, tool: str) -> None:
-        """Take a tool in hand, or nothing where there is nothing to stroke for."""
+    def _pick_up(self, case: ScanCase, tool: str) -> None:
+        """Pick up a tool; put everything down if there is no region to stroke for."""
         try:
             target = self._target() if tool in ("scribble", "paint") else None
         except StrataError:
-            case.put_down()
+            case.brushes.put_down()
             raise
         if tool == "scribble":
-            self._take_brush(case, target)
+            self._pick_up_brush(case, target)
         elif tool == "paint":
-            case.pick_up_paint(target, size=self._section.brush_size)
+            case.brushes.pick_up_paint(target, size=self._section.brush_size)
         else:
-            case.put_down()
+            case.brushes.put_down()
         if tool == "cut":
-            self._take_line(case)
+            self._pick_up_cut_line(case)
 
-    def _take_brush(self, case: ScanCase, target: int | None) -> None:
-        layer = case.pick_up_brush(target, size=self._section.brush_size).layer
-        if layer is not self._stroked:
-            self._stroked = layer
+    def _pick_up_brush(self, case: ScanCase, target: int | None) -> None:
+        layer = case.brushes.pick_up_scribble(
+            target, size=self._section.brush_size
+        ).layer
+        if layer is not self._stroke_layer:
+            self._stroke_layer = layer
             self._bind_keys(layer)
             layer.events.paint.connect(self._on_stroke)
-            # a stroke is to be answered at once: what shows the answer is there before
-            # it
-            self._ready_timer.start()
+            # the layer is made before the first stroke, whose preview then shows at once
+            self._layer_timer.start()
 
-    def _make_ready(self) -> None:
-        with reported():
+    def _make_layer(self) -> None:
+        with notify_errors():
             if self._section.preview.isChecked() and self._section.tool == "scribble":
                 case = self._require_case()
                 case.preview.make_layer(over=case.labels)
 
-    def _take_line(self, case: ScanCase) -> None:
-        self._line = CutLine(case.viewer, case.labels, partial(self._cut, case))
-        case.hooks.on_remove(self._line.put_down)
+    def _pick_up_cut_line(self, case: ScanCase) -> None:
+        self._cut_line = CutLine(case.viewer, case.labels, partial(self._cut, case))
+        case.bindings.on_remove(self._cut_line.put_down)
 
-    def _put_line_down(self) -> None:
-        line, self._line = self._line, None
-        if line is not None:
-            line.put_down()
+    def _put_cut_line_down(self) -> None:
+        cut_line, self._cut_line = self._cut_line, None
+        if cut_line is not None:
+            cut_line.put_down()
 
     def _cut(self, case: ScanCase, line: DrawnLine) -> None:
-        with reported():
+        with notify_errors():
             region = line.region_of(np.asarray(case.labels.data), self._table.selected)
-            points, direction = line.in_patient(case.work.volume.geometry)
-            act = partial(case.work.split_line, region, points, direction)
-            case.submit(act, lambda made: self._select_after([region, *made]))
+            points, direction = line.in_patient(case.work.proposal.volume.geometry)
+            split = partial(case.work.edits.split_line, region, points, direction)
+            case.submit(split, lambda parts: self._select_after([region, *parts]))
 
     def _on_stroke(self, event: object = None) -> None:
         self._preview_timer.start()
 
-    def _on_preview_toggled(self, wanted: bool) -> None:
-        with reported():
-            if wanted:
+    def _on_preview_toggled(self, is_on: bool) -> None:
+        with notify_errors():
+            if is_on:
                 self.show_preview()
             else:
                 self._require_case().preview.drop()
 
-    def _selected(self, least: int, verb: str) -> list[int]:
+    def _selected(self, minimum: int, verb: str) -> list[int]:
         ids = list(self._table.selected)
-        if len(ids) < least:
+        if len(ids) < minimum:
             raise StrataError(
-                f"Select {'a region' if least == 1 else 'two or more regions'} to"
+                f"Select {'a region' if minimum == 1 else 'two or more regions'} to"
                 f" {verb}: click the scan, or the table."
             )
         return ids
@@ -243,34 +236,33 @@ class Editor(QObject):
         )
 
     def _update(self, case: ScanCase) -> None:
-        case.apply_strokes(self._section.scope, self._on_taught)
+        case.brushes.apply(self._section.scope, self._on_learned)
 
-    def _on_taught(self, taught: Sequence[int]) -> None:
-        if taught:
+    def _on_learned(self, regions: Sequence[int]) -> None:
+        if regions:
             if self._section.target == "new":
                 self._section.show_target("selected")
-            self._select_after(taught)
+            self._select_after(regions)
         self.brush_changed()
 
     def _clear(self, case: ScanCase) -> None:
-        case.drop_strokes()
+        case.brushes.discard()
 
-    def _step(self, case: ScanCase, act: Callable[[], object]) -> None:
-        # the buttons at once, so that no press is lost; the long lists follow when the
-        # presses are over
+    def _run_step(self, case: ScanCase, step: Callable[[], object]) -> None:
+        # the buttons change at once, so that no press is lost; the long lists follow
         case.submit(
-            act, lambda _name: self._section.show_history(*next_steps(case.work))
+            step, lambda _name: self._section.show_history(*next_step_names(case.work))
         )
 
 
-def next_steps(work: Refinement) -> tuple[str, str]:
-    """Name what undo and redo would do, "" for nothing."""
-    done, undone = work.history, work.undone
+def next_step_names(work: Refinement) -> tuple[str, str]:
+    """Return the names of the steps that undo and redo would affect, "" for none."""
+    done, undone = work.history, work.steps.undone
     return done[-1] if done else "", undone[0] if undone else ""
 
 
 def split_all(work: Refinement, regions: Sequence[int], into: int) -> list[int]:
-    """Split regions one after the other and give the parts, each region's own id first."""
+    """Split regions one by one; return the parts, each region's own id first."""
     parts: list[int] = []
     for region in regions:
         parts += [region, *work.split(region, into=into)]

@@ -17,7 +17,6 @@ from napari_strata.gui.canvas.layers import (
     matching_grid_kwargs,
     similarity_tuple,
 )
-from napari_strata.gui.panel.editing import reported
 from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.tasks.explanation_tasks import (
     Answer,
@@ -26,6 +25,7 @@ from napari_strata.gui.tasks.explanation_tasks import (
     explain_body,
 )
 from napari_strata.gui.tasks.jobs import JobRunner
+from napari_strata.gui.tasks.notifications import notify_errors
 from napari_strata.gui.widgets.explain_section import ExplainSection
 from napari_strata.gui.widgets.region_table import RegionTable
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 
 class Explainer:
-    """Answers what the explain section asks, of the region that was selected last.
+    """Answers the questions of the explain section about the region selected last.
 
-    Keeps one layer per map and scan.
+    Keeps one map layer per question and scan.
 
     Parameters
     ----------
@@ -50,7 +50,9 @@ class Explainer:
     viewer : napari.viewer.Viewer
         Where the maps are shown.
     require_case : callable
-        Gives the case in hand, or raises `StrataError`.
+        Returns the case in hand, or raises `StrataError`.
+    send_cut : callable
+        Submits the slider's last cut, so that it comes before the question.
     """
 
     def __init__(
@@ -61,17 +63,29 @@ class Explainer:
         *,
         viewer: napari.viewer.Viewer,
         require_case: Callable[[], ScanCase],
+        send_cut: Callable[[], None],
     ) -> None:
         self._section = section
         self._table = table
         self._jobs = jobs
         self._viewer = viewer
         self._require_case = require_case
+        self._send_cut = send_cut
         self._stop_watching: Callable[[], None] = lambda: None
+        section.asked.connect(self.ask)
 
     def ask(self, question: Question) -> None:
-        """Answer a question in a thread."""
-        with reported():
+        """Answer a question in a thread, once the edits that were asked for are done."""
+        self._send_cut()
+        with notify_errors():
+            case = self._require_case()
+            if case.queue.is_busy:
+                case.queue.submit(lambda: None, lambda _nothing: self._start(question))
+            else:
+                self._start(question)
+
+    def _start(self, question: Question) -> None:
+        with notify_errors():
             case = self._require_case()
             region = self._table.selected[-1] if self._table.selected else None
             if region is None and question in ("card", "similarity"):
@@ -81,12 +95,17 @@ class Explainer:
             work = case.work
             names = {row.id: row.name for row in work.regions}
             request = ExplainRequest(
-                work.proposal, work.table.copy(), work.tree, region, question, names
+                work.proposal,
+                work.view.table.copy(),
+                work.view.tree,
+                region,
+                question,
+                names,
             )
             self._jobs.start(partial(explain_body, request), partial(self._show, case))
 
     def selection_changed(self) -> None:
-        """Take the words away: they are of another region, or of what it was before an edit."""
+        """Remove the text: it describes another region, or the region before an edit."""
         self._stop_watching()
         self._stop_watching = lambda: None
         self._section.show_answer("")
@@ -102,7 +121,7 @@ class Explainer:
             self._show_map(case, answer.request, answer.painted)
 
     def _watch(self, case: ScanCase) -> None:
-        """Take the words away at the next change of the case."""
+        """Remove the text at the next change of the case."""
         case.changed.connect(self._on_changed)
         self._stop_watching = lambda: case.changed.disconnect(self._on_changed)
 
@@ -112,34 +131,42 @@ class Explainer:
     def _show_map(
         self, case: ScanCase, request: ExplainRequest, painted: NDArray[Any]
     ) -> None:
-        placed = matching_grid_kwargs(
-            case.image, case.work.volume.geometry, {"scan_id": case.image.unique_id}
+        grid_options = matching_grid_kwargs(
+            case.image,
+            case.work.proposal.volume.geometry,
+            {"scan_id": case.image.unique_id},
         )
         if request.question == "features":
-            made = feature_colors_tuple(
-                painted, placed, name=f"{case.image.name} features"
+            map_tuple = feature_colors_tuple(
+                painted, grid_options, name=f"{case.image.name} features"
             )
         elif request.question == "confidence":
-            made = confidence_tuple(
-                painted, placed, name=f"{case.image.name} confidence"
+            map_tuple = confidence_tuple(
+                painted, grid_options, name=f"{case.image.name} confidence"
             )
         else:
             name = request.names.get(request.region or 0, "background")
-            made = similarity_tuple(
-                painted, placed, name=f"{case.image.name} like {name}"
+            map_tuple = similarity_tuple(
+                painted, grid_options, name=f"{case.image.name} like {name}"
             )
-        layer = self._find(case, request.question)
+        layer = self._find_map(case, request.question)
         if layer is None:
             active = self._viewer.layers.selection.active
-            layer = self._viewer.add_image(made[0], **made[1])
+            layer = self._viewer.add_image(map_tuple[0], **map_tuple[1])
             self._viewer.layers.selection.active = active
         else:
-            layer.data, layer.name, layer.visible = made[0], made[1]["name"], True
+            layer.data, layer.name, layer.visible = (
+                map_tuple[0],
+                map_tuple[1]["name"],
+                True,
+            )
             self._viewer.layers.move(
                 self._viewer.layers.index(layer), len(self._viewer.layers)
             )
 
-    def _find(self, case: ScanCase, question: Question) -> napari.layers.Image | None:
+    def _find_map(
+        self, case: ScanCase, question: Question
+    ) -> napari.layers.Image | None:
         for layer in self._viewer.layers:
             facts = layer_facts(layer)
             if (

@@ -12,25 +12,34 @@ from napari.utils.notifications import show_info
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.canvas.layers import LayerTuple
-from napari_strata.gui.panel.editing import reported
-from napari_strata.gui.panel.exporting import ask_export_path, check_format
-from napari_strata.gui.plugin.writers import check_scans_stay, open_files
+from napari_strata.gui.canvas.scan_files import check_keeps_scans, open_scan_files
+from napari_strata.gui.panel.scan_controller import ScanController
 from napari_strata.gui.session.open_cases import OpenCases
-from napari_strata.gui.session.scan_case import Absorbed, ScanCase
+from napari_strata.gui.session.outside_edits import Absorbed
+from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.tasks.jobs import JobRunner
+from napari_strata.gui.tasks.notifications import notify_errors
 from napari_strata.gui.tasks.worker import (
     Opened,
-    Several,
+    ScanChoices,
     export_body,
     load_body,
     save_body,
     scan_body,
 )
-from napari_strata.gui.widgets.dialogs import ask_choice
+from napari_strata.gui.widgets.dialogs import (
+    ask_case_path,
+    ask_choice,
+    ask_open_path,
+    ask_scan_folder,
+    ask_scan_path,
+    with_path,
+)
+from napari_strata.gui.widgets.export_dialog import ask_export_path, check_format
 from napari_strata.gui.widgets.sections import ExportSection
 from napari_strata.io.atomic import file_suffix
 from napari_strata.io.files import LABEL_SUFFIXES
-from napari_strata.volume import Progress, Volume
+from napari_strata.volume import Progress
 
 if TYPE_CHECKING:
     import napari.layers
@@ -40,20 +49,25 @@ if TYPE_CHECKING:
 class FileController:
     """Writes and opens files in a thread.
 
-    Edits asked for meanwhile wait for the file, not the person.
+    Edits asked for meanwhile wait until the file is written; the person can go on
+    working.
 
     Parameters
     ----------
     section : ExportSection
-        Is told what became of it.
+        Shows what was written, or why nothing was.
     viewer : napari.viewer.Viewer
         Where a scan goes that was opened.
     jobs : JobRunner
         Does the work outside the GUI thread.
-    cases : Cases
+    cases : OpenCases
         Where a case goes that was opened.
+    scans : ScanController
+        Has the scan in hand.
     require_case : callable
-        Gives the case in hand, or raises `StrataError`.
+        Returns the case in hand, or raises `StrataError`.
+    send_cut : callable
+        Submits the slider's last cut, so that the file holds it.
     """
 
     def __init__(
@@ -63,60 +77,80 @@ class FileController:
         jobs: JobRunner,
         *,
         cases: OpenCases,
+        scans: ScanController,
         require_case: Callable[[], ScanCase],
+        send_cut: Callable[[], None],
     ) -> None:
         self._section = section
         self._viewer = viewer
         self._jobs = jobs
         self._cases = cases
+        self._scans = scans
         self._require_case = require_case
+        self._send_cut = send_cut
         self.opening: napari.layers.Image | None = None
-        self._held: ScanCase | None = None
+        self._writing: ScanCase | None = None
         jobs.running_changed.connect(self._on_running)
+        section.export_asked.connect(
+            lambda name: with_path(self.ask_export(name), self.export_to)
+        )
+        section.save_asked.connect(
+            lambda: with_path(ask_case_path(section, scans.volume), self.save_to)
+        )
+        section.open_asked.connect(
+            lambda: with_path(ask_open_path(section), self.open_case)
+        )
 
     @property
     def is_writing(self) -> bool:
         """Whether a file is being written."""
-        return self._held is not None
+        return self._writing is not None
+
+    def ask_scan(self) -> None:
+        """Ask for a scan file, and open it."""
+        with_path(ask_scan_path(self._section), self.open_scan)
+
+    def ask_folder(self) -> None:
+        """Ask for a folder of DICOM files, and open it."""
+        with_path(ask_scan_folder(self._section), self.open_scan)
 
     def ask_export(self, chosen_format: str) -> Path | None:
         """Ask where the labels in hand go.
 
-        None where that was left, or where the format cannot be written.
+        None if the dialog is cancelled, or the format cannot be written.
         """
         path = None
-        with self._reported():
+        with self._notify_errors():
             work = self._require_case().work
-            check_format(chosen_format, work.volume)
+            check_format(chosen_format, work.proposal.volume)
             path = ask_export_path(
-                self._section, work.volume, chosen_format, work.regions
+                self._section, work.proposal.volume, chosen_format, work.regions
             )
         return path
 
     def export_to(self, path: Path) -> None:
-        """Write the labels in hand, in the format that the name ends in."""
+        """Write the labels in hand, in the format of the file's suffix."""
 
-        def body_of(case: ScanCase) -> Callable[[Progress], Path]:
-            check_scans_stay(path, case.work.regions, open_files(self._viewer))
+        def make_body(case: ScanCase) -> Callable[[Progress], Path]:
+            check_keeps_scans(path, case.work.regions, open_scan_files(self._viewer))
             case.check_place()
             return partial(export_body, case.work, path)
 
-        self._write(body_of, self._on_exported)
+        self._write(make_body, self._on_exported)
 
     def save_to(self, path: Path) -> None:
         """Save the case in hand."""
 
-        def body_of(case: ScanCase) -> Callable[[Progress], Path]:
-            check_scans_stay(path, (), open_files(self._viewer))
+        def make_body(case: ScanCase) -> Callable[[Progress], Path]:
+            check_keeps_scans(path, (), open_scan_files(self._viewer))
             return partial(save_body, case.work, path)
 
-        self._write(body_of, self._on_saved)
+        self._write(make_body, self._on_saved)
 
-    def open_case(
-        self, path: Path, image: napari.layers.Image | None, volume: Volume | None
-    ) -> None:
-        """Open a case of a scan."""
-        with reported():
+    def open_case(self, path: Path) -> None:
+        """Open a case of the scan in hand."""
+        image, volume = self._scans.image, self._scans.volume
+        with notify_errors():
             if volume is None or image is None:
                 raise StrataError(
                     "Open the scan that the case belongs to first, or drop the case"
@@ -128,32 +162,33 @@ class FileController:
             self.opening = image
 
     def open_scan(self, path: Path, **options: Any) -> None:
-        """Read a scan and add it to the viewer.
+        """Read a scan and add it to the viewer; ask which one if there are several.
 
-        Asks which one where there are several (`options` of `read`).
+        `options` are those of `read`.
         """
-        with reported():
+        with notify_errors():
             self._jobs.start(
                 partial(scan_body, path, options), partial(self._on_scan, path)
             )
 
     def _write(
         self,
-        body_of: Callable[[ScanCase], Callable[[Progress], Path]],
+        make_body: Callable[[ScanCase], Callable[[Progress], Path]],
         on_done: Callable[[ScanCase, tuple[str, ...], Path], None],
     ) -> None:
         """Write a file once all edits that were asked for are done.
 
-        With what other tools wrote in the layer.
+        It includes what other tools wrote in the layer.
         """
-        with self._reported():
+        self._send_cut()
+        with self._notify_errors():
             case = self._require_case()
-            case.keep_our_array()
-            # what is written is what stood there when it was asked for: the queue is
-            # paused before a later edit starts
+            case.outside_edits.restore_shape()
+            # the file holds the edits asked for until now: the queue is paused before
+            # a later edit starts
             case.queue.submit(
-                case.absorb,
-                partial(self._begin, case, body_of, on_done),
+                case.outside_edits.absorb,
+                partial(self._begin, case, make_body, on_done),
                 case.queue.resume,
                 pauses=True,
             )
@@ -161,20 +196,20 @@ class FileController:
     def _begin(
         self,
         case: ScanCase,
-        body_of: Callable[[ScanCase], Callable[[Progress], Path]],
+        make_body: Callable[[ScanCase], Callable[[Progress], Path]],
         on_done: Callable[[ScanCase, tuple[str, ...], Path], None],
         absorbed: Absorbed,
     ) -> None:
-        """Start to write what stands there.
+        """Start to write the case as it is now.
 
-        The queue is paused, and goes on when that is done or cannot be started.
+        The queue is paused; it resumes when the file is written or cannot be started.
         """
-        with self._reported():
+        with self._notify_errors():
             try:
-                case.show_absorbed(absorbed)
+                case.outside_edits.show_absorbed(absorbed)
                 history = case.work.history
                 self._jobs.start(
-                    body_of(case),
+                    make_body(case),
                     lambda written: on_done(case, history, written),
                     writes=True,
                     on_fail=self._section.show_result,
@@ -182,28 +217,28 @@ class FileController:
             except BaseException:
                 case.queue.resume()
                 raise
-            self._held = case
+            self._writing = case
             self._section.show_result("")
 
     def _on_running(self, running: bool) -> None:
         if not running:
             self.opening = None
-            held, self._held = self._held, None
-            if held is not None:
-                held.queue.resume()
+            written, self._writing = self._writing, None
+            if written is not None:
+                written.queue.resume()
 
     def _on_opened(self, image: napari.layers.Image, opened: Opened) -> None:
-        self._cases.adopt(image, opened.work, made=opened.layer)
+        self._cases.adopt(image, opened.work, layer_tuple=opened.layer)
         if (case := self._cases.of(image)) is not None:
             case.note_saved(opened.work.history)
 
-    def _on_scan(self, path: Path, made: LayerTuple | Several) -> None:
-        if isinstance(made, Several):
-            options = ask_choice(self._section, path, made.options)
+    def _on_scan(self, path: Path, result: LayerTuple | ScanChoices) -> None:
+        if isinstance(result, ScanChoices):
+            options = ask_choice(self._section, path, result.options)
             if options is not None:
                 self.open_scan(path, **options)
             return
-        data, kwargs, _ = made
+        data, kwargs, _ = result
         self._viewer.add_image(data, **kwargs)
 
     def _on_exported(
@@ -214,25 +249,22 @@ class FileController:
             if file_suffix(written) in LABEL_SUFFIXES
             else ""
         )
-        self._tell(f"Wrote {written}{beside}.")
+        self._report(f"Wrote {written}{beside}.")
 
     def _on_saved(
         self, case: ScanCase, history: tuple[str, ...], written: Path
     ) -> None:
         case.note_saved(history)
-        self._tell(f"Saved {written}.")
+        self._report(f"Saved {written}.")
 
-    def _tell(self, what: str) -> None:
-        self._section.show_result(what)
-        show_info(what)
+    def _report(self, text: str) -> None:
+        self._section.show_result(text)
+        show_info(text)
 
     @contextmanager
-    def _reported(self) -> Generator[None]:
-        """Turn our own errors into a notification, and say the same in the panel.
-
-        Where it stays.
-        """
-        with reported():
+    def _notify_errors(self) -> Generator[None]:
+        """Show our own errors as a notification, and in the panel, where they stay."""
+        with notify_errors():
             try:
                 yield
             except StrataError as err:

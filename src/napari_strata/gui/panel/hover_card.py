@@ -1,7 +1,4 @@
-"""The explanation that comes up when the cursor rests on a region.
-
-Where a person asked for that.
-"""
+"""The explanation that appears when the cursor rests on a region, if switched on."""
 
 from __future__ import annotations
 
@@ -15,32 +12,33 @@ from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QToolTip, QWidget
 
 from napari_strata.errors import StrataError
-from napari_strata.gui.panel.layout import single_shot
 from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.tasks.explanation_tasks import ExplainRequest, explanation_text
+from napari_strata.gui.tasks.timers import single_shot
 from napari_strata.volume import BACKGROUND
 
 if TYPE_CHECKING:
     import napari.viewer
 
 REST_MS = 700
-"""How long the cursor rests before anything is worked out."""
+"""Rest of the cursor before a region is explained: longer than a pause in a movement."""
 _STILL_PIXELS = 4
+"""A resting hand moves the mouse by up to this much."""
 
 
 class HoverCard(QObject):
-    """Explains the region under a cursor that rests, in a thread.
+    """Explains the region under a resting cursor, in a thread.
 
-    Shows the words beside it until the mouse moves on.
+    The text appears beside the cursor and goes when the mouse moves on.
 
     Parameters
     ----------
     parent : QWidget
-        Ends it with it, and lends the words its looks.
+        Qt parent; its style is that of the text.
     case : callable
-        Gives the case in hand, None where there is none.
-    is_wanted : callable
-        Says whether a person asked for it.
+        Returns the case in hand, None if there is none.
+    is_enabled : callable
+        Returns whether hover explanations are switched on.
     """
 
     def __init__(
@@ -48,24 +46,24 @@ class HoverCard(QObject):
         parent: QWidget,
         *,
         case: Callable[[], ScanCase | None],
-        is_wanted: Callable[[], bool],
+        is_enabled: Callable[[], bool],
     ) -> None:
         super().__init__(parent)
         self._parent = parent
         self._case = case
-        self._is_wanted = is_wanted
+        self._is_enabled = is_enabled
         self._timer = single_shot(self, REST_MS, self.explain_now)
-        self._place = QPoint()
+        self._position = QPoint()
         self._region: int | None = None
         self.is_working = False
-        """Whether an explanation is being worked out."""
+        """Whether an explanation is being made."""
 
     def on_move(self, viewer: napari.viewer.Viewer, event: Any) -> None:
-        """Note where the mouse is; on a plane only."""
+        """Note the region under the mouse (2D only)."""
         self._timer.stop()
         self._region, case = None, self._case()
         if (
-            not self._is_wanted()
+            not self._is_enabled()
             or case is None
             or not case.is_shown
             or viewer.dims.ndisplay != 2
@@ -75,7 +73,7 @@ class HoverCard(QObject):
             event.position, event.view_direction, list(event.dims_displayed)
         )
         if region is not None and region != BACKGROUND:
-            self._region, self._place = region, QCursor.pos()
+            self._region, self._position = region, QCursor.pos()
             self._timer.start()
 
     def close(self) -> None:
@@ -84,7 +82,7 @@ class HoverCard(QObject):
         self._region = None
 
     def explain_now(self) -> None:
-        """Explain the region under the cursor, as if it had rested."""
+        """Explain the region under the cursor now."""
         case = self._case()
         if (
             case is None
@@ -94,36 +92,38 @@ class HoverCard(QObject):
         ):
             return
         if self.is_working:
-            # one at a time: the rest goes on
+            # one explanation at a time: ask again later
             self._timer.start()
             return
         work, self.is_working = case.work, True
         names = {row.id: row.name for row in work.regions}
         request = ExplainRequest(
-            work.proposal, work.table.copy(), work.tree, self._region, "card", names
+            work.proposal,
+            work.view.table.copy(),
+            work.view.tree,
+            self._region,
+            "card",
+            names,
         )
         create_worker(
-            partial(_words, request),
-            _connect={"returned": self._on_words, "finished": self._on_finished},
+            partial(_explain, request),
+            _connect={"returned": self._on_text, "finished": self._on_finished},
         )
 
-    def _on_words(self, answer: tuple[int, str]) -> None:
-        region, words = answer
-        if words and region == self._region and self._is_still():
-            QToolTip.showText(self._place, words, self._parent)
+    def _on_text(self, answer: tuple[int, str]) -> None:
+        region, text = answer
+        if text and region == self._region and self._is_still():
+            QToolTip.showText(self._position, text, self._parent)
 
     def _on_finished(self) -> None:
         self.is_working = False
 
     def _is_still(self) -> bool:
-        return bool((QCursor.pos() - self._place).manhattanLength() <= _STILL_PIXELS)
+        return bool((QCursor.pos() - self._position).manhattanLength() <= _STILL_PIXELS)
 
 
-def _words(request: ExplainRequest) -> tuple[int, str]:
-    """Explain a region; "" where an edit took it away meanwhile.
-
-    Is nothing to tell anybody.
-    """
+def _explain(request: ExplainRequest) -> tuple[int, str]:
+    """Explain a region; "" if an edit removed it meanwhile."""
     try:
         return request.region or BACKGROUND, explanation_text(request)
     except StrataError:

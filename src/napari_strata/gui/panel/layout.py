@@ -1,19 +1,19 @@
-"""How the sections of the panel stand below each other."""
+"""How the sections of the panel are laid out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
-from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, Signal
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_strata.gui.panel.recovery_banner import RecoveryBanner
+from napari_strata.gui.tasks.timers import single_shot
 from napari_strata.gui.widgets.edit_section import EditSection
 from napari_strata.gui.widgets.explain_section import ExplainSection
 from napari_strata.gui.widgets.granularity import GranularitySection
-from napari_strata.gui.widgets.help import TourCard, tour_was_seen
+from napari_strata.gui.widgets.help import HelpOverlay, TourCard, tour_was_seen
 from napari_strata.gui.widgets.list_sections import (
     HistorySection,
     RegionsSection,
@@ -27,88 +27,91 @@ from napari_strata.gui.widgets.sections import (
     push_button,
 )
 
+_SCROLL_MS = 50
+"""Delay before the panel scrolls to a new text, which has its size only once laid out."""
+_MARGIN_PIXELS = 8
+"""Room to the right of the sections, beside the scroll bar."""
+_HEIGHT_PIXELS = 900
+"""Height the panel asks for; napari gives it what the window has."""
 
-class PanelLayout(QScrollArea):
-    """The sections, from the scan to the export, one below the other.
 
-    It scrolls where the window is too low.
-    """
-
-    undocked = Signal()
-    """Emitted when the panel is taken out of its dock.
-
-    Is all that napari does when the dock is closed.
-    """
+class PanelSections(QWidget):
+    """The sections of the panel one below the other, from the scan to the export."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._was_shown = False
-        self._inner = QWidget()
-        column = QVBoxLayout(self._inner)
-        column.setContentsMargins(6, 2, 6, 6)
-        column.setSpacing(2)
-        self.scan, self.proposing, self.granularity = (
-            ScanSection(),
-            ProposeSection(),
-            GranularitySection(),
-        )
-        self.regions, self.look, self.edits = (
-            RegionsSection(),
-            ReviewSection(),
-            EditSection(),
-        )
-        self.history, self.explaining, self.export = (
-            HistorySection(),
-            ExplainSection(),
-            ExportSection(),
-        )
-        self.table = self.regions.table
+        self.scan = ScanSection()
+        self.proposal = ProposeSection()
+        self.granularity = GranularitySection()
+        self.regions = RegionsSection()
+        self.review = ReviewSection()
+        self.edit = EditSection()
+        self.history = HistorySection()
+        self.explanation = ExplainSection()
+        self.export = ExportSection()
         self.show_again = push_button(
             "Show the labels layer again",
-            "The layer was deleted; the work behind it is kept",
+            "The layer was deleted; your regions and edits are kept",
         )
         self.tour = TourCard()
-        self.tour.stop_shown.connect(
-            lambda name: self.ensureWidgetVisible(getattr(self, name))
-        )
-        column.addWidget(self.tour)
-        self.recovery_card = RecoveryBanner()
-        column.addWidget(self.recovery_card)
-        upper = (
+        self.recovery = RecoveryBanner()
+        self._lay_out()
+
+    def show_help(self) -> None:
+        """Show every key and mouse gesture."""
+        HelpOverlay(self).show()
+
+    def _lay_out(self) -> None:
+        column = QVBoxLayout(self)
+        column.setContentsMargins(6, 2, 6, 6)
+        column.setSpacing(2)
+        for part in (
+            self.tour,
+            self.recovery,
             self.scan,
-            self.proposing,
+            self.proposal,
             self.granularity,
             self.show_again,
             self.regions,
-        )
-        for part in (
-            *upper,
-            self.look,
-            self.edits,
+            self.review,
+            self.edit,
             self.history,
-            self.explaining,
+            self.explanation,
             self.export,
         ):
             if part is not self.scan and isinstance(part, Section):
                 column.addWidget(_line())
             column.addWidget(part, 1 if part is self.regions else 0)
-        self.setWidget(self._inner)
+
+
+class PanelLayout(QScrollArea):
+    """The sections in a frame that scrolls if the window is too low."""
+
+    undocked = Signal()
+    """Emitted when the panel leaves its dock: all that napari does when it is closed."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._was_shown = False
+        self.sections = sections = PanelSections()
+        sections.tour.stop_shown.connect(
+            lambda name: self.ensureWidgetVisible(getattr(sections, name))
+        )
+        self.setWidget(sections)
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        # an answer may lie below the window; it has its size only once it was laid out
-        for told, answer in (
-            (self.explaining.answered, self.explaining.answer),
-            (self.export.told, self.export.result),
+        for shown, text in (
+            (sections.explanation.answered, sections.explanation.answer),
+            (sections.export.result_shown, sections.export.result),
         ):
-            told.connect(
-                single_shot(self, 50, partial(self.ensureWidgetVisible, answer)).start
-            )
+            scroll = partial(self.ensureWidgetVisible, text)
+            shown.connect(single_shot(self, _SCROLL_MS, scroll).start)
 
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 (Qt's name)
-        """Keep the panel as wide as its rows need, whatever font and theme napari gives them."""
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+        """Keep the panel as wide as its rows need, with any font and theme of napari."""
         if (
-            watched is self._inner
+            watched is self.sections
             and event is not None
             and event.type() == QEvent.Type.LayoutRequest
         ):
@@ -116,7 +119,7 @@ class PanelLayout(QScrollArea):
         return bool(super().eventFilter(watched, event))
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 (Qt's name)
-        """Tell when the panel is left without a parent."""
+        """Emit `undocked` when the panel is left without a parent."""
         super().changeEvent(event)
         if (
             event is not None
@@ -129,26 +132,14 @@ class PanelLayout(QScrollArea):
         """Begin the tour the first time that the panel is seen."""
         super().showEvent(event)
         if not self._was_shown and not tour_was_seen():
-            self.tour.begin()
+            self.sections.tour.begin()
         self._was_shown = True
 
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
-        """Ask for a width at which nothing is clipped."""
-        return QSize(
-            self._inner.minimumSizeHint().width()
-            + self.verticalScrollBar().sizeHint().width()
-            + 8,
-            900,
-        )
-
-
-def single_shot(parent: QObject, interval_ms: int, slot: Callable[[], None]) -> QTimer:
-    """Make a timer that calls `slot` once, some time after each start."""
-    timer = QTimer(parent)
-    timer.setSingleShot(True)
-    timer.setInterval(interval_ms)
-    timer.timeout.connect(slot)
-    return timer
+        """Return a size whose width clips nothing."""
+        width = self.sections.minimumSizeHint().width()
+        width += self.verticalScrollBar().sizeHint().width() + _MARGIN_PIXELS
+        return QSize(width, _HEIGHT_PIXELS)
 
 
 def _line() -> QFrame:

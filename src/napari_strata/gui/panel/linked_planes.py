@@ -13,6 +13,7 @@ from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QSplitter, QVBoxLayout, QWidget
 
+from napari_strata.gui.canvas.canvas import OVERLAY_COLOR
 from napari_strata.gui.canvas.layers import overlay_kwargs, scan_data
 from napari_strata.gui.canvas.orientation import (
     PLANES,
@@ -22,16 +23,21 @@ from napari_strata.gui.canvas.orientation import (
 )
 from napari_strata.gui.canvas.placement import mm_per_unit
 from napari_strata.gui.canvas.viewer_bindings import ViewerBindings
-from napari_strata.gui.panel.layout import single_shot
 from napari_strata.gui.session.scan_case import ScanCase
+from napari_strata.gui.tasks.timers import single_shot
 
 if TYPE_CHECKING:
     import napari.layers
     import napari.viewer
 
 CROSSHAIR_NAME = "Strata crosshair"
-_COLOR = "#ffd75a"
-_MIRRORED = ("contrast_limits", "gamma", "colormap")
+_LINE_MM = 0.6
+"""Width of the crosshair's lines: visible, and thinner than most structures."""
+_FIT_MS = 200
+"""Delay before the scan is fitted to a canvas that was resized."""
+_LETTER_POINTS = 11
+"""Font size of the letters on these small canvases."""
+_SHARED_ATTRIBUTES = ("contrast_limits", "gamma", "colormap")
 
 
 class PlaneView(QWidget):
@@ -46,13 +52,16 @@ class PlaneView(QWidget):
     def __init__(self, image: napari.layers.Image) -> None:
         super().__init__()
         self.model = ViewerModel()
-        self._fit_timer = single_shot(self, 200, self.model.fit_to_view)
+        self._fit_timer = single_shot(self, _FIT_MS, self.model.fit_to_view)
         self.canvas = QtViewer(self.model)
         self.canvas.setMinimumSize(180, 140)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.canvas)
-        shown = {name: getattr(image, name) for name in (*_MIRRORED, "interpolation2d")}
+        shown = {
+            name: getattr(image, name)
+            for name in (*_SHARED_ATTRIBUTES, "interpolation2d")
+        }
         self.image = Image(
             scan_data(image),
             name=image.name,
@@ -65,7 +74,7 @@ class PlaneView(QWidget):
         self.cross: Vectors | None = None
         self.orientation = CanvasOrientation(self.model)
         self.orientation.set_scan(self.image)
-        self.orientation.letters.resize(11)
+        self.orientation.letters.resize(_LETTER_POINTS)
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 (Qt's name)
         """Fit the scan into the plane once the canvas has its new size."""
@@ -87,10 +96,7 @@ class PlaneView(QWidget):
         self._put_cross_on_top()
 
     def show_cross(self, lines: NDArray[np.float64]) -> None:
-        """Draw the crosshair: (3, 2, 3) start and direction of three lines.
-
-        In the scan's world.
-        """
+        """Draw the crosshair: (3, 2, 3) start and direction of three lines, in the scan's world."""
         if self.cross is None:
             self.cross = cross_layer(lines, self.image)
             self.model.layers.append(self.cross)
@@ -123,10 +129,7 @@ class LinkedPlanes(QSplitter):
     """
 
     undocked = Signal()
-    """Emitted when it is taken out of its dock.
-
-    Is all that napari does when the dock is closed.
-    """
+    """Emitted when it leaves its dock: all that napari does when it is closed."""
 
     def __init__(
         self, viewer: napari.viewer.Viewer, image: napari.layers.Image
@@ -145,11 +148,11 @@ class LinkedPlanes(QSplitter):
         self.cross = cross_layer(self._lines(), image)
         viewer.add_layer(self.cross)
         viewer.layers.selection.active = active
-        self._hooks = ViewerBindings(viewer)
-        self._hooks.on_event(viewer.dims.events.current_step, self._on_moved)
-        self._hooks.on_event(viewer.dims.events.order, self._on_order)
-        for name in _MIRRORED:
-            self._hooks.on_event(getattr(image.events, name), self._on_look)
+        self._bindings = ViewerBindings(viewer)
+        self._bindings.on_event(viewer.dims.events.current_step, self._on_moved)
+        self._bindings.on_event(viewer.dims.events.order, self._on_order)
+        for name in _SHARED_ATTRIBUTES:
+            self._bindings.on_event(getattr(image.events, name), self._on_appearance)
         self._repaint_timer = single_shot(self, 0, self._repaint)
         self._on_order()
 
@@ -173,7 +176,7 @@ class LinkedPlanes(QSplitter):
             )
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 (Qt's name)
-        """Tell when it is left without a parent."""
+        """Emit `undocked` when it is left without a parent."""
         super().changeEvent(event)
         if (
             event is not None
@@ -186,14 +189,14 @@ class LinkedPlanes(QSplitter):
         """Take both canvases and the crosshair down."""
         self._moving = True
         self.follow_case(None)
-        self._hooks.remove()
+        self._bindings.remove()
         if self.cross in self._viewer.layers:
             self._viewer.layers.remove(self.cross)
         for view in self.views:
             view.close_down()
 
     def _on_order(self, event: object = None) -> None:
-        """Show the two planes that the main canvas does not."""
+        """Show the two planes that the main canvas does not show."""
         main = self._main_plane()
         for view, plane in zip(
             self.views, [plane for plane in PLANES if plane != main], strict=False
@@ -237,11 +240,11 @@ class LinkedPlanes(QSplitter):
             self._moving = False
 
     def _on_press(self, model: ViewerModel, event: Any) -> Any:
-        """Move every plane to where the mouse is pressed, and along with it."""
+        """Move every plane to where the mouse is pressed, and follow its drag."""
         if event.button != 1 or event.modifiers:
             return
         while True:
-            self._go(np.asarray(event.position, np.float64))
+            self._go_to(np.asarray(event.position, np.float64))
             event.handled = True
             yield
             if event.type != "mouse_move":
@@ -252,15 +255,15 @@ class LinkedPlanes(QSplitter):
             return
         for view in self.views:
             if view.model.dims.events is event.source.events:
-                self._go(np.asarray(view.model.dims.point, np.float64))
+                self._go_to(np.asarray(view.model.dims.point, np.float64))
 
-    def _go(self, point: NDArray[np.float64]) -> None:
+    def _go_to(self, point: NDArray[np.float64]) -> None:
         spare = self._viewer.dims.ndim - 3
         self._viewer.dims.set_point(range(spare, spare + 3), point)
 
-    def _on_look(self, event: object = None) -> None:
+    def _on_appearance(self, event: object = None) -> None:
         for view in self.views:
-            for name in _MIRRORED:
+            for name in _SHARED_ATTRIBUTES:
                 setattr(view.image, name, getattr(self._source, name))
 
     def _repaint(self) -> None:
@@ -282,15 +285,15 @@ class LinkedPlanes(QSplitter):
 
 
 def cross_layer(lines: NDArray[np.float64], scan: napari.layers.Layer) -> Vectors:
-    """Make the layer that draws a crosshair over a scan.
+    """Return the layer that draws a crosshair over a scan.
 
-    Three long lines, of which a plane shows the two that lie in it.
+    It has three long lines, of which a plane shows the two that lie in it.
     """
     layer = Vectors(
         lines,
         name=CROSSHAIR_NAME,
-        edge_color=_COLOR,
-        edge_width=0.6 / float(mm_per_unit(scan.units, CROSSHAIR_NAME).max()),
+        edge_color=OVERLAY_COLOR,
+        edge_width=_LINE_MM / float(mm_per_unit(scan.units, CROSSHAIR_NAME).max()),
         opacity=0.7,
         vector_style="line",
         units=scan.units[-3:],

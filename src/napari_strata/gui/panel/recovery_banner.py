@@ -1,4 +1,4 @@
-"""Offers work on a scan that a crash or a closed window left behind."""
+"""Offers unsaved work on a scan that a crash or a closed window left behind."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QFrame, QLabel, QVBoxLayout, QWidget
 
 from napari_strata.errors import CaseError
-from napari_strata.gui.panel.editing import reported
 from napari_strata.gui.tasks.jobs import JobRunner
+from napari_strata.gui.tasks.notifications import notify_errors
 from napari_strata.gui.tasks.worker import Opened, resume_body
 from napari_strata.gui.widgets.sections import push_button, row_of
 from napari_strata.refine.session.recovery import Unfinished, find_unfinished
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class RecoveryBanner(QFrame):
-    """Says what was found, and asks whether to go on with it."""
+    """Shows what was unfinished, and asks whether to continue it."""
 
     resume_asked = Signal()
     discard_asked = Signal()
@@ -34,10 +34,10 @@ class RecoveryBanner(QFrame):
         self.words = QLabel()
         self.words.setWordWrap(True)
         self.resume = push_button(
-            "Go on with it", "Open the scan's regions as they were, with their history"
+            "Continue", "Open the scan's regions as they were, with their history"
         )
         self.discard = push_button(
-            "Remove it", "Take the unfinished work off the disk; this cannot be undone"
+            "Delete", "Delete the unsaved work from the disk; this cannot be undone"
         )
         self.later = push_button(
             "Later", "Leave it on the disk; it is offered when the scan is opened again"
@@ -50,23 +50,23 @@ class RecoveryBanner(QFrame):
         self.later.clicked.connect(self.hide)
         self.hide()
 
-    def offer(self, found: Unfinished) -> None:
-        """Show what was found."""
-        when = f"{found.changed:%Y-%m-%d %H:%M}"
+    def offer(self, unfinished: Unfinished) -> None:
+        """Show what was unfinished."""
+        when = f"{unfinished.changed:%Y-%m-%d %H:%M}"
         self.words.setText(
-            f"Unfinished work on this scan: {found.edits} edits that no case file"
-            f" holds, the last on {when} ({found.last})."
+            f"Unsaved work on this scan: {unfinished.edits} edits that are in no case"
+            f" file, the last on {when} ({unfinished.last})."
         )
         self.show()
 
 
 class RecoveryController(QObject):
-    """Looks for unfinished work whenever another scan is taken in hand.
+    """Looks for unsaved work whenever another scan is taken in hand.
 
     Parameters
     ----------
     card : RecoveryBanner
-        Asks.
+        Asks the person.
     jobs : JobRunner
         Opens the work in a thread.
     """
@@ -80,7 +80,7 @@ class RecoveryController(QObject):
         self._jobs = jobs
         self._image: napari.layers.Image | None = None
         self._volume: Volume | None = None
-        self._found: Unfinished | None = None
+        self._unfinished: Unfinished | None = None
         card.resume_asked.connect(self._resume)
         card.discard_asked.connect(self._discard)
 
@@ -90,29 +90,29 @@ class RecoveryController(QObject):
         volume: Volume | None,
         folder: Path | None,
     ) -> None:
-        """Look for work on a scan, in a thread."""
+        """Look for unsaved work on a scan, in a thread."""
         if image is self._image:
             return
-        self._image, self._volume, self._found = image, volume, None
+        self._image, self._volume, self._unfinished = image, volume, None
         self._card.hide()
         if image is not None and volume is not None and volume.path:
             create_worker(
-                _find, image, volume, folder, _connect={"returned": self._on_found}
+                _find, image, volume, folder, _connect={"returned": self._on_answer}
             )
 
-    def _on_found(self, answer: tuple[napari.layers.Image, Unfinished | None]) -> None:
-        image, found = answer
-        if found is not None and image is self._image:
-            self._found = found
-            self._card.offer(found)
+    def _on_answer(self, answer: tuple[napari.layers.Image, Unfinished | None]) -> None:
+        image, unfinished = answer
+        if unfinished is not None and image is self._image:
+            self._unfinished = unfinished
+            self._card.offer(unfinished)
 
     def _resume(self) -> None:
-        found, image, volume = self._found, self._image, self._volume
+        unfinished, image, volume = self._unfinished, self._image, self._volume
         self._card.hide()
-        if found is not None and image is not None and volume is not None:
-            with reported():
+        if unfinished is not None and image is not None and volume is not None:
+            with notify_errors():
                 self._jobs.start(
-                    partial(resume_body, found, volume),
+                    partial(resume_body, unfinished, volume),
                     partial(self._on_resumed, image),
                 )
 
@@ -121,18 +121,17 @@ class RecoveryController(QObject):
 
     def _discard(self) -> None:
         self._card.hide()
-        if self._found is not None:
-            with reported():
-                self._found.discard()
+        if self._unfinished is not None:
+            with notify_errors():
+                self._unfinished.discard()
 
 
 def _find(
     image: napari.layers.Image, volume: Volume, folder: Path | None
 ) -> tuple[napari.layers.Image, Unfinished | None]:
     try:
-        found = find_unfinished(volume, folder=folder)
+        unfinished = find_unfinished(volume, folder=folder)
     except (CaseError, OSError):
-        # what cannot be read cannot be offered, and must not keep a scan from being
-        # opened
-        found = []
-    return image, found[0] if found else None
+        # what cannot be read cannot be offered, but the scan must open
+        unfinished = []
+    return image, unfinished[0] if unfinished else None

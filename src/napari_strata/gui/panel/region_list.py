@@ -1,7 +1,4 @@
-"""Keeps the region table and the history equal to the case in hand.
-
-Carries out what is asked for in them.
-"""
+"""What the region table and the history do to the case in hand."""
 
 from __future__ import annotations
 
@@ -9,8 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from napari_strata.gui.panel.editing import next_steps, reported
+from napari_strata.gui.panel.editing import next_step_names
 from napari_strata.gui.session.scan_case import ScanCase
+from napari_strata.gui.tasks.notifications import notify_errors
 from napari_strata.gui.widgets.edit_section import EditSection
 from napari_strata.gui.widgets.list_sections import HistorySection, RegionsSection
 from napari_strata.gui.widgets.region_names import known_names, remember_name
@@ -18,20 +16,20 @@ from napari_strata.refine.session.refinement import Refinement
 
 
 class RegionListController:
-    """Fills the lists of the panel.
+    """Keeps the region table and the history up to date, and carries out their commands.
 
     Parameters
     ----------
     regions : RegionsSection
         The region table.
     history : HistorySection
-        The steps.
+        The list of steps.
     edits : EditSection
-        Whose undo and redo say what they would do.
+        Its undo and redo buttons name their steps.
     require_case : callable
-        Gives the case in hand, or raises `StrataError`.
+        Returns the case in hand, or raises `StrataError`.
     jump : callable
-        Undoes or redoes until so many steps are done.
+        Undoes or redoes until the given number of steps is done.
     """
 
     def __init__(
@@ -47,17 +45,17 @@ class RegionListController:
         self._require_case = require_case
         table = regions.table
         table.rename_asked.connect(
-            lambda region, name: self._on_row(rename_known, region, name)
+            lambda region, name: self._edit_region(rename_known, region, name)
         )
         table.recolor_asked.connect(
-            lambda region, rgb: self._on_row(Refinement.recolor, region, rgb)
+            lambda region, rgb: self._edit_region(_recolor, region, rgb)
         )
         table.lock_asked.connect(
-            lambda region, locked: self._on_row(
+            lambda region, locked: self._edit_region(
                 Refinement.lock if locked else Refinement.unlock, region
             )
         )
-        table.show_asked.connect(self._on_show)
+        table.show_asked.connect(self._on_show_region)
         table.asked.connect(self._on_menu)
         regions.outline_asked.connect(self._on_outline)
         history.jump_asked.connect(jump)
@@ -73,32 +71,32 @@ class RegionListController:
         self._regions.table.show_regions(
             work.regions, case.statistics(), case.painter.hidden
         )
-        self._edits.show_history(*next_steps(work))
-        self._history.show_steps(work.history, work.undone)
-        self._regions.outline.setChecked(case.is_outlined)
+        self._edits.show_history(*next_step_names(work))
+        self._history.show_steps(work.history, work.steps.undone)
+        self._regions.outline.setChecked(case.painter.is_outlined)
 
-    def _on_row(self, act: Callable[..., None], region: int, *args: Any) -> None:
-        with reported():
+    def _edit_region(self, edit: Callable[..., None], region: int, *args: Any) -> None:
+        with notify_errors():
             case = self._require_case()
-            case.submit(partial(act, case.work, region, *args))
+            case.submit(partial(edit, case.work, region, *args))
 
-    def _on_show(self, region: int, is_shown: bool) -> None:
-        with reported():
+    def _on_show_region(self, region: int, is_shown: bool) -> None:
+        with notify_errors():
             case = self._require_case()
             hidden = case.painter.hidden
             case.painter.hide(hidden - {region} if is_shown else hidden | {region})
             self.show(case)
 
-    def _on_outline(self, wanted: bool) -> None:
-        with reported():
-            self._require_case().show_outline(wanted)
+    def _on_outline(self, is_on: bool) -> None:
+        with notify_errors():
+            self._require_case().painter.show_outline(is_on)
 
     def _on_menu(self, what: str, ids: Sequence[int]) -> None:
-        with reported():
+        with notify_errors():
             case = self._require_case()
             present = {row.id for row in case.work.regions}
             if what == "jump":
-                case.submit(partial(case.work.place_of, ids[-1]), case.go_to)
+                case.submit(partial(case.work.view.place_of, ids[-1]), case.go_to)
             elif what in ("lock", "unlock"):
                 case.submit(partial(_set_locks, case.work, ids, what == "lock"))
             else:
@@ -111,17 +109,21 @@ class RegionListController:
                 self.show(case)
 
 
-def rename_known(work: Refinement, region: int, name: str) -> None:
-    """Rename a region; a name from the built-in list brings its colour along.
+def _recolor(work: Refinement, region: int, color: tuple[int, int, int]) -> None:
+    work.edits.recolor(region, color)
 
-    Any other is remembered.
+
+def rename_known(work: Refinement, region: int, name: str) -> None:
+    """Rename a region; a name from the built-in list also sets its colour.
+
+    Any other name is remembered for later.
     """
     work.rename(region, name)
     known = known_names().get(name)
     if known is None:
         remember_name(name)
     elif next(row.color for row in work.regions if row.id == region) != known.color:
-        work.recolor(region, known.color)
+        work.edits.recolor(region, known.color)
 
 
 def _set_locks(work: Refinement, ids: Sequence[int], locked: bool) -> None:

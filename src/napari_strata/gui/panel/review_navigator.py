@@ -1,8 +1,8 @@
-"""Takes a person from one place worth a look to the next."""
+"""Review: takes a person from one uncertain place of the proposal to the next."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,34 +11,41 @@ from napari.layers import Points
 from napari.utils.notifications import show_info
 
 from napari_strata.errors import StrataError
+from napari_strata.gui.canvas.canvas import OVERLAY_COLOR
 from napari_strata.gui.canvas.placement import mm_per_unit
-from napari_strata.gui.panel.editing import reported
 from napari_strata.gui.session.scan_case import ScanCase
+from napari_strata.gui.tasks.notifications import notify_errors
 from napari_strata.gui.widgets.list_sections import ReviewSection
 from napari_strata.refine.suggestions.suggest import Suggestion
 
 if TYPE_CHECKING:
     import napari.viewer
 
-MARK_NAME = "Strata place"
-_MOST = 30
+RING_NAME = "Strata place"
+_SUGGESTIONS = 30
+"""Places asked for beyond those already seen: enough to find one that is new."""
 _RING_MM = 12.0
-_COLOR = "#ffd75a"
+"""Diameter of the ring around a place, wide enough to leave the place itself visible."""
+
+Keys = Iterable[tuple[str, Callable[[], object]]]
+"""Keys in napari's notation, with what they call."""
 
 
 class ReviewNavigator:
-    """Walks through the suggestions of the case in hand.
+    """Walks through the places of the case in hand that are most worth reviewing.
 
     Parameters
     ----------
     section : ReviewSection
-        Says why a place is worth a look.
+        Shows why a place is worth reviewing.
     viewer : napari.viewer.Viewer
-        What is moved there.
+        The viewer that is moved there.
     require_case : callable
-        Gives the case in hand, or raises `StrataError`.
+        Returns the case in hand, or raises `StrataError`.
     select : callable
         Selects the region there.
+    keys : callable
+        Returns the keys that work at a place, with their calls.
     """
 
     def __init__(
@@ -48,12 +55,14 @@ class ReviewNavigator:
         *,
         require_case: Callable[[], ScanCase],
         select: Callable[[int], None],
+        keys: Callable[[], Keys],
     ) -> None:
         self._section = section
         self._viewer = viewer
         self._require_case = require_case
         self._select = select
-        self._mark: Points | None = None
+        self._keys = keys
+        self._ring: Points | None = None
         self._seen: set[tuple[int, int, int]] = set()
         self._here: tuple[ScanCase, Suggestion] | None = None
         section.next_asked.connect(self.next)
@@ -61,55 +70,60 @@ class ReviewNavigator:
 
     @property
     def here(self) -> Suggestion | None:
-        """The place where the person is, None before the first."""
+        """The place shown now, None before the first."""
         return None if self._here is None else self._here[1]
 
     def next(self) -> None:
-        """Go to the place most worth a look that was not seen yet."""
-        with reported():
+        """Go to the most uncertain place that was not shown yet."""
+        with notify_errors():
             case = self._require_case()
             case.submit(
-                partial(case.work.suggestions, _MOST + len(self._seen)),
-                partial(self._go, case),
+                partial(case.work.view.suggestions, _SUGGESTIONS + len(self._seen)),
+                partial(self._go_to, case),
             )
 
     def accept(self) -> None:
-        """Keep the place as it is shown, so that strokes elsewhere leave it alone.
+        """Fix the place as it is, and go to the next.
 
-        Go on to the next.
+        Strokes elsewhere then leave it alone.
         """
-        with reported():
+        with notify_errors():
             case = self._require_case()
             if self._here is None or self._here[0] is not case:
                 raise StrataError("Go to a place first: Next place, or N.")
             place = self._here[1]
             case.submit(
-                partial(case.work.assign_at, [place.voxel_zyx], place.region),
+                partial(case.work.edits.assign_at, [place.voxel_zyx], place.region),
                 lambda _region: self.next(),
             )
 
     def leave(self) -> None:
-        """Leave the place, and hide its ring: taking a layer away would hold the window up."""
+        """Leave the place and hide its ring.
+
+        The layer is kept: removing it would block the window for a moment.
+        """
         if self._here is not None:
-            self._here[0].accept_keys(False)
+            self._here[0].bind_answer_keys(())
         self._here = None
         self._section.show_place("")
         if (
-            self._mark is not None
-            and self._mark in self._viewer.layers
-            and self._mark.visible
+            self._ring is not None
+            and self._ring in self._viewer.layers
+            and self._ring.visible
         ):
-            self._mark.visible = False
+            self._ring.visible = False
 
     def forget(self) -> None:
-        """Leave the place, and take its ring away: something else is in hand."""
+        """Leave the place and remove its ring: another case is in hand."""
         self.leave()
-        if self._mark is not None and self._mark in self._viewer.layers:
-            self._viewer.layers.remove(self._mark)
-        self._mark = None
+        if self._ring is not None and self._ring in self._viewer.layers:
+            self._viewer.layers.remove(self._ring)
+        self._ring = None
 
-    def _go(self, case: ScanCase, found: Sequence[Suggestion]) -> None:
-        place = next((one for one in found if one.voxel_zyx not in self._seen), None)
+    def _go_to(self, case: ScanCase, suggestions: Sequence[Suggestion]) -> None:
+        place = next(
+            (one for one in suggestions if one.voxel_zyx not in self._seen), None
+        )
         if place is None:
             self.forget()
             self._seen.clear()
@@ -120,27 +134,27 @@ class ReviewNavigator:
         case.go_to(place.voxel_zyx)
         self._select(place.region)
         self._section.show_place(f"{case.name_of(place.region)}: {place.reason}")
-        self._show_mark(case, place)
-        case.accept_keys(True, {"Space": self.accept})
+        self._show_ring(case, place)
+        case.bind_answer_keys(self._keys())
 
-    def _show_mark(self, case: ScanCase, place: Suggestion) -> None:
-        """Ring the place on the canvas."""
+    def _show_ring(self, case: ScanCase, place: Suggestion) -> None:
+        """Draw a ring around the place."""
         labels = case.labels
         points = np.array([labels.data_to_world(place.voxel_zyx)])
-        if self._mark is not None and self._mark in self._viewer.layers:
-            self._mark.data = points
-            self._mark.visible = True
+        if self._ring is not None and self._ring in self._viewer.layers:
+            self._ring.data = points
+            self._ring.visible = True
             return
         active = self._viewer.layers.selection.active
-        self._mark = Points(
+        self._ring = Points(
             points,
-            name=MARK_NAME,
-            size=_RING_MM / float(mm_per_unit(labels.units, MARK_NAME).max()),
+            name=RING_NAME,
+            size=_RING_MM / float(mm_per_unit(labels.units, RING_NAME).max()),
             face_color="transparent",
-            border_color=_COLOR,
+            border_color=OVERLAY_COLOR,
             border_width=0.08,
             units=labels.units,
             axis_labels=labels.axis_labels,
         )
-        self._viewer.add_layer(self._mark)
+        self._viewer.add_layer(self._ring)
         self._viewer.layers.selection.active = active

@@ -1,4 +1,4 @@
-"""What the scan section does to the view: windows, planes, positions, ruler and surfaces."""
+"""How the scan in hand is shown: window, planes, position, ruler and surfaces."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ from napari_strata.gui.canvas.window_presets import (
     dragged_window,
     preset_names,
 )
-from napari_strata.gui.panel.editing import reported
-from napari_strata.gui.panel.layout import single_shot
 from napari_strata.gui.panel.linked_planes import LinkedPlanes
 from napari_strata.gui.preferences import default_view
+from napari_strata.gui.session.followup import FollowUp
+from napari_strata.gui.session.open_cases import OpenCases
 from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.tasks.jobs import JobRunner
+from napari_strata.gui.tasks.notifications import notify_errors
+from napari_strata.gui.tasks.timers import single_shot
 from napari_strata.gui.tools.ruler import Ruler
 from napari_strata.gui.widgets.sections import ScanSection
 from napari_strata.volume import Modality, Volume
@@ -37,7 +39,10 @@ if TYPE_CHECKING:
     import napari.layers
     import napari.viewer
 
-_MOST_SURFACES = 40
+_MAX_SURFACES = 40
+"""Surfaces made at once if no region is selected: about as many as a view can show."""
+_FIT_MS = 300
+"""Delay before the scan is fitted to canvases whose docks were just laid out."""
 
 
 class ViewController(QObject):
@@ -53,16 +58,17 @@ class ViewController(QObject):
         Planes and letters.
     jobs : JobRunner
         Makes surfaces outside the GUI thread.
-    selected, case : callable
-        Give the selected regions and the case in hand.
+    selected : callable
+        Returns the selected regions.
+    cases : OpenCases
+        The cases of the viewer.
+    require_case : callable
+        Returns the case in hand, or raises `StrataError`.
     """
 
     modality_changed = Signal()
     tool_taken = Signal()
-    """Emitted before the ruler is taken, or the view turns to surfaces.
-
-    Other tools are put down.
-    """
+    """Emitted before the ruler is picked up or surfaces are shown: other tools go."""
 
     def __init__(
         self,
@@ -72,7 +78,8 @@ class ViewController(QObject):
         jobs: JobRunner,
         *,
         selected: Callable[[], Sequence[int]],
-        case: Callable[[], ScanCase | None],
+        cases: OpenCases,
+        require_case: Callable[[], ScanCase],
     ) -> None:
         super().__init__(section)
         self._section, self._viewer, self._orientation, self._jobs = (
@@ -81,13 +88,14 @@ class ViewController(QObject):
             orientation,
             jobs,
         )
-        self._selected, self._case = selected, case
+        self._selected, self._cases = selected, cases
+        self._require_case = require_case
         self._image: napari.layers.Image | None = None
         self._volume: Volume | None = None
         self.ruler = Ruler(viewer)
         self.planes: LinkedPlanes | None = None
-        self._arrange_timer = single_shot(self, 0, self._arrange)
-        self._fit_timer = single_shot(self, 300, viewer.fit_to_view)
+        self._arrange_timer = single_shot(self, 0, self._arrange_docks)
+        self._fit_timer = single_shot(self, _FIT_MS, viewer.fit_to_view)
         section.modality_chosen.connect(self._on_modality)
         section.window_chosen.connect(self.show_window)
         section.plane_asked.connect(orientation.show_plane)
@@ -96,6 +104,7 @@ class ViewController(QObject):
         section.ruler_asked.connect(self._on_ruler)
         section.surfaces_asked.connect(self.show_surfaces)
         section.position_asked.connect(self.go_to)
+        section.compare_asked.connect(self.compare)
 
     def follow(self, image: napari.layers.Image | None, volume: Volume | None) -> None:
         """Show another scan, or none."""
@@ -112,20 +121,20 @@ class ViewController(QObject):
             self.planes.follow_case(case)
 
     def close(self) -> None:
-        """Take everything off the viewer that hangs on it."""
+        """Take everything off the viewer."""
         self.show_planes(False)
         self._arrange_timer.stop()
         self._fit_timer.stop()
 
     def show_window(self, preset: str) -> None:
-        """Set the grey-value window to a preset."""
+        """Apply a window preset."""
         if self._image is not None and self._volume is not None:
             self._set_limits(
                 contrast_limits(self._volume.data, self._volume.modality, preset)
             )
 
     def show_window_number(self, number: int) -> None:
-        """Set the grey-value window to the preset with a number from 1."""
+        """Apply the window preset with a number from 1."""
         if self._volume is not None and number <= len(
             names := preset_names(self._volume.modality)
         ):
@@ -134,7 +143,7 @@ class ViewController(QObject):
 
     def go_to(self, text: str) -> None:
         """Show the planes through a position that a person typed."""
-        with reported():
+        with notify_errors():
             if self._image is None or self._volume is None:
                 raise StrataError("Open a scan first.")
             geometry = self._volume.geometry
@@ -149,11 +158,11 @@ class ViewController(QObject):
                 [float(at) for at in self._image.data_to_world(voxel)[-3:]],
             )
 
-    def show_planes(self, wanted: bool) -> None:
-        """Show the two other planes beside the canvas, or take them away."""
-        if wanted and self.planes is None and self._image is not None:
+    def show_planes(self, is_on: bool) -> None:
+        """Show the two other planes beside the canvas, or remove them."""
+        if is_on and self.planes is None and self._image is not None:
             self.planes = LinkedPlanes(self._viewer, self._image)
-            self.planes.follow_case(self._case())
+            self.planes.follow_case(self._cases.of(self._image))
             self._viewer.window.add_dock_widget(
                 self.planes, name="Other planes", area="right"
             )
@@ -162,7 +171,7 @@ class ViewController(QObject):
             self.planes.undocked.connect(
                 partial(self._section.buttons["planes"].setChecked, False)
             )
-        elif not wanted and self.planes is not None:
+        elif not is_on and self.planes is not None:
             planes, self.planes = self.planes, None
             self._fit_timer.start()
             planes.close_down()
@@ -174,11 +183,8 @@ class ViewController(QObject):
                     [panel], [panel.minimumWidth()], Qt.Orientation.Horizontal
                 )
 
-    def _arrange(self) -> None:
-        """Give the other planes a column of their own between canvas and panel.
-
-        Fit the scan into them.
-        """
+    def _arrange_docks(self) -> None:
+        """Put the other planes in a column between canvas and panel, and fit the scan."""
         if self.planes is None:
             return
         planes, panel = dock_of(self.planes), dock_of(self._section)
@@ -198,36 +204,41 @@ class ViewController(QObject):
         self._fit_timer.start()
 
     def show_default_view(self) -> None:
-        """Show the view that a person prefers."""
+        """Show the view that is set in napari's preferences."""
         view = default_view()
         self._orientation.show_plane(view if view in PLANES else "axial")
         if view == "three planes":
             self._section.buttons["planes"].setChecked(True)
 
     def show_surfaces(self) -> None:
-        """Make surfaces of the selected regions, or of all where none is selected.
-
-        Turn to 3D.
-        """
-        with reported():
-            case = self._case()
-            if case is None or not case.is_shown:
-                raise StrataError(
-                    "There are no regions yet. Press Propose regions first."
-                )
+        """Show the selected regions, or all if none is selected, as surfaces in 3D."""
+        with notify_errors():
+            case = self._require_case()
             regions = (
                 list(self._selected())
-                or [row.id for row in case.work.regions][:_MOST_SURFACES]
+                or [row.id for row in case.work.regions][:_MAX_SURFACES]
             )
             self._jobs.start(
                 partial(surfaces_body, case.work, regions),
                 partial(self._on_surfaces, case),
             )
 
+    def compare(self) -> None:
+        """Show the case in hand beside that of an earlier scan, with the volume changes."""
+        with notify_errors():
+            case = self._require_case()
+            others = [other for other in self._cases.shown if other is not case]
+            if not others:
+                raise StrataError(
+                    "Open the other scan in this window too, and propose regions or"
+                    " open its case there."
+                )
+            FollowUp(self._viewer, case, others, self._section).show()
+
     def on_drag(self, viewer: napari.viewer.Viewer, event: Any) -> Generator[None]:
         """Change the window while the right mouse button is held.
 
-        In 3D, and with a brush in hand, it is napari's.
+        In 3D, and with a brush in hand, the drag is napari's.
         """
         if (
             event.button != 2
@@ -273,13 +284,13 @@ class ViewController(QObject):
             self.modality_changed.emit()
             self.show_window(default_preset(modality))
 
-    def _on_ruler(self, wanted: bool) -> None:
-        if wanted:
+    def _on_ruler(self, is_on: bool) -> None:
+        if is_on:
             self.tool_taken.emit()
             self.ruler.pick_up(self._image)
         else:
             self.ruler.put_down()
-            if (case := self._case()) is not None and case.is_shown:
+            if (case := self._cases.of(self._image)) is not None and case.is_shown:
                 self._viewer.layers.selection.active = case.labels
 
     def _on_surfaces(self, case: ScanCase, surfaces: Sequence[RegionSurface]) -> None:
@@ -294,11 +305,11 @@ class ViewController(QObject):
     def _add_surface(self, case: ScanCase, surface: RegionSurface) -> None:
         labels, name = case.labels, f"{surface.name} surface"
         color = np.array([[*surface.color, 255]], np.float32) / 255
-        mark = (case.image.unique_id, surface.region)
+        surface_key = (case.image.unique_id, surface.region)
         for layer in [
             layer
             for layer in self._viewer.layers
-            if layer_facts(layer).get("surface_of") == mark
+            if layer_facts(layer).get("surface_of") == surface_key
         ]:
             self._viewer.layers.remove(layer)
         self._viewer.add_surface(
@@ -307,13 +318,13 @@ class ViewController(QObject):
             vertex_colors=np.repeat(color, len(surface.vertices), axis=0),
             shading="smooth",
             opacity=0.9,
-            metadata={METADATA_KEY: {"surface_of": mark}},
+            metadata={METADATA_KEY: {"surface_of": surface_key}},
             **overlay_kwargs(labels),
         )
 
 
 def dock_of(widget: QObject | None) -> QDockWidget | None:
-    """Give the dock that a widget is in."""
+    """Return the dock that a widget is in, None if there is none."""
     while widget is not None and not isinstance(widget, QDockWidget):
         widget = widget.parent()
     return widget

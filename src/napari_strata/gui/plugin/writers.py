@@ -1,23 +1,21 @@
-"""What napari's own File > Save writes.
+"""The manifest's writers, for napari's File > Save (Qt only in a window).
 
-Labels and cases as they are on screen, never over a scan that is open (Qt only in a
-window).
+They write labels and cases as they are on screen, and never over a scan that is open.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_strata.errors import GeometryError, StrataError, WriteError
+from napari_strata.errors import GeometryError, StrataError
 from napari_strata.gui.canvas.layers import (
     is_scan,
-    layer_facts,
     level_shape,
     segmentation_from_parts,
 )
@@ -27,24 +25,20 @@ from napari_strata.gui.canvas.placement import (
     place,
     placing_of,
 )
-from napari_strata.io.atomic import same_file
-from napari_strata.volume import Region
+from napari_strata.gui.canvas.scan_files import check_keeps_scans, open_scan_files
 
 if TYPE_CHECKING:
-    import napari.viewer
-
     from napari_strata.gui.session.scan_case import ScanCase
     from napari_strata.refine.session.refinement import Refinement
 
-CASE_SUFFIX = ".strata"
-_NO_CASE = (
+_NOT_A_CASE = (
     "A case is made of a scan whose regions Strata proposed. Save other labels as"
     " .nii.gz, .nrrd or .mha."
 )
 
 
 def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Write one labels layer on the grid of the scan it lies on, with its region table beside it.
+    """Write a labels layer on the grid of its scan, with its region table beside it.
 
     Raises
     ------
@@ -56,9 +50,11 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     from napari_strata.export.outputs import outputs_beside
     from napari_strata.gui.tasks.worker import write_labels_and_regions
 
-    data, attributes = _as_decided(data, attributes)
-    segmentation = segmentation_from_parts(data, attributes, scans=_scans_in_front())
-    check_scans_stay(Path(path), segmentation.regions, _scan_files(attributes))
+    data, attributes = _settled_parts(data, attributes)
+    segmentation = segmentation_from_parts(
+        data, attributes, scans=_open_scan_placements()
+    )
+    check_keeps_scans(Path(path), segmentation.regions, _scan_files(attributes))
     check_sidecar(outputs_beside(path).sidecar, Path(path))
     return [
         str(written) for written in write_labels_and_regions(segmentation, Path(path))
@@ -66,7 +62,7 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
 
 
 def write_other(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Write surfaces, measures or names of one labels layer, as the name ends.
+    """Write surfaces, measures or names of one labels layer; the suffix chooses which.
 
     Raises
     ------
@@ -75,9 +71,11 @@ def write_other(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """
     from napari_strata.export.files import write
 
-    data, attributes = _as_decided(data, attributes)
-    segmentation = segmentation_from_parts(data, attributes, scans=_scans_in_front())
-    check_scans_stay(Path(path), segmentation.regions, _scan_files(attributes))
+    data, attributes = _settled_parts(data, attributes)
+    segmentation = segmentation_from_parts(
+        data, attributes, scans=_open_scan_placements()
+    )
+    check_keeps_scans(Path(path), segmentation.regions, _scan_files(attributes))
     return [str(write(segmentation, path))]
 
 
@@ -86,7 +84,7 @@ def write_case(
 ) -> list[str]:
     """Write the case that a labels layer shows.
 
-    With all that was asked for and what other tools wrote in the layer.
+    It includes all edits that were asked for, and what other tools wrote in the layer.
 
     Raises
     ------
@@ -104,16 +102,16 @@ def write_case(
     ]
     data, attributes, work = shown[0] if len(shown) == 1 else (None, {}, None)
     if work is None:
-        raise StrataError(_NO_CASE)
+        raise StrataError(_NOT_A_CASE)
     if any(other is not work for other in works):
         raise StrataError(
             "A case holds one scan and its regions, and nothing else. Select only these"
             " layers to save it."
         )
-    check_scans_stay(Path(path), (), _scan_files(attributes))
+    check_keeps_scans(Path(path), (), _scan_files(attributes))
     case = _settled_case(work)
     if case is not None:
-        case.show_absorbed(case.absorb())
+        case.outside_edits.show_absorbed(case.outside_edits.absorb())
         case.painter.finish()
     elif not np.array_equal(np.asarray(data), work.labels):
         raise StrataError(
@@ -127,47 +125,8 @@ def write_case(
     return [path]
 
 
-def check_scans_stay(
-    path: Path, regions: Iterable[Region], scans: Iterable[str]
-) -> None:
-    """Check that no scan that is open is replaced.
-
-    Raises
-    ------
-    WriteError
-        If a file would be written over one.
-    """
-    from napari_strata.export.files import region_paths
-
-    targets = region_paths(path, regions)
-    for scan in scans:
-        if any(same_file(target, scan) for target in targets):
-            raise WriteError(
-                f"{scan} is a scan that is open here, and would be replaced. Choose"
-                " another name."
-            )
-
-
-def open_files(viewer: napari.viewer.Viewer) -> list[str]:
-    """Give the files that the scans in a viewer were read from, by whatever reader.
-
-    A case may be saved over itself.
-    """
-    scans = [layer for layer in viewer.layers if is_scan(layer)]
-    found = [
-        path
-        for layer in scans
-        for path in (layer_facts(layer).get("path"), layer.source.path)
-    ]
-    return [
-        str(path)
-        for path in found
-        if path and Path(path).is_file() and Path(path).suffix != CASE_SUFFIX
-    ]
-
-
 def has_window() -> bool:
-    """Say whether a question can be asked: from the GUI thread of a running application."""
+    """Return whether a question can be asked: in the GUI thread of a running application."""
     if "qtpy" not in sys.modules:
         return False
     from qtpy.QtCore import QThread
@@ -185,43 +144,44 @@ def _work_of(attributes: Mapping[str, Any]) -> Refinement | None:
 
 
 def _scan_files(attributes: Mapping[str, Any]) -> list[str]:
-    """Give the files of the scans that are open in the window in front.
+    """Return the files of the scans that an export must not replace.
 
-    Of the scan that labels lie on.
+    The scan that the labels lie on, and those open in the window in front.
     """
     work = _work_of(attributes)
-    found = [work.volume.path] if work is not None and work.volume.path else []
+    files = (
+        [work.proposal.volume.path]
+        if work is not None and work.proposal.volume.path
+        else []
+    )
     if has_window():
         import napari
 
         viewer = napari.current_viewer()
-        found += [] if viewer is None else open_files(viewer)
-    return found
+        files += [] if viewer is None else open_scan_files(viewer)
+    return files
 
 
-def _scans_in_front() -> list[Placement]:
-    """Say where the scans in the window in front lie.
+def _open_scan_placements() -> list[Placement]:
+    """Return the placements of the scans in the window in front.
 
-    Those whose transform cannot be used are no help.
+    Scans whose transform cannot be used are left out.
     """
     if not has_window():
         return []
     import napari
 
-    viewer, found = napari.current_viewer(), []
+    viewer, placements = napari.current_viewer(), []
     for layer in reversed(
         [] if viewer is None else [layer for layer in viewer.layers if is_scan(layer)]
     ):
         with suppress(GeometryError):
-            found.append(place(level_shape(layer), placing_of(layer)))
-    return found
+            placements.append(place(level_shape(layer), placing_of(layer)))
+    return placements
 
 
-def _as_decided(data: Any, attributes: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Give the labels and the table of a layer once all edits that were asked for are done.
-
-    Shown.
-    """
+def _settled_parts(data: Any, attributes: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the labels and the table of a layer once all edits asked for are done and shown."""
     case = _settled_case(_work_of(attributes))
     if case is None:
         return data, attributes
@@ -234,7 +194,7 @@ def _as_decided(data: Any, attributes: dict[str, Any]) -> tuple[Any, dict[str, A
 
 
 def _settled_case(work: Refinement | None) -> ScanCase | None:
-    """Find the case of a refinement in an open panel, and do all that was asked for there.
+    """Find the case of a refinement in an open panel, and finish its edits.
 
     Raises
     ------
@@ -255,13 +215,13 @@ def _settled_case(work: Refinement | None) -> ScanCase | None:
     for panel in panels:
         for case in panel.cases.shown:
             if case.work is work:
-                if panel.filing.is_writing:
+                if panel.files.is_writing:
                     raise StrataError(
                         "Another file is still being written. Wait for it, then save"
                         " again."
                     )
                 panel.settle()
                 case.finish()
-                case.keep_our_array()
+                case.outside_edits.restore_shape()
                 return case
     return None

@@ -1,4 +1,4 @@
-"""What the mouse does on the canvas: it tells where it is, and clicks select regions (no Qt)."""
+"""The mouse on the canvas: it shows the position, and clicks select regions (no Qt)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _CLICK_PIXELS = 3
 
 
 class Cursor:
-    """Follows the mouse for the scan in hand.
+    """Follows the mouse over the scan in hand.
 
     Parameters
     ----------
     show_text : callable
-        Called with what is under the cursor, "" off the scan.
+        Called with the text for the position under the cursor, "" off the scan.
     click_region : callable
-        Called with a region's id, and whether it is to be added to the selection.
+        Called with a region's id, and whether it is added to the selection.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Cursor:
         self._image, self._volume, self._case = image, volume, case
 
     def on_move(self, viewer: napari.viewer.Viewer, event: Any) -> None:
-        """Tell what is under the cursor (2D only)."""
+        """Show the position, the intensity and the region under the cursor (2D only)."""
         text = ""
         if (
             self._image is not None
@@ -64,7 +64,7 @@ class Cursor:
                 self._volume.geometry, self._volume.data, voxel, unit=unit
             )
             if text and (region := self._region_at(event)) is not None:
-                text += f"\n{self._name(region)}"
+                text += f"\n{self._name_of(region)}"
         self._show_text(text)
 
     def on_drag(self, viewer: napari.viewer.Viewer, event: Any) -> Generator[None]:
@@ -97,7 +97,7 @@ class Cursor:
             event.position, event.view_direction, list(event.dims_displayed)
         )
 
-    def _name(self, region: int) -> str:
+    def _name_of(self, region: int) -> str:
         if region == BACKGROUND or self._case is None:
             return "background"
         return next(

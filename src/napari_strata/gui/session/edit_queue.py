@@ -1,7 +1,4 @@
-"""Edits run one after the other outside the GUI thread.
-
-What they changed is shown in it, in order.
-"""
+"""Edits run one after the other in a thread; their results are shown in the GUI thread."""
 
 from __future__ import annotations
 
@@ -19,18 +16,18 @@ from napari_strata.errors import StrataError
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
-    act: Callable[[], Any]
+class _QueuedEdit:
+    edit: Callable[[], Any]
     on_done: Callable[[Any], None] | None
     on_fail: Callable[[], None] | None
     pauses: bool
 
 
 class EditQueue(QObject):
-    """Runs edits of one case in the order in which they were asked for, in a thread of its own.
+    """Runs the edits of one case in the order asked for, in a thread of its own.
 
-    An error of ours becomes a notification; anything else is a bug and is raised in the
-    GUI thread.
+    A `StrataError` becomes a notification; any other error is a bug and is raised in
+    the GUI thread.
     """
 
     idle = Signal()
@@ -43,13 +40,14 @@ class EditQueue(QObject):
         self._thread = ThreadPoolExecutor(
             max_workers=1, thread_name_prefix="strata-edits"
         )
-        self._waiting: deque[_Wish] = deque()
-        self._running: tuple[_Wish, Future[Any]] | None = None
+        self._waiting: deque[_QueuedEdit] = deque()
+        self._running: tuple[_QueuedEdit, Future[Any]] | None = None
         self._posted: deque[Callable[[], None]] = deque()
         self._is_paused = self._is_closed = False
-        # also where an edit is done before `submit` returns: napari tells of paint
-        # before it writes it
-        self._woken.connect(self.deliver, Qt.ConnectionType.QueuedConnection)  # type: ignore[call-arg]  # PyQt6 does not declare it
+        # queued even if the edit is done before `submit` returns: napari emits its paint
+        # event before it writes the voxels
+        queued = Qt.ConnectionType.QueuedConnection
+        self._woken.connect(self.deliver, queued)  # type: ignore[call-arg]  # PyQt6
         self.destroyed.connect(partial(_hand_over, self._waiting, self._thread))
 
     @property
@@ -59,23 +57,22 @@ class EditQueue(QObject):
 
     def submit(
         self,
-        act: Callable[[], Any],
+        edit: Callable[[], Any],
         on_done: Callable[[Any], None] | None = None,
         on_fail: Callable[[], None] | None = None,
         *,
         pauses: bool = False,
     ) -> None:
-        """Run `act()` in the thread when its turn comes, then `on_done(result)`.
+        """Run `edit()` in the thread when its turn comes, then `on_done(result)`.
 
-        Or `on_fail()`, in the GUI thread.
-
-        With `pauses` the queue is paused when `act` ends, before anything that was
-        asked for later is started.
+        On an error `on_fail()` is called instead. Both are called in the GUI thread.
+        With `pauses` the queue is paused when the edit ends, before any later edit
+        starts.
         """
         if self._is_closed:
             return
         was_busy = self.is_busy
-        self._waiting.append(_Wish(act, on_done, on_fail, pauses))
+        self._waiting.append(_QueuedEdit(edit, on_done, on_fail, pauses))
         if not was_busy:
             self.busy_changed.emit(True)
         self._start_next()
@@ -83,7 +80,7 @@ class EditQueue(QObject):
     def post(self, show: Callable[[], None]) -> None:
         """Call `show()` in the GUI thread, after what was posted before.
 
-        At once when called there.
+        Called at once if this is the GUI thread.
         """
         if self._is_closed:
             return
@@ -97,15 +94,15 @@ class EditQueue(QObject):
         """Show what is done so far, and start the next edit."""
         running = self._running
         is_done = running is not None and running[1].done()
-        # looked at before: what an edit changed is shown before the next one starts
+        # `is_done` is read first: an edit is shown before the next one starts
         self._show_posted()
         if running is None or not is_done or self._running is not running:
             return
-        (wish, future), self._running = running, None
-        self._is_paused = self._is_paused or wish.pauses
+        (queued, future), self._running = running, None
+        self._is_paused = self._is_paused or queued.pauses
         self._start_next()
         try:
-            self._answer(wish, future)
+            self._report_result(queued, future)
         finally:
             if not self.is_busy and not self._is_closed:
                 self.busy_changed.emit(False)
@@ -114,27 +111,27 @@ class EditQueue(QObject):
     def finish(self) -> None:
         """Wait for every edit and show it.
 
-        A paused queue is left as it is once the running edit is done.
+        A paused queue stays paused once the running edit is done.
         """
         while self._running is not None:
-            # the exception, if any, is dealt with by deliver
+            # waits; `deliver` handles the exception, if any
             self._running[1].exception()
             self.deliver()
         self._show_posted()
 
     def pause(self) -> None:
-        """Start no further edit until `resume`; those asked for meanwhile wait."""
+        """Start no further edit until `resume`."""
         self._is_paused = True
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Start edits again after `pause`."""
         self._is_paused = False
         self._start_next()
 
     def close(self, *, drop: bool = False) -> None:
-        """Take no more edits and show none any more.
+        """Accept no more edits and show none any more.
 
-        Those that wait are carried out first, unless they are dropped.
+        Waiting edits are carried out first, unless they are dropped.
         """
         self._is_closed = True
         self._posted.clear()
@@ -145,46 +142,46 @@ class EditQueue(QObject):
 
     def _start_next(self) -> None:
         if self._running is None and self._waiting and not self._is_paused:
-            wish = self._waiting.popleft()
-            future = self._thread.submit(wish.act)
-            self._running = wish, future
+            queued = self._waiting.popleft()
+            future = self._thread.submit(queued.edit)
+            self._running = queued, future
             future.add_done_callback(lambda _future: self._wake())
 
     def _wake(self) -> None:
         try:
             self._woken.emit()
         except RuntimeError:
-            # the window went, and this object with it, while the thread was at work
+            # the window was closed, and this object deleted, while the thread worked
             self._is_closed = True
 
     def _show_posted(self) -> None:
         while self._posted:
             self._posted.popleft()()
 
-    def _answer(self, wish: _Wish, future: Future[Any]) -> None:
+    def _report_result(self, queued: _QueuedEdit, future: Future[Any]) -> None:
         if self._is_closed:
             return
         error = future.exception()
         if error is None:
-            if wish.on_done is not None:
-                wish.on_done(future.result())
+            if queued.on_done is not None:
+                queued.on_done(future.result())
             return
-        if wish.on_fail is not None:
-            wish.on_fail()
+        if queued.on_fail is not None:
+            queued.on_fail()
         if not isinstance(error, StrataError):
             raise error
         show_error(str(error))
 
 
-def _hand_over(waiting: deque[_Wish], thread: ThreadPoolExecutor) -> None:
-    """Carry out what waits though nobody looks any more, in order.
+def _hand_over(waiting: deque[_QueuedEdit], thread: ThreadPoolExecutor) -> None:
+    """Run the waiting edits in order after the queue was closed.
 
-    Python waits for it when it exits.
+    Python waits for them when it exits.
     """
     while waiting:
-        act = waiting.popleft().act
+        edit = waiting.popleft().edit
         try:
-            thread.submit(act)
+            thread.submit(edit)
         except RuntimeError:
             # Python is exiting already, and starts no more threads
-            act()
+            edit()

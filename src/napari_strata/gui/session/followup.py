@@ -1,7 +1,4 @@
-"""Two time points side by side.
-
-With the change of volume of the regions that have one name in both.
-"""
+"""Two time points side by side, with the volume changes of regions of the same name."""
 
 from __future__ import annotations
 
@@ -35,9 +32,9 @@ _HEADERS = ("Region", "Before (mL)", "After (mL)", "Change (mL)", "Change (%)")
 
 @dataclass(frozen=True, slots=True)
 class VolumeChange:
-    """The volume of a region at two time points, in mL.
+    """Volumes of a region at two time points, in mL.
 
-    `percent` is NaN where there was nothing before.
+    `percent` is NaN if the region had no volume before.
     """
 
     name: str
@@ -46,12 +43,12 @@ class VolumeChange:
 
     @property
     def change_ml(self) -> float:
-        """How much it grew."""
+        """Change of volume, in mL."""
         return self.after_ml - self.before_ml
 
     @property
     def percent(self) -> float:
-        """How much it grew, in percent of what it was."""
+        """Change of volume, in percent of the earlier volume."""
         return 100 * self.change_ml / self.before_ml if self.before_ml else float("nan")
 
 
@@ -59,7 +56,7 @@ def volume_changes(
     before: tuple[Sequence[Region], Mapping[int, RegionStatistics]],
     after: tuple[Sequence[Region], Mapping[int, RegionStatistics]],
 ) -> list[VolumeChange]:
-    """Compare regions of the same name; several regions of one name count together.
+    """Compare regions of the same name; several regions of one name are added up.
 
     Parameters
     ----------
@@ -68,12 +65,12 @@ def volume_changes(
     """
     volumes = []
     for rows, facts in (before, after):
-        found: dict[str, float] = {}
+        by_name: dict[str, float] = {}
         for row in rows:
-            found[row.name] = found.get(row.name, 0.0) + (
+            by_name[row.name] = by_name.get(row.name, 0.0) + (
                 facts[row.id].volume_ml if row.id in facts else 0.0
             )
-        volumes.append(found)
+        volumes.append(by_name)
     return [
         VolumeChange(name, volumes[0][name], volumes[1][name])
         for name in volumes[0]
@@ -161,10 +158,7 @@ class FollowUp(QDialog):
 def side_by_side(
     viewer: napari.viewer.Viewer, before: ScanCase, after: ScanCase
 ) -> None:
-    """Put two scans with their regions in two cells of napari's grid.
-
-    The earlier one on the left.
-    """
+    """Put two scans with their regions in two cells of napari's grid, the earlier one left."""
     layers = viewer.layers
     pairs = [before.image, before.labels, after.image, after.labels]
     for layer in layers:

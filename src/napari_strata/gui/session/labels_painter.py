@@ -20,8 +20,10 @@ from napari_strata.gui.canvas.layers import (
     roomy_dtype,
 )
 from napari_strata.gui.canvas.placement import METADATA_KEY, lies_straight
+from napari_strata.gui.tasks.timers import single_shot
 from napari_strata.gui.tools.hand_paint import HandPaint, differences
-from napari_strata.refine.session.refinement import Change, Refinement
+from napari_strata.refine.session.edit_session import Change
+from napari_strata.refine.session.refinement import Refinement
 from napari_strata.volume import region_color
 
 if TYPE_CHECKING:
@@ -31,14 +33,16 @@ if TYPE_CHECKING:
 Box = tuple[slice, slice, slice]
 View = tuple[int, int, tuple[float, ...]]
 
+OUTLINE_PIXELS = 2
+"""Width of region outlines, in screen pixels."""
 SLAB_VOXELS = 1_500_000
-"""Voxels written per turn of the event loop when much changed: about ten milliseconds."""
+"""Voxels written per turn of the event loop, about 10 ms: the slider stays smooth."""
 _PAUSE_S = 0.03
-"""Changes that follow one another faster are painted together."""
+"""Changes that follow each other within this time are painted together: one frame."""
 _NAMES_MS = 200
-"""How long after the last change napari is told the names of regions.
+"""Delay before napari gets the names of regions.
 
-It takes milliseconds over them, and shows them only on hover.
+It needs milliseconds for them, and shows them only on hover.
 """
 
 
@@ -57,11 +61,11 @@ class LabelsPainter(QObject):
     work : Refinement
         What is shown.
     parent : QObject
-        Ends the painter with it.
+        Qt parent.
     layer : napari.layers.Labels or None
         A layer that shows `work` already; None adds one.
-    made : LayerTuple or None
-        What `case_labels_tuple` gave for `work`, where it was made outside the GUI
+    layer_tuple : LayerTuple or None
+        The result of `case_labels_tuple` for `work`, if it was made outside the GUI
         thread.
     """
 
@@ -75,7 +79,7 @@ class LabelsPainter(QObject):
         work: Refinement,
         parent: QObject,
         layer: napari.layers.Labels | None = None,
-        made: LayerTuple | None = None,
+        layer_tuple: LayerTuple | None = None,
     ) -> None:
         super().__init__(parent)
         self._viewer = viewer
@@ -92,34 +96,28 @@ class LabelsPainter(QObject):
         self._timer.timeout.connect(self._paint_next)
         self._painted_at = 0.0
         self._view_written: View | None = None
-        self._names_timer = QTimer(self)
-        self._names_timer.setSingleShot(True)
-        self._names_timer.setInterval(_NAMES_MS)
-        self._names_timer.timeout.connect(self._show_names)
-        self.layer = self._add_layer(made) if layer is None else layer
+        self._names_timer = single_shot(self, _NAMES_MS, self._show_names)
+        self.layer = self._add_layer(layer_tuple) if layer is None else layer
 
     @property
     def is_settled(self) -> bool:
-        """Whether the layer shows all that it was told of."""
+        """Whether the layer shows every change."""
         return self._dirty is None and not self._table_changed
 
     @property
     def unwritten(self) -> Box | None:
-        """The box in which the layer may still show what was before.
-
-        None where it shows all that it was told of.
-        """
+        """The box in which the layer may still be out of date, None if it is not."""
         return self._dirty
 
     def finish(self) -> None:
-        """Write what is still to be written, now."""
+        """Write the rest now."""
         while not self.is_settled:
             self._paint_next()
         if self._names_timer.isActive():
             self._show_names()
 
     def close(self) -> None:
-        """Write what is to be written; the layer stays as it is."""
+        """Write the rest; the layer stays as it is."""
         self.finish()
 
     def restore(self) -> None:
@@ -128,9 +126,9 @@ class LabelsPainter(QObject):
             self.layer = self._add_layer(None)
 
     def show_change(self, change: Change) -> None:
-        """Paint what is on screen of a change, at once unless another was painted just now.
+        """Paint a change: what is on screen at once, the rest in the event loop.
 
-        The rest follows in the event loop.
+        If another change was painted just now, all of it waits for the event loop.
         """
         self._table_changed = self._table_changed or change.regions
         if change.box is not None:
@@ -144,6 +142,16 @@ class LabelsPainter(QObject):
         if time.perf_counter() - self._painted_at > _PAUSE_S:
             self._paint_next()
 
+    @property
+    def is_outlined(self) -> bool:
+        """Whether regions are drawn as outlines."""
+        return bool(self.layer.contour)
+
+    def show_outline(self, is_on: bool) -> None:
+        """Draw regions as outlines, or filled."""
+        if is_on != self.is_outlined:
+            self.layer.contour = OUTLINE_PIXELS if is_on else 0
+
     def hide(self, regions: frozenset[int]) -> None:
         """Draw every region but these."""
         self.hidden = regions
@@ -153,9 +161,9 @@ class LabelsPainter(QObject):
         self.painted.emit()
 
     def repaint(self, voxels: NDArray[np.int64]) -> None:
-        """Write the refinement's labels over whatever stands in the layer.
+        """Write the refinement's labels in the box around some voxels (n, 3).
 
-        In the box around some voxels (n, 3).
+        This overwrites whatever another tool put there.
         """
         if len(voxels) and self.layer in self._viewer.layers:
             low, high = voxels.min(axis=0), voxels.max(axis=0) + 1
@@ -165,24 +173,25 @@ class LabelsPainter(QObject):
             self._refresh()
 
     def differs_on_screen(self) -> bool:
-        """Say whether the layer shows something that the refinement did not.
-
-        Somebody else wrote in it.
-        """
+        """Return whether another tool wrote in the part of the layer on screen."""
         all_of_it = self._viewer.dims.ndisplay == 3 or not lies_straight(self.layer)
         boxes = [self.whole_box] if all_of_it else list(self._on_screen(self.whole_box))
         return any(
-            bool((np.asarray(self.layer.data[box]) != self.work.labels_in(box)).any())
+            bool(
+                (
+                    np.asarray(self.layer.data[box]) != self.work.view.labels_in(box)
+                ).any()
+            )
             for box in boxes
         )
 
     def all_differences(self) -> HandPaint:
-        """Find every voxel that somebody else wrote, but where we are still to write.
+        """Find every voxel that another tool wrote, except where we have still to write.
 
         May run in any thread between edits.
         """
         shape, unwritten = self.layer.data.shape, self.unwritten
-        found = [HandPaint(np.empty(0, np.int64), np.empty(0, np.int64))]
+        parts = [HandPaint(np.empty(0, np.int64), np.empty(0, np.int64))]
         for part in (
             (self.whole_box,)
             if unwritten is None
@@ -191,29 +200,29 @@ class LabelsPainter(QObject):
             for slab in slabs(part):
                 box = slab, part[1], part[2]
                 start = slab.start, part[1].start, part[2].start
-                found.append(
+                parts.append(
                     differences(
                         np.asarray(self.layer.data[box]),
-                        self.work.labels_in(box),
+                        self.work.view.labels_in(box),
                         start,
                         shape,
                     )
                 )
         return HandPaint(
-            np.concatenate([one.flat for one in found]),
-            np.concatenate([one.values for one in found]),
+            np.concatenate([part.flat for part in parts]),
+            np.concatenate([part.values for part in parts]),
         )
 
     @property
     def whole_box(self) -> Box:
         """The box of the whole scan."""
-        z, y, x = self.work.volume.geometry.shape_zyx
+        z, y, x = self.work.proposal.volume.geometry.shape_zyx
         return slice(0, z), slice(0, y), slice(0, x)
 
     def _on_screen(self, box: Box) -> Iterator[Box]:
-        """Give the parts of a box that lie in the planes on screen.
+        """Yield the parts of a box that lie in the planes on screen.
 
-        None where these are no planes of the array.
+        Nothing if the screen shows no plane of the array.
         """
         dims = self._viewer.dims
         if dims.ndim != 3 or not lies_straight(self.layer):
@@ -225,22 +234,21 @@ class LabelsPainter(QObject):
                 plane[axis] = slice(int(middle[axis]), int(middle[axis]) + 1)
                 yield plane[0], plane[1], plane[2]
 
-    def _add_layer(self, made: LayerTuple | None) -> napari.layers.Labels:
-        data, kwargs, _ = made or case_labels_tuple(self.work, name="regions")
+    def _add_layer(self, layer_tuple: LayerTuple | None) -> napari.layers.Labels:
+        data, kwargs, _ = layer_tuple or case_labels_tuple(self.work, name="regions")
         kwargs |= matching_grid_kwargs(
-            self._image, self.work.volume.geometry, {"regions": self.work.regions}
+            self._image,
+            self.work.proposal.volume.geometry,
+            {"regions": self.work.regions},
         )
-        self._capacity = color_capacity(self.work.next_id)
+        self._capacity = color_capacity(self.work.view.next_id)
         self._colors = {region.id: region.color for region in self.work.regions}
         return self._viewer.add_labels(
             data, **{**kwargs, "name": f"{self._image.name} regions"}
         )
 
     def _paint_next(self) -> None:
-        """Do the most pressing piece of work.
-
-        The table, then what is on screen, then a slab of the rest.
-        """
+        """Do the most urgent step: the table, then the screen, then a slab of the rest."""
         if self.layer not in self._viewer.layers:
             self._dirty, self._table_changed, self._screen_changed = None, False, False
         if self._table_changed:
@@ -275,7 +283,7 @@ class LabelsPainter(QObject):
             self._refresh()
 
     def _follow_table(self) -> None:
-        regions, layer, top = self.work.regions, self.layer, self.work.next_id - 1
+        regions, layer, top = self.work.regions, self.layer, self.work.view.next_id - 1
         if top > np.iinfo(layer.data.dtype).max:
             layer.data = np.asarray(layer.data).astype(roomy_dtype(top + 1))
         colors = {region.id: region.color for region in regions}
@@ -302,11 +310,11 @@ class LabelsPainter(QObject):
         self.painted.emit()
 
     def _write(self, box: Box) -> None:
-        self.layer.data[box] = self.work.labels_in(box)
+        self.layer.data[box] = self.work.view.labels_in(box)
 
 
 def view_of(viewer: napari.viewer.Viewer) -> View:
-    """Give what tells which plane a viewer shows."""
+    """Return what identifies the plane that a viewer shows."""
     dims = viewer.dims
     return dims.ndisplay, dims.order[0], tuple(dims.point)
 
@@ -314,13 +322,11 @@ def view_of(viewer: napari.viewer.Viewer) -> View:
 def shows_else(
     viewer: napari.viewer.Viewer, written: View | None, layer: napari.layers.Layer
 ) -> bool:
-    """Say whether a viewer shows more than the plane that was on screen then.
+    """Return whether a viewer shows more than the plane that was on screen when it was written.
 
-    3D shows all, and somebody may have scrolled on.
-
-    Beside a layer of more axes than three, and where a turned layer's planes are not
-    the screen's, nothing is written first, so that what is on screen comes with the
-    rest.
+    3D shows everything, and the plane may have changed since. Beside a layer of more
+    than three axes, or over a rotated layer, no plane is written first, so all of it
+    counts.
     """
     dims = viewer.dims
     return (
@@ -332,7 +338,7 @@ def shows_else(
 
 
 def slabs(box: Box) -> Iterator[slice]:
-    """Cut a box along its first axis into what is written in one turn of the event loop."""
+    """Split a box along its first axis into slabs, one per turn of the event loop."""
     thickness = max(
         1,
         SLAB_VOXELS
@@ -343,7 +349,7 @@ def slabs(box: Box) -> Iterator[slice]:
 
 
 def union(one: Box, other: Box) -> Box:
-    """Give the smallest box that holds two."""
+    """Return the smallest box that holds two boxes."""
     z, y, x = (
         slice(min(a.start, b.start), max(a.stop, b.stop))
         for a, b in zip(one, other, strict=True)
@@ -352,7 +358,7 @@ def union(one: Box, other: Box) -> Box:
 
 
 def outside(box: Box, hole: Box) -> Iterator[Box]:
-    """Cut what a box holds outside of a hole in it into boxes."""
+    """Split what a box holds outside of a hole in it into boxes."""
     rest = list(box)
     for axis in range(3):
         for part in (
@@ -360,6 +366,6 @@ def outside(box: Box, hole: Box) -> Iterator[Box]:
             slice(hole[axis].stop, rest[axis].stop),
         ):
             if part.start < part.stop:
-                piece = [*rest[:axis], part, *rest[axis + 1 :]]
-                yield piece[0], piece[1], piece[2]
+                side = [*rest[:axis], part, *rest[axis + 1 :]]
+                yield side[0], side[1], side[2]
         rest[axis] = hole[axis]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_strata.gui.canvas.layers import LayerTuple, layer_facts
-from napari_strata.gui.canvas.placement import METADATA_KEY
-from napari_strata.gui.session.scan_case import ScanCase, marked_work
+from napari_strata.gui.canvas.layers import LayerTuple
+from napari_strata.gui.session.layer_marks import mark_layer, marked_cases, unmark_layer
+from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.tasks.quiet import thaw
 from napari_strata.refine.session.refinement import Refinement
 
@@ -25,7 +25,7 @@ class OpenCases(QObject):
     viewer : napari.viewer.Viewer
         Whose layers they show.
     parent : QObject
-        Ends them with it.
+        Qt parent.
     """
 
     adopted = Signal(object)
@@ -37,7 +37,7 @@ class OpenCases(QObject):
         self._cases: dict[napari.layers.Image, ScanCase] = {}
 
     def of(self, image: napari.layers.Image | None) -> ScanCase | None:
-        """Give the case of a scan, None where it has none."""
+        """Return the case of a scan, None if it has none."""
         return None if image is None else self._cases.get(image)
 
     @property
@@ -50,14 +50,12 @@ class OpenCases(QObject):
         image: napari.layers.Image,
         work: Refinement,
         labels: napari.layers.Labels | None = None,
-        made: LayerTuple | None = None,
+        layer_tuple: LayerTuple | None = None,
     ) -> None:
-        """Go on with a refinement of a scan.
+        """Open a case with a refinement of a scan.
 
-        What was there before stays as a plain, hidden labels layer.
-
-        `labels` is a layer that shows the refinement already, `made` one that is ready
-        to be added.
+        The regions of an earlier case stay as a plain, hidden labels layer. `labels` is
+        a layer that shows the refinement already, `layer_tuple` one that is ready to be added.
         """
         if image not in self._viewer.layers:
             return
@@ -65,25 +63,23 @@ class OpenCases(QObject):
         if before is not None:
             before.close("leave" if before.work is work else "discard")
             if before.work is not work:
-                before.unmark_layers()
+                unmark_layer(before.labels)
+                unmark_layer(before.image)
             if before.is_shown:
                 before.labels.name = f"{before.labels.name} (before)"
                 before.labels.visible = False
-        image.metadata[METADATA_KEY] = {**layer_facts(image), "work": work}
-        case = ScanCase(self._viewer, image, work, self, labels, made)
+        mark_layer(image, work=work)
+        case = ScanCase(self._viewer, image, work, self, labels, layer_tuple)
         self._cases[image] = case
         self._viewer.layers.selection.active = case.labels
         self.adopted.emit(case)
 
     def adopt_marked(self) -> None:
-        """Take up what the reader of case files added, or an earlier panel left.
-
-        A scan and labels that share a refinement.
-        """
-        owned = {case.work for case in self._cases.values()}
-        for image, work, labels in marked_work(self._viewer.layers):
-            if work not in owned:
-                owned.add(work)
+        """Open the cases that a reader added to the viewer, or an earlier panel left."""
+        known = {case.work for case in self._cases.values()}
+        for image, work, labels in marked_cases(self._viewer.layers):
+            if work not in known:
+                known.add(work)
                 self.adopt(image, work, labels)
 
     def drop_gone(self) -> None:

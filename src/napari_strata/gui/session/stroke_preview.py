@@ -1,4 +1,4 @@
-"""The preview layer: what strokes would do, shown before they are taken."""
+"""The preview layer: what strokes would change, shown before they are applied."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ if TYPE_CHECKING:
 
 PREVIEW_NAME = "Strata preview"
 _BACKGROUND, _OTHERS = USUAL_IDS + 1, USUAL_IDS + 2
-"""What voxels hold that would become background, and a region of an unusually large id.
+"""Values of voxels that would become background, or a region with a very large id.
 
-Others hold their region's id, or 0.
+Other voxels hold their region's id, or 0.
 """
 _NUMBERS = np.array([0, _BACKGROUND, *range(1, USUAL_IDS + 1), _OTHERS], np.uint16)
-"""By what `Preview.changes_in` gives.
+"""Layer values by the result of `Preview.changes_in`: a region's id plus 1.
 
-The region's id plus 1, the last entry standing for all larger ones.
+The last entry stands for all larger ids.
 """
 
-_AT_ONCE = 200_000
-"""Voxels that are painted in no time; of more, the plane on screen comes first."""
+_AT_ONCE_VOXELS = 200_000
+"""Up to this size a preview is painted at once; else the plane on screen comes first."""
 
 PreviewStrokes = Sequence[tuple[NDArray[np.int64], int | None]]
 
 
 class StrokePreview(QObject):
-    """Shows in a layer of its own which voxels strokes would change, and to which region.
+    """Shows which voxels the strokes would change, and to which region, in a layer of its own.
 
     Parameters
     ----------
@@ -64,11 +64,11 @@ class StrokePreview(QObject):
     work : Refinement
         What would be changed.
     parent : QObject
-        Ends it with it.
+        Qt parent.
     """
 
     shown_changed = Signal(bool)
-    """Whether a preview waits for a person's yes."""
+    """Whether a preview waits to be applied."""
     painted = Signal()
     """Emitted after the plane on screen was written."""
 
@@ -108,9 +108,9 @@ class StrokePreview(QObject):
     def show(
         self, strokes: PreviewStrokes, scope: Scope, *, over: napari.layers.Layer
     ) -> None:
-        """Compute what strokes would do, in the thread, and show it.
+        """Compute the preview of strokes in the thread, and show it.
 
-        A later call takes the place of an earlier one.
+        A later call replaces an earlier one.
         """
         self._serial += 1
         if not strokes:
@@ -124,8 +124,7 @@ class StrokePreview(QObject):
             try:
                 return preview_strokes(self._work, strokes, scope=scope)
             except EditError:
-                # what cannot be taken is said when it is asked for, not while a person
-                # strokes
+                # a refusal is shown when the strokes are applied, not while stroking
                 return None
 
         def arrived(preview: Preview | None) -> None:
@@ -143,12 +142,12 @@ class StrokePreview(QObject):
             self.shown_changed.emit(False)
 
     def finish(self) -> None:
-        """Paint what is still to be painted, now."""
+        """Paint the rest now."""
         while self._dirty:
             self._paint_next()
 
     def close(self) -> None:
-        """Take the layer away."""
+        """Remove the layer."""
         self._serial += 1
         self._forget()
         if self.layer is not None and self.layer in self._viewer.layers:
@@ -156,7 +155,7 @@ class StrokePreview(QObject):
         self.layer = None
 
     def make_layer(self, *, over: napari.layers.Layer) -> None:
-        """Add the layer, empty, where it is not there yet."""
+        """Add the empty layer if it is not there yet."""
         if over in self._viewer.layers and (
             self.layer is None or self.layer not in self._viewer.layers
         ):
@@ -179,15 +178,17 @@ class StrokePreview(QObject):
         self._dirty, self._written = [], None
 
     def _paint_in(self, box: Box | None) -> None:
-        """Paint the preview in a box, and take an earlier one away.
+        """Paint the preview in a box, and remove an earlier one.
 
-        What is on screen now, the rest in the event loop.
+        What is on screen is painted now, the rest in the event loop.
         """
         if self._written is not None:
             box = self._written if box is None else union(self._written, box)
         self._written = box
         if box is not None:
-            is_small = np.prod([part.stop - part.start for part in box]) <= _AT_ONCE
+            is_small = (
+                np.prod([part.stop - part.start for part in box]) <= _AT_ONCE_VOXELS
+            )
             self._dirty = (
                 [box]
                 if is_small
@@ -201,9 +202,9 @@ class StrokePreview(QObject):
             self._paint_next()
 
     def _give_colors(self) -> None:
-        """Colour the layer as the regions are.
+        """Colour the layer like the regions.
 
-        Anew only where somebody chose a colour, for napari takes its time over that.
+        Only if somebody chose a colour, because napari is slow to change a colormap.
         """
         chosen = [
             row
@@ -218,7 +219,7 @@ class StrokePreview(QObject):
 
     def _add_layer(self, over: napari.layers.Layer) -> napari.layers.Labels:
         active = self._viewer.layers.selection.active
-        geometry = self._work.volume.geometry
+        geometry = self._work.proposal.volume.geometry
         placed = matching_grid_kwargs(over, geometry)
         empty = np.zeros(geometry.shape_zyx, np.uint16)
         layer = self._viewer.add_labels(

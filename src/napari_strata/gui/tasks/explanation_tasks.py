@@ -1,4 +1,4 @@
-"""What the explain section says and shows, made outside the GUI thread (no Qt, no layers)."""
+"""Texts and maps of the explain section, made outside the GUI thread (no Qt, no layers)."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ from napari_strata.volume import Progress
 
 Question = Literal["card", "similarity", "confidence", "features"]
 
-_STEPS_TOLD = 3
-_COLUMNS_TOLD = 2
+_MAX_STEPS = 3
+"""Merge steps named in a text, so that it stays a few lines long."""
+_MAX_DIFFERENCES = 2
+"""Differences named between a region and its neighbour, the largest first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExplainRequest:
-    """What a person asked of a region.
+    """A question about a region, with the state of the case when it was asked.
 
     Parameters
     ----------
     proposal : Proposal
-        What the table speaks of.
+        The proposal whose supervoxels the table lists.
     table : (n_supervoxels,) int32 array
         The region of each supervoxel as it stood when it was asked.
     tree : {"regions", "tissues"}
@@ -58,9 +60,10 @@ class ExplainRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """Words, "" without a region, and a map.
+    """The answer to a question: a text and a map.
 
-    (z, y, x) float32, (z, y, x, 3) uint8 for "features", None for "card".
+    The text is "" without a region. The map is (z, y, x) float32, (z, y, x, 3) uint8
+    for "features", and None for "card".
     """
 
     request: ExplainRequest
@@ -69,7 +72,7 @@ class Answer:
 
 
 def explain_body(request: ExplainRequest, on_progress: Progress) -> Answer:
-    """Answer in words, and paint the map that was asked for.
+    """Answer a question with a text, and with a map if it asks for one.
 
     Raises
     ------
@@ -101,9 +104,9 @@ def explain_body(request: ExplainRequest, on_progress: Progress) -> Answer:
 def paint_map(
     values: NDArray[Any], supervoxels: NDArray[np.int32], on_progress: Progress
 ) -> NDArray[Any]:
-    """Paint one value, or one colour, per supervoxel over the scan, a plane at a time.
+    """Paint one value, or one colour, per supervoxel over the scan, plane by plane.
 
-    (z, y, x) or (z, y, x, channel).
+    Returns (z, y, x) or (z, y, x, channel).
     """
     painted = np.empty((*supervoxels.shape, *values.shape[1:]), values.dtype)
     for z, plane in enumerate(supervoxels):
@@ -113,10 +116,7 @@ def paint_map(
 
 
 def explanation_text(request: ExplainRequest) -> str:
-    """Say in a few lines what holds a region together, what parts it from a neighbour.
-
-    How it merges.
-    """
+    """Return a few lines on a region: its coherence, its closest neighbour, its merges."""
     if request.region is None:
         return ""
     card = explain_region(request.proposal, request.table, request.region)
@@ -129,26 +129,26 @@ def _card_lines(card: RegionCard, names: Mapping[int, str]) -> list[str]:
     lines = [
         (
             f"{_name(card.id, names)}: {_ml(card.volume_ml)}, {card.n_supervoxels}"
-            f" pieces, confidence {card.confidence:.2f}"
+            f" supervoxels, confidence {card.confidence:.2f}"
         ),
-        f"Alike inside: {card.similarity:.2f}.",
+        f"Similarity inside: {card.similarity:.2f}.",
     ]
     if card.neighbor is None:
         return lines
     lines[-1] += (
-        f" Most alike neighbour: {_name(card.neighbor, names)},"
+        f" Most similar neighbour: {_name(card.neighbor, names)},"
         f" {card.neighbor_similarity:.2f}."
     )
     split = card.evidence
     lines.append(
-        f"What parts them: features {split.features:.0%}, intensity"
+        f"What separates them: features {split.features:.0%}, intensity"
         f" {split.intensity:.0%}, position {split.position:.0%}"
     )
-    told = ", ".join(
+    shown = ", ".join(
         f"{column.name} {column.difference_sd:+.1f} sd"
-        for column in card.telling[:_COLUMNS_TOLD]
+        for column in card.telling[:_MAX_DIFFERENCES]
     )
-    lines[-1] += f" (most: {told})." if told else "."
+    lines[-1] += f" (most: {shown})." if shown else "."
     return lines
 
 
@@ -162,27 +162,28 @@ def _path_lines(path: MergePath, request: ExplainRequest) -> list[str]:
     sizes = np.bincount(
         request.proposal.supervoxels.ravel(), minlength=request.proposal.n_supervoxels
     )
-    told = [
+    shown = [
         f"at {step.n} joins {_partner(step, request, sizes)}, {_ml(step.joined_ml)}"
-        for step in path.steps[:_STEPS_TOLD]
+        for step in path.steps[:_MAX_STEPS]
     ]
-    more = len(path.steps) - len(told)
-    if told:
+    more = len(path.steps) - len(shown)
+    if shown:
         lines.append(
-            "Coarser: " + "; ".join(told) + (f"; {more} more." if more else ".")
+            "Coarser: " + "; ".join(shown) + (f"; {more} more." if more else ".")
         )
     lines.append(
-        "Finer: a single piece."
+        "Finer: a single supervoxel."
         if path.parts_at is None
-        else f"Finer: parts at {path.parts_at}."
+        else f"Finer: splits at {path.parts_at}."
     )
     return lines
 
 
 def _partner(step: MergeStep, request: ExplainRequest, sizes: NDArray[np.int64]) -> str:
-    """Name what a region joins with by the region that most of it is now.
+    """Return the name of the region that a region joins in a merge step.
 
-    Ids on screen need not be those of a cut.
+    It is the region that most of the joined part belongs to now: ids on screen need not
+    be those of a cut.
     """
     members = request.proposal.tree(request.tree).cut(step.n + 1) == step.joined
     return _name(

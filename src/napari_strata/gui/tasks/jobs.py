@@ -1,4 +1,4 @@
-"""One piece of work at a time outside the GUI thread, with progress and cancel."""
+"""One job at a time outside the GUI thread, with progress and cancel."""
 
 from __future__ import annotations
 
@@ -17,26 +17,28 @@ from qtpy.QtCore import QObject, QThreadPool, QTimer, Signal
 from qtpy.QtGui import QGuiApplication
 
 from napari_strata.errors import Cancelled, StrataError
+from napari_strata.gui.tasks.timers import single_shot
 from napari_strata.gui.tasks.worker import JobProgress, ProgressStep
 
 logger = logging.getLogger(__name__)
 
 POLL_MS = 80
+"""Time between two progress reports: smooth to look at, cheap to draw."""
 _CANCELLED = "Cancelled; nothing was changed."
-ANSWER_MS = 700
-"""A job that has not stopped by then after a cancel is let go.
+ABANDON_MS = 700
+"""A job that has not stopped by then after a cancel is abandoned.
 
-It ends at its next report, and nobody waits for it.
+It ends at its next progress report, and nothing waits for it.
 """
 
 _STOPPABLE: WeakSet[JobProgress] = WeakSet()
-"""Of every job that leaves no file, and has not ended."""
+"""Progress of every running job that writes no file."""
 
 
 class JobRunner(QObject):
-    """Runs one job at a time in a thread and tells the GUI thread how it goes.
+    """Runs one job at a time in a thread and reports its progress in the GUI thread.
 
-    Closing the window or the application cancels the job that runs; one that writes a
+    Closing the window or the application cancels the running job; one that writes a
     file is finished first.
     """
 
@@ -53,15 +55,12 @@ class JobRunner(QObject):
         self._poll = QTimer(self)
         self._poll.setInterval(POLL_MS)
         self._poll.timeout.connect(self._report)
-        self._let_go_timer = QTimer(self)
-        self._let_go_timer.setSingleShot(True)
-        self._let_go_timer.setInterval(ANSWER_MS)
-        self._let_go_timer.timeout.connect(self._let_go)
-        self._left = threading.Event()
+        self._abandon_timer = single_shot(self, ABANDON_MS, self._abandon)
+        self._window_closed = threading.Event()
         application = QGuiApplication.instance()
         if isinstance(application, QGuiApplication):
-            # napari waits for its threads when the application quits, so ours must know
-            # before
+            # napari waits for its threads when the application quits, so a job must be
+            # cancelled before that
             application.lastWindowClosed.connect(self.leave)
 
     @property
@@ -79,9 +78,9 @@ class JobRunner(QObject):
     ) -> None:
         """Run `body(on_progress)` in a thread, then `on_done(result)` in the GUI thread.
 
-        With `writes` the job leaves a file: when it ends well, `on_done` says so even
-        if it was cancelled too late. Where it ends in an error of ours, or is
-        cancelled, a notification says so, and `on_fail` is given the same words.
+        With `writes` the job leaves a file: if it ends well, `on_done` is called even
+        if it was cancelled too late. If it ends in a `StrataError` or is cancelled, a
+        notification shows the message, and `on_fail` gets the same text.
 
         Raises
         ------
@@ -102,32 +101,31 @@ class JobRunner(QObject):
         if not writes:
             _STOPPABLE.add(progress)
         if isinstance(parent := self.parent(), QObject):
-            parent.destroyed.connect(self._left.set if writes else progress.cancel)
+            parent.destroyed.connect(
+                self._window_closed.set if writes else progress.cancel
+            )
         self._poll.start()
         self.running_changed.emit(True)
         self.progressed.emit(ProgressStep(0, 0, "Starting"))
-        # a child, so that what it is told comes to nobody once the window is gone
-        answers = _Answers(progress, self)
+        # a child, so that its result goes nowhere once the window is gone
+        job_end = _JobEnd(progress, self)
         create_worker(
-            partial(_carry_out, body, self._left),
+            partial(_run_job, body, self._window_closed),
             progress,
-            _connect={"returned": answers.take},
+            _connect={"returned": job_end.take},
         )
 
     def cancel(self) -> None:
-        """Ask the job that runs, if any, to stop."""
+        """Ask the running job, if any, to stop."""
         if self._progress is not None:
             self._progress.cancel()
             self.progressed.emit(ProgressStep(0, 0, "Stopping"))
             if not self._writes:
-                self._let_go_timer.start()
+                self._abandon_timer.start()
 
     def leave(self) -> None:
-        """Cancel the job that runs, or let it finish where it writes a file.
-
-        The window is going.
-        """
-        self._left.set()
+        """Cancel the running job, unless it writes a file, because the window is closing."""
+        self._window_closed.set()
         if self._progress is not None and not self._writes:
             self._progress.cancel()
 
@@ -138,18 +136,18 @@ class JobRunner(QObject):
     def _stop(self) -> Callable[[Any], None] | None:
         on_done, self._on_done, self._on_fail = self._on_done, None, None
         self._poll.stop()
-        self._let_go_timer.stop()
+        self._abandon_timer.stop()
         self._progress = None
         self.running_changed.emit(False)
         return on_done
 
-    def _let_go(self) -> None:
+    def _abandon(self) -> None:
         if self._progress is not None and self._progress.is_cancelled:
             self._stop()
             show_info(_CANCELLED)
 
     def finish(self, progress: JobProgress, result: object) -> None:
-        """Take the result of a job, unless nobody waits for it any more."""
+        """Take the result of a job, unless it was abandoned."""
         if progress is not self._progress:
             return
         on_done = self._stop()
@@ -159,7 +157,7 @@ class JobRunner(QObject):
             on_done(result)
 
     def fail(self, progress: JobProgress, error: Exception) -> None:
-        """Take the error of a job, unless nobody waits for it any more."""
+        """Take the error of a job, unless it was abandoned."""
         if progress is not self._progress:
             return
         on_fail = self._on_fail
@@ -174,8 +172,8 @@ class JobRunner(QObject):
             raise error
 
 
-class _Answers(QObject):
-    """Hands the end of one job on to the runner, in the GUI thread."""
+class _JobEnd(QObject):
+    """Passes the end of one job on to the runner, in the GUI thread."""
 
     def __init__(self, progress: JobProgress, runner: JobRunner) -> None:
         super().__init__(runner)
@@ -192,24 +190,22 @@ class _Answers(QObject):
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """How a job ended that raised.
+    """The error of a job.
 
-    With PySide6, napari's own handling of a worker that raises raises once more.
+    It is returned, not raised: with PySide6, napari's handling of a worker that raises
+    fails itself.
     """
 
     error: Exception
 
 
-def _carry_out(
+def _run_job(
     body: Callable[[JobProgress], Any], left: threading.Event, progress: JobProgress
 ) -> Any:
-    """Run a job; where its window went meanwhile, its error is logged.
-
-    For there is nobody else to tell.
-    """
+    """Run a job. If its window was closed meanwhile, log its error, since nobody sees it."""
     try:
         return body(progress)
-    except Exception as err:  # noqa: BLE001 (the GUI thread tells it, or raises it with its traceback)
+    except Exception as err:  # noqa: BLE001 (the GUI thread raises or shows it)
         if left.is_set() and not isinstance(err, Cancelled):
             logger.error(
                 "The window was closed while this was under way, and it failed: %s", err
@@ -219,9 +215,9 @@ def _carry_out(
 
 @atexit.register
 def end_jobs() -> None:
-    """Stop what may be stopped and wait for the rest.
+    """Stop the jobs that may be stopped and wait for the rest.
 
-    A thread that is left running would bring Python down when it exits.
+    A thread that still runs would crash Python when it exits.
     """
     for progress in list(_STOPPABLE):
         progress.cancel()

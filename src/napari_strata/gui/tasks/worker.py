@@ -1,7 +1,4 @@
-"""What runs outside the GUI thread, as plain functions.
-
-The progress report they share with it (no Qt).
-"""
+"""What runs outside the GUI thread, as plain functions, with their progress report (no Qt)."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_strata.errors import Cancelled, ChoiceError
-from napari_strata.export.files import Known
+from napari_strata.export.base import ExportContext
 from napari_strata.export.outputs import export_labels, outputs_beside
 from napari_strata.filenames import printable
 from napari_strata.gui.canvas.layers import LayerTuple, case_labels_tuple, image_tuple
@@ -29,12 +26,12 @@ from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.volume import Progress, Segmentation, Volume
 
 Propose = Callable[..., Proposal]
-"""Anything that is called like `napari_strata.pipeline.propose`."""
+"""Any function with the parameters of `napari_strata.pipeline.propose`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProgressStep:
-    """How far a job has come."""
+    """Progress of a job: steps done, steps in all (0 if unknown), and the stage's name."""
 
     done: int = 0
     total: int = 0
@@ -42,14 +39,14 @@ class ProgressStep:
 
 
 class JobProgress:
-    """A progress callable that a worker thread writes, and a GUI thread reads and cancels."""
+    """A progress callable that a worker thread writes, and the GUI thread reads and cancels."""
 
     def __init__(self) -> None:
         self._cancelled = threading.Event()
         self._step = ProgressStep()
 
     def __call__(self, done: int, total: int, stage: str) -> None:
-        """Note the progress; raise `Cancelled` if the job is no longer wanted."""
+        """Note the progress; raise `Cancelled` if the job was cancelled."""
         self._step = ProgressStep(done, total, stage)
         if self._cancelled.is_set():
             raise Cancelled("Cancelled; nothing was changed.")
@@ -65,7 +62,7 @@ class JobProgress:
         return self._cancelled.is_set()
 
     def cancel(self) -> None:
-        """Stop the job at its next report of progress.
+        """Stop the job at its next progress report.
 
         May be called from any thread, more than once.
         """
@@ -74,7 +71,7 @@ class JobProgress:
 
 @dataclass(frozen=True, slots=True)
 class ProposalRequest:
-    """What a person asked for with the Propose button."""
+    """What the Propose button asks for."""
 
     volume: Volume
     settings: ProposeSettings
@@ -85,12 +82,12 @@ class ProposalRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
-    """A refinement with what the window shows of it, made outside the GUI thread.
+    """A refinement with its labels layer, made outside the GUI thread.
 
     Parameters
     ----------
     work : Refinement
-        What is edited; its lookups are made.
+        What is edited, with its lookups made.
     layer : tuple
         Its labels as a layer tuple.
     """
@@ -100,9 +97,9 @@ class Opened:
 
 
 def opened(work: Refinement, on_progress: Progress) -> Opened:
-    """Make everything ready that the window needs of a refinement."""
+    """Prepare everything that the window needs of a refinement."""
     on_progress(1, 1, "Preparing the edits")
-    work.prepare()
+    work.view.prepare()
     on_progress(1, 1, "Painting the labels")
     return Opened(work, case_labels_tuple(work, name="regions"))
 
@@ -110,7 +107,7 @@ def opened(work: Refinement, on_progress: Progress) -> Opened:
 def propose_body(
     request: ProposalRequest, on_progress: Progress, *, propose: Propose | None = None
 ) -> Opened:
-    """Make a proposal and start refining it at the granularity asked for.
+    """Make a proposal and a refinement of it at the requested granularity.
 
     Parameters
     ----------
@@ -147,9 +144,9 @@ def propose_body(
 
 
 def export_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
-    """Write what stands there in the format that the name ends in.
+    """Write a case's labels in the format of the path's suffix.
 
-    Give the file's path back, or the folder's of several.
+    Returns the file's path, or the folder's if there are several files.
 
     Raises
     ------
@@ -158,21 +155,23 @@ def export_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
     """
     on_progress(0, 1, f"Writing {printable(path.name)}")
     proposal = work.proposal
-    known = Known(work.volume, proposal.confidence[proposal.supervoxels])
+    known = ExportContext(
+        work.proposal.volume, proposal.confidence[proposal.supervoxels]
+    )
     return export_labels(
         work.segmentation, known, path, export_provenance(work), on_progress=on_progress
     )
 
 
 def export_provenance(work: Refinement) -> dict[str, Any]:
-    """Say how labels were made.
+    """Return how the labels were made.
 
-    The proposal's own account, the cut, and the steps a person took.
+    The proposal's own provenance, the cut, and the steps of the person.
     """
     return {
         **work.proposal.provenance,
-        "tree": work.tree,
-        "granularity": work.granularity,
+        "tree": work.view.tree,
+        "granularity": work.view.granularity,
         "edits": list(work.history),
     }
 
@@ -180,9 +179,9 @@ def export_provenance(work: Refinement) -> dict[str, Any]:
 def write_labels_and_regions(
     segmentation: Segmentation, path: Path
 ) -> tuple[Path, Path]:
-    """Write labels whose scan is not at hand.
+    """Write labels whose scan is not at hand, and their region table beside them.
 
-    The labels, and their region table where `read_labels` looks for it.
+    The table goes where `read_labels` looks for it.
 
     Raises
     ------
@@ -202,17 +201,19 @@ def write_labels_and_regions(
     return labels, outputs_beside(labels).sidecar
 
 
-def resume_body(found: Unfinished, volume: Volume, on_progress: Progress) -> Opened:
-    """Open work that was left behind, and go on with it."""
+def resume_body(
+    unfinished: Unfinished, volume: Volume, on_progress: Progress
+) -> Opened:
+    """Open unsaved work that was left behind."""
     on_progress(0, 1, "Opening the unfinished work")
-    return opened(found.resume(volume=volume), on_progress)
+    return opened(unfinished.resume(volume=volume), on_progress)
 
 
 @dataclass(frozen=True, slots=True)
-class Several:
-    """What can be chosen in a file or folder that holds several scans.
+class ScanChoices:
+    """The choices in a file or folder that holds several scans.
 
-    Words, and options of `read`.
+    For each, a text and options of `read`.
     """
 
     options: tuple[tuple[str, Mapping[str, Any]], ...]
@@ -220,10 +221,11 @@ class Several:
 
 def scan_body(
     path: Path, options: Mapping[str, Any], on_progress: Progress
-) -> LayerTuple | Several:
+) -> LayerTuple | ScanChoices:
     """Read a scan as an image layer tuple.
 
-    Where it holds several, give what can be chosen (`options` of `read`).
+    If the file holds several, return the choices instead. `options` are those of
+    `read`.
     """
     from napari_strata.io.files import read
 
@@ -233,12 +235,12 @@ def scan_body(
     except ChoiceError as err:
         if not err.options:
             raise
-        # an exception that is returned would count as one that was raised
-        return Several(err.options)
+        # napari would treat a returned exception as a raised one
+        return ScanChoices(err.options)
 
 
 def save_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
-    """Save a case and give its path back."""
+    """Save a case and return its path."""
     on_progress(0, 1, f"Saving {printable(path.name)}")
     work.save(path)
     return path

@@ -1,4 +1,4 @@
-"""The scribble layer: strokes that teach, painted with napari's own brush."""
+"""The scribble brush: a layer of strokes that teach, painted with napari's own brush."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ if TYPE_CHECKING:
     import napari.viewer
 
 STROKES_NAME = "Strata strokes"
-_NEW, _BACKGROUND, _FIRST = USUAL_IDS + 1, USUAL_IDS + 2, USUAL_IDS + 3
-"""What strokes for a region that does not exist yet.
+_NEW, _BACKGROUND, _FIRST_LARGE = USUAL_IDS + 1, USUAL_IDS + 2, USUAL_IDS + 3
+"""Layer values of strokes for a new region, background, and the first very large id.
 
-For background and for the first region of an unusually large id are stored as.
-
-Strokes for other regions are stored as the region's id: its colour is there from the
+Strokes for other regions are stored as the region's id, whose colour exists from the
 start.
 """
-_MOST = 2**16 - 1
+_MAX_VALUE = 2**16 - 1
+"""Largest value of the 16-bit stroke layer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +50,7 @@ class Strokes:
 
 
 class Brush:
-    """A labels layer over the scan that collects strokes until they are taken.
+    """A labels layer over the scan that collects strokes until they are applied.
 
     Parameters
     ----------
@@ -81,7 +80,7 @@ class Brush:
             colormap=_colormap(self._colors),
             **matching_grid_kwargs(reference, geometry),
         )
-        self._slots: dict[int | None, int] = {None: _NEW, BACKGROUND: _BACKGROUND}
+        self._values: dict[int | None, int] = {None: _NEW, BACKGROUND: _BACKGROUND}
         self._touched: list[NDArray[np.int64]] = []
         self._is_fully_known = True
         self.layer.events.paint.connect(self._on_paint)
@@ -94,14 +93,11 @@ class Brush:
     def pick_up(
         self, region: int | None, regions: tuple[Region, ...], *, size: int
     ) -> None:
-        """Make the layer active with a brush of `size` voxels for `region`.
-
-        None for a new one.
-        """
-        slot = self._slot(region)
+        """Make the layer active with a brush of `size` voxels for `region`, None for a new one."""
+        value = self._value_for(region)
         rows = {row.id: row.color for row in regions}
         stroked = {
-            number: rows[one] for one, number in self._slots.items() if one in rows
+            number: rows[one] for one, number in self._values.items() if one in rows
         }
         news = {
             number: color
@@ -111,10 +107,9 @@ class Brush:
         if news:
             self._colors |= news
             self.layer.colormap = _colormap(self._colors)
-        # each of these makes napari redraw controls and cursor, also where nothing
-        # changes
-        if self.layer.selected_label != slot:
-            self.layer.selected_label = slot
+        # each assignment makes napari redraw controls and cursor, even without a change
+        if self.layer.selected_label != value:
+            self.layer.selected_label = value
         if self.layer.brush_size != size:
             self.layer.brush_size = size
         self.layer.mode = "paint"
@@ -126,7 +121,7 @@ class Brush:
         self.layer.mode = "pan_zoom"
 
     def strokes(self) -> tuple[Strokes, ...]:
-        """Give the strokes, one entry per region; those for a new region come last."""
+        """Return the strokes, one entry per region; those for a new region come last."""
         data = self.layer.data
         touched = (
             np.unique(np.concatenate(self._touched))
@@ -140,7 +135,7 @@ class Brush:
         if len(flat) == 0:
             return ()
         voxels = np.stack(np.unravel_index(flat, data.shape), axis=1)
-        regions = {number: one for one, number in self._slots.items()}
+        regions = {number: one for one, number in self._values.items()}
         stored = sorted(
             (value for value in np.unique(values).tolist() if value in regions),
             key=lambda value: (value == _NEW, value),
@@ -159,27 +154,24 @@ class Brush:
         for strokes in self.strokes():
             self.erase(strokes)
 
-    def _slot(self, region: int | None) -> int:
-        """Give the number that strokes for a region are stored as."""
-        if region not in self._slots:
+    def _value_for(self, region: int | None) -> int:
+        """Return the value by which strokes for a region are stored in the layer."""
+        if region not in self._values:
             number = (
                 region
                 if region is not None and region <= USUAL_IDS
-                else max(_FIRST - 1, *self._slots.values()) + 1
+                else max(_FIRST_LARGE - 1, *self._values.values()) + 1
             )
-            if number > _MOST:
+            if number > _MAX_VALUE:
                 raise EditError(
-                    "Strokes were made for too many regions. Delete the layer of the"
-                    " strokes and take the brush again."
+                    "There are strokes for too many regions. Delete the stroke layer and pick"
+                    " the brush up again."
                 )
-            self._slots[region] = number
-        return self._slots[region]
+            self._values[region] = number
+        return self._values[region]
 
     def _on_paint(self, event: Any) -> None:
-        """Remember which voxels were written.
-
-        So that strokes are found without a look at the whole scan.
-        """
+        """Note which voxels were written, so that strokes are found without searching."""
         painted = paint_from_event(getattr(event, "value", None), self.layer.data.shape)
         if painted is None:
             self._is_fully_known = False
@@ -187,7 +179,7 @@ class Brush:
             self._touched.append(painted.flat)
 
     def remove(self) -> None:
-        """Take the layer away."""
+        """Remove the layer."""
         if self.is_present:
             self._viewer.layers.remove(self.layer)
 

@@ -1,7 +1,4 @@
-"""The cutting line: drawn over a region on a slice.
-
-It parts the region along the direction of view.
-"""
+"""The cut line: drawn over a region on a plane, it splits it along the viewing direction."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from numpy.typing import NDArray
 from skimage.measure import approximate_polygon
 
 from napari_strata.errors import StrataError
-from napari_strata.gui.canvas.canvas import camera_of, has_tool
+from napari_strata.gui.canvas.canvas import OVERLAY_COLOR, camera_of, has_tool
 from napari_strata.gui.canvas.layers import overlay_kwargs
 from napari_strata.gui.canvas.placement import lies_straight, world_linear
 from napari_strata.volume import BACKGROUND, Geometry
@@ -25,8 +22,7 @@ if TYPE_CHECKING:
     import napari.viewer
 
 CUT_NAME = "Strata cut"
-_COLOR = "#ffd75a"
-_LEAST_PIXELS = 3
+_CLICK_PIXELS = 3
 """A press that moves no further than this is a click, not a line."""
 
 
@@ -39,10 +35,10 @@ class DrawnLine:
     voxels : (n, 3) float64 array
         Its points (z, y, x), two or more.
     through : int
-        The axis of the scan that the person looks along, or nearly so.
+        The axis of the scan nearest to the viewing direction.
     along : (3,) float64 array or None
-        The direction of view in voxels, where the scan is turned against the screen;
-        None along `through`.
+        The viewing direction in voxels, if the scan is rotated against the screen;
+        None for along `through`.
     """
 
     voxels: NDArray[np.float64]
@@ -50,17 +46,17 @@ class DrawnLine:
     along: NDArray[np.float64] | None = None
 
     def region_of(self, labels: NDArray[np.integer], preferred: Collection[int]) -> int:
-        """Give the region that most of the line runs through.
+        """Return the region that most of the line runs through.
 
-        One of the preferred ones where it meets any.
+        A preferred region wins if the line meets any.
 
         Raises
         ------
         StrataError
             If it runs through background only.
         """
-        # by length, two samples a voxel: a hand that lingers gives many points of a
-        # short piece
+        # two samples per voxel of length: a slow hand gives many points for a short
+        # part of the line
         along = np.concatenate(
             [[0.0], np.linalg.norm(np.diff(self.voxels, axis=0), axis=1).cumsum()]
         )
@@ -71,29 +67,26 @@ class DrawnLine:
         met = labels[tuple(index.T)]
         met = met[met != BACKGROUND]
         chosen = met[np.isin(met, list(preferred))]
-        found, count = np.unique(chosen if len(chosen) else met, return_counts=True)
-        if len(found) == 0:
+        ids, count = np.unique(chosen if len(chosen) else met, return_counts=True)
+        if len(ids) == 0:
             raise StrataError(
                 "The line crosses no region. Draw it across the region that is to be"
-                " parted."
+                " split."
             )
-        return int(found[count.argmax()])
+        return int(ids[count.argmax()])
 
     def in_patient(
         self, geometry: Geometry
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Give its points in RAS+ mm (n, 3), without the hand's trembling.
-
-        The direction of view in RAS (3,).
-        """
+        """Return the line's points (n, 3) in RAS+ mm, smoothed, and the viewing direction (3,)."""
         flat = [axis for axis in range(3) if axis != self.through]
         along = np.eye(3)[self.through] if self.along is None else self.along
         view = geometry.affine[:3, :3] @ along
         points = geometry.world_from_voxel(self.voxels)
-        # two axes of the screen: the direction of view has no part in what a hand drew
+        # the two axes of the screen: a hand draws nothing along the viewing direction
         across = np.linalg.svd(view[None] / np.linalg.norm(view))[2][1:]
-        # one voxel: what a hand that meant a straight line strays, and its last twitch
-        # must not turn the cut
+        # smoothed by one voxel: a hand that means a straight line strays by that much,
+        # and its last twitch must not turn the cut
         drawn = (points - points[0]) @ across.T
         kept = approximate_polygon(
             drawn, tolerance=float(geometry.spacing_zyx_mm[flat].max())
@@ -127,8 +120,8 @@ class CutLine:
     ) -> None:
         if viewer.dims.ndisplay != 2:
             raise StrataError(
-                "A line that cuts is drawn on a plane. Go back to one first: Axial,"
-                " Coronal or Sagittal."
+                "The cut line is drawn on a plane. Show one first: Axial, Coronal or"
+                " Sagittal."
             )
         self._viewer = viewer
         self._labels = labels
@@ -136,7 +129,7 @@ class CutLine:
         self.layer = Shapes(
             ndim=3,
             name=CUT_NAME,
-            edge_color=_COLOR,
+            edge_color=OVERLAY_COLOR,
             face_color="transparent",
             **overlay_kwargs(labels),
         )
@@ -145,7 +138,7 @@ class CutLine:
         viewer.mouse_drag_callbacks.append(self.on_drag)
 
     def put_down(self) -> None:
-        """Take the line off the canvas and leave the mouse to others; more than once is fine."""
+        """Take the line off the canvas and release the mouse; may be called more than once."""
         if self.on_drag in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self.on_drag)
         if self.layer in self._viewer.layers:
@@ -154,7 +147,7 @@ class CutLine:
     def on_drag(self, viewer: napari.viewer.Viewer, event: Any) -> Generator[None]:
         """Draw while the left button is held, and hand the line over when it is released.
 
-        With another tool in hand, leave it to that.
+        With another tool in hand, the drag is left to that tool.
         """
         if (
             event.button != 1
@@ -170,15 +163,15 @@ class CutLine:
             yield
             while event.type == "mouse_move":
                 moved = moved or bool(
-                    np.abs(np.asarray(event.pos) - start).max() > _LEAST_PIXELS
+                    np.abs(np.asarray(event.pos) - start).max() > _CLICK_PIXELS
                 )
                 points.append(self._voxel(event))
-                self._show(points)
+                self._draw(points)
                 event.handled = True
                 yield
         finally:
             camera.mouse_pan = pans
-            self._show([])
+            self._draw([])
         if moved:
             shift = viewer.dims.ndim - 3
             shown = next(
@@ -196,7 +189,7 @@ class CutLine:
     def _voxel(self, event: Any) -> NDArray[np.float64]:
         return np.asarray(self._labels.world_to_data(event.position[-3:]), np.float64)
 
-    def _show(self, points: list[NDArray[np.float64]]) -> None:
+    def _draw(self, points: list[NDArray[np.float64]]) -> None:
         if self.layer not in self._viewer.layers:
             return
         self.layer.data = []
@@ -207,5 +200,5 @@ class CutLine:
                 / float(np.linalg.norm(world_linear(self._labels), axis=0).min())
             )
             self.layer.add_paths(
-                [np.array(points)], edge_width=width, edge_color=_COLOR
+                [np.array(points)], edge_width=width, edge_color=OVERLAY_COLOR
             )

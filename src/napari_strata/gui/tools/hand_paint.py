@@ -1,4 +1,4 @@
-"""What napari's own brush, fill and polygon tell of the voxels that they wrote (no Qt)."""
+"""Which voxels napari's own brush, fill and polygon wrote (no Qt)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HandPaint:
-    """Voxels that were written in a labels layer by somebody else than us.
+    """Voxels that were written in a labels layer by another tool.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class HandPaint:
     values: NDArray[np.int64]
 
     def voxels_of(self, value: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
-        """Give the indices (n, 3) of the voxels that were given a label."""
+        """Return the indices (n, 3) of the voxels that were given a label."""
         return np.stack(
             np.unravel_index(self.flat[self.values == value], shape), axis=1
         )
@@ -37,13 +37,13 @@ def paint_from_event(
 ) -> HandPaint | None:
     """Read the value of a labels layer's paint event.
 
-    napari writes each change as voxel indices with old and new values, and since 0.9 as
-    a box with a mask; the last change of a voxel holds.
+    napari stores each change as voxel indices with old and new values, and since 0.9 as
+    a box with a mask. If a voxel was changed twice, the last change counts.
 
     Returns
     -------
     HandPaint or None
-        None where the event tells in a way that we do not know.
+        None if the event has a form that we do not know.
     """
     flats, values = [], []
     for change in item or ():
@@ -63,8 +63,8 @@ def paint_from_event(
     if not flats:
         return None
     last_first = np.concatenate(flats)[::-1]
-    found, place = np.unique(last_first, return_index=True)
-    return HandPaint(found, np.concatenate(values)[::-1][place])
+    flat, place = np.unique(last_first, return_index=True)
+    return HandPaint(flat, np.concatenate(values)[::-1][place])
 
 
 def differences(
@@ -73,15 +73,15 @@ def differences(
     start: Sequence[int],
     shape: tuple[int, ...],
 ) -> HandPaint:
-    """Find the voxels of a box that a layer shows otherwise than expected.
+    """Find the voxels of a box where a layer differs from the expected labels.
 
     `start` is the box's first voxel.
     """
-    found = np.argwhere(shown != expected)
-    flat = np.ravel_multi_index(tuple((found + np.asarray(start)).T), shape).astype(
+    differing = np.argwhere(shown != expected)
+    flat = np.ravel_multi_index(tuple((differing + np.asarray(start)).T), shape).astype(
         np.int64
     )
-    return HandPaint(flat, np.asarray(shown[tuple(found.T)], np.int64))
+    return HandPaint(flat, np.asarray(shown[tuple(differing.T)], np.int64))
 
 
 def _flat_in_box(

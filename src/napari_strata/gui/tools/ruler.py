@@ -8,6 +8,7 @@ import numpy as np
 from napari.layers import Shapes
 from numpy.typing import ArrayLike
 
+from napari_strata.gui.canvas.canvas import OVERLAY_COLOR
 from napari_strata.gui.canvas.placement import mm_per_unit
 
 if TYPE_CHECKING:
@@ -15,23 +16,24 @@ if TYPE_CHECKING:
     import napari.viewer
 
 RULER_NAME = "Strata ruler"
-_COLOR = "#ffd75a"
+_LINE_MM = 0.8
+"""Width of the ruler's lines: visible on a whole head, thin beside a small structure."""
 
 
 def length_mm(line: ArrayLike) -> float:
-    """Give the length of a line through points (n, 3) in mm."""
+    """Return the length of a line through points (n, 3) in mm."""
     return float(
         np.linalg.norm(np.diff(np.asarray(line, np.float64), axis=0), axis=1).sum()
     )
 
 
 class Ruler:
-    """A shapes layer over a scan, in its world, whose lines tell their length.
+    """A shapes layer over a scan, in its world, whose lines show their length.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-        Where the layer goes.
+        Where the ruler's layer goes.
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
@@ -46,14 +48,14 @@ class Ruler:
         return self.layer is not None and self.layer in self._viewer.layers
 
     def pick_up(self, scan: napari.layers.Layer | None = None) -> None:
-        """Take the ruler in hand: press, drag, release draws a line with its length.
+        """Pick up the ruler: press, drag and release draws a line with its length.
 
         Parameters
         ----------
         scan : napari layer or None
-            What is measured. The ruler shares its units: napari leaves units out of
-            account where it turns the mouse's place into a layer's, so a layer of other
-            units would shift the strokes on all of them.
+            What is measured. The ruler shares its units: napari ignores units when it
+            converts mouse positions for a layer, so a layer in other units would shift
+            what is drawn on all of them.
         """
         if not self.is_shown:
             units = ("mm", "mm", "mm") if scan is None else scan.units[-3:]
@@ -63,13 +65,13 @@ class Ruler:
                 name=RULER_NAME,
                 units=units,
                 axis_labels=("z", "y", "x") if scan is None else scan.axis_labels[-3:],
-                edge_color=_COLOR,
+                edge_color=OVERLAY_COLOR,
                 face_color="transparent",
-                edge_width=0.8 / float(self._mm.max()),
+                edge_width=_LINE_MM / float(self._mm.max()),
                 features={"length": np.empty(0, object)},
                 text={
                     "string": "{length}",
-                    "color": _COLOR,
+                    "color": OVERLAY_COLOR,
                     "size": 14,
                     "anchor": "upper_left",
                 },
@@ -85,7 +87,7 @@ class Ruler:
             self.layer.mode = "pan_zoom"
 
     def remove(self) -> None:
-        """Take the lines away."""
+        """Remove the lines."""
         if self.is_shown:
             self._viewer.layers.remove(self.layer)
         self.layer = None

@@ -1,4 +1,4 @@
-"""Dialogs of the panel: files, and whether work may be replaced."""
+"""Dialogs of the panel: which file, and whether work may be replaced."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CASE_FILTER = "Strata case (*.strata)"
 
 
 def ask_case_path(parent: QWidget, volume: Volume | None) -> Path | None:
-    """Ask where a case is saved; None when the dialog is left."""
+    """Ask where a case is saved; None if the dialog is cancelled."""
     chosen, _ = QFileDialog.getSaveFileName(
         parent, "Save case", str(beside_scan(volume, ".strata")), CASE_FILTER
     )
@@ -27,19 +27,19 @@ def ask_case_path(parent: QWidget, volume: Volume | None) -> Path | None:
 
 
 def ask_open_path(parent: QWidget) -> Path | None:
-    """Ask which case to open; None when the dialog is left."""
+    """Ask which case to open; None if the dialog is cancelled."""
     chosen, _ = QFileDialog.getOpenFileName(parent, "Open case", "", CASE_FILTER)
     return Path(chosen) if chosen else None
 
 
 def ask_scan_path(parent: QWidget) -> Path | None:
-    """Ask which scan to open; None when the dialog is left."""
+    """Ask which scan to open; None if the dialog is cancelled."""
     chosen, _ = QFileDialog.getOpenFileName(parent, "Open scan", "", SCAN_FILTER)
     return Path(chosen) if chosen else None
 
 
 def ask_scan_folder(parent: QWidget) -> Path | None:
-    """Ask which folder of DICOM files to open; None when the dialog is left."""
+    """Ask which folder of DICOM files to open; None if the dialog is cancelled."""
     chosen = QFileDialog.getExistingDirectory(parent, "Open DICOM folder")
     return Path(chosen) if chosen else None
 
@@ -47,31 +47,31 @@ def ask_scan_folder(parent: QWidget) -> Path | None:
 def ask_choice(
     parent: QWidget | None, path: Path, options: Sequence[tuple[str, Mapping[str, Any]]]
 ) -> Mapping[str, Any] | None:
-    """Ask which of several scans to open: options of `read`; None when the dialog is left."""
-    words = [f"{number}: {told}" for number, (told, _) in enumerate(options, 1)]
+    """Ask which of several scans to open: return options of `read`, None if cancelled."""
+    texts = [f"{number}: {text}" for number, (text, _) in enumerate(options, 1)]
     chosen, is_sure = QInputDialog.getItem(
         parent,
         "Open scan",
-        f"{printable(path.name)} holds {len(words)} scans. Open which one?",
-        words,
+        f"{printable(path.name)} holds {len(texts)} scans. Open which one?",
+        texts,
         0,
         False,
     )
-    return options[words.index(chosen)][1] if is_sure else None
+    return options[texts.index(chosen)][1] if is_sure else None
 
 
 def with_path(path: Path | None, use: Callable[[Path], None]) -> None:
-    """Use the path that a dialog gave, if it gave one."""
+    """Call `use` with the path of a dialog, unless it was cancelled."""
     if path is not None:
         use(path)
 
 
 def ask_replace(parent: QWidget) -> bool:
-    """Ask whether edits that were not saved may be replaced; the answer at hand is No."""
+    """Ask whether unsaved edits may be replaced; the default answer is No."""
     yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
     text = (
-        "Edits of this scan are not saved as a case. A new proposal starts over without"
-        " them, and they cannot be undone then. Replace them?"
+        "Edits of this scan are not saved as a case. A new proposal discards them, and"
+        " this cannot be undone. Discard them?"
     )
     return bool(
         QMessageBox.question(parent, "Propose regions", text, yes | no, no) == yes

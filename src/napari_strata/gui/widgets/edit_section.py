@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_strata.gui.actions import shortcut
 from napari_strata.gui.widgets.sections import (
     Section,
     narrow_combo,
@@ -23,7 +24,10 @@ from napari_strata.gui.widgets.sections import (
 from napari_strata.refine.state.assignment import Scope
 
 TOOLS: dict[str, tuple[str, str]] = {
-    "accept": ("Accept", "Mark the regions as looked at and right, and lock them (A)"),
+    "accept": (
+        "Accept",
+        f"Mark the regions as checked and right, and lock them ({shortcut('accept')})",
+    ),
     "grow": (
         "Grow by 1 mm",
         "Move the border outward by 1 mm, the same along every axis",
@@ -36,14 +40,14 @@ TOOLS: dict[str, tuple[str, str]] = {
         "Smooth borders",
         "Smooth the borders of the regions at once: no gap, no overlap",
     ),
-    "fill_holes": ("Fill holes", "Give a region what it encloses on all sides"),
+    "fill_holes": ("Fill holes", "Add to a region the holes that it encloses"),
     "keep_largest": (
         "Keep the largest part",
-        "Give all parts but the largest to what surrounds them",
+        "Give all parts except the largest to the surrounding regions",
     ),
     "remove_islands": (
         "Remove islands below 0.5 mL",
-        "Give small parts to what surrounds them",
+        "Give small parts to the surrounding regions",
     ),
     "split_parts": (
         "Split into connected parts",
@@ -51,15 +55,45 @@ TOOLS: dict[str, tuple[str, str]] = {
     ),
     "mirror": (
         "Mirror to the other side",
-        "Copy a region across the plane about which the body is most symmetrical",
+        "Copy a region across the plane of symmetry of the body",
     ),
     "swap": (
         "Swap two regions",
-        "Let two regions change places; each keeps its name and colour",
+        "Exchange two regions; each keeps its name and colour",
     ),
-    "delete": ("Make background", "Give the regions to the background"),
+    "delete": ("Make background", "Make the regions background"),
 }
-"""Name -> (text, help) of what the menu of the edit section offers."""
+"""Name -> (text, tooltip) of the tools in the More menu."""
+
+
+BRUSHES: dict[str, tuple[str, str]] = {
+    "select": (
+        "Select",
+        "Click a region on the scan to select it; Ctrl or Shift for several"
+        f" ({shortcut('select')})",
+    ),
+    "scribble": (
+        "Scribble",
+        "Stroke over what belongs to a region; similar voxels follow"
+        f" ({shortcut('scribble')})",
+    ),
+    "cut": (
+        "Cut",
+        "Draw a line across a region on a plane: it is split there in every slice"
+        f" ({shortcut('cut')})",
+    ),
+    "paint": (
+        "Paint",
+        "Paint voxels of the selected region; painted voxels always stay"
+        f" ({shortcut('paint')})",
+    ),
+}
+"""Name -> (text, tooltip) of what the mouse does on the canvas."""
+
+_MAX_PARTS = 50
+"""Parts that Split may make at once: more could not be told apart in the table."""
+_BRUSH_VOXELS, _MAX_BRUSH_VOXELS = 3, 60
+"""Brush diameter at the start, about a thin structure, and the largest one."""
 
 
 class EditSection(Section):
@@ -78,69 +112,46 @@ class EditSection(Section):
         self.merge = self._command(
             "merge",
             "Merge",
-            "Make the selected regions one; the first selected keeps its name (M)",
+            "Merge the selected regions; the first one keeps its name"
+            f" ({shortcut('merge')})",
         )
         self.split = self._command(
             "split",
             "Split into",
-            "Part each selected region along its strongest boundary (S)",
+            "Split each selected region along its strongest boundary"
+            f" ({shortcut('split')})",
         )
         self.parts = QSpinBox()
-        self.parts.setRange(2, 50)
+        self.parts.setRange(2, _MAX_PARTS)
         self.parts.setToolTip("Number of parts")
-        self.more = push_button(
-            "More",
-            "More that can be done to the selected regions: accept, grow, smooth, fill"
-            " holes, mirror ...",
+        self.more = self._more_menu()
+        self.undo = self._command(
+            "undo", "Undo", f"Nothing to undo ({shortcut('undo')})"
         )
-        self.more.setMenu(QMenu(self.more))
-        for what, (text, tip) in TOOLS.items():
-            action = self.more.menu().addAction(
-                text, lambda what=what: self.tool_asked.emit(what)
-            )
-            action.setToolTip(tip)
-        self.more.menu().setToolTipsVisible(True)
-        self.undo = self._command("undo", "Undo", "Nothing to undo (Ctrl+Z)")
-        self.redo = self._command("redo", "Redo", "Nothing to redo (Ctrl+Shift+Z)")
+        self.redo = self._command(
+            "redo", "Redo", f"Nothing to redo ({shortcut('redo')})"
+        )
         self.apply = self._command(
             "update",
             "Update",
-            "Take the strokes: let the rest follow (Space with a preview, or Shift+U)",
+            "Apply the strokes: similar voxels follow"
+            ""
+            f" ({shortcut('update', 'preview')} with a preview, or {shortcut('update')})",
         )
         self.clear = self._command(
             "clear",
             "Clear",
-            "Take the strokes off the canvas (Escape while a preview is shown)",
+            f"Remove the strokes ({shortcut('clear')} while a preview is shown)",
         )
         self.preview = QCheckBox("Preview")
         self.preview.setChecked(True)
         self.preview.setToolTip(
-            "Show what the strokes would change, before you take them with Update or"
+            "Show what the strokes would change, before you apply them with Update or"
             " Space"
         )
         self.tools = {
-            "select": push_button(
-                "Select",
-                "Click a region on the scan to select it; Ctrl or Shift for several"
-                " (Shift+C)",
-                checkable=True,
-            ),
-            "scribble": push_button(
-                "Scribble",
-                "Stroke over what belongs to a region; alike places follow (Shift+S)",
-                checkable=True,
-            ),
-            "cut": push_button(
-                "Cut",
-                "Draw a line across a region on a plane: it is parted there in every"
-                " slice (Shift+X)",
-                checkable=True,
-            ),
-            "paint": push_button(
-                "Paint",
-                "Paint single voxels of the selected region; they always win (Shift+P)",
-                checkable=True,
-            ),
+            name: push_button(text, tooltip, checkable=True)
+            for name, (text, tooltip) in BRUSHES.items()
         }
         self._group = QButtonGroup(self)
         for name, button in self.tools.items():
@@ -165,7 +176,7 @@ class EditSection(Section):
 
     @property
     def scope(self) -> Scope:
-        """How far scribbles reach."""
+        """How far scribbles reach: "here" or "everywhere"."""
         return "everywhere" if self._scope.currentData() == "everywhere" else "here"
 
     @property
@@ -175,12 +186,12 @@ class EditSection(Section):
 
     @property
     def brush_size(self) -> int:
-        """Brush diameter in screen voxels."""
+        """Brush diameter in voxels."""
         return int(self._size.value())
 
     @property
     def tool(self) -> str:
-        """The tool that is chosen."""
+        """The chosen tool."""
         return next(
             (name for name, button in self.tools.items() if button.isChecked()),
             "select",
@@ -199,14 +210,14 @@ class EditSection(Section):
         self.tools[tool].setChecked(True)
 
     def show_preview(self, is_shown: bool) -> None:
-        """Show whether strokes wait for a yes."""
+        """Show whether strokes wait to be applied."""
         self.apply.setText("Accept strokes" if is_shown else "Update")
 
     def show_history(self, undo: str, redo: str) -> None:
-        """Show what undo and redo would do, "" for nothing."""
+        """Show the names of the steps that undo and redo would affect, "" for none."""
         for button, what, key in (
-            (self.undo, undo, "Ctrl+Z"),
-            (self.redo, redo, "Ctrl+Shift+Z"),
+            (self.undo, undo, shortcut("undo")),
+            (self.redo, redo, shortcut("redo")),
         ):
             button.setEnabled(bool(what))
             name = button.text()
@@ -215,6 +226,21 @@ class EditSection(Section):
                 if what
                 else f"Nothing to {name.lower()} ({key})"
             )
+
+    def _more_menu(self) -> QPushButton:
+        """Return the button whose menu holds `TOOLS`."""
+        more = push_button(
+            "More",
+            "More tools for the selected regions: accept, grow, smooth, fill holes,"
+            " mirror ...",
+        )
+        menu = QMenu(more)
+        for name, (text, tooltip) in TOOLS.items():
+            action = menu.addAction(text, lambda name=name: self.tool_asked.emit(name))
+            action.setToolTip(tooltip)
+        menu.setToolTipsVisible(True)
+        more.setMenu(menu)
+        return more
 
     def _command(self, name: str, text: str, tooltip: str) -> QPushButton:
         button = push_button(text, tooltip)
@@ -237,11 +263,11 @@ class EditSection(Section):
             self._scope.addItem(text, value)
         self._target.setToolTip("Which region the strokes belong to")
         self._scope.setToolTip(
-            "here: this neighbourhood follows the strokes; everywhere: every unlocked"
+            "here: only the surroundings follow the strokes; everywhere: every unlocked"
             " region of the scan does"
         )
-        self._size.setRange(1, 60)
-        self._size.setValue(3)
+        self._size.setRange(1, _MAX_BRUSH_VOXELS)
+        self._size.setValue(_BRUSH_VOXELS)
         self._size.setToolTip("Brush size in voxels; [ and ] change it on the canvas")
         self._target.activated.connect(self.brush_changed)
         self._scope.activated.connect(self.brush_changed)

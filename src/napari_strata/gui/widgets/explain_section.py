@@ -12,21 +12,24 @@ QUESTIONS = {
     "card": (
         "Why?",
         (
-            "Say what holds the selected region together, and what parts it from the"
-            " neighbour most like it"
+            "Explain what holds the selected region together, and what separates it"
+            " from its most similar neighbour"
         ),
     ),
     "similarity": ("Similar", "Show where the scan looks like the selected region"),
-    "confidence": ("Sure", "Show how clearly each place belongs to its tissue"),
+    "confidence": (
+        "Sure",
+        "Show the confidence: how clearly each place belongs to its tissue",
+    ),
     "features": (
         "Features",
-        "Show what the encoder saw, as colours: alike colours, alike features",
+        "Show the encoder's features as colours: similar colours, similar features",
     ),
 }
 
 
 class ExplainSection(Section):
-    """Asks why a region is one, and shows the answer in words."""
+    """Asks why a region is one, and shows the answer as text."""
 
     asked = Signal(str)
     """A key of `QUESTIONS`."""
@@ -44,7 +47,7 @@ class ExplainSection(Section):
         self.body.addLayout(row_of(*self.buttons.values()))
         self.hover = QCheckBox("When the cursor rests on a region")
         self.hover.setToolTip(
-            "Say the same beside the cursor when it rests on a region for a moment"
+            "Show the explanation beside the cursor when it rests on a region"
         )
         self.hover.setChecked(explains_on_hover())
         self.body.addWidget(self.hover)
@@ -58,7 +61,7 @@ class ExplainSection(Section):
         self.show_answer("")
 
     def show_answer(self, text: str) -> None:
-        """Show an answer; "" takes it away."""
+        """Show an answer; "" removes it."""
         self.answer.setText(text)
         self.answer.setVisible(bool(text))
         if text:

@@ -1,4 +1,4 @@
-"""Forms made from settings dataclasses, so that a default stands in settings.py only."""
+"""Forms made from settings dataclasses, so that defaults stand in settings.py only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ S = TypeVar("S")
 
 
 def settings_form(settings: object) -> Container[Any]:
-    """Make a form with one row per knob, with its limits, unit and help.
+    """Make a form with one row per setting, with its limits, unit and help.
 
     Parameters
     ----------
@@ -21,25 +21,25 @@ def settings_form(settings: object) -> Container[Any]:
     """
     hints = get_type_hints(type(settings))
     rows = []
-    for knob in fields(settings):  # type: ignore[arg-type]
-        facts = dict(knob.metadata)
+    for setting in fields(settings):  # type: ignore[arg-type]
+        facts = dict(setting.metadata)
         options: dict[str, Any] = {"tooltip": facts.get("description", "")}
-        if hints[knob.name] in (int, float):
+        if hints[setting.name] in (int, float):
             options |= {
                 key: facts[source]
                 for key, source in (("min", "minimum"), ("max", "maximum"))
                 if source in facts
             }
-            options["step"] = 0.1 if hints[knob.name] is float else 1
+            options["step"] = 0.1 if hints[setting.name] is float else 1
         unit = facts.get("unit", "")
         label = (
-            knob.name.removesuffix(f"_{unit.lower()}").replace("_", " ").capitalize()
+            setting.name.removesuffix(f"_{unit.lower()}").replace("_", " ").capitalize()
         )
         rows.append(
             create_widget(
-                value=getattr(settings, knob.name),
-                annotation=hints[knob.name],
-                name=knob.name,
+                value=getattr(settings, setting.name),
+                annotation=hints[setting.name],
+                name=setting.name,
                 label=f"{label} ({unit})" if unit else label,
                 options=options,
             )
@@ -48,11 +48,12 @@ def settings_form(settings: object) -> Container[Any]:
 
 
 def form_values(form: Container[Any], kind: type[S]) -> S:
-    """Read a form back into the settings it was made from.
+    """Read the settings back from the form that was made of them.
 
     Raises
     ------
     SettingsError
         If a value is outside its limits.
     """
-    return kind(**{knob.name: getattr(form, knob.name).value for knob in fields(kind)})  # type: ignore[arg-type]
+    names = [setting.name for setting in fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: getattr(form, name).value for name in names})

@@ -1,4 +1,4 @@
-"""The granularity section of the panel: two trees, a slider, and marks where a tree is stable."""
+"""The granularity section: which tree, and a slider with marks where it is stable."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from napari_strata.proposal.proposal import Proposal, TreeName
 
 
 class MarkedSlider(QSlider):
-    """A horizontal slider that tells where its handle stands at a value."""
+    """A horizontal slider that knows where its handle is at any value."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(Qt.Orientation.Horizontal, parent)
 
     def x_of(self, value: int) -> int:
-        """Give the middle of the handle at a value, in pixels from the left edge."""
+        """Return the middle of the handle at a value, in pixels from the left edge."""
         option = QStyleOptionSlider()
         self.initStyleOption(option)
         option.sliderPosition = option.sliderValue = value
@@ -55,7 +55,7 @@ class MarkBar(QWidget):
     Parameters
     ----------
     slider : MarkedSlider
-        What it stands under, with the same left edge.
+        The slider above it, with the same left edge.
     """
 
     chosen = Signal(int)
@@ -73,7 +73,7 @@ class MarkBar(QWidget):
     def show_marks(
         self, steps: Mapping[int, int], current: int, tree: TreeName
     ) -> None:
-        """Show marks, the slider's step of each number of regions, and which one is in use."""
+        """Show a mark for each number of regions at its slider step; `current` is in use."""
         if (dict(steps), tree) != (self._steps, self._tree):
             self._steps, self._tree = dict(steps), tree
             for button in self.buttons.values():
@@ -129,12 +129,12 @@ class MarkBar(QWidget):
         return button
 
     def _on_click(self, n: int) -> None:
-        # a click on the mark in use must not take its look away
+        # a click on the mark in use must not uncheck it
         self.buttons[n].setChecked(True)
         self.chosen.emit(n)
 
     def _place(self) -> None:
-        """Put each button under its tick, pushed apart where they would overlap."""
+        """Put each button under its tick, pushed apart if they would overlap."""
         lefts, widths, right = [], [], 0
         for n, button in self.buttons.items():
             width = max(button.fontMetrics().horizontalAdvance(str(n)) + 12, 22)
@@ -166,9 +166,11 @@ class GranularitySection(Section):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Granularity", parent)
         self.tissues = push_button(
-            "Tissues", "Groups of alike places, anywhere in the scan", checkable=True
+            "Tissues", "Groups of similar regions, anywhere in the scan", checkable=True
         )
-        self.regions = push_button("Regions", "Connected pieces", checkable=True)
+        self.regions = push_button(
+            "Regions", "Connected parts of the scan", checkable=True
+        )
         self._trees = QButtonGroup(self)
         for button in (self.tissues, self.regions):
             self._trees.addButton(button)
@@ -176,8 +178,8 @@ class GranularitySection(Section):
         self.slider = MarkedSlider()
         self.slider.setRange(0, self._STEPS)
         self.slider.setToolTip(
-            "Coarse to fine. Regions you named, merged, locked or scribbled keep what"
-            " you gave them"
+            "Coarse to fine. Regions that you named, merged, locked or scribbled keep"
+            " their voxels"
         )
         self.marks = MarkBar(self.slider)
         self.count = QSpinBox()
@@ -187,7 +189,7 @@ class GranularitySection(Section):
         self.body.addLayout(row_of(self.tissues, self.regions))
         self._lay_out()
         self._limits: dict[TreeName, int] = {"tissues": 2, "regions": 2}
-        self._wanted: dict[TreeName, int] = {"tissues": 8, "regions": 100}
+        self._counts: dict[TreeName, int] = {"tissues": 8, "regions": 100}
         self._marks: dict[TreeName, tuple[int, ...]] = {"tissues": (), "regions": ()}
         self._showing = False
         self._proposal: Proposal | None = None
@@ -199,16 +201,16 @@ class GranularitySection(Section):
 
     @property
     def tree(self) -> TreeName:
-        """The tree that is chosen."""
+        """The chosen tree."""
         return "tissues" if self.tissues.isChecked() else "regions"
 
     @property
     def n(self) -> int:
-        """How many regions are wanted of the chosen tree."""
-        return self._wanted[self.tree]
+        """Number of regions chosen for the tree."""
+        return self._counts[self.tree]
 
     def show_proposal(self, proposal: Proposal) -> None:
-        """Set how fine each tree can be cut, and mark the granularities at which it is stable."""
+        """Set how finely each tree can be cut, and mark where it is stable."""
         if proposal is self._proposal:
             return
         self._proposal = proposal
@@ -219,13 +221,13 @@ class GranularitySection(Section):
         self._show(self.n)
 
     def forget_proposal(self) -> None:
-        """Let go of the proposal that was shown last: its scan was closed."""
+        """Release the proposal shown last: its scan was closed."""
         self._proposal = None
 
     def show_cut(self, tree: TreeName, n: int) -> None:
         """Show a cut that was made elsewhere, by undo for example."""
         (self.tissues if tree == "tissues" else self.regions).setChecked(True)
-        self._wanted[tree] = n
+        self._counts[tree] = n
         self._show(n)
 
     def _lay_out(self) -> None:
@@ -255,7 +257,7 @@ class GranularitySection(Section):
             self._ask(n)
 
     def _ask(self, n: int) -> None:
-        self._wanted[self.tree] = n
+        self._counts[self.tree] = n
         self.cut_asked.emit(self.tree, n)
 
     def _show(self, n: int, *, keep_slider: bool = False) -> None:

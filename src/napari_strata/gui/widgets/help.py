@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from pathlib import Path
 
 from platformdirs import user_config_path
@@ -18,7 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_strata.gui.panel.keys import HELP
+from napari_strata.gui.actions import help_rows
 
 TOUR: tuple[tuple[str, str, str], ...] = (
     (
@@ -30,8 +29,8 @@ TOUR: tuple[tuple[str, str, str], ...] = (
         ),
     ),
     (
-        "proposing",
-        "Let it propose",
+        "proposal",
+        "Propose regions",
         (
             "Press Propose regions. It takes seconds to a few minutes; Cancel stops it"
             " at any time."
@@ -41,8 +40,8 @@ TOUR: tuple[tuple[str, str, str], ...] = (
         "granularity",
         "Coarser or finer",
         (
-            "Drag the slider. At the numbers under it the tree is stable. What you edit"
-            " stays."
+            "Drag the slider. The numbers under it are good choices: the tree is stable"
+            " there. Your edits stay."
         ),
     ),
     (
@@ -54,18 +53,18 @@ TOUR: tuple[tuple[str, str, str], ...] = (
         ),
     ),
     (
-        "look",
+        "review",
         "Where to look",
         (
-            "N takes you to the places where the proposal is least sure; Space accepts"
+            "N goes to the places where the proposal is least certain; Space accepts"
             " what is shown there."
         ),
     ),
     (
-        "edits",
+        "edit",
         "Correct",
         (
-            "Merge, split, or scribble: stroke over what belongs together, look at the"
+            "Merge, split, or scribble: stroke over what belongs together, check the"
             " preview, press Space."
         ),
     ),
@@ -73,12 +72,12 @@ TOUR: tuple[tuple[str, str, str], ...] = (
         "export",
         "Export",
         (
-            "Labels go on the scan's own grid; there are surfaces and tables too, and a"
-            " case keeps all with its history. H shows every key."
+            "Labels are written on the scan's own grid; there are surfaces and tables"
+            " too, and a case keeps everything with its history. H shows every key."
         ),
     ),
 )
-"""Section, title and words of each stop."""
+"""Section (an attribute of `PanelSections`), title and text of each stop."""
 
 
 class HelpOverlay(QDialog):
@@ -101,7 +100,7 @@ class TourCard(QFrame):
     """One stop of the tour at a time, at the top of the panel; it can be left at any stop."""
 
     stop_shown = Signal(str)
-    """The section that the stop speaks of."""
+    """The section that the stop is about."""
     left = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -127,7 +126,7 @@ class TourCard(QFrame):
         self.show_stop(0)
 
     def show_stop(self, number: int) -> None:
-        """Show a stop; past the last one the tour is over."""
+        """Show a stop; past the last one the tour ends."""
         if number >= len(TOUR):
             self.leave()
             return
@@ -138,16 +137,16 @@ class TourCard(QFrame):
         self.stop_shown.emit(section)
 
     def leave(self) -> None:
-        """End the tour, and do not start it again by itself."""
+        """End the tour; it does not start by itself again."""
         self.hide()
         note_tour_seen()
         self.left.emit()
 
 
 def help_html() -> str:
-    """Write the list of keys."""
+    """Return the list of keys as HTML."""
     parts = []
-    for title, rows in HELP.items():
+    for title, rows in help_rows().items():
         lines = "".join(
             f"<tr><td style='padding-right:14px'><b>{keys}</b></td><td>{what}</td></tr>"
             for keys, what in rows
@@ -159,24 +158,19 @@ def help_html() -> str:
 
 
 def tour_was_seen(path: Path | None = None) -> bool:
-    """Say whether the tour was taken or skipped before."""
+    """Return whether the tour was taken or skipped before."""
     return (path or _seen_path()).exists()
 
 
 def note_tour_seen(path: Path | None = None) -> None:
     """Remember that the tour was taken or skipped.
 
-    Where that cannot be written it comes again.
+    If that cannot be written, the tour starts again next time.
     """
     target = path or _seen_path()
     with contextlib.suppress(OSError):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch()
-
-
-def keys_bound() -> Sequence[str]:
-    """Give every key of the list, as it is written there."""
-    return [keys for rows in HELP.values() for keys, _ in rows]
 
 
 def _seen_path() -> Path:

@@ -1,4 +1,4 @@
-"""Our own small icons on the panel's buttons, in a set for dark themes and one for light ones."""
+"""Small icons on the panel's buttons, one set for dark themes and one for light ones."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SIZE = QSize(16, 16)
 
 
 def kind_of_theme(name: str) -> Literal["dark", "light"]:
-    """Say whether a theme of napari's, or of a plugin's, has a dark or a light background."""
+    """Return whether a theme has a dark or a light background."""
     red, green, blue = get_theme(name).background.as_rgb_tuple()[:3]
     return "dark" if 0.299 * red + 0.587 * green + 0.114 * blue < 128 else "light"
 
 
 def icon_of(name: str, kind: Literal["dark", "light"]) -> QIcon:
-    """Give one of the icons that ship with the package."""
+    """Return one of the icons that ship with the package."""
     return QIcon(str(files("napari_strata.gui") / "icons" / f"{name}_{kind}.svg"))
 
 
@@ -35,10 +35,7 @@ def show_icons(
     viewer: napari.viewer.Viewer,
     hooks: ViewerBindings,
 ) -> None:
-    """Put icons on buttons, by name.
-
-    Change them with the theme for as long as the hooks hang.
-    """
+    """Put icons on buttons by name, and change them with the theme."""
 
     def follow(_event: object = None) -> None:
         kind = kind_of_theme(viewer.theme)

@@ -1,4 +1,4 @@
-"""The sections that list: regions, places to look at next, and the history."""
+"""The sections with lists: regions, review, and the history."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from qtpy.QtGui import QBrush
 from qtpy.QtWidgets import QLabel, QLineEdit, QListWidget, QWidget
 from superqt import QCollapsible
 
+from napari_strata.gui.actions import shortcut
 from napari_strata.gui.widgets.region_table import RegionTable
 from napari_strata.gui.widgets.sections import Section, push_button, row_of
 
@@ -25,9 +26,11 @@ class RegionsSection(Section):
         self.filter = QLineEdit()
         self.filter.setPlaceholderText("Filter by name")
         self.filter.setClearButtonEnabled(True)
-        self.filter.setToolTip("Show only the regions whose name holds this text")
+        self.filter.setToolTip("Show only the regions whose name contains this text")
         self.outline = push_button(
-            "Outline", "Draw regions as outlines instead of filled (G)", checkable=True
+            "Outline",
+            f"Draw regions as outlines instead of filled ({shortcut('outline')})",
+            checkable=True,
         )
         self.show_all = push_button(
             "Show all", "Draw every region again, after Hide or Show only this"
@@ -40,7 +43,7 @@ class RegionsSection(Section):
 
 
 class ReviewSection(Section):
-    """Takes a person to the places where a look is worth most."""
+    """Leads a person to the places where the proposal is least certain."""
 
     next_asked = Signal()
     accept_asked = Signal()
@@ -48,11 +51,14 @@ class ReviewSection(Section):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Look next", parent)
         self.next = push_button(
-            "Next place", "Go to the next place where the proposal is least sure (N)"
+            "Next place",
+            "Go to the next place where the proposal is least certain"
+            f" ({shortcut('next_place')})",
         )
         self.accept = push_button(
             "Accept",
-            "The region there is right: keep this place as it is, and go on (Space)",
+            "The region here is right: fix this place, and go to the next"
+            f" ({shortcut('accept_place')})",
         )
         self.reason = QLabel()
         self.reason.setWordWrap(True)
@@ -63,7 +69,7 @@ class ReviewSection(Section):
         self.show_place("")
 
     def show_place(self, text: str) -> None:
-        """Say what is worth a look here; "" when a person is not at such a place."""
+        """Show why this place is worth reviewing; "" if there is none."""
         self.reason.setText(text)
         self.reason.setVisible(bool(text))
         self.accept.setEnabled(bool(text))
@@ -73,7 +79,7 @@ class HistorySection(QCollapsible):
     """Every step by name; a click goes back, or forward, to just after it."""
 
     jump_asked = Signal(int)
-    """The number of steps that are to be done."""
+    """The number of steps to keep."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("History", parent, expandedIcon="▾", collapsedIcon="▸")
@@ -92,7 +98,7 @@ class HistorySection(QCollapsible):
         self.show_steps((), ())
 
     def show_steps(self, done: Sequence[str], undone: Sequence[str]) -> None:
-        """List the steps that are done and, greyed, those that redo would bring back."""
+        """List the steps that are done and, in grey, those that redo would bring back."""
         names, (before, was_done) = ("Start", *done, *undone), self._shown
         if (names, len(done)) == self._shown:
             return

@@ -1,10 +1,9 @@
-"""Names to choose from.
+"""Region names to choose from (no Qt).
 
-Those of TotalSegmentator and FreeSurfer, a few of ours, and the person's own (no Qt).
-
-`names.tsv` holds facts only: the structure names of TotalSegmentator, and FreeSurfer's
-with the colours of its colour table. The colours of the other rows are ours. Codes are
-those of `io.terms`, so that the window shows what an export says.
+The structure names of TotalSegmentator and FreeSurfer, a few of ours, and the person's
+own. `names.tsv` holds facts only: the names of TotalSegmentator, and FreeSurfer's with
+the colours of its colour table. The other colours are ours. Codes are those of
+`io.terms`, so that the window shows the same as an export.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from platformdirs import user_config_path
 
 from napari_strata.io.terms import coded
 
-MOST_OWN = 500
-"""Names of a person's own that are remembered; the oldest go first."""
+MAX_OWN_NAMES = 500
+"""Own names that are remembered, so that suggestions stay quick; the oldest go first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class KnownName:
 
 @cache
 def known_names() -> dict[str, KnownName]:
-    """Give the built-in list, by name."""
+    """Return the built-in list, by name."""
     with (
         files("napari_strata.gui").joinpath("names.tsv").open(encoding="utf-8") as lines
     ):
@@ -57,7 +56,7 @@ def known_names() -> dict[str, KnownName]:
 
 
 def _known(row: dict[str, str]) -> KnownName:
-    """Make a name from its row; the code is that of exports."""
+    """Return a name from its row, with the code that exports use."""
     words = re.split("[_-]", row["name"].lower())
     side = "left" if "left" in words else "right" if "right" in words else ""
     return KnownName(
@@ -70,9 +69,9 @@ def _known(row: dict[str, str]) -> KnownName:
 
 
 def own_names(path: Path | None = None) -> list[str]:
-    """Give the names that a person has used before, the latest first.
+    """Return the names that a person has used before, the latest first.
 
-    None where they cannot be read.
+    Empty if they cannot be read.
     """
     try:
         return (path or _own_path()).read_text(encoding="utf-8").splitlines()
@@ -81,14 +80,14 @@ def own_names(path: Path | None = None) -> list[str]:
 
 
 def remember_name(name: str, path: Path | None = None) -> None:
-    """Keep a name that is not in the built-in list.
+    """Remember a name that is not in the built-in list.
 
-    Where that cannot be written it is forgotten, and nothing else happens.
+    If that cannot be written, it is forgotten without an error.
     """
     if name in known_names():
         return
     target = path or _own_path()
-    names = [name, *(one for one in own_names(target) if one != name)][:MOST_OWN]
+    names = [name, *(one for one in own_names(target) if one != name)][:MAX_OWN_NAMES]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text("\n".join(names) + "\n", encoding="utf-8")
@@ -97,15 +96,15 @@ def remember_name(name: str, path: Path | None = None) -> None:
 
 
 def suggested_names(in_use: Iterable[str] = (), path: Path | None = None) -> list[str]:
-    """Give every name worth suggesting.
+    """Return the names to suggest, each once.
 
-    A person's own, those in use, then the built-in list, each once.
+    A person's own, those in use, then the built-in list.
     """
     return list(dict.fromkeys([*own_names(path), *in_use, *known_names()]))
 
 
 def describe_name(name: str) -> str:
-    """Say where a name comes from, "" for one that is not in the built-in list."""
+    """Return where a name comes from, "" if it is not in the built-in list."""
     known = known_names().get(name)
     if known is None:
         return ""

@@ -1,4 +1,4 @@
-"""The region table: sorting, selecting, and asking for names, colours, locks and sight."""
+"""The region table: sorting, selecting, and commands for names, colours, locks and display."""
 
 from __future__ import annotations
 
@@ -26,20 +26,14 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_strata.gui.widgets.region_model import (
-    ACCEPTED,
+from napari_strata.gui.widgets.region_columns import (
     COLOR,
-    COLUMNS,
-    CONFIDENCE,
     LOCK,
-    MEAN,
     NAME,
-    SD,
+    REGION_COLUMNS,
     SHOWN,
-    VOLUME,
-    RegionModel,
-    SortedRegions,
 )
+from napari_strata.gui.widgets.region_model import RegionModel, SortedRegions
 from napari_strata.gui.widgets.region_names import suggested_names
 from napari_strata.refine.state.statistics import RegionStatistics
 from napari_strata.volume import Region
@@ -50,16 +44,6 @@ _CHECK_STYLE = (
     " border-color: #e0a030; }"
 )
 """Check boxes that can be seen in napari's dark and light themes."""
-_WIDTHS = {
-    SHOWN: 20,
-    COLOR: 24,
-    VOLUME: 44,
-    MEAN: 46,
-    SD: 46,
-    CONFIDENCE: 42,
-    ACCEPTED: 24,
-    LOCK: 36,
-}
 
 
 class NameDelegate(QStyledItemDelegate):
@@ -74,7 +58,7 @@ class NameDelegate(QStyledItemDelegate):
     def createEditor(  # noqa: N802
         self, parent: QWidget | None, option: QStyleOptionViewItem, index: QModelIndex
     ) -> QWidget | None:
-        """Give a line with the names worth suggesting."""
+        """Return a line edit that suggests names."""
         line = QLineEdit(parent)
         completer = QCompleter(list(self._names()), line)
         completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
@@ -92,9 +76,9 @@ class RegionTable(QTableView):
     show_asked = Signal(int, bool)
     recolor_asked = Signal(int, tuple)
     asked = Signal(str, tuple)
-    """What was chosen in the menu, "jump", "solo", "show_all", "hide", "lock" or "unlock".
+    """A command and the regions it is for.
 
-    Of which regions.
+    "jump", "solo", "show_all", "hide", "lock" or "unlock".
     """
     selected_changed = Signal(tuple)
     """Ids of the selected regions, in the order they were selected."""
@@ -115,7 +99,7 @@ class RegionTable(QTableView):
         )
         self._selected: list[int] = []
         self._filling = False
-        self._set_looks()
+        self._set_appearance()
         self.regions.rename_asked.connect(self.rename_asked)
         self.regions.lock_asked.connect(self.lock_asked)
         self.regions.show_asked.connect(self.show_asked)
@@ -132,14 +116,14 @@ class RegionTable(QTableView):
     def show_regions(
         self,
         rows: tuple[Region, ...],
-        facts: Mapping[int, RegionStatistics],
+        statistics: Mapping[int, RegionStatistics],
         hidden: frozenset[int] = frozenset(),
     ) -> None:
-        """Show other rows, with the selection kept as far as the regions still exist."""
+        """Show other rows; the selection is kept as far as the regions still exist."""
         present = {row.id for row in rows}
         kept = [region for region in self._selected if region in present]
         self._filling = True
-        self.regions.show_regions(rows, facts, hidden)
+        self.regions.show_regions(rows, statistics, hidden)
         self._filling = False
         self.select(kept)
 
@@ -152,12 +136,12 @@ class RegionTable(QTableView):
     def select(self, ids: list[int] | tuple[int, ...]) -> None:
         """Select regions and scroll to the last of them."""
         place = {row.id: number for number, row in enumerate(self.regions.rows)}
-        wanted = [region for region in ids if region in place]
+        chosen = [region for region in ids if region in place]
         selection = QItemSelection()
-        for region in wanted:
+        for region in chosen:
             left = self.sorted.mapFromSource(self.regions.index(place[region], 0))
             right = self.sorted.mapFromSource(
-                self.regions.index(place[region], COLUMNS - 1)
+                self.regions.index(place[region], len(REGION_COLUMNS) - 1)
             )
             selection.select(left, right)
         self._filling = True
@@ -165,18 +149,34 @@ class RegionTable(QTableView):
             selection, QItemSelectionModel.SelectionFlag.ClearAndSelect
         )
         self._filling = False
-        changed, self._selected = self._selected != wanted, wanted
+        changed, self._selected = self._selected != chosen, chosen
         if changed:
-            if wanted:
+            if chosen:
                 self.scrollTo(
                     self.sorted.mapFromSource(
-                        self.regions.index(place[wanted[-1]], NAME)
+                        self.regions.index(place[chosen[-1]], NAME)
                     )
                 )
             self.selected_changed.emit(self.selected)
 
+    def click(self, region: int, add: bool = False) -> None:
+        """Select a region that was clicked on the scan.
+
+        With `add` it is added to the selection, or taken out if it is selected.
+        """
+        others = [one for one in self._selected if one != region] if add else []
+        is_removed = add and region in self._selected
+        self.select(others if is_removed else [*others, region])
+
+    def toggle_lock(self) -> None:
+        """Lock the selected regions, or unlock them if all of them are locked."""
+        rows = [row for row in self.regions.rows if row.id in self._selected]
+        if rows:
+            command = "unlock" if all(row.locked for row in rows) else "lock"
+            self.asked.emit(command, self.selected)
+
     def menu(self) -> QMenu | None:
-        """Make the menu of the selected regions; None when none is selected."""
+        """Return the menu of the selected regions, None if none is selected."""
         ids = self.selected
         if not ids:
             return None
@@ -198,7 +198,7 @@ class RegionTable(QTableView):
         return menu
 
     def rename_last(self) -> None:
-        """Open the name of the region selected last for typing."""
+        """Start editing the name of the region selected last."""
         place = {row.id: number for number, row in enumerate(self.regions.rows)}
         if self._selected:
             self.edit(
@@ -207,7 +207,7 @@ class RegionTable(QTableView):
                 )
             )
 
-    def _set_looks(self) -> None:
+    def _set_appearance(self) -> None:
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.setEditTriggers(
@@ -221,10 +221,12 @@ class RegionTable(QTableView):
         self.verticalHeader().setDefaultSectionSize(24)
         header = self.horizontalHeader()
         header.setMinimumSectionSize(18)
-        header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
-        for column, width in _WIDTHS.items():
-            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
-            self.setColumnWidth(column, width)
+        for number, column in enumerate(REGION_COLUMNS):
+            if column.width is None:
+                header.setSectionResizeMode(number, QHeaderView.ResizeMode.Stretch)
+            else:
+                header.setSectionResizeMode(number, QHeaderView.ResizeMode.Fixed)
+                self.setColumnWidth(number, column.width)
         self.setStyleSheet(_CHECK_STYLE)
         self.setToolTip(
             "Click to select, Ctrl or Shift for several. Or click a region on the scan."

@@ -1,6 +1,6 @@
 """The small sections of the panel.
 
-Each shows a state it is given and tells by signal what a person wants.
+Each shows a state and emits signals for what a person asks for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from napari_strata.export.files import FORMATS
+from napari_strata.export.formats import FORMATS_BY_NAME
+from napari_strata.gui.actions import shortcut
 from napari_strata.gui.canvas.orientation import PLANES
 from napari_strata.gui.canvas.window_presets import preset_names
 from napari_strata.gui.preferences import run_settings
@@ -49,7 +50,7 @@ class Section(QWidget):
 
 
 def push_button(text: str, tooltip: str, *, checkable: bool = False) -> QPushButton:
-    """Make a button that may shrink with the panel and never clips its text on two lines."""
+    """Return a button that may shrink with the panel and never wraps its text."""
     button = QPushButton(text)
     button.setToolTip(tooltip)
     button.setCheckable(checkable)
@@ -58,7 +59,7 @@ def push_button(text: str, tooltip: str, *, checkable: bool = False) -> QPushBut
 
 
 def row_of(*widgets: QWidget) -> QHBoxLayout:
-    """Lay widgets side by side."""
+    """Return widgets side by side."""
     row = QHBoxLayout()
     row.setSpacing(4)
     for widget in widgets:
@@ -67,7 +68,7 @@ def row_of(*widgets: QWidget) -> QHBoxLayout:
 
 
 def narrow_combo() -> QComboBox:
-    """Make a choice that does not force the panel wide when a file has a long name."""
+    """Return a combo box that does not widen the panel for a long file name."""
     combo = QComboBox()
     combo.setSizeAdjustPolicy(
         QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
@@ -78,7 +79,7 @@ def narrow_combo() -> QComboBox:
 
 
 class ScanSection(Section):
-    """Which scan is worked on, how it is windowed and which planes are shown."""
+    """Which scan is worked on, its window, and which planes are shown."""
 
     scan_chosen = Signal(int)
     open_file_asked = Signal()
@@ -112,24 +113,26 @@ class ScanSection(Section):
         for text, value in MODALITIES:
             self.modality.addItem(text, value)
         self.open_file = push_button(
-            "Open scan…", "Read a scan file; the window stays free meanwhile"
+            "Open scan…", "Open a scan file, in the background"
         )
         self.open_folder = push_button(
             "DICOM folder…",
-            "Read a folder of DICOM files; the window stays free meanwhile",
+            "Open a folder of DICOM files, in the background",
         )
-        self.help = push_button("Keys and help", "Show every key and mouse gesture (H)")
+        self.help = push_button(
+            "Keys and help", f"Show every key and mouse gesture ({shortcut('keys')})"
+        )
         self.readout = QLabel(" ")
         self.readout.setToolTip(
-            "Position of the cursor in the patient (mm) and the value there"
+            "Position of the cursor in the patient (mm) and the intensity there"
         )
         self.readout.setWordWrap(True)
         self.readout.setMinimumHeight(2 * self.readout.fontMetrics().lineSpacing())
         self.position = QLineEdit()
         self.position.setPlaceholderText("Go to mm: L 12 P 30 S 5")
         self.position.setToolTip(
-            "A position in the patient, as the line below writes it, or right,"
-            " anterior, superior; Enter goes there"
+            "A position in the patient, as in the line below, or three numbers: right,"
+            " anterior, superior. Enter goes there"
         )
         self._make_buttons()
         self._lay_out()
@@ -144,7 +147,7 @@ class ScanSection(Section):
     ) -> None:
         """List the scans; `current` is -1 for none.
 
-        `none` says what to do where there are none.
+        `none` is the text to show if there are none.
         """
         shown = list(names) or [none]
         if shown != [self.scans.itemText(row) for row in range(self.scans.count())]:
@@ -171,29 +174,38 @@ class ScanSection(Section):
     def _make_buttons(self) -> None:
         facing = "upright, patient's left on the right"
         texts = {
-            "axial": ("Axial", f"Show the axial plane, {facing} (Shift+A)", False),
+            "axial": (
+                "Axial",
+                f"Show the axial plane, {facing} ({shortcut('axial')})",
+                False,
+            ),
             "coronal": (
                 "Coronal",
-                f"Show the coronal plane, {facing} (Shift+F)",
+                f"Show the coronal plane, {facing} ({shortcut('coronal')})",
                 False,
             ),
             "sagittal": (
                 "Sagittal",
-                "Show the sagittal plane, upright, front on the left (Shift+G)",
+                "Show the sagittal plane, upright, front on the left"
+                f" ({shortcut('sagittal')})",
                 False,
             ),
-            "3d": ("3D", "Show the scan in 3D from the front (Shift+H)", False),
+            "3d": (
+                "3D",
+                f"Show the scan in 3D from the front ({shortcut('3d')})",
+                False,
+            ),
             "planes": (
                 "Three planes",
                 (
                     "Show the other two planes beside this one, linked by a crosshair"
-                    " (Shift+T)"
+                    f" ({shortcut('three_planes')})"
                 ),
                 True,
             ),
             "ruler": (
                 "Ruler",
-                "Press, drag and release to measure in mm (Shift+R)",
+                f"Press, drag and release to measure in mm ({shortcut('ruler')})",
                 True,
             ),
             "surfaces": (
@@ -204,8 +216,8 @@ class ScanSection(Section):
             "compare": (
                 "Compare",
                 (
-                    "Two time points side by side, with the change of volume of regions"
-                    " of one name"
+                    "Show two time points side by side, with the volume changes of"
+                    " regions of the same name"
                 ),
                 False,
             ),
@@ -264,7 +276,7 @@ class ScanSection(Section):
 
 
 class ProposeSection(Section):
-    """Asks for a proposal and shows how it goes."""
+    """Asks for a proposal and shows its progress."""
 
     propose_asked = Signal()
     cancel_asked = Signal()
@@ -273,8 +285,7 @@ class ProposeSection(Section):
         super().__init__("Propose", parent)
         self.propose = push_button(
             "Propose regions",
-            "Let the encoder look at the scan and propose regions; you correct them"
-            " below",
+            "Compute regions of the scan with the encoder; you correct them below",
         )
         self.cancel = push_button("Cancel", "Stop; nothing is changed")
         self.progress = QProgressBar()
@@ -321,43 +332,44 @@ class ProposeSection(Section):
         self.stage.setVisible(running)
 
     def show_step(self, step: ProgressStep) -> None:
-        """Show how far the job has come."""
+        """Show the progress of the job."""
         self.progress.setRange(0, max(step.total, 0))
         self.progress.setValue(step.done)
         self.stage.setText(step.stage or " ")
 
 
 class ExportSection(Section):
-    """Asks for exports and for cases to be saved and opened."""
+    """Asks for exports, and for cases to be saved and opened."""
 
     export_asked = Signal(str)
-    """A key of `napari_strata.export.files.FORMATS`."""
+    """A key of `napari_strata.export.formats.FORMATS_BY_NAME`."""
     save_asked = Signal()
-    told = Signal()
-    """Emitted when it was said what was written, or why nothing was."""
+    result_shown = Signal()
+    """Emitted when a result is shown: what was written, or why nothing was."""
     open_asked = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Export", parent)
         self.export = push_button(
             "Export…",
-            "Write the labels on the scan's own grid, or in another format: choose it"
-            " in the dialog",
+            "Write the labels on the scan's own grid; other formats are in the dialog",
         )
         self.formats = push_button(
             "Format", "Export in one of the formats that Strata writes"
         )
         self.formats.setMenu(QMenu(self.formats))
-        for name, suffixes in FORMATS.items():
+        for name, export_format in FORMATS_BY_NAME.items():
             self.formats.menu().addAction(
-                f"{name} ({', '.join(suffixes)})",
+                f"{name} ({', '.join(export_format.suffixes)})",
                 lambda name=name: self.export_asked.emit(name),
             )
         self.save = push_button(
-            "Save case…", "Save the whole case, with its history, to go on later"
+            "Save case…", "Save the case with its history, to continue later"
         )
-        self.open = push_button("Open case…", "Go on with a saved case of this scan")
-        self.export.clicked.connect(lambda: self.export_asked.emit(next(iter(FORMATS))))
+        self.open = push_button("Open case…", "Continue a saved case of this scan")
+        self.export.clicked.connect(
+            lambda: self.export_asked.emit(next(iter(FORMATS_BY_NAME)))
+        )
         self.save.clicked.connect(self.save_asked)
         self.open.clicked.connect(self.open_asked)
         self.result = QLabel()
@@ -370,20 +382,20 @@ class ExportSection(Section):
 
     @property
     def buttons(self) -> dict[str, QPushButton]:
-        """Every button that has an icon, by its name."""
+        """The buttons that actions and icons refer to, by name."""
         return {"export": self.export, "save": self.save, "open": self.open}
 
-    def show_work(self, is_shown: bool, has_scan: bool) -> None:
-        """Show whether there is something to write, and a scan whose case could be opened."""
+    def enable(self, has_regions: bool, has_scan: bool) -> None:
+        """Enable writing if there are regions, and opening if there is a scan."""
         for part in (self.export, self.formats, self.save):
-            part.setEnabled(is_shown)
+            part.setEnabled(has_regions)
         self.open.setEnabled(has_scan)
 
     def show_result(self, text: str) -> None:
-        """Show what was written, or why nothing was; "" takes it away."""
-        # a long path may be broken at these, so that it does not make the panel wider
+        """Show what was written, or why nothing was; "" removes it."""
+        # zero-width spaces let a long path wrap, so that the panel does not get wider
         self.result.setText(re.sub(r"([/\\_.-])", "\\1\u200b", text))
         self.result.setToolTip(text)
         self.result.setVisible(bool(text))
         if text:
-            self.told.emit()
+            self.result_shown.emit()

@@ -1,9 +1,9 @@
-"""What a DICOM SEG takes over from the headers of its series: valid values only, through pydicom.
+"""Headers of a DICOM series for a DICOM SEG: valid values only, through pydicom.
 
 Anonymisers and old archives leave dates, names and identifiers that the standard does
-not allow, and that no library writes again. Such values are left empty and told. UIDs
-are references: they are kept as they stand wherever a file can hold them, for the
-archive knows the series by nothing else.
+not allow and that no library writes. Such values are left empty, with a warning. UIDs
+are references: they are kept wherever a file can hold them, because the archive finds
+the series by nothing else.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import ReadError
+from napari_strata.io.dicom.header_values import quiet_pydicom
 from napari_strata.io.dicom.series import series_slices
 from napari_strata.io.dicom.slice import (
     HeaderError,
     Slice,
     off_right_angles,
-    quiet_pydicom,
     read_all,
     straight_axes,
 )
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _EXACT = 1e-3
-"""How far directions may be from one long and at right angles to be kept.
+"""Largest deviation from orthonormal with which directions are kept.
 
 Readers of the segmentation refuse more.
 """
@@ -89,6 +89,7 @@ _GROUPS = (0x0010, 0x0012, 0x0032, 0x0038)
 _SEX = ("", "M", "F", "O")
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?", re.ASCII)
 _CARETS = 4
+"""Carets in a person's name at most: it has five components."""
 _ONE_LINE = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "PN", "SH", "TM", "UC")
 _NAMED_UID = re.compile(r"[0-9A-Za-z._-]{1,64}", re.ASCII)
 _VALID_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+", re.ASCII)
@@ -104,17 +105,11 @@ _INVALID = (
     struct.error,
 )
 _HIGHEST_NUMBER = 2**31 - 2001
+"""Highest series number that is taken over; the SEG's own number lies above it."""
 
 
 def read_headers(path: str | Path, series: str | None = None) -> tuple[Dataset, ...]:
-    """Make headers of a series, slices in the order of `read`'s own grid.
-
-    Hold what a SEG refers to and takes over.
-
-    Empty UIDs, which some anonymisers leave, are mended: those of an image from its
-    file's head, those of study, series and frame of reference by new ones that depend
-    on the images' UIDs only. A warning tells of each value that was not valid and is
-    left empty, and of each UID that was made or is not as the standard has it.
+    """Return the headers that a DICOM SEG of a series needs, slices in the order of `read`.
 
     Parameters
     ----------
@@ -159,9 +154,9 @@ def read_headers(path: str | Path, series: str | None = None) -> tuple[Dataset, 
 
 @contextmanager
 def no_validation() -> Iterator[None]:
-    """Let pydicom take values as they are.
+    """Switch pydicom's validation of values off.
 
-    For UIDs that are kept though the standard does not allow them.
+    For UIDs that are kept although the standard does not allow them.
     """
     from pydicom.config import disable_value_validation
 
@@ -170,16 +165,16 @@ def no_validation() -> Iterator[None]:
 
 
 def dicom_errors() -> tuple[type[Exception], ...]:
-    """Give what pydicom raises on files that are cut short, damaged or incomplete."""
+    """Return the exceptions that pydicom raises on damaged or incomplete files."""
     from pydicom.errors import InvalidDicomError
 
     return (InvalidDicomError, OSError, EOFError, AttributeError, KeyError)
 
 
 def _copy_valid(header: Dataset, common: Dataset) -> list[str]:
-    """Copy what is about patient, study and scanner, as far as it is valid.
+    """Copy the valid elements about patient, study and scanner.
 
-    Give the names of the rest.
+    Return the names of the others.
     """
     from pydicom.datadict import keyword_for_tag
 
@@ -217,10 +212,7 @@ def _is_charset_known(header: Dataset) -> bool:
 
 
 def _check(element: DataElement, keyword: str) -> None:
-    """Raise one of `_INVALID` unless a value.
-
-    Or all in a sequence, is as the standard has it and can be written.
-    """
+    """Raise one of `_INVALID` if a value, or one in a sequence, is not valid."""
     from pydicom.config import RAISE
     from pydicom.datadict import dictionary_VM, keyword_for_tag
     from pydicom.filebase import DicomBytesIO
@@ -270,7 +262,7 @@ def _check(element: DataElement, keyword: str) -> None:
 def _set_uids(common: Dataset, slices: Sequence[Slice], source: str) -> None:
     """Set the UIDs of study, series and frame of reference.
 
-    Tell of those that are new or not valid.
+    Warn of those that are new or not valid.
     """
     from pydicom.uid import UID
 
@@ -326,7 +318,7 @@ def _set_uids(common: Dataset, slices: Sequence[Slice], source: str) -> None:
 
 
 def _of_slice(one: Slice, common: Dataset) -> Dataset:
-    """Add what is a slice's own."""
+    """Return a slice's header: the common elements and its own."""
     from pydicom import Dataset
     from pydicom.uid import UID
     from pydicom.valuerep import DSfloat
@@ -364,7 +356,7 @@ def _series_number(header: Dataset) -> int:
 
 
 def _thickness(header: Dataset) -> float:
-    """Give the slice thickness in mm; 0 where there is no valid one."""
+    """Return the slice thickness in mm; 0 if there is no valid one."""
     text = _first_text(header, 0x00180050)
     try:
         value = float(text)

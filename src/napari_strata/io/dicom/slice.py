@@ -7,19 +7,11 @@ the parser.
 
 from __future__ import annotations
 
-import io
-import logging
-import math
-import os
-import re
 import struct
-import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +19,18 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.filebase import DicomBytesIO
+
+from napari_strata.io.dicom import tags
+from napari_strata.io.dicom.file_head import LONG_VRS, VRS, open_bounded
+from napari_strata.io.dicom.header_values import (
+    count_value,
+    decimal_values,
+    element_value,
+    first_text,
+    quiet_pydicom,
+    series_description,
+    uid_value,
+)
 
 SCAN_CLASSES = tuple(
     "1.2.840.10008.5.1.4.1.1." + part
@@ -37,7 +41,7 @@ SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1
 DEFLATED = "1.2.840.10008.1.2.1.99"
 
 SKEW = 0.05
-"""How far directions of rows and columns may be from one long and at right angles.
+"""Largest deviation of row and column directions from orthonormal.
 
 Headers round them.
 """
@@ -52,83 +56,34 @@ Curves, presentations, segmentations, reports, documents, therapy.
 """
 _DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 _DICOM = "1.2.840.10008."
-_HEAD = 4096
-_APPLE_DOUBLE = (b"\x00\x05\x16\x07", b"\x00\x05\x16\x00")
-_STORAGE_CLASS = b"\x02\x00\x02\x00UI"
-_VRS = frozenset(
-    b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC"
-    b" UI UL UN UR US UT UV".split()
-)
-_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _UNDEFINED = 0xFFFFFFFF
-_LONGEST_FIRST = 1024
-_LONGEST_TEXT = 256
-_ELEMENTS_OF_PROOF = 3
-_MOST_SHOWN = 32
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
-
-_CHARSET, _CLASS, _INSTANCE, _MODALITY, _DESCRIPTION = (
-    0x00080005,
-    0x00080016,
-    0x00080018,
-    0x00080060,
-    0x0008103E,
-)
-_STUDY, _SERIES, _POSITION, _ORIENTATION, _FRAME = (
-    0x0020000D,
-    0x0020000E,
-    0x00200032,
-    0x00200037,
-    0x00200052,
-)
-_SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS, _SPACING = (
-    0x00280002,
-    0x00280004,
-    0x00280008,
-    0x00280010,
-    0x00280011,
-    0x00280030,
-)
-_ALLOCATED, _STORED, _HIGH_BIT, _SIGNED = 0x00280100, 0x00280101, 0x00280102, 0x00280103
-_INTERCEPT, _SLOPE, _RESCALE_TYPE, _LUT = 0x00281052, 0x00281053, 0x00281054, 0x00283000
-_WANTED = (
+_TAGS_READ = (
     *(
-        _CHARSET,
-        _CLASS,
-        _INSTANCE,
-        _MODALITY,
-        _DESCRIPTION,
-        _STUDY,
-        _SERIES,
-        _POSITION,
-        _ORIENTATION,
-        _FRAME,
+        tags.CHARACTER_SET,
+        tags.SOP_CLASS,
+        tags.SOP_INSTANCE,
+        tags.MODALITY,
+        tags.SERIES_DESCRIPTION,
+        tags.STUDY_INSTANCE,
+        tags.SERIES_INSTANCE,
+        tags.IMAGE_POSITION,
+        tags.IMAGE_ORIENTATION,
+        tags.FRAME_OF_REFERENCE,
     ),
-    *(_SAMPLES, _PHOTOMETRIC, _FRAMES),
+    *(tags.SAMPLES_PER_PIXEL, tags.PHOTOMETRIC_INTERPRETATION, tags.NUMBER_OF_FRAMES),
     *(
-        _ROWS,
-        _COLUMNS,
-        _SPACING,
-        _ALLOCATED,
-        _STORED,
-        _HIGH_BIT,
-        _SIGNED,
-        _INTERCEPT,
-        _SLOPE,
-        _RESCALE_TYPE,
-        _LUT,
+        tags.ROWS,
+        tags.COLUMNS,
+        tags.PIXEL_SPACING,
+        tags.BITS_ALLOCATED,
+        tags.BITS_STORED,
+        tags.HIGH_BIT,
+        tags.PIXEL_REPRESENTATION,
+        tags.RESCALE_INTERCEPT,
+        tags.RESCALE_SLOPE,
+        tags.RESCALE_TYPE,
+        tags.MODALITY_LUT,
     ),
-)
-_FIRST_TEXTS = (
-    0x00020002,
-    0x00020003,
-    0x00020010,
-    _CHARSET,
-    0x00080008,
-    _CLASS,
-    _INSTANCE,
-    0x00080020,
-    _MODALITY,
 )
 _PIXEL_DATA = {0x7FE00010: "integer", 0x7FE00008: "float32", 0x7FE00009: "float64"}
 
@@ -212,7 +167,7 @@ class Rescale:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Slice:
-    """What one file says of itself; empty arrays where it says nothing.
+    """Header of one DICOM file; arrays are empty where the header has no value.
 
     Parameters
     ----------
@@ -252,10 +207,7 @@ class Slice:
 
     @property
     def is_aside(self) -> bool:
-        """Whether the file is something beside scans.
-
-        (a dose, a screenshot), not perhaps a slice of one.
-        """
+        """Whether the file is no slice of a scan (a dose, a screenshot, a report)."""
         lies = self.position.size == 3 and self.orientation.size == 6
         return self.storage_class.startswith(_ASIDE_CLASSES) or (
             not lies
@@ -265,19 +217,16 @@ class Slice:
 
 
 def off_right_angles(orientation: NDArray[np.float64]) -> float:
-    """Say how far the directions of rows and columns.
-
-    (6 numbers) are from one long and at right angles.
-    """
+    """Return how far the directions of rows and columns (6 numbers) are off orthonormal."""
     right, down = orientation.reshape(2, 3)
     lengths = float(np.linalg.norm(right)), float(np.linalg.norm(down))
     return max(*(abs(length - 1) for length in lengths), abs(float(right @ down)))
 
 
 def straight_axes(orientation: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give directions of rows, columns and slices.
+    """Return orthonormal directions of rows, columns and slices, as matrix columns.
 
-    (as matrix columns), one long and at right angles, as ITK makes them.
+    They are computed as ITK does.
     """
     right, down = orientation.reshape(2, 3)
     normal = np.cross(right, down) / np.linalg.norm(np.cross(right, down))
@@ -294,112 +243,8 @@ class Aside:
     uid: str = ""
 
 
-def is_dicom(path: Path) -> bool:
-    """Say whether a file is DICOM: by its mark, or where it has none by its first elements.
-
-    A pipe or a device is none, and is not opened: it might never answer.
-    """
-    return _is_dicom_head(head_of(path))
-
-
-def head_of(path: Path) -> bytes:
-    """Give the first bytes of a regular file.
-
-    None of anything else, or of what cannot be read.
-    """
-    try:
-        if not path.is_file():
-            return b""
-        with path.open("rb") as file:
-            return file.read(_HEAD)
-    except OSError:
-        return b""
-
-
-class BoundedFile(io.BufferedReader):
-    """A file that sets no memory aside for more bytes than it has left.
-
-    A damaged length may ask for 4 GB.
-    """
-
-    def __init__(self, raw: io.FileIO) -> None:
-        super().__init__(raw)
-        self._size = os.fstat(raw.fileno()).st_size
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Read up to `size` bytes, or all that is left."""
-        if size is not None and size > _HEAD:
-            size = min(size, max(0, self._size - self.tell()))
-        return super().read(size)
-
-
-def open_bounded(path: Path) -> BoundedFile:
-    """Open a file for reading bytes.
-
-    Raises
-    ------
-    OSError
-        If it cannot be opened.
-    """
-    return BoundedFile(io.FileIO(path))
-
-
-def is_system_file(path: Path, head: bytes) -> bool:
-    """Say whether a file is what an operating system leaves beside others.
-
-    (AppleDouble, .DS_Store, Thumbs.db).
-    """
-    return head[:4] in _APPLE_DOUBLE or path.name.lower() in (
-        ".ds_store",
-        "thumbs.db",
-        "desktop.ini",
-    )
-
-
-def is_segmentation(path: str | Path) -> bool:
-    """Say whether a file is a DICOM segmentation (SEG), by its head."""
-    return storage_class(Path(path)).startswith("1.2.840.10008.5.1.4.1.1.66.")
-
-
-def storage_class(path: Path) -> str:
-    """Give the storage class that a file's head names.
-
-    Empty where it names none or is no DICOM.
-    """
-    head = head_of(path)
-    if head[128:132] == b"DICM":
-        _, found, rest = head.partition(_STORAGE_CLASS)
-        if found:
-            return _ascii(rest[2 : 2 + int.from_bytes(rest[:2], "little")])
-    if not _is_dicom_head(head):
-        return ""
-    start = 132 if head[128:132] == b"DICM" else 0
-    return next(
-        (
-            _ascii(value)
-            for tag, value in _elements(head[start:])
-            if tag in (0x00020002, _CLASS)
-        ),
-        "",
-    )
-
-
-@contextmanager
-def quiet_pydicom() -> Iterator[None]:
-    """Keep pydicom from telling of invalid values; we tell of those that matter."""
-    log = logging.getLogger("pydicom")
-    before = log.disabled
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        log.disabled = True
-        try:
-            yield
-        finally:
-            log.disabled = before
-
-
 def class_name(uid: str) -> str:
-    """Give a storage class in words, such as "RT Structure Set"."""
+    """Return the name of a storage class, such as "RT Structure Set"."""
     from pydicom.uid import UID
 
     with quiet_pydicom():
@@ -429,10 +274,10 @@ def read_slice(path: Path, *, sure: bool) -> Slice | Aside:
     """
     with open_bounded(path) as file:
         header, start = _parse(file)
-        stored_class = _uid(header, _CLASS) or _uid(
+        stored_class = uid_value(header, tags.SOP_CLASS) or uid_value(
             getattr(header, "file_meta", None), 0x00020002
         )
-        uid = _uid(header, _SERIES)
+        uid = uid_value(header, tags.SERIES_INSTANCE)
         if stored_class == _DIRECTORY_CLASS:
             return Aside(path, "DICOMDIR")
         if stored_class.startswith(SEGMENTATION_CLASSES):
@@ -449,7 +294,7 @@ def read_slice(path: Path, *, sure: bool) -> Slice | Aside:
 
 
 def inflate(path: Path) -> bytes:
-    """Give a deflated file's data set.
+    """Return the inflated data set of a deflated file.
 
     Raises
     ------
@@ -470,18 +315,22 @@ def _slice(
 ) -> Slice:
     faults: list[str] = []
 
-    position = _numbers(header, _POSITION, "position", 3, faults)
-    orientation = _numbers(header, _ORIENTATION, "orientation", 6, faults)
-    spacing = _numbers(header, _SPACING, "pixel spacing", 2, faults)
-    slope = _numbers(header, _SLOPE, "rescale slope", 1, faults)
-    intercept = _numbers(header, _INTERCEPT, "rescale intercept", 1, faults)
+    position = decimal_values(header, tags.IMAGE_POSITION, "position", 3, faults)
+    orientation = decimal_values(
+        header, tags.IMAGE_ORIENTATION, "orientation", 6, faults
+    )
+    spacing = decimal_values(header, tags.PIXEL_SPACING, "pixel spacing", 2, faults)
+    slope = decimal_values(header, tags.RESCALE_SLOPE, "rescale slope", 1, faults)
+    intercept = decimal_values(
+        header, tags.RESCALE_INTERCEPT, "rescale intercept", 1, faults
+    )
     rescale = Rescale(
         slope=float(slope[0]) if slope.size else None,
         intercept=float(intercept[0]) if intercept.size else None,
-        kind=_text(header, _RESCALE_TYPE).upper(),
-        table=bool(_value(header, _LUT)),
+        kind=first_text(header, tags.RESCALE_TYPE).upper(),
+        table=bool(element_value(header, tags.MODALITY_LUT)),
     )
-    if (sign := _whole(header, _SIGNED)) not in (0, 1):
+    if (sign := count_value(header, tags.PIXEL_REPRESENTATION)) not in (0, 1):
         faults.append(
             f"has a pixel representation of {sign}, which is neither 0 (unsigned) nor 1"
             " (signed). Repair its header, or export it again"
@@ -490,15 +339,15 @@ def _slice(
     return Slice(
         path=path,
         uid=uid,
-        instance=_uid(header, _INSTANCE)
-        or _uid(getattr(header, "file_meta", None), 0x00020003),
-        description=_described(header),
-        modality=_text(header, _MODALITY),
+        instance=uid_value(header, tags.SOP_INSTANCE)
+        or uid_value(getattr(header, "file_meta", None), 0x00020003),
+        description=series_description(header),
+        modality=first_text(header, tags.MODALITY),
         storage_class=stored_class,
-        study=_uid(header, _STUDY),
-        frame=_uid(header, _FRAME),
-        frames=_whole(header, _FRAMES) or 1,
-        samples=_whole(header, _SAMPLES) or 1,
+        study=uid_value(header, tags.STUDY_INSTANCE),
+        frame=uid_value(header, tags.FRAME_OF_REFERENCE),
+        frames=count_value(header, tags.NUMBER_OF_FRAMES) or 1,
+        samples=count_value(header, tags.SAMPLES_PER_PIXEL) or 1,
         position=position,
         orientation=orientation,
         spacing=spacing,
@@ -575,11 +424,11 @@ def reread(path: Path) -> Dataset:
         If it cannot be read.
     """
     with open_bounded(path) as file:
-        return _parse(file, (_LUT, _SIGNED))[0]
+        return _parse(file, (tags.MODALITY_LUT, tags.PIXEL_REPRESENTATION))[0]
 
 
 def _parse(
-    file: BinaryIO, wanted: tuple[int, ...] = _WANTED
+    file: BinaryIO, read_tags: tuple[int, ...] = _TAGS_READ
 ) -> tuple[Dataset, DicomBytesIO | None]:
     """Read the header up to the pixels, where the file then stands.
 
@@ -616,8 +465,12 @@ def _parse(
                 file,
                 stop_before_pixels=True,
                 force=True,
-                specific_tags=[*wanted] or None,
+                specific_tags=[*read_tags] or None,
             )
+            # pydicom raises only now where an element's kind (VR) is none of DICOM's
+            for tag in read_tags:
+                if tag in header:
+                    header.get_item(tag)
     except damaged as err:
         raise HeaderError("its header is damaged") from err
     return header, header.buffer if isinstance(header.buffer, DicomBytesIO) else None
@@ -626,7 +479,7 @@ def _parse(
 def _pixel_format(header: Dataset, stream: BinaryIO | DicomBytesIO) -> PixelFormat:
     """Read the head of the pixel element, at which the stream stands."""
     implicit, little = (bool(part) for part in header.original_encoding)
-    syntax = _uid(getattr(header, "file_meta", None), 0x00020010)
+    syntax = uid_value(getattr(header, "file_meta", None), 0x00020010)
     if not little and not syntax and getattr(header, "file_meta", None):
         raise HeaderError("its head names no transfer syntax")
     order = "<" if little else ">"
@@ -635,8 +488,8 @@ def _pixel_format(header: Dataset, stream: BinaryIO | DicomBytesIO) -> PixelForm
     if len(head) >= 8:
         group, number = struct.unpack(f"{order}HH", head[:4])
         element = _PIXEL_DATA.get(group << 16 | number, "")
-    if element and not implicit and head[4:6] in _VRS:
-        vr, long = head[4:6].decode("ascii"), head[4:6] in _LONG_VRS
+    if element and not implicit and head[4:6] in VRS:
+        vr, long = head[4:6].decode("ascii"), head[4:6] in LONG_VRS
         (length,) = (
             struct.unpack(f"{order}I", head[8:12])
             if long and len(head) == 12
@@ -653,152 +506,11 @@ def _pixel_format(header: Dataset, stream: BinaryIO | DicomBytesIO) -> PixelForm
         vr=vr,
         offset=offset,
         length=-1 if length == _UNDEFINED else length,
-        rows=_whole(header, _ROWS),
-        columns=_whole(header, _COLUMNS),
-        allocated=_whole(header, _ALLOCATED),
-        stored=_whole(header, _STORED),
-        high_bit=_whole(header, _HIGH_BIT),
-        signed=_whole(header, _SIGNED) == 1,
-        photometric=_text(header, _PHOTOMETRIC).upper(),
+        rows=count_value(header, tags.ROWS),
+        columns=count_value(header, tags.COLUMNS),
+        allocated=count_value(header, tags.BITS_ALLOCATED),
+        stored=count_value(header, tags.BITS_STORED),
+        high_bit=count_value(header, tags.HIGH_BIT),
+        signed=count_value(header, tags.PIXEL_REPRESENTATION) == 1,
+        photometric=first_text(header, tags.PHOTOMETRIC_INTERPRETATION).upper(),
     )
-
-
-def _value(header: Dataset | None, tag: int) -> object:
-    """Give an element's raw value: bytes, a sequence, or None where it is missing or empty.
-
-    Raises
-    ------
-    HeaderError
-        If its kind (VR) is none that DICOM knows.
-    """
-    if header is None or tag not in header:
-        return None
-    try:
-        return header.get_item(tag).value or None
-    except NotImplementedError as err:
-        raise HeaderError("its header is damaged") from err
-
-
-def _ascii(raw: object) -> str:
-    """Give text that is to be one short line of ASCII; what is none becomes a question mark."""
-    text = (
-        raw[:_LONGEST_TEXT].decode("ascii", "replace")
-        if isinstance(raw, bytes)
-        else str(raw or "")
-    )
-    return "".join(
-        letter if " " <= letter <= "~" else "?" for letter in text.strip(" \0\t\r\n")
-    )
-
-
-def _uid(header: Dataset | None, tag: int) -> str:
-    return _ascii(_value(header, tag))
-
-
-def _text(header: Dataset, tag: int) -> str:
-    """Give the first value of a text element."""
-    return _ascii(_value(header, tag)).split("\\")[0].strip()
-
-
-def _whole(header: Dataset, tag: int) -> int:
-    """Give a count, be it binary or text; 0 where it is missing or no number."""
-    raw = _value(header, tag)
-    if not isinstance(raw, bytes):
-        return 0
-    vr = header.get_item(tag).VR
-    if tag == _FRAMES or vr in ("IS", "DS"):
-        text = _ascii(raw)
-        return int(text) if text.isdecimal() else 0
-    width = 4 if len(raw) >= 4 and vr in ("UL", "SL") else 2
-    return int.from_bytes(
-        raw[:width], "little" if header.original_encoding[1] else "big"
-    )
-
-
-def _numbers(
-    header: Dataset, tag: int, name: str, count: int, faults: list[str]
-) -> NDArray[np.float64]:
-    """Give decimal numbers.
-
-    Empty, with a fault unless there is no value at all, where they are not `count`
-    finite ones.
-    """
-    text = _ascii(_value(header, tag))
-    parts = [part.strip(" \0") for part in text.split("\\")]
-    if not any(parts):
-        return np.array([])
-    values = [float(part) if _NUMBER.fullmatch(part) else math.nan for part in parts]
-    if len(values) == count and all(math.isfinite(value) for value in values):
-        return np.array(values)
-    wanted = "a number" if count == 1 else f"{count} numbers"
-    faults.append(
-        f"has a {name} that is not {wanted} ({text[:_MOST_SHOWN]!r}). Repair its"
-        " header, or export it again"
-    )
-    return np.array([])
-
-
-def _described(header: Dataset) -> str:
-    """Give the series' description in its own character set.
-
-    What cannot be decoded is replaced.
-    """
-    from pydicom.charset import convert_encodings, decode_bytes
-
-    raw = _value(header, _DESCRIPTION)
-    if not isinstance(raw, bytes):
-        return ""
-    charsets = [part.strip() for part in _ascii(_value(header, _CHARSET)).split("\\")]
-    try:
-        with quiet_pydicom():
-            text = decode_bytes(raw, convert_encodings(charsets), {9, 10, 12, 13})
-    except (LookupError, ValueError, TypeError, AttributeError):
-        text = raw.decode("utf-8", "replace")
-    return " ".join(
-        "".join(letter if letter.isprintable() else " " for letter in text).split()
-    )[:_LONGEST_TEXT]
-
-
-def _is_dicom_head(head: bytes) -> bool:
-    if head[128:132] == b"DICM":
-        return True
-    if head[:2] not in (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08"):
-        return False
-    found = list(_elements(head))
-    texts = [value for tag, value in found if tag in _FIRST_TEXTS]
-    return (
-        len(found) >= _ELEMENTS_OF_PROOF
-        and any(texts)
-        and all(text.rstrip(b"\0").isascii() for text in texts)
-    )
-
-
-def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Give the leading elements of a data set without a head.
-
-    Tag and value, up to the first that is long or none.
-    """
-    order: Literal["little", "big"] = "little" if data[1:2] == b"\0" else "big"
-    explicit = data[4:6] in _VRS
-    at, last = 0, -1
-    while at + 8 <= len(data):
-        group, number = (
-            int.from_bytes(data[at : at + 2], order),
-            int.from_bytes(data[at + 2 : at + 4], order),
-        )
-        tag, vr = group << 16 | number, data[at + 4 : at + 6]
-        if tag <= last or (explicit and vr not in _VRS):
-            return
-        width, start = (
-            (4, at + 4)
-            if not explicit
-            else (4, at + 8)
-            if vr in _LONG_VRS
-            else (2, at + 6)
-        )
-        length = int.from_bytes(data[start : start + width], order)
-        at = start + width + length
-        if length > _LONGEST_FIRST or length % 2 or at > len(data):
-            return
-        yield tag, data[start + width : at]
-        last = tag

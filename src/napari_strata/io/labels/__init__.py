@@ -1,4 +1,1 @@
-"""What only labels need.
-
-Whole numbers out of a file's values, names inside files, DICOM segmentations.
-"""
+"""Reading labels: whole numbers from a file's values, names inside files, DICOM SEG."""

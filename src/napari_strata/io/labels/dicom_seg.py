@@ -1,6 +1,6 @@
-"""DICOM segmentations (SEG) as labels, through pydicom.
+"""Read DICOM segmentations (SEG) as labels, through pydicom.
 
-Binary, fractional and label maps, with any frames left out.
+Binary, fractional and label map, also where frames are left out.
 """
 
 from __future__ import annotations
@@ -15,13 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError, ReadError
-from napari_strata.io.dicom.slice import (
-    SKEW,
-    off_right_angles,
-    open_bounded,
-    quiet_pydicom,
-    straight_axes,
-)
+from napari_strata.io.dicom.file_head import open_bounded
+from napari_strata.io.dicom.header_values import quiet_pydicom
+from napari_strata.io.dicom.slice import SKEW, off_right_angles, straight_axes
 from napari_strata.io.grid import FileImage, check_shape, check_voxel_size, make_grid
 from napari_strata.io.itk import affine_ras
 from napari_strata.io.labels.objects import parse_errors
@@ -41,15 +37,19 @@ _LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 
 _TRACKED = re.compile(r"Strata region (\d+)$")
 _AT_LEAST = 0.5
+"""Fraction of the maximum from which a voxel of a fractional segment belongs to it."""
 _EVEN_MM = 0.05
+"""Largest offset of a frame from the even stack; rounding in headers explains less."""
 _PARALLEL = 1e-3
+"""Largest difference of direction cosines of parallel planes (rounding in headers)."""
 _SAME_PLACE_MM = 1e-3
+"""Frames nearer than this lie in one plane; headers have three decimals or more."""
 _NO_LIBRARY = "DICOM SEG needs pydicom: install napari-strata[dicom]."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DicomSeg:
-    """What a DICOM SEG holds.
+    """Content of a DICOM SEG.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class DicomSeg:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Frames:
-    """Where every frame lies, and whose it is; all frames are parallel and alike.
+    """Position and segment of every frame; all frames are parallel and of one size.
 
     Parameters
     ----------
@@ -94,9 +94,10 @@ class _Frames:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Stack:
-    """The slices that frames make.
+    """Slices that the frames form.
 
-    The slice of each frame, the step from one to the next and the first one's place.
+    The slice of each frame, the step from slice to slice and the first slice's
+    position.
     """
 
     places: NDArray[np.int64]
@@ -107,12 +108,9 @@ class _Stack:
 
 
 def read_dicom_seg(path: str | Path, *, like: Geometry | None = None) -> DicomSeg:
-    """Read a DICOM SEG, ours or another program's, on its own grid.
+    """Read a DICOM SEG on its own grid, whatever program wrote it.
 
-    Of its slices, which may be fewer than the scan's.
-
-    Ids are those that Strata gave, else the segments' numbers. Where segments overlap,
-    the later one is on top. Fractional segments count from one half.
+    It may have fewer slices than the scan.
 
     Parameters
     ----------
@@ -156,9 +154,9 @@ def read_dicom_seg(path: str | Path, *, like: Geometry | None = None) -> DicomSe
 
 
 def _name_syntax(stored: Dataset) -> None:
-    """Name the encoding of a file without a head, which pydicom has guessed.
+    """Set the transfer syntax that pydicom guessed for a file without a head.
 
-    So that its pixels can be read.
+    Its pixels can be read then.
     """
     from pydicom.uid import (
         ExplicitVRBigEndian,
@@ -231,7 +229,7 @@ def _type(stored: Dataset) -> str:
 
 
 def _check_kind(stored: Dataset, source: str) -> None:
-    """Refuse what is no segmentation of a volume."""
+    """Refuse objects that are no segmentation of a volume."""
     if "Rows" not in stored or "Columns" not in stored:
         raise AttributeError("no image")
     if "TotalPixelMatrixRows" in stored or "TotalPixelMatrixOriginSequence" in stored:
@@ -254,7 +252,7 @@ def _check_kind(stored: Dataset, source: str) -> None:
 
 
 def _frames(stored: Dataset, n_frames: int, source: str) -> _Frames:
-    """Read where frames lie from their own groups, or the shared one."""
+    """Read the positions of frames from their own groups, or from the shared one."""
     shared = (stored.get("SharedFunctionalGroupsSequence") or [None])[0]
     groups = stored.get("PerFrameFunctionalGroupsSequence") or [None] * n_frames
     if len(groups) != n_frames:
@@ -308,7 +306,7 @@ def _frames(stored: Dataset, n_frames: int, source: str) -> _Frames:
 
 
 def _alike(items: Sequence[Any], name: str, source: str) -> NDArray[np.float64]:
-    """Give the numbers that every frame has alike."""
+    """Return the numbers that all frames share."""
     values = np.array([item.get(name) for item in items], np.float64)
     if np.abs(values - values[0]).max() > _PARALLEL:
         raise ReadError(
@@ -319,16 +317,16 @@ def _alike(items: Sequence[Any], name: str, source: str) -> NDArray[np.float64]:
 
 
 def _length(measures: Any, name: str) -> float | None:
-    """Give a length above zero; None where the file has none."""
+    """Return a positive length; None if the file has none."""
     value = None if measures is None else measures.get(name)
     length = abs(float(value)) if value not in (None, "") else 0.0
     return length if np.isfinite(length) and length > 0 else None
 
 
 def _stack(frames: _Frames, source: str, like: Geometry | None) -> _Stack:
-    """Put frames into the slices of an even stack.
+    """Sort frames into the slices of an even stack.
 
-    Askew where they lie so, as a tilted gantry leaves them.
+    The stack is sheared if the frames are, as with a tilted gantry.
     """
     normal = np.cross(frames.right, frames.down)
     along = frames.positions @ normal
@@ -354,12 +352,9 @@ def _between(
     like: Geometry | None,
     normal: NDArray[np.float64],
 ) -> tuple[float, tuple[str, ...]]:
-    """Give the distance of slices.
+    """Return the distance of slices.
 
-    As the file says, else the scan's, else the smallest gap or the thickness.
-
-    Frames without a voxel are usually left out, so gaps alone may be several slices
-    wide.
+    From the file, else from the scan, else the smallest gap or the thickness.
     """
     by_scan = None if like is None else _slices_of(like, normal)
     for length in (frames.between_mm, by_scan):
@@ -407,9 +402,9 @@ def _fits(gaps: NDArray[np.float64], length: float) -> bool:
 
 
 def _slices_of(like: Geometry, normal: NDArray[np.float64]) -> float | None:
-    """Give the distance of a scan's planes along a normal in LPS.
+    """Return the distance of a scan's planes along a normal in LPS.
 
-    None where none of its axes runs there.
+    None if none of its axes has that direction.
     """
     inverse = np.linalg.inv(like.affine)[:3, :3]
     for row in inverse:
@@ -422,9 +417,9 @@ def _slices_of(like: Geometry, normal: NDArray[np.float64]) -> float | None:
 def _painted(
     stored: Dataset, frames: _Frames, stack: _Stack, id_of: dict[int, int]
 ) -> tuple[NDArray[np.unsignedinteger], int]:
-    """Lay segments over each other.
+    """Return labels (slice, row, column) of all segments, and the number of hidden voxels.
 
-    Labels (slice, row, column), and how many voxels of one are hidden by another.
+    A voxel is hidden if a later segment covers it.
     """
     rows, columns = int(stored.Rows), int(stored.Columns)
     if _type(stored) == "LABELMAP":
@@ -459,9 +454,9 @@ def _painted(
 def _mapped(
     stored: Dataset, stack: _Stack, id_of: dict[int, int], plane: tuple[int, int]
 ) -> NDArray[np.unsignedinteger]:
-    """Give the labels of a label map.
+    """Return the labels of a label map.
 
-    What no segment describes keeps its number where that is free.
+    A value without a segment keeps its number if that is free.
     """
     background = stored.get("PixelPaddingValue")
     values = np.zeros((stack.count, *plane), np.uint16)
@@ -484,7 +479,7 @@ def _mapped(
 
 
 def _pixels(stored: Dataset, count: int) -> Iterator[NDArray[Any]]:
-    """Give the frames' pixels one by one, so that a large SEG of bits needs little memory."""
+    """Yield the frames' pixels one by one, so that a large binary SEG needs little memory."""
     from pydicom.pixels.utils import iter_pixels
 
     given = 0
@@ -496,9 +491,9 @@ def _pixels(stored: Dataset, count: int) -> Iterator[NDArray[Any]]:
 
 
 def _regions(stored: Dataset) -> dict[int, Region]:
-    """Give the region of every segment's number, in the order of the segments.
+    """Return the region of every segment number, in the order of the segments.
 
-    A label map's background is none.
+    A label map's background is left out.
     """
     described = {int(one.SegmentNumber): one for one in stored.SegmentSequence}
     described.pop(BACKGROUND, None)
@@ -542,7 +537,7 @@ def _regions(stored: Dataset) -> dict[int, Region]:
 
 
 def _rgb(stored: Sequence[int]) -> tuple[int, int, int]:
-    """Turn DICOM's 16-bit CIELab (white D65) into sRGB bytes."""
+    """Convert DICOM's 16-bit CIELab (white D65) to sRGB bytes."""
     lightness, a, b = (
         stored[0] * 100 / 65535,
         stored[1] * 255 / 65535 - 128,

@@ -1,6 +1,7 @@
-"""Names and colours that label files carry inside.
+"""Names and colours inside label files.
 
-XML in a NIfTI header's extension, FreeSurfer's table behind the voxels of an MGZ.
+XML in a NIfTI header's extension, FreeSurfer's colour table behind the voxels of an MGZ
+file.
 """
 
 from __future__ import annotations
@@ -33,16 +34,22 @@ _KINDS = {
     44: "MATLAB",
 }
 _MGH_VOXELS = 284
+"""Byte at which the voxels of an MGH file begin."""
 _MGH_FOOTER = 20
+"""Bytes of scan parameters between the voxels and the tags of an MGH file."""
 _COLOUR_TABLE = 1
-_WITHOUT_LENGTH = (_COLOUR_TABLE, 2, 20)  # FreeSurfer's old tags
-_XFORM = 30  # its length has 4 bytes, the others' 8
+"""FreeSurfer's tag of an old colour table."""
+_WITHOUT_LENGTH = (_COLOUR_TABLE, 2, 20)
+"""FreeSurfer's old tags, which are not followed by a length."""
+_XFORM = 30
+"""FreeSurfer's tag of a transform; its length has 4 bytes, that of other tags 8."""
 _MOST_ENTRIES = 2**20
+"""Largest colour table; a larger count means a damaged file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a label file says of its labels.
+    """Names and colours that a label file holds.
 
     Parameters
     ----------
@@ -59,7 +66,7 @@ class Names:
 def nifti_names(path: Path, suffix: str) -> Names:
     """Read the names in a NIfTI header's extensions.
 
-    As TotalSegmentator and Connectome Workbench write them.
+    TotalSegmentator and Connectome Workbench write them.
     """
     header = path.with_suffix(".hdr") if suffix == ".img" else path
     blocks = _extensions(header)
@@ -104,7 +111,7 @@ def mgh_names(path: Path, n_bytes: int) -> Names:
 
 
 def _extensions(path: Path) -> list[tuple[int, bytes]]:
-    """Give code and content of each extension of a NIfTI header."""
+    """Return code and content of each extension of a NIfTI header."""
     try:
         with ImageOpener(str(path), "rb") as file:
             start = file.read(4)
@@ -140,7 +147,7 @@ def _extensions(path: Path) -> list[tuple[int, bytes]]:
 
 
 def _xml_labels(block: bytes) -> list[Region]:
-    """Give the rows of a label table of Caret's.
+    """Return the rows of a Caret label table.
 
     ``<Label Key="1" Red="0.5" ...>name</Label>``.
     """
@@ -160,7 +167,10 @@ def _xml_labels(block: bytes) -> list[Region]:
 
 
 def _byte(part: float) -> int:
-    """Give a share of 1 in bytes; Caret's standard has shares, some programs write bytes."""
+    """Return a colour component as a byte.
+
+    Caret's standard has fractions of 1; some programs write bytes.
+    """
     return min(max(round(part * 255 if part <= 1 else part), 0), 255)
 
 
@@ -193,10 +203,7 @@ def _after_tags(raw: bytes) -> tuple[Region, ...]:
 
 
 class _Table:
-    """FreeSurfer's binary colour table, old (every entry in order) or version 2.
-
-    (entries with an index).
-    """
+    """FreeSurfer's binary colour table, old (every entry in order) or version 2."""
 
     def __init__(self, raw: bytes, at: int) -> None:
         self._raw, self._at = raw, at

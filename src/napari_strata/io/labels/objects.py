@@ -1,4 +1,4 @@
-"""DICOM objects that are neither images nor segmentations, by what people call them."""
+"""DICOM objects that are neither images nor segmentations, by their common names."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import struct
 import zlib
 from pathlib import Path
 
+from napari_strata.io.dicom.file_head import open_bounded
+from napari_strata.io.dicom.header_values import quiet_pydicom
 from napari_strata.io.dicom.headers import dicom_errors
-from napari_strata.io.dicom.slice import open_bounded, quiet_pydicom
 
 _CLASS = b"\x02\x00\x02\x00UI"
 _HEAD = 4096
@@ -46,7 +47,7 @@ _FAMILIES = (
 
 
 def parse_errors() -> tuple[type[Exception], ...]:
-    """Give what pydicom raises on a damaged file, whose values may be anything.
+    """Return the exceptions that pydicom raises on a damaged file.
 
     Raises
     ------
@@ -67,9 +68,9 @@ def parse_errors() -> tuple[type[Exception], ...]:
 
 
 def storage_class(path: Path) -> str:
-    """Give the storage class of a DICOM file.
+    """Return the storage class of a DICOM file.
 
-    As its head says, or where it has none, as the object itself does; "" for none.
+    From its head, or from the object itself if there is no head; "" if there is none.
     """
     with path.open("rb") as file:
         _, found, rest = file.read(_HEAD).partition(_CLASS)
@@ -100,9 +101,9 @@ def storage_class(path: Path) -> str:
 
 
 def object_kind(name: str) -> str | None:
-    """Say what a storage class is that holds neither slices nor segments, and what to do.
+    """Return what an object without slices and segments is, and what to do.
 
-    None for those that do.
+    None for storage classes that hold slices or segments.
     """
     if not name.startswith(_STORAGE):
         return None
@@ -113,5 +114,5 @@ def object_kind(name: str) -> str | None:
 
 
 def is_seg(path: Path) -> bool:
-    """Say whether a file is a DICOM SEG: of bits, fractions or a label map."""
+    """Return whether a file is a DICOM SEG: binary, fractional or a label map."""
     return storage_class(path) in SEGMENTATIONS

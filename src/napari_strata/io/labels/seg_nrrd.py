@@ -178,10 +178,7 @@ def read_seg_nrrd(path: Path) -> SegNrrd:
 def _whole_layers(
     data: NDArray[Any], source: str
 ) -> tuple[NDArray[np.unsignedinteger], tuple[str, ...]]:
-    """Give layers (i, j, k, layer) of whole numbers from 0 up.
-
-    What was done to the file's values.
-    """
+    """Return layers (i, j, k, layer) of whole numbers from 0 up, and notes on changes."""
     count = data.shape[3]
     found = [
         whole_labels(data[..., n], source, volume=n if count > 1 else None)
@@ -192,10 +189,7 @@ def _whole_layers(
 
 
 def _extents(labels: NDArray[np.generic]) -> dict[int, str]:
-    """Give the box of every id in file indices, as Slicer writes it.
-
-    First and last along i, j and k.
-    """
+    """Return the box of every id in file indices: first and last along i, j and k."""
     from scipy.ndimage import find_objects
 
     ids, packed = pack_labels(labels)
@@ -288,9 +282,9 @@ def _segments(keys: Mapping[str, str], source: str, n_layers: int) -> list[_Segm
 
 
 def _unlisted(layers: NDArray[np.generic], segments: list[_Segment]) -> list[_Segment]:
-    """Give a segment for every label value that the header forgot.
+    """Return a segment for every label value that the header does not describe.
 
-    Under its value, or the next free id where that is taken.
+    Its id is the value, or the next free id if that is taken.
     """
     listed, taken = (
         {(one.layer, one.value) for one in segments},

@@ -18,7 +18,9 @@ HIGHEST_ID = 2**32 - 1
 """Largest label that is read or written: 32 bits without a sign."""
 
 _DUST = 1e-3
-_OF_DUST = 1e-5  # what float32 makes of "1e-3 off"
+"""Distance from a whole number up to which a label is rounded (interpolation, scaling)."""
+_OF_DUST = 1e-5
+"""Error of float32 in a distance of `_DUST`."""
 _EXACT_UP_TO = {2: 2**11, 4: 2**24, 8: 2**53}
 """Whole numbers that a float of so many bytes tells from their neighbours."""
 

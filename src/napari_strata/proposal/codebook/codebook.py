@@ -9,7 +9,6 @@ lies beside white matter.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +16,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from napari_strata._version import __version__
 from napari_strata.errors import CodebookError
+from napari_strata.filenames import CODEBOOK_SUFFIX
 from napari_strata.io.atomic import atomic_path
+from napari_strata.io.tensor_file import read_tensor_file, tensor_bytes
 from napari_strata.proposal.codebook.cohort_table import (
     CohortTable,
     IntensityMap,
@@ -37,6 +36,7 @@ from napari_strata.proposal.codebook.fit import (
     mean_distance,
     vectors_of,
 )
+from napari_strata.proposal.methods.registry import method_names
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.volume import (
     Modality,
@@ -48,7 +48,7 @@ from napari_strata.volume import (
 
 VERSION = 1
 """Of the file's layout."""
-SUFFIX = ".strata-codebook"
+SUFFIX = CODEBOOK_SUFFIX
 MOST_TISSUES = 200
 _SHARED_ENOUGH = 0.5
 """Less than this of two scans in the same tissues, and one scan teaches the others."""
@@ -247,16 +247,13 @@ class Codebook:
             temporary.write_bytes(data)
 
     def _to_bytes(self) -> bytes:
-        arrays: dict[str, NDArray[Any]] = {
-            f"reference {name}": getattr(self.reference, name)
-            for name in Leaves.__slots__
-        }
+        arrays: dict[str, NDArray[Any]] = {**self.reference.arrays}
         for number, one in enumerate(self.rounds):
             arrays |= {
                 f"round {number} leaves": one.leaves,
                 f"round {number} tissue": one.tissue,
             }
-        said = {
+        header = {
             "rounds": len(self.rounds),
             "regions": [
                 [region.id, region.name, list(region.color)] for region in self.regions
@@ -267,14 +264,7 @@ class Codebook:
             "names": self.names,
             "about": self.about,
         }
-        return save(
-            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
-            {
-                "strata-codebook": json.dumps(
-                    {"version": VERSION, **said}, sort_keys=True
-                )
-            },
-        )
+        return tensor_bytes("strata-codebook", VERSION, header, arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Codebook:
@@ -287,9 +277,7 @@ class Codebook:
             known.
         """
         try:
-            with safe_open(str(path), framework="np") as store:
-                header = json.loads((store.metadata() or {})["strata-codebook"])
-                arrays = {name: store.get_tensor(name) for name in store.keys()}  # noqa: SIM118
+            header, arrays = read_tensor_file(path, "strata-codebook")
             if header["version"] != VERSION:
                 raise CodebookError(
                     f"{path} is a codebook of version {header['version']}, and this"
@@ -305,7 +293,7 @@ class Codebook:
                 f"Cannot read the codebook {path}: {err.strerror or err}. Check the"
                 " path."
             ) from err
-        except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as err:
+        except (KeyError, ValueError, TypeError, IndexError) as err:
             raise CodebookError(
                 f"{path} is not a whole Strata codebook. Make one with `strata codebook"
                 " fit`."
@@ -326,9 +314,7 @@ class Codebook:
                 for row in header["regions"]
             ),
             rounds=rounds,
-            reference=Leaves(
-                *(arrays[f"reference {name}"] for name in Leaves.__slots__)
-            ),
+            reference=Leaves.from_arrays(arrays),
             typical_distance=float(header["typical_distance"]),
             modality=header["modality"],
             weights_sha256=header["weights_sha256"],
@@ -348,7 +334,7 @@ def check_encoder(codebook: Codebook, weights_sha256: str | None) -> None:
     if weights_sha256 == codebook.weights_sha256:
         return
     ours, theirs = (
-        (str(one)[:12] if one else "none (gmm-mrf)")
+        (str(one)[:12] if one else f"none ({method_names(needs_encoder=False)})")
         for one in (codebook.weights_sha256, weights_sha256)
     )
     raise CodebookError(

@@ -6,6 +6,7 @@ Raw looks of supervoxels, their surroundings, and brightness brought to one scal
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +101,14 @@ class IntensityMap:
         )
 
 
+_LEAVES_IN_FILES = {
+    "reference features": "features",
+    "reference brightness": "intensity",
+    "reference share": "share",
+}
+"""Name of each array in codebooks and teachings, and the attribute of `Leaves` that it holds."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Leaves:
     """A scan in some hundred groups of like supervoxels.
@@ -115,6 +124,22 @@ class Leaves:
     features: NDArray[np.float32]
     intensity: NDArray[np.float32]
     share: NDArray[np.float32]
+
+    @property
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Arrays by the names that they have in files."""
+        return {key: getattr(self, name) for key, name in _LEAVES_IN_FILES.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Leaves:
+        """Make the leaves that a file holds.
+
+        Raises
+        ------
+        KeyError
+            If an array is missing.
+        """
+        return cls(**{name: arrays[key] for key, name in _LEAVES_IN_FILES.items()})
 
 
 def cohort_table(proposal: Proposal) -> CohortTable:

@@ -1,4 +1,1 @@
-"""Ways to propose: with the learned encoder.
-
-Or with a Gaussian mixture and a Markov random field.
-"""
+"""Clustering methods behind one interface, listed in `registry`."""

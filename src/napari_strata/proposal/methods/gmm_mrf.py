@@ -10,6 +10,7 @@ nothing but brightness: two tissues that look alike are one class.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,8 +24,11 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 from napari_strata.errors import GeometryError
+from napari_strata.preprocess.body import body_mask, magnified
+from napari_strata.preprocess.intensity import filter_threads, prepare_intensity
 from napari_strata.proposal.hierarchy.build_trees import region_tree
 from napari_strata.proposal.hierarchy.tree import Hierarchy
+from napari_strata.proposal.methods.base import MethodInputs, MethodResult
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.proposal.supervoxels.boundary_refinement import join_crumbs
 from napari_strata.proposal.supervoxels.clustering import (
@@ -118,6 +122,38 @@ class Mixture:
         return constant.astype(np.float32) - squares * (0.5 / self.variances).astype(
             np.float32
         )
+
+
+def propose(inputs: MethodInputs) -> MethodResult:
+    """Propose regions from intensity alone, on the CPU and without loading torch.
+
+    Raises
+    ------
+    GeometryError
+        If the scan contains no body.
+    """
+    inputs.on_progress(0, 1, "finding the body")
+    with filter_threads(inputs.run.threads):
+        with inputs.stage("prepare"):
+            inside = body_mask(inputs.volume)
+            scan, magnification = magnified(inputs.volume, inside)
+            intensity = prepare_intensity(scan, inside, inputs.settings)
+        with inputs.stage("build"):
+            proposal = propose_classes(
+                scan,
+                inside,
+                intensity,
+                inputs.settings,
+                seed=inputs.run.seed,
+                on_progress=inputs.on_progress,
+            )
+    return MethodResult(
+        proposal,
+        "cpu",
+        inputs.run.threads or os.cpu_count(),
+        [float(s) for s in inputs.volume.spacing_zyx_mm],
+        magnification,
+    )
 
 
 def propose_classes(

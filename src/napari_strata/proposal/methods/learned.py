@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_strata.encoder.embed import FeatureMap
+from napari_strata.preprocess.intensity import encoder_intensity, filter_threads
 from napari_strata.proposal.confidence import ConfidenceInputs, estimate_confidence
 from napari_strata.proposal.hierarchy.build_trees import region_tree
+from napari_strata.proposal.methods.base import MethodInputs, MethodResult
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.proposal.supervoxels.clustering import Contacts
 from napari_strata.proposal.supervoxels.context_features import (
@@ -29,8 +31,12 @@ from napari_strata.proposal.supervoxels.oversegmentation import (
     find_supervoxels,
     grow_initial_segments,
 )
+from napari_strata.proposal.supervoxels.prefetch import Prefetch
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Modality, Progress, Volume, no_progress
+
+if TYPE_CHECKING:
+    from napari_strata.encoder.embed import FeatureMap
 
 _FINE_LEVELS = 2
 """Levels that are averaged over a supervoxel.
@@ -73,6 +79,72 @@ class ProposalInputs:
 
     prepared: PreparedScan
     features: FeatureMap
+
+
+def propose(inputs: MethodInputs) -> MethodResult:
+    """Propose regions from the features of the encoder.
+
+    Raises
+    ------
+    GeometryError
+        If the scan contains no body.
+    WeightsError
+        If the weights cannot be used.
+    SettingsError
+        If a CUDA device is requested and there is none.
+    """
+    volume, settings, run = inputs.volume, inputs.settings, inputs.run
+    on_progress, stage = inputs.on_progress, inputs.stage
+    with (
+        filter_threads(run.threads),
+        Prefetch(volume, settings, beside=run.threads != 1) as prefetch,
+    ):
+        with stage("prepare"):
+            on_progress(0, 1, "finding the body")
+            # torch takes seconds to import; the prefetch thread finds the body meanwhile
+            from napari_strata.encoder.custom_network import (
+                encoder_hash,
+                encoder_record,
+                open_encoder,
+            )
+            from napari_strata.encoder.embed import embed_intensity
+            from napari_strata.encoder.network import pick_device, torch_threads
+
+            device = pick_device(run.device).type
+            encoder = open_encoder(inputs.weights)
+            prepared = prefetch.prepared_scan(on_progress)
+        with torch_threads(run.threads) as threads:
+            with stage("encode"):
+                intensity = encoder_intensity(
+                    prepared.intensity, prepared.inside, volume.modality
+                )
+                features = embed_intensity(
+                    intensity,
+                    prepared.grid,
+                    encoder,
+                    settings=settings,
+                    device=run.device,
+                    on_progress=on_progress,
+                )
+            with stage("grow"):
+                initial = prefetch.initial_segments(on_progress)
+            with stage("build"):
+                proposal = build_proposal(
+                    ProposalInputs(prepared, features),
+                    settings,
+                    seed=run.seed,
+                    initial=initial,
+                    on_progress=on_progress,
+                )
+    return MethodResult(
+        proposal,
+        device,
+        threads,
+        [s / prepared.magnification for s in prepared.grid.spacing_zyx_mm],
+        prepared.magnification,
+        encoder_hash(inputs.weights),
+        encoder_record(encoder),
+    )
 
 
 def build_proposal(

@@ -1,8 +1,7 @@
-"""The edits: small records of what a person did, in region ids and points in mm.
+"""Edits of supervoxels and regions: small records that turn one state into the next.
 
-Each of which makes a new state.
-
-An edit that cannot be carried out raises `EditError` before anything is changed.
+Points are in mm (RAS+), regions are ids. An edit that cannot be carried out raises
+`EditError` and changes nothing.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ In a small body as if it were magnified.
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EditResult:
-    """What an edit did.
+    """Result of an edit.
 
     Parameters
     ----------
@@ -91,26 +90,26 @@ class EditResult:
 
 
 class Edit(Protocol):
-    """What every edit record offers."""
+    """Protocol of every edit record."""
 
     kind: ClassVar[str]
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Make the state after the edit."""
+        """Return the state after the edit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Move the slider or change the tree, through every stop of one drag in turn.
+    """Cut a tree, at every stop of one drag of the slider in turn.
 
-    Ids are handed out at each.
+    Ids are assigned at each stop.
     """
 
     stops: tuple[tuple[TreeName, int], ...]
     kind: ClassVar[str] = "cut"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Fill what nobody owns from another cut."""
+        """Fill unassigned supervoxels from another cut."""
         for tree, n in self.stops:
             state = with_ids(replace(state, tree=tree, n=n), index)
         return EditResult(state, f"Cut: {state.n} {state.tree}")
@@ -118,13 +117,13 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """Make regions one, under the first id."""
+    """Merge regions into the first one."""
 
     ids: tuple[int, ...]
     kind: ClassVar[str] = "merge"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Join the regions; the first keeps id, name and colour."""
+        """Merge the regions; the first keeps id, name and colour."""
         ids = list(dict.fromkeys(self.ids))
         if len(ids) < 2:
             raise EditError("Merging needs at least two different regions.")
@@ -141,7 +140,7 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Part a region along the highest merges of a tree; without a name, of the tree in use."""
+    """Split a region along the highest merges of a tree; None is the tree in use."""
 
     region: int
     into: int
@@ -149,7 +148,7 @@ class Split:
     kind: ClassVar[str] = "split"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Give every part but the largest (in voxels) a new id."""
+        """Assign a new id to every part but the largest (in voxels)."""
         require_regions(state, index, [self.region])
         require_unlocked(state, [self.region])
         if self.into < 2:
@@ -179,14 +178,14 @@ class Split:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Assign:
-    """Give the supervoxels that hold some points to a region."""
+    """Assign the supervoxels at some points to a region."""
 
     points_ras_mm: NDArray[np.float64]
     region: int
     kind: ClassVar[str] = "assign"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Move the supervoxels; scribbles elsewhere will not move them again."""
+        """Assign the supervoxels; scribbles elsewhere do not move them again."""
         ids = np.unique(
             supervoxels_at_voxels(state, index, index.flat_from_ras(self.points_ras_mm))
         )
@@ -202,7 +201,7 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class SetRow:
-    """Give a region another name, colour or lock, or accept it; None leaves as it is."""
+    """Change a region's name, colour or lock, or accept it; None leaves a value as it is."""
 
     region: int
     name: str | None = None
@@ -220,13 +219,13 @@ class SetRow:
         require_regions(state, index, [self.region])
         old = state.name(self.region)
         state = own_region(state, index, self.region)
-        wanted = {
+        changes = {
             "name": self.name,
             "color": self.color,
             "locked": self.locked,
             "accepted": self.accepted,
         }
-        given = {key: value for key, value in wanted.items() if value is not None}
+        given = {key: value for key, value in changes.items() if value is not None}
         row = replace(state.rows[self.region], **given)  # type: ignore[arg-type]
         state = replace(state, rows={**state.rows, self.region: row})
         if self.name is not None:
@@ -240,7 +239,7 @@ class SetRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Paint:
-    """Give voxels to a region by hand; they always win over supervoxels."""
+    """Paint voxels with a region; painted voxels override supervoxels."""
 
     points_ras_mm: NDArray[np.float64]
     region: int
@@ -271,9 +270,9 @@ class Paint:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scribble:
-    """Show some voxels of a region, and let what is like them follow.
+    """Assign the supervoxels under a stroke to a region, and classify similar ones.
 
-    `by_intensity` tells whether the scan was asked where supervoxels were cut, None if
+    `by_intensity`: whether intensities were used where supervoxels were cut; None if
     none was.
     """
 
@@ -284,10 +283,7 @@ class Scribble:
     kind: ClassVar[str] = "scribble"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Give what the stroke crosses to the region.
-
-        Then let the rest follow within the scope.
-        """
+        """Assign the supervoxels under the stroke, then classify others within the scope."""
         voxels = index.flat_from_ras(self.points_ras_mm)
         free = voxels[_unlocked(state, index, voxels)]
         if len(free) == 0:
@@ -315,9 +311,9 @@ class Scribble:
 
 
 def foreseen(edit: Edit, state: State, index: ProposalIndex) -> EditResult | None:
-    """Give the outcome that a preview found for the same scribble in the same state.
+    """Return the result that a preview computed for the same scribble in the same state.
 
-    None where none did.
+    None if there is no such preview.
     """
     for before, scribble, outcome in index.foreseen:
         if before is state and isinstance(edit, Scribble) and _is_same(edit, scribble):
@@ -345,10 +341,7 @@ def _unlocked(
 
 
 def _evidence(state: State) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Give every voxel that a stroke crossed and its region.
-
-    Where strokes cross, the latest holds.
-    """
+    """Return every voxel that a stroke crossed and its region; the latest stroke counts."""
     if not state.strokes:
         return np.empty(0, np.int64), np.empty(0, np.int32)
     voxels = np.concatenate([s.voxels for s in reversed(state.strokes)])
@@ -363,9 +356,9 @@ def _evidence(state: State) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
 def _take_stroke(
     state: State, index: ProposalIndex, stroke: Stroke, by_intensity: bool | None
 ) -> tuple[State, bool | None]:
-    """Give each piece that a stroke crosses to its region.
+    """Assign each supervoxel that a stroke crosses to its region.
 
-    Pieces that another region's strokes hold are cut between the two.
+    Supervoxels that strokes of another region cross too are cut between the two.
     """
     earlier, earlier_regions = _evidence(state)
     state = replace(state, strokes=(*state.strokes, stroke))
@@ -401,9 +394,9 @@ def _take_stroke(
 def _strayed(
     index: ProposalIndex, stroke: Stroke, crossed: NDArray[np.integer]
 ) -> NDArray[np.bool_]:
-    """Tell which supervoxels are large blocks of background.
+    """Return which supervoxels are large blocks of background that a stroke only strays into.
 
-    A stroke on the body only strays into: those are painted.
+    Their voxels under the stroke are painted.
     """
     background = index.teaching.background
     outside = background[index.supervoxels_at(stroke.voxels)]
@@ -419,7 +412,7 @@ def _painted_by(
     earlier: NDArray[np.int64],
     earlier_regions: NDArray[np.int32],
 ) -> NDArray[np.bool_]:
-    """Tell which voxels were painted by an earlier stroke, not by the brush.
+    """Return which voxels were painted by an earlier stroke, not by the brush.
 
     A later stroke may take those.
     """
@@ -435,12 +428,10 @@ def _painted_by(
 def _spread(
     state: State, index: ProposalIndex, crossed: NDArray[np.integer], scribble: Scribble
 ) -> State:
-    """Let unlocked pieces that nobody pointed at follow all strokes so far.
+    """Classify unlocked supervoxels that no stroke crossed and no person assigned.
 
-    (everywhere) or this one (here).
-
-    Whole supervoxels are told apart; what was cut from one follows with it, as far as
-    it is free to.
+    From all strokes (everywhere) or this one (here). Whole supervoxels are classified;
+    fragments follow theirs where they may.
     """
     table, base, locked = (
         supervoxel_table(state, index),
@@ -460,7 +451,7 @@ def _spread(
     count = index.proposal.n_supervoxels
     shown = by_largest_supervoxel(state, index, examples)
     unnamed = (base == FOLLOW)[:count]
-    lesson = StrokeExamples(
+    training = StrokeExamples(
         shown,
         own[:count],
         any_supervoxel(state, free, count),
@@ -468,22 +459,25 @@ def _spread(
         named_regions(state)[:count],
         unnamed,
     )
-    said = of_supervoxels(classify(index.teaching, lesson), state).copy()
-    said[np.isin(said, locked) | (said == own)] = STAY
+    choices = of_supervoxels(classify(index.teaching, training), state).copy()
+    choices[np.isin(choices, locked) | (choices == own)] = STAY
     owner, before = state.owner.copy(), state.before.copy()
     if here:
-        moved = free & (said == scribble.region)
+        moved = free & (choices == scribble.region)
         moved &= of_supervoxels(
             connected(index.teaching, crossed, any_supervoxel(state, moved, count)),
             state,
         )
     else:
-        moved = free & (said != STAY)
+        moved = free & (choices != STAY)
         back = (
-            free & (said == STAY) & (state.before != NOT_SPREAD) & ~np.isin(own, locked)
+            free
+            & (choices == STAY)
+            & (state.before != NOT_SPREAD)
+            & ~np.isin(own, locked)
         )
         owner[back] = base[back]
         before[back] = NOT_SPREAD
     before[moved] = base[moved]
-    owner[moved] = said[moved]
+    owner[moved] = choices[moved]
     return replace(state, owner=owner, before=before)

@@ -1,7 +1,4 @@
-"""What region edits work out on voxels.
-
-Parts, holes, islands, smooth borders, growing, mirroring. Arrays in, arrays out.
-"""
+"""Morphology on label arrays: parts, holes, islands, smoothing, distances, mirroring."""
 
 from __future__ import annotations
 
@@ -22,9 +19,9 @@ _PLANE_GRID = 64
 
 
 def parts_of(mask: Mask) -> NDArray[np.int32]:
-    """Give the number of the part that each voxel is in.
+    """Return the number of each voxel's connected part: 1 the largest, 0 outside.
 
-    1 the largest, 0 outside; parts hang together by faces of voxels.
+    Parts are connected by voxel faces.
     """
     found, count = ndi.label(mask)
     sizes = np.bincount(found.ravel(), minlength=count + 1)[1:]
@@ -34,17 +31,14 @@ def parts_of(mask: Mask) -> NDArray[np.int32]:
 
 
 def holes_of(mask: Mask) -> Mask:
-    """Give what a mask encloses.
-
-    Voxels from which no way along faces of voxels leads out of it.
-    """
+    """Return the holes of a mask: voxels without a path over voxel faces to the outside."""
     return np.asarray(ndi.binary_fill_holes(mask) & ~mask, np.bool_)
 
 
 def surroundings(
     parts: NDArray[np.int32], labels: Labels, allowed: Mask
 ) -> NDArray[np.int64]:
-    """Give for each part 0 .. n the label that touches it with most faces.
+    """Return for each part 0 .. n the label that shares most voxel faces with it.
 
     -1 where no allowed voxel touches it.
 
@@ -87,10 +81,7 @@ def surroundings(
 def nearest_label(
     labels: Labels, allowed: Mask, spacing_zyx_mm: NDArray[np.floating]
 ) -> NDArray[np.int64]:
-    """Give every voxel the label of the nearest allowed voxel.
-
-    -1 where none is allowed at all.
-    """
+    """Return for every voxel the label of the nearest allowed voxel; -1 if none is allowed."""
     if not allowed.any():
         return np.full(labels.shape, -1, np.int64)
     places = ndi.distance_transform_edt(
@@ -102,9 +93,9 @@ def nearest_label(
 def distance_mm(
     mask: Mask, spacing_zyx_mm: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Give how far every voxel's centre is from that of the nearest voxel of a mask.
+    """Return the distance of every voxel centre to the nearest voxel centre of a mask.
 
-    Infinite where there is none.
+    Infinite if the mask is empty.
     """
     if not mask.any():
         return np.full(mask.shape, np.inf)
@@ -116,9 +107,7 @@ def distance_mm(
 def smoothed(
     labels: Labels, sd_vox: NDArray[np.floating], left_out: NDArray[np.integer]
 ) -> NDArray[np.int64]:
-    """Smooth all borders at once.
-
-    Every voxel gets the label that is commonest around it, weighted by a Gaussian.
+    """Smooth all borders at once: each voxel gets the label with the largest Gaussian weight.
 
     Parameters
     ----------
@@ -160,9 +149,9 @@ def side_of_line(
     line: NDArray[np.floating],
     direction: NDArray[np.floating],
 ) -> Mask:
-    """Tell on which side of a drawn line points lie, seen along a direction.
+    """Return on which side of a drawn line points lie, seen along a direction.
 
-    The line goes on straight at both ends.
+    The line is extended straight at both ends.
 
     Parameters
     ----------
@@ -201,7 +190,7 @@ def mirrored(
 ) -> Mask:
     """Sample a mask at reflected places.
 
-    Voxel v of the result (of a given shape) holds what lies at `reflection @ v +
+    Voxel v of the result (of a given shape) holds the value at `reflection @ v +
     offset`.
     """
     sampled = ndi.affine_transform(
@@ -213,9 +202,7 @@ def mirrored(
 def symmetry_plane(
     body: Mask, affine: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Find the plane that mirrors a body onto itself best.
-
-    Starting from the patient's own left-right axis.
+    """Find the plane about which a body is most symmetric, near the left-right axis.
 
     Parameters
     ----------

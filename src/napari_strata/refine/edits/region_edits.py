@@ -1,10 +1,8 @@
-"""Edits of whole regions at voxel level.
+"""Edits of whole regions at voxel level: split, swap, delete, repair, grow, mirror.
 
-Parting, swapping, deleting, mending, growing and mirroring.
-
-Voxels of locked regions and hand-painted voxels stay as they are in every one of them,
-but that swapping and deleting a region take its painted voxels along. Where a border is
-to leave the supervoxels' borders, supervoxels are cut.
+Voxels of locked regions and hand-painted voxels stay as they are, except that swapping
+and deleting a region take its painted voxels along. Supervoxels are cut where a result
+does not follow their borders.
 """
 
 from __future__ import annotations
@@ -45,10 +43,7 @@ MOST_PARTS = 200
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scene:
-    """Regions and what lies around them.
-
-    A box of the scan, its labels, and the voxels that may change.
-    """
+    """Regions and their surroundings: a box of the scan, its labels, and the free voxels."""
 
     box: Box
     labels: NDArray[np.integer]
@@ -83,9 +78,9 @@ def _checked(state: State, index: ProposalIndex, region: int, doing: str) -> Non
 def _relabelled(
     state: State, index: ProposalIndex, scene: _Scene, labels: NDArray[np.integer]
 ) -> tuple[State, int]:
-    """Give voxels of a scene their new labels where they may change; -1 leaves as it is.
+    """Assign new labels to the free voxels of a scene; -1 leaves a voxel as it is.
 
-    Gives how many changed.
+    Returns the number of changed voxels too.
     """
     changed = scene.free & (labels >= 0) & (labels != scene.labels)
     voxels = flat_where(index, scene.box, changed)
@@ -107,7 +102,7 @@ def _parted(
     scene: _Scene,
     part: NDArray[np.integer],
 ) -> tuple[State, tuple[int, ...]]:
-    """Give every numbered part of a region (1, 2 ...; 0 stays) but the largest a new id."""
+    """Assign a new id to every numbered part (1, 2 ...; 0 stays) of a region but the largest."""
     inside = (scene.labels == region) & scene.free
     sizes = np.bincount(part[inside])
     present = np.flatnonzero(sizes)
@@ -135,7 +130,7 @@ def _parted(
 
 @dataclass(frozen=True, slots=True)
 class SplitParts:
-    """Give every connected part of a region an id of its own.
+    """Assign a new id to every connected part of a region but the largest.
 
     Parts smaller than a volume stay with the largest.
     """
@@ -145,7 +140,7 @@ class SplitParts:
     kind: ClassVar[str] = "split parts"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Give each part an id; the largest keeps the old one."""
+        """Assign an id to each part; the largest keeps the old one."""
         require_regions(state, index, [self.region])
         require_unlocked(state, [self.region])
         scene = _scene(state, index, [self.region])
@@ -165,7 +160,7 @@ class SplitParts:
 
 @dataclass(frozen=True, slots=True)
 class SplitLine:
-    """Part a region along a line drawn on a plane, seen along a direction.
+    """Split a region along a line drawn on a plane, seen along a direction.
 
     Two points make a straight cut.
     """
@@ -176,7 +171,7 @@ class SplitLine:
     kind: ClassVar[str] = "split line"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Give the smaller side a new id."""
+        """Assign a new id to the smaller side."""
         require_regions(state, index, [self.region])
         require_unlocked(state, [self.region])
         line, direction = (
@@ -208,10 +203,7 @@ class SplitLine:
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """Let two regions change places.
-
-    Each gets the other's voxels, name and colour stay with the id.
-    """
+    """Exchange the voxels of two regions; names and colours stay with the ids."""
 
     one: int
     other: int
@@ -256,13 +248,13 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Make regions background, what was painted of them too."""
+    """Make regions background, their painted voxels too."""
 
     ids: tuple[int, ...]
     kind: ClassVar[str] = "delete"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Join the regions into region 0."""
+        """Merge the regions into region 0."""
         ids = list(dict.fromkeys(self.ids))
         if not ids:
             raise EditError("Name at least one region to delete.")
@@ -274,14 +266,14 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class FillHoles:
-    """Give a region what it encloses on all sides; holes larger than a volume stay."""
+    """Fill the holes of a region; holes larger than a volume stay."""
 
     region: int
     largest_ml: float | None = None
     kind: ClassVar[str] = "fill holes"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Fill the holes, but for locked regions and painted voxels in them."""
+        """Fill the holes, except locked regions and painted voxels in them."""
         _checked(state, index, self.region, "filling holes")
         scene = _scene(state, index, [self.region])
         inside = scene.labels == self.region
@@ -309,7 +301,7 @@ class FillHoles:
 
 @dataclass(frozen=True, slots=True)
 class RemoveIslands:
-    """Give small connected parts of a region to what surrounds them.
+    """Assign small connected parts of a region to their surroundings.
 
     Without a volume, all but the largest part.
     """
@@ -319,10 +311,7 @@ class RemoveIslands:
     kind: ClassVar[str] = "remove islands"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Give each part to the unlocked region that it touches most.
-
-        The largest always stays.
-        """
+        """Assign each part to the unlocked region that it touches most; the largest stays."""
         _checked(state, index, self.region, "removing islands")
         scene = _scene(state, index, [self.region])
         parts = morphology.parts_of(scene.labels == self.region)
@@ -355,17 +344,14 @@ class RemoveIslands:
 
 @dataclass(frozen=True, slots=True)
 class Smooth:
-    """Smooth the borders of regions all at once.
-
-    So that neighbours leave neither gap nor overlap.
-    """
+    """Smooth the borders of regions at once, so that there is neither gap nor overlap."""
 
     ids: tuple[int, ...]
     sd_mm: float
     kind: ClassVar[str] = "smooth"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Give voxels at the regions' borders to the region that is commonest around them."""
+        """Assign voxels at the borders to the region that is most frequent around them."""
         ids = list(dict.fromkeys(self.ids)) or present_ids(state, index).tolist()
         if not 0 < self.sd_mm <= 50:
             raise EditError(
@@ -401,7 +387,7 @@ class Smooth:
 class Grow:
     """Move a region's border outward by a length, or inward by a negative one.
 
-    `into` limits what it may take.
+    `into` limits the regions it may take from.
     """
 
     region: int
@@ -410,7 +396,7 @@ class Grow:
     kind: ClassVar[str] = "grow"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Take or give the voxels whose centres lie within that length of the other side's."""
+        """Move voxels whose centres lie within the length of the other side's."""
         _checked(state, index, self.region, "growing")
         if not 0 < abs(self.by_mm) <= 200:
             raise EditError(
@@ -420,14 +406,14 @@ class Grow:
         inside = scene.labels == self.region
         reach_mm = abs(self.by_mm) + 1e-3
         if self.by_mm > 0:
-            wanted = ~inside & (
+            moved = ~inside & (
                 morphology.distance_mm(inside, scene.spacing_zyx_mm) <= reach_mm
             )
-            labels = np.where(wanted, self.region, -1)
+            labels = np.where(moved, self.region, -1)
             if self.into is not None:
                 labels[~np.isin(scene.labels, self.into)] = -1
         else:
-            wanted = inside & (
+            moved = inside & (
                 morphology.distance_mm(~inside, scene.spacing_zyx_mm) <= reach_mm
             )
             allowed = ~np.isin(
@@ -436,7 +422,7 @@ class Grow:
             if self.into is not None:
                 allowed &= np.isin(scene.labels, self.into)
             labels = np.where(
-                wanted,
+                moved,
                 morphology.nearest_label(scene.labels, allowed, scene.spacing_zyx_mm),
                 -1,
             )
@@ -466,7 +452,7 @@ class Mirror:
     kind: ClassVar[str] = "mirror"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Give the mirrored voxels to the target; the region itself keeps all it has."""
+        """Assign the mirrored voxels to the target; the region keeps all of its own."""
         if self.region == BACKGROUND or self.region == self.target:
             raise EditError(
                 "Mirroring copies a region to another one. Choose two different"
@@ -544,7 +530,7 @@ class Mirror:
 def _reflection(
     index: ProposalIndex, point: NDArray[np.float64], normal: NDArray[np.float64]
 ) -> tuple[Any, Any]:
-    """Give matrix and offset that take voxel indices to those of their mirror images."""
+    """Return matrix and offset that map voxel indices to their mirror images."""
     affine = index.proposal.volume.geometry.affine
     world = np.eye(4)
     world[:3, :3] -= 2 * np.outer(normal, normal)

@@ -1,7 +1,4 @@
-"""Arrays and plain values as compressed bytes.
-
-Nothing is pickled, and damage is found by a checksum.
-"""
+"""Arrays and plain values as compressed bytes, with a checksum and without pickle."""
 
 from __future__ import annotations
 
@@ -39,9 +36,7 @@ def pack(arrays: Arrays, values: dict[str, Any]) -> bytes:
 
 
 def unpack(data: bytes) -> tuple[Arrays, dict[str, Any]]:
-    """Turn bytes back into arrays and values.
-
-    The inverse of `pack`, but that tuples come back as lists.
+    """Turn bytes back into arrays and values; tuples come back as lists.
 
     Raises
     ------

@@ -28,9 +28,15 @@ _KINDS: dict[str, Callable[..., Edit]] = {
 }
 
 
+_FILE_KEYS = {"by_intensity": "by_brightness"}
+"""Attributes of edits that have another name in files."""
+_ATTRIBUTES = {key: name for name, key in _FILE_KEYS.items()}
+
+
 def record_from_edit(edit: Edit) -> tuple[dict[str, Any], NDArray[np.float64] | None]:
     """Turn an edit into plain values and its points (n, 3) in mm, if it has any."""
-    values = {knob.name: getattr(edit, knob.name) for knob in fields(edit)}  # type: ignore[arg-type]
+    names = [attribute.name for attribute in fields(edit)]  # type: ignore[arg-type]
+    values = {_FILE_KEYS.get(name, name): getattr(edit, name) for name in names}
     points = values.pop("points_ras_mm", None)
     return {"kind": edit.kind, **values}, points
 
@@ -45,7 +51,11 @@ def edit_from_record(
     KeyError, TypeError
         If the record is not one of ours.
     """
-    values = {key: _as_tuples(value) for key, value in record.items() if key != "kind"}
+    values = {
+        _ATTRIBUTES.get(key, key): _as_tuples(value)
+        for key, value in record.items()
+        if key != "kind"
+    }
     if points_ras_mm is not None:
         values["points_ras_mm"] = points_ras_mm
     return _KINDS[record["kind"]](**values)

@@ -1,4 +1,4 @@
-"""Where a refinement begins: a cut of a tree, or labels that somebody else made."""
+"""The state before the first edit: a cut of a tree, or given labels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MOST_PAIRS = 50_000_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InitialState:
-    """How a refinement began.
+    """Start of a refinement: a cut, or labels.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class InitialState:
         )
 
     def state(self, index: ProposalIndex) -> State:
-        """Make the state before the first edit.
+        """Return the state before the first edit.
 
         Raises
         ------
@@ -151,9 +151,9 @@ def check_grid(scan: Geometry, labels: Geometry) -> None:
 def _labelled(
     state: State, index: ProposalIndex, labels: NDArray[Any], rows: dict[int, Region]
 ) -> State:
-    """Give every supervoxel its commonest label, and cut from it what has another.
+    """Assign its most frequent label to every supervoxel, and cut off voxels of others.
 
-    What has none follows the slider.
+    Voxels without a label follow the current cut.
     """
     ids = np.array([BACKGROUND, *rows], np.int64)
     places = np.zeros(int(ids.max()) + 1, np.int64)

@@ -1,9 +1,7 @@
-"""The journal: one step per edit, each with the difference it made.
+"""The journal: one step per edit with the difference it made, for exact undo and redo.
 
-So that undo and redo are exact and unlimited.
-
-Steps are kept compressed, and turn into bytes on their own, so a journal on disk grows
-by appending. A snapshot of the whole state every so many steps keeps far jumps quick.
+Steps are compressed and turn into bytes one by one, so a journal on disk grows by
+appending. Snapshots of the whole state keep far jumps quick.
 """
 
 from __future__ import annotations
@@ -49,14 +47,14 @@ _PAIRS = ("rows", "merged")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delta:
-    """What changed between two states.
+    """Difference between two states.
 
     Parameters
     ----------
     arrays : dict of arrays
         For each table "owner", "given", "before", "ids regions", "ids tissues":
         "<table> at", "<table> old", "<table> new", and "<table> tail" with the rows of
-        pieces that were cut; "leaf_parents tail" with their supervoxels. For the layers
+        fragments; "leaf_parents tail" with their supervoxels. For the layers
         "painted" and "cut": "<layer> voxels", "<layer> old", "<layer> new", -1 where a
         voxel is not in it. Only what changed is there.
     values : dict
@@ -80,7 +78,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JournalStep:
-    """One edit in the journal.
+    """One edit in the journal, with its difference.
 
     Parameters
     ----------
@@ -98,7 +96,7 @@ class JournalStep:
 
     @classmethod
     def of(cls, name: str, edit: Edit, first_id: int, delta: Delta) -> Self:
-        """Make a step from what was done, as evidence, and what it changed."""
+        """Make a step from an edit and its difference."""
         record, points = record_from_edit(edit)
         arrays = dict(delta.arrays)
         if points is not None:
@@ -137,10 +135,7 @@ class JournalStep:
 
     @property
     def edit(self) -> Edit:
-        """What was done; replaying it on the same proposal.
-
-        From the same state gives the same result.
-        """
+        """The edit. On the same proposal and state it has the same result."""
         arrays, text = unpack(self.packed)
         points = arrays.get("points")
         return edit_from_record(
@@ -149,7 +144,7 @@ class JournalStep:
 
     @property
     def delta(self) -> Delta:
-        """What it changed."""
+        """The difference it made."""
         arrays, text = unpack(self.packed)
         arrays.pop("points", None)
         strokes = tuple(
@@ -169,13 +164,11 @@ class JournalStep:
 
 @dataclass(slots=True)
 class Journal:
-    """Steps that were done, steps that were undone and can be redone (next one last).
-
-    States in between.
+    """Steps that are done, steps that were undone (next one last), and snapshots.
 
     Parameters
     ----------
-    done, undone : list of Step
+    done, undone : list of JournalStep
         The steps.
     snapshots : dict of bytes
         Packed states by the number of steps that lead to them.
@@ -187,11 +180,11 @@ class Journal:
 
     @property
     def line(self) -> tuple[bytes, ...]:
-        """All steps, packed: those that are done, then those that were undone, next first."""
+        """All steps, packed: done ones, then undone ones, next first."""
         return tuple(step.packed for step in (*self.done, *reversed(self.undone)))
 
     def add(self, step: JournalStep) -> None:
-        """Put a new step on top; what was undone is forgotten."""
+        """Append a new step; undone steps are dropped."""
         self.undone.clear()
         self.snapshots = {
             at: packed for at, packed in self.snapshots.items() if at <= len(self.done)
@@ -199,7 +192,7 @@ class Journal:
         self.done.append(step)
 
     def take_last(self) -> None:
-        """Forget the last step and all that were undone: another one takes its place."""
+        """Remove the last step and all undone steps: another one replaces it."""
         self.undone.clear()
         self.done.pop()
         self.snapshots = {
@@ -207,14 +200,14 @@ class Journal:
         }
 
     def move(self, count: int) -> None:
-        """Let exactly `count` steps be done, the others undone."""
+        """Move steps so that exactly `count` are done, the others undone."""
         while len(self.done) > count:
             self.undone.append(self.done.pop())
         while len(self.done) < count:
             self.done.append(self.undone.pop())
 
     def state_at(self, count: int, state: State) -> State:
-        """Give the state after `count` steps, from the nearest state that is known.
+        """Return the state after `count` steps, from the nearest known state.
 
         Parameters
         ----------
@@ -235,7 +228,7 @@ class Journal:
         return replace(state, next_id=max(next_id, state.next_id))
 
     def copy(self) -> Journal:
-        """Give a journal that later edits do not change."""
+        """Return a copy that later edits do not change."""
         return Journal(list(self.done), list(self.undone), dict(self.snapshots))
 
 
@@ -245,7 +238,7 @@ def _tables(state: State) -> Arrays:
 
 
 def difference(old: State, new: State) -> Delta:
-    """Find what changed from one state to the next; pieces are only ever added."""
+    """Compute the difference between two states; fragments are only ever added."""
     arrays: Arrays = {}
     new_tables = _tables(new)
     for name, before in _tables(old).items():
@@ -305,7 +298,7 @@ def _changed_values(old: State, new: State) -> dict[str, Any]:
 
 
 def painted_changes(old: State, new: State) -> NDArray[np.int64]:
-    """Give the flat voxels (ascending) that were painted, unpainted or cut between two states."""
+    """Return the flat voxels (ascending) painted, unpainted or cut between two states."""
     found = [
         layer_changes(*[(getattr(state, v), getattr(state, w)) for state in (old, new)])
         for v, w in _LAYERS.values()
@@ -314,9 +307,9 @@ def painted_changes(old: State, new: State) -> NDArray[np.int64]:
 
 
 def stepped(state: State, delta: Delta, *, back: bool) -> State:
-    """Apply a difference, or take it back.
+    """Apply a difference, or its inverse.
 
-    `next_id` never goes back: ids are not handed out twice.
+    `next_id` never decreases: ids are not used twice.
     """
     target, side = ("old", 0) if back else ("new", 1)
     tables = {
@@ -370,7 +363,7 @@ def _patched(
 ) -> NDArray[Any]:
     """Change rows of a table.
 
-    Going back, the rows of cut pieces are taken off, going forward they are put on.
+    Going back, the rows of cut fragments are removed; going forward they are appended.
     """
     tail = arrays.get(f"{name} tail")
     if tail is not None and target == "old":

@@ -1,4 +1,4 @@
-"""A whole state as arrays and plain values, for case files and for snapshots in the journal."""
+"""States as arrays and plain values, for case files and journal snapshots."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ARRAYS = {
 
 
 def state_arrays(state: State) -> Arrays:
-    """Give the arrays of a state by name, the strokes' voxels in one row."""
+    """Return the arrays of a state by name, with the strokes' voxels in one row."""
     arrays: Arrays = {key: getattr(state, name) for key, name in _ARRAYS.items()}
     arrays |= {f"ids {tree}": ids for tree, ids in state.rank_ids.items()}
     return arrays | {
@@ -40,7 +40,7 @@ def state_arrays(state: State) -> Arrays:
 
 
 def state_values(state: State) -> dict[str, Any]:
-    """Give everything else of a state as plain values."""
+    """Return everything else of a state as plain values."""
     return {
         "tree": state.tree,
         "n": state.n,

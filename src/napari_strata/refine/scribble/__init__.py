@@ -1,1 +1,1 @@
-"""From a few strokes to every supervoxel: distances, dissimilarities, a classifier."""
+"""From a few strokes to all supervoxels: distances, dissimilarities, a classifier."""

@@ -1,4 +1,4 @@
-"""How unlike the examples of a region a supervoxel is, in several ways that are added up."""
+"""Dissimilarities of supervoxels to the examples of each region; they are added up."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 _MAX_EXAMPLES = 32
+"""Most examples (supervoxels) of a region that are searched for the nearest, for speed."""
 _BLOCK = 2048
+"""Rows of a block, so that a table of distances fits into the processor's cache."""
 _SCATTER_PRIOR = 16.0
-"""Examples of unit scatter that each region's own scatter is drawn towards."""
+"""Pseudo-samples of unit variance in a region's variance: few examples say little of it."""
 _POOLED_PRIOR = 30.0
-"""The same for the scatter that all regions have in common."""
+"""Pseudo-samples in the pooled covariance; more, for it has more parameters."""
 _SURE = 0.8
+"""Likeness (0 to 1) above which a supervoxel surely belongs to a region."""
 _MOST_SURE = 20.0
-"""What is surely of a region counts as at most so many examples of it.
-
-As a fifth of what there is of it.
-"""
+"""Most examples that the sure supervoxels of a region count as: strokes stay decisive."""
 _SURE_SHARE = 0.2
+"""Share of the sure supervoxels' weight that counts as examples, up to that number."""
 
 Examples = Sequence[NDArray[np.intp]]
 
@@ -28,10 +29,10 @@ Examples = Sequence[NDArray[np.intp]]
 def nearest(
     points: NDArray[np.float32], at: NDArray[np.integer]
 ) -> NDArray[np.float32]:
-    """Give half the squared distance of points (n, k) to the nearest of those at `at`.
+    """Return half the squared distance of points (n, k) to the nearest of those at `at`.
 
-    Half, because a single example scatters as much as the supervoxel itself, and a
-    region's mean hardly at all.
+    Half, because a single example has as much variance as the supervoxel itself, and a
+    region's mean hardly any.
     """
     shown = points[at[:: -(-len(at) // _MAX_EXAMPLES)]]
     offset = (shown**2).sum(axis=1)[:, None]
@@ -49,9 +50,9 @@ def nearest(
 def scatter_distance(
     points: NDArray[np.float32], examples: Examples
 ) -> NDArray[np.float32]:
-    """Give minus the logarithm of each region's likelihood.
+    """Gaussian negative log-likelihood of each region, (n, regions).
 
-    (n, regions), a normal law whose variance is drawn towards 1.
+    With per-region diagonal covariance, shrunk towards identity (16 pseudo-samples).
     """
     mean = np.stack([points[at].mean(axis=0) for at in examples])
     count = np.array([len(at) for at in examples], np.float32)[:, None]
@@ -65,12 +66,10 @@ def scatter_distance(
 def pooled_distance(
     points: NDArray[np.float32], examples: Examples
 ) -> NDArray[np.float32]:
-    """Give half the squared distance to each region's mean.
+    """Return half the squared distance to each region's mean, (n, regions).
 
-    (n, regions), by the scatter that all regions have in common.
-
-    Linear discriminant analysis (Fisher, 1936), the scatter drawn towards 1 while there
-    are few examples.
+    By the pooled within-region covariance: linear discriminant analysis (Fisher, 1936),
+    shrunk towards identity (30 pseudo-samples).
     """
     mean = np.stack([points[at].mean(axis=0) for at in examples])
     off = np.concatenate([points[at] - points[at].mean(axis=0) for at in examples])
@@ -94,12 +93,11 @@ def sure_distance(
     likeness: NDArray[np.floating],
     sizes: NDArray[np.floating],
 ) -> NDArray[np.float32]:
-    """Give what `scatter_distance` gives.
+    """Gaussian negative log-likelihood after one step of self-training, (n, regions).
 
-    (n, regions), having learnt also from what surely belongs to a region.
-
-    A step of self-training (Scudder, 1965): `likeness` (n, regions) is what came out
-    before, `sizes` (n,) how much each supervoxel counts.
+    Supervoxels that surely belong to a region count as examples too (Scudder, 1965).
+    `likeness` (n, regions) is the result so far, `sizes` (n,) the weight of each
+    supervoxel.
     """
     means, variances = [], []
     for column, at in enumerate(examples):

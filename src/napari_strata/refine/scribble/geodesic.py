@@ -1,7 +1,4 @@
-"""How far it is from strokes to every supervoxel.
-
-Over neighbours, where edges are long, and by what they are like.
-"""
+"""Geodesic distances from scribbles on the supervoxel adjacency graph."""
 
 from __future__ import annotations
 
@@ -18,21 +15,22 @@ from scipy.sparse.csgraph import dijkstra
 from napari_strata.refine.scribble.dissimilarity import nearest
 
 _STEP = 0.1
-"""What a step costs besides the difference, in usual differences of touching supervoxels."""
+"""Cost of a step besides the difference, in median differences of touching supervoxels."""
 _FARTHEST = 200.0
-"""Length of a way where there is none."""
+"""Distance where there is no path, in the same unit: longer than any real one."""
 _KEPT = 128
+"""Results in the cache: two per region and stroke, for some dozen regions."""
 
 
 class GeodesicDistances:
-    """Shortest ways over touching supervoxels (geodesic distances.
+    """Shortest paths over touching supervoxels (Dijkstra, 1959), with a cache.
 
-    Dijkstra, 1959), the last ones kept: a click changes one region's.
+    A stroke changes the seeds of one region; results of the others are kept.
 
     Parameters
     ----------
     points : (n, k) float32 array
-        What supervoxels are like.
+        Supervoxels in feature space, without position.
     edges : (e, 2) integer array
         Touching pairs.
     """
@@ -58,17 +56,14 @@ class GeodesicDistances:
         self._keeping = threading.Lock()
 
     def length(self, seeds: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Give the length of the way to the nearest seed.
+        """Return the geodesic distance to the nearest seed, (n,).
 
-        (n,), in usual differences of touching supervoxels.
+        In median differences of touching supervoxels.
         """
         return self._kept("way", np.unique(seeds), self._search)
 
     def unlike(self, seeds: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Give how unlike each supervoxel is to the nearest seed, (n,).
-
-        See `likeness.nearest`.
-        """
+        """Return the dissimilarity to the nearest seed, (n,). See `dissimilarity.nearest`."""
         return self._kept("unlike", seeds, lambda at: nearest(self._points, at))
 
     def _kept(

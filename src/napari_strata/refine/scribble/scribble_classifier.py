@@ -1,13 +1,11 @@
-"""What strokes teach: a small classifier on supervoxel descriptors.
+"""Classifier of supervoxels from a few strokes, quick enough to run at every stroke.
 
-Quick enough to run at every stroke.
-
-Descriptors are first brought into a space in which distance means "unlike, as tissues
-go": the discriminant axes (Fisher, 1936) of the proposal's own tissue tree, found
-without any label, beside the descriptors themselves. There a supervoxel goes with the
-region whose nearest stroke (Cover and Hart, 1967) and whose strokes' scatter it fits
-best, and which it is reached from over like neighbours, evened out over touching
-supervoxels with the strokes held fast (as in label propagation; Zhou et al., 2003).
+Descriptors are first mapped to a space in which distance means "unlike, as tissues go":
+the discriminant axes (Fisher, 1936) of the proposal's own tissue tree, found without
+labels, beside the descriptors themselves. Each supervoxel is assigned to the region
+whose nearest stroke (Cover and Hart, 1967), whose strokes' distribution and whose
+geodesic distance fit best. The result is smoothed over touching supervoxels with the
+strokes fixed, as in label propagation (Zhou et al., 2003).
 """
 
 from __future__ import annotations
@@ -32,38 +30,83 @@ from napari_strata.refine.scribble.geodesic import GeodesicDistances
 from napari_strata.volume import BACKGROUND
 
 STAY = -1
-"""Said of a supervoxel that is more like its own region than like any stroke."""
+"""Result for a supervoxel that is more like its own region than like any stroke."""
 
-_TISSUES = 64
-_AXIS_STRENGTH = 0.005
-_SHRINKAGE = 0.1
-_DESCRIPTOR_WEIGHT = 0.5
-_PLACE_WEIGHT = 0.5
-_MAX_AXES = 28
-_SOFTNESS = 6.0
-_NAMED = 4.0
-_MOST_NAMED = 8
-_SMOOTHING = 0.8
-_ROUNDS = 8
-_FIRST_ROUNDS = 3
-_EDGE_SHARPNESS = 3.0
-_SCATTER_WEIGHT = 0.5
-_POOLED_WEIGHT = 0.5
-_SURE_WEIGHT = 0.5
-_WAY = 5.0
-_UNLIKE = 1.1
-_UNLIKE_PER_EXAMPLE = 1.0
-_OWN_WEIGHT = 0.5
-_TOUCHED_SHARE = 0.2
-_FEWEST_TISSUES = 3
-_MOST_TISSUES = 96
-_EXPLAINED = 0.95
-_FINELY_EXPLAINED = 0.97
+
+@dataclass(frozen=True, slots=True)
+class ScribbleConstants:
+    """Constants of the classifier, found with a simulated user (see docs/teaching.md)."""
+
+    axis_tissues: int = 64
+    """Tissues (count) whose differences define the discriminant axes. More than a scan has,
+    so that no tissue is missed."""
+    axis_strength: float = 0.005
+    """Least strength of a discriminant axis, as a share of the strongest. Weaker axes are
+    noise."""
+    shrinkage: float = 0.1
+    """Share of the mean variance added to the scatter inside tissues, so that it can be
+    inverted."""
+    descriptor_weight: float = 0.5
+    """Weight of the descriptors beside the discriminant axes: axes found without labels
+    can miss a difference that strokes show."""
+    position_weight: float = 0.5
+    """Weight of the position beside the descriptors: it separates alike organs, and must
+    not outweigh likeness."""
+    max_axes: int = 28
+    """Most axes (count) without position. More cost time at every stroke and gain nothing."""
+    softness: float = 6.0
+    """Dissimilarity (half squared distance) at which a likeness falls to 1/e."""
+    named_bonus: float = 4.0
+    """Dissimilarity taken off for the region that a person named or merged, so that it
+    stays unless strokes clearly disagree."""
+    max_named_examples: int = 8
+    """Most examples (supervoxels) of a named region, so that it does not outweigh strokes."""
+    smoothing: float = 0.8
+    """Share of a supervoxel's likeness that comes from its neighbours in each iteration."""
+    iterations: int = 8
+    """Iterations of the final smoothing: about how many supervoxels far it reaches."""
+    first_iterations: int = 3
+    """Iterations before self-training, which needs only rough likenesses."""
+    edge_sharpness: float = 3.0
+    """How fast a neighbour's weight falls with its squared distance, in median squared
+    distances of neighbours: smoothing stops at edges."""
+    scatter_weight: float = 0.5
+    """Weight of the likelihood by each region's own variance, against the nearest example."""
+    pooled_weight: float = 0.5
+    """Weight of the linear discriminant distance, which is steadier with few examples."""
+    self_training_weight: float = 0.5
+    """Weight of the distances after self-training. Softness grows with it."""
+    geodesic_weight: float = 5.0
+    """Weight of the logarithm of the geodesic distance: likeness must reach a supervoxel
+    over like neighbours."""
+    unlike_limit: float = 1.1
+    """Dissimilarity per axis from which a supervoxel is like no example and goes to region
+    0, if strokes taught region 0 in the body."""
+    unlike_per_example: float = 1.0
+    """Rise of that limit for each example (supervoxel) of region 0, whose own examples
+    then decide."""
+    background_own_weight: float = 0.5
+    """Weight of the distance to its own tissue for region 0: half, since its tissues are
+    estimated and not shown by a person."""
+    touched_share: float = 0.2
+    """Share of a region's examples in a tissue from which region 0 has no say there."""
+    min_tissues: int = 3
+    """Fewest tissues (count) of a scan."""
+    max_tissues: int = 96
+    """Most tissues (count) of a scan."""
+    explained: float = 0.95
+    """Share of the tissue tree's scatter that its tissues explain, for scope "everywhere":
+    5 tissues on a skull-stripped head, 40 to 70 on a trunk."""
+    finely_explained: float = 0.97
+    """The same for scope "here": near a stroke finer tissues are told apart."""
+
+
+CONSTANTS = ScribbleConstants()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureSpace:
-    """Where supervoxels lie for the classifier.
+    """Feature space of the supervoxels of one proposal.
 
     Parameters
     ----------
@@ -83,8 +126,8 @@ class FeatureSpace:
         The proposal's background, large blocks of air.
     neighbours : (n, n) sparse array
         Weights of touching supervoxels, more for more alike; rows sum to one.
-    ways : Ways
-        How far it is from strokes, over touching supervoxels and by what they are like.
+    ways : GeodesicDistances
+        Geodesic distances and dissimilarities from seeds.
     weights : (n,) float32 array
         How much each counts as evidence: its size, 1 being usual; 0 in the proposal's
         background.
@@ -103,7 +146,7 @@ class FeatureSpace:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StrokeExamples:
-    """What is to be told apart.
+    """Training data of the classifier: examples and the supervoxels to classify.
 
     Parameters
     ----------
@@ -143,7 +186,7 @@ class StrokeExamples:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classification:
-    """What strokes say.
+    """Likeness of every supervoxel to each taught region.
 
     Parameters
     ----------
@@ -161,9 +204,9 @@ class Classification:
 
 
 def feature_space(proposal: Proposal, centers_mm: NDArray[np.floating]) -> FeatureSpace:
-    """Make the space from a proposal and the centres.
+    """Compute the feature space of a proposal, once per case.
 
-    (n, 3) of its supervoxels in mm along the array's axes, once per case.
+    `centers_mm` are the centres (n, 3) of its supervoxels in mm along the array's axes.
     """
     is_place = np.array(
         [name.startswith("position") for name in proposal.descriptor_names], np.bool_
@@ -172,16 +215,19 @@ def feature_space(proposal: Proposal, centers_mm: NDArray[np.floating]) -> Featu
     values = descriptors[:, ~is_place]
     kind = np.hstack(
         [
-            values @ _discriminant_axes(values, proposal.tissue_tree.cut(_TISSUES)),
-            _DESCRIPTOR_WEIGHT * values,
+            values
+            @ _discriminant_axes(
+                values, proposal.tissue_tree.cut(CONSTANTS.axis_tissues)
+            ),
+            CONSTANTS.descriptor_weight * values,
         ]
     )
-    if kind.shape[1] > _MAX_AXES:
+    if kind.shape[1] > CONSTANTS.max_axes:
         _, turn = linalg.eigh(np.cov(kind, rowvar=False))
-        kind = kind @ turn[:, -_MAX_AXES:]
-    points = np.hstack([kind, _PLACE_WEIGHT * descriptors[:, is_place]]).astype(
-        np.float32
-    )
+        kind = kind @ turn[:, -CONSTANTS.max_axes :]
+    points = np.hstack(
+        [kind, CONSTANTS.position_weight * descriptors[:, is_place]]
+    ).astype(np.float32)
     background = np.zeros(len(points), np.bool_)
     background[proposal.region_tree.leaf_order[: proposal.region_tree.n_background]] = (
         True
@@ -190,10 +236,10 @@ def feature_space(proposal: Proposal, centers_mm: NDArray[np.floating]) -> Featu
         points=points,
         n_kind=kind.shape[1],
         tissues=proposal.tissue_tree.cut(
-            clear_tissues(proposal.tissue_tree, _EXPLAINED)
+            clear_tissues(proposal.tissue_tree, CONSTANTS.explained)
         ),
         fine_tissues=proposal.tissue_tree.cut(
-            clear_tissues(proposal.tissue_tree, _FINELY_EXPLAINED)
+            clear_tissues(proposal.tissue_tree, CONSTANTS.finely_explained)
         ),
         centers_mm=centers_mm.astype(np.float32),
         background=background,
@@ -214,12 +260,11 @@ def _weights(proposal: Proposal, background: NDArray[np.bool_]) -> NDArray[np.fl
 
 
 def clear_tissues(tree: Hierarchy, share: float) -> int:
-    """Give how many tissues a scan has.
+    """Return the number of tissues of a scan.
 
-    The fewest that explain a share of the tissue tree's scatter, at most 96.
-
-    Heights of a Ward tree are the scatter that each merge adds. A skull-stripped head
-    has a handful of tissues, a trunk some dozens.
+    The fewest that explain a share of the tissue tree's scatter, at most 96. Heights of
+    a Ward tree are the scatter that each merge adds. A skull-stripped head has a
+    handful of tissues, a trunk some dozens.
     """
     explained = np.cumsum(tree.heights.astype(np.float64))
     if len(explained) == 0:
@@ -227,8 +272,8 @@ def clear_tissues(tree: Hierarchy, share: float) -> int:
     return int(
         np.clip(
             2 + np.searchsorted(explained, share * explained[-1]),
-            _FEWEST_TISSUES,
-            _MOST_TISSUES,
+            CONSTANTS.min_tissues,
+            CONSTANTS.max_tissues,
         )
     )
 
@@ -236,20 +281,21 @@ def clear_tissues(tree: Hierarchy, share: float) -> int:
 def _discriminant_axes(
     values: NDArray[np.float64], groups: NDArray[np.int32]
 ) -> NDArray[np.float64]:
-    """Give the axes (d, k) along which groups differ most.
+    """Return the axes (d, k) along which groups differ most.
 
-    Scaled to unit scatter inside groups.
+    Scaled to unit variance inside groups.
     """
     means = _means(values, groups)
     within = values - means[groups]
     scatter = within.T @ within / max(len(values) - 1, 1)
     scatter += np.eye(len(scatter)) * (
-        _SHRINKAGE * np.trace(scatter) / len(scatter) + 1e-6
+        CONSTANTS.shrinkage * np.trace(scatter) / len(scatter) + 1e-6
     )
     spread = means - means.mean(axis=0)
     strength, axes = linalg.eigh(spread.T @ spread / len(means), scatter)
     kept: NDArray[np.float64] = axes[
-        :, strength > _AXIS_STRENGTH * max(float(strength.max(initial=0)), 1e-12)
+        :,
+        strength > CONSTANTS.axis_strength * max(float(strength.max(initial=0)), 1e-12),
     ]
     return kept
 
@@ -268,7 +314,7 @@ def _neighbours(points: NDArray[np.float32], edges: NDArray[np.int32]) -> csr_ar
     distance = ((points[a] - points[b]) ** 2).sum(axis=1)
     usual = float(np.median(distance)) if len(distance) else 1.0
     weight = np.maximum(
-        np.exp(-_EDGE_SHARPNESS * distance / max(usual, 1e-6)), 1e-6
+        np.exp(-CONSTANTS.edge_sharpness * distance / max(usual, 1e-6)), 1e-6
     ).astype(np.float32)
     half = csr_array((weight, (a, b)), shape=(len(points), len(points)))
     both = csr_array(half + half.T)
@@ -280,9 +326,9 @@ def _neighbours(points: NDArray[np.float32], edges: NDArray[np.int32]) -> csr_ar
 def within_mm(
     space: FeatureSpace, seeds: NDArray[np.integer], reach_mm: float
 ) -> NDArray[np.bool_]:
-    """Tell which supervoxels.
+    """Return which supervoxels, (n,) bool, lie at most `reach_mm` from a seed.
 
-    (n,) bool, have their centre at most `reach_mm` from that of a seed.
+    Measured between centres.
     """
     at, centers = space.centers_mm[seeds], space.centers_mm
     near = np.flatnonzero(
@@ -301,9 +347,9 @@ def within_mm(
 def connected(
     space: FeatureSpace, seeds: NDArray[np.integer], allowed: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Tell which allowed supervoxels, (n,) bool, touch a seed, or another that does.
+    """Return which allowed supervoxels, (n,) bool, are connected to a seed.
 
-    So on.
+    Over touching supervoxels that are allowed too.
     """
     inside = allowed.copy()
     inside[seeds] = True
@@ -316,91 +362,100 @@ def connected(
     return reached
 
 
-def classify(space: FeatureSpace, lesson: StrokeExamples) -> NDArray[np.int32]:
-    """Say which taught region each free supervoxel is most like, or that it stays; see `weigh`.
+def classify(space: FeatureSpace, strokes: StrokeExamples) -> NDArray[np.int32]:
+    """Return the most similar taught region of each free supervoxel, or `STAY`; see `weigh`.
 
-    The proposal's background is taken only by region 0 and by a region that has a
-    stroke in it.
+    The proposal's background goes only to region 0 and to a region that has a stroke in
+    it.
 
     Returns
     -------
     (n,) int32 array
         Region id, or `STAY`; `STAY` for what is not free.
     """
-    said = np.full(len(space.points), STAY, np.int32)
-    shown = np.flatnonzero(lesson.examples >= 0)
-    if len(shown) == 0 or not lesson.free.any():
-        return said
-    verdict = weigh(space, lesson)
-    best = verdict.choices[verdict.likeness.argmax(axis=1)]
-    in_air = np.unique(lesson.examples[shown[space.background[shown]]])
+    choices = np.full(len(space.points), STAY, np.int32)
+    shown = np.flatnonzero(strokes.examples >= 0)
+    if len(shown) == 0 or not strokes.free.any():
+        return choices
+    result = weigh(space, strokes)
+    best = result.choices[result.likeness.argmax(axis=1)]
+    in_air = np.unique(strokes.examples[shown[space.background[shown]]])
     best[space.background & ~np.isin(best, np.append(in_air, BACKGROUND))] = STAY
-    said[lesson.free] = best[lesson.free]
-    return said
+    choices[strokes.free] = best[strokes.free]
+    return choices
 
 
-def weigh(space: FeatureSpace, lesson: StrokeExamples) -> Classification:
-    """Say how much speaks for each taught region, and for staying, at every supervoxel.
+def weigh(space: FeatureSpace, strokes: StrokeExamples) -> Classification:
+    """Compute the likeness of every supervoxel to each taught region, and to its own.
 
     At least one example is needed.
 
-    How far a supervoxel is from a taught region is its squared distance to the nearest
-    stroke on it and to the mean of its strokes, by their own scatter and by the scatter
-    that all regions have in common, and the longer the way from there is over touching
-    supervoxels, edges being long steps, the farther. It goes with the nearest, evened
-    out over touching supervoxels. Once all regions are taught, what surely belongs to a
-    region then teaches a little, too, and all are told apart again; and what is very
-    unlike all strokes goes to region 0, if that was taught inside the body, less
-    readily with every further stroke on it.
+    The distance to a taught region is the sum of the squared distance to its nearest
+    stroke, of the distances to its strokes' mean by their own variance and by the
+    pooled variance, and of the logarithm of the geodesic distance. The result is
+    smoothed over touching supervoxels. Once all regions are taught, there is one step
+    of self-training, and supervoxels that are very unlike all strokes go to region 0,
+    if that was taught inside the body; the limit rises with every further stroke on it.
 
-    How far a supervoxel is from its own region is half its squared distance to that
-    region's mean. Region 0 holds whatever nobody named, so there the mean is that of
-    its tissue, and it has no say in tissues that hold a good part of a region's
-    strokes, nor, unless `is_near`, anywhere once a stroke taught region 0 itself. A
-    single first stroke therefore takes the tissue it lies in and what is nearer to it
-    than to its own kind; once every region is taught, strokes alone decide.
+    The distance of a supervoxel to its own region is half its squared distance to that
+    region's mean. Region 0 holds all that nobody named, so its mean is that of the
+    supervoxel's tissue, and it has no say in tissues that hold a good part of a
+    region's strokes, nor, unless `is_near`, anywhere once a stroke taught region 0
+    itself. A single first stroke therefore takes the tissue it lies in and supervoxels
+    nearer to it than to their own kind; once every region is taught, strokes alone
+    decide.
     """
-    shown = np.flatnonzero(lesson.examples >= 0)
-    teachers = lesson.teachers
+    shown = np.flatnonzero(strokes.examples >= 0)
+    teachers = strokes.teachers
     taught = np.unique(teachers[teachers >= 0])
-    column = np.searchsorted(taught, lesson.examples[shown])
+    column = np.searchsorted(taught, strokes.examples[shown])
     examples = [
-        _some(np.flatnonzero(teachers == region), lesson.examples == region)
+        _some(np.flatnonzero(teachers == region), strokes.examples == region)
         for region in taught
     ]
     alike = np.stack([space.ways.unlike(at) for at in examples], axis=1)
     distance = _distance(space, examples, alike)
     unlike = _least(distance)
-    way = _WAY * np.log1p(np.stack([space.ways.length(at) for at in examples], axis=1))
+    way = CONSTANTS.geodesic_weight * np.log1p(
+        np.stack([space.ways.length(at) for at in examples], axis=1)
+    )
     distance += way
-    limit = _UNLIKE * space.points.shape[1]
-    if lesson.named is not None:
-        named = np.flatnonzero(lesson.named >= 0)
-        distance[named, np.searchsorted(taught, lesson.named[named])] -= _NAMED
+    limit = CONSTANTS.unlike_limit * space.points.shape[1]
+    if strokes.named is not None:
+        named = np.flatnonzero(strokes.named >= 0)
+        distance[named, np.searchsorted(taught, strokes.named[named])] -= (
+            CONSTANTS.named_bonus
+        )
     if (
         taught[0] == BACKGROUND
-        and not lesson.is_near
+        and not strokes.is_near
         and not space.background[examples[0]].all()
     ):
         distance[:, 0] = np.minimum(
-            distance[:, 0], limit + _UNLIKE_PER_EXAMPLE * len(examples[0]) + _least(way)
+            distance[:, 0],
+            limit + CONSTANTS.unlike_per_example * len(examples[0]) + _least(way),
         )
-    own = _own_distance(space, lesson)
-    softness = _SOFTNESS
-    if np.isfinite(own[lesson.free]).any():
+    own = _own_distance(space, strokes)
+    softness = CONSTANTS.softness
+    if np.isfinite(own[strokes.free]).any():
         distance = np.column_stack([distance, _least(distance) + own - _least(alike)])
     else:
         first = _smoothed(
-            space, _likeness(distance, softness), (shown, column), _FIRST_ROUNDS
+            space,
+            _likeness(distance, softness),
+            (shown, column),
+            CONSTANTS.first_iterations,
         )
-        distance += _SURE_WEIGHT * sure_distance(
+        distance += CONSTANTS.self_training_weight * sure_distance(
             space.points, examples, first, space.weights
         )
-        softness *= 1 + _SURE_WEIGHT
+        softness *= 1 + CONSTANTS.self_training_weight
         distance = np.column_stack(
             [distance, np.full(len(distance), np.inf, np.float32)]
         )
-    likeness = _smoothed(space, _likeness(distance, softness), (shown, column), _ROUNDS)
+    likeness = _smoothed(
+        space, _likeness(distance, softness), (shown, column), CONSTANTS.iterations
+    )
     return Classification(
         np.append(taught, STAY).astype(np.int32),
         likeness,
@@ -409,33 +464,32 @@ def weigh(space: FeatureSpace, lesson: StrokeExamples) -> Classification:
 
 
 def _some(members: NDArray[np.intp], is_stroked: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Choose a region's examples.
-
-    All that strokes crossed, and some, evenly, of a named region.
-    """
+    """Return a region's examples: all that strokes crossed, and evenly some of a named region."""
     stroked = is_stroked[members]
     rest = members[~stroked]
     return np.sort(
-        np.concatenate([members[stroked], rest[:: -(-len(rest) // _MOST_NAMED) or 1]])
+        np.concatenate(
+            [
+                members[stroked],
+                rest[:: -(-len(rest) // CONSTANTS.max_named_examples) or 1],
+            ]
+        )
     )
 
 
 def _distance(
     space: FeatureSpace, examples: list[NDArray[np.intp]], alike: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Give how unlike each supervoxel is to the strokes of each region, (n, regions)."""
-    distance = (1 - _SCATTER_WEIGHT) * alike + _SCATTER_WEIGHT * scatter_distance(
-        space.points, examples
-    )
-    distance += _POOLED_WEIGHT * pooled_distance(space.points, examples)
+    """Return the dissimilarity of each supervoxel to each region's strokes, (n, regions)."""
+    distance = (
+        1 - CONSTANTS.scatter_weight
+    ) * alike + CONSTANTS.scatter_weight * scatter_distance(space.points, examples)
+    distance += CONSTANTS.pooled_weight * pooled_distance(space.points, examples)
     return np.asarray(distance, np.float32)
 
 
 def _least(columns: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Give the least of each row, column by column.
-
-    Numpy takes twenty times as long along rows of a few.
-    """
+    """Return the minimum of each row, column by column: numpy is slow along short rows."""
     least = columns[:, 0].copy()
     for column in columns.T[1:]:
         np.minimum(least, column, out=least)
@@ -448,28 +502,29 @@ def _likeness(distance: NDArray[np.float32], softness: float) -> NDArray[np.floa
     return np.asarray(likeness, np.float32)
 
 
-def _own_distance(space: FeatureSpace, lesson: StrokeExamples) -> NDArray[np.float32]:
-    """Give how far each supervoxel is from the mean of its own region.
+def _own_distance(space: FeatureSpace, strokes: StrokeExamples) -> NDArray[np.float32]:
+    """Return the distance of each supervoxel to the mean of its own region.
 
-    (for region 0, its tissue); infinite where that has no say.
-
-    Only what a supervoxel is like counts here, not where it lies: a tissue is to be
-    found again on the other side.
+    For region 0, of its tissue; infinite where that has no say. Only descriptors count
+    here, not the position: a tissue is to be found again on the other side.
     """
-    background = lesson.own == BACKGROUND
-    tissues = space.fine_tissues if lesson.is_near else space.tissues
+    background = strokes.own == BACKGROUND
+    tissues = space.fine_tissues if strokes.is_near else space.tissues
     _, group = np.unique(
-        np.where(background, -1 - tissues, lesson.own), return_inverse=True
+        np.where(background, -1 - tissues, strokes.own), return_inverse=True
     )
-    silent = background & _touched(tissues, lesson.teachers, _TOUCHED_SHARE)[tissues]
-    if lesson.unowned is not None and not lesson.is_near:
-        silent |= lesson.unowned & _touched(tissues, lesson.teachers, 0.0)[tissues]
-    if (lesson.examples == BACKGROUND).any() and not lesson.is_near:
+    silent = (
+        background
+        & _touched(tissues, strokes.teachers, CONSTANTS.touched_share)[tissues]
+    )
+    if strokes.unowned is not None and not strokes.is_near:
+        silent |= strokes.unowned & _touched(tissues, strokes.teachers, 0.0)[tissues]
+    if (strokes.examples == BACKGROUND).any() and not strokes.is_near:
         silent |= background
-    if lesson.named is not None:
-        silent |= lesson.named >= 0
+    if strokes.named is not None:
+        silent |= strokes.named >= 0
     kind = space.points[:, : space.n_kind]
-    distance = np.where(background, _OWN_WEIGHT, 1.0) * (
+    distance = np.where(background, CONSTANTS.background_own_weight, 1.0) * (
         (kind - _means(kind, group)[group]) ** 2
     ).sum(axis=1)
     return np.where(silent, np.inf, distance).astype(np.float32)
@@ -478,10 +533,10 @@ def _own_distance(space: FeatureSpace, lesson: StrokeExamples) -> NDArray[np.flo
 def _touched(
     group: NDArray[np.integer], examples: NDArray[np.int32], share: float
 ) -> NDArray[np.bool_]:
-    """Tell which groups hold a good part of the examples of some region besides 0.
+    """Return which groups hold a good part of the examples of some region other than 0.
 
-    By the proposal's tissues, not by region: a stroke has already made what it crosses
-    its own region.
+    Groups are the proposal's tissues, not regions: a stroke has already assigned what
+    it crosses.
     """
     touched = np.zeros(int(group.max()) + 1, np.bool_)
     shown = np.flatnonzero(examples > BACKGROUND)
@@ -496,18 +551,18 @@ def _touched(
 def _smoothed(
     space: FeatureSpace,
     likeness: NDArray[np.float32],
-    told: tuple[NDArray[np.integer], NDArray[np.integer]],
+    fixed: tuple[NDArray[np.integer], NDArray[np.integer]],
     rounds: int,
 ) -> NDArray[np.float32]:
-    """Even out over touching supervoxels.
+    """Smooth likenesses over touching supervoxels.
 
-    `told` are supervoxels that are held fast, and their columns.
+    `told`: supervoxels that are fixed, and their columns.
     """
-    start = (1 - _SMOOTHING) * likeness
+    start = (1 - CONSTANTS.smoothing) * likeness
     for _ in range(rounds):
         likeness = space.neighbours @ likeness
-        likeness *= _SMOOTHING
+        likeness *= CONSTANTS.smoothing
         likeness += start
-        likeness[told[0]] = 0
-        likeness[told] = 1
+        likeness[fixed[0]] = 0
+        likeness[fixed] = 1
     return likeness

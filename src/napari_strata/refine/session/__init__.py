@@ -1,1 +1,1 @@
-"""`Refinement`, what scripts and the window hold, and the parts it is made of."""
+"""`Refinement`, used by scripts, window and command line, and its parts."""

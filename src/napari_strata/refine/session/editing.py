@@ -1,9 +1,8 @@
-"""The edits of a refinement, one method each; every one is a step of the history."""
+"""All edits of a refinement, one method each; every edit is a step of the history."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,58 +11,76 @@ from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import TreeName
 from napari_strata.refine.edits.basic import (
     Assign,
-    Edit,
-    EditResult,
     Merge,
     Paint,
     Scribble,
     SetRow,
     Split,
 )
-from napari_strata.refine.session.view import View
+from napari_strata.refine.edits.region_edits import (
+    Delete,
+    FillHoles,
+    Grow,
+    Mirror,
+    RemoveIslands,
+    Smooth,
+    SplitLine,
+    SplitParts,
+    Swap,
+)
+from napari_strata.refine.session.edit_session import EditSession, requested_cut
+from napari_strata.refine.session.view import as_point
 from napari_strata.refine.state.assignment import Scope, supervoxels_at_voxels
 from napari_strata.refine.state.fragments import voxels_of_supervoxel
 
 
-class Editing(View):
-    """What a person does to regions.
+class Edits:
+    """Every edit of a case, `work.edits`.
 
-    Joining, parting, giving, naming, keeping and showing by strokes.
+    An edit that fails raises `EditError` and changes nothing. Edits of a region's shape
+    change neither locked regions nor painted voxels.
+
+    Parameters
+    ----------
+    session : EditSession
+        The case.
     """
 
-    _changing: AbstractContextManager[bool]
-    """Held while a new region's id is chosen and its step done.
+    def __init__(self, session: EditSession) -> None:
+        self._session = session
 
-    Of two threads, each gets its own.
-    """
+    # Cuts, whole regions and their rows
 
-    def _do(self, edit: Edit) -> EditResult:
-        """Carry out an edit as a step of the history."""
-        raise NotImplementedError
-
-    def _target(self, region: int | None) -> int:
-        return self._state.next_id if region is None else int(region)
+    def cut(self, *, regions: int | None = None, tissues: int | None = None) -> None:
+        """Fill unassigned supervoxels from another cut. See `Refinement.cut`."""
+        session = self._session
+        with session.lock:
+            session.cut(
+                *requested_cut(
+                    session.proposal,
+                    session.state.tree,
+                    regions=regions,
+                    tissues=tissues,
+                )
+            )
 
     def merge(self, ids: Sequence[int]) -> int:
-        """Make regions one; the first id is kept, and returned.
-
-        Painted voxels and strokes follow.
+        """Merge regions into the first one, and return its id. See `Refinement.merge`.
 
         Raises
         ------
         EditError
             If one does not exist or is locked, or there are fewer than two.
         """
-        return self._do(Merge(tuple(int(i) for i in ids))).ids[0]
+        return self._session.do(Merge(tuple(int(i) for i in ids))).ids[0]
 
     def split(
         self, region: int, *, into: int = 2, tree: TreeName | None = None
     ) -> list[int]:
-        """Part a region (region 0 too) into its children in a tree.
+        """Split a region into its children in a tree, and return the new ids.
 
-        The largest part keeps the id, the new ids are returned.
-
-        Fewer parts come back only where the region has fewer supervoxels.
+        The largest part keeps the id. There are fewer parts than requested only where
+        the region has fewer supervoxels.
 
         Parameters
         ----------
@@ -84,12 +101,12 @@ class Editing(View):
                 'A region is split along the tree of "regions" or of "tissues", not'
                 f" {tree!r}."
             )
-        return list(self._do(Split(int(region), int(into), tree)).ids)
+        return list(self._session.do(Split(int(region), int(into), tree)).ids)
 
     def assign(self, supervoxel_ids: ArrayLike, region: int | None = None) -> int:
-        """Give supervoxels to a region (None makes a new one).
+        """Assign supervoxels to a region (None makes a new one), and return its id.
 
-        Scribbles elsewhere will not move them again.
+        Scribbles elsewhere do not move them again.
 
         Raises
         ------
@@ -97,7 +114,7 @@ class Editing(View):
             If an id is not known, or a region involved is locked.
         """
         ids = np.atleast_1d(np.asarray(supervoxel_ids))
-        count = self.proposal.n_supervoxels
+        count = self._session.proposal.n_supervoxels
         if (
             ids.size == 0
             or ids.dtype.kind not in "iu"
@@ -108,35 +125,38 @@ class Editing(View):
                 f"Supervoxel ids must be whole numbers from 0 to {count - 1}, at least"
                 " one."
             )
-        return self._assign(self._first_left(np.unique(ids)), region)
+        return self._assign(self._first_uncut(np.unique(ids)), region)
 
     def assign_at(self, voxels_zyx: ArrayLike, region: int | None = None) -> int:
-        """Give the supervoxels at some voxels (n, 3) to a region (None makes a new one).
+        """Assign the supervoxels at voxels (n, 3) to a region (None makes a new one).
 
         Raises
         ------
         EditError
             If voxels lie outside the scan, or a region involved is locked.
         """
-        return self._assign(self._index.flat_voxels(voxels_zyx), region)
+        return self._assign(self._session.index.flat_voxels(voxels_zyx), region)
 
-    def _first_left(self, ids: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Give for each supervoxel a voxel that was not cut from it."""
-        first = self._index.first_voxels[ids]
+    def _first_uncut(self, ids: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Return for each supervoxel a voxel that was not cut from it."""
+        first = self._session.index.first_voxels[ids]
         for i in np.flatnonzero(
-            supervoxels_at_voxels(self._state, self._index, first) != ids
+            supervoxels_at_voxels(self._session.state, self._session.index, first)
+            != ids
         ).tolist():
-            first[i] = voxels_of_supervoxel(self._state, self._index, int(ids[i]))[0]
+            first[i] = voxels_of_supervoxel(
+                self._session.state, self._session.index, int(ids[i])
+            )[0]
         return np.sort(first)
 
     def _assign(self, flat_voxels: NDArray[np.int64], region: int | None) -> int:
-        with self._changing:
-            return self._do(
-                Assign(self._index.ras_mm(flat_voxels), self._target(region))
+        with self._session.lock:
+            return self._session.do(
+                Assign(self._session.index.ras_mm(flat_voxels), self._target(region))
             ).ids[0]
 
     def rename(self, region: int, name: str) -> None:
-        """Give a region a person's word.
+        """Name a region.
 
         Raises
         ------
@@ -145,10 +165,10 @@ class Editing(View):
         """
         if not name.strip():
             raise EditError("A region's name cannot be empty.")
-        self._do(SetRow(int(region), name=name.strip()))
+        self._session.do(SetRow(int(region), name=name.strip()))
 
     def recolor(self, region: int, color: tuple[int, int, int]) -> None:
-        """Give a region an RGB colour, 0-255.
+        """Set the RGB colour (0-255) of a region.
 
         Raises
         ------
@@ -159,39 +179,37 @@ class Editing(View):
         values = tuple(int(v) for v in color)
         if len(values) != 3 or min(values) < 0 or max(values) > 255:
             raise EditError(f"A colour is three numbers from 0 to 255, got {color}.")
-        self._do(SetRow(int(region), color=(values[0], values[1], values[2])))
+        self._session.do(SetRow(int(region), color=(values[0], values[1], values[2])))
 
     def accept(self, region: int) -> None:
-        """Say that a region is right: it is marked as accepted, and locked.
+        """Mark a region as accepted, and lock it.
 
         Raises
         ------
         EditError
             If the region does not exist.
         """
-        self._do(SetRow(int(region), locked=True, accepted=True))
+        self._session.do(SetRow(int(region), locked=True, accepted=True))
 
     def lock(self, region: int) -> None:
-        """Keep a region as it is.
-
-        No edit, cut, scribble or brush changes it until it is unlocked.
+        """Lock a region: no edit, cut, scribble or brush changes it until it is unlocked.
 
         Raises
         ------
         EditError
             If the region does not exist.
         """
-        self._do(SetRow(int(region), locked=True))
+        self._session.do(SetRow(int(region), locked=True))
 
     def unlock(self, region: int) -> None:
-        """Let a region be changed again; it is no longer accepted then.
+        """Unlock a region; it is no longer accepted then.
 
         Raises
         ------
         EditError
             If the region does not exist.
         """
-        self._do(SetRow(int(region), locked=False, accepted=False))
+        self._session.do(SetRow(int(region), locked=False, accepted=False))
 
     def scribble(
         self,
@@ -200,7 +218,7 @@ class Editing(View):
         region: int | None = None,
         scope: Scope = "everywhere",
     ) -> int:
-        """Show some voxels of a region; what is like them follows.
+        """Assign the supervoxels under a stroke to a region; similar ones follow.
 
         Parameters
         ----------
@@ -229,16 +247,17 @@ class Editing(View):
             raise EditError(
                 f'The scope of a scribble is "everywhere" or "here", not {scope!r}.'
             )
-        points = self._index.ras_mm(self._index.flat_voxels(voxels_zyx))
-        with self._changing:
-            return self._do(Scribble(points, self._target(region), scope)).ids[0]
+        points = self._session.index.ras_mm(self._session.index.flat_voxels(voxels_zyx))
+        with self._session.lock:
+            return self._session.do(Scribble(points, self._target(region), scope)).ids[
+                0
+            ]
 
     def paint(self, voxels_zyx: ArrayLike, region: int | None = None) -> int:
-        """Give voxels (n, 3) to a region by hand; they win over everything automatic.
+        """Paint voxels (n, 3) with a region; they override its supervoxels' regions.
 
-        None makes a new region.
-
-        Voxels shown as a locked region are skipped; the step's name says how many.
+        None makes a new region. Voxels of locked regions are skipped; the step's name
+        has their number.
 
         Raises
         ------
@@ -246,6 +265,261 @@ class Editing(View):
             If they leave the scan or lie wholly in locked regions, or the region is
             locked or was merged away.
         """
-        points = self._index.ras_mm(self._index.flat_voxels(voxels_zyx))
-        with self._changing:
-            return self._do(Paint(points, self._target(region))).ids[0]
+        points = self._session.index.ras_mm(self._session.index.flat_voxels(voxels_zyx))
+        with self._session.lock:
+            return self._session.do(Paint(points, self._target(region))).ids[0]
+
+    # Shapes of regions
+
+    def split_parts(self, region: int, *, smallest_ml: float = 0.0) -> list[int]:
+        """Assign a new id to every connected part of a region but the largest.
+
+        Returns the new ids.
+
+        Parameters
+        ----------
+        region : int
+            The region.
+        smallest_ml : float
+            Parts below this volume stay with the largest.
+
+        Raises
+        ------
+        EditError
+            If it does not exist, is locked, hangs together, or falls into more than 200
+            parts.
+        """
+        return list(self._session.do(SplitParts(int(region), float(smallest_ml))).ids)
+
+    def split_line(
+        self, region: int, line_ras_mm: ArrayLike, direction_ras: ArrayLike
+    ) -> list[int]:
+        """Split a region along a line that was drawn over it.
+
+        The larger side keeps the id, the new one is returned.
+
+        Parameters
+        ----------
+        region : int
+            The region.
+        line_ras_mm : (k, 3) array
+            Points of the line in RAS+ mm, two or more; it goes on straight beyond its
+            ends.
+        direction_ras : (3,) array
+            The direction in which the person looked: the normal of the plane drawn on.
+            The cut runs along it.
+
+        Raises
+        ------
+        EditError
+            If the region does not exist or is locked, or the line has no length or
+            misses the region.
+        """
+        line = tuple(
+            as_point(point)
+            for point in np.atleast_2d(np.asarray(line_ras_mm, np.float64))
+        )
+        return list(
+            self._session.do(SplitLine(int(region), line, as_point(direction_ras))).ids
+        )
+
+    def split_plane(
+        self, region: int, point_ras_mm: ArrayLike, normal_ras: ArrayLike
+    ) -> list[int]:
+        """Split a region by a plane. The larger side keeps the id.
+
+        Raises
+        ------
+        EditError
+            If the region does not exist or is locked, the normal is zero, or the plane
+            misses the region.
+        """
+        point, normal = np.array(as_point(point_ras_mm)), np.array(as_point(normal_ras))
+        if not np.linalg.norm(normal) > 0:
+            raise EditError(
+                "The normal of a plane cannot be zero. Give a direction in RAS, such as"
+                " (1, 0, 0)."
+            )
+        view = np.cross(normal, np.eye(3)[np.abs(normal).argmin()])
+        along = np.cross(view, normal)
+        return self.split_line(
+            region, [point, point + along / np.linalg.norm(along)], view
+        )
+
+    def swap(self, one: int, other: int) -> None:
+        """Exchange the voxels of two regions; names and colours stay with the ids.
+
+        Raises
+        ------
+        EditError
+            If one does not exist or is locked, or is background.
+        """
+        self._session.do(Swap(int(one), int(other)))
+
+    def delete(self, ids: int | Iterable[int]) -> None:
+        """Make regions background, their painted voxels too.
+
+        Raises
+        ------
+        EditError
+            If one does not exist or is locked, or is background.
+        """
+        self._session.do(
+            Delete(
+                tuple(
+                    int(i)
+                    for i in ([ids] if isinstance(ids, int | np.integer) else ids)
+                )
+            )
+        )
+
+    def fill_holes(self, region: int, *, largest_ml: float | None = None) -> None:
+        """Fill the holes of a region.
+
+        Parameters
+        ----------
+        region : int
+            The region.
+        largest_ml : float or None
+            Holes above this volume stay; None fills all.
+
+        Raises
+        ------
+        EditError
+            If it does not exist, is locked, or has no hole that can be filled.
+        """
+        self._session.do(
+            FillHoles(int(region), None if largest_ml is None else float(largest_ml))
+        )
+
+    def remove_islands(self, region: int, *, smaller_than_ml: float) -> None:
+        """Assign parts of a region below a volume to their surroundings.
+
+        The largest part always stays.
+
+        Raises
+        ------
+        EditError
+            If it does not exist, is locked, or has no such part.
+        """
+        self._session.do(RemoveIslands(int(region), float(smaller_than_ml)))
+
+    def keep_largest(self, region: int) -> None:
+        """Assign all parts of a region but the largest to their surroundings.
+
+        Raises
+        ------
+        EditError
+            If it does not exist, is locked, or hangs together.
+        """
+        self._session.do(RemoveIslands(int(region)))
+
+    def smooth(self, ids: int | Sequence[int] = (), *, sd_mm: float = 1.5) -> None:
+        """Smooth the borders of some regions, or of all, at once.
+
+        There is neither gap nor overlap between neighbours.
+
+        Parameters
+        ----------
+        ids : int or sequence of int
+            Regions; none names all that are not locked.
+        sd_mm : float
+            Standard deviation of the Gaussian in mm, the same along every axis; finer
+            detail than that goes.
+
+        Raises
+        ------
+        EditError
+            If one does not exist or is locked, the length is out of range, or nothing
+            would change.
+        """
+        self._session.do(
+            Smooth(
+                tuple(
+                    int(i)
+                    for i in ([ids] if isinstance(ids, int | np.integer) else ids)
+                ),
+                float(sd_mm),
+            )
+        )
+
+    def grow(
+        self, region: int, by_mm: float, *, into: Iterable[int] | None = None
+    ) -> None:
+        """Move a region's border outward, or inward for a negative length.
+
+        The length is the same along every axis.
+
+        Parameters
+        ----------
+        region : int
+            The region.
+        by_mm : float
+            How far, between voxel centres. What a shrinking region leaves goes to the
+            nearest other region.
+        into : iterable of int or None
+            Regions that it may take from or give to; None allows all that are not
+            locked.
+
+        Raises
+        ------
+        EditError
+            If it does not exist or is locked, or nothing would change.
+        """
+        allowed = None if into is None else tuple(sorted({int(i) for i in into}))
+        self._session.do(Grow(int(region), float(by_mm), allowed))
+
+    def shrink(
+        self, region: int, by_mm: float, *, into: Iterable[int] | None = None
+    ) -> None:
+        """Move a region's border inward: `grow` by the negative length."""
+        self.grow(region, -by_mm, into=into)
+
+    def mirror(
+        self,
+        region: int,
+        *,
+        target: int | None = None,
+        point_ras_mm: ArrayLike | None = None,
+        normal_ras: ArrayLike | None = None,
+    ) -> int:
+        """Copy a region to the other side of a plane.
+
+        Parameters
+        ----------
+        region : int
+            The region; it keeps all it has.
+        target : int or None
+            The region that gets the copy; None makes a new one.
+        point_ras_mm, normal_ras : (3,) arrays or None
+            The plane; without them, the one about which the body is most symmetrical,
+            near the patient's own left-right axis.
+
+        Returns
+        -------
+        int
+            The region that has the copy.
+
+        Raises
+        ------
+        EditError
+            If a region does not exist or is locked, only half a plane was given, or
+            nothing of the copy has a place.
+        """
+        if (point_ras_mm is None) != (normal_ras is None):
+            raise EditError(
+                "A plane needs a point and a normal. Give both, or neither for the"
+                " body's own plane of symmetry."
+            )
+        point, normal = (
+            self._session.view.symmetry_plane
+            if point_ras_mm is None or normal_ras is None
+            else (as_point(point_ras_mm), as_point(normal_ras))
+        )
+        with self._session.lock:
+            return self._session.do(
+                Mirror(int(region), self._target(target), point, normal)
+            ).ids[0]
+
+    def _target(self, region: int | None) -> int:
+        return self._session.state.next_id if region is None else int(region)

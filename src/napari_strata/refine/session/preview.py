@@ -1,7 +1,4 @@
-"""What strokes would do, shown before a person says yes.
-
-Nothing is changed and nothing is written down.
-"""
+"""Preview of strokes. Nothing is changed or written."""
 
 from __future__ import annotations
 
@@ -12,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_strata.refine.edits.basic import Scribble, foreseen
-from napari_strata.refine.session.refinement import changed_box
+from napari_strata.refine.session.edit_session import changed_box
+from napari_strata.refine.session.refinement import Refinement
 from napari_strata.refine.session.view import View
 from napari_strata.refine.state.assignment import Scope
 from napari_strata.refine.state.proposal_index import Box
@@ -20,12 +18,12 @@ from napari_strata.refine.state.proposal_index import Box
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Preview:
-    """The labels as they would stand after some strokes.
+    """Labels before and after some strokes.
 
     Parameters
     ----------
-    now, then : Shown
-        The case as it stands, and as it would.
+    now, then : View
+        The case before the strokes and after them.
     box : tuple of 3 slices or None
         The part of the scan (z, y, x) in which labels would change; None when none
         would.
@@ -39,7 +37,7 @@ class Preview:
     regions: tuple[int, ...]
 
     def changes_in(self, box: Box) -> NDArray[np.unsignedinteger]:
-        """Give what each voxel of a box would become, plus 1; 0 where it stays as it is.
+        """Return each voxel's new label plus 1 in a box; 0 where it stays as it is.
 
         Parameters
         ----------
@@ -54,16 +52,14 @@ class Preview:
 
 
 def preview_strokes(
-    work: View, strokes: Sequence[tuple[ArrayLike, int | None]], *, scope: Scope
+    work: Refinement, strokes: Sequence[tuple[ArrayLike, int | None]], *, scope: Scope
 ) -> Preview:
-    """Say what strokes would do if they were taken one after the other.
-
-    As `Refinement.scribble` takes them.
+    """Compute the result of strokes taken one after the other, as `Refinement.scribble`.
 
     Parameters
     ----------
-    work : Shown
-        A `Refinement`; it is not changed.
+    work : Refinement
+        The case; it is not changed.
     strokes : sequence of ((n, 3) integer array, int or None)
         Voxels (z, y, x) of each stroke and its region; None makes a new one.
     scope : {"everywhere", "here"}
@@ -74,7 +70,8 @@ def preview_strokes(
     EditError
         If one of them could not be taken.
     """
-    index, before = work._index, work._state
+    now = work.view
+    index, before = now.index, now.state
     state, regions, found = before, [], []
     for voxels, region in strokes:
         points = index.ras_mm(index.flat_voxels(voxels))
@@ -86,5 +83,5 @@ def preview_strokes(
         state = outcome.state
         regions.append(outcome.ids[0])
     index.foreseen = tuple(found)
-    now, then = View(index, before), View(index, state)
+    then = View(index, state)
     return Preview(now, then, changed_box(before, state, index), tuple(regions))

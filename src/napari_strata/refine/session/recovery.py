@@ -1,4 +1,4 @@
-"""What a crash left behind, found again and taken up where it stopped."""
+"""Recovery of work after a crash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from filelock import FileLock
 from napari_strata.errors import CaseError
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.refine.history.journal import Journal, JournalStep
-from napari_strata.refine.session.refinement import Refinement
+from napari_strata.refine.session.refinement import Refinement, continue_case
 from napari_strata.refine.storage import autosave
 from napari_strata.refine.storage.case_file import CaseContents, file_name, read_case
 from napari_strata.volume import Volume
@@ -22,7 +22,7 @@ from napari_strata.volume import Volume
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """Work that was not ended: edits that no case file holds.
+    """Work after a crash: edits that no case file holds.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Unfinished:
     def resume(
         self, *, volume: Volume | None = None, proposal: Proposal | None = None
     ) -> Refinement:
-        """Take the work up, complete to the last edit; from here on edits go to the same journal.
+        """Open the work, complete to the last edit; further edits go to the same journal.
 
         Parameters
         ----------
@@ -99,12 +99,12 @@ class Unfinished:
                 saver = autosave.Autosave(self.journal, logged.size, lock)
             except OSError:
                 saver = None
-            work = Refinement.taken_up(
+            work = continue_case(
                 contents, saver, _once_saved(begun.journal, logged.records)
             )
             if saver is None:
                 # it cannot be written to any more: go on in another one
-                work.autosave(autosave.state_folder())
+                work.storage.begin_autosave(autosave.state_folder())
                 if lock is not None:
                     lock.release()
             return work
@@ -119,15 +119,15 @@ class Unfinished:
                 " again and pass resume(proposal=...)."
             )
         work = _carried_out(proposal, logged)
-        work.autosave(self.journal.parent)
+        work.storage.begin_autosave(self.journal.parent)
         if lock is not None:
             lock.release()
-        if work.autosave_problem is None:
+        if work.storage.autosave_problem is None:
             autosave.remove_pair(self.journal)
         return work
 
     def discard(self) -> None:
-        """Remove it for good.
+        """Remove it permanently.
 
         Raises
         ------
@@ -150,9 +150,9 @@ def find_unfinished(
 ) -> list[Unfinished]:
     """Find work that a crash left behind, newest first.
 
-    Looks beside the scan (work that moved along with it is found too) and in the user's
-    state folder. Work that still goes on in another process is left out; what holds no
-    edit that a case file does not hold is taken away.
+    Searches beside the scan (also after both were moved) and in the user's state
+    folder. Work that is open in another process is left out; journals without unsaved
+    edits are removed.
 
     Parameters
     ----------
@@ -165,9 +165,9 @@ def find_unfinished(
     Examples
     --------
     >>> work = strata.Refinement(proposal, tissues=4)
-    >>> journal = work.autosave(".")
+    >>> journal = work.storage.begin_autosave(".")
     >>> work.rename(1, "muscle")
-    >>> work.end_autosave()  # without this line the edit would be found
+    >>> work.storage.end_autosave()  # without this line the edit would be found
     >>> strata.find_unfinished(folder=".")
     []
     """
@@ -178,7 +178,7 @@ def find_unfinished(
         if isinstance(scan, str | Path)
         else None
     )
-    wanted = (
+    scan_id = (
         autosave.scan_key(scan)
         if isinstance(scan, Volume)
         else {}
@@ -193,12 +193,12 @@ def find_unfinished(
     ]
 
     def fits(header: dict[str, Any], place: Path) -> bool:
-        said = header["scan"]
-        if place == beside and file_name(str(said.get("path", ""))) == file_name(
-            wanted["path"]
+        recorded = header["scan"]
+        if place == beside and file_name(str(recorded.get("path", ""))) == file_name(
+            scan_id["path"]
         ):
-            said = {**said, "path": wanted["path"]}
-        return all(said.get(key) == value for key, value in wanted.items())
+            recorded = {**recorded, "path": scan_id["path"]}
+        return all(recorded.get(key) == value for key, value in scan_id.items())
 
     found = []
     for place in dict.fromkeys(Path(place) for place in places):
@@ -254,7 +254,7 @@ def _follow(
     record: autosave.Record,
     read_step: Callable[[bytes], JournalStep] = JournalStep.from_bytes,
 ) -> None:
-    """Do to a journal in memory what a record of one on the disk says."""
+    """Apply a record of a journal on the disk to one in memory."""
     if record.kind in (autosave.REPLACE, autosave.DROP):
         journal.take_last()
     if record.kind in (autosave.ADD, autosave.REPLACE):
@@ -266,7 +266,7 @@ def _follow(
 
 
 def _followed(contents: CaseContents, records: list[autosave.Record]) -> CaseContents:
-    """Give a case as it stands after the records of its journal."""
+    """Return a case as of the last record of its journal."""
     journal, floor = contents.journal.copy(), len(contents.journal.done)
     for record in records:
         _follow(journal, record)
@@ -285,9 +285,9 @@ def _followed(contents: CaseContents, records: list[autosave.Record]) -> CaseCon
 def _once_saved(
     begun: Journal, records: list[autosave.Record]
 ) -> list[tuple[bytes, ...]]:
-    """Give the steps that cases of this work held.
+    """Return the steps of all case files of this work.
 
-    Where the journal began, and each time that it was saved.
+    As of the beginning of the journal, and each time it was saved.
     """
     journal = begun.copy()
     found = [journal.line]
@@ -308,9 +308,10 @@ def _carried_out(proposal: Proposal, logged: autosave.Logged) -> Refinement:
     journal = Journal()
     for record in logged.records:
         _follow(journal, record)
-    next_id = logged.records[-1].next_id if logged.records else work.next_id
-    return work.with_steps(
+    next_id = logged.records[-1].next_id if logged.records else work.view.next_id
+    work.steps.carry_out(
         [*journal.done, *reversed(journal.undone)],
         done=len(journal.done),
         next_id=next_id,
     )
+    return work

@@ -1,68 +1,46 @@
-"""The face of refinement.
-
-What the window, scripts and the command line hold while a person corrects a proposal.
-"""
+"""`Refinement`: a proposal that a person corrects, for scripts, window and command line."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Self
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from napari_strata.errors import EditError
+from napari_strata.deprecated import moved_attribute
 from napari_strata.proposal.proposal import Proposal, TreeName
-from napari_strata.refine.edits.basic import Cut, Edit, EditResult, foreseen
 from napari_strata.refine.history.initial_state import InitialState
-from napari_strata.refine.history.journal import (
-    SNAPSHOT_EVERY,
-    JournalStep,
-    difference,
-    painted_changes,
-    stepped,
-)
-from napari_strata.refine.history.snapshot import state_bytes
-from napari_strata.refine.session.persistence import Persistence
-from napari_strata.refine.state.assignment import State, supervoxel_table
-from napari_strata.refine.state.fragments import roots
-from napari_strata.refine.state.proposal_index import Box, ProposalIndex
-from napari_strata.refine.storage import autosave as saving
-from napari_strata.volume import Segmentation
-
-logger = logging.getLogger(__name__)
+from napari_strata.refine.session.edit_session import EditSession, requested_cut
+from napari_strata.refine.session.editing import Edits
+from napari_strata.refine.session.persistence import Storage
+from napari_strata.refine.session.steps import Steps
+from napari_strata.refine.session.view import View
+from napari_strata.refine.state.assignment import Scope
+from napari_strata.refine.state.proposal_index import ProposalIndex
+from napari_strata.refine.storage.autosave import Autosave
+from napari_strata.refine.storage.case_file import CaseContents, read_case
+from napari_strata.refine.transfer import Teaching
+from napari_strata.volume import Region, Segmentation, Volume
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What listeners are told after an edit, an undo or a redo.
+class Refinement:
+    """A proposal that a person corrects: edits, undo, and the current labels.
 
-    Parameters
-    ----------
-    box : tuple of 3 slices or None
-        The part of the scan (z, y, x) in which labels changed; None when none did.
-    regions : bool
-        Whether rows of the region table changed, came or went.
-    name : str
-        The step that was done or undone.
-    """
+    Every edit is a step that can be undone; an edit that fails raises `EditError` and
+    changes nothing. The most used calls are methods of this class. All others are
+    methods of its parts:
 
-    box: Box | None
-    regions: bool
-    name: str
-
-
-class Refinement(Persistence):
-    """A proposal in a person's hands: edits, undo, and the labels as they stand.
-
-    Every edit is a journal step that can be undone; an edit that fails raises
-    `EditError` and changes nothing.
+    - `edits`: every edit, for example `work.edits.grow(3, 2.0)`;
+    - `view`: the current state, read-only, for example `work.view.statistics()`;
+    - `steps`: the history, for example `work.steps.jump(4)`;
+    - `storage`: files, for example `work.storage.begin_autosave()`.
 
     Parameters
     ----------
     proposal : Proposal
-        What the machine said.
+        The proposal to correct.
     regions, tissues : int, optional
         Start from this many regions or tissues; with neither, everything is in region
         0.
@@ -87,6 +65,13 @@ class Refinement(Persistence):
     True
     """
 
+    edits: Edits
+    """Every edit: of supervoxels, whole regions, their shapes and their rows."""
+    steps: Steps
+    """The history: steps that are done or undone, and listeners."""
+    storage: Storage
+    """Case files, and edits that are saved as they happen."""
+
     def __init__(
         self,
         proposal: Proposal,
@@ -94,24 +79,35 @@ class Refinement(Persistence):
         regions: int | None = None,
         tissues: int | None = None,
     ) -> None:
-        self._begin(
-            ProposalIndex(proposal),
-            InitialState(*_stop(proposal, "regions", regions=regions, tissues=tissues)),
+        start = InitialState(
+            *requested_cut(proposal, "regions", regions=regions, tissues=tissues)
         )
+        session = EditSession(ProposalIndex(proposal), start)
+        self._hold(session, Storage(session))
+
+    def _hold(self, session: EditSession, storage: Storage) -> None:
+        self._session = session
+        self.edits, self.steps, self.storage = Edits(session), Steps(session), storage
+
+    @classmethod
+    def _of(cls, session: EditSession, storage: Storage | None = None) -> Self:
+        work = cls.__new__(cls)
+        work._hold(session, Storage(session) if storage is None else storage)
+        return work
+
+    # Other ways to begin
 
     @classmethod
     def from_labels(cls, proposal: Proposal, segmentation: Segmentation) -> Self:
-        """Start from labels that somebody or something else made, voxel by voxel.
-
-        Repair them with the same edits.
+        """Start from the labels of another program or person, voxel by voxel.
 
         Every label keeps its id, name, colour and lock. Voxels without a label are
-        free: the slider fills them.
+        filled from the current cut. All edits can be used on the labels.
 
         Parameters
         ----------
         proposal : Proposal
-            What the machine says of the scan.
+            A proposal of the scan.
         segmentation : Segmentation
             Labels on the scan's grid, for example
             `read_labels("totalsegmentator.nii.gz")`.
@@ -123,21 +119,208 @@ class Refinement(Persistence):
         EditError
             If a label is too large for a region id.
         """
-        return cls._started(
-            ProposalIndex(proposal), InitialState.from_labels(proposal, segmentation)
-        )
+        start = InitialState.from_labels(proposal, segmentation)
+        return cls._of(EditSession(ProposalIndex(proposal), start))
 
-    def _begin(self, index: ProposalIndex, start: InitialState) -> None:
-        self._listeners: list[Callable[[Change], None]] = []
-        super()._begin(index, start)
+    @classmethod
+    def load(cls, path: str | Path, *, volume: Volume | None = None) -> Self:
+        """Open a case file. Neither the scan nor the encoder's weights are needed.
+
+        Parameters
+        ----------
+        path : str or Path
+            The case file.
+        volume : Volume, optional
+            The scan. Without it, the scan is read from the place recorded in the case
+            when its voxels are first used.
+
+        Raises
+        ------
+        CaseError
+            If the file is missing or damaged, or `volume` is another scan.
+        """
+        session = _session_of(read_case(path, volume))
+        return cls._of(session, Storage(session, path=Path(path)))
+
+    # The current state
+
+    @property
+    def view(self) -> View:
+        """The current state, read-only: labels, table, statistics, suggestions.
+
+        A later edit does not change it; ask for `work.view` again.
+        """
+        return self._session.view
+
+    @property
+    def proposal(self) -> Proposal:
+        """The proposal that is corrected."""
+        return self._session.proposal
+
+    @property
+    def labels(self) -> NDArray[np.unsignedinteger]:
+        """The region id of every voxel (z, y, x), a new array each time."""
+        return self.view.labels
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Rows of the regions in use, and of those a person named, coloured or locked.
+
+        In the order of their ids.
+        """
+        return self.view.regions
+
+    @property
+    def segmentation(self) -> Segmentation:
+        """Labels, the rows of the ids in them, and the geometry, for export."""
+        return self.view.segmentation
 
     # Edits
 
+    def merge(self, ids: Sequence[int]) -> int:
+        """Merge regions into the first one, and return its id.
+
+        Painted voxels and strokes follow.
+
+        Raises
+        ------
+        EditError
+            If one does not exist or is locked, or there are fewer than two.
+        """
+        return self.edits.merge(ids)
+
+    def split(
+        self, region: int, *, into: int = 2, tree: TreeName | None = None
+    ) -> list[int]:
+        """Split a region (region 0 too) into its children in a tree.
+
+        The largest part keeps the id. There are fewer parts than requested only where
+        the region has fewer supervoxels.
+
+        Parameters
+        ----------
+        region : int
+            The region.
+        into : int
+            The number of parts.
+        tree : {"regions", "tissues"} or None
+            Into connected regions or by tissue; None takes the tree in use.
+
+        Returns
+        -------
+        list of int
+            The new ids.
+
+        Raises
+        ------
+        EditError
+            If it does not exist, is locked, or lies in a single supervoxel.
+        """
+        return self.edits.split(region, into=into, tree=tree)
+
+    def rename(self, region: int, name: str) -> None:
+        """Name a region.
+
+        Raises
+        ------
+        EditError
+            If the region does not exist or the name is empty.
+        """
+        self.edits.rename(region, name)
+
+    def lock(self, region: int) -> None:
+        """Lock a region: no edit, cut, scribble or brush changes it until it is unlocked.
+
+        Raises
+        ------
+        EditError
+            If the region does not exist.
+        """
+        self.edits.lock(region)
+
+    def unlock(self, region: int) -> None:
+        """Unlock a region; it is no longer accepted then.
+
+        Raises
+        ------
+        EditError
+            If the region does not exist.
+        """
+        self.edits.unlock(region)
+
+    def accept(self, region: int) -> None:
+        """Mark a region as accepted, and lock it.
+
+        Raises
+        ------
+        EditError
+            If the region does not exist.
+        """
+        self.edits.accept(region)
+
+    def scribble(
+        self,
+        voxels_zyx: ArrayLike,
+        *,
+        region: int | None = None,
+        scope: Scope = "everywhere",
+    ) -> int:
+        """Assign the supervoxels under a stroke to a region; similar ones follow.
+
+        Parameters
+        ----------
+        voxels_zyx : (n, 3) integer array
+            Voxels of the stroke, as array indices.
+        region : int or None
+            The region they belong to; None or an unused id makes a new one, 0 teaches
+            background.
+        scope : {"everywhere", "here"}
+            "everywhere": every unlocked supervoxel that no stroke crossed and no person
+            assigned is classified again from all strokes so far. "here": only
+            supervoxels near this stroke change, and only to its region.
+
+        Returns
+        -------
+        int
+            The region's id.
+
+        Raises
+        ------
+        EditError
+            If the stroke leaves the scan or lies wholly in locked regions, or the
+            region is locked or was merged into another.
+        """
+        return self.edits.scribble(voxels_zyx, region=region, scope=scope)
+
+    def paint(self, voxels_zyx: ArrayLike, region: int | None = None) -> int:
+        """Paint voxels (n, 3) with a region; they override its supervoxels' regions.
+
+        Voxels of locked regions are skipped; the step's name has their number.
+
+        Parameters
+        ----------
+        voxels_zyx : (n, 3) integer array
+            The voxels, as array indices.
+        region : int or None
+            The region; None makes a new one.
+
+        Returns
+        -------
+        int
+            The region's id.
+
+        Raises
+        ------
+        EditError
+            If they leave the scan or lie wholly in locked regions, or the region is
+            locked or was merged into another.
+        """
+        return self.edits.paint(voxels_zyx, region)
+
     def cut(self, *, regions: int | None = None, tissues: int | None = None) -> None:
-        """Fill what nobody owns from another cut.
+        """Fill unassigned supervoxels from another cut of a tree.
 
-        Move the slider, or change the tree; with neither, nothing is filled.
-
+        This is the window's slider. With neither number, all of them go to region 0.
         Consecutive cuts are one step of the history.
 
         Raises
@@ -145,213 +328,100 @@ class Refinement(Persistence):
         EditError
             If both are given, or one is negative.
         """
-        with self._changing:
-            self._cut(_stop(self.proposal, self.tree, regions=regions, tissues=tissues))
-
-    def _cut(self, stop: tuple[TreeName, int]) -> None:
-        last = self._journal.done[-1] if self._journal.done else None
-        if stop == (self._state.tree, self._state.n):
-            return
-        edit = last.edit if last is not None else None
-        if last is None or not isinstance(edit, Cut):
-            self._do(Cut((stop,)))
-            return
-        delta = last.delta
-        before = stepped(self._state, delta, back=True)
-        if self.next_id == delta.values["next_id"] and edit.stops[-1][0] == stop[0]:
-            # nothing was given an id since this drag began: what it only passed needs
-            # none, and ranks get the same ids again
-            before, edit = (
-                replace(before, next_id=last.first_id),
-                Cut((*edit.stops[:-1], stop)),
-            )
-            outcome = edit.apply(before, self._index)
-        else:
-            edit = Cut((*edit.stops, stop))
-            outcome = Cut((stop,)).apply(self._state, self._index)
-        delta = difference(before, outcome.state)
-        self._journal.take_last()
-        if delta.is_empty:
-            self._show(outcome.state, outcome.name, saving.DROP)
-            return
-        step = JournalStep.of(outcome.name, edit, last.first_id, delta)
-        self._journal.add(step)
-        self._show(outcome.state, outcome.name, saving.REPLACE, step.packed)
+        self.edits.cut(regions=regions, tissues=tissues)
 
     # History
 
     @property
     def history(self) -> tuple[str, ...]:
         """Names of the steps that are done, oldest first."""
-        return tuple(step.name for step in self._journal.done)
-
-    @property
-    def undone(self) -> tuple[str, ...]:
-        """Names of the steps that `redo` would bring back, next first."""
-        return tuple(step.name for step in reversed(self._journal.undone))
+        return self.steps.done
 
     def undo(self) -> str | None:
-        """Take back the last step and give its name; None when there is none."""
-        with self._changing:
-            if not self._journal.done:
-                return None
-            self._jump(len(self._journal.done) - 1)
-            return self.undone[0]
+        """Undo the last step. Return its name, or None if there is none."""
+        return self.steps.undo()
 
     def redo(self) -> str | None:
-        """Do the step that was undone last again and give its name; None when there is none."""
-        with self._changing:
-            if not self._journal.undone:
-                return None
-            self._jump(len(self._journal.done) + 1)
-            return self.history[-1]
-
-    def jump(self, step: int) -> None:
-        """Undo or redo until exactly `step` steps are done; 0 is the start.
-
-        Raises
-        ------
-        EditError
-            If the history has no such step.
-        """
-        with self._changing:
-            self._jump(step)
-
-    def _jump(self, step: int) -> None:
-        last = len(self._journal.done) + len(self._journal.undone)
-        if not 0 <= step <= last:
-            raise EditError(f"The history has steps 0 to {last}, not {step}.")
-        if step == len(self._journal.done):
-            return
-        names = [one.name for one in self._journal.done[step:]]
-        state = self._journal.state_at(step, self._state)
-        self._journal.move(step)
-        name = names[0] if names else self.history[-1] if step else ""
-        self._show(state, name, saving.MOVE, saving.count_bytes(step))
+        """Redo the step that was undone last. Return its name, or None if there is none."""
+        return self.steps.redo()
 
     def replay(self, proposal: Proposal) -> Refinement:
-        """Carry out the steps that are done on a proposal from the start.
+        """Carry out the steps that are done on a proposal, from the start.
 
-        The same proposal gives the same labels.
+        On the same proposal the labels are the same.
 
         Raises
         ------
         EditError
             If a step cannot be carried out there.
         GeometryError
-            If it began from labels that do not fit the scan.
+            If the case began from labels that do not fit the scan.
         """
-        work = self._started(ProposalIndex(proposal), self._start)
-        return work.with_steps(
-            self._journal.done, done=len(self._journal.done), next_id=self.next_id
-        )
+        session = self._session
+        work = self._of(EditSession(ProposalIndex(proposal), session.start))
+        done = session.journal.done
+        work.steps.carry_out(done, done=len(done), next_id=session.state.next_id)
+        return work
 
-    def with_steps(self, steps: list[JournalStep], *, done: int, next_id: int) -> Self:
-        """Carry out steps of another journal, all of them.
+    # Files and other scans
 
-        Then undo those past the first `done`; gives itself.
+    def save(self, path: str | Path) -> None:
+        """Save the whole case (proposal, edits, history) as one file, without the scan.
 
-        `next_id` is the id that came next there.
+        The file holds the case as of the call: edits that arrive while it is written
+        are not in it.
 
         Raises
         ------
-        EditError
-            If a step cannot be carried out here.
+        WriteError
+            If the file cannot be written, its name does not end in .strata, or another
+            window saved other edits under that name since this case was opened from it
+            or saved to it. An existing file stays as it is then.
         """
-        with self._changing:
-            for step in steps:
-                self._state = replace(self._state, next_id=step.first_id)
-                self._do(step.edit)
-            self.jump(done)
-            self._state = replace(self._state, next_id=max(next_id, self.next_id))
-        return self
+        self.storage.save(path)
 
-    def on_change(self, callback: Callable[[Change], None]) -> Callable[[], None]:
-        """Call `callback(change)` after every edit, undo and redo.
+    def teach(self, *, seed: int = 0) -> Teaching:
+        """Fit a teaching: what this case taught, to be applied to other scans.
 
-        Returns a function that stops it.
+        Raises
+        ------
+        TeachingError
+            If nothing was scribbled or named, or the case keeps no raw descriptors.
         """
-        self._listeners.append(callback)
+        return self.view.teach(seed=seed)
 
-        def unsubscribe() -> None:
-            if callback in self._listeners:
-                self._listeners.remove(callback)
+    if not TYPE_CHECKING:
 
-        return unsubscribe
-
-    # Inside
-
-    def _do(self, edit: Edit) -> EditResult:
-        with self._changing:
-            before = self._state
-            outcome = foreseen(edit, before, self._index) or edit.apply(
-                before, self._index
-            )
-            delta = difference(before, outcome.state)
-            if not delta.is_empty:
-                if not self._journal.done:
-                    self._journal.snapshots[0] = state_bytes(before)
-                step = JournalStep.of(
-                    outcome.name, outcome.edit or edit, before.next_id, delta
-                )
-                self._journal.add(step)
-                self._show(outcome.state, outcome.name, saving.ADD, step.packed)
-                self._take_snapshot()
-            return outcome
-
-    def _take_snapshot(self) -> None:
-        count = len(self._journal.done)
-        if count % SNAPSHOT_EVERY == 0:
-            packed = self._journal.snapshots[count] = state_bytes(self._state)
-            self._log(saving.SNAPSHOT, saving.count_bytes(count) + packed)
-
-    def _show(self, state: State, name: str, kind: bytes, payload: bytes = b"") -> None:
-        """Let a state stand, put on the disk what led to it, and tell listeners."""
-        before, rows = self._state, self.regions if self._listeners else ()
-        self._state = state
-        self._log(kind, payload)
-        if not self._listeners:
-            return
-        change = Change(
-            changed_box(before, state, self._index), rows != self.regions, name
-        )
-        for callback in tuple(self._listeners):
-            callback(change)
+        def __getattr__(self, name: str) -> Any:
+            """Return what a name of the first versions moved to, with a warning."""
+            return moved_attribute(self, name)
 
 
-def changed_box(before: State, after: State, index: ProposalIndex) -> Box | None:
-    """Give a box that holds every voxel whose label differs between two states."""
-    tables = [supervoxel_table(state, index) for state in (before, after)]
-    shared = min(len(table) for table in tables)
-    changed = np.flatnonzero(tables[0][:shared] != tables[1][:shared])
-    longer = before if len(tables[0]) > shared else after
-    return index.box_of(
-        np.unique(roots(longer, index, changed)), painted_changes(before, after)
-    )
+def continue_case(
+    contents: CaseContents,
+    saver: Autosave | None = None,
+    once_saved: Iterable[tuple[bytes, ...]] = (),
+) -> Refinement:
+    """Return a refinement that continues a case with edits that no case file holds.
 
-
-def _stop(
-    proposal: Proposal, tree: TreeName, *, regions: int | None, tissues: int | None
-) -> tuple[TreeName, int]:
-    """Turn what a person asked for into a tree and a cut.
-
-    With neither number, everything goes to region 0.
+    Parameters
+    ----------
+    contents : CaseContents
+        The case.
+    saver : Autosave, optional
+        Writer of its journal on the disk.
+    once_saved : iterable of tuple of bytes
+        Packed steps of case files that it continues, so that they may be replaced.
     """
-    if regions is not None and tissues is not None:
-        raise EditError("Give a number of regions or of tissues, not both.")
-    name: TreeName = (
-        "tissues" if tissues is not None else "regions" if regions is not None else tree
+    session = _session_of(contents)
+    session.autosave, session.is_saved = saver, False
+    return Refinement._of(session, Storage(session, once_saved=once_saved))
+
+
+def _session_of(contents: CaseContents) -> EditSession:
+    return EditSession(
+        ProposalIndex(contents.proposal),
+        contents.start,
+        contents.state,
+        contents.journal,
     )
-    wanted = tissues or regions or 0
-    most = proposal.tree(name).max_regions
-    if wanted < 0:
-        raise EditError(f"The number of {name} cannot be {wanted}. Give 0 or more.")
-    if wanted > most:
-        logger.warning(
-            "Asked for %d %s; the scan has only %d supervoxels in the body, so it gets"
-            " that many.",
-            wanted,
-            name,
-            most,
-        )
-    return name, min(int(wanted), most)

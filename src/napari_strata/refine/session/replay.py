@@ -1,10 +1,8 @@
-"""A case's edits on another proposal of the same scan.
+"""Replay of a case's edits on another proposal of the same scan.
 
-After new weights or settings nobody's work is to be lost.
-
-Points are in mm and mean the same as before. Region ids do not: another proposal
-numbers its regions otherwise. So each region that an edit speaks of is looked for by
-the voxels that it had when the edit was made, and what cannot be found is told.
+Used after new weights or settings. Points are in mm and keep their meaning. Region ids
+do not: another proposal has other numbers. So each region of an edit is found by the
+voxels it had when the edit was made. Edits without a counterpart are reported.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ from napari_strata.refine.history.journal import (
     difference,
     stepped,
 )
-from napari_strata.refine.session.refinement import Refinement
+from napari_strata.refine.session.refinement import continue_case
 from napari_strata.refine.state.assignment import State, present_ids, require_unlocked
 from napari_strata.refine.state.proposal_index import ProposalIndex
 from napari_strata.refine.state.rendering import labels_in_box, region_box
@@ -53,7 +51,7 @@ Status = Literal["carried out", "not needed", "not carried out"]
 
 @dataclass(frozen=True, slots=True)
 class ReplayedStep:
-    """What became of one edit.
+    """Result of replaying one edit.
 
     Parameters
     ----------
@@ -96,8 +94,8 @@ class Replayed:
 
     @property
     def segmentation(self) -> Segmentation:
-        """The labels as they stand after the edits."""
-        return Refinement.taken_up(self.contents, None).segmentation
+        """The labels after the edits."""
+        return continue_case(self.contents).segmentation
 
 
 def replay_edits(
@@ -105,11 +103,10 @@ def replay_edits(
 ) -> Replayed:
     """Carry out the edits of a case on another proposal of its scan.
 
-    On the same proposal the labels are the case's own.
-
-    A region that an edit speaks of is the one that an earlier edit made or changed;
-    else the regions that mostly lie in what it was then, joined, or the one that is
-    most like it, if they overlap well enough (`SAME_REGION`).
+    On the same proposal the labels are the case's own. A region of an edit is the one
+    that an earlier edit made or changed; else the regions that mostly lie in its former
+    voxels, merged, or the single most similar one, if they overlap enough
+    (`SAME_REGION`).
 
     Parameters
     ----------
@@ -158,13 +155,13 @@ def replay_edits(
 
 
 class _Replay:
-    """The old case and the new one, a step at a time.
+    """State of a replay: the old case and the new one, a step at a time.
 
     Parameters
     ----------
-    before, old : Pieces, State
+    before, old : ProposalIndex, State
         The case's proposal, and its state before the next step.
-    index, state : Pieces, State
+    index, state : ProposalIndex, State
         The new proposal, and the state so far.
     shared : frozenset of int or None
         Ids that mean the same in other scans, whether this one has such a region or
@@ -188,7 +185,7 @@ class _Replay:
         """Regions of the case that a person owns, and what they are called here."""
 
     def step(self, number: int, step: JournalStep) -> ReplayedStep:
-        """Carry out one step, or say why not."""
+        """Carry out one step, or return why it could not be."""
         try:
             status, why = self._try(step)
         except EditError as err:
@@ -204,8 +201,9 @@ class _Replay:
         made: list[JournalStep] = []
         now: dict[int, int] = {}
         if isinstance(edit, Merge | Delete):
-            mapped: Edit = replace(edit, ids=self._together(state, edit.ids))
-            into = mapped.ids[0] if isinstance(edit, Merge) else BACKGROUND  # type: ignore[attr-defined]
+            merged_ids = self._together(state, edit.ids)
+            mapped: Edit = replace(edit, ids=merged_ids)
+            into = merged_ids[0] if isinstance(edit, Merge) else BACKGROUND
             now = dict.fromkeys(edit.ids, into)
         else:
             for region, is_target in _regions_in(edit):
@@ -222,10 +220,7 @@ class _Replay:
         return "carried out", ""
 
     def _keep(self, state: State, made: list[JournalStep], now: dict[int, int]) -> None:
-        """Let a state stand, and remember what the regions.
-
-        Of the case are called here once a person owns them.
-        """
+        """Make a state the current one, and remember the new ids of regions that a person owns."""
         for one in made:
             self.journal.add(one)
         self.state = state
@@ -234,10 +229,7 @@ class _Replay:
         }
 
     def _done(self, state: State, edit: Edit, made: list[JournalStep]) -> State:
-        """Give the state after an edit.
-
-        Put its step with the others unless it changed nothing.
-        """
+        """Return the state after an edit, and record its step unless nothing changed."""
         outcome: EditResult = edit.apply(state, self.index)
         delta = difference(state, outcome.state)
         if not delta.is_empty:
@@ -247,9 +239,9 @@ class _Replay:
         return outcome.state
 
     def _together(self, state: State, regions: tuple[int, ...]) -> tuple[int, ...]:
-        """Give what regions of the case that were joined or deleted are here.
+        """Return the counterparts of regions that were merged or deleted, taken together.
 
-        All taken together: where they met does not matter.
+        Borders between them do not matter.
 
         Raises
         ------
@@ -285,7 +277,7 @@ class _Replay:
     def _found(
         self, state: State, region: int, made: list[JournalStep], *, is_target: bool
     ) -> tuple[State, int]:
-        """Give what a region of the case is here; regions that mostly lie in it are joined first.
+        """Return the counterpart of a region; regions that mostly lie in it are merged first.
 
         Raises
         ------
@@ -313,7 +305,7 @@ class _Replay:
         return state, region if self._is_free(state, region) else state.next_id
 
     def _alike(self, state: State, regions: tuple[int, ...]) -> tuple[int, ...]:
-        """Give the regions here that are some regions of the case together, by their voxels.
+        """Return the regions that together match some regions of the case, by their voxels.
 
         The one with most of them first.
         """
@@ -355,7 +347,7 @@ class _Replay:
         )
 
     def _is_free(self, state: State, region: int) -> bool:
-        """Say whether an id was never handed out here, and means nothing in other scans."""
+        """Return whether an id was never used here, and means nothing in other scans."""
         if region in self.shared:
             return False
         ranks = any((ids == region).any() for ids in state.rank_ids.values())
@@ -369,10 +361,7 @@ class _Replay:
     def _named(
         self, state: State, edit: Edit, now: dict[int, int], made: list[JournalStep]
     ) -> State:
-        """Give a region that had to be made the name and colour that it had.
-
-        In the case before the edit.
-        """
+        """Set the name and colour, as of before the edit, of a region that had to be made."""
         target = _GIVEN_TO.get(type(edit))
         old = self.old.rows.get(getattr(edit, target)) if target else None
         if (
@@ -391,12 +380,12 @@ class _Replay:
 
 
 def _regions_in(edit: Edit) -> list[tuple[int, bool]]:
-    """Give the regions that an edit speaks of, each once, and whether it may be a new one."""
+    """Return the regions of an edit, each once, and whether it may be a new one."""
     found: dict[int, bool] = {}
-    for knob in fields(edit):  # type: ignore[arg-type]
-        for region in _ids(knob.name, getattr(edit, knob.name)):
+    for attribute in fields(edit):  # type: ignore[arg-type]
+        for region in _ids(attribute.name, getattr(edit, attribute.name)):
             found[region] = (
-                found.get(region, True) and _GIVEN_TO.get(type(edit)) == knob.name
+                found.get(region, True) and _GIVEN_TO.get(type(edit)) == attribute.name
             )
     return list(found.items())
 
@@ -413,16 +402,16 @@ def _ids(field: str, value: Any) -> tuple[int, ...]:
 
 def _renumbered(edit: Edit, now: dict[int, int]) -> Edit:
     changes: dict[str, Any] = {}
-    for knob in fields(edit):  # type: ignore[arg-type]
-        value = getattr(edit, knob.name)
-        if found := _ids(knob.name, value):
+    for attribute in fields(edit):  # type: ignore[arg-type]
+        value = getattr(edit, attribute.name)
+        if found := _ids(attribute.name, value):
             mapped = tuple(now[region] for region in found)
-            changes[knob.name] = mapped if isinstance(value, tuple) else mapped[0]
+            changes[attribute.name] = mapped if isinstance(value, tuple) else mapped[0]
     return replace(edit, **changes)  # type: ignore[type-var]
 
 
 def _within(edit: Edit, proposal: Proposal) -> Edit:
-    """Keep moves of the slider within what the trees have."""
+    """Limit the slider's moves to the trees' sizes."""
     if not isinstance(edit, Cut):
         return edit
     return Cut(

@@ -1,13 +1,18 @@
-"""The read side of a refinement: table, labels, rows and what is exported, as they stand."""
+"""Read-only view of a case: labels, region table, statistics and suggestions."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal, TreeName
+from napari_strata.refine.edits.morphology import symmetry_plane
+from napari_strata.refine.edits.region_edits import Point
 from napari_strata.refine.state.assignment import (
     FOLLOW,
     NOT_GIVEN,
@@ -32,70 +37,65 @@ from napari_strata.refine.transfer import Teaching, fit_teaching
 from napari_strata.volume import (
     Region,
     Segmentation,
-    Volume,
     region_color,
     smallest_label_dtype,
 )
 
 Origin = Literal["painted", "shown", "taught", "edited", "proposed"]
-"""How a voxel came to its region."""
+"""How a voxel came to its region, see `View.origin_at`."""
 
 
+@dataclass(frozen=True, eq=False)
 class View:
-    """What a state over a proposal looks like.
+    """Read-only view of one state of a case, `work.view`.
+
+    Each edit makes a new state, and `work.view` returns a new view. A view that a
+    caller keeps stays as it is.
 
     Parameters
     ----------
-    index : Pieces
+    index : ProposalIndex
         Lookups of the proposal.
     state : State
-        The state that is shown.
+        The state.
     """
 
-    def __init__(self, index: ProposalIndex, state: State) -> None:
-        self._index = index
-        self._state = state
-        self._rows: tuple[State, tuple[Region, ...]] | None = None
-        self._measured: tuple[State, dict[int, RegionStatistics]] | None = None
+    index: ProposalIndex
+    state: State
 
     @property
     def proposal(self) -> Proposal:
-        """The proposal that is being refined."""
-        return self._index.proposal
-
-    @property
-    def volume(self) -> Volume:
-        """The scan. In a case that was opened without it, its data are read when first used."""
-        return self.proposal.volume
+        """The proposal that is refined."""
+        return self.index.proposal
 
     @property
     def tree(self) -> TreeName:
-        """The tree that fills what nobody owns: "regions" or "tissues"."""
-        return self._state.tree
+        """The tree whose cut fills unassigned supervoxels: "regions" or "tissues"."""
+        return self.state.tree
 
     @property
     def granularity(self) -> int:
-        """The number of regions or tissues that the slider asks for."""
-        return self._state.n
+        """The number of regions or tissues of the current cut."""
+        return self.state.n
 
     @property
     def next_id(self) -> int:
         """The id that the next new region gets."""
-        return self._state.next_id
+        return self.state.next_id
 
     @property
     def table(self) -> NDArray[np.int32]:
         """The region of each supervoxel, (n_supervoxels,).
 
-        Voxels that were painted by hand or cut from it are not in it.
+        Painted voxels and fragments are left out.
         """
-        return region_table(self._state, self._index)
+        return region_table(self.state, self.index)
 
     @property
     def label_dtype(self) -> type[np.unsignedinteger]:
-        """The type of `labels`: the smallest that holds every id in use."""
+        """The dtype of `labels`: the smallest that holds every id in use."""
         return smallest_label_dtype(
-            int(max(present_ids(self._state, self._index), default=0))
+            int(max(present_ids(self.state, self.index), default=0))
         )
 
     @property
@@ -107,7 +107,7 @@ class View:
         )
 
     def labels_in(self, box: Box) -> NDArray[np.unsignedinteger]:
-        """Give the region ids in a box of the scan, a new array.
+        """Return the region ids in a box of the scan, a new array.
 
         Parameters
         ----------
@@ -115,18 +115,17 @@ class View:
             Part of the scan along z, y, x, in steps of one; `Change.box` fits.
         """
         labels: NDArray[np.unsignedinteger] = labels_in_box(
-            self._state, self._index, box, self.label_dtype
+            self.state, self.index, box, self.label_dtype
         )  # type: ignore[assignment]
         return labels
 
     def prepare(self) -> None:
-        """Make the lookups that edits need, ahead of the first of them.
+        """Compute the lookups that edits need, ahead of the first edit.
 
-        A second or so on a large scan.
-
-        Those that read the scan are left out where it is not at hand.
+        Takes about a second on a large scan. Lookups that read the scan are skipped if
+        it is not available.
         """
-        index = self._index
+        index = self.index
         for made in (
             index.sizes_vox,
             index.first_voxels,
@@ -137,7 +136,7 @@ class View:
             del made
 
     def region_at(self, voxel_zyx: ArrayLike) -> int:
-        """Give the region id of one voxel (z, y, x).
+        """Return the region id of one voxel (z, y, x).
 
         Raises
         ------
@@ -145,27 +144,27 @@ class View:
             If it lies outside the scan.
         """
         return int(
-            region_of_voxels(
-                self._state, self._index, self._index.flat_voxels(voxel_zyx)
-            )[0]
+            region_of_voxels(self.state, self.index, self.index.flat_voxels(voxel_zyx))[
+                0
+            ]
         )
 
     def origin_at(self, voxel_zyx: ArrayLike) -> Origin:
-        """Say how one voxel (z, y, x) came to its region.
+        """Return how one voxel (z, y, x) came to its region.
 
         Returns
         -------
         {"painted", "shown", "taught", "edited", "proposed"}
-            By the brush; by a stroke across it or by assigning it; by strokes
-            elsewhere; by another edit; or by the slider's cut.
+            By the brush; by a stroke across its supervoxel or by assigning it; by
+            strokes elsewhere; by another edit; or by the current cut.
 
         Raises
         ------
         EditError
             If it lies outside the scan.
         """
-        state, flat = self._state, self._index.flat_voxels(voxel_zyx)
-        supervoxel = supervoxels_at_voxels(state, self._index, flat)[0]
+        state, flat = self.state, self.index.flat_voxels(voxel_zyx)
+        supervoxel = supervoxels_at_voxels(state, self.index, flat)[0]
         if painted_at(state, flat)[0] >= 0:
             return "painted"
         if state.given[supervoxel] != NOT_GIVEN:
@@ -176,52 +175,47 @@ class View:
 
     @property
     def stroked(self) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
-        """Supervoxels (k,) that strokes crossed or a person assigned, and their regions (k,).
+        """Supervoxels (k,) that strokes crossed or a person assigned, and their regions (k,)."""
+        given = by_largest_supervoxel(self.state, self.index, self.state.given)
+        supervoxels = np.flatnonzero(given != NOT_GIVEN)
+        return supervoxels, given[supervoxels]
 
-        What was shown.
-        """
-        given = by_largest_supervoxel(self._state, self._index, self._state.given)
-        found = np.flatnonzero(given != NOT_GIVEN)
-        return found, given[found]
-
-    @property
+    @cached_property
     def regions(self) -> tuple[Region, ...]:
-        """Rows of the regions that are in use or that a person named, coloured or locked.
+        """Rows of the regions in use, and of those a person named, coloured or locked.
 
-        By id.
+        In the order of their ids.
         """
-        state, kept = self._state, self._rows
-        if kept is None or kept[0] is not state:
-            ids = set(present_ids(state, self._index).tolist())
-            ids |= {
-                i
-                for i, row in state.rows.items()
-                if row.locked or row.accepted or _is_personal(row)
-            }
-            kept = self._rows = state, state.rows_of(sorted(ids))
-        return kept[1]
+        state = self.state
+        ids = set(present_ids(state, self.index).tolist())
+        ids |= {
+            region
+            for region, row in state.rows.items()
+            if row.locked or row.accepted or _is_personal(row)
+        }
+        return state.rows_of(sorted(ids))
 
     @property
     def segmentation(self) -> Segmentation:
-        """What is exported: labels, the rows of the ids in them, and the geometry."""
+        """Labels, the rows of the ids in them, and the geometry, for export."""
         labels = self.labels
         used = np.flatnonzero(np.bincount(labels.ravel()))
-        rows = tuple(self._state.row(i) for i in used.tolist() if i > 0)
-        return Segmentation(labels, rows, self.volume.geometry)
+        rows = tuple(self.state.row(i) for i in used.tolist() if i > 0)
+        return Segmentation(labels, rows, self.proposal.volume.geometry)
 
     @property
     def sizes_vox(self) -> dict[int, int]:
         """The number of voxels of each region in use, background too.
 
-        Counted from the table and not from the scan.
+        Computed from supervoxel sizes, without reading the labels.
         """
-        state, table = self._state, self.table
-        voxels, regions = loose_voxels(state, self._index)
+        state, table = self.state, self.table
+        voxels, regions = loose_voxels(state, self.index)
         counts = np.bincount(
-            table, weights=self._index.sizes_vox, minlength=self.next_id
+            table, weights=self.index.sizes_vox, minlength=self.next_id
         ).astype(np.int64)
         counts -= np.bincount(
-            table[self._index.supervoxels_at(voxels)], minlength=len(counts)
+            table[self.index.supervoxels_at(voxels)], minlength=len(counts)
         )
         counts += np.bincount(regions, minlength=len(counts))
         return {
@@ -231,41 +225,67 @@ class View:
     def statistics(self) -> dict[int, RegionStatistics]:
         """Measure every region in use, background too.
 
-        Volume, mean and sd of intensity, confidence.
+        Returns
+        -------
+        dict
+            By region id: volume, mean and standard deviation of the intensity,
+            confidence.
         """
-        state, kept = self._state, self._measured
-        if kept is None or kept[0] is not state:
-            kept = self._measured = state, region_statistics(state, self._index)
-        return dict(kept[1])
+        return dict(self._statistics)
+
+    @cached_property
+    def _statistics(self) -> dict[int, RegionStatistics]:
+        return region_statistics(self.state, self.index)
 
     def place_of(self, region: int) -> tuple[int, int, int]:
-        """Give a voxel (z, y, x) of a region, near its middle.
+        """Return a voxel (z, y, x) of a region, near its middle.
 
         Raises
         ------
         EditError
-            If no voxel shows it.
+            If no voxel has this region.
         """
-        return place_in(self._state, self._index, region)
+        return place_in(self.state, self.index, region)
 
     def suggestions(self, n: int = 10) -> list[Suggestion]:
-        """Give up to n places worth a look, the most worthwhile first."""
-        found = suggest(
-            whole_supervoxels(self._state, self.proposal.n_supervoxels), self._index, n
+        """Return up to n places to review, the most useful first."""
+        places = suggest(
+            whole_supervoxels(self.state, self.proposal.n_supervoxels), self.index, n
         )
         return [
-            place for place in found if self.region_at(place.voxel_zyx) == place.region
+            place for place in places if self.region_at(place.voxel_zyx) == place.region
         ]
 
-    def teach(self, *, seed: int = 0) -> Teaching:
-        """Take along what this case taught, for other scans.
+    @property
+    def symmetry_plane(self) -> tuple[Point, Point]:
+        """Plane about which the body is most symmetric, mid-sagittal as a rule.
 
-        Raises
-        ------
-        TeachingError
-            If nothing was scribbled or named, or the case keeps no raw descriptors.
+        A point in RAS+ mm and a normal.
         """
-        return fit_teaching(self._state, self._index, seed=seed)
+        body = ~self.index.background[self.proposal.supervoxels]
+        point, normal = symmetry_plane(body, self.proposal.volume.geometry.affine)
+        return as_point(point), as_point(normal)
+
+    def teach(self, *, seed: int = 0) -> Teaching:
+        """Fit a teaching for other scans. See `Refinement.teach`."""
+        return fit_teaching(self.state, self.index, seed=seed)
+
+
+def as_point(values: ArrayLike) -> Point:
+    """Return a point or a direction as three floats.
+
+    Raises
+    ------
+    EditError
+        If these are not three finite numbers.
+    """
+    point = np.asarray(values, np.float64)
+    if point.shape != (3,) or not np.isfinite(point).all():
+        raise EditError(
+            f"A point or a direction is three numbers in RAS, got {values!r}."
+        )
+    right, anterior, superior = (float(value) for value in point)
+    return right, anterior, superior
 
 
 def _is_personal(row: Region) -> bool:

@@ -1,1 +1,1 @@
-"""What a case is at one moment: which supervoxel belongs to which region, and painted voxels."""
+"""State of a case: the region of each supervoxel, and painted voxels."""

@@ -1,7 +1,8 @@
-"""The owner table: which region each supervoxel belongs to, and the small state around it.
+"""The assignment table: which region each supervoxel belongs to.
 
-A `State` is never changed in place: edits make a new one, so a failing edit leaves
-everything as it was, and undo is a difference between two states.
+A `State` is never changed in place. Edits make a new one, so a failing edit changes
+nothing, and undo applies a difference between two states. Tables have n + k rows: n
+supervoxels, then k fragments that were cut from them.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from napari_strata.refine.state.sparse_voxels import looked_up, overlaid
 from napari_strata.volume import BACKGROUND, Region, default_regions, region_color
 
 FOLLOW = -1
-"""Owner of a supervoxel that nobody owns: it follows the slider."""
+"""Owner of an unassigned supervoxel: it follows the current cut."""
 NOT_GIVEN = -1
-"""Nobody pointed at this very supervoxel."""
+"""No stroke crossed this supervoxel and no person assigned it."""
 NOT_SPREAD = -2
 """No scribble spread to this supervoxel."""
 MAX_REGION_ID = 1_000_000
-"""Largest id that a person may ask for."""
+"""Largest region id."""
 
 Scope = Literal["everywhere", "here"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stroke:
-    """What one scribble showed: voxels, and the region they belong to.
+    """Voxels of one scribble, and their region.
 
     Parameters
     ----------
@@ -57,12 +58,12 @@ class State:
     Parameters
     ----------
     owner : (n + k,) int32 array
-        Region that a person gave to each piece, or `FOLLOW`.
+        Region that a person assigned to each supervoxel or fragment, or `FOLLOW`.
     given : (n + k,) int32 array
-        Region of pieces that a person pointed at (stroke, assign), else `NOT_GIVEN`.
+        Region of those that a person pointed at (stroke, assign), else `NOT_GIVEN`.
         Scribbles elsewhere never move them.
     before : (n + k,) int32 array
-        Owner before a scribble spread to the piece, else `NOT_SPREAD`: what it goes
+        Owner before a scribble spread there, else `NOT_SPREAD`: what it goes
         back to when later strokes say so.
     tree, n : {"regions", "tissues"}, int
         The cut that fills what nobody owns.
@@ -76,12 +77,11 @@ class State:
     painted_voxels, painted_regions : (p,) int64 array, (p,) int32 array
         Hand-painted voxels (flat, ascending) and their region ids.
     leaf_parents : (k,) int32 array
-        For each piece that was cut from a supervoxel: that supervoxel. Piece i < n is
-        what is left of the proposal's supervoxel i, piece n + j the j-th one cut; all
-        tables of pieces have n + k rows.
+        For each fragment: its supervoxel. Row i < n of a table is what is left of the
+        proposal's supervoxel i, row n + j the j-th fragment.
     cut_voxels, cut_supervoxels : (m,) int64 array, (m,) int32 array
-        Voxels (flat, ascending) that were cut from their supervoxel, and the piece that
-        each is in.
+        Voxels (flat, ascending) that were cut from their supervoxel, and the fragment
+        that each is in.
     strokes : tuple of Stroke
         Evidence, oldest first.
     next_id : int
@@ -113,17 +113,17 @@ class State:
     )
 
     def current_id(self, region: int) -> int:
-        """Give what a region is called now: itself, or the region it was merged into."""
+        """Return a region's id, or that of the region it was merged into."""
         return self.merged.get(region, region)
 
     def row(self, region: int) -> Region:
-        """Give the row of a region: a person's, or the default one of its tree."""
+        """Return the row of a region: a person's, or the default one of its tree."""
         if region in self.rows:
             return self.rows[region]
         return self.rows_of([region])[0]
 
     def rows_of(self, regions: Sequence[int]) -> tuple[Region, ...]:
-        """Give the rows of some regions; see `row`."""
+        """Return the rows of some regions; see `row`."""
         of_tissues = (
             np.isin(regions, self.rank_ids["tissues"])
             if len(regions)
@@ -137,18 +137,18 @@ class State:
         )
 
     def name(self, region: int) -> str:
-        """Give a region's name, "background" for region 0."""
+        """Return a region's name, "background" for region 0."""
         return "background" if region == BACKGROUND else self.row(region).name
 
     def locked_ids(self) -> NDArray[np.int32]:
-        """Give the ids of locked regions."""
+        """Return the ids of locked regions."""
         return np.array(
             sorted(i for i, row in self.rows.items() if row.locked), np.int32
         )
 
 
 def start_state(index: ProposalIndex, tree: TreeName, n: int) -> State:
-    """Make the state before the first edit: nobody owns anything, `tree` is cut at n."""
+    """Return the state before the first edit: nothing is assigned, `tree` is cut at n."""
     count = index.proposal.n_supervoxels
     empty = State(
         owner=np.full(count, FOLLOW, np.int32),
@@ -165,9 +165,9 @@ def start_state(index: ProposalIndex, tree: TreeName, n: int) -> State:
 
 
 def of_supervoxels(values: NDArray[Any], state: State) -> NDArray[Any]:
-    """Give a value of each supervoxel (n, ...) to all pieces (n + k, ...).
+    """Extend values of supervoxels (n, ...) to fragments, (n + k, ...).
 
-    What was cut has that of its supervoxel.
+    A fragment gets the value of its supervoxel.
     """
     return (
         np.concatenate([values, values[state.leaf_parents]])
@@ -188,24 +188,26 @@ def _filled(
 
 
 def supervoxel_table(state: State, index: ProposalIndex) -> NDArray[np.int32]:
-    """Give the region of each piece, (n + k,): its owner, else what the cut says."""
+    """Return the region of each supervoxel and fragment, (n + k,).
+
+    Its owner, else that of the current cut.
+    """
     return _filled(state.owner, state, index)
 
 
 def region_table(state: State, index: ProposalIndex) -> NDArray[np.int32]:
-    """Give the region of each supervoxel.
+    """Return the region of each supervoxel, (n,), without fragments and painted voxels.
 
-    (n,), without what was cut from it or painted on it; see `loose_voxels` for those.
+    See `loose_voxels` for those.
     """
     return supervoxel_table(state, index)[: index.proposal.n_supervoxels]
 
 
 def named_regions(state: State) -> NDArray[np.int32]:
-    """Give the region of supervoxels that a person gave to it whole regions at a time.
+    """Return the region of supervoxels in whole regions that a person named or merged.
 
-    By a name or a merge; -1 for the rest.
-
-    Regions that bear their default name count only once strokes taught them.
+    -1 for the rest. Regions with their default name count only once strokes taught
+    them.
     """
     taught = {state.current_id(stroke.region) for stroke in state.strokes}
     named = [
@@ -222,20 +224,20 @@ def named_regions(state: State) -> NDArray[np.int32]:
 
 
 def base_owner(state: State) -> NDArray[np.int32]:
-    """Give the owners as they would be had no scribble spread."""
+    """Return the owners without the effect of scribbles elsewhere."""
     return np.where(state.before == NOT_SPREAD, state.owner, state.before)
 
 
 def base_table(state: State, index: ProposalIndex) -> NDArray[np.int32]:
-    """Give the table as it would be had no scribble spread."""
+    """Return the regions without the effect of scribbles elsewhere."""
     return _filled(base_owner(state), state, index)
 
 
 def with_ids(state: State, index: ProposalIndex) -> State:
-    """Hand out ids to the slider's regions that are shown and have none, in order of rank.
+    """Assign ids, in order of rank, to the regions of the current cut that have none.
 
-    The first tree that is used therefore shows its ranks as ids, as `Proposal.regions`
-    does. A rank keeps its id however the slider moves, until a person owns that region.
+    The first tree in use therefore shows its ranks as ids, as `Proposal.regions` does.
+    A rank keeps its id in later cuts, until a person owns that region.
     """
     ranks = of_supervoxels(index.ranks(state.tree, state.n), state)
     free = (state.owner == FOLLOW) | (state.before == FOLLOW)
@@ -257,10 +259,7 @@ def with_ids(state: State, index: ProposalIndex) -> State:
 
 
 def own_region(state: State, index: ProposalIndex, region: int) -> State:
-    """Take ownership of a whole region.
-
-    So that its name and extent no longer follow the slider.
-    """
+    """Take ownership of a whole region: its name and extent no longer follow the cut."""
     if region == BACKGROUND:
         return state
     owner, before = state.owner.copy(), state.before.copy()
@@ -288,9 +287,9 @@ def give(
     *,
     pointed: bool,
 ) -> State:
-    """Give pieces to a region (or one each) by a person's edit.
+    """Assign supervoxels or fragments to a region (or one region each).
 
-    `pointed` when the person pointed at these very pieces.
+    `pointed`: whether a stroke or a person pointed at each of them.
     """
     owner, given, before = state.owner.copy(), state.given.copy(), state.before.copy()
     owner[supervoxel_ids] = region
@@ -316,14 +315,14 @@ def paint_voxels(state: State, flat_voxels: NDArray[np.int64], region: int) -> S
 
 
 def painted_at(state: State, flat_voxels: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Give the hand-painted region of each voxel, -1 where none is painted."""
+    """Return the painted region of each voxel, -1 where none is painted."""
     return looked_up(state.painted_voxels, state.painted_regions, flat_voxels)
 
 
 def supervoxels_at_voxels(
     state: State, index: ProposalIndex, flat_voxels: NDArray[np.integer]
 ) -> NDArray[np.int32]:
-    """Give the piece that each voxel is in: its supervoxel, or what was cut from it."""
+    """Return the supervoxel or fragment of each voxel."""
     found = index.supervoxels_at(flat_voxels)
     if len(state.cut_voxels) == 0:
         return found
@@ -334,10 +333,7 @@ def supervoxels_at_voxels(
 def loose_voxels(
     state: State, index: ProposalIndex
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Give the voxels (flat, ascending) that do not follow their supervoxel, cut or painted.
-
-    The region that each is shown as.
-    """
+    """Return the cut or painted voxels (flat, ascending), and the region of each."""
     cut = state.cut_voxels, supervoxel_table(state, index)[state.cut_supervoxels]
     return overlaid(*cut, state.painted_voxels, state.painted_regions)
 
@@ -345,7 +341,7 @@ def loose_voxels(
 def region_of_voxels(
     state: State, index: ProposalIndex, flat_voxels: NDArray[np.integer]
 ) -> NDArray[np.int32]:
-    """Give the region that each voxel is shown as."""
+    """Return the region of each voxel."""
     painted = painted_at(state, flat_voxels)
     return np.where(
         painted >= 0,
@@ -357,7 +353,7 @@ def region_of_voxels(
 
 
 def join(state: State, index: ProposalIndex, ids: list[int]) -> State:
-    """Make regions one, under the first id.
+    """Merge regions into the first one.
 
     Painted voxels, strokes and what scribbles displaced follow.
     """
@@ -383,14 +379,14 @@ def join(state: State, index: ProposalIndex, ids: list[int]) -> State:
 
 
 def new_id(state: State) -> tuple[int, State]:
-    """Hand out an id that was never used, with a row of its own."""
+    """Return an unused id, and a state with a row for it."""
     region = state.next_id
     row = Region(region, f"region {region}", region_color(region))
     return region, replace(state, next_id=region + 1, rows={**state.rows, region: row})
 
 
 def present_ids(state: State, index: ProposalIndex) -> NDArray[np.int32]:
-    """Give the ids that some piece or painted voxel has, ascending, region 0 left out."""
+    """Return the ids in use, ascending, without region 0."""
     held = np.bincount(supervoxel_table(state, index))
     held[BACKGROUND] = 0
     return np.union1d(
@@ -441,9 +437,7 @@ def require_unlocked(state: State, ids: Iterable[int]) -> None:
 
 
 def require_target(state: State, index: ProposalIndex, region: int) -> State:
-    """Make a region ready to be given something.
-
-    It is owned from here on, or made when the id is new.
+    """Prepare a region for an assignment: own it, or make it if the id is new.
 
     Raises
     ------

@@ -1,9 +1,8 @@
-"""Cutting supervoxels at voxel level, so that results need not follow their borders.
+"""Fragments: supervoxels cut at voxel level, so that results need not follow their borders.
 
-A piece is what is left of a supervoxel, or what was cut from one. Cutting appends a
-piece that records its supervoxel; nothing is renumbered and the trees stay as they are.
-A new piece starts as what it was cut from: same owner, same descriptors, same place in
-the trees.
+A cut appends a fragment that records its supervoxel; nothing is renumbered and the
+trees stay as they are. A fragment starts with its supervoxel's owner, descriptors and
+place in the trees.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from napari_strata.refine.state.proposal_index import Box, ProposalIndex
 from napari_strata.refine.state.sparse_voxels import overlaid
 
 _EDGE_COST = 8.0
-"""How much farther a step is across a usual difference of brightness inside the supervoxel."""
+"""Relative cost of a step across the mean intensity difference inside the supervoxel."""
 _DENSE_VOXELS = 200_000
 """Above this many voxels of a supervoxel, stroke voxels alone are cut out.
 
@@ -36,7 +35,7 @@ Blocks of air are not worth a search.
 def roots(
     state: State, index: ProposalIndex, supervoxel_ids: NDArray[np.integer]
 ) -> NDArray[np.int32]:
-    """Give the supervoxel that each piece is, or was cut from."""
+    """Return the supervoxel of each supervoxel or fragment."""
     count = index.proposal.n_supervoxels
     found = supervoxel_ids.astype(np.int32, copy=True)
     cut = found >= count
@@ -45,7 +44,7 @@ def roots(
 
 
 def supervoxel_sizes(state: State, index: ProposalIndex) -> NDArray[np.int64]:
-    """Give the voxels of each piece, (n + k,), painted ones included."""
+    """Return the voxels of each supervoxel and fragment, (n + k,), painted ones included."""
     count = index.proposal.n_supervoxels
     cut = np.bincount(
         state.cut_supervoxels - count, minlength=len(state.leaf_parents)
@@ -57,10 +56,7 @@ def supervoxel_sizes(state: State, index: ProposalIndex) -> NDArray[np.int64]:
 
 
 def whole_supervoxels(state: State, count: int) -> State:
-    """Give a state as if nothing had been cut.
-
-    `count` supervoxels, each as what is left of it.
-    """
+    """Return a state as if nothing had been cut: `count` supervoxels, without fragments."""
     if len(state.leaf_parents) == 0:
         return state
     return replace(
@@ -77,7 +73,7 @@ def whole_supervoxels(state: State, count: int) -> State:
 def any_supervoxel(
     state: State, marked: NDArray[np.bool_], count: int
 ) -> NDArray[np.bool_]:
-    """Tell which of `count` supervoxels have any piece that is marked."""
+    """Return which of `count` supervoxels are marked themselves or in any fragment."""
     found = marked[:count].copy()
     found[state.leaf_parents[marked[count:]]] = True
     return found
@@ -86,25 +82,25 @@ def any_supervoxel(
 def by_largest_supervoxel(
     state: State, index: ProposalIndex, values: NDArray[np.int32]
 ) -> NDArray[np.int32]:
-    """Give each supervoxel (n,) the value of its largest piece.
+    """Return for each supervoxel (n,) the value of its largest part.
 
-    Pieces cut from it count only where they have one.
+    Fragments count only where they have a value.
     """
     count = index.proposal.n_supervoxels
     found = values[:count].copy()
-    told = np.flatnonzero(values[count:] >= 0)
-    if len(told):
+    valued = np.flatnonzero(values[count:] >= 0)
+    if len(valued):
         sizes = supervoxel_sizes(state, index)
-        told = told[np.argsort(sizes[count + told], kind="stable")]
-        told = told[sizes[count + told] > sizes[state.leaf_parents[told]]]
-        found[state.leaf_parents[told]] = values[count + told]
+        valued = valued[np.argsort(sizes[count + valued], kind="stable")]
+        valued = valued[sizes[count + valued] > sizes[state.leaf_parents[valued]]]
+        found[state.leaf_parents[valued]] = values[count + valued]
     return found
 
 
 def voxels_of_supervoxel(
     state: State, index: ProposalIndex, supervoxel: int
 ) -> NDArray[np.int64]:
-    """Give the flat voxels of one piece, ascending."""
+    """Return the flat voxels of one supervoxel or fragment, ascending."""
     count = index.proposal.n_supervoxels
     if supervoxel >= count:
         return state.cut_voxels[state.cut_supervoxels == supervoxel]
@@ -121,7 +117,7 @@ def voxels_of_supervoxel(
 def flat_where(
     index: ProposalIndex, box: Box, mask: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """Give the flat voxels of the scan, ascending, that a mask over a box of it holds."""
+    """Return the flat voxels of the scan, ascending, of a mask over a box of it."""
     zyx = [axis + part.start for axis, part in zip(np.nonzero(mask), box, strict=True)]
     return np.ravel_multi_index(tuple(zyx), index.proposal.supervoxels.shape).astype(
         np.int64
@@ -134,13 +130,13 @@ def cut_supervoxels(
     flat_voxels: NDArray[np.int64],
     groups: NDArray[np.integer],
 ) -> State:
-    """Cut pieces so that each holds voxels of one group only.
+    """Cut supervoxels so that each part holds voxels of one group only.
 
     Parameters
     ----------
     state : State
         The state before.
-    index : Pieces
+    index : ProposalIndex
         Lookups of the proposal.
     flat_voxels : (m,) int64 array
         Voxels, ascending, each once.
@@ -150,7 +146,7 @@ def cut_supervoxels(
     Returns
     -------
     State
-        The same labels; every piece that holds some of the voxels holds only those, all
+        The same labels; every supervoxel or fragment with some of the voxels holds only those, all
         of one group.
     """
     held = supervoxels_at_voxels(state, index, flat_voxels)
@@ -162,7 +158,7 @@ def cut_supervoxels(
         return_counts=True,
     )
     whole = supervoxel_sizes(state, index)[keys // span] == sizes
-    # a piece that falls apart completely keeps its id for its largest part
+    # a supervoxel that falls apart completely keeps its id for its largest part
     used_up = np.bincount(keys // span, weights=sizes, minlength=len(state.owner))[
         keys // span
     ]
@@ -204,9 +200,9 @@ def give_voxels(
     *,
     pointed: bool = False,
 ) -> State:
-    """Give each voxel (ascending, each once) to a region.
+    """Assign each voxel (ascending, each once) to a region.
 
-    Cutting supervoxels where it takes that; the regions are owned from here on.
+    Supervoxels are cut where needed; a person owns the regions from here on.
     """
     if len(flat_voxels) == 0:
         return state
@@ -229,21 +225,19 @@ def nearer(
     *,
     by_intensity: bool,
 ) -> NDArray[np.int64]:
-    """Give the voxels of a piece that are nearer to some of its voxels than to others.
+    """Return the voxels of a supervoxel that are nearer to some of its voxels than to others.
 
-    The way led through the piece.
-
-    The way is measured in mm and, where the scan is at hand, gets longer across edges
-    of brightness (a geodesic distance).
+    Distances are geodesic inside the supervoxel: in mm and, if the scan is available,
+    longer across intensity edges.
 
     Parameters
     ----------
-    state, pieces, piece
-        The piece.
+    state, index, supervoxel
+        The supervoxel or fragment.
     mine, theirs : int64 arrays
-        Flat voxels in the piece, apart.
+        Flat voxels in it, disjoint.
     by_intensity : bool
-        Whether the scan's voxels are asked.
+        Whether intensities are used.
 
     Returns
     -------

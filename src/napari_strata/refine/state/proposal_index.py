@@ -1,7 +1,4 @@
-"""What edits look up in a proposal: sizes, boxes and voxels of supervoxels.
-
-Never changes while a person works.
-"""
+"""Lookups of a proposal for edits: sizes, boxes and voxels of supervoxels."""
 
 from __future__ import annotations
 
@@ -22,30 +19,27 @@ Box = tuple[slice, slice, slice]
 
 
 class ProposalIndex:
-    """A proposal with the lookups that edits need, each made once, when first used.
+    """A proposal with the lookups that edits need, each computed when first used.
 
     Parameters
     ----------
     proposal : Proposal
-        The proposal that is being refined.
+        The proposal.
     """
 
     def __init__(self, proposal: Proposal) -> None:
         self.proposal = proposal
         self._last_cut: tuple[TreeName, int, NDArray[np.int32]] | None = None
         self.answers: dict[Any, Any] = {}
-        """What strokes answered to suggestions, kept by `doubts`."""
+        """What strokes answered to suggestions, kept by `estimate_uncertainty`."""
         self.foreseen: tuple[tuple[Any, Any, Any], ...] = ()
-        """What the last preview found, (state, edit, outcome) of each stroke.
+        """Results of the last preview: (state, edit, outcome) of each stroke.
 
-        Taking it need not find it again.
+        Taking the stroke reuses them.
         """
 
     def ranks(self, tree: TreeName, n: int) -> NDArray[np.int32]:
-        """Give the cut of a tree at n, (n_supervoxels,) ranks 0 .. n.
-
-        The last one asked for is kept.
-        """
+        """Return the cut of a tree at n: (n_supervoxels,) ranks 0 .. n. The last is cached."""
         last = self._last_cut
         if last is None or last[:2] != (tree, n):
             last = self._last_cut = (tree, n, self.proposal.tree(tree).cut(n))
@@ -53,7 +47,7 @@ class ProposalIndex:
 
     @cached_property
     def has_scan(self) -> bool:
-        """Whether the scan's voxels are at hand: a case opens without them."""
+        """Whether the scan's voxels are available: a case opens without them."""
         try:
             np.asarray(self.proposal.volume.data[0, 0, 0])
         except CaseError:
@@ -91,10 +85,7 @@ class ProposalIndex:
 
     @cached_property
     def first_voxels(self) -> NDArray[np.int64]:
-        """Flat index of the first voxel of each supervoxel, (n_supervoxels,).
-
-        A point that lies in it for certain.
-        """
+        """Flat index of the first voxel of each supervoxel, (n_supervoxels,)."""
         supervoxels = self.proposal.supervoxels
         first, within = (
             np.empty(self.proposal.n_supervoxels, np.int64),
@@ -115,7 +106,7 @@ class ProposalIndex:
 
     @cached_property
     def teaching(self) -> FeatureSpace:
-        """The space in which strokes teach."""
+        """Feature space of the scribble classifier."""
         middle = (self.boxes[:, :3] + self.boxes[:, 3:] - 1) / 2
         return feature_space(
             self.proposal, middle * self.proposal.volume.spacing_zyx_mm
@@ -124,7 +115,7 @@ class ProposalIndex:
     def box_of(
         self, supervoxel_ids: NDArray[np.integer], flat_voxels: NDArray[np.integer]
     ) -> Box | None:
-        """Give the box that holds these supervoxels and voxels, None where there are neither."""
+        """Return the box around supervoxels and voxels, None if there are neither."""
         starts, stops = [], []
         if len(supervoxel_ids):
             boxes = self.boxes[supervoxel_ids]
@@ -173,14 +164,14 @@ class ProposalIndex:
         return np.unique(np.ravel_multi_index(tuple(voxels.T), shape)).astype(np.int64)
 
     def ras_mm(self, flat_voxels: NDArray[np.integer]) -> NDArray[np.float64]:
-        """Give the world points (n, 3) of flat voxel indices."""
+        """Return the world points (n, 3) of flat voxel indices."""
         zyx = np.stack(
             np.unravel_index(flat_voxels, self.proposal.supervoxels.shape), axis=1
         )
         return self.proposal.volume.geometry.world_from_voxel(zyx)
 
     def flat_from_ras(self, points_ras_mm: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Give the sorted flat indices of the voxels that hold world points (n, 3).
+        """Return the sorted flat indices of the voxels at world points (n, 3).
 
         The inverse of `ras_mm`.
         """
@@ -191,17 +182,16 @@ class ProposalIndex:
         )
 
     def supervoxels_at(self, flat_voxels: NDArray[np.integer]) -> NDArray[np.int32]:
-        """Give the supervoxel of each flat voxel index."""
+        """Return the supervoxel of each flat voxel index."""
         ids: NDArray[np.int32] = self.proposal.supervoxels.ravel()[flat_voxels]
         return ids
 
 
 def bounding_boxes(supervoxels: NDArray[np.int32], count: int) -> NDArray[np.int32]:
-    """Find the box of each supervoxel (z, y, x), as `ProposalIndex.boxes` gives it.
+    """Compute the bounding box of each supervoxel (z, y, x), see `ProposalIndex.boxes`.
 
-    Plane by plane over runs of equal voxels, each of which takes well under a
-    millisecond: a call that goes over the whole scan would keep Python's lock, and with
-    it a window, for as long as it takes.
+    Plane by plane over runs of equal voxels: a single call over the whole scan would
+    hold Python's lock, and block a window.
 
     Returns
     -------
@@ -231,9 +221,9 @@ def bounding_boxes(supervoxels: NDArray[np.int32], count: int) -> NDArray[np.int
 def sums_per_supervoxel(
     data: NDArray[np.generic], supervoxels: NDArray[np.int32], count: int
 ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """Sum intensities and their squares in each supervoxel, after taking a constant off.
+    """Sum intensities and their squares in each supervoxel, less a constant.
 
-    Keeps the squares exact.
+    The constant keeps the squares exact.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""From tables to voxels: the labels in a box of the scan, and the box of a region."""
+"""From tables to voxels: labels in a box of the scan, and boxes of regions."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Shape = tuple[int, ...]
 def labels_in_box(
     state: State, index: ProposalIndex, box: Box, dtype: type[np.integer] = np.int32
 ) -> NDArray[np.integer]:
-    """Give the region of every voxel in a box of the scan, a new array.
+    """Return the region of every voxel in a box of the scan, a new array.
 
     Parameters
     ----------
-    state, pieces
+    state, index
         What is shown.
     box : tuple of 3 slices
         Part of the scan along z, y, x, in steps of one.
@@ -39,7 +39,7 @@ def labels_in_box(
 
 
 def painted_in_box(state: State, index: ProposalIndex, box: Box) -> NDArray[np.bool_]:
-    """Tell which voxels in a box of the scan are painted by hand."""
+    """Return which voxels in a box of the scan are painted."""
     shape = index.proposal.supervoxels.shape
     painted = np.zeros(
         [
@@ -55,10 +55,7 @@ def painted_in_box(state: State, index: ProposalIndex, box: Box) -> NDArray[np.b
 def in_box(
     voxels: NDArray[np.int64], box: Box, shape: Shape
 ) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], ...]]:
-    """Give which of some flat voxels (ascending) lie in a box, as places in the row.
-
-    Their indices in the box.
-    """
+    """Return which flat voxels (ascending) lie in a box, and their indices there."""
     if len(voxels) == 0:
         return np.empty(0, np.int64), (np.empty(0, np.int64),) * len(shape)
     bounds = np.array(
@@ -80,13 +77,11 @@ def region_box(
     *,
     pad_mm: float = 0.0,
 ) -> Box | None:
-    """Give a box that holds all voxels of some regions and as much around them.
-
-    None where there are none.
+    """Return a box with all voxels of some regions and a margin; None if there are none.
 
     Parameters
     ----------
-    state, pieces
+    state, index
         What is shown.
     regions : integer array
         Region ids.

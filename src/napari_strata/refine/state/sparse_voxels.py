@@ -1,7 +1,4 @@
-"""Sparse layers over the volume.
-
-Some voxels (flat, ascending, each once) and a value for each.
-"""
+"""Sparse layers over the volume: voxels (flat, ascending, each once) with a value each."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ Layer = tuple[NDArray[np.int64], NDArray[np.int32]]
 def looked_up(
     voxels: NDArray[np.int64], values: NDArray[np.int32], at: NDArray[np.integer]
 ) -> NDArray[np.int32]:
-    """Give the value of each voxel of `at`, -1 where the layer has none."""
+    """Return the value of each voxel of `at`, -1 where the layer has none."""
     if len(voxels) == 0:
         return np.full(len(at), -1, np.int32)
     place = np.minimum(np.searchsorted(voxels, at), len(voxels) - 1)
@@ -30,7 +27,7 @@ def overlaid(
 ) -> Layer:
     """Set the values of some voxels (ascending, each once).
 
-    A new value of -1 takes the voxel out of the layer.
+    A new value of -1 removes the voxel from the layer.
     """
     place = np.searchsorted(voxels, at)
     known = place < len(voxels)
@@ -46,9 +43,9 @@ def overlaid(
 
 
 def layer_changes(old: Layer, new: Layer) -> NDArray[np.int64]:
-    """Give the voxels (ascending) whose value differs between two layers.
+    """Return the voxels (ascending) whose value differs between two layers.
 
-    Those that only one of them has included.
+    Voxels of only one layer count.
     """
     if old[0] is new[0] and old[1] is new[1]:
         return np.empty(0, np.int64)
@@ -58,9 +55,9 @@ def layer_changes(old: Layer, new: Layer) -> NDArray[np.int64]:
 
 
 def merged(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Give the voxels of two rows (each ascending) as one, each once.
+    """Return the union of two ascending rows of voxels.
 
-    Much quicker than numpy's union, which does not know the order.
+    Much quicker than numpy's union, which does not use the order.
     """
     both = np.concatenate([one, other])
     both.sort(kind="stable")

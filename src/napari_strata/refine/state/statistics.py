@@ -1,4 +1,4 @@
-"""Numbers for each row of the region table, from sums over supervoxels and not from the scan."""
+"""Statistics of the region table, from sums over supervoxels instead of the scan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from napari_strata.refine.state.proposal_index import ProposalIndex
 
 @dataclass(frozen=True, slots=True)
 class RegionStatistics:
-    """What the region table says of one region.
+    """Statistics of one region.
 
     Parameters
     ----------

@@ -1,12 +1,9 @@
-"""Work saved as it happens.
+"""Autosave: a journal on the disk that grows by every edit, beside a case file.
 
-A journal on the disk that grows by every edit, beside a case file written once.
-
-A process that is killed leaves both behind, and `find_unfinished` finds them. The
-journal is appended to and forced out to the disk before the edit's call returns; a
-record that was cut off is left out on reading, so that what comes back is the state
-after the last edit that was completed. While a process works on a pair, a lock keeps
-others from taking it up.
+A process that is killed leaves both behind, and `find_unfinished` finds them. Each edit
+is appended to the journal and synced to the disk before its call returns. A record that
+was cut off is ignored on reading, so the recovered state is that after the last
+complete edit. A lock keeps other processes from opening the same work.
 """
 
 from __future__ import annotations
@@ -30,6 +27,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from napari_strata.errors import CaseError
+from napari_strata.filenames import JOURNAL_SUFFIX, SCAN_SUFFIXES
 from napari_strata.io.atomic import file_suffix
 from napari_strata.refine.storage.case_file import (
     CaseContents,
@@ -40,7 +38,7 @@ from napari_strata.volume import Volume
 
 logger = logging.getLogger(__name__)
 
-SUFFIX = ".strata-journal"
+SUFFIX = JOURNAL_SUFFIX
 ADD, REPLACE, DROP, MOVE, SNAPSHOT, SAVED = b"A", b"R", b"D", b"M", b"S", b"V"
 """Kinds of record: a step came.
 
@@ -78,19 +76,17 @@ class Record:
 
     @property
     def count(self) -> int:
-        """The number of steps that a move or a snapshot names."""
+        """The number of steps of a move or a snapshot."""
         return int(_COUNT.unpack_from(self.payload)[0])
 
 
 def count_bytes(count: int) -> bytes:
-    """Turn a number of steps into a payload."""
+    """Encode a number of steps as a payload."""
     return _COUNT.pack(count)
 
 
 class Autosave:
-    """Appends to a journal on the disk.
-
-    What the disk does not take is kept and tried again with the next edit.
+    """Writer of a journal. Records that the disk refuses are kept and tried again.
 
     Parameters
     ----------
@@ -171,17 +167,17 @@ class Autosave:
 
     @property
     def problem(self) -> str | None:
-        """Why edits are not on the disk, one sentence; None when they are.
+        """Why edits are not on the disk, one sentence; None if they are.
 
-        They are kept, and written when that is over.
+        They are kept, and written once that is possible.
         """
         return self._journal_problem or self._case_problem
 
     def append(self, kind: bytes, next_id: int, payload: bytes = b"") -> None:
-        """Put a record on the disk.
+        """Append a record to the journal on the disk.
 
-        Trouble is told by `problem` and as a warning, and never raised: the edit itself
-        is done.
+        Failures are reported by `problem` and as a warning, and never raised: the edit
+        itself is done.
         """
         check = zlib.crc32(kind + next_id.to_bytes(8, "little", signed=True) + payload)
         with self._turn:
@@ -258,7 +254,7 @@ class Autosave:
             self._writer.join()
 
     def close(self) -> None:
-        """Let go of the files; they stay."""
+        """Close the files; they stay."""
         self.wait()
         self._write_case_again()
         self.wait()
@@ -270,7 +266,7 @@ class Autosave:
             self._lock.release()
 
     def discard(self) -> None:
-        """Let go of the files and remove them: the work is saved elsewhere, or not wanted."""
+        """Close the files and remove them."""
         self.wait()
         self._unwritten = None
         self._pending.clear()
@@ -279,12 +275,12 @@ class Autosave:
 
 
 def case_of(journal: Path) -> Path:
-    """Give the case file of a journal."""
+    """Return the case file of a journal."""
     return journal.with_name(f"{journal.name.removesuffix(SUFFIX)}.autosave.strata")
 
 
 def folders_for(volume: Volume) -> list[Path]:
-    """Give where a scan's journal may lie, best first.
+    """Return the folders where a scan's journal may lie, best first.
 
     Beside the scan if that is a file, then the user's state folder.
     """
@@ -304,19 +300,17 @@ def folders_for(volume: Volume) -> list[Path]:
 
 
 def _is_own_file(scan: Path) -> bool:
-    """Tell a file that is a whole scan from one of the many of a DICOM folder."""
-    from napari_strata.io.files import SCAN_SUFFIXES
-
+    """Return whether a file is a whole scan, not one of the files of a DICOM folder."""
     return file_suffix(scan) in SCAN_SUFFIXES
 
 
 def state_folder() -> Path:
-    """Give the folder for work on scans whose own folder is not to be written to."""
+    """Return the folder for work on scans whose own folder is not writable."""
     return platformdirs.user_state_path("napari-strata", appauthor=False) / "unfinished"
 
 
 def remove_pair(journal: Path) -> None:
-    """Remove a journal and what belongs to it."""
+    """Remove a journal and its other files."""
     case = case_of(journal)
     for path in (
         case,
@@ -333,7 +327,7 @@ def _lock_path(journal: Path) -> Path:
 
 
 def _locked(journal: Path) -> FileLock | None:
-    """Take a journal's lock; None on disks that know no locks.
+    """Take a journal's lock; None on disks without locks.
 
     Raises
     ------
@@ -355,7 +349,7 @@ def _locked(journal: Path) -> FileLock | None:
 def try_lock(journal: Path) -> tuple[bool, FileLock | None]:
     """Try to take a journal's lock.
 
-    Whether nobody else works on it, and the lock if the disk has such.
+    Returns whether no other process holds it, and the lock if the disk has locks.
     """
     try:
         return True, _locked(journal)
@@ -377,7 +371,7 @@ def _header(contents: CaseContents) -> dict[str, Any]:
 
 
 def scan_key(volume: Volume) -> dict[str, Any]:
-    """Give what tells a scan from others: where it lies, else a hash of its voxels."""
+    """Return what identifies a scan: its path, else a hash of its voxels."""
     if volume.path:
         return {
             "path": str(Path(volume.path).absolute()),
@@ -389,7 +383,7 @@ def scan_key(volume: Volume) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Logged:
-    """A journal as it lies on the disk.
+    """Contents of a journal on the disk.
 
     Parameters
     ----------
@@ -448,7 +442,7 @@ def _opened(journal: Path) -> Iterator[IO[bytes]]:
 
 
 def _read_header(file: IO[bytes]) -> tuple[dict[str, Any], int]:
-    """Read what a journal says of itself, and give where its records begin.
+    """Read a journal's header, and return where its records begin.
 
     Raises
     ------

@@ -1,8 +1,7 @@
-"""The case file: one zip archive with everything of a case but the scan itself.
+"""Case files: one zip archive with a whole case except the scan itself.
 
-Written in one go.
-
-It opens without the scan, the encoder or its weights. Nothing in it is pickled.
+It is written at once, and opens without the scan, the encoder or its weights. Nothing
+in it is pickled.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from napari_strata._version import __version__
 from napari_strata.errors import CaseError, GeometryError, StrataError, WriteError
+from napari_strata.filenames import CASE_SUFFIX
 from napari_strata.io.atomic import atomic_path
 from napari_strata.proposal.hierarchy.tree import Hierarchy
 from napari_strata.proposal.proposal import Proposal, TreeName
@@ -35,7 +35,7 @@ from napari_strata.refine.state.assignment import State
 from napari_strata.refine.storage.lazy_scan import LazyScan
 from napari_strata.volume import FileGrid, Geometry, Volume
 
-SUFFIX = ".strata"
+SUFFIX = CASE_SUFFIX
 FORMAT = 2
 """Version of the case file's layout."""
 
@@ -55,7 +55,7 @@ _ARCHIVE_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CaseContents:
-    """What a case file holds.
+    """Contents of a case file.
 
     Parameters
     ----------
@@ -135,11 +135,7 @@ def write_archive(file: IO[bytes], contents: CaseContents) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScanOfCase:
-    """The scan that a case was made on.
-
-    Where it lay, which part of it ("" and None where nothing says so), its grid and
-    hash.
-    """
+    """The scan of a case: its path and part ("" and None if unknown), grid and hash."""
 
     path: str
     index: int | None
@@ -148,12 +144,12 @@ class ScanOfCase:
     scan_hash: str
 
     def is_like(self, volume: Volume) -> bool:
-        """Say whether a scan is the same one, wherever it lies: by its grid and intensities."""
+        """Return whether a scan is the same one, by its grid and intensities."""
         return not _difference(volume, self.geometry, self.scan_hash)
 
 
 def scan_of_case(path: str | Path) -> ScanOfCase:
-    """Say which scan a case was made on, without reading the rest of it.
+    """Return the scan of a case, without reading the rest of the file.
 
     Raises
     ------
@@ -175,9 +171,7 @@ def scan_of_case(path: str | Path) -> ScanOfCase:
 
 
 def steps_in(path: str | Path) -> tuple[bytes, ...]:
-    """Give the steps of a case file, packed.
-
-    Those that are done, then those that were undone, next first.
+    """Return the packed steps of a case file: done ones, then undone ones, next first.
 
     Raises
     ------
@@ -195,7 +189,7 @@ def steps_in(path: str | Path) -> tuple[bytes, ...]:
 def _opened(path: str | Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, Any]]]:
     """Open a case file: the archive, and its manifest.
 
-    What goes wrong inside the block is told as damage of the file.
+    Errors inside the block are reported as damage of the file.
 
     Raises
     ------
@@ -221,7 +215,7 @@ def _opened(path: str | Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, Any]]
 def check_replaceable(path: str | Path, steps: tuple[bytes, ...] = ()) -> None:
     """Check that no edit is lost when a case with some steps is written under a name.
 
-    An older case there holds no others.
+    An existing case there must hold no others.
 
     Raises
     ------
@@ -338,8 +332,10 @@ def _proposal_arrays(proposal: Proposal) -> dict[str, NDArray[Any]]:
     for tree in names:
         hierarchy = proposal.tree(tree)
         arrays |= {
-            f"tree {tree} {knob.name}": np.asarray(getattr(hierarchy, knob.name))
-            for knob in fields(Hierarchy)
+            f"tree {tree} {attribute.name}": np.asarray(
+                getattr(hierarchy, attribute.name)
+            )
+            for attribute in fields(Hierarchy)
         }
     return arrays
 
@@ -368,7 +364,8 @@ def _proposal(
 
 def _tree(arrays: dict[str, NDArray[Any]], name: TreeName) -> Hierarchy:
     values: dict[str, Any] = {
-        knob.name: arrays[f"tree {name} {knob.name}"] for knob in fields(Hierarchy)
+        attribute.name: arrays[f"tree {name} {attribute.name}"]
+        for attribute in fields(Hierarchy)
     }
     return Hierarchy(**values | {"n_background": int(values["n_background"])})
 
@@ -383,7 +380,8 @@ def _volume_record(volume: Volume) -> dict[str, Any]:
             None
             if file is None
             else {
-                knob.name: _plain(getattr(file, knob.name)) for knob in fields(FileGrid)
+                attribute.name: _plain(getattr(file, attribute.name))
+                for attribute in fields(FileGrid)
             }
         ),
         "modality": volume.modality,
@@ -416,13 +414,13 @@ def _from_plain(value: Any) -> Any:
 
 
 def known_hash(volume: Volume) -> str:
-    """Give a scan's hash, without reading it where it is on the disk still."""
+    """Return a scan's hash, without reading it if it is still on the disk."""
     data = cast(Any, volume.data)
     return data.scan_hash if isinstance(data, LazyScan) else scan_hash(volume.data)
 
 
 def scan_hash(data: NDArray[np.generic]) -> str:
-    """Give the SHA-256 of a scan's shape, type and intensities, to tell scans apart."""
+    """Return the SHA-256 of a scan's shape, type and intensities."""
     digest = hashlib.sha256(f"{data.shape} {data.dtype.str}".encode())
     digest.update(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
@@ -478,7 +476,7 @@ def _check_same_scan(
 
 
 def _difference(volume: Volume, geometry: Geometry, known: str) -> str:
-    """Say what is other in a scan than a case knows it by; "" where nothing is."""
+    """Return how a scan differs from the one a case was made on; "" if it does not."""
     if volume.geometry.shape_zyx != geometry.shape_zyx or not np.allclose(
         volume.geometry.affine, geometry.affine, atol=1e-3
     ):
@@ -487,9 +485,9 @@ def _difference(volume: Volume, geometry: Geometry, known: str) -> str:
 
 
 def _reader(record: dict[str, Any], folder: Path) -> Any:
-    """Make the function that reads the case's scan from where it lay.
+    """Return a function that reads the case's scan from its recorded path.
 
-    Or from beside the case where both were moved.
+    Or from beside the case, if both were moved.
     """
 
     def read_scan() -> NDArray[np.generic]:
@@ -534,5 +532,5 @@ def _same_scan(record: dict[str, Any], place: str) -> NDArray[np.generic]:
 
 
 def file_name(path: str) -> str:
-    """Give the last part of a path that was written down on any system."""
+    """Return the last part of a path from any operating system."""
     return path.replace("\\", "/").rstrip("/").rpartition("/")[2]

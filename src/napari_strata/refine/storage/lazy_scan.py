@@ -1,4 +1,4 @@
-"""A scan that stays on disk until someone looks at it."""
+"""A scan whose voxels are read when they are first used."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 
 
 class LazyScan(NDArrayOperatorsMixin):
-    """Stands for a scan's array.
-
-    Knows its shape and type, and reads the voxels when they are first used.
+    """Array of a scan: knows its shape and type, and reads the voxels when first used.
 
     Parameters
     ----------
@@ -64,11 +62,11 @@ class LazyScan(NDArrayOperatorsMixin):
         return getattr(ufunc, method)(*plain, **kwargs)
 
     def __getitem__(self, key: Any) -> Any:
-        """Give a part of the scan."""
+        """Return a part of the scan."""
         return self._array()[key]
 
     def __len__(self) -> int:
-        """Give the number of planes along z."""
+        """Return the number of planes along z."""
         return self.shape[0]
 
     def __getattr__(self, name: str) -> Any:

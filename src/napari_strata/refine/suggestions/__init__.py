@@ -1,1 +1,5 @@
-"""Where a person should look next, and why."""
+"""Suggestions of places to review, with reasons."""
+
+from napari_strata.deprecated import moved_names
+
+__getattr__ = moved_names("refine.suggestions")

@@ -1,6 +1,6 @@
-"""Where a person's next look is worth most, and why.
+"""Ranking of places to review, with reasons.
 
-Reasons count is learnt from the strokes so far.
+The weight of each reason is learnt from the strokes so far.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PLAUSIBLE = 200
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A place to look at.
+    """A place to review.
 
     Parameters
     ----------
@@ -58,14 +58,12 @@ class Suggestion:
 def suggest(
     state: State, index: ProposalIndex, n: int, *, seed: int = 0
 ) -> list[Suggestion]:
-    """Rank places of the body by how much may be wrong there, well apart.
+    """Rank places of the body by the volume that may be wrong there, well apart.
 
-    At most three per region at first.
-
-    How much may be wrong is the volume around a supervoxel, shared out by the doubts
-    about it (see `estimate_uncertainty.estimate_uncertainty`), each doubt weighed by
-    how well it foretold this person's corrections. Supervoxels that a person pointed
-    at, painted over or locked are left out.
+    At most three per region at first. The volume around a supervoxel is weighted by its
+    uncertainty (see `estimate_uncertainty`), in which each reason counts by how well it
+    predicted this person's corrections. Supervoxels that a person pointed at, painted
+    over or locked are left out.
     """
     if n <= 0:
         return []
@@ -91,7 +89,7 @@ def suggest(
 
 
 def _spread(ranked: NDArray[np.intp], table: NDArray[np.int32]) -> NDArray[np.intp]:
-    """Put what is more than the third of its region at the end."""
+    """Move places beyond the third of their region to the end."""
     turn = np.zeros(len(ranked), np.int64)
     order = np.argsort(table[ranked], kind="stable")
     starts = np.flatnonzero(np.diff(table[ranked][order], prepend=-1))
@@ -102,7 +100,7 @@ def _spread(ranked: NDArray[np.intp], table: NDArray[np.int32]) -> NDArray[np.in
 
 
 def _apart(ranked: NDArray[np.intp], index: ProposalIndex) -> NDArray[np.intp]:
-    """Put what lies near something better at the end: one look shows both.
+    """Move places near a better one to the end: one look shows both.
 
     In a small scan, near is an eighth of the body.
     """
@@ -158,7 +156,7 @@ def _sentence(
 
 
 def place_in(state: State, index: ProposalIndex, region: int) -> tuple[int, int, int]:
-    """Give a voxel (z, y, x) of a region, near its middle.
+    """Return a voxel (z, y, x) of a region, near its middle.
 
     Raises
     ------
@@ -190,7 +188,7 @@ def place_in(state: State, index: ProposalIndex, region: int) -> tuple[int, int,
 
 
 def _inner_voxel(index: ProposalIndex, supervoxel: int) -> NDArray[np.int64]:
-    """Give the voxel of a supervoxel that is nearest to its centre of mass, in mm."""
+    """Return the voxel of a supervoxel nearest to its centre of mass, in mm."""
     start, stop = index.boxes[supervoxel, :3], index.boxes[supervoxel, 3:]
     box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
     voxels = np.argwhere(index.proposal.supervoxels[box] == supervoxel)

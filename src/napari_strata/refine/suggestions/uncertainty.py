@@ -1,10 +1,10 @@
-"""Reasons to doubt a supervoxel's region, and which of them foretell this person's corrections.
+"""Reasons to doubt a supervoxel's region, weighted by this person's corrections.
 
-Every stroke is an answer: it corrects what was shown there, or confirms it. A reason
-that was strong where a stroke corrected gains weight, and one that was strong where a
-stroke confirmed loses some: a bandit over reasons, by Thompson's sampling (1933) of
-beta laws. It is read off the strokes in the case each time, so undo takes it back, and
-a case keeps it.
+Every stroke is an answer: it corrects the label there, or confirms it. A reason that
+was strong at a correction gains weight, one that was strong at a confirmation loses
+some: a bandit over reasons, by Thompson sampling (1933) of beta distributions. It is
+recomputed from the strokes of the case each time, so undo reverts it and a case file
+keeps it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _KEPT = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Uncertainty:
-    """What may be wrong.
+    """Uncertainty of every supervoxel, with its reasons.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Uncertainty:
 def estimate_uncertainty(
     state: State, index: ProposalIndex, *, seed: int = 0
 ) -> Uncertainty:
-    """Weigh the reasons to doubt each supervoxel; the same case and seed give the same."""
+    """Weight the reasons to doubt each supervoxel; deterministic for a case and seed."""
     table = region_table(state, index)
     grounds, rival = _grounds(index, _examples(state, index, state.strokes), table)
     weighed = grounds * _weights(state, index, seed)
@@ -77,12 +77,12 @@ def estimate_uncertainty(
 
 
 def _weights(state: State, index: ProposalIndex, seed: int) -> NDArray[np.float64]:
-    """Draw how much each reason counts, (reasons,), summing to one."""
+    """Sample the weight of each reason, (reasons,), summing to one."""
     right, wrong = _STANDING.copy(), _OUT_OF - _STANDING
     for number in range(max(1, len(state.strokes) - _NOTED), len(state.strokes)):
-        told = _answer(state, index, number)
-        if told is not None:
-            corrected, strength = told
+        answer = _answer(state, index, number)
+        if answer is not None:
+            corrected, strength = answer
             right += strength if corrected else 0
             wrong += (1 - strength) if corrected else strength
     drawn = np.random.default_rng((seed, len(state.strokes))).beta(right, wrong)
@@ -92,9 +92,9 @@ def _weights(state: State, index: ProposalIndex, seed: int) -> NDArray[np.float6
 def _answer(
     state: State, index: ProposalIndex, number: int
 ) -> tuple[bool, NDArray[np.float64]] | None:
-    """Tell whether a stroke corrected what the strokes before it said.
+    """Return whether a stroke corrected the labels before it, and the reasons' strengths there.
 
-    How strong each reason was there, 0 to 1.
+    Strengths are 0 to 1.
     """
     stroke = state.strokes[number]
     key = (
@@ -106,9 +106,9 @@ def _answer(
         examples = _examples(state, index, state.strokes[:number])
         if len(np.unique(examples)) < 3:
             return None
-        grounds, _, said = _judged(index, examples)
+        grounds, _, chosen = _judged(index, examples)
         at = np.unique(index.supervoxels_at(stroke.voxels))
-        corrected = bool((said[at] != state.current_id(stroke.region)).mean() > 0.5)
+        corrected = bool((chosen[at] != state.current_id(stroke.region)).mean() > 0.5)
         strength = np.array(
             [(column <= column[at].max()).mean() for column in grounds.T]
         )
@@ -121,7 +121,7 @@ def _answer(
 def _examples(
     state: State, index: ProposalIndex, strokes: tuple[Stroke, ...]
 ) -> NDArray[np.int32]:
-    """Give the region that the latest stroke showed for each supervoxel, (n,), -1 for none."""
+    """Return the region of the latest stroke on each supervoxel, (n,), -1 for none."""
     shown = np.full(index.proposal.n_supervoxels, -1, np.int32)
     for stroke in strokes:
         shown[index.supervoxels_at(stroke.voxels)] = state.current_id(stroke.region)
@@ -131,47 +131,49 @@ def _examples(
 def _judged(
     index: ProposalIndex, examples: NDArray[np.int32]
 ) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]:
-    """Give grounds, rivals and what the strokes say, as if strokes alone decided."""
+    """Return reasons, rivals and likenesses as if strokes alone decided."""
     space = index.teaching
-    lesson = StrokeExamples(examples, np.zeros(len(examples), np.int32), examples < 0)
-    verdict = weigh(space, lesson)
-    said = verdict.choices[verdict.likeness.argmax(axis=1)]
-    said = np.where(said == STAY, 0, said).astype(np.int32)
-    grounds, rival = _grounds(index, examples, said)
-    return grounds, rival, said
+    training = StrokeExamples(examples, np.zeros(len(examples), np.int32), examples < 0)
+    result = weigh(space, training)
+    chosen = result.choices[result.likeness.argmax(axis=1)]
+    chosen = np.where(chosen == STAY, 0, chosen).astype(np.int32)
+    grounds, rival = _grounds(index, examples, chosen)
+    return grounds, rival, chosen
 
 
 def _grounds(
     index: ProposalIndex, examples: NDArray[np.int32], table: NDArray[np.int32]
 ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Give how strong each reason is at every supervoxel, (n, reasons) from 0 to 1.
+    """Return the strength of each reason at every supervoxel, (n, reasons) from 0 to 1.
 
-    The rival region, (n,).
+    And the rival region, (n,).
     """
     space = index.teaching
     grounds = np.zeros((len(table), len(REASONS)))
     rival = table.copy()
     shown = np.flatnonzero(examples >= 0)
     if len(np.unique(examples[shown])) > 1:
-        lesson = StrokeExamples(examples, np.zeros(len(table), np.int32), examples < 0)
-        verdict = weigh(space, lesson)
-        order = np.argsort(-verdict.likeness, axis=1, kind="stable")[:, :2]
+        training = StrokeExamples(
+            examples, np.zeros(len(table), np.int32), examples < 0
+        )
+        result = weigh(space, training)
+        order = np.argsort(-result.likeness, axis=1, kind="stable")[:, :2]
         best, second = (
-            np.take_along_axis(verdict.likeness, order[:, k : k + 1], axis=1)[:, 0]
+            np.take_along_axis(result.likeness, order[:, k : k + 1], axis=1)[:, 0]
             for k in (0, 1)
         )
         grounds[:, 0] = 1 - (best - second)
-        two = verdict.choices[order]
+        two = result.choices[order]
         rival = np.where(two[:, 0] == table, two[:, 1], two[:, 0]).astype(np.int32)
         rival = np.where(rival == STAY, 0, rival).astype(np.int32)
-        grounds[:, 1] = verdict.unlike**2 / (1 + verdict.unlike**2)
+        grounds[:, 1] = result.unlike**2 / (1 + result.unlike**2)
     grounds[:, 2] = 1 - _share_alike(space, table)
     grounds[:, 3] = 1 - index.proposal.confidence
     return grounds, rival
 
 
 def _share_alike(space: FeatureSpace, table: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Give how much of what touches each supervoxel, weighed by likeness, is in its region."""
+    """Return the likeness-weighted share of each supervoxel's neighbours in its region."""
     links = space.neighbours
     row = np.repeat(np.arange(len(table)), np.diff(links.indptr))
     same = table[row] == table[links.indices]

@@ -1,7 +1,4 @@
-"""The command `strata convert`.
-
-Labels to and from every format, and scans between file formats.
-"""
+"""The command `strata convert`: labels and scans from one format to another."""
 
 from __future__ import annotations
 
@@ -10,29 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_strata.cli.terminal import (
+from napari_strata.cli.flags import (
+    add_modality,
     add_settings,
-    line_ended,
-    notes_shown,
-    progress,
+    read_scan,
     settings_of,
 )
+from napari_strata.cli.terminal import line_ended, notes_shown, progress
 from napari_strata.errors import ChoiceError, ReadError, SettingsError, WriteError
-from napari_strata.filenames import printable
+from napari_strata.filenames import CASE_SUFFIX, printable
 from napari_strata.io.atomic import file_suffix
 from napari_strata.settings import ExportSettings
 
 if TYPE_CHECKING:
-    from napari_strata.export.files import Known
+    from napari_strata.export.base import ExportContext
     from napari_strata.volume import Segmentation, Volume
 
-_CASE = ".strata"
-_WITHOUT_VOXELS = (
-    ((".stl", ".obj", ".ply", ".mtl"), "a mesh"),
-    ((".csv", ".tsv", ".parquet"), "a table of measures"),
-    ((".label", ".txt"), "a label description (see --names)"),
-)
-_WHAT = (
+_OUTPUT_HELP = (
     "labels to write. Label volumes: .nii.gz, .nii, .nrrd, .mha, .mgz, .mgh; "
     "3D Slicer: .seg.nrrd; DICOM SEG: .dcm (with --like SERIES); "
     'meshes: .stl, .obj, .ply ("{id}_{name}.stl" for one file per region); '
@@ -41,7 +32,7 @@ _WHAT = (
 )
 
 
-def add_commands(commands: Any) -> None:
+def add_command(commands: Any) -> None:
     """Add `convert` to the command line."""
     parser = commands.add_parser(
         "convert",
@@ -56,8 +47,8 @@ def add_commands(commands: Any) -> None:
         type=Path,
         metavar="INPUT (before -o, which takes all that follows)",
         help=(
-            "labels (a volume, .seg.nrrd, DICOM SEG), a case (.strata), or with --scan"
-            " a scan"
+            f"labels (a volume, .seg.nrrd, DICOM SEG), a case ({CASE_SUFFIX}), or with"
+            " --scan a scan"
         ),
     )
     parser.add_argument(
@@ -68,8 +59,22 @@ def add_commands(commands: Any) -> None:
         action="extend",
         required=True,
         metavar="FILE",
-        help=_WHAT,
+        help=_OUTPUT_HELP,
     )
+    _add_scan_flags(parser)
+    _add_label_flags(parser)
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        metavar="TOML",
+        help="settings from the file's [export] table; flags win",
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    add_settings(parser, ExportSettings)
+    parser.set_defaults(run=_convert)
+
+
+def _add_scan_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--like",
         metavar="SCAN",
@@ -88,11 +93,10 @@ def add_commands(commands: Any) -> None:
         ),
     )
     parser.add_argument("--series", help="which series of a DICOM folder (its UID)")
-    parser.add_argument(
-        "--modality",
-        choices=("ct", "mr"),
-        help="how to read intensities, if the scan does not say",
-    )
+    add_modality(parser, "scan does")
+
+
+def _add_label_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--names",
         type=Path,
@@ -105,15 +109,6 @@ def add_commands(commands: Any) -> None:
         metavar="LABELS",
         help="compare with these labels, in tables (see --match)",
     )
-    parser.add_argument(
-        "--settings",
-        type=Path,
-        metavar="TOML",
-        help="settings from the file's [export] table; flags win",
-    )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
-    add_settings(parser, ExportSettings)
-    parser.set_defaults(run=_convert)
 
 
 def _convert(arguments: argparse.Namespace) -> None:
@@ -171,51 +166,41 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
 
 def _check_options(arguments: argparse.Namespace) -> None:
     """Refuse options that would have no effect."""
-    from napari_strata.export.tables import TABLE_SUFFIXES
+    from napari_strata.export.tables import MEASURES_TABLE
 
-    tables = any(file_suffix(path) in TABLE_SUFFIXES for path in arguments.output)
+    suffixes = MEASURES_TABLE.suffixes
+    tables = any(file_suffix(path) in suffixes for path in arguments.output)
     if arguments.reference and not arguments.scan and not tables:
         raise SettingsError(
             "--reference adds columns to a table. Write one too"
-            f" ({', '.join(TABLE_SUFFIXES)}), or leave it out."
+            f" ({', '.join(suffixes)}), or leave it out."
         )
-    for flag, given in (
+    for flag, value in (
         ("--match", arguments.match),
         ("--tolerance-mm", arguments.tolerance_mm),
     ):
-        if given is not None and not arguments.reference:
+        if value is not None and not arguments.reference:
             raise SettingsError(
-                f"{flag} is about a comparison. Give --reference LABELS, or leave it"
-                " out."
+                f"{flag} needs labels to compare with. Give --reference LABELS, or"
+                " leave it out."
             )
     if (
         arguments.index is not None
-        and arguments.input.suffix.lower() == _CASE
+        and arguments.input.suffix.lower() == CASE_SUFFIX
         and not arguments.like
     ):
         raise SettingsError(
-            "--index is about a 4D file, and INPUT is a case. Leave it out."
+            "--index chooses from a 4D file, but INPUT is a case. Leave it out."
         )
-    for flag, given in (
+    for flag, value in (
         ("--modality", arguments.modality),
         ("--series", arguments.series),
     ):
-        if given is not None and not (arguments.like or arguments.scan):
+        if value is not None and not (arguments.like or arguments.scan):
             raise SettingsError(
-                f"{flag} is about a scan. Give --like SCAN, or --scan where INPUT is"
-                " one, or leave it out."
+                f"{flag} needs a scan. Give --like SCAN, or --scan if INPUT is a scan, or"
+                " leave it out."
             )
-
-
-def _read(arguments: argparse.Namespace, scan: str | Path) -> Volume:
-    from napari_strata.io.files import read
-
-    return read(
-        scan,
-        index=arguments.index,
-        series=arguments.series,
-        modality=arguments.modality,
-    )
 
 
 def _convert_scan(arguments: argparse.Namespace) -> None:
@@ -230,18 +215,20 @@ def _convert_scan(arguments: argparse.Namespace) -> None:
     ):
         raise SettingsError(
             "With --scan give one output, and none of --like, --reference and --names,"
-            " which are about labels."
+            " which belong to labels."
         )
-    volume = _read(arguments, arguments.input)
+    volume = read_scan(arguments, arguments.input)
     print(
         f"{printable(write_scan(volume, arguments.output[0]))}:"
         f" {' x '.join(map(str, volume.geometry.shape_zyx))} voxels (z, y, x)"
     )
 
 
-def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
-    """Read the labels, and what is to be known beside them, on one grid."""
-    from napari_strata.export.files import Known, read_labels
+def _open(arguments: argparse.Namespace) -> tuple[Segmentation, ExportContext]:
+    """Read the labels, with the scan and the reference labels on the same grid."""
+    from napari_strata.export.base import ExportContext
+    from napari_strata.export.files import read_labels
+    from napari_strata.export.formats import content_without_voxels
     from napari_strata.preprocess.regrid import labels_on_grid
 
     source = arguments.input
@@ -250,20 +237,20 @@ def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
             f"{source} is a folder. Give a file with labels, or --scan to convert the"
             " DICOM series in it."
         )
-    if what := next(
-        (kind for suffixes, kind in _WITHOUT_VOXELS if file_suffix(source) in suffixes),
-        None,
-    ):
+    if content := content_without_voxels(source):
         raise ReadError(
-            f"{source} is {what}, which holds no voxels. Give the labels that it was"
+            f"{source} is {content}, which has no voxels. Give the labels that it was"
             " made from."
         )
-    scan = _read(arguments, arguments.like) if arguments.like else None
-    if source.suffix.lower() == _CASE:
+    scan = read_scan(arguments, arguments.like) if arguments.like else None
+    if source.suffix.lower() == CASE_SUFFIX:
         segmentation, known = _open_case(source, scan)
     else:
         index = None if arguments.like else arguments.index
-        segmentation, known = read_labels(source, like=scan, index=index), Known(scan)
+        segmentation, known = (
+            read_labels(source, like=scan, index=index),
+            ExportContext(scan),
+        )
     if arguments.reference is None:
         return segmentation, known
     reference = labels_on_grid(
@@ -274,15 +261,15 @@ def _open(arguments: argparse.Namespace) -> tuple[Segmentation, Known]:
     return segmentation, replace(known, reference=reference)
 
 
-def _open_case(path: Path, scan: Volume | None) -> tuple[Segmentation, Known]:
-    """Give a case's labels, with its scan and confidence."""
-    from napari_strata.export.files import Known
+def _open_case(path: Path, scan: Volume | None) -> tuple[Segmentation, ExportContext]:
+    """Return a case's labels, with its scan, confidence and edits."""
+    from napari_strata.export.base import ExportContext
     from napari_strata.refine.session.refinement import Refinement
 
     work = Refinement.load(path, volume=scan)
     proposal = work.proposal
     provenance = {**proposal.provenance, "edits": list(work.history)}
-    return work.segmentation, Known(
+    return work.segmentation, ExportContext(
         proposal.volume,
         proposal.confidence[proposal.supervoxels],
         provenance=provenance,
@@ -290,7 +277,10 @@ def _open_case(path: Path, scan: Volume | None) -> tuple[Segmentation, Known]:
 
 
 def _renamed(segmentation: Segmentation, path: Path) -> Segmentation:
-    """Give labels the names and colours of a label description; ids that it lacks keep theirs."""
+    """Return labels with the names and colours of a label description, by id.
+
+    Labels that the description does not name keep their own.
+    """
     from napari_strata.export.itksnap import read_description
 
     new = {region.id: region for region in read_description(path)}

@@ -1,0 +1,108 @@
+"""The command `strata pretrain`: encoder weights from synthetic scans."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from napari_strata.cli.flags import add_settings, settings_of
+from napari_strata.cli.terminal import (
+    check_suffix,
+    check_writable,
+    line_ended,
+    progress_of_steps,
+)
+from napari_strata.errors import WriteError
+from napari_strata.filenames import WEIGHTS_SUFFIX, printable
+from napari_strata.settings import RECIPES, PretrainSettings
+
+
+def add_command(commands: Any) -> None:
+    """Add `pretrain` to the command line."""
+    parser = commands.add_parser(
+        "pretrain",
+        help="pretrain the encoder on synthetic scans; goes on where it stopped",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="weights to write (.safetensors); .state beside it resumes",
+    )
+    parser.add_argument(
+        "--minutes", type=float, help="stop after this long, having saved"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help=(
+            "processes that make scans meanwhile, always on the CPU; the weights are"
+            " the same"
+        ),
+    )
+    add_machine(parser)
+    base = parser.add_mutually_exclusive_group()
+    base.add_argument(
+        "--recipe",
+        choices=tuple(RECIPES),
+        help="a recipe by its name; v1 made the shipped weights; flags win",
+    )
+    base.add_argument(
+        "--settings",
+        type=Path,
+        metavar="TOML",
+        help="recipe from the file's [pretrain] table; flags win",
+    )
+    add_settings(parser, PretrainSettings)
+    parser.set_defaults(run=_pretrain)
+
+
+def _pretrain(arguments: argparse.Namespace) -> None:
+    recipe = settings_of(
+        arguments, PretrainSettings, "pretrain", RECIPES.get(arguments.recipe)
+    )
+    check_weights_name(arguments.output)
+    if (
+        arguments.output.exists()
+        and not arguments.output.with_suffix(".state").exists()
+    ):
+        raise WriteError(
+            f"{arguments.output} exists, without the .state that a run goes on from."
+            " Move it away, or choose another name."
+        )
+    from napari_strata.encoder.pretraining.pretrain import pretrain
+
+    with line_ended(progress_of_steps()) as show:
+        pretrain(
+            arguments.output,
+            recipe,
+            device=arguments.device,
+            threads=arguments.threads,
+            workers=arguments.workers,
+            minutes=arguments.minutes,
+            on_progress=show,
+        )
+    print(f"{printable(arguments.output)}: done")
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of where a training runs."""
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="CPU threads; 0 takes every core"
+    )
+
+
+def check_weights_name(output: Path) -> None:
+    """Check that weights can be written under a name.
+
+    Raises
+    ------
+    WriteError
+        If they cannot.
+    """
+    check_writable(output)
+    check_suffix(output, WEIGHTS_SUFFIX)

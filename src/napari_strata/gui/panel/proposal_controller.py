@@ -1,0 +1,117 @@
+"""What the Propose button does."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QObject
+
+from napari_strata.errors import StrataError
+from napari_strata.gui.canvas.layers import warn_assumptions
+from napari_strata.gui.panel.editing import Editor
+from napari_strata.gui.panel.layout import PanelSections
+from napari_strata.gui.panel.scan_controller import ScanController
+from napari_strata.gui.session.open_cases import OpenCases
+from napari_strata.gui.tasks.jobs import JobRunner
+from napari_strata.gui.tasks.notifications import notify_errors
+from napari_strata.gui.tasks.worker import (
+    Opened,
+    ProposalRequest,
+    Propose,
+    propose_body,
+)
+from napari_strata.gui.widgets.dialogs import ask_replace
+
+if TYPE_CHECKING:
+    import napari.layers
+
+
+class ProposalController(QObject):
+    """Proposes regions of the scan in hand, in a thread, and opens a case with them.
+
+    Parameters
+    ----------
+    sections : PanelSections
+        Settings and progress.
+    scans : ScanController
+        Has the scan in hand.
+    cases : OpenCases
+        Where the new case goes.
+    jobs : JobRunner
+        Runs the proposal.
+    editor : Editor
+        Its tools are put down before the new case opens.
+    propose : callable or None
+        Stands in for `napari_strata.pipeline.propose`.
+    """
+
+    def __init__(
+        self,
+        sections: PanelSections,
+        scans: ScanController,
+        cases: OpenCases,
+        jobs: JobRunner,
+        editor: Editor,
+        *,
+        propose: Propose | None = None,
+    ) -> None:
+        super().__init__(sections)
+        self._sections = sections
+        self._scans = scans
+        self._cases = cases
+        self._jobs = jobs
+        self._editor = editor
+        self._propose = propose
+        self._image: napari.layers.Image | None = None
+        sections.proposal.propose_asked.connect(self.start)
+        sections.proposal.cancel_asked.connect(jobs.cancel)
+        jobs.running_changed.connect(sections.proposal.show_running)
+        jobs.progressed.connect(sections.proposal.show_step)
+
+    @property
+    def image(self) -> napari.layers.Image | None:
+        """The layer of the scan that was proposed for last."""
+        return self._image
+
+    def propose_with(self, propose: Propose | None) -> None:
+        """Use another function than `napari_strata.pipeline.propose`; None restores it."""
+        self._propose = propose
+
+    def start(self) -> None:
+        """Propose regions for the scan in hand."""
+        self._scans.reload()
+        with notify_errors():
+            image, volume = self._scans.image, self._scans.volume
+            if volume is None or image is None:
+                raise StrataError(
+                    "Open a scan first: File > Open, File > Open Sample > Strata, or"
+                    " drop a file on the canvas."
+                )
+            if not self._may_replace_edits(image):
+                return
+            settings, run = self._sections.proposal.settings()
+            granularity = self._sections.granularity
+            request = ProposalRequest(
+                volume, settings, run, granularity.tree, granularity.n
+            )
+            warn_assumptions(image, volume)
+            self._jobs.start(
+                partial(propose_body, request, propose=self._propose),
+                partial(self.open, image),
+            )
+            self._image = image
+
+    def open(self, image: napari.layers.Image, opened: Opened) -> None:
+        """Open a case that was made or restored in a thread."""
+        self._editor.drop_tools(self._cases.of(image))
+        self._cases.adopt(image, opened.work, layer_tuple=opened.layer)
+
+    def _may_replace_edits(self, image: napari.layers.Image) -> bool:
+        case = self._cases.of(image)
+        return (
+            self._jobs.is_running
+            or case is None
+            or not case.has_unsaved_edits
+            or ask_replace(self._sections)
+        )

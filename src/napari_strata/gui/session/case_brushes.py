@@ -1,0 +1,145 @@
+"""The brushes of one case: scribbles that teach, and paint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from napari_strata.errors import EditError
+from napari_strata.gui.session.labels_painter import LabelsPainter
+from napari_strata.gui.session.stroke_preview import StrokePreview
+from napari_strata.gui.tools.brush import Brush, Strokes
+from napari_strata.refine.session.refinement import Refinement
+from napari_strata.refine.state.assignment import Scope
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+Submit = Callable[[Callable[[], Any], Callable[[Any], None]], None]
+"""`ScanCase.submit`: an edit, and what to call with its result."""
+
+
+class CaseBrushes:
+    """Picks up and puts down the brushes of a case, and applies their strokes.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Where the stroke layer goes.
+    work : Refinement
+        What the strokes teach.
+    painter : LabelsPainter
+        Has the labels layer, which is painted on.
+    preview : StrokePreview
+        Shows what the strokes would do.
+    submit : callable
+        Submits an edit of the case.
+    """
+
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        work: Refinement,
+        painter: LabelsPainter,
+        preview: StrokePreview,
+        submit: Submit,
+    ) -> None:
+        self._viewer = viewer
+        self._work = work
+        self._painter = painter
+        self._preview = preview
+        self._submit = submit
+        self._brush: Brush | None = None
+
+    @property
+    def scribble(self) -> Brush | None:
+        """The scribble brush, None if it was not picked up yet or its layer is gone."""
+        brush = self._brush
+        return brush if brush is not None and brush.is_present else None
+
+    def pick_up_scribble(self, region: int | None, *, size: int) -> Brush:
+        """Pick up the scribble brush for a region, None for a new region.
+
+        The stroke layer is added if it is missing.
+        """
+        self._painter.layer.mode = "pan_zoom"
+        brush = self.scribble
+        if brush is None:
+            geometry = self._work.proposal.volume.geometry
+            brush = self._brush = Brush(self._viewer, self._painter.layer, geometry)
+        brush.pick_up(region, self._work.regions, size=size)
+        return brush
+
+    def pick_up_paint(self, region: int | None, *, size: int) -> None:
+        """Pick up napari's own paint brush on the labels layer.
+
+        0 erases, None starts a new region.
+        """
+        layer = self._painter.layer
+        if (brush := self.scribble) is not None:
+            brush.put_down()
+        layer.brush_size = size
+        layer.selected_label = self._work.view.next_id if region is None else region
+        layer.mode = "paint"
+        self._viewer.layers.selection.active = layer
+
+    def put_down(self) -> None:
+        """Put both brushes down, so that the mouse moves the view and clicks select."""
+        self._painter.layer.mode = "pan_zoom"
+        if (brush := self.scribble) is not None:
+            brush.put_down()
+            self._viewer.layers.selection.active = self._painter.layer
+
+    def strokes(self) -> tuple[Strokes, ...]:
+        """Return the strokes on the canvas, one entry per region."""
+        brush = self.scribble
+        return () if brush is None else brush.strokes()
+
+    def apply(
+        self, scope: Scope, on_learned: Callable[[tuple[int, ...]], None]
+    ) -> None:
+        """Teach the refinement the strokes, then call back with the regions that learned.
+
+        Strokes that were refused stay on the canvas.
+
+        Raises
+        ------
+        EditError
+            If there are no strokes.
+        """
+        strokes = self.strokes()
+        if not strokes:
+            raise EditError(
+                "There are no strokes yet. Choose Scribble, stroke over a region on the"
+                " scan, then Update."
+            )
+        learned: list[int] = []
+
+        def note_learned(one: Strokes, region: int) -> None:
+            learned.append(region)
+            if (brush := self.scribble) is not None:
+                brush.erase(one)
+
+        for one in strokes:
+            teach = partial(
+                self._work.scribble, one.voxels, region=one.region, scope=scope
+            )
+            self._submit(teach, partial(note_learned, one))
+        self._submit(lambda: None, lambda _nothing: on_learned(tuple(learned)))
+
+    def show_preview(self, scope: Scope) -> None:
+        """Show what the strokes on the canvas would do."""
+        strokes = [(one.voxels, one.region) for one in self.strokes()]
+        self._preview.show(strokes, scope, over=self._painter.layer)
+
+    def discard(self) -> None:
+        """Take strokes and preview off the canvas."""
+        self._preview.drop()
+        if (brush := self.scribble) is not None:
+            brush.clear()
+
+    def close(self) -> None:
+        """Take the stroke layer away."""
+        if self._brush is not None:
+            self._brush.remove()

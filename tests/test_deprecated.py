@@ -1,0 +1,43 @@
+"""Names of the first versions still work, with a warning that says what they are called today."""
+
+import importlib
+
+import pytest
+
+from napari_strata.deprecated import MODULES, NAMES
+
+
+@pytest.mark.parametrize("old", sorted({*MODULES, *NAMES}))
+def test_old_modules_are_found_with_their_names(old):
+    module = importlib.import_module(f"napari_strata.{old}")
+    for name, today in NAMES.get(old, {}).items():
+        home, _, name_today = today.partition(":")
+        with pytest.warns(DeprecationWarning, match=f"{name} is napari_strata.{home}"):
+            value = getattr(module, name)
+        assert value is getattr(
+            importlib.import_module(f"napari_strata.{home}"), name_today
+        )
+    if old in MODULES:
+        importlib.import_module(f"napari_strata.{MODULES[old]}")
+
+
+def test_a_moved_name_is_the_same_object():
+    with pytest.warns(
+        DeprecationWarning, match="refine.session.refinement.Refinement now"
+    ):
+        from napari_strata.refine.refinement import Refinement
+    with pytest.warns(DeprecationWarning, match="preprocess.body.body_mask now"):
+        from napari_strata.body import body_mask
+    import napari_strata as strata
+    from napari_strata.preprocess import body
+
+    assert Refinement is strata.Refinement
+    assert body_mask is body.body_mask
+
+
+def test_what_never_existed_is_an_attribute_error():
+    module = importlib.import_module("napari_strata.gui.layers")
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = module.nothing
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("napari_strata.gui.nothing")
