@@ -205,11 +205,19 @@ def test_a_part_of_a_meta_image_header_that_is_lost_is_told(tmp_path, name):
     assert name in " ".join(read(path).notes)
 
 
-def test_a_segment_of_the_background_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "Segment0_ID:=one\nSegment0_LabelValue:=0\n",
+        # both are the label value 1
+        "Segment0_ID:=one\nSegment0_LabelValue:=1\nSegment9_ID:=nine\n",
+    ],
+)
+def test_segments_of_the_background_or_of_the_same_voxels(tmp_path, fields):
     path = tmp_path / "labels.seg.nrrd"
     lines = {"space": "LPS", "space directions": "(1,0,0) (0,1,0) (0,0,2)"}
     head = "".join(f"{key}: {said}\n" for key, said in {**NRRD, **lines}.items())
-    head += "Segment0_ID:=one\nSegment0_LabelValue:=0\n"
+    head += fields
     path.write_bytes(f"NRRD0004\n{head}\n".encode() + VOXELS)
     with pytest.raises(ReadError, match="segment fields"):
         read_labels(path)
@@ -224,6 +232,17 @@ def test_a_slice_that_is_neither_signed_nor_unsigned_is_refused(tmp_path):
     for name, raw in dicom_series(change=change).items():
         (tmp_path / name).write_bytes(raw)
     with pytest.raises(ReadError, match=r"IM1\.dcm has a pixel representation of 512"):
+        read(tmp_path)
+
+
+def test_an_element_of_an_unknown_kind_is_a_damaged_header(tmp_path):
+    from benchmarks.fuzz.seeds import dicom_series
+
+    for name, raw in dicom_series().items():
+        bits = raw.index(b"\x28\0\x01\x01US")
+        broken = raw[: bits + 5] + bytes(16) + raw[bits + 5 :]
+        (tmp_path / name).write_bytes(broken if name == "IM1.dcm" else raw)
+    with pytest.raises(ReadError, match=r"IM1\.dcm"):
         read(tmp_path)
 
 

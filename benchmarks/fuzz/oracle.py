@@ -34,6 +34,7 @@ _DECIMALS = (
     "RescaleSlope",
     "RescaleIntercept",
 )
+_UIDS = ("SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _LPS_TO_RAS = np.diag([-1.0, -1, 1, 1])
 
 
@@ -423,16 +424,17 @@ def _dataset(raw: bytes) -> Any:
     if "PixelData" not in ds:
         kept = next((n for n in range(7, 0, -1) if raw.endswith(_END_OF_PIXELS[:n])), 0)
         ds = pydicom.dcmread(BytesIO(raw + _END_OF_PIXELS[kept:]), force=True)
-    for name in _DECIMALS:
+    for name in (*_DECIMALS, *_UIDS):
+        kind = "DS" if name in _DECIMALS else "UI"
         # Their values are text, whatever a damaged header calls them: pydicom would
         # take eight letters for a number
         tag = pydicom.datadict.tag_for_keyword(name)
         if (
             tag in ds
             and isinstance(one := ds.get_item(tag), pydicom.dataelem.RawDataElement)
-            and one.VR not in (None, "DS")
+            and one.VR not in (None, kind)
         ):
-            ds[tag] = one._replace(VR="DS")
+            ds[tag] = one._replace(VR=kind)
     return ds
 
 

@@ -467,6 +467,10 @@ def _parse(
                 force=True,
                 specific_tags=[*read_tags] or None,
             )
+            # pydicom raises only now where an element's kind (VR) is none of DICOM's
+            for tag in read_tags:
+                if tag in header:
+                    header.get_item(tag)
     except damaged as err:
         raise HeaderError("its header is damaged") from err
     return header, header.buffer if isinstance(header.buffer, DicomBytesIO) else None

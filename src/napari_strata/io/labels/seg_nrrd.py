@@ -266,6 +266,8 @@ def _segments(keys: Mapping[str, str], source: str, n_layers: int) -> list[_Segm
             )
             if not BACKGROUND < value <= HIGHEST_ID:
                 raise ValueError(f"label value {value}")
+        if len({(one.layer, one.value) for one in found}) < len(found):
+            raise ValueError("two segments of the same voxels")
     except (ValueError, OverflowError) as err:
         raise ReadError(
             f"The header of {source} has damaged segment fields. Export it from 3D"
