@@ -121,6 +121,17 @@ def test_compressed_meta_image_in_either_order_with_or_without_its_size(
     assert np.array_equal(read(path, index=1).data, stored[::-1] + 1)
 
 
+def test_the_last_slice_of_a_list_without_a_line_break(tmp_path):
+    path = tmp_path / "scan.mhd"
+    names = [f"{n}.raw" for n in range(6)]
+    for name, one in zip(names, VALUES, strict=True):
+        (tmp_path / name).write_bytes(one.tobytes())
+    head = mha(size=False).partition(b"LOCAL\n")[0]
+    head = head.replace(b"CompressedData = True", b"CompressedData = False")
+    path.write_bytes(head + "\n".join(["LIST", *names]).encode())
+    assert np.array_equal(read(path).data, VALUES[::-1])
+
+
 def test_slices_that_are_not_packed_as_the_header_says(tmp_path):
     path = tmp_path / "scan.mhd"
     head = mha(size=False).partition(b"LOCAL\n")[0]

@@ -207,7 +207,7 @@ def _read_itk(
     )
     notes += _surplus(path, header, math.prod(size) * values, kind)
     grid = make_grid(source, "itk", (i, j, k), affine, suffix=suffix)
-    if header.kind == "meta" and _is_packed(header.fields):
+    if _is_read_here(path, header):
         stored, more = _unpacked_meta(path, header, (*size[::-1], values), kind)
         notes += more
         volumes = _by_volume(stored, (i, j, k))
@@ -403,10 +403,26 @@ def _voxel_files(value: str, after: list[bytes]) -> list[str]:
         return []
 
 
+def _is_read_here(path: Path, header: TextHeader) -> bool:
+    """Say whether a MetaImage's voxels are compressed, or plain ones in several files.
+
+    ITK leaves out the last file of a LIST that does not end with a line break, and gives
+    what lies in memory.
+    """
+    fields = header.fields
+    if header.kind != "meta" or _is_packed(fields):
+        return header.kind == "meta"
+    is_binary = fields.get("binarydata", "true").lower() in ("true", "t", "1")
+    starts_at_0 = fields.get("headersize", "0") == "0"
+    return is_binary and starts_at_0 and len(_named_files(path)) > 1
+
+
 def _unpacked_meta(
     path: Path, header: TextHeader, shape: tuple[int, ...], kind: str
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Read the voxels of a compressed MetaImage, in ITK's order of axes; and notes.
+    """Read the voxels of a MetaImage, compressed or in several files, and give notes.
+
+    The axes are in ITK's order.
 
     ITK compares no checksum, and gives what lies in memory where the stream is damaged.
 
@@ -424,12 +440,17 @@ def _unpacked_meta(
     limit = None if names or not int(size) else int(size)
     needed = math.prod(shape) * dtype.itemsize
     share = needed // max(len(names), 1)
-    found, has = bytearray(), 0
+    found, has, is_packed = bytearray(), 0, _is_packed(header.fields)
     for n, name in enumerate(names or [path.name], 1):
         with _opened(path, name) as file:
             if not names:
                 _skip_header(file, header)
-            for part in unpacked(file, str(path), limit=limit, zlib_too=True):
+            parts = (
+                unpacked(file, str(path), limit=limit, zlib_too=True)
+                if is_packed
+                else [file.read(share)]
+            )
+            for part in parts:
                 has += len(part)
                 found += part[: n * share - len(found)]
         if len(found) < n * share:
