@@ -71,6 +71,15 @@ def test_the_flattening_of_an_mr_stops_between_its_iterations():
     assert flatten_bias(*arguments).shape == intensity.shape
 
 
+@pytest.fixture
+def ctrl_c_counts():
+    """Python's own answer to Ctrl+C; a process started in the background may ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_counts")
 def test_ctrl_c_in_the_flattening_is_not_lost(monkeypatch):
     monkeypatch.setattr(
         preprocess, "raise_if_cancelled", lambda: signal.raise_signal(signal.SIGINT)

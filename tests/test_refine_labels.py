@@ -333,11 +333,11 @@ def test_a_case_with_edits_is_not_written_over(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--recover"], "Write labels with -o"),
+        (["--recover"], "labels with -o"),
         (["--replay", "{other}", "-o", "{out}"], "No such file"),
         (["--from-labels", "{scan}", "--case", "{out}"], "must end in .strata"),
         (["--from-labels", "{small}", "-o", "{out}"], "Resample"),
-        (["--recover", "--propose-again", "-o", "{out}"], "works with --replay"),
+        (["--recover", "--propose-again", "-o", "{out}"], "goes with --replay"),
         (["--replay", "{case}", "-o", "{scan}"], "the scan itself"),
     ],
 )
