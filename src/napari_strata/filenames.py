@@ -23,6 +23,7 @@ import re
 import secrets
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +71,13 @@ def printable(text: object) -> str:
         Bytes that are not text as `\xe9`; line breaks, tabs and other control characters
         escaped as Python writes them.
     """
-    return _UNSHOWN.sub(lambda found: _escape(found[0]), str(text))
+    shown = _UNSHOWN.sub(lambda found: _escape(found[0]), str(text))
+    if shown.isascii():
+        return shown
+    return "".join(
+        _escape(letter) if unicodedata.category(letter) == "Cn" else letter
+        for letter in shown
+    )
 
 
 def is_text(name: str) -> bool:
