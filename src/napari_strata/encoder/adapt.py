@@ -91,11 +91,11 @@ class AdaptReport:
         )
 
     def table(self) -> str:
-        """Give the figures as text, a row each."""
+        """Return the figures as text, a row each."""
         return figures_table(self.before, self.statistics, self.steps)
 
     def summary(self) -> str:
-        """Say in a line what was written."""
+        """Return in a line what was written."""
         what = (
             f"statistics and {self.steps_done} steps"
             if self.way == "steps"
@@ -420,7 +420,7 @@ def choose(
 
 
 def gain(before: Figures, after: Figures) -> float:
-    """Give how much better figures are.
+    """Return how much better figures are.
 
     What the probe gained in the scans' look, and half of what agreement gained.
     """
@@ -432,7 +432,7 @@ def gain(before: Figures, after: Figures) -> float:
 
 
 def harms(before: Figures, after: Figures, settings: AdaptSettings) -> bool:
-    """Say whether a probe or the finding again of voxels fell by more than is allowed.
+    """Return whether a probe or the finding again of voxels fell by more than is allowed.
 
     Or stability by much more.
     """
@@ -458,7 +458,7 @@ def reestimate(encoder: nn.Module, patches: Iterable[Tensor], share: float) -> N
     encoder : nn.Module
         Unfolded.
     patches : iterable of (n, 1, z, y, x) tensors
-        Brightness in [0, 1].
+        Intensity in [0, 1].
     share : float
         Weight of the new statistics, 0 to 1; the rest stays with the old ones.
     """
@@ -499,7 +499,7 @@ def go_back(encoder: nn.Module, before: nn.Module, share: float) -> None:
 
 
 def tasks_of(recipe: dict[str, Any], settings: AdaptSettings) -> PretrainSettings:
-    """Give the pretext tasks of the recipe that the weights were made with.
+    """Return the pretext tasks of the recipe that the weights were made with.
 
     On pairs of patches of this adaptation.
 

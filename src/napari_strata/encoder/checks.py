@@ -52,7 +52,7 @@ class Figures:
     probe_known: float
 
     def to_dict(self) -> dict[str, float]:
-        """Give the figures as plain values, to four digits."""
+        """Return the figures as plain values, to four digits."""
         return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
@@ -102,7 +102,7 @@ def _mean(values: list[float | None]) -> float:
 
 
 def _rows(encoder: StrataEncoder, image: Tensor, index: Tensor) -> Tensor:
-    """Give the features of all levels of (1, 1, z, y, x) at flat indices.
+    """Return the features of all levels of (1, 1, z, y, x) at flat indices.
 
     (n, channel), on the CPU.
     """
@@ -235,7 +235,7 @@ def kmeans(rows: Tensor, clusters: int, seed: int, *, rounds: int = 15) -> Tenso
 
 
 def adjusted_rand(one: Tensor, two: Tensor) -> float:
-    """Give the adjusted Rand index of two clusterings of the same rows.
+    """Return the adjusted Rand index of two clusterings of the same rows.
 
     (Hubert and Arabie, 1985): 1 equal, 0 by chance.
     """

@@ -70,7 +70,7 @@ def open_encoder(path: Path | None = None) -> Encoder:
 
 
 def encoder_hash(path: Path | None = None) -> str:
-    """Give the SHA-256 of what `open_encoder` reads, for sidecars and cases.
+    """Return the SHA-256 of what `open_encoder` reads, for sidecars and cases.
 
     For a network that a user brings it covers the description (or the bundle's config)
     and the weights.
@@ -95,7 +95,7 @@ def encoder_hash(path: Path | None = None) -> str:
 
 
 def encoder_record(encoder: Encoder) -> dict[str, Any]:
-    """Say which network an encoder is, as plain values for a sidecar."""
+    """Return which network an encoder is, as plain values for a sidecar."""
     if isinstance(encoder, CustomEncoder):
         return encoder.record
     return {"network": "strata", "strides": list(encoder.strides)}
@@ -108,7 +108,7 @@ def _hash_together(files: tuple[tuple[Path, int, int], ...]) -> str:
 
 
 def _is_ours(path: Path) -> bool:
-    """Say whether `load_encoder` is the one to read this, or to say what is wrong with it."""
+    """Return whether `load_encoder` is the one to read this, or to say what is wrong with it."""
     if path.suffix.lower() != ".safetensors" or path.is_dir():
         return False
     try:
@@ -171,7 +171,7 @@ class CustomEncoder(nn.Module):
 
     @property
     def record(self) -> dict[str, Any]:
-        """Say what was loaded, as plain values."""
+        """Return what was loaded, as plain values."""
         counts = {
             "loaded": len(self.report.loaded),
             "unused": len(self.report.unused),
@@ -185,7 +185,7 @@ class CustomEncoder(nn.Module):
         }
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Give the four maps of (1, 1, z, y, x), (1, channels, ...) each; see `Encoder`."""
+        """Return the four maps of (1, 1, z, y, x), (1, channels, ...) each; see `Encoder`."""
         single = all(n == self.multiple_of for n in image.shape[2:])
         if single:  # an instance norm cannot work on one coarse voxel
             image = F.pad(image, (0, self.multiple_of, 0, 0, 0, 0), mode="replicate")
@@ -199,7 +199,7 @@ class CustomEncoder(nn.Module):
         return tuple(maps[stride] for stride in self.strides)
 
     def _prepare(self, image: Tensor) -> Tensor:
-        """Scale, turn and repeat our brightness into what the network expects."""
+        """Scale, turn and repeat our intensity into what the network expects."""
         low, high = self.description.range
         order, flips = _turn(self.description.orientation)
         turned = image.permute(0, 1, *(2 + axis for axis in order)).flip(flips)
@@ -378,7 +378,7 @@ def _explore(
 
 
 def _swin_plan(network: nn.Module, plan: _Plan) -> _Plan:
-    """Give the plan for a SwinUNETR's transformer alone: its hidden states."""
+    """Return the plan for a SwinUNETR's transformer alone: its hidden states."""
     first = int(network.patch_size)  # type: ignore[arg-type]
     width = int(network.get_submodule("swinViT").embed_dim)  # type: ignore[arg-type]
     taps = {first * 2**k: _Tap("swinViT", width * 2**k, output=k) for k in range(4)}
@@ -402,7 +402,7 @@ def _reducer(width: int) -> nn.Conv3d:
 
 
 def _turn(orientation: str) -> tuple[list[int], list[int]]:
-    """Give the order of our axes (to Inferior, Posterior, Left) in an orientation.
+    """Return the order of our axes (to Inferior, Posterior, Left) in an orientation.
 
     The tensor dims to flip after.
     """

@@ -57,7 +57,7 @@ class NetworkDescription:
     arguments : dict
         What its constructor takes, as plain values.
     range : (float, float)
-        Brightness of the darkest and the brightest voxel as the network expects them;
+        Intensity of the darkest and the brightest voxel as the network expects them;
         ours is [0, 1].
     orientation : str
         Where the axes of the network's input point to: three letters of R/L, A/P, S/I.
@@ -112,7 +112,7 @@ class NetworkDescription:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Give the files that decide what the network says."""
+        """Return the files that decide what the network says."""
         return (*((self.source,) if self.source else ()), self.weights)
 
 
@@ -300,7 +300,7 @@ def _follow(reference: str, config: dict[str, Any], source: Path) -> Any:
 
 
 def _orientation_of(config: dict[str, Any], source: Path) -> str:
-    """Give the orientation that a bundle brings its images to.
+    """Return the orientation that a bundle brings its images to.
 
     RAS, MONAI's habit, where it does not say.
     """

@@ -39,14 +39,14 @@ voxels, padded, so runs in one pass at the default memory: two tiles with their 
 would be 1.7 times the work.
 """
 CODES = 8
-"""Channels that hold a scan's own brightness, as soft codes.
+"""Channels that hold a scan's own intensity, as soft codes.
 
-Each is 1 where the brightness equals its centre.
+Each is 1 where the intensity equals its centre.
 """
 
 
 _CODE_LENGTH = 2.0
-"""Length of a voxel's brightness codes; each level of features has length 1."""
+"""Length of a voxel's intensity codes; each level of features has length 1."""
 _CODE_SMOOTHING = 0.7
 """Noise is smoothed away from the codes by this many voxels or mm, whichever is less."""
 
@@ -58,7 +58,7 @@ class ScanFeatures:
     Parameters
     ----------
     data : (channel, z, y, x) float32 array
-        Brightness codes, then all levels, finest first.
+        Intensity codes, then all levels, finest first.
     box : tuple of 3 slices
         The part of the scan that `data` covers.
     geometry : Geometry
@@ -77,7 +77,7 @@ Places = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
 class FeatureMap:
     """The encoder's features over the body's box of a scan, one map per decoder level.
 
-    Its brightness.
+    Its intensity.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class FeatureMap:
     strides : tuple of int
         Voxels of the working grid per voxel of each level.
     intensity : (z, y, x) float32 array
-        Brightness in [0, 1] on the working grid, bias flattened and slightly smoothed.
+        Intensity in [0, 1] on the working grid, bias flattened and slightly smoothed.
     grid : WorkingGrid
         The box of the scan that is covered, and the finest level's grid (without
         padding).
@@ -102,11 +102,11 @@ class FeatureMap:
 
     @property
     def n_channels(self) -> int:
-        """Channels of the brightness codes and all levels together."""
+        """Channels of the intensity codes and all levels together."""
         return CODES + sum(level.shape[-1] for level in self.levels)
 
     def at_level(self, number: int) -> NDArray[np.float32]:
-        """Give one level interpolated to the working grid: (z, y, x, channel)."""
+        """Return one level interpolated to the working grid: (z, y, x, channel)."""
         level = self.levels[number]
         z, y, x = self.grid.shape_zyx
         if self.strides[number] > 1:
@@ -120,7 +120,7 @@ class FeatureMap:
     def inner_level(
         self, number: int
     ) -> tuple[NDArray[np.float32], tuple[Places, ...]]:
-        """Give one level without its padding, (z', y', x', channel).
+        """Return one level without its padding, (z', y', x', channel).
 
         Where in the scan each of its voxels lies.
 
@@ -266,11 +266,11 @@ class FeatureMap:
 
 
 def intensity_codes(intensity: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Turn brightness (z, y, x) in [0, 1] into soft codes.
+    """Turn intensity (z, y, x) in [0, 1] into soft codes.
 
     (code, z, y, x) float32 of length 2 at each voxel.
 
-    A linear classifier can pick a range of brightness from them; they weigh as much as
+    A linear classifier can pick a range of intensity from them; they weigh as much as
     the four levels of features together.
     """
     centers = np.linspace(0.0, 1.0, CODES, dtype=np.float32)
@@ -309,7 +309,7 @@ def embed(
     Returns
     -------
     FeatureMap
-        8 brightness codes and four levels of 12 channels on the working grid (other
+        8 intensity codes and four levels of 12 channels on the working grid (other
         weights may have others).
 
     Examples
@@ -351,7 +351,7 @@ def embed_intensity(
     Parameters
     ----------
     intensity : (z, y, x) float32 array
-        Brightness on the scan's own grid, from `preprocess.encoder_intensity`.
+        Intensity on the scan's own grid, from `preprocess.encoder_intensity`.
     grid : WorkingGrid
         What part to embed, and at which voxel size.
     encoder : Encoder

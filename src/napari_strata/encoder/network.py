@@ -47,12 +47,12 @@ class NetworkShape:
     channels: int = 12
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the shape as plain values."""
+        """Return the shape as plain values."""
         return asdict(self)
 
 
 class Encoder(Protocol):
-    """Anything that turns brightness into feature maps: ours, or one that a user brings."""
+    """Anything that turns intensity into feature maps: ours, or one that a user brings."""
 
     strides: tuple[int, ...]
     """Voxels of the input per voxel of each map, finest first."""
@@ -64,7 +64,7 @@ class Encoder(Protocol):
     """How far outside itself a tile has to look."""
 
     def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Give the maps of (batch, 1, z, y, x), (batch, channels, ...) each."""
+        """Return the maps of (batch, 1, z, y, x), (batch, channels, ...) each."""
         ...
 
 
@@ -96,7 +96,7 @@ class LightTrunk(nn.Module):
         self.fuse = _conv(2 * thin, width)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Give the decoder maps of (batch, 1, z, y, x), finest first."""
+        """Return the decoder maps of (batch, 1, z, y, x), finest first."""
         sharp = self.stem(image)
         half = self.at_2(self.shrink(sharp))
         quarter = self.at_4(half)
@@ -134,7 +134,7 @@ class BasicTrunk(nn.Module):
                 module.align_corners = False
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Give the decoder maps of (batch, 1, z, y, x), finest first."""
+        """Return the decoder maps of (batch, 1, z, y, x), finest first."""
         if not torch.is_grad_enabled() and not self.training:
             return self.forward_in_slabs(image)
         unet = self.unet
@@ -143,7 +143,7 @@ class BasicTrunk(nn.Module):
         return unet.upcat_1(map_2, skip_1), map_2, map_4, map_8
 
     def _coarse(self, skip_2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give the decoder maps at half, quarter and eighth resolution."""
+        """Return the decoder maps at half, quarter and eighth resolution."""
         unet = self.unet
         skip_4 = unet.down_2(skip_2)
         skip_8 = unet.down_3(skip_4)
@@ -218,7 +218,7 @@ class SegResTrunk(nn.Module):
         )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Give the decoder maps of (batch, 1, z, y, x), finest first."""
+        """Return the decoder maps of (batch, 1, z, y, x), finest first."""
         coarse, skips = self.net.encode(image)
         maps = [coarse]
         for up, layer, skip in zip(
@@ -278,12 +278,12 @@ class StrataEncoder(nn.Module):
         self.painter = nn.Linear(self.trunk.widths[0], 1)
 
     def decode(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Give the raw decoder maps of (batch, 1, z, y, x), finest first."""
+        """Return the raw decoder maps of (batch, 1, z, y, x), finest first."""
         maps: tuple[Tensor, ...] = self.trunk(image)
         return maps
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Give the features of each level for.
+        """Return the features of each level for.
 
         (batch, 1, z, y, x), every side a multiple of `multiple_of`.
         """
@@ -312,7 +312,7 @@ class StrataEncoder(nn.Module):
         return features
 
     def paint(self, rows: Tensor) -> Tensor:
-        """Paint the brightness of single voxels of the finest decoder map, (n, width) to (n,)."""
+        """Paint the intensity of single voxels of the finest decoder map, (n, width) to (n,)."""
         painted: Tensor = self.painter(rows)
         return painted[:, 0]
 

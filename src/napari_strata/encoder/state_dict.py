@@ -214,6 +214,6 @@ def _renamed(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, T
 
 
 def shorten(err: BaseException) -> str:
-    """Give what an error says, on one line and not too long."""
+    """Return what an error says, on one line and not too long."""
     text = " ".join(str(err).split())
     return text if len(text) <= 200 else f"{text[:200]} ..."

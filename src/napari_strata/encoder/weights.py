@@ -110,7 +110,7 @@ def load_encoder(path: Path | None = None, *, fold: bool = True) -> StrataEncode
 
 
 def read_recipe(path: Path | None = None) -> dict[str, Any]:
-    """Give the recipe in the header of a weights file.
+    """Return the recipe in the header of a weights file.
 
     (the shipped one if not given) that `load_encoder` can load.
 
@@ -132,7 +132,9 @@ def read_recipe(path: Path | None = None) -> dict[str, Any]:
 
 
 def weights_hash(path: Path | None = None) -> str:
-    """Give the SHA-256 of a weights file (the shipped one if not given), for sidecars and cases.
+    """Return the SHA-256 of a weights file.
+
+    (the shipped one if not given), for sidecars and cases.
 
     Raises
     ------

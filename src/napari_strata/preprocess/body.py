@@ -68,7 +68,7 @@ So many for every voxel of padding, it is air with noise left in it. A real head
 noise was mostly cut off has .004, stripped brains 0, a synthetic thick T2 .0008.
 """
 _FAINT, _FADES = 0.03, 1.5
-"""What borders on padding is faint below this share of the brightness.
+"""What borders on padding is faint below this share of the intensity.
 
 (a stripped MNI152 begins at .15); it fades where the
 next layer in is brighter by this factor.
@@ -240,7 +240,7 @@ def _without_holes(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _stand_out(
     data: NDArray[np.generic], places: tuple[NDArray[np.intp], ...], above: float
 ) -> NDArray[np.bool_]:
-    """Say which voxels are brighter than a threshold.
+    """Return which voxels are brighter than a threshold.
 
     (n,), by themselves and their six neighbours: lonely ones count for noise.
     """
@@ -342,7 +342,7 @@ def _denser_parts(
     above_hu: float,
     fewest: int,
 ) -> NDArray[np.bool_]:
-    """Give the connected parts of more than `fewest` voxels whose median is above a density.
+    """Return the connected parts of more than `fewest` voxels whose median is above a density.
 
     That border on body mostly.
     """
@@ -369,7 +369,7 @@ def _denser_parts(
 def _padding_value(
     data: NDArray[np.generic], small: NDArray[np.float32]
 ) -> float | None:
-    """Give the value that fills the outside of a stripped or masked MR, if there is one.
+    """Return the value that fills the outside of a stripped or masked MR, if there is one.
 
     `small` is the scan on a coarse grid.
     """
@@ -395,7 +395,7 @@ def _padding_value(
 
 
 def _is_noise_cut_off(small: NDArray[np.float32], value: float) -> bool:
-    """Say whether a value stands for the air's noise, which was cut off there.
+    """Return whether a value stands for the air's noise, which was cut off there.
 
     Some is left as specks, or near the tissue, fading.
     """
@@ -419,7 +419,7 @@ def _is_noise_cut_off(small: NDArray[np.float32], value: float) -> bool:
 def _mr_body(
     small: NDArray[np.float32], spacing_mm: NDArray[np.float64]
 ) -> tuple[NDArray[np.bool_], float]:
-    """Find the body on a coarse grid, and the brightness above which it is body."""
+    """Find the body on a coarse grid, and the intensity above which it is body."""
     smooth = ndimage.gaussian_filter(small, _SMOOTHED_MM / np.maximum(spacing_mm, 0.5))
     low, high = (float(value) for value in np.percentile(smooth, (0.1, 99.0)))
     clipped = np.clip(smooth, low, high)
@@ -431,7 +431,7 @@ def _mr_body(
 
 
 def _noise_threshold(clipped: NDArray[np.float32], low: float) -> float:
-    """Give the brightness just above the noise of the air at a scan's faces.
+    """Return the intensity just above the noise of the air at a scan's faces.
 
     Or above the darkest where no air lies there.
     """

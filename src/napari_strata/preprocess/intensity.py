@@ -1,6 +1,6 @@
 """From a scan and its body to what the encoder sees.
 
-Brightness in [0, 1] and the working grid (pure functions).
+Intensity in [0, 1] and the working grid (pure functions).
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def scale_intensity(
 
 
 def gamma_to_middle(values: NDArray[np.float32]) -> float:
-    """Give the exponent, 0.5 to 2, that brings the median of brightness values in [0.
+    """Return the exponent, 0.5 to 2, that brings the median of intensity values in [0.
 
     1] to one half.
     """
@@ -111,14 +111,14 @@ def flatten_bias(
     inside: NDArray[np.bool_],
     spacing_zyx_mm: NDArray[np.float64],
 ) -> NDArray[np.float32]:
-    """Divide out the slow change of brightness over an MR that the coils make.
+    """Divide out the slow change of intensity over an MR that the coils make.
 
     With N4 on a coarse copy.
 
     Parameters
     ----------
     intensity : (z, y, x) float32 array
-        Brightness in [0, 1].
+        Intensity in [0, 1].
     inside : (z, y, x) bool array
         The body.
     spacing_zyx_mm : (3,) array
@@ -127,7 +127,7 @@ def flatten_bias(
     Returns
     -------
     (z, y, x) float32 array
-        Brightness in [0, 1], flattened inside the body; unchanged where the body is too
+        Intensity in [0, 1], flattened inside the body; unchanged where the body is too
         small to tell.
 
     Notes
@@ -354,7 +354,7 @@ def resample(
 def prepare_intensity(
     volume: Volume, inside: NDArray[np.bool_], settings: ProposeSettings
 ) -> NDArray[np.float32]:
-    """Map a scan to brightness in [0, 1], (z, y, x) float32.
+    """Map a scan to intensity in [0, 1], (z, y, x) float32.
 
     An MR's bias is flattened if the settings say so.
     """
@@ -367,7 +367,7 @@ def prepare_intensity(
 def encoder_intensity(
     intensity: NDArray[np.float32], inside: NDArray[np.bool_], modality: Modality
 ) -> NDArray[np.float32]:
-    """Give what the encoder sees of brightness (z, y, x).
+    """Return what the encoder sees of intensity (z, y, x).
 
     MR raised to the power that brings the body's median to one half.
     """

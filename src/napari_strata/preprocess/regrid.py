@@ -155,7 +155,7 @@ def on_one_grid(
 
 
 def _corners(shape_zyx: tuple[int, ...]) -> NDArray[np.float64]:
-    """Give the corner voxels' indices, homogeneous: shape (8, 4)."""
+    """Return the corner voxels' indices, homogeneous: shape (8, 4)."""
     corners = np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(shape_zyx) - 1)
     return np.column_stack([corners, np.ones(len(corners))])
 
@@ -183,7 +183,7 @@ def _rounded(
 
 
 def _leaves_out(geometry: Geometry) -> bool:
-    """Say whether labels come from a format that leaves out slices without labels.
+    """Return whether labels come from a format that leaves out slices without labels.
 
     DICOM SEG, or 3D Slicer's.
 
@@ -194,7 +194,7 @@ def _leaves_out(geometry: Geometry) -> bool:
 
 
 def _is_part(part: Geometry, whole: Geometry) -> bool:
-    """Say whether one grid is a smaller box of the other's voxels, flipped or turned or not.
+    """Return whether one grid is a smaller box of the other's voxels, flipped or turned or not.
 
     As some formats leave it.
     """
@@ -208,7 +208,7 @@ def _is_part(part: Geometry, whole: Geometry) -> bool:
 
 
 def _around(one: Geometry, other: Geometry) -> Geometry | None:
-    """Give the smallest grid of one's voxels that holds both; None where they share none."""
+    """Return the smallest grid of one's voxels that holds both; None where they share none."""
     if not (_leaves_out(one) and _leaves_out(other)):
         return None
     onto, off = _rounded(np.linalg.inv(one.affine) @ other.affine, other.shape_zyx)

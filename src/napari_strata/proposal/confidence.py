@@ -53,7 +53,7 @@ class ConfidenceInputs:
 
 
 def estimate_confidence(inputs: ConfidenceInputs) -> NDArray[np.float32]:
-    """Give the chance that a supervoxel is of its region's majority class.
+    """Return the chance that a supervoxel is of its region's majority class.
 
     (n,) float32 in [0, 1].
 
@@ -66,7 +66,7 @@ def estimate_confidence(inputs: ConfidenceInputs) -> NDArray[np.float32]:
 
 
 def signs(inputs: ConfidenceInputs) -> NDArray[np.float32]:
-    """Give what speaks for or against each supervoxel's place.
+    """Return what speaks for or against each supervoxel's place.
 
     (n, sign) float32, columns named by `SIGNS`.
 

@@ -100,18 +100,18 @@ class Proposal:
         return float(self.provenance.get("magnification", 1.0))
 
     def tree(self, name: TreeName) -> Hierarchy:
-        """Give the tree called "regions" or "tissues"."""
+        """Return the tree called "regions" or "tissues"."""
         return self.region_tree if name == "regions" else self.tissue_tree
 
     def suggested(self, name: TreeName) -> tuple[int, ...]:
-        """Give the granularities at which a tree is stable, coarse to fine.
+        """Return the granularities at which a tree is stable, coarse to fine.
 
         Up to four, see `Hierarchy.marks`.
         """
         return self.tree(name).marks(*SUGGESTED_RANGE[name])
 
     def middle_suggestion(self, name: TreeName) -> int:
-        """Give the middle one of `suggested`, the finer of two.
+        """Return the middle one of `suggested`, the finer of two.
 
         A usual number of regions where there is none.
         """

@@ -146,18 +146,18 @@ class Anatomy:
         return self._look_up(self.compartment_of)
 
     def inside(self, names: tuple[str, ...]) -> Tensor:
-        """Give where any of the named structures lies, (z, y, x) bool."""
+        """Return where any of the named structures lies, (z, y, x) bool."""
         table = torch.tensor(
             [name in names for name in self.names], device=self.structures.device
         )
         return look_up(table, self.structures)
 
     def within(self, where: Tensor) -> Anatomy:
-        """Give the same anatomy with nothing outside the boolean (z, y, x) tensor."""
+        """Return the same anatomy with nothing outside the boolean (z, y, x) tensor."""
         return replace(self, structures=self.structures * where)
 
     def every_second(self, axes: tuple[int, ...]) -> Anatomy:
-        """Give every second voxel along the named axes."""
+        """Return every second voxel along the named axes."""
         steps = tuple(slice(None, None, 2 if axis in axes else 1) for axis in range(3))
         return replace(self, structures=self.structures[steps].contiguous())
 
@@ -167,7 +167,7 @@ class Anatomy:
 
 
 def look_up(table: Tensor, numbers: Tensor) -> Tensor:
-    """Give the table's row of every voxel: table (n,), numbers (z, y, x) uint8."""
+    """Return the table's row of every voxel: table (n,), numbers (z, y, x) uint8."""
     return table.index_select(0, numbers.flatten().int()).view(numbers.shape)
 
 
@@ -228,7 +228,7 @@ class Canvas:
         )
 
     def inside(self, *names: str) -> Tensor:
-        """Give where any of the named structures lies, (z, y, x) bool."""
+        """Return where any of the named structures lies, (z, y, x) bool."""
         wanted = [
             self._names[structure] in names for structure in self._structure_of_stroke
         ]
@@ -252,7 +252,7 @@ class Canvas:
             draw(part, grid.cut(window), *(values[window] for values in fields))
 
     def finish(self, family: str) -> Anatomy:
-        """Give the drawing as an Anatomy."""
+        """Return the drawing as an Anatomy."""
         table = torch.tensor(
             self._structure_of_stroke, dtype=torch.uint8, device=self._strokes.device
         )

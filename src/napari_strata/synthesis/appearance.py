@@ -16,7 +16,7 @@ from napari_strata.synthesis.fields import Grid, smooth_noise
 
 Contrast = Literal["t1", "t2", "flair", "pd", "ct", "random", "inverted"]
 
-# Typical brightness per tissue on a scale of 0 to 1, drawn from general knowledge of
+# Typical intensity per tissue on a scale of 0 to 1, drawn from general knowledge of
 # the contrasts: grey and white matter swap places between T1 and T2, fluid is dark on
 # T1 and FLAIR and bright on T2, and so on.
 _INTENSITY = {
@@ -144,7 +144,7 @@ class Rendering:
     Parameters
     ----------
     image : (z, y, x) float32 tensor
-        HU for CT, else a brightness of about 0 to 1.
+        HU for CT, else a intensity of about 0 to 1.
     contrast : str
         One of `CONTRASTS`.
     """
@@ -175,7 +175,7 @@ class TableAppearance:
     Parameters
     ----------
     jitter : float
-        Standard deviation of a tissue's mean around the table, in brightness (CT: in
+        Standard deviation of a tissue's mean around the table, in intensity (CT: in
         units of 120 HU).
     texture : float
         Largest standard deviation of the texture inside a tissue, in the same units.
@@ -286,7 +286,7 @@ def _draw_together(means: Tensor, anatomy: Anatomy, grid: Grid) -> Tensor:
 def tissue_means(
     contrast: Contrast, generator: torch.Generator, jitter: float
 ) -> Tensor:
-    """Draw a mean for every tissue, (number of tissues,) float32: HU for CT, else brightness."""
+    """Draw a mean for every tissue, (number of tissues,) float32: HU for CT, else intensity."""
     noise = torch.randn(len(TISSUES), generator=generator, device=generator.device)
     anything = torch.rand(len(TISSUES), generator=generator, device=generator.device)
     choice = torch.rand(4, generator=generator, device=generator.device).tolist()

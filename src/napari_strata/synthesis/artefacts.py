@@ -38,7 +38,7 @@ of the block in image and labels; the others change the image only.
 def degrade(
     rendering: Rendering, grid: Grid, *, without: frozenset[str] = frozenset()
 ) -> Tensor:
-    """Give a rendering a random set of a scanner's faults.
+    """Return a rendering a random set of a scanner's faults.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def degrade(
     Returns
     -------
     (z, y, x) float32 tensor
-        HU for CT, else a brightness of about 0 to 1, which ringing and counting noise
+        HU for CT, else a intensity of about 0 to 1, which ringing and counting noise
         can leave slightly negative.
     """
     image = rendering.image
@@ -117,7 +117,7 @@ def soft_window(image: Tensor, grid: Grid) -> Tensor:
 
 
 def gamma(image: Tensor, exponent: float) -> Tensor:
-    """Bend the brightness scale: image ** exponent, with values of about 0 to 1."""
+    """Bend the intensity scale: image ** exponent, with values of about 0 to 1."""
     return image.clamp_min(0) ** exponent
 
 
@@ -220,7 +220,7 @@ def motion(image: Tensor, grid: Grid) -> Tensor:
 
 
 def metal_streaks(clean_hu: Tensor, grid: Grid) -> Tensor:
-    """Give dark and bright rays through a random dense point of the image, in HU."""
+    """Return dark and bright rays through a random dense point of the image, in HU."""
     dense = torch.nonzero(clean_hu > 400)
     if len(dense) == 0:
         return torch.zeros_like(clean_hu)

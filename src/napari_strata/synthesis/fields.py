@@ -71,11 +71,11 @@ class Grid:
         return smooth_noise(self.shape, self.spacing_mm, length_mm, self.generator)
 
     def drawing_from(self, generator: torch.Generator) -> Grid:
-        """Give the same block with another source of randomness."""
+        """Return the same block with another source of randomness."""
         return replace(self, generator=generator)
 
     def every_second(self, axes: tuple[int, ...]) -> Grid:
-        """Give every second voxel along the named axes; the voxel size there is doubled."""
+        """Return every second voxel along the named axes; the voxel size there is doubled."""
         if not axes:
             return self
         steps = tuple(slice(None, None, 2 if axis in axes else 1) for axis in range(3))
@@ -93,7 +93,7 @@ class Grid:
         )
 
     def warped(self, amplitude_mm: float, length_mm: float) -> Grid:
-        """Give the same block with its coordinates bent smoothly."""
+        """Return the same block with its coordinates bent smoothly."""
         left, front, up = (
             axis + amplitude_mm * self.noise(length_mm)
             for axis in (self.left, self.front, self.up)
@@ -120,7 +120,7 @@ class Grid:
     def ellipsoid(
         self, center: Point, radii: Point, power: float = 2.0, *, whole: bool = False
     ) -> Tensor:
-        """Give the normalised radius (z, y, x).
+        """Return the normalised radius (z, y, x).
 
         Below 1 inside; centre and radii as (left, front, up) in mm.
 
@@ -148,7 +148,7 @@ class Grid:
     def capsule(
         self, start: Point, end: Point, radius_mm: float, *, taper: float = 1.0
     ) -> Tensor:
-        """Give the normalised distance (z, y, x) from a straight piece of tube.
+        """Return the normalised distance (z, y, x) from a straight supervoxel of tube.
 
         Below 1 inside, 9 far outside.
 
@@ -189,7 +189,7 @@ class Grid:
         )
 
     def window(self, box: Box) -> tuple[slice, slice, slice]:
-        """Give the slices of the block that can meet a box of.
+        """Return the slices of the block that can meet a box of.
 
         (low, high) in mm along left, front, up.
         """
@@ -201,7 +201,7 @@ class Grid:
         return found[0], found[1], found[2]
 
     def cut(self, window: tuple[slice, slice, slice]) -> Grid:
-        """Give a part of the block."""
+        """Return a part of the block."""
         bounds = tuple(
             (least[:, along], most[:, along])
             for (least, most), along in zip(self.bounds, window, strict=True)
@@ -222,7 +222,7 @@ class Grid:
         return full
 
     def slope(self, values: Tensor) -> Tensor:
-        """Give the length of the gradient of a (z, y, x) field, per mm."""
+        """Return the length of the gradient of a (z, y, x) field, per mm."""
         parts = torch.gradient(values, spacing=list(self.spacing_mm))
         return (parts[0].square() + parts[1].square() + parts[2].square()).sqrt_()
 
@@ -281,7 +281,7 @@ def _bounds(left: Tensor, front: Tensor, up: Tensor) -> Bounds:
 
 
 def radial(first: Tensor, second: Tensor) -> Tensor:
-    """Give sqrt(first^2 + second^2).
+    """Return sqrt(first^2 + second^2).
 
     Several times faster than `torch.hypot`, which guards against overflow.
     """

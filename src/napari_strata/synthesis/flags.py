@@ -70,7 +70,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check_flags(arguments: argparse.Namespace) -> None:
-    """Say early what cannot be made.
+    """Return early what cannot be made.
 
     Raises
     ------

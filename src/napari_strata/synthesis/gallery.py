@@ -44,7 +44,7 @@ _SHOWN: dict[str, Callable[[Tensor, Grid], Tensor]] = {
     "noise": lambda image, grid: artefacts.rician(image, grid, sigma=0.08),
     "crop": lambda image, grid: image * (grid.up < 40),
 }
-"""How a fault is shown on a brightness image, strong enough to see."""
+"""How a fault is shown on a intensity image, strong enough to see."""
 _SHOWN_CT: dict[str, Callable[[Tensor, Grid], Tensor]] = {
     "noise": lambda image, grid: artefacts.ct_noise(image, grid, sigma_hu=40.0),
     "metal": lambda image, grid: image + artefacts.metal_streaks(image, grid),

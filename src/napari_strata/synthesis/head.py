@@ -76,7 +76,7 @@ def draw_head(grid: Grid, *, lesions: bool = True) -> Anatomy:
 
 
 def _skull_floor(grid: Grid) -> Tensor:
-    """Give the height of the skull's floor in mm.
+    """Return the height of the skull's floor in mm.
 
     High over the eyes, deep under the temples, deepest at the back.
     """
@@ -240,7 +240,7 @@ class Folds:
 
 
 def folded_shell(grid: Grid, depth: Tensor, folds: Folds) -> tuple[Tensor, Tensor]:
-    """Give a gyrified shell.
+    """Return a gyrified shell.
 
     Where the ribbon is, and where the core under it is, both (z, y, x) bool.
 

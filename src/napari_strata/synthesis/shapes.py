@@ -32,7 +32,7 @@ class _Palette:
         }
 
     def give(self, part: str, number: int) -> str:
-        """Give the tissue for the nth structure of a part; they recur."""
+        """Return the tissue for the nth structure of a part; they recur."""
         return self._of[part][number % len(self._of[part])]
 
 
@@ -197,7 +197,7 @@ def _draw_tree(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) ->
 
 
 def _draw_row(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) -> None:
-    """Draw a row of alike pieces with discs between them and a canal beside it.
+    """Draw a row of alike supervoxels with discs between them and a canal beside it.
 
     As a spine is built.
     """

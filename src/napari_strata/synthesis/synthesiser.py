@@ -77,7 +77,7 @@ class SyntheticScan:
     Parameters
     ----------
     image : (z, y, x) float32 tensor
-        HU for CT, else brightness.
+        HU for CT, else intensity.
     anatomy : Anatomy
         Structures on the same grid.
     contrast : str
@@ -111,7 +111,7 @@ class Synthesiser:
     families : dict
         Chance of each family of anatomy.
     appearance : Appearance
-        Turns tissues into brightness.
+        Turns tissues into intensity.
     device : str
         "cpu" or "cuda".
     without : tuple of str

@@ -52,7 +52,7 @@ def make_batch(
 ) -> Batch:
     """Synthesise patches in several views.
 
-    Map them to brightness with a little play in the range, and turn them about.
+    Map them to intensity with a little play in the range, and turn them about.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def make_batch(
 def patch_intensity(
     scan: SyntheticScan, foreground: np.ndarray, play: np.random.Generator
 ) -> np.ndarray:
-    """Map a synthetic scan to brightness in [0, 1].
+    """Map a synthetic scan to intensity in [0, 1].
 
     (z, y, x) float32, about as `preprocess` would map the whole scan.
     """

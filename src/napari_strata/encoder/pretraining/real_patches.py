@@ -40,7 +40,7 @@ class WorkingScan:
     Parameters
     ----------
     intensity : (z, y, x) float32 tensor
-        Brightness in [0, 1] on the working grid, padded so that a patch fits.
+        Intensity in [0, 1] on the working grid, padded so that a patch fits.
     body : (n,) int64 array
         Flat indices of the voxels inside the body.
     is_ct : bool
@@ -63,7 +63,7 @@ class WorkingScan:
     def prepare(
         cls, volume: Volume, patch_vox: int, settings: ProposeSettings | None = None
     ) -> WorkingScan:
-        """Find the body of a scan, map it to brightness and bring it to its working grid.
+        """Find the body of a scan, map it to intensity and bring it to its working grid.
 
         All as `embed` does.
 
@@ -135,7 +135,7 @@ class WorkingScan:
         ).contiguous()
 
     def grid(self, shape: Sequence[int], seed: int) -> Grid:
-        """Give the grid of a patch of this scan, with a source of randomness."""
+        """Return the grid of a patch of this scan, with a source of randomness."""
         z, y, x = shape
         return make_grid(
             (z, y, x),
@@ -146,7 +146,7 @@ class WorkingScan:
 
 
 def rerender(image: Tensor, grid: Grid, scan: WorkingScan) -> Tensor:
-    """Give a patch (z, y, x) other scanner's faults.
+    """Return a patch (z, y, x) other scanner's faults.
 
     Bend, bias, range, thicker slices, softness, noise; in [0, 1].
     """
@@ -185,9 +185,9 @@ def real_views(scan: WorkingScan, patch_vox: int, seed: int) -> Tensor:
 def dress(batch: Batch, scan: WorkingScan, seed: int) -> Batch:
     """Make synthetic patches look like a scan.
 
-    The last view of each gets its brightness and its thick slices.
+    The last view of each gets its intensity and its thick slices.
 
-    The brightness of a patch of the scan is laid over the synthetic one by rank,
+    The intensity of a patch of the scan is laid over the synthetic one by rank,
     brightest on brightest or brightest on darkest (histogram matching), so that what is
     bright and how strongly things differ comes from the scan while the truth stays
     known.
@@ -220,7 +220,7 @@ def dress(batch: Batch, scan: WorkingScan, seed: int) -> Batch:
 
 
 def match_intensity(image: Tensor, like: Tensor, *, backward: bool = False) -> Tensor:
-    """Lay the brightness of one patch over another by rank.
+    """Lay the intensity of one patch over another by rank.
 
     Backward puts the brightest where it was darkest.
     """

@@ -27,7 +27,7 @@ class Batch:
     Parameters
     ----------
     image : (patch * view, 1, z, y, x) float32 tensor
-        Brightness in [0, 1]; the views of one patch follow one another and lie on one
+        Intensity in [0, 1]; the views of one patch follow one another and lie on one
         grid.
     labels : tuple of (patch, z, y, x) int64 tensor
         The labels to contrast at each level, finest first; for scans without any truth
@@ -42,7 +42,7 @@ class Batch:
     looks: tuple[tuple[int, ...], ...]
 
     def to(self, device: torch.device) -> Batch:
-        """Give the batch on a device, images channels-last."""
+        """Return the batch on a device, images channels-last."""
         image = self.image.to(device, memory_format=torch.channels_last_3d)
         return Batch(
             image, tuple(labels.to(device) for labels in self.labels), self.looks

@@ -1,6 +1,6 @@
 """The codebook: what keeps region 3 the same tissue in every scan of a cohort.
 
-It is fitted in rounds. The first compares supervoxels by brightness, brought to one
+It is fitted in rounds. The first compares supervoxels by intensity, brought to one
 scale, and features; each later one also by which tissues the round before found around
 them. Muscle and grey matter may be equally bright and look alike, but only one of them
 lies beside white matter.
@@ -72,7 +72,7 @@ class Assignment:
     fits : bool
         Whether the drift is small enough for the numbers to be trusted.
     intensity : IntensityMap
-        What the scan's brightness was mapped by.
+        What the scan's intensity was mapped by.
     regions : tuple of Region
         The codebook's names and colours, for the tissues that the scan has.
     """
@@ -93,7 +93,7 @@ class Assignment:
         )
 
     def warning(self) -> str:
-        """Say that the scan does not fit; "" where it does."""
+        """Return that the scan does not fit; "" where it does."""
         if self.fits:
             return ""
         return (
@@ -103,7 +103,7 @@ class Assignment:
         )
 
     def record(self) -> dict[str, Any]:
-        """Give plain values for a sidecar."""
+        """Return plain values for a sidecar."""
         mapped = {
             "scale": round(self.intensity.scale, 4),
             "offset": round(self.intensity.offset, 4),
@@ -122,7 +122,7 @@ class Codebook:
     rounds : tuple of Round
         Applied one after another.
     reference : Leaves
-        What brightness is aligned to.
+        What intensity is aligned to.
     typical_distance : float
         From the supervoxels of the scans that taught it to their nearest leaf in the
         first round.
@@ -196,7 +196,7 @@ class Codebook:
             )
 
     def apply(self, proposal: Proposal | CohortTable) -> Assignment:
-        """Give every supervoxel of a scan its tissue.
+        """Return every supervoxel of a scan its tissue.
 
         Raises
         ------
@@ -367,7 +367,7 @@ def fit_codebook(
     ----------
     scans : sequence of Proposal or CohortTable
         Of one modality, proposed with one encoder; every scan counts the same.
-        Brightness is aligned to the first.
+        Intensity is aligned to the first.
     tissues : int
         How many; 1 to 200.
     seed : int
@@ -425,7 +425,7 @@ def fit_codebook(
 
 
 def fewest_supervoxels(tissues: int) -> int:
-    """Give how many supervoxels in the body a scan must have for a codebook.
+    """Return how many supervoxels in the body a scan must have for a codebook.
 
     Of so many tissues to be fitted to it.
     """

@@ -1,6 +1,6 @@
 """What is compared between scans.
 
-Raw looks of supervoxels, their surroundings, and brightness brought to one scale.
+Raw looks of supervoxels, their surroundings, and intensity brought to one scale.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from napari_strata.proposal.supervoxels.context_features import (
 from napari_strata.volume import Modality
 
 INTENSITY_WEIGHT, AROUND_WEIGHT, FEATURE_WEIGHT = 6.0, 3.0, 1.0
-"""While brightness is aligned.
+"""While intensity is aligned.
 
-Brightness inside and around a piece, which span 1, against features of unit length.
+Intensity inside and around a supervoxel, which span 1, against features of unit length.
 """
 _LEAVES = 200
 _SCALES = np.exp(np.linspace(-0.7, 0.7, 15))
@@ -78,7 +78,7 @@ class CohortTable:
     settings: dict[str, Any]
 
     def surroundings(self, tissue: NDArray[np.integer], n: int) -> NDArray[np.float32]:
-        """Give the share of each of tissues 0 .. n about 14 mm around each supervoxel.
+        """Return the share of each of tissues 0 .. n about 14 mm around each supervoxel.
 
         (n_supervoxels, n + 1) float32.
         """
@@ -89,13 +89,13 @@ class CohortTable:
 
 @dataclass(frozen=True, slots=True)
 class IntensityMap:
-    """Takes a scan's brightness to the codebook's: scale * brightness + offset."""
+    """Takes a scan's intensity to the codebook's: scale * intensity + offset."""
 
     scale: float = 1.0
     offset: float = 0.0
 
     def __call__(self, intensity: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Map brightness, any shape."""
+        """Map intensity, any shape."""
         return (np.float32(self.scale) * intensity + np.float32(self.offset)).astype(
             np.float32
         )
@@ -149,7 +149,7 @@ def cohort_table(proposal: Proposal) -> CohortTable:
     ------
     CodebookError
         If the proposal does not keep the scale of its descriptors (cases of earlier
-        versions), or has no brightness.
+        versions), or has no intensity.
     """
     if proposal.descriptor_scale is None:
         raise CodebookError(
@@ -239,13 +239,13 @@ def _looks(
 
 
 def align_intensity(scan: Leaves, to: Leaves) -> IntensityMap:
-    """Find the affine map of brightness that brings a scan's leaves closest to another's.
+    """Find the affine map of intensity that brings a scan's leaves closest to another's.
 
-    A pair of leaves is compared by features and mapped brightness. Every leaf looks for
+    A pair of leaves is compared by features and mapped intensity. Every leaf looks for
     its nearest in the other scan, in both directions; the fifth of each scan that finds
     nothing near does not count, and of the two directions the worse one decides, so
     that neither a map onto a point nor one onto a single tissue wins. Differences of
-    brightness are measured on the geometric mean of both scales. A search over a grid,
+    intensity are measured on the geometric mean of both scales. A search over a grid,
     then a finer one around its best.
     """
     apart = ((scan.features[:, None] - to.features[None]) ** 2).sum(
@@ -269,7 +269,7 @@ def align_intensity(scan: Leaves, to: Leaves) -> IntensityMap:
 def _mismatch(
     scan: Leaves, to: Leaves, apart: NDArray[np.floating], scale: float, offset: float
 ) -> float:
-    """Give how badly two scans' leaves match under a map of brightness."""
+    """Return how badly two scans' leaves match under a map of intensity."""
     squares = apart.copy()
     for column, weight in enumerate((INTENSITY_WEIGHT, AROUND_WEIGHT, AROUND_WEIGHT)):
         gap = (scale * scan.intensity[:, column, None] + offset) - to.intensity[

@@ -31,7 +31,7 @@ class Round:
     Parameters
     ----------
     leaves : (leaf, d) float32 array
-        Brightness, features and, from the second round on, the surroundings.
+        Intensity, features and, from the second round on, the surroundings.
     tissue : (leaf,) int32 array
         1 .. n.
     """
@@ -42,7 +42,7 @@ class Round:
     def nearest(
         self, vectors: NDArray[np.float32]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Give the nearest leaf of each row, and its distance."""
+        """Return the nearest leaf of each row, and its distance."""
         found, distance = (
             np.empty(len(vectors), np.int64),
             np.empty(len(vectors), np.float32),
@@ -125,7 +125,7 @@ def fit_rounds(
 def vectors_of(
     table: CohortTable, mapped: IntensityMap, tissue: NDArray[np.int32] | None, n: int
 ) -> NDArray[np.float32]:
-    """Give what supervoxels are compared by between scans, (n_supervoxels, d) float32."""
+    """Return what supervoxels are compared by between scans, (n_supervoxels, d) float32."""
     parts = [
         np.float32(_INTENSITY) * mapped(table.intensity[:, :1]),
         np.float32(_FEATURES) * table.features,
@@ -201,5 +201,5 @@ def _fit_round(
 
 
 def mean_distance(distance: NDArray[np.float32], table: CohortTable) -> float:
-    """Give the mean distance over the body's voxels."""
+    """Return the mean distance over the body's voxels."""
     return float(np.average(distance[table.body], weights=table.sizes_vox[table.body]))

@@ -1,6 +1,6 @@
-"""The two trees: regions, of touching pieces by Ward's criterion.
+"""The two trees: regions, of touching supervoxels by Ward's criterion.
 
-Tissues, of alike pieces anywhere, from the top down.
+Tissues, of alike supervoxels anywhere, from the top down.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from napari_strata.proposal.hierarchy.ward_subprocess import ward_tree
 _TISSUE_GROUPS = 800
 """Groups that tissues are divided into; finer cuts part what is hardly told apart."""
 _ONE_BY_ONE = 8000
-"""Pieces from which on the cheapest merge of all is done before the next one is looked for.
+"""Supervoxels from which on the cheapest merge of all is done before the next one is looked for.
 
 Until then all pairs at once that are
 each other's cheapest, in less than half of the time. What cuts of up to 200 regions are
@@ -48,18 +48,19 @@ def region_tree(
     """Merge touching supervoxels by Ward's criterion over the contact graph.
 
     Large parts that do not touch are joined last. Specks that touch nothing count as
-    touching the nearest piece: otherwise the highest cuts would part dust from dust.
+    touching the nearest supervoxel: otherwise the highest cuts would part dust from
+    dust.
 
     Parameters
     ----------
     vectors : (n, d) float32 array
-        What makes pieces alike.
+        What makes supervoxels alike.
     sizes : (n,) integer array
-        Voxels of each piece.
+        Voxels of each supervoxel.
     edges : (e, 2) integer array
         Touching pairs.
     background : (n,) bool array
-        Pieces that stay in region 0; they get a tree of their own.
+        Supervoxels that stay in region 0; they get a tree of their own.
     centers_mm : (n, 3) array, optional
         Centroids, to find what lies nearest to a speck.
 
@@ -87,13 +88,13 @@ def tissue_tree(
     *,
     groups: int = _TISSUE_GROUPS,
 ) -> Hierarchy:
-    """Tell supervoxels apart by what they look like, wherever they lie.
+    """Return supervoxels apart by what they look like, wherever they lie.
 
     From the top down, sizes counted.
 
     Parameters are those of `region_tree`; `groups` is how many groups are told apart at
-    most, below which pieces are merged by closeness. The background's part of the tree
-    is by contact.
+    most, below which supervoxels are merged by closeness. The background's part of the
+    tree is by contact.
     """
 
     def merge(
@@ -141,7 +142,7 @@ def _bridge_specks(
     sizes: NDArray[np.integer],
     centers_mm: NDArray[np.floating],
 ) -> NDArray[np.int64]:
-    """Add an edge from every small part that touches nothing to the nearest piece.
+    """Add an edge from every small part that touches nothing to the nearest supervoxel.
 
     Of a large part.
     """
@@ -160,7 +161,7 @@ def _bridge_specks(
 
 
 def _parts(edges: NDArray[np.int64], n: int) -> NDArray[np.int32]:
-    """Give the connected part of each of n nodes."""
+    """Return the connected part of each of n nodes."""
     links = sparse.coo_matrix(
         (np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(n, n)
     )
@@ -221,7 +222,7 @@ def _ward_on_graph(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Run Ward's criterion over a connected graph.
 
-    In pairs while there are many pieces, then one merge at a time.
+    In pairs while there are many supervoxels, then one merge at a time.
     """
     supervoxels = SupervoxelGraph(
         sizes.astype(np.float32),
@@ -279,7 +280,7 @@ def _by_division(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Divide from the top down.
 
-    Inside a group, pieces are merged first, in order of closeness.
+    Inside a group, supervoxels are merged first, in order of closeness.
     """
     found = divide(vectors, sizes, groups)
     rows, tops = _pair_up(found.group, vectors @ (vectors.std(axis=0) ** 2))

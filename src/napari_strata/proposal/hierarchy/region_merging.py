@@ -1,9 +1,9 @@
-"""Grow a scan's voxels together into pieces.
+"""Grow a scan's voxels together into supervoxels.
 
-Each voxel with the neighbour it is most like, then pieces by Ward's criterion.
+Each voxel with the neighbour it is most like, then supervoxels by Ward's criterion.
 
-Unlike cells of a fixed size, pieces that grow stay on one side of an edge however thin
-the tissue is.
+Unlike cells of a fixed size, supervoxels that grow stay on one side of an edge however
+thin the tissue is.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ from scipy import sparse
 from napari_strata.cancellation import raise_if_cancelled
 
 _FEW_PAIRS = 0.02
-"""Pairs of a round, as a share of the pieces, below which rounds are not worth their time."""
+"""Pairs of a round, as a share of the supervoxels.
+
+Below which rounds are not worth their time.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SupervoxelGraph:
-    """Pieces, what they look like, and which of them touch.
+    """Supervoxels, what they look like, and which of them touch.
 
     Parameters
     ----------
     sizes : (n,) float32 array
-        Voxels of each piece.
+        Voxels of each supervoxel.
     vectors : (n, d) float32 array
-        What makes pieces alike; squared differences count.
+        What makes supervoxels alike; squared differences count.
     edges : (e, 2) int32 array
         Touching pairs, each once.
     """
@@ -44,10 +47,10 @@ def most_alike_neighbors(
 ) -> NDArray[np.int32]:
     """Join each voxel of the body with the face neighbour it is most like.
 
-    Piece of each voxel, (z, y, x) int32.
+    Supervoxel of each voxel, (z, y, x) int32.
 
-    The first round of Boruvka's minimum spanning forest, about four voxels a piece:
-    pieces 0 .. n - 1, and n for all that is outside the body.
+    The first round of Boruvka's minimum spanning forest, about four voxels a
+    supervoxel: supervoxels 0 .. n - 1, and n for all that is outside the body.
 
     Parameters
     ----------
@@ -89,7 +92,7 @@ def most_alike_neighbors(
 def touching_pairs(
     labels: NDArray[np.int32], n: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Find the pairs of pieces 0 .. n - 1 that share voxel faces.
+    """Find the pairs of supervoxels 0 .. n - 1 that share voxel faces.
 
     (e, 2) int32, smaller id first, and faces shared (e,).
 
@@ -109,7 +112,7 @@ def touching_pairs(
 def unique_pairs(
     pairs: NDArray[np.int32], n: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Give each unordered pair once, sorted, (e, 2) int32.
+    """Return each unordered pair once, sorted, (e, 2) int32.
 
     How often it was there, (e,) int32.
     """
@@ -133,14 +136,14 @@ def _count_pairs(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Merged:
-    """Pieces after merging.
+    """Supervoxels after merging.
 
     Parameters
     ----------
     supervoxel : (n,) int32 array
-        The merged piece of each piece, from 0.
+        The merged supervoxel of each supervoxel, from 0.
     graph : SupervoxelGraph
-        The merged pieces.
+        The merged supervoxels.
     """
 
     supervoxel: NDArray[np.int32]
@@ -149,19 +152,19 @@ class Merged:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Forest:
-    """Pieces after merging in pairs, and how they came together.
+    """Supervoxels after merging in pairs, and how they came together.
 
     Parameters
     ----------
     rows : (m, 2) int64 array
-        Merges in order; nodes 0 .. n - 1 are the pieces, and row k makes node n + k of
-        two earlier ones.
+        Merges in order; nodes 0 .. n - 1 are the supervoxels, and row k makes node n +
+        k of two earlier ones.
     heights : (m,) float64 array
         What each merge cost, and no less than the merges under it.
     tops : (n - m,) int64 array
-        Node of each piece that is left.
+        Node of each supervoxel that is left.
     graph : SupervoxelGraph
-        The pieces that are left.
+        The supervoxels that are left.
     """
 
     rows: NDArray[np.int64]
@@ -171,11 +174,11 @@ class Forest:
 
 
 def merge_in_pairs(graph: SupervoxelGraph, target: int) -> Forest:
-    """Merge as `merge_to` does, two pieces at a time, and keep the tree.
+    """Merge as `merge_to` does, two supervoxels at a time, and keep the tree.
 
     No further once a round finds few pairs.
 
-    That is where many pieces are most like the same one, which joins one of them a
+    That is where many supervoxels are most like the same one, which joins one of them a
     round.
     """
     n = made = len(graph.sizes)
@@ -204,9 +207,9 @@ def merge_in_pairs(graph: SupervoxelGraph, target: int) -> Forest:
 def _disjoint(
     pairs: NDArray[np.int32], cost: NDArray[np.float32], n: int
 ) -> NDArray[np.int64]:
-    """Choose pairs that share no piece, the cheapest first.
+    """Choose pairs that share no supervoxel, the cheapest first.
 
-    Equal costs may pair a piece twice.
+    Equal costs may pair a supervoxel twice.
     """
     order = np.argsort(cost, kind="stable")
     first, turn = np.full(n, len(pairs)), np.arange(len(pairs))
@@ -218,9 +221,9 @@ def _disjoint(
 def _join(
     graph: SupervoxelGraph, pairs: NDArray[np.int32]
 ) -> tuple[SupervoxelGraph, NDArray[np.bool_]]:
-    """Join disjoint pairs, each into its first piece.
+    """Join disjoint pairs, each into its first supervoxel.
 
-    The pieces that are left, and which of all they are.
+    The supervoxels that are left, and which of all they are.
     """
     one, other = pairs.T
     sizes, vectors = graph.sizes.copy(), graph.vectors.copy()
@@ -237,7 +240,7 @@ def _join(
 
 
 def merge_to(graph: SupervoxelGraph, target: int) -> Merged:
-    """Merge touching pieces by Ward's criterion until `target` are left.
+    """Merge touching supervoxels by Ward's criterion until `target` are left.
 
     Or nothing touches any more.
 
@@ -291,7 +294,7 @@ def _cheapest_pairs(
     *,
     most: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Give the edges that are the cheapest of both their ends, the cheapest `most` of them.
+    """Return the edges that are the cheapest of both their ends, the cheapest `most` of them.
 
     What they cost.
     """

@@ -241,7 +241,7 @@ class Hierarchy:
         return Lineage(int(rank[node[0]]) + 2, *node, whole_at, tuple(joins))
 
     def _run(self, rank: NDArray[np.int64], place: int, level: int) -> tuple[int, int]:
-        """Give begin and end of the run around a place.
+        """Return begin and end of the run around a place.
 
         Of the row when only breaks above `level` part it.
         """
@@ -283,7 +283,7 @@ class Hierarchy:
         return rank[part]
 
     def _all_breaks(self) -> NDArray[np.int64]:
-        """Give the break between background and body, then all others, highest first."""
+        """Return the break between background and body, then all others, highest first."""
         positions = np.concatenate(
             [[self.n_background], self.breaks, self.background_breaks]
         ).astype(np.int64)

@@ -1,11 +1,11 @@
 """A proposal without an encoder.
 
-A Gaussian mixture of brightness, smoothed by a Markov random field.
+A Gaussian mixture of intensity, smoothed by a Markov random field.
 
 The baseline that the learned proposal has to beat, and a way to work where torch is not
-wanted. Every voxel of the body gets the class that explains its brightness best, given
+wanted. Every voxel of the body gets the class that explains its intensity best, given
 its neighbours' classes; the classes' connected parts are the supervoxels. It knows
-nothing but brightness: two tissues that look alike are one class.
+nothing but intensity: two tissues that look alike are one class.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _SAMPLE = 50_000
 _COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32, 48)
 """Numbers of classes that are tried, up to the most that the settings allow."""
 _LEAST_VARIANCE = 1e-4
-"""Classes are at least 0.01 of the brightness range wide.
+"""Classes are at least 0.01 of the intensity range wide.
 
 Or a scan's clipped highlights would be a class of width 0.
 """
@@ -64,13 +64,13 @@ _SLAB_VALUES = 64_000_000
 """Probabilities that are held at once."""
 _AIR_BLOCK_MM = 40.0
 _CRUMB_VOX, _CRUMB_SHARE = 4, 0.04
-"""Pieces under this many voxels.
+"""Supervoxels under this many voxels.
 
-Or this share of a usual piece, join a neighbour that they are like.
+Or this share of a usual supervoxel, join a neighbour that they are like.
 """
 _SUPERVOXELS_PER_CELL = 8
 _REGION_INTENSITY = (2.8, 2.0, 2.0)
-"""Weights of a piece's own brightness and of that 2 mm and 4 mm around it.
+"""Weights of a supervoxel's own intensity and of that 2 mm and 4 mm around it.
 
 In the tree of regions.
 """
@@ -79,7 +79,7 @@ _SURE_CUTS = (4, 8, 16)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mixture:
-    """A Gaussian mixture of brightness, darkest class first.
+    """A Gaussian mixture of intensity, darkest class first.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class Mixture:
         return len(self.means)
 
     def to_list(self) -> list[dict[str, float]]:
-        """Give mean, standard deviation and share of each class.
+        """Return mean, standard deviation and share of each class.
 
         As plain values for a sidecar.
         """
@@ -113,7 +113,7 @@ class Mixture:
         ]
 
     def log_likelihood(self, intensity: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Give the log of share times density, but for a constant, of brightness values (n,).
+        """Return the log of share times density, but for a constant, of intensity values (n,).
 
         (n, k) float32.
         """
@@ -165,7 +165,7 @@ def propose_classes(
     seed: int,
     on_progress: Progress = no_progress,
 ) -> Proposal:
-    """Make a proposal from brightness alone.
+    """Make a proposal from intensity alone.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def propose_classes(
     inside : (z, y, x) bool array
         The body.
     intensity : (z, y, x) float32 array
-        Brightness in [0, 1], an MR's bias flattened.
+        Intensity in [0, 1], an MR's bias flattened.
     settings : ProposeSettings
         `mixture_classes` is the largest number of classes; `supervoxels` and
         `position_weight` are used too.
@@ -184,7 +184,7 @@ def propose_classes(
     Returns
     -------
     Proposal
-        As the learned method's, with brightness and position for descriptors. Its
+        As the learned method's, with intensity and position for descriptors. Its
         provenance holds the mixture.
 
     Raises
@@ -252,14 +252,14 @@ def propose_classes(
 
 
 def fit_mixture(values: NDArray[np.float32], *, most: int, seed: int) -> Mixture:
-    """Fit Gaussian mixtures to a seeded sample of brightness values.
+    """Fit Gaussian mixtures to a seeded sample of intensity values.
 
     Keep the one that tells most in fewest words.
 
     Parameters
     ----------
     values : (n,) float32 array
-        Brightness of the body's voxels.
+        Intensity of the body's voxels.
     most : int
         Largest number of classes; fewer where there are fewer distinct values.
     seed : int
@@ -321,7 +321,7 @@ class MarkovField:
     def classify(
         self, intensity: NDArray[np.float32], inside: NDArray[np.bool_]
     ) -> NDArray[np.uint8]:
-        """Give the likeliest class of each voxel inside, (z, y, x) uint8; 0 elsewhere.
+        """Return the likeliest class of each voxel inside, (z, y, x) uint8; 0 elsewhere.
 
         Slabs overlap by as many planes as there are rounds, so cutting into slabs
         changes nothing.
@@ -353,7 +353,7 @@ class MarkovField:
         Parameters
         ----------
         intensity, codes : (z, y, x) arrays
-            Brightness, and classes from `classify`.
+            Intensity, and classes from `classify`.
         labels : (z, y, x) int32 array
             Supervoxel 0 .. n - 1 of each voxel inside, -1 elsewhere.
         n : int
@@ -397,7 +397,7 @@ class MarkovField:
 
 
 def _face_links(inside: NDArray[np.bool_], costs: list[float]) -> sparse.csr_matrix:
-    """Give what faces between voxels inside cost.
+    """Return what faces between voxels inside cost.
 
     As a symmetric matrix over those voxels, from the cost per axis.
     """
@@ -428,7 +428,7 @@ def _shares(logs: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _box_around(inside: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
-    """Give the box of the body, with a voxel of air around it where there is one."""
+    """Return the box of the body, with a voxel of air around it where there is one."""
     used = [
         np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
         for axis in range(3)
@@ -504,9 +504,9 @@ def _describe(
 def _region_vectors(
     described: Descriptors, settings: ProposeSettings
 ) -> NDArray[np.float32]:
-    """Give what makes touching supervoxels belong together.
+    """Return what makes touching supervoxels belong together.
 
-    Brightness, and position in units of 100 mm.
+    Intensity, and position in units of 100 mm.
     """
     intensity = described.intensity[:, [0, 2, 3]] * np.array(
         _REGION_INTENSITY, np.float32
@@ -527,25 +527,25 @@ def class_tree(
     edges: NDArray[np.integer],
     background: NDArray[np.bool_],
 ) -> Hierarchy:
-    """Merge pieces into their classes, and classes by Ward's criterion on their means.
+    """Merge supervoxels into their classes, and classes by Ward's criterion on their means.
 
-    Pieces are laid in a chain by class and brightness, and the chain is merged like
-    touching pieces. Brightness inside a class counts so little that every class is
-    whole before two classes merge, and only neighbours in brightness do: two small
+    Supervoxels are laid in a chain by class and intensity, and the chain is merged like
+    touching supervoxels. Intensity inside a class counts so little that every class is
+    whole before two classes merge, and only neighbours in intensity do: two small
     classes at either side of a large one stay apart.
 
     Parameters
     ----------
     classes : (n,) integer array
-        Class of each piece, of 0 .. k - 1.
+        Class of each supervoxel, of 0 .. k - 1.
     intensity : (n,) float32 array
-        Mean brightness of each piece.
+        Mean intensity of each supervoxel.
     sizes : (n,) integer array
-        Voxels of each piece.
+        Voxels of each supervoxel.
     edges : (e, 2) integer array
         Touching pairs, by which the background merges.
     background : (n,) bool array
-        Pieces that stay in region 0.
+        Supervoxels that stay in region 0.
     """
     fore = np.flatnonzero(~background)
     weight = np.bincount(
@@ -560,8 +560,8 @@ def class_tree(
     within = float(
         (sizes[fore] * (intensity[fore] - mean[fore]).astype(np.float64) ** 2).sum()
     )
-    # joining pieces over a gap adds at least half its square, and all joins inside the
-    # classes add `within` together
+    # joining supervoxels over a gap adds at least half its square, and all joins inside
+    # the classes add `within` together
     least = 0.5 * float(gaps[gaps > 0].min(initial=1.0)) ** 2
     small = np.sqrt(0.5 * least / max(within, 1e-12))
     vectors = np.stack([mean, intensity * np.float32(min(small, 1.0))], axis=1)
@@ -577,7 +577,7 @@ def class_tree(
 def class_confidence(
     belief: NDArray[np.float32], tree: Hierarchy
 ) -> NDArray[np.float32]:
-    """Say how much likelier each supervoxel's own tissue is than the runner-up.
+    """Return how much likelier each supervoxel's own tissue is than the runner-up.
 
     (n,) float32 in [0, 1].
 
@@ -591,7 +591,7 @@ def class_confidence(
     cuts = [cut for cut in _SURE_CUTS if cut < found] + [found]
     margin = np.zeros(len(body))
     for cut in cuts:
-        # a class without a piece of its own stays in group 0
+        # a class without a supervoxel of its own stays in group 0
         group = np.zeros(belief.shape[1], np.int64)
         group[classes] = tree.cut(cut)[body]
         grouped = shares @ (group[:, None] == np.arange(cut + 1)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Put a proposal together from a scan's brightness and features."""
+"""Put a proposal together from a scan's intensity and features."""
 
 from __future__ import annotations
 
@@ -46,23 +46,23 @@ Coarser ones change little inside it and are read at its centre.
 _REGION_LEVELS = (1.0, 1.0, 0.5, 0.3)
 """How much each encoder level says about what belongs together."""
 _REGION_INTENSITY, _REGION_AROUND = 6.0, 4.0
-"""Weights of brightness, which spans 1, against features of unit length.
+"""Weights of intensity, which spans 1, against features of unit length.
 
-Inside a piece; 2 mm and 4 mm around it.
+Inside a supervoxel; 2 mm and 4 mm around it.
 """
 _REGION_PLACE = 0.04
 """Weight of 1 mm at a position weight of 1."""
 _TISSUE_INTENSITY = 6.0
 _BLURRED = 0.029
-"""Spread of brightness inside pieces at which features and surroundings count in full.
+"""Spread of intensity inside supervoxels at which features and surroundings count in full.
 
-For tissues. Where brightness tells
+For tissues. Where intensity tells
 tissues apart more finely they count less: there it decides.
 """
 _REGION_SHARES = 1.5
-"""Weight of the tissues found in and beside a piece, for what belongs together."""
+"""Weight of the tissues found in and beside a supervoxel, for what belongs together."""
 _RANK_SHARE_TISSUES, _RANK_SHARE_REGIONS = 0.3, 0.5
-"""Share of an MR's rank in its brightness."""
+"""Share of an MR's rank in its intensity."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,8 +71,8 @@ class ProposalInputs:
 
     Parameters
     ----------
-    prepared : Sight
-        The scan, its body and its brightness.
+    prepared : PreparedScan
+        The scan, its body and its intensity.
     features : FeatureMap
         From the encoder.
     """
@@ -101,7 +101,8 @@ def propose(inputs: MethodInputs) -> MethodResult:
     ):
         with stage("prepare"):
             on_progress(0, 1, "finding the body")
-            # torch takes seconds to import; the prefetch thread finds the body meanwhile
+            # torch takes seconds to import; the prefetch thread finds the body
+            # meanwhile
             from napari_strata.encoder.custom_network import (
                 encoder_hash,
                 encoder_record,
@@ -159,7 +160,7 @@ def build_proposal(
 
     Parameters
     ----------
-    evidence : Evidence
+    evidence : ProposalInputs
         The scan, and what was seen of it.
     settings : ProposeSettings
         Knobs.
@@ -167,7 +168,7 @@ def build_proposal(
         The same seed gives the same proposal.
     initial : Started, optional
         The start of its supervoxels, where it was made already, from the same scan,
-        body, brightness and settings.
+        body, intensity and settings.
     on_progress : callable
         Called as (done, total, stage).
 
@@ -227,7 +228,7 @@ def build_proposal(
 def _describe(
     features: FeatureMap, supervoxels: Supervoxels, spacing_zyx_mm: NDArray[np.float64]
 ) -> Descriptors:
-    """Add what the encoder saw of each supervoxel to what brightness and place say."""
+    """Add what the encoder saw of each supervoxel to what intensity and place say."""
     n = len(supervoxels.sizes_vox)
     return Descriptors(
         features=_pool_features(
@@ -250,7 +251,7 @@ def _pool_features(
 
     Read the rest at the centre.
 
-    The rest: coarse levels, and pieces that are too small to be met by a level.
+    The rest: coarse levels, and supervoxels that are too small to be met by a level.
     """
     out = []
     for number in range(len(features.levels)):
@@ -279,7 +280,7 @@ def find_tissues(
     volume: Volume,
     settings: ProposeSettings,
 ) -> Tissues:
-    """Find what is alike wherever it lies: by brightness, features, and the tissues around."""
+    """Find what is alike wherever it lies: by intensity, features, and the tissues around."""
     noise = _usual(described.intensity[body, 1], described.sizes_vox[body])
     neighborhood = Neighborhood.of(
         contacts.edges, described.sizes_vox, body, volume.geometry.voxel_volume_mm3
@@ -298,7 +299,7 @@ def find_tissues(
 
 
 def _usual(values: NDArray[np.float32], weights: NDArray[np.integer]) -> float:
-    """Give the weighted median, 0 of nothing."""
+    """Return the weighted median, 0 of nothing."""
     order = np.argsort(values)
     total = np.cumsum(weights[order])
     return (
@@ -311,7 +312,7 @@ def _usual(values: NDArray[np.float32], weights: NDArray[np.integer]) -> float:
 def _evened_intensity(
     described: Descriptors, modality: Modality, share: float
 ) -> NDArray[np.float32]:
-    """Give each supervoxel's brightness.
+    """Return each supervoxel's intensity.
 
     In an MR mixed with its rank, which spreads out the range where most tissue lies.
     """
@@ -329,9 +330,9 @@ def region_vectors(
     settings: ProposeSettings,
     modality: Modality,
 ) -> NDArray[np.float32]:
-    """Give what makes touching supervoxels belong together.
+    """Return what makes touching supervoxels belong together.
 
-    Brightness, features, tissues and position, (n, d) float32.
+    Intensity, features, tissues and position, (n, d) float32.
     """
     intensity = _REGION_INTENSITY * _evened_intensity(
         described, modality, _RANK_SHARE_REGIONS

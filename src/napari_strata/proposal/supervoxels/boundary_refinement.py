@@ -1,6 +1,6 @@
-"""Settle the edges of pieces.
+"""Settle the edges of supervoxels.
 
-Voxel by voxel to where brightness wants them, and crumbs into the neighbour they are
+Voxel by voxel to where intensity wants them, and crumbs into the neighbour they are
 like.
 """
 
@@ -17,14 +17,15 @@ from napari_strata.cancellation import raise_if_cancelled
 from napari_strata.proposal.hierarchy.region_merging import touching_pairs, unique_pairs
 
 _STANDS_OUT = 0.1
-"""Brightness difference times root of size above which a small piece is kept."""
+"""Brightness difference times root of size above which a small supervoxel is kept."""
 _SNAP_ROUNDS, _SNAP_SMOOTHNESS, _SNAP_INERTIA = 2, 0.4, 0.01
-"""Passes over the pieces' edges.
+"""Passes over the supervoxels' edges.
 
-What each of a voxel's six neighbours in a piece is worth, and what a move must gain.
+What each of a voxel's six neighbours in a supervoxel is worth, and what a move must
+gain.
 """
 _NEVER_EATEN_VOX = 8
-"""Pieces of this size or less lose no voxel to a neighbour."""
+"""Supervoxels of this size or less lose no voxel to a neighbour."""
 CRUMB_VOX, _CRUMB_ROUNDS = 6, 3
 _FACES = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
 _SLAB = 32
@@ -37,20 +38,22 @@ def settle_edges(
     inside: NDArray[np.bool_],
     crumb_vox: int = CRUMB_VOX,
 ) -> NDArray[np.int32]:
-    """Move the edges of pieces to where they suit brightness, make each part a piece of its own.
+    """Move the edges of supervoxels to where they suit intensity.
+
+    Make each part a supervoxel of its own.
 
     Join crumbs.
 
     Parameters
     ----------
     supervoxels : (z, y, x) int32 array
-        Pieces from 0; what crosses the body's edge is cut there.
+        Supervoxels from 0; what crosses the body's edge is cut there.
     intensity : (z, y, x) float32 array
-        Brightness.
+        Intensity.
     inside : (z, y, x) bool array
         The body.
     crumb_vox : int
-        Pieces smaller than this join a neighbour.
+        Supervoxels smaller than this join a neighbour.
 
     Returns
     -------
@@ -65,7 +68,7 @@ def settle_edges(
 
 
 def _connected(supervoxels: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Give every part that is connected by faces, edges or corners a number of its own.
+    """Return every part that is connected by faces, edges or corners a number of its own.
 
     From 0.
     """
@@ -102,20 +105,20 @@ def noise_level(intensity: NDArray[np.float32], inside: NDArray[np.bool_]) -> fl
 def snap_edges(
     labels: NDArray[np.int32], intensity: NDArray[np.float32], inside: NDArray[np.bool_]
 ) -> NDArray[np.int32]:
-    """Move the pieces' edges voxel by voxel.
+    """Move the supervoxels' edges voxel by voxel.
 
-    Each edge voxel goes to the touching piece that suits it best.
+    Each edge voxel goes to the touching supervoxel that suits it best.
 
-    A piece suits a voxel by how near its mean brightness is, in units of the noise, and
-    by how many of the voxel's six neighbours it has. Pieces may fall apart by it;
-    voxels never leave the body. Slab by slab, so that it takes little memory.
+    A supervoxel suits a voxel by how near its mean intensity is, in units of the noise,
+    and by how many of the voxel's six neighbours it has. Supervoxels may fall apart by
+    it; voxels never leave the body. Slab by slab, so that it takes little memory.
 
     Parameters
     ----------
     labels : (z, y, x) int32 array
-        Pieces from 0, none across the body's edge.
+        Supervoxels from 0, none across the body's edge.
     intensity : (z, y, x) float32 array
-        Brightness.
+        Intensity.
     inside : (z, y, x) bool array
         The body.
     """
@@ -147,7 +150,7 @@ def snap_edges(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _SupervoxelSums:
-    """What is known of the pieces while their edges move."""
+    """What is known of the supervoxels while their edges move."""
 
     mean: NDArray[np.float32]
     fixed: NDArray[np.bool_]
@@ -199,7 +202,7 @@ def _snap_slab(
 def _sizes_and_means(
     labels: NDArray[np.int32], intensity: NDArray[np.float32], n: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Count the voxels of each piece and average its brightness, slab by slab."""
+    """Count the voxels of each supervoxel and average its intensity, slab by slab."""
     sizes, sums = np.zeros(n, np.int64), np.zeros(n)
     for begin in range(0, len(labels), _SLAB):
         flat = labels[begin : begin + _SLAB].ravel()
@@ -216,13 +219,13 @@ def join_crumbs(
     inside: NDArray[np.bool_],
     smallest_vox: int,
 ) -> NDArray[np.int32]:
-    """Join small pieces to the touching piece of most like brightness.
+    """Join small supervoxels to the touching supervoxel of most like intensity.
 
     On the same side of the body's edge.
 
-    Joined are single voxels, and pieces under `smallest_vox` voxels that do not stand
-    out: the smaller a piece, the more it has to differ from every neighbour to be kept,
-    so that noise goes and thin bright or dark strands stay.
+    Joined are single voxels, and supervoxels under `smallest_vox` voxels that do not
+    stand out: the smaller a supervoxel, the more it has to differ from every neighbour
+    to be kept, so that noise goes and thin bright or dark strands stay.
     """
     n = int(labels.max()) + 1
     sizes, mean = _sizes_and_means(labels, intensity, n)

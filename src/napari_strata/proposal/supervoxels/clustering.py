@@ -1,9 +1,9 @@
-"""Break a scan into small connected pieces whose edges lie where the tissue has edges.
+"""Break a scan into small connected supervoxels whose edges lie where the tissue has edges.
 
-Voxels grow together into pieces (see `merging`), so thin structures survive; the
-pieces' edges are then moved voxel by voxel to where brightness and smoothness want
-them, and crumbs join the neighbour they are most like. Outside the body the pieces are
-large blocks.
+Voxels grow together into supervoxels (see `merging`), so thin structures survive; the
+supervoxels' edges are then moved voxel by voxel to where intensity and smoothness want
+them, and crumbs join the neighbour they are most like. Outside the body the supervoxels
+are large blocks.
 """
 
 from __future__ import annotations
@@ -39,14 +39,17 @@ _SMOOTHING = 0.4
 Of the finest axis' voxel before they grow together.
 """
 _SMALL_BODY_SUPERVOXELS, _FEWEST_VOX_IN_SMALL = 1500, 8
-"""A body of few voxels gets up to this many pieces, of at least this many voxels on average."""
+"""A body of few voxels gets up to this many supervoxels.
+
+Of at least this many voxels on average.
+"""
 _SEGMENTS = 16
-"""Brightness alone merges down to this many times the pieces wanted.
+"""Brightness alone merges down to this many times the supervoxels wanted.
 
 Feature components have a say in the rest.
 """
 _PLACE_WEIGHT = 0.004
-"""Brightness that one mm is worth: keeps pieces compact where nothing else parts them."""
+"""Brightness that one mm is worth: keeps supervoxels compact where nothing else parts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,11 @@ class SupervoxelPlan:
     Parameters
     ----------
     target : int
-        Pieces to aim for inside the body; small bodies get fewer.
+        Supervoxels to aim for inside the body; small bodies get fewer.
     crumb_vox : int
-        Pieces smaller than this join a neighbour.
+        Supervoxels smaller than this join a neighbour.
     fewest_vox : int
-        Voxels that a piece has on average at least.
+        Voxels that a supervoxel has on average at least.
     """
 
     target: int
@@ -70,14 +73,14 @@ class SupervoxelPlan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segments:
-    """Small pieces that brightness alone has grown, to be merged further.
+    """Small supervoxels that intensity alone has grown, to be merged further.
 
     Parameters
     ----------
     grow_segments : (z, y, x) int32 array
         Sprout 0 .. n - 1 of each voxel of the body, and n outside.
     graph : SupervoxelGraph
-        The n sprouts: sizes, brightness and position, and which touch.
+        The n segments: sizes, intensity and position, and which touch.
     """
 
     grow_segments: NDArray[np.int32]
@@ -95,7 +98,7 @@ def make_supervoxels(
     Parameters
     ----------
     channels : (z, y, x, channel) float32 array
-        Channel 0 is brightness in [0, 1]; the others, if any, are feature components on
+        Channel 0 is intensity in [0, 1]; the others, if any, are feature components on
         a like scale.
     inside : (z, y, x) bool array
         The body.
@@ -107,7 +110,7 @@ def make_supervoxels(
     Returns
     -------
     (z, y, x) int32 array
-        Ids 0 .. n - 1, every id in use, each piece connected (by faces, edges or
+        Ids 0 .. n - 1, every id in use, each supervoxel connected (by faces, edges or
         corners, so that layers one voxel thin stay whole), none across the body's edge.
     """
     intensity = np.ascontiguousarray(channels[..., 0])
@@ -128,11 +131,11 @@ def grow_segments(
     spacing_zyx_mm: NDArray[np.float64],
     plan: SupervoxelPlan,
 ) -> Segments:
-    """Grow the voxels of the body together by brightness.
+    """Grow the voxels of the body together by intensity.
 
-    Into several times as many pieces as are wanted.
+    Into several times as many supervoxels as are wanted.
 
-    Parameters are those of `make_supervoxels`; `intensity` is brightness (z, y, x).
+    Parameters are those of `make_supervoxels`; `intensity` is intensity (z, y, x).
     """
     finest = float(np.min(spacing_zyx_mm))
     smooth = ndimage.gaussian_filter(
@@ -174,7 +177,7 @@ def merge_segments(
     *,
     components: Sequence[NDArray[np.float32]] = (),
 ) -> NDArray[np.int32]:
-    """Merge sprouts into the supervoxels that are wanted, by what else is known of them.
+    """Merge segments into the supervoxels that are wanted, by what else is known of them.
 
     Settle the edges.
 
@@ -183,7 +186,7 @@ def merge_segments(
     segments : Segments
         From `grow_segments`, of the same block.
     components : sequence of (z, y, x) float32 arrays
-        What voxels are compared by besides brightness, on a like scale.
+        What voxels are compared by besides intensity, on a like scale.
 
     Returns
     -------
@@ -209,7 +212,7 @@ def merge_segments(
 
 
 def _count(inside: NDArray[np.bool_], plan: SupervoxelPlan) -> int:
-    """Give how many pieces a body of this size gets."""
+    """Return how many supervoxels a body of this size gets."""
     voxels = int(inside.sum())
     return max(
         1,
@@ -228,7 +231,7 @@ def _mean_of(
     supervoxels: NDArray[np.int32],
     sizes: NDArray[np.number],
 ) -> NDArray[np.float64]:
-    """Average values (z, y, x) over pieces of known sizes, (n,)."""
+    """Average values (z, y, x) over supervoxels of known sizes, (n,)."""
     sums = np.bincount(
         supervoxels.ravel(), weights=values.ravel(), minlength=len(sizes)
     )
@@ -282,7 +285,7 @@ class Contacts:
     faces : (e,) int32 array
         Voxel faces that they share.
     step : (e,) float32 array
-        Mean absolute difference of brightness across those faces.
+        Mean absolute difference of intensity across those faces.
     """
 
     edges: NDArray[np.int32]

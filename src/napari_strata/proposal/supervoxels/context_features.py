@@ -22,19 +22,19 @@ from napari_strata.proposal.hierarchy.tree import Hierarchy
 SMOOTHED_MM = 4.5
 """Features are averaged over neighbours about this far, weighted by size.
 
-Single pieces are noisy.
+Single supervoxels are noisy.
 """
 AROUND_MM = 14.0
-"""How far around a piece its surroundings reach."""
+"""How far around a supervoxel its surroundings reach."""
 _HOP_SHARE = 0.8
-"""How far averaging once over neighbours reaches, in widths of a piece."""
+"""How far averaging once over neighbours reaches, in widths of a supervoxel."""
 _MOST_HOPS = 40
 _ROUNDS, _TISSUES = 3, 24
 """Rounds before the last, and tissues that each finds."""
 _SHARED_TISSUES = 16
 """Tissues whose shares in and beside a supervoxel are given."""
 _FEATURES, _SURROUNDINGS = 0.5, 2.0
-"""What averaged features and the shares of tissues around weigh beside brightness."""
+"""What averaged features and the shares of tissues around weigh beside intensity."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +88,7 @@ class Neighborhood:
         return cls(matrix, width)
 
     def hops(self, reach_mm: float) -> int:
-        """Give how many times to average to look about so far around."""
+        """Return how many times to average to look about so far around."""
         return min(round((reach_mm / (_HOP_SHARE * self.width_mm)) ** 2), _MOST_HOPS)
 
     def averaged(self, values: NDArray[np.float32], times: int) -> NDArray[np.float32]:
@@ -101,7 +101,7 @@ class Neighborhood:
     def shares(
         self, tissue: NDArray[np.integer], n: int, times: int
     ) -> NDArray[np.float32]:
-        """Give the share of each of tissues 0 .. n around each supervoxel.
+        """Return the share of each of tissues 0 .. n around each supervoxel.
 
         (n_supervoxels, n + 1) float32.
         """
@@ -137,14 +137,14 @@ def tissues_in_rounds(
     *,
     weight: float,
 ) -> Tissues:
-    """Find tissues by brightness and features.
+    """Find tissues by intensity and features.
 
     Then again by these and by which tissues lie around, a few times.
 
     Parameters
     ----------
     intensity : (n,) float32 array
-        Weighted brightness.
+        Weighted intensity.
     features : (n, channel) float32 array
         All levels.
     sizes, edges, body : arrays
@@ -152,7 +152,7 @@ def tissues_in_rounds(
     neighborhood : Neighborhood
         Who lies around whom.
     weight : float
-        Weight of features and surroundings against brightness; 0 leaves brightness
+        Weight of features and surroundings against intensity; 0 leaves intensity
         alone.
     """
     parts = [intensity[:, None]]

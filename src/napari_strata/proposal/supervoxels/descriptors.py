@@ -1,4 +1,4 @@
-"""What is known of each supervoxel: pooled features, brightness, texture, boundary and place."""
+"""What is known of each supervoxel: pooled features, intensity, texture, boundary and place."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Descriptors:
         length).
     intensity : (n, 5) float32 array
         Mean and standard deviation inside, mean at 2 mm and at 4 mm around, and rank:
-        the share of the body that is darker; all on the scale of brightness, [0, 1].
+        the share of the body that is darker; all on the scale of intensity, [0, 1].
     boundary : (n,) float32 array
-        Mean brightness step across its faces.
+        Mean intensity step across its faces.
     center_zyx_mm : (n, 3) float32 array
         Centroid in mm along array axes, from the scan's first voxel.
     sizes_vox : (n,) int64 array
@@ -60,12 +60,12 @@ class Descriptors:
         return (*level_names, *rest, "position z", "position y", "position x")
 
     def table(self, body: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Give all columns standardised over the supervoxels of the body, (n, d) float32."""
+        """Return all columns standardised over the supervoxels of the body, (n, d) float32."""
         middle, spread = self.scale(body)
         return ((self._columns() - middle) / spread).astype(np.float32)
 
     def scale(self, body: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Give the mean and the spread that `table` standardises each column by.
+        """Return the mean and the spread that `table` standardises each column by.
 
         (2, d) float32.
         """
@@ -127,7 +127,7 @@ class Around:
     def of(
         cls, intensity: NDArray[np.float32], spacing_zyx_mm: NDArray[np.float64]
     ) -> Around:
-        """Smooth brightness (z, y, x) by Gaussians of 2 mm and 4 mm."""
+        """Smooth intensity (z, y, x) by Gaussians of 2 mm and 4 mm."""
         near = ndimage.gaussian_filter(intensity, 2.0 / spacing_zyx_mm, truncate=2.0)
         raise_if_cancelled()
         return cls(
@@ -142,7 +142,7 @@ def describe_intensity(
     rank: NDArray[np.float32],
     around: Around,
 ) -> NDArray[np.float32]:
-    """Give mean, standard deviation, mean at 2 mm and 4 mm around.
+    """Return mean, standard deviation, mean at 2 mm and 4 mm around.
 
     Mean rank, per supervoxel: (n, 5) float32.
     """
@@ -159,7 +159,10 @@ def describe_intensity(
 def intensity_rank(
     intensity: NDArray[np.float32], inside: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """Give the share of the body that is darker than each voxel, (z, y, x) float32 in [0, 1]."""
+    """Return the share of the body that is darker than each voxel.
+
+    (z, y, x) float32 in [0, 1].
+    """
     sample = intensity[inside]
     edges = (
         np.quantile(sample[:: max(1, sample.size // 500_000)], np.linspace(0, 1, 257))
@@ -204,7 +207,7 @@ def sizes_and_centers(
 
 
 def boundary_step(contacts: Contacts, n: int) -> NDArray[np.float32]:
-    """Give the mean brightness step over all faces of each supervoxel, (n,) float32."""
+    """Return the mean intensity step over all faces of each supervoxel, (n,) float32."""
     total, faces = np.zeros(n), np.zeros(n)
     for side in (0, 1):
         total += np.bincount(

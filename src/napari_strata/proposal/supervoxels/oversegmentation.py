@@ -1,6 +1,6 @@
-"""Pieces of a scan and what brightness and place say of them.
+"""Supervoxels of a scan and what intensity and place say of them.
 
-Brightness starts them, before the encoder has looked.
+Intensity starts them, before the encoder has looked.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ if TYPE_CHECKING:
     from napari_strata.encoder.embed import FeatureMap
 
 _COMPONENT_WEIGHT = 0.03
-"""Brightness that a feature component's unit is worth while pieces grow."""
+"""Brightness that a feature component's unit is worth while supervoxels grow."""
 _AIR_BLOCK_MM = 40.0
 _MOST_SEGMENTED_VOXELS = 17_000_000
-"""Boxes above this grow their pieces on a coarser copy.
+"""Boxes above this grow their supervoxels on a coarser copy.
 
 Edges are snapped to the scan's own voxels all the same.
 """
 _MOST_BESIDE_VOXELS = 12_000_000
-"""Boxes up to this start their pieces while the encoder works.
+"""Boxes up to this start their supervoxels while the encoder works.
 
 Of larger ones both together take too much memory.
 """
@@ -74,7 +74,7 @@ class PreparedScan:
     inside : (z, y, x) bool array
         The body.
     intensity : (z, y, x) float32 array
-        Brightness on the scan's grid.
+        Intensity on the scan's grid.
     grid : WorkingGrid
         The body's box, and the encoder's grid over it.
     magnification : float
@@ -91,7 +91,7 @@ class PreparedScan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Supervoxels:
-    """Supervoxels, and what brightness and place say of them.
+    """Supervoxels, and what intensity and place say of them.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ class Supervoxels:
 
 
 def prepare_scan(volume: Volume, settings: ProposeSettings) -> PreparedScan:
-    """Find a scan's body, its brightness, and the grid that the encoder will see it on.
+    """Find a scan's body, its intensity, and the grid that the encoder will see it on.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def prepare_scan(volume: Volume, settings: ProposeSettings) -> PreparedScan:
 
 
 def fits_beside_encoder(grid: WorkingGrid) -> bool:
-    """Say whether a box is small enough for its pieces to start while the encoder works.
+    """Return whether a box is small enough for its supervoxels to start while the encoder works.
 
     Both take memory.
     """
@@ -143,7 +143,7 @@ def fits_beside_encoder(grid: WorkingGrid) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InitialSegments:
-    """What of a scan's supervoxels can be made from brightness alone.
+    """What of a scan's supervoxels can be made from intensity alone.
 
     Parameters
     ----------
@@ -155,9 +155,9 @@ class InitialSegments:
     step : tuple of 3 int
         Voxels of the scan per voxel of those, along each axis.
     segments : Segments
-        Small pieces over them.
+        Small supervoxels over them.
     around : Around
-        Brightness around each voxel that supervoxels are described from.
+        Intensity around each voxel that supervoxels are described from.
     """
 
     rank: NDArray[np.float32]
@@ -171,14 +171,14 @@ class InitialSegments:
 def grow_initial_segments(
     prepared: PreparedScan, settings: ProposeSettings
 ) -> InitialSegments:
-    """Grow the small pieces that brightness alone decides.
+    """Grow the small supervoxels that intensity alone decides.
 
     Parameters
     ----------
-    prepared : Sight
-        The scan, its body and its brightness.
+    prepared : PreparedScan
+        The scan, its body and its intensity.
     settings : ProposeSettings
-        `supervoxels` is the number of pieces to aim for.
+        `supervoxels` is the number of supervoxels to aim for.
     """
     rank = intensity_rank(prepared.intensity, prepared.inside)
     raise_if_cancelled()
@@ -208,12 +208,12 @@ def find_supervoxels(
     *,
     seed: int = 0,
 ) -> Supervoxels:
-    """Break a scan into supervoxels, and describe them by brightness.
+    """Break a scan into supervoxels, and describe them by intensity.
 
     Parameters
     ----------
-    prepared : Sight
-        The scan, its body and its brightness.
+    prepared : PreparedScan
+        The scan, its body and its intensity.
     initial : Started
         From `grow_initial_segments`, of the same scan.
     features : FeatureMap
@@ -286,7 +286,7 @@ def _components(
     settings: ProposeSettings,
     seed: int,
 ) -> list[NDArray[np.float32]]:
-    """Give the feature components that have a say where pieces merge.
+    """Return the feature components that have a say where supervoxels merge.
 
     On a grid of this shape over the body's box.
     """
@@ -298,7 +298,7 @@ def _components(
 def principal_maps(
     features: FeatureMap, count: int, *, seed: int
 ) -> list[NDArray[np.float32]]:
-    """Give the first principal components of the finest features.
+    """Return the first principal components of the finest features.
 
     (z, y, x) float32 each, on the working grid.
 
@@ -321,7 +321,7 @@ def principal_maps(
 def coarsening(
     shape: Sequence[int], spacing_zyx_mm: NDArray[np.float64], most: int
 ) -> tuple[int, int, int]:
-    """Give how many voxels to join along each axis so that at most `most` are left.
+    """Return how many voxels to join along each axis so that at most `most` are left.
 
     The finest axis first.
     """
@@ -341,9 +341,9 @@ def segment_features(
     *,
     step: tuple[int, int, int] = (1, 1, 1),
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Give what voxels are compared by while pieces grow, over the body's box.
+    """Return what voxels are compared by while supervoxels grow, over the body's box.
 
-    In an MR that is brightness and its rank, half each, so that the range where most of
+    In an MR that is intensity and its rank, half each, so that the range where most of
     the body lies counts most.
 
     Parameters
@@ -356,7 +356,7 @@ def segment_features(
     Returns
     -------
     (z, y, x) float32 array, (z, y, x) bool array
-        Brightness in [0, 1], and the body.
+        Intensity in [0, 1], and the body.
     """
     box = prepared.grid.box
     intensity, inside = (
@@ -394,7 +394,7 @@ def _describe(
     centers_mm: NDArray[np.float32],
     view: View,
 ) -> NDArray[np.float32]:
-    """Describe each supervoxel by its brightness.
+    """Describe each supervoxel by its intensity.
 
     One that the view misses, by the voxel in its middle.
     """

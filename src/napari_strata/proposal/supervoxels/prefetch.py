@@ -1,8 +1,8 @@
 """Work ahead of the encoder.
 
-A scan's body is found and its pieces start to grow in a thread of their own.
+A scan's body is found and its supervoxels start to grow in a thread of their own.
 
-That needs brightness only. So a second core has work while torch loads and while the
+That needs intensity only. So a second core has work while torch loads and while the
 encoder's layers wait for each other; what comes out is the same as one after the other.
 """
 
@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 
 
 class Prefetch:
-    """Sees a scan and starts its pieces in another thread.
+    """Sees a scan and starts its supervoxels in another thread.
 
     From the first moment until the `with` block is left.
 
@@ -43,8 +43,8 @@ class Prefetch:
     settings : ProposeSettings
         Knobs.
     beside : bool
-        Start pieces while the encoder works. Otherwise, and where the scan is too large
-        for both at once, for memory, they start when `initial` asks for them.
+        Start supervoxels while the encoder works. Otherwise, and where the scan is too
+        large for both at once, for memory, they start when `initial` asks for them.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class Prefetch:
         self._thread.shutdown()
 
     def prepared_scan(self, on_progress: Progress) -> PreparedScan:
-        """Give the body and its brightness.
+        """Return the body and its intensity.
 
         `on_progress` is called while they are looked for, and may raise to stop.
         """
         return _wait(self._prepared, on_progress, "finding the body")
 
     def initial_segments(self, on_progress: Progress) -> InitialSegments:
-        """Give the start of its supervoxels.
+        """Return the start of its supervoxels.
 
         `on_progress` is called while they grow, and may raise to stop.
         """
