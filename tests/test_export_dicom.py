@@ -23,7 +23,7 @@ from exported import REGIONS
 from napari_strata.cli.command_line import main
 from napari_strata.errors import GeometryError, ReadError, WriteError
 from napari_strata.io.files import hash_file
-from napari_strata.io.terms import known_terms, term_of
+from napari_strata.io.labels.terms import known_terms, term_of
 from napari_strata.settings import ExportSettings
 from napari_strata.volume import Geometry, Region, Segmentation
 from test_io_dicom import N_COLUMNS, N_ROWS, N_SLICES, STEP, save_series, world_of

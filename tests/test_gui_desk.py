@@ -33,7 +33,7 @@ from napari_strata.gui.widgets.region_names import (
     remember_name,
     suggested_names,
 )
-from napari_strata.io.terms import coded
+from napari_strata.io.labels.terms import coded
 from phantoms import phantom_volume
 from test_gui_panel import add_scan, messages, propose_phantom, shown, two_regions
 

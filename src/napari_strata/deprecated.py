@@ -103,6 +103,7 @@ MODULES: dict[str, str] = {
     "io.dicom_headers": "io.dicom.headers",
     "io.dicom_pixels": "io.dicom.pixels",
     "io.dicom_slice": "io.dicom.slice",
+    "io.terms": "io.labels.terms",
     "io.seg_nrrd": "io.labels.seg_nrrd",
     "preprocess": "preprocess.intensity",
     "proposal.ahead": "proposal.supervoxels.prefetch",

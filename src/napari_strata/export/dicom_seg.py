@@ -18,7 +18,7 @@ from napari_strata.errors import WriteError
 from napari_strata.export.base import ExportContext, ExportFormat, ExportRequest
 from napari_strata.io.dicom.headers import no_validation, read_headers
 from napari_strata.io.grid import plain_grid, to_file_order
-from napari_strata.io.terms import SCHEME, term_of
+from napari_strata.io.labels.terms import SCHEME, term_of
 from napari_strata.measure import require_same_grid
 from napari_strata.settings import DicomSegments
 from napari_strata.volume import (

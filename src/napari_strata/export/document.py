@@ -15,8 +15,8 @@ from napari_strata.errors import WriteError
 from napari_strata.export.tables import table_rows
 from napari_strata.filenames import json_text
 from napari_strata.io.hashing import hash_file
+from napari_strata.io.labels.terms import coded
 from napari_strata.io.sidecar import SIDECAR_FORMAT, sidecar_owner
-from napari_strata.io.terms import coded
 from napari_strata.measure import RegionMeasure
 from napari_strata.volume import Region, Volume, default_regions
 

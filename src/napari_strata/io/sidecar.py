@@ -14,7 +14,7 @@ from typing import Any
 from napari_strata.errors import ReadError, WriteError
 from napari_strata.filenames import json_text
 from napari_strata.io.atomic import file_suffix
-from napari_strata.io.terms import coded
+from napari_strata.io.labels.terms import coded
 from napari_strata.volume import BACKGROUND, Region, default_regions
 
 SIDECAR_FORMAT = "strata-labels-1"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from platformdirs import user_config_path
 
-from napari_strata.io.terms import coded
+from napari_strata.io.labels.terms import coded
 
 MAX_OWN_NAMES = 500
 """Own names that are remembered, so that suggestions stay quick; the oldest go first."""

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from napari_strata.errors import ReadError
 from napari_strata.io.grid import FileImage
 from napari_strata.io.itk import itk_image, read_itk, write_image
+from napari_strata.io.labels.terms import SCHEME, Code, term_of
 from napari_strata.io.labels.values import HIGHEST_ID, whole_labels
-from napari_strata.io.terms import SCHEME, Code, term_of
 from napari_strata.io.text_header import read_text_header
 from napari_strata.volume import (
     BACKGROUND,
