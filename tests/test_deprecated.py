@@ -41,3 +41,9 @@ def test_what_never_existed_is_an_attribute_error():
         _ = module.nothing
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("napari_strata.gui.nothing")
+
+
+@pytest.mark.parametrize("stayed", sorted({*NAMES} - {*MODULES}))
+def test_modules_that_stayed_refuse_what_they_never_had(stayed):
+    module = importlib.import_module(f"napari_strata.{stayed}")
+    assert not hasattr(module, "nothing")

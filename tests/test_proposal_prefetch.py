@@ -34,7 +34,7 @@ def test_beside_the_encoder_or_after_it_the_pieces_are_the_same():
             beside.initial_segments(no_progress),
             after.initial_segments(no_progress),
         )
-    assert np.array_equal(one.segments.grow_segments, other.segments.grow_segments)
+    assert np.array_equal(one.segments.segment, other.segments.segment)
     assert np.array_equal(one.segments.graph.vectors, other.segments.graph.vectors)
     assert not threads_ahead()
 

@@ -1,9 +1,7 @@
 """Strata: unsupervised tissue regions in 3D MRI and CT scans, refined in seconds.
 
-Exported on the scan's own grid.
-
-Names are resolved when first used, so that importing the package loads no torch, napari
-or Qt.
+Labels are exported on the scan's own grid. Names are resolved when first used, so that
+importing the package loads no torch, napari or Qt.
 """
 
 from __future__ import annotations

@@ -329,9 +329,6 @@ NAMES: dict[str, dict[str, str]] = {
         "Recovery": "gui.panel.recovery_banner:RecoveryController",
         "RecoveryCard": "gui.panel.recovery_banner:RecoveryBanner",
     },
-    "gui.region_model": {
-        "COLUMNS": "batch.inputs.lists:COLUMNS",
-    },
     "gui.surfaces": {
         "MOST_VOXELS": "gui.canvas.surfaces:MAX_VOXELS",
     },
@@ -552,6 +549,8 @@ def moved_names(old: str) -> Callable[[str], Any]:
             raise AttributeError(f"module '{_PACKAGE}.{old}' has no attribute {name!r}")
         home, _, today = NAMES.get(old, {}).get(name, "").partition(":")
         home, today = home or MODULES.get(old, old), today or name
+        if (home, today) == (old, name):
+            raise AttributeError(f"module '{_PACKAGE}.{old}' has no attribute {name!r}")
         try:
             value = getattr(importlib.import_module(f"{_PACKAGE}.{home}"), today)
         except AttributeError:

@@ -283,9 +283,9 @@ class StrataEncoder(nn.Module):
         return maps
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return the features of each level for.
+        """Return the features of each level for an image (batch, 1, z, y, x).
 
-        (batch, 1, z, y, x), every side a multiple of `multiple_of`.
+        Every side is a multiple of `multiple_of`.
         """
         first, *rest = self.heads
         if (
@@ -318,9 +318,9 @@ class StrataEncoder(nn.Module):
 
 
 def _in_slabs(head: nn.Module, level: Tensor) -> Tensor:
-    """Project a map, (batch, width, z, y, x) to.
+    """Project a map from (batch, width, z, y, x) to (batch, channels, z, y, x).
 
-    (batch, channels, z, y, x), some planes at a time when no gradient is asked for.
+    Some planes at a time if no gradient is needed.
     """
     rows = level.permute(0, 2, 3, 4, 1)
     if torch.is_grad_enabled():
@@ -387,9 +387,9 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[int]:
-    """Let torch take this many CPU threads inside the block (0.
+    """Let torch take this many CPU threads inside the block, 0 for as many as before.
 
-    As many as before); gives how many it takes.
+    Yields how many it takes.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)

@@ -404,7 +404,7 @@ def _voxel_files(value: str, after: list[bytes]) -> list[str]:
 
 
 def _is_read_here(path: Path, header: TextHeader) -> bool:
-    """Say whether a MetaImage's voxels are compressed, or plain ones in several files.
+    """Return whether a MetaImage's voxels are compressed, or plain ones in several files.
 
     ITK leaves out the last file of a LIST that does not end with a line break, and gives
     what lies in memory.

@@ -40,21 +40,21 @@ _PADDING_BELOW_HU = -1050.0
 """No air is thinner: such values fill what lies outside of a CT's field of view."""
 _SMOOTHED_MM = 1.2
 _AIR_BELOW = 0.25
-"""Air is darker than this share of the way.
+"""Air is darker than this share of the way from the darkest voxels to Otsu's threshold.
 
-From the darkest voxels to the threshold between dark and bright tissue (Otsu).
+The threshold separates dark from bright tissue.
 """
 _NOISE_TAIL = 4.0
 """The 25th percentile of noise lies 1.7 times as far above its 10th as that above the 5th.
 
-If it is Gaussian.
+This holds for Gaussian noise.
 """
 _PADDING_SHARE = 0.15
 """A single value on at least this share of the voxels of an MR is padding, not tissue."""
 _LONELY_SHARE = 0.5
-"""Where more than this share of such voxels has another value beside it.
+"""Share of such voxels with another value beside them.
 
-It is noise that was cut off at zero, not padding.
+Above it they are noise that was cut off at zero, not padding.
 """
 _BELOW_SHARE = 0.01
 """Noise that was cut off at a value leaves at most this share of the others below it.

@@ -98,9 +98,9 @@ def scale_intensity(
 
 
 def gamma_to_middle(values: NDArray[np.float32]) -> float:
-    """Return the exponent, 0.5 to 2, that brings the median of intensity values in [0.
+    """Return the exponent, 0.5 to 2, that brings the median intensity to one half.
 
-    1] to one half.
+    Values lie in [0, 1].
     """
     middle = float(np.median(values[:: max(1, values.size // 500_000)]))
     return float(np.clip(np.log(0.5) / np.log(np.clip(middle, 0.01, 0.99)), 0.5, 2.0))

@@ -148,7 +148,7 @@ class Grid:
     def capsule(
         self, start: Point, end: Point, radius_mm: float, *, taper: float = 1.0
     ) -> Tensor:
-        """Return the normalised distance (z, y, x) from a straight supervoxel of tube.
+        """Return the normalised distance (z, y, x) from a straight piece of tube.
 
         Below 1 inside, 9 far outside.
 
@@ -189,9 +189,9 @@ class Grid:
         )
 
     def window(self, box: Box) -> tuple[slice, slice, slice]:
-        """Return the slices of the block that can meet a box of.
+        """Return the slices of the block that can meet a box.
 
-        (low, high) in mm along left, front, up.
+        The box is (low, high) in mm along left, front and up.
         """
         low, high = (torch.tensor([side[i] for side in box])[:, None] for i in (0, 1))
         found = []

@@ -70,7 +70,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check_flags(arguments: argparse.Namespace) -> None:
-    """Return early what cannot be made.
+    """Check the flags before anything is made.
 
     Raises
     ------

@@ -197,10 +197,7 @@ def _draw_tree(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) ->
 
 
 def _draw_row(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) -> None:
-    """Draw a row of alike supervoxels with discs between them and a canal beside it.
-
-    As a spine is built.
-    """
+    """Draw a row of similar bodies with discs between them and a canal, as in a spine."""
     radius, pitch, gap = (
         grid.uniform(8, 20),
         grid.uniform(10, 32),

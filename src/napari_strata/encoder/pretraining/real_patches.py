@@ -146,9 +146,9 @@ class WorkingScan:
 
 
 def rerender(image: Tensor, grid: Grid, scan: WorkingScan) -> Tensor:
-    """Return a patch (z, y, x) other scanner's faults.
+    """Render a patch (z, y, x) with the artefacts of another scanner, in [0, 1].
 
-    Bend, bias, range, thicker slices, softness, noise; in [0, 1].
+    Deformation, bias field, intensity range, thicker slices, blur and noise.
     """
     freedom = 0.25 if scan.is_ct else 1.0
     if scan.thickness > 1.3 and grid.uniform() < 0.3:

@@ -196,7 +196,7 @@ class Codebook:
             )
 
     def apply(self, proposal: Proposal | CohortTable) -> Assignment:
-        """Return every supervoxel of a scan its tissue.
+        """Assign every supervoxel of a scan its tissue.
 
         Raises
         ------

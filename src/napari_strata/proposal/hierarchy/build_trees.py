@@ -88,9 +88,9 @@ def tissue_tree(
     *,
     groups: int = _TISSUE_GROUPS,
 ) -> Hierarchy:
-    """Return supervoxels apart by what they look like, wherever they lie.
+    """Return the tree that separates supervoxels by their features, wherever they lie.
 
-    From the top down, sizes counted.
+    It is built from the top down, and weighs supervoxels by their sizes.
 
     Parameters are those of `region_tree`; `groups` is how many groups are told apart at
     most, below which supervoxels are merged by closeness. The background's part of the

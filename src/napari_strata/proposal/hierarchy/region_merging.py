@@ -261,7 +261,7 @@ def merge_to(graph: SupervoxelGraph, target: int) -> Merged:
     sizes, vectors, edges = graph.sizes, graph.vectors, graph.edges
     if not np.isfinite(vectors).all():
         raise ValueError(
-            "Pieces cannot be compared: what they look like is not a number somewhere."
+            "Supervoxels cannot be compared: a feature is NaN or infinite."
         )
     supervoxel = np.arange(len(sizes), dtype=np.int32)
     while len(sizes) > target and len(edges):

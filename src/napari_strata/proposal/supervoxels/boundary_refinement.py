@@ -68,10 +68,7 @@ def settle_edges(
 
 
 def _connected(supervoxels: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Return every part that is connected by faces, edges or corners a number of its own.
-
-    From 0.
-    """
+    """Label the parts that are connected by faces, edges or corners, from 0."""
     return label_parts(supervoxels, connectivity=3, background=-1).astype(np.int32) - 1
 
 

@@ -77,13 +77,13 @@ class Segments:
 
     Parameters
     ----------
-    grow_segments : (z, y, x) int32 array
-        Sprout 0 .. n - 1 of each voxel of the body, and n outside.
+    segment : (z, y, x) int32 array
+        Segment 0 .. n - 1 of each voxel of the body, and n outside.
     graph : SupervoxelGraph
         The n segments: sizes, intensity and position, and which touch.
     """
 
-    grow_segments: NDArray[np.int32]
+    segment: NDArray[np.int32]
     graph: SupervoxelGraph
 
 
@@ -195,7 +195,7 @@ def merge_segments(
     """
     graph = segments.graph
     known = [
-        _mean_of(part, segments.grow_segments, np.maximum(graph.sizes, 1))
+        _mean_of(part, segments.segment, np.maximum(graph.sizes, 1))
         for part in components
     ]
     vectors = np.concatenate(
@@ -205,7 +205,7 @@ def merge_segments(
     grown = merge_to(
         SupervoxelGraph(graph.sizes, vectors, graph.edges), _count(inside, plan) + 1
     )
-    supervoxels = grown.supervoxel[segments.grow_segments]
+    supervoxels = grown.supervoxel[segments.segment]
     blocks = block_cells(inside.shape, spacing_zyx_mm, _BLOCK_MM)
     supervoxels = np.where(inside, supervoxels, blocks + supervoxels.max() + 1)
     return settle_edges(supervoxels, intensity, inside, plan.crumb_vox)

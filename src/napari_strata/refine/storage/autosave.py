@@ -40,10 +40,10 @@ logger = logging.getLogger(__name__)
 
 SUFFIX = JOURNAL_SUFFIX
 ADD, REPLACE, DROP, MOVE, SNAPSHOT, SAVED = b"A", b"R", b"D", b"M", b"S", b"V"
-"""Kinds of record: a step came.
+"""Kinds of record.
 
-Came in the last one's place; the last one went; so many are done; a whole state; saved
-elsewhere.
+A step was added, replaced the last one, or was dropped; so many steps are done; a whole
+state; the work was saved elsewhere.
 """
 
 _MAGIC = b"strata-journal 1\n"
