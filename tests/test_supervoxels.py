@@ -170,11 +170,11 @@ def test_pieces_from_a_coarser_grid_are_cut_at_the_body_and_whole():
         assert ndimage.label(pieces[box] == number, TOUCHING)[1] == 1
 
 
-def test_looks_that_are_no_numbers_are_refused_not_waited_for():
+def test_features_that_are_no_numbers_are_refused_not_waited_for():
     graph = SupervoxelGraph(
         np.ones(3, np.float32),
         np.full((3, 1), np.nan, np.float32),
         np.array([[0, 1], [1, 2]], np.int32),
     )
-    with pytest.raises(ValueError, match="not a number"):
+    with pytest.raises(ValueError, match="a feature is NaN"):
         merge_to(graph, 1)
