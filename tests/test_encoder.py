@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 from napari_strata.encoder.embed import CODES, embed, embed_intensity, intensity_codes
+from napari_strata.encoder.identity import SHIPPED, read_recipe, weights_hash
 from napari_strata.encoder.network import NetworkShape, StrataEncoder, fold_norms
 from napari_strata.encoder.pretraining.patches import make_batch
 from napari_strata.encoder.pretraining.pretrain import pretrain
@@ -24,10 +25,7 @@ from napari_strata.encoder.pretraining.tasks import (
     voxel_contrast,
 )
 from napari_strata.encoder.weights import (
-    SHIPPED,
     load_encoder,
-    read_recipe,
-    weights_hash,
     write_weights,
 )
 from napari_strata.errors import Cancelled, WeightsError

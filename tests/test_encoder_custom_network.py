@@ -16,13 +16,15 @@ import napari_strata as strata
 from napari_strata.cli.command_line import main
 from napari_strata.encoder.custom_network import (
     CustomEncoder,
-    encoder_hash,
     open_encoder,
 )
 from napari_strata.encoder.description import read_description
 from napari_strata.encoder.embed import embed_intensity
+from napari_strata.encoder.identity import encoder_hash, weights_hash
 from napari_strata.encoder.network import StrataEncoder
-from napari_strata.encoder.weights import weights_hash, write_weights
+from napari_strata.encoder.weights import (
+    write_weights,
+)
 from napari_strata.errors import WeightsError
 from napari_strata.io.files import write_scan
 from napari_strata.preprocess.intensity import working_grid

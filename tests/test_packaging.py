@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 import napari_strata as strata
-from napari_strata.encoder.weights import SHIPPED
+from napari_strata.encoder.identity import SHIPPED
 from napari_strata.io.files import hash_file, write_scan
 from phantoms import phantom_volume
 

@@ -230,6 +230,7 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "encoder.bring": {
         "BroughtEncoder": "encoder.custom_network:CustomEncoder",
+        "encoder_hash": "encoder.identity:encoder_hash",
     },
     "encoder.embed": {
         "brightness_codes": "encoder.embed:intensity_codes",
@@ -240,6 +241,10 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "encoder.real_patches": {
         "match_brightness": "encoder.pretraining.real_patches:match_intensity",
+    },
+    "encoder.weights": {
+        "read_recipe": "encoder.identity:read_recipe",
+        "weights_hash": "encoder.identity:weights_hash",
     },
     "export.files": {
         "FORMATS": "export.formats:FORMATS_BY_NAME",

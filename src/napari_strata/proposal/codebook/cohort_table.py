@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 
 from napari_strata.errors import CodebookError
 from napari_strata.proposal.proposal import Proposal
@@ -195,6 +193,10 @@ def leaves_of(table: CohortTable, *, seed: int) -> Leaves:
     sizes = table.sizes_vox[own].astype(np.float64)
     sample = np.random.default_rng(seed).permutation(len(own))[:12_000]
     count = max(1, min(_LEAVES, len(own) // 4))
+    # imported here: the import takes longer than a small proposal
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     means = KMeans(
         count,
         n_init=1,

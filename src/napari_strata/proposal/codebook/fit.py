@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 
 from napari_strata.errors import CodebookError
 from napari_strata.proposal.codebook.cohort_table import CohortTable, IntensityMap
@@ -159,6 +157,10 @@ def _fit_round(
         weights.append(sizes / sizes.sum() * 1e6)
     pooled, weight = np.concatenate(samples), np.concatenate(weights)
     count = min(_LEAVES, max(tissues, len(pooled) // 20))
+    # imported here: the import takes longer than a small proposal
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     means = KMeans(
         count,
         n_init=1,

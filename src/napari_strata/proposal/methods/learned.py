@@ -101,50 +101,48 @@ def propose(inputs: MethodInputs) -> MethodResult:
     ):
         with stage("prepare"):
             on_progress(0, 1, "finding the body")
-            # torch takes seconds to import; the prefetch thread finds the body
+            # importing the runtime takes time; the prefetch thread finds the body
             # meanwhile
-            from napari_strata.encoder.custom_network import (
-                encoder_hash,
-                encoder_record,
-                open_encoder,
-            )
             from napari_strata.encoder.embed import embed_intensity
-            from napari_strata.encoder.network import pick_device, torch_threads
+            from napari_strata.encoder.identity import encoder_hash
+            from napari_strata.encoder.runtime.select import open_runtime
 
-            device = pick_device(run.device).type
-            encoder = open_encoder(inputs.weights)
+            encoder = open_runtime(
+                inputs.weights,
+                runtime=run.runtime,
+                device=run.device,
+                threads=run.threads,
+            )
             prepared = prefetch.prepared_scan(on_progress)
-        with torch_threads(run.threads) as threads:
-            with stage("encode"):
-                intensity = encoder_intensity(
-                    prepared.intensity, prepared.inside, volume.modality
-                )
-                features = embed_intensity(
-                    intensity,
-                    prepared.grid,
-                    encoder,
-                    settings=settings,
-                    device=run.device,
-                    on_progress=on_progress,
-                )
-            with stage("grow"):
-                initial = prefetch.initial_segments(on_progress)
-            with stage("build"):
-                proposal = build_proposal(
-                    ProposalInputs(prepared, features),
-                    settings,
-                    seed=run.seed,
-                    initial=initial,
-                    on_progress=on_progress,
-                )
+        with stage("encode"):
+            intensity = encoder_intensity(
+                prepared.intensity, prepared.inside, volume.modality
+            )
+            features = embed_intensity(
+                intensity,
+                prepared.grid,
+                encoder,
+                settings=settings,
+                on_progress=on_progress,
+            )
+        with stage("grow"):
+            initial = prefetch.initial_segments(on_progress)
+        with stage("build"):
+            proposal = build_proposal(
+                ProposalInputs(prepared, features),
+                settings,
+                seed=run.seed,
+                initial=initial,
+                on_progress=on_progress,
+            )
     return MethodResult(
         proposal,
-        device,
-        threads,
+        encoder.device,
+        encoder.threads,
         [s / prepared.magnification for s in prepared.grid.spacing_zyx_mm],
         prepared.magnification,
         encoder_hash(inputs.weights),
-        encoder_record(encoder),
+        encoder.record,
     )
 
 
