@@ -38,9 +38,9 @@ from napari_strata.proposal.supervoxels.clustering import (
     one_openmp_thread,
 )
 from napari_strata.proposal.supervoxels.descriptors import (
-    Around,
     Descriptors,
     Pooler,
+    SmoothedIntensity,
     boundary_step,
     describe_intensity,
     intensity_rank,
@@ -493,7 +493,7 @@ def _describe(
             Pooler(labels, n),
             intensity,
             intensity_rank(intensity, inside),
-            Around.of(intensity, spacing_mm),
+            SmoothedIntensity.of(intensity, spacing_mm),
         ),
         boundary=boundary_step(contacts, n),
         center_zyx_mm=centers,

@@ -17,7 +17,7 @@ from napari_strata.proposal.supervoxels.clustering import Contacts
 from napari_strata.proposal.supervoxels.context_features import (
     Neighborhood,
     Tissues,
-    tissues_in_rounds,
+    find_tissues_iteratively,
 )
 from napari_strata.proposal.supervoxels.descriptors import (
     Descriptors,
@@ -286,7 +286,7 @@ def find_tissues(
         contacts.edges, described.sizes_vox, body, volume.geometry.voxel_volume_mm3
     )
     nothing = np.empty((len(body), 0), np.float32)
-    return tissues_in_rounds(
+    return find_tissues_iteratively(
         np.float32(_TISSUE_INTENSITY)
         * _evened_intensity(described, volume.modality, _RANK_SHARE_TISSUES),
         np.concatenate([nothing, *described.features], axis=1),
