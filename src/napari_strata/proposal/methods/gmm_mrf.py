@@ -283,6 +283,7 @@ def _with_trees(
 
 def fit_mixture(values: NDArray[np.float32], *, most: int, seed: int) -> Mixture:
     """Fit Gaussian mixtures to a seeded sample of intensities, and keep the best one.
+
     Parameters
     ----------
     values : (n,) float32 array
@@ -374,6 +375,7 @@ class MarkovField:
         n: int,
     ) -> NDArray[np.float32]:
         """Average class probabilities, given the neighbours' classes, over supervoxels.
+
         Parameters
         ----------
         intensity, codes : (z, y, x) arrays
