@@ -1,4 +1,4 @@
-"""Encoder weights on disk: safetensors with a recipe in the header; nothing is ever unpickled."""
+"""Encoder weights on disk: safetensors with the training recipe in the header."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from napari_strata.io.atomic import atomic_path
 SHIPPED = Path(__file__).parent / "shipped" / "strata-encoder.safetensors"
 """The weights that come with the package; see the model card beside them."""
 FORMAT = "strata-encoder-2"
-"""Said in the header of every weights file that this version writes."""
+"""Format name in the header of weights files of this version."""
 
 
 def write_weights(encoder: StrataEncoder, path: Path, recipe: dict[str, Any]) -> None:
@@ -50,7 +50,7 @@ def write_tensors(
     Raises
     ------
     WriteError
-        If it cannot be written; nothing stands under its name then.
+        If it cannot be written; no file is left under `path` then.
     """
     with atomic_path(path) as temporary:
         try:
@@ -110,9 +110,9 @@ def load_encoder(path: Path | None = None, *, fold: bool = True) -> StrataEncode
 
 
 def read_recipe(path: Path | None = None) -> dict[str, Any]:
-    """Return the recipe in the header of a weights file.
+    """Return the training recipe in the header of a weights file.
 
-    (the shipped one if not given) that `load_encoder` can load.
+    Without `path` it is the recipe of the shipped weights.
 
     Raises
     ------
@@ -132,9 +132,9 @@ def read_recipe(path: Path | None = None) -> dict[str, Any]:
 
 
 def weights_hash(path: Path | None = None) -> str:
-    """Return the SHA-256 of a weights file.
+    """Return the SHA-256 of a weights file, for sidecars and cases.
 
-    (the shipped one if not given), for sidecars and cases.
+    Without `path` it is the hash of the shipped weights.
 
     Raises
     ------
