@@ -1,6 +1,6 @@
-"""Bodies of no anatomy in particular.
+"""Random bodies without anatomy: nested blobs, cells, tubes and shells.
 
-Nested blobs, cells, tubes and shells whose tissues recur in many places.
+Their tissues recur in many places.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from napari_strata.synthesis.fields import Grid, Point, radial
 from napari_strata.synthesis.head import Folds, folded_shell
 
 SHAPES_EXTENT_MM = (120.0, 120.0, 120.0)
-"""Rough size (left, front, up) of the body that is drawn around the origin."""
+"""Approximate size (left, front, up) of the body around the origin, in mm."""
 
 
 class _Palette:
-    """A few tissues for each of the five nested parents; a tissue never serves two of them."""
+    """A few tissues for each of the five nested parts; no tissue is used in two of them."""
 
     def __init__(self, grid: Grid) -> None:
         order = torch.randperm(
@@ -32,14 +32,14 @@ class _Palette:
         }
 
     def give(self, part: str, number: int) -> str:
-        """Return the tissue for the nth structure of a part; they recur."""
+        """Return the tissue of the nth structure of a part; tissues recur."""
         return self._of[part][number % len(self._of[part])]
 
 
 def draw_shapes(grid: Grid, *, lesions: bool = True) -> Anatomy:
     """Draw a random body of nested, recurring shapes.
 
-    `lesions` is there for likeness with the other families.
+    `lesions` is unused; it matches the signature of the other families.
     """
     canvas = Canvas(grid.shape, grid.device)
     bent = grid.warped(6.0, 40.0)
@@ -76,7 +76,7 @@ def draw_shapes(grid: Grid, *, lesions: bool = True) -> Anatomy:
 
 
 def _draw_cells(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) -> None:
-    """Draw level sets of noise: a field of cells in which each tissue recurs."""
+    """Draw cells as level sets of noise, with recurring tissues."""
     field = grid.noise(grid.uniform(7.0, 30.0))
     bounds = sorted(grid.uniform(-1.3, 1.3) for _ in range(grid.integer(1, 4)))
     for number, bound in enumerate(bounds):
@@ -154,7 +154,7 @@ def _draw_tubes(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) -
 
 
 def _draw_tree(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) -> None:
-    """Draw a tree of tapering tubes that fork three times."""
+    """Draw a tree of tapering tubes that branch three times."""
     nearest = torch.full_like(grid.left, 9.0)
     tips: list[tuple[Point, Point, float]] = [
         ((0.0, grid.uniform(-20, 20), -55.0), (0.0, 0.0, 1.0), grid.uniform(3.5, 7.0))
@@ -197,7 +197,7 @@ def _draw_tree(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) ->
 
 
 def _draw_row(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) -> None:
-    """Draw a row of similar bodies with discs between them and a canal, as in a spine."""
+    """Draw a row of similar bodies with discs between them and a canal, like a spine."""
     radius, pitch, gap = (
         grid.uniform(8, 20),
         grid.uniform(10, 32),
