@@ -31,7 +31,7 @@ class _Palette:
             for part in ("wrap", "cells", "blobs", "shell", "tubes")
         }
 
-    def give(self, part: str, number: int) -> str:
+    def tissue(self, part: str, number: int) -> str:
         """Return the tissue of the nth structure of a part; tissues recur."""
         return self._of[part][number % len(self._of[part])]
 
@@ -53,12 +53,12 @@ def draw_shapes(grid: Grid, *, lesions: bool = True) -> Anatomy:
     )
     if grid.uniform() < 0.3:
         body = torch.zeros_like(body)
-    canvas.draw("wrap 0", palette.give("wrap", 0), body < 1.0, compartment="wrap")
+    canvas.draw("wrap 0", palette.tissue("wrap", 0), body < 1.0, compartment="wrap")
     for layer in range(grid.integer(0, 3)):
         inner = body < 0.95 - 0.06 * layer * grid.uniform(0.6, 1.4)
         canvas.draw(
             f"wrap {layer + 1}",
-            palette.give("wrap", layer + 1),
+            palette.tissue("wrap", layer + 1),
             inner,
             compartment="wrap",
         )
@@ -82,7 +82,7 @@ def _draw_cells(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) -
     for number, bound in enumerate(bounds):
         canvas.draw(
             f"cells {number}",
-            palette.give("cells", number),
+            palette.tissue("cells", number),
             (field > bound) & inside,
             compartment="cells",
         )
@@ -101,12 +101,12 @@ def _draw_blobs(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) -
         blob = source.ellipsoid(
             center, radii, grid.uniform(1.5, 4.0)
         ) + 0.1 * grid.noise(12.0)
-        tissue = palette.give("blobs", grid.integer(0, 6))
+        tissue = palette.tissue("blobs", grid.integer(0, 6))
         canvas.draw(
             f"blob {number}", tissue, (blob < 1.0) & inside, compartment="blobs"
         )
         if grid.uniform() < 0.4:
-            tissue = palette.give("blobs", grid.integer(0, 6))
+            tissue = palette.tissue("blobs", grid.integer(0, 6))
             core = (blob < grid.uniform(0.4, 0.85)) & inside
             canvas.draw(f"blob core {number}", tissue, core, compartment="blobs")
 
@@ -127,10 +127,10 @@ def _draw_shell(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) -
     )
     ribbon, core = folded_shell(grid, depth, folds)
     canvas.draw(
-        "folded shell", palette.give("shell", 0), ribbon & inside, compartment="shell"
+        "folded shell", palette.tissue("shell", 0), ribbon & inside, compartment="shell"
     )
     canvas.draw(
-        "folded core", palette.give("shell", 1), core & inside, compartment="shell"
+        "folded core", palette.tissue("shell", 1), core & inside, compartment="shell"
     )
 
 
@@ -140,14 +140,14 @@ def _draw_tubes(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) -
         radius = grid.uniform(1.0, 4.5)
         canvas.draw(
             f"tubes {number}",
-            palette.give("tubes", number),
+            palette.tissue("tubes", number),
             (tubes < radius) & inside,
             compartment="tubes",
         )
         if grid.uniform() < 0.4:
             canvas.draw(
                 f"tube cores {number}",
-                palette.give("tubes", number + 1),
+                palette.tissue("tubes", number + 1),
                 (tubes < 0.6 * radius) & inside,
                 compartment="tubes",
             )
@@ -184,13 +184,13 @@ def _draw_tree(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) ->
         tips = grown
     canvas.draw(
         "tree wall",
-        palette.give("tubes", 1),
+        palette.tissue("tubes", 1),
         (nearest < 1.0) & inside,
         compartment="tubes",
     )
     canvas.draw(
         "tree",
-        palette.give("tubes", 2),
+        palette.tissue("tubes", 2),
         (nearest < grid.uniform(0.6, 0.9)) & inside,
         compartment="tubes",
     )
@@ -208,20 +208,20 @@ def _draw_row(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) -> 
     level = torch.remainder(grid.up / pitch, 1.0)
     canvas.draw(
         "row",
-        palette.give("blobs", 0),
+        palette.tissue("blobs", 0),
         (rod < 1.0) & (level > gap) & inside,
         compartment="blobs",
     )
     canvas.draw(
         "row discs",
-        palette.give("blobs", 1),
+        palette.tissue("blobs", 1),
         (rod < 0.95) & (level <= gap) & inside,
         compartment="blobs",
     )
     canal = radial(grid.left - off, grid.front + 1.35 * radius) / (0.4 * radius)
     canvas.draw(
         "row canal",
-        palette.give("blobs", 2),
+        palette.tissue("blobs", 2),
         (canal < 1.0) & inside,
         compartment="blobs",
     )

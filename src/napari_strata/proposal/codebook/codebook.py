@@ -8,7 +8,6 @@ lies beside white matter.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,14 +35,13 @@ from napari_strata.proposal.codebook.fit import (
     mean_distance,
     vectors_of,
 )
+from napari_strata.proposal.codebook.label_models import LabelModel, SupervoxelLabels
 from napari_strata.proposal.methods.registry import method_names
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.volume import (
     Modality,
     Region,
-    Segmentation,
     default_regions,
-    smallest_label_dtype,
 )
 
 VERSION = 1
@@ -59,7 +57,7 @@ FITS_BELOW = 1.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Assignment:
+class Assignment(SupervoxelLabels):
     """A scan in the codebook's tissues.
 
     Parameters
@@ -83,15 +81,6 @@ class Assignment:
     intensity: IntensityMap
     regions: tuple[Region, ...]
 
-    def segmentation(self, proposal: Proposal) -> Segmentation:
-        """Paint the proposal it was made from."""
-        dtype = smallest_label_dtype(int(self.table.max(initial=0)))
-        return Segmentation(
-            self.table.astype(dtype)[proposal.supervoxels],
-            self.regions,
-            proposal.volume.geometry,
-        )
-
     def warning(self) -> str:
         """Return that the scan does not fit; "" where it does."""
         if self.fits:
@@ -112,7 +101,7 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Codebook:
+class Codebook(LabelModel):
     """Tissues that mean the same in every scan.
 
     Parameters
@@ -159,11 +148,6 @@ class Codebook:
     def n(self) -> int:
         """Number of tissues."""
         return len(self.regions)
-
-    @property
-    def sha256(self) -> str:
-        """Hash of what decides the labels."""
-        return hashlib.sha256(self._to_bytes()).hexdigest()
 
     def check(
         self, modality: Modality, weights_sha256: str | None, name: str = "The scan"
