@@ -411,6 +411,8 @@ NAMES: dict[str, dict[str, str]] = {
         "any_piece": "refine.state.fragments:any_supervoxel",
         "by_largest_piece": "refine.state.fragments:by_largest_supervoxel",
         "cut_pieces": "refine.state.fragments:cut_supervoxels",
+        "give_voxels": "refine.state.fragments:assign_voxels",
+        "nearer": "refine.state.fragments:nearer_voxels",
         "piece_sizes": "refine.state.fragments:supervoxel_sizes",
         "voxels_of_piece": "refine.state.fragments:voxels_of_supervoxel",
     },
@@ -420,11 +422,19 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "refine.edits": {
         "Outcome": "refine.edits.basic:EditResult",
+        "foreseen": "refine.edits.basic:previewed_result",
     },
     "refine.journal": {
         "Step": "refine.history.journal:JournalStep",
+        "stepped": "refine.history.journal:apply_delta",
+    },
+    "refine.morphology": {
+        "surroundings": "refine.edits.morphology:most_touching_label",
     },
     "refine.owner": {
+        "NOT_GIVEN": "refine.state.assignment:NOT_PINNED",
+        "base_owner": "refine.state.assignment:base_assigned",
+        "give": "refine.state.assignment:assign_supervoxels",
         "of_pieces": "refine.state.assignment:of_supervoxels",
         "piece_table": "refine.state.assignment:supervoxel_table",
         "pieces_at": "refine.state.assignment:supervoxels_at_voxels",
@@ -455,6 +465,7 @@ NAMES: dict[str, dict[str, str]] = {
         "TeachingSpace": "refine.scribble.scribble_classifier:FeatureSpace",
         "Verdict": "refine.scribble.scribble_classifier:Classification",
         "teaching_space": "refine.scribble.scribble_classifier:feature_space",
+        "weigh": "refine.scribble.scribble_classifier:region_memberships",
     },
     "refine.ways": {
         "Ways": "refine.scribble.geodesic:GeodesicDistances",
@@ -517,6 +528,9 @@ REFINEMENT: dict[str, str] = {
     "with_steps": "steps.carry_out",
 }
 """Attributes of `Refinement` that moved to its parts, and their places today."""
+
+TEACHING: dict[str, str] = {"looks": "features", "taught": "example_regions"}
+"""Attributes of `Teaching` that changed their names, and their names today."""
 
 
 class _OldModules(MetaPathFinder, Loader):
@@ -589,29 +603,33 @@ def install() -> None:
         sys.meta_path.append(_OldModules())
 
 
-def moved_attribute(work: object, name: str) -> Any:
-    """Return an attribute of `Refinement` that moved to one of its parts.
+def moved_attribute(
+    instance: object, name: str, moved: dict[str, str] = REFINEMENT
+) -> Any:
+    """Return an attribute of an object under its old name, with a warning.
 
     Parameters
     ----------
-    work : Refinement
-        The refinement.
+    instance : Refinement or Teaching
+        The object.
     name : str
         The old name.
+    moved : dict of str
+        Place or name today of each old name.
 
     Raises
     ------
     AttributeError
         If there was no such attribute.
     """
-    today = REFINEMENT.get(name)
+    today = moved.get(name)
     if today is None:
         raise AttributeError(
-            f"{type(work).__name__!r} object has no attribute {name!r}"
+            f"{type(instance).__name__!r} object has no attribute {name!r}"
         )
-    value = attrgetter(today)(work)
+    value = attrgetter(today)(instance)
     warnings.warn(
-        f"Refinement.{name} is Refinement.{today} now. "
+        f"{type(instance).__name__}.{name} is {type(instance).__name__}.{today} now. "
         "The old name goes away with version 0.3.",
         DeprecationWarning,
         stacklevel=3,

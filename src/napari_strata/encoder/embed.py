@@ -32,16 +32,16 @@ from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Geometry, Progress, Volume, no_progress
 
 CODES = 8
-"""Channels that hold a scan's own intensity, as soft codes.
+"""Channels that hold the scan's own intensity as soft codes.
 
-Each is 1 where the intensity equals its centre.
+Each code is largest where the intensity equals its centre.
 """
 
 
 _CODE_LENGTH = 2.0
 """Length of a voxel's intensity codes; each level of features has length 1."""
 _CODE_SMOOTHING = 0.7
-"""Noise is smoothed away from the codes by this many voxels or mm, whichever is less."""
+"""Gaussian sigma that smooths the codes, in voxels or in mm, whichever is less."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +55,7 @@ class ScanFeatures:
     box : tuple of 3 slices
         The part of the scan that `data` covers.
     geometry : Geometry
-        The whole scan's.
+        Geometry of the whole scan.
     """
 
     data: NDArray[np.float32]
@@ -68,23 +68,21 @@ Places = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureMap:
-    """The encoder's features over the body's box of a scan, one map per decoder level.
-
-    Its intensity.
+    """The encoder's features and the intensity over the bounding box of a scan's body.
 
     Parameters
     ----------
     levels : tuple of (z', y', x', channel) float32 arrays
-        Features, finest first, over the padded grid.
+        Features on the padded grid, one map per decoder level, finest first.
     strides : tuple of int
         Voxels of the working grid per voxel of each level.
     intensity : (z, y, x) float32 array
-        Intensity in [0, 1] on the working grid, bias flattened and slightly smoothed.
+        Intensity in [0, 1] on the working grid, bias corrected and slightly smoothed.
     grid : WorkingGrid
-        The box of the scan that is covered, and the finest level's grid (without
+        The box of the scan that is covered, and the grid of the finest level (without
         padding).
     shape_zyx : tuple of 3 int
-        The scan's own shape.
+        Shape of the scan.
     """
 
     levels: tuple[NDArray[np.float32], ...]
@@ -95,7 +93,7 @@ class FeatureMap:
 
     @property
     def n_channels(self) -> int:
-        """Channels of the intensity codes and all levels together."""
+        """Number of channels: intensity codes and all levels."""
         return CODES + sum(level.shape[-1] for level in self.levels)
 
     def at_level(self, number: int) -> NDArray[np.float32]:
@@ -109,13 +107,11 @@ class FeatureMap:
     def inner_level(
         self, number: int
     ) -> tuple[NDArray[np.float32], tuple[Places, ...]]:
-        """Return one level without its padding, (z', y', x', channel).
+        """Return one level without padding, and the scan voxels at its voxel centres.
 
-        Where in the scan each of its voxels lies.
-
-        Places are voxel indices of the scan, one array an axis. The middle of a level's
-        voxel may lie between two voxels of the scan: then there are two places, on
-        either side of it, so that what is read there leans to neither.
+        The level is (z', y', x', channel). Scan voxels are given as one array of indices
+        per axis. If a centre lies between two voxels of the scan, there are two such
+        triples, one for either side, so that what is read there is not biased to one.
         """
         stride, level = self.strides[number], self.levels[number]
         z, y, x = (max(1, n // stride) for n in self.grid.shape_zyx)
@@ -144,14 +140,14 @@ class FeatureMap:
         )
 
     def read_at(self, number: int, places: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Read one level at places of the scan, interpolated: (n, channel) float32.
+        """Return one level interpolated at points of the scan, (n, channel) float32.
 
         Parameters
         ----------
         number : int
             The level, 0 the finest.
         places : (n, 3) array
-            Where, in the scan's voxels (z, y, x).
+            Points in voxels of the scan (z, y, x).
         """
         level = self.levels[number]
         size = (
@@ -168,7 +164,7 @@ class FeatureMap:
 
     @property
     def data(self) -> NDArray[np.float32]:
-        """Brightness codes and all levels on the working grid, (channel, z, y, x)."""
+        """Intensity codes and all levels on the working grid, (channel, z, y, x)."""
         return np.concatenate(
             [
                 intensity_codes(self.intensity),
@@ -182,9 +178,9 @@ class FeatureMap:
     def on(
         self, volume: Volume, box: tuple[slice, slice, slice] | None = None
     ) -> ScanFeatures:
-        """Bring the features to the scan's own grid, or to a box of it only.
+        """Resample the features to the scan's own grid, or to a box of it.
 
-        0 outside the body's box.
+        They are 0 outside the bounding box of the body.
 
         Parameters
         ----------
@@ -196,7 +192,7 @@ class FeatureMap:
         Raises
         ------
         GeometryError
-            If `volume` is not of the shape that was embedded.
+            If `volume` does not have the shape of the embedded scan.
         """
         if volume.data.shape != self.shape_zyx:
             raise GeometryError(
@@ -231,12 +227,10 @@ class FeatureMap:
 
 
 def intensity_codes(intensity: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Turn intensity (z, y, x) in [0, 1] into soft codes.
+    """Return soft codes (code, z, y, x) of an intensity (z, y, x) in [0, 1].
 
-    (code, z, y, x) float32 of length 2 at each voxel.
-
-    A linear classifier can pick a range of intensity from them; they weigh as much as
-    the four levels of features together.
+    The codes of a voxel have length 2, as much as the four levels of features together.
+    A linear classifier can select a range of intensity from them.
     """
     centers = np.linspace(0.0, 1.0, CODES, dtype=np.float32)
     codes = np.empty((CODES, *intensity.shape), np.float32)
@@ -257,7 +251,7 @@ def embed(
     runtime: str = "auto",
     on_progress: Progress = no_progress,
 ) -> FeatureMap:
-    """Turn every voxel of a scan's body into a learned feature.
+    """Compute a learned feature for every voxel of the body in a scan.
 
     Parameters
     ----------
@@ -312,14 +306,16 @@ def embed_intensity(
     settings: ProposeSettings,
     on_progress: Progress = no_progress,
 ) -> FeatureMap:
-    """Embed a scan that is already mapped to [0, 1]; see `embed`.
+    """Compute the features of a scan whose intensity is already mapped to [0, 1].
+
+    See `embed`.
 
     Parameters
     ----------
     intensity : (z, y, x) float32 array
         Intensity on the scan's own grid, from `preprocess.encoder_intensity`.
     grid : WorkingGrid
-        What part to embed, and at which voxel size.
+        The box of the scan to cover, and the voxel size.
     runtime : Runtime
         The encoder, ready to run.
     """
@@ -358,9 +354,9 @@ def embed_intensity(
 def _slabs(
     shape: tuple[int, ...], runtime: Runtime, memory_gb: float
 ) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Cut z into as few equal slabs as fit the memory, each with a halo.
+    """Yield as few equal slabs of z as fit into memory, with and without their halo.
 
-    ((outer start, stop), (inner start, stop)).
+    Each is ((outer start, outer stop), (inner start, inner stop)).
     """
     unit = runtime.multiple_of
     halo = -(-runtime.halo_vox // unit) * unit

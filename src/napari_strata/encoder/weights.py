@@ -1,4 +1,4 @@
-"""Encoder weights on disk: safetensors with a recipe in the header; nothing is ever unpickled."""
+"""Encoder weights on disk: safetensors with the training recipe in the header."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from napari_strata.filenames import plain_name
 from napari_strata.io.atomic import atomic_path
 
 FORMAT = "strata-encoder-2"
-"""Said in the header of every weights file that this version writes."""
+"""Format name in the header of weights files of this version."""
 
 
 def write_weights(encoder: StrataEncoder, path: Path, recipe: dict[str, Any]) -> None:
@@ -48,7 +48,7 @@ def write_tensors(
     Raises
     ------
     WriteError
-        If it cannot be written; nothing stands under its name then.
+        If it cannot be written; no file is left under `path` then.
     """
     with atomic_path(path) as temporary:
         try:

@@ -227,7 +227,7 @@ class ViewController(QObject):
         """Show the case in hand beside that of an earlier scan, with the volume changes."""
         with notify_errors():
             case = self._require_case()
-            others = [other for other in self._cases.shown if other is not case]
+            others = [other for other in self._cases.in_viewer if other is not case]
             if not others:
                 raise StrataError(
                     "Open the other scan in this window too, and propose regions or"

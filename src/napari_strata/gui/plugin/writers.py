@@ -213,7 +213,7 @@ def _settled_case(work: Refinement | None) -> ScanCase | None:
         if isinstance(widget, StrataPanel)
     ]
     for panel in panels:
-        for case in panel.cases.shown:
+        for case in panel.cases.in_viewer:
             if case.work is work:
                 if panel.files.is_writing:
                     raise StrataError(

@@ -41,7 +41,7 @@ class OpenCases(QObject):
         return None if image is None else self._cases.get(image)
 
     @property
-    def shown(self) -> list[ScanCase]:
+    def in_viewer(self) -> list[ScanCase]:
         """The cases whose regions are on the canvas, or could be."""
         return [case for case in self._cases.values() if case.is_shown]
 

@@ -8,7 +8,6 @@ only grey matter lies beside white matter.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,14 +35,13 @@ from napari_strata.proposal.codebook.fit import (
     mean_distance,
     vectors_of,
 )
+from napari_strata.proposal.codebook.label_models import LabelModel, SupervoxelLabels
 from napari_strata.proposal.methods.registry import method_names
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.volume import (
     Modality,
     Region,
-    Segmentation,
     default_regions,
-    smallest_label_dtype,
 )
 
 VERSION = 1
@@ -63,7 +61,7 @@ FITS_BELOW = 1.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Assignment:
+class Assignment(SupervoxelLabels):
     """Tissues of a scan, assigned by a codebook.
 
     Parameters
@@ -87,21 +85,6 @@ class Assignment:
     intensity: IntensityMap
     regions: tuple[Region, ...]
 
-    def segmentation(self, proposal: Proposal) -> Segmentation:
-        """Return the tissues as labels of the scan.
-
-        Parameters
-        ----------
-        proposal : Proposal
-            The proposal that the tissues were assigned to.
-        """
-        dtype = smallest_label_dtype(int(self.table.max(initial=0)))
-        return Segmentation(
-            self.table.astype(dtype)[proposal.supervoxels],
-            self.regions,
-            proposal.volume.geometry,
-        )
-
     def warning(self) -> str:
         """Return a warning that the scan does not fit; "" if it fits."""
         if self.fits:
@@ -122,7 +105,7 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Codebook:
+class Codebook(LabelModel):
     """Tissues with the same number and meaning in every scan.
 
     Parameters
@@ -169,11 +152,6 @@ class Codebook:
     def n(self) -> int:
         """Number of tissues."""
         return len(self.regions)
-
-    @property
-    def sha256(self) -> str:
-        """Hash of everything that decides the labels."""
-        return hashlib.sha256(self._to_bytes()).hexdigest()
 
     def check(
         self, modality: Modality, weights_sha256: str | None, name: str = "The scan"

@@ -24,14 +24,14 @@ from napari_strata.refine.scribble.scribble_classifier import (
 )
 from napari_strata.refine.state.assignment import (
     FOLLOW,
-    NOT_GIVEN,
+    NOT_PINNED,
     NOT_SPREAD,
     Scope,
     State,
     Stroke,
-    base_owner,
+    assign_supervoxels,
+    base_assigned,
     base_table,
-    give,
     join,
     named_regions,
     new_id,
@@ -49,9 +49,9 @@ from napari_strata.refine.state.assignment import (
 )
 from napari_strata.refine.state.fragments import (
     any_supervoxel,
+    assign_voxels,
     by_largest_supervoxel,
-    give_voxels,
-    nearer,
+    nearer_voxels,
     roots,
     supervoxel_sizes,
 )
@@ -171,7 +171,7 @@ class Split:
         state, made = own_region(state, index, self.region), []
         for part in np.argsort(-sizes, kind="stable")[1:]:
             region, state = new_id(state)
-            state = give(state, members[parts == part], region, pointed=False)
+            state = assign_supervoxels(state, members[parts == part], region, pin=False)
             made.append(region)
         return EditResult(state, name, tuple(made))
 
@@ -191,7 +191,7 @@ class Assign:
         )
         require_unlocked(state, supervoxel_table(state, index)[ids].tolist())
         state = require_target(state, index, self.region)
-        state = give(state, ids, self.region, pointed=True)
+        state = assign_supervoxels(state, ids, self.region, pin=True)
         return EditResult(
             state,
             f"Assign: {state.name(self.region)}, {len(ids)} supervoxels",
@@ -310,12 +310,14 @@ class Scribble:
         )
 
 
-def foreseen(edit: Edit, state: State, index: ProposalIndex) -> EditResult | None:
+def previewed_result(
+    edit: Edit, state: State, index: ProposalIndex
+) -> EditResult | None:
     """Return the result that a preview computed for the same scribble in the same state.
 
     None if there is no such preview.
     """
-    for before, scribble, outcome in index.foreseen:
+    for before, scribble, outcome in index.previewed:
         if before is state and isinstance(edit, Scribble) and _is_same(edit, scribble):
             found: EditResult = outcome
             return found
@@ -371,21 +373,25 @@ def _take_stroke(
     locked = np.isin(supervoxel_table(state, index)[crossed], state.locked_ids())
     taken = ~locked & ~_strayed(index, stroke, roots(state, index, crossed))
     lost = np.isin(held, crossed[~taken])
-    rival = (state.given[holders] == regions) & (regions != stroke.region)
+    rival = (state.pinned[holders] == regions) & (regions != stroke.region)
     contested = np.isin(crossed, holders[rival])
     before = state
     for supervoxel in crossed[taken & contested].tolist():
         by_intensity = index.has_scan if by_intensity is None else by_intensity
         inside = holders == supervoxel
         seeds = seen[inside & (regions == stroke.region)], seen[inside & rival]
-        mine = nearer(before, index, supervoxel, *seeds, by_intensity=by_intensity)
-        state = give_voxels(
-            state, index, mine, np.full(len(mine), stroke.region), pointed=True
+        mine = nearer_voxels(
+            before, index, supervoxel, *seeds, by_intensity=by_intensity
         )
-    state = give(state, crossed[taken & ~contested], stroke.region, pointed=True)
+        state = assign_voxels(
+            state, index, mine, np.full(len(mine), stroke.region), pin=True
+        )
+    state = assign_supervoxels(
+        state, crossed[taken & ~contested], stroke.region, pin=True
+    )
     # strokes paint only in blocks of background, see `_strayed`; what is painted
     # elsewhere is the brush's
-    in_air = index.teaching.background[index.supervoxels_at(stroke.voxels)]
+    in_air = index.feature_space.background[index.supervoxels_at(stroke.voxels)]
     by_stroke = in_air & _painted_by(state, stroke.voxels, earlier, earlier_regions)
     painted = stroke.voxels[by_stroke | (lost & (painted_at(state, stroke.voxels) < 0))]
     return paint_voxels(state, painted, stroke.region), by_intensity
@@ -398,7 +404,7 @@ def _strayed(
 
     Their voxels under the stroke are painted.
     """
-    background = index.teaching.background
+    background = index.feature_space.background
     outside = background[index.supervoxels_at(stroke.voxels)]
     if stroke.region == BACKGROUND or 2 * outside.sum() > len(outside):
         return np.zeros(len(crossed), np.bool_)
@@ -435,19 +441,21 @@ def _spread(
     """
     table, base, locked = (
         supervoxel_table(state, index),
-        base_owner(state),
+        base_assigned(state),
         state.locked_ids(),
     )
     here = scribble.scope == "here"
     own = table if here else base_table(state, index)
-    free = (state.given == NOT_GIVEN) & ~np.isin(table, locked)
+    free = (state.pinned == NOT_PINNED) & ~np.isin(table, locked)
     if here:
         free &= of_supervoxels(
-            within_mm(index.teaching, crossed, REACH_MM / index.proposal.magnification),
+            within_mm(
+                index.feature_space, crossed, REACH_MM / index.proposal.magnification
+            ),
             state,
         )
     taught = sorted({state.current_id(s.region) for s in state.strokes})
-    examples = np.where(np.isin(state.given, taught), state.given, NOT_GIVEN)
+    examples = np.where(np.isin(state.pinned, taught), state.pinned, NOT_PINNED)
     count = index.proposal.n_supervoxels
     shown = by_largest_supervoxel(state, index, examples)
     unnamed = (base == FOLLOW)[:count]
@@ -459,13 +467,15 @@ def _spread(
         named_regions(state)[:count],
         unnamed,
     )
-    choices = of_supervoxels(classify(index.teaching, training), state).copy()
+    choices = of_supervoxels(classify(index.feature_space, training), state).copy()
     choices[np.isin(choices, locked) | (choices == own)] = STAY
-    owner, before = state.owner.copy(), state.before.copy()
+    assigned, before_spread = state.assigned.copy(), state.before_spread.copy()
     if here:
         moved = free & (choices == scribble.region)
         moved &= of_supervoxels(
-            connected(index.teaching, crossed, any_supervoxel(state, moved, count)),
+            connected(
+                index.feature_space, crossed, any_supervoxel(state, moved, count)
+            ),
             state,
         )
     else:
@@ -473,11 +483,11 @@ def _spread(
         back = (
             free
             & (choices == STAY)
-            & (state.before != NOT_SPREAD)
+            & (state.before_spread != NOT_SPREAD)
             & ~np.isin(own, locked)
         )
-        owner[back] = base[back]
-        before[back] = NOT_SPREAD
-    before[moved] = base[moved]
-    owner[moved] = choices[moved]
-    return replace(state, owner=owner, before=before)
+        assigned[back] = base[back]
+        before_spread[back] = NOT_SPREAD
+    before_spread[moved] = base[moved]
+    assigned[moved] = choices[moved]
+    return replace(state, assigned=assigned, before_spread=before_spread)

@@ -35,7 +35,7 @@ def holes_of(mask: Mask) -> Mask:
     return np.asarray(ndi.binary_fill_holes(mask) & ~mask, np.bool_)
 
 
-def surroundings(
+def most_touching_label(
     parts: NDArray[np.int32], labels: Labels, allowed: Mask
 ) -> NDArray[np.int64]:
     """Return for each part 0 .. n the label that shares most voxel faces with it.

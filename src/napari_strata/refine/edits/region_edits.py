@@ -26,7 +26,7 @@ from napari_strata.refine.state.assignment import (
     require_target,
     require_unlocked,
 )
-from napari_strata.refine.state.fragments import flat_where, give_voxels
+from napari_strata.refine.state.fragments import assign_voxels, flat_where
 from napari_strata.refine.state.proposal_index import Box, ProposalIndex
 from napari_strata.refine.state.rendering import (
     labels_in_box,
@@ -84,7 +84,7 @@ def _relabelled(
     """
     changed = scene.free & (labels >= 0) & (labels != scene.labels)
     voxels = flat_where(index, scene.box, changed)
-    return give_voxels(state, index, voxels, labels[changed]), len(voxels)
+    return assign_voxels(state, index, voxels, labels[changed]), len(voxels)
 
 
 def _done(
@@ -232,9 +232,9 @@ class Swap:
         )
         state = replace(
             state,
-            owner=exchanged(state.owner),
-            given=exchanged(state.given),
-            before=exchanged(state.before),
+            assigned=exchanged(state.assigned),
+            pinned=exchanged(state.pinned),
+            before_spread=exchanged(state.before_spread),
             painted_regions=exchanged(state.painted_regions),
             merged={old: pair.get(at, at) for old, at in state.merged.items()},
             strokes=strokes,
@@ -325,7 +325,7 @@ class RemoveIslands:
             small &= sizes_ml < self.smaller_than_ml
         islands = np.where(small[parts], parts, 0).astype(np.int32)
         allowed = ~np.isin(scene.labels, [*state.locked_ids().tolist(), self.region])
-        labels = morphology.surroundings(islands, scene.labels, allowed)[islands]
+        labels = morphology.most_touching_label(islands, scene.labels, allowed)[islands]
         state, count = _relabelled(
             state, index, scene, np.where(islands > 0, labels, -1)
         )

@@ -11,15 +11,15 @@ import numpy as np
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal, TreeName
-from napari_strata.refine.edits.basic import Cut, Edit, EditResult, foreseen
+from napari_strata.refine.edits.basic import Cut, Edit, EditResult, previewed_result
 from napari_strata.refine.history.initial_state import InitialState
 from napari_strata.refine.history.journal import (
     SNAPSHOT_EVERY,
     Journal,
     JournalStep,
+    apply_delta,
     difference,
     painted_changes,
-    stepped,
 )
 from napari_strata.refine.history.snapshot import state_bytes
 from napari_strata.refine.session.view import View
@@ -137,7 +137,7 @@ class EditSession:
         """
         with self.lock:
             before = self.state
-            outcome = foreseen(edit, before, self.index) or edit.apply(
+            outcome = previewed_result(edit, before, self.index) or edit.apply(
                 before, self.index
             )
             delta = difference(before, outcome.state)
@@ -168,7 +168,7 @@ class EditSession:
     ) -> None:
         """Replace the last step, a cut, by one that goes on to another stop."""
         delta = last.delta
-        before = stepped(self.state, delta, back=True)
+        before = apply_delta(self.state, delta, back=True)
         if (
             self.state.next_id == delta.values["next_id"]
             and edit.stops[-1][0] == stop[0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_strata.refine.edits.basic import Scribble, foreseen
+from napari_strata.refine.edits.basic import Scribble, previewed_result
 from napari_strata.refine.session.edit_session import changed_box
 from napari_strata.refine.session.refinement import Refinement
 from napari_strata.refine.session.view import View
@@ -78,10 +78,12 @@ def preview_strokes(
         scribble = Scribble(
             points, state.next_id if region is None else int(region), scope
         )
-        outcome = foreseen(scribble, state, index) or scribble.apply(state, index)
+        outcome = previewed_result(scribble, state, index) or scribble.apply(
+            state, index
+        )
         found.append((state, scribble, outcome))
         state = outcome.state
         regions.append(outcome.ids[0])
-    index.foreseen = tuple(found)
+    index.previewed = tuple(found)
     then = View(index, state)
     return Preview(now, then, changed_box(before, state, index), tuple(regions))

@@ -29,8 +29,8 @@ from napari_strata.refine.history.initial_state import InitialState
 from napari_strata.refine.history.journal import (
     Journal,
     JournalStep,
+    apply_delta,
     difference,
-    stepped,
 )
 from napari_strata.refine.session.refinement import continue_case
 from napari_strata.refine.state.assignment import State, present_ids, require_unlocked
@@ -190,7 +190,7 @@ class _Replay:
             status, why = self._try(step)
         except EditError as err:
             status, why = "not carried out", " ".join(str(err).split())
-        self.old = stepped(self.old, step.delta, back=False)
+        self.old = apply_delta(self.old, step.delta, back=False)
         return ReplayedStep(number, step.name, status, why)
 
     def _try(self, step: JournalStep) -> tuple[Status, str]:

@@ -15,7 +15,7 @@ from napari_strata.refine.edits.morphology import symmetry_plane
 from napari_strata.refine.edits.region_edits import Point
 from napari_strata.refine.state.assignment import (
     FOLLOW,
-    NOT_GIVEN,
+    NOT_PINNED,
     NOT_SPREAD,
     State,
     loose_voxels,
@@ -130,7 +130,7 @@ class View:
             index.sizes_vox,
             index.first_voxels,
             index.boxes,
-            index.teaching,
+            index.feature_space,
             index.has_scan and index.intensity_sums,
         ):
             del made
@@ -167,18 +167,18 @@ class View:
         supervoxel = supervoxels_at_voxels(state, self.index, flat)[0]
         if painted_at(state, flat)[0] >= 0:
             return "painted"
-        if state.given[supervoxel] != NOT_GIVEN:
+        if state.pinned[supervoxel] != NOT_PINNED:
             return "shown"
-        if state.before[supervoxel] != NOT_SPREAD:
+        if state.before_spread[supervoxel] != NOT_SPREAD:
             return "taught"
-        return "edited" if state.owner[supervoxel] != FOLLOW else "proposed"
+        return "edited" if state.assigned[supervoxel] != FOLLOW else "proposed"
 
     @property
     def stroked(self) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
         """Supervoxels (k,) that strokes crossed or a person assigned, and their regions (k,)."""
-        given = by_largest_supervoxel(self.state, self.index, self.state.given)
-        supervoxels = np.flatnonzero(given != NOT_GIVEN)
-        return supervoxels, given[supervoxels]
+        pinned = by_largest_supervoxel(self.state, self.index, self.state.pinned)
+        supervoxels = np.flatnonzero(pinned != NOT_PINNED)
+        return supervoxels, pinned[supervoxels]
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:

@@ -22,7 +22,7 @@ from napari_strata.volume import BACKGROUND, Region, default_regions, region_col
 
 FOLLOW = -1
 """Owner of an unassigned supervoxel: it follows the current cut."""
-NOT_GIVEN = -1
+NOT_PINNED = -1
 """No stroke crossed this supervoxel and no person assigned it."""
 NOT_SPREAD = -2
 """No scribble spread to this supervoxel."""
@@ -57,12 +57,12 @@ class State:
 
     Parameters
     ----------
-    owner : (n + k,) int32 array
+    assigned : (n + k,) int32 array
         Region that a person assigned to each supervoxel or fragment, or `FOLLOW`.
-    given : (n + k,) int32 array
-        Region of those that a person pointed at (stroke, assign), else `NOT_GIVEN`.
+    pinned : (n + k,) int32 array
+        Region of those that a person pointed at (stroke, assign), else `NOT_PINNED`.
         Scribbles elsewhere never move them.
-    before : (n + k,) int32 array
+    before_spread : (n + k,) int32 array
         Owner before a scribble spread there, else `NOT_SPREAD`: what it goes
         back to when later strokes say so.
     tree, n : {"regions", "tissues"}, int
@@ -88,9 +88,9 @@ class State:
         The next id to hand out.
     """
 
-    owner: NDArray[np.int32]
-    given: NDArray[np.int32]
-    before: NDArray[np.int32]
+    assigned: NDArray[np.int32]
+    pinned: NDArray[np.int32]
+    before_spread: NDArray[np.int32]
     tree: TreeName
     n: int
     rank_ids: dict[TreeName, NDArray[np.int32]]
@@ -151,9 +151,9 @@ def start_state(index: ProposalIndex, tree: TreeName, n: int) -> State:
     """Return the state before the first edit: nothing is assigned, `tree` is cut at n."""
     count = index.proposal.n_supervoxels
     empty = State(
-        owner=np.full(count, FOLLOW, np.int32),
-        given=np.full(count, NOT_GIVEN, np.int32),
-        before=np.full(count, NOT_SPREAD, np.int32),
+        assigned=np.full(count, FOLLOW, np.int32),
+        pinned=np.full(count, NOT_PINNED, np.int32),
+        before_spread=np.full(count, NOT_SPREAD, np.int32),
         tree=tree,
         n=n,
         rank_ids={
@@ -177,13 +177,13 @@ def of_supervoxels(values: NDArray[Any], state: State) -> NDArray[Any]:
 
 
 def _filled(
-    owner: NDArray[np.int32], state: State, index: ProposalIndex
+    assigned: NDArray[np.int32], state: State, index: ProposalIndex
 ) -> NDArray[np.int32]:
     ids = np.concatenate([np.array([BACKGROUND], np.int32), state.rank_ids[state.tree]])
     return np.where(
-        owner == FOLLOW,
+        assigned == FOLLOW,
         of_supervoxels(ids[index.ranks(state.tree, state.n)], state),
-        owner,
+        assigned,
     )
 
 
@@ -192,7 +192,7 @@ def supervoxel_table(state: State, index: ProposalIndex) -> NDArray[np.int32]:
 
     Its owner, else that of the current cut.
     """
-    return _filled(state.owner, state, index)
+    return _filled(state.assigned, state, index)
 
 
 def region_table(state: State, index: ProposalIndex) -> NDArray[np.int32]:
@@ -216,21 +216,23 @@ def named_regions(state: State) -> NDArray[np.int32]:
         if row.id in taught or row.name not in (f"region {row.id}", f"tissue {row.id}")
     ]
     whole = (
-        (state.given == NOT_GIVEN)
-        & (state.before == NOT_SPREAD)
-        & np.isin(state.owner, named)
+        (state.pinned == NOT_PINNED)
+        & (state.before_spread == NOT_SPREAD)
+        & np.isin(state.assigned, named)
     )
-    return np.where(whole, state.owner, NOT_GIVEN).astype(np.int32)
+    return np.where(whole, state.assigned, NOT_PINNED).astype(np.int32)
 
 
-def base_owner(state: State) -> NDArray[np.int32]:
+def base_assigned(state: State) -> NDArray[np.int32]:
     """Return the owners without the effect of scribbles elsewhere."""
-    return np.where(state.before == NOT_SPREAD, state.owner, state.before)
+    return np.where(
+        state.before_spread == NOT_SPREAD, state.assigned, state.before_spread
+    )
 
 
 def base_table(state: State, index: ProposalIndex) -> NDArray[np.int32]:
     """Return the regions without the effect of scribbles elsewhere."""
-    return _filled(base_owner(state), state, index)
+    return _filled(base_assigned(state), state, index)
 
 
 def with_ids(state: State, index: ProposalIndex) -> State:
@@ -240,7 +242,7 @@ def with_ids(state: State, index: ProposalIndex) -> State:
     A rank keeps its id in later cuts, until a person owns that region.
     """
     ranks = of_supervoxels(index.ranks(state.tree, state.n), state)
-    free = (state.owner == FOLLOW) | (state.before == FOLLOW)
+    free = (state.assigned == FOLLOW) | (state.before_spread == FOLLOW)
     shown = np.flatnonzero(np.bincount(ranks[free], minlength=1))
     ids = state.rank_ids[state.tree]
     missing = shown[(shown > 0)]
@@ -262,9 +264,11 @@ def own_region(state: State, index: ProposalIndex, region: int) -> State:
     """Take ownership of a whole region: its name and extent no longer follow the cut."""
     if region == BACKGROUND:
         return state
-    owner, before = state.owner.copy(), state.before.copy()
-    before[(state.before != NOT_SPREAD) & (base_table(state, index) == region)] = region
-    owner[supervoxel_table(state, index) == region] = region
+    assigned, before_spread = state.assigned.copy(), state.before_spread.copy()
+    before_spread[
+        (state.before_spread != NOT_SPREAD) & (base_table(state, index) == region)
+    ] = region
+    assigned[supervoxel_table(state, index) == region] = region
     rows = {**state.rows, region: state.row(region)}
     rank_ids = {
         tree: np.where(ids == region, 0, ids).astype(np.int32)
@@ -272,35 +276,37 @@ def own_region(state: State, index: ProposalIndex, region: int) -> State:
     }
     return replace(
         state,
-        owner=owner,
-        before=before,
+        assigned=assigned,
+        before_spread=before_spread,
         rows=rows,
         rank_ids=rank_ids,
         next_id=max(state.next_id, region + 1),
     )
 
 
-def give(
+def assign_supervoxels(
     state: State,
     supervoxel_ids: NDArray[np.integer],
     region: int | NDArray[np.integer],
     *,
-    pointed: bool,
+    pin: bool,
 ) -> State:
     """Assign supervoxels or fragments to a region (or one region each).
 
     `pointed`: whether a stroke or a person pointed at each of them.
     """
-    owner, given, before = state.owner.copy(), state.given.copy(), state.before.copy()
-    owner[supervoxel_ids] = region
-    before[supervoxel_ids] = NOT_SPREAD
-    moved = (
-        supervoxel_ids
-        if pointed
-        else supervoxel_ids[given[supervoxel_ids] != NOT_GIVEN]
+    assigned, pinned, before_spread = (
+        state.assigned.copy(),
+        state.pinned.copy(),
+        state.before_spread.copy(),
     )
-    given[moved] = owner[moved]
-    return replace(state, owner=owner, given=given, before=before)
+    assigned[supervoxel_ids] = region
+    before_spread[supervoxel_ids] = NOT_SPREAD
+    moved = (
+        supervoxel_ids if pin else supervoxel_ids[pinned[supervoxel_ids] != NOT_PINNED]
+    )
+    pinned[moved] = assigned[moved]
+    return replace(state, assigned=assigned, pinned=pinned, before_spread=before_spread)
 
 
 def paint_voxels(state: State, flat_voxels: NDArray[np.int64], region: int) -> State:
@@ -369,9 +375,9 @@ def join(state: State, index: ProposalIndex, ids: list[int]) -> State:
     } | dict.fromkeys(gone, kept)
     return replace(
         state,
-        owner=renamed(state.owner),
-        given=renamed(state.given),
-        before=renamed(state.before),
+        assigned=renamed(state.assigned),
+        pinned=renamed(state.pinned),
+        before_spread=renamed(state.before_spread),
         rows={i: row for i, row in state.rows.items() if i not in gone},
         merged=merged,
         painted_regions=renamed(state.painted_regions),

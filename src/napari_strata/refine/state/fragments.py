@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import dijkstra
 
 from napari_strata.refine.state.assignment import (
     State,
-    give,
+    assign_supervoxels,
     own_region,
     supervoxels_at_voxels,
 )
@@ -61,9 +61,9 @@ def whole_supervoxels(state: State, count: int) -> State:
         return state
     return replace(
         state,
-        owner=state.owner[:count],
-        given=state.given[:count],
-        before=state.before[:count],
+        assigned=state.assigned[:count],
+        pinned=state.pinned[:count],
+        before_spread=state.before_spread[:count],
         leaf_parents=state.leaf_parents[:0],
         cut_voxels=state.cut_voxels[:0],
         cut_supervoxels=state.cut_supervoxels[:0],
@@ -159,7 +159,7 @@ def cut_supervoxels(
     )
     whole = supervoxel_sizes(state, index)[keys // span] == sizes
     # a supervoxel that falls apart completely keeps its id for its largest part
-    used_up = np.bincount(keys // span, weights=sizes, minlength=len(state.owner))[
+    used_up = np.bincount(keys // span, weights=sizes, minlength=len(state.assigned))[
         keys // span
     ]
     falls = ~whole & (supervoxel_sizes(state, index)[keys // span] == used_up)
@@ -172,7 +172,7 @@ def cut_supervoxels(
         return state
     fresh = fresh[np.argsort(first[fresh], kind="stable")]
     new_ids = np.full(len(keys), -1, np.int32)
-    new_ids[fresh] = len(state.owner) + np.arange(len(fresh), dtype=np.int32)
+    new_ids[fresh] = len(state.assigned) + np.arange(len(fresh), dtype=np.int32)
     parents = (keys[fresh] // span).astype(np.int32)
     moved = new_ids[member] >= 0
     layer = overlaid(
@@ -183,22 +183,24 @@ def cut_supervoxels(
     )
     return replace(
         state,
-        owner=np.concatenate([state.owner, state.owner[parents]]),
-        given=np.concatenate([state.given, state.given[parents]]),
-        before=np.concatenate([state.before, state.before[parents]]),
+        assigned=np.concatenate([state.assigned, state.assigned[parents]]),
+        pinned=np.concatenate([state.pinned, state.pinned[parents]]),
+        before_spread=np.concatenate(
+            [state.before_spread, state.before_spread[parents]]
+        ),
         leaf_parents=np.concatenate([state.leaf_parents, roots(state, index, parents)]),
         cut_voxels=layer[0],
         cut_supervoxels=layer[1],
     )
 
 
-def give_voxels(
+def assign_voxels(
     state: State,
     index: ProposalIndex,
     flat_voxels: NDArray[np.int64],
     regions: NDArray[np.integer],
     *,
-    pointed: bool = False,
+    pin: bool = False,
 ) -> State:
     """Assign each voxel (ascending, each once) to a region.
 
@@ -213,10 +215,10 @@ def give_voxels(
     held, at = np.unique(
         supervoxels_at_voxels(state, index, flat_voxels), return_index=True
     )
-    return give(state, held, found[group[at]].astype(np.int32), pointed=pointed)
+    return assign_supervoxels(state, held, found[group[at]].astype(np.int32), pin=pin)
 
 
-def nearer(
+def nearer_voxels(
     state: State,
     index: ProposalIndex,
     supervoxel: int,

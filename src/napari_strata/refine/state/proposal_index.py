@@ -30,9 +30,9 @@ class ProposalIndex:
     def __init__(self, proposal: Proposal) -> None:
         self.proposal = proposal
         self._last_cut: tuple[TreeName, int, NDArray[np.int32]] | None = None
-        self.answers: dict[Any, Any] = {}
+        self.answer_cache: dict[Any, Any] = {}
         """What strokes answered to suggestions, kept by `estimate_uncertainty`."""
-        self.foreseen: tuple[tuple[Any, Any, Any], ...] = ()
+        self.previewed: tuple[tuple[Any, Any, Any], ...] = ()
         """Results of the last preview: (state, edit, outcome) of each stroke.
 
         Taking the stroke reuses them.
@@ -105,7 +105,7 @@ class ProposalIndex:
         return bounding_boxes(self.proposal.supervoxels, self.proposal.n_supervoxels)
 
     @cached_property
-    def teaching(self) -> FeatureSpace:
+    def feature_space(self) -> FeatureSpace:
         """Feature space of the scribble classifier."""
         middle = (self.boxes[:, :3] + self.boxes[:, 3:] - 1) / 2
         return feature_space(
