@@ -26,7 +26,7 @@ from napari_strata.encoder.network import Encoder
 from napari_strata.encoder.state_dict import fill, shorten
 from napari_strata.encoder.weights import load_encoder, weights_hash
 from napari_strata.errors import WeightsError
-from napari_strata.filenames import plain_name
+from napari_strata.filenames import WEIGHTS_SUFFIX, plain_name
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def _hash_together(files: tuple[tuple[Path, int, int], ...]) -> str:
 
 def _is_ours(path: Path) -> bool:
     """Return whether `load_encoder` is the one to read this, or to say what is wrong with it."""
-    if path.suffix.lower() != ".safetensors" or path.is_dir():
+    if path.suffix.lower() != WEIGHTS_SUFFIX or path.is_dir():
         return False
     try:
         with plain_name(path) as name, safe_open(name, framework="pt") as store:

@@ -111,8 +111,8 @@ class PixelFormat:
         it claims, -1 for undefined.
     rows, columns, allocated, stored, high_bit : int
         As the header says; 0 where it does not.
-    signed : bool
-        Pixel Representation.
+    signed : bool or None
+        Pixel Representation; None where the header has none.
     photometric : str
         Photometric Interpretation.
     """
@@ -128,7 +128,7 @@ class PixelFormat:
     allocated: int
     stored: int
     high_bit: int
-    signed: bool
+    signed: bool | None
     photometric: str
 
 
@@ -511,6 +511,10 @@ def _pixel_format(header: Dataset, stream: BinaryIO | DicomBytesIO) -> PixelForm
         allocated=count_value(header, tags.BITS_ALLOCATED),
         stored=count_value(header, tags.BITS_STORED),
         high_bit=count_value(header, tags.HIGH_BIT),
-        signed=count_value(header, tags.PIXEL_REPRESENTATION) == 1,
+        signed=(
+            count_value(header, tags.PIXEL_REPRESENTATION) == 1
+            if element_value(header, tags.PIXEL_REPRESENTATION)
+            else None
+        ),
         photometric=first_text(header, tags.PHOTOMETRIC_INTERPRETATION).upper(),
     )
