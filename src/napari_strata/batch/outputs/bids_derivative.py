@@ -131,7 +131,7 @@ def _with_ignored(folder: Path) -> str:
 def sidecar_keys(name: BidsName, document: dict[str, Any]) -> dict[str, Any]:
     """Return the keys that BIDS asks for in the JSON file of labels.
 
-    The meaning of each column of the label table is one of them.
+    They include the meaning of each column of the label table.
     """
     columns = {}
     for column in _measured(document["regions"]):
@@ -165,7 +165,7 @@ def _measured(rows: list[dict[str, Any]]) -> list[str]:
 def write_label_table(table: Path, rows: list[dict[str, Any]]) -> None:
     """Write a BIDS label table (`_dseg.tsv`).
 
-    Index, name and colour, then the measures; n/a where there is none.
+    The columns are index, name and colour, then the measures. A missing value is n/a.
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
-"""The voxels of DICOM slices.
+"""Read the voxels of DICOM slices.
 
-Each decoded and rescaled by its own header, all joined in a type that holds them.
+Each slice is decoded and rescaled by its own header. All are joined in a type that holds
+their values.
 
 Native pixels are read as they lie in the file. Compressed ones are decoded by GDCM,
 which SimpleITK brings: each frame is handed over in a bare file of its own, so that
