@@ -459,37 +459,11 @@ class Mirror:
                 " regions, not background."
             )
         require_regions(state, index, [self.region])
-        normal = np.array(self.normal_ras, np.float64)
-        length = float(np.linalg.norm(normal))
-        if not (
-            np.isfinite(normal).all()
-            and length > 1e-9
-            and np.isfinite(self.point_ras_mm).all()
-        ):
-            raise EditError(
-                "The plane of a mirror needs a point and a direction in mm that is not"
-                " zero."
-            )
+        normal = self._unit_normal()
         name = state.name(self.region)
-        fresh = (
-            self.target not in (BACKGROUND, *state.rows)
-            and not (present_ids(state, index) == self.target).any()
-        )
         source = _scene(state, index, [self.region])
-        state = require_target(state, index, self.target)
-        if fresh:
-            state = replace(
-                state,
-                rows={
-                    **state.rows,
-                    self.target: replace(
-                        state.rows[self.target], name=f"{name} mirrored"
-                    ),
-                },
-            )
-        matrix, offset = _reflection(
-            index, np.array(self.point_ras_mm), normal / length
-        )
+        state = self._with_target(state, index, name)
+        matrix, offset = _reflection(index, np.array(self.point_ras_mm), normal)
         box = _mirrored_box(
             source.box, matrix, offset, index.proposal.supervoxels.shape
         )
@@ -525,6 +499,39 @@ class Mirror:
             (self.target,),
             nothing,
         )
+
+    def _unit_normal(self) -> NDArray[np.float64]:
+        """Return the normal of the plane with a length of 1.
+
+        Raises
+        ------
+        EditError
+            If the plane has no finite point or no direction.
+        """
+        normal = np.array(self.normal_ras, np.float64)
+        length = float(np.linalg.norm(normal))
+        if not (
+            np.isfinite(normal).all()
+            and length > 1e-9
+            and np.isfinite(self.point_ras_mm).all()
+        ):
+            raise EditError(
+                "The plane of a mirror needs a point and a direction in mm that is not"
+                " zero."
+            )
+        return normal / length
+
+    def _with_target(self, state: State, index: ProposalIndex, name: str) -> State:
+        """Return a state that has the target; a new one is named after the region."""
+        is_new = (
+            self.target not in (BACKGROUND, *state.rows)
+            and not (present_ids(state, index) == self.target).any()
+        )
+        state = require_target(state, index, self.target)
+        if not is_new:
+            return state
+        row = replace(state.rows[self.target], name=f"{name} mirrored")
+        return replace(state, rows={**state.rows, self.target: row})
 
 
 def _reflection(
