@@ -212,7 +212,8 @@ class FeatureMap:
             axes.append(share * n - 0.5)
             outside.append((share <= 0) | (share >= 1))
         at: Axes = (axes[0], axes[1], axes[2])
-        known = ~np.logical_or.reduce(np.ix_(*outside))
+        z, y, x = np.ix_(*outside)
+        known = ~(z | y | x)
         data = np.zeros((self.n_channels, *known.shape), np.float32)
         intensity = interpolate_grid(self.intensity[..., None], at)[..., 0]
         data[:CODES] = intensity_codes(intensity) * known

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from napari_strata.errors import WeightsError
-from napari_strata.filenames import plain_name
+from napari_strata.filenames import WEIGHTS_SUFFIX, plain_name
 
 SHIPPED = Path(__file__).parent / "shipped" / "strata-encoder.safetensors"
 """The weights that come with the package; see the model card beside them."""
@@ -23,7 +23,7 @@ def is_strata_encoder(path: Path) -> bool:
     True for a .safetensors file that cannot be read, so that its reader names the
     fault.
     """
-    if path.suffix.lower() != ".safetensors" or path.is_dir():
+    if path.suffix.lower() != WEIGHTS_SUFFIX or path.is_dir():
         return False
     try:
         return _metadata(path).get("format", "").startswith("strata-encoder")
