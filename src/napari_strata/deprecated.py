@@ -386,6 +386,7 @@ NAMES: dict[str, dict[str, str]] = {
         "confidence": "proposal.confidence:estimate_confidence",
     },
     "proposal.descriptors": {
+        "Around": "proposal.supervoxels.descriptors:SmoothedIntensity",
         "brightness_rank": "proposal.supervoxels.descriptors:intensity_rank",
         "describe_brightness": "proposal.supervoxels.descriptors:describe_intensity",
     },
@@ -402,10 +403,18 @@ NAMES: dict[str, dict[str, str]] = {
     "proposal.merging": {
         "PieceGraph": "proposal.hierarchy.region_merging:SupervoxelGraph",
     },
+    "proposal.settling": {
+        "settle_edges": "proposal.supervoxels.boundary_refinement:refine_boundaries",
+    },
     "proposal.supervoxels": {
         "Sprouts": "proposal.supervoxels.clustering:Segments",
         "ripen": "proposal.supervoxels.clustering:merge_segments",
         "sprout": "proposal.supervoxels.clustering:grow_segments",
+    },
+    "proposal.surroundings": {
+        "tissues_in_rounds": (
+            "proposal.supervoxels.context_features:find_tissues_iteratively"
+        ),
     },
     "refine.cutting": {
         "any_piece": "refine.state.fragments:any_supervoxel",
