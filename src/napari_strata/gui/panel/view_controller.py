@@ -51,9 +51,9 @@ class ViewController(QObject):
     Parameters
     ----------
     section : ScanSection
-        What is asked for.
+        The widgets with the requests.
     viewer : napari.viewer.Viewer
-        What is changed.
+        The viewer to change.
     orientation : CanvasOrientation
         Planes and letters.
     jobs : JobRunner
@@ -236,9 +236,9 @@ class ViewController(QObject):
             FollowUp(self._viewer, case, others, self._section).show()
 
     def on_drag(self, viewer: napari.viewer.Viewer, event: Any) -> Generator[None]:
-        """Change the window while the right mouse button is held.
+        """Change the intensity window while the right mouse button is held.
 
-        In 3D, and with a brush in hand, the drag is napari's.
+        In 3D, and while a brush is in use, napari handles the drag.
         """
         if (
             event.button != 2

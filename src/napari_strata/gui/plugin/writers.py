@@ -62,7 +62,7 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
 
 
 def write_other(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Write surfaces, measures or names of one labels layer; the suffix chooses which.
+    """Write surfaces, measures or names of one labels layer, depending on the suffix.
 
     Raises
     ------

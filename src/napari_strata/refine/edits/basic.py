@@ -1,6 +1,6 @@
 """Edits of supervoxels and regions: small records that turn one state into the next.
 
-Points are in mm (RAS+), regions are ids. An edit that cannot be carried out raises
+Points are in RAS+ mm, regions are ids. An edit that cannot be carried out raises
 `EditError` and changes nothing.
 """
 
@@ -61,9 +61,9 @@ from napari_strata.volume import BACKGROUND
 logger = logging.getLogger(__name__)
 
 REACH_MM = 30.0
-"""How far a scribble "here" reaches from the supervoxels that it crosses, centre to centre.
+"""Reach of a scribble with scope "here", between centres of supervoxels.
 
-In a small body as if it were magnified.
+For a small body it is divided by `Proposal.magnification`.
 """
 
 
@@ -74,13 +74,13 @@ class EditResult:
     Parameters
     ----------
     state : State
-        The state after it.
+        The state after the edit.
     name : str
         The step's name in the history.
     ids : tuple of int
-        The regions it made or kept.
+        The regions that the edit made or kept.
     edit : Edit or None
-        The edit as it is to be replayed, where it left something open.
+        The edit to replay instead, if a choice had to be recorded in it.
     """
 
     state: State
@@ -100,16 +100,16 @@ class Edit(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Cut a tree, at every stop of one drag of the slider in turn.
+    """Cut a tree at each stop of one drag of the slider.
 
-    Ids are assigned at each stop.
+    Every stop is carried out, as each assigns ids to its regions.
     """
 
     stops: tuple[tuple[TreeName, int], ...]
     kind: ClassVar[str] = "cut"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Fill unassigned supervoxels from another cut."""
+        """Let unassigned supervoxels follow another cut."""
         for tree, n in self.stops:
             state = with_ids(replace(state, tree=tree, n=n), index)
         return EditResult(state, f"Cut: {state.n} {state.tree}")
@@ -148,7 +148,7 @@ class Split:
     kind: ClassVar[str] = "split"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Assign a new id to every part but the largest (in voxels)."""
+        """Assign a new id to every part except the largest (in voxels)."""
         require_regions(state, index, [self.region])
         require_unlocked(state, [self.region])
         if self.into < 2:
@@ -185,7 +185,7 @@ class Assign:
     kind: ClassVar[str] = "assign"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Assign the supervoxels; scribbles elsewhere do not move them again."""
+        """Assign the supervoxels; scribbles elsewhere no longer change them."""
         ids = np.unique(
             supervoxels_at_voxels(state, index, index.flat_from_ras(self.points_ras_mm))
         )
@@ -201,7 +201,7 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class SetRow:
-    """Change a region's name, colour or lock, or accept it; None leaves a value as it is."""
+    """Change a region's name, colour, lock or acceptance; None keeps a value."""
 
     region: int
     name: str | None = None
@@ -211,7 +211,7 @@ class SetRow:
     kind: ClassVar[str] = "row"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Take ownership of the region and change its row."""
+        """Change the row of the region, which no longer follows the cut."""
         if self.region == BACKGROUND:
             raise EditError(
                 "Region 0 is background: it has no name, colour or lock of its own."
@@ -246,7 +246,7 @@ class Paint:
     kind: ClassVar[str] = "paint"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Paint the voxels that no locked region shows."""
+        """Paint the voxels that are not in locked regions."""
         voxels = index.flat_from_ras(self.points_ras_mm)
         free = voxels[_unlocked(state, index, voxels)]
         if len(free) == 0:
@@ -272,8 +272,8 @@ class Paint:
 class Scribble:
     """Assign the supervoxels under a stroke to a region, and classify similar ones.
 
-    `by_intensity`: whether intensities were used where supervoxels were cut; None if
-    none was.
+    `by_intensity` records whether intensities were used to cut supervoxels; None if none
+    was cut.
     """
 
     points_ras_mm: NDArray[np.float64]
@@ -313,10 +313,7 @@ class Scribble:
 def previewed_result(
     edit: Edit, state: State, index: ProposalIndex
 ) -> EditResult | None:
-    """Return the result that a preview computed for the same scribble in the same state.
-
-    None if there is no such preview.
-    """
+    """Return the result of a preview of the same scribble in the same state, if any."""
     for before, scribble, outcome in index.previewed:
         if before is state and isinstance(edit, Scribble) and _is_same(edit, scribble):
             found: EditResult = outcome
@@ -343,7 +340,7 @@ def _unlocked(
 
 
 def _evidence(state: State) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Return every voxel that a stroke crossed and its region; the latest stroke counts."""
+    """Return all stroked voxels (flat, ascending) and the region of the latest stroke there."""
     if not state.strokes:
         return np.empty(0, np.int64), np.empty(0, np.int32)
     voxels = np.concatenate([s.voxels for s in reversed(state.strokes)])
@@ -358,9 +355,9 @@ def _evidence(state: State) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
 def _take_stroke(
     state: State, index: ProposalIndex, stroke: Stroke, by_intensity: bool | None
 ) -> tuple[State, bool | None]:
-    """Assign each supervoxel that a stroke crosses to its region.
+    """Assign the supervoxels that a stroke crosses to its region.
 
-    Supervoxels that strokes of another region cross too are cut between the two.
+    A supervoxel that is also crossed by strokes of another region is cut between them.
     """
     earlier, earlier_regions = _evidence(state)
     state = replace(state, strokes=(*state.strokes, stroke))
@@ -389,8 +386,8 @@ def _take_stroke(
     state = assign_supervoxels(
         state, crossed[taken & ~contested], stroke.region, pin=True
     )
-    # strokes paint only in blocks of background, see `_strayed`; what is painted
-    # elsewhere is the brush's
+    # Strokes paint voxels only in blocks of background (see `_strayed`). Voxels painted
+    # elsewhere come from the brush and are kept.
     in_air = index.feature_space.background[index.supervoxels_at(stroke.voxels)]
     by_stroke = in_air & _painted_by(state, stroke.voxels, earlier, earlier_regions)
     painted = stroke.voxels[by_stroke | (lost & (painted_at(state, stroke.voxels) < 0))]
@@ -400,9 +397,9 @@ def _take_stroke(
 def _strayed(
     index: ProposalIndex, stroke: Stroke, crossed: NDArray[np.integer]
 ) -> NDArray[np.bool_]:
-    """Return which supervoxels are large blocks of background that a stroke only strays into.
+    """Return a mask of crossed background blocks that a stroke only strays into.
 
-    Their voxels under the stroke are painted.
+    Such blocks are not assigned; only their voxels under the stroke are painted.
     """
     background = index.feature_space.background
     outside = background[index.supervoxels_at(stroke.voxels)]
@@ -418,9 +415,9 @@ def _painted_by(
     earlier: NDArray[np.int64],
     earlier_regions: NDArray[np.int32],
 ) -> NDArray[np.bool_]:
-    """Return which voxels were painted by an earlier stroke, not by the brush.
+    """Return a mask of voxels that an earlier stroke painted, not the brush.
 
-    A later stroke may take those.
+    A later stroke may repaint those.
     """
     if len(earlier) == 0:
         return np.zeros(len(voxels), np.bool_)
@@ -434,10 +431,11 @@ def _painted_by(
 def _spread(
     state: State, index: ProposalIndex, crossed: NDArray[np.integer], scribble: Scribble
 ) -> State:
-    """Classify unlocked supervoxels that no stroke crossed and no person assigned.
+    """Classify the unlocked supervoxels that are not pinned.
 
-    From all strokes (everywhere) or this one (here). Whole supervoxels are classified;
-    fragments follow theirs where they may.
+    With scope "everywhere" they are classified from all strokes; with "here", only those
+    near this stroke can change, and only to its region. Whole supervoxels are
+    classified, and fragments that are free follow theirs.
     """
     table, base, locked = (
         supervoxel_table(state, index),

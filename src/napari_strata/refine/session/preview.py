@@ -25,8 +25,7 @@ class Preview:
     now, then : View
         The case before the strokes and after them.
     box : tuple of 3 slices or None
-        The part of the scan (z, y, x) in which labels would change; None when none
-        would.
+        The part of the scan (z, y, x) in which labels would change; None if none would.
     regions : tuple of int
         The region of each stroke.
     """
@@ -37,7 +36,7 @@ class Preview:
     regions: tuple[int, ...]
 
     def changes_in(self, box: Box) -> NDArray[np.unsignedinteger]:
-        """Return each voxel's new label plus 1 in a box; 0 where it stays as it is.
+        """Return the new label plus 1 of each voxel in a box, 0 for an unchanged voxel.
 
         Parameters
         ----------
@@ -54,21 +53,21 @@ class Preview:
 def preview_strokes(
     work: Refinement, strokes: Sequence[tuple[ArrayLike, int | None]], *, scope: Scope
 ) -> Preview:
-    """Compute the result of strokes taken one after the other, as `Refinement.scribble`.
+    """Return the result of strokes applied in order, as `Refinement.scribble` would.
 
     Parameters
     ----------
     work : Refinement
         The case; it is not changed.
     strokes : sequence of ((n, 3) integer array, int or None)
-        Voxels (z, y, x) of each stroke and its region; None makes a new one.
+        Voxels (z, y, x) of each stroke and its region; None creates one.
     scope : {"everywhere", "here"}
-        How far they reach.
+        How far they spread.
 
     Raises
     ------
     EditError
-        If one of them could not be taken.
+        If one of them cannot be applied.
     """
     now = work.view
     index, before = now.index, now.state

@@ -1,8 +1,8 @@
 """The assignment table: which region each supervoxel belongs to.
 
-A `State` is never changed in place. Edits make a new one, so a failing edit changes
-nothing, and undo applies a difference between two states. Tables have n + k rows: n
-supervoxels, then k fragments that were cut from them.
+A `State` is never changed in place. Edits return a new one, so an edit that fails
+changes nothing, and undo applies the difference between two states. Tables have n + k
+rows: n supervoxels, then k fragments that were cut from them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from napari_strata.refine.state.sparse_voxels import looked_up, overlaid
 from napari_strata.volume import BACKGROUND, Region, default_regions, region_color
 
 FOLLOW = -1
-"""Owner of an unassigned supervoxel: it follows the current cut."""
+"""Value in `State.assigned` of a supervoxel that follows the current cut."""
 NOT_PINNED = -1
-"""No stroke crossed this supervoxel and no person assigned it."""
+"""Value in `State.pinned` of a supervoxel that was neither stroked nor assigned by hand."""
 NOT_SPREAD = -2
-"""No scribble spread to this supervoxel."""
+"""Value in `State.before_spread` of a supervoxel that no scribble elsewhere changed."""
 MAX_REGION_ID = 1_000_000
 """Largest region id."""
 
@@ -41,9 +41,9 @@ class Stroke:
     voxels : (k,) int64 array
         Flat voxel indices.
     region : int
-        The region as it was called then; look it up with `State.current_id`.
+        The region's id at that time; `State.current_id` returns today's.
     scope : {"everywhere", "here"}
-        How far it was to spread.
+        How far the scribble spreads.
     """
 
     voxels: NDArray[np.int64]
@@ -53,39 +53,39 @@ class Stroke:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class State:
-    """Everything that edits change.
+    """Everything that edits change; immutable.
 
     Parameters
     ----------
     assigned : (n + k,) int32 array
-        Region that a person assigned to each supervoxel or fragment, or `FOLLOW`.
+        Region assigned to each supervoxel or fragment by an edit, or `FOLLOW`.
     pinned : (n + k,) int32 array
-        Region of those that a person pointed at (stroke, assign), else `NOT_PINNED`.
-        Scribbles elsewhere never move them.
+        Region of those that a user stroked or assigned, otherwise `NOT_PINNED`.
+        Scribbles elsewhere never change them.
     before_spread : (n + k,) int32 array
-        Owner before a scribble spread there, else `NOT_SPREAD`: what it goes
-        back to when later strokes say so.
+        Value of `assigned` before a scribble elsewhere changed it, otherwise
+        `NOT_SPREAD`. Later strokes can restore it.
     tree, n : {"regions", "tissues"}, int
-        The cut that fills what nobody owns.
+        The cut that supervoxels with `FOLLOW` follow.
     rank_ids : dict of (max_regions,) int32 arrays
-        Per tree, region id of rank 1, 2 ...; 0 where none was handed out yet, or where
-        a person owns that region now.
+        Per tree, the region id of rank 1, 2 ...; 0 for a rank without an id, or whose
+        region was edited and no longer follows the cut.
     rows : dict of Region
-        Rows of regions that persons own.
+        Rows of regions that no longer follow the cut.
     merged : dict of int
-        Ids that were merged away, and the id they became.
+        Ids that were merged into another region, and its id.
     painted_voxels, painted_regions : (p,) int64 array, (p,) int32 array
         Hand-painted voxels (flat, ascending) and their region ids.
     leaf_parents : (k,) int32 array
-        For each fragment: its supervoxel. Row i < n of a table is what is left of the
-        proposal's supervoxel i, row n + j the j-th fragment.
+        Supervoxel of each fragment. Row i < n of a table is the rest of supervoxel i,
+        row n + j the j-th fragment.
     cut_voxels, cut_supervoxels : (m,) int64 array, (m,) int32 array
         Voxels (flat, ascending) that were cut from their supervoxel, and the fragment
-        that each is in.
+        of each.
     strokes : tuple of Stroke
-        Evidence, oldest first.
+        All strokes, oldest first.
     next_id : int
-        The next id to hand out.
+        The next unused region id.
     """
 
     assigned: NDArray[np.int32]
@@ -113,11 +113,11 @@ class State:
     )
 
     def current_id(self, region: int) -> int:
-        """Return a region's id, or that of the region it was merged into."""
+        """Return the id of a region, or of the region that absorbed it in a merge."""
         return self.merged.get(region, region)
 
     def row(self, region: int) -> Region:
-        """Return the row of a region: a person's, or the default one of its tree."""
+        """Return the row of a region: its edited row, or the default one of its tree."""
         if region in self.rows:
             return self.rows[region]
         return self.rows_of([region])[0]
@@ -148,7 +148,7 @@ class State:
 
 
 def start_state(index: ProposalIndex, tree: TreeName, n: int) -> State:
-    """Return the state before the first edit: nothing is assigned, `tree` is cut at n."""
+    """Return the state before the first edit: `tree` cut at n, nothing assigned."""
     count = index.proposal.n_supervoxels
     empty = State(
         assigned=np.full(count, FOLLOW, np.int32),
@@ -190,7 +190,7 @@ def _filled(
 def supervoxel_table(state: State, index: ProposalIndex) -> NDArray[np.int32]:
     """Return the region of each supervoxel and fragment, (n + k,).
 
-    Its owner, else that of the current cut.
+    It is the assigned region, or that of the current cut.
     """
     return _filled(state.assigned, state, index)
 
@@ -198,16 +198,16 @@ def supervoxel_table(state: State, index: ProposalIndex) -> NDArray[np.int32]:
 def region_table(state: State, index: ProposalIndex) -> NDArray[np.int32]:
     """Return the region of each supervoxel, (n,), without fragments and painted voxels.
 
-    See `loose_voxels` for those.
+    `loose_voxels` returns those.
     """
     return supervoxel_table(state, index)[: index.proposal.n_supervoxels]
 
 
 def named_regions(state: State) -> NDArray[np.int32]:
-    """Return the region of supervoxels in whole regions that a person named or merged.
+    """Return the region of supervoxels in whole regions that a user named or merged.
 
-    -1 for the rest. Regions with their default name count only once strokes taught
-    them.
+    It is -1 for the rest. Regions with their default name count only if they have
+    strokes.
     """
     taught = {state.current_id(stroke.region) for stroke in state.strokes}
     named = [
@@ -224,7 +224,7 @@ def named_regions(state: State) -> NDArray[np.int32]:
 
 
 def base_assigned(state: State) -> NDArray[np.int32]:
-    """Return the owners without the effect of scribbles elsewhere."""
+    """Return the assigned regions without the effect of scribbles elsewhere."""
     return np.where(
         state.before_spread == NOT_SPREAD, state.assigned, state.before_spread
     )
@@ -236,10 +236,10 @@ def base_table(state: State, index: ProposalIndex) -> NDArray[np.int32]:
 
 
 def with_ids(state: State, index: ProposalIndex) -> State:
-    """Assign ids, in order of rank, to the regions of the current cut that have none.
+    """Return the state with ids for all regions of the current cut, new ones by rank.
 
-    The first tree in use therefore shows its ranks as ids, as `Proposal.regions` does.
-    A rank keeps its id in later cuts, until a person owns that region.
+    In the first tree in use, ids therefore equal ranks, as in `Proposal.regions`. A rank
+    keeps its id in later cuts, until its region is edited.
     """
     ranks = of_supervoxels(index.ranks(state.tree, state.n), state)
     free = (state.assigned == FOLLOW) | (state.before_spread == FOLLOW)
@@ -261,7 +261,7 @@ def with_ids(state: State, index: ProposalIndex) -> State:
 
 
 def own_region(state: State, index: ProposalIndex, region: int) -> State:
-    """Take ownership of a whole region: its name and extent no longer follow the cut."""
+    """Return the state with a region made permanent: it no longer follows the cut."""
     if region == BACKGROUND:
         return state
     assigned, before_spread = state.assigned.copy(), state.before_spread.copy()
@@ -293,7 +293,7 @@ def assign_supervoxels(
 ) -> State:
     """Assign supervoxels or fragments to a region (or one region each).
 
-    `pointed`: whether a stroke or a person pointed at each of them.
+    With `pin`, scribbles elsewhere no longer change them.
     """
     assigned, pinned, before_spread = (
         state.assigned.copy(),
@@ -339,7 +339,7 @@ def supervoxels_at_voxels(
 def loose_voxels(
     state: State, index: ProposalIndex
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Return the cut or painted voxels (flat, ascending), and the region of each."""
+    """Return all cut or painted voxels (flat, ascending), and the region of each."""
     cut = state.cut_voxels, supervoxel_table(state, index)[state.cut_supervoxels]
     return overlaid(*cut, state.painted_voxels, state.painted_regions)
 
@@ -359,10 +359,7 @@ def region_of_voxels(
 
 
 def join(state: State, index: ProposalIndex, ids: list[int]) -> State:
-    """Merge regions into the first one.
-
-    Painted voxels, strokes and what scribbles displaced follow.
-    """
+    """Merge regions into the first one, with their painted voxels and strokes."""
     for region in ids:
         state = own_region(state, index, region)
     kept, gone = ids[0], ids[1:]
@@ -406,7 +403,7 @@ def require_regions(state: State, index: ProposalIndex, ids: Iterable[int]) -> N
     Raises
     ------
     EditError
-        If one does not, or was merged away.
+        If one does not exist, or was merged into another.
     """
     present = present_ids(state, index)
     for region in ids:
@@ -433,7 +430,7 @@ def require_unlocked(state: State, ids: Iterable[int]) -> None:
     Raises
     ------
     EditError
-        If one is.
+        If one is locked.
     """
     for region in sorted(set(ids)):
         if region in state.rows and state.rows[region].locked:
@@ -443,12 +440,12 @@ def require_unlocked(state: State, ids: Iterable[int]) -> None:
 
 
 def require_target(state: State, index: ProposalIndex, region: int) -> State:
-    """Prepare a region for an assignment: own it, or make it if the id is new.
+    """Return the state with a region that voxels can be assigned to; a new id creates one.
 
     Raises
     ------
     EditError
-        If it is locked, was merged away, or the id is out of range.
+        If it is locked, was merged into another, or the id is out of range.
     """
     if not 0 <= region <= MAX_REGION_ID:
         raise EditError(
