@@ -77,11 +77,14 @@ def test_features_of_a_box_equal_the_whole_there(volume, features):
 
 def test_tiles_agree_with_the_whole(monkeypatch):
     volume = phantom_volume((240, 40, 40), (2.0, 2.0, 2.0))
-    whole = embed(volume)
-    monkeypatch.setattr("napari_strata.encoder.embed._CHANNELS_AT_ONCE", 300)
+    whole = embed(volume, runtime="torch")
+    monkeypatch.setattr(
+        "napari_strata.encoder.runtime.torch_runtime._LIVE_CHANNELS", 300
+    )
     stages = []
     tiled = embed(
         volume,
+        runtime="torch",
         settings=ProposeSettings(memory_gb=0.5),
         on_progress=lambda done, total, stage: stages.append(total),
     )

@@ -212,8 +212,8 @@ class FeatureMap:
             axes.append(share * n - 0.5)
             outside.append((share <= 0) | (share >= 1))
         at: Axes = (axes[0], axes[1], axes[2])
-        z, y, x = np.ix_(*outside)
-        known = ~(z | y | x)
+        z, y, x = outside
+        known = ~(z[:, None, None] | y[:, None] | x)
         data = np.zeros((self.n_channels, *known.shape), np.float32)
         intensity = interpolate_grid(self.intensity[..., None], at)[..., 0]
         data[:CODES] = intensity_codes(intensity) * known
