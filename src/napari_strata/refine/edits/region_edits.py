@@ -459,17 +459,7 @@ class Mirror:
                 " regions, not background."
             )
         require_regions(state, index, [self.region])
-        normal = np.array(self.normal_ras, np.float64)
-        length = float(np.linalg.norm(normal))
-        if not (
-            np.isfinite(normal).all()
-            and length > 1e-9
-            and np.isfinite(self.point_ras_mm).all()
-        ):
-            raise EditError(
-                "The plane of a mirror needs a point and a direction in mm that is not"
-                " zero."
-            )
+        normal = self._unit_normal()
         name = state.name(self.region)
         fresh = (
             self.target not in (BACKGROUND, *state.rows)
@@ -487,9 +477,7 @@ class Mirror:
                     ),
                 },
             )
-        matrix, offset = _reflection(
-            index, np.array(self.point_ras_mm), normal / length
-        )
+        matrix, offset = _reflection(index, np.array(self.point_ras_mm), normal)
         box = _mirrored_box(
             source.box, matrix, offset, index.proposal.supervoxels.shape
         )
@@ -497,16 +485,7 @@ class Mirror:
             raise EditError(
                 f"{name} lies outside the scan when mirrored. Choose another plane."
             )
-        starts = [
-            np.array([part.start for part in one], np.float64)
-            for one in (source.box, box)
-        ]
-        copied = morphology.mirrored(
-            source.labels == self.region,
-            matrix,
-            matrix @ starts[1] + offset - starts[0],
-            tuple(part.stop - part.start for part in box),
-        )
+        copied = self._copied(source, box, matrix, offset)
         labels = labels_in_box(state, index, box)
         free = ~np.isin(
             labels, [*state.locked_ids().tolist(), self.region]
@@ -524,6 +503,40 @@ class Mirror:
             count,
             (self.target,),
             nothing,
+        )
+
+    def _unit_normal(self) -> NDArray[np.float64]:
+        """Return the normal of the plane with length 1; check point and normal."""
+        normal = np.array(self.normal_ras, np.float64)
+        length = float(np.linalg.norm(normal))
+        if not (
+            np.isfinite(normal).all()
+            and length > 1e-9
+            and np.isfinite(self.point_ras_mm).all()
+        ):
+            raise EditError(
+                "The plane of a mirror needs a point and a direction in mm that is not"
+                " zero."
+            )
+        return normal / length
+
+    def _copied(
+        self,
+        source: _Scene,
+        box: Box,
+        matrix: NDArray[np.float64],
+        offset: NDArray[np.float64],
+    ) -> NDArray[np.bool_]:
+        """Return the mirror image of the region as a mask over a box."""
+        starts = [
+            np.array([part.start for part in one], np.float64)
+            for one in (source.box, box)
+        ]
+        return morphology.mirrored(
+            source.labels == self.region,
+            matrix,
+            matrix @ starts[1] + offset - starts[0],
+            tuple(part.stop - part.start for part in box),
         )
 
 
