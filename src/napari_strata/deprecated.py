@@ -230,6 +230,7 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "encoder.bring": {
         "BroughtEncoder": "encoder.custom_network:CustomEncoder",
+        "encoder_hash": "encoder.identity:encoder_hash",
     },
     "encoder.embed": {
         "brightness_codes": "encoder.embed:intensity_codes",
@@ -240,6 +241,10 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "encoder.real_patches": {
         "match_brightness": "encoder.pretraining.real_patches:match_intensity",
+    },
+    "encoder.weights": {
+        "read_recipe": "encoder.identity:read_recipe",
+        "weights_hash": "encoder.identity:weights_hash",
     },
     "export.files": {
         "FORMATS": "export.formats:FORMATS_BY_NAME",
@@ -381,6 +386,7 @@ NAMES: dict[str, dict[str, str]] = {
         "confidence": "proposal.confidence:estimate_confidence",
     },
     "proposal.descriptors": {
+        "Around": "proposal.supervoxels.descriptors:SmoothedIntensity",
         "brightness_rank": "proposal.supervoxels.descriptors:intensity_rank",
         "describe_brightness": "proposal.supervoxels.descriptors:describe_intensity",
     },
@@ -397,10 +403,18 @@ NAMES: dict[str, dict[str, str]] = {
     "proposal.merging": {
         "PieceGraph": "proposal.hierarchy.region_merging:SupervoxelGraph",
     },
+    "proposal.settling": {
+        "settle_edges": "proposal.supervoxels.boundary_refinement:refine_boundaries",
+    },
     "proposal.supervoxels": {
         "Sprouts": "proposal.supervoxels.clustering:Segments",
         "ripen": "proposal.supervoxels.clustering:merge_segments",
         "sprout": "proposal.supervoxels.clustering:grow_segments",
+    },
+    "proposal.surroundings": {
+        "tissues_in_rounds": (
+            "proposal.supervoxels.context_features:find_tissues_iteratively"
+        ),
     },
     "refine.cutting": {
         "any_piece": "refine.state.fragments:any_supervoxel",

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_strata.encoder.checks import CheckSet, Figures, check
+from napari_strata.encoder.identity import read_recipe, weights_hash
 from napari_strata.encoder.memory import kept_pages
 from napari_strata.encoder.network import StrataEncoder, pick_device, torch_threads
 from napari_strata.encoder.pretraining.patches import make_batch
@@ -29,8 +30,6 @@ from napari_strata.encoder.pretraining.real_patches import (
 from napari_strata.encoder.pretraining.tasks import Batch, pretext_loss
 from napari_strata.encoder.weights import (
     load_encoder,
-    read_recipe,
-    weights_hash,
     write_weights,
 )
 from napari_strata.errors import AdaptError, GeometryError, WriteError

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import logging
 import math
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from monai.networks import nets
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from napari_strata.encoder.description import NetworkDescription, read_description
+from napari_strata.encoder.identity import is_strata_encoder
 from napari_strata.encoder.network import Encoder
 from napari_strata.encoder.state_dict import fill, shorten
-from napari_strata.encoder.weights import load_encoder, weights_hash
+from napari_strata.encoder.weights import load_encoder
 from napari_strata.errors import WeightsError
-from napari_strata.filenames import plain_name
 
 logger = logging.getLogger(__name__)
 
@@ -62,34 +59,9 @@ def open_encoder(path: Path | None = None) -> Encoder:
         If a file is missing or damaged, does not fit the network, or could only be read
         by running code from it.
     """
-    if path is None or _is_ours(path):
+    if path is None or is_strata_encoder(path):
         return load_encoder(path)
     return CustomEncoder(read_description(path))
-
-
-def encoder_hash(path: Path | None = None) -> str:
-    """Return the SHA-256 of the files that `open_encoder` reads, for sidecars and cases.
-
-    For a custom network it covers the description (or the bundle's config) and the
-    weights.
-
-    Raises
-    ------
-    WeightsError
-        If a file is missing.
-    """
-    if path is None or _is_ours(path):
-        return weights_hash(path)
-    try:
-        files = tuple(
-            (file, file.stat().st_size, file.stat().st_mtime_ns)
-            for file in read_description(path).files
-        )
-    except OSError as err:
-        raise WeightsError(
-            f"Encoder weights not found at {err.filename}. Check what {path} says."
-        ) from err
-    return _hash_together(files)
 
 
 def encoder_record(encoder: Encoder) -> dict[str, Any]:
@@ -97,28 +69,6 @@ def encoder_record(encoder: Encoder) -> dict[str, Any]:
     if isinstance(encoder, CustomEncoder):
         return encoder.record
     return {"network": "strata", "strides": list(encoder.strides)}
-
-
-@lru_cache(maxsize=8)
-def _hash_together(files: tuple[tuple[Path, int, int], ...]) -> str:
-    each = [hashlib.sha256(file.read_bytes()).digest() for file, _, _ in files]
-    return hashlib.sha256(b"".join(each)).hexdigest()
-
-
-def _is_ours(path: Path) -> bool:
-    """Return whether `load_encoder` should read this file.
-
-    Damaged .safetensors files count as ours, so that `load_encoder` reports the damage.
-    """
-    if path.suffix.lower() != ".safetensors" or path.is_dir():
-        return False
-    try:
-        with plain_name(path) as name, safe_open(name, framework="pt") as store:
-            return (
-                (store.metadata() or {}).get("format", "").startswith("strata-encoder")
-            )
-    except (SafetensorError, OSError):
-        return True
 
 
 class CustomEncoder(nn.Module):

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor, nn
 
-from napari_strata.cancellation import raise_if_cancelled
 from napari_strata.deprecated import moved_names
-from napari_strata.encoder.custom_network import open_encoder
-from napari_strata.encoder.memory import kept_pages
-from napari_strata.encoder.network import Encoder, pick_device
+from napari_strata.encoder.interpolation import (
+    Axes,
+    interpolate_at,
+    interpolate_grid,
+    upsampled_axes,
+)
+from napari_strata.encoder.runtime.base import Runtime, map_shape
+from napari_strata.encoder.runtime.select import open_runtime
 from napari_strata.errors import GeometryError
 from napari_strata.preprocess.body import body_mask, magnified
 from napari_strata.preprocess.intensity import (
@@ -31,13 +31,6 @@ from napari_strata.preprocess.intensity import (
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Geometry, Progress, Volume, no_progress
 
-_CHANNELS_AT_ONCE = 64
-"""Full-resolution float32 channels in memory at once during a forward pass.
-
-The features themselves are not counted. With this value the default grid of 6 million
-voxels, padded, runs in one pass at the default memory. Two tiles with their halos would
-be 1.7 times the work.
-"""
 CODES = 8
 """Channels that hold the scan's own intensity as soft codes.
 
@@ -79,7 +72,7 @@ class FeatureMap:
 
     Parameters
     ----------
-    levels : tuple of (z', y', x', channel) float32 tensors
+    levels : tuple of (z', y', x', channel) float32 arrays
         Features on the padded grid, one map per decoder level, finest first.
     strides : tuple of int
         Voxels of the working grid per voxel of each level.
@@ -92,7 +85,7 @@ class FeatureMap:
         Shape of the scan.
     """
 
-    levels: tuple[Tensor, ...]
+    levels: tuple[NDArray[np.float32], ...]
     strides: tuple[int, ...]
     intensity: NDArray[np.float32]
     grid: WorkingGrid
@@ -105,15 +98,11 @@ class FeatureMap:
 
     def at_level(self, number: int) -> NDArray[np.float32]:
         """Return one level interpolated to the working grid: (z, y, x, channel)."""
-        level = self.levels[number]
+        level, stride = self.levels[number], self.strides[number]
         z, y, x = self.grid.shape_zyx
-        if self.strides[number] > 1:
-            moved = level.permute(3, 0, 1, 2)[None]
-            factor = float(self.strides[number])
-            level = F.interpolate(
-                moved, scale_factor=factor, mode="trilinear", align_corners=False
-            )[0].permute(1, 2, 3, 0)
-        return level[:z, :y, :x].contiguous().numpy()
+        if stride == 1:
+            return np.ascontiguousarray(level[:z, :y, :x])
+        return interpolate_grid(level, upsampled_axes((z, y, x), stride))
 
     def inner_level(
         self, number: int
@@ -146,7 +135,7 @@ class FeatureMap:
         same = all(
             np.array_equal(one, other) for one, other in zip(*found, strict=True)
         )
-        return level[:z, :y, :x].contiguous().numpy(), tuple(
+        return np.ascontiguousarray(level[:z, :y, :x]), tuple(
             found[:1] if same else found
         )
 
@@ -171,17 +160,7 @@ class FeatureMap:
             np.array(self.grid.box_shape),
         )
         share = (np.asarray(places) + 0.5 - start) / extent / size
-        where = torch.from_numpy(
-            (2 * share - 1).astype(np.float32)[:, ::-1].copy()
-        ).view(1, -1, 1, 1, 3)
-        found = F.grid_sample(
-            level.permute(3, 0, 1, 2)[None],
-            where,
-            mode="bilinear",
-            padding_mode="border",
-            align_corners=False,
-        )
-        return np.ascontiguousarray(found[0, :, :, 0, 0].T.numpy())
+        return interpolate_at(level, share * level.shape[:3] - 0.5)
 
     @property
     def data(self) -> NDArray[np.float32]:
@@ -222,41 +201,28 @@ class FeatureMap:
             )
         wanted = box or (slice(None), slice(None), slice(None))
         bounds = [s.indices(n)[:2] for s, n in zip(wanted, self.shape_zyx, strict=True)]
-        axes = []
-        for (start, stop), cover in zip(bounds, self.grid.box, strict=True):
-            place = (np.arange(start, stop) + 0.5 - cover.start) / (
+        axes: list[NDArray[np.float64]] = []
+        outside = []
+        for (start, stop), cover, n in zip(
+            bounds, self.grid.box, self.grid.shape_zyx, strict=True
+        ):
+            share = (np.arange(start, stop) + 0.5 - cover.start) / (
                 cover.stop - cover.start
             )
-            axes.append(
-                torch.from_numpy(
-                    np.where((place > 0) & (place < 1), 2 * place - 1, -9.0).astype(
-                        np.float32
-                    )
-                )
-            )
-        z, y, x = torch.meshgrid(*axes, indexing="ij")
-        where = torch.stack([x, y, z], dim=-1)[None]
-        known = (where[0] > -5).all(-1)
-
-        def bring(maps: Tensor) -> Tensor:
-            return F.grid_sample(
-                maps[None],
-                where,
-                mode="bilinear",
-                padding_mode="border",
-                align_corners=False,
-            )[0]
-
+            axes.append(share * n - 0.5)
+            outside.append((share <= 0) | (share >= 1))
+        at: Axes = (axes[0], axes[1], axes[2])
+        z, y, x = outside
+        known = ~(z[:, None, None] | y[:, None] | x)
         data = np.zeros((self.n_channels, *known.shape), np.float32)
-        intensity = bring(torch.from_numpy(self.intensity)[None])[0].numpy()
-        data[:CODES] = intensity_codes(intensity) * known.numpy()
+        intensity = interpolate_grid(self.intensity[..., None], at)[..., 0]
+        data[:CODES] = intensity_codes(intensity) * known
         first = CODES
         for number, level in enumerate(self.levels):
-            found = bring(torch.from_numpy(self.at_level(number)).permute(3, 0, 1, 2))
-            data[first : first + level.shape[-1]] = torch.where(
-                known, found, torch.zeros(())
-            ).numpy()
-            first += level.shape[-1]
+            found = interpolate_grid(self.at_level(number), at)
+            stop = first + level.shape[-1]
+            data[first:stop] = np.moveaxis(found * known[..., None], -1, 0)
+            first = stop
         along_z, along_y, along_x = (slice(start, stop) for start, stop in bounds)
         return ScanFeatures(data, (along_z, along_y, along_x), volume.geometry)
 
@@ -283,6 +249,7 @@ def embed(
     settings: ProposeSettings | None = None,
     device: str = "auto",
     weights: Path | None = None,
+    runtime: str = "auto",
     on_progress: Progress = no_progress,
 ) -> FeatureMap:
     """Compute a learned feature for every voxel of the body in a scan.
@@ -293,10 +260,12 @@ def embed(
         The scan.
     settings : ProposeSettings, optional
         `working_spacing_mm` and `memory_gb` are used.
-    device : {"auto", "cpu", "cuda"}
+    device : {"auto", "cpu", "cuda", "mps"}
         Where the encoder runs.
     weights : Path, optional
         Another encoder than the shipped one; see `open_encoder`.
+    runtime : {"auto", "openvino", "torch"}
+        What runs it; see `open_runtime`.
     on_progress : callable
         Called as (done, total, stage); it may raise `Cancelled`.
 
@@ -324,9 +293,8 @@ def embed(
     return embed_intensity(
         intensity,
         grid,
-        open_encoder(weights),
+        open_runtime(weights, runtime=runtime, device=device),
         settings=chosen,
-        device=device,
         on_progress=on_progress,
     )
 
@@ -334,10 +302,9 @@ def embed(
 def embed_intensity(
     intensity: NDArray[np.float32],
     grid: WorkingGrid,
-    encoder: Encoder,
+    runtime: Runtime,
     *,
     settings: ProposeSettings,
-    device: str = "auto",
     on_progress: Progress = no_progress,
 ) -> FeatureMap:
     """Compute the features of a scan whose intensity is already mapped to [0, 1].
@@ -350,84 +317,51 @@ def embed_intensity(
         Intensity on the scan's own grid, from `preprocess.encoder_intensity`.
     grid : WorkingGrid
         The box of the scan to cover, and the voxel size.
-    encoder : Encoder
-        The frozen network.
+    runtime : Runtime
+        The encoder, ready to run.
     """
     image = resample(np.ascontiguousarray(intensity[grid.box]), grid.shape_zyx)
     padded = np.pad(
-        image, [(0, -n % encoder.multiple_of) for n in image.shape], mode="edge"
+        image, [(0, -n % runtime.multiple_of) for n in image.shape], mode="edge"
     )
-    target = pick_device(device)
-    if isinstance(encoder, nn.Module):
-        encoder.to(target)
-    sizes = [
-        (*(n // k for n in padded.shape), channels)
-        for k, channels in zip(encoder.strides, encoder.channels, strict=True)
-    ]
-    levels = tuple(torch.empty(size, dtype=torch.float32) for size in sizes)
-    slabs = list(_slabs(padded.shape, encoder, settings.memory_gb))
-    with torch.inference_mode(), kept_pages(), _cancellable_layers(encoder):
-        for number, (outer, inner) in enumerate(slabs):
-            on_progress(number, len(slabs), "encoding")
-            tile = torch.from_numpy(padded[outer[0] : outer[1]])[None, None].to(
-                target, memory_format=torch.channels_last_3d
-            )
-            for k, level, part in zip(
-                encoder.strides, levels, encoder(tile), strict=True
-            ):
-                start, stop = (inner[0] - outer[0]) // k, (inner[1] - outer[0]) // k
-                level[inner[0] // k : inner[1] // k] = (
-                    part[0, :, start:stop].permute(1, 2, 3, 0).cpu()
-                )
+    slabs = list(_slabs(padded.shape, runtime, settings.memory_gb))
+    levels: tuple[NDArray[np.float32], ...] = ()
+    for number, (outer, inner) in enumerate(slabs):
+        on_progress(number, len(slabs), "encoding")
+        maps = runtime.encode(padded[outer[0] : outer[1]])
+        if len(slabs) == 1:
+            levels = maps
+            break
+        z, y, x = padded.shape
+        levels = levels or tuple(
+            np.empty(map_shape((z, y, x), k, channels), np.float32)
+            for k, channels in zip(runtime.strides, runtime.channels, strict=True)
+        )
+        for k, level, part in zip(runtime.strides, levels, maps, strict=True):
+            start, stop = (inner[0] - outer[0]) // k, (inner[1] - outer[0]) // k
+            level[inner[0] // k : inner[1] // k] = part[start:stop]
     on_progress(len(slabs), len(slabs), "encoding")
     sigma = [_CODE_SMOOTHING / max(1.0, spacing) for spacing in grid.spacing_zyx_mm]
     smooth = ndimage.gaussian_filter(image, sigma, truncate=3.0)
     return FeatureMap(
         levels,
-        encoder.strides,
+        runtime.strides,
         smooth,
         grid,
         (intensity.shape[0], intensity.shape[1], intensity.shape[2]),
     )
 
 
-@contextmanager
-def _cancellable_layers(encoder: Encoder) -> Generator[None]:
-    """Check for cancellation before every layer inside the block.
-
-    A slab of a large scan takes half a minute, too long for one check per slab.
-    """
-    network: object = encoder
-    parts = (
-        network.modules()
-        if isinstance(network, nn.Module)
-        and not isinstance(network, torch.jit.ScriptModule)
-        else ()
-    )
-    layers = [part for part in parts if next(part.children(), None) is None]
-    hooks = [
-        layer.register_forward_pre_hook(lambda _layer, _args: raise_if_cancelled())
-        for layer in layers
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def _slabs(
-    shape: tuple[int, ...], encoder: Encoder, memory_gb: float
+    shape: tuple[int, ...], runtime: Runtime, memory_gb: float
 ) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
     """Yield as few equal slabs of z as fit into memory, with and without their halo.
 
     Each is ((outer start, outer stop), (inner start, inner stop)).
     """
-    unit = encoder.multiple_of
-    halo = -(-encoder.halo_vox // unit) * unit
-    plane = (
-        shape[1] * shape[2] * 4 * getattr(encoder, "live_channels", _CHANNELS_AT_ONCE)
-    )
+    unit = runtime.multiple_of
+    halo = -(-runtime.halo_vox // unit) * unit
+    plane = shape[1] * shape[2] * 4 * runtime.live_channels
     room = memory_gb * 1e9 / plane
     most = shape[0] // unit
     count = next(

@@ -38,6 +38,13 @@ def kept_pages() -> Iterator[None]:
         libc.malloc_trim(0)
 
 
+def release_memory() -> None:
+    """Give freed memory back to the system now (glibc only)."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
 def _glibc() -> ctypes.CDLL | None:
     if not sys.platform.startswith("linux"):
         return None

@@ -364,12 +364,12 @@ def _up(in_channels: int, out_channels: int) -> UpCat:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device for "auto", "cpu" or "cuda"; auto takes a GPU if there is one.
+    """Turn "auto", "cpu", "cuda" or "mps" into a device; auto takes a CUDA GPU if there is one.
 
     Raises
     ------
     SettingsError
-        If "cuda" is requested and there is no CUDA device.
+        If the requested GPU is not there.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -377,6 +377,11 @@ def pick_device(name: str) -> torch.device:
         raise SettingsError(
             "No CUDA GPU was found. Use --device auto or cpu, or install a CUDA build"
             " of torch (see the README)."
+        )
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise SettingsError(
+            "No Apple GPU was found (Metal Performance Shaders). Use --device auto or"
+            " cpu."
         )
     return torch.device(name)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from napari_strata.encoder.description import NetworkDescription
 from napari_strata.errors import WeightsError
-from napari_strata.filenames import plain_name
+from napari_strata.filenames import WEIGHTS_SUFFIX, plain_name
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net")
 _PREFIXES = ("", "model.", "network.", "net.", "backbone.", "student.")
@@ -133,7 +133,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     """
     try:
         with plain_name(path) as name:
-            if path.suffix.lower() == ".safetensors":
+            if path.suffix.lower() == WEIGHTS_SUFFIX:
                 content: Any = load_file(name)
             else:
                 content = torch.load(name, map_location="cpu", weights_only=True)

@@ -15,9 +15,6 @@ from napari_strata.gui.widgets.dialogs import beside_scan
 from napari_strata.io.atomic import file_suffix
 from napari_strata.volume import Region, Volume
 
-FIRST_FORMAT = next(iter(FORMATS_BY_NAME))
-"""The format that is offered first."""
-
 
 def export_filter(name: str) -> str:
     """Return the file dialog's filter for a format, such as "NIfTI labels (*.nii.gz *.nii)"."""

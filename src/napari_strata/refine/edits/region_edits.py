@@ -461,22 +461,8 @@ class Mirror:
         require_regions(state, index, [self.region])
         normal = self._unit_normal()
         name = state.name(self.region)
-        fresh = (
-            self.target not in (BACKGROUND, *state.rows)
-            and not (present_ids(state, index) == self.target).any()
-        )
         source = _scene(state, index, [self.region])
-        state = require_target(state, index, self.target)
-        if fresh:
-            state = replace(
-                state,
-                rows={
-                    **state.rows,
-                    self.target: replace(
-                        state.rows[self.target], name=f"{name} mirrored"
-                    ),
-                },
-            )
+        state = self._with_target(state, index, name)
         matrix, offset = _reflection(index, np.array(self.point_ras_mm), normal)
         box = _mirrored_box(
             source.box, matrix, offset, index.proposal.supervoxels.shape
@@ -485,7 +471,16 @@ class Mirror:
             raise EditError(
                 f"{name} lies outside the scan when mirrored. Choose another plane."
             )
-        copied = self._copied(source, box, matrix, offset)
+        starts = [
+            np.array([part.start for part in one], np.float64)
+            for one in (source.box, box)
+        ]
+        copied = morphology.mirrored(
+            source.labels == self.region,
+            matrix,
+            matrix @ starts[1] + offset - starts[0],
+            tuple(part.stop - part.start for part in box),
+        )
         labels = labels_in_box(state, index, box)
         free = ~np.isin(
             labels, [*state.locked_ids().tolist(), self.region]
@@ -506,7 +501,13 @@ class Mirror:
         )
 
     def _unit_normal(self) -> NDArray[np.float64]:
-        """Return the normal of the plane with length 1; check point and normal."""
+        """Return the normal of the plane with a length of 1.
+
+        Raises
+        ------
+        EditError
+            If the plane has no finite point or no direction.
+        """
         normal = np.array(self.normal_ras, np.float64)
         length = float(np.linalg.norm(normal))
         if not (
@@ -520,24 +521,17 @@ class Mirror:
             )
         return normal / length
 
-    def _copied(
-        self,
-        source: _Scene,
-        box: Box,
-        matrix: NDArray[np.float64],
-        offset: NDArray[np.float64],
-    ) -> NDArray[np.bool_]:
-        """Return the mirror image of the region as a mask over a box."""
-        starts = [
-            np.array([part.start for part in one], np.float64)
-            for one in (source.box, box)
-        ]
-        return morphology.mirrored(
-            source.labels == self.region,
-            matrix,
-            matrix @ starts[1] + offset - starts[0],
-            tuple(part.stop - part.start for part in box),
+    def _with_target(self, state: State, index: ProposalIndex, name: str) -> State:
+        """Return a state that has the target; a new one is named after the region."""
+        is_new = (
+            self.target not in (BACKGROUND, *state.rows)
+            and not (present_ids(state, index) == self.target).any()
         )
+        state = require_target(state, index, self.target)
+        if not is_new:
+            return state
+        row = replace(state.rows[self.target], name=f"{name} mirrored")
+        return replace(state, rows={**state.rows, self.target: row})
 
 
 def _reflection(

@@ -27,8 +27,8 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from napari_strata.errors import CaseError
-from napari_strata.filenames import JOURNAL_SUFFIX, SCAN_SUFFIXES
-from napari_strata.io.atomic import file_suffix
+from napari_strata.filenames import CASE_SUFFIX, JOURNAL_SUFFIX, SCAN_SUFFIXES
+from napari_strata.io.atomic import file_suffix, flush
 from napari_strata.refine.storage.case_file import (
     CaseContents,
     known_hash,
@@ -218,12 +218,13 @@ class Autosave:
         self._unwritten, self._again_at = contents, time.monotonic() + _PATIENCE_S
 
         def write() -> None:
+            # a fixed name, unlike `atomic_path`'s: what a killed process leaves of
+            # it is found again and removed (`remove_pair`)
             part = self.case.with_name(f"{self.case.name}.part")
             try:
                 with part.open("wb") as file:
                     write_archive(file, contents)
-                    file.flush()
-                    os.fsync(file.fileno())
+                flush(part)
                 os.replace(part, self.case)
                 self._unwritten = self._case_problem = None
             except OSError as err:
@@ -275,7 +276,9 @@ class Autosave:
 
 def case_of(journal: Path) -> Path:
     """Return the case file of a journal."""
-    return journal.with_name(f"{journal.name.removesuffix(SUFFIX)}.autosave.strata")
+    return journal.with_name(
+        f"{journal.name.removesuffix(SUFFIX)}.autosave{CASE_SUFFIX}"
+    )
 
 
 def folders_for(volume: Volume) -> list[Path]:
