@@ -109,7 +109,9 @@ def _do(frame: Frame, channel: Channel) -> None:
     _answer(channel, answer, known)
 
 
-def _answer(channel: Channel, answer: Result | Failure, known: dict[str, object]) -> None:
+def _answer(
+    channel: Channel, answer: Result | Failure, known: dict[str, object]
+) -> None:
     try:
         channel.send(answer, known=known)
     except MemoryError as err:

@@ -136,9 +136,7 @@ class WorkerProcess:
 
     def _answer(self, job: Job, on_progress: Progress) -> Result | Failure:
         volume = job.arguments.get("volume")
-        known = (
-            {} if volume is None else {"volume": volume, "volume.data": volume.data}
-        )
+        known = {} if volume is None else {"volume": volume, "volume.data": volume.data}
         last, has_started = ProgressReport(0, 0, "Loading the engine"), False
         try:
             self._channel.send(

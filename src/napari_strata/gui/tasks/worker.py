@@ -14,11 +14,10 @@ from napari_strata.export.base import ExportContext
 from napari_strata.export.outputs import export_labels, outputs_beside
 from napari_strata.filenames import printable
 from napari_strata.gui.canvas.layers import LayerTuple, case_labels_tuple, image_tuple
-from napari_strata.gui.tasks.quiet import load_engine
+from napari_strata.gui.tasks.compute import propose_for_window
 from napari_strata.io.atomic import atomic_path
 from napari_strata.io.files import write
 from napari_strata.io.sidecar import SIDECAR_FORMAT
-from napari_strata.proposal.hierarchy.ward_subprocess import kept_responsive
 from napari_strata.proposal.proposal import Proposal, TreeName
 from napari_strata.refine.session.recovery import Unfinished
 from napari_strata.refine.session.refinement import Refinement
@@ -116,24 +115,17 @@ def propose_body(
     on_progress : callable
         Raises `Cancelled` to stop.
     propose : callable or None
-        Stands in for `napari_strata.pipeline.propose`.
+        Stands in for `propose_for_window`.
     """
-    if propose is None:
-        on_progress(0, 0, "Loading the engine")
-        load_engine()
-        from napari_strata.pipeline import propose as run_pipeline
-
-        propose = run_pipeline
     run = request.run
-    with kept_responsive():
-        proposal = propose(
-            request.volume,
-            settings=request.settings,
-            seed=run.seed,
-            device=run.device,
-            threads=run.threads,
-            on_progress=on_progress,
-        )
+    proposal = (propose or propose_for_window)(
+        request.volume,
+        settings=request.settings,
+        seed=run.seed,
+        device=run.device,
+        threads=run.threads,
+        on_progress=on_progress,
+    )
     on_progress(1, 1, "Cutting the tree")
     work = (
         Refinement(proposal, regions=request.n)
