@@ -121,7 +121,7 @@ def test_a_worker_that_dies_is_told_and_replaced(pool, volume):
     (before,) = pool.processes
     kill = Kills(lambda: os.kill(before.pid, signal.SIGKILL))
     arguments = {"volume": volume, "settings": SETTINGS}
-    with pytest.raises(WorkerError, match="edits are kept.*Propose again"):
+    with pytest.raises(WorkerError, match=r"edits are kept.*Propose again"):
         pool.call(PIPELINE, arguments, kill)
     # one that dies while it waits is replaced without a word
     until(lambda: pool.processes)
@@ -167,6 +167,6 @@ def test_a_worker_ends_when_its_window_is_gone(tmp_path, how):
 def test_a_worker_that_cannot_start_says_why(monkeypatch, volume):
     monkeypatch.setattr("napari_strata.worker.process._BOOT", "import no_such_thing")
     process = WorkerProcess()
-    with pytest.raises(WorkerError, match="could not start.*no_such_thing") as raised:
+    with pytest.raises(WorkerError, match=r"could not start.*no_such_thing") as raised:
         process.call(PIPELINE, {"volume": volume}, lambda *_: None)
     assert not raised.value.has_started

@@ -37,11 +37,11 @@ from napari_strata.worker.messages import (
 
 _ENGINE = (
     "napari_strata.pipeline",
+    "napari_strata.proposal.methods.learned",
     "napari_strata.encoder.custom_network",
     "napari_strata.encoder.embed",
-    "napari_strata.proposal.methods.learned",
 )
-"""Imported before the first job, so that it starts at once."""
+"""Imported while no job is there, so that the first one starts at once."""
 _REPORT_S = 0.04
 """Least time between two reports of one stage: the window looks every 80 ms."""
 _KILLED_FIRST = 500
@@ -60,6 +60,8 @@ def main() -> None:
     threading.Thread(target=_listen, args=(channel, jobs), daemon=True).start()
     logging.getLogger().addHandler(_LogSender(channel))
     for name in _ENGINE:
+        if not jobs.empty():
+            break  # the job imports what it needs, and works meanwhile
         with contextlib.suppress(ImportError):  # the job's own import reports it
             importlib.import_module(name)
     while True:

@@ -9,7 +9,7 @@ from a file, a socket or another person.
 from __future__ import annotations
 
 import io
-import pickle
+import pickle  # noqa: TID251 (between a program and its own child only)
 import struct
 import threading
 from collections.abc import Callable, Mapping
@@ -44,7 +44,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The worker has its imports done and begins with the job."""
+    """The worker begins with the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +146,9 @@ class Channel:
         EOFError, OSError
             If the other side is gone.
         """
-        length, count = _HEAD.unpack(self._read(_HEAD.size))
-        lengths = [
-            _LENGTH.unpack_from(table)[0]
-            for table in np.split(self._read(count * _LENGTH.size), count or 1)
-            if len(table)
-        ]
+        length, count = _HEAD.unpack(self._read(_HEAD.size).data)
+        table = self._read(count * _LENGTH.size).data
+        lengths = [size for (size,) in _LENGTH.iter_unpack(table)]
         pickled = self._read(length).tobytes()
         return Frame(pickled, [self._read(size) for size in lengths])
 
@@ -163,7 +160,7 @@ class Channel:
 
     def _read(self, size: int) -> NDArray[np.uint8]:
         data = np.empty(size, np.uint8)
-        view, start = memoryview(data), 0
+        view, start = data.data, 0
         while start < size:
             count = self._incoming.readinto(view[start:])
             if not count:
@@ -207,7 +204,7 @@ class _Pickler(pickle.Pickler):
         laid_out = np.ascontiguousarray(array[flips].transpose(order))
         backwards = [step.step < 0 for step in flips]
         return _restored, (
-            pickle.PickleBuffer(laid_out.reshape(-1)),
+            pickle.PickleBuffer(laid_out.reshape(-1).data),
             array.dtype.str,
             laid_out.shape if array.ndim else (),
             order,

@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import napari_strata
 from napari_strata.errors import WorkerError
@@ -67,13 +67,11 @@ class WorkerProcess:
             bufsize=0,
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
-        streams = self._process
-        assert streams.stdin and streams.stdout and streams.stderr  # noqa: S101
-        for stream in (streams.stdin, streams.stdout):
+        incoming = cast(io.RawIOBase, self._process.stdout)
+        outgoing = cast(io.RawIOBase, self._process.stdin)
+        for stream in (incoming, outgoing):
             _widen(stream)
-        self._channel = Channel(
-            cast(io.RawIOBase, streams.stdout), cast(io.RawIOBase, streams.stdin)
-        )
+        self._channel = Channel(incoming, outgoing)
         self._frames: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         self._errors: deque[str] = deque(maxlen=_KEPT_LINES)
         self._ended = threading.Event()
@@ -183,8 +181,12 @@ class WorkerProcess:
         stream = self._process.stderr
         if stream is None:
             return
-        with stream, contextlib.suppress(OSError, ValueError):
-            for line in io.TextIOWrapper(io.BufferedReader(stream), errors="replace"):  # type: ignore[arg-type]
+        with (
+            stream,
+            contextlib.suppress(OSError, ValueError),
+            open(stream.fileno(), errors="replace", closefd=False) as lines,
+        ):
+            for line in lines:
                 self._errors.append(line.strip())
                 if sys.stderr is not None:
                     sys.stderr.write(line)
@@ -242,7 +244,7 @@ def _ending(status: int | None) -> str:
     return f"it crashed with {name}"
 
 
-def _widen(stream: IO[bytes]) -> None:
+def _widen(stream: io.RawIOBase) -> None:
     """Let a pipe hold more, where that can be chosen."""
     if sys.platform != "linux":
         return
