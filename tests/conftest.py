@@ -51,7 +51,6 @@ NUMERIC = frozenset(
         "proposal_divisive_clustering",
         "proposal_gmm_mrf",
         "proposal_region_merging",
-        "proposal_ward_subprocess",
         "refine_labels",
         "refine_regions",
         "refine_scribble",

@@ -121,7 +121,7 @@ def test_a_worker_that_dies_is_told_and_replaced(pool, volume):
     (before,) = pool.processes
     kill = Kills(lambda: os.kill(before.pid, signal.SIGKILL))
     arguments = {"volume": volume, "settings": SETTINGS}
-    with pytest.raises(WorkerError, match=r"edits are kept.*Propose again"):
+    with pytest.raises(WorkerError, match=r"edits are kept.*Propose again.*killed"):
         pool.call(PIPELINE, arguments, kill)
     # one that dies while it waits is replaced without a word
     until(lambda: pool.processes)

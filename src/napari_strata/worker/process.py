@@ -194,20 +194,19 @@ class WorkerProcess:
     def _end_error(self, has_started: bool) -> WorkerError:
         self.wait()
         status = self._process.returncode
-        logger.warning("Worker process %d ended: %s.", self.pid, _ending(status))
+        logger.info("Worker process %d: %s.", self.pid, _ending(status))
         if has_started or not self._errors:
-            advice = (
-                " Propose again: a new process does it. If it ends again, close other"
-                " programs to free memory, or propose fewer supervoxels."
+            message = (
+                "The computation crashed. Your edits are kept. Propose again: a new"
+                f" process is started. Cause: {_ending(status)}. If it crashes again,"
+                " close other programs to free memory, or propose fewer supervoxels."
             )
         else:
-            advice = f" It could not start: {self._errors[-1]}."
-        return WorkerError(
-            "The process that computes for the window ended before it was done"
-            f" ({_ending(status)}). Nothing was changed, and your edits are kept."
-            + advice,
-            has_started=has_started,
-        )
+            message = (
+                "The computation could not start. Your edits are kept. Cause:"
+                f" {self._errors[-1]} ({_ending(status)})."
+            )
+        return WorkerError(message, has_started=has_started)
 
 
 class _RemoteError(Exception):
@@ -232,16 +231,16 @@ def _command() -> list[str]:
 def _ending(status: int | None) -> str:
     """Return how a process ended, in words."""
     if status is None:
-        return "it does not answer"
+        return "its process does not answer"
     if status >= 0:
-        return f"exit status {status}"
+        return f"its process ended with exit status {status}"
     try:
         name = signal.Signals(-status).name
     except ValueError:
         name = f"signal {-status}"
     if name == "SIGKILL":
-        return "the system or a person killed it; often memory ran out"
-    return f"it crashed with {name}"
+        return "its process was killed, most often because memory ran out"
+    return f"its process ended with {name}"
 
 
 def _widen(stream: io.RawIOBase) -> None:
