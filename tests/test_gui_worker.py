@@ -142,6 +142,49 @@ def test_the_worker_waits_only_while_a_window_needs_it(pool):
     until(lambda: pool.processes)
 
 
+@pytest.mark.gui
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_crash_is_told_in_the_window_and_edits_are_kept(
+    pool, shared_viewer, qtbot, monkeypatch
+):
+    from napari_strata.gui.canvas.layers import image_tuple
+    from napari_strata.gui.panel import proposal_controller
+    from napari_strata.gui.panel.panel import StrataPanel
+
+    monkeypatch.setenv(compute.SWITCH, "1")
+    monkeypatch.setattr(compute, "WORKERS", pool)
+    monkeypatch.setattr(proposal_controller, "ask_replace", lambda _parent: True)
+    told = []
+    monkeypatch.setattr("napari_strata.gui.tasks.jobs.show_error", told.append)
+    panel = StrataPanel(shared_viewer)
+    shared_viewer.window.add_dock_widget(panel, name="Strata")
+    data, kwargs, _ = image_tuple(phantom_volume((12, 16, 20), (3.0, 2.0, 2.0)))
+    shared_viewer.add_image(data, **kwargs)
+
+    panel.proposals.start()
+    qtbot.waitUntil(
+        lambda: panel.case is not None and not panel.is_busy, timeout=60_000
+    )
+    case = panel.case
+    panel.settle()
+    case.work.merge([row.id for row in case.work.regions][1:3])
+
+    kill = Kills(lambda: os.kill(next(iter(pool._busy)).pid, signal.SIGKILL))
+    panel.jobs.progressed.connect(
+        lambda step: step.stage == "Starting" or kill(step.done, step.total, step.stage)
+    )
+    panel.proposals.start()
+    qtbot.waitUntil(lambda: bool(told), timeout=60_000)
+    assert "Your edits are kept. Propose again" in told[0]
+    assert not panel.is_busy
+    assert panel.case is case
+    assert len(case.work.history) == 1
+
+    panel.proposals.start()
+    qtbot.waitUntil(lambda: panel.case is not case, timeout=60_000)
+    panel.close_down()
+
+
 ORPHAN = """
 import os, signal, sys
 from napari_strata.worker.process import WorkerProcess

@@ -7,7 +7,6 @@ of the user, and imports neither napari nor Qt.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import io
@@ -15,13 +14,12 @@ import logging
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
 
+from napari_strata.encoder.memory import release_memory
 from napari_strata.errors import StrataError
 from napari_strata.worker.messages import (
     Channel,
@@ -38,10 +36,15 @@ from napari_strata.worker.messages import (
 _ENGINE = (
     "napari_strata.pipeline",
     "napari_strata.proposal.methods.learned",
-    "napari_strata.encoder.custom_network",
     "napari_strata.encoder.embed",
+    "napari_strata.encoder.runtime.select",
 )
 """Imported while no job is there, so that the first one starts at once."""
+_TORCH = (
+    "napari_strata.encoder.custom_network",
+    "napari_strata.encoder.runtime.torch_runtime",
+)
+"""Imported as well where OpenVINO does not run the encoder."""
 _REPORT_S = 0.04
 """Least time between two reports of one stage: the window looks every 80 ms."""
 _KILLED_FIRST = 500
@@ -59,14 +62,30 @@ def main() -> None:
     jobs: queue.SimpleQueue[Frame] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(channel, jobs), daemon=True).start()
     logging.getLogger().addHandler(_LogSender(channel))
-    for name in _ENGINE:
-        if not jobs.empty():
-            break  # the job imports what it needs, and works meanwhile
-        with contextlib.suppress(ImportError):  # the job's own import reports it
-            importlib.import_module(name)
+    with contextlib.suppress(ImportError):  # the job's own import reports it
+        _load_engine(jobs)
     while True:
         _do(jobs.get(), channel)
-        _release_memory()
+        gc.collect()
+        release_memory()
+
+
+def _load_engine(jobs: queue.SimpleQueue[Frame]) -> None:
+    """Import what proposals need, until a job comes: it imports the rest as it goes."""
+    for name in _ENGINE:
+        if not jobs.empty():
+            return
+        importlib.import_module(name)
+    from napari_strata.encoder.runtime.openvino_runtime import import_openvino
+    from napari_strata.encoder.runtime.select import uses_openvino
+
+    if uses_openvino():
+        import_openvino()
+        return
+    for name in _TORCH:
+        if not jobs.empty():
+            return
+        importlib.import_module(name)
 
 
 def _take_pipes() -> Channel:
@@ -160,12 +179,3 @@ class _LogSender(logging.Handler):
             )
         except OSError:
             os._exit(0)
-
-
-def _release_memory() -> None:
-    """Return the memory of the last job to the system."""
-    gc.collect()
-    if sys.platform == "linux":
-        libc: Any = ctypes.CDLL(None)
-        if hasattr(libc, "malloc_trim"):  # glibc keeps freed memory otherwise
-            libc.malloc_trim(0)

@@ -7,7 +7,7 @@ import logging
 import os
 
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.settings import Device, ProposeSettings
+from napari_strata.settings import Device, ProposeSettings, RuntimeName
 from napari_strata.volume import Progress, Volume, no_progress
 from napari_strata.worker.pool import WorkerPool
 
@@ -44,6 +44,7 @@ def propose_for_window(
     seed: int = 0,
     device: Device = "auto",
     threads: int = 0,
+    runtime: RuntimeName = "auto",
     on_progress: Progress = no_progress,
 ) -> Proposal:
     """Propose as `napari_strata.pipeline.propose` does, in a worker process.
@@ -64,6 +65,7 @@ def propose_for_window(
         "seed": seed,
         "device": device,
         "threads": threads,
+        "runtime": runtime,
     }
     if uses_worker():
         try:

@@ -124,6 +124,7 @@ def propose_body(
         seed=run.seed,
         device=run.device,
         threads=run.threads,
+        runtime=run.runtime,
         on_progress=on_progress,
     )
     on_progress(1, 1, "Cutting the tree")
