@@ -15,6 +15,7 @@ import pytest
 import napari_strata as strata
 from napari_strata.errors import Cancelled, GeometryError, WorkerError
 from napari_strata.gui.tasks import compute
+from napari_strata.refine.state.proposal_index import ProposalIndex
 from napari_strata.worker.pool import WorkerPool
 from napari_strata.worker.process import WorkerProcess
 from phantoms import phantom_volume
@@ -81,7 +82,15 @@ def test_a_worker_gives_the_same_proposal_and_the_very_scan(pool, volume, monkey
     there = compute.propose_for_window(
         volume, settings=SETTINGS, on_progress=lambda *step: stages.add(step[2])
     )
+    lookups, there = there.lookups, there.proposal
     assert there.volume is volume
+    index = ProposalIndex(here)
+    np.testing.assert_array_equal(lookups["boxes"], index.boxes)
+    seeds = np.array([1, 3])
+    np.testing.assert_array_equal(
+        lookups["feature_space"].geodesic.distance(seeds),
+        index.feature_space.geodesic.distance(seeds),
+    )
     for name in ("supervoxels", "descriptors", "confidence", "edges"):
         np.testing.assert_array_equal(getattr(there, name), getattr(here, name))
     np.testing.assert_array_equal(there.tissues(5).labels, here.tissues(5).labels)

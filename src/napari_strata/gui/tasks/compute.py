@@ -6,10 +6,10 @@ import atexit
 import logging
 import os
 
-from napari_strata.proposal.proposal import Proposal
 from napari_strata.settings import Device, ProposeSettings, RuntimeName
 from napari_strata.volume import Progress, Volume, no_progress
 from napari_strata.worker.pool import WorkerPool
+from napari_strata.worker.tasks import PreparedProposal
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def propose_for_window(
     threads: int = 0,
     runtime: RuntimeName = "auto",
     on_progress: Progress = no_progress,
-) -> Proposal:
+) -> PreparedProposal:
     """Propose as `napari_strata.pipeline.propose` does, in a worker process.
 
     The event loop then never waits for Python's lock, and a cancel kills the process.
@@ -69,10 +69,10 @@ def propose_for_window(
     }
     if uses_worker():
         try:
-            proposal: Proposal = WORKERS.call(
-                "napari_strata.pipeline:propose", arguments, on_progress
+            prepared: PreparedProposal = WORKERS.call(
+                "napari_strata.worker.tasks:propose_prepared", arguments, on_progress
             )
-            return proposal
+            return prepared
         except OSError as err:
             logger.warning(
                 "No worker process can be started (%s); the window may not answer for"
@@ -82,4 +82,6 @@ def propose_for_window(
     on_progress(0, 0, "Loading the engine")
     from napari_strata.pipeline import propose
 
-    return propose(**arguments, on_progress=on_progress)  # type: ignore[arg-type]
+    return PreparedProposal(
+        propose(**arguments, on_progress=on_progress)  # type: ignore[arg-type]
+    )

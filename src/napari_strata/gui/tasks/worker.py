@@ -23,8 +23,9 @@ from napari_strata.refine.session.recovery import Unfinished
 from napari_strata.refine.session.refinement import Refinement
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.volume import Progress, Segmentation, Volume
+from napari_strata.worker.tasks import PreparedProposal
 
-Propose = Callable[..., Proposal]
+Propose = Callable[..., Proposal | PreparedProposal]
 """Any function with the parameters of `napari_strata.pipeline.propose`."""
 
 
@@ -118,7 +119,7 @@ def propose_body(
         Stands in for `propose_for_window`.
     """
     run = request.run
-    proposal = (propose or propose_for_window)(
+    found = (propose or propose_for_window)(
         request.volume,
         settings=request.settings,
         seed=run.seed,
@@ -128,11 +129,14 @@ def propose_body(
         on_progress=on_progress,
     )
     on_progress(1, 1, "Cutting the tree")
+    prepared = found if isinstance(found, PreparedProposal) else PreparedProposal(found)
+    proposal = prepared.proposal
     work = (
         Refinement(proposal, regions=request.n)
         if request.tree == "regions"
         else Refinement(proposal, tissues=request.n)
     )
+    work.view.index.adopt_lookups(prepared.lookups)
     return opened(work, on_progress)
 
 
