@@ -47,6 +47,8 @@ _TORCH = (
 """Imported as well where OpenVINO does not run the encoder."""
 _REPORT_S = 0.04
 """Least time between two reports of one stage: the window looks every 80 ms."""
+_NICE = 5
+"""Gives way to the window, whose threads are then drawn without waiting for a core."""
 _KILLED_FIRST = 500
 """Linux, of -1000 to 1000: where memory runs out, this process ends and not the window."""
 
@@ -57,6 +59,8 @@ def main() -> None:
     with contextlib.suppress(ValueError):
         # Ctrl+C in a terminal reaches this process too: the parent decides
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(OSError, AttributeError):  # no `nice` on Windows
+        os.nice(_NICE)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(_KILLED_FIRST))
     jobs: queue.SimpleQueue[Frame] = queue.SimpleQueue()

@@ -41,6 +41,10 @@ _PIPE_BYTES = 1 << 20
 """Size of the pipes where it can be chosen (Linux): fewer, larger reads."""
 _KEPT_LINES = 20
 """Last lines of a worker's error output that are kept to explain its end."""
+_WINDOWS_FLAGS: int = getattr(subprocess, "CREATE_NO_WINDOW", 0) | getattr(
+    subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0
+)
+"""No console opens, and the window's threads come first (see `child._NICE`)."""
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
     " from napari_strata.worker.child import main; main()"
@@ -65,7 +69,7 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            creationflags=_WINDOWS_FLAGS,
         )
         incoming = cast(io.RawIOBase, self._process.stdout)
         outgoing = cast(io.RawIOBase, self._process.stdin)
