@@ -201,13 +201,13 @@ class WorkerProcess:
         logger.info("Worker process %d: %s.", self.pid, _ending(status))
         if has_started or not self._errors:
             message = (
-                "The computation crashed. Your edits are kept. Propose again: a new"
-                f" process is started. Cause: {_ending(status)}. If it crashes again,"
+                "Computing crashed; edits are kept. Propose again: a new process"
+                f" is started. Cause: {_ending(status)}. If it crashes again,"
                 " close other programs to free memory, or propose fewer supervoxels."
             )
         else:
             message = (
-                "The computation could not start. Your edits are kept. Cause:"
+                "Computing could not start; edits are kept. Cause:"
                 f" {self._errors[-1]} ({_ending(status)})."
             )
         return WorkerError(message, has_started=has_started)
