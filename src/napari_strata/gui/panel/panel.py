@@ -121,6 +121,7 @@ class StrataPanel(PanelLayout):
         """
         self.granularity.send()
         self.jobs.cancel()
+        self.proposals.close()
         self.views.close()
         self.hover.close()
         self._bindings.remove()

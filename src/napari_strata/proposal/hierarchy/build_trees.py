@@ -20,7 +20,7 @@ from napari_strata.proposal.hierarchy.region_merging import (
     merge_in_pairs,
 )
 from napari_strata.proposal.hierarchy.tree import Hierarchy, hierarchy_from_merges
-from napari_strata.proposal.hierarchy.ward_subprocess import ward_tree
+from napari_strata.proposal.hierarchy.ward import ward_tree
 
 _TISSUE_GROUPS = 800
 """Groups that tissues are divided into; finer groups could hardly be distinguished."""

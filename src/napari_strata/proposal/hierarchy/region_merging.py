@@ -183,7 +183,6 @@ def merge_in_pairs(graph: SupervoxelGraph, target: int) -> Forest:
     tops, below = np.arange(n, dtype=np.int64), np.zeros(n)
     rows, heights = [np.empty((0, 2), np.int64)], [np.empty(0)]
     while len(graph.sizes) > target and len(graph.edges):
-        raise_if_cancelled()
         pairs, cost = _cheapest_pairs(
             graph.sizes, graph.vectors, graph.edges, most=len(graph.sizes) - target
         )
