@@ -29,7 +29,14 @@ pytestmark = pytest.mark.gui
 
 
 def propose_with_features(
-    volume, *, settings=None, seed=0, device="auto", threads=0, on_progress=None
+    volume,
+    *,
+    settings=None,
+    seed=0,
+    device="auto",
+    runtime="auto",
+    threads=0,
+    on_progress=None,
 ):
     proposal = phantom_proposal(volume)
     seen = np.random.default_rng(0).normal(size=(proposal.n_supervoxels, 6))

@@ -12,7 +12,6 @@ from qtpy.QtCore import Qt
 from napari_strata.gui.panel import proposal_controller
 from napari_strata.gui.panel.panel import StrataPanel
 from napari_strata.gui.session import labels_painter as painter
-from napari_strata.gui.tasks import quiet
 from napari_strata.gui.tasks.jobs import JobRunner
 from napari_strata.gui.widgets.region_table_columns import VOLUME
 from napari_strata.io.files import read_labels
@@ -285,15 +284,11 @@ def test_a_table_sorted_by_volume_keeps_its_selection_and_its_order(proposed):
     ]
 
 
-def test_a_closed_scan_and_a_closed_panel_let_go_of_the_proposal(proposed, monkeypatch):
+def test_a_closed_scan_lets_go_of_the_proposal(proposed):
     viewer, panel = proposed
-    monkeypatch.setitem(quiet._state, "frozen", True)
     panel.settle()
     panel.refresh()
     assert panel.sections.granularity._proposal is panel.case.work.proposal
     viewer.layers.clear()
     panel.refresh()
     assert panel.sections.granularity._proposal is None
-    quiet._state["frozen"] = True
-    panel.close_down()
-    assert not quiet._state["frozen"]

@@ -17,7 +17,14 @@ pytestmark = pytest.mark.gui
 
 
 def propose_phantom(
-    volume, *, settings=None, seed=0, device="auto", threads=0, on_progress=None
+    volume,
+    *,
+    settings=None,
+    seed=0,
+    device="auto",
+    runtime="auto",
+    threads=0,
+    on_progress=None,
 ):
     return phantom_proposal(volume)
 

@@ -21,7 +21,14 @@ pytestmark = pytest.mark.gui
 
 
 def propose_phantom(
-    volume, *, settings=None, seed=0, device="auto", threads=0, on_progress=None
+    volume,
+    *,
+    settings=None,
+    seed=0,
+    device="auto",
+    runtime="auto",
+    threads=0,
+    on_progress=None,
 ):
     on_progress(1, 2, "Looking at the phantom")
     return phantom_proposal(volume)
