@@ -12,17 +12,23 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from napari_strata.proposal.hierarchy.divisive_clustering import divide
+from napari_strata.proposal.hierarchy.divisive_clustering import Division, divide
 from napari_strata.proposal.hierarchy.region_merging import (
     Forest,
     SupervoxelGraph,
     merge_in_pairs,
+)
+from napari_strata.proposal.hierarchy.tissue_division import (
+    TissueInputs,
+    divide_tissues,
 )
 from napari_strata.proposal.hierarchy.tree import Hierarchy, hierarchy_from_merges
 from napari_strata.proposal.hierarchy.ward_subprocess import ward_tree
 
 _TISSUE_GROUPS = 800
 """Groups that tissues are divided into; finer cuts part what is hardly told apart."""
+_SMOOTH_TISSUES = 64
+"""Tissues that are divided with few borders; finer ones by likeness alone."""
 _ONE_BY_ONE = 8000
 """Supervoxels from which on the cheapest merge of all is done before the next one is looked for.
 
@@ -104,9 +110,62 @@ def tissue_tree(
             return _ward_in_parts(
                 vectors[members], sizes[members], _inner_edges(edges, members)
             )
-        return _by_division(vectors[members], sizes[members], groups)
+        own = vectors[members]
+        return _by_division(own, divide(own, sizes[members], groups))
 
     return _two_trees(background, sizes, merge)
+
+
+def smooth_tissue_tree(
+    inputs: TissueInputs, background: NDArray[np.bool_]
+) -> Hierarchy:
+    """Return the tree of tissues with few borders, see `divide_tissues`.
+
+    Parameters
+    ----------
+    inputs : TissueInputs
+        Of all supervoxels.
+    background : (n,) bool array
+        Supervoxels that stay in region 0; their part of the tree is by contact.
+    """
+
+    def merge(
+        members: NDArray[np.integer],
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        own = inputs.of(members)
+        if background[members[0]]:
+            return _ward_in_parts(own.vectors, own.sizes, own.edges.astype(np.int64))
+        return _by_division(own.vectors, _finely_divided(own))
+
+    return _two_trees(background, inputs.sizes, merge)
+
+
+def _finely_divided(inputs: TissueInputs) -> Division:
+    """Divide into tissues with few borders, and these further by what is alike."""
+    coarse = divide_tissues(inputs, _SMOOTH_TISSUES)
+    made = len(coarse.origin) + 1
+    group, origin, gain = coarse.group.copy(), [*coarse.origin], [*coarse.gain]
+    least = min(gain, default=0.0)
+    scatter = [
+        _scatter(inputs.vectors[coarse.group == number], inputs.sizes[coarse.group == number])
+        for number in range(made)
+    ]
+    finer: list[tuple[float, int, NDArray[np.int64], Division]] = []
+    for number in range(made):
+        members = np.flatnonzero(coarse.group == number)
+        share = scatter[number] / max(sum(scatter), 1e-12)
+        more = round(share * (_TISSUE_GROUPS - made)) + 1
+        finer.append(
+            (scatter[number], number, members, divide(inputs.vectors[members], inputs.sizes[members], more))
+        )
+    for _, number, members, fine in finer:
+        numbers = np.concatenate(
+            [[number], len(origin) + 1 + np.arange(len(fine.origin))]
+        )
+        group[members] = numbers[fine.group]
+        origin += numbers[fine.origin].tolist()
+        gain += np.minimum(fine.gain, least).tolist()
+    return Division(group, np.array(origin, np.int64), np.array(gain, np.float64))
 
 
 def _two_trees(
@@ -276,13 +335,12 @@ def _merges_of(
 
 
 def _by_division(
-    vectors: NDArray[np.float32], sizes: NDArray[np.integer], groups: int
+    vectors: NDArray[np.float32], found: Division
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Divide from the top down.
+    """Return the merges that undo a division.
 
     Inside a group, supervoxels are merged first, in order of closeness.
     """
-    found = divide(vectors, sizes, groups)
     rows, tops = _pair_up(found.group, vectors @ (vectors.std(axis=0) ** 2))
     n, top, upper = len(vectors) + len(rows), list(tops), []
     for number in range(len(found.origin) - 1, -1, -1):
