@@ -14,6 +14,7 @@ from napari_strata.cli.command_line import main
 from napari_strata.cli.terminal import line_ended, progress
 from napari_strata.encoder.adapt import adapt, choose, go_back, reestimate
 from napari_strata.encoder.checks import Figures, adjusted_rand, kmeans, logistic
+from napari_strata.encoder.identity import weights_hash
 from napari_strata.encoder.network import NetworkShape, StrataEncoder
 from napari_strata.encoder.pretraining.patches import make_batch
 from napari_strata.encoder.pretraining.real_patches import (
@@ -22,7 +23,10 @@ from napari_strata.encoder.pretraining.real_patches import (
     match_intensity,
     real_views,
 )
-from napari_strata.encoder.weights import load_encoder, weights_hash, write_weights
+from napari_strata.encoder.weights import (
+    load_encoder,
+    write_weights,
+)
 from napari_strata.errors import (
     AdaptError,
     Cancelled,

@@ -99,6 +99,10 @@ def test_a_bids_data_set_gets_a_derivative_data_set(dataset, capsys):
     ).tolist()
     said = json.loads(stem.with_suffix(".json").read_text())
     assert said["Sources"] == ["bids:raw:sub-02/anat/sub-02_acq-x_T2w.nii.gz"]
+    assert said["volume_ml"]["Units"] == "mL"
+    assert said["centroid_r_mm"]["Units"] == "mm"
+    assert said["voxels"]["Units"] == said["z_start"]["Units"] == "1"
+    assert "Units" not in said["mean"]
     about = json.loads((out / "dataset_description.json").read_text())
     assert about["DatasetType"] == "derivative"
     assert about["GeneratedBy"][0]["Name"] == "Strata"

@@ -18,6 +18,7 @@ from benchmarks.encoder.working import WorkingScan, draw_voxels
 
 from napari_strata.encoder.embed import embed_intensity
 from napari_strata.encoder.network import NetworkShape, StrataEncoder
+from napari_strata.encoder.runtime.torch_runtime import TorchRuntime
 from napari_strata.preprocess.intensity import WorkingGrid
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Geometry, Volume
@@ -121,7 +122,9 @@ def test_features_read_at_voxels_are_those_of_the_feature_map():
     grid = WorkingGrid(
         (slice(0, 18), slice(0, 21), slice(0, 20)), intensity.shape, (1.0, 1.0, 1.0)
     )
-    whole = embed_intensity(intensity, grid, encoder, settings=ProposeSettings()).data
+    whole = embed_intensity(
+        intensity, grid, TorchRuntime(encoder), settings=ProposeSettings()
+    ).data
     points = np.stack(
         np.unravel_index(np.arange(0, intensity.size, 7), intensity.shape), axis=1
     )

@@ -10,6 +10,7 @@ import pytest
 from napari_strata import cancellation
 from napari_strata.encoder import embed
 from napari_strata.encoder.custom_network import open_encoder
+from napari_strata.encoder.runtime.torch_runtime import TorchRuntime
 from napari_strata.errors import Cancelled
 from napari_strata.preprocess import intensity as preprocess
 from napari_strata.preprocess.intensity import WorkingGrid, flatten_bias
@@ -38,11 +39,9 @@ def test_the_encoder_asks_between_its_layers_and_is_the_same_afterwards():
     intensity = np.random.default_rng(0).random((16, 16, 16), np.float32)
     grid, encoder = (
         WorkingGrid((slice(0, 16),) * 3, (16, 16, 16), (1.0, 1.0, 1.0)),
-        open_encoder(None),
+        TorchRuntime(open_encoder(None), device="cpu"),
     )
-    whole = embed.embed_intensity(
-        intensity, grid, encoder, settings=ProposeSettings(), device="cpu"
-    )
+    whole = embed.embed_intensity(intensity, grid, encoder, settings=ProposeSettings())
     leaver = Leaver(patience=4)
     with pytest.raises(Cancelled), cancellation.progress_scope(leaver) as report:
         embed.embed_intensity(
@@ -50,13 +49,10 @@ def test_the_encoder_asks_between_its_layers_and_is_the_same_afterwards():
             grid,
             encoder,
             settings=ProposeSettings(),
-            device="cpu",
             on_progress=report,
         )
     assert leaver.reports == [(0, 1, "encoding")] * 5
-    again = embed.embed_intensity(
-        intensity, grid, encoder, settings=ProposeSettings(), device="cpu"
-    )
+    again = embed.embed_intensity(intensity, grid, encoder, settings=ProposeSettings())
     for one, other in zip(whole.levels, again.levels, strict=True):
         np.testing.assert_array_equal(one, other)
 

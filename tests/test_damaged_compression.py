@@ -143,3 +143,37 @@ def test_slices_that_are_not_packed_as_the_header_says(tmp_path):
     (tmp_path / names[2]).write_bytes(VALUES[2].tobytes())
     with pytest.raises(ReadError, match=r"scan\.mhd"):
         read(path)
+
+
+@pytest.mark.parametrize("name", ["scan.raw.gz", "scan.zraw", "scan.RAW.BZ2"])
+@pytest.mark.parametrize("kind", ["nrrd", "meta"])
+def test_a_packed_voxel_file_under_a_header_of_plain_voxels(tmp_path, kind, name):
+    if kind == "nrrd":
+        path = tmp_path / "scan.nhdr"
+        head = nrrd().partition(b"\n\n")[0].replace(b"gzip", b"raw")
+        path.write_bytes(head + f"\ndata file: {name}\n".encode())
+    else:
+        path = tmp_path / "scan.mhd"
+        head = mha(size=False).replace(
+            b"CompressedData = True", b"CompressedData = False"
+        )
+        path.write_bytes(head.partition(b"LOCAL\n")[0] + f"{name}\n".encode())
+    (tmp_path / name).write_bytes(VALUES.tobytes())
+    with pytest.raises(ReadError, match=rf"{path.name} does not say .* compressed"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "packed"),
+    [("gzip", gzip.compress), ("hex", lambda raw: raw.hex().encode())],
+)
+def test_surplus_voxels_of_a_packed_nrrd_are_noted(tmp_path, encoding, packed):
+    path = tmp_path / "scan.nrrd"
+    head = nrrd().partition(b"\n\n")[0].replace(b"gzip", encoding.encode()) + b"\n\n"
+    path.write_bytes(head + packed(VALUES.tobytes()))
+    whole = read(path)
+    assert whole.notes == ()
+    path.write_bytes(head + packed(VALUES.tobytes() + bytes(40)))
+    longer = read(path)
+    assert np.array_equal(longer.data, whole.data)
+    assert "40 bytes more than the header says" in " ".join(longer.notes)

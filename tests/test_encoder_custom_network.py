@@ -16,13 +16,16 @@ import napari_strata as strata
 from napari_strata.cli.command_line import main
 from napari_strata.encoder.custom_network import (
     CustomEncoder,
-    encoder_hash,
     open_encoder,
 )
 from napari_strata.encoder.description import read_description
 from napari_strata.encoder.embed import embed_intensity
+from napari_strata.encoder.identity import encoder_hash, weights_hash
 from napari_strata.encoder.network import StrataEncoder
-from napari_strata.encoder.weights import weights_hash, write_weights
+from napari_strata.encoder.runtime.torch_runtime import TorchRuntime
+from napari_strata.encoder.weights import (
+    write_weights,
+)
 from napari_strata.errors import WeightsError
 from napari_strata.io.files import write_scan
 from napari_strata.preprocess.intensity import working_grid
@@ -436,16 +439,15 @@ def test_tiles_of_a_brought_network_cover_the_scan(tmp_path):
         most_voxels=10**6,
     )
     whole = embed_intensity(
-        intensity, grid, encoder, settings=ProposeSettings(), device="cpu"
+        intensity, grid, TorchRuntime(encoder), settings=ProposeSettings()
     )
     encoder.live_channels = 10**7
     stages = []
     tiled = embed_intensity(
         intensity,
         grid,
-        encoder,
+        TorchRuntime(encoder),
         settings=ProposeSettings(),
-        device="cpu",
         on_progress=lambda done, total, stage: stages.append(total),
     )
     assert stages[-1] > 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -553,3 +554,94 @@ def test_a_seg_on_invalid_values_leaves_them_empty_and_tells(
     np.testing.assert_array_equal(
         strata.read_labels(tmp_path / "seg.dcm", like=scan).labels, labels.labels
     )
+
+
+def j2k_slice(
+    k: int, bits: np.ndarray, *, data_signed: bool, **tags: object
+) -> Dataset:
+    """Make a JPEG 2000 slice from unsigned values, with the sign that its data state.
+
+    Values of signed data are those given less half their range.
+    """
+    image = pytest.importorskip("PIL.Image")
+    target = BytesIO()
+    image.fromarray(bits).save(
+        target, "JPEG2000", irreversible=False, num_resolutions=1, no_jp2=True
+    )
+    frame = bytearray(target.getvalue())
+    frame[42] |= 0x80 * data_signed  # Ssiz, behind the markers SOC and SIZ
+    tags = {"syntax": JPEG2000Lossless, "RescaleIntercept": 0, **tags}
+    one = one_slice(k, bits, **tags)
+    one.PixelData = encapsulate([bytes(frame)], has_bot=False)
+    one["PixelData"].VR, one["PixelData"].is_undefined_length = "OB", True
+    return one
+
+
+@pytest.mark.parametrize("header_signed", [False, True, None])
+@pytest.mark.parametrize("data_signed", [False, True])
+def test_jpeg_2000_whose_sign_is_not_that_of_the_header(
+    tmp_path: Path, data_signed: bool, header_signed: bool | None
+) -> None:
+    """Values are those of GDCM or of the data's own sign, with a note, or are refused."""
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 2**16, (ROWS, COLUMNS)).astype(np.uint16)
+    value = None if header_signed is None else int(header_signed)
+    series = save(
+        tmp_path / "series",
+        *(
+            j2k_slice(k, bits, data_signed=data_signed, PixelRepresentation=value)
+            for k in range(N)
+        ),
+    )
+    if data_signed and header_signed is False:
+        with pytest.raises(StrataError, match=r"IM0001\.dcm says .* are unsigned, but"):
+            strata.read(series)
+        return
+    read = read_dicom(series, None)
+    notes = " ".join(read.notes)
+    if header_signed == data_signed or header_signed is None:
+        expected = bits.astype(int) - 2**15 * data_signed
+    else:
+        expected = bits.view(np.int16)
+        assert "unsigned, read as signed as the header says" in notes
+        by_gdcm = sitk.GetArrayFromImage(sitk.ReadImage(str(series / "IM0001.dcm")))
+        np.testing.assert_array_equal(by_gdcm[0], expected)
+    np.testing.assert_array_equal(read.data[:, :, 0], expected.T)
+    assert ("without a pixel representation" in notes) == (header_signed is None)
+
+
+def test_a_missing_pixel_representation_matters_only_where_values_differ_by_it(
+    tmp_path: Path,
+) -> None:
+    plain = save(tmp_path / "plain")
+    lost = [one_slice(k, PixelRepresentation=None) for k in range(N)]
+    np.testing.assert_array_equal(
+        strata.read(save(tmp_path / "lost", *lost)).data, strata.read(plain).data
+    )
+    stored = AIR_AND_TISSUE.astype(np.uint16)
+    stored[2, 3] = 65000  # or -536
+    lost[1] = one_slice(1, stored, PixelRepresentation=None)
+    with pytest.raises(
+        StrataError, match=r"IM0002\.dcm does not say whether .* signed"
+    ):
+        strata.read(save(tmp_path / "large", *lost))
+
+
+@pytest.mark.parametrize(
+    ("shift", "is_read"), [(0.05, True), (0.3, True), (0.5, False)]
+)
+def test_a_slice_shifted_within_its_plane_is_noted_or_refused(
+    tmp_path: Path, shift: float, is_read: bool
+) -> None:
+    """Half a pixel (.45 mm) is the limit, however thick the slices are."""
+    place = np.array([1.5, -20, 35]) + DOWN * shift
+    position = [f"{part:.3f}" for part in place]
+    slices = [one_slice(k) for k in range(N)]
+    slices[2].ImagePositionPatient = position
+    folder = save(tmp_path, *slices)
+    if is_read:
+        noted = "mm off an even grid" in " ".join(strata.read(folder).notes)
+        assert noted == (shift > 0.05)
+    else:
+        with pytest.raises(StrataError, match=r"shifted sideways by up to 0\.\d+ mm"):
+            strata.read(folder)

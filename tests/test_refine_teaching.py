@@ -165,7 +165,7 @@ def test_what_nobody_taught_is_suggested_as_unlike_everything(
 def test_a_way_is_short_through_what_is_alike_and_long_across_an_edge() -> None:
     points = np.array([[0.0], [0.1], [0.2], [5.0]], np.float32)
     ways = GeodesicDistances(points, np.array([[0, 1], [1, 2], [2, 3]]))
-    length = ways.length(np.array([0]))
+    length = ways.distance(np.array([0]))
     assert length[0] == 0
     assert length[3] > 10 * length[2]
-    assert np.array_equal(length, ways.length(np.array([0])))
+    assert np.array_equal(length, ways.distance(np.array([0])))

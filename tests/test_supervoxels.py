@@ -8,7 +8,7 @@ from napari_strata.proposal.hierarchy.build_trees import region_tree, tissue_tre
 from napari_strata.proposal.hierarchy.region_merging import SupervoxelGraph, merge_to
 from napari_strata.proposal.supervoxels.boundary_refinement import (
     join_crumbs,
-    settle_edges,
+    refine_boundaries,
 )
 from napari_strata.proposal.supervoxels.clustering import (
     SupervoxelPlan,
@@ -159,7 +159,7 @@ def test_pieces_from_a_coarser_grid_are_cut_at_the_body_and_whole():
     inside = (grid**2).sum(axis=0) < 12**2
     intensity = np.where(inside, 0.5 + 0.2 * (grid[0] > 0), 0.0).astype(np.float32)
     coarse = np.arange(8**3, dtype=np.int32).reshape(8, 8, 8)
-    pieces = settle_edges(
+    pieces = refine_boundaries(
         np.kron(coarse, np.ones((4, 4, 4), np.int32)), intensity, inside
     )
     share = np.bincount(pieces.ravel(), weights=inside.ravel()) / np.bincount(

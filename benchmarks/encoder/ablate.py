@@ -26,10 +26,10 @@ from benchmarks.encoder.table import Row, read_rows
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
 
+from napari_strata.encoder.identity import read_recipe
 from napari_strata.encoder.pretraining.patches import make_batch
 from napari_strata.encoder.pretraining.pretrain import LOSSES, pretrain
 from napari_strata.encoder.pretraining.tasks import Batch
-from napari_strata.encoder.weights import read_recipe
 from napari_strata.settings import RECIPES, PretrainSettings
 from napari_strata.synthesis.synthesiser import Synthesiser
 

@@ -30,6 +30,7 @@ from napari_strata.encoder.network import (
     fold_norms,
 )
 from napari_strata.encoder.pretraining.patches import make_batch
+from napari_strata.encoder.runtime.torch_runtime import TorchRuntime
 from napari_strata.preprocess.intensity import WorkingGrid
 from napari_strata.settings import ProposeSettings
 from napari_strata.synthesis.synthesiser import Synthesiser
@@ -177,7 +178,7 @@ def network(name: str, encoder: Encoder) -> FeatureSet:
             embed_intensity(
                 scan.intensity,
                 grid,
-                encoder,
+                TorchRuntime(encoder),
                 settings=ProposeSettings(memory_gb=_MEMORY_GB),
             )
         )
@@ -211,7 +212,7 @@ def _map_reader(features: FeatureMap) -> Reader:
             columns.append(
                 np.stack(
                     [
-                        _read(level[..., channel].numpy(), places)
+                        _read(level[..., channel], places)
                         for channel in range(level.shape[-1])
                     ],
                     axis=1,

@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fuzz.outcome import lay_out, make_case
+from benchmarks.fuzz.outcome import lay_out, make_case, ready, run_case
 from benchmarks.fuzz.seeds import chosen_seeds, write_seeds
 
 ROOT = Path(__file__).parents[2]
@@ -353,6 +353,19 @@ def show_case(seed: int, case: int, output: Path | None, only: str) -> None:
             process.close()
 
 
+def show_seeds(only: str) -> None:
+    """Print what Strata makes of each seed as it is, undamaged."""
+    ready()
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in chosen_seeds(only):
+            outcome = run_case(seed, Path(folder))
+            words = (
+                f"{seed.name:34} {outcome.kind} {outcome.agrees} {outcome.elsewhere}"
+                f" {outcome.faults} {outcome.told}"
+            )
+            print(words[:220])
+
+
 def main() -> int:
     """Run, print the counts and the faults; 1 where there are any."""
     parser = argparse.ArgumentParser(
@@ -375,6 +388,9 @@ def main() -> int:
     )
     parser.add_argument("--case", type=int, help="run one case again")
     parser.add_argument(
+        "--show-seeds", action="store_true", help="read the files undamaged, and end"
+    )
+    parser.add_argument(
         "-o",
         "--output",
         type=Path,
@@ -395,6 +411,9 @@ def main() -> int:
         ),
     )
     asked = parser.parse_args()
+    if asked.show_seeds:
+        show_seeds(asked.only)
+        return 0
     if asked.case is not None:
         show_case(asked.seed, asked.case, asked.output, asked.only)
         return 0

@@ -35,6 +35,11 @@ _DECIMALS = (
     "RescaleIntercept",
 )
 _UIDS = ("SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+_SLICE_SLACK = 0.5
+"""How far a slice may lie off Strata's even grid, in voxels.
+
+Strata tells it in a note; the nearest voxel of the grid is still the right one.
+"""
 _LPS_TO_RAS = np.diag([-1.0, -1, 1, 1])
 
 
@@ -396,12 +401,12 @@ def _dicom(seed: Seed, path: Path) -> list[Reading] | None:
         chosen = next(iter(groups.values()))
     else:
         chosen = groups[str(_dataset(path.read_bytes()).SeriesInstanceUID)]
-    found: dict[str, list[Reading]] = {}
-    for ds in chosen:
-        same = found.setdefault(str(ds.get("SOPInstanceUID", "")), [])
-        if not any(_equal(one, _slice(ds)) for one in same):
-            same.append(_slice(ds))
-    return [one for same in found.values() for one in same]
+    found: list[Reading] = []
+    for one in map(_slice, chosen):
+        # a copy may have lost its UID, and two slices of one place are no volume
+        if not any(_equal(one, other) for other in found):
+            found.append(one)
+    return found
 
 
 def _equal(one: Reading, other: Reading) -> bool:
@@ -472,5 +477,7 @@ def _slice(ds: Any) -> Reading:
     affine[:3, 2] = np.cross(rows, columns)
     affine[:3, 3] = [float(part) for part in ds.ImagePositionPatient]
     return Reading(
-        np.ascontiguousarray(data.T)[:, :, None], _LPS_TO_RAS @ affine, slack=0.3
+        np.ascontiguousarray(data.T)[:, :, None],
+        _LPS_TO_RAS @ affine,
+        slack=_SLICE_SLACK,
     )

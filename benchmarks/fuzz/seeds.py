@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -808,21 +807,3 @@ def read_seeds(folder: Path) -> tuple[Seed, ...]:
         }
         found.append(Seed(**record))
     return tuple(found)
-
-
-def show() -> None:
-    """Tell what Strata makes of each seed as it is."""
-    from benchmarks.fuzz.outcome import run_case
-
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in all_seeds():
-            outcome = run_case(seed, Path(folder))
-            words = (
-                f"{seed.name:34} {outcome.kind} {outcome.agrees} {outcome.elsewhere}"
-                f" {outcome.faults} {outcome.told}"
-            )
-            print(words[:220])
-
-
-if __name__ == "__main__":
-    show()

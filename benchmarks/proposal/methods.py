@@ -18,7 +18,7 @@ from skimage.measure import label as label_parts
 from skimage.segmentation import watershed
 
 from napari_strata.encoder.embed import embed_intensity
-from napari_strata.encoder.network import Encoder
+from napari_strata.encoder.runtime.base import Runtime
 from napari_strata.preprocess.intensity import encoder_intensity, resample
 from napari_strata.proposal.supervoxels.clustering import (
     SupervoxelPlan,
@@ -68,7 +68,7 @@ class Block:
 
     @classmethod
     def of(
-        cls, volume: Volume, encoder: Encoder, settings: ProposeSettings, seed: int
+        cls, volume: Volume, runtime: Runtime, settings: ProposeSettings, seed: int
     ) -> Block:
         """Look at a scan just as `strata.propose` does.
 
@@ -76,9 +76,7 @@ class Block:
         """
         sight = prepare_scan(volume, settings)
         seen = encoder_intensity(sight.intensity, sight.inside, volume.modality)
-        features = embed_intensity(
-            seen, sight.grid, encoder, settings=settings, device="cpu"
-        )
+        features = embed_intensity(seen, sight.grid, runtime, settings=settings)
         looks, inside = segment_features(
             sight, intensity_rank(sight.intensity, sight.inside)
         )

@@ -24,8 +24,7 @@ from benchmarks.proposal.table import Row, markdown, merge, read_rows, write_row
 from scipy import ndimage
 
 import napari_strata as strata
-from napari_strata.encoder.custom_network import open_encoder
-from napari_strata.encoder.network import torch_threads
+from napari_strata.encoder.runtime.select import open_runtime
 from napari_strata.preprocess.body import body_mask
 from napari_strata.preprocess.intensity import filter_threads
 from napari_strata.proposal.proposal import Proposal
@@ -64,10 +63,9 @@ class Plan:
 def measure(scan: LabelledScan, plan: Plan, folder: Path) -> Iterator[list[Row]]:
     """Measure one scan, part by part, and draw its page into the folder."""
     if "supervoxels" in plan.parts:
-        with torch_threads(plan.threads), filter_threads(plan.threads):
-            block = Block.of(
-                scan.volume, open_encoder(plan.weights), plan.settings, plan.seed
-            )
+        with filter_threads(plan.threads):
+            runtime = open_runtime(plan.weights, device="cpu", threads=plan.threads)
+            block = Block.of(scan.volume, runtime, plan.settings, plan.seed)
             yield _rows(scan, "supervoxels", compare_methods(block, scan))
     if set(plan.parts) == {"supervoxels"}:
         return

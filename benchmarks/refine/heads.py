@@ -34,7 +34,7 @@ Decide = Callable[[NDArray[np.int32]], NDArray[np.int32]]
 
 def ours(scan: RobotScan, proposal: Proposal | None = None) -> Decide:
     """Strata's head."""
-    space = ProposalIndex(proposal or scan.proposal).teaching
+    space = ProposalIndex(proposal or scan.proposal).feature_space
 
     def decide(examples: NDArray[np.int32]) -> NDArray[np.int32]:
         said = teaching.classify(
@@ -107,8 +107,8 @@ def classifier(
 
 
 def spread(scan: RobotScan) -> tuple[NDArray[np.float32], sparse.csr_array]:
-    space = ProposalIndex(scan.proposal).teaching
-    return space.points[:, : space.n_kind], space.neighbours
+    space = ProposalIndex(scan.proposal).feature_space
+    return space.points[:, : space.n_appearance], space.neighbours
 
 
 def ways_alone(scan: RobotScan) -> Decide:

@@ -1,4 +1,4 @@
-"""Asking, deep inside long work, whether anybody still waits for it."""
+"""Cooperative cancellation for long computations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 _PAUSE_S = 0.2
-"""How often a progress callable is asked at most; asking in between costs next to nothing."""
+"""Least interval between two calls of a progress callable by `raise_if_cancelled`."""
 
 _ask: ContextVar[Callable[[], None] | None] = ContextVar(
     "asks whether the work is still wanted", default=None
@@ -16,12 +16,10 @@ _ask: ContextVar[Callable[[], None] | None] = ContextVar(
 
 
 def raise_if_cancelled() -> None:
-    """Raise what the progress callable of the work under way raises when it is no longer wanted.
+    """Raise `Cancelled` if the progress callable of the enclosing `progress_scope` does.
 
-    (`Cancelled`).
-
-    For loops whose turns take tenths of a second, in functions that report no progress
-    themselves. Outside `progress_scope` it does nothing.
+    Call it in loops whose passes take tenths of a second, in functions that report no
+    progress themselves. Outside `progress_scope` it does nothing.
     """
     ask = _ask.get()
     if ask is not None:
@@ -32,9 +30,10 @@ def raise_if_cancelled() -> None:
 def progress_scope(
     on_progress: Callable[[int, int, str], None],
 ) -> Generator[Callable[[int, int, str], None]]:
-    """Let `raise_if_cancelled` ask a progress callable for as long as the context lasts.
+    """Connect `raise_if_cancelled` to a progress callable inside the block.
 
-    In this thread: its last report is repeated.
+    `raise_if_cancelled` repeats the last report to the callable, which may then raise.
+    This holds for the current thread only.
 
     Parameters
     ----------
@@ -44,17 +43,17 @@ def progress_scope(
     Returns
     -------
     callable
-        What is to be called in its place.
+        Callable to report progress with, in place of `on_progress`.
     """
-    last, told_at = (0, 0, ""), time.monotonic()
+    last, reported_at = (0, 0, ""), time.monotonic()
 
     def report(done: int, total: int, stage: str) -> None:
-        nonlocal last, told_at
-        last, told_at = (done, total, stage), time.monotonic()
+        nonlocal last, reported_at
+        last, reported_at = (done, total, stage), time.monotonic()
         on_progress(done, total, stage)
 
     def ask() -> None:
-        if last[2] and time.monotonic() - told_at > _PAUSE_S:
+        if last[2] and time.monotonic() - reported_at > _PAUSE_S:
             report(*last)
 
     token = _ask.set(ask)

@@ -230,6 +230,7 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "encoder.bring": {
         "BroughtEncoder": "encoder.custom_network:CustomEncoder",
+        "encoder_hash": "encoder.identity:encoder_hash",
     },
     "encoder.embed": {
         "brightness_codes": "encoder.embed:intensity_codes",
@@ -240,6 +241,10 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "encoder.real_patches": {
         "match_brightness": "encoder.pretraining.real_patches:match_intensity",
+    },
+    "encoder.weights": {
+        "read_recipe": "encoder.identity:read_recipe",
+        "weights_hash": "encoder.identity:weights_hash",
     },
     "export.files": {
         "FORMATS": "export.formats:FORMATS_BY_NAME",
@@ -381,6 +386,7 @@ NAMES: dict[str, dict[str, str]] = {
         "confidence": "proposal.confidence:estimate_confidence",
     },
     "proposal.descriptors": {
+        "Around": "proposal.supervoxels.descriptors:SmoothedIntensity",
         "brightness_rank": "proposal.supervoxels.descriptors:intensity_rank",
         "describe_brightness": "proposal.supervoxels.descriptors:describe_intensity",
     },
@@ -397,15 +403,25 @@ NAMES: dict[str, dict[str, str]] = {
     "proposal.merging": {
         "PieceGraph": "proposal.hierarchy.region_merging:SupervoxelGraph",
     },
+    "proposal.settling": {
+        "settle_edges": "proposal.supervoxels.boundary_refinement:refine_boundaries",
+    },
     "proposal.supervoxels": {
         "Sprouts": "proposal.supervoxels.clustering:Segments",
         "ripen": "proposal.supervoxels.clustering:merge_segments",
         "sprout": "proposal.supervoxels.clustering:grow_segments",
     },
+    "proposal.surroundings": {
+        "tissues_in_rounds": (
+            "proposal.supervoxels.context_features:find_tissues_iteratively"
+        ),
+    },
     "refine.cutting": {
         "any_piece": "refine.state.fragments:any_supervoxel",
         "by_largest_piece": "refine.state.fragments:by_largest_supervoxel",
         "cut_pieces": "refine.state.fragments:cut_supervoxels",
+        "give_voxels": "refine.state.fragments:assign_voxels",
+        "nearer": "refine.state.fragments:nearer_voxels",
         "piece_sizes": "refine.state.fragments:supervoxel_sizes",
         "voxels_of_piece": "refine.state.fragments:voxels_of_supervoxel",
     },
@@ -415,11 +431,19 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "refine.edits": {
         "Outcome": "refine.edits.basic:EditResult",
+        "foreseen": "refine.edits.basic:previewed_result",
     },
     "refine.journal": {
         "Step": "refine.history.journal:JournalStep",
+        "stepped": "refine.history.journal:apply_delta",
+    },
+    "refine.morphology": {
+        "surroundings": "refine.edits.morphology:most_touching_label",
     },
     "refine.owner": {
+        "NOT_GIVEN": "refine.state.assignment:NOT_PINNED",
+        "base_owner": "refine.state.assignment:base_assigned",
+        "give": "refine.state.assignment:assign_supervoxels",
         "of_pieces": "refine.state.assignment:of_supervoxels",
         "piece_table": "refine.state.assignment:supervoxel_table",
         "pieces_at": "refine.state.assignment:supervoxels_at_voxels",
@@ -450,6 +474,7 @@ NAMES: dict[str, dict[str, str]] = {
         "TeachingSpace": "refine.scribble.scribble_classifier:FeatureSpace",
         "Verdict": "refine.scribble.scribble_classifier:Classification",
         "teaching_space": "refine.scribble.scribble_classifier:feature_space",
+        "weigh": "refine.scribble.scribble_classifier:region_memberships",
     },
     "refine.ways": {
         "Ways": "refine.scribble.geodesic:GeodesicDistances",
@@ -512,6 +537,9 @@ REFINEMENT: dict[str, str] = {
     "with_steps": "steps.carry_out",
 }
 """Attributes of `Refinement` that moved to its parts, and their places today."""
+
+TEACHING: dict[str, str] = {"looks": "features", "taught": "example_regions"}
+"""Attributes of `Teaching` that changed their names, and their names today."""
 
 
 class _OldModules(MetaPathFinder, Loader):
@@ -584,29 +612,33 @@ def install() -> None:
         sys.meta_path.append(_OldModules())
 
 
-def moved_attribute(work: object, name: str) -> Any:
-    """Return an attribute of `Refinement` that moved to one of its parts.
+def moved_attribute(
+    instance: object, name: str, moved: dict[str, str] = REFINEMENT
+) -> Any:
+    """Return an attribute of an object under its old name, with a warning.
 
     Parameters
     ----------
-    work : Refinement
-        The refinement.
+    instance : Refinement or Teaching
+        The object.
     name : str
         The old name.
+    moved : dict of str
+        Place or name today of each old name.
 
     Raises
     ------
     AttributeError
         If there was no such attribute.
     """
-    today = REFINEMENT.get(name)
+    today = moved.get(name)
     if today is None:
         raise AttributeError(
-            f"{type(work).__name__!r} object has no attribute {name!r}"
+            f"{type(instance).__name__!r} object has no attribute {name!r}"
         )
-    value = attrgetter(today)(work)
+    value = attrgetter(today)(instance)
     warnings.warn(
-        f"Refinement.{name} is Refinement.{today} now. "
+        f"{type(instance).__name__}.{name} is {type(instance).__name__}.{today} now. "
         "The old name goes away with version 0.3.",
         DeprecationWarning,
         stacklevel=3,

@@ -44,6 +44,8 @@ JOURNAL_SUFFIX = ".strata-journal"
 """Ending of the journal of unfinished work, kept by autosave."""
 WEIGHTS_SUFFIX = ".safetensors"
 """Ending of encoder weights."""
+MODEL_SUFFIX = ".xml"
+"""Ending of an encoder exported to OpenVINO; a .bin file lies beside it."""
 
 ESCAPED = "strata-escaped"
 """Name of the error handler of text files and streams.

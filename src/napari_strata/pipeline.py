@@ -18,13 +18,14 @@ from napari_strata.errors import GeometryError, SettingsError
 from napari_strata.proposal.methods.base import MethodInputs, MethodResult
 from napari_strata.proposal.methods.registry import find_method, method_names
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.settings import Device, ProposeSettings, RunSettings
+from napari_strata.settings import Device, ProposeSettings, RunSettings, RuntimeName
 from napari_strata.volume import Progress, Volume, no_progress
 
 logger = logging.getLogger(__name__)
 
 _REPORTED_PACKAGES = (
     "napari-strata",
+    "openvino",
     "torch",
     "monai",
     "numpy",
@@ -60,6 +61,7 @@ def propose(
     device: Device = "auto",
     threads: int = 0,
     weights: Path | None = None,
+    runtime: RuntimeName = "auto",
     on_progress: Progress = no_progress,
 ) -> Proposal:
     """Propose regions for a scan, with no labels, prompts or training.
@@ -73,7 +75,7 @@ def propose(
     seed : int
         The same scan, settings, seed, kind of device and number of threads give the
         same labels.
-    device : {"auto", "cpu", "cuda"}
+    device : {"auto", "cpu", "cuda", "mps"}
         Device of the encoder; methods without an encoder run on the CPU.
     threads : int
         CPU threads; 0 takes every core.
@@ -81,6 +83,9 @@ def propose(
         Encoder to use instead of the shipped one: weights of Strata's network
         (.safetensors), the description of a MONAI network (.toml, .json) or the folder
         of a MONAI bundle.
+    runtime : {"auto", "openvino", "torch"}
+        What runs the encoder. "auto" takes OpenVINO on a CPU where it is installed and
+        the encoder has been exported for it (the shipped one has), else torch.
     on_progress : callable
         Called as (done, total, stage); raise `Cancelled` in it to stop.
 
@@ -107,7 +112,7 @@ def propose(
     >>> tissues.labels.shape, len(tissues.regions)
     ((24, 24, 24), 4)
     """
-    run = RunSettings(device=device, threads=threads, seed=seed)
+    run = RunSettings(device=device, threads=threads, seed=seed, runtime=runtime)
     return propose_with(
         volume,
         settings or ProposeSettings(),
@@ -184,7 +189,7 @@ def encoder_in_use(settings: ProposeSettings, weights: Path | None) -> str | Non
     check_weights(settings, weights)
     if not find_method(settings.method).needs_encoder:
         return None
-    from napari_strata.encoder.custom_network import encoder_hash
+    from napari_strata.encoder.identity import encoder_hash
 
     return encoder_hash(weights)
 

@@ -14,7 +14,8 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from napari_strata.errors import SettingsError
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+RuntimeName = Literal["auto", "openvino", "torch"]
 MethodName = Literal["strata", "gmm-mrf"]
 """Names of the clustering methods; `proposal.methods.registry` holds the same."""
 DicomSegments = Literal["binary", "labelmap"]
@@ -143,6 +144,11 @@ class RunSettings(_Checked):
 
     device: Device = _setting(
         "auto", "Where the encoder runs; auto takes a CUDA GPU when there is one"
+    )
+    runtime: RuntimeName = _setting(
+        "auto",
+        "What runs the encoder; auto takes OpenVINO on a CPU where it is installed and"
+        " the encoder is exported for it, else torch",
     )
     threads: int = _setting(
         0, "CPU threads; 0 takes every core", minimum=0, maximum=256

@@ -320,7 +320,7 @@ def cohort_codebook(
 def other_numbers(folder: Path, results: Sequence[ScanResult]) -> list[str]:
     """Return the names of labels in a folder that have another codebook's numbers.
 
-    Only labels of scans that are not part of the run.
+    Labels of scans that are part of the run are not listed.
 
     Parameters
     ----------

@@ -176,7 +176,7 @@ class Recipe:
     def check(self) -> None:
         """Check what would fail for every scan.
 
-        Loads no torch for a method without an encoder.
+        Loads no runtime for a method without an encoder.
 
         Raises
         ------
@@ -185,11 +185,9 @@ class Recipe:
             any scan.
         """
         if find_method(self.settings.method).needs_encoder:
-            from napari_strata.encoder.custom_network import open_encoder
-            from napari_strata.encoder.network import pick_device
+            from napari_strata.encoder.runtime.select import open_runtime
 
-            open_encoder(self.weights)
-            pick_device(self.run.device)
+            open_runtime(self.weights, runtime=self.run.runtime, device=self.run.device)
         check_source(self.source, self.settings, self.weights)
 
     def of(self, scan: PlannedScan) -> Recipe:

@@ -334,9 +334,12 @@ def _workers_pay(recipe: Recipe) -> bool:
     method = find_method(recipe.settings.method)
     if recipe.run.device == "cpu" or not method.needs_encoder:
         return True
-    from napari_strata.encoder.network import pick_device
+    from napari_strata.encoder.runtime.select import device_in_use
 
-    return pick_device(recipe.run.device).type == "cpu"
+    run = recipe.run
+    return (
+        device_in_use(recipe.weights, runtime=run.runtime, device=run.device) == "cpu"
+    )
 
 
 def _result(outcome: ScanOutcome, scan: PlannedScan, work: ScanTask) -> ScanResult:

@@ -33,7 +33,7 @@ _EXAMPLES = 3
 def progress(quiet: bool) -> Callable[[int, int, str], None]:
     """Return a callable that shows progress on stderr.
 
-    One line that changes on a terminal; plain lines where stderr is a file.
+    On a terminal, one line is updated. If stderr is a file, plain lines are written.
     """
     if quiet:
         return lambda done, total, stage: None

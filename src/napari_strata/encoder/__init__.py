@@ -1,4 +1,1 @@
-"""The encoder: a MONAI network, trained without any human label.
-
-Turns every voxel into a feature.
-"""
+"""The encoder: a self-supervised MONAI network that computes a feature for every voxel."""

@@ -1,6 +1,6 @@
-"""Adapting the encoder to a person's own unlabelled scans in minutes.
+"""Adapting the encoder to a user's own unlabelled scans in minutes.
 
-Only where that makes nothing worse.
+Adapted weights are written only if no check gets worse.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_strata.encoder.checks import CheckSet, Figures, check
+from napari_strata.encoder.identity import read_recipe, weights_hash
 from napari_strata.encoder.memory import kept_pages
 from napari_strata.encoder.network import StrataEncoder, pick_device, torch_threads
 from napari_strata.encoder.pretraining.patches import make_batch
@@ -29,8 +30,6 @@ from napari_strata.encoder.pretraining.real_patches import (
 from napari_strata.encoder.pretraining.tasks import Batch, pretext_loss
 from napari_strata.encoder.weights import (
     load_encoder,
-    read_recipe,
-    weights_hash,
     write_weights,
 )
 from napari_strata.errors import AdaptError, GeometryError, WriteError
@@ -43,33 +42,38 @@ logger = logging.getLogger(__name__)
 Way = Literal["statistics", "steps"]
 
 _SEED_OF_STEPS, _SEED_OF_CHECKS = 500_000_000, 600_000_000
-"""First seeds of synthetic patches, far from those of any pretraining."""
-_APART = 1_000_000
-"""Between the seeds of the patches of one step."""
+"""First seeds of the synthetic patches for training and for checks.
+
+They are far from the seeds of any pretraining.
+"""
+_SEED_DISTANCE = 1_000_000
+"""Difference between the seeds of two patches of one step."""
 _CHECKED_PAIRS, _CHECKED_PATCHES = 6, 10
-_FAULTS_OF_ITS_OWN = ("crop", "strip")
+"""Patches of the scans (in two renderings) and synthetic patches kept for the checks."""
+_LEFT_OUT_ARTEFACTS = ("crop", "strip")
+"""Artefacts that synthetic patches never have here: cut-off scans."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptReport:
-    """What an adaptation did, in figures.
+    """Result of an adaptation, with its check figures.
 
     Parameters
     ----------
     output : Path
         The weights that were written.
     way : {"statistics", "steps"}
-        What they are: only the batch norms' statistics taken from the scans, or these
-        and the steps of training.
+        How the weights were adapted: only the statistics of the batch norms were
+        re-estimated on the scans, or training steps were done as well.
     before, statistics, steps : Figures
-        Of the weights as they were and of both candidates; `steps` is None if there was
-        no time for any.
+        Figures of the original weights and of both candidates; `steps` is None if there
+        was no time for training.
     steps_done : int
         Steps of self-supervised training.
     scans : int
         Scans that were used.
     seconds : float
-        All together.
+        Total time.
     """
 
     output: Path
@@ -83,7 +87,7 @@ class AdaptReport:
 
     @property
     def after(self) -> Figures:
-        """The figures of what was written."""
+        """The figures of the weights that were written."""
         return (
             self.steps
             if self.way == "steps" and self.steps is not None
@@ -91,11 +95,11 @@ class AdaptReport:
         )
 
     def table(self) -> str:
-        """Return the figures as text, a row each."""
+        """Return the figures as text, one per row."""
         return figures_table(self.before, self.statistics, self.steps)
 
     def summary(self) -> str:
-        """Return in a line what was written."""
+        """Return one line that describes the written weights."""
         what = (
             f"statistics and {self.steps_done} steps"
             if self.way == "steps"
@@ -117,7 +121,7 @@ _ROWS = {
 
 
 def figures_table(before: Figures, statistics: Figures, steps: Figures | None) -> str:
-    """Write the figures of both candidates beside those from before."""
+    """Return a text table of the figures of the original weights and both candidates."""
     columns = {"before": before, "statistics": statistics} | (
         {"steps": steps} if steps is not None else {}
     )
@@ -140,25 +144,24 @@ def adapt(
     threads: int = 0,
     on_progress: Progress = no_progress,
 ) -> AdaptReport:
-    """Adapt the encoder to a kind of scan from a few unlabelled ones.
-
-    Write the new weights if they are better.
+    """Adapt the encoder to a kind of scan from a few unlabelled examples.
 
     First the batch norms' running statistics are moved toward those of the scans'
     patches (Li et al., Revisiting Batch Normalization for Practical Domain Adaptation,
-    2016). Then come some steps of the pretext tasks: on two re-renderings of patches of
-    the scans, and on synthetic patches of which one view is as before and one looks
-    like the scans. Both candidates are checked on patches kept aside; the better one
-    that makes nothing worse is written.
+    2016). Then the pretext tasks are trained for some steps: on two re-renderings of
+    patches of the scans, and on synthetic patches with one plain view and one view that
+    looks like the scans. Both candidates are checked on held-out patches. The better
+    candidate is written if it makes no figure worse than allowed.
 
     Parameters
     ----------
     scans : sequence of Volume
-        At least one; labels are not asked for.
+        At least one scan; no labels are needed.
     output : Path
-        Where the weights go (.safetensors); nothing is written if nothing got better.
+        Weights file to write (.safetensors). Nothing is written if no candidate is
+        better.
     settings : AdaptSettings, optional
-        Time, steps, and what counts as worse.
+        Time, steps, and the largest allowed fall of a figure.
     weights : Path, optional
         The weights to start from; the shipped ones if not given.
     device : {"auto", "cpu", "cuda"}
@@ -171,12 +174,12 @@ def adapt(
     Returns
     -------
     AdaptReport
-        Before and after.
+        Figures before and after.
 
     Raises
     ------
     AdaptError
-        If there are no scans, or no candidate is better without making anything worse.
+        If there are no scans, or no candidate is better without making a figure worse.
     WriteError
         If `output` exists.
     WeightsError
@@ -206,7 +209,7 @@ def adapt(
 
 
 class _Adaptation:
-    """One run: its clock, its synthesiser, its scans."""
+    """One run of `adapt`, with its start time, weights and synthesiser."""
 
     def __init__(
         self,
@@ -225,8 +228,8 @@ class _Adaptation:
         self.before = load_encoder(weights, fold=False).to(device)
         self.recipe = read_recipe(weights)
         self.tasks = tasks_of(self.recipe, settings)
-        # Without labels a contrast could only drive voxels of one tissue apart, and
-        # measured so: the probe fell by 0.05.
+        # Without labels, contrast would separate voxels of the same tissue. Measured:
+        # the probe's Dice fell by 0.05.
         self.own_tasks = replace(self.tasks, contrast_weight=0.0)
         side = settings.patch_vox
         self.synthesiser = Synthesiser(
@@ -321,10 +324,10 @@ class _Adaptation:
     def _train(
         self, encoder: StrataEncoder, working: list[WorkingScan], *, until: float
     ) -> int:
-        """Do self-supervised steps until the time is up; gives how many.
+        """Train with the pretext tasks until the time is up, and return the step count.
 
-        The batch norms go by their patches, as in pretraining: with their statistics
-        frozen the same steps gained nothing.
+        Batch norms normalise by their own patches, as in pretraining. With frozen
+        statistics the same steps brought no gain.
         """
         encoder.train().requires_grad_(True)
         optimiser = torch.optim.AdamW(
@@ -357,7 +360,9 @@ class _Adaptation:
     def _loss(self, encoder: StrataEncoder, scan: WorkingScan, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
-        seeds = [seed + _APART * number for number in range(self.settings.batch)]
+        seeds = [
+            seed + _SEED_DISTANCE * number for number in range(self.settings.batch)
+        ]
         synthetic = dress(
             make_batch(self.synthesiser, seeds, coarse=self.tasks.coarse_labels),
             scan,
@@ -393,20 +398,20 @@ class _Adaptation:
 def choose(
     before: Figures, statistics: Figures, steps: Figures | None, settings: AdaptSettings
 ) -> Way:
-    """Choose the candidate that gained most among those that harm nothing.
+    """Return the candidate with the largest gain among those that make nothing worse.
 
     Raises
     ------
     AdaptError
-        If there is none, or it gained less than `settings.least_gain`.
+        If there is none, or its gain is below `settings.least_gain`.
     """
     candidates: dict[Way, Figures] = {"statistics": statistics}
     if steps is not None:
         candidates["steps"] = steps
     gains = {
-        way: gain(before, found)
-        for way, found in candidates.items()
-        if not harms(before, found, settings)
+        way: gain(before, figures)
+        for way, figures in candidates.items()
+        if not harms(before, figures, settings)
     }
     best = max(gains, key=lambda way: gains[way], default=None)
     if best is None or gains[best] < settings.least_gain:
@@ -420,9 +425,10 @@ def choose(
 
 
 def gain(before: Figures, after: Figures) -> float:
-    """Return how much better figures are.
+    """Return the gain of `after` over `before`.
 
-    What the probe gained in the scans' look, and half of what agreement gained.
+    It is the gain of the probe on patches that look like the scans, plus half the gain
+    in agreement.
     """
     return (
         after.probe_alike
@@ -432,9 +438,10 @@ def gain(before: Figures, after: Figures) -> float:
 
 
 def harms(before: Figures, after: Figures, settings: AdaptSettings) -> bool:
-    """Return whether a probe or the finding again of voxels fell by more than is allowed.
+    """Return whether any figure fell by more than is allowed.
 
-    Or stability by much more.
+    The probes and `found_again` may fall by `settings.most_fall`, agreement by twice and
+    the cluster agreement by ten times as much.
     """
     fall = settings.most_fall
     allowed = {
@@ -456,11 +463,11 @@ def reestimate(encoder: nn.Module, patches: Iterable[Tensor], share: float) -> N
     Parameters
     ----------
     encoder : nn.Module
-        Unfolded.
+        With unfolded batch norms.
     patches : iterable of (n, 1, z, y, x) tensors
         Intensity in [0, 1].
     share : float
-        Weight of the new statistics, 0 to 1; the rest stays with the old ones.
+        Weight of the new statistics, 0 to 1; the old ones get the rest.
     """
     norms = [
         module
@@ -487,10 +494,10 @@ def reestimate(encoder: nn.Module, patches: Iterable[Tensor], share: float) -> N
 
 
 def go_back(encoder: nn.Module, before: nn.Module, share: float) -> None:
-    """Move an encoder's weights and statistics part of the way back to what they were, in place.
+    """Interpolate an encoder's weights and statistics toward the original ones, in place.
 
-    The mean of weights before and after keeps most of what was learnt and forgets less
-    (Wortsman et al., Robust fine-tuning of zero-shot models, 2022).
+    Averaging the weights from before and after keeps most of what was learnt and
+    forgets less (Wortsman et al., Robust fine-tuning of zero-shot models, 2022).
     """
     kept = before.state_dict()
     for name, value in encoder.state_dict().items():
@@ -499,14 +506,12 @@ def go_back(encoder: nn.Module, before: nn.Module, share: float) -> None:
 
 
 def tasks_of(recipe: dict[str, Any], settings: AdaptSettings) -> PretrainSettings:
-    """Return the pretext tasks of the recipe that the weights were made with.
+    """Return the pretext tasks of a recipe, set up for the patch pairs of an adaptation.
 
-    On pairs of patches of this adaptation.
-
-    A recipe of single views could not ask for agreement; an adaptation, which is judged
-    by it too, does.
+    A recipe with single views has no agreement loss. An adaptation is also judged by
+    agreement, so it always gets that loss.
     """
-    known = {knob.name for knob in fields(PretrainSettings)}
+    known = {parameter.name for parameter in fields(PretrainSettings)}
     values = {name: value for name, value in recipe.items() if name in known}
     if values.get("views", 2) < 2:
         values["agreement_weight"] = PretrainSettings().agreement_weight
@@ -516,10 +521,10 @@ def tasks_of(recipe: dict[str, Any], settings: AdaptSettings) -> PretrainSetting
 
 
 def left_out(recipe: dict[str, Any]) -> tuple[str, ...]:
-    """Name what the synthetic patches leave out.
+    """Return the artefacts that synthetic patches leave out.
 
-    All that the pretraining left out, and cut-off scans.
+    These are the ones that pretraining left out, and cut-off scans.
     """
     return tuple(
-        dict.fromkeys((*names_in(str(recipe.get("without", ""))), *_FAULTS_OF_ITS_OWN))
+        dict.fromkeys((*names_in(str(recipe.get("without", ""))), *_LEFT_OUT_ARTEFACTS))
     )

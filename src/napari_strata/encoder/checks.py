@@ -1,7 +1,4 @@
-"""Checks of an encoder in seconds.
-
-Does it see the same in the same, does it tell things apart, what does a probe find.
-"""
+"""Quick checks of an encoder: stability under re-rendering and accuracy of a small probe."""
 
 from __future__ import annotations
 
@@ -18,31 +15,33 @@ from napari_strata.encoder.network import StrataEncoder, fold_norms
 from napari_strata.encoder.pretraining.tasks import Batch, read_at
 
 PER_CLASS, CLUSTERS = 20, 10
+"""Training voxels per tissue of the probe; clusters compared between renderings."""
 _ROWS, _FEWEST = 1500, 60
+"""Voxels compared between renderings; a probed tissue has at least ten times `_FEWEST`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What an encoder is worth on scans without truth and on synthetic patches with it.
+    """Quality figures of an encoder; higher is better.
 
-    Higher is better.
+    The first three are measured on unlabelled scans, the probes on synthetic patches
+    with known labels.
 
     Parameters
     ----------
     agreement : float
-        Mean cosine of a voxel's features in two renderings of one patch, the mean
-        feature subtracted.
+        Mean cosine similarity of a voxel's features in two renderings of one patch,
+        after subtracting the mean feature.
     clusters : float
         Adjusted Rand index of k-means with 10 clusters between the two renderings.
     found_again : float
-        How often a voxel is more like itself in the other rendering than like another
-        voxel; 0.5 if features say nothing.
+        How often a voxel is more similar to itself in the other rendering than to
+        another voxel there; 0.5 by chance.
     probe_alike : float
-        Mean Dice of a classifier taught 20 voxels per tissue, on synthetic patches that
-        look like the scans.
+        Mean Dice of a classifier trained on 20 voxels per tissue, on synthetic patches
+        that look like the scans.
     probe_known : float
-        The same on plain synthetic patches, the kinds that the encoder was pretrained
-        on.
+        The same on plain synthetic patches, as used in pretraining.
     """
 
     agreement: float
@@ -52,7 +51,7 @@ class Figures:
     probe_known: float
 
     def to_dict(self) -> dict[str, float]:
-        """Return the figures as plain values, to four digits."""
+        """Return the figures as plain values, rounded to four digits."""
         return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
@@ -63,10 +62,10 @@ class CheckSet:
     Parameters
     ----------
     pairs : sequence of (2, 1, z, y, x) float32 tensors
-        Two renderings each of patches of the scans.
+        Patches of the scans in two renderings each.
     known : sequence of Batch
-        Synthetic patches, one per batch: a plain view, and last one that looks like the
-        scans.
+        Synthetic patches, one per batch. The first view is plain, the last looks like
+        the scans.
     """
 
     pairs: Sequence[Tensor]
@@ -74,7 +73,7 @@ class CheckSet:
 
 
 def check(encoder: StrataEncoder, patches: CheckSet, device: torch.device) -> Figures:
-    """Compute the figures of an encoder, with the same voxels every time."""
+    """Return the figures of an encoder, measured at the same voxels every time."""
     frozen = copy.deepcopy(encoder).eval()
     fold_norms(frozen)
     with torch.inference_mode():
@@ -90,21 +89,21 @@ def check(encoder: StrataEncoder, patches: CheckSet, device: torch.device) -> Fi
             probe_patch(frozen, batch, 0, number, device)
             for number, batch in enumerate(patches.known)
         ]
-    agreement, clusters, found = (
+    agreement, clusters, found_again = (
         sum(column) / len(stable) for column in zip(*stable, strict=True)
     )
-    return Figures(agreement, clusters, found, _mean(alike), _mean(known))
+    return Figures(agreement, clusters, found_again, _mean(alike), _mean(known))
 
 
 def _mean(values: list[float | None]) -> float:
-    given = [value for value in values if value is not None]
-    return sum(given) / max(1, len(given))
+    known = [value for value in values if value is not None]
+    return sum(known) / max(1, len(known))
 
 
 def _rows(encoder: StrataEncoder, image: Tensor, index: Tensor) -> Tensor:
-    """Return the features of all levels of (1, 1, z, y, x) at flat indices.
+    """Return the features of all levels at flat voxel indices, (n, channel), on the CPU.
 
-    (n, channel), on the CPU.
+    `image` is (1, 1, z, y, x).
     """
     maps = encoder.decode(image.contiguous(memory_format=torch.channels_last_3d))
     shape = (image.shape[2], image.shape[3], image.shape[4])
@@ -120,6 +119,7 @@ def _rows(encoder: StrataEncoder, image: Tensor, index: Tensor) -> Tensor:
 def _stability(
     encoder: StrataEncoder, pair: Tensor, seed: int
 ) -> tuple[float, float, float]:
+    """Return agreement, cluster agreement and `found_again` of a pair of renderings."""
     generator = torch.Generator().manual_seed(seed)
     index = torch.randperm(pair[0].numel(), generator=generator)[:_ROWS].to(pair.device)
     one, two = (_rows(encoder, view[None], index) for view in pair)
@@ -134,11 +134,10 @@ def _stability(
 def probe_patch(
     encoder: StrataEncoder, batch: Batch, view: int, seed: int, device: torch.device
 ) -> float | None:
-    """Teach a classifier 20 voxels per tissue of one view of a one-patch batch.
+    """Return the mean Dice of a classifier trained on 20 voxels per tissue of one view.
 
-    Give the mean Dice on the others.
-
-    None if the patch holds fewer than two tissues that are large enough.
+    It is measured on other voxels of the same patch (the batch has one). Return None if
+    fewer than two tissues are large enough.
     """
     labels = batch.labels[0][0].flatten()
     sizes = torch.bincount(labels)
@@ -165,12 +164,14 @@ def probe_patch(
         dim=1,
     )
     number = torch.searchsorted(classes, labels[index])
-    found = logistic(rows[: len(taught)], number[: len(taught)], rows[len(taught) :])
+    predicted = logistic(
+        rows[: len(taught)], number[: len(taught)], rows[len(taught) :]
+    )
     truth = number[len(taught) :]
     dice = [
         2
-        * float(((found == c) & (truth == c)).sum())
-        / max(1, int((found == c).sum() + (truth == c).sum()))
+        * float(((predicted == c) & (truth == c)).sum())
+        / max(1, int((predicted == c).sum() + (truth == c).sum()))
         for c in truth.unique()
     ]
     return sum(dice) / len(dice)
@@ -179,16 +180,18 @@ def probe_patch(
 def logistic(
     rows: Tensor, classes: Tensor, asked: Tensor, *, strength: float = 10.0
 ) -> Tensor:
-    """Fit a multinomial logistic regression.
-
-    (L2, C = `strength`) and give the class of each row asked about.
+    """Fit a multinomial logistic regression and return the class of other rows, (m,).
 
     Parameters
     ----------
-    rows, asked : (n, channel) and (m, channel) float32 tensors
-        What it is taught and what it is asked.
+    rows : (n, channel) float32 tensor
+        Training rows.
     classes : (n,) int64 tensor
-        From 0 without gaps.
+        Their classes, from 0 without gaps.
+    asked : (m, channel) float32 tensor
+        Rows to classify.
+    strength : float
+        Inverse strength of the L2 penalty (C).
     """
     count = int(classes.max()) + 1
     with torch.inference_mode(False), torch.enable_grad():
@@ -216,7 +219,7 @@ def logistic(
 def kmeans(rows: Tensor, clusters: int, seed: int, *, rounds: int = 15) -> Tensor:
     """Cluster rows (n, channel) with Lloyd's k-means from a k-means++ start.
 
-    Gives a cluster per row, (n,) int64.
+    Return the cluster of each row, (n,) int64.
     """
     generator = torch.Generator().manual_seed(seed)
     centers = rows[torch.randint(len(rows), (1,), generator=generator)]
@@ -237,7 +240,7 @@ def kmeans(rows: Tensor, clusters: int, seed: int, *, rounds: int = 15) -> Tenso
 def adjusted_rand(one: Tensor, two: Tensor) -> float:
     """Return the adjusted Rand index of two clusterings of the same rows.
 
-    (Hubert and Arabie, 1985): 1 equal, 0 by chance.
+    It is 1 for equal clusterings and 0 by chance (Hubert and Arabie, 1985).
     """
     table = torch.zeros(int(one.max()) + 1, int(two.max()) + 1, dtype=torch.float64)
     table.index_put_(

@@ -1,133 +1,84 @@
-"""Run a network that a user brings.
-
-Build it, load its weights, read its inner maps as features.
-"""
+"""Custom encoders: run a user's MONAI network and read its inner maps as features."""
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import logging
 import math
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from monai.networks import nets
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from napari_strata.encoder.description import NetworkDescription, read_description
+from napari_strata.encoder.identity import is_strata_encoder
 from napari_strata.encoder.network import Encoder
 from napari_strata.encoder.state_dict import fill, shorten
-from napari_strata.encoder.weights import load_encoder, weights_hash
+from napari_strata.encoder.weights import load_encoder
 from napari_strata.errors import WeightsError
-from napari_strata.filenames import plain_name
 
 logger = logging.getLogger(__name__)
 
 STRIDES = (1, 2, 4, 8)
-"""Voxels per voxel of the four maps that a proposal weighs.
+"""Strides (input voxels per map voxel) of the four maps that a proposal uses.
 
-A network's nearest ones take their places.
+If the network has no map at a stride, its next finer one is used.
 """
 MOST_CHANNELS = 12
-"""Wider maps are brought down to this, as wide as ours: memory and time stay the same."""
+"""Wider maps are projected to this many channels, as in our encoder, to bound the cost."""
 _FEWEST_CHANNELS = 4
-"""Narrower maps are images, masks or gates."""
+"""Maps with fewer channels are images, masks or gates and are not read."""
 _COARSEST = 16
+"""Maps of a larger stride are not read."""
 _HALO_VOX = 32
+"""Smallest context of a tile on each side, in voxels."""
 _TRIED_SHAPE = (64, 32, 32)
+"""Shape (z, y, x) of the image on which a network is tried."""
 _OUTDATED = {"SwinUNETR": ("img_size",)}
-"""Arguments that older files give and today's MONAI no longer takes."""
+"""Arguments in older files that current MONAI no longer accepts."""
 
 
 def open_encoder(path: Path | None = None) -> Encoder:
-    """Open an encoder, frozen and ready to run on the CPU.
-
-    The shipped one, one of ours, or one that a user brings.
+    """Open an encoder (the shipped one, one of ours or a custom one), frozen, on the CPU.
 
     Parameters
     ----------
     path : Path, optional
-        The shipped weights if not given. Ours end in .safetensors; a .toml or .json
-        file describes a MONAI network and names its weights; a folder is a MONAI
+        The shipped weights if not given. Our weights end in .safetensors. A .toml or
+        .json file describes a MONAI network and names its weights. A folder is a MONAI
         bundle.
 
     Raises
     ------
     WeightsError
-        If something is missing or damaged, does not fit, or would need code from the
-        file to be run.
+        If a file is missing or damaged, does not fit the network, or could only be read
+        by running code from it.
     """
-    if path is None or _is_ours(path):
+    if path is None or is_strata_encoder(path):
         return load_encoder(path)
     return CustomEncoder(read_description(path))
 
 
-def encoder_hash(path: Path | None = None) -> str:
-    """Return the SHA-256 of what `open_encoder` reads, for sidecars and cases.
-
-    For a network that a user brings it covers the description (or the bundle's config)
-    and the weights.
-
-    Raises
-    ------
-    WeightsError
-        If something is missing.
-    """
-    if path is None or _is_ours(path):
-        return weights_hash(path)
-    try:
-        files = tuple(
-            (file, file.stat().st_size, file.stat().st_mtime_ns)
-            for file in read_description(path).files
-        )
-    except OSError as err:
-        raise WeightsError(
-            f"Encoder weights not found at {err.filename}. Check what {path} says."
-        ) from err
-    return _hash_together(files)
-
-
 def encoder_record(encoder: Encoder) -> dict[str, Any]:
-    """Return which network an encoder is, as plain values for a sidecar."""
+    """Return a record of an encoder's network, as plain values for a sidecar."""
     if isinstance(encoder, CustomEncoder):
         return encoder.record
     return {"network": "strata", "strides": list(encoder.strides)}
 
 
-@lru_cache(maxsize=8)
-def _hash_together(files: tuple[tuple[Path, int, int], ...]) -> str:
-    each = [hashlib.sha256(file.read_bytes()).digest() for file, _, _ in files]
-    return hashlib.sha256(b"".join(each)).hexdigest()
-
-
-def _is_ours(path: Path) -> bool:
-    """Return whether `load_encoder` is the one to read this, or to say what is wrong with it."""
-    if path.suffix.lower() != ".safetensors" or path.is_dir():
-        return False
-    try:
-        with plain_name(path) as name, safe_open(name, framework="pt") as store:
-            return (
-                (store.metadata() or {}).get("format", "").startswith("strata-encoder")
-            )
-    except (SafetensorError, OSError):
-        return True
-
-
 class CustomEncoder(nn.Module):
     """A MONAI network whose inner maps are read as features.
 
-    At each resolution the map that goes into the last convolution there is read: in a
-    U-Net, what its decoder says at that level. Of a SwinUNETR with self-supervised
-    weights, which fill its transformer only, the transformer's hidden states are read.
-    A map wider than `MOST_CHANNELS` is projected on fixed random axes, the same for
-    every scan; then each voxel is made unit length.
+    At each resolution, the input of the last convolution there is read: in a U-Net, the
+    decoder's output at that level. Self-supervised weights of a SwinUNETR fill only its
+    transformer; then the transformer's hidden states are read. A map wider than
+    `MOST_CHANNELS` is projected to fixed random axes, the same for every scan. Then each
+    voxel is scaled to unit length.
 
     Parameters
     ----------
@@ -171,7 +122,7 @@ class CustomEncoder(nn.Module):
 
     @property
     def record(self) -> dict[str, Any]:
-        """Return what was loaded, as plain values."""
+        """A summary of what was loaded, as plain values."""
         counts = {
             "loaded": len(self.report.loaded),
             "unused": len(self.report.unused),
@@ -185,21 +136,21 @@ class CustomEncoder(nn.Module):
         }
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return the four maps of (1, 1, z, y, x), (1, channels, ...) each; see `Encoder`."""
+        """Return the four maps (1, channels, ...) of an image (1, 1, z, y, x)."""
         single = all(n == self.multiple_of for n in image.shape[2:])
         if single:  # an instance norm cannot work on one coarse voxel
             image = F.pad(image, (0, self.multiple_of, 0, 0, 0, 0), mode="replicate")
-        found = self._read(self._prepare(image))
+        read = self._read(self._prepare(image))
         order, flips = _turn(self.description.orientation)
         back = [0, 1, *(2 + order.index(axis) for axis in range(3))]
         maps = {}
-        for stride, level in found.items():
+        for stride, level in read.items():
             level = level.flip(flips).permute(back)
             maps[stride] = level[..., : level.shape[-1] // 2] if single else level
         return tuple(maps[stride] for stride in self.strides)
 
     def _prepare(self, image: Tensor) -> Tensor:
-        """Scale, turn and repeat our intensity into what the network expects."""
+        """Convert our intensity to the range, orientation and channels of the network."""
         low, high = self.description.range
         order, flips = _turn(self.description.orientation)
         turned = image.permute(0, 1, *(2 + axis for axis in order)).flip(flips)
@@ -210,21 +161,25 @@ class CustomEncoder(nn.Module):
         )
 
     def _reduce(self, stride: int, level: Tensor) -> Tensor:
+        """Project a map to at most `MOST_CHANNELS` channels of unit length."""
         reduced: Tensor = self.reducers[str(stride)](level)
         return reduced.mul_((reduced.square().sum(1, keepdim=True) + 1e-8).rsqrt_())
 
     def _read(self, image: Tensor) -> dict[int, Tensor]:
-        """Run the network; give its map at each stride, reduced as soon as it is there."""
-        found: dict[int, Tensor] = {}
+        """Run the network and return its map at each stride.
+
+        Every map is reduced as soon as it is computed, to save memory.
+        """
+        maps: dict[int, Tensor] = {}
 
         def keep(stride: int, level: Tensor) -> None:
             size = [n // stride for n in image.shape[2:]]
-            # a network that shrinks its axes unequally
+            # The strides of some networks differ between axes.
             if list(level.shape[2:]) != size:
                 level = F.interpolate(
                     level, size=size, mode="trilinear", align_corners=False
                 )
-            found[stride] = self._reduce(stride, level)
+            maps[stride] = self._reduce(stride, level)
 
         with torch.inference_mode(), ExitStack() as hooks:
             if self.report.part == "swinViT":
@@ -233,19 +188,19 @@ class CustomEncoder(nn.Module):
                 )
                 for stride, tap in self._taps.items():
                     keep(stride, states[tap.output])
-                return found
+                return maps
             for stride, tap in self._taps.items():
                 hook = self.network.get_submodule(tap.module).register_forward_pre_hook(
-                    lambda _, given, stride=stride: keep(stride, given[0])
+                    lambda _, args, stride=stride: keep(stride, args[0])
                 )
                 hooks.callback(hook.remove)
             self.network(image)
-        return found
+        return maps
 
 
 @dataclass(frozen=True, slots=True)
 class _Tap:
-    """Where a map is read: what goes into a module, or the module's output of that number."""
+    """Where a map is read: the input of a module, or its output number `output` if >= 0."""
 
     module: str
     channels: int
@@ -254,9 +209,18 @@ class _Tap:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Where to read a network at each stride.
+    """How to read a network's maps.
 
-    The modules that run before the last of them; what its input must be.
+    Parameters
+    ----------
+    taps : dict
+        Where to read the map of each stride.
+    needed : frozenset of str
+        Names of the modules that run before the last tap.
+    multiple_of : int
+        Every side of the input must be a multiple of this.
+    live_channels : int
+        Estimated full-resolution channels in memory at once.
     """
 
     taps: dict[int, _Tap]
@@ -266,16 +230,17 @@ class _Plan:
 
 
 def _build(description: NetworkDescription) -> nn.Module:
+    """Construct the MONAI network of a description, with untrained weights."""
     kind = getattr(nets, description.network)
-    given = {
+    arguments = {
         name: value
         for name, value in description.arguments.items()
         if name not in _OUTDATED.get(description.network, ())
     }
     if "spatial_dims" in inspect.signature(kind).parameters:
-        given.setdefault("spatial_dims", 3)
+        arguments.setdefault("spatial_dims", 3)
     try:
-        network: nn.Module = kind(**given)
+        network: nn.Module = kind(**arguments)
     except (
         TypeError,
         ValueError,
@@ -297,88 +262,92 @@ def _build(description: NetworkDescription) -> nn.Module:
 def _explore(
     network: nn.Module, in_channels: int, description: NetworkDescription
 ) -> _Plan:
-    """Run a network once on a small image.
-
-    Note at which convolutions its maps can be read.
-    """
+    """Run a network once on a small image, and find where its maps can be read."""
     image = torch.linspace(0, 1, in_channels * math.prod(_TRIED_SHAPE)).reshape(
         1, in_channels, *_TRIED_SHAPE
     )
-    seen: list[str] = []
-    taps: dict[int, _Tap] = {}
-    deepest, widest = 1, 0
+    trace = _Trace(image)
+    with torch.inference_mode(), ExitStack() as hooks:
+        for name, module in network.named_modules():
+            hook = module.register_forward_pre_hook(
+                lambda module, args, name=name: trace.record(name, module, args)
+            )
+            hooks.callback(hook.remove)
+        _try(network, image, description)
+    if not trace.taps:
+        raise WeightsError(
+            f"MONAI's {description.network}, as {description.source} describes it, has"
+            " no inner map to read features from."
+        )
+    last = max(trace.modules.index(tap.module) for tap in trace.taps.values())
+    return _Plan(
+        dict(sorted(trace.taps.items())),
+        frozenset(trace.modules[:last]),
+        trace.deepest,
+        -(-6 * trace.widest // image.shape[2:].numel()),
+    )
 
-    def note(name: str, module: nn.Module, given: tuple[Any, ...]) -> None:
-        nonlocal deepest, widest
-        seen.append(name)
-        if not given or not isinstance(given[0], Tensor):
+
+class _Trace:
+    """Record of the modules that run on an image, and of the maps that they receive."""
+
+    def __init__(self, image: Tensor) -> None:
+        self.image = image
+        self.modules: list[str] = []
+        self.taps: dict[int, _Tap] = {}
+        self.deepest, self.widest = 1, 0
+
+    def record(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Note that a module runs, and where its input can be read as a map."""
+        self.modules.append(name)
+        if not args or not isinstance(args[0], Tensor):
             return
-        level = given[0]
-        widest = max(widest, level.numel())
+        level, whole = args[0], self.image.shape[2:]
+        self.widest = max(self.widest, level.numel())
         if (
             not isinstance(module, nn.Conv3d | nn.ConvTranspose3d)
             or level.shape[2:].numel() == 1
         ):
             return
-        if any(
-            whole % n for whole, n in zip(image.shape[2:], level.shape[2:], strict=True)
-        ):
+        if any(n % part for n, part in zip(whole, level.shape[2:], strict=True)):
             return
-        strides = [
-            whole // n
-            for whole, n in zip(image.shape[2:], level.shape[2:], strict=True)
-        ]
-        deepest = max(deepest, *strides)
+        strides = [n // part for n, part in zip(whole, level.shape[2:], strict=True)]
+        self.deepest = max(self.deepest, *strides)
         if (
-            level.data_ptr() != image.data_ptr()
+            level.data_ptr() != self.image.data_ptr()
             and level.shape[1] >= _FEWEST_CHANNELS
             and min(strides) <= _COARSEST
         ):
-            taps[min(strides)] = _Tap(name, level.shape[1])
+            self.taps[min(strides)] = _Tap(name, level.shape[1])
 
-    with torch.inference_mode(), ExitStack() as hooks:
-        for name, module in network.named_modules():
-            hook = module.register_forward_pre_hook(
-                lambda module, given, name=name: note(name, module, given)
-            )
-            hooks.callback(hook.remove)
-        try:
-            network(image)
-        except ImportError as err:
-            raise WeightsError(
-                f"MONAI's {description.network} needs a package that is not installed"
-                f" ({shorten(err)}). Install it."
-            ) from err
-        except (
-            RuntimeError,
-            ValueError,
-            TypeError,
-            LookupError,
-            AttributeError,
-            AssertionError,
-        ) as err:
-            raise WeightsError(
-                f"MONAI's {description.network}, as {description.source} describes it,"
-                f" cannot run on a 3D image of {image.shape[1]} channel(s)"
-                f" ({shorten(err)}). Give the arguments that the weights were trained"
-                " with."
-            ) from err
-    if not taps:
+
+def _try(network: nn.Module, image: Tensor, description: NetworkDescription) -> None:
+    """Run a network; raise `WeightsError` if it cannot run."""
+    try:
+        network(image)
+    except ImportError as err:
         raise WeightsError(
-            f"MONAI's {description.network}, as {description.source} describes it, has"
-            " no inner map to read features from."
-        )
-    last = max(seen.index(tap.module) for tap in taps.values())
-    return _Plan(
-        dict(sorted(taps.items())),
-        frozenset(seen[:last]),
-        deepest,
-        -(-6 * widest // image.shape[2:].numel()),
-    )
+            f"MONAI's {description.network} needs a package that is not installed"
+            f" ({shorten(err)}). Install it."
+        ) from err
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        AssertionError,
+    ) as err:
+        raise WeightsError(
+            f"MONAI's {description.network}, as {description.source} describes it,"
+            f" cannot run on a 3D image of {image.shape[1]} channel(s)"
+            f" ({shorten(err)}). Give the arguments that the weights were trained"
+            " with."
+        ) from err
 
 
 def _swin_plan(network: nn.Module, plan: _Plan) -> _Plan:
-    """Return the plan for a SwinUNETR's transformer alone: its hidden states."""
+    """Return the plan that reads the hidden states of a SwinUNETR's transformer."""
     first = int(network.patch_size)  # type: ignore[arg-type]
     width = int(network.get_submodule("swinViT").embed_dim)  # type: ignore[arg-type]
     taps = {first * 2**k: _Tap("swinViT", width * 2**k, output=k) for k in range(4)}
@@ -386,9 +355,9 @@ def _swin_plan(network: nn.Module, plan: _Plan) -> _Plan:
 
 
 def _reducer(width: int) -> nn.Conv3d:
-    """Make the 1x1x1 convolution that projects a wide map on fixed random axes.
+    """Return a 1x1x1 convolution that projects a wide map to fixed random orthogonal axes.
 
-    At right angles to each other.
+    A map of at most `MOST_CHANNELS` channels is left as it is.
     """
     axes = torch.eye(width, dtype=torch.float64)
     if width > MOST_CHANNELS:
@@ -402,9 +371,9 @@ def _reducer(width: int) -> nn.Conv3d:
 
 
 def _turn(orientation: str) -> tuple[list[int], list[int]]:
-    """Return the order of our axes (to Inferior, Posterior, Left) in an orientation.
+    """Return how to turn our images (to Inferior, Posterior, Left) to an orientation.
 
-    The tensor dims to flip after.
+    These are our axes in the new order, and the tensor dimensions to flip afterwards.
     """
     ours = ("IS", "PA", "LR")
     order = [

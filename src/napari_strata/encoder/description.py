@@ -1,6 +1,6 @@
-"""What a network that a user brings is built like: a short description file, or a MONAI bundle.
+"""Descriptions of custom networks: a short TOML or JSON file, or a MONAI bundle.
 
-Both are read as data. Nothing in them is evaluated, imported or called.
+Both are read as data: nothing in them is evaluated, imported or called.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ NETWORKS = (
     "UNet",
     "VNet",
 )
-"""MONAI networks that can be brought.
+"""MONAI networks that are supported as custom encoders.
 
-The ones that run on scans of any size and cannot fetch anything by themselves.
+They run on scans of any size and never download anything.
 """
 _HOME = "monai.networks.nets"
 _CONFIGS = tuple(
@@ -40,7 +40,7 @@ _CONFIGS = tuple(
 _WEIGHTS = ("models/model.safetensors", "models/model.pt", "models/model.pth")
 _TURNS = ("Orientation", "Orientationd", "OrientationD", "OrientationDict")
 _DEEPEST = 16
-"""References that may point to references."""
+"""Deepest nesting of values and references in a bundle's network definition."""
 _WRITE_ONE = "Write a description (.toml) as shown in docs/bring_your_own.md"
 
 
@@ -55,19 +55,18 @@ class NetworkDescription:
     weights : Path
         A state dict, .safetensors or .pt/.pth.
     arguments : dict
-        What its constructor takes, as plain values.
+        Arguments of its constructor, as plain values.
     range : (float, float)
-        Intensity of the darkest and the brightest voxel as the network expects them;
-        ours is [0, 1].
+        The intensity range that the network expects; ours is [0, 1].
     orientation : str
-        Where the axes of the network's input point to: three letters of R/L, A/P, S/I.
+        Directions of the input's axes: one letter each of R/L, A/P and S/I.
     source : Path or None
-        The file that says all this.
+        The file that was read.
 
     Raises
     ------
     WeightsError
-        If the network is not one of `NETWORKS`, or a value cannot be meant.
+        If the network is not one of `NETWORKS`, or a value is invalid.
     """
 
     network: str
@@ -112,12 +111,12 @@ class NetworkDescription:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Return the files that decide what the network says."""
+        """The files that decide the network's output."""
         return (*((self.source,) if self.source else ()), self.weights)
 
 
 def read_description(path: Path) -> NetworkDescription:
-    """Read what network a user brings.
+    """Read the description of a custom network.
 
     Parameters
     ----------
@@ -128,7 +127,7 @@ def read_description(path: Path) -> NetworkDescription:
     Raises
     ------
     WeightsError
-        If it cannot be read, misses something, or needs code to be run.
+        If it cannot be read, lacks an entry, or could only be read by running code.
     """
     if path.is_dir():
         return _read_bundle(path)
@@ -138,7 +137,7 @@ def read_description(path: Path) -> NetworkDescription:
             " that to --encoder; a MONAI bundle's folder works too."
         )
     content = _load(path)
-    known = {knob.name for knob in fields(NetworkDescription)} - {"source"}
+    known = {entry.name for entry in fields(NetworkDescription)} - {"source"}
     if unknown := sorted(set(content) - known):
         raise WeightsError(
             f"{path} has an entry {unknown[0]!r} that is not known. Known:"
@@ -194,10 +193,7 @@ def _load_yaml(path: Path) -> Any:
 
 
 def _read_bundle(folder: Path) -> NetworkDescription:
-    """Read a bundle's network definition, without MONAI's parser.
-
-    One would run what the file says.
-    """
+    """Read a bundle's network definition without MONAI's parser, which would run code."""
     configs = [folder / name for name in _CONFIGS if (folder / name).is_file()]
     weights = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
     if not configs or not weights:
@@ -243,7 +239,7 @@ def _plain(
     allowed_target: bool = False,
     depth: int = 0,
 ) -> Any:
-    """Resolve simple references; refuse whatever would have to be evaluated."""
+    """Return a value with its references resolved; refuse expressions that need code."""
     if depth > _DEEPEST:
         raise WeightsError(
             f"{source}: references in 'network_def' go in a circle. Write a description"
@@ -286,7 +282,7 @@ def _plain(
 
 
 def _follow(reference: str, config: dict[str, Any], source: Path) -> Any:
-    """Look up "@name", "@name::inner" or "@name#0"."""
+    """Return the value that "@name", "@name::inner" or "@name#0" refers to."""
     found: Any = config
     for step in reference[1:].replace("#", "::").split("::"):
         try:
@@ -300,9 +296,9 @@ def _follow(reference: str, config: dict[str, Any], source: Path) -> Any:
 
 
 def _orientation_of(config: dict[str, Any], source: Path) -> str:
-    """Return the orientation that a bundle brings its images to.
+    """Return the orientation to which a bundle turns its images.
 
-    RAS, MONAI's habit, where it does not say.
+    It is RAS, the custom in MONAI, if the bundle does not define one.
     """
     for part in _tables(config):
         if (
@@ -327,6 +323,7 @@ def _orientation_of(config: dict[str, Any], source: Path) -> str:
 
 
 def _tables(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield every table inside a value, however deep."""
     inner = (
         value.values()
         if isinstance(value, dict)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor, nn
 
-from napari_strata.cancellation import raise_if_cancelled
 from napari_strata.deprecated import moved_names
-from napari_strata.encoder.custom_network import open_encoder
-from napari_strata.encoder.memory import kept_pages
-from napari_strata.encoder.network import Encoder, pick_device
+from napari_strata.encoder.interpolation import (
+    Axes,
+    interpolate_at,
+    interpolate_grid,
+    upsampled_axes,
+)
+from napari_strata.encoder.runtime.base import Runtime, map_shape
+from napari_strata.encoder.runtime.select import open_runtime
 from napari_strata.errors import GeometryError
 from napari_strata.preprocess.body import body_mask, magnified
 from napari_strata.preprocess.intensity import (
@@ -31,24 +31,17 @@ from napari_strata.preprocess.intensity import (
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Geometry, Progress, Volume, no_progress
 
-_CHANNELS_AT_ONCE = 64
-"""Full-resolution float32 channels that live at the same time in a forward pass, features aside.
-
-The default grid of 6 million
-voxels, padded, so runs in one pass at the default memory: two tiles with their halos
-would be 1.7 times the work.
-"""
 CODES = 8
-"""Channels that hold a scan's own intensity, as soft codes.
+"""Channels that hold the scan's own intensity as soft codes.
 
-Each is 1 where the intensity equals its centre.
+Each code is largest where the intensity equals its centre.
 """
 
 
 _CODE_LENGTH = 2.0
 """Length of a voxel's intensity codes; each level of features has length 1."""
 _CODE_SMOOTHING = 0.7
-"""Noise is smoothed away from the codes by this many voxels or mm, whichever is less."""
+"""Gaussian sigma that smooths the codes, in voxels or in mm, whichever is less."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +55,7 @@ class ScanFeatures:
     box : tuple of 3 slices
         The part of the scan that `data` covers.
     geometry : Geometry
-        The whole scan's.
+        Geometry of the whole scan.
     """
 
     data: NDArray[np.float32]
@@ -75,26 +68,24 @@ Places = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureMap:
-    """The encoder's features over the body's box of a scan, one map per decoder level.
-
-    Its intensity.
+    """The encoder's features and the intensity over the bounding box of a scan's body.
 
     Parameters
     ----------
-    levels : tuple of (z', y', x', channel) float32 tensors
-        Features, finest first, over the padded grid.
+    levels : tuple of (z', y', x', channel) float32 arrays
+        Features on the padded grid, one map per decoder level, finest first.
     strides : tuple of int
         Voxels of the working grid per voxel of each level.
     intensity : (z, y, x) float32 array
-        Intensity in [0, 1] on the working grid, bias flattened and slightly smoothed.
+        Intensity in [0, 1] on the working grid, bias corrected and slightly smoothed.
     grid : WorkingGrid
-        The box of the scan that is covered, and the finest level's grid (without
+        The box of the scan that is covered, and the grid of the finest level (without
         padding).
     shape_zyx : tuple of 3 int
-        The scan's own shape.
+        Shape of the scan.
     """
 
-    levels: tuple[Tensor, ...]
+    levels: tuple[NDArray[np.float32], ...]
     strides: tuple[int, ...]
     intensity: NDArray[np.float32]
     grid: WorkingGrid
@@ -102,31 +93,25 @@ class FeatureMap:
 
     @property
     def n_channels(self) -> int:
-        """Channels of the intensity codes and all levels together."""
+        """Number of channels: intensity codes and all levels."""
         return CODES + sum(level.shape[-1] for level in self.levels)
 
     def at_level(self, number: int) -> NDArray[np.float32]:
         """Return one level interpolated to the working grid: (z, y, x, channel)."""
-        level = self.levels[number]
+        level, stride = self.levels[number], self.strides[number]
         z, y, x = self.grid.shape_zyx
-        if self.strides[number] > 1:
-            moved = level.permute(3, 0, 1, 2)[None]
-            factor = float(self.strides[number])
-            level = F.interpolate(
-                moved, scale_factor=factor, mode="trilinear", align_corners=False
-            )[0].permute(1, 2, 3, 0)
-        return level[:z, :y, :x].contiguous().numpy()
+        if stride == 1:
+            return np.ascontiguousarray(level[:z, :y, :x])
+        return interpolate_grid(level, upsampled_axes((z, y, x), stride))
 
     def inner_level(
         self, number: int
     ) -> tuple[NDArray[np.float32], tuple[Places, ...]]:
-        """Return one level without its padding, (z', y', x', channel).
+        """Return one level without padding, and the scan voxels at its voxel centres.
 
-        Where in the scan each of its voxels lies.
-
-        Places are voxel indices of the scan, one array an axis. The middle of a level's
-        voxel may lie between two voxels of the scan: then there are two places, on
-        either side of it, so that what is read there leans to neither.
+        The level is (z', y', x', channel). Scan voxels are given as one array of indices
+        per axis. If a centre lies between two voxels of the scan, there are two such
+        triples, one for either side, so that what is read there is not biased to one.
         """
         stride, level = self.strides[number], self.levels[number]
         z, y, x = (max(1, n // stride) for n in self.grid.shape_zyx)
@@ -150,19 +135,19 @@ class FeatureMap:
         same = all(
             np.array_equal(one, other) for one, other in zip(*found, strict=True)
         )
-        return level[:z, :y, :x].contiguous().numpy(), tuple(
+        return np.ascontiguousarray(level[:z, :y, :x]), tuple(
             found[:1] if same else found
         )
 
     def read_at(self, number: int, places: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Read one level at places of the scan, interpolated: (n, channel) float32.
+        """Return one level interpolated at points of the scan, (n, channel) float32.
 
         Parameters
         ----------
         number : int
             The level, 0 the finest.
         places : (n, 3) array
-            Where, in the scan's voxels (z, y, x).
+            Points in voxels of the scan (z, y, x).
         """
         level = self.levels[number]
         size = (
@@ -175,21 +160,11 @@ class FeatureMap:
             np.array(self.grid.box_shape),
         )
         share = (np.asarray(places) + 0.5 - start) / extent / size
-        where = torch.from_numpy(
-            (2 * share - 1).astype(np.float32)[:, ::-1].copy()
-        ).view(1, -1, 1, 1, 3)
-        found = F.grid_sample(
-            level.permute(3, 0, 1, 2)[None],
-            where,
-            mode="bilinear",
-            padding_mode="border",
-            align_corners=False,
-        )
-        return np.ascontiguousarray(found[0, :, :, 0, 0].T.numpy())
+        return interpolate_at(level, share * level.shape[:3] - 0.5)
 
     @property
     def data(self) -> NDArray[np.float32]:
-        """Brightness codes and all levels on the working grid, (channel, z, y, x)."""
+        """Intensity codes and all levels on the working grid, (channel, z, y, x)."""
         return np.concatenate(
             [
                 intensity_codes(self.intensity),
@@ -203,9 +178,9 @@ class FeatureMap:
     def on(
         self, volume: Volume, box: tuple[slice, slice, slice] | None = None
     ) -> ScanFeatures:
-        """Bring the features to the scan's own grid, or to a box of it only.
+        """Resample the features to the scan's own grid, or to a box of it.
 
-        0 outside the body's box.
+        They are 0 outside the bounding box of the body.
 
         Parameters
         ----------
@@ -217,7 +192,7 @@ class FeatureMap:
         Raises
         ------
         GeometryError
-            If `volume` is not of the shape that was embedded.
+            If `volume` does not have the shape of the embedded scan.
         """
         if volume.data.shape != self.shape_zyx:
             raise GeometryError(
@@ -226,52 +201,37 @@ class FeatureMap:
             )
         wanted = box or (slice(None), slice(None), slice(None))
         bounds = [s.indices(n)[:2] for s, n in zip(wanted, self.shape_zyx, strict=True)]
-        axes = []
-        for (start, stop), cover in zip(bounds, self.grid.box, strict=True):
-            place = (np.arange(start, stop) + 0.5 - cover.start) / (
+        axes: list[NDArray[np.float64]] = []
+        outside = []
+        for (start, stop), cover, n in zip(
+            bounds, self.grid.box, self.grid.shape_zyx, strict=True
+        ):
+            share = (np.arange(start, stop) + 0.5 - cover.start) / (
                 cover.stop - cover.start
             )
-            axes.append(
-                torch.from_numpy(
-                    np.where((place > 0) & (place < 1), 2 * place - 1, -9.0).astype(
-                        np.float32
-                    )
-                )
-            )
-        z, y, x = torch.meshgrid(*axes, indexing="ij")
-        where = torch.stack([x, y, z], dim=-1)[None]
-        known = (where[0] > -5).all(-1)
-
-        def bring(maps: Tensor) -> Tensor:
-            return F.grid_sample(
-                maps[None],
-                where,
-                mode="bilinear",
-                padding_mode="border",
-                align_corners=False,
-            )[0]
-
+            axes.append(share * n - 0.5)
+            outside.append((share <= 0) | (share >= 1))
+        at: Axes = (axes[0], axes[1], axes[2])
+        z, y, x = outside
+        known = ~(z[:, None, None] | y[:, None] | x)
         data = np.zeros((self.n_channels, *known.shape), np.float32)
-        intensity = bring(torch.from_numpy(self.intensity)[None])[0].numpy()
-        data[:CODES] = intensity_codes(intensity) * known.numpy()
+        intensity = interpolate_grid(self.intensity[..., None], at)[..., 0]
+        data[:CODES] = intensity_codes(intensity) * known
         first = CODES
         for number, level in enumerate(self.levels):
-            found = bring(torch.from_numpy(self.at_level(number)).permute(3, 0, 1, 2))
-            data[first : first + level.shape[-1]] = torch.where(
-                known, found, torch.zeros(())
-            ).numpy()
-            first += level.shape[-1]
+            found = interpolate_grid(self.at_level(number), at)
+            stop = first + level.shape[-1]
+            data[first:stop] = np.moveaxis(found * known[..., None], -1, 0)
+            first = stop
         along_z, along_y, along_x = (slice(start, stop) for start, stop in bounds)
         return ScanFeatures(data, (along_z, along_y, along_x), volume.geometry)
 
 
 def intensity_codes(intensity: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Turn intensity (z, y, x) in [0, 1] into soft codes.
+    """Return soft codes (code, z, y, x) of an intensity (z, y, x) in [0, 1].
 
-    (code, z, y, x) float32 of length 2 at each voxel.
-
-    A linear classifier can pick a range of intensity from them; they weigh as much as
-    the four levels of features together.
+    The codes of a voxel have length 2, as much as the four levels of features together.
+    A linear classifier can select a range of intensity from them.
     """
     centers = np.linspace(0.0, 1.0, CODES, dtype=np.float32)
     codes = np.empty((CODES, *intensity.shape), np.float32)
@@ -289,9 +249,10 @@ def embed(
     settings: ProposeSettings | None = None,
     device: str = "auto",
     weights: Path | None = None,
+    runtime: str = "auto",
     on_progress: Progress = no_progress,
 ) -> FeatureMap:
-    """Turn every voxel of a scan's body into a learned feature.
+    """Compute a learned feature for every voxel of the body in a scan.
 
     Parameters
     ----------
@@ -299,10 +260,12 @@ def embed(
         The scan.
     settings : ProposeSettings, optional
         `working_spacing_mm` and `memory_gb` are used.
-    device : {"auto", "cpu", "cuda"}
+    device : {"auto", "cpu", "cuda", "mps"}
         Where the encoder runs.
     weights : Path, optional
         Another encoder than the shipped one; see `open_encoder`.
+    runtime : {"auto", "openvino", "torch"}
+        What runs it; see `open_runtime`.
     on_progress : callable
         Called as (done, total, stage); it may raise `Cancelled`.
 
@@ -330,9 +293,8 @@ def embed(
     return embed_intensity(
         intensity,
         grid,
-        open_encoder(weights),
+        open_runtime(weights, runtime=runtime, device=device),
         settings=chosen,
-        device=device,
         on_progress=on_progress,
     )
 
@@ -340,98 +302,66 @@ def embed(
 def embed_intensity(
     intensity: NDArray[np.float32],
     grid: WorkingGrid,
-    encoder: Encoder,
+    runtime: Runtime,
     *,
     settings: ProposeSettings,
-    device: str = "auto",
     on_progress: Progress = no_progress,
 ) -> FeatureMap:
-    """Embed a scan that is already mapped to [0, 1]; see `embed`.
+    """Compute the features of a scan whose intensity is already mapped to [0, 1].
+
+    See `embed`.
 
     Parameters
     ----------
     intensity : (z, y, x) float32 array
         Intensity on the scan's own grid, from `preprocess.encoder_intensity`.
     grid : WorkingGrid
-        What part to embed, and at which voxel size.
-    encoder : Encoder
-        Frozen.
+        The box of the scan to cover, and the voxel size.
+    runtime : Runtime
+        The encoder, ready to run.
     """
     image = resample(np.ascontiguousarray(intensity[grid.box]), grid.shape_zyx)
     padded = np.pad(
-        image, [(0, -n % encoder.multiple_of) for n in image.shape], mode="edge"
+        image, [(0, -n % runtime.multiple_of) for n in image.shape], mode="edge"
     )
-    target = pick_device(device)
-    if isinstance(encoder, nn.Module):
-        encoder.to(target)
-    sizes = [
-        (*(n // k for n in padded.shape), channels)
-        for k, channels in zip(encoder.strides, encoder.channels, strict=True)
-    ]
-    levels = tuple(torch.empty(size, dtype=torch.float32) for size in sizes)
-    slabs = list(_slabs(padded.shape, encoder, settings.memory_gb))
-    with torch.inference_mode(), kept_pages(), _asked_between_layers(encoder):
-        for number, (outer, inner) in enumerate(slabs):
-            on_progress(number, len(slabs), "encoding")
-            tile = torch.from_numpy(padded[outer[0] : outer[1]])[None, None].to(
-                target, memory_format=torch.channels_last_3d
-            )
-            for k, level, part in zip(
-                encoder.strides, levels, encoder(tile), strict=True
-            ):
-                start, stop = (inner[0] - outer[0]) // k, (inner[1] - outer[0]) // k
-                level[inner[0] // k : inner[1] // k] = (
-                    part[0, :, start:stop].permute(1, 2, 3, 0).cpu()
-                )
+    slabs = list(_slabs(padded.shape, runtime, settings.memory_gb))
+    levels: tuple[NDArray[np.float32], ...] = ()
+    for number, (outer, inner) in enumerate(slabs):
+        on_progress(number, len(slabs), "encoding")
+        maps = runtime.encode(padded[outer[0] : outer[1]])
+        if len(slabs) == 1:
+            levels = maps
+            break
+        z, y, x = padded.shape
+        levels = levels or tuple(
+            np.empty(map_shape((z, y, x), k, channels), np.float32)
+            for k, channels in zip(runtime.strides, runtime.channels, strict=True)
+        )
+        for k, level, part in zip(runtime.strides, levels, maps, strict=True):
+            start, stop = (inner[0] - outer[0]) // k, (inner[1] - outer[0]) // k
+            level[inner[0] // k : inner[1] // k] = part[start:stop]
     on_progress(len(slabs), len(slabs), "encoding")
     sigma = [_CODE_SMOOTHING / max(1.0, spacing) for spacing in grid.spacing_zyx_mm]
     smooth = ndimage.gaussian_filter(image, sigma, truncate=3.0)
     return FeatureMap(
         levels,
-        encoder.strides,
+        runtime.strides,
         smooth,
         grid,
         (intensity.shape[0], intensity.shape[1], intensity.shape[2]),
     )
 
 
-@contextmanager
-def _asked_between_layers(encoder: Encoder) -> Generator[None]:
-    """Ask before every layer whether the features are still wanted.
-
-    A slab of a large scan takes half a minute.
-    """
-    given: object = encoder
-    parts = (
-        given.modules()
-        if isinstance(given, nn.Module)
-        and not isinstance(given, torch.jit.ScriptModule)
-        else ()
-    )
-    layers = [part for part in parts if next(part.children(), None) is None]
-    hooks = [
-        layer.register_forward_pre_hook(lambda _layer, _given: raise_if_cancelled())
-        for layer in layers
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def _slabs(
-    shape: tuple[int, ...], encoder: Encoder, memory_gb: float
+    shape: tuple[int, ...], runtime: Runtime, memory_gb: float
 ) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Cut z into as few equal slabs as fit the memory, each with a halo.
+    """Yield as few equal slabs of z as fit into memory, with and without their halo.
 
-    ((outer start, stop), (inner start, stop)).
+    Each is ((outer start, outer stop), (inner start, inner stop)).
     """
-    unit = encoder.multiple_of
-    halo = -(-encoder.halo_vox // unit) * unit
-    plane = (
-        shape[1] * shape[2] * 4 * getattr(encoder, "live_channels", _CHANNELS_AT_ONCE)
-    )
+    unit = runtime.multiple_of
+    halo = -(-runtime.halo_vox // unit) * unit
+    plane = shape[1] * shape[2] * 4 * runtime.live_channels
     room = memory_gb * 1e9 / plane
     most = shape[0] // unit
     count = next(

@@ -13,9 +13,7 @@ _SUFFIXES = {"linux": ".so", "darwin": ".dylib"}
 
 
 def load_libraries() -> None:
-    """Load the large libraries that `import torch` needs, as it would.
-
-    But in a way that lets other threads go on.
+    """Load the large libraries of torch without blocking other threads.
 
     Python's own import keeps its lock while the system maps and links a library of
     several hundred MB, and a window stands still for that long. A C function that is

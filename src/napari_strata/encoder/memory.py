@@ -1,7 +1,4 @@
-"""Keep large blocks of memory between layers instead of giving them back to the system.
-
-Asking for them anew.
-"""
+"""Keeping large memory blocks between layers instead of returning them to the system."""
 
 from __future__ import annotations
 
@@ -16,17 +13,16 @@ _LARGE, _USUAL_MMAP, _USUAL_TRIM = 2_000_000_000, 32 * 1024 * 1024, 64 * 1024 * 
 
 @contextmanager
 def kept_pages() -> Iterator[None]:
-    """Let glibc keep freed memory inside the block, and give it all back at the end.
-
-    Nothing happens on other systems.
+    """Let glibc keep freed memory inside the block, and release it at the end.
 
     Every layer of a large scan needs blocks of hundreds of megabytes. By default glibc
-    maps each one afresh, and clearing the pages took as long as the layers did.
+    maps each one afresh, and clearing the pages took as long as the layers. Other C
+    libraries are left as they are.
 
-    Afterwards the thresholds are those that glibc usually grows to, but fixed: a call
-    of mallopt switches its dynamic threshold off for the rest of the process. The
-    setting is the process's own: of overlapping uses in two threads, the first to end
-    ends the other's too. Both cost speed only.
+    Afterwards the thresholds are fixed at the values that glibc usually grows to: a call
+    of mallopt switches the dynamic threshold off for the rest of the process. The
+    setting holds for the whole process, so if two threads overlap, the first to end also
+    ends it for the other. Both effects only cost speed.
     """
     libc = _glibc()
     if libc is None:
@@ -39,6 +35,13 @@ def kept_pages() -> Iterator[None]:
     finally:
         libc.mallopt(_MMAP_THRESHOLD, _USUAL_MMAP)
         libc.mallopt(_TRIM_THRESHOLD, _USUAL_TRIM)
+        libc.malloc_trim(0)
+
+
+def release_memory() -> None:
+    """Give freed memory back to the system now (glibc only)."""
+    libc = _glibc()
+    if libc is not None:
         libc.malloc_trim(0)
 
 

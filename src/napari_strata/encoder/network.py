@@ -18,9 +18,9 @@ from napari_strata.errors import SettingsError
 
 TrunkName = Literal["light", "basic", "segresnet"]
 _SLAB_PLANES, _SLAB_MARGIN = 32, 2
-"""Planes of the full-resolution layers that run at a time.
+"""Planes of a slab in the full-resolution layers, and the margin that a slab needs.
 
-How far two convolutions of 3 voxels look; both even.
+The margin is the reach of two convolutions of 3 voxels. Both numbers must be even.
 """
 _ACT = ("LeakyReLU", {"negative_slope": 0.1, "inplace": True})
 _NORM: tuple[str, dict[str, float]] = ("batch", {})
@@ -28,18 +28,18 @@ _NORM: tuple[str, dict[str, float]] = ("batch", {})
 
 @dataclass(frozen=True, slots=True)
 class NetworkShape:
-    """What a network is built like; written into the header of its weights.
+    """Architecture of a network; written into the header of its weights.
 
     Parameters
     ----------
     trunk : {"light", "basic", "segresnet"}
-        "basic" is MONAI's BasicUNet, which ships. "segresnet" is its SegResNet, "light"
-        our half-resolution U-Net with a thin full-resolution branch; they are there to
-        be compared with.
+        "basic" is MONAI's BasicUNet, the shipped one. For comparison, "segresnet" is
+        MONAI's SegResNet and "light" our half-resolution U-Net with a thin
+        full-resolution branch.
     width : int
         Channels of the finest U-Net level; the coarser ones are multiples of it.
     channels : int
-        Unit-length channels read out at each of the four levels.
+        Channels of the unit-length features at each of the four levels.
     """
 
     trunk: TrunkName = "basic"
@@ -52,7 +52,7 @@ class NetworkShape:
 
 
 class Encoder(Protocol):
-    """Anything that turns intensity into feature maps: ours, or one that a user brings."""
+    """Interface of an encoder that maps intensity to features, ours or a custom one."""
 
     strides: tuple[int, ...]
     """Voxels of the input per voxel of each map, finest first."""
@@ -61,20 +61,18 @@ class Encoder(Protocol):
     multiple_of: int
     """Every side of the input must be a multiple of this."""
     halo_vox: int
-    """How far outside itself a tile has to look."""
+    """Context that a tile needs on each side, in voxels."""
 
     def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return the maps of (batch, 1, z, y, x), (batch, channels, ...) each."""
+        """Return a map (batch, channels, ...) per level of an image (batch, 1, z, y, x)."""
         ...
 
 
 class LightTrunk(nn.Module):
-    """A U-Net that works at half resolution.
+    """A half-resolution U-Net with a thin full-resolution branch for sharp edges.
 
-    With a thin branch at full resolution that keeps its edges sharp.
-
-    Three quarters of a plain U-Net's time go into its full-resolution layers; here they
-    are two narrow convolutions.
+    A plain U-Net spends three quarters of its time in the full-resolution layers. Here
+    these are two narrow convolutions.
     """
 
     multiple_of = 16
@@ -154,13 +152,14 @@ class BasicTrunk(nn.Module):
     def forward_in_slabs(
         self, image: Tensor, finish: Callable[[Tensor], Tensor] | None = None
     ) -> tuple[Tensor, ...]:
-        """Do the same, frozen, with the last layers in slabs of planes.
+        """Return what `forward` returns, with the last layers computed in slabs.
 
-        `finish` maps the finest level, slab by slab.
+        For inference only. The last layers would take most of the memory. They reach two
+        voxels far, so each slab gets a margin of two planes on either side, and each of
+        the two convolutions removes one of them. The result equals that of the whole
+        image.
 
-        The last layers would take most of the memory. They look two voxels far, so each
-        slab is given two planes more on either side, and its convolutions take one of
-        them away each: it gives what the whole image gives.
+        `finish` is applied to the finest level slab by slab.
         """
         unet, depth = self.unet, image.shape[2]
         skip = unet.conv_0(image)
@@ -188,9 +187,10 @@ class BasicTrunk(nn.Module):
         return finest, map_2, map_4, map_8
 
     def _last_convs(self, slab: Tensor, ends: tuple[bool, bool]) -> Tensor:
-        """Run the two last convolutions, each taking a plane away on either side.
+        """Run the last two convolutions without padding along z.
 
-        But for the ends of the image.
+        Each removes a plane on either side. At the `ends` of the image they pad with
+        zeros instead.
         """
         convs: Any = self.unet.upcat_1.convs
         for layer in (convs.conv_0, convs.conv_1):
@@ -253,14 +253,13 @@ class _UnitHead(nn.Module):
 class StrataEncoder(nn.Module):
     """A trunk whose four decoder maps are each projected to a few unit-length channels.
 
-    The finest level tells tissues apart by what they look like, the coarser ones by
-    where and among what they lie. The last layer paints the image back in where it was
-    masked, during pretraining only.
+    The finest level separates tissues by appearance, the coarser ones by context. The
+    `painter` layer reconstructs masked intensity, in pretraining only.
 
     Parameters
     ----------
     shape : NetworkShape
-        How it is built.
+        Its architecture.
     """
 
     strides: tuple[int, ...] = (1, 2, 4, 8)
@@ -283,9 +282,9 @@ class StrataEncoder(nn.Module):
         return maps
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return the features of each level for an image (batch, 1, z, y, x).
+        """Return the features of each level, (batch, channels, z', y', x'), finest first.
 
-        Every side is a multiple of `multiple_of`.
+        `image` is (batch, 1, z, y, x); its sides must be multiples of `multiple_of`.
         """
         first, *rest = self.heads
         if (
@@ -304,15 +303,12 @@ class StrataEncoder(nn.Module):
         )
 
     def project(self, rows: Tensor, level: int) -> Tensor:
-        """Project single voxels of a decoder map, (n, width), to unit-length features.
-
-        (n, channels).
-        """
+        """Return unit-length features (n, channels) of voxels (n, width) of a level."""
         features: Tensor = self.heads[level](rows)
         return features
 
     def paint(self, rows: Tensor) -> Tensor:
-        """Paint the intensity of single voxels of the finest decoder map, (n, width) to (n,)."""
+        """Return the predicted intensity (n,) of voxels (n, width) of the finest level."""
         painted: Tensor = self.painter(rows)
         return painted[:, 0]
 
@@ -320,7 +316,7 @@ class StrataEncoder(nn.Module):
 def _in_slabs(head: nn.Module, level: Tensor) -> Tensor:
     """Project a map from (batch, width, z, y, x) to (batch, channels, z, y, x).
 
-    Some planes at a time if no gradient is needed.
+    Without gradients this is done in slabs of planes, to save memory.
     """
     rows = level.permute(0, 2, 3, 4, 1)
     if torch.is_grad_enabled():
@@ -336,7 +332,7 @@ def _in_slabs(head: nn.Module, level: Tensor) -> Tensor:
 def fold_norms(encoder: nn.Module) -> None:
     """Fold every frozen batch norm into the convolution before it, in place.
 
-    The same result in less time.
+    The network computes the same in less time.
     """
     for module in encoder.modules():
         norm = getattr(getattr(module, "adn", None), "N", None)
@@ -368,12 +364,12 @@ def _up(in_channels: int, out_channels: int) -> UpCat:
 
 
 def pick_device(name: str) -> torch.device:
-    """Turn "auto", "cpu" or "cuda" into a device; auto takes a GPU when there is one.
+    """Turn "auto", "cpu", "cuda" or "mps" into a device; auto takes a CUDA GPU if there is one.
 
     Raises
     ------
     SettingsError
-        If a CUDA device is asked for and there is none.
+        If the requested GPU is not there.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -382,14 +378,19 @@ def pick_device(name: str) -> torch.device:
             "No CUDA GPU was found. Use --device auto or cpu, or install a CUDA build"
             " of torch (see the README)."
         )
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise SettingsError(
+            "No Apple GPU was found (Metal Performance Shaders). Use --device auto or"
+            " cpu."
+        )
     return torch.device(name)
 
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[int]:
-    """Let torch take this many CPU threads inside the block, 0 for as many as before.
+    """Set torch's number of CPU threads inside the block; 0 leaves it unchanged.
 
-    Yields how many it takes.
+    Yields the number in effect.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)

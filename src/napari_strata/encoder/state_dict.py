@@ -1,8 +1,8 @@
-"""Read a state dict as others save it, and fill a network with it."""
+"""Read a state dict in the common formats, and load it into a network."""
 
 from __future__ import annotations
 
-# only for the name of an error: nothing is unpickled without torch's restrictions
+# Only for the name of an error. Files are unpickled by torch's restricted loader.
 import pickle  # noqa: TID251
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from napari_strata.encoder.description import NetworkDescription
 from napari_strata.errors import WeightsError
-from napari_strata.filenames import plain_name
+from napari_strata.filenames import WEIGHTS_SUFFIX, plain_name
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net")
 _PREFIXES = ("", "model.", "network.", "net.", "backbone.", "student.")
@@ -29,11 +29,14 @@ class LoadReport:
     Parameters
     ----------
     part : {"whole", "swinViT"}
-        What features are read from: the whole network, or a SwinUNETR's transformer
-        alone.
-    loaded, missing, unused : tuple of str
-        Names of the network's values that were filled, of those that were not (none of
-        them is needed), and of the file's values that found no place.
+        Whether features are read from the whole network or only from a SwinUNETR's
+        transformer.
+    loaded : tuple of str
+        Names of the network's values that were loaded.
+    missing : tuple of str
+        Names of its values that were not (none of them is needed).
+    unused : tuple of str
+        Names in the file that the network does not have.
     """
 
     part: Literal["whole", "swinViT"]
@@ -45,7 +48,7 @@ class LoadReport:
 def fill(
     network: nn.Module, needed_modules: frozenset[str], description: NetworkDescription
 ) -> LoadReport:
-    """Fill a network with the weights that its description names.
+    """Load the weights that a description names into a network.
 
     Parameters
     ----------
@@ -54,12 +57,12 @@ def fill(
     needed_modules : frozenset of str
         Names of the modules that features depend on; their values must be in the file.
     description : NetworkDescription
-        Where the weights are.
+        Names the weights file.
 
     Returns
     -------
     LoadReport
-        What fitted.
+        What was loaded.
 
     Raises
     ------
@@ -124,13 +127,13 @@ def fill(
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict: safetensors, or a .pt/.pth through torch's restricted loader.
+    """Read a state dict from safetensors, or from .pt/.pth with torch's restricted loader.
 
-    Runs no code.
+    No code from the file is run.
     """
     try:
         with plain_name(path) as name:
-            if path.suffix.lower() == ".safetensors":
+            if path.suffix.lower() == WEIGHTS_SUFFIX:
                 content: Any = load_file(name)
             else:
                 content = torch.load(name, map_location="cpu", weights_only=True)
@@ -181,9 +184,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _renamed(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Strip what trainers put before names, and use the names of today's MONAI.
+    """Return a state dict with names as in current MONAI, without trainers' prefixes.
 
-    The renaming that fits most names wins.
+    Of several renamings, the one that matches most names is used.
     """
     while any(name.startswith(("module.", "_orig_mod.")) for name in state):
         state = {
@@ -214,6 +217,6 @@ def _renamed(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, T
 
 
 def shorten(err: BaseException) -> str:
-    """Return what an error says, on one line and not too long."""
+    """Return the message of an error on one line, cut to 200 characters."""
     text = " ".join(str(err).split())
     return text if len(text) <= 200 else f"{text[:200]} ..."

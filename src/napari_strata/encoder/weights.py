@@ -1,10 +1,8 @@
-"""Encoder weights on disk: safetensors with a recipe in the header; nothing is ever unpickled."""
+"""Encoder weights on disk: safetensors with the training recipe in the header."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +11,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from napari_strata.deprecated import moved_names
+from napari_strata.encoder.identity import SHIPPED
 from napari_strata.encoder.network import NetworkShape, StrataEncoder, fold_norms
 from napari_strata.errors import WeightsError, WriteError
 from napari_strata.filenames import plain_name
 from napari_strata.io.atomic import atomic_path
 
-SHIPPED = Path(__file__).parent / "shipped" / "strata-encoder.safetensors"
-"""The weights that come with the package; see the model card beside them."""
 FORMAT = "strata-encoder-2"
-"""Said in the header of every weights file that this version writes."""
+"""Format name in the header of weights files of this version."""
 
 
 def write_weights(encoder: StrataEncoder, path: Path, recipe: dict[str, Any]) -> None:
@@ -50,7 +48,7 @@ def write_tensors(
     Raises
     ------
     WriteError
-        If it cannot be written; nothing stands under its name then.
+        If it cannot be written; no file is left under `path` then.
     """
     with atomic_path(path) as temporary:
         try:
@@ -109,49 +107,4 @@ def load_encoder(path: Path | None = None, *, fold: bool = True) -> StrataEncode
     return encoder.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
-def read_recipe(path: Path | None = None) -> dict[str, Any]:
-    """Return the recipe in the header of a weights file.
-
-    (the shipped one if not given) that `load_encoder` can load.
-
-    Raises
-    ------
-    WeightsError
-        If the header cannot be read.
-    """
-    source = path or SHIPPED
-    try:
-        with plain_name(source) as name, safe_open(name, framework="pt") as store:
-            recipe = json.loads((store.metadata() or {}).get("recipe", "{}"))
-    except (SafetensorError, OSError, ValueError) as err:
-        raise WeightsError(
-            f"The recipe in {source} cannot be read ({err}). Use weights made by"
-            " `strata pretrain`."
-        ) from err
-    return recipe if isinstance(recipe, dict) else {}
-
-
-def weights_hash(path: Path | None = None) -> str:
-    """Return the SHA-256 of a weights file.
-
-    (the shipped one if not given), for sidecars and cases.
-
-    Raises
-    ------
-    WeightsError
-        If it cannot be read.
-    """
-    source = path or SHIPPED
-    try:
-        now = source.stat()
-        return _hash_of(source.absolute(), now.st_size, now.st_mtime_ns)
-    except OSError as err:
-        raise WeightsError(
-            f"Encoder weights in {source} cannot be read ({err.strerror}). Check the"
-            " name."
-        ) from err
-
-
-@lru_cache(maxsize=8)
-def _hash_of(path: Path, size: int, changed_ns: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+__getattr__ = moved_names("encoder.weights")

@@ -36,11 +36,11 @@ class EvidenceSplit:
     Parameters
     ----------
     features : float
-        What the encoder saw.
+        Encoder features.
     intensity : float
-        Brightness inside, around, and across the boundary.
+        Intensity inside, around, and across the boundary.
     position : float
-        The place in the scan.
+        Position in the scan.
     """
 
     features: float
@@ -273,7 +273,7 @@ def merge_path(
 ) -> MergePath | None:
     """Return a region's path through a tree.
 
-    The coarser regions that contain it one after another, and the cut that divides it.
+    It lists the successively coarser regions that contain it, and the cut that splits it.
 
     Parameters
     ----------
@@ -452,9 +452,9 @@ def _most_alike_neighbor(
 
 
 def _separation(one: _Crowd, other: _Crowd, columns: NDArray[np.intp]) -> float:
-    """Return the squared difference of means over the pooled variance.
+    """Return Fisher's criterion along the line between the means.
 
-    Along the line between the means.
+    This is the squared difference of means over the pooled variance.
     """
     step = (one.mean - other.mean)[columns]
     length = float(np.linalg.norm(step))

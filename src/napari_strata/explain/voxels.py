@@ -1,7 +1,4 @@
-"""Explain why a voxel is in its region and not in another one.
-
-The evidence for either, by kind.
-"""
+"""Explain why a voxel is in its region and not in the runner-up, by kind of evidence."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ _BLOCK = 8192
 class VoxelEvidence:
     """Evidence for the region of a voxel, against the runner-up.
 
-    Shares whose absolute values sum to 1, or zeros.
+    The absolute values sum to 1, or all are zero.
 
     Parameters
     ----------
@@ -75,10 +72,7 @@ class VoxelCard:
 
 
 Stroked = tuple[NDArray[np.integer], NDArray[np.integer]]
-"""Supervoxels (k,) that strokes crossed.
-
-The regions (k,) that they were shown to belong to.
-"""
+"""Supervoxels (k,) that strokes crossed, and the regions (k,) that the strokes assign."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,5 @@
 """Everything that leaves Strata besides labels.
 
-The region table, and later meshes and DICOM SEG.
+The region table, surface meshes, DICOM SEG and label descriptions of other programs
+are written here.
 """

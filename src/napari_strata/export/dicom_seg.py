@@ -1,6 +1,6 @@
 """DICOM segmentations (SEG) through highdicom (extra `dicom`).
 
-Segments that refer to the source series, with coded terms.
+The segments refer to the source series and carry coded terms.
 """
 
 from __future__ import annotations

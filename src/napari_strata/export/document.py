@@ -107,8 +107,8 @@ def document_text(document: dict[str, Any]) -> str:
 def scan_record(volume: Volume) -> dict[str, Any]:
     """Describe a scan for sidecars.
 
-    File, choice of a volume or series in it, hash, grid, modality and what the reader
-    mended.
+    The record holds the file, the volume or series chosen in it, its hash, the grid, the
+    modality and what the reader mended.
     """
     geometry = volume.geometry
     return {

@@ -202,7 +202,7 @@ def read_labels(
 ) -> Segmentation:
     """Read labels of any format that keeps voxels.
 
-    Label volumes, 3D Slicer's segmentations, DICOM SEG.
+    These are label volumes, 3D Slicer's segmentations and DICOM SEG.
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
 """ITK-SNAP label descriptions.
 
-Names and colours of labels as a text table, to load beside a label volume.
+A label description is a text table with the names and colours of labels. It is loaded
+beside a label volume.
 """
 
 from __future__ import annotations

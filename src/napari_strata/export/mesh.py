@@ -176,8 +176,8 @@ def _surface(mask: NDArray[np.bool_], smooth_vox: float) -> _Surface:
 def _part_surface(mask: NDArray[np.bool_], smooth_vox: float) -> _Surface:
     """Return the surface of one part.
 
-    Every voxel's centre stays on its side, and the level encloses the part's own
-    volume.
+    The centre of every voxel stays on its side of the surface. The level is chosen so
+    that the surface encloses the part's own volume.
     """
     pad = 2 + int(np.ceil(4 * smooth_vox))
     inside = np.pad(mask, pad)

@@ -1,4 +1,4 @@
-"""Preferences under Plugins > Strata in napari: device, threads, autosave folder, view (no Qt)."""
+"""Preferences under Plugins > Strata in napari (no Qt)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PLUGIN = "napari-strata"
 
 
 def run_settings() -> RunSettings:
-    """Return the device and the threads that proposals start with."""
+    """Return the preferred device and number of threads for proposals."""
     return RunSettings(
         device=_preference("work", "device", "auto"),
         threads=int(_preference("work", "threads", 0)),
@@ -19,19 +19,13 @@ def run_settings() -> RunSettings:
 
 
 def autosave_folder() -> Path | None:
-    """Return the folder in which edits are kept until they are saved.
-
-    None for the default: beside the scan.
-    """
+    """Return the folder for unsaved edits, None for the default (beside the scan)."""
     chosen = str(_preference("work", "autosave_folder", "")).strip()
     return Path(chosen).expanduser() if chosen else None
 
 
 def default_view() -> str:
-    """Return the view in which a scan opens.
-
-    "axial", "coronal", "sagittal" or "three planes".
-    """
+    """Return the view of a new scan: "axial", "coronal", "sagittal" or "three planes"."""
     return str(_preference("view", "default_view", "axial"))
 
 

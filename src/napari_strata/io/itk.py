@@ -70,10 +70,7 @@ _NUMBERS = {
         "orientation": "matrix",
     },
 }
-"""How the numbers of a header's geometry are written.
-
-By the names that `TextHeader.fields` has for them.
-"""
+"""How the numbers of a header's geometry are written, by name in `TextHeader.fields`."""
 
 
 _VECTOR = re.compile(r"\([^()]*\)|[^\s()]+")
@@ -109,7 +106,7 @@ _META_NAMES = {
 _META_OTHERS = ("ElementNBits", "ElementOrigin", "ElementDirection")
 """Names that look like one of them, and are none."""
 _ALIKE = 0.82
-"""Likeness (difflib's ratio) above which a name is one of them, misspelt."""
+"""Similarity (difflib's ratio) above which a name is a misspelt field."""
 _SAME_FIELD = {
     "Origin": "Offset",
     "Position": "Offset",
@@ -308,7 +305,7 @@ def affine_ras(
 ) -> NDArray[np.float64]:
     """Return the affine (i, j, k) -> RAS+ mm of an ITK image.
 
-    Only signs change between LPS and RAS, so it is exact.
+    The conversion is exact: only signs differ between LPS and RAS.
     """
     affine = np.eye(4)
     affine[:3, :3] = direction_lps * spacing_mm
@@ -839,7 +836,7 @@ def _by_volume(
 ) -> NDArray[np.generic]:
     """Move (..., k, j, i, value) to (i, j, k, volume).
 
-    Values of one voxel run faster than its other axes.
+    In memory, the values of one voxel follow each other.
     """
     moved = np.moveaxis(data, (-2, -3, -4), (0, 1, 2))
     return moved.reshape(*shape, -1)

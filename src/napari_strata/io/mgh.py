@@ -104,7 +104,7 @@ def mgh_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
 def mgh_bytes(path: Path) -> int:
     """Return the bytes that the voxels take, uncompressed.
 
-    Raises what `read_mgh` does for a bad header.
+    A bad header raises the errors of `read_mgh`.
     """
     return _n_bytes(_read_start(path))
 

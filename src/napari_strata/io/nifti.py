@@ -39,15 +39,16 @@ _LABEL_INTENT = 1002
 _FLAT = 1e-6
 """Volume of a voxel with edges of length 1 below which an affine is singular.
 
-As for `Geometry`.
+`Geometry` has the same limit.
 """
 _SAME_SIZE = 0.01
 _HIGHEST_CODE = 5
 """The last code of an sform or qform (NIFTI_XFORM_TEMPLATE_OTHER)."""
 _ABSURD = 1e9
-"""A number in an sform, finite and above this.
+"""Largest plausible number in an sform.
 
-Means that the header's bytes are damaged or shifted, and with them the qform.
+A larger finite one means that the bytes of the header are damaged or shifted. The qform
+is then unreliable too.
 """
 
 
@@ -254,9 +255,9 @@ def check_compression(path: Path) -> None:
 
 
 def _drop_unusable(header: nib.Nifti1Header) -> None:
-    """Take the code from an sform or qform that no program could use.
+    """Reset the code of an sform or qform that no program could use.
 
-    Where the other one says where the voxels lie.
+    This is done only if the other one can place the voxels.
     """
     sform, qform = header.get_sform(coded=True)[0], _qform(header)
     if sform is not None and qform is not None and not _is_usable(sform):

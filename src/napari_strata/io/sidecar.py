@@ -1,6 +1,6 @@
 """The JSON beside a label file.
 
-Names, colours and locks, and what else is known of the labels.
+It holds the names, colours and locks of regions, and how the labels were made.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def sidecar_owner(path: Path, labels: Path) -> Path | None:
 def read_table(path: Path) -> tuple[Region, ...]:
     """Read the regions from the JSON beside labels.
 
-    None where there is no such file, or another program wrote it.
+    Return no regions if there is no such file or another program wrote it.
 
     Raises
     ------

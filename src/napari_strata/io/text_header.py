@@ -1,6 +1,6 @@
 """What NRRD and MetaImage headers say and ITK leaves out.
 
-Units, kinds of space, scales, and 3D Slicer's segments.
+These are units, the kind of space, scales, and the segments of 3D Slicer.
 """
 
 from __future__ import annotations
@@ -140,9 +140,9 @@ class TextHeader:
 
     @property
     def directions(self) -> list[list[float] | None] | None:
-        """NRRD's direction of every axis, None for those without.
+        """NRRD's direction of every axis, None for axes that have none.
 
-        None where the header gives none, or they are damaged.
+        The whole value is None if the header has no directions or they are damaged.
         """
         try:
             found = [
@@ -311,8 +311,7 @@ def _in_mm(
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Scale the affine to mm.
 
-    Its rows where `units` are those of the world's axes, its columns where they are the
-    file's.
+    Units of the world's axes scale its rows; units of the file's axes scale its columns.
     """
     factors = np.ones(3)
     for axis, unit in enumerate(units[:3]):

@@ -1,6 +1,6 @@
 """Agreement of each region with the same region of a reference.
 
-Dice, distances between surfaces in mm, difference of volumes.
+The measures are Dice, distances between surfaces in mm and the difference of volumes.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def _areas_mm2(geometry: Geometry) -> NDArray[np.float64]:
 def _triangles() -> tuple[NDArray[np.float64], ...]:
     """Return the marching-cubes triangles (n, 3, zyx) in a cube of eight voxels.
 
-    For the patterns 1 to 254.
+    There is one array for each of the patterns 1 to 254.
     """
     found = []
     for code in range(1, _ALL_INSIDE):

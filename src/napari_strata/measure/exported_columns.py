@@ -133,7 +133,7 @@ LEADING_COLUMNS = tuple(column.name for column in REGION_COLUMNS[:4])
 def region_columns(modality: Modality | None) -> tuple[Column, ...]:
     """Return the columns of the region table of a scan.
 
-    Without a scan (None) there are no intensities.
+    If there is no scan (None), the intensity columns are left out.
     """
     return tuple(
         column for column in REGION_COLUMNS if modality or not column.is_intensity

@@ -1,6 +1,6 @@
 """Overlap of labels with a reference as a whole, whatever their numbers.
 
-Matched Dice, Rand index, variation of information.
+The measures are matched Dice, the Rand index and the variation of information.
 """
 
 from __future__ import annotations

@@ -218,31 +218,7 @@ def _measure(
 ) -> RegionMeasure:
     """Measure one region from the flat indices of its voxels."""
     if voxels is None:
-        nowhere = (_EMPTY, _EMPTY, _EMPTY)
-        nothing = (
-            _EMPTY,
-            _EMPTY,
-            _EMPTY,
-            _EMPTY,
-            _EMPTY,
-            _EMPTY,
-            _EMPTY,
-            _EMPTY,
-            _EMPTY,
-        )
-        return RegionMeasure(
-            region.id,
-            region.name,
-            0,
-            0.0,
-            0.0,
-            *nothing,
-            nowhere,
-            (0, 0, 0),
-            (0, 0, 0),
-            nowhere,
-            nowhere,
-        )
+        return _empty_measure(region)
     z, y, x = np.unravel_index(voxels, geometry.shape_zyx)
     right, anterior, superior = geometry.world_from_voxel(
         [z.mean(), y.mean(), x.mean()]
@@ -276,6 +252,32 @@ def _measure(
             if confidence is None
             else float(confidence[voxels].mean(dtype=np.float64))
         ),
+    )
+
+
+def _empty_measure(region: Region) -> RegionMeasure:
+    """Return the measures of a region without voxels."""
+    nowhere = (_EMPTY, _EMPTY, _EMPTY)
+    return RegionMeasure(
+        id=region.id,
+        name=region.name,
+        voxels=0,
+        volume_ml=0.0,
+        surface_mm2=0.0,
+        mean=_EMPTY,
+        sd=_EMPTY,
+        minimum=_EMPTY,
+        p5=_EMPTY,
+        p25=_EMPTY,
+        median=_EMPTY,
+        p75=_EMPTY,
+        p95=_EMPTY,
+        maximum=_EMPTY,
+        centroid_ras_mm=nowhere,
+        box_start_zyx=(0, 0, 0),
+        box_stop_zyx=(0, 0, 0),
+        box_min_ras_mm=nowhere,
+        box_max_ras_mm=nowhere,
     )
 
 

@@ -1,11 +1,8 @@
-"""Find the body in a scan.
+"""Find the body in a scan: everything that is not air, table or padding.
 
-What is neither air nor table nor padding; the rest is background and starts in region
-0.
-
-It is looked for on every other voxel of a 1 mm scan, where it costs little; the voxels
-at its edge are then decided one by one on the scan's own grid. Lengths here and in what
-follows are those of a person; a smaller body is magnified first.
+The rest is background, which starts in region 0. The body is found on a coarse grid of
+about 2 mm; voxels at its edge are then classified on the scan's own grid. Lengths in
+this module assume a human body; a smaller one is magnified first.
 """
 
 from __future__ import annotations
@@ -23,72 +20,59 @@ from napari_strata.errors import GeometryError
 from napari_strata.volume import Geometry, Volume
 
 _COARSE_MM = 2.0
-"""About the grid on which the body is looked for."""
+"""Approximate voxel size of the coarse grid."""
 _TISSUE_HU = -400.0
-"""Between lung or fat's partial volume with air, and soft tissue."""
+"""Threshold between lung (or fat mixed with air) and soft tissue."""
 _CT_OPEN_MM, _MR_OPEN_MM = 5.0, 3.0
-"""What is thinner drops off: tables, cushions' covers, noise."""
+"""Width of the opening, which removes tables, covers of cushions, and noise."""
 _SMALLEST_PART = 0.05
 """Parts of at least this share of the largest one are body."""
 _LUNG_ABOVE_HU, _LUNG_ABOVE_AIR_HU, _LUNG_SHARE = -950.0, 60.0, 0.005
-"""Lung is denser than this and than the scan's thinnest hundredth by so much.
+"""Least median density of a lung; least excess over the scan's 1st percentile; least share.
 
-A lung takes this share of the scan at least.
-On a cropped CT of a heart the lungs' medians are -830 to -870.
+On a cropped CT of a heart the lungs' medians are -830 to -870 HU.
 """
 _PADDING_BELOW_HU = -1050.0
-"""No air is thinner: such values fill what lies outside of a CT's field of view."""
+"""Values below any air, which fill the outside of a CT's field of view."""
 _SMOOTHED_MM = 1.2
+"""Gaussian sigma that smooths an MR before thresholding."""
 _AIR_BELOW = 0.25
-"""Air is darker than this share of the way from the darkest voxels to Otsu's threshold.
-
-The threshold separates dark from bright tissue.
-"""
+"""Upper limit of air, as a share of the way from the darkest voxels to Otsu's threshold."""
 _NOISE_TAIL = 4.0
-"""The 25th percentile of noise lies 1.7 times as far above its 10th as that above the 5th.
+"""Largest ratio of (25th - 10th) to (10th - 5th) percentile in pure noise.
 
-This holds for Gaussian noise.
+It is 1.7 for Gaussian noise; a larger one shows tissue among the air.
 """
 _PADDING_SHARE = 0.15
 """A single value on at least this share of the voxels of an MR is padding, not tissue."""
 _LONELY_SHARE = 0.5
-"""Share of such voxels with another value beside them.
-
-Above it they are noise that was cut off at zero, not padding.
-"""
+"""Largest share of padding voxels next to another value; above it they are clipped noise."""
 _BELOW_SHARE = 0.01
-"""Noise that was cut off at a value leaves at most this share of the others below it.
+"""Largest share of other voxels below a value at which noise was clipped.
 
-(resampling overshoots a little).
+Resampling overshoots a little, so it is not 0.
 """
 _FEWEST_SPECKS, _SPECK_SHARE = 20, 0.002
-"""From so many separate parts on.
+"""Least number of separate parts, and per voxel of padding, that shows clipped noise.
 
-So many for every voxel of padding, it is air with noise left in it. A real head whose
-noise was mostly cut off has .004, stripped brains 0, a synthetic thick T2 .0008.
+A real head whose noise was mostly clipped has 0.004 parts per voxel, stripped brains 0,
+a synthetic thick T2 0.0008.
 """
 _FAINT, _FADES = 0.03, 1.5
-"""What borders on padding is faint below this share of the intensity.
+"""Largest intensity next to clipped noise, as a share; least increase one voxel further in.
 
-(a stripped MNI152 begins at .15); it fades where the
-next layer in is brighter by this factor.
+A skull-stripped MNI152 begins at 0.15.
 """
-_COMPANY = 3
-"""Bright neighbours that keep a bright voxel at the edge: as many as a corner has."""
+_MIN_BRIGHT_NEIGHBORS = 3
+"""Bright face neighbours that keep a bright voxel at the edge: as many as a corner has."""
 _MOST_FILLED_VOXELS = 30_000_000
-"""Holes of larger padded scans stay, for time."""
+"""Padded scans above this keep their holes, because filling takes too long."""
 _SMALL_BODY_MM = 50.0
-"""A body that is smaller than this in every direction is a specimen or an animal.
-
-Whose structures are small too.
-"""
+"""A body smaller than this in every direction is a specimen or an animal, to be magnified."""
 _SMALLEST_BODY_MM = 0.1
-"""Nothing smaller is scanned (an embryo has 1 mm).
-
-Such a voxel size is in other units than mm.
-"""
+"""Smaller bodies are not scanned (an embryo has 1 mm); the voxel size is not in mm."""
 _MAGNIFIED_VOXEL_MM = 1.0
-"""The finest voxel size of a small body is brought to this, which the encoder knows best."""
+"""Finest voxel size of a magnified body, which suits the encoder best."""
 _FACES = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
 
 
@@ -240,28 +224,25 @@ def _without_holes(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _stand_out(
     data: NDArray[np.generic], places: tuple[NDArray[np.intp], ...], above: float
 ) -> NDArray[np.bool_]:
-    """Return which voxels are brighter than a threshold.
+    """Return which voxels are above a threshold, (n,), judged with their six neighbours.
 
-    (n,), by themselves and their six neighbours: lonely ones count for noise.
+    Isolated bright voxels count as noise.
     """
     own = np.asarray(data[places], np.float32) > above
-    company = np.zeros(len(own), np.uint8)
+    bright = np.zeros(len(own), np.uint8)
     for offset in _FACES:
         beside = tuple(
             np.clip(index + k, 0, n - 1)
             for index, k, n in zip(places, offset, data.shape, strict=True)
         )
-        company += np.asarray(data[beside], np.float32) > above
-    return (own & (company >= _COMPANY)) | (company >= len(_FACES) - 1)
+        bright += np.asarray(data[beside], np.float32) > above
+    return (own & (bright >= _MIN_BRIGHT_NEIGHBORS)) | (bright >= len(_FACES) - 1)
 
 
 def _without_pockets(
     body: NDArray[np.bool_], possible: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Fill what is dark near the edge and not open to the outside.
-
-    Bone under the scalp, gas under the skin.
-    """
+    """Fill dark pockets near the edge that are closed: skull bone, gas under the skin."""
     used = [
         np.flatnonzero(possible.any(axis=tuple(a for a in range(3) if a != axis)))
         for axis in range(3)
@@ -342,10 +323,7 @@ def _denser_parts(
     above_hu: float,
     fewest: int,
 ) -> NDArray[np.bool_]:
-    """Return the connected parts of more than `fewest` voxels whose median is above a density.
-
-    That border on body mostly.
-    """
+    """Return parts of more than `fewest` voxels, of high median density, mostly in the body."""
     parts, n = ndimage.label(where)
     sizes = np.bincount(parts.ravel(), minlength=n + 1)
     wanted = np.zeros(n + 1, bool)
@@ -395,9 +373,9 @@ def _padding_value(
 
 
 def _is_noise_cut_off(small: NDArray[np.float32], value: float) -> bool:
-    """Return whether a value stands for the air's noise, which was cut off there.
+    """Return whether a value is clipped noise of the air, and not padding.
 
-    Some is left as specks, or near the tissue, fading.
+    Clipped noise leaves specks, or intensities that fade out beside the tissue.
     """
     known = small != value
     if not known.any() or np.mean(small[known] < value) > _BELOW_SHARE:
@@ -431,9 +409,9 @@ def _mr_body(
 
 
 def _noise_threshold(clipped: NDArray[np.float32], low: float) -> float:
-    """Return the intensity just above the noise of the air at a scan's faces.
+    """Return an intensity just above the noise of the air at the scan's faces.
 
-    Or above the darkest where no air lies there.
+    If there is no air at the faces, it is one above the darkest voxels.
     """
     threshold = sitk.OtsuThresholdImageFilter()
     threshold.SetNumberOfHistogramBins(256)

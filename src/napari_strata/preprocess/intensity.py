@@ -1,7 +1,4 @@
-"""From a scan and its body to what the encoder sees.
-
-Intensity in [0, 1] and the working grid (pure functions).
-"""
+"""Scale a scan's intensity to [0, 1], and choose the encoder's working grid."""
 
 from __future__ import annotations
 
@@ -30,11 +27,11 @@ Soft tissue gets most of the range, air and bone stay apart.
 
 _PERCENTILES = (0.5, 99.5)
 _BIAS_GRIDS_MM = (12.0, 8.0, 5.0)
-"""The first one that gives enough cells is taken.
+"""Cell sizes for N4; the first one with enough cells in the body is used.
 
-Coarse, with many iterations and no early stop: on a head with a known
-bias 12 mm left 0.148 of a field of standard deviation 0.298 (log), where 5 mm, 40
-iterations and the usual stop left 0.223 and took more than twice as long.
+Coarse cells with many iterations and no early stop work best. On a head with a known
+bias (log standard deviation 0.298), 12 mm left 0.148. 5 mm with 40 iterations and the
+default stop left 0.223 and took more than twice as long.
 """
 _BIAS_ITERATIONS = (50, 50)
 _FEWEST_BIAS_CELLS = 500
@@ -111,9 +108,7 @@ def flatten_bias(
     inside: NDArray[np.bool_],
     spacing_zyx_mm: NDArray[np.float64],
 ) -> NDArray[np.float32]:
-    """Divide out the slow change of intensity over an MR that the coils make.
-
-    With N4 on a coarse copy.
+    """Correct the bias field of an MR with N4 on a coarse copy.
 
     Parameters
     ----------
@@ -201,10 +196,7 @@ def _execute(n4: sitk.N4BiasFieldCorrectionImageFilter, *images: sitk.Image) -> 
 
 @contextmanager
 def _interrupts_kept() -> Iterator[list[int]]:
-    """Keep Ctrl-C until the block ends, where it is then dealt with as usual.
-
-    In a filter's callback it would be lost.
-    """
+    """Defer Ctrl-C until the block ends; in a filter's callback it would be lost."""
     came: list[int] = []
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(
@@ -308,16 +300,16 @@ def working_grid(
 def resample(
     data: NDArray[np.float32], shape_zyx: tuple[int, int, int]
 ) -> NDArray[np.float32]:
-    """Bring an array to another shape over the same extent.
+    """Resample an array to another shape over the same extent.
 
-    Averaged where it gets coarser, linear elsewhere.
+    Axes that get coarser are averaged; others are interpolated linearly.
 
     Parameters
     ----------
     data : (z, y, x) float32 array
         Voxel centres lie at (i + 0.5) / n of the extent.
     shape_zyx : tuple of 3 int
-        Voxels wanted.
+        The new shape.
 
     Returns
     -------
@@ -367,9 +359,9 @@ def prepare_intensity(
 def encoder_intensity(
     intensity: NDArray[np.float32], inside: NDArray[np.bool_], modality: Modality
 ) -> NDArray[np.float32]:
-    """Return what the encoder sees of intensity (z, y, x).
+    """Return intensity (z, y, x) as the encoder's input.
 
-    MR raised to the power that brings the body's median to one half.
+    For MR it is raised to the power that brings the body's median to one half.
     """
     return (
         intensity ** np.float32(gamma_to_middle(intensity[inside]))
@@ -381,10 +373,7 @@ def encoder_intensity(
 def choose_grid(
     inside: NDArray[np.bool_], volume: Volume, settings: ProposeSettings
 ) -> WorkingGrid:
-    """Choose the working grid of a scan.
-
-    Fine enough for the anatomy, small enough for `working_mvox`.
-    """
+    """Choose the working grid of a scan by `working_spacing_mm` and `working_mvox`."""
     most = int(settings.working_mvox * 1e6)
     return working_grid(
         inside,

@@ -1,4 +1,4 @@
-"""Labels on another grid (pure)."""
+"""Resample labels to another grid."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ logger = logging.getLogger(__name__)
 
 _WORTH_SAYING = 0.98
 _SAME_VOX = 0.1
-"""Grids whose voxels lie closer than this, in voxels, are the same.
-
-What rounded affines leave.
-"""
+"""Largest difference in voxels of grids that count as the same; affines are rounded."""
 _EXACT_VOX = 1e-3
 _CROPPING = ("", ".seg.nrrd")
 
@@ -25,19 +22,17 @@ _CROPPING = ("", ".seg.nrrd")
 def labels_on_grid(
     segmentation: Segmentation, geometry: Geometry, *, what: str = "The labels"
 ) -> Segmentation:
-    """Bring labels onto another grid.
+    """Resample labels to another grid by nearest neighbour.
 
-    Every voxel takes the label of the voxel that its centre lies in.
-
-    Where the grids share their voxels, cropped, flipped or not, labels are copied
-    exactly.
+    Labels are copied exactly if the grids share their voxels, even if one is cropped or
+    flipped.
 
     Parameters
     ----------
     segmentation : Segmentation
         On any grid.
     geometry : Geometry
-        The grid wanted, usually a scan's.
+        The new grid, usually a scan's.
     what : str
         What a message calls the labels.
 
@@ -97,9 +92,7 @@ def labels_on_grid(
 def labels_of_part(
     segmentation: Segmentation, geometry: Geometry, *, what: str = "The labels"
 ) -> Segmentation:
-    """Put labels of a format that leaves out slices without labels.
-
-    (DICOM SEG, 3D Slicer's) on the whole grid, voxel on voxel.
+    """Extend labels that leave out empty slices (DICOM SEG, 3D Slicer) to the whole grid.
 
     Parameters
     ----------
@@ -130,9 +123,9 @@ def labels_of_part(
 def on_one_grid(
     segmentation: Segmentation, other: Segmentation, *, names: tuple[str, str]
 ) -> tuple[Segmentation, Segmentation]:
-    """Bring two segmentations to one grid where one is of a format that leaves out slices.
+    """Bring two segmentations to one grid if one of them leaves out empty slices.
 
-    Others come back as they were.
+    Other segmentations are returned unchanged.
 
     Parameters
     ----------
@@ -163,9 +156,7 @@ def _corners(shape_zyx: tuple[int, ...]) -> NDArray[np.float64]:
 def _rounded(
     back: NDArray[np.floating], shape_zyx: tuple[int, ...]
 ) -> tuple[NDArray[np.floating], float]:
-    """Round a map between indices to whole ones where the two grids share their voxels.
-
-    Say how far they are apart.
+    """Round a map between indices to integers if the two grids share their voxels.
 
     Returns
     -------
@@ -185,19 +176,15 @@ def _rounded(
 def _leaves_out(geometry: Geometry) -> bool:
     """Return whether labels come from a format that leaves out slices without labels.
 
-    DICOM SEG, or 3D Slicer's.
-
-    Other files that lack slices are more likely to have lost them.
+    These are DICOM SEG and 3D Slicer's. Other files that lack slices have probably lost
+    them.
     """
     file = geometry.file
     return file is not None and file.kind == "itk" and file.suffix in _CROPPING
 
 
 def _is_part(part: Geometry, whole: Geometry) -> bool:
-    """Return whether one grid is a smaller box of the other's voxels, flipped or turned or not.
-
-    As some formats leave it.
-    """
+    """Return whether one grid is a smaller box of the other's voxels, in any orientation."""
     if part.file is not None and not _leaves_out(part):
         return False
     onto, off = _rounded(np.linalg.inv(whole.affine) @ part.affine, part.shape_zyx)
@@ -234,10 +221,7 @@ def _tell_lost(
     onto: NDArray[np.floating],
     what: str,
 ) -> None:
-    """Warn of labelled voxels outside the new grid.
-
-    Of regions that lie outside or between its voxels' centres.
-    """
+    """Warn of labelled voxels outside the new grid, and of regions that are lost."""
     labels, size = segmentation.labels, np.array(found.shape)
     had, within = 0, 0
     seen: set[int] = set()

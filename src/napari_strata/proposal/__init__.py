@@ -1,4 +1,1 @@
-"""From features to a proposal.
-
-Supervoxels, their descriptors, two merge trees, and the codebook of a cohort.
-"""
+"""Proposals: supervoxels, their descriptors, two merge trees, and cohort codebooks."""

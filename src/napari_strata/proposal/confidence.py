@@ -1,7 +1,4 @@
-"""How sure the machine is of each supervoxel.
-
-A few signs of doubt, weighed so that 0.9 means right nine times of ten.
-"""
+"""Calibrated confidence of each supervoxel: a logistic regression on a few predictors."""
 
 from __future__ import annotations
 
@@ -14,8 +11,6 @@ from napari_strata.deprecated import moved_names
 from napari_strata.proposal.hierarchy.tree import Hierarchy
 from napari_strata.proposal.supervoxels.clustering import Contacts
 
-_TISSUE_CUTS = (8, 16, 32)
-_REGION_CUTS = (50, 100, 200)
 SIGNS = (
     "margin, tissues",
     "margin, regions",
@@ -23,19 +18,36 @@ SIGNS = (
     "company, regions",
     "size",
 )
-_WEIGHTS = (0.83, 1.12, 1.14, 0.67, 1.9)
-_OFFSET = 0.18
-"""Fitted on labelled scans, see docs/proposal.md."""
+"""Names of the predictors, the columns of `signs`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfidenceConstants:
+    """Constants of the logistic regression, fitted on labelled scans (docs/proposal.md)."""
+
+    tissue_cuts: tuple[int, ...] = (8, 16, 32)
+    """Numbers of tissues over which predictors are averaged: the usual 16, half, double."""
+    region_cuts: tuple[int, ...] = (50, 100, 200)
+    """Numbers of regions over which predictors are averaged: the usual 100, half, double."""
+    weights: tuple[float, ...] = (0.83, 1.12, 1.14, 0.67, 1.9)
+    """Fitted coefficient of each predictor, in the order of `SIGNS`."""
+    offset: float = 0.18
+    """Fitted intercept."""
+    size_unit: float = 10.0
+    """Divisor of the log of the voxels, which brings it to the range of the others."""
+
+
+_CONSTANTS = ConfidenceConstants()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConfidenceInputs:
-    """What confidence is judged from.
+    """Inputs of `estimate_confidence`.
 
     Parameters
     ----------
     tissue_vectors, region_vectors : (n, d) float32 arrays
-        What the two trees were made from.
+        Vectors that the two trees were built from.
     tissues, regions : Hierarchy
         The trees.
     contacts : Contacts
@@ -53,30 +65,37 @@ class ConfidenceInputs:
 
 
 def estimate_confidence(inputs: ConfidenceInputs) -> NDArray[np.float32]:
-    """Return the chance that a supervoxel is of its region's majority class.
+    """Return the probability that a supervoxel is of its region's majority class.
 
-    (n,) float32 in [0, 1].
+    It is a logistic function of the predictors in `signs`. The weights were fitted on
+    labelled scans, averaged over cuts into 50, 100 and 200 regions. docs/proposal.md
+    lists the scans and the calibration on others.
 
-    A logistic function of the signs. Its weights were fitted on labelled scans,
-    averaged over cuts into 50, 100 and 200 regions; docs/proposal.md says on which, and
-    how well it holds elsewhere.
+    Returns
+    -------
+    (n,) float32 array
+        Probabilities in [0, 1].
     """
-    total = signs(inputs) @ np.array(_WEIGHTS, np.float32) + np.float32(_OFFSET)
+    weights = np.array(_CONSTANTS.weights, np.float32)
+    total = signs(inputs) @ weights + np.float32(_CONSTANTS.offset)
     return (1.0 / (1.0 + np.exp(-total))).astype(np.float32)
 
 
 def signs(inputs: ConfidenceInputs) -> NDArray[np.float32]:
-    """Return what speaks for or against each supervoxel's place.
+    """Return the predictors of confidence per supervoxel.
 
-    (n, sign) float32, columns named by `SIGNS`.
+    Margin: 1 minus the distance to the own region's mean over that to the runner-up's
+    (tissues: any other; regions: any that touches). Company: share of the supervoxel's
+    faces that border on its own region. Both are averaged over a few cuts. Size: a tenth
+    of the logarithm of the voxels.
 
-    Margins: 1 - distance to the own region's mean over that to the runner-up's
-    (tissues: any other; regions: any that touches). Company: share of its faces toward
-    its own region. Each is averaged over a few cuts. Size: a tenth of the logarithm of
-    the voxels.
+    Returns
+    -------
+    (n, sign) float32 array
+        Predictors; columns are named by `SIGNS`.
     """
-    tissue_cuts = [_usable(inputs.tissues, n) for n in _TISSUE_CUTS]
-    region_cuts = [_usable(inputs.regions, n) for n in _REGION_CUTS]
+    tissue_cuts = [_cut_at_most(inputs.tissues, n) for n in _CONSTANTS.tissue_cuts]
+    region_cuts = [_cut_at_most(inputs.regions, n) for n in _CONSTANTS.region_cuts]
     apart = [
         _margin_anywhere(inputs.tissue_vectors, inputs.sizes, table)
         for table in tissue_cuts
@@ -85,14 +104,14 @@ def signs(inputs: ConfidenceInputs) -> NDArray[np.float32]:
     columns = [
         np.mean(apart, axis=0),
         np.mean(beside, axis=0),
-        np.mean([_company(inputs.contacts, table) for table in tissue_cuts], axis=0),
-        np.mean([_company(inputs.contacts, table) for table in region_cuts], axis=0),
-        np.log(np.maximum(inputs.sizes, 1)) / 10.0,
+        _mean_same_region_share(inputs.contacts, tissue_cuts),
+        _mean_same_region_share(inputs.contacts, region_cuts),
+        np.log(np.maximum(inputs.sizes, 1)) / _CONSTANTS.size_unit,
     ]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _usable(tree: Hierarchy, n: int) -> NDArray[np.int32]:
+def _cut_at_most(tree: Hierarchy, n: int) -> NDArray[np.int32]:
     return tree.cut(min(n, tree.max_regions))
 
 
@@ -137,10 +156,7 @@ def _margin_anywhere(
 def _margin_beside(
     inputs: ConfidenceInputs, table: NDArray[np.int32]
 ) -> NDArray[np.float32]:
-    """Compare the own region with the regions that a supervoxel touches.
-
-    1 for one that touches no other.
-    """
+    """Return the margin over touching regions; 1 for supervoxels that touch no other."""
     vectors = inputs.region_vectors
     means = _means(vectors, inputs.sizes, table)
     own = np.linalg.norm(vectors - means[table], axis=1)
@@ -154,7 +170,17 @@ def _margin_beside(
     return np.clip(1.0 - own / np.maximum(other, 1e-6), -1.0, 1.0)
 
 
-def _company(contacts: Contacts, table: NDArray[np.int32]) -> NDArray[np.float64]:
+def _mean_same_region_share(
+    contacts: Contacts, tables: list[NDArray[np.int32]]
+) -> NDArray[np.float64]:
+    shares = [_same_region_share(contacts, table) for table in tables]
+    return np.asarray(np.mean(shares, axis=0), np.float64)
+
+
+def _same_region_share(
+    contacts: Contacts, table: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """Return the share of each supervoxel's faces that border on its own region."""
     same = np.where(
         table[contacts.edges[:, 0]] == table[contacts.edges[:, 1]], contacts.faces, 0
     )

@@ -1,4 +1,4 @@
-"""Everything the machine says before a person speaks."""
+"""Proposal of a scan: supervoxels, merge trees and confidence, before any edit."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ SUGGESTED_RANGE: dict[TreeName, tuple[int, int]] = {
     "tissues": (2, 64),
     "regions": (4, 400),
 }
-"""Between which granularities cuts are suggested."""
-_USUAL: dict[TreeName, int] = {"tissues": 16, "regions": 100}
+"""Coarsest and finest cut that may be suggested."""
+_DEFAULT_CUT: dict[TreeName, int] = {"tissues": 16, "regions": 100}
+"""Number of regions for trees without a stable cut."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Proposal:
-    """Supervoxels, two trees over them, and how sure the machine is.
+    """Supervoxels, two trees over them, and confidence.
 
     Parameters
     ----------
@@ -41,12 +42,12 @@ class Proposal:
     supervoxels : (z, y, x) int32 array
         Supervoxel id 0 .. n - 1 of every voxel of the scan, every id in use.
     descriptors : (n, d) float32 array
-        What is known of each supervoxel, columns named by `descriptor_names`,
-        standardised over the body.
+        Descriptors of each supervoxel, standardised over the body. Columns are named by
+        `descriptor_names`.
     descriptor_names : tuple of str
         For example "feature 0.3", "brightness mean", "position z".
     region_tree, tissue_tree : Hierarchy
-        Merges of touching supervoxels, and of alike supervoxels anywhere in the scan.
+        Trees of touching supervoxels, and of similar supervoxels anywhere in the scan.
     confidence : (n,) float32 array
         In [0, 1], per supervoxel.
     edges : (e, 2) int32 array
@@ -93,10 +94,7 @@ class Proposal:
 
     @property
     def magnification(self) -> float:
-        """How many times larger than life the scan was looked at.
-
-        1.0 but for small bodies, such as a mouse's.
-        """
+        """Factor by which the scan was magnified; 1.0 except for small bodies (a mouse's)."""
         return float(self.provenance.get("magnification", 1.0))
 
     def tree(self, name: TreeName) -> Hierarchy:
@@ -104,29 +102,26 @@ class Proposal:
         return self.region_tree if name == "regions" else self.tissue_tree
 
     def suggested(self, name: TreeName) -> tuple[int, ...]:
-        """Return the granularities at which a tree is stable, coarse to fine.
+        """Return up to four cuts at which a tree is stable, coarse to fine.
 
-        Up to four, see `Hierarchy.marks`.
+        See `Hierarchy.marks`.
         """
         return self.tree(name).marks(*SUGGESTED_RANGE[name])
 
     def middle_suggestion(self, name: TreeName) -> int:
-        """Return the middle one of `suggested`, the finer of two.
+        """Return the middle one of `suggested` (the finer of two).
 
-        A usual number of regions where there is none.
+        If there is none, return 16 tissues or 100 regions, or as many as the tree has.
         """
         marks = self.suggested(name)
         return (
             marks[len(marks) // 2]
             if marks
-            else min(_USUAL[name], self.tree(name).max_regions)
+            else min(_DEFAULT_CUT[name], self.tree(name).max_regions)
         )
 
     def tissues(self, n: int) -> Segmentation:
-        """Cut the tissue tree: n groups of alike supervoxels, anywhere in the scan.
-
-        Besides region 0.
-        """
+        """Cut the tissue tree: n groups of similar supervoxels besides region 0."""
         return self._segmentation("tissues", n)
 
     def regions(self, n: int) -> Segmentation:

@@ -1,24 +1,24 @@
 """Teachings: regions of one corrected scan, transferred to another scan.
 
-For a follow-up of the same patient, or the next scan of a cohort. A teaching holds
-features that mean the same in every scan (see `proposal.codebook`): intensities on one
-scale, encoder features, and the position as a share of the body's extent. A supervoxel
-of the other scan gets the region of its nearest example (Cover and Hart, 1967),
-smoothed over touching supervoxels. One nearest example, not several: a small region has
-few.
+The other scan may be a follow-up of the same patient, or the next one of a cohort. A
+teaching holds features that are comparable between scans (see `proposal.codebook`):
+intensities on a common scale, encoder features, and the position as a share of the
+body's extent. A supervoxel of the other scan gets the region of its nearest example
+(Cover and Hart, 1967), smoothed over touching supervoxels. Only one nearest example is
+used, because a small region has few.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata._version import __version__
+from napari_strata.deprecated import TEACHING, moved_attribute
 from napari_strata.errors import TeachingError, WriteError
 from napari_strata.filenames import TEACHING_SUFFIX
 from napari_strata.io.atomic import atomic_path
@@ -31,6 +31,7 @@ from napari_strata.proposal.codebook.cohort_table import (
     cohort_table,
     leaves_of,
 )
+from napari_strata.proposal.codebook.label_models import LabelModel, SupervoxelLabels
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.refine.state.assignment import State, region_table
 from napari_strata.refine.state.proposal_index import ProposalIndex
@@ -38,44 +39,47 @@ from napari_strata.volume import (
     BACKGROUND,
     Modality,
     Region,
-    Segmentation,
-    smallest_label_dtype,
 )
 
 VERSION = 1
-"""Of the file's layout."""
+"""Version of the file's layout."""
 SUFFIX = TEACHING_SUFFIX
 FITS_BELOW = 2.0
-"""A scan fits up to this drift.
+"""Largest drift of a scan that fits the teaching.
 
-1 is how far the teaching scan's own supervoxels lie from each other.
+A drift of 1 is the usual distance between supervoxels of one region in the teaching
+scan.
 """
 _PER_REGION = 600
+"""Most examples (supervoxels) of a region, which bounds the time of a transfer."""
 _BACKGROUND_EXAMPLES = 1500
+"""Most examples outside all taught regions; more, because they are more diverse."""
 _INTENSITY, _AROUND, _FEATURES, _PLACE = 6.0, 3.0, 1.0, 2.0
-"""What the parts of a supervoxel's looks weigh.
+"""Weights of intensity, intensity around, encoder features, and position.
 
-Brightness inside and around, features, and place, 1 being the whole body.
+Positions are shares of the body's extent.
 """
 _SMOOTHING, _ROUNDS = 0.5, 4
+"""Share that a supervoxel takes from its neighbours per iteration, and iterations."""
 _BLOCK = 4096
+"""Supervoxels compared with the examples at once, to bound memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TransferredLabels:
+class TransferredLabels(SupervoxelLabels):
     """A scan with the regions of a teaching.
 
     Parameters
     ----------
     table : (n_supervoxels,) int32 array
-        Region of each supervoxel; 0 for what no taught region is like.
+        Region of each supervoxel; 0 if it is like no taught region.
     confidence : (n_supervoxels,) float32 array
-        Share of the evidence that speaks for that region, 0 to 1.
+        Share of the evidence for that region, 0 to 1.
     drift : float
-        How far the scan's supervoxels lie from the examples, as a multiple of the same
-        inside the teaching scan.
+        Mean squared distance of the scan's supervoxels to their nearest example, as a
+        multiple of the usual one in the teaching scan.
     regions : tuple of Region
-        Taught names and colours, for the regions that were found.
+        Names and colours of the taught regions that occur in the scan.
     """
 
     table: NDArray[np.int32]
@@ -98,17 +102,8 @@ class TransferredLabels:
             " teach on a scan of this kind."
         )
 
-    def segmentation(self, proposal: Proposal) -> Segmentation:
-        """Paint the proposal it was made from."""
-        dtype = smallest_label_dtype(int(self.table.max(initial=0)))
-        return Segmentation(
-            self.table.astype(dtype)[proposal.supervoxels],
-            self.regions,
-            proposal.volume.geometry,
-        )
-
     def record(self, proposal: Proposal) -> dict[str, Any]:
-        """Return plain values for a sidecar: drift, and the mean confidence of each region."""
+        """Return drift and mean confidence of each region, as plain values for a sidecar."""
         sizes = np.bincount(
             proposal.supervoxels.ravel(), minlength=len(self.table)
         ).astype(np.float64)
@@ -127,29 +122,30 @@ class TransferredLabels:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Teaching:
+class Teaching(LabelModel):
     """Regions taught by one case, for other scans.
 
     Parameters
     ----------
     regions : tuple of Region
         The taught regions.
-    looks : (m, d) float32 array
-        Looks of the examples.
-    taught : (m,) int32 array
-        Region of each example; 0 for what belongs to none.
+    features : (m, d) float32 array
+        Features of the examples.
+    example_regions : (m,) int32 array
+        Region of each example; 0 if it belongs to none.
     reference : Leaves
         Reference to which intensities are aligned.
     typical_distance : float
-        Usual squared distance between an example and the nearest of its region.
+        Median squared distance between an example and the nearest other one of its
+        region.
     modality : {"ct", "mr"}
-        Of the scan.
+        Modality of the scan.
     weights_sha256 : str or None
-        The encoder that it belongs to.
+        Hash of the encoder's weights.
     names : tuple of str
-        Descriptor columns that it belongs to.
+        Names of the descriptor columns.
     about : dict
-        Plain values.
+        Settings, seed, scan and version of Strata, as plain values.
 
     Examples
     --------
@@ -163,8 +159,8 @@ class Teaching:
     """
 
     regions: tuple[Region, ...]
-    looks: NDArray[np.float32]
-    taught: NDArray[np.int32]
+    features: NDArray[np.float32]
+    example_regions: NDArray[np.int32]
     reference: Leaves
     typical_distance: float
     modality: Modality
@@ -172,20 +168,15 @@ class Teaching:
     names: tuple[str, ...]
     about: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def sha256(self) -> str:
-        """Hash of everything that decides the labels."""
-        return hashlib.sha256(self._to_bytes()).hexdigest()
-
     def check(
         self, modality: Modality, weights_sha256: str | None, name: str = "The scan"
     ) -> None:
-        """Reject scans of another modality or encoder.
+        """Check that a scan has the modality and the encoder of the teaching.
 
         Raises
         ------
         TeachingError
-            If the teaching cannot speak of such a scan.
+            If it does not.
         """
         if modality != self.modality:
             kinds = {"ct": "CT", "mr": "MR"}
@@ -206,8 +197,7 @@ class Teaching:
         Raises
         ------
         TeachingError
-            If the proposal comes from another encoder or modality, or describes
-            supervoxels otherwise.
+            If the proposal has another encoder, modality or descriptors.
         """
         table = _comparable(proposal)
         self.check(
@@ -232,11 +222,11 @@ class Teaching:
             if self.modality == "ct"
             else align_intensity(leaves_of(table, seed=seed), self.reference)
         )
-        looks = _looks(proposal, table, mapped)
-        choices = np.unique(self.taught)
+        features = _features(proposal, table, mapped)
+        choices = np.unique(self.example_regions)
         away = np.stack(
             [
-                _to_nearest(looks, self.looks[self.taught == region])
+                _to_nearest(features, self.features[self.example_regions == region])
                 for region in choices
             ],
             axis=1,
@@ -269,13 +259,13 @@ class Teaching:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the teaching (safetensors; nothing is pickled).
+        """Write the teaching as a safetensors file.
 
         Raises
         ------
         WriteError
-            If it cannot be written, or the name is not that of a teaching: a slip of
-            the hand must not replace a scan.
+            If it cannot be written, or its name does not end in .strata-teaching, so
+            that no scan is replaced by mistake.
         """
         if Path(path).suffix.lower() != SUFFIX:
             raise WriteError(
@@ -287,7 +277,7 @@ class Teaching:
 
     def _to_bytes(self) -> bytes:
         arrays: dict[str, NDArray[Any]] = {**self.reference.arrays}
-        arrays |= {"looks": self.looks, "taught": self.taught}
+        arrays |= {"looks": self.features, "taught": self.example_regions}
         header = {
             "regions": [
                 [region.id, region.name, list(region.color)] for region in self.regions
@@ -307,8 +297,7 @@ class Teaching:
         Raises
         ------
         TeachingError
-            If the file is missing, damaged, no teaching, or of a version that is not
-            known.
+            If the file is missing, damaged, not a teaching, or of an unknown version.
         """
         try:
             header, arrays = read_tensor_file(path, "strata-teaching")
@@ -338,12 +327,12 @@ class Teaching:
     def _from_parts(
         cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]
     ) -> Teaching:
-        looks, taught = arrays["looks"], arrays["taught"]
+        features, taught = arrays["looks"], arrays["taught"]
         if (
-            looks.ndim != 2
-            or taught.shape != looks.shape[:1]
+            features.ndim != 2
+            or taught.shape != features.shape[:1]
             or not len(taught)
-            or not np.isfinite(looks).all()
+            or not np.isfinite(features).all()
         ):
             raise ValueError("examples do not match")
         return cls(
@@ -351,8 +340,8 @@ class Teaching:
                 Region(int(row[0]), str(row[1]), tuple(row[2]))
                 for row in header["regions"]
             ),
-            looks=looks.astype(np.float32),
-            taught=taught.astype(np.int32),
+            features=features.astype(np.float32),
+            example_regions=taught.astype(np.int32),
             reference=Leaves.from_arrays(arrays),
             typical_distance=float(header["typical_distance"]),
             modality=header["modality"],
@@ -360,6 +349,12 @@ class Teaching:
             names=tuple(header["names"]),
             about=header["about"],
         )
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Return an attribute under its old name, with a warning."""
+            return moved_attribute(self, name, TEACHING)
 
 
 def teach(
@@ -374,20 +369,20 @@ def teach(
     Parameters
     ----------
     proposal : Proposal
-        Of the scan that teaches.
+        The proposal of the corrected scan.
     table : (n_supervoxels,) integer array
-        Region of each supervoxel; what is in none of `regions` teaches what belongs to
-        none.
+        Region of each supervoxel. Supervoxels in none of `regions` are examples of
+        background.
     regions : tuple of Region
         The regions to teach.
     seed : int
-        Of the choice of examples, where a region has very many.
+        Seed for the choice of examples in large regions.
 
     Raises
     ------
     TeachingError
-        If none of the regions has a supervoxel of the body, or the proposal keeps no
-        raw descriptors.
+        If no region has a supervoxel of the body, or the proposal has no raw
+        descriptors.
     """
     described = _comparable(proposal)
     usable = [
@@ -405,7 +400,7 @@ def teach(
         table,
         BACKGROUND,
     )
-    looks = _looks(proposal, described, IntensityMap())
+    features = _features(proposal, described, IntensityMap())
     rng, chosen = np.random.default_rng(seed), []
     for region in [BACKGROUND, *(row.id for row in usable)]:
         members = rng.permutation(np.flatnonzero(described.body & (own == region)))
@@ -415,10 +410,10 @@ def teach(
     picked = np.concatenate(chosen)
     return Teaching(
         regions=tuple(usable),
-        looks=looks[picked],
-        taught=own[picked].astype(np.int32),
+        features=features[picked],
+        example_regions=own[picked].astype(np.int32),
         reference=leaves_of(described, seed=seed),
-        typical_distance=_usual_distance(looks[picked], own[picked]),
+        typical_distance=_usual_distance(features[picked], own[picked]),
         modality=described.modality,
         weights_sha256=described.weights_sha256,
         names=described.names,
@@ -432,7 +427,7 @@ def teach(
 
 
 def transferable_regions(state: State) -> tuple[Region, ...]:
-    """Return the regions that a person taught by strokes, or named."""
+    """Return the regions that were stroked or named."""
     by_stroke = {state.current_id(stroke.region) for stroke in state.strokes}
     rows = [
         row
@@ -449,7 +444,7 @@ def fit_teaching(state: State, index: ProposalIndex, *, seed: int = 0) -> Teachi
     Raises
     ------
     TeachingError
-        If nothing was taught.
+        If no region was stroked or named.
     """
     proposal = index.proposal
     return teach(
@@ -469,7 +464,7 @@ def _comparable(proposal: Proposal) -> CohortTable:
     return cohort_table(proposal)
 
 
-def _looks(
+def _features(
     proposal: Proposal, table: CohortTable, mapped: IntensityMap
 ) -> NDArray[np.float32]:
     """Return the features by which supervoxels are compared, (n_supervoxels, d) float32."""
@@ -500,16 +495,13 @@ def _looks(
 
 
 def _to_nearest(
-    looks: NDArray[np.float32], examples: NDArray[np.float32], *, skip: int = 0
+    features: NDArray[np.float32], examples: NDArray[np.float32], *, skip: int = 0
 ) -> NDArray[np.float32]:
-    """Return the squared distance (n,) to the nearest example.
-
-    Or to the next one after `skip` of them.
-    """
+    """Return the squared distance (n,) to the nearest example after the first `skip`."""
     place = min(skip, len(examples) - 1)
-    length, found = (examples**2).sum(axis=1), np.empty(len(looks), np.float32)
-    for begin in range(0, len(looks), _BLOCK):
-        part = looks[begin : begin + _BLOCK]
+    length, found = (examples**2).sum(axis=1), np.empty(len(features), np.float32)
+    for begin in range(0, len(features), _BLOCK):
+        part = features[begin : begin + _BLOCK]
         squares = (part**2).sum(axis=1)[:, None] + length - 2 * part @ examples.T
         found[begin : begin + len(part)] = np.maximum(
             np.partition(squares, place, axis=1)[:, place], 0
@@ -517,9 +509,11 @@ def _to_nearest(
     return found
 
 
-def _usual_distance(looks: NDArray[np.float32], taught: NDArray[np.integer]) -> float:
+def _usual_distance(
+    features: NDArray[np.float32], taught: NDArray[np.integer]
+) -> float:
     own = [
-        _to_nearest(looks[taught == region], looks[taught == region], skip=1)
+        _to_nearest(features[taught == region], features[taught == region], skip=1)
         for region in np.unique(taught)
     ]
     return max(float(np.median(np.concatenate(own))), 1e-4)

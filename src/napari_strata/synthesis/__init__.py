@@ -1,8 +1,6 @@
-"""Procedural anatomy, rendered as scans.
+"""Synthetic scans of procedural anatomy, for pretraining, sample scans and test phantoms.
 
-What the encoder learns from, the sample scans and the test phantoms.
-
-Three separate stages: anatomy (which structure is where), appearance (how bright each
-tissue is), artefacts (what the scanner does to it). Nothing here was measured on a
-person.
+There are three separate stages: anatomy (a label map of structures), appearance (the
+intensity of each tissue) and artefacts (effects of the scanner). Nothing here was
+measured on a person.
 """

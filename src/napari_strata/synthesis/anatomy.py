@@ -1,4 +1,4 @@
-"""Which structure is where: a label map with a hierarchy compartment > tissue > structure."""
+"""Anatomy as a label map with the hierarchy compartment > tissue > structure."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ TISSUES = (
     "lens",
     "cartilage",
 )
-"""Tissue names; a tissue's number is its place in this tuple, 0 is air outside the body."""
+"""Tissue names; a tissue's number is its index here, 0 is air outside the body."""
 
 TISSUE_NUMBER = {name: number for number, name in enumerate(TISSUES)}
 
@@ -78,9 +78,9 @@ COMPARTMENTS = (
     "shell",
     "tubes",
 )
-"""Compartment names; a compartment's number is its place, 0 is air outside the body.
+"""Compartment names; a compartment's number is its index, 0 is air outside the body.
 
-The last five are for shapes.
+The last five are used by the family "shapes".
 """
 
 _TISSUES_IN = {
@@ -107,22 +107,20 @@ COMPARTMENT_OF_TISSUE = {
     for compartment, tissues in _TISSUES_IN.items()
     for tissue in tissues
 }
-"""The compartment of each tissue of a body; shapes group their tissues anew each time."""
+"""The compartment of each tissue of a head or torso; shapes group tissues at random."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Anatomy:
-    """A label map of structures.
-
-    The tissue that each is made of and the compartment that each tissue is in.
+    """A label map of structures, with the tissue and the compartment of each structure.
 
     Parameters
     ----------
     structures : (z, y, x) uint8 tensor
         0 is air outside the body.
     tissue_of, compartment_of : tuple of int
-        Tissue and compartment number of each structure; structures of one tissue share
-        their compartment.
+        Tissue and compartment number of each structure. Structures of the same tissue
+        are in the same compartment.
     names : tuple of str
         Name of each structure.
     family : str
@@ -146,18 +144,18 @@ class Anatomy:
         return self._look_up(self.compartment_of)
 
     def inside(self, names: tuple[str, ...]) -> Tensor:
-        """Return where any of the named structures lies, (z, y, x) bool."""
+        """Return the mask (z, y, x) of the named structures."""
         table = torch.tensor(
             [name in names for name in self.names], device=self.structures.device
         )
         return look_up(table, self.structures)
 
     def within(self, where: Tensor) -> Anatomy:
-        """Return the same anatomy with nothing outside the boolean (z, y, x) tensor."""
+        """Return the anatomy with everything outside a (z, y, x) mask removed."""
         return replace(self, structures=self.structures * where)
 
     def every_second(self, axes: tuple[int, ...]) -> Anatomy:
-        """Return every second voxel along the named axes."""
+        """Return the anatomy with every second voxel along the given axes."""
         steps = tuple(slice(None, None, 2 if axis in axes else 1) for axis in range(3))
         return replace(self, structures=self.structures[steps].contiguous())
 
@@ -167,12 +165,12 @@ class Anatomy:
 
 
 def look_up(table: Tensor, numbers: Tensor) -> Tensor:
-    """Return the table's row of every voxel: table (n,), numbers (z, y, x) uint8."""
+    """Return the entry of a table (n,) for every voxel's number (z, y, x) uint8."""
     return table.index_select(0, numbers.flatten().int()).view(numbers.shape)
 
 
 class Canvas:
-    """Draws structures over one another, the last one on top.
+    """A label map on which structures are drawn; later ones cover earlier ones.
 
     Parameters
     ----------
@@ -192,12 +190,10 @@ class Canvas:
     def draw(
         self, name: str, tissue: str, where: Tensor, *, compartment: str | None = None
     ) -> None:
-        """Draw a structure where the boolean (z, y, x) tensor is True.
+        """Draw a structure in a (z, y, x) mask; drawing the same name again adds to it.
 
-        Drawing a name again adds to it.
-
-        The compartment is the tissue's own unless given; the first drawing of a tissue
-        decides for all of it.
+        The compartment is that of the tissue if not given. The first drawing of a
+        tissue sets the compartment of the whole tissue.
 
         Raises
         ------
@@ -213,12 +209,14 @@ class Canvas:
             number = TISSUE_NUMBER[tissue]
             self._names.append(name)
             self._tissues.append(number)
-            found = (
+            name_of_compartment = (
                 compartment
                 if compartment is not None
                 else COMPARTMENT_OF_TISSUE[tissue]
             )
-            self._compartments.setdefault(number, COMPARTMENTS.index(found))
+            self._compartments.setdefault(
+                number, COMPARTMENTS.index(name_of_compartment)
+            )
         self._structure_of_stroke.append(self._names.index(name))
         stroke = len(self._structure_of_stroke) - 1
         # Strokes are numbered upward, so that painting over is a maximum (far faster
@@ -228,31 +226,29 @@ class Canvas:
         )
 
     def inside(self, *names: str) -> Tensor:
-        """Return where any of the named structures lies, (z, y, x) bool."""
-        wanted = [
+        """Return the mask (z, y, x) of the named structures."""
+        chosen = [
             self._names[structure] in names for structure in self._structure_of_stroke
         ]
-        table = torch.tensor(wanted, device=self._strokes.device)
+        table = torch.tensor(chosen, device=self._strokes.device)
         return look_up(table, self._strokes)
 
     def zoom(
         self, grid: Grid, box: Box, draw: Callable[..., None], *fields: Tensor
     ) -> None:
-        """Call `draw(canvas, grid, *fields)` on the part of the block that can meet a box.
+        """Call `draw(canvas, grid, *fields)` on the part of the block that overlaps a box.
 
-        If there is any.
-
-        The box is (low, high) in mm along left, front and up; `fields` are (z, y, x)
-        tensors that are cut alike.
+        The box is (low, high) in mm along left, front and up. `fields` are (z, y, x)
+        tensors that are cropped in the same way. Without overlap nothing is called.
         """
         window = grid.window(box)
         if all(along.stop > along.start for along in window):
-            part = copy(self)  # shares the lists, so that names and numbers go on
+            part = copy(self)  # shares the lists, so that names and numbers continue
             part._strokes = self._strokes[window]
             draw(part, grid.cut(window), *(values[window] for values in fields))
 
     def finish(self, family: str) -> Anatomy:
-        """Return the drawing as an Anatomy."""
+        """Return the drawing as an `Anatomy`."""
         table = torch.tensor(
             self._structure_of_stroke, dtype=torch.uint8, device=self._strokes.device
         )

@@ -1,7 +1,4 @@
-"""How bright each tissue is.
-
-One replaceable object, so that a learned appearance can take its place.
-"""
+"""Intensity and texture of tissues, behind a protocol so that it can be replaced."""
 
 from __future__ import annotations
 
@@ -16,9 +13,9 @@ from napari_strata.synthesis.fields import Grid, smooth_noise
 
 Contrast = Literal["t1", "t2", "flair", "pd", "ct", "random", "inverted"]
 
-# Typical intensity per tissue on a scale of 0 to 1, drawn from general knowledge of
-# the contrasts: grey and white matter swap places between T1 and T2, fluid is dark on
-# T1 and FLAIR and bright on T2, and so on.
+# Typical intensity per tissue on a scale of 0 to 1, from general knowledge of the
+# contrasts: grey matter is darker than white matter on T1 and brighter on T2, fluid is
+# dark on T1 and FLAIR and bright on T2, and so on.
 _INTENSITY = {
     #                 t1    t2    flair pd
     "air": (0.02, 0.02, 0.02, 0.02),
@@ -94,7 +91,7 @@ _HU = {
     "lens": 70,
     "cartilage": 95,
 }
-# What contrast agent adds, in HU: soon after the injection, and a minute later.
+# HU added by contrast agent: in the arterial phase, and about a minute later.
 _UPTAKE_EARLY = {
     "blood": 270,
     "venous blood": 40,
@@ -139,12 +136,12 @@ CONTRASTS: tuple[Contrast, ...] = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rendering:
-    """A scan before the scanner's faults.
+    """A rendered scan without artefacts.
 
     Parameters
     ----------
     image : (z, y, x) float32 tensor
-        HU for CT, else a intensity of about 0 to 1.
+        HU for CT, otherwise an intensity of about 0 to 1.
     contrast : str
         One of `CONTRASTS`.
     """
@@ -159,7 +156,7 @@ class Rendering:
 
 
 class Appearance(Protocol):
-    """Anything that turns an anatomy into an image."""
+    """Interface of a renderer that turns an anatomy into an image."""
 
     def render(self, anatomy: Anatomy, grid: Grid, contrast: Contrast) -> Rendering:
         """Render an anatomy on its grid in the given contrast."""
@@ -168,15 +165,13 @@ class Appearance(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TableAppearance:
-    """Brightness from tables with random changes.
-
-    Tissue means, small differences between structures, texture.
+    """Intensity from tables of tissue means, with random variation and texture.
 
     Parameters
     ----------
     jitter : float
-        Standard deviation of a tissue's mean around the table, in intensity (CT: in
-        units of 120 HU).
+        Standard deviation of a tissue's mean around its table value, in intensity (CT:
+        in units of 120 HU).
     texture : float
         Largest standard deviation of the texture inside a tissue, in the same units.
     """
@@ -190,7 +185,7 @@ class TableAppearance:
         tissue_of = torch.tensor(anatomy.tissue_of, device=grid.device)
         means = tissue_means(contrast, grid.generator, self.jitter)
         if contrast in ("random", "inverted") or anatomy.family == "shapes":
-            means = _draw_together(means, anatomy, grid)
+            means = _shrink_within_compartments(means, anatomy, grid)
         own = (
             torch.randn(len(tissue_of), generator=grid.generator, device=grid.device)
             * (0.025 if unit == 1.0 else 0.045)
@@ -211,9 +206,9 @@ class TableAppearance:
         return Rendering(image, contrast)
 
     def _texture_table(self, anatomy: Anatomy, grid: Grid) -> Tensor:
-        """Draw how much of each of the four textures each structure has, (structure, 4).
+        """Draw the amount of each of the four textures per structure, (structure, 4).
 
-        Mostly one of them.
+        Usually one texture dominates.
         """
         structures = len(anatomy.tissue_of)
         amount = (
@@ -240,9 +235,9 @@ class TableAppearance:
 
 
 def _textures(grid: Grid) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Draw speckle, fine grain, streaks along one axis.
+    """Draw four textures (z, y, x) of unit variance.
 
-    Slow change, (z, y, x) each of unit variance.
+    They are speckle, fine grain, streaks along one axis, and slow variation.
     """
     finest = min(grid.spacing_mm)
     stretched = [s / grid.uniform(1.0, 5.0) for s in grid.spacing_mm]
@@ -262,10 +257,10 @@ def _textures(grid: Grid) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     )
 
 
-def _draw_together(means: Tensor, anatomy: Anatomy, grid: Grid) -> Tensor:
-    """Move the means of a compartment's tissues toward one another by a random share.
+def _shrink_within_compartments(means: Tensor, anatomy: Anatomy, grid: Grid) -> Tensor:
+    """Move tissue means toward the mean of their compartment by a random share.
 
-    So that some nearly coincide.
+    Some tissues of a compartment then have nearly the same intensity.
     """
     tissues = torch.tensor(anatomy.tissue_of, device=means.device)
     compartments = torch.tensor(anatomy.compartment_of, device=means.device)
@@ -286,7 +281,7 @@ def _draw_together(means: Tensor, anatomy: Anatomy, grid: Grid) -> Tensor:
 def tissue_means(
     contrast: Contrast, generator: torch.Generator, jitter: float
 ) -> Tensor:
-    """Draw a mean for every tissue, (number of tissues,) float32: HU for CT, else intensity."""
+    """Draw a mean for every tissue, (tissue,) float32, in HU for CT, else in intensity."""
     noise = torch.randn(len(TISSUES), generator=generator, device=generator.device)
     anything = torch.rand(len(TISSUES), generator=generator, device=generator.device)
     choice = torch.rand(4, generator=generator, device=generator.device).tolist()
@@ -307,8 +302,8 @@ def tissue_means(
         device=noise.device,
     )
     known = table >= 0
-    # Weak contrast: soft tissues move toward a middle value, as between sequences,
-    # field strengths and ages.
+    # Contrast varies between sequences, field strengths and ages: soft tissues move
+    # toward or away from their mean value.
     strength = 0.45 + 0.7 * choice[0]
     soft = known & (table > 0.1)
     middle = table[soft].mean()
@@ -343,9 +338,9 @@ def _ct_means(
         hu > 150, 0.15 * hu.abs(), torch.where(hu < -300, 25.0, 8.0)
     ) * (jitter / 0.07)
     means = torch.where(unknown, anything * 220 - 90, hu + noise * spread)
-    if choice[2] < 0.2:  # agent that was swallowed
+    if choice[2] < 0.2:  # oral contrast agent
         means[TISSUE_NUMBER["gut content"]] += 120 + 300 * choice[3]
-    if choice[2] > 0.9:  # late agent in the bladder and the kidneys' pelvis
+    if choice[2] > 0.9:  # excreted agent in the bladder and the renal pelvis
         means[TISSUE_NUMBER["urine"]] += 300 * choice[3]
     means[TISSUE_NUMBER["lung"]] += 120 * (choice[3] - 0.3)
     means[0] = -1000.0

@@ -1,7 +1,4 @@
-"""What a scanner does to an image.
-
-Partial volume, thick slices, bias, noise, ringing, motion, metal streaks.
-"""
+"""Artefacts: partial volume, thick slices, bias, noise, ringing, motion, metal streaks."""
 
 from __future__ import annotations
 
@@ -28,32 +25,32 @@ FAULTS = (
     "crop",
     "strip",
 )
-"""The faults that can be left out. "crop" and "strip".
+"""Names of the artefacts, each of which can be left out.
 
-(a scan's edge in the block, a skull-stripped head) empty a part
-of the block in image and labels; the others change the image only.
+"crop" (the scan ends inside the block) and "strip" (a skull-stripped head) clear a part
+of the image and of the labels. The others change the image only.
 """
 
 
 def degrade(
     rendering: Rendering, grid: Grid, *, without: frozenset[str] = frozenset()
 ) -> Tensor:
-    """Return a rendering a random set of a scanner's faults.
+    """Return the image of a rendering with a random set of artefacts.
 
     Parameters
     ----------
     rendering : Rendering
         A clean image, (z, y, x).
     grid : Grid
-        The grid it was rendered on; its generator makes the choices.
+        The grid it was rendered on. Its generator draws the artefacts.
     without : frozenset of str
-        Faults of `FAULTS` to leave out.
+        Artefacts of `FAULTS` to leave out.
 
     Returns
     -------
     (z, y, x) float32 tensor
-        HU for CT, else a intensity of about 0 to 1, which ringing and counting noise
-        can leave slightly negative.
+        HU for CT, otherwise an intensity of about 0 to 1. Ringing and counting noise can
+        make it slightly negative.
     """
     image = rendering.image
 
@@ -100,9 +97,9 @@ def degrade(
 
 
 def ct_noise(image: Tensor, grid: Grid, *, sigma_hu: float) -> Tensor:
-    """Add noise of a given standard deviation in HU.
+    """Add noise of a given standard deviation in HU, smoothed by a random amount.
 
-    More or less grainy as reconstruction filters make it.
+    The smoothing imitates soft and sharp reconstruction kernels.
     """
     grain = torch.randn(image.shape, generator=grid.generator, device=grid.device)
     softness = grid.uniform(0.0, 0.9)
@@ -111,20 +108,20 @@ def ct_noise(image: Tensor, grid: Grid, *, sigma_hu: float) -> Tensor:
 
 
 def soft_window(image: Tensor, grid: Grid) -> Tensor:
-    """Clip HU to a random soft-tissue window, as in scans that were exported for viewing."""
+    """Clip HU to a random soft-tissue window, as in scans exported for viewing."""
     middle, width = grid.uniform(20, 80), grid.uniform(250, 500)
     return image.clamp(middle - width / 2, middle + width / 2)
 
 
 def gamma(image: Tensor, exponent: float) -> Tensor:
-    """Bend the intensity scale: image ** exponent, with values of about 0 to 1."""
+    """Apply a gamma curve, image ** exponent, to an intensity of about 0 to 1."""
     return image.clamp_min(0) ** exponent
 
 
 def thicken(image: Tensor, *, axis: int, factor: int) -> Tensor:
-    """Average `factor` slices along an axis and interpolate back.
+    """Imitate thick slices that were resampled to thin ones.
 
-    As thick slices look after resampling.
+    Every `factor` slices along an axis are averaged, and the averages interpolated.
     """
     n = image.shape[axis]
     if n < 2 * factor:
@@ -140,9 +137,9 @@ def thicken(image: Tensor, *, axis: int, factor: int) -> Tensor:
 
 
 def slice_jumps(image: Tensor, grid: Grid, *, axis: int, strength: float) -> Tensor:
-    """Scale every slice along an axis by its own factor of about 1 +- strength.
+    """Scale every slice along an axis by a random factor of about 1 +- strength.
 
-    As interleaved slices come out.
+    Interleaved acquisition causes such jumps.
     """
     size = [1, 1, 1]
     size[axis] = image.shape[axis]
@@ -152,10 +149,7 @@ def slice_jumps(image: Tensor, grid: Grid, *, axis: int, strength: float) -> Ten
 
 
 def bias_field(grid: Grid, *, strength: float) -> Tensor:
-    """Draw a smooth multiplicative field, (z, y, x).
-
-    With values in about 1 - strength .. 1 + strength.
-    """
+    """Draw a smooth multiplicative bias field (z, y, x) of about 1 +- strength."""
     extent = max(n * s for n, s in zip(grid.shape, grid.spacing_mm, strict=True))
     field = grid.noise(max(0.5 * extent, 50.0)) + 0.3 * grid.noise(
         max(0.25 * extent, 30.0)
@@ -165,7 +159,7 @@ def bias_field(grid: Grid, *, strength: float) -> Tensor:
 
 
 def rician(image: Tensor, grid: Grid, *, sigma: float) -> Tensor:
-    """Add noise to both channels of a complex signal and take the magnitude."""
+    """Add Rician noise: Gaussian noise in both channels of a complex signal."""
     real = (
         torch.randn(image.shape, generator=grid.generator, device=grid.device)
         .mul_(sigma)
@@ -178,18 +172,18 @@ def rician(image: Tensor, grid: Grid, *, sigma: float) -> Tensor:
 
 
 def counting_noise(image: Tensor, grid: Grid, *, sigma: float) -> Tensor:
-    """Add Poisson-like noise.
+    """Add Poisson-like noise whose variance grows with the signal.
 
-    Its variance grows with the signal, and is sigma squared where the image is 0.5.
+    The variance is sigma squared where the image is 0.5.
     """
     grain = torch.randn(image.shape, generator=grid.generator, device=grid.device)
     return image + sigma * grain * (2.0 * image.clamp_min(0.002)).sqrt_()
 
 
 def ringing(image: Tensor, *, keep: float) -> Tensor:
-    """Cut the highest frequencies off in-plane (Gibbs ringing).
+    """Remove the highest in-plane frequencies, which causes Gibbs ringing.
 
-    `keep` is the part of each axis that stays.
+    `keep` is the share of the frequencies along each axis that remains.
     """
     spectrum = torch.fft.fftshift(torch.fft.fftn(image, dim=(1, 2)), dim=(1, 2))
     for axis in (1, 2):
@@ -202,9 +196,9 @@ def ringing(image: Tensor, *, keep: float) -> Tensor:
 
 
 def motion(image: Tensor, grid: Grid) -> Tensor:
-    """Smear along one in-plane axis and add faint shifted copies.
+    """Blur along one in-plane axis and add faint shifted copies (ghosts).
 
-    As movement, breathing and pulsation do.
+    This imitates movement, breathing and pulsation.
     """
     axis = 1 + grid.integer(0, 2)
     smear = [0.0, 0.0, 0.0]
@@ -220,7 +214,7 @@ def motion(image: Tensor, grid: Grid) -> Tensor:
 
 
 def metal_streaks(clean_hu: Tensor, grid: Grid) -> Tensor:
-    """Return dark and bright rays through a random dense point of the image, in HU."""
+    """Return metal streaks in HU: dark and bright rays through a random dense voxel."""
     dense = torch.nonzero(clean_hu > 400)
     if len(dense) == 0:
         return torch.zeros_like(clean_hu)
@@ -243,9 +237,9 @@ def metal_streaks(clean_hu: Tensor, grid: Grid) -> Tensor:
 
 
 def edge_of_scan(grid: Grid) -> Tensor:
-    """Draw where a scan that ends inside the block still is, (z, y, x) bool.
+    """Draw a mask (z, y, x) of the scan's extent, if it ends inside the block.
 
-    Up to half is cut off one or two sides.
+    Up to 45 % of the block is cut off at one or two sides.
     """
     inside = torch.ones(grid.shape, dtype=torch.bool, device=grid.device)
     for _ in range(1 + grid.integer(0, 2)):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Point = tuple[float, float, float]
-"""A place as (left, front, up) in mm."""
+"""A point as (left, front, up) in mm."""
 Box = list[tuple[float, float]]
 """(low, high) in mm along left, front and up."""
 Bounds = tuple[tuple[Tensor, Tensor], ...]
@@ -18,7 +18,7 @@ Bounds = tuple[tuple[Tensor, Tensor], ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grid:
-    """World coordinates of every voxel of a block, and a source of randomness.
+    """World coordinates of every voxel of a block, and a random generator.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ class Grid:
     generator : torch.Generator
         On the tensors' device; the same seed gives the same block.
     bounds : three pairs of (3, n) CPU tensors
-        Smallest and largest left, front and up in every slice along z, y and x;
-        primitives are drawn only where they can lie.
+        Smallest and largest left, front and up in every slice along z, y and x. They
+        limit where a shape is evaluated.
     """
 
     left: Tensor
@@ -42,40 +42,40 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Voxels along z, y, x."""
+        """Number of voxels along z, y, x."""
         z, y, x = self.left.shape
         return z, y, x
 
     @property
     def device(self) -> torch.device:
-        """Where the block lives."""
+        """Device of the tensors."""
         return self.left.device
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
-        """Draw one number."""
+        """Draw a number in [low, high)."""
         return low + (high - low) * float(
             torch.rand((), generator=self.generator, device=self.device)
         )
 
     def integer(self, low: int, high: int) -> int:
-        """Draw one whole number in [low, high)."""
+        """Draw an integer in [low, high)."""
         return int(
             torch.randint(low, high, (), generator=self.generator, device=self.device)
         )
 
     def noise(self, length_mm: float) -> Tensor:
-        """Draw smooth noise (z, y, x), mean 0 and standard deviation about 1.
+        """Draw smooth noise (z, y, x) that varies over `length_mm`.
 
-        Varies over `length_mm`.
+        Its mean is 0 and its standard deviation about 1.
         """
         return smooth_noise(self.shape, self.spacing_mm, length_mm, self.generator)
 
     def drawing_from(self, generator: torch.Generator) -> Grid:
-        """Return the same block with another source of randomness."""
+        """Return the same block with another random generator."""
         return replace(self, generator=generator)
 
     def every_second(self, axes: tuple[int, ...]) -> Grid:
-        """Return every second voxel along the named axes; the voxel size there is doubled."""
+        """Return the grid with every second voxel along the given axes."""
         if not axes:
             return self
         steps = tuple(slice(None, None, 2 if axis in axes else 1) for axis in range(3))
@@ -93,7 +93,7 @@ class Grid:
         )
 
     def warped(self, amplitude_mm: float, length_mm: float) -> Grid:
-        """Return the same block with its coordinates bent smoothly."""
+        """Return the same block with smoothly deformed coordinates."""
         left, front, up = (
             axis + amplitude_mm * self.noise(length_mm)
             for axis in (self.left, self.front, self.up)
@@ -103,7 +103,10 @@ class Grid:
         )
 
     def mirrored(self) -> Grid:
-        """Fold the left side on the right one, so that what is drawn once appears on both."""
+        """Return the block with left and right folded together.
+
+        A structure that is drawn once on it appears on both sides.
+        """
         bounds = []
         for least, most in self.bounds:
             near = torch.where(
@@ -120,12 +123,10 @@ class Grid:
     def ellipsoid(
         self, center: Point, radii: Point, power: float = 2.0, *, whole: bool = False
     ) -> Tensor:
-        """Return the normalised radius (z, y, x).
+        """Return the normalised radius (z, y, x) of an ellipsoid, below 1 inside.
 
-        Below 1 inside; centre and radii as (left, front, up) in mm.
-
-        Far outside (beyond about 1.5) it is 9 unless `whole`, so that most of a block
-        costs nothing.
+        Centre and radii are (left, front, up) in mm. Far outside (beyond about 1.5) the
+        result is 9 unless `whole`: it is not computed there, to save time.
         """
         parts = list(zip((self.left, self.front, self.up), center, radii, strict=True))
         window = (
@@ -148,18 +149,18 @@ class Grid:
     def capsule(
         self, start: Point, end: Point, radius_mm: float, *, taper: float = 1.0
     ) -> Tensor:
-        """Return the normalised distance (z, y, x) from a straight piece of tube.
+        """Return the normalised distance (z, y, x) from the axis of a straight tube.
 
-        Below 1 inside, 9 far outside.
+        It is below 1 inside, and 9 far outside.
 
         Parameters
         ----------
         start, end : tuples of 3 float
             Ends of the axis as (left, front, up) in mm.
         radius_mm : float
-            At the start.
+            Radius at the start.
         taper : float
-            Radius at the end as a part of that at the start.
+            Ratio of the radius at the end to that at the start.
         """
         reach = 1.5 * radius_mm * max(1.0, taper)
         window = self.window(
@@ -189,7 +190,7 @@ class Grid:
         )
 
     def window(self, box: Box) -> tuple[slice, slice, slice]:
-        """Return the slices of the block that can meet a box.
+        """Return the slices of the block that may overlap a box.
 
         The box is (low, high) in mm along left, front and up.
         """
@@ -235,18 +236,16 @@ def make_grid(
     *,
     tilt_degrees: float = 0.0,
 ) -> Grid:
-    """Make the coordinates of a block in memory order.
-
-    (z toward Inferior, y toward Posterior, x toward Left).
+    """Return the grid of a block, with z toward Inferior, y Posterior and x Left.
 
     Parameters
     ----------
     shape, spacing_mm : tuples of 3
-        Along z, y, x.
+        Voxels and voxel size in mm, along z, y, x.
     center_mm : tuple of 3 float
         World position (left, front, up) of the block's centre.
     generator : torch.Generator
-        Its device is where the block is made.
+        Random generator; the block is made on its device.
     tilt_degrees : float
         Largest random rotation about each axis.
     """
@@ -271,7 +270,7 @@ def make_grid(
 
 
 def _bounds(left: Tensor, front: Tensor, up: Tensor) -> Bounds:
-    """Find the smallest and largest left, front and up of every slice along z, y and x."""
+    """Return the smallest and largest left, front and up of every slice on each axis."""
     both = torch.stack([left, front, up])
     ends = [
         (both.amin(dim=rest).cpu(), both.amax(dim=rest).cpu())
@@ -281,9 +280,9 @@ def _bounds(left: Tensor, front: Tensor, up: Tensor) -> Bounds:
 
 
 def radial(first: Tensor, second: Tensor) -> Tensor:
-    """Return sqrt(first^2 + second^2).
+    """Return sqrt(first^2 + second^2) without a guard against overflow.
 
-    Several times faster than `torch.hypot`, which guards against overflow.
+    This is several times faster than `torch.hypot`.
     """
     return first.square().add_(second.square()).sqrt_()
 
@@ -298,9 +297,10 @@ def smooth_noise(
     length_mm: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Draw Gaussian noise on a coarse grid of step `length_mm`.
+    """Draw smooth noise (z, y, x) of variance about 1.
 
-    Lay cubic B-splines over it: (z, y, x), variance about 1.
+    Gaussian noise on a coarse grid of step `length_mm` is interpolated with cubic
+    B-splines.
     """
     coarse = [
         math.ceil(n * s / length_mm) + 4 for n, s in zip(shape, spacing_mm, strict=True)

@@ -1,4 +1,4 @@
-"""The flags of `strata synthesise`, and what they ask for. Importing this loads no torch."""
+"""The flags of `strata synthesise` and their execution. Importing this loads no torch."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check_flags(arguments: argparse.Namespace) -> None:
-    """Check the flags before anything is made.
+    """Check the flags before anything is computed.
 
     Raises
     ------
     SettingsError
-        If nothing is asked for, or the gallery's name does not end in .png.
+        If no output is requested, or the gallery's name does not end in .png.
     """
     if arguments.gallery is None and arguments.output is None:
         raise SettingsError(
@@ -88,7 +88,7 @@ def check_flags(arguments: argparse.Namespace) -> None:
 
 
 def draw_from(arguments: argparse.Namespace) -> Image:
-    """Draw the gallery that the flags ask for; see `gallery.draw_gallery`."""
+    """Return the gallery that the flags request; see `gallery.draw_gallery`."""
     from napari_strata.synthesis.gallery import draw_gallery
 
     return draw_gallery(
@@ -99,7 +99,7 @@ def draw_from(arguments: argparse.Namespace) -> Image:
 def scans_from(
     arguments: argparse.Namespace,
 ) -> Iterator[tuple[str, Volume, Segmentation]]:
-    """Make the scans that the flags ask for, one after another: name, scan, tissues."""
+    """Yield the scans that the flags request, as (name, scan, tissues)."""
     from napari_strata.synthesis.samples import synthesise_scans
 
     return synthesise_scans(_synthesiser(arguments), arguments.seed, arguments.count)

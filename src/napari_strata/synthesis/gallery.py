@@ -1,4 +1,4 @@
-"""The gallery: one picture of what the synthesiser draws, because people judge it by looking."""
+"""The gallery: a contact sheet of synthetic scans, for visual inspection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WHOLE: dict[Family, tuple[float, tuple[float, float, float]]] = {
     "torso": (4.2, (0.0, 0.0, -60.0)),
     "shapes": (1.6, (0.0, 0.0, 0.0)),
 }
-"""Voxel size and middle of a view of a whole body, in mm."""
+"""Voxel size in mm, and centre as (left, front, up) in mm, of a view of the whole body."""
 _WHOLE_SHAPE = (88, 96, 96)
 
 Picture = NDArray[np.uint8]
@@ -44,7 +44,7 @@ _SHOWN: dict[str, Callable[[Tensor, Grid], Tensor]] = {
     "noise": lambda image, grid: artefacts.rician(image, grid, sigma=0.08),
     "crop": lambda image, grid: image * (grid.up < 40),
 }
-"""How a fault is shown on a intensity image, strong enough to see."""
+"""How an artefact is shown on an MR image, strong enough to see."""
 _SHOWN_CT: dict[str, Callable[[Tensor, Grid], Tensor]] = {
     "noise": lambda image, grid: artefacts.ct_noise(image, grid, sigma_hu=40.0),
     "metal": lambda image, grid: image + artefacts.metal_streaks(image, grid),
@@ -55,15 +55,13 @@ _SHOWN_CT: dict[str, Callable[[Tensor, Grid], Tensor]] = {
 def draw_gallery(
     synthesiser: Synthesiser, *, seed: int = 0, count: int = 12
 ) -> Image.Image:
-    """Draw a labelled contact sheet.
-
-    Random blocks, every contrast of one body, and every fault alone.
+    """Draw a contact sheet of random blocks, all contrasts of one body, and all artefacts.
 
     Parameters
     ----------
     synthesiser : Synthesiser
-        Its families, appearance and what it leaves out are shown; blocks have its
-        shape.
+        The synthesiser to show. Blocks have its shape, and what it leaves out is not
+        shown.
     seed : int
         The same seed gives the same sheet.
     count : int
@@ -72,8 +70,7 @@ def draw_gallery(
     Returns
     -------
     PIL.Image.Image
-        RGB. A block is shown as its middle axial slice, beside it the tissues in
-        colour.
+        RGB. Each block is shown as its middle axial slice beside the tissues in colour.
 
     Raises
     ------
@@ -182,7 +179,7 @@ def _whole(
 
 
 def _faults(synthesiser: Synthesiser, family: Family, seed: int) -> list[Picture]:
-    """Show a clean image beside each fault of it; faults of CT on a CT."""
+    """Return pictures of a clean image and of each artefact; CT artefacts on a CT."""
     clean = replace(
         synthesiser, without=tuple({*synthesiser.without, *artefacts.FAULTS})
     )
@@ -207,7 +204,7 @@ def _faults(synthesiser: Synthesiser, family: Family, seed: int) -> list[Picture
     for fault, spoil in _SHOWN_CT.items():
         if fault not in synthesiser.without:
             spoilt = spoil(ct.image, grid)
-            # not that of the air
+            # The slice with the largest change, air left out.
             worst = int(
                 ((spoilt - ct.image).abs() * (ct.image > -500)).sum((1, 2)).argmax()
             )
@@ -255,7 +252,7 @@ def _cell(caption: str, left: Picture, right: Picture) -> Picture:
 
 
 def _fit(picture: Picture) -> Picture:
-    """Scale a slice to fill a square tile, and centre it there."""
+    """Scale a slice to fit a square tile, and centre it there."""
     scale = _TILE / max(picture.shape[:2])
     size = (
         max(1, round(picture.shape[1] * scale)),

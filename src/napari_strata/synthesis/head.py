@@ -1,6 +1,7 @@
-"""A head: scalp, skull, folded cortex, white matter, deep nuclei, ventricles, cerebellum.
+"""Synthetic head.
 
-Eyes, airways, neck.
+It has scalp, skull, folded cortex, white matter, deep nuclei, ventricles, cerebellum,
+eyes, airways and neck.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from napari_strata.synthesis.fields import Grid, radial
 from napari_strata.synthesis.lesions import draw_lesions, draw_spots
 
 HEAD_EXTENT_MM = (150.0, 190.0, 200.0)
-"""Rough size (left, front, up) of the head that is drawn around the origin."""
+"""Approximate size (left, front, up) of the head around the origin, in mm."""
 
 INSIDE_SKULL = (
     "outer csf",
@@ -38,13 +39,13 @@ INSIDE_SKULL = (
     "lesion rim",
     "lesion core",
 )
-"""What is left of a skull-stripped head."""
+"""Structures that remain in a skull-stripped head."""
 
 
 def draw_head(grid: Grid, *, lesions: bool = True) -> Anatomy:
     """Draw a random head on a grid whose origin is the middle of the brain.
 
-    `lesions` says whether there may be any.
+    With `lesions` it may have some.
     """
     canvas = Canvas(grid.shape, grid.device)
     bent = grid.warped(2.5, 45.0)
@@ -76,9 +77,9 @@ def draw_head(grid: Grid, *, lesions: bool = True) -> Anatomy:
 
 
 def _skull_floor(grid: Grid) -> Tensor:
-    """Return the height of the skull's floor in mm.
+    """Return the height of the skull base in mm.
 
-    High over the eyes, deep under the temples, deepest at the back.
+    It is high over the eyes, lower under the temples, and lowest at the back.
     """
     front = torch.sigmoid((grid.front - grid.uniform(24, 34)) / 4.0)
     back = torch.sigmoid((-14.0 - grid.front) / 5.0)
@@ -219,16 +220,17 @@ def _draw_eyes(canvas: Canvas, grid: Grid) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Folds:
-    """How a shell is folded, in mm.
+    """Parameters of a folded shell, in mm.
 
     Parameters
     ----------
     length_mm : float
-        Step of the noise that folds it; folds are about twice as far apart.
+        Grid step of the noise that defines the folds, which are about twice as far
+        apart.
     sulcus_mm : float
         Depth of the folds.
     thickness_mm : float
-        Of the ribbon.
+        Thickness of the ribbon.
     open_mm : float
         Half the width of a fold's gap.
     """
@@ -240,13 +242,11 @@ class Folds:
 
 
 def folded_shell(grid: Grid, depth: Tensor, folds: Folds) -> tuple[Tensor, Tensor]:
-    """Return a gyrified shell.
+    """Return masks (z, y, x) of the ribbon of a folded shell and of the core under it.
 
-    Where the ribbon is, and where the core under it is, both (z, y, x) bool.
-
-    Folds are the thin sheets in which a smooth field crosses zero, down to a depth that
-    varies; a voxel's distance to its nearest sheet is the field over its gradient. A
-    ribbon of even thickness lines the outside and every sheet.
+    Folds are the thin sheets in which a smooth field crosses zero, down to a varying
+    depth. The distance of a voxel to its nearest sheet is estimated as the field divided
+    by its gradient. A ribbon of even thickness lines the outside and every sheet.
     """
     ridge = grid.noise(folds.length_mm)
     ridge.add_(grid.noise(0.55 * folds.length_mm), alpha=0.4)

@@ -1,7 +1,4 @@
-"""Rare lesions: a core, a rim and the oedema around them, alone or several.
-
-Scattered small spots.
-"""
+"""Lesions with a core, a rim and oedema, and scattered spots in the white matter."""
 
 from __future__ import annotations
 
@@ -17,17 +14,17 @@ _SOFT_HOSTS = ("white matter", "cerebellum white matter")
 def draw_lesions(
     canvas: Canvas, grid: Grid, hosts: tuple[str, ...], *, brain: Tensor | None = None
 ) -> None:
-    """Draw one to four lesions somewhere in the named structures, if they are in view.
+    """Draw one to four lesions in the named structures, if these are in view.
 
     Parameters
     ----------
     canvas, grid : Canvas, Grid
-        What is drawn on.
+        The drawing and its grid.
     hosts : tuple of str
         Structures in which a lesion may lie.
     brain : (z, y, x) bool tensor, optional
-        Where a lesion may push into neighbours (all of a brain); otherwise it stays in
-        its hosts.
+        Mask of the brain, if lesions may extend from their host into all of it;
+        otherwise they stay inside their hosts.
     """
     allowed = canvas.inside(*hosts)
     places = torch.nonzero(allowed)
@@ -80,7 +77,7 @@ def _draw_one(
 
 
 def draw_spots(canvas: Canvas, grid: Grid) -> None:
-    """Scatter small spots of oedema in the white matter, as age and inflammation leave them."""
+    """Draw small spots of oedema in the white matter, as in age or inflammation."""
     spots = grid.noise(grid.uniform(3.0, 8.0))
     canvas.draw(
         "white spots",

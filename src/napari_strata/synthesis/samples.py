@@ -1,4 +1,4 @@
-"""The three sample scans, made the same way every time, and any number of others as volumes."""
+"""The three reproducible sample scans, and other synthetic scans as volumes."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from napari_strata.volume import Geometry, Region, Segmentation, Volume, region_
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """How a sample scan is made.
+    """Definition of a sample scan.
 
     Parameters
     ----------
     title : str
-        For people.
+        Title to show.
     family, contrast : str
-        What is drawn, and how it looks.
+        Family of anatomy, and contrast.
     shape, spacing_mm : tuples of 3
-        Along z, y, x.
+        Voxels and voxel size in mm, along z, y, x.
     center_mm : tuple of 3 float
-        Middle of the scan as (left, front, up) from the family's origin.
+        Centre of the scan as (left, front, up) from the family's origin, in mm.
     seed : int
-        Makes it this one.
+        Seed of the anatomy and the artefacts.
     thick : int
         Thin slices averaged into each slice of the scan.
     """
@@ -73,7 +73,7 @@ SAMPLES = {
 
 
 def make_sample(name: str) -> tuple[Volume, Segmentation]:
-    """Make a sample scan and its ground truth.
+    """Return a sample scan and its ground truth.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def make_sample(name: str) -> tuple[Volume, Segmentation]:
     Returns
     -------
     Volume, Segmentation
-        int16 data; the truth's labels are tissues.
+        The scan as int16, and its tissues as labels.
 
     Raises
     ------
@@ -120,16 +120,16 @@ def make_sample(name: str) -> tuple[Volume, Segmentation]:
 def synthesise_scans(
     synthesiser: Synthesiser, seed: int, count: int
 ) -> Iterator[tuple[str, Volume, Segmentation]]:
-    """Make scans with their ground truth, one after another.
+    """Yield scans with their ground truth.
 
     Parameters
     ----------
     synthesiser : Synthesiser
-        What to make.
+        Makes the scans.
     seed : int
-        Of the first scan; the next ones follow from it.
+        Seed of the first scan; the others follow from it.
     count : int
-        How many, at least 1.
+        Number of scans, at least 1.
 
     Yields
     ------

@@ -1,6 +1,6 @@
-"""Bodies of no anatomy in particular.
+"""Random bodies without anatomy: nested blobs, cells, tubes and shells.
 
-Nested blobs, cells, tubes and shells whose tissues recur in many places.
+Their tissues recur in many places.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from napari_strata.synthesis.fields import Grid, Point, radial
 from napari_strata.synthesis.head import Folds, folded_shell
 
 SHAPES_EXTENT_MM = (120.0, 120.0, 120.0)
-"""Rough size (left, front, up) of the body that is drawn around the origin."""
+"""Approximate size (left, front, up) of the body around the origin, in mm."""
 
 
 class _Palette:
-    """A few tissues for each of the five nested parents; a tissue never serves two of them."""
+    """A few tissues for each of the five nested parts; no tissue is used in two of them."""
 
     def __init__(self, grid: Grid) -> None:
         order = torch.randperm(
@@ -31,15 +31,15 @@ class _Palette:
             for part in ("wrap", "cells", "blobs", "shell", "tubes")
         }
 
-    def give(self, part: str, number: int) -> str:
-        """Return the tissue for the nth structure of a part; they recur."""
+    def tissue(self, part: str, number: int) -> str:
+        """Return the tissue of the nth structure of a part; tissues recur."""
         return self._of[part][number % len(self._of[part])]
 
 
 def draw_shapes(grid: Grid, *, lesions: bool = True) -> Anatomy:
     """Draw a random body of nested, recurring shapes.
 
-    `lesions` is there for likeness with the other families.
+    `lesions` is unused; it matches the signature of the other families.
     """
     canvas = Canvas(grid.shape, grid.device)
     bent = grid.warped(6.0, 40.0)
@@ -53,12 +53,12 @@ def draw_shapes(grid: Grid, *, lesions: bool = True) -> Anatomy:
     )
     if grid.uniform() < 0.3:
         body = torch.zeros_like(body)
-    canvas.draw("wrap 0", palette.give("wrap", 0), body < 1.0, compartment="wrap")
+    canvas.draw("wrap 0", palette.tissue("wrap", 0), body < 1.0, compartment="wrap")
     for layer in range(grid.integer(0, 3)):
         inner = body < 0.95 - 0.06 * layer * grid.uniform(0.6, 1.4)
         canvas.draw(
             f"wrap {layer + 1}",
-            palette.give("wrap", layer + 1),
+            palette.tissue("wrap", layer + 1),
             inner,
             compartment="wrap",
         )
@@ -76,13 +76,13 @@ def draw_shapes(grid: Grid, *, lesions: bool = True) -> Anatomy:
 
 
 def _draw_cells(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) -> None:
-    """Draw level sets of noise: a field of cells in which each tissue recurs."""
+    """Draw cells as level sets of noise, with recurring tissues."""
     field = grid.noise(grid.uniform(7.0, 30.0))
     bounds = sorted(grid.uniform(-1.3, 1.3) for _ in range(grid.integer(1, 4)))
     for number, bound in enumerate(bounds):
         canvas.draw(
             f"cells {number}",
-            palette.give("cells", number),
+            palette.tissue("cells", number),
             (field > bound) & inside,
             compartment="cells",
         )
@@ -101,12 +101,12 @@ def _draw_blobs(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) -
         blob = source.ellipsoid(
             center, radii, grid.uniform(1.5, 4.0)
         ) + 0.1 * grid.noise(12.0)
-        tissue = palette.give("blobs", grid.integer(0, 6))
+        tissue = palette.tissue("blobs", grid.integer(0, 6))
         canvas.draw(
             f"blob {number}", tissue, (blob < 1.0) & inside, compartment="blobs"
         )
         if grid.uniform() < 0.4:
-            tissue = palette.give("blobs", grid.integer(0, 6))
+            tissue = palette.tissue("blobs", grid.integer(0, 6))
             core = (blob < grid.uniform(0.4, 0.85)) & inside
             canvas.draw(f"blob core {number}", tissue, core, compartment="blobs")
 
@@ -127,10 +127,10 @@ def _draw_shell(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) -
     )
     ribbon, core = folded_shell(grid, depth, folds)
     canvas.draw(
-        "folded shell", palette.give("shell", 0), ribbon & inside, compartment="shell"
+        "folded shell", palette.tissue("shell", 0), ribbon & inside, compartment="shell"
     )
     canvas.draw(
-        "folded core", palette.give("shell", 1), core & inside, compartment="shell"
+        "folded core", palette.tissue("shell", 1), core & inside, compartment="shell"
     )
 
 
@@ -140,21 +140,21 @@ def _draw_tubes(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) -
         radius = grid.uniform(1.0, 4.5)
         canvas.draw(
             f"tubes {number}",
-            palette.give("tubes", number),
+            palette.tissue("tubes", number),
             (tubes < radius) & inside,
             compartment="tubes",
         )
         if grid.uniform() < 0.4:
             canvas.draw(
                 f"tube cores {number}",
-                palette.give("tubes", number + 1),
+                palette.tissue("tubes", number + 1),
                 (tubes < 0.6 * radius) & inside,
                 compartment="tubes",
             )
 
 
 def _draw_tree(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) -> None:
-    """Draw a tree of tapering tubes that fork three times."""
+    """Draw a tree of tapering tubes that branch three times."""
     nearest = torch.full_like(grid.left, 9.0)
     tips: list[tuple[Point, Point, float]] = [
         ((0.0, grid.uniform(-20, 20), -55.0), (0.0, 0.0, 1.0), grid.uniform(3.5, 7.0))
@@ -184,20 +184,20 @@ def _draw_tree(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) ->
         tips = grown
     canvas.draw(
         "tree wall",
-        palette.give("tubes", 1),
+        palette.tissue("tubes", 1),
         (nearest < 1.0) & inside,
         compartment="tubes",
     )
     canvas.draw(
         "tree",
-        palette.give("tubes", 2),
+        palette.tissue("tubes", 2),
         (nearest < grid.uniform(0.6, 0.9)) & inside,
         compartment="tubes",
     )
 
 
 def _draw_row(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) -> None:
-    """Draw a row of similar bodies with discs between them and a canal, as in a spine."""
+    """Draw a row of similar bodies with discs between them and a canal, like a spine."""
     radius, pitch, gap = (
         grid.uniform(8, 20),
         grid.uniform(10, 32),
@@ -208,20 +208,20 @@ def _draw_row(canvas: Canvas, grid: Grid, inside: Tensor, palette: _Palette) -> 
     level = torch.remainder(grid.up / pitch, 1.0)
     canvas.draw(
         "row",
-        palette.give("blobs", 0),
+        palette.tissue("blobs", 0),
         (rod < 1.0) & (level > gap) & inside,
         compartment="blobs",
     )
     canvas.draw(
         "row discs",
-        palette.give("blobs", 1),
+        palette.tissue("blobs", 1),
         (rod < 0.95) & (level <= gap) & inside,
         compartment="blobs",
     )
     canal = radial(grid.left - off, grid.front + 1.35 * radius) / (0.4 * radius)
     canvas.draw(
         "row canal",
-        palette.give("blobs", 2),
+        palette.tissue("blobs", 2),
         (canal < 1.0) & inside,
         compartment="blobs",
     )

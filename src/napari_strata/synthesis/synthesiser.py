@@ -1,4 +1,4 @@
-"""From a seed to a scan with its ground truth: anatomy, then appearance, then artefacts."""
+"""Synthesis of a scan with ground truth from a seed: anatomy, appearance, artefacts."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _FAMILIES: dict[Family, tuple[Callable[..., Anatomy], tuple[float, float, float]
     "shapes": (draw_shapes, SHAPES_EXTENT_MM),
 }
 _PLACES_TRIED, _STRUCTURES_WANTED = 4, 5
-"""A field of view that holds almost nothing is drawn again, a few times."""
+"""Fields of view drawn at most, until one shows at least this many structures."""
 _HALVED_ONE, _HALVED_ALL = 0.15, 0.02
-"""How often a block is drawn at half the voxel size along its thickest axis.
+"""Chance that a block is drawn at half the voxel size along its thickest axis, or along all.
 
-Along all axes.
+It is then averaged down, which gives partial volume.
 """
 _CHANCES: dict[Family, dict[Contrast, float]] = {
     "head": {
@@ -72,20 +72,21 @@ _CHANCES: dict[Family, dict[Contrast, float]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SyntheticScan:
-    """A made-up scan and the truth about it.
+    """A synthetic scan and its ground truth.
 
     Parameters
     ----------
     image : (z, y, x) float32 tensor
-        HU for CT, else intensity.
+        HU for CT, otherwise intensity.
     anatomy : Anatomy
         Structures on the same grid.
     contrast : str
-        What it was rendered as.
+        Contrast of the image.
     spacing_mm : tuple of 3 float
-        Along z, y, x.
+        Voxel size along z, y, x.
     look : int
-        Views of one anatomy with the same number share their clean image.
+        Number of the clean image. Views of one anatomy with the same number differ only
+        by artefacts.
     """
 
     image: Tensor
@@ -102,29 +103,31 @@ class SyntheticScan:
 
 @dataclass(frozen=True, slots=True)
 class Synthesiser:
-    """Makes scans; the same seed gives the same scan on the same kind of device.
+    """Maker of synthetic scans.
+
+    The same seed gives the same scan on the same kind of device.
 
     Parameters
     ----------
     shape : tuple of 3 int
-        Voxels along z, y, x.
+        Number of voxels along z, y, x.
     families : dict
         Chance of each family of anatomy.
     appearance : Appearance
-        Turns tissues into intensity.
+        Renders the anatomy.
     device : str
         "cpu" or "cuda".
     without : tuple of str
-        Families, contrasts, faults (`artefacts.FAULTS`) and "lesion" to leave out, as
-        held-out tests need.
+        Families, contrasts, artefacts (`artefacts.FAULTS`) and "lesion" to leave out,
+        for example for held-out tests.
     spacing_mm : float, optional
-        Voxel size along all axes; each scan draws its own if not given.
+        Voxel size along all axes; by default each scan draws its own.
 
     Raises
     ------
     SettingsError
-        If a name in `families` or `without` is not known, nothing is left to draw, or
-        the voxels make no scan.
+        If a name in `families` or `without` is unknown, nothing is left to draw, or the
+        shape or voxel size is invalid.
     """
 
     shape: tuple[int, int, int] = (64, 64, 64)
@@ -179,26 +182,25 @@ class Synthesiser:
                 )
 
     def make(self, seed: int) -> SyntheticScan:
-        """Make a block with random anatomy, place, voxel size, contrast and faults.
+        """Return a block of random anatomy, place, voxel size, contrast and artefacts.
 
-        The first of `make_views`.
+        It is the first of `make_views`.
         """
         return self.make_views(seed, count=1)[0]
 
     def make_views(self, seed: int, count: int = 2) -> tuple[SyntheticScan, ...]:
-        """Make several scans of one anatomy on one grid.
+        """Return several scans of one anatomy on one grid.
 
-        In half of the cases the views share the clean image (one contrast, the same
-        tissue means and texture) and differ by the scanner's faults only; otherwise
-        each draws its own contrast, means and texture.
+        In half of the cases the views share the clean image (contrast, tissue means and
+        texture) and differ only by artefacts. Otherwise each view draws its own
+        contrast, means and texture.
 
         Parameters
         ----------
         seed : int
-            The same seed gives the same views; a longer series begins with the shorter
-            one.
+            The same seed gives the same views. More views begin with the same ones.
         count : int
-            How many, at least 1.
+            Number of views, at least 1.
 
         Returns
         -------
@@ -260,9 +262,9 @@ class Synthesiser:
         spacing_mm: tuple[float, float, float],
         center_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ) -> SyntheticScan:
-        """Make a scan of one family in one contrast at a given place and voxel size, upright.
+        """Return an upright scan of a given family, contrast, place and voxel size.
 
-        Neither thick nor clipped.
+        It has neither thick slices nor clipped intensity.
         """
         generator = torch.Generator(self.device).manual_seed(seed)
         grid = make_grid(self.shape, spacing_mm, center_mm, generator, tilt_degrees=3.0)
@@ -286,9 +288,9 @@ class Synthesiser:
     def _place(
         self, family: Family, generator: torch.Generator
     ) -> tuple[Grid, tuple[int, ...]]:
-        """Choose a field of view, from a close look to most of the body.
+        """Draw a field of view, and the axes along which its voxel size is halved.
 
-        The axes to draw at half the voxel size.
+        It ranges from a close-up to most of the body.
         """
         first = make_grid((1, 1, 1), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), generator)
         spacing = 0.8 * (3.2 / 0.8) ** first.uniform()
@@ -322,9 +324,10 @@ class Synthesiser:
         return grid, halved
 
     def _keep(self, anatomy: Anatomy, grid: Grid) -> Tensor | None:
-        """Choose what is left of the block.
+        """Draw a mask of the voxels to keep, or None to keep the whole block.
 
-        All (None), the inside of the skull, or up to the edge of the scan.
+        The mask is the inside of the skull, or the extent of a scan that ends in the
+        block.
         """
         chance = grid.uniform()
         if anatomy.family == "head" and chance < 0.2 and "strip" not in self.without:
@@ -340,9 +343,9 @@ def _draw(family: Family, grid: Grid, *, lesions: bool) -> Anatomy:
 
 
 def _halve(rendering: Rendering, axes: tuple[int, ...]) -> Rendering:
-    """Average a rendering that was drawn at half the voxel size down.
+    """Average a rendering at half the voxel size down to the full voxel size.
 
-    Each voxel over itself and half its neighbours.
+    Each voxel is averaged over itself and half of its neighbours.
     """
     image = rendering.image[None, None]
     for axis in axes:
@@ -356,7 +359,7 @@ def _halve(rendering: Rendering, axes: tuple[int, ...]) -> Rendering:
 
 
 def _emptied(image: Tensor, keep: Tensor | None, rendering: Rendering) -> Tensor:
-    """Put padding where nothing is kept: 0, or -1024 HU."""
+    """Set the voxels outside the mask `keep` to padding: 0, or -1024 HU."""
     if keep is None:
         return image
     return torch.where(

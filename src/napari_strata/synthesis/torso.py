@@ -1,6 +1,7 @@
-"""A chest and abdomen: body wall, ribs, spine, lungs with vessels, heart, liver, spleen.
+"""Synthetic chest and abdomen.
 
-Kidneys, gut, great vessels.
+It has body wall, ribs, spine, lungs with vessels, heart, liver, spleen, kidneys, gut and
+great vessels.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from napari_strata.synthesis.fields import Grid, radial
 from napari_strata.synthesis.lesions import draw_lesions
 
 TORSO_EXTENT_MM = (340.0, 230.0, 460.0)
-"""Rough size (left, front, up) of the torso that is drawn around the origin.
+"""Approximate size (left, front, up) of the torso in mm.
 
-(the middle of the diaphragm).
+The origin is the middle of the diaphragm.
 """
 
 
 def draw_torso(grid: Grid, *, lesions: bool = True) -> Anatomy:
     """Draw a random torso on a grid whose origin is the middle of the diaphragm.
 
-    `lesions` says whether there may be any.
+    With `lesions` it may have some.
     """
     canvas = Canvas(grid.shape, grid.device)
     bent = grid.warped(5.0, 80.0)
@@ -114,10 +115,7 @@ def _draw_ribs(canvas: Canvas, grid: Grid, wall: Tensor) -> None:
 
 
 def _draw_diaphragm(canvas: Canvas, grid: Grid, wall: Tensor) -> Tensor:
-    """Draw the thin dome of muscle between chest and belly.
-
-    Give the dome's normalised radius, below 1 in the belly.
-    """
+    """Draw the diaphragm, and return its dome's normalised radius, below 1 in the abdomen."""
     dome = grid.ellipsoid((0, 0, -62), (175, 130, grid.uniform(72, 96)), whole=True)
     dome = torch.where(grid.up < -62, dome.clamp_max(0.5), dome)
     canvas.draw(
@@ -312,7 +310,7 @@ def _draw_kidneys(canvas: Canvas, grid: Grid) -> None:
 
 
 def _draw_gut(canvas: Canvas, grid: Grid, wall: Tensor) -> None:
-    """Pack loops of small bowel into the belly, and lay the colon round them as a frame."""
+    """Draw loops of small bowel in the abdomen, and the colon around them."""
     room = (
         (wall < -grid.uniform(3, 14))
         & (grid.up < -74)

@@ -99,8 +99,8 @@ class Search:
     ) -> Iterator[Path]:
         """Yield scan files and DICOM folders in a folder and below it, in order of name.
 
-        Of a BIDS data set only its structural scans. `seen` holds the folders that were
-        searched, and is extended.
+        In a BIDS data set, only structural scans are found. `visited` holds the folders
+        that were searched already; new ones are added to it.
         """
         visited = {} if visited is None else visited
         if bids.is_dataset(folder):
@@ -212,7 +212,7 @@ class Search:
     def _listed(self, top: Path, seen: _VisitedFolders) -> list[tuple[Path, list[str]]]:
         """Return a folder and all below it with the names of their files, each once.
 
-        In order of name. Links are followed if they lead to folders that were not seen.
+        They are in order of name. Links are followed if they lead to folders that were not seen.
         """
         links: list[Path] = []
         folders = list(self._real_folders(top, seen, links))
@@ -355,7 +355,7 @@ def place_of(file: Path) -> Path:
 def _is_slice(file: Path, suffix: str) -> bool:
     """Return whether a file is part of a DICOM series.
 
-    DICOMDIR, a table of contents, has the DICOM mark but is no slice.
+    A DICOMDIR (table of contents) has the DICOM mark but is no slice.
     """
     if file.name.upper() == "DICOMDIR" or suffix in SCAN_SUFFIXES:
         return False

@@ -35,7 +35,8 @@ _LONGEST_ID = 120
 class _FoundScan:
     """A scan without its id.
 
-    The last `depth` of `words` name it; more of them if other scans have the same name.
+    It is named by the last `depth` words of `words`, or by more of them if other scans
+    have the same name.
     """
 
     path: Path
@@ -247,7 +248,7 @@ def _fixed_parts(pattern: str) -> list[str]:
 def _scans_at(place: Path, base: Path, outputs: Path | None) -> Iterator[_FoundScan]:
     """Yield the scan of a file, or one per series of a DICOM folder.
 
-    A folder that cannot be listed is yielded too: it fails later, with its reason.
+    A folder that cannot be listed is yielded too. It fails later, with the reason.
     """
     bids_name = bids.name_of(place)
     depth = 1 if bids_name else max(1, len(place.relative_to(base).parts))

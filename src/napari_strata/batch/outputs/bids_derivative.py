@@ -16,18 +16,13 @@ from napari_strata.batch.inputs.bids import DESCRIPTION, BidsName, read_descript
 from napari_strata.batch.outputs.names import NOT_BIDS
 from napari_strata.filenames import ESCAPED, json_text
 from napari_strata.io.atomic import atomic_path
+from napari_strata.measure.exported_columns import REGION_COLUMNS
 
 BIDS_VERSION = "1.10.0"
-_UNITS = {
-    "_ml": "mL",
-    "_mm": "mm",
-    "_mm2": "mm^2",
-    "_hu": "HU",
-    "voxels": "1",
-    "_start": "1",
-    "_stop": "1",
+_UNITS = {column.name: column.unit for column in REGION_COLUMNS} | {
+    column.name_for("ct"): "HU" for column in REGION_COLUMNS if column.is_intensity
 }
-"""Unit of a column of the label table, by the ending of its name."""
+"""Unit of a column of the label table, by its name; "" for none."""
 
 
 def write_description(folder: Path, root: Path, how: str = "") -> None:
@@ -136,16 +131,14 @@ def _with_ignored(folder: Path) -> str:
 def sidecar_keys(name: BidsName, document: dict[str, Any]) -> dict[str, Any]:
     """Return the keys that BIDS asks for in the JSON file of labels.
 
-    The meaning of each column of the label table is one of them.
+    They include the meaning of each column of the label table.
     """
     columns = {}
     for column in _measured(document["regions"]):
-        unit = next(
-            (unit for ending, unit in _UNITS.items() if column.endswith(ending)), None
-        )
+        unit = _UNITS.get(column, "")
         columns[column] = {
             "Description": f"{column.replace('_', ' ')} of the region"
-        } | ({} if unit is None else {"Units": unit})
+        } | ({"Units": unit} if unit else {})
     checked = (
         "corrected by a person's edits"
         if document.get("replay", {}).get("edits")
@@ -172,7 +165,7 @@ def _measured(rows: list[dict[str, Any]]) -> list[str]:
 def write_label_table(table: Path, rows: list[dict[str, Any]]) -> None:
     """Write a BIDS label table (`_dseg.tsv`).
 
-    Index, name and colour, then the measures; n/a where there is none.
+    The columns are index, name and colour, then the measures. A missing value is n/a.
 
     Parameters
     ----------

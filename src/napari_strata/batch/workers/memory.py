@@ -76,7 +76,7 @@ def estimate_gb(
 def machine_gb() -> float:
     """Return how much memory may be used here, in GB.
 
-    Nine tenths of the machine's memory, or of the limit of its container or job.
+    This is nine tenths of the machine's memory, or of the limit of the container or job.
     """
     limits = [
         int(text)

@@ -1,10 +1,10 @@
-"""The command `strata pretrain`: encoder weights from synthetic scans."""
+"""The commands `strata pretrain` and `strata export-encoder`: encoder weights and their export."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from napari_strata.cli.flags import add_settings, settings_of
 from napari_strata.cli.terminal import (
@@ -13,13 +13,13 @@ from napari_strata.cli.terminal import (
     line_ended,
     progress_of_steps,
 )
-from napari_strata.errors import WriteError
-from napari_strata.filenames import WEIGHTS_SUFFIX, printable
-from napari_strata.settings import RECIPES, PretrainSettings
+from napari_strata.errors import WeightsError, WriteError
+from napari_strata.filenames import MODEL_SUFFIX, WEIGHTS_SUFFIX, printable
+from napari_strata.settings import RECIPES, Device, PretrainSettings
 
 
 def add_command(commands: Any) -> None:
-    """Add `pretrain` to the command line."""
+    """Add `pretrain` and `export-encoder` to the command line."""
     parser = commands.add_parser(
         "pretrain",
         help="pretrain the encoder on synthetic scans; goes on where it stopped",
@@ -58,6 +58,30 @@ def add_command(commands: Any) -> None:
     )
     add_settings(parser, PretrainSettings)
     parser.set_defaults(run=_pretrain)
+    _add_export(commands)
+
+
+def _add_export(commands: Any) -> None:
+    parser = commands.add_parser(
+        "export-encoder",
+        help="export encoder weights to OpenVINO, which runs them faster on a CPU",
+    )
+    parser.add_argument(
+        "weights",
+        type=Path,
+        nargs="?",
+        help="weights of `pretrain` or `adapt` (.safetensors); the shipped ones if not given",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help=(
+            "model to write (.xml, and .bin beside it); by default beside the weights,"
+            " where other commands look for it"
+        ),
+    )
+    parser.set_defaults(run=_export)
 
 
 def _pretrain(arguments: argparse.Namespace) -> None:
@@ -88,9 +112,24 @@ def _pretrain(arguments: argparse.Namespace) -> None:
     print(f"{printable(arguments.output)}: done")
 
 
+def _export(arguments: argparse.Namespace) -> None:
+    weights, output = arguments.weights, arguments.output
+    if weights is not None and weights.suffix.lower() != WEIGHTS_SUFFIX:
+        raise WeightsError(
+            f"Cannot export {weights}: only Strata's own weights (.safetensors) can be"
+            " exported."
+        )
+    if output is not None:
+        check_writable(output)
+        check_suffix(output, MODEL_SUFFIX)
+    from napari_strata.encoder.export_openvino import export_openvino
+
+    print(f"{printable(export_openvino(weights, output))}: done")
+
+
 def add_machine(parser: argparse.ArgumentParser) -> None:
     """Add the flags of where a training runs."""
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", choices=get_args(Device), default="auto")
     parser.add_argument(
         "--threads", type=int, default=0, help="CPU threads; 0 takes every core"
     )

@@ -1,4 +1,4 @@
-"""Batches to train on: synthetic patches with their truth."""
+"""Training batches: synthetic patches with their labels."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ def make_batch(
     views: int = 2,
     coarse: str = "structure",
 ) -> Batch:
-    """Synthesise patches in several views.
+    """Synthesise a batch of patches in several views, flipped and transposed at random.
 
-    Map them to intensity with a little play in the range, and turn them about.
+    Their intensity is scaled to [0, 1] with some random variation of the range.
 
     Parameters
     ----------
     synthesiser : Synthesiser
         Makes the anatomies and views.
     seeds : list of int
-        One per patch.
+        A seed per patch.
     views : int
         Renderings of each anatomy.
     coarse : {"structure", "tissue", "compartment"}
@@ -68,7 +68,7 @@ def make_batch(
     Returns
     -------
     Batch
-        Contrasted by tissue at the two fine levels, and by `coarse` at the two others.
+        With tissues as labels of the two fine levels, and `coarse` of the two others.
     """
     images: list[Tensor] = []
     tissues: list[Tensor] = []
@@ -111,9 +111,9 @@ def make_batch(
 def patch_intensity(
     scan: SyntheticScan, foreground: np.ndarray, play: np.random.Generator
 ) -> np.ndarray:
-    """Map a synthetic scan to intensity in [0, 1].
+    """Return the intensity of a synthetic scan, scaled to [0, 1], (z, y, x) float32.
 
-    (z, y, x) float32, about as `preprocess` would map the whole scan.
+    It is scaled about as `preprocess` would scale the whole scan, varied at random.
     """
     data = scan.image.cpu().numpy()
     if scan.is_ct:

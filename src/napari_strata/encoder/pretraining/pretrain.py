@@ -1,7 +1,4 @@
-"""Pretraining without a human label, on synthetic scans.
-
-A run can be stopped and taken up again.
-"""
+"""Self-supervised pretraining on synthetic scans; a run can be stopped and resumed."""
 
 from __future__ import annotations
 
@@ -37,9 +34,9 @@ from napari_strata.volume import Progress, no_progress
 logger = logging.getLogger(__name__)
 
 LOSSES = ("contrast", "agreement", "inpaint", "next_slice")
-"""The columns of a run's curve."""
+"""The columns of a run's loss curve."""
 _FREE = ("steps", "checkpoint_minutes")
-"""Knobs that may change when a run goes on."""
+"""Settings that may differ when a run is resumed."""
 
 
 def pretrain(
@@ -53,13 +50,13 @@ def pretrain(
     batches: Dataset[Batch] | None = None,
     on_progress: Progress = no_progress,
 ) -> Path:
-    """Pretrain an encoder, or go on where an earlier run stopped.
+    """Pretrain an encoder, or resume an earlier run.
 
     Parameters
     ----------
     output : Path
-        Where the weights go (safetensors); `output.with_suffix(".state")` keeps what a
-        later run needs to go on.
+        Weights file to write (safetensors). `output.with_suffix(".state")` keeps what
+        is needed to resume.
     settings : PretrainSettings
         The recipe.
     device : {"auto", "cpu", "cuda"}
@@ -67,13 +64,13 @@ def pretrain(
     threads : int
         CPU threads; 0 takes every core.
     workers : int
-        Processes that synthesise the next scans meanwhile; 0 does it in this one. The
-        result is the same: scans are made on the CPU either way.
+        Processes that synthesise the next scans in the background; 0 synthesises in
+        this process. The result is the same, as scans are always made on the CPU.
     minutes : float, optional
-        Stop after this long, having saved; otherwise after `settings.steps`.
+        Save and stop after this time; by default after `settings.steps`.
     batches : Dataset of Batch, optional
-        The batch of every step, if not what the recipe's own seed gives: so that
-        several recipes can see the same scans.
+        The batch of every step, so that several recipes can train on the same scans. By
+        default batches are synthesised from the recipe's seed.
     on_progress : callable
         Called as (step, steps, "contrast 3.21, inpaint 0.08").
 
@@ -87,7 +84,7 @@ def pretrain(
     WeightsError
         If the state of an earlier run cannot be read, or belongs to another recipe.
     SettingsError
-        If there is too little in a batch to normalise.
+        If a batch is too small for the batch norms.
     """
     if settings.batch * settings.views * (settings.patch_vox // 16) ** 3 < 2:
         raise SettingsError(
@@ -138,7 +135,7 @@ def _train(
 
 @dataclass(slots=True)
 class _Run:
-    """A training run that can be saved and taken up again."""
+    """A training run that can be saved and resumed."""
 
     output: Path
     settings: PretrainSettings
@@ -194,7 +191,7 @@ class _Run:
         return self.settings.learning_rate * warm * min(1.0, max(0.02, 2.5 * left))
 
     def save(self) -> None:
-        """Write the weights, and what the next run needs to go on."""
+        """Write the weights, and the state that is needed to resume."""
         recipe = {
             **self.settings.to_dict(),
             "step": self.step,
@@ -220,13 +217,13 @@ class _Run:
         )
 
     def _check_recipe(self, recipe: dict[str, Any]) -> None:
-        """Refuse to go on with other settings than the state's.
+        """Refuse to resume with settings other than those of the saved state.
 
-        A knob that it does not know had its default.
+        A setting that the state does not contain counts as its default.
         """
         kept = {
-            knob.name: recipe.get(knob.name, knob.default)
-            for knob in fields(PretrainSettings)
+            parameter.name: recipe.get(parameter.name, parameter.default)
+            for parameter in fields(PretrainSettings)
         }
         given = self.settings.to_dict()
         kept["without"], given["without"] = (

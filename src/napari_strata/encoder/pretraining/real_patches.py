@@ -1,7 +1,4 @@
-"""Patches of a person's own unlabelled scans, seen again with other scanner's faults.
-
-Synthetic ones that look like them.
-"""
+"""Patches of real scans: rendered anew with other artefacts, or imitated synthetically."""
 
 from __future__ import annotations
 
@@ -31,11 +28,12 @@ from napari_strata.volume import Volume
 _STEP_VOX = 16
 """Sides of patches are multiples of this, as the encoder needs."""
 _QUANTILES = 256
+"""Quantiles used in histogram matching."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WorkingScan:
-    """A scan as the encoder sees it.
+    """A preprocessed scan, as the encoder receives it.
 
     Parameters
     ----------
@@ -44,10 +42,9 @@ class WorkingScan:
     body : (n,) int64 array
         Flat indices of the voxels inside the body.
     is_ct : bool
-        CT keeps its scale, so it is re-rendered with less freedom.
+        Whether it is CT. CT has a fixed scale, so it is varied less.
     thick_axis, thickness : int, float
-        The axis with the thickest slices, and how many working voxels one slice covers
-        there.
+        The axis with the thickest slices, and the slice thickness in working voxels.
     spacing_mm : tuple of 3 float
         Voxel size of the working grid.
     """
@@ -63,14 +60,14 @@ class WorkingScan:
     def prepare(
         cls, volume: Volume, patch_vox: int, settings: ProposeSettings | None = None
     ) -> WorkingScan:
-        """Find the body of a scan, map it to intensity and bring it to its working grid.
+        """Find the body of a scan, scale its intensity and resample it to its working grid.
 
-        All as `embed` does.
+        All steps are those of `embed`.
 
         Raises
         ------
         GeometryError
-            If the scan holds no body, values that are not finite, or one value only.
+            If the scan has no body, non-finite values, or the same value everywhere.
         """
         if not np.isfinite(volume.data).all():
             raise GeometryError(
@@ -115,9 +112,9 @@ class WorkingScan:
         )
 
     def patch(self, patch_vox: int, rng: np.random.Generator) -> Tensor:
-        """Cut a patch around a random voxel of the body, turned over at random.
+        """Return a patch (z, y, x) around a random voxel of the body, flipped at random.
 
-        (z, y, x), sides of at most `patch_vox`.
+        Its sides are at most `patch_vox` voxels.
         """
         center = np.unravel_index(rng.choice(self.body), self.intensity.shape)
         corner = []
@@ -135,7 +132,7 @@ class WorkingScan:
         ).contiguous()
 
     def grid(self, shape: Sequence[int], seed: int) -> Grid:
-        """Return the grid of a patch of this scan, with a source of randomness."""
+        """Return the grid of a patch of this scan, with a seeded random generator."""
         z, y, x = shape
         return make_grid(
             (z, y, x),
@@ -146,9 +143,9 @@ class WorkingScan:
 
 
 def rerender(image: Tensor, grid: Grid, scan: WorkingScan) -> Tensor:
-    """Render a patch (z, y, x) with the artefacts of another scanner, in [0, 1].
+    """Return a patch (z, y, x) in [0, 1] with the artefacts of another scanner.
 
-    Deformation, bias field, intensity range, thicker slices, blur and noise.
+    These are thicker slices or blur, gamma, bias field, intensity range and noise.
     """
     freedom = 0.25 if scan.is_ct else 1.0
     if scan.thickness > 1.3 and grid.uniform() < 0.3:
@@ -171,10 +168,7 @@ def rerender(image: Tensor, grid: Grid, scan: WorkingScan) -> Tensor:
 
 
 def real_views(scan: WorkingScan, patch_vox: int, seed: int) -> Tensor:
-    """Cut a patch and give two renderings of it that differ by the scanner's faults only.
-
-    (2, 1, z, y, x).
-    """
+    """Return two renderings (2, 1, z, y, x) of a patch that differ only by artefacts."""
     patch = scan.patch(patch_vox, np.random.default_rng(seed))
     grid = scan.grid(patch.shape, seed)
     return torch.stack([rerender(patch, grid, scan), rerender(patch, grid, scan)])[
@@ -183,21 +177,18 @@ def real_views(scan: WorkingScan, patch_vox: int, seed: int) -> Tensor:
 
 
 def dress(batch: Batch, scan: WorkingScan, seed: int) -> Batch:
-    """Make synthetic patches look like a scan.
+    """Make the last view of synthetic patches look like a scan.
 
-    The last view of each gets its intensity and its thick slices.
-
-    The intensity of a patch of the scan is laid over the synthetic one by rank,
-    brightest on brightest or brightest on darkest (histogram matching), so that what is
-    bright and how strongly things differ comes from the scan while the truth stays
-    known.
+    It gets the intensity histogram of a patch of the scan, upright or inverted
+    (histogram matching), and the thickness of its slices. Range and contrast then come
+    from the scan, while the labels are still known.
 
     Parameters
     ----------
     batch : Batch
         Synthetic patches with the same number of views each.
     scan : WorkingScan
-        What they shall look like.
+        The scan to imitate.
     seed : int
         The same seed gives the same batch.
     """
@@ -220,9 +211,9 @@ def dress(batch: Batch, scan: WorkingScan, seed: int) -> Batch:
 
 
 def match_intensity(image: Tensor, like: Tensor, *, backward: bool = False) -> Tensor:
-    """Lay the intensity of one patch over another by rank.
+    """Return a patch with the intensity histogram of another one (histogram matching).
 
-    Backward puts the brightest where it was darkest.
+    With `backward` the histogram is inverted: dark voxels become bright.
     """
     share = np.linspace(0.0, 1.0, _QUANTILES)
     have = np.quantile(image.numpy(), share)

@@ -1,7 +1,4 @@
-"""The pretext tasks: voxel contrast at several levels, agreement between views.
-
-Painting blocks and slices back in.
-"""
+"""Pretext tasks: voxel contrast, agreement of views, inpainting, next-slice prediction."""
 
 from __future__ import annotations
 
@@ -15,14 +12,16 @@ from napari_strata.encoder.network import StrataEncoder
 from napari_strata.settings import PretrainSettings
 
 _BLOCK_VOX = 8
+"""Side of a masked block, in voxels."""
 _MOST_LABELS, _FEWEST_VOXELS = 24, 16
+"""Most labels compared in a patch; patches with fewer sampled voxels are skipped."""
 _SLAB_VOX = 4
-"""Slices past the last one that is seen which next-slice prediction has to paint."""
+"""Slices after the last visible one that next-slice prediction has to reconstruct."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Views of patches with what is known about them.
+    """Views of patches with their labels.
 
     Parameters
     ----------
@@ -30,11 +29,11 @@ class Batch:
         Intensity in [0, 1]; the views of one patch follow one another and lie on one
         grid.
     labels : tuple of (patch, z, y, x) int64 tensor
-        The labels to contrast at each level, finest first; for scans without any truth
-        an empty tuple, and then each voxel is alike only to itself in the other views.
+        The labels to contrast at each level, finest first. Empty for unlabelled scans:
+        then a voxel's only positives are the same voxel in the other views.
     looks : tuple of tuple of int
-        For each patch a number per view; views with the same number differ by the
-        scanner's faults only.
+        For each patch the number of the contrast of each view. Views with the same
+        number differ only by artefacts.
     """
 
     image: Tensor
@@ -51,15 +50,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hidden:
-    """What is hidden of a batch: blocks all over, or everything past a slice.
+    """Masks of the voxels that are hidden in a batch.
 
     Parameters
     ----------
     unseen : (patch * view, 1, z, y, x) bool tensor
-        What the encoder does not see.
+        Voxels that the encoder does not see.
     blocks, slabs : bool tensors, same shape
-        What it has to paint back: the blocks, and the first slices past the last one
-        seen.
+        Voxels that it has to reconstruct: hidden blocks, and the first slices after the
+        last visible one.
     """
 
     unseen: Tensor
@@ -70,9 +69,10 @@ class Hidden:
 def hide(
     shape: tuple[int, ...], settings: PretrainSettings, generator: torch.Generator
 ) -> Hidden:
-    """Choose what to hide: in some images everything past a slice.
+    """Draw the voxels to hide in each image.
 
-    (next-slice prediction), random blocks in the others.
+    In some images everything after a slice is hidden (next-slice prediction), in the
+    others random blocks.
     """
     count, _, *sides = shape
     coarse = (
@@ -112,10 +112,10 @@ def hide(
 def sample_voxels(
     labels: Tensor, allowed: Tensor, count: int, generator: torch.Generator
 ) -> Tensor:
-    """Draw voxels of one patch, balanced over its labels: flat indices (n,), n <= count.
+    """Return flat indices of voxels of one patch, balanced over its labels.
 
-    Each label gets an equal share (rare ones are taken whole), at most 24 labels are
-    used.
+    Each label gets an equal share of `count`; a label with fewer voxels is taken whole.
+    At most 24 labels are used.
     """
     flat = labels.flatten()
     order = torch.randperm(flat.numel(), generator=generator).to(flat.device)
@@ -149,7 +149,7 @@ def voxel_contrast(features: Tensor, labels: Tensor, temperature: float) -> Tens
     Notes
     -----
     Khosla et al., Supervised Contrastive Learning, 2020 (the form with the sum outside
-    the logarithm), with labels that a program made up rather than a person.
+    the logarithm), here with synthetic labels.
     """
     similarity = features @ features.T / temperature
     own = torch.eye(len(features), dtype=torch.bool, device=features.device)
@@ -162,9 +162,9 @@ def voxel_contrast(features: Tensor, labels: Tensor, temperature: float) -> Tens
 
 
 def read_at(level: Tensor, index: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Read a map (channel, z', y', x') at flat indices of the full grid, interpolated.
+    """Return a map (channel, z', y', x') interpolated at flat indices of the full grid.
 
-    (n, channel).
+    The result is (n, channel).
     """
     z, y, x = shape
     if level.shape[1:] == shape:
@@ -200,9 +200,9 @@ def pretext_loss(
     Returns
     -------
     dict of scalar tensors
-        "contrast" (mean over levels and patches), "agreement" (1 - cosine of a voxel
-        with itself in a view with the same look), "inpaint" and "next_slice" (mean
-        absolute error), and their weighted "total".
+        "contrast" (mean over levels and patches), "agreement" (1 - cosine similarity of
+        a voxel with itself in another view of the same contrast), "inpaint" and
+        "next_slice" (mean absolute error), and their weighted "total".
     """
     device = batch.image.device
     hidden = hide(tuple(batch.image.shape), settings, generator)
@@ -261,9 +261,9 @@ def _compare(
     generator: torch.Generator,
     looks: tuple[int, ...],
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Contrast sampled voxels of one patch at each level, jointly over views of one look.
+    """Return the contrast and agreement losses of sampled voxels of one patch.
 
-    See whether these agree.
+    There is one of each per level and group of views with the same contrast.
     """
     contrast: list[Tensor] = []
     agreement: list[Tensor] = []
@@ -301,6 +301,7 @@ def _compare(
 def _draw(
     labels: Tensor | None, allowed: Tensor, count: int, generator: torch.Generator
 ) -> Tensor:
+    """Return flat indices of sampled voxels, balanced over labels if there are any."""
     if labels is not None:
         return sample_voxels(labels, allowed, count, generator)
     order = torch.randperm(allowed.numel(), generator=generator).to(allowed.device)
@@ -310,6 +311,7 @@ def _draw(
 def _paint_error(
     encoder: StrataEncoder, finest: Tensor, image: Tensor, where: Tensor
 ) -> Tensor:
+    """Return the mean absolute error of the reconstructed intensity in a mask."""
     if not where.any():
         return finest.sum() * 0
     rows = finest.permute(0, 2, 3, 4, 1)[where[:, 0]]

@@ -1,4 +1,4 @@
-"""What napari draws: layers, their place in the world, orientation, window presets."""
+"""Layers of napari, their placement, orientation on the canvas, and window presets."""
 
 from napari_strata.deprecated import moved_names
 

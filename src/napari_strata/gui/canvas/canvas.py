@@ -1,4 +1,4 @@
-"""What differs between napari 0.7, 0.8 and 0.9: camera, grid and canvas text (no Qt)."""
+"""Camera, grid and canvas text, which differ between napari 0.7, 0.8 and 0.9 (no Qt)."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ Their own conversion is wrong if an axis is flipped.
 
 
 def has_tool(viewer: napari.viewer.Viewer) -> bool:
-    """Return whether the mouse works on the active layer instead of moving the view.
+    """Return whether the mouse draws, paints or moves something on the active layer.
 
-    It then draws, paints or moves something there.
+    It does not move the view then.
     """
     active = viewer.layers.selection.active
     return active is not None and str(active.mode) not in ("pan_zoom", "transform")

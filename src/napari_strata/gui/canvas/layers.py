@@ -219,9 +219,9 @@ def _explaining(placed: Mapping[str, Any], what: str) -> dict[str, Any]:
 def grid_kwargs(
     geometry: Geometry, facts: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the layer keyword arguments that place a layer on a geometry.
+    """Return the keyword arguments that place a layer on a geometry.
 
-    Scale, translate, units, axis labels and metadata.
+    These are scale, translate, units, axis labels and metadata.
     """
     world = world_of(geometry)
     placed = {
@@ -257,7 +257,7 @@ def matching_grid_kwargs(
 def overlay_kwargs(layer: napari.layers.Layer) -> dict[str, Any]:
     """Return the transform, units and axis labels of a layer, for a 3D layer over it.
 
-    Of a layer with more axes, the last three count.
+    They are those of its last three axes.
     """
     spare = layer.ndim - 3
     named = {"units": layer.units[spare:], "axis_labels": layer.axis_labels[spare:]}
@@ -276,9 +276,9 @@ def overlay_kwargs(layer: napari.layers.Layer) -> dict[str, Any]:
 
 
 def scan_data(layer: napari.layers.Layer) -> Any:
-    """Return the array (z, y, x) of a layer without reading it into memory.
+    """Return the array (z, y, x) of a layer at full resolution, without reading it.
 
-    The full resolution, and the only step of any other axis.
+    Axes before the last three have one step, which is selected.
     """
     data = layer.data[0] if layer.multiscale else layer.data
     return data[(0,) * (len(data.shape) - 3)] if len(data.shape) > 3 else data
@@ -345,7 +345,7 @@ def region_colormap(
 def _default_colors(top: int) -> NDArray[np.float32]:
     """Return the default colours of the ids 0 .. top, (top + 1, 4) RGBA from 0 to 1.
 
-    Cached: must not be written to.
+    The array is cached and must not be changed.
     """
     rgb = np.array([region_color(number) for number in range(top + 1)], np.float32)
     return np.column_stack([rgb / np.float32(255), np.ones(top + 1, np.float32)])
@@ -364,9 +364,9 @@ def layer_facts(layer: napari.layers.Layer) -> dict[str, Any]:
 
 
 def is_scan(layer: napari.layers.Layer) -> bool:
-    """Return whether a layer can be worked on as a scan.
+    """Return whether a layer can be used as a scan.
 
-    A 3D grey image, or one of more axes with a single step each; our own maps are
+    A scan is a 3D grey image, maybe with more axes of one step each. Our own maps are
     excluded.
     """
     from napari.layers import Image
@@ -378,9 +378,9 @@ def is_scan(layer: napari.layers.Layer) -> bool:
 
 
 def advice_without_scan(layers: Iterable[napari.layers.Layer]) -> dict[str, str]:
-    """Return what to write in the list of scans if none of the layers is one.
+    """Return the advice for the list of scans if none of the layers is a scan.
 
-    Empty if opening a scan is all there is to do.
+    It is empty if the user only has to open a scan.
     """
     from napari.layers import Image
 
@@ -415,7 +415,7 @@ def volume_from_layer(
 
 
 def has_known_orientation(layer: napari.layers.Layer) -> bool:
-    """Return whether a layer tells where the patient's left is; a bare array does not."""
+    """Return whether a layer defines the patient's left side; a bare array does not."""
     return place(level_shape(layer), placing_of(layer)).knows_sides
 
 
@@ -454,7 +454,7 @@ def volume_from_parts(data: ArrayLike, attributes: Mapping[str, Any]) -> Volume:
     GeometryError
         If the data are not 3D or the transform cannot be used.
     ReadError
-        If the voxels are no real numbers, or all equal.
+        If the voxels are not real numbers, or all equal.
     """
     array = _full_resolution(data, attributes)
     name = layer_name(attributes)
@@ -494,7 +494,7 @@ def segmentation_from_parts(
     Raises
     ------
     GeometryError
-        If the data are not 3D, the transform cannot be used, or voxels are no whole
+        If the data are not 3D, the transform cannot be used, or voxels are not whole
         numbers from 0 to 4294967295.
     """
     array = _full_resolution(data, attributes)

@@ -58,7 +58,7 @@ def world_directions(layer: napari.layers.Layer) -> NDArray[np.float64] | None:
     -------
     (3, 3) float64 array or None
         Column i is the RAS+ axis that world axis i runs along, a signed unit vector;
-        None if the layer does not tell, or two axes would share one letter.
+        None if the layer does not define it, or two axes would share one letter.
     """
     placement = place(level_shape(layer), placing_of(layer))
     if not placement.knows_sides:
@@ -104,7 +104,7 @@ def turned_letters(
 ) -> EdgeLetters:
     """Return the letters at the canvas edges in 3D.
 
-    "" at an edge that is more than 35 degrees off any axis.
+    An edge that is more than 35 degrees off any axis gets "".
 
     Parameters
     ----------

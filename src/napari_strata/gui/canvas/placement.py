@@ -1,13 +1,13 @@
-"""Where a napari layer lies in the patient (no Qt).
+"""Placement of a napari layer in the patient (no Qt).
 
-A layer's place is its data-to-world transform (affine, rotate, shear, scale,
-translate), each world axis in its unit. Many readers leave the patient's affine in the
-metadata, which relates that world to the patient. As long as the layer lies where its
-reader put it, the reader's affine holds to the last digit; once the layer is moved, its
-new place is carried over into the patient in the same way.
+A layer's position is its data-to-world transform (affine, rotate, shear, scale,
+translate), with a unit per world axis. Many readers leave the patient's affine in the
+metadata, which relates that world to the patient. As long as the layer is where its
+reader put it, the reader's affine is used exactly. If the layer was moved, its new
+position is converted to the patient in the same way.
 
-If the reader left nothing, the world axes z, y and x are taken to point toward
-Inferior, Posterior and Left, and the notes say that left and right are a guess.
+Without such metadata, the world axes z, y and x are assumed to point toward Inferior,
+Posterior and Left, and a note says that left and right are a guess.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ _NOTE_AFFINE_IGNORED = (
 )
 
 _MATCHES_VOX = 0.01
-"""How far the corners may lie from where a reader puts them, in the shortest voxel side.
+"""Tolerance between a layer's corners and their position by a reader, in voxels.
 
-Readers round to 1e-6.
+The unit is the shortest side of a voxel. Readers round to 1e-6.
 """
 _STAYS_VOX = 1e-4
-"""The same for layers that we placed ourselves: only floating point comes between."""
+"""The same for layers that we placed ourselves, which differ by floating-point errors only."""
 
 _BOXED_VOX = 0.05
 """How far the boxes of a scan and of labels over it may differ, in voxels of the labels."""
@@ -71,18 +71,18 @@ _FROM_ITK = _LPS @ _ROWS_REVERSED
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Placement:
-    """Where a layer lies.
+    """Position of a layer.
 
     Parameters
     ----------
     geometry : Geometry
-        In the patient, in the layer's own axis order.
+        Position in the patient, in the layer's own axis order.
     world : (4, 4) float64 array
-        Array index -> napari's world, in mm: the last three axes of the layer.
+        Transform from array indices (last three axes) to napari's world, in mm.
     knows_sides : bool
-        Whether the layer tells where the patient's left is.
+        Whether the layer defines the patient's left side.
     notes : tuple of str
-        What had to be assumed, one sentence each.
+        Assumptions that were made, one sentence each.
     """
 
     geometry: Geometry
@@ -94,7 +94,7 @@ class Placement:
     def directions(self) -> NDArray[np.float64]:
         """Directions of napari's world axes in the patient.
 
-        Column i is world axis i in RAS+, of length near 1.
+        Column i is world axis i in RAS+, with a length close to 1.
         """
         turned: NDArray[np.float64] = self.geometry.affine[:3, :3] @ np.linalg.inv(
             self.world[:3, :3]
@@ -104,10 +104,9 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Layout:
-    """Where a reader placed an array.
+    """A reader's placement of an array.
 
-    `affine` maps array indices to RAS+, `world` maps them to the world in which it
-    placed the layer.
+    `affine` maps array indices to RAS+, `world` maps them to napari's world.
     """
 
     affine: NDArray[np.float64]
@@ -134,7 +133,7 @@ def spatial_shape(shape: Sequence[int], name: str) -> tuple[int, int, int]:
     Raises
     ------
     GeometryError
-        If that is no 3D scan.
+        If that is not a 3D scan.
     """
     size = " x ".join(str(int(n)) for n in shape)
     if len(shape) < 3:
@@ -166,8 +165,8 @@ def world_from_parts(
     Raises
     ------
     GeometryError
-        If the transform cannot be used: axes before the last three are mixed with them,
-        or units are of no length.
+        If the transform mixes the last three axes with others, or has units other than
+        length.
     """
     from napari.utils.transforms import Affine
 
@@ -220,28 +219,28 @@ def place(
     *,
     scans: Sequence[Placement] = (),
 ) -> Placement:
-    """Find where a layer lies in the patient.
+    """Return the placement of a layer in the patient.
 
     Parameters
     ----------
     shape : sequence of int
-        Of the layer's data, all axes.
+        Shape of the layer's data, all axes.
     attributes : mapping
-        As `placing_of` gives them, or as napari hands them to a writer.
+        Attributes from `placing_of`, or from napari in a writer.
     scans : sequence of Placement
-        Where the scans in the same viewer lie: a layer without such metadata,
-        such as napari's own new labels, lies in the patient by the one that fills the
-        same box.
+        Placements of the scans in the same viewer. A layer without metadata, such as
+        napari's own new labels, is placed by the scan that fills the same box.
 
     Returns
     -------
     Placement
-        From what its reader said and where it lies now; see the module.
+        Derived from the reader's metadata and the layer's current position; see the
+        module.
 
     Raises
     ------
     GeometryError
-        If the shape is no scan's, or the transform cannot be used.
+        If the shape is not that of a scan, or the transform cannot be used.
     """
     name = layer_name(attributes)
     shape_zyx = spatial_shape(shape, name)
@@ -279,7 +278,7 @@ def place(
 def _by_our_metadata(
     metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> Placement | None:
-    """Place a layer that we made, None if we did not make it."""
+    """Return the placement of a layer that we made, None for another layer."""
     facts = metadata.get(METADATA_KEY)
     stored = facts.get("geometry") if isinstance(facts, Mapping) else None
     if not isinstance(facts, Mapping) or not isinstance(stored, Geometry):
@@ -303,7 +302,7 @@ def _by_reader(
     shape: tuple[int, int, int],
     unit_notes: tuple[str, ...],
 ) -> Placement | tuple[str, ...]:
-    """Place a layer by the metadata of another reader; return notes if that fails."""
+    """Return the placement by the metadata of another reader, or notes if that fails."""
     metadata = attributes.get("metadata") or {}
     notes: tuple[str, ...] = ()
     mm, header_notes = _header_unit(metadata)
@@ -313,11 +312,11 @@ def _by_reader(
         and not _is_in_mm(metadata, world, shape)
         and np.ptp(mm_of_unit) == 0
     ):
-        # nothing names the affine's unit: take the layer's own unit, if it fits
+        # The unit of the affine is unknown, so the layer's own unit is used if it fits.
         mm, header_notes = float(mm_of_unit[0]), unit_notes
     to_mm = np.diag([mm, mm, mm, 1.0])
     has_same_unit = bool(np.allclose(mm_of_unit, mm, rtol=1e-9))
-    # in the unit of the reader's affine
+    # In the unit of the reader's affine.
     world_in_unit = np.linalg.inv(to_mm) @ world if has_same_unit else world
     nearest = _MATCHES_VOX * np.linalg.norm(world_in_unit[:3, :3], axis=0).min()
     for find in (_by_affine, _by_direction):
@@ -348,9 +347,9 @@ def _on_file(
 ) -> Geometry:
     """Return the geometry on the grid of the file whose NIfTI header the reader left.
 
-    Labels then go back to that grid exactly. Readers turn axes and round (napari-nifti
-    to 1e-6, which over 500 voxels makes 5e-4 mm), while the header has the file's own
-    numbers.
+    Labels are then written on exactly that grid. Readers reorder axes and round
+    (napari-nifti to 1e-6, which is 5e-4 mm over 500 voxels), but the header has the
+    file's own numbers.
     """
     header: Any = metadata.get("header")
     shape = _stored_shape(metadata)
@@ -395,8 +394,7 @@ def _on_file(
 def _header_unit(metadata: Mapping[str, Any]) -> tuple[float, tuple[str, ...]]:
     """Return the length in mm of the unit of a reader's affine, and notes.
 
-    From the NIfTI header beside the affine, with the notes that reading the file would
-    give.
+    Both come from the NIfTI header beside the affine.
     """
     header: Any = metadata.get("header")
     if not hasattr(header, "get_xyzt_units"):
@@ -431,7 +429,7 @@ def _never_placed(given: NDArray[np.float64], world: NDArray[np.float64]) -> boo
 def _on_scan(
     scan: Placement, world: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> Placement:
-    """Place a layer by the scan under it: on its grid if they share one."""
+    """Return the placement of a layer over a scan, on the scan's grid if they share it."""
     if (
         shape == scan.geometry.shape_zyx
         and _corner_distance(scan.world, world, shape)
@@ -445,10 +443,7 @@ def _on_scan(
 def _world_box(
     world: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> NDArray[np.float64]:
-    """Return the lowest and highest world coordinates (2, 3) of an array.
-
-    Measured to the outer sides of its voxels.
-    """
+    """Return the lowest and highest world coordinates (2, 3) of an array's voxel edges."""
     ends = (
         np.array(
             [(*corner, 1) for corner in product(*((-0.5, n - 0.5) for n in shape))],
@@ -462,7 +457,7 @@ def _world_box(
 def world_of(geometry: Geometry) -> NDArray[np.float64]:
     """Return the world transform (4, 4) by which we place a scan.
 
-    Along its own axes, with its middle where it lies in the patient.
+    The scan runs along its own axes, and its centre is at its position in the patient.
     """
     spacing = geometry.spacing_zyx_mm
     middle = (np.asarray(geometry.shape_zyx) - 1) / 2
@@ -481,7 +476,7 @@ def same_place(one: Geometry, other: Geometry) -> bool:
 
 
 def lies_straight(layer: napari.layers.Layer) -> bool:
-    """Return whether a layer's axes run along napari's.
+    """Return whether a layer's axes are parallel to napari's world axes.
 
     A plane on screen is then a plane of its array.
     """
@@ -491,9 +486,9 @@ def lies_straight(layer: napari.layers.Layer) -> bool:
 
 
 def world_linear(layer: napari.layers.Layer) -> NDArray[np.float64]:
-    """Return the linear part (3, 3) of a layer's data-to-world transform, in its own units.
+    """Return the linear part (3, 3) of the data-to-world transform of the last three axes.
 
-    For the layer's last three axes.
+    It is in the layer's own units.
     """
     origin = np.asarray(layer.data_to_world(np.zeros(3)), np.float64)[-3:]
     return np.column_stack(
@@ -505,14 +500,14 @@ def world_linear(layer: napari.layers.Layer) -> NDArray[np.float64]:
 
 
 def layer_name(attributes: Mapping[str, Any]) -> str:
-    """Return how messages name a layer."""
+    """Return the name of a layer for messages."""
     return f"Layer '{attributes['name']}'" if attributes.get("name") else "The layer"
 
 
 def mm_per_unit(units: Any, name: str) -> NDArray[np.float64]:
     """Return mm per unit of the last three axes.
 
-    Pixels count as mm if no axis has a length.
+    Pixels count as mm if no axis has a unit of length.
     """
     return _mm_per_unit(units, name)[0]
 
@@ -571,8 +566,8 @@ def _mm_per_unit(units: Any, name: str) -> tuple[NDArray[np.float64], tuple[str,
 def _assumed_frame(labels: Any) -> NDArray[np.float64]:
     """Return the transform from napari's world to RAS+ that is assumed without metadata.
 
-    Axes named z, y, x, or else the axes in that order, point toward Inferior,
-    Posterior, Left.
+    Axes named z, y, x (otherwise the axes in that order) point toward Inferior,
+    Posterior and Left.
     """
     names = [str(label).lower() for label in labels or ()][-3:]
     order = (
@@ -589,7 +584,7 @@ def _assumed_frame(labels: Any) -> NDArray[np.float64]:
 def _corner_distance(
     one: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> float:
-    """Return how far apart two transforms put the corners of an array."""
+    """Return the largest distance between an array's corners under two transforms."""
     corners = np.array(
         [(*corner, 1) for corner in product(*((0, n - 1) for n in shape))], np.float64
     )
@@ -599,9 +594,9 @@ def _corner_distance(
 def _by_affine(
     metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> _Layout | tuple[str, ...]:
-    """Find the layout of an affine that another reader left in the metadata.
+    """Return the layout of an affine that another reader left in the metadata.
 
-    The layer's transform shows how that reader orders axes.
+    The layer's transform shows how the reader orders axes.
     """
     affine = _given_affine(metadata)
     if affine is None:
@@ -634,9 +629,9 @@ def _by_affine(
 
 
 def _given_affine(metadata: Mapping[str, Any]) -> NDArray[np.float64] | None:
-    """Return the affine in the metadata, x, y, z to RAS+ mm.
+    """Return the affine in the metadata, from x, y, z to RAS+ mm.
 
-    Of a larger one, with time last, the three axes of space.
+    Of a larger affine, with time as the last axis, only the spatial axes are returned.
     """
     given = metadata.get("affine")
     try:
@@ -666,7 +661,7 @@ def _as_napari_nifti(
 ) -> _Layout:
     """Return the layout of napari-nifti since 0.0.19.
 
-    (z, y, x), negative scales, the origin at the far corner.
+    Its order is (z, y, x), with negative scales and the origin at the far corner.
     """
     sides, origin = np.linalg.norm(affine[:3, :3], axis=0)[::-1], affine[2::-1, 3]
     world = np.diag([*-sides, 1.0])
@@ -677,7 +672,7 @@ def _as_napari_nifti(
 def _whole_layouts(
     affine: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> Iterator[_Layout]:
-    """Yield the ways in which readers place a layer by the whole affine, the likeliest first."""
+    """Yield the layouts of readers that use the whole affine, the most likely first."""
     yield _as_napari_nifti(affine, shape)
     for order in ([0, 1, 2, 3], _REVERSED):
         ordered = affine[:, order]
@@ -693,9 +688,9 @@ def _whole_layouts(
 def _scale_layouts(
     affine: NDArray[np.float64], world: NDArray[np.float64]
 ) -> Iterator[_Layout]:
-    """Yield the ways in which readers place a layer by voxel sizes alone.
+    """Yield the layouts of readers that use the voxel sizes only.
 
-    From zero or from the origin, with any signs.
+    They start at zero or at the affine's origin, and axes may be reversed.
     """
     signs, shift = np.sign(np.diag(world)[:3]), world[:3, 3]
     for order in ([0, 1, 2, 3], _REVERSED):
@@ -747,11 +742,11 @@ def _fits_header(
 def _by_direction(
     metadata: Mapping[str, Any], world: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> _Layout | tuple[str, ...]:
-    """Find the layout of spacing, origin and direction without an affine.
+    """Return the layout of metadata with spacing, origin and direction, without an affine.
 
-    Readers on ITK leave these, as (z, y, x) toward Superior, Posterior and Left:
-    napari-itk-io and napari-nifti before 0.0.19. The latter has RAS+ if medvol since
-    0.0.18 reads the file for it, which the header then shows.
+    Readers based on ITK (napari-itk-io, and napari-nifti before 0.0.19) leave these, as
+    (z, y, x) toward Superior, Posterior and Left. napari-nifti has RAS+ instead if it
+    uses medvol 0.0.18 or newer, which the header shows.
     """
     if (
         metadata.get("affine") is not None
@@ -785,8 +780,8 @@ def _by_direction(
     tolerance = _MATCHES_VOX * float(np.linalg.norm(world[:3, :3], axis=0).min())
     for linear in (whole[:3, :3], np.diag(spacing), direction.T * spacing):
         placed = _affine_from(linear, origin)
-        # a layer that was cropped or moved: its linear part shows the layout, and the
-        # origin is the same in all layouts
+        # The layer was cropped or moved. Its linear part shows the layout, and the origin
+        # is the same in all layouts.
         shifted = _affine_from(linear, world[:3, 3])
         if _corner_distance(shifted, world, shape) <= tolerance:
             return _Layout(whole if is_ras else _FROM_ITK @ whole, placed)

@@ -1,4 +1,4 @@
-"""Files of the scans that are open: an export must never replace one (no Qt)."""
+"""Files of the open scans, which an export must never replace (no Qt)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from napari_strata.refine.session.refinement import Refinement
 from napari_strata.volume import Progress
 
 MAX_VOXELS = 3_000_000
-"""A region with a larger box is averaged down first, so that it takes a second."""
+"""A region with a larger box is averaged down first, which limits the time to a second."""
 _SMOOTHING_VOX = 0.7
 """Gaussian sigma, in voxels: removes the steps of a mask and moves no border visibly."""
 
@@ -86,9 +86,9 @@ def surfaces_body(
 def surface_of(
     mask: NDArray[np.bool_],
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Return the surface of a mask (z, y, x): vertices (n, 3) in its voxels, faces (m, 3).
+    """Return the surface of a mask (z, y, x) by marching cubes (Lewiner).
 
-    Marching cubes (Lewiner).
+    The result is vertices (n, 3) in voxels of the mask, and faces (m, 3).
     """
     step = max(1, int(np.ceil((mask.size / MAX_VOXELS) ** (1 / 3))))
     padded = np.pad(

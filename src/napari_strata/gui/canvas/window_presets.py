@@ -47,7 +47,7 @@ def preset_names(modality: Modality) -> tuple[str, ...]:
 
 
 def default_preset(modality: Modality) -> str:
-    """Return the preset that a scan opens with."""
+    """Return the default preset of a modality."""
     return preset_names(modality)[0]
 
 

@@ -1,4 +1,4 @@
-"""What the edit section does to the case in hand."""
+"""Controller of the edit section."""
 
 from __future__ import annotations
 
@@ -135,13 +135,13 @@ class Editor(QObject):
         self._preview_timer.start()
 
     def show_preview(self) -> None:
-        """Show what the strokes would do, if the preview is switched on."""
+        """Show the result of the strokes, if the preview is switched on."""
         with notify_errors():
             if self._section.preview.isChecked():
                 self._require_case().brushes.show_preview(self._section.scope)
 
     def _pick_up(self, case: ScanCase, tool: str) -> None:
-        """Pick up a tool; put everything down if there is no region to stroke for."""
+        """Pick up a tool; put all tools down if no region is selected for the strokes."""
         try:
             target = self._target() if tool in ("scribble", "paint") else None
         except StrataError:
@@ -164,7 +164,7 @@ class Editor(QObject):
             self._stroke_layer = layer
             self._bind_keys(layer)
             layer.events.paint.connect(self._on_stroke)
-            # the layer is made before the first stroke, whose preview then shows at once
+            # The layer is made before the first stroke, whose preview then shows at once.
             self._layer_timer.start()
 
     def _make_layer(self) -> None:
@@ -249,7 +249,7 @@ class Editor(QObject):
         case.brushes.discard()
 
     def _run_step(self, case: ScanCase, step: Callable[[], object]) -> None:
-        # the buttons change at once, so that no press is lost; the long lists follow
+        # The buttons change at once, so that no click is lost; the long lists follow.
         case.submit(
             step, lambda _name: self._section.show_history(*next_step_names(case.work))
         )

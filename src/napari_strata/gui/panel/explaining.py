@@ -1,4 +1,4 @@
-"""What the explain section does with the case in hand."""
+"""Controller of the explain section."""
 
 from __future__ import annotations
 

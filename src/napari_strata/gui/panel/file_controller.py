@@ -1,4 +1,4 @@
-"""What the export section does: labels and cases to files, and back."""
+"""Controller of the export section: writes and opens labels, cases and scans."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ if TYPE_CHECKING:
 class FileController:
     """Writes and opens files in a thread.
 
-    Edits asked for meanwhile wait until the file is written; the person can go on
-    working.
+    Edits that are requested meanwhile wait until the file is written. The window stays
+    usable.
 
     Parameters
     ----------
     section : ExportSection
         Shows what was written, or why nothing was.
     viewer : napari.viewer.Viewer
-        Where a scan goes that was opened.
+        Opened scans are added to it.
     jobs : JobRunner
-        Does the work outside the GUI thread.
+        Runs jobs outside the GUI thread.
     cases : OpenCases
-        Where a case goes that was opened.
+        Opened cases are added to them.
     scans : ScanController
         Has the scan in hand.
     require_case : callable
@@ -115,10 +115,7 @@ class FileController:
         with_path(ask_scan_folder(self._section), self.open_scan)
 
     def ask_export(self, chosen_format: str) -> Path | None:
-        """Ask where the labels in hand go.
-
-        None if the dialog is cancelled, or the format cannot be written.
-        """
+        """Ask for the path of an export; None if it is cancelled or cannot be written."""
         path = None
         with self._notify_errors():
             work = self._require_case().work
@@ -184,8 +181,8 @@ class FileController:
         with self._notify_errors():
             case = self._require_case()
             case.outside_edits.restore_shape()
-            # the file holds the edits asked for until now: the queue is paused before
-            # a later edit starts
+            # The file contains all edits so far: the queue is paused before a later edit
+            # starts.
             case.queue.submit(
                 case.outside_edits.absorb,
                 partial(self._begin, case, make_body, on_done),

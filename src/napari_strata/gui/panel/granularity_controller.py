@@ -1,4 +1,4 @@
-"""What the granularity slider does to the case in hand."""
+"""Controller of the granularity slider."""
 
 from __future__ import annotations
 

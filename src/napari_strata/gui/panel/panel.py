@@ -115,9 +115,9 @@ class StrataPanel(PanelLayout):
         self.granularity.show(case)
 
     def close_down(self) -> None:
-        """Cancel what runs and take everything off the viewer except the layers.
+        """Cancel running jobs, and remove everything from the viewer except the layers.
 
-        The panel is not used after that.
+        The panel must not be used afterwards.
         """
         self.granularity.send()
         self.jobs.cancel()

@@ -1,4 +1,4 @@
-"""What the Propose button does."""
+"""Controller of the Propose button."""
 
 from __future__ import annotations
 

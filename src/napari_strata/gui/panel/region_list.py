@@ -1,4 +1,4 @@
-"""What the region table and the history do to the case in hand."""
+"""Controller of the region table and the history."""
 
 from __future__ import annotations
 

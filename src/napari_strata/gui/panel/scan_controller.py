@@ -1,4 +1,4 @@
-"""Which of the viewer's scans is worked on."""
+"""Controller of the list of scans: selects the current one."""
 
 from __future__ import annotations
 

@@ -51,9 +51,9 @@ class ViewController(QObject):
     Parameters
     ----------
     section : ScanSection
-        What is asked for.
+        The widgets with the requests.
     viewer : napari.viewer.Viewer
-        What is changed.
+        The viewer to change.
     orientation : CanvasOrientation
         Planes and letters.
     jobs : JobRunner
@@ -227,7 +227,7 @@ class ViewController(QObject):
         """Show the case in hand beside that of an earlier scan, with the volume changes."""
         with notify_errors():
             case = self._require_case()
-            others = [other for other in self._cases.shown if other is not case]
+            others = [other for other in self._cases.in_viewer if other is not case]
             if not others:
                 raise StrataError(
                     "Open the other scan in this window too, and propose regions or"
@@ -236,9 +236,9 @@ class ViewController(QObject):
             FollowUp(self._viewer, case, others, self._section).show()
 
     def on_drag(self, viewer: napari.viewer.Viewer, event: Any) -> Generator[None]:
-        """Change the window while the right mouse button is held.
+        """Change the intensity window while the right mouse button is held.
 
-        In 3D, and with a brush in hand, the drag is napari's.
+        In 3D, and while a brush is in use, napari handles the drag.
         """
         if (
             event.button != 2

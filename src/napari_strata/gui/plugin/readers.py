@@ -22,9 +22,9 @@ NO_LAYERS: Any = ((None,),)
 """napari's sign that a reader read the file and there is nothing to show."""
 
 DICOM_FILES_CHECKED = 200
-"""Files of a folder that are looked at before it counts as holding no DICOM file.
+"""Files of a folder that are checked before it counts as a folder without DICOM files.
 
-A bound, so that dropping a large folder of something else does not stall napari.
+The limit keeps napari responsive when a large folder of other files is dropped.
 """
 
 
@@ -40,9 +40,9 @@ def get_reader(
 
 
 def read_layers(path: str | Sequence[str]) -> list[LayerTuple]:
-    """Read scans as image layers, labels as labels layers, and cases as both.
+    """Read scans as image layers, label files as labels layers, and cases as both.
 
-    The panel continues a case that is read.
+    An open panel continues the case.
     """
     from napari_strata.io.files import read_labels
 
@@ -81,7 +81,7 @@ def read_case(path: Path) -> list[LayerTuple]:
 def _read_scan(path: Path) -> list[LayerTuple]:
     """Read a scan. If the file holds several and there is a window, ask which one.
 
-    Empty where the person leaves that question.
+    Return an empty list if the dialog is cancelled.
     """
     from napari_strata.io.files import read
 

@@ -21,7 +21,7 @@ def sample_thick_t2() -> list[LayerTuple]:
 
 
 def _sample(name: str) -> list[LayerTuple]:
-    """Make a sample as a scan and, hidden, its true labels."""
+    """Make a sample scan and a hidden layer with its true labels."""
     from napari_strata.synthesis.samples import make_sample
 
     volume, truth = make_sample(name)

@@ -1,4 +1,4 @@
-"""Opening a window: napari with the panel docked, and the checks before that."""
+"""Opening napari with the panel docked, and the checks before it."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
 
 
 def write_other(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Write surfaces, measures or names of one labels layer; the suffix chooses which.
+    """Write surfaces, measures or names of one labels layer, depending on the suffix.
 
     Raises
     ------
@@ -213,7 +213,7 @@ def _settled_case(work: Refinement | None) -> ScanCase | None:
         if isinstance(widget, StrataPanel)
     ]
     for panel in panels:
-        for case in panel.cases.shown:
+        for case in panel.cases.in_viewer:
             if case.work is work:
                 if panel.files.is_writing:
                     raise StrataError(

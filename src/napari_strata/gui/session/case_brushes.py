@@ -1,4 +1,4 @@
-"""The brushes of one case: scribbles that teach, and paint."""
+"""The brushes of one case: scribble and paint."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ class CaseBrushes:
         return brush
 
     def pick_up_paint(self, region: int | None, *, size: int) -> None:
-        """Pick up napari's own paint brush on the labels layer.
+        """Pick up napari's own paint brush for a region on the labels layer.
 
-        0 erases, None starts a new region.
+        Region 0 erases, None creates a region.
         """
         layer = self._painter.layer
         if (brush := self.scribble) is not None:
@@ -99,7 +99,7 @@ class CaseBrushes:
     def apply(
         self, scope: Scope, on_learned: Callable[[tuple[int, ...]], None]
     ) -> None:
-        """Teach the refinement the strokes, then call back with the regions that learned.
+        """Apply the strokes to the refinement, then call back with their regions.
 
         Strokes that were refused stay on the canvas.
 
@@ -129,7 +129,7 @@ class CaseBrushes:
         self._submit(lambda: None, lambda _nothing: on_learned(tuple(learned)))
 
     def show_preview(self, scope: Scope) -> None:
-        """Show what the strokes on the canvas would do."""
+        """Show the result of the strokes on the canvas before they are applied."""
         strokes = [(one.voxels, one.region) for one in self.strokes()]
         self._preview.show(strokes, scope, over=self._painter.layer)
 

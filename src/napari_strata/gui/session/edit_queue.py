@@ -44,8 +44,8 @@ class EditQueue(QObject):
         self._running: tuple[_QueuedEdit, Future[Any]] | None = None
         self._posted: deque[Callable[[], None]] = deque()
         self._is_paused = self._is_closed = False
-        # queued even if the edit is done before `submit` returns: napari emits its paint
-        # event before it writes the voxels
+        # Queued even if the edit is done before `submit` returns, because napari emits
+        # its paint event before it writes the voxels.
         queued = Qt.ConnectionType.QueuedConnection
         self._woken.connect(self.deliver, queued)  # type: ignore[call-arg]  # PyQt6
         self.destroyed.connect(partial(_hand_over, self._waiting, self._thread))
@@ -63,11 +63,10 @@ class EditQueue(QObject):
         *,
         pauses: bool = False,
     ) -> None:
-        """Run `edit()` in the thread when its turn comes, then `on_done(result)`.
+        """Run `edit()` in the thread after earlier edits, then `on_done(result)`.
 
-        On an error `on_fail()` is called instead. Both are called in the GUI thread.
-        With `pauses` the queue is paused when the edit ends, before any later edit
-        starts.
+        After an error, `on_fail()` is called instead. Both are called in the GUI thread.
+        With `pauses` the queue is paused when the edit ends, before a later edit starts.
         """
         if self._is_closed:
             return
@@ -109,9 +108,9 @@ class EditQueue(QObject):
                 self.idle.emit()
 
     def finish(self) -> None:
-        """Wait for every edit and show it.
+        """Wait for all edits, and show their results.
 
-        A paused queue stays paused once the running edit is done.
+        A paused queue only finishes the running edit, and stays paused.
         """
         while self._running is not None:
             # waits; `deliver` handles the exception, if any

@@ -56,7 +56,9 @@ def volume_changes(
     before: tuple[Sequence[Region], Mapping[int, RegionStatistics]],
     after: tuple[Sequence[Region], Mapping[int, RegionStatistics]],
 ) -> list[VolumeChange]:
-    """Compare regions of the same name; several regions of one name are added up.
+    """Return the volume changes of regions of the same name.
+
+    The volumes of several regions with one name are added.
 
     Parameters
     ----------

@@ -153,7 +153,7 @@ class LabelsPainter(QObject):
             self.layer.contour = OUTLINE_PIXELS if is_on else 0
 
     def hide(self, regions: frozenset[int]) -> None:
-        """Draw every region but these."""
+        """Draw all regions except these."""
         self.hidden = regions
         self.layer.colormap = region_colormap(
             self.work.regions, capacity=self._capacity, hidden=regions
@@ -186,9 +186,9 @@ class LabelsPainter(QObject):
         )
 
     def all_differences(self) -> HandPaint:
-        """Find every voxel that another tool wrote, except where we have still to write.
+        """Return every voxel that another tool wrote, except where our own writing is pending.
 
-        May run in any thread between edits.
+        It may be called in any thread between edits.
         """
         shape, unwritten = self.layer.data.shape, self.unwritten
         parts = [HandPaint(np.empty(0, np.int64), np.empty(0, np.int64))]
@@ -220,9 +220,9 @@ class LabelsPainter(QObject):
         return slice(0, z), slice(0, y), slice(0, x)
 
     def _on_screen(self, box: Box) -> Iterator[Box]:
-        """Yield the parts of a box that lie in the planes on screen.
+        """Yield the parts of a box that are in the planes on screen.
 
-        Nothing if the screen shows no plane of the array.
+        There are none if the screen shows no plane of the array.
         """
         dims = self._viewer.dims
         if dims.ndim != 3 or not lies_straight(self.layer):
@@ -314,7 +314,7 @@ class LabelsPainter(QObject):
 
 
 def view_of(viewer: napari.viewer.Viewer) -> View:
-    """Return what identifies the plane that a viewer shows."""
+    """Return a key of the plane that a viewer shows."""
     dims = viewer.dims
     return dims.ndisplay, dims.order[0], tuple(dims.point)
 
@@ -349,7 +349,7 @@ def slabs(box: Box) -> Iterator[slice]:
 
 
 def union(one: Box, other: Box) -> Box:
-    """Return the smallest box that holds two boxes."""
+    """Return the smallest box around two boxes."""
     z, y, x = (
         slice(min(a.start, b.start), max(a.stop, b.stop))
         for a, b in zip(one, other, strict=True)
@@ -358,7 +358,7 @@ def union(one: Box, other: Box) -> Box:
 
 
 def outside(box: Box, hole: Box) -> Iterator[Box]:
-    """Split what a box holds outside of a hole in it into boxes."""
+    """Split the part of a box outside of a hole into boxes."""
     rest = list(box)
     for axis in range(3):
         for part in (

@@ -1,4 +1,4 @@
-"""Which layers belong to one case, noted in their metadata.
+"""Marks in the metadata of the layers that belong to one case.
 
 A case file's reader and a panel that was closed leave these marks, so that a panel opened
 later continues the case.

@@ -1,4 +1,4 @@
-"""The cases of one viewer: which scan has which refinement."""
+"""The cases of one viewer, one for each scan with a refinement."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 class OpenCases(QObject):
-    """Holds one case per scan of a viewer.
+    """The open cases of a viewer, at most one per scan.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-        Whose layers they show.
+        The viewer with their layers.
     parent : QObject
         Qt parent.
     """
 
     adopted = Signal(object)
-    """Emitted with a `ScanCase` that was taken up."""
+    """Emitted with a `ScanCase` that was opened."""
 
     def __init__(self, viewer: napari.viewer.Viewer, parent: QObject) -> None:
         super().__init__(parent)
@@ -41,8 +41,8 @@ class OpenCases(QObject):
         return None if image is None else self._cases.get(image)
 
     @property
-    def shown(self) -> list[ScanCase]:
-        """The cases whose regions are on the canvas, or could be."""
+    def in_viewer(self) -> list[ScanCase]:
+        """The cases whose labels layer is in the viewer, visible or hidden."""
         return [case for case in self._cases.values() if case.is_shown]
 
     def adopt(
@@ -55,7 +55,8 @@ class OpenCases(QObject):
         """Open a case with a refinement of a scan.
 
         The regions of an earlier case stay as a plain, hidden labels layer. `labels` is
-        a layer that shows the refinement already, `layer_tuple` one that is ready to be added.
+        a layer that already shows the refinement, `layer_tuple` one that is ready to be
+        added.
         """
         if image not in self._viewer.layers:
             return

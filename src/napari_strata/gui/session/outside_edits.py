@@ -33,14 +33,14 @@ Long enough for a stroke of another tool to end.
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Absorbed:
-    """What was taken over from other tools.
+    """Voxels that were taken over from other tools.
 
     Parameters
     ----------
     voxels : (n, 3) int64 array
-        Every voxel that they wrote.
+        All voxels that the tools wrote.
     refusals : tuple of str
-        Why some of it could not be taken over.
+        Reasons why some of them could not be taken over.
     """
 
     voxels: NDArray[np.int64]
@@ -90,9 +90,9 @@ class OutsideEdits(QObject):
         bindings.on_event(events.set_data, self._on_set_data)
 
     def absorb(self) -> Absorbed:
-        """Pass what other tools wrote to the refinement.
+        """Pass voxels that other tools wrote to the refinement.
 
-        Runs in the thread of the edits, between them.
+        This runs in the thread of the edits, between two edits.
         """
         if not self._is_shown:
             return Absorbed(np.empty((0, 3), np.int64), ())
@@ -120,7 +120,7 @@ class OutsideEdits(QObject):
         return False
 
     def stop(self) -> None:
-        """Compare no more."""
+        """Stop comparing."""
         self._timer.stop()
 
     @property

@@ -1,4 +1,4 @@
-"""One scan being worked on: its layers, its refinement, its queue of edits."""
+"""One scan that is being edited: its layers, its refinement and its queue of edits."""
 
 from __future__ import annotations
 
@@ -162,9 +162,9 @@ class ScanCase(QObject):
     def submit(
         self, edit: Callable[[], Any], on_done: Callable[[Any], None] | None = None
     ) -> None:
-        """Run an edit in the thread when its turn comes.
+        """Run an edit in the thread, after earlier edits.
 
-        Then `on_done(result)` is called in the GUI thread.
+        Afterwards `on_done(result)` is called in the GUI thread.
         """
         self.preview.drop()
         self.queue.submit(edit, on_done)
@@ -180,9 +180,9 @@ class ScanCase(QObject):
         mark_layer(self.image, saved=history)
 
     def check_place(self) -> None:
-        """Check that scan and labels still lie where they lay when the regions were made.
+        """Check that scan and labels were not moved since the regions were made.
 
-        An export places its labels there.
+        An export places its labels by the scan's position at that time.
 
         Raises
         ------
@@ -206,17 +206,16 @@ class ScanCase(QObject):
         self.outside_edits.watch(self.bindings)
 
     def close(self, ending: Ending = "leave") -> None:
-        """Stop following the refinement and take our own layers away.
+        """Stop following the refinement, and remove the auxiliary layers.
 
         The labels stay as a plain layer.
 
         Parameters
         ----------
         ending : {"leave", "keep", "discard"}
-            What happens to the edits on the disk that no case file holds. "leave": they
-            go on being saved, for a panel or a program that is opened again. "keep":
-            they stay and are offered when the scan is opened again. "discard": they are
-            removed.
+            What happens to the unsaved edits on disk. "leave": autosave continues, for a
+            panel that is opened later. "keep": autosave ends, and the edits are offered
+            when the scan is opened again. "discard": they are removed.
         """
         self.outside_edits.stop()
         self._answer_keys.remove()

@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 PREVIEW_NAME = "Strata preview"
 _BACKGROUND, _OTHERS = USUAL_IDS + 1, USUAL_IDS + 2
-"""Values of voxels that would become background, or a region with a very large id.
+"""Layer values for voxels that would become background, or a region with a large id.
 
-Other voxels hold their region's id, or 0.
+Other voxels have the id of their region, or 0 without a change.
 """
 _NUMBERS = np.array([0, _BACKGROUND, *range(1, USUAL_IDS + 1), _OTHERS], np.uint16)
-"""Layer values by the result of `Preview.changes_in`: a region's id plus 1.
+"""Layer value for each result of `Preview.changes_in`, which is a region's id plus 1.
 
-The last entry stands for all larger ids.
+The last entry is used for all larger ids.
 """
 
 _AT_ONCE_VOXELS = 200_000
@@ -110,7 +110,7 @@ class StrokePreview(QObject):
     ) -> None:
         """Compute the preview of strokes in the thread, and show it.
 
-        A later call replaces an earlier one.
+        It replaces an earlier preview.
         """
         self._serial += 1
         if not strokes:

@@ -215,9 +215,9 @@ def _run_job(
 
 @atexit.register
 def end_jobs() -> None:
-    """Stop the jobs that may be stopped and wait for the rest.
+    """Stop the jobs that may be stopped, and wait for the others.
 
-    A thread that still runs would crash Python when it exits.
+    Python would crash on exit if a thread were still running.
     """
     for progress in list(_STOPPABLE):
         progress.cancel()

@@ -1,4 +1,4 @@
-"""What runs outside the GUI thread, as plain functions, with their progress report (no Qt)."""
+"""Jobs that run outside the GUI thread, as plain functions, and their progress (no Qt)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class JobProgress:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the job was told to stop."""
+        """Whether the job was cancelled."""
         return self._cancelled.is_set()
 
     def cancel(self) -> None:
@@ -71,7 +71,7 @@ class JobProgress:
 
 @dataclass(frozen=True, slots=True)
 class ProposalRequest:
-    """What the Propose button asks for."""
+    """A request for a proposal: scan and settings."""
 
     volume: Volume
     settings: ProposeSettings
@@ -97,7 +97,7 @@ class Opened:
 
 
 def opened(work: Refinement, on_progress: Progress) -> Opened:
-    """Prepare everything that the window needs of a refinement."""
+    """Return a refinement with its lookups computed and its labels layer."""
     on_progress(1, 1, "Preparing the edits")
     work.view.prepare()
     on_progress(1, 1, "Painting the labels")
@@ -107,7 +107,7 @@ def opened(work: Refinement, on_progress: Progress) -> Opened:
 def propose_body(
     request: ProposalRequest, on_progress: Progress, *, propose: Propose | None = None
 ) -> Opened:
-    """Make a proposal and a refinement of it at the requested granularity.
+    """Return a new proposal as a refinement at the requested granularity.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def export_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
     Raises
     ------
     WriteError
-        If it cannot be written; nothing new stands under any final name then.
+        If it cannot be written; no file is left under a final name then.
     """
     on_progress(0, 1, f"Writing {printable(path.name)}")
     proposal = work.proposal
@@ -164,10 +164,7 @@ def export_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
 
 
 def export_provenance(work: Refinement) -> dict[str, Any]:
-    """Return how the labels were made.
-
-    The proposal's own provenance, the cut, and the steps of the person.
-    """
+    """Return the provenance of the labels: that of the proposal, the cut, and the edits."""
     return {
         **work.proposal.provenance,
         "tree": work.view.tree,
@@ -179,7 +176,7 @@ def export_provenance(work: Refinement) -> dict[str, Any]:
 def write_labels_and_regions(
     segmentation: Segmentation, path: Path
 ) -> tuple[Path, Path]:
-    """Write labels whose scan is not at hand, and their region table beside them.
+    """Write labels without their scan, and the region table beside them.
 
     The table goes where `read_labels` looks for it.
 
@@ -211,10 +208,7 @@ def resume_body(
 
 @dataclass(frozen=True, slots=True)
 class ScanChoices:
-    """The choices in a file or folder that holds several scans.
-
-    For each, a text and options of `read`.
-    """
+    """The scans in a file or folder, each as a text and options of `read`."""
 
     options: tuple[tuple[str, Mapping[str, Any]], ...]
 

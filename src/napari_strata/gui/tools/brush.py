@@ -1,4 +1,4 @@
-"""The scribble brush: a layer of strokes that teach, painted with napari's own brush."""
+"""The scribble brush: a layer of strokes, painted with napari's own brush."""
 
 from __future__ import annotations
 

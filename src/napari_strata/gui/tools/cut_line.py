@@ -145,9 +145,9 @@ class CutLine:
             self._viewer.layers.remove(self.layer)
 
     def on_drag(self, viewer: napari.viewer.Viewer, event: Any) -> Generator[None]:
-        """Draw while the left button is held, and hand the line over when it is released.
+        """Draw while the left button is held; on release, call `on_drawn` with the line.
 
-        With another tool in hand, the drag is left to that tool.
+        If another tool is in use, the drag is left to it.
         """
         if (
             event.button != 1

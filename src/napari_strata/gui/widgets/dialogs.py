@@ -8,22 +8,22 @@ from typing import Any
 
 from qtpy.QtWidgets import QFileDialog, QInputDialog, QMessageBox, QWidget
 
-from napari_strata.filenames import printable
+from napari_strata.filenames import CASE_SUFFIX, printable
 from napari_strata.volume import Volume
 
 SCAN_FILTER = (
     "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.mgh *.mgz *.hdr *.img"
     " *.dcm);;All files (*)"
 )
-CASE_FILTER = "Strata case (*.strata)"
+CASE_FILTER = f"Strata case (*{CASE_SUFFIX})"
 
 
 def ask_case_path(parent: QWidget, volume: Volume | None) -> Path | None:
     """Ask where a case is saved; None if the dialog is cancelled."""
     chosen, _ = QFileDialog.getSaveFileName(
-        parent, "Save case", str(beside_scan(volume, ".strata")), CASE_FILTER
+        parent, "Save case", str(beside_scan(volume, CASE_SUFFIX)), CASE_FILTER
     )
-    return _with_suffix(chosen, ".strata")
+    return _with_suffix(chosen, CASE_SUFFIX)
 
 
 def ask_open_path(parent: QWidget) -> Path | None:

@@ -91,7 +91,7 @@ BRUSHES: dict[str, tuple[str, str]] = {
 """Name -> (text, tooltip) of what the mouse does on the canvas."""
 
 _MAX_PARTS = 50
-"""Parts that Split may make at once: more could not be told apart in the table."""
+"""Most parts of one Split; more would be confusing in the table."""
 _BRUSH_VOXELS, _MAX_BRUSH_VOXELS = 3, 60
 """Brush diameter at the start, about a thin structure, and the largest one."""
 
@@ -181,7 +181,7 @@ class EditSection(Section):
 
     @property
     def target(self) -> str:
-        """What strokes are for: "selected", "new" or "background"."""
+        """The target of strokes: "selected", "new" or "background"."""
         return str(self._target.currentData())
 
     @property
@@ -198,7 +198,7 @@ class EditSection(Section):
         )
 
     def show_target(self, target: str) -> None:
-        """Show what strokes are for."""
+        """Show the target of strokes."""
         self._target.setCurrentIndex(self._target.findData(target))
 
     def show_scope(self, scope: str) -> None:

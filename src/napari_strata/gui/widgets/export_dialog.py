@@ -1,4 +1,4 @@
-"""Where an export goes: formats, file names, and what would be replaced (no layers)."""
+"""The export dialog: format, file name, and files that would be replaced (no layers)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,9 @@ from napari_strata.gui.widgets.dialogs import beside_scan
 from napari_strata.io.atomic import file_suffix
 from napari_strata.volume import Region, Volume
 
-FIRST_FORMAT = next(iter(FORMATS_BY_NAME))
-"""The format that is offered first."""
-
 
 def export_filter(name: str) -> str:
-    """Return the file dialog's filter for a format of `FORMATS_BY_NAME`.
-
-    For example "NIfTI labels (*.nii.gz *.nii)".
-    """
+    """Return the file dialog's filter for a format, such as "NIfTI labels (*.nii.gz *.nii)"."""
     return f"{name} ({' '.join(f'*{suffix}' for suffix in FORMATS_BY_NAME[name].suffixes)})"
 
 
@@ -48,12 +42,12 @@ def chosen_path(chosen: Path, suggested: Path, chosen_format: str) -> Path:
 
 
 def check_format(name: str, volume: Volume | None) -> None:
-    """Check that a format can be written at all, before a name is asked for.
+    """Check that a format can be written, before asking for a file name.
 
     Raises
     ------
     WriteError
-        If the format is DICOM segmentation and the scan is no DICOM series, or the
+        If the format is DICOM segmentation and the scan is not a DICOM series, or the
         library for it is missing.
     """
     export_format = FORMATS_BY_NAME[name]

@@ -154,9 +154,9 @@ class MarkBar(QWidget):
 
 
 class GranularitySection(Section):
-    """Chooses the tree and how finely it is cut.
+    """Selects the tree and the number of regions.
 
-    The slider is logarithmic, with marks where the tree is stable.
+    The slider is logarithmic and has marks at stable cuts of the tree.
     """
 
     cut_asked = Signal(str, int)

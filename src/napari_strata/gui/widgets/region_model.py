@@ -32,7 +32,7 @@ _Role = Qt.ItemDataRole
 class RegionModel(QAbstractTableModel):
     """Rows of the region table.
 
-    Edits are requested by signal and appear once the refinement has made them.
+    Edits are requested by signals, and shown after the refinement has made them.
     """
 
     rename_asked = Signal(int, str)
@@ -59,7 +59,7 @@ class RegionModel(QAbstractTableModel):
     ) -> None:
         """Show other rows, sorted.
 
-        The view keeps its selection as long as the regions stay the same.
+        If the regions are the same, the view keeps its selection.
         """
         changed = statistics != self._statistics or hidden != self._hidden
         self._statistics, self._hidden = statistics, hidden

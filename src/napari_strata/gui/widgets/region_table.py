@@ -76,9 +76,9 @@ class RegionTable(QTableView):
     show_asked = Signal(int, bool)
     recolor_asked = Signal(int, tuple)
     asked = Signal(str, tuple)
-    """A command and the regions it is for.
+    """Emitted with a command and its regions.
 
-    "jump", "solo", "show_all", "hide", "lock" or "unlock".
+    The command is "jump", "solo", "show_all", "hide", "lock" or "unlock".
     """
     selected_changed = Signal(tuple)
     """Ids of the selected regions, in the order they were selected."""

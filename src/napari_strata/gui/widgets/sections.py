@@ -1,7 +1,4 @@
-"""The small sections of the panel.
-
-Each shows a state and emits signals for what a person asks for.
-"""
+"""The small sections of the panel, which show a state and emit the user's requests."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ which is ten times faster.
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,10 @@ _JPEG = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70))
 _JPEG_LS = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (80, 81))
 _JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91))
 CUT_SHORT = "is damaged or cut short: voxels are missing. Copy it again"
+_J2K_SIZE = b"\xff\x4f\xff\x51"
+"""Start of a JPEG 2000 codestream: the markers SOC and SIZ."""
+_J2K_DEPTH_AT = 42
+"""Byte of the codestream with the sign (its highest bit) and the bits less one."""
 _START_OF_FRAME = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xF7})
 
 
@@ -38,8 +43,11 @@ def claims_upper_bits(pixels: PixelFormat) -> bool:
     )
 
 
-def decode_frame(one: Slice) -> NDArray[np.generic]:
-    """Return the stored values of a compressed slice, as (row, column).
+def decode_frame(one: Slice) -> tuple[NDArray[np.generic], str]:
+    """Return the stored values of a compressed slice, as (row, column), and a remark.
+
+    The remark tells how the sign of JPEG 2000 data was decided; "" if header and data
+    agree. It follows the names of the files.
 
     Raises
     ------
@@ -59,9 +67,12 @@ def decode_frame(one: Slice) -> NDArray[np.generic]:
         )
     frame = _joined_fragments(one)
     if pixels.syntax == _RLE:
-        return _decode_rle(frame, pixels)
+        return _decode_rle(frame, pixels), ""
     if pixels.syntax in (*_JPEG, *_JPEG_LS):
         _check_stream_size(frame, pixels)
+    depth = _j2k_depth(frame) if pixels.syntax in _JPEG_2000 else None
+    if depth is not None and pixels.signed is None:
+        pixels = replace(pixels, signed=depth.signed)
     image = _decode_by_gdcm(frame, pixels)
     if image.shape != (pixels.rows, pixels.columns):
         raise PixelError(_size_mismatch(image.shape[0], image.shape[1], pixels))
@@ -70,9 +81,61 @@ def decode_frame(one: Slice) -> NDArray[np.generic]:
         raise PixelError(
             "holds an image of more bits than its header says. Export it again"
         )
-    return (
+    values = (
         image.astype(kind) if image.dtype.itemsize < kind.itemsize else image.view(kind)
     )
+    return values, "" if depth is None else _sign_remark(values, one.pixels, depth)
+
+
+@dataclass(frozen=True, slots=True)
+class _Depth:
+    """Sign and number of bits of the values in a JPEG 2000 codestream."""
+
+    signed: bool
+    bits: int
+
+
+def _j2k_depth(frame: bytes) -> _Depth | None:
+    """Read sign and bits from the start of a codestream; None if there is none."""
+    at = frame.find(_J2K_SIZE) + _J2K_DEPTH_AT
+    if at < _J2K_DEPTH_AT or at >= len(frame):
+        return None
+    return _Depth(bool(frame[at] & 0x80), (frame[at] & 0x7F) + 1)
+
+
+def _sign_remark(
+    values: NDArray[np.generic], pixels: PixelFormat, depth: _Depth
+) -> str:
+    """Compare the sign in JPEG 2000 data with that in the header.
+
+    Where no value has the sign's bit, both give the same values. Else values that are
+    stored as unsigned are read as signed if the header says so, as GDCM and pydicom do.
+
+    Raises
+    ------
+    PixelError
+        If signed and unsigned give different values and neither is certain.
+    """
+    if pixels.signed is None:
+        sign = "signed" if depth.signed else "unsigned"
+        return (
+            f"without a pixel representation, read as {sign} as the JPEG 2000 data say"
+        )
+    unsigned: NDArray[np.unsignedinteger] = values.view(f"u{values.dtype.itemsize}")
+    sign_bit = unsigned.dtype.type(
+        1 << (min(depth.bits, values.dtype.itemsize * 8) - 1)
+    )
+    if depth.signed == pixels.signed or not (unsigned & sign_bit).any():
+        return ""
+    if depth.signed or depth.bits < pixels.stored:
+        ours, theirs = (
+            ("signed", "unsigned") if pixels.signed else ("unsigned", "signed")
+        )
+        raise PixelError(
+            f"says that its values are {ours}, but its JPEG 2000 data are {theirs}:"
+            " values are unknown. Export it again"
+        )
+    return "whose JPEG 2000 data are unsigned, read as signed as the header says"
 
 
 def _syntax_name(syntax: str) -> str:
@@ -186,7 +249,7 @@ def _decode_by_gdcm(frame: bytes, pixels: PixelFormat) -> NDArray[np.generic]:
         stored,
         stored - 1,
     )
-    bare.PixelRepresentation = int(pixels.signed)
+    bare.PixelRepresentation = int(bool(pixels.signed))
     bare.PixelData = encapsulate([frame], has_bot=False)
     bare["PixelData"].VR, bare["PixelData"].is_undefined_length = "OB", True
     reader = sitk.ImageFileReader()

@@ -63,7 +63,7 @@ def head_of(path: Path) -> bytes:
 class BoundedFile(io.BufferedReader):
     """A file whose reads never allocate more bytes than the file has left.
 
-    A damaged length field may ask for 4 GB.
+    Otherwise a damaged length field could ask for 4 GB.
     """
 
     def __init__(self, raw: io.FileIO) -> None:

@@ -156,7 +156,7 @@ def read_headers(path: str | Path, series: str | None = None) -> tuple[Dataset, 
 def no_validation() -> Iterator[None]:
     """Switch pydicom's validation of values off.
 
-    For UIDs that are kept although the standard does not allow them.
+    Some UIDs are kept although the standard does not allow them.
     """
     from pydicom.config import disable_value_validation
 

@@ -1,6 +1,7 @@
-"""The voxels of DICOM slices.
+"""Read the voxels of DICOM slices.
 
-Each decoded and rescaled by its own header, all joined in a type that holds them.
+Each slice is decoded and rescaled by its own header. All are joined in a type that holds
+their values.
 
 Native pixels are read as they lie in the file. Compressed ones are decoded by GDCM,
 which SimpleITK brings: each frame is handed over in a bare file of its own, so that
@@ -109,6 +110,13 @@ def read_voxels(slices: Sequence[Slice]) -> Voxels:
             f"{named(longer)} {_has(longer)} more pixel data than rows and columns ask"
             " for; the rest was left out."
         )
+    for remark in sorted({plane.sign_remark for plane in read} - {""}):
+        paths = [
+            one.path
+            for one, plane in zip(slices, read, strict=True)
+            if plane.sign_remark == remark
+        ]
+        notes.append(f"{named(paths)}: {remark}.")
     if unclear:
         notes.append(
             f"{named(unclear)} {_says(unclear)} by the high bit that values lie in the"
@@ -157,12 +165,15 @@ class _Plane:
     bit_position : {"lower", "upper", "either"}
         Which bits hold the values; "either" where the header claims the upper ones and
         the voxels fit both.
+    sign_remark : str
+        How the sign was decided where header and data do not agree.
     """
 
     values: NDArray[np.generic]
     has_other_bits: bool
     is_longer: bool
     bit_position: _BitPosition
+    sign_remark: str = ""
 
 
 def _has(paths: Sequence[Path]) -> str:
@@ -202,7 +213,7 @@ def _read_plane(one: Slice, *, upper: bool = False) -> _Plane:
 
 
 def _stored(one: Slice, *, upper: bool) -> _Plane:
-    pixels = one.pixels
+    pixels, remark = one.pixels, ""
     if pixels.syntax in _NATIVE:
         values, longer = _native(one)
     elif pixels.element != "integer":
@@ -211,12 +222,33 @@ def _stored(one: Slice, *, upper: bool) -> _Plane:
             " Convert the series to NIfTI"
         )
     else:
-        values, longer = decode_frame(one), False
+        (values, remark), longer = decode_frame(one), False
     bit_position: _BitPosition = "upper" if upper else _bit_position(values, pixels)
     values, dirty = _clean(values, pixels, upper=bit_position == "upper")
+    if pixels.signed is None and not remark:
+        _check_sign_unneeded(values, pixels)
     if one.rescale.table:
-        return _Plane(_through_table(one, values), False, longer, bit_position)
-    return _Plane(values, dirty, longer, bit_position)
+        return _Plane(_through_table(one, values), False, longer, bit_position, remark)
+    return _Plane(values, dirty, longer, bit_position, remark)
+
+
+def _check_sign_unneeded(values: NDArray[np.generic], pixels: PixelFormat) -> None:
+    """Check that values are the same whether they are signed or unsigned.
+
+    Raises
+    ------
+    PixelError
+        If they are not, in a slice without a pixel representation.
+    """
+    if pixels.element != "integer" or pixels.allocated == 1:
+        return
+    unsigned: NDArray[np.unsignedinteger] = values.view(f"u{values.dtype.itemsize}")
+    if (unsigned >> np.uint8(pixels.stored - 1)).any():
+        raise PixelError(
+            "does not say whether its values are signed (it has no pixel"
+            " representation), and they differ by that. Repair its header, or export"
+            " it again"
+        )
 
 
 def _native(one: Slice) -> tuple[NDArray[np.generic], bool]:

@@ -108,7 +108,7 @@ def series_slices(path: str | Path, series: str | None = None) -> tuple[Slice, .
 def list_series(folder: str | Path) -> tuple[SeriesInfo, ...]:
     """List the DICOM series in a folder.
 
-    If the folder itself holds none, those in its subfolders.
+    If the folder itself holds none, its subfolders are searched.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """One DICOM file: whether it is one, and what its header says of one slice.
 
 A header is read with pydicom up to the pixels and no further, as raw bytes: an invalid
-value is a fault of that slice, told when its series is read, and never an exception of
-the parser.
+value is a fault of that slice, reported when its series is read, and never an exception
+of the parser.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ _ASIDE_CLASSES = tuple(
     "1.2.840.10008.5.1.4.1.1." + part
     for part in ("9.", "11.", "66", "67", "88.", "104.", "481.")
 )
-"""Storage classes of what is no scan though some of it has voxels.
+"""Storage classes of objects that are no scan, though some have voxels.
 
-Curves, presentations, segmentations, reports, documents, therapy.
+These are curves, presentations, segmentations, reports, documents and therapy objects.
 """
 _DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 _DICOM = "1.2.840.10008."
@@ -111,8 +111,8 @@ class PixelFormat:
         it claims, -1 for undefined.
     rows, columns, allocated, stored, high_bit : int
         As the header says; 0 where it does not.
-    signed : bool
-        Pixel Representation.
+    signed : bool or None
+        Pixel Representation; None where the header has none.
     photometric : str
         Photometric Interpretation.
     """
@@ -128,7 +128,7 @@ class PixelFormat:
     allocated: int
     stored: int
     high_bit: int
-    signed: bool
+    signed: bool | None
     photometric: str
 
 
@@ -430,9 +430,10 @@ def reread(path: Path) -> Dataset:
 def _parse(
     file: BinaryIO, read_tags: tuple[int, ...] = _TAGS_READ
 ) -> tuple[Dataset, DicomBytesIO | None]:
-    """Read the header up to the pixels, where the file then stands.
+    """Read the header, and the data set of a deflated file.
 
-    Or the inflated data set if it is deflated.
+    The file is then at its pixels. For a deflated file, the second value is the inflated
+    data set, at its pixels; else it is None.
     """
     from pydicom import dcmread
     from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -511,6 +512,10 @@ def _pixel_format(header: Dataset, stream: BinaryIO | DicomBytesIO) -> PixelForm
         allocated=count_value(header, tags.BITS_ALLOCATED),
         stored=count_value(header, tags.BITS_STORED),
         high_bit=count_value(header, tags.HIGH_BIT),
-        signed=count_value(header, tags.PIXEL_REPRESENTATION) == 1,
+        signed=(
+            count_value(header, tags.PIXEL_REPRESENTATION) == 1
+            if element_value(header, tags.PIXEL_REPRESENTATION)
+            else None
+        ),
         photometric=first_text(header, tags.PHOTOMETRIC_INTERPRETATION).upper(),
     )

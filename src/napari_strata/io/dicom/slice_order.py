@@ -40,6 +40,13 @@ class StackTolerances:
     """Largest offset from the even grid, in slice distances, before refusal."""
     uneven_noted: float = 0.02
     """Offset from the even grid, in slice distances, above which a note is made."""
+    sideways: float = 0.5
+    """Largest offset within the image plane, in pixels, before refusal.
+
+    Up to half a pixel, the nearest voxel of the grid is still the right one.
+    """
+    sideways_noted: float = 0.1
+    """Offset within the image plane, in pixels, above which a note is made."""
     tilt: float = 0.1
     """Sideways shift over the stack, in pixels, above which the gantry was tilted."""
     rounded: float = 0.002
@@ -85,13 +92,20 @@ def sort_slices(folder: Path, slices: list[Slice]) -> SliceStack:
     along = positions @ normal
     _check_distances(folder, ordered, np.diff(along))
     step = (positions[-1] - positions[0]) / (len(ordered) - 1)
-    uneven = np.linalg.norm(
-        positions - positions[0] - np.arange(len(ordered))[:, None] * step, axis=1
-    ).max()
+    offsets = positions - positions[0] - np.arange(len(ordered))[:, None] * step
+    uneven = np.linalg.norm(offsets, axis=1).max()
     if uneven > _TOLERANCES.uneven * np.linalg.norm(step):
         raise ReadError(
             f"{folder} has slices at uneven distances (up to {uneven:.2f} mm off)."
             " Export the series with even slices."
+        )
+    within_plane = offsets @ straight_axes(slices[0].orientation)[:, :2]
+    pixels_off = np.abs(within_plane / slices[0].spacing[::-1]).max()
+    if pixels_off > _TOLERANCES.sideways:
+        raise ReadError(
+            f"{folder} has slices that are shifted sideways by up to"
+            f" {np.abs(within_plane).max():.2f} mm ({pixels_off:.1f} pixels) against"
+            " one another. Export the series as one straight stack."
         )
     notes = []
     rounded = off_right_angles(slices[0].orientation)
@@ -100,7 +114,10 @@ def sort_slices(folder: Path, slices: list[Slice]) -> SliceStack:
             f"Directions of rows and columns are rounded (by {rounded:.2g}); they were"
             " made one long and at right angles."
         )
-    if uneven > _TOLERANCES.uneven_noted * np.linalg.norm(step):
+    if (
+        uneven > _TOLERANCES.uneven_noted * np.linalg.norm(step)
+        or pixels_off > _TOLERANCES.sideways_noted
+    ):
         notes.append(f"Slices lie up to {uneven:.2f} mm off an even grid.")
     sideways = (len(ordered) - 1) * float(
         np.linalg.norm(step - (step @ normal) * normal)

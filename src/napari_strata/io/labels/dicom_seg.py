@@ -1,6 +1,7 @@
 """Read DICOM segmentations (SEG) as labels, through pydicom.
 
-Binary, fractional and label map, also where frames are left out.
+Binary, fractional and label map segmentations are read. Frames that were left out are
+empty.
 """
 
 from __future__ import annotations
@@ -493,7 +494,7 @@ def _pixels(stored: Dataset, count: int) -> Iterator[NDArray[Any]]:
 def _regions(stored: Dataset) -> dict[int, Region]:
     """Return the region of every segment number, in the order of the segments.
 
-    A label map's background is left out.
+    The background of a label map is no region.
     """
     described = {int(one.SegmentNumber): one for one in stored.SegmentSequence}
     described.pop(BACKGROUND, None)

@@ -103,7 +103,7 @@ def storage_class(path: Path) -> str:
 def object_kind(name: str) -> str | None:
     """Return what an object without slices and segments is, and what to do.
 
-    None for storage classes that hold slices or segments.
+    Return None for storage classes that hold slices or segments.
     """
     if not name.startswith(_STORAGE):
         return None

@@ -1,6 +1,7 @@
 """3D Slicer's segmentations (.seg.nrrd).
 
-Labels with names, colours and coded terms in one file, through SimpleITK.
+One file holds the labels with names, colours and coded terms. It is read and written
+through SimpleITK.
 
 The fields are described in Slicer's developer guide ("Segmentation labelmap file
 format").
@@ -227,7 +228,7 @@ def _tags(region: Region) -> str:
 def _segments(keys: Mapping[str, str], source: str, n_layers: int) -> list[_Segment]:
     """Read the header's fields of every segment.
 
-    Old files give each a layer of its own, and do not say so.
+    In old files each segment has its own layer, without a field for it.
     """
     numbers = sorted(
         int(key[7:-3])

@@ -94,7 +94,7 @@ def known_terms() -> tuple[Term, ...]:
 def coded(name: str) -> dict[str, str] | None:
     """Return the code of a region's name as plain values, for files.
 
-    None for a name that is not in the list.
+    Return None for a name that is not in the list.
     """
     term = term_of(name)
     if not term.known:

@@ -1,6 +1,6 @@
-"""A file's values as labels.
+"""Convert the values of a file to labels.
 
-Whole numbers from 0 up, or an error that names the first value that is none.
+Labels are whole numbers from 0 up. Any other value raises an error that names it.
 """
 
 from __future__ import annotations
@@ -175,9 +175,10 @@ def _laid_over(
     held: list[list[int]] | None,
     notes: tuple[str, ...],
 ) -> Labels:
-    """Lay volumes over each other, each with its own number in `held`.
+    """Merge volumes that hold one label each into one label volume.
 
-    Or numbered by their place.
+    The ids are those in `held`. Without it, volumes are numbered from 1, or from 0 if
+    every voxel lies in exactly one of them.
     """
     count = len(layers)
     depth = np.zeros(layers[0].shape, np.uint32)

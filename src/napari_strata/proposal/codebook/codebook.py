@@ -1,14 +1,13 @@
-"""The codebook: what keeps region 3 the same tissue in every scan of a cohort.
+"""Codebook: keeps region 3 the same tissue in every scan of a cohort.
 
-It is fitted in rounds. The first compares supervoxels by intensity, brought to one
-scale, and features; each later one also by which tissues the round before found around
-them. Muscle and grey matter may be equally bright and look alike, but only one of them
-lies beside white matter.
+It is fitted in rounds. The first compares supervoxels by features and intensity, aligned
+between scans. Each later round also compares the tissues that the previous round found
+around them: muscle and grey matter may have equal intensity and similar features, but
+only grey matter lies beside white matter.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,45 +35,48 @@ from napari_strata.proposal.codebook.fit import (
     mean_distance,
     vectors_of,
 )
+from napari_strata.proposal.codebook.label_models import LabelModel, SupervoxelLabels
 from napari_strata.proposal.methods.registry import method_names
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.volume import (
     Modality,
     Region,
-    Segmentation,
     default_regions,
-    smallest_label_dtype,
 )
 
 VERSION = 1
-"""Of the file's layout."""
+"""Version of the file layout."""
 SUFFIX = CODEBOOK_SUFFIX
 MOST_TISSUES = 200
+"""Maximum number of tissues of a codebook."""
 _SHARED_ENOUGH = 0.5
-"""Less than this of two scans in the same tissues, and one scan teaches the others."""
+"""Least share of tissues that two scans have in common.
+
+Below it, the tissues are learnt from one scan instead of from all.
+"""
 MOST_TEACHERS = 4
-"""Scans that the tissues of all may be learnt from alone, from the first on."""
+"""Number of scans, from the first on, that are tried as that one scan."""
 FITS_BELOW = 1.5
-"""A scan fits up to this drift; 1 is how far the scans of the fit lie from their own codebook."""
+"""Largest drift at which a scan fits; the scans of the fit have a drift of about 1."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Assignment:
-    """A scan in the codebook's tissues.
+class Assignment(SupervoxelLabels):
+    """Tissues of a scan, assigned by a codebook.
 
     Parameters
     ----------
     table : (n_supervoxels,) int32 array
         Tissue of each supervoxel; 0 for background.
     drift : float
-        How far the scan's supervoxels lie from the codebook, as a multiple of the same
-        for the scans that taught it.
+        Mean distance of the scan's supervoxels from the codebook, as a multiple of that
+        of the scans it was fitted to.
     fits : bool
-        Whether the drift is small enough for the numbers to be trusted.
+        Whether the drift is small enough to trust the tissue numbers.
     intensity : IntensityMap
-        What the scan's intensity was mapped by.
+        Map that aligned the scan's intensity.
     regions : tuple of Region
-        The codebook's names and colours, for the tissues that the scan has.
+        The codebook's names and colours, for the tissues that the scan contains.
     """
 
     table: NDArray[np.int32]
@@ -83,17 +85,8 @@ class Assignment:
     intensity: IntensityMap
     regions: tuple[Region, ...]
 
-    def segmentation(self, proposal: Proposal) -> Segmentation:
-        """Paint the proposal it was made from."""
-        dtype = smallest_label_dtype(int(self.table.max(initial=0)))
-        return Segmentation(
-            self.table.astype(dtype)[proposal.supervoxels],
-            self.regions,
-            proposal.volume.geometry,
-        )
-
     def warning(self) -> str:
-        """Return that the scan does not fit; "" where it does."""
+        """Return a warning that the scan does not fit; "" if it fits."""
         if self.fits:
             return ""
         return (
@@ -112,26 +105,26 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Codebook:
-    """Tissues that mean the same in every scan.
+class Codebook(LabelModel):
+    """Tissues with the same number and meaning in every scan.
 
     Parameters
     ----------
     regions : tuple of Region
         Ids 1 .. n, names and colours; the darkest tissue is 1.
     rounds : tuple of Round
-        Applied one after another.
+        Rounds, applied one after another.
     reference : Leaves
-        What intensity is aligned to.
+        Leaves of the scan that intensity is aligned to.
     typical_distance : float
-        From the supervoxels of the scans that taught it to their nearest leaf in the
+        Mean distance of the supervoxels it was fitted to from their nearest leaf in the
         first round.
     modality : {"ct", "mr"}
-        Of the scans.
+        Modality of the scans.
     weights_sha256 : str or None
-        The encoder that it belongs to.
+        Hash of the encoder; None for a method without an encoder.
     names : tuple of str
-        Descriptor columns that it belongs to.
+        Descriptor columns of the proposals.
     about : dict
         Settings, seed, number of scans, version of Strata: plain values.
 
@@ -160,33 +153,26 @@ class Codebook:
         """Number of tissues."""
         return len(self.regions)
 
-    @property
-    def sha256(self) -> str:
-        """Hash of what decides the labels."""
-        return hashlib.sha256(self._to_bytes()).hexdigest()
-
     def check(
         self, modality: Modality, weights_sha256: str | None, name: str = "The scan"
     ) -> None:
-        """Refuse scans of another modality.
-
-        Or seen by another encoder, before work is done on them.
+        """Check modality and encoder of a scan before work is done on it.
 
         Raises
         ------
         CodebookError
-            If the codebook cannot speak of such a scan.
+            If the scan has another modality or encoder than the codebook.
         """
         self.check_modality(modality, name)
         check_encoder(self, weights_sha256)
 
     def check_modality(self, modality: Modality, name: str = "The scan") -> None:
-        """Refuse scans of another modality.
+        """Check the modality of a scan.
 
         Raises
         ------
         CodebookError
-            If the codebook was fitted to the other one.
+            If the codebook was fitted to the other modality.
         """
         if modality != self.modality:
             kinds = {"ct": "CT", "mr": "MR"}
@@ -196,12 +182,12 @@ class Codebook:
             )
 
     def apply(self, proposal: Proposal | CohortTable) -> Assignment:
-        """Assign every supervoxel of a scan its tissue.
+        """Assign a tissue to every supervoxel of a scan.
 
         Raises
         ------
         CodebookError
-            If the proposal comes from another encoder or modality, or keeps no raw
+            If the proposal comes from another encoder or modality, or does not keep raw
             descriptors.
         """
         table = cohort_table(proposal) if isinstance(proposal, Proposal) else proposal
@@ -273,8 +259,7 @@ class Codebook:
         Raises
         ------
         CodebookError
-            If the file is missing, damaged, no codebook, or of a version that is not
-            known.
+            If the file is missing, damaged, not a codebook, or of an unknown version.
         """
         try:
             header, arrays = read_tensor_file(path, "strata-codebook")
@@ -324,12 +309,12 @@ class Codebook:
 
 
 def check_encoder(codebook: Codebook, weights_sha256: str | None) -> None:
-    """Refuse another encoder than the codebook's.
+    """Check that an encoder is the codebook's.
 
     Raises
     ------
     CodebookError
-        If features of the two cannot be compared.
+        If it is another one, whose features cannot be compared.
     """
     if weights_sha256 == codebook.weights_sha256:
         return
@@ -345,12 +330,12 @@ def check_encoder(codebook: Codebook, weights_sha256: str | None) -> None:
 
 
 def check_tissues(tissues: int) -> None:
-    """Refuse a number of tissues that no codebook can have.
+    """Check that a codebook can have this number of tissues.
 
     Raises
     ------
     CodebookError
-        Outside 1 to 200.
+        If the number is outside 1 to 200.
     """
     if not 1 <= tissues <= MOST_TISSUES:
         raise CodebookError(
@@ -361,29 +346,29 @@ def check_tissues(tissues: int) -> None:
 def fit_codebook(
     scans: Sequence[Proposal | CohortTable], *, tissues: int = 16, seed: int = 0
 ) -> Codebook:
-    """Find tissues that mean the same in all of some scans.
+    """Fit tissues that mean the same in every scan of a cohort.
 
     Parameters
     ----------
     scans : sequence of Proposal or CohortTable
-        Of one modality, proposed with one encoder; every scan counts the same.
+        Scans of one modality, proposed with one encoder. All have the same weight.
         Intensity is aligned to the first.
     tissues : int
-        How many; 1 to 200.
+        Number of tissues, 1 to 200.
     seed : int
-        Of the clustering.
+        Seed of the clustering.
 
     Notes
     -----
-    Tissues are learnt from all scans together. Where some then share too little, for
-    scans of unlike content may come out with tissues of their own, they are learnt from
-    one scan alone: the one among the first few that the others lie nearest to.
+    Tissues are learnt from all scans together. Scans of different content may then get
+    tissues of their own. If two scans share too little, tissues are learnt from one scan
+    instead: the one among the first four that fits the others best.
 
     Raises
     ------
     CodebookError
-        If there is no scan, they do not go together, or they hold fewer supervoxels
-        than tissues.
+        If there is no scan, if modality, encoder or columns differ, or if a scan has
+        fewer supervoxels than tissues.
 
     Examples
     --------
@@ -425,10 +410,7 @@ def fit_codebook(
 
 
 def fewest_supervoxels(tissues: int) -> int:
-    """Return how many supervoxels in the body a scan must have for a codebook.
-
-    Of so many tissues to be fitted to it.
-    """
+    """Return the least number of supervoxels in the body of a scan that is fitted to."""
     return max(8, tissues)
 
 

@@ -1,7 +1,4 @@
-"""What is compared between scans.
-
-Raw looks of supervoxels, their surroundings, and intensity brought to one scale.
-"""
+"""Data that is compared between scans of a cohort, and alignment of their intensities."""
 
 from __future__ import annotations
 
@@ -12,8 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 
 from napari_strata.errors import CodebookError
 from napari_strata.proposal.proposal import Proposal
@@ -26,45 +21,46 @@ from napari_strata.proposal.supervoxels.context_features import (
 from napari_strata.volume import Modality
 
 INTENSITY_WEIGHT, AROUND_WEIGHT, FEATURE_WEIGHT = 6.0, 3.0, 1.0
-"""While intensity is aligned.
+"""Weights during alignment of intensity inside, intensity around, and features.
 
-Intensity inside and around a supervoxel, which span 1, against features of unit length.
+Intensity spans 1; features have unit length.
 """
 _LEAVES = 200
+"""Maximum number of leaves of a scan."""
 _SCALES = np.exp(np.linspace(-0.7, 0.7, 15))
+"""Scales of intensity that are tried: half to double."""
 _OFFSETS = np.linspace(-0.8, 0.8, 33)
+"""Offsets of intensity that are tried."""
 _TRUSTED_SHARE = 0.8
-"""Share of a scan that has to find its like in the other.
-
-The rest may be what the other does not show.
-"""
+"""Share of a scan that must match the other scan; the rest may be missing from it."""
 _FINE_STEPS = np.linspace(-1.0, 1.0, 7)
+"""Positions of the finer search, in steps of the first one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CohortTable:
-    """What a codebook needs of one scan; small beside the proposal.
+    """Data of one scan that a codebook needs, much smaller than the proposal.
 
     Parameters
     ----------
     features : (n, channel) float32 array
         Raw features of all levels, averaged over near neighbours.
     intensity : (n, 3) float32 array
-        Inside, and 2 mm and 4 mm around, in [0, 1] by the scan's own scale.
+        Mean inside, and after smoothing by 2 mm and 4 mm, in [0, 1] on the scan's scale.
     sizes_vox : (n,) int64 array
         Voxels.
     body : (n,) bool array
         Supervoxels outside the background.
     neighborhood : Neighborhood
-        Who lies around whom.
+        Averages over neighbouring supervoxels.
     names : tuple of str
         Descriptor columns of the proposal.
     modality : {"ct", "mr"}
-        Of the scan.
+        Modality of the scan.
     weights_sha256 : str or None
-        The encoder; None for a proposal without one.
+        Hash of the encoder; None for a proposal without one.
     settings : dict
-        Of the proposal.
+        Settings of the proposal.
     """
 
     features: NDArray[np.float32]
@@ -77,10 +73,12 @@ class CohortTable:
     weights_sha256: str | None
     settings: dict[str, Any]
 
-    def surroundings(self, tissue: NDArray[np.integer], n: int) -> NDArray[np.float32]:
-        """Return the share of each of tissues 0 .. n about 14 mm around each supervoxel.
+    def tissue_context(
+        self, tissue: NDArray[np.integer], n: int
+    ) -> NDArray[np.float32]:
+        """Return the shares of tissues 0 .. n within about 14 mm of each supervoxel.
 
-        (n_supervoxels, n + 1) float32.
+        The result is (n_supervoxels, n + 1) float32.
         """
         return self.neighborhood.shares(
             tissue, n, max(1, self.neighborhood.hops(AROUND_MM))
@@ -89,7 +87,7 @@ class CohortTable:
 
 @dataclass(frozen=True, slots=True)
 class IntensityMap:
-    """Takes a scan's intensity to the codebook's: scale * intensity + offset."""
+    """Map from a scan's intensity to the codebook's: scale * intensity + offset."""
 
     scale: float = 1.0
     offset: float = 0.0
@@ -111,14 +109,16 @@ _LEAVES_IN_FILES = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leaves:
-    """A scan in some hundred groups of like supervoxels.
+    """Up to 200 groups of similar supervoxels that summarise a scan.
 
     Parameters
     ----------
     features : (leaf, channel) float32 array
+        Mean features.
     intensity : (leaf, 3) float32 array
+        Mean intensity inside, and smoothed by 2 mm and 4 mm.
     share : (leaf,) float32 array
-        Of the body's voxels; sums to 1.
+        Share of the body's voxels; sums to 1.
     """
 
     features: NDArray[np.float32]
@@ -127,12 +127,12 @@ class Leaves:
 
     @property
     def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """Arrays by the names that they have in files."""
+        """Arrays by their names in files."""
         return {key: getattr(self, name) for key, name in _LEAVES_IN_FILES.items()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Leaves:
-        """Make the leaves that a file holds.
+        """Build leaves from the arrays of a file.
 
         Raises
         ------
@@ -143,7 +143,7 @@ class Leaves:
 
 
 def cohort_table(proposal: Proposal) -> CohortTable:
-    """Take from a proposal what a codebook needs.
+    """Extract the data that a codebook needs from a proposal.
 
     Raises
     ------
@@ -157,10 +157,10 @@ def cohort_table(proposal: Proposal) -> CohortTable:
             " which a codebook needs. Propose the scan again."
         )
     names = proposal.descriptor_names
-    wanted = ("brightness mean", "brightness 2 mm", "brightness 4 mm")
-    if not set(wanted) <= set(names):
+    columns = ("brightness mean", "brightness 2 mm", "brightness 4 mm")
+    if not set(columns) <= set(names):
         raise CodebookError(
-            f"The proposal for {proposal.volume.name} has no brightness columns."
+            f"The proposal for {proposal.volume.name} has no intensity columns."
             " Propose the scan again with Strata."
         )
     middle, spread = proposal.descriptor_scale
@@ -177,7 +177,7 @@ def cohort_table(proposal: Proposal) -> CohortTable:
         features=around.averaged(
             raw[:, channels].astype(np.float32), around.hops(SMOOTHED_MM)
         ),
-        intensity=raw[:, [names.index(name) for name in wanted]].astype(np.float32),
+        intensity=raw[:, [names.index(name) for name in columns]].astype(np.float32),
         sizes_vox=sizes,
         body=body,
         neighborhood=around,
@@ -189,12 +189,16 @@ def cohort_table(proposal: Proposal) -> CohortTable:
 
 
 def leaves_of(table: CohortTable, *, seed: int) -> Leaves:
-    """Group the body of a scan into some hundred leaves."""
+    """Cluster the supervoxels of a scan's body into up to 200 leaves."""
     own = np.flatnonzero(table.body)
-    vectors = _looks(table.features[own], table.intensity[own])
+    vectors = _weighted_vectors(table.features[own], table.intensity[own])
     sizes = table.sizes_vox[own].astype(np.float64)
     sample = np.random.default_rng(seed).permutation(len(own))[:12_000]
     count = max(1, min(_LEAVES, len(own) // 4))
+    # imported here: the import takes longer than a small proposal
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     means = KMeans(
         count,
         n_init=1,
@@ -203,7 +207,7 @@ def leaves_of(table: CohortTable, *, seed: int) -> Leaves:
         random_state=seed,
     )
     with one_openmp_thread(), warnings.catch_warnings():
-        # fewer unlike supervoxels than leaves: fewer leaves, see below
+        # k-means warns of fewer distinct supervoxels than leaves; empty ones go below
         warnings.simplefilter("ignore", ConvergenceWarning)
         means.fit(vectors[sample], sample_weight=sizes[sample])
         leaf = means.predict(vectors)
@@ -229,7 +233,7 @@ def leaves_of(table: CohortTable, *, seed: int) -> Leaves:
     )
 
 
-def _looks(
+def _weighted_vectors(
     features: NDArray[np.floating], intensity: NDArray[np.floating]
 ) -> NDArray[np.float32]:
     weights = np.array([INTENSITY_WEIGHT, AROUND_WEIGHT, AROUND_WEIGHT], np.float32)
@@ -239,14 +243,14 @@ def _looks(
 
 
 def align_intensity(scan: Leaves, to: Leaves) -> IntensityMap:
-    """Find the affine map of intensity that brings a scan's leaves closest to another's.
+    """Find the affine map of intensity that best matches a scan's leaves to another's.
 
-    A pair of leaves is compared by features and mapped intensity. Every leaf looks for
-    its nearest in the other scan, in both directions; the fifth of each scan that finds
-    nothing near does not count, and of the two directions the worse one decides, so
-    that neither a map onto a point nor one onto a single tissue wins. Differences of
-    intensity are measured on the geometric mean of both scales. A search over a grid,
-    then a finer one around its best.
+    Leaves are compared by features and mapped intensity. Every leaf is matched to the
+    nearest one of the other scan, in both directions. The worst fifth of each scan does
+    not count. The worse of the two directions decides, so that neither a map onto a
+    point nor one onto a single tissue wins. Differences of intensity are measured on the
+    geometric mean of both scales. A grid search is followed by a finer one around its
+    best.
     """
     apart = ((scan.features[:, None] - to.features[None]) ** 2).sum(
         axis=-1
@@ -269,7 +273,7 @@ def align_intensity(scan: Leaves, to: Leaves) -> IntensityMap:
 def _mismatch(
     scan: Leaves, to: Leaves, apart: NDArray[np.floating], scale: float, offset: float
 ) -> float:
-    """Return how badly two scans' leaves match under a map of intensity."""
+    """Return the mismatch of two scans' leaves under a map of intensity."""
     squares = apart.copy()
     for column, weight in enumerate((INTENSITY_WEIGHT, AROUND_WEIGHT, AROUND_WEIGHT)):
         gap = (scale * scan.intensity[:, column, None] + offset) - to.intensity[

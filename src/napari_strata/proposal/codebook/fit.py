@@ -1,4 +1,7 @@
-"""The rounds of a codebook: leaves, their tissues, and from the second on what lies around."""
+"""Fit the rounds of a codebook: leaves, and the tissue of each leaf.
+
+From the second round on, leaves are also compared by their context.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 
 from napari_strata.errors import CodebookError
 from napari_strata.proposal.codebook.cohort_table import CohortTable, IntensityMap
@@ -17,11 +18,13 @@ from napari_strata.proposal.hierarchy.build_trees import region_tree
 from napari_strata.proposal.supervoxels.clustering import one_openmp_thread
 
 _ROUNDS = 5
+"""Number of rounds."""
 _LEAVES = 300
+"""Maximum number of leaves of a round."""
 _SAMPLED = 12_000
-"""Supervoxels of each scan that leaves are found among."""
-_INTENSITY, _FEATURES, _SURROUNDINGS = 6.0, 0.5, 2.0
-"""What the parts of a supervoxel's looks weigh."""
+"""Supervoxels of each scan that leaves are fitted to, which bounds the time."""
+_INTENSITY, _FEATURES, _CONTEXT = 6.0, 0.5, 2.0
+"""Weights of intensity, features and context in the vectors of supervoxels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,9 +34,9 @@ class Round:
     Parameters
     ----------
     leaves : (leaf, d) float32 array
-        Intensity, features and, from the second round on, the surroundings.
+        Intensity, features and, from the second round on, context.
     tissue : (leaf,) int32 array
-        1 .. n.
+        Tissue 1 .. n of each leaf.
     """
 
     leaves: NDArray[np.float32]
@@ -65,14 +68,13 @@ class Fit:
     Parameters
     ----------
     rounds : tuple of Round
-        In order.
+        Rounds in order.
     distance : float
         Mean distance of the teachers from their nearest leaves in the first round.
     shared : float
-        Least share of the body, over all pairs of scans, whose tissue the other scan
-        has as much of; 0 to 1.
+        Least overlap of the tissue shares of two scans, over all pairs; 0 to 1.
     farthest : float
-        Distance of the scan that lies farthest, as a multiple of the teachers' own.
+        Largest mean distance of a scan, as a multiple of the teachers'.
     """
 
     rounds: tuple[Round, ...]
@@ -89,14 +91,14 @@ def fit_rounds(
     tissues: int,
     seed: int,
 ) -> Fit:
-    """Learn rounds from the scans numbered `teachers`, and see what all scans make of them."""
+    """Fit rounds to the scans numbered `teachers`, and evaluate them on all scans."""
     rounds: list[Round] = []
-    found: list[NDArray[np.int32] | None] = [None] * len(tables)
+    tissue: list[NDArray[np.int32] | None] = [None] * len(tables)
     distances, shares = np.zeros(len(tables)), np.zeros((len(tables), tissues + 1))
     for number in range(_ROUNDS):
         vectors = [
             vectors_of(table, mapped, now, tissues)
-            for table, mapped, now in zip(tables, maps, found, strict=True)
+            for table, mapped, now in zip(tables, maps, tissue, strict=True)
         ]
         one = _fit_round(
             [tables[k] for k in teachers], [vectors[k] for k in teachers], tissues, seed
@@ -108,7 +110,7 @@ def fit_rounds(
             shares[k] = np.bincount(
                 now, weights=table.sizes_vox * table.body, minlength=tissues + 1
             )
-            found[k] = now
+            tissue[k] = now
             if not number:
                 distances[k] = mean_distance(away, table)
     shares /= shares.sum(axis=1, keepdims=True)
@@ -125,13 +127,13 @@ def fit_rounds(
 def vectors_of(
     table: CohortTable, mapped: IntensityMap, tissue: NDArray[np.int32] | None, n: int
 ) -> NDArray[np.float32]:
-    """Return what supervoxels are compared by between scans, (n_supervoxels, d) float32."""
+    """Return vectors that are comparable between scans, (n_supervoxels, d) float32."""
     parts = [
         np.float32(_INTENSITY) * mapped(table.intensity[:, :1]),
         np.float32(_FEATURES) * table.features,
     ]
     if tissue is not None:
-        parts.append(np.float32(_SURROUNDINGS) * table.surroundings(tissue, n))
+        parts.append(np.float32(_CONTEXT) * table.tissue_context(tissue, n))
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
@@ -141,14 +143,12 @@ def _fit_round(
     tissues: int,
     seed: int,
 ) -> Round:
-    """Cluster the scans together, each counting the same.
-
-    Leaves by k-means, tissues by Ward's criterion over them.
+    """Cluster scans of equal weight: leaves by k-means, tissues of leaves by Ward.
 
     Raises
     ------
     CodebookError
-        If they hold fewer unlike supervoxels than tissues.
+        If they have fewer distinct supervoxels than tissues.
     """
     rng = np.random.default_rng(seed)
     samples, weights = [], []
@@ -159,6 +159,10 @@ def _fit_round(
         weights.append(sizes / sizes.sum() * 1e6)
     pooled, weight = np.concatenate(samples), np.concatenate(weights)
     count = min(_LEAVES, max(tissues, len(pooled) // 20))
+    # imported here: the import takes longer than a small proposal
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     means = KMeans(
         count,
         n_init=1,
@@ -167,7 +171,7 @@ def _fit_round(
         random_state=seed,
     )
     with one_openmp_thread(), warnings.catch_warnings():
-        # fewer unlike supervoxels than leaves: fewer leaves, see below
+        # k-means warns of fewer distinct supervoxels than leaves; empty ones go below
         warnings.simplefilter("ignore", ConvergenceWarning)
         leaf = means.fit(pooled, sample_weight=weight).labels_
     share = np.bincount(leaf, weights=weight, minlength=count)
@@ -185,11 +189,11 @@ def _fit_round(
     tissue = region_tree(centers, whole, pairs, np.zeros(len(centers), bool)).cut(
         tissues
     )
-    bright = np.bincount(tissue, weights=share * centers[:, 0], minlength=tissues + 1)[
+    total = np.bincount(tissue, weights=share * centers[:, 0], minlength=tissues + 1)[
         1:
     ]
     order = np.argsort(
-        bright
+        total
         / np.maximum(
             np.bincount(tissue, weights=share, minlength=tissues + 1)[1:], 1e-9
         ),
@@ -201,5 +205,5 @@ def _fit_round(
 
 
 def mean_distance(distance: NDArray[np.float32], table: CohortTable) -> float:
-    """Return the mean distance over the body's voxels."""
+    """Return the distance of supervoxels averaged over the body's voxels."""
     return float(np.average(distance[table.body], weights=table.sizes_vox[table.body]))

@@ -1,6 +1,7 @@
-"""The two trees: regions, of touching supervoxels by Ward's criterion.
+"""Build the region tree and the tissue tree.
 
-Tissues, of alike supervoxels anywhere, from the top down.
+The region tree merges touching supervoxels by Ward's criterion. The tissue tree divides
+all supervoxels by similarity from the top down, wherever they lie.
 """
 
 from __future__ import annotations
@@ -26,21 +27,15 @@ from napari_strata.proposal.hierarchy.tree import Hierarchy, hierarchy_from_merg
 from napari_strata.proposal.hierarchy.ward_subprocess import ward_tree
 
 _TISSUE_GROUPS = 800
-"""Groups that tissues are divided into; finer cuts part what is hardly told apart."""
-_SMOOTH_TISSUES = 64
-"""Tissues that are divided with few borders; finer ones by likeness alone."""
+"""Groups that tissues are divided into; finer groups could hardly be distinguished."""
 _ONE_BY_ONE = 8000
-"""Supervoxels from which on the cheapest merge of all is done before the next one is looked for.
+"""Number of supervoxels below which merges are done one at a time, the cheapest first.
 
-Until then all pairs at once that are
-each other's cheapest, in less than half of the time. What cuts of up to 200 regions are
-worth is the same.
+Above it, all pairs that are each other's cheapest merge are merged at once, which takes
+less than half the time. Cuts of up to 200 regions are equally good.
 """
 _SPECK_SHARE = 0.01
-"""Parts of the body that touch nothing and hold less than this share of it are merged.
-
-With what lies nearest.
-"""
+"""Isolated parts with less than this share of the body are joined to the nearest part."""
 
 
 def region_tree(
@@ -53,14 +48,14 @@ def region_tree(
 ) -> Hierarchy:
     """Merge touching supervoxels by Ward's criterion over the contact graph.
 
-    Large parts that do not touch are joined last. Specks that touch nothing count as
-    touching the nearest supervoxel: otherwise the highest cuts would part dust from
-    dust.
+    Large parts that do not touch are joined last. Isolated specks count as touching the
+    nearest supervoxel of a large part; otherwise the coarsest cuts would only separate
+    specks.
 
     Parameters
     ----------
     vectors : (n, d) float32 array
-        What makes supervoxels alike.
+        Vectors whose squared distances are compared.
     sizes : (n,) integer array
         Voxels of each supervoxel.
     edges : (e, 2) integer array
@@ -68,7 +63,7 @@ def region_tree(
     background : (n,) bool array
         Supervoxels that stay in region 0; they get a tree of their own.
     centers_mm : (n, 3) array, optional
-        Centroids, to find what lies nearest to a speck.
+        Centroids, to find the supervoxel nearest to a speck.
 
     Returns
     -------
@@ -98,9 +93,9 @@ def tissue_tree(
 
     It is built from the top down, and weighs supervoxels by their sizes.
 
-    Parameters are those of `region_tree`; `groups` is how many groups are told apart at
-    most, below which supervoxels are merged by closeness. The background's part of the
-    tree is by contact.
+    Parameters are those of `region_tree`. `groups` is the maximum number of groups;
+    within a group, supervoxels are merged by similarity. The background's subtree merges
+    touching supervoxels.
     """
 
     def merge(
@@ -135,37 +130,9 @@ def smooth_tissue_tree(
         own = inputs.of(members)
         if background[members[0]]:
             return _ward_in_parts(own.vectors, own.sizes, own.edges.astype(np.int64))
-        return _by_division(own.vectors, _finely_divided(own))
+        return _by_division(own.vectors, divide_tissues(own, _TISSUE_GROUPS))
 
     return _two_trees(background, inputs.sizes, merge)
-
-
-def _finely_divided(inputs: TissueInputs) -> Division:
-    """Divide into tissues with few borders, and these further by what is alike."""
-    coarse = divide_tissues(inputs, _SMOOTH_TISSUES)
-    made = len(coarse.origin) + 1
-    group, origin, gain = coarse.group.copy(), [*coarse.origin], [*coarse.gain]
-    least = min(gain, default=0.0)
-    scatter = [
-        _scatter(inputs.vectors[coarse.group == number], inputs.sizes[coarse.group == number])
-        for number in range(made)
-    ]
-    finer: list[tuple[float, int, NDArray[np.int64], Division]] = []
-    for number in range(made):
-        members = np.flatnonzero(coarse.group == number)
-        share = scatter[number] / max(sum(scatter), 1e-12)
-        more = round(share * (_TISSUE_GROUPS - made)) + 1
-        finer.append(
-            (scatter[number], number, members, divide(inputs.vectors[members], inputs.sizes[members], more))
-        )
-    for _, number, members, fine in finer:
-        numbers = np.concatenate(
-            [[number], len(origin) + 1 + np.arange(len(fine.origin))]
-        )
-        group[members] = numbers[fine.group]
-        origin += numbers[fine.origin].tolist()
-        gain += np.minimum(fine.gain, least).tolist()
-    return Division(group, np.array(origin, np.int64), np.array(gain, np.float64))
 
 
 def _two_trees(
@@ -201,10 +168,7 @@ def _bridge_specks(
     sizes: NDArray[np.integer],
     centers_mm: NDArray[np.floating],
 ) -> NDArray[np.int64]:
-    """Add an edge from every small part that touches nothing to the nearest supervoxel.
-
-    Of a large part.
-    """
+    """Add an edge from every small isolated part to the nearest large one's supervoxel."""
     part = _parts(edges, len(sizes))
     weight = np.bincount(part, weights=sizes)
     large = (weight >= _SPECK_SHARE * weight.sum()) | (weight == weight.max())
@@ -233,10 +197,7 @@ def _parts(edges: NDArray[np.int64], n: int) -> NDArray[np.int32]:
 def _ward_in_parts(
     vectors: NDArray[np.float32], sizes: NDArray[np.integer], edges: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Run Ward's criterion over each connected part.
-
-    Join the parts last, the largest first.
-    """
+    """Run Ward's criterion over each connected part, then join parts, the largest first."""
     n, part = len(vectors), _parts(edges, len(vectors))
     weight = np.bincount(part, weights=sizes)
     merges, heights, tops, made = [np.empty((0, 2), np.int64)], [np.empty(0)], [], n
@@ -281,7 +242,7 @@ def _ward_on_graph(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Run Ward's criterion over a connected graph.
 
-    In pairs while there are many supervoxels, then one merge at a time.
+    While there are many supervoxels, pairs are merged at once; then one at a time.
     """
     supervoxels = SupervoxelGraph(
         sizes.astype(np.float32),
@@ -301,7 +262,7 @@ def _ward_on_graph(
 def _on_top(
     paired: Forest, rows: NDArray[np.int64], altitudes: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Put the merges of what was left on top of those in pairs, all in order of height."""
+    """Append the single merges to those in pairs, all in order of height."""
     kept, n = len(paired.tops), len(paired.tops) + len(paired.rows)
     inner = np.maximum(paired.tops - n, -1)
     below = np.concatenate([np.append(paired.heights, 0.0)[inner], altitudes])
@@ -337,10 +298,7 @@ def _merges_of(
 def _by_division(
     vectors: NDArray[np.float32], found: Division
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the merges that undo a division.
-
-    Inside a group, supervoxels are merged first, in order of closeness.
-    """
+    """Return the merges that undo a division, by similarity inside each group."""
     rows, tops = _pair_up(found.group, vectors @ (vectors.std(axis=0) ** 2))
     n, top, upper = len(vectors) + len(rows), list(tops), []
     for number in range(len(found.origin) - 1, -1, -1):
@@ -359,7 +317,12 @@ def _pair_up(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Merge the members of each code, neighbours in `value` first.
 
-    Rows of two children, and the top node of each code.
+    Returns
+    -------
+    (m, 2) int64 array
+        Merges: rows of two children.
+    (k,) int64 array
+        Top node of each code.
     """
     nodes = np.lexsort((value, code)).astype(np.int64)
     group = code[nodes]

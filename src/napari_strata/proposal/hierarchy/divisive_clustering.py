@@ -1,8 +1,8 @@
-"""Divide vectors in two again and again, where they spread most: tissues from the top down.
+"""Divisive clustering: split the group with the largest gain until there are enough.
 
-Merging from the bottom up, as Ward's criterion does, decides the last merges by all the
-accidents of the first ones. Here the first cuts are decided by all the vectors
-together, so a scan with a little noise, or flipped, is cut in the same places.
+In bottom-up merging (Ward), the coarsest groups depend on accidents of the first merges.
+Here the first splits depend on all vectors together, so a scan with added noise, or
+flipped, is split in the same places.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from threadpoolctl import threadpool_limits
 from napari_strata.cancellation import raise_if_cancelled
 
 _TOO_CLOSE = 1e-9
-"""Share of the whole spread below which a group counts as one point."""
+"""Gain, as a share of the first split's, at or below which groups are not split."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Division:
-    """Groups, and the order in which they came apart.
+    """Groups, and the order in which they were split.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Division:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Cut:
-    """Who goes to the far side of a group's best cut, and what it gains."""
+    """Best cut of a group: its members on the far side, and the gain."""
 
     far: NDArray[np.bool_]
     gain: float
@@ -51,23 +51,24 @@ def divide(
 ) -> Division:
     """Divide vectors into groups.
 
-    Always the group that gains most, along the direction in which it spreads most.
+    Each step splits the group with the largest gain, across its direction of largest
+    variance.
 
     Parameters
     ----------
     vectors : (n, d) float array
-        At least one.
+        At least one vector.
     weights : (n,) array
-        How much each counts, > 0.
+        Weight of each vector, > 0.
     groups : int
-        How many to make at most; fewer when no group of unlike vectors is left.
+        Maximum number of groups; fewer if all vectors within each group are equal.
 
     Notes
     -----
     Principal direction divisive partitioning (Boley, 1998), with the cut along the
     direction where two groups fit best (Su and Dy, 2007).
     """
-    # sums do not depend on the number of cores, and small matrices wait for nobody
+    # one thread: sums do not depend on the cores, and small matrices are not slowed
     with threadpool_limits(1, user_api="blas"):
         return _divided(
             np.asarray(vectors, np.float32), np.asarray(weights, np.float64), groups
@@ -103,10 +104,7 @@ def _divided(
 
 
 def _best_cut(points: NDArray[np.float32], weight: NDArray[np.float64]) -> _Cut:
-    """Find where to cut a group.
-
-    Across its first principal direction, at the best place along it.
-    """
+    """Find the best cut of a group across its first principal direction."""
     nowhere = _Cut(np.zeros(len(points), bool), 0.0)
     if len(points) < 2:
         return nowhere

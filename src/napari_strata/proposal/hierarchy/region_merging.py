@@ -1,9 +1,7 @@
-"""Grow a scan's voxels together into supervoxels.
+"""Bottom-up merging: voxels with their most similar neighbour, then Ward's criterion.
 
-Each voxel with the neighbour it is most like, then supervoxels by Ward's criterion.
-
-Unlike cells of a fixed size, supervoxels that grow stay on one side of an edge however
-thin the tissue is.
+Unlike grid cells of a fixed size, merged supervoxels stay on one side of an edge even in
+thin tissue.
 """
 
 from __future__ import annotations
@@ -17,22 +15,19 @@ from scipy import sparse
 from napari_strata.cancellation import raise_if_cancelled
 
 _FEW_PAIRS = 0.02
-"""Pairs of a round, as a share of the supervoxels.
-
-Below which rounds are not worth their time.
-"""
+"""Pairs merged per round, as a share of the supervoxels, below which rounds end."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SupervoxelGraph:
-    """Supervoxels, what they look like, and which of them touch.
+    """Supervoxels with their vectors, and which of them touch.
 
     Parameters
     ----------
     sizes : (n,) float32 array
         Voxels of each supervoxel.
     vectors : (n, d) float32 array
-        What makes supervoxels alike; squared differences count.
+        Vectors whose squared distances are compared.
     edges : (e, 2) int32 array
         Touching pairs, each once.
     """
@@ -45,19 +40,22 @@ class SupervoxelGraph:
 def most_alike_neighbors(
     channels: NDArray[np.float32], inside: NDArray[np.bool_]
 ) -> NDArray[np.int32]:
-    """Join each voxel of the body with the face neighbour it is most like.
+    """Merge each voxel of the body with its most similar face neighbour.
 
-    Supervoxel of each voxel, (z, y, x) int32.
-
-    The first round of Boruvka's minimum spanning forest, about four voxels a
-    supervoxel: supervoxels 0 .. n - 1, and n for all that is outside the body.
+    This is the first round of Boruvka's minimum spanning forest. It leaves about four
+    voxels per supervoxel.
 
     Parameters
     ----------
     channels : (channel, z, y, x) float32 array
-        What a voxel looks like.
+        Values by which voxels are compared.
     inside : (z, y, x) bool array
         The body.
+
+    Returns
+    -------
+    (z, y, x) int32 array
+        Supervoxel 0 .. n - 1 of each voxel, n outside the body.
     """
     shape = inside.shape
     n = int(inside.sum())
@@ -94,9 +92,14 @@ def touching_pairs(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Find the pairs of supervoxels 0 .. n - 1 that share voxel faces.
 
-    (e, 2) int32, smaller id first, and faces shared (e,).
+    Faces are counted axis by axis to save memory; a large scan has tens of millions.
 
-    Counted axis by axis, for memory: a large scan has tens of millions of faces.
+    Returns
+    -------
+    (e, 2) int32 array
+        Pairs, smaller id first.
+    (e,) int32 array
+        Number of shared faces of each pair.
     """
     counts = sparse.csr_matrix((n, n), dtype=np.int32)
     for axis in range(3):
@@ -112,10 +115,7 @@ def touching_pairs(
 def unique_pairs(
     pairs: NDArray[np.int32], n: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return each unordered pair once, sorted, (e, 2) int32.
-
-    How often it was there, (e,) int32.
-    """
+    """Return each unordered pair once, sorted (e, 2), and its number of occurrences (e,)."""
     found = _count_pairs(pairs[:, 0], pairs[:, 1], n).tocoo()
     return np.stack([found.row, found.col], axis=1).astype(np.int32), found.data.astype(
         np.int32
@@ -125,7 +125,7 @@ def unique_pairs(
 def _count_pairs(
     first: NDArray[np.int32], second: NDArray[np.int32], n: int
 ) -> sparse.csr_matrix:
-    """Count unordered pairs: an (n, n) matrix, the smaller id its row."""
+    """Count unordered pairs in an (n, n) matrix whose row is the smaller id."""
     ends = (np.minimum(first, second), np.maximum(first, second))
     counts = sparse.coo_matrix(
         (np.ones(len(first), np.int32), ends), shape=(n, n)
@@ -152,7 +152,7 @@ class Merged:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Forest:
-    """Supervoxels after merging in pairs, and how they came together.
+    """Supervoxels after merging in pairs, and the merges in order.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ class Forest:
         Merges in order; nodes 0 .. n - 1 are the supervoxels, and row k makes node n +
         k of two earlier ones.
     heights : (m,) float64 array
-        What each merge cost, and no less than the merges under it.
+        Cost of each merge, at least that of the merges below it.
     tops : (n - m,) int64 array
         Node of each supervoxel that is left.
     graph : SupervoxelGraph
@@ -174,12 +174,10 @@ class Forest:
 
 
 def merge_in_pairs(graph: SupervoxelGraph, target: int) -> Forest:
-    """Merge as `merge_to` does, two supervoxels at a time, and keep the tree.
+    """Merge as `merge_to` does, in disjoint pairs, and keep the tree.
 
-    No further once a round finds few pairs.
-
-    That is where many supervoxels are most like the same one, which joins one of them a
-    round.
+    Merging stops once a round finds few pairs. This happens if many supervoxels are most
+    similar to the same one, which can merge with only one of them per round.
     """
     n = made = len(graph.sizes)
     tops, below = np.arange(n, dtype=np.int64), np.zeros(n)
@@ -221,9 +219,14 @@ def _disjoint(
 def _join(
     graph: SupervoxelGraph, pairs: NDArray[np.int32]
 ) -> tuple[SupervoxelGraph, NDArray[np.bool_]]:
-    """Join disjoint pairs, each into its first supervoxel.
+    """Merge disjoint pairs, each into its first supervoxel.
 
-    The supervoxels that are left, and which of all they are.
+    Returns
+    -------
+    SupervoxelGraph
+        The remaining supervoxels.
+    (n,) bool array
+        Which supervoxels remain.
     """
     one, other = pairs.T
     sizes, vectors = graph.sizes.copy(), graph.vectors.copy()
@@ -240,13 +243,11 @@ def _join(
 
 
 def merge_to(graph: SupervoxelGraph, target: int) -> Merged:
-    """Merge touching supervoxels by Ward's criterion until `target` are left.
+    """Merge touching supervoxels by Ward's criterion until at most `target` are left.
 
-    Or nothing touches any more.
-
-    In every round all pairs that are each other's cheapest merge are joined, at the end
-    only the cheapest of them: what one merge at a time would give, but for the order of
-    distant merges.
+    Merging also ends if no supervoxels touch. Every round merges all pairs that are each
+    other's cheapest merge; the last round, only as many as are needed. The result equals
+    that of one merge at a time, except for the order of distant merges.
 
     Raises
     ------
@@ -294,10 +295,7 @@ def _cheapest_pairs(
     *,
     most: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Return the edges that are the cheapest of both their ends, the cheapest `most` of them.
-
-    What they cost.
-    """
+    """Return edges that are the cheapest of both their ends, at most `most`, and their costs."""
     first, second = edges[:, 0], edges[:, 1]
     step = vectors[first] - vectors[second]
     cost = np.einsum("ed,ed->e", step, step) * (

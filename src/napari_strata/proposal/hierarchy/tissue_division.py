@@ -14,7 +14,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from napari_strata.cancellation import raise_if_cancelled
-from napari_strata.proposal.hierarchy.divisive_clustering import Division
+from napari_strata.proposal.hierarchy.divisive_clustering import Division, divide
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class TissueConstants:
 
     Parameters
     ----------
+    tissues : int
+        Tissues that are divided with few borders; finer ones are divided by similarity.
     components : int
         Principal components of the vectors that are compared; later ones are noise.
     directions : int
@@ -50,6 +52,7 @@ class TissueConstants:
         Weight of a supervoxel that is all partial volume.
     """
 
+    tissues: int = 64
     components: int = 16
     directions: int = 3
     smoothness: float = 0.2
@@ -201,7 +204,48 @@ def divide_tissues(inputs: TissueInputs, groups: int) -> Division:
     """
     # sums do not depend on the number of cores
     with threadpool_limits(1, user_api="blas"):
-        return _divided(inputs, groups)
+        coarse = _divided(inputs, min(groups, CONSTANTS.tissues))
+        return _divided_further(inputs, coarse, groups)
+
+
+def _divided_further(
+    inputs: TissueInputs, coarse: Division, groups: int
+) -> Division:
+    """Divide tissues by similarity, below all the cuts that were made before."""
+    made = len(coarse.origin) + 1
+    members = [np.flatnonzero(coarse.group == number) for number in range(made)]
+    scatter = np.array(
+        [_scatter(inputs.vectors[own], inputs.sizes[own]) for own in members]
+    )
+    shares = scatter / max(float(scatter.sum()), 1e-12)
+    fine = [
+        divide(inputs.vectors[own], inputs.sizes[own], 1 + round(share * (groups - made)))
+        for own, share in zip(members, shares.tolist(), strict=True)
+    ]
+    gains = [np.minimum.accumulate(part.gain) for part in fine]
+    owner = np.repeat(np.arange(made), [len(gain) for gain in gains])
+    gain = np.concatenate([np.empty(0), *gains])
+    order = np.argsort(-gain, kind="stable")
+    number_of = np.empty(len(gain), np.int64)
+    number_of[order] = made + np.arange(len(order))
+    group, origin = coarse.group.copy(), np.empty(len(gain), np.int64)
+    for number, part in enumerate(fine):
+        ids = np.concatenate([[number], number_of[owner == number]]).astype(np.int64)
+        group[members[number]] = ids[part.group]
+        origin[owner == number] = ids[part.origin]
+    least = coarse.gain.min(initial=np.inf)
+    return Division(
+        group,
+        np.concatenate([coarse.origin, origin[order]]),
+        np.concatenate([coarse.gain, np.minimum(gain[order], least)]),
+    )
+
+
+def _scatter(vectors: NDArray[np.float32], sizes: NDArray[np.integer]) -> float:
+    """Return the sum of squared distances to the mean."""
+    weight = sizes.astype(np.float64)
+    mean = (weight @ vectors) / weight.sum()
+    return float(weight @ ((vectors - mean) ** 2).sum(axis=1))
 
 
 def _divided(inputs: TissueInputs, groups: int) -> Division:

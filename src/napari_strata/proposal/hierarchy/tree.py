@@ -1,9 +1,8 @@
-"""A merge tree over supervoxels that is cut in well under a millisecond.
+"""Merge tree over supervoxels that is cut in well under a millisecond.
 
-The leaves are laid in a row in which every tree node is a run of neighbours. A cut at n
-is then the n - 1 highest places at which the row is broken, so cuts are nested and
-exact by construction. The first part of the row is background, which stays region 0 in
-every cut.
+The leaves are stored in an order in which every tree node is a contiguous run. A cut at
+n then splits the row at its n - 1 highest breaks, so cuts are nested and exact by
+construction. The row begins with the background, which stays region 0 in every cut.
 """
 
 from __future__ import annotations
@@ -14,33 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LEAST_HEIGHT = 1e-6
-"""Heights below this share of the highest count as this much.
-
-So that a ratio of heights is always finite.
-"""
+"""Floor of heights, as a share of the highest, so that ratios are always finite."""
 _LEAST_MARK = 0.2
-"""A range of granularity gets no mark where nothing in it stands out by this share.
-
-Of the best mark.
-"""
+"""Least persistence of a mark, as a share of the most persistent one."""
 _MARKS_APART = 1.6
-"""Least ratio of two marks."""
+"""Least ratio of two marks, so that marks differ visibly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """One merge on a node's way up.
+    """One merge on a node's path to the root.
 
     Parameters
     ----------
     n : int
-        The finest cut in which the two are one.
+        Finest cut in which the two nodes are one region.
     region : int
-        Their id in that cut.
+        Id of that region in the cut.
     joined : int
-        The id, in the cut at n + 1, of what the node joins with.
+        Id of the other node in the cut at n + 1.
     begin, end : int
-        Where the leaves of what it joins with lie in the row: `leaf_order[begin:end]`.
+        Leaves of the other node: `leaf_order[begin:end]`.
     height : float
         Merge height.
     """
@@ -55,19 +48,19 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """The smallest node that holds some leaves, and what becomes of it in coarser cuts.
+    """Smallest node that contains some leaves, and its merges in coarser cuts.
 
     Parameters
     ----------
     region : int
-        The node's id in every cut in which it stands alone.
+        Id of the node in every cut in which it is a region of its own.
     begin, end : int
         Its leaves: `leaf_order[begin:end]`.
     whole_at : int
-        The finest cut that does not part it; from `whole_at` down to one past the first
-        join's cut it stands alone.
+        Finest cut that does not split it. It is a region of its own in the cuts from
+        `whole_at` down to `joins[0].n + 1`.
     joins : tuple of Join
-        The merges that swallow it, the finest first.
+        Merges on its path to the root, the finest first.
     """
 
     region: int
@@ -79,7 +72,7 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hierarchy:
-    """A merge tree over n supervoxels, the background kept apart.
+    """Merge tree over n supervoxels, with a separate tree for the background.
 
     Parameters
     ----------
@@ -88,8 +81,8 @@ class Hierarchy:
     n_background : int
         How many of them are background.
     breaks : (m - 1,) int32 array
-        Where the row of the m foreground leaves is broken, highest first: position p
-        parts row[p - 1] from row[p].
+        Positions at which the row of the m foreground leaves is split, highest first:
+        position p separates row[p - 1] from row[p].
     heights : (m - 1,) float32 array
         Merge height of each break, not increasing.
     background_breaks, background_heights : arrays
@@ -116,8 +109,8 @@ class Hierarchy:
     def cut(self, n: int) -> NDArray[np.int32]:
         """Cut the tree into n regions besides region 0.
 
-        Going from n to n + 1 parts one region: its larger part keeps the id and the
-        other gets id n + 1, so an id keeps its place and colour while a person moves
+        The cut at n + 1 splits one region of the cut at n. The larger part keeps the id
+        and the other gets id n + 1, so ids and colours stay in place while a person moves
         the slider.
 
         Parameters
@@ -145,14 +138,12 @@ class Hierarchy:
         return labels
 
     def marks(self, low: int, high: int, *, count: int = 4) -> tuple[int, ...]:
-        """Suggest cuts at which the tree is stable.
+        """Suggest cuts at which the tree is stable: the most persistent one per range.
 
-        The most persistent one in each range of granularity.
-
-        A cut at n persists from the height of the merge that would part it to the
-        height of the one that made it. The longer that is, as a ratio, the clearer the
-        cut; ratios shrink as 1 / n in any tree, so they count times the root of n,
-        which draws a mark neither to the coarse nor to the fine end of its range.
+        The persistence of a cut at n is the log ratio of two heights: that of the next
+        merge towards coarser cuts over that of the next split towards finer ones. Such
+        log ratios shrink as 1 / n in any tree, so they are multiplied by the square root
+        of n; marks are then drawn neither to the coarse nor to the fine end of a range.
 
         Parameters
         ----------
@@ -160,14 +151,13 @@ class Hierarchy:
             Coarsest and finest cut that may be suggested; fewer leaves lower the
             finest.
         count : int
-            Ranges, equally wide on a log scale, each with one mark at most.
+            Number of ranges, equally wide on a log scale, each with at most one mark.
 
         Returns
         -------
         tuple of int
-            Cuts, coarse to fine, well apart; fewer than `count` where a range holds
-            nothing that stands out, none for a tree without structure (equal heights)
-            or with hardly any leaves.
+            Cuts, coarse to fine, well separated. Ranges without a persistent cut have
+            none; nor has a tree of equal heights or of very few leaves.
         """
         low, high = max(low, 2), min(high, self.max_regions - 1)
         top = float(self.heights[np.isfinite(self.heights)].max(initial=0.0))
@@ -193,19 +183,17 @@ class Hierarchy:
         return tuple(sorted(chosen.values()))
 
     def lineage(self, members: NDArray[np.integer]) -> Lineage | None:
-        """Find the smallest node that holds some supervoxels.
-
-        The merges that swallow it on the way to the root.
+        """Find the smallest node that contains some supervoxels, and its path to the root.
 
         Parameters
         ----------
         members : (k,) integer array
-            Supervoxel ids; background ones are passed over.
+            Supervoxel ids; background ones are ignored.
 
         Returns
         -------
         Lineage or None
-            None where all of them are background, which no cut moves.
+            None if all of them are background, which every cut leaves in region 0.
         """
         position = np.empty(self.n_supervoxels, np.int64)
         position[self.leaf_order] = np.arange(self.n_supervoxels)
@@ -241,24 +229,21 @@ class Hierarchy:
         return Lineage(int(rank[node[0]]) + 2, *node, whole_at, tuple(joins))
 
     def _run(self, rank: NDArray[np.int64], place: int, level: int) -> tuple[int, int]:
-        """Return begin and end of the run around a place.
-
-        Of the row when only breaks above `level` part it.
-        """
+        """Return begin and end of the run around a place if only breaks above `level` split."""
         begin = self.n_background + int(
             np.flatnonzero(rank[self.n_background : place + 1] < level)[-1]
         )
         return begin, place + 1 + int(np.flatnonzero(rank[place + 1 :] < level)[0])
 
     def split(self, members: NDArray[np.integer], into: int = 2) -> NDArray[np.int32]:
-        """Part any set of supervoxels along the highest merges inside it.
+        """Split any set of supervoxels along the highest merges inside it.
 
         Parameters
         ----------
         members : (k,) integer array
             Supervoxel ids, from background or foreground.
         into : int
-            Number of parts wanted; fewer only when there are fewer members.
+            Number of parts; fewer only if there are fewer members.
 
         Returns
         -------
@@ -302,18 +287,18 @@ def hierarchy_from_merges(
     background_heights: NDArray[np.floating],
     sizes: NDArray[np.integer],
 ) -> Hierarchy:
-    """Make a Hierarchy from binary merges as scipy and higra give them.
+    """Make a hierarchy from binary merges in the layout of scipy and higra.
 
     Parameters
     ----------
     foreground, background : (m,), (b,) integer arrays
-        Supervoxel ids of the leaves 0 .. m - 1 (0 .. b - 1) that the merges speak of.
+        Supervoxel ids of the leaves 0 .. m - 1 (0 .. b - 1) of the merges.
     merges, background_merges : (m - 1, 2), (b - 1, 2) integer arrays
         Row i joins two nodes into node m + i; children come before parents.
     heights, background_heights : arrays
         Height of each merge, not decreasing.
     sizes : (n,) integer array
-        Voxels of each supervoxel: at each merge the larger child keeps the id.
+        Voxels of each supervoxel. At each merge the larger child keeps the id.
     """
     fore_order, fore_breaks, fore_heights = _row(merges, heights, sizes[foreground])
     back_order, back_breaks, back_heights = _row(
@@ -336,9 +321,16 @@ def _row(
     heights: NDArray[np.floating],
     leaf_sizes: NDArray[np.integer],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.floating]]:
-    """Lay leaves in a row, larger child left.
+    """Order leaves in a row, the larger child left.
 
-    Give the row, the breaks highest first and their heights.
+    Returns
+    -------
+    (m,) array
+        The row of leaves.
+    (m - 1,) array
+        Its breaks, the highest first.
+    (m - 1,) array
+        Heights of the breaks.
     """
     m = len(leaf_sizes)
     left, right = np.asarray(merges).reshape(-1, 2).T.tolist() if m > 1 else ([], [])

@@ -1,10 +1,8 @@
-"""Ward's tree over a graph, in another process where a window waits.
+"""Ward's tree over a graph, computed in a subprocess if a window must stay responsive.
 
-Higra's call keeps Python's lock for seconds.
-
-A thread that does not give the lock back stops every other thread, the one that draws
-the window too. Whoever has a window asks for `kept_responsive`; everybody else runs it
-in place. The result is the same bit by bit.
+Higra's call holds Python's global interpreter lock for seconds, which would freeze the
+window. Callers with a window use `kept_responsive`; all others compute it in place. The
+result is the same bit by bit.
 """
 
 from __future__ import annotations
@@ -29,16 +27,13 @@ logger = logging.getLogger(__name__)
 _WORTH_IT = 20_000
 """Edges below which the call takes less time than a process needs to start."""
 _ASK_S = 0.2
-"""How often it is asked whether the tree is still wanted."""
+"""Interval between checks for cancellation."""
 _IS_WATCHED: ContextVar[bool] = ContextVar("a window waits", default=False)
 
 
 @contextmanager
 def kept_responsive() -> Generator[None]:
-    """Run long calls that keep Python's lock in another process.
-
-    For as long as the context lasts, in this thread.
-    """
+    """Run calls of this thread that hold the interpreter lock in a subprocess."""
     token = _IS_WATCHED.set(True)
     try:
         yield
@@ -83,10 +78,7 @@ def ward_tree(
 
 
 def _run(command: list[str]) -> tuple[int, str]:
-    """Run a process to its end, or until nobody waits for it any more.
-
-    Give its exit status and what it said of errors.
-    """
+    """Run a process until it ends or is cancelled; return its exit status and stderr."""
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:

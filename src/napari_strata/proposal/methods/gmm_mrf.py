@@ -1,11 +1,9 @@
-"""A proposal without an encoder.
+"""Method without an encoder: Gaussian mixture of intensity with a Markov random field.
 
-A Gaussian mixture of intensity, smoothed by a Markov random field.
-
-The baseline that the learned proposal has to beat, and a way to work where torch is not
-wanted. Every voxel of the body gets the class that explains its intensity best, given
-its neighbours' classes; the classes' connected parts are the supervoxels. It knows
-nothing but intensity: two tissues that look alike are one class.
+It is the baseline for the learned method, and works without torch. Every voxel of the
+body gets the class that best explains its intensity, given its neighbours' classes. The
+connected parts of the classes are the supervoxels. Two tissues of the same intensity
+are one class.
 """
 
 from __future__ import annotations
@@ -38,9 +36,9 @@ from napari_strata.proposal.supervoxels.clustering import (
     one_openmp_thread,
 )
 from napari_strata.proposal.supervoxels.descriptors import (
-    Around,
     Descriptors,
     Pooler,
+    SmoothedIntensity,
     boundary_step,
     describe_intensity,
     intensity_rank,
@@ -49,32 +47,55 @@ from napari_strata.proposal.supervoxels.descriptors import (
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Progress, Volume, no_progress
 
-_SAMPLE = 50_000
-_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32, 48)
-"""Numbers of classes that are tried, up to the most that the settings allow."""
-_LEAST_VARIANCE = 1e-4
-"""Classes are at least 0.01 of the intensity range wide.
-
-Or a scan's clipped highlights would be a class of width 0.
-"""
-_SMOOTHNESS = 4.0
-"""What it costs, in nats, to differ from all six neighbours."""
-_ROUNDS = 4
 _SLAB_VALUES = 64_000_000
-"""Probabilities that are held at once."""
-_AIR_BLOCK_MM = 40.0
-_CRUMB_VOX, _CRUMB_SHARE = 4, 0.04
-"""Supervoxels under this many voxels.
+"""Class probabilities held at once, which bounds the memory."""
 
-Or this share of a usual supervoxel, join a neighbour that they are like.
-"""
-_SUPERVOXELS_PER_CELL = 8
-_REGION_INTENSITY = (2.8, 2.0, 2.0)
-"""Weights of a supervoxel's own intensity and of that 2 mm and 4 mm around it.
 
-In the tree of regions.
-"""
-_SURE_CUTS = (4, 8, 16)
+@dataclass(frozen=True, slots=True)
+class MixtureConstants:
+    """Constants that decide the Gaussian mixture and the Markov random field."""
+
+    sample: int = 50_000
+    """Voxels that the mixture is fitted to; fitting all voxels would take too long."""
+    class_counts: tuple[int, ...] = (
+        *(1, 2, 3, 4, 5, 6, 7, 8),
+        *(10, 12, 14, 16, 20, 24, 32, 48),
+    )
+    """Numbers of classes that are compared, up to the largest that the settings allow."""
+    fit_iterations: int = 200
+    """Iterations of expectation maximisation at most; most fits converge earlier."""
+    least_variance: float = 1e-4
+    """Least variance of a class, so that clipped highlights are no class of width 0."""
+    least_share: float = 1e-6
+    """Least share of a class, so that its logarithm is finite."""
+    smoothness: float = 4.0
+    """Cost, in nats, of differing from all six neighbours."""
+    field_iterations: int = 4
+    """Mean-field iterations, and overlap of slabs in planes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRegionConstants:
+    """Constants that decide supervoxels, trees and confidence of the mixture's classes."""
+
+    air_block_mm: float = 40.0
+    """Side of the blocks outside the body: large, because background needs no detail."""
+    supervoxels_per_cell: int = 8
+    """Volume of a cell in mean supervoxels, because several classes share each cell."""
+    crumb_vox: int = 4
+    """Supervoxels under this many voxels are mostly noise and may be merged."""
+    crumb_share: float = 0.04
+    """The same limit, as a share of the mean supervoxel, for scans of many voxels."""
+    region_intensity: tuple[float, float, float] = (2.8, 2.0, 2.0)
+    """Weights in the region tree of intensity inside, and smoothed by 2 mm and 4 mm."""
+    position_unit: float = 30.0
+    """Distance in mm that counts like a weighted intensity of 1, at position weight 1."""
+    confidence_cuts: tuple[int, ...] = (4, 8, 16)
+    """Numbers of tissues whose margins are averaged: coarse, usual and fine."""
+
+
+_MIXTURE = MixtureConstants()
+_REGIONS = ClassRegionConstants()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +105,7 @@ class Mixture:
     Parameters
     ----------
     means, variances, shares : (k,) float64 arrays
-        Of each class; the shares sum to 1.
+        Mean, variance and share of each class; the shares sum to 1.
     """
 
     means: NDArray[np.float64]
@@ -97,10 +118,7 @@ class Mixture:
         return len(self.means)
 
     def to_list(self) -> list[dict[str, float]]:
-        """Return mean, standard deviation and share of each class.
-
-        As plain values for a sidecar.
-        """
+        """Return mean, standard deviation and share of each class, as plain values."""
         rows = zip(
             self.means.tolist(),
             np.sqrt(self.variances).tolist(),
@@ -113,10 +131,7 @@ class Mixture:
         ]
 
     def log_likelihood(self, intensity: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the log of share times density, but for a constant, of intensity values (n,).
-
-        (n, k) float32.
-        """
+        """Return log(share * density) of intensities (n,) up to a constant, (n, k) float32."""
         constant = np.log(self.shares) - 0.5 * np.log(self.variances)
         squares = (intensity[:, None] - self.means.astype(np.float32)) ** 2
         return constant.astype(np.float32) - squares * (0.5 / self.variances).astype(
@@ -179,12 +194,14 @@ def propose_classes(
         `mixture_classes` is the largest number of classes; `supervoxels` and
         `position_weight` are used too.
     seed : int
-        Of the sample that the mixture is fitted to, and of where the fit starts.
+        Seed of the sample that the mixture is fitted to, and of the fit's start.
+    on_progress : callable
+        Called as (done, total, stage).
 
     Returns
     -------
     Proposal
-        As the learned method's, with intensity and position for descriptors. Its
+        As from the learned method, with intensity and position as descriptors. The
         provenance holds the mixture.
 
     Raises
@@ -194,8 +211,8 @@ def propose_classes(
 
     Notes
     -----
-    Zhang, Brady and Smith, IEEE TMI 2001; here the mixture is fitted once, before the
-    field.
+    Zhang, Brady and Smith, IEEE TMI 2001. Here the mixture is fitted once, before the
+    field is solved.
     """
     if not inside.any():
         raise GeometryError(
@@ -218,97 +235,107 @@ def propose_classes(
     on_progress(3, 4, "trees")
     contacts = find_contacts(labels, intensity, n)
     described = _describe(labels, contacts, inside, intensity, volume.spacing_zyx_mm)
-    air = belief.sum(axis=1) == 0
-    sizes, place = described.sizes_vox, described.center_zyx_mm
-    regions = region_tree(
-        _region_vectors(described, settings),
-        sizes,
-        contacts.edges,
-        air,
-        centers_mm=place,
-    )
-    tissues = class_tree(
-        belief.argmax(axis=1), described.intensity[:, 0], sizes, contacts.edges, air
-    )
-    sure, table, said = (
-        class_confidence(belief, tissues),
-        described.table(~air),
-        {"mixture": mixture.to_list()},
+    proposal = _with_trees(
+        volume, labels, described, contacts, belief, settings, mixture
     )
     on_progress(4, 4, "done")
-    edges, scale = contacts.edges, described.scale(~air)
+    return proposal
+
+
+def _with_trees(
+    volume: Volume,
+    labels: NDArray[np.int32],
+    described: Descriptors,
+    contacts: Contacts,
+    belief: NDArray[np.float32],
+    settings: ProposeSettings,
+    mixture: Mixture,
+) -> Proposal:
+    """Build both trees and the confidence from pooled class probabilities (n, k)."""
+    air = belief.sum(axis=1) == 0
+    regions = region_tree(
+        _region_vectors(described, settings),
+        described.sizes_vox,
+        contacts.edges,
+        air,
+        centers_mm=described.center_zyx_mm,
+    )
+    tissues = class_tree(
+        belief.argmax(axis=1),
+        described.intensity[:, 0],
+        described.sizes_vox,
+        contacts.edges,
+        air,
+    )
     return Proposal(
         volume,
         labels,
-        table,
+        described.table(~air),
         described.names,
         regions,
         tissues,
-        sure,
-        edges,
-        said,
-        scale,
+        class_confidence(belief, tissues),
+        contacts.edges,
+        {"mixture": mixture.to_list()},
+        described.scale(~air),
     )
 
 
 def fit_mixture(values: NDArray[np.float32], *, most: int, seed: int) -> Mixture:
-    """Fit Gaussian mixtures to a seeded sample of intensity values.
-
-    Keep the one that tells most in fewest words.
+    """Fit Gaussian mixtures to a seeded sample of intensities, and keep the best one.
 
     Parameters
     ----------
     values : (n,) float32 array
         Intensity of the body's voxels.
     most : int
-        Largest number of classes; fewer where there are fewer distinct values.
+        Largest number of classes; fewer if there are fewer distinct values.
     seed : int
-        Of the sample and of where each fit starts.
+        Seed of the sample and of the start of each fit.
 
     Returns
     -------
     Mixture
-        With the number of classes that has the least Bayesian information criterion
-        (Schwarz, Annals of Statistics 1978).
+        The mixture with the least Bayesian information criterion (Schwarz, Annals of
+        Statistics 1978).
     """
     rng = np.random.default_rng(seed)
     sample = values[
-        rng.choice(len(values), min(len(values), _SAMPLE), replace=False)
+        rng.choice(len(values), min(len(values), _MIXTURE.sample), replace=False)
     ].astype(np.float64)[:, None]
     limit = min(most, len(np.unique(sample)))
     tried = [
         GaussianMixture(
             count,
             covariance_type="spherical",
-            reg_covar=_LEAST_VARIANCE,
-            max_iter=200,
+            reg_covar=_MIXTURE.least_variance,
+            max_iter=_MIXTURE.fit_iterations,
             random_state=seed,
         )
-        for count in sorted({limit, *(count for count in _COUNTS if count < limit)})
+        for count in sorted({limit, *(n for n in _MIXTURE.class_counts if n < limit)})
     ]
     with one_openmp_thread(), threadpool_limits(1), warnings.catch_warnings():
-        # a mixture that still changes a little is as good a guess as any other, and its
-        # criterion says how good
+        # a mixture that has not fully converged is usable; its criterion rates it
         warnings.simplefilter("ignore", ConvergenceWarning)
         best = min(tried, key=lambda model: float(model.fit(sample).bic(sample)))
     order = np.argsort(best.means_[:, 0], kind="stable")
-    shares = np.maximum(best.weights_[order], 1e-6)
+    shares = np.maximum(best.weights_[order], _MIXTURE.least_share)
     return Mixture(
         best.means_[order, 0], best.covariances_[order], shares / shares.sum()
     )
 
 
 class MarkovField:
-    """A Potts model over the voxels of a body, solved by a few mean-field rounds.
+    """Potts model over the voxels of a body, solved by a few mean-field iterations.
 
-    Two touching voxels of different classes pay for the face between them, in
-    proportion to its area in mm2, so that thick slices hold together less than the
-    voxels within one.
+    Touching voxels of different classes cost energy in proportion to the area of the
+    face between them in mm2. Voxels of neighbouring thick slices are therefore coupled
+    less than voxels within a slice.
 
     Parameters
     ----------
     mixture : Mixture
-        What classes look like.
+        Intensity of the classes.
     spacing_zyx_mm : (3,) array
         Voxel size in mm.
     """
@@ -316,27 +343,28 @@ class MarkovField:
     def __init__(self, mixture: Mixture, spacing_zyx_mm: NDArray[np.float64]) -> None:
         self._mixture = mixture
         areas = 1.0 / np.asarray(spacing_zyx_mm, np.float64)
-        self._costs = (_SMOOTHNESS * areas / (2.0 * areas.sum())).tolist()
+        self._costs = (_MIXTURE.smoothness * areas / (2.0 * areas.sum())).tolist()
 
     def classify(
         self, intensity: NDArray[np.float32], inside: NDArray[np.bool_]
     ) -> NDArray[np.uint8]:
         """Return the likeliest class of each voxel inside, (z, y, x) uint8; 0 elsewhere.
 
-        Slabs overlap by as many planes as there are rounds, so cutting into slabs
-        changes nothing.
+        Slabs overlap by as many planes as there are iterations, so the result does not
+        depend on them.
         """
         codes = np.zeros(inside.shape, np.uint8)
-        for outer, inner in self._slabs(inside.shape, _ROUNDS):
+        iterations = _MIXTURE.field_iterations
+        for outer, inner in self._slabs(inside.shape, iterations):
             body = inside[outer]
             fit = self._mixture.log_likelihood(intensity[outer][body])
             links = _face_links(body, self._costs)
             belief = _shares(fit.copy())
-            for _ in range(_ROUNDS):
+            for _ in range(iterations):
                 belief = _shares(fit + links @ belief)
-            found = np.zeros(body.shape, np.uint8)
-            found[body] = belief.argmax(axis=1)
-            codes[outer][inner] = found[inner]
+            likeliest = np.zeros(body.shape, np.uint8)
+            likeliest[body] = belief.argmax(axis=1)
+            codes[outer][inner] = likeliest[inner]
         return codes
 
     def pool(
@@ -346,9 +374,7 @@ class MarkovField:
         labels: NDArray[np.int32],
         n: int,
     ) -> NDArray[np.float32]:
-        """Average the voxels' class probabilities, given their neighbours' classes.
-
-        Over supervoxels.
+        """Average class probabilities, given the neighbours' classes, over supervoxels.
 
         Parameters
         ----------
@@ -383,9 +409,9 @@ class MarkovField:
     def _slabs(
         self, shape: tuple[int, ...], halo: int
     ) -> Iterator[tuple[slice, slice]]:
-        """Cut z into slabs of bounded memory.
+        """Yield slabs of bounded memory along z.
 
-        The planes with a halo, and which of those are the slab's own.
+        Each is a slice of planes with a halo, and the slice of its own planes in it.
         """
         step = max(1, _SLAB_VALUES // (shape[1] * shape[2] * self._mixture.n_classes))
         for start in range(0, shape[0], step):
@@ -397,10 +423,7 @@ class MarkovField:
 
 
 def _face_links(inside: NDArray[np.bool_], costs: list[float]) -> sparse.csr_matrix:
-    """Return what faces between voxels inside cost.
-
-    As a symmetric matrix over those voxels, from the cost per axis.
-    """
+    """Return the costs of faces between voxels inside, a symmetric matrix over them."""
     number = np.zeros(inside.shape, np.int32)
     number[inside] = np.arange(np.count_nonzero(inside), dtype=np.int32)
     rows, columns, weights = [], [], []
@@ -444,16 +467,13 @@ def _supervoxels(
     spacing_mm: NDArray[np.float64],
     target: int,
 ) -> tuple[NDArray[np.int32], int]:
-    """Cut classes (on the body's box) into connected parts of bounded reach.
-
-    The air into blocks.
-    """
+    """Cut classes (on the body's box) into connected parts of bounded size, air into blocks."""
     box = _box_around(inside)
     body = inside[box]
     side_mm = (
         np.count_nonzero(body)
         * float(np.prod(spacing_mm))
-        * _SUPERVOXELS_PER_CELL
+        * _REGIONS.supervoxels_per_cell
         / target
     ) ** (1 / 3)
     parts = (
@@ -463,15 +483,19 @@ def _supervoxels(
     parts = np.where(
         body,
         parts,
-        block_cells(body.shape, spacing_mm, _AIR_BLOCK_MM) + parts.max() + 1,
+        block_cells(body.shape, spacing_mm, _REGIONS.air_block_mm) + parts.max() + 1,
     )
     # by faces, edges or corners: layers one voxel thin are not connected by faces alone
     supervoxels = label_parts(parts, connectivity=3, background=-1).astype(np.int32) - 1
-    crumb_vox = max(_CRUMB_VOX, round(_CRUMB_SHARE * np.count_nonzero(body) / target))
+    crumb_vox = max(
+        _REGIONS.crumb_vox,
+        round(_REGIONS.crumb_share * np.count_nonzero(body) / target),
+    )
     supervoxels = join_crumbs(
         supervoxels, np.ascontiguousarray(intensity[box]), body, crumb_vox
     )
-    whole = block_cells(inside.shape, spacing_mm, _AIR_BLOCK_MM) + supervoxels.max() + 1
+    whole = block_cells(inside.shape, spacing_mm, _REGIONS.air_block_mm)
+    whole = whole + supervoxels.max() + 1
     whole[box] = supervoxels
     used = np.zeros(int(whole.max()) + 1, bool)
     used[whole.ravel()] = True
@@ -493,7 +517,7 @@ def _describe(
             Pooler(labels, n),
             intensity,
             intensity_rank(intensity, inside),
-            Around.of(intensity, spacing_mm),
+            SmoothedIntensity.of(intensity, spacing_mm),
         ),
         boundary=boundary_step(contacts, n),
         center_zyx_mm=centers,
@@ -504,20 +528,12 @@ def _describe(
 def _region_vectors(
     described: Descriptors, settings: ProposeSettings
 ) -> NDArray[np.float32]:
-    """Return what makes touching supervoxels belong together.
-
-    Intensity, and position in units of 100 mm.
-    """
+    """Return the vectors of the region tree: weighted intensity and position."""
     intensity = described.intensity[:, [0, 2, 3]] * np.array(
-        _REGION_INTENSITY, np.float32
+        _REGIONS.region_intensity, np.float32
     )
-    return np.concatenate(
-        [
-            intensity,
-            described.center_zyx_mm * np.float32(settings.position_weight / 30.0),
-        ],
-        axis=1,
-    )
+    weight = np.float32(settings.position_weight / _REGIONS.position_unit)
+    return np.concatenate([intensity, described.center_zyx_mm * weight], axis=1)
 
 
 def class_tree(
@@ -529,10 +545,10 @@ def class_tree(
 ) -> Hierarchy:
     """Merge supervoxels into their classes, and classes by Ward's criterion on their means.
 
-    Supervoxels are laid in a chain by class and intensity, and the chain is merged like
-    touching supervoxels. Intensity inside a class counts so little that every class is
-    whole before two classes merge, and only neighbours in intensity do: two small
-    classes at either side of a large one stay apart.
+    Supervoxels are sorted by class and intensity into a chain, which is merged as if
+    neighbours in it touched. Intensity within a class has so small a weight that every
+    class is complete before two classes merge. Only classes adjacent in intensity merge,
+    so two small classes on either side of a large one stay separate.
 
     Parameters
     ----------
@@ -543,7 +559,7 @@ def class_tree(
     sizes : (n,) integer array
         Voxels of each supervoxel.
     edges : (e, 2) integer array
-        Touching pairs, by which the background merges.
+        Touching pairs; the background is merged along them.
     background : (n,) bool array
         Supervoxels that stay in region 0.
     """
@@ -577,18 +593,21 @@ def class_tree(
 def class_confidence(
     belief: NDArray[np.float32], tree: Hierarchy
 ) -> NDArray[np.float32]:
-    """Return how much likelier each supervoxel's own tissue is than the runner-up.
+    """Return each supervoxel's margin in probability over the runner-up tissue.
 
-    (n,) float32 in [0, 1].
-
-    The margin between the two, from pooled class probabilities (n, k), averaged over
-    cuts of the tissue tree into 4, 8 and 16 (as far as there are classes); 1 in the
+    The margin is computed from pooled class probabilities (n, k), and averaged over cuts
+    of the tissue tree into 4, 8 and 16 tissues and into one per class. It is 1 in the
     air, whose rows are 0. Not calibrated.
+
+    Returns
+    -------
+    (n,) float32 array
+        Margins in [0, 1].
     """
     body = np.flatnonzero(belief.sum(axis=1) > 0)
     shares, classes = belief[body], belief[body].argmax(axis=1)
-    found = len(np.unique(classes))
-    cuts = [cut for cut in _SURE_CUTS if cut < found] + [found]
+    n_classes = len(np.unique(classes))
+    cuts = [cut for cut in _REGIONS.confidence_cuts if cut < n_classes] + [n_classes]
     margin = np.zeros(len(body))
     for cut in cuts:
         # a class without a supervoxel of its own stays in group 0
@@ -598,6 +617,6 @@ def class_confidence(
         own = grouped[np.arange(len(body)), group[classes]].copy()
         grouped[np.arange(len(body)), group[classes]] = 0.0
         margin += np.clip(own - grouped.max(axis=1), 0.0, 1.0)
-    sure = np.ones(len(belief), np.float32)
-    sure[body] = margin / len(cuts)
-    return sure
+    confidence = np.ones(len(belief), np.float32)
+    confidence[body] = margin / len(cuts)
+    return confidence

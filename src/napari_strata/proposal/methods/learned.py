@@ -1,4 +1,4 @@
-"""Put a proposal together from a scan's intensity and features."""
+"""Method with an encoder: cluster a scan by its intensity and learned features."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from napari_strata.proposal.supervoxels.clustering import Contacts
 from napari_strata.proposal.supervoxels.context_features import (
     Neighborhood,
     Tissues,
-    tissues_in_rounds,
+    find_tissues_iteratively,
 )
 from napari_strata.proposal.supervoxels.descriptors import (
     Descriptors,
@@ -38,36 +38,52 @@ from napari_strata.volume import Modality, Progress, Volume, no_progress
 if TYPE_CHECKING:
     from napari_strata.encoder.embed import FeatureMap
 
+
+@dataclass(frozen=True, slots=True)
+class RegionWeights:
+    """Weights in the region tree, against features of unit length at weight 1."""
+
+    levels: tuple[float, ...] = (1.0, 1.0, 0.5, 0.3)
+    """Each encoder level, finest first; coarse levels blur the borders of regions."""
+    intensity: float = 6.0
+    """Intensity inside a supervoxel, which spans 1."""
+    smoothed_intensity: float = 4.0
+    """Intensity smoothed by 2 mm and by 4 mm, less specific than that inside."""
+    position: float = 0.04
+    """Position per mm at a position weight of 1, so that nearby supervoxels merge first."""
+    tissue_shares: float = 1.5
+    """Shares of 16 tissues in and beside a supervoxel, so that regions follow tissues."""
+    rank_share: float = 0.5
+    """Share of rank in an MR's intensity, which spreads the range of most tissue."""
+
+
+@dataclass(frozen=True, slots=True)
+class TissueWeights:
+    """Weights in the tissue tree, against features of unit length at weight 1."""
+
+    intensity: float = 6.0
+    """Intensity inside a supervoxel, which spans 1."""
+    rank_share: float = 0.3
+    """Share of rank in an MR's intensity; see `RegionWeights.rank_share`."""
+    full_spread: float = 0.029
+    """Intensity spread inside supervoxels from which features and context count in full.
+
+    With less spread, intensity separates tissues well and they count less in proportion.
+    """
+
+
 _FINE_LEVELS = 2
 """Levels that are averaged over a supervoxel.
 
-Coarser ones change little inside it and are read at its centre.
+Coarser ones vary little inside it and are read at its centre.
 """
-_REGION_LEVELS = (1.0, 1.0, 0.5, 0.3)
-"""How much each encoder level says about what belongs together."""
-_REGION_INTENSITY, _REGION_AROUND = 6.0, 4.0
-"""Weights of intensity, which spans 1, against features of unit length.
-
-Inside a supervoxel; 2 mm and 4 mm around it.
-"""
-_REGION_PLACE = 0.04
-"""Weight of 1 mm at a position weight of 1."""
-_TISSUE_INTENSITY = 6.0
-_BLURRED = 0.029
-"""Spread of intensity inside supervoxels at which features and surroundings count in full.
-
-For tissues. Where intensity tells
-tissues apart more finely they count less: there it decides.
-"""
-_REGION_SHARES = 1.5
-"""Weight of the tissues found in and beside a supervoxel, for what belongs together."""
-_RANK_SHARE_TISSUES, _RANK_SHARE_REGIONS = 0.3, 0.5
-"""Share of an MR's rank in its intensity."""
+_REGION = RegionWeights()
+_TISSUE = TissueWeights()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProposalInputs:
-    """What a proposal is built from.
+    """Inputs of `build_proposal`.
 
     Parameters
     ----------
@@ -101,50 +117,48 @@ def propose(inputs: MethodInputs) -> MethodResult:
     ):
         with stage("prepare"):
             on_progress(0, 1, "finding the body")
-            # torch takes seconds to import; the prefetch thread finds the body
+            # importing the runtime takes time; the prefetch thread finds the body
             # meanwhile
-            from napari_strata.encoder.custom_network import (
-                encoder_hash,
-                encoder_record,
-                open_encoder,
-            )
             from napari_strata.encoder.embed import embed_intensity
-            from napari_strata.encoder.network import pick_device, torch_threads
+            from napari_strata.encoder.identity import encoder_hash
+            from napari_strata.encoder.runtime.select import open_runtime
 
-            device = pick_device(run.device).type
-            encoder = open_encoder(inputs.weights)
+            encoder = open_runtime(
+                inputs.weights,
+                runtime=run.runtime,
+                device=run.device,
+                threads=run.threads,
+            )
             prepared = prefetch.prepared_scan(on_progress)
-        with torch_threads(run.threads) as threads:
-            with stage("encode"):
-                intensity = encoder_intensity(
-                    prepared.intensity, prepared.inside, volume.modality
-                )
-                features = embed_intensity(
-                    intensity,
-                    prepared.grid,
-                    encoder,
-                    settings=settings,
-                    device=run.device,
-                    on_progress=on_progress,
-                )
-            with stage("grow"):
-                initial = prefetch.initial_segments(on_progress)
-            with stage("build"):
-                proposal = build_proposal(
-                    ProposalInputs(prepared, features),
-                    settings,
-                    seed=run.seed,
-                    initial=initial,
-                    on_progress=on_progress,
-                )
+        with stage("encode"):
+            intensity = encoder_intensity(
+                prepared.intensity, prepared.inside, volume.modality
+            )
+            features = embed_intensity(
+                intensity,
+                prepared.grid,
+                encoder,
+                settings=settings,
+                on_progress=on_progress,
+            )
+        with stage("grow"):
+            initial = prefetch.initial_segments(on_progress)
+        with stage("build"):
+            proposal = build_proposal(
+                ProposalInputs(prepared, features),
+                settings,
+                seed=run.seed,
+                initial=initial,
+                on_progress=on_progress,
+            )
     return MethodResult(
         proposal,
-        device,
-        threads,
+        encoder.device,
+        encoder.threads,
         [s / prepared.magnification for s in prepared.grid.spacing_zyx_mm],
         prepared.magnification,
         encoder_hash(inputs.weights),
-        encoder_record(encoder),
+        encoder.record,
     )
 
 
@@ -161,21 +175,21 @@ def build_proposal(
     Parameters
     ----------
     evidence : ProposalInputs
-        The scan, and what was seen of it.
+        The prepared scan and its features.
     settings : ProposeSettings
-        Knobs.
+        Settings of the proposal.
     seed : int
         The same seed gives the same proposal.
-    initial : Started, optional
-        The start of its supervoxels, where it was made already, from the same scan,
-        body, intensity and settings.
+    initial : InitialSegments, optional
+        Initial segments, if they were made already from the same scan, body, intensity
+        and settings.
     on_progress : callable
         Called as (done, total, stage).
 
     Returns
     -------
     Proposal
-        With an empty provenance, which the pipeline fills.
+        The proposal with an empty provenance, which the pipeline fills.
     """
     steps = 4
     on_progress(0, steps, "supervoxels")
@@ -201,7 +215,7 @@ def build_proposal(
         ~body,
         centers_mm=described.center_zyx_mm,
     )
-    sure = estimate_confidence(
+    confidence = estimate_confidence(
         ConfidenceInputs(
             tissues.vectors,
             vectors,
@@ -219,7 +233,7 @@ def build_proposal(
         described.names,
         regions,
         tissues.tree,
-        sure,
+        confidence,
         supervoxels.contacts.edges,
         descriptor_scale=described.scale(body),
     )
@@ -228,7 +242,7 @@ def build_proposal(
 def _describe(
     features: FeatureMap, supervoxels: Supervoxels, spacing_zyx_mm: NDArray[np.float64]
 ) -> Descriptors:
-    """Add what the encoder saw of each supervoxel to what intensity and place say."""
+    """Return the descriptors of supervoxels: pooled features, intensity and position."""
     n = len(supervoxels.sizes_vox)
     return Descriptors(
         features=_pool_features(
@@ -247,11 +261,10 @@ def _pool_features(
     centers_vox: NDArray[np.floating],
     n: int,
 ) -> tuple[NDArray[np.float32], ...]:
-    """Average the fine levels over the supervoxels, each at its own resolution.
+    """Pool each encoder level over the supervoxels, at the level's own resolution.
 
-    Read the rest at the centre.
-
-    The rest: coarse levels, and supervoxels that are too small to be met by a level.
+    Fine levels are averaged. Coarse levels, and supervoxels that contain no voxel of a
+    level, are read at the centroid.
     """
     out = []
     for number in range(len(features.levels)):
@@ -280,26 +293,28 @@ def find_tissues(
     volume: Volume,
     settings: ProposeSettings,
 ) -> Tissues:
-    """Find what is alike wherever it lies: by intensity, features, and the tissues around."""
-    noise = _usual(described.intensity[body, 1], described.sizes_vox[body])
+    """Find tissues by intensity, features and context, wherever they lie in the scan."""
+    noise = _weighted_median(described.intensity[body, 1], described.sizes_vox[body])
     neighborhood = Neighborhood.of(
         contacts.edges, described.sizes_vox, body, volume.geometry.voxel_volume_mm3
     )
     nothing = np.empty((len(body), 0), np.float32)
-    return tissues_in_rounds(
-        np.float32(_TISSUE_INTENSITY)
-        * _evened_intensity(described, volume.modality, _RANK_SHARE_TISSUES),
+    return find_tissues_iteratively(
+        np.float32(_TISSUE.intensity)
+        * _spread_intensity(described, volume.modality, _TISSUE.rank_share),
         np.concatenate([nothing, *described.features], axis=1),
         described.sizes_vox,
         contacts.edges,
         body,
         neighborhood,
-        weight=settings.feature_weight * min(1.0, noise / _BLURRED),
+        weight=settings.feature_weight * min(1.0, noise / _TISSUE.full_spread),
     )
 
 
-def _usual(values: NDArray[np.float32], weights: NDArray[np.integer]) -> float:
-    """Return the weighted median, 0 of nothing."""
+def _weighted_median(
+    values: NDArray[np.float32], weights: NDArray[np.integer]
+) -> float:
+    """Return the weighted median; 0 if there are no values."""
     order = np.argsort(values)
     total = np.cumsum(weights[order])
     return (
@@ -309,12 +324,12 @@ def _usual(values: NDArray[np.float32], weights: NDArray[np.integer]) -> float:
     )
 
 
-def _evened_intensity(
+def _spread_intensity(
     described: Descriptors, modality: Modality, share: float
 ) -> NDArray[np.float32]:
-    """Return each supervoxel's intensity.
+    """Return mean intensity per supervoxel, for MR mixed with its rank.
 
-    In an MR mixed with its rank, which spreads out the range where most tissue lies.
+    The rank spreads out the range in which most tissue lies.
     """
     intensity = described.intensity[:, 0]
     return (
@@ -330,27 +345,27 @@ def region_vectors(
     settings: ProposeSettings,
     modality: Modality,
 ) -> NDArray[np.float32]:
-    """Return what makes touching supervoxels belong together.
+    """Return the vectors of the region tree, (n, d) float32.
 
-    Intensity, features, tissues and position, (n, d) float32.
+    They hold weighted intensity, features, tissue shares and position.
     """
-    intensity = _REGION_INTENSITY * _evened_intensity(
-        described, modality, _RANK_SHARE_REGIONS
+    intensity = _REGION.intensity * _spread_intensity(
+        described, modality, _REGION.rank_share
     )
-    around = _REGION_AROUND * described.intensity[:, 2:4]
+    around = _REGION.smoothed_intensity * described.intensity[:, 2:4]
     levels = [
         level * (weight * settings.feature_weight)
-        for level, weight in zip(described.features, _REGION_LEVELS, strict=False)
+        for level, weight in zip(described.features, _REGION.levels, strict=False)
     ]
     place = described.center_zyx_mm * np.float32(
-        settings.position_weight * _REGION_PLACE
+        settings.position_weight * _REGION.position
     )
     return np.concatenate(
         [
             intensity[:, None],
             around,
             *levels,
-            np.float32(_REGION_SHARES) * shares,
+            np.float32(_REGION.tissue_shares) * shares,
             place,
         ],
         axis=1,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class RegisteredMethod:
     """Clustering method whose module is imported when it is first used.
 
-    So that its facts can be read without loading scikit-learn, Higra or torch.
+    Its name and needs can be read without loading scikit-learn, Higra or torch.
 
     Parameters
     ----------

@@ -1,8 +1,4 @@
-"""Settle the edges of supervoxels.
-
-Voxel by voxel to where intensity wants them, and crumbs into the neighbour they are
-like.
-"""
+"""Refine supervoxel boundaries voxel by voxel, and merge tiny supervoxels."""
 
 from __future__ import annotations
 
@@ -17,48 +13,44 @@ from napari_strata.cancellation import raise_if_cancelled
 from napari_strata.proposal.hierarchy.region_merging import touching_pairs, unique_pairs
 
 _STANDS_OUT = 0.1
-"""Brightness difference times root of size above which a small supervoxel is kept."""
+"""Intensity difference times root of size above which a small supervoxel is kept."""
 _SNAP_ROUNDS, _SNAP_SMOOTHNESS, _SNAP_INERTIA = 2, 0.4, 0.01
-"""Passes over the supervoxels' edges.
+"""Passes over the boundaries; reward per face neighbour in the same supervoxel; least gain.
 
-What each of a voxel's six neighbours in a supervoxel is worth, and what a move must
-gain.
+Reward and gain are in units of the negative log-likelihood.
 """
-_NEVER_EATEN_VOX = 8
-"""Supervoxels of this size or less lose no voxel to a neighbour."""
+_PROTECTED_VOX = 8
+"""Supervoxels of at most this many voxels lose no voxel to a neighbour."""
 CRUMB_VOX, _CRUMB_ROUNDS = 6, 3
+"""Supervoxels under this many voxels may be merged, in this many passes."""
 _FACES = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
 _SLAB = 32
-"""Planes that are worked on at a time."""
+"""Planes processed at a time, which bounds the memory."""
 
 
-def settle_edges(
+def refine_boundaries(
     supervoxels: NDArray[np.int32],
     intensity: NDArray[np.float32],
     inside: NDArray[np.bool_],
     crumb_vox: int = CRUMB_VOX,
 ) -> NDArray[np.int32]:
-    """Move the edges of supervoxels to where they suit intensity.
-
-    Make each part a supervoxel of its own.
-
-    Join crumbs.
+    """Move supervoxel boundaries to intensity edges, split parts, and merge tiny ones.
 
     Parameters
     ----------
     supervoxels : (z, y, x) int32 array
-        Supervoxels from 0; what crosses the body's edge is cut there.
+        Supervoxels from 0; those that cross the body's edge are cut there.
     intensity : (z, y, x) float32 array
         Intensity.
     inside : (z, y, x) bool array
         The body.
     crumb_vox : int
-        Supervoxels smaller than this join a neighbour.
+        Supervoxels smaller than this are merged into a neighbour.
 
     Returns
     -------
     (z, y, x) int32 array
-        As `make_supervoxels` gives them.
+        Supervoxels as `make_supervoxels` returns them.
     """
     raise_if_cancelled()
     snapped = snap_edges(supervoxels * np.int32(2) + inside, intensity, inside)
@@ -73,12 +65,11 @@ def _connected(supervoxels: NDArray[np.integer]) -> NDArray[np.int32]:
 
 
 def noise_level(intensity: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
-    """Estimate the standard deviation of the noise from how voxels differ from the mean.
+    """Estimate the standard deviation of the noise.
 
-    Of their six neighbours.
-
-    The median keeps edges out of it; on noise alone the difference has a variance of
-    7/6. Every third axial plane counts.
+    Each voxel is compared with the mean of its six neighbours, in every third axial
+    plane. The median keeps tissue edges out. On noise alone the difference has a
+    variance of 7/6 of the noise's.
     """
     found = []
     for z in range(0, intensity.shape[0], 3):
@@ -102,13 +93,12 @@ def noise_level(intensity: NDArray[np.float32], inside: NDArray[np.bool_]) -> fl
 def snap_edges(
     labels: NDArray[np.int32], intensity: NDArray[np.float32], inside: NDArray[np.bool_]
 ) -> NDArray[np.int32]:
-    """Move the supervoxels' edges voxel by voxel.
+    """Move each boundary voxel to the touching supervoxel of the least cost.
 
-    Each edge voxel goes to the touching supervoxel that suits it best.
-
-    A supervoxel suits a voxel by how near its mean intensity is, in units of the noise,
-    and by how many of the voxel's six neighbours it has. Supervoxels may fall apart by
-    it; voxels never leave the body. Slab by slab, so that it takes little memory.
+    The cost is half the squared difference from the supervoxel's mean intensity, in
+    units of the noise, less a reward for each of the six neighbours in that supervoxel.
+    Supervoxels may become disconnected; voxels never leave the body. Slabs are processed
+    one after another to save memory.
 
     Parameters
     ----------
@@ -128,7 +118,7 @@ def snap_edges(
     for _ in range(_SNAP_ROUNDS):
         sizes, mean = _sizes_and_means(labels, intensity, n)
         supervoxels = _SupervoxelSums(
-            mean.astype(np.float32), sizes <= _NEVER_EATEN_VOX, body, noise
+            mean.astype(np.float32), sizes <= _PROTECTED_VOX, body, noise
         )
         moved = np.empty_like(labels)
         for begin in range(0, len(labels), _SLAB):
@@ -147,7 +137,7 @@ def snap_edges(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _SupervoxelSums:
-    """What is known of the supervoxels while their edges move."""
+    """Statistics of the supervoxels during one pass over their boundaries."""
 
     mean: NDArray[np.float32]
     fixed: NDArray[np.bool_]
@@ -161,7 +151,7 @@ def _snap_slab(
     inside: NDArray[np.bool_],
     supervoxels: _SupervoxelSums,
 ) -> NDArray[np.int32]:
-    """Move the edges in a slab that has one more voxel on every side."""
+    """Move the boundaries in a slab; `padded` has one more voxel on every side."""
     z, y, x = intensity.shape
     labels = padded[1:-1, 1:-1, 1:-1].copy()
     beside = [
@@ -176,22 +166,22 @@ def _snap_slab(
     around = [other[edge] for other in beside]
 
     def cost(supervoxel: NDArray[np.int32]) -> NDArray[np.float32]:
-        company = np.zeros(len(supervoxel), np.float32)
+        same = np.zeros(len(supervoxel), np.float32)
         for other in around:
-            company += other == supervoxel
+            same += other == supervoxel
         off = (value - supervoxels.mean[supervoxel]) / np.float32(supervoxels.noise)
-        found: NDArray[np.float32] = (
-            np.float32(0.5) * off * off - np.float32(_SNAP_SMOOTHNESS) * company
+        energy: NDArray[np.float32] = (
+            np.float32(0.5) * off * off - np.float32(_SNAP_SMOOTHNESS) * same
         )
-        return found
+        return energy
 
     best, least = own.copy(), cost(own) - np.float32(_SNAP_INERTIA)
     least[supervoxels.fixed[own]] = -np.inf
     least[~supervoxels.body[own]] = np.inf
     for other in around:
-        asked = cost(other)
-        better = (asked < least) & supervoxels.body[other]
-        best[better], least[better] = other[better], asked[better]
+        candidate = cost(other)
+        better = (candidate < least) & supervoxels.body[other]
+        best[better], least[better] = other[better], candidate[better]
     labels[edge] = best
     return labels
 
@@ -216,13 +206,12 @@ def join_crumbs(
     inside: NDArray[np.bool_],
     smallest_vox: int,
 ) -> NDArray[np.int32]:
-    """Join small supervoxels to the touching supervoxel of most like intensity.
+    """Merge small supervoxels into the touching one of the most similar intensity.
 
-    On the same side of the body's edge.
-
-    Joined are single voxels, and supervoxels under `smallest_vox` voxels that do not
-    stand out: the smaller a supervoxel, the more it has to differ from every neighbour
-    to be kept, so that noise goes and thin bright or dark strands stay.
+    Supervoxels are never merged across the body's edge. Single voxels are merged, and
+    supervoxels under `smallest_vox` voxels that do not stand out. The smaller a
+    supervoxel, the more it must differ from every neighbour to be kept, so that noise
+    disappears and thin bright or dark strands stay.
     """
     n = int(labels.max()) + 1
     sizes, mean = _sizes_and_means(labels, intensity, n)

@@ -1,9 +1,8 @@
-"""Break a scan into small connected supervoxels whose edges lie where the tissue has edges.
+"""Cluster voxels into small connected supervoxels whose boundaries follow the tissue's.
 
-Voxels grow together into supervoxels (see `merging`), so thin structures survive; the
-supervoxels' edges are then moved voxel by voxel to where intensity and smoothness want
-them, and crumbs join the neighbour they are most like. Outside the body the supervoxels
-are large blocks.
+Voxels are merged bottom-up (see `region_merging`), so thin structures survive. The
+boundaries are then refined voxel by voxel (see `boundary_refinement`). Outside the body,
+supervoxels are large blocks.
 """
 
 from __future__ import annotations
@@ -27,43 +26,37 @@ from napari_strata.proposal.hierarchy.region_merging import (
 )
 from napari_strata.proposal.supervoxels.boundary_refinement import (
     CRUMB_VOX,
-    settle_edges,
+    refine_boundaries,
 )
 
 _JOBLIB_CORES = "LOKY_MAX_CPU_COUNT"
 _BLOCK_MM = 30.0
 """Side of the blocks outside the body."""
 _SMOOTHING = 0.4
-"""Voxels looked at are smoothed by this much.
-
-Of the finest axis' voxel before they grow together.
-"""
+"""Gaussian sigma, in voxels of the finest axis, applied before voxels are merged."""
 _SMALL_BODY_SUPERVOXELS, _FEWEST_VOX_IN_SMALL = 1500, 8
-"""A body of few voxels gets up to this many supervoxels.
-
-Of at least this many voxels on average.
-"""
+"""Supervoxels that a small body gets at most, and their least mean size in voxels."""
 _SEGMENTS = 16
-"""Brightness alone merges down to this many times the supervoxels wanted.
+"""Segments per supervoxel that intensity alone merges down to.
 
-Feature components have a say in the rest.
+The remaining merges use feature components too.
 """
 _PLACE_WEIGHT = 0.004
-"""Brightness that one mm is worth: keeps supervoxels compact where nothing else parts them."""
+"""Intensity difference that equals a distance of 1 mm, which keeps supervoxels compact."""
 
 
 @dataclass(frozen=True, slots=True)
 class SupervoxelPlan:
-    """What supervoxels to make.
+    """Number and sizes of the supervoxels to make.
 
     Parameters
     ----------
     target : int
         Supervoxels to aim for inside the body; small bodies get fewer.
     crumb_vox : int
-        Supervoxels smaller than this join a neighbour.
+        Supervoxels smaller than this are merged into a neighbour.
     fewest_vox : int
-        Voxels that a supervoxel has on average at least.
+        Least mean number of voxels per supervoxel.
     """
 
     target: int
@@ -73,14 +66,14 @@ class SupervoxelPlan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segments:
-    """Small supervoxels that intensity alone has grown, to be merged further.
+    """Small segments made from intensity alone, to be merged into supervoxels.
 
     Parameters
     ----------
     segment : (z, y, x) int32 array
         Segment 0 .. n - 1 of each voxel of the body, and n outside.
     graph : SupervoxelGraph
-        The n segments: sizes, intensity and position, and which touch.
+        The n segments: sizes, intensity and position, and which of them touch.
     """
 
     segment: NDArray[np.int32]
@@ -99,13 +92,13 @@ def make_supervoxels(
     ----------
     channels : (z, y, x, channel) float32 array
         Channel 0 is intensity in [0, 1]; the others, if any, are feature components on
-        a like scale.
+        a similar scale.
     inside : (z, y, x) bool array
         The body.
     spacing_zyx_mm : (3,) array
         Voxel size in mm.
     plan : SupervoxelPlan
-        How many and how fine.
+        Number and sizes of the supervoxels.
 
     Returns
     -------
@@ -131,11 +124,9 @@ def grow_segments(
     spacing_zyx_mm: NDArray[np.float64],
     plan: SupervoxelPlan,
 ) -> Segments:
-    """Grow the voxels of the body together by intensity.
+    """Merge the voxels of the body by intensity into several segments per supervoxel.
 
-    Into several times as many supervoxels as are wanted.
-
-    Parameters are those of `make_supervoxels`; `intensity` is intensity (z, y, x).
+    Parameters are those of `make_supervoxels`; `intensity` has shape (z, y, x).
     """
     finest = float(np.min(spacing_zyx_mm))
     smooth = ndimage.gaussian_filter(
@@ -177,21 +168,19 @@ def merge_segments(
     *,
     components: Sequence[NDArray[np.float32]] = (),
 ) -> NDArray[np.int32]:
-    """Merge segments into the supervoxels that are wanted, by what else is known of them.
-
-    Settle the edges.
+    """Merge segments into supervoxels by intensity and features, and refine boundaries.
 
     Parameters
     ----------
     segments : Segments
         From `grow_segments`, of the same block.
     components : sequence of (z, y, x) float32 arrays
-        What voxels are compared by besides intensity, on a like scale.
+        Feature components that are compared besides intensity, on a similar scale.
 
     Returns
     -------
     (z, y, x) int32 array
-        As `make_supervoxels` gives them.
+        Supervoxels as `make_supervoxels` returns them.
     """
     graph = segments.graph
     known = [
@@ -208,7 +197,7 @@ def merge_segments(
     supervoxels = grown.supervoxel[segments.segment]
     blocks = block_cells(inside.shape, spacing_zyx_mm, _BLOCK_MM)
     supervoxels = np.where(inside, supervoxels, blocks + supervoxels.max() + 1)
-    return settle_edges(supervoxels, intensity, inside, plan.crumb_vox)
+    return refine_boundaries(supervoxels, intensity, inside, plan.crumb_vox)
 
 
 def _count(inside: NDArray[np.bool_], plan: SupervoxelPlan) -> int:
@@ -240,12 +229,10 @@ def _mean_of(
 
 @contextmanager
 def one_openmp_thread() -> Iterator[None]:
-    """Keep scikit-learn's k-means to one thread.
+    """Limit scikit-learn's k-means to one thread inside the block.
 
-    With several, its sums depend on which thread ends first.
-
-    joblib is told the same, or it would look for physical cores and complain where a
-    container hides them.
+    With several threads its sums depend on which thread ends first. joblib is limited
+    too, because it warns if a container hides the physical cores.
     """
     before = os.environ.get(_JOBLIB_CORES)
     os.environ[_JOBLIB_CORES] = "1"
@@ -262,7 +249,7 @@ def one_openmp_thread() -> Iterator[None]:
 def block_cells(
     shape: tuple[int, ...], spacing_zyx_mm: NDArray[np.float64], side_mm: float
 ) -> NDArray[np.int32]:
-    """Cut a grid into blocks of about `side_mm`: block number of each voxel, (z, y, x) int32."""
+    """Return block numbers (z, y, x) of a grid cut into blocks of about `side_mm`."""
     axes = [
         np.arange(n) // max(1, round(side_mm / s))
         for n, s in zip(shape, spacing_zyx_mm, strict=True)
@@ -276,7 +263,7 @@ def block_cells(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contacts:
-    """Which supervoxels touch.
+    """Pairs of touching supervoxels.
 
     Parameters
     ----------

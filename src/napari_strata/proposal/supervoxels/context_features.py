@@ -1,9 +1,7 @@
-"""What lies around a supervoxel.
+"""Context features: averages over neighbouring supervoxels, and tissues found from them.
 
-Averages over its neighbours, and tissues found in rounds by what surrounds them.
-
-Muscle and grey matter may be equally bright and have like features, but only one of
-them lies beside white matter.
+Muscle and grey matter may have equal intensity and similar features, but only grey
+matter lies beside white matter.
 """
 
 from __future__ import annotations
@@ -20,21 +18,19 @@ from napari_strata.proposal.hierarchy.build_trees import tissue_tree
 from napari_strata.proposal.hierarchy.tree import Hierarchy
 
 SMOOTHED_MM = 4.5
-"""Features are averaged over neighbours about this far, weighted by size.
-
-Single supervoxels are noisy.
-"""
+"""Radius over which features are averaged, because single supervoxels are noisy."""
 AROUND_MM = 14.0
-"""How far around a supervoxel its surroundings reach."""
+"""Radius of a supervoxel's context."""
 _HOP_SHARE = 0.8
-"""How far averaging once over neighbours reaches, in widths of a supervoxel."""
+"""Reach of one averaging step, in supervoxel widths."""
 _MOST_HOPS = 40
+"""Maximum number of averaging steps, which bounds the time."""
 _ROUNDS, _TISSUES = 3, 24
-"""Rounds before the last, and tissues that each finds."""
+"""Iterations before the final tree, and tissues found in each of them."""
 _SHARED_TISSUES = 16
-"""Tissues whose shares in and beside a supervoxel are given."""
-_FEATURES, _SURROUNDINGS = 0.5, 2.0
-"""What averaged features and the shares of tissues around weigh beside intensity."""
+"""Tissues whose shares in and beside a supervoxel are used in the region tree."""
+_FEATURES, _CONTEXT = 0.5, 2.0
+"""Weights of averaged features and of tissue shares in the context, against intensity."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,10 +40,10 @@ class Neighborhood:
     Parameters
     ----------
     matrix : (n, n) sparse array
-        Gives each supervoxel of the body the mean over itself and those it touches,
-        sizes counted.
+        Averages values over each supervoxel of the body and those that touch it,
+        weighted by size.
     width_mm : float
-        About how wide a supervoxel is.
+        Mean width of a supervoxel in mm.
     """
 
     matrix: Any
@@ -61,9 +57,18 @@ class Neighborhood:
         body: NDArray[np.bool_],
         voxel_volume_mm3: float,
     ) -> Neighborhood:
-        """Make it from touching pairs (e, 2), voxels (n,), who is in the body (n,).
+        """Build the averaging matrix of a scan's supervoxels.
 
-        The volume of a voxel in mm3.
+        Parameters
+        ----------
+        edges : (e, 2) integer array
+            Pairs of touching supervoxels.
+        sizes : (n,) integer array
+            Voxels of each supervoxel.
+        body : (n,) bool array
+            Supervoxels in the body.
+        voxel_volume_mm3 : float
+            Volume of a voxel in mm3.
         """
         n, own = len(sizes), np.arange(len(sizes))
         inner = edges[body[edges[:, 0]] & body[edges[:, 1]]]
@@ -88,11 +93,11 @@ class Neighborhood:
         return cls(matrix, width)
 
     def hops(self, reach_mm: float) -> int:
-        """Return how many times to average to look about so far around."""
+        """Return how many averaging steps reach about this far."""
         return min(round((reach_mm / (_HOP_SHARE * self.width_mm)) ** 2), _MOST_HOPS)
 
     def averaged(self, values: NDArray[np.float32], times: int) -> NDArray[np.float32]:
-        """Average (n, d) values over neighbours, so many times over."""
+        """Average values (n, d) over neighbours, `times` times in a row."""
         for _ in range(times):
             raise_if_cancelled()
             values = self.matrix @ values
@@ -101,25 +106,22 @@ class Neighborhood:
     def shares(
         self, tissue: NDArray[np.integer], n: int, times: int
     ) -> NDArray[np.float32]:
-        """Return the share of each of tissues 0 .. n around each supervoxel.
-
-        (n_supervoxels, n + 1) float32.
-        """
+        """Return the shares (n_supervoxels, n + 1) of tissues 0 .. n around supervoxels."""
         return self.averaged(np.eye(n + 1, dtype=np.float32)[tissue], times)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tissues:
-    """The tissue tree, and what led to it.
+    """Tissue tree and the vectors that it was built from.
 
     Parameters
     ----------
     tree : Hierarchy
-        Of alike supervoxels, wherever they lie.
+        Tree of similar supervoxels, wherever they lie.
     vectors : (n, d) float32 array
-        What the last round compared.
+        Vectors that were compared in the final iteration.
     shares : (n, tissue) float32 array
-        How much each of 16 tissues is found in a supervoxel and those it touches.
+        Share of each of 16 tissues in a supervoxel and those that touch it.
     """
 
     tree: Hierarchy
@@ -127,7 +129,7 @@ class Tissues:
     shares: NDArray[np.float32]
 
 
-def tissues_in_rounds(
+def find_tissues_iteratively(
     intensity: NDArray[np.float32],
     features: NDArray[np.float32],
     sizes: NDArray[np.integer],
@@ -137,23 +139,23 @@ def tissues_in_rounds(
     *,
     weight: float,
 ) -> Tissues:
-    """Find tissues by intensity and features.
+    """Find tissues by intensity and features, and refine them by their context.
 
-    Then again by these and by which tissues lie around, a few times.
+    The first iteration compares intensity and features. Each later one adds the shares
+    of the tissues that the previous iteration found around a supervoxel.
 
     Parameters
     ----------
     intensity : (n,) float32 array
         Weighted intensity.
     features : (n, channel) float32 array
-        All levels.
+        Features of all levels.
     sizes, edges, body : arrays
-        As for `tissue_tree`; `body` is what is not background.
+        As for `tissue_tree`; `body` is the inverse of its `background`.
     neighborhood : Neighborhood
-        Who lies around whom.
+        Averages over neighbouring supervoxels.
     weight : float
-        Weight of features and surroundings against intensity; 0 leaves intensity
-        alone.
+        Weight of features and context against intensity; 0 uses intensity only.
     """
     parts = [intensity[:, None]]
     if weight and features.shape[1]:
@@ -164,9 +166,11 @@ def tissues_in_rounds(
     vectors = np.concatenate(parts, axis=1).astype(np.float32)
     times = max(1, neighborhood.hops(AROUND_MM))
     for _ in range(_ROUNDS if weight else 0):
-        found = tissue_tree(vectors, sizes, edges, ~body, groups=_TISSUES).cut(_TISSUES)
-        around = np.float32(weight * _SURROUNDINGS) * neighborhood.shares(
-            found, _TISSUES, times
+        tissue = tissue_tree(vectors, sizes, edges, ~body, groups=_TISSUES).cut(
+            _TISSUES
+        )
+        around = np.float32(weight * _CONTEXT) * neighborhood.shares(
+            tissue, _TISSUES, times
         )
         vectors = np.concatenate([*parts, around], axis=1).astype(np.float32)
     tree = tissue_tree(vectors, sizes, edges, ~body)

@@ -1,4 +1,4 @@
-"""What is known of each supervoxel: pooled features, intensity, texture, boundary and place."""
+"""Descriptors of supervoxels: pooled features, intensity, texture, boundary and position."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from napari_strata.cancellation import raise_if_cancelled
 from napari_strata.proposal.supervoxels.clustering import Contacts
 
 _SLAB_VOXELS = 2_000_000
-"""Voxels that are counted at a time."""
+"""Voxels counted at a time, which bounds the memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,8 +25,8 @@ class Descriptors:
         Mean feature per encoder level, finest first (not standardised, about unit
         length).
     intensity : (n, 5) float32 array
-        Mean and standard deviation inside, mean at 2 mm and at 4 mm around, and rank:
-        the share of the body that is darker; all on the scale of intensity, [0, 1].
+        Mean and standard deviation inside; mean after Gaussian smoothing by 2 mm and by
+        4 mm; and mean rank, the share of the body that is darker. All in [0, 1].
     boundary : (n,) float32 array
         Mean intensity step across its faces.
     center_zyx_mm : (n, 3) float32 array
@@ -65,10 +65,7 @@ class Descriptors:
         return ((self._columns() - middle) / spread).astype(np.float32)
 
     def scale(self, body: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Return the mean and the spread that `table` standardises each column by.
-
-        (2, d) float32.
-        """
+        """Return the mean and spread by which `table` standardises columns, (2, d) float32."""
         columns = self._columns()
         chosen = columns[body] if body.any() else columns
         spread = chosen.std(axis=0)
@@ -117,8 +114,8 @@ class Pooler:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Around:
-    """Brightness averaged around each voxel, (z, y, x) float32: about 2 mm and about 4 mm."""
+class SmoothedIntensity:
+    """Intensity (z, y, x) float32, smoothed by Gaussians of 2 mm (near) and 4 mm (far)."""
 
     near: NDArray[np.float32]
     far: NDArray[np.float32]
@@ -126,7 +123,7 @@ class Around:
     @classmethod
     def of(
         cls, intensity: NDArray[np.float32], spacing_zyx_mm: NDArray[np.float64]
-    ) -> Around:
+    ) -> SmoothedIntensity:
         """Smooth intensity (z, y, x) by Gaussians of 2 mm and 4 mm."""
         near = ndimage.gaussian_filter(intensity, 2.0 / spacing_zyx_mm, truncate=2.0)
         raise_if_cancelled()
@@ -140,12 +137,9 @@ def describe_intensity(
     pooler: Pooler,
     intensity: NDArray[np.float32],
     rank: NDArray[np.float32],
-    around: Around,
+    around: SmoothedIntensity,
 ) -> NDArray[np.float32]:
-    """Return mean, standard deviation, mean at 2 mm and 4 mm around.
-
-    Mean rank, per supervoxel: (n, 5) float32.
-    """
+    """Return the intensity columns of `Descriptors`, (n, 5) float32."""
     columns = [
         pooler.mean(values[..., None])[:, 0]
         for values in (intensity, intensity * intensity, around.near, around.far, rank)
@@ -159,10 +153,7 @@ def describe_intensity(
 def intensity_rank(
     intensity: NDArray[np.float32], inside: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """Return the share of the body that is darker than each voxel.
-
-    (z, y, x) float32 in [0, 1].
-    """
+    """Return the share of the body that is darker than each voxel, (z, y, x) in [0, 1]."""
     sample = intensity[inside]
     edges = (
         np.quantile(sample[:: max(1, sample.size // 500_000)], np.linspace(0, 1, 257))
@@ -178,14 +169,16 @@ def intensity_rank(
 def sizes_and_centers(
     labels: NDArray[np.int32], n: int, spacing_zyx_mm: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Count the voxels of each supervoxel of `labels` (z, y, x).
+    """Return the size and centroid of each supervoxel of `labels` (z, y, x).
 
-    Give its centroid in mm from the first voxel.
+    A few planes are counted at a time, so that a large scan needs little memory.
 
     Returns
     -------
-    (n,) int64 array, (n, 3) float32 array
-        Plane by plane, so that a large scan takes no memory of its own.
+    (n,) int64 array
+        Voxels of each supervoxel.
+    (n, 3) float32 array
+        Centroids in mm from the first voxel.
     """
     sizes, sums = np.zeros(n, np.int64), np.zeros((n, 3))
     rows, columns = labels.shape[1:]

@@ -1,6 +1,6 @@
-"""Supervoxels of a scan and what intensity and place say of them.
+"""Oversegment a scan into supervoxels, and describe them by intensity and position.
 
-Intensity starts them, before the encoder has looked.
+Initial segments need intensity only, so they can be made before the encoder has run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from napari_strata.preprocess.intensity import (
     prepare_intensity,
     resample,
 )
-from napari_strata.proposal.supervoxels.boundary_refinement import settle_edges
+from napari_strata.proposal.supervoxels.boundary_refinement import refine_boundaries
 from napari_strata.proposal.supervoxels.clustering import (
     Contacts,
     Segments,
@@ -32,8 +32,8 @@ from napari_strata.proposal.supervoxels.clustering import (
     merge_segments,
 )
 from napari_strata.proposal.supervoxels.descriptors import (
-    Around,
     Pooler,
+    SmoothedIntensity,
     describe_intensity,
     intensity_rank,
     sizes_and_centers,
@@ -45,17 +45,18 @@ if TYPE_CHECKING:
     from napari_strata.encoder.embed import FeatureMap
 
 _COMPONENT_WEIGHT = 0.03
-"""Brightness that a feature component's unit is worth while supervoxels grow."""
+"""Intensity difference that equals one unit of a feature component."""
 _AIR_BLOCK_MM = 40.0
+"""Side of the blocks outside the body's box."""
 _MOST_SEGMENTED_VOXELS = 17_000_000
-"""Boxes above this grow their supervoxels on a coarser copy.
+"""Larger boxes are segmented on a coarser copy.
 
-Edges are snapped to the scan's own voxels all the same.
+Boundaries are still refined on the scan's own voxels.
 """
 _MOST_BESIDE_VOXELS = 12_000_000
-"""Boxes up to this start their supervoxels while the encoder works.
+"""Boxes up to this size are segmented while the encoder works.
 
-Of larger ones both together take too much memory.
+Larger ones would need too much memory for both at once.
 """
 _MOST_DESCRIBED_VOXELS = 24_000_000
 """Scans above this are described from every second or third voxel."""
@@ -65,12 +66,12 @@ View = tuple[slice, slice, slice]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedScan:
-    """A scan before the encoder has looked at it.
+    """A scan with its body, intensity and working grid.
 
     Parameters
     ----------
     volume : Volume
-        The scan; that of a small body with its lengths magnified.
+        The scan, with magnified lengths if the body is small.
     inside : (z, y, x) bool array
         The body.
     intensity : (z, y, x) float32 array
@@ -78,8 +79,7 @@ class PreparedScan:
     grid : WorkingGrid
         The body's box, and the encoder's grid over it.
     magnification : float
-        How many times larger the lengths are than in the scan; 1.0 but for small
-        bodies.
+        Factor by which lengths are magnified; 1.0 except for small bodies.
     """
 
     volume: Volume
@@ -91,7 +91,7 @@ class PreparedScan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Supervoxels:
-    """Supervoxels, and what intensity and place say of them.
+    """Supervoxels, described by intensity and position.
 
     Parameters
     ----------
@@ -134,30 +134,27 @@ def prepare_scan(volume: Volume, settings: ProposeSettings) -> PreparedScan:
 
 
 def fits_beside_encoder(grid: WorkingGrid) -> bool:
-    """Return whether a box is small enough for its supervoxels to start while the encoder works.
-
-    Both take memory.
-    """
+    """Return whether memory allows segmenting a box while the encoder works."""
     return int(np.prod(grid.box_shape)) <= _MOST_BESIDE_VOXELS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InitialSegments:
-    """What of a scan's supervoxels can be made from intensity alone.
+    """Initial segments of a scan, made from intensity alone.
 
     Parameters
     ----------
     rank : (z, y, x) float32 array
         Share of the body that is darker, over the scan.
     features, inside : (z, y, x) float32 and bool arrays
-        What voxels were compared by, and the body: over the body's box, made coarser by
-        `step`.
+        Values that voxels were compared by, and the body, both over the body's box and
+        coarsened by `step`.
     step : tuple of 3 int
-        Voxels of the scan per voxel of those, along each axis.
+        Scan voxels per coarse voxel along each axis.
     segments : Segments
-        Small supervoxels over them.
-    around : Around
-        Intensity around each voxel that supervoxels are described from.
+        Small segments of the coarsened box.
+    around : SmoothedIntensity
+        Smoothed intensity that supervoxels are described from.
     """
 
     rank: NDArray[np.float32]
@@ -165,13 +162,13 @@ class InitialSegments:
     inside: NDArray[np.bool_]
     step: tuple[int, int, int]
     segments: Segments
-    around: Around
+    around: SmoothedIntensity
 
 
 def grow_initial_segments(
     prepared: PreparedScan, settings: ProposeSettings
 ) -> InitialSegments:
-    """Grow the small supervoxels that intensity alone decides.
+    """Segment a scan finely by intensity alone.
 
     Parameters
     ----------
@@ -194,7 +191,7 @@ def grow_initial_segments(
         inside,
         step,
         segments,
-        Around.of(
+        SmoothedIntensity.of(
             np.ascontiguousarray(prepared.intensity[view]), spacing * _steps(view)
         ),
     )
@@ -214,14 +211,14 @@ def find_supervoxels(
     ----------
     prepared : PreparedScan
         The scan, its body and its intensity.
-    initial : Started
+    initial : InitialSegments
         From `grow_initial_segments`, of the same scan.
     features : FeatureMap
-        From the encoder; two components of the finest level have a say.
+        From the encoder; two principal components of the finest level are used.
     settings : ProposeSettings
-        `supervoxels` and `feature_weight` count.
+        `supervoxels` and `feature_weight` are used.
     seed : int
-        Of the sample that the components are found in.
+        Seed of the sample that the components are computed from.
     """
     labels, n = _supervoxels(prepared, initial, features, settings, seed)
     spacing = prepared.volume.spacing_zyx_mm
@@ -271,7 +268,7 @@ def _supervoxels(
             inner = np.take(
                 np.repeat(inner, times, axis=axis), np.arange(size), axis=axis
             )
-        inner = settle_edges(inner, prepared.intensity[box], prepared.inside[box])
+        inner = refine_boundaries(inner, prepared.intensity[box], prepared.inside[box])
     outer = block_cells(prepared.intensity.shape, spacing, _AIR_BLOCK_MM)
     outer += inner.max() + 1
     outer[box] = inner
@@ -286,10 +283,7 @@ def _components(
     settings: ProposeSettings,
     seed: int,
 ) -> list[NDArray[np.float32]]:
-    """Return the feature components that have a say where supervoxels merge.
-
-    On a grid of this shape over the body's box.
-    """
+    """Return weighted feature components on a grid of this shape over the body's box."""
     weight = np.float32(_COMPONENT_WEIGHT * settings.feature_weight)
     found = principal_maps(features, 2, seed=seed) if weight else []
     return [resample(weight * component, shape_zyx) for component in found]
@@ -298,12 +292,10 @@ def _components(
 def principal_maps(
     features: FeatureMap, count: int, *, seed: int
 ) -> list[NDArray[np.float32]]:
-    """Return the first principal components of the finest features.
+    """Return principal components of the finest features, each (z, y, x) float32.
 
-    (z, y, x) float32 each, on the working grid.
-
-    Their signs are fixed (the largest loading is positive); they are centred, and not
-    scaled.
+    They are on the working grid, centred and not scaled. The largest loading of each is
+    positive, which fixes the sign.
     """
     finest = features.at_level(0)
     flat = finest.reshape(-1, finest.shape[-1])
@@ -321,9 +313,9 @@ def principal_maps(
 def coarsening(
     shape: Sequence[int], spacing_zyx_mm: NDArray[np.float64], most: int
 ) -> tuple[int, int, int]:
-    """Return how many voxels to join along each axis so that at most `most` are left.
+    """Return the coarsening factor per axis that leaves at most `most` voxels.
 
-    The finest axis first.
+    The finest axis is coarsened first.
     """
     step = [1, 1, 1]
     while np.prod([-(-n // k) for n, k in zip(shape, step, strict=True)]) > most:
@@ -341,10 +333,10 @@ def segment_features(
     *,
     step: tuple[int, int, int] = (1, 1, 1),
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return what voxels are compared by while supervoxels grow, over the body's box.
+    """Return the values by which voxels are compared, and the body, over the body's box.
 
-    In an MR that is intensity and its rank, half each, so that the range where most of
-    the body lies counts most.
+    For MR, intensity and its rank count half each, which stretches the range in which
+    most of the body lies.
 
     Parameters
     ----------
@@ -372,10 +364,7 @@ def segment_features(
 
 
 def _thinned(shape: tuple[int, ...], spacing_zyx_mm: NDArray[np.float64]) -> View:
-    """Choose which voxels of a scan are looked at to describe it.
-
-    All, or every k-th of a very large one.
-    """
+    """Choose the voxels that describe a scan: all, or every k-th of a very large one."""
     z, y, x = (
         slice(k // 2, None, k)
         for k in coarsening(shape, spacing_zyx_mm, _MOST_DESCRIBED_VOXELS)
@@ -396,7 +385,7 @@ def _describe(
 ) -> NDArray[np.float32]:
     """Describe each supervoxel by its intensity.
 
-    One that the view misses, by the voxel in its middle.
+    A supervoxel without a voxel in the view is described by the voxel at its centroid.
     """
     n, spacing = len(centers_mm), prepared.volume.spacing_zyx_mm
     seen, intensity = (

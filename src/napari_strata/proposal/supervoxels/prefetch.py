@@ -1,9 +1,7 @@
-"""Work ahead of the encoder.
+"""Prefetch: find the body and grow initial segments in a thread beside the encoder.
 
-A scan's body is found and its supervoxels start to grow in a thread of their own.
-
-That needs intensity only. So a second core has work while torch loads and while the
-encoder's layers wait for each other; what comes out is the same as one after the other.
+Both need intensity only. A second core works on them while torch loads and the encoder
+runs. The result is the same as without the thread.
 """
 
 from __future__ import annotations
@@ -27,34 +25,36 @@ from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Progress, Volume
 
 _ASK_AGAIN_S = 0.2
-"""How often a thread that waits asks whether it should go on."""
+"""Interval at which a waiting thread reports progress and can be cancelled."""
 Result = TypeVar("Result")
 
 
 class Prefetch:
-    """Sees a scan and starts its supervoxels in another thread.
+    """Prepares a scan and grows its initial segments in another thread.
 
-    From the first moment until the `with` block is left.
+    The thread starts at once and ends with the `with` block.
 
     Parameters
     ----------
     volume : Volume
         The scan.
     settings : ProposeSettings
-        Knobs.
+        Settings of the proposal.
     beside : bool
-        Start supervoxels while the encoder works. Otherwise, and where the scan is too
-        large for both at once, for memory, they start when `initial` asks for them.
+        Grow segments while the encoder works. If False, or if memory is too small for
+        both at once, they grow when `initial_segments` is called.
     """
 
     def __init__(
         self, volume: Volume, settings: ProposeSettings, *, beside: bool = True
     ) -> None:
         self._settings, self._beside = settings, beside
-        self._stopped, self._asked = threading.Event(), threading.Event()
+        self._stopped, self._requested = threading.Event(), threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="strata-prefetch")
-        self._prepared: Future[PreparedScan] = self._thread.submit(self._see, volume)
-        self._started: Future[InitialSegments] = self._thread.submit(self._start)
+        self._prepared: Future[PreparedScan] = self._thread.submit(
+            self._prepare, volume
+        )
+        self._segments: Future[InitialSegments] = self._thread.submit(self._grow)
 
     def __enter__(self) -> Prefetch:
         return self
@@ -66,33 +66,33 @@ class Prefetch:
         trace: TracebackType | None,
     ) -> None:
         self._stopped.set()
-        self._asked.set()
+        self._requested.set()
         self._thread.shutdown()
 
     def prepared_scan(self, on_progress: Progress) -> PreparedScan:
-        """Return the body and its intensity.
+        """Return the scan's body and intensity.
 
-        `on_progress` is called while they are looked for, and may raise to stop.
+        Meanwhile `on_progress` is called; it may raise `Cancelled` to stop.
         """
         return _wait(self._prepared, on_progress, "finding the body")
 
     def initial_segments(self, on_progress: Progress) -> InitialSegments:
-        """Return the start of its supervoxels.
+        """Return the scan's initial segments.
 
-        `on_progress` is called while they grow, and may raise to stop.
+        Meanwhile `on_progress` is called; it may raise `Cancelled` to stop.
         """
-        self._asked.set()
-        return _wait(self._started, on_progress, "supervoxels")
+        self._requested.set()
+        return _wait(self._segments, on_progress, "supervoxels")
 
-    def _see(self, volume: Volume) -> PreparedScan:
+    def _prepare(self, volume: Volume) -> PreparedScan:
         with progress_scope(self._check) as report:
             report(0, 1, "finding the body")
             return prepare_scan(volume, self._settings)
 
-    def _start(self) -> InitialSegments:
+    def _grow(self) -> InitialSegments:
         prepared = self._prepared.result()
         if not (self._beside and fits_beside_encoder(prepared.grid)):
-            self._asked.wait()
+            self._requested.wait()
         with progress_scope(self._check) as report:
             report(0, 1, "supervoxels")
             return grow_initial_segments(prepared, self._settings)
@@ -103,7 +103,7 @@ class Prefetch:
 
 
 def _wait(future: Future[Result], on_progress: Progress, stage: str) -> Result:
-    """Wait for another thread's result, asking now and then whether to go on."""
+    """Wait for another thread's result and call `on_progress` at intervals."""
     while True:
         on_progress(0, 1, stage)
         try:

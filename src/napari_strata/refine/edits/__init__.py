@@ -1,4 +1,4 @@
-"""Edits as values: each takes a state and returns the next one."""
+"""Edits as records: each takes a state and returns the next one."""
 
 from napari_strata.deprecated import moved_names
 

@@ -1,6 +1,6 @@
 """Edits of supervoxels and regions: small records that turn one state into the next.
 
-Points are in mm (RAS+), regions are ids. An edit that cannot be carried out raises
+Points are in RAS+ mm, regions are ids. An edit that cannot be carried out raises
 `EditError` and changes nothing.
 """
 
@@ -24,14 +24,14 @@ from napari_strata.refine.scribble.scribble_classifier import (
 )
 from napari_strata.refine.state.assignment import (
     FOLLOW,
-    NOT_GIVEN,
+    NOT_PINNED,
     NOT_SPREAD,
     Scope,
     State,
     Stroke,
-    base_owner,
+    assign_supervoxels,
+    base_assigned,
     base_table,
-    give,
     join,
     named_regions,
     new_id,
@@ -49,9 +49,9 @@ from napari_strata.refine.state.assignment import (
 )
 from napari_strata.refine.state.fragments import (
     any_supervoxel,
+    assign_voxels,
     by_largest_supervoxel,
-    give_voxels,
-    nearer,
+    nearer_voxels,
     roots,
     supervoxel_sizes,
 )
@@ -61,9 +61,9 @@ from napari_strata.volume import BACKGROUND
 logger = logging.getLogger(__name__)
 
 REACH_MM = 30.0
-"""How far a scribble "here" reaches from the supervoxels that it crosses, centre to centre.
+"""Reach of a scribble with scope "here", between centres of supervoxels.
 
-In a small body as if it were magnified.
+For a small body it is divided by `Proposal.magnification`.
 """
 
 
@@ -74,13 +74,13 @@ class EditResult:
     Parameters
     ----------
     state : State
-        The state after it.
+        The state after the edit.
     name : str
         The step's name in the history.
     ids : tuple of int
-        The regions it made or kept.
+        The regions that the edit made or kept.
     edit : Edit or None
-        The edit as it is to be replayed, where it left something open.
+        The edit to replay instead, if a choice had to be recorded in it.
     """
 
     state: State
@@ -100,16 +100,16 @@ class Edit(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Cut a tree, at every stop of one drag of the slider in turn.
+    """Cut a tree at each stop of one drag of the slider.
 
-    Ids are assigned at each stop.
+    Every stop is carried out, as each assigns ids to its regions.
     """
 
     stops: tuple[tuple[TreeName, int], ...]
     kind: ClassVar[str] = "cut"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Fill unassigned supervoxels from another cut."""
+        """Let unassigned supervoxels follow another cut."""
         for tree, n in self.stops:
             state = with_ids(replace(state, tree=tree, n=n), index)
         return EditResult(state, f"Cut: {state.n} {state.tree}")
@@ -148,7 +148,7 @@ class Split:
     kind: ClassVar[str] = "split"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Assign a new id to every part but the largest (in voxels)."""
+        """Assign a new id to every part except the largest (in voxels)."""
         require_regions(state, index, [self.region])
         require_unlocked(state, [self.region])
         if self.into < 2:
@@ -171,7 +171,7 @@ class Split:
         state, made = own_region(state, index, self.region), []
         for part in np.argsort(-sizes, kind="stable")[1:]:
             region, state = new_id(state)
-            state = give(state, members[parts == part], region, pointed=False)
+            state = assign_supervoxels(state, members[parts == part], region, pin=False)
             made.append(region)
         return EditResult(state, name, tuple(made))
 
@@ -185,13 +185,13 @@ class Assign:
     kind: ClassVar[str] = "assign"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Assign the supervoxels; scribbles elsewhere do not move them again."""
+        """Assign the supervoxels; scribbles elsewhere no longer change them."""
         ids = np.unique(
             supervoxels_at_voxels(state, index, index.flat_from_ras(self.points_ras_mm))
         )
         require_unlocked(state, supervoxel_table(state, index)[ids].tolist())
         state = require_target(state, index, self.region)
-        state = give(state, ids, self.region, pointed=True)
+        state = assign_supervoxels(state, ids, self.region, pin=True)
         return EditResult(
             state,
             f"Assign: {state.name(self.region)}, {len(ids)} supervoxels",
@@ -201,7 +201,7 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class SetRow:
-    """Change a region's name, colour or lock, or accept it; None leaves a value as it is."""
+    """Change a region's name, colour, lock or acceptance; None keeps a value."""
 
     region: int
     name: str | None = None
@@ -211,7 +211,7 @@ class SetRow:
     kind: ClassVar[str] = "row"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Take ownership of the region and change its row."""
+        """Change the row of the region, which no longer follows the cut."""
         if self.region == BACKGROUND:
             raise EditError(
                 "Region 0 is background: it has no name, colour or lock of its own."
@@ -246,7 +246,7 @@ class Paint:
     kind: ClassVar[str] = "paint"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Paint the voxels that no locked region shows."""
+        """Paint the voxels that are not in locked regions."""
         voxels = index.flat_from_ras(self.points_ras_mm)
         free = voxels[_unlocked(state, index, voxels)]
         if len(free) == 0:
@@ -272,8 +272,8 @@ class Paint:
 class Scribble:
     """Assign the supervoxels under a stroke to a region, and classify similar ones.
 
-    `by_intensity`: whether intensities were used where supervoxels were cut; None if
-    none was.
+    `by_intensity` records whether intensities were used to cut supervoxels; None if none
+    was cut.
     """
 
     points_ras_mm: NDArray[np.float64]
@@ -310,12 +310,11 @@ class Scribble:
         )
 
 
-def foreseen(edit: Edit, state: State, index: ProposalIndex) -> EditResult | None:
-    """Return the result that a preview computed for the same scribble in the same state.
-
-    None if there is no such preview.
-    """
-    for before, scribble, outcome in index.foreseen:
+def previewed_result(
+    edit: Edit, state: State, index: ProposalIndex
+) -> EditResult | None:
+    """Return the result of a preview of the same scribble in the same state, if any."""
+    for before, scribble, outcome in index.previewed:
         if before is state and isinstance(edit, Scribble) and _is_same(edit, scribble):
             found: EditResult = outcome
             return found
@@ -341,7 +340,7 @@ def _unlocked(
 
 
 def _evidence(state: State) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Return every voxel that a stroke crossed and its region; the latest stroke counts."""
+    """Return all stroked voxels (flat, ascending) and the region of the latest stroke there."""
     if not state.strokes:
         return np.empty(0, np.int64), np.empty(0, np.int32)
     voxels = np.concatenate([s.voxels for s in reversed(state.strokes)])
@@ -356,9 +355,9 @@ def _evidence(state: State) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
 def _take_stroke(
     state: State, index: ProposalIndex, stroke: Stroke, by_intensity: bool | None
 ) -> tuple[State, bool | None]:
-    """Assign each supervoxel that a stroke crosses to its region.
+    """Assign the supervoxels that a stroke crosses to its region.
 
-    Supervoxels that strokes of another region cross too are cut between the two.
+    A supervoxel that is also crossed by strokes of another region is cut between them.
     """
     earlier, earlier_regions = _evidence(state)
     state = replace(state, strokes=(*state.strokes, stroke))
@@ -371,21 +370,25 @@ def _take_stroke(
     locked = np.isin(supervoxel_table(state, index)[crossed], state.locked_ids())
     taken = ~locked & ~_strayed(index, stroke, roots(state, index, crossed))
     lost = np.isin(held, crossed[~taken])
-    rival = (state.given[holders] == regions) & (regions != stroke.region)
+    rival = (state.pinned[holders] == regions) & (regions != stroke.region)
     contested = np.isin(crossed, holders[rival])
     before = state
     for supervoxel in crossed[taken & contested].tolist():
         by_intensity = index.has_scan if by_intensity is None else by_intensity
         inside = holders == supervoxel
         seeds = seen[inside & (regions == stroke.region)], seen[inside & rival]
-        mine = nearer(before, index, supervoxel, *seeds, by_intensity=by_intensity)
-        state = give_voxels(
-            state, index, mine, np.full(len(mine), stroke.region), pointed=True
+        mine = nearer_voxels(
+            before, index, supervoxel, *seeds, by_intensity=by_intensity
         )
-    state = give(state, crossed[taken & ~contested], stroke.region, pointed=True)
-    # strokes paint only in blocks of background, see `_strayed`; what is painted
-    # elsewhere is the brush's
-    in_air = index.teaching.background[index.supervoxels_at(stroke.voxels)]
+        state = assign_voxels(
+            state, index, mine, np.full(len(mine), stroke.region), pin=True
+        )
+    state = assign_supervoxels(
+        state, crossed[taken & ~contested], stroke.region, pin=True
+    )
+    # Strokes paint voxels only in blocks of background (see `_strayed`). Voxels painted
+    # elsewhere come from the brush and are kept.
+    in_air = index.feature_space.background[index.supervoxels_at(stroke.voxels)]
     by_stroke = in_air & _painted_by(state, stroke.voxels, earlier, earlier_regions)
     painted = stroke.voxels[by_stroke | (lost & (painted_at(state, stroke.voxels) < 0))]
     return paint_voxels(state, painted, stroke.region), by_intensity
@@ -394,11 +397,11 @@ def _take_stroke(
 def _strayed(
     index: ProposalIndex, stroke: Stroke, crossed: NDArray[np.integer]
 ) -> NDArray[np.bool_]:
-    """Return which supervoxels are large blocks of background that a stroke only strays into.
+    """Return a mask of crossed background blocks that a stroke only strays into.
 
-    Their voxels under the stroke are painted.
+    Such blocks are not assigned; only their voxels under the stroke are painted.
     """
-    background = index.teaching.background
+    background = index.feature_space.background
     outside = background[index.supervoxels_at(stroke.voxels)]
     if stroke.region == BACKGROUND or 2 * outside.sum() > len(outside):
         return np.zeros(len(crossed), np.bool_)
@@ -412,9 +415,9 @@ def _painted_by(
     earlier: NDArray[np.int64],
     earlier_regions: NDArray[np.int32],
 ) -> NDArray[np.bool_]:
-    """Return which voxels were painted by an earlier stroke, not by the brush.
+    """Return a mask of voxels that an earlier stroke painted, not the brush.
 
-    A later stroke may take those.
+    A later stroke may repaint those.
     """
     if len(earlier) == 0:
         return np.zeros(len(voxels), np.bool_)
@@ -428,26 +431,29 @@ def _painted_by(
 def _spread(
     state: State, index: ProposalIndex, crossed: NDArray[np.integer], scribble: Scribble
 ) -> State:
-    """Classify unlocked supervoxels that no stroke crossed and no person assigned.
+    """Classify the unlocked supervoxels that are not pinned.
 
-    From all strokes (everywhere) or this one (here). Whole supervoxels are classified;
-    fragments follow theirs where they may.
+    With scope "everywhere" they are classified from all strokes; with "here", only those
+    near this stroke can change, and only to its region. Whole supervoxels are
+    classified, and fragments that are free follow theirs.
     """
     table, base, locked = (
         supervoxel_table(state, index),
-        base_owner(state),
+        base_assigned(state),
         state.locked_ids(),
     )
     here = scribble.scope == "here"
     own = table if here else base_table(state, index)
-    free = (state.given == NOT_GIVEN) & ~np.isin(table, locked)
+    free = (state.pinned == NOT_PINNED) & ~np.isin(table, locked)
     if here:
         free &= of_supervoxels(
-            within_mm(index.teaching, crossed, REACH_MM / index.proposal.magnification),
+            within_mm(
+                index.feature_space, crossed, REACH_MM / index.proposal.magnification
+            ),
             state,
         )
     taught = sorted({state.current_id(s.region) for s in state.strokes})
-    examples = np.where(np.isin(state.given, taught), state.given, NOT_GIVEN)
+    examples = np.where(np.isin(state.pinned, taught), state.pinned, NOT_PINNED)
     count = index.proposal.n_supervoxels
     shown = by_largest_supervoxel(state, index, examples)
     unnamed = (base == FOLLOW)[:count]
@@ -459,13 +465,15 @@ def _spread(
         named_regions(state)[:count],
         unnamed,
     )
-    choices = of_supervoxels(classify(index.teaching, training), state).copy()
+    choices = of_supervoxels(classify(index.feature_space, training), state).copy()
     choices[np.isin(choices, locked) | (choices == own)] = STAY
-    owner, before = state.owner.copy(), state.before.copy()
+    assigned, before_spread = state.assigned.copy(), state.before_spread.copy()
     if here:
         moved = free & (choices == scribble.region)
         moved &= of_supervoxels(
-            connected(index.teaching, crossed, any_supervoxel(state, moved, count)),
+            connected(
+                index.feature_space, crossed, any_supervoxel(state, moved, count)
+            ),
             state,
         )
     else:
@@ -473,11 +481,11 @@ def _spread(
         back = (
             free
             & (choices == STAY)
-            & (state.before != NOT_SPREAD)
+            & (state.before_spread != NOT_SPREAD)
             & ~np.isin(own, locked)
         )
-        owner[back] = base[back]
-        before[back] = NOT_SPREAD
-    before[moved] = base[moved]
-    owner[moved] = choices[moved]
-    return replace(state, owner=owner, before=before)
+        assigned[back] = base[back]
+        before_spread[back] = NOT_SPREAD
+    before_spread[moved] = base[moved]
+    assigned[moved] = choices[moved]
+    return replace(state, assigned=assigned, before_spread=before_spread)

@@ -1,4 +1,4 @@
-"""Morphology on label arrays: parts, holes, islands, smoothing, distances, mirroring."""
+"""Morphology of label arrays: parts, holes, islands, smoothing, distances, mirroring."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Mask = NDArray[np.bool_]
 Labels = NDArray[np.integer]
 
 _TRUNCATE = 3.0
-"""Standard deviations after which a Gaussian ends."""
+"""Radius of a Gaussian kernel, in standard deviations."""
 _PLANE_POINTS = 4000
 _PLANE_GRID = 64
-"""Points of the body, and voxels along its longest side, at which its symmetry is looked at."""
+"""Size of the grid, along the body's longest side, on which its symmetry is measured."""
 
 
 def parts_of(mask: Mask) -> NDArray[np.int32]:
-    """Return the number of each voxel's connected part: 1 the largest, 0 outside.
+    """Return the number of each voxel's connected part: 1 is the largest, 0 outside.
 
-    Parts are connected by voxel faces.
+    Voxels are connected by faces.
     """
     found, count = ndi.label(mask)
     sizes = np.bincount(found.ravel(), minlength=count + 1)[1:]
@@ -31,16 +31,16 @@ def parts_of(mask: Mask) -> NDArray[np.int32]:
 
 
 def holes_of(mask: Mask) -> Mask:
-    """Return the holes of a mask: voxels without a path over voxel faces to the outside."""
+    """Return the holes of a mask: voxels that no path over faces connects to the outside."""
     return np.asarray(ndi.binary_fill_holes(mask) & ~mask, np.bool_)
 
 
-def surroundings(
+def most_touching_label(
     parts: NDArray[np.int32], labels: Labels, allowed: Mask
 ) -> NDArray[np.int64]:
     """Return for each part 0 .. n the label that shares most voxel faces with it.
 
-    -1 where no allowed voxel touches it.
+    It is -1 for a part that no allowed voxel touches.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def surroundings(
     labels : (z, y, x) integer array
         Region of every voxel.
     allowed : (z, y, x) bool array
-        Voxels whose label may be taken; those in parts are not asked.
+        Voxels whose label counts; voxels in parts never count.
     """
     pairs = []
     asked = allowed & (parts == 0)
@@ -81,7 +81,7 @@ def surroundings(
 def nearest_label(
     labels: Labels, allowed: Mask, spacing_zyx_mm: NDArray[np.floating]
 ) -> NDArray[np.int64]:
-    """Return for every voxel the label of the nearest allowed voxel; -1 if none is allowed."""
+    """Return for every voxel the label of the nearest allowed voxel; -1 if there is none."""
     if not allowed.any():
         return np.full(labels.shape, -1, np.int64)
     places = ndi.distance_transform_edt(
@@ -93,9 +93,9 @@ def nearest_label(
 def distance_mm(
     mask: Mask, spacing_zyx_mm: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Return the distance of every voxel centre to the nearest voxel centre of a mask.
+    """Return the distance (mm) of every voxel centre to the nearest one in a mask.
 
-    Infinite if the mask is empty.
+    It is infinite if the mask is empty.
     """
     if not mask.any():
         return np.full(mask.shape, np.inf)
@@ -107,7 +107,9 @@ def distance_mm(
 def smoothed(
     labels: Labels, sd_vox: NDArray[np.floating], left_out: NDArray[np.integer]
 ) -> NDArray[np.int64]:
-    """Smooth all borders at once: each voxel gets the label with the largest Gaussian weight.
+    """Return labels with smooth borders: each voxel gets the label of largest weight.
+
+    The weight is the Gaussian-smoothed mask of a label.
 
     Parameters
     ----------
@@ -116,7 +118,7 @@ def smoothed(
     sd_vox : (3,) array
         Standard deviation along each axis, in voxels.
     left_out : integer array
-        Labels that no voxel may get; -1 comes back where only those are near.
+        Labels that no voxel may get. Voxels with only such labels around get -1.
     """
     best = np.zeros(labels.shape, np.float32)
     winner = np.full(labels.shape, -1, np.int64)
@@ -149,7 +151,7 @@ def side_of_line(
     line: NDArray[np.floating],
     direction: NDArray[np.floating],
 ) -> Mask:
-    """Return on which side of a drawn line points lie, seen along a direction.
+    """Return a mask of the points on one side of a drawn line, seen along a direction.
 
     The line is extended straight at both ends.
 
@@ -188,9 +190,9 @@ def mirrored(
     offset: NDArray[np.floating],
     shape: tuple[int, ...],
 ) -> Mask:
-    """Sample a mask at reflected places.
+    """Return a mask sampled at reflected points.
 
-    Voxel v of the result (of a given shape) holds the value at `reflection @ v +
+    Voxel v of the result, which has a given shape, is the value at `reflection @ v +
     offset`.
     """
     sampled = ndi.affine_transform(
@@ -202,19 +204,19 @@ def mirrored(
 def symmetry_plane(
     body: Mask, affine: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Find the plane about which a body is most symmetric, near the left-right axis.
+    """Return the plane of best left-right symmetry of a body.
 
     Parameters
     ----------
     body : (z, y, x) bool array
         The body.
     affine : (4, 4) array
-        Array index -> RAS+ mm.
+        Array index to RAS+ mm.
 
     Returns
     -------
     point, normal : (3,) arrays
-        RAS+ mm; the normal has length 1 and points to the right within 30 degrees.
+        In RAS+ mm; the normal has length 1 and points right, to within 30 degrees.
     """
     stride = max(1, int(np.ceil(max(body.shape) / _PLANE_GRID)))
     coarse = body[::stride, ::stride, ::stride]

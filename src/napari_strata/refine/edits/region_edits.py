@@ -26,7 +26,7 @@ from napari_strata.refine.state.assignment import (
     require_target,
     require_unlocked,
 )
-from napari_strata.refine.state.fragments import flat_where, give_voxels
+from napari_strata.refine.state.fragments import assign_voxels, flat_where
 from napari_strata.refine.state.proposal_index import Box, ProposalIndex
 from napari_strata.refine.state.rendering import (
     labels_in_box,
@@ -43,7 +43,7 @@ MOST_PARTS = 200
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scene:
-    """Regions and their surroundings: a box of the scan, its labels, and the free voxels."""
+    """A box of the scan around some regions, with its labels and the voxels that may change."""
 
     box: Box
     labels: NDArray[np.integer]
@@ -78,13 +78,13 @@ def _checked(state: State, index: ProposalIndex, region: int, doing: str) -> Non
 def _relabelled(
     state: State, index: ProposalIndex, scene: _Scene, labels: NDArray[np.integer]
 ) -> tuple[State, int]:
-    """Assign new labels to the free voxels of a scene; -1 leaves a voxel as it is.
+    """Assign new labels to the free voxels of a scene; -1 keeps a voxel's label.
 
-    Returns the number of changed voxels too.
+    Return the new state and the number of changed voxels.
     """
     changed = scene.free & (labels >= 0) & (labels != scene.labels)
     voxels = flat_where(index, scene.box, changed)
-    return give_voxels(state, index, voxels, labels[changed]), len(voxels)
+    return assign_voxels(state, index, voxels, labels[changed]), len(voxels)
 
 
 def _done(
@@ -102,7 +102,7 @@ def _parted(
     scene: _Scene,
     part: NDArray[np.integer],
 ) -> tuple[State, tuple[int, ...]]:
-    """Assign a new id to every numbered part (1, 2 ...; 0 stays) of a region but the largest."""
+    """Assign a new id to every numbered part (1, 2 ...) of a region except the largest."""
     inside = (scene.labels == region) & scene.free
     sizes = np.bincount(part[inside])
     present = np.flatnonzero(sizes)
@@ -130,9 +130,9 @@ def _parted(
 
 @dataclass(frozen=True, slots=True)
 class SplitParts:
-    """Assign a new id to every connected part of a region but the largest.
+    """Assign a new id to every connected part of a region except the largest.
 
-    Parts smaller than a volume stay with the largest.
+    Parts below a given volume stay with the largest.
     """
 
     region: int
@@ -140,7 +140,7 @@ class SplitParts:
     kind: ClassVar[str] = "split parts"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Assign an id to each part; the largest keeps the old one."""
+        """Assign an id to each part; the largest keeps the region's id."""
         require_regions(state, index, [self.region])
         require_unlocked(state, [self.region])
         scene = _scene(state, index, [self.region])
@@ -162,7 +162,7 @@ class SplitParts:
 class SplitLine:
     """Split a region along a line drawn on a plane, seen along a direction.
 
-    Two points make a straight cut.
+    Two points define a straight cut.
     """
 
     region: int
@@ -210,7 +210,7 @@ class Swap:
     kind: ClassVar[str] = "swap"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Exchange the ids everywhere, in painted voxels and strokes too."""
+        """Exchange the ids everywhere, also in painted voxels and strokes."""
         if self.one == self.other:
             raise EditError("Swapping needs two different regions.")
         for region in (self.one, self.other):
@@ -232,9 +232,9 @@ class Swap:
         )
         state = replace(
             state,
-            owner=exchanged(state.owner),
-            given=exchanged(state.given),
-            before=exchanged(state.before),
+            assigned=exchanged(state.assigned),
+            pinned=exchanged(state.pinned),
+            before_spread=exchanged(state.before_spread),
             painted_regions=exchanged(state.painted_regions),
             merged={old: pair.get(at, at) for old, at in state.merged.items()},
             strokes=strokes,
@@ -248,7 +248,7 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Make regions background, their painted voxels too."""
+    """Turn regions into background, with their painted voxels."""
 
     ids: tuple[int, ...]
     kind: ClassVar[str] = "delete"
@@ -266,14 +266,14 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class FillHoles:
-    """Fill the holes of a region; holes larger than a volume stay."""
+    """Fill the holes of a region, up to a given volume each."""
 
     region: int
     largest_ml: float | None = None
     kind: ClassVar[str] = "fill holes"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Fill the holes, except locked regions and painted voxels in them."""
+        """Fill the holes, except for locked regions and painted voxels."""
         _checked(state, index, self.region, "filling holes")
         scene = _scene(state, index, [self.region])
         inside = scene.labels == self.region
@@ -301,9 +301,9 @@ class FillHoles:
 
 @dataclass(frozen=True, slots=True)
 class RemoveIslands:
-    """Assign small connected parts of a region to their surroundings.
+    """Assign connected parts of a region below a volume to the regions around them.
 
-    Without a volume, all but the largest part.
+    Without a volume these are all parts except the largest.
     """
 
     region: int
@@ -311,7 +311,7 @@ class RemoveIslands:
     kind: ClassVar[str] = "remove islands"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Assign each part to the unlocked region that it touches most; the largest stays."""
+        """Assign each part to the unlocked region that it touches most."""
         _checked(state, index, self.region, "removing islands")
         scene = _scene(state, index, [self.region])
         parts = morphology.parts_of(scene.labels == self.region)
@@ -325,7 +325,7 @@ class RemoveIslands:
             small &= sizes_ml < self.smaller_than_ml
         islands = np.where(small[parts], parts, 0).astype(np.int32)
         allowed = ~np.isin(scene.labels, [*state.locked_ids().tolist(), self.region])
-        labels = morphology.surroundings(islands, scene.labels, allowed)[islands]
+        labels = morphology.most_touching_label(islands, scene.labels, allowed)[islands]
         state, count = _relabelled(
             state, index, scene, np.where(islands > 0, labels, -1)
         )
@@ -344,7 +344,7 @@ class RemoveIslands:
 
 @dataclass(frozen=True, slots=True)
 class Smooth:
-    """Smooth the borders of regions at once, so that there is neither gap nor overlap."""
+    """Smooth the borders of regions together, without gaps or overlaps."""
 
     ids: tuple[int, ...]
     sd_mm: float
@@ -396,7 +396,7 @@ class Grow:
     kind: ClassVar[str] = "grow"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Move voxels whose centres lie within the length of the other side's."""
+        """Reassign the voxels whose centres are within that distance of the border."""
         _checked(state, index, self.region, "growing")
         if not 0 < abs(self.by_mm) <= 200:
             raise EditError(
@@ -452,44 +452,18 @@ class Mirror:
     kind: ClassVar[str] = "mirror"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Assign the mirrored voxels to the target; the region keeps all of its own."""
+        """Assign the mirrored voxels to the target; the region itself stays as it is."""
         if self.region == BACKGROUND or self.region == self.target:
             raise EditError(
                 "Mirroring copies a region to another one. Choose two different"
                 " regions, not background."
             )
         require_regions(state, index, [self.region])
-        normal = np.array(self.normal_ras, np.float64)
-        length = float(np.linalg.norm(normal))
-        if not (
-            np.isfinite(normal).all()
-            and length > 1e-9
-            and np.isfinite(self.point_ras_mm).all()
-        ):
-            raise EditError(
-                "The plane of a mirror needs a point and a direction in mm that is not"
-                " zero."
-            )
+        normal = self._unit_normal()
         name = state.name(self.region)
-        fresh = (
-            self.target not in (BACKGROUND, *state.rows)
-            and not (present_ids(state, index) == self.target).any()
-        )
         source = _scene(state, index, [self.region])
-        state = require_target(state, index, self.target)
-        if fresh:
-            state = replace(
-                state,
-                rows={
-                    **state.rows,
-                    self.target: replace(
-                        state.rows[self.target], name=f"{name} mirrored"
-                    ),
-                },
-            )
-        matrix, offset = _reflection(
-            index, np.array(self.point_ras_mm), normal / length
-        )
+        state = self._with_target(state, index, name)
+        matrix, offset = _reflection(index, np.array(self.point_ras_mm), normal)
         box = _mirrored_box(
             source.box, matrix, offset, index.proposal.supervoxels.shape
         )
@@ -526,11 +500,44 @@ class Mirror:
             nothing,
         )
 
+    def _unit_normal(self) -> NDArray[np.float64]:
+        """Return the normal of the plane with a length of 1.
+
+        Raises
+        ------
+        EditError
+            If the plane has no finite point or no direction.
+        """
+        normal = np.array(self.normal_ras, np.float64)
+        length = float(np.linalg.norm(normal))
+        if not (
+            np.isfinite(normal).all()
+            and length > 1e-9
+            and np.isfinite(self.point_ras_mm).all()
+        ):
+            raise EditError(
+                "The plane of a mirror needs a point and a direction in mm that is not"
+                " zero."
+            )
+        return normal / length
+
+    def _with_target(self, state: State, index: ProposalIndex, name: str) -> State:
+        """Return a state that has the target; a new one is named after the region."""
+        is_new = (
+            self.target not in (BACKGROUND, *state.rows)
+            and not (present_ids(state, index) == self.target).any()
+        )
+        state = require_target(state, index, self.target)
+        if not is_new:
+            return state
+        row = replace(state.rows[self.target], name=f"{name} mirrored")
+        return replace(state, rows={**state.rows, self.target: row})
+
 
 def _reflection(
     index: ProposalIndex, point: NDArray[np.float64], normal: NDArray[np.float64]
 ) -> tuple[Any, Any]:
-    """Return matrix and offset that map voxel indices to their mirror images."""
+    """Return the matrix and offset that map voxel indices to their mirror images."""
     affine = index.proposal.volume.geometry.affine
     world = np.eye(4)
     world[:3, :3] -= 2 * np.outer(normal, normal)

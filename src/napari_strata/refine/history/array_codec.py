@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 Arrays = dict[str, NDArray[Any]]
 
 _LEVEL = 1
-"""Of zlib: differences of neighbours, byte planes apart, pack well at the quickest level."""
+"""Level of zlib. Neighbour differences in byte planes compress well at the fastest one."""
 
 
 def pack(arrays: Arrays, values: dict[str, Any]) -> bytes:
-    """Turn named arrays and plain values into bytes."""
+    """Encode named arrays and plain values as bytes."""
     entries, blobs = [], []
     for name, array in arrays.items():
         is_row = array.ndim == 1 and array.dtype.kind == "i" and array.size > 1
@@ -36,7 +36,7 @@ def pack(arrays: Arrays, values: dict[str, Any]) -> bytes:
 
 
 def unpack(data: bytes) -> tuple[Arrays, dict[str, Any]]:
-    """Turn bytes back into arrays and values; tuples come back as lists.
+    """Decode arrays and values from bytes; tuples become lists.
 
     Raises
     ------

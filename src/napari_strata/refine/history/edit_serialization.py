@@ -29,12 +29,12 @@ _KINDS: dict[str, Callable[..., Edit]] = {
 
 
 _FILE_KEYS = {"by_intensity": "by_brightness"}
-"""Attributes of edits that have another name in files."""
+"""Attributes of edits that have another name in files, and that name."""
 _ATTRIBUTES = {key: name for name, key in _FILE_KEYS.items()}
 
 
 def record_from_edit(edit: Edit) -> tuple[dict[str, Any], NDArray[np.float64] | None]:
-    """Turn an edit into plain values and its points (n, 3) in mm, if it has any."""
+    """Return an edit as plain values, and its points (n, 3) in mm if it has any."""
     names = [attribute.name for attribute in fields(edit)]  # type: ignore[arg-type]
     values = {_FILE_KEYS.get(name, name): getattr(edit, name) for name in names}
     points = values.pop("points_ras_mm", None)
@@ -44,12 +44,12 @@ def record_from_edit(edit: Edit) -> tuple[dict[str, Any], NDArray[np.float64] | 
 def edit_from_record(
     record: dict[str, Any], points_ras_mm: NDArray[np.float64] | None
 ) -> Edit:
-    """Turn plain values and points back into an edit; the inverse of `record_from_edit`.
+    """Return the edit of plain values and points; the inverse of `record_from_edit`.
 
     Raises
     ------
     KeyError, TypeError
-        If the record is not one of ours.
+        If the record is not a valid one.
     """
     values = {
         _ATTRIBUTES.get(key, key): _as_tuples(value)
@@ -68,11 +68,11 @@ def _as_tuples(value: Any) -> Any:
 
 
 def row_values(row: Region) -> list[Any]:
-    """Turn a row of the region table into plain values."""
+    """Return a row of the region table as plain values."""
     return [row.id, row.name, row.color, row.locked, row.accepted]
 
 
 def row_from_values(values: list[Any]) -> Region:
-    """Turn plain values back into a row."""
+    """Return the row of plain values; the inverse of `row_values`."""
     region, name, (red, green, blue), locked, accepted = values
     return Region(region, name, (red, green, blue), locked, accepted)

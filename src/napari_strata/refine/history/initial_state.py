@@ -30,7 +30,7 @@ from napari_strata.volume import (
 )
 
 _MOST_PAIRS = 50_000_000
-"""Above this many pairs of supervoxel and label they are counted by sorting."""
+"""Most pairs of supervoxel and label counted in a table; more are counted by sorting."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,9 +40,9 @@ class InitialState:
     Parameters
     ----------
     tree, n : {"regions", "tissues"}, int
-        The cut that filled what no label did.
+        The cut that fills voxels without a label.
     labels : bytes or None
-        Packed labels and rows that it began from.
+        Packed labels and rows, if the refinement starts from labels.
     """
 
     tree: TreeName
@@ -80,7 +80,7 @@ class InitialState:
         Raises
         ------
         GeometryError
-            If it began from labels of a scan of another size.
+            If the labels belong to a scan of another size.
         """
         state = start_state(index, self.tree, self.n)
         if self.labels is None:
@@ -120,8 +120,7 @@ def check_grid(scan: Geometry, labels: Geometry) -> None:
     Raises
     ------
     GeometryError
-        If they do not: a corner lies a tenth of a voxel or more from where the scan has
-        it.
+        If a corner of the labels is more than a tenth of a voxel from that of the scan.
     """
     corners = (
         np.array(np.meshgrid(*[(0, n - 1) for n in scan.shape_zyx], indexing="ij"))
@@ -151,7 +150,7 @@ def check_grid(scan: Geometry, labels: Geometry) -> None:
 def _labelled(
     state: State, index: ProposalIndex, labels: NDArray[Any], rows: dict[int, Region]
 ) -> State:
-    """Assign its most frequent label to every supervoxel, and cut off voxels of others.
+    """Assign to every supervoxel its most frequent label, and cut off voxels of others.
 
     Voxels without a label follow the current cut.
     """
@@ -162,18 +161,21 @@ def _labelled(
     common = ids[
         _commonest(supervoxels, places[labels], index.proposal.n_supervoxels, len(ids))
     ]
-    owner = np.where(common == BACKGROUND, FOLLOW, common).astype(np.int32)
+    assigned = np.where(common == BACKGROUND, FOLLOW, common).astype(np.int32)
     state = replace(
-        state, owner=owner, rows=rows, next_id=max(state.next_id, int(ids.max()) + 1)
+        state,
+        assigned=assigned,
+        rows=rows,
+        next_id=max(state.next_id, int(ids.max()) + 1),
     )
     other = np.flatnonzero(common[supervoxels] != labels).astype(np.int64)
     if len(other) == 0:
         return state
     state = cut_supervoxels(state, index, other, places[labels[other]])
     held, at = np.unique(supervoxels_at_voxels(state, index, other), return_index=True)
-    owner, cut = state.owner.copy(), labels[other[at]].astype(np.int32)
-    owner[held] = np.where(cut == BACKGROUND, FOLLOW, cut)
-    return replace(state, owner=owner)
+    assigned, cut = state.assigned.copy(), labels[other[at]].astype(np.int32)
+    assigned[held] = np.where(cut == BACKGROUND, FOLLOW, cut)
+    return replace(state, assigned=assigned)
 
 
 def _commonest(

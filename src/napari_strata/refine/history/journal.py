@@ -1,7 +1,7 @@
 """The journal: one step per edit with the difference it made, for exact undo and redo.
 
-Steps are compressed and turn into bytes one by one, so a journal on disk grows by
-appending. Snapshots of the whole state keep far jumps quick.
+Each step is compressed and encoded on its own, so a journal on disk grows by appending.
+Snapshots of the whole state make long jumps fast.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ SNAPSHOT_EVERY = 200
 """Steps between two snapshots of the whole state."""
 
 _PER_MM = 2.0**14
-"""Points are kept to this part of a mm.
+"""Steps per mm of the grid to which stored points are rounded.
 
-Whole numbers on a grid pack ten times better than fractions.
+Whole numbers on a grid compress ten times better than fractions.
 """
-_TABLES = ("owner", "given", "before")
+_TABLES = {"owner": "assigned", "given": "pinned", "before": "before_spread"}
+"""Name of each table in files, and the attribute of `State` that it holds."""
 _LAYERS = {
     "painted": ("painted_voxels", "painted_regions"),
     "cut": ("cut_voxels", "cut_supervoxels"),
@@ -52,11 +53,11 @@ class Delta:
     Parameters
     ----------
     arrays : dict of arrays
-        For each table "owner", "given", "before", "ids regions", "ids tissues":
-        "<table> at", "<table> old", "<table> new", and "<table> tail" with the rows of
-        fragments; "leaf_parents tail" with their supervoxels. For the layers
-        "painted" and "cut": "<layer> voxels", "<layer> old", "<layer> new", -1 where a
-        voxel is not in it. Only what changed is there.
+        For each table (a key of `_TABLES`, "ids regions", "ids tissues"): "<table> at",
+        "<table> old", "<table> new", and "<table> tail" with the rows of new fragments;
+        "leaf_parents tail" with their supervoxels. For the layers "painted" and "cut":
+        "<layer> voxels", "<layer> old", "<layer> new", with -1 for a voxel outside the
+        layer. Arrays without a change are left out.
     values : dict
         Plain values: "tree", "n", "rows", "merged", "stroke regions" as [old, new], and
         "next_id" after the edit.
@@ -70,7 +71,7 @@ class Delta:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing changed that a person could notice or undo."""
+        """Whether nothing changed that a user could notice or undo."""
         return (
             not self.arrays and not self.strokes and not set(self.values) - {"next_id"}
         )
@@ -83,11 +84,11 @@ class JournalStep:
     Parameters
     ----------
     name : str
-        For people: "Merge: liver + region 7".
+        Name to show, for example "Merge: liver + region 7".
     first_id : int
-        The id that was next when it was done.
+        The next unused region id before the step.
     packed : bytes
-        The step as it is written to files.
+        The step as stored in files.
     """
 
     name: str
@@ -96,7 +97,7 @@ class JournalStep:
 
     @classmethod
     def of(cls, name: str, edit: Edit, first_id: int, delta: Delta) -> Self:
-        """Make a step from an edit and its difference."""
+        """Return the step of an edit and its difference."""
         record, points = record_from_edit(edit)
         arrays = dict(delta.arrays)
         if points is not None:
@@ -123,7 +124,7 @@ class JournalStep:
 
     @classmethod
     def from_bytes(cls, packed: bytes) -> Self:
-        """Make a step from its bytes.
+        """Return the step that some bytes hold.
 
         Raises
         ------
@@ -164,14 +165,14 @@ class JournalStep:
 
 @dataclass(slots=True)
 class Journal:
-    """Steps that are done, steps that were undone (next one last), and snapshots.
+    """Steps that are done, steps that were undone, and snapshots.
 
     Parameters
     ----------
     done, undone : list of JournalStep
-        The steps.
+        The steps. The next one to redo is the last of `undone`.
     snapshots : dict of bytes
-        Packed states by the number of steps that lead to them.
+        Packed states, by the number of steps that lead to them.
     """
 
     done: list[JournalStep] = field(default_factory=list)
@@ -180,7 +181,7 @@ class Journal:
 
     @property
     def line(self) -> tuple[bytes, ...]:
-        """All steps, packed: done ones, then undone ones, next first."""
+        """All steps, packed: done ones, then undone ones in the order of redoing."""
         return tuple(step.packed for step in (*self.done, *reversed(self.undone)))
 
     def add(self, step: JournalStep) -> None:
@@ -192,7 +193,7 @@ class Journal:
         self.done.append(step)
 
     def take_last(self) -> None:
-        """Remove the last step and all undone steps: another one replaces it."""
+        """Remove the last step and all undone steps, before another step replaces it."""
         self.undone.clear()
         self.done.pop()
         self.snapshots = {
@@ -200,7 +201,7 @@ class Journal:
         }
 
     def move(self, count: int) -> None:
-        """Move steps so that exactly `count` are done, the others undone."""
+        """Move steps so that exactly `count` are done and the others undone."""
         while len(self.done) > count:
             self.undone.append(self.done.pop())
         while len(self.done) < count:
@@ -222,9 +223,9 @@ class Journal:
             at, state = nearest, state_from_bytes(self.snapshots[nearest])
         steps = [*self.done, *reversed(self.undone)]
         for step in reversed(steps[count:at]):
-            state = stepped(state, step.delta, back=True)
+            state = apply_delta(state, step.delta, back=True)
         for step in steps[at:count]:
-            state = stepped(state, step.delta, back=False)
+            state = apply_delta(state, step.delta, back=False)
         return replace(state, next_id=max(next_id, state.next_id))
 
     def copy(self) -> Journal:
@@ -233,7 +234,7 @@ class Journal:
 
 
 def _tables(state: State) -> Arrays:
-    tables: Arrays = {name: getattr(state, name) for name in _TABLES}
+    tables: Arrays = {key: getattr(state, name) for key, name in _TABLES.items()}
     return tables | {f"ids {tree}": ids for tree, ids in state.rank_ids.items()}
 
 
@@ -306,8 +307,8 @@ def painted_changes(old: State, new: State) -> NDArray[np.int64]:
     return merged(*found)
 
 
-def stepped(state: State, delta: Delta, *, back: bool) -> State:
-    """Apply a difference, or its inverse.
+def apply_delta(state: State, delta: Delta, *, back: bool) -> State:
+    """Return the state after a difference, or its inverse with `back`.
 
     `next_id` never decreases: ids are not used twice.
     """
@@ -316,7 +317,7 @@ def stepped(state: State, delta: Delta, *, back: bool) -> State:
         name: _patched(table, name, target, delta.arrays)
         for name, table in _tables(state).items()
     }
-    changes: dict[str, Any] = {name: tables[name] for name in _TABLES}
+    changes: dict[str, Any] = {name: tables[key] for key, name in _TABLES.items()}
     changes["rank_ids"] = {tree: tables[f"ids {tree}"] for tree in state.rank_ids}
     changes["leaf_parents"] = _patched(
         state.leaf_parents, "leaf_parents", target, delta.arrays
@@ -361,9 +362,9 @@ def stepped(state: State, delta: Delta, *, back: bool) -> State:
 def _patched(
     table: NDArray[Any], name: str, target: str, arrays: Arrays
 ) -> NDArray[Any]:
-    """Change rows of a table.
+    """Return a table with its changed rows set to their old or new values (`target`).
 
-    Going back, the rows of cut fragments are removed; going forward they are appended.
+    For the old values the rows of new fragments are removed, for the new ones appended.
     """
     tail = arrays.get(f"{name} tail")
     if tail is not None and target == "old":

@@ -11,25 +11,20 @@ from napari_strata.refine.history.edit_serialization import row_from_values, row
 from napari_strata.refine.state.assignment import State, Stroke
 
 _ARRAYS = {
-    **{
-        name: name
-        for name in (
-            "owner",
-            "given",
-            "before",
-            "painted_voxels",
-            "painted_regions",
-            "leaf_parents",
-            "cut_voxels",
-        )
-    },
+    "owner": "assigned",
+    "given": "pinned",
+    "before": "before_spread",
+    "painted_voxels": "painted_voxels",
+    "painted_regions": "painted_regions",
+    "leaf_parents": "leaf_parents",
+    "cut_voxels": "cut_voxels",
     "cut_pieces": "cut_supervoxels",
 }
 """Key of each array in files, and the attribute of `State` that it holds."""
 
 
 def state_arrays(state: State) -> Arrays:
-    """Return the arrays of a state by name, with the strokes' voxels in one row."""
+    """Return the arrays of a state by key, with the voxels of all strokes in one row."""
     arrays: Arrays = {key: getattr(state, name) for key, name in _ARRAYS.items()}
     arrays |= {f"ids {tree}": ids for tree, ids in state.rank_ids.items()}
     return arrays | {
@@ -40,7 +35,7 @@ def state_arrays(state: State) -> Arrays:
 
 
 def state_values(state: State) -> dict[str, Any]:
-    """Return everything else of a state as plain values."""
+    """Return the rest of a state as plain values."""
     return {
         "tree": state.tree,
         "n": state.n,
@@ -55,7 +50,9 @@ def state_values(state: State) -> dict[str, Any]:
 
 
 def state_from(arrays: Arrays, values: dict[str, Any]) -> State:
-    """Make a state from its arrays and values; the inverse of `state_arrays` and `state_values`.
+    """Return the state of some arrays and values.
+
+    The inverse of `state_arrays` and `state_values`.
 
     Raises
     ------
@@ -80,12 +77,12 @@ def state_from(arrays: Arrays, values: dict[str, Any]) -> State:
 
 
 def state_bytes(state: State) -> bytes:
-    """Turn a state into bytes."""
+    """Encode a state as bytes."""
     return pack(state_arrays(state), state_values(state))
 
 
 def state_from_bytes(data: bytes) -> State:
-    """Turn bytes back into a state.
+    """Decode a state from bytes.
 
     Raises
     ------

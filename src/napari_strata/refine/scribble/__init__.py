@@ -1,1 +1,1 @@
-"""From a few strokes to all supervoxels: distances, dissimilarities, a classifier."""
+"""Classification of all supervoxels from a few strokes."""

@@ -1,4 +1,4 @@
-"""Dissimilarities of supervoxels to the examples of each region; they are added up."""
+"""Dissimilarities of supervoxels to the examples of each region; the classifier adds them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 _MAX_EXAMPLES = 32
-"""Most examples (supervoxels) of a region that are searched for the nearest, for speed."""
+"""Most examples (supervoxels) of a region in the nearest-example search, for speed."""
 _BLOCK = 2048
-"""Rows of a block, so that a table of distances fits into the processor's cache."""
+"""Rows per block, so that the table of distances fits into the processor's cache."""
 _SCATTER_PRIOR = 16.0
-"""Pseudo-samples of unit variance in a region's variance: few examples say little of it."""
+"""Pseudo-samples of unit variance per region, as few examples give a poor estimate."""
 _POOLED_PRIOR = 30.0
-"""Pseudo-samples in the pooled covariance; more, for it has more parameters."""
+"""Pseudo-samples in the pooled covariance; more, because it has more parameters."""
 _SURE = 0.8
-"""Likeness (0 to 1) above which a supervoxel surely belongs to a region."""
+"""Membership (0 to 1) above which a supervoxel is used in self-training."""
 _MOST_SURE = 20.0
-"""Most examples that the sure supervoxels of a region count as: strokes stay decisive."""
+"""Most examples that self-training adds per region, so that strokes stay decisive."""
 _SURE_SHARE = 0.2
-"""Share of the sure supervoxels' weight that counts as examples, up to that number."""
+"""Share of the weight of those supervoxels that counts as examples, up to that number."""
 
 Examples = Sequence[NDArray[np.intp]]
 
@@ -31,15 +31,14 @@ def nearest(
 ) -> NDArray[np.float32]:
     """Return half the squared distance of points (n, k) to the nearest of those at `at`.
 
-    Half, because a single example has as much variance as the supervoxel itself, and a
-    region's mean hardly any.
+    It is halved because a single example varies as much as the supervoxel itself, while
+    a region's mean hardly varies.
     """
     shown = points[at[:: -(-len(at) // _MAX_EXAMPLES)]]
     offset = (shown**2).sum(axis=1)[:, None]
     found = np.einsum("ij,ij->i", points, points)
     for start in range(0, len(points), _BLOCK):
-        # block by block: the table of all distances would not fit into the processor's
-        # cache
+        # In blocks, because the table of all distances exceeds the processor's cache.
         squared = (-2 * shown) @ points[start : start + _BLOCK].T
         squared += offset
         found[start : start + _BLOCK] += squared.min(axis=0)
@@ -50,9 +49,9 @@ def nearest(
 def scatter_distance(
     points: NDArray[np.float32], examples: Examples
 ) -> NDArray[np.float32]:
-    """Gaussian negative log-likelihood of each region, (n, regions).
+    """Return the Gaussian negative log-likelihood of each region, (n, regions).
 
-    With per-region diagonal covariance, shrunk towards identity (16 pseudo-samples).
+    Each region has a diagonal covariance, shrunk towards identity (16 pseudo-samples).
     """
     mean = np.stack([points[at].mean(axis=0) for at in examples])
     count = np.array([len(at) for at in examples], np.float32)[:, None]
@@ -66,10 +65,10 @@ def scatter_distance(
 def pooled_distance(
     points: NDArray[np.float32], examples: Examples
 ) -> NDArray[np.float32]:
-    """Return half the squared distance to each region's mean, (n, regions).
+    """Return half the squared Mahalanobis distance to each region's mean, (n, regions).
 
-    By the pooled within-region covariance: linear discriminant analysis (Fisher, 1936),
-    shrunk towards identity (30 pseudo-samples).
+    The covariance is pooled over regions, as in linear discriminant analysis (Fisher,
+    1936), and shrunk towards identity (30 pseudo-samples).
     """
     mean = np.stack([points[at].mean(axis=0) for at in examples])
     off = np.concatenate([points[at] - points[at].mean(axis=0) for at in examples])
@@ -90,18 +89,20 @@ def pooled_distance(
 def sure_distance(
     points: NDArray[np.float32],
     examples: Examples,
-    likeness: NDArray[np.floating],
+    membership: NDArray[np.floating],
     sizes: NDArray[np.floating],
 ) -> NDArray[np.float32]:
-    """Gaussian negative log-likelihood after one step of self-training, (n, regions).
+    """Return the Gaussian negative log-likelihood after self-training, (n, regions).
 
-    Supervoxels that surely belong to a region count as examples too (Scudder, 1965).
-    `likeness` (n, regions) is the result so far, `sizes` (n,) the weight of each
-    supervoxel.
+    In one step of self-training (Scudder, 1965), supervoxels with a high membership in a
+    region count as examples too. `membership` (n, regions) is the result so far, `sizes`
+    (n,) the weight of each supervoxel.
     """
     means, variances = [], []
     for column, at in enumerate(examples):
-        weight = np.where(likeness[:, column] > _SURE, likeness[:, column], 0.0) * sizes
+        weight = (
+            np.where(membership[:, column] > _SURE, membership[:, column], 0.0) * sizes
+        )
         weight[at] = 0
         held = np.flatnonzero(weight)
         total = float(weight[held].sum())

@@ -15,17 +15,18 @@ from scipy.sparse.csgraph import dijkstra
 from napari_strata.refine.scribble.dissimilarity import nearest
 
 _STEP = 0.1
-"""Cost of a step besides the difference, in median differences of touching supervoxels."""
+"""Constant cost of a step, in median differences of touching supervoxels."""
 _FARTHEST = 200.0
-"""Distance where there is no path, in the same unit: longer than any real one."""
+"""Distance without a path, in the same unit; longer than any real path."""
 _KEPT = 128
-"""Results in the cache: two per region and stroke, for some dozen regions."""
+"""Results in the cache: two per region, enough for some dozen regions."""
 
 
 class GeodesicDistances:
-    """Shortest paths over touching supervoxels (Dijkstra, 1959), with a cache.
+    """Geodesic distances and dissimilarities from seeds, with a cache.
 
-    A stroke changes the seeds of one region; results of the others are kept.
+    Distances are shortest paths over touching supervoxels (Dijkstra, 1959). A stroke
+    changes the seeds of one region only, so the results of the others are reused.
 
     Parameters
     ----------
@@ -43,8 +44,8 @@ class GeodesicDistances:
             (apart / max(usual, 1e-6) + _STEP, (a, b)), shape=(len(points), len(points))
         )
         both = csr_array(one_way + one_way.T)
-        # in the types that the search works in: it would turn the whole graph into them
-        # every time, while a window waits
+        # In the types that `dijkstra` needs, so that it does not convert the graph in
+        # every call.
         parts = (
             both.data.astype(np.float64),
             both.indices.astype(np.int32),
@@ -55,15 +56,15 @@ class GeodesicDistances:
         self._found: OrderedDict[tuple[str, bytes], NDArray[np.float32]] = OrderedDict()
         self._keeping = threading.Lock()
 
-    def length(self, seeds: NDArray[np.integer]) -> NDArray[np.float32]:
+    def distance(self, seeds: NDArray[np.integer]) -> NDArray[np.float32]:
         """Return the geodesic distance to the nearest seed, (n,).
 
-        In median differences of touching supervoxels.
+        The unit is the median difference of touching supervoxels.
         """
         return self._kept("way", np.unique(seeds), self._search)
 
-    def unlike(self, seeds: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Return the dissimilarity to the nearest seed, (n,). See `dissimilarity.nearest`."""
+    def dissimilarity(self, seeds: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Return the dissimilarity to the nearest seed, (n,); see `dissimilarity.nearest`."""
         return self._kept("unlike", seeds, lambda at: nearest(self._points, at))
 
     def _kept(

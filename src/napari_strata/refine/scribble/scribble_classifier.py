@@ -1,11 +1,11 @@
-"""Classifier of supervoxels from a few strokes, quick enough to run at every stroke.
+"""Classifier of supervoxels from a few strokes, fast enough to run at every stroke.
 
-Descriptors are first mapped to a space in which distance means "unlike, as tissues go":
-the discriminant axes (Fisher, 1936) of the proposal's own tissue tree, found without
-labels, beside the descriptors themselves. Each supervoxel is assigned to the region
-whose nearest stroke (Cover and Hart, 1967), whose strokes' distribution and whose
-geodesic distance fit best. The result is smoothed over touching supervoxels with the
-strokes fixed, as in label propagation (Zhou et al., 2003).
+Descriptors are mapped to a feature space that separates tissues: the discriminant axes
+(Fisher, 1936) of the proposal's own tissue tree, found without labels, together with the
+descriptors themselves. Each supervoxel gets the region that fits best by its nearest
+stroke (Cover and Hart, 1967), the distribution of its strokes and its geodesic distance.
+The result is smoothed over touching supervoxels with the strokes fixed, as in label
+propagation (Zhou et al., 2003).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from napari_strata.refine.scribble.geodesic import GeodesicDistances
 from napari_strata.volume import BACKGROUND
 
 STAY = -1
-"""Result for a supervoxel that is more like its own region than like any stroke."""
+"""Result for a supervoxel that fits its own region better than any stroke."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,67 +38,69 @@ class ScribbleConstants:
     """Constants of the classifier, found with a simulated user (see docs/teaching.md)."""
 
     axis_tissues: int = 64
-    """Tissues (count) whose differences define the discriminant axes. More than a scan has,
-    so that no tissue is missed."""
+    """Number of tissues that define the discriminant axes; more than a scan has, so that
+    no tissue is missed."""
     axis_strength: float = 0.005
-    """Least strength of a discriminant axis, as a share of the strongest. Weaker axes are
-    noise."""
+    """Minimum strength of a discriminant axis, as a share of the strongest; weaker axes
+    are noise."""
     shrinkage: float = 0.1
-    """Share of the mean variance added to the scatter inside tissues, so that it can be
+    """Share of the mean variance added to the within-tissue scatter, so that it can be
     inverted."""
     descriptor_weight: float = 0.5
-    """Weight of the descriptors beside the discriminant axes: axes found without labels
-    can miss a difference that strokes show."""
+    """Weight of the descriptors beside the discriminant axes, which are found without
+    labels and can miss a difference that matters to strokes."""
     position_weight: float = 0.5
-    """Weight of the position beside the descriptors: it separates alike organs, and must
-    not outweigh likeness."""
+    """Weight of the position beside the descriptors. It separates similar organs, but must
+    not outweigh the descriptors."""
     max_axes: int = 28
-    """Most axes (count) without position. More cost time at every stroke and gain nothing."""
+    """Most axes without position; more cost time at every stroke without any gain."""
     softness: float = 6.0
-    """Dissimilarity (half squared distance) at which a likeness falls to 1/e."""
+    """Dissimilarity (half squared distance) at which the membership falls to 1/e."""
     named_bonus: float = 4.0
-    """Dissimilarity taken off for the region that a person named or merged, so that it
-    stays unless strokes clearly disagree."""
+    """Dissimilarity subtracted for the region that a user named or merged, so that it stays
+    unless strokes clearly disagree."""
     max_named_examples: int = 8
     """Most examples (supervoxels) of a named region, so that it does not outweigh strokes."""
     smoothing: float = 0.8
-    """Share of a supervoxel's likeness that comes from its neighbours in each iteration."""
+    """Share of a supervoxel's membership that comes from its neighbours in each iteration."""
     iterations: int = 8
-    """Iterations of the final smoothing: about how many supervoxels far it reaches."""
+    """Iterations of the final smoothing, which is about its reach in supervoxels."""
     first_iterations: int = 3
-    """Iterations before self-training, which needs only rough likenesses."""
+    """Iterations before self-training, which needs only rough memberships."""
     edge_sharpness: float = 3.0
-    """How fast a neighbour's weight falls with its squared distance, in median squared
-    distances of neighbours: smoothing stops at edges."""
+    """Decay of a neighbour's weight with its squared distance, in median squared distances
+    of neighbours, so that smoothing stops at edges."""
     scatter_weight: float = 0.5
-    """Weight of the likelihood by each region's own variance, against the nearest example."""
+    """Weight of the likelihood by each region's own variance; the nearest example has the
+    rest."""
     pooled_weight: float = 0.5
-    """Weight of the linear discriminant distance, which is steadier with few examples."""
+    """Weight of the linear discriminant distance, which is more stable with few examples."""
     self_training_weight: float = 0.5
     """Weight of the distances after self-training. Softness grows with it."""
     geodesic_weight: float = 5.0
-    """Weight of the logarithm of the geodesic distance: likeness must reach a supervoxel
-    over like neighbours."""
+    """Weight of the logarithm of the geodesic distance, which favours supervoxels that are
+    connected to a stroke over similar neighbours."""
     unlike_limit: float = 1.1
-    """Dissimilarity per axis from which a supervoxel is like no example and goes to region
-    0, if strokes taught region 0 in the body."""
+    """Dissimilarity per axis above which a supervoxel matches no example and goes to region
+    0, if strokes taught region 0 inside the body."""
     unlike_per_example: float = 1.0
-    """Rise of that limit for each example (supervoxel) of region 0, whose own examples
-    then decide."""
+    """Increase of that limit for each example (supervoxel) of region 0: with more examples,
+    these decide instead."""
     background_own_weight: float = 0.5
-    """Weight of the distance to its own tissue for region 0: half, since its tissues are
-    estimated and not shown by a person."""
+    """Weight of the distance to its own tissue for region 0; reduced, because tissues are
+    estimated and not confirmed by a user."""
     touched_share: float = 0.2
-    """Share of a region's examples in a tissue from which region 0 has no say there."""
+    """If a tissue holds this share of a region's examples, its supervoxels in region 0 no
+    longer tend to stay there."""
     min_tissues: int = 3
-    """Fewest tissues (count) of a scan."""
+    """Fewest tissues of a scan."""
     max_tissues: int = 96
-    """Most tissues (count) of a scan."""
+    """Most tissues of a scan."""
     explained: float = 0.95
-    """Share of the tissue tree's scatter that its tissues explain, for scope "everywhere":
+    """Share of the tissue tree's scatter that the tissues explain, for scope "everywhere":
     5 tissues on a skull-stripped head, 40 to 70 on a trunk."""
     finely_explained: float = 0.97
-    """The same for scope "here": near a stroke finer tissues are told apart."""
+    """The same for scope "here", where finer tissues are separated."""
 
 
 CONSTANTS = ScribbleConstants()
@@ -111,36 +113,35 @@ class FeatureSpace:
     Parameters
     ----------
     points : (n, k) float32 array
-        Supervoxels; one unit is about the usual scatter inside a tissue. The first
-        `n_kind` columns say what a supervoxel is like, the rest where it lies.
-    n_kind : int
-        How many columns say what it is like.
+        Coordinates of the supervoxels. One unit is about the scatter inside a tissue.
+        The first `n_appearance` columns describe appearance, the rest position.
+    n_appearance : int
+        Number of columns that describe appearance.
     tissues : (n,) int32 array
-        The proposal's own tissues, as many as it tells apart clearly, 0 for its
-        background.
+        The proposal's clearly separated tissues, 0 for its background.
     fine_tissues : (n,) int32 array
-        The same, some more of them, for the neighbourhood of a stroke.
+        A finer division into tissues, for the neighbourhood of a stroke.
     centers_mm : (n, 3) float32 array
-        Where supervoxels lie, mm along the array's axes.
+        Centres in mm along the array's axes.
     background : (n,) bool array
-        The proposal's background, large blocks of air.
+        Mask of the proposal's background, large blocks of air.
     neighbours : (n, n) sparse array
-        Weights of touching supervoxels, more for more alike; rows sum to one.
-    ways : GeodesicDistances
+        Weights of touching supervoxels, larger for similar ones; rows sum to one.
+    geodesic : GeodesicDistances
         Geodesic distances and dissimilarities from seeds.
     weights : (n,) float32 array
-        How much each counts as evidence: its size, 1 being usual; 0 in the proposal's
-        background.
+        Weight of each supervoxel as evidence: its size divided by the mean size; 0 in
+        the proposal's background.
     """
 
     points: NDArray[np.float32]
-    n_kind: int
+    n_appearance: int
     tissues: NDArray[np.int32]
     fine_tissues: NDArray[np.int32]
     centers_mm: NDArray[np.float32]
     background: NDArray[np.bool_]
     neighbours: csr_array
-    ways: GeodesicDistances
+    geodesic: GeodesicDistances
     weights: NDArray[np.float32]
 
 
@@ -151,20 +152,21 @@ class StrokeExamples:
     Parameters
     ----------
     examples : (n,) int32 array
-        Region that strokes showed for a supervoxel, -1 for none.
+        Region of the strokes on each supervoxel, -1 for none.
     own : (n,) int32 array
         Region of each supervoxel before strokes spread.
     free : (n,) bool array
-        The supervoxels to decide on.
+        Mask of the supervoxels to classify.
     is_near : bool
-        Whether only a stroke's neighbourhood is decided on: tissues are finer then, and
-        those of region 0 that no region's strokes touched keep their say although
-        region 0 was taught.
+        Whether only the neighbourhood of a stroke is classified. Tissues are finer then.
+        Supervoxels of region 0 in tissues without strokes still tend to stay, even if
+        strokes taught region 0.
     named : (n,) int32 array or None
-        Region that a person gave whole regions of the proposal to, by a name or a
-        merge, -1 for none.
+        Region of supervoxels in whole regions that a user named or merged, -1 for the
+        rest.
     unowned : (n,) bool array or None
-        Supervoxels that follow the slider, nobody having named or moved their region.
+        Mask of the supervoxels that follow the slider, as no user named or moved their
+        region.
     """
 
     examples: NDArray[np.int32]
@@ -175,8 +177,8 @@ class StrokeExamples:
     unowned: NDArray[np.bool_] | None = None
 
     @property
-    def teachers(self) -> NDArray[np.int32]:
-        """Region that strokes showed or a person named, (n,), -1 for none."""
+    def training_regions(self) -> NDArray[np.int32]:
+        """Region of each supervoxel by a stroke or a name, (n,), -1 for none."""
         return (
             self.examples
             if self.named is None
@@ -186,21 +188,22 @@ class StrokeExamples:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classification:
-    """Likeness of every supervoxel to each taught region.
+    """Membership of every supervoxel in each taught region.
 
     Parameters
     ----------
     choices : (k,) int32 array
         Taught regions, ascending, and `STAY`.
-    likeness : (n, k) float32 array
-        How much speaks for each; rows sum to one.
-    unlike : (n,) float32 array
-        How far from what was taught; from 1 on, it is like nothing of it.
+    membership : (n, k) float32 array
+        Membership in each choice, 0 to 1; rows sum to one.
+    novelty : (n,) float32 array
+        Dissimilarity to the most similar taught region; from 1 on, the supervoxel
+        matches none.
     """
 
     choices: NDArray[np.int32]
-    likeness: NDArray[np.float32]
-    unlike: NDArray[np.float32]
+    membership: NDArray[np.float32]
+    novelty: NDArray[np.float32]
 
 
 def feature_space(proposal: Proposal, centers_mm: NDArray[np.floating]) -> FeatureSpace:
@@ -234,7 +237,7 @@ def feature_space(proposal: Proposal, centers_mm: NDArray[np.floating]) -> Featu
     )
     return FeatureSpace(
         points=points,
-        n_kind=kind.shape[1],
+        n_appearance=kind.shape[1],
         tissues=proposal.tissue_tree.cut(
             clear_tissues(proposal.tissue_tree, CONSTANTS.explained)
         ),
@@ -244,7 +247,7 @@ def feature_space(proposal: Proposal, centers_mm: NDArray[np.floating]) -> Featu
         centers_mm=centers_mm.astype(np.float32),
         background=background,
         neighbours=_neighbours(points[:, : kind.shape[1]], proposal.edges),
-        ways=GeodesicDistances(points[:, : kind.shape[1]], proposal.edges),
+        geodesic=GeodesicDistances(points[:, : kind.shape[1]], proposal.edges),
         weights=_weights(proposal, background),
     )
 
@@ -260,11 +263,10 @@ def _weights(proposal: Proposal, background: NDArray[np.bool_]) -> NDArray[np.fl
 
 
 def clear_tissues(tree: Hierarchy, share: float) -> int:
-    """Return the number of tissues of a scan.
+    """Return the fewest tissues that explain a share of a tissue tree's scatter.
 
-    The fewest that explain a share of the tissue tree's scatter, at most 96. Heights of
-    a Ward tree are the scatter that each merge adds. A skull-stripped head has a
-    handful of tissues, a trunk some dozens.
+    There are 3 to 96. The heights of a Ward tree are the scatter that each merge adds. A
+    skull-stripped head has a handful of tissues, a trunk some dozens.
     """
     explained = np.cumsum(tree.heights.astype(np.float64))
     if len(explained) == 0:
@@ -283,7 +285,7 @@ def _discriminant_axes(
 ) -> NDArray[np.float64]:
     """Return the axes (d, k) along which groups differ most.
 
-    Scaled to unit variance inside groups.
+    They are scaled to unit variance within groups.
     """
     means = _means(values, groups)
     within = values - means[groups]
@@ -310,6 +312,7 @@ def _means(
 
 
 def _neighbours(points: NDArray[np.float32], edges: NDArray[np.int32]) -> csr_array:
+    """Return the weights (n, n) of touching supervoxels; see `FeatureSpace.neighbours`."""
     a, b = edges.reshape(-1, 2).astype(np.int64).T
     distance = ((points[a] - points[b]) ** 2).sum(axis=1)
     usual = float(np.median(distance)) if len(distance) else 1.0
@@ -326,10 +329,7 @@ def _neighbours(points: NDArray[np.float32], edges: NDArray[np.int32]) -> csr_ar
 def within_mm(
     space: FeatureSpace, seeds: NDArray[np.integer], reach_mm: float
 ) -> NDArray[np.bool_]:
-    """Return which supervoxels, (n,) bool, lie at most `reach_mm` from a seed.
-
-    Measured between centres.
-    """
+    """Return a mask (n,) of the supervoxels whose centre is within `reach_mm` of a seed's."""
     at, centers = space.centers_mm[seeds], space.centers_mm
     near = np.flatnonzero(
         (
@@ -347,9 +347,9 @@ def within_mm(
 def connected(
     space: FeatureSpace, seeds: NDArray[np.integer], allowed: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Return which allowed supervoxels, (n,) bool, are connected to a seed.
+    """Return a mask (n,) of the supervoxels that are connected to a seed.
 
-    Over touching supervoxels that are allowed too.
+    Connections run over touching allowed supervoxels.
     """
     inside = allowed.copy()
     inside[seeds] = True
@@ -363,61 +363,62 @@ def connected(
 
 
 def classify(space: FeatureSpace, strokes: StrokeExamples) -> NDArray[np.int32]:
-    """Return the most similar taught region of each free supervoxel, or `STAY`; see `weigh`.
+    """Return the taught region with the largest membership of each free supervoxel.
 
-    The proposal's background goes only to region 0 and to a region that has a stroke in
-    it.
+    See `region_memberships`. The proposal's background goes only to region 0 or to a
+    region with a stroke in the background.
 
     Returns
     -------
     (n,) int32 array
-        Region id, or `STAY`; `STAY` for what is not free.
+        Region id or `STAY`; always `STAY` for supervoxels that are not free.
     """
     choices = np.full(len(space.points), STAY, np.int32)
     shown = np.flatnonzero(strokes.examples >= 0)
     if len(shown) == 0 or not strokes.free.any():
         return choices
-    result = weigh(space, strokes)
-    best = result.choices[result.likeness.argmax(axis=1)]
+    result = region_memberships(space, strokes)
+    best = result.choices[result.membership.argmax(axis=1)]
     in_air = np.unique(strokes.examples[shown[space.background[shown]]])
     best[space.background & ~np.isin(best, np.append(in_air, BACKGROUND))] = STAY
     choices[strokes.free] = best[strokes.free]
     return choices
 
 
-def weigh(space: FeatureSpace, strokes: StrokeExamples) -> Classification:
-    """Compute the likeness of every supervoxel to each taught region, and to its own.
+def region_memberships(space: FeatureSpace, strokes: StrokeExamples) -> Classification:
+    """Return the membership of every supervoxel in each taught region and in its own.
 
     At least one example is needed.
 
-    The distance to a taught region is the sum of the squared distance to its nearest
-    stroke, of the distances to its strokes' mean by their own variance and by the
-    pooled variance, and of the logarithm of the geodesic distance. The result is
-    smoothed over touching supervoxels. Once all regions are taught, there is one step
-    of self-training, and supervoxels that are very unlike all strokes go to region 0,
-    if that was taught inside the body; the limit rises with every further stroke on it.
+    The distance to a taught region is a weighted sum of the squared distance to its
+    nearest stroke, the distances to the mean of its strokes by their own and by the
+    pooled variance, and the logarithm of the geodesic distance. The resulting
+    memberships are smoothed over touching supervoxels. Once all regions are taught,
+    there is one step of self-training. Supervoxels that are very dissimilar from all
+    strokes go to region 0 if that was taught inside the body; the limit rises with every
+    further stroke on region 0.
 
-    The distance of a supervoxel to its own region is half its squared distance to that
-    region's mean. Region 0 holds all that nobody named, so its mean is that of the
-    supervoxel's tissue, and it has no say in tissues that hold a good part of a
-    region's strokes, nor, unless `is_near`, anywhere once a stroke taught region 0
-    itself. A single first stroke therefore takes the tissue it lies in and supervoxels
-    nearer to it than to their own kind; once every region is taught, strokes alone
-    decide.
+    The distance of a supervoxel to its own region is its squared distance to that
+    region's mean. Region 0 holds everything unnamed, so the mean of the supervoxel's
+    tissue is used there, with half the weight. This distance is left out in tissues
+    with a good part of a region's strokes and, unless `is_near`, everywhere once a
+    stroke taught region 0 itself. A first stroke therefore takes its tissue, and
+    supervoxels that are more similar to it than to their own tissue. Once every region
+    is taught, strokes alone decide.
     """
     shown = np.flatnonzero(strokes.examples >= 0)
-    teachers = strokes.teachers
+    teachers = strokes.training_regions
     taught = np.unique(teachers[teachers >= 0])
     column = np.searchsorted(taught, strokes.examples[shown])
     examples = [
         _some(np.flatnonzero(teachers == region), strokes.examples == region)
         for region in taught
     ]
-    alike = np.stack([space.ways.unlike(at) for at in examples], axis=1)
+    alike = np.stack([space.geodesic.dissimilarity(at) for at in examples], axis=1)
     distance = _distance(space, examples, alike)
     unlike = _least(distance)
     way = CONSTANTS.geodesic_weight * np.log1p(
-        np.stack([space.ways.length(at) for at in examples], axis=1)
+        np.stack([space.geodesic.distance(at) for at in examples], axis=1)
     )
     distance += way
     limit = CONSTANTS.unlike_limit * space.points.shape[1]
@@ -442,7 +443,7 @@ def weigh(space: FeatureSpace, strokes: StrokeExamples) -> Classification:
     else:
         first = _smoothed(
             space,
-            _likeness(distance, softness),
+            _membership(distance, softness),
             (shown, column),
             CONSTANTS.first_iterations,
         )
@@ -453,18 +454,18 @@ def weigh(space: FeatureSpace, strokes: StrokeExamples) -> Classification:
         distance = np.column_stack(
             [distance, np.full(len(distance), np.inf, np.float32)]
         )
-    likeness = _smoothed(
-        space, _likeness(distance, softness), (shown, column), CONSTANTS.iterations
+    membership = _smoothed(
+        space, _membership(distance, softness), (shown, column), CONSTANTS.iterations
     )
     return Classification(
         np.append(taught, STAY).astype(np.int32),
-        likeness,
+        membership,
         np.asarray(unlike / limit, np.float32),
     )
 
 
 def _some(members: NDArray[np.intp], is_stroked: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Return a region's examples: all that strokes crossed, and evenly some of a named region."""
+    """Return a region's examples: all stroked members, and a regular sample of the rest."""
     stroked = is_stroked[members]
     rest = members[~stroked]
     return np.sort(
@@ -489,24 +490,25 @@ def _distance(
 
 
 def _least(columns: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return the minimum of each row, column by column: numpy is slow along short rows."""
+    """Return the minimum of each row; column by column, as numpy is slow on short rows."""
     least = columns[:, 0].copy()
     for column in columns.T[1:]:
         np.minimum(least, column, out=least)
     return least
 
 
-def _likeness(distance: NDArray[np.float32], softness: float) -> NDArray[np.float32]:
-    likeness = np.exp(-(distance - _least(distance)[:, None]) / softness)
-    likeness /= likeness.sum(axis=1, keepdims=True)
-    return np.asarray(likeness, np.float32)
+def _membership(distance: NDArray[np.float32], softness: float) -> NDArray[np.float32]:
+    membership = np.exp(-(distance - _least(distance)[:, None]) / softness)
+    membership /= membership.sum(axis=1, keepdims=True)
+    return np.asarray(membership, np.float32)
 
 
 def _own_distance(space: FeatureSpace, strokes: StrokeExamples) -> NDArray[np.float32]:
-    """Return the distance of each supervoxel to the mean of its own region.
+    """Return the distance of each supervoxel to the mean of its own region, (n,).
 
-    For region 0, of its tissue; infinite where that has no say. Only descriptors count
-    here, not the position: a tissue is to be found again on the other side.
+    For region 0 it is the mean of its tissue. The distance is infinite where it must not
+    count. Position is left out, so that a tissue is also found on the other side of the
+    body.
     """
     background = strokes.own == BACKGROUND
     tissues = space.fine_tissues if strokes.is_near else space.tissues
@@ -515,15 +517,17 @@ def _own_distance(space: FeatureSpace, strokes: StrokeExamples) -> NDArray[np.fl
     )
     silent = (
         background
-        & _touched(tissues, strokes.teachers, CONSTANTS.touched_share)[tissues]
+        & _touched(tissues, strokes.training_regions, CONSTANTS.touched_share)[tissues]
     )
     if strokes.unowned is not None and not strokes.is_near:
-        silent |= strokes.unowned & _touched(tissues, strokes.teachers, 0.0)[tissues]
+        silent |= (
+            strokes.unowned & _touched(tissues, strokes.training_regions, 0.0)[tissues]
+        )
     if (strokes.examples == BACKGROUND).any() and not strokes.is_near:
         silent |= background
     if strokes.named is not None:
         silent |= strokes.named >= 0
-    kind = space.points[:, : space.n_kind]
+    kind = space.points[:, : space.n_appearance]
     distance = np.where(background, CONSTANTS.background_own_weight, 1.0) * (
         (kind - _means(kind, group)[group]) ** 2
     ).sum(axis=1)
@@ -533,10 +537,9 @@ def _own_distance(space: FeatureSpace, strokes: StrokeExamples) -> NDArray[np.fl
 def _touched(
     group: NDArray[np.integer], examples: NDArray[np.int32], share: float
 ) -> NDArray[np.bool_]:
-    """Return which groups hold a good part of the examples of some region other than 0.
+    """Return a mask of the groups with at least a share of the examples of a region > 0.
 
-    Groups are the proposal's tissues, not regions: a stroke has already assigned what
-    it crosses.
+    Groups are the proposal's tissues, because regions already include the stroke itself.
     """
     touched = np.zeros(int(group.max()) + 1, np.bool_)
     shown = np.flatnonzero(examples > BACKGROUND)
@@ -550,19 +553,19 @@ def _touched(
 
 def _smoothed(
     space: FeatureSpace,
-    likeness: NDArray[np.float32],
+    membership: NDArray[np.float32],
     fixed: tuple[NDArray[np.integer], NDArray[np.integer]],
     rounds: int,
 ) -> NDArray[np.float32]:
-    """Smooth likenesses over touching supervoxels.
+    """Smooth memberships over touching supervoxels.
 
-    `told`: supervoxels that are fixed, and their columns.
+    `fixed` holds the supervoxels with a stroke, and the columns of their regions.
     """
-    start = (1 - CONSTANTS.smoothing) * likeness
+    start = (1 - CONSTANTS.smoothing) * membership
     for _ in range(rounds):
-        likeness = space.neighbours @ likeness
-        likeness *= CONSTANTS.smoothing
-        likeness += start
-        likeness[fixed[0]] = 0
-        likeness[fixed] = 1
-    return likeness
+        membership = space.neighbours @ membership
+        membership *= CONSTANTS.smoothing
+        membership += start
+        membership[fixed[0]] = 0
+        membership[fixed] = 1
+    return membership

@@ -11,15 +11,15 @@ import numpy as np
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal, TreeName
-from napari_strata.refine.edits.basic import Cut, Edit, EditResult, foreseen
+from napari_strata.refine.edits.basic import Cut, Edit, EditResult, previewed_result
 from napari_strata.refine.history.initial_state import InitialState
 from napari_strata.refine.history.journal import (
     SNAPSHOT_EVERY,
     Journal,
     JournalStep,
+    apply_delta,
     difference,
     painted_changes,
-    stepped,
 )
 from napari_strata.refine.history.snapshot import state_bytes
 from napari_strata.refine.session.view import View
@@ -39,7 +39,7 @@ class Change:
     Parameters
     ----------
     box : tuple of 3 slices or None
-        The part of the scan (z, y, x) in which labels changed; None when none did.
+        The part of the scan (z, y, x) in which labels changed; None if none changed.
     regions : bool
         Whether rows of the region table were changed, added or removed.
     name : str
@@ -68,11 +68,11 @@ class EditSession:
     Attributes
     ----------
     lock : threading.RLock
-        Held while the state changes, so that threads never share a new region's id.
+        Held while the state changes, so that no two threads use the same new id.
     autosave : Autosave or None
-        Writer of the journal on the disk, if edits are saved as they happen.
+        Writer of the journal on disk, if autosave is on.
     is_saved : bool
-        Whether a case file holds all edits.
+        Whether a case file contains all edits.
     """
 
     def __init__(
@@ -98,14 +98,14 @@ class EditSession:
 
     @property
     def view(self) -> View:
-        """The current state, read-only. Later edits do not change it."""
+        """A read-only view of the current state; later edits do not change it."""
         view, state = self._view, self.state
         if view.state is not state:
             view = self._view = View(self.index, state)
         return view
 
     def contents(self) -> CaseContents:
-        """Return everything that a case file holds, as of now."""
+        """Return the content of a case file for the current state."""
         with self.lock:
             return CaseContents(
                 self.proposal, self.start, self.state, self.journal.copy()
@@ -117,7 +117,7 @@ class EditSession:
         Returns
         -------
         callable
-            A function that ends it.
+            A function that stops the calls.
         """
         self._listeners.append(callback)
 
@@ -137,7 +137,7 @@ class EditSession:
         """
         with self.lock:
             before = self.state
-            outcome = foreseen(edit, before, self.index) or edit.apply(
+            outcome = previewed_result(edit, before, self.index) or edit.apply(
                 before, self.index
             )
             delta = difference(before, outcome.state)
@@ -166,15 +166,15 @@ class EditSession:
     def _extend_cut(
         self, last: JournalStep, edit: Cut, stop: tuple[TreeName, int]
     ) -> None:
-        """Replace the last step, a cut, by one that goes on to another stop."""
+        """Replace the last step, a cut, by one that continues to another stop."""
         delta = last.delta
-        before = stepped(self.state, delta, back=True)
+        before = apply_delta(self.state, delta, back=True)
         if (
             self.state.next_id == delta.values["next_id"]
             and edit.stops[-1][0] == stop[0]
         ):
-            # no other edit took an id since this drag began: stops that it only passed
-            # need none, and ranks get the same ids again
+            # No other edit used an id since this drag began. Stops in between need no
+            # ids, so ranks get the same ids again.
             before = replace(before, next_id=last.first_id)
             edit = Cut((*edit.stops[:-1], stop))
             outcome = edit.apply(before, self.index)
@@ -220,9 +220,9 @@ class EditSession:
         steps : list of JournalStep
             The steps, oldest first.
         done : int
-            How many of them are to stay done.
+            Number of steps that stay done.
         next_id : int
-            The next new region's id in that journal's case.
+            The next unused region id in that journal's case.
 
         Raises
         ------
@@ -243,7 +243,7 @@ class EditSession:
             self._log(autosaving.SNAPSHOT, autosaving.count_bytes(count) + packed)
 
     def _show(self, state: State, name: str, kind: bytes, payload: bytes = b"") -> None:
-        """Make a state the current one, log its step on the disk, and tell listeners."""
+        """Make a state the current one, write its step to disk, and call the listeners."""
         before = self.view
         self.state = state
         self._log(kind, payload)
@@ -264,7 +264,7 @@ class EditSession:
 
 
 def changed_box(before: State, after: State, index: ProposalIndex) -> Box | None:
-    """Return a box with every voxel whose label differs between two states."""
+    """Return a box that contains every voxel whose label differs between two states."""
     tables = [supervoxel_table(state, index) for state in (before, after)]
     shared = min(len(table) for table in tables)
     changed = np.flatnonzero(tables[0][:shared] != tables[1][:shared])
@@ -284,7 +284,7 @@ def requested_cut(
     proposal : Proposal
         The proposal whose trees are cut.
     tree : {"regions", "tissues"}
-        The tree if neither number is given; it is cut at 0: all in region 0.
+        The tree if neither number is given. It is cut at 0, so all is in region 0.
     regions, tissues : int or None
         The requested number.
 

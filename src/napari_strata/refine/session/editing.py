@@ -52,7 +52,7 @@ class Edits:
     # Cuts, whole regions and their rows
 
     def cut(self, *, regions: int | None = None, tissues: int | None = None) -> None:
-        """Fill unassigned supervoxels from another cut. See `Refinement.cut`."""
+        """Let unassigned supervoxels follow another cut. See `Refinement.cut`."""
         session = self._session
         with session.lock:
             session.cut(
@@ -79,17 +79,17 @@ class Edits:
     ) -> list[int]:
         """Split a region into its children in a tree, and return the new ids.
 
-        The largest part keeps the id. There are fewer parts than requested only where
-        the region has fewer supervoxels.
+        The largest part keeps the id. There are fewer parts than requested only if the
+        region has fewer supervoxels.
 
         Parameters
         ----------
         region : int
             The region.
         into : int
-            How many parts.
+            Number of parts.
         tree : {"regions", "tissues"} or None
-            Into connected regions or by tissue; None takes the tree in use.
+            Split into connected regions or by tissue; None uses the tree in use.
 
         Raises
         ------
@@ -106,12 +106,12 @@ class Edits:
     def assign(self, supervoxel_ids: ArrayLike, region: int | None = None) -> int:
         """Assign supervoxels to a region (None makes a new one), and return its id.
 
-        Scribbles elsewhere do not move them again.
+        Scribbles elsewhere no longer change them.
 
         Raises
         ------
         EditError
-            If an id is not known, or a region involved is locked.
+            If an id is unknown, or a region involved is locked.
         """
         ids = np.atleast_1d(np.asarray(supervoxel_ids))
         count = self._session.proposal.n_supervoxels
@@ -225,12 +225,12 @@ class Edits:
         voxels_zyx : (n, 3) integer array
             Voxels of the stroke, as array indices.
         region : int or None
-            The region they belong to; None or an unused id makes one, 0 teaches
+            The region they belong to; None or an unused id creates one, 0 means
             background.
         scope : {"everywhere", "here"}
-            "everywhere": every unlocked supervoxel that nobody pointed at follows all
-            strokes so far. "here": only supervoxels near this stroke, and only to its
-            region.
+            "everywhere": every unlocked supervoxel that was neither stroked nor assigned
+            is classified again from all strokes. "here": only supervoxels near this
+            stroke change, and only to its region.
 
         Returns
         -------
@@ -240,8 +240,8 @@ class Edits:
         Raises
         ------
         EditError
-            If the stroke leaves the scan or lies wholly in locked regions, or the
-            region is locked or was merged away.
+            If the stroke leaves the scan or lies entirely in locked regions, or the
+            region is locked or was merged into another.
         """
         if scope not in ("everywhere", "here"):
             raise EditError(
@@ -256,14 +256,14 @@ class Edits:
     def paint(self, voxels_zyx: ArrayLike, region: int | None = None) -> int:
         """Paint voxels (n, 3) with a region; they override its supervoxels' regions.
 
-        None makes a new region. Voxels of locked regions are skipped; the step's name
-        has their number.
+        None creates a region. Voxels of locked regions are skipped; the step's name
+        contains their number.
 
         Raises
         ------
         EditError
-            If they leave the scan or lie wholly in locked regions, or the region is
-            locked or was merged away.
+            If they leave the scan or lie entirely in locked regions, or the region is
+            locked or was merged into another.
         """
         points = self._session.index.ras_mm(self._session.index.flat_voxels(voxels_zyx))
         with self._session.lock:
@@ -272,9 +272,9 @@ class Edits:
     # Shapes of regions
 
     def split_parts(self, region: int, *, smallest_ml: float = 0.0) -> list[int]:
-        """Assign a new id to every connected part of a region but the largest.
+        """Assign a new id to every connected part of a region except the largest.
 
-        Returns the new ids.
+        Return the new ids.
 
         Parameters
         ----------
@@ -286,27 +286,26 @@ class Edits:
         Raises
         ------
         EditError
-            If it does not exist, is locked, hangs together, or falls into more than 200
-            parts.
+            If it does not exist, is locked, is connected, or has more than 200 parts.
         """
         return list(self._session.do(SplitParts(int(region), float(smallest_ml))).ids)
 
     def split_line(
         self, region: int, line_ras_mm: ArrayLike, direction_ras: ArrayLike
     ) -> list[int]:
-        """Split a region along a line that was drawn over it.
+        """Split a region along a line drawn over it, and return the id of the smaller side.
 
-        The larger side keeps the id, the new one is returned.
+        The larger side keeps the region's id.
 
         Parameters
         ----------
         region : int
             The region.
         line_ras_mm : (k, 3) array
-            Points of the line in RAS+ mm, two or more; it goes on straight beyond its
-            ends.
+            Points of the line in RAS+ mm, at least two. The line is extended straight
+            at both ends.
         direction_ras : (3,) array
-            The direction in which the person looked: the normal of the plane drawn on.
+            The viewing direction, which is the normal of the plane that was drawn on.
             The cut runs along it.
 
         Raises
@@ -357,7 +356,7 @@ class Edits:
         self._session.do(Swap(int(one), int(other)))
 
     def delete(self, ids: int | Iterable[int]) -> None:
-        """Make regions background, their painted voxels too.
+        """Turn regions into background, with their painted voxels.
 
         Raises
         ------
@@ -381,7 +380,7 @@ class Edits:
         region : int
             The region.
         largest_ml : float or None
-            Holes above this volume stay; None fills all.
+            Holes above this volume are kept; None fills all.
 
         Raises
         ------
@@ -393,7 +392,7 @@ class Edits:
         )
 
     def remove_islands(self, region: int, *, smaller_than_ml: float) -> None:
-        """Assign parts of a region below a volume to their surroundings.
+        """Assign connected parts of a region below a volume to the regions around them.
 
         The largest part always stays.
 
@@ -405,27 +404,25 @@ class Edits:
         self._session.do(RemoveIslands(int(region), float(smaller_than_ml)))
 
     def keep_largest(self, region: int) -> None:
-        """Assign all parts of a region but the largest to their surroundings.
+        """Assign all parts of a region except the largest to the regions around them.
 
         Raises
         ------
         EditError
-            If it does not exist, is locked, or hangs together.
+            If it does not exist, is locked, or is connected.
         """
         self._session.do(RemoveIslands(int(region)))
 
     def smooth(self, ids: int | Sequence[int] = (), *, sd_mm: float = 1.5) -> None:
-        """Smooth the borders of some regions, or of all, at once.
-
-        There is neither gap nor overlap between neighbours.
+        """Smooth the borders of some regions, or of all, without gaps or overlaps.
 
         Parameters
         ----------
         ids : int or sequence of int
-            Regions; none names all that are not locked.
+            The regions; an empty sequence means all unlocked ones.
         sd_mm : float
-            Standard deviation of the Gaussian in mm, the same along every axis; finer
-            detail than that goes.
+            Standard deviation of the Gaussian in mm, the same along every axis. Finer
+            detail disappears.
 
         Raises
         ------
@@ -446,20 +443,18 @@ class Edits:
     def grow(
         self, region: int, by_mm: float, *, into: Iterable[int] | None = None
     ) -> None:
-        """Move a region's border outward, or inward for a negative length.
-
-        The length is the same along every axis.
+        """Move a region's border outward, or inward by a negative distance.
 
         Parameters
         ----------
         region : int
             The region.
         by_mm : float
-            How far, between voxel centres. What a shrinking region leaves goes to the
-            nearest other region.
+            Distance between voxel centres, the same along every axis. Voxels that a
+            shrinking region loses go to the nearest other region.
         into : iterable of int or None
-            Regions that it may take from or give to; None allows all that are not
-            locked.
+            Regions that may lose voxels to it, or gain voxels from it; None allows all
+            unlocked ones.
 
         Raises
         ------
@@ -472,7 +467,7 @@ class Edits:
     def shrink(
         self, region: int, by_mm: float, *, into: Iterable[int] | None = None
     ) -> None:
-        """Move a region's border inward: `grow` by the negative length."""
+        """Move a region's border inward: `grow` by a negative distance."""
         self.grow(region, -by_mm, into=into)
 
     def mirror(
@@ -488,12 +483,12 @@ class Edits:
         Parameters
         ----------
         region : int
-            The region; it keeps all it has.
+            The region; it stays as it is.
         target : int or None
-            The region that gets the copy; None makes a new one.
+            The region that gets the copy; None creates one.
         point_ras_mm, normal_ras : (3,) arrays or None
-            The plane; without them, the one about which the body is most symmetrical,
-            near the patient's own left-right axis.
+            Point and normal of the plane; by default the plane of best left-right
+            symmetry of the body.
 
         Returns
         -------
@@ -503,8 +498,8 @@ class Edits:
         Raises
         ------
         EditError
-            If a region does not exist or is locked, only half a plane was given, or
-            nothing of the copy has a place.
+            If a region does not exist or is locked, point or normal is missing, or no
+            voxel of the copy can be assigned.
         """
         if (point_ras_mm is None) != (normal_ras is None):
             raise EditError(

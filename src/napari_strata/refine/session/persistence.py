@@ -1,4 +1,4 @@
-"""Files of a refinement: case files, and the journal that is saved as edits happen."""
+"""Files of a refinement: case files, and the autosave journal."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ class Storage:
     session : EditSession
         The case.
     path : Path, optional
-        The case file that it was read from.
+        The case file that the case was read from.
     once_saved : iterable of tuple of bytes
-        Packed steps of other case files that it continues, so that they may be
-        replaced.
+        Packed steps of other case files that the case continues, which may be replaced.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class Storage:
         self._session = session
         self._saving = threading.Lock()
         self._on_disk: dict[Path, bytes] = {}
-        """Digests of the case files that this one was read from or saved to, as of then."""
+        """Digests of the case files that were read or saved, at that time."""
         if path is not None:
             self._on_disk[path.absolute()] = _digest(session.journal.line)
         self._once_saved = {
@@ -79,7 +78,7 @@ class Storage:
     def check_replaceable(self, path: str | Path) -> None:
         """Check that saving under a name loses no edits.
 
-        A case file of that name may hold only edits of this case, or be one that this
+        An existing case file may only contain edits of this case, or be one that this
         case continues.
 
         Raises
@@ -91,18 +90,17 @@ class Storage:
             check_replaceable(path, self._session.contents().journal.line)
 
     def begin_autosave(self, folder: str | Path | None = None) -> Path:
-        """Write every edit to the disk before its call returns, from now on.
+        """Start to write every edit to a journal on disk before the edit returns.
 
-        `find_unfinished` finds it after a crash.
-
-        The journal lies beside the scan, or in the user's state folder where the scan's
-        folder is read-only or the scan is DICOM or was made in memory. It stays until
-        `end_autosave`; a process that ends without that call counts as crashed.
+        After a crash, `find_unfinished` finds the journal. It is beside the scan, or in
+        the user's state folder if the scan's folder is read-only, or the scan is DICOM
+        or was made in memory. It stays until `end_autosave`; a process that ends without
+        that call counts as crashed.
 
         Parameters
         ----------
         folder : str, Path or None
-            Another folder.
+            Another folder for the journal.
 
         Returns
         -------
@@ -112,7 +110,7 @@ class Storage:
         Raises
         ------
         CaseError
-            If no journal can be begun: the disk is full, or the folder read-only.
+            If no journal can be written, as the disk is full or the folder read-only.
         """
         session = self._session
         with session.lock:
@@ -122,22 +120,22 @@ class Storage:
                     session.contents(), place, is_saved=session.is_saved
                 )
                 if session.journal.line or session.start.labels is not None:
-                    # earlier edits and labels cannot be remade from the journal: the
-                    # case must be on the disk before the next edit
+                    # The journal does not contain earlier edits and labels, so the case
+                    # must be on disk before the next edit.
                     session.autosave.wait()
             return session.autosave.journal
 
     @property
     def autosave_problem(self) -> str | None:
-        """Why the last edits are not on the disk, as a message; None if they are.
+        """Message on why the last edits are not on disk; None if they are.
 
-        None also when autosave is off.
+        It is also None if autosave is off.
         """
         saver = self._session.autosave
         return None if saver is None else saver.problem
 
     def end_autosave(self, *, keep: bool = False) -> None:
-        """Stop writing edits to the disk as they happen.
+        """Stop writing edits to disk.
 
         Parameters
         ----------
@@ -157,7 +155,7 @@ def _digest(steps: tuple[bytes, ...]) -> bytes:
 
 
 def _digest_of(path: Path) -> bytes | None:
-    """Return the digest of a case file's steps; None if there is no readable case."""
+    """Return the digest of the steps of a case file, None if it cannot be read."""
     try:
         return _digest(steps_in(path))
     except CaseError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_strata.refine.edits.basic import Scribble, foreseen
+from napari_strata.refine.edits.basic import Scribble, previewed_result
 from napari_strata.refine.session.edit_session import changed_box
 from napari_strata.refine.session.refinement import Refinement
 from napari_strata.refine.session.view import View
@@ -25,8 +25,7 @@ class Preview:
     now, then : View
         The case before the strokes and after them.
     box : tuple of 3 slices or None
-        The part of the scan (z, y, x) in which labels would change; None when none
-        would.
+        The part of the scan (z, y, x) in which labels would change; None if none would.
     regions : tuple of int
         The region of each stroke.
     """
@@ -37,7 +36,7 @@ class Preview:
     regions: tuple[int, ...]
 
     def changes_in(self, box: Box) -> NDArray[np.unsignedinteger]:
-        """Return each voxel's new label plus 1 in a box; 0 where it stays as it is.
+        """Return the new label plus 1 of each voxel in a box, 0 for an unchanged voxel.
 
         Parameters
         ----------
@@ -54,21 +53,21 @@ class Preview:
 def preview_strokes(
     work: Refinement, strokes: Sequence[tuple[ArrayLike, int | None]], *, scope: Scope
 ) -> Preview:
-    """Compute the result of strokes taken one after the other, as `Refinement.scribble`.
+    """Return the result of strokes applied in order, as `Refinement.scribble` would.
 
     Parameters
     ----------
     work : Refinement
         The case; it is not changed.
     strokes : sequence of ((n, 3) integer array, int or None)
-        Voxels (z, y, x) of each stroke and its region; None makes a new one.
+        Voxels (z, y, x) of each stroke and its region; None creates one.
     scope : {"everywhere", "here"}
-        How far they reach.
+        How far they spread.
 
     Raises
     ------
     EditError
-        If one of them could not be taken.
+        If one of them cannot be applied.
     """
     now = work.view
     index, before = now.index, now.state
@@ -78,10 +77,12 @@ def preview_strokes(
         scribble = Scribble(
             points, state.next_id if region is None else int(region), scope
         )
-        outcome = foreseen(scribble, state, index) or scribble.apply(state, index)
+        outcome = previewed_result(scribble, state, index) or scribble.apply(
+            state, index
+        )
         found.append((state, scribble, outcome))
         state = outcome.state
         regions.append(outcome.ids[0])
-    index.foreseen = tuple(found)
+    index.previewed = tuple(found)
     then = View(index, state)
     return Preview(now, then, changed_box(before, state, index), tuple(regions))

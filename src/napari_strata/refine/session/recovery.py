@@ -22,22 +22,22 @@ from napari_strata.volume import Volume
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """Work after a crash: edits that no case file holds.
+    """Unsaved edits that a crash left behind.
 
     Parameters
     ----------
     journal : Path
-        Where it lies.
+        The journal on disk.
     name : str
-        The scan's name.
+        Name of the scan.
     scan : str
-        Where the scan lay; "" for one made in memory.
+        Path of the scan; "" for one made in memory.
     changed : datetime
-        When the last edit was made, local time.
+        Local time of the last edit.
     edits : int
-        Edits that no case file holds, undoing and redoing included.
+        Number of unsaved edits, undo and redo included.
     last : str
-        The last step's name.
+        Name of the last step.
     """
 
     journal: Path
@@ -50,23 +50,23 @@ class Unfinished:
     def resume(
         self, *, volume: Volume | None = None, proposal: Proposal | None = None
     ) -> Refinement:
-        """Open the work, complete to the last edit; further edits go to the same journal.
+        """Open the work with all its edits; further edits go to the same journal.
 
         Parameters
         ----------
         volume : Volume, optional
-            The scan; without it, it is read from where it lay when its voxels are first
-            used.
+            The scan. By default it is read from its recorded path when its voxels are
+            first used.
         proposal : Proposal, optional
-            Only asked for if the process died within seconds of beginning, before the
-            case itself was on the disk: a proposal of the same scan with the same
-            settings, on which the edits are carried out again.
+            A proposal of the same scan with the same settings, on which the edits are
+            carried out again. It is only needed if the process died within seconds,
+            before the case itself was on disk.
 
         Raises
         ------
         CaseError
-            If the files are damaged or gone, `volume` is another scan, another window
-            works on it, or a proposal is needed.
+            If the files are damaged or missing, `volume` is another scan, another
+            window works on it, or a proposal is needed.
         """
         is_free, lock = autosave.try_lock(self.journal)
         if not is_free:
@@ -103,7 +103,7 @@ class Unfinished:
                 contents, saver, _once_saved(begun.journal, logged.records)
             )
             if saver is None:
-                # it cannot be written to any more: go on in another one
+                # The journal cannot be written to any more, so another one is started.
                 work.storage.begin_autosave(autosave.state_folder())
                 if lock is not None:
                     lock.release()
@@ -127,7 +127,7 @@ class Unfinished:
         return work
 
     def discard(self) -> None:
-        """Remove it permanently.
+        """Remove the work permanently.
 
         Raises
         ------
@@ -148,19 +148,18 @@ class Unfinished:
 def find_unfinished(
     scan: str | Path | Volume | None = None, *, folder: str | Path | None = None
 ) -> list[Unfinished]:
-    """Find work that a crash left behind, newest first.
+    """Return the work that a crash left behind, newest first.
 
-    Searches beside the scan (also after both were moved) and in the user's state
-    folder. Work that is open in another process is left out; journals without unsaved
+    The folder of the scan (also after both were moved) and the user's state folder are
+    searched. Work that is open in another process is left out. Journals without unsaved
     edits are removed.
 
     Parameters
     ----------
     scan : str, Path, Volume or None
-        The scan whose work is looked for; None finds all in the state folder (and in
-        `folder`).
+        The scan; None finds all work in the state folder (and in `folder`).
     folder : str, Path or None
-        A folder to look in besides.
+        Another folder to search.
 
     Examples
     --------
@@ -249,7 +248,7 @@ def _follow(
     record: autosave.Record,
     read_step: Callable[[bytes], JournalStep] = JournalStep.from_bytes,
 ) -> None:
-    """Apply a record of a journal on the disk to one in memory."""
+    """Apply a record of a journal on disk to a journal in memory."""
     if record.kind in (autosave.REPLACE, autosave.DROP):
         journal.take_last()
     if record.kind in (autosave.ADD, autosave.REPLACE):
@@ -261,14 +260,14 @@ def _follow(
 
 
 def _followed(contents: CaseContents, records: list[autosave.Record]) -> CaseContents:
-    """Return a case as of the last record of its journal."""
+    """Return a case after the last record of its journal."""
     journal, floor = contents.journal.copy(), len(contents.journal.done)
     for record in records:
         _follow(journal, record)
-        # a step that took the last one's place began where that one had begun
+        # A step that replaced the last one starts where that one started.
         floor = min(floor, len(journal.done) - (record.kind == autosave.REPLACE))
-    # the case's own steps up to the lowest place still hold; from there on the
-    # journal's do
+    # Up to the lowest point reached, the case's own steps are valid; after it, those of
+    # the journal.
     before = contents.journal.state_at(floor, contents.state)
     line = [*journal.done, *reversed(journal.undone)]
     ahead = Journal(line[:floor], line[floor:][::-1], journal.snapshots)
@@ -282,12 +281,12 @@ def _once_saved(
 ) -> list[tuple[bytes, ...]]:
     """Return the steps of all case files of this work.
 
-    As of the beginning of the journal, and each time it was saved.
+    These are the steps at the start of the journal, and at each save.
     """
     journal = begun.copy()
     found = [journal.line]
     for record in records:
-        # names are not asked for here, and reading them takes the longest
+        # Names are not needed here, and reading them takes the longest.
         _follow(journal, record, lambda packed: JournalStep("", 0, packed))
         found += [journal.line] if record.kind == autosave.SAVED else []
     return found

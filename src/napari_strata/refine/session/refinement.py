@@ -1,4 +1,4 @@
-"""`Refinement`: a proposal that a person corrects, for scripts, window and command line."""
+"""`Refinement`: a proposal that a user corrects, for scripts, window and command line."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from napari_strata.volume import Region, Segmentation, Volume
 
 
 class Refinement:
-    """A proposal that a person corrects: edits, undo, and the current labels.
+    """A proposal that a user corrects: edits, undo, and the current labels.
 
-    Every edit is a step that can be undone; an edit that fails raises `EditError` and
-    changes nothing. The most used calls are methods of this class. All others are
+    Every edit is a step that can be undone. An edit that fails raises `EditError` and
+    changes nothing. The most common calls are methods of this class. All others are
     methods of its parts:
 
     - `edits`: every edit, for example `work.edits.grow(3, 2.0)`;
@@ -42,8 +42,7 @@ class Refinement:
     proposal : Proposal
         The proposal to correct.
     regions, tissues : int, optional
-        Start from this many regions or tissues; with neither, everything is in region
-        0.
+        Start from this many regions or tissues; by default, everything is in region 0.
 
     Raises
     ------
@@ -66,11 +65,11 @@ class Refinement:
     """
 
     edits: Edits
-    """Every edit: of supervoxels, whole regions, their shapes and their rows."""
+    """All edits: of supervoxels, regions, their shapes and their rows."""
     steps: Steps
     """The history: steps that are done or undone, and listeners."""
     storage: Storage
-    """Case files, and edits that are saved as they happen."""
+    """Case files and autosave."""
 
     def __init__(
         self,
@@ -99,10 +98,10 @@ class Refinement:
 
     @classmethod
     def from_labels(cls, proposal: Proposal, segmentation: Segmentation) -> Self:
-        """Start from the labels of another program or person, voxel by voxel.
+        """Start from existing labels, voxel by voxel.
 
-        Every label keeps its id, name, colour and lock. Voxels without a label are
-        filled from the current cut. All edits can be used on the labels.
+        Every label keeps its id, name, colour and lock. Voxels without a label follow
+        the current cut. All edits can be used on the labels.
 
         Parameters
         ----------
@@ -146,9 +145,9 @@ class Refinement:
 
     @property
     def view(self) -> View:
-        """The current state, read-only: labels, table, statistics, suggestions.
+        """A read-only view of the current state: labels, table, statistics, suggestions.
 
-        A later edit does not change it; ask for `work.view` again.
+        Later edits do not change it; get `work.view` again after an edit.
         """
         return self._session.view
 
@@ -164,10 +163,7 @@ class Refinement:
 
     @property
     def regions(self) -> tuple[Region, ...]:
-        """Rows of the regions in use, and of those a person named, coloured or locked.
-
-        In the order of their ids.
-        """
+        """Rows of the regions in use, named, coloured or locked, in the order of their ids."""
         return self.view.regions
 
     @property
@@ -180,7 +176,7 @@ class Refinement:
     def merge(self, ids: Sequence[int]) -> int:
         """Merge regions into the first one, and return its id.
 
-        Painted voxels and strokes follow.
+        Their painted voxels and strokes go to that region too.
 
         Raises
         ------
@@ -194,8 +190,8 @@ class Refinement:
     ) -> list[int]:
         """Split a region (region 0 too) into its children in a tree.
 
-        The largest part keeps the id. There are fewer parts than requested only where
-        the region has fewer supervoxels.
+        The largest part keeps the id. There are fewer parts than requested only if the
+        region has fewer supervoxels.
 
         Parameters
         ----------
@@ -204,7 +200,7 @@ class Refinement:
         into : int
             The number of parts.
         tree : {"regions", "tissues"} or None
-            Into connected regions or by tissue; None takes the tree in use.
+            Split into connected regions or by tissue; None uses the tree in use.
 
         Returns
         -------
@@ -272,12 +268,12 @@ class Refinement:
         voxels_zyx : (n, 3) integer array
             Voxels of the stroke, as array indices.
         region : int or None
-            The region they belong to; None or an unused id makes a new one, 0 teaches
+            The region they belong to; None or an unused id creates one, 0 means
             background.
         scope : {"everywhere", "here"}
-            "everywhere": every unlocked supervoxel that no stroke crossed and no person
-            assigned is classified again from all strokes so far. "here": only
-            supervoxels near this stroke change, and only to its region.
+            "everywhere": every unlocked supervoxel that was neither stroked nor assigned
+            is classified again from all strokes. "here": only supervoxels near this
+            stroke change, and only to its region.
 
         Returns
         -------
@@ -287,7 +283,7 @@ class Refinement:
         Raises
         ------
         EditError
-            If the stroke leaves the scan or lies wholly in locked regions, or the
+            If the stroke leaves the scan or lies entirely in locked regions, or the
             region is locked or was merged into another.
         """
         return self.edits.scribble(voxels_zyx, region=region, scope=scope)
@@ -295,14 +291,14 @@ class Refinement:
     def paint(self, voxels_zyx: ArrayLike, region: int | None = None) -> int:
         """Paint voxels (n, 3) with a region; they override its supervoxels' regions.
 
-        Voxels of locked regions are skipped; the step's name has their number.
+        Voxels of locked regions are skipped; the step's name contains their number.
 
         Parameters
         ----------
         voxels_zyx : (n, 3) integer array
             The voxels, as array indices.
         region : int or None
-            The region; None makes a new one.
+            The region; None creates one.
 
         Returns
         -------
@@ -312,16 +308,16 @@ class Refinement:
         Raises
         ------
         EditError
-            If they leave the scan or lie wholly in locked regions, or the region is
+            If they leave the scan or lie entirely in locked regions, or the region is
             locked or was merged into another.
         """
         return self.edits.paint(voxels_zyx, region)
 
     def cut(self, *, regions: int | None = None, tissues: int | None = None) -> None:
-        """Fill unassigned supervoxels from another cut of a tree.
+        """Let unassigned supervoxels follow another cut of a tree, as the slider does.
 
-        This is the window's slider. With neither number, all of them go to region 0.
-        Consecutive cuts are one step of the history.
+        With neither number, all of them go to region 0. Consecutive cuts are one step of
+        the history.
 
         Raises
         ------
@@ -346,7 +342,7 @@ class Refinement:
         return self.steps.redo()
 
     def replay(self, proposal: Proposal) -> Refinement:
-        """Carry out the steps that are done on a proposal, from the start.
+        """Return a new refinement of a proposal, with the done steps carried out again.
 
         On the same proposal the labels are the same.
 
@@ -355,7 +351,7 @@ class Refinement:
         EditError
             If a step cannot be carried out there.
         GeometryError
-            If the case began from labels that do not fit the scan.
+            If the case started from labels that do not fit the scan.
         """
         session = self._session
         work = self._of(EditSession(ProposalIndex(proposal), session.start))
@@ -368,32 +364,32 @@ class Refinement:
     def save(self, path: str | Path) -> None:
         """Save the whole case (proposal, edits, history) as one file, without the scan.
 
-        The file holds the case as of the call: edits that arrive while it is written
-        are not in it.
+        The file contains the case at the time of the call. Edits made while it is
+        written are not included.
 
         Raises
         ------
         WriteError
-            If the file cannot be written, its name does not end in .strata, or another
-            window saved other edits under that name since this case was opened from it
-            or saved to it. An existing file stays as it is then.
+            If the file cannot be written, its name does not end in .strata, or it has
+            edits that another window saved since this case was opened from it or saved
+            to it. An existing file stays as it is then.
         """
         self.storage.save(path)
 
     def teach(self, *, seed: int = 0) -> Teaching:
-        """Fit a teaching: what this case taught, to be applied to other scans.
+        """Fit a teaching, which transfers the regions of this case to other scans.
 
         Raises
         ------
         TeachingError
-            If nothing was scribbled or named, or the case keeps no raw descriptors.
+            If no region was stroked or named, or the case has no raw descriptors.
         """
         return self.view.teach(seed=seed)
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """Return what a name of the first versions moved to, with a warning."""
+            """Return an attribute under its name of the first versions, with a warning."""
             return moved_attribute(self, name)
 
 
@@ -402,16 +398,16 @@ def continue_case(
     saver: Autosave | None = None,
     once_saved: Iterable[tuple[bytes, ...]] = (),
 ) -> Refinement:
-    """Return a refinement that continues a case with edits that no case file holds.
+    """Return a refinement that continues a case with unsaved edits.
 
     Parameters
     ----------
     contents : CaseContents
         The case.
     saver : Autosave, optional
-        Writer of its journal on the disk.
+        Writer of its journal on disk.
     once_saved : iterable of tuple of bytes
-        Packed steps of case files that it continues, so that they may be replaced.
+        Packed steps of case files that it continues, which may be replaced.
     """
     session = _session_of(contents)
     session.autosave, session.is_saved = saver, False

@@ -1,7 +1,7 @@
 """Replay of a case's edits on another proposal of the same scan.
 
-Used after new weights or settings. Points are in mm and keep their meaning. Region ids
-do not: another proposal has other numbers. So each region of an edit is found by the
+This is used after new weights or settings. Points in mm stay valid, region ids do not:
+another proposal has other regions. Each region of an edit is therefore found by the
 voxels it had when the edit was made. Edits without a counterpart are reported.
 """
 
@@ -29,8 +29,8 @@ from napari_strata.refine.history.initial_state import InitialState
 from napari_strata.refine.history.journal import (
     Journal,
     JournalStep,
+    apply_delta,
     difference,
-    stepped,
 )
 from napari_strata.refine.session.refinement import continue_case
 from napari_strata.refine.state.assignment import State, present_ids, require_unlocked
@@ -40,11 +40,11 @@ from napari_strata.refine.storage.case_file import CaseContents
 from napari_strata.volume import BACKGROUND, Segmentation
 
 SAME_REGION = 0.7
-"""Least overlap (Dice) of a region as it was with what is taken for it now."""
+"""Least overlap (Dice) of a former region with its counterpart."""
 _NAMED = ("region", "one", "other", "ids", "into", "target")
-"""Fields of edits that hold region ids, where they are not a number of parts."""
+"""Fields of edits that hold region ids (`into` only if it is not a number of parts)."""
 _GIVEN_TO = {Assign: "region", Paint: "region", Scribble: "region", Mirror: "target"}
-"""The fields that name a region which may be a new one."""
+"""Fields of edits that hold a region which the edit may create."""
 
 Status = Literal["carried out", "not needed", "not carried out"]
 
@@ -56,14 +56,14 @@ class ReplayedStep:
     Parameters
     ----------
     number : int
-        Its place in the history, from 1.
+        Position in the history, from 1.
     name : str
-        As the history of the case has it.
+        Name in the history of the case.
     status : {"carried out", "not needed", "not carried out"}
-        "not needed": what it asked for is so already, or it moved the slider and the
-        regions come from elsewhere.
+        "not needed" means that it changes nothing here, or that it moved the slider and
+        the replay starts from other labels.
     why : str
-        Why it was not; "" for what was.
+        Reason if it was not carried out, otherwise "".
     """
 
     number: int
@@ -81,7 +81,7 @@ class Replayed:
     contents : CaseContents
         A case of the new proposal, with the edits that could be carried out.
     steps : tuple of ReplayedStep
-        What became of each edit, oldest first.
+        Result of each edit, oldest first.
     """
 
     contents: CaseContents
@@ -103,27 +103,27 @@ def replay_edits(
 ) -> Replayed:
     """Carry out the edits of a case on another proposal of its scan.
 
-    On the same proposal the labels are the case's own. A region of an edit is the one
-    that an earlier edit made or changed; else the regions that mostly lie in its former
-    voxels, merged, or the single most similar one, if they overlap enough
-    (`SAME_REGION`).
+    On the same proposal the labels are the same. The counterpart of a region is the one
+    that an earlier edit made or changed. Otherwise it is the regions that mostly lie in
+    its former voxels, merged, or the single most similar region, if the overlap is large
+    enough (`SAME_REGION`).
 
     Parameters
     ----------
     case : CaseContents
-        From `read_case`.
+        The case, from `read_case`.
     proposal : Proposal
-        What the machine says of the scan now.
+        The new proposal of the scan.
     shown : Segmentation, optional
-        Labels to start from, whose numbers mean the same in other scans (a codebook's
-        tissues). The ids of its `regions` mean that even where this scan has none of
-        them: no region that a person made gets one. Without them the start is the
-        case's own, and so are the moves of its slider.
+        Labels to start from, with ids that are the same in other scans (a codebook's
+        tissues). The ids of its `regions` are reserved, even those without voxels here:
+        no region of an edit gets one. By default the replay starts as the case did, and
+        follows its slider.
 
     Raises
     ------
     GeometryError
-        If the labels that the case began from, or `shown`, do not fit the scan.
+        If the labels that the case started from, or `shown`, do not fit the scan.
     """
     index, old = ProposalIndex(proposal), ProposalIndex(case.proposal)
     if shown is not None:
@@ -155,18 +155,17 @@ def replay_edits(
 
 
 class _Replay:
-    """State of a replay: the old case and the new one, a step at a time.
+    """State of a replay, which carries out one step after another.
 
     Parameters
     ----------
     before, old : ProposalIndex, State
-        The case's proposal, and its state before the next step.
+        The case's own proposal, and its state before the next step.
     index, state : ProposalIndex, State
         The new proposal, and the state so far.
     shared : frozenset of int or None
-        Ids that mean the same in other scans, whether this one has such a region or
-        not; None where the start is the case's own cut, whose slider is moved as the
-        case says.
+        Reserved ids, see `shown` of `replay_edits`; None if the replay starts from the
+        case's own cut and follows its slider.
     """
 
     def __init__(
@@ -182,15 +181,15 @@ class _Replay:
         self.moves_slider, self.shared = shared is None, shared or frozenset()
         self.journal = Journal()
         self.known: dict[int, int] = {}
-        """Regions of the case that a person owns, and what they are called here."""
+        """Edited regions of the case, and their ids here."""
 
     def step(self, number: int, step: JournalStep) -> ReplayedStep:
-        """Carry out one step, or return why it could not be."""
+        """Carry out one step, and return the result."""
         try:
             status, why = self._try(step)
         except EditError as err:
             status, why = "not carried out", " ".join(str(err).split())
-        self.old = stepped(self.old, step.delta, back=False)
+        self.old = apply_delta(self.old, step.delta, back=False)
         return ReplayedStep(number, step.name, status, why)
 
     def _try(self, step: JournalStep) -> tuple[Status, str]:
@@ -220,7 +219,7 @@ class _Replay:
         return "carried out", ""
 
     def _keep(self, state: State, made: list[JournalStep], now: dict[int, int]) -> None:
-        """Make a state the current one, and remember the new ids of regions that a person owns."""
+        """Make a state the current one, and remember the new ids of edited regions."""
         for one in made:
             self.journal.add(one)
         self.state = state
@@ -239,14 +238,14 @@ class _Replay:
         return outcome.state
 
     def _together(self, state: State, regions: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the counterparts of regions that were merged or deleted, taken together.
+        """Return the counterparts of regions that an edit merges or deletes.
 
-        Borders between them do not matter.
+        They are matched together, as the borders between them do not matter.
 
         Raises
         ------
         EditError
-            If they are not here.
+            If there are none.
         """
         known = {
             one: BACKGROUND if one == BACKGROUND else state.current_id(self.known[one])
@@ -277,12 +276,12 @@ class _Replay:
     def _found(
         self, state: State, region: int, made: list[JournalStep], *, is_target: bool
     ) -> tuple[State, int]:
-        """Return the counterpart of a region; regions that mostly lie in it are merged first.
+        """Return the counterpart of a region, merged from the regions that lie in it.
 
         Raises
         ------
         EditError
-            If it is not here, and is not one to be made.
+            If there is none, and the edit may not create it.
         """
         if region == BACKGROUND:
             return state, BACKGROUND
@@ -305,9 +304,9 @@ class _Replay:
         return state, region if self._is_free(state, region) else state.next_id
 
     def _alike(self, state: State, regions: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the regions that together match some regions of the case, by their voxels.
+        """Return the regions whose voxels together match those of regions of the case.
 
-        The one with most of them first.
+        The one with most of the voxels comes first.
         """
         box = region_box(self.old, self.before, np.array(regions))
         inside = (
@@ -347,7 +346,7 @@ class _Replay:
         )
 
     def _is_free(self, state: State, region: int) -> bool:
-        """Return whether an id was never used here, and means nothing in other scans."""
+        """Return whether an id was never used here and is not reserved."""
         if region in self.shared:
             return False
         ranks = any((ids == region).any() for ids in state.rank_ids.values())
@@ -361,7 +360,7 @@ class _Replay:
     def _named(
         self, state: State, edit: Edit, now: dict[int, int], made: list[JournalStep]
     ) -> State:
-        """Set the name and colour, as of before the edit, of a region that had to be made."""
+        """Give a region that the replay created its name and colour from the case."""
         target = _GIVEN_TO.get(type(edit))
         old = self.old.rows.get(getattr(edit, target)) if target else None
         if (
@@ -380,7 +379,7 @@ class _Replay:
 
 
 def _regions_in(edit: Edit) -> list[tuple[int, bool]]:
-    """Return the regions of an edit, each once, and whether it may be a new one."""
+    """Return the regions of an edit, each once, and whether the edit may create it."""
     found: dict[int, bool] = {}
     for attribute in fields(edit):  # type: ignore[arg-type]
         for region in _ids(attribute.name, getattr(edit, attribute.name)):
@@ -411,7 +410,7 @@ def _renumbered(edit: Edit, now: dict[int, int]) -> Edit:
 
 
 def _within(edit: Edit, proposal: Proposal) -> Edit:
-    """Limit the slider's moves to the trees' sizes."""
+    """Return an edit with the slider's moves limited to the sizes of the trees."""
     if not isinstance(edit, Cut):
         return edit
     return Cut(

@@ -1,4 +1,4 @@
-"""The history of a refinement: steps that are done, and steps that were undone."""
+"""The history of a refinement: its done and undone steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Steps:
 
     @property
     def undone(self) -> tuple[str, ...]:
-        """Names of the steps that `redo` would restore, next first."""
+        """Names of the undone steps, in the order of redoing."""
         return tuple(step.name for step in reversed(self._session.journal.undone))
 
     def undo(self) -> str | None:
@@ -65,9 +65,9 @@ class Steps:
         steps : list of JournalStep
             The steps, oldest first.
         done : int
-            How many of them are to stay done.
+            Number of steps that stay done.
         next_id : int
-            The next new region's id in that journal's case.
+            The next unused region id in that journal's case.
 
         Raises
         ------
@@ -82,6 +82,6 @@ class Steps:
         Returns
         -------
         callable
-            A function that ends it.
+            A function that stops the calls.
         """
         return self._session.listen(callback)

@@ -15,7 +15,7 @@ from napari_strata.refine.edits.morphology import symmetry_plane
 from napari_strata.refine.edits.region_edits import Point
 from napari_strata.refine.state.assignment import (
     FOLLOW,
-    NOT_GIVEN,
+    NOT_PINNED,
     NOT_SPREAD,
     State,
     loose_voxels,
@@ -42,15 +42,15 @@ from napari_strata.volume import (
 )
 
 Origin = Literal["painted", "shown", "taught", "edited", "proposed"]
-"""How a voxel came to its region, see `View.origin_at`."""
+"""How a voxel got its region; see `View.origin_at`."""
 
 
 @dataclass(frozen=True, eq=False)
 class View:
     """Read-only view of one state of a case, `work.view`.
 
-    Each edit makes a new state, and `work.view` returns a new view. A view that a
-    caller keeps stays as it is.
+    After an edit, `work.view` returns a new view. A view that a caller keeps stays as it
+    is.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class View:
 
     @property
     def tree(self) -> TreeName:
-        """The tree whose cut fills unassigned supervoxels: "regions" or "tissues"."""
+        """The tree that unassigned supervoxels follow: "regions" or "tissues"."""
         return self.state.tree
 
     @property
@@ -80,20 +80,20 @@ class View:
 
     @property
     def next_id(self) -> int:
-        """The id that the next new region gets."""
+        """The next unused region id."""
         return self.state.next_id
 
     @property
     def table(self) -> NDArray[np.int32]:
         """The region of each supervoxel, (n_supervoxels,).
 
-        Painted voxels and fragments are left out.
+        Painted voxels and fragments are not considered.
         """
         return region_table(self.state, self.index)
 
     @property
     def label_dtype(self) -> type[np.unsignedinteger]:
-        """The dtype of `labels`: the smallest that holds every id in use."""
+        """The dtype of `labels`: the smallest for every id in use."""
         return smallest_label_dtype(
             int(max(present_ids(self.state, self.index), default=0))
         )
@@ -120,17 +120,17 @@ class View:
         return labels
 
     def prepare(self) -> None:
-        """Compute the lookups that edits need, ahead of the first edit.
+        """Compute the lookups that edits need before the first edit.
 
-        Takes about a second on a large scan. Lookups that read the scan are skipped if
-        it is not available.
+        This takes about a second on a large scan. Lookups from the scan's intensities
+        are skipped if the scan is not available.
         """
         index = self.index
         for made in (
             index.sizes_vox,
             index.first_voxels,
             index.boxes,
-            index.teaching,
+            index.feature_space,
             index.has_scan and index.intensity_sums,
         ):
             del made
@@ -150,13 +150,14 @@ class View:
         )
 
     def origin_at(self, voxel_zyx: ArrayLike) -> Origin:
-        """Return how one voxel (z, y, x) came to its region.
+        """Return how one voxel (z, y, x) got its region.
 
         Returns
         -------
         {"painted", "shown", "taught", "edited", "proposed"}
-            By the brush; by a stroke across its supervoxel or by assigning it; by
-            strokes elsewhere; by another edit; or by the current cut.
+            "painted" by the brush; "shown" by a stroke across its supervoxel, or by
+            assigning that; "taught" by strokes elsewhere; "edited" by another edit;
+            "proposed" by the current cut.
 
         Raises
         ------
@@ -167,25 +168,22 @@ class View:
         supervoxel = supervoxels_at_voxels(state, self.index, flat)[0]
         if painted_at(state, flat)[0] >= 0:
             return "painted"
-        if state.given[supervoxel] != NOT_GIVEN:
+        if state.pinned[supervoxel] != NOT_PINNED:
             return "shown"
-        if state.before[supervoxel] != NOT_SPREAD:
+        if state.before_spread[supervoxel] != NOT_SPREAD:
             return "taught"
-        return "edited" if state.owner[supervoxel] != FOLLOW else "proposed"
+        return "edited" if state.assigned[supervoxel] != FOLLOW else "proposed"
 
     @property
     def stroked(self) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
         """Supervoxels (k,) that strokes crossed or a person assigned, and their regions (k,)."""
-        given = by_largest_supervoxel(self.state, self.index, self.state.given)
-        supervoxels = np.flatnonzero(given != NOT_GIVEN)
-        return supervoxels, given[supervoxels]
+        pinned = by_largest_supervoxel(self.state, self.index, self.state.pinned)
+        supervoxels = np.flatnonzero(pinned != NOT_PINNED)
+        return supervoxels, pinned[supervoxels]
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
-        """Rows of the regions in use, and of those a person named, coloured or locked.
-
-        In the order of their ids.
-        """
+        """Rows of the regions in use, named, coloured or locked, in the order of their ids."""
         state = self.state
         ids = set(present_ids(state, self.index).tolist())
         ids |= {
@@ -205,10 +203,7 @@ class View:
 
     @property
     def sizes_vox(self) -> dict[int, int]:
-        """The number of voxels of each region in use, background too.
-
-        Computed from supervoxel sizes, without reading the labels.
-        """
+        """The number of voxels of each region in use, background included."""
         state, table = self.state, self.table
         voxels, regions = loose_voxels(state, self.index)
         counts = np.bincount(
@@ -223,13 +218,13 @@ class View:
         }
 
     def statistics(self) -> dict[int, RegionStatistics]:
-        """Measure every region in use, background too.
+        """Return the statistics of every region in use, background included.
 
         Returns
         -------
         dict
-            By region id: volume, mean and standard deviation of the intensity,
-            confidence.
+            Volume, mean and standard deviation of the intensity, and confidence, by
+            region id.
         """
         return dict(self._statistics)
 
@@ -258,10 +253,7 @@ class View:
 
     @property
     def symmetry_plane(self) -> tuple[Point, Point]:
-        """Plane about which the body is most symmetric, mid-sagittal as a rule.
-
-        A point in RAS+ mm and a normal.
-        """
+        """Plane of best left-right symmetry of the body: a point in RAS+ mm and a normal."""
         body = ~self.index.background[self.proposal.supervoxels]
         point, normal = symmetry_plane(body, self.proposal.volume.geometry.affine)
         return as_point(point), as_point(normal)
@@ -277,7 +269,7 @@ def as_point(values: ArrayLike) -> Point:
     Raises
     ------
     EditError
-        If these are not three finite numbers.
+        If `values` are not three finite numbers.
     """
     point = np.asarray(values, np.float64)
     if point.shape != (3,) or not np.isfinite(point).all():

@@ -1,8 +1,8 @@
 """The assignment table: which region each supervoxel belongs to.
 
-A `State` is never changed in place. Edits make a new one, so a failing edit changes
-nothing, and undo applies a difference between two states. Tables have n + k rows: n
-supervoxels, then k fragments that were cut from them.
+A `State` is never changed in place. Edits return a new one, so an edit that fails
+changes nothing, and undo applies the difference between two states. Tables have n + k
+rows: n supervoxels, then k fragments that were cut from them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from napari_strata.refine.state.sparse_voxels import looked_up, overlaid
 from napari_strata.volume import BACKGROUND, Region, default_regions, region_color
 
 FOLLOW = -1
-"""Owner of an unassigned supervoxel: it follows the current cut."""
-NOT_GIVEN = -1
-"""No stroke crossed this supervoxel and no person assigned it."""
+"""Value in `State.assigned` of a supervoxel that follows the current cut."""
+NOT_PINNED = -1
+"""Value in `State.pinned` of a supervoxel that was neither stroked nor assigned by hand."""
 NOT_SPREAD = -2
-"""No scribble spread to this supervoxel."""
+"""Value in `State.before_spread` of a supervoxel that no scribble elsewhere changed."""
 MAX_REGION_ID = 1_000_000
 """Largest region id."""
 
@@ -41,9 +41,9 @@ class Stroke:
     voxels : (k,) int64 array
         Flat voxel indices.
     region : int
-        The region as it was called then; look it up with `State.current_id`.
+        The region's id at that time; `State.current_id` returns today's.
     scope : {"everywhere", "here"}
-        How far it was to spread.
+        How far the scribble spreads.
     """
 
     voxels: NDArray[np.int64]
@@ -53,44 +53,44 @@ class Stroke:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class State:
-    """Everything that edits change.
+    """Everything that edits change; immutable.
 
     Parameters
     ----------
-    owner : (n + k,) int32 array
-        Region that a person assigned to each supervoxel or fragment, or `FOLLOW`.
-    given : (n + k,) int32 array
-        Region of those that a person pointed at (stroke, assign), else `NOT_GIVEN`.
-        Scribbles elsewhere never move them.
-    before : (n + k,) int32 array
-        Owner before a scribble spread there, else `NOT_SPREAD`: what it goes
-        back to when later strokes say so.
+    assigned : (n + k,) int32 array
+        Region assigned to each supervoxel or fragment by an edit, or `FOLLOW`.
+    pinned : (n + k,) int32 array
+        Region of those that a user stroked or assigned, otherwise `NOT_PINNED`.
+        Scribbles elsewhere never change them.
+    before_spread : (n + k,) int32 array
+        Value of `assigned` before a scribble elsewhere changed it, otherwise
+        `NOT_SPREAD`. Later strokes can restore it.
     tree, n : {"regions", "tissues"}, int
-        The cut that fills what nobody owns.
+        The cut that supervoxels with `FOLLOW` follow.
     rank_ids : dict of (max_regions,) int32 arrays
-        Per tree, region id of rank 1, 2 ...; 0 where none was handed out yet, or where
-        a person owns that region now.
+        Per tree, the region id of rank 1, 2 ...; 0 for a rank without an id, or whose
+        region was edited and no longer follows the cut.
     rows : dict of Region
-        Rows of regions that persons own.
+        Rows of regions that no longer follow the cut.
     merged : dict of int
-        Ids that were merged away, and the id they became.
+        Ids that were merged into another region, and its id.
     painted_voxels, painted_regions : (p,) int64 array, (p,) int32 array
         Hand-painted voxels (flat, ascending) and their region ids.
     leaf_parents : (k,) int32 array
-        For each fragment: its supervoxel. Row i < n of a table is what is left of the
-        proposal's supervoxel i, row n + j the j-th fragment.
+        Supervoxel of each fragment. Row i < n of a table is the rest of supervoxel i,
+        row n + j the j-th fragment.
     cut_voxels, cut_supervoxels : (m,) int64 array, (m,) int32 array
         Voxels (flat, ascending) that were cut from their supervoxel, and the fragment
-        that each is in.
+        of each.
     strokes : tuple of Stroke
-        Evidence, oldest first.
+        All strokes, oldest first.
     next_id : int
-        The next id to hand out.
+        The next unused region id.
     """
 
-    owner: NDArray[np.int32]
-    given: NDArray[np.int32]
-    before: NDArray[np.int32]
+    assigned: NDArray[np.int32]
+    pinned: NDArray[np.int32]
+    before_spread: NDArray[np.int32]
     tree: TreeName
     n: int
     rank_ids: dict[TreeName, NDArray[np.int32]]
@@ -113,11 +113,11 @@ class State:
     )
 
     def current_id(self, region: int) -> int:
-        """Return a region's id, or that of the region it was merged into."""
+        """Return the id of a region, or of the region that absorbed it in a merge."""
         return self.merged.get(region, region)
 
     def row(self, region: int) -> Region:
-        """Return the row of a region: a person's, or the default one of its tree."""
+        """Return the row of a region: its edited row, or the default one of its tree."""
         if region in self.rows:
             return self.rows[region]
         return self.rows_of([region])[0]
@@ -148,12 +148,12 @@ class State:
 
 
 def start_state(index: ProposalIndex, tree: TreeName, n: int) -> State:
-    """Return the state before the first edit: nothing is assigned, `tree` is cut at n."""
+    """Return the state before the first edit: `tree` cut at n, nothing assigned."""
     count = index.proposal.n_supervoxels
     empty = State(
-        owner=np.full(count, FOLLOW, np.int32),
-        given=np.full(count, NOT_GIVEN, np.int32),
-        before=np.full(count, NOT_SPREAD, np.int32),
+        assigned=np.full(count, FOLLOW, np.int32),
+        pinned=np.full(count, NOT_PINNED, np.int32),
+        before_spread=np.full(count, NOT_SPREAD, np.int32),
         tree=tree,
         n=n,
         rank_ids={
@@ -177,37 +177,37 @@ def of_supervoxels(values: NDArray[Any], state: State) -> NDArray[Any]:
 
 
 def _filled(
-    owner: NDArray[np.int32], state: State, index: ProposalIndex
+    assigned: NDArray[np.int32], state: State, index: ProposalIndex
 ) -> NDArray[np.int32]:
     ids = np.concatenate([np.array([BACKGROUND], np.int32), state.rank_ids[state.tree]])
     return np.where(
-        owner == FOLLOW,
+        assigned == FOLLOW,
         of_supervoxels(ids[index.ranks(state.tree, state.n)], state),
-        owner,
+        assigned,
     )
 
 
 def supervoxel_table(state: State, index: ProposalIndex) -> NDArray[np.int32]:
     """Return the region of each supervoxel and fragment, (n + k,).
 
-    Its owner, else that of the current cut.
+    It is the assigned region, or that of the current cut.
     """
-    return _filled(state.owner, state, index)
+    return _filled(state.assigned, state, index)
 
 
 def region_table(state: State, index: ProposalIndex) -> NDArray[np.int32]:
     """Return the region of each supervoxel, (n,), without fragments and painted voxels.
 
-    See `loose_voxels` for those.
+    `loose_voxels` returns those.
     """
     return supervoxel_table(state, index)[: index.proposal.n_supervoxels]
 
 
 def named_regions(state: State) -> NDArray[np.int32]:
-    """Return the region of supervoxels in whole regions that a person named or merged.
+    """Return the region of supervoxels in whole regions that a user named or merged.
 
-    -1 for the rest. Regions with their default name count only once strokes taught
-    them.
+    It is -1 for the rest. Regions with their default name count only if they have
+    strokes.
     """
     taught = {state.current_id(stroke.region) for stroke in state.strokes}
     named = [
@@ -216,31 +216,33 @@ def named_regions(state: State) -> NDArray[np.int32]:
         if row.id in taught or row.name not in (f"region {row.id}", f"tissue {row.id}")
     ]
     whole = (
-        (state.given == NOT_GIVEN)
-        & (state.before == NOT_SPREAD)
-        & np.isin(state.owner, named)
+        (state.pinned == NOT_PINNED)
+        & (state.before_spread == NOT_SPREAD)
+        & np.isin(state.assigned, named)
     )
-    return np.where(whole, state.owner, NOT_GIVEN).astype(np.int32)
+    return np.where(whole, state.assigned, NOT_PINNED).astype(np.int32)
 
 
-def base_owner(state: State) -> NDArray[np.int32]:
-    """Return the owners without the effect of scribbles elsewhere."""
-    return np.where(state.before == NOT_SPREAD, state.owner, state.before)
+def base_assigned(state: State) -> NDArray[np.int32]:
+    """Return the assigned regions without the effect of scribbles elsewhere."""
+    return np.where(
+        state.before_spread == NOT_SPREAD, state.assigned, state.before_spread
+    )
 
 
 def base_table(state: State, index: ProposalIndex) -> NDArray[np.int32]:
     """Return the regions without the effect of scribbles elsewhere."""
-    return _filled(base_owner(state), state, index)
+    return _filled(base_assigned(state), state, index)
 
 
 def with_ids(state: State, index: ProposalIndex) -> State:
-    """Assign ids, in order of rank, to the regions of the current cut that have none.
+    """Return the state with ids for all regions of the current cut, new ones by rank.
 
-    The first tree in use therefore shows its ranks as ids, as `Proposal.regions` does.
-    A rank keeps its id in later cuts, until a person owns that region.
+    In the first tree in use, ids therefore equal ranks, as in `Proposal.regions`. A rank
+    keeps its id in later cuts, until its region is edited.
     """
     ranks = of_supervoxels(index.ranks(state.tree, state.n), state)
-    free = (state.owner == FOLLOW) | (state.before == FOLLOW)
+    free = (state.assigned == FOLLOW) | (state.before_spread == FOLLOW)
     shown = np.flatnonzero(np.bincount(ranks[free], minlength=1))
     ids = state.rank_ids[state.tree]
     missing = shown[(shown > 0)]
@@ -259,12 +261,14 @@ def with_ids(state: State, index: ProposalIndex) -> State:
 
 
 def own_region(state: State, index: ProposalIndex, region: int) -> State:
-    """Take ownership of a whole region: its name and extent no longer follow the cut."""
+    """Return the state with a region made permanent: it no longer follows the cut."""
     if region == BACKGROUND:
         return state
-    owner, before = state.owner.copy(), state.before.copy()
-    before[(state.before != NOT_SPREAD) & (base_table(state, index) == region)] = region
-    owner[supervoxel_table(state, index) == region] = region
+    assigned, before_spread = state.assigned.copy(), state.before_spread.copy()
+    before_spread[
+        (state.before_spread != NOT_SPREAD) & (base_table(state, index) == region)
+    ] = region
+    assigned[supervoxel_table(state, index) == region] = region
     rows = {**state.rows, region: state.row(region)}
     rank_ids = {
         tree: np.where(ids == region, 0, ids).astype(np.int32)
@@ -272,35 +276,37 @@ def own_region(state: State, index: ProposalIndex, region: int) -> State:
     }
     return replace(
         state,
-        owner=owner,
-        before=before,
+        assigned=assigned,
+        before_spread=before_spread,
         rows=rows,
         rank_ids=rank_ids,
         next_id=max(state.next_id, region + 1),
     )
 
 
-def give(
+def assign_supervoxels(
     state: State,
     supervoxel_ids: NDArray[np.integer],
     region: int | NDArray[np.integer],
     *,
-    pointed: bool,
+    pin: bool,
 ) -> State:
     """Assign supervoxels or fragments to a region (or one region each).
 
-    `pointed`: whether a stroke or a person pointed at each of them.
+    With `pin`, scribbles elsewhere no longer change them.
     """
-    owner, given, before = state.owner.copy(), state.given.copy(), state.before.copy()
-    owner[supervoxel_ids] = region
-    before[supervoxel_ids] = NOT_SPREAD
-    moved = (
-        supervoxel_ids
-        if pointed
-        else supervoxel_ids[given[supervoxel_ids] != NOT_GIVEN]
+    assigned, pinned, before_spread = (
+        state.assigned.copy(),
+        state.pinned.copy(),
+        state.before_spread.copy(),
     )
-    given[moved] = owner[moved]
-    return replace(state, owner=owner, given=given, before=before)
+    assigned[supervoxel_ids] = region
+    before_spread[supervoxel_ids] = NOT_SPREAD
+    moved = (
+        supervoxel_ids if pin else supervoxel_ids[pinned[supervoxel_ids] != NOT_PINNED]
+    )
+    pinned[moved] = assigned[moved]
+    return replace(state, assigned=assigned, pinned=pinned, before_spread=before_spread)
 
 
 def paint_voxels(state: State, flat_voxels: NDArray[np.int64], region: int) -> State:
@@ -333,7 +339,7 @@ def supervoxels_at_voxels(
 def loose_voxels(
     state: State, index: ProposalIndex
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Return the cut or painted voxels (flat, ascending), and the region of each."""
+    """Return all cut or painted voxels (flat, ascending), and the region of each."""
     cut = state.cut_voxels, supervoxel_table(state, index)[state.cut_supervoxels]
     return overlaid(*cut, state.painted_voxels, state.painted_regions)
 
@@ -353,10 +359,7 @@ def region_of_voxels(
 
 
 def join(state: State, index: ProposalIndex, ids: list[int]) -> State:
-    """Merge regions into the first one.
-
-    Painted voxels, strokes and what scribbles displaced follow.
-    """
+    """Merge regions into the first one, with their painted voxels and strokes."""
     for region in ids:
         state = own_region(state, index, region)
     kept, gone = ids[0], ids[1:]
@@ -369,9 +372,9 @@ def join(state: State, index: ProposalIndex, ids: list[int]) -> State:
     } | dict.fromkeys(gone, kept)
     return replace(
         state,
-        owner=renamed(state.owner),
-        given=renamed(state.given),
-        before=renamed(state.before),
+        assigned=renamed(state.assigned),
+        pinned=renamed(state.pinned),
+        before_spread=renamed(state.before_spread),
         rows={i: row for i, row in state.rows.items() if i not in gone},
         merged=merged,
         painted_regions=renamed(state.painted_regions),
@@ -400,7 +403,7 @@ def require_regions(state: State, index: ProposalIndex, ids: Iterable[int]) -> N
     Raises
     ------
     EditError
-        If one does not, or was merged away.
+        If one does not exist, or was merged into another.
     """
     present = present_ids(state, index)
     for region in ids:
@@ -427,7 +430,7 @@ def require_unlocked(state: State, ids: Iterable[int]) -> None:
     Raises
     ------
     EditError
-        If one is.
+        If one is locked.
     """
     for region in sorted(set(ids)):
         if region in state.rows and state.rows[region].locked:
@@ -437,12 +440,12 @@ def require_unlocked(state: State, ids: Iterable[int]) -> None:
 
 
 def require_target(state: State, index: ProposalIndex, region: int) -> State:
-    """Prepare a region for an assignment: own it, or make it if the id is new.
+    """Return the state with a region that voxels can be assigned to; a new id creates one.
 
     Raises
     ------
     EditError
-        If it is locked, was merged away, or the id is out of range.
+        If it is locked, was merged into another, or the id is out of range.
     """
     if not 0 <= region <= MAX_REGION_ID:
         raise EditError(

@@ -1,8 +1,8 @@
-"""Fragments: supervoxels cut at voxel level, so that results need not follow their borders.
+"""Fragments: parts cut from supervoxels at voxel level.
 
-A cut appends a fragment that records its supervoxel; nothing is renumbered and the
-trees stay as they are. A fragment starts with its supervoxel's owner, descriptors and
-place in the trees.
+With them a region need not follow the borders of supervoxels. A cut appends a fragment
+that records its supervoxel. Nothing is renumbered, and the trees stay as they are. A
+fragment starts with the region, descriptors and place in the trees of its supervoxel.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import dijkstra
 
 from napari_strata.refine.state.assignment import (
     State,
-    give,
+    assign_supervoxels,
     own_region,
     supervoxels_at_voxels,
 )
@@ -24,12 +24,9 @@ from napari_strata.refine.state.proposal_index import Box, ProposalIndex
 from napari_strata.refine.state.sparse_voxels import overlaid
 
 _EDGE_COST = 8.0
-"""Relative cost of a step across the mean intensity difference inside the supervoxel."""
+"""Extra cost of a step across the mean intensity difference of the supervoxel's voxels."""
 _DENSE_VOXELS = 200_000
-"""Above this many voxels of a supervoxel, stroke voxels alone are cut out.
-
-Blocks of air are not worth a search.
-"""
+"""From larger supervoxels (blocks of air) only the stroked voxels are cut, to save time."""
 
 
 def roots(
@@ -44,7 +41,10 @@ def roots(
 
 
 def supervoxel_sizes(state: State, index: ProposalIndex) -> NDArray[np.int64]:
-    """Return the voxels of each supervoxel and fragment, (n + k,), painted ones included."""
+    """Return the number of voxels of each supervoxel and fragment, (n + k,).
+
+    Painted voxels count.
+    """
     count = index.proposal.n_supervoxels
     cut = np.bincount(
         state.cut_supervoxels - count, minlength=len(state.leaf_parents)
@@ -56,14 +56,14 @@ def supervoxel_sizes(state: State, index: ProposalIndex) -> NDArray[np.int64]:
 
 
 def whole_supervoxels(state: State, count: int) -> State:
-    """Return a state as if nothing had been cut: `count` supervoxels, without fragments."""
+    """Return the state of the `count` supervoxels without fragments, as if none was cut."""
     if len(state.leaf_parents) == 0:
         return state
     return replace(
         state,
-        owner=state.owner[:count],
-        given=state.given[:count],
-        before=state.before[:count],
+        assigned=state.assigned[:count],
+        pinned=state.pinned[:count],
+        before_spread=state.before_spread[:count],
         leaf_parents=state.leaf_parents[:0],
         cut_voxels=state.cut_voxels[:0],
         cut_supervoxels=state.cut_supervoxels[:0],
@@ -73,7 +73,7 @@ def whole_supervoxels(state: State, count: int) -> State:
 def any_supervoxel(
     state: State, marked: NDArray[np.bool_], count: int
 ) -> NDArray[np.bool_]:
-    """Return which of `count` supervoxels are marked themselves or in any fragment."""
+    """Return a mask of the `count` supervoxels that are marked, or have a marked fragment."""
     found = marked[:count].copy()
     found[state.leaf_parents[marked[count:]]] = True
     return found
@@ -84,7 +84,7 @@ def by_largest_supervoxel(
 ) -> NDArray[np.int32]:
     """Return for each supervoxel (n,) the value of its largest part.
 
-    Fragments count only where they have a value.
+    Fragments with a negative value do not count.
     """
     count = index.proposal.n_supervoxels
     found = values[:count].copy()
@@ -117,7 +117,7 @@ def voxels_of_supervoxel(
 def flat_where(
     index: ProposalIndex, box: Box, mask: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """Return the flat voxels of the scan, ascending, of a mask over a box of it."""
+    """Return the flat voxels of the scan, ascending, in a mask over a box of the scan."""
     zyx = [axis + part.start for axis, part in zip(np.nonzero(mask), box, strict=True)]
     return np.ravel_multi_index(tuple(zyx), index.proposal.supervoxels.shape).astype(
         np.int64
@@ -130,7 +130,7 @@ def cut_supervoxels(
     flat_voxels: NDArray[np.int64],
     groups: NDArray[np.integer],
 ) -> State:
-    """Cut supervoxels so that each part holds voxels of one group only.
+    """Cut given voxels from their supervoxels, into a fragment per group.
 
     Parameters
     ----------
@@ -139,15 +139,15 @@ def cut_supervoxels(
     index : ProposalIndex
         Lookups of the proposal.
     flat_voxels : (m,) int64 array
-        Voxels, ascending, each once.
+        Voxels to cut, ascending, each once.
     groups : (m,) integer array
         Group of each voxel, not negative.
 
     Returns
     -------
     State
-        The same labels; every supervoxel or fragment with some of the voxels holds only those, all
-        of one group.
+        The same labels. Every supervoxel or fragment with some of the voxels now holds
+        only such voxels, all of one group.
     """
     held = supervoxels_at_voxels(state, index, flat_voxels)
     span = int(groups.max(initial=0)) + 1
@@ -158,8 +158,8 @@ def cut_supervoxels(
         return_counts=True,
     )
     whole = supervoxel_sizes(state, index)[keys // span] == sizes
-    # a supervoxel that falls apart completely keeps its id for its largest part
-    used_up = np.bincount(keys // span, weights=sizes, minlength=len(state.owner))[
+    # If all voxels of a supervoxel are cut, its largest part keeps the id.
+    used_up = np.bincount(keys // span, weights=sizes, minlength=len(state.assigned))[
         keys // span
     ]
     falls = ~whole & (supervoxel_sizes(state, index)[keys // span] == used_up)
@@ -172,7 +172,7 @@ def cut_supervoxels(
         return state
     fresh = fresh[np.argsort(first[fresh], kind="stable")]
     new_ids = np.full(len(keys), -1, np.int32)
-    new_ids[fresh] = len(state.owner) + np.arange(len(fresh), dtype=np.int32)
+    new_ids[fresh] = len(state.assigned) + np.arange(len(fresh), dtype=np.int32)
     parents = (keys[fresh] // span).astype(np.int32)
     moved = new_ids[member] >= 0
     layer = overlaid(
@@ -183,26 +183,28 @@ def cut_supervoxels(
     )
     return replace(
         state,
-        owner=np.concatenate([state.owner, state.owner[parents]]),
-        given=np.concatenate([state.given, state.given[parents]]),
-        before=np.concatenate([state.before, state.before[parents]]),
+        assigned=np.concatenate([state.assigned, state.assigned[parents]]),
+        pinned=np.concatenate([state.pinned, state.pinned[parents]]),
+        before_spread=np.concatenate(
+            [state.before_spread, state.before_spread[parents]]
+        ),
         leaf_parents=np.concatenate([state.leaf_parents, roots(state, index, parents)]),
         cut_voxels=layer[0],
         cut_supervoxels=layer[1],
     )
 
 
-def give_voxels(
+def assign_voxels(
     state: State,
     index: ProposalIndex,
     flat_voxels: NDArray[np.int64],
     regions: NDArray[np.integer],
     *,
-    pointed: bool = False,
+    pin: bool = False,
 ) -> State:
-    """Assign each voxel (ascending, each once) to a region.
+    """Assign each voxel (ascending, each once) to a region, and cut supervoxels for it.
 
-    Supervoxels are cut where needed; a person owns the regions from here on.
+    The regions no longer follow the cut of the tree afterwards.
     """
     if len(flat_voxels) == 0:
         return state
@@ -213,10 +215,10 @@ def give_voxels(
     held, at = np.unique(
         supervoxels_at_voxels(state, index, flat_voxels), return_index=True
     )
-    return give(state, held, found[group[at]].astype(np.int32), pointed=pointed)
+    return assign_supervoxels(state, held, found[group[at]].astype(np.int32), pin=pin)
 
 
-def nearer(
+def nearer_voxels(
     state: State,
     index: ProposalIndex,
     supervoxel: int,
@@ -225,9 +227,9 @@ def nearer(
     *,
     by_intensity: bool,
 ) -> NDArray[np.int64]:
-    """Return the voxels of a supervoxel that are nearer to some of its voxels than to others.
+    """Return the voxels of a supervoxel that are nearer to `mine` than to `theirs`.
 
-    Distances are geodesic inside the supervoxel: in mm and, if the scan is available,
+    Distances are geodesic inside the supervoxel, in mm. With `by_intensity` they are
     longer across intensity edges.
 
     Parameters
@@ -237,7 +239,7 @@ def nearer(
     mine, theirs : int64 arrays
         Flat voxels in it, disjoint.
     by_intensity : bool
-        Whether intensities are used.
+        Whether intensities are used, which needs the scan.
 
     Returns
     -------

@@ -30,16 +30,16 @@ class ProposalIndex:
     def __init__(self, proposal: Proposal) -> None:
         self.proposal = proposal
         self._last_cut: tuple[TreeName, int, NDArray[np.int32]] | None = None
-        self.answers: dict[Any, Any] = {}
-        """What strokes answered to suggestions, kept by `estimate_uncertainty`."""
-        self.foreseen: tuple[tuple[Any, Any, Any], ...] = ()
-        """Results of the last preview: (state, edit, outcome) of each stroke.
+        self.answer_cache: dict[Any, Any] = {}
+        """Cache of `estimate_uncertainty`: whether a stroke was a correction."""
+        self.previewed: tuple[tuple[Any, Any, Any], ...] = ()
+        """Results of the last preview, (state, edit, result) of each stroke.
 
-        Taking the stroke reuses them.
+        They are reused when the strokes are applied.
         """
 
     def ranks(self, tree: TreeName, n: int) -> NDArray[np.int32]:
-        """Return the cut of a tree at n: (n_supervoxels,) ranks 0 .. n. The last is cached."""
+        """Return the ranks 0 .. n of a cut, (n_supervoxels,); the last result is cached."""
         last = self._last_cut
         if last is None or last[:2] != (tree, n):
             last = self._last_cut = (tree, n, self.proposal.tree(tree).cut(n))
@@ -47,7 +47,7 @@ class ProposalIndex:
 
     @cached_property
     def has_scan(self) -> bool:
-        """Whether the scan's voxels are available: a case opens without them."""
+        """Whether the scan's voxels can be read; a case also opens without its scan."""
         try:
             np.asarray(self.proposal.volume.data[0, 0, 0])
         except CaseError:
@@ -56,7 +56,7 @@ class ProposalIndex:
 
     @cached_property
     def background(self) -> NDArray[np.bool_]:
-        """Which supervoxels are the proposal's background, (n_supervoxels,)."""
+        """Mask of the proposal's background supervoxels, (n_supervoxels,)."""
         tree, found = (
             self.proposal.region_tree,
             np.zeros(self.proposal.n_supervoxels, np.bool_),
@@ -66,7 +66,7 @@ class ProposalIndex:
 
     @cached_property
     def sizes_vox(self) -> NDArray[np.int64]:
-        """Voxels of each supervoxel, (n_supervoxels,)."""
+        """Number of voxels of each supervoxel, (n_supervoxels,)."""
         sizes = np.zeros(self.proposal.n_supervoxels, np.int64)
         for plane in self.proposal.supervoxels:
             sizes += np.bincount(plane.ravel(), minlength=len(sizes))
@@ -91,21 +91,18 @@ class ProposalIndex:
             np.empty(self.proposal.n_supervoxels, np.int64),
             np.arange(supervoxels[0].size)[::-1],
         )
-        # from the last to the first, plane by plane, see `bounding_boxes`
+        # From the last voxel to the first, plane by plane as in `bounding_boxes`.
         for z in range(len(supervoxels) - 1, -1, -1):
             first[supervoxels[z].ravel()[::-1]] = within + z * len(within)
         return first
 
     @cached_property
     def boxes(self) -> NDArray[np.int32]:
-        """Bounding box of each supervoxel, (n_supervoxels, 6).
-
-        Starts z, y, x, then stops z, y, x.
-        """
+        """Bounding box of each supervoxel, (n_supervoxels, 6): starts zyx, then stops zyx."""
         return bounding_boxes(self.proposal.supervoxels, self.proposal.n_supervoxels)
 
     @cached_property
-    def teaching(self) -> FeatureSpace:
+    def feature_space(self) -> FeatureSpace:
         """Feature space of the scribble classifier."""
         middle = (self.boxes[:, :3] + self.boxes[:, 3:] - 1) / 2
         return feature_space(
@@ -115,7 +112,7 @@ class ProposalIndex:
     def box_of(
         self, supervoxel_ids: NDArray[np.integer], flat_voxels: NDArray[np.integer]
     ) -> Box | None:
-        """Return the box around supervoxels and voxels, None if there are neither."""
+        """Return the bounding box of supervoxels and voxels, None if there are neither."""
         starts, stops = [], []
         if len(supervoxel_ids):
             boxes = self.boxes[supervoxel_ids]
@@ -137,7 +134,7 @@ class ProposalIndex:
         )
 
     def flat_voxels(self, voxels_zyx: ArrayLike) -> NDArray[np.int64]:
-        """Turn (n, 3) integer indices into sorted flat indices, each once.
+        """Return the flat indices, sorted and unique, of (n, 3) integer indices.
 
         Raises
         ------
@@ -171,9 +168,9 @@ class ProposalIndex:
         return self.proposal.volume.geometry.world_from_voxel(zyx)
 
     def flat_from_ras(self, points_ras_mm: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return the sorted flat indices of the voxels at world points (n, 3).
+        """Return the sorted flat indices of the voxels at world points (n, 3) in mm.
 
-        The inverse of `ras_mm`.
+        This is the inverse of `ras_mm`.
         """
         return self.flat_voxels(
             np.rint(
@@ -188,16 +185,15 @@ class ProposalIndex:
 
 
 def bounding_boxes(supervoxels: NDArray[np.int32], count: int) -> NDArray[np.int32]:
-    """Compute the bounding box of each supervoxel (z, y, x), see `ProposalIndex.boxes`.
+    """Return the bounding box of each supervoxel (z, y, x); see `ProposalIndex.boxes`.
 
-    Plane by plane over runs of equal voxels: a single call over the whole scan would
-    hold Python's lock, and block a window.
+    It is computed plane by plane, over runs of equal voxels. A single call over the whole
+    scan would hold Python's lock and block a window.
 
     Returns
     -------
     (count, 6) int32 array
-        Starts z, y, x, then stops z, y, x; every supervoxel below `count` is expected
-        to occur.
+        Starts z, y, x, then stops z, y, x. Every supervoxel below `count` must occur.
     """
     low, high = (
         np.full((3, count), np.iinfo(np.int32).max, np.int32),
@@ -221,9 +217,9 @@ def bounding_boxes(supervoxels: NDArray[np.int32], count: int) -> NDArray[np.int
 def sums_per_supervoxel(
     data: NDArray[np.generic], supervoxels: NDArray[np.int32], count: int
 ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """Sum intensities and their squares in each supervoxel, less a constant.
+    """Return the sums of intensities and of their squares in each supervoxel.
 
-    The constant keeps the squares exact.
+    A constant is subtracted from the intensities first, which keeps the squares exact.
 
     Returns
     -------
@@ -232,7 +228,7 @@ def sums_per_supervoxel(
     """
     shift = float(data.astype(np.float32, copy=False).mean(dtype=np.float64))
     sums, squares = np.zeros(count), np.zeros(count)
-    # plane by plane, so that no copy of the whole scan is made
+    # Plane by plane, so that the whole scan is not copied.
     for plane, ids in zip(data, supervoxels, strict=True):
         grey = plane.ravel().astype(np.float64) - shift
         sums += np.bincount(ids.ravel(), weights=grey, minlength=count)

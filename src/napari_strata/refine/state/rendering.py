@@ -1,4 +1,4 @@
-"""From tables to voxels: labels in a box of the scan, and boxes of regions."""
+"""Labels of voxels in a box of the scan, and bounding boxes of regions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def labels_in_box(
     Parameters
     ----------
     state, index
-        What is shown.
+        The state and its proposal.
     box : tuple of 3 slices
         Part of the scan along z, y, x, in steps of one.
     dtype : type
@@ -39,7 +39,7 @@ def labels_in_box(
 
 
 def painted_in_box(state: State, index: ProposalIndex, box: Box) -> NDArray[np.bool_]:
-    """Return which voxels in a box of the scan are painted."""
+    """Return a mask of the painted voxels in a box of the scan."""
     shape = index.proposal.supervoxels.shape
     painted = np.zeros(
         [
@@ -55,7 +55,10 @@ def painted_in_box(state: State, index: ProposalIndex, box: Box) -> NDArray[np.b
 def in_box(
     voxels: NDArray[np.int64], box: Box, shape: Shape
 ) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], ...]]:
-    """Return which flat voxels (ascending) lie in a box, and their indices there."""
+    """Return which flat voxels (ascending) are in a box, and their indices in the box.
+
+    The first value holds positions in `voxels`.
+    """
     if len(voxels) == 0:
         return np.empty(0, np.int64), (np.empty(0, np.int64),) * len(shape)
     bounds = np.array(
@@ -82,11 +85,11 @@ def region_box(
     Parameters
     ----------
     state, index
-        What is shown.
+        The state and its proposal.
     regions : integer array
         Region ids.
     pad_mm : float
-        How far around; one voxel more is added.
+        Margin in mm; one voxel is added to it.
     """
     held = np.unique(
         roots(

@@ -1,4 +1,4 @@
-"""Sparse layers over the volume: voxels (flat, ascending, each once) with a value each."""
+"""Sparse layers over the volume: flat voxels (ascending, each once) and their values."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def overlaid(
     at: NDArray[np.int64],
     new: NDArray[np.int32],
 ) -> Layer:
-    """Set the values of some voxels (ascending, each once).
+    """Return the layer with new values of some voxels (ascending, each once).
 
-    A new value of -1 removes the voxel from the layer.
+    A new value of -1 removes the voxel.
     """
     place = np.searchsorted(voxels, at)
     known = place < len(voxels)
@@ -43,10 +43,7 @@ def overlaid(
 
 
 def layer_changes(old: Layer, new: Layer) -> NDArray[np.int64]:
-    """Return the voxels (ascending) whose value differs between two layers.
-
-    Voxels of only one layer count.
-    """
+    """Return the voxels (ascending) that differ between two layers or lie in only one."""
     if old[0] is new[0] and old[1] is new[1]:
         return np.empty(0, np.int64)
     gone = looked_up(*new, old[0]) != old[1]
@@ -55,9 +52,9 @@ def layer_changes(old: Layer, new: Layer) -> NDArray[np.int64]:
 
 
 def merged(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the union of two ascending rows of voxels.
+    """Return the union of two ascending arrays of voxels.
 
-    Much quicker than numpy's union, which does not use the order.
+    This is much faster than `numpy.union1d`, which does not use the order.
     """
     both = np.concatenate([one, other])
     both.sort(kind="stable")

@@ -17,14 +17,14 @@ class RegionStatistics:
     Parameters
     ----------
     voxels : int
-        Its voxels, those painted by hand or cut from supervoxels too.
+        Number of voxels, painted and cut ones included.
     volume_ml : float
-        Its volume in mL.
+        Volume in mL.
     mean, sd : float
-        Of the intensities (HU for CT, the scan's own unit for MR); `sd` is the
-        population's, as in `measure_regions`.
+        Mean and population standard deviation of the intensities (HU for CT, the scan's
+        own unit for MR), as in `measure_regions`.
     confidence : float
-        Mean over its supervoxels, weighted by voxels, in [0, 1]; NaN where it holds
+        Mean confidence of its supervoxels, weighted by voxels, in [0, 1]; NaN if it has
         none.
     """
 
@@ -38,7 +38,7 @@ class RegionStatistics:
 def region_statistics(
     state: State, index: ProposalIndex
 ) -> dict[int, RegionStatistics]:
-    """Measure every region in use, background too."""
+    """Return the statistics of every region in use, background included."""
     table, bins = region_table(state, index), state.next_id
     shift, sums, squares = index.intensity_sums
     values = (index.sizes_vox.astype(np.float64), sums, squares)

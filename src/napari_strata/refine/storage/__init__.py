@@ -1,1 +1,1 @@
-"""Case files and autosave on the disk."""
+"""Case files and autosave on disk."""

@@ -1,9 +1,9 @@
-"""Autosave: a journal on the disk that grows by every edit, beside a case file.
+"""Autosave: a journal on disk that grows with every edit, beside a case file.
 
 A process that is killed leaves both behind, and `find_unfinished` finds them. Each edit
-is appended to the journal and synced to the disk before its call returns. A record that
-was cut off is ignored on reading, so the recovered state is that after the last
-complete edit. A lock keeps other processes from opening the same work.
+is appended to the journal and synced to disk before its call returns. Reading ignores an
+incomplete last record, so the recovered state is that after the last complete edit. A
+lock keeps other processes from opening the same work.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from napari_strata.errors import CaseError
-from napari_strata.filenames import JOURNAL_SUFFIX, SCAN_SUFFIXES
-from napari_strata.io.atomic import file_suffix
+from napari_strata.filenames import CASE_SUFFIX, JOURNAL_SUFFIX, SCAN_SUFFIXES
+from napari_strata.io.atomic import file_suffix, flush
 from napari_strata.refine.storage.case_file import (
     CaseContents,
     known_hash,
@@ -42,30 +42,30 @@ SUFFIX = JOURNAL_SUFFIX
 ADD, REPLACE, DROP, MOVE, SNAPSHOT, SAVED = b"A", b"R", b"D", b"M", b"S", b"V"
 """Kinds of record.
 
-A step was added, replaced the last one, or was dropped; so many steps are done; a whole
-state; the work was saved elsewhere.
+A step was added, replaced the last one, or was dropped; the number of done steps changed;
+a whole state; the work was saved to a case file.
 """
 
 _MAGIC = b"strata-journal 1\n"
 _HEAD = struct.Struct("<cIqI")
-"""Kind, bytes that follow, next region id, checksum."""
+"""Kind, number of bytes that follow, next region id, checksum."""
 _COUNT = struct.Struct("<q")
 _LONGEST_NAME = 80
-"""In bytes: with its endings it has to fit into a name of 255."""
+"""Bytes of a scan's name in file names, which may have 255 bytes with all suffixes."""
 _PATIENCE_S = 20.0
-"""After this long, a case that the disk did not take is tried again with the next edit."""
+"""Time after which the next edit tries again to write a case that failed to be written."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
-    """One record of a journal on the disk.
+    """One record of a journal on disk.
 
     Parameters
     ----------
     kind : bytes
-        What happened.
+        One of the kinds above.
     next_id : int
-        The region id to hand out next, after it.
+        The next unused region id after it.
     payload : bytes
         A step, a number of steps, or a number of steps and a state.
     """
@@ -86,16 +86,16 @@ def count_bytes(count: int) -> bytes:
 
 
 class Autosave:
-    """Writer of a journal. Records that the disk refuses are kept and tried again.
+    """Writer of a journal. Records that cannot be written are kept and tried again.
 
     Parameters
     ----------
     journal : Path
-        The journal, with its header and whole records.
+        The journal, with its header and complete records.
     size : int
-        Bytes of it that hold.
+        Bytes of it that are valid.
     lock : FileLock or None
-        Held while this works on the pair.
+        Lock of the journal and its case file.
     """
 
     def __init__(self, journal: Path, size: int, lock: FileLock | None) -> None:
@@ -122,11 +122,10 @@ class Autosave:
         *,
         is_saved: bool = True,
     ) -> Self:
-        """Start a journal beside the scan, else in the user's state folder.
+        """Start a journal beside the scan, otherwise in the user's state folder.
 
-        The case file follows in a thread of its own.
-
-        `is_saved` tells whether another file holds what was done so far.
+        The case file is written in its own thread. `is_saved` tells whether another file
+        contains the edits so far.
 
         Raises
         ------
@@ -167,17 +166,17 @@ class Autosave:
 
     @property
     def problem(self) -> str | None:
-        """Why edits are not on the disk, one sentence; None if they are.
+        """One sentence on why edits are not on disk; None if they are.
 
-        They are kept, and written once that is possible.
+        They are kept, and written as soon as possible.
         """
         return self._journal_problem or self._case_problem
 
     def append(self, kind: bytes, next_id: int, payload: bytes = b"") -> None:
-        """Append a record to the journal on the disk.
+        """Append a record to the journal on disk.
 
-        Failures are reported by `problem` and as a warning, and never raised: the edit
-        itself is done.
+        Failures are reported by `problem` and as a warning, but never raised, because
+        the edit itself is done.
         """
         check = zlib.crc32(kind + next_id.to_bytes(8, "little", signed=True) + payload)
         with self._turn:
@@ -219,12 +218,13 @@ class Autosave:
         self._unwritten, self._again_at = contents, time.monotonic() + _PATIENCE_S
 
         def write() -> None:
+            # a fixed name, unlike `atomic_path`'s: what a killed process leaves of
+            # it is found again and removed (`remove_pair`)
             part = self.case.with_name(f"{self.case.name}.part")
             try:
                 with part.open("wb") as file:
                     write_archive(file, contents)
-                    file.flush()
-                    os.fsync(file.fileno())
+                flush(part)
                 os.replace(part, self.case)
                 self._unwritten = self._case_problem = None
             except OSError as err:
@@ -240,7 +240,7 @@ class Autosave:
         self._writer.start()
 
     def _write_case_again(self) -> None:
-        """Try again what the disk did not take."""
+        """Try again to write the case file."""
         if (
             self._writer is not None
             and not self._writer.is_alive()
@@ -276,13 +276,15 @@ class Autosave:
 
 def case_of(journal: Path) -> Path:
     """Return the case file of a journal."""
-    return journal.with_name(f"{journal.name.removesuffix(SUFFIX)}.autosave.strata")
+    return journal.with_name(
+        f"{journal.name.removesuffix(SUFFIX)}.autosave{CASE_SUFFIX}"
+    )
 
 
 def folders_for(volume: Volume) -> list[Path]:
-    """Return the folders where a scan's journal may lie, best first.
+    """Return the folders where a scan's journal may be, best first.
 
-    Beside the scan if that is a file, then the user's state folder.
+    These are the scan's folder, if the scan is a file, and the user's state folder.
     """
     scan = Path(volume.path) if volume.path else None
     beside = (
@@ -300,21 +302,21 @@ def folders_for(volume: Volume) -> list[Path]:
 
 
 def folders_to_search(beside: Path | None, chosen: str | Path | None) -> list[Path]:
-    """Return the folders where unfinished work on a scan may lie.
+    """Return the folders where unfinished work on a scan may be.
 
     Parameters
     ----------
     beside : Path or None
-        The scan's folder, None if it is not known.
+        The scan's folder, None if it is unknown.
     chosen : str, Path or None
-        The folder that a person chose, if any.
+        The folder that the user chose, if any.
     """
     places = (chosen, beside, state_folder())
     return list(dict.fromkeys(Path(place) for place in places if place is not None))
 
 
 def _is_own_file(scan: Path) -> bool:
-    """Return whether a file is a whole scan, not one of the files of a DICOM folder."""
+    """Return whether a file is a whole scan rather than one file of a DICOM folder."""
     return file_suffix(scan) in SCAN_SUFFIXES
 
 
@@ -341,12 +343,12 @@ def _lock_path(journal: Path) -> Path:
 
 
 def _locked(journal: Path) -> FileLock | None:
-    """Take a journal's lock; None on disks without locks.
+    """Lock a journal, and return the lock; None on disks without locks.
 
     Raises
     ------
     CaseError
-        If another process holds it.
+        If another process holds the lock.
     """
     lock = FileLock(_lock_path(journal), timeout=0, thread_local=False)
     try:
@@ -361,9 +363,9 @@ def _locked(journal: Path) -> FileLock | None:
 
 
 def try_lock(journal: Path) -> tuple[bool, FileLock | None]:
-    """Try to take a journal's lock.
+    """Try to lock a journal.
 
-    Returns whether no other process holds it, and the lock if the disk has locks.
+    Return whether no other process holds the lock, and the lock if the disk has locks.
     """
     try:
         return True, _locked(journal)
@@ -385,7 +387,7 @@ def _header(contents: CaseContents) -> dict[str, Any]:
 
 
 def scan_key(volume: Volume) -> dict[str, Any]:
-    """Return what identifies a scan: its path, else a hash of its voxels."""
+    """Return the identity of a scan: its path, otherwise a hash of its voxels."""
     if volume.path:
         return {
             "path": str(Path(volume.path).absolute()),
@@ -397,16 +399,16 @@ def scan_key(volume: Volume) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Logged:
-    """Contents of a journal on the disk.
+    """Contents of a journal on disk.
 
     Parameters
     ----------
     header : dict
-        What it says of the scan and the case.
+        Facts about the scan and the case.
     records : list of Record
-        All whole records, oldest first.
+        All complete records, oldest first.
     size : int
-        Bytes up to the end of the last whole record.
+        Bytes up to the end of the last complete record.
     """
 
     header: dict[str, Any]
@@ -415,12 +417,12 @@ class Logged:
 
 
 def read_journal(journal: Path) -> Logged:
-    """Read a journal from the disk up to the first record that is cut off or damaged.
+    """Read a journal from disk, up to the first incomplete or damaged record.
 
     Raises
     ------
     CaseError
-        If it cannot be read or is no journal.
+        If it cannot be read or is not a journal.
     """
     with _opened(journal) as file:
         header, end = _read_header(file)
@@ -456,12 +458,12 @@ def _opened(journal: Path) -> Iterator[IO[bytes]]:
 
 
 def _read_header(file: IO[bytes]) -> tuple[dict[str, Any], int]:
-    """Read a journal's header, and return where its records begin.
+    """Return a journal's header, and the offset of its first record.
 
     Raises
     ------
     ValueError
-        If it is no journal.
+        If it is not a journal.
     """
     magic, line = file.readline(), file.readline()
     header = json.loads(line)
@@ -477,7 +479,7 @@ def _read_header(file: IO[bytes]) -> tuple[dict[str, Any], int]:
 def matching(
     folder: Path, fits: Callable[[dict[str, Any]], bool]
 ) -> list[tuple[Path, Logged]]:
-    """Find the journals in a folder whose header fits, newest first."""
+    """Return the journals in a folder whose header fits, newest first."""
     found = []
     try:
         journals = sorted(

@@ -1,7 +1,6 @@
-"""Case files: one zip archive with a whole case except the scan itself.
+"""Case files: one zip archive with a whole case, except for the scan.
 
-It is written at once, and opens without the scan, the encoder or its weights. Nothing
-in it is pickled.
+A case opens without the scan, the encoder and its weights. Nothing in it is pickled.
 """
 
 from __future__ import annotations
@@ -60,13 +59,13 @@ class CaseContents:
     Parameters
     ----------
     proposal : Proposal
-        What the machine said.
-    start : Start
-        What the case began with.
+        The proposal.
+    start : InitialState
+        The initial state.
     state : State
-        The state now.
+        The current state.
     journal : Journal
-        Every step, done and undone.
+        All steps, done and undone.
     """
 
     proposal: Proposal
@@ -81,8 +80,8 @@ def write_case(path: str | Path, contents: CaseContents) -> None:
     Raises
     ------
     WriteError
-        If it cannot be written, or the name is not that of a case: a slip of the hand
-        must not replace a scan.
+        If it cannot be written, or its name does not end in .strata, so that no scan is
+        replaced by mistake.
     """
     if Path(path).suffix.lower() != SUFFIX:
         raise WriteError(
@@ -99,7 +98,7 @@ def write_archive(file: IO[bytes], contents: CaseContents) -> None:
     Raises
     ------
     OSError
-        If the disk does not take it.
+        If it cannot be written.
     """
     proposal, state, journal = contents.proposal, contents.state, contents.journal
     arrays = _proposal_arrays(proposal) | {
@@ -144,7 +143,7 @@ class ScanOfCase:
     scan_hash: str
 
     def is_like(self, volume: Volume) -> bool:
-        """Return whether a scan is the same one, by its grid and intensities."""
+        """Return whether a scan has the same grid and intensities."""
         return not _difference(volume, self.geometry, self.scan_hash)
 
 
@@ -171,7 +170,7 @@ def scan_of_case(path: str | Path) -> ScanOfCase:
 
 
 def steps_in(path: str | Path) -> tuple[bytes, ...]:
-    """Return the packed steps of a case file: done ones, then undone ones, next first.
+    """Return the packed steps of a case file: done, then undone in the order of redoing.
 
     Raises
     ------
@@ -187,7 +186,7 @@ def steps_in(path: str | Path) -> tuple[bytes, ...]:
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, Any]]]:
-    """Open a case file: the archive, and its manifest.
+    """Open a case file, and yield the archive and its manifest.
 
     Errors inside the block are reported as damage of the file.
 
@@ -213,14 +212,14 @@ def _opened(path: str | Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, Any]]
 
 
 def check_replaceable(path: str | Path, steps: tuple[bytes, ...] = ()) -> None:
-    """Check that no edit is lost when a case with some steps is written under a name.
+    """Check that no edits are lost if a case with some steps is written under a name.
 
-    An existing case there must hold no others.
+    An existing case file must not contain other steps.
 
     Raises
     ------
     WriteError
-        If one would be, or what is there cannot be read.
+        If edits would be lost, or the existing file cannot be read.
     """
     if not Path(path).exists():
         return
@@ -247,7 +246,8 @@ def read_case(path: str | Path, volume: Volume | None = None) -> CaseContents:
     path : str or Path
         The case file.
     volume : Volume, optional
-        The scan; without it, it is read from where it lay when its data are first used.
+        The scan. By default it is read from its recorded path when its voxels are first
+        used.
 
     Raises
     ------
@@ -316,8 +316,8 @@ def _from_npy(data: bytes) -> NDArray[Any]:
 
 
 def _proposal_arrays(proposal: Proposal) -> dict[str, NDArray[Any]]:
-    # Neighbours mostly share a supervoxel: differences along the row are mostly 0 and
-    # pack 5 times better.
+    # Neighbours mostly share a supervoxel, so differences along the row are mostly 0 and
+    # compress 5 times better.
     arrays: dict[str, NDArray[Any]] = {
         "supervoxels": (
             np.diff(proposal.supervoxels.ravel(), prepend=np.int32(0)).astype(np.int32)
@@ -414,7 +414,7 @@ def _from_plain(value: Any) -> Any:
 
 
 def known_hash(volume: Volume) -> str:
-    """Return a scan's hash, without reading it if it is still on the disk."""
+    """Return a scan's hash; a `LazyScan` is not read for it."""
     data = cast(Any, volume.data)
     return data.scan_hash if isinstance(data, LazyScan) else scan_hash(volume.data)
 
@@ -476,7 +476,7 @@ def _check_same_scan(
 
 
 def _difference(volume: Volume, geometry: Geometry, known: str) -> str:
-    """Return how a scan differs from the one a case was made on; "" if it does not."""
+    """Return how a scan differs from that of a case, "" if it does not."""
     if volume.geometry.shape_zyx != geometry.shape_zyx or not np.allclose(
         volume.geometry.affine, geometry.affine, atol=1e-3
     ):
@@ -485,9 +485,9 @@ def _difference(volume: Volume, geometry: Geometry, known: str) -> str:
 
 
 def _reader(record: dict[str, Any], folder: Path) -> Any:
-    """Return a function that reads the case's scan from its recorded path.
+    """Return a function that reads the case's scan.
 
-    Or from beside the case, if both were moved.
+    It reads from the recorded path, or from the case's folder if both were moved.
     """
 
     def read_scan() -> NDArray[np.generic]:

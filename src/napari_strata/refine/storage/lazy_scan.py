@@ -1,4 +1,4 @@
-"""A scan whose voxels are read when they are first used."""
+"""A scan whose voxels are read on first use."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 
 class LazyScan(NDArrayOperatorsMixin):
-    """Array of a scan: knows its shape and type, and reads the voxels when first used.
+    """Array of a scan with known shape and type, whose voxels are read on first use.
 
     Parameters
     ----------
     read : callable
-        Gives the array (z, y, x); raises `CaseError` when the scan is gone or another
-        one.
+        Returns the array (z, y, x); raises `CaseError` if the scan is missing or
+        another one.
     shape : tuple of 3 int
-        Voxels along z, y, x.
+        Number of voxels along z, y, x.
     dtype : numpy.dtype
         Type of the intensities.
     scan_hash : str
-        SHA-256 that the scan had.
+        Recorded SHA-256 of the scan.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class LazyScan(NDArrayOperatorsMixin):
     def __array_ufunc__(
         self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any
     ) -> Any:
-        """Calculate with the scan."""
+        """Apply a numpy function to the scan."""
         plain = [x._array() if isinstance(x, LazyScan) else x for x in inputs]
         return getattr(ufunc, method)(*plain, **kwargs)
 
@@ -70,7 +70,7 @@ class LazyScan(NDArrayOperatorsMixin):
         return self.shape[0]
 
     def __getattr__(self, name: str) -> Any:
-        """Offer the methods of an array (`astype`, `min` ...)."""
+        """Return an attribute of the array (`astype`, `min` ...)."""
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._array(), name)

@@ -1,6 +1,6 @@
 """Ranking of places to review, with reasons.
 
-The weight of each reason is learnt from the strokes so far.
+The weight of each reason is learnt from the user's strokes so far.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import EditError
 from napari_strata.refine.state.assignment import (
-    NOT_GIVEN,
+    NOT_PINNED,
     State,
     loose_voxels,
     painted_at,
@@ -37,15 +37,15 @@ class Suggestion:
     Parameters
     ----------
     region : int
-        The region that it is shown as.
+        The region that the place has now.
     ras_mm : tuple of 3 float
-        Where it is, RAS+ mm.
+        Position in RAS+ mm.
     voxel_zyx : tuple of 3 int
-        The same as array indices.
+        Position as array indices.
     reason : str
-        Why it is worth a look, one sentence.
+        One sentence on why the place should be reviewed.
     kind : str
-        The main reason, one of `estimate_uncertainty.REASONS`.
+        The main reason, one of `uncertainty.REASONS`.
     """
 
     region: int
@@ -58,22 +58,23 @@ class Suggestion:
 def suggest(
     state: State, index: ProposalIndex, n: int, *, seed: int = 0
 ) -> list[Suggestion]:
-    """Rank places of the body by the volume that may be wrong there, well apart.
+    """Return places of the body to review, ranked by the volume that may be wrong there.
 
-    At most three per region at first. The volume around a supervoxel is weighted by its
-    uncertainty (see `estimate_uncertainty`), in which each reason counts by how well it
-    predicted this person's corrections. Supervoxels that a person pointed at, painted
-    over or locked are left out.
+    The volume around a supervoxel is weighted by its uncertainty (see
+    `estimate_uncertainty`), in which each reason counts by how well it predicted this
+    user's corrections. Supervoxels that were stroked, assigned, painted over or locked
+    are left out. Places close to a better one, and more than three places of a region,
+    come last.
     """
     if n <= 0:
         return []
     proposal = index.proposal
     table = region_table(state, index)
     found = estimate_uncertainty(state, index, seed=seed)
-    worth = found.worth.copy()
-    background = index.teaching.background
+    worth = found.at_risk_vox.copy()
+    background = index.feature_space.background
     worth[background & (table == 0)] = 0
-    worth[(state.given != NOT_GIVEN) | np.isin(table, state.locked_ids())] = 0
+    worth[(state.pinned != NOT_PINNED) | np.isin(table, state.locked_ids())] = 0
     ranked = np.argsort(-worth, kind="stable")
     ranked = _apart(ranked[worth[ranked] > 0][: _PLAUSIBLE * n], index)
     spread = _spread(ranked, table)
@@ -100,13 +101,16 @@ def _spread(ranked: NDArray[np.intp], table: NDArray[np.int32]) -> NDArray[np.in
 
 
 def _apart(ranked: NDArray[np.intp], index: ProposalIndex) -> NDArray[np.intp]:
-    """Move places near a better one to the end: one look shows both.
+    """Move places close to a better one to the end, as both are visible at once.
 
-    In a small scan, near is an eighth of the body.
+    In a small scan, close means an eighth of the body.
     """
-    centers, later = index.teaching.centers_mm[ranked], np.zeros(len(ranked), np.bool_)
+    centers, later = (
+        index.feature_space.centers_mm[ranked],
+        np.zeros(len(ranked), np.bool_),
+    )
     apart_mm = min(
-        _APART_MM, float(np.ptp(index.teaching.centers_mm, axis=0).max()) / 8
+        _APART_MM, float(np.ptp(index.feature_space.centers_mm, axis=0).max()) / 8
     )
     for k in range(len(ranked)):
         if not later[k]:
@@ -120,7 +124,7 @@ def _suggestion(
 ) -> Suggestion:
     voxel = _inner_voxel(index, supervoxel)
     point = index.proposal.volume.geometry.world_from_voxel(voxel)
-    kind = REASONS[int(found.main[supervoxel])]
+    kind = REASONS[int(found.main_reason[supervoxel])]
     z, y, x = (int(v) for v in voxel)
     right, anterior, superior = (float(v) for v in point)
     return Suggestion(
@@ -161,7 +165,7 @@ def place_in(state: State, index: ProposalIndex, region: int) -> tuple[int, int,
     Raises
     ------
     EditError
-        If no voxel shows it.
+        If the region has no voxel.
     """
     members = np.flatnonzero(region_table(state, index) == region)
     if len(members) == 0:
