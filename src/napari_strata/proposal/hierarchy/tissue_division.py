@@ -208,9 +208,7 @@ def divide_tissues(inputs: TissueInputs, groups: int) -> Division:
         return _divided_further(inputs, coarse, groups)
 
 
-def _divided_further(
-    inputs: TissueInputs, coarse: Division, groups: int
-) -> Division:
+def _divided_further(inputs: TissueInputs, coarse: Division, groups: int) -> Division:
     """Divide tissues by similarity, below all the cuts that were made before."""
     made = len(coarse.origin) + 1
     members = [np.flatnonzero(coarse.group == number) for number in range(made)]
@@ -219,7 +217,9 @@ def _divided_further(
     )
     shares = scatter / max(float(scatter.sum()), 1e-12)
     fine = [
-        divide(inputs.vectors[own], inputs.sizes[own], 1 + round(share * (groups - made)))
+        divide(
+            inputs.vectors[own], inputs.sizes[own], 1 + round(share * (groups - made))
+        )
         for own, share in zip(members, shares.tolist(), strict=True)
     ]
     gains = [np.minimum.accumulate(part.gain) for part in fine]
@@ -294,9 +294,7 @@ def _whole(inputs: TissueInputs) -> _Group:
 
 
 def _worth(cut: _Cut, offset: float, by_intensity: bool) -> float:
-    power = (
-        CONSTANTS.intensity_border_power if by_intensity else CONSTANTS.border_power
-    )
+    power = CONSTANTS.intensity_border_power if by_intensity else CONSTANTS.border_power
     return float(cut.gain / max(cut.border + offset, 1.0) ** power)
 
 

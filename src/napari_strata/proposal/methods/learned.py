@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from napari_strata.preprocess.intensity import encoder_intensity, filter_threads
 from napari_strata.proposal.confidence import ConfidenceInputs, estimate_confidence
 from napari_strata.proposal.hierarchy.build_trees import region_tree
+from napari_strata.proposal.hierarchy.tissue_division import supervoxel_purity
 from napari_strata.proposal.methods.base import MethodInputs, MethodResult
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.proposal.supervoxels.clustering import Contacts
@@ -70,6 +71,10 @@ class TissueWeights:
 
     With less spread, intensity separates tissues well and they count less in proportion.
     """
+    telling_features: float = 1.2
+    """Weight of features and context in the tree, where they add much to intensity."""
+    repeating_features: float = 0.4
+    """The same where intensity can be read from features almost exactly."""
 
 
 _FINE_LEVELS = 2
@@ -304,10 +309,17 @@ def find_tissues(
         * _spread_intensity(described, volume.modality, _TISSUE.rank_share),
         np.concatenate([nothing, *described.features], axis=1),
         described.sizes_vox,
-        contacts.edges,
+        contacts,
         body,
         neighborhood,
+        supervoxel_purity(
+            described.intensity[:, 0], contacts.edges, contacts.faces, body, noise
+        ),
         weight=settings.feature_weight * min(1.0, noise / _TISSUE.full_spread),
+        final_weights=(
+            settings.feature_weight * _TISSUE.repeating_features,
+            settings.feature_weight * _TISSUE.telling_features,
+        ),
     )
 
 
