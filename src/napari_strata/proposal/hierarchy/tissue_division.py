@@ -150,7 +150,8 @@ def supervoxel_purity(
 def _sum_at(
     n: int, place: NDArray[np.integer], values: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    return np.bincount(place, weights=values, minlength=n)
+    sums: NDArray[np.float64] = np.bincount(place, weights=values, minlength=n)
+    return sums
 
 
 @dataclass(frozen=True, slots=True, eq=False)
