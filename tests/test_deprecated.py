@@ -1,10 +1,13 @@
 """Names of the first versions still work, with a warning that says what they are called today."""
 
 import importlib
+from pathlib import Path
 
 import pytest
 
 from napari_strata.deprecated import MODULES, NAMES
+
+OLD_FILES = Path(__file__).parent / "old_files"
 
 
 @pytest.mark.parametrize("old", sorted({*MODULES, *NAMES}))
@@ -47,3 +50,15 @@ def test_what_never_existed_is_an_attribute_error():
 def test_modules_that_stayed_refuse_what_they_never_had(stayed):
     module = importlib.import_module(f"napari_strata.{stayed}")
     assert not hasattr(module, "nothing")
+
+
+def test_attributes_of_a_teaching_keep_their_old_names():
+    from napari_strata.refine.transfer import Teaching
+
+    teaching = Teaching.load(OLD_FILES / "teaching.strata-teaching")
+    with pytest.warns(DeprecationWarning, match="Teaching.looks is Teaching.features"):
+        assert teaching.looks is teaching.features
+    with pytest.warns(DeprecationWarning, match="is Teaching.example_regions now"):
+        assert teaching.taught is teaching.example_regions
+    with pytest.raises(AttributeError, match="'Teaching' object has no attribute"):
+        _ = teaching.nothing

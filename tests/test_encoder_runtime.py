@@ -100,8 +100,18 @@ def test_labels_of_both_runtimes_agree_on_a_real_scan(sample_scan):
 def test_a_proposal_needs_no_torch_and_opens_no_socket(tmp_path, sample_scan):
     output = tmp_path / "labels.nii.gz"
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, "propose", str(sample_scan)]
-        + ["-o", str(output), "--tissues", "4", "--quiet"],  # noqa: RUF005
+        [
+            sys.executable,
+            "-c",
+            WITHOUT_TORCH,
+            "propose",
+            str(sample_scan),
+            "-o",
+            str(output),
+            "--tissues",
+            "4",
+            "--quiet",
+        ],
         capture_output=True,
         text=True,
         check=False,

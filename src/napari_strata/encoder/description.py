@@ -282,7 +282,7 @@ def _plain(
 
 
 def _follow(reference: str, config: dict[str, Any], source: Path) -> Any:
-    """Return the value that "@name", "@name::inner" or "@name#0" refers to."""
+    """Return the value behind a reference: "@name", "@name::inner" or "@name#0"."""
     found: Any = config
     for step in reference[1:].replace("#", "::").split("::"):
         try:

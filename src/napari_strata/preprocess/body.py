@@ -276,12 +276,29 @@ def _opened(
 
 def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Fill holes: in 3D, and in each axial slice so that cut-off lungs count as body."""
-    mask = ndimage.binary_fill_holes(mask)
-    return (
-        np.stack([ndimage.binary_fill_holes(plane) for plane in mask])
-        if mask.shape[0] > 1
-        else mask
-    )
+    faces = ndimage.generate_binary_structure(3, 1)
+    filled = _without_enclosed(mask, faces)
+    if mask.shape[0] == 1:
+        return filled
+    faces[[0, 2]] = False
+    return _without_enclosed(filled, faces)
+
+
+def _without_enclosed(
+    mask: NDArray[np.bool_], neighbors: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Fill what is not connected with the array's border.
+
+    `neighbors` says which voxels are connected; only the axes along which it reaches
+    have a border.
+    """
+    parts, n = ndimage.label(~mask, neighbors)
+    is_open = np.zeros(n + 1, bool)
+    for axis in range(mask.ndim):
+        if neighbors.any(axis=axis).sum() < neighbors.sum():
+            is_open[parts.take([0, -1], axis=axis)] = True
+    is_open[0] = False
+    return ~is_open[parts]
 
 
 def _ct_body(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import linalg
 from threadpoolctl import threadpool_limits
 
 from napari_strata.cancellation import raise_if_cancelled
@@ -103,6 +104,18 @@ def _divided(
     return Division(group, np.array(origin, np.int64), np.array(gain, np.float64))
 
 
+def _principal_axis(spread: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the eigenvector of the largest eigenvalue; its largest component is positive."""
+    last = len(spread) - 1
+    axis = linalg.eigh(
+        spread.astype(np.float64),
+        subset_by_index=[last, last],
+        driver="evr",
+        check_finite=False,
+    )[1][:, 0]
+    return np.asarray(axis * np.sign(axis[np.abs(axis).argmax()]), np.float32)
+
+
 def _best_cut(points: NDArray[np.float32], weight: NDArray[np.float64]) -> _Cut:
     """Find the best cut of a group across its first principal direction."""
     nowhere = _Cut(np.zeros(len(points), bool), 0.0)
@@ -111,10 +124,7 @@ def _best_cut(points: NDArray[np.float32], weight: NDArray[np.float64]) -> _Cut:
     total = weight.sum()
     centered = points - (weight @ points / total).astype(np.float32)
     spread = (centered * weight[:, None].astype(np.float32)).T @ centered
-    along = (
-        centered
-        @ np.linalg.eigh(spread.astype(np.float64))[1][:, -1].astype(np.float32)
-    ).astype(np.float64)
+    along = (centered @ _principal_axis(spread)).astype(np.float64)
     order = np.argsort(along, kind="stable")
     heavy, moment = np.cumsum(weight[order])[:-1], np.cumsum((weight * along)[order])
     between = moment[:-1] ** 2 / heavy + (moment[-1] - moment[:-1]) ** 2 / (

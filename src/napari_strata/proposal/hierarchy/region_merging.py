@@ -296,15 +296,17 @@ def _cheapest_pairs(
     most: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Return edges that are the cheapest of both their ends, at most `most`, and their costs."""
-    first, second = edges[:, 0], edges[:, 1]
-    step = vectors[first] - vectors[second]
-    cost = np.einsum("ed,ed->e", step, step) * (
-        sizes[first] * sizes[second] / (sizes[first] + sizes[second])
-    )
+    first, second = (np.ascontiguousarray(end) for end in edges.T)
+    step = vectors.take(first, axis=0)
+    step -= vectors.take(second, axis=0)
+    one, other = sizes.take(first), sizes.take(second)
+    cost = np.einsum("ed,ed->e", step, step)
+    cost *= one * other / (one + other)
     cheapest = np.full(len(sizes), np.inf, np.float32)
     np.minimum.at(cheapest, first, cost)
     np.minimum.at(cheapest, second, cost)
-    mutual = np.flatnonzero((cost <= cheapest[first]) & (cost <= cheapest[second]))
+    mutual = np.flatnonzero(cost <= cheapest.take(first))
+    mutual = mutual[cost[mutual] <= cheapest[second[mutual]]]
     if most < len(mutual):
         mutual = np.sort(mutual[np.argsort(cost[mutual], kind="stable")[:most]])
     return edges[mutual], cost[mutual]

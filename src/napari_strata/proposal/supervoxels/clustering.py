@@ -288,23 +288,16 @@ def find_contacts(
     for axis in range(3):
         rolled, bright = np.moveaxis(labels, axis, 0), np.moveaxis(intensity, axis, 0)
         touch = rolled[1:] != rolled[:-1]
-        ends = np.stack([rolled[1:][touch], rolled[:-1][touch]], axis=1)
-        ends.sort(axis=1)
-        pairs.append(ends)
+        one, other = rolled[1:][touch], rolled[:-1][touch]
+        pairs.append((np.minimum(one, other), np.maximum(one, other)))
         steps.append(np.abs(bright[1:][touch] - bright[:-1][touch]))
-    low, high = np.concatenate(pairs).T
-    faces = sparse.coo_matrix(
-        (np.ones(len(low), np.int32), (low, high)), shape=(n, n)
-    ).tocsr()
-    step = sparse.coo_matrix(
-        (np.concatenate(steps).astype(np.float64), (low, high)), shape=(n, n)
-    ).tocsr()
-    faces.sum_duplicates()
-    step.sum_duplicates()
-    found = faces.tocoo()
+    low, high = (np.concatenate(ends) for ends in zip(*pairs, strict=True))
+    # one matrix sums both: faces in the real part, steps in the imaginary part
+    both = np.empty(len(low), np.complex128)
+    both.real, both.imag = 1.0, np.concatenate(steps)
+    sums = sparse.coo_matrix((both, (low, high)), shape=(n, n)).tocsr()
+    sums.sum_duplicates()
+    found = sums.tocoo()
     edges = np.stack([found.row, found.col], axis=1).astype(np.int32)
-    return Contacts(
-        edges,
-        found.data.astype(np.int32),
-        (step.tocoo().data / found.data).astype(np.float32),
-    )
+    faces, step = found.data.real, found.data.imag
+    return Contacts(edges, faces.astype(np.int32), (step / faces).astype(np.float32))

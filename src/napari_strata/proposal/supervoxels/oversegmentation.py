@@ -5,6 +5,7 @@ Initial segments need intensity only, so they can be made before the encoder has
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -297,17 +298,20 @@ def principal_maps(
     They are on the working grid, centred and not scaled. The largest loading of each is
     positive, which fixes the sign.
     """
-    finest = features.at_level(0)
-    flat = finest.reshape(-1, finest.shape[-1])
+    z, y, x = shape = features.grid.shape_zyx
+    # the finest level with its padding: cutting that off would copy everything
+    level = features.levels[0] if features.strides[0] == 1 else features.at_level(0)
     rng = np.random.default_rng(seed)
-    sample = flat[rng.choice(len(flat), min(len(flat), 50_000), replace=False)]
+    n = math.prod(shape)
+    chosen = rng.choice(n, min(n, 50_000), replace=False)
+    sample = level[np.unravel_index(chosen, shape)].astype(np.float64)
     center = sample.mean(axis=0)
-    axes = np.linalg.svd(
-        np.concatenate([sample, sample]) - center, full_matrices=False
-    )[2][:count]
+    sample -= center
+    axes = np.linalg.eigh(sample.T @ sample)[1][:, ::-1].T[:count]
     axes *= np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
-    maps = (flat @ axes.T - center @ axes.T).reshape(*finest.shape[:-1], len(axes))
-    return [np.ascontiguousarray(maps[..., k]) for k in range(len(axes))]
+    maps = level @ axes.T.astype(np.float32)
+    maps -= (axes @ center).astype(np.float32)
+    return [np.ascontiguousarray(maps[:z, :y, :x, k]) for k in range(len(axes))]
 
 
 def coarsening(

@@ -1,4 +1,4 @@
-"""The assignment table: which region each supervoxel belongs to.
+"""The assignment table: the region of each supervoxel.
 
 A `State` is never changed in place. Edits return a new one, so an edit that fails
 changes nothing, and undo applies the difference between two states. Tables have n + k
