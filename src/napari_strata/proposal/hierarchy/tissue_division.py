@@ -205,22 +205,24 @@ def divide_tissues(inputs: TissueInputs, groups: int) -> Division:
     """
     # sums do not depend on the number of cores
     with threadpool_limits(1, user_api="blas"):
-        coarse = _divided(inputs, min(groups, CONSTANTS.tissues))
-        return _divided_further(inputs, coarse, groups)
+        whole = _whole(inputs)
+        coarse = _divided(inputs, whole, min(groups, CONSTANTS.tissues))
+        return _divided_further(whole.points, inputs.sizes, coarse, groups)
 
 
-def _divided_further(inputs: TissueInputs, coarse: Division, groups: int) -> Division:
+def _divided_further(
+    points: NDArray[np.float32],
+    sizes: NDArray[np.integer],
+    coarse: Division,
+    groups: int,
+) -> Division:
     """Divide tissues by similarity, below all the cuts that were made before."""
     made = len(coarse.origin) + 1
     members = [np.flatnonzero(coarse.group == number) for number in range(made)]
-    scatter = np.array(
-        [_scatter(inputs.vectors[own], inputs.sizes[own]) for own in members]
-    )
+    scatter = np.array([_scatter(points[own], sizes[own]) for own in members])
     shares = scatter / max(float(scatter.sum()), 1e-12)
     fine = [
-        divide(
-            inputs.vectors[own], inputs.sizes[own], 1 + round(share * (groups - made))
-        )
+        divide(points[own], sizes[own], 1 + round(share * (groups - made)))
         for own, share in zip(members, shares.tolist(), strict=True)
     ]
     gains = [np.minimum.accumulate(part.gain) for part in fine]
@@ -249,10 +251,10 @@ def _scatter(vectors: NDArray[np.float32], sizes: NDArray[np.integer]) -> float:
     return float(weight @ ((vectors - mean) ** 2).sum(axis=1))
 
 
-def _divided(inputs: TissueInputs, groups: int) -> Division:
+def _divided(inputs: TissueInputs, whole: _Group, groups: int) -> Division:
     body = float(inputs.sizes.sum())
     offset = CONSTANTS.border_offset * 3.0 * body  # three faces a voxel
-    parts = [_whole(inputs)]
+    parts = [whole]
     cuts = [_best_cut(parts[0], body, offset, inputs.by_intensity)]
     origin, gain = [], []
     while len(parts) < groups:
@@ -277,17 +279,30 @@ def _divided(inputs: TissueInputs, groups: int) -> Division:
     return Division(group, np.array(origin, np.int64), np.array(gain, np.float64))
 
 
+def principal_points(
+    vectors: NDArray[np.float32], weights: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """Return vectors (n, d) in the space of their first principal components."""
+    if not len(vectors):
+        return vectors
+    mean = (weights @ vectors) / weights.sum()
+    centered = vectors - mean.astype(np.float32)
+    spread = (centered * weights[:, None].astype(np.float32)).T @ centered
+    axes = np.linalg.eigh(spread.astype(np.float64))[1][:, ::-1]
+    points: NDArray[np.float32] = centered @ axes[:, : CONSTANTS.components].astype(
+        np.float32
+    )
+    return points
+
+
 def _whole(inputs: TissueInputs) -> _Group:
     n = len(inputs.sizes)
     weight = inputs.sizes * (inputs.purity + CONSTANTS.impure_weight)
-    centered = inputs.vectors - (weight @ inputs.vectors) / weight.sum()
-    spread = (centered * weight[:, None]).T @ centered
-    axes = np.linalg.eigh(spread)[1][:, ::-1][:, : CONSTANTS.components]
     ends = np.concatenate([inputs.edges, inputs.edges[:, ::-1]]).T
     faces = np.concatenate([inputs.faces, inputs.faces]).astype(np.float32)
     return _Group(
         np.arange(n),
-        (centered @ axes).astype(np.float32),
+        principal_points(inputs.vectors, weight),
         weight.astype(np.float32),
         inputs.sizes.astype(np.float32),
         sparse.coo_matrix((faces, (ends[0], ends[1])), shape=(n, n)).tocsr(),

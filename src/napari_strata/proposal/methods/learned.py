@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from napari_strata.preprocess.intensity import encoder_intensity, filter_threads
 from napari_strata.proposal.confidence import ConfidenceInputs, estimate_confidence
 from napari_strata.proposal.hierarchy.build_trees import region_tree
-from napari_strata.proposal.hierarchy.tissue_division import supervoxel_purity
+from napari_strata.proposal.hierarchy.tissue_division import (
+    CONSTANTS,
+    supervoxel_purity,
+)
 from napari_strata.proposal.methods.base import MethodInputs, MethodResult
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.proposal.supervoxels.clustering import Contacts
@@ -219,6 +222,7 @@ def build_proposal(
         supervoxels.contacts.edges,
         ~body,
         centers_mm=described.center_zyx_mm,
+        tissues=tissues.tree.cut(CONSTANTS.tissues),
     )
     confidence = estimate_confidence(
         ConfidenceInputs(

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from napari_strata.cancellation import raise_if_cancelled
-from napari_strata.proposal.hierarchy.build_trees import (
-    smooth_tissue_tree,
-    tissue_tree,
+from napari_strata.proposal.hierarchy.build_trees import smooth_tissue_tree
+from napari_strata.proposal.hierarchy.divisive_clustering import Division, divide
+from napari_strata.proposal.hierarchy.tissue_division import (
+    TissueInputs,
+    principal_points,
 )
-from napari_strata.proposal.hierarchy.tissue_division import TissueInputs
 from napari_strata.proposal.hierarchy.tree import Hierarchy
 from napari_strata.proposal.supervoxels.clustering import Contacts
 
@@ -190,13 +191,12 @@ def find_tissues_iteratively(
     vectors = np.concatenate(parts, axis=1).astype(np.float32)
     times = max(1, neighborhood.hops(AROUND_MM))
     for _ in range(_ROUNDS if weight else 0):
-        tissue = tissue_tree(vectors, sizes, edges, ~body, groups=_TISSUES).cut(
-            _TISSUES
-        )
+        tissue = _coarse_tissues(vectors, sizes, body).cut(_TISSUES)
         around = np.float32(weight * _CONTEXT) * neighborhood.shares(
-            tissue, _TISSUES, times
+            _of_all(tissue, body), _TISSUES, times
         )
         vectors = np.concatenate([*parts, around], axis=1).astype(np.float32)
+    shared = _coarse_tissues(vectors, sizes, body).cut(_SHARED_TISSUES)
     known = features_known_from_intensity(
         intensity[body],
         np.concatenate([np.empty((len(sizes), 0)), *parts[1:]], axis=1)[body],
@@ -217,8 +217,25 @@ def find_tissues_iteratively(
     return Tissues(
         tree,
         vectors,
-        neighborhood.shares(tree.cut(_SHARED_TISSUES), _SHARED_TISSUES, 1),
+        neighborhood.shares(_of_all(shared, body), _SHARED_TISSUES, 1),
     )
+
+
+def _coarse_tissues(
+    vectors: NDArray[np.float32],
+    sizes: NDArray[np.integer],
+    body: NDArray[np.bool_],
+) -> Division:
+    """Divide the body by similarity alone."""
+    points = principal_points(vectors[body], sizes[body].astype(np.float64))
+    return divide(points, sizes[body], _TISSUES)
+
+
+def _of_all(group: NDArray[np.integer], body: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return 1 + the group of supervoxels of the body, and 0 of others."""
+    table = np.zeros(len(body), np.int64)
+    table[body] = 1 + group
+    return table
 
 
 def features_known_from_intensity(
