@@ -18,6 +18,10 @@ _FEW_PAIRS = 0.02
 """Pairs merged per round, as a share of the supervoxels, below which rounds end."""
 
 
+_FINE_SHARE = 1 / 8
+"""Fine level: share of supervoxels that are left when those of one tissue have merged."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SupervoxelGraph:
     """Supervoxels with their vectors, and which of them touch.
@@ -191,20 +195,21 @@ def merge_in_pairs(
     target : int
         Number of supervoxels at which merging ends.
     classes : (n,) integer array, optional
-        Supervoxels of different classes merge only when few pairs of equal classes are
-        left, and higher than all of those.
+        Supervoxels of different classes merge only when an eighth is left, or few
+        pairs of equal classes, and higher than all that merged inside classes.
     """
     n = made = len(graph.sizes)
     tops, below = np.arange(n, dtype=np.int64), np.zeros(n)
     rows, heights = [np.empty((0, 2), np.int64)], [np.empty(0)]
     floor, own = 0.0, None if classes is None else np.asarray(classes)
-    while len(graph.sizes) > target and len(graph.edges):
+    goal = target if own is None else int(n * _FINE_SHARE)
+    while len(graph.sizes) > goal and len(graph.edges):
         raise_if_cancelled()
         edges = graph.edges
         if own is not None:
             edges = edges[own[edges[:, 0]] == own[edges[:, 1]]]
         pairs, cost = _cheapest_pairs(
-            graph.sizes, graph.vectors, edges, most=len(graph.sizes) - target
+            graph.sizes, graph.vectors, edges, most=len(graph.sizes) - goal
         )
         alone = _disjoint(pairs, cost, len(graph.sizes))
         pairs, cost = pairs[alone], cost[alone]
@@ -222,7 +227,7 @@ def merge_in_pairs(
         if len(pairs) < _FEW_PAIRS * len(left):
             if own is None:
                 break
-            own, floor = None, float(below.max(initial=0.0))
+            own, floor, goal = None, float(below.max(initial=0.0)), target
     if own is not None:
         floor = float(below.max(initial=0.0))
     return Forest(np.concatenate(rows), np.concatenate(heights), tops, graph, floor)

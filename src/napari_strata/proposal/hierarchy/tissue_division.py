@@ -150,8 +150,7 @@ def supervoxel_purity(
 def _sum_at(
     n: int, place: NDArray[np.integer], values: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    sums: NDArray[np.float64] = np.bincount(place, weights=values, minlength=n)
-    return sums
+    return np.asarray(np.bincount(place, weights=values, minlength=n), np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -279,7 +278,7 @@ def _divided(inputs: TissueInputs, whole: _Group, groups: int) -> Division:
     return Division(group, np.array(origin, np.int64), np.array(gain, np.float64))
 
 
-def principal_points(
+def _principal_points(
     vectors: NDArray[np.float32], weights: NDArray[np.floating]
 ) -> NDArray[np.float32]:
     """Return vectors (n, d) in the space of their first principal components."""
@@ -302,7 +301,7 @@ def _whole(inputs: TissueInputs) -> _Group:
     faces = np.concatenate([inputs.faces, inputs.faces]).astype(np.float32)
     return _Group(
         np.arange(n),
-        principal_points(inputs.vectors, weight),
+        _principal_points(inputs.vectors, weight),
         weight.astype(np.float32),
         inputs.sizes.astype(np.float32),
         sparse.coo_matrix((faces, (ends[0], ends[1])), shape=(n, n)).tocsr(),

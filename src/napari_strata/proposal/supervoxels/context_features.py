@@ -16,10 +16,7 @@ from scipy import sparse
 from napari_strata.cancellation import raise_if_cancelled
 from napari_strata.proposal.hierarchy.build_trees import smooth_tissue_tree
 from napari_strata.proposal.hierarchy.divisive_clustering import Division, divide
-from napari_strata.proposal.hierarchy.tissue_division import (
-    TissueInputs,
-    principal_points,
-)
+from napari_strata.proposal.hierarchy.tissue_division import TissueInputs
 from napari_strata.proposal.hierarchy.tree import Hierarchy
 from napari_strata.proposal.supervoxels.clustering import Contacts
 
@@ -227,8 +224,10 @@ def _coarse_tissues(
     body: NDArray[np.bool_],
 ) -> Division:
     """Divide the body by similarity alone."""
-    points = principal_points(vectors[body], sizes[body].astype(np.float64))
-    return divide(points, sizes[body], _TISSUES)
+    if not body.any():
+        nothing = np.empty(0, np.int64)
+        return Division(nothing, nothing, np.empty(0))
+    return divide(vectors[body], sizes[body], _TISSUES)
 
 
 def _of_all(group: NDArray[np.integer], body: NDArray[np.bool_]) -> NDArray[np.int64]:
