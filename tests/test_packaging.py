@@ -13,6 +13,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 import napari_strata as strata
@@ -155,3 +156,20 @@ def test_the_lowest_versions_are_those_of_the_project():
         name, _, version = pin.partition(" ;")[0].partition("==")
         assert requirement.startswith(name)
         assert f">={version}" in requirement
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the list is made on Linux, with its markers"
+)
+def test_the_list_for_small_devices_is_complete_and_current():
+    made = subprocess.run(
+        [sys.executable, ROOT / "packaging" / "edge.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT / "tests",  # else the folder shadows the package `packaging`
+    ).stdout
+    assert made == (ROOT / "requirements-edge.txt").read_text(encoding="utf-8")
+    names = [line.partition("==")[0] for line in made.splitlines() if "==" in line]
+    assert {"torch", "monai"}.isdisjoint(names)
+    assert {"openvino", "simpleitk", "higra"} <= set(names)

@@ -73,6 +73,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StrataError as err:
         print(f"strata: {printable(err)}", file=sys.stderr)
         return USER_ERROR
+    except ModuleNotFoundError as err:
+        if (err.name or "").partition(".")[0] not in ("torch", "monai"):
+            raise
+        print(
+            "strata: this command needs torch and MONAI, which are not installed. Install"
+            " them (pip install torch monai).",
+            file=sys.stderr,
+        )
+        return USER_ERROR
     except MemoryError:
         print(
             "strata: not enough memory. Close other programs, or use a coarser scan.",
