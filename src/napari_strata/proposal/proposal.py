@@ -120,16 +120,36 @@ class Proposal:
             else min(_DEFAULT_CUT[name], self.tree(name).max_regions)
         )
 
-    def tissues(self, n: int) -> Segmentation:
-        """Cut the tissue tree: n groups of similar supervoxels besides region 0."""
+    def as_proposed(self, name: TreeName) -> int:
+        """Return the number of tissues or regions that a person sees first.
+
+        Each branch is shown at a level where it is stable, see `stable_cut`. A proposal
+        of an earlier version, or of a method that chooses none, opens on
+        `middle_suggestion`.
+        """
+        chosen = self.provenance.get("as_proposed", {}).get(name)
+        n = self.middle_suggestion(name) if chosen is None else int(chosen)
+        return max(1, min(n, self.tree(name).max_regions))
+
+    def tissues(self, n: int | Literal["auto"]) -> Segmentation:
+        """Cut the tissue tree: n groups of similar supervoxels besides region 0.
+
+        "auto" takes as many as `as_proposed` says.
+        """
         return self._segmentation("tissues", n)
 
-    def regions(self, n: int) -> Segmentation:
-        """Cut the region tree: n connected regions besides region 0."""
+    def regions(self, n: int | Literal["auto"]) -> Segmentation:
+        """Cut the region tree: n connected regions besides region 0.
+
+        "auto" takes as many as `as_proposed` says.
+        """
         return self._segmentation("regions", n)
 
-    def _segmentation(self, name: TreeName, n: int) -> Segmentation:
+    def _segmentation(
+        self, name: TreeName, count: int | Literal["auto"]
+    ) -> Segmentation:
         tree = self.tree(name)
+        n = self.as_proposed(name) if count == "auto" else count
         if n > tree.max_regions:
             logger.warning(
                 "Asked for %d %s; the scan has only %d supervoxels in the body, so it"

@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 from napari_strata.preprocess.intensity import encoder_intensity, filter_threads
 from napari_strata.proposal.confidence import ConfidenceInputs, estimate_confidence
 from napari_strata.proposal.hierarchy.build_trees import region_tree
+from napari_strata.proposal.hierarchy.stable_cut import (
+    STABLE_REGIONS,
+    STABLE_TISSUES,
+    stable_count,
+    stable_cut,
+)
 from napari_strata.proposal.hierarchy.tissue_division import (
     CONSTANTS,
     supervoxel_purity,
@@ -216,7 +222,7 @@ def build_proposal(
     tissues = find_tissues(described, supervoxels.contacts, body, volume, settings)
     on_progress(3, steps, "tree of regions")
     vectors = region_vectors(described, tissues.shares, settings, volume.modality)
-    regions = region_tree(
+    merged = region_tree(
         vectors,
         described.sizes_vox,
         supervoxels.contacts.edges,
@@ -224,6 +230,8 @@ def build_proposal(
         centers_mm=described.center_zyx_mm,
         tissues=tissues.tree.cut(CONSTANTS.tissues),
     )
+    stable = stable_cut(merged, described.sizes_vox, *STABLE_REGIONS)
+    regions = stable.tree
     confidence = estimate_confidence(
         ConfidenceInputs(
             tissues.vectors,
@@ -244,6 +252,12 @@ def build_proposal(
         tissues.tree,
         confidence,
         supervoxels.contacts.edges,
+        {
+            "as_proposed": {
+                "tissues": stable_count(tissues.tree, *STABLE_TISSUES),
+                "regions": stable.n,
+            }
+        },
         descriptor_scale=described.scale(body),
     )
 
