@@ -10,6 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError
+from napari_strata.proposal.hierarchy.stable_cut import (
+    STABLE_REGIONS,
+    STABLE_TISSUES,
+    stable_count,
+)
 from napari_strata.proposal.hierarchy.tree import Hierarchy
 from napari_strata.volume import (
     Segmentation,
@@ -27,6 +32,11 @@ SUGGESTED_RANGE: dict[TreeName, tuple[int, int]] = {
     "regions": (4, 400),
 }
 """Coarsest and finest cut that may be suggested."""
+STABLE_RANGE: dict[TreeName, tuple[int, int]] = {
+    "tissues": STABLE_TISSUES,
+    "regions": STABLE_REGIONS,
+}
+"""Fewest and most tissues and regions that a proposal opens on."""
 _DEFAULT_CUT: dict[TreeName, int] = {"tissues": 16, "regions": 100}
 """Number of regions for trees without a stable cut."""
 
@@ -124,12 +134,13 @@ class Proposal:
         """Return the number of tissues or regions that a person sees first.
 
         Each branch is shown at a level where it is stable, see `stable_cut`. A proposal
-        of an earlier version, or of a method that chooses none, opens on
-        `middle_suggestion`.
+        of an earlier version, or of a method that chooses none, opens on its most
+        persistent cut of as many regions.
         """
         chosen = self.provenance.get("as_proposed", {}).get(name)
-        n = self.middle_suggestion(name) if chosen is None else int(chosen)
-        return max(1, min(n, self.tree(name).max_regions))
+        if chosen is None:
+            return stable_count(self.tree(name), *STABLE_RANGE[name])
+        return max(1, min(int(chosen), self.tree(name).max_regions))
 
     def tissues(self, n: int | Literal["auto"]) -> Segmentation:
         """Cut the tissue tree: n groups of similar supervoxels besides region 0.
