@@ -383,7 +383,7 @@ def test_two_time_points_are_compared_by_name(proposed, qtbot):
     panel.views.compare()
     dialog = panel.findChild(FollowUp)
     names = [dialog.table.item(row, 0).text() for row in range(dialog.table.rowCount())]
-    assert len(names) == len(panel.case.work.regions)
+    assert len(names) == len(panel.cases.of(first).work.regions)
     row = names.index(names[2])
     before = next(
         one for one in panel.cases.of(first).work.regions if one.name == names[2]

@@ -34,11 +34,13 @@ def test_window_command_and_python_give_the_same_labels(
     data, kwargs, _ = image_tuple(volume)
     viewer.add_image(data, **kwargs)
     panel.sections.granularity.tissues.click()
-    panel.sections.granularity.count.setValue(12)
     panel.sections.proposal.propose.click()
     qtbot.waitUntil(
         lambda: panel.case is not None and not panel.jobs.is_running, timeout=120_000
     )
+    opened_on = panel.case.work.proposal.as_proposed("tissues")
+    assert panel.sections.granularity.count.value() == opened_on
+    panel.sections.granularity.count.setValue(12)
     panel.settle()
     panel.case.painter.finish()
 

@@ -269,7 +269,7 @@ class GranularitySection(Section):
 
     def _on_tree(self) -> None:
         self._show(self.n)
-        self._ask(min(self.n, self._limits[self.tree]))
+        self.cut_asked.emit(self.tree, min(self.n, self._limits[self.tree]))
 
     def _on_slider(self, position: int) -> None:
         if not self._showing:
@@ -284,7 +284,8 @@ class GranularitySection(Section):
 
     def _ask(self, n: int) -> None:
         self._counts[self.tree] = n
-        self._chosen.add(self.tree)
+        if self._proposal is not None:
+            self._chosen.add(self.tree)
         self.cut_asked.emit(self.tree, n)
 
     def _show(self, n: int, *, keep_slider: bool = False) -> None:
