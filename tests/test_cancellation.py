@@ -14,7 +14,6 @@ from napari_strata.encoder.runtime.torch_runtime import TorchRuntime
 from napari_strata.errors import Cancelled
 from napari_strata.preprocess import intensity as preprocess
 from napari_strata.preprocess.intensity import WorkingGrid, flatten_bias
-from napari_strata.proposal.hierarchy import ward_subprocess as apart
 from napari_strata.settings import ProposeSettings
 
 
@@ -86,14 +85,6 @@ def test_ctrl_c_in_the_flattening_is_not_lost(monkeypatch):
             intensity, np.ones(intensity.shape, bool), np.array([4.0, 4.0, 4.0])
         )
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_another_process_is_ended_when_its_tree_is_not_wanted(monkeypatch):
-    monkeypatch.setattr(apart, "_ASK_S", 0.01)
-    with cancellation.progress_scope(Leaver(patience=1)) as report:
-        report(2, 4, "tree of tissues")
-        with pytest.raises(Cancelled):
-            apart._run(["sleep", "60"])
 
 
 def test_outside_of_watched_work_nobody_is_asked():

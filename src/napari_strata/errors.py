@@ -119,5 +119,21 @@ class ClusterError(StrataError):
     """
 
 
+class WorkerError(StrataError):
+    """The process that computes for a window ended before it was done.
+
+    Parameters
+    ----------
+    message : str
+        What happened and what to do.
+    has_started : bool
+        Whether it had begun with the job.
+    """
+
+    def __init__(self, message: str, *, has_started: bool = True) -> None:
+        super().__init__(message)
+        self.has_started = has_started
+
+
 class Cancelled(StrataError):
     """Raised by a progress callable to stop the running work."""

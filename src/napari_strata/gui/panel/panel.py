@@ -121,6 +121,7 @@ class StrataPanel(PanelLayout):
         """
         self.granularity.send()
         self.jobs.cancel()
+        self.proposals.close()
         self.views.close()
         self.hover.close()
         self._bindings.remove()
@@ -184,7 +185,7 @@ class StrataPanel(PanelLayout):
             sections.history,
             sections.edit,
             require_case=require,
-            jump=self.editor.jump,
+            jump=self.editor.jump_to_step,
         )
         self.views = ViewController(
             sections.scan,

@@ -13,6 +13,7 @@ from napari_strata.gui.panel.editing import Editor
 from napari_strata.gui.panel.layout import PanelSections
 from napari_strata.gui.panel.scan_controller import ScanController
 from napari_strata.gui.session.open_cases import OpenCases
+from napari_strata.gui.tasks.compute import drop_worker, keep_worker
 from napari_strata.gui.tasks.jobs import JobRunner
 from napari_strata.gui.tasks.notifications import notify_errors
 from napari_strata.gui.tasks.worker import (
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class ProposalController(QObject):
-    """Proposes regions of the scan in hand, in a thread, and opens a case with them.
+    """Proposes regions of the scan in hand, in a worker process, and opens a case with them.
 
     Parameters
     ----------
@@ -43,7 +44,8 @@ class ProposalController(QObject):
     editor : Editor
         Its tools are put down before the new case opens.
     propose : callable or None
-        Stands in for `napari_strata.pipeline.propose`.
+        Stands in for `propose_for_window`, which computes in a worker process. With
+        it, no process is started.
     """
 
     def __init__(
@@ -64,6 +66,9 @@ class ProposalController(QObject):
         self._editor = editor
         self._propose = propose
         self._image: napari.layers.Image | None = None
+        if propose is None:
+            keep_worker(id(self))
+            sections.destroyed.connect(partial(drop_worker, id(self)))
         sections.proposal.propose_asked.connect(self.start)
         sections.proposal.cancel_asked.connect(jobs.cancel)
         jobs.running_changed.connect(sections.proposal.show_running)
@@ -75,8 +80,12 @@ class ProposalController(QObject):
         return self._image
 
     def propose_with(self, propose: Propose | None) -> None:
-        """Use another function than `napari_strata.pipeline.propose`; None restores it."""
+        """Use another function than `propose_for_window`; None restores it."""
         self._propose = propose
+
+    def close(self) -> None:
+        """Let the worker process go, if no other window needs it."""
+        drop_worker(id(self))
 
     def start(self) -> None:
         """Propose regions for the scan in hand."""

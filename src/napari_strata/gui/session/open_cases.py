@@ -9,7 +9,6 @@ from qtpy.QtCore import QObject, Signal
 from napari_strata.gui.canvas.layers import LayerTuple
 from napari_strata.gui.session.layer_marks import mark_layer, marked_cases, unmark_layer
 from napari_strata.gui.session.scan_case import ScanCase
-from napari_strata.gui.tasks.quiet import thaw
 from napari_strata.refine.session.refinement import Refinement
 
 if TYPE_CHECKING:
@@ -89,7 +88,6 @@ class OpenCases(QObject):
             image for image in self._cases if image not in self._viewer.layers
         ]:
             self._cases.pop(image).close("keep")
-            thaw()
 
     def close(self) -> None:
         """Finish and close every case."""
@@ -97,4 +95,3 @@ class OpenCases(QObject):
             case.finish()
             case.close()
         self._cases.clear()
-        thaw()

@@ -14,18 +14,18 @@ from napari_strata.export.base import ExportContext
 from napari_strata.export.outputs import export_labels, outputs_beside
 from napari_strata.filenames import printable
 from napari_strata.gui.canvas.layers import LayerTuple, case_labels_tuple, image_tuple
-from napari_strata.gui.tasks.quiet import load_engine
+from napari_strata.gui.tasks.compute import propose_for_window
 from napari_strata.io.atomic import atomic_path
 from napari_strata.io.files import write
 from napari_strata.io.sidecar import SIDECAR_FORMAT
-from napari_strata.proposal.hierarchy.ward_subprocess import kept_responsive
 from napari_strata.proposal.proposal import Proposal, TreeName
 from napari_strata.refine.session.recovery import Unfinished
 from napari_strata.refine.session.refinement import Refinement
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.volume import Progress, Segmentation, Volume
+from napari_strata.worker.tasks import PreparedProposal
 
-Propose = Callable[..., Proposal]
+Propose = Callable[..., Proposal | PreparedProposal]
 """Any function with the parameters of `napari_strata.pipeline.propose`."""
 
 
@@ -116,31 +116,28 @@ def propose_body(
     on_progress : callable
         Raises `Cancelled` to stop.
     propose : callable or None
-        Stands in for `napari_strata.pipeline.propose`.
+        Stands in for `propose_for_window`.
     """
-    if propose is None:
-        on_progress(0, 0, "Loading the engine")
-        load_engine()
-        from napari_strata.pipeline import propose as run_pipeline
-
-        propose = run_pipeline
     run = request.run
-    with kept_responsive():
-        proposal = propose(
-            request.volume,
-            settings=request.settings,
-            seed=run.seed,
-            device=run.device,
-            threads=run.threads,
-            on_progress=on_progress,
-        )
+    found = (propose or propose_for_window)(
+        request.volume,
+        settings=request.settings,
+        seed=run.seed,
+        device=run.device,
+        threads=run.threads,
+        runtime=run.runtime,
+        on_progress=on_progress,
+    )
     on_progress(1, 1, "Cutting the tree")
+    prepared = found if isinstance(found, PreparedProposal) else PreparedProposal(found)
+    proposal = prepared.proposal
     n = proposal.as_proposed(request.tree) if request.n is None else request.n
     work = (
         Refinement(proposal, regions=n)
         if request.tree == "regions"
         else Refinement(proposal, tissues=n)
     )
+    work.view.index.adopt_lookups(prepared.lookups)
     return opened(work, on_progress)
 
 

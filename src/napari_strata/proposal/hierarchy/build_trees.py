@@ -24,7 +24,7 @@ from napari_strata.proposal.hierarchy.tissue_division import (
     divide_tissues,
 )
 from napari_strata.proposal.hierarchy.tree import Hierarchy, hierarchy_from_merges
-from napari_strata.proposal.hierarchy.ward_subprocess import ward_tree
+from napari_strata.proposal.hierarchy.ward import ward_tree
 
 _TISSUE_GROUPS = 800
 """Groups that tissues are divided into; finer groups could hardly be distinguished."""

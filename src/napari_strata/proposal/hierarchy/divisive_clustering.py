@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from scipy import linalg
 from threadpoolctl import threadpool_limits
 
-from napari_strata.cancellation import raise_if_cancelled
-
 _TOO_CLOSE = 1e-9
 """Gain, as a share of the first split's, at or below which groups are not split."""
 
@@ -92,7 +90,6 @@ def _divided(
     cuts, least = [whole], _TOO_CLOSE * whole.gain
     origin, gain = [], []
     while len(members) < groups:
-        raise_if_cancelled()
         chosen = int(np.argmax([cut.gain for cut in cuts]))
         cut = cuts[chosen]
         if cut.gain <= least:

@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from napari_strata.cancellation import raise_if_cancelled
-
 _FEW_PAIRS = 0.02
 """Pairs merged per round, as a share of the supervoxels, below which rounds end."""
 
@@ -204,7 +202,6 @@ def merge_in_pairs(
     floor, own = 0.0, None if classes is None else np.asarray(classes)
     goal = target if own is None else int(n * _FINE_SHARE)
     while len(graph.sizes) > goal and len(graph.edges):
-        raise_if_cancelled()
         edges = graph.edges
         if own is not None:
             edges = edges[own[edges[:, 0]] == own[edges[:, 1]]]
@@ -297,7 +294,6 @@ def merge_to(graph: SupervoxelGraph, target: int) -> Merged:
         )
     supervoxel = np.arange(len(sizes), dtype=np.int32)
     while len(sizes) > target and len(edges):
-        raise_if_cancelled()
         pairs = _cheapest_pairs(sizes, vectors, edges, most=len(sizes) - target)[0]
         n = len(sizes)
         links = sparse.coo_matrix(

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from napari_strata.cancellation import raise_if_cancelled
 from napari_strata.proposal.hierarchy.divisive_clustering import Division, divide
 
 
@@ -257,7 +256,6 @@ def _divided(inputs: TissueInputs, whole: _Group, groups: int) -> Division:
     cuts = [_best_cut(parts[0], body, offset, inputs.by_intensity)]
     origin, gain = [], []
     while len(parts) < groups:
-        raise_if_cancelled()
         early = inputs.by_intensity and len(parts) < CONSTANTS.intensity_tissues
         worth = [0.0 if c is None else _worth(c, offset, early) for c in cuts]
         chosen = int(np.argmax(worth))

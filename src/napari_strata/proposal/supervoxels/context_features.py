@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from napari_strata.cancellation import raise_if_cancelled
 from napari_strata.proposal.hierarchy.build_trees import smooth_tissue_tree
 from napari_strata.proposal.hierarchy.divisive_clustering import Division, divide
 from napari_strata.proposal.hierarchy.tissue_division import TissueInputs
@@ -110,7 +109,6 @@ class Neighborhood:
     def averaged(self, values: NDArray[np.float32], times: int) -> NDArray[np.float32]:
         """Average values (n, d) over neighbours, `times` times in a row."""
         for _ in range(times):
-            raise_if_cancelled()
             values = self.matrix @ values
         return np.asarray(values, np.float32)
 

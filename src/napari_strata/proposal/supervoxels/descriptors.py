@@ -106,7 +106,6 @@ class Pooler:
 
     def mean(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Average values (..., channel) over each supervoxel: (n, channel) float32."""
-        raise_if_cancelled()
         columns = values.reshape(-1, values.shape[-1])
         return (
             self._membership @ columns / np.maximum(self.counts, 1)[:, None]
@@ -126,7 +125,6 @@ class SmoothedIntensity:
     ) -> SmoothedIntensity:
         """Smooth intensity (z, y, x) by Gaussians of 2 mm and 4 mm."""
         near = ndimage.gaussian_filter(intensity, 2.0 / spacing_zyx_mm, truncate=2.0)
-        raise_if_cancelled()
         return cls(
             near,
             ndimage.gaussian_filter(near, np.sqrt(12.0) / spacing_zyx_mm, truncate=2.0),

@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,15 @@ class GeodesicDistances:
         self._points = points
         self._found: OrderedDict[tuple[str, bytes], NDArray[np.float32]] = OrderedDict()
         self._keeping = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is sent to another process: all but the lock and the results."""
+        return {"_graph": self._graph, "_points": self._points}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up what another process sent."""
+        vars(self).update(state)
+        self._found, self._keeping = OrderedDict(), threading.Lock()
 
     def distance(self, seeds: NDArray[np.integer]) -> NDArray[np.float32]:
         """Return the geodesic distance to the nearest seed, (n,).

@@ -125,15 +125,7 @@ class View:
         This takes about a second on a large scan. Lookups from the scan's intensities
         are skipped if the scan is not available.
         """
-        index = self.index
-        for made in (
-            index.sizes_vox,
-            index.first_voxels,
-            index.boxes,
-            index.feature_space,
-            index.has_scan and index.intensity_sums,
-        ):
-            del made
+        self.index.slow_lookups()
 
     def region_at(self, voxel_zyx: ArrayLike) -> int:
         """Return the region id of one voxel (z, y, x).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -108,6 +109,17 @@ class ProposalIndex:
         return feature_space(
             self.proposal, middle * self.proposal.volume.spacing_zyx_mm
         )
+
+    def slow_lookups(self) -> dict[str, Any]:
+        """Return the lookups that take long, by name; `adopt_lookups` takes them up."""
+        names = ["sizes_vox", "first_voxels", "boxes", "feature_space"]
+        if self.has_scan:
+            names.append("intensity_sums")
+        return {name: getattr(self, name) for name in names}
+
+    def adopt_lookups(self, lookups: Mapping[str, Any]) -> None:
+        """Use lookups of the same proposal that another process computed."""
+        vars(self).update(lookups)
 
     def box_of(
         self, supervoxel_ids: NDArray[np.integer], flat_voxels: NDArray[np.integer]
