@@ -98,7 +98,7 @@ def test_the_sidecar_says_what_made_the_labels(made, scan):
     assert sum(row["voxels"] for row in sidecar["regions"]) > 1000
 
 
-def test_auto_takes_the_middle_mark(made, scan, tmp_path):
+def test_auto_takes_the_cut_that_the_proposal_opens_on(made, scan, tmp_path):
     words = [
         "propose",
         str(scan),
@@ -114,12 +114,11 @@ def test_auto_takes_the_middle_mark(made, scan, tmp_path):
     ]
     assert main(words) == 0
     sidecar = json.loads((tmp_path / "l.json").read_text())
-    marks = sidecar["suggested"]["tissues"]
-    assert (
-        marks == json.loads((made / "labels.json").read_text())["suggested"]["tissues"]
-    )
-    assert sidecar["cut"] == {"tissues": marks[len(marks) // 2]}
-    assert len(sidecar["regions"]) == marks[len(marks) // 2]
+    chosen = sidecar["as_proposed"]
+    assert chosen == json.loads((made / "labels.json").read_text())["as_proposed"]
+    assert 16 <= chosen["tissues"] <= 24
+    assert sidecar["cut"] == {"tissues": chosen["tissues"]}
+    assert len(sidecar["regions"]) == chosen["tissues"]
 
 
 def test_a_number_that_is_none_is_refused(scan, tmp_path, capsys):

@@ -43,6 +43,7 @@ def test_a_panel_opened_again_goes_on_with_the_case(proposed):
     viewer, first = proposed
     merge_two(first)
     work, labels, expected = first.case.work, first.case.labels, shown(first).copy()
+    n = work.view.granularity
     viewer.window.remove_dock_widget(first)
     assert first.case is None
     assert not labels.keymap
@@ -54,7 +55,7 @@ def test_a_panel_opened_again_goes_on_with_the_case(proposed):
     np.testing.assert_array_equal(shown(again), expected)
     again.editor.undo()
     again.settle()
-    assert len(again.case.work.regions) == 8
+    assert len(again.case.work.regions) == n
     assert not first._refresh_timer.isActive()
 
 
@@ -154,13 +155,13 @@ def test_a_saved_case_is_opened_with_its_history(proposed, tmp_path, qtbot):
     panel.editor.undo()
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
     panel.settle()
-    assert len(panel.case.work.regions) == 8
+    assert len(panel.case.work.regions) == first.work.view.granularity
     panel.files.open_case(tmp_path / "case.strata")
     qtbot.waitUntil(lambda: panel.case is not first, timeout=20000)
     np.testing.assert_array_equal(shown(panel), expected)
     panel.editor.undo()
     panel.settle()
-    assert len(panel.case.work.regions) == 8
+    assert len(panel.case.work.regions) == first.work.view.granularity
 
 
 def test_export_writes_what_is_on_the_screen(proposed, tmp_path, qtbot):

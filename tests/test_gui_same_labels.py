@@ -23,10 +23,10 @@ def test_window_command_and_python_give_the_same_labels(
     )
     out = tmp_path / "labels.nii.gz"
     assert (
-        main(["propose", str(path), "-o", str(out), "--tissues", "8", "--quiet"]) == 0
+        main(["propose", str(path), "-o", str(out), "--tissues", "12", "--quiet"]) == 0
     )
     volume = strata.read(path)
-    python = strata.propose(volume).tissues(8).labels
+    python = strata.propose(volume).tissues(12).labels
 
     viewer = make_napari_viewer_proxy()
     panel = StrataPanel(viewer)
@@ -34,11 +34,13 @@ def test_window_command_and_python_give_the_same_labels(
     data, kwargs, _ = image_tuple(volume)
     viewer.add_image(data, **kwargs)
     panel.sections.granularity.tissues.click()
-    panel.sections.granularity.count.setValue(8)
     panel.sections.proposal.propose.click()
     qtbot.waitUntil(
         lambda: panel.case is not None and not panel.jobs.is_running, timeout=120_000
     )
+    opened_on = panel.case.work.proposal.as_proposed("tissues")
+    assert panel.sections.granularity.count.value() == opened_on
+    panel.sections.granularity.count.setValue(12)
     panel.settle()
     panel.case.painter.finish()
 

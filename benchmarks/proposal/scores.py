@@ -6,23 +6,28 @@ Regions and tree nodes agree with a reference.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
+import numpy as np
 from benchmarks.encoder.scans import OTHER, LabelledScan
 from benchmarks.proposal.edges import achievable_accuracy, strict_accuracy
 from benchmarks.proposal.nodes import best_node_dice
 from benchmarks.proposal.overlap import Overlap
+from numpy.typing import NDArray
 
 from napari_strata.measure import compare
 from napari_strata.proposal.proposal import Proposal, TreeName
 from napari_strata.volume import Segmentation
 
-CUTS: tuple[tuple[TreeName, int], ...] = (
+CUTS: tuple[tuple[TreeName, int | Literal["auto"]], ...] = (
     ("tissues", 8),
     ("tissues", 16),
     ("tissues", 32),
+    ("tissues", "auto"),
     ("regions", 50),
     ("regions", 100),
     ("regions", 200),
+    ("regions", "auto"),
 )
 
 
@@ -39,8 +44,7 @@ def proposal_figures(
     reference = Segmentation(scan.reference, (), scan.volume.geometry)
     for tree, n in CUTS:
         cut = proposal.tissues(n) if tree == "tissues" else proposal.regions(n)
-        scores = compare(cut, reference, ignore=(0,), other=(OTHER,))
-        yield f"{tree} {n}", _named(scores.many_to_one_mean, scores.many_to_one)
+        yield f"{tree} {n}", _cut_figures(cut, reference)
     for tree in ("tissues", "regions"):
         dice = best_node_dice(proposal.tree(tree), found)
         yield (
@@ -61,6 +65,31 @@ def proposal_costs(proposal: Proposal, found: Overlap) -> dict[str, float]:
     seconds = {f"{stage}, s": float(value) for stage, value in stages.items()}
     best = {"ASA": achievable_accuracy(found), "ASA, strict": strict_accuracy(found)}
     return {**sizes, **best, **seconds, "all stages, s": sum(seconds.values())}
+
+
+def _cut_figures(cut: Segmentation, reference: Segmentation) -> dict[str, float]:
+    """Give Dice, many-to-one and one-to-one, the share of border, and the number of regions."""
+    scores = compare(cut, reference, ignore=(0,), other=(OTHER,))
+    return {
+        **_named(scores.many_to_one_mean, scores.many_to_one),
+        "one-to-one Dice": scores.one_to_one_mean,
+        "border share": border_share(cut.labels),
+        "n": float(len(cut.regions)),
+    }
+
+
+def border_share(labels: NDArray[np.integer]) -> float:
+    """Give the share of voxel faces inside the body that lie between two labels.
+
+    High where tissues are confetti: shells of partial volume, noise parted into classes.
+    """
+    between = inside = 0
+    for axis in range(labels.ndim):
+        rolled = np.moveaxis(labels, axis, 0)
+        both = (rolled[1:] > 0) & (rolled[:-1] > 0)
+        inside += int(both.sum())
+        between += int((both & (rolled[1:] != rolled[:-1])).sum())
+    return between / max(inside, 1)
 
 
 def _named(mean: float, dice: dict[int, float]) -> dict[str, float]:

@@ -33,8 +33,8 @@ class Cut:
     tree : {"tissues", "regions"}
         Which tree is cut.
     n : int or None
-        Number of tissues or regions, at least 1; None takes a number at which the
-        scan's tree is stable.
+        Number of tissues or regions, at least 1; None takes the cut that
+        the proposal opens on, see `Proposal.as_proposed`.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def label_proposal(proposal: Proposal, source: LabelSource) -> LabelledScan:
         If the codebook or the teaching belongs to another encoder or modality.
     """
     if isinstance(source, Cut):
-        n = proposal.middle_suggestion(source.tree) if source.n is None else source.n
+        n = proposal.as_proposed(source.tree) if source.n is None else source.n
         is_tissues = source.tree == "tissues"
         segmentation = proposal.tissues(n) if is_tissues else proposal.regions(n)
         return LabelledScan(segmentation, proposal.confidence, {source.tree: n}, {})

@@ -83,7 +83,7 @@ def add_recipe(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
     """
     cut = parser.add_mutually_exclusive_group(required=True)
     count, more = (
-        (count_or_auto, "; auto takes a number at which the tree is stable")
+        (count_or_auto, "; auto takes each branch where it is stable")
         if auto
         else (int, "")
     )

@@ -10,6 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError
+from napari_strata.proposal.hierarchy.stable_cut import (
+    STABLE_REGIONS,
+    STABLE_TISSUES,
+    stable_count,
+)
 from napari_strata.proposal.hierarchy.tree import Hierarchy
 from napari_strata.volume import (
     Segmentation,
@@ -27,6 +32,11 @@ SUGGESTED_RANGE: dict[TreeName, tuple[int, int]] = {
     "regions": (4, 400),
 }
 """Coarsest and finest cut that may be suggested."""
+STABLE_RANGE: dict[TreeName, tuple[int, int]] = {
+    "tissues": STABLE_TISSUES,
+    "regions": STABLE_REGIONS,
+}
+"""Fewest and most tissues and regions that a proposal opens on."""
 _DEFAULT_CUT: dict[TreeName, int] = {"tissues": 16, "regions": 100}
 """Number of regions for trees without a stable cut."""
 
@@ -120,16 +130,37 @@ class Proposal:
             else min(_DEFAULT_CUT[name], self.tree(name).max_regions)
         )
 
-    def tissues(self, n: int) -> Segmentation:
-        """Cut the tissue tree: n groups of similar supervoxels besides region 0."""
+    def as_proposed(self, name: TreeName) -> int:
+        """Return the number of tissues or regions that a person sees first.
+
+        Each branch is shown at a level where it is stable, see `stable_cut`. A proposal
+        of an earlier version, or of a method that chooses none, opens on its most
+        persistent cut of as many regions.
+        """
+        chosen = self.provenance.get("as_proposed", {}).get(name)
+        if chosen is None:
+            return stable_count(self.tree(name), *STABLE_RANGE[name])
+        return max(1, min(int(chosen), self.tree(name).max_regions))
+
+    def tissues(self, n: int | Literal["auto"]) -> Segmentation:
+        """Cut the tissue tree: n groups of similar supervoxels besides region 0.
+
+        "auto" takes as many as `as_proposed` says.
+        """
         return self._segmentation("tissues", n)
 
-    def regions(self, n: int) -> Segmentation:
-        """Cut the region tree: n connected regions besides region 0."""
+    def regions(self, n: int | Literal["auto"]) -> Segmentation:
+        """Cut the region tree: n connected regions besides region 0.
+
+        "auto" takes as many as `as_proposed` says.
+        """
         return self._segmentation("regions", n)
 
-    def _segmentation(self, name: TreeName, n: int) -> Segmentation:
+    def _segmentation(
+        self, name: TreeName, count: int | Literal["auto"]
+    ) -> Segmentation:
         tree = self.tree(name)
+        n = self.as_proposed(name) if count == "auto" else count
         if n > tree.max_regions:
             logger.warning(
                 "Asked for %d %s; the scan has only %d supervoxels in the body, so it"

@@ -102,7 +102,7 @@ class ProposalController(QObject):
             settings, run = self._sections.proposal.settings()
             granularity = self._sections.granularity
             request = ProposalRequest(
-                volume, settings, run, granularity.tree, granularity.n
+                volume, settings, run, granularity.tree, granularity.chosen_n
             )
             warn_assumptions(image, volume)
             self._jobs.start(

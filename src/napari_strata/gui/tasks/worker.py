@@ -77,7 +77,7 @@ class ProposalRequest:
     settings: ProposeSettings
     run: RunSettings
     tree: TreeName = "tissues"
-    n: int = 8
+    n: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,10 +131,11 @@ def propose_body(
     on_progress(1, 1, "Cutting the tree")
     prepared = found if isinstance(found, PreparedProposal) else PreparedProposal(found)
     proposal = prepared.proposal
+    n = proposal.as_proposed(request.tree) if request.n is None else request.n
     work = (
-        Refinement(proposal, regions=request.n)
+        Refinement(proposal, regions=n)
         if request.tree == "regions"
-        else Refinement(proposal, tissues=request.n)
+        else Refinement(proposal, tissues=n)
     )
     work.view.index.adopt_lookups(prepared.lookups)
     return opened(work, on_progress)

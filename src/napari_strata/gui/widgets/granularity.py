@@ -68,14 +68,26 @@ class MarkBar(QWidget):
         self._slider = slider
         self._steps: dict[int, int] = {}
         self._tree: TreeName | None = None
+        self._as_proposed: int | None = None
         self.buttons: dict[int, QToolButton] = {}
 
     def show_marks(
-        self, steps: Mapping[int, int], current: int, tree: TreeName
+        self,
+        steps: Mapping[int, int],
+        current: int,
+        tree: TreeName,
+        as_proposed: int | None = None,
     ) -> None:
-        """Show a mark for each number of regions at its slider step; `current` is in use."""
-        if (dict(steps), tree) != (self._steps, self._tree):
-            self._steps, self._tree = dict(steps), tree
+        """Show a mark for each number of regions at its slider step; `current` is in use.
+
+        The mark of the cut that the proposal opens on says so.
+        """
+        if (dict(steps), tree, as_proposed) != (
+            self._steps,
+            self._tree,
+            self._as_proposed,
+        ):
+            self._steps, self._tree, self._as_proposed = dict(steps), tree, as_proposed
             for button in self.buttons.values():
                 button.setParent(None)
                 button.deleteLater()
@@ -123,7 +135,8 @@ class MarkBar(QWidget):
         button.setText(str(n))
         button.setCheckable(True)
         button.setAutoRaise(True)
-        button.setToolTip(f"Jump to {n} {tree}: the tree is stable here")
+        why = "as proposed" if n == self._as_proposed else "the tree is stable here"
+        button.setToolTip(f"Jump to {n} {tree}: {why}")
         button.clicked.connect(lambda _checked=False: self._on_click(n))
         button.show()
         return button
@@ -191,6 +204,8 @@ class GranularitySection(Section):
         self._limits: dict[TreeName, int] = {"tissues": 2, "regions": 2}
         self._counts: dict[TreeName, int] = {"tissues": 8, "regions": 100}
         self._marks: dict[TreeName, tuple[int, ...]] = {"tissues": (), "regions": ()}
+        self._as_proposed: dict[TreeName, int] = {}
+        self._chosen: set[TreeName] = set()
         self._showing = False
         self._proposal: Proposal | None = None
         self._show(self.n)
@@ -209,6 +224,11 @@ class GranularitySection(Section):
         """Number of regions chosen for the tree."""
         return self._counts[self.tree]
 
+    @property
+    def chosen_n(self) -> int | None:
+        """Number of regions that a person chose for the tree, None if nobody did."""
+        return self.n if self.tree in self._chosen else None
+
     def show_proposal(self, proposal: Proposal) -> None:
         """Set how finely each tree can be cut, and mark where it is stable."""
         if proposal is self._proposal:
@@ -217,7 +237,13 @@ class GranularitySection(Section):
         self._limits = {
             name: max(proposal.tree(name).max_regions, 1) for name in self._limits
         }
-        self._marks = {name: proposal.suggested(name) for name in self._limits}
+        self._as_proposed = {name: proposal.as_proposed(name) for name in self._limits}
+        self._marks = {
+            name: tuple(sorted({*proposal.suggested(name), self._as_proposed[name]}))
+            for name in self._limits
+        }
+        for name in self._counts.keys() - self._chosen:
+            self._counts[name] = self._as_proposed[name]
         self._show(self.n)
 
     def forget_proposal(self) -> None:
@@ -243,7 +269,7 @@ class GranularitySection(Section):
 
     def _on_tree(self) -> None:
         self._show(self.n)
-        self._ask(min(self.n, self._limits[self.tree]))
+        self.cut_asked.emit(self.tree, min(self.n, self._limits[self.tree]))
 
     def _on_slider(self, position: int) -> None:
         if not self._showing:
@@ -258,6 +284,8 @@ class GranularitySection(Section):
 
     def _ask(self, n: int) -> None:
         self._counts[self.tree] = n
+        if self._proposal is not None:
+            self._chosen.add(self.tree)
         self.cut_asked.emit(self.tree, n)
 
     def _show(self, n: int, *, keep_slider: bool = False) -> None:
@@ -275,6 +303,7 @@ class GranularitySection(Section):
             },
             n,
             self.tree,
+            self._as_proposed.get(self.tree),
         )
         self._showing = False
 

@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from napari_strata.proposal.hierarchy.divisive_clustering import divide
+from napari_strata.proposal.hierarchy.divisive_clustering import Division, divide
 from napari_strata.proposal.hierarchy.region_merging import (
     Forest,
     SupervoxelGraph,
     merge_in_pairs,
+)
+from napari_strata.proposal.hierarchy.tissue_division import (
+    TissueInputs,
+    divide_tissues,
 )
 from napari_strata.proposal.hierarchy.tree import Hierarchy, hierarchy_from_merges
 from napari_strata.proposal.hierarchy.ward import ward_tree
@@ -41,6 +45,7 @@ def region_tree(
     background: NDArray[np.bool_],
     *,
     centers_mm: NDArray[np.floating] | None = None,
+    tissues: NDArray[np.integer] | None = None,
 ) -> Hierarchy:
     """Merge touching supervoxels by Ward's criterion over the contact graph.
 
@@ -60,6 +65,9 @@ def region_tree(
         Supervoxels that stay in region 0; they get a tree of their own.
     centers_mm : (n, 3) array, optional
         Centroids, to find the supervoxel nearest to a speck.
+    tissues : (n,) integer array, optional
+        Tissue of each supervoxel. Regions of a fine level lie in one tissue each:
+        supervoxels of different tissues merge above all that merge inside tissues first.
 
     Returns
     -------
@@ -72,7 +80,8 @@ def region_tree(
         inner = _inner_edges(edges, members)
         if centers_mm is not None:
             inner = _bridge_specks(inner, sizes[members], centers_mm[members])
-        return _ward_in_parts(vectors[members], sizes[members], inner)
+        own = None if tissues is None else tissues[members]
+        return _ward_in_parts(vectors[members], sizes[members], inner, own)
 
     return _two_trees(background, sizes, merge)
 
@@ -101,9 +110,34 @@ def tissue_tree(
             return _ward_in_parts(
                 vectors[members], sizes[members], _inner_edges(edges, members)
             )
-        return _by_division(vectors[members], sizes[members], groups)
+        own = vectors[members]
+        return _by_division(own, divide(own, sizes[members], groups))
 
     return _two_trees(background, sizes, merge)
+
+
+def smooth_tissue_tree(
+    inputs: TissueInputs, background: NDArray[np.bool_]
+) -> Hierarchy:
+    """Return the tree of tissues with few borders, see `divide_tissues`.
+
+    Parameters
+    ----------
+    inputs : TissueInputs
+        Of all supervoxels.
+    background : (n,) bool array
+        Supervoxels that stay in region 0; their part of the tree is by contact.
+    """
+
+    def merge(
+        members: NDArray[np.integer],
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        own = inputs.of(members)
+        if background[members[0]]:
+            return _ward_in_parts(own.vectors, own.sizes, own.edges.astype(np.int64))
+        return _by_division(own.vectors, divide_tissues(own, _TISSUE_GROUPS))
+
+    return _two_trees(background, inputs.sizes, merge)
 
 
 def _two_trees(
@@ -166,7 +200,10 @@ def _parts(edges: NDArray[np.int64], n: int) -> NDArray[np.int32]:
 
 
 def _ward_in_parts(
-    vectors: NDArray[np.float32], sizes: NDArray[np.integer], edges: NDArray[np.int64]
+    vectors: NDArray[np.float32],
+    sizes: NDArray[np.integer],
+    edges: NDArray[np.int64],
+    classes: NDArray[np.integer] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Run Ward's criterion over each connected part, then join parts, the largest first."""
     n, part = len(vectors), _parts(edges, len(vectors))
@@ -177,7 +214,10 @@ def _ward_in_parts(
         tops.append(int(members[0]))
         if len(members) > 1:
             own, up = _ward_on_graph(
-                vectors[members], sizes[members], _inner_edges(edges, members)
+                vectors[members],
+                sizes[members],
+                _inner_edges(edges, members),
+                None if classes is None else classes[members],
             )
             merges.append(
                 np.where(
@@ -209,18 +249,22 @@ def _ward_in_parts(
 
 
 def _ward_on_graph(
-    vectors: NDArray[np.float32], sizes: NDArray[np.integer], edges: NDArray[np.int64]
+    vectors: NDArray[np.float32],
+    sizes: NDArray[np.integer],
+    edges: NDArray[np.int64],
+    classes: NDArray[np.integer] | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Run Ward's criterion over a connected graph.
 
-    While there are many supervoxels, pairs are merged at once; then one at a time.
+    While there are many supervoxels, pairs are merged at once, pairs of equal classes
+    first; then one at a time.
     """
     supervoxels = SupervoxelGraph(
         sizes.astype(np.float32),
         np.ascontiguousarray(vectors, np.float32),
         edges.astype(np.int32),
     )
-    paired = merge_in_pairs(supervoxels, _ONE_BY_ONE)
+    paired = merge_in_pairs(supervoxels, _ONE_BY_ONE, classes)
     left = paired.graph
     parents, altitudes = ward_tree(
         left.vectors.astype(np.float64),
@@ -238,7 +282,7 @@ def _on_top(
     inner = np.maximum(paired.tops - n, -1)
     below = np.concatenate([np.append(paired.heights, 0.0)[inner], altitudes])
     for node, (one, other) in enumerate(rows.tolist(), start=kept):
-        below[node] = max(below[node], below[one], below[other])
+        below[node] = max(below[node], below[one], below[other], paired.floor)
     upper = np.where(
         rows < kept,
         paired.tops[np.minimum(rows, kept - 1)],
@@ -267,10 +311,9 @@ def _merges_of(
 
 
 def _by_division(
-    vectors: NDArray[np.float32], sizes: NDArray[np.integer], groups: int
+    vectors: NDArray[np.float32], found: Division
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Build merges by dividing from the top down, and by similarity inside each group."""
-    found = divide(vectors, sizes, groups)
+    """Return the merges that undo a division, by similarity inside each group."""
     rows, tops = _pair_up(found.group, vectors @ (vectors.std(axis=0) ** 2))
     n, top, upper = len(vectors) + len(rows), list(tops), []
     for number in range(len(found.origin) - 1, -1, -1):

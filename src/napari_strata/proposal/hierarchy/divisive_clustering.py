@@ -36,6 +36,14 @@ class Division:
     origin: NDArray[np.int64]
     gain: NDArray[np.float64]
 
+    def cut(self, groups: int) -> NDArray[np.int64]:
+        """Return the groups after the first cuts, 0 .. groups - 1, (n,) int64."""
+        made = len(self.origin) + 1
+        ancestor = np.arange(made)
+        for number in range(min(groups, made), made):
+            ancestor[number] = ancestor[self.origin[number - 1]]
+        return ancestor[self.group]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Cut:

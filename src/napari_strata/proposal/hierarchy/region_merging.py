@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from napari_strata.cancellation import raise_if_cancelled
-
 _FEW_PAIRS = 0.02
 """Pairs merged per round, as a share of the supervoxels, below which rounds end."""
+
+
+_FINE_SHARE = 1 / 8
+"""Fine level: share of supervoxels that are left when those of one tissue have merged."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,40 +167,67 @@ class Forest:
         Node of each supervoxel that is left.
     graph : SupervoxelGraph
         The supervoxels that are left.
+    floor : float
+        Height that no later merge is below: that of the merges inside classes.
     """
 
     rows: NDArray[np.int64]
     heights: NDArray[np.float64]
     tops: NDArray[np.int64]
     graph: SupervoxelGraph
+    floor: float = 0.0
 
 
-def merge_in_pairs(graph: SupervoxelGraph, target: int) -> Forest:
+def merge_in_pairs(
+    graph: SupervoxelGraph, target: int, classes: NDArray[np.integer] | None = None
+) -> Forest:
     """Merge as `merge_to` does, in disjoint pairs, and keep the tree.
 
     Merging stops once a round finds few pairs. This happens if many supervoxels are most
     similar to the same one, which can merge with only one of them per round.
+
+    Parameters
+    ----------
+    graph : SupervoxelGraph
+        What is merged.
+    target : int
+        Number of supervoxels at which merging ends.
+    classes : (n,) integer array, optional
+        Supervoxels of different classes merge only when an eighth is left, or few
+        pairs of equal classes, and higher than all that merged inside classes.
     """
     n = made = len(graph.sizes)
     tops, below = np.arange(n, dtype=np.int64), np.zeros(n)
     rows, heights = [np.empty((0, 2), np.int64)], [np.empty(0)]
-    while len(graph.sizes) > target and len(graph.edges):
+    floor, own = 0.0, None if classes is None else np.asarray(classes)
+    goal = target if own is None else int(n * _FINE_SHARE)
+    while len(graph.sizes) > goal and len(graph.edges):
+        edges = graph.edges
+        if own is not None:
+            edges = edges[own[edges[:, 0]] == own[edges[:, 1]]]
         pairs, cost = _cheapest_pairs(
-            graph.sizes, graph.vectors, graph.edges, most=len(graph.sizes) - target
+            graph.sizes, graph.vectors, edges, most=len(graph.sizes) - goal
         )
         alone = _disjoint(pairs, cost, len(graph.sizes))
         pairs, cost = pairs[alone], cost[alone]
         rows.append(tops[pairs])
-        heights.append(np.maximum(cost, below[pairs].max(axis=1)))
+        least = np.full(len(pairs), floor)
+        heights.append(np.maximum(least, np.maximum(cost, below[pairs].max(axis=1))))
         graph, left = _join(graph, pairs)
         tops[pairs[:, 0]], below[pairs[:, 0]] = (
             made + np.arange(len(pairs)),
             heights[-1],
         )
         tops, below, made = tops[left], below[left], made + len(pairs)
+        if own is not None:
+            own = own[left]
         if len(pairs) < _FEW_PAIRS * len(left):
-            break
-    return Forest(np.concatenate(rows), np.concatenate(heights), tops, graph)
+            if own is None:
+                break
+            own, floor, goal = None, float(below.max(initial=0.0)), target
+    if own is not None:
+        floor = float(below.max(initial=0.0))
+    return Forest(np.concatenate(rows), np.concatenate(heights), tops, graph, floor)
 
 
 def _disjoint(
@@ -265,7 +294,6 @@ def merge_to(graph: SupervoxelGraph, target: int) -> Merged:
         )
     supervoxel = np.arange(len(sizes), dtype=np.int32)
     while len(sizes) > target and len(edges):
-        raise_if_cancelled()
         pairs = _cheapest_pairs(sizes, vectors, edges, most=len(sizes) - target)[0]
         n = len(sizes)
         links = sparse.coo_matrix(

@@ -11,6 +11,16 @@ from numpy.typing import NDArray
 from napari_strata.preprocess.intensity import encoder_intensity, filter_threads
 from napari_strata.proposal.confidence import ConfidenceInputs, estimate_confidence
 from napari_strata.proposal.hierarchy.build_trees import region_tree
+from napari_strata.proposal.hierarchy.stable_cut import (
+    STABLE_REGIONS,
+    STABLE_TISSUES,
+    stable_count,
+    stable_cut,
+)
+from napari_strata.proposal.hierarchy.tissue_division import (
+    CONSTANTS,
+    supervoxel_purity,
+)
 from napari_strata.proposal.methods.base import MethodInputs, MethodResult
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.proposal.supervoxels.clustering import Contacts
@@ -70,6 +80,10 @@ class TissueWeights:
 
     With less spread, intensity separates tissues well and they count less in proportion.
     """
+    telling_features: float = 1.2
+    """Weight of features and context in the tree, where they add much to intensity."""
+    repeating_features: float = 0.4
+    """The same where intensity can be read from features almost exactly."""
 
 
 _FINE_LEVELS = 2
@@ -208,13 +222,16 @@ def build_proposal(
     tissues = find_tissues(described, supervoxels.contacts, body, volume, settings)
     on_progress(3, steps, "tree of regions")
     vectors = region_vectors(described, tissues.shares, settings, volume.modality)
-    regions = region_tree(
+    merged = region_tree(
         vectors,
         described.sizes_vox,
         supervoxels.contacts.edges,
         ~body,
         centers_mm=described.center_zyx_mm,
+        tissues=tissues.tree.cut(CONSTANTS.tissues),
     )
+    stable = stable_cut(merged, described.sizes_vox, *STABLE_REGIONS)
+    regions = stable.tree
     confidence = estimate_confidence(
         ConfidenceInputs(
             tissues.vectors,
@@ -235,6 +252,12 @@ def build_proposal(
         tissues.tree,
         confidence,
         supervoxels.contacts.edges,
+        {
+            "as_proposed": {
+                "tissues": stable_count(tissues.tree, *STABLE_TISSUES),
+                "regions": stable.n,
+            }
+        },
         descriptor_scale=described.scale(body),
     )
 
@@ -304,10 +327,17 @@ def find_tissues(
         * _spread_intensity(described, volume.modality, _TISSUE.rank_share),
         np.concatenate([nothing, *described.features], axis=1),
         described.sizes_vox,
-        contacts.edges,
+        contacts,
         body,
         neighborhood,
+        supervoxel_purity(
+            described.intensity[:, 0], contacts.edges, contacts.faces, body, noise
+        ),
         weight=settings.feature_weight * min(1.0, noise / _TISSUE.full_spread),
+        final_weights=(
+            settings.feature_weight * _TISSUE.repeating_features,
+            settings.feature_weight * _TISSUE.telling_features,
+        ),
     )
 
 

@@ -13,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from napari_strata.proposal.hierarchy.build_trees import tissue_tree
+from napari_strata.proposal.hierarchy.build_trees import smooth_tissue_tree
+from napari_strata.proposal.hierarchy.divisive_clustering import Division, divide
+from napari_strata.proposal.hierarchy.tissue_division import TissueInputs
 from napari_strata.proposal.hierarchy.tree import Hierarchy
+from napari_strata.proposal.supervoxels.clustering import Contacts
 
 SMOOTHED_MM = 4.5
 """Radius over which features are averaged, because single supervoxels are noisy."""
@@ -30,6 +33,14 @@ _SHARED_TISSUES = 16
 """Tissues whose shares in and beside a supervoxel are used in the region tree."""
 _FEATURES, _CONTEXT = 0.5, 2.0
 """Weights of averaged features and of tissue shares in the context, against intensity."""
+
+
+KNOWN_RANGE = (0.88, 0.92)
+"""From features that add much to intensity to features that add little.
+
+Shares of `features_known_from_intensity`: .65 to .87 on whole heads, FLAIR of patients
+and an abdominal CT, .94 on MNI152 without its skull.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,16 +142,19 @@ def find_tissues_iteratively(
     intensity: NDArray[np.float32],
     features: NDArray[np.float32],
     sizes: NDArray[np.integer],
-    edges: NDArray[np.integer],
+    contacts: Contacts,
     body: NDArray[np.bool_],
     neighborhood: Neighborhood,
+    purity: NDArray[np.floating],
     *,
     weight: float,
+    final_weights: tuple[float, float],
 ) -> Tissues:
     """Find tissues by intensity and features, and refine them by their context.
 
     The first iteration compares intensity and features. Each later one adds the shares
-    of the tissues that the previous iteration found around a supervoxel.
+    of the tissues that the previous iteration found around a supervoxel. The last one
+    divides the scan into tissues with few borders.
 
     Parameters
     ----------
@@ -148,13 +162,21 @@ def find_tissues_iteratively(
         Weighted intensity.
     features : (n, channel) float32 array
         Features of all levels.
-    sizes, edges, body : arrays
+    sizes, body : arrays
         As for `tissue_tree`; `body` is the inverse of its `background`.
+    contacts : Contacts
+        Touching supervoxels.
     neighborhood : Neighborhood
         Averages over neighbouring supervoxels.
+    purity : (n,) float array
+        From `supervoxel_purity`.
     weight : float
         Weight of features and context against intensity; 0 uses intensity only.
+    final_weights : tuple of 2 float
+        The same in the last iteration: where features add little to what intensity
+        tells, and where they add much.
     """
+    edges = contacts.edges
     parts = [intensity[:, None]]
     if weight and features.shape[1]:
         parts.append(
@@ -164,16 +186,82 @@ def find_tissues_iteratively(
     vectors = np.concatenate(parts, axis=1).astype(np.float32)
     times = max(1, neighborhood.hops(AROUND_MM))
     for _ in range(_ROUNDS if weight else 0):
-        tissue = tissue_tree(vectors, sizes, edges, ~body, groups=_TISSUES).cut(
-            _TISSUES
-        )
+        tissue = _coarse_tissues(vectors, sizes, body).cut(_TISSUES)
         around = np.float32(weight * _CONTEXT) * neighborhood.shares(
-            tissue, _TISSUES, times
+            _of_all(tissue, body), _TISSUES, times
         )
         vectors = np.concatenate([*parts, around], axis=1).astype(np.float32)
-    tree = tissue_tree(vectors, sizes, edges, ~body)
+    shared = _coarse_tissues(vectors, sizes, body).cut(_SHARED_TISSUES)
+    known = features_known_from_intensity(
+        intensity[body],
+        np.concatenate([np.empty((len(sizes), 0)), *parts[1:]], axis=1)[body],
+        (sizes * purity)[body],
+    )
+    if weight:
+        final = float(np.interp(known, KNOWN_RANGE, final_weights[::-1]))
+        vectors[:, 1:] *= np.float32(final / weight)
+    inputs = TissueInputs(
+        vectors,
+        sizes,
+        purity,
+        edges,
+        contacts.faces,
+        by_intensity=known >= sum(KNOWN_RANGE) / 2,
+    )
+    tree = smooth_tissue_tree(inputs, ~body)
     return Tissues(
         tree,
         vectors,
-        neighborhood.shares(tree.cut(_SHARED_TISSUES), _SHARED_TISSUES, 1),
+        neighborhood.shares(_of_all(shared, body), _SHARED_TISSUES, 1),
     )
+
+
+def _coarse_tissues(
+    vectors: NDArray[np.float32],
+    sizes: NDArray[np.integer],
+    body: NDArray[np.bool_],
+) -> Division:
+    """Divide the body by similarity alone."""
+    if not body.any():
+        nothing = np.empty(0, np.int64)
+        return Division(nothing, nothing, np.empty(0))
+    return divide(vectors[body], sizes[body], _TISSUES)
+
+
+def _of_all(group: NDArray[np.integer], body: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return 1 + the group of supervoxels of the body, and 0 of others."""
+    table = np.zeros(len(body), np.int64)
+    table[body] = 1 + group
+    return table
+
+
+def features_known_from_intensity(
+    intensity: NDArray[np.floating],
+    features: NDArray[np.floating],
+    weights: NDArray[np.floating],
+) -> float:
+    """Return the share of the variance of intensity that features explain linearly.
+
+    Near 1, features repeat what intensity says, as in a brain without its skull, and
+    more weight would only add their noise. 1.0 without features.
+
+    Parameters
+    ----------
+    intensity : (n,) float array
+        Intensity of each supervoxel.
+    features : (n, d) float array
+        Features and context.
+    weights : (n,) float array
+        Weight of each supervoxel.
+    """
+    total = float(weights.sum())
+    if not features.shape[1] or total <= 0:
+        return 1.0
+    centered = features - (weights @ features) / total
+    target = intensity - (weights @ intensity) / total
+    spread = (centered * weights[:, None]).T @ centered
+    spread += 1e-6 * np.trace(spread) / len(spread) * np.eye(len(spread))
+    shared = centered.T @ (weights * target)
+    variance = float(weights @ target**2)
+    explained = float(shared @ np.linalg.solve(spread, shared))
+    return explained / variance if variance > 0 else 1.0
