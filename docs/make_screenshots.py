@@ -328,7 +328,7 @@ class Tour:
         self.shoot("cut_done", only_to_look_at=True)
         if not self.case.work.history[-1].endswith("along a line"):
             sys.exit("the line did not part the region")
-        self.panel.editor.edit("undo")
+        self.panel.editor.undo()
         self.panel.sections.edit.tools["select"].click()
         self.wait()
 

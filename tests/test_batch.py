@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -311,3 +312,38 @@ def test_what_would_fail_for_every_scan_is_told_before_the_first(
     assert main(["batch", str(cohort), "-o", str(tmp_path / "out"), *FEW, *wrong]) == 2
     assert capsys.readouterr().err.startswith("strata: ")
     assert not (tmp_path / "out").exists()
+
+
+def test_workers_without_dask_say_that_scans_run_one_by_one(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    first, second = (
+        save_scan(tmp_path / "a.nii.gz"),
+        save_scan(tmp_path / "b.nii.gz", 1),
+    )
+    words = ["-o", str(tmp_path / "out"), "--tissues", "4", "--method", "gmm-mrf"]
+    words += ["--supervoxels", "300", "--threads", "1"]
+    install = 'pip install "napari-strata[cluster]"'
+
+    assert main(["batch", str(first), *words, "--workers", "2"]) == 0
+    notes = [
+        line for line in capsys.readouterr().err.splitlines() if "one by one" in line
+    ]
+    assert len(notes) == 1
+    assert install in notes[0]
+    for told in (["--workers", "1"], ["--workers", "2", "--quiet"]):
+        assert main(["batch", str(first), *words, *told]) == 0
+        assert "one by one" not in capsys.readouterr().err
+    # two scans at once were asked for, and cannot be had: one is kept, so one runs here
+    assert main(["batch", str(first), str(second), *words, "--workers", "2"]) == 0
+    assert "one by one" in capsys.readouterr().err
+    assert (
+        main(
+            ["batch", str(first), str(second), *words, "--seed", "1", "--workers", "2"]
+        )
+        == 2
+    )
+    refused = capsys.readouterr().err
+    assert install in refused
+    assert "one by one" not in refused

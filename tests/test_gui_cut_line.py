@@ -74,7 +74,7 @@ def test_a_line_over_a_region_parts_it_through_every_slice(proposed):  # noqa: F
     assert list(viewer.layers) == layers
     draw(viewer, panel, (0, 14, 0), (1, 14, 0))
     assert "crosses no region" in messages()
-    panel.editor.edit("undo")
+    panel.editor.undo()
     np.testing.assert_array_equal(shown(panel), start)
     panel.editor.use_tool("select")
     assert len(viewer.layers) == len(layers) - 1

@@ -202,7 +202,7 @@ def test_what_another_tool_writes_in_the_labels_becomes_a_step(proposed, qtbot):
     panel.case.labels.refresh()
     qtbot.waitUntil(lambda: len(panel.case.work.history) == 1, timeout=5000)
     assert panel.case.work.view.region_at((z, y, x)) == region
-    panel.editor.edit("undo")
+    panel.editor.undo()
     assert shown(panel)[z, y, x] == 0
 
 
@@ -360,7 +360,7 @@ def test_two_viewers_do_not_disturb_each_other(
     np.testing.assert_array_equal(shown(first), expected)
     assert first.case.work.history == ()
     viewer.close()
-    first.editor.edit("undo")
+    first.editor.undo()
     first.sections.regions.table.select(two_regions(first))
     first.editor.edit("merge")
     first.settle()

@@ -53,7 +53,7 @@ def test_a_panel_opened_again_goes_on_with_the_case(proposed):
     assert (again.case.work, again.case.labels) == (work, labels)
     assert len(viewer.layers) == 2
     np.testing.assert_array_equal(shown(again), expected)
-    again.editor.edit("undo")
+    again.editor.undo()
     again.settle()
     assert len(again.case.work.regions) == 8
     assert not first._refresh_timer.isActive()
@@ -152,14 +152,14 @@ def test_a_saved_case_is_opened_with_its_history(proposed, tmp_path, qtbot):
     expected, first = shown(panel).copy(), panel.case
     panel.files.save_to(tmp_path / "case.strata")
     # what is asked for while the file is written waits for it, and is not in it
-    panel.editor.edit("undo")
+    panel.editor.undo()
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
     panel.settle()
     assert len(panel.case.work.regions) == 8
     panel.files.open_case(tmp_path / "case.strata")
     qtbot.waitUntil(lambda: panel.case is not first, timeout=20000)
     np.testing.assert_array_equal(shown(panel), expected)
-    panel.editor.edit("undo")
+    panel.editor.undo()
     panel.settle()
     assert len(panel.case.work.regions) == 8
 
@@ -195,7 +195,7 @@ def test_an_export_right_after_an_edit_writes_that_edit_and_takes_nothing_back(
     panel.case.submit(lambda: panel.case.work.merge(two_regions(panel)))
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=20000)
     assert len(panel.case.work.history) == 2
-    panel.editor.edit("undo")
+    panel.editor.undo()
     np.testing.assert_array_equal(
         read_labels(tmp_path / "labels.nii.gz").labels, shown(panel)
     )

@@ -78,7 +78,7 @@ def test_edits_that_were_not_saved_are_offered_again(
     panel.sections.recovery.resume.click()
     qtbot.waitUntil(lambda: panel.case is not None and not panel.is_busy, timeout=20000)
     np.testing.assert_array_equal(shown(panel), expected)
-    panel.editor.edit("undo")
+    panel.editor.undo()
     panel.settle()
     assert len(panel.case.work.regions) == 8
 

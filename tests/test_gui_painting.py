@@ -64,7 +64,7 @@ def test_a_colour_that_comes_back_by_redo_is_drawn(proposed):  # noqa: F811
     work.undo()
     work.undo()
     panel.cases.adopt(panel.scans.image, work)
-    panel.editor.jump(2)
+    panel.editor.jump_to_step(2)
     assert (shown(panel) == made).any()
     np.testing.assert_allclose(panel.case.labels.get_color(made)[:3], (1, 0, 0))
 

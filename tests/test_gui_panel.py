@@ -193,7 +193,7 @@ def test_naparis_own_brush_is_part_of_the_history(proposed):
     panel.case.labels.paint((z, y, x), region)
     panel.settle()
     assert panel.case.work.view.region_at((z, y, x)) == region
-    panel.editor.edit("undo")
+    panel.editor.undo()
     np.testing.assert_array_equal(shown(panel), before)
 
 

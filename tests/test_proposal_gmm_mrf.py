@@ -16,10 +16,12 @@ import pytest
 from scipy import ndimage
 
 import napari_strata as strata
+from napari_strata import settings
 from napari_strata.cli.command_line import main
 from napari_strata.errors import Cancelled, GeometryError, SettingsError
 from napari_strata.io.files import write_scan
 from napari_strata.measure import compare
+from napari_strata.method_names import MethodName
 from napari_strata.proposal.methods import gmm_mrf as classical
 from napari_strata.proposal.methods.gmm_mrf import (
     MarkovField,
@@ -31,7 +33,6 @@ from napari_strata.proposal.methods.gmm_mrf import (
 )
 from napari_strata.proposal.methods.registry import METHODS, find_method
 from napari_strata.refine.session.refinement import Refinement
-from napari_strata.settings import MethodName
 from napari_strata.volume import Geometry, Segmentation, Volume, default_regions
 from phantoms import INTENSITIES, phantom_truth, phantom_volume
 
@@ -400,6 +401,7 @@ def test_tissues_of_the_mni152_brain_are_found(tmp_path):
 def test_settings_name_the_methods_of_the_registry():
     names = tuple(method.name for method in METHODS)
     assert get_args(MethodName) == names
+    assert settings.MethodName is MethodName
     assert [find_method(name).name for name in names] == list(names)
     with pytest.raises(SettingsError, match="strata, gmm-mrf"):
         find_method("k-means")

@@ -33,9 +33,9 @@ def proposal() -> Proposal:
 
 
 @pytest.fixture(autouse=True)
-def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def fallback_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "state" / "unfinished"
-    monkeypatch.setattr(autosave, "state_folder", lambda: folder)
+    monkeypatch.setattr(autosave, "fallback_folder", lambda: folder)
     return folder
 
 
@@ -214,13 +214,13 @@ def test_saved_work_is_not_offered_again_until_it_is_edited(
 
 
 def test_ended_work_leaves_nothing_behind(
-    proposal: Proposal, tmp_path: Path, state_folder: Path
+    proposal: Proposal, tmp_path: Path, fallback_folder: Path
 ) -> None:
     work = Refinement(proposal, regions=10)
-    assert work.storage.begin_autosave().parent == state_folder
+    assert work.storage.begin_autosave().parent == fallback_folder
     edited(work)
     work.storage.end_autosave()
-    assert list(state_folder.iterdir()) == []
+    assert list(fallback_folder.iterdir()) == []
     work.merge([3, 60])
     work.storage.begin_autosave(tmp_path)
     crashed(work)
@@ -228,22 +228,22 @@ def test_ended_work_leaves_nothing_behind(
     assert not [path for path in tmp_path.iterdir() if path.is_file()]
 
 
-def test_work_on_a_dicom_folder_lies_in_the_state_folder_and_is_found_for_it(
-    tmp_path: Path, state_folder: Path
+def test_work_on_a_dicom_folder_lies_in_the_fallback_folder_and_is_found_for_it(
+    tmp_path: Path, fallback_folder: Path
 ) -> None:
     series = tmp_path / "series"
     series.mkdir()
     work = Refinement(
         phantom_proposal(replace(phantom_volume(), path=str(series))), regions=10
     )
-    assert work.storage.begin_autosave().parent == state_folder
+    assert work.storage.begin_autosave().parent == fallback_folder
     crashed(edited(work))
     assert len(find_unfinished(series)) == len(find_unfinished()) == 1
     assert find_unfinished(tmp_path / "other") == []
 
 
 def test_work_on_a_scan_made_in_memory_is_known_by_its_voxels(
-    proposal: Proposal, state_folder: Path
+    proposal: Proposal, fallback_folder: Path
 ) -> None:
     work = Refinement(proposal, regions=10)
     work.storage.begin_autosave()
@@ -259,19 +259,19 @@ def test_work_on_a_scan_made_in_memory_is_known_by_its_voxels(
         " user"
     ),
 )
-def test_a_read_only_folder_sends_the_work_to_the_state_folder(
-    tmp_path: Path, state_folder: Path
+def test_a_read_only_folder_sends_the_work_to_the_fallback_folder(
+    tmp_path: Path, fallback_folder: Path
 ) -> None:
     work = Refinement(on_disk(tmp_path), regions=10)
     tmp_path.chmod(0o500)
     try:
-        assert work.storage.begin_autosave().parent == state_folder
+        assert work.storage.begin_autosave().parent == fallback_folder
     finally:
         tmp_path.chmod(0o700)
 
 
-def test_a_folder_that_refuses_sends_the_work_to_the_state_folder(
-    tmp_path: Path, state_folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_that_refuses_sends_the_work_to_the_fallback_folder(
+    tmp_path: Path, fallback_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = Refinement(on_disk(tmp_path), regions=10)
     open_file = Path.open
@@ -282,16 +282,16 @@ def test_a_folder_that_refuses_sends_the_work_to_the_state_folder(
         return open_file(path, mode, *args, **knobs)  # type: ignore[call-overload]
 
     monkeypatch.setattr(Path, "open", refuse)
-    assert work.storage.begin_autosave().parent == state_folder
+    assert work.storage.begin_autosave().parent == fallback_folder
     assert crash.digest(
-        find_unfinished_after(edited(work), state_folder)
+        find_unfinished_after(edited(work), fallback_folder)
     ) == crash.digest(work)
 
 
 def test_work_in_a_folder_that_became_read_only_goes_on_elsewhere(
     proposal: Proposal,
     tmp_path: Path,
-    state_folder: Path,
+    fallback_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     work = edited(Refinement(proposal, regions=10))
@@ -310,7 +310,7 @@ def test_work_in_a_folder_that_became_read_only_goes_on_elsewhere(
     assert crash.digest(again) == before
     again.merge([3, 60])
     after = crashed(again)
-    assert crash.digest(find_unfinished(folder=state_folder)[0].resume()) == after
+    assert crash.digest(find_unfinished(folder=fallback_folder)[0].resume()) == after
 
 
 def test_a_full_disk_is_told_and_loses_nothing(
@@ -339,7 +339,7 @@ def test_a_full_disk_is_told_and_loses_nothing(
     )
     assert len(work.history) == 3
     monkeypatch.undo()
-    monkeypatch.setattr(autosave, "state_folder", lambda: tmp_path)
+    monkeypatch.setattr(autosave, "fallback_folder", lambda: tmp_path)
     work.merge([1, 5])
     assert crash.digest(find_unfinished_after(work, tmp_path)) == crash.digest(work)
 

@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_strata.batch.inputs.plan import plan_scans
-from napari_strata.batch.outputs.page import write_page
-from napari_strata.batch.outputs.tables import collect
+from napari_strata.batch.outputs.write_all import write_batch_outputs
 from napari_strata.batch.run import Recipe, ScanResult, run_batch
 from napari_strata.settings import BatchSettings, ProposeSettings
 
@@ -44,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         codebook_from=asked.codebook_from,
         on_result=print_result,
     )
-    tables = collect(results, asked.output)
-    print(f"Look at {write_page(tables, asked.output)} before you trust a number.")
+    tables, page = write_batch_outputs(results, asked.output)
+    print(f"Look at {page} before you trust a number.")
     for region, volumes in volumes_by_region(tables.volumes).items():
         print(
             f"{region}: {statistics.median(volumes):.1f} mL, the median of"

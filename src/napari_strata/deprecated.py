@@ -360,6 +360,9 @@ NAMES: dict[str, dict[str, str]] = {
         "open_bounded": "io.dicom.file_head:open_bounded",
         "quiet_pydicom": "io.dicom.header_values:quiet_pydicom",
     },
+    "measure.exported_columns": {
+        "REGION_COLUMNS": "measure.exported_columns:EXPORTED_COLUMNS",
+    },
     "preprocess": {
         "CT_KNOTS_BRIGHTNESS": "preprocess.intensity:CT_KNOTS_INTENSITY",
         "brightness": "preprocess.intensity:scale_intensity",
@@ -415,6 +418,10 @@ NAMES: dict[str, dict[str, str]] = {
             "proposal.supervoxels.context_features:find_tissues_iteratively"
         ),
     },
+    "refine.autosave": {
+        "folders_for": "refine.storage.autosave:autosave_folders",
+        "state_folder": "refine.storage.autosave:fallback_folder",
+    },
     "refine.cutting": {
         "any_piece": "refine.state.fragments:any_supervoxel",
         "by_largest_piece": "refine.state.fragments:by_largest_supervoxel",
@@ -430,7 +437,16 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "refine.edits": {
         "Outcome": "refine.edits.basic:EditResult",
-        "foreseen": "refine.edits.basic:previewed_result",
+        "Paint": "refine.edits.strokes:Paint",
+        "REACH_MM": "refine.edits.strokes:REACH_MM",
+        "Scribble": "refine.edits.strokes:Scribble",
+        "foreseen": "refine.edits.strokes:previewed_result",
+    },
+    "refine.edits.basic": {
+        "Paint": "refine.edits.strokes:Paint",
+        "REACH_MM": "refine.edits.strokes:REACH_MM",
+        "Scribble": "refine.edits.strokes:Scribble",
+        "previewed_result": "refine.edits.strokes:previewed_result",
     },
     "refine.journal": {
         "Step": "refine.history.journal:JournalStep",
@@ -462,6 +478,10 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "refine.start": {
         "Start": "refine.history.initial_state:InitialState",
+    },
+    "refine.storage.autosave": {
+        "folders_for": "refine.storage.autosave:autosave_folders",
+        "state_folder": "refine.storage.autosave:fallback_folder",
     },
     "refine.taught": {
         "TaughtLabels": "refine.transfer:TransferredLabels",

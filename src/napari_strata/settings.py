@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from napari_strata.errors import SettingsError
+from napari_strata.method_names import MethodName as MethodName
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 RuntimeName = Literal["auto", "openvino", "torch"]
-MethodName = Literal["strata", "gmm-mrf"]
-"""Names of the clustering methods; `proposal.methods.registry` holds the same."""
 DicomSegments = Literal["binary", "labelmap"]
 MeshSpace = Literal["LPS", "RAS"]
 Matching = Literal["ids", "overlap"]

@@ -95,7 +95,8 @@ def _convert(encoder: StrataEncoder) -> Any:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    plain = _ChannelsLast(encoder.to(memory_format=torch.contiguous_format)).eval()  # type: ignore[call-overload]
+    standard = encoder.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    plain = _ChannelsLast(standard).eval()
     image = torch.zeros(1, 1, _TRACED_SIDE, _TRACED_SIDE, _TRACED_SIDE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's notes on sizes

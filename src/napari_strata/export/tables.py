@@ -22,8 +22,8 @@ from napari_strata.measure import (
 )
 from napari_strata.measure.exported_columns import (
     AGREEMENT_COLUMNS,
+    EXPORTED_COLUMNS,
     LEADING_COLUMNS,
-    REGION_COLUMNS,
     Cell,
     region_columns,
 )
@@ -207,7 +207,7 @@ def _write_parquet(
     types = {"integer": pa.int64(), "number": pa.float64(), "text": pa.string()}
     whole = {
         column.name: column.kind
-        for column in (*REGION_COLUMNS, *AGREEMENT_COLUMNS)
+        for column in (*EXPORTED_COLUMNS, *AGREEMENT_COLUMNS)
         if column.kind != "number"
     }
     schema = pa.schema([(name, types[whole.get(name, "number")]) for name in columns])

@@ -179,7 +179,7 @@ ACTIONS: tuple[Action, ...] = (
         "Undo the last edit of regions",
         "undo the last edit",
         EDIT,
-        _edit("undo"),
+        lambda panel: panel.editor.undo(),
     ),
     Action(
         "redo",
@@ -187,7 +187,7 @@ ACTIONS: tuple[Action, ...] = (
         "Redo the edit of regions that was undone last",
         "redo it",
         EDIT,
-        _edit("redo"),
+        lambda panel: panel.editor.redo(),
     ),
     Action(
         "why",

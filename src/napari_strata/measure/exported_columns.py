@@ -1,6 +1,6 @@
 """The columns of exported tables of regions: name, unit, type and value of each.
 
-To add a column, add it to `REGION_COLUMNS` or `AGREEMENT_COLUMNS`. Files (CSV, TSV,
+To add a column, add it to `EXPORTED_COLUMNS` or `AGREEMENT_COLUMNS`. Files (CSV, TSV,
 Parquet, JSON) and the tables of a batch choose from these. The columns that the window
 shows are in `gui/widgets/region_table_columns.py`.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal
 
+from napari_strata.deprecated import moved_names
 from napari_strata.measure.agreement import RegionAgreement
 from napari_strata.measure.regions import RegionMeasure
 from napari_strata.volume import Modality
@@ -83,7 +84,7 @@ def _component(name: str, unit: str, attribute: str, index: int) -> Column:
     return Column(name, unit, kind, lambda measure: values(measure)[index])
 
 
-REGION_COLUMNS: tuple[Column, ...] = (
+EXPORTED_COLUMNS: tuple[Column, ...] = (
     _attribute("id", "1", "integer"),
     _attribute("name", "", "text"),
     _attribute("voxels", "1", "integer"),
@@ -126,7 +127,7 @@ AGREEMENT_COLUMNS: tuple[Column, ...] = (
 )
 """Columns that a comparison with reference labels adds, in the order of the files."""
 
-LEADING_COLUMNS = tuple(column.name for column in REGION_COLUMNS[:4])
+LEADING_COLUMNS = tuple(column.name for column in EXPORTED_COLUMNS[:4])
 """The first columns of every version's table, by which a file is recognised."""
 
 
@@ -136,5 +137,8 @@ def region_columns(modality: Modality | None) -> tuple[Column, ...]:
     If there is no scan (None), the intensity columns are left out.
     """
     return tuple(
-        column for column in REGION_COLUMNS if modality or not column.is_intensity
+        column for column in EXPORTED_COLUMNS if modality or not column.is_intensity
     )
+
+
+__getattr__ = moved_names("measure.exported_columns")

@@ -16,11 +16,11 @@ from napari_strata.batch.inputs.bids import DESCRIPTION, BidsName, read_descript
 from napari_strata.batch.outputs.names import NOT_BIDS
 from napari_strata.filenames import ESCAPED, json_text
 from napari_strata.io.atomic import atomic_path
-from napari_strata.measure.exported_columns import REGION_COLUMNS
+from napari_strata.measure.exported_columns import EXPORTED_COLUMNS
 
 BIDS_VERSION = "1.10.0"
-_UNITS = {column.name: column.unit for column in REGION_COLUMNS} | {
-    column.name_for("ct"): "HU" for column in REGION_COLUMNS if column.is_intensity
+_UNITS = {column.name: column.unit for column in EXPORTED_COLUMNS} | {
+    column.name_for("ct"): "HU" for column in EXPORTED_COLUMNS if column.is_intensity
 }
 """Unit of a column of the label table, by its name; "" for none."""
 

@@ -112,8 +112,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, BatchSettings, "batch")
     recipe = _recipe(arguments)
     from napari_strata.batch.inputs.plan import plan_batch
-    from napari_strata.batch.outputs.page import write_page
-    from napari_strata.batch.outputs.tables import collect
+    from napari_strata.batch.outputs.write_all import write_batch_outputs
     from napari_strata.batch.run import run_batch
     from napari_strata.batch.workers.process import only_writer
 
@@ -144,7 +143,9 @@ def run_command(arguments: argparse.Namespace) -> int:
                 on_progress=show_stage,
                 on_result=show.add_result,
             )
-        page = write_page(collect(results, output, plan.skipped), output)
+        _, page = write_batch_outputs(results, output, plan.skipped)
+    if not arguments.quiet:
+        _note_one_by_one(settings)
     _print_problems(results)
     if arguments.codebook_from:
         _warn_of_other_numbers(output, results)
@@ -168,6 +169,22 @@ def _suggest_workers(settings: BatchSettings) -> None:
     if not is_chosen and not is_installed():
         print(
             f"note: one scan at a time. To run several at once: {INSTALL}",
+            file=sys.stderr,
+        )
+
+
+def _note_one_by_one(settings: BatchSettings) -> None:
+    """Print that the workers that were asked for did not run, if Dask is missing.
+
+    This holds after a run only: with two scans or more to propose, the run is refused.
+    """
+    from napari_strata.batch.workers.cluster import INSTALL, is_installed
+
+    is_remote = settings.scheduler or settings.cluster
+    if settings.workers > 1 and not is_remote and not is_installed():
+        print(
+            f"note: scans ran one by one, not on {settings.workers} workers: Dask is not"
+            f" installed. To run several at once: {INSTALL}",
             file=sys.stderr,
         )
 

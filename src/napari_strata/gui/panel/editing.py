@@ -70,25 +70,37 @@ class Editor(QObject):
         # 0 ms: napari emits its paint event just before it writes the last voxels
         self._preview_timer = single_shot(self, 0, self.show_preview)
         self._layer_timer = single_shot(self, _PREVIEW_LAYER_MS, self._make_layer)
-        section.asked.connect(self.edit)
+        section.asked.connect(self._on_button)
         section.tool_chosen.connect(self.use_tool)
         section.tool_asked.connect(self.use_region_tool)
         section.brush_changed.connect(self.brush_changed)
         section.preview.toggled.connect(self._on_preview_toggled)
 
     def edit(self, command: str) -> None:
-        """Carry out "merge", "split", "update", "clear", "undo" or "redo"."""
+        """Carry out "merge", "split", "update" or "clear"."""
         self._send_cut()
         edits = {
             "merge": self._merge,
             "split": self._split,
             "update": self._update,
             "clear": self._clear,
-            "undo": lambda case: self._run_step(case, case.work.undo),
-            "redo": lambda case: self._run_step(case, case.work.redo),
         }
         with notify_errors():
             edits[command](self._require_case())
+
+    def undo(self) -> None:
+        """Undo the last step."""
+        self._send_cut()
+        with notify_errors():
+            case = self._require_case()
+            self._run_step(case, case.work.undo)
+
+    def redo(self) -> None:
+        """Redo the step that was undone last."""
+        self._send_cut()
+        with notify_errors():
+            case = self._require_case()
+            self._run_step(case, case.work.redo)
 
     def use_region_tool(self, tool: str) -> None:
         """Apply a tool of the More menu to the selected regions."""
@@ -96,7 +108,7 @@ class Editor(QObject):
             case = self._require_case()
             case.submit(region_tool(tool, case.work, self._table.selected))
 
-    def jump(self, step: int) -> None:
+    def jump_to_step(self, step: int) -> None:
         """Undo or redo until the given number of steps is done."""
         with notify_errors():
             case = self._require_case()
@@ -139,6 +151,14 @@ class Editor(QObject):
         with notify_errors():
             if self._section.preview.isChecked():
                 self._require_case().brushes.show_preview(self._section.scope)
+
+    def _on_button(self, command: str) -> None:
+        if command == "undo":
+            self.undo()
+        elif command == "redo":
+            self.redo()
+        else:
+            self.edit(command)
 
     def _pick_up(self, case: ScanCase, tool: str) -> None:
         """Pick up a tool; put all tools down if no region is selected for the strokes."""

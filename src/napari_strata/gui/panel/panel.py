@@ -185,7 +185,7 @@ class StrataPanel(PanelLayout):
             sections.history,
             sections.edit,
             require_case=require,
-            jump=self.editor.jump,
+            jump=self.editor.jump_to_step,
         )
         self.views = ViewController(
             sections.scan,

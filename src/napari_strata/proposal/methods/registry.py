@@ -1,7 +1,7 @@
 """Registry of the clustering methods.
 
 To add a method, write a module with a function `propose(inputs) -> MethodResult`, add
-one line to `METHODS`, and add the name to `settings.MethodName`.
+one line to `METHODS`, and add the name to `MethodName` in `method_names.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from napari_strata.errors import SettingsError
+from napari_strata.method_names import MethodName
 
 if TYPE_CHECKING:
     from napari_strata.proposal.methods.base import (
@@ -28,7 +29,7 @@ class RegisteredMethod:
 
     Parameters
     ----------
-    name : str
+    name : MethodName
         Name in settings, on the command line and in provenance.
     module : str
         Module with the function `propose`, relative to this package.
@@ -36,7 +37,7 @@ class RegisteredMethod:
         Whether the method uses the encoder.
     """
 
-    name: str
+    name: MethodName
     module: str
     needs_encoder: bool
 

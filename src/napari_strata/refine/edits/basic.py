@@ -6,40 +6,21 @@ Points are in RAS+ mm, regions are ids. An edit that cannot be carried out raise
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_strata.deprecated import moved_names
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import TreeName
-from napari_strata.refine.scribble.scribble_classifier import (
-    STAY,
-    StrokeExamples,
-    classify,
-    connected,
-    within_mm,
-)
 from napari_strata.refine.state.assignment import (
-    FOLLOW,
-    NOT_PINNED,
-    NOT_SPREAD,
-    Scope,
     State,
-    Stroke,
     assign_supervoxels,
-    base_assigned,
-    base_table,
     join,
-    named_regions,
     new_id,
-    of_supervoxels,
     own_region,
-    paint_voxels,
-    painted_at,
-    region_of_voxels,
     require_regions,
     require_target,
     require_unlocked,
@@ -48,23 +29,11 @@ from napari_strata.refine.state.assignment import (
     with_ids,
 )
 from napari_strata.refine.state.fragments import (
-    any_supervoxel,
-    assign_voxels,
-    by_largest_supervoxel,
-    nearer_voxels,
     roots,
     supervoxel_sizes,
 )
 from napari_strata.refine.state.proposal_index import ProposalIndex
 from napari_strata.volume import BACKGROUND
-
-logger = logging.getLogger(__name__)
-
-REACH_MM = 30.0
-"""Reach of a scribble with scope "here", between centres of supervoxels.
-
-For a small body it is divided by `Proposal.magnification`.
-"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -237,255 +206,4 @@ class SetRow:
         return EditResult(state, f"Recolor: {old}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Paint:
-    """Paint voxels with a region; painted voxels override supervoxels."""
-
-    points_ras_mm: NDArray[np.float64]
-    region: int
-    kind: ClassVar[str] = "paint"
-
-    def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Paint the voxels that are not in locked regions."""
-        voxels = index.flat_from_ras(self.points_ras_mm)
-        free = voxels[_unlocked(state, index, voxels)]
-        if len(free) == 0:
-            raise EditError(
-                "All of these voxels lie in locked regions. Unlock them to paint there."
-            )
-        state = paint_voxels(
-            require_target(state, index, self.region), free, self.region
-        )
-        skipped = (
-            f" ({len(voxels) - len(free)} skipped in locked regions)"
-            if len(free) < len(voxels)
-            else ""
-        )
-        return EditResult(
-            state,
-            f"Paint: {state.name(self.region)}, {len(free)} voxels{skipped}",
-            (self.region,),
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scribble:
-    """Assign the supervoxels under a stroke to a region, and classify similar ones.
-
-    `by_intensity` records whether intensities were used to cut supervoxels; None if none
-    was cut.
-    """
-
-    points_ras_mm: NDArray[np.float64]
-    region: int
-    scope: Scope
-    by_intensity: bool | None = None
-    kind: ClassVar[str] = "scribble"
-
-    def apply(self, state: State, index: ProposalIndex) -> EditResult:
-        """Assign the supervoxels under the stroke, then classify others within the scope."""
-        voxels = index.flat_from_ras(self.points_ras_mm)
-        free = voxels[_unlocked(state, index, voxels)]
-        if len(free) == 0:
-            raise EditError(
-                "All of the stroke lies in locked regions. Unlock them to scribble"
-                " there."
-            )
-        state = require_target(state, index, self.region)
-        state, by_intensity = _take_stroke(
-            state, index, Stroke(free, self.region, self.scope), self.by_intensity
-        )
-        state = _spread(state, index, np.unique(index.supervoxels_at(free)), self)
-        skipped = (
-            f" ({len(voxels) - len(free)} skipped in locked regions)"
-            if len(free) < len(voxels)
-            else ""
-        )
-        name = f"Scribble: {state.name(self.region)}, {len(free)} voxels{skipped}"
-        return EditResult(
-            with_ids(state, index),
-            name,
-            (self.region,),
-            replace(self, by_intensity=by_intensity),
-        )
-
-
-def previewed_result(
-    edit: Edit, state: State, index: ProposalIndex
-) -> EditResult | None:
-    """Return the result of a preview of the same scribble in the same state, if any."""
-    for before, scribble, outcome in index.previewed:
-        if before is state and isinstance(edit, Scribble) and _is_same(edit, scribble):
-            found: EditResult = outcome
-            return found
-    return None
-
-
-def _is_same(one: Scribble, other: Scribble) -> bool:
-    asked = (one.region, one.scope, one.by_intensity) == (
-        other.region,
-        other.scope,
-        other.by_intensity,
-    )
-    return asked and np.array_equal(one.points_ras_mm, other.points_ras_mm)
-
-
-def _unlocked(
-    state: State, index: ProposalIndex, flat_voxels: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    free: NDArray[np.bool_] = ~np.isin(
-        region_of_voxels(state, index, flat_voxels), state.locked_ids()
-    )
-    return free
-
-
-def _evidence(state: State) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Return all stroked voxels (flat, ascending) and the region of the latest stroke there."""
-    if not state.strokes:
-        return np.empty(0, np.int64), np.empty(0, np.int32)
-    voxels = np.concatenate([s.voxels for s in reversed(state.strokes)])
-    lengths = [len(s.voxels) for s in reversed(state.strokes)]
-    regions = np.repeat(
-        [state.current_id(s.region) for s in reversed(state.strokes)], lengths
-    )
-    found, first = np.unique(voxels, return_index=True)
-    return found, regions[first].astype(np.int32)
-
-
-def _take_stroke(
-    state: State, index: ProposalIndex, stroke: Stroke, by_intensity: bool | None
-) -> tuple[State, bool | None]:
-    """Assign the supervoxels that a stroke crosses to its region.
-
-    A supervoxel that is also crossed by strokes of another region is cut between them.
-    """
-    earlier, earlier_regions = _evidence(state)
-    state = replace(state, strokes=(*state.strokes, stroke))
-    seen, regions = _evidence(state)
-    held, holders = (
-        supervoxels_at_voxels(state, index, stroke.voxels),
-        supervoxels_at_voxels(state, index, seen),
-    )
-    crossed = np.unique(held)
-    locked = np.isin(supervoxel_table(state, index)[crossed], state.locked_ids())
-    taken = ~locked & ~_strayed(index, stroke, roots(state, index, crossed))
-    lost = np.isin(held, crossed[~taken])
-    rival = (state.pinned[holders] == regions) & (regions != stroke.region)
-    contested = np.isin(crossed, holders[rival])
-    before = state
-    for supervoxel in crossed[taken & contested].tolist():
-        by_intensity = index.has_scan if by_intensity is None else by_intensity
-        inside = holders == supervoxel
-        seeds = seen[inside & (regions == stroke.region)], seen[inside & rival]
-        mine = nearer_voxels(
-            before, index, supervoxel, *seeds, by_intensity=by_intensity
-        )
-        state = assign_voxels(
-            state, index, mine, np.full(len(mine), stroke.region), pin=True
-        )
-    state = assign_supervoxels(
-        state, crossed[taken & ~contested], stroke.region, pin=True
-    )
-    # Strokes paint voxels only in blocks of background (see `_strayed`). Voxels painted
-    # elsewhere come from the brush and are kept.
-    in_air = index.feature_space.background[index.supervoxels_at(stroke.voxels)]
-    by_stroke = in_air & _painted_by(state, stroke.voxels, earlier, earlier_regions)
-    painted = stroke.voxels[by_stroke | (lost & (painted_at(state, stroke.voxels) < 0))]
-    return paint_voxels(state, painted, stroke.region), by_intensity
-
-
-def _strayed(
-    index: ProposalIndex, stroke: Stroke, crossed: NDArray[np.integer]
-) -> NDArray[np.bool_]:
-    """Return a mask of crossed background blocks that a stroke only strays into.
-
-    Such blocks are not assigned; only their voxels under the stroke are painted.
-    """
-    background = index.feature_space.background
-    outside = background[index.supervoxels_at(stroke.voxels)]
-    if stroke.region == BACKGROUND or 2 * outside.sum() > len(outside):
-        return np.zeros(len(crossed), np.bool_)
-    strayed: NDArray[np.bool_] = background[crossed]
-    return strayed
-
-
-def _painted_by(
-    state: State,
-    voxels: NDArray[np.int64],
-    earlier: NDArray[np.int64],
-    earlier_regions: NDArray[np.int32],
-) -> NDArray[np.bool_]:
-    """Return a mask of voxels that an earlier stroke painted, not the brush.
-
-    A later stroke may repaint those.
-    """
-    if len(earlier) == 0:
-        return np.zeros(len(voxels), np.bool_)
-    place = np.minimum(np.searchsorted(earlier, voxels), len(earlier) - 1)
-    same: NDArray[np.bool_] = (earlier[place] == voxels) & (
-        painted_at(state, voxels) == earlier_regions[place]
-    )
-    return same
-
-
-def _spread(
-    state: State, index: ProposalIndex, crossed: NDArray[np.integer], scribble: Scribble
-) -> State:
-    """Classify the unlocked supervoxels that are not pinned.
-
-    With scope "everywhere" they are classified from all strokes; with "here", only those
-    near this stroke can change, and only to its region. Whole supervoxels are
-    classified, and fragments that are free follow theirs.
-    """
-    table, base, locked = (
-        supervoxel_table(state, index),
-        base_assigned(state),
-        state.locked_ids(),
-    )
-    here = scribble.scope == "here"
-    own = table if here else base_table(state, index)
-    free = (state.pinned == NOT_PINNED) & ~np.isin(table, locked)
-    if here:
-        free &= of_supervoxels(
-            within_mm(
-                index.feature_space, crossed, REACH_MM / index.proposal.magnification
-            ),
-            state,
-        )
-    taught = sorted({state.current_id(s.region) for s in state.strokes})
-    examples = np.where(np.isin(state.pinned, taught), state.pinned, NOT_PINNED)
-    count = index.proposal.n_supervoxels
-    shown = by_largest_supervoxel(state, index, examples)
-    unnamed = (base == FOLLOW)[:count]
-    training = StrokeExamples(
-        shown,
-        own[:count],
-        any_supervoxel(state, free, count),
-        here,
-        named_regions(state)[:count],
-        unnamed,
-    )
-    choices = of_supervoxels(classify(index.feature_space, training), state).copy()
-    choices[np.isin(choices, locked) | (choices == own)] = STAY
-    assigned, before_spread = state.assigned.copy(), state.before_spread.copy()
-    if here:
-        moved = free & (choices == scribble.region)
-        moved &= of_supervoxels(
-            connected(
-                index.feature_space, crossed, any_supervoxel(state, moved, count)
-            ),
-            state,
-        )
-    else:
-        moved = free & (choices != STAY)
-        back = (
-            free
-            & (choices == STAY)
-            & (state.before_spread != NOT_SPREAD)
-            & ~np.isin(own, locked)
-        )
-        assigned[back] = base[back]
-        before_spread[back] = NOT_SPREAD
-    before_spread[moved] = base[moved]
-    assigned[moved] = choices[moved]
-    return replace(state, assigned=assigned, before_spread=before_spread)
+__getattr__ = moved_names("refine.edits.basic")

@@ -14,12 +14,11 @@ from napari_strata.refine.edits.basic import (
     Cut,
     Edit,
     Merge,
-    Paint,
-    Scribble,
     SetRow,
     Split,
 )
 from napari_strata.refine.edits.region_edits import REGION_EDITS
+from napari_strata.refine.edits.strokes import Paint, Scribble
 from napari_strata.volume import Region
 
 _KINDS: dict[str, Callable[..., Edit]] = {

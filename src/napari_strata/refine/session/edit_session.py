@@ -11,7 +11,8 @@ import numpy as np
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal, TreeName
-from napari_strata.refine.edits.basic import Cut, Edit, EditResult, previewed_result
+from napari_strata.refine.edits.basic import Cut, Edit, EditResult
+from napari_strata.refine.edits.strokes import previewed_result
 from napari_strata.refine.history.initial_state import InitialState
 from napari_strata.refine.history.journal import (
     SNAPSHOT_EVERY,

@@ -12,8 +12,6 @@ from napari_strata.proposal.proposal import TreeName
 from napari_strata.refine.edits.basic import (
     Assign,
     Merge,
-    Paint,
-    Scribble,
     SetRow,
     Split,
 )
@@ -28,6 +26,7 @@ from napari_strata.refine.edits.region_edits import (
     SplitParts,
     Swap,
 )
+from napari_strata.refine.edits.strokes import Paint, Scribble
 from napari_strata.refine.session.edit_session import EditSession, requested_cut
 from napari_strata.refine.session.view import as_point
 from napari_strata.refine.state.assignment import Scope, supervoxels_at_voxels

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_strata.refine.edits.basic import Scribble, previewed_result
+from napari_strata.refine.edits.strokes import Scribble, previewed_result
 from napari_strata.refine.session.edit_session import changed_box
 from napari_strata.refine.session.refinement import Refinement
 from napari_strata.refine.session.view import View

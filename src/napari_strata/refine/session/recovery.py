@@ -104,7 +104,7 @@ class Unfinished:
             )
             if saver is None:
                 # The journal cannot be written to any more, so another one is started.
-                work.storage.begin_autosave(autosave.state_folder())
+                work.storage.begin_autosave(autosave.fallback_folder())
                 if lock is not None:
                     lock.release()
             return work

@@ -20,11 +20,10 @@ from napari_strata.refine.edits.basic import (
     Edit,
     EditResult,
     Merge,
-    Paint,
-    Scribble,
     SetRow,
 )
 from napari_strata.refine.edits.region_edits import Delete, Mirror
+from napari_strata.refine.edits.strokes import Paint, Scribble
 from napari_strata.refine.history.initial_state import InitialState
 from napari_strata.refine.history.journal import (
     Journal,

@@ -26,6 +26,7 @@ from typing import IO, Any, Self
 import platformdirs
 from filelock import FileLock, Timeout
 
+from napari_strata.deprecated import moved_names
 from napari_strata.errors import CaseError
 from napari_strata.filenames import CASE_SUFFIX, JOURNAL_SUFFIX, SCAN_SUFFIXES
 from napari_strata.io.atomic import file_suffix, flush
@@ -140,7 +141,7 @@ class Autosave:
             r"[^\w.\- ]", "_", Path(volume.path).name or volume.name or "scan"
         )
         name = name.encode()[:_LONGEST_NAME].decode(errors="ignore")
-        for place in [folder] if folder is not None else folders_for(volume):
+        for place in [folder] if folder is not None else autosave_folders(volume):
             journal = place / f"{name}.{token}{SUFFIX}"
             lock = None
             try:
@@ -281,10 +282,10 @@ def case_of(journal: Path) -> Path:
     )
 
 
-def folders_for(volume: Volume) -> list[Path]:
+def autosave_folders(volume: Volume) -> list[Path]:
     """Return the folders where a scan's journal may be, best first.
 
-    These are the scan's folder, if the scan is a file, and the user's state folder.
+    These are the scan's folder, if the scan is a file, and the fallback folder.
     """
     scan = Path(volume.path) if volume.path else None
     beside = (
@@ -297,7 +298,7 @@ def folders_for(volume: Volume) -> list[Path]:
     )
     return [
         *[place for place in beside if os.access(place, os.W_OK | os.X_OK)],
-        state_folder(),
+        fallback_folder(),
     ]
 
 
@@ -311,7 +312,7 @@ def folders_to_search(beside: Path | None, chosen: str | Path | None) -> list[Pa
     chosen : str, Path or None
         The folder that the user chose, if any.
     """
-    places = (chosen, beside, state_folder())
+    places = (chosen, beside, fallback_folder())
     return list(dict.fromkeys(Path(place) for place in places if place is not None))
 
 
@@ -320,7 +321,7 @@ def _is_own_file(scan: Path) -> bool:
     return file_suffix(scan) in SCAN_SUFFIXES
 
 
-def state_folder() -> Path:
+def fallback_folder() -> Path:
     """Return the folder for work on scans whose own folder is not writable."""
     return platformdirs.user_state_path("napari-strata", appauthor=False) / "unfinished"
 
@@ -497,3 +498,6 @@ def matching(
         except CaseError as err:
             logger.warning("%s", err)
     return found
+
+
+__getattr__ = moved_names("refine.storage.autosave")

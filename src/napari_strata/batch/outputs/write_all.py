@@ -1,0 +1,38 @@
+"""All outputs of a batch over its scans: the tables, and the page made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from napari_strata.batch.inputs.discovery import SkippedPath
+from napari_strata.batch.outputs.page import write_page
+from napari_strata.batch.outputs.results import ScanResult
+from napari_strata.batch.outputs.tables import Collected, collect
+
+
+def write_batch_outputs(
+    results: Sequence[ScanResult],
+    folder: str | Path,
+    skipped: Sequence[SkippedPath] = (),
+) -> tuple[Collected, Path]:
+    """Write the tables and the page of a batch; return the tables, and the page's path.
+
+    To add an output of the whole batch, write it here, and name its file in `names.py`.
+
+    Parameters
+    ----------
+    results : sequence of ScanResult
+        From `run_batch`. Scans of earlier batches in the same folder are left out.
+    folder : str or Path
+        Folder of the outputs; earlier tables and an earlier page are replaced.
+    skipped : sequence of SkippedPath
+        What the search skipped, for failures.tsv.
+
+    Raises
+    ------
+    WriteError
+        If a file cannot be written, or another batch is writing to the folder.
+    """
+    tables = collect(results, folder, skipped)
+    return tables, write_page(tables, folder)
