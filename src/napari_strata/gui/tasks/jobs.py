@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 POLL_MS = 80
 """Time between two progress reports: smooth to look at, cheap to draw."""
 _CANCELLED = "Cancelled; nothing was changed."
-ABANDON_MS = 200
+ABANDON_MS = 100
 """A job that has not stopped by then after a cancel is abandoned.
 
 It ends at its next progress report, and nothing waits for it.

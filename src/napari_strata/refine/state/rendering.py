@@ -28,7 +28,11 @@ def labels_in_box(
     """
     shape = index.proposal.supervoxels.shape
     table = supervoxel_table(state, index).astype(dtype)
-    labels = table[: index.proposal.n_supervoxels][index.proposal.supervoxels[box]]
+    supervoxels = index.proposal.supervoxels[box]
+    labels = np.empty(supervoxels.shape, dtype)
+    # plane by plane: a single call over a large scan would block a window
+    for plane, painted in zip(supervoxels, labels, strict=True):
+        painted[...] = table[plane]
     for voxels, values in (
         (state.cut_voxels, table[state.cut_supervoxels]),
         (state.painted_voxels, state.painted_regions),
