@@ -35,7 +35,7 @@ def list_edge() -> list[str]:
         if re.match(r"[\w.-]+==", line)
     )
     pins = {canonicalize_name(name): version for name, version in pins.items()}
-    found: set[str] = set()
+    found: dict[str, str] = {}
     waiting = [Requirement(text) for text in project["project"]["dependencies"]]
     while waiting:
         requirement = waiting.pop()
@@ -44,9 +44,9 @@ def list_edge() -> list[str]:
             continue
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
-        found.add(name)
+        found[name] = f" ; {requirement.marker}" if requirement.marker else ""
         waiting += [Requirement(text) for text in requires(name) or ()]
-    return [f"{name}=={pins[name]}" for name in sorted(found)]
+    return [f"{name}=={pins[name]}{found[name]}" for name in sorted(found)]
 
 
 if __name__ == "__main__":

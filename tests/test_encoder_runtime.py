@@ -120,6 +120,31 @@ def test_a_proposal_needs_no_torch_and_opens_no_socket(tmp_path, sample_scan):
     assert output.is_file()
 
 
+def test_without_torch_messages_say_what_helps(monkeypatch, own_weights):
+    monkeypatch.setattr(
+        select.importlib.util, "find_spec", lambda name: None if name == "torch" else 1
+    )
+    with pytest.raises(SettingsError, match="strata export-encoder"):
+        open_runtime(own_weights)
+    with pytest.raises(SettingsError, match="pip install torch monai"):
+        open_runtime(device="cuda")
+    with pytest.raises(WeightsError, match="there is no"):
+        open_runtime(own_weights.with_name("none.safetensors"))
+    monkeypatch.setattr(select, "has_openvino", lambda: False)
+    with pytest.raises(SettingsError, match="pip install openvino"):
+        open_runtime()
+
+
+def test_openvino_that_cannot_be_loaded_is_named(monkeypatch):
+    def broken(_path):
+        raise ImportError("libopenvino.so: no such file")
+
+    monkeypatch.setattr(select, "read_description", broken)
+    with pytest.raises(SettingsError, match=r"libopenvino\.so"):
+        open_runtime(runtime="openvino")
+    assert open_runtime(device="cpu").name == "torch"
+
+
 def test_auto_takes_what_is_there(monkeypatch, own_weights):
     assert open_runtime(device="cpu").name == "openvino"
     assert open_runtime(own_weights, device="cpu").name == "torch"

@@ -133,7 +133,8 @@ def _halve_constants(model: Any, openvino: Any) -> None:
 def _write(model: Any, target: Path) -> None:
     """Write the .bin first: a model is found by its .xml."""
     openvino = import_openvino()
-    with atomic_path(target.with_suffix(".bin")) as weights, atomic_path(target) as xml:
+    # the inner file is put in place first, and the .bin has to be there before the .xml
+    with atomic_path(target) as xml, atomic_path(target.with_suffix(".bin")) as weights:
         try:
             openvino.serialize(model, str(xml), str(weights))
         except RuntimeError as err:

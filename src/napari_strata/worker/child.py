@@ -30,8 +30,11 @@ from napari_strata.worker.messages import (
     ProgressReport,
     Result,
     Started,
+    pack,
     unpack,
 )
+
+logger = logging.getLogger(__name__)
 
 _ENGINE = (
     "napari_strata.pipeline",
@@ -66,8 +69,10 @@ def main() -> None:
     jobs: queue.SimpleQueue[Frame] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(channel, jobs), daemon=True).start()
     logging.getLogger().addHandler(_LogSender(channel))
-    with contextlib.suppress(ImportError):  # the job's own import reports it
+    try:
         _load_engine(jobs)
+    except Exception:
+        logger.info("The engine was not loaded ahead.", exc_info=True)
     while True:
         _do(jobs.get(), channel)
         gc.collect()
@@ -112,6 +117,9 @@ def _listen(channel: Channel, jobs: queue.SimpleQueue[Frame]) -> None:
             jobs.put(channel.receive())
     except (EOFError, OSError):
         os._exit(0)
+    except BaseException:  # noqa: BLE001 (nobody would take jobs any more)
+        traceback.print_exc()
+        os._exit(1)
 
 
 def _do(frame: Frame, channel: Channel) -> None:
@@ -130,7 +138,7 @@ def _do(frame: Frame, channel: Channel) -> None:
     except MemoryError as err:
         answer = Failure(_out_of_memory(err), traceback.format_exc())
     except Exception as err:  # noqa: BLE001 (the parent raises it)
-        answer = Failure(err, traceback.format_exc())
+        answer = Failure(_portable(err), traceback.format_exc())
     _answer(channel, answer, known)
 
 
@@ -146,6 +154,15 @@ def _answer(
     except (TypeError, AttributeError, ValueError) as err:  # it cannot be pickled
         trace = answer.trace if isinstance(answer, Failure) else traceback.format_exc()
         channel.send(Failure(RuntimeError(f"{type(err).__name__}: {err}"), trace))
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that can be raised on the other side of the pipe."""
+    try:
+        unpack(pack(error))
+    except Exception:  # noqa: BLE001 (classes of other packages may do anything)
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _out_of_memory(error: MemoryError) -> StrataError:

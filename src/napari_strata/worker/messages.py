@@ -12,7 +12,7 @@ import io
 import pickle  # noqa: TID251 (between a program and its own child only)
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CHUNK_BYTES = 4 << 20
-"""Bytes written at a time; between two chunks a cancelled job stops."""
+"""Bytes written at a time."""
 _HEAD = struct.Struct("<QQ")
 _LENGTH = struct.Struct("<Q")
 
@@ -106,7 +106,6 @@ class Channel:
         message: object,
         *,
         known: Mapping[str, object] | None = None,
-        between: Callable[[], None] = lambda: None,
     ) -> None:
         """Send a message.
 
@@ -116,27 +115,20 @@ class Channel:
             What is sent.
         known : mapping
             Objects that the other side has: they are sent as their names.
-        between : callable
-            Called between two chunks of a large message; it may raise to stop, after
-            which the channel cannot be used any more.
 
         Raises
         ------
         OSError
             If the other side is gone.
         """
-        buffers: list[pickle.PickleBuffer] = []
-        stream = io.BytesIO()
-        _Pickler(stream, buffers, known or {}).dump(message)
-        pickled = stream.getbuffer()
-        views = [buffer.raw() for buffer in buffers]
+        pickled, views = _pickled(message, known or {})
         head = _HEAD.pack(len(pickled), len(views)) + b"".join(
             _LENGTH.pack(len(view)) for view in views
         )
         with self._sending:
-            self._write(memoryview(head + pickled), between)
+            self._write(memoryview(head + pickled))
             for view in views:
-                self._write(view, between)
+                self._write(view)
 
     def receive(self) -> Frame:
         """Wait for the next message.
@@ -152,10 +144,9 @@ class Channel:
         pickled = self._read(length).tobytes()
         return Frame(pickled, [self._read(size) for size in lengths])
 
-    def _write(self, data: memoryview, between: Callable[[], None]) -> None:
+    def _write(self, data: memoryview) -> None:
         start = 0
         while start < len(data):
-            between()
             start += self._outgoing.write(data[start : start + _CHUNK_BYTES]) or 0
 
     def _read(self, size: int) -> NDArray[np.uint8]:
@@ -167,6 +158,22 @@ class Channel:
                 raise EOFError("The other side closed its pipe.")
             start += count
         return data
+
+
+def _pickled(
+    message: object, known: Mapping[str, object]
+) -> tuple[memoryview, list[memoryview]]:
+    """Return the pickle of a message, and the memory of its arrays."""
+    buffers: list[pickle.PickleBuffer] = []
+    stream = io.BytesIO()
+    _Pickler(stream, buffers, known).dump(message)
+    return stream.getbuffer(), [buffer.raw() for buffer in buffers]
+
+
+def pack(message: object) -> Frame:
+    """Return a message as the other side would receive it."""
+    pickled, views = _pickled(message, {})
+    return Frame(bytes(pickled), [np.frombuffer(view, np.uint8) for view in views])
 
 
 def unpack(frame: Frame, known: Mapping[str, object] | None = None) -> Any:
@@ -196,7 +203,11 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) not in (np.ndarray, np.memmap) or obj.dtype.hasobject:
             return NotImplemented
-        if obj.dtype.names is not None or obj.dtype.kind in "mM" or not obj.size:
+        if (
+            obj.dtype.names is not None
+            or obj.dtype.kind in "mM"
+            or not obj.size * obj.ndim
+        ):
             return NotImplemented
         array = np.asarray(obj)
         order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))

@@ -14,6 +14,10 @@ from napari_strata.worker.process import WorkerProcess
 logger = logging.getLogger(__name__)
 
 
+class WorkerStartError(Exception):
+    """No worker process can be started here."""
+
+
 class WorkerPool:
     """Starts worker processes, and keeps one that waits while somebody may need it.
 
@@ -64,7 +68,7 @@ class WorkerPool:
 
         Raises
         ------
-        OSError
+        WorkerStartError
             If no process can be started.
         WorkerError
             If the process ends before the result is there. One that was found dead
@@ -90,7 +94,10 @@ class WorkerPool:
         with self._lock:
             process, self._idle = self._idle, None
             if process is None or not process.is_alive:
-                process = WorkerProcess()
+                try:
+                    process = WorkerProcess()
+                except OSError as err:
+                    raise WorkerStartError(str(err)) from err
             self._busy.add(process)
         return process
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -141,9 +141,7 @@ class WorkerProcess:
         known = {} if volume is None else {"volume": volume, "volume.data": volume.data}
         last, has_started = ProgressReport(0, 0, "Loading the engine"), False
         try:
-            self._channel.send(
-                job, between=lambda: on_progress(last.done, last.total, last.stage)
-            )
+            self._send(job, lambda: on_progress(last.done, last.total, last.stage))
         except (OSError, ValueError) as err:
             raise self._end_error(has_started) from err
         while True:
@@ -164,14 +162,34 @@ class WorkerProcess:
                 case Result() | Failure() as answer:
                     return answer
 
+    def _send(self, job: Job, ask: Callable[[], None]) -> None:
+        """Send a job in a thread, so that a process that does not read can be given up."""
+        failed: list[BaseException] = []
+
+        def send() -> None:
+            try:
+                self._channel.send(job)
+            except BaseException as err:  # noqa: BLE001 (raised below)
+                failed.append(err)
+
+        thread = threading.Thread(target=send, name="strata-send", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            ask()
+            thread.join(_ASK_S)
+        if failed:
+            raise failed[0]
+
     def _listen(self) -> None:
         """Take what the process sends until it ends; then clear away what is left of it."""
         try:
             while True:
                 self._frames.put(self._channel.receive())
-        except (EOFError, OSError, ValueError):
-            pass
-        self.kill()
+        except (EOFError, OSError, ValueError, MemoryError) as err:
+            logger.info("Worker process %d: no more messages (%r).", self.pid, err)
+        # it may be gone already; else nobody would hear it
+        with contextlib.suppress(OSError):
+            self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
@@ -192,7 +210,7 @@ class WorkerProcess:
         ):
             for line in lines:
                 self._errors.append(line.strip())
-                if sys.stderr is not None:
+                with contextlib.suppress(OSError, ValueError, AttributeError):
                     sys.stderr.write(line)
 
     def _end_error(self, has_started: bool) -> WorkerError:
@@ -226,7 +244,9 @@ def _command() -> list[str]:
     It names no script, so nothing that the user runs is imported a second time.
     """
     own = str(Path(napari_strata.__file__).parents[1])
-    folders = [folder for folder in sys.path if folder]
+    if not sys.executable or getattr(sys, "frozen", False):
+        raise OSError("this program has no Python interpreter of its own")
+    folders = [folder for folder in sys.path if isinstance(folder, str) and folder]
     if own not in folders:
         folders.insert(0, own)
     return [sys.executable, "-P", "-c", _BOOT, json.dumps(folders)]

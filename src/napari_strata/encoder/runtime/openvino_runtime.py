@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -25,6 +27,7 @@ FORMAT = "strata-encoder-openvino-1"
 """Format name in the metadata of every exported model."""
 _METADATA = "strata"
 _TELEMETRY = "openvino_telemetry"
+_importing = threading.Lock()
 _CHECK_EVERY_MS = 100
 """Time between two checks for cancellation."""
 
@@ -90,9 +93,11 @@ def import_openvino() -> ModuleType:
     ImportError
         If OpenVINO is not installed, or its libraries cannot be loaded.
     """
-    with _hidden(_TELEMETRY):
-        import openvino
-    return openvino
+    with _importing:
+        if "openvino" not in sys.modules:
+            with _hidden(_TELEMETRY):
+                return importlib.import_module("openvino")
+    return importlib.import_module("openvino")
 
 
 @contextmanager
@@ -103,7 +108,7 @@ def _hidden(package: str) -> Iterator[None]:
     try:
         yield
     finally:
-        del sys.modules[package]
+        sys.modules.pop(package, None)
         if before is not None:
             sys.modules[package] = before
 
@@ -142,7 +147,10 @@ def _read_once(
 ) -> tuple[Any, ModelDescription]:
     openvino = import_openvino()
     try:
-        model = openvino.Core().read_model(str(path))
+        core = openvino.Core()
+        # a file that is mapped into memory cannot be replaced on Windows
+        core.set_property({"ENABLE_MMAP": False})
+        model = core.read_model(str(path))
         text = model.get_rt_info([_METADATA]).astype(str)
         return model, ModelDescription.from_json(text)
     except (RuntimeError, ValueError) as err:

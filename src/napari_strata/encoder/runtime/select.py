@@ -50,12 +50,11 @@ def open_runtime(
     """
     if uses_openvino(weights, runtime=runtime, device=device):
         return OpenVinoRuntime(exported_model(weights), threads=threads)
-    if importlib.util.find_spec("torch") is None:
-        raise SettingsError(
-            "This needs torch and MONAI, which are not installed: OpenVINO runs the"
-            " shipped encoder and exported ones, on the CPU. Install them"
-            " (pip install torch monai), or leave --encoder, --runtime and --device out."
+    if weights is not None and not weights.exists():
+        raise WeightsError(
+            f"Encoder weights: there is no {weights}. Check the name that was given."
         )
+    _require_torch(weights)
     from napari_strata.encoder.custom_network import open_encoder
     from napari_strata.encoder.runtime.torch_runtime import TorchRuntime
 
@@ -80,7 +79,7 @@ def uses_openvino(
     return (
         device in ("auto", "cpu")
         and has_openvino()
-        and _is_exported(weights)
+        and _can_run_exported(weights)
         and not (device == "auto" and _torch_has_cuda())
     )
 
@@ -97,6 +96,7 @@ def device_in_use(
     """
     if uses_openvino(weights, runtime=runtime, device=device):
         return "cpu"
+    _require_torch(weights)
     from napari_strata.encoder.network import pick_device
 
     return pick_device(device).type
@@ -107,13 +107,53 @@ def exported_model(weights: Path | None) -> Path:
     return (weights or SHIPPED).with_suffix(".xml")
 
 
+def _require_torch(weights: Path | None) -> None:
+    """Check that torch is installed.
+
+    Raises
+    ------
+    SettingsError
+        If it is not.
+    """
+    if importlib.util.find_spec("torch") is not None:
+        return
+    if not has_openvino():
+        raise SettingsError(
+            "Neither OpenVINO nor torch is installed, and one of them has to run the"
+            " encoder. Install OpenVINO (pip install openvino), or use --method gmm-mrf."
+        )
+    own = "" if weights is None else f", or export {weights} where torch is installed"
+    raise SettingsError(
+        "This needs torch and MONAI, which are not installed: OpenVINO runs the encoder"
+        " that ships, and weights exported with `strata export-encoder`, on the CPU."
+        f" Install them (pip install torch monai){own}."
+    )
+
+
 def _is_exported(weights: Path | None) -> bool:
-    """Return whether a model lies beside the weights and was exported from them."""
+    """Return whether a model lies beside the weights and was exported from them.
+
+    Raises
+    ------
+    WeightsError, ImportError
+        If the model, or OpenVINO itself, cannot be loaded.
+    """
     model = exported_model(weights)
     if not model.is_file() or (weights is not None and not is_strata_encoder(weights)):
         return False
+    if read_description(model).weights_sha256 == weights_hash(weights):
+        return True
+    logger.warning(
+        "%s has changed since it was exported to OpenVINO. Run `strata export-encoder`"
+        " on it again; torch runs it until then.",
+        weights or SHIPPED,
+    )
+    return False
+
+
+def _can_run_exported(weights: Path | None) -> bool:
     try:
-        return read_description(model).weights_sha256 == weights_hash(weights)
+        return _is_exported(weights)
     except (WeightsError, ImportError) as err:
         logger.warning("OpenVINO is not used: %s", err)
         return False
@@ -129,7 +169,14 @@ def _check_openvino(weights: Path | None, device: str) -> None:
             "OpenVINO is not installed. Install it (pip install openvino), or use"
             " --runtime torch."
         )
-    if not _is_exported(weights):
+    try:
+        is_exported = _is_exported(weights)
+    except ImportError as err:
+        raise SettingsError(
+            f"OpenVINO cannot be loaded ({err}). Install it again, or use --runtime"
+            " torch."
+        ) from err
+    if not is_exported:
         raise SettingsError(
             f"{weights or SHIPPED} has not been exported for OpenVINO, or has changed"
             " since. Run `strata export-encoder` on it, or use --runtime torch."

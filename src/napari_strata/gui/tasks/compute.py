@@ -8,7 +8,7 @@ import os
 
 from napari_strata.settings import Device, ProposeSettings, RuntimeName
 from napari_strata.volume import Progress, Volume, no_progress
-from napari_strata.worker.pool import WorkerPool
+from napari_strata.worker.pool import WorkerPool, WorkerStartError
 from napari_strata.worker.tasks import PreparedProposal
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def propose_for_window(
                 "napari_strata.worker.tasks:propose_prepared", arguments, on_progress
             )
             return prepared
-        except OSError as err:
+        except WorkerStartError as err:
             logger.warning(
                 "No worker process can be started (%s); the window may not answer for"
                 " some seconds.",

@@ -70,11 +70,20 @@ def divide(
     groups : int
         Maximum number of groups; fewer if all vectors within each group are equal.
 
+    Raises
+    ------
+    ValueError
+        If a vector is not finite.
+
     Notes
     -----
     Principal direction divisive partitioning (Boley, 1998), with the cut along the
     direction where two groups fit best (Su and Dy, 2007).
     """
+    if not np.isfinite(vectors).all():
+        raise ValueError(
+            "Supervoxels cannot be compared: a feature is NaN or infinite."
+        )
     # one thread: sums do not depend on the cores, and small matrices are not slowed
     with threadpool_limits(1, user_api="blas"):
         return _divided(
