@@ -40,6 +40,8 @@ def list_edge() -> list[str]:
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)
+        if name in found and requirement.marker is None:
+            found[name] = ""  # needed on every platform after all
         if name in found or name in LEFT_OUT:
             continue
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):

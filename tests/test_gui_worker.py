@@ -222,3 +222,32 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch, volume):
     with pytest.raises(WorkerError, match=r"could not start.*no_such_thing") as raised:
         process.call(PIPELINE, {"volume": volume}, lambda *_: None)
     assert not raised.value.has_started
+
+
+def test_an_error_of_the_system_in_a_job_is_told_and_the_job_not_done_again(
+    monkeypatch, volume
+):
+    class FullDisk:
+        def call(self, *_arguments):
+            raise OSError("No space left on device")
+
+    monkeypatch.setenv(compute.SWITCH, "1")
+    monkeypatch.setattr(compute, "WORKERS", FullDisk())
+    with pytest.raises(OSError, match="No space left"):
+        compute.propose_for_window(volume, settings=SETTINGS)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="Windows has no SIGSTOP")
+def test_a_process_that_does_not_read_can_be_cancelled():
+    process = WorkerProcess()
+    os.kill(process.pid, signal.SIGSTOP)
+    asked = []
+
+    def cancel_at_third(*_step):
+        asked.append(time.monotonic())
+        if len(asked) == 3:
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        process.call(PIPELINE, {"data": np.zeros(30_000_000)}, cancel_at_third)
+    assert process.wait()
