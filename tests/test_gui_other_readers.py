@@ -16,9 +16,7 @@ from test_gui_placing import SCAN, TURN, as_napari_nifti
 pytestmark = pytest.mark.gui
 
 
-def propose_phantom(
-    volume, *, settings=None, seed=0, device="auto", threads=0, on_progress=None
-):
+def propose_phantom(volume, *, on_progress=None, **settings):
     return phantom_proposal(volume)
 
 

@@ -20,9 +20,7 @@ from phantoms import phantom_proposal, phantom_volume
 pytestmark = pytest.mark.gui
 
 
-def propose_phantom(
-    volume, *, settings=None, seed=0, device="auto", threads=0, on_progress=None
-):
+def propose_phantom(volume, *, on_progress=None, **settings):
     on_progress(1, 2, "Looking at the phantom")
     return phantom_proposal(volume)
 
