@@ -382,9 +382,9 @@ class Tour:
                 sys.exit("the exported labels do not lie where they lay on the screen")
             self.viewer.layers.remove(layer)
 
-    def intensity(self) -> None:
+    def light_theme(self) -> None:
         """Show the light theme."""
-        self.viewer.theme = "intensity"
+        self.viewer.theme = "light"
         self.panel.orientation.show_plane("coronal")
         self.shoot("light_theme", only_to_look_at=True)
         self.viewer.theme = "dark"
@@ -489,7 +489,7 @@ def make_head(
     tour.surfaces()
     tour.keys()
     tour.export()
-    tour.intensity()
+    tour.light_theme()
     # nothing of the tour is to be offered when the scan is opened again
     tour.case.work.storage.end_autosave()
     tour.viewer.close()

@@ -179,9 +179,13 @@ def test_a_crash_is_told_in_the_window_and_edits_are_kept(
     case.work.merge([row.id for row in case.work.regions][1:3])
 
     kill = Kills(lambda: os.kill(next(iter(pool._busy)).pid, signal.SIGKILL))
-    panel.jobs.progressed.connect(
-        lambda step: step.stage == "Starting" or kill(step.done, step.total, step.stage)
-    )
+
+    def call_and_kill(function, arguments, on_progress):
+        return WorkerPool.call(
+            pool, function, arguments, lambda *step: (on_progress(*step), kill(*step))
+        )
+
+    monkeypatch.setattr(pool, "call", call_and_kill)
     panel.proposals.start()
     qtbot.waitUntil(lambda: bool(told), timeout=60_000)
     assert "edits are kept. Propose again" in told[0]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from napari_strata.proposal.hierarchy import build_trees as trees
+from napari_strata.proposal.hierarchy import region_merging
 from napari_strata.proposal.hierarchy.build_trees import region_tree
 
 
@@ -77,10 +78,13 @@ def test_every_cut_gives_as_many_regions_as_asked_each_inside_a_coarser_one(
 def test_many_pieces_around_one_are_not_joined_one_a_round(monkeypatch):
     monkeypatch.setattr(trees, "_ONE_BY_ONE", 10)
     rounds = []
-    monkeypatch.setattr(
-        "napari_strata.proposal.hierarchy.region_merging.raise_if_cancelled",
-        lambda: rounds.append(1),
-    )
+    cheapest_pairs = region_merging._cheapest_pairs
+
+    def counted(*arguments, **named):
+        rounds.append(1)
+        return cheapest_pairs(*arguments, **named)
+
+    monkeypatch.setattr(region_merging, "_cheapest_pairs", counted)
     n = 3000
     edges = np.stack([np.zeros(n - 1), np.arange(1, n)], axis=1).astype(np.int32)
     sizes = np.append(100_000, np.ones(n - 1)).astype(np.int64)
