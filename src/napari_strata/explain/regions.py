@@ -63,6 +63,11 @@ class TellingColumn:
     name: str
     difference_sd: float
 
+    @property
+    def title(self) -> str:
+        """Name to show: files keep the name that intensity had in earlier versions."""
+        return self.name.replace("brightness", "intensity")
+
 
 @dataclass(frozen=True, slots=True)
 class RegionCard:

@@ -145,7 +145,7 @@ def _card_lines(card: RegionCard, names: Mapping[int, str]) -> list[str]:
         f" {split.intensity:.0%}, position {split.position:.0%}"
     )
     shown = ", ".join(
-        f"{column.name} {column.difference_sd:+.1f} sd"
+        f"{column.title} {column.difference_sd:+.1f} sd"
         for column in card.telling[:_MAX_DIFFERENCES]
     )
     lines[-1] += f" (most: {shown})." if shown else "."
