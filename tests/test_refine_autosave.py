@@ -19,7 +19,7 @@ from napari_strata.errors import CaseError
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.refine.session.recovery import find_unfinished
 from napari_strata.refine.session.refinement import Refinement
-from napari_strata.refine.storage import autosave
+from napari_strata.refine.storage import autosave, autosave_folders
 from phantoms import phantom_proposal, phantom_volume
 
 crash = pytest.importorskip(
@@ -35,7 +35,7 @@ def proposal() -> Proposal:
 @pytest.fixture(autouse=True)
 def fallback_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "state" / "unfinished"
-    monkeypatch.setattr(autosave, "fallback_folder", lambda: folder)
+    monkeypatch.setattr(autosave_folders, "fallback_folder", lambda: folder)
     return folder
 
 
@@ -339,7 +339,7 @@ def test_a_full_disk_is_told_and_loses_nothing(
     )
     assert len(work.history) == 3
     monkeypatch.undo()
-    monkeypatch.setattr(autosave, "fallback_folder", lambda: tmp_path)
+    monkeypatch.setattr(autosave_folders, "fallback_folder", lambda: tmp_path)
     work.merge([1, 5])
     assert crash.digest(find_unfinished_after(work, tmp_path)) == crash.digest(work)
 

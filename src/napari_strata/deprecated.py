@@ -419,8 +419,8 @@ NAMES: dict[str, dict[str, str]] = {
         ),
     },
     "refine.autosave": {
-        "folders_for": "refine.storage.autosave:autosave_folders",
-        "state_folder": "refine.storage.autosave:fallback_folder",
+        "folders_for": "refine.storage.autosave_folders:autosave_folders",
+        "state_folder": "refine.storage.autosave_folders:fallback_folder",
     },
     "refine.cutting": {
         "any_piece": "refine.state.fragments:any_supervoxel",
@@ -438,13 +438,13 @@ NAMES: dict[str, dict[str, str]] = {
     "refine.edits": {
         "Outcome": "refine.edits.basic:EditResult",
         "Paint": "refine.edits.strokes:Paint",
-        "REACH_MM": "refine.edits.strokes:REACH_MM",
+        "REACH_MM": "refine.edits.strokes:SCRIBBLE_REACH_MM",
         "Scribble": "refine.edits.strokes:Scribble",
         "foreseen": "refine.edits.strokes:previewed_result",
     },
     "refine.edits.basic": {
         "Paint": "refine.edits.strokes:Paint",
-        "REACH_MM": "refine.edits.strokes:REACH_MM",
+        "REACH_MM": "refine.edits.strokes:SCRIBBLE_REACH_MM",
         "Scribble": "refine.edits.strokes:Scribble",
         "previewed_result": "refine.edits.strokes:previewed_result",
     },
@@ -480,8 +480,8 @@ NAMES: dict[str, dict[str, str]] = {
         "Start": "refine.history.initial_state:InitialState",
     },
     "refine.storage.autosave": {
-        "folders_for": "refine.storage.autosave:autosave_folders",
-        "state_folder": "refine.storage.autosave:fallback_folder",
+        "folders_for": "refine.storage.autosave_folders:autosave_folders",
+        "state_folder": "refine.storage.autosave_folders:fallback_folder",
     },
     "refine.taught": {
         "TaughtLabels": "refine.transfer:TransferredLabels",

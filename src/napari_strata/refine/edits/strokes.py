@@ -51,7 +51,7 @@ from napari_strata.refine.state.fragments import (
 from napari_strata.refine.state.proposal_index import ProposalIndex
 from napari_strata.volume import BACKGROUND
 
-REACH_MM = 30.0
+SCRIBBLE_REACH_MM = 30.0
 """Reach of a scribble with scope "here", between centres of supervoxels.
 
 For a small body it is divided by `Proposal.magnification`.
@@ -269,7 +269,9 @@ def _spread(
     if here:
         free &= of_supervoxels(
             within_mm(
-                index.feature_space, crossed, REACH_MM / index.proposal.magnification
+                index.feature_space,
+                crossed,
+                SCRIBBLE_REACH_MM / index.proposal.magnification,
             ),
             state,
         )

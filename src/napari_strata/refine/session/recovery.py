@@ -15,7 +15,7 @@ from napari_strata.errors import CaseError
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.refine.history.journal import Journal, JournalStep
 from napari_strata.refine.session.refinement import Refinement, continue_case
-from napari_strata.refine.storage import autosave
+from napari_strata.refine.storage import autosave, autosave_folders
 from napari_strata.refine.storage.case_file import CaseContents, file_name, read_case
 from napari_strata.volume import Volume
 
@@ -104,7 +104,7 @@ class Unfinished:
             )
             if saver is None:
                 # The journal cannot be written to any more, so another one is started.
-                work.storage.begin_autosave(autosave.fallback_folder())
+                work.storage.begin_autosave(autosave_folders.fallback_folder())
                 if lock is not None:
                     lock.release()
             return work
@@ -195,7 +195,7 @@ def find_unfinished(
         return all(recorded.get(key) == value for key, value in scan_id.items())
 
     found = []
-    for place in autosave.folders_to_search(beside, folder):
+    for place in autosave_folders.recovery_folders(beside, folder):
         for journal, logged in autosave.matching(place, partial(fits, place=place)):
             is_free, lock = autosave.try_lock(journal)
             one = _unfinished(journal, logged) if is_free else None

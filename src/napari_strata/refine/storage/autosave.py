@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
-import platformdirs
 from filelock import FileLock, Timeout
 
 from napari_strata.deprecated import moved_names
 from napari_strata.errors import CaseError
-from napari_strata.filenames import CASE_SUFFIX, JOURNAL_SUFFIX, SCAN_SUFFIXES
-from napari_strata.io.atomic import file_suffix, flush
+from napari_strata.filenames import CASE_SUFFIX, JOURNAL_SUFFIX
+from napari_strata.io.atomic import flush
+from napari_strata.refine.storage.autosave_folders import autosave_folders
 from napari_strata.refine.storage.case_file import (
     CaseContents,
     known_hash,
@@ -280,50 +280,6 @@ def case_of(journal: Path) -> Path:
     return journal.with_name(
         f"{journal.name.removesuffix(SUFFIX)}.autosave{CASE_SUFFIX}"
     )
-
-
-def autosave_folders(volume: Volume) -> list[Path]:
-    """Return the folders where a scan's journal may be, best first.
-
-    These are the scan's folder, if the scan is a file, and the fallback folder.
-    """
-    scan = Path(volume.path) if volume.path else None
-    beside = (
-        [scan.absolute().parent]
-        if scan is not None
-        and scan.is_file()
-        and not volume.series
-        and _is_own_file(scan)
-        else []
-    )
-    return [
-        *[place for place in beside if os.access(place, os.W_OK | os.X_OK)],
-        fallback_folder(),
-    ]
-
-
-def folders_to_search(beside: Path | None, chosen: str | Path | None) -> list[Path]:
-    """Return the folders where unfinished work on a scan may be.
-
-    Parameters
-    ----------
-    beside : Path or None
-        The scan's folder, None if it is unknown.
-    chosen : str, Path or None
-        The folder that the user chose, if any.
-    """
-    places = (chosen, beside, fallback_folder())
-    return list(dict.fromkeys(Path(place) for place in places if place is not None))
-
-
-def _is_own_file(scan: Path) -> bool:
-    """Return whether a file is a whole scan rather than one file of a DICOM folder."""
-    return file_suffix(scan) in SCAN_SUFFIXES
-
-
-def fallback_folder() -> Path:
-    """Return the folder for work on scans whose own folder is not writable."""
-    return platformdirs.user_state_path("napari-strata", appauthor=False) / "unfinished"
 
 
 def remove_pair(journal: Path) -> None:

@@ -1,0 +1,56 @@
+"""Folders of unfinished work: where autosave writes, and where recovery looks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+from napari_strata.filenames import SCAN_SUFFIXES
+from napari_strata.io.atomic import file_suffix
+from napari_strata.volume import Volume
+
+
+def autosave_folders(volume: Volume) -> list[Path]:
+    """Return the folders where a scan's journal may be, best first.
+
+    These are the scan's folder, if the scan is a file, and the fallback folder.
+    """
+    scan = Path(volume.path) if volume.path else None
+    beside = (
+        [scan.absolute().parent]
+        if scan is not None
+        and scan.is_file()
+        and not volume.series
+        and _is_own_file(scan)
+        else []
+    )
+    return [
+        *[place for place in beside if os.access(place, os.W_OK | os.X_OK)],
+        fallback_folder(),
+    ]
+
+
+def recovery_folders(beside: Path | None, chosen: str | Path | None) -> list[Path]:
+    """Return the folders where unfinished work on a scan may be.
+
+    Parameters
+    ----------
+    beside : Path or None
+        The scan's folder, None if it is unknown.
+    chosen : str, Path or None
+        The folder that the user chose, if any.
+    """
+    places = (chosen, beside, fallback_folder())
+    return list(dict.fromkeys(Path(place) for place in places if place is not None))
+
+
+def _is_own_file(scan: Path) -> bool:
+    """Return whether a file is a whole scan rather than one file of a DICOM folder."""
+    return file_suffix(scan) in SCAN_SUFFIXES
+
+
+def fallback_folder() -> Path:
+    """Return the folder for work on scans whose own folder is not writable."""
+    return platformdirs.user_state_path("napari-strata", appauthor=False) / "unfinished"
