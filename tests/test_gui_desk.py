@@ -34,8 +34,8 @@ from napari_strata.gui.widgets.region_names import (
     suggested_names,
 )
 from napari_strata.io.labels.terms import coded
-from phantoms import phantom_volume
-from test_gui_panel import add_scan, messages, propose_phantom, shown, two_regions
+from phantoms import phantom_volume, propose_phantom
+from test_gui_panel import add_scan, messages, shown, two_regions
 
 pytestmark = pytest.mark.gui
 

@@ -28,16 +28,7 @@ from test_gui_panel import add_scan, messages, two_regions
 pytestmark = pytest.mark.gui
 
 
-def propose_with_features(
-    volume,
-    *,
-    settings=None,
-    seed=0,
-    device="auto",
-    runtime="auto",
-    threads=0,
-    on_progress=None,
-):
+def propose_with_features(volume, **_settings):
     proposal = phantom_proposal(volume)
     seen = np.random.default_rng(0).normal(size=(proposal.n_supervoxels, 6))
     descriptors = np.concatenate([seen, proposal.descriptors], axis=1).astype(

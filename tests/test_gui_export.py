@@ -21,8 +21,8 @@ from napari_strata.export.formats import FORMATS_BY_NAME
 from napari_strata.gui.panel.panel import StrataPanel
 from napari_strata.gui.widgets import export_dialog
 from napari_strata.io.files import read, write_scan
-from phantoms import phantom_volume
-from test_gui_panel import add_scan, propose_phantom, shown
+from phantoms import phantom_volume, propose_phantom
+from test_gui_panel import add_scan, shown
 from test_io_dicom import save_series
 
 pytestmark = pytest.mark.gui

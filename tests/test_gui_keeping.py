@@ -15,7 +15,8 @@ from napari_strata.gui.session import labels_painter as painter
 from napari_strata.gui.tasks.jobs import JobRunner
 from napari_strata.gui.widgets.region_table_columns import VOLUME
 from napari_strata.io.files import read_labels
-from test_gui_panel import add_scan, messages, propose_phantom, shown, two_regions
+from phantoms import propose_phantom
+from test_gui_panel import add_scan, messages, shown, two_regions
 
 pytestmark = pytest.mark.gui
 

@@ -10,23 +10,10 @@ import pytest
 from napari.utils.notifications import notification_manager
 
 from napari_strata.gui.panel.panel import StrataPanel
-from phantoms import phantom_proposal, phantom_volume
+from phantoms import phantom_volume, propose_phantom
 from test_gui_placing import SCAN, TURN, as_napari_nifti
 
 pytestmark = pytest.mark.gui
-
-
-def propose_phantom(
-    volume,
-    *,
-    settings=None,
-    seed=0,
-    device="auto",
-    runtime="auto",
-    threads=0,
-    on_progress=None,
-):
-    return phantom_proposal(volume)
 
 
 @pytest.fixture

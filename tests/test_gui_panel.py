@@ -15,23 +15,9 @@ from napari.utils.notifications import notification_manager
 from napari_strata.errors import ReadError
 from napari_strata.gui.canvas.layers import image_tuple
 from napari_strata.gui.panel.panel import StrataPanel
-from phantoms import phantom_proposal, phantom_volume
+from phantoms import phantom_proposal, phantom_volume, propose_phantom
 
 pytestmark = pytest.mark.gui
-
-
-def propose_phantom(
-    volume,
-    *,
-    settings=None,
-    seed=0,
-    device="auto",
-    runtime="auto",
-    threads=0,
-    on_progress=None,
-):
-    on_progress(1, 2, "Looking at the phantom")
-    return phantom_proposal(volume)
 
 
 def add_scan(viewer, volume=None):

@@ -197,6 +197,9 @@ NAMES: dict[str, dict[str, str]] = {
     "batch.lists": {
         "Row": "batch.inputs.lists:ListRow",
     },
+    "batch.memory": {
+        "core_count": "machine:core_count",
+    },
     "batch.outliers": {
         "Oddness": "batch.outputs.outlier_scores:OutlierScore",
         "oddness": "batch.outputs.outlier_scores:outlier_scores",

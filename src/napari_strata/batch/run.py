@@ -41,11 +41,12 @@ from napari_strata.batch.workers.local import (
     ScanOutcome,
     too_large,
 )
-from napari_strata.batch.workers.memory import IDLE_GB, core_count, estimate_gb
+from napari_strata.batch.workers.memory import IDLE_GB, estimate_gb
 from napari_strata.batch.workers.process import only_writer
 from napari_strata.deprecated import moved_names
 from napari_strata.errors import StrataError
 from napari_strata.io.header import header_shape
+from napari_strata.machine import core_count
 from napari_strata.pipeline import versions
 from napari_strata.proposal.methods.registry import find_method
 from napari_strata.settings import BatchSettings

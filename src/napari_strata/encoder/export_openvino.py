@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from napari_strata.encoder.identity import weights_hash
 from napari_strata.encoder.network import StrataEncoder
 from napari_strata.encoder.runtime.openvino_runtime import (
+    METADATA,
     ModelDescription,
     import_openvino,
 )
@@ -21,7 +22,6 @@ from napari_strata.encoder.weights import load_encoder
 from napari_strata.errors import SettingsError, WriteError
 from napari_strata.io.atomic import atomic_path
 
-_METADATA = "strata"
 _TRACED_SIDE = 32
 _SMALL = 64
 """Constants of fewer values stay in float32; they take no space."""
@@ -66,7 +66,7 @@ def export_openvino(weights: Path | None = None, output: Path | None = None) -> 
         encoder.halo_vox,
         _LIVE_CHANNELS,
     )
-    model.set_rt_info(description.to_json(), [_METADATA])
+    model.set_rt_info(description.to_json(), [METADATA])
     _write(model, target)
     return target
 

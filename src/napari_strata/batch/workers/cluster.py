@@ -32,7 +32,7 @@ _ANSWER_S = 5.0
 """Seconds to wait for the result of a finished task: its worker may have died."""
 _FIRST_WORKER_S = 60
 """Seconds to wait for the first worker; a cluster's queue may take any time."""
-_SAME_EVERYWHERE = ("napari-strata", "torch", "numpy")
+_SAME_EVERYWHERE = ("napari-strata", "openvino", "torch", "numpy")
 """Packages whose versions change labels: they must be the same on all workers."""
 _LOCAL_CONFIG = {
     "distributed.worker.memory.target": False,

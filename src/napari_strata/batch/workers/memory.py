@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
-from pathlib import Path
 
 import psutil
 
 from napari_strata.batch.inputs.scans import PlannedScan
+from napari_strata.deprecated import moved_names
 from napari_strata.errors import StrataError
 from napari_strata.io.header import header_shape
+from napari_strata.machine import control_group_limits
 from napari_strata.proposal.methods.registry import find_method
 from napari_strata.settings import ProposeSettings
 
@@ -31,7 +31,6 @@ _MARGIN = 1.15
 """Factor on top of the fitted line."""
 _SHARE_TO_USE = 0.9
 """Share of the memory that a batch uses; the system needs the rest."""
-_CGROUPS = Path("/sys/fs/cgroup")
 
 
 def estimate_gb(
@@ -80,48 +79,13 @@ def machine_gb() -> float:
     """
     limits = [
         int(text)
-        for text in (*_limits("memory.max"), *_limits("memory.limit_in_bytes"))
+        for text in (
+            *control_group_limits("memory.max"),
+            *control_group_limits("memory.limit_in_bytes"),
+        )
         if text.isdecimal()
     ]
     return round(_SHARE_TO_USE * min([psutil.virtual_memory().total, *limits]) / 1e9, 2)
 
 
-def core_count() -> int:
-    """Return how many cores this process may use, by affinity and container limit."""
-    try:
-        cores = len(psutil.Process().cpu_affinity())
-    except AttributeError:  # macOS has no affinity
-        cores = psutil.cpu_count() or 1
-    shares = [
-        [int(part) for part in text.split()]
-        for text in _limits("cpu.max")
-        if not text.startswith("max")
-    ]
-    return max(1, min([cores, *(-(-quota // period) for quota, period in shares)]))
-
-
-def _limits(name: str) -> list[str]:
-    """Return the values of a limit of the control groups of this process (Linux).
-
-    Containers and cluster jobs set such limits.
-    """
-    try:
-        own = [
-            line.split(":", 2)[2].strip("/")
-            for line in os.fsdecode(Path("/proc/self/cgroup").read_bytes()).splitlines()
-        ]
-    except (OSError, IndexError):
-        own = []
-    folders = {
-        base / part
-        for path in (*own, "")
-        for base in (_CGROUPS, _CGROUPS / "memory")
-        for part in (path, *map(str, Path(path).parents))
-    }
-    values = []
-    for folder in sorted(folders):
-        try:
-            values.append((folder / name).read_text(encoding="ascii").strip())
-        except OSError:
-            continue
-    return values
+__getattr__ = moved_names("batch.memory")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,10 +21,12 @@ from numpy.typing import NDArray
 from napari_strata.cancellation import raise_if_cancelled
 from napari_strata.encoder.memory import release_memory
 from napari_strata.errors import WeightsError
+from napari_strata.machine import core_count
 
 FORMAT = "strata-encoder-openvino-1"
 """Format name in the metadata of every exported model."""
-_METADATA = "strata"
+METADATA = "strata"
+"""Entry of a model that holds its description."""
 _TELEMETRY = "openvino_telemetry"
 _importing = threading.Lock()
 _CHECK_EVERY_MS = 100
@@ -151,7 +152,7 @@ def _read_once(
         # a file that is mapped into memory cannot be replaced on Windows
         core.set_property({"ENABLE_MMAP": False})
         model = core.read_model(str(path))
-        text = model.get_rt_info([_METADATA]).astype(str)
+        text = model.get_rt_info([METADATA]).astype(str)
         return model, ModelDescription.from_json(text)
     except (RuntimeError, ValueError) as err:
         raise WeightsError(
@@ -182,7 +183,7 @@ class OpenVinoRuntime:
         self.multiple_of = description.multiple_of
         self.halo_vox = description.halo_vox
         self.live_channels = description.live_channels
-        self.threads = threads or usable_cores()
+        self.threads = threads or core_count()
 
     @property
     def record(self) -> dict[str, Any]:
@@ -234,10 +235,3 @@ class OpenVinoRuntime:
             # pinned threads would fight with the other threads of a proposal
             "ENABLE_CPU_PINNING": False,
         }
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1

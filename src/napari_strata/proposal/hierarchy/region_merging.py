@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from napari_strata.cancellation import raise_if_cancelled
+
 _FEW_PAIRS = 0.02
 """Pairs merged per round, as a share of the supervoxels, below which rounds end."""
 
@@ -294,6 +296,7 @@ def merge_to(graph: SupervoxelGraph, target: int) -> Merged:
         )
     supervoxel = np.arange(len(sizes), dtype=np.int32)
     while len(sizes) > target and len(edges):
+        raise_if_cancelled()  # the prefetch thread ends here after Ctrl+C
         pairs = _cheapest_pairs(sizes, vectors, edges, most=len(sizes) - target)[0]
         n = len(sizes)
         links = sparse.coo_matrix(
