@@ -181,7 +181,7 @@ def test_a_batch_holds_views_of_one_anatomy_in_range_and_labelled():
     assert float(batch.image.min()) >= 0
     assert float(batch.image.max()) <= 1
     assert [labels.shape for labels in batch.labels] == [(2, 16, 16, 16)] * 4
-    assert [len(looks) for looks in batch.looks] == [2, 2]
+    assert [len(ids) for ids in batch.clean_image_ids] == [2, 2]
 
 
 def test_every_pretext_task_can_be_switched_off_and_runs_without_labels():

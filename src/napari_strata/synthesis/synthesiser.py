@@ -84,7 +84,7 @@ class SyntheticScan:
         Contrast of the image.
     spacing_mm : tuple of 3 float
         Voxel size along z, y, x.
-    look : int
+    clean_image_id : int
         Number of the clean image. Views of one anatomy with the same number differ only
         by artefacts.
     """
@@ -93,7 +93,7 @@ class SyntheticScan:
     anatomy: Anatomy
     contrast: Contrast
     spacing_mm: tuple[float, float, float]
-    look: int = 0
+    clean_image_id: int = 0
 
     @property
     def is_ct(self) -> bool:

@@ -73,7 +73,7 @@ def make_batch(
     images: list[Tensor] = []
     tissues: list[Tensor] = []
     others: list[Tensor] = []
-    looks = []
+    clean_image_ids = []
     for seed in seeds:
         scans = synthesiser.make_views(seed, views)
         play = np.random.default_rng(seed)
@@ -99,12 +99,12 @@ def make_batch(
         images += list(stack[: len(scans)])
         tissues.append(stack[-2].long())
         others.append(stack[-1].long())
-        looks.append(tuple(scan.look for scan in scans))
+        clean_image_ids.append(tuple(scan.clean_image_id for scan in scans))
     tissue, other = torch.stack(tissues), torch.stack(others)
     return Batch(
         torch.stack(images)[:, None].contiguous(),
         (tissue, tissue, other, other),
-        tuple(looks),
+        tuple(clean_image_ids),
     )
 
 

@@ -31,20 +31,22 @@ class Batch:
     labels : tuple of (patch, z, y, x) int64 tensor
         The labels to contrast at each level, finest first. Empty for unlabelled scans:
         then a voxel's only positives are the same voxel in the other views.
-    looks : tuple of tuple of int
+    clean_image_ids : tuple of tuple of int
         For each patch the number of the contrast of each view. Views with the same
         number differ only by artefacts.
     """
 
     image: Tensor
     labels: tuple[Tensor, ...]
-    looks: tuple[tuple[int, ...], ...]
+    clean_image_ids: tuple[tuple[int, ...], ...]
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device, images channels-last."""
         image = self.image.to(device, memory_format=torch.channels_last_3d)
         return Batch(
-            image, tuple(labels.to(device) for labels in self.labels), self.looks
+            image,
+            tuple(labels.to(device) for labels in self.labels),
+            self.clean_image_ids,
         )
 
 
@@ -213,17 +215,17 @@ def pretext_loss(
     maps = encoder.decode(seen.contiguous(memory_format=torch.channels_last_3d))
     nothing = maps[0].sum() * 0
     contrast, agreement = [nothing], [nothing]
-    for patch, looks in enumerate(batch.looks):
-        first = patch * len(looks)
-        allowed = ~unseen[first : first + len(looks), 0].any(dim=0)
+    for patch, clean_image_ids in enumerate(batch.clean_image_ids):
+        first = patch * len(clean_image_ids)
+        allowed = ~unseen[first : first + len(clean_image_ids), 0].any(dim=0)
         found = _compare(
             encoder,
-            [m[first : first + len(looks)] for m in maps],
+            [m[first : first + len(clean_image_ids)] for m in maps],
             _truth(batch, patch),
             allowed,
             settings,
             generator,
-            looks,
+            clean_image_ids,
         )
         contrast, agreement = contrast + found[0], agreement + found[1]
     losses = {
@@ -259,7 +261,7 @@ def _compare(
     allowed: Tensor,
     settings: PretrainSettings,
     generator: torch.Generator,
-    looks: tuple[int, ...],
+    clean_image_ids: tuple[int, ...],
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Return the contrast and agreement losses of sampled voxels of one patch.
 
@@ -285,8 +287,12 @@ def _compare(
             else torch.arange(len(index), device=index.device)
         )
         rows = [encoder.project(read_at(view, index, shape), number) for view in level]
-        for look in dict.fromkeys(looks):
-            alike = [row for row, own in zip(rows, looks, strict=True) if own == look]
+        for clean_id in dict.fromkeys(clean_image_ids):
+            alike = [
+                row
+                for row, own in zip(rows, clean_image_ids, strict=True)
+                if own == clean_id
+            ]
             if settings.contrast_weight and (labels is not None or len(alike) > 1):
                 contrast.append(
                     voxel_contrast(
