@@ -293,6 +293,13 @@ class PretrainSettings(_Checked):
         multiple_of=16,
         unit="voxels",
     )
+    bootstrapped_share: float = _setting(
+        0.0,
+        "Share of patches that are cut from real scans, with their own proposed regions"
+        " as labels; needs scans",
+        minimum=0.0,
+        maximum=1.0,
+    )
     without: str = _setting(
         "",
         "Families, contrasts or artefacts to leave out, separated by commas or spaces",
