@@ -330,6 +330,13 @@ class PretrainSettings(_Checked):
         minimum=0.0,
         maximum=10.0,
     )
+    prototype_weight: float = _setting(
+        0.0,
+        "Weight of finding a voxel's tissue among prototypes that all patches of a named"
+        " contrast share",
+        minimum=0.0,
+        maximum=100.0,
+    )
     masked_share: float = _setting(
         0.15,
         "Share of 8-voxel blocks that are masked for inpainting",

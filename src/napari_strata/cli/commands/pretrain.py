@@ -54,6 +54,13 @@ def add_command(commands: Any) -> None:
             " share of the patches (--bootstrapped-share); kept in OUTPUT.anatomies"
         ),
     )
+    parser.add_argument(
+        "--start-from",
+        metavar="WEIGHTS",
+        help=(
+            "weights to start from (.safetensors), or 'shipped'; random ones if not given"
+        ),
+    )
     add_machine(parser)
     base = parser.add_mutually_exclusive_group()
     base.add_argument(
@@ -133,9 +140,17 @@ def _pretrain(arguments: argparse.Namespace) -> None:
             workers=arguments.workers,
             minutes=arguments.minutes,
             batches=SyntheticBatches(recipe, bootstrapped),
+            start_from=_start(arguments.start_from),
             on_progress=show,
         )
     print(f"{printable(arguments.output)}: done")
+
+
+def _start(given: str | None) -> Path | None:
+    """Return the weights file that a run starts from."""
+    from napari_strata.encoder.identity import SHIPPED
+
+    return SHIPPED if given == "shipped" else None if given is None else Path(given)
 
 
 def _export(arguments: argparse.Namespace) -> None:

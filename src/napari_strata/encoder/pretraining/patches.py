@@ -14,6 +14,9 @@ from napari_strata.preprocess.intensity import gamma_to_middle, scale_intensity
 from napari_strata.settings import PretrainSettings, names_in
 from napari_strata.synthesis.synthesiser import Synthesiser, SyntheticScan
 
+KINDS = ("t1", "t2", "flair", "pd", "ct")
+"""Contrasts in which a tissue looks alike in every scan, so that it can be known again."""
+
 
 class SyntheticBatches(Dataset[Batch]):
     """The batch of every step of a recipe; the same step always gives the same batch.
@@ -101,6 +104,7 @@ def make_batch(
     tissues: list[Tensor] = []
     others: list[Tensor] = []
     clean_image_ids = []
+    kinds = []
     for seed in seeds:
         own: dict[int, Tensor] = {}
         if (
@@ -137,11 +141,20 @@ def make_batch(
         tissues.append(stack[-2].long())
         others.append(stack[-1].long())
         clean_image_ids.append(tuple(scan.clean_image_id for scan in scans))
+        kinds.append(
+            tuple(
+                KINDS.index(scan.contrast)
+                if scan.contrast in KINDS and scan.anatomy.family != "shapes"
+                else None
+                for scan in scans
+            )
+        )
     tissue, other = torch.stack(tissues), torch.stack(others)
     return Batch(
         torch.stack(images)[:, None].contiguous(),
         (tissue, tissue, other, other),
         tuple(clean_image_ids),
+        tuple(kinds),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from napari_strata.encoder.network import StrataEncoder
 from napari_strata.settings import PretrainSettings
@@ -34,11 +34,15 @@ class Batch:
     clean_image_ids : tuple of tuple of int
         For each patch the number of the contrast of each view. Views with the same
         number differ only by artefacts.
+    kinds : tuple of tuple of int or None
+        For each patch the kind of contrast of each view, if its finest labels mean the
+        same tissues in every scan of that kind; None if they do not. Empty: all None.
     """
 
     image: Tensor
     labels: tuple[Tensor, ...]
     clean_image_ids: tuple[tuple[int, ...], ...]
+    kinds: tuple[tuple[int | None, ...], ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device, images channels-last."""
@@ -47,6 +51,7 @@ class Batch:
             image,
             tuple(labels.to(device) for labels in self.labels),
             self.clean_image_ids,
+            self.kinds,
         )
 
 
@@ -163,6 +168,52 @@ def voxel_contrast(features: Tensor, labels: Tensor, temperature: float) -> Tens
     return per_voxel[count > 0].mean()
 
 
+class TissuePrototypes(nn.Module):
+    """A direction in feature space for each tissue and kind of contrast, learnt along.
+
+    The voxel contrast compares voxels of one patch only, so that features need not mean
+    the same in two scans. Prototypes are shared by all patches: a voxel has to find that
+    of its own tissue among those of all tissues (cross-entropy of cosines).
+
+    Parameters
+    ----------
+    kinds, tissues : int
+        Number of kinds of contrast and of tissues.
+    channels : int
+        Feature channels of all levels together.
+    temperature : float
+        Divides the cosine.
+
+    Notes
+    -----
+    Normalised softmax with learnt class vectors: Wang et al., NormFace, 2017.
+    """
+
+    def __init__(
+        self, kinds: int, tissues: int, channels: int, temperature: float
+    ) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.randn(kinds, tissues, channels) * 0.1)
+        self.temperature = temperature
+
+    def loss(self, features: Tensor, tissues: Tensor, kind: int) -> Tensor:
+        """Return the cross-entropy of voxels.
+
+        Parameters
+        ----------
+        features : (n, channel) tensor
+            The features of all levels, each of unit length.
+        tissues : (n,) int64 tensor
+            Tissue of each voxel.
+        kind : int
+            Kind of contrast of the scan.
+        """
+        cosines = (
+            F.normalize(features, dim=1) @ F.normalize(self.vectors[kind], dim=1).T
+        )
+        return F.cross_entropy(cosines / self.temperature, tissues)
+
+
 def read_at(level: Tensor, index: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """Return a map (channel, z', y', x') interpolated at flat indices of the full grid.
 
@@ -185,6 +236,7 @@ def pretext_loss(
     batch: Batch,
     settings: PretrainSettings,
     generator: torch.Generator,
+    prototypes: TissuePrototypes | None = None,
 ) -> dict[str, Tensor]:
     """Compute the losses of one batch.
 
@@ -198,13 +250,16 @@ def pretext_loss(
         The weight of each task; tasks of weight 0 are left out.
     generator : torch.Generator
         On the CPU; chooses what is hidden and which voxels are compared.
+    prototypes : TissuePrototypes, optional
+        Needed for a prototype weight above 0.
 
     Returns
     -------
     dict of scalar tensors
         "contrast" (mean over levels and patches), "agreement" (1 - cosine similarity of
         a voxel with itself in another view of the same contrast), "inpaint" and
-        "next_slice" (mean absolute error), and their weighted "total".
+        "next_slice" (mean absolute error), "prototype" (cross-entropy of a voxel's tissue
+        among all tissues), and their weighted "total".
     """
     device = batch.image.device
     hidden = hide(tuple(batch.image.shape), settings, generator)
@@ -237,17 +292,57 @@ def pretext_loss(
         "next_slice": _paint_error(
             encoder, maps[0], batch.image, hidden.slabs.to(device)
         ),
+        "prototype": nothing
+        if prototypes is None
+        else _prototype_error(
+            encoder, prototypes, maps, batch, unseen, settings, generator
+        ),
     }
     weights = (
         settings.contrast_weight,
         settings.agreement_weight,
         settings.inpaint_weight,
         settings.next_slice_weight,
+        settings.prototype_weight,
     )
     losses["total"] = torch.stack(
         [w * loss for w, loss in zip(weights, losses.values(), strict=True)]
     ).sum()
     return losses
+
+
+def _prototype_error(
+    encoder: StrataEncoder,
+    prototypes: TissuePrototypes,
+    maps: tuple[Tensor, ...],
+    batch: Batch,
+    unseen: Tensor,
+    settings: PretrainSettings,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return the mean prototype loss of sampled voxels of all views of a known kind."""
+    z, y, x = batch.image.shape[2:]
+    errors = []
+    image = 0
+    for patch, kinds in enumerate(batch.kinds):
+        for kind in kinds:
+            tissues = batch.labels[0][patch]
+            if kind is not None:
+                index = sample_voxels(
+                    tissues, ~unseen[image, 0], settings.voxels_per_patch, generator
+                )
+                if len(index) >= _FEWEST_VOXELS:
+                    rows = [
+                        encoder.project(read_at(level[image], index, (z, y, x)), number)
+                        for number, level in enumerate(maps)
+                    ]
+                    errors.append(
+                        prototypes.loss(
+                            torch.cat(rows, dim=1), tissues.flatten()[index], kind
+                        )
+                    )
+            image += 1
+    return torch.stack(errors).mean() if errors else maps[0].sum() * 0
 
 
 def _truth(batch: Batch, patch: int) -> tuple[Tensor, ...]:
