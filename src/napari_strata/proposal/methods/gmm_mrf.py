@@ -233,7 +233,7 @@ def propose_classes(
         intensity[box], codes, np.where(inside[box], labels[box], -1), n
     )
     on_progress(3, 4, "trees")
-    contacts = find_contacts(labels, intensity, n)
+    contacts = find_contacts(labels, intensity)
     described = _describe(labels, contacts, inside, intensity, volume.spacing_zyx_mm)
     proposal = _with_trees(
         volume, labels, described, contacts, belief, settings, mixture

@@ -10,7 +10,7 @@ from scipy import sparse
 from skimage.measure import label as label_parts
 
 from napari_strata.cancellation import raise_if_cancelled
-from napari_strata.proposal.hierarchy.region_merging import touching_pairs, unique_pairs
+from napari_strata.proposal.hierarchy.region_merging import renamed_edges, touching_pairs
 
 _STANDS_OUT = 0.1
 """Intensity difference times root of size above which a small supervoxel is kept."""
@@ -217,7 +217,7 @@ def join_crumbs(
     sizes, mean = _sizes_and_means(labels, intensity, n)
     body = np.zeros(n, bool)
     body[labels[inside]] = True
-    edges, table = touching_pairs(labels, n)[0], np.arange(n, dtype=np.int32)
+    edges, table = touching_pairs(labels), np.arange(n, dtype=np.int32)
     for _ in range(_CRUMB_ROUNDS):
         if sizes.min() >= smallest_vox:
             break
@@ -241,6 +241,6 @@ def join_crumbs(
             weight.astype(np.int64),
             np.bincount(joined, weights=body, minlength=count) > 0,
         )
-        table, edges = joined.astype(np.int32)[table], joined.astype(np.int32)[edges]
-        edges = unique_pairs(edges[edges[:, 0] != edges[:, 1]], count)[0]
+        joined = joined.astype(np.int32)
+        table, edges = joined.take(table), renamed_edges(edges, joined)
     return table[labels]

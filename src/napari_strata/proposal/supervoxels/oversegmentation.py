@@ -227,7 +227,6 @@ def find_supervoxels(
     contacts = find_contacts(
         np.ascontiguousarray(labels[view]),
         np.ascontiguousarray(prepared.intensity[view]),
-        n,
     )
     raise_if_cancelled()
     sizes, centers = sizes_and_centers(labels, n, spacing)
