@@ -76,12 +76,13 @@ def most_alike_neighbors(
         squares = np.zeros(number[front].shape, np.float32)
         for channel in channels:
             step = channel[front] - channel[back]
-            squares += step * step
+            step *= step
+            squares += step
         squares[~(inside[front] & inside[back])] = np.inf
         for own, other in ((front, back), (back, front)):
             closer = squares < nearest[own]
-            nearest[own][closer] = squares[closer]
-            chosen[own][closer] = number[other][closer]
+            np.copyto(nearest[own], squares, where=closer)
+            np.copyto(chosen[own], number[other], where=closer)
     del nearest, squares, closer
     links = sparse.csr_matrix(
         (np.ones(n, np.int8), chosen[inside], np.arange(n + 1, dtype=np.int32)),

@@ -41,6 +41,7 @@ from napari_strata.proposal.supervoxels.descriptors import (
     SmoothedIntensity,
     boundary_step,
     describe_intensity,
+    intensity_quantiles,
     intensity_rank,
     sizes_and_centers,
 )
@@ -516,7 +517,7 @@ def _describe(
         intensity=describe_intensity(
             Pooler(labels, n),
             intensity,
-            intensity_rank(intensity, inside),
+            intensity_rank(intensity, intensity_quantiles(intensity, inside)),
             SmoothedIntensity.of(intensity, spacing_mm),
         ),
         boundary=boundary_step(contacts, n),

@@ -10,7 +10,10 @@ from scipy import sparse
 from skimage.measure import label as label_parts
 
 from napari_strata.cancellation import raise_if_cancelled
-from napari_strata.proposal.hierarchy.region_merging import renamed_edges, touching_pairs
+from napari_strata.proposal.hierarchy.region_merging import (
+    renamed_edges,
+    touching_pairs,
+)
 
 _STANDS_OUT = 0.1
 """Intensity difference times root of size above which a small supervoxel is kept."""
