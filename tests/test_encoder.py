@@ -22,6 +22,7 @@ from napari_strata.encoder.pretraining.tasks import (
     hide,
     pretext_loss,
     read_at,
+    region_contrast,
     sample_voxels,
     voxel_contrast,
 )
@@ -254,11 +255,11 @@ def test_the_last_layers_in_slabs_give_what_the_whole_image_gives(depth):
     )
 
 
-@pytest.mark.parametrize("prototype_weight", [0.0, 0.5])
+@pytest.mark.parametrize("weight", [0.0, 0.5])
 def test_pretraining_stopped_and_taken_up_again_ends_where_one_run_ends(
-    tmp_path, prototype_weight
+    tmp_path, weight
 ):
-    recipe = replace(TINY, prototype_weight=prototype_weight)
+    recipe = replace(TINY, prototype_weight=weight, region_weight=weight)
     pretrain(tmp_path / "one.safetensors", recipe, device="cpu")
     broken = tmp_path / "two.safetensors"
     pretrain(broken, recipe, device="cpu", minutes=0.0)
@@ -307,6 +308,20 @@ def test_prototypes_tell_tissues_apart_once_features_lie_along_them():
         optimiser.step()
         last = loss.item()
     assert last < 0.5 * start
+
+
+def test_regions_are_found_again_where_views_agree_and_not_where_they_do_not():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(5).repeat(20)
+    features = torch.nn.functional.normalize(torch.eye(5)[labels] + 0.05, dim=1)
+
+    def loss(view):
+        return float(region_contrast(features, view, labels, 0.1, generator))
+
+    assert loss(features) < 0.05
+    assert loss(features.roll(1, 0)) > 5
+    one_region = torch.zeros(100, dtype=torch.int64)
+    assert region_contrast(features, features, one_region, 0.1, generator) == 0
 
 
 def test_only_named_contrasts_of_bodies_have_a_kind():

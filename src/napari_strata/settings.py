@@ -337,6 +337,12 @@ class PretrainSettings(_Checked):
         minimum=0.0,
         maximum=100.0,
     )
+    region_weight: float = _setting(
+        0.0,
+        "Weight of finding the regions of one view again in another by their mean feature",
+        minimum=0.0,
+        maximum=100.0,
+    )
     masked_share: float = _setting(
         0.15,
         "Share of 8-voxel blocks that are masked for inpainting",

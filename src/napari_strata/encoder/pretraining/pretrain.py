@@ -38,7 +38,7 @@ from napari_strata.volume import Progress, no_progress
 
 logger = logging.getLogger(__name__)
 
-LOSSES = ("contrast", "agreement", "inpaint", "next_slice", "prototype")
+LOSSES = ("contrast", "agreement", "inpaint", "next_slice", "prototype", "region")
 """The columns of a run's loss curve."""
 _LEVELS = 4
 """Levels of features of the encoder."""

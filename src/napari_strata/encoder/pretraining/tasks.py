@@ -214,6 +214,51 @@ class TissuePrototypes(nn.Module):
         return F.cross_entropy(cosines / self.temperature, tissues)
 
 
+def region_contrast(
+    support: Tensor,
+    query: Tensor,
+    labels: Tensor,
+    temperature: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Find regions of one view again in another one by their mean feature.
+
+    Half of each region's voxels in the first view give its prototype. Each of the other
+    half, seen in the second view, has to find its region among all prototypes of the
+    patch (cross-entropy of cosines).
+
+    Parameters
+    ----------
+    support, query : (n, channel) tensors
+        Features of the same voxels in the two views, of unit length.
+    labels : (n,) int64 tensor
+        Region of each voxel.
+    temperature : float
+        Divides the cosine.
+    generator : torch.Generator
+        On the CPU; halves the voxels.
+
+    Notes
+    -----
+    After the region-mask pretext of MASS (arXiv 2603.13660), with prototypes as in
+    Snell et al., Prototypical networks, 2017.
+    """
+    half = (torch.rand(len(labels), generator=generator) < 0.5).to(labels.device)
+    names, number = torch.unique(labels, return_inverse=True)
+    count = torch.zeros(len(names), device=labels.device).index_add_(
+        0, number, half.float()
+    )
+    means = torch.zeros(len(names), support.shape[1], device=support.device)
+    means = means.index_add(0, number[half], support[half])
+    known = count > 0
+    asked = ~half & known[number]
+    if not bool(asked.any()) or int(known.sum()) < 2:
+        return support.sum() * 0
+    cosines = query[asked] @ F.normalize(means, dim=1).T / temperature
+    cosines = cosines.masked_fill(~known[None], -1e4)
+    return F.cross_entropy(cosines, number[asked])
+
+
 def read_at(level: Tensor, index: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """Return a map (channel, z', y', x') interpolated at flat indices of the full grid.
 
@@ -259,7 +304,8 @@ def pretext_loss(
         "contrast" (mean over levels and patches), "agreement" (1 - cosine similarity of
         a voxel with itself in another view of the same contrast), "inpaint" and
         "next_slice" (mean absolute error), "prototype" (cross-entropy of a voxel's tissue
-        among all tissues), and their weighted "total".
+        among all tissues), "region" (cross-entropy of a voxel's label among the labels of
+        its patch), and their weighted "total".
     """
     device = batch.image.device
     hidden = hide(tuple(batch.image.shape), settings, generator)
@@ -269,7 +315,7 @@ def pretext_loss(
     )
     maps = encoder.decode(seen.contiguous(memory_format=torch.channels_last_3d))
     nothing = maps[0].sum() * 0
-    contrast, agreement = [nothing], [nothing]
+    contrast, agreement, regions = [nothing], [nothing], [nothing]
     for patch, clean_image_ids in enumerate(batch.clean_image_ids):
         first = patch * len(clean_image_ids)
         allowed = ~unseen[first : first + len(clean_image_ids), 0].any(dim=0)
@@ -283,6 +329,7 @@ def pretext_loss(
             clean_image_ids,
         )
         contrast, agreement = contrast + found[0], agreement + found[1]
+        regions += found[2]
     losses = {
         "contrast": torch.stack(contrast).sum() / max(1, len(contrast) - 1),
         "agreement": torch.stack(agreement).sum() / max(1, len(agreement) - 1),
@@ -298,12 +345,14 @@ def pretext_loss(
             encoder, prototypes, maps, batch, unseen, settings, generator
         ),
     }
+    losses["region"] = torch.stack(regions).sum() / max(1, len(regions) - 1)
     weights = (
         settings.contrast_weight,
         settings.agreement_weight,
         settings.inpaint_weight,
         settings.next_slice_weight,
         settings.prototype_weight,
+        settings.region_weight,
     )
     losses["total"] = torch.stack(
         [w * loss for w, loss in zip(weights, losses.values(), strict=True)]
@@ -357,13 +406,15 @@ def _compare(
     settings: PretrainSettings,
     generator: torch.Generator,
     clean_image_ids: tuple[int, ...],
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the contrast and agreement losses of sampled voxels of one patch.
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Return the contrast, agreement and region losses of sampled voxels of one patch.
 
-    There is one of each per level and group of views with the same contrast.
+    There is one of the first two per level and group of views with the same contrast, and
+    one of the last per level.
     """
     contrast: list[Tensor] = []
     agreement: list[Tensor] = []
+    regions: list[Tensor] = []
     shape = (allowed.shape[0], allowed.shape[1], allowed.shape[2])
     chosen: dict[int, Tensor] = {}
     for number, level in enumerate(maps):
@@ -382,6 +433,12 @@ def _compare(
             else torch.arange(len(index), device=index.device)
         )
         rows = [encoder.project(read_at(view, index, shape), number) for view in level]
+        if settings.region_weight and labels is not None:
+            regions.append(
+                region_contrast(
+                    rows[0], rows[-1], same, settings.temperature, generator
+                )
+            )
         for clean_id in dict.fromkeys(clean_image_ids):
             alike = [
                 row
@@ -396,7 +453,7 @@ def _compare(
                 )
             if settings.agreement_weight and len(alike) > 1:
                 agreement.append(1 - (alike[0] * alike[1]).sum(1).mean())
-    return contrast, agreement
+    return contrast, agreement, regions
 
 
 def _draw(
