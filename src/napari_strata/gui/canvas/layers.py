@@ -61,6 +61,11 @@ LayerTuple = tuple[Any, dict[str, Any], str]
 EXPLAINS = "explains"
 """Key of the fact that marks a map of the explain section; such a map is no scan."""
 
+TAKES_KEYS = "takes_keys"
+"""Key of the fact that marks an overlay, stroke or preview layer: our keys work on it."""
+OVERLAY_METADATA = {METADATA_KEY: {TAKES_KEYS: True}}
+"""Metadata of our overlays: ruler, cut line, crosshair, ring and outline."""
+
 _MAX_CYCLIC = 2**16
 """Colours that napari's cyclic map of labels may have."""
 _MIN_COLORS = 2**12

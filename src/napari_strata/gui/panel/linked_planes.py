@@ -14,7 +14,11 @@ from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QSplitter, QVBoxLayout, QWidget
 
 from napari_strata.gui.canvas.canvas import OVERLAY_COLOR
-from napari_strata.gui.canvas.layers import overlay_kwargs, scan_data
+from napari_strata.gui.canvas.layers import (
+    OVERLAY_METADATA,
+    overlay_kwargs,
+    scan_data,
+)
 from napari_strata.gui.canvas.orientation import (
     PLANES,
     CanvasOrientation,
@@ -292,6 +296,7 @@ def cross_layer(lines: NDArray[np.float64], scan: napari.layers.Layer) -> Vector
     layer = Vectors(
         lines,
         name=CROSSHAIR_NAME,
+        metadata=dict(OVERLAY_METADATA),
         edge_color=OVERLAY_COLOR,
         edge_width=_LINE_MM / float(mm_per_unit(scan.units, CROSSHAIR_NAME).max()),
         opacity=0.7,

@@ -9,6 +9,7 @@ from napari.layers import Shapes
 from numpy.typing import ArrayLike
 
 from napari_strata.gui.canvas.canvas import OVERLAY_COLOR
+from napari_strata.gui.canvas.layers import OVERLAY_METADATA
 from napari_strata.gui.canvas.placement import mm_per_unit
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Ruler:
             self.layer = Shapes(
                 ndim=3,
                 name=RULER_NAME,
+                metadata=dict(OVERLAY_METADATA),
                 units=units,
                 axis_labels=("z", "y", "x") if scan is None else scan.axis_labels[-3:],
                 edge_color=OVERLAY_COLOR,
