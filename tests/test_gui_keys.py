@@ -373,7 +373,10 @@ def test_every_key_works_wherever_the_focus_is(desk, place):
         place(desk)
         QApplication.processEvents()
         labels = shown(desk.panel).copy() if case.keys == "Escape" else None
-        import sys; sys.__stderr__.write(f"{case.keys}\n"); sys.__stderr__.flush()
+        import sys
+
+        sys.__stderr__.write(f"{case.keys}\n")
+        sys.__stderr__.flush()
         press(case.keys)
         if not case.done(desk):
             wrong.append((case.keys, type(QApplication.focusWidget()).__name__))

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from napari_strata.gui.canvas.window_presets import CT_WINDOWS_HU
+
 Panel = Any
 """A `StrataPanel`. The panel imports this table, so its type cannot be named here."""
 
@@ -110,10 +112,14 @@ def _press(section: str, button: str) -> Callable[[Panel], object]:
     return press
 
 
+_PRESET_KEYS = tuple(f"Alt+{number}" for number in range(1, len(CT_WINDOWS_HU) + 1))
+"""Keys of the window presets. MR has fewer presets; its last keys do nothing."""
+
+
 def _window_preset(number: int) -> Action:
     return Action(
         f"window_preset_{number}",
-        (Key(f"Alt+{number}"),),
+        (Key(_PRESET_KEYS[number - 1]),),
         f"Apply window preset {number}",
         "",
         VIEW,
@@ -321,7 +327,7 @@ ACTIONS: tuple[Action, ...] = (
         VIEW,
         _press("scan", "planes"),
     ),
-    *(_window_preset(number) for number in range(1, 8)),
+    *(_window_preset(number) for number in range(1, len(_PRESET_KEYS) + 1)),
     _key_only(
         "outline",
         (Key("G"),),
@@ -402,7 +408,7 @@ ACTIONS: tuple[Action, ...] = (
 GESTURES = (
     Gesture("Click", "select the region under the cursor", EDIT),
     Gesture("Shift+click", "add the region to the selection, or take it out", EDIT),
-    Gesture("Alt+1 ... Alt+7", "window presets", VIEW),
+    Gesture(f"{_PRESET_KEYS[0]} ... {_PRESET_KEYS[-1]}", "window presets", VIEW),
     Gesture("Right-drag", "window: right is wider, down is brighter", VIEW),
     Gesture("Arrows, Ctrl+wheel; wheel; drag", "next slice; zoom; move (napari)", VIEW),
 )

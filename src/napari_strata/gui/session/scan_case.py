@@ -17,7 +17,7 @@ from napari_strata.gui.canvas.layers import LayerTuple, layer_facts, level_shape
 from napari_strata.gui.canvas.placement import place, placing_of, same_place
 from napari_strata.gui.canvas.viewer_bindings import ViewerBindings
 from napari_strata.gui.preferences import autosave_folder
-from napari_strata.gui.session.case_brushes import CaseBrushes
+from napari_strata.gui.session.brushes import Brushes
 from napari_strata.gui.session.edit_queue import EditQueue
 from napari_strata.gui.session.labels_painter import LabelsPainter
 from napari_strata.gui.session.layer_marks import mark_layer
@@ -80,9 +80,7 @@ class ScanCase(QObject):
         self.queue = EditQueue(self)
         self.painter = LabelsPainter(viewer, image, work, self, labels, layer_tuple)
         self.preview = StrokePreview(viewer, self.queue, work, self)
-        self.brushes = CaseBrushes(
-            viewer, work, self.painter, self.preview, self.submit
-        )
+        self.brushes = Brushes(viewer, work, self.painter, self.preview, self.submit)
         self.outside_edits = OutsideEdits(
             viewer, work, self.painter, self.queue, self.submit, self
         )

@@ -1,4 +1,4 @@
-"""The scribble brush: a layer of strokes, painted with napari's own brush."""
+"""The layer that holds scribble strokes, painted with napari's own brush."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Strokes:
     voxels: NDArray[np.int64]
 
 
-class Brush:
+class StrokeLayer:
     """A labels layer over the scan that collects strokes until they are applied.
 
     Parameters
