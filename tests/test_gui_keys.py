@@ -26,6 +26,7 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QScrollBar,
+    QWidget,
 )
 
 from napari_strata.gui.actions import ACTIONS
@@ -62,6 +63,7 @@ def press(key: str) -> None:
     """Press a key where the focus is."""
     combination = QKeySequence(key)[0]
     target = QApplication.focusWidget() or QApplication.activeWindow()
+    assert target is not None, "no window is active"
     QTest.keyClick(target, combination.key(), combination.keyboardModifiers())
 
 
@@ -386,3 +388,124 @@ def test_every_key_works_wherever_the_focus_is(desk, place):
         desk.panel.review.leave()
         desk.panel.settle()
     assert not wrong
+
+
+def test_letters_are_written_where_a_person_writes(desk):
+    panel = desk.panel
+    select(desk, 2)
+    panel.sections.regions.filter.setFocus()
+    QTest.keyClicks(QApplication.focusWidget(), "mask 1")
+    assert panel.sections.regions.filter.text() == "mask 1"
+    panel.sections.regions.filter.clear()
+    panel.sections.regions.table.rename_last()
+    QTest.keyClicks(QApplication.focusWidget(), "Mask")
+    QTest.keyClick(QApplication.focusWidget(), Qt.Key.Key_Return)
+    QApplication.processEvents()
+    assert region(desk).name == "Mask"
+    panel.sections.edit.parts.setFocus()
+    QTest.keyClick(
+        panel.sections.edit.parts, Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier
+    )
+    QTest.keyClicks(panel.sections.edit.parts, "5")
+    assert panel.sections.edit.parts.value() == 5
+    assert last_step(desk).startswith("Rename")
+
+
+def test_a_letter_without_an_action_leaves_the_selection(desk):
+    chosen = select(desk, 1)
+    in_table(desk)
+    press("T")
+    press("R")
+    assert desk.panel.sections.regions.table.selected == tuple(chosen)
+
+
+def test_space_never_opens_a_combo_box(desk):
+    for box in desk.panel.findChildren(QComboBox):
+        if box.isVisible() and box.isEnabled():
+            box.setFocus(Qt.FocusReason.TabFocusReason)
+            press("Space")
+            assert QApplication.activePopupWidget() is None, box.toolTip()
+
+
+def turn_wheel(widget) -> None:
+    middle = QPointF(widget.rect().center())
+    for _ in range(3):
+        event = QWheelEvent(
+            middle,
+            QPointF(widget.mapToGlobal(widget.rect().center())),
+            QPoint(0, -120),
+            QPoint(0, -120),
+            Qt.MouseButton.NoButton,
+            Qt.KeyboardModifier.NoModifier,
+            Qt.ScrollPhase.NoScrollPhase,
+            False,
+        )
+        QApplication.sendEvent(widget, event)
+
+
+def test_the_wheel_scrolls_the_panel_and_changes_nothing(desk):
+    panel = desk.panel
+    panel.sections.proposal.advanced.expand(False)
+    QApplication.processEvents()
+    kinds = (QAbstractSlider, QAbstractSpinBox, QComboBox)
+    widgets = [
+        one
+        for one in panel.sections.findChildren(QWidget)
+        if isinstance(one, kinds)
+        and not isinstance(one, QScrollBar)
+        and one.isVisible()
+    ]
+    assert len(widgets) > 12
+    desk.canvas.setFocus()
+    bar = panel.verticalScrollBar()
+    for widget in widgets:
+        bar.setValue(0)
+        text = value_of(widget)
+        turn_wheel(widget)
+        assert value_of(widget) == text, widget.toolTip()
+        assert not widget.hasFocus()
+        assert bar.value() > 0, widget.toolTip()
+    count = panel.sections.granularity.count
+    count.setFocus()
+    before = count.value()
+    turn_wheel(count)
+    assert count.value() != before
+
+
+def value_of(widget) -> object:
+    return widget.currentText() if isinstance(widget, QComboBox) else widget.value()
+
+
+def test_a_click_on_a_button_or_a_choice_leaves_the_focus_on_the_canvas(desk):
+    panel = desk.panel
+    select(desk, 1)
+    desk.canvas.setFocus()
+    QTest.mouseClick(panel.sections.edit.tools["scribble"], Qt.MouseButton.LeftButton)
+    QTest.mouseClick(panel.sections.edit._target, Qt.MouseButton.LeftButton)
+    QTest.keyClick(panel.sections.edit._target.view(), Qt.Key.Key_Down)
+    QTest.keyClick(panel.sections.edit._target.view(), Qt.Key.Key_Return)
+    assert panel.sections.edit.target == "new"
+    assert QApplication.focusWidget() is desk.canvas
+
+
+@pytest.mark.parametrize("tool_key", ["Shift+S", "Shift+P"])
+def test_keys_of_napari_never_retarget_strokes_silently(desk, tool_key):
+    panel = desk.panel
+    chosen = select(desk, 1)
+    desk.canvas.setFocus()
+    press(tool_key)
+    layer = desk.viewer.layers.selection.active
+    for key in ("=", "-", "X"):
+        press(key)
+        selected = panel.sections.regions.table.selected
+        assert selected == (layer.selected_label,), key
+    if tool_key == "Shift+S":
+        assert selected == tuple(chosen)
+    for key, size in (("]", 4), ("]", 5), ("[", 4)):
+        press(key)
+        assert (brush(desk), layer.brush_size) == (size, size)
+    layer.brush_size = 9
+    assert brush(desk) == 9
+    panel.sections.edit._size.setValue(7)
+    assert layer.brush_size == 7
+    press("Shift+C")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtCore import QEvent, QKeyCombination, QObject, Qt
 from qtpy.QtGui import QKeyEvent, QKeySequence
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
@@ -107,7 +107,7 @@ class FocusKeys(QObject):
         return (
             dock is not None
             and dock.objectName() in _LAYER_DOCKS
-            and dock.parentWidget() in _with_parents(self._panel)
+            and any(part is dock.parentWidget() for part in _with_parents(self._panel))
         )
 
 
@@ -120,8 +120,8 @@ def _with_parents(widget: QWidget | None) -> Iterator[QWidget]:
 def key_text(event: QKeyEvent) -> str:
     """Return the key of an event as the action table writes it, such as "Shift+M"."""
     modifiers = event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
-    combination = QKeySequence(modifiers.value | int(event.key()))
-    text = combination.toString(QKeySequence.SequenceFormat.PortableText)
+    combination = QKeyCombination(modifiers, Qt.Key(event.key()))
+    text = QKeySequence(combination).toString(QKeySequence.SequenceFormat.PortableText)
     return {"Esc": "Escape"}.get(text, text)
 
 

@@ -52,7 +52,7 @@ class LayerKeys:
 
     @property
     def answer(self) -> When | None:
-        """ "preview" or "review" while Space answers one, else None."""
+        """The "preview" or "review" that Space answers now, else None."""
         return self._answer
 
     def bind(self, layer: napari.layers.Layer) -> None:

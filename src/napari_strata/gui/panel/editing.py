@@ -14,9 +14,9 @@ from napari_strata.errors import StrataError
 from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.tasks.notifications import notify_errors
 from napari_strata.gui.tasks.timers import single_shot
-from napari_strata.gui.tools.stroke_layer import KEEPS_REGION
 from napari_strata.gui.tools.cut_line import CutLine, DrawnLine
 from napari_strata.gui.tools.region_tools import region_tool
+from napari_strata.gui.tools.stroke_layer import KEEPS_REGION
 from napari_strata.gui.widgets.edit_section import EditSection
 from napari_strata.gui.widgets.region_table import RegionTable
 from napari_strata.refine.session.refinement import Refinement
