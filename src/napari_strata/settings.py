@@ -266,7 +266,11 @@ class BatchSettings(_Checked):
 
 @dataclass(frozen=True, slots=True)
 class PretrainSettings(_Checked):
-    """The recipe of the encoder."""
+    """How an encoder is pretrained.
+
+    Before you change a default, write its old value into `RECIPES`: a recipe must stay
+    what made its weights.
+    """
 
     network: Literal["light", "basic", "segresnet"] = _setting(
         "basic", "Architecture of the network"
@@ -454,4 +458,4 @@ class ExportSettings(_Checked):
 
 
 RECIPES = {"v1": PretrainSettings(batch=4, views=1, agreement_weight=0.0, steps=1670)}
-"""Recipes by name; "v1" made the shipped weights."""
+"""Recipes by name; "v1" made the shipped weights, and a test compares it with them."""

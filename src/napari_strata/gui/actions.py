@@ -112,8 +112,10 @@ def _press(section: str, button: str) -> Callable[[Panel], object]:
     return press
 
 
-_PRESET_KEYS = tuple(f"Alt+{number}" for number in range(1, len(CT_WINDOWS_HU) + 1))
-"""Keys of the window presets. MR has fewer presets; its last keys do nothing."""
+_PRESET_KEYS = tuple(
+    f"Alt+{number}" for number in range(1, min(len(CT_WINDOWS_HU), 9) + 1)
+)
+"""Keys of the first nine window presets. MR has fewer; its last keys do nothing."""
 
 
 def _window_preset(number: int) -> Action:

@@ -1,4 +1,4 @@
-"""Controller of the edit section."""
+"""Controller of the edit section: tools, strokes, edits of the selection, undo."""
 
 from __future__ import annotations
 

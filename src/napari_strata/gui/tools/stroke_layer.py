@@ -1,4 +1,9 @@
-"""The layer that holds scribble strokes, painted with napari's own brush."""
+"""The layer that holds scribble strokes, painted with napari's own brush.
+
+The brush on the canvas is here. Its size and options are in
+`gui/widgets/edit_section.py`, what follows each stroke in `gui/panel/editing.py`, and what
+a stroke does to the labels is `Scribble` in `refine/edits/strokes.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The edit section of the panel."""
+"""The edit section of the panel: tools, and the size, target and scope of the brush."""
 
 from __future__ import annotations
 

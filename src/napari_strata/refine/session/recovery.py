@@ -184,7 +184,7 @@ def find_unfinished(
         if path is None
         else {"path": str(path.absolute())}
     )
-    beside = path.absolute().parent if path is not None else None
+    beside = autosave_folders.default_folder(path) if path is not None else None
 
     def fits(header: dict[str, Any], place: Path) -> bool:
         recorded = header["scan"]

@@ -12,6 +12,14 @@ from napari_strata.io.atomic import file_suffix
 from napari_strata.volume import Volume
 
 
+def default_folder(scan: Path) -> Path:
+    """Return the folder in which edits of a scan file are kept: beside the scan.
+
+    Autosave writes there and recovery looks there.
+    """
+    return scan.absolute().parent
+
+
 def autosave_folders(volume: Volume) -> list[Path]:
     """Return the folders where a scan's journal may be, best first.
 
@@ -19,7 +27,7 @@ def autosave_folders(volume: Volume) -> list[Path]:
     """
     scan = Path(volume.path) if volume.path else None
     beside = (
-        [scan.absolute().parent]
+        [default_folder(scan)]
         if scan is not None
         and scan.is_file()
         and not volume.series
@@ -38,7 +46,7 @@ def recovery_folders(beside: Path | None, chosen: str | Path | None) -> list[Pat
     Parameters
     ----------
     beside : Path or None
-        The scan's folder, None if it is unknown.
+        `default_folder` of the scan, None if the scan is unknown.
     chosen : str, Path or None
         The folder that the user chose, if any.
     """
