@@ -178,6 +178,7 @@ class StrataPanel(PanelLayout):
             self.jobs,
             cases=self.cases,
             scans=self.scans,
+            selected=lambda: table.selected,
             require_case=require,
             send_cut=self.granularity.send,
         )
