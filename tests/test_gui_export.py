@@ -227,7 +227,8 @@ def test_the_dialog_offers_every_format_and_says_which_regions_it_writes(
     make_napari_viewer_proxy, qtbot, tmp_path, monkeypatch
 ):
     panel = desk(make_napari_viewer_proxy, qtbot, save_series(tmp_path / "ct"))
-    panel.case.work.cut(regions=7)
+    for number in range(5):
+        panel.case.work.paint(np.argwhere(np.ones((2, 2, 1))) + (1, 1, 1 + number))
     panel.settle()
     total = len(panel.case.work.regions)
     offered = [

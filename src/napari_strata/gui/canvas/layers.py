@@ -259,6 +259,15 @@ def matching_grid_kwargs(
     }
 
 
+def overlay_scale(layer: napari.layers.Layer) -> float:
+    """Return the scale of an overlay over a scan: its thickest step, along every axis.
+
+    napari steps through slices by the smallest scale of all layers. An overlay with a scale
+    of 1 would make 137 steps of 25 thick slices, and the position would jump when it goes.
+    """
+    return float(np.abs(layer.extent.step[-3:]).max())
+
+
 def overlay_kwargs(layer: napari.layers.Layer) -> dict[str, Any]:
     """Return the transform, units and axis labels of a layer, for a 3D layer over it.
 

@@ -171,7 +171,9 @@ class FileController:
                     " file on the canvas."
                 )
             self._jobs.start(
-                partial(load_body, path, volume), partial(self._on_opened, image)
+                partial(load_body, path, volume),
+                partial(self._on_opened, image),
+                place="export",
             )
             self.opening = image
 
@@ -226,6 +228,7 @@ class FileController:
                     make_body(case),
                     lambda written: on_done(case, history, written),
                     writes=True,
+                    place="export",
                     on_fail=self._section.show_result,
                 )
             except BaseException:

@@ -219,6 +219,14 @@ class StrataPanel(PanelLayout):
 
     def _connect_parts(self) -> None:
         sections = self.sections
+        for part in (
+            sections.scan,
+            sections.proposal,
+            sections.explanation,
+            sections.export,
+        ):
+            part.job.follow(self.jobs)
+        self.jobs.running_changed.connect(sections.export.show_running)
         sections.scan.help_asked.connect(sections.show_help)
         sections.scan.open_file_asked.connect(self.files.ask_scan)
         sections.scan.open_folder_asked.connect(self.files.ask_folder)
@@ -284,6 +292,7 @@ class StrataPanel(PanelLayout):
             case.bindings.on_remove(partial(self.keys.release, layer))
         self.views.follow_case(case)
         self.scans.choose(case.image)
+        self.sections.show_section("regions")
 
     def _on_preview(self, case: ScanCase, is_shown: bool) -> None:
         self.review.leave()

@@ -12,7 +12,7 @@ from napari.utils.notifications import show_info
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.canvas.canvas import OVERLAY_COLOR
-from napari_strata.gui.canvas.layers import OVERLAY_METADATA
+from napari_strata.gui.canvas.layers import OVERLAY_METADATA, overlay_scale
 from napari_strata.gui.canvas.placement import mm_per_unit
 from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.tasks.notifications import notify_errors
@@ -138,7 +138,8 @@ class ReviewNavigator:
     def _show_ring(self, case: ScanCase, place: Suggestion) -> None:
         """Draw a ring around the place."""
         labels = case.labels
-        points = np.array([labels.data_to_world(place.voxel_zyx)])
+        size = overlay_scale(labels)
+        points = np.array([labels.data_to_world(place.voxel_zyx)]) / size
         if self._ring is not None and self._ring in self._viewer.layers:
             self._ring.data = points
             self._ring.visible = True
@@ -148,7 +149,8 @@ class ReviewNavigator:
             points,
             name=RING_NAME,
             metadata=dict(OVERLAY_METADATA),
-            size=_RING_MM / float(mm_per_unit(labels.units, RING_NAME).max()),
+            scale=(size, size, size),
+            size=_RING_MM / float(mm_per_unit(labels.units, RING_NAME).max()) / size,
             face_color="transparent",
             border_color=OVERLAY_COLOR,
             border_width=0.08,

@@ -9,7 +9,7 @@ from napari.layers import Shapes
 from numpy.typing import ArrayLike
 
 from napari_strata.gui.canvas.canvas import OVERLAY_COLOR
-from napari_strata.gui.canvas.layers import OVERLAY_METADATA
+from napari_strata.gui.canvas.layers import OVERLAY_METADATA, overlay_scale
 from napari_strata.gui.canvas.placement import mm_per_unit
 
 if TYPE_CHECKING:
@@ -60,9 +60,11 @@ class Ruler:
         """
         if not self.is_shown:
             units = ("mm", "mm", "mm") if scan is None else scan.units[-3:]
-            self._mm = mm_per_unit(units, RULER_NAME)
+            size = 1.0 if scan is None else overlay_scale(scan)
+            self._mm = mm_per_unit(units, RULER_NAME) * size
             self.layer = Shapes(
                 ndim=3,
+                scale=(size, size, size),
                 name=RULER_NAME,
                 metadata=dict(OVERLAY_METADATA),
                 units=units,
