@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,7 +88,6 @@ class ScanCase(QObject):
         self._unsubscribe = work.steps.on_change(
             lambda change: self.queue.post(partial(self._show, change))
         )
-        self._answer_keys = ViewerBindings(viewer)
         self._is_prepared = False
         self._autosave_problem: str | None = None
         self.queue.submit(work.view.prepare, self._on_prepared)
@@ -140,16 +139,6 @@ class ScanCase(QObject):
             if (np.abs(target - middle) <= visible).all():
                 return
         camera.center = (camera.center[0], float(target[0]), float(target[1]))
-
-    def bind_answer_keys(
-        self, keys: Iterable[tuple[str, Callable[[], object]]]
-    ) -> None:
-        """Bind keys that answer a question on the canvas, such as a preview.
-
-        They replace those bound before; with none, the keys are napari's again.
-        """
-        self._answer_keys.remove()
-        self._answer_keys.on_keys(self._viewer, keys)
 
     def statistics(self) -> Mapping[int, RegionStatistics]:
         """Measure every region in use; empty until the lookups for it are made."""
@@ -216,7 +205,6 @@ class ScanCase(QObject):
             when the scan is opened again. "discard": they are removed.
         """
         self.outside_edits.stop()
-        self._answer_keys.remove()
         self.bindings.remove()
         self._unsubscribe()
         self.queue.close(drop=ending == "discard")

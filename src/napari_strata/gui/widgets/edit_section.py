@@ -189,6 +189,16 @@ class EditSection(Section):
         """Brush diameter in voxels."""
         return int(self._size.value())
 
+    def show_brush_size(self, size: float) -> None:
+        """Show a brush size that was set on a layer."""
+        self._size.blockSignals(True)
+        self._size.setValue(round(size))
+        self._size.blockSignals(False)
+
+    def step_brush_size(self, step: int) -> None:
+        """Make the brush larger or smaller."""
+        self._size.setValue(self._size.value() + step)
+
     @property
     def tool(self) -> str:
         """The chosen tool."""

@@ -188,9 +188,10 @@ def find_unfinished(
 
     def fits(header: dict[str, Any], place: Path) -> bool:
         recorded = header["scan"]
-        if place == beside and file_name(str(recorded.get("path", ""))) == file_name(
-            scan_id["path"]
-        ):
+        before = str(recorded.get("path", ""))
+        is_same_name = path is not None and file_name(before) == file_name(str(path))
+        has_moved = place == beside or autosave.was_moved(header, path)
+        if is_same_name and has_moved:
             recorded = {**recorded, "path": scan_id["path"]}
         return all(recorded.get(key) == value for key, value in scan_id.items())
 

@@ -13,9 +13,9 @@ from napari_strata.volume import Volume
 
 
 def default_folder(scan: Path) -> Path:
-    """Return the folder in which edits of a scan file are kept: beside the scan.
+    """Return the folder beside a scan, where earlier versions kept its edits.
 
-    Autosave writes there and recovery looks there.
+    Recovery looks there; autosave writes there only if the state folder cannot be used.
     """
     return scan.absolute().parent
 
@@ -23,7 +23,8 @@ def default_folder(scan: Path) -> Path:
 def autosave_folders(volume: Volume) -> list[Path]:
     """Return the folders where a scan's journal may be, best first.
 
-    These are the scan's folder, if the scan is a file, and the fallback folder.
+    These are the user's state folder and, if the scan is a file, the folder beside it.
+    Folders of scans stay free of unfinished work, which is many megabytes.
     """
     scan = Path(volume.path) if volume.path else None
     beside = (
@@ -35,8 +36,8 @@ def autosave_folders(volume: Volume) -> list[Path]:
         else []
     )
     return [
-        *[place for place in beside if os.access(place, os.W_OK | os.X_OK)],
         fallback_folder(),
+        *[place for place in beside if os.access(place, os.W_OK | os.X_OK)],
     ]
 
 
@@ -60,5 +61,5 @@ def _is_own_file(scan: Path) -> bool:
 
 
 def fallback_folder() -> Path:
-    """Return the folder for work on scans whose own folder is not writable."""
+    """Return the user's state folder for unfinished work."""
     return platformdirs.user_state_path("napari-strata", appauthor=False) / "unfinished"
