@@ -18,6 +18,9 @@ from napari_strata.proposal.reading.fine_regions import (
 )
 from napari_strata.proposal.reading.scan_tables import ScanTables
 from napari_strata.proposal.reading.symmetry_plane import (
+    CONSTANTS as SYMMETRY,
+)
+from napari_strata.proposal.reading.symmetry_plane import (
     SymmetryPlane,
     find_symmetry_plane,
 )
@@ -31,13 +34,16 @@ class OutlierConstants:
     """Regions that are compared with each other: about 1.5 mL each in a brain."""
     least_ml: float = 2.0
     """Smallest outlier, 1.5 cm across; smaller ones are noise and partial volume."""
-    least_share: float = 0.0007
+    least_share: float = 0.0015
     """The same as a share of the body, for small bodies (a mouse's)."""
     most_share: float = 0.25
     """Largest outlier, as a share of the body: half of a brain is no outlier of it."""
-    size_power: float = 0.25
-    """Power of the share of the body that a score counts with: an eighth of the size
-    counts for three fifths. 0.15 to 0.5 rank the tumours of docs/proposal.md alike."""
+    size_power: float = 1 / 3
+    """Power of the share of the body that a score counts with: a third counts by extent.
+    From 0.15 to 0.33 it ranks the tumours of docs/proposal.md alike."""
+    full_symmetry: float = 0.8
+    """Symmetry of the body from which asymmetry counts in full, in steps from the least
+    that is clear: bellies are less symmetric than heads."""
     reach: float = 2.0
     """Coarse voxels (8 mm in a head) around a mirrored place that are compared too."""
     least_overlap: float = 0.1
@@ -107,9 +113,10 @@ def find_outliers(tables: ScanTables, n: int) -> tuple[Outlier, ...]:
     Fine regions are compared by intensity and features. A node of the tree is isolated by
     as much as its parts are farther from everything outside the node than from each
     other (the idea of the silhouette, Rousseeuw 1987, with nearest instead of mean
-    distances). Where the body is symmetric, a node that differs from its mirrored place
-    more than usual counts for more. The score grows with the root of the root of the
-    volume, so that a whole lesion comes before a part of it.
+    distances). Where the body is symmetric, asymmetry is how much more than usual a node
+    differs from its mirrored place. The score is ``(1 + isolation) (1 + asymmetry) - 1``
+    times the extent, the cube root of the volume, so that a whole lesion comes before a
+    part of it.
     """
     if n < 1 or tables.tree.max_regions < 3:
         return ()
@@ -144,13 +151,16 @@ def _measure(
     nodes = FineNodes(nodes.begins[is_sized], nodes.ends[is_sized])
     volumes = volumes[is_sized]
     isolation = _isolation(regions, nodes)
-    asymmetry = np.ones(len(volumes))
+    asymmetry, symmetry = np.ones(len(volumes)), 0.0
     if plane.is_clear:
         lopsided = _asymmetry(tables.grid, regions, plane) * regions.volumes_ml
         total = np.concatenate([[0.0], np.cumsum(lopsided)])
         asymmetry = (total[nodes.ends] - total[nodes.begins]) / volumes
+        least = SYMMETRY.least_symmetry
+        symmetry = (plane.symmetry - least) / (CONSTANTS.full_symmetry - least)
+    excess = min(symmetry, 1.0) * np.maximum(asymmetry - 1, 0.0)
     share = volumes / max(body_ml, 1e-12)
-    scores = isolation * (1 + asymmetry) * share**CONSTANTS.size_power
+    scores = ((1 + isolation) * (1 + excess) - 1) * share**CONSTANTS.size_power
     return _Measured(nodes, volumes, isolation, asymmetry, scores)
 
 
