@@ -154,7 +154,7 @@ def export_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
     on_progress(0, 1, f"Writing {printable(path.name)}")
     proposal = work.proposal
     known = ExportContext(
-        work.proposal.volume, proposal.confidence[proposal.supervoxels]
+        work.proposal.volume, work.view.confidence[proposal.supervoxels]
     )
     return export_labels(
         work.segmentation, known, path, export_provenance(work), on_progress=on_progress

@@ -199,7 +199,9 @@ def _asymmetry(
     mirrored = plane.mirrored(grid.inside * grid.spacing_zyx_mm)
     there = np.concatenate(
         [
-            grid.look_up((mirrored + shift) / grid.spacing_zyx_mm, regions.of_supervoxel)
+            grid.look_up(
+                (mirrored + shift) / grid.spacing_zyx_mm, regions.of_supervoxel
+            )
             for shift in around
         ]
     )

@@ -104,7 +104,9 @@ def find_symmetry_plane(
     body = np.zeros(grid.supervoxels.shape, np.bool_)
     body[tuple(grid.inside.T)] = True
     values = intensity.astype(np.float64)[grid.supervoxels]
-    comparison = _Comparison.of(grid, _smoothed(values, body, CONSTANTS.smoothing), body)
+    comparison = _Comparison.of(
+        grid, _smoothed(values, body, CONSTANTS.smoothing), body
+    )
     best = min(_first_planes(comparison.width_mm), key=comparison.cost)
     steps = np.diag([0.03 * comparison.width_mm, 0.05, 0.05])
     found = optimize.minimize(

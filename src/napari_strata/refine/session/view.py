@@ -92,6 +92,11 @@ class View:
         return region_table(self.state, self.index)
 
     @property
+    def confidence(self) -> NDArray[np.float32]:
+        """The confidence of each supervoxel at the current cut, (n_supervoxels,)."""
+        return self.proposal.confidence_at(self.tree, self.granularity)
+
+    @property
     def label_dtype(self) -> type[np.unsignedinteger]:
         """The dtype of `labels`: the smallest for every id in use."""
         return smallest_label_dtype(
