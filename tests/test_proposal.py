@@ -85,7 +85,7 @@ def test_confidence_is_a_share_and_higher_where_regions_lie_far_apart(proposal):
         )
         return estimate_confidence(
             ConfidenceInputs(points, points, tissues, regions, contacts, sizes)
-        ).mean()
+        ).overall().mean()
 
     assert mean_confidence(0.02) > mean_confidence(0.3)
 

@@ -161,7 +161,7 @@ def predictors(
     """
     hierarchy = inputs.tissues if tree == "tissues" else inputs.regions
     table = hierarchy.cut(min(n, hierarchy.max_regions))
-    weight = inputs.sizes * (table > 0).astype(np.float64)
+    weight = np.where(table > 0, inputs.sizes, 0).astype(np.float64)
     margin = (
         _margin_anywhere(inputs.tissue_vectors, inputs.sizes, table)
         if tree == "tissues"

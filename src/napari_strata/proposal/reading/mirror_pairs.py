@@ -143,7 +143,7 @@ class _Regions:
             middles[ids],
             plane.mirrored(middles[ids]),
             np.sqrt(mean(spread)[ids]) + float(grid.spacing_zyx_mm.max()),
-            np.bincount(table, tables.sizes_ml, minlength=bins)[ids],
+            np.asarray(np.bincount(table, tables.sizes_ml, bins)[ids], np.float64),
             _mean_vectors(tables, table, bins)[ids],
         )
 

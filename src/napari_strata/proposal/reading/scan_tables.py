@@ -71,11 +71,12 @@ class DescriptorTable:
     names: tuple[str, ...]
     scale: NDArray[np.float32] | None
 
-    def column(self, name: str) -> NDArray[np.float32] | None:
-        """Return a column as it was measured, None if there is none of that name."""
-        return (
-            self.columns([self.names.index(name)])[:, 0] if name in self.names else None
-        )
+    def column(self, *names: str) -> NDArray[np.float32] | None:
+        """Return the first of some columns that there is, as it was measured, or None."""
+        for name in names:
+            if name in self.names:
+                return self.columns([self.names.index(name)])[:, 0]
+        return None
 
     def columns(self, numbers: list[int]) -> NDArray[np.float32]:
         """Return columns as they were measured; only scaled where that is not known."""
@@ -111,10 +112,10 @@ def scan_tables(
     sizes = np.zeros(n, np.int64)
     for plane in supervoxels:
         sizes += np.bincount(plane.ravel(), minlength=n)
-    sizes_ml = sizes * (geometry.voxel_volume_mm3 / 1000)
+    sizes_ml = sizes.astype(np.float64) * float(geometry.voxel_volume_mm3 / 1000)
     body = np.zeros(n, np.bool_)
     body[tree.leaf_order[tree.n_background :]] = True
-    intensity = descriptors.column("brightness mean")
+    intensity = descriptors.column("brightness mean", "intensity mean")
     if intensity is None:
         intensity = np.zeros(n, np.float32)
     rank = descriptors.column("brightness rank")
