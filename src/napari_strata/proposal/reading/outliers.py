@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +86,15 @@ class Outlier:
     voxel_zyx: tuple[int, int, int]
     ras_mm: tuple[float, float, float]
     reasons: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """Return it as plain values, for a sidecar."""
+        return {
+            "score": self.score,
+            "volume_ml": float(f"{self.volume_ml:.4g}"),
+            "center_ras_mm": [round(x, 2) for x in self.ras_mm],
+            "reasons": list(self.reasons),
+        }
 
     @property
     def sentence(self) -> str:
