@@ -52,6 +52,8 @@ _PADDED_SHARE = 0.95
 """Share of voxels outside the body with one value that shows a padded scan."""
 _STEP = 2
 """Every second voxel along each axis is looked at for padding."""
+_ROWS_AT_ONCE = 4096
+"""Supervoxels compared at a time, so that they stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -268,6 +270,22 @@ def _distances(
     return np.sqrt(np.maximum(squares, 0.0))
 
 
+def _distance_to(
+    vectors: NDArray[np.float32],
+    rows: NDArray[np.integer],
+    means: NDArray[np.float32],
+    regions: NDArray[np.integer],
+) -> NDArray[np.float32]:
+    """Return the distance of each chosen vector from the mean of a region, (k,) float32."""
+    out = np.empty(len(rows), np.float32)
+    for begin in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(begin, begin + _ROWS_AT_ONCE)
+        step = vectors.take(rows[part], axis=0)
+        step -= means.take(regions[part], axis=0)
+        out[part] = np.linalg.norm(step, axis=1)
+    return out
+
+
 def _margin_anywhere(
     vectors: NDArray[np.float32], sizes: NDArray[np.integer], table: NDArray[np.int32]
 ) -> NDArray[np.float32]:
@@ -289,14 +307,19 @@ def _margin_beside(
     """Return the margin over touching regions; 1 for supervoxels that touch no other."""
     vectors = inputs.region_vectors
     means = _means(vectors, inputs.sizes, table)
-    own = np.linalg.norm(vectors - means[table], axis=1)
+    own = _distance_to(vectors, np.arange(len(table)), means, table)
+    first, second = inputs.contacts.edges.T
+    border = np.flatnonzero(table.take(first) != table.take(second))
+    first, second = first.take(border), second.take(border)
+    # each supervoxel with each region that it touches, once
+    beside = np.unique(
+        np.concatenate([first, second]).astype(np.int64) * len(means)
+        + table.take(np.concatenate([second, first]))
+    )
+    supervoxel, region = np.divmod(beside, len(means))
+    distance = _distance_to(vectors, supervoxel, means, region)
     other = np.full(len(table), np.inf, np.float32)
-    for first, second in (inputs.contacts.edges.T, inputs.contacts.edges.T[::-1]):
-        border = table[first] != table[second]
-        distance = np.linalg.norm(
-            vectors[first[border]] - means[table[second[border]]], axis=1
-        )
-        np.minimum.at(other, first[border], distance)
+    np.minimum.at(other, supervoxel, distance)
     return np.clip(1.0 - own / np.maximum(other, 1e-6), -1.0, 1.0)
 
 

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QTimer
 
 from napari_strata.errors import StrataError
-from napari_strata.gui.actions import keys_for
+from napari_strata.gui.actions import action_for, keys_for
 from napari_strata.gui.canvas.orientation import CanvasOrientation
 from napari_strata.gui.canvas.viewer_bindings import ViewerBindings
+from napari_strata.gui.keys.focus_keys import FocusKeys
+from napari_strata.gui.keys.layer_keys import LayerKeys
+from napari_strata.gui.keys.wheel import WheelGuard
 from napari_strata.gui.panel.editing import Editor
 from napari_strata.gui.panel.explaining import Explainer
 from napari_strata.gui.panel.file_controller import FileController
@@ -35,7 +38,6 @@ from napari_strata.gui.widgets.icons import show_icons
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import napari.layers
     import napari.viewer
 
 _REFRESH_MS = 120
@@ -68,6 +70,7 @@ class StrataPanel(PanelLayout):
         self._make_controllers(propose)
         self._connect_parts()
         self._bindings = self._bind_to_viewer()
+        WheelGuard(self)
         self.scans.list_scans()
         self.cases.adopt_marked()
 
@@ -152,7 +155,6 @@ class StrataPanel(PanelLayout):
             require_case=require,
             send_cut=self.granularity.send,
             show=self.refresh,
-            bind_keys=self._bind_layer_keys,
         )
         self.proposals = ProposalController(
             sections, self.scans, self.cases, self.jobs, self.editor, propose=propose
@@ -176,6 +178,7 @@ class StrataPanel(PanelLayout):
             self.jobs,
             cases=self.cases,
             scans=self.scans,
+            selected=lambda: table.selected,
             require_case=require,
             send_cut=self.granularity.send,
         )
@@ -201,7 +204,9 @@ class StrataPanel(PanelLayout):
             viewer,
             require_case=require,
             select=table.click,
-            keys=lambda: keys_for("review", self),
+            on_place=lambda is_shown: self.keys.set_answer(
+                "review" if is_shown else None
+            ),
         )
         self.hover = HoverCard(
             self,
@@ -214,6 +219,14 @@ class StrataPanel(PanelLayout):
 
     def _connect_parts(self) -> None:
         sections = self.sections
+        for part in (
+            sections.scan,
+            sections.proposal,
+            sections.explanation,
+            sections.export,
+        ):
+            part.job.follow(self.jobs)
+        self.jobs.running_changed.connect(sections.export.show_running)
         sections.scan.help_asked.connect(sections.show_help)
         sections.scan.open_file_asked.connect(self.files.ask_scan)
         sections.scan.open_folder_asked.connect(self.files.ask_folder)
@@ -234,19 +247,19 @@ class StrataPanel(PanelLayout):
         bindings.on_mouse(viewer.mouse_drag_callbacks, self.canvas_cursor.on_drag)
         bindings.on_mouse(viewer.mouse_move_callbacks, self.canvas_cursor.on_move)
         bindings.on_mouse(viewer.mouse_move_callbacks, self.hover.on_move)
-        bindings.on_keys(viewer, keys_for("always", self))
+        self.keys = LayerKeys(viewer, lambda when: keys_for(when, self))
+        bindings.on_remove(self.keys.close)
+        focus_keys = FocusKeys(
+            self,
+            lambda key: action_for(key, self, self.keys.answer),
+            lambda: [] if self.views.planes is None else [self.views.planes],
+        )
+        bindings.on_remove(focus_keys.close)
         buttons = {**sections.edit.buttons, **sections.export.buttons}
         show_icons(buttons, viewer, bindings)
         bindings.on_remove(self.orientation.close)
         self.destroyed.connect(bindings.remove)
         return bindings
-
-    def _bind_layer_keys(
-        self, layer: napari.layers.Layer, case: ScanCase | None = None
-    ) -> None:
-        """Bind the keys that napari's labels layers use themselves, on our layers only."""
-        bindings = (case or self._require_case()).bindings
-        bindings.on_keys(layer, keys_for("regions layer", self))
 
     # What happens in the viewer
 
@@ -275,19 +288,21 @@ class StrataPanel(PanelLayout):
         case.queue.idle.connect(self.granularity.send_when_idle)
         case.preview.shown_changed.connect(partial(self._on_preview, case))
         for layer in (case.labels, case.image):
-            self._bind_layer_keys(layer, case)
+            self.keys.bind(layer)
+            case.bindings.on_remove(partial(self.keys.release, layer))
         self.views.follow_case(case)
         self.scans.choose(case.image)
+        self.sections.show_section("regions")
 
     def _on_preview(self, case: ScanCase, is_shown: bool) -> None:
         self.review.leave()
         self.sections.edit.show_preview(is_shown)
-        case.bind_answer_keys(keys_for("preview", self) if is_shown else ())
+        self.keys.set_answer("preview" if is_shown else None)
 
     def _on_show_again(self) -> None:
         if (case := self.case) is not None:
             case.show_again()
-            self._bind_layer_keys(case.labels)
+            self.keys.bind(case.labels)
             self.refresh()
 
     def _on_selected(self, ids: Sequence[int]) -> None:

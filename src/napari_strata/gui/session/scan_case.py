@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +17,7 @@ from napari_strata.gui.canvas.layers import LayerTuple, layer_facts, level_shape
 from napari_strata.gui.canvas.placement import place, placing_of, same_place
 from napari_strata.gui.canvas.viewer_bindings import ViewerBindings
 from napari_strata.gui.preferences import autosave_folder
-from napari_strata.gui.session.case_brushes import CaseBrushes
+from napari_strata.gui.session.brushes import Brushes
 from napari_strata.gui.session.edit_queue import EditQueue
 from napari_strata.gui.session.labels_painter import LabelsPainter
 from napari_strata.gui.session.layer_marks import mark_layer
@@ -80,9 +80,7 @@ class ScanCase(QObject):
         self.queue = EditQueue(self)
         self.painter = LabelsPainter(viewer, image, work, self, labels, layer_tuple)
         self.preview = StrokePreview(viewer, self.queue, work, self)
-        self.brushes = CaseBrushes(
-            viewer, work, self.painter, self.preview, self.submit
-        )
+        self.brushes = Brushes(viewer, work, self.painter, self.preview, self.submit)
         self.outside_edits = OutsideEdits(
             viewer, work, self.painter, self.queue, self.submit, self
         )
@@ -90,7 +88,6 @@ class ScanCase(QObject):
         self._unsubscribe = work.steps.on_change(
             lambda change: self.queue.post(partial(self._show, change))
         )
-        self._answer_keys = ViewerBindings(viewer)
         self._is_prepared = False
         self._autosave_problem: str | None = None
         self.queue.submit(work.view.prepare, self._on_prepared)
@@ -142,16 +139,6 @@ class ScanCase(QObject):
             if (np.abs(target - middle) <= visible).all():
                 return
         camera.center = (camera.center[0], float(target[0]), float(target[1]))
-
-    def bind_answer_keys(
-        self, keys: Iterable[tuple[str, Callable[[], object]]]
-    ) -> None:
-        """Bind keys that answer a question on the canvas, such as a preview.
-
-        They replace those bound before; with none, the keys are napari's again.
-        """
-        self._answer_keys.remove()
-        self._answer_keys.on_keys(self._viewer, keys)
 
     def statistics(self) -> Mapping[int, RegionStatistics]:
         """Measure every region in use; empty until the lookups for it are made."""
@@ -218,7 +205,6 @@ class ScanCase(QObject):
             when the scan is opened again. "discard": they are removed.
         """
         self.outside_edits.stop()
-        self._answer_keys.remove()
         self.bindings.remove()
         self._unsubscribe()
         self.queue.close(drop=ending == "discard")

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakSet
 
 from napari.qt.threading import create_worker
@@ -21,6 +21,9 @@ from napari_strata.gui.tasks.timers import single_shot
 from napari_strata.gui.tasks.worker import JobProgress, ProgressStep
 
 logger = logging.getLogger(__name__)
+
+Place = Literal["scan", "proposal", "explanation", "export"]
+"""A section that starts jobs, by its name in `PanelSections`."""
 
 POLL_MS = 80
 """Time between two progress reports: smooth to look at, cheap to draw."""
@@ -49,6 +52,8 @@ class JobRunner(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._progress: JobProgress | None = None
+        self.place: Place = "scan"
+        """The section whose job runs, or ran last."""
         self._on_done: Callable[[Any], None] | None = None
         self._on_fail: Callable[[str], None] | None = None
         self._writes = False
@@ -75,12 +80,14 @@ class JobRunner(QObject):
         *,
         writes: bool = False,
         on_fail: Callable[[str], None] | None = None,
+        place: Place = "scan",
     ) -> None:
         """Run `body(on_progress)` in a thread, then `on_done(result)` in the GUI thread.
 
         With `writes` the job leaves a file: if it ends well, `on_done` is called even
         if it was cancelled too late. If it ends in a `StrataError` or is cancelled, a
-        notification shows the message, and `on_fail` gets the same text.
+        notification shows the message, and `on_fail` gets the same text. `place` is the
+        section in which the progress is shown.
 
         Raises
         ------
@@ -92,6 +99,7 @@ class JobRunner(QObject):
                 "Another job is still running. Wait for it, or cancel it first."
             )
         progress = JobProgress()
+        self.place = place
         self._progress, self._on_done, self._on_fail, self._writes = (
             progress,
             on_done,

@@ -207,6 +207,9 @@ class RegionTable(QTableView):
                 )
             )
 
+    def keyboardSearch(self, search: str | None) -> None:  # noqa: N802 (Qt's name)
+        """Do nothing: a letter would move the selection, and with it the strokes."""
+
     def _set_appearance(self) -> None:
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)

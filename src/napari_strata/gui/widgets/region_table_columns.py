@@ -1,8 +1,9 @@
 """The columns of the region table in the window, one row each (no Qt).
 
 To add a column, add a row to `REGION_COLUMNS` (key, header, help, width, the text of a
-cell and what it is sorted by) and its name to the positions below it. Columns of exported
-tables are in `measure/exported_columns.py`.
+cell and what it is sorted by) and its name to the positions below it. A value that is not
+measured yet is first a field of `RegionStatistics` (`refine/state/statistics.py`). Columns
+of exported tables are in `measure/exported_columns.py`.
 """
 
 from __future__ import annotations

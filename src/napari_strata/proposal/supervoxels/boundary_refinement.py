@@ -10,7 +10,10 @@ from scipy import sparse
 from skimage.measure import label as label_parts
 
 from napari_strata.cancellation import raise_if_cancelled
-from napari_strata.proposal.hierarchy.region_merging import touching_pairs, unique_pairs
+from napari_strata.proposal.hierarchy.region_merging import (
+    renamed_edges,
+    touching_pairs,
+)
 
 _STANDS_OUT = 0.1
 """Intensity difference times root of size above which a small supervoxel is kept."""
@@ -23,9 +26,8 @@ _PROTECTED_VOX = 8
 """Supervoxels of at most this many voxels lose no voxel to a neighbour."""
 CRUMB_VOX, _CRUMB_ROUNDS = 6, 3
 """Supervoxels under this many voxels may be merged, in this many passes."""
-_FACES = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
-_SLAB = 32
-"""Planes processed at a time, which bounds the memory."""
+_SLAB = 8
+"""Planes processed at a time, so that they stay in the processor's cache."""
 
 
 def refine_boundaries(
@@ -152,38 +154,47 @@ def _snap_slab(
     supervoxels: _SupervoxelSums,
 ) -> NDArray[np.int32]:
     """Move the boundaries in a slab; `padded` has one more voxel on every side."""
-    z, y, x = intensity.shape
-    labels = padded[1:-1, 1:-1, 1:-1].copy()
-    beside = [
-        padded[1 + dz : z + 1 + dz, 1 + dy : y + 1 + dy, 1 + dx : x + 1 + dx]
-        for dz, dy, dx in _FACES
-    ]
-    edge = np.zeros(intensity.shape, bool)
-    for other in beside:
-        edge |= other != labels
-    edge &= inside
-    value, own = intensity[edge], labels[edge]
-    around = [other[edge] for other in beside]
+    edge = np.zeros(padded.shape, bool)
+    core = (slice(1, -1),) * 3
+    edge[core] = _is_boundary(padded) & inside
+    at, flat = np.flatnonzero(edge), padded.reshape(-1)
+    value, own = intensity[edge[core]], flat.take(at)
+    steps = (padded.shape[1] * padded.shape[2], padded.shape[2], 1)
+    around = [flat.take(at + way * step) for step in steps for way in (1, -1)]
 
     def cost(supervoxel: NDArray[np.int32]) -> NDArray[np.float32]:
-        same = np.zeros(len(supervoxel), np.float32)
+        same = np.zeros(len(supervoxel), np.uint8)
         for other in around:
             same += other == supervoxel
-        off = (value - supervoxels.mean[supervoxel]) / np.float32(supervoxels.noise)
-        energy: NDArray[np.float32] = (
-            np.float32(0.5) * off * off - np.float32(_SNAP_SMOOTHNESS) * same
-        )
+        off = value - supervoxels.mean.take(supervoxel)
+        off /= np.float32(supervoxels.noise)
+        energy: NDArray[np.float32] = np.float32(0.5) * off
+        energy *= off
+        energy -= np.float32(_SNAP_SMOOTHNESS) * same
         return energy
 
     best, least = own.copy(), cost(own) - np.float32(_SNAP_INERTIA)
-    least[supervoxels.fixed[own]] = -np.inf
-    least[~supervoxels.body[own]] = np.inf
+    least[supervoxels.fixed.take(own)] = -np.inf
+    least[~supervoxels.body.take(own)] = np.inf
     for other in around:
         candidate = cost(other)
-        better = (candidate < least) & supervoxels.body[other]
-        best[better], least[better] = other[better], candidate[better]
-    labels[edge] = best
+        better = np.flatnonzero((candidate < least) & supervoxels.body.take(other))
+        best[better], least[better] = other.take(better), candidate.take(better)
+    labels = padded[core].copy()
+    labels[edge[core]] = best
     return labels
+
+
+def _is_boundary(padded: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return which voxels inside `padded` have a face neighbour in another supervoxel."""
+    edge = np.zeros([n - 2 for n in padded.shape], bool)
+    for axis in range(3):
+        core = tuple(slice(None) if a == axis else slice(1, -1) for a in range(3))
+        lines = np.moveaxis(padded[core], axis, 0)
+        differ, out = lines[1:] != lines[:-1], np.moveaxis(edge, axis, 0)
+        out |= differ[1:]
+        out |= differ[:-1]
+    return edge
 
 
 def _sizes_and_means(
@@ -217,7 +228,7 @@ def join_crumbs(
     sizes, mean = _sizes_and_means(labels, intensity, n)
     body = np.zeros(n, bool)
     body[labels[inside]] = True
-    edges, table = touching_pairs(labels, n)[0], np.arange(n, dtype=np.int32)
+    edges, table = touching_pairs(labels), np.arange(n, dtype=np.int32)
     for _ in range(_CRUMB_ROUNDS):
         if sizes.min() >= smallest_vox:
             break
@@ -241,6 +252,6 @@ def join_crumbs(
             weight.astype(np.int64),
             np.bincount(joined, weights=body, minlength=count) > 0,
         )
-        table, edges = joined.astype(np.int32)[table], joined.astype(np.int32)[edges]
-        edges = unique_pairs(edges[edges[:, 0] != edges[:, 1]], count)[0]
+        joined = joined.astype(np.int32)
+        table, edges = joined.take(table), renamed_edges(edges, joined)
     return table[labels]

@@ -92,10 +92,9 @@ class Storage:
     def begin_autosave(self, folder: str | Path | None = None) -> Path:
         """Start to write every edit to a journal on disk before the edit returns.
 
-        After a crash, `find_unfinished` finds the journal. It is beside the scan, or in
-        the user's state folder if the scan's folder is read-only, or the scan is DICOM
-        or was made in memory. It stays until `end_autosave`; a process that ends without
-        that call counts as crashed.
+        After a crash, `find_unfinished` finds the journal. It is in the user's state
+        folder, or beside the scan if that cannot be written. It stays until
+        `end_autosave`; a process that ends without that call counts as crashed.
 
         Parameters
         ----------

@@ -184,13 +184,14 @@ def find_unfinished(
         if path is None
         else {"path": str(path.absolute())}
     )
-    beside = path.absolute().parent if path is not None else None
+    beside = autosave_folders.default_folder(path) if path is not None else None
 
     def fits(header: dict[str, Any], place: Path) -> bool:
         recorded = header["scan"]
-        if place == beside and file_name(str(recorded.get("path", ""))) == file_name(
-            scan_id["path"]
-        ):
+        before = str(recorded.get("path", ""))
+        is_same_name = path is not None and file_name(before) == file_name(str(path))
+        has_moved = place == beside or autosave.was_moved(header, path)
+        if is_same_name and has_moved:
             recorded = {**recorded, "path": scan_id["path"]}
         return all(recorded.get(key) == value for key, value in scan_id.items())
 

@@ -278,7 +278,4 @@ def as_point(values: ArrayLike) -> Point:
 
 
 def _is_personal(row: Region) -> bool:
-    return row.name not in (
-        f"region {row.id}",
-        f"tissue {row.id}",
-    ) or row.color != region_color(row.id)
+    return row.is_named or row.color != region_color(row.id)

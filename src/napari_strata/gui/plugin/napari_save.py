@@ -46,19 +46,17 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
         If a scan that is open, or a JSON file that Strata did not write, would be
         replaced; or if it cannot be written.
     """
-    from napari_strata.export.document import check_sidecar
     from napari_strata.export.outputs import outputs_beside
-    from napari_strata.gui.tasks.worker import write_labels_and_regions
+    from napari_strata.io.files import write
 
     data, attributes = _settled_parts(data, attributes)
     segmentation = segmentation_from_parts(
         data, attributes, scans=_open_scan_placements()
     )
     check_keeps_scans(Path(path), segmentation.regions, _scan_files(attributes))
-    check_sidecar(outputs_beside(path).sidecar, Path(path))
-    return [
-        str(written) for written in write_labels_and_regions(segmentation, Path(path))
-    ]
+    written = write(segmentation, path)
+    beside = outputs_beside(written).sidecar
+    return [str(one) for one in (written, beside) if one.exists()]
 
 
 def write_other(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
