@@ -1,16 +1,14 @@
 """Outliers, pairs and confidence per cut, on a symmetric phantom with a lesion."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+import napari_strata as strata
 from napari_strata.proposal.cut_confidence import CutConfidence
 from napari_strata.proposal.reading.coarse_grid import coarse_grid
-from napari_strata.proposal.reading.mirror_pairs import (
-    Symmetry,
-    find_pairs,
-    partners,
-)
-from napari_strata.proposal.reading.symmetry_plane import find_symmetry_plane
+from napari_strata.proposal.reading.mirror_pairs import find_pairs, partners
 from napari_strata.volume import Geometry, Volume
 from phantoms import ball, phantom_proposal
 
@@ -51,7 +49,8 @@ def test_the_lesion_is_the_first_outlier(proposal):
     assert dice > 0.8
     assert found[first.voxel_zyx]
     assert first.volume_ml == pytest.approx(found.sum() * 8 / 1000)
-    assert first.reasons and first.sentence.startswith("Unlike the rest: ")
+    assert first.reasons
+    assert first.sentence.startswith("Unlike the rest: ")
     for other in others:
         assert other.score <= first.score
         assert not np.isin(other.supervoxels, first.supervoxels).any()
@@ -72,8 +71,7 @@ def test_no_outliers_are_asked_for_or_to_be_had(proposal):
 
 
 def test_the_plane_of_symmetry_is_the_bodys(proposal):
-    tables = proposal.scan_tables()
-    plane = find_symmetry_plane(tables.grid, tables.rank)
+    plane = proposal.symmetry().plane
     assert plane.is_clear
     assert abs(plane.normal_zyx[2]) > 0.99
     middle = np.array([[39.0, 43.0, 47.0]])
@@ -82,11 +80,9 @@ def test_the_plane_of_symmetry_is_the_bodys(proposal):
 
 def test_two_kidneys_become_a_pair(proposal):
     table = proposal.region_tree.cut(12)
-    right, left = (
-        int(table[proposal.supervoxels[place]]) for place in KIDNEYS
-    )
+    right, left = (int(table[proposal.supervoxels[place]]) for place in KIDNEYS)
     assert left != right
-    pairs = find_pairs(Symmetry.of(proposal.scan_tables()), table)
+    pairs = find_pairs(proposal.symmetry(), table)
     assert partners(pairs).get(left) == right
     pair = next(one for one in pairs if left in (one.left, one.right))
     assert (pair.left, pair.right) == (left, right)
@@ -127,3 +123,33 @@ def test_confidence_between_two_cuts_lies_between_theirs():
 
 def test_a_proposal_without_cuts_has_one_confidence(proposal):
     assert np.array_equal(proposal.confidence_at("tissues", 5), proposal.confidence)
+
+
+def test_a_person_is_led_to_the_lesion_first_until_it_is_accepted(proposal):
+    work = strata.Refinement(proposal, regions=12)
+    first, *_ = places = work.view.places_to_review(6)
+    assert first.kind == "outlier"
+    assert first.reason.startswith("Unlike the rest: ")
+    assert first.region == work.view.region_at(first.voxel_zyx)
+    assert len(places) == 6
+    work.edits.assign_at([first.voxel_zyx], first.region)
+    assert first.voxel_zyx not in [
+        place.voxel_zyx for place in work.view.places_to_review(6)
+    ]
+
+
+def test_a_case_knows_pairs_and_confidence_of_its_cut(proposal, tmp_path):
+    sure = np.random.default_rng(1).uniform(0, 1, (proposal.n_supervoxels, 2))
+    cuts = CutConfidence((("regions", 5), ("regions", 50)), sure.astype(np.float16))
+    work = strata.Refinement(replace(proposal, cut_confidence=cuts), regions=12)
+    assert work.view.pairs() == partners(proposal.pairs(12))
+    table = work.view.table
+    known = cuts.at("regions", 12)
+    sizes = work.view.index.sizes_vox
+    region = int(table.max())
+    expected = np.average(known[table == region], weights=sizes[table == region])
+    assert work.view.statistics()[region].confidence == pytest.approx(expected)
+    work.save(tmp_path / "a.strata")
+    kept = strata.Refinement.load(tmp_path / "a.strata").proposal.cut_confidence
+    assert kept.cuts == cuts.cuts
+    assert np.array_equal(kept.values, cuts.values)

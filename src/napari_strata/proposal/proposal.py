@@ -17,17 +17,10 @@ from napari_strata.proposal.hierarchy.stable_cut import (
     stable_count,
 )
 from napari_strata.proposal.hierarchy.tree import Hierarchy
-from napari_strata.proposal.reading.mirror_pairs import (
-    MirrorPair,
-    Symmetry,
-    find_pairs,
-)
+from napari_strata.proposal.reading.mirror_pairs import MirrorPair, find_pairs
 from napari_strata.proposal.reading.outliers import Outlier, find_outliers
-from napari_strata.proposal.reading.scan_tables import (
-    DescriptorTable,
-    ScanTables,
-    scan_tables,
-)
+from napari_strata.proposal.reading.scan_tables import DescriptorTable, scan_tables
+from napari_strata.proposal.reading.symmetry_plane import Symmetry
 from napari_strata.volume import (
     Segmentation,
     Volume,
@@ -169,9 +162,9 @@ class Proposal:
             return self.confidence
         return self.cut_confidence.at(name, n)
 
-    def scan_tables(self) -> ScanTables:
-        """Collect the tables that outliers and pairs are found in."""
-        return scan_tables(
+    def symmetry(self) -> Symmetry:
+        """Find the plane of symmetry, and collect what outliers and pairs need."""
+        tables = scan_tables(
             self.supervoxels,
             DescriptorTable(
                 self.descriptors, self.descriptor_names, self.descriptor_scale
@@ -180,6 +173,7 @@ class Proposal:
             self.volume.geometry,
             self.volume.modality,
         )
+        return Symmetry.of(tables)
 
     def outliers(self, n: int = 10) -> tuple[Outlier, ...]:
         """Return up to n regions of the region tree that are unlike the rest of the scan.
@@ -189,7 +183,7 @@ class Proposal:
         a chest, or the fluid around a brain, is unlike the rest too. It takes half a
         second for a head of 256³ voxels; see `find_outliers`.
         """
-        return find_outliers(self.scan_tables(), n)
+        return find_outliers(self.symmetry(), n)
 
     def pairs(self, n: int | Literal["auto"] = "auto") -> tuple[MirrorPair, ...]:
         """Return the regions of a cut that are mirror images, such as two kidneys.
@@ -198,8 +192,7 @@ class Proposal:
         plane of symmetry; see `find_pairs`.
         """
         count = self.as_proposed("regions") if n == "auto" else n
-        symmetry = Symmetry.of(self.scan_tables())
-        return find_pairs(symmetry, self.region_tree.cut(count))
+        return find_pairs(self.symmetry(), self.region_tree.cut(count))
 
     def tissues(self, n: int | Literal["auto"]) -> Segmentation:
         """Cut the tissue tree: n groups of similar supervoxels besides region 0.

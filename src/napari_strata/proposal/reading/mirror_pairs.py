@@ -9,10 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.proposal.reading.scan_tables import ScanTables
-from napari_strata.proposal.reading.symmetry_plane import (
-    SymmetryPlane,
-    find_symmetry_plane,
-)
+from napari_strata.proposal.reading.symmetry_plane import Symmetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +47,6 @@ class MirrorPair:
     left: int
     right: int
     fit: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Symmetry:
-    """A scan's tables and its plane of symmetry, found once for all cuts."""
-
-    tables: ScanTables
-    plane: SymmetryPlane
-
-    @classmethod
-    def of(cls, tables: ScanTables) -> Symmetry:
-        """Find the plane of symmetry of a scan."""
-        return cls(tables, find_symmetry_plane(tables.grid, tables.rank))
 
 
 def find_pairs(

@@ -22,8 +22,8 @@ from napari_strata.proposal.reading.symmetry_plane import (
     CONSTANTS as SYMMETRY,
 )
 from napari_strata.proposal.reading.symmetry_plane import (
+    Symmetry,
     SymmetryPlane,
-    find_symmetry_plane,
 )
 
 
@@ -103,13 +103,13 @@ class Outlier:
         return f"Unlike the rest: {why} ({_millilitres(self.volume_ml)})."
 
 
-def find_outliers(tables: ScanTables, n: int) -> tuple[Outlier, ...]:
+def find_outliers(symmetry: Symmetry, n: int) -> tuple[Outlier, ...]:
     """Rank the regions of a tree by how unlike the rest of the scan they are.
 
     Parameters
     ----------
-    tables : ScanTables
-        The proposal's tables.
+    symmetry : Symmetry
+        The scan's tables and plane of symmetry.
     n : int
         How many to return at most. No two of them overlap.
 
@@ -128,12 +128,12 @@ def find_outliers(tables: ScanTables, n: int) -> tuple[Outlier, ...]:
     times the extent, the cube root of the volume, so that a whole lesion comes before a
     part of it.
     """
+    tables = symmetry.tables
     if n < 1 or tables.tree.max_regions < 3:
         return ()
     count = min(CONSTANTS.fine_regions, tables.tree.max_regions)
     regions = fine_regions(tables, count)
-    plane = find_symmetry_plane(tables.grid, tables.rank)
-    measured = _measure(tables, regions, plane)
+    measured = _measure(tables, regions, symmetry.plane)
     chosen = list(_apart(measured, n))
     return tuple(_outlier(tables, regions, measured, node) for node in chosen)
 

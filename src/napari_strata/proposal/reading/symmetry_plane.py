@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, optimize
 
 from napari_strata.proposal.reading.coarse_grid import CoarseGrid
+from napari_strata.proposal.reading.scan_tables import ScanTables
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,19 @@ class SymmetryPlane:
         return np.asarray(
             points_zyx_mm - 2 * beyond[:, None] * self.normal_zyx, np.float64
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Symmetry:
+    """A scan's tables and its plane of symmetry, found once for outliers and all cuts."""
+
+    tables: ScanTables
+    plane: SymmetryPlane
+
+    @classmethod
+    def of(cls, tables: ScanTables) -> Symmetry:
+        """Find the plane of symmetry of a scan."""
+        return cls(tables, find_symmetry_plane(tables.grid, tables.rank))
 
 
 def find_symmetry_plane(
