@@ -111,9 +111,7 @@ class StoredBatches(Dataset[Batch]):
             if self.settings.coarse_labels == "tissue"
             else kept["structure"][:anatomies].long()
         )
-        ids = tuple(
-            tuple(own) for own in kept["looks"][:anatomies, :views].tolist()
-        )
+        ids = tuple(tuple(own) for own in kept["looks"][:anatomies, :views].tolist())
         return Batch(
             image.reshape(-1, 1, *image.shape[2:]),
             (tissue, tissue, other, other),
