@@ -103,6 +103,13 @@ class ScanCase(QObject):
         return self.painter.layer
 
     @property
+    def layers(self) -> tuple[napari.layers.Layer, ...]:
+        """The layers that show the case: regions, preview and strokes."""
+        strokes = self.brushes.scribble
+        parts = (self.labels, self.preview.layer, strokes and strokes.layer)
+        return tuple(part for part in parts if part in self._viewer.layers)
+
+    @property
     def viewer(self) -> napari.viewer.Viewer:
         """Where the layers are."""
         return self._viewer
