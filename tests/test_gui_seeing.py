@@ -58,7 +58,7 @@ def test_the_selection_is_outlined_and_named_on_the_canvas(desk):  # noqa: F811
     assert layer.get_color(first)[3] == layer.get_color(second)[3] == 1
     assert layer.get_color(ids[2])[3] == 0
     active = viewer.layers.selection.active
-    assert active is panel.case.labels, "the outline takes no tool and no key"
+    assert active == panel.case.labels, "the outline takes no tool and no key"
     press("M")
     panel.settle()
     QApplication.processEvents()
@@ -82,15 +82,15 @@ def test_a_scan_that_is_opened_or_chosen_is_the_one_on_the_canvas(
     panel.files.open_scan(path)
     qtbot.waitUntil(lambda: not panel.jobs.is_running, timeout=20000)
     second = panel.scans.image
-    assert second is not first
+    assert second != first
     assert (second.visible, first.visible, regions.visible) == (True, False, False)
     assert panel.sections.regions.table.regions.rows == ()
     choose(panel.sections.scan.scans, 0)
-    assert panel.scans.image is first
+    assert panel.scans.image == first
     assert (second.visible, first.visible, regions.visible) == (False, True, True)
     assert len(panel.sections.regions.table.regions.rows) > 0
     viewer.open(path, plugin="napari-strata")
-    assert panel.scans.image is viewer.layers[-1]
+    assert panel.scans.image == viewer.layers[-1]
     assert not first.visible
 
 

@@ -210,6 +210,9 @@ class CanvasOrientation:
         self._camera = camera_of(viewer)
         viewer.dims.events.order.connect(self.update)
         viewer.dims.events.ndisplay.connect(self.update)
+        self._point_3d = tuple(viewer.dims.point)
+        viewer.dims.events.ndisplay.connect(self._keep_slice, position="last")
+        viewer.dims.events.point.connect(self._on_point)
         self._camera.events.orientation.connect(self.update)
         self._camera.events.angles.connect(self._on_turned)
 
@@ -277,6 +280,8 @@ class CanvasOrientation:
         viewer = self._viewer
         viewer.dims.events.order.disconnect(self.update)
         viewer.dims.events.ndisplay.disconnect(self.update)
+        viewer.dims.events.ndisplay.disconnect(self._keep_slice)
+        viewer.dims.events.point.disconnect(self._on_point)
         self._camera.events.orientation.disconnect(self.update)
         self._camera.events.angles.disconnect(self._on_turned)
         self.letters.close()
@@ -292,6 +297,18 @@ class CanvasOrientation:
             self._scan.metadata[METADATA_KEY] = left
         self._viewer.layers.events.removed.disconnect(self._on_removed)
         self.close()
+
+    def _on_point(self, event: object = None) -> None:
+        if self._viewer.dims.ndisplay == 3:
+            self._point_3d = tuple(self._viewer.dims.point)
+
+    def _keep_slice(self, event: object = None) -> None:
+        """Go back to the slice: napari's sliders, gone in 3D, come back at their start."""
+        dims = self._viewer.dims
+        if dims.ndisplay == 3:
+            self._point_3d = tuple(dims.point)
+        elif len(self._point_3d) == dims.ndim:
+            dims.point = self._point_3d
 
     def _on_turned(self, event: object = None) -> None:
         if self._viewer.dims.ndisplay == 3 and not self._updating:

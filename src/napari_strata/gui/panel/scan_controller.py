@@ -102,7 +102,7 @@ class ScanController(QObject):
 
     def choose_and_show(self, image: napari.layers.Image) -> None:
         """Take a scan in hand that a person chose or opened, and show it alone."""
-        if image is not self._image:
+        if image != self._image:
             self.choose(image)
         self._show(image)
 

@@ -218,8 +218,8 @@ class ViewController(QObject):
         for scan in scans:
             case = self._cases.of(scan)
             for layer in [scan] if case is None else [scan, *case.layers]:
-                if layer.visible != (scan is image):
-                    layer.visible = scan is image
+                if layer.visible != (scan == image):
+                    layer.visible = scan == image
         low, high = (ends[-3:] for ends in image.extent.world)
         dims = self._viewer.dims
         point = np.asarray(dims.point[-3:])
