@@ -32,6 +32,7 @@ from napari_strata.gui.session.cursor import Cursor
 from napari_strata.gui.session.open_cases import OpenCases
 from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.session.selection_outline import SelectionOutline
+from napari_strata.gui.tasks.closing import ClosingQuestion
 from napari_strata.gui.tasks.jobs import JobRunner
 from napari_strata.gui.tasks.timers import single_shot
 from napari_strata.gui.tasks.worker import Propose
@@ -266,6 +267,7 @@ class StrataPanel(PanelLayout):
         bindings.on_remove(self.outline.close)
         bindings.on_event(viewer.dims.events.ndisplay, self._on_ndisplay)
         self.destroyed.connect(bindings.remove)
+        ClosingQuestion(self, self.jobs, self.cases.count_unsaved)
         return bindings
 
     # What happens in the viewer

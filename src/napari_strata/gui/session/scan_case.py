@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +25,7 @@ from napari_strata.gui.session.layer_marks import mark_layer
 from napari_strata.gui.session.outside_edits import OutsideEdits
 from napari_strata.gui.session.stroke_preview import StrokePreview
 from napari_strata.refine.session.edit_session import Change
+from napari_strata.refine.session.recovery import find_unfinished
 from napari_strata.refine.session.refinement import Refinement
 from napari_strata.refine.state.statistics import RegionStatistics
 from napari_strata.volume import BACKGROUND
@@ -125,6 +127,12 @@ class ScanCase(QObject):
         saved = layer_facts(self.image).get("saved")
         return bool(self.work.history) and self.work.history != saved
 
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether closing would lose something: unsaved edits, or minutes of proposing."""
+        saved = layer_facts(self.image).get("saved")
+        return self.has_unsaved_edits or (saved is None and not self.work.history)
+
     def go_to(self, voxel_zyx: Sequence[float]) -> None:
         """Show the planes through a voxel (z, y, x).
 
@@ -215,9 +223,9 @@ class ScanCase(QObject):
         self.bindings.remove()
         self._unsubscribe()
         self.queue.close(drop=ending == "discard")
-        if ending != "leave" or not self.has_unsaved_edits:
+        if ending != "leave" or not self.is_worth_keeping:
             self.work.storage.end_autosave(
-                keep=ending == "keep" and self.has_unsaved_edits
+                keep=ending == "keep" and self.is_worth_keeping
             )
         self.painter.close()
         self.preview.close()
@@ -265,7 +273,19 @@ class ScanCase(QObject):
 def begin_autosave(work: Refinement, folder: Path | None) -> str | None:
     """Save every edit to the disk from now on; return the reason if that fails."""
     try:
-        work.storage.begin_autosave(folder)
+        work.storage.begin_autosave(folder, keeps_proposal=True)
+        _drop_older_proposals(work, folder)
     except CaseError as err:
         return str(err)
     return None
+
+
+def _drop_older_proposals(work: Refinement, folder: Path | None) -> None:
+    """Remove kept proposals of the scan that nobody edited: a newer one takes their place."""
+    volume = work.proposal.volume
+    if not volume.path:
+        return
+    with suppress(CaseError, OSError):
+        for left in find_unfinished(volume, folder=folder, proposals=True):
+            if not left.edits:
+                left.discard()
