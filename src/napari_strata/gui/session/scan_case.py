@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -33,6 +34,9 @@ from napari_strata.volume import BACKGROUND
 if TYPE_CHECKING:
     import napari.layers
     import napari.viewer
+
+_KEPT_DAYS = 14
+"""Days for which a proposal that nobody edited is kept: about 20 MB on the disk each."""
 
 Ending = Literal["leave", "keep", "discard"]
 """What happens to unsaved edits on the disk when a case is closed, see `ScanCase.close`."""
@@ -282,10 +286,11 @@ def begin_autosave(work: Refinement, folder: Path | None) -> str | None:
 
 def _drop_older_proposals(work: Refinement, folder: Path | None) -> None:
     """Remove kept proposals of the scan that nobody edited: a newer one takes their place."""
-    volume = work.proposal.volume
-    if not volume.path:
-        return
+    volume, now = work.proposal.volume, datetime.datetime.now()
     with suppress(CaseError, OSError):
-        for left in find_unfinished(volume, folder=folder, proposals=True):
-            if not left.edits:
+        same = find_unfinished(volume, folder=folder, proposals=True)
+        journals = {left.journal for left in same}
+        for left in find_unfinished(None, folder=folder, proposals=True):
+            is_old = (now - left.changed).days > _KEPT_DAYS
+            if not left.edits and (left.journal in journals or is_old):
                 left.discard()
