@@ -137,9 +137,7 @@ def estimate_confidence(
         these, and the calibration with the scan in question left out.
     """
     fit = fit or shipped_fit()
-    columns = each(
-        lambda cut: fit.probability(predictors(inputs, *cut), *cut), CUTS
-    )
+    columns = each(lambda cut: fit.probability(predictors(inputs, *cut), *cut), CUTS)
     return CutConfidence(CUTS, np.stack(columns, axis=1).astype(np.float16))
 
 
