@@ -178,6 +178,5 @@ def _file_indices(
     if geometry.file is None:
         return places_zyx[:, ::-1]
     world = geometry.world_from_voxel(places_zyx)
-    return np.linalg.solve(
-        geometry.file.affine[:3, :3], (world - geometry.file.affine[:3, 3]).T
-    ).T
+    inverse: NDArray[np.float64] = np.linalg.inv(geometry.file.affine)
+    return world @ inverse[:3, :3].T + inverse[:3, 3]

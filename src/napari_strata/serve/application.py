@@ -18,7 +18,7 @@ from napari_strata.errors import ServeError, StrataError
 from napari_strata.serve.guard import Access, Guard
 from napari_strata.serve.log import LogLines
 from napari_strata.serve.routes import about, datastore, inference, sessions, tasks
-from napari_strata.serve.routes.requests import ServerState
+from napari_strata.serve.routes.requests import ServerState, service_of
 from napari_strata.serve.service import Service
 
 logger = logging.getLogger(__name__)
@@ -84,8 +84,10 @@ async def _sweep(service: Service) -> None:
         await run_in_threadpool(service.sweep)
 
 
-async def _answer_error(_request: Request, err: Exception) -> JSONResponse:
+async def _answer_error(request: Request, err: Exception) -> JSONResponse:
     """Answer a request that a user can mend with one line."""
     status = err.status if isinstance(err, ServeError) else 400
     headers: dict[str, Any] = {"retry-after": "30"} if status == 503 else {}
-    return JSONResponse({"detail": str(err)}, status, headers)
+    reason = err if isinstance(err, StrataError) else ServeError("The server failed.")
+    text = service_of(request).message(reason)
+    return JSONResponse({"detail": text}, status, headers)

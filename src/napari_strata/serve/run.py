@@ -171,6 +171,7 @@ def _listening(settings: ServeSettings) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen()  # clients may connect before the first answer
     except OSError as err:
         listening.close()
         raise ServeError(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 from napari_strata._version import __version__
 from napari_strata.errors import ServeError, StrataError
 from napari_strata.export.files import read_labels
+from napari_strata.io.atomic import file_suffix
 from napari_strata.io.files import raw_labels
 from napari_strata.labelling import label_proposal
 from napari_strata.proposal.codebook.codebook import Codebook
@@ -29,7 +31,6 @@ from napari_strata.serve.strokes import stroke_request
 from napari_strata.serve.uploads import (
     RAW_SUFFIX,
     Upload,
-    file_suffix,
     store_labels,
     store_scan,
 )
@@ -161,6 +162,10 @@ class Service:
             raise
         return self._added(folder, file, scan_id, 0.0)
 
+    def message(self, err: StrataError) -> str:
+        """Return the text of an error, without folders of the server."""
+        return re.sub(rf"{re.escape(str(self.store.root))}(/[^/\s]+/?)?", "", str(err))
+
     # Scans come and go
 
     def add_scan(
@@ -275,16 +280,13 @@ class Service:
         start = time.perf_counter()
         with self._scans.use(scan) as open_scan:
             was_there = open_scan.proposal is not None
-            try:
-                proposal = self._scans.proposal(open_scan)
-                proposed = time.perf_counter()
-                labelled = (
-                    self._taught(open_scan, proposal, params, label)
-                    if model.source is None
-                    else self._labelled(model, proposal, params)
-                )
-            except StrataError as err:
-                raise _without_folder(err, scan) from err
+            proposal = self._scans.proposal(open_scan)
+            proposed = time.perf_counter()
+            labelled = (
+                self._taught(open_scan, proposal, params, label)
+                if model.source is None
+                else self._labelled(model, proposal, params)
+            )
         end = time.perf_counter()
         segmentation, told = labelled
         told["label_names"] = label_names(segmentation)
@@ -360,16 +362,6 @@ class Service:
                 read_labels(path)
             moved = scan.folder / folder.name
             path.rename(moved)
-        except StrataError as err:
-            raise _without_folder(err, scan, folder) from err
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return self.store.put_label(scan, tag, moved, suffix, info)
-
-
-def _without_folder(err: StrataError, scan: StoredScan, *more: Path) -> ServeError:
-    """Return an error whose message names no folder of the server."""
-    text = str(err)
-    for folder in (scan.folder, *more):
-        text = text.replace(f"{folder}/", "").replace(str(folder), "the scan")
-    return ServeError(text, err.status if isinstance(err, ServeError) else 400)
