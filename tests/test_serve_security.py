@@ -204,7 +204,7 @@ def test_too_large_uploads_are_refused(running, place):
     # without a length, the bound holds while the body comes
     connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
     start = b'--XX\r\nContent-Disposition: form-data; name="files"; filename="x.nii.gz"'
-    chunks = (start + b"\r\n\r\n" if n == 0 else b"0" * 100_000 for n in range(40))
+    chunks = (start + b"\r\n\r\n" if n == 0 else b"0" * 100_000 for n in range(15))
     try:
         connection.request(
             "PUT",
@@ -214,8 +214,6 @@ def test_too_large_uploads_are_refused(running, place):
             encode_chunked=True,
         )
         assert connection.getresponse().status == 413
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the server closed while we were sending
     finally:
         connection.close()
     assert len(list((place / "scans").iterdir())) == before
@@ -230,7 +228,7 @@ def test_a_small_file_that_becomes_a_large_scan_is_refused(running):
     struct.pack_into("<4f", header, 76, 1, 1, 1, 1)
     struct.pack_into("<f", header, 108, 352)
     header[344:348] = b"n+1\0"
-    bomb = gzip.compress(bytes(header) + bytes(4) + bytes(10_000))
+    bomb = gzip.compress(bytes(header) + bytes(4) + bytes(1_000_000))
     answer = running.send("PUT", "/session/", [("files", "x.nii.gz", bomb)])
     assert answer.status == 413
     packed = io.BytesIO()

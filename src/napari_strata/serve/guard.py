@@ -26,6 +26,7 @@ OPEN_PATHS = ("/auth/", "/auth/token")
 """Paths that need no token: they tell that one is needed, and take it."""
 SHORTEST_TOKEN = 16
 """Characters that a token has at least."""
+_TOO_LARGE = "The request is larger than allowed. See --max-upload-mb."
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -101,15 +102,16 @@ class Guard:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused = self._refusal(scope)
+        limited = _Limited(receive, self._access.max_bytes)
         if refused is not None:
+            if refused[0] == 413:
+                await limited.drain()
             await _refuse(send, *refused)
             return
-        limited = _Limited(receive, self._access.max_bytes)
-        try:
-            await self._app(scope, limited, limited.sending(send))
-        except _TooLargeError:
-            if not limited.has_started:
-                await _refuse(send, 413, "The request is larger than allowed.")
+        await self._app(scope, limited, limited.sending(send))
+        if limited.is_over:
+            await limited.drain()
+            await _refuse(send, 413, _TOO_LARGE)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Return status and reason if a request may not be answered."""
@@ -123,14 +125,14 @@ class Guard:
             return 403, "Web pages may not use this server. See --allow-origin."
         if access.is_local and _name_of(headers.get("host", "")) not in _LOCAL_NAMES:
             return 421, "The request is not addressed to this machine."
-        length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > access.max_bytes:
-            return 413, "The request is larger than allowed. See --max-upload-mb."
         is_open = scope["path"] in OPEN_PATHS or _is_preflight(scope, headers)
         if access.token and not is_open:
             scheme, _, given = headers.get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not access.is_token(given.strip()):
                 return 401, "Wrong or missing token."
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > access.max_bytes:
+            return 413, _TOO_LARGE
         return None
 
 
@@ -159,29 +161,39 @@ async def _refuse(send: Send, status: int, reason: str) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-class _TooLargeError(Exception):
-    """A request went on past its bound."""
-
-
 class _Limited:
-    """Receive the body of a request up to a bound."""
+    """Receive the body of a request up to a bound; past it, the client seems to leave."""
 
     def __init__(self, receive: Receive, most: int) -> None:
-        self._receive, self._left = receive, most
-        self.has_started = False
+        self._receive, self._left, self._most = receive, most, most
+        self.is_over = False
 
     async def __call__(self) -> Message:
         message = await self._receive()
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            raise _TooLargeError
+            self.is_over = True
+            return {"type": "http.disconnect"}
         return message
 
+    async def drain(self) -> None:
+        """Read on, as much again, and keep nothing.
+
+        Clients look for the answer only when they have sent all.
+        """
+        left, is_more = self._most, True
+        while is_more and left > 0:
+            message = await self._receive()
+            left -= len(message.get("body", b""))
+            is_more = message["type"] == "http.request" and message.get(
+                "more_body", False
+            )
+
     def sending(self, send: Send) -> Send:
-        """Return a callable that sends, and remembers that the answer began."""
+        """Return a callable that sends the application's answer, unless it is over."""
 
         async def sent(message: Message) -> None:
-            self.has_started = True
-            await send(message)
+            if not self.is_over:
+                await send(message)
 
         return sent
