@@ -178,5 +178,5 @@ def _file_indices(
     if geometry.file is None:
         return places_zyx[:, ::-1]
     world = geometry.world_from_voxel(places_zyx)
-    inverse: NDArray[np.float64] = np.linalg.inv(geometry.file.affine)
+    inverse = np.asarray(np.linalg.inv(geometry.file.affine), np.float64)
     return world @ inverse[:3, :3].T + inverse[:3, 3]

@@ -43,8 +43,10 @@ def create_app(service: Service, access: Access | None = None) -> Guard:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         ours = logging.getLogger("napari_strata.serve")
+        was = ours.level, ours.propagate
         ours.addHandler(lines)
         ours.setLevel(logging.INFO)
+        ours.propagate = False
         sweeping = asyncio.create_task(_sweep(service))
         try:
             yield
@@ -54,6 +56,8 @@ def create_app(service: Service, access: Access | None = None) -> Guard:
                 await sweeping
             await run_in_threadpool(service.close)
             ours.removeHandler(lines)
+            ours.setLevel(was[0])
+            ours.propagate = was[1]
 
     # its pages of documentation would load scripts from other servers
     app = FastAPI(
