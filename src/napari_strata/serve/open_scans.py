@@ -43,7 +43,7 @@ class OpenScan:
     proposal : Proposal or None
         Its proposal, once there is one.
     work : StrokeWork or None
-        Its strokes, once there are any.
+        Its strokes, once there is a proposal.
     is_removed : bool
         Whether it was removed, so that nobody waits for it any more.
     """
@@ -53,12 +53,6 @@ class OpenScan:
     proposal: Proposal | None = None
     work: StrokeWork | None = None
     is_removed: bool = False
-
-    def strokes(self, proposal: Proposal) -> StrokeWork:
-        """Return the strokes on this scan."""
-        if self.work is None:
-            self.work = StrokeWork(proposal)
-        return self.work
 
 
 class OpenScans:
@@ -116,7 +110,10 @@ class OpenScans:
             If the scan cannot be read or proposed on, or was removed meanwhile.
         """
         if scan.proposal is None:
-            scan.proposal = self._worker.submit(self._made, scan).result()
+            proposal = self._worker.submit(self._made, scan).result()
+            scan.proposal, scan.work = proposal, StrokeWork(proposal)
+            # while the client looks at the first labels
+            self._worker.submit(scan.work.prepare)
         return scan.proposal
 
     def _made(self, scan: OpenScan) -> Proposal:

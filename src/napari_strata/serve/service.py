@@ -18,7 +18,7 @@ from napari_strata._version import __version__
 from napari_strata.errors import ServeError, StrataError
 from napari_strata.export.files import read_labels
 from napari_strata.io.atomic import file_suffix
-from napari_strata.io.files import raw_labels
+from napari_strata.io.files import hash_file, raw_labels
 from napari_strata.labelling import label_proposal
 from napari_strata.proposal.codebook.codebook import Codebook
 from napari_strata.proposal.proposal import Proposal
@@ -27,7 +27,7 @@ from napari_strata.serve.models import STRUCTURE, Model
 from napari_strata.serve.open_scans import OpenScan, OpenScans, Proposer
 from napari_strata.serve.sources import ImageSource
 from napari_strata.serve.store import Store, StoredLabel, StoredScan
-from napari_strata.serve.strokes import stroke_request
+from napari_strata.serve.strokes import StrokeWork, stroke_request
 from napari_strata.serve.uploads import (
     RAW_SUFFIX,
     Upload,
@@ -212,6 +212,11 @@ class Service:
     def _added(
         self, folder: Path, file: str, scan_id: str, expiry_s: float
     ) -> StoredScan:
+        before = self.store.get(scan_id) if scan_id else None
+        if before and hash_file(before.path) == hash_file(folder / file):
+            # 3D Slicer sends a scan again with its labels
+            shutil.rmtree(folder, ignore_errors=True)
+            return before
         scan, removed = self.store.add(folder, file, scan_id=scan_id, expiry_s=expiry_s)
         for one in removed:
             self._scans.drop(one)
@@ -322,7 +327,8 @@ class Service:
             raise ServeError("Strokes come as a label file, the part called label.")
         given = self._read_labels(open_scan.stored, label, proposal.volume)
         request = stroke_request(given, params, proposal)
-        return open_scan.strokes(proposal).answer(request), {}
+        work = open_scan.work or StrokeWork(proposal)
+        return work.answer(request), {}
 
     def _read_labels(
         self, scan: StoredScan, label: Upload, volume: Volume

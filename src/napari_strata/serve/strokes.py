@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import ServeError
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.history.initial_state import check_labels
-from napari_strata.refine.session.refinement import Refinement
-from napari_strata.refine.state.assignment import Scope
+from napari_strata.refine.edits.strokes import Scribble
+from napari_strata.refine.history.initial_state import InitialState, check_labels
+from napari_strata.refine.session.view import View
+from napari_strata.refine.state.assignment import Scope, State
+from napari_strata.refine.state.proposal_index import ProposalIndex
 from napari_strata.serve.models import STRUCTURE
 from napari_strata.volume import Region, Segmentation, region_color
 
@@ -141,13 +143,17 @@ class StrokeWork:
     """
 
     def __init__(self, proposal: Proposal) -> None:
-        self._proposal = proposal
+        self._index = ProposalIndex(proposal)
         self._structure: str | None = None
-        self._work = Refinement(proposal)
-        self._start = np.zeros(proposal.supervoxels.shape, np.bool_)
-        self._start_step = 0
-        self._answer = self._start
+        shape = proposal.supervoxels.shape
+        # before the strokes, and with them
+        self._start = self._answer = np.zeros(shape, np.bool_)
+        self._start_state = self._state = self._state_of(self._start)
         self._strokes = np.empty(0, np.int64)
+
+    def prepare(self) -> None:
+        """Compute what strokes need, which takes about a second on a large scan."""
+        self._index.slow_lookups()
 
     def answer(self, request: StrokeRequest) -> Segmentation:
         """Return the structure, as label 1.
@@ -158,19 +164,15 @@ class StrokeWork:
             If the strokes cannot be used.
         """
         self._begin(request)
-        work = self._work
-        work.steps.jump(self._start_step)
+        index, state = self._index, self._start_state
         for voxels, region in ((request.background, 0), (request.foreground, _REGION)):
             if len(voxels):
-                places = np.column_stack(np.unravel_index(voxels, self._start.shape))
-                work.scribble(places, region=region, scope=request.scope)
-        self._answer = work.labels == _REGION
-        self._strokes = request.strokes
-        return Segmentation(
-            self._answer.astype(np.uint8),
-            (Region(_REGION, request.structure, region_color(_REGION)),),
-            self._proposal.volume.geometry,
-        )
+                points = index.ras_mm(voxels)
+                stroke = Scribble(points, region, request.scope)
+                state = stroke.apply(state, index).state
+        self._state, self._strokes = state, request.strokes
+        self._answer = View(index, state).labels == _REGION
+        return self._segmentation(self._answer, request.structure)
 
     def _begin(self, request: StrokeRequest) -> None:
         """Set from which state the strokes start."""
@@ -180,26 +182,27 @@ class StrokeWork:
                 return  # more strokes, or fewer
         elif is_same and request.shows(self._answer):
             # earlier strokes were cleared: what they taught stays
-            self._start, self._start_step = self._answer, len(self._work.history)
+            self._start, self._start_state = self._answer, self._state
             return
-        start = request.mask.copy()
-        strokes = request.strokes
+        start, strokes = request.mask.copy(), request.strokes
         known = self._answer if is_same else np.zeros_like(start)
         start.reshape(-1)[strokes] = known.reshape(-1)[strokes]
-        self._work = self._started(start)
-        self._start, self._start_step = start, 0
-        self._answer = start
+        self._start = self._answer = start
+        self._start_state = self._state = self._state_of(start)
         self._structure = request.structure
 
-    def _started(self, mask: NDArray[np.bool_]) -> Refinement:
-        """Return a refinement that starts from a structure."""
-        if not mask.any():
-            return Refinement(self._proposal)
-        return Refinement.from_labels(
-            self._proposal,
-            Segmentation(
-                mask.astype(np.uint8),
-                (Region(_REGION, STRUCTURE, region_color(_REGION)),),
-                self._proposal.volume.geometry,
-            ),
+    def _state_of(self, mask: NDArray[np.bool_]) -> State:
+        """Return the state of a case that starts from a structure."""
+        start = InitialState("regions", 0)
+        if mask.any():
+            start = InitialState.from_labels(
+                self._index.proposal, self._segmentation(mask, STRUCTURE)
+            )
+        return start.state(self._index)
+
+    def _segmentation(self, mask: NDArray[np.bool_], name: str) -> Segmentation:
+        return Segmentation(
+            mask.view(np.uint8),
+            (Region(_REGION, name, region_color(_REGION)),),
+            self._index.proposal.volume.geometry,
         )
