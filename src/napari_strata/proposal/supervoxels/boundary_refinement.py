@@ -215,12 +215,12 @@ def _sizes_and_means(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Count the voxels of each supervoxel and average its intensity, slab by slab."""
 
-    def of_slab(begin: int) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
+    def of_slab(begin: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         flat = labels[begin : begin + _SUMMED].ravel()
         weights = intensity[begin : begin + _SUMMED].ravel()
         return (
             np.bincount(flat, minlength=n),
-            np.bincount(flat, weights=weights, minlength=n),
+            np.asarray(np.bincount(flat, weights=weights, minlength=n), np.float64),
         )
 
     sizes, sums = np.zeros(n, np.int64), np.zeros(n)
