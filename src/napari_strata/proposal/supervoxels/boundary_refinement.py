@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -215,7 +216,7 @@ def _sizes_and_means(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Count the voxels of each supervoxel and average its intensity, slab by slab."""
 
-    def of_slab(begin: int) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
+    def of_slab(begin: int) -> tuple[NDArray[Any], NDArray[Any]]:
         flat = labels[begin : begin + _SUMMED].ravel()
         weights = intensity[begin : begin + _SUMMED].ravel()
         return (
