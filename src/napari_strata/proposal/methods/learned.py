@@ -126,7 +126,7 @@ def propose(inputs: MethodInputs) -> MethodResult:
     on_progress, stage = inputs.on_progress, inputs.stage
     with (
         filter_threads(run.threads),
-        Prefetch(volume, settings, beside=run.threads != 1) as prefetch,
+        Prefetch(volume, settings, threads=run.threads) as prefetch,
     ):
         with stage("prepare"):
             on_progress(0, 1, "finding the body")
