@@ -74,7 +74,8 @@ def connected_parts(supervoxels: NDArray[np.int32]) -> NDArray[np.int32]:
     and joined where they meet.
     """
     middle = len(supervoxels) // 2
-    if middle == 0:
+    # scikit-image numbers the parts of flat arrays in another order
+    if min(middle, *supervoxels.shape) < 2:
         return _parts_of(supervoxels)
     front, back = each(_parts_of, (supervoxels[:middle], supervoxels[middle:]))
     back += front.max() + 1
