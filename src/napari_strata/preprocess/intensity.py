@@ -372,16 +372,25 @@ def prepare_intensity(
 
 
 def encoder_intensity(
-    intensity: NDArray[np.float32], inside: NDArray[np.bool_], modality: Modality
+    intensity: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+    modality: Modality,
+    *,
+    box: tuple[slice, slice, slice] | None = None,
 ) -> NDArray[np.float32]:
     """Return intensity (z, y, x) as the encoder's input.
 
-    For MR it is raised to the power that brings the body's median to one half.
+    For MR it is raised to the power that brings the body's median to one half. With a
+    box, what lies outside of it is left at 0.
     """
     if modality != "mr":
         return intensity
     power = np.float32(gamma_to_middle(intensity[inside]))
-    return _by_planes(lambda plane: plane**power, intensity)
+    if box is None:
+        return _by_planes(lambda plane: plane**power, intensity)
+    out = np.zeros(intensity.shape, np.float32)
+    out[box] = _by_planes(lambda plane: plane**power, intensity[box])
+    return out
 
 
 def choose_grid(

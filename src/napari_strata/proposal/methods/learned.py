@@ -144,11 +144,13 @@ def propose(inputs: MethodInputs) -> MethodResult:
             )
             prepared = prefetch.prepared_scan(on_progress)
         with stage("encode"):
-            intensity = encoder_intensity(
-                prepared.intensity, prepared.inside, volume.modality
-            )
             features = embed_intensity(
-                intensity,
+                encoder_intensity(
+                    prepared.intensity,
+                    prepared.inside,
+                    volume.modality,
+                    box=prepared.grid.box,
+                ),
                 prepared.grid,
                 encoder,
                 settings=settings,
