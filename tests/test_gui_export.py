@@ -214,8 +214,8 @@ def in_the_dialog(act) -> list[str]:
 
 def choose_format(dialog, name: str) -> None:
     box = dialog.findChild(QComboBox, "fileTypeCombo")
-    box.setCurrentIndex(list(FORMATS_BY_NAME).index(name))
-    box.activated.emit(box.currentIndex())
+    for _ in range(list(FORMATS_BY_NAME).index(name)):
+        QTest.keyClick(box, Qt.Key.Key_Down)
 
 
 def type_name(dialog, name: str) -> None:
@@ -228,7 +228,9 @@ def test_the_dialog_offers_every_format_and_says_which_regions_it_writes(
 ):
     panel = desk(make_napari_viewer_proxy, qtbot, save_series(tmp_path / "ct"))
     for number in range(5):
-        panel.case.work.paint(np.argwhere(np.ones((2, 2, 1))) + (1, 1, 1 + number))
+        panel.case.work.paint(
+            np.argwhere(np.ones((2, 2, 1))) + np.array((1, 1, number + 1))
+        )
     panel.settle()
     total = len(panel.case.work.regions)
     offered = [

@@ -256,7 +256,7 @@ class FileController:
                 self.open_scan(path, **options)
             return
         data, kwargs, _ = result
-        self._viewer.add_image(data, **kwargs)
+        self._scans.choose_and_show(self._viewer.add_image(data, **kwargs))
 
     def _on_exported(
         self,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.actions import action_for, keys_for
-from napari_strata.gui.canvas.orientation import CanvasOrientation
+from napari_strata.gui.canvas.layers import is_scan
+from napari_strata.gui.canvas.orientation import take_over
 from napari_strata.gui.canvas.viewer_bindings import ViewerBindings
 from napari_strata.gui.keys.focus_keys import FocusKeys
 from napari_strata.gui.keys.layer_keys import LayerKeys
@@ -30,6 +31,8 @@ from napari_strata.gui.preferences import autosave_folder
 from napari_strata.gui.session.cursor import Cursor
 from napari_strata.gui.session.open_cases import OpenCases
 from napari_strata.gui.session.scan_case import ScanCase
+from napari_strata.gui.session.selection_outline import SelectionOutline
+from napari_strata.gui.tasks.closing import ClosingQuestion
 from napari_strata.gui.tasks.jobs import JobRunner
 from napari_strata.gui.tasks.timers import single_shot
 from napari_strata.gui.tasks.worker import Propose
@@ -65,7 +68,7 @@ class StrataPanel(PanelLayout):
         self._viewer = viewer
         self.cases = OpenCases(viewer, self)
         self.jobs = JobRunner(self)
-        self.orientation = CanvasOrientation(viewer)
+        self.orientation = take_over(viewer)
         self._refresh_timer = single_shot(self, _REFRESH_MS, self.refresh)
         self._make_controllers(propose)
         self._connect_parts()
@@ -103,6 +106,7 @@ class StrataPanel(PanelLayout):
         case, sections = self.case, self.sections
         self.canvas_cursor.follow(self.scans.image, self.scans.volume, case)
         is_shown = case is not None and case.is_shown
+        self.outline.follow(case)
         for part in (
             sections.granularity,
             sections.regions,
@@ -145,6 +149,7 @@ class StrataPanel(PanelLayout):
             self.orientation,
             before_change=self._before_scan_change,
             on_change=self._on_scan_change,
+            show=lambda image: self.views.show_scan(image, self.scans.all),
         )
         self.granularity = GranularityController(
             sections.granularity, case=lambda: self.case
@@ -213,6 +218,7 @@ class StrataPanel(PanelLayout):
             case=lambda: self.case,
             is_enabled=sections.explanation.hover.isChecked,
         )
+        self.outline = SelectionOutline(viewer, self.orientation.letters.note, self)
         self.canvas_cursor = Cursor(
             lambda text: sections.scan.readout.setText(text or " "), table.click
         )
@@ -241,7 +247,7 @@ class StrataPanel(PanelLayout):
     def _bind_to_viewer(self) -> ViewerBindings:
         viewer, sections = self._viewer, self.sections
         bindings = ViewerBindings(viewer)
-        bindings.on_event(viewer.layers.events.inserted, self._on_layers)
+        bindings.on_event(viewer.layers.events.inserted, self._on_inserted)
         bindings.on_event(viewer.layers.events.removed, self._on_layers)
         bindings.on_mouse(viewer.mouse_drag_callbacks, self.views.on_drag)
         bindings.on_mouse(viewer.mouse_drag_callbacks, self.canvas_cursor.on_drag)
@@ -257,8 +263,11 @@ class StrataPanel(PanelLayout):
         bindings.on_remove(focus_keys.close)
         buttons = {**sections.edit.buttons, **sections.export.buttons}
         show_icons(buttons, viewer, bindings)
-        bindings.on_remove(self.orientation.close)
+        bindings.on_remove(self._leave_letters)
+        bindings.on_remove(self.outline.close)
+        bindings.on_event(viewer.dims.events.ndisplay, self._on_ndisplay)
         self.destroyed.connect(bindings.remove)
+        ClosingQuestion(self, self.jobs, self.cases.count_unsaved)
         return bindings
 
     # What happens in the viewer
@@ -273,6 +282,17 @@ class StrataPanel(PanelLayout):
         if self.case is None:
             self._recovery.look(image, volume, autosave_folder())
         self.refresh()
+
+    def _on_inserted(self, event: Any) -> None:
+        """Show a scan that was opened from a file, instead of the one before."""
+        self._on_layers()
+        layer, before = event.value, self.scans.image
+        source = getattr(layer, "source", None)
+        is_opened = source is not None and bool(source.path or source.sample)
+        if is_opened and is_scan(layer) and len(self.scans.all) > 1:
+            self.scans.choose_and_show(layer)
+        elif is_opened and layer is before:
+            self.sections.show_section("scan")
 
     def _on_layers(self, event: object = None) -> None:
         self.cases.drop_gone()
@@ -305,7 +325,18 @@ class StrataPanel(PanelLayout):
             self.keys.bind(case.labels)
             self.refresh()
 
+    def _leave_letters(self) -> None:
+        """Keep the letters of a scan that is still shown when the panel is closed."""
+        if self.scans.image is None:
+            self.orientation.close()
+        else:
+            self.orientation.stay()
+
+    def _on_ndisplay(self, event: object = None) -> None:
+        self.outline.follow(self.case)
+
     def _on_selected(self, ids: Sequence[int]) -> None:
+        self.outline.show(ids)
         self.sections.edit.merge.setEnabled(len(ids) > 1)
         self.sections.edit.split.setEnabled(bool(ids))
         if ids and self.case is not None and self.case.is_shown:

@@ -93,7 +93,7 @@ class ReviewNavigator:
         with notify_errors():
             case = self._require_case()
             if self._here is None or self._here[0] is not case:
-                raise StrataError("Go to a place first: Next place, or N.")
+                raise StrataError("Go to a place first: Look next, or N.")
             place = self._here[1]
             case.submit(
                 partial(case.work.edits.assign_at, [place.voxel_zyx], place.region),
@@ -130,7 +130,7 @@ class ReviewNavigator:
         if place is None:
             self.forget()
             self._seen.clear()
-            show_info("No more places to look at; Next place starts over.")
+            show_info("No more places to look at; Look next starts over.")
             return
         self._seen.add(place.voxel_zyx)
         self._here = case, place

@@ -15,6 +15,7 @@ import numpy as np
 
 from napari_strata.errors import GeometryError, StrataError
 from napari_strata.gui.canvas.layers import (
+    TAKES_KEYS,
     is_scan,
     level_shape,
     segmentation_from_parts,
@@ -92,6 +93,7 @@ def write_case(
     WriteError
         If a scan that is open would be replaced, or the case cannot be written.
     """
+    layers = [part for part in layers if not _is_overlay(part[1])]
     works = [_work_of(attributes) for _, attributes, _ in layers]
     shown = [
         (data, attributes, work)
@@ -132,6 +134,12 @@ def has_window() -> bool:
 
     application = QApplication.instance()
     return application is not None and application.thread() == QThread.currentThread()
+
+
+def _is_overlay(attributes: Mapping[str, Any]) -> bool:
+    """Return whether a layer is a mark of ours on the canvas, such as the selection."""
+    facts = attributes.get("metadata", {}).get(METADATA_KEY) or {}
+    return bool(facts.get(TAKES_KEYS))
 
 
 def _work_of(attributes: Mapping[str, Any]) -> Refinement | None:

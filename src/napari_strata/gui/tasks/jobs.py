@@ -11,10 +11,11 @@ from functools import partial
 from typing import Any, Literal
 from weakref import WeakSet
 
-from napari.qt.threading import create_worker
+from napari.qt.threading import FunctionWorker
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject, QThreadPool, QTimer, Signal
 from qtpy.QtGui import QGuiApplication
+from superqt.utils import create_worker
 
 from napari_strata.errors import Cancelled, StrataError
 from napari_strata.gui.tasks.timers import single_shot
@@ -73,6 +74,11 @@ class JobRunner(QObject):
         """Whether a job is under way."""
         return self._progress is not None
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether a job that leaves a file is under way."""
+        return self.is_running and self._writes
+
     def start(
         self,
         body: Callable[[JobProgress], Any],
@@ -117,10 +123,12 @@ class JobRunner(QObject):
         self.progressed.emit(ProgressStep(0, 0, "Starting"))
         # a child, so that its result goes nowhere once the window is gone
         job_end = _JobEnd(progress, self)
+        # superqt's, because napari's own shows the function's name when it closes a window
         create_worker(
             partial(_run_job, body, self._window_closed),
             progress,
             _connect={"returned": job_end.take},
+            _worker_class=FunctionWorker,
         )
 
     def cancel(self) -> None:

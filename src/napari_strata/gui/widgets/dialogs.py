@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from platformdirs import user_config_path
 from qtpy.QtWidgets import QFileDialog, QInputDialog, QMessageBox, QWidget
@@ -49,6 +49,21 @@ def ask_scan_folder(parent: QWidget) -> Path | None:
     folder = str(last_folder("scans") or "")
     chosen = QFileDialog.getExistingDirectory(parent, "Open DICOM folder", folder)
     return _opened(chosen, "scans")
+
+
+def ask_doubled_name(parent: QWidget, name: str) -> Literal["merge", "keep", "cancel"]:
+    """Ask what a name means that another region has already; the default is to merge."""
+    box = QMessageBox(parent)
+    box.setWindowTitle("Rename")
+    box.setText(f"Another region is called '{name}'. Merge this region into it?")
+    role = QMessageBox.ButtonRole
+    merge = box.addButton("Merge", role.AcceptRole)
+    keep = box.addButton("Keep both", role.ActionRole)
+    box.addButton("Cancel", role.RejectRole)
+    box.setDefaultButton(merge)
+    box.exec()
+    answers: dict[object, Literal["merge", "keep"]] = {merge: "merge", keep: "keep"}
+    return answers.get(box.clickedButton(), "cancel")
 
 
 def last_folder(kind: str = "results") -> Path | None:

@@ -13,8 +13,8 @@ from napari_strata.gui.actions import shortcut
 from napari_strata.gui.widgets.region_table import RegionTable
 from napari_strata.gui.widgets.sections import Section, push_button, row_of
 
-_REASON_LINES = 2
-"""Lines kept free for the reason, so that buttons do not move under the hand."""
+_REASON_LINES = 1
+"""Kept free for the reason, so that buttons do not move; its tooltip holds all of it."""
 
 
 class RegionsSection(Section):
@@ -52,9 +52,9 @@ class ReviewSection(Section):
     accept_asked = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__("Look next", parent)
+        super().__init__("", parent)
         self.next = push_button(
-            "Next place",
+            "Look next",
             "Go to what is unlike the rest of the scan, then to the places where the"
             " proposal is least certain"
             f" ({shortcut('next_place')})",

@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
+    QGridLayout,
     QHBoxLayout,
     QLabel,
     QLineEdit,
@@ -36,15 +37,15 @@ MODALITIES: tuple[tuple[str, Modality], ...] = (("MR", "mr"), ("CT (HU)", "ct"))
 
 
 class Section(QWidget):
-    """A titled part of the panel."""
+    """A part of the panel, with a title unless its buttons say enough."""
 
     def __init__(self, title: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.body = QVBoxLayout(self)
         self.body.setContentsMargins(0, 4, 0, 4)
         self.body.setSpacing(4)
-        heading = QLabel(f"<b>{title}</b>", self)
-        self.body.addWidget(heading)
+        if title:
+            self.body.addWidget(QLabel(f"<b>{title}</b>", self))
 
 
 def push_button(text: str, tooltip: str, *, checkable: bool = False) -> QPushButton:
@@ -332,7 +333,7 @@ class ExportSection(Section):
     open_asked = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__("Export", parent)
+        super().__init__("", parent)
         self._enabled, self._is_running = (False, False), False
         self.export = push_button(
             "Export…",
@@ -365,8 +366,11 @@ class ExportSection(Section):
         )
         self.result.setTextFormat(Qt.TextFormat.PlainText)
         self.body.addLayout(row_of(self.export, self.formats, self.save, self.open))
-        self.body.addWidget(self.job)
-        self.body.addWidget(self.result)
+        # the bar of a job stands where its result will stand
+        line = QGridLayout()
+        line.addWidget(self.result, 0, 0)
+        line.addWidget(self.job, 0, 0)
+        self.body.addLayout(line)
         self.show_result("")
 
     @property

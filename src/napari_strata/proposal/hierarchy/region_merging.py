@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from napari_strata.cancellation import raise_if_cancelled
+from napari_strata.parallel import each, each_if
 
 _FEW_PAIRS = 0.02
 """Pairs merged per round, as a share of the supervoxels, below which rounds end."""
@@ -111,10 +112,13 @@ def touching_pairs(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     (e, 2) int32 array
         Pairs, smaller id first, sorted.
     """
-    flat, found = labels.reshape(-1), []
-    for axis in range(3):
+    flat = labels.reshape(-1)
+
+    def across(axis: int) -> NDArray[np.int64]:
         lower, upper = facing_voxels(labels, axis)
-        found.append(_sorted_once(pair_codes(flat.take(lower), flat.take(upper))))
+        return _sorted_once(pair_codes(flat.take(lower), flat.take(upper)))
+
+    found = each(across, range(3))
     return pairs_of(_sorted_once(np.concatenate(found)))
 
 
@@ -322,7 +326,7 @@ def renamed_edges(
     edges: NDArray[np.int32], number: NDArray[np.int32]
 ) -> NDArray[np.int32]:
     """Return edges under new numbers, each once, without those inside a supervoxel."""
-    first, second = number.take(edges[:, 0]), number.take(edges[:, 1])
+    first, second = each_if(len(edges) >= _EDGES_AT_ONCE, number.take, edges.T)
     apart = np.flatnonzero(first != second)
     return unique_pairs(first.take(apart), second.take(apart))
 
@@ -382,17 +386,34 @@ def _cheapest_pairs(
     """Return edges that are the cheapest of both their ends, at most `most`, and their costs."""
     first, second = (np.ascontiguousarray(end) for end in edges.T)
     cost = np.empty(len(edges), np.float32)
-    for begin in range(0, len(edges), _EDGES_AT_ONCE):
+
+    def find_costs(begin: int) -> None:
         part = slice(begin, begin + _EDGES_AT_ONCE)
         cost[part] = _merge_costs(sizes, vectors, first[part], second[part])
-    cheapest = np.full(len(sizes), np.inf, np.float32)
-    np.minimum.at(cheapest, first, cost)
-    np.minimum.at(cheapest, second, cost)
+
+    each(find_costs, range(0, len(edges), _EDGES_AT_ONCE))
+    cheapest = _least_at(len(sizes), first, second, cost)
     mutual = np.flatnonzero(cost <= cheapest.take(first))
     mutual = mutual[cost[mutual] <= cheapest[second[mutual]]]
     if most < len(mutual):
         mutual = np.sort(mutual[np.argsort(cost[mutual], kind="stable")[:most]])
     return edges[mutual], cost[mutual]
+
+
+def _least_at(
+    n: int,
+    first: NDArray[np.int32],
+    second: NDArray[np.int32],
+    cost: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Return the least cost of an edge at each of n supervoxels."""
+
+    def of_end(end: NDArray[np.int32]) -> NDArray[np.float32]:
+        least = np.full(n, np.inf, np.float32)
+        np.minimum.at(least, end, cost)
+        return least
+
+    return np.minimum(*each_if(len(cost) >= _EDGES_AT_ONCE, of_end, (first, second)))
 
 
 def _merge_costs(

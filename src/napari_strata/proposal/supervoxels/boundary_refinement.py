@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from scipy import sparse
 from skimage.measure import label as label_parts
 
 from napari_strata.cancellation import raise_if_cancelled
+from napari_strata.parallel import each
 from napari_strata.proposal.hierarchy.region_merging import (
     renamed_edges,
     touching_pairs,
@@ -28,6 +30,8 @@ CRUMB_VOX, _CRUMB_ROUNDS = 6, 3
 """Supervoxels under this many voxels may be merged, in this many passes."""
 _SLAB = 8
 """Planes processed at a time, so that they stay in the processor's cache."""
+_SUMMED = 32
+"""Planes whose sums are made at a time."""
 
 
 def refine_boundaries(
@@ -122,19 +126,28 @@ def snap_edges(
         supervoxels = _SupervoxelSums(
             mean.astype(np.float32), sizes <= _PROTECTED_VOX, body, noise
         )
-        moved = np.empty_like(labels)
-        for begin in range(0, len(labels), _SLAB):
-            raise_if_cancelled()
-            end = min(begin + _SLAB, len(labels))
-            planes = labels[max(begin - 1, 0) : end + 1]
-            padded = np.pad(
-                planes, [(begin == 0, end == len(labels)), (1, 1), (1, 1)], mode="edge"
-            )
-            moved[begin:end] = _snap_slab(
-                padded, intensity[begin:end], inside[begin:end], supervoxels
-            )
-        labels = moved
+        slabs = each(
+            partial(_snap_planes, labels, intensity, inside, supervoxels),
+            range(0, len(labels), _SLAB),
+        )
+        labels = np.concatenate(slabs)
     return labels
+
+
+def _snap_planes(
+    labels: NDArray[np.int32],
+    intensity: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+    supervoxels: _SupervoxelSums,
+    begin: int,
+) -> NDArray[np.int32]:
+    """Move the boundaries in the slab that begins at a plane."""
+    end = min(begin + _SLAB, len(labels))
+    planes = labels[max(begin - 1, 0) : end + 1]
+    padded = np.pad(
+        planes, [(begin == 0, end == len(labels)), (1, 1), (1, 1)], mode="edge"
+    )
+    return _snap_slab(padded, intensity[begin:end], inside[begin:end], supervoxels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -201,13 +214,19 @@ def _sizes_and_means(
     labels: NDArray[np.int32], intensity: NDArray[np.float32], n: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Count the voxels of each supervoxel and average its intensity, slab by slab."""
-    sizes, sums = np.zeros(n, np.int64), np.zeros(n)
-    for begin in range(0, len(labels), _SLAB):
-        flat = labels[begin : begin + _SLAB].ravel()
-        sizes += np.bincount(flat, minlength=n)
-        sums += np.bincount(
-            flat, weights=intensity[begin : begin + _SLAB].ravel(), minlength=n
+
+    def of_slab(begin: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        flat = labels[begin : begin + _SUMMED].ravel()
+        weights = intensity[begin : begin + _SUMMED].ravel()
+        return (
+            np.bincount(flat, minlength=n),
+            np.asarray(np.bincount(flat, weights=weights, minlength=n), np.float64),
         )
+
+    sizes, sums = np.zeros(n, np.int64), np.zeros(n)
+    for counted, summed in each(of_slab, range(0, len(labels), _SUMMED)):
+        sizes += counted
+        sums += summed
     return sizes, sums / np.maximum(sizes, 1)
 
 

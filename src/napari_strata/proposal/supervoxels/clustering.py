@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from scipy import ndimage
 from threadpoolctl import threadpool_limits
 
 from napari_strata.cancellation import raise_if_cancelled
+from napari_strata.parallel import each
 from napari_strata.proposal.hierarchy.region_merging import (
     SupervoxelGraph,
     facing_voxels,
@@ -288,7 +290,7 @@ def find_contacts(
     labels: NDArray[np.int32], intensity: NDArray[np.float32]
 ) -> Contacts:
     """Find the pairs of touching supervoxels of `labels` (z, y, x), numbered from 0."""
-    tables = [_contacts_across(labels, intensity, axis) for axis in range(3)]
+    tables = each(partial(_contacts_across, labels, intensity), range(3))
     codes, faces, steps = (np.concatenate(part) for part in zip(*tables, strict=True))
     codes, order, start = _grouped(codes)
     if not len(start):

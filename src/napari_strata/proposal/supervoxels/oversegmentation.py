@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.cancellation import raise_if_cancelled
+from napari_strata.parallel import both, each
 from napari_strata.preprocess.body import body_mask, magnified
 from napari_strata.preprocess.intensity import (
     WorkingGrid,
@@ -240,21 +241,26 @@ def find_supervoxels(
     labels, n = _supervoxels(prepared, initial, features, settings, seed)
     spacing = prepared.volume.spacing_zyx_mm
     view = _thinned(labels.shape, spacing)
-    contacts = find_contacts(
-        np.ascontiguousarray(labels[view]),
-        np.ascontiguousarray(prepared.intensity[view]),
+
+    def describe() -> tuple[
+        NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]
+    ]:
+        sizes, centers = sizes_and_centers(labels, n, spacing)
+        raise_if_cancelled()
+        return sizes, centers, _describe(prepared, initial, labels, centers)
+
+    def find_body_and_contacts() -> tuple[NDArray[np.int64], Contacts]:
+        contacts = find_contacts(
+            np.ascontiguousarray(labels[view]),
+            np.ascontiguousarray(prepared.intensity[view]),
+        )
+        return np.bincount(labels[prepared.inside], minlength=n), contacts
+
+    (sizes, centers, intensity), (in_body, contacts) = both(
+        describe, find_body_and_contacts
     )
-    raise_if_cancelled()
-    sizes, centers = sizes_and_centers(labels, n, spacing)
-    body = np.bincount(labels[prepared.inside], minlength=n) > 0.5 * sizes
-    raise_if_cancelled()
     return Supervoxels(
-        labels,
-        contacts,
-        _describe(prepared, initial, labels, centers),
-        centers,
-        sizes,
-        body,
+        labels, contacts, intensity, centers, sizes, in_body > 0.5 * sizes
     )
 
 
@@ -302,7 +308,7 @@ def _components(
     """Return weighted feature components on a grid of this shape over the body's box."""
     weight = np.float32(_COMPONENT_WEIGHT * settings.feature_weight)
     found = principal_maps(features, 2, seed=seed) if weight else []
-    return [resample(weight * component, shape_zyx) for component in found]
+    return each(lambda component: resample(weight * component, shape_zyx), found)
 
 
 def principal_maps(

@@ -89,7 +89,9 @@ class Storage:
         if _digest_of(Path(path)) not in self._once_saved:
             check_replaceable(path, self._session.contents().journal.line)
 
-    def begin_autosave(self, folder: str | Path | None = None) -> Path:
+    def begin_autosave(
+        self, folder: str | Path | None = None, *, keeps_proposal: bool = False
+    ) -> Path:
         """Start to write every edit to a journal on disk before the edit returns.
 
         After a crash, `find_unfinished` finds the journal. It is in the user's state
@@ -100,6 +102,9 @@ class Storage:
         ----------
         folder : str, Path or None
             Another folder for the journal.
+        keeps_proposal : bool
+            Whether the proposal is offered again though nobody edited it, see
+            `find_unfinished`.
 
         Returns
         -------
@@ -116,7 +121,10 @@ class Storage:
             if session.autosave is None:
                 place = None if folder is None else Path(folder)
                 session.autosave = autosaving.Autosave.begin(
-                    session.contents(), place, is_saved=session.is_saved
+                    session.contents(),
+                    place,
+                    is_saved=session.is_saved,
+                    keeps_proposal=keeps_proposal,
                 )
                 if session.journal.line or session.start.labels is not None:
                     # The journal does not contain earlier edits and labels, so the case

@@ -122,11 +122,12 @@ class Autosave:
         folder: Path | None = None,
         *,
         is_saved: bool = True,
+        keeps_proposal: bool = False,
     ) -> Self:
         """Start a journal in the user's state folder, otherwise beside the scan.
 
         The case file is written in its own thread. `is_saved` tells whether another file
-        contains the edits so far.
+        contains the edits so far, `keeps_proposal` whether it is kept without edits.
 
         Raises
         ------
@@ -134,7 +135,11 @@ class Autosave:
             If neither folder can be written to.
         """
         volume, token = contents.proposal.volume, secrets.token_hex(4)
-        header = {**_header(contents), "unsaved": not is_saved}
+        header = {
+            **_header(contents),
+            "unsaved": not is_saved,
+            "keeps_proposal": keeps_proposal,
+        }
         text = _MAGIC + json.dumps(header).encode() + b"\n"
         problems = []
         name = re.sub(
