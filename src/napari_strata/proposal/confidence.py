@@ -343,7 +343,7 @@ class _Faces:
         first, second = (column.astype(np.intp) for column in contacts.edges.T)
         faces = contacts.faces.astype(np.float64)
         of_each = np.bincount(first, faces, n) + np.bincount(second, faces, n)
-        return cls(first, second, faces, of_each)
+        return cls(first, second, faces, of_each.astype(np.float64))
 
     def shares(self, table: NDArray[np.int32]) -> tuple[NDArray[np.float64], float]:
         """Return each supervoxel's share of faces toward its own region, and the border.

@@ -144,7 +144,7 @@ class State:
         Who paints regions can be ready for their colours.
         """
         ids = self.rank_ids[self.tree][: len(self.colors.get(self.tree, ()))]
-        missing = np.flatnonzero(ids == 0)
+        missing = self.n + np.flatnonzero(ids[self.n :] == 0)
         expected = np.zeros_like(ids)
         expected[missing] = np.arange(self.next_id, self.next_id + len(missing))
         return _following_rows(self, self.tree, expected)
