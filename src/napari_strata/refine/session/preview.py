@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_strata.refine.edits.strokes import Scribble, previewed_result
+from napari_strata.refine.scribble.reach import Reach
 from napari_strata.refine.session.edit_session import changed_box
 from napari_strata.refine.session.refinement import Refinement
 from napari_strata.refine.session.view import View
@@ -51,7 +52,11 @@ class Preview:
 
 
 def preview_strokes(
-    work: Refinement, strokes: Sequence[tuple[ArrayLike, int | None]], *, scope: Scope
+    work: Refinement,
+    strokes: Sequence[tuple[ArrayLike, int | None]],
+    *,
+    scope: Scope,
+    reach: Reach | None = None,
 ) -> Preview:
     """Return the result of strokes applied in order, as `Refinement.scribble` would.
 
@@ -63,19 +68,24 @@ def preview_strokes(
         Voxels (z, y, x) of each stroke and its region; None creates one.
     scope : {"everywhere", "here"}
         How far they spread.
+    reach : Reach, optional
+        How far "here" goes.
 
     Raises
     ------
     EditError
         If one of them cannot be applied.
     """
-    now = work.view
+    now, reach = work.view, reach or Reach()
     index, before = now.index, now.state
     state, regions, found = before, [], []
     for voxels, region in strokes:
         points = index.ras_mm(index.flat_voxels(voxels))
         scribble = Scribble(
-            points, state.next_id if region is None else int(region), scope
+            points,
+            state.next_id if region is None else int(region),
+            scope,
+            reach=(reach.mm, reach.tolerance_sd),
         )
         outcome = previewed_result(scribble, state, index) or scribble.apply(
             state, index
