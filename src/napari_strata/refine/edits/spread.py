@@ -44,6 +44,8 @@ FIRST_REACH_MM = 30.0
 
 For a small body it is divided by `Proposal.magnification`.
 """
+_LEAST_COVERED = 0.15
+"""Least share of a supervoxel that a stroke covers for it to be an example."""
 _MODELS_KEPT = 4
 """Models in the cache: the one before a stroke, and those of some strokes in a preview."""
 
@@ -185,9 +187,12 @@ def _case_evidence(state: State, index: ProposalIndex) -> _CaseEvidence | None:
         state, index, np.where(np.isin(state.pinned, taught), state.pinned, NOT_PINNED)
     )
     named = named_regions(state)[:count]
-    crossed = [np.unique(index.supervoxels_at(one.voxels)) for one in state.strokes]
+    crossed = [
+        np.unique(index.supervoxels_at(one.voxels), return_counts=True)
+        for one in state.strokes
+    ]
     given = np.where(examples >= 0, examples, NOT_PINNED)
-    for held in crossed:
+    for held, _ in crossed:
         given[held] = NOT_PINNED
     found: list[Evidence] = []
 
@@ -201,9 +206,10 @@ def _case_evidence(state: State, index: ProposalIndex) -> _CaseEvidence | None:
         step = -(-len(members) // CONSTANTS.max_named_examples) or 1
         add(np.union1d(np.flatnonzero(given == region), members[::step]), region)
     before = len(found)
-    for held, stroke in zip(crossed, state.strokes, strict=True):
+    for (held, covered), stroke in zip(crossed, state.strokes, strict=True):
         region = state.current_id(stroke.region)
-        add(held[examples[held] == region], region)
+        own = examples[held] == region
+        add(held[own & _is_typical(covered, own, index.sizes_vox[held])], region)
     if len(found) == before:
         return None
     free = (state.pinned == NOT_PINNED) & ~np.isin(
@@ -217,6 +223,19 @@ def _case_evidence(state: State, index: ProposalIndex) -> _CaseEvidence | None:
         unowned=(base_assigned(state) == FOLLOW)[:count],
     )
     return _CaseEvidence(tuple(found), training)
+
+
+def _is_typical(
+    covered: NDArray[np.integer], own: NDArray[np.bool_], sizes: NDArray[np.integer]
+) -> NDArray[np.bool_]:
+    """Return a mask of the supervoxels that a stroke covers enough to be examples.
+
+    One that it only touches may be of another tissue. The one covered most counts anyway.
+    """
+    typical: NDArray[np.bool_] = (covered >= _LEAST_COVERED * sizes) | (
+        covered == covered[own].max(initial=0)
+    )
+    return typical
 
 
 def _model(index: ProposalIndex, case: _CaseEvidence) -> StrokeModel:

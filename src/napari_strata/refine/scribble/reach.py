@@ -32,7 +32,7 @@ class ReachConstants:
     """The same for a stroke that agrees with its region."""
     lost: float = 0.1
     """Most sure volume that another region may lose, as a share of its volume."""
-    unsure: float = 0.5
+    unsure: float = 0.7
     """Membership (0 to 1) up to which earlier evidence is not sure of a supervoxel."""
     least_spread: float = 0.08
     """Least spread of intensity of a stroke with scope "here", in standard deviations of
@@ -40,6 +40,8 @@ class ReachConstants:
 
 
 REACH_CONSTANTS = ReachConstants()
+_NEITHER = 0.5
+"""Sureness (0 to 1) where no evidence speaks for or against a region."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +92,20 @@ class Before:
         result = self.model.result
         best = result.membership.argmax(axis=1)
         choice = result.choices[best]
+        only_air = self._taught_in_air_only()
         agrees = np.where(choice == STAY, self.own, choice) == self.table
         highest = result.membership[np.arange(len(best)), best]
-        return np.where(agrees, highest, sure).astype(np.float32)
+        sure = np.where(agrees, highest, sure)
+        sure[np.isin(self.table, only_air)] = _NEITHER
+        return sure.astype(np.float32)
+
+    def _taught_in_air_only(self) -> list[int]:
+        """Return the regions whose evidence is air, which says nothing about the body."""
+        shown: dict[int, bool] = {}
+        for mode in self.model.modes if self.model is not None else ():
+            is_air = mode.members[0].is_air
+            shown[mode.region] = shown.get(mode.region, True) and is_air
+        return [region for region, is_air in shown.items() if is_air]
 
 
 def taken_everywhere(
@@ -130,7 +143,7 @@ def taken_everywhere(
     relative = paths.distance(stroke.supervoxels) / (
         path_length(paths, rivals) + np.float32(1e-6)
     )
-    relative *= 2 * sure
+    relative *= sure / _NEITHER
     limit = REACH_CONSTANTS.unsure
     undone = before.sizes * np.maximum(0, (sure - limit) / (1 - limit))
     for reach in REACH_CONSTANTS.ladder:

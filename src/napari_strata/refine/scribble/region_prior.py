@@ -26,7 +26,7 @@ class PriorConstants:
     supervoxels; a stroke then fills its region before it crosses the border."""
     finest_border: float = 2000.0
     """Number of regions from which a border adds nothing; falls with the logarithm."""
-    shared: float = 0.8
+    shared: float = 0.6
     """Share of a supervoxel's membership that comes from its regions."""
     shared_cuts: tuple[int, ...] = (150, 600)
     """Numbers of regions whose members share memberships: about an organ, and its parts."""
