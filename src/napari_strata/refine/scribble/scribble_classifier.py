@@ -544,6 +544,8 @@ def own_distance(space: FeatureSpace, strokes: StrokeExamples) -> NDArray[np.flo
         silent |= background
     if strokes.named is not None:
         silent |= strokes.named >= 0
+    if not (strokes.free & ~silent).any():
+        return np.full(len(silent), np.inf, np.float32)
     kind = space.points[:, : space.n_appearance]
     distance = np.where(background, CONSTANTS.background_own_weight, 1.0) * (
         (kind - _means(kind, group)[group]) ** 2

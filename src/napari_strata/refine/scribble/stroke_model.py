@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from napari_strata.refine.scribble.dissimilarity import (
     pooled_distance,
     scatter_distance,
-    sure_distance,
 )
 from napari_strata.refine.scribble.modes import (
     Evidence,
@@ -155,8 +154,10 @@ def _classified(
     """Return the choices and the memberships; see `region_memberships`."""
     shown = np.flatnonzero(np.isin(strokes.examples, regions))
     fixed = shown, np.searchsorted(regions, strokes.examples[shown])
-    own, softness = own_distance(space, strokes), CONSTANTS.softness
-    if np.isfinite(own[strokes.free]).any():
+    choices = np.append(regions, STAY).astype(np.int32)
+    own = own_distance(space, strokes)
+    has_own = np.isfinite(own[strokes.free]).any()
+    if has_own:
         alike = np.stack(
             [
                 space.geodesic.dissimilarity(_examples_of(modes, region))
@@ -165,31 +166,18 @@ def _classified(
             axis=1,
         )
         rest = least(distance) + own - least(alike)
-    else:
-        rest = np.full(len(distance), np.inf, np.float32)
-        usual = [_examples_of(modes, region, usual=True) for region in regions]
-        first = smoothed(
-            space, membership_of(distance, softness), fixed, CONSTANTS.first_iterations
-        )
-        distance = distance + CONSTANTS.self_training_weight * sure_distance(
-            space.points, usual, first, space.weights
-        )
-        softness *= 1 + CONSTANTS.self_training_weight
-    distance = np.column_stack([distance, rest]).astype(np.float32)
+        distance = np.column_stack([distance, rest]).astype(np.float32)
     membership = smoothed(
-        space, membership_of(distance, softness), fixed, CONSTANTS.iterations
+        space, membership_of(distance, CONSTANTS.softness), fixed, CONSTANTS.iterations
     )
-    choices = np.append(regions, STAY).astype(np.int32)
-    return choices, space.prior.shared(membership, fixed)
+    membership = space.prior.shared(membership, fixed)
+    if not has_own:
+        nothing = np.zeros(len(membership), np.float32)
+        membership = np.column_stack([membership, nothing])
+    return choices, membership
 
 
-def _examples_of(
-    modes: Sequence[Mode], region: int, *, usual: bool = False
-) -> NDArray[np.intp]:
-    """Return the examples of a region, or of its modes that are no exceptions."""
-    found = [
-        mode.supervoxels
-        for mode in modes
-        if mode.region == region and not (usual and mode.is_exception)
-    ]
+def _examples_of(modes: Sequence[Mode], region: int) -> NDArray[np.intp]:
+    """Return all examples of a region."""
+    found = [mode.supervoxels for mode in modes if mode.region == region]
     return np.unique(np.concatenate(found))

@@ -229,9 +229,9 @@ class Edits:
             The region they belong to; None or an unused id creates one, 0 means
             background.
         scope : {"everywhere", "here"}
-            "everywhere": every unlocked supervoxel that was neither stroked nor assigned
-            is classified again from all strokes. "here": only supervoxels near this
-            stroke change, and only to its region.
+            "everywhere": similar supervoxels anywhere change, unless earlier strokes
+            speak against it. "here": only supervoxels around this stroke with its own
+            range of intensity change.
         reach : Reach, optional
             How far "here" goes; by default 10 mm, and 2 standard deviations of the
             stroke's intensity.
