@@ -8,7 +8,7 @@ import pytest
 from napari.utils.notifications import notification_manager
 
 from napari_strata.gui.panel.panel import StrataPanel
-from napari_strata.gui.plugin.readers import get_reader
+from napari_strata.gui.plugin.napari_open import get_reader
 from napari_strata.gui.widgets import dialogs
 from napari_strata.io.files import read_labels, write_scan
 from phantoms import phantom_volume

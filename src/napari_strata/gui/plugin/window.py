@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_strata.errors import ChoiceError, StrataError
 from napari_strata.filenames import CASE_SUFFIX, printable
 from napari_strata.gui.canvas.layers import LayerTuple, image_tuple
-from napari_strata.gui.plugin.readers import read_case
+from napari_strata.gui.plugin.napari_open import read_case
 
 if TYPE_CHECKING:
     import napari.viewer
