@@ -186,7 +186,7 @@ def _undoes_little(
 def taken_here(
     space: FeatureSpace,
     stroke: Evidence,
-    touched: NDArray[np.floating],
+    touched: NDArray[np.integer],
     rivals: tuple[Evidence, ...],
     allowed: NDArray[np.bool_],
     reach: Reach,
@@ -203,7 +203,7 @@ def taken_here(
         The supervoxels.
     stroke : Evidence
         The supervoxels under the stroke.
-    touched : (k,) array
+    touched : (k,) integer array
         Voxels of the stroke in each of them.
     rivals : tuple of Evidence
         Evidence of other regions.

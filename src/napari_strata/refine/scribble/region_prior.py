@@ -106,13 +106,10 @@ class RegionPrior:
         is_shared = stroked.sum(axis=1) <= 1
         is_shared[0] = False
         total = np.maximum(np.bincount(cut, self.weights, count), 1e-6)
-        mean = np.stack(
-            [np.bincount(cut, column * self.weights, count) for column in membership.T],
-            axis=1,
-        )
-        mean /= total[:, None]
+        sums = [np.bincount(cut, c * self.weights, count) for c in membership.T]
+        mean = (np.stack(sums, axis=1) / total[:, None]).astype(np.float32)
         found: NDArray[np.float32] = np.where(
-            is_shared[cut][:, None], mean.astype(np.float32)[cut], membership
+            is_shared[cut][:, None], mean[cut], membership
         )
         return found
 
