@@ -39,6 +39,8 @@ class ProposalIndex:
         self._last_cut: tuple[TreeName, int, NDArray[np.int32]] | None = None
         self.answer_cache: dict[Any, Any] = {}
         """Cache of `estimate_uncertainty`: whether a stroke was a correction."""
+        self.model_cache: dict[bytes, Any] = {}
+        """Cache of `spread_by_evidence`: memberships by some evidence."""
         self.previewed: tuple[tuple[Any, Any, Any], ...] = ()
         """Results of the last preview, (state, edit, result) of each stroke.
 
