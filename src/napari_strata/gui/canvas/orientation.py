@@ -235,7 +235,6 @@ class CanvasOrientation:
 
         A panel that is opened later takes over, see `take_over`.
         """
-        self.letters.note("")
         if self._scan is None or self._scan not in self._viewer.layers:
             self.close()
             return

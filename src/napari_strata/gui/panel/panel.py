@@ -131,6 +131,7 @@ class StrataPanel(PanelLayout):
         self.proposals.close()
         self.views.close()
         self.hover.close()
+        self.outline.close()
         self._bindings.remove()
         self.scans.close()
         self.cases.close()
@@ -264,7 +265,7 @@ class StrataPanel(PanelLayout):
         buttons = {**sections.edit.buttons, **sections.export.buttons}
         show_icons(buttons, viewer, bindings)
         bindings.on_remove(self._leave_letters)
-        bindings.on_remove(self.outline.close)
+        bindings.on_remove(self.outline.forget)
         bindings.on_event(viewer.dims.events.ndisplay, self._on_ndisplay)
         self.destroyed.connect(bindings.remove)
         ClosingQuestion(self, self.jobs, self.cases.count_unsaved)

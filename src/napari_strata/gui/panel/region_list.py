@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_strata.errors import EditError
 from napari_strata.gui.panel.editing import next_step_names
 from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.tasks.notifications import notify_errors

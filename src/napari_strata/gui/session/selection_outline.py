@@ -92,6 +92,11 @@ class SelectionOutline(QObject):
         self.follow(None)
         self.remove()
 
+    def forget(self) -> None:
+        """Draw nothing more: the canvas is gone."""
+        self._timer.stop()
+        self._case = self.layer = None
+
     def _draw(self) -> None:
         case = self._case
         if case is None or not case.is_shown:
