@@ -132,6 +132,7 @@ class StrataPanel(PanelLayout):
         self.views.close()
         self.hover.close()
         self.outline.close()
+        self.orientation.stay()
         self._bindings.remove()
         self.scans.close()
         self.cases.close()
@@ -264,7 +265,7 @@ class StrataPanel(PanelLayout):
         bindings.on_remove(focus_keys.close)
         buttons = {**sections.edit.buttons, **sections.export.buttons}
         show_icons(buttons, viewer, bindings)
-        bindings.on_remove(self._leave_letters)
+        bindings.on_remove(self.orientation.close)
         bindings.on_remove(self.outline.forget)
         bindings.on_event(viewer.dims.events.ndisplay, self._on_ndisplay)
         self.destroyed.connect(bindings.remove)
@@ -325,13 +326,6 @@ class StrataPanel(PanelLayout):
             case.show_again()
             self.keys.bind(case.labels)
             self.refresh()
-
-    def _leave_letters(self) -> None:
-        """Keep the letters of a scan that is still shown when the panel is closed."""
-        if self.scans.image is None:
-            self.orientation.close()
-        else:
-            self.orientation.stay()
 
     def _on_ndisplay(self, event: object = None) -> None:
         self.outline.follow(self.case)
