@@ -427,7 +427,7 @@ def test_space_never_opens_a_combo_box(desk):
             assert QApplication.activePopupWidget() is None, box.toolTip()
 
 
-def turn_wheel(widget) -> bool:
+def turn_wheel(widget, modifiers=Qt.KeyboardModifier.NoModifier) -> bool:
     """Turn the wheel over a widget; return whether the widget took it."""
     middle = QPointF(widget.rect().center())
     for _ in range(3):
@@ -437,7 +437,7 @@ def turn_wheel(widget) -> bool:
             QPoint(0, -120),
             QPoint(0, -120),
             Qt.MouseButton.NoButton,
-            Qt.KeyboardModifier.NoModifier,
+            modifiers,
             Qt.ScrollPhase.NoScrollPhase,
             False,
         )

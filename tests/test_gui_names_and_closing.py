@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import threading
@@ -10,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QCloseEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QMainWindow, QMessageBox
 
 from napari_strata.gui.panel.panel import StrataPanel
-from napari_strata.gui.tasks.closing import closing_words
+from napari_strata.gui.tasks.closing import ClosingQuestion, closing_words
 from napari_strata.gui.widgets.region_names import known_names, suggested_names
 from napari_strata.io.files import read, write_scan
 from phantoms import phantom_volume, propose_phantom
@@ -109,7 +109,13 @@ def main_window(panel) -> QMainWindow:
     return part
 
 
-@pytest.mark.skipif(shutil.which("xdotool") is None, reason="xdotool is not installed")
+class ByAPerson(QCloseEvent):
+    """What a window manager sends; Qt marks only events from outside as spontaneous."""
+
+    def spontaneous(self) -> bool:
+        return True
+
+
 def test_closing_during_a_job_is_asked_in_words(shared_viewer, qtbot):
     go_on = threading.Event()
 
@@ -126,9 +132,8 @@ def test_closing_during_a_job_is_asked_in_words(shared_viewer, qtbot):
     panel.proposals.start()
     window = main_window(panel)
     said = answer("Stay")
-    # as the window manager asks for a person
-    subprocess.run(["xdotool", "windowquit", str(int(window.winId()))], check=True)
-    qtbot.waitUntil(lambda: bool(said), timeout=10000)
+    question = panel.findChild(ClosingQuestion)
+    assert question.eventFilter(window, ByAPerson()), "the window does not see it"
     assert said == ["Regions are being proposed; closing stops that."]
     assert window.isVisible()
     go_on.set()

@@ -252,6 +252,10 @@ class StrataPanel(PanelLayout):
         bindings.on_event(viewer.layers.events.inserted, self._on_inserted)
         bindings.on_event(viewer.layers.events.removed, self._on_layers)
         bindings.on_mouse(viewer.mouse_drag_callbacks, self.views.on_drag)
+        viewer.mouse_wheel_callbacks.insert(0, self.views.on_wheel)
+        bindings.on_remove(
+            lambda: viewer.mouse_wheel_callbacks.remove(self.views.on_wheel)
+        )
         bindings.on_mouse(viewer.mouse_drag_callbacks, self.canvas_cursor.on_drag)
         bindings.on_mouse(viewer.mouse_move_callbacks, self.canvas_cursor.on_move)
         bindings.on_mouse(viewer.mouse_move_callbacks, self.hover.on_move)

@@ -75,6 +75,8 @@ class ReviewNavigator:
         """Go to the most uncertain place that was not shown yet."""
         with notify_errors():
             case = self._require_case()
+            if case.queue.is_busy:
+                self._section.show_place("Waits until the edit before is done …")
             case.submit(
                 partial(case.work.view.suggestions, _SUGGESTIONS + len(self._seen)),
                 partial(self._go_to, case),
@@ -124,6 +126,7 @@ class ReviewNavigator:
         )
         if place is None:
             self.forget()
+            self._section.show_place("")
             self._seen.clear()
             show_info("No more places to look at; Look next starts over.")
             return
