@@ -42,6 +42,7 @@ TABLES: tuple[tuple[str, str], ...] = (
     ("ProposeSettings", "propose"),
     ("RunSettings", "run"),
     ("BatchSettings", "batch"),
+    ("ServeSettings", "serve"),
     ("ExportSettings", "export"),
     ("AdaptSettings", "adapt"),
     ("PretrainSettings", "pretrain"),

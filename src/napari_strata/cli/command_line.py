@@ -25,6 +25,7 @@ from napari_strata.cli.commands import (
     teach,
     view,
 )
+from napari_strata.cli.commands.connect import serve
 from napari_strata.errors import StrataError
 from napari_strata.filenames import escape_streams, printable
 
@@ -45,6 +46,7 @@ _COMMANDS = (
     codebook,
     convert,
     teach,
+    serve,
     samples,
     synthesise,
 )

@@ -18,6 +18,7 @@ from napari_strata.gui.widgets.edit_section import EditSection
 from napari_strata.gui.widgets.list_sections import HistorySection, RegionsSection
 from napari_strata.gui.widgets.region_names import known_names, remember_name
 from napari_strata.refine.session.refinement import Refinement
+from napari_strata.refine.session.view import View
 
 
 class RegionListController:
@@ -48,6 +49,7 @@ class RegionListController:
     ) -> None:
         self._regions, self._history, self._edits = regions, history, edits
         self._require_case = require_case
+        self._paired: View | None = None
         table = regions.table
         table.rename_asked.connect(self._on_rename)
         table.side_of = self._side_of
@@ -75,9 +77,25 @@ class RegionListController:
         self._regions.table.show_regions(
             work.regions, case.statistics(), case.painter.hidden
         )
+        self._show_pairs(case)
         self._edits.show_history(*next_step_names(work))
         self._history.show_steps(work.history, work.steps.undone)
         self._regions.outline.setChecked(case.painter.is_outlined)
+
+    def _show_pairs(self, case: ScanCase) -> None:
+        """Find the pairs in the case's thread, and show them when they are known."""
+        view = case.work.view
+        if not case.is_prepared or view is self._paired:
+            return
+        self._paired = view
+        case.queue.submit(
+            view.pairs,
+            lambda pairs: (
+                self._regions.table.regions.show_partners(pairs)
+                if self._paired is view
+                else None
+            ),
+        )
 
     def _edit_region(self, edit: Callable[..., None], region: int, *args: Any) -> None:
         with notify_errors():

@@ -72,13 +72,18 @@ class ReviewNavigator:
         return None if self._here is None else self._here[1]
 
     def next(self) -> None:
-        """Go to the most uncertain place that was not shown yet."""
+        """Go to the next place that was not shown yet.
+
+        What is unlike the rest of the scan comes first, then the most uncertain places.
+        """
         with notify_errors():
             case = self._require_case()
             if case.queue.is_busy:
                 self._section.show_place("Waits until the edit before is done …")
             case.submit(
-                partial(case.work.view.suggestions, _SUGGESTIONS + len(self._seen)),
+                partial(
+                    case.work.view.places_to_review, _SUGGESTIONS + len(self._seen)
+                ),
                 partial(self._go_to, case),
             )
 

@@ -126,6 +126,11 @@ class ScanCase(QObject):
         return self.labels in self._viewer.layers
 
     @property
+    def is_prepared(self) -> bool:
+        """Whether the lookups that edits and statistics need are made."""
+        return self._is_prepared
+
+    @property
     def has_unsaved_edits(self) -> bool:
         """Whether there are edits that no case file holds."""
         saved = layer_facts(self.image).get("saved")

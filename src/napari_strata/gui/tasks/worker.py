@@ -157,7 +157,7 @@ def export_body(
     on_progress(0, 1, f"Writing {printable(path.name)}")
     proposal = work.proposal
     known = ExportContext(
-        work.proposal.volume, proposal.confidence[proposal.supervoxels]
+        work.proposal.volume, work.view.confidence[proposal.supervoxels]
     )
     segmentation = work.segmentation
     if regions is not None:

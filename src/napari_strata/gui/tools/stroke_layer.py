@@ -1,6 +1,7 @@
 """The layer that holds scribble strokes, painted with napari's own brush.
 
-The brush on the canvas is here. Its size and options are in
+The brush on the canvas is here. It is picked up and its strokes are applied in
+`gui/session/brushes.py`. Its size and options are in
 `gui/widgets/edit_section.py`, what follows each stroke in `gui/panel/editing.py`, and what
 a stroke does to the labels is `Scribble` in `refine/edits/strokes.py`.
 """

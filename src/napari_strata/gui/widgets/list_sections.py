@@ -55,7 +55,8 @@ class ReviewSection(Section):
         super().__init__("", parent)
         self.next = push_button(
             "Look next",
-            "Go to the next place where the proposal is least certain"
+            "Go to what is unlike the rest of the scan, then to the places where the"
+            " proposal is least certain"
             f" ({shortcut('next_place')})",
         )
         self.accept = push_button(

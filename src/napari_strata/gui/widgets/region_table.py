@@ -218,6 +218,14 @@ class RegionTable(QTableView):
         )
         for what, text in entries:
             menu.addAction(text, lambda what=what: self.asked.emit(what, ids))
+        partners = [
+            self.regions.partners[region]
+            for region in ids
+            if region in self.regions.partners
+        ]
+        if partners:
+            both = list(dict.fromkeys([*ids, *partners]))
+            menu.addAction("Select its mirror image too", lambda: self.select(both))
         menu.addSeparator()
         menu.addAction("Rename…", self.rename_last)
         menu.addAction("Colour…", lambda: self._ask_color(ids[-1]))

@@ -32,11 +32,14 @@ class RegionRow:
         What was measured of it; None until it is.
     is_hidden : bool
         Whether it is not drawn.
+    partner : int or None
+        Id of its mirror image; None if it has none, or until that is known.
     """
 
     region: Region
     statistics: RegionStatistics | None
     is_hidden: bool
+    partner: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,14 @@ def _name_key(row: RegionRow) -> str:
     return "".join(part.rjust(8) if part.isdigit() else part for part in parts)
 
 
+def _pair_key(row: RegionRow) -> float:
+    """Sort the two of a pair together, and regions without a partner last."""
+    if row.partner is None:
+        return float("inf")
+    low, high = sorted((row.region.id, row.partner))
+    return low + (0.5 if row.region.id == high else 0.0)
+
+
 REGION_COLUMNS: tuple[RegionColumn, ...] = (
     RegionColumn(
         "shown",
@@ -154,6 +165,16 @@ REGION_COLUMNS: tuple[RegionColumn, ...] = (
         lambda value: f"{value:.2f}",
     ),
     RegionColumn(
+        "pair",
+        "Pair",
+        "Id of its mirror image on the other side, where there is one. Sort by it to see"
+        " pairs together",
+        34,
+        lambda row: "" if row.partner is None else str(row.partner),
+        _pair_key,
+        "number",
+    ),
+    RegionColumn(
         "accepted",
         "OK",
         f"Accepted: somebody has checked it and found it right ({shortcut('accept')})",
@@ -172,7 +193,7 @@ REGION_COLUMNS: tuple[RegionColumn, ...] = (
     ),
 )
 
-SHOWN, COLOR, NAME, VOLUME, MEAN, SD, CONFIDENCE, ACCEPTED, LOCK = range(
+SHOWN, COLOR, NAME, VOLUME, MEAN, SD, CONFIDENCE, PAIR, ACCEPTED, LOCK = range(
     len(REGION_COLUMNS)
 )
 """Places of the columns."""
