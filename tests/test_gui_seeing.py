@@ -229,6 +229,7 @@ def test_the_wheel_moves_slices_and_planes_are_equal_where_a_person_prefers_that
     turn_wheel(desk.canvas, Qt.KeyboardModifier.ControlModifier)
     assert viewer.dims.current_step[0] == before + 3
     assert camera_of(viewer).zoom < zoom
+    desk.canvas.window().resize(1900, 800)
     press("Shift+T")
     QTest.qWait(700)
     widths = [view.width() for view in panel.views.planes.views]
