@@ -50,6 +50,8 @@ _FILLED = 0.95
 """Part of the canvas that a scan fills after it was chosen, as napari does."""
 _ZOOM_STEP = 1.1
 """Zoom of one step of the wheel."""
+_ARRANGE_MS = 60
+"""Delay before docks are put in order: they have their places only once laid out."""
 _FIT_MS = 300
 """Delay before the scan is fitted to canvases whose docks were just laid out."""
 
@@ -105,7 +107,7 @@ class ViewController(QObject):
         self._scrolling: list[Callable[..., object]] = []
         self.ruler = Ruler(viewer)
         self.planes: LinkedPlanes | None = None
-        self._arrange_timer = single_shot(self, 0, self._arrange_docks)
+        self._arrange_timer = single_shot(self, _ARRANGE_MS, self._arrange_docks)
         self._fit_timer = single_shot(self, _FIT_MS, viewer.fit_to_view)
         section.modality_chosen.connect(self._on_modality)
         section.window_chosen.connect(self.show_window)
