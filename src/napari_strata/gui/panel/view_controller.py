@@ -218,8 +218,8 @@ class ViewController(QObject):
             if has_equal_planes() and self.planes is not None:
                 self.planes.setOrientation(Qt.Orientation.Horizontal)
                 canvas = window.centralWidget()
-                shared = planes.width() + (0 if canvas is None else canvas.width())
-                width = shared * 2 // 3
+                left = 0 if canvas is None else canvas.x()
+                width = (window.width() - left - panel.minimumWidth()) * 2 // 3
             window.resizeDocks(
                 [planes, panel],
                 [width, panel.minimumWidth()],
