@@ -77,7 +77,7 @@ def test_the_manifest_names_the_commands_of_the_action_table():
         next(
             action.id
             for action in ACTIONS
-            if Key("Ctrl+Z", "regions layer") in action.keys
+            if Key("Ctrl+Z", "our layers") in action.keys
         )
         == "undo"
     )

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from napari_strata.proposal.hierarchy.build_trees import (
+    SmoothTissues,
     region_tree,
-    smooth_tissue_tree,
 )
 from napari_strata.proposal.hierarchy.tissue_division import (
     TissueInputs,
@@ -62,7 +62,7 @@ def test_a_mixture_of_its_neighbours_is_impure_and_a_thin_sheet_is_not(layers):
 
 
 def test_mixtures_join_one_side_and_a_thin_sheet_is_kept(layers):
-    group = of_layer(divide_tissues(layers, 2).group)
+    group = of_layer(divide_tissues(layers).coarse.cut(2))
     dark, bright = group[2, 0], group[11, 0]
     assert dark != bright
     assert (group[[7, 8, 10, 11]] == bright).all()
@@ -72,7 +72,7 @@ def test_mixtures_join_one_side_and_a_thin_sheet_is_kept(layers):
 
 
 def test_every_number_of_tissues_is_made_and_finer_ones_lie_inside_coarser(layers):
-    tree = smooth_tissue_tree(layers, np.zeros(len(layers.sizes), bool))
+    tree = SmoothTissues.of(layers, np.zeros(len(layers.sizes), bool)).tree()
     before = tree.cut(1)
     for n in (2, 3, 16, 100, 900):
         table = tree.cut(n)
@@ -83,7 +83,7 @@ def test_every_number_of_tissues_is_made_and_finer_ones_lie_inside_coarser(layer
 
 def test_tissues_are_sets_of_regions_of_a_fine_level(layers):
     nobody = np.zeros(len(layers.sizes), bool)
-    tissues = smooth_tissue_tree(layers, nobody).cut(6)
+    tissues = SmoothTissues.of(layers, nobody).tree().cut(6)
     tree = region_tree(
         layers.vectors, layers.sizes, layers.edges, nobody, tissues=tissues
     )

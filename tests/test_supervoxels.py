@@ -99,7 +99,7 @@ def test_contacts_count_shared_faces_and_the_step_across_them():
     labels = np.zeros((2, 2, 4), np.int32)
     labels[..., 2:] = 1
     intensity = np.where(labels == 1, 0.7, 0.2).astype(np.float32)
-    contacts = find_contacts(labels, intensity, 2)
+    contacts = find_contacts(labels, intensity)
     assert contacts.edges.tolist() == [[0, 1]]
     assert contacts.faces.tolist() == [4]
     assert contacts.step.tolist() == pytest.approx([0.5])
@@ -129,7 +129,7 @@ def test_centres_are_in_mm(labels):
 
 def test_regions_are_connected_and_tissues_recur(labels, intensity, truth):
     n = int(labels.max()) + 1
-    contacts = find_contacts(labels, intensity, n)
+    contacts = find_contacts(labels, intensity)
     pooler = Pooler(labels, n)
     background = (
         np.bincount(labels.ravel(), weights=(truth == 0).ravel(), minlength=n) > 0

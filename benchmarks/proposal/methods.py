@@ -24,7 +24,10 @@ from napari_strata.proposal.supervoxels.clustering import (
     SupervoxelPlan,
     make_supervoxels,
 )
-from napari_strata.proposal.supervoxels.descriptors import intensity_rank
+from napari_strata.proposal.supervoxels.descriptors import (
+    intensity_quantiles,
+    intensity_rank,
+)
 from napari_strata.proposal.supervoxels.oversegmentation import (
     prepare_scan,
     principal_maps,
@@ -78,7 +81,11 @@ class Block:
         seen = encoder_intensity(sight.intensity, sight.inside, volume.modality)
         features = embed_intensity(seen, sight.grid, runtime, settings=settings)
         looks, inside = segment_features(
-            sight, intensity_rank(sight.intensity, sight.inside)
+            sight,
+            intensity_rank(
+                sight.intensity[sight.grid.box],
+                intensity_quantiles(sight.intensity, sight.inside),
+            ),
         )
         components = [
             resample(np.float32(_COMPONENT_WEIGHT) * part, inside.shape)

@@ -15,6 +15,7 @@ import numpy as np
 
 from napari_strata.cancellation import progress_scope
 from napari_strata.errors import GeometryError, SettingsError
+from napari_strata.parallel import worker_threads
 from napari_strata.proposal.methods.base import MethodInputs, MethodResult
 from napari_strata.proposal.methods.registry import find_method, method_names
 from napari_strata.proposal.proposal import Proposal
@@ -141,7 +142,7 @@ def propose_with(
         )
     check_weights(settings, weights)
     watch = Stopwatch()
-    with progress_scope(on_progress) as report:
+    with progress_scope(on_progress) as report, worker_threads(run.threads):
         result = find_method(settings.method).propose(
             MethodInputs(volume, settings, run, weights, report, watch.stage)
         )

@@ -318,7 +318,11 @@ class ServeSettings(_Checked):
 
 @dataclass(frozen=True, slots=True)
 class PretrainSettings(_Checked):
-    """The recipe of the encoder."""
+    """How an encoder is pretrained.
+
+    Before you change a default, write its old value into `RECIPES`: a recipe must stay
+    what made its weights.
+    """
 
     network: Literal["light", "basic", "segresnet"] = _setting(
         "basic", "Architecture of the network"
@@ -340,6 +344,13 @@ class PretrainSettings(_Checked):
         maximum=256,
         multiple_of=16,
         unit="voxels",
+    )
+    bootstrapped_share: float = _setting(
+        0.0,
+        "Share of patches that are cut from real scans, with their own proposed regions"
+        " as labels; needs scans",
+        minimum=0.0,
+        maximum=1.0,
     )
     without: str = _setting(
         "",
@@ -370,6 +381,19 @@ class PretrainSettings(_Checked):
         "Weight of the agreement loss between two views of the same appearance",
         minimum=0.0,
         maximum=10.0,
+    )
+    prototype_weight: float = _setting(
+        0.0,
+        "Weight of finding a voxel's tissue among prototypes that all patches of a named"
+        " contrast share",
+        minimum=0.0,
+        maximum=100.0,
+    )
+    region_weight: float = _setting(
+        0.0,
+        "Weight of finding the regions of one view again in another by their mean feature",
+        minimum=0.0,
+        maximum=100.0,
     )
     masked_share: float = _setting(
         0.15,
@@ -506,4 +530,4 @@ class ExportSettings(_Checked):
 
 
 RECIPES = {"v1": PretrainSettings(batch=4, views=1, agreement_weight=0.0, steps=1670)}
-"""Recipes by name; "v1" made the shipped weights."""
+"""Recipes by name; "v1" made the shipped weights, and a test compares it with them."""

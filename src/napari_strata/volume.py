@@ -257,6 +257,11 @@ class Region:
     locked: bool = False
     accepted: bool = False
 
+    @property
+    def is_named(self) -> bool:
+        """Whether a person named it; "region 7" and "tissue 7" are default names."""
+        return self.name not in (f"region {self.id}", f"tissue {self.id}")
+
 
 def region_color(region_id: int) -> tuple[int, int, int]:
     """Return the default RGB colour (0-255) of a region id.

@@ -16,12 +16,13 @@ from napari_strata.gui.canvas.window_presets import CT_WINDOWS_HU
 Panel = Any
 """A `StrataPanel`. The panel imports this table, so its type cannot be named here."""
 
-When = Literal["always", "regions layer", "preview", "review"]
+When = Literal["always", "our layers", "preview", "review"]
 """When a key works.
 
-"always": wherever the canvas has the focus. "regions layer": on our own layers, because
-napari's labels layers use the same key. "preview": while a stroke preview is shown.
-"review": while a place to review is shown.
+"always": wherever the focus is, except that layers of other tools keep napari's keys.
+"our layers": in the panel and while one of our layers is active, because napari's layers
+use the same key. "preview": while a stroke preview is shown. "review": while a place to
+review is shown.
 """
 
 
@@ -111,8 +112,10 @@ def _press(section: str, button: str) -> Callable[[Panel], object]:
     return press
 
 
-_PRESET_KEYS = tuple(f"Alt+{number}" for number in range(1, len(CT_WINDOWS_HU) + 1))
-"""Keys of the window presets. MR has fewer presets; its last keys do nothing."""
+_PRESET_KEYS = tuple(
+    f"Alt+{number}" for number in range(1, min(len(CT_WINDOWS_HU), 9) + 1)
+)
+"""Keys of the first nine window presets. MR has fewer; its last keys do nothing."""
 
 
 def _window_preset(number: int) -> Action:
@@ -141,7 +144,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "merge",
-        (Key("M"), Key("Shift+M"), Key("M", "regions layer")),
+        (Key("M"), Key("Shift+M")),
         "Merge the selected regions",
         "merge the selected regions",
         EDIT,
@@ -181,7 +184,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "undo",
-        (Key("Ctrl+Z", "regions layer"),),
+        (Key("Ctrl+Z", "our layers"),),
         "Undo the last edit of regions",
         "undo the last edit",
         EDIT,
@@ -189,7 +192,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "redo",
-        (Key("Ctrl+Shift+Z", "regions layer"),),
+        (Key("Ctrl+Shift+Z", "our layers"),),
         "Redo the edit of regions that was undone last",
         "redo it",
         EDIT,
@@ -251,6 +254,22 @@ ACTIONS: tuple[Action, ...] = (
         "discard the strokes while a preview is shown",
         BRUSHES,
         _edit("clear"),
+    ),
+    _key_only(
+        "smaller_brush",
+        (Key("[", "our layers"),),
+        "Make the brush smaller",
+        "smaller brush",
+        BRUSHES,
+        lambda panel: panel.sections.edit.step_brush_size(-1),
+    ),
+    _key_only(
+        "larger_brush",
+        (Key("]", "our layers"),),
+        "Make the brush larger",
+        "larger brush",
+        BRUSHES,
+        lambda panel: panel.sections.edit.step_brush_size(1),
     ),
     # Review
     Action(
@@ -391,7 +410,6 @@ ACTIONS: tuple[Action, ...] = (
 GESTURES = (
     Gesture("Click", "select the region under the cursor", EDIT),
     Gesture("Shift+click", "add the region to the selection, or take it out", EDIT),
-    Gesture("[, ]", "smaller, larger brush", BRUSHES),
     Gesture(f"{_PRESET_KEYS[0]} ... {_PRESET_KEYS[-1]}", "window presets", VIEW),
     Gesture("Right-drag", "window: right is wider, down is brighter", VIEW),
     Gesture("Arrows, Ctrl+wheel; wheel; drag", "next slice; zoom; move (napari)", VIEW),
@@ -406,6 +424,25 @@ def keys_for(when: When, panel: Panel) -> Iterable[tuple[str, Callable[[], objec
         for key in action.keys
         if key.when == when
     ]
+
+
+def action_for(
+    key: str, panel: Panel, answer: When | None
+) -> Callable[[], object] | None:
+    """Return what a key, such as "Ctrl+Z", does now; None if the table has no such key.
+
+    `answer` is "preview" or "review" while that key would answer one.
+    """
+    times: tuple[When | None, ...] = (answer, "our layers", "always")
+    return next(
+        (
+            partial(action.run, panel)
+            for when in times
+            for action in ACTIONS
+            if any(one.text == key and one.when == when for one in action.keys)
+        ),
+        None,
+    )
 
 
 def shortcut(action_id: str, when: When | None = None) -> str:

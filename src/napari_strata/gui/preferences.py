@@ -19,7 +19,7 @@ def run_settings() -> RunSettings:
 
 
 def autosave_folder() -> Path | None:
-    """Return the folder for unsaved edits, None for the default (beside the scan)."""
+    """Return the folder for unsaved edits, None for the user's state folder."""
     chosen = str(_preference("work", "autosave_folder", "")).strip()
     return Path(chosen).expanduser() if chosen else None
 

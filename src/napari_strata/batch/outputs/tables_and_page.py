@@ -23,6 +23,7 @@ def write_tables_and_page(
     """Write the tables and the page of a batch; return the tables, and the page's path.
 
     To add an output of the whole batch, write it here, and name its file in `names.py`.
+    Call it under `only_writer`, so that no other batch writes meanwhile.
 
     Parameters
     ----------

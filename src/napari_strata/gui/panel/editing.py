@@ -1,13 +1,13 @@
-"""Controller of the edit section."""
+"""Controller of the edit section: tools, strokes, edits of the selection, undo."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.utils.notifications import show_error
+from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject
 
 from napari_strata.errors import StrataError
@@ -16,6 +16,7 @@ from napari_strata.gui.tasks.notifications import notify_errors
 from napari_strata.gui.tasks.timers import single_shot
 from napari_strata.gui.tools.cut_line import CutLine, DrawnLine
 from napari_strata.gui.tools.region_tools import region_tool
+from napari_strata.gui.tools.stroke_layer import KEEPS_REGION
 from napari_strata.gui.widgets.edit_section import EditSection
 from napari_strata.gui.widgets.region_table import RegionTable
 from napari_strata.refine.session.refinement import Refinement
@@ -44,8 +45,6 @@ class Editor(QObject):
         Submits the slider's last cut, so that it comes before an edit.
     show : callable
         Brings the panel up to date.
-    bind_keys : callable
-        Called with a new stroke layer.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class Editor(QObject):
         require_case: Callable[[], ScanCase],
         send_cut: Callable[[], None],
         show: Callable[[], None],
-        bind_keys: Callable[[napari.layers.Layer], None],
     ) -> None:
         super().__init__(section)
         self._section = section
@@ -64,8 +62,9 @@ class Editor(QObject):
         self._require_case = require_case
         self._send_cut = send_cut
         self._show = show
-        self._bind_keys = bind_keys
         self._stroke_layer: napari.layers.Layer | None = None
+        self._paint_layer: napari.layers.Layer | None = None
+        self._paint_label = BACKGROUND
         self._cut_line: CutLine | None = None
         # 0 ms: napari emits its paint event just before it writes the last voxels
         self._preview_timer = single_shot(self, 0, self.show_preview)
@@ -170,7 +169,7 @@ class Editor(QObject):
         if tool == "scribble":
             self._pick_up_brush(case, target)
         elif tool == "paint":
-            case.brushes.pick_up_paint(target, size=self._section.brush_size)
+            self._pick_up_paint(case, target)
         else:
             case.brushes.put_down()
         if tool == "cut":
@@ -182,10 +181,38 @@ class Editor(QObject):
         ).layer
         if layer is not self._stroke_layer:
             self._stroke_layer = layer
-            self._bind_keys(layer)
+            layer.events.brush_size.connect(self._on_brush_size)
             layer.events.paint.connect(self._on_stroke)
             # The layer is made before the first stroke, whose preview then shows at once.
             self._layer_timer.start()
+
+    def _pick_up_paint(self, case: ScanCase, target: int | None) -> None:
+        if case.labels is not self._paint_layer:
+            self._paint_layer = case.labels
+            case.labels.events.brush_size.connect(self._on_brush_size)
+            case.labels.events.selected_label.connect(self._on_paint_label)
+        self._paint_label = case.brushes.pick_up_paint(
+            target, size=self._section.brush_size
+        )
+
+    def _on_brush_size(self, event: Any) -> None:
+        """Show the size that was set on the layer in hand."""
+        if str(event.source.mode) == "paint":
+            self._section.show_brush_size(event.source.brush_size)
+
+    def _on_paint_label(self, event: Any) -> None:
+        """Let the selection follow the label that napari's keys or controls chose."""
+        layer = event.source
+        is_painting = self._section.tool == "paint" and str(layer.mode) == "paint"
+        if not is_painting or layer.selected_label == self._paint_label:
+            return
+        if layer.selected_label in [row.id for row in self._table.regions.rows]:
+            self._paint_label = int(layer.selected_label)
+            self._section.show_target("selected")
+            self._table.select([self._paint_label])
+        else:
+            layer.selected_label = self._paint_label
+            show_info(KEEPS_REGION)
 
     def _make_layer(self) -> None:
         with notify_errors():

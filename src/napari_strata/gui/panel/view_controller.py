@@ -7,11 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtWidgets import QDockWidget, QMainWindow
 
 from napari_strata.errors import StrataError
-from napari_strata.gui.canvas.canvas import camera_of, has_tool
+from napari_strata.gui.canvas.canvas import camera_of, canvas_size, grid_of, has_tool
 from napari_strata.gui.canvas.layers import layer_facts, overlay_kwargs
 from napari_strata.gui.canvas.orientation import PLANES, CanvasOrientation
 from napari_strata.gui.canvas.placement import METADATA_KEY
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 _MAX_SURFACES = 40
 """Surfaces made at once if no region is selected: about as many as a view can show."""
+_FILLED = 0.95
+"""Part of the canvas that a scan fills after it was chosen, as napari does."""
 _FIT_MS = 300
 """Delay before the scan is fitted to canvases whose docks were just laid out."""
 
@@ -202,6 +205,45 @@ class ViewController(QObject):
                 Qt.Orientation.Horizontal,
             )
         self._fit_timer.start()
+
+    def show_scan(
+        self, image: napari.layers.Image, scans: Sequence[napari.layers.Image]
+    ) -> None:
+        """Show a scan with its regions, hide the others, and bring it onto the canvas.
+
+        Scans that are compared side by side stay.
+        """
+        if grid_of(self._viewer).enabled:
+            return
+        for scan in scans:
+            case = self._cases.of(scan)
+            for layer in [scan] if case is None else [scan, *case.layers]:
+                if layer.visible != (scan == image):
+                    layer.visible = scan == image
+        low, high = (ends[-3:] for ends in image.extent.world)
+        dims = self._viewer.dims
+        point = np.asarray(dims.point[-3:])
+        if ((point < low) | (point > high)).any():
+            spare = dims.ndim - 3
+            dims.set_point(range(spare, dims.ndim), [*((low + high) / 2)])
+        self._center_on(low, high)
+
+    def _center_on(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> None:
+        """Move the camera to a box of the world, unless its middle is in view."""
+        shown = [
+            axis - (self._viewer.dims.ndim - 3) for axis in self._viewer.dims.displayed
+        ]
+        middle, camera = (low + high) / 2, camera_of(self._viewer)
+        center = np.asarray(camera.center)[-len(shown) :]
+        if (center < low[shown]).any() or (center > high[shown]).any():
+            camera.center = (
+                *[0.0] * (3 - len(shown)),
+                *(float(middle[axis]) for axis in shown),
+            )
+            size = canvas_size(self._viewer)
+            if size is not None and len(shown) == 2:
+                extent = np.maximum(high - low, 1e-6)[shown]
+                camera.zoom = float((np.asarray(size) / extent).min() * _FILLED)
 
     def show_default_view(self) -> None:
         """Show the view that is set in napari's preferences."""

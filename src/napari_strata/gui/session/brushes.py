@@ -73,18 +73,21 @@ class Brushes:
         strokes.pick_up(region, self._work.regions, size=size)
         return strokes
 
-    def pick_up_paint(self, region: int | None, *, size: int) -> None:
+    def pick_up_paint(self, region: int | None, *, size: int) -> int:
         """Pick up napari's own paint brush for a region on the labels layer.
 
-        Region 0 erases, None creates a region.
+        Region 0 erases, None creates a region. Return the label that is painted.
         """
         layer = self._painter.layer
         if (strokes := self.scribble) is not None:
             strokes.put_down()
         layer.brush_size = size
-        layer.selected_label = self._work.view.next_id if region is None else region
+        label = self._work.view.next_id if region is None else region
+        layer.mode = "pan_zoom"
+        layer.selected_label = label
         layer.mode = "paint"
         self._viewer.layers.selection.active = layer
+        return label
 
     def put_down(self) -> None:
         """Put both brushes down, so that the mouse moves the view and clicks select."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +98,8 @@ class LabelsPainter(QObject):
         self._view_written: View | None = None
         self._names_timer = single_shot(self, _NAMES_MS, self._show_names)
         self.layer = self._add_layer(layer_tuple) if layer is None else layer
+        self._place = 0
+        viewer.layers.events.removing.connect(self._on_removing)
 
     @property
     def is_settled(self) -> bool:
@@ -118,12 +120,23 @@ class LabelsPainter(QObject):
 
     def close(self) -> None:
         """Write the rest; the layer stays as it is."""
+        self._viewer.layers.events.removing.disconnect(self._on_removing)
         self.finish()
+
+    def _on_removing(self, event: Any) -> None:
+        """Note where the layer was, so that it comes back there."""
+        layers = self._viewer.layers
+        if event.index is not None and layers[event.index] is self.layer:
+            self._place = event.index
 
     def restore(self) -> None:
         """Show the layer again after somebody deleted it."""
-        if self.layer not in self._viewer.layers:
-            self.layer = self._add_layer(None)
+        if self.layer in self._viewer.layers:
+            return
+        self.layer = self._add_layer(None)
+        layers = self._viewer.layers
+        place = max(self._place, layers.index(self._image) + 1)
+        layers.move(layers.index(self.layer), min(place, len(layers) - 1))
 
     def show_change(self, change: Change) -> None:
         """Paint a change: what is on screen at once, the rest in the event loop.

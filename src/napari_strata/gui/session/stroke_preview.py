@@ -11,6 +11,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_strata.errors import EditError
 from napari_strata.gui.canvas.layers import (
+    TAKES_KEYS,
     USUAL_IDS,
     matching_grid_kwargs,
     region_colormap,
@@ -220,7 +221,7 @@ class StrokePreview(QObject):
     def _add_layer(self, over: napari.layers.Layer) -> napari.layers.Labels:
         active = self._viewer.layers.selection.active
         geometry = self._work.proposal.volume.geometry
-        placed = matching_grid_kwargs(over, geometry)
+        placed = matching_grid_kwargs(over, geometry, {TAKES_KEYS: True})
         empty = np.zeros(geometry.shape_zyx, np.uint16)
         layer = self._viewer.add_labels(
             empty, name=PREVIEW_NAME, opacity=0.75, colormap=_colormap(()), **placed

@@ -1,4 +1,4 @@
-"""The edit section of the panel."""
+"""The edit section of the panel: tools, and the size, target and scope of the brush."""
 
 from __future__ import annotations
 
@@ -188,6 +188,16 @@ class EditSection(Section):
     def brush_size(self) -> int:
         """Brush diameter in voxels."""
         return int(self._size.value())
+
+    def show_brush_size(self, size: float) -> None:
+        """Show a brush size that was set on a layer."""
+        self._size.blockSignals(True)
+        self._size.setValue(round(size))
+        self._size.blockSignals(False)
+
+    def step_brush_size(self, step: int) -> None:
+        """Make the brush larger or smaller."""
+        self._size.setValue(self._size.value() + step)
 
     @property
     def tool(self) -> str:

@@ -7,6 +7,7 @@ all supervoxels by similarity from the top down, wherever they lie.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from napari_strata.proposal.hierarchy.region_merging import (
     merge_in_pairs,
 )
 from napari_strata.proposal.hierarchy.tissue_division import (
+    CONSTANTS,
+    TissueDivision,
     TissueInputs,
     divide_tissues,
 )
@@ -116,10 +119,9 @@ def tissue_tree(
     return _two_trees(background, sizes, merge)
 
 
-def smooth_tissue_tree(
-    inputs: TissueInputs, background: NDArray[np.bool_]
-) -> Hierarchy:
-    """Return the tree of tissues with few borders, see `divide_tissues`.
+@dataclass(frozen=True, slots=True, eq=False)
+class SmoothTissues:
+    """Tissues with few borders, and the tree that they belong to.
 
     Parameters
     ----------
@@ -127,17 +129,49 @@ def smooth_tissue_tree(
         Of all supervoxels.
     background : (n,) bool array
         Supervoxels that stay in region 0; their part of the tree is by contact.
+    division : TissueDivision or None
+        That of the others; None of fewer than two.
     """
 
-    def merge(
-        members: NDArray[np.integer],
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        own = inputs.of(members)
-        if background[members[0]]:
-            return _ward_in_parts(own.vectors, own.sizes, own.edges.astype(np.int64))
-        return _by_division(own.vectors, divide_tissues(own, _TISSUE_GROUPS))
+    inputs: TissueInputs
+    background: NDArray[np.bool_]
+    division: TissueDivision | None
 
-    return _two_trees(background, inputs.sizes, merge)
+    @classmethod
+    def of(cls, inputs: TissueInputs, background: NDArray[np.bool_]) -> SmoothTissues:
+        """Divide supervoxels into tissues; see `divide_tissues`."""
+        members = np.flatnonzero(~background)
+        division = divide_tissues(inputs.of(members)) if len(members) > 1 else None
+        return cls(inputs, background, division)
+
+    def classes(self) -> NDArray[np.int64]:
+        """Return the tissue of each supervoxel in the cut of the tree at all tissues.
+
+        0 is the background; the numbers are not those of the cut.
+        """
+        table = (~self.background).astype(np.int64)
+        if self.division is not None:
+            found = self.division.coarse
+            if len(found.origin) + 1 < CONSTANTS.tissues:
+                found = self.division.finer(_TISSUE_GROUPS)
+            table[~self.background] += found.cut(CONSTANTS.tissues)
+        return table
+
+    def tree(self) -> Hierarchy:
+        """Return the tree, which goes on below the tissues by similarity."""
+        background, division = self.background, self.division
+
+        def merge(
+            members: NDArray[np.integer],
+        ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+            own = self.inputs.of(members)
+            if division is None or background[members[0]]:
+                return _ward_in_parts(
+                    own.vectors, own.sizes, own.edges.astype(np.int64)
+                )
+            return _by_division(own.vectors, division.finer(_TISSUE_GROUPS))
+
+        return _two_trees(background, self.inputs.sizes, merge)
 
 
 def _two_trees(

@@ -14,8 +14,13 @@ from numpy.typing import NDArray
 from scipy import linalg
 from threadpoolctl import threadpool_limits
 
+from napari_strata.parallel import each_if
+
 _TOO_CLOSE = 1e-9
 """Gain, as a share of the first split's, at or below which groups are not split."""
+
+WORTH_THREADS = 4000
+"""Members from which the two parts of a group are examined in two threads."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,9 +114,14 @@ def _divided(
         members[chosen] = old[~cut.far]
         members.append(old[cut.far])
         cuts.append(cut)
-        for number in (chosen, len(members) - 1):
-            own = members[number]
-            cuts[number] = _best_cut(points[own], weight[own])
+        changed = (chosen, len(members) - 1)
+        found = each_if(
+            len(old) >= WORTH_THREADS,
+            lambda own: _best_cut(points[own], weight[own]),
+            [members[k] for k in changed],
+        )
+        for number, new in zip(changed, found, strict=True):
+            cuts[number] = new
     group = np.empty(len(points), np.int64)
     for number, own in enumerate(members):
         group[own] = number

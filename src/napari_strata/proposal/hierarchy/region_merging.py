@@ -6,6 +6,7 @@ thin tissue.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +14,17 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from napari_strata.cancellation import raise_if_cancelled
+from napari_strata.parallel import each, each_if
 
 _FEW_PAIRS = 0.02
 """Pairs merged per round, as a share of the supervoxels, below which rounds end."""
-
-
 _FINE_SHARE = 1 / 8
 """Fine level: share of supervoxels that are left when those of one tissue have merged."""
+
+_ID_BITS = 32
+"""Bits of a supervoxel's id in the number that stands for a pair."""
+_EDGES_AT_ONCE = 65_536
+"""Edges whose costs are computed at a time, so that they stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,12 +77,13 @@ def most_alike_neighbors(
         squares = np.zeros(number[front].shape, np.float32)
         for channel in channels:
             step = channel[front] - channel[back]
-            squares += step * step
+            step *= step
+            squares += step
         squares[~(inside[front] & inside[back])] = np.inf
         for own, other in ((front, back), (back, front)):
             closer = squares < nearest[own]
-            nearest[own][closer] = squares[closer]
-            chosen[own][closer] = number[other][closer]
+            np.copyto(nearest[own], squares, where=closer)
+            np.copyto(chosen[own], number[other], where=closer)
     del nearest, squares, closer
     links = sparse.csr_matrix(
         (np.ones(n, np.int8), chosen[inside], np.arange(n + 1, dtype=np.int32)),
@@ -91,51 +97,95 @@ def most_alike_neighbors(
     return supervoxels
 
 
-def touching_pairs(
-    labels: NDArray[np.int32], n: int
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Find the pairs of supervoxels 0 .. n - 1 that share voxel faces.
+def touching_pairs(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Find the pairs of supervoxels that share voxel faces.
 
-    Faces are counted axis by axis to save memory; a large scan has tens of millions.
+    Faces are gone through axis by axis to save memory; a large scan has tens of millions.
+
+    Parameters
+    ----------
+    labels : (z, y, x) int32 array
+        Supervoxel of each voxel, from 0.
 
     Returns
     -------
     (e, 2) int32 array
-        Pairs, smaller id first.
-    (e,) int32 array
-        Number of shared faces of each pair.
+        Pairs, smaller id first, sorted.
     """
-    counts = sparse.csr_matrix((n, n), dtype=np.int32)
-    for axis in range(3):
-        rolled = np.moveaxis(labels, axis, 0)
-        differ = rolled[1:] != rolled[:-1]
-        counts = counts + _count_pairs(rolled[1:][differ], rolled[:-1][differ], n)
-    found = counts.tocoo()
-    return np.stack([found.row, found.col], axis=1).astype(np.int32), found.data.astype(
-        np.int32
-    )
+    flat = labels.reshape(-1)
+
+    def across(axis: int) -> NDArray[np.int64]:
+        lower, upper = facing_voxels(labels, axis)
+        return _sorted_once(pair_codes(flat.take(lower), flat.take(upper)))
+
+    found = each(across, range(3))
+    return pairs_of(_sorted_once(np.concatenate(found)))
+
+
+def facing_voxels(
+    labels: NDArray[np.int32], axis: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the voxel faces across an axis that separate two supervoxels.
+
+    Parameters
+    ----------
+    labels : (z, y, x) int32 array
+        Supervoxels, contiguous.
+    axis : int
+        Axis that the faces lie across.
+
+    Returns
+    -------
+    (m,) int64 array
+        Flat index of the voxel on the lower side of each face.
+    (m,) int64 array
+        That on its upper side.
+    """
+    flat = labels.reshape(-1)
+    step = math.prod(labels.shape[axis + 1 :])
+    differ = np.zeros(labels.shape, bool)
+    np.not_equal(flat[step:], flat[:-step], out=differ.reshape(-1)[: flat.size - step])
+    differ[(slice(None),) * axis + (-1,)] = False  # its next voxel is in another row
+    lower = np.flatnonzero(differ)
+    return lower, lower + step
 
 
 def unique_pairs(
-    pairs: NDArray[np.int32], n: int
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return each unordered pair once, sorted (e, 2), and its number of occurrences (e,)."""
-    found = _count_pairs(pairs[:, 0], pairs[:, 1], n).tocoo()
-    return np.stack([found.row, found.col], axis=1).astype(np.int32), found.data.astype(
-        np.int32
-    )
+    first: NDArray[np.int32], second: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """Return each unordered pair once, smaller id first, sorted: (e, 2)."""
+    return pairs_of(_sorted_once(pair_codes(first, second)))
 
 
-def _count_pairs(
-    first: NDArray[np.int32], second: NDArray[np.int32], n: int
-) -> sparse.csr_matrix:
-    """Count unordered pairs in an (n, n) matrix whose row is the smaller id."""
-    ends = (np.minimum(first, second), np.maximum(first, second))
-    counts = sparse.coo_matrix(
-        (np.ones(len(first), np.int32), ends), shape=(n, n)
-    ).tocsr()
-    counts.sum_duplicates()
-    return counts
+def _sorted_once(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return each code once, in order; `codes` is sorted in place."""
+    codes.sort()
+    return codes[run_starts(codes)]
+
+
+def pair_codes(
+    first: NDArray[np.int32], second: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """Return one number per unordered pair of ids; they sort as the pairs do."""
+    codes = np.minimum(first, second).astype(np.int64)
+    codes <<= _ID_BITS
+    codes |= np.maximum(first, second)
+    return codes
+
+
+def pairs_of(codes: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return the pairs (e, 2) that `pair_codes` made numbers of."""
+    pairs = np.empty((len(codes), 2), np.int32)
+    pairs[:, 0] = codes >> _ID_BITS
+    pairs[:, 1] = codes & ((1 << _ID_BITS) - 1)
+    return pairs
+
+
+def run_starts(ordered: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where each run of equal values begins."""
+    changes = np.ones(len(ordered), bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=changes[1:])
+    return np.flatnonzero(changes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -267,9 +317,18 @@ def _join(
     left[other] = False
     number = (np.cumsum(left) - 1).astype(np.int32)
     number[other] = number[one]
-    edges = number[graph.edges]
-    edges = unique_pairs(edges[edges[:, 0] != edges[:, 1]], int(left.sum()))[0]
-    return SupervoxelGraph(sizes[left], vectors[left], edges), left
+    return SupervoxelGraph(
+        sizes[left], vectors[left], renamed_edges(graph.edges, number)
+    ), left
+
+
+def renamed_edges(
+    edges: NDArray[np.int32], number: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """Return edges under new numbers, each once, without those inside a supervoxel."""
+    first, second = each_if(len(edges) >= _EDGES_AT_ONCE, number.take, edges.T)
+    apart = np.flatnonzero(first != second)
+    return unique_pairs(first.take(apart), second.take(apart))
 
 
 def merge_to(graph: SupervoxelGraph, target: int) -> Merged:
@@ -313,8 +372,7 @@ def merge_to(graph: SupervoxelGraph, target: int) -> Merged:
             weight.astype(np.float32),
             np.stack(columns, axis=1).astype(np.float32),
         )
-        supervoxel, edges = merged[supervoxel], merged[edges]
-        edges = unique_pairs(edges[edges[:, 0] != edges[:, 1]], count)[0]
+        supervoxel, edges = merged.take(supervoxel), renamed_edges(edges, merged)
     return Merged(supervoxel, SupervoxelGraph(sizes, vectors, edges))
 
 
@@ -327,16 +385,47 @@ def _cheapest_pairs(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Return edges that are the cheapest of both their ends, at most `most`, and their costs."""
     first, second = (np.ascontiguousarray(end) for end in edges.T)
-    step = vectors.take(first, axis=0)
-    step -= vectors.take(second, axis=0)
-    one, other = sizes.take(first), sizes.take(second)
-    cost = np.einsum("ed,ed->e", step, step)
-    cost *= one * other / (one + other)
-    cheapest = np.full(len(sizes), np.inf, np.float32)
-    np.minimum.at(cheapest, first, cost)
-    np.minimum.at(cheapest, second, cost)
+    cost = np.empty(len(edges), np.float32)
+
+    def find_costs(begin: int) -> None:
+        part = slice(begin, begin + _EDGES_AT_ONCE)
+        cost[part] = _merge_costs(sizes, vectors, first[part], second[part])
+
+    each(find_costs, range(0, len(edges), _EDGES_AT_ONCE))
+    cheapest = _least_at(len(sizes), first, second, cost)
     mutual = np.flatnonzero(cost <= cheapest.take(first))
     mutual = mutual[cost[mutual] <= cheapest[second[mutual]]]
     if most < len(mutual):
         mutual = np.sort(mutual[np.argsort(cost[mutual], kind="stable")[:most]])
     return edges[mutual], cost[mutual]
+
+
+def _least_at(
+    n: int,
+    first: NDArray[np.int32],
+    second: NDArray[np.int32],
+    cost: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Return the least cost of an edge at each of n supervoxels."""
+
+    def of_end(end: NDArray[np.int32]) -> NDArray[np.float32]:
+        least = np.full(n, np.inf, np.float32)
+        np.minimum.at(least, end, cost)
+        return least
+
+    return np.minimum(*each_if(len(cost) >= _EDGES_AT_ONCE, of_end, (first, second)))
+
+
+def _merge_costs(
+    sizes: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    first: NDArray[np.int32],
+    second: NDArray[np.int32],
+) -> NDArray[np.float32]:
+    """Return by how much each merge would raise the sum of squared distances, (e,)."""
+    step = vectors.take(first, axis=0)
+    step -= vectors.take(second, axis=0)
+    one, other = sizes.take(first), sizes.take(second)
+    cost: NDArray[np.float32] = np.einsum("ed,ed->e", step, step)
+    cost *= one * other / (one + other)
+    return cost

@@ -7,13 +7,19 @@ order of divisions weighs what each one explains against the border it adds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from napari_strata.proposal.hierarchy.divisive_clustering import Division, divide
+from napari_strata.parallel import each, each_if
+from napari_strata.proposal.hierarchy.divisive_clustering import (
+    WORTH_THREADS,
+    Division,
+    divide,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +188,33 @@ class _Cut:
     border: float
 
 
-def divide_tissues(inputs: TissueInputs, groups: int) -> Division:
-    """Divide supervoxels into groups with few borders.
+@dataclass(frozen=True, slots=True, eq=False)
+class TissueDivision:
+    """Supervoxels divided into tissues; finer groups are divided on request.
+
+    Parameters
+    ----------
+    points : (n, d) float32 array
+        What supervoxels are compared by.
+    sizes : (n,) integer array
+        Voxels.
+    coarse : Division
+        The tissues.
+    """
+
+    points: NDArray[np.float32]
+    sizes: NDArray[np.integer]
+    coarse: Division
+
+    def finer(self, groups: int) -> Division:
+        """Return the division into at most so many groups; the tissues are cut first."""
+        # sums do not depend on the number of cores
+        with threadpool_limits(1, user_api="blas"):
+            return _divided_further(self.points, self.sizes, self.coarse, groups)
+
+
+def divide_tissues(inputs: TissueInputs) -> TissueDivision:
+    """Divide supervoxels into tissues with few borders.
 
     Mixtures of two neighbours have no say in where a group is cut, and go to the side
     that is nearer and costs less border.
@@ -192,8 +223,6 @@ def divide_tissues(inputs: TissueInputs, groups: int) -> Division:
     ----------
     inputs : TissueInputs
         At least one supervoxel.
-    groups : int
-        How many to make at most.
 
     Notes
     -----
@@ -204,8 +233,8 @@ def divide_tissues(inputs: TissueInputs, groups: int) -> Division:
     # sums do not depend on the number of cores
     with threadpool_limits(1, user_api="blas"):
         whole = _whole(inputs)
-        coarse = _divided(inputs, whole, min(groups, CONSTANTS.tissues))
-        return _divided_further(whole.points, inputs.sizes, coarse, groups)
+        coarse = _divided(inputs, whole, CONSTANTS.tissues)
+    return TissueDivision(whole.points, inputs.sizes, coarse)
 
 
 def _divided_further(
@@ -219,10 +248,12 @@ def _divided_further(
     members = [np.flatnonzero(coarse.group == number) for number in range(made)]
     scatter = np.array([_scatter(points[own], sizes[own]) for own in members])
     shares = scatter / max(float(scatter.sum()), 1e-12)
-    fine = [
-        divide(points[own], sizes[own], 1 + round(share * (groups - made)))
-        for own, share in zip(members, shares.tolist(), strict=True)
-    ]
+    fine = each(
+        lambda part: divide(
+            points[part[0]], sizes[part[0]], 1 + round(part[1] * (groups - made))
+        ),
+        zip(members, shares.tolist(), strict=True),
+    )
     gains = [np.minimum.accumulate(part.gain) for part in fine]
     owner = np.repeat(np.arange(made), [len(gain) for gain in gains])
     gain = np.concatenate([np.empty(0), *gains])
@@ -268,8 +299,13 @@ def _divided(inputs: TissueInputs, whole: _Group, groups: int) -> Division:
         parts[chosen] = old.part(~cut.far)
         parts.append(old.part(cut.far))
         cuts.append(None)
-        for number in (chosen, len(parts) - 1):
-            cuts[number] = _best_cut(parts[number], body, offset, early)
+        changed = (chosen, len(parts) - 1)
+        cut_of = partial(_best_cut, body=body, offset=offset, by_intensity=early)
+        found = each_if(
+            len(old.members) >= WORTH_THREADS, cut_of, [parts[k] for k in changed]
+        )
+        for number, new in zip(changed, found, strict=True):
+            cuts[number] = new
     group = np.empty(len(inputs.sizes), np.int64)
     for number, own in enumerate(parts):
         group[own.members] = number

@@ -41,6 +41,7 @@ from napari_strata.proposal.supervoxels.descriptors import (
     SmoothedIntensity,
     boundary_step,
     describe_intensity,
+    intensity_quantiles,
     intensity_rank,
     sizes_and_centers,
 )
@@ -233,7 +234,7 @@ def propose_classes(
         intensity[box], codes, np.where(inside[box], labels[box], -1), n
     )
     on_progress(3, 4, "trees")
-    contacts = find_contacts(labels, intensity, n)
+    contacts = find_contacts(labels, intensity)
     described = _describe(labels, contacts, inside, intensity, volume.spacing_zyx_mm)
     proposal = _with_trees(
         volume, labels, described, contacts, belief, settings, mixture
@@ -516,7 +517,7 @@ def _describe(
         intensity=describe_intensity(
             Pooler(labels, n),
             intensity,
-            intensity_rank(intensity, inside),
+            intensity_rank(intensity, intensity_quantiles(intensity, inside)),
             SmoothedIntensity.of(intensity, spacing_mm),
         ),
         boundary=boundary_step(contacts, n),

@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_strata.parallel import both, each
 from napari_strata.preprocess.intensity import encoder_intensity, filter_threads
-from napari_strata.proposal.confidence import ConfidenceInputs, estimate_confidence
+from napari_strata.proposal.confidence import (
+    ConfidenceInputs,
+    estimate_confidence,
+    is_brain_alone,
+)
 from napari_strata.proposal.hierarchy.build_trees import region_tree
 from napari_strata.proposal.hierarchy.stable_cut import (
     STABLE_REGIONS,
     STABLE_TISSUES,
+    StableCut,
     stable_count,
     stable_cut,
 )
-from napari_strata.proposal.hierarchy.tissue_division import (
-    CONSTANTS,
-    supervoxel_purity,
-)
+from napari_strata.proposal.hierarchy.tissue_division import supervoxel_purity
 from napari_strata.proposal.methods.base import MethodInputs, MethodResult
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.proposal.supervoxels.clustering import Contacts
@@ -222,24 +225,31 @@ def build_proposal(
     tissues = find_tissues(described, supervoxels.contacts, body, volume, settings)
     on_progress(3, steps, "tree of regions")
     vectors = region_vectors(described, tissues.shares, settings, volume.modality)
-    merged = region_tree(
-        vectors,
-        described.sizes_vox,
-        supervoxels.contacts.edges,
-        ~body,
-        centers_mm=described.center_zyx_mm,
-        tissues=tissues.tree.cut(CONSTANTS.tissues),
-    )
-    stable = stable_cut(merged, described.sizes_vox, *STABLE_REGIONS)
+
+    def merge_regions() -> StableCut:
+        merged = region_tree(
+            vectors,
+            described.sizes_vox,
+            supervoxels.contacts.edges,
+            ~body,
+            centers_mm=described.center_zyx_mm,
+            tissues=tissues.classes,
+        )
+        return stable_cut(merged, described.sizes_vox, *STABLE_REGIONS)
+
+    stable, tissue_tree = both(merge_regions, tissues.tree)
     regions = stable.tree
     confidence = estimate_confidence(
         ConfidenceInputs(
             tissues.vectors,
             vectors,
-            tissues.tree,
+            tissue_tree,
             regions,
             supervoxels.contacts,
             described.sizes_vox,
+            is_brain_alone(
+                volume.data, prepared.inside, volume.geometry.voxel_volume_mm3
+            ),
         )
     )
     on_progress(steps, steps, "done")
@@ -249,16 +259,17 @@ def build_proposal(
         described.table(body),
         described.names,
         regions,
-        tissues.tree,
-        confidence,
+        tissue_tree,
+        confidence.overall(),
         supervoxels.contacts.edges,
         {
             "as_proposed": {
-                "tissues": stable_count(tissues.tree, *STABLE_TISSUES),
+                "tissues": stable_count(tissue_tree, *STABLE_TISSUES),
                 "regions": stable.n,
             }
         },
         descriptor_scale=described.scale(body),
+        cut_confidence=confidence,
     )
 
 
@@ -289,11 +300,10 @@ def _pool_features(
     Fine levels are averaged. Coarse levels, and supervoxels that contain no voxel of a
     level, are read at the centroid.
     """
-    out = []
-    for number in range(len(features.levels)):
+
+    def pool(number: int) -> NDArray[np.float32]:
         if number >= _FINE_LEVELS:
-            out.append(features.read_at(number, centers_vox))
-            continue
+            return features.read_at(number, centers_vox)
         values, places = features.inner_level(number)
         poolers = [Pooler(labels[np.ix_(*place)], n) for place in places]
         counts = np.sum([pooler.counts for pooler in poolers], axis=0)
@@ -305,8 +315,9 @@ def _pool_features(
         means /= np.maximum(counts, 1)[:, None].astype(np.float32)
         missed = np.flatnonzero(counts == 0)
         means[missed] = features.read_at(number, centers_vox[missed])
-        out.append(means)
-    return tuple(out)
+        return np.asarray(means)
+
+    return tuple(each(pool, range(len(features.levels))))
 
 
 def find_tissues(

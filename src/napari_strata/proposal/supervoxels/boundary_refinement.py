@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,11 @@ from scipy import sparse
 from skimage.measure import label as label_parts
 
 from napari_strata.cancellation import raise_if_cancelled
-from napari_strata.proposal.hierarchy.region_merging import touching_pairs, unique_pairs
+from napari_strata.parallel import each
+from napari_strata.proposal.hierarchy.region_merging import (
+    renamed_edges,
+    touching_pairs,
+)
 
 _STANDS_OUT = 0.1
 """Intensity difference times root of size above which a small supervoxel is kept."""
@@ -23,9 +28,10 @@ _PROTECTED_VOX = 8
 """Supervoxels of at most this many voxels lose no voxel to a neighbour."""
 CRUMB_VOX, _CRUMB_ROUNDS = 6, 3
 """Supervoxels under this many voxels may be merged, in this many passes."""
-_FACES = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
-_SLAB = 32
-"""Planes processed at a time, which bounds the memory."""
+_SLAB = 8
+"""Planes processed at a time, so that they stay in the processor's cache."""
+_SUMMED = 32
+"""Planes whose sums are made at a time."""
 
 
 def refine_boundaries(
@@ -120,19 +126,28 @@ def snap_edges(
         supervoxels = _SupervoxelSums(
             mean.astype(np.float32), sizes <= _PROTECTED_VOX, body, noise
         )
-        moved = np.empty_like(labels)
-        for begin in range(0, len(labels), _SLAB):
-            raise_if_cancelled()
-            end = min(begin + _SLAB, len(labels))
-            planes = labels[max(begin - 1, 0) : end + 1]
-            padded = np.pad(
-                planes, [(begin == 0, end == len(labels)), (1, 1), (1, 1)], mode="edge"
-            )
-            moved[begin:end] = _snap_slab(
-                padded, intensity[begin:end], inside[begin:end], supervoxels
-            )
-        labels = moved
+        slabs = each(
+            partial(_snap_planes, labels, intensity, inside, supervoxels),
+            range(0, len(labels), _SLAB),
+        )
+        labels = np.concatenate(slabs)
     return labels
+
+
+def _snap_planes(
+    labels: NDArray[np.int32],
+    intensity: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+    supervoxels: _SupervoxelSums,
+    begin: int,
+) -> NDArray[np.int32]:
+    """Move the boundaries in the slab that begins at a plane."""
+    end = min(begin + _SLAB, len(labels))
+    planes = labels[max(begin - 1, 0) : end + 1]
+    padded = np.pad(
+        planes, [(begin == 0, end == len(labels)), (1, 1), (1, 1)], mode="edge"
+    )
+    return _snap_slab(padded, intensity[begin:end], inside[begin:end], supervoxels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,51 +167,66 @@ def _snap_slab(
     supervoxels: _SupervoxelSums,
 ) -> NDArray[np.int32]:
     """Move the boundaries in a slab; `padded` has one more voxel on every side."""
-    z, y, x = intensity.shape
-    labels = padded[1:-1, 1:-1, 1:-1].copy()
-    beside = [
-        padded[1 + dz : z + 1 + dz, 1 + dy : y + 1 + dy, 1 + dx : x + 1 + dx]
-        for dz, dy, dx in _FACES
-    ]
-    edge = np.zeros(intensity.shape, bool)
-    for other in beside:
-        edge |= other != labels
-    edge &= inside
-    value, own = intensity[edge], labels[edge]
-    around = [other[edge] for other in beside]
+    edge = np.zeros(padded.shape, bool)
+    core = (slice(1, -1),) * 3
+    edge[core] = _is_boundary(padded) & inside
+    at, flat = np.flatnonzero(edge), padded.reshape(-1)
+    value, own = intensity[edge[core]], flat.take(at)
+    steps = (padded.shape[1] * padded.shape[2], padded.shape[2], 1)
+    around = [flat.take(at + way * step) for step in steps for way in (1, -1)]
 
     def cost(supervoxel: NDArray[np.int32]) -> NDArray[np.float32]:
-        same = np.zeros(len(supervoxel), np.float32)
+        same = np.zeros(len(supervoxel), np.uint8)
         for other in around:
             same += other == supervoxel
-        off = (value - supervoxels.mean[supervoxel]) / np.float32(supervoxels.noise)
-        energy: NDArray[np.float32] = (
-            np.float32(0.5) * off * off - np.float32(_SNAP_SMOOTHNESS) * same
-        )
+        off = value - supervoxels.mean.take(supervoxel)
+        off /= np.float32(supervoxels.noise)
+        energy: NDArray[np.float32] = np.float32(0.5) * off
+        energy *= off
+        energy -= np.float32(_SNAP_SMOOTHNESS) * same
         return energy
 
     best, least = own.copy(), cost(own) - np.float32(_SNAP_INERTIA)
-    least[supervoxels.fixed[own]] = -np.inf
-    least[~supervoxels.body[own]] = np.inf
+    least[supervoxels.fixed.take(own)] = -np.inf
+    least[~supervoxels.body.take(own)] = np.inf
     for other in around:
         candidate = cost(other)
-        better = (candidate < least) & supervoxels.body[other]
-        best[better], least[better] = other[better], candidate[better]
-    labels[edge] = best
+        better = np.flatnonzero((candidate < least) & supervoxels.body.take(other))
+        best[better], least[better] = other.take(better), candidate.take(better)
+    labels = padded[core].copy()
+    labels[edge[core]] = best
     return labels
+
+
+def _is_boundary(padded: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return which voxels inside `padded` have a face neighbour in another supervoxel."""
+    edge = np.zeros([n - 2 for n in padded.shape], bool)
+    for axis in range(3):
+        core = tuple(slice(None) if a == axis else slice(1, -1) for a in range(3))
+        lines = np.moveaxis(padded[core], axis, 0)
+        differ, out = lines[1:] != lines[:-1], np.moveaxis(edge, axis, 0)
+        out |= differ[1:]
+        out |= differ[:-1]
+    return edge
 
 
 def _sizes_and_means(
     labels: NDArray[np.int32], intensity: NDArray[np.float32], n: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Count the voxels of each supervoxel and average its intensity, slab by slab."""
-    sizes, sums = np.zeros(n, np.int64), np.zeros(n)
-    for begin in range(0, len(labels), _SLAB):
-        flat = labels[begin : begin + _SLAB].ravel()
-        sizes += np.bincount(flat, minlength=n)
-        sums += np.bincount(
-            flat, weights=intensity[begin : begin + _SLAB].ravel(), minlength=n
+
+    def of_slab(begin: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        flat = labels[begin : begin + _SUMMED].ravel()
+        weights = intensity[begin : begin + _SUMMED].ravel()
+        return (
+            np.bincount(flat, minlength=n),
+            np.asarray(np.bincount(flat, weights=weights, minlength=n), np.float64),
         )
+
+    sizes, sums = np.zeros(n, np.int64), np.zeros(n)
+    for counted, summed in each(of_slab, range(0, len(labels), _SUMMED)):
+        sizes += counted
+        sums += summed
     return sizes, sums / np.maximum(sizes, 1)
 
 
@@ -217,7 +247,7 @@ def join_crumbs(
     sizes, mean = _sizes_and_means(labels, intensity, n)
     body = np.zeros(n, bool)
     body[labels[inside]] = True
-    edges, table = touching_pairs(labels, n)[0], np.arange(n, dtype=np.int32)
+    edges, table = touching_pairs(labels), np.arange(n, dtype=np.int32)
     for _ in range(_CRUMB_ROUNDS):
         if sizes.min() >= smallest_vox:
             break
@@ -241,6 +271,6 @@ def join_crumbs(
             weight.astype(np.int64),
             np.bincount(joined, weights=body, minlength=count) > 0,
         )
-        table, edges = joined.astype(np.int32)[table], joined.astype(np.int32)[edges]
-        edges = unique_pairs(edges[edges[:, 0] != edges[:, 1]], count)[0]
+        joined = joined.astype(np.int32)
+        table, edges = joined.take(table), renamed_edges(edges, joined)
     return table[labels]

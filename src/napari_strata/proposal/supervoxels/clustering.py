@@ -11,17 +11,23 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
+from scipy import ndimage
 from threadpoolctl import threadpool_limits
 
 from napari_strata.cancellation import raise_if_cancelled
+from napari_strata.parallel import each
 from napari_strata.proposal.hierarchy.region_merging import (
     SupervoxelGraph,
+    facing_voxels,
     merge_to,
     most_alike_neighbors,
+    pair_codes,
+    pairs_of,
+    run_starts,
     touching_pairs,
 )
 from napari_strata.proposal.supervoxels.boundary_refinement import (
@@ -148,7 +154,7 @@ def grow_segments(
             * _mean_of(np.broadcast_to(place, start.shape), start, sizes)
         )
     raise_if_cancelled()
-    edges = touching_pairs(start, n)[0]
+    edges = touching_pairs(start)
     raise_if_cancelled()
     outside = n - 1 if not inside.all() else n
     edges = edges[(edges != outside).all(axis=1)]
@@ -281,23 +287,39 @@ class Contacts:
 
 
 def find_contacts(
-    labels: NDArray[np.int32], intensity: NDArray[np.float32], n: int
+    labels: NDArray[np.int32], intensity: NDArray[np.float32]
 ) -> Contacts:
-    """Find the pairs of touching supervoxels, ids 0 .. n - 1 in `labels` (z, y, x)."""
-    pairs, steps = [], []
-    for axis in range(3):
-        rolled, bright = np.moveaxis(labels, axis, 0), np.moveaxis(intensity, axis, 0)
-        touch = rolled[1:] != rolled[:-1]
-        one, other = rolled[1:][touch], rolled[:-1][touch]
-        pairs.append((np.minimum(one, other), np.maximum(one, other)))
-        steps.append(np.abs(bright[1:][touch] - bright[:-1][touch]))
-    low, high = (np.concatenate(ends) for ends in zip(*pairs, strict=True))
-    # one matrix sums both: faces in the real part, steps in the imaginary part
-    both = np.empty(len(low), np.complex128)
-    both.real, both.imag = 1.0, np.concatenate(steps)
-    sums = sparse.coo_matrix((both, (low, high)), shape=(n, n)).tocsr()
-    sums.sum_duplicates()
-    found = sums.tocoo()
-    edges = np.stack([found.row, found.col], axis=1).astype(np.int32)
-    faces, step = found.data.real, found.data.imag
-    return Contacts(edges, faces.astype(np.int32), (step / faces).astype(np.float32))
+    """Find the pairs of touching supervoxels of `labels` (z, y, x), numbered from 0."""
+    tables = each(partial(_contacts_across, labels, intensity), range(3))
+    codes, faces, steps = (np.concatenate(part) for part in zip(*tables, strict=True))
+    codes, order, start = _grouped(codes)
+    if not len(start):
+        return Contacts(pairs_of(codes), faces.astype(np.int32), steps)
+    total = np.add.reduceat(faces.take(order), start)
+    step = np.add.reduceat(steps.take(order), start) / total
+    return Contacts(pairs_of(codes), total.astype(np.int32), step.astype(np.float32))
+
+
+def _contacts_across(
+    labels: NDArray[np.int32], intensity: NDArray[np.float32], axis: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return pairs that touch across an axis, their faces, and their sums of steps."""
+    lower, upper = facing_voxels(labels, axis)
+    flat, bright = labels.reshape(-1), intensity.reshape(-1)
+    codes = pair_codes(flat.take(lower), flat.take(upper))
+    steps = np.abs(bright.take(upper) - bright.take(lower))
+    codes, order, start = _grouped(codes)
+    faces = np.diff(start, append=len(order))
+    if not len(start):
+        return codes, faces, np.empty(0)
+    return codes, faces, np.add.reduceat(steps.take(order), start, dtype=np.float64)
+
+
+def _grouped(
+    codes: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.intp]]:
+    """Return the codes that occur, the order that sorts all, and where each one's run begins."""
+    order = np.argsort(codes)
+    ordered = codes.take(order)
+    start = run_starts(ordered)
+    return ordered.take(start), order, start

@@ -6,6 +6,7 @@ matter lies beside white matter.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from napari_strata.proposal.hierarchy.build_trees import smooth_tissue_tree
+from napari_strata.parallel import each
+from napari_strata.proposal.hierarchy.build_trees import SmoothTissues
 from napari_strata.proposal.hierarchy.divisive_clustering import Division, divide
 from napari_strata.proposal.hierarchy.tissue_division import TissueInputs
 from napari_strata.proposal.hierarchy.tree import Hierarchy
@@ -27,6 +29,8 @@ _HOP_SHARE = 0.8
 """Reach of one averaging step, in supervoxel widths."""
 _MOST_HOPS = 40
 """Maximum number of averaging steps, which bounds the time."""
+_ROWS_AT_ONCE = 10_000
+"""Supervoxels whose averages are computed at a time."""
 _ROUNDS, _TISSUES = 3, 24
 """Iterations before the final tree, and tissues found in each of them."""
 _SHARED_TISSUES = 16
@@ -108,8 +112,11 @@ class Neighborhood:
 
     def averaged(self, values: NDArray[np.float32], times: int) -> NDArray[np.float32]:
         """Average values (n, d) over neighbours, `times` times in a row."""
+        bounds = range(0, self.matrix.shape[0], _ROWS_AT_ONCE)
+        rows = [self.matrix[begin : begin + _ROWS_AT_ONCE] for begin in bounds]
         for _ in range(times):
-            values = self.matrix @ values
+            before = values
+            values = np.concatenate(each(lambda part: part @ before, rows))  # noqa: B023
         return np.asarray(values, np.float32)
 
     def shares(
@@ -121,19 +128,22 @@ class Neighborhood:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tissues:
-    """Tissue tree and the vectors that it was built from.
+    """Tissues, their tree, and the vectors that it is built from.
 
     Parameters
     ----------
-    tree : Hierarchy
-        Tree of similar supervoxels, wherever they lie.
+    tree : callable
+        Returns the tree of similar supervoxels, wherever they lie.
+    classes : (n,) int64 array
+        Tissue of each supervoxel, 0 in the background.
     vectors : (n, d) float32 array
         Vectors that were compared in the final iteration.
     shares : (n, tissue) float32 array
         Share of each of 16 tissues in a supervoxel and those that touch it.
     """
 
-    tree: Hierarchy
+    tree: Callable[[], Hierarchy]
+    classes: NDArray[np.int64]
     vectors: NDArray[np.float32]
     shares: NDArray[np.float32]
 
@@ -208,9 +218,10 @@ def find_tissues_iteratively(
         contacts.faces,
         by_intensity=known >= sum(KNOWN_RANGE) / 2,
     )
-    tree = smooth_tissue_tree(inputs, ~body)
+    found = SmoothTissues.of(inputs, ~body)
     return Tissues(
-        tree,
+        found.tree,
+        found.classes(),
         vectors,
         neighborhood.shares(_of_all(shared, body), _SHARED_TISSUES, 1),
     )

@@ -13,6 +13,8 @@ from napari_strata.proposal.supervoxels.clustering import Contacts
 
 _SLAB_VOXELS = 2_000_000
 """Voxels counted at a time, which bounds the memory."""
+_QUANTILES = 257
+"""Quantiles between which the rank of an intensity is interpolated."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,19 +150,37 @@ def describe_intensity(
     )
 
 
-def intensity_rank(
+def intensity_quantiles(
     intensity: NDArray[np.float32], inside: NDArray[np.bool_]
-) -> NDArray[np.float32]:
-    """Return the share of the body that is darker than each voxel, (z, y, x) in [0, 1]."""
+) -> NDArray[np.float64]:
+    """Return quantiles of the body's intensity, increasing, for `intensity_rank`."""
     sample = intensity[inside]
-    edges = (
-        np.quantile(sample[:: max(1, sample.size // 500_000)], np.linspace(0, 1, 257))
-        + np.arange(257) * 1e-9
+    quantiles: NDArray[np.float64] = (
+        np.quantile(
+            sample[:: max(1, sample.size // 500_000)], np.linspace(0, 1, _QUANTILES)
+        )
+        + np.arange(_QUANTILES) * 1e-9
     )
-    out = np.empty_like(intensity)
+    return quantiles
+
+
+def intensity_rank(
+    intensity: NDArray[np.float32], quantiles: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Return the share of the body that is darker than each voxel, (z, y, x) in [0, 1].
+
+    Parameters
+    ----------
+    intensity : (z, y, x) float32 array
+        Intensity of any part of a scan.
+    quantiles : (k,) float64 array
+        From `intensity_quantiles`, of the whole scan.
+    """
+    out = np.empty(intensity.shape, np.float32)
+    shares = np.linspace(0, 1, len(quantiles))
     for plane, above in zip(intensity, out, strict=True):
         raise_if_cancelled()
-        above[...] = np.interp(plane, edges, np.linspace(0, 1, 257))
+        above[...] = np.interp(plane, quantiles, shares)
     return out
 
 

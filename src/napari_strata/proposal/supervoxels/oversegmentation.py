@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.cancellation import raise_if_cancelled
+from napari_strata.parallel import both, each
 from napari_strata.preprocess.body import body_mask, magnified
 from napari_strata.preprocess.intensity import (
     WorkingGrid,
@@ -36,6 +37,7 @@ from napari_strata.proposal.supervoxels.descriptors import (
     Pooler,
     SmoothedIntensity,
     describe_intensity,
+    intensity_quantiles,
     intensity_rank,
     sizes_and_centers,
 )
@@ -61,6 +63,12 @@ Larger ones would need too much memory for both at once.
 """
 _MOST_DESCRIBED_VOXELS = 24_000_000
 """Scans above this are described from every second or third voxel."""
+
+_DESCRIBED_MARGIN_MM = 7.0
+"""Width of the air around the body's box that is described besides it.
+
+Smoothed intensity of the body depends on voxels up to 11 mm away; the box has 6 mm of air.
+"""
 
 View = tuple[slice, slice, slice]
 
@@ -145,8 +153,12 @@ class InitialSegments:
 
     Parameters
     ----------
+    view : tuple of 3 slices
+        Voxels of the scan that supervoxels are described from.
     rank : (z, y, x) float32 array
-        Share of the body that is darker, over the scan.
+        Share of the body that is darker, over the view.
+    quantiles : (k,) float64 array
+        Intensities that ranks are found from.
     features, inside : (z, y, x) float32 and bool arrays
         Values that voxels were compared by, and the body, both over the body's box and
         coarsened by `step`.
@@ -158,7 +170,9 @@ class InitialSegments:
         Smoothed intensity that supervoxels are described from.
     """
 
+    view: View
     rank: NDArray[np.float32]
+    quantiles: NDArray[np.float64]
     features: NDArray[np.float32]
     inside: NDArray[np.bool_]
     step: tuple[int, int, int]
@@ -178,23 +192,26 @@ def grow_initial_segments(
     settings : ProposeSettings
         `supervoxels` is the number of supervoxels to aim for.
     """
-    rank = intensity_rank(prepared.intensity, prepared.inside)
+    quantiles = intensity_quantiles(prepared.intensity, prepared.inside)
     raise_if_cancelled()
-    spacing = prepared.volume.spacing_zyx_mm
+    spacing, box = prepared.volume.spacing_zyx_mm, prepared.grid.box
     step = coarsening(prepared.grid.box_shape, spacing, _MOST_SEGMENTED_VOXELS)
-    features, inside = segment_features(prepared, rank, step=step)
+    around = _box_and_air(prepared)
+    rank = intensity_rank(prepared.intensity[around], quantiles)
+    features, inside = segment_features(prepared, rank[_within(box, around)], step=step)
     plan = SupervoxelPlan(target=settings.supervoxels)
     segments = grow_segments(features, inside, spacing * step, plan)
-    view = _thinned(prepared.intensity.shape, spacing)
+    view = _thinned_part(prepared.intensity.shape, spacing, around)
+    seen = np.ascontiguousarray(prepared.intensity[view])
     return InitialSegments(
-        rank,
+        view,
+        np.ascontiguousarray(rank[_within(view, around)]),
+        quantiles,
         features,
         inside,
         step,
         segments,
-        SmoothedIntensity.of(
-            np.ascontiguousarray(prepared.intensity[view]), spacing * _steps(view)
-        ),
+        SmoothedIntensity.of(seen, spacing * _steps(view)),
     )
 
 
@@ -224,22 +241,26 @@ def find_supervoxels(
     labels, n = _supervoxels(prepared, initial, features, settings, seed)
     spacing = prepared.volume.spacing_zyx_mm
     view = _thinned(labels.shape, spacing)
-    contacts = find_contacts(
-        np.ascontiguousarray(labels[view]),
-        np.ascontiguousarray(prepared.intensity[view]),
-        n,
+
+    def describe() -> tuple[
+        NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]
+    ]:
+        sizes, centers = sizes_and_centers(labels, n, spacing)
+        raise_if_cancelled()
+        return sizes, centers, _describe(prepared, initial, labels, centers)
+
+    def find_body_and_contacts() -> tuple[NDArray[np.int64], Contacts]:
+        contacts = find_contacts(
+            np.ascontiguousarray(labels[view]),
+            np.ascontiguousarray(prepared.intensity[view]),
+        )
+        return np.bincount(labels[prepared.inside], minlength=n), contacts
+
+    (sizes, centers, intensity), (in_body, contacts) = both(
+        describe, find_body_and_contacts
     )
-    raise_if_cancelled()
-    sizes, centers = sizes_and_centers(labels, n, spacing)
-    body = np.bincount(labels[prepared.inside], minlength=n) > 0.5 * sizes
-    raise_if_cancelled()
     return Supervoxels(
-        labels,
-        contacts,
-        _describe(prepared, initial, labels, centers, view),
-        centers,
-        sizes,
-        body,
+        labels, contacts, intensity, centers, sizes, in_body > 0.5 * sizes
     )
 
 
@@ -287,7 +308,7 @@ def _components(
     """Return weighted feature components on a grid of this shape over the body's box."""
     weight = np.float32(_COMPONENT_WEIGHT * settings.feature_weight)
     found = principal_maps(features, 2, seed=seed) if weight else []
-    return [resample(weight * component, shape_zyx) for component in found]
+    return each(lambda component: resample(weight * component, shape_zyx), found)
 
 
 def principal_maps(
@@ -345,7 +366,7 @@ def segment_features(
     Parameters
     ----------
     rank : (z, y, x) float32 array
-        From `intensity_rank`, over the whole scan.
+        From `intensity_rank`, over the body's box.
     step : tuple of 3 int
         Voxels to average along each axis.
 
@@ -360,7 +381,7 @@ def segment_features(
         np.ascontiguousarray(prepared.inside[box]),
     )
     if prepared.volume.modality == "mr":
-        intensity = np.float32(0.5) * (intensity + rank[box])
+        intensity = np.float32(0.5) * (intensity + rank)
     if max(step) > 1:
         intensity = block_mean(intensity, step)
         inside = block_mean(inside.astype(np.float32), step) > 0.5
@@ -376,6 +397,39 @@ def _thinned(shape: tuple[int, ...], spacing_zyx_mm: NDArray[np.float64]) -> Vie
     return z, y, x
 
 
+def _box_and_air(prepared: PreparedScan) -> View:
+    """Return the body's box and some air around it, which supervoxels are described from."""
+    parts = []
+    for part, mm in zip(prepared.grid.box, prepared.volume.spacing_zyx_mm, strict=True):
+        margin = int(np.ceil(_DESCRIBED_MARGIN_MM / mm))
+        parts.append(slice(max(0, part.start - margin), part.stop + margin))
+    return parts[0], parts[1], parts[2]
+
+
+def _thinned_part(
+    shape: tuple[int, ...], spacing_zyx_mm: NDArray[np.float64], part: View
+) -> View:
+    """Return the voxels of a part of the scan that `_thinned` chooses."""
+    z, y, x = (
+        slice(
+            kept.start + -(-max(0, own.start - kept.start) // kept.step) * kept.step,
+            own.stop,
+            kept.step,
+        )
+        for kept, own in zip(_thinned(shape, spacing_zyx_mm), part, strict=True)
+    )
+    return z, y, x
+
+
+def _within(part: View, whole: View) -> View:
+    """Return a part of the scan in the voxels of a larger part."""
+    z, y, x = (
+        slice(own.start - outer.start, own.stop - outer.start, own.step)
+        for own, outer in zip(part, whole, strict=True)
+    )
+    return z, y, x
+
+
 def _steps(view: View) -> NDArray[np.int64]:
     return np.array([s.step for s in view])
 
@@ -385,13 +439,13 @@ def _describe(
     initial: InitialSegments,
     labels: NDArray[np.int32],
     centers_mm: NDArray[np.float32],
-    view: View,
 ) -> NDArray[np.float32]:
     """Describe each supervoxel by its intensity.
 
     A supervoxel without a voxel in the view is described by the voxel at its centroid.
     """
     n, spacing = len(centers_mm), prepared.volume.spacing_zyx_mm
+    view = initial.view
     seen, intensity = (
         np.ascontiguousarray(labels[view]),
         np.ascontiguousarray(prepared.intensity[view]),
@@ -399,7 +453,7 @@ def _describe(
     described = describe_intensity(
         Pooler(seen, n),
         intensity,
-        np.ascontiguousarray(initial.rank[view]),
+        initial.rank,
         initial.around,
     )
     missed = np.flatnonzero(np.bincount(seen.ravel(), minlength=n) == 0)
@@ -410,8 +464,11 @@ def _describe(
             np.array(labels.shape) - 1,
         ).T
     )
-    described[missed] = np.stack([prepared.intensity[middle]] * 5, axis=1) * np.array(
-        [1, 0, 1, 1, 0], np.float32
+    there = prepared.intensity[middle]
+    rank = np.interp(
+        there, initial.quantiles, np.linspace(0, 1, len(initial.quantiles))
     )
-    described[missed, 4] = initial.rank[middle]
+    described[missed] = np.stack(
+        [there, np.zeros_like(there), there, there, rank.astype(np.float32)], axis=1
+    )
     return described

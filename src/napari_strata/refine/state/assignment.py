@@ -210,11 +210,7 @@ def named_regions(state: State) -> NDArray[np.int32]:
     strokes.
     """
     taught = {state.current_id(stroke.region) for stroke in state.strokes}
-    named = [
-        row.id
-        for row in state.rows.values()
-        if row.id in taught or row.name not in (f"region {row.id}", f"tissue {row.id}")
-    ]
+    named = [row.id for row in state.rows.values() if row.id in taught or row.is_named]
     whole = (
         (state.pinned == NOT_PINNED)
         & (state.before_spread == NOT_SPREAD)

@@ -11,12 +11,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_strata.errors import CaseError, EditError
 from napari_strata.proposal.proposal import Proposal, TreeName
+from napari_strata.proposal.reading.outliers import Outlier, find_outliers
+from napari_strata.proposal.reading.symmetry_plane import Symmetry
 from napari_strata.refine.scribble.scribble_classifier import (
     FeatureSpace,
     feature_space,
 )
 
 Box = tuple[slice, slice, slice]
+
+_OUTLIERS = 5
+"""Regions unlike the rest that a person is led to, at most."""
 
 
 class ProposalIndex:
@@ -109,6 +114,17 @@ class ProposalIndex:
         return feature_space(
             self.proposal, middle * self.proposal.volume.spacing_zyx_mm
         )
+
+    @cached_property
+    def symmetry(self) -> Symmetry:
+        """The plane of symmetry, and the tables of outliers and pairs."""
+        return self.proposal.symmetry()
+
+    @cached_property
+    def outliers(self) -> tuple[Outlier, ...]:
+        """Regions that are clearly unlike the rest of the scan, the most unlike first."""
+        found = find_outliers(self.symmetry, _OUTLIERS)
+        return tuple(one for one in found if one.reasons)
 
     def slow_lookups(self) -> dict[str, Any]:
         """Return the lookups that take long, by name; `adopt_lookups` takes them up."""
