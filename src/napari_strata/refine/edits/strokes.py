@@ -6,6 +6,7 @@ Points are in RAS+ mm, regions are ids. An edit that cannot be carried out raise
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -130,6 +131,39 @@ class Scribble:
             (self.region,),
             replace(self, by_intensity=by_intensity),
         )
+
+
+def apply_strokes(
+    scribbles: Sequence[Scribble], state: State, index: ProposalIndex
+) -> State:
+    """Apply several scribbles as one after the other would, but classify only once.
+
+    With the scope "here", each is spread on its own.
+
+    Parameters
+    ----------
+    scribbles : sequence of Scribble
+        The strokes, oldest first.
+    state, index
+        The state before them, without locked regions, and its proposal.
+
+    Raises
+    ------
+    EditError
+        If a stroke leaves the scan.
+    """
+    last = None
+    for scribble in scribbles:
+        voxels = index.flat_from_ras(scribble.points_ras_mm)
+        state = require_target(state, index, scribble.region)
+        stroke = Stroke(voxels, scribble.region, scribble.scope)
+        state, _ = _take_stroke(state, index, stroke, scribble.by_intensity)
+        last = scribble, np.unique(index.supervoxels_at(voxels))
+        if scribble.scope == "here":
+            state = _spread(state, index, last[1], scribble)
+    if last is not None and last[0].scope == "everywhere":
+        state = _spread(state, index, last[1], last[0])
+    return with_ids(state, index)
 
 
 def previewed_result(
