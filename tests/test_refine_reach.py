@@ -141,5 +141,6 @@ def test_a_preview_tells_volume_and_intensity_of_what_would_be_taken(
         proposal.volume.data[tuple(voxels.T)].mean(), rel=1e-4
     )
     assert not effect.parts_from_stroke
-    assert str(effect).startswith("+") and "within 10 mm" in str(effect)
+    assert str(effect).startswith("+")
+    assert "within 10 mm" in str(effect)
     assert not work.history

@@ -145,6 +145,15 @@ def test_bounds_and_addresses(pacs, tmp_path):
             DicomWeb(url, 10**7)
     with pytest.raises(ServeError, match="STRATA_DICOMWEB_LOGIN"):
         DicomWeb("http://me:secret@pacs/x", 10**7)
-    for name in ("head", "1..2", "1.2/..", "1.2?x=1", "1.2\n", "9" * 65, "", "\u0661.2"):
+    for name in (
+        "head",
+        "1..2",
+        "1.2/..",
+        "1.2?x=1",
+        "1.2\n",
+        "9" * 65,
+        "",
+        "\u0661.2",
+    ):
         assert DicomWeb(pacs, 10**7).pull(name, tmp_path) is None
     assert all("/studies/" not in path or UID in path for path in Pacs.asked)

@@ -136,9 +136,10 @@ class Scribble:
 def apply_strokes(
     scribbles: Sequence[Scribble], state: State, index: ProposalIndex
 ) -> State:
-    """Apply several scribbles as one after the other would, but classify only once.
+    """Apply several scribbles at once, spread by the first method.
 
-    With the scope "here", each is spread on its own.
+    They are applied as one after the other would be, but with the scope "everywhere"
+    supervoxels are classified only once. With the scope "here", each is spread on its own.
 
     Parameters
     ----------
@@ -158,11 +159,14 @@ def apply_strokes(
         state = require_target(state, index, scribble.region)
         stroke = Stroke(voxels, scribble.region, scribble.scope)
         state, _ = _take_stroke(state, index, stroke, scribble.by_intensity)
-        last = scribble, np.unique(index.supervoxels_at(voxels))
+        crossed = np.unique(index.supervoxels_at(voxels))
+        last = scribble.scope, crossed, scribble.region
         if scribble.scope == "here":
-            state = _spread(state, index, last[1], scribble)
-    if last is not None and last[0].scope == "everywhere":
-        state = _spread(state, index, last[1], last[0])
+            state = spread_by_first_method(
+                state, index, crossed, scribble.region, here=True
+            )
+    if last is not None and last[0] == "everywhere":
+        state = spread_by_first_method(state, index, last[1], last[2], here=False)
     return with_ids(state, index)
 
 
