@@ -6,7 +6,6 @@ Points are in RAS+ mm, regions are ids. An edit that cannot be carried out raise
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -131,43 +130,6 @@ class Scribble:
             (self.region,),
             replace(self, by_intensity=by_intensity),
         )
-
-
-def apply_strokes(
-    scribbles: Sequence[Scribble], state: State, index: ProposalIndex
-) -> State:
-    """Apply several scribbles at once, spread by the first method.
-
-    They are applied as one after the other would be, but with the scope "everywhere"
-    supervoxels are classified only once. With the scope "here", each is spread on its own.
-
-    Parameters
-    ----------
-    scribbles : sequence of Scribble
-        The strokes, oldest first.
-    state, index
-        The state before them, without locked regions, and its proposal.
-
-    Raises
-    ------
-    EditError
-        If a stroke leaves the scan.
-    """
-    last = None
-    for scribble in scribbles:
-        voxels = index.flat_from_ras(scribble.points_ras_mm)
-        state = require_target(state, index, scribble.region)
-        stroke = Stroke(voxels, scribble.region, scribble.scope)
-        state, _ = _take_stroke(state, index, stroke, scribble.by_intensity)
-        crossed = np.unique(index.supervoxels_at(voxels))
-        last = scribble.scope, crossed, scribble.region
-        if scribble.scope == "here":
-            state = spread_by_first_method(
-                state, index, crossed, scribble.region, here=True
-            )
-    if last is not None and last[0] == "everywhere":
-        state = spread_by_first_method(state, index, last[1], last[2], here=False)
-    return with_ids(state, index)
 
 
 def previewed_result(
