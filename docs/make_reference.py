@@ -42,6 +42,7 @@ TABLES: tuple[tuple[str, str], ...] = (
     ("ProposeSettings", "propose"),
     ("RunSettings", "run"),
     ("BatchSettings", "batch"),
+    ("ServeSettings", "serve"),
     ("ExportSettings", "export"),
     ("AdaptSettings", "adapt"),
     ("PretrainSettings", "pretrain"),
@@ -64,6 +65,18 @@ def pages() -> dict[str, str]:
 def api_page(name: str) -> str:
     """Return the page of one public name; its text comes from the docstring."""
     page = f"{NOTE}\n\n# {name}\n\n::: napari_strata.{name}\n"
+    if name == "ProposeSettings":
+        # its signature would show how defaults are declared; the table of settings
+        # shows what they are
+        page += (
+            "    options:\n      show_signature: false\n      members: false\n\nEvery"
+            " setting with its default, limits and unit: [Settings](../settings.md).\n"
+        )
+        for method in ("to_dict", "from_dict", "from_toml"):
+            page += (
+                f"\n::: napari_strata.{name}.{method}\n    options:\n     "
+                " heading_level: 3\n"
+            )
     page += (
         "\n[What the examples start from](../index.md#what-the-examples-start-from)\n"
     )

@@ -374,7 +374,7 @@ def test_a_dressed_patch_keeps_its_plain_view_and_its_truth(thick):
     assert all(
         torch.equal(a, b) for a, b in zip(worn.labels, batch.labels, strict=True)
     )
-    assert worn.looks[0][0] != worn.looks[0][1]
+    assert worn.clean_image_ids[0][0] != worn.clean_image_ids[0][1]
 
 
 def test_brightness_is_laid_over_by_rank():

@@ -13,7 +13,7 @@ from benchmarks.batch.page import drawn, fake_batch
 from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.batch.outputs.outlier_scores import outlier_scores
 from napari_strata.batch.outputs.results import ScanResult
-from napari_strata.batch.outputs.write_all import write_batch_outputs
+from napari_strata.batch.outputs.tables_and_page import write_tables_and_page
 from napari_strata.cli.batch_progress import BatchProgress, duration
 from napari_strata.export.outputs import outputs_beside
 
@@ -21,7 +21,7 @@ from napari_strata.export.outputs import outputs_beside
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("page")
-    return write_batch_outputs(fake_batch(folder, 60), folder)[1]
+    return write_tables_and_page(fake_batch(folder, 60), folder)[1]
 
 
 class Reader(HTMLParser):

@@ -41,8 +41,8 @@ def test_variants_see_the_same_scans(scans):
     plain, two = batches(scans, "recipe")[0], batches(scans, "two views")[0]
     assert plain.image.shape == two.image.shape == (2, 1, 32, 32, 32)
     assert torch.equal(plain.image[0], two.image[0])
-    assert len(plain.looks) == 2
-    assert len(two.looks[0]) == 2
+    assert len(plain.clean_image_ids) == 2
+    assert len(two.clean_image_ids[0]) == 2
     assert torch.equal(batches(scans, "coarse tissues")[0].labels[-1], plain.labels[0])
     assert not torch.equal(plain.labels[-1], plain.labels[0])
 

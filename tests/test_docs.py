@@ -125,3 +125,15 @@ def test_generated_pages_are_up_to_date_and_every_public_name_has_one():
         if (DOCS / name).read_text(encoding="utf-8") != text
     ]
     assert stale == [], "run `make reference`"
+
+
+def test_every_path_that_contributing_names_exists():
+    """The table "Where would I change X?" must not name files that moved."""
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = table.split("## Where would I change X?")[1].split("\n## ")[0]
+    table = table.split("\n\n", 2)[2]  # without the sentence that names the folder
+    named = re.findall(r"`((?:\w+/)+\w*(?:\.py)?)`", table)
+    assert len(named) > 15
+    assert [
+        path for path in named if not (ROOT / "src" / "napari_strata" / path).exists()
+    ] == []

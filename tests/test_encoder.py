@@ -14,13 +14,15 @@ from safetensors import safe_open
 from napari_strata.encoder.embed import CODES, embed, embed_intensity, intensity_codes
 from napari_strata.encoder.identity import SHIPPED, read_recipe, weights_hash
 from napari_strata.encoder.network import NetworkShape, StrataEncoder, fold_norms
-from napari_strata.encoder.pretraining.patches import make_batch
+from napari_strata.encoder.pretraining.patches import KINDS, make_batch
 from napari_strata.encoder.pretraining.pretrain import pretrain
 from napari_strata.encoder.pretraining.tasks import (
     Batch,
+    TissuePrototypes,
     hide,
     pretext_loss,
     read_at,
+    region_contrast,
     sample_voxels,
     voxel_contrast,
 )
@@ -181,7 +183,7 @@ def test_a_batch_holds_views_of_one_anatomy_in_range_and_labelled():
     assert float(batch.image.min()) >= 0
     assert float(batch.image.max()) <= 1
     assert [labels.shape for labels in batch.labels] == [(2, 16, 16, 16)] * 4
-    assert [len(looks) for looks in batch.looks] == [2, 2]
+    assert [len(ids) for ids in batch.clean_image_ids] == [2, 2]
 
 
 def test_every_pretext_task_can_be_switched_off_and_runs_without_labels():
@@ -253,22 +255,82 @@ def test_the_last_layers_in_slabs_give_what_the_whole_image_gives(depth):
     )
 
 
-def test_pretraining_stopped_and_taken_up_again_ends_where_one_run_ends(tmp_path):
-    seen = []
-    pretrain(
-        tmp_path / "one.safetensors",
-        TINY,
-        device="cpu",
-        on_progress=lambda *p: seen.append(p),
-    )
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_pretraining_stopped_and_taken_up_again_ends_where_one_run_ends(
+    tmp_path, weight
+):
+    recipe = replace(TINY, prototype_weight=weight, region_weight=weight)
+    pretrain(tmp_path / "one.safetensors", recipe, device="cpu")
     broken = tmp_path / "two.safetensors"
-    pretrain(broken, TINY, device="cpu", minutes=0.0)
-    pretrain(broken, TINY, device="cpu")
+    pretrain(broken, recipe, device="cpu", minutes=0.0)
+    pretrain(broken, recipe, device="cpu")
     one, two = load_encoder(tmp_path / "one.safetensors"), load_encoder(broken)
     for (name, a), (_, b) in zip(
         one.state_dict().items(), two.state_dict().items(), strict=True
     ):
         assert torch.allclose(a.float(), b.float(), atol=2e-3), name
+
+
+def test_pretraining_starts_from_given_weights_of_the_same_shape(tmp_path):
+    first = pretrain(
+        tmp_path / "first.safetensors", replace(TINY, steps=2), device="cpu"
+    )
+    still = replace(TINY, steps=1, learning_rate=1e-6)
+    second = pretrain(
+        tmp_path / "two.safetensors", still, device="cpu", start_from=first
+    )
+    one, two = load_encoder(first, fold=False), load_encoder(second, fold=False)
+    for (name, a), (_, b) in zip(
+        one.named_parameters(), two.named_parameters(), strict=True
+    ):
+        assert torch.allclose(a, b, atol=1e-5), name
+    with pytest.raises(WeightsError, match="Cannot start from"):
+        pretrain(
+            tmp_path / "three.safetensors",
+            replace(still, width=2 * TINY.width),
+            device="cpu",
+            start_from=first,
+        )
+
+
+def test_prototypes_tell_tissues_apart_once_features_lie_along_them():
+    torch.manual_seed(0)
+    prototypes = TissuePrototypes(kinds=2, tissues=6, channels=8, temperature=0.1)
+    tissues = torch.arange(6).repeat(5)
+    along = prototypes.vectors.detach()[1][tissues]
+    assert prototypes.loss(along, tissues, 1) < 0.5 < prototypes.loss(along, tissues, 0)
+    optimiser = torch.optim.SGD(prototypes.parameters(), lr=1.0)
+    start = last = prototypes.loss(along, tissues, 0).item()
+    for _ in range(30):
+        optimiser.zero_grad()
+        loss = prototypes.loss(along, tissues, 0)
+        loss.backward()
+        optimiser.step()
+        last = loss.item()
+    assert last < 0.5 * start
+
+
+def test_regions_are_found_again_where_views_agree_and_not_where_they_do_not():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(5).repeat(20)
+    features = torch.nn.functional.normalize(torch.eye(5)[labels] + 0.05, dim=1)
+
+    def loss(view):
+        return float(region_contrast(features, view, labels, 0.1, generator))
+
+    assert loss(features) < 0.05
+    assert loss(features.roll(1, 0)) > 5
+    one_region = torch.zeros(100, dtype=torch.int64)
+    assert region_contrast(features, features, one_region, 0.1, generator) == 0
+
+
+def test_only_named_contrasts_of_bodies_have_a_kind():
+    batch = make_batch(Synthesiser((16, 16, 16)), list(range(20)), views=1)
+    kinds = [kind for (kind,) in batch.kinds]
+    assert KINDS.index("ct") in kinds
+    assert None in kinds
+    shapes = Synthesiser((16, 16, 16), families={"shapes": 1.0})
+    assert set(make_batch(shapes, [1, 2, 3], views=1).kinds) == {(None,)}
 
 
 def test_pretraining_sees_the_batches_that_it_is_given(tmp_path):

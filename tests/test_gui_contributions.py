@@ -22,9 +22,9 @@ from napari_strata import write
 from napari_strata.cli import main
 from napari_strata.errors import ReadError, StrataError, WriteError
 from napari_strata.gui.canvas.layers import case_labels_tuple
-from napari_strata.gui.plugin import commands, readers, samples
+from napari_strata.gui.plugin import commands, napari_open, samples
+from napari_strata.gui.plugin import napari_save as writing
 from napari_strata.gui.plugin import window as opening
-from napari_strata.gui.plugin import writers as writing
 from napari_strata.gui.widgets import dialogs
 from napari_strata.io.files import read, read_labels
 from napari_strata.refine.session.refinement import Refinement
@@ -47,7 +47,7 @@ def scan(tmp_path):
 
 
 def only_layer(path):
-    reader = readers.get_reader(str(path))
+    reader = napari_open.get_reader(str(path))
     assert reader is not None
     ((data, kwargs, kind),) = reader(str(path))
     return {"image": Image, "labels": Labels}[kind](data, **kwargs)
@@ -137,7 +137,7 @@ def test_of_dcm_files_only_segmentations_are_read(tmp_path):
     assert np.count_nonzero(layer.data) == np.count_nonzero(labels.labels)
     # other readers take a slice as an image of its own
     one_slice = next((tmp_path / "ct").iterdir())
-    assert readers.get_reader(str(one_slice)) is None
+    assert napari_open.get_reader(str(one_slice)) is None
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "picture.png", "empty_folder"])
@@ -147,14 +147,14 @@ def test_what_is_no_scan_is_left_to_other_readers(tmp_path, name):
         path.write_text("nothing")
     else:
         path.mkdir()
-    assert readers.get_reader(str(path)) is None
+    assert napari_open.get_reader(str(path)) is None
 
 
 def test_a_case_opens_as_scan_and_labels_that_share_the_work(scan, tmp_path):
     work = Refinement(phantom_proposal(read(scan)), tissues=4)
     work.merge([row.id for row in work.regions][:2])
     work.save(tmp_path / "case.strata")
-    (data, kwargs, kind), (labels, more, other) = readers.read_layers(
+    (data, kwargs, kind), (labels, more, other) = napari_open.read_layers(
         str(tmp_path / "case.strata")
     )
     assert (kind, other) == ("image", "labels")
@@ -278,9 +278,9 @@ class TestWindow:
                 None if path.name == "a.nii.gz" else options[1][1]
             ),
         )
-        (only,) = readers.read_layers([str(path) for path in paths])
+        (only,) = napari_open.read_layers([str(path) for path in paths])
         assert only[1]["name"] == "b, volume 1"
-        assert readers.read_layers(str(paths[0])) == [(None,)]
+        assert napari_open.read_layers(str(paths[0])) == [(None,)]
         assert len(opening.open_viewer(paths[0], index=None).layers) == 0
         assert [
             layer.name for layer in opening.open_viewer(paths[1], index=None).layers

@@ -303,7 +303,7 @@ def test_the_ruler_tells_lengths_in_mm(proposed):
     _, panel = proposed
     panel.sections.scan.buttons["ruler"].click()
     layer = panel.views.ruler.layer
-    layer.add_lines(np.array([[0, 0, 0], [0, 3, 4]]))
+    layer.add_lines(np.array([[0, 0, 0], [0, 3, 4]]) / layer.scale[0])
     assert list(layer.features["length"]) == ["5.0 mm"]
     panel.sections.scan.buttons["ruler"].click()
     assert str(layer.mode) == "pan_zoom"

@@ -16,11 +16,20 @@ import pytest
 import SimpleITK as sitk
 import trimesh
 from napari.utils.notifications import notification_manager
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import (
+    QApplication,
+    QComboBox,
+    QDialogButtonBox,
+    QLineEdit,
+)
 
 from napari_strata.export.formats import FORMATS_BY_NAME
 from napari_strata.gui.panel.panel import StrataPanel
 from napari_strata.gui.widgets import export_dialog
-from napari_strata.io.files import read, write_scan
+from napari_strata.gui.widgets.export_dialog import ExportDialog
+from napari_strata.io.files import read, read_labels, write_scan
 from phantoms import phantom_volume, propose_phantom
 from test_gui_panel import add_scan, shown
 from test_io_dicom import save_series
@@ -144,8 +153,8 @@ def test_what_cannot_be_written_is_one_sentence_in_the_panel(
     second = write_scan(phantom_volume(seed=2), tmp_path / "second.nii.gz")
     add_scan(panel.case._viewer, read(second))
     monkeypatch.setattr(
-        export_dialog.QFileDialog,
-        "getSaveFileName",
+        export_dialog.ExportDialog,
+        "exec",
         lambda *_: pytest.fail("asked for a name all the same"),
     )
 
@@ -183,34 +192,98 @@ def test_what_cannot_be_written_is_one_sentence_in_the_panel(
     assert left == {"scan.nii.gz", "second.nii.gz", "theirs.csv"}
 
 
-def test_the_dialog_offers_every_format_and_asks_before_it_replaces_anything(
+def in_the_dialog(act) -> list[str]:
+    """Let a person act in the export dialog that opens next; return what they saw."""
+    seen: list[str] = []
+
+    def when_open() -> None:
+        dialog = QApplication.activeModalWidget()
+        if not isinstance(dialog, ExportDialog):
+            QTimer.singleShot(50, when_open)
+            return
+        QTimer.singleShot(5000, dialog.reject)
+        act(dialog)
+        seen.append(dialog.scope.currentText())
+        buttons = dialog.findChild(QDialogButtonBox)
+        save = buttons.button(QDialogButtonBox.StandardButton.Save)
+        QTest.mouseClick(save, Qt.MouseButton.LeftButton)
+
+    QTimer.singleShot(0, when_open)
+    return seen
+
+
+def choose_format(dialog, name: str) -> None:
+    box = dialog.findChild(QComboBox, "fileTypeCombo")
+    for _ in range(list(FORMATS_BY_NAME).index(name)):
+        QTest.keyClick(box, Qt.Key.Key_Down)
+
+
+def type_name(dialog, name: str) -> None:
+    line = dialog.findChild(QLineEdit, "fileNameEdit")
+    line.setText(name)  # typed, it would open a list of completions over the button
+
+
+def test_the_dialog_offers_every_format_and_says_which_regions_it_writes(
     make_napari_viewer_proxy, qtbot, tmp_path, monkeypatch
 ):
-    panel = desk(
-        make_napari_viewer_proxy,
-        qtbot,
-        write_scan(phantom_volume(), tmp_path / "scan.nii.gz"),
-    )
-    answers: list[tuple[str, str]] = []
-    monkeypatch.setattr(
-        export_dialog.QFileDialog,
-        "getSaveFileName",
-        lambda *given: (given[2], given[4]) if not answers else answers.pop(),
-    )
+    panel = desk(make_napari_viewer_proxy, qtbot, save_series(tmp_path / "ct"))
+    for number in range(5):
+        panel.case.work.paint(
+            np.argwhere(np.ones((2, 2, 1))) + np.array((1, 1, number + 1))
+        )
+    panel.settle()
+    total = len(panel.case.work.regions)
     offered = [
         action.text() for action in panel.sections.export.formats.menu().actions()
     ]
     assert [text.split(" (")[0] for text in offered] == list(FORMATS_BY_NAME)
+    out = tmp_path / "results"
+    out.mkdir()
+
+    seen = in_the_dialog(lambda dialog: type_name(dialog, str(out / "none_named.stl")))
     panel.sections.export.formats.menu().actions()[
         offered.index("Surfaces (.stl, .obj, .ply)")
     ].trigger()
-    qtbot.waitUntil(lambda: "scan_surfaces.stl" in told(panel), timeout=20000)
+    qtbot.waitUntil(lambda: "none_named.stl" in told(panel), timeout=20000)
+    assert seen == [f"all: {total} of {total} regions"]
 
-    answers.append(
-        (str(tmp_path / "mine"), export_dialog.export_filter("Table of measures"))
-    )
-    panel.sections.export.export.click()
-    qtbot.waitUntil(lambda: "mine.csv" in told(panel), timeout=20000)
+    ids = [row.id for row in panel.case.work.regions]
+    panel.case.work.rename(ids[0], "liver")
+    panel.case.work.rename(ids[1], "spleen")
+    panel.sections.regions.table.asked.emit("hide", (ids[2],))
+    panel.sections.regions.table.select([ids[3]])
+    for scope, name, count in (
+        ("", "DICOM segmentation", 2),
+        ("", "Surfaces", 2),
+        ("", "NIfTI labels", total),
+        ("", "Table of measures", total),
+        ("selected", "NIfTI labels", 1),
+        ("shown", "3D Slicer segmentation", total - 1),
+        ("all", "DICOM segmentation", total),
+    ):
+        ending = FORMATS_BY_NAME[name].suffixes[0]
+        file = f"{scope or 'usual'}_{name.split()[0]}{ending}"
+
+        def act(dialog, scope=scope, name=name, file=file) -> None:
+            assert dialog.directory().path() == str(out), "the folder is remembered"
+            if scope:
+                dialog.scope.setCurrentIndex(dialog.scope.findData(scope))
+                dialog.scope.activated.emit(dialog.scope.currentIndex())
+            choose_format(dialog, name)
+            type_name(dialog, file)
+
+        seen = in_the_dialog(act)
+        QTest.mouseClick(panel.sections.export.export, Qt.MouseButton.LeftButton)
+        qtbot.waitUntil(lambda file=file: file in told(panel), timeout=20000)
+        assert seen[0].endswith(f"{count} of {total} regions"), file
+    segments = pydicom.dcmread(out / "usual_DICOM.dcm").SegmentSequence
+    assert [one.SegmentLabel for one in segments] == ["liver", "spleen"]
+    assert len(pydicom.dcmread(out / "all_DICOM.dcm").SegmentSequence) == total
+    written = read_labels(out / "selected_NIfTI.nii.gz")
+    assert set(np.unique(written.labels)) == {0, ids[3]}
+    np.testing.assert_array_equal(written.labels > 0, shown(panel) == ids[3])
+    with (out / "usual_Table.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == total
 
     asked = []
     monkeypatch.setattr(
@@ -218,12 +291,23 @@ def test_the_dialog_offers_every_format_and_asks_before_it_replaces_anything(
         "question",
         lambda *given: asked.append(given[2]) or given[3].__class__.No,
     )
-    answers.append(
-        (str(tmp_path / "mine"), export_dialog.export_filter("Table of measures"))
-    )
+    in_the_dialog(lambda dialog: type_name(dialog, "usual_Table.csv"))
     panel.sections.export.export.click()
-    assert asked == [f"mine.csv is already in {tmp_path}. Replace?"]
+    assert asked == [f"usual_Table.csv is already in {out}. Replace?"]
     assert not panel.jobs.is_running
+
+
+def test_a_second_format_beside_the_first_is_written_and_shares_its_names(
+    make_napari_viewer_proxy, qtbot, tmp_path
+):
+    scan = write_scan(phantom_volume(), tmp_path / "scan.nii.gz")
+    panel = desk(make_napari_viewer_proxy, qtbot, scan)
+    panel.case.work.rename(panel.case.work.regions[0].id, "liver")
+    for name in ("head.nii.gz", "head.seg.nrrd", "head.nrrd", "head.mha"):
+        export(panel, qtbot, tmp_path / name)
+        assert "liver" in [row.name for row in read_labels(tmp_path / name).regions]
+    assert not list(tmp_path.glob(".*"))
+    assert not list(tmp_path.glob("*strata-journal*")), "unfinished work lies elsewhere"
 
 
 @pytest.mark.parametrize(

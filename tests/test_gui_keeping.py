@@ -48,7 +48,7 @@ def test_a_panel_opened_again_goes_on_with_the_case(proposed):
     viewer.window.remove_dock_widget(first)
     assert first.case is None
     assert not labels.keymap
-    assert not first.orientation.letters.shown
+    assert first.orientation.letters.shown, "the scan is still there"
     again = StrataPanel(viewer, propose=propose_phantom)
     viewer.window.add_dock_widget(again, name="Strata")
     assert (again.case.work, again.case.labels) == (work, labels)

@@ -8,7 +8,7 @@ import pytest
 from napari.utils.notifications import notification_manager
 
 from napari_strata.gui.panel.panel import StrataPanel
-from napari_strata.gui.plugin.readers import get_reader
+from napari_strata.gui.plugin.napari_open import get_reader
 from napari_strata.gui.widgets import dialogs
 from napari_strata.io.files import read_labels, write_scan
 from phantoms import phantom_volume
@@ -191,7 +191,7 @@ def test_a_file_of_several_volumes_is_asked_about_and_the_chosen_one_opens(
         np.testing.assert_allclose(
             np.sort(layer.data.ravel()), np.sort(stack[..., number].ravel())
         )
-    assert panel.scans.volume.index == 2
+    assert panel.scans.volume.index == 4, "the scan opened last is the one in hand"
 
 
 def test_a_folder_without_scans_is_left_to_other_readers(tmp_path):

@@ -24,7 +24,7 @@ from napari_strata.gui.canvas.layers import (
 )
 from napari_strata.gui.canvas.orientation import world_directions
 from napari_strata.gui.canvas.placement import place, placing_of
-from napari_strata.gui.plugin.writers import write_labels
+from napari_strata.gui.plugin.napari_save import write_labels
 from napari_strata.io.files import read
 from napari_strata.volume import Geometry, Volume
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from npe2 import PluginManifest
 
+from napari_strata.export.formats import EXPORT_SUFFIXES
+from napari_strata.filenames import CASE_SUFFIX
 from napari_strata.gui.actions import ACTIONS, Key
 from napari_strata.gui.plugin import commands
 
@@ -75,7 +77,21 @@ def test_the_manifest_names_the_commands_of_the_action_table():
         next(
             action.id
             for action in ACTIONS
-            if Key("Ctrl+Z", "regions layer") in action.keys
+            if Key("Ctrl+Z", "our layers") in action.keys
         )
         == "undo"
     )
+
+
+def test_file_save_of_napari_writes_every_export_suffix():
+    """A format that is added to `EXPORT_FORMATS` must be added to the manifest too."""
+    contributions = PluginManifest.from_file(PACKAGED).contributions
+    listed = {
+        suffix
+        for writer in contributions.writers
+        for suffix in writer.filename_extensions
+    }
+    # napari asks a writer by the last suffix: .seg.nrrd comes as .nrrd. A .dcm or .txt
+    # means something else to other plugins; the panel's export writes them.
+    left_out = {".dcm", ".seg.nrrd", ".txt"}
+    assert listed == {*EXPORT_SUFFIXES, CASE_SUFFIX} - left_out

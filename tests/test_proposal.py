@@ -83,9 +83,13 @@ def test_confidence_is_a_share_and_higher_where_regions_lie_far_apart(proposal):
             tissue_tree(points, sizes, edges, nobody),
             region_tree(points, sizes, edges, nobody),
         )
-        return estimate_confidence(
-            ConfidenceInputs(points, points, tissues, regions, contacts, sizes)
-        ).mean()
+        return (
+            estimate_confidence(
+                ConfidenceInputs(points, points, tissues, regions, contacts, sizes)
+            )
+            .overall()
+            .mean()
+        )
 
     assert mean_confidence(0.02) > mean_confidence(0.3)
 

@@ -85,10 +85,13 @@ def test_random_edits_leave_locked_regions_painted_voxels_and_the_journal_in_ord
     assert figures["refused"] < 200
 
 
-def test_work_lies_beside_the_scan_and_is_offered_for_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["state", "beside, as earlier versions did"])
+def test_work_leaves_the_folder_of_the_scan_alone_and_is_offered_for_it(
+    tmp_path: Path, fallback_folder: Path, place: str
+) -> None:
     work = Refinement(on_disk(tmp_path), regions=10)
-    journal = work.storage.begin_autosave()
-    assert journal.parent == tmp_path
+    journal = work.storage.begin_autosave(None if place == "state" else tmp_path)
+    assert journal.parent == (fallback_folder if place == "state" else tmp_path)
     assert find_unfinished(tmp_path / "scan.nii.gz") == []
     edited(work)
     assert find_unfinished(tmp_path / "scan.nii.gz") == [], "it still goes on"
@@ -110,20 +113,20 @@ def test_work_lies_beside_the_scan_and_is_offered_for_it(tmp_path: Path) -> None
     )
 
 
-def test_work_that_moved_along_with_its_scan_is_found_and_goes_on(
-    tmp_path: Path,
+@pytest.mark.parametrize("place", ["state", "beside, as earlier versions did"])
+def test_work_on_a_scan_that_moved_is_found_and_goes_on(
+    tmp_path: Path, place: str
 ) -> None:
     old, new = tmp_path / "disk one", tmp_path / "disk two"
     old.mkdir()
     work = Refinement(on_disk(old), regions=10)
-    work.storage.begin_autosave()
+    work.storage.begin_autosave(None if place == "state" else old)
     seen = crashed(edited(work))
     old.rename(new)
-    assert find_unfinished(old / "scan.nii.gz") == []
     (left,) = find_unfinished(strata.read(new / "scan.nii.gz"))
     (by_path,) = find_unfinished(new / "scan.nii.gz")
     assert left.journal == by_path.journal
-    again = left.resume()
+    again = left.resume(volume=strata.read(new / "scan.nii.gz"))
     assert crash.digest(again) == seen
     again.view.statistics()
     again.storage.end_autosave(keep=True)

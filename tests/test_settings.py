@@ -2,8 +2,10 @@
 
 import pytest
 
+from napari_strata.encoder.identity import read_recipe
 from napari_strata.errors import SettingsError
 from napari_strata.settings import (
+    RECIPES,
     AdaptSettings,
     PretrainSettings,
     ProposeSettings,
@@ -63,3 +65,12 @@ def test_a_patch_that_the_network_cannot_halve_is_a_clear_error(settings):
         SettingsError, match="patch_vox is 40; it must be a multiple of 16"
     ):
         settings(patch_vox=40)
+
+
+def test_a_recipe_stays_what_made_the_shipped_weights():
+    """A changed default must not change what `pretrain --recipe v1` makes."""
+    recorded = read_recipe()
+    recipe = RECIPES["v1"].to_dict()
+    # settings that are newer than the weights are off
+    newer = {"bootstrapped_share": 0.0, "prototype_weight": 0.0, "region_weight": 0.0}
+    assert recipe == {name: {**newer, **recorded}[name] for name in recipe}

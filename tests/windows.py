@@ -75,6 +75,7 @@ class SharedWindow:
         if not hasattr(viewer.window, "_qt_window"):  # a test closed it
             self.close()
             return
+        viewer.window._qt_window.hide()
         viewer.window.remove_dock_widget("all")
         self._delete_what_is_left()
         viewer.layers.clear()
@@ -122,6 +123,36 @@ class SharedWindow:
         del viewer
         gc.collect()
         QtViewer._instances.clear()
+
+
+def bring_to_front(viewer: Any, width: int = 1280, height: int = 720) -> Any:
+    """Show a window as a person has it, active and in a given size; return its canvas."""
+    from qtpy.QtOpenGLWidgets import QOpenGLWidget
+    from qtpy.QtTest import QTest
+    from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow
+
+    viewer.window.show()
+    viewer.window.resize(width, height)
+    docks = list(viewer.window.dock_widgets.values())
+    window = docks[0].window()
+    while not isinstance(window, QMainWindow):
+        window = window.parentWidget().window()
+    window.activateWindow()
+    QTest.qWaitForWindowActive(window, 3000)
+    canvas = next(
+        widget
+        for widget in window.findChildren(QOpenGLWidget)
+        if not any(isinstance(part, QDockWidget) for part in _with_parents(widget))
+    )
+    canvas.setFocus()
+    QApplication.processEvents()
+    return canvas
+
+
+def _with_parents(widget: Any) -> Any:
+    while widget is not None:
+        yield widget
+        widget = widget.parentWidget()
 
 
 def _state(viewer: Any) -> dict[str, Any]:

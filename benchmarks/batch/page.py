@@ -19,7 +19,7 @@ import numpy as np
 
 from napari_strata.batch.inputs.scans import PlannedScan
 from napari_strata.batch.outputs.results import ScanResult, outputs_of, thumbnail_of
-from napari_strata.batch.outputs.write_all import write_batch_outputs
+from napari_strata.batch.outputs.tables_and_page import write_tables_and_page
 from napari_strata.export.outputs import SIDECAR_FORMAT
 from napari_strata.io.files import read, read_labels
 from napari_strata.pipeline import versions
@@ -182,7 +182,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.output.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    _, page = write_batch_outputs(fake_batch(folder, arguments.scans), folder)
+    _, page = write_tables_and_page(fake_batch(folder, arguments.scans), folder)
     figures = {"scans": arguments.scans, "page_mb": round(page.stat().st_size / 1e6, 2)}
     print(
         json.dumps(

@@ -111,13 +111,11 @@ class StoredBatches(Dataset[Batch]):
             if self.settings.coarse_labels == "tissue"
             else kept["structure"][:anatomies].long()
         )
-        looks = tuple(
-            tuple(look) for look in kept["looks"][:anatomies, :views].tolist()
-        )
+        ids = tuple(tuple(own) for own in kept["looks"][:anatomies, :views].tolist())
         return Batch(
             image.reshape(-1, 1, *image.shape[2:]),
             (tissue, tissue, other, other),
-            looks,
+            ids,
         )
 
 
@@ -147,7 +145,7 @@ def store_scans(folder: Path, steps: int) -> None:
             ),
             "tissue": batch.labels[0].to(torch.uint8),
             "structure": batch.labels[-1].to(torch.uint8),
-            "looks": torch.tensor(batch.looks, dtype=torch.uint8),
+            "looks": torch.tensor(batch.clean_image_ids, dtype=torch.uint8),
         }
         save_file(tensors, path.with_suffix(".part"))
         path.with_suffix(".part").rename(path)

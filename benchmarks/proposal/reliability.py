@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 from napari_strata.proposal.proposal import Proposal, TreeName
 
-CUTS: tuple[tuple[TreeName, int], ...] = (("tissues", 16), ("regions", 100))
+CUTS: tuple[tuple[TreeName, int], ...] = (
+    ("tissues", 8),
+    ("tissues", 16),
+    ("regions", 50),
+    ("regions", 100),
+)
 BINS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -41,7 +46,7 @@ def confidence_figures(
             ("voxels, classes", told, weight),
             ("supervoxels", used, np.ones_like(weight)),
         ):
-            sure = proposal.confidence[chosen]
+            sure = proposal.confidence_at(tree, n)[chosen]
             yield (
                 f"{tree} {n}, by {kind}",
                 reliability(sure, (own == region)[chosen], votes[chosen]),

@@ -5,6 +5,7 @@ Regions and tree nodes agree with a reference.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Literal
 
@@ -29,6 +30,8 @@ CUTS: tuple[tuple[TreeName, int | Literal["auto"]], ...] = (
     ("regions", 200),
     ("regions", "auto"),
 )
+OUTLIERS = 3
+"""Outliers that are compared with the classes."""
 
 
 def proposal_figures(
@@ -36,7 +39,7 @@ def proposal_figures(
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Give figures by subject.
 
-    Each cut, the best node of each tree, and the seconds of each stage.
+    Each cut, the best node of each tree, and the outliers.
 
     Dice of a cut is many-to-one: every region goes to the class that it shares most
     voxels with, or to "other", which takes part but is not in the mean.
@@ -53,6 +56,26 @@ def proposal_figures(
                 float(dice.mean()), dict(zip(found.classes, dice.tolist(), strict=True))
             ),
         )
+    yield "outliers", outlier_figures(proposal, found)
+
+
+def outlier_figures(proposal: Proposal, found: Overlap) -> dict[str, float]:
+    """Give, for each class, which of the first outliers fits it best, and its Dice.
+
+    A lesion should be among them; organs of a healthy scan need not be.
+    """
+    figures: dict[str, float] = {}
+    begun = time.perf_counter()
+    outliers = proposal.outliers(OUTLIERS)
+    figures["s"] = time.perf_counter() - begun
+    scored = np.column_stack([found.counts, found.unscored])
+    held = np.array([scored[one.supervoxels].sum(axis=0) for one in outliers])
+    for place, number in enumerate(found.classes):
+        total = found.counts[:, place].sum()
+        dice = [2 * one[place] / max(one.sum() + total, 1) for one in held]
+        figures[f"class {number}, rank"] = float(np.argmax(dice) + 1 if dice else 0)
+        figures[f"class {number}, Dice"] = float(max(dice, default=0.0))
+    return figures
 
 
 def proposal_costs(proposal: Proposal, found: Overlap) -> dict[str, float]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_strata.batch.inputs.plan import plan_scans
-from napari_strata.batch.outputs.write_all import write_batch_outputs
+from napari_strata.batch.outputs.tables_and_page import write_tables_and_page
 from napari_strata.batch.run import Recipe, ScanResult, run_batch
 from napari_strata.settings import BatchSettings, ProposeSettings
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         codebook_from=asked.codebook_from,
         on_result=print_result,
     )
-    tables, page = write_batch_outputs(results, asked.output)
+    tables, page = write_tables_and_page(results, asked.output)
     print(f"Look at {page} before you trust a number.")
     for region, volumes in volumes_by_region(tables.volumes).items():
         print(

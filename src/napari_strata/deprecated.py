@@ -49,11 +49,11 @@ MODULES: dict[str, str] = {
     "encoder.real_patches": "encoder.pretraining.real_patches",
     "encoder.tasks": "encoder.pretraining.tasks",
     "gui.answers": "gui.tasks.explanation_tasks",
-    "gui.brush": "gui.tools.brush",
+    "gui.brush": "gui.tools.stroke_layer",
     "gui.canvas": "gui.canvas.canvas",
     "gui.case": "gui.session.scan_case",
     "gui.cases": "gui.session.open_cases",
-    "gui.contributions": "gui.plugin.readers",
+    "gui.contributions": "gui.plugin.napari_open",
     "gui.cut_line": "gui.tools.cut_line",
     "gui.dialogs": "gui.widgets.dialogs",
     "gui.edit_queue": "gui.session.edit_queue",
@@ -97,7 +97,7 @@ MODULES: dict[str, str] = {
     "gui.viewing": "gui.panel.view_controller",
     "gui.windows": "gui.canvas.window_presets",
     "gui.worker": "gui.tasks.worker",
-    "gui.writing": "gui.plugin.writers",
+    "gui.writing": "gui.plugin.napari_save",
     "io.dicom": "io.dicom.series",
     "io.dicom_headers": "io.dicom.headers",
     "io.dicom_pixels": "io.dicom.pixels",
@@ -260,6 +260,9 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "gui.cases": {
         "Cases": "gui.session.open_cases:OpenCases",
+    },
+    "gui.brush": {
+        "Brush": "gui.tools.stroke_layer:StrokeLayer",
     },
     "gui.contributions": {
         "OLDEST_NAPARI": "gui.plugin.window:OLDEST_NAPARI",
@@ -441,13 +444,13 @@ NAMES: dict[str, dict[str, str]] = {
     "refine.edits": {
         "Outcome": "refine.edits.basic:EditResult",
         "Paint": "refine.edits.strokes:Paint",
-        "REACH_MM": "refine.edits.strokes:SCRIBBLE_REACH_MM",
+        "REACH_MM": "refine.edits.spread:FIRST_REACH_MM",
         "Scribble": "refine.edits.strokes:Scribble",
         "foreseen": "refine.edits.strokes:previewed_result",
     },
     "refine.edits.basic": {
         "Paint": "refine.edits.strokes:Paint",
-        "REACH_MM": "refine.edits.strokes:SCRIBBLE_REACH_MM",
+        "REACH_MM": "refine.edits.spread:FIRST_REACH_MM",
         "Scribble": "refine.edits.strokes:Scribble",
         "previewed_result": "refine.edits.strokes:previewed_result",
     },

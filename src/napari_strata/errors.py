@@ -137,3 +137,19 @@ class WorkerError(StrataError):
 
 class Cancelled(StrataError):
     """Raised by a progress callable to stop the running work."""
+
+
+class ServeError(StrataError):
+    """The server cannot be started, or a client's request cannot be carried out.
+
+    Parameters
+    ----------
+    message : str
+        What happened and what to do.
+    status : int
+        HTTP status code of the answer to the client.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status

@@ -1,4 +1,6 @@
-r"""File names: suffixes of formats, and names as printable text.
+r"""File names: endings of scans and of Strata's own files, and names as printable text.
+
+Endings of exports are in `export/formats.py`.
 
 On Linux a file name is bytes, and need not be text at all. Python keeps a byte that it
 cannot decode as a lone surrogate. No UTF-8 file, terminal, C++ library or window accepts

@@ -63,7 +63,7 @@ class LabelledScan:
     segmentation : Segmentation
         Labels on the scan's own grid, with their region table.
     confidence : (n_supervoxels,) float32 array
-        Confidence of each supervoxel, 0 to 1.
+        Confidence of each supervoxel, 0 to 1, at the cut.
     cut : dict
         Tree and number of regions, as sidecars keep it: ``{"tissues": 16}``.
     provenance : dict
@@ -99,13 +99,14 @@ def label_proposal(proposal: Proposal, source: LabelSource) -> LabelledScan:
         n = proposal.as_proposed(source.tree) if source.n is None else source.n
         is_tissues = source.tree == "tissues"
         segmentation = proposal.tissues(n) if is_tissues else proposal.regions(n)
-        return LabelledScan(segmentation, proposal.confidence, {source.tree: n}, {})
+        confidence = proposal.confidence_at(source.tree, n)
+        return LabelledScan(segmentation, confidence, {source.tree: n}, {})
     cut = {"tissues": region_count(source)}
     if isinstance(source, Codebook):
         assigned = source.apply(proposal)
         return LabelledScan(
             assigned.segmentation(proposal),
-            proposal.confidence,
+            proposal.confidence_at("tissues", cut["tissues"]),
             cut,
             {"codebook": {"sha256": source.sha256, **assigned.record()}},
             assigned.warning(),

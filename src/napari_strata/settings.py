@@ -265,8 +265,64 @@ class BatchSettings(_Checked):
 
 
 @dataclass(frozen=True, slots=True)
+class ServeSettings(_Checked):
+    """Where the server listens, and how much it holds at once."""
+
+    host: str = _setting(
+        "127.0.0.1",
+        "Address to listen on; any other than this machine's own needs a token",
+    )
+    port: int = _setting(
+        8000, "Port to listen on; 0 takes a free one", minimum=0, maximum=65535
+    )
+    max_upload_mb: int = _setting(
+        2048,
+        "Largest request that is accepted",
+        minimum=1,
+        maximum=1_000_000,
+        unit="MB",
+    )
+    max_scan_mvox: float = _setting(
+        600.0,
+        "Largest scan that is accepted, in millions of voxels",
+        minimum=0.001,
+        maximum=100_000.0,
+    )
+    max_sessions: int = _setting(
+        16,
+        "Scans that clients may have on the server at once; one that was idle for ten"
+        " minutes makes room",
+        minimum=1,
+        maximum=10_000,
+    )
+    session_minutes: float = _setting(
+        60.0,
+        "Time after its last use at which a scan is removed",
+        minimum=0.01,
+        maximum=100_000.0,
+        unit="min",
+    )
+    max_waiting: int = _setting(
+        8,
+        "Requests for labels that may wait; one proposal is made at a time",
+        minimum=1,
+        maximum=1000,
+    )
+    proposals_in_memory: int = _setting(
+        4,
+        "Proposals that stay in memory; those of other scans are read from the disk",
+        minimum=1,
+        maximum=1000,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class PretrainSettings(_Checked):
-    """The recipe of the encoder."""
+    """How an encoder is pretrained.
+
+    Before you change a default, write its old value into `RECIPES`: a recipe must stay
+    what made its weights.
+    """
 
     network: Literal["light", "basic", "segresnet"] = _setting(
         "basic", "Architecture of the network"
@@ -288,6 +344,13 @@ class PretrainSettings(_Checked):
         maximum=256,
         multiple_of=16,
         unit="voxels",
+    )
+    bootstrapped_share: float = _setting(
+        0.0,
+        "Share of patches that are cut from real scans, with their own proposed regions"
+        " as labels; needs scans",
+        minimum=0.0,
+        maximum=1.0,
     )
     without: str = _setting(
         "",
@@ -318,6 +381,19 @@ class PretrainSettings(_Checked):
         "Weight of the agreement loss between two views of the same appearance",
         minimum=0.0,
         maximum=10.0,
+    )
+    prototype_weight: float = _setting(
+        0.0,
+        "Weight of finding a voxel's tissue among prototypes that all patches of a named"
+        " contrast share",
+        minimum=0.0,
+        maximum=100.0,
+    )
+    region_weight: float = _setting(
+        0.0,
+        "Weight of finding the regions of one view again in another by their mean feature",
+        minimum=0.0,
+        maximum=100.0,
     )
     masked_share: float = _setting(
         0.15,
@@ -454,4 +530,4 @@ class ExportSettings(_Checked):
 
 
 RECIPES = {"v1": PretrainSettings(batch=4, views=1, agreement_weight=0.0, steps=1670)}
-"""Recipes by name; "v1" made the shipped weights."""
+"""Recipes by name; "v1" made the shipped weights, and a test compares it with them."""

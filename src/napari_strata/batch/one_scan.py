@@ -59,6 +59,9 @@ from napari_strata.volume import Progress, Region, Segmentation, Volume, no_prog
 if TYPE_CHECKING:
     from napari_strata.proposal.proposal import Proposal
 
+_UNLIKE = 3
+"""Regions of a scan that the page names as unlike the rest of it, at most."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -241,6 +244,8 @@ class ScanTask:
         segmentation = labels.segmentation
         confidence = labels.confidence[proposal.supervoxels]
         provenance |= labels.record | {"quality": _quality(segmentation, confidence)}
+        unlike = [one.record() for one in proposal.outliers(_UNLIKE)]
+        provenance["unlike_the_rest"] = unlike
         if reference is not None:
             on_progress(0, 1, "comparing")
             provenance["agreement"] = _agreement(segmentation, reference)

@@ -25,6 +25,8 @@ from napari_strata.cli.commands import (
     teach,
     view,
 )
+from napari_strata.cli.commands.connect import serve
+from napari_strata.cli.commands.quality import audit
 from napari_strata.errors import StrataError
 from napari_strata.filenames import escape_streams, printable
 
@@ -40,11 +42,13 @@ _COMMANDS = (
     view,
     info,
     evaluate,
+    audit,
     pretrain,
     adapt,
     codebook,
     convert,
     teach,
+    serve,
     samples,
     synthesise,
 )

@@ -149,7 +149,7 @@ def probe_patch(
     order = order[torch.isin(labels[order], classes)]
     taught = torch.cat([order[labels[order] == c][:PER_CLASS] for c in classes])
     rest = order[~torch.isin(order, taught)][: 3 * _ROWS]
-    image = batch.image[view % len(batch.looks[0])][None]
+    image = batch.image[view % len(batch.clean_image_ids[0])][None]
     index = torch.cat([taught, rest])
     intensity = image.flatten()[index]
     codes = torch.from_numpy(

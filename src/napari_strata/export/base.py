@@ -108,6 +108,9 @@ class ExportFormat:
         Suffixes of files that are written beside the main file.
     one_file_per_region : bool
         Whether "{id}" and "{name}" in the file name make one file per region.
+    named_first : bool
+        Whether only the regions that a person named are written by default, where there
+        are any: a file per region, or large ones, for every proposed region help nobody.
     needs_series : bool
         Whether the scan has to be a DICOM series.
     check : callable
@@ -124,6 +127,7 @@ class ExportFormat:
     content: str = ""
     companions: tuple[str, ...] = ()
     one_file_per_region: bool = False
+    named_first: bool = False
     needs_series: bool = False
     check: Callable[[Path, ExportContext], object] = accept_path
     is_ours: Callable[[Path], bool] = accept_any_file

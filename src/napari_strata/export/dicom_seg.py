@@ -226,5 +226,10 @@ def _stage(request: ExportRequest) -> None:
 
 
 DICOM_SEG = ExportFormat(
-    "DICOM segmentation", (".dcm",), _stage, needs_series=True, check=_check
+    "DICOM segmentation",
+    (".dcm",),
+    _stage,
+    named_first=True,
+    needs_series=True,
+    check=_check,
 )

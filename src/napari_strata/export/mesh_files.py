@@ -200,4 +200,5 @@ SURFACES = ExportFormat(
     content="a mesh",
     companions=(".mtl",),
     one_file_per_region=True,
+    named_first=True,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,17 @@ from napari_strata.export.files import write as export
 from napari_strata.export.tables import is_table, write_table
 from napari_strata.io.atomic import Together, file_suffix, same_file
 from napari_strata.io.files import LABEL_SUFFIXES, check_label_path, stage_labels
-from napari_strata.io.sidecar import SIDECAR_FORMAT
+from napari_strata.io.labels.seg_nrrd import SUFFIX as SEG_NRRD
+from napari_strata.io.sidecar import SIDECAR_FORMAT, sidecar_owner
 from napari_strata.measure import measure_regions
 from napari_strata.settings import ExportSettings
-from napari_strata.volume import Progress, Segmentation, Volume, no_progress
+from napari_strata.volume import (
+    BACKGROUND,
+    Progress,
+    Segmentation,
+    Volume,
+    no_progress,
+)
 
 __all__ = [
     "NOTICE",
@@ -149,7 +157,9 @@ def export_labels(
 ) -> Path:
     """Export labels to a file.
 
-    A label volume gets a sidecar and a table beside it; any other format is one file.
+    A label volume gets a sidecar and a table beside it; any other format is one file. A
+    3D Slicer segmentation holds its names itself, and labels in a second format share the
+    sidecar of the first, if the names are the same.
 
     Parameters
     ----------
@@ -169,12 +179,28 @@ def export_labels(
     WriteError
         If anything cannot be written; nothing stands under the final names then.
     """
-    if file_suffix(path) in LABEL_SUFFIXES and known.scan is not None:
+    named = outputs_beside(path)
+    holds_names = file_suffix(path) == SEG_NRRD
+    shares = sidecar_owner(named.sidecar, named.labels) is not None
+    is_volume = file_suffix(path) in LABEL_SUFFIXES and not holds_names and not shares
+    if is_volume and known.scan is not None:
         return write_outputs(
             segmentation, known.scan, path, provenance, confidence=known.confidence
         ).labels
     return export(
         segmentation, path, known=known, settings=settings, on_progress=on_progress
+    )
+
+
+def only_regions(segmentation: Segmentation, ids: Collection[int]) -> Segmentation:
+    """Return a segmentation in which every region except some is background."""
+    kept = np.isin(segmentation.labels, list(ids))
+    return Segmentation(
+        np.where(kept, segmentation.labels, BACKGROUND).astype(
+            segmentation.labels.dtype
+        ),
+        tuple(row for row in segmentation.regions if row.id in ids),
+        segmentation.geometry,
     )
 
 

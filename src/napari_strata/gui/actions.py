@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from napari_strata.gui.canvas.window_presets import CT_WINDOWS_HU
+
 Panel = Any
 """A `StrataPanel`. The panel imports this table, so its type cannot be named here."""
 
-When = Literal["always", "regions layer", "preview", "review"]
+When = Literal["always", "our layers", "preview", "review"]
 """When a key works.
 
-"always": wherever the canvas has the focus. "regions layer": on our own layers, because
-napari's labels layers use the same key. "preview": while a stroke preview is shown.
-"review": while a place to review is shown.
+"always": wherever the focus is, except that layers of other tools keep napari's keys.
+"our layers": in the panel and while one of our layers is active, because napari's layers
+use the same key. "preview": while a stroke preview is shown. "review": while a place to
+review is shown.
 """
 
 
@@ -109,10 +112,16 @@ def _press(section: str, button: str) -> Callable[[Panel], object]:
     return press
 
 
+_PRESET_KEYS = tuple(
+    f"Alt+{number}" for number in range(1, min(len(CT_WINDOWS_HU), 9) + 1)
+)
+"""Keys of the first nine window presets. MR has fewer; its last keys do nothing."""
+
+
 def _window_preset(number: int) -> Action:
     return Action(
         f"window_preset_{number}",
-        (Key(f"Alt+{number}"),),
+        (Key(_PRESET_KEYS[number - 1]),),
         f"Apply window preset {number}",
         "",
         VIEW,
@@ -128,14 +137,14 @@ ACTIONS: tuple[Action, ...] = (
     Action(
         "propose",
         (),
-        "Propose regions of the scan in hand",
+        "Segment the scan in hand: propose regions",
         "",
         EDIT,
         lambda panel: panel.proposals.start(),
     ),
     Action(
         "merge",
-        (Key("M"), Key("Shift+M"), Key("M", "regions layer")),
+        (Key("M"), Key("Shift+M")),
         "Merge the selected regions",
         "merge the selected regions",
         EDIT,
@@ -175,7 +184,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "undo",
-        (Key("Ctrl+Z", "regions layer"),),
+        (Key("Ctrl+Z", "our layers"),),
         "Undo the last edit of regions",
         "undo the last edit",
         EDIT,
@@ -183,7 +192,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "redo",
-        (Key("Ctrl+Shift+Z", "regions layer"),),
+        (Key("Ctrl+Shift+Z", "our layers"),),
         "Redo the edit of regions that was undone last",
         "redo it",
         EDIT,
@@ -246,6 +255,22 @@ ACTIONS: tuple[Action, ...] = (
         BRUSHES,
         _edit("clear"),
     ),
+    _key_only(
+        "smaller_brush",
+        (Key("[", "our layers"),),
+        "Make the brush smaller",
+        "smaller brush",
+        BRUSHES,
+        lambda panel: panel.sections.edit.step_brush_size(-1),
+    ),
+    _key_only(
+        "larger_brush",
+        (Key("]", "our layers"),),
+        "Make the brush larger",
+        "larger brush",
+        BRUSHES,
+        lambda panel: panel.sections.edit.step_brush_size(1),
+    ),
     # Review
     Action(
         "next_place",
@@ -304,7 +329,7 @@ ACTIONS: tuple[Action, ...] = (
         VIEW,
         _press("scan", "planes"),
     ),
-    *(_window_preset(number) for number in range(1, 8)),
+    *(_window_preset(number) for number in range(1, len(_PRESET_KEYS) + 1)),
     _key_only(
         "outline",
         (Key("G"),),
@@ -385,8 +410,8 @@ ACTIONS: tuple[Action, ...] = (
 GESTURES = (
     Gesture("Click", "select the region under the cursor", EDIT),
     Gesture("Shift+click", "add the region to the selection, or take it out", EDIT),
-    Gesture("[, ]", "smaller, larger brush", BRUSHES),
-    Gesture("Alt+1 ... Alt+7", "window presets", VIEW),
+    Gesture(f"{_PRESET_KEYS[0]} ... {_PRESET_KEYS[-1]}", "window presets", VIEW),
+    Gesture("Alt+wheel", "reach of the strokes, while Scribble is in hand", EDIT),
     Gesture("Right-drag", "window: right is wider, down is brighter", VIEW),
     Gesture("Arrows, Ctrl+wheel; wheel; drag", "next slice; zoom; move (napari)", VIEW),
 )
@@ -400,6 +425,25 @@ def keys_for(when: When, panel: Panel) -> Iterable[tuple[str, Callable[[], objec
         for key in action.keys
         if key.when == when
     ]
+
+
+def action_for(
+    key: str, panel: Panel, answer: When | None
+) -> Callable[[], object] | None:
+    """Return what a key, such as "Ctrl+Z", does now; None if the table has no such key.
+
+    `answer` is "preview" or "review" while that key would answer one.
+    """
+    times: tuple[When | None, ...] = (answer, "our layers", "always")
+    return next(
+        (
+            partial(action.run, panel)
+            for when in times
+            for action in ACTIONS
+            if any(one.text == key and one.when == when for one in action.keys)
+        ),
+        None,
+    )
 
 
 def shortcut(action_id: str, when: When | None = None) -> str:

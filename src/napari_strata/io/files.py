@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,11 +77,13 @@ __all__ = [
     "hash_file",
     "holds_segments",
     "list_series",
+    "raw_labels",
     "read",
     "read_labels",
     "stage_labels",
     "write",
     "write_scan",
+    "write_voxels",
 ]
 
 logger = logging.getLogger(__name__)
@@ -219,6 +222,34 @@ def read_labels(
     )
 
 
+def raw_labels(path: Path, geometry: Geometry) -> Segmentation:
+    """Read labels without a header, in the voxel order of the scan's file.
+
+    Parameters
+    ----------
+    path : Path
+        One or two bytes per voxel (little-endian), the first axis fastest.
+    geometry : Geometry
+        That of the scan.
+
+    Raises
+    ------
+    ReadError
+        If the number of bytes does not fit the scan.
+    """
+    grid = geometry.file or plain_grid(geometry)
+    count = math.prod(geometry.shape_zyx)
+    dtype = {count: "<u1", 2 * count: "<u2"}.get(path.stat().st_size)
+    if dtype is None:
+        raise ReadError(
+            f"{path} has {path.stat().st_size} bytes, which is not one or two for each"
+            f" of the scan's {count} voxels. Send labels of this scan."
+        )
+    stored = np.fromfile(path, dtype).reshape(grid.shape, order="F")
+    labels: NDArray[Any] = to_memory_order(stored, grid)
+    return Segmentation(labels, default_regions(label_ids(labels)), geometry)
+
+
 def holds_segments(path: str | Path) -> bool:
     """Return whether a file's format holds segments: 3D Slicer's .seg.nrrd or DICOM SEG."""
     source = Path(path)
@@ -313,6 +344,51 @@ def stage_labels(
         _WRITERS[suffix](temporary, labels, grid)
     if text is not None:
         together.file(table).write_text(text, encoding="utf-8")
+
+
+def write_voxels(
+    segmentation: Segmentation,
+    path: Path,
+    *,
+    dtype: type[np.unsignedinteger] | None = None,
+    compressed: bool = True,
+) -> None:
+    """Write the voxels of labels, without names, in the type that a program expects.
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+        Labels; written on the grid of the scan's file, as `write` does.
+    path : Path
+        Ends in .nii, .nii.gz, .nrrd or .mha; an existing file is replaced.
+    dtype : type or None
+        Smallest type to write; a wider one is taken if ids need it. None takes the
+        smallest that fits.
+    compressed : bool
+        Whether the voxels of NRRD and MetaImage are compressed.
+
+    Raises
+    ------
+    WriteError
+        If the suffix is another one, or the file cannot be written.
+    """
+    suffix = file_suffix(path)
+    if suffix not in SCAN_OUTPUTS:
+        raise WriteError(
+            f"Cannot write labels to {path}: the name must end in"
+            f" {_listed(SCAN_OUTPUTS)}."
+        )
+    if segmentation.geometry.file is None:
+        check_shearless(path, segmentation.geometry, suffix)
+    grid = segmentation.geometry.file or plain_grid(segmentation.geometry)
+    fitting = np.dtype(smallest_label_dtype(int(segmentation.labels.max(initial=0))))
+    chosen = fitting if dtype is None else max(fitting, np.dtype(dtype))
+    labels = to_file_order(segmentation.labels.astype(chosen, copy=False), grid)
+    with atomic_path(path) as temporary:
+        if suffix in (".nii", ".nii.gz"):
+            write_nifti(temporary, labels, grid)
+        else:
+            write_itk(temporary, labels, grid, compressed=compressed)
 
 
 def check_label_path(path: str | Path) -> None:

@@ -252,8 +252,14 @@ def itk_shape(path: Path, *, suffix: str) -> tuple[int, ...]:
     return tuple(int(n) for n in reader.GetSize()[:3])
 
 
-def write_itk(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:
-    """Write labels or a scan as NRRD or MetaImage, compressed.
+def write_itk(
+    path: Path,
+    labels: NDArray[np.generic],
+    grid: FileGrid,
+    *,
+    compressed: bool = True,
+) -> None:
+    """Write labels or a scan as NRRD or MetaImage.
 
     Parameters
     ----------
@@ -263,13 +269,15 @@ def write_itk(path: Path, labels: NDArray[np.generic], grid: FileGrid) -> None:
         In the file's own order.
     grid : FileGrid
         Its affine is stored as spacing, direction and origin in LPS.
+    compressed : bool
+        Whether the voxels are compressed (gzip).
 
     Raises
     ------
     OSError
         If ITK cannot write the file; `atomic_path` tells the user.
     """
-    write_image(itk_image(labels, grid), path)
+    write_image(itk_image(labels, grid), path, compressed=compressed)
 
 
 def itk_image(data: NDArray[np.generic], grid: FileGrid) -> sitk.Image:
@@ -283,8 +291,8 @@ def itk_image(data: NDArray[np.generic], grid: FileGrid) -> sitk.Image:
     return image
 
 
-def write_image(image: sitk.Image, path: Path) -> None:
-    """Write an ITK image, compressed.
+def write_image(image: sitk.Image, path: Path, *, compressed: bool = True) -> None:
+    """Write an ITK image.
 
     Raises
     ------
@@ -293,7 +301,7 @@ def write_image(image: sitk.Image, path: Path) -> None:
     """
     try:
         with plain_name(path) as name, quiet_stderr():
-            sitk.WriteImage(image, name, useCompression=True)
+            sitk.WriteImage(image, name, useCompression=compressed)
     except RuntimeError as err:
         raise OSError(f"ITK could not write it ({last_line(err)})") from err
 
@@ -340,6 +348,17 @@ def run_itk(action: Callable[[], _T], source: str) -> _T:
             f"{source} cannot be read: it is damaged, cut short or of another format."
             " Copy it again, or check its name."
         ) from err
+
+
+def holds_its_voxels(path: Path, suffix: str) -> bool:
+    """Return whether an NRRD or MetaImage file names no other file for its voxels.
+
+    The file of a stranger must not name files of this machine.
+    """
+    header = read_text_header(path, suffix)
+    if header.kind == "nrrd":
+        return "datafile" not in header.fields and not _named_files(path)
+    return header.fields.get("elementdatafile") == "LOCAL"
 
 
 def _check_voxel_file(path: Path) -> None:

@@ -1,6 +1,7 @@
 """The columns of exported tables of regions: name, unit, type and value of each.
 
-To add a column, add it to `EXPORTED_COLUMNS` or `AGREEMENT_COLUMNS`. Files (CSV, TSV,
+To add a column, add it to `EXPORTED_COLUMNS` or `AGREEMENT_COLUMNS`. A value that is not
+measured yet is first a field of `RegionMeasure` (`measure/regions.py`). Files (CSV, TSV,
 Parquet, JSON) and the tables of a batch choose from these. The columns that the window
 shows are in `gui/widgets/region_table_columns.py`.
 """
@@ -26,8 +27,8 @@ DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """One column of the region table.
+class ExportedColumn:
+    """One column of an exported table of regions.
 
     Parameters
     ----------
@@ -69,22 +70,22 @@ class Column:
 
 def _attribute(
     name: str, unit: str, kind: Literal["integer", "number", "text"]
-) -> Column:
-    return Column(name, unit, kind, attrgetter(name))
+) -> ExportedColumn:
+    return ExportedColumn(name, unit, kind, attrgetter(name))
 
 
-def _intensity(name: str) -> Column:
-    return Column(name, "", "number", attrgetter(name), is_intensity=True)
+def _intensity(name: str) -> ExportedColumn:
+    return ExportedColumn(name, "", "number", attrgetter(name), is_intensity=True)
 
 
-def _component(name: str, unit: str, attribute: str, index: int) -> Column:
+def _component(name: str, unit: str, attribute: str, index: int) -> ExportedColumn:
     """Return a column for one component of a measure that is a tuple."""
     values = attrgetter(attribute)
     kind: Literal["integer", "number"] = "number" if unit == "mm" else "integer"
-    return Column(name, unit, kind, lambda measure: values(measure)[index])
+    return ExportedColumn(name, unit, kind, lambda measure: values(measure)[index])
 
 
-EXPORTED_COLUMNS: tuple[Column, ...] = (
+EXPORTED_COLUMNS: tuple[ExportedColumn, ...] = (
     _attribute("id", "1", "integer"),
     _attribute("name", "", "text"),
     _attribute("voxels", "1", "integer"),
@@ -117,11 +118,11 @@ EXPORTED_COLUMNS: tuple[Column, ...] = (
 )
 """Columns of every region table, in the order of the files."""
 
-AGREEMENT_COLUMNS: tuple[Column, ...] = (
+AGREEMENT_COLUMNS: tuple[ExportedColumn, ...] = (
     _attribute("reference_voxels", "1", "integer"),
     _attribute("dice", "1", "number"),
     _attribute("hd95_mm", "mm", "number"),
-    Column("nsd_at_{tolerance}mm", "1", "number", attrgetter("nsd")),
+    ExportedColumn("nsd_at_{tolerance}mm", "1", "number", attrgetter("nsd")),
     _attribute("volume_difference_ml", "mL", "number"),
     _attribute("volume_difference_percent", "%", "number"),
 )
@@ -131,7 +132,7 @@ LEADING_COLUMNS = tuple(column.name for column in EXPORTED_COLUMNS[:4])
 """The first columns of every version's table, by which a file is recognised."""
 
 
-def region_columns(modality: Modality | None) -> tuple[Column, ...]:
+def region_columns(modality: Modality | None) -> tuple[ExportedColumn, ...]:
     """Return the columns of the region table of a scan.
 
     If there is no scan (None), the intensity columns are left out.

@@ -5,23 +5,34 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError
+from napari_strata.proposal.cut_confidence import CutConfidence
 from napari_strata.proposal.hierarchy.stable_cut import (
     STABLE_REGIONS,
     STABLE_TISSUES,
     stable_count,
 )
 from napari_strata.proposal.hierarchy.tree import Hierarchy
+from napari_strata.proposal.reading.mirror_pairs import MirrorPair, find_pairs
+from napari_strata.proposal.reading.outliers import Outlier, find_outliers
+from napari_strata.proposal.reading.palette import Color, tree_colors
+from napari_strata.proposal.reading.scan_tables import DescriptorTable, scan_tables
+from napari_strata.proposal.reading.symmetry_plane import Symmetry
 from napari_strata.volume import (
     Segmentation,
     Volume,
-    default_regions,
+    colored_regions,
     smallest_label_dtype,
 )
+
+_COLORS: WeakKeyDictionary[Proposal, dict[TreeName, tuple[Color, ...]]]
+_COLORS = WeakKeyDictionary()
+"""Colours that were chosen already, because a cut is to take no time."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +52,7 @@ _DEFAULT_CUT: dict[TreeName, int] = {"tissues": 16, "regions": 100}
 """Number of regions for trees without a stable cut."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Proposal:
     """Supervoxels, two trees over them, and confidence.
 
@@ -59,7 +70,7 @@ class Proposal:
     region_tree, tissue_tree : Hierarchy
         Trees of touching supervoxels, and of similar supervoxels anywhere in the scan.
     confidence : (n,) float32 array
-        In [0, 1], per supervoxel.
+        In [0, 1], per supervoxel; the mean over the cuts of `cut_confidence`.
     edges : (e, 2) int32 array
         Pairs of touching supervoxels, first id smaller.
     provenance : dict
@@ -67,6 +78,9 @@ class Proposal:
     descriptor_scale : (2, d) float32 array or None
         Mean and spread that each column was standardised by, so that scans can be
         compared; None in cases of earlier versions.
+    cut_confidence : CutConfidence or None
+        Confidence at a few cuts, see `confidence_at`; None in cases of earlier versions,
+        and for methods that estimate one confidence only.
 
     Examples
     --------
@@ -89,6 +103,7 @@ class Proposal:
     edges: NDArray[np.int32]
     provenance: dict[str, Any] = field(default_factory=dict)
     descriptor_scale: NDArray[np.float32] | None = None
+    cut_confidence: CutConfidence | None = None
 
     def __post_init__(self) -> None:
         if self.supervoxels.shape != self.volume.data.shape:
@@ -142,6 +157,66 @@ class Proposal:
             return stable_count(self.tree(name), *STABLE_RANGE[name])
         return max(1, min(int(chosen), self.tree(name).max_regions))
 
+    def confidence_at(self, name: TreeName, n: int) -> NDArray[np.float32]:
+        """Return the confidence of every supervoxel at a cut, (n_supervoxels,) float32.
+
+        It is the probability that a voxel is of the class that most of its region is of:
+        a coarse cut is right less often than a fine one. `confidence`, where a proposal
+        holds no other.
+        """
+        if self.cut_confidence is None:
+            return self.confidence
+        return self.cut_confidence.at(name, n)
+
+    def symmetry(self) -> Symmetry:
+        """Find the plane of symmetry, and collect what outliers and pairs need."""
+        tables = scan_tables(
+            self.supervoxels,
+            self._descriptor_table(),
+            self.region_tree,
+            self.volume.geometry,
+            self.volume.modality,
+        )
+        return Symmetry.of(tables)
+
+    def outliers(self, n: int = 10) -> tuple[Outlier, ...]:
+        """Return up to n regions of the region tree that are unlike the rest of the scan.
+
+        They do not overlap, and the most unlike comes first. They fit no other part of
+        the scan, or differ from their mirrored place. This is no diagnosis: the heart of
+        a chest, or the fluid around a brain, is unlike the rest too. It takes half a
+        second for a head of 256³ voxels; see `find_outliers`.
+        """
+        return find_outliers(self.symmetry(), n)
+
+    def pairs(self, n: int | Literal["auto"] = "auto") -> tuple[MirrorPair, ...]:
+        """Return the regions of a cut that are mirror images, such as two kidneys.
+
+        Ids are those of ``regions(n)``. There are no pairs in a body without a clear
+        plane of symmetry; see `find_pairs`.
+        """
+        count = self.as_proposed("regions") if n == "auto" else n
+        return find_pairs(self.symmetry(), self.region_tree.cut(count))
+
+    def colors(self, name: TreeName) -> tuple[Color, ...]:
+        """Return the colours of the ids 1, 2, ... of a tree, the same in every cut.
+
+        Like intensities look alike, and touching regions differ; see `tree_colors`.
+        """
+        known = _COLORS.setdefault(self, {})
+        if name not in known:
+            table = self._descriptor_table()
+            intensity = table.column("brightness mean", "intensity mean")
+            if intensity is None:
+                intensity = np.zeros(self.n_supervoxels, np.float32)
+            known[name] = tree_colors(self.tree(name), intensity, self.edges)
+        return known[name]
+
+    def _descriptor_table(self) -> DescriptorTable:
+        return DescriptorTable(
+            self.descriptors, self.descriptor_names, self.descriptor_scale
+        )
+
     def tissues(self, n: int | Literal["auto"]) -> Segmentation:
         """Cut the tissue tree: n groups of similar supervoxels besides region 0.
 
@@ -174,6 +249,8 @@ class Proposal:
         labels = table.astype(dtype)[self.supervoxels]
         return Segmentation(
             labels,
-            default_regions(np.unique(table), name.removesuffix("s")),
+            colored_regions(
+                np.unique(table), name.removesuffix("s"), self.colors(name)
+            ),
             self.volume.geometry,
         )

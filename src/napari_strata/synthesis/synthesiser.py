@@ -84,7 +84,7 @@ class SyntheticScan:
         Contrast of the image.
     spacing_mm : tuple of 3 float
         Voxel size along z, y, x.
-    look : int
+    clean_image_id : int
         Number of the clean image. Views of one anatomy with the same number differ only
         by artefacts.
     """
@@ -93,7 +93,7 @@ class SyntheticScan:
     anatomy: Anatomy
     contrast: Contrast
     spacing_mm: tuple[float, float, float]
-    look: int = 0
+    clean_image_id: int = 0
 
     @property
     def is_ct(self) -> bool:
@@ -188,7 +188,13 @@ class Synthesiser:
         """
         return self.make_views(seed, count=1)[0]
 
-    def make_views(self, seed: int, count: int = 2) -> tuple[SyntheticScan, ...]:
+    def make_views(
+        self,
+        seed: int,
+        count: int = 2,
+        *,
+        draw: Callable[[Grid], Anatomy] | None = None,
+    ) -> tuple[SyntheticScan, ...]:
         """Return several scans of one anatomy on one grid.
 
         In half of the cases the views share the clean image (contrast, tissue means and
@@ -201,6 +207,9 @@ class Synthesiser:
             The same seed gives the same views. More views begin with the same ones.
         count : int
             Number of views, at least 1.
+        draw : callable, optional
+            Draws the anatomy on a grid around (0, 0, 0) mm, instead of a formula. It is
+            rendered in the contrasts of the family "shapes".
 
         Returns
         -------
@@ -216,9 +225,15 @@ class Synthesiser:
             },
             generator,
         )
+        if draw is not None:
+            family = "shapes"
         for _ in range(_PLACES_TRIED):
-            grid, halved = self._place(family, generator)
-            fine = _draw(family, grid, lesions="lesion" not in self.without)
+            grid, halved = self._place(family, generator, centered=draw is not None)
+            fine = (
+                draw(grid)
+                if draw is not None
+                else _draw(family, grid, lesions="lesion" not in self.without)
+            )
             sizes = torch.bincount(fine.structures.flatten().int(), minlength=256)
             if (
                 int((sizes > 0.004 * fine.structures.numel()).sum())
@@ -286,11 +301,11 @@ class Synthesiser:
         )
 
     def _place(
-        self, family: Family, generator: torch.Generator
+        self, family: Family, generator: torch.Generator, *, centered: bool = False
     ) -> tuple[Grid, tuple[int, ...]]:
         """Draw a field of view, and the axes along which its voxel size is halved.
 
-        It ranges from a close-up to most of the body.
+        It ranges from a close-up to most of the body. `centered` puts it at (0, 0, 0).
         """
         first = make_grid((1, 1, 1), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), generator)
         spacing = 0.8 * (3.2 / 0.8) ** first.uniform()
@@ -300,7 +315,7 @@ class Synthesiser:
         if self.spacing_mm is not None:
             step = [self.spacing_mm] * 3
         extent = _FAMILIES[family][1]
-        center = tuple(first.uniform(-0.36, 0.36) * e for e in extent)
+        center = tuple(first.uniform(-0.36, 0.36) * e * (not centered) for e in extent)
         chance, axis = first.uniform(), first.integer(0, 3)
         thickest = max(range(3), key=lambda i: (step[i], i == axis))
         halved = (

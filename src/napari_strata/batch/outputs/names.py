@@ -1,7 +1,8 @@
 """File names in the folder of a batch, in one place.
 
 Tables are made in `tables.py`, the page in `page.py`, the files of each scan in
-`batch/one_scan.py`.
+`batch/one_scan.py`. A new name of a file that is no BIDS file also belongs in `NOT_BIDS`,
+a new ending in `UNFINISHED_SUFFIXES`.
 """
 
 from __future__ import annotations

@@ -95,9 +95,19 @@ def _scan(row: ScanRow, folder: Path) -> dict[str, Any]:
         "drift": shared.get("drift"),
         "fits": shared.get("fits"),
         "unfit": _unfit(shared),
+        "unlike": _unlike(document),
         "note": result.warning.replace(str(shared.get("warning") or "\n"), "").strip(),
         "image": _picture(thumbnail_of(result.scan, folder)),
     }
+
+
+def _unlike(document: dict[str, Any]) -> list[str]:
+    """Return what in a scan is unlike the rest of it, a line per region with reasons."""
+    return [
+        f"{one['volume_ml']:.3g} mL: {', '.join(one['reasons'])}"
+        for one in document.get("unlike_the_rest", ())
+        if one["reasons"]
+    ]
 
 
 def _unfit(shared: dict[str, Any]) -> str:

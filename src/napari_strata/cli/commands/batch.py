@@ -112,7 +112,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, BatchSettings, "batch")
     recipe = _recipe(arguments)
     from napari_strata.batch.inputs.plan import plan_batch
-    from napari_strata.batch.outputs.write_all import write_batch_outputs
+    from napari_strata.batch.outputs.tables_and_page import write_tables_and_page
     from napari_strata.batch.run import run_batch
     from napari_strata.batch.workers.process import only_writer
 
@@ -143,7 +143,7 @@ def run_command(arguments: argparse.Namespace) -> int:
                 on_progress=show_stage,
                 on_result=show.add_result,
             )
-        _, page = write_batch_outputs(results, output, plan.skipped)
+        _, page = write_tables_and_page(results, output, plan.skipped)
     if not arguments.quiet:
         _note_one_by_one(settings)
     _print_problems(results)

@@ -271,7 +271,7 @@ def _open_case(path: Path, scan: Volume | None) -> tuple[Segmentation, ExportCon
     provenance = {**proposal.provenance, "edits": list(work.history)}
     return work.segmentation, ExportContext(
         proposal.volume,
-        proposal.confidence[proposal.supervoxels],
+        work.view.confidence[proposal.supervoxels],
         provenance=provenance,
     )
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any, get_args
 
+from napari_strata.cli.bootstrap_scans import bootstrapped_patches
 from napari_strata.cli.flags import add_settings, settings_of
 from napari_strata.cli.terminal import (
     check_suffix,
@@ -13,7 +14,7 @@ from napari_strata.cli.terminal import (
     line_ended,
     progress_of_steps,
 )
-from napari_strata.errors import WeightsError, WriteError
+from napari_strata.errors import SettingsError, WeightsError, WriteError
 from napari_strata.filenames import MODEL_SUFFIX, WEIGHTS_SUFFIX, printable
 from napari_strata.settings import RECIPES, Device, PretrainSettings
 
@@ -41,6 +42,23 @@ def add_command(commands: Any) -> None:
         help=(
             "processes that make scans meanwhile, always on the CPU; the weights are"
             " the same"
+        ),
+    )
+    parser.add_argument(
+        "--scans",
+        nargs="+",
+        default=[],
+        metavar="SCAN",
+        help=(
+            "scans or folders of them; their own proposed regions serve as labels for a"
+            " share of the patches (--bootstrapped-share); kept in OUTPUT.anatomies"
+        ),
+    )
+    parser.add_argument(
+        "--start-from",
+        metavar="WEIGHTS",
+        help=(
+            "weights to start from (.safetensors), or 'shipped'; random ones if not given"
         ),
     )
     add_machine(parser)
@@ -97,8 +115,22 @@ def _pretrain(arguments: argparse.Namespace) -> None:
             f"{arguments.output} exists, without the .state that a run goes on from."
             " Move it away, or choose another name."
         )
+    share = recipe.bootstrapped_share
+    if bool(arguments.scans) != (share > 0):
+        raise SettingsError(
+            "--scans and a --bootstrapped-share above 0 belong together: the share says"
+            " how many of the patches come from the scans. Give both, or neither."
+        )
+    from napari_strata.encoder.pretraining.patches import SyntheticBatches
     from napari_strata.encoder.pretraining.pretrain import pretrain
 
+    bootstrapped = (
+        bootstrapped_patches(
+            arguments.scans, arguments.output, threads=arguments.threads
+        )
+        if arguments.scans
+        else None
+    )
     with line_ended(progress_of_steps()) as show:
         pretrain(
             arguments.output,
@@ -107,9 +139,18 @@ def _pretrain(arguments: argparse.Namespace) -> None:
             threads=arguments.threads,
             workers=arguments.workers,
             minutes=arguments.minutes,
+            batches=SyntheticBatches(recipe, bootstrapped),
+            start_from=_start(arguments.start_from),
             on_progress=show,
         )
     print(f"{printable(arguments.output)}: done")
+
+
+def _start(given: str | None) -> Path | None:
+    """Return the weights file that a run starts from."""
+    from napari_strata.encoder.identity import SHIPPED
+
+    return SHIPPED if given == "shipped" else None if given is None else Path(given)
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +23,8 @@ from napari_strata.parallel import worker_threads
 from napari_strata.settings import ProposeSettings, RunSettings
 
 if TYPE_CHECKING:
+    from napari_strata.labelling import LabelledScan
     from napari_strata.proposal.proposal import Proposal
-    from napari_strata.volume import Segmentation
 
 
 def add_command(commands: Any) -> None:
@@ -99,12 +98,7 @@ def _propose(arguments: argparse.Namespace) -> None:
         },
     }
     with worker_threads(run.threads):
-        _write_outputs(
-            arguments,
-            replace(proposal, confidence=labelled.confidence),
-            labelled.segmentation,
-            provenance,
-        )
+        _write_outputs(arguments, proposal, labelled, provenance)
     what = "taught regions" if arguments.taught else tree
     print(
         f"{printable(arguments.output)}: {n_regions} {what} in"
@@ -144,12 +138,13 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
 def _write_outputs(
     arguments: argparse.Namespace,
     proposal: Proposal,
-    segmentation: Segmentation,
+    labelled: LabelledScan,
     provenance: dict[str, Any],
 ) -> None:
     """Write labels, sidecar, table, picture and case: all of them or none."""
     from napari_strata.export.outputs import write_outputs
 
+    segmentation = labelled.segmentation
     with Together() as together:
         if arguments.montage:
             from napari_strata.report import montage
@@ -165,6 +160,6 @@ def _write_outputs(
             proposal.volume,
             arguments.output,
             provenance,
-            confidence=proposal.confidence[proposal.supervoxels],
+            confidence=labelled.confidence[proposal.supervoxels],
             together=together,
         )

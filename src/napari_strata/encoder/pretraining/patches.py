@@ -7,10 +7,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from napari_strata.encoder.pretraining.bootstrap import BootstrappedPatches
 from napari_strata.encoder.pretraining.tasks import Batch
+from napari_strata.errors import SettingsError
 from napari_strata.preprocess.intensity import gamma_to_middle, scale_intensity
 from napari_strata.settings import PretrainSettings, names_in
 from napari_strata.synthesis.synthesiser import Synthesiser, SyntheticScan
+
+KINDS = ("t1", "t2", "flair", "pd", "ct")
+"""Contrasts in which a tissue looks alike in every scan, so that it can be known again."""
 
 
 class SyntheticBatches(Dataset[Batch]):
@@ -20,10 +25,27 @@ class SyntheticBatches(Dataset[Batch]):
     ----------
     settings : PretrainSettings
         The recipe.
+    bootstrapped : BootstrappedPatches, optional
+        Patches of real scans, of which the recipe takes `bootstrapped_share`.
+
+    Raises
+    ------
+    SettingsError
+        If the recipe takes patches of real scans and there are none.
     """
 
-    def __init__(self, settings: PretrainSettings) -> None:
+    def __init__(
+        self,
+        settings: PretrainSettings,
+        bootstrapped: BootstrappedPatches | None = None,
+    ) -> None:
+        if settings.bootstrapped_share and bootstrapped is None:
+            raise SettingsError(
+                "The recipe takes patches of real scans (bootstrapped_share"
+                f" {settings.bootstrapped_share}). Give --scans, or a share of 0."
+            )
         self.settings = settings
+        self.bootstrapped = bootstrapped
         side = settings.patch_vox
         self.synthesiser = Synthesiser(
             (side, side, side), without=names_in(settings.without)
@@ -40,6 +62,8 @@ class SyntheticBatches(Dataset[Batch]):
             seeds,
             views=self.settings.views,
             coarse=self.settings.coarse_labels,
+            bootstrapped=self.bootstrapped,
+            bootstrapped_share=self.settings.bootstrapped_share,
         )
 
 
@@ -49,6 +73,8 @@ def make_batch(
     *,
     views: int = 2,
     coarse: str = "structure",
+    bootstrapped: BootstrappedPatches | None = None,
+    bootstrapped_share: float = 0.0,
 ) -> Batch:
     """Synthesise a batch of patches in several views, flipped and transposed at random.
 
@@ -64,6 +90,10 @@ def make_batch(
         Renderings of each anatomy.
     coarse : {"structure", "tissue", "compartment"}
         The labels of the two coarse levels.
+    bootstrapped : BootstrappedPatches, optional
+        Patches of real scans with their own regions as labels.
+    bootstrapped_share : float
+        Chance that a patch is one of them.
 
     Returns
     -------
@@ -73,13 +103,24 @@ def make_batch(
     images: list[Tensor] = []
     tissues: list[Tensor] = []
     others: list[Tensor] = []
-    looks = []
+    clean_image_ids = []
+    kinds = []
     for seed in seeds:
-        scans = synthesiser.make_views(seed, views)
+        own: dict[int, Tensor] = {}
+        if (
+            bootstrapped
+            and np.random.default_rng((seed, 0)).random() < bootstrapped_share
+        ):
+            scans, own = bootstrapped.make_views(synthesiser, seed, views)
+        else:
+            scans = synthesiser.make_views(seed, views)
         play = np.random.default_rng(seed)
         foreground = (scans[0].anatomy.tissues > 0).cpu().numpy()
         intensity = [
-            torch.from_numpy(patch_intensity(scan, foreground, play)) for scan in scans
+            own[number]
+            if number in own
+            else torch.from_numpy(patch_intensity(scan, foreground, play))
+            for number, scan in enumerate(scans)
         ]
         anatomy = scans[0].anatomy
         other = {
@@ -99,12 +140,21 @@ def make_batch(
         images += list(stack[: len(scans)])
         tissues.append(stack[-2].long())
         others.append(stack[-1].long())
-        looks.append(tuple(scan.look for scan in scans))
+        clean_image_ids.append(tuple(scan.clean_image_id for scan in scans))
+        kinds.append(
+            tuple(
+                KINDS.index(scan.contrast)
+                if scan.contrast in KINDS and scan.anatomy.family != "shapes"
+                else None
+                for scan in scans
+            )
+        )
     tissue, other = torch.stack(tissues), torch.stack(others)
     return Batch(
         torch.stack(images)[:, None].contiguous(),
         (tissue, tissue, other, other),
-        tuple(looks),
+        tuple(clean_image_ids),
+        tuple(kinds),
     )
 
 

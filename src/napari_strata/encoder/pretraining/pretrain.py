@@ -23,18 +23,25 @@ from napari_strata.encoder.network import (
     pick_device,
     torch_threads,
 )
-from napari_strata.encoder.pretraining.patches import SyntheticBatches
-from napari_strata.encoder.pretraining.tasks import Batch, pretext_loss
-from napari_strata.encoder.weights import write_tensors, write_weights
+from napari_strata.encoder.pretraining.patches import KINDS, SyntheticBatches
+from napari_strata.encoder.pretraining.tasks import (
+    Batch,
+    TissuePrototypes,
+    pretext_loss,
+)
+from napari_strata.encoder.weights import load_encoder, write_tensors, write_weights
 from napari_strata.errors import SettingsError, WeightsError
 from napari_strata.filenames import plain_name
 from napari_strata.settings import PretrainSettings, names_in
+from napari_strata.synthesis.anatomy import TISSUES
 from napari_strata.volume import Progress, no_progress
 
 logger = logging.getLogger(__name__)
 
-LOSSES = ("contrast", "agreement", "inpaint", "next_slice")
+LOSSES = ("contrast", "agreement", "inpaint", "next_slice", "prototype", "region")
 """The columns of a run's loss curve."""
+_LEVELS = 4
+"""Levels of features of the encoder."""
 _FREE = ("steps", "checkpoint_minutes")
 """Settings that may differ when a run is resumed."""
 
@@ -48,6 +55,7 @@ def pretrain(
     workers: int = 0,
     minutes: float | None = None,
     batches: Dataset[Batch] | None = None,
+    start_from: Path | None = None,
     on_progress: Progress = no_progress,
 ) -> Path:
     """Pretrain an encoder, or resume an earlier run.
@@ -71,6 +79,9 @@ def pretrain(
     batches : Dataset of Batch, optional
         The batch of every step, so that several recipes can train on the same scans. By
         default batches are synthesised from the recipe's seed.
+    start_from : Path, optional
+        Weights of a network of the same shape to start from; by default random ones. A
+        run that goes on starts where it stopped.
     on_progress : callable
         Called as (step, steps, "contrast 3.21, inpaint 0.08").
 
@@ -82,7 +93,8 @@ def pretrain(
     Raises
     ------
     WeightsError
-        If the state of an earlier run cannot be read, or belongs to another recipe.
+        If the state of an earlier run cannot be read, or belongs to another recipe, or
+        the weights to start from are of a network of another shape.
     SettingsError
         If a batch is too small for the batch norms.
     """
@@ -92,7 +104,7 @@ def pretrain(
             " --views 2 or --patch-vox 32."
         )
     with torch_threads(threads), kept_pages():
-        run = _Run.start(output, settings, pick_device(device))
+        run = _Run.start(output, settings, pick_device(device), start_from)
         left = Subset(
             batches or SyntheticBatches(settings), range(run.step, settings.steps)
         )
@@ -144,21 +156,50 @@ class _Run:
     optimiser: torch.optim.AdamW
     step: int
     curve: list[tuple[float, ...]]
+    prototypes: TissuePrototypes | None = None
     seconds: float = 0.0
 
     @classmethod
     def start(
-        cls, output: Path, settings: PretrainSettings, device: torch.device
+        cls,
+        output: Path,
+        settings: PretrainSettings,
+        device: torch.device,
+        start_from: Path | None,
     ) -> _Run:
         torch.manual_seed(settings.seed)
-        encoder = StrataEncoder(
-            NetworkShape(settings.network, settings.width, settings.channels)
-        ).to(device)
+        shape = NetworkShape(settings.network, settings.width, settings.channels)
+        encoder = StrataEncoder(shape)
+        if start_from is not None:
+            start = load_encoder(start_from, fold=False)
+            if start.shape != shape:
+                raise WeightsError(
+                    f"Cannot start from {start_from}: its network is {start.shape}, the"
+                    f" recipe's {shape}. Give --network, --width and --channels as it"
+                    " has them."
+                )
+            encoder.load_state_dict(start.state_dict())
+        encoder.to(device)
         encoder.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        optimiser = torch.optim.AdamW(
-            encoder.parameters(), lr=settings.learning_rate, weight_decay=1e-5
+        prototypes = (
+            TissuePrototypes(
+                len(KINDS),
+                len(TISSUES),
+                _LEVELS * settings.channels,
+                settings.temperature,
+            ).to(device)
+            if settings.prototype_weight
+            else None
         )
-        run = cls(output, settings, device, encoder, optimiser, 0, [])
+        optimiser = torch.optim.AdamW(
+            [
+                *encoder.parameters(),
+                *(() if prototypes is None else prototypes.parameters()),
+            ],
+            lr=settings.learning_rate,
+            weight_decay=1e-5,
+        )
+        run = cls(output, settings, device, encoder, optimiser, 0, [], prototypes)
         if run.state_path.exists():
             run._resume()
         return run
@@ -176,7 +217,11 @@ class _Run:
         torch.manual_seed(first)
         self.encoder.train()
         losses = pretext_loss(
-            self.encoder, batch.to(self.device), self.settings, generator
+            self.encoder,
+            batch.to(self.device),
+            self.settings,
+            generator,
+            self.prototypes,
         )
         self.optimiser.zero_grad(set_to_none=True)
         losses["total"].backward()
@@ -202,6 +247,8 @@ class _Run:
             f"model.{k}": v.contiguous().cpu()
             for k, v in self.encoder.state_dict().items()
         }
+        if self.prototypes is not None:
+            tensors["prototypes"] = self.prototypes.vectors.detach().contiguous().cpu()
         for number, state in self.optimiser.state_dict()["state"].items():
             tensors |= {
                 f"optimiser.{number}.{k}": torch.as_tensor(v).contiguous().cpu()
@@ -251,8 +298,16 @@ class _Run:
             self.encoder.load_state_dict(
                 {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
             )
+            if self.prototypes is not None:
+                self.prototypes.load_state_dict({"vectors": tensors["prototypes"]})
+            # states of earlier versions know fewer losses
+            width = tensors["curve"].shape[-1] if tensors["curve"].ndim == 2 else 4
+            curve = tensors["curve"].reshape(-1, width)
             self.curve = [
-                tuple(row) for row in tensors["curve"].reshape(-1, len(LOSSES)).tolist()
+                tuple(row)
+                for row in torch.nn.functional.pad(
+                    curve, (0, len(LOSSES) - width)
+                ).tolist()
             ]
         except (
             OSError,

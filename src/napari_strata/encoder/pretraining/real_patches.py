@@ -193,7 +193,7 @@ def dress(batch: Batch, scan: WorkingScan, seed: int) -> Batch:
         The same seed gives the same batch.
     """
     rng = np.random.default_rng(seed)
-    views = len(batch.looks[0])
+    views = len(batch.clean_image_ids[0])
     image = batch.image.clone()
     for last in range(views - 1, len(image), views):
         plain = image[last, 0]
@@ -206,8 +206,8 @@ def dress(batch: Batch, scan: WorkingScan, seed: int) -> Batch:
         image[last, 0] = rerender(
             worn, scan.grid(plain.shape, int(rng.integers(2**31))), scan
         )
-    looks = tuple((*look[:-1], max(look) + 1) for look in batch.looks)
-    return Batch(image, batch.labels, looks)
+    ids = tuple((*own[:-1], max(own) + 1) for own in batch.clean_image_ids)
+    return Batch(image, batch.labels, ids)
 
 
 def match_intensity(image: Tensor, like: Tensor, *, backward: bool = False) -> Tensor:

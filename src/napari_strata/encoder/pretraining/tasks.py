@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from napari_strata.encoder.network import StrataEncoder
 from napari_strata.settings import PretrainSettings
@@ -31,20 +31,27 @@ class Batch:
     labels : tuple of (patch, z, y, x) int64 tensor
         The labels to contrast at each level, finest first. Empty for unlabelled scans:
         then a voxel's only positives are the same voxel in the other views.
-    looks : tuple of tuple of int
+    clean_image_ids : tuple of tuple of int
         For each patch the number of the contrast of each view. Views with the same
         number differ only by artefacts.
+    kinds : tuple of tuple of int or None
+        For each patch the kind of contrast of each view, if its finest labels mean the
+        same tissues in every scan of that kind; None if they do not. Empty: all None.
     """
 
     image: Tensor
     labels: tuple[Tensor, ...]
-    looks: tuple[tuple[int, ...], ...]
+    clean_image_ids: tuple[tuple[int, ...], ...]
+    kinds: tuple[tuple[int | None, ...], ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device, images channels-last."""
         image = self.image.to(device, memory_format=torch.channels_last_3d)
         return Batch(
-            image, tuple(labels.to(device) for labels in self.labels), self.looks
+            image,
+            tuple(labels.to(device) for labels in self.labels),
+            self.clean_image_ids,
+            self.kinds,
         )
 
 
@@ -161,6 +168,97 @@ def voxel_contrast(features: Tensor, labels: Tensor, temperature: float) -> Tens
     return per_voxel[count > 0].mean()
 
 
+class TissuePrototypes(nn.Module):
+    """A direction in feature space for each tissue and kind of contrast, learnt along.
+
+    The voxel contrast compares voxels of one patch only, so that features need not mean
+    the same in two scans. Prototypes are shared by all patches: a voxel has to find that
+    of its own tissue among those of all tissues (cross-entropy of cosines).
+
+    Parameters
+    ----------
+    kinds, tissues : int
+        Number of kinds of contrast and of tissues.
+    channels : int
+        Feature channels of all levels together.
+    temperature : float
+        Divides the cosine.
+
+    Notes
+    -----
+    Normalised softmax with learnt class vectors: Wang et al., NormFace, 2017.
+    """
+
+    def __init__(
+        self, kinds: int, tissues: int, channels: int, temperature: float
+    ) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.randn(kinds, tissues, channels) * 0.1)
+        self.temperature = temperature
+
+    def loss(self, features: Tensor, tissues: Tensor, kind: int) -> Tensor:
+        """Return the cross-entropy of voxels.
+
+        Parameters
+        ----------
+        features : (n, channel) tensor
+            The features of all levels, each of unit length.
+        tissues : (n,) int64 tensor
+            Tissue of each voxel.
+        kind : int
+            Kind of contrast of the scan.
+        """
+        cosines = (
+            F.normalize(features, dim=1) @ F.normalize(self.vectors[kind], dim=1).T
+        )
+        return F.cross_entropy(cosines / self.temperature, tissues)
+
+
+def region_contrast(
+    support: Tensor,
+    query: Tensor,
+    labels: Tensor,
+    temperature: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Find regions of one view again in another one by their mean feature.
+
+    Half of each region's voxels in the first view give its prototype. Each of the other
+    half, seen in the second view, has to find its region among all prototypes of the
+    patch (cross-entropy of cosines).
+
+    Parameters
+    ----------
+    support, query : (n, channel) tensors
+        Features of the same voxels in the two views, of unit length.
+    labels : (n,) int64 tensor
+        Region of each voxel.
+    temperature : float
+        Divides the cosine.
+    generator : torch.Generator
+        On the CPU; halves the voxels.
+
+    Notes
+    -----
+    After the region-mask pretext of MASS (arXiv 2603.13660), with prototypes as in
+    Snell et al., Prototypical networks, 2017.
+    """
+    half = (torch.rand(len(labels), generator=generator) < 0.5).to(labels.device)
+    names, number = torch.unique(labels, return_inverse=True)
+    count = torch.zeros(len(names), device=labels.device).index_add_(
+        0, number, half.float()
+    )
+    means = torch.zeros(len(names), support.shape[1], device=support.device)
+    means = means.index_add(0, number[half], support[half])
+    known = count > 0
+    asked = ~half & known[number]
+    if not bool(asked.any()) or int(known.sum()) < 2:
+        return support.sum() * 0
+    cosines = query[asked] @ F.normalize(means, dim=1).T / temperature
+    cosines = cosines.masked_fill(~known[None], -1e4)
+    return F.cross_entropy(cosines, number[asked])
+
+
 def read_at(level: Tensor, index: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """Return a map (channel, z', y', x') interpolated at flat indices of the full grid.
 
@@ -183,6 +281,7 @@ def pretext_loss(
     batch: Batch,
     settings: PretrainSettings,
     generator: torch.Generator,
+    prototypes: TissuePrototypes | None = None,
 ) -> dict[str, Tensor]:
     """Compute the losses of one batch.
 
@@ -196,13 +295,17 @@ def pretext_loss(
         The weight of each task; tasks of weight 0 are left out.
     generator : torch.Generator
         On the CPU; chooses what is hidden and which voxels are compared.
+    prototypes : TissuePrototypes, optional
+        Needed for a prototype weight above 0.
 
     Returns
     -------
     dict of scalar tensors
         "contrast" (mean over levels and patches), "agreement" (1 - cosine similarity of
         a voxel with itself in another view of the same contrast), "inpaint" and
-        "next_slice" (mean absolute error), and their weighted "total".
+        "next_slice" (mean absolute error), "prototype" (cross-entropy of a voxel's tissue
+        among all tissues), "region" (cross-entropy of a voxel's label among the labels of
+        its patch), and their weighted "total".
     """
     device = batch.image.device
     hidden = hide(tuple(batch.image.shape), settings, generator)
@@ -212,20 +315,21 @@ def pretext_loss(
     )
     maps = encoder.decode(seen.contiguous(memory_format=torch.channels_last_3d))
     nothing = maps[0].sum() * 0
-    contrast, agreement = [nothing], [nothing]
-    for patch, looks in enumerate(batch.looks):
-        first = patch * len(looks)
-        allowed = ~unseen[first : first + len(looks), 0].any(dim=0)
+    contrast, agreement, regions = [nothing], [nothing], [nothing]
+    for patch, clean_image_ids in enumerate(batch.clean_image_ids):
+        first = patch * len(clean_image_ids)
+        allowed = ~unseen[first : first + len(clean_image_ids), 0].any(dim=0)
         found = _compare(
             encoder,
-            [m[first : first + len(looks)] for m in maps],
+            [m[first : first + len(clean_image_ids)] for m in maps],
             _truth(batch, patch),
             allowed,
             settings,
             generator,
-            looks,
+            clean_image_ids,
         )
         contrast, agreement = contrast + found[0], agreement + found[1]
+        regions += found[2]
     losses = {
         "contrast": torch.stack(contrast).sum() / max(1, len(contrast) - 1),
         "agreement": torch.stack(agreement).sum() / max(1, len(agreement) - 1),
@@ -235,17 +339,59 @@ def pretext_loss(
         "next_slice": _paint_error(
             encoder, maps[0], batch.image, hidden.slabs.to(device)
         ),
+        "prototype": nothing
+        if prototypes is None
+        else _prototype_error(
+            encoder, prototypes, maps, batch, unseen, settings, generator
+        ),
     }
+    losses["region"] = torch.stack(regions).sum() / max(1, len(regions) - 1)
     weights = (
         settings.contrast_weight,
         settings.agreement_weight,
         settings.inpaint_weight,
         settings.next_slice_weight,
+        settings.prototype_weight,
+        settings.region_weight,
     )
     losses["total"] = torch.stack(
         [w * loss for w, loss in zip(weights, losses.values(), strict=True)]
     ).sum()
     return losses
+
+
+def _prototype_error(
+    encoder: StrataEncoder,
+    prototypes: TissuePrototypes,
+    maps: tuple[Tensor, ...],
+    batch: Batch,
+    unseen: Tensor,
+    settings: PretrainSettings,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return the mean prototype loss of sampled voxels of all views of a known kind."""
+    z, y, x = batch.image.shape[2:]
+    errors = []
+    image = 0
+    for patch, kinds in enumerate(batch.kinds):
+        for kind in kinds:
+            tissues = batch.labels[0][patch]
+            if kind is not None:
+                index = sample_voxels(
+                    tissues, ~unseen[image, 0], settings.voxels_per_patch, generator
+                )
+                if len(index) >= _FEWEST_VOXELS:
+                    rows = [
+                        encoder.project(read_at(level[image], index, (z, y, x)), number)
+                        for number, level in enumerate(maps)
+                    ]
+                    errors.append(
+                        prototypes.loss(
+                            torch.cat(rows, dim=1), tissues.flatten()[index], kind
+                        )
+                    )
+            image += 1
+    return torch.stack(errors).mean() if errors else maps[0].sum() * 0
 
 
 def _truth(batch: Batch, patch: int) -> tuple[Tensor, ...]:
@@ -259,14 +405,16 @@ def _compare(
     allowed: Tensor,
     settings: PretrainSettings,
     generator: torch.Generator,
-    looks: tuple[int, ...],
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the contrast and agreement losses of sampled voxels of one patch.
+    clean_image_ids: tuple[int, ...],
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Return the contrast, agreement and region losses of sampled voxels of one patch.
 
-    There is one of each per level and group of views with the same contrast.
+    There is one of the first two per level and group of views with the same contrast, and
+    one of the last per level.
     """
     contrast: list[Tensor] = []
     agreement: list[Tensor] = []
+    regions: list[Tensor] = []
     shape = (allowed.shape[0], allowed.shape[1], allowed.shape[2])
     chosen: dict[int, Tensor] = {}
     for number, level in enumerate(maps):
@@ -285,8 +433,18 @@ def _compare(
             else torch.arange(len(index), device=index.device)
         )
         rows = [encoder.project(read_at(view, index, shape), number) for view in level]
-        for look in dict.fromkeys(looks):
-            alike = [row for row, own in zip(rows, looks, strict=True) if own == look]
+        if settings.region_weight and labels is not None:
+            regions.append(
+                region_contrast(
+                    rows[0], rows[-1], same, settings.temperature, generator
+                )
+            )
+        for clean_id in dict.fromkeys(clean_image_ids):
+            alike = [
+                row
+                for row, own in zip(rows, clean_image_ids, strict=True)
+                if own == clean_id
+            ]
             if settings.contrast_weight and (labels is not None or len(alike) > 1):
                 contrast.append(
                     voxel_contrast(
@@ -295,7 +453,7 @@ def _compare(
                 )
             if settings.agreement_weight and len(alike) > 1:
                 agreement.append(1 - (alike[0] * alike[1]).sum(1).mean())
-    return contrast, agreement
+    return contrast, agreement, regions
 
 
 def _draw(

@@ -25,6 +25,8 @@ EDGES = {
 """Edge of the canvas -> napari's name for the place in the middle of it."""
 _TEXT_COLOR, _BOX_COLOR = (1.0, 0.85, 0.35, 1.0), (0.0, 0.0, 0.0, 0.6)
 """Legible on the scan, on a dark and on a light canvas."""
+_NOTE, _NOTE_POINTS = "note", 11
+"""Name and font size of the line in the corner, which says what is selected."""
 _FONT_SIZE = 16
 """Points; readable from a reading distance, small beside the scan."""
 _ANGLE_SIGNS, _ANGLE_OFFSET = np.array([1, -1, 1]), np.array([0.0, 0.0, 90.0])
@@ -154,6 +156,14 @@ class EdgeText:
                     box_color=_BOX_COLOR,
                     visible=False,
                 )
+            viewer.canvas.overlays[_key(_NOTE)] = TextOverlay(
+                position="top_left",
+                font_size=_NOTE_POINTS,
+                color=_TEXT_COLOR,
+                box=True,
+                box_color=_BOX_COLOR,
+                visible=False,
+            )
         else:
             overlay = viewer.text_overlay
             overlay.position, overlay.font_size, overlay.color = (
@@ -181,6 +191,11 @@ class EdgeText:
                 self._viewer.canvas.overlays[_key(edge)], self._shown.get(edge, "")
             )
 
+    def note(self, text: str) -> None:
+        """Write a line in the top left corner; "" clears it. Before napari 0.9 it is left out."""
+        if self._has_edges and _key(_NOTE) in self._viewer.canvas.overlays:
+            self._write(self._viewer.canvas.overlays[_key(_NOTE)], text)
+
     def resize(self, font_size: float) -> None:
         """Change the font size."""
         overlays = (
@@ -197,7 +212,7 @@ class EdgeText:
         if not self._has_edges:
             self._write(self._viewer.text_overlay, "")
             return
-        for edge in EDGES:
+        for edge in (*EDGES, _NOTE):
             self._viewer.canvas.overlays.pop(_key(edge), None)
 
     def _write(self, overlay: Any, text: str) -> None:

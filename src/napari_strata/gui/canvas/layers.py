@@ -61,6 +61,11 @@ LayerTuple = tuple[Any, dict[str, Any], str]
 EXPLAINS = "explains"
 """Key of the fact that marks a map of the explain section; such a map is no scan."""
 
+TAKES_KEYS = "takes_keys"
+"""Key of the fact that marks an overlay, stroke or preview layer: our keys work on it."""
+OVERLAY_METADATA = {METADATA_KEY: {TAKES_KEYS: True}}
+"""Metadata of our overlays: ruler, cut line, crosshair, ring and outline."""
+
 _MAX_CYCLIC = 2**16
 """Colours that napari's cyclic map of labels may have."""
 _MIN_COLORS = 2**12
@@ -130,7 +135,8 @@ def case_labels_tuple(work: Refinement, *, name: str) -> LayerTuple:
         Segmentation(labels, work.regions, work.proposal.volume.geometry), name=name
     )
     kwargs["colormap"] = region_colormap(
-        work.regions, capacity=color_capacity(work.view.next_id)
+        (*work.view.state.expected_rows(), *work.regions),
+        capacity=color_capacity(work.view.next_id),
     )
     return data, kwargs, kind
 
@@ -252,6 +258,15 @@ def matching_grid_kwargs(
         **overlay_kwargs(layer),
         "metadata": _metadata(geometry, {**placed, **(facts or {})}),
     }
+
+
+def overlay_scale(layer: napari.layers.Layer) -> float:
+    """Return the scale of an overlay over a scan: its thickest step, along every axis.
+
+    napari steps through slices by the smallest scale of all layers. An overlay with a scale
+    of 1 would make 137 steps of 25 thick slices, and the position would jump when it goes.
+    """
+    return float(np.abs(layer.extent.step[-3:]).max())
 
 
 def overlay_kwargs(layer: napari.layers.Layer) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_strata.gui.canvas.canvas import EdgeText, camera_of, look_along, looks_along
-from napari_strata.gui.canvas.layers import level_shape
-from napari_strata.gui.canvas.placement import place, placing_of
+from napari_strata.gui.canvas.layers import layer_facts, level_shape
+from napari_strata.gui.canvas.placement import METADATA_KEY, place, placing_of
 from napari_strata.volume import Geometry
 
 if TYPE_CHECKING:
@@ -179,6 +179,19 @@ def describe_position(
     return f"{place} mm   {shown}{' ' + unit if unit else ''}"
 
 
+_LETTERS_OF = "letters"
+"""Key of a scan's orientation whose panel was closed."""
+
+
+def take_over(viewer: napari.viewer.Viewer) -> CanvasOrientation:
+    """Return a new orientation of a viewer, in place of one that an earlier panel left."""
+    for layer in viewer.layers:
+        left = layer_facts(layer).get(_LETTERS_OF)
+        if isinstance(left, CanvasOrientation):
+            left._leave()
+    return CanvasOrientation(viewer)
+
+
 class CanvasOrientation:
     """Keeps letters and 3D camera right while planes are rolled, transposed or turned.
 
@@ -190,12 +203,16 @@ class CanvasOrientation:
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         self._viewer = viewer
+        self._scan: napari.layers.Layer | None = None
         self._directions: NDArray[np.float64] | None = None
-        self._updating = False
+        self._updating = self._stays = False
         self.letters = EdgeText(viewer)
         self._camera = camera_of(viewer)
         viewer.dims.events.order.connect(self.update)
         viewer.dims.events.ndisplay.connect(self.update)
+        self._point_3d = tuple(viewer.dims.point)
+        viewer.dims.events.ndisplay.connect(self._keep_slice, position="last")
+        viewer.dims.events.point.connect(self._on_point)
         self._camera.events.orientation.connect(self.update)
         self._camera.events.angles.connect(self._on_turned)
 
@@ -209,8 +226,22 @@ class CanvasOrientation:
 
     def set_scan(self, layer: napari.layers.Layer | None) -> None:
         """Follow the orientation of another scan, or of none."""
+        self._scan = layer
         self._directions = None if layer is None else world_directions(layer)
         self.update()
+
+    def stay(self) -> None:
+        """Keep the letters right without a panel, until the scan is removed.
+
+        A panel that is opened later takes over, see `take_over`.
+        """
+        if self._scan is None or self._scan not in self._viewer.layers:
+            return
+        self._stays = True
+        # the scan's layer keeps it alive, and no longer
+        facts = {**layer_facts(self._scan), _LETTERS_OF: self}
+        self._scan.metadata[METADATA_KEY] = facts
+        self._viewer.layers.events.removed.connect(self._on_removed)
 
     def show_plane(self, plane: Plane) -> None:
         """Show a plane, upright, and fit it to the canvas."""
@@ -244,13 +275,42 @@ class CanvasOrientation:
             self._updating = False
 
     def close(self) -> None:
-        """Take the letters off the canvas and stop listening."""
+        """Take the letters off the canvas and stop listening, unless they stay."""
+        if self._stays:
+            return
         viewer = self._viewer
         viewer.dims.events.order.disconnect(self.update)
         viewer.dims.events.ndisplay.disconnect(self.update)
+        viewer.dims.events.ndisplay.disconnect(self._keep_slice)
+        viewer.dims.events.point.disconnect(self._on_point)
         self._camera.events.orientation.disconnect(self.update)
         self._camera.events.angles.disconnect(self._on_turned)
         self.letters.close()
+
+    def _on_removed(self, event: object = None) -> None:
+        if self._scan not in self._viewer.layers:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._scan is not None:
+            facts = layer_facts(self._scan)
+            left = {key: fact for key, fact in facts.items() if key != _LETTERS_OF}
+            self._scan.metadata[METADATA_KEY] = left
+        self._viewer.layers.events.removed.disconnect(self._on_removed)
+        self._stays = False
+        self.close()
+
+    def _on_point(self, event: object = None) -> None:
+        if self._viewer.dims.ndisplay == 3:
+            self._point_3d = tuple(self._viewer.dims.point)
+
+    def _keep_slice(self, event: object = None) -> None:
+        """Go back to the slice: napari's sliders, gone in 3D, come back at their start."""
+        dims = self._viewer.dims
+        if dims.ndisplay == 3:
+            self._point_3d = tuple(dims.point)
+        elif len(self._point_3d) == dims.ndim:
+            dims.point = self._point_3d
 
     def _on_turned(self, event: object = None) -> None:
         if self._viewer.dims.ndisplay == 3 and not self._updating:

@@ -21,19 +21,19 @@ class ViewerBindings:
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         self._viewer = viewer
-        self._undo: list[Callable[[], object]] = []
+        self._unbind: list[Callable[[], object]] = []
 
     def on_event(self, emitter: Any, callback: Callable[..., None]) -> None:
         """Call back on a napari event."""
         emitter.connect(callback)
-        self._undo.append(lambda: emitter.disconnect(callback))
+        self._unbind.append(lambda: emitter.disconnect(callback))
 
     def on_mouse(
         self, callbacks: list[Callable[..., Any]], callback: Callable[..., Any]
     ) -> None:
         """Call back on the mouse, through one of the viewer's callback lists."""
         callbacks.append(callback)
-        self._undo.append(lambda: callbacks.remove(callback))
+        self._unbind.append(lambda: callbacks.remove(callback))
 
     def on_keys(
         self, provider: Any, keys: Iterable[tuple[str, Callable[[], object]]]
@@ -44,16 +44,16 @@ class ViewerBindings:
         """
         for key, action in keys:
             provider.bind_key(key, _without_argument(action), overwrite=True)
-            self._undo.append(partial(provider.bind_key, key, None, overwrite=True))
+            self._unbind.append(partial(provider.bind_key, key, None, overwrite=True))
 
     def on_remove(self, callback: Callable[[], object]) -> None:
         """Call back when the bindings are removed."""
-        self._undo.append(callback)
+        self._unbind.append(callback)
 
     def remove(self) -> None:
         """Remove every binding, the latest first."""
-        while self._undo:
-            self._undo.pop()()
+        while self._unbind:
+            self._unbind.pop()()
 
 
 def _without_argument(action: Callable[[], object]) -> Callable[[Any], None]:

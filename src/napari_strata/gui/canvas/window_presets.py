@@ -1,6 +1,7 @@
 """Grey-value windows: CT presets in HU, MR presets in percentiles (no Qt).
 
-Add or change a preset in `CT_WINDOWS_HU` or `MR_WINDOWS_PERCENT`.
+Add or change a preset in `CT_WINDOWS_HU` or `MR_WINDOWS_PERCENT`. The keys Alt+1, Alt+2
+and so on follow their order; `gui/actions.py` makes one for each CT preset.
 """
 
 from __future__ import annotations

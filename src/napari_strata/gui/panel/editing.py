@@ -1,21 +1,24 @@
-"""Controller of the edit section."""
+"""Controller of the edit section: tools, strokes, edits of the selection, undo."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.utils.notifications import show_error
+from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject
 
 from napari_strata.errors import StrataError
+from napari_strata.gui.actions import shortcut
+from napari_strata.gui.preferences import remember_stroke_reach_mm, stroke_reach_mm
 from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.tasks.notifications import notify_errors
 from napari_strata.gui.tasks.timers import single_shot
 from napari_strata.gui.tools.cut_line import CutLine, DrawnLine
 from napari_strata.gui.tools.region_tools import region_tool
+from napari_strata.gui.tools.stroke_layer import KEEPS_REGION
 from napari_strata.gui.widgets.edit_section import EditSection
 from napari_strata.gui.widgets.region_table import RegionTable
 from napari_strata.refine.session.refinement import Refinement
@@ -44,8 +47,6 @@ class Editor(QObject):
         Submits the slider's last cut, so that it comes before an edit.
     show : callable
         Brings the panel up to date.
-    bind_keys : callable
-        Called with a new stroke layer.
     """
 
     def __init__(
@@ -56,7 +57,6 @@ class Editor(QObject):
         require_case: Callable[[], ScanCase],
         send_cut: Callable[[], None],
         show: Callable[[], None],
-        bind_keys: Callable[[napari.layers.Layer], None],
     ) -> None:
         super().__init__(section)
         self._section = section
@@ -64,8 +64,9 @@ class Editor(QObject):
         self._require_case = require_case
         self._send_cut = send_cut
         self._show = show
-        self._bind_keys = bind_keys
         self._stroke_layer: napari.layers.Layer | None = None
+        self._paint_layer: napari.layers.Layer | None = None
+        self._paint_label = BACKGROUND
         self._cut_line: CutLine | None = None
         # 0 ms: napari emits its paint event just before it writes the last voxels
         self._preview_timer = single_shot(self, 0, self.show_preview)
@@ -75,6 +76,7 @@ class Editor(QObject):
         section.tool_asked.connect(self.use_region_tool)
         section.brush_changed.connect(self.brush_changed)
         section.preview.toggled.connect(self._on_preview_toggled)
+        section.show_reach(stroke_reach_mm())
 
     def edit(self, command: str) -> None:
         """Carry out "merge", "split", "update" or "clear"."""
@@ -150,7 +152,9 @@ class Editor(QObject):
         """Show the result of the strokes, if the preview is switched on."""
         with notify_errors():
             if self._section.preview.isChecked():
-                self._require_case().brushes.show_preview(self._section.scope)
+                self._require_case().brushes.show_preview(
+                    self._section.scope, reach=self._section.reach
+                )
 
     def _on_button(self, command: str) -> None:
         if command == "undo":
@@ -170,7 +174,7 @@ class Editor(QObject):
         if tool == "scribble":
             self._pick_up_brush(case, target)
         elif tool == "paint":
-            case.brushes.pick_up_paint(target, size=self._section.brush_size)
+            self._pick_up_paint(case, target)
         else:
             case.brushes.put_down()
         if tool == "cut":
@@ -182,10 +186,39 @@ class Editor(QObject):
         ).layer
         if layer is not self._stroke_layer:
             self._stroke_layer = layer
-            self._bind_keys(layer)
+            layer.events.brush_size.connect(self._on_brush_size)
             layer.events.paint.connect(self._on_stroke)
+            layer.mouse_wheel_callbacks.append(self._on_wheel)
             # The layer is made before the first stroke, whose preview then shows at once.
             self._layer_timer.start()
+
+    def _pick_up_paint(self, case: ScanCase, target: int | None) -> None:
+        if case.labels is not self._paint_layer:
+            self._paint_layer = case.labels
+            case.labels.events.brush_size.connect(self._on_brush_size)
+            case.labels.events.selected_label.connect(self._on_paint_label)
+        self._paint_label = case.brushes.pick_up_paint(
+            target, size=self._section.brush_size
+        )
+
+    def _on_brush_size(self, event: Any) -> None:
+        """Show the size that was set on the layer in hand."""
+        if str(event.source.mode) == "paint":
+            self._section.show_brush_size(event.source.brush_size)
+
+    def _on_paint_label(self, event: Any) -> None:
+        """Let the selection follow the label that napari's keys or controls chose."""
+        layer = event.source
+        is_painting = self._section.tool == "paint" and str(layer.mode) == "paint"
+        if not is_painting or layer.selected_label == self._paint_label:
+            return
+        if layer.selected_label in [row.id for row in self._table.regions.rows]:
+            self._paint_label = int(layer.selected_label)
+            self._section.show_target("selected")
+            self._table.select([self._paint_label])
+        else:
+            layer.selected_label = self._paint_label
+            show_info(KEEPS_REGION)
 
     def _make_layer(self) -> None:
         with notify_errors():
@@ -209,6 +242,13 @@ class Editor(QObject):
             split = partial(case.work.edits.split_line, region, points, direction)
             case.submit(split, lambda parts: self._select_after([region, *parts]))
 
+    def _on_wheel(self, _layer: object, event: Any) -> None:
+        """Change the reach of strokes by Alt+wheel while their preview is shown."""
+        if [str(key) for key in event.modifiers] == ["Alt"]:
+            step = 1 if event.delta[1] > 0 else -1
+            self._section.show_reach(self._section.reach.mm + step)
+            event.handled = True
+
     def _on_stroke(self, event: object = None) -> None:
         self._preview_timer.start()
 
@@ -231,7 +271,14 @@ class Editor(QObject):
     def _target(self) -> int | None:
         target = self._section.target
         if target == "selected":
-            return self._selected(1, "stroke for")[-1]
+            region = self._selected(1, "stroke for")[-1]
+            for row in self._table.regions.rows:
+                if row.id == region and row.locked:
+                    raise StrataError(
+                        f"'{row.name}' is locked, so strokes for it would do nothing."
+                        f" Unlock it first ({shortcut('lock')})."
+                    )
+            return region
         return None if target == "new" else BACKGROUND
 
     def _select_after(self, ids: Sequence[int]) -> None:
@@ -256,7 +303,10 @@ class Editor(QObject):
         )
 
     def _update(self, case: ScanCase) -> None:
-        case.brushes.apply(self._section.scope, self._on_learned)
+        case.brushes.apply(
+            self._section.scope, self._on_learned, reach=self._section.reach
+        )
+        remember_stroke_reach_mm(self._section.reach.mm)
 
     def _on_learned(self, regions: Sequence[int]) -> None:
         if regions:

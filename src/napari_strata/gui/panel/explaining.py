@@ -102,7 +102,11 @@ class Explainer:
                 question,
                 names,
             )
-            self._jobs.start(partial(explain_body, request), partial(self._show, case))
+            self._jobs.start(
+                partial(explain_body, request),
+                partial(self._show, case),
+                place="explanation",
+            )
 
     def selection_changed(self) -> None:
         """Remove the text: it describes another region, or the region before an edit."""

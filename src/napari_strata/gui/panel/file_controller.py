@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari.utils.notifications import show_info
 
 from napari_strata.errors import StrataError
+from napari_strata.export.outputs import outputs_beside
 from napari_strata.gui.canvas.layers import LayerTuple
 from napari_strata.gui.canvas.scan_files import check_keeps_scans, open_scan_files
 from napari_strata.gui.panel.scan_controller import ScanController
@@ -35,7 +36,12 @@ from napari_strata.gui.widgets.dialogs import (
     ask_scan_path,
     with_path,
 )
-from napari_strata.gui.widgets.export_dialog import ask_export_path, check_format
+from napari_strata.gui.widgets.export_dialog import (
+    ExportChoice,
+    ExportScopes,
+    ask_export,
+    check_format,
+)
 from napari_strata.gui.widgets.sections import ExportSection
 from napari_strata.io.atomic import file_suffix
 from napari_strata.io.files import LABEL_SUFFIXES
@@ -64,6 +70,8 @@ class FileController:
         Opened cases are added to them.
     scans : ScanController
         Has the scan in hand.
+    selected : callable
+        Returns the selected regions.
     require_case : callable
         Returns the case in hand, or raises `StrataError`.
     send_cut : callable
@@ -78,6 +86,7 @@ class FileController:
         *,
         cases: OpenCases,
         scans: ScanController,
+        selected: Callable[[], Sequence[int]],
         require_case: Callable[[], ScanCase],
         send_cut: Callable[[], None],
     ) -> None:
@@ -86,13 +95,14 @@ class FileController:
         self._jobs = jobs
         self._cases = cases
         self._scans = scans
+        self._selected = selected
         self._require_case = require_case
         self._send_cut = send_cut
         self.opening: napari.layers.Image | None = None
         self._writing: ScanCase | None = None
         jobs.running_changed.connect(self._on_running)
         section.export_asked.connect(
-            lambda name: with_path(self.ask_export(name), self.export_to)
+            lambda name: self._export_chosen(self.ask_export(name))
         )
         section.save_asked.connect(
             lambda: with_path(ask_case_path(section, scans.volume), self.save_to)
@@ -114,26 +124,33 @@ class FileController:
         """Ask for a folder of DICOM files, and open it."""
         with_path(ask_scan_folder(self._section), self.open_scan)
 
-    def ask_export(self, chosen_format: str) -> Path | None:
-        """Ask for the path of an export; None if it is cancelled or cannot be written."""
-        path = None
+    def ask_export(self, chosen_format: str) -> ExportChoice | None:
+        """Ask what to export where; None if it is cancelled or cannot be written."""
+        choice = None
         with self._notify_errors():
-            work = self._require_case().work
+            case = self._require_case()
+            work = case.work
             check_format(chosen_format, work.proposal.volume)
-            path = ask_export_path(
-                self._section, work.proposal.volume, chosen_format, work.regions
+            shown = frozenset(row.id for row in work.regions) - case.painter.hidden
+            scopes = ExportScopes(work.regions, frozenset(self._selected()), shown)
+            choice = ask_export(
+                self._section, work.proposal.volume, chosen_format, scopes
             )
-        return path
+        return choice
 
-    def export_to(self, path: Path) -> None:
-        """Write the labels in hand, in the format of the file's suffix."""
+    def _export_chosen(self, choice: ExportChoice | None) -> None:
+        if choice is not None:
+            self.export_to(choice.path, choice.regions)
+
+    def export_to(self, path: Path, regions: frozenset[int] | None = None) -> None:
+        """Write the labels in hand, or some regions, in the format of the file's suffix."""
 
         def make_body(case: ScanCase) -> Callable[[Progress], Path]:
             check_keeps_scans(path, case.work.regions, open_scan_files(self._viewer))
             case.check_place()
-            return partial(export_body, case.work, path)
+            return partial(export_body, case.work, path, regions=regions)
 
-        self._write(make_body, self._on_exported)
+        self._write(make_body, partial(self._on_exported, regions))
 
     def save_to(self, path: Path) -> None:
         """Save the case in hand."""
@@ -154,7 +171,9 @@ class FileController:
                     " file on the canvas."
                 )
             self._jobs.start(
-                partial(load_body, path, volume), partial(self._on_opened, image)
+                partial(load_body, path, volume),
+                partial(self._on_opened, image),
+                place="export",
             )
             self.opening = image
 
@@ -209,6 +228,7 @@ class FileController:
                     make_body(case),
                     lambda written: on_done(case, history, written),
                     writes=True,
+                    place="export",
                     on_fail=self._section.show_result,
                 )
             except BaseException:
@@ -236,17 +256,22 @@ class FileController:
                 self.open_scan(path, **options)
             return
         data, kwargs, _ = result
-        self._viewer.add_image(data, **kwargs)
+        self._scans.choose_and_show(self._viewer.add_image(data, **kwargs))
 
     def _on_exported(
-        self, case: ScanCase, history: tuple[str, ...], written: Path
+        self,
+        regions: frozenset[int] | None,
+        case: ScanCase,
+        history: tuple[str, ...],
+        written: Path,
     ) -> None:
-        beside = (
-            ", with its region table beside it"
-            if file_suffix(written) in LABEL_SUFFIXES
-            else ""
-        )
-        self._report(f"Wrote {written}{beside}.")
+        has_table = outputs_beside(written).sidecar.exists()
+        is_volume = file_suffix(written) in LABEL_SUFFIXES and has_table
+        beside = ", with its region table beside it" if is_volume else ""
+        rows = case.work.regions
+        number = sum(row.id in regions for row in rows) if regions is not None else 0
+        some = "" if regions is None else f"{number} of {len(rows)} regions to "
+        self._report(f"Wrote {some}{written}{beside}.")
 
     def _on_saved(
         self, case: ScanCase, history: tuple[str, ...], written: Path

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari.qt.threading import create_worker
+from napari.qt.threading import FunctionWorker
 from qtpy.QtCore import QObject, QPoint
 from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QToolTip, QWidget
+from superqt.utils import create_worker
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.session.scan_case import ScanCase
@@ -108,6 +109,7 @@ class HoverCard(QObject):
         create_worker(
             partial(_explain, request),
             _connect={"returned": self._on_text, "finished": self._on_finished},
+            _worker_class=FunctionWorker,
         )
 
     def _on_text(self, answer: tuple[int, str]) -> None:

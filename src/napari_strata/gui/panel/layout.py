@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, Signal
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
 from napari_strata.gui.panel.recovery_banner import RecoveryBanner
-from napari_strata.gui.tasks.timers import single_shot
 from napari_strata.gui.widgets.edit_section import EditSection
 from napari_strata.gui.widgets.explain_section import ExplainSection
 from napari_strata.gui.widgets.granularity import GranularitySection
@@ -27,8 +27,8 @@ from napari_strata.gui.widgets.sections import (
     push_button,
 )
 
-_SCROLL_MS = 50
-"""Delay before the panel scrolls to a new text, which has its size only once laid out."""
+_PAGE_PIXELS = 200
+"""Height below which a page of the panel scrolls."""
 _MARGIN_PIXELS = 8
 """Room to the right of the sections, beside the scroll bar."""
 _HEIGHT_PIXELS = 900
@@ -36,7 +36,7 @@ _HEIGHT_PIXELS = 900
 
 
 class PanelSections(QWidget):
-    """The sections of the panel one below the other, from the scan to the export."""
+    """The sections of the panel: in tabs, and the export below them."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -61,27 +61,73 @@ class PanelSections(QWidget):
         """Show every key and mouse gesture."""
         HelpOverlay(self).show()
 
+    def show_section(self, name: str) -> None:
+        """Bring the tab with a section to the front; the export is always in view."""
+        section = getattr(self, name)
+        for number, (_, parts) in enumerate(self._pages):
+            if section in parts:
+                self.tabs.setCurrentIndex(number)
+
     def _lay_out(self) -> None:
+        """Put the sections in tabs, so that none has to be scrolled for in a low window."""
         column = QVBoxLayout(self)
         column.setContentsMargins(6, 2, 6, 6)
         column.setSpacing(2)
-        for part in (
-            self.tour,
-            self.recovery,
-            self.scan,
-            self.proposal,
-            self.granularity,
-            self.show_again,
-            self.regions,
-            self.review,
-            self.edit,
-            self.history,
-            self.explanation,
-            self.export,
-        ):
-            if part is not self.scan and isinstance(part, Section):
-                column.addWidget(_line())
-            column.addWidget(part, 1 if part is self.regions else 0)
+        self._pages: tuple[tuple[str, tuple[QWidget, ...]], ...] = (
+            ("Scan", (self.scan, self.proposal)),
+            (
+                "Regions",
+                (
+                    self.granularity,
+                    self.show_again,
+                    self.regions,
+                    self.review,
+                    self.edit,
+                ),
+            ),
+            ("Explain and history", (self.explanation, self.history)),
+        )
+        self.tabs = QTabWidget()
+        self.tabs.setDocumentMode(True)
+        for title, parts in self._pages:
+            self.tabs.addTab(_page(parts, self.regions), title)
+        for part in (self.tour, self.recovery, self.tabs, self.export):
+            column.addWidget(part, 1 if part is self.tabs else 0)
+
+
+def _page(parts: Sequence[QWidget], stretched: QWidget) -> QWidget:
+    """Return sections one below the other; they scroll only in a window that is very low."""
+    page = QWidget()
+    column = QVBoxLayout(page)
+    column.setContentsMargins(0, 0, 0, 0)
+    column.setSpacing(2)
+    for number, part in enumerate(parts):
+        if number and isinstance(part, Section):
+            column.addWidget(_line())
+        column.addWidget(part, 1 if part is stretched else 0)
+    if stretched not in parts:
+        column.addStretch(1)
+    scroll = PageScroll()
+    scroll.setWidget(page)
+    return scroll
+
+
+class PageScroll(QScrollArea):
+    """A page of the panel that is never wider than the panel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
+        """Return a size whose width clips nothing."""
+        page = self.widget()
+        width = 0 if page is None else page.minimumSizeHint().width()
+        bar = self.verticalScrollBar()
+        room = 0 if bar is None else bar.sizeHint().width()
+        return QSize(width + room, _PAGE_PIXELS)
 
 
 class PanelLayout(QScrollArea):
@@ -94,19 +140,14 @@ class PanelLayout(QScrollArea):
         super().__init__(parent)
         self._was_shown = False
         self.sections = sections = PanelSections()
-        sections.tour.stop_shown.connect(
-            lambda name: self.ensureWidgetVisible(getattr(sections, name))
-        )
+        sections.tour.stop_shown.connect(sections.show_section)
         self.setWidget(sections)
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        for shown, text in (
-            (sections.explanation.answered, sections.explanation.answer),
-            (sections.export.result_shown, sections.export.result),
-        ):
-            scroll = partial(self.ensureWidgetVisible, text)
-            shown.connect(single_shot(self, _SCROLL_MS, scroll).start)
+        sections.explanation.answered.connect(
+            partial(sections.show_section, "explanation")
+        )
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Keep the panel as wide as its rows need, with any font and theme of napari."""

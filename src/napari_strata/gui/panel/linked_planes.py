@@ -14,7 +14,12 @@ from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QSplitter, QVBoxLayout, QWidget
 
 from napari_strata.gui.canvas.canvas import OVERLAY_COLOR
-from napari_strata.gui.canvas.layers import overlay_kwargs, scan_data
+from napari_strata.gui.canvas.layers import (
+    OVERLAY_METADATA,
+    overlay_kwargs,
+    overlay_scale,
+    scan_data,
+)
 from napari_strata.gui.canvas.orientation import (
     PLANES,
     CanvasOrientation,
@@ -101,7 +106,7 @@ class PlaneView(QWidget):
             self.cross = cross_layer(lines, self.image)
             self.model.layers.append(self.cross)
         else:
-            self.cross.data = lines
+            self.cross.data = lines / self.cross.scale[-1]
 
     def close_down(self) -> None:
         """Take the canvas down."""
@@ -235,7 +240,7 @@ class LinkedPlanes(QSplitter):
                 view.model.dims.set_point(range(3), point)
                 view.show_cross(lines)
             if self.cross in self._viewer.layers:
-                self.cross.data = lines
+                self.cross.data = lines / self.cross.scale[-1]
         finally:
             self._moving = False
 
@@ -289,11 +294,15 @@ def cross_layer(lines: NDArray[np.float64], scan: napari.layers.Layer) -> Vector
 
     It has three long lines, of which a plane shows the two that lie in it.
     """
+    size = overlay_scale(scan)
+    line_mm = _LINE_MM / float(mm_per_unit(scan.units, CROSSHAIR_NAME).max())
     layer = Vectors(
-        lines,
+        lines / size,
+        scale=(size, size, size),
         name=CROSSHAIR_NAME,
+        metadata=dict(OVERLAY_METADATA),
         edge_color=OVERLAY_COLOR,
-        edge_width=_LINE_MM / float(mm_per_unit(scan.units, CROSSHAIR_NAME).max()),
+        edge_width=line_mm / size,
         opacity=0.7,
         vector_style="line",
         units=scan.units[-3:],

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 
 from napari_strata.errors import StrataError
-from napari_strata.gui.actions import keys_for
-from napari_strata.gui.canvas.orientation import CanvasOrientation
+from napari_strata.gui.actions import action_for, keys_for
+from napari_strata.gui.canvas.layers import is_scan
+from napari_strata.gui.canvas.orientation import take_over
 from napari_strata.gui.canvas.viewer_bindings import ViewerBindings
+from napari_strata.gui.keys.focus_keys import FocusKeys
+from napari_strata.gui.keys.layer_keys import LayerKeys
+from napari_strata.gui.keys.wheel import WheelGuard
 from napari_strata.gui.panel.editing import Editor
 from napari_strata.gui.panel.explaining import Explainer
 from napari_strata.gui.panel.file_controller import FileController
@@ -27,6 +31,8 @@ from napari_strata.gui.preferences import autosave_folder
 from napari_strata.gui.session.cursor import Cursor
 from napari_strata.gui.session.open_cases import OpenCases
 from napari_strata.gui.session.scan_case import ScanCase
+from napari_strata.gui.session.selection_outline import SelectionOutline
+from napari_strata.gui.tasks.closing import ClosingQuestion
 from napari_strata.gui.tasks.jobs import JobRunner
 from napari_strata.gui.tasks.timers import single_shot
 from napari_strata.gui.tasks.worker import Propose
@@ -35,7 +41,6 @@ from napari_strata.gui.widgets.icons import show_icons
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import napari.layers
     import napari.viewer
 
 _REFRESH_MS = 120
@@ -63,11 +68,12 @@ class StrataPanel(PanelLayout):
         self._viewer = viewer
         self.cases = OpenCases(viewer, self)
         self.jobs = JobRunner(self)
-        self.orientation = CanvasOrientation(viewer)
+        self.orientation = take_over(viewer)
         self._refresh_timer = single_shot(self, _REFRESH_MS, self.refresh)
         self._make_controllers(propose)
         self._connect_parts()
         self._bindings = self._bind_to_viewer()
+        WheelGuard(self)
         self.scans.list_scans()
         self.cases.adopt_marked()
 
@@ -100,6 +106,7 @@ class StrataPanel(PanelLayout):
         case, sections = self.case, self.sections
         self.canvas_cursor.follow(self.scans.image, self.scans.volume, case)
         is_shown = case is not None and case.is_shown
+        self.outline.follow(case)
         for part in (
             sections.granularity,
             sections.regions,
@@ -124,6 +131,8 @@ class StrataPanel(PanelLayout):
         self.proposals.close()
         self.views.close()
         self.hover.close()
+        self.outline.close()
+        self.orientation.stay()
         self._bindings.remove()
         self.scans.close()
         self.cases.close()
@@ -142,6 +151,7 @@ class StrataPanel(PanelLayout):
             self.orientation,
             before_change=self._before_scan_change,
             on_change=self._on_scan_change,
+            show=lambda image: self.views.show_scan(image, self.scans.all),
         )
         self.granularity = GranularityController(
             sections.granularity, case=lambda: self.case
@@ -152,7 +162,6 @@ class StrataPanel(PanelLayout):
             require_case=require,
             send_cut=self.granularity.send,
             show=self.refresh,
-            bind_keys=self._bind_layer_keys,
         )
         self.proposals = ProposalController(
             sections, self.scans, self.cases, self.jobs, self.editor, propose=propose
@@ -176,6 +185,7 @@ class StrataPanel(PanelLayout):
             self.jobs,
             cases=self.cases,
             scans=self.scans,
+            selected=lambda: table.selected,
             require_case=require,
             send_cut=self.granularity.send,
         )
@@ -201,19 +211,30 @@ class StrataPanel(PanelLayout):
             viewer,
             require_case=require,
             select=table.click,
-            keys=lambda: keys_for("review", self),
+            on_place=lambda is_shown: self.keys.set_answer(
+                "review" if is_shown else None
+            ),
         )
         self.hover = HoverCard(
             self,
             case=lambda: self.case,
             is_enabled=sections.explanation.hover.isChecked,
         )
+        self.outline = SelectionOutline(viewer, self.orientation.letters.note, self)
         self.canvas_cursor = Cursor(
             lambda text: sections.scan.readout.setText(text or " "), table.click
         )
 
     def _connect_parts(self) -> None:
         sections = self.sections
+        for part in (
+            sections.scan,
+            sections.proposal,
+            sections.explanation,
+            sections.export,
+        ):
+            part.job.follow(self.jobs)
+        self.jobs.running_changed.connect(sections.export.show_running)
         sections.scan.help_asked.connect(sections.show_help)
         sections.scan.open_file_asked.connect(self.files.ask_scan)
         sections.scan.open_folder_asked.connect(self.files.ask_folder)
@@ -228,25 +249,32 @@ class StrataPanel(PanelLayout):
     def _bind_to_viewer(self) -> ViewerBindings:
         viewer, sections = self._viewer, self.sections
         bindings = ViewerBindings(viewer)
-        bindings.on_event(viewer.layers.events.inserted, self._on_layers)
+        bindings.on_event(viewer.layers.events.inserted, self._on_inserted)
         bindings.on_event(viewer.layers.events.removed, self._on_layers)
         bindings.on_mouse(viewer.mouse_drag_callbacks, self.views.on_drag)
+        viewer.mouse_wheel_callbacks.insert(0, self.views.on_wheel)
+        bindings.on_remove(
+            lambda: viewer.mouse_wheel_callbacks.remove(self.views.on_wheel)
+        )
         bindings.on_mouse(viewer.mouse_drag_callbacks, self.canvas_cursor.on_drag)
         bindings.on_mouse(viewer.mouse_move_callbacks, self.canvas_cursor.on_move)
         bindings.on_mouse(viewer.mouse_move_callbacks, self.hover.on_move)
-        bindings.on_keys(viewer, keys_for("always", self))
+        self.keys = LayerKeys(viewer, lambda when: keys_for(when, self))
+        bindings.on_remove(self.keys.close)
+        focus_keys = FocusKeys(
+            self,
+            lambda key: action_for(key, self, self.keys.answer),
+            lambda: [] if self.views.planes is None else [self.views.planes],
+        )
+        bindings.on_remove(focus_keys.close)
         buttons = {**sections.edit.buttons, **sections.export.buttons}
         show_icons(buttons, viewer, bindings)
         bindings.on_remove(self.orientation.close)
+        bindings.on_remove(self.outline.forget)
+        bindings.on_event(viewer.dims.events.ndisplay, self._on_ndisplay)
         self.destroyed.connect(bindings.remove)
+        ClosingQuestion(self, self.jobs, self.cases.count_unsaved)
         return bindings
-
-    def _bind_layer_keys(
-        self, layer: napari.layers.Layer, case: ScanCase | None = None
-    ) -> None:
-        """Bind the keys that napari's labels layers use themselves, on our layers only."""
-        bindings = (case or self._require_case()).bindings
-        bindings.on_keys(layer, keys_for("regions layer", self))
 
     # What happens in the viewer
 
@@ -261,6 +289,17 @@ class StrataPanel(PanelLayout):
             self._recovery.look(image, volume, autosave_folder())
         self.refresh()
 
+    def _on_inserted(self, event: Any) -> None:
+        """Show a scan that was opened from a file, instead of the one before."""
+        self._on_layers()
+        layer, before = event.value, self.scans.image
+        source = getattr(layer, "source", None)
+        is_opened = source is not None and bool(source.path or source.sample)
+        if is_opened and is_scan(layer) and len(self.scans.all) > 1:
+            self.scans.choose_and_show(layer)
+        elif is_opened and layer is before:
+            self.sections.show_section("scan")
+
     def _on_layers(self, event: object = None) -> None:
         self.cases.drop_gone()
         for image in (self.proposals.image, self.files.opening):
@@ -273,24 +312,31 @@ class StrataPanel(PanelLayout):
     def _on_adopted(self, case: ScanCase) -> None:
         case.changed.connect(lambda _change: self._refresh_timer.start())
         case.queue.idle.connect(self.granularity.send_when_idle)
+        case.preview.effect_changed.connect(self.sections.edit.show_effect)
         case.preview.shown_changed.connect(partial(self._on_preview, case))
         for layer in (case.labels, case.image):
-            self._bind_layer_keys(layer, case)
+            self.keys.bind(layer)
+            case.bindings.on_remove(partial(self.keys.release, layer))
         self.views.follow_case(case)
         self.scans.choose(case.image)
+        self.sections.show_section("regions")
 
     def _on_preview(self, case: ScanCase, is_shown: bool) -> None:
         self.review.leave()
         self.sections.edit.show_preview(is_shown)
-        case.bind_answer_keys(keys_for("preview", self) if is_shown else ())
+        self.keys.set_answer("preview" if is_shown else None)
 
     def _on_show_again(self) -> None:
         if (case := self.case) is not None:
             case.show_again()
-            self._bind_layer_keys(case.labels)
+            self.keys.bind(case.labels)
             self.refresh()
 
+    def _on_ndisplay(self, event: object = None) -> None:
+        self.outline.follow(self.case)
+
     def _on_selected(self, ids: Sequence[int]) -> None:
+        self.outline.show(ids)
         self.sections.edit.merge.setEnabled(len(ids) > 1)
         self.sections.edit.split.setEnabled(bool(ids))
         if ids and self.case is not None and self.case.is_shown:

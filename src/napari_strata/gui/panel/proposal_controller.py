@@ -70,9 +70,7 @@ class ProposalController(QObject):
             keep_worker(id(self))
             sections.destroyed.connect(partial(drop_worker, id(self)))
         sections.proposal.propose_asked.connect(self.start)
-        sections.proposal.cancel_asked.connect(jobs.cancel)
         jobs.running_changed.connect(sections.proposal.show_running)
-        jobs.progressed.connect(sections.proposal.show_step)
 
     @property
     def image(self) -> napari.layers.Image | None:
@@ -108,6 +106,7 @@ class ProposalController(QObject):
             self._jobs.start(
                 partial(propose_body, request, propose=self._propose),
                 partial(self.open, image),
+                place="proposal",
             )
             self._image = image
 

@@ -6,9 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari.qt.threading import create_worker
+from napari.qt.threading import FunctionWorker
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QFrame, QLabel, QVBoxLayout, QWidget
+from superqt.utils import create_worker
 
 from napari_strata.errors import CaseError
 from napari_strata.gui.tasks.jobs import JobRunner
@@ -53,6 +54,13 @@ class RecoveryBanner(QFrame):
     def offer(self, unfinished: Unfinished) -> None:
         """Show what was unfinished."""
         when = f"{unfinished.changed:%Y-%m-%d %H:%M}"
+        if not unfinished.edits:
+            self.words.setText(
+                f"Regions of this scan were proposed on {when} and not edited. Continue"
+                " with them?"
+            )
+            self.show()
+            return
         self.words.setText(
             f"Unsaved work on this scan: {unfinished.edits} edits that are in no case"
             f" file, the last on {when} ({unfinished.last})."
@@ -97,7 +105,12 @@ class RecoveryController(QObject):
         self._card.hide()
         if image is not None and volume is not None and volume.path:
             create_worker(
-                _find, image, volume, folder, _connect={"returned": self._on_answer}
+                _find,
+                image,
+                volume,
+                folder,
+                _connect={"returned": self._on_answer},
+                _worker_class=FunctionWorker,
             )
 
     def _on_answer(self, answer: tuple[napari.layers.Image, Unfinished | None]) -> None:
@@ -130,7 +143,7 @@ def _find(
     image: napari.layers.Image, volume: Volume, folder: Path | None
 ) -> tuple[napari.layers.Image, Unfinished | None]:
     try:
-        unfinished = find_unfinished(volume, folder=folder)
+        unfinished = find_unfinished(volume, folder=folder, proposals=True)
     except (CaseError, OSError):
         # what cannot be read cannot be offered, but the scan must open
         unfinished = []

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import numpy as np
+
+from napari_strata.errors import EditError
 from napari_strata.gui.panel.editing import next_step_names
 from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.tasks.notifications import notify_errors
+from napari_strata.gui.widgets.dialogs import ask_doubled_name
 from napari_strata.gui.widgets.edit_section import EditSection
 from napari_strata.gui.widgets.list_sections import HistorySection, RegionsSection
 from napari_strata.gui.widgets.region_names import known_names, remember_name
 from napari_strata.refine.session.refinement import Refinement
+from napari_strata.refine.session.view import View
 
 
 class RegionListController:
@@ -43,10 +49,10 @@ class RegionListController:
     ) -> None:
         self._regions, self._history, self._edits = regions, history, edits
         self._require_case = require_case
+        self._paired: View | None = None
         table = regions.table
-        table.rename_asked.connect(
-            lambda region, name: self._edit_region(rename_known, region, name)
-        )
+        table.rename_asked.connect(self._on_rename)
+        table.side_of = self._side_of
         table.recolor_asked.connect(
             lambda region, rgb: self._edit_region(_recolor, region, rgb)
         )
@@ -71,14 +77,57 @@ class RegionListController:
         self._regions.table.show_regions(
             work.regions, case.statistics(), case.painter.hidden
         )
+        self._show_pairs(case)
         self._edits.show_history(*next_step_names(work))
         self._history.show_steps(work.history, work.steps.undone)
         self._regions.outline.setChecked(case.painter.is_outlined)
+
+    def _show_pairs(self, case: ScanCase) -> None:
+        """Find the pairs in the case's thread, and show them when they are known."""
+        view = case.work.view
+        if not case.is_prepared or view is self._paired:
+            return
+        self._paired = view
+        case.queue.submit(
+            view.pairs,
+            lambda pairs: (
+                self._regions.table.regions.show_partners(pairs)
+                if self._paired is view
+                else None
+            ),
+        )
 
     def _edit_region(self, edit: Callable[..., None], region: int, *args: Any) -> None:
         with notify_errors():
             case = self._require_case()
             case.submit(partial(edit, case.work, region, *args))
+
+    def _on_rename(self, region: int, name: str) -> None:
+        """Rename a region; if another one has that name, ask what is meant."""
+        with notify_errors():
+            case = self._require_case()
+            same = [
+                row.id
+                for row in case.work.regions
+                if row.name == name and row.id != region
+            ]
+            answer = ask_doubled_name(self._regions, name) if same else "keep"
+            if answer == "merge":
+                case.submit(partial(case.work.merge, [same[0], region]))
+            elif answer == "keep":
+                case.submit(partial(rename_known, case.work, region, name))
+
+    def _side_of(self, region: int) -> str:
+        """Return "left" or "right" if a region lies clearly on that side of the scan."""
+        case = self._require_case()
+        geometry = case.work.proposal.volume.geometry
+        middle = geometry.world_from_voxel((np.array(geometry.shape_zyx) - 1) / 2)
+        with suppress(EditError):
+            place = geometry.world_from_voxel(case.work.view.place_of(region))
+            away = float(place[0] - middle[0])
+            if abs(away) > _MIDDLE_MM:
+                return "right" if away > 0 else "left"
+        return ""
 
     def _on_show_region(self, region: int, is_shown: bool) -> None:
         with notify_errors():
@@ -107,6 +156,10 @@ class RegionListController:
                 }[what]
                 case.painter.hide(frozenset(hidden))
                 self.show(case)
+
+
+_MIDDLE_MM = 10.0
+"""Half the width of the strip in the middle of a scan that is neither left nor right."""
 
 
 def _recolor(work: Refinement, region: int, color: tuple[int, int, int]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from napari.utils.notifications import show_info
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.canvas.canvas import OVERLAY_COLOR
+from napari_strata.gui.canvas.layers import OVERLAY_METADATA, overlay_scale
 from napari_strata.gui.canvas.placement import mm_per_unit
 from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.tasks.notifications import notify_errors
@@ -27,9 +28,6 @@ _SUGGESTIONS = 30
 _RING_MM = 12.0
 """Diameter of the ring around a place, wide enough to leave the place itself visible."""
 
-Keys = Iterable[tuple[str, Callable[[], object]]]
-"""Keys in napari's notation, with what they call."""
-
 
 class ReviewNavigator:
     """Walks through the places of the case in hand that are most worth reviewing.
@@ -44,8 +42,8 @@ class ReviewNavigator:
         Returns the case in hand, or raises `StrataError`.
     select : callable
         Selects the region there.
-    keys : callable
-        Returns the keys that work at a place, with their calls.
+    on_place : callable
+        Called with whether a place is shown, whose keys then work.
     """
 
     def __init__(
@@ -55,13 +53,13 @@ class ReviewNavigator:
         *,
         require_case: Callable[[], ScanCase],
         select: Callable[[int], None],
-        keys: Callable[[], Keys],
+        on_place: Callable[[bool], None],
     ) -> None:
         self._section = section
         self._viewer = viewer
         self._require_case = require_case
         self._select = select
-        self._keys = keys
+        self._on_place = on_place
         self._ring: Points | None = None
         self._seen: set[tuple[int, int, int]] = set()
         self._here: tuple[ScanCase, Suggestion] | None = None
@@ -74,11 +72,18 @@ class ReviewNavigator:
         return None if self._here is None else self._here[1]
 
     def next(self) -> None:
-        """Go to the most uncertain place that was not shown yet."""
+        """Go to the next place that was not shown yet.
+
+        What is unlike the rest of the scan comes first, then the most uncertain places.
+        """
         with notify_errors():
             case = self._require_case()
+            if case.queue.is_busy:
+                self._section.show_place("Waits until the edit before is done …")
             case.submit(
-                partial(case.work.view.suggestions, _SUGGESTIONS + len(self._seen)),
+                partial(
+                    case.work.view.places_to_review, _SUGGESTIONS + len(self._seen)
+                ),
                 partial(self._go_to, case),
             )
 
@@ -90,7 +95,7 @@ class ReviewNavigator:
         with notify_errors():
             case = self._require_case()
             if self._here is None or self._here[0] is not case:
-                raise StrataError("Go to a place first: Next place, or N.")
+                raise StrataError("Go to a place first: Look next, or N.")
             place = self._here[1]
             case.submit(
                 partial(case.work.edits.assign_at, [place.voxel_zyx], place.region),
@@ -103,7 +108,7 @@ class ReviewNavigator:
         The layer is kept: removing it would block the window for a moment.
         """
         if self._here is not None:
-            self._here[0].bind_answer_keys(())
+            self._on_place(False)
         self._here = None
         self._section.show_place("")
         if (
@@ -126,8 +131,9 @@ class ReviewNavigator:
         )
         if place is None:
             self.forget()
+            self._section.show_place("")
             self._seen.clear()
-            show_info("No more places to look at; Next place starts over.")
+            show_info("No more places to look at; Look next starts over.")
             return
         self._seen.add(place.voxel_zyx)
         self._here = case, place
@@ -135,12 +141,13 @@ class ReviewNavigator:
         self._select(place.region)
         self._section.show_place(f"{case.name_of(place.region)}: {place.reason}")
         self._show_ring(case, place)
-        case.bind_answer_keys(self._keys())
+        self._on_place(True)
 
     def _show_ring(self, case: ScanCase, place: Suggestion) -> None:
         """Draw a ring around the place."""
         labels = case.labels
-        points = np.array([labels.data_to_world(place.voxel_zyx)])
+        size = overlay_scale(labels)
+        points = np.array([labels.data_to_world(place.voxel_zyx)]) / size
         if self._ring is not None and self._ring in self._viewer.layers:
             self._ring.data = points
             self._ring.visible = True
@@ -149,7 +156,9 @@ class ReviewNavigator:
         self._ring = Points(
             points,
             name=RING_NAME,
-            size=_RING_MM / float(mm_per_unit(labels.units, RING_NAME).max()),
+            metadata=dict(OVERLAY_METADATA),
+            scale=(size, size, size),
+            size=_RING_MM / float(mm_per_unit(labels.units, RING_NAME).max()) / size,
             face_color="transparent",
             border_color=OVERLAY_COLOR,
             border_width=0.08,

@@ -45,6 +45,8 @@ class ScanController(QObject):
         Called before another scan is taken in hand.
     on_change : callable
         Called after a scan was taken in hand, or read again.
+    show : callable
+        Called with a scan that a person chose or opened.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class ScanController(QObject):
         *,
         before_change: Callable[[], None],
         on_change: Callable[[], None],
+        show: Callable[[napari.layers.Image], None],
     ) -> None:
         super().__init__(section)
         self._section = section
@@ -62,6 +65,7 @@ class ScanController(QObject):
         self._orientation = orientation
         self._before_change = before_change
         self._on_change = on_change
+        self._show = show
         self._image: napari.layers.Image | None = None
         self._volume: Volume | None = None
         self._moved_timer = single_shot(self, _MOVED_MS, self._reload)
@@ -96,12 +100,18 @@ class ScanController(QObject):
         self.list_scans(choose=False)
         self._on_change()
 
+    def choose_and_show(self, image: napari.layers.Image) -> None:
+        """Take a scan in hand that a person chose or opened, and show it alone."""
+        if image != self._image:
+            self.choose(image)
+        self._show(image)
+
     def list_scans(self, *, choose: bool = True) -> None:
         """List the scans of the viewer.
 
         With `choose`, the newest one is taken in hand if the one in hand is gone.
         """
-        scans = self._scans()
+        scans = self.all
         if choose and self._image not in scans:
             self.choose(scans[-1] if scans else None)
             return
@@ -125,7 +135,9 @@ class ScanController(QObject):
         self._moved_timer.stop()
         self._bindings.remove()
 
-    def _scans(self) -> list[napari.layers.Image]:
+    @property
+    def all(self) -> list[napari.layers.Image]:
+        """The scans of the viewer."""
         return [layer for layer in self._viewer.layers if is_scan(layer)]
 
     def _watch(self, image: napari.layers.Image | None) -> None:
@@ -147,6 +159,6 @@ class ScanController(QObject):
             self.choose(self._image)
 
     def _on_chosen(self, row: int) -> None:
-        scans = self._scans()
+        scans = self.all
         if 0 <= row < len(scans):
-            self.choose(scans[row])
+            self.choose_and_show(scans[row])

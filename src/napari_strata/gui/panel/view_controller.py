@@ -7,11 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtWidgets import QDockWidget, QMainWindow
 
 from napari_strata.errors import StrataError
-from napari_strata.gui.canvas.canvas import camera_of, has_tool
+from napari_strata.gui.canvas.canvas import camera_of, canvas_size, grid_of, has_tool
 from napari_strata.gui.canvas.layers import layer_facts, overlay_kwargs
 from napari_strata.gui.canvas.orientation import PLANES, CanvasOrientation
 from napari_strata.gui.canvas.placement import METADATA_KEY
@@ -24,7 +25,11 @@ from napari_strata.gui.canvas.window_presets import (
     preset_names,
 )
 from napari_strata.gui.panel.linked_planes import LinkedPlanes
-from napari_strata.gui.preferences import default_view
+from napari_strata.gui.preferences import (
+    default_view,
+    has_equal_planes,
+    wheel_moves_slices,
+)
 from napari_strata.gui.session.followup import FollowUp
 from napari_strata.gui.session.open_cases import OpenCases
 from napari_strata.gui.session.scan_case import ScanCase
@@ -41,6 +46,12 @@ if TYPE_CHECKING:
 
 _MAX_SURFACES = 40
 """Surfaces made at once if no region is selected: about as many as a view can show."""
+_FILLED = 0.95
+"""Part of the canvas that a scan fills after it was chosen, as napari does."""
+_ZOOM_STEP = 1.1
+"""Zoom of one step of the wheel."""
+_ARRANGE_MS = 60
+"""Delay before docks are put in order: they have their places only once laid out."""
 _FIT_MS = 300
 """Delay before the scan is fitted to canvases whose docks were just laid out."""
 
@@ -92,9 +103,11 @@ class ViewController(QObject):
         self._require_case = require_case
         self._image: napari.layers.Image | None = None
         self._volume: Volume | None = None
+        self._wheel_is_ours = False
+        self._scrolling: list[Callable[..., object]] = []
         self.ruler = Ruler(viewer)
         self.planes: LinkedPlanes | None = None
-        self._arrange_timer = single_shot(self, 0, self._arrange_docks)
+        self._arrange_timer = single_shot(self, _ARRANGE_MS, self._arrange_docks)
         self._fit_timer = single_shot(self, _FIT_MS, viewer.fit_to_view)
         section.modality_chosen.connect(self._on_modality)
         section.window_chosen.connect(self.show_window)
@@ -125,6 +138,9 @@ class ViewController(QObject):
         self.show_planes(False)
         self._arrange_timer.stop()
         self._fit_timer.stop()
+        if self._wheel_is_ours:
+            camera_of(self._viewer).mouse_zoom = True
+            self._swap_scrolling(self._viewer, False)
 
     def show_window(self, preset: str) -> None:
         """Apply a window preset."""
@@ -147,7 +163,9 @@ class ViewController(QObject):
             if self._image is None or self._volume is None:
                 raise StrataError("Open a scan first.")
             geometry = self._volume.geometry
-            voxel = geometry.voxel_from_world(position_from_text(text))
+            point = self._viewer.dims.point[-3:]
+            here = geometry.world_from_voxel(self._image.world_to_data(point)[-3:])
+            voxel = geometry.voxel_from_world(position_from_text(text, here))
             if (voxel < -0.5).any() or (
                 voxel > np.array(geometry.shape_zyx) - 0.5
             ).any():
@@ -196,12 +214,57 @@ class ViewController(QObject):
             and not panel.isFloating()
         ):
             window.splitDockWidget(planes, panel, Qt.Orientation.Horizontal)
+            width = window.width() // 4
+            if has_equal_planes() and self.planes is not None:
+                self.planes.setOrientation(Qt.Orientation.Horizontal)
+                canvas = window.centralWidget()
+                left = 0 if canvas is None else canvas.x()
+                width = (window.width() - left - panel.minimumWidth()) * 2 // 3
             window.resizeDocks(
                 [planes, panel],
-                [window.width() // 4, panel.minimumWidth()],
+                [width, panel.minimumWidth()],
                 Qt.Orientation.Horizontal,
             )
         self._fit_timer.start()
+
+    def show_scan(
+        self, image: napari.layers.Image, scans: Sequence[napari.layers.Image]
+    ) -> None:
+        """Show a scan with its regions, hide the others, and bring it onto the canvas.
+
+        Scans that are compared side by side stay.
+        """
+        if grid_of(self._viewer).enabled:
+            return
+        for scan in scans:
+            case = self._cases.of(scan)
+            for layer in [scan] if case is None else [scan, *case.layers]:
+                if layer.visible != (scan == image):
+                    layer.visible = scan == image
+        low, high = (ends[-3:] for ends in image.extent.world)
+        dims = self._viewer.dims
+        point = np.asarray(dims.point[-3:])
+        if ((point < low) | (point > high)).any():
+            spare = dims.ndim - 3
+            dims.set_point(range(spare, dims.ndim), [*((low + high) / 2)])
+        self._center_on(low, high)
+
+    def _center_on(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> None:
+        """Move the camera to a box of the world, unless its middle is in view."""
+        shown = [
+            axis - (self._viewer.dims.ndim - 3) for axis in self._viewer.dims.displayed
+        ]
+        middle, camera = (low + high) / 2, camera_of(self._viewer)
+        center = np.asarray(camera.center)[-len(shown) :]
+        if (center < low[shown]).any() or (center > high[shown]).any():
+            camera.center = (
+                *[0.0] * (3 - len(shown)),
+                *(float(middle[axis]) for axis in shown),
+            )
+            size = canvas_size(self._viewer)
+            if size is not None and len(shown) == 2:
+                extent = np.maximum(high - low, 1e-6)[shown]
+                camera.zoom = float((np.asarray(size) / extent).min() * _FILLED)
 
     def show_default_view(self) -> None:
         """Show the view that is set in napari's preferences."""
@@ -265,6 +328,35 @@ class ViewController(QObject):
                 yield
         finally:
             camera.mouse_zoom = zooms
+
+    def on_wheel(self, viewer: napari.viewer.Viewer, event: Any) -> None:
+        """Go to the next slice, and zoom with Ctrl, if a person prefers it that way."""
+        is_on = wheel_moves_slices() and viewer.dims.ndisplay == 2
+        camera = camera_of(viewer)
+        if self._wheel_is_ours != is_on:
+            self._wheel_is_ours = is_on
+            camera.mouse_zoom = not is_on
+            self._swap_scrolling(viewer, is_on)
+        if not is_on or "Alt" in event.modifiers:
+            return
+        if "Control" in event.modifiers:
+            camera.zoom *= _ZOOM_STEP ** float(np.clip(event.delta[1], -1, 1))
+        else:
+            axis = viewer.dims.order[-3]
+            step = viewer.dims.current_step[axis] - int(np.sign(event.delta[1]))
+            viewer.dims.set_current_step(axis, step)
+        event.handled = True
+
+    def _swap_scrolling(self, viewer: napari.viewer.Viewer, is_ours: bool) -> None:
+        """Take napari's own Ctrl+wheel off the canvas, or put it back."""
+        callbacks = viewer.mouse_wheel_callbacks
+        if not is_ours:
+            callbacks.extend(self._scrolling)
+            self._scrolling = []
+            return
+        self._scrolling = [one for one in callbacks if one.__name__ == "dims_scroll"]
+        for one in self._scrolling:
+            callbacks.remove(one)
 
     def _set_limits(self, limits: tuple[float, float]) -> None:
         image = self._image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +98,8 @@ class LabelsPainter(QObject):
         self._view_written: View | None = None
         self._names_timer = single_shot(self, _NAMES_MS, self._show_names)
         self.layer = self._add_layer(layer_tuple) if layer is None else layer
+        self._place = 0
+        viewer.layers.events.removing.connect(self._on_removing)
 
     @property
     def is_settled(self) -> bool:
@@ -118,12 +120,23 @@ class LabelsPainter(QObject):
 
     def close(self) -> None:
         """Write the rest; the layer stays as it is."""
+        self._viewer.layers.events.removing.disconnect(self._on_removing)
         self.finish()
+
+    def _on_removing(self, event: Any) -> None:
+        """Note where the layer was, so that it comes back there."""
+        layers = self._viewer.layers
+        if event.index is not None and layers[event.index] is self.layer:
+            self._place = event.index
 
     def restore(self) -> None:
         """Show the layer again after somebody deleted it."""
-        if self.layer not in self._viewer.layers:
-            self.layer = self._add_layer(None)
+        if self.layer in self._viewer.layers:
+            return
+        self.layer = self._add_layer(None)
+        layers = self._viewer.layers
+        place = max(self._place, layers.index(self._image) + 1)
+        layers.move(layers.index(self.layer), min(place, len(layers) - 1))
 
     def show_change(self, change: Change) -> None:
         """Paint a change: what is on screen at once, the rest in the event loop.
@@ -156,7 +169,9 @@ class LabelsPainter(QObject):
         """Draw all regions except these."""
         self.hidden = regions
         self.layer.colormap = region_colormap(
-            self.work.regions, capacity=self._capacity, hidden=regions
+            (*self.work.view.state.expected_rows(), *self.work.regions),
+            capacity=self._capacity,
+            hidden=regions,
         )
         self.painted.emit()
 
@@ -242,7 +257,10 @@ class LabelsPainter(QObject):
             {"regions": self.work.regions},
         )
         self._capacity = color_capacity(self.work.view.next_id)
-        self._colors = {region.id: region.color for region in self.work.regions}
+        expected = self.work.view.state.expected_rows()
+        self._colors = {
+            region.id: region.color for region in (*expected, *self.work.regions)
+        }
         return self._viewer.add_labels(
             data, **{**kwargs, "name": f"{self._image.name} regions"}
         )
@@ -286,6 +304,7 @@ class LabelsPainter(QObject):
         regions, layer, top = self.work.regions, self.layer, self.work.view.next_id - 1
         if top > np.iinfo(layer.data.dtype).max:
             layer.data = np.asarray(layer.data).astype(roomy_dtype(top + 1))
+        rows = (*self.work.view.state.expected_rows(), *regions)
         colors = {region.id: region.color for region in regions}
         recolored = any(
             self._colors.get(number, region_color(number)) != color
@@ -294,8 +313,9 @@ class LabelsPainter(QObject):
         if top > self._capacity or recolored:
             self._capacity = color_capacity(top)
             layer.colormap = region_colormap(
-                regions, capacity=self._capacity, hidden=self.hidden
+                rows, capacity=self._capacity, hidden=self.hidden
             )
+            self._colors.update({region.id: region.color for region in rows})
         self._colors.update(colors)
         layer.metadata[METADATA_KEY] |= {"regions": regions}
         self._names_timer.start()

@@ -44,6 +44,14 @@ class OpenCases(QObject):
         """The cases whose labels layer is in the viewer, visible or hidden."""
         return [case for case in self._cases.values() if case.is_shown]
 
+    def count_unsaved(self) -> int:
+        """Return the number of edits that no case file holds."""
+        return sum(
+            len(case.work.history)
+            for case in self._cases.values()
+            if case.has_unsaved_edits
+        )
+
     def adopt(
         self,
         image: napari.layers.Image,

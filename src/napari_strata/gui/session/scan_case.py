@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,13 +19,14 @@ from napari_strata.gui.canvas.layers import LayerTuple, layer_facts, level_shape
 from napari_strata.gui.canvas.placement import place, placing_of, same_place
 from napari_strata.gui.canvas.viewer_bindings import ViewerBindings
 from napari_strata.gui.preferences import autosave_folder
-from napari_strata.gui.session.case_brushes import CaseBrushes
+from napari_strata.gui.session.brushes import Brushes
 from napari_strata.gui.session.edit_queue import EditQueue
 from napari_strata.gui.session.labels_painter import LabelsPainter
 from napari_strata.gui.session.layer_marks import mark_layer
 from napari_strata.gui.session.outside_edits import OutsideEdits
 from napari_strata.gui.session.stroke_preview import StrokePreview
 from napari_strata.refine.session.edit_session import Change
+from napari_strata.refine.session.recovery import find_unfinished
 from napari_strata.refine.session.refinement import Refinement
 from napari_strata.refine.state.statistics import RegionStatistics
 from napari_strata.volume import BACKGROUND
@@ -31,6 +34,9 @@ from napari_strata.volume import BACKGROUND
 if TYPE_CHECKING:
     import napari.layers
     import napari.viewer
+
+_KEPT_DAYS = 14
+"""Days for which a proposal that nobody edited is kept: about 20 MB on the disk each."""
 
 Ending = Literal["leave", "keep", "discard"]
 """What happens to unsaved edits on the disk when a case is closed, see `ScanCase.close`."""
@@ -80,9 +86,7 @@ class ScanCase(QObject):
         self.queue = EditQueue(self)
         self.painter = LabelsPainter(viewer, image, work, self, labels, layer_tuple)
         self.preview = StrokePreview(viewer, self.queue, work, self)
-        self.brushes = CaseBrushes(
-            viewer, work, self.painter, self.preview, self.submit
-        )
+        self.brushes = Brushes(viewer, work, self.painter, self.preview, self.submit)
         self.outside_edits = OutsideEdits(
             viewer, work, self.painter, self.queue, self.submit, self
         )
@@ -90,7 +94,6 @@ class ScanCase(QObject):
         self._unsubscribe = work.steps.on_change(
             lambda change: self.queue.post(partial(self._show, change))
         )
-        self._answer_keys = ViewerBindings(viewer)
         self._is_prepared = False
         self._autosave_problem: str | None = None
         self.queue.submit(work.view.prepare, self._on_prepared)
@@ -106,6 +109,13 @@ class ScanCase(QObject):
         return self.painter.layer
 
     @property
+    def layers(self) -> tuple[napari.layers.Layer, ...]:
+        """The layers that show the case: regions, preview and strokes."""
+        strokes = self.brushes.scribble
+        parts = (self.labels, self.preview.layer, strokes and strokes.layer)
+        return tuple(part for part in parts if part in self._viewer.layers)
+
+    @property
     def viewer(self) -> napari.viewer.Viewer:
         """Where the layers are."""
         return self._viewer
@@ -116,10 +126,21 @@ class ScanCase(QObject):
         return self.labels in self._viewer.layers
 
     @property
+    def is_prepared(self) -> bool:
+        """Whether the lookups that edits and statistics need are made."""
+        return self._is_prepared
+
+    @property
     def has_unsaved_edits(self) -> bool:
         """Whether there are edits that no case file holds."""
         saved = layer_facts(self.image).get("saved")
         return bool(self.work.history) and self.work.history != saved
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether closing would lose something: unsaved edits, or minutes of proposing."""
+        saved = layer_facts(self.image).get("saved")
+        return self.has_unsaved_edits or (saved is None and not self.work.history)
 
     def go_to(self, voxel_zyx: Sequence[float]) -> None:
         """Show the planes through a voxel (z, y, x).
@@ -142,16 +163,6 @@ class ScanCase(QObject):
             if (np.abs(target - middle) <= visible).all():
                 return
         camera.center = (camera.center[0], float(target[0]), float(target[1]))
-
-    def bind_answer_keys(
-        self, keys: Iterable[tuple[str, Callable[[], object]]]
-    ) -> None:
-        """Bind keys that answer a question on the canvas, such as a preview.
-
-        They replace those bound before; with none, the keys are napari's again.
-        """
-        self._answer_keys.remove()
-        self._answer_keys.on_keys(self._viewer, keys)
 
     def statistics(self) -> Mapping[int, RegionStatistics]:
         """Measure every region in use; empty until the lookups for it are made."""
@@ -218,13 +229,12 @@ class ScanCase(QObject):
             when the scan is opened again. "discard": they are removed.
         """
         self.outside_edits.stop()
-        self._answer_keys.remove()
         self.bindings.remove()
         self._unsubscribe()
         self.queue.close(drop=ending == "discard")
-        if ending != "leave" or not self.has_unsaved_edits:
+        if ending != "leave" or not self.is_worth_keeping:
             self.work.storage.end_autosave(
-                keep=ending == "keep" and self.has_unsaved_edits
+                keep=ending == "keep" and self.is_worth_keeping
             )
         self.painter.close()
         self.preview.close()
@@ -272,7 +282,20 @@ class ScanCase(QObject):
 def begin_autosave(work: Refinement, folder: Path | None) -> str | None:
     """Save every edit to the disk from now on; return the reason if that fails."""
     try:
-        work.storage.begin_autosave(folder)
+        work.storage.begin_autosave(folder, keeps_proposal=True)
+        _drop_older_proposals(work, folder)
     except CaseError as err:
         return str(err)
     return None
+
+
+def _drop_older_proposals(work: Refinement, folder: Path | None) -> None:
+    """Remove kept proposals of the scan that nobody edited: a newer one takes their place."""
+    volume, now = work.proposal.volume, datetime.datetime.now()
+    with suppress(CaseError, OSError):
+        same = find_unfinished(volume, folder=folder, proposals=True)
+        journals = {left.journal for left in same}
+        for left in find_unfinished(None, folder=folder, proposals=True):
+            is_old = (now - left.changed).days > _KEPT_DAYS
+            if not left.edits and (left.journal in journals or is_old):
+                left.discard()

@@ -8,19 +8,23 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakSet
 
-from napari.qt.threading import create_worker
+from napari.qt.threading import FunctionWorker
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject, QThreadPool, QTimer, Signal
 from qtpy.QtGui import QGuiApplication
+from superqt.utils import create_worker
 
 from napari_strata.errors import Cancelled, StrataError
 from napari_strata.gui.tasks.timers import single_shot
 from napari_strata.gui.tasks.worker import JobProgress, ProgressStep
 
 logger = logging.getLogger(__name__)
+
+Place = Literal["scan", "proposal", "explanation", "export"]
+"""A section that starts jobs, by its name in `PanelSections`."""
 
 POLL_MS = 80
 """Time between two progress reports: smooth to look at, cheap to draw."""
@@ -49,6 +53,8 @@ class JobRunner(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._progress: JobProgress | None = None
+        self.place: Place = "scan"
+        """The section whose job runs, or ran last."""
         self._on_done: Callable[[Any], None] | None = None
         self._on_fail: Callable[[str], None] | None = None
         self._writes = False
@@ -68,6 +74,11 @@ class JobRunner(QObject):
         """Whether a job is under way."""
         return self._progress is not None
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether a job that leaves a file is under way."""
+        return self.is_running and self._writes
+
     def start(
         self,
         body: Callable[[JobProgress], Any],
@@ -75,12 +86,14 @@ class JobRunner(QObject):
         *,
         writes: bool = False,
         on_fail: Callable[[str], None] | None = None,
+        place: Place = "scan",
     ) -> None:
         """Run `body(on_progress)` in a thread, then `on_done(result)` in the GUI thread.
 
         With `writes` the job leaves a file: if it ends well, `on_done` is called even
         if it was cancelled too late. If it ends in a `StrataError` or is cancelled, a
-        notification shows the message, and `on_fail` gets the same text.
+        notification shows the message, and `on_fail` gets the same text. `place` is the
+        section in which the progress is shown.
 
         Raises
         ------
@@ -92,6 +105,7 @@ class JobRunner(QObject):
                 "Another job is still running. Wait for it, or cancel it first."
             )
         progress = JobProgress()
+        self.place = place
         self._progress, self._on_done, self._on_fail, self._writes = (
             progress,
             on_done,
@@ -109,10 +123,12 @@ class JobRunner(QObject):
         self.progressed.emit(ProgressStep(0, 0, "Starting"))
         # a child, so that its result goes nowhere once the window is gone
         job_end = _JobEnd(progress, self)
+        # superqt's, because napari's own shows the function's name when it closes a window
         create_worker(
             partial(_run_job, body, self._window_closed),
             progress,
             _connect={"returned": job_end.take},
+            _worker_class=FunctionWorker,
         )
 
     def cancel(self) -> None:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from napari_strata.errors import Cancelled, ChoiceError
 from napari_strata.export.base import ExportContext
-from napari_strata.export.outputs import export_labels, outputs_beside
+from napari_strata.export.outputs import export_labels, only_regions
 from napari_strata.filenames import printable
 from napari_strata.gui.canvas.layers import LayerTuple, case_labels_tuple, image_tuple
 from napari_strata.gui.tasks.compute import propose_for_window
-from napari_strata.io.atomic import atomic_path
-from napari_strata.io.files import write
-from napari_strata.io.sidecar import SIDECAR_FORMAT
 from napari_strata.proposal.proposal import Proposal, TreeName
 from napari_strata.refine.session.recovery import Unfinished
 from napari_strata.refine.session.refinement import Refinement
 from napari_strata.settings import ProposeSettings, RunSettings
-from napari_strata.volume import Progress, Segmentation, Volume
+from napari_strata.volume import Progress, Volume
 from napari_strata.worker.tasks import PreparedProposal
 
 Propose = Callable[..., Proposal | PreparedProposal]
@@ -141,10 +137,17 @@ def propose_body(
     return opened(work, on_progress)
 
 
-def export_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
+def export_body(
+    work: Refinement,
+    path: Path,
+    on_progress: Progress,
+    *,
+    regions: Collection[int] | None = None,
+) -> Path:
     """Write a case's labels in the format of the path's suffix.
 
-    Returns the file's path, or the folder's if there are several files.
+    With `regions` only those are written. Returns the file's path, or the folder's if
+    there are several files.
 
     Raises
     ------
@@ -154,10 +157,13 @@ def export_body(work: Refinement, path: Path, on_progress: Progress) -> Path:
     on_progress(0, 1, f"Writing {printable(path.name)}")
     proposal = work.proposal
     known = ExportContext(
-        work.proposal.volume, proposal.confidence[proposal.supervoxels]
+        work.proposal.volume, work.view.confidence[proposal.supervoxels]
     )
+    segmentation = work.segmentation
+    if regions is not None:
+        segmentation = only_regions(segmentation, regions)
     return export_labels(
-        work.segmentation, known, path, export_provenance(work), on_progress=on_progress
+        segmentation, known, path, export_provenance(work), on_progress=on_progress
     )
 
 
@@ -169,31 +175,6 @@ def export_provenance(work: Refinement) -> dict[str, Any]:
         "granularity": work.view.granularity,
         "edits": list(work.history),
     }
-
-
-def write_labels_and_regions(
-    segmentation: Segmentation, path: Path
-) -> tuple[Path, Path]:
-    """Write labels without their scan, and the region table beside them.
-
-    The table goes where `read_labels` looks for it.
-
-    Raises
-    ------
-    WriteError
-        If either cannot be written.
-    """
-    labels = write(segmentation, path)
-    rows = [
-        {"id": row.id, "name": row.name, "color": list(row.color), "locked": row.locked}
-        for row in segmentation.regions
-    ]
-    with atomic_path(outputs_beside(labels).sidecar) as unfinished:
-        unfinished.write_text(
-            json.dumps({"format": SIDECAR_FORMAT, "regions": rows}, indent=2),
-            encoding="utf-8",
-        )
-    return labels, outputs_beside(labels).sidecar
 
 
 def resume_body(

@@ -13,7 +13,7 @@ from skimage.measure import approximate_polygon
 
 from napari_strata.errors import StrataError
 from napari_strata.gui.canvas.canvas import OVERLAY_COLOR, camera_of, has_tool
-from napari_strata.gui.canvas.layers import overlay_kwargs
+from napari_strata.gui.canvas.layers import OVERLAY_METADATA, overlay_kwargs
 from napari_strata.gui.canvas.placement import lies_straight, world_linear
 from napari_strata.volume import BACKGROUND, Geometry
 
@@ -131,6 +131,7 @@ class CutLine:
             name=CUT_NAME,
             edge_color=OVERLAY_COLOR,
             face_color="transparent",
+            metadata=dict(OVERLAY_METADATA),
             **overlay_kwargs(labels),
         )
         viewer.add_layer(self.layer)

@@ -9,6 +9,7 @@ from napari.layers import Shapes
 from numpy.typing import ArrayLike
 
 from napari_strata.gui.canvas.canvas import OVERLAY_COLOR
+from napari_strata.gui.canvas.layers import OVERLAY_METADATA, overlay_scale
 from napari_strata.gui.canvas.placement import mm_per_unit
 
 if TYPE_CHECKING:
@@ -59,10 +60,13 @@ class Ruler:
         """
         if not self.is_shown:
             units = ("mm", "mm", "mm") if scan is None else scan.units[-3:]
-            self._mm = mm_per_unit(units, RULER_NAME)
+            size = 1.0 if scan is None else overlay_scale(scan)
+            self._mm = mm_per_unit(units, RULER_NAME) * size
             self.layer = Shapes(
                 ndim=3,
+                scale=(size, size, size),
                 name=RULER_NAME,
+                metadata=dict(OVERLAY_METADATA),
                 units=units,
                 axis_labels=("z", "y", "x") if scan is None else scan.axis_labels[-3:],
                 edge_color=OVERLAY_COLOR,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from platformdirs import user_config_path
 from qtpy.QtWidgets import QFileDialog, QInputDialog, QMessageBox, QWidget
 
 from napari_strata.filenames import CASE_SUFFIX, printable
@@ -23,25 +25,77 @@ def ask_case_path(parent: QWidget, volume: Volume | None) -> Path | None:
     chosen, _ = QFileDialog.getSaveFileName(
         parent, "Save case", str(beside_scan(volume, CASE_SUFFIX)), CASE_FILTER
     )
+    if chosen:
+        remember_folder(Path(chosen).parent)
     return _with_suffix(chosen, CASE_SUFFIX)
 
 
 def ask_open_path(parent: QWidget) -> Path | None:
     """Ask which case to open; None if the dialog is cancelled."""
-    chosen, _ = QFileDialog.getOpenFileName(parent, "Open case", "", CASE_FILTER)
-    return Path(chosen) if chosen else None
+    folder = str(last_folder() or "")
+    chosen, _ = QFileDialog.getOpenFileName(parent, "Open case", folder, CASE_FILTER)
+    return _opened(chosen)
 
 
 def ask_scan_path(parent: QWidget) -> Path | None:
     """Ask which scan to open; None if the dialog is cancelled."""
-    chosen, _ = QFileDialog.getOpenFileName(parent, "Open scan", "", SCAN_FILTER)
-    return Path(chosen) if chosen else None
+    folder = str(last_folder("scans") or "")
+    chosen, _ = QFileDialog.getOpenFileName(parent, "Open scan", folder, SCAN_FILTER)
+    return _opened(chosen, "scans")
 
 
 def ask_scan_folder(parent: QWidget) -> Path | None:
     """Ask which folder of DICOM files to open; None if the dialog is cancelled."""
-    chosen = QFileDialog.getExistingDirectory(parent, "Open DICOM folder")
-    return Path(chosen) if chosen else None
+    folder = str(last_folder("scans") or "")
+    chosen = QFileDialog.getExistingDirectory(parent, "Open DICOM folder", folder)
+    return _opened(chosen, "scans")
+
+
+def ask_doubled_name(parent: QWidget, name: str) -> Literal["merge", "keep", "cancel"]:
+    """Ask what a name means that another region has already; the default is to merge."""
+    box = QMessageBox(parent)
+    box.setWindowTitle("Rename")
+    box.setText(f"Another region is called '{name}'. Merge this region into it?")
+    role = QMessageBox.ButtonRole
+    merge = box.addButton("Merge", role.AcceptRole)
+    keep = box.addButton("Keep both", role.ActionRole)
+    box.addButton("Cancel", role.RejectRole)
+    box.setDefaultButton(merge)
+    box.exec()
+    answers: dict[object, Literal["merge", "keep"]] = {merge: "merge", keep: "keep"}
+    return answers.get(box.clickedButton(), "cancel")
+
+
+def last_folder(kind: str = "results") -> Path | None:
+    """Return the folder that was used last for "results" or "scans", if it still exists."""
+    try:
+        text = _folder_note(kind).read_text(encoding="utf-8").strip()
+        return Path(text) if text and Path(text).is_dir() else None
+    except (OSError, ValueError):
+        return None
+
+
+def remember_folder(folder: Path, kind: str = "results") -> None:
+    """Remember a folder for the next dialog, and the next session.
+
+    If that cannot be written, the next dialog opens beside the scan.
+    """
+    note = _folder_note(kind)
+    with contextlib.suppress(OSError, ValueError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(str(folder.absolute()), encoding="utf-8")
+
+
+def _folder_note(kind: str) -> Path:
+    return user_config_path("napari-strata") / f"last-folder-{kind}"
+
+
+def _opened(chosen: str, kind: str = "results") -> Path | None:
+    """Return a path that was chosen, and remember its folder."""
+    if not chosen:
+        return None
+    remember_folder(Path(chosen).parent, kind)
+    return Path(chosen)
 
 
 def ask_choice(
@@ -79,11 +133,13 @@ def ask_replace(parent: QWidget) -> bool:
 
 
 def beside_scan(volume: Volume | None, ending: str) -> Path:
-    """Suggest a file beside a scan, named like it."""
+    """Suggest a file named like a scan, in the folder used last or beside the scan."""
+    folder = last_folder()
     if volume is None or not volume.path:
-        return Path(f"scan{ending}")
+        return (folder or Path()) / f"scan{ending}"
     scan = Path(volume.path)
-    return scan.parent / f"{printable(scan.name.split('.')[0]) or 'scan'}{ending}"
+    name = f"{printable(scan.name.split('.')[0]) or 'scan'}{ending}"
+    return (folder or scan.parent) / name
 
 
 def _with_suffix(chosen: str, suffix: str) -> Path | None:

@@ -6,6 +6,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QLabel, QWidget
 
 from napari_strata.gui.preferences import explains_on_hover
+from napari_strata.gui.tasks.job_bar import JobBar
 from napari_strata.gui.widgets.sections import Section, push_button, row_of
 
 QUESTIONS = {
@@ -45,6 +46,8 @@ class ExplainSection(Section):
                 lambda _checked=False, question=question: self.asked.emit(question)
             )
         self.body.addLayout(row_of(*self.buttons.values()))
+        self.job = JobBar("explanation")
+        self.body.addWidget(self.job)
         self.hover = QCheckBox("When the cursor rests on a region")
         self.hover.setToolTip(
             "Show the explanation beside the cursor when it rests on a region"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from platformdirs import user_config_path
 from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import (
     QDialog,
     QFrame,
@@ -94,6 +95,10 @@ class HelpOverlay(QDialog):
         close = QPushButton("Close")
         close.clicked.connect(self.accept)
         column.addWidget(close)
+
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:  # noqa: N802 (Qt's name)
+        """Close the page."""
+        self.accept()
 
 
 class TourCard(QFrame):

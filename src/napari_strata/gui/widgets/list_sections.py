@@ -13,6 +13,9 @@ from napari_strata.gui.actions import shortcut
 from napari_strata.gui.widgets.region_table import RegionTable
 from napari_strata.gui.widgets.sections import Section, push_button, row_of
 
+_REASON_LINES = 1
+"""Kept free for the reason, so that buttons do not move; its tooltip holds all of it."""
+
 
 class RegionsSection(Section):
     """The region table with a filter above it."""
@@ -22,7 +25,7 @@ class RegionsSection(Section):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Regions", parent)
         self.table = RegionTable()
-        self.table.setMinimumHeight(170)
+        self.table.setMinimumHeight(120)
         self.filter = QLineEdit()
         self.filter.setPlaceholderText("Filter by name")
         self.filter.setClearButtonEnabled(True)
@@ -49,10 +52,11 @@ class ReviewSection(Section):
     accept_asked = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__("Look next", parent)
+        super().__init__("", parent)
         self.next = push_button(
-            "Next place",
-            "Go to the next place where the proposal is least certain"
+            "Look next",
+            "Go to what is unlike the rest of the scan, then to the places where the"
+            " proposal is least certain"
             f" ({shortcut('next_place')})",
         )
         self.accept = push_button(
@@ -62,6 +66,9 @@ class ReviewSection(Section):
         )
         self.reason = QLabel()
         self.reason.setWordWrap(True)
+        self.reason.setAlignment(Qt.AlignmentFlag.AlignTop)
+        lines = _REASON_LINES * self.reason.fontMetrics().lineSpacing()
+        self.reason.setFixedHeight(lines)
         self.next.clicked.connect(self.next_asked)
         self.accept.clicked.connect(self.accept_asked)
         self.body.addLayout(row_of(self.next, self.accept))
@@ -71,7 +78,7 @@ class ReviewSection(Section):
     def show_place(self, text: str) -> None:
         """Show why this place is worth reviewing; "" if there is none."""
         self.reason.setText(text)
-        self.reason.setVisible(bool(text))
+        self.reason.setToolTip(text)
         self.accept.setEnabled(bool(text))
 
 

@@ -44,6 +44,7 @@ class RegionModel(QAbstractTableModel):
         self._rows: tuple[Region, ...] = ()
         self._statistics: Mapping[int, RegionStatistics] = {}
         self._hidden: frozenset[int] = frozenset()
+        self._partners: Mapping[int, int] = {}
         self._order: tuple[int, Qt.SortOrder] = NAME, Qt.SortOrder.AscendingOrder
 
     @property
@@ -77,6 +78,18 @@ class RegionModel(QAbstractTableModel):
             self.beginResetModel()
             self._rows = rows
             self.endResetModel()
+
+    @property
+    def partners(self) -> Mapping[int, int]:
+        """The mirror image of every region that has one, by id."""
+        return self._partners
+
+    def show_partners(self, partners: Mapping[int, int]) -> None:
+        """Show other pairs of mirror images."""
+        if partners == self._partners:
+            return
+        self._partners = partners
+        self._put_in_order(self._sorted(self._rows))
 
     def sort(
         self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder
@@ -179,7 +192,12 @@ class RegionModel(QAbstractTableModel):
 
     def _row(self, region: Region) -> RegionRow:
         statistics = self._statistics.get(region.id)
-        return RegionRow(region, statistics, region.id in self._hidden)
+        return RegionRow(
+            region,
+            statistics,
+            region.id in self._hidden,
+            self._partners.get(region.id),
+        )
 
 
 class SortedRegions(QSortFilterProxyModel):

@@ -57,7 +57,7 @@ def known_names() -> dict[str, KnownName]:
 
 def _known(row: dict[str, str]) -> KnownName:
     """Return a name from its row, with the code that exports use."""
-    words = re.split("[_-]", row["name"].lower())
+    words = re.split("[_ -]", row["name"].lower())
     side = "left" if "left" in words else "right" if "right" in words else ""
     return KnownName(
         row["name"],
@@ -95,12 +95,25 @@ def remember_name(name: str, path: Path | None = None) -> None:
         return
 
 
-def suggested_names(in_use: Iterable[str] = (), path: Path | None = None) -> list[str]:
+def suggested_names(
+    in_use: Iterable[str] = (), path: Path | None = None, *, side: str = ""
+) -> list[str]:
     """Return the names to suggest, each once.
 
-    A person's own, those in use, then the built-in list.
+    A person's own, those in use, common names, then the built-in list. Names of the side
+    on which a region lies ("left" or "right") come before those of the other side.
     """
-    return list(dict.fromkeys([*own_names(path), *in_use, *known_names()]))
+    known = known_names()
+    built_in = [*sorted(known, key=lambda name: not _is_common(known[name]))]
+    if side:
+        rank = {side: 0, "": 1}
+        built_in.sort(key=lambda name: rank.get(known[name].side, 2))
+    return list(dict.fromkeys([*own_names(path), *in_use, *built_in]))
+
+
+def _is_common(known: KnownName) -> bool:
+    """Return whether a name is written as people say it, such as "white matter"."""
+    return known.source == "Strata" and "_" not in known.name
 
 
 def describe_name(name: str) -> str:

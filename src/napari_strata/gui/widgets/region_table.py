@@ -50,7 +50,9 @@ class NameDelegate(QStyledItemDelegate):
     """Completes names while they are typed."""
 
     def __init__(
-        self, names: Callable[[], Sequence[str]], parent: QWidget | None = None
+        self,
+        names: Callable[[QModelIndex], Sequence[str]],
+        parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self._names = names
@@ -60,10 +62,14 @@ class NameDelegate(QStyledItemDelegate):
     ) -> QWidget | None:
         """Return a line edit that suggests names."""
         line = QLineEdit(parent)
-        completer = QCompleter(list(self._names()), line)
+        completer = QCompleter(list(self._names(index)), line)
         completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
         completer.setFilterMode(Qt.MatchFlag.MatchContains)
         completer.setMaxVisibleItems(12)
+        popup = completer.popup()
+        if popup is not None:  # as wide as its words, not as the column
+            room = 2 * popup.verticalScrollBar().sizeHint().width()
+            popup.setMinimumWidth(popup.sizeHintForColumn(0) + room)
         line.setCompleter(completer)
         return line
 
@@ -93,14 +99,15 @@ class RegionTable(QTableView):
         self.sortByColumn(NAME, Qt.SortOrder.AscendingOrder)
         self.setItemDelegateForColumn(
             NAME,
-            NameDelegate(
-                lambda: suggested_names(row.name for row in self.regions.rows), self
-            ),
+            NameDelegate(self._names_for, self),
         )
+        self.side_of: Callable[[int], str] = lambda _region: ""
+        """Returns the side of a region, "left", "right" or "", whose names come first."""
+        self._renamed: tuple[int, str] | None = None
         self._selected: list[int] = []
         self._filling = False
         self._set_appearance()
-        self.regions.rename_asked.connect(self.rename_asked)
+        self.regions.rename_asked.connect(self._on_rename)
         self.regions.lock_asked.connect(self.lock_asked)
         self.regions.show_asked.connect(self.show_asked)
         self.doubleClicked.connect(self._on_double_click)
@@ -126,6 +133,25 @@ class RegionTable(QTableView):
         self.regions.show_regions(rows, statistics, hidden)
         self._filling = False
         self.select(kept)
+        if self._renamed is not None and self._renamed in [
+            (row.id, row.name) for row in rows
+        ]:
+            self._scroll_to(self._renamed[0])
+            self._renamed = None
+
+    def _scroll_to(self, region: int) -> None:
+        for number, row in enumerate(self.regions.rows):
+            if row.id == region:
+                source = self.regions.index(number, NAME)
+                self.scrollTo(self.sorted.mapFromSource(source))
+
+    def _on_rename(self, region: int, name: str) -> None:
+        self._renamed = region, name
+        self.rename_asked.emit(region, name)
+
+    def _names_for(self, index: QModelIndex) -> list[str]:
+        in_use = (row.name for row in self.regions.rows if row.is_named)
+        return suggested_names(in_use, side=self.side_of(self._region_at(index).id))
 
     def filter_names(self, text: str) -> None:
         """Show only the regions whose name holds a text; the selection stays."""
@@ -192,6 +218,14 @@ class RegionTable(QTableView):
         )
         for what, text in entries:
             menu.addAction(text, lambda what=what: self.asked.emit(what, ids))
+        partners = [
+            self.regions.partners[region]
+            for region in ids
+            if region in self.regions.partners
+        ]
+        if partners:
+            both = list(dict.fromkeys([*ids, *partners]))
+            menu.addAction("Select its mirror image too", lambda: self.select(both))
         menu.addSeparator()
         menu.addAction("Rename…", self.rename_last)
         menu.addAction("Colour…", lambda: self._ask_color(ids[-1]))
@@ -206,6 +240,9 @@ class RegionTable(QTableView):
                     self.regions.index(place[self._selected[-1]], NAME)
                 )
             )
+
+    def keyboardSearch(self, search: str | None) -> None:  # noqa: N802 (Qt's name)
+        """Do nothing: a letter would move the selection, and with it the strokes."""
 
     def _set_appearance(self) -> None:
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)

@@ -1,8 +1,9 @@
 """The columns of the region table in the window, one row each (no Qt).
 
 To add a column, add a row to `REGION_COLUMNS` (key, header, help, width, the text of a
-cell and what it is sorted by) and its name to the positions below it. Columns of exported
-tables are in `measure/exported_columns.py`.
+cell and what it is sorted by) and its name to the positions below it. A value that is not
+measured yet is first a field of `RegionStatistics` (`refine/state/statistics.py`). Columns
+of exported tables are in `measure/exported_columns.py`.
 """
 
 from __future__ import annotations
@@ -31,11 +32,14 @@ class RegionRow:
         What was measured of it; None until it is.
     is_hidden : bool
         Whether it is not drawn.
+    partner : int or None
+        Id of its mirror image; None if it has none, or until that is known.
     """
 
     region: Region
     statistics: RegionStatistics | None
     is_hidden: bool
+    partner: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,14 @@ def _name_key(row: RegionRow) -> str:
     return "".join(part.rjust(8) if part.isdigit() else part for part in parts)
 
 
+def _pair_key(row: RegionRow) -> float:
+    """Sort the two of a pair together, and regions without a partner last."""
+    if row.partner is None:
+        return float("inf")
+    low, high = sorted((row.region.id, row.partner))
+    return low + (0.5 if row.region.id == high else 0.0)
+
+
 REGION_COLUMNS: tuple[RegionColumn, ...] = (
     RegionColumn(
         "shown",
@@ -153,6 +165,16 @@ REGION_COLUMNS: tuple[RegionColumn, ...] = (
         lambda value: f"{value:.2f}",
     ),
     RegionColumn(
+        "pair",
+        "Pair",
+        "Id of its mirror image on the other side, where there is one. Sort by it to see"
+        " pairs together",
+        34,
+        lambda row: "" if row.partner is None else str(row.partner),
+        _pair_key,
+        "number",
+    ),
+    RegionColumn(
         "accepted",
         "OK",
         f"Accepted: somebody has checked it and found it right ({shortcut('accept')})",
@@ -171,7 +193,7 @@ REGION_COLUMNS: tuple[RegionColumn, ...] = (
     ),
 )
 
-SHOWN, COLOR, NAME, VOLUME, MEAN, SD, CONFIDENCE, ACCEPTED, LOCK = range(
+SHOWN, COLOR, NAME, VOLUME, MEAN, SD, CONFIDENCE, PAIR, ACCEPTED, LOCK = range(
     len(REGION_COLUMNS)
 )
 """Places of the columns."""

@@ -9,11 +9,11 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
+    QGridLayout,
     QHBoxLayout,
     QLabel,
     QLineEdit,
     QMenu,
-    QProgressBar,
     QPushButton,
     QSizePolicy,
     QVBoxLayout,
@@ -26,24 +26,26 @@ from napari_strata.gui.actions import shortcut
 from napari_strata.gui.canvas.orientation import PLANES
 from napari_strata.gui.canvas.window_presets import preset_names
 from napari_strata.gui.preferences import run_settings
-from napari_strata.gui.tasks.worker import ProgressStep
+from napari_strata.gui.tasks.job_bar import JobBar
 from napari_strata.gui.widgets.forms import form_values, settings_form
 from napari_strata.settings import ProposeSettings, RunSettings
 from napari_strata.volume import Modality
 
+_RESULT_LINES = 2
+"""Lines kept free for what was written; the tooltip holds all of a longer text."""
 MODALITIES: tuple[tuple[str, Modality], ...] = (("MR", "mr"), ("CT (HU)", "ct"))
 
 
 class Section(QWidget):
-    """A titled part of the panel."""
+    """A part of the panel, with a title unless its buttons say enough."""
 
     def __init__(self, title: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.body = QVBoxLayout(self)
         self.body.setContentsMargins(0, 4, 0, 4)
         self.body.setSpacing(4)
-        heading = QLabel(f"<b>{title}</b>", self)
-        self.body.addWidget(heading)
+        if title:
+            self.body.addWidget(QLabel(f"<b>{title}</b>", self))
 
 
 def push_button(text: str, tooltip: str, *, checkable: bool = False) -> QPushButton:
@@ -126,7 +128,7 @@ class ScanSection(Section):
         self.readout.setWordWrap(True)
         self.readout.setMinimumHeight(2 * self.readout.fontMetrics().lineSpacing())
         self.position = QLineEdit()
-        self.position.setPlaceholderText("Go to mm: L 12 P 30 S 5")
+        self.position.setPlaceholderText("Go to mm: L 12 P 30 S 5, or S 15")
         self.position.setToolTip(
             "A position in the patient, as in the line below, or three numbers: right,"
             " anterior, superior. Enter goes there"
@@ -244,6 +246,8 @@ class ScanSection(Section):
                 )
             )
         )
+        self.job = JobBar("scan")
+        self.body.addWidget(self.job)
         self.body.addWidget(self.position)
         self.body.addWidget(self.readout)
 
@@ -276,7 +280,6 @@ class ProposeSection(Section):
     """Asks for a proposal and shows its progress."""
 
     propose_asked = Signal()
-    cancel_asked = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Propose", parent)
@@ -284,17 +287,11 @@ class ProposeSection(Section):
             "Propose regions",
             "Compute regions of the scan with the encoder; you correct them below",
         )
-        self.cancel = push_button("Cancel", "Stop; nothing is changed")
-        self.progress = QProgressBar()
-        self.progress.setTextVisible(False)
-        self.progress.setFixedHeight(10)
-        self.stage = QLabel(" ")
-        self.stage.setWordWrap(True)
+        self.job = JobBar("proposal")
+        self.cancel = self.job.cancel
         self.propose.clicked.connect(self.propose_asked)
-        self.cancel.clicked.connect(self.cancel_asked)
-        self.body.addLayout(row_of(self.propose, self.cancel))
-        self.body.addWidget(self.progress)
-        self.body.addWidget(self.stage)
+        self.body.addWidget(self.propose)
+        self.body.addWidget(self.job)
         self._settings_form, self._run_form = (
             settings_form(ProposeSettings()),
             settings_form(run_settings()),
@@ -307,7 +304,6 @@ class ProposeSection(Section):
         self.advanced.addWidget(self._settings_form.native)
         self.advanced.addWidget(self._run_form.native)
         self.body.addWidget(self.advanced)
-        self.show_running(False)
 
     def settings(self) -> tuple[ProposeSettings, RunSettings]:
         """Read the forms.
@@ -324,15 +320,6 @@ class ProposeSection(Section):
     def show_running(self, running: bool) -> None:
         """Show whether a job runs."""
         self.propose.setEnabled(not running)
-        self.cancel.setEnabled(running)
-        self.progress.setVisible(running)
-        self.stage.setVisible(running)
-
-    def show_step(self, step: ProgressStep) -> None:
-        """Show the progress of the job."""
-        self.progress.setRange(0, max(step.total, 0))
-        self.progress.setValue(step.done)
-        self.stage.setText(step.stage or " ")
 
 
 class ExportSection(Section):
@@ -346,7 +333,8 @@ class ExportSection(Section):
     open_asked = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__("Export", parent)
+        super().__init__("", parent)
+        self._enabled, self._is_running = (False, False), False
         self.export = push_button(
             "Export…",
             "Write the labels on the scan's own grid; other formats are in the dialog",
@@ -369,12 +357,20 @@ class ExportSection(Section):
         )
         self.save.clicked.connect(self.save_asked)
         self.open.clicked.connect(self.open_asked)
+        self.job = JobBar("export")
         self.result = QLabel()
         self.result.setWordWrap(True)
+        self.result.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.result.setFixedHeight(
+            _RESULT_LINES * self.result.fontMetrics().lineSpacing()
+        )
         self.result.setTextFormat(Qt.TextFormat.PlainText)
-        self.body.addLayout(row_of(self.export, self.formats))
-        self.body.addLayout(row_of(self.save, self.open))
-        self.body.addWidget(self.result)
+        self.body.addLayout(row_of(self.export, self.formats, self.save, self.open))
+        # the bar of a job stands where its result will stand
+        line = QGridLayout()
+        line.addWidget(self.result, 0, 0)
+        line.addWidget(self.job, 0, 0)
+        self.body.addLayout(line)
         self.show_result("")
 
     @property
@@ -384,15 +380,24 @@ class ExportSection(Section):
 
     def enable(self, has_regions: bool, has_scan: bool) -> None:
         """Enable writing if there are regions, and opening if there is a scan."""
+        self._enabled = has_regions, has_scan
+        self._show_enabled()
+
+    def show_running(self, running: bool) -> None:
+        """Show whether a job runs: a second press must not start a second one."""
+        self._is_running = running
+        self._show_enabled()
+
+    def _show_enabled(self) -> None:
+        has_regions, has_scan = self._enabled
         for part in (self.export, self.formats, self.save):
-            part.setEnabled(has_regions)
-        self.open.setEnabled(has_scan)
+            part.setEnabled(has_regions and not self._is_running)
+        self.open.setEnabled(has_scan and not self._is_running)
 
     def show_result(self, text: str) -> None:
         """Show what was written, or why nothing was; "" removes it."""
         # zero-width spaces let a long path wrap, so that the panel does not get wider
         self.result.setText(re.sub(r"([/\\_.-])", "\\1\u200b", text))
         self.result.setToolTip(text)
-        self.result.setVisible(bool(text))
         if text:
             self.result_shown.emit()

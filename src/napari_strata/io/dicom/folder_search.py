@@ -62,11 +62,11 @@ def find_series(folder: Path) -> FolderSeries:
     found = _SearchResult()
     try:
         here = sorted(entry for entry in folder.iterdir() if entry.is_file())
-        _sort_files(here, found)
+        _classify_files(here, found)
         if not any(
             len(slices) > 1 for slices in found.series.values()
         ) or not _has_scan(found):
-            _sort_files(_files_below(folder), found)
+            _classify_files(_files_below(folder), found)
     except OSError as err:
         raise ReadError(
             f"Cannot list {folder}: {err.strerror}. Check that you may read it."
@@ -109,7 +109,7 @@ def _has_scan(found: _SearchResult) -> bool:
     return any(not one.is_aside for slices in found.series.values() for one in slices)
 
 
-def _sort_files(files: Iterable[Path], found: _SearchResult) -> None:
+def _classify_files(files: Iterable[Path], found: _SearchResult) -> None:
     """Sort files into slices of series and other files.
 
     Raises

@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 
 from napari_strata.parallel import both, each
 from napari_strata.preprocess.intensity import encoder_intensity, filter_threads
-from napari_strata.proposal.confidence import ConfidenceInputs, estimate_confidence
+from napari_strata.proposal.confidence import (
+    ConfidenceInputs,
+    estimate_confidence,
+    is_brain_alone,
+)
 from napari_strata.proposal.hierarchy.build_trees import region_tree
 from napari_strata.proposal.hierarchy.stable_cut import (
     STABLE_REGIONS,
@@ -245,6 +249,9 @@ def build_proposal(
             regions,
             supervoxels.contacts,
             described.sizes_vox,
+            is_brain_alone(
+                volume.data, prepared.inside, volume.geometry.voxel_volume_mm3
+            ),
         )
     )
     on_progress(steps, steps, "done")
@@ -255,7 +262,7 @@ def build_proposal(
         described.names,
         regions,
         tissue_tree,
-        confidence,
+        confidence.overall(),
         supervoxels.contacts.edges,
         {
             "as_proposed": {
@@ -264,6 +271,7 @@ def build_proposal(
             }
         },
         descriptor_scale=described.scale(body),
+        cut_confidence=confidence,
     )
 
 

@@ -1,7 +1,9 @@
 """Registry of the clustering methods.
 
 To add a method, write a module with a function `propose(inputs) -> MethodResult`, add
-one line to `METHODS`, and add the name to `MethodName` in `method_names.py`.
+one line to `METHODS`, and add the name to `MethodName` in `method_names.py` and to the
+help of `ProposeSettings.method`. Methods without the encoder are assumed to need as much
+memory as gmm-mrf (`batch/workers/memory.py`).
 """
 
 from __future__ import annotations

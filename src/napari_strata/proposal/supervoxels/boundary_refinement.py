@@ -267,7 +267,7 @@ def _sizes_and_means(
         weights = intensity[begin : begin + _SUMMED].ravel()
         return (
             np.bincount(flat, minlength=n),
-            np.bincount(flat, weights=weights, minlength=n),
+            np.asarray(np.bincount(flat, weights=weights, minlength=n), np.float64),
         )
 
     sizes, sums = np.zeros(n, np.int64), np.zeros(n)

@@ -89,18 +89,22 @@ class Storage:
         if _digest_of(Path(path)) not in self._once_saved:
             check_replaceable(path, self._session.contents().journal.line)
 
-    def begin_autosave(self, folder: str | Path | None = None) -> Path:
+    def begin_autosave(
+        self, folder: str | Path | None = None, *, keeps_proposal: bool = False
+    ) -> Path:
         """Start to write every edit to a journal on disk before the edit returns.
 
-        After a crash, `find_unfinished` finds the journal. It is beside the scan, or in
-        the user's state folder if the scan's folder is read-only, or the scan is DICOM
-        or was made in memory. It stays until `end_autosave`; a process that ends without
-        that call counts as crashed.
+        After a crash, `find_unfinished` finds the journal. It is in the user's state
+        folder, or beside the scan if that cannot be written. It stays until
+        `end_autosave`; a process that ends without that call counts as crashed.
 
         Parameters
         ----------
         folder : str, Path or None
             Another folder for the journal.
+        keeps_proposal : bool
+            Whether the proposal is offered again though nobody edited it, see
+            `find_unfinished`.
 
         Returns
         -------
@@ -117,7 +121,10 @@ class Storage:
             if session.autosave is None:
                 place = None if folder is None else Path(folder)
                 session.autosave = autosaving.Autosave.begin(
-                    session.contents(), place, is_saved=session.is_saved
+                    session.contents(),
+                    place,
+                    is_saved=session.is_saved,
+                    keeps_proposal=keeps_proposal,
                 )
                 if session.journal.line or session.start.labels is not None:
                     # The journal does not contain earlier edits and labels, so the case

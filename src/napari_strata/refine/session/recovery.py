@@ -35,7 +35,7 @@ class Unfinished:
     changed : datetime
         Local time of the last edit.
     edits : int
-        Number of unsaved edits, undo and redo included.
+        Number of unsaved edits, undo and redo included; 0 for a kept proposal.
     last : str
         Name of the last step.
     """
@@ -146,7 +146,10 @@ class Unfinished:
 
 
 def find_unfinished(
-    scan: str | Path | Volume | None = None, *, folder: str | Path | None = None
+    scan: str | Path | Volume | None = None,
+    *,
+    folder: str | Path | None = None,
+    proposals: bool = False,
 ) -> list[Unfinished]:
     """Return the work that a crash left behind, newest first.
 
@@ -160,6 +163,8 @@ def find_unfinished(
         The scan; None finds all work in the state folder (and in `folder`).
     folder : str, Path or None
         Another folder to search.
+    proposals : bool
+        Whether proposals that the window kept though nobody edited them count too.
 
     Examples
     --------
@@ -184,13 +189,14 @@ def find_unfinished(
         if path is None
         else {"path": str(path.absolute())}
     )
-    beside = path.absolute().parent if path is not None else None
+    beside = autosave_folders.default_folder(path) if path is not None else None
 
     def fits(header: dict[str, Any], place: Path) -> bool:
         recorded = header["scan"]
-        if place == beside and file_name(str(recorded.get("path", ""))) == file_name(
-            scan_id["path"]
-        ):
+        before = str(recorded.get("path", ""))
+        is_same_name = path is not None and file_name(before) == file_name(str(path))
+        has_moved = place == beside or autosave.was_moved(header, path)
+        if is_same_name and has_moved:
             recorded = {**recorded, "path": scan_id["path"]}
         return all(recorded.get(key) == value for key, value in scan_id.items())
 
@@ -199,7 +205,8 @@ def find_unfinished(
         for journal, logged in autosave.matching(place, partial(fits, place=place)):
             is_free, lock = autosave.try_lock(journal)
             one = _unfinished(journal, logged) if is_free else None
-            found += [one] if one is not None else []
+            if one is not None and (one.edits or proposals):
+                found.append(one)
             if lock is not None:
                 lock.release()
                 if one is None:
@@ -224,7 +231,9 @@ def _unfinished(journal: Path, logged: autosave.Logged) -> Unfinished | None:
     before = (
         int(logged.header["done"]) if logged.header.get("unsaved") and since < 0 else 0
     )
-    if not edits and not before:
+    is_proposal = bool(logged.header.get("keeps_proposal")) and since < 0
+    is_proposal = is_proposal and autosave.case_of(journal).exists()
+    if not edits and not before and not is_proposal:
         return None
     steps = [
         record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import Proposal, TreeName
+from napari_strata.proposal.reading.mirror_pairs import find_pairs, partners
 from napari_strata.refine.edits.morphology import symmetry_plane
 from napari_strata.refine.edits.region_edits import Point
 from napari_strata.refine.state.assignment import (
@@ -32,7 +33,12 @@ from napari_strata.refine.state.fragments import (
 from napari_strata.refine.state.proposal_index import Box, ProposalIndex
 from napari_strata.refine.state.rendering import labels_in_box
 from napari_strata.refine.state.statistics import RegionStatistics, region_statistics
-from napari_strata.refine.suggestions.suggest import Suggestion, place_in, suggest
+from napari_strata.refine.suggestions.suggest import (
+    Suggestion,
+    outlier_places,
+    place_in,
+    suggest,
+)
 from napari_strata.refine.transfer import Teaching, fit_teaching
 from napari_strata.volume import (
     Region,
@@ -90,6 +96,11 @@ class View:
         Painted voxels and fragments are not considered.
         """
         return region_table(self.state, self.index)
+
+    @property
+    def confidence(self) -> NDArray[np.float32]:
+        """The confidence of each supervoxel at the current cut, (n_supervoxels,)."""
+        return self.proposal.confidence_at(self.tree, self.granularity)
 
     @property
     def label_dtype(self) -> type[np.unsignedinteger]:
@@ -181,7 +192,7 @@ class View:
         ids |= {
             region
             for region, row in state.rows.items()
-            if row.locked or row.accepted or _is_personal(row)
+            if row.locked or row.accepted or _is_personal(row, state)
         }
         return state.rows_of(sorted(ids))
 
@@ -243,6 +254,30 @@ class View:
             place for place in places if self.region_at(place.voxel_zyx) == place.region
         ]
 
+    def places_to_review(self, n: int = 10) -> list[Suggestion]:
+        """Return up to n places: what is unlike the rest, then the `suggestions`.
+
+        Regions unlike the rest of the scan come first, see `Proposal.outliers`, unless
+        they were stroked, assigned or locked.
+        """
+        unlike = outlier_places(
+            whole_supervoxels(self.state, self.proposal.n_supervoxels), self.index
+        )
+        places = [replace(one, region=self.region_at(one.voxel_zyx)) for one in unlike]
+        return [*places, *self.suggestions(max(n - len(places), 0))][:n]
+
+    def pairs(self) -> dict[int, int]:
+        """Return the mirror image of every region that has one, by id.
+
+        See `Proposal.pairs`. Painted voxels and fragments are not considered.
+        """
+        return dict(self._pairs)
+
+    @cached_property
+    def _pairs(self) -> dict[int, int]:
+        table = self.table[: self.proposal.n_supervoxels]
+        return partners(find_pairs(self.index.symmetry, table))
+
     @property
     def symmetry_plane(self) -> tuple[Point, Point]:
         """Plane of best left-right symmetry of the body: a point in RAS+ mm and a normal."""
@@ -272,8 +307,9 @@ def as_point(values: ArrayLike) -> Point:
     return right, anterior, superior
 
 
-def _is_personal(row: Region) -> bool:
-    return row.name not in (
-        f"region {row.id}",
-        f"tissue {row.id}",
-    ) or row.color != region_color(row.id)
+def _is_personal(row: Region, state: State) -> bool:
+    """Return whether a person named or coloured a region."""
+    return row.is_named or not (
+        row.color == region_color(row.id)
+        or any(row.color in colors for colors in state.colors.values())
+    )

@@ -45,9 +45,8 @@ def region_statistics(
     count, total, square = (
         np.bincount(table, weights=column, minlength=bins) for column in values
     )
-    confidence = np.bincount(
-        table, weights=index.sizes_vox * index.proposal.confidence, minlength=bins
-    )
+    sure = index.proposal.confidence_at(state.tree, state.n)
+    confidence = np.bincount(table, weights=index.sizes_vox * sure, minlength=bins)
     machine = count.copy()
     voxels, taken = loose_voxels(state, index)
     if len(voxels):

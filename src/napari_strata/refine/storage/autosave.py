@@ -122,11 +122,12 @@ class Autosave:
         folder: Path | None = None,
         *,
         is_saved: bool = True,
+        keeps_proposal: bool = False,
     ) -> Self:
-        """Start a journal beside the scan, otherwise in the user's state folder.
+        """Start a journal in the user's state folder, otherwise beside the scan.
 
         The case file is written in its own thread. `is_saved` tells whether another file
-        contains the edits so far.
+        contains the edits so far, `keeps_proposal` whether it is kept without edits.
 
         Raises
         ------
@@ -134,7 +135,11 @@ class Autosave:
             If neither folder can be written to.
         """
         volume, token = contents.proposal.volume, secrets.token_hex(4)
-        header = {**_header(contents), "unsaved": not is_saved}
+        header = {
+            **_header(contents),
+            "unsaved": not is_saved,
+            "keeps_proposal": keeps_proposal,
+        }
         text = _MAGIC + json.dumps(header).encode() + b"\n"
         problems = []
         name = re.sub(
@@ -335,12 +340,22 @@ def _header(contents: CaseContents) -> dict[str, Any]:
     return {
         "scan": scan_key(volume),
         "name": volume.name,
+        "bytes": _file_bytes(volume.path),
         "tree": start.tree,
         "n": start.n,
         "from_labels": start.labels is not None,
         "done": len(contents.journal.done),
         "undone": len(contents.journal.undone),
     }
+
+
+def _file_bytes(path: str) -> int | None:
+    """Return the size of a scan's file, None for a folder or a scan made in memory."""
+    file = Path(path)
+    try:
+        return file.stat().st_size if path and file.is_file() else None
+    except OSError:
+        return None
 
 
 def scan_key(volume: Volume) -> dict[str, Any]:
@@ -352,6 +367,20 @@ def scan_key(volume: Volume) -> dict[str, Any]:
             "series": volume.series,
         }
     return {"hash": known_hash(volume)}
+
+
+def was_moved(header: dict[str, Any], scan: Path | None) -> bool:
+    """Return whether a journal's scan is gone from its place and a file may be that scan.
+
+    They have the same size. `Unfinished.resume` compares their voxels.
+    """
+    before = str(header["scan"].get("path", ""))
+    size = header.get("bytes")
+    try:
+        is_size = scan is not None and size is not None and scan.stat().st_size == size
+        return is_size and bool(before) and not Path(before).exists()
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,14 +12,23 @@ from napari_strata.io.atomic import file_suffix
 from napari_strata.volume import Volume
 
 
+def default_folder(scan: Path) -> Path:
+    """Return the folder beside a scan, where earlier versions kept its edits.
+
+    Recovery looks there; autosave writes there only if the state folder cannot be used.
+    """
+    return scan.absolute().parent
+
+
 def autosave_folders(volume: Volume) -> list[Path]:
     """Return the folders where a scan's journal may be, best first.
 
-    These are the scan's folder, if the scan is a file, and the fallback folder.
+    These are the user's state folder and, if the scan is a file, the folder beside it.
+    Folders of scans stay free of unfinished work, which is many megabytes.
     """
     scan = Path(volume.path) if volume.path else None
     beside = (
-        [scan.absolute().parent]
+        [default_folder(scan)]
         if scan is not None
         and scan.is_file()
         and not volume.series
@@ -27,8 +36,8 @@ def autosave_folders(volume: Volume) -> list[Path]:
         else []
     )
     return [
-        *[place for place in beside if os.access(place, os.W_OK | os.X_OK)],
         fallback_folder(),
+        *[place for place in beside if os.access(place, os.W_OK | os.X_OK)],
     ]
 
 
@@ -38,7 +47,7 @@ def recovery_folders(beside: Path | None, chosen: str | Path | None) -> list[Pat
     Parameters
     ----------
     beside : Path or None
-        The scan's folder, None if it is unknown.
+        `default_folder` of the scan, None if the scan is unknown.
     chosen : str, Path or None
         The folder that the user chose, if any.
     """
@@ -52,5 +61,5 @@ def _is_own_file(scan: Path) -> bool:
 
 
 def fallback_folder() -> Path:
-    """Return the folder for work on scans whose own folder is not writable."""
+    """Return the user's state folder for unfinished work."""
     return platformdirs.user_state_path("napari-strata", appauthor=False) / "unfinished"

@@ -25,6 +25,7 @@ from napari_strata._version import __version__
 from napari_strata.errors import CaseError, GeometryError, StrataError, WriteError
 from napari_strata.filenames import CASE_SUFFIX
 from napari_strata.io.atomic import atomic_path
+from napari_strata.proposal.cut_confidence import CutConfidence
 from napari_strata.proposal.hierarchy.tree import Hierarchy
 from napari_strata.proposal.proposal import Proposal, TreeName
 from napari_strata.refine.history.initial_state import InitialState
@@ -109,6 +110,9 @@ def write_archive(file: IO[bytes], contents: CaseContents) -> None:
         "napari_strata": __version__,
         "volume": _volume_record(proposal.volume),
         "descriptor_names": proposal.descriptor_names,
+        "confidence_cuts": (
+            proposal.cut_confidence.cuts if proposal.cut_confidence else ()
+        ),
         "provenance": proposal.provenance,
         "start": [contents.start.tree, contents.start.n],
         "state": state_values(state),
@@ -328,6 +332,8 @@ def _proposal_arrays(proposal: Proposal) -> dict[str, NDArray[Any]]:
     }
     if proposal.descriptor_scale is not None:
         arrays["descriptor_scale"] = proposal.descriptor_scale
+    if proposal.cut_confidence is not None:
+        arrays["cut_confidence"] = proposal.cut_confidence.values
     names: tuple[TreeName, ...] = ("regions", "tissues")
     for tree in names:
         hierarchy = proposal.tree(tree)
@@ -359,7 +365,18 @@ def _proposal(
         edges=arrays["edges"],
         provenance=manifest["provenance"],
         descriptor_scale=arrays.get("descriptor_scale"),
+        cut_confidence=_cut_confidence(manifest, arrays),
     )
+
+
+def _cut_confidence(
+    manifest: dict[str, Any], arrays: dict[str, NDArray[Any]]
+) -> CutConfidence | None:
+    """Return the confidence per cut; None in cases of earlier versions."""
+    if "cut_confidence" not in arrays:
+        return None
+    cuts = tuple((str(tree), int(n)) for tree, n in manifest["confidence_cuts"])
+    return CutConfidence(cuts, arrays["cut_confidence"])
 
 
 def _tree(arrays: dict[str, NDArray[Any]], name: TreeName) -> Hierarchy:

@@ -45,7 +45,7 @@ class Suggestion:
     reason : str
         One sentence on why the place should be reviewed.
     kind : str
-        The main reason, one of `uncertainty.REASONS`.
+        The main reason, one of `uncertainty.REASONS` or "outlier".
     """
 
     region: int
@@ -87,6 +87,34 @@ def suggest(
     )
     unpainted = painted_at(state, flat) < 0
     return [s for s, keep in zip(places, unpainted, strict=True) if keep][:n]
+
+
+def outlier_places(state: State, index: ProposalIndex) -> list[Suggestion]:
+    """Return a place in each region that is unlike the rest, the most unlike first.
+
+    Regions whose place was stroked, assigned, painted over or locked are left out.
+    """
+    places, locked = [], state.locked_ids()
+    table = region_table(state, index)
+    for outlier in index.outliers:
+        supervoxel = int(index.proposal.supervoxels[outlier.voxel_zyx])
+        flat = np.ravel_multi_index(outlier.voxel_zyx, index.proposal.supervoxels.shape)
+        is_done = (
+            state.pinned[supervoxel] != NOT_PINNED
+            or table[supervoxel] in locked
+            or painted_at(state, np.array([flat], np.int64))[0] >= 0
+        )
+        if not is_done:
+            places.append(
+                Suggestion(
+                    int(table[supervoxel]),
+                    outlier.ras_mm,
+                    outlier.voxel_zyx,
+                    outlier.sentence,
+                    "outlier",
+                )
+            )
+    return places
 
 
 def _spread(ranked: NDArray[np.intp], table: NDArray[np.int32]) -> NDArray[np.intp]:

@@ -16,7 +16,7 @@ from napari_strata.gui.canvas.layers import (
     labels_tuple,
 )
 from napari_strata.gui.canvas.placement import METADATA_KEY
-from napari_strata.gui.plugin.writers import has_window
+from napari_strata.gui.plugin.napari_save import has_window
 
 NO_LAYERS: Any = ((None,),)
 """napari's sign that a reader read the file and there is nothing to show."""

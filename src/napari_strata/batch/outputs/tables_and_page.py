@@ -1,4 +1,8 @@
-"""All outputs of a batch over its scans: the tables, and the page made from them."""
+"""What a batch writes once all its scans are done: the tables, and the page made from them.
+
+Outputs of a single scan are in `batch/one_scan.py`. The description of a BIDS derivative
+data set is written before the first scan, by `run_batch`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from napari_strata.batch.outputs.results import ScanResult
 from napari_strata.batch.outputs.tables import Collected, collect
 
 
-def write_batch_outputs(
+def write_tables_and_page(
     results: Sequence[ScanResult],
     folder: str | Path,
     skipped: Sequence[SkippedPath] = (),
@@ -19,6 +23,7 @@ def write_batch_outputs(
     """Write the tables and the page of a batch; return the tables, and the page's path.
 
     To add an output of the whole batch, write it here, and name its file in `names.py`.
+    Call it under `only_writer`, so that no other batch writes meanwhile.
 
     Parameters
     ----------

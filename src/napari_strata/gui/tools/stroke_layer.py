@@ -1,4 +1,10 @@
-"""The scribble brush: a layer of strokes, painted with napari's own brush."""
+"""The layer that holds scribble strokes, painted with napari's own brush.
+
+The brush on the canvas is here. It is picked up and its strokes are applied in
+`gui/session/brushes.py`. Its size and options are in
+`gui/widgets/edit_section.py`, what follows each stroke in `gui/panel/editing.py`, and what
+a stroke does to the labels is `Scribble` in `refine/edits/strokes.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.utils.notifications import show_info
 from numpy.typing import NDArray
 
 from napari_strata.errors import EditError
 from napari_strata.gui.canvas.layers import (
+    TAKES_KEYS,
     USUAL_IDS,
     matching_grid_kwargs,
     region_colormap,
@@ -23,6 +31,9 @@ if TYPE_CHECKING:
     import napari.viewer
 
 STROKES_NAME = "Strata strokes"
+KEEPS_REGION = (
+    "Strokes stay with their region. Select another region in the table or on the scan."
+)
 _NEW, _BACKGROUND, _FIRST_LARGE = USUAL_IDS + 1, USUAL_IDS + 2, USUAL_IDS + 3
 """Layer values of strokes for a new region, background, and the first very large id.
 
@@ -49,7 +60,7 @@ class Strokes:
     voxels: NDArray[np.int64]
 
 
-class Brush:
+class StrokeLayer:
     """A labels layer over the scan that collects strokes until they are applied.
 
     Parameters
@@ -78,12 +89,14 @@ class Brush:
             name=STROKES_NAME,
             opacity=0.9,
             colormap=_colormap(self._colors),
-            **matching_grid_kwargs(reference, geometry),
+            **matching_grid_kwargs(reference, geometry, {TAKES_KEYS: True}),
         )
         self._values: dict[int | None, int] = {None: _NEW, BACKGROUND: _BACKGROUND}
         self._touched: list[NDArray[np.int64]] = []
         self._is_fully_known = True
+        self._value = int(self.layer.selected_label)
         self.layer.events.paint.connect(self._on_paint)
+        self.layer.events.selected_label.connect(self._on_selected_label)
 
     @property
     def is_present(self) -> bool:
@@ -107,6 +120,7 @@ class Brush:
         if news:
             self._colors |= news
             self.layer.colormap = _colormap(self._colors)
+        self._value = value
         # each assignment makes napari redraw controls and cursor, even without a change
         if self.layer.selected_label != value:
             self.layer.selected_label = value
@@ -169,6 +183,12 @@ class Brush:
                 )
             self._values[region] = number
         return self._values[region]
+
+    def _on_selected_label(self, event: object = None) -> None:
+        """Keep strokes for their region: napari's keys =, - and X choose another value."""
+        if self.layer.selected_label != self._value:
+            self.layer.selected_label = self._value
+            show_info(KEEPS_REGION)
 
     def _on_paint(self, event: Any) -> None:
         """Note which voxels were written, so that strokes are found without searching."""

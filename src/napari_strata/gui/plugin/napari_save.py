@@ -15,6 +15,7 @@ import numpy as np
 
 from napari_strata.errors import GeometryError, StrataError
 from napari_strata.gui.canvas.layers import (
+    TAKES_KEYS,
     is_scan,
     level_shape,
     segmentation_from_parts,
@@ -46,19 +47,17 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
         If a scan that is open, or a JSON file that Strata did not write, would be
         replaced; or if it cannot be written.
     """
-    from napari_strata.export.document import check_sidecar
     from napari_strata.export.outputs import outputs_beside
-    from napari_strata.gui.tasks.worker import write_labels_and_regions
+    from napari_strata.io.files import write
 
     data, attributes = _settled_parts(data, attributes)
     segmentation = segmentation_from_parts(
         data, attributes, scans=_open_scan_placements()
     )
     check_keeps_scans(Path(path), segmentation.regions, _scan_files(attributes))
-    check_sidecar(outputs_beside(path).sidecar, Path(path))
-    return [
-        str(written) for written in write_labels_and_regions(segmentation, Path(path))
-    ]
+    written = write(segmentation, path)
+    beside = outputs_beside(written).sidecar
+    return [str(one) for one in (written, beside) if one.exists()]
 
 
 def write_other(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
@@ -94,6 +93,7 @@ def write_case(
     WriteError
         If a scan that is open would be replaced, or the case cannot be written.
     """
+    layers = [part for part in layers if not _is_overlay(part[1])]
     works = [_work_of(attributes) for _, attributes, _ in layers]
     shown = [
         (data, attributes, work)
@@ -134,6 +134,12 @@ def has_window() -> bool:
 
     application = QApplication.instance()
     return application is not None and application.thread() == QThread.currentThread()
+
+
+def _is_overlay(attributes: Mapping[str, Any]) -> bool:
+    """Return whether a layer is a mark of ours on the canvas, such as the selection."""
+    facts = attributes.get("metadata", {}).get(METADATA_KEY) or {}
+    return bool(facts.get(TAKES_KEYS))
 
 
 def _work_of(attributes: Mapping[str, Any]) -> Refinement | None:

@@ -1,4 +1,4 @@
-"""The brushes of one case: scribble and paint."""
+"""The brushes of one case, scribble and paint: how they are picked up and applied."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from napari_strata.errors import EditError
 from napari_strata.gui.session.labels_painter import LabelsPainter
 from napari_strata.gui.session.stroke_preview import StrokePreview
-from napari_strata.gui.tools.brush import Brush, Strokes
+from napari_strata.gui.tools.stroke_layer import StrokeLayer, Strokes
+from napari_strata.refine.scribble.reach import Reach
 from napari_strata.refine.session.refinement import Refinement
 from napari_strata.refine.state.assignment import Scope
 
@@ -20,7 +21,7 @@ Submit = Callable[[Callable[[], Any], Callable[[Any], None]], None]
 """`ScanCase.submit`: an edit, and what to call with its result."""
 
 
-class CaseBrushes:
+class Brushes:
     """Picks up and puts down the brushes of a case, and applies their strokes.
 
     Parameters
@@ -50,54 +51,63 @@ class CaseBrushes:
         self._painter = painter
         self._preview = preview
         self._submit = submit
-        self._brush: Brush | None = None
+        self._stroke_layer: StrokeLayer | None = None
 
     @property
-    def scribble(self) -> Brush | None:
+    def scribble(self) -> StrokeLayer | None:
         """The scribble brush, None if it was not picked up yet or its layer is gone."""
-        brush = self._brush
-        return brush if brush is not None and brush.is_present else None
+        strokes = self._stroke_layer
+        return strokes if strokes is not None and strokes.is_present else None
 
-    def pick_up_scribble(self, region: int | None, *, size: int) -> Brush:
+    def pick_up_scribble(self, region: int | None, *, size: int) -> StrokeLayer:
         """Pick up the scribble brush for a region, None for a new region.
 
         The stroke layer is added if it is missing.
         """
         self._painter.layer.mode = "pan_zoom"
-        brush = self.scribble
-        if brush is None:
+        strokes = self.scribble
+        if strokes is None:
             geometry = self._work.proposal.volume.geometry
-            brush = self._brush = Brush(self._viewer, self._painter.layer, geometry)
-        brush.pick_up(region, self._work.regions, size=size)
-        return brush
+            strokes = self._stroke_layer = StrokeLayer(
+                self._viewer, self._painter.layer, geometry
+            )
+        strokes.pick_up(region, self._work.regions, size=size)
+        return strokes
 
-    def pick_up_paint(self, region: int | None, *, size: int) -> None:
+    def pick_up_paint(self, region: int | None, *, size: int) -> int:
         """Pick up napari's own paint brush for a region on the labels layer.
 
-        Region 0 erases, None creates a region.
+        Region 0 erases, None creates a region. Return the label that is painted.
         """
         layer = self._painter.layer
-        if (brush := self.scribble) is not None:
-            brush.put_down()
+        if (strokes := self.scribble) is not None:
+            strokes.put_down()
         layer.brush_size = size
-        layer.selected_label = self._work.view.next_id if region is None else region
+        label = self._work.view.next_id if region is None else region
+        layer.mode = "pan_zoom"
+        layer.selected_label = label
         layer.mode = "paint"
         self._viewer.layers.selection.active = layer
+        return label
 
     def put_down(self) -> None:
         """Put both brushes down, so that the mouse moves the view and clicks select."""
         self._painter.layer.mode = "pan_zoom"
-        if (brush := self.scribble) is not None:
-            brush.put_down()
+        if (strokes := self.scribble) is not None:
+            strokes.put_down()
             self._viewer.layers.selection.active = self._painter.layer
 
     def strokes(self) -> tuple[Strokes, ...]:
         """Return the strokes on the canvas, one entry per region."""
-        brush = self.scribble
-        return () if brush is None else brush.strokes()
+        strokes = self.scribble
+        return () if strokes is None else strokes.strokes()
 
     def apply(
-        self, scope: Scope, on_learned: Callable[[tuple[int, ...]], None]
+        self,
+        scope: Scope,
+        on_learned: Callable[[tuple[int, ...]], None],
+        *,
+        reach: Reach | None = None,
     ) -> None:
         """Apply the strokes to the refinement, then call back with their regions.
 
@@ -118,28 +128,32 @@ class CaseBrushes:
 
         def note_learned(one: Strokes, region: int) -> None:
             learned.append(region)
-            if (brush := self.scribble) is not None:
-                brush.erase(one)
+            if (strokes := self.scribble) is not None:
+                strokes.erase(one)
 
         for one in strokes:
             teach = partial(
-                self._work.scribble, one.voxels, region=one.region, scope=scope
+                self._work.scribble,
+                one.voxels,
+                region=one.region,
+                scope=scope,
+                reach=reach,
             )
             self._submit(teach, partial(note_learned, one))
         self._submit(lambda: None, lambda _nothing: on_learned(tuple(learned)))
 
-    def show_preview(self, scope: Scope) -> None:
+    def show_preview(self, scope: Scope, *, reach: Reach | None = None) -> None:
         """Show the result of the strokes on the canvas before they are applied."""
         strokes = [(one.voxels, one.region) for one in self.strokes()]
-        self._preview.show(strokes, scope, over=self._painter.layer)
+        self._preview.show(strokes, scope, over=self._painter.layer, reach=reach)
 
     def discard(self) -> None:
         """Take strokes and preview off the canvas."""
         self._preview.drop()
-        if (brush := self.scribble) is not None:
-            brush.clear()
+        if (strokes := self.scribble) is not None:
+            strokes.clear()
 
     def close(self) -> None:
         """Take the stroke layer away."""
-        if self._brush is not None:
-            self._brush.remove()
+        if self._stroke_layer is not None:
+            self._stroke_layer.remove()

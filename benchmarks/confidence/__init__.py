@@ -1,0 +1,1 @@
+"""Fits the confidence of proposals on labelled scans."""

@@ -1,0 +1,1 @@
+"""The commands that connect Strata with other programs, one module each."""
