@@ -37,6 +37,13 @@ default stop left 0.223 and took more than twice as long.
 """
 _BIAS_ITERATIONS = (50, 50)
 _FEWEST_BIAS_CELLS = 500
+_SAME_SHARE = 0.06
+"""Axes whose number of voxels would change by less than this share are not resampled."""
+_PADDED_TO, _ROUNDED_SHARE = 16, 0.06
+"""Sides that the encoder takes, and by which share an axis is changed at most to have one.
+
+A head of 164 x 221 x 165 voxels would be padded to 176 x 224 x 176, a fifth more.
+"""
 
 
 @contextmanager
@@ -274,7 +281,8 @@ def working_grid(
 
     Axes finer than `finest_mm` are averaged down to it; axes coarser than three times
     the finest axis are interpolated up to that; and all axes are made coarser together
-    until the box holds at most `most_voxels`.
+    until the box holds at most `most_voxels`. Axes that are resampled get a multiple of
+    16 voxels where that is near, because the encoder would pad them to it.
 
     Raises
     ------
@@ -304,7 +312,11 @@ def working_grid(
     step = step * max(1.0, float(np.prod(size_mm / step) / most_voxels) ** (1 / 3))
     shape = np.maximum(np.round(size_mm / step), 1).astype(int)
     same = np.array([s.stop - s.start for s in box])
-    shape = np.where(np.abs(shape - same) <= 0.06 * same, same, shape)
+    whole = np.round(shape / _PADDED_TO).astype(int) * _PADDED_TO
+    near = np.abs(whole - shape) <= _ROUNDED_SHARE * shape
+    shape = np.where(
+        np.abs(shape - same) <= _SAME_SHARE * same, same, np.where(near, whole, shape)
+    )
     return WorkingGrid(
         (box[0], box[1], box[2]),
         tuple(shape.tolist()),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from napari_strata.parallel import both, each
 from napari_strata.preprocess.intensity import encoder_intensity, filter_threads
@@ -162,7 +163,8 @@ def propose(inputs: MethodInputs) -> MethodResult:
             )
         with stage("grow"):
             initial = prefetch.initial_segments(on_progress)
-        with stage("build"):
+        # threads share whole parts of the work; sums do not depend on their number
+        with stage("build"), threadpool_limits(1, user_api="blas"):
             proposal = build_proposal(
                 ProposalInputs(prepared, features),
                 settings,
