@@ -159,19 +159,19 @@ def _taken_here(
     allowed: NDArray[np.bool_],
     reach: Reach,
 ) -> NDArray[np.bool_]:
-    stroke = case.evidence[-1]
+    last = case.evidence[-1]
     held, touched = np.unique(
         index.supervoxels_at(state.strokes[-1].voxels), return_counts=True
     )
+    own = case.training.examples[held] == last.region
+    if not own.any():
+        return np.zeros(index.proposal.n_supervoxels, np.bool_)
+    # Supervoxels that it only touches count by the voxels touched.
+    stroke = Evidence(held[own].astype(np.intp), last.region, last.is_air)
     rivals = tuple(one for one in case.evidence if one.region != stroke.region)
+    reach_mm = reach.mm / index.proposal.magnification
     return taken_here(
-        index.feature_space,
-        stroke,
-        touched[np.isin(held, stroke.supervoxels)],
-        rivals,
-        allowed,
-        reach,
-        reach.mm / index.proposal.magnification,
+        index.feature_space, stroke, touched[own], rivals, allowed, reach, reach_mm
     )
 
 

@@ -24,7 +24,7 @@ class ReachConstants:
     ladder: tuple[float, ...] = (np.inf, 4.0, 2.8, 2.0, 1.4, 1.0, 0.7)
     """Reaches that are tried, largest first: the path to the stroke as a share of the path
     to the nearest evidence of another region."""
-    least: float = 0.5
+    least: float = 0.4
     """Reach of a stroke that contradicts all others; it is granted without a check."""
     gained: float = 0.04
     """Most sure volume that an exception may take, as a share of its region's volume."""
@@ -32,6 +32,8 @@ class ReachConstants:
     """The same for a stroke that agrees with its region."""
     lost: float = 0.1
     """Most sure volume that another region may lose, as a share of its volume."""
+    lost_at_all: float = 0.15
+    """Most volume that another taught region may lose, sure or not, as a share of its."""
     unsure: float = 0.7
     """Membership (0 to 1) up to which earlier evidence is not sure of a supervoxel."""
     least_spread: float = 0.08
@@ -92,20 +94,20 @@ class Before:
         result = self.model.result
         best = result.membership.argmax(axis=1)
         choice = result.choices[best]
-        only_air = self._taught_in_air_only()
         agrees = np.where(choice == STAY, self.own, choice) == self.table
         highest = result.membership[np.arange(len(best)), best]
         sure = np.where(agrees, highest, sure)
+        regions = [mode.region for mode in self.model.modes]
+        only_air = np.setdiff1d(regions, self.taught_in_body())
         sure[np.isin(self.table, only_air)] = _NEITHER
         return sure.astype(np.float32)
 
-    def _taught_in_air_only(self) -> list[int]:
-        """Return the regions whose evidence is air, which says nothing about the body."""
-        shown: dict[int, bool] = {}
-        for mode in self.model.modes if self.model is not None else ():
-            is_air = mode.members[0].is_air
-            shown[mode.region] = shown.get(mode.region, True) and is_air
-        return [region for region, is_air in shown.items() if is_air]
+    def taught_in_body(self) -> NDArray[np.int64]:
+        """Return the regions with evidence in the body; air says nothing about it."""
+        modes = () if self.model is None else self.model.modes
+        found = {mode.region for mode in modes if not mode.members[0].is_air}
+        last = int(self.table.max(initial=0))
+        return np.array(sorted(r for r in found if r <= last), np.int64)
 
 
 def taken_everywhere(
@@ -146,9 +148,10 @@ def taken_everywhere(
     relative *= sure / _NEITHER
     limit = REACH_CONSTANTS.unsure
     undone = before.sizes * np.maximum(0, (sure - limit) / (1 - limit))
+    taught = before.taught_in_body()
     for reach in REACH_CONSTANTS.ladder:
         within = in_body & (relative <= reach)
-        if _undoes_little(space, before, undone, within, stroke, mode):
+        if _undoes_little(space, before, undone, within, stroke, mode, taught):
             break
     else:
         within = in_body & (relative <= REACH_CONSTANTS.least)
@@ -168,6 +171,7 @@ def _undoes_little(
     within: NDArray[np.bool_],
     stroke: Evidence,
     mode: Mode,
+    taught: NDArray[np.integer],
 ) -> bool:
     """Return whether a reach undoes little of what earlier evidence was sure about."""
     body = ~space.background
@@ -180,7 +184,10 @@ def _undoes_little(
     held = volume[stroke.region] if stroke.region < count else 0.0
     if held > 0 and lost.sum() > share * held:
         return False
-    return bool((lost <= REACH_CONSTANTS.lost * volume).all())
+    if (lost > REACH_CONSTANTS.lost * volume).any():
+        return False
+    moved = np.bincount(before.table[within], before.sizes[within], count)[taught]
+    return bool((moved <= REACH_CONSTANTS.lost_at_all * volume[taught]).all())
 
 
 def taken_here(
