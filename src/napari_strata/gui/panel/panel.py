@@ -312,6 +312,7 @@ class StrataPanel(PanelLayout):
     def _on_adopted(self, case: ScanCase) -> None:
         case.changed.connect(lambda _change: self._refresh_timer.start())
         case.queue.idle.connect(self.granularity.send_when_idle)
+        case.preview.effect_changed.connect(self.sections.edit.show_effect)
         case.preview.shown_changed.connect(partial(self._on_preview, case))
         for layer in (case.labels, case.image):
             self.keys.bind(layer)
