@@ -523,3 +523,24 @@ def test_keys_of_napari_never_retarget_strokes_silently(desk, tool_key):
     panel.sections.edit._size.setValue(7)
     assert layer.brush_size == 7
     press("Shift+C")
+
+
+def test_a_stroke_that_another_tool_interrupts_is_not_left_on_the_layer(desk):
+    panel, canvas = desk.panel, desk.canvas
+    select(desk, 1)
+    canvas.setFocus()
+    press("Shift+P")
+    start = canvas.rect().center() - QPoint(60, 0)
+    QTest.mousePress(canvas, Qt.MouseButton.LeftButton, pos=start)
+    for step in range(1, 4):
+        QTest.mouseMove(canvas, start + QPoint(25 * step, 10 * step))
+    press("Shift+S")
+    QTest.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=start)
+    written = panel.case.labels.data
+    desk.qtbot.waitUntil(
+        lambda: (
+            not panel.case.queue.is_busy
+            and np.array_equal(written, panel.case.work.labels)
+        ),
+        timeout=5000,
+    )

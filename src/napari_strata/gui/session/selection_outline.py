@@ -26,7 +26,7 @@ _COLOR = (255, 255, 255)
 """White stands out from every region's colour, on the grey scan too."""
 _PIXELS = 1
 """Width of the outline in voxels of the plane: the thinnest there is."""
-_LONGEST = 60
+_LONGEST = 40
 """Characters of the list of names on the canvas."""
 
 
