@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_strata.refine.edits.strokes import Scribble, apply_strokes
 from napari_strata.refine.history.initial_state import InitialState, structure_state
 from napari_strata.refine.session.refinement import Refinement
 from napari_strata.refine.state.proposal_index import ProposalIndex
@@ -49,21 +48,6 @@ def test_a_structure_starts_a_case_as_labels_do(proposal):
         found = structure_state(index, mask, ROW)
         assert same(found, expected)
         assert (found.rows, found.next_id) == (expected.rows, expected.next_id)
-
-
-@pytest.mark.parametrize("scope", ["everywhere", "here"])
-def test_strokes_classified_once_give_what_one_after_the_other_does(proposal, scope):
-    index, truth = ProposalIndex(proposal), phantom_truth()
-    state = start = InitialState("regions", 0).state(index)
-    strokes = [
-        Scribble(index.ras_mm(np.flatnonzero(truth == kind)[10:30]), region, scope)
-        for kind, region in ((1, 0), (3, 1), (1, 0), (4, 1))
-    ]
-    for stroke in strokes:
-        state = stroke.apply(state, index).state
-    found = apply_strokes(strokes, start, index)
-    assert np.array_equal(found.assigned, state.assigned)
-    assert np.array_equal(found.pinned, state.pinned)
 
 
 def test_the_server_answers_what_scribbling_in_the_library_gives(proposal):

@@ -444,13 +444,13 @@ NAMES: dict[str, dict[str, str]] = {
     "refine.edits": {
         "Outcome": "refine.edits.basic:EditResult",
         "Paint": "refine.edits.strokes:Paint",
-        "REACH_MM": "refine.edits.strokes:SCRIBBLE_REACH_MM",
+        "REACH_MM": "refine.edits.spread:FIRST_REACH_MM",
         "Scribble": "refine.edits.strokes:Scribble",
         "foreseen": "refine.edits.strokes:previewed_result",
     },
     "refine.edits.basic": {
         "Paint": "refine.edits.strokes:Paint",
-        "REACH_MM": "refine.edits.strokes:SCRIBBLE_REACH_MM",
+        "REACH_MM": "refine.edits.spread:FIRST_REACH_MM",
         "Scribble": "refine.edits.strokes:Scribble",
         "previewed_result": "refine.edits.strokes:previewed_result",
     },

@@ -8,7 +8,7 @@ radiological convention.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -281,6 +281,19 @@ def default_regions(ids: Iterable[int], kind: str = "region") -> tuple[Region, .
         Region(int(i), f"{kind} {int(i)}", region_color(int(i)))
         for i in ids
         if int(i) != BACKGROUND
+    )
+
+
+def colored_regions(
+    ids: Iterable[int], kind: str, colors: Sequence[tuple[int, int, int]]
+) -> tuple[Region, ...]:
+    """Return the rows of `default_regions` with the colours of the ids 1, 2, ... given.
+
+    Ids beyond them have their default colour.
+    """
+    return tuple(
+        replace(row, color=colors[row.id - 1]) if row.id <= len(colors) else row
+        for row in default_regions(ids, kind)
     )
 
 

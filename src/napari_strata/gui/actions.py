@@ -137,7 +137,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(
         "propose",
         (),
-        "Propose regions of the scan in hand",
+        "Segment the scan in hand: propose regions",
         "",
         EDIT,
         lambda panel: panel.proposals.start(),
@@ -411,6 +411,7 @@ GESTURES = (
     Gesture("Click", "select the region under the cursor", EDIT),
     Gesture("Shift+click", "add the region to the selection, or take it out", EDIT),
     Gesture(f"{_PRESET_KEYS[0]} ... {_PRESET_KEYS[-1]}", "window presets", VIEW),
+    Gesture("Alt+wheel", "reach of the strokes, while Scribble is in hand", EDIT),
     Gesture("Right-drag", "window: right is wider, down is brighter", VIEW),
     Gesture("Arrows, Ctrl+wheel; wheel; drag", "next slice; zoom; move (napari)", VIEW),
 )

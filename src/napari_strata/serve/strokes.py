@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import ServeError
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.refine.edits.strokes import Scribble, apply_strokes
+from napari_strata.refine.edits.strokes import Scribble
 from napari_strata.refine.history.initial_state import (
     InitialState,
     check_labels,
     structure_state,
 )
+from napari_strata.refine.scribble.reach import Reach
 from napari_strata.refine.session.view import View
 from napari_strata.refine.state.assignment import Scope, State
 from napari_strata.refine.state.proposal_index import ProposalIndex
@@ -35,6 +36,8 @@ _DEFAULT_NAMES = {1: STRUCTURE, 2: _BACKGROUND, 3: _FOREGROUND}
 """Values in labels that come without names, as MONAI Label has them."""
 _REGION = 1
 """Region id of the structure."""
+_REACH = Reach()
+"""That of scribbles in the library and the window at their start."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,14 +181,21 @@ class StrokeWork:
         self._begin(request)
         index = self._index
         strokes = [
-            Scribble(index.ras_mm(voxels), region, request.scope)
+            Scribble(
+                index.ras_mm(voxels),
+                region,
+                request.scope,
+                reach=(_REACH.mm, _REACH.tolerance_sd),
+            )
             for voxels, region in (
                 (request.background, BACKGROUND),
                 (request.foreground, _REGION),
             )
             if len(voxels)
         ]
-        state = apply_strokes(strokes, self._start_state, index)
+        state = self._start_state
+        for stroke in strokes:
+            state = stroke.apply(state, index).state
         self._state, self._strokes = state, request.strokes
         self._answer = View(index, state).labels == _REGION
         return self._segmentation(self._answer, request.structure)

@@ -11,6 +11,8 @@ from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject
 
 from napari_strata.errors import StrataError
+from napari_strata.gui.actions import shortcut
+from napari_strata.gui.preferences import remember_stroke_reach_mm, stroke_reach_mm
 from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.tasks.notifications import notify_errors
 from napari_strata.gui.tasks.timers import single_shot
@@ -74,6 +76,7 @@ class Editor(QObject):
         section.tool_asked.connect(self.use_region_tool)
         section.brush_changed.connect(self.brush_changed)
         section.preview.toggled.connect(self._on_preview_toggled)
+        section.show_reach(stroke_reach_mm())
 
     def edit(self, command: str) -> None:
         """Carry out "merge", "split", "update" or "clear"."""
@@ -149,7 +152,9 @@ class Editor(QObject):
         """Show the result of the strokes, if the preview is switched on."""
         with notify_errors():
             if self._section.preview.isChecked():
-                self._require_case().brushes.show_preview(self._section.scope)
+                self._require_case().brushes.show_preview(
+                    self._section.scope, reach=self._section.reach
+                )
 
     def _on_button(self, command: str) -> None:
         if command == "undo":
@@ -183,6 +188,7 @@ class Editor(QObject):
             self._stroke_layer = layer
             layer.events.brush_size.connect(self._on_brush_size)
             layer.events.paint.connect(self._on_stroke)
+            layer.mouse_wheel_callbacks.append(self._on_wheel)
             # The layer is made before the first stroke, whose preview then shows at once.
             self._layer_timer.start()
 
@@ -236,6 +242,13 @@ class Editor(QObject):
             split = partial(case.work.edits.split_line, region, points, direction)
             case.submit(split, lambda parts: self._select_after([region, *parts]))
 
+    def _on_wheel(self, _layer: object, event: Any) -> None:
+        """Change the reach of strokes by Alt+wheel while their preview is shown."""
+        if [str(key) for key in event.modifiers] == ["Alt"]:
+            step = 1 if event.delta[1] > 0 else -1
+            self._section.show_reach(self._section.reach.mm + step)
+            event.handled = True
+
     def _on_stroke(self, event: object = None) -> None:
         self._preview_timer.start()
 
@@ -258,7 +271,14 @@ class Editor(QObject):
     def _target(self) -> int | None:
         target = self._section.target
         if target == "selected":
-            return self._selected(1, "stroke for")[-1]
+            region = self._selected(1, "stroke for")[-1]
+            for row in self._table.regions.rows:
+                if row.id == region and row.locked:
+                    raise StrataError(
+                        f"'{row.name}' is locked, so strokes for it would do nothing."
+                        f" Unlock it first ({shortcut('lock')})."
+                    )
+            return region
         return None if target == "new" else BACKGROUND
 
     def _select_after(self, ids: Sequence[int]) -> None:
@@ -283,7 +303,10 @@ class Editor(QObject):
         )
 
     def _update(self, case: ScanCase) -> None:
-        case.brushes.apply(self._section.scope, self._on_learned)
+        case.brushes.apply(
+            self._section.scope, self._on_learned, reach=self._section.reach
+        )
+        remember_stroke_reach_mm(self._section.reach.mm)
 
     def _on_learned(self, regions: Sequence[int]) -> None:
         if regions:

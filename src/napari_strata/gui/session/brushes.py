@@ -10,6 +10,7 @@ from napari_strata.errors import EditError
 from napari_strata.gui.session.labels_painter import LabelsPainter
 from napari_strata.gui.session.stroke_preview import StrokePreview
 from napari_strata.gui.tools.stroke_layer import StrokeLayer, Strokes
+from napari_strata.refine.scribble.reach import Reach
 from napari_strata.refine.session.refinement import Refinement
 from napari_strata.refine.state.assignment import Scope
 
@@ -102,7 +103,11 @@ class Brushes:
         return () if strokes is None else strokes.strokes()
 
     def apply(
-        self, scope: Scope, on_learned: Callable[[tuple[int, ...]], None]
+        self,
+        scope: Scope,
+        on_learned: Callable[[tuple[int, ...]], None],
+        *,
+        reach: Reach | None = None,
     ) -> None:
         """Apply the strokes to the refinement, then call back with their regions.
 
@@ -128,15 +133,19 @@ class Brushes:
 
         for one in strokes:
             teach = partial(
-                self._work.scribble, one.voxels, region=one.region, scope=scope
+                self._work.scribble,
+                one.voxels,
+                region=one.region,
+                scope=scope,
+                reach=reach,
             )
             self._submit(teach, partial(note_learned, one))
         self._submit(lambda: None, lambda _nothing: on_learned(tuple(learned)))
 
-    def show_preview(self, scope: Scope) -> None:
+    def show_preview(self, scope: Scope, *, reach: Reach | None = None) -> None:
         """Show the result of the strokes on the canvas before they are applied."""
         strokes = [(one.voxels, one.region) for one in self.strokes()]
-        self._preview.show(strokes, scope, over=self._painter.layer)
+        self._preview.show(strokes, scope, over=self._painter.layer, reach=reach)
 
     def discard(self) -> None:
         """Take strokes and preview off the canvas."""

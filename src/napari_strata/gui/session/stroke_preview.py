@@ -26,6 +26,7 @@ from napari_strata.gui.session.labels_painter import (
     union,
     view_of,
 )
+from napari_strata.refine.scribble.reach import Reach
 from napari_strata.refine.session.preview import Preview, preview_strokes
 from napari_strata.refine.session.refinement import Refinement
 from napari_strata.refine.state.assignment import Scope
@@ -70,6 +71,8 @@ class StrokePreview(QObject):
 
     shown_changed = Signal(bool)
     """Whether a preview waits to be applied."""
+    effect_changed = Signal(object)
+    """`StrokeEffect` of a preview that is shown."""
     painted = Signal()
     """Emitted after the plane on screen was written."""
 
@@ -107,7 +110,12 @@ class StrokePreview(QObject):
         return not self._dirty
 
     def show(
-        self, strokes: PreviewStrokes, scope: Scope, *, over: napari.layers.Layer
+        self,
+        strokes: PreviewStrokes,
+        scope: Scope,
+        *,
+        over: napari.layers.Layer,
+        reach: Reach | None = None,
     ) -> None:
         """Compute the preview of strokes in the thread, and show it.
 
@@ -123,7 +131,7 @@ class StrokePreview(QObject):
             if serial != self._serial:
                 return None
             try:
-                return preview_strokes(self._work, strokes, scope=scope)
+                return preview_strokes(self._work, strokes, scope=scope, reach=reach)
             except EditError:
                 # a refusal is shown when the strokes are applied, not while stroking
                 return None
@@ -171,6 +179,7 @@ class StrokePreview(QObject):
         self.make_layer(over=over)
         self._give_colors()
         self._paint_in(preview.box)
+        self.effect_changed.emit(preview.effect)
         if not was_shown:
             self.shown_changed.emit(True)
 

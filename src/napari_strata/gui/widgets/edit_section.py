@@ -21,6 +21,8 @@ from napari_strata.gui.widgets.sections import (
     push_button,
     row_of,
 )
+from napari_strata.refine.scribble.reach import Reach
+from napari_strata.refine.session.preview import StrokeEffect
 from napari_strata.refine.state.assignment import Scope
 
 TOOLS: dict[str, tuple[str, str]] = {
@@ -92,6 +94,8 @@ BRUSHES: dict[str, tuple[str, str]] = {
 
 _MAX_PARTS = 50
 """Most parts of one Split; more would be confusing in the table."""
+_MIN_REACH_MM, _MAX_REACH_MM = 2, 60
+"""Smallest and largest reach of strokes that stay near, in mm."""
 _BRUSH_VOXELS, _MAX_BRUSH_VOXELS = 3, 60
 """Brush diameter at the start, about a thin structure, and the largest one."""
 
@@ -180,6 +184,15 @@ class EditSection(Section):
         return "everywhere" if self._scope.currentData() == "everywhere" else "here"
 
     @property
+    def reach(self) -> Reach:
+        """How far scribbles go that stay "here"."""
+        return Reach(mm=float(self._reach.value()))
+
+    def show_reach(self, mm: float) -> None:
+        """Show a reach in mm."""
+        self._reach.setValue(round(mm))
+
+    @property
     def target(self) -> str:
         """The target of strokes: "selected", "new" or "background"."""
         return str(self._target.currentData())
@@ -222,6 +235,13 @@ class EditSection(Section):
     def show_preview(self, is_shown: bool) -> None:
         """Show whether strokes wait to be applied."""
         self.apply.setText("Accept strokes" if is_shown else "Update")
+        self._effect.setVisible(is_shown and bool(self._effect.text()))
+
+    def show_effect(self, effect: StrokeEffect) -> None:
+        """Show what the strokes would take, and warn where it is unlike them."""
+        warning = "\nUnlike the stroke: look before you accept."
+        self._effect.setText(str(effect) + warning * effect.parts_from_stroke)
+        self._effect.show()
 
     def show_history(self, undo: str, redo: str) -> None:
         """Show the names of the steps that undo and redo would affect, "" for none."""
@@ -258,11 +278,11 @@ class EditSection(Section):
         return button
 
     def _add_brush_options(self) -> None:
-        self._target, self._scope, self._size = (
-            narrow_combo(),
-            narrow_combo(),
-            QSpinBox(),
-        )
+        self._target, self._scope = narrow_combo(), narrow_combo()
+        self._size, self._reach = QSpinBox(), QSpinBox()
+        self._effect = QLabel()
+        self._effect.setWordWrap(True)
+        self._effect.hide()
         for text, value in (
             ("the selected region", "selected"),
             ("a new region", "new"),
@@ -275,6 +295,16 @@ class EditSection(Section):
         self._scope.setToolTip(
             "here: only the surroundings follow the strokes; everywhere: every unlocked"
             " region of the scan does"
+        )
+        self._reach.setRange(_MIN_REACH_MM, _MAX_REACH_MM)
+        self._reach.setValue(round(Reach().mm))
+        self._reach.setSuffix(" mm")
+        self._reach.setToolTip(
+            "How far strokes go that stay here; Alt+wheel changes it on the canvas"
+        )
+        self._reach.valueChanged.connect(self.brush_changed)
+        self._scope.currentIndexChanged.connect(
+            lambda _index: self._reach.setEnabled(self.scope == "here")
         )
         self._size.setRange(1, _MAX_BRUSH_VOXELS)
         self._size.setValue(_BRUSH_VOXELS)
@@ -295,12 +325,14 @@ class EditSection(Section):
         widgets += [
             (QLabel("Reach"), 1, 0, 1),
             (self._scope, 1, 1, 1),
-            (QLabel("Brush"), 1, 2, 1),
-            (self._size, 1, 3, 1),
+            (self._reach, 1, 2, 2),
+            (QLabel("Brush"), 2, 0, 1),
+            (self._size, 2, 1, 1),
         ]
         for widget, row, column, columns in widgets:
             options.addWidget(widget, row, column, 1, columns)
         options.setColumnStretch(1, 1)
         self.body.addLayout(options)
         self.body.addLayout(row_of(self.apply, self.clear, self.preview))
+        self.body.addWidget(self._effect)
         self.body.addLayout(row_of(self.undo, self.redo))

@@ -235,6 +235,41 @@ class Hierarchy:
         )
         return begin, place + 1 + int(np.flatnonzero(rank[place + 1 :] < level)[0])
 
+    def joined_at(self, pairs: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Return the finest cut in which both supervoxels of each pair are one region.
+
+        It is the range minimum of the breaks' ranks between the two places in the row,
+        from a sparse table (Bender and Farach-Colton, 2000).
+
+        Parameters
+        ----------
+        pairs : (k, 2) integer array
+            Supervoxel ids.
+
+        Returns
+        -------
+        (k,) int64 array
+            1 .. max_regions; 0 for a pair of foreground and background, and
+            `max_regions` for two of the background, which no cut separates.
+        """
+        position = np.empty(self.n_supervoxels, np.int64)
+        position[self.leaf_order] = np.arange(self.n_supervoxels)
+        rank = np.full(self.n_supervoxels + 1, self.max_regions, np.int64)
+        rank[self.breaks] = np.arange(1, len(self.breaks) + 1)
+        rank[self.n_background] = 0
+        places = np.sort(position[pairs], axis=1)
+        first, last = places[:, 0] + 1, places[:, 1]
+        found = np.full(len(pairs), self.max_regions, np.int64)
+        apart = last >= first
+        level = np.zeros(len(pairs), np.int64)
+        level[apart] = np.log2(last[apart] - first[apart] + 1).astype(np.int64)
+        least, width = rank, 1
+        for step in range(int(level.max(initial=0)) + 1):
+            at = np.flatnonzero(apart & (level == step))
+            found[at] = np.minimum(least[first[at]], least[last[at] - width + 1])
+            least, width = np.minimum(least[:-width], least[width:]), 2 * width
+        return found
+
     def split(self, members: NDArray[np.integer], into: int = 2) -> NDArray[np.int32]:
         """Split any set of supervoxels along the highest merges inside it.
 

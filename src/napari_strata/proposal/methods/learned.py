@@ -130,7 +130,7 @@ def propose(inputs: MethodInputs) -> MethodResult:
     on_progress, stage = inputs.on_progress, inputs.stage
     with (
         filter_threads(run.threads),
-        Prefetch(volume, settings, beside=run.threads != 1) as prefetch,
+        Prefetch(volume, settings, threads=run.threads) as prefetch,
     ):
         with stage("prepare"):
             on_progress(0, 1, "finding the body")
@@ -148,11 +148,13 @@ def propose(inputs: MethodInputs) -> MethodResult:
             )
             prepared = prefetch.prepared_scan(on_progress)
         with stage("encode"):
-            intensity = encoder_intensity(
-                prepared.intensity, prepared.inside, volume.modality
-            )
             features = embed_intensity(
-                intensity,
+                encoder_intensity(
+                    prepared.intensity,
+                    prepared.inside,
+                    volume.modality,
+                    box=prepared.grid.box,
+                ),
                 prepared.grid,
                 encoder,
                 settings=settings,

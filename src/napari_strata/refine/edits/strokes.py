@@ -6,7 +6,6 @@ Points are in RAS+ mm, regions are ids. An edit that cannot be carried out raise
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -15,25 +14,16 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import EditError
 from napari_strata.refine.edits.basic import Edit, EditResult
-from napari_strata.refine.scribble.scribble_classifier import (
-    STAY,
-    StrokeExamples,
-    classify,
-    connected,
-    within_mm,
+from napari_strata.refine.edits.spread import (
+    spread_by_evidence,
+    spread_by_first_method,
 )
+from napari_strata.refine.scribble.reach import Reach
 from napari_strata.refine.state.assignment import (
-    FOLLOW,
-    NOT_PINNED,
-    NOT_SPREAD,
     Scope,
     State,
     Stroke,
     assign_supervoxels,
-    base_assigned,
-    base_table,
-    named_regions,
-    of_supervoxels,
     paint_voxels,
     painted_at,
     region_of_voxels,
@@ -43,20 +33,12 @@ from napari_strata.refine.state.assignment import (
     with_ids,
 )
 from napari_strata.refine.state.fragments import (
-    any_supervoxel,
     assign_voxels,
-    by_largest_supervoxel,
     nearer_voxels,
     roots,
 )
 from napari_strata.refine.state.proposal_index import ProposalIndex
 from napari_strata.volume import BACKGROUND
-
-SCRIBBLE_REACH_MM = 30.0
-"""Reach of a scribble with scope "here", between centres of supervoxels.
-
-For a small body it is divided by `Proposal.magnification`.
-"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,14 +76,22 @@ class Paint:
 class Scribble:
     """Assign the supervoxels under a stroke to a region, and classify similar ones.
 
-    `by_intensity` records whether intensities were used to cut supervoxels; None if none
-    was cut.
+    Parameters
+    ----------
+    points_ras_mm, region, scope
+        The stroke: points (n, 3) in RAS+ mm, its region, and how far it spreads.
+    by_intensity : bool or None
+        Whether intensities were used to cut supervoxels; None if none was cut.
+    reach : (float, float) or None
+        Reach in mm and tolerance in standard deviations, see `Reach`. None in edits of
+        versions up to 0.19, which are repeated with their own method.
     """
 
     points_ras_mm: NDArray[np.float64]
     region: int
     scope: Scope
     by_intensity: bool | None = None
+    reach: tuple[float, float] | None = None
     kind: ClassVar[str] = "scribble"
 
     def apply(self, state: State, index: ProposalIndex) -> EditResult:
@@ -113,11 +103,21 @@ class Scribble:
                 "All of the stroke lies in locked regions. Unlock them to scribble"
                 " there."
             )
-        state = require_target(state, index, self.region)
+        state = before = require_target(state, index, self.region)
         state, by_intensity = _take_stroke(
             state, index, Stroke(free, self.region, self.scope), self.by_intensity
         )
-        state = _spread(state, index, np.unique(index.supervoxels_at(free)), self)
+        here = self.scope == "here"
+        if self.reach is None:
+            crossed = np.unique(index.supervoxels_at(free))
+            state = spread_by_first_method(
+                state, index, crossed, self.region, here=here
+            )
+        else:
+            reach = Reach(*self.reach)
+            state = spread_by_evidence(
+                before, state, index, self.region, reach, here=here
+            )
         skipped = (
             f" ({len(voxels) - len(free)} skipped in locked regions)"
             if len(free) < len(voxels)
@@ -132,39 +132,6 @@ class Scribble:
         )
 
 
-def apply_strokes(
-    scribbles: Sequence[Scribble], state: State, index: ProposalIndex
-) -> State:
-    """Apply several scribbles as one after the other would, but classify only once.
-
-    With the scope "here", each is spread on its own.
-
-    Parameters
-    ----------
-    scribbles : sequence of Scribble
-        The strokes, oldest first.
-    state, index
-        The state before them, without locked regions, and its proposal.
-
-    Raises
-    ------
-    EditError
-        If a stroke leaves the scan.
-    """
-    last = None
-    for scribble in scribbles:
-        voxels = index.flat_from_ras(scribble.points_ras_mm)
-        state = require_target(state, index, scribble.region)
-        stroke = Stroke(voxels, scribble.region, scribble.scope)
-        state, _ = _take_stroke(state, index, stroke, scribble.by_intensity)
-        last = scribble, np.unique(index.supervoxels_at(voxels))
-        if scribble.scope == "here":
-            state = _spread(state, index, last[1], scribble)
-    if last is not None and last[0].scope == "everywhere":
-        state = _spread(state, index, last[1], last[0])
-    return with_ids(state, index)
-
-
 def previewed_result(
     edit: Edit, state: State, index: ProposalIndex
 ) -> EditResult | None:
@@ -177,10 +144,11 @@ def previewed_result(
 
 
 def _is_same(one: Scribble, other: Scribble) -> bool:
-    asked = (one.region, one.scope, one.by_intensity) == (
+    asked = (one.region, one.scope, one.by_intensity, one.reach) == (
         other.region,
         other.scope,
         other.by_intensity,
+        other.reach,
     )
     return asked and np.array_equal(one.points_ras_mm, other.points_ras_mm)
 
@@ -281,68 +249,3 @@ def _painted_by(
         painted_at(state, voxels) == earlier_regions[place]
     )
     return same
-
-
-def _spread(
-    state: State, index: ProposalIndex, crossed: NDArray[np.integer], scribble: Scribble
-) -> State:
-    """Classify the unlocked supervoxels that are not pinned.
-
-    With scope "everywhere" they are classified from all strokes; with "here", only those
-    near this stroke can change, and only to its region. Whole supervoxels are
-    classified, and fragments that are free follow theirs.
-    """
-    table, base, locked = (
-        supervoxel_table(state, index),
-        base_assigned(state),
-        state.locked_ids(),
-    )
-    here = scribble.scope == "here"
-    own = table if here else base_table(state, index)
-    free = (state.pinned == NOT_PINNED) & ~np.isin(table, locked)
-    if here:
-        free &= of_supervoxels(
-            within_mm(
-                index.feature_space,
-                crossed,
-                SCRIBBLE_REACH_MM / index.proposal.magnification,
-            ),
-            state,
-        )
-    taught = sorted({state.current_id(s.region) for s in state.strokes})
-    examples = np.where(np.isin(state.pinned, taught), state.pinned, NOT_PINNED)
-    count = index.proposal.n_supervoxels
-    shown = by_largest_supervoxel(state, index, examples)
-    unnamed = (base == FOLLOW)[:count]
-    training = StrokeExamples(
-        shown,
-        own[:count],
-        any_supervoxel(state, free, count),
-        here,
-        named_regions(state)[:count],
-        unnamed,
-    )
-    choices = of_supervoxels(classify(index.feature_space, training), state).copy()
-    choices[np.isin(choices, locked) | (choices == own)] = STAY
-    assigned, before_spread = state.assigned.copy(), state.before_spread.copy()
-    if here:
-        moved = free & (choices == scribble.region)
-        moved &= of_supervoxels(
-            connected(
-                index.feature_space, crossed, any_supervoxel(state, moved, count)
-            ),
-            state,
-        )
-    else:
-        moved = free & (choices != STAY)
-        back = (
-            free
-            & (choices == STAY)
-            & (state.before_spread != NOT_SPREAD)
-            & ~np.isin(own, locked)
-        )
-        assigned[back] = base[back]
-        before_spread[back] = NOT_SPREAD
-    before_spread[moved] = base[moved]
-    assigned[moved] = choices[moved]
-    return replace(state, assigned=assigned, before_spread=before_spread)

@@ -37,6 +37,9 @@ def record_from_edit(edit: Edit) -> tuple[dict[str, Any], NDArray[np.float64] | 
     names = [attribute.name for attribute in fields(edit)]  # type: ignore[arg-type]
     values = {_FILE_KEYS.get(name, name): getattr(edit, name) for name in names}
     points = values.pop("points_ras_mm", None)
+    if values.get("reach", ()) is None:
+        # A stroke of the first method, written as the versions that made it did.
+        del values["reach"]
     return {"kind": edit.kind, **values}, points
 
 

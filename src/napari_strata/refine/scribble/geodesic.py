@@ -35,15 +35,25 @@ class GeodesicDistances:
         Supervoxels in feature space, without position.
     edges : (e, 2) integer array
         Touching pairs.
+    borders : (e,) array, optional
+        Added length of each pair, in median differences of touching supervoxels.
+    described : (n, m) float32 array, optional
+        Other points for dissimilarities, for example with the position.
     """
 
-    def __init__(self, points: NDArray[np.float32], edges: NDArray[np.integer]) -> None:
+    def __init__(
+        self,
+        points: NDArray[np.float32],
+        edges: NDArray[np.integer],
+        borders: NDArray[np.floating] | None = None,
+        described: NDArray[np.float32] | None = None,
+    ) -> None:
         a, b = edges.reshape(-1, 2).astype(np.int64).T
         apart = np.sqrt(((points[a] - points[b]) ** 2).sum(axis=1))
         usual = float(np.median(apart)) if len(apart) else 1.0
-        one_way = csr_array(
-            (apart / max(usual, 1e-6) + _STEP, (a, b)), shape=(len(points), len(points))
-        )
+        length = apart / max(usual, 1e-6) + _STEP
+        length = length if borders is None else length + borders
+        one_way = csr_array((length, (a, b)), shape=(len(points), len(points)))
         both = csr_array(one_way + one_way.T)
         # In the types that `dijkstra` needs, so that it does not convert the graph in
         # every call.
@@ -53,7 +63,7 @@ class GeodesicDistances:
             both.indptr.astype(np.int32),
         )
         self._graph = csr_array(parts, shape=both.shape)
-        self._points = points
+        self._points = points if described is None else described
         self._found: OrderedDict[tuple[str, bytes], NDArray[np.float32]] = OrderedDict()
         self._keeping = threading.Lock()
 

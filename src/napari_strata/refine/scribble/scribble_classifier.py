@@ -27,6 +27,7 @@ from napari_strata.refine.scribble.dissimilarity import (
     sure_distance,
 )
 from napari_strata.refine.scribble.geodesic import GeodesicDistances
+from napari_strata.refine.scribble.region_prior import RegionPrior, region_prior
 from napari_strata.volume import BACKGROUND
 
 STAY = -1
@@ -132,6 +133,8 @@ class FeatureSpace:
     weights : (n,) float32 array
         Weight of each supervoxel as evidence: its size divided by the mean size; 0 in
         the proposal's background.
+    prior : RegionPrior
+        What the hierarchy says before any stroke.
     """
 
     points: NDArray[np.float32]
@@ -143,6 +146,7 @@ class FeatureSpace:
     neighbours: csr_array
     geodesic: GeodesicDistances
     weights: NDArray[np.float32]
+    prior: RegionPrior
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -235,6 +239,7 @@ def feature_space(proposal: Proposal, centers_mm: NDArray[np.floating]) -> Featu
     background[proposal.region_tree.leaf_order[: proposal.region_tree.n_background]] = (
         True
     )
+    weights = _weights(proposal, background)
     return FeatureSpace(
         points=points,
         n_appearance=kind.shape[1],
@@ -248,7 +253,8 @@ def feature_space(proposal: Proposal, centers_mm: NDArray[np.floating]) -> Featu
         background=background,
         neighbours=_neighbours(points[:, : kind.shape[1]], proposal.edges),
         geodesic=GeodesicDistances(points[:, : kind.shape[1]], proposal.edges),
-        weights=_weights(proposal, background),
+        weights=weights,
+        prior=region_prior(proposal, points, kind.shape[1], centers_mm, weights),
     )
 
 
@@ -379,10 +385,18 @@ def classify(space: FeatureSpace, strokes: StrokeExamples) -> NDArray[np.int32]:
         return choices
     result = region_memberships(space, strokes)
     best = result.choices[result.membership.argmax(axis=1)]
-    in_air = np.unique(strokes.examples[shown[space.background[shown]]])
-    best[space.background & ~np.isin(best, np.append(in_air, BACKGROUND))] = STAY
-    choices[strokes.free] = best[strokes.free]
+    choices[strokes.free] = without_air(space, strokes, best)[strokes.free]
     return choices
+
+
+def without_air(
+    space: FeatureSpace, strokes: StrokeExamples, best: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """Return regions (n,) without air in a region that has no stroke in the air."""
+    shown = np.flatnonzero(strokes.examples >= 0)
+    in_air = np.unique(strokes.examples[shown[space.background[shown]]])
+    kept = np.isin(best, np.append(in_air, BACKGROUND))
+    return np.where(space.background & ~kept, STAY, best).astype(np.int32)
 
 
 def region_memberships(space: FeatureSpace, strokes: StrokeExamples) -> Classification:
@@ -416,7 +430,7 @@ def region_memberships(space: FeatureSpace, strokes: StrokeExamples) -> Classifi
     ]
     alike = np.stack([space.geodesic.dissimilarity(at) for at in examples], axis=1)
     distance = _distance(space, examples, alike)
-    unlike = _least(distance)
+    unlike = least(distance)
     way = CONSTANTS.geodesic_weight * np.log1p(
         np.stack([space.geodesic.distance(at) for at in examples], axis=1)
     )
@@ -434,16 +448,16 @@ def region_memberships(space: FeatureSpace, strokes: StrokeExamples) -> Classifi
     ):
         distance[:, 0] = np.minimum(
             distance[:, 0],
-            limit + CONSTANTS.unlike_per_example * len(examples[0]) + _least(way),
+            limit + CONSTANTS.unlike_per_example * len(examples[0]) + least(way),
         )
-    own = _own_distance(space, strokes)
+    own = own_distance(space, strokes)
     softness = CONSTANTS.softness
     if np.isfinite(own[strokes.free]).any():
-        distance = np.column_stack([distance, _least(distance) + own - _least(alike)])
+        distance = np.column_stack([distance, least(distance) + own - least(alike)])
     else:
-        first = _smoothed(
+        first = smoothed(
             space,
-            _membership(distance, softness),
+            membership_of(distance, softness),
             (shown, column),
             CONSTANTS.first_iterations,
         )
@@ -454,8 +468,8 @@ def region_memberships(space: FeatureSpace, strokes: StrokeExamples) -> Classifi
         distance = np.column_stack(
             [distance, np.full(len(distance), np.inf, np.float32)]
         )
-    membership = _smoothed(
-        space, _membership(distance, softness), (shown, column), CONSTANTS.iterations
+    membership = smoothed(
+        space, membership_of(distance, softness), (shown, column), CONSTANTS.iterations
     )
     return Classification(
         np.append(taught, STAY).astype(np.int32),
@@ -489,7 +503,7 @@ def _distance(
     return np.asarray(distance, np.float32)
 
 
-def _least(columns: NDArray[np.floating]) -> NDArray[np.floating]:
+def least(columns: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the minimum of each row; column by column, as numpy is slow on short rows."""
     least = columns[:, 0].copy()
     for column in columns.T[1:]:
@@ -497,13 +511,16 @@ def _least(columns: NDArray[np.floating]) -> NDArray[np.floating]:
     return least
 
 
-def _membership(distance: NDArray[np.float32], softness: float) -> NDArray[np.float32]:
-    membership = np.exp(-(distance - _least(distance)[:, None]) / softness)
+def membership_of(
+    distance: NDArray[np.float32], softness: float
+) -> NDArray[np.float32]:
+    """Return memberships (n, k) by distances (n, k); rows sum to one."""
+    membership = np.exp(-(distance - least(distance)[:, None]) / softness)
     membership /= membership.sum(axis=1, keepdims=True)
     return np.asarray(membership, np.float32)
 
 
-def _own_distance(space: FeatureSpace, strokes: StrokeExamples) -> NDArray[np.float32]:
+def own_distance(space: FeatureSpace, strokes: StrokeExamples) -> NDArray[np.float32]:
     """Return the distance of each supervoxel to the mean of its own region, (n,).
 
     For region 0 it is the mean of its tissue. The distance is infinite where it must not
@@ -527,6 +544,8 @@ def _own_distance(space: FeatureSpace, strokes: StrokeExamples) -> NDArray[np.fl
         silent |= background
     if strokes.named is not None:
         silent |= strokes.named >= 0
+    if not (strokes.free & ~silent).any():
+        return np.full(len(silent), np.inf, np.float32)
     kind = space.points[:, : space.n_appearance]
     distance = np.where(background, CONSTANTS.background_own_weight, 1.0) * (
         (kind - _means(kind, group)[group]) ** 2
@@ -551,7 +570,7 @@ def _touched(
     return touched
 
 
-def _smoothed(
+def smoothed(
     space: FeatureSpace,
     membership: NDArray[np.float32],
     fixed: tuple[NDArray[np.integer], NDArray[np.integer]],

@@ -27,6 +27,7 @@ from napari_strata.refine.edits.region_edits import (
     Swap,
 )
 from napari_strata.refine.edits.strokes import Paint, Scribble
+from napari_strata.refine.scribble.reach import Reach
 from napari_strata.refine.session.edit_session import EditSession, requested_cut
 from napari_strata.refine.session.view import as_point
 from napari_strata.refine.state.assignment import Scope, supervoxels_at_voxels
@@ -216,6 +217,7 @@ class Edits:
         *,
         region: int | None = None,
         scope: Scope = "everywhere",
+        reach: Reach | None = None,
     ) -> int:
         """Assign the supervoxels under a stroke to a region; similar ones follow.
 
@@ -227,9 +229,12 @@ class Edits:
             The region they belong to; None or an unused id creates one, 0 means
             background.
         scope : {"everywhere", "here"}
-            "everywhere": every unlocked supervoxel that was neither stroked nor assigned
-            is classified again from all strokes. "here": only supervoxels near this
-            stroke change, and only to its region.
+            "everywhere": similar supervoxels anywhere change, unless earlier strokes
+            speak against it. "here": only supervoxels around this stroke with its own
+            range of intensity change.
+        reach : Reach, optional
+            How far "here" goes; by default 10 mm, and 2 standard deviations of the
+            stroke's intensity.
 
         Returns
         -------
@@ -247,10 +252,13 @@ class Edits:
                 f'The scope of a scribble is "everywhere" or "here", not {scope!r}.'
             )
         points = self._session.index.ras_mm(self._session.index.flat_voxels(voxels_zyx))
+        reach = reach or Reach()
         with self._session.lock:
-            return self._session.do(Scribble(points, self._target(region), scope)).ids[
-                0
-            ]
+            target = self._target(region)
+            scribble = Scribble(
+                points, target, scope, reach=(reach.mm, reach.tolerance_sd)
+            )
+            return self._session.do(scribble).ids[0]
 
     def paint(self, voxels_zyx: ArrayLike, region: int | None = None) -> int:
         """Paint voxels (n, 3) with a region; they override its supervoxels' regions.

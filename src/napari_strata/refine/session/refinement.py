@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_strata.deprecated import moved_attribute
 from napari_strata.proposal.proposal import Proposal, TreeName
 from napari_strata.refine.history.initial_state import InitialState
+from napari_strata.refine.scribble.reach import Reach
 from napari_strata.refine.session.edit_session import EditSession, requested_cut
 from napari_strata.refine.session.editing import Edits
 from napari_strata.refine.session.persistence import Storage
@@ -260,6 +261,7 @@ class Refinement:
         *,
         region: int | None = None,
         scope: Scope = "everywhere",
+        reach: Reach | None = None,
     ) -> int:
         """Assign the supervoxels under a stroke to a region; similar ones follow.
 
@@ -271,9 +273,12 @@ class Refinement:
             The region they belong to; None or an unused id creates one, 0 means
             background.
         scope : {"everywhere", "here"}
-            "everywhere": every unlocked supervoxel that was neither stroked nor assigned
-            is classified again from all strokes. "here": only supervoxels near this
-            stroke change, and only to its region.
+            "everywhere": similar supervoxels anywhere change, unless earlier strokes
+            speak against it. "here": only supervoxels around this stroke with its own
+            range of intensity change.
+        reach : Reach, optional
+            How far "here" goes; by default 10 mm, and 2 standard deviations of the
+            stroke's intensity.
 
         Returns
         -------
@@ -286,7 +291,7 @@ class Refinement:
             If the stroke leaves the scan or lies entirely in locked regions, or the
             region is locked or was merged into another.
         """
-        return self.edits.scribble(voxels_zyx, region=region, scope=scope)
+        return self.edits.scribble(voxels_zyx, region=region, scope=scope, reach=reach)
 
     def paint(self, voxels_zyx: ArrayLike, region: int | None = None) -> int:
         """Paint voxels (n, 3) with a region; they override its supervoxels' regions.
