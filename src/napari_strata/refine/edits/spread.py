@@ -163,6 +163,10 @@ def _taken_here(
     held, touched = np.unique(
         index.supervoxels_at(state.strokes[-1].voxels), return_counts=True
     )
+    is_latest = stroke.region == state.current_id(state.strokes[-1].region)
+    if not is_latest or not np.isin(stroke.supervoxels, held).all():
+        # the latest stroke took only smaller parts of supervoxels, which teach nothing
+        return np.zeros(index.proposal.n_supervoxels, np.bool_)
     rivals = tuple(one for one in case.evidence if one.region != stroke.region)
     return taken_here(
         index.feature_space,
