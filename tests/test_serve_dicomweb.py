@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import os
+import shutil
+import socket
+import subprocess
 import threading
+import time
+import urllib.error
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -157,3 +165,82 @@ def test_bounds_and_addresses(pacs, tmp_path):
     ):
         assert DicomWeb(pacs, 10**7).pull(name, tmp_path) is None
     assert all("/studies/" not in path or UID in path for path in Pacs.asked)
+
+
+ORTHANC = os.environ.get("STRATA_ORTHANC") or shutil.which("Orthanc")
+PLUGIN = os.environ.get(
+    "STRATA_ORTHANC_DICOMWEB", "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
+)
+
+
+@pytest.fixture
+def orthanc(series, tmp_path):
+    """A real Orthanc with the series in it."""
+    if not ORTHANC or not os.path.exists(PLUGIN):
+        pytest.skip("no Orthanc: apt-get install orthanc orthanc-dicomweb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = {
+        "HttpPort": port,
+        "DicomServerEnabled": False,
+        "StorageDirectory": str(tmp_path / "db"),
+        "IndexDirectory": str(tmp_path / "db"),
+        "Plugins": [PLUGIN],
+        "RegisteredUsers": {"me": "secret"},
+        "AuthenticationEnabled": True,
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+    }
+    (tmp_path / "orthanc.json").write_text(json.dumps(config))
+    process = subprocess.Popen(
+        [ORTHANC, str(tmp_path / "orthanc.json")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for path in series.iterdir():
+            dataset = pydicom.dcmread(path)
+            dataset.PatientID = "1"
+            content = io.BytesIO()
+            dataset.save_as(content)
+            post(f"http://127.0.0.1:{port}/instances", content.getvalue())
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def post(url, content=None):
+    """Send to Orthanc, or ask it, as soon as it answers."""
+    login = base64.b64encode(b"me:secret").decode()
+    request = urllib.request.Request(url, content, {"Authorization": f"Basic {login}"})
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.read()
+        except urllib.error.URLError as err:
+            if isinstance(err, urllib.error.HTTPError):
+                raise
+            time.sleep(0.2)
+    raise AssertionError("Orthanc does not answer")
+
+
+def test_a_series_comes_from_orthanc_and_its_seg_goes_back(orthanc, series, tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    source = DicomWeb(f"{orthanc}/dicom-web", 10**7, "me:secret")
+    with server(root, source=source) as running:
+        path = f"/infer/tissues?image={UID}&output="
+        seg = running.send("POST", f"{path}dicom_seg", [("params", None, b'{"n": 2}')])
+        assert seg.status == 200, seg.body
+        stored = running.service.store.get(UID)
+        assert np.array_equal(read(stored.path).data, read(series).data)
+        unknown = running.send(
+            "POST", "/infer/tissues?image=1.2.3", [("params", None, b"")]
+        )
+        assert unknown.status == 404
+    with pytest.raises(ServeError, match="answered 401"):
+        DicomWeb(f"{orthanc}/dicom-web", 10**7).pull(UID, tmp_path)
+    post(f"{orthanc}/instances", seg.body)
+    found = json.loads(post(f"{orthanc}/dicom-web/series?Modality=SEG"))
+    assert [one["0020000D"]["Value"] for one in found] == [[STUDY]]

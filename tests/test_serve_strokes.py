@@ -65,3 +65,14 @@ def test_the_server_answers_what_scribbling_in_the_library_gives(proposal):
     work.scribble(on, region=1)
     assert np.array_equal(found.labels, work.labels)
     assert found.labels.any()
+
+
+def test_a_stroke_that_takes_only_part_of_a_supervoxel_spreads_no_further(proposal):
+    work = Refinement(proposal)
+    inside = np.argwhere(proposal.supervoxels == proposal.supervoxels[12, 14, 10])
+    work.scribble(inside[: len(inside) - 2], region=1, scope="here")
+    before = work.labels
+    work.scribble(inside[-1:], region=2, scope="here")
+    changed = np.argwhere(work.labels != before)
+    assert {tuple(place) for place in changed} <= {tuple(place) for place in inside}
+    assert work.labels[tuple(inside[-1])] == 2

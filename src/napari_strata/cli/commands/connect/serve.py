@@ -48,6 +48,14 @@ def add_command(commands: Any) -> None:
             " removed with the session)"
         ),
     )
+    _add_access(parser)
+    add_encoder(parser)
+    add_settings(parser, ServeSettings)
+    parser.set_defaults(run=_serve)
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of who may use the server, and of the PACS that it may ask."""
     parser.add_argument(
         "--token-file",
         type=Path,
@@ -75,9 +83,6 @@ def add_command(commands: Any) -> None:
             " http://localhost:3000 for OHIF; may be given several times"
         ),
     )
-    add_encoder(parser)
-    add_settings(parser, ServeSettings)
-    parser.set_defaults(run=_serve)
 
 
 def _serve(arguments: argparse.Namespace) -> None:
