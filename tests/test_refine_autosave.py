@@ -33,9 +33,9 @@ def proposal() -> Proposal:
 
 
 @pytest.fixture(autouse=True)
-def fallback_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "state" / "unfinished"
-    monkeypatch.setattr(autosave_folders, "fallback_folder", lambda: folder)
+    monkeypatch.setattr(autosave_folders, "state_folder", lambda: folder)
     return folder
 
 
@@ -87,11 +87,11 @@ def test_random_edits_leave_locked_regions_painted_voxels_and_the_journal_in_ord
 
 @pytest.mark.parametrize("place", ["state", "beside, as earlier versions did"])
 def test_work_leaves_the_folder_of_the_scan_alone_and_is_offered_for_it(
-    tmp_path: Path, fallback_folder: Path, place: str
+    tmp_path: Path, state_folder: Path, place: str
 ) -> None:
     work = Refinement(on_disk(tmp_path), regions=10)
     journal = work.storage.begin_autosave(None if place == "state" else tmp_path)
-    assert journal.parent == (fallback_folder if place == "state" else tmp_path)
+    assert journal.parent == (state_folder if place == "state" else tmp_path)
     assert find_unfinished(tmp_path / "scan.nii.gz") == []
     edited(work)
     assert find_unfinished(tmp_path / "scan.nii.gz") == [], "it still goes on"
@@ -217,13 +217,13 @@ def test_saved_work_is_not_offered_again_until_it_is_edited(
 
 
 def test_ended_work_leaves_nothing_behind(
-    proposal: Proposal, tmp_path: Path, fallback_folder: Path
+    proposal: Proposal, tmp_path: Path, state_folder: Path
 ) -> None:
     work = Refinement(proposal, regions=10)
-    assert work.storage.begin_autosave().parent == fallback_folder
+    assert work.storage.begin_autosave().parent == state_folder
     edited(work)
     work.storage.end_autosave()
-    assert list(fallback_folder.iterdir()) == []
+    assert list(state_folder.iterdir()) == []
     work.merge([3, 60])
     work.storage.begin_autosave(tmp_path)
     crashed(work)
@@ -232,21 +232,21 @@ def test_ended_work_leaves_nothing_behind(
 
 
 def test_work_on_a_dicom_folder_lies_in_the_fallback_folder_and_is_found_for_it(
-    tmp_path: Path, fallback_folder: Path
+    tmp_path: Path, state_folder: Path
 ) -> None:
     series = tmp_path / "series"
     series.mkdir()
     work = Refinement(
         phantom_proposal(replace(phantom_volume(), path=str(series))), regions=10
     )
-    assert work.storage.begin_autosave().parent == fallback_folder
+    assert work.storage.begin_autosave().parent == state_folder
     crashed(edited(work))
     assert len(find_unfinished(series)) == len(find_unfinished()) == 1
     assert find_unfinished(tmp_path / "other") == []
 
 
 def test_work_on_a_scan_made_in_memory_is_known_by_its_voxels(
-    proposal: Proposal, fallback_folder: Path
+    proposal: Proposal, state_folder: Path
 ) -> None:
     work = Refinement(proposal, regions=10)
     work.storage.begin_autosave()
@@ -263,18 +263,18 @@ def test_work_on_a_scan_made_in_memory_is_known_by_its_voxels(
     ),
 )
 def test_a_read_only_folder_sends_the_work_to_the_fallback_folder(
-    tmp_path: Path, fallback_folder: Path
+    tmp_path: Path, state_folder: Path
 ) -> None:
     work = Refinement(on_disk(tmp_path), regions=10)
     tmp_path.chmod(0o500)
     try:
-        assert work.storage.begin_autosave().parent == fallback_folder
+        assert work.storage.begin_autosave().parent == state_folder
     finally:
         tmp_path.chmod(0o700)
 
 
 def test_a_folder_that_refuses_sends_the_work_to_the_fallback_folder(
-    tmp_path: Path, fallback_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, state_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = Refinement(on_disk(tmp_path), regions=10)
     open_file = Path.open
@@ -285,16 +285,16 @@ def test_a_folder_that_refuses_sends_the_work_to_the_fallback_folder(
         return open_file(path, mode, *args, **knobs)  # type: ignore[call-overload]
 
     monkeypatch.setattr(Path, "open", refuse)
-    assert work.storage.begin_autosave().parent == fallback_folder
+    assert work.storage.begin_autosave().parent == state_folder
     assert crash.digest(
-        find_unfinished_after(edited(work), fallback_folder)
+        find_unfinished_after(edited(work), state_folder)
     ) == crash.digest(work)
 
 
 def test_work_in_a_folder_that_became_read_only_goes_on_elsewhere(
     proposal: Proposal,
     tmp_path: Path,
-    fallback_folder: Path,
+    state_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     work = edited(Refinement(proposal, regions=10))
@@ -313,7 +313,7 @@ def test_work_in_a_folder_that_became_read_only_goes_on_elsewhere(
     assert crash.digest(again) == before
     again.merge([3, 60])
     after = crashed(again)
-    assert crash.digest(find_unfinished(folder=fallback_folder)[0].resume()) == after
+    assert crash.digest(find_unfinished(folder=state_folder)[0].resume()) == after
 
 
 def test_a_full_disk_is_told_and_loses_nothing(
@@ -342,7 +342,7 @@ def test_a_full_disk_is_told_and_loses_nothing(
     )
     assert len(work.history) == 3
     monkeypatch.undo()
-    monkeypatch.setattr(autosave_folders, "fallback_folder", lambda: tmp_path)
+    monkeypatch.setattr(autosave_folders, "state_folder", lambda: tmp_path)
     work.merge([1, 5])
     assert crash.digest(find_unfinished_after(work, tmp_path)) == crash.digest(work)
 

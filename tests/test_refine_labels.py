@@ -217,7 +217,7 @@ def test_labels_become_a_case(scan: Path, tmp_path: Path) -> None:
 def test_work_is_taken_up_after_a_crash(
     scan: Path, case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(autosave_folders, "fallback_folder", lambda: tmp_path / "state")
+    monkeypatch.setattr(autosave_folders, "state_folder", lambda: tmp_path / "state")
     work = Refinement.load(case)
     work.storage.begin_autosave()
     work.rename(40, "cyst")
@@ -244,7 +244,7 @@ def test_recovered_work_replaces_the_case_that_it_went_on_from_and_no_other(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(autosave_folders, "fallback_folder", lambda: tmp_path / "state")
+    monkeypatch.setattr(autosave_folders, "state_folder", lambda: tmp_path / "state")
     first, second, foreign = (
         tmp_path / f"{name}.strata" for name in ("first", "second", "foreign")
     )

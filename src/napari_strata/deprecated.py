@@ -426,7 +426,7 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "refine.autosave": {
         "folders_for": "refine.storage.autosave_folders:autosave_folders",
-        "state_folder": "refine.storage.autosave_folders:fallback_folder",
+        "state_folder": "refine.storage.autosave_folders:state_folder",
     },
     "refine.cutting": {
         "any_piece": "refine.state.fragments:any_supervoxel",
@@ -487,7 +487,7 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "refine.storage.autosave": {
         "folders_for": "refine.storage.autosave_folders:autosave_folders",
-        "state_folder": "refine.storage.autosave_folders:fallback_folder",
+        "state_folder": "refine.storage.autosave_folders:state_folder",
     },
     "refine.taught": {
         "TaughtLabels": "refine.transfer:TransferredLabels",

@@ -104,7 +104,7 @@ class Unfinished:
             )
             if saver is None:
                 # The journal cannot be written to any more, so another one is started.
-                work.storage.begin_autosave(autosave_folders.fallback_folder())
+                work.storage.begin_autosave(autosave_folders.state_folder())
                 if lock is not None:
                     lock.release()
             return work
@@ -189,7 +189,7 @@ def find_unfinished(
         if path is None
         else {"path": str(path.absolute())}
     )
-    beside = autosave_folders.default_folder(path) if path is not None else None
+    beside = autosave_folders.folder_beside(path) if path is not None else None
 
     def fits(header: dict[str, Any], place: Path) -> bool:
         recorded = header["scan"]

@@ -1,4 +1,8 @@
-"""Folders of unfinished work: where autosave writes, and where recovery looks."""
+"""Folders of unfinished work: where autosave writes, and where recovery looks.
+
+`state_folder` is the default for both. A folder that a person chooses is a preference:
+`gui/preferences.py` and napari.yaml.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from napari_strata.io.atomic import file_suffix
 from napari_strata.volume import Volume
 
 
-def default_folder(scan: Path) -> Path:
+def folder_beside(scan: Path) -> Path:
     """Return the folder beside a scan, where earlier versions kept its edits.
 
     Recovery looks there; autosave writes there only if the state folder cannot be used.
@@ -28,7 +32,7 @@ def autosave_folders(volume: Volume) -> list[Path]:
     """
     scan = Path(volume.path) if volume.path else None
     beside = (
-        [default_folder(scan)]
+        [folder_beside(scan)]
         if scan is not None
         and scan.is_file()
         and not volume.series
@@ -36,7 +40,7 @@ def autosave_folders(volume: Volume) -> list[Path]:
         else []
     )
     return [
-        fallback_folder(),
+        state_folder(),
         *[place for place in beside if os.access(place, os.W_OK | os.X_OK)],
     ]
 
@@ -47,11 +51,11 @@ def recovery_folders(beside: Path | None, chosen: str | Path | None) -> list[Pat
     Parameters
     ----------
     beside : Path or None
-        `default_folder` of the scan, None if the scan is unknown.
+        `folder_beside` of the scan, None if the scan is unknown.
     chosen : str, Path or None
         The folder that the user chose, if any.
     """
-    places = (chosen, beside, fallback_folder())
+    places = (chosen, beside, state_folder())
     return list(dict.fromkeys(Path(place) for place in places if place is not None))
 
 
@@ -60,6 +64,6 @@ def _is_own_file(scan: Path) -> bool:
     return file_suffix(scan) in SCAN_SUFFIXES
 
 
-def fallback_folder() -> Path:
+def state_folder() -> Path:
     """Return the user's state folder for unfinished work."""
     return platformdirs.user_state_path("napari-strata", appauthor=False) / "unfinished"
