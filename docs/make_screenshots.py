@@ -291,6 +291,8 @@ class Tour:
             self.panel.sections.explanation.buttons[question].click()
             self.wait()
         self.shoot("explain")
+        # back to the regions, as a person goes on correcting
+        self.panel.sections.show_section("regions")
         self.viewer.layers[-1].visible = False
 
     def look(self) -> None:
