@@ -11,7 +11,7 @@ SYSTEM_PACKAGES := xvfb xauth libgl1 libegl1 libglib2.0-0 libdbus-1-3 libfontcon
 	libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libxcb-randr0 libxcb-shape0 libxcb-sync1 libxcb-xfixes0
 
 # What some tests are skipped without; not every distribution has them.
-OPTIONAL_PACKAGES := chromium dicom3tools
+OPTIONAL_PACKAGES := chromium dicom3tools xdotool
 
 # Tests start Python some thirty times: each would compile our modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -40,7 +40,7 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e ".[dev]"
 	@touch $@
 
-system: window ## Install what a headless window takes, a browser and dicom3tools (Debian or Ubuntu, as root)
+system: window ## Install what a headless window takes, a browser, dicom3tools and xdotool (Debian or Ubuntu, as root)
 	@command -v dpkg-query >/dev/null || exit 0; \
 	for package in $(OPTIONAL_PACKAGES); do \
 		case "$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null)" in installed) continue ;; esac; \

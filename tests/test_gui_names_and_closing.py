@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QCloseEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QMainWindow, QMessageBox
 
 from napari_strata.gui.panel.panel import StrataPanel
-from napari_strata.gui.tasks.closing import closing_words
+from napari_strata.gui.tasks.closing import ClosingQuestion, closing_words
 from napari_strata.gui.widgets.region_names import known_names, suggested_names
 from napari_strata.io.files import read, write_scan
 from phantoms import phantom_volume, propose_phantom
@@ -108,6 +109,13 @@ def main_window(panel) -> QMainWindow:
     return part
 
 
+class ByAPerson(QCloseEvent):
+    """What a window manager sends; Qt marks only events from outside as spontaneous."""
+
+    def spontaneous(self) -> bool:
+        return True
+
+
 def test_closing_during_a_job_is_asked_in_words(shared_viewer, qtbot):
     go_on = threading.Event()
 
@@ -124,8 +132,8 @@ def test_closing_during_a_job_is_asked_in_words(shared_viewer, qtbot):
     panel.proposals.start()
     window = main_window(panel)
     said = answer("Stay")
-    # as the window manager asks: Qt counts this close as a person's
-    window.windowHandle().close()
+    question = panel.findChild(ClosingQuestion)
+    assert question.eventFilter(window, ByAPerson()), "the window does not see it"
     assert said == ["Regions are being proposed; closing stops that."]
     assert window.isVisible()
     go_on.set()

@@ -13,14 +13,16 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QComboBox
 
+from napari_strata.gui import preferences
+from napari_strata.gui.canvas.canvas import camera_of
 from napari_strata.gui.panel.panel import StrataPanel
 from napari_strata.gui.session.selection_outline import SELECTION_NAME
 from napari_strata.gui.tasks.job_bar import share_done
 from napari_strata.gui.tasks.worker import ProgressStep
 from napari_strata.io.files import write_scan
 from phantoms import phantom_volume, propose_phantom
-from test_gui_keys import desk, press, select  # noqa: F401
-from test_gui_panel import add_scan, shown
+from test_gui_keys import desk, press, select, turn_wheel  # noqa: F401
+from test_gui_panel import add_scan, messages, shown
 from windows import bring_to_front
 
 pytestmark = pytest.mark.gui
@@ -207,3 +209,64 @@ def test_the_bar_never_stands_at_nothing_while_stages_go_by():
     assert shares[0] > 0
     half = share_done(ProgressStep(3, 6, "encoding"))
     assert shares[1] < half < shares[2]
+
+
+def test_the_wheel_moves_slices_and_planes_are_equal_where_a_person_prefers_that(
+    desk,  # noqa: F811
+    monkeypatch,
+):
+    viewer, panel = desk.viewer, desk.panel
+    known = {"wheel_moves_slices": True, "equal_planes": True}
+    monkeypatch.setattr(
+        preferences,
+        "_preference",
+        lambda _group, name, default: known.get(name, default),
+    )
+    before, zoom = viewer.dims.current_step[0], camera_of(viewer).zoom
+    turn_wheel(desk.canvas)
+    assert viewer.dims.current_step[0] == before + 3
+    assert camera_of(viewer).zoom == zoom
+    turn_wheel(desk.canvas, Qt.KeyboardModifier.ControlModifier)
+    assert viewer.dims.current_step[0] == before + 3
+    assert camera_of(viewer).zoom < zoom
+    desk.canvas.window().resize(1900, 800)
+    press("Shift+T")
+
+    def widths() -> list[int]:
+        views = panel.views.planes.views
+        return sorted([desk.canvas.width(), *(view.width() for view in views)])
+
+    desk.qtbot.waitUntil(lambda: widths()[2] < 1.15 * widths()[0], timeout=15000)
+    press("Shift+T")
+    known["wheel_moves_slices"] = False
+    step = viewer.dims.current_step[0]
+    turn_wheel(desk.canvas, Qt.KeyboardModifier.ControlModifier)
+    assert viewer.dims.current_step[0] != step, "napari's own way is back"
+
+
+def test_a_part_of_a_position_is_enough(desk):  # noqa: F811
+    viewer, panel = desk.viewer, desk.panel
+    line = panel.sections.scan.position
+    panel.sections.show_section("scan")
+    line.setFocus()
+    QTest.keyClicks(line, "R 6.5 P 0.5 I 1")
+    QTest.keyClick(line, Qt.Key.Key_Return)
+    before = viewer.dims.point
+    line.clear()
+    QTest.keyClicks(line, "S 5")
+    QTest.keyClick(line, Qt.Key.Key_Return)
+    np.testing.assert_allclose(viewer.dims.point[1:], before[1:])
+    assert viewer.dims.point[0] != before[0]
+
+
+def test_stroking_for_a_locked_region_says_so_at_once(desk):  # noqa: F811
+    panel = desk.panel
+    (chosen,) = select(desk, 1)
+    desk.canvas.setFocus()
+    press("K")
+    panel.settle()
+    panel.refresh()
+    press("Shift+S")
+    assert "is locked" in messages()
+    assert panel.sections.edit.tool == "select"
+    assert panel.sections.regions.table.selected == (chosen,)

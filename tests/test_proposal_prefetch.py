@@ -28,7 +28,7 @@ def test_beside_the_encoder_or_after_it_the_pieces_are_the_same():
     volume = phantom_volume((24, 32, 32))
     with (
         Prefetch(volume, SETTINGS) as beside,
-        Prefetch(volume, SETTINGS, beside=False) as after,
+        Prefetch(volume, SETTINGS, threads=1) as after,
     ):
         one, other = (
             beside.initial_segments(no_progress),

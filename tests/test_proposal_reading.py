@@ -1,9 +1,11 @@
 """Outliers, pairs and confidence per cut, on a symmetric phantom with a lesion."""
 
+import colorsys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 import napari_strata as strata
 from napari_strata.proposal.cut_confidence import CutConfidence
@@ -153,3 +155,37 @@ def test_a_case_knows_pairs_and_confidence_of_its_cut(proposal, tmp_path):
     kept = strata.Refinement.load(tmp_path / "a.strata").proposal.cut_confidence
     assert kept.cuts == cuts.cuts
     assert np.array_equal(kept.values, cuts.values)
+
+
+def test_like_intensities_look_alike_and_neighbours_differ(proposal):
+    colors = proposal.colors("tissues")
+    assert proposal.tissues(5).regions[2].color == colors[2]
+    assert [row.color for row in proposal.tissues(9).regions][:5] == list(colors[:5])
+    hues = [colorsys.rgb_to_hsv(*color)[0] for color in colors]
+    table = proposal.tissue_tree.cut(len(colors))
+    means = [proposal.descriptors[table == k + 1, 0].mean() for k in range(len(colors))]
+    assert spearmanr(hues, means).statistic < -0.9
+
+    colors = proposal.colors("regions")
+    table = proposal.region_tree.cut(len(colors))[proposal.edges]
+    inner = table[(table > 0).all(axis=1) & (table[:, 0] != table[:, 1])] - 1
+    apart = np.abs(np.diff(np.array(colors)[inner], axis=1)).sum(axis=(1, 2))
+    assert np.mean(apart > 60) > 0.97
+
+
+def test_colours_of_a_case_stay_with_edits(proposal, tmp_path):
+    work = strata.Refinement(proposal, regions=6)
+    before = {row.id: row.color for row in work.regions}
+    assert tuple(before.values()) == proposal.colors("regions")[:6]
+    expected = {row.id: row.color for row in work.view.state.expected_rows()}
+    work.edits.cut(regions=20)
+    after = {row.id: row.color for row in work.regions}
+    assert after == before | {k: expected[k] for k in range(7, 21)}
+    work.rename(3, "liver")
+    work.lock(4)
+    assert {row.id: row.color for row in work.regions} == after
+    work.save(tmp_path / "a.strata")
+    again = strata.Refinement.load(tmp_path / "a.strata")
+    assert {row.id: row.color for row in again.regions} == after
+    work.steps.jump(0)
+    assert {row.id: row.color for row in work.regions} == before

@@ -108,8 +108,13 @@ def test_folders_of_a_killed_server_are_removed_by_the_next(tmp_path, monkeypatc
         left.mkdir()
         (left / LOCK).write_text("")
         (left / "scan.nii.gz").write_bytes(b"a patient")
+        os.utime(left, (1000, 1000))
+        starting = running.root.parent / "starting"
+        starting.mkdir()
         with open_store(None, ServeSettings()) as other:
             assert not left.exists()
+            assert starting.exists()
+            starting.rmdir()
             assert running.root.exists()  # its server runs
         assert not other.root.exists()
     assert list(running.root.parent.iterdir()) == []

@@ -15,11 +15,14 @@ from safetensors.numpy import load_file, save_file
 from scipy import ndimage as ndi
 
 from napari_strata.cli.command_line import main
-from napari_strata.errors import TeachingError, WriteError
+from napari_strata.errors import GeometryError, TeachingError, WriteError
+from napari_strata.export.files import write
 from napari_strata.io.files import read_labels, write_scan
 from napari_strata.proposal.proposal import Proposal
+from napari_strata.refine.labelled_scans import LabelledProposal, teach_labels
 from napari_strata.refine.session.refinement import Refinement
 from napari_strata.refine.transfer import Teaching
+from napari_strata.volume import Geometry, Region, Segmentation
 from phantoms import INTENSITIES, phantom_proposal, phantom_truth, phantom_volume
 
 TRUTH = phantom_truth()
@@ -258,3 +261,90 @@ def test_teach_and_propose_on_the_command_line(tmp_path, capsys):
     said = json.loads((tmp_path / "labels.json").read_text())["taught"]
     assert said["fits"]
     assert not (tmp_path / "b.strata").exists()
+
+
+def labelled(seed: int, *, names: dict[int, str] | None = None) -> LabelledProposal:
+    """A scan of the phantom with the labels of its organs."""
+    made = scan(seed)
+    names = names or {LIVER: "liver", KIDNEY: "kidney"}
+    truth = np.where(np.isin(TRUTH, list(names)), TRUTH, 0).astype(np.uint8)
+    regions = tuple(Region(i, name, (9, 9, 9)) for i, name in names.items())
+    return LabelledProposal(made, Segmentation(truth, regions, made.volume.geometry))
+
+
+def test_labels_of_one_scan_find_the_organs_of_another_and_nothing_else(tmp_path: Path):
+    teaching = teach_labels([labelled(1)])
+    path = tmp_path / "organs.strata-teaching"
+    teaching.save(path)
+    other = scan(2)
+    found = Teaching.load(path).apply(other)
+    assert np.array_equal(found.table, teaching.apply(other).table)
+    assert [region.name for region in found.regions] == ["liver", "kidney"]
+    labels = found.segmentation(other).labels
+    for organ in (LIVER, KIDNEY):
+        assert dice(labels == organ, organ == TRUTH) > 0.85
+    assert found.fits
+
+
+def test_labels_of_several_scans_add_up_by_name():
+    both = teach_labels(
+        [
+            labelled(1, names={LIVER: "liver"}),
+            labelled(2, names={LIVER: "Liver", KIDNEY: "kidney"}),
+        ]
+    )
+    assert [region.name for region in both.regions] == ["liver", "kidney"]
+    other = scan(3)
+    labels = both.apply(other).segmentation(other).labels
+    assert dice(labels == both.regions[0].id, TRUTH == LIVER) > 0.85
+
+
+def test_what_is_like_nothing_that_was_labelled_is_background():
+    def as_ct(proposal: Proposal) -> Proposal:
+        """Intensities of CT are not aligned, so that other ones stay strange."""
+        return replace(proposal, volume=replace(proposal.volume, modality="ct"))
+
+    one = labelled(1)
+    teaching = teach_labels([LabelledProposal(as_ct(one.proposal), one.labels)])
+    assert teaching.apply(as_ct(scan(2))).table.any()
+    assert not teaching.apply(as_ct(scan(2, offset=3.0))).table.any()
+
+
+def test_labels_that_do_not_fit_or_are_empty_are_refused():
+    one = labelled(1)
+    small = Segmentation(
+        one.labels.labels[:5],
+        one.labels.regions,
+        Geometry.from_spacing((5, 28, 32), (2, 1, 1)),
+    )
+    with pytest.raises(GeometryError, match="labels of this scan"):
+        LabelledProposal(one.proposal, small)
+    empty = replace(one.labels, labels=np.zeros_like(one.labels.labels))
+    with pytest.raises(TeachingError, match="not empty"):
+        teach_labels([LabelledProposal(one.proposal, empty)])
+    with pytest.raises(TeachingError, match="Give one"):
+        teach_labels([])
+
+
+def test_teach_from_labels_on_the_command_line(tmp_path, capsys):
+    scan_file = str(write_scan(phantom_volume(seed=3), tmp_path / "scan.nii.gz"))
+    volume = phantom_volume(seed=3)
+    labels = Segmentation(
+        (TRUTH == LIVER).astype(np.uint8) * LIVER,
+        (Region(LIVER, "liver", (9, 9, 9)),),
+        volume.geometry,
+    )
+    label_file = str(write(labels, tmp_path / "labels.nii.gz"))
+    few = ["--method", "gmm-mrf", "--supervoxels", "300", "--threads", "1", "--quiet"]
+    taught = str(tmp_path / "a.strata-teaching")
+    command = ["teach", scan_file, "--labels", label_file, "-o", taught, *few]
+    assert main([*command[:4], label_file, *command[4:]]) == 2
+    assert "1 scans and 2 labels" in capsys.readouterr().err
+    assert main(command) == 0
+    assert "liver" in capsys.readouterr().out
+    out = str(tmp_path / "found.nii.gz")
+    assert main(["propose", scan_file, "-o", out, "--taught", taught, *few]) == 0
+    found = read_labels(out)
+    assert dice(found.labels == LIVER, TRUTH == LIVER) > 0.6
+    assert main(["teach", scan_file, "-o", taught]) == 2
+    assert "--labels" in capsys.readouterr().err

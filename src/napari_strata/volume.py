@@ -8,7 +8,7 @@ radiological convention.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -24,7 +24,9 @@ Progress = Callable[[int, int, str], None]
 BACKGROUND = 0
 """Label of air, table and all else that belongs to no region."""
 _COUNTED_UP_TO = 2**24
-"""Largest id for which labels are counted rather than sorted: a table of 128 MB."""
+"""Largest id for which labels are looked up rather than sorted: a table of 16 MB."""
+_COUNTED_AT_ONCE = 2**18
+"""Voxels that are looked at in one step."""
 
 
 def no_progress(done: int, total: int, stage: str) -> None:
@@ -282,6 +284,19 @@ def default_regions(ids: Iterable[int], kind: str = "region") -> tuple[Region, .
     )
 
 
+def colored_regions(
+    ids: Iterable[int], kind: str, colors: Sequence[tuple[int, int, int]]
+) -> tuple[Region, ...]:
+    """Return the rows of `default_regions` with the colours of the ids 1, 2, ... given.
+
+    Ids beyond them have their default colour.
+    """
+    return tuple(
+        replace(row, color=colors[row.id - 1]) if row.id <= len(colors) else row
+        for row in default_regions(ids, kind)
+    )
+
+
 def smallest_label_dtype(max_id: int) -> type[np.unsignedinteger]:
     """Return the smallest unsigned integer type that holds `max_id`.
 
@@ -292,9 +307,15 @@ def smallest_label_dtype(max_id: int) -> type[np.unsignedinteger]:
 
 def label_ids(labels: NDArray[np.generic]) -> list[int]:
     """Return the ids in labels, in order, without the background."""
-    is_large = int(labels.max(initial=0)) > _COUNTED_UP_TO
-    # counting is far faster than sorting
-    ids = np.unique(labels) if is_large else np.flatnonzero(np.bincount(labels.ravel()))
+    highest = int(labels.max(initial=0))
+    if highest > _COUNTED_UP_TO:
+        ids = np.unique(labels)
+    else:  # far faster than sorting, in the order of memory and parts that fit a cache
+        is_there = np.zeros(highest + 1, np.bool_)
+        flat = labels.ravel(order="K")
+        for start in range(0, flat.size, _COUNTED_AT_ONCE):
+            is_there[flat[start : start + _COUNTED_AT_ONCE].astype(np.intp)] = True
+        ids = np.flatnonzero(is_there)
     return [int(i) for i in ids if i != BACKGROUND]
 
 

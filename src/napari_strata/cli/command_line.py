@@ -26,6 +26,7 @@ from napari_strata.cli.commands import (
     view,
 )
 from napari_strata.cli.commands.connect import serve
+from napari_strata.cli.commands.quality import audit
 from napari_strata.errors import StrataError
 from napari_strata.filenames import escape_streams, printable
 
@@ -41,6 +42,7 @@ _COMMANDS = (
     view,
     info,
     evaluate,
+    audit,
     pretrain,
     adapt,
     codebook,

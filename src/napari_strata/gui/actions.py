@@ -137,7 +137,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(
         "propose",
         (),
-        "Propose regions of the scan in hand",
+        "Segment the scan in hand: propose regions",
         "",
         EDIT,
         lambda panel: panel.proposals.start(),

@@ -30,6 +30,21 @@ def default_view() -> str:
     return str(_preference("view", "default_view", "axial"))
 
 
+def has_equal_planes() -> bool:
+    """Return whether the three planes have equal sizes."""
+    return bool(_preference("view", "equal_planes", False))
+
+
+def starts_maximised() -> bool:
+    """Return whether a window opens as large as the screen."""
+    return bool(_preference("view", "start_maximised", False))
+
+
+def wheel_moves_slices() -> bool:
+    """Return whether the wheel moves through slices, and Ctrl+wheel zooms."""
+    return bool(_preference("view", "wheel_moves_slices", False))
+
+
 def explains_on_hover() -> bool:
     """Return whether a region is explained when the cursor rests on it."""
     return bool(_preference("view", "explain_on_hover", False))

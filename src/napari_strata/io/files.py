@@ -355,6 +355,8 @@ def write_voxels(
 ) -> None:
     """Write the voxels of labels, without names, in the type that a program expects.
 
+    For answers to other programs: what a person keeps is written by `write`.
+
     Parameters
     ----------
     segmentation : Segmentation
@@ -384,11 +386,15 @@ def write_voxels(
     fitting = np.dtype(smallest_label_dtype(int(segmentation.labels.max(initial=0))))
     chosen = fitting if dtype is None else max(fitting, np.dtype(dtype))
     labels = to_file_order(segmentation.labels.astype(chosen, copy=False), grid)
-    with atomic_path(path) as temporary:
+    try:  # not by way of a temporary file, which would be flushed to the disk
         if suffix in (".nii", ".nii.gz"):
-            write_nifti(temporary, labels, grid)
+            write_nifti(path, labels, grid)
         else:
-            write_itk(temporary, labels, grid, compressed=compressed)
+            write_itk(path, labels, grid, compressed=compressed)
+    except OSError as err:
+        raise WriteError(
+            f"Cannot write {path}: {err.strerror or err}. Choose another folder."
+        ) from err
 
 
 def check_label_path(path: str | Path) -> None:

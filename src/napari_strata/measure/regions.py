@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_strata.errors import GeometryError
+from napari_strata.parallel import both
 from napari_strata.volume import (
     BACKGROUND,
     Geometry,
@@ -140,12 +141,17 @@ def measure_regions(
         for region in (*default_regions(ids), *segmentation.regions)
         if region.id != BACKGROUND
     }
-    surfaces = _surfaces_mm2(segmentation)
     seen = None if volume is None else volume.data.ravel()
     sure = None if confidence is None else confidence.ravel()
+    surfaces, measures = both(
+        lambda: _surfaces_mm2(segmentation),
+        lambda: [
+            _measure(table[i], voxels_of.get(i), seen, sure, geometry)
+            for i in sorted(table)
+        ],
+    )
     return tuple(
-        _measure(table[i], voxels_of.get(i), seen, sure, geometry, surfaces.get(i, 0.0))
-        for i in sorted(table)
+        replace(found, surface_mm2=surfaces.get(found.id, 0.0)) for found in measures
     )
 
 
@@ -214,9 +220,8 @@ def _measure(
     intensities: NDArray[np.generic] | None,
     confidence: NDArray[np.floating] | None,
     geometry: Geometry,
-    surface_mm2: float,
 ) -> RegionMeasure:
-    """Measure one region from the flat indices of its voxels."""
+    """Measure one region from the flat indices of its voxels, but for its surface."""
     if voxels is None:
         return _empty_measure(region)
     z, y, x = np.unravel_index(voxels, geometry.shape_zyx)
@@ -232,7 +237,7 @@ def _measure(
         name=region.name,
         voxels=len(voxels),
         volume_ml=len(voxels) * geometry.voxel_volume_mm3 / 1000,
-        surface_mm2=surface_mm2,
+        surface_mm2=0.0,
         mean=mean,
         sd=sd,
         minimum=minimum,

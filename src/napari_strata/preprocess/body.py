@@ -214,11 +214,24 @@ def _every_voxel(
 
 def _without_holes(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Fill what is closed in, such as ventricles that are as dark as the padding."""
-    return (
-        np.asarray(ndimage.binary_fill_holes(known), bool)
-        if known.size <= _MOST_FILLED_VOXELS
-        else known
+    if known.size > _MOST_FILLED_VOXELS or not known.any():
+        return known
+    box = _box_around(known)
+    filled = known.copy()
+    filled[box] = _without_enclosed(known[box], ndimage.generate_binary_structure(3, 1))
+    return filled
+
+
+def _box_around(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
+    """Return the box around a mask that is not empty, one voxel wider where it can be."""
+    z, y, x = (
+        slice(max(0, int(at[0]) - 1), int(at[-1]) + 2)
+        for at in (
+            np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+            for axis in range(3)
+        )
     )
+    return z, y, x
 
 
 def _stand_out(
@@ -243,11 +256,7 @@ def _without_pockets(
     body: NDArray[np.bool_], possible: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """Fill dark pockets near the edge that are closed: skull bone, gas under the skin."""
-    used = [
-        np.flatnonzero(possible.any(axis=tuple(a for a in range(3) if a != axis)))
-        for axis in range(3)
-    ]
-    box = tuple(slice(max(0, int(at[0]) - 1), int(at[-1]) + 2) for at in used)
+    box = _box_around(possible)
     parts, n = ndimage.label(~body[box])
     open_parts = np.zeros(n + 1, bool)
     open_parts[np.unique(parts[~possible[box]])] = True

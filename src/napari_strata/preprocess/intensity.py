@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -15,6 +16,7 @@ from scipy import ndimage
 
 from napari_strata.cancellation import raise_if_cancelled
 from napari_strata.errors import GeometryError
+from napari_strata.parallel import each
 from napari_strata.settings import ProposeSettings
 from napari_strata.volume import Modality, Volume
 
@@ -35,6 +37,13 @@ default stop left 0.223 and took more than twice as long.
 """
 _BIAS_ITERATIONS = (50, 50)
 _FEWEST_BIAS_CELLS = 500
+_SAME_SHARE = 0.06
+"""Axes whose number of voxels would change by less than this share are not resampled."""
+_PADDED_TO, _ROUNDED_SHARE = 16, 0.06
+"""Sides that the encoder takes, and by which share an axis is changed at most to have one.
+
+A head of 164 x 221 x 165 voxels would be padded to 176 x 224 x 176, a fifth more.
+"""
 
 
 @contextmanager
@@ -73,10 +82,9 @@ def scale_intensity(
         In [0, 1].
     """
     if modality == "ct":
-        out = np.empty(data.shape, np.float32)
-        for plane, bright in zip(data, out, strict=True):
-            bright[...] = np.interp(plane, CT_KNOTS_HU, CT_KNOTS_INTENSITY)
-        return out
+        return _by_planes(
+            lambda plane: np.interp(plane, CT_KNOTS_HU, CT_KNOTS_INTENSITY), data
+        )
     values = np.asarray(data, dtype=np.float32)
     sample = values[inside] if inside is not None and inside.any() else values.ravel()
     low, high = np.percentile(sample[:: max(1, sample.size // 500_000)], _PERCENTILES)
@@ -89,9 +97,21 @@ def scale_intensity(
                 )
             ),
         )
-    return np.clip(
-        (values - low) / max(float(high - low), 1e-6), 0.0, 1.0, dtype=np.float32
-    )
+    width = max(float(high - low), 1e-6)
+    return _by_planes(lambda plane: np.clip((plane - low) / width, 0.0, 1.0), values)
+
+
+def _by_planes(
+    function: Callable[..., Any], *arrays: NDArray[np.generic]
+) -> NDArray[np.float32]:
+    """Return a function of arrays (z, y, x), voxel by voxel, computed plane by plane."""
+    out = np.empty(arrays[0].shape, np.float32)
+
+    def fill(z: int) -> None:
+        out[z] = function(*(array[z] for array in arrays))
+
+    each(fill, range(len(out)))
+    return out
 
 
 def gamma_to_middle(values: NDArray[np.float32]) -> float:
@@ -155,17 +175,19 @@ def flatten_bias(
     field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).astype(np.float32)
     field -= np.median(field[mask])
     z, y, x = (n * k for n, k in zip(field.shape, step, strict=True))
-    flat = intensity * np.exp(
-        -resample(np.clip(field, -1.2, 1.2), (z, y, x))[
-            tuple(slice(n) for n in intensity.shape)
-        ]
+    whole = resample(np.clip(field, -1.2, 1.2), (z, y, x))
+    flat = _by_planes(
+        lambda plane, log_field: plane * np.exp(-log_field),
+        intensity,
+        whole[tuple(slice(n) for n in intensity.shape)],
     )
     high = float(
         np.percentile(
             flat[inside][:: max(1, int(inside.sum()) // 500_000)], _PERCENTILES[1]
         )
     )
-    return np.clip(flat / max(high, 1e-3), 0.0, 1.0, dtype=np.float32)
+    brightest = max(high, 1e-3)
+    return _by_planes(lambda plane: np.clip(plane / brightest, 0.0, 1.0), flat)
 
 
 def _execute(n4: sitk.N4BiasFieldCorrectionImageFilter, *images: sitk.Image) -> None:
@@ -259,7 +281,8 @@ def working_grid(
 
     Axes finer than `finest_mm` are averaged down to it; axes coarser than three times
     the finest axis are interpolated up to that; and all axes are made coarser together
-    until the box holds at most `most_voxels`.
+    until the box holds at most `most_voxels`. Axes that are resampled get a multiple of
+    16 voxels where that is near, because the encoder would pad them to it.
 
     Raises
     ------
@@ -289,7 +312,11 @@ def working_grid(
     step = step * max(1.0, float(np.prod(size_mm / step) / most_voxels) ** (1 / 3))
     shape = np.maximum(np.round(size_mm / step), 1).astype(int)
     same = np.array([s.stop - s.start for s in box])
-    shape = np.where(np.abs(shape - same) <= 0.06 * same, same, shape)
+    whole = np.round(shape / _PADDED_TO).astype(int) * _PADDED_TO
+    near = np.abs(whole - shape) <= _ROUNDED_SHARE * shape
+    shape = np.where(
+        np.abs(shape - same) <= _SAME_SHARE * same, same, np.where(near, whole, shape)
+    )
     return WorkingGrid(
         (box[0], box[1], box[2]),
         tuple(shape.tolist()),
@@ -357,17 +384,25 @@ def prepare_intensity(
 
 
 def encoder_intensity(
-    intensity: NDArray[np.float32], inside: NDArray[np.bool_], modality: Modality
+    intensity: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+    modality: Modality,
+    *,
+    box: tuple[slice, slice, slice] | None = None,
 ) -> NDArray[np.float32]:
     """Return intensity (z, y, x) as the encoder's input.
 
-    For MR it is raised to the power that brings the body's median to one half.
+    For MR it is raised to the power that brings the body's median to one half. With a
+    box, what lies outside of it is left at 0.
     """
-    return (
-        intensity ** np.float32(gamma_to_middle(intensity[inside]))
-        if modality == "mr"
-        else intensity
-    )
+    if modality != "mr":
+        return intensity
+    power = np.float32(gamma_to_middle(intensity[inside]))
+    if box is None:
+        return _by_planes(lambda plane: plane**power, intensity)
+    out = np.zeros(intensity.shape, np.float32)
+    out[box] = _by_planes(lambda plane: plane**power, intensity[box])
+    return out
 
 
 def choose_grid(

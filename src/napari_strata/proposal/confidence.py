@@ -137,7 +137,10 @@ def estimate_confidence(
         these, and the calibration with the scan in question left out.
     """
     fit = fit or shipped_fit()
-    columns = each(lambda cut: fit.probability(predictors(inputs, *cut), *cut), CUTS)
+    faces = _Faces.of(inputs.contacts, len(inputs.sizes))
+    columns = each(
+        lambda cut: fit.probability(_predictors(inputs, faces, *cut), *cut), CUTS
+    )
     return CutConfidence(CUTS, np.stack(columns, axis=1).astype(np.float16))
 
 
@@ -160,21 +163,31 @@ def predictors(
     (n, predictor) float32 array
         Predictors; columns are named by `PREDICTORS`.
     """
+    faces = _Faces.of(inputs.contacts, len(inputs.sizes))
+    return _predictors(inputs, faces, tree, n)
+
+
+def _predictors(
+    inputs: ConfidenceInputs,
+    faces: _Faces,
+    tree: Literal["regions", "tissues"],
+    n: int,
+) -> NDArray[np.float32]:
     hierarchy = inputs.tissues if tree == "tissues" else inputs.regions
     table = hierarchy.cut(min(n, hierarchy.max_regions))
     weight = np.where(table > 0, inputs.sizes, 0).astype(np.float64)
     margin = (
         _margin_anywhere(inputs.tissue_vectors, inputs.sizes, table)
         if tree == "tissues"
-        else _margin_beside(inputs, table)
+        else _margin_beside(inputs, faces, table)
     )
-    company = _same_region_share(inputs.contacts, table)
+    company, border = faces.shares(table)
     mean_margin, mean_company = (_mean(one, weight) for one in (margin, company))
     explained = _explained(inputs.region_vectors[:, 0], weight, table)
     of_scan = (
         0.0 if inputs.is_brain else -np.log(1 - explained + _UNEXPLAINED),
         float(inputs.is_brain),
-        _border_share(inputs.contacts, table),
+        border,
         mean_margin,
     )
     columns = [
@@ -239,13 +252,6 @@ def _explained(
     return float(np.clip(1 - inside / max(total, 1e-12), 0.0, 1.0))
 
 
-def _border_share(contacts: Contacts, table: NDArray[np.int32]) -> float:
-    """Return the share of faces inside the body that lie between two regions."""
-    one, other = table[contacts.edges[:, 0]], table[contacts.edges[:, 1]]
-    faces = np.where((one > 0) & (other > 0), contacts.faces, 0)
-    return float(faces[one != other].sum() / max(int(faces.sum()), 1))
-
-
 def _means(
     vectors: NDArray[np.float32], sizes: NDArray[np.integer], table: NDArray[np.int32]
 ) -> NDArray[np.float32]:
@@ -301,15 +307,14 @@ def _margin_anywhere(
 
 
 def _margin_beside(
-    inputs: ConfidenceInputs, table: NDArray[np.int32]
+    inputs: ConfidenceInputs, faces: _Faces, table: NDArray[np.int32]
 ) -> NDArray[np.float32]:
     """Return the margin over touching regions; 1 for supervoxels that touch no other."""
     vectors = inputs.region_vectors
     means = _means(vectors, inputs.sizes, table)
     own = _distance_to(vectors, np.arange(len(table)), means, table)
-    first, second = inputs.contacts.edges.T
-    border = np.flatnonzero(table.take(first) != table.take(second))
-    first, second = first.take(border), second.take(border)
+    border = np.flatnonzero(table.take(faces.first) != table.take(faces.second))
+    first, second = faces.first.take(border), faces.second.take(border)
     # each supervoxel with each region that it touches, once; sorting is faster than
     # numpy.unique
     beside = np.sort(
@@ -324,20 +329,36 @@ def _margin_beside(
     return np.clip(1.0 - own / np.maximum(other, 1e-6), -1.0, 1.0)
 
 
-def _same_region_share(
-    contacts: Contacts, table: NDArray[np.int32]
-) -> NDArray[np.float64]:
-    """Return the share of each supervoxel's faces that border on its own region."""
-    same = np.where(
-        table[contacts.edges[:, 0]] == table[contacts.edges[:, 1]], contacts.faces, 0
-    )
-    own, faces = np.zeros(len(table)), np.zeros(len(table))
-    for side in (0, 1):
-        own += np.bincount(contacts.edges[:, side], weights=same, minlength=len(table))
-        faces += np.bincount(
-            contacts.edges[:, side], weights=contacts.faces, minlength=len(table)
-        )
-    return np.where(faces > 0, own / np.maximum(faces, 1), 1.0)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Faces:
+    """Contacts with their columns apart, and the faces of each supervoxel."""
+
+    first: NDArray[np.intp]
+    second: NDArray[np.intp]
+    faces: NDArray[np.float64]
+    of_each: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, contacts: Contacts, n: int) -> _Faces:
+        first, second = (column.astype(np.intp) for column in contacts.edges.T)
+        faces = contacts.faces.astype(np.float64)
+        of_each = np.bincount(first, faces, n) + np.bincount(second, faces, n)
+        return cls(first, second, faces, of_each.astype(np.float64))
+
+    def shares(self, table: NDArray[np.int32]) -> tuple[NDArray[np.float64], float]:
+        """Return each supervoxel's share of faces toward its own region, and the border.
+
+        The border is the share of faces inside the body that lie between two regions.
+        """
+        one, other = table.take(self.first), table.take(self.second)
+        is_same = one == other
+        same = np.where(is_same, self.faces, 0.0)
+        own = np.bincount(self.first, same, len(table))
+        own += np.bincount(self.second, same, len(table))
+        share = np.where(self.of_each > 0, own / np.maximum(self.of_each, 1), 1.0)
+        inside = np.where((one > 0) & (other > 0), self.faces, 0.0)
+        border = float(inside[~is_same].sum() / max(float(inside.sum()), 1.0))
+        return share, border
 
 
 __getattr__ = moved_names("proposal.confidence")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +20,19 @@ from napari_strata.proposal.hierarchy.stable_cut import (
 from napari_strata.proposal.hierarchy.tree import Hierarchy
 from napari_strata.proposal.reading.mirror_pairs import MirrorPair, find_pairs
 from napari_strata.proposal.reading.outliers import Outlier, find_outliers
+from napari_strata.proposal.reading.palette import Color, tree_colors
 from napari_strata.proposal.reading.scan_tables import DescriptorTable, scan_tables
 from napari_strata.proposal.reading.symmetry_plane import Symmetry
 from napari_strata.volume import (
     Segmentation,
     Volume,
-    default_regions,
+    colored_regions,
     smallest_label_dtype,
 )
+
+_COLORS: WeakKeyDictionary[Proposal, dict[TreeName, tuple[Color, ...]]]
+_COLORS = WeakKeyDictionary()
+"""Colours that were chosen already, because a cut is to take no time."""
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +52,7 @@ _DEFAULT_CUT: dict[TreeName, int] = {"tissues": 16, "regions": 100}
 """Number of regions for trees without a stable cut."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Proposal:
     """Supervoxels, two trees over them, and confidence.
 
@@ -166,9 +172,7 @@ class Proposal:
         """Find the plane of symmetry, and collect what outliers and pairs need."""
         tables = scan_tables(
             self.supervoxels,
-            DescriptorTable(
-                self.descriptors, self.descriptor_names, self.descriptor_scale
-            ),
+            self._descriptor_table(),
             self.region_tree,
             self.volume.geometry,
             self.volume.modality,
@@ -193,6 +197,25 @@ class Proposal:
         """
         count = self.as_proposed("regions") if n == "auto" else n
         return find_pairs(self.symmetry(), self.region_tree.cut(count))
+
+    def colors(self, name: TreeName) -> tuple[Color, ...]:
+        """Return the colours of the ids 1, 2, ... of a tree, the same in every cut.
+
+        Like intensities look alike, and touching regions differ; see `tree_colors`.
+        """
+        known = _COLORS.setdefault(self, {})
+        if name not in known:
+            table = self._descriptor_table()
+            intensity = table.column("brightness mean", "intensity mean")
+            if intensity is None:
+                intensity = np.zeros(self.n_supervoxels, np.float32)
+            known[name] = tree_colors(self.tree(name), intensity, self.edges)
+        return known[name]
+
+    def _descriptor_table(self) -> DescriptorTable:
+        return DescriptorTable(
+            self.descriptors, self.descriptor_names, self.descriptor_scale
+        )
 
     def tissues(self, n: int | Literal["auto"]) -> Segmentation:
         """Cut the tissue tree: n groups of similar supervoxels besides region 0.
@@ -226,6 +249,8 @@ class Proposal:
         labels = table.astype(dtype)[self.supervoxels]
         return Segmentation(
             labels,
-            default_regions(np.unique(table), name.removesuffix("s")),
+            colored_regions(
+                np.unique(table), name.removesuffix("s"), self.colors(name)
+            ),
             self.volume.geometry,
         )

@@ -5,7 +5,8 @@ teaching holds features that are comparable between scans (see `proposal.codeboo
 intensities on a common scale, encoder features, and the position as a share of the
 body's extent. A supervoxel of the other scan gets the region of its nearest example
 (Cover and Hart, 1967), smoothed over touching supervoxels. Only one nearest example is
-used, because a small region has few.
+used, because a small region has few. A teaching from labelled scans
+(`labelled_scans.py`) has a classifier beside the examples, and uses the mean of five.
 """
 
 from __future__ import annotations
@@ -35,14 +36,15 @@ from napari_strata.proposal.codebook.label_models import LabelModel, SupervoxelL
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.refine.state.assignment import State, region_table
 from napari_strata.refine.state.proposal_index import ProposalIndex
+from napari_strata.refine.transfer_head import TransferHead, head_inputs
 from napari_strata.volume import (
     BACKGROUND,
     Modality,
     Region,
 )
 
-VERSION = 1
-"""Version of the file's layout."""
+VERSION, VERSION_WITH_HEAD = 1, 2
+"""Version of the file's layout, and of files with a classifier."""
 SUFFIX = TEACHING_SUFFIX
 FITS_BELOW = 2.0
 """Largest drift of a scan that fits the teaching.
@@ -61,6 +63,8 @@ Positions are shares of the body's extent.
 """
 _SMOOTHING, _ROUNDS = 0.5, 4
 """Share that a supervoxel takes from its neighbours per iteration, and iterations."""
+_NEAREST_LABELLED = 5
+"""Examples averaged in a teaching from labelled scans, which has many of each region."""
 _BLOCK = 4096
 """Supervoxels compared with the examples at once, to bound memory."""
 
@@ -146,6 +150,13 @@ class Teaching(LabelModel):
         Names of the descriptor columns.
     about : dict
         Settings, seed, scan and version of Strata, as plain values.
+    head : TransferHead or None
+        The classifier of a teaching from labelled scans.
+    place_axes : tuple of 3 bool
+        Whether the position along z, y and x counts.
+    unlike_above : float or None
+        Squared distance to the nearest example above which a supervoxel is background,
+        because nothing like it was taught; None without a limit.
 
     Examples
     --------
@@ -167,6 +178,9 @@ class Teaching(LabelModel):
     weights_sha256: str | None
     names: tuple[str, ...]
     about: dict[str, Any] = field(default_factory=dict)
+    head: TransferHead | None = None
+    place_axes: tuple[bool, bool, bool] = (True, True, True)
+    unlike_above: float | None = None
 
     def check(
         self, modality: Modality, weights_sha256: str | None, name: str = "The scan"
@@ -199,7 +213,7 @@ class Teaching(LabelModel):
         TeachingError
             If the proposal has another encoder, modality or descriptors.
         """
-        table = _comparable(proposal)
+        table = comparable_table(proposal)
         self.check(
             table.modality, table.weights_sha256, proposal.volume.name or "The scan"
         )
@@ -222,11 +236,16 @@ class Teaching(LabelModel):
             if self.modality == "ct"
             else align_intensity(leaves_of(table, seed=seed), self.reference)
         )
-        features = _features(proposal, table, mapped)
+        features = comparable_features(proposal, table, mapped, self.place_axes)
         choices = np.unique(self.example_regions)
+        nearest = 1 if self.head is None else _NEAREST_LABELLED
         away = np.stack(
             [
-                _to_nearest(features, self.features[self.example_regions == region])
+                _to_nearest(
+                    features,
+                    self.features[self.example_regions == region],
+                    mean_of=nearest,
+                )
                 for region in choices
             ],
             axis=1,
@@ -236,13 +255,20 @@ class Teaching(LabelModel):
             / max(2 * self.typical_distance, 1e-6)
         )
         likeness = likeness / likeness.sum(axis=1, keepdims=True)
+        if self.head is not None:
+            likeness = likeness * self.head.probability(
+                inputs_of_head(proposal, table, mapped, self.place_axes), choices
+            )
+            likeness /= np.maximum(likeness.sum(axis=1, keepdims=True), 1e-12)
         start = likeness
         for _ in range(_ROUNDS):
             likeness = (1 - _SMOOTHING) * start + _SMOOTHING * (
                 table.neighborhood.matrix @ likeness
             )
         best = likeness.argmax(axis=1)
-        found = np.where(table.body, choices[best], BACKGROUND).astype(np.int32)
+        limit = np.inf if self.unlike_above is None else self.unlike_above
+        is_known = table.body & (away.min(axis=1) <= limit)
+        found = np.where(is_known, choices[best], BACKGROUND).astype(np.int32)
         sure = np.where(table.body, likeness[np.arange(len(best)), best], 1.0).astype(
             np.float32
         )
@@ -278,6 +304,10 @@ class Teaching(LabelModel):
     def _to_bytes(self) -> bytes:
         arrays: dict[str, NDArray[Any]] = {**self.reference.arrays}
         arrays |= {"looks": self.features, "taught": self.example_regions}
+        version = VERSION
+        if self.head is not None:
+            arrays |= self.head.arrays
+            version = VERSION_WITH_HEAD
         header = {
             "regions": [
                 [region.id, region.name, list(region.color)] for region in self.regions
@@ -288,7 +318,11 @@ class Teaching(LabelModel):
             "names": self.names,
             "about": self.about,
         }
-        return tensor_bytes("strata-teaching", VERSION, header, arrays)
+        if not all(self.place_axes):
+            header["place_axes"] = list(self.place_axes)
+        if self.unlike_above is not None:
+            header["unlike_above"] = self.unlike_above
+        return tensor_bytes("strata-teaching", version, header, arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Teaching:
@@ -301,10 +335,11 @@ class Teaching(LabelModel):
         """
         try:
             header, arrays = read_tensor_file(path, "strata-teaching")
-            if header["version"] != VERSION:
+            if header["version"] not in (VERSION, VERSION_WITH_HEAD):
                 raise TeachingError(
                     f"{path} is a teaching of version {header['version']}, and this"
-                    f" Strata knows {VERSION}. Teach again, or update Strata."
+                    f" Strata knows {VERSION} and {VERSION_WITH_HEAD}. Teach again, or"
+                    " update Strata."
                 )
             return cls._from_parts(header, arrays)
         except FileNotFoundError as err:
@@ -348,6 +383,11 @@ class Teaching(LabelModel):
             weights_sha256=header["weights_sha256"],
             names=tuple(header["names"]),
             about=header["about"],
+            head=TransferHead.from_arrays(arrays),
+            place_axes=_axes(header.get("place_axes", (True, True, True))),
+            unlike_above=(
+                float(header["unlike_above"]) if "unlike_above" in header else None
+            ),
         )
 
     if not TYPE_CHECKING:
@@ -384,7 +424,7 @@ def teach(
         If no region has a supervoxel of the body, or the proposal has no raw
         descriptors.
     """
-    described = _comparable(proposal)
+    described = comparable_table(proposal)
     usable = [
         region
         for region in regions
@@ -400,7 +440,7 @@ def teach(
         table,
         BACKGROUND,
     )
-    features = _features(proposal, described, IntensityMap())
+    features = comparable_features(proposal, described, IntensityMap())
     rng, chosen = np.random.default_rng(seed), []
     for region in [BACKGROUND, *(row.id for row in usable)]:
         members = rng.permutation(np.flatnonzero(described.body & (own == region)))
@@ -413,7 +453,7 @@ def teach(
         features=features[picked],
         example_regions=own[picked].astype(np.int32),
         reference=leaves_of(described, seed=seed),
-        typical_distance=_usual_distance(features[picked], own[picked]),
+        typical_distance=usual_distance(features[picked], own[picked]),
         modality=described.modality,
         weights_sha256=described.weights_sha256,
         names=described.names,
@@ -455,7 +495,14 @@ def fit_teaching(state: State, index: ProposalIndex, *, seed: int = 0) -> Teachi
     )
 
 
-def _comparable(proposal: Proposal) -> CohortTable:
+def comparable_table(proposal: Proposal) -> CohortTable:
+    """Return what is compared between scans.
+
+    Raises
+    ------
+    TeachingError
+        If the proposal keeps no raw descriptors.
+    """
     if proposal.descriptor_scale is None:
         raise TeachingError(
             f"The proposal for {proposal.volume.name} does not keep raw descriptors."
@@ -464,10 +511,46 @@ def _comparable(proposal: Proposal) -> CohortTable:
     return cohort_table(proposal)
 
 
-def _features(
-    proposal: Proposal, table: CohortTable, mapped: IntensityMap
+def _axes(values: Any) -> tuple[bool, bool, bool]:
+    z, y, x = (bool(value) for value in values)
+    return z, y, x
+
+
+def comparable_features(
+    proposal: Proposal,
+    table: CohortTable,
+    mapped: IntensityMap,
+    place_axes: tuple[bool, bool, bool] = (True, True, True),
 ) -> NDArray[np.float32]:
-    """Return the features by which supervoxels are compared, (n_supervoxels, d) float32."""
+    """Return the features by which supervoxels are compared, (n_supervoxels, d) float32.
+
+    Positions along axes that do not count are left out.
+    """
+    place = body_place(proposal, table)[:, list(place_axes)]
+    bright = mapped(table.intensity) * np.array(
+        [_INTENSITY, _AROUND, _AROUND], np.float32
+    )
+    return np.concatenate(
+        [bright, _FEATURES * table.features, _PLACE * place], axis=1
+    ).astype(np.float32)
+
+
+def inputs_of_head(
+    proposal: Proposal,
+    table: CohortTable,
+    mapped: IntensityMap,
+    place_axes: tuple[bool, bool, bool],
+) -> NDArray[np.float32]:
+    """Return the inputs of the classifier for each supervoxel, (n_supervoxels, d) float32."""
+    return head_inputs(
+        mapped(table.intensity[:, 0]),
+        table.features,
+        body_place(proposal, table)[:, list(place_axes)],
+    )
+
+
+def body_place(proposal: Proposal, table: CohortTable) -> NDArray[np.floating]:
+    """Return the position of each supervoxel as a share of the body's extent, (n, 3)."""
     middle, spread = (
         proposal.descriptor_scale
         if proposal.descriptor_scale is not None
@@ -485,35 +568,44 @@ def _features(
         if len(inside)
         else (np.zeros(len(at)), np.ones(len(at)))
     )
-    share = np.clip((place - low) / np.maximum(high - low, 1e-6), -0.25, 1.25)
-    bright = mapped(table.intensity) * np.array(
-        [_INTENSITY, _AROUND, _AROUND], np.float32
+    return np.asarray(
+        np.clip((place - low) / np.maximum(high - low, 1e-6), -0.25, 1.25)
     )
-    return np.concatenate(
-        [bright, _FEATURES * table.features, _PLACE * share], axis=1
-    ).astype(np.float32)
 
 
 def _to_nearest(
-    features: NDArray[np.float32], examples: NDArray[np.float32], *, skip: int = 0
+    features: NDArray[np.float32],
+    examples: NDArray[np.float32],
+    *,
+    skip: int = 0,
+    mean_of: int = 1,
 ) -> NDArray[np.float32]:
-    """Return the squared distance (n,) to the nearest example after the first `skip`."""
-    place = min(skip, len(examples) - 1)
+    """Return the squared distance (n,) to the nearest example after the first `skip`.
+
+    With `mean_of` above 1 it is the mean over that many nearest examples.
+    """
+    place = min(skip + mean_of - 1, len(examples) - 1)
     length, found = (examples**2).sum(axis=1), np.empty(len(features), np.float32)
     for begin in range(0, len(features), _BLOCK):
         part = features[begin : begin + _BLOCK]
         squares = (part**2).sum(axis=1)[:, None] + length - 2 * part @ examples.T
-        found[begin : begin + len(part)] = np.maximum(
-            np.partition(squares, place, axis=1)[:, place], 0
+        squares = np.partition(squares, place, axis=1)
+        nearest = (
+            squares[:, place] if mean_of == 1 else squares[:, : place + 1].mean(axis=1)
         )
+        found[begin : begin + len(part)] = np.maximum(nearest, 0)
     return found
 
 
-def _usual_distance(
-    features: NDArray[np.float32], taught: NDArray[np.integer]
+def usual_distance(
+    features: NDArray[np.float32], taught: NDArray[np.integer], percent: float = 50.0
 ) -> float:
+    """Return the median squared distance to the nearest other example of one's region.
+
+    `percent` chooses another percentile than the median.
+    """
     own = [
         _to_nearest(features[taught == region], features[taught == region], skip=1)
         for region in np.unique(taught)
     ]
-    return max(float(np.median(np.concatenate(own))), 1e-4)
+    return max(float(np.percentile(np.concatenate(own), percent)), 1e-4)

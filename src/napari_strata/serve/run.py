@@ -15,6 +15,7 @@ from napari_strata.proposal.proposal import Proposal
 from napari_strata.serve.guard import SHORTEST_TOKEN, Access, is_local_host
 from napari_strata.serve.models import Model
 from napari_strata.serve.service import Service
+from napari_strata.serve.sources import ImageSource
 from napari_strata.serve.store import open_store
 from napari_strata.settings import ProposeSettings, RunSettings, ServeSettings
 from napari_strata.volume import Progress, Volume
@@ -106,6 +107,7 @@ def serve(
     access: Access,
     *,
     keep: Path | None = None,
+    source: ImageSource | None = None,
     on_start: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Serve until the process is told to stop.
@@ -122,6 +124,8 @@ def serve(
         Who may speak to the server.
     keep : Path or None
         Folder in which scans and labels stay; None to keep nothing.
+    source : ImageSource or None
+        Where scans come from that clients name but did not send.
     on_start : callable
         Called with the server's address when clients can connect.
 
@@ -138,7 +142,7 @@ def serve(
     with ExitStack() as stack:
         listening = stack.enter_context(_listening(settings))
         store = stack.enter_context(open_store(keep, settings))
-        service = Service(store, models, proposer, settings)
+        service = Service(store, models, proposer, settings, source=source)
         config = uvicorn.Config(
             create_app(service, access),
             log_config=None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from napari_strata.serve.strokes import StrokeWork, stroke_request
 from napari_strata.serve.uploads import (
     RAW_SUFFIX,
     Upload,
+    check_scan,
     store_labels,
     store_scan,
 )
@@ -97,6 +99,7 @@ class Service:
         self.store, self.models, self.settings = store, models, settings
         self._scans = OpenScans(proposer, settings, keeps=store.keeps)
         self._source = source
+        self._pulling = threading.Lock()
 
     # What there is
 
@@ -151,16 +154,20 @@ class Service:
 
     def _pulled(self, source: ImageSource, scan_id: str) -> StoredScan | None:
         """Fetch a scan that a client named; None if the source has none."""
-        folder = self.store.new_folder(scan_id)
-        try:
-            file = source.pull(scan_id, folder)
-            if file is None:
+        with self._pulling:
+            if (scan := self.store.get(scan_id)) is not None:
+                return scan  # another request fetched it meanwhile
+            folder = self.store.new_folder(scan_id)
+            try:
+                file = source.pull(scan_id, folder)
+                if file is None:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    return None
+                check_scan(folder / file, self.settings.max_scan_mvox)
+                return self._added(folder, file, scan_id, 0.0)
+            except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
-                return None
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        return self._added(folder, file, scan_id, 0.0)
+                raise
 
     def message(self, err: StrataError) -> str:
         """Return the text of an error, without folders of the server."""

@@ -39,6 +39,8 @@ MAY_GO_AFTER_S = 600.0
 """Idle time in seconds after which a scan may be removed to make room for another."""
 DISK_RESERVE = 1_000_000_000
 """Bytes that stay free on the disk."""
+_STARTING_S = 10.0
+"""Age in seconds up to which a folder may belong to a server that only starts."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST_SLUG = 40
 _LONGEST_ID = 1000
@@ -420,6 +422,8 @@ def open_store(keep: Path | None, settings: ServeSettings) -> Iterator[Store]:
 def remove_left_behind(parent: Path) -> None:
     """Remove the folders of servers that do not run any more."""
     for folder in parent.iterdir():
-        lock = FileLock(folder / LOCK, timeout=0)
-        with suppress(Timeout, OSError), lock:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(Timeout, OSError):
+            if time.time() - folder.stat().st_mtime < _STARTING_S:
+                continue
+            with FileLock(folder / LOCK, timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)

@@ -18,12 +18,17 @@ from numpy.typing import NDArray
 from napari_strata.errors import ServeError
 from napari_strata.proposal.proposal import Proposal
 from napari_strata.refine.edits.strokes import Scribble
-from napari_strata.refine.history.initial_state import InitialState, check_labels
+from napari_strata.refine.history.initial_state import (
+    InitialState,
+    check_labels,
+    structure_state,
+)
+from napari_strata.refine.scribble.reach import Reach
 from napari_strata.refine.session.view import View
 from napari_strata.refine.state.assignment import Scope, State
 from napari_strata.refine.state.proposal_index import ProposalIndex
 from napari_strata.serve.models import STRUCTURE
-from napari_strata.volume import Region, Segmentation, region_color
+from napari_strata.volume import BACKGROUND, Region, Segmentation, region_color
 
 _FOREGROUND, _BACKGROUND = "foreground_scribbles", "background_scribbles"
 """Names of 3D Slicer's segments with the strokes."""
@@ -31,6 +36,8 @@ _DEFAULT_NAMES = {1: STRUCTURE, 2: _BACKGROUND, 3: _FOREGROUND}
 """Values in labels that come without names, as MONAI Label has them."""
 _REGION = 1
 """Region id of the structure."""
+_REACH = Reach()
+"""That of scribbles in the library and the window at their start."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,7 +106,7 @@ def stroke_request(
         )
     request = StrokeRequest(
         structure,
-        np.isin(labels, [key for key, name in names.items() if name == structure]),
+        _is_any(labels, [key for key, name in names.items() if name == structure]),
         _voxels(labels, names, _FOREGROUND),
         _voxels(labels, names, _BACKGROUND),
         scope,
@@ -125,12 +132,20 @@ def _names(label_info: Any) -> dict[int, str]:
         ) from err
 
 
+def _is_any(labels: NDArray[np.unsignedinteger], ids: list[int]) -> NDArray[np.bool_]:
+    """Return where labels are one of a few ids; far faster than `isin`."""
+    found = np.zeros(labels.shape, np.bool_)
+    for key in ids:
+        if key > 0:
+            found |= labels == key
+    return found
+
+
 def _voxels(
     labels: NDArray[np.unsignedinteger], names: dict[int, str], name: str
 ) -> NDArray[np.int64]:
     ids = [key for key, value in names.items() if value == name]
-    found = [np.flatnonzero(labels == key) for key in ids if key > 0]
-    return np.concatenate([np.empty(0, np.int64), *found])
+    return np.flatnonzero(_is_any(labels, ids)).astype(np.int64, copy=False)
 
 
 class StrokeWork:
@@ -164,12 +179,23 @@ class StrokeWork:
             If the strokes cannot be used.
         """
         self._begin(request)
-        index, state = self._index, self._start_state
-        for voxels, region in ((request.background, 0), (request.foreground, _REGION)):
-            if len(voxels):
-                points = index.ras_mm(voxels)
-                stroke = Scribble(points, region, request.scope)
-                state = stroke.apply(state, index).state
+        index = self._index
+        strokes = [
+            Scribble(
+                index.ras_mm(voxels),
+                region,
+                request.scope,
+                reach=(_REACH.mm, _REACH.tolerance_sd),
+            )
+            for voxels, region in (
+                (request.background, BACKGROUND),
+                (request.foreground, _REGION),
+            )
+            if len(voxels)
+        ]
+        state = self._start_state
+        for stroke in strokes:
+            state = stroke.apply(state, index).state
         self._state, self._strokes = state, request.strokes
         self._answer = View(index, state).labels == _REGION
         return self._segmentation(self._answer, request.structure)
@@ -193,12 +219,10 @@ class StrokeWork:
 
     def _state_of(self, mask: NDArray[np.bool_]) -> State:
         """Return the state of a case that starts from a structure."""
-        start = InitialState("regions", 0)
-        if mask.any():
-            start = InitialState.from_labels(
-                self._index.proposal, self._segmentation(mask, STRUCTURE)
-            )
-        return start.state(self._index)
+        if not mask.any():
+            return InitialState("regions", 0).state(self._index)
+        row = Region(_REGION, STRUCTURE, region_color(_REGION))
+        return structure_state(self._index, mask, row)
 
     def _segmentation(self, mask: NDArray[np.bool_], name: str) -> Segmentation:
         return Segmentation(

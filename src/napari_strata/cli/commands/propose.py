@@ -19,6 +19,7 @@ from napari_strata.cli.terminal import check_suffix, check_writable, progress
 from napari_strata.errors import SettingsError
 from napari_strata.filenames import CASE_SUFFIX, printable
 from napari_strata.io.atomic import Together
+from napari_strata.parallel import worker_threads
 from napari_strata.settings import ProposeSettings, RunSettings
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def _propose(arguments: argparse.Namespace) -> None:
             **proposal.provenance["seconds"],
         },
     }
-    _write_outputs(arguments, proposal, labelled, provenance)
+    with worker_threads(run.threads):
+        _write_outputs(arguments, proposal, labelled, provenance)
     what = "taught regions" if arguments.taught else tree
     print(
         f"{printable(arguments.output)}: {n_regions} {what} in"

@@ -25,7 +25,7 @@ EDGES = {
 """Edge of the canvas -> napari's name for the place in the middle of it."""
 _TEXT_COLOR, _BOX_COLOR = (1.0, 0.85, 0.35, 1.0), (0.0, 0.0, 0.0, 0.6)
 """Legible on the scan, on a dark and on a light canvas."""
-_NOTE, _NOTE_POINTS = "note", 11
+_NOTE, _NOTE_POINTS = "note", 9
 """Name and font size of the line in the corner, which says what is selected."""
 _FONT_SIZE = 16
 """Points; readable from a reading distance, small beside the scan."""

@@ -135,7 +135,8 @@ def case_labels_tuple(work: Refinement, *, name: str) -> LayerTuple:
         Segmentation(labels, work.regions, work.proposal.volume.geometry), name=name
     )
     kwargs["colormap"] = region_colormap(
-        work.regions, capacity=color_capacity(work.view.next_id)
+        (*work.view.state.expected_rows(), *work.regions),
+        capacity=color_capacity(work.view.next_id),
     )
     return data, kwargs, kind
 

@@ -205,7 +205,7 @@ class CanvasOrientation:
         self._viewer = viewer
         self._scan: napari.layers.Layer | None = None
         self._directions: NDArray[np.float64] | None = None
-        self._updating = False
+        self._updating = self._stays = False
         self.letters = EdgeText(viewer)
         self._camera = camera_of(viewer)
         viewer.dims.events.order.connect(self.update)
@@ -235,10 +235,9 @@ class CanvasOrientation:
 
         A panel that is opened later takes over, see `take_over`.
         """
-        self.letters.note("")
         if self._scan is None or self._scan not in self._viewer.layers:
-            self.close()
             return
+        self._stays = True
         # the scan's layer keeps it alive, and no longer
         facts = {**layer_facts(self._scan), _LETTERS_OF: self}
         self._scan.metadata[METADATA_KEY] = facts
@@ -276,7 +275,9 @@ class CanvasOrientation:
             self._updating = False
 
     def close(self) -> None:
-        """Take the letters off the canvas and stop listening."""
+        """Take the letters off the canvas and stop listening, unless they stay."""
+        if self._stays:
+            return
         viewer = self._viewer
         viewer.dims.events.order.disconnect(self.update)
         viewer.dims.events.ndisplay.disconnect(self.update)
@@ -296,6 +297,7 @@ class CanvasOrientation:
             left = {key: fact for key, fact in facts.items() if key != _LETTERS_OF}
             self._scan.metadata[METADATA_KEY] = left
         self._viewer.layers.events.removed.disconnect(self._on_removed)
+        self._stays = False
         self.close()
 
     def _on_point(self, event: object = None) -> None:

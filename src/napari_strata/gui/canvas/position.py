@@ -20,8 +20,12 @@ _AXES = {
 _NUMBER = r"[-+]?\d+(?:\.\d+)?"
 
 
-def position_from_text(text: str) -> NDArray[np.float64]:
+def position_from_text(
+    text: str, here: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
     """Read "L 12 P 30.5 S 7" in any order, or three numbers x, y, z in RAS+ mm.
+
+    With `here`, a part such as "S 15" is enough: the rest stays as it is there.
 
     Returns
     -------
@@ -35,8 +39,10 @@ def position_from_text(text: str) -> NDArray[np.float64]:
     """
     lettered = re.findall(rf"([RLAPSI])\s*({_NUMBER})", text.upper())
     axes = [_AXES[letter][0] for letter, _ in lettered]
-    if len(lettered) == 3 and sorted(axes) == [0, 1, 2]:
-        point = np.zeros(3)
+    rest = re.sub(rf"[RLAPSI]\s*{_NUMBER}|MM|[\s,;]", "", text.upper())
+    is_part = here is not None and bool(axes) and len(set(axes)) == len(axes)
+    if (len(lettered) == 3 and sorted(axes) == [0, 1, 2]) or (is_part and not rest):
+        point = np.zeros(3) if here is None else np.array(here, np.float64)
         for letter, number in lettered:
             axis, sign = _AXES[letter]
             point[axis] = sign * float(number)

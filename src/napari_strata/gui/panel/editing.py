@@ -11,6 +11,7 @@ from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject
 
 from napari_strata.errors import StrataError
+from napari_strata.gui.actions import shortcut
 from napari_strata.gui.preferences import remember_stroke_reach_mm, stroke_reach_mm
 from napari_strata.gui.session.scan_case import ScanCase
 from napari_strata.gui.tasks.notifications import notify_errors
@@ -270,7 +271,14 @@ class Editor(QObject):
     def _target(self) -> int | None:
         target = self._section.target
         if target == "selected":
-            return self._selected(1, "stroke for")[-1]
+            region = self._selected(1, "stroke for")[-1]
+            for row in self._table.regions.rows:
+                if row.id == region and row.locked:
+                    raise StrataError(
+                        f"'{row.name}' is locked, so strokes for it would do nothing."
+                        f" Unlock it first ({shortcut('lock')})."
+                    )
+            return region
         return None if target == "new" else BACKGROUND
 
     def _select_after(self, ids: Sequence[int]) -> None:

@@ -131,6 +131,8 @@ class StrataPanel(PanelLayout):
         self.proposals.close()
         self.views.close()
         self.hover.close()
+        self.outline.close()
+        self.orientation.stay()
         self._bindings.remove()
         self.scans.close()
         self.cases.close()
@@ -250,6 +252,10 @@ class StrataPanel(PanelLayout):
         bindings.on_event(viewer.layers.events.inserted, self._on_inserted)
         bindings.on_event(viewer.layers.events.removed, self._on_layers)
         bindings.on_mouse(viewer.mouse_drag_callbacks, self.views.on_drag)
+        viewer.mouse_wheel_callbacks.insert(0, self.views.on_wheel)
+        bindings.on_remove(
+            lambda: viewer.mouse_wheel_callbacks.remove(self.views.on_wheel)
+        )
         bindings.on_mouse(viewer.mouse_drag_callbacks, self.canvas_cursor.on_drag)
         bindings.on_mouse(viewer.mouse_move_callbacks, self.canvas_cursor.on_move)
         bindings.on_mouse(viewer.mouse_move_callbacks, self.hover.on_move)
@@ -263,8 +269,8 @@ class StrataPanel(PanelLayout):
         bindings.on_remove(focus_keys.close)
         buttons = {**sections.edit.buttons, **sections.export.buttons}
         show_icons(buttons, viewer, bindings)
-        bindings.on_remove(self._leave_letters)
-        bindings.on_remove(self.outline.close)
+        bindings.on_remove(self.orientation.close)
+        bindings.on_remove(self.outline.forget)
         bindings.on_event(viewer.dims.events.ndisplay, self._on_ndisplay)
         self.destroyed.connect(bindings.remove)
         ClosingQuestion(self, self.jobs, self.cases.count_unsaved)
@@ -325,13 +331,6 @@ class StrataPanel(PanelLayout):
             case.show_again()
             self.keys.bind(case.labels)
             self.refresh()
-
-    def _leave_letters(self) -> None:
-        """Keep the letters of a scan that is still shown when the panel is closed."""
-        if self.scans.image is None:
-            self.orientation.close()
-        else:
-            self.orientation.stay()
 
     def _on_ndisplay(self, event: object = None) -> None:
         self.outline.follow(self.case)

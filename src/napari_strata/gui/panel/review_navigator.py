@@ -78,6 +78,8 @@ class ReviewNavigator:
         """
         with notify_errors():
             case = self._require_case()
+            if case.queue.is_busy:
+                self._section.show_place("Waits until the edit before is done …")
             case.submit(
                 partial(
                     case.work.view.places_to_review, _SUGGESTIONS + len(self._seen)
@@ -129,6 +131,7 @@ class ReviewNavigator:
         )
         if place is None:
             self.forget()
+            self._section.show_place("")
             self._seen.clear()
             show_info("No more places to look at; Look next starts over.")
             return

@@ -25,7 +25,11 @@ from napari_strata.gui.canvas.window_presets import (
     preset_names,
 )
 from napari_strata.gui.panel.linked_planes import LinkedPlanes
-from napari_strata.gui.preferences import default_view
+from napari_strata.gui.preferences import (
+    default_view,
+    has_equal_planes,
+    wheel_moves_slices,
+)
 from napari_strata.gui.session.followup import FollowUp
 from napari_strata.gui.session.open_cases import OpenCases
 from napari_strata.gui.session.scan_case import ScanCase
@@ -44,6 +48,10 @@ _MAX_SURFACES = 40
 """Surfaces made at once if no region is selected: about as many as a view can show."""
 _FILLED = 0.95
 """Part of the canvas that a scan fills after it was chosen, as napari does."""
+_ZOOM_STEP = 1.1
+"""Zoom of one step of the wheel."""
+_ARRANGE_MS = 60
+"""Delay before docks are put in order: they have their places only once laid out."""
 _FIT_MS = 300
 """Delay before the scan is fitted to canvases whose docks were just laid out."""
 
@@ -95,9 +103,11 @@ class ViewController(QObject):
         self._require_case = require_case
         self._image: napari.layers.Image | None = None
         self._volume: Volume | None = None
+        self._wheel_is_ours = False
+        self._scrolling: list[Callable[..., object]] = []
         self.ruler = Ruler(viewer)
         self.planes: LinkedPlanes | None = None
-        self._arrange_timer = single_shot(self, 0, self._arrange_docks)
+        self._arrange_timer = single_shot(self, _ARRANGE_MS, self._arrange_docks)
         self._fit_timer = single_shot(self, _FIT_MS, viewer.fit_to_view)
         section.modality_chosen.connect(self._on_modality)
         section.window_chosen.connect(self.show_window)
@@ -128,6 +138,9 @@ class ViewController(QObject):
         self.show_planes(False)
         self._arrange_timer.stop()
         self._fit_timer.stop()
+        if self._wheel_is_ours:
+            camera_of(self._viewer).mouse_zoom = True
+            self._swap_scrolling(self._viewer, False)
 
     def show_window(self, preset: str) -> None:
         """Apply a window preset."""
@@ -150,7 +163,9 @@ class ViewController(QObject):
             if self._image is None or self._volume is None:
                 raise StrataError("Open a scan first.")
             geometry = self._volume.geometry
-            voxel = geometry.voxel_from_world(position_from_text(text))
+            point = self._viewer.dims.point[-3:]
+            here = geometry.world_from_voxel(self._image.world_to_data(point)[-3:])
+            voxel = geometry.voxel_from_world(position_from_text(text, here))
             if (voxel < -0.5).any() or (
                 voxel > np.array(geometry.shape_zyx) - 0.5
             ).any():
@@ -199,9 +214,15 @@ class ViewController(QObject):
             and not panel.isFloating()
         ):
             window.splitDockWidget(planes, panel, Qt.Orientation.Horizontal)
+            width = window.width() // 4
+            if has_equal_planes() and self.planes is not None:
+                self.planes.setOrientation(Qt.Orientation.Horizontal)
+                canvas = window.centralWidget()
+                left = 0 if canvas is None else canvas.x()
+                width = (window.width() - left - panel.minimumWidth()) * 2 // 3
             window.resizeDocks(
                 [planes, panel],
-                [window.width() // 4, panel.minimumWidth()],
+                [width, panel.minimumWidth()],
                 Qt.Orientation.Horizontal,
             )
         self._fit_timer.start()
@@ -307,6 +328,35 @@ class ViewController(QObject):
                 yield
         finally:
             camera.mouse_zoom = zooms
+
+    def on_wheel(self, viewer: napari.viewer.Viewer, event: Any) -> None:
+        """Go to the next slice, and zoom with Ctrl, if a person prefers it that way."""
+        is_on = wheel_moves_slices() and viewer.dims.ndisplay == 2
+        camera = camera_of(viewer)
+        if self._wheel_is_ours != is_on:
+            self._wheel_is_ours = is_on
+            camera.mouse_zoom = not is_on
+            self._swap_scrolling(viewer, is_on)
+        if not is_on or "Alt" in event.modifiers:
+            return
+        if "Control" in event.modifiers:
+            camera.zoom *= _ZOOM_STEP ** float(np.clip(event.delta[1], -1, 1))
+        else:
+            axis = viewer.dims.order[-3]
+            step = viewer.dims.current_step[axis] - int(np.sign(event.delta[1]))
+            viewer.dims.set_current_step(axis, step)
+        event.handled = True
+
+    def _swap_scrolling(self, viewer: napari.viewer.Viewer, is_ours: bool) -> None:
+        """Take napari's own Ctrl+wheel off the canvas, or put it back."""
+        callbacks = viewer.mouse_wheel_callbacks
+        if not is_ours:
+            callbacks.extend(self._scrolling)
+            self._scrolling = []
+            return
+        self._scrolling = [one for one in callbacks if one.__name__ == "dims_scroll"]
+        for one in self._scrolling:
+            callbacks.remove(one)
 
     def _set_limits(self, limits: tuple[float, float]) -> None:
         image = self._image

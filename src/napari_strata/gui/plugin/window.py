@@ -12,6 +12,7 @@ from napari_strata.errors import ChoiceError, StrataError
 from napari_strata.filenames import CASE_SUFFIX, printable
 from napari_strata.gui.canvas.layers import LayerTuple, image_tuple
 from napari_strata.gui.plugin.napari_open import read_case
+from napari_strata.gui.preferences import starts_maximised
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -79,6 +80,8 @@ def open_viewer(
         viewer.add_layer(napari.layers.Layer.create(data, kwargs, kind))
     if layers:
         panel.views.show_default_view()
+    if starts_maximised():
+        panel.window().showMaximized()
     return viewer
 
 

@@ -169,7 +169,9 @@ class LabelsPainter(QObject):
         """Draw all regions except these."""
         self.hidden = regions
         self.layer.colormap = region_colormap(
-            self.work.regions, capacity=self._capacity, hidden=regions
+            (*self.work.view.state.expected_rows(), *self.work.regions),
+            capacity=self._capacity,
+            hidden=regions,
         )
         self.painted.emit()
 
@@ -255,7 +257,10 @@ class LabelsPainter(QObject):
             {"regions": self.work.regions},
         )
         self._capacity = color_capacity(self.work.view.next_id)
-        self._colors = {region.id: region.color for region in self.work.regions}
+        expected = self.work.view.state.expected_rows()
+        self._colors = {
+            region.id: region.color for region in (*expected, *self.work.regions)
+        }
         return self._viewer.add_labels(
             data, **{**kwargs, "name": f"{self._image.name} regions"}
         )
@@ -299,6 +304,7 @@ class LabelsPainter(QObject):
         regions, layer, top = self.work.regions, self.layer, self.work.view.next_id - 1
         if top > np.iinfo(layer.data.dtype).max:
             layer.data = np.asarray(layer.data).astype(roomy_dtype(top + 1))
+        rows = (*self.work.view.state.expected_rows(), *regions)
         colors = {region.id: region.color for region in regions}
         recolored = any(
             self._colors.get(number, region_color(number)) != color
@@ -307,8 +313,9 @@ class LabelsPainter(QObject):
         if top > self._capacity or recolored:
             self._capacity = color_capacity(top)
             layer.colormap = region_colormap(
-                regions, capacity=self._capacity, hidden=self.hidden
+                rows, capacity=self._capacity, hidden=self.hidden
             )
+            self._colors.update({region.id: region.color for region in rows})
         self._colors.update(colors)
         layer.metadata[METADATA_KEY] |= {"regions": regions}
         self._names_timer.start()

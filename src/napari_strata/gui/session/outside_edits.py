@@ -88,6 +88,8 @@ class OutsideEdits(QObject):
         events = self._painter.layer.events
         bindings.on_event(events.paint, self._on_paint)
         bindings.on_event(events.set_data, self._on_set_data)
+        # a stroke that another tool interrupts ends without a paint event
+        bindings.on_event(events.mode, self._on_set_data)
 
     def absorb(self) -> Absorbed:
         """Pass voxels that other tools wrote to the refinement.

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 SELECTION_NAME = "Strata selection"
 _COLOR = (255, 255, 255)
 """White stands out from every region's colour, on the grey scan too."""
-_PIXELS = 3
-"""Width of the outline on the screen: wider than that of regions drawn as outlines."""
-_LONGEST = 60
+_PIXELS = 1
+"""Width of the outline in voxels of the plane: the thinnest there is."""
+_LONGEST = 40
 """Characters of the list of names on the canvas."""
 
 
@@ -91,6 +91,11 @@ class SelectionOutline(QObject):
         """Follow no case any more."""
         self.follow(None)
         self.remove()
+
+    def forget(self) -> None:
+        """Draw nothing more: the canvas is gone."""
+        self._timer.stop()
+        self._case = self.layer = None
 
     def _draw(self) -> None:
         case = self._case

@@ -92,6 +92,10 @@ BRUSHES: dict[str, tuple[str, str]] = {
 }
 """Name -> (text, tooltip) of what the mouse does on the canvas."""
 
+_NUMBER_PIXELS = 90
+"""Width of the brush size: two digits between its buttons."""
+_EFFECT_LINES = 2
+"""Lines kept free for what strokes would take; the tooltip holds all of it."""
 _MAX_PARTS = 50
 """Most parts of one Split; more would be confusing in the table."""
 _MIN_REACH_MM, _MAX_REACH_MM = 2, 60
@@ -241,6 +245,7 @@ class EditSection(Section):
         """Show what the strokes would take, and warn where it is unlike them."""
         warning = "\nUnlike the stroke: look before you accept."
         self._effect.setText(str(effect) + warning * effect.parts_from_stroke)
+        self._effect.setToolTip(self._effect.text())
         self._effect.show()
 
     def show_history(self, undo: str, redo: str) -> None:
@@ -282,6 +287,11 @@ class EditSection(Section):
         self._size, self._reach = QSpinBox(), QSpinBox()
         self._effect = QLabel()
         self._effect.setWordWrap(True)
+        lines = _EFFECT_LINES * self._effect.fontMetrics().lineSpacing()
+        self._effect.setFixedHeight(lines)
+        policy = self._effect.sizePolicy()
+        policy.setRetainSizeWhenHidden(True)
+        self._effect.setSizePolicy(policy)
         self._effect.hide()
         for text, value in (
             ("the selected region", "selected"),
@@ -320,19 +330,22 @@ class EditSection(Section):
         options.setSpacing(4)
         widgets: list[tuple[QWidget, int, int, int]] = [
             (QLabel("Strokes for"), 0, 0, 1),
-            (self._target, 0, 1, 3),
+            (self._target, 0, 1, 1),
+            (QLabel("Brush"), 0, 2, 1),
+            (self._size, 0, 3, 1),
         ]
         widgets += [
             (QLabel("Reach"), 1, 0, 1),
             (self._scope, 1, 1, 1),
             (self._reach, 1, 2, 2),
-            (QLabel("Brush"), 2, 0, 1),
-            (self._size, 2, 1, 1),
         ]
         for widget, row, column, columns in widgets:
             options.addWidget(widget, row, column, 1, columns)
         options.setColumnStretch(1, 1)
+        self._size.setMaximumWidth(_NUMBER_PIXELS)
         self.body.addLayout(options)
-        self.body.addLayout(row_of(self.apply, self.clear, self.preview))
-        self.body.addWidget(self._effect)
-        self.body.addLayout(row_of(self.undo, self.redo))
+        self.body.addLayout(row_of(self.apply, self.clear, self.undo, self.redo))
+        # beside the box and of fixed height, so that no button moves while stroking
+        line = row_of(self.preview, self._effect)
+        line.setStretch(1, 1)
+        self.body.addLayout(line)

@@ -128,7 +128,7 @@ class ScanSection(Section):
         self.readout.setWordWrap(True)
         self.readout.setMinimumHeight(2 * self.readout.fontMetrics().lineSpacing())
         self.position = QLineEdit()
-        self.position.setPlaceholderText("Go to mm: L 12 P 30 S 5")
+        self.position.setPlaceholderText("Go to mm: L 12 P 30 S 5, or S 15")
         self.position.setToolTip(
             "A position in the patient, as in the line below, or three numbers: right,"
             " anterior, superior. Enter goes there"

@@ -174,8 +174,11 @@ def pair_codes(
 
 
 def pairs_of(codes: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Return the pairs (e, 2) that `pair_codes` made numbers of."""
-    pairs = np.empty((len(codes), 2), np.int32)
+    """Return the pairs (e, 2) that `pair_codes` made numbers of.
+
+    All first ids lie beside one another in memory, which is what merging reads.
+    """
+    pairs = np.empty((len(codes), 2), np.int32, order="F")
     pairs[:, 0] = codes >> _ID_BITS
     pairs[:, 1] = codes & ((1 << _ID_BITS) - 1)
     return pairs

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from napari_strata.parallel import both, each
 from napari_strata.preprocess.intensity import encoder_intensity, filter_threads
@@ -130,7 +131,7 @@ def propose(inputs: MethodInputs) -> MethodResult:
     on_progress, stage = inputs.on_progress, inputs.stage
     with (
         filter_threads(run.threads),
-        Prefetch(volume, settings, beside=run.threads != 1) as prefetch,
+        Prefetch(volume, settings, threads=run.threads) as prefetch,
     ):
         with stage("prepare"):
             on_progress(0, 1, "finding the body")
@@ -148,11 +149,13 @@ def propose(inputs: MethodInputs) -> MethodResult:
             )
             prepared = prefetch.prepared_scan(on_progress)
         with stage("encode"):
-            intensity = encoder_intensity(
-                prepared.intensity, prepared.inside, volume.modality
-            )
             features = embed_intensity(
-                intensity,
+                encoder_intensity(
+                    prepared.intensity,
+                    prepared.inside,
+                    volume.modality,
+                    box=prepared.grid.box,
+                ),
                 prepared.grid,
                 encoder,
                 settings=settings,
@@ -160,7 +163,8 @@ def propose(inputs: MethodInputs) -> MethodResult:
             )
         with stage("grow"):
             initial = prefetch.initial_segments(on_progress)
-        with stage("build"):
+        # threads share whole parts of the work; sums do not depend on their number
+        with stage("build"), threadpool_limits(1, user_api="blas"):
             proposal = build_proposal(
                 ProposalInputs(prepared, features),
                 settings,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,14 +62,59 @@ def refine_boundaries(
     """
     raise_if_cancelled()
     snapped = snap_edges(supervoxels * np.int32(2) + inside, intensity, inside)
-    parts = _connected(snapped)
+    parts = connected_parts(snapped)
     raise_if_cancelled()
     return join_crumbs(parts, intensity, inside, crumb_vox)
 
 
-def _connected(supervoxels: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Label the parts that are connected by faces, edges or corners, from 0."""
-    return label_parts(supervoxels, connectivity=3, background=-1).astype(np.int32) - 1
+def connected_parts(supervoxels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Label the parts that are connected by faces, edges or corners, from 0.
+
+    Parts are numbered in the order of their first voxels. Two halves are labelled at once
+    and joined where they meet.
+    """
+    middle = len(supervoxels) // 2
+    # scikit-image numbers the parts of flat arrays in another order
+    if min(middle, *supervoxels.shape) < 2:
+        return _parts_of(supervoxels)
+    front, back = each(_parts_of, (supervoxels[:middle], supervoxels[middle:]))
+    back += front.max() + 1
+    n = int(back.max()) + 1
+    pairs = _pairs_across(
+        supervoxels[middle - 1], supervoxels[middle], front[-1], back[0]
+    )
+    links = sparse.coo_matrix(
+        (np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n)
+    )
+    # they are numbered in the order of their first members
+    joined = sparse.csgraph.connected_components(links, directed=False)[1]
+    table = joined.astype(np.int32)
+    return np.concatenate(each(table.take, (front, back)))
+
+
+def _parts_of(supervoxels: NDArray[np.int32]) -> NDArray[np.int32]:
+    parts: NDArray[np.int32] = label_parts(
+        supervoxels, connectivity=3, background=-1
+    ).astype(np.int32)
+    parts -= 1
+    return parts
+
+
+def _pairs_across(
+    own: NDArray[np.int32],
+    next_own: NDArray[np.int32],
+    part: NDArray[np.int32],
+    next_part: NDArray[np.int32],
+) -> NDArray[np.int32]:
+    """Return the parts of two planes that touch and are of one supervoxel, (k, 2)."""
+    found = []
+    y, x = own.shape
+    for dy, dx in product((-1, 0, 1), repeat=2):
+        here = np.s_[max(0, -dy) : y - max(0, dy), max(0, -dx) : x - max(0, dx)]
+        there = np.s_[max(0, dy) : y - max(0, -dy), max(0, dx) : x - max(0, -dx)]
+        same = own[here] == next_own[there]
+        found.append(np.stack([part[here][same], next_part[there][same]], axis=1))
+    return np.concatenate(found)
 
 
 def noise_level(intensity: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
@@ -215,7 +262,7 @@ def _sizes_and_means(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Count the voxels of each supervoxel and average its intensity, slab by slab."""
 
-    def of_slab(begin: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    def of_slab(begin: int) -> tuple[NDArray[Any], NDArray[Any]]:
         flat = labels[begin : begin + _SUMMED].ravel()
         weights = intensity[begin : begin + _SUMMED].ravel()
         return (

@@ -293,11 +293,12 @@ def find_contacts(
     tables = each(partial(_contacts_across, labels, intensity), range(3))
     codes, faces, steps = (np.concatenate(part) for part in zip(*tables, strict=True))
     codes, order, start = _grouped(codes)
+    edges = np.ascontiguousarray(pairs_of(codes))
     if not len(start):
-        return Contacts(pairs_of(codes), faces.astype(np.int32), steps)
+        return Contacts(edges, faces.astype(np.int32), steps.astype(np.float32))
     total = np.add.reduceat(faces.take(order), start)
     step = np.add.reduceat(steps.take(order), start) / total
-    return Contacts(pairs_of(codes), total.astype(np.int32), step.astype(np.float32))
+    return Contacts(edges, total.astype(np.int32), step.astype(np.float32))
 
 
 def _contacts_across(

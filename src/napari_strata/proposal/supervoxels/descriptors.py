@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
 from napari_strata.cancellation import raise_if_cancelled
+from napari_strata.parallel import each
 from napari_strata.proposal.supervoxels.clustering import Contacts
 
 _SLAB_VOXELS = 2_000_000
@@ -198,20 +200,26 @@ def sizes_and_centers(
     (n, 3) float32 array
         Centroids in mm from the first voxel.
     """
-    sizes, sums = np.zeros(n, np.int64), np.zeros((n, 3))
     rows, columns = labels.shape[1:]
     y = np.repeat(np.arange(rows, dtype=np.float64), columns)
     x = np.tile(np.arange(columns, dtype=np.float64), rows)
     deep = max(1, _SLAB_VOXELS // max(1, rows * columns))
-    for begin in range(0, len(labels), deep):
+
+    def of_slab(begin: int) -> tuple[NDArray[Any], NDArray[Any]]:
         slab = labels[begin : begin + deep]
         flat = slab.ravel()
         z = np.repeat(
             np.arange(begin, begin + len(slab), dtype=np.float64), rows * columns
         )
-        sizes += np.bincount(flat, minlength=n)
-        for axis, place in enumerate((z, np.tile(y, len(slab)), np.tile(x, len(slab)))):
-            sums[:, axis] += np.bincount(flat, weights=place, minlength=n)
+        places = (z, np.tile(y, len(slab)), np.tile(x, len(slab)))
+        return np.bincount(flat, minlength=n), np.stack(
+            [np.bincount(flat, weights=place, minlength=n) for place in places], axis=1
+        )
+
+    sizes, sums = np.zeros(n, np.int64), np.zeros((n, 3))
+    for counted, summed in each(of_slab, range(0, len(labels), deep)):
+        sizes += counted
+        sums += summed
     return sizes, (sums / np.maximum(sizes, 1)[:, None] * spacing_zyx_mm).astype(
         np.float32
     )

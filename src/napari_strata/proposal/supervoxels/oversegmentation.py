@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -242,22 +242,17 @@ def find_supervoxels(
     spacing = prepared.volume.spacing_zyx_mm
     view = _thinned(labels.shape, spacing)
 
-    def describe() -> tuple[
-        NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]
-    ]:
-        sizes, centers = sizes_and_centers(labels, n, spacing)
-        raise_if_cancelled()
-        return sizes, centers, _describe(prepared, initial, labels, centers)
+    sizes, centers = sizes_and_centers(labels, n, spacing)
 
-    def find_body_and_contacts() -> tuple[NDArray[np.int64], Contacts]:
+    def find_body_and_contacts() -> tuple[NDArray[Any], Contacts]:
         contacts = find_contacts(
             np.ascontiguousarray(labels[view]),
             np.ascontiguousarray(prepared.intensity[view]),
         )
         return np.bincount(labels[prepared.inside], minlength=n), contacts
 
-    (sizes, centers, intensity), (in_body, contacts) = both(
-        describe, find_body_and_contacts
+    intensity, (in_body, contacts) = both(
+        lambda: _describe(prepared, initial, labels, centers), find_body_and_contacts
     )
     return Supervoxels(
         labels, contacts, intensity, centers, sizes, in_body > 0.5 * sizes

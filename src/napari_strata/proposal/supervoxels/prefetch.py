@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from napari_strata.cancellation import progress_scope
 from napari_strata.errors import Cancelled
+from napari_strata.parallel import worker_threads
 from napari_strata.proposal.supervoxels.oversegmentation import (
     InitialSegments,
     PreparedScan,
@@ -40,15 +41,16 @@ class Prefetch:
         The scan.
     settings : ProposeSettings
         Settings of the proposal.
-    beside : bool
-        Grow segments while the encoder works. If False, or if memory is too small for
-        both at once, they grow when `initial_segments` is called.
+    threads : int
+        CPU threads; 0 takes every core. With one thread, or if memory is too small for
+        both at once, segments do not grow beside the encoder but when
+        `initial_segments` is called.
     """
 
     def __init__(
-        self, volume: Volume, settings: ProposeSettings, *, beside: bool = True
+        self, volume: Volume, settings: ProposeSettings, *, threads: int = 0
     ) -> None:
-        self._settings, self._beside = settings, beside
+        self._settings, self._workers = settings, threads
         self._stopped, self._requested = threading.Event(), threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="strata-prefetch")
         self._prepared: Future[PreparedScan] = self._thread.submit(
@@ -85,15 +87,18 @@ class Prefetch:
         return _wait(self._segments, on_progress, "supervoxels")
 
     def _prepare(self, volume: Volume) -> PreparedScan:
-        with progress_scope(self._check) as report:
+        with progress_scope(self._check) as report, worker_threads(self._workers):
             report(0, 1, "finding the body")
             return prepare_scan(volume, self._settings)
 
     def _grow(self) -> InitialSegments:
         prepared = self._prepared.result()
-        if not (self._beside and fits_beside_encoder(prepared.grid)):
+        beside = self._workers != 1 and fits_beside_encoder(prepared.grid)
+        if not beside:
             self._requested.wait()
-        with progress_scope(self._check) as report:
+        # beside the encoder, which keeps all cores busy, one thread is enough
+        workers = 1 if beside else self._workers
+        with progress_scope(self._check) as report, worker_threads(workers):
             report(0, 1, "supervoxels")
             return grow_initial_segments(prepared, self._settings)
 

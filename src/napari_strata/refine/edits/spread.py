@@ -164,7 +164,9 @@ def _taken_here(
         index.supervoxels_at(state.strokes[-1].voxels), return_counts=True
     )
     own = case.training.examples[held] == last.region
-    if not own.any():
+    is_latest = last.region == state.current_id(state.strokes[-1].region)
+    if not is_latest or not own.any():
+        # the latest stroke took only smaller parts of supervoxels, which teach nothing
         return np.zeros(index.proposal.n_supervoxels, np.bool_)
     # Supervoxels that it only touches count by the voxels touched.
     stroke = Evidence(held[own].astype(np.intp), last.region, last.is_air)

@@ -220,7 +220,9 @@ class Journal:
         at, next_id = len(self.done), state.next_id
         nearest = min(self.snapshots, key=lambda known: abs(known - count), default=at)
         if abs(nearest - count) < abs(at - count):
-            at, state = nearest, state_from_bytes(self.snapshots[nearest])
+            colors = state.colors
+            kept = state_from_bytes(self.snapshots[nearest])
+            at, state = nearest, replace(kept, colors=colors)
         steps = [*self.done, *reversed(self.undone)]
         for step in reversed(steps[count:at]):
             state = apply_delta(state, step.delta, back=True)

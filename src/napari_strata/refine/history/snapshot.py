@@ -64,8 +64,9 @@ def state_from(arrays: Arrays, values: dict[str, Any]) -> State:
         Stroke(arrays["strokes"][ends[i] : ends[i + 1]], region, scope)
         for i, (region, scope, _) in enumerate(values["strokes"])
     ]
+    held: dict[str, Any] = {name: arrays[key] for key, name in _ARRAYS.items()}
     return State(
-        **{name: arrays[key] for key, name in _ARRAYS.items()},
+        **held,
         tree=values["tree"],
         n=values["n"],
         rank_ids={"regions": arrays["ids regions"], "tissues": arrays["ids tissues"]},

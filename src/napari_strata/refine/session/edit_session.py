@@ -84,7 +84,9 @@ class EditSession:
         journal: Journal | None = None,
     ) -> None:
         self.index, self.start = index, start
-        self.state = start.state(index) if state is None else state
+        self.state = (
+            start.state(index) if state is None else replace(state, colors=index.colors)
+        )
         self.journal = Journal() if journal is None else journal
         self.lock = threading.RLock()
         self.autosave: autosaving.Autosave | None = None

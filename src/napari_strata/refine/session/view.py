@@ -192,7 +192,7 @@ class View:
         ids |= {
             region
             for region, row in state.rows.items()
-            if row.locked or row.accepted or _is_personal(row)
+            if row.locked or row.accepted or _is_personal(row, state)
         }
         return state.rows_of(sorted(ids))
 
@@ -307,5 +307,9 @@ def as_point(values: ArrayLike) -> Point:
     return right, anterior, superior
 
 
-def _is_personal(row: Region) -> bool:
-    return row.is_named or row.color != region_color(row.id)
+def _is_personal(row: Region, state: State) -> bool:
+    """Return whether a person named or coloured a region."""
+    return row.is_named or not (
+        row.color == region_color(row.id)
+        or any(row.color in colors for colors in state.colors.values())
+    )

@@ -7,7 +7,7 @@ rows: n supervoxels, then k fragments that were cut from them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from napari_strata.errors import EditError
 from napari_strata.proposal.proposal import TreeName
+from napari_strata.proposal.reading.palette import Color
 from napari_strata.refine.state.proposal_index import ProposalIndex
 from napari_strata.refine.state.sparse_voxels import looked_up, overlaid
 from napari_strata.volume import BACKGROUND, Region, default_regions, region_color
@@ -86,6 +87,9 @@ class State:
         All strokes, oldest first.
     next_id : int
         The next unused region id.
+    colors : dict of tuple of colors
+        Per tree, the colours of ranks 1, 2, ...; see `Proposal.colors`. No edit changes
+        them and no file holds them.
     """
 
     assigned: NDArray[np.int32]
@@ -111,6 +115,7 @@ class State:
     cut_supervoxels: NDArray[np.int32] = field(
         default_factory=lambda: np.empty(0, np.int32)
     )
+    colors: Mapping[TreeName, tuple[Color, ...]] = field(default_factory=dict)
 
     def current_id(self, region: int) -> int:
         """Return the id of a region, or of the region that absorbed it in a merge."""
@@ -124,17 +129,25 @@ class State:
 
     def rows_of(self, regions: Sequence[int]) -> tuple[Region, ...]:
         """Return the rows of some regions; see `row`."""
-        of_tissues = (
-            np.isin(regions, self.rank_ids["tissues"])
-            if len(regions)
-            else np.zeros(0, np.bool_)
-        )
-        kinds = zip(regions, of_tissues.tolist(), strict=True)
+        following: dict[int, Region] = {}
+        if any(i not in self.rows for i in regions):
+            for tree, ids in self.rank_ids.items():
+                following |= {row.id: row for row in _following_rows(self, tree, ids)}
         return tuple(
-            self.rows.get(i)
-            or default_regions([i], "tissue" if of_tissue else "region")[0]
-            for i, of_tissue in kinds
+            self.rows.get(i) or following.get(i) or default_regions([i])[0]
+            for i in regions
         )
+
+    def expected_rows(self) -> tuple[Region, ...]:
+        """Return the rows that finer cuts of the current tree will add, if nothing else does.
+
+        Who paints regions can be ready for their colours.
+        """
+        ids = self.rank_ids[self.tree][: len(self.colors.get(self.tree, ()))]
+        missing = self.n + np.flatnonzero(ids[self.n :] == 0)
+        expected = np.zeros_like(ids)
+        expected[missing] = np.arange(self.next_id, self.next_id + len(missing))
+        return _following_rows(self, self.tree, expected)
 
     def name(self, region: int) -> str:
         """Return a region's name, "background" for region 0."""
@@ -145,6 +158,21 @@ class State:
         return np.array(
             sorted(i for i, row in self.rows.items() if row.locked), np.int32
         )
+
+
+def _following_rows(
+    state: State, tree: TreeName, ids: NDArray[np.int32]
+) -> tuple[Region, ...]:
+    """Return the rows of the ids of ranks 1, 2, ... of a tree, leaving out 0."""
+    colors, kind = state.colors.get(tree, ()), tree.removesuffix("s")
+    return tuple(
+        Region(
+            int(ids[rank]),
+            f"{kind} {ids[rank]}",
+            colors[rank] if rank < len(colors) else region_color(int(ids[rank])),
+        )
+        for rank in np.flatnonzero(ids).tolist()
+    )
 
 
 def start_state(index: ProposalIndex, tree: TreeName, n: int) -> State:
@@ -160,6 +188,7 @@ def start_state(index: ProposalIndex, tree: TreeName, n: int) -> State:
             "regions": np.zeros(index.proposal.region_tree.max_regions, np.int32),
             "tissues": np.zeros(index.proposal.tissue_tree.max_regions, np.int32),
         },
+        colors=index.colors,
     )
     return with_ids(empty, index)
 

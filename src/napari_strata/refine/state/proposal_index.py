@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_strata.errors import CaseError, EditError
 from napari_strata.proposal.proposal import Proposal, TreeName
 from napari_strata.proposal.reading.outliers import Outlier, find_outliers
+from napari_strata.proposal.reading.palette import Color
 from napari_strata.proposal.reading.symmetry_plane import Symmetry
 from napari_strata.refine.scribble.scribble_classifier import (
     FeatureSpace,
@@ -116,6 +117,12 @@ class ProposalIndex:
         return feature_space(
             self.proposal, middle * self.proposal.volume.spacing_zyx_mm
         )
+
+    @cached_property
+    def colors(self) -> dict[TreeName, tuple[Color, ...]]:
+        """The colours of the ranks 1, 2, ... of each tree."""
+        trees: tuple[TreeName, ...] = ("regions", "tissues")
+        return {tree: self.proposal.colors(tree) for tree in trees}
 
     @cached_property
     def symmetry(self) -> Symmetry:

@@ -139,7 +139,8 @@ async def put_image_info(request: Request, image: str) -> dict[str, Any]:
     """Add to what is stored about an image."""
     service = service_of(request)
     form = await form_of(request)
-    service.store.update_info(service.scan(image), object_of(form.get("info")))
+    scan = await run_in_threadpool(service.scan, image)
+    service.store.update_info(scan, object_of(form.get("info")))
     return {}
 
 
@@ -153,9 +154,8 @@ async def put_label(request: Request, image: str, tag: str = "final") -> dict[st
         raise ServeError("The request holds no labels, the part called label.")
     info = {"params": object_of(form.get("params"))}
     try:
-        await run_in_threadpool(
-            service.save_label, service.scan(image), tag or "final", label, info
-        )
+        scan = await run_in_threadpool(service.scan, image)
+        await run_in_threadpool(service.save_label, scan, tag or "final", label, info)
     finally:
         await form.close()
     kept = {} if service.store.keeps else {"warning": NOT_KEPT}
@@ -200,7 +200,7 @@ def get_label_info(request: Request, label: str, tag: str) -> dict[str, Any]:
 async def put_label_info(request: Request, label: str, tag: str) -> dict[str, Any]:
     """Add to what is stored about labels."""
     form = await form_of(request)
-    scan, _ = _label(request, label, tag)
+    scan, _ = await run_in_threadpool(_label, request, label, tag)
     info = object_of(form.get("info") or form.get("params"))
     service_of(request).store.update_info(scan, info, tag)
     return {}

@@ -48,6 +48,14 @@ def add_command(commands: Any) -> None:
             " removed with the session)"
         ),
     )
+    _add_access(parser)
+    add_encoder(parser)
+    add_settings(parser, ServeSettings)
+    parser.set_defaults(run=_serve)
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of who may use the server, and of the PACS that it may ask."""
     parser.add_argument(
         "--token-file",
         type=Path,
@@ -55,6 +63,14 @@ def add_command(commands: Any) -> None:
         help=(
             "file with the token that clients need (default: none on this machine, a"
             " new one on another --host)"
+        ),
+    )
+    parser.add_argument(
+        "--dicomweb",
+        metavar="URL",
+        help=(
+            "fetch series that clients name from this PACS, such as"
+            " http://localhost:8042/dicom-web (log-in: STRATA_DICOMWEB_LOGIN)"
         ),
     )
     parser.add_argument(
@@ -67,9 +83,6 @@ def add_command(commands: Any) -> None:
             " http://localhost:3000 for OHIF; may be given several times"
         ),
     )
-    add_encoder(parser)
-    add_settings(parser, ServeSettings)
-    parser.set_defaults(run=_serve)
 
 
 def _serve(arguments: argparse.Namespace) -> None:
@@ -77,6 +90,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     settings = settings_of(arguments, ProposeSettings, "propose")
     run = settings_of(arguments, RunSettings, "run")
     from napari_strata.pipeline import check_weights
+    from napari_strata.serve.dicomweb import DicomWeb
     from napari_strata.serve.models import build_models
     from napari_strata.serve.run import (
         access_of,
@@ -90,6 +104,11 @@ def _serve(arguments: argparse.Namespace) -> None:
     check_weights(settings, arguments.weights)
     token = read_token(arguments.token_file) if arguments.token_file else ""
     access = access_of(serving, token=token, origins=arguments.allow_origin)
+    source = (
+        DicomWeb.from_environment(arguments.dicomweb, access.max_bytes)
+        if arguments.dicomweb
+        else None
+    )
     models = build_models(
         arguments.taught, arguments.codebook, settings, arguments.weights
     )
@@ -107,6 +126,7 @@ def _serve(arguments: argparse.Namespace) -> None:
             proposer_of(settings, run, arguments.weights),
             access,
             keep=arguments.keep,
+            source=source,
             on_start=on_start,
         )
     kept = printable(arguments.keep) if arguments.keep else ""
