@@ -91,8 +91,8 @@ def _lines(scan: RobotScan, arguments: argparse.Namespace) -> Iterator[str]:
         yield (
             "| head | "
             + " | ".join(f"{k} clicks" for k in _SHOWN)
-            + " | mean over clicks | CPU ms per click |\n|"
-            + "---|" * (len(_SHOWN) + 3)
+            + " | mean over clicks | largest fall | CPU ms per click |\n|"
+            + "---|" * (len(_SHOWN) + 4)
         )
     if "product" in parts:
         work = Refinement(scan.proposal)
@@ -119,6 +119,7 @@ def _row(name: str, game: Game) -> str:
     whole = np.mean([game.at(k) for k in range(_SHOWN[-1] + 1)])
     return (
         f"| {name} | {scores} | {whole:.3f} |"
+        f" {game.largest_fall:.3f} |"
         f" {1000 * np.median(game.seconds[-10:]):.0f} |"
     )
 

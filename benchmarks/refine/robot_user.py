@@ -9,6 +9,7 @@ clicks the score is noted as "0 further clicks".
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,11 @@ class Game:
     def at(self, clicks: int) -> float:
         """Mean Dice after some further clicks; the last one where nothing was left to correct."""
         return self.dice[min(clicks, len(self.dice) - 1)]
+
+    @property
+    def largest_fall(self) -> float:
+        """How much mean Dice one correct click cost at most; 0 if none did."""
+        return max((a - b for a, b in itertools.pairwise(self.dice)), default=0.0)
 
     def until(self, dice: float) -> int | None:
         """Further clicks until a mean Dice, None if it was not reached."""

@@ -32,7 +32,7 @@ class ReachConstants:
     """The same for a stroke that agrees with its region."""
     lost: float = 0.1
     """Most sure volume that another region may lose, as a share of its volume."""
-    lost_at_all: float = 0.15
+    lost_at_all: float = 0.3
     """Most volume that another taught region may lose, sure or not, as a share of its."""
     unsure: float = 0.7
     """Membership (0 to 1) up to which earlier evidence is not sure of a supervoxel."""
