@@ -32,7 +32,7 @@ class ReachConstants:
     """The same for a stroke that agrees with its region."""
     lost: float = 0.1
     """Most sure volume that another region may lose, as a share of its volume."""
-    unsure: float = 0.7
+    unsure: float = 0.6
     """Membership (0 to 1) up to which earlier evidence is not sure of a supervoxel."""
     least_spread: float = 0.08
     """Least spread of intensity of a stroke with scope "here", in standard deviations of
