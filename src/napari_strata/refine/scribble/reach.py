@@ -24,7 +24,7 @@ class ReachConstants:
     ladder: tuple[float, ...] = (np.inf, 4.0, 2.8, 2.0, 1.4, 1.0, 0.7)
     """Reaches that are tried, largest first: the path to the stroke as a share of the path
     to the nearest evidence of another region."""
-    least: float = 0.4
+    least: float = 0.5
     """Reach of a stroke that contradicts all others; it is granted without a check."""
     gained: float = 0.04
     """Most sure volume that an exception may take, as a share of its region's volume."""
