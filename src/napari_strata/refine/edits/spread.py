@@ -56,6 +56,8 @@ class _CaseEvidence:
 
     evidence: tuple[Evidence, ...]
     training: StrokeExamples
+    has_latest: bool
+    """Whether the latest stroke is among it, and last."""
 
     @property
     def is_corrected(self) -> bool:
@@ -92,7 +94,8 @@ def spread_by_evidence(
         Whether only its surroundings can change.
     """
     case = _case_evidence(state, index)
-    if case is None:
+    if case is None or not case.has_latest:
+        # the stroke took only smaller parts of supervoxels, which teach nothing
         return state
     count, space = index.proposal.n_supervoxels, index.feature_space
     table, locked = supervoxel_table(state, index), state.locked_ids()
@@ -164,10 +167,6 @@ def _taken_here(
         index.supervoxels_at(state.strokes[-1].voxels), return_counts=True
     )
     own = case.training.examples[held] == last.region
-    is_latest = last.region == state.current_id(state.strokes[-1].region)
-    if not is_latest or not own.any():
-        # the latest stroke took only smaller parts of supervoxels, which teach nothing
-        return np.zeros(index.proposal.n_supervoxels, np.bool_)
     # Supervoxels that it only touches count by the voxels touched.
     stroke = Evidence(held[own].astype(np.intp), last.region, last.is_air)
     rivals = tuple(one for one in case.evidence if one.region != stroke.region)
@@ -208,7 +207,9 @@ def _case_evidence(state: State, index: ProposalIndex) -> _CaseEvidence | None:
         step = -(-len(members) // CONSTANTS.max_named_examples) or 1
         add(np.union1d(np.flatnonzero(given == region), members[::step]), region)
     before = len(found)
+    count_before_last = before
     for (held, covered), stroke in zip(crossed, state.strokes, strict=True):
+        count_before_last = len(found)
         region = state.current_id(stroke.region)
         own = examples[held] == region
         add(held[own & _is_typical(covered, own, index.sizes_vox[held])], region)
@@ -224,7 +225,8 @@ def _case_evidence(state: State, index: ProposalIndex) -> _CaseEvidence | None:
         named=named,
         unowned=(base_assigned(state) == FOLLOW)[:count],
     )
-    return _CaseEvidence(tuple(found), training)
+    has_latest = len(found) > count_before_last
+    return _CaseEvidence(tuple(found), training, has_latest)
 
 
 def _is_typical(

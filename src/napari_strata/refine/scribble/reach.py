@@ -24,7 +24,7 @@ class ReachConstants:
     ladder: tuple[float, ...] = (np.inf, 4.0, 2.8, 2.0, 1.4, 1.0, 0.7)
     """Reaches that are tried, largest first: the path to the stroke as a share of the path
     to the nearest evidence of another region."""
-    least: float = 0.4
+    least: float = 0.5
     """Reach of a stroke that contradicts all others; it is granted without a check."""
     gained: float = 0.04
     """Most sure volume that an exception may take, as a share of its region's volume."""
@@ -32,9 +32,7 @@ class ReachConstants:
     """The same for a stroke that agrees with its region."""
     lost: float = 0.1
     """Most sure volume that another region may lose, as a share of its volume."""
-    lost_at_all: float = 0.3
-    """Most volume that another taught region may lose, sure or not, as a share of its."""
-    unsure: float = 0.7
+    unsure: float = 0.6
     """Membership (0 to 1) up to which earlier evidence is not sure of a supervoxel."""
     least_spread: float = 0.08
     """Least spread of intensity of a stroke with scope "here", in standard deviations of
@@ -148,10 +146,9 @@ def taken_everywhere(
     relative *= sure / _NEITHER
     limit = REACH_CONSTANTS.unsure
     undone = before.sizes * np.maximum(0, (sure - limit) / (1 - limit))
-    taught = before.taught_in_body()
     for reach in REACH_CONSTANTS.ladder:
         within = in_body & (relative <= reach)
-        if _undoes_little(space, before, undone, within, stroke, mode, taught):
+        if _undoes_little(space, before, undone, within, stroke, mode):
             break
     else:
         within = in_body & (relative <= REACH_CONSTANTS.least)
@@ -171,7 +168,6 @@ def _undoes_little(
     within: NDArray[np.bool_],
     stroke: Evidence,
     mode: Mode,
-    taught: NDArray[np.integer],
 ) -> bool:
     """Return whether a reach undoes little of what earlier evidence was sure about."""
     body = ~space.background
@@ -184,10 +180,7 @@ def _undoes_little(
     held = volume[stroke.region] if stroke.region < count else 0.0
     if held > 0 and lost.sum() > share * held:
         return False
-    if (lost > REACH_CONSTANTS.lost * volume).any():
-        return False
-    moved = np.bincount(before.table[within], before.sizes[within], count)[taught]
-    return bool((moved <= REACH_CONSTANTS.lost_at_all * volume[taught]).all())
+    return bool((lost <= REACH_CONSTANTS.lost * volume).all())
 
 
 def taken_here(
