@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import napari_strata as strata
 from napari_strata.proposal.proposal import Proposal
-from napari_strata.volume import region_color
+from napari_strata.volume import Segmentation
 
 Picture = NDArray[np.uint8]
 
@@ -51,9 +51,9 @@ def draw(proposal: Proposal) -> Image.Image:
         "Supervoxels, a detail": outlined(
             grey[rows, columns], supervoxels[rows, columns]
         ),
-        "26 connected regions": coloured(grey, proposal.regions(26).labels[part]),
-        "100 connected regions": coloured(grey, proposal.regions(100).labels[part]),
-        "8 tissues": coloured(grey, proposal.tissues(8).labels[part]),
+        "26 connected regions": coloured(grey, proposal.regions(26), part),
+        "100 connected regions": coloured(grey, proposal.regions(100), part),
+        "8 tissues": coloured(grey, proposal.tissues(8), part),
         "Confidence, dark to bright": heat(sure),
     }
     panels = {title: enlarged(picture, grey.shape) for title, picture in panels.items()}
@@ -92,11 +92,14 @@ def outlined(grey: Picture, labels: NDArray[np.integer]) -> Picture:
     return picture
 
 
-def coloured(grey: Picture, labels: NDArray[np.integer]) -> Picture:
-    """Return the slice with each label in its own colour."""
-    table = np.array(
-        [(0, 0, 0), *(region_color(i) for i in range(1, int(labels.max()) + 1))], float
-    )
+def coloured(
+    grey: Picture, segmentation: Segmentation, part: tuple[int, slice, slice]
+) -> Picture:
+    """Return the slice with each region in its own colour."""
+    labels = segmentation.labels[part]
+    table = np.zeros((int(segmentation.labels.max()) + 1, 3))
+    for region in segmentation.regions:
+        table[region.id] = region.color
     mixed = (1 - OPACITY) * grey + OPACITY * table[labels]
     return np.where(labels[..., None] > 0, mixed, grey).astype(np.uint8)
 
