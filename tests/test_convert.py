@@ -22,7 +22,9 @@ import trimesh
 import napari_strata as strata
 from exported import REGIONS, Case, make_case
 from napari_strata.cli.command_line import main
+from napari_strata.cli.commands.convert import _OUTPUT_HELP
 from napari_strata.errors import WriteError
+from napari_strata.export.formats import EXPORT_SUFFIXES
 from napari_strata.export.outputs import write_outputs
 from napari_strata.io.files import hash_file, write_scan
 from napari_strata.refine.session.refinement import Refinement
@@ -40,6 +42,10 @@ def case(tmp_path: Path) -> Case:
 
 def convert(*words: str | Path) -> int:
     return main(["convert", *map(str, words), "--quiet"])
+
+
+def test_the_help_names_every_format():
+    assert all(suffix in _OUTPUT_HELP for suffix in EXPORT_SUFFIXES if suffix != ".txt")
 
 
 def test_one_command_writes_every_format(

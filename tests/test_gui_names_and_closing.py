@@ -203,5 +203,8 @@ def test_what_a_killed_window_had_is_offered_with_its_slider(
     panel.refresh()
     section = panel.sections.granularity
     if what == "edited":
-        assert (section.tree, section.count.value()) == ("regions", 9)
+        qtbot.waitUntil(
+            lambda: (section.tree, section.count.value()) == ("regions", 9),
+            timeout=20000,
+        )
     assert section.count.value() == panel.case.work.view.granularity

@@ -189,7 +189,7 @@ def test_a_crash_is_told_in_the_window_and_edits_are_kept(
     panel.proposals.start()
     qtbot.waitUntil(lambda: bool(told), timeout=60_000)
     assert "edits are kept. Propose again" in told[0]
-    assert not panel.is_busy
+    qtbot.waitUntil(lambda: not panel.is_busy, timeout=60_000)
     assert panel.case is case
     assert len(case.work.history) == 1
 

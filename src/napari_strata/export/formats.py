@@ -1,7 +1,8 @@
 """The table of export formats: command line, window and Python all choose from it.
 
 To add a format, write one module with an `ExportFormat` and add it to `EXPORT_FORMATS`.
-A new file type for label voxels also gets a writer in `io/files.py`.
+A new file type for label voxels also gets a writer in `io/files.py`. The help of
+`strata convert -o` names every suffix (a test compares it).
 napari's own File > Save asks napari.yaml: add the suffix to a writer there (a test
 compares the two).
 """
