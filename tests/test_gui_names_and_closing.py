@@ -203,8 +203,16 @@ def test_what_a_killed_window_had_is_offered_with_its_slider(
     panel.refresh()
     section = panel.sections.granularity
     if what == "edited":
+        # while an edit runs, the slider waits for it
+        panel.case.finish()
+        panel.refresh()
+        work = panel.case.work.view
+        assert (work.tree, work.granularity) == ("regions", 9)
         qtbot.waitUntil(
-            lambda: (section.tree, section.count.value()) == ("regions", 9),
+            lambda: (
+                panel.refresh(),
+                (section.tree, section.count.value()) == ("regions", 9),
+            )[1],
             timeout=20000,
         )
     assert section.count.value() == panel.case.work.view.granularity
