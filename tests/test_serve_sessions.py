@@ -242,6 +242,10 @@ def test_the_command_serves_is_killed_and_goes_on(tmp_path, scans):
             connection.close()
             process, connection = start()
         assert answers[0] == answers[1]
+        # it listens to signals only once it answers
+        connection.request("GET", "/info/")
+        assert connection.getresponse().read()
+        connection.close()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     finally:
